@@ -1,0 +1,57 @@
+"""A zoo of U-Nets for PyTorch: ``unetzoo.create("resunet50", pretrained=True)``.
+
+``import unetzoo`` imports nothing else: each public name is fetched from its module when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from unetzoo.config import ModelConfig as ModelConfig
+    from unetzoo.decoders import Decoder as Decoder, Feature as Feature, register_decoder as register_decoder
+    from unetzoo.encoders import Encoder as Encoder, register_encoder as register_encoder
+    from unetzoo.errors import (
+        ConfigError as ConfigError,
+        InputError as InputError,
+        UnetzooError as UnetzooError,
+        WeightsError as WeightsError,
+    )
+    from unetzoo.model import SegmentationModel as SegmentationModel, TrainingOutputs as TrainingOutputs
+    from unetzoo.zoo import (
+        ModelInfo as ModelInfo,
+        create as create,
+        from_config as from_config,
+        list_models as list_models,
+        model_info as model_info,
+        register_model as register_model,
+    )
+
+_HOMES = {
+    "comparison": ("Comparison", "compare"),
+    "config": ("ModelConfig",),
+    "decoders": ("Decoder", "Feature", "register_decoder"),
+    "encoders": ("Encoder", "register_encoder"),
+    "errors": ("ConfigError", "InputError", "UnetzooError", "WeightsError"),
+    "finetuning": ("param_groups",),
+    "model": ("SegmentationModel", "TrainingOutputs"),
+    "zoo": ("ModelInfo", "create", "from_config", "list_models", "model_info", "register_model"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'unetzoo' has no attribute {name!r}")
+    value = getattr(import_module(f"unetzoo.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,66 @@
+"""Name → entry. Refuses a taken name, suggests near names for an unknown one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Generic, TypeVar
+
+from unetzoo.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def suggest(wrong: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'a', 'b'?"`` for the known names near to ``wrong``, or ``""``."""
+    near = difflib.get_close_matches(wrong.lower(), list(known), n=3, cutoff=0.6)
+    return f"; did you mean {', '.join(map(repr, near))}?" if near else ""
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """A read-only mapping that grows by :meth:`register` alone.
+
+    Args:
+        kind: what the entries are, for messages ("encoder").
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, T] = {}
+
+    def register(self, name: str, entry: T) -> T:
+        """Add ``entry`` as ``name`` and return it.
+
+        Raises:
+            ConfigError: the name is taken, or is no Python-style name in small letters.
+        """
+        check_name(self.kind, name)
+        if name in self._entries:
+            raise ConfigError(f"the {self.kind} name {name!r} is taken; choose another")
+        self._entries[name] = entry
+        return entry
+
+    def __getitem__(self, name: str) -> T:
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise ConfigError(
+                f"unknown {self.kind} {name!r}{suggest(name, self._entries)} (known: {', '.join(self._entries)})"
+            ) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def check_name(kind: str, name: str) -> None:
+    """Refuse a name that could not be a torch.hub entry: those are Python functions."""
+    if not isinstance(name, str) or not name.isidentifier() or name != name.lower() or name.startswith("_"):
+        raise ConfigError(
+            f"{name!r} cannot name a {kind}: use small letters, digits and underscores, starting with a letter"
+        )

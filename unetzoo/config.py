@@ -1,0 +1,255 @@
+"""The record of how a model was built: frozen, checked where it is made, and JSON-able.
+
+It stands above encoders and decoders, whose own options it holds, and below the model. Initial weights are no
+part of it: a model that is reloaded never needs them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from unetzoo._registry import suggest
+from unetzoo.decoders import DECODERS
+from unetzoo.encoders import ENCODERS, NoOptions, options_of
+from unetzoo.errors import ConfigError
+from unetzoo.layers import NORMS, ConvStyle
+
+FORMAT_VERSION = 1
+TASKS = ("binary", "multiclass", "multilabel")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """How a model was built.
+
+    Attributes:
+        decoder, encoder: names in the registries.
+        decoder_options, encoder_options: frozen dataclasses of that decoder's and encoder's own options.
+        in_channels: channels of the images, from 1 up.
+        num_classes: channels of the logits, from 1 up.
+        norm: "batch", "group", "instance", "layer" (over the channels of each pixel), or None.
+        conv_bias: whether convolutions that a norm follows have a bias all the same. Always True without norm.
+            torchvision's ResNets keep theirs without, as their weights are.
+        dropout: probability, from 0 up to but not 1, of dropping an element of the deepest map in training, as
+            at the end of the contracting path of the 2015 paper (section 3.1).
+        deep_supervision: whether there are heads for ``training_outputs`` besides the main one.
+        classification_guided: whether a classification-guided module suppresses classes judged absent.
+        task: "binary" (1 class, sigmoid), "multiclass" (softmax) or "multilabel" (sigmoid per class).
+        class_names: one name a class, or None.
+        mean, std: per-channel normalisation of images in [0, 1] that the model expects, or None.
+
+    Raises:
+        ConfigError: lists all that is wrong.
+    """
+
+    decoder: str
+    encoder: str
+    decoder_options: NoOptions
+    encoder_options: NoOptions
+    in_channels: int = 3
+    num_classes: int = 1
+    norm: str | None = "batch"
+    conv_bias: bool = False
+    dropout: float = 0.0
+    deep_supervision: bool = False
+    classification_guided: bool = False
+    task: str = "binary"
+    class_names: tuple[str, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        problems = self._problems()
+        if problems:
+            raise ConfigError(f"cannot configure {self.decoder!r} on {self.encoder!r}", problems)
+
+    @property
+    def name(self) -> str:
+        """The model's usual name in the zoo."""
+        return ENCODERS[self.encoder].names(self.decoder)[0]
+
+    @property
+    def style(self) -> ConvStyle:
+        """What all convolutions of the model share."""
+        return ConvStyle(self.norm, self.conv_bias, DECODERS[self.decoder].padded)
+
+    def replace(self, **changes: Any) -> ModelConfig:
+        """Return a copy with ``changes``, checked anew."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-able values; :meth:`from_dict` is the way back."""
+        record: dict[str, Any] = {"format_version": FORMAT_VERSION}
+        for name, value in options_of(self).items():
+            if isinstance(value, NoOptions):
+                value = dict(options_of(value))
+            record[name] = list(value) if isinstance(value, tuple) else value
+        return record
+
+    def to_json(self) -> str:
+        """Return the record as JSON text."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelConfig:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            ConfigError: not JSON, or not a record of a model.
+        """
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"the configuration is not JSON: {error}") from error
+        return cls.from_dict(record)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> ModelConfig:
+        """Read what :meth:`to_dict` wrote: nothing missing, nothing unknown.
+
+        Raises:
+            ConfigError: lists all that is wrong.
+        """
+        if not isinstance(record, Mapping):
+            raise ConfigError(f"a configuration is a dictionary, not {type(record).__name__}")
+        values = dict(record)
+        version = values.pop("format_version", None)
+        if type(version) is not int or version < 1:
+            raise ConfigError(f"format_version={version!r}: a whole number from 1 up is needed")
+        if version > FORMAT_VERSION:
+            raise ConfigError(
+                f"format_version={version} is newer than the {FORMAT_VERSION} known here: upgrade unetzoo"
+            )
+        problems = _key_problems("", values, cls) or _part_problems(values)
+        if problems:
+            raise ConfigError("not a configuration of a model", problems)
+        values["decoder_options"] = DECODERS[values["decoder"]].Options(**values["decoder_options"])
+        values["encoder_options"] = ENCODERS[values["encoder"]].options(**values["encoder_options"])
+        for name in ("class_names", "mean", "std"):
+            if isinstance(values[name], list):
+                values[name] = tuple(values[name])
+        return cls(**values)
+
+    def _problems(self) -> list[str]:
+        found = [] if self.decoder in DECODERS else [_unknown("decoder", self.decoder, DECODERS)]
+        if self.encoder not in ENCODERS:
+            found.append(_unknown("encoder", self.encoder, ENCODERS))
+        found += _common_problems(options_of(self))
+        if self.decoder in DECODERS and self.encoder in ENCODERS:
+            found += self._part_problems()
+        return found
+
+    def _part_problems(self) -> list[str]:
+        decoder, encoder = DECODERS[self.decoder], ENCODERS[self.encoder]
+        found = []
+        if not pairs(self.decoder, self.encoder):
+            found.append(f"{self.decoder} needs an encoder of unpadded convolutions; {self.encoder} is padded")
+        for part, options, allowed in (
+            ("decoder", self.decoder_options, decoder.Options),
+            ("encoder", self.encoder_options, encoder.options),
+        ):
+            if type(options) is not allowed:
+                found.append(f"{part}_options: {allowed.__name__} is needed, not {type(options).__name__}")
+                return found
+        found += decoder.problems(self.decoder_options, self.deep_supervision is True)
+        found += self.encoder_options.problems()
+        if not decoder.supervisable:
+            found += [
+                f"{name}=True: {self.decoder} has no such heads; use unet"
+                for name in ("deep_supervision", "classification_guided")
+                if getattr(self, name) is True
+            ]
+        return found
+
+
+def pairs(decoder: str, encoder: str) -> bool:
+    """Return whether the decoder can stand on the encoder."""
+    return DECODERS[decoder].padded or ENCODERS[encoder].unpaddable
+
+
+def _common_problems(values: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each wrong value among the arguments that all models take."""
+    found = [
+        f"{name}={values[name]!r}: a whole number from 1 up is needed"
+        for name in ("in_channels", "num_classes")
+        if type(values[name]) is not int or values[name] < 1
+    ]
+    found += [
+        f"{name}={values[name]!r}: True or False is needed"
+        for name in ("conv_bias", "deep_supervision", "classification_guided")
+        if type(values[name]) is not bool
+    ]
+    norm, dropout = values["norm"], values["dropout"]
+    if norm is not None and norm not in NORMS:
+        allowed = ", ".join(map(repr, (*NORMS, None)))
+        found.append(f"norm={norm!r}: one of {allowed} is needed{suggest(str(norm), NORMS)}")
+    if norm is None and values["conv_bias"] is False:
+        found.append("conv_bias=False: without a norm every convolution has a bias; leave it out")
+    if type(dropout) not in (int, float) or not 0 <= dropout < 1:
+        found.append(f"dropout={dropout!r}: a probability from 0 up to but not 1 is needed")
+    return found + _task_problems(values) + _channel_problems(values)
+
+
+def _task_problems(values: Mapping[str, Any]) -> list[str]:
+    task, classes, names = values["task"], values["num_classes"], values["class_names"]
+    found = []
+    if task not in TASKS:
+        allowed = ", ".join(map(repr, TASKS))
+        found.append(f"task={task!r}: one of {allowed} is needed{suggest(str(task), TASKS)}")
+    elif task == "binary" and classes != 1:
+        found.append(f"task='binary' with num_classes={classes!r}: it has 1 class, the foreground")
+    elif task == "multiclass" and classes == 1:
+        found.append("task='multiclass' with num_classes=1: softmax needs 2 classes; use task='binary'")
+    if names is not None:
+        if type(names) is not tuple or not all(isinstance(name, str) for name in names):
+            found.append(f"class_names={names!r}: a tuple of strings is needed")
+        elif len(names) != classes:
+            found.append(f"class_names: {len(names)} names for num_classes={classes!r}")
+    return found
+
+
+def _channel_problems(values: Mapping[str, Any]) -> list[str]:
+    found = []
+    for name in ("mean", "std"):
+        value = values[name]
+        if value is None:
+            continue
+        if type(value) is not tuple or not all(type(v) in (int, float) and abs(v) < float("inf") for v in value):
+            found.append(f"{name}={value!r}: a tuple of finite numbers is needed")
+        elif len(value) != values["in_channels"]:
+            found.append(f"{name}: {len(value)} numbers for in_channels={values['in_channels']!r}")
+        elif name == "std" and min(value) <= 0:
+            found.append(f"std={value!r}: numbers above 0 are needed")
+    if (values["mean"] is None) != (values["std"] is None):
+        found.append("mean and std go together: give both or neither")
+    return found
+
+
+def _unknown(kind: str, name: object, known: Mapping[str, object]) -> str:
+    return f"unknown {kind} {name!r}{suggest(str(name), known)} (known: {', '.join(known)})"
+
+
+def _key_problems(prefix: str, values: Mapping[str, Any], expected: type[ModelConfig | NoOptions]) -> list[str]:
+    fields = list(expected.__dataclass_fields__)
+    found = [f"{prefix}{key}: missing" for key in fields if key not in values]
+    found += [f"{prefix}{key}: unknown{suggest(str(key), fields)}" for key in values if key not in fields]
+    return found
+
+
+def _part_problems(values: Mapping[str, Any]) -> list[str]:
+    """Return what keeps the options of decoder and encoder from being read."""
+    found = []
+    for part, known in (("decoder", DECODERS), ("encoder", ENCODERS)):
+        name, options = values[part], values[f"{part}_options"]
+        if not isinstance(name, str) or name not in known:
+            found.append(_unknown(part, name, known))
+        elif not isinstance(options, Mapping):
+            found.append(f"{part}_options: a dictionary is needed, not {type(options).__name__}")
+        else:
+            declared = DECODERS[name].Options if part == "decoder" else ENCODERS[name].options
+            found += _key_problems(f"{part}_options.", options, declared)
+    return found

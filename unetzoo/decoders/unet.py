@@ -1,0 +1,80 @@
+"""U-Net, padded, on the plain encoder or on a pretrained one ("ResUNet").
+
+Paper: Ronneberger, Fischer, Brox 2015, arXiv 1505.04597, figure 1. Here: padded convolutions, so that logits
+have the image's size, and batch norm. On other encoders, whose finest map is coarser than the image, one more
+transposed convolution ends the decoder. "ResUNet" means U-Net on a ResNet, not arXiv 1711.10684.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from unetzoo.decoders._base import Decoder, Feature, register_decoder
+from unetzoo.encoders import Encoder, NoOptions
+from unetzoo.layers import Concat, ConvStyle, DoubleConv, Size, Upsample, initialise
+
+
+@dataclass(frozen=True)
+class UNetOptions(NoOptions):
+    """Options of the U-Net decoder.
+
+    Attributes:
+        upsampling: "transpose" (the paper's up-convolution), "nearest" or "bilinear".
+    """
+
+    upsampling: str = "transpose"
+
+    def problems(self) -> list[str]:
+        if self.upsampling in Upsample.MODES:
+            return []
+        return [f"upsampling={self.upsampling!r}: one of {', '.join(map(repr, Upsample.MODES))} is needed"]
+
+
+@register_decoder("unet")
+class UNetDecoder(Decoder):
+    """Per step: up-sample ×2, concatenate [up, skip connection], double convolution."""
+
+    title = "U-Net"
+    paper = "Ronneberger et al. 2015, arXiv 1505.04597"
+    summary = "one path up, one skip connection a level"
+    Options = UNetOptions
+    published: ClassVar = {
+        "plain": 31.04,
+        "resnet18": 20.78,
+        "resnet34": 30.89,
+        "resnet50": 40.90,
+        "resnet101": 59.89,
+        "resnet152": 75.54,
+    }
+
+    def __init__(self, encoder: Encoder, style: ConvStyle, options: UNetOptions, deep_supervision: bool) -> None:
+        super().__init__(encoder, style, options, deep_supervision)
+        steps = range(len(encoder.channels) - 1)
+        widths = encoder.channels[:-1] if encoder.symmetric else [64 * 2**level for level in steps]
+        coarse = encoder.channels[-1]
+        self.ups, self.convs = nn.ModuleList(), nn.ModuleList()
+        for level in reversed(steps):
+            scale = encoder.strides[level + 1] // encoder.strides[level]
+            up = Upsample(coarse, widths[level], scale, options.upsampling, style.bias)
+            self.ups.append(up)
+            self.convs.append(Concat(DoubleConv(up.out_channels + encoder.channels[level], widths[level], style)))
+            coarse = widths[level]
+        self.last: Upsample | None = None
+        self.features = [Feature(widths[0], 1)]
+        if not encoder.symmetric:
+            self.last = Upsample(widths[0], widths[0] // 2, encoder.strides[0], options.upsampling, bias=True)
+            self.features = [Feature(self.last.out_channels, 1)]
+        if deep_supervision:
+            self.features += map(Feature, widths[1:], encoder.strides[1:])
+        initialise(self)
+
+    def forward(self, maps: list[Tensor], size: Size, deep: bool) -> list[Tensor]:
+        features = [maps[-1]]
+        for up, conv, skip in zip(self.ups, self.convs, reversed(maps[:-1]), strict=True):
+            features.append(self.run(conv, self.run(up, features[-1], skip.shape[-2:]), skip))
+        finest = features.pop()
+        main = finest if self.last is None else self.run(self.last, finest, size)
+        return [main, *reversed(features[1:])] if deep else [main]

@@ -1,0 +1,158 @@
+"""UNet++: nested, densely skip-connected decoders of every depth in one network.
+
+Paper: Zhou et al. 2018, arXiv 1807.10165 (and 2019, arXiv 1912.05074, for pruning). Reference code: Keras, by
+the authors. Node x_i_j (level i, finest 0; position j along the skip path) is a double convolution over
+[x_i_0, …, x_i_(j-1), up(x_(i+1)_(j-1))], x_i_0 being the encoder's map i.
+
+The paper's: the plain encoder at 32–512, transposed up-convolutions, 1×1 heads on x_0_1 … x_0_4, averaging and
+pruning. The authors' own release for ResNets: rows of 32–256, nearest up-sampling, a full-resolution node of
+16 channels and a 3×3 head. Ours: with deep supervision on a ResNet each x_0_j has such a node and head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from unetzoo.decoders._base import Decoder, Feature, register_decoder
+from unetzoo.encoders import Encoder, NoOptions
+from unetzoo.layers import Concat, ConvStyle, DoubleConv, Size, Upsample, initialise
+
+
+@dataclass(frozen=True)
+class UNetPlusPlusOptions(NoOptions):
+    """Options of the UNet++ decoder.
+
+    Attributes:
+        levels: depth of the triangle, 1 to 4: x_0_levels is the output. What ``prune`` gives is this.
+        output: "last", or "average" of all heads, the paper's accurate mode (needs deep supervision).
+        upsampling: "transpose", "nearest" or "bilinear"; None takes the authors' own: "transpose" on the plain
+            encoder, "nearest" on others.
+        base_width: channels of row 0, doubled each row; None takes the authors' own: those of the encoder where
+            it is plain, otherwise 32.
+    """
+
+    levels: int = 4
+    output: str = "last"
+    upsampling: str | None = None
+    base_width: int | None = None
+
+    def problems(self) -> list[str]:
+        found = nested_problems(self.levels, self.output)
+        if self.upsampling not in (*Upsample.MODES, None):
+            modes = ", ".join(map(repr, (*Upsample.MODES, None)))
+            found.append(f"upsampling={self.upsampling!r}: one of {modes} is needed")
+        if self.base_width is not None and (type(self.base_width) is not int or self.base_width < 1):
+            found.append(f"base_width={self.base_width!r}: None or a whole number from 1 up is needed")
+        return found
+
+
+def nested_problems(levels: object, output: object) -> list[str]:
+    """Return what is wrong with the options that all nested decoders have."""
+    found = []
+    if type(levels) is not int or not 1 <= levels <= 4:
+        found.append(f"levels={levels!r}: 1, 2, 3 or 4 is needed")
+    if output not in ("last", "average"):
+        found.append(f"output={output!r}: 'last' or 'average' is needed")
+    return found
+
+
+class NestedDecoder(Decoder):
+    """The triangle of nodes that UNet++ and its light form share; a subclass makes the nodes and the ends."""
+
+    levels: int
+    nodes: nn.ModuleDict
+    ends: nn.ModuleDict
+
+    @classmethod
+    def depth(cls, options: Any) -> int:
+        return int(options.levels) + 1
+
+    @classmethod
+    def problems(cls, options: Any, deep_supervision: bool) -> list[str]:
+        found: list[str] = options.problems()
+        if options.output == "average" and not deep_supervision:
+            found.append("output='average' averages the deep-supervision heads: add deep_supervision=True")
+        return found
+
+    def __init__(self, encoder: Encoder, style: ConvStyle, options: Any, deep_supervision: bool) -> None:
+        super().__init__(encoder, style, options, deep_supervision)
+        self.levels = options.levels
+        self.averages_heads = options.output == "average"
+        self.nodes = nn.ModuleDict()
+        self.ends = nn.ModuleDict()
+
+    def ended(self, deep: bool) -> list[int]:
+        """Return the positions j whose x_0_j is an output: the main one first."""
+        return [self.levels, *range(1, self.levels)] if deep else [self.levels]
+
+    def forward(self, maps: list[Tensor], size: Size, deep: bool) -> list[Tensor]:
+        rows = [[fine] for fine in maps]
+        for j in range(1, self.levels + 1):
+            for i in range(self.levels + 1 - j):
+                rows[i].append(self.run(self.nodes[f"x_{i}_{j}"], *rows[i], rows[i + 1][j - 1]))
+        return [
+            self.run(self.ends[f"x_0_{j}"], rows[0][j], size) if self.ends else rows[0][j] for j in self.ended(deep)
+        ]
+
+
+class NestedNode(nn.Module):
+    """Double convolution over the row so far and the up-sampled node below."""
+
+    def __init__(self, row: int, below: int, width: int, scale: int, upsampling: str, style: ConvStyle) -> None:
+        super().__init__()
+        self.up = Upsample(below, width, scale, upsampling, style.bias)
+        self.conv = Concat(DoubleConv(row + self.up.out_channels, width, style))
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        *row, below = maps
+        out: Tensor = self.conv(*row, self.up(below, row[0].shape[-2:]))
+        return out
+
+
+class FullSizeNode(nn.Module):
+    """Double convolution 32 → 16 at the image's size, after nearest up-sampling."""
+
+    def __init__(self, in_channels: int, scale: int, style: ConvStyle) -> None:
+        super().__init__()
+        self.up = Upsample(in_channels, in_channels, scale, "nearest", style.bias)
+        self.conv = DoubleConv(in_channels, in_channels // 2, style)
+
+    def forward(self, x: Tensor, size: Size) -> Tensor:
+        out: Tensor = self.conv(self.up(x, size))
+        return out
+
+
+@register_decoder("unetpp")
+class UNetPlusPlusDecoder(NestedDecoder):
+    """Full triangle of 10 nodes at ``levels=4``; see the head of this file."""
+
+    title = "UNet++"
+    paper = "Zhou et al. 2018, arXiv 1807.10165"
+    summary = "nested decoders of every depth, densely connected; prunable"
+    Options = UNetPlusPlusOptions
+    encoder_defaults: ClassVar = {"base_channels": 32}
+    published: ClassVar = {"plain": 9.04}
+
+    def __init__(
+        self, encoder: Encoder, style: ConvStyle, options: UNetPlusPlusOptions, deep_supervision: bool
+    ) -> None:
+        super().__init__(encoder, style, options, deep_supervision)
+        upsampling = options.upsampling or ("transpose" if encoder.symmetric else "nearest")
+        base = options.base_width or (encoder.channels[0] if encoder.symmetric else 32)
+        widths = [base * 2**level for level in range(self.levels)]
+        for j in range(1, self.levels + 1):
+            for i in range(self.levels + 1 - j):
+                row = encoder.channels[i] + (j - 1) * widths[i]
+                below = encoder.channels[i + 1] if j == 1 else widths[i + 1]
+                scale = encoder.strides[i + 1] // encoder.strides[i]
+                self.nodes[f"x_{i}_{j}"] = NestedNode(row, below, widths[i], scale, upsampling, style)
+        channels = widths[0]
+        if not encoder.symmetric:
+            channels, self.head_kernel = widths[0] // 2, 3
+            for j in self.ended(deep_supervision):
+                self.ends[f"x_0_{j}"] = FullSizeNode(widths[0], encoder.strides[0], style)
+        self.features = [Feature(channels, 1) for _ in self.ended(deep_supervision)]
+        initialise(self)

@@ -1,0 +1,32 @@
+"""The exceptions of unetzoo: each also is the builtin a careful caller would already catch."""
+
+from collections.abc import Sequence
+
+
+class UnetzooError(Exception):
+    """Base of every error raised on purpose by unetzoo."""
+
+
+class ConfigError(UnetzooError, ValueError):
+    """A name, an argument or a configuration that cannot be built.
+
+    Attributes:
+        problems: a sentence for each thing that is wrong; the message lists them all.
+    """
+
+    def __init__(self, headline: str, problems: Sequence[str] = ()) -> None:
+        self.problems = tuple(problems) or (headline,)
+        if len(problems) == 1:
+            headline = f"{headline}: {problems[0]}"
+        elif problems:
+            listed = "".join(f"\n  - {problem}" for problem in problems)
+            headline = f"{headline}; {len(problems)} things are wrong:{listed}"
+        super().__init__(headline)
+
+
+class InputError(UnetzooError, ValueError):
+    """Images that a model cannot take: dimensions, type, channels or size."""
+
+
+class WeightsError(UnetzooError, RuntimeError):
+    """A file of weights that is missing, damaged, or made for another network."""

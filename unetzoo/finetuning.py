@@ -1,0 +1,56 @@
+"""Parameter groups for optimisers: a rate for the encoder, one for the rest, no decay where it does harm."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import nn
+
+from unetzoo.errors import ConfigError
+from unetzoo.model import SegmentationModel
+
+
+def param_groups(
+    model: SegmentationModel, lr: float, *, encoder_lr: float | None = None, weight_decay: float = 0.0
+) -> list[dict[str, Any]]:
+    """Return parameter groups for any torch optimiser, such as ``AdamW(param_groups(model, 1e-3))``.
+
+    Norms and biases (all parameters of one dimension) get no weight decay. Frozen parameters are left out.
+
+    Args:
+        model: of the zoo.
+        lr: learning rate of decoder and heads.
+        encoder_lr: learning rate of the encoder; None: ``lr``. 0.1 × ``lr`` is usual with pretrained weights.
+        weight_decay: of all other parameters.
+
+    Returns:
+        Up to four groups with the keys "params", "lr", "weight_decay" and "name"; empty ones are left out.
+
+    Raises:
+        ConfigError: a rate or decay that is negative or no number.
+    """
+    rates = {"lr": lr, "encoder_lr": lr if encoder_lr is None else encoder_lr, "weight_decay": weight_decay}
+    problems = [
+        f"{name}={value!r}: a finite number from 0 up is needed"
+        for name, value in rates.items()
+        if type(value) not in (int, float) or not 0 <= value < math.inf
+    ]
+    if problems:
+        raise ConfigError("cannot group the parameters", problems)
+    groups: dict[str, dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        part = "encoder" if name.startswith("encoder.") else "decoder"
+        decays = parameter.ndim > 1
+        group = groups.setdefault(
+            part if decays else f"{part}, no decay",
+            {
+                "params": list[nn.Parameter](),
+                "lr": rates["encoder_lr" if part == "encoder" else "lr"],
+                "weight_decay": weight_decay if decays else 0.0,
+            },
+        )
+        group["params"].append(parameter)
+    return [{**group, "name": name} for name, group in groups.items()]

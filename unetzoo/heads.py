@@ -1,0 +1,59 @@
+"""What turns features into logits: the segmentation head and the classification-guided module."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from unetzoo.layers import Size, initialise, resize
+
+ABSENT = -1e4
+"""Added to the logits of a class judged absent: probability 0 in every type, half precision included."""
+
+
+class SegmentationHead(nn.Module):
+    """Biased convolution to one channel a class, then bilinear up-sampling to the image's size.
+
+    Args:
+        in_channels: channels of the feature.
+        num_classes: channels of the logits.
+        kernel: 1 or 3, as the paper's.
+        stride: of the feature; above 1 the logits are resized to the image's size.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, num_classes, kernel, padding=kernel // 2)
+        self.stride = stride
+        initialise(self)
+
+    def forward(self, feature: Tensor, size: Size) -> Tensor:
+        logits: Tensor = self.conv(feature)
+        return resize(logits, size) if self.stride > 1 else logits
+
+
+class ClassificationGuidedModule(nn.Module):
+    """Judges from the deepest map which classes occur in an image.
+
+    Paper: Huang et al. 2020, arXiv 2004.08790, section 2.3. Dropout 0.5, a 1×1 convolution, a global max-pool:
+    one presence logit a class. Here for any number of classes, and a class judged absent loses its *probability*;
+    the reference code multiplies the logit by zero, which makes the probability one half.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+        self.conv = nn.Conv2d(in_channels, num_classes, 1)
+        initialise(self)
+
+    def forward(self, deepest: Tensor) -> Tensor:
+        """Return presence logits (N, num_classes): above 0, the class is judged to occur in the image."""
+        presence: Tensor = self.conv(self.dropout(deepest)).amax(dim=(2, 3))
+        return presence
+
+    @staticmethod
+    def suppress(logits: Tensor, presence: Tensor) -> Tensor:
+        """Return ``logits`` (N, C, H, W) with the probability of absent classes brought to 0.
+
+        Under a softmax the others share what is left; where all are judged absent, nothing changes.
+        """
+        return logits + (presence < 0).to(logits.dtype)[:, :, None, None] * ABSENT

@@ -1,0 +1,243 @@
+"""The layers that every encoder and decoder is made of.
+
+All maps are (N, C, H, W). A map at stride ``s`` of an H × W image is ceil(H / s) × ceil(W / s): pooling
+rounds up, so that every pixel counts and no map is ever empty, and what is up-sampled is cut to the size
+of the skip connection it meets. At sizes that divide this is the usual arithmetic.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+Norm = Literal["batch", "group", "instance", "layer"]
+NORMS: tuple[str, ...] = ("batch", "group", "instance", "layer")
+Size = Sequence[int]
+
+
+class InstanceNorm2d(nn.Module):
+    """Instance normalisation with learned scale and shift (Ulyanov et al. 2016, arXiv 1607.08022).
+
+    torch's own layer refuses a map of a single pixel; here it becomes the shift, its limit.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Layer normalisation over the channels of each pixel, as in ConvNeXt (arXiv 2201.03545)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
+        return x.permute(0, 3, 1, 2)
+
+
+def group_count(channels: int) -> int:
+    """Return the groups of a group norm: the largest divisor of ``channels`` up to 32 that leaves two a group.
+
+    32 is the default of Wu and He 2018 (arXiv 1803.08494, section 4).
+    """
+    limit = max(1, min(32, channels // 2))
+    return max(divisor for divisor in range(1, limit + 1) if channels % divisor == 0)
+
+
+def make_norm(norm: str | None, channels: int) -> nn.Module:
+    """Return the normalisation ``norm`` (one of :data:`NORMS`, or None for none) over ``channels``."""
+    match norm:
+        case None:
+            return nn.Identity()
+        case "batch":
+            return nn.BatchNorm2d(channels)
+        case "group":
+            return nn.GroupNorm(group_count(channels), channels)
+        case "instance":
+            return InstanceNorm2d(channels)
+        case "layer":
+            return LayerNorm2d(channels, eps=1e-6)
+    raise AssertionError(f"config lets no such norm through: {norm!r}")
+
+
+@dataclass(frozen=True)
+class ConvStyle:
+    """What all convolutions of one network share.
+
+    Attributes:
+        norm: the normalisation after each 3×3 convolution, None for none.
+        bias: whether convolutions, transposed ones too, have a bias.
+        padded: False for the unpadded convolutions of the 2015 paper, each of which costs a border pixel.
+    """
+
+    norm: str | None = "batch"
+    bias: bool = False
+    padded: bool = True
+
+
+class ConvNormAct(nn.Module):
+    """3×3 convolution → norm → ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, style: ConvStyle) -> None:
+        super().__init__()
+        padding = 1 if style.padded else 0
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=padding, bias=style.bias)
+        self.norm = make_norm(style.norm, out_channels)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.act(self.norm(self.conv(x)))
+        return out
+
+
+class DoubleConv(nn.Sequential):
+    """Two times :class:`ConvNormAct`, first in → out, then out → out."""
+
+    def __init__(self, in_channels: int, out_channels: int, style: ConvStyle) -> None:
+        super().__init__(
+            ConvNormAct(in_channels, out_channels, style),
+            ConvNormAct(out_channels, out_channels, style),
+        )
+
+
+class Concat(nn.Module):
+    """``body`` applied to the concatenation of its inputs along the channels."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        out: Tensor = self.body(torch.cat(maps, dim=1))
+        return out
+
+
+class Upsample(nn.Module):
+    """Up-sampling by a whole factor, to exactly the size asked for.
+
+    Args:
+        in_channels, out_channels: equal unless ``mode`` is "transpose", which alone can change them.
+        scale: ratio of the strides; 1 keeps the size.
+        mode: "transpose" (a transposed convolution with kernel = stride = scale), "nearest" or "bilinear".
+        bias: of the transposed convolution.
+    """
+
+    MODES = ("transpose", "nearest", "bilinear")
+
+    def __init__(self, in_channels: int, out_channels: int, scale: int, mode: str, bias: bool) -> None:
+        super().__init__()
+        self.mode = mode
+        self.scale = scale
+        self.out_channels = out_channels if mode == "transpose" else in_channels
+        if mode == "transpose":
+            self.conv = nn.ConvTranspose2d(in_channels, out_channels, scale, stride=scale, bias=bias)
+
+    def forward(self, x: Tensor, size: Size) -> Tensor:
+        if self.mode == "transpose":
+            return crop(self.conv(x), size)
+        return x if self.scale == 1 else resize(x, size, self.mode)
+
+
+def resize(x: Tensor, size: Size, mode: str = "bilinear") -> Tensor:
+    """Resample ``x`` to height and width ``size`` ("nearest", or "bilinear" with pixel centres aligned)."""
+    return F.interpolate(x, size=tuple(size), mode=mode, align_corners=False if mode == "bilinear" else None)
+
+
+def crop(x: Tensor, size: Size) -> Tensor:
+    """Cut surplus rows and columns at the lower right, where a size rounded up put them."""
+    if torch.compiler.is_exporting():
+        # A slice would be specialised to sizes that divide; a negative padding is not.
+        return F.pad(x, (0, size[-1] - x.shape[-1], 0, size[-2] - x.shape[-2]))
+    return x[..., : size[-2], : size[-1]]
+
+
+def max_pool(x: Tensor, scale: int) -> Tensor:
+    """Max-pool with kernel = stride = ``scale``, size rounded up; the identity at scale 1."""
+    if scale == 1:
+        return x
+    if torch.compiler.is_exporting():
+        # ceil_mode asks of a symbolic size whether it divides; padding first needs no question.
+        x = F.pad(x, (0, scale - 1, 0, scale - 1), value=-torch.inf)
+        return F.max_pool2d(x, scale, scale)
+    return F.max_pool2d(x, scale, scale, ceil_mode=True)
+
+
+def adaptive_max_pool(x: Tensor, size: Size, scale: int) -> Tensor:
+    """Adaptive max-pool to ``size``, which is x's size over ``scale``, rounded up; identity at scale 1."""
+    if scale == 1:
+        return x
+    if not torch.compiler.is_exporting():
+        return F.adaptive_max_pool2d(x, tuple(size))
+    # The operator does not export with dynamic sizes: gather its windows, of at most scale + 1 rows.
+    for dim in (2, 3):
+        starts = torch.arange(size[dim - 2], device=x.device)
+        first = starts * x.shape[dim] // size[dim - 2]
+        last = ((starts + 1) * x.shape[dim] + size[dim - 2] - 1) // size[dim - 2] - 1
+        window = torch.arange(scale + 1, device=x.device)
+        rows = torch.minimum(first[:, None] + window, last[:, None])
+        gathered = x.index_select(dim, rows.flatten())
+        shape = (*x.shape[:dim], size[dim - 2], scale + 1, *x.shape[dim + 1 :])
+        x = gathered.reshape(shape).amax(dim + 1)
+    return x
+
+
+def initialise(module: nn.Module) -> None:
+    """Draw the weights of all convolutions in ``module`` as He et al. 2015 (arXiv 1502.01852), biases zero.
+
+    U-Net's paper (section 3.1) asks for a standard deviation of sqrt(2 / N), N the inputs of a neuron. Layers
+    without a ReLU behind them (transposed and 1×1 ones) get sqrt(1 / N).
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            kernel = math.prod(layer.kernel_size)
+            fan_in = layer.in_channels * (kernel if isinstance(layer, nn.Conv2d) else 1)
+            gain = 2.0 if isinstance(layer, nn.Conv2d) and kernel > 1 else 1.0
+            nn.init.normal_(layer.weight, std=math.sqrt(gain / fan_in))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+class Checkpointed(nn.Module):
+    """Base of encoders and decoders: :meth:`run` calls a part, with its activations recomputed if asked."""
+
+    gradient_checkpointing: bool = False
+
+    def run(self, part: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        """Return ``part(*inputs)``; with ``gradient_checkpointing`` nothing inside it is kept for backward."""
+        if not (self.gradient_checkpointing and torch.is_grad_enabled()):
+            return part(*inputs)
+
+        def contexts() -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
+            return contextlib.nullcontext(), _statistics_kept(self)
+
+        out: Tensor = checkpoint(part, *inputs, use_reentrant=False, context_fn=contexts)
+        return out
+
+
+@contextlib.contextmanager
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Run parts of ``module`` a second time without counting the batch twice in the running statistics."""
+    norms = [
+        layer
+        for layer in module.modules()
+        if isinstance(layer, nn.BatchNorm2d) and layer.training and layer.track_running_stats
+    ]
+    for layer in norms:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in norms:
+            layer.track_running_stats = True

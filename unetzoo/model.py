@@ -1,0 +1,226 @@
+"""The assembly, on one page: images → encoder → decoder → heads → logits."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unetzoo.config import ModelConfig
+from unetzoo.decoders import DECODERS
+from unetzoo.decoders.unet_valid import BORDER, valid_size
+from unetzoo.decoders.unetpp import NestedDecoder
+from unetzoo.encoders import ENCODERS
+from unetzoo.errors import ConfigError, InputError
+from unetzoo.heads import ClassificationGuidedModule, SegmentationHead
+from unetzoo.layers import crop
+
+
+@dataclass(frozen=True)
+class TrainingOutputs:
+    """All that a loss needs, every logits tensor at the input's size (unet_valid: 184 pixels less).
+
+    Attributes:
+        logits: (N, num_classes, H, W), the main head's.
+        deep: one (N, num_classes, H, W) for each deep-supervision head: UNet++: x_0_1, x_0_2, x_0_3; others: from
+            the finest stage to the coarsest. Empty without deep supervision.
+        presence: (N, num_classes), whether each class occurs in the image; None without guidance.
+    """
+
+    logits: Tensor
+    deep: tuple[Tensor, ...] = ()
+    presence: Tensor | None = None
+
+
+class SegmentationModel(nn.Module):
+    """A segmentation network, as its config says.
+
+    Attributes:
+        config: how it was built.
+        encoder: images → feature maps, usable alone.
+        decoder: feature maps → features.
+        head, deep_heads: features → logits.
+        guide: the classification-guided module, or None.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        spec, decoder = ENCODERS[config.encoder], DECODERS[config.decoder]
+        depth = decoder.depth(config.decoder_options)
+        self.config = config
+        self.encoder = spec.build(config.in_channels, config.style, config.encoder_options, depth)
+        self.decoder = decoder(self.encoder, config.style, config.decoder_options, config.deep_supervision)
+        self.head, *deep = (
+            SegmentationHead(feature.channels, config.num_classes, self.decoder.head_kernel, feature.stride)
+            for feature in self.decoder.features
+        )
+        self.deep_heads = nn.ModuleList(deep)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.guide: ClassificationGuidedModule | None = None
+        if config.classification_guided:
+            self.guide = ClassificationGuidedModule(self.encoder.channels[-1], config.num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits.
+
+        Args:
+            images: (N, in_channels, H, W), floating point, of the model's dtype (any under autocast),
+                normalised as ``config.mean`` and ``config.std`` say. Any H and W from 1 up, but see unet_valid.
+
+        Returns:
+            (N, num_classes, H, W) logits. In evaluation mode those of classes that the classification-guided
+            module judges absent are suppressed.
+
+        Raises:
+            InputError: the images have other dimensions, channels or type.
+        """
+        outputs = self._outputs(images, deep=self.decoder.averages_heads)
+        logits = outputs.logits
+        if self.decoder.averages_heads:
+            logits = torch.stack((logits, *outputs.deep)).mean(dim=0)
+        if outputs.presence is not None and not self.training:
+            logits = ClassificationGuidedModule.suppress(logits, outputs.presence)
+        return logits
+
+    def training_outputs(self, images: Tensor) -> TrainingOutputs:
+        """Return what a loss needs, of images as :meth:`forward` takes them; nothing is suppressed."""
+        return self._outputs(images, deep=self.config.deep_supervision)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """Return probabilities (N, num_classes, H, W) in evaluation mode, whatever mode the model is in.
+
+        Args:
+            images: as :meth:`forward` takes them. ``unet_valid`` takes any size here: the border is mirrored,
+                as the paper's overlap-tile strategy does.
+
+        Returns:
+            Sigmoid of the logits, or their softmax over the classes for ``task="multiclass"``.
+        """
+        with _evaluating(self):
+            logits = self(images) if self.decoder.padded else self._predict_mirrored(images)
+        return logits.softmax(dim=1) if self.config.task == "multiclass" else logits.sigmoid()
+
+    def prune(self, level: int) -> SegmentationModel:
+        """Return a copy of a UNet++ that computes only what x_0_level needs, and gives what its head gave.
+
+        Args:
+            level: 1 to the model's own ``levels``. Below that, the model must have deep supervision: other
+                positions have no head.
+
+        Raises:
+            ConfigError: not a UNet++, no such level, or no head there.
+        """
+        state = {name: tensor.clone() for name, tensor in self._pruned_state(level).items()}
+        options = {**vars(self.config.decoder_options), "levels": level, "output": "last"}
+        config = self.config.replace(
+            decoder_options=type(self.config.decoder_options)(**options), deep_supervision=False
+        )
+        with torch.device("meta"):
+            pruned = SegmentationModel(config)
+        pruned.load_state_dict({name: state[name] for name in pruned.state_dict()}, assign=True)
+        return pruned.train(self.training)
+
+    def freeze_encoder(self, stages: int | None = None) -> None:
+        """Stop training the encoder's first ``stages`` stages, finest first; None is all, 0 thaws them all.
+
+        Their batch-norm statistics stay as they are too, also after ``train()``.
+
+        Raises:
+            ConfigError: there are fewer stages.
+        """
+        most = len(self.encoder.channels)
+        if stages is not None and (type(stages) is not int or not 0 <= stages <= most):
+            raise ConfigError(f"stages={stages!r}: None or a whole number from 0 to {most} is needed")
+        self.encoder.freeze(most if stages is None else stages)
+
+    def gradient_checkpointing(self, on: bool = True) -> None:
+        """Recompute activations in the backward pass instead of keeping them, or stop doing so.
+
+        Gradients and batch-norm statistics are the same; a training step takes about a third longer.
+        """
+        self.encoder.gradient_checkpointing = on
+        self.decoder.gradient_checkpointing = on
+
+    def _outputs(self, images: Tensor, deep: bool) -> TrainingOutputs:
+        self._check(images)
+        size = images.shape[-2:]
+        maps = self.encoder(images)
+        maps[-1] = self.dropout(maps[-1])
+        main, *others = self.decoder(maps, size, deep)
+        return TrainingOutputs(
+            logits=self.head(main, size),
+            deep=tuple(head(other, size) for head, other in zip(self.deep_heads, others, strict=deep)),
+            presence=None if self.guide is None else self.guide(maps[-1]),
+        )
+
+    def _check(self, images: Tensor) -> None:
+        if not isinstance(images, Tensor):
+            raise InputError(f"images: a torch.Tensor is needed, not {type(images).__name__}")
+        problem = self._problem(images)
+        if problem is not None:
+            raise InputError(f"images of shape {tuple(images.shape)}, {images.dtype}: {problem}")
+
+    def _problem(self, images: Tensor) -> str | None:
+        channels, dtype = self.config.in_channels, self.head.conv.weight.dtype
+        if images.ndim != 4:
+            mend = "; for one image, images[None]" if images.ndim == 3 and images.shape[0] == channels else ""
+            return f"(N, {channels}, height, width) is needed{mend}"
+        if images.shape[1] != channels:
+            return (
+                f"{channels} channels are needed, as {self.config.name} was created with in_channels={channels}; "
+                f"create it with in_channels={images.shape[1]}, or change the images"
+            )
+        if not images.is_floating_point():
+            return "floating point is needed, such as images.float() / 255"
+        if images.dtype != dtype and not torch.is_autocast_enabled(images.device.type):
+            return f"the model is {dtype}; use images.to({dtype}), or autocast"
+        if images.shape[2] < 1 or images.shape[3] < 1:
+            return "height and width from 1 up are needed"
+        return self.decoder.size_problem(images.shape[2], images.shape[3])
+
+    def _predict_mirrored(self, images: Tensor) -> Tensor:
+        size = images.shape[-2:]
+        for dim in (2, 3):
+            side = size[dim - 2]
+            padded = valid_size(side + 2 * BORDER)
+            rows = torch.arange(-BORDER, padded - BORDER, device=images.device)
+            period = max(2 * (side - 1), 1)
+            rows = rows.remainder(period)
+            images = images.index_select(dim, torch.minimum(rows, period - rows).clamp(max=side - 1))
+        return crop(self(images), size)
+
+    def _pruned_state(self, level: int) -> dict[str, Any]:
+        if not isinstance(self.decoder, NestedDecoder):
+            raise ConfigError(f"{self.config.name} cannot be pruned: only the UNet++ family has nested decoders")
+        levels = self.decoder.levels
+        if type(level) is not int or not 1 <= level <= levels:
+            raise ConfigError(f"level={level!r}: a whole number from 1 to {levels} is needed")
+        state = self.state_dict()
+        if level == levels:
+            return state
+        if not self.config.deep_supervision:
+            raise ConfigError(
+                f"level={level}: x_0_{level} has no head to give its output; train the model with "
+                "deep_supervision=True, which gives it one"
+            )
+        if self.guide is not None:
+            raise ConfigError(f"level={level}: the classification-guided module reads the deepest map, which goes")
+        head = self.deep_heads[level - 1].state_dict()
+        return {**state, **{f"head.{name}": tensor for name, tensor in head.items()}}
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Set evaluation mode, and back each module's own mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

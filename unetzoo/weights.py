@@ -1,0 +1,184 @@
+"""Pretrained encoders: torchvision's weights from its own enums, or from a file in its layout.
+
+Nothing that is read can run code: files are opened as tensors only, and torchvision's are held against the hash
+in their name, also when they come from torch's cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor, nn
+
+from unetzoo._registry import suggest
+from unetzoo.encoders import Encoder, EncoderSpec
+from unetzoo.errors import WeightsError
+
+POLICIES = ("repeat", "mean", "sum", "keep_rgb")
+SUFFIXES = (".pth", ".pt", ".safetensors")
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def available(spec: EncoderSpec) -> tuple[str, ...]:
+    """Return the names of an encoder's weights, torchvision's default first."""
+    if spec.weights is None:
+        return ()
+    members = _enum(spec.weights).__members__
+    default = members["DEFAULT"].name
+    return (default, *(name for name in members if name not in (default, "DEFAULT")))
+
+
+def source_problem(spec: EncoderSpec, pretrained: object) -> str | None:
+    """Return what is wrong with the argument ``pretrained`` for this encoder, None where nothing is."""
+    if pretrained is False:
+        return None
+    if spec.weights is None:
+        return f"pretrained={pretrained!r}: the {spec.title} encoder has no pretrained weights; take a ResNet"
+    if pretrained is True or (isinstance(pretrained, str) and pretrained in _enum(spec.weights).__members__):
+        return None
+    if isinstance(pretrained, str | os.PathLike) and Path(pretrained).suffix in SUFFIXES:
+        return None if Path(pretrained).is_file() else f"pretrained={str(pretrained)!r}: there is no such file"
+    known = available(spec)
+    return (
+        f"pretrained={pretrained!r}: True, False, one of {', '.join(map(repr, known))}, or the path of a "
+        f"{', '.join(SUFFIXES)} file is needed{suggest(str(pretrained).upper(), known)}"
+    )
+
+
+def read_pretrained(spec: EncoderSpec, pretrained: bool | str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Return the state dict that ``pretrained`` means, downloaded where it is not in torch's cache.
+
+    Raises:
+        WeightsError: missing, damaged, not reachable, or no file of tensors.
+    """
+    if isinstance(pretrained, bool):
+        pretrained = "DEFAULT"
+    if spec.weights is not None and str(pretrained) in _enum(spec.weights).__members__:
+        return _read_torchvision(_enum(spec.weights)[str(pretrained)])
+    return read_file(Path(pretrained))
+
+
+def read_file(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a ``.safetensors`` file, or of a ``.pth``/``.pt`` file that holds only tensors.
+
+    Raises:
+        WeightsError: missing, damaged, or not a dictionary of tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    # Damaged archives raise whatever the layer that stumbled knows: KeyError, EOFError, struct.error and more.
+    except Exception as error:
+        raise WeightsError(
+            f"{path} cannot be read as a file of tensors ({type(error).__name__}: {_first_line(error)}); "
+            "a .pth file must be what torch.save(model.state_dict(), path) writes"
+        ) from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path} holds no dictionary of tensors; save model.state_dict() alone")
+    return dict(state)
+
+
+def fill_encoder(encoder: Encoder, state: Mapping[str, Tensor], policy: str) -> None:
+    """Put a state dict in torchvision's layout into ``encoder``: every tensor, and no other.
+
+    The classifier ``fc`` and stages that a shallower encoder does not have are left out; counters of batches,
+    which old files lack, start at 0.
+
+    Raises:
+        WeightsError: lists all tensors that are missing, unexpected or of another shape.
+    """
+    wanted = encoder.state_dict()
+    absent = ("fc.", *(f"layer{level}." for level in range(len(encoder.channels), 5)))
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(absent)}
+    rgb = state.get("conv1.weight")
+    if rgb is not None and rgb.ndim == 4 and rgb.shape[1] == 3 != encoder.in_channels:
+        state["conv1.weight"] = adapt_input_conv(rgb, encoder.in_channels, policy)
+    for name, tensor in wanted.items():
+        if name.endswith("num_batches_tracked"):
+            state.setdefault(name, torch.zeros_like(tensor))
+    problems = [f"missing: {name}" for name in wanted if name not in state]
+    problems += [f"unexpected: {name}" for name in state if name not in wanted]
+    problems += [
+        f"{name}: {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    if problems:
+        listed = "".join(f"\n  - {problem}" for problem in problems[:10])
+        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise WeightsError(f"the weights are not those of this encoder:{listed}{more}")
+    encoder.load_state_dict(state)
+
+
+def adapt_input_conv(weight: Tensor, in_channels: int, policy: str) -> Tensor:
+    """Return the first convolution's RGB ``weight`` (O, 3, k, k) for other channels: (O, in_channels, k, k).
+
+    Args:
+        policy: "repeat": R, G, B, R, … times 3 / in_channels, which keeps the response to images whose channels
+            are equal; "mean": each channel gets the mean of the three; "sum": the sum, shared out evenly, so
+            that a grey image gives what it would give copied to RGB; "keep_rgb": the first three channels are
+            kept, and further ones drawn anew as torchvision does.
+    """
+    match policy:
+        case "repeat":
+            copies = -(-in_channels // 3)
+            return weight.repeat(1, copies, 1, 1)[:, :in_channels] * (3 / in_channels)
+        case "mean":
+            return weight.mean(dim=1, keepdim=True).repeat(1, in_channels, 1, 1)
+        case "sum":
+            return weight.sum(dim=1, keepdim=True).repeat(1, in_channels, 1, 1) / in_channels
+        case "keep_rgb":
+            new = torch.empty_like(weight[:, :1]).repeat(1, in_channels, 1, 1)
+            nn.init.kaiming_normal_(new, mode="fan_out", nonlinearity="relu")
+            new[:, :3] = weight[:, :in_channels]
+            return new
+    raise AssertionError(f"create lets no such policy through: {policy!r}")
+
+
+def _enum(name: str) -> Any:
+    from torchvision import models
+
+    return getattr(models, name)
+
+
+def _read_torchvision(member: Any) -> dict[str, Tensor]:
+    """Return the tensors of a torchvision weights enum, from torch's cache or else from its server."""
+    file = Path(urlparse(member.url).path).name
+    cached = Path(torch.hub.get_dir(), "checkpoints", file)
+    if cached.is_file():
+        digest = file.removesuffix(".pth").rpartition("-")[2]
+        with cached.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if not found.startswith(digest):
+            raise WeightsError(
+                f"{cached} is damaged: its sha256 begins {found[: len(digest)]}, not {digest}; "
+                "delete it, and it will be downloaded again"
+            )
+        return read_file(cached)
+    try:
+        state: dict[str, Tensor] = member.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    # torch.hub raises URLError, other OSErrors, or RuntimeError for a wrong hash.
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"the weights {file} are not in torch's cache and could not be downloaded ({_first_line(error)}).\n"
+            f"  looked for: {cached}\n"
+            f"  tried:      {member.url}\n"
+            f"Put the file there by hand, set TORCH_HOME to the folder whose hub/checkpoints/ holds it, or give "
+            f"its path: pretrained='path/to/{file}'"
+        ) from error
+    return state
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

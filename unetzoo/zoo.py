@@ -1,0 +1,383 @@
+"""The flat registry: every decoder on every encoder, by name. The names are computed, not listed."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import inspect
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import torch
+
+from unetzoo import weights
+from unetzoo._registry import Registry, check_name, suggest
+from unetzoo.config import ModelConfig, pairs
+from unetzoo.decoders import DECODERS
+from unetzoo.encoders import ENCODERS, EncoderSpec, NoOptions, options_of
+from unetzoo.errors import ConfigError
+from unetzoo.model import SegmentationModel
+
+Builder = Callable[..., SegmentationModel]
+B = TypeVar("B", bound=Builder)
+
+_CUSTOM: Registry[Builder] = Registry("model")
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What there is to know of a name without building it.
+
+    Attributes:
+        name, aliases: in the zoo.
+        architecture, encoder: as written in papers.
+        paper: of the architecture.
+        encoder_paper: of the encoder.
+        summary: one line.
+        parameters: number of them, at default options.
+        published: millions of parameters in the published table, or None where there is no such number.
+        channels, strides: of the encoder's maps, finest first.
+        pretrained: names of torchvision's weights, the default first; empty where there are none.
+        options: name → default, of all arguments of ``create`` for this name.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    architecture: str
+    encoder: str
+    paper: str
+    encoder_paper: str
+    summary: str
+    parameters: int
+    published: float | None
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    pretrained: tuple[str, ...]
+    options: Mapping[str, Any]
+
+
+F = TypeVar("F", bound=Callable[..., SegmentationModel])
+
+
+def _custom_names_first(function: F) -> F:
+    """Send the arguments as they were given, without defaults, to the builder of a user's own name."""
+
+    @functools.wraps(function)
+    def create(name: str, **arguments: Any) -> SegmentationModel:
+        if name in _CUSTOM:
+            return _build_custom(name, arguments)
+        return function(name, **arguments)
+
+    return cast(F, create)
+
+
+@_custom_names_first
+def create(
+    name: str,
+    *,
+    pretrained: bool | str | os.PathLike[str] = False,
+    in_channels: int = 3,
+    num_classes: int = 1,
+    input_policy: str | None = None,
+    norm: str | None = "auto",
+    conv_bias: bool | None = None,
+    dropout: float = 0.0,
+    deep_supervision: bool = False,
+    classification_guided: bool = False,
+    task: str | None = None,
+    class_names: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    **options: Any,
+) -> SegmentationModel:
+    """Build a segmentation network by name.
+
+    Args:
+        name: one of ``list_models()``, or an alias such as "unet_resnet34".
+        pretrained: weights of the encoder. False: none. True: torchvision's default for it. A name such as
+            "IMAGENET1K_V1". A path to a ``.pth`` or ``.safetensors`` file in torchvision's layout.
+        in_channels: channels of the images.
+        num_classes: channels of the logits.
+        input_policy: how pretrained weights for RGB take other channel counts: "repeat" (cyclic copies, times
+            3 / in_channels; the default), "mean", "sum" (what a grey image copied to RGB gives; the default
+            for 1 channel), "keep_rgb" (the first three kept, the rest new).
+        norm: "batch", "group", "instance", "layer" or None; "auto" is the paper's.
+        conv_bias: a bias in convolutions before a norm as well. None: only where there is no norm.
+        dropout: probability of dropping an element of the deepest map in training.
+        deep_supervision: heads at several depths, for ``training_outputs``.
+        classification_guided: suppress classes judged absent from an image.
+        task: "binary", "multiclass" or "multilabel"; None: binary for one class, otherwise multiclass.
+        class_names: one name a class.
+        mean, std: normalisation of images in [0, 1], per channel. None: ImageNet's with pretrained weights and
+            3 channels, otherwise none.
+        **options: the encoder's and decoder's own; ``model_info(name).options`` lists them.
+
+    Raises:
+        ConfigError: lists all that is wrong with the arguments.
+        WeightsError: the pretrained weights are missing, damaged or for another network.
+    """
+    if norm == "auto":
+        pair = _index().get(name)
+        norm = DECODERS[pair[0]].default_norm if pair else "batch"
+    if mean is None and std is None and pretrained is not False and in_channels == 3:
+        mean, std = weights.IMAGENET_MEAN, weights.IMAGENET_STD
+    common = {
+        "in_channels": in_channels,
+        "num_classes": num_classes,
+        "norm": norm,
+        "conv_bias": norm is None if conv_bias is None else conv_bias,
+        "dropout": dropout,
+        "deep_supervision": deep_supervision,
+        "classification_guided": classification_guided,
+        "task": task or ("binary" if num_classes == 1 else "multiclass"),
+        "class_names": _tuple(class_names),
+        "mean": _tuple(mean),
+        "std": _tuple(std),
+    }
+    config = _configure(name, common, options, pretrained, input_policy)
+    if pretrained is False:
+        return SegmentationModel(config)
+    state = weights.read_pretrained(ENCODERS[config.encoder], pretrained)
+    model = SegmentationModel(config)
+    weights.fill_encoder(model.encoder, state, input_policy or ("sum" if in_channels == 1 else "repeat"))
+    return model
+
+
+def from_config(config: ModelConfig) -> SegmentationModel:
+    """Build the network that ``config`` records, with new random weights."""
+    return SegmentationModel(config)
+
+
+def register_model(name: str) -> Callable[[B], B]:
+    """Add a name to the zoo: decorates a builder, a function of keyword arguments that returns a module.
+
+    The name joins ``list_models``, ``create``, the command line, comparisons and torch.hub. The builder's
+    signature says which arguments exist; with ``**options`` it takes any, and should pass them to ``create``.
+
+        >>> @register_model("small_nuclei")
+        ... def small_nuclei(**options):
+        ...     "U-Net on a ResNet-18 that keeps resolution."
+        ...     return create("resunet18", stem_stride=2, **options)
+
+    Raises:
+        ConfigError: the name is taken, or cannot be a name.
+    """
+    check_name("model", name)
+    if name in names():
+        raise ConfigError(f"the model name {name!r} is taken; choose another")
+
+    def decorate(builder: B) -> B:
+        _CUSTOM.register(name, builder)
+        return builder
+
+    return decorate
+
+
+def list_models(
+    pattern: str | Iterable[str] = "*", *, exclude: str | Iterable[str] = (), pretrained: bool = False
+) -> list[str]:
+    """Return names of the zoo in natural order (resunet18 before resunet101).
+
+    Args:
+        pattern: a wildcard or several, such as "unetpp_*"; an alias counts as its name.
+        exclude: a wildcard or several, of names to leave out.
+        pretrained: only names for which there are pretrained weights.
+    """
+    wanted, unwanted = _matcher(pattern), _matcher(exclude)
+    found = {name for alias, name in names().items() if wanted(alias) and not (unwanted(alias) or unwanted(name))}
+    if pretrained:
+        index = _index()
+        found = {name for name in found if name in index and ENCODERS[index[name][1]].weights}
+    return sorted(found, key=_natural)
+
+
+def model_info(name: str) -> ModelInfo:
+    """Return what there is to know of a name. Nothing is allocated.
+
+    Raises:
+        ConfigError: the name is unknown.
+    """
+    name = resolve(name)
+    with torch.device("meta"):
+        model = create(name)
+    custom = name in _CUSTOM
+    decoder, encoder = DECODERS[model.config.decoder], ENCODERS[model.config.encoder]
+    return ModelInfo(
+        name=name,
+        aliases=tuple(alias for alias, target in names().items() if target == name and alias != name),
+        architecture=decoder.title,
+        encoder=encoder.title,
+        paper=decoder.paper,
+        encoder_paper=encoder.paper,
+        summary=(inspect.getdoc(_CUSTOM[name]) or "").partition("\n")[0] if custom else decoder.summary,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        published=None if custom else decoder.published.get(model.config.encoder),
+        channels=model.encoder.channels,
+        strides=model.encoder.strides,
+        pretrained=weights.available(encoder),
+        options=signature(name),
+    )
+
+
+def names() -> dict[str, str]:
+    """Return alias or name → name, for the whole zoo."""
+    usual = {name: _pair_names(*pair)[0] for name, pair in _index().items()}
+    return {**usual, **{name: name for name in _CUSTOM}}
+
+
+def resolve(name: str) -> str:
+    """Return the usual name for a name or alias.
+
+    Raises:
+        ConfigError: it is unknown; suggests the nearest.
+    """
+    known = names()
+    if name not in known:
+        raise ConfigError(_unknown(name))
+    return known[name]
+
+
+def signature(name: str) -> dict[str, Any]:
+    """Return argument → default of all that ``create`` takes for a name or alias.
+
+    Raises:
+        ConfigError: the name is unknown.
+    """
+    name = resolve(name)
+    if name in _CUSTOM:
+        return {p.name: p.default for p in inspect.signature(_CUSTOM[name]).parameters.values()}
+    decoder, encoder = _index()[name]
+    shared = _shared_defaults()
+    shared["norm"] = DECODERS[decoder].default_norm
+    if not DECODERS[decoder].supervisable:
+        del shared["deep_supervision"], shared["classification_guided"]
+    if ENCODERS[encoder].weights is None:
+        del shared["pretrained"], shared["input_policy"]
+    encoder_options, decoder_options = _own_options(decoder, encoder, {})
+    return {**shared, **options_of(encoder_options), **options_of(decoder_options)}
+
+
+def _index() -> dict[str, tuple[str, str]]:
+    """Return name or alias → decoder and encoder."""
+    return {
+        name: (decoder, encoder)
+        for decoder in DECODERS
+        for encoder in ENCODERS
+        if pairs(decoder, encoder)
+        for name in _pair_names(decoder, encoder)
+    }
+
+
+def _pair_names(decoder: str, encoder: str) -> tuple[str, ...]:
+    return ENCODERS[encoder].names(decoder)
+
+
+def _shared_defaults() -> dict[str, Any]:
+    parameters = inspect.signature(create).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def _own_options(decoder: str, encoder: str, given: Mapping[str, Any]) -> tuple[NoOptions, NoOptions]:
+    """Return the options of the encoder and of the decoder, with those ``given`` that are theirs."""
+    kinds = (ENCODERS[encoder].options, DECODERS[decoder].Options)
+    mine = [
+        {key: value for key, value in values.items() if key in kind.__dataclass_fields__}
+        for kind, values in zip(kinds, ({**DECODERS[decoder].encoder_defaults, **given}, given), strict=True)
+    ]
+    return kinds[0](**mine[0]), kinds[1](**mine[1])
+
+
+def _configure(
+    name: str, common: Mapping[str, Any], options: Mapping[str, Any], pretrained: Any, policy: str | None
+) -> ModelConfig:
+    """Return the configuration of a pair, or raise one error that lists all that is wrong."""
+    pair = _index().get(name)
+    problems = [] if pair else [_unknown(name)]
+    decoder, encoder = pair or ("unet", "plain")
+    encoder_options, decoder_options = _own_options(decoder, encoder, options)
+    if pair:
+        known = signature(name)
+        problems += [_unknown_option(key, known) for key in options if key not in known]
+        problems += _pretrained_problems(ENCODERS[encoder], pretrained, common["norm"], policy)
+    try:
+        config = ModelConfig(
+            decoder=decoder,
+            encoder=encoder,
+            decoder_options=decoder_options,
+            encoder_options=encoder_options,
+            **common,
+        )
+    except ConfigError as error:
+        problems += error.problems
+    if problems:
+        raise ConfigError(f"cannot create {name!r}", problems)
+    return config
+
+
+def _pretrained_problems(spec: EncoderSpec, pretrained: Any, norm: object, policy: object) -> list[str]:
+    found = []
+    if policy is not None and policy not in weights.POLICIES:
+        allowed = ", ".join(map(repr, weights.POLICIES))
+        found.append(f"input_policy={policy!r}: one of {allowed} is needed{suggest(str(policy), weights.POLICIES)}")
+    if pretrained is False:
+        if policy is not None:
+            found.append("input_policy is for pretrained weights: give pretrained, or leave it out")
+        return found
+    problem = weights.source_problem(spec, pretrained)
+    if problem:
+        found.append(problem)
+    elif norm != "batch":
+        found.append(
+            f"pretrained={pretrained!r} with norm={norm!r}: these weights are for batch norm; "
+            "leave norm out, or pretrained"
+        )
+    return found
+
+
+def _unknown(name: object) -> str:
+    return f"unknown model {name!r}{suggest(str(name), names())} (unetzoo.list_models() gives all names)"
+
+
+def _unknown_option(key: str, known: Mapping[str, Any]) -> str:
+    elsewhere = [
+        title
+        for title, kind in (
+            *((spec.title, spec.options) for spec in ENCODERS.values()),
+            *((decoder.title, decoder.Options) for decoder in DECODERS.values()),
+        )
+        if key in kind.__dataclass_fields__
+    ]
+    belongs = f"; it is an option of {elsewhere[0]}" if elsewhere else ""
+    return f"unknown option {key!r}{suggest(key, known) or belongs} (options here: {', '.join(known)})"
+
+
+def _build_custom(name: str, arguments: Mapping[str, Any]) -> SegmentationModel:
+    builder = _CUSTOM[name]
+    parameters = inspect.signature(builder).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        unknown = [_unknown_option(key, parameters) for key in arguments if key not in parameters]
+        if unknown:
+            raise ConfigError(f"cannot create {name!r}", unknown)
+    model = builder(**arguments)
+    if not isinstance(model, SegmentationModel):
+        raise ConfigError(
+            f"the builder of {name!r} returned {type(model).__name__}: a SegmentationModel is needed, from "
+            "create() or from_config(); a network of another form is a decoder or an encoder to register"
+        )
+    return model
+
+
+def _tuple(values: Any) -> Any:
+    return tuple(values) if isinstance(values, list) else values
+
+
+def _matcher(patterns: str | Iterable[str]) -> Callable[[str], bool]:
+    wanted = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    return lambda name: any(fnmatch.fnmatchcase(name, pattern) for pattern in wanted)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
