@@ -75,7 +75,7 @@ class ModelConfig:
     @property
     def style(self) -> ConvStyle:
         """What all convolutions of the model share."""
-        return ConvStyle(self.norm, self.conv_bias, DECODERS[self.decoder].padded)
+        return ConvStyle(self.norm, self.conv_bias, padded=DECODERS[self.decoder].border == 0)
 
     def replace(self, **changes: Any) -> ModelConfig:
         """Return a copy with ``changes``, checked anew."""
@@ -168,7 +168,7 @@ class ModelConfig:
 
 def pairs(decoder: str, encoder: str) -> bool:
     """Return whether the decoder can stand on the encoder."""
-    return DECODERS[decoder].padded or ENCODERS[encoder].unpaddable
+    return DECODERS[decoder].border == 0 or ENCODERS[encoder].unpaddable
 
 
 def _common_problems(values: Mapping[str, Any]) -> list[str]:

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from unetzoo.config import ModelConfig
 from unetzoo.decoders import DECODERS
-from unetzoo.decoders.unet_valid import BORDER, valid_size
 from unetzoo.decoders.unetpp import NestedDecoder
 from unetzoo.encoders import ENCODERS
 from unetzoo.errors import ConfigError, InputError
@@ -102,7 +102,7 @@ class SegmentationModel(nn.Module):
             Sigmoid of the logits, or their softmax over the classes for ``task="multiclass"``.
         """
         with _evaluating(self):
-            logits = self(images) if self.decoder.padded else self._predict_mirrored(images)
+            logits = self(images) if self.decoder.border == 0 else self._predict_mirrored(images)
         return logits.softmax(dim=1) if self.config.task == "multiclass" else logits.sigmoid()
 
     def prune(self, level: int) -> SegmentationModel:
@@ -120,7 +120,7 @@ class SegmentationModel(nn.Module):
         config = self.config.replace(
             decoder_options=type(self.config.decoder_options)(**options), deep_supervision=False
         )
-        with torch.device("meta"):
+        with on_meta():
             pruned = SegmentationModel(config)
         pruned.load_state_dict({name: state[name] for name in pruned.state_dict()}, assign=True)
         return pruned.train(self.training)
@@ -187,8 +187,8 @@ class SegmentationModel(nn.Module):
         size = images.shape[-2:]
         for dim in (2, 3):
             side = size[dim - 2]
-            padded = valid_size(side + 2 * BORDER)
-            rows = torch.arange(-BORDER, padded - BORDER, device=images.device)
+            border = self.decoder.border
+            rows = torch.arange(-border, self.decoder.input_side(side) - border, device=images.device)
             period = max(2 * (side - 1), 1)
             rows = rows.remainder(period)
             images = images.index_select(dim, torch.minimum(rows, period - rows).clamp(max=side - 1))
@@ -212,6 +212,24 @@ class SegmentationModel(nn.Module):
             raise ConfigError(f"level={level}: the classification-guided module reads the deepest map, which goes")
         head = self.deep_heads[level - 1].state_dict()
         return {**state, **{f"head.{name}": tensor for name, tensor in head.items()}}
+
+
+@contextlib.contextmanager
+def on_meta() -> Iterator[None]:
+    """Build networks without memory and without drawing weights: shapes alone."""
+    with torch.device("meta"), _Undrawn():
+        yield
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves tensors alone that would be filled at random: on meta that is slow, and nothing."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 @contextlib.contextmanager

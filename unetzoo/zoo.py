@@ -11,15 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-import torch
-
 from unetzoo import weights
 from unetzoo._registry import Registry, check_name, suggest
 from unetzoo.config import ModelConfig, pairs
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS, EncoderSpec, NoOptions, options_of
 from unetzoo.errors import ConfigError
-from unetzoo.model import SegmentationModel
+from unetzoo.model import SegmentationModel, on_meta
 
 Builder = Callable[..., SegmentationModel]
 B = TypeVar("B", bound=Builder)
@@ -201,8 +199,12 @@ def model_info(name: str) -> ModelInfo:
         ConfigError: the name is unknown.
     """
     name = resolve(name)
-    with torch.device("meta"):
-        model = create(name)
+    with on_meta():
+        return info_of(name, create(name))
+
+
+def info_of(name: str, model: SegmentationModel) -> ModelInfo:
+    """Return what there is to know of a usual name, ``model`` being it at default options."""
     custom = name in _CUSTOM
     decoder, encoder = DECODERS[model.config.decoder], ENCODERS[model.config.encoder]
     return ModelInfo(

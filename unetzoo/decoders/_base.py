@@ -34,7 +34,7 @@ class Decoder(Checkpointed, ABC):
         averages_heads: whether the answer is the average of all heads.
         default_norm: the paper's norm, where the caller names none.
         encoder_defaults: encoder options that the paper sets otherwise.
-        padded: False where convolutions are unpadded and the logits smaller than the images.
+        border: pixels that the logits lack on each side, where convolutions are unpadded.
         supervisable: False where neither deep supervision nor classification guidance exists.
         published: encoder name → published size in millions of parameters (input 3, output 1 channels).
     """
@@ -45,7 +45,7 @@ class Decoder(Checkpointed, ABC):
     Options: ClassVar[type[NoOptions]] = NoOptions
     default_norm: ClassVar[str | None] = "batch"
     encoder_defaults: ClassVar[Mapping[str, Any]] = {}
-    padded: ClassVar[bool] = True
+    border: ClassVar[int] = 0
     supervisable: ClassVar[bool] = True
     published: ClassVar[Mapping[str, float]] = {}
 
@@ -80,6 +80,10 @@ class Decoder(Checkpointed, ABC):
     def size_problem(self, height: int, width: int) -> str | None:
         """Return what is wrong with images of this size, None where nothing is."""
         return None
+
+    def input_side(self, side: int) -> int:
+        """Return the side of the smallest image whose logits cover ``side`` pixels."""
+        return side
 
 
 DECODERS: Registry[type[Decoder]] = Registry("decoder")

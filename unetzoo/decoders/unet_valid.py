@@ -13,9 +13,6 @@ from unetzoo.decoders._base import Decoder, Feature, register_decoder
 from unetzoo.encoders import Encoder, NoOptions
 from unetzoo.layers import Concat, ConvStyle, DoubleConv, Size, Upsample, initialise
 
-BORDER = 92
-"""Pixels lost on each side: the logits are the image's size less 184."""
-
 
 def valid_size(least: int) -> int:
     """Return the smallest valid side from ``least`` up."""
@@ -30,7 +27,7 @@ class UNetValidDecoder(Decoder):
     paper = "Ronneberger et al. 2015, arXiv 1505.04597"
     summary = "the paper's own network: logits are 184 pixels smaller than the image"
     default_norm = None
-    padded = False
+    border = 92
     supervisable = False
 
     def __init__(self, encoder: Encoder, style: ConvStyle, options: NoOptions, deep_supervision: bool) -> None:
@@ -48,6 +45,9 @@ class UNetValidDecoder(Decoder):
             x = self.run(up, x, (2 * x.shape[-2], 2 * x.shape[-1]))
             x = self.run(conv, x, _centre(skip, x.shape[-2:]))
         return [x]
+
+    def input_side(self, side: int) -> int:
+        return valid_size(side + 2 * self.border)
 
     def size_problem(self, height: int, width: int) -> str | None:
         if valid_size(height) == height and valid_size(width) == width:

@@ -1,0 +1,304 @@
+"""Networks side by side: size, arithmetic and memory, counted without allocating a single weight."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from unetzoo import zoo
+from unetzoo._registry import suggest
+from unetzoo.errors import ConfigError, UnetzooError
+from unetzoo.model import SegmentationModel, on_meta
+
+FORMATS = ("text", "md", "csv", "json")
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One network.
+
+    Attributes:
+        name, architecture, encoder: as in ``model_info``.
+        parameters: number of them, with default options but the channels and classes asked for.
+        published: millions of parameters in the published table (3 channels in, 1 class), or None.
+        agrees: whether ``parameters`` at 3 channels and 1 class, rounded to two decimals, is ``published``.
+        gflops: 10⁹ floating-point operations of its convolutions for one image, two a multiply-add.
+        activation_mib: MiB that autograd keeps for one float32 image in training, weights not counted.
+        latency_ms: milliseconds for one image on this machine's CPU, median; None unless measured.
+        peak_mib: peak MiB of memory of a process that does it, over one that has only imported torch; None
+            unless measured, on Linux.
+    """
+
+    name: str
+    architecture: str
+    encoder: str
+    parameters: int
+    published: float | None
+    agrees: bool | None
+    gflops: float
+    activation_mib: float
+    latency_ms: float | None = None
+    peak_mib: float | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows, for images of ``size`` × ``size`` pixels. ``str()`` is the text table."""
+
+    rows: tuple[ComparisonRow, ...]
+    size: int
+
+    def __str__(self) -> str:
+        return self.render("text")
+
+    def render(self, form: str) -> str:
+        """Return the table as "text", "md" (Markdown), "csv" or "json".
+
+        Raises:
+            ConfigError: another form.
+        """
+        match form:
+            case "text":
+                return _aligned(self._cells(), " ")
+            case "md":
+                header, *rest = self._cells()
+                rule = [":--" if i == 0 else "--:" for i in range(len(header))]
+                return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rest)) + "\n"
+            case "csv":
+                text = io.StringIO()
+                writer = csv.DictWriter(text, [field.name for field in fields(ComparisonRow)], lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(map(asdict, self.rows))
+                return text.getvalue()
+            case "json":
+                return json.dumps({"size": self.size, "models": [asdict(row) for row in self.rows]}, indent=2) + "\n"
+        raise ConfigError(f"format {form!r}: one of {', '.join(FORMATS)} is needed{suggest(form, FORMATS)}")
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draw parameters against GFLOPs, one colour a family, to a file (.png, .svg, .pdf).
+
+        Raises:
+            ConfigError: matplotlib is not installed, or does not know the ending.
+        """
+        figure_class = require_plot(path)
+        figure = figure_class(figsize=(9, 6), layout="constrained")
+        axes = figure.add_subplot()
+        families: dict[str, list[ComparisonRow]] = {}
+        for row in self.rows:
+            families.setdefault(row.architecture, []).append(row)
+        for family, rows in families.items():
+            rows.sort(key=lambda row: row.parameters)
+            axes.plot([row.parameters / 1e6 for row in rows], [row.gflops for row in rows], "o-", label=family, lw=0.8)
+            for row in rows if len(self.rows) <= 24 else ():
+                point = (row.parameters / 1e6, row.gflops)
+                axes.annotate(row.encoder, point, (4, 4), textcoords="offset points", fontsize=7)
+        axes.set(
+            xlabel="parameters (millions)",
+            ylabel=f"GFLOPs for one {self.size} × {self.size} image",
+            xscale="log",
+            yscale="log",
+        )
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter("{x:g}")
+            axis.set_tick_params(which="both", labelsize=8)
+        axes.grid(which="both", lw=0.3)
+        axes.legend()
+        figure.savefig(path, dpi=150)
+
+    def _cells(self) -> list[list[str]]:
+        measured = any(row.latency_ms is not None for row in self.rows)
+        header = ["model", "parameters", "published", "GFLOPs", "training MiB"]
+        table = [header + (["ms", "peak MiB"] if measured else [])]
+        for row in self.rows:
+            published = "–" if row.published is None else f"{row.published:.2f}M {'✓' if row.agrees else '✗'}"
+            cells = [row.name, f"{row.parameters:,}", published, f"{row.gflops:.1f}", f"{row.activation_mib:.0f}"]
+            if measured:
+                cells += [_number(row.latency_ms), _number(row.peak_mib)]
+            table.append(cells)
+        return table
+
+
+def compare(
+    models: str | Iterable[str] = "*",
+    *,
+    exclude: str | Iterable[str] = (),
+    size: int = 256,
+    in_channels: int = 3,
+    num_classes: int = 1,
+    measure: bool = False,
+    progress: bool = False,
+) -> Comparison:
+    """Compare networks of the zoo, by name or wildcard.
+
+    All but the measured columns is computed on the meta device: nothing is allocated, and the result is the
+    same on every machine. ``unet_valid`` is taken at the side that ``predict`` mirrors an image of ``size`` to.
+
+    Args:
+        models, exclude: names or wildcards, as in ``list_models``; the order of ``models`` is kept.
+        size: height and width of the image in pixels.
+        in_channels, num_classes: of all networks.
+        measure: also time one image on the CPU and weigh the memory, in a process of its own a network.
+        progress: show a bar.
+
+    Raises:
+        ConfigError: a name or wildcard that fits nothing, or a wrong number.
+    """
+    if type(size) is not int or size < 1:
+        raise ConfigError(f"size={size!r}: a whole number from 1 up is needed")
+    names = _chosen(models, exclude)
+    options: dict[str, Any] = {"in_channels": in_channels, "num_classes": num_classes}
+    steps: Iterable[str] = names
+    if progress:
+        from huggingface_hub.utils import tqdm
+
+        steps = tqdm(names, unit="model", leave=False)
+    return Comparison(tuple(_row(name, size, options, measure) for name in steps), size)
+
+
+def require_plot(path: str | os.PathLike[str]) -> type:
+    """Return matplotlib's figure class, checked before any work is done.
+
+    Raises:
+        ConfigError: matplotlib is not installed, or does not know the file's ending.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ConfigError("a plot needs matplotlib: pip install 'unetzoo[plot]'") from error
+    known = FigureCanvasAgg.get_supported_filetypes()
+    ending = Path(path).suffix.removeprefix(".")
+    if ending not in known:
+        raise ConfigError(f"a plot cannot be written to {str(path)!r}: endings are {', '.join(known)}")
+    figure: type = Figure
+    return figure
+
+
+def _chosen(models: str | Iterable[str], exclude: str | Iterable[str]) -> list[str]:
+    chosen: dict[str, None] = {}
+    problems = []
+    for pattern in (models,) if isinstance(models, str) else models:
+        found = zoo.list_models(pattern)
+        if not found:
+            problems.append(f"{pattern!r} fits no model{suggest(pattern, zoo.names())}")
+        chosen.update(dict.fromkeys(found))
+    left = set(zoo.list_models(tuple(chosen), exclude=exclude))
+    if not left and not problems:
+        problems.append("nothing is left to compare")
+    if problems:
+        raise ConfigError("cannot compare", problems)
+    return [name for name in chosen if name in left]
+
+
+def _row(name: str, size: int, options: dict[str, Any], measure: bool) -> ComparisonRow:
+    with on_meta():
+        model = zoo.create(name)
+        info = zoo.info_of(name, model)
+        if options != {"in_channels": 3, "num_classes": 1}:
+            model = zoo.create(name, **options)
+    flops, saved = count(model.train(), model.decoder.input_side(size))
+    latency, peak = _measured(name, size, options) if measure else (None, None)
+    return ComparisonRow(
+        name=name,
+        architecture=info.architecture,
+        encoder=info.encoder,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        published=info.published,
+        agrees=None if info.published is None else round(info.parameters / 1e6, 2) == info.published,
+        gflops=flops / 1e9,
+        activation_mib=saved / 2**20,
+        latency_ms=latency,
+        peak_mib=peak,
+    )
+
+
+def count(model: SegmentationModel, side: int) -> tuple[float, float]:
+    """Return FLOPs, and bytes that autograd keeps, for one image of ``side`` × ``side`` in training.
+
+    Counted on two images and halved, as batch norm cannot train on a single pixel. ``model`` may be on meta.
+    """
+    weight = model.head.conv.weight
+    images = torch.empty(2, model.config.in_channels, side, side, dtype=weight.dtype, device=weight.device)
+    own = {_storage(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if _storage(tensor) not in own:
+            kept.setdefault(_storage(tensor), tensor)
+        return tensor
+
+    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        model.training_outputs(images)
+    saved = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return counter.get_total_flops() / 2, saved / 2
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _measured(name: str, size: int, options: dict[str, Any]) -> tuple[float, float | None]:
+    """Return milliseconds and MiB of ``name`` on one image, from a process of its own."""
+    code = "import sys; from unetzoo.comparison import _measure; _measure(*sys.argv[1:])"
+    arguments = [sys.executable, "-c", code, name, str(size), json.dumps(options)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise UnetzooError(f"measuring {name} failed: {done.stderr.strip().splitlines()[-1:]}")
+    latency, peak = json.loads(done.stdout)
+    return latency, peak
+
+
+def _measure(name: str, size: str, options: str) -> None:
+    """Print what :func:`_measured` reads; runs in the child."""
+    before = _peak_memory()
+    model = zoo.create(name, **json.loads(options)).eval()
+    side = model.decoder.input_side(int(size))
+    images = torch.randn(1, model.config.in_channels, side, side)
+    times = []
+    with torch.no_grad():
+        for _ in range(5):
+            start = time.perf_counter()
+            model(images)
+            times.append(time.perf_counter() - start)
+    after = _peak_memory()
+    memory = None if after is None or before is None else (after - before) / 2**20
+    sys.stdout.write(json.dumps([1e3 * median(times[1:]), memory]))
+
+
+def _peak_memory() -> int | None:
+    """Return this process's peak resident bytes. Not ``getrusage``: that keeps the parent's peak over exec."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return None
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+def _aligned(table: Sequence[Sequence[str]], gap: str) -> str:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = (
+        (gap * 2).join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in table
+    )
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}"
