@@ -95,6 +95,8 @@ class Comparison:
             ConfigError: matplotlib is not installed, or does not know the ending.
         """
         figure_class = require_plot(path)
+        from matplotlib.ticker import LogLocator
+
         figure = figure_class(figsize=(9, 6), layout="constrained")
         axes = figure.add_subplot()
         families: dict[str, list[ComparisonRow]] = {}
@@ -102,7 +104,7 @@ class Comparison:
             families.setdefault(row.architecture, []).append(row)
         for family, rows in families.items():
             rows.sort(key=lambda row: row.parameters)
-            axes.plot([row.parameters / 1e6 for row in rows], [row.gflops for row in rows], "o-", label=family, lw=0.8)
+            axes.plot([row.parameters / 1e6 for row in rows], [row.gflops for row in rows], "o", label=family)
             for row in rows if len(self.rows) <= 24 else ():
                 point = (row.parameters / 1e6, row.gflops)
                 axes.annotate(row.encoder, point, (4, 4), textcoords="offset points", fontsize=7)
@@ -113,9 +115,9 @@ class Comparison:
             yscale="log",
         )
         for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter("{x:g}")
-            axis.set_minor_formatter("{x:g}")
-            axis.set_tick_params(which="both", labelsize=8)
+            axis.set_minor_formatter("")
         axes.grid(which="both", lw=0.3)
         axes.legend()
         figure.savefig(path, dpi=150)
@@ -164,9 +166,9 @@ def compare(
     options: dict[str, Any] = {"in_channels": in_channels, "num_classes": num_classes}
     steps: Iterable[str] = names
     if progress:
-        from huggingface_hub.utils import tqdm
+        from huggingface_hub.utils.tqdm import tqdm
 
-        steps = tqdm(names, unit="model", leave=False)
+        steps = tqdm(names, unit="model", leave=False)  # type: ignore[no-untyped-call]
     return Comparison(tuple(_row(name, size, options, measure) for name in steps), size)
 
 

@@ -230,6 +230,11 @@ def names() -> dict[str, str]:
     return {**usual, **{name: name for name in _CUSTOM}}
 
 
+def hub_entries() -> dict[str, Builder]:
+    """Return name or alias → function of keyword arguments, with its help text: the entries of ``hubconf.py``."""
+    return {name: _hub_entry(name) for name in names()}
+
+
 def resolve(name: str) -> str:
     """Return the usual name for a name or alias.
 
@@ -337,6 +342,38 @@ def _pretrained_problems(spec: EncoderSpec, pretrained: Any, norm: object, polic
             "leave norm out, or pretrained"
         )
     return found
+
+
+def _hub_entry(name: str) -> Builder:
+    def entry(**options: Any) -> SegmentationModel:
+        return create(name, **options)
+
+    arguments = "".join(f"\n    {key} = {default!r}" for key, default in signature(name).items())
+    entry.__name__ = entry.__qualname__ = name
+    entry.__doc__ = f"""{_describe(name)}
+
+The model takes images (N, in_channels, H, W) of any height and width, and returns logits
+(N, num_classes, H, W). It is the one that unetzoo.create({name!r}) gives.
+
+Arguments, by name, and their defaults:{arguments}
+unetzoo.create's documentation explains them.
+
+Example:
+    model = torch.hub.load("<owner>/unetzoo", {name!r}, num_classes=4)
+"""
+    return entry
+
+
+def _describe(name: str) -> str:
+    """Return what a name is, in a few lines, without building it."""
+    if name in _CUSTOM:
+        return inspect.getdoc(_CUSTOM[name]) or name
+    pair = _index()[name]
+    decoder, encoder = DECODERS[pair[0]], ENCODERS[pair[1]]
+    return (
+        f"{decoder.title} on the {encoder.title} encoder: {decoder.summary}.\n\n"
+        f"Paper: {decoder.paper}\nEncoder: {encoder.paper}"
+    )
 
 
 def _unknown(name: object) -> str:

@@ -1,0 +1,7 @@
+"""Entries of torch.hub: every name of the zoo, from its registry."""
+
+dependencies = ["torch", "torchvision", "huggingface_hub", "safetensors"]
+
+import unetzoo.zoo  # noqa: E402
+
+globals().update(unetzoo.zoo.hub_entries())

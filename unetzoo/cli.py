@@ -1,0 +1,149 @@
+"""The command ``unetzoo``. Parses first and imports late, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from unetzoo import __version__
+from unetzoo.errors import UnetzooError
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line; each command's ``run`` is what it does."""
+    top = argparse.ArgumentParser(prog="unetzoo", description="A zoo of U-Nets for PyTorch.")
+    top.add_argument("--version", action="version", version=f"unetzoo {__version__}")
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    command = commands.add_parser("list", help="names of the zoo", description="List names of the zoo.")
+    command.add_argument("patterns", nargs="*", default=["*"], metavar="PATTERN", help="wildcard, such as 'unet3p*'")
+    command.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="leave these names out")
+    command.add_argument("--pretrained", action="store_true", help="only names with pretrained encoders")
+    command.set_defaults(run=_list)
+
+    command = commands.add_parser("info", help="all there is to know of a name", description="Describe a network.")
+    command.add_argument("name")
+    command.add_argument("--json", action="store_true", help="as JSON")
+    command.set_defaults(run=_info)
+
+    command = commands.add_parser(
+        "compare",
+        help="networks side by side",
+        description="Compare networks: parameters, arithmetic, memory. Nothing is allocated or downloaded.",
+    )
+    command.add_argument(
+        "patterns", nargs="*", default=["*"], metavar="PATTERN", help="name or wildcard (default: all)"
+    )
+    command.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="leave these names out")
+    command.add_argument("--size", type=int, default=256, metavar="PIXELS", help="side of the image (default: 256)")
+    command.add_argument("--in-channels", type=int, default=3, metavar="N", help="channels of the image (default: 3)")
+    command.add_argument("--num-classes", type=int, default=1, metavar="N", help="classes (default: 1)")
+    command.add_argument("--measure", action="store_true", help="also time one image on the CPU, and weigh its memory")
+    command.add_argument("--format", choices=("text", "md", "csv", "json"), default="text", help="(default: text)")
+    command.add_argument("--plot", metavar="FILE", help="draw parameters against GFLOPs (.png, .svg, .pdf)")
+    command.set_defaults(run=_compare)
+
+    command = commands.add_parser(
+        "demo",
+        help="run a network on a picture",
+        description="Build a network, run it on a picture and write the mask laid over it. Its weights are random.",
+    )
+    command.add_argument("--model", default="resunet18", metavar="NAME", help="(default: resunet18)")
+    command.add_argument("--image", metavar="FILE", help="PNG, JPEG, WebP or GIF (default: a drawn one)")
+    command.add_argument("--out", default="unetzoo_demo.png", metavar="FILE", help="(default: unetzoo_demo.png)")
+    command.set_defaults(run=_demo)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status: 0, or 2 where the user's request cannot be met."""
+    options = parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except UnetzooError as error:
+        print(f"unetzoo: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader, such as head, has seen enough; keep Python from complaining when it flushes.
+        sys.stdout = None
+    return 0
+
+
+def _list(options: argparse.Namespace) -> None:
+    from unetzoo import zoo
+
+    found = zoo.list_models(options.patterns, exclude=options.exclude, pretrained=options.pretrained)
+    if not found:
+        from unetzoo._registry import suggest
+
+        wanted = " ".join(options.patterns)
+        raise UnetzooError(f"no name fits {wanted!r}{suggest(wanted, zoo.names())}; 'unetzoo list' gives all")
+    print("\n".join(found))
+
+
+def _info(options: argparse.Namespace) -> None:
+    from unetzoo import zoo
+
+    info = zoo.model_info(options.name)
+    if options.json:
+        print(json.dumps(asdict(info), indent=2))
+        return
+    published = "" if info.published is None else f" (published: {info.published:.2f}M)"
+    lines: dict[str, Any] = {
+        info.name: f"{info.architecture} on {info.encoder}: {info.summary}",
+        "aliases": ", ".join(info.aliases) or "–",
+        "parameters": f"{info.parameters:,}{published}",
+        "maps": ", ".join(f"{c} channels at stride {s}" for c, s in zip(info.channels, info.strides, strict=True)),
+        "paper": info.paper,
+        "encoder's": info.encoder_paper,
+        "pretrained": ", ".join(info.pretrained) or "–",
+    }
+    width = max(map(len, lines))
+    for title, text in lines.items():
+        print(f"{title:{width}}  {text}")
+    print("options and their defaults:")
+    for name, default in info.options.items():
+        print(f"  {name} = {default!r}")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from unetzoo import comparison
+
+    if options.plot:
+        comparison.require_plot(options.plot)
+    table = comparison.compare(
+        options.patterns,
+        exclude=options.exclude,
+        size=options.size,
+        in_channels=options.in_channels,
+        num_classes=options.num_classes,
+        measure=options.measure,
+        progress=sys.stderr.isatty(),
+    )
+    print(table.render(options.format), end="")
+    if options.plot:
+        table.plot(options.plot)
+        print(f"plot: {Path(options.plot).resolve()}", file=sys.stderr)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from unetzoo import comparison, images, zoo
+
+    image = images.read_image(options.image) if options.image else images.draw_nuclei()[0]
+    model = zoo.create(options.model)
+    probabilities = model.predict(images.prepare(image, model.config))[0]
+    images.write_png(images.overlay(image, probabilities > probabilities.median()), options.out)
+    print(comparison.compare(options.model, size=256), end="")
+    height, width = image.shape[-2:]
+    print(f"\n{options.model} on {options.image or 'a drawn picture'}, {width} × {height} pixels.")
+    print("The weights are random, so the mask shows that all runs, and segments nothing yet.")
+    print(f"overlay: {Path(options.out).resolve()}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
