@@ -13,7 +13,8 @@ T = TypeVar("T")
 
 def suggest(wrong: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'a', 'b'?"`` for the known names near to ``wrong``, or ``""``."""
-    near = difflib.get_close_matches(wrong.lower(), list(known), n=3, cutoff=0.6)
+    small = {name.lower(): name for name in known}
+    near = [small[name] for name in difflib.get_close_matches(wrong.lower(), small, n=3, cutoff=0.6)]
     return f"; did you mean {', '.join(map(repr, near))}?" if near else ""
 
 

@@ -30,11 +30,9 @@ def param_groups(
     Raises:
         ConfigError: a rate or decay that is negative or no number.
     """
-    rates = {"lr": lr, "encoder_lr": lr if encoder_lr is None else encoder_lr, "weight_decay": weight_decay}
+    given = {"lr": lr, "weight_decay": weight_decay} | ({} if encoder_lr is None else {"encoder_lr": encoder_lr})
     problems = [
-        f"{name}={value!r}: a finite number from 0 up is needed"
-        for name, value in rates.items()
-        if type(value) not in (int, float) or not 0 <= value < math.inf
+        f"{name}={value!r}: a finite number from 0 up is needed" for name, value in given.items() if not _is_rate(value)
     ]
     if problems:
         raise ConfigError("cannot group the parameters", problems)
@@ -48,9 +46,13 @@ def param_groups(
             part if decays else f"{part}, no decay",
             {
                 "params": list[nn.Parameter](),
-                "lr": rates["encoder_lr" if part == "encoder" else "lr"],
+                "lr": given.get("encoder_lr", lr) if part == "encoder" else lr,
                 "weight_decay": weight_decay if decays else 0.0,
             },
         )
         group["params"].append(parameter)
     return [{**group, "name": name} for name, group in groups.items()]
+
+
+def _is_rate(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf

@@ -8,6 +8,7 @@ of the skip connection it meets. At sizes that divide this is the usual arithmet
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -185,11 +186,8 @@ def adaptive_max_pool(x: Tensor, size: Size, scale: int) -> Tensor:
         starts = torch.arange(size[dim - 2], device=x.device)
         first = starts * x.shape[dim] // size[dim - 2]
         last = ((starts + 1) * x.shape[dim] + size[dim - 2] - 1) // size[dim - 2] - 1
-        window = torch.arange(scale + 1, device=x.device)
-        rows = torch.minimum(first[:, None] + window, last[:, None])
-        gathered = x.index_select(dim, rows.flatten())
-        shape = (*x.shape[:dim], size[dim - 2], scale + 1, *x.shape[dim + 1 :])
-        x = gathered.reshape(shape).amax(dim + 1)
+        rows = (x.index_select(dim, torch.minimum(first + k, last)) for k in range(scale + 1))
+        x = functools.reduce(torch.maximum, rows)
     return x
 
 
@@ -230,14 +228,16 @@ class Checkpointed(nn.Module):
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
     """Run parts of ``module`` a second time without counting the batch twice in the running statistics."""
     norms = [
-        layer
+        (layer, layer.momentum, layer.num_batches_tracked)
         for layer in module.modules()
-        if isinstance(layer, nn.BatchNorm2d) and layer.training and layer.track_running_stats
+        if isinstance(layer, nn.BatchNorm2d) and layer.training and layer.num_batches_tracked is not None
     ]
-    for layer in norms:
-        layer.track_running_stats = False
+    counts = [count.clone() for _, _, count in norms]
+    for layer, _, _ in norms:
+        layer.momentum = 0.0
     try:
         yield
     finally:
-        for layer in norms:
-            layer.track_running_stats = True
+        for (layer, momentum, count), before in zip(norms, counts, strict=True):
+            layer.momentum = momentum
+            count.copy_(before)

@@ -48,7 +48,7 @@ def source_problem(spec: EncoderSpec, pretrained: object) -> str | None:
     known = available(spec)
     return (
         f"pretrained={pretrained!r}: True, False, one of {', '.join(map(repr, known))}, or the path of a "
-        f"{', '.join(SUFFIXES)} file is needed{suggest(str(pretrained).upper(), known)}"
+        f"{', '.join(SUFFIXES)} file is needed{suggest(str(pretrained), known)}"
     )
 
 

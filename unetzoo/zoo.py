@@ -184,8 +184,9 @@ def list_models(
         exclude: a wildcard or several, of names to leave out.
         pretrained: only names for which there are pretrained weights.
     """
-    wanted, unwanted = _matcher(pattern), _matcher(exclude)
-    found = {name for alias, name in names().items() if wanted(alias) and not (unwanted(alias) or unwanted(name))}
+    known = names()
+    found = {known[name] for name in filter(_matcher(pattern), known)}
+    found -= {known[name] for name in filter(_matcher(exclude), known)}
     if pretrained:
         index = _index()
         found = {name for name in found if name in index and ENCODERS[index[name][1]].weights}
@@ -390,7 +391,7 @@ def _unknown_option(key: str, known: Mapping[str, Any]) -> str:
         if key in kind.__dataclass_fields__
     ]
     belongs = f"; it is an option of {elsewhere[0]}" if elsewhere else ""
-    return f"unknown option {key!r}{suggest(key, known) or belongs} (options here: {', '.join(known)})"
+    return f"unknown option {key!r}{belongs or suggest(key, known)} (options here: {', '.join(known)})"
 
 
 def _build_custom(name: str, arguments: Mapping[str, Any]) -> SegmentationModel:

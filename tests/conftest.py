@@ -1,0 +1,65 @@
+"""What the tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import unetzoo
+from unetzoo import zoo
+from unetzoo.decoders import DECODERS
+from unetzoo.encoders import ENCODERS
+
+ROOT = Path(__file__).parents[1]
+NAMES = unetzoo.list_models()
+PADDED = [name for name in NAMES if name != "unet_valid"]
+LARGE = ("101", "152", "next", "wide")
+SMALL = [name for name in PADDED if not any(part in name for part in LARGE)]
+"""Names whose encoder is plain or a ResNet-18, 34 or 50: every decoder, every kind of block."""
+
+
+def flags(name: str) -> dict[str, object]:
+    """Return every flag that the name takes, switched on."""
+    known = zoo.signature(name)
+    wanted = {
+        "num_classes": 3,
+        "conv_bias": True,
+        "dropout": 0.25,
+        "deep_supervision": True,
+        "classification_guided": True,
+        "output": "average",
+        "stem_stride": 2,
+    }
+    return {key: value for key, value in wanted.items() if key in known}
+
+
+def light(name: str) -> dict[str, object]:
+    """Return options that make the network cheap where that changes no code path."""
+    return {"base_channels": 8} if "base_channels" in zoo.signature(name) else {}
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Return the folder of real images beside the checkout; skip where it is absent."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the folder ../shared/data with real images is not there")
+    return folder
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """Take back what a test registers."""
+    kept = [(registry, dict(registry._entries)) for registry in (DECODERS, ENCODERS, zoo._CUSTOM)]
+    yield
+    for registry, entries in kept:
+        registry._entries.clear()
+        registry._entries.update(entries)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)

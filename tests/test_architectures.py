@@ -1,0 +1,614 @@
+"""Every network against its plain formulation in ``reference.py``, torchvision's maps, and the published counts."""
+
+import copy
+import functools
+import json
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from reference import (
+    BORDER,
+    VALID_CROPS,
+    encoder_maps,
+    intermediate_maps,
+    reference_logits,
+    reference_outputs,
+    torchvision_resnet,
+    valid_size,
+)
+from torch import Tensor, nn
+
+import unetzoo
+from unetzoo.config import ModelConfig
+from unetzoo.decoders import DECODERS
+from unetzoo.encoders import ENCODERS
+from unetzoo.heads import ClassificationGuidedModule
+
+COUNTS = json.loads(Path(__file__).with_name("parameter_counts.json").read_text())
+
+OWN = {
+    ENCODERS[encoder].names(decoder)[0]: (decoder, encoder)
+    for decoder in DECODERS
+    for encoder in ENCODERS
+    if DECODERS[decoder].__module__.startswith("unetzoo.")
+    and getattr(ENCODERS[encoder].build, "func", ENCODERS[encoder].build).__module__.startswith("unetzoo.")
+}
+"""Names of the zoo itself: other tests may add theirs."""
+
+NAMES = [name for name in unetzoo.list_models() if name in OWN]
+PADDED = [name for name in NAMES if name != "unet_valid"]
+RESNETS = [encoder for encoder in dict.fromkeys(encoder for _, encoder in OWN.values()) if encoder != "plain"]
+SMALL = ("plain", "resnet18", "resnet34")
+FLAGS = {"deep_supervision": True, "classification_guided": True, "conv_bias": True, "num_classes": 3, "in_channels": 4}
+VALID_FLAGS = {"conv_bias": True, "num_classes": 3, "in_channels": 4}
+
+OTHERWISE = {
+    "in_channels": 4,
+    "num_classes": 2,
+    "norm": "group",
+    "conv_bias": True,
+    "dropout": 0.25,
+    "deep_supervision": True,
+    "classification_guided": True,
+    "task": "multilabel",
+    "class_names": ("liver", "spleen"),
+    "mean": (0.1, 0.2, 0.3, 0.4),
+    "std": (0.5, 0.6, 0.7, 0.8),
+    "base_channels": 12,
+    "stem_stride": 2,
+    "upsampling": "bilinear",
+    "levels": 3,
+    "output": "average",
+    "base_width": 24,
+    "branch_channels": 20,
+}
+"""Every option at something else than its default."""
+
+
+@functools.cache
+def noise() -> Tensor:
+    """Return numbers between -1 and 1, enough for the largest tensor of weights."""
+    return torch.rand(2**24, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def drawn(name: str, like: Tensor) -> Tensor:
+    """Return a value for the tensor ``name`` of a state dict: no statistic is 0 or 1, no scale 1, no bias 0."""
+    if name.endswith("num_batches_tracked"):
+        return torch.tensor(7)
+    numbers = like.numel()
+    start = zlib.crc32(name.encode()) % (noise().numel() - numbers)
+    values = noise()[start : start + numbers].reshape(like.shape)
+    if like.ndim == 4:
+        return values * math.sqrt(6 / like.shape[1:].numel())
+    if name.endswith(("bias", "running_mean")):
+        return values * 0.3
+    return (1 + 0.5 * values) * (0.7 if "layer" in name else 1)
+
+
+def fill(module: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """Give a module on the meta device weights and statistics that are trivial nowhere."""
+    state = {name: drawn(name, tensor) for name, tensor in module.state_dict().items()}
+    state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
+    module.load_state_dict(state, assign=True)
+    return module
+
+
+def make(name: str, dtype: torch.dtype = torch.float64, **options) -> unetzoo.SegmentationModel:
+    """Build ``name`` in evaluation mode, its weights drawn by :func:`fill`."""
+    with torch.device("meta"):
+        model = unetzoo.create(name, **options)
+    return fill(model, dtype).eval()
+
+
+def on_meta(config: ModelConfig) -> unetzoo.SegmentationModel:
+    with torch.device("meta"):
+        return unetzoo.from_config(config)
+
+
+def pictures(model: unetzoo.SegmentationModel, height: int, width: int, batch: int = 1) -> Tensor:
+    dtype = model.head.conv.weight.dtype
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, model.config.in_channels, height, width, generator=generator, dtype=dtype)
+
+
+def assert_near(found: Tensor, expected: Tensor, tolerance: float = 1e-10) -> None:
+    """Demand the largest difference to be within ``tolerance`` of the spread of what is expected."""
+    assert found.shape == expected.shape
+    spread = float(expected.max() - expected.min())
+    assert math.isfinite(spread)
+    assert spread > 0
+    assert float((found - expected).abs().max()) <= tolerance * spread
+
+
+def tensors(outputs: unetzoo.TrainingOutputs) -> list[Tensor]:
+    return [outputs.logits, *outputs.deep]
+
+
+def formulas_agree(model: unetzoo.SegmentationModel, *sizes: tuple[int, int], tolerance: float = 1e-10) -> None:
+    """Hold a model's answers against the reference: all heads', and those of ``forward`` where it may differ."""
+    with torch.no_grad():
+        for size in sizes:
+            images = pictures(model, *size)
+            expected = reference_outputs(model, images)
+            if model.config.deep_supervision:
+                for found, wanted in zip(tensors(model.training_outputs(images)), expected, strict=True):
+                    assert found.shape[-2:] == size
+                    assert_near(found, wanted, tolerance)
+            if not model.config.deep_supervision or model.decoder.averages_heads:
+                wanted = torch.stack(expected).mean(dim=0) if model.decoder.averages_heads else expected[0]
+                assert_near(model(images), wanted, tolerance)
+
+
+def narrow(name: str) -> dict[str, int]:
+    """Return the option that makes a network on the plain encoder small."""
+    return {"base_channels": 8} if OWN[name][1] == "plain" else {}
+
+
+def keys_and_shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+
+def count_of(name: str, **options) -> int:
+    with torch.device("meta"):
+        model = unetzoo.create(name, **options)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def memory(model: nn.Module) -> set[int]:
+    return {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
+
+
+# Formulas
+
+
+@pytest.mark.parametrize("options", [{}, FLAGS], ids=["default", "flags"])
+@pytest.mark.parametrize("name", PADDED)
+def test_logits_follow_the_formulas(name, options):
+    if OWN[name][1] in ("resnet18", "resnet34"):
+        formulas_agree(make(name, **options), (64, 96), (37, 51))
+    else:
+        sizes = ((32, 64), (37, 51)) if OWN[name][1] == "plain" else ((32, 64), (33, 47))
+        formulas_agree(make(name, torch.float32, **options), *sizes, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (1, 40), (65, 17)], ids=str)
+@pytest.mark.parametrize("decoder", dict.fromkeys(OWN[name][0] for name in PADDED))
+def test_formulas_hold_at_any_size(decoder, size):
+    formulas_agree(make(decoder, base_channels=8, deep_supervision=True), size)
+    formulas_agree(make(f"{decoder}_resnet18", deep_supervision=True), size)
+
+
+@pytest.mark.parametrize("stem_stride", [2, 1])
+@pytest.mark.parametrize("name", [name for name in PADDED if OWN[name][1] == "resnet18"])
+def test_formulas_hold_at_finer_stems(name, stem_stride):
+    formulas_agree(make(name, stem_stride=stem_stride, deep_supervision=True), (32, 32), (19, 30))
+
+
+@pytest.mark.parametrize("name", [name for name in PADDED if OWN[name][1] in ("plain", "resnet18", "resnet50")])
+def test_formulas_hold_without_norm(name):
+    formulas_agree(make(name, norm=None, deep_supervision=True, **narrow(name)), (32, 48), (19, 30))
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 4])
+@pytest.mark.parametrize("output", ["last", "average"])
+@pytest.mark.parametrize("name", ["unetpp", "unetpp_resnet18", "unetpp_lite", "unetpp_lite_resnet34"])
+def test_formulas_hold_at_all_levels(name, output, levels):
+    model = make(name, levels=levels, output=output, deep_supervision=True, **narrow(name))
+    formulas_agree(model, (32, 48), (19, 30))
+
+
+@pytest.mark.parametrize("name", ["unetpp", "unetpp_resnet18", "unetpp_lite_resnet18"])
+def test_average_is_the_mean_of_the_heads(name):
+    model = make(name, deep_supervision=True, output="average", num_classes=2)
+    images = pictures(model, 33, 40)
+    with torch.no_grad():
+        heads = tensors(model.training_outputs(images))
+        assert len(heads) == 4
+        assert_near(model(images), sum(heads) / 4)
+
+
+# The 2015 U-Net
+
+
+def test_paper_arithmetic():
+    skips, side = [], 572
+    for _ in range(4):
+        side -= 4
+        skips.append(side)
+        assert side % 2 == 0
+        side //= 2
+    side -= 4
+    assert side == 28
+    crops = []
+    for skip in reversed(skips):
+        crops.append((skip - 2 * side) / 2)
+        side = 2 * side - 4
+    assert side == 388
+    assert tuple(crops) == VALID_CROPS
+    assert 2 * BORDER == 572 - 388
+    assert [valid_size(side) for side in (1, 4, 5, 20, 21, 388)] == [188, 188, 204, 204, 220, 572]
+
+
+@pytest.mark.parametrize("options", [{}, VALID_FLAGS], ids=["default", "flags"])
+@pytest.mark.parametrize("size", [(188, 188), (204, 188)], ids=str)
+def test_unpadded_logits_follow_the_formulas(size, options):
+    model = make("unet_valid", base_channels=16, **options)
+    images = pictures(model, *size)
+    with torch.no_grad():
+        found = model(images)
+        assert found.shape == (1, model.config.num_classes, size[0] - 184, size[1] - 184)
+        assert_near(found, reference_logits(model, images))
+        (outputs,) = tensors(model.training_outputs(images))
+        assert torch.equal(outputs, found)
+
+
+def test_paper_size():
+    model = make("unet_valid", torch.float32)
+    images = pictures(model, 572, 572)
+    with torch.no_grad():
+        found = model(images)
+        assert found.shape == (1, 1, 388, 388)
+        assert_near(found, reference_logits(model, images), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "advice"),
+    [
+        ((570, 572), "height 556 or 572 instead of 570"),
+        ((572, 573), "width 572 or 588 instead of 573"),
+        ((186, 900), "height 188 instead of 186 and width 892 or 908 instead of 900"),
+    ],
+)
+def test_other_sizes_are_refused_with_the_nearest(size, advice):
+    model = make("unet_valid", base_channels=2)
+    with pytest.raises(unetzoo.InputError, match=advice):
+        model(pictures(model, *size))
+
+
+@pytest.mark.parametrize("size", [(100, 70), (1, 1), (5, 300), (2, 1), (388, 3)], ids=str)
+def test_prediction_mirrors_the_border(size):
+    model = make("unet_valid", base_channels=6, num_classes=2, task="multilabel")
+    images = pictures(model, *size, batch=2)
+    padded = images.numpy()
+    for axis, side in ((2, size[0]), (3, size[1])):
+        widths = [(0, 0)] * 4
+        widths[axis] = (BORDER, valid_size(side) - BORDER - side)
+        padded = np.pad(padded, widths, mode="edge" if side == 1 else "reflect")
+    with torch.no_grad():
+        logits = reference_logits(model, torch.from_numpy(padded))[:, :, : size[0], : size[1]]
+    expected = 1 / (1 + torch.exp(-logits))
+    found = model.predict(images)
+    assert found.shape == (2, 2, *size)
+    assert float((found - expected).abs().max()) <= 1e-12
+
+
+@pytest.mark.parametrize(("task", "num_classes"), [("binary", 1), ("multilabel", 3), ("multiclass", 3)])
+def test_prediction_is_the_probability(task, num_classes):
+    model = make("resunet18", task=task, num_classes=num_classes).train()
+    images = pictures(model, 20, 31)
+    found = model.predict(images)
+    assert all(module.training for module in model.modules())
+    model.eval()
+    with torch.no_grad():
+        powers = torch.exp(reference_logits(model, images))
+    expected = powers / (powers.sum(dim=1, keepdim=True) if task == "multiclass" else 1 + powers)
+    assert float((found - expected).abs().max()) <= 1e-12
+
+
+# Encoders
+
+
+@pytest.mark.parametrize("arch", RESNETS)
+def test_maps_are_torchvisions_bit_for_bit(arch):
+    with torch.device("meta"):
+        theirs = torchvision_resnet(arch)
+        ours = unetzoo.create(ENCODERS[arch].names("unet")[0]).encoder
+    fill(theirs, torch.float32)
+    copied = {name: tensor.clone() for name, tensor in theirs.state_dict().items() if not name.startswith("fc.")}
+    ours.load_state_dict(copied, assign=True)
+    names = ["relu", "layer1", "layer2", "layer3", "layer4"]
+    for training in (False, True):
+        theirs.train(training)
+        ours.train(training)
+        for size in ((64, 64), (47, 61)):
+            images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(2))
+            with torch.no_grad():
+                expected = intermediate_maps(theirs, names, functools.partial(theirs, images))
+                found = ours(images)
+            assert len(found) == 5
+            assert all(map(torch.equal, found, expected))
+    after = theirs.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in ours.state_dict().items())
+    assert not torch.equal(after["bn1.running_mean"], drawn("bn1.running_mean", after["bn1.running_mean"]).float())
+
+
+@pytest.mark.parametrize("stem_stride", [2, 1])
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_finer_stems_are_torchvisions_bit_for_bit(arch, stem_stride):
+    with torch.device("meta"):
+        theirs = torchvision_resnet(arch, stem_stride)
+        ours = unetzoo.create(f"unet3p_{arch}", stem_stride=stem_stride).encoder
+    fill(theirs, torch.float32).eval()
+    ours.load_state_dict({k: v for k, v in theirs.state_dict().items() if not k.startswith("fc.")}, assign=True)
+    names = ["relu", "layer1", "layer2", "layer3", "layer4"]
+    images = torch.randn(1, 3, 35, 42, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = intermediate_maps(theirs, names, functools.partial(theirs, images))
+        assert all(map(torch.equal, ours.eval()(images), expected))
+
+
+def test_plain_maps_follow_the_formulas():
+    model = make("unet", base_channels=8)
+    images = pictures(model, 37, 51)
+    with torch.no_grad():
+        for found, expected in zip(model.encoder(images), encoder_maps(model, images), strict=True):
+            assert_near(found, expected)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (37, 51), (1, 1), (33, 2)], ids=str)
+@pytest.mark.parametrize(
+    ("name", "options", "strides"),
+    [
+        ("unet", {}, (1, 2, 4, 8, 16)),
+        ("unetpp", {}, (1, 2, 4, 8, 16)),
+        *(
+            (ENCODERS[arch].names("unet")[0], {"stem_stride": stem}, strides)
+            for arch in RESNETS
+            for stem, strides in ((4, (2, 4, 8, 16, 32)), (2, (2, 2, 4, 8, 16)), (1, (1, 1, 2, 4, 8)))
+        ),
+    ],
+)
+def test_maps_have_the_documented_shapes(name, options, strides, size):
+    with torch.device("meta"):
+        encoder = unetzoo.create(name, **options).encoder.eval()
+        maps = encoder(torch.empty(2, 3, *size))
+    widths = (64, 64, 128, 256, 512) if name in ("resunet18", "resunet34") else (64, 256, 512, 1024, 2048)
+    if name in ("unet", "unetpp"):
+        widths = tuple((64 if name == "unet" else 32) * 2**level for level in range(5))
+    assert encoder.channels == widths
+    assert encoder.strides == strides
+    for found, channels, stride in zip(maps, widths, strides, strict=True):
+        assert found.shape == (2, channels, -(-size[0] // stride), -(-size[1] // stride))
+
+
+# Counts
+
+
+def test_the_zoo_is_what_is_counted():
+    assert set(NAMES) == set(OWN) & set(unetzoo.list_models()) == set(COUNTS)
+    assert len(COUNTS) == 56
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_are_the_published_ones(name):
+    assert count_of(name) == COUNTS[name] == unetzoo.model_info(name).parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "count"),
+    [
+        ("unet_valid", {}, 31_031_745),
+        ("unet_valid", {"in_channels": 1, "num_classes": 2}, 31_030_658),
+        ("unetpp", {"norm": None}, 9_042_177),
+        ("unetpp", {"norm": None, "in_channels": 1}, 9_041_601),
+        ("unet3p", {"conv_bias": True}, 26_971_777),
+    ],
+)
+def test_counts_are_the_authors(name, options, count):
+    assert count_of(name, **options) == count
+
+
+def test_count_of_a_popular_port():
+    assert round(count_of("unetpp", base_channels=64, upsampling="bilinear") / 1e6, 1) == 36.6
+
+
+@pytest.mark.parametrize(("level", "count"), [(1, 100_961), (2, 511_105), (3, 2_204_961), (4, 9_041_601)])
+def test_pruned_counts_are_the_authors(level, count):
+    pruned = make("unetpp", in_channels=1, norm=None, deep_supervision=True).prune(level)
+    assert sum(parameter.numel() for parameter in pruned.parameters()) == count
+
+
+# Pruning
+
+
+@pytest.mark.parametrize("size", [(48, 64), (37, 51)], ids=str)
+@pytest.mark.parametrize("output", ["last", "average"])
+@pytest.mark.parametrize("name", ["unetpp", "unetpp_resnet18", "unetpp_lite", "unetpp_lite_resnet34"])
+def test_pruned_networks_give_what_their_head_gave(name, output, size):
+    model = make(name, torch.float32, deep_supervision=True, num_classes=2, output=output, **narrow(name))
+    images = pictures(model, *size, batch=2)
+    with torch.no_grad():
+        main, *deep = tensors(model.training_outputs(images))
+        assert len(deep) == 3
+        for level, expected in enumerate((*deep, main), start=1):
+            pruned = model.prune(level)
+            assert not pruned.training
+            assert torch.equal(pruned(images), expected)
+            assert memory(pruned).isdisjoint(memory(model))
+            assert unetzoo.from_config(pruned.config).config == pruned.config
+            assert keys_and_shapes(on_meta(pruned.config)) == keys_and_shapes(pruned)
+
+
+def test_pruning_the_pruned():
+    model = make("unetpp", torch.float32, deep_supervision=True, levels=3)
+    images = pictures(model, 32, 32)
+    with torch.no_grad():
+        for level, expected in enumerate((*model.training_outputs(images).deep, model(images)), start=1):
+            assert torch.equal(model.prune(level)(images), expected)
+    assert model.prune(2).prune(2).config.decoder_options.levels == 2
+    with pytest.raises(unetzoo.ConfigError, match="from 1 to 3"):
+        model.prune(4)
+
+
+@pytest.mark.parametrize("level", [0, 5, -1, True, 1.0, "2", None])
+@pytest.mark.parametrize("name", ["unetpp", "unetpp_lite_resnet18"])
+def test_pruning_names_the_levels_there_are(name, level):
+    with torch.device("meta"):
+        model = unetzoo.create(name, deep_supervision=True)
+    with pytest.raises(unetzoo.ConfigError, match=r"level=.*from 1 to 4 is needed"):
+        model.prune(level)
+
+
+def test_pruning_needs_heads():
+    model = make("unetpp", base_channels=4)
+    with pytest.raises(unetzoo.ConfigError, match="deep_supervision=True"):
+        model.prune(2)
+    images = pictures(model, 20, 20)
+    with torch.no_grad():
+        assert torch.equal(model.prune(4)(images), model(images))
+
+
+@pytest.mark.parametrize("name", ["resunet18", "unet", "unet3p", "unet3p_lite_resnet18", "unet_valid"])
+def test_only_the_nested_can_be_pruned(name):
+    with torch.device("meta"):
+        model = unetzoo.create(name)
+    with pytest.raises(unetzoo.ConfigError, match=rf"{name} cannot be pruned: only the UNet\+\+ family"):
+        model.prune(1)
+
+
+# The classification-guided module
+
+GUIDED = [
+    ("unet", {"base_channels": 8}),
+    ("unet3p_resnet18", {"deep_supervision": True}),
+    ("unetpp", {"base_channels": 8, "deep_supervision": True, "output": "average"}),
+]
+
+
+def guided(name: str, task: str, judged: list[float], options: dict) -> unetzoo.SegmentationModel:
+    """Return a model whose guide has a bias of ``judged`` for each class."""
+    classes = len(judged)
+    model = make(name, num_classes=classes, task=task, classification_guided=True, **options)
+    with torch.no_grad():
+        model.guide.conv.weight.mul_(1e-3)
+        model.guide.conv.bias.copy_(torch.tensor(judged))
+    return model
+
+
+@pytest.mark.parametrize(("name", "options"), GUIDED)
+@pytest.mark.parametrize("absent", [0, 1, 2])
+def test_absent_classes_have_no_probability(name, options, absent):
+    others = [k for k in range(3) if k != absent]
+    judged = [-100.0 if k == absent else 100.0 for k in range(3)]
+    for task in ("multilabel", "multiclass"):
+        model = guided(name, task, judged, options)
+        images = pictures(model, 20, 31)
+        with torch.no_grad():
+            logits = reference_logits(model, images)
+            found = model(images)
+        assert_near(found[:, others], logits[:, others])
+        powers = torch.exp(logits)
+        if task == "multilabel":
+            expected = powers / (1 + powers)
+        else:
+            expected = powers / powers[:, others].sum(dim=1, keepdim=True)
+        expected[:, absent] = 0
+        probabilities = model.predict(images)
+        assert torch.all(probabilities[:, absent] == 0)
+        assert float((probabilities - expected).abs().max()) <= 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_absence_is_exact_in_every_type(dtype):
+    logits = torch.tensor([30.0, -30.0, 0.0], dtype=dtype).reshape(1, 3, 1, 1).repeat(2, 1, 4, 4)
+    presence = torch.tensor([[-0.5, 1.0, 1.0], [1.0, -0.5, 1.0]], dtype=dtype)
+    found = ClassificationGuidedModule.suppress(logits, presence)
+    assert found.dtype == dtype
+    for image, absent in ((0, 0), (1, 1)):
+        for probabilities in (found.sigmoid(), found.softmax(dim=1)):
+            assert torch.all(probabilities[image, absent] == 0)
+        kept = [k for k in range(3) if k != absent]
+        assert torch.equal(found[image, kept], logits[image, kept])
+
+
+@pytest.mark.parametrize(("name", "options"), GUIDED)
+@pytest.mark.parametrize("task", ["multilabel", "multiclass"])
+def test_present_classes_are_left_alone(name, options, task):
+    model = guided(name, task, [100.0, 100.0, 100.0], options)
+    images = pictures(model, 20, 31)
+    with torch.no_grad():
+        found = model(images)
+        heads = tensors(model.training_outputs(images))
+        ungated = torch.stack(heads).mean(dim=0) if "output" in options else heads[0]
+        assert torch.equal(found, ungated)
+        assert_near(found, reference_logits(model, images))
+
+
+@pytest.mark.parametrize(("name", "options"), GUIDED)
+def test_training_is_ungated(name, options):
+    model = guided(name, "multilabel", [-100.0, -100.0, -100.0], options)
+    images = pictures(model, 20, 31)
+    with torch.no_grad():
+        expected = reference_outputs(model, images)
+        for found, wanted in zip(tensors(model.training_outputs(images)), expected, strict=True):
+            assert_near(found, wanted)
+        model.train()
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        assert_near(model(images), reference_logits(model, images))
+        for found, wanted in zip(tensors(model.training_outputs(images)), expected, strict=True):
+            assert_near(found, wanted)
+
+
+@pytest.mark.parametrize("name", ["unet3p_resnet18", "unet3p", "resunet50"])
+def test_presence_follows_the_formula(name):
+    model = make(name, num_classes=3, classification_guided=True)
+    images = pictures(model, 70, 90, batch=2)
+    with torch.no_grad():
+        deepest = encoder_maps(model, images)[-1]
+        weight, bias = model.guide.conv.weight[:, :, 0, 0], model.guide.conv.bias
+        expected = torch.einsum("kc,nchw->nkhw", weight, deepest).flatten(2).max(dim=2).values + bias
+        assert deepest[0, 0].numel() > 1
+        assert_near(model.training_outputs(images).presence, expected)
+
+
+def test_presence_drops_half_of_the_deepest_map_in_training():
+    model = make("unet", base_channels=4, num_classes=2, classification_guided=True)
+    guide = model.guide.train()
+    deepest = torch.ones(1, 64, 30, 30, dtype=torch.float64)
+    with torch.no_grad():
+        guide.conv.weight.fill_(1)
+        guide.conv.bias.zero_()
+        torch.manual_seed(0)
+        found = guide(deepest)
+    assert 64 < float(found.min()) <= 128
+    assert torch.equal(found, 2 * (found / 2).round())
+
+
+# Configurations
+
+
+def other_options(name: str) -> dict:
+    """Return every option of ``name`` at another value than its default."""
+    return {
+        key: OTHERWISE[key] for key in unetzoo.model_info(name).options if key not in ("pretrained", "input_policy")
+    }
+
+
+@pytest.mark.parametrize("other", [False, True], ids=["default", "other"])
+@pytest.mark.parametrize("name", NAMES)
+def test_configurations_come_back(name, other):
+    options = other_options(name) if other else {}
+    if OWN[name][1] in SMALL:
+        model = make(name, torch.float32, **options)
+    else:
+        with torch.device("meta"):
+            model = unetzoo.create(name, **options)
+    defaults = unetzoo.model_info(name).options
+    assert all(value != defaults[key] for key, value in options.items())
+    config = ModelConfig.from_json(model.config.to_json())
+    assert config == model.config
+    assert hash(config) == hash(model.config)
+    assert config.name == name
+    again = on_meta(config)
+    assert keys_and_shapes(again) == keys_and_shapes(model)
+    if OWN[name][1] in SMALL:
+        again.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
+        images = pictures(model, 188, 188) if name == "unet_valid" else pictures(model, 37, 51)
+        with torch.no_grad():
+            assert torch.equal(again.eval()(images), model(images))

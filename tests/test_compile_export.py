@@ -1,0 +1,73 @@
+"""torch.compile without graph breaks, torch.export with every dimension free."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from conftest import light
+from torch.export import Dim
+
+import unetzoo
+
+NAMES = [
+    *("unet", "unetpp", "unet3p", "unetpp_lite", "unet3p_lite"),
+    *("resunet18", "unetpp_resnet18", "unet3p_resnet18", "unetpp_lite_resnet18", "unet3p_lite_resnet18"),
+]
+ALL = {"num_classes": 2, "deep_supervision": True, "classification_guided": True}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_compiles_whole(name: str) -> None:
+    torch._dynamo.reset()
+    model = unetzoo.create(name, **light(name), **ALL).eval()
+    compiled = torch.compile(model, fullgraph=True, backend="eager", dynamic=False)
+    images = torch.randn(2, 3, 37, 51)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(images), model(images))
+    model.train()
+    outputs = torch.compile(model.training_outputs, fullgraph=True, backend="eager", dynamic=False)(images)
+    assert len(outputs.deep) == len(model.deep_heads)
+
+
+@pytest.mark.parametrize("name", ["unet3p_lite", "unetpp_resnet18"])
+def test_compiles_whole_with_free_sizes(name: str) -> None:
+    torch._dynamo.reset()
+    model = unetzoo.create(name, **light(name), **ALL).eval()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=True)
+    with torch.no_grad():
+        for size in ((2, 3, 64, 96), (1, 3, 37, 51), (3, 3, 70, 40)):
+            images = torch.randn(size)
+            torch.testing.assert_close(compiled(images), model(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_compiles_to_machine_code() -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("the inductor backend needs a C++ compiler, and g++ is not there")
+    torch._dynamo.reset()
+    model = unetzoo.create("unet3p", base_channels=4, branch_channels=8).eval()
+    images = torch.randn(1, 3, 40, 33)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(model, fullgraph=True)(images), model(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("flagged", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_exports_with_free_batch_height_and_width(name: str, flagged: bool) -> None:
+    model = unetzoo.create(name, **light(name), **(ALL if flagged else {})).eval()
+    free = ({0: Dim("batch"), 2: Dim("height", min=33), 3: Dim("width", min=33)},)
+    exported = torch.export.export(model, (torch.randn(2, 3, 70, 93),), dynamic_shapes=free).module()
+    with torch.no_grad():
+        for size in ((1, 3, 64, 64), (3, 3, 33, 38), (2, 3, 67, 130)):
+            images = torch.randn(size)
+            torch.testing.assert_close(exported(images), model(images), rtol=1e-5, atol=1e-5)
+
+
+def test_exports_unet_valid_at_a_size() -> None:
+    model = unetzoo.create("unet_valid", base_channels=2).eval()
+    images = torch.randn(1, 3, 188, 204)
+    exported = torch.export.export(model, (images,)).module()
+    assert torch.equal(exported(images), model(images))

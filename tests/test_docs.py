@@ -1,0 +1,152 @@
+"""What README.md and docs/ say is run: python blocks, the results written beside and below them, command lines.
+
+In a ```python block, a bare expression with a comment on its last line must have that comment as its repr. A ```text
+block that follows a ```python block is what that block prints, white space aside.
+"""
+
+import ast
+import contextlib
+import hashlib
+import io
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torchvision import models
+
+from unetzoo import zoo
+from unetzoo.decoders import DECODERS
+from unetzoo.encoders import ENCODERS
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"))
+    if not {"_build", "generated"} & set(path.relative_to(ROOT).parts)
+)
+FENCE = re.compile(r"^(`{3,})(\w+)[^\n]*\n(.*?)^\1 *$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its text, and the line of the page on which the text starts."""
+
+    language: str
+    text: str
+    line: int
+    follows: str = ""
+
+
+def blocks(page: str) -> list[Block]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found: list[Block] = []
+    end = 0
+    for match in FENCE.finditer(text):
+        adjacent = bool(found) and not text[end : match.start()].strip()
+        follows = found[-1].language if adjacent else ""
+        found.append(Block(match[2], match[3], text.count("\n", 0, match.start(3)) + 1, follows))
+        end = match.end()
+    return found
+
+
+def pages_with(*languages: str) -> list[str]:
+    return [page for page in PAGES if any(block.language in languages for block in blocks(page))]
+
+
+def execute(block: Block, page: str, namespace: dict[str, Any]) -> str:
+    """Run a block, hold its expressions against the comments behind them, and return what it prints."""
+    printed = io.StringIO()
+    lines = block.text.splitlines()
+    with contextlib.redirect_stdout(printed):
+        for node in ast.parse(block.text).body:
+            ast.increment_lineno(node, block.line - 1)
+            if not isinstance(node, ast.Expr):
+                exec(compile(ast.Module([node], []), page, "exec"), namespace)
+                continue
+            value = eval(compile(ast.Expression(node.value), page, "eval"), namespace)
+            last = lines[node.end_lineno - block.line].encode()
+            promised = last[node.end_col_offset :].decode().strip()
+            if promised:
+                where = f"{page}:{node.end_lineno}"
+                assert f"# {value!r}" == promised, f"{where} promises {promised!r}, and gives {value!r}"
+    return printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file as torchvision writes it, under a name with its hash, in a TORCH_HOME of its own."""
+    home = tmp_path_factory.mktemp("torch_home")
+    folder = home / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    new = folder / "new.pth"
+    torch.save(models.resnet18(weights=None).state_dict(), new)
+    digest = hashlib.sha256(new.read_bytes()).hexdigest()
+    return new.rename(folder / f"resnet18-{digest[:8]}.pth")
+
+
+@pytest.fixture
+def reader(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A reader's folder: a clone's files that pages name, ImageNet's weights in the cache, no network.
+
+    What a page registers is gone afterwards.
+    """
+    monkeypatch.setenv("TORCH_HOME", str(checkpoint.parent.parent.parent))
+    weights = models.ResNet18_Weights.IMAGENET1K_V1
+    monkeypatch.setattr(weights.value, "url", f"https://example.invalid/{checkpoint.name}")
+    shutil.copy(checkpoint, tmp_path / "resnet18.pth")
+    if (ROOT / "hubconf.py").exists():
+        shutil.copy(ROOT / "hubconf.py", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    registries = [DECODERS, ENCODERS, zoo._CUSTOM]
+    before = [dict(registry._entries) for registry in registries]
+    torch.manual_seed(0)
+    yield tmp_path
+    for registry, entries in zip(registries, before, strict=True):
+        registry._entries.clear()
+        registry._entries.update(entries)
+
+
+@pytest.mark.parametrize("page", pages_with("python"))
+def test_the_blocks_of_a_page_run_and_give_what_it_says(page: str, reader: Path) -> None:
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    printed = ""
+    for block in blocks(page):
+        if block.language == "python":
+            printed = execute(block, page, namespace)
+        elif block.language == "text" and block.follows == "python":
+            assert printed.split() == block.text.split(), f"{page}:{block.line}: printed is\n{printed}"
+
+
+def commands() -> list[str]:
+    """Return the unetzoo command lines of all pages."""
+    found = []
+    for page in pages_with("console", "sh"):
+        for block in blocks(page):
+            if block.language in ("console", "sh"):
+                for line in block.text.replace("\\\n", " ").splitlines():
+                    command = line.removeprefix("$ ").strip()
+                    if command.startswith("unetzoo "):
+                        found.append(command)
+    return found
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_command_line_takes_what_a_page_shows(command: str) -> None:
+    from unetzoo.cli import parser
+
+    parsed = parser().parse_args(shlex.split(command, comments=True)[1:])
+    for pattern in [*getattr(parsed, "patterns", []), *filter(None, [getattr(parsed, "name", None)])]:
+        assert zoo.list_models(pattern), f"{pattern} fits no name"
+
+
+def test_every_page_of_an_architecture_has_an_example() -> None:
+    assert commands()
+    pages = {page for page in PAGES if page.startswith("docs/architectures/")}
+    assert pages
+    assert pages <= set(pages_with("python"))

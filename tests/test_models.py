@@ -1,0 +1,216 @@
+"""The one contract of all models: any size, any type, every gradient, whatever the options."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from conftest import NAMES, PADDED, SMALL, flags, light
+from torch import Tensor, nn
+
+import unetzoo
+from unetzoo.layers import NORMS
+
+FAMILIES = ["unet", "unetpp", "unet3p", "unetpp_lite", "unet3p_lite"]
+PER_DECODER = [name for family in FAMILIES for name in (family, unetzoo.list_models(f"{family}_resnet18")[0])]
+
+
+def randomise(model: nn.Module) -> nn.Module:
+    """Give norms statistics and weights that are not the identity."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    return model
+
+
+@pytest.mark.parametrize("name", PADDED)
+def test_any_size_comes_back_at_its_size_and_every_parameter_learns(name: str) -> None:
+    model = unetzoo.create(name, **flags(name))
+    model.eval()
+    with torch.no_grad():
+        for size in ((33, 49), (17, 5), (1, 1)):
+            logits = model(torch.randn(1, 3, *size))
+            assert logits.shape == (1, 3, *size)
+            assert logits.isfinite().all()
+    model.train()
+    outputs = model.training_outputs(torch.randn(2, 3, 37, 51))
+    everything = [outputs.logits, *outputs.deep, outputs.presence]
+    assert all(logits.shape == (2, 3, 37, 51) for logits in everything[:-1])
+    sum((logits - 1).square().mean() for logits in everything).backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+        if not key.endswith("conv.bias"):  # a bias before a batch norm cancels out
+            assert parameter.grad.abs().max() > 0, key
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_default_options_train(name: str) -> None:
+    model = unetzoo.create(name, **light(name))
+    outputs = model.training_outputs(torch.randn(2, 3, 40, 33))
+    assert outputs.deep == ()
+    assert outputs.presence is None
+    (outputs.logits - 1).square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.abs().max() > 0 for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("flagged", [False, True])
+def test_forward_is_one_tensor_in_both_modes(name: str, flagged: bool) -> None:
+    model = unetzoo.create(name, **{**light(name), **(flags(name) if flagged else {})})
+    for training in (True, False):
+        logits = model.train(training)(torch.randn(2, 3, 48, 31))
+        assert type(logits) is Tensor
+        assert logits.shape == (2, model.config.num_classes, 48, 31)
+
+
+@pytest.mark.parametrize("norm", [*NORMS, None])
+@pytest.mark.parametrize("name", ["unet", "unetpp", "unet3p", "resunet18", "unet3p_lite_resnet50"])
+def test_every_norm_runs_learns_and_reloads(name: str, norm: str | None) -> None:
+    options = {**light(name), "norm": norm, "num_classes": 2}
+    model = unetzoo.create(name, **options)
+    logits = model(torch.randn(2, 3, 41, 35))
+    assert logits.isfinite().all()
+    (logits - 1).square().mean().backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+    again = unetzoo.from_config(unetzoo.ModelConfig.from_json(model.config.to_json()))
+    again.load_state_dict(model.state_dict())
+    images = torch.randn(1, 3, 30, 33)
+    assert torch.equal(model.eval()(images), again.eval()(images))
+    assert model(torch.randn(1, 3, 1, 1)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["unet", "resunet18", "unet3p_resnet50"])
+def test_a_norm_is_everywhere_or_nowhere(name: str) -> None:
+    kinds = {
+        "batch": nn.BatchNorm2d,
+        "group": nn.GroupNorm,
+        "instance": unetzoo.layers.InstanceNorm2d,
+        "layer": unetzoo.layers.LayerNorm2d,
+    }
+    convs = sum(isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1) for m in unetzoo.create(name).modules())
+    for norm in (*NORMS, None):
+        modules = list(unetzoo.create(name, **light(name), norm=norm).modules())
+        for kind, cls in kinds.items():
+            found = sum(isinstance(module, cls) for module in modules)
+            assert (found >= convs - 1) if kind == norm else found == 0
+        if norm is None:
+            assert all(m.bias is not None for m in modules if isinstance(m, nn.Conv2d | nn.ConvTranspose2d))
+
+
+@pytest.mark.parametrize("name", PER_DECODER)
+def test_types_layouts_and_empty_batches(name: str) -> None:
+    model = randomise(unetzoo.create(name, **light(name), num_classes=2)).eval()
+    images = torch.randn(2, 3, 45, 38)
+    with torch.no_grad():
+        expected = model(images)
+        spread = expected.std()
+        assert model(images[:0]).shape == (0, 2, 45, 38)
+        last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        assert (last(images.contiguous(memory_format=torch.channels_last)) - expected).abs().max() < 1e-4 * spread
+        double = copy.deepcopy(model).double()(images.double())
+        assert double.dtype == torch.float64
+        assert (double - expected).abs().max() < 1e-4 * spread
+        half = copy.deepcopy(model).bfloat16()(images.bfloat16())
+        assert half.dtype == torch.bfloat16
+        assert (half.float() - expected).abs().max() < 0.25 * spread
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            cast = model(images)
+        assert (cast.float() - expected).abs().max() < 0.25 * spread
+
+
+@pytest.mark.parametrize("name", PER_DECODER)
+def test_autocast_trains(name: str) -> None:
+    model = unetzoo.create(name, **light(name), deep_supervision=True, classification_guided=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = model.training_outputs(torch.randn(2, 3, 40, 36))
+        loss = sum(o.float().square().mean() for o in (outputs.logits, *outputs.deep, outputs.presence))
+    loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", [*PER_DECODER, "unet_valid"])
+def test_predict_gives_probabilities_and_leaves_the_mode(name: str) -> None:
+    for classes, task in ((1, "binary"), (3, "multiclass"), (3, "multilabel")):
+        model = unetzoo.create(name, **light(name), num_classes=classes, task=task)
+        model.encoder.eval()
+        modes = [module.training for module in model.modules()]
+        images = torch.randn(1, 3, 29, 50)
+        probabilities = model.predict(images)
+        assert probabilities.shape == (1, classes, 29, 50)
+        assert not probabilities.requires_grad
+        assert [module.training for module in model.modules()] == modes
+        assert 0 <= probabilities.min() <= probabilities.max() <= 1
+        if task == "multiclass":
+            assert torch.allclose(probabilities.sum(dim=1), torch.ones(1, 29, 50))
+        if name != "unet_valid":
+            with torch.no_grad():
+                logits = model.eval()(images)
+            expected = logits.exp() / logits.exp().sum(1, True) if task == "multiclass" else 1 / (1 + (-logits).exp())
+            assert torch.allclose(probabilities, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_info_says_what_create_builds(name: str) -> None:
+    info = unetzoo.model_info(name)
+    assert info.name == name
+    assert len(info.channels) == len(info.strides) == 5
+    assert "arXiv" in info.paper
+    built = {key: value for key, value in info.options.items() if key not in ("pretrained", "input_policy")}
+    with unetzoo.model.on_meta():
+        assert unetzoo.create(name, **built).config == unetzoo.create(name).config
+
+
+def test_dropout_acts_in_training_alone() -> None:
+    model = unetzoo.create("resunet18", dropout=0.5)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        model.train()
+        assert not torch.equal(model(images), model(images))
+        model.eval()
+        assert torch.equal(model(images), model(images))
+    whole = unetzoo.create("resunet18").eval()
+    whole.load_state_dict(model.state_dict())
+    assert torch.equal(whole(images), model(images))
+
+
+@pytest.mark.parametrize("name", ["unet", "unetpp", "unet3p", "resunet34", "unet3p_lite_resnet18"])
+def test_first_logits_neither_vanish_nor_explode(name: str) -> None:
+    """He's initialisation keeps the variance of maps about that of the images."""
+    with torch.no_grad():
+        logits = unetzoo.create(name)(torch.randn(2, 3, 64, 64))
+    assert 0.05 < logits.std() < 20
+
+
+def test_initial_weights_have_the_paper_s_deviation() -> None:
+    conv = unetzoo.create("unet").encoder.levels[4][1].conv
+    assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 1024)), rel=0.01)
+
+
+@pytest.mark.parametrize("stem_stride", [4, 2, 1])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_stem_strides(family: str, stem_stride: int) -> None:
+    name = unetzoo.list_models(f"{family}_resnet18")[0]
+    model = unetzoo.create(name, stem_stride=stem_stride, deep_supervision=True).eval()
+    assert model.encoder.strides == {4: (2, 4, 8, 16, 32), 2: (2, 2, 4, 8, 16), 1: (1, 1, 2, 4, 8)}[stem_stride]
+    with torch.no_grad():
+        outputs = model.training_outputs(torch.randn(1, 3, 45, 70))
+    assert all(logits.shape == (1, 1, 45, 70) for logits in (outputs.logits, *outputs.deep))
+
+
+def test_models_copy_and_pickle() -> None:
+    import io
+
+    model = unetzoo.create("unetpp", base_channels=4, deep_supervision=True).eval()
+    images = torch.randn(1, 3, 32, 32)
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    for other in (copy.deepcopy(model), torch.load(file, weights_only=False)):
+        assert other.config == model.config
+        assert torch.equal(other(images), model(images))

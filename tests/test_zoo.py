@@ -1,0 +1,195 @@
+"""The flat registry: names, wildcards, information, and names of one's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import NAMES
+from hypothesis import given, settings, strategies as st
+from torch import Tensor
+
+import unetzoo
+from unetzoo import ConfigError
+from unetzoo.encoders import NoOptions
+
+
+def test_natural_order() -> None:
+    assert unetzoo.list_models("resunet*") == [f"resunet{size}" for size in (18, 34, 50, 101, 152)]
+    assert unetzoo.list_models("unetpp_resne*t50*") == ["unetpp_resnet50", "unetpp_resnext50_32x4d"]
+
+
+def test_wildcards_and_exclusions() -> None:
+    assert unetzoo.list_models("unet3p_*", exclude=["*lite*", "*ne[x]t*", "*wide*", "*152"]) == [
+        f"unet3p_resnet{size}" for size in (18, 34, 50, 101)
+    ]
+    assert unetzoo.list_models(["unet", "unetpp"]) == ["unet", "unetpp"]
+    assert unetzoo.list_models("nothing*") == []
+    assert unetzoo.list_models("unet_resnet18") == ["resunet18"]
+    assert unetzoo.list_models("resunet*", exclude="unet_resnet1*") == ["resunet34", "resunet50"]
+    assert len(unetzoo.list_models(pretrained=True)) == 50
+    assert "unet" not in unetzoo.list_models(pretrained=True)
+
+
+@pytest.mark.parametrize("size", [18, 34, 50, 101, 152])
+def test_aliases(size: int) -> None:
+    info = unetzoo.model_info(f"unet_resnet{size}")
+    assert info.name == f"resunet{size}"
+    assert info.aliases == (f"unet_resnet{size}",)
+    with unetzoo.model.on_meta():
+        assert unetzoo.create(f"unet_resnet{size}").config.name == f"resunet{size}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_sizes_agree(name: str) -> None:
+    info = unetzoo.model_info(name)
+    if info.published is None:
+        pytest.skip("no such number was published")
+    assert f"{info.parameters / 1e6:.2f}" == f"{info.published:.2f}"
+
+
+def test_info_allocates_nothing_and_draws_nothing() -> None:
+    state = torch.get_rng_state()
+    assert unetzoo.model_info("unet3p_wide_resnet101_2").parameters == 136_126_081
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_weights_are_listed_default_first() -> None:
+    assert unetzoo.model_info("resunet50").pretrained == ("IMAGENET1K_V2", "IMAGENET1K_V1")
+    assert unetzoo.model_info("resunet18").pretrained == ("IMAGENET1K_V1",)
+    assert unetzoo.model_info("unetpp").pretrained == ()
+
+
+@pytest.mark.usefixtures("registries")
+def test_a_name_of_one_s_own() -> None:
+    @unetzoo.register_model("small_nuclei")
+    def small_nuclei(**options: object) -> unetzoo.SegmentationModel:
+        """U-Net that keeps resolution."""
+        return unetzoo.create("resunet18", **{"stem_stride": 2, "num_classes": 2, **options})
+
+    assert unetzoo.create("small_nuclei").config.encoder_options.stem_stride == 2
+    assert unetzoo.create("small_nuclei", num_classes=1).config.num_classes == 1
+    assert unetzoo.list_models("small*") == ["small_nuclei"]
+    assert unetzoo.model_info("small_nuclei").summary == "U-Net that keeps resolution."
+    assert unetzoo.compare("small_nuclei").rows[0].published is None
+    assert unetzoo.zoo.hub_entries()["small_nuclei"](num_classes=3).config.num_classes == 3
+    with pytest.raises(ConfigError, match="'num_clases'"):
+        unetzoo.create("small_nuclei", num_clases=1)
+    for taken in ("small_nuclei", "unet", "resunet18", "unet_resnet18"):
+        with pytest.raises(ConfigError, match=f"{taken!r} is taken"):
+            unetzoo.register_model(taken)
+
+
+@pytest.mark.usefixtures("registries")
+def test_a_builder_declares_its_arguments_and_returns_a_model() -> None:
+    @unetzoo.register_model("fixed")
+    def fixed(num_classes: int = 4) -> unetzoo.SegmentationModel:
+        return unetzoo.create("unet", base_channels=2, num_classes=num_classes)
+
+    @unetzoo.register_model("broken")
+    def broken() -> torch.nn.Module:
+        return torch.nn.Conv2d(3, 1, 1)
+
+    assert unetzoo.create("fixed").config.num_classes == 4
+    with pytest.raises(ConfigError, match=r"unknown option 'classes'.*num_classes"):
+        unetzoo.create("fixed", classes=3)
+    with pytest.raises(ConfigError, match="returned Conv2d"):
+        unetzoo.create("broken")
+
+
+@pytest.mark.parametrize("name", ["", "my net", "Net", "_net", "3net", "a-b", None])
+def test_names_that_could_be_no_torch_hub_entry(name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot name a model"):
+        unetzoo.register_model(name)
+
+
+@pytest.mark.usefixtures("registries")
+def test_a_part_of_one_s_own_joins_the_whole_zoo() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Options(NoOptions):
+        width: int = 8
+
+    @unetzoo.register_encoder("strided", title="strided", paper="none", options=Options)
+    class Strided(unetzoo.Encoder):
+        def __init__(self, in_channels: int, style: object, options: Options, depth: int) -> None:
+            super().__init__()
+            self.in_channels = in_channels
+            self.channels = (options.width,) * depth
+            self.strides = tuple(4 * 2**level for level in range(depth))
+            strides = (4, *[2] * (depth - 1))
+            widths = (in_channels, *self.channels)
+            self.levels = torch.nn.ModuleList(
+                torch.nn.Conv2d(widths[i], widths[i + 1], 2 * s - 1, s, s - 1) for i, s in enumerate(strides)
+            )
+
+        def forward(self, images: Tensor) -> list[Tensor]:
+            maps = []
+            for level in self.levels:
+                images = level(images)
+                maps.append(images)
+            return maps
+
+        def stages(self) -> list[list[torch.nn.Module]]:
+            return [[level] for level in self.levels]
+
+    names = unetzoo.list_models("*_strided")
+    assert (
+        names == [f"{d}_strided" for d in ("unet3p", "unet3p_lite", "unet", "unetpp_lite", "unetpp")] or len(names) == 5
+    )
+    for name in names:
+        model = unetzoo.create(name, width=4, deep_supervision=True)
+        outputs = model.training_outputs(torch.randn(2, 3, 70, 53))
+        assert all(logits.shape == (2, 1, 70, 53) for logits in (outputs.logits, *outputs.deep))
+        assert unetzoo.ModelConfig.from_json(model.config.to_json()) == model.config
+    with pytest.raises(ConfigError, match="'strided' is taken"):
+        unetzoo.register_encoder("strided", title="", paper="")(Strided)
+    with pytest.raises(ConfigError, match="no pretrained weights"):
+        unetzoo.create("unet_strided", pretrained=True)
+
+
+SMALL = [name for name in NAMES if name != "unet_valid" and ("_" not in name or name.endswith(("lite", "resnet18")))]
+
+
+@given(
+    name=st.sampled_from(SMALL),
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    channels=st.integers(1, 5),
+    classes=st.integers(1, 4),
+    batch=st.integers(0, 2),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+    deep=st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_any_combination_works(
+    name: str, height: int, width: int, channels: int, classes: int, batch: int, dtype: torch.dtype, deep: bool
+) -> None:
+    options = {"in_channels": channels, "num_classes": classes, "deep_supervision": deep}
+    if "base_channels" in unetzoo.zoo.signature(name):
+        options["base_channels"] = 4
+    model = unetzoo.create(name, **options).to(dtype).eval()
+    with torch.no_grad():
+        logits = model(torch.randn(batch, channels, height, width).to(dtype))
+    assert logits.shape == (batch, classes, height, width)
+    assert logits.dtype == dtype
+    assert logits.isfinite().all()
+
+
+def test_import_is_light() -> None:
+    code = "import sys, unetzoo; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torchvision", "huggingface_hub", "matplotlib", "numpy"} & set(loaded)
+    code = "import sys, unetzoo; unetzoo.list_models(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torchvision", "huggingface_hub", "matplotlib"} & set(loaded)
+
+
+def test_public_names() -> None:
+    for name in unetzoo.__all__:
+        assert getattr(unetzoo, name) is not None
+    assert set(unetzoo.__all__) <= set(dir(unetzoo))
+    with pytest.raises(AttributeError, match="no attribute 'creat'"):
+        unetzoo.creat  # noqa: B018
