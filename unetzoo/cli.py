@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         description="Build a network, run it on a picture and write the mask laid over it. Its weights are random.",
     )
     command.add_argument("--model", default="resunet18", metavar="NAME", help="(default: resunet18)")
-    command.add_argument("--image", metavar="FILE", help="PNG, JPEG, WebP or GIF (default: a drawn one)")
+    command.add_argument("--image", metavar="FILE", help="PNG, JPEG, TIFF, … (default: a drawn one)")
     command.add_argument("--out", default="unetzoo_demo.png", metavar="FILE", help="(default: unetzoo_demo.png)")
     command.set_defaults(run=_demo)
     return top

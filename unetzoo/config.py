@@ -32,8 +32,8 @@ class ModelConfig:
         in_channels: channels of the images, from 1 up.
         num_classes: channels of the logits, from 1 up.
         norm: "batch", "group", "instance", "layer" (over the channels of each pixel), or None.
-        conv_bias: whether convolutions that a norm follows have a bias all the same. Always True without norm.
-            torchvision's ResNets keep theirs without, as their weights are.
+        conv_bias: whether the convolutions before the heads have a bias. Always True without a norm; with one,
+            torchvision's ResNets have none all the same, as their weights are.
         dropout: probability, from 0 up to but not 1, of dropping an element of the deepest map in training, as
             at the end of the contracting path of the 2015 paper (section 3.1).
         deep_supervision: whether there are heads for ``training_outputs`` besides the main one.

@@ -1,7 +1,11 @@
-"""Pictures in and out: reading, drawing a test picture, laying a mask over one."""
+"""Pictures in and out: reading, drawing a test picture, laying a mask over one.
+
+Pillow comes with torchvision, which needs it; torchvision's own decoders are on their way out.
+"""
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from pathlib import Path
@@ -12,23 +16,40 @@ from torch import Tensor
 from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError
 
+COLOURS = ["#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6"]
+"""Of the masks of an overlay, in the order of the classes."""
+
 
 def read_image(path: str | os.PathLike[str]) -> Tensor:
-    """Return a PNG, JPEG, WebP or GIF picture as (C, H, W), uint8 or uint16, turned as its EXIF says.
+    """Return a picture as (C, H, W), uint8, or uint16 where it has 16 bits, turned as its EXIF says.
+
+    Reads what Pillow reads: PNG, JPEG, WebP, GIF, BMP, grey TIFF of 8 and 16 bits, and more. Palettes become RGB
+    or RGBA, one bit becomes 0 and 255, CMYK becomes RGB. Of several frames the first is taken.
 
     Raises:
-        InputError: no such file, or no such picture.
+        InputError: no such file, no such picture, or a damaged one.
     """
-    from torchvision.io import ImageReadMode, decode_image
+    from PIL import Image, ImageOps
+    from torchvision.transforms.functional import pil_to_tensor
 
     if not Path(path).is_file():
         raise InputError(f"{str(path)!r}: there is no such file")
     try:
-        image: Tensor = decode_image(str(path), ImageReadMode.UNCHANGED, apply_exif_orientation=True)
-    except RuntimeError as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{str(path)!r} is no PNG, JPEG, WebP or GIF picture: {reason}") from error
-    return image[0] if image.ndim == 4 else image
+        with Image.open(path) as file:
+            picture = ImageOps.exif_transpose(file)
+            if picture.mode in _CONVERSIONS:
+                target = _CONVERSIONS[picture.mode]
+                picture = picture.convert("RGBA" if picture.has_transparency_data else target)
+            image: Tensor = pil_to_tensor(picture)
+    # Damaged files raise whatever the decoder that stumbled knows: OSError, SyntaxError, struct.error and more.
+    except Exception as error:
+        raise InputError(f"{str(path)!r} cannot be read as a picture ({type(error).__name__}: {error})") from error
+    if image.dtype not in (torch.uint8, torch.uint16):
+        raise InputError(f"{str(path)!r} holds {image.dtype} pixels: 8 or 16 bits are needed")
+    return image
+
+
+_CONVERSIONS = {"P": "RGB", "PA": "RGBA", "1": "L", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
 
 
 def prepare(image: Tensor, config: ModelConfig) -> Tensor:
@@ -94,19 +115,22 @@ def overlay(image: Tensor, masks: Tensor, alpha: float = 0.5) -> Tensor:
     if image.dtype != torch.uint8:
         image = (image.float() / torch.iinfo(image.dtype).max * 255).byte()
     rgb = image[:1].expand(3, -1, -1) if image.shape[0] < 3 else image[:3]
-    shown: Tensor = draw_segmentation_masks(rgb.contiguous(), masks, alpha=alpha)
+    colours = [COLOURS[k % len(COLOURS)] for k in range(1 if masks.ndim == 2 else len(masks))]
+    shown: Tensor = draw_segmentation_masks(rgb.contiguous(), masks, alpha=alpha, colors=colours)
     return shown
 
 
 def write_png(image: Tensor, path: str | os.PathLike[str]) -> None:
-    """Write (1 or 3, H, W) uint8 as a PNG file.
+    """Write (3, H, W) uint8 as a PNG file.
 
     Raises:
         InputError: the file cannot be written.
     """
-    from torchvision.io import encode_png
+    from PIL import Image
 
+    file = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "PNG")
     try:
-        Path(path).write_bytes(bytes(encode_png(image.contiguous()).numpy()))
+        Path(path).write_bytes(file.getvalue())
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be written: {error.strerror}") from error

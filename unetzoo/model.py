@@ -53,6 +53,11 @@ class SegmentationModel(nn.Module):
         depth = decoder.depth(config.decoder_options)
         self.config = config
         self.encoder = spec.build(config.in_channels, config.style, config.encoder_options, depth)
+        if len(self.encoder.channels) < depth:
+            raise ConfigError(
+                f"{config.decoder} needs {depth} maps, and {config.encoder} gives {len(self.encoder.channels)}: "
+                "an encoder gives as many as its argument depth says"
+            )
         self.decoder = decoder(self.encoder, config.style, config.decoder_options, config.deep_supervision)
         self.head, *deep = (
             SegmentationHead(feature.channels, config.num_classes, self.decoder.head_kernel, feature.stride)

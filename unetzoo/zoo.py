@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import inspect
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -103,7 +104,7 @@ def create(
             3 / in_channels; the default), "mean", "sum" (what a grey image copied to RGB gives; the default
             for 1 channel), "keep_rgb" (the first three kept, the rest new).
         norm: "batch", "group", "instance", "layer" or None; "auto" is the paper's.
-        conv_bias: a bias in convolutions before a norm as well. None: only where there is no norm.
+        conv_bias: a bias in all convolutions of decoder and plain encoder. None: only where there is no norm.
         dropout: probability of dropping an element of the deepest map in training.
         deep_supervision: heads at several depths, for ``training_outputs``.
         classification_guided: suppress classes judged absent from an image.
@@ -130,7 +131,7 @@ def create(
         "dropout": dropout,
         "deep_supervision": deep_supervision,
         "classification_guided": classification_guided,
-        "task": task or ("binary" if num_classes == 1 else "multiclass"),
+        "task": ("binary" if num_classes == 1 else "multiclass") if task is None else task,
         "class_names": _tuple(class_names),
         "mean": _tuple(mean),
         "std": _tuple(std),
@@ -221,7 +222,7 @@ def info_of(name: str, model: SegmentationModel) -> ModelInfo:
         channels=model.encoder.channels,
         strides=model.encoder.strides,
         pretrained=weights.available(encoder),
-        options=signature(name),
+        options=_preset_options(name, model.config) if custom else signature(name),
     )
 
 
@@ -256,7 +257,8 @@ def signature(name: str) -> dict[str, Any]:
     """
     name = resolve(name)
     if name in _CUSTOM:
-        return {p.name: p.default for p in inspect.signature(_CUSTOM[name]).parameters.values()}
+        parameters = inspect.signature(_CUSTOM[name]).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}
     decoder, encoder = _index()[name]
     shared = _shared_defaults()
     shared["norm"] = DECODERS[decoder].default_norm
@@ -264,19 +266,27 @@ def signature(name: str) -> dict[str, Any]:
         del shared["deep_supervision"], shared["classification_guided"]
     if ENCODERS[encoder].weights is None:
         del shared["pretrained"], shared["input_policy"]
-    encoder_options, decoder_options = _own_options(decoder, encoder, {})
-    return {**shared, **options_of(encoder_options), **options_of(decoder_options)}
+    own = [options_of(options) for options in _own_options(decoder, encoder, {})]
+    for key in {*own[0], *own[1]} & _shared_defaults().keys() | own[0].keys() & own[1].keys():
+        raise ConfigError(f"{name}: {key!r} is the name of two options; rename that of your decoder or encoder")
+    return {**shared, **own[0], **own[1]}
 
 
 def _index() -> dict[str, tuple[str, str]]:
-    """Return name or alias → decoder and encoder."""
-    return {
-        name: (decoder, encoder)
-        for decoder in DECODERS
-        for encoder in ENCODERS
-        if pairs(decoder, encoder)
-        for name in _pair_names(decoder, encoder)
-    }
+    """Return name or alias → decoder and encoder.
+
+    Raises:
+        ConfigError: a decoder or encoder was registered whose names are those of another pair.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for pair in itertools.product(DECODERS, ENCODERS):
+        if not pairs(*pair):
+            continue
+        for name in _pair_names(*pair):
+            if name in found:
+                raise ConfigError(f"the model name {name!r} is taken: it stands for {found[name]} and for {pair}")
+            found[name] = pair
+    return found
 
 
 def _pair_names(decoder: str, encoder: str) -> tuple[str, ...]:
@@ -408,6 +418,15 @@ def _build_custom(name: str, arguments: Mapping[str, Any]) -> SegmentationModel:
             "create() or from_config(); a network of another form is a decoder or an encoder to register"
         )
     return model
+
+
+def _preset_options(name: str, config: ModelConfig) -> dict[str, Any]:
+    """Return the arguments of a user's builder; where it takes any, those of what it builds, as it sets them."""
+    declared = signature(name)
+    if all(p.kind is not p.VAR_KEYWORD for p in inspect.signature(_CUSTOM[name]).parameters.values()):
+        return declared
+    as_set = {**options_of(config), **options_of(config.encoder_options), **options_of(config.decoder_options)}
+    return {**{key: as_set.get(key, value) for key, value in signature(config.name).items()}, **declared}
 
 
 def _tuple(values: Any) -> Any:

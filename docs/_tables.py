@@ -1,0 +1,355 @@
+"""Tables of the documentation, computed from the registry, the models and torchvision's own records.
+
+``write_all(folder)`` writes each as a Markdown file that a page includes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torchvision import models
+
+import unetzoo
+from unetzoo.decoders import DECODERS
+from unetzoo.encoders import ENCODERS
+from unetzoo.encoders.resnet import ResNetEncoder, ResNetOptions
+from unetzoo.layers import ConvStyle, group_count
+from unetzoo.model import on_meta
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> str:
+    """Return a Markdown table; the columns numbered in ``right`` are aligned to the right."""
+    rules = ["---:" if number in right else "---" for number in range(len(head))]
+    lines = [head, rules, *([str(cell) for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def listed(values: Sequence[int]) -> str:
+    """Return the numbers with commas, on one line."""
+    return ",\N{NO-BREAK SPACE}".join(map(str, values))
+
+
+def decoders() -> dict[str, type[unetzoo.Decoder]]:
+    """Return the decoders, the known ones in the order of these pages and new ones after them."""
+    order = ("unet", "unet_valid", "unetpp", "unet3p", "unetpp_lite", "unet3p_lite")
+    names = sorted(DECODERS, key=lambda name: order.index(name) if name in order else len(order))
+    return {name: DECODERS[name] for name in names}
+
+
+@cache
+def infos() -> dict[str, unetzoo.ModelInfo]:
+    return {name: unetzoo.model_info(name) for name in unetzoo.list_models()}
+
+
+def build(name: str, **options: Any) -> unetzoo.SegmentationModel:
+    with on_meta():
+        return unetzoo.create(name, **options)
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+# --- The zoo -----------------------------------------------------------------------------------------------
+
+
+def published(info: unetzoo.ModelInfo) -> str:
+    """Return the published millions of parameters, and a mark: whether ours, rounded alike, are as many."""
+    if info.published is None:
+        return ""
+    number = f"{info.published:.2f}"
+    return f"{number}M {'✓' if f'{info.parameters / 1e6:.2f}' == number else '✗'}".replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def zoo_table() -> str:
+    """Return one table an architecture, with every name of the registry."""
+    parts = []
+    for decoder in decoders().values():
+        encoders = [spec.title for spec in ENCODERS.values()]
+        members = [info for info in infos().values() if info.architecture == decoder.title]
+        members.sort(key=lambda info: encoders.index(info.encoder))
+        rows = [
+            (
+                "<br>".join(f"`{name}`" for name in (info.name, *info.aliases)),
+                info.encoder.replace(" ", "\N{NO-BREAK SPACE}"),
+                f"{info.parameters:,}",
+                published(info),
+                listed(info.channels),
+                listed(info.strides),
+            )
+            for info in members
+        ]
+        head = ("Name, aliases", "Encoder", "Parameters", "Published", "Channels", "Strides")
+        parts.append(f"### {decoder.title}\n\n{decoder.paper}: {decoder.summary}.\n\n{table(head, rows, (2, 3))}")
+    return "\n".join(parts)
+
+
+def grid() -> str:
+    """Return encoders × architectures, with the millions of parameters of each pair."""
+    titles = {decoder.title: key for key, decoder in decoders().items()}
+    millions = {(info.encoder, info.architecture): f"{info.parameters / 1e6:.2f}" for info in infos().values()}
+    head = ["Encoder", *(f"`{key}`" for key in titles.values())]
+    rows = [[spec.title, *(millions.get((spec.title, title), "–") for title in titles)] for spec in ENCODERS.values()]
+    return table(head, rows, range(1, len(head)))
+
+
+# --- Layers ------------------------------------------------------------------------------------------------
+
+
+def ends(module: nn.Module) -> tuple[int, int]:
+    """Return the channels that enter the first convolution of ``module`` and leave the last."""
+    convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
+    return convolutions[0].in_channels, convolutions[-1].out_channels
+
+
+def change(module: nn.Module) -> str:
+    into, out = ends(module)
+    return f"{into} → {out}"
+
+
+def head_row(model: unetzoo.SegmentationModel) -> str:
+    kernel = model.head.conv.kernel_size[0]
+    resized = ", then bilinear to the image's size" if model.head.stride > 1 else ""
+    return f"{kernel}×{kernel} convolution {model.head.conv.in_channels} → n{resized}"
+
+
+def encoder_layers(model: unetzoo.SegmentationModel) -> str:
+    encoder = model.encoder
+    rows = []
+    for level, (modules, channels, stride) in enumerate(
+        zip(encoder.stages(), encoder.channels, encoder.strides, strict=True)
+    ):
+        if isinstance(encoder, ResNetEncoder):
+            layers = "`conv1` 7×7, `bn1`, ReLU"
+            if level:
+                (layer,) = modules
+                pool = "3×3 max-pool, " if level == 1 and isinstance(encoder.maxpool, nn.MaxPool2d) else ""
+                layers = f"{pool}`layer{level}`: {len(layer)} × {type(layer[0]).__name__}"
+        else:
+            layers = f"{'2×2 max-pool, ' if level else ''}double convolution {change(modules[0])}"
+        rows.append((f"e{level + 1}", stride, channels, layers))
+    return table(("Map", "Stride", "Channels", "Layers"), rows, (1, 2))
+
+
+def unet_layers(model: unetzoo.SegmentationModel) -> str:
+    encoder, decoder = model.encoder, model.decoder
+    rows = []
+    for number, (up, conv) in enumerate(zip(decoder.ups, decoder.convs, strict=True)):
+        level = len(encoder.channels) - 2 - number
+        joined = f"{up.out_channels} + {encoder.channels[level]}"
+        rows.append((f"d{number + 1}", encoder.strides[level], change(up), joined, change(conv)))
+    last = getattr(decoder, "last", None)
+    if last is not None:
+        rows.append(("out", 1, change(last), "", ""))
+    head = ("Step", "Stride", "2×2 transposed convolution", "Concatenate [up, skip]", "Double convolution")
+    return table(head, rows, (1,)) + f"\nHead: {head_row(model)}.\n"
+
+
+def unetpp_layers(model: unetzoo.SegmentationModel) -> str:
+    encoder, decoder = model.encoder, model.decoder
+    out = {f"x_{level}_0": channels for level, channels in enumerate(encoder.channels)}
+    out |= {name: ends(node)[1] for name, node in decoder.nodes.items()}
+    rows = []
+    for name, node in sorted(decoder.nodes.items()):
+        i, j = map(int, name.split("_")[1:])
+        row = [f"x_{i}_{k}" for k in range(j)]
+        below = f"x_{i + 1}_{j - 1}"
+        conv = getattr(node, "conv", None)
+        if conv is None:
+            sources = [f"{source} ({out[source]})" for source in (*row, below)]
+            fused = change(node.fuse)
+        else:
+            up = node.up.out_channels
+            sources = [*(f"{source} ({out[source]})" for source in row), f"up({below}) ({up})"]
+            assert ends(conv)[0] == sum(out[source] for source in row) + up
+            fused = change(conv)
+        rows.append((f"`{name}`", encoder.strides[i], ", ".join(sources), fused))
+    end = decoder.ends[f"x_0_{decoder.levels}"] if decoder.ends else None
+    if end is not None:
+        rows.append(("end", 1, f"up(x_0_{decoder.levels})", change(end)))
+    return table(("Node", "Stride", "Inputs (channels)", "Double convolution"), rows, (1,)) + (
+        f"\nHead: {head_row(model)}.\n"
+    )
+
+
+def unet3p_layers(model: unetzoo.SegmentationModel) -> str:
+    encoder, stages = model.encoder, model.decoder.stages
+    names = [f"e{level + 1}" for level in range(len(encoder.channels))]
+    rows = []
+    for level in reversed(range(len(stages))):
+        stage, stride = stages[f"d{level + 1}"], encoder.strides[level]
+        sources = []
+        for name, branch, its in zip(names, stage.branches, encoder.strides, strict=True):
+            how = f" ÷{stride // its}" if its < stride else f" ×{its // stride}" if its > stride else ""
+            sources.append(f"{name} ({ends(branch)[0]}{how})")
+        names[level] = f"d{level + 1}"
+        each = {ends(branch)[1] for branch in stage.branches}
+        rows.append((f"`d{level + 1}`", stride, ", ".join(sources), listed(sorted(each)), change(stage.fuse)))
+    end = getattr(model.decoder, "end", None)
+    if end is not None:
+        rows.append(("end", 1, "2×2 transposed convolution", "", change(end)))
+    head = ("Stage", "Stride", "Sources (channels, ÷ pooled, × up-sampled)", "Each →", "Fused")
+    return table(head, rows, (1, 3)) + f"\nHead: {head_row(model)}.\n"
+
+
+def levels_table() -> str:
+    """Return the size of a UNet++ pruned to each level, in the authors' own form."""
+    rows = []
+    for level in range(1, 5):
+        model = build("unetpp", in_channels=1, norm=None, levels=level)
+        rows.append((level, len(model.decoder.nodes), f"{count(model):,}"))
+    return table(("Level", "Decoder nodes", "Parameters"), rows, (0, 1, 2))
+
+
+# --- Options -----------------------------------------------------------------------------------------------
+
+
+def meanings(options: type) -> dict[str, str]:
+    """Return option → what its dataclass says of it in the section "Attributes" of its docstring."""
+    text = inspect.getdoc(options) or ""
+    section = text.partition("Attributes:\n")[2]
+    found: dict[str, str] = {}
+    for line in section.splitlines():
+        entry = re.match(r"    (\w+): (.*)", line)
+        if entry:
+            name = entry[1]
+            found[name] = entry[2]
+        elif found and line.startswith("        "):
+            found[name] += f" {line.strip()}"
+    return found
+
+
+def options_table(options: type) -> str:
+    rows = []
+    explained: dict[str, str] = {}
+    for kind in reversed(options.__mro__):
+        explained |= meanings(kind) if dataclasses.is_dataclass(kind) else {}
+    for field in dataclasses.fields(options):
+        default = f'"{field.default}"' if isinstance(field.default, str) else repr(field.default)
+        rows.append((f"`{field.name}`", f"`{default}`", explained[field.name]))
+    return table(("Option", "Default", "Meaning"), rows)
+
+
+# --- Encoders ----------------------------------------------------------------------------------------------
+
+
+def encoders_table() -> str:
+    rows = []
+    for name, spec in ENCODERS.items():
+        info = infos()[spec.names("unet")[0]]
+        encoder = count(build(info.name).encoder)
+        rows.append((f"`{name}`", spec.paper, listed(info.channels), listed(info.strides), f"{encoder:,}"))
+    return table(("Name", "Paper", "Channels", "Strides", "Parameters"), rows, (4,))
+
+
+def stems_table() -> str:
+    rows = []
+    for stride in (4, 2, 1):
+        with on_meta():
+            encoder = ResNetEncoder(3, ConvStyle(), ResNetOptions(stem_stride=stride), arch="resnet18")
+        pool = "no" if isinstance(encoder.maxpool, nn.Identity) else "yes"
+        rows.append((f"`{stride}`", encoder.conv1.stride[0], pool, listed(encoder.strides)))
+    return table(("`stem_stride`", "Stride of `conv1`", "Max-pool", "Strides of the maps"), rows, (1,))
+
+
+def weights_table() -> str:
+    rows = []
+    for name, spec in ENCODERS.items():
+        if spec.weights is None:
+            continue
+        enum = getattr(models, spec.weights)
+        for member in enum:
+            scores = member.meta["_metrics"]["ImageNet-1K"]
+            rows.append(
+                (
+                    f"`{name}`",
+                    f"`{member.name}`" + (" (default)" if member is enum.DEFAULT else ""),
+                    f"`{Path(member.url).name}`",
+                    f"{scores['acc@1']:.3f}",
+                    f"{scores['acc@5']:.3f}",
+                    member.transforms.keywords.get("resize_size", 256),
+                )
+            )
+    return table(("Encoder", "Weights", "File", "Top-1", "Top-5", "Resize"), rows, (3, 4, 5))
+
+
+def groups_table() -> str:
+    widths = (8, 16, 32, 48, 64, 100, 128, 256)
+    return table(("Channels", *map(str, widths)), [("Groups", *map(group_count, widths))], range(1, len(widths) + 1))
+
+
+def costs() -> str:
+    """Return what full and light forms cost on one encoder."""
+    names = [f"{decoder}_resnet50" for decoder in ("unetpp", "unetpp_lite", "unet3p", "unet3p_lite")]
+    return unetzoo.compare(["resunet50", *names], size=256).render("md")
+
+
+# --- The public names --------------------------------------------------------------------------------------
+
+
+def api() -> str:
+    """Return autodoc directives for every public name, by the module it lives in, and for what those speak of."""
+    spoken_of = {"comparison": ("ComparisonRow",), "encoders": ("EncoderSpec", "NoOptions")}
+    parts = []
+    order = ("zoo", "model", "config", "comparison", "finetuning", "encoders", "decoders")
+    homes = sorted(unetzoo._HOMES, key=lambda home: order.index(home) if home in order else len(order))
+    for module in homes:
+        names = unetzoo._HOMES[module]
+        if importlib.util.find_spec(f"unetzoo.{module}") is None:
+            continue
+        parts.append(f"## `unetzoo.{module}`\n")
+        home = importlib.import_module(f"unetzoo.{module}")
+        for name in (*names, *spoken_of.get(module, ())):
+            value = getattr(home, name)
+            if inspect.isclass(value):
+                kind = "autoexception" if issubclass(value, Exception) else "autoclass"
+            else:
+                kind = "autofunction"
+            members = "   :members:\n" if kind == "autoclass" else ""
+            parts.append(f"```{{eval-rst}}\n.. {kind}:: unetzoo.{module}.{name}\n{members}```\n")
+    return "\n".join(parts)
+
+
+# --- All of them -------------------------------------------------------------------------------------------
+
+
+def tables() -> Iterator[tuple[str, str]]:
+    """Yield the name and the text of each file."""
+    yield "zoo", zoo_table()
+    yield "grid", grid()
+    yield "encoders", encoders_table()
+    yield "stems", stems_table()
+    yield "weights", weights_table()
+    yield "groups", groups_table()
+    yield "levels", levels_table()
+    yield "api", api()
+    yield "costs", costs()
+    for name in ("unet", "unet_valid", "resunet18", "resunet50"):
+        yield f"layers_{name}", unet_layers(build(name))
+    for name in ("unetpp", "unetpp_resnet50", "unetpp_lite_resnet50"):
+        yield f"layers_{name}", unetpp_layers(build(name))
+    for name in ("unet3p", "unet3p_resnet50", "unet3p_lite_resnet50"):
+        yield f"layers_{name}", unet3p_layers(build(name))
+    for name in ("unet", "resunet18", "resunet50"):
+        yield f"encoder_{name}", encoder_layers(build(name))
+    for name, decoder in DECODERS.items():
+        if dataclasses.fields(decoder.Options):
+            yield f"options_{name}", options_table(decoder.Options)
+    for name in ("plain", "resnet50"):
+        yield f"options_{name}", options_table(ENCODERS[name].options)
+
+
+def write_all(folder: Path) -> None:
+    """Write every table as ``NAME.md`` into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in tables():
+        (folder / f"{name}.md").write_text(text, encoding="utf-8")

@@ -1,0 +1,165 @@
+"""Comparison: counts against closed forms and against what really happens, tables that are read back."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import flags, light
+from PIL import Image
+from torch import nn
+
+import unetzoo
+from unetzoo import ConfigError, comparison
+
+
+def multiply_adds(model: nn.Module, images: torch.Tensor) -> int:
+    """Count by hand: each output of a convolution costs kernel × kernel × inputs / groups."""
+    total = 0
+
+    def count(module: nn.Conv2d | nn.ConvTranspose2d, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        nonlocal total
+        maps = output if isinstance(module, nn.Conv2d) else inputs[0]
+        total += maps[:, 0].numel() * module.weight.numel()
+
+    handles = [
+        module.register_forward_hook(count)
+        for module in model.modules()
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+    ]
+    with torch.no_grad():
+        model.training_outputs(images)
+    for handle in handles:
+        handle.remove()
+    return total
+
+
+@pytest.mark.parametrize(
+    "name", ["unet", "resunet18", "unetpp_resnet50", "unet3p", "unetpp_lite", "unet3p_lite_resnext50_32x4d"]
+)
+def test_gflops_are_twice_the_multiply_adds(name: str) -> None:
+    model = unetzoo.create(name).eval()
+    (row,) = unetzoo.compare(name, size=64).rows
+    assert row.gflops * 1e9 == 2 * multiply_adds(model, torch.zeros(1, 3, 64, 64))
+
+
+def test_gflops_of_the_first_layers_in_closed_form() -> None:
+    """The two convolutions of the first level of U-Net at 128²: 9 · (3 · 64 + 64 · 64) multiply-adds a pixel."""
+    wide, narrow = (comparison.count(unetzoo.create("unet", base_channels=c), 128)[0] for c in (2, 1))
+    assert wide > narrow
+    model = unetzoo.create("unetpp", levels=1, base_channels=1).train()
+    # Level 0 at 128² and level 1 at 64², the up-convolution, and the node over 2 channels.
+    fine, coarse = 128 * 128, 64 * 64
+    expected = fine * 9 * (3 + 1) + coarse * 9 * (2 + 4) + coarse * 4 * 2 + fine * 9 * (2 + 1) + fine
+    assert comparison.count(model, 128)[0] == 2 * expected
+
+
+@pytest.mark.parametrize("name", ["unet", "resunet18", "unetpp_resnet18", "unet3p", "unetpp_lite_resnet18"])
+def test_activation_memory_is_that_of_a_real_step(name: str) -> None:
+    options = {**light(name), **flags(name)}
+    real = unetzoo.create(name, **options).train()
+    with unetzoo.model.on_meta():
+        imagined = unetzoo.create(name, **options).train()
+    kept: dict[int, torch.Tensor] = {}
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*real.parameters(), *real.buffers())}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        real.training_outputs(torch.randn(2, 3, 64, 64))
+    measured = sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in own) / 2
+    assert comparison.count(imagined, 64)[1] == pytest.approx(measured, rel=0.01)
+
+
+def test_the_light_form_costs_what_was_published() -> None:
+    (row,) = unetzoo.compare("unetpp_lite_resnet50", size=256).rows
+    assert round(row.gflops) == 41
+
+
+def test_nothing_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_rng_state()
+    monkeypatch.setattr(torch.nn.Module, "to_empty", lambda *_, **__: pytest.fail("memory was allocated"))
+    (row,) = unetzoo.compare("unet3p_wide_resnet101_2", size=4096).rows
+    assert row.gflops > 40_000
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_names_wildcards_exclusions_and_order() -> None:
+    table = unetzoo.compare(["unetpp", "resunet*"], exclude="*1*", size=32)
+    assert [row.name for row in table.rows] == ["unetpp", "resunet34", "resunet50"]
+    assert table.rows[0].parameters == unetzoo.model_info("unetpp").parameters
+    (row,) = unetzoo.compare("unet", size=32, num_classes=4, in_channels=1).rows
+    assert row.parameters == 31_036_673 + 3 * 65 - 2 * 9 * 64
+    assert row.agrees
+
+
+def test_unet_valid_is_taken_at_the_size_that_predict_needs() -> None:
+    small, large = (unetzoo.compare("unet_valid", size=size).rows[0].gflops for size in (388, 512))
+    whole = unetzoo.create("unet_valid")
+    assert small * 1e9 == 2 * multiply_adds(whole, torch.zeros(1, 3, 572, 572))
+    assert large > small
+
+
+def test_forms_say_the_same() -> None:
+    table = unetzoo.compare(["unet", "unet3p_resnet18"], size=64)
+    rows = list(csv.DictReader(io.StringIO(table.render("csv"))))
+    record = json.loads(table.render("json"))
+    assert record["size"] == 64
+    for row, from_csv, from_json in zip(table.rows, rows, record["models"], strict=True):
+        assert int(from_csv["parameters"]) == from_json["parameters"] == row.parameters
+        assert float(from_csv["gflops"]) == from_json["gflops"] == row.gflops
+        assert from_json["latency_ms"] is None
+    lines = table.render("md").splitlines()
+    assert [cell.strip() for cell in lines[2].strip("|").split("|")][:3] == ["unet", "31,036,673", "31.04M ✓"]
+    assert "unet3p_resnet18  17,709,441          –" in str(table)
+    with pytest.raises(ConfigError, match="did you mean 'json'"):
+        table.render("jsn")
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_plot(tmp_path: Path, ending: str) -> None:
+    unetzoo.compare(["unet*resnet18", "unet", "resunet18"], size=64).plot(tmp_path / f"plot.{ending}")
+    content = (tmp_path / f"plot.{ending}").read_bytes()
+    if ending == "svg":
+        assert b"<svg" in content
+    else:
+        with Image.open(tmp_path / "plot.png") as file:
+            picture = file.convert("RGB")
+        assert picture.size == (1350, 900)
+        assert len(picture.getcolors(2**20)) > 100
+
+
+def test_plot_without_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ConfigError, match=r"pip install 'unetzoo\[plot\]'"):
+        comparison.require_plot(tmp_path / "a.png")
+
+
+def test_measured_columns() -> None:
+    (row,) = unetzoo.compare("unetpp_lite_resnet18", size=64, measure=True).rows
+    assert 0 < row.latency_ms < 60_000
+    if sys.platform == "linux":
+        assert row.parameters * 4 / 2**20 < row.peak_mib < 2000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"models": "resnut50"}, "did you mean 'resunet50'"),
+        ({"models": ["unet", "zzz*", "yyy"]}, "2 things are wrong"),
+        ({"models": "unet", "exclude": "*"}, "nothing is left"),
+        ({"size": 0}, "size=0"),
+        ({"size": 64.0}, "size=64.0"),
+        ({"models": "unet", "num_classes": 0}, "num_classes=0"),
+    ],
+)
+def test_wrong_arguments(arguments: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said.replace("*", r"\*")):
+        unetzoo.compare(**arguments)

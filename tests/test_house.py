@@ -1,0 +1,122 @@
+"""The order of the house: who may import whom, and what the README and CI agree on."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / "unetzoo"
+LAYERS = [
+    {"errors"},
+    {"_registry", "layers"},
+    {"encoders"},
+    {"decoders", "heads"},
+    {"config"},
+    {"model", "weights"},
+    {"zoo", "finetuning", "images"},
+    {"comparison"},
+    {"cli"},
+    {"__main__"},
+]
+"""From the bottom up: a module imports only from its own folder and from lower rows."""
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def part(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Return the parts of unetzoo that a module imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "unetzoo":
+            rest = node.module.split(".")[1:]
+            found |= {rest[0]} if rest else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("unetzoo.")}
+    return found - {"__version__"}
+
+
+def test_every_module_has_its_row() -> None:
+    assert {part(path) for path in MODULES} == set().union(*LAYERS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_imports_go_down(path: Path) -> None:
+    row = next(i for i, parts in enumerate(LAYERS) if part(path) in parts)
+    allowed = set().union(*LAYERS[:row]) | ({part(path)} if path.parent != PACKAGE else set())
+    assert imported(path) <= allowed
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_the_core_imports_what_it_declares(path: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.match(r"[\w-]+", text)[0] for text in project["dependencies"]}
+    assert declared == {"torch", "torchvision", "huggingface_hub", "safetensors"}
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+    optional = {"comparison": {"matplotlib"}, "images": {"PIL"}}.get(part(path), set())  # PIL: torchvision needs it
+    assert found - set(sys.stdlib_module_names) <= declared | {"unetzoo"} | optional
+
+
+def test_no_module_bears_the_name_of_a_public_function() -> None:
+    import unetzoo
+
+    assert not {path.stem for path in PACKAGE.iterdir()} & set(unetzoo.__all__)
+
+
+def test_the_readme_s_two_commands_are_ci_s() -> None:
+    readme = (ROOT / "README.md").read_text()
+    commands = re.findall(r"^(pip install .*&&.*)$", readme, re.MULTILINE)
+    assert commands == ["pip install . && unetzoo demo", 'pip install -e ".[dev]" && pytest']
+    script = (ROOT / ".ci" / "run").read_text()
+    ran = [line for line in script.splitlines() if line.startswith("pip install")]
+    assert ran == commands
+
+
+def test_files_name_no_path_of_a_machine() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    for name in filter(None, listed.split("\0")):
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".toml", ".yaml", ".yml", ".sh"} and path.is_file():
+            assert not re.search(r"/(?:work|root)/", path.read_text().replace(r"/(?:work|root)/", "")), name
+
+
+def test_the_version_is_one() -> None:
+    import unetzoo
+
+    assert re.fullmatch(r"\d+\.\d+\.\d+", unetzoo.__version__)
+    assert (
+        "## Unreleased" in (ROOT / "CHANGELOG.md").read_text()
+        or unetzoo.__version__ in (ROOT / "CHANGELOG.md").read_text()
+    )
+
+
+def test_examples_are_short() -> None:
+    examples = [*(ROOT / "examples").glob("*.py")]
+    assert examples
+    for path in examples:
+        assert len(path.read_text().splitlines()) < 60, path
+
+
+def test_the_parameter_example_agrees() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "compare_parameters.py"), "unet", "resunet18"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "2 of 2 published sizes agree" in done.stdout
