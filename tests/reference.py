@@ -10,7 +10,8 @@ Notation: w weights by name; e the encoder's maps, finest first, so that e[k - 1
 deep-supervision head there may be. Gradients flow to the model's parameters.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from itertools import count
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 Weights = Mapping[str, Tensor]
 Size = Sequence[int]
+Node = Callable[[str, Sequence[Tensor], Tensor], Tensor]
 
 VALID_CROPS = (4, 16, 40, 88)
 """Pixels cut from each side of the skip connections of the 2015 U-Net, deepest first (its figure 1)."""
@@ -124,14 +126,21 @@ def plain_maps(w: Weights, images: Tensor) -> list[Tensor]:
 
 
 def resnet_maps(w: Weights, arch: str, stem_stride: int, images: Tensor) -> list[Tensor]:
-    """Return what torchvision's network computes after relu, layer1, …, layer4."""
+    """Return what torchvision's network computes after relu, layer1, …, layer4, as far as there are weights."""
+    layers = tuple(f"layer{k}" for k in range(1, 5) if f"layer{k}.0.conv1.weight" in w)
+    net = skeleton(arch, stem_stride, "conv1.bias" in w, layers)
+    run = partial(torch.func.functional_call, net, dict(w), (images,), strict=True)
+    return intermediate_maps(net, ["relu", *layers], run)
+
+
+@cache
+def skeleton(arch: str, stem_stride: int, biased: bool, layers: Sequence[str]) -> nn.Module:
+    """Return torchvision's network without weights, classifier, and layers other than ``layers``."""
     with torch.device("meta"):
-        net = torchvision_resnet(arch, stem_stride, biased="conv1.bias" in w)
-    used = ["relu", *(f"layer{k}" for k in range(1, 5) if f"layer{k}.0.conv1.weight" in w)]
-    for name in {"layer1", "layer2", "layer3", "layer4"}.difference(used):
+        net = torchvision_resnet(arch, stem_stride, biased).eval()
+    for name in {"layer1", "layer2", "layer3", "layer4", "fc"}.difference(layers):
         setattr(net, name, nn.Identity())
-    net.fc = nn.Identity()
-    return intermediate_maps(net.eval(), used, lambda: torch.func.functional_call(net, dict(w), (images,), strict=True))
+    return net
 
 
 def torchvision_resnet(arch: str, stem_stride: int = 4, biased: bool = False) -> nn.Module:
@@ -152,7 +161,7 @@ def torchvision_resnet(arch: str, stem_stride: int = 4, biased: bool = False) ->
     return net
 
 
-def intermediate_maps(net: nn.Module, names: Sequence[str], run) -> list[Tensor]:
+def intermediate_maps(net: nn.Module, names: Sequence[str], run: Callable[[], object]) -> list[Tensor]:
     """Return the outputs of the modules ``names`` of ``net`` during ``run()``."""
     seen: dict[str, Tensor] = {}
     hooks = [
@@ -235,7 +244,7 @@ def unetpp_lite(w: Weights, e: Sequence[Tensor], size: Size, s: Sequence[int]) -
     return [end(f"decoder.ends.x_0_{j}", x) for j, x in triangle(w, e, node)]
 
 
-def triangle(w: Weights, e: Sequence[Tensor], node) -> list[tuple[int, Tensor]]:
+def triangle(w: Weights, e: Sequence[Tensor], node: Node) -> list[tuple[int, Tensor]]:
     """Return (j, X_0,j) of the full triangle over e: the last, which is the main one, then those with a head."""
     last = len(e) - 1
     x = {(i, 0): e[i] for i in range(last + 1)}

@@ -51,9 +51,16 @@ class ClassificationGuidedModule(nn.Module):
         return presence
 
     @staticmethod
-    def suppress(logits: Tensor, presence: Tensor) -> Tensor:
+    def suppress(logits: Tensor, presence: Tensor, exclusive: bool) -> Tensor:
         """Return ``logits`` (N, C, H, W) with the probability of absent classes brought to 0.
 
-        Under a softmax the others share what is left; where all are judged absent, nothing changes.
+        Args:
+            logits: (N, C, H, W).
+            presence: (N, C).
+            exclusive: whether a softmax follows. Then the others share what is left, and an image whose classes
+                are all judged absent is left as it is.
         """
-        return logits + (presence < 0).to(logits.dtype)[:, :, None, None] * ABSENT
+        absent = presence < 0
+        if exclusive:
+            absent = absent & ~absent.all(dim=1, keepdim=True)
+        return logits + absent.to(logits.dtype)[:, :, None, None] * ABSENT

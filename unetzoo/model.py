@@ -88,7 +88,9 @@ class SegmentationModel(nn.Module):
         if self.decoder.averages_heads:
             logits = torch.stack((logits, *outputs.deep)).mean(dim=0)
         if outputs.presence is not None and not self.training:
-            logits = ClassificationGuidedModule.suppress(logits, outputs.presence)
+            logits = ClassificationGuidedModule.suppress(
+                logits, outputs.presence, exclusive=self.config.task == "multiclass"
+            )
         return logits
 
     def training_outputs(self, images: Tensor) -> TrainingOutputs:
