@@ -20,6 +20,7 @@ from unetzoo import ConfigError, InputError
         ("unetpp_resnet99", {}, ["'unetpp_resnet99'", "did you mean", "unetpp_resnet"]),
         ("", {}, ["''", "list_models"]),
         (None, {}, ["None"]),
+        (["unet"], {}, ["['unet']"]),
         ("resunet18", {"norm": "bacth"}, ["'bacth'", "'batch'", "'group'", "None"]),
         ("resunet18", {"in_channels": 0}, ["in_channels=0", "from 1 up"]),
         ("resunet18", {"in_channels": 3.0}, ["in_channels=3.0"]),

@@ -119,7 +119,7 @@ def create(
         WeightsError: the pretrained weights are missing, damaged or for another network.
     """
     if norm == "auto":
-        pair = _index().get(name)
+        pair = _pair(name)
         norm = DECODERS[pair[0]].default_norm if pair else "batch"
     if mean is None and std is None and pretrained is not False and in_channels == 3:
         mean, std = weights.IMAGENET_MEAN, weights.IMAGENET_STD
@@ -244,7 +244,7 @@ def resolve(name: str) -> str:
         ConfigError: it is unknown; suggests the nearest.
     """
     known = names()
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ConfigError(_unknown(name))
     return known[name]
 
@@ -289,6 +289,11 @@ def _index() -> dict[str, tuple[str, str]]:
     return found
 
 
+def _pair(name: object) -> tuple[str, str] | None:
+    """Return the decoder and encoder that a name or alias stands for, None where there are none."""
+    return _index().get(name) if isinstance(name, str) else None
+
+
 def _pair_names(decoder: str, encoder: str) -> tuple[str, ...]:
     return ENCODERS[encoder].names(decoder)
 
@@ -312,7 +317,7 @@ def _configure(
     name: str, common: Mapping[str, Any], options: Mapping[str, Any], pretrained: Any, policy: str | None
 ) -> ModelConfig:
     """Return the configuration of a pair, or raise one error that lists all that is wrong."""
-    pair = _index().get(name)
+    pair = _pair(name)
     problems = [] if pair else [_unknown(name)]
     decoder, encoder = pair or ("unet", "plain")
     encoder_options, decoder_options = _own_options(decoder, encoder, options)
