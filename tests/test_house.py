@@ -19,7 +19,7 @@ LAYERS = [
     {"encoders"},
     {"decoders", "heads"},
     {"config"},
-    {"model", "weights"},
+    {"model", "pretrained"},
     {"zoo", "finetuning", "images"},
     {"comparison"},
     {"cli"},

@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 
 from unetzoo import layers
-from unetzoo.weights import adapt_input_conv
+from unetzoo.pretrained import adapt_input_conv
 
 sides = st.integers(1, 40)
 

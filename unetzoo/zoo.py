@@ -12,13 +12,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from unetzoo import weights
 from unetzoo._registry import Registry, check_name, suggest
 from unetzoo.config import ModelConfig, pairs
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS, EncoderSpec, NoOptions, options_of
 from unetzoo.errors import ConfigError
 from unetzoo.model import SegmentationModel, on_meta
+from unetzoo.pretrained import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    POLICIES,
+    available_weights,
+    fill_encoder,
+    read_pretrained,
+    source_problem,
+)
 
 Builder = Callable[..., SegmentationModel]
 B = TypeVar("B", bound=Builder)
@@ -122,7 +130,7 @@ def create(
         pair = _pair(name)
         norm = DECODERS[pair[0]].default_norm if pair else "batch"
     if mean is None and std is None and pretrained is not False and in_channels == 3:
-        mean, std = weights.IMAGENET_MEAN, weights.IMAGENET_STD
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
     common = {
         "in_channels": in_channels,
         "num_classes": num_classes,
@@ -139,9 +147,9 @@ def create(
     config = _configure(name, common, options, pretrained, input_policy)
     if pretrained is False:
         return SegmentationModel(config)
-    state = weights.read_pretrained(ENCODERS[config.encoder], pretrained)
+    state = read_pretrained(ENCODERS[config.encoder], pretrained)
     model = SegmentationModel(config)
-    weights.fill_encoder(model.encoder, state, input_policy or ("sum" if in_channels == 1 else "repeat"))
+    fill_encoder(model.encoder, state, input_policy or ("sum" if in_channels == 1 else "repeat"))
     return model
 
 
@@ -221,7 +229,7 @@ def info_of(name: str, model: SegmentationModel) -> ModelInfo:
         published=None if custom else decoder.published.get(model.config.encoder),
         channels=model.encoder.channels,
         strides=model.encoder.strides,
-        pretrained=weights.available(encoder),
+        pretrained=available_weights(encoder),
         options=_preset_options(name, model.config) if custom else signature(name),
     )
 
@@ -342,14 +350,14 @@ def _configure(
 
 def _pretrained_problems(spec: EncoderSpec, pretrained: Any, norm: object, policy: object) -> list[str]:
     found = []
-    if policy is not None and policy not in weights.POLICIES:
-        allowed = ", ".join(map(repr, weights.POLICIES))
-        found.append(f"input_policy={policy!r}: one of {allowed} is needed{suggest(str(policy), weights.POLICIES)}")
+    if policy is not None and policy not in POLICIES:
+        allowed = ", ".join(map(repr, POLICIES))
+        found.append(f"input_policy={policy!r}: one of {allowed} is needed{suggest(str(policy), POLICIES)}")
     if pretrained is False:
         if policy is not None:
             found.append("input_policy is for pretrained weights: give pretrained, or leave it out")
         return found
-    problem = weights.source_problem(spec, pretrained)
+    problem = source_problem(spec, pretrained)
     if problem:
         found.append(problem)
     elif norm != "batch":

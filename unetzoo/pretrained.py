@@ -26,7 +26,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def available(spec: EncoderSpec) -> tuple[str, ...]:
+def available_weights(spec: EncoderSpec) -> tuple[str, ...]:
     """Return the names of an encoder's weights, torchvision's default first."""
     if spec.weights is None:
         return ()
@@ -45,7 +45,7 @@ def source_problem(spec: EncoderSpec, pretrained: object) -> str | None:
         return None
     if isinstance(pretrained, str | os.PathLike) and Path(pretrained).suffix in SUFFIXES:
         return None if Path(pretrained).is_file() else f"pretrained={str(pretrained)!r}: there is no such file"
-    known = available(spec)
+    known = available_weights(spec)
     return (
         f"pretrained={pretrained!r}: True, False, one of {', '.join(map(repr, known))}, or the path of a "
         f"{', '.join(SUFFIXES)} file is needed{suggest(str(pretrained), known)}"
