@@ -214,3 +214,19 @@ def test_models_copy_and_pickle() -> None:
     for other in (copy.deepcopy(model), torch.load(file, weights_only=False)):
         assert other.config == model.config
         assert torch.equal(other(images), model(images))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("unet", {"base_channels": 1}),
+        ("unetpp", {"base_channels": 1, "base_width": 3}),
+        ("unetpp_resnet18", {"base_width": 1}),
+        ("unet3p_resnet18", {"branch_channels": 1}),
+        ("unetpp_lite_resnet18", {"branch_channels": 1, "levels": 1}),
+    ],
+)
+@pytest.mark.parametrize("norm", [*NORMS, None])
+def test_narrowest_networks(name: str, options: dict[str, int], norm: str | None) -> None:
+    model = unetzoo.create(name, norm=norm, deep_supervision=True, in_channels=1, **options).eval()
+    assert model(torch.randn(1, 1, 33, 34)).shape == (1, 1, 33, 34)

@@ -113,12 +113,12 @@ class NestedNode(nn.Module):
 
 
 class FullSizeNode(nn.Module):
-    """Double convolution 32 → 16 at the image's size, after nearest up-sampling."""
+    """Double convolution, 32 → 16 by default, at the image's size after nearest up-sampling."""
 
-    def __init__(self, in_channels: int, scale: int, style: ConvStyle) -> None:
+    def __init__(self, in_channels: int, out_channels: int, scale: int, style: ConvStyle) -> None:
         super().__init__()
         self.up = Upsample(in_channels, in_channels, scale, "nearest", style.bias)
-        self.conv = DoubleConv(in_channels, in_channels // 2, style)
+        self.conv = DoubleConv(in_channels, out_channels, style)
 
     def forward(self, x: Tensor, size: Size) -> Tensor:
         out: Tensor = self.conv(self.up(x, size))
@@ -151,8 +151,8 @@ class UNetPlusPlusDecoder(NestedDecoder):
                 self.nodes[f"x_{i}_{j}"] = NestedNode(row, below, widths[i], scale, upsampling, style)
         channels = widths[0]
         if not encoder.symmetric:
-            channels, self.head_kernel = widths[0] // 2, 3
+            channels, self.head_kernel = max(1, widths[0] // 2), 3
             for j in self.ended(deep_supervision):
-                self.ends[f"x_0_{j}"] = FullSizeNode(widths[0], encoder.strides[0], style)
+                self.ends[f"x_0_{j}"] = FullSizeNode(widths[0], channels, encoder.strides[0], style)
         self.features = [Feature(channels, 1) for _ in self.ended(deep_supervision)]
         initialise(self)
