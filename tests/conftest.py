@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS
 
 ROOT = Path(__file__).parents[1]
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the other cores have workers of their own
+
 NAMES = unetzoo.list_models()
 PADDED = [name for name in NAMES if name != "unet_valid"]
 LARGE = ("101", "152", "next", "wide")
