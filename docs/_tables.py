@@ -9,7 +9,6 @@ import dataclasses
 import importlib
 import importlib.util
 import inspect
-import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -24,6 +23,7 @@ from unetzoo.encoders import ENCODERS
 from unetzoo.encoders.resnet import ResNetEncoder, ResNetOptions
 from unetzoo.layers import ConvStyle, group_count
 from unetzoo.model import on_meta
+from unetzoo.zoo import meanings
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> str:
@@ -213,26 +213,11 @@ def levels_table() -> str:
 # --- Options -----------------------------------------------------------------------------------------------
 
 
-def meanings(options: type) -> dict[str, str]:
-    """Return option → what its dataclass says of it in the section "Attributes" of its docstring."""
-    text = inspect.getdoc(options) or ""
-    section = text.partition("Attributes:\n")[2]
-    found: dict[str, str] = {}
-    for line in section.splitlines():
-        entry = re.match(r"    (\w+): (.*)", line)
-        if entry:
-            name = entry[1]
-            found[name] = entry[2]
-        elif found and line.startswith("        "):
-            found[name] += f" {line.strip()}"
-    return found
-
-
 def options_table(options: type) -> str:
     rows = []
     explained: dict[str, str] = {}
     for kind in reversed(options.__mro__):
-        explained |= meanings(kind) if dataclasses.is_dataclass(kind) else {}
+        explained |= meanings(kind, "Attributes") if dataclasses.is_dataclass(kind) else {}
     for field in dataclasses.fields(options):
         default = f'"{field.default}"' if isinstance(field.default, str) else repr(field.default)
         rows.append((f"`{field.name}`", f"`{default}`", explained[field.name]))

@@ -75,6 +75,8 @@ def test_demo_on_real_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     [
         (["info", "resnut50"], "did you mean 'resunet50'"),
         (["list", "zzz"], "no name fits 'zzz'"),
+        (["list", "unet", "--pretrained"], "leaves none"),
+        (["compare", "unet", "--plot", "missing/folder/a.png"], "there is no folder"),
         (["compare", "resnut50"], "did you mean 'resunet50'"),
         (["compare", "unet", "--plot", "table.xyz"], "'table.xyz'"),
         (["compare", "unet", "--size", "0"], "size=0"),

@@ -36,9 +36,9 @@ from unetzoo import ConfigError, InputError
         ("resunet18", {"conv_bias": False, "norm": None}, ["conv_bias=False", "leave it out"]),
         ("resunet18", {"task": "multiclas"}, ["'multiclas'", "'multiclass'"]),
         ("resunet18", {"task": "multiclass"}, ["num_classes=1", "'binary'"]),
-        ("resunet18", {"task": "binary", "num_classes": 2}, ["'binary'", "num_classes=2"]),
+        ("resunet18", {"task": "binary", "num_classes": 2}, ["'binary'", "num_classes=2", "'multiclass'"]),
         ("resunet18", {"class_names": ["a", "b"]}, ["2 names", "num_classes=1"]),
-        ("resunet18", {"class_names": "ab"}, ["'ab'", "tuple of strings"]),
+        ("resunet18", {"class_names": "ab"}, ["'ab'", "strings"]),
         ("resunet18", {"mean": [0.5, 0.5], "std": [1, 1, 1]}, ["2 numbers", "in_channels=3"]),
         ("resunet18", {"mean": [0.5, 0.5, 0.5]}, ["both or neither"]),
         ("resunet18", {"mean": [0, 0, 0], "std": [1, 0, 1]}, ["above 0"]),
@@ -96,8 +96,8 @@ def test_nothing_is_built_before_the_error(monkeypatch: pytest.MonkeyPatch) -> N
         (torch.zeros(1, 3, 32, 32, dtype=torch.bool), ["torch.bool", "floating point"]),
         (torch.zeros(1, 3, 32, 32, dtype=torch.complex64), ["torch.complex64", "floating point"]),
         (torch.zeros(1, 3, 32, 32, dtype=torch.float64), ["torch.float64", "images.to(torch.float32)"]),
-        (torch.zeros(1, 4, 32, 32), ["(1, 4, 32, 32)", "3 channels", "in_channels=4"]),
-        (torch.zeros(1, 32, 32, 3), ["(1, 32, 32, 3)", "3 channels"]),
+        (torch.zeros(1, 4, 32, 32), ["(1, 4, 32, 32)", "3 channels", "in_channels=4", "images[:, :3]"]),
+        (torch.zeros(1, 32, 32, 3), ["(1, 32, 32, 3)", "3 channels", "images.permute(0, 3, 1, 2)"]),
         (torch.zeros(1, 3, 0, 32), ["(1, 3, 0, 32)", "from 1 up"]),
         (np.zeros((1, 3, 32, 32)), ["torch.Tensor", "ndarray"]),
         ("picture.png", ["torch.Tensor", "str"]),
@@ -176,6 +176,45 @@ def test_a_configuration_is_frozen_hashable_and_pickles() -> None:
     assert config.class_names == ("cell",)
     with pytest.raises(ConfigError, match="dropout=3"):
         config.replace(dropout=3)
+
+
+@pytest.mark.parametrize("on", ["off", 1, None])
+def test_checkpointing_is_on_or_off(on: object) -> None:
+    with pytest.raises(ConfigError, match="True or False"):
+        unetzoo.create("unet", base_channels=2).gradient_checkpointing(on)
+
+
+def test_numbers_of_numpy_and_torch_are_numbers() -> None:
+    config = unetzoo.create(
+        "unet",
+        base_channels=2,
+        num_classes=np.int64(4),
+        in_channels=torch.tensor(2),
+        mean=np.array([0.5, 0.25]),
+        std=torch.tensor([1.0, 2.0]),
+        class_names=list("abcd"),
+    ).config
+    assert type(config.num_classes) is type(config.in_channels) is int
+    assert config.mean == (0.5, 0.25)
+    assert unetzoo.ModelConfig.from_json(config.to_json()) == config
+
+
+def test_a_configuration_is_changed_with_its_options() -> None:
+    config = unetzoo.create("unetpp_resnet18").config.replace(stem_stride=2, levels=3, num_classes=2, task="multilabel")
+    assert (config.encoder_options.stem_stride, config.decoder_options.levels, config.num_classes) == (2, 3, 2)
+    with pytest.raises(ConfigError, match=r"unknown option 'num_clases'; did you mean 'num_classes'"):
+        config.replace(num_clases=4)
+
+
+def test_what_is_no_configuration_says_so() -> None:
+    with pytest.raises(ConfigError, match="a ModelConfig is needed, not dict"):
+        unetzoo.from_config({"decoder": "unet"})
+    with pytest.raises(ConfigError, match="read the file first"):
+        unetzoo.ModelConfig.from_json("model.json")
+    with pytest.raises(ConfigError, match="format_version: missing"):
+        unetzoo.ModelConfig.from_json("{}")
+    with pytest.raises(ConfigError, match="5"):
+        unetzoo.list_models(5)
 
 
 @pytest.mark.parametrize("stages", [-1, 6, True, 1.0])

@@ -156,6 +156,23 @@ def test_without_a_network_one_error_says_all(cache: Path, monkeypatch: pytest.M
     assert list(cache.iterdir()) == []
 
 
+def test_the_likely_cause_is_named(tmp_path: Path, trunk: nn.Module) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save({f"module.{key}": value for key, value in trunk.state_dict().items()}, file)
+    with pytest.raises(WeightsError, match=r"all names begin with 'module\.'"):
+        unetzoo.create("resunet18", pretrained=file)
+    torch.save(unetzoo.create("resunet18").state_dict(), file)
+    with pytest.raises(WeightsError, match="a whole model's"):
+        unetzoo.create("resunet18", pretrained=file)
+    torch.save({"state_dict": {}, "epoch": 3}, file)
+    with pytest.raises(WeightsError, match="'state_dict', 'epoch'"):
+        unetzoo.create("resunet18", pretrained=file)
+    torch.save(trunk, file)
+    with pytest.raises(WeightsError) as caught:
+        unetzoo.create("resunet18", pretrained=file)
+    assert "\x1b" not in str(caught.value)
+
+
 class Payload:
     """Unpickled, it would leave a mark."""
 
@@ -214,6 +231,7 @@ def test_no_dictionary_of_tensors(tmp_path: Path, trunk: nn.Module) -> None:
 def test_another_network_s_weights(checkpoint: Path, tmp_path: Path, trunk: nn.Module) -> None:
     with pytest.raises(WeightsError) as caught:
         unetzoo.create("resunet34", pretrained=checkpoint)
+    assert "do not fit ResNet-34:" in str(caught.value)
     assert "missing: layer1.2.conv1.weight" in str(caught.value)
     state = dict(trunk.state_dict())
     state["layer1.0.conv1.weight"] = torch.zeros(64, 64, 1, 1)

@@ -32,7 +32,8 @@ def test_wildcards_and_exclusions() -> None:
     assert unetzoo.list_models(["unet", "unetpp"]) == ["unet", "unetpp"]
     assert unetzoo.list_models("nothing*") == []
     assert unetzoo.list_models("unet_resnet18") == ["resunet18"]
-    assert unetzoo.list_models("resunet*", exclude="unet_resnet1*") == ["resunet34", "resunet50"]
+    assert unetzoo.list_models("resunet*", exclude=["unet_*", "unet_resnet18", "*1*"]) == ["resunet34", "resunet50"]
+    assert unetzoo.list_models("resunet*", exclude="unet_*") == unetzoo.list_models("resunet*")
     assert len(unetzoo.list_models(pretrained=True)) == 50
     assert "unet" not in unetzoo.list_models(pretrained=True)
 
@@ -250,3 +251,10 @@ def test_public_names() -> None:
     assert set(unetzoo.__all__) <= set(dir(unetzoo))
     with pytest.raises(AttributeError, match="no attribute 'creat'"):
         unetzoo.creat  # noqa: B018
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_is_explained(name: str) -> None:
+    info = unetzoo.model_info(name)
+    assert list(info.meanings) == list(info.options)
+    assert all(20 < len(meaning) + 10 < 400 and "**" not in meaning for meaning in info.meanings.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -82,6 +83,8 @@ def _list(options: argparse.Namespace) -> None:
         from unetzoo._registry import suggest
 
         wanted = " ".join(options.patterns)
+        if zoo.list_models(options.patterns):
+            raise UnetzooError(f"names fit {wanted!r}, but --exclude or --pretrained leaves none of them")
         raise UnetzooError(f"no name fits {wanted!r}{suggest(wanted, zoo.names())}; 'unetzoo list' gives all")
     print("\n".join(found))
 
@@ -109,6 +112,7 @@ def _info(options: argparse.Namespace) -> None:
     print("options and their defaults:")
     for name, default in info.options.items():
         print(f"  {name} = {default!r}")
+        print(textwrap.fill(info.meanings.get(name, ""), 100, initial_indent=" " * 8, subsequent_indent=" " * 8))
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -36,8 +37,9 @@ class ComparisonRow:
     Attributes:
         name, architecture, encoder: as in ``model_info``.
         parameters: number of them, with default options but the channels and classes asked for.
-        published: millions of parameters in the published table (3 channels in, 1 class), or None.
-        agrees: whether ``parameters`` at 3 channels and 1 class, rounded to two decimals, is ``published``.
+        published: millions of parameters in the published table; None where there is no such number, and for
+            other than 3 channels and 1 class, for which it stands.
+        agrees: whether ``parameters``, rounded to two decimals, is ``published``.
         gflops: 10⁹ floating-point operations of its convolutions for one image, two a multiply-add.
         activation_mib: MiB that autograd keeps for one float32 image in training, weights not counted.
         latency_ms: milliseconds for one image on this machine's CPU, median; None unless measured.
@@ -94,22 +96,23 @@ class Comparison:
         """Draw parameters against GFLOPs, one colour a family, to a file (.png, .svg, .pdf).
 
         Raises:
-            ConfigError: matplotlib is not installed, or does not know the ending.
+            ConfigError: matplotlib is not installed, does not know the ending, or the file cannot be written.
         """
         figure_class = require_plot(path)
-        from matplotlib.ticker import LogLocator
+        from matplotlib.ticker import LogLocator, NullLocator
 
         figure = figure_class(figsize=(9, 6), layout="constrained")
         axes = figure.add_subplot()
-        families: dict[str, list[ComparisonRow]] = {}
+        colours = {family: f"C{k}" for k, family in enumerate(dict.fromkeys(row.architecture for row in self.rows))}
+        encoders = dict.fromkeys(row.encoder for row in self.rows)
+        markers = dict(zip(encoders, itertools.cycle("os^vDPX*<>phd"), strict=False))
         for row in self.rows:
-            families.setdefault(row.architecture, []).append(row)
-        for family, rows in families.items():
-            rows.sort(key=lambda row: row.parameters)
-            axes.plot([row.parameters / 1e6 for row in rows], [row.gflops for row in rows], "o", label=family)
-            for row in rows if len(self.rows) <= 24 else ():
-                point = (row.parameters / 1e6, row.gflops)
-                axes.annotate(row.encoder, point, (4, 4), textcoords="offset points", fontsize=7)
+            point = (row.parameters / 1e6, row.gflops)
+            axes.plot(*point, markers[row.encoder], color=colours[row.architecture], markersize=8)
+        keys = [axes.plot([], [], "o", color=colour, label=family)[0] for family, colour in colours.items()]
+        figure.legend(handles=keys, loc="outside right upper")
+        keys = [axes.plot([], [], marker, color="grey", label=encoder)[0] for encoder, marker in markers.items()]
+        figure.legend(handles=keys, loc="outside right lower")
         axes.set(
             xlabel="parameters (millions)",
             ylabel=f"GFLOPs for one {self.size} × {self.size} image",
@@ -117,16 +120,19 @@ class Comparison:
             yscale="log",
         )
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter("")
+            axis.set_minor_locator(NullLocator())
         axes.grid(which="both", lw=0.3)
-        axes.legend()
-        figure.savefig(path, dpi=150)
+        try:
+            figure.savefig(path, dpi=150)
+        except OSError as error:
+            raise ConfigError(f"a plot cannot be written to {str(path)!r}: {error.strerror}") from error
 
     def _cells(self) -> list[list[str]]:
         measured = any(row.latency_ms is not None for row in self.rows)
-        header = ["model", "parameters", "published", "GFLOPs", "training MiB"]
+        header = ["model", "parameters", "published", f"GFLOPs at {self.size}²", "training MiB"]
         table = [header + (["ms", "peak MiB"] if measured else [])]
         for row in self.rows:
             published = "–" if row.published is None else f"{row.published:.2f}M {'✓' if row.agrees else '✗'}"
@@ -189,6 +195,9 @@ def require_plot(path: str | os.PathLike[str]) -> type:
     ending = Path(path).suffix.removeprefix(".")
     if ending not in known:
         raise ConfigError(f"a plot cannot be written to {str(path)!r}: endings are {', '.join(known)}")
+    folder = Path(path).resolve().parent
+    if not folder.is_dir():
+        raise ConfigError(f"a plot cannot be written to {str(path)!r}: there is no folder {str(folder)!r}")
     figure: type = Figure
     return figure
 
@@ -213,8 +222,9 @@ def _row(name: str, size: int, options: dict[str, Any], measure: bool) -> Compar
     with on_meta():
         model = zoo.create(name)
         info = zoo.info_of(name, model)
+        published = info.published
         if options != {"in_channels": 3, "num_classes": 1}:
-            model = zoo.create(name, **options)
+            model, published = zoo.create(name, **options), None
     flops, saved = count(model.train(), model.decoder.input_side(size))
     latency, peak = _measured(name, size, options) if measure else (None, None)
     return ComparisonRow(
@@ -222,8 +232,8 @@ def _row(name: str, size: int, options: dict[str, Any], measure: bool) -> Compar
         architecture=info.architecture,
         encoder=info.encoder,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        published=info.published,
-        agrees=None if info.published is None else round(info.parameters / 1e6, 2) == info.published,
+        published=published,
+        agrees=None if published is None else round(info.parameters / 1e6, 2) == published,
         gflops=flops / 1e9,
         activation_mib=saved / 2**20,
         latency_ms=latency,

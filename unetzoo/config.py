@@ -78,7 +78,20 @@ class ModelConfig:
         return ConvStyle(self.norm, self.conv_bias, padded=DECODERS[self.decoder].border == 0)
 
     def replace(self, **changes: Any) -> ModelConfig:
-        """Return a copy with ``changes``, checked anew."""
+        """Return a copy with ``changes``, checked anew. Options of encoder and decoder go by their own names.
+
+        Raises:
+            ConfigError: there is no such option, or the copy would be wrong.
+        """
+        for part in ("encoder_options", "decoder_options"):
+            options = changes.get(part, getattr(self, part))
+            own = {key: changes.pop(key) for key in options_of(options) if key in changes}
+            if own:
+                changes[part] = dataclasses.replace(options, **own)
+        known = [*options_of(self), *options_of(self.encoder_options), *options_of(self.decoder_options)]
+        unknown = [f"unknown option {key!r}{suggest(key, known)}" for key in changes if key not in options_of(self)]
+        if unknown:
+            raise ConfigError("cannot change the configuration", unknown)
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,7 +117,8 @@ class ModelConfig:
         try:
             record = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"the configuration is not JSON: {error}") from error
+            mend = "; it looks like a path: read the file first" if str(text).endswith(".json") else ""
+            raise ConfigError(f"the configuration is not JSON: {error}{mend}") from error
         return cls.from_dict(record)
 
     @classmethod
@@ -117,7 +131,9 @@ class ModelConfig:
         if not isinstance(record, Mapping):
             raise ConfigError(f"a configuration is a dictionary, not {type(record).__name__}")
         values = dict(record)
-        version = values.pop("format_version", None)
+        if "format_version" not in values:
+            raise ConfigError("not a configuration of a model: format_version: missing")
+        version = values.pop("format_version")
         if type(version) is not int or version < 1:
             raise ConfigError(f"format_version={version!r}: a whole number from 1 up is needed")
         if version > FORMAT_VERSION:
@@ -201,12 +217,14 @@ def _task_problems(values: Mapping[str, Any]) -> list[str]:
         allowed = ", ".join(map(repr, TASKS))
         found.append(f"task={task!r}: one of {allowed} is needed{suggest(str(task), TASKS)}")
     elif task == "binary" and classes != 1:
-        found.append(f"task='binary' with num_classes={classes!r}: it has 1 class, the foreground")
+        found.append(
+            f"task='binary' with num_classes={classes!r}: it has 1 class; more are 'multiclass' or 'multilabel'"
+        )
     elif task == "multiclass" and classes == 1:
         found.append("task='multiclass' with num_classes=1: softmax needs 2 classes; use task='binary'")
     if names is not None:
         if type(names) is not tuple or not all(isinstance(name, str) for name in names):
-            found.append(f"class_names={names!r}: a tuple of strings is needed")
+            found.append(f"class_names={names!r}: a list or tuple of strings is needed")
         elif len(names) != classes:
             found.append(f"class_names: {len(names)} names for num_classes={classes!r}")
     return found
@@ -219,7 +237,7 @@ def _channel_problems(values: Mapping[str, Any]) -> list[str]:
         if value is None:
             continue
         if type(value) is not tuple or not all(type(v) in (int, float) and abs(v) < float("inf") for v in value):
-            found.append(f"{name}={value!r}: a tuple of finite numbers is needed")
+            found.append(f"{name}={value!r}: a list or tuple of finite numbers is needed")
         elif len(value) != values["in_channels"]:
             found.append(f"{name}: {len(value)} numbers for in_channels={values['in_channels']!r}")
         elif name == "std" and min(value) <= 0:

@@ -106,14 +106,16 @@ def overlay(image: Tensor, masks: Tensor, alpha: float = 0.5) -> Tensor:
     """Return the picture as (3, H, W) uint8 with one colour laid over each mask.
 
     Args:
-        image: (C, H, W), uint8 or uint16; one channel is shown grey, of more than three the first three.
+        image: (C, H, W), uint8, or uint16, which is stretched to its own darkest and brightest values; one channel
+            is shown grey, of more than three the first three.
         masks: (H, W) or (classes, H, W), bool.
         alpha: how much of the colour covers.
     """
     from torchvision.utils import draw_segmentation_masks
 
     if image.dtype != torch.uint8:
-        image = (image.float() / torch.iinfo(image.dtype).max * 255).byte()
+        light = image.float() - image.float().min()
+        image = (light / light.max().clamp(min=1) * 255).byte()
     rgb = image[:1].expand(3, -1, -1) if image.shape[0] < 3 else image[:3]
     colours = [COLOURS[k % len(COLOURS)] for k in range(1 if masks.ndim == 2 else len(masks))]
     shown: Tensor = draw_segmentation_masks(rgb.contiguous(), masks, alpha=alpha, colors=colours)

@@ -24,11 +24,15 @@ from unetzoo.layers import crop
 class TrainingOutputs:
     """All that a loss needs, every logits tensor at the input's size (unet_valid: 184 pixels less).
 
+    Nothing is suppressed here, in either mode: take validation losses from it as well where the model is
+    classification-guided, as ``model(images)`` then moves the logits of absent classes by -10,000.
+
     Attributes:
         logits: (N, num_classes, H, W), the main head's.
         deep: one (N, num_classes, H, W) for each deep-supervision head: UNet++: x_0_1, x_0_2, x_0_3; others: from
             the finest stage to the coarsest. Empty without deep supervision.
-        presence: (N, num_classes), whether each class occurs in the image; None without guidance.
+        presence: (N, num_classes) logits, above 0 where the class is judged to occur in the image; None without
+            guidance.
     """
 
     logits: Tensor
@@ -149,7 +153,12 @@ class SegmentationModel(nn.Module):
         """Recompute activations in the backward pass instead of keeping them, or stop doing so.
 
         Gradients and batch-norm statistics are the same; a training step takes about a third longer.
+
+        Raises:
+            ConfigError: ``on`` is neither True nor False.
         """
+        if type(on) is not bool:
+            raise ConfigError(f"gradient_checkpointing({on!r}): True or False is needed")
         self.encoder.gradient_checkpointing = on
         self.decoder.gradient_checkpointing = on
 
@@ -167,7 +176,10 @@ class SegmentationModel(nn.Module):
 
     def _check(self, images: Tensor) -> None:
         if not isinstance(images, Tensor):
-            raise InputError(f"images: a torch.Tensor is needed, not {type(images).__name__}")
+            raise InputError(
+                f"images: a torch.Tensor is needed, not {type(images).__name__}; "
+                "torchvision.transforms.v2.functional.to_image makes one of a picture or an array"
+            )
         problem = self._problem(images)
         if problem is not None:
             raise InputError(f"images of shape {tuple(images.shape)}, {images.dtype}: {problem}")
@@ -178,12 +190,15 @@ class SegmentationModel(nn.Module):
             mend = "; for one image, images[None]" if images.ndim == 3 and images.shape[0] == channels else ""
             return f"(N, {channels}, height, width) is needed{mend}"
         if images.shape[1] != channels:
-            return (
-                f"{channels} channels are needed, as {self.config.name} was created with in_channels={channels}; "
-                f"create it with in_channels={images.shape[1]}, or change the images"
-            )
+            if images.shape[3] == channels:
+                mend = "channels come second: images.permute(0, 3, 1, 2)"
+            else:
+                mend = f"create it with in_channels={images.shape[1]}"
+                if images.shape[1] == channels + 1:
+                    mend += f", or drop the alpha channel: images[:, :{channels}]"
+            return f"{channels} channels are needed, as {self.config.name} was created with them; {mend}"
         if not images.is_floating_point():
-            return "floating point is needed, such as images.float() / 255"
+            return "floating point is needed: images.float() / 255 for 8 bits, / 65535 for 16"
         if images.dtype != dtype and not torch.is_autocast_enabled(images.device.type):
             return f"the model is {dtype}; use images.to({dtype}), or autocast"
         if images.shape[2] < 1 or images.shape[3] < 1:

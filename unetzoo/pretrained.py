@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,12 @@ def read_file(path: Path) -> dict[str, Tensor]:
             "a .pth file must be what torch.save(model.state_dict(), path) writes"
         ) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path} holds no dictionary of tensors; save model.state_dict() alone")
+        inside = ", ".join(map(repr, state)) if isinstance(state, Mapping) else type(state).__name__
+        raise WeightsError(f"{path} holds no dictionary of tensors but {inside:.200}; save model.state_dict() alone")
     return dict(state)
 
 
-def fill_encoder(encoder: Encoder, state: Mapping[str, Tensor], policy: str) -> None:
+def fill_encoder(encoder: Encoder, title: str, state: Mapping[str, Tensor], policy: str) -> None:
     """Put a state dict in torchvision's layout into ``encoder``: every tensor, and no other.
 
     The classifier ``fc`` and stages that a shallower encoder does not have are left out; counters of batches,
@@ -99,6 +101,7 @@ def fill_encoder(encoder: Encoder, state: Mapping[str, Tensor], policy: str) -> 
         WeightsError: lists all tensors that are missing, unexpected or of another shape.
     """
     wanted = encoder.state_dict()
+    cause = _likely_cause(state)
     absent = ("fc.", *(f"layer{level}." for level in range(len(encoder.channels), 5)))
     state = {name: tensor for name, tensor in state.items() if not name.startswith(absent)}
     rgb = state.get("conv1.weight")
@@ -117,8 +120,18 @@ def fill_encoder(encoder: Encoder, state: Mapping[str, Tensor], policy: str) -> 
     if problems:
         listed = "".join(f"\n  - {problem}" for problem in problems[:10])
         more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise WeightsError(f"the weights are not those of this encoder:{listed}{more}")
+        raise WeightsError(f"the weights do not fit {title}{cause}:{listed}{more}")
     encoder.load_state_dict(state)
+
+
+def _likely_cause(state: Mapping[str, Tensor]) -> str:
+    """Return what explains names that do not fit, where something does."""
+    for prefix in ("module.", "_orig_mod."):
+        if state and all(name.startswith(prefix) for name in state):
+            return f" (all names begin with {prefix!r}, a wrapper's: save the state dict of the model in it)"
+    if any(name.startswith("decoder.") for name in state):
+        return " (they are a whole model's: build it with from_config, then load_state_dict)"
+    return ""
 
 
 def adapt_input_conv(weight: Tensor, in_channels: int, policy: str) -> Tensor:
@@ -181,4 +194,5 @@ def _read_torchvision(member: Any) -> dict[str, Tensor]:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
+    line = str(error).partition("\n")[0] or type(error).__name__
+    return re.sub(r"\x1b\[[0-9;]*m", "", line)  # torch colours its messages

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from unetzoo._registry import Registry, check_name, suggest
 from unetzoo.config import ModelConfig, pairs
@@ -27,6 +27,15 @@ from unetzoo.pretrained import (
     read_pretrained,
     source_problem,
 )
+
+
+@runtime_checkable
+class SupportsItem(Protocol):
+    """A number of numpy's or torch's."""
+
+    def item(self) -> Any:
+        """Return it as one of Python's."""
+
 
 Builder = Callable[..., SegmentationModel]
 B = TypeVar("B", bound=Builder)
@@ -49,6 +58,7 @@ class ModelInfo:
         channels, strides: of the encoder's maps, finest first.
         pretrained: names of torchvision's weights, the default first; empty where there are none.
         options: name → default, of all arguments of ``create`` for this name.
+        meanings: name → what that argument is, and what is allowed.
     """
 
     name: str
@@ -64,6 +74,7 @@ class ModelInfo:
     strides: tuple[int, ...]
     pretrained: tuple[str, ...]
     options: Mapping[str, Any]
+    meanings: Mapping[str, str]
 
 
 F = TypeVar("F", bound=Callable[..., SegmentationModel])
@@ -126,6 +137,7 @@ def create(
         ConfigError: lists all that is wrong with the arguments.
         WeightsError: the pretrained weights are missing, damaged or for another network.
     """
+    in_channels, num_classes = _plain(in_channels), _plain(num_classes)
     if norm == "auto":
         pair = _pair(name)
         norm = DECODERS[pair[0]].default_norm if pair else "batch"
@@ -147,14 +159,22 @@ def create(
     config = _configure(name, common, options, pretrained, input_policy)
     if pretrained is False:
         return SegmentationModel(config)
-    state = read_pretrained(ENCODERS[config.encoder], pretrained)
+    spec = ENCODERS[config.encoder]
+    state = read_pretrained(spec, pretrained)
     model = SegmentationModel(config)
-    fill_encoder(model.encoder, state, input_policy or ("sum" if in_channels == 1 else "repeat"))
+    policy = input_policy or ("sum" if in_channels == 1 else "repeat")
+    fill_encoder(model.encoder, spec.title, state, policy)
     return model
 
 
 def from_config(config: ModelConfig) -> SegmentationModel:
-    """Build the network that ``config`` records, with new random weights."""
+    """Build the network that ``config`` records, with new random weights.
+
+    Raises:
+        ConfigError: not a ``ModelConfig``.
+    """
+    if not isinstance(config, ModelConfig):
+        raise ConfigError(f"a ModelConfig is needed, not {type(config).__name__}: see ModelConfig.from_dict")
     return SegmentationModel(config)
 
 
@@ -190,12 +210,13 @@ def list_models(
 
     Args:
         pattern: a wildcard or several, such as "unetpp_*"; an alias counts as its name.
-        exclude: a wildcard or several, of names to leave out.
+        exclude: a wildcard or several, of names to leave out; a whole alias counts as its name.
         pretrained: only names for which there are pretrained weights.
     """
     known = names()
     found = {known[name] for name in filter(_matcher(pattern), known)}
-    found -= {known[name] for name in filter(_matcher(exclude), known)}
+    unwanted = _matcher(exclude)
+    found -= {usual for name, usual in known.items() if unwanted(usual) or name in _patterns(exclude)}
     if pretrained:
         index = _index()
         found = {name for name in found if name in index and ENCODERS[index[name][1]].weights}
@@ -216,6 +237,10 @@ def model_info(name: str) -> ModelInfo:
 def info_of(name: str, model: SegmentationModel) -> ModelInfo:
     """Return what there is to know of a usual name, ``model`` being it at default options."""
     custom = name in _CUSTOM
+    options = _preset_options(name, model.config) if custom else signature(name)
+    explained = meanings(create, "Args")
+    for kind in (type(model.config.encoder_options), type(model.config.decoder_options)):
+        explained |= meanings(kind, "Attributes")
     decoder, encoder = DECODERS[model.config.decoder], ENCODERS[model.config.encoder]
     return ModelInfo(
         name=name,
@@ -230,8 +255,23 @@ def info_of(name: str, model: SegmentationModel) -> ModelInfo:
         channels=model.encoder.channels,
         strides=model.encoder.strides,
         pretrained=available_weights(encoder),
-        options=_preset_options(name, model.config) if custom else signature(name),
+        options=options,
+        meanings={key: explained[key] for key in options if key in explained},
     )
+
+
+def meanings(documented: object, section: str) -> dict[str, str]:
+    """Return name → what the section ("Args", "Attributes") of a docstring says of it."""
+    found: dict[str, str] = {}
+    names: list[str] = []
+    text = (inspect.getdoc(documented) or "").partition(f"{section}:\n")[2].partition("\n\n")[0]
+    for line in text.splitlines():
+        entry = re.match(r"    (\*{0,2}\w+(?:, \w+)*): (.*)", line)
+        if entry:
+            names = entry[1].split(", ")
+        for name in names:
+            found[name] = entry[2] if entry else f"{found[name]} {line.strip()}"
+    return found
 
 
 def names() -> dict[str, str]:
@@ -331,7 +371,10 @@ def _configure(
     encoder_options, decoder_options = _own_options(decoder, encoder, options)
     if pair:
         known = signature(name)
-        problems += [_unknown_option(key, known) for key in options if key not in known]
+        unknown = [key for key in options if key not in known]
+        problems += [_unknown_option(key, known) for key in unknown]
+        if unknown:
+            problems[-1] += f" (options here: {', '.join(known)})"
         problems += _pretrained_problems(ENCODERS[encoder], pretrained, common["norm"], policy)
     try:
         config = ModelConfig(
@@ -413,8 +456,8 @@ def _unknown_option(key: str, known: Mapping[str, Any]) -> str:
         )
         if key in kind.__dataclass_fields__
     ]
-    belongs = f"; it is an option of {elsewhere[0]}" if elsewhere else ""
-    return f"unknown option {key!r}{belongs or suggest(key, known)} (options here: {', '.join(known)})"
+    belongs = f"; it is an option of {elsewhere[0]} networks" if elsewhere else ""
+    return f"unknown option {key!r}{belongs or suggest(key, known)}"
 
 
 def _build_custom(name: str, arguments: Mapping[str, Any]) -> SegmentationModel:
@@ -423,6 +466,7 @@ def _build_custom(name: str, arguments: Mapping[str, Any]) -> SegmentationModel:
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         unknown = [_unknown_option(key, parameters) for key in arguments if key not in parameters]
         if unknown:
+            unknown[-1] += f" (options here: {', '.join(parameters)})"
             raise ConfigError(f"cannot create {name!r}", unknown)
     model = builder(**arguments)
     if not isinstance(model, SegmentationModel):
@@ -443,12 +487,27 @@ def _preset_options(name: str, config: ModelConfig) -> dict[str, Any]:
 
 
 def _tuple(values: Any) -> Any:
-    return tuple(values) if isinstance(values, list) else values
+    """Return a list, array or tensor as a tuple of plain values; anything else, for the config to judge, as it is."""
+    if isinstance(values, str | tuple) or not isinstance(values, Iterable):
+        return values
+    return tuple(map(_plain, values))
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of numpy's or torch's as one of Python's; anything else, for the config to judge, as it is."""
+    return value.item() if isinstance(value, SupportsItem) else value
 
 
 def _matcher(patterns: str | Iterable[str]) -> Callable[[str], bool]:
-    wanted = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    wanted = _patterns(patterns)
     return lambda name: any(fnmatch.fnmatchcase(name, pattern) for pattern in wanted)
+
+
+def _patterns(patterns: str | Iterable[str]) -> tuple[str, ...]:
+    listed = (patterns,) if isinstance(patterns, str) else tuple(patterns) if isinstance(patterns, Iterable) else None
+    if listed is None or not all(isinstance(pattern, str) for pattern in listed):
+        raise ConfigError(f"{patterns!r}: a wildcard such as 'unetpp_*', or several, is needed")
+    return listed
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
