@@ -2,6 +2,6 @@
 
 dependencies = ["torch", "torchvision", "huggingface_hub", "safetensors"]
 
-import unetzoo.zoo  # noqa: E402
+import unetzoo.information  # noqa: E402
 
-globals().update(unetzoo.zoo.hub_entries())
+globals().update(unetzoo.information.hub_entries())

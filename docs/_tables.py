@@ -21,9 +21,9 @@ import unetzoo
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS
 from unetzoo.encoders.resnet import ResNetEncoder, ResNetOptions
+from unetzoo.information import meanings
 from unetzoo.layers import ConvStyle, group_count
 from unetzoo.model import on_meta
-from unetzoo.zoo import meanings
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> str:

@@ -58,7 +58,7 @@ def shared_data() -> Path:
 @pytest.fixture
 def registries() -> Iterator[None]:
     """Take back what a test registers."""
-    kept = [(registry, dict(registry._entries)) for registry in (DECODERS, ENCODERS, zoo._CUSTOM)]
+    kept = [(registry, dict(registry._entries)) for registry in (DECODERS, ENCODERS, zoo.PRESETS)]
     yield
     for registry, entries in kept:
         registry._entries.clear()

@@ -103,7 +103,7 @@ def reader(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     if (ROOT / "hubconf.py").exists():
         shutil.copy(ROOT / "hubconf.py", tmp_path)
     monkeypatch.chdir(tmp_path)
-    registries = [DECODERS, ENCODERS, zoo._CUSTOM]
+    registries = [DECODERS, ENCODERS, zoo.PRESETS]
     before = [dict(registry._entries) for registry in registries]
     torch.manual_seed(0)
     yield tmp_path

@@ -21,6 +21,7 @@ LAYERS = [
     {"config"},
     {"model", "pretrained"},
     {"zoo", "finetuning", "images"},
+    {"information"},
     {"comparison"},
     {"cli"},
     {"__main__"},

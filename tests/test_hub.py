@@ -13,7 +13,7 @@ import torch
 from conftest import ROOT
 
 import unetzoo
-from unetzoo import ConfigError, zoo
+from unetzoo import ConfigError, information, zoo
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def test_help_is_worth_reading(cached: str) -> None:
         "arXiv 1807.10165",
         "arXiv 1512.03385",
         "(N, num_classes, H, W)",
-        "pretrained = False",
-        "levels = 4",
+        "pretrained = False: weights of the encoder.",
+        "levels = 4: depth of the triangle",
         "torch.hub.load",
     ):
         assert words in text
@@ -78,7 +78,7 @@ print(unetzoo.compare("unet", size=32).rows[0].parameters)
 
 
 def test_every_entry_declares_its_dependencies_and_help() -> None:
-    for name, entry in zoo.hub_entries().items():
+    for name, entry in information.hub_entries().items():
         assert entry.__name__ == name
         assert inspect.getdoc(entry).count("\n") > 10
     text = (ROOT / "hubconf.py").read_text()

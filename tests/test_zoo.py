@@ -100,7 +100,7 @@ def test_a_name_of_one_s_own() -> None:
     assert options["stem_stride"] == options["num_classes"] == 2
     assert json.loads(json.dumps(options))["upsampling"] == "transpose"
     assert unetzoo.compare("small_nuclei").rows[0].published is None
-    assert unetzoo.zoo.hub_entries()["small_nuclei"](num_classes=3).config.num_classes == 3
+    assert unetzoo.information.hub_entries()["small_nuclei"](num_classes=3).config.num_classes == 3
     with pytest.raises(ConfigError, match="'num_clases'"):
         unetzoo.create("small_nuclei", num_clases=1)
     for taken in ("small_nuclei", "unet", "resunet18", "unet_resnet18"):

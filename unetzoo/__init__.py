@@ -20,13 +20,12 @@ if TYPE_CHECKING:
         UnetzooError as UnetzooError,
         WeightsError as WeightsError,
     )
+    from unetzoo.information import ModelInfo as ModelInfo, model_info as model_info
     from unetzoo.model import SegmentationModel as SegmentationModel, TrainingOutputs as TrainingOutputs
     from unetzoo.zoo import (
-        ModelInfo as ModelInfo,
         create as create,
         from_config as from_config,
         list_models as list_models,
-        model_info as model_info,
         register_model as register_model,
     )
 
@@ -37,8 +36,9 @@ _HOMES = {
     "encoders": ("Encoder", "register_encoder"),
     "errors": ("ConfigError", "InputError", "UnetzooError", "WeightsError"),
     "finetuning": ("param_groups",),
+    "information": ("ModelInfo", "model_info"),
     "model": ("SegmentationModel", "TrainingOutputs"),
-    "zoo": ("ModelInfo", "create", "from_config", "list_models", "model_info", "register_model"),
+    "zoo": ("create", "from_config", "list_models", "register_model"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

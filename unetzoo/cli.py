@@ -90,9 +90,9 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
-    from unetzoo import zoo
+    from unetzoo import information
 
-    info = zoo.model_info(options.name)
+    info = information.model_info(options.name)
     if options.json:
         print(json.dumps(asdict(info), indent=2))
         return

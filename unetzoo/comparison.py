@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from unetzoo import zoo
+from unetzoo import information, zoo
 from unetzoo._registry import suggest
 from unetzoo.errors import ConfigError, UnetzooError
 from unetzoo.model import SegmentationModel, on_meta
@@ -221,7 +221,7 @@ def _chosen(models: str | Iterable[str], exclude: str | Iterable[str]) -> list[s
 def _row(name: str, size: int, options: dict[str, Any], measure: bool) -> ComparisonRow:
     with on_meta():
         model = zoo.create(name)
-        info = zoo.info_of(name, model)
+        info = information.info_of(name, model)
         published = info.published
         if options != {"in_channels": 3, "num_classes": 1}:
             model, published = zoo.create(name, **options), None

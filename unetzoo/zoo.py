@@ -9,7 +9,6 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from unetzoo._registry import Registry, check_name, suggest
@@ -17,12 +16,11 @@ from unetzoo.config import ModelConfig, pairs
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS, EncoderSpec, NoOptions, options_of
 from unetzoo.errors import ConfigError
-from unetzoo.model import SegmentationModel, on_meta
+from unetzoo.model import SegmentationModel
 from unetzoo.pretrained import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     POLICIES,
-    available_weights,
     fill_encoder,
     read_pretrained,
     source_problem,
@@ -40,41 +38,8 @@ class SupportsItem(Protocol):
 Builder = Callable[..., SegmentationModel]
 B = TypeVar("B", bound=Builder)
 
-_CUSTOM: Registry[Builder] = Registry("model")
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What there is to know of a name without building it.
-
-    Attributes:
-        name, aliases: in the zoo.
-        architecture, encoder: as written in papers.
-        paper: of the architecture.
-        encoder_paper: of the encoder.
-        summary: one line.
-        parameters: number of them, at default options.
-        published: millions of parameters in the published table, or None where there is no such number.
-        channels, strides: of the encoder's maps, finest first.
-        pretrained: names of torchvision's weights, the default first; empty where there are none.
-        options: name → default, of all arguments of ``create`` for this name.
-        meanings: name → what that argument is, and what is allowed.
-    """
-
-    name: str
-    aliases: tuple[str, ...]
-    architecture: str
-    encoder: str
-    paper: str
-    encoder_paper: str
-    summary: str
-    parameters: int
-    published: float | None
-    channels: tuple[int, ...]
-    strides: tuple[int, ...]
-    pretrained: tuple[str, ...]
-    options: Mapping[str, Any]
-    meanings: Mapping[str, str]
+PRESETS: Registry[Builder] = Registry("model")
+"""The names that :func:`register_model` added, and their builders."""
 
 
 F = TypeVar("F", bound=Callable[..., SegmentationModel])
@@ -85,7 +50,7 @@ def _custom_names_first(function: F) -> F:
 
     @functools.wraps(function)
     def create(name: str, **arguments: Any) -> SegmentationModel:
-        if name in _CUSTOM:
+        if name in PRESETS:
             return _build_custom(name, arguments)
         return function(name, **arguments)
 
@@ -197,7 +162,7 @@ def register_model(name: str) -> Callable[[B], B]:
         raise ConfigError(f"the model name {name!r} is taken; choose another")
 
     def decorate(builder: B) -> B:
-        _CUSTOM.register(name, builder)
+        PRESETS.register(name, builder)
         return builder
 
     return decorate
@@ -218,71 +183,15 @@ def list_models(
     unwanted = _matcher(exclude)
     found -= {usual for name, usual in known.items() if unwanted(usual) or name in _patterns(exclude)}
     if pretrained:
-        index = _index()
-        found = {name for name in found if name in index and ENCODERS[index[name][1]].weights}
+        known_pairs = index()
+        found = {name for name in found if name in known_pairs and ENCODERS[known_pairs[name][1]].weights}
     return sorted(found, key=_natural)
-
-
-def model_info(name: str) -> ModelInfo:
-    """Return what there is to know of a name. Nothing is allocated.
-
-    Raises:
-        ConfigError: the name is unknown.
-    """
-    name = resolve(name)
-    with on_meta():
-        return info_of(name, create(name))
-
-
-def info_of(name: str, model: SegmentationModel) -> ModelInfo:
-    """Return what there is to know of a usual name, ``model`` being it at default options."""
-    custom = name in _CUSTOM
-    options = _preset_options(name, model.config) if custom else signature(name)
-    explained = meanings(create, "Args")
-    for kind in (type(model.config.encoder_options), type(model.config.decoder_options)):
-        explained |= meanings(kind, "Attributes")
-    decoder, encoder = DECODERS[model.config.decoder], ENCODERS[model.config.encoder]
-    return ModelInfo(
-        name=name,
-        aliases=tuple(alias for alias, target in names().items() if target == name and alias != name),
-        architecture=decoder.title,
-        encoder=encoder.title,
-        paper=decoder.paper,
-        encoder_paper=encoder.paper,
-        summary=(inspect.getdoc(_CUSTOM[name]) or "").partition("\n")[0] if custom else decoder.summary,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        published=None if custom else decoder.published.get(model.config.encoder),
-        channels=model.encoder.channels,
-        strides=model.encoder.strides,
-        pretrained=available_weights(encoder),
-        options=options,
-        meanings={key: explained[key] for key in options if key in explained},
-    )
-
-
-def meanings(documented: object, section: str) -> dict[str, str]:
-    """Return name → what the section ("Args", "Attributes") of a docstring says of it."""
-    found: dict[str, str] = {}
-    names: list[str] = []
-    text = (inspect.getdoc(documented) or "").partition(f"{section}:\n")[2].partition("\n\n")[0]
-    for line in text.splitlines():
-        entry = re.match(r"    (\*{0,2}\w+(?:, \w+)*): (.*)", line)
-        if entry:
-            names = entry[1].split(", ")
-        for name in names:
-            found[name] = entry[2] if entry else f"{found[name]} {line.strip()}"
-    return found
 
 
 def names() -> dict[str, str]:
     """Return alias or name → name, for the whole zoo."""
-    usual = {name: _pair_names(*pair)[0] for name, pair in _index().items()}
-    return {**usual, **{name: name for name in _CUSTOM}}
-
-
-def hub_entries() -> dict[str, Builder]:
-    """Return name or alias → function of keyword arguments, with its help text: the entries of ``hubconf.py``."""
-    return {name: _hub_entry(name) for name in names()}
+    usual = {name: _pair_names(*pair)[0] for name, pair in index().items()}
+    return {**usual, **{name: name for name in PRESETS}}
 
 
 def resolve(name: str) -> str:
@@ -304,10 +213,10 @@ def signature(name: str) -> dict[str, Any]:
         ConfigError: the name is unknown.
     """
     name = resolve(name)
-    if name in _CUSTOM:
-        parameters = inspect.signature(_CUSTOM[name]).parameters.values()
+    if name in PRESETS:
+        parameters = inspect.signature(PRESETS[name]).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}
-    decoder, encoder = _index()[name]
+    decoder, encoder = index()[name]
     shared = _shared_defaults()
     shared["norm"] = DECODERS[decoder].default_norm
     if not DECODERS[decoder].supervisable:
@@ -320,7 +229,7 @@ def signature(name: str) -> dict[str, Any]:
     return {**shared, **own[0], **own[1]}
 
 
-def _index() -> dict[str, tuple[str, str]]:
+def index() -> dict[str, tuple[str, str]]:
     """Return name or alias → decoder and encoder.
 
     Raises:
@@ -339,7 +248,7 @@ def _index() -> dict[str, tuple[str, str]]:
 
 def _pair(name: object) -> tuple[str, str] | None:
     """Return the decoder and encoder that a name or alias stands for, None where there are none."""
-    return _index().get(name) if isinstance(name, str) else None
+    return index().get(name) if isinstance(name, str) else None
 
 
 def _pair_names(decoder: str, encoder: str) -> tuple[str, ...]:
@@ -411,38 +320,6 @@ def _pretrained_problems(spec: EncoderSpec, pretrained: Any, norm: object, polic
     return found
 
 
-def _hub_entry(name: str) -> Builder:
-    def entry(**options: Any) -> SegmentationModel:
-        return create(name, **options)
-
-    arguments = "".join(f"\n    {key} = {default!r}" for key, default in signature(name).items())
-    entry.__name__ = entry.__qualname__ = name
-    entry.__doc__ = f"""{_describe(name)}
-
-The model takes images (N, in_channels, H, W) of any height and width, and returns logits
-(N, num_classes, H, W). It is the one that unetzoo.create({name!r}) gives.
-
-Arguments, by name, and their defaults:{arguments}
-unetzoo.create's documentation explains them.
-
-Example:
-    model = torch.hub.load("<owner>/unetzoo", {name!r}, num_classes=4)
-"""
-    return entry
-
-
-def _describe(name: str) -> str:
-    """Return what a name is, in a few lines, without building it."""
-    if name in _CUSTOM:
-        return inspect.getdoc(_CUSTOM[name]) or name
-    pair = _index()[name]
-    decoder, encoder = DECODERS[pair[0]], ENCODERS[pair[1]]
-    return (
-        f"{decoder.title} on the {encoder.title} encoder: {decoder.summary}.\n\n"
-        f"Paper: {decoder.paper}\nEncoder: {encoder.paper}"
-    )
-
-
 def _unknown(name: object) -> str:
     return f"unknown model {name!r}{suggest(str(name), names())} (unetzoo.list_models() gives all names)"
 
@@ -461,7 +338,7 @@ def _unknown_option(key: str, known: Mapping[str, Any]) -> str:
 
 
 def _build_custom(name: str, arguments: Mapping[str, Any]) -> SegmentationModel:
-    builder = _CUSTOM[name]
+    builder = PRESETS[name]
     parameters = inspect.signature(builder).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         unknown = [_unknown_option(key, parameters) for key in arguments if key not in parameters]
@@ -475,15 +352,6 @@ def _build_custom(name: str, arguments: Mapping[str, Any]) -> SegmentationModel:
             "create() or from_config(); a network of another form is a decoder or an encoder to register"
         )
     return model
-
-
-def _preset_options(name: str, config: ModelConfig) -> dict[str, Any]:
-    """Return the arguments of a user's builder; where it takes any, those of what it builds, as it sets them."""
-    declared = signature(name)
-    if all(p.kind is not p.VAR_KEYWORD for p in inspect.signature(_CUSTOM[name]).parameters.values()):
-        return declared
-    as_set = {**options_of(config), **options_of(config.encoder_options), **options_of(config.decoder_options)}
-    return {**{key: as_set.get(key, value) for key, value in signature(config.name).items()}, **declared}
 
 
 def _tuple(values: Any) -> Any:

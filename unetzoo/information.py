@@ -1,0 +1,157 @@
+"""What there is to know of a name, for people: information, help texts, the entries of torch.hub."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from unetzoo.config import ModelConfig
+from unetzoo.decoders import DECODERS
+from unetzoo.encoders import ENCODERS, options_of
+from unetzoo.model import SegmentationModel, on_meta
+from unetzoo.pretrained import available_weights
+from unetzoo.zoo import PRESETS, Builder, create, index, names, resolve, signature
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What there is to know of a name without building it.
+
+    Attributes:
+        name, aliases: in the zoo.
+        architecture, encoder: as written in papers.
+        paper: of the architecture.
+        encoder_paper: of the encoder.
+        summary: one line.
+        parameters: number of them, at default options.
+        published: millions of parameters in the published table, or None where there is no such number.
+        channels, strides: of the encoder's maps, finest first.
+        pretrained: names of torchvision's weights, the default first; empty where there are none.
+        options: name → default, of all arguments of ``create`` for this name.
+        meanings: name → what that argument is, and what is allowed.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    architecture: str
+    encoder: str
+    paper: str
+    encoder_paper: str
+    summary: str
+    parameters: int
+    published: float | None
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    pretrained: tuple[str, ...]
+    options: Mapping[str, Any]
+    meanings: Mapping[str, str]
+
+
+def model_info(name: str) -> ModelInfo:
+    """Return what there is to know of a name. Nothing is allocated.
+
+    Raises:
+        ConfigError: the name is unknown.
+    """
+    name = resolve(name)
+    with on_meta():
+        return info_of(name, create(name))
+
+
+def info_of(name: str, model: SegmentationModel) -> ModelInfo:
+    """Return what there is to know of a usual name, ``model`` being it at default options."""
+    custom = name in PRESETS
+    options = _preset_options(name, model.config) if custom else signature(name)
+    explained = _explained(model.config.name)
+    decoder, encoder = DECODERS[model.config.decoder], ENCODERS[model.config.encoder]
+    return ModelInfo(
+        name=name,
+        aliases=tuple(alias for alias, target in names().items() if target == name and alias != name),
+        architecture=decoder.title,
+        encoder=encoder.title,
+        paper=decoder.paper,
+        encoder_paper=encoder.paper,
+        summary=(inspect.getdoc(PRESETS[name]) or "").partition("\n")[0] if custom else decoder.summary,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        published=None if custom else decoder.published.get(model.config.encoder),
+        channels=model.encoder.channels,
+        strides=model.encoder.strides,
+        pretrained=available_weights(encoder),
+        options=options,
+        meanings={key: explained[key] for key in options if key in explained},
+    )
+
+
+def meanings(documented: object, section: str) -> dict[str, str]:
+    """Return name → what the section ("Args", "Attributes") of a docstring says of it."""
+    found: dict[str, str] = {}
+    entries: list[str] = []
+    text = (inspect.getdoc(documented) or "").partition(f"{section}:\n")[2].partition("\n\n")[0]
+    for line in text.splitlines():
+        entry = re.match(r"    (\*{0,2}\w+(?:, \w+)*): (.*)", line)
+        if entry:
+            entries = entry[1].split(", ")
+        for name in entries:
+            found[name] = entry[2] if entry else f"{found[name]} {line.strip()}"
+    return found
+
+
+def hub_entries() -> dict[str, Builder]:
+    """Return name or alias → function of keyword arguments, with its help text: the entries of ``hubconf.py``."""
+    return {name: _hub_entry(name) for name in names()}
+
+
+def _hub_entry(name: str) -> Builder:
+    def entry(**options: Any) -> SegmentationModel:
+        return create(name, **options)
+
+    explained = _explained(name)
+    arguments = "".join(
+        f"\n    {key} = {default!r}: {explained.get(key, '')}" for key, default in signature(name).items()
+    )
+    entry.__name__ = entry.__qualname__ = name
+    entry.__doc__ = f"""{_describe(name)}
+
+The model takes images (N, in_channels, H, W) of any height and width, and returns logits
+(N, num_classes, H, W). It is the one that unetzoo.create({name!r}) gives.
+
+Arguments, by name, with their defaults:{arguments}
+
+Example:
+    model = torch.hub.load("<owner>/unetzoo", {name!r}, num_classes=4)
+"""
+    return entry
+
+
+def _explained(name: str) -> dict[str, str]:
+    """Return argument → meaning, for a name of the zoo; of a user's own name, those that all names share."""
+    explained = meanings(create, "Args")
+    if name not in PRESETS:
+        decoder, encoder = index()[name]
+        explained |= meanings(ENCODERS[encoder].options, "Attributes")
+        explained |= meanings(DECODERS[decoder].Options, "Attributes")
+    return explained
+
+
+def _describe(name: str) -> str:
+    """Return what a name is, in a few lines, without building it."""
+    if name in PRESETS:
+        return inspect.getdoc(PRESETS[name]) or name
+    pair = index()[name]
+    decoder, encoder = DECODERS[pair[0]], ENCODERS[pair[1]]
+    return (
+        f"{decoder.title} on the {encoder.title} encoder: {decoder.summary}.\n\n"
+        f"Paper: {decoder.paper}\nEncoder: {encoder.paper}"
+    )
+
+
+def _preset_options(name: str, config: ModelConfig) -> dict[str, Any]:
+    """Return the arguments of a user's builder; where it takes any, those of what it builds, as it sets them."""
+    declared = signature(name)
+    if all(p.kind is not p.VAR_KEYWORD for p in inspect.signature(PRESETS[name]).parameters.values()):
+        return declared
+    as_set = {**options_of(config), **options_of(config.encoder_options), **options_of(config.decoder_options)}
+    return {**{key: as_set.get(key, value) for key, value in signature(config.name).items()}, **declared}
