@@ -163,3 +163,10 @@ def test_measured_columns() -> None:
 def test_wrong_arguments(arguments: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said.replace("*", r"\*")):
         unetzoo.compare(**arguments)
+
+
+def test_a_bar_shows_where_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    unetzoo.compare(["unet", "unetpp"], size=32, progress=True)
+    assert "0/2" in capsys.readouterr().err
+    unetzoo.compare(["unet", "unetpp"], size=32)
+    assert capsys.readouterr().err == ""

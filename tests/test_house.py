@@ -96,6 +96,16 @@ def test_files_name_no_path_of_a_machine() -> None:
             assert not re.search(r"/(?:work|root)/", path.read_text().replace(r"/(?:work|root)/", "")), name
 
 
+def test_type_checkers_see_every_public_name() -> None:
+    """The names imported for type checkers are those that are fetched when first used, from the same modules."""
+    import unetzoo
+
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {node.module.removeprefix("unetzoo."): {alias.asname for alias in node.names} for node in block.body}
+    assert seen == {home: set(names) for home, names in unetzoo._HOMES.items()}
+
+
 def test_the_version_is_one() -> None:
     import unetzoo
 

@@ -230,3 +230,15 @@ def test_models_copy_and_pickle() -> None:
 def test_narrowest_networks(name: str, options: dict[str, int], norm: str | None) -> None:
     model = unetzoo.create(name, norm=norm, deep_supervision=True, in_channels=1, **options).eval()
     assert model(torch.randn(1, 1, 33, 34)).shape == (1, 1, 33, 34)
+
+
+def test_unet_valid_learns_with_every_parameter() -> None:
+    model = unetzoo.create("unet_valid", num_classes=2, dropout=0.25)
+    outputs = model.training_outputs(torch.randn(1, 3, 188, 204))
+    assert outputs.logits.shape == (1, 2, 4, 20)
+    assert outputs.deep == ()
+    outputs.logits.square().mean().backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+        assert parameter.grad.abs().max() > 0, key

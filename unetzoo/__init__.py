@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from unetzoo.comparison import Comparison as Comparison, compare as compare
     from unetzoo.config import ModelConfig as ModelConfig
     from unetzoo.decoders import Decoder as Decoder, Feature as Feature, register_decoder as register_decoder
     from unetzoo.encoders import Encoder as Encoder, register_encoder as register_encoder
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         UnetzooError as UnetzooError,
         WeightsError as WeightsError,
     )
+    from unetzoo.finetuning import param_groups as param_groups
     from unetzoo.information import ModelInfo as ModelInfo, model_info as model_info
     from unetzoo.model import SegmentationModel as SegmentationModel, TrainingOutputs as TrainingOutputs
     from unetzoo.zoo import (

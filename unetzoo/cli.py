@@ -21,9 +21,19 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"unetzoo {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    command = commands.add_parser("list", help="names of the zoo", description="List names of the zoo.")
-    command.add_argument("patterns", nargs="*", default=["*"], metavar="PATTERN", help="wildcard, such as 'unet3p*'")
-    command.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="leave these names out")
+    names = argparse.ArgumentParser(add_help=False)
+    names.add_argument(
+        "patterns",
+        nargs="*",
+        default=["*"],
+        metavar="PATTERN",
+        help="name, or wildcard such as 'unet3p*' (default: all)",
+    )
+    names.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="leave these names out")
+
+    command = commands.add_parser(
+        "list", parents=[names], help="names of the zoo", description="List names of the zoo."
+    )
     command.add_argument("--pretrained", action="store_true", help="only names with pretrained encoders")
     command.set_defaults(run=_list)
 
@@ -34,13 +44,10 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser(
         "compare",
+        parents=[names],
         help="networks side by side",
         description="Compare networks: parameters, arithmetic, memory. Nothing is allocated or downloaded.",
     )
-    command.add_argument(
-        "patterns", nargs="*", default=["*"], metavar="PATTERN", help="name or wildcard (default: all)"
-    )
-    command.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="leave these names out")
     command.add_argument("--size", type=int, default=256, metavar="PIXELS", help="side of the image (default: 256)")
     command.add_argument("--in-channels", type=int, default=3, metavar="N", help="channels of the image (default: 3)")
     command.add_argument("--num-classes", type=int, default=1, metavar="N", help="classes (default: 1)")
