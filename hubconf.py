@@ -3,5 +3,6 @@
 dependencies = ["torch", "torchvision", "huggingface_hub", "safetensors"]
 
 import unetzoo.information  # noqa: E402
+from unetzoo.hub import from_pretrained  # noqa: E402, F401
 
 globals().update(unetzoo.information.hub_entries())

@@ -22,7 +22,7 @@ from unetzoo import ConfigError, InputError
         (None, {}, ["None"]),
         (["unet"], {}, ["['unet']"]),
         ("resunet18", {"norm": "bacth"}, ["'bacth'", "'batch'", "'group'", "None"]),
-        ("resunet18", {"in_channels": 0}, ["in_channels=0", "from 1 up"]),
+        ("resunet18", {"in_channels": 0}, ["in_channels=0", "from 1 to 1,048,576"]),
         ("resunet18", {"in_channels": 3.0}, ["in_channels=3.0"]),
         ("resunet18", {"num_classes": True}, ["num_classes=True", "whole number"]),
         ("resunet18", {"num_classes": "2"}, ["num_classes='2'"]),

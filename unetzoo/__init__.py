@@ -11,19 +11,31 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from unetzoo.cards import ModelCard as ModelCard
+    from unetzoo.checkpoints import load_state_dict_file as load_state_dict_file
     from unetzoo.comparison import Comparison as Comparison, compare as compare
     from unetzoo.config import ModelConfig as ModelConfig
+    from unetzoo.conversion import convert as convert
     from unetzoo.decoders import Decoder as Decoder, Feature as Feature, register_decoder as register_decoder
     from unetzoo.encoders import Encoder as Encoder, register_encoder as register_encoder
     from unetzoo.errors import (
         ConfigError as ConfigError,
+        DamagedError as DamagedError,
+        HubError as HubError,
         InputError as InputError,
         UnetzooError as UnetzooError,
         WeightsError as WeightsError,
     )
     from unetzoo.finetuning import param_groups as param_groups
+    from unetzoo.hub import from_pretrained as from_pretrained, pull_from_hub as pull_from_hub
     from unetzoo.information import ModelInfo as ModelInfo, model_info as model_info
     from unetzoo.model import SegmentationModel as SegmentationModel, TrainingOutputs as TrainingOutputs
+    from unetzoo.publishing import (
+        PushedModel as PushedModel,
+        push_to_hub as push_to_hub,
+        save_pretrained as save_pretrained,
+    )
+    from unetzoo.weights import SavedModel as SavedModel, load as load, save as save, verify as verify
     from unetzoo.zoo import (
         create as create,
         from_config as from_config,
@@ -32,14 +44,20 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "cards": ("ModelCard",),
+    "checkpoints": ("load_state_dict_file",),
     "comparison": ("Comparison", "compare"),
     "config": ("ModelConfig",),
+    "conversion": ("convert",),
     "decoders": ("Decoder", "Feature", "register_decoder"),
     "encoders": ("Encoder", "register_encoder"),
-    "errors": ("ConfigError", "InputError", "UnetzooError", "WeightsError"),
+    "errors": ("ConfigError", "DamagedError", "HubError", "InputError", "UnetzooError", "WeightsError"),
     "finetuning": ("param_groups",),
+    "hub": ("from_pretrained", "pull_from_hub"),
     "information": ("ModelInfo", "model_info"),
     "model": ("SegmentationModel", "TrainingOutputs"),
+    "publishing": ("PushedModel", "push_to_hub", "save_pretrained"),
+    "weights": ("SavedModel", "load", "save", "verify"),
     "zoo": ("create", "from_config", "list_models", "register_model"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,7 +38,7 @@ class ComparisonRow:
         name, architecture, encoder: as in ``model_info``.
         parameters: number of them, with default options but the channels and classes asked for.
         published: millions of parameters in the published table; None where there is no such number, and for
-            other than 3 channels and 1 class, for which it stands.
+            other options than those for which it stands.
         agrees: whether ``parameters``, rounded to two decimals, is ``published``.
         gflops: 10⁹ floating-point operations of its convolutions for one image, two a multiply-add.
         activation_mib: MiB that autograd keeps for one float32 image in training, weights not counted.
@@ -220,24 +220,29 @@ def _chosen(models: str | Iterable[str], exclude: str | Iterable[str]) -> list[s
 
 def _row(name: str, size: int, options: dict[str, Any], measure: bool) -> ComparisonRow:
     with on_meta():
-        model = zoo.create(name)
-        info = information.info_of(name, model)
-        published = info.published
-        if options != {"in_channels": 3, "num_classes": 1}:
-            model, published = zoo.create(name, **options), None
+        default = zoo.create(name)
+        model = zoo.create(name, **options)
+    row = row_of(model, information.info_of(name, default), size)
+    if not measure:
+        return row
+    latency, peak = _measured(name, size, options)
+    return replace(row, latency_ms=latency, peak_mib=peak)
+
+
+def row_of(model: SegmentationModel, info: information.ModelInfo, size: int) -> ComparisonRow:
+    """Return the row of ``model``, which may be on meta; ``info`` tells of its name."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    published = info.published if parameters == info.parameters else None
     flops, saved = count(model.train(), model.decoder.input_side(size))
-    latency, peak = _measured(name, size, options) if measure else (None, None)
     return ComparisonRow(
-        name=name,
+        name=info.name,
         architecture=info.architecture,
         encoder=info.encoder,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=parameters,
         published=published,
-        agrees=None if published is None else round(info.parameters / 1e6, 2) == published,
+        agrees=None if published is None else round(parameters / 1e6, 2) == published,
         gflops=flops / 1e9,
         activation_mib=saved / 2**20,
-        latency_ms=latency,
-        peak_mib=peak,
     )
 
 

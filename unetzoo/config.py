@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from unetzoo import _json
 from unetzoo._registry import suggest
 from unetzoo.decoders import DECODERS
-from unetzoo.encoders import ENCODERS, NoOptions, options_of
+from unetzoo.encoders import ENCODERS, NoOptions, options_of, whole_number_problems
 from unetzoo.errors import ConfigError
 from unetzoo.layers import NORMS, ConvStyle
 
 FORMAT_VERSION = 1
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""Format version → what turns its record into one of the next version. Version 1 is the first."""
 TASKS = ("binary", "multiclass", "multilabel")
 
 
@@ -115,8 +118,8 @@ class ModelConfig:
             ConfigError: not JSON, or not a record of a model.
         """
         try:
-            record = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            record = _json.loads(text)
+        except ValueError as error:
             mend = "; it looks like a path: read the file first" if str(text).endswith(".json") else ""
             raise ConfigError(f"the configuration is not JSON: {error}{mend}") from error
         return cls.from_dict(record)
@@ -136,6 +139,8 @@ class ModelConfig:
         version = values.pop("format_version")
         if type(version) is not int or version < 1:
             raise ConfigError(f"format_version={version!r}: a whole number from 1 up is needed")
+        for older in range(version, FORMAT_VERSION):
+            values = MIGRATIONS[older](values)
         if version > FORMAT_VERSION:
             raise ConfigError(
                 f"format_version={version} is newer than the {FORMAT_VERSION} known here: upgrade unetzoo"
@@ -190,9 +195,7 @@ def pairs(decoder: str, encoder: str) -> bool:
 def _common_problems(values: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each wrong value among the arguments that all models take."""
     found = [
-        f"{name}={values[name]!r}: a whole number from 1 up is needed"
-        for name in ("in_channels", "num_classes")
-        if type(values[name]) is not int or values[name] < 1
+        problem for name in ("in_channels", "num_classes") for problem in whole_number_problems(name, values[name])
     ]
     found += [
         f"{name}={values[name]!r}: True or False is needed"
@@ -264,7 +267,7 @@ def _part_problems(values: Mapping[str, Any]) -> list[str]:
     for part, known in (("decoder", DECODERS), ("encoder", ENCODERS)):
         name, options = values[part], values[f"{part}_options"]
         if not isinstance(name, str) or name not in known:
-            found.append(_unknown(part, name, known))
+            found.append(f"{_unknown(part, name, known)}; if it is your own, import what registers it first")
         elif not isinstance(options, Mapping):
             found.append(f"{part}_options: a dictionary is needed, not {type(options).__name__}")
         else:

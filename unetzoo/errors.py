@@ -30,3 +30,20 @@ class InputError(UnetzooError, ValueError):
 
 class WeightsError(UnetzooError, RuntimeError):
     """A file of weights that is missing, damaged, or made for another network."""
+
+
+class DamagedError(WeightsError):
+    """A file whose bytes are not those that were once written."""
+
+
+class HubError(UnetzooError, OSError):
+    """A repository of the Hugging Face Hub that cannot be read or written.
+
+    Attributes:
+        reason: "missing", "gated", "token", "revision", "conflict", "forbidden", "offline", "unreachable", "busy",
+            "not_a_model", "pickle", "damaged" or "other".
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -244,12 +244,12 @@ def on_meta() -> Iterator[None]:
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves tensors alone that would be filled at random: on meta that is slow, and nothing."""
+    """Leaves tensors alone that would be filled: on meta that takes time, and does nothing."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in (Tensor.normal_, Tensor.uniform_):
+        if func in (Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_):
             return args[0]
         return func(*args, **(kwargs or {}))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from unetzoo._registry import suggest
+from unetzoo.checkpoints import complete, first_line, listed, load_state_dict_file, misfits
 from unetzoo.encoders import Encoder, EncoderSpec
 from unetzoo.errors import WeightsError
+from unetzoo.offline import switched_off
 
 POLICIES = ("repeat", "mean", "sum", "keep_rgb")
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -63,32 +64,7 @@ def read_pretrained(spec: EncoderSpec, pretrained: bool | str | os.PathLike[str]
         pretrained = "DEFAULT"
     if spec.weights is not None and str(pretrained) in _enum(spec.weights).__members__:
         return _read_torchvision(_enum(spec.weights)[str(pretrained)])
-    return read_file(Path(pretrained))
-
-
-def read_file(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a ``.safetensors`` file, or of a ``.pth``/``.pt`` file that holds only tensors.
-
-    Raises:
-        WeightsError: missing, damaged, or not a dictionary of tensors.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    # Damaged archives raise whatever the layer that stumbled knows: KeyError, EOFError, struct.error and more.
-    except Exception as error:
-        raise WeightsError(
-            f"{path} cannot be read as a file of tensors ({type(error).__name__}: {_first_line(error)}); "
-            "a .pth file must be what torch.save(model.state_dict(), path) writes"
-        ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        inside = ", ".join(map(repr, state)) if isinstance(state, Mapping) else type(state).__name__
-        raise WeightsError(f"{path} holds no dictionary of tensors but {inside:.200}; save model.state_dict() alone")
-    return dict(state)
+    return load_state_dict_file(Path(pretrained))
 
 
 def fill_encoder(encoder: Encoder, title: str, state: Mapping[str, Tensor], policy: str) -> None:
@@ -107,46 +83,34 @@ def fill_encoder(encoder: Encoder, title: str, state: Mapping[str, Tensor], poli
     rgb = state.get("conv1.weight")
     if rgb is not None and rgb.ndim == 4 and rgb.shape[1] == 3 != encoder.in_channels:
         state["conv1.weight"] = adapt_input_conv(rgb, encoder.in_channels, policy)
-    for name, tensor in wanted.items():
-        if name.endswith("num_batches_tracked"):
-            state.setdefault(name, torch.zeros_like(tensor))
-    problems = [f"missing: {name}" for name in wanted if name not in state]
-    problems += [f"unexpected: {name}" for name in state if name not in wanted]
-    problems += [
-        f"{name}: {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
+    state = complete(state, wanted)
+    problems = misfits(wanted, state)
     if problems:
-        listed = "".join(f"\n  - {problem}" for problem in problems[:10])
-        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise WeightsError(f"the weights do not fit {title}{cause}:{listed}{more}")
+        raise WeightsError(f"the weights do not fit {title}{cause}:{listed(problems)}")
     encoder.load_state_dict(state)
 
 
 def _likely_cause(state: Mapping[str, Tensor]) -> str:
     """Return what explains names that do not fit, where something does."""
-    for prefix in ("module.", "_orig_mod."):
-        if state and all(name.startswith(prefix) for name in state):
-            return f" (all names begin with {prefix!r}, a wrapper's: save the state dict of the model in it)"
     if any(name.startswith("decoder.") for name in state):
-        return " (they are a whole model's: build it with from_config, then load_state_dict)"
+        return " (they are a whole model's: unetzoo.load or unetzoo.convert takes such a file)"
     return ""
 
 
 def adapt_input_conv(weight: Tensor, in_channels: int, policy: str) -> Tensor:
-    """Return the first convolution's RGB ``weight`` (O, 3, k, k) for other channels: (O, in_channels, k, k).
+    """Return the first convolution's ``weight`` (O, C, k, k) for other channels: (O, in_channels, k, k).
 
     Args:
-        policy: "repeat": R, G, B, R, … times 3 / in_channels, which keeps the response to images whose channels
-            are equal; "mean": each channel gets the mean of the three; "sum": the sum, shared out evenly, so
-            that a grey image gives what it would give copied to RGB; "keep_rgb": the first three channels are
-            kept, and further ones drawn anew as torchvision does.
+        policy: "repeat": R, G, B, R, … times C / in_channels, which keeps the response to images whose channels
+            are equal; "mean": each channel gets the mean of all; "sum": the sum, shared out evenly, so that a grey
+            image gives what it would give copied to RGB; "keep_rgb": the first C channels are kept, and further
+            ones drawn anew as torchvision does.
     """
+    known = weight.shape[1]
     match policy:
         case "repeat":
-            copies = -(-in_channels // 3)
-            return weight.repeat(1, copies, 1, 1)[:, :in_channels] * (3 / in_channels)
+            copies = -(-in_channels // known)
+            return weight.repeat(1, copies, 1, 1)[:, :in_channels] * (known / in_channels)
         case "mean":
             return weight.mean(dim=1, keepdim=True).repeat(1, in_channels, 1, 1)
         case "sum":
@@ -154,7 +118,7 @@ def adapt_input_conv(weight: Tensor, in_channels: int, policy: str) -> Tensor:
         case "keep_rgb":
             new = torch.empty_like(weight[:, :1]).repeat(1, in_channels, 1, 1)
             nn.init.kaiming_normal_(new, mode="fan_out", nonlinearity="relu")
-            new[:, :3] = weight[:, :in_channels]
+            new[:, :known] = weight[:, :in_channels]
             return new
     raise AssertionError(f"create lets no such policy through: {policy!r}")
 
@@ -178,21 +142,21 @@ def _read_torchvision(member: Any) -> dict[str, Tensor]:
                 f"{cached} is damaged: its sha256 begins {found[: len(digest)]}, not {digest}; "
                 "delete it, and it will be downloaded again"
             )
-        return read_file(cached)
+        return load_state_dict_file(cached)
+    off = switched_off("UNETZOO_OFFLINE")
+    if off:
+        raise WeightsError(
+            f"the weights {file} are not in torch's cache ({cached.parent}), and {off} forbids to fetch them"
+        )
     try:
         state: dict[str, Tensor] = member.get_state_dict(progress=True, check_hash=True, weights_only=True)
     # torch.hub raises URLError, other OSErrors, or RuntimeError for a wrong hash.
     except (OSError, RuntimeError) as error:
         raise WeightsError(
-            f"the weights {file} are not in torch's cache and could not be downloaded ({_first_line(error)}).\n"
+            f"the weights {file} are not in torch's cache and could not be downloaded ({first_line(error)}).\n"
             f"  looked for: {cached}\n"
             f"  tried:      {member.url}\n"
             f"Put the file there by hand, set TORCH_HOME to the folder whose hub/checkpoints/ holds it, or give "
             f"its path: pretrained='path/to/{file}'"
         ) from error
     return state
-
-
-def _first_line(error: BaseException) -> str:
-    line = str(error).partition("\n")[0] or type(error).__name__
-    return re.sub(r"\x1b\[[0-9;]*m", "", line)  # torch colours its messages

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
+from unetzoo import hub
 from unetzoo._registry import Registry, check_name, suggest
 from unetzoo.config import ModelConfig, pairs
 from unetzoo.decoders import DECODERS
@@ -45,11 +46,16 @@ PRESETS: Registry[Builder] = Registry("model")
 F = TypeVar("F", bound=Callable[..., SegmentationModel])
 
 
-def _custom_names_first(function: F) -> F:
-    """Send the arguments as they were given, without defaults, to the builder of a user's own name."""
+def _other_names_first(function: F) -> F:
+    """Send the arguments as they were given, without defaults, to where a name of another kind is built.
+
+    These are a user's own names, and saved models of the Hugging Face Hub.
+    """
 
     @functools.wraps(function)
     def create(name: str, **arguments: Any) -> SegmentationModel:
+        if isinstance(name, str) and name.startswith(hub.PREFIX):
+            return hub.from_pretrained(name, **arguments)
         if name in PRESETS:
             return _build_custom(name, arguments)
         return function(name, **arguments)
@@ -57,7 +63,7 @@ def _custom_names_first(function: F) -> F:
     return cast(F, create)
 
 
-@_custom_names_first
+@_other_names_first
 def create(
     name: str,
     *,
@@ -79,7 +85,8 @@ def create(
     """Build a segmentation network by name.
 
     Args:
-        name: one of ``list_models()``, or an alias such as "unet_resnet34".
+        name: one of ``list_models()``, or an alias such as "unet_resnet34"; or "hf-hub:owner/name", for a model saved
+            on the Hugging Face Hub, with arguments as ``from_pretrained`` takes them.
         pretrained: weights of the encoder. False: none. True: torchvision's default for it. A name such as
             "IMAGENET1K_V1". A path to a ``.pth`` or ``.safetensors`` file in torchvision's layout.
         in_channels: channels of the images.

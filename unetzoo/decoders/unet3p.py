@@ -15,7 +15,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from unetzoo.decoders._base import Decoder, Feature, register_decoder
-from unetzoo.encoders import Encoder, NoOptions
+from unetzoo.encoders import Encoder, NoOptions, whole_number_problems
 from unetzoo.layers import Concat, ConvNormAct, ConvStyle, Size, initialise, max_pool, resize
 
 
@@ -30,9 +30,7 @@ class FullScaleOptions(NoOptions):
     branch_channels: int = 64
 
     def problems(self) -> list[str]:
-        if type(self.branch_channels) is int and self.branch_channels >= 1:
-            return []
-        return [f"branch_channels={self.branch_channels!r}: a whole number from 1 up is needed"]
+        return whole_number_problems("branch_channels", self.branch_channels)
 
 
 class FullScaleDecoder(Decoder):

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from unetzoo.decoders._base import Decoder, Feature, register_decoder
-from unetzoo.encoders import Encoder, NoOptions
+from unetzoo.encoders import Encoder, NoOptions, whole_number_problems
 from unetzoo.layers import Concat, ConvStyle, DoubleConv, Size, Upsample, initialise
 
 
@@ -44,8 +44,8 @@ class UNetPlusPlusOptions(NoOptions):
         if self.upsampling not in (*Upsample.MODES, None):
             modes = ", ".join(map(repr, (*Upsample.MODES, None)))
             found.append(f"upsampling={self.upsampling!r}: one of {modes} is needed")
-        if self.base_width is not None and (type(self.base_width) is not int or self.base_width < 1):
-            found.append(f"base_width={self.base_width!r}: None or a whole number from 1 up is needed")
+        if self.base_width is not None:
+            found += whole_number_problems("base_width", self.base_width)
         return found
 
 

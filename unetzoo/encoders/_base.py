@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from unetzoo._registry import Registry
 from unetzoo.layers import Checkpointed, ConvStyle
 
+LARGEST = 1 << 20
+"""Of channels and classes: far above any network's, and far below what overflows when it is multiplied."""
+
 
 @dataclass(frozen=True)
 class NoOptions:
@@ -127,3 +130,10 @@ def register_encoder(
 def options_of(options: Any) -> dict[str, Any]:
     """Return the fields of an options dataclass as a dictionary."""
     return {name: getattr(options, name) for name in type(options).__dataclass_fields__}
+
+
+def whole_number_problems(name: str, value: object) -> list[str]:
+    """Return what keeps ``value`` from being a number of channels or classes, in a list of one sentence or none."""
+    if type(value) is int and 1 <= value <= LARGEST:
+        return []
+    return [f"{name}={value!r:.50}: a whole number from 1 to {LARGEST:,} is needed"]

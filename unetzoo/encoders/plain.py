@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from unetzoo.encoders._base import Encoder, NoOptions, register_encoder
+from unetzoo.encoders._base import Encoder, NoOptions, register_encoder, whole_number_problems
 from unetzoo.layers import ConvStyle, DoubleConv, initialise, max_pool
 
 
@@ -26,9 +26,7 @@ class PlainOptions(NoOptions):
     base_channels: int = 64
 
     def problems(self) -> list[str]:
-        if type(self.base_channels) is int and self.base_channels >= 1:
-            return []
-        return [f"base_channels={self.base_channels!r}: a whole number from 1 up is needed"]
+        return whole_number_problems("base_channels", self.base_channels)
 
 
 @register_encoder(

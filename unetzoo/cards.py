@@ -1,0 +1,258 @@
+"""Model cards: the README.md of a model, made from facts, around the words of its owner."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from unetzoo import _json, information
+from unetzoo.comparison import Comparison, row_of
+from unetzoo.config import ModelConfig
+from unetzoo.encoders import options_of
+from unetzoo.errors import ConfigError, WeightsError
+from unetzoo.model import SegmentationModel, on_meta
+from unetzoo.weights import SavedModel
+
+SIZE = 512
+"""Side of the image for which the card's table row counts."""
+_BEGIN = "<!-- unetzoo card, written anew at each save; your own words go below its end. "
+_END = "<!-- end of the unetzoo card -->"
+_GENERATED = re.compile(rf"{re.escape(_BEGIN)}(?P<facts>.*?) -->.*?{re.escape(_END)}\n*", re.DOTALL)
+_FRONT_MATTER = re.compile(r"\A---\s*\n(?P<yaml>.*?)^---\s*$\n?", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What a model card says beyond what the model itself tells. All of it may be left out.
+
+    Attributes:
+        license: as the Hub writes it: "mit", "apache-2.0", "cc-by-4.0", …
+        training_data: what the model was trained on, in a sentence or two.
+        metrics: name → value, such as ``{"Dice": 0.91}``.
+        evaluation_data: what the metrics were measured on; needed with them.
+        text: Markdown of your own, set below the generated part.
+
+    Raises:
+        ConfigError: lists all that is wrong.
+    """
+
+    license: str | None = None
+    training_data: str | None = None
+    metrics: Mapping[str, float] | None = None
+    evaluation_data: str | None = None
+    text: str | None = None
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name}={value!r:.50}: text is needed"
+            for name, value in asdict(self).items()
+            if name != "metrics" and value is not None and not isinstance(value, str)
+        ]
+        if self.metrics is not None:
+            problems += _metric_problems(self.metrics)
+            if not self.evaluation_data:
+                problems.append("metrics without evaluation_data: say what they were measured on")
+        if self.text is not None and (_BEGIN in self.text or _END in self.text):
+            problems.append("text holds the marks of the generated part: give only what stands below them")
+        if problems:
+            raise ConfigError("cannot make a model card", problems)
+
+    def over(self, other: ModelCard) -> ModelCard:
+        """Return what this card says, and ``other`` where this one is silent."""
+        said = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.metrics is None:
+            said["evaluation_data"] = None  # it belongs to the metrics
+        return replace(other, **{name: value for name, value in said.items() if value is not None})
+
+
+@dataclass(frozen=True)
+class EarlierCard:
+    """What a README.md said that is to be replaced.
+
+    Attributes:
+        front: its front matter.
+        card: its facts, and its owner's words.
+        weights: sha256 of the tensors for which its metrics were measured.
+    """
+
+    front: Mapping[str, Any]
+    card: ModelCard
+    weights: str | None = None
+
+
+def read_card(readme: str | None) -> EarlierCard:
+    """Return what is kept of a README.md; None is an empty one.
+
+    Raises:
+        WeightsError: its front matter is no YAML.
+    """
+    import yaml  # huggingface_hub needs it
+
+    readme = readme or ""
+    head = _FRONT_MATTER.match(readme)
+    try:
+        front = yaml.safe_load(head["yaml"]) if head else None
+    except yaml.YAMLError as error:
+        raise WeightsError(f"the YAML at the head of the README.md that is there cannot be read: {error}") from error
+    front = front if isinstance(front, dict) else {}
+    body = readme[head.end() :] if head else readme
+    licence = front.get("license")
+    card = ModelCard(
+        license=licence if isinstance(licence, str) else None, text=_GENERATED.sub("", body).strip() or None
+    )
+    generated = _GENERATED.search(body)
+    try:
+        facts = _json.loads(generated["facts"]) if generated else {}
+        weights = facts.pop("weights", None)
+        return EarlierCard(front, replace(card, **facts), weights)
+    except (ValueError, TypeError, AttributeError):
+        return EarlierCard(front, card)  # somebody edited the mark: the facts are gone, the words are not
+
+
+def write_card(saved: SavedModel, name: str, card: ModelCard | None, earlier: EarlierCard) -> str:
+    """Return the text of a README.md.
+
+    Args:
+        saved: the model in its file.
+        name: what ``from_pretrained`` is given: "me/nuclei".
+        card: what is known beyond that.
+        earlier: of the README.md that this one replaces. Its owner's words stay, and so do its front matter and facts
+            where ``card`` is silent; metrics only if they are of the same weights.
+    """
+    kept = earlier.card
+    if earlier.weights != saved.sha256:
+        kept = replace(kept, metrics=None, evaluation_data=None)
+    card = (card or ModelCard()).over(kept)
+    facts = {
+        "weights": saved.sha256,
+        "training_data": card.training_data,
+        "metrics": None if card.metrics is None else dict(card.metrics),
+        "evaluation_data": card.evaluation_data,
+    }
+    mark = json.dumps(facts).replace("-", "\\u002d")  # a comment ends with two of them
+    return (
+        f"---\n{_front_matter(earlier.front, saved.config, card, name)}\n---\n\n"
+        f"{_BEGIN}{mark} -->\n\n{_body(saved, name, card)}\n{_END}\n\n{card.text or ''}".rstrip()
+        + "\n"
+    )
+
+
+def _front_matter(front: Mapping[str, Any], config: ModelConfig, card: ModelCard, name: str) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [
+        EvalResult(
+            task_type="image-segmentation",
+            dataset_type="custom",
+            dataset_name=card.evaluation_data or "",
+            metric_type=re.sub(r"\W+", "_", metric.lower()),
+            metric_name=metric,
+            metric_value=value,
+        )
+        for metric, value in (card.metrics or {}).items()
+    ]
+    kept = {key: value for key, value in front.items() if key != "model-index"}
+    tags = [*_own_tags(config), *(tag for tag in kept.get("tags") or () if isinstance(tag, str))]
+    kept |= {
+        "library_name": "unetzoo",
+        "pipeline_tag": "image-segmentation",
+        "tags": list(dict.fromkeys(tags)),
+        **({"license": card.license} if card.license else {}),
+    }
+    if results:
+        kept |= {"model_name": name.rpartition("/")[2] or config.name, "eval_results": results}
+    return ModelCardData(**kept).to_yaml().strip()
+
+
+def _own_tags(config: ModelConfig) -> list[str]:
+    return ["unetzoo", "semantic-segmentation", "pytorch", config.decoder, config.encoder, config.name]
+
+
+def _body(saved: SavedModel, name: str, card: ModelCard) -> str:
+    config = saved.config
+    with on_meta():
+        model = SegmentationModel(config)
+    info = information.model_info(config.name)
+    parts = [
+        f"# {html.escape(name.strip('/').rpartition('/')[2] or config.name, quote=False)}",
+        f"{info.architecture} on the {info.encoder} encoder, {_task(config)}. By unetzoo {saved.unetzoo_version}.",
+        Comparison((row_of(model, info, SIZE),), SIZE).render("md").strip(),
+        "Counted for one float32 image; memory is what autograd keeps in training. ✓: the published number.",
+        f"## Use\n\n```sh\npip install unetzoo\n```\n\n```python\n{_example(config, name)}\n```",
+        f"## Model\n\n{_facts(saved, info)}",
+    ]
+    if card.training_data:
+        parts.append(f"## Training data\n\n{card.training_data.strip()}")
+    if card.metrics:
+        rows = "\n".join(f"| {metric} | {value:g} |" for metric, value in card.metrics.items())
+        parts.append(f"## Metrics\n\nMeasured on: {card.evaluation_data}\n\n| metric | value |\n|:--|--:|\n{rows}")
+    if card.license:
+        parts.append(f"## Licence\n\nOf these weights: {card.license}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _task(config: ModelConfig) -> str:
+    if config.task == "binary":
+        return "one class against the background"
+    kind = "exclusive" if config.task == "multiclass" else "independent"
+    return f"{config.num_classes} {kind} classes"
+
+
+def _example(config: ModelConfig, name: str) -> str:
+    normalised = (
+        "images"
+        if config.mean is None
+        else (
+            "(images - torch.tensor(model.config.mean)[:, None, None]) / torch.tensor(model.config.std)[:, None, None]"
+        )
+    )
+    return (
+        "import torch, unetzoo\n"
+        f"model = unetzoo.from_pretrained({name!r})\n"
+        f"images = torch.rand(1, {config.in_channels}, 256, 256)  # yours: (N, {config.in_channels}, H, W) in [0, 1]\n"
+        f"probabilities = model.predict({normalised})  # (N, {config.num_classes}, H, W)"
+    )
+
+
+def _facts(saved: SavedModel, info: information.ModelInfo) -> str:
+    config = saved.config
+    shown = {**options_of(config), **options_of(config.decoder_options), **options_of(config.encoder_options)}
+    differing = [f"`{key}={shown[key]!r}`" for key, default in info.options.items() if _differs(key, default, shown)]
+    lines = {
+        "input": f"{config.in_channels} channels, any height and width"
+        + (f", less mean {_numbers(config.mean)}, by std {_numbers(config.std)}" if config.mean and config.std else ""),
+        "output": f"logits of {config.num_classes} class{'es' * (config.num_classes > 1)}, task `{config.task}`",
+        "classes": ", ".join(
+            f"{k}: {html.escape(label, quote=False)}" for k, label in enumerate(config.class_names or ())
+        ),
+        "parameters": f"{saved.parameters:,}, {', '.join(saved.dtypes)}",
+        "architecture": info.paper,
+        "encoder": info.encoder_paper,
+        "options": ", ".join(differing),
+    }
+    return "\n".join(f"- {title}: {' '.join(text.split())}" for title, text in lines.items() if text)
+
+
+def _differs(key: str, default: Any, shown: Mapping[str, Any]) -> bool:
+    told = ("in_channels", "num_classes", "task", "class_names", "mean", "std")
+    settled = default is None or (key == "conv_bias")
+    return key in shown and key not in told and shown[key] != default and not settled
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in values) + ")"
+
+
+def _metric_problems(metrics: object) -> list[str]:
+    if not isinstance(metrics, Mapping) or not all(isinstance(name, str) for name in metrics):
+        return [f"metrics={metrics!r:.50}: a dictionary of name and value is needed"]
+    return [
+        f"metrics[{name!r}]={value!r}: a finite number is needed"
+        for name, value in metrics.items()
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
+    ]

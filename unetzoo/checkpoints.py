@@ -1,0 +1,168 @@
+"""State dicts from files that other programs wrote, and whether they fit a network. Nothing that is read runs."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unetzoo.errors import WeightsError
+from unetzoo.tensor_files import read_header
+
+WRAPPINGS = ("state_dict", "model_state_dict", "model")
+"""Names under which training programs keep a model's state dict beside their own affairs."""
+PREFIXES = ("module.", "_orig_mod.", "model.")
+"""What wrappers put before all names: data parallelism, torch.compile, Lightning modules."""
+COUNTER = "num_batches_tracked"
+
+
+def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Return the state dict in a ``.safetensors`` file, or in one that ``torch.save`` wrote (.pth, .pt, .ckpt, .bin).
+
+    The usual wrappings are taken off: dictionaries that hold it as "state_dict", "model_state_dict" or "model", and
+    the prefixes "module.", "_orig_mod." and "model." where all names have them. Types stay as they are in the file,
+    half precision too; tensors of safetensors files are mapped, and read when they are first used.
+
+    Raises:
+        WeightsError: missing, damaged, no dictionary of tensors, or a pickle that would have to run code: such a file
+            is never opened.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        state: dict[str, Tensor] = read_header(path).tensors()
+    else:
+        state = _state_dict_in(path, _load_pickle(path))
+    return _without_prefixes(state)
+
+
+def complete(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return ``state`` with the counters of batches that old files lack, at 0."""
+    counters = {name: torch.zeros((), dtype=torch.int64) for name in wanted if name.endswith(f".{COUNTER}")}
+    return {**{name: counter for name, counter in counters.items() if name not in state}, **state}
+
+
+def misfits(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Return a line for each tensor that is missing, unexpected, of another shape or of another kind of number.
+
+    Both hold what has a ``shape`` and a ``dtype``. Floating point of any width is one kind.
+    """
+    lines = [f"missing: {name}" for name in wanted if name not in found]
+    lines += [f"unexpected: {name}" for name in found if name not in wanted]
+    for name, tensor in wanted.items():
+        if name in found and tuple(found[name].shape) != tuple(tensor.shape):
+            lines.append(f"{name}: {tuple(found[name].shape)} instead of {tuple(tensor.shape)}")
+        elif name in found and not _same_kind(found[name].dtype, tensor.dtype):
+            lines.append(f"{name}: {found[name].dtype} instead of {tensor.dtype}")
+    return lines
+
+
+def listed(problems: list[str]) -> str:
+    """Return the lines of an error that names all of them."""
+    return "".join(f"\n  - {problem}" for problem in problems)
+
+
+def non_finite(state: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of tensors that hold NaN or infinity."""
+    found = []
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and tensor.numel():
+            low, high = tensor.aminmax()  # NaN anywhere is NaN in both, and no mask is made
+            if not (low.isfinite() and high.isfinite()):
+                found.append(name)
+    return found
+
+
+def _same_kind(found: torch.dtype, wanted: torch.dtype) -> bool:
+    return found.is_floating_point if wanted.is_floating_point else found == wanted
+
+
+def _load_pickle(path: Path) -> Any:
+    """Return what ``torch.save`` wrote, read as tensors and plain values only."""
+    try:
+        _refuse_bombs(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on pickles that it refuses in the end
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
+    except pickle.UnpicklingError as error:
+        needed = re.search(r"unsupported global:? (?:GLOBAL )?([\w.]+)", str(error), re.IGNORECASE)
+        raise WeightsError(
+            f"{path} is not opened: it is damaged, or a pickle that needs "
+            f"{needed[1] if needed else 'more than tensors'}, and to unpickle that can run any code. In the program "
+            "that made it, torch.save(model.state_dict(), 'weights.pth') writes tensors alone; take that file"
+        ) from error
+    # Damaged archives raise whatever the layer that stumbled knows: KeyError, EOFError, struct.error and more.
+    except Exception as error:
+        raise WeightsError(
+            f"{path} cannot be read as a file of tensors ({type(error).__name__}: {first_line(error)}); "
+            "it must be what torch.save(model.state_dict(), path) writes"
+        ) from error
+
+
+def _refuse_bombs(path: Path) -> None:
+    """Refuse archives that hold more than their own size: torch stores, and never compresses."""
+    size = path.stat().st_size
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        inside = sum(member.file_size for member in archive.infolist())
+    if inside > size:
+        raise WeightsError(
+            f"{path} cannot be read: it would unpack to {inside:,} bytes from {size:,}, and what torch.save writes "
+            "is not compressed"
+        )
+
+
+def _state_dict_in(path: Path, content: Any) -> dict[str, Tensor]:
+    """Return the state dict that a checkpoint is, or holds under a usual name."""
+    candidates = {"": content}
+    if isinstance(content, Mapping):
+        candidates |= {name: content[name] for name in WRAPPINGS if isinstance(content.get(name), Mapping)}
+    found = {name: dict(value) for name, value in candidates.items() if _is_state_dict(value)}
+    if len(found) > 1:
+        raise WeightsError(
+            f"{path} holds several state dicts, {', '.join(map(repr, found))}: save the one you mean alone"
+        )
+    if not found:
+        inside = (
+            ", ".join(str(name)[:40] for name in content) if isinstance(content, Mapping) else type(content).__name__
+        )
+        raise WeightsError(f"{path} holds no state dict but {inside:.200}; save model.state_dict() alone")
+    (state,) = found.values()
+    for name, tensor in state.items():
+        # Such a tensor costs nothing here, and any amount of memory as soon as it is copied.
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise WeightsError(f"{path} cannot be read: {name:.200} claims more values than the file holds")
+    return state
+
+
+def _is_state_dict(value: object) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and len(value) > 0
+        and all(isinstance(name, str) for name in value)
+        and all(isinstance(tensor, Tensor) and tensor.layout is torch.strided for tensor in value.values())
+    )
+
+
+def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    while True:
+        prefix = next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in state)), None)
+        if prefix is None or not state:
+            return state
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message without the colours that torch gives it."""
+    line = str(error).partition("\n")[0] or type(error).__name__
+    return re.sub(r"\x1b\[[0-9;]*m", "", line)

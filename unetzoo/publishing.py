@@ -1,0 +1,187 @@
+"""Models to folders and to the Hugging Face Hub, each with a model card."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from unetzoo.cards import ModelCard, read_card, write_card
+from unetzoo.errors import HubError, WeightsError
+from unetzoo.hub import CARD_FILE, connect, parse, translated
+from unetzoo.offline import switched_off
+from unetzoo.storage import replacing
+from unetzoo.weights import CONFIG_FILE, MODEL_FILE, read_saved, save, verify
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+
+@dataclass(frozen=True)
+class PushedModel:
+    """Where a push went. ``str()`` is what ``from_pretrained`` takes to get exactly this model.
+
+    Attributes:
+        name: of the repository.
+        commit: of the push, 40 hexadecimal digits.
+        url: of the commit's page, or of the pull request's.
+    """
+
+    name: str
+    commit: str
+    url: str
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.commit}"
+
+
+def save_pretrained(model: nn.Module, folder: str | os.PathLike[str], *, card: ModelCard | None = None) -> None:
+    """Write a model to a folder as a repository of the Hub holds it: config.json, model.safetensors, README.md.
+
+    ``model.safetensors`` is a file as ``save`` writes it, and is all that loading needs; ``config.json`` repeats its
+    config for other tools. In a README.md that is there, the words of its owner are kept.
+
+    Args:
+        model: as ``save`` takes it.
+        folder: made, with its parents, where it is missing.
+        card: licence, training data, metrics and text for the model card.
+
+    Raises:
+        WeightsError: as ``save``; or the folder cannot be made.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WeightsError(f"the folder {folder} cannot be made: {error.strerror}") from error
+    earlier = read_card(_text_of(folder / CARD_FILE))
+    save(model, folder / MODEL_FILE)
+    saved = read_saved(folder)
+    _write(folder / CONFIG_FILE, saved.config.to_json())
+    _write(folder / CARD_FILE, write_card(saved, folder.resolve().name, card, earlier))
+
+
+def push_to_hub(
+    source: nn.Module | str | os.PathLike[str],
+    repo_id: str,
+    *,
+    card: ModelCard | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+    parent_commit: str | None = None,
+    create_pr: bool = False,
+    commit_message: str | None = None,
+    token: str | bool | None = None,
+    endpoint: str | None = None,
+) -> PushedModel:
+    """Put a model into a repository of the Hugging Face Hub: three files, one commit.
+
+    The repository is made where there is none. In its README.md the words of its owner are kept.
+
+    Args:
+        source: a model, a file that ``save`` wrote, or a folder that ``save_pretrained`` wrote.
+        repo_id: "owner/name".
+        card: licence, training data, metrics and text for the model card.
+        private: whether a new repository is private; None: as the owner's settings say. Of a repository that is
+            there nothing is changed: where it is public and ``private=True``, nothing is pushed.
+        revision: branch; None: "main".
+        parent_commit: push only if this is the branch's last commit.
+        create_pr: open a pull request instead of changing the branch.
+        commit_message: None: the name of the model.
+        token: None: the one of ``hf auth login`` or HF_TOKEN.
+        endpoint: address of the Hub; None: HF_ENDPOINT, or huggingface.co.
+
+    Raises:
+        WeightsError: ``source`` is no model, or damaged.
+        HubError: no connection, no such right, no such branch, or it changed meanwhile; ``reason`` says which.
+    """
+    name, branch = parse(repo_id, revision)
+    off = switched_off("UNETZOO_OFFLINE", "HF_HUB_OFFLINE")
+    if off:
+        raise HubError("offline", f"cannot push to {name}: {off} forbids the network")
+    with tempfile.TemporaryDirectory() as scratch:
+        file, readme = _prepared(source, Path(scratch))
+        earlier = read_card(readme)
+        saved = verify(file)
+        with translated(name, branch, endpoint):
+            from huggingface_hub import CommitOperationAdd
+
+            api = connect(endpoint, token)
+            files = _repository(api, name, branch, private)
+            if CARD_FILE in files and readme is None:
+                earlier = read_card(
+                    _text_of(Path(api.hf_hub_download(name, CARD_FILE, revision=branch, local_dir=scratch)))
+                )
+            text = write_card(saved, name, card, earlier)
+            commit = api.create_commit(
+                name,
+                [
+                    CommitOperationAdd(CONFIG_FILE, saved.config.to_json().encode()),
+                    CommitOperationAdd(CARD_FILE, text.encode()),
+                    CommitOperationAdd(MODEL_FILE, saved.path),
+                ],
+                commit_message=commit_message or f"{saved.config.name}, by unetzoo {saved.unetzoo_version}",
+                revision=branch,
+                parent_commit=parent_commit,
+                create_pr=create_pr,
+            )
+            if not create_pr:
+                _forget(name, branch)
+    return PushedModel(name, commit.oid, commit.pr_url or commit.commit_url)
+
+
+def _prepared(source: nn.Module | str | os.PathLike[str], scratch: Path) -> tuple[Path, str | None]:
+    """Return the file or folder to push, and the README.md that belongs to it, if there is one."""
+    if isinstance(source, nn.Module):
+        save(source, scratch / MODEL_FILE)
+        return scratch / MODEL_FILE, None
+    path = Path(source)
+    if not path.exists():
+        raise WeightsError(f"cannot push {str(path)!r}: there is no such file or folder")
+    return path, _text_of(path / CARD_FILE) if path.is_dir() else None
+
+
+def _repository(api: HfApi, name: str, branch: str, private: bool | None) -> list[str]:
+    """Return the names of the files in the repository, which is made where there is none."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        info = api.model_info(name, revision=branch, timeout=30)
+    except RepositoryNotFoundError:
+        api.create_repo(name, private=private, exist_ok=True)
+        return []
+    if private and info.private is False:
+        raise HubError(
+            "conflict",
+            f"{name} is there already, and public: nothing was pushed. Make it private in its settings, or push to "
+            "another name",
+        )
+    return [file.rfilename for file in info.siblings or ()]
+
+
+def _forget(name: str, branch: str) -> None:
+    """Take away what the cache believes the branch to be: it has just moved on."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    refs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "refs"
+    (refs / branch).unlink(missing_ok=True)
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as stream:
+        stream.write(text.encode())
+
+
+def _text_of(path: Path) -> str | None:
+    """Return the text of a README.md, None where there is none."""
+    try:
+        return path.read_bytes().decode()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}; mend it, or move it away") from error

@@ -1,0 +1,128 @@
+"""Writing a file all or nothing: whoever looks sees the old file or the new one, whenever the power fails."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from unetzoo.errors import WeightsError
+
+SUFFIX = ".saving"
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Give a stream whose bytes take the place of ``path``, in one step, when the block ends well.
+
+    They go to ``.<name>.saving`` in the same folder, are brought to the disk, and renamed. A symbolic link stays,
+    and its target is replaced; permissions are those of any new file (umask). Who saves to the same path at the
+    same time waits. What a killed process left behind is removed by the next save.
+
+    Raises:
+        WeightsError: the folder is missing or cannot be written, or the disk is full; ``path`` is as it was.
+    """
+    path = Path(path)
+    target = Path(os.path.realpath(path))
+    try:
+        _refuse_folders(path, target)
+        temporary, stream = _open_temporary(target)
+        with stream:
+            try:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+                if os.name == "nt":
+                    stream.close()  # open files cannot be renamed there
+                temporary.replace(target)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise WeightsError(f"{path} was not written, and is as it was: {_explain(error, target)}") from error
+
+
+def _refuse_folders(path: Path, target: Path) -> None:
+    if target.exists() and not target.is_file():
+        kind = "a folder" if target.is_dir() else "no ordinary file"
+        raise WeightsError(f"{path} is {kind}: give the name of a file")
+
+
+def _open_temporary(target: Path) -> tuple[Path, BinaryIO]:
+    """Return the temporary file of ``target``, new, empty and locked by this process."""
+    name = target.name.encode()[:200].decode(errors="ignore")  # of 255 bytes that names may have
+    temporary = target.with_name(f".{name}{SUFFIX}")
+    while True:
+        new = True
+        try:
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666)
+        except FileExistsError:
+            new = False
+            try:
+                handle = os.open(temporary, os.O_WRONLY | _FLAGS)
+            except FileNotFoundError:
+                continue  # its writer has finished just now
+        stream = os.fdopen(handle, "wb")
+        _lock(stream)  # waits for a living writer; a killed one holds no lock
+        if _is(stream, temporary):
+            if new:
+                return temporary, stream
+            temporary.unlink()  # a killed process left it
+        stream.close()
+
+
+def _is(stream: BinaryIO, path: Path) -> bool:
+    """Return whether ``path`` still names the open file."""
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _lock(stream: BinaryIO) -> None:
+    """Wait until no other process holds the file; where files cannot be locked, go on."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        return
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            stream.close()
+            raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the new name itself to the disk."""
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that has no such thing
+            raise
+    finally:
+        os.close(handle)
+
+
+def _explain(error: OSError, target: Path) -> str:
+    folder = target.parent
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            return f"there is no room left in {folder} ({error.strerror}); free some, or save elsewhere"
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return f"the folder {folder} cannot be written ({error.strerror}); save elsewhere, or mend its permissions"
+        case errno.ENOENT:
+            return f"there is no folder {folder}; make it first"
+        case errno.ENAMETOOLONG:
+            return "the name is too long for a file"
+    return f"{error.strerror or error} ({folder})"
+
+
+_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)

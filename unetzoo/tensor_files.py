@@ -1,0 +1,251 @@
+"""Safetensors files: a header that is read with suspicion, and data that is mapped, not copied.
+
+Format: https://huggingface.co/docs/safetensors. Eight bytes with the header's length, the header (JSON), the data of
+all tensors without gaps. safetensors' own reader takes repeated names, notices no changed byte, and gives all tensors
+one storage, so that a copy of one layer drags the whole file along; its writer makes the file private to its owner,
+replaces symbolic links and leaves temporary files. Hence ours, held against it by the tests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unetzoo import _json
+from unetzoo.errors import DamagedError, WeightsError
+from unetzoo.storage import replacing
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+LONGEST_HEADER = 4_000_000
+"""Bytes: twenty times that of the zoo's largest network. What is longer is no network's, or an attack on memory."""
+DATA_DIGEST = "unetzoo_data_sha256"
+HEADER_DIGEST = "unetzoo_header_sha256"
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a tensor lies: its type, its shape, and its first and last byte from the start of the file."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """The header of a file whose parts fit together.
+
+    Attributes:
+        path: of the file.
+        metadata: text by name.
+        entries: name → where the tensor lies.
+        header: the bytes of the header.
+        content: the whole file, mapped when it was opened: a file that is saved over meanwhile stays as it was.
+    """
+
+    path: Path
+    metadata: Mapping[str, str]
+    entries: Mapping[str, Entry]
+    header: bytes
+    content: mmap.mmap
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors: pages are read when they are first used, and never written back.
+
+        Each has a storage of its own, as if it had been made by itself.
+        """
+        return {name: _tensor(self.content, entry) for name, entry in self.entries.items()}
+
+    def check_header(self) -> None:
+        """Hold the header against its digest, where it has one.
+
+        Raises:
+            DamagedError: it was changed after it was written.
+        """
+        if HEADER_DIGEST in self.metadata and header_digest(self.header, self.metadata) != self.metadata[HEADER_DIGEST]:
+            raise DamagedError(
+                f"{self.path} was changed after it was written: its header is not the one that was saved; "
+                "fetch or save it again"
+            )
+
+    def check_data(self) -> None:
+        """Hold every byte of the tensors against the digest in the header.
+
+        Raises:
+            WeightsError: there is no digest.
+            DamagedError: there is another.
+        """
+        promised = self.metadata.get(DATA_DIGEST)
+        if promised is None:
+            raise WeightsError(f"{self.path} carries no digest, so that damage cannot be seen: unetzoo.save writes one")
+        with memoryview(self.content) as content:
+            found = hashlib.sha256(content[8 + len(self.header) :]).hexdigest()
+        if found != promised:
+            raise DamagedError(
+                f"{self.path} is damaged: the sha256 of its tensors is {found[:12]}…, and was "
+                f"{promised[:12]}… when it was saved; fetch or save it again"
+            )
+
+
+def read_header(path: str | os.PathLike[str]) -> TensorFile:
+    """Return what a safetensors file says of itself, without reading its tensors.
+
+    Raises:
+        WeightsError: missing, or no file.
+        DamagedError: not a whole and well-formed safetensors file.
+    """
+    path = Path(path)
+    content = _map(path)
+    size, length = len(content), int.from_bytes(content[:8], "little")
+    if not 2 <= length <= min(LONGEST_HEADER, size - 8):
+        raise DamagedError(
+            f"{path} cannot be read: its header would be {length:,} bytes long, in a file of {size:,} "
+            f"({LONGEST_HEADER:,} at most are read); it is cut short, or no safetensors file"
+        )
+    try:
+        return _parse(path, content, content[8 : 8 + length])
+    except _MalformedError as error:
+        raise DamagedError(f"{path} cannot be read: {error}; it is damaged, or no safetensors file") from error
+
+
+def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Write a safetensors file, all or nothing, with digests of header and data; return that of the data.
+
+    Raises:
+        WeightsError: it cannot be written, or a tensor is of a type that has no place in it.
+    """
+    # The widest first: so every tensor starts at a multiple of its width, as safetensors lays them out.
+    ordered = dict(sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])))
+    blank = {**metadata, DATA_DIGEST: "0" * 64, HEADER_DIGEST: "0" * 64}
+    placed = _header(ordered, blank)
+    with replacing(path) as stream:
+        stream.write(len(placed).to_bytes(8, "little") + placed)
+        digest = hashlib.sha256()
+        for tensor in ordered.values():
+            content = _bytes(tensor)
+            digest.update(content)
+            stream.write(content)
+        blank[DATA_DIGEST] = digest.hexdigest()
+        blank[HEADER_DIGEST] = hashlib.sha256(_header(ordered, blank)).hexdigest()
+        stream.seek(8)
+        stream.write(_header(ordered, blank))
+    return blank[DATA_DIGEST]
+
+
+def header_digest(header: bytes, metadata: Mapping[str, str]) -> str:
+    """Return the sha256 of a header in which its own digest stands as zeros."""
+    own = f'"{HEADER_DIGEST}":"{metadata[HEADER_DIGEST]}"'.encode()
+    return hashlib.sha256(header.replace(own, f'"{HEADER_DIGEST}":"{"0" * 64}"'.encode())).hexdigest()
+
+
+class _MalformedError(Exception):
+    """What is wrong with a header."""
+
+
+def _map(path: Path) -> mmap.mmap:
+    try:
+        if not path.is_file():
+            path.stat()
+            raise WeightsError(f"{path} cannot be read: it is {'a folder' if path.is_dir() else 'no ordinary file'}")
+        with path.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size < 8:
+                raise DamagedError(f"{path} cannot be read: it has {size} bytes, too few for any tensor file")
+            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _parse(path: Path, content: mmap.mmap, header: bytes) -> TensorFile:
+    if not header.startswith(b"{"):
+        raise _MalformedError("its header is no JSON object")
+    try:
+        record = _json.loads(header.decode())
+    except ValueError as error:
+        raise _MalformedError(f"its header is not JSON ({error!s:.200})") from error
+    metadata = record.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _MalformedError("its metadata is not text by name")
+    entries = dict(_entries(record, 8 + len(header)))
+    at = 8 + len(header)
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
+        if entry.start != at:
+            what = "overlaps another tensor" if entry.start < at else "leaves a gap before it"
+            raise _MalformedError(f"{name!r:.200} {what}")
+        at = entry.stop
+    if at != len(content):
+        raise _MalformedError(f"its tensors end at byte {at:,}, and the file at {len(content):,}")
+    return TensorFile(path, metadata, entries, header, content)
+
+
+def _entries(record: Mapping[str, Any], base: int) -> Iterator[tuple[str, Entry]]:
+    for name, value in record.items():
+        if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
+            raise _MalformedError(f"{name!r:.200} is not described by dtype, shape and data_offsets")
+        dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+        if not isinstance(dtype, str) or dtype not in DTYPES:
+            raise _MalformedError(f"{name!r:.200} is of type {dtype!r:.50}; {', '.join(DTYPES)} are known")
+        if not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2 or len(shape) > 32:
+            raise _MalformedError(f"{name!r:.200} has a shape or offsets that are not whole numbers")
+        start, stop = offsets
+        if stop - start != prod(shape) * DTYPES[dtype].itemsize:
+            raise _MalformedError(f"{name!r:.200}: {stop - start:,} bytes do not hold {dtype} {shape!r:.200}")
+        yield name, Entry(DTYPES[dtype], tuple(shape), base + start, base + stop)
+
+
+def _whole_numbers(values: object) -> bool:
+    """Return whether it is a list of numbers that fit 48 bits, as the size of any file does."""
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 1 << 48 for value in values)
+
+
+def _tensor(mapped: mmap.mmap, entry: Entry) -> Tensor:
+    if entry.start == entry.stop:
+        return torch.empty(entry.shape, dtype=entry.dtype)
+    if entry.start % entry.dtype.itemsize:  # only in files of other writers
+        copy = bytearray(mapped[entry.start : entry.stop])
+        return torch.frombuffer(copy, dtype=entry.dtype).reshape(entry.shape)
+    count = (entry.stop - entry.start) // entry.dtype.itemsize
+    return torch.frombuffer(mapped, dtype=entry.dtype, count=count, offset=entry.start).reshape(entry.shape)
+
+
+def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    record: dict[str, Any] = {"__metadata__": dict(metadata)}
+    at = 0
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _CODES:
+            raise WeightsError(f"{name} is {tensor.dtype}, which no file of ours can hold; cast it first")
+        end = at + tensor.numel() * tensor.element_size()
+        record[name] = {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode()
+    return text + b" " * (-len(text) % 8)
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    """Return the values as they stand in memory, row by row."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    content: memoryview = flat.view(torch.uint8).numpy().data
+    return content
