@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import os
+import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-import unetzoo
-from unetzoo import zoo
-from unetzoo.decoders import DECODERS
-from unetzoo.encoders import ENCODERS
+# Before huggingface_hub is imported: its cache and token of the tests' own, no Hub but the tests', and no Xet, which
+# has no fallback for a Hub without it.
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="unetzoo_hf_")
+with socket.create_server(("127.0.0.1", 0)) as _free:
+    HUB_PORT = _free.getsockname()[1]
+os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{HUB_PORT}"
+os.environ["HF_HUB_DISABLE_XET"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+for variable in ("HF_TOKEN", "HF_HUB_OFFLINE", "UNETZOO_OFFLINE", "HF_HUB_CACHE"):
+    os.environ.pop(variable, None)
+
+import unetzoo  # noqa: E402
+from unetzoo import zoo  # noqa: E402
+from unetzoo.decoders import DECODERS  # noqa: E402
+from unetzoo.encoders import ENCODERS  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 

@@ -15,7 +15,7 @@ from unetzoo.comparison import Comparison, row_of
 from unetzoo.config import ModelConfig
 from unetzoo.encoders import options_of
 from unetzoo.errors import ConfigError, WeightsError
-from unetzoo.model import SegmentationModel, on_meta
+from unetzoo.model import build_on_meta
 from unetzoo.weights import SavedModel
 
 SIZE = 512
@@ -175,8 +175,7 @@ def _own_tags(config: ModelConfig) -> list[str]:
 
 def _body(saved: SavedModel, name: str, card: ModelCard) -> str:
     config = saved.config
-    with on_meta():
-        model = SegmentationModel(config)
+    model = build_on_meta(config)
     info = information.model_info(config.name)
     parts = [
         f"# {html.escape(name.strip('/').rpartition('/')[2] or config.name, quote=False)}",

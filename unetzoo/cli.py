@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import contextlib
 import json
 import sys
 import textwrap
@@ -56,16 +58,86 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--plot", metavar="FILE", help="draw parameters against GFLOPs (.png, .svg, .pdf)")
     command.set_defaults(run=_compare)
 
+    _add_weights_commands(commands)
+
     command = commands.add_parser(
         "demo",
         help="run a network on a picture",
         description="Build a network, run it on a picture and write the mask laid over it. Its weights are random.",
     )
-    command.add_argument("--model", default="resunet18", metavar="NAME", help="(default: resunet18)")
+    command.add_argument(
+        "--model", default="resunet18", metavar="NAME", help="of the zoo, or hf-hub:owner/name (default: resunet18)"
+    )
     command.add_argument("--image", metavar="FILE", help="PNG, JPEG, TIFF, … (default: a drawn one)")
     command.add_argument("--out", default="unetzoo_demo.png", metavar="FILE", help="(default: unetzoo_demo.png)")
     command.set_defaults(run=_demo)
     return top
+
+
+def _add_weights_commands(commands: Any) -> None:
+    """Add what moves models between files and the Hugging Face Hub."""
+    command = commands.add_parser(
+        "verify",
+        help="is a saved model whole?",
+        description="Read every byte of saved models, and say what they are. A single changed bit is found.",
+    )
+    command.add_argument("files", nargs="+", metavar="FILE", help="a .safetensors file, or a folder that holds a model")
+    command.set_defaults(run=_verify)
+
+    command = commands.add_parser(
+        "convert",
+        help="a .pth file to one of ours",
+        description="Write a state dict, of a .pth, .pt, .ckpt, .bin or .safetensors file, as a file that says which "
+        "model it is. Nothing in it is run. Channels, classes and extra heads are read off the tensors.",
+    )
+    command.add_argument("source")
+    command.add_argument("target", help="ends in .safetensors")
+    command.add_argument("--model", required=True, metavar="NAME", help="of the zoo; 'unetzoo list' gives them")
+    command.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        type=_option,
+        metavar="NAME=VALUE",
+        help="with which it was created, such as norm=group; 'unetzoo info NAME' lists them",
+    )
+    command.set_defaults(run=_convert)
+
+    command = commands.add_parser(
+        "push",
+        help="a saved model to the Hugging Face Hub",
+        description="Put a saved model into a repository of the Hugging Face Hub, in one commit, with a model card. "
+        "Log in first: hf auth login, or HF_TOKEN.",
+    )
+    command.add_argument("source", help="a .safetensors file, or a folder that holds a model")
+    command.add_argument("repository", metavar="OWNER/NAME")
+    command.add_argument(
+        "--private", action="store_true", default=None, help="if the repository is new, nobody else sees it"
+    )
+    command.add_argument("--revision", metavar="BRANCH", help="(default: main)")
+    command.add_argument("--create-pr", action="store_true", help="open a pull request instead")
+    command.add_argument("--message", metavar="TEXT", help="of the commit")
+    command.set_defaults(run=_push)
+
+    command = commands.add_parser(
+        "pull",
+        help="a model from the Hugging Face Hub",
+        description="Fetch a model from the Hugging Face Hub into its cache, verify it, and print where it lies.",
+    )
+    command.add_argument("repository", metavar="OWNER/NAME[@REVISION]")
+    command.add_argument("--refresh", action="store_true", help="ask for a newer commit even if it is in the cache")
+    command.add_argument("--out", metavar="FILE", help="also copy it to this .safetensors file")
+    command.set_defaults(run=_pull)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """Return name and value of ``name=value``; what is no number, True, False or None is text."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r}: NAME=VALUE is needed")
+    with contextlib.suppress(ValueError, SyntaxError):
+        return name, ast.literal_eval(value)
+    return name, value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -142,17 +214,66 @@ def _compare(options: argparse.Namespace) -> None:
         print(f"plot: {Path(options.plot).resolve()}", file=sys.stderr)
 
 
+def _verify(options: argparse.Namespace) -> None:
+    from unetzoo import weights
+
+    failed = []
+    for file in options.files:
+        try:
+            saved = weights.verify(file)
+            print(f"{saved}; whole, sha256 {saved.sha256[:12]}…")
+        except UnetzooError as error:
+            print(f"unetzoo: {error}", file=sys.stderr)
+            failed.append(file)
+    if failed:
+        raise UnetzooError(f"{len(failed)} of {len(options.files)} failed: {', '.join(failed)}")
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from unetzoo import conversion
+
+    print(conversion.convert(options.source, options.target, options.model, **dict(options.option)))
+
+
+def _push(options: argparse.Namespace) -> None:
+    from unetzoo import publishing
+
+    pushed = publishing.push_to_hub(
+        options.source,
+        options.repository,
+        private=options.private,
+        revision=options.revision,
+        create_pr=options.create_pr,
+        commit_message=options.message,
+    )
+    print(f"{pushed.url}\nunetzoo.from_pretrained({str(pushed)!r})")
+
+
+def _pull(options: argparse.Namespace) -> None:
+    from unetzoo import hub, weights
+
+    folder = hub.pull_from_hub(options.repository, refresh=options.refresh)
+    if options.out:
+        weights.save(weights.load(folder), options.out)
+    print(weights.read_saved(options.out or folder))
+
+
 def _demo(options: argparse.Namespace) -> None:
-    from unetzoo import comparison, images, zoo
+    from unetzoo import comparison, hub, images, zoo
+    from unetzoo.information import model_info
+    from unetzoo.model import build_on_meta
 
     image = images.read_image(options.image) if options.image else images.draw_nuclei()[0]
     model = zoo.create(options.model)
     probabilities = model.predict(images.prepare(image, model.config))[0]
-    images.write_png(images.overlay(image, probabilities > probabilities.median()), options.out)
-    print(comparison.compare(options.model, size=256), end="")
+    trained = options.model.startswith(hub.PREFIX)
+    images.write_png(images.overlay(image, probabilities > (0.5 if trained else probabilities.median())), options.out)
+    row = comparison.row_of(build_on_meta(model.config), model_info(model.config.name), 256)
+    print(comparison.Comparison((row,), 256), end="")
     height, width = image.shape[-2:]
     print(f"\n{options.model} on {options.image or 'a drawn picture'}, {width} × {height} pixels.")
-    print("The weights are random, so the mask shows that all runs, and segments nothing yet.")
+    if not trained:
+        print("The weights are random, so the mask shows that all runs, and segments nothing yet.")
     print(f"overlay: {Path(options.out).resolve()}")
 
 

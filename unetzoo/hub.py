@@ -19,7 +19,7 @@ from urllib.parse import urlparse
 
 from unetzoo import __version__
 from unetzoo._registry import suggest
-from unetzoo.errors import ConfigError, DamagedError, HubError, WeightsError
+from unetzoo.errors import ConfigError, DamagedError, HubError, UnetzooError, WeightsError
 from unetzoo.model import SegmentationModel
 from unetzoo.offline import switched_off
 from unetzoo.weights import CONFIG_FILE, MODEL_FILE, SUFFIX, load, read_config, verify
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PREFIX = "hf-hub:"
 CARD_FILE = "README.md"
-CONNECT_SECONDS = 4.0
+ANSWER_SECONDS = 4.5
 _REPOSITORY = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
@@ -157,7 +157,7 @@ def connect(endpoint: str | None, token: str | bool | None) -> HfApi:
     """Return the client, once the Hub is known to answer at all: its own retries take half a minute.
 
     Raises:
-        HubError: no connection within :data:`CONNECT_SECONDS`.
+        HubError: no connection within :data:`ANSWER_SECONDS`.
     """
     from huggingface_hub import HfApi
 
@@ -170,7 +170,7 @@ def connect(endpoint: str | None, token: str | bool | None) -> HfApi:
 
     def knock() -> None:
         try:
-            socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+            socket.create_connection((host, port), timeout=ANSWER_SECONDS).close()
             outcome.append(None)
         except OSError as error:
             outcome.append(error)
@@ -178,8 +178,8 @@ def connect(endpoint: str | None, token: str | bool | None) -> HfApi:
     # In a thread, as looking up a name cannot be given a limit.
     thread = threading.Thread(target=knock, daemon=True)
     thread.start()
-    thread.join(CONNECT_SECONDS)
-    problem = outcome[0] if outcome else TimeoutError(f"no answer within {CONNECT_SECONDS:.0f} s")
+    thread.join(ANSWER_SECONDS)
+    problem = outcome[0] if outcome else TimeoutError(f"no answer within {ANSWER_SECONDS} s")
     if problem is not None:
         raise _unreachable(api.endpoint, problem) from problem
     return api
@@ -204,12 +204,12 @@ def translated(name: str, revision: str, endpoint: str | None) -> Iterator[None]
         raise _unreachable(endpoint or _endpoint(), cause or error) from error
     except httpx.HTTPError as error:
         raise _unreachable(endpoint or _endpoint(), error) from error
-    except OSError as error:
-        if isinstance(error, HubError):
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, UnetzooError):
             raise
-        raise HubError(
-            "other", f"{name}: {type(error).__name__}: {error}; if the transfer broke off, run it again"
-        ) from error
+        if isinstance(error.__cause__, HfHubHTTPError):  # of an upload
+            raise _refused(error.__cause__, name, revision) from error
+        raise HubError("other", f"{name}: {error}; if the transfer broke off, start it again") from error
 
 
 def _cached(name: str, revision: str, cache_dir: str | os.PathLike[str] | None) -> Path | None:
@@ -225,7 +225,7 @@ def _cached(name: str, revision: str, cache_dir: str | os.PathLike[str] | None) 
 
 def _fetched(api: HfApi, name: str, revision: str, cache_dir: str | os.PathLike[str] | None) -> Path:
     """Return the folder of the cache with that revision, downloaded: what is small, and may say no, first."""
-    info = api.model_info(name, revision=revision, timeout=30)
+    info = api.model_info(name, revision=revision, timeout=ANSWER_SECONDS)
     files = [file.rfilename for file in info.siblings or ()]
     _refuse_others(name, revision, files)
 

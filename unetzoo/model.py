@@ -131,8 +131,7 @@ class SegmentationModel(nn.Module):
         config = self.config.replace(
             decoder_options=type(self.config.decoder_options)(**options), deep_supervision=False
         )
-        with on_meta():
-            pruned = SegmentationModel(config)
+        pruned = build_on_meta(config)
         pruned.load_state_dict({name: state[name] for name in pruned.state_dict()}, assign=True)
         return pruned.train(self.training)
 
@@ -241,6 +240,12 @@ def on_meta() -> Iterator[None]:
     """Build networks without memory and without drawing weights: shapes alone."""
     with torch.device("meta"), _Undrawn():
         yield
+
+
+def build_on_meta(config: ModelConfig) -> SegmentationModel:
+    """Return the network that ``config`` records, of shapes alone: see :func:`on_meta`."""
+    with on_meta():
+        return SegmentationModel(config)
 
 
 class _Undrawn(TorchFunctionMode):

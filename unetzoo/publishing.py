@@ -12,7 +12,7 @@ from torch import nn
 
 from unetzoo.cards import ModelCard, read_card, write_card
 from unetzoo.errors import HubError, WeightsError
-from unetzoo.hub import CARD_FILE, connect, parse, translated
+from unetzoo.hub import ANSWER_SECONDS, CARD_FILE, connect, parse, translated
 from unetzoo.offline import switched_off
 from unetzoo.storage import replacing
 from unetzoo.weights import CONFIG_FILE, MODEL_FILE, read_saved, save, verify
@@ -150,7 +150,7 @@ def _repository(api: HfApi, name: str, branch: str, private: bool | None) -> lis
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
-        info = api.model_info(name, revision=branch, timeout=30)
+        info = api.model_info(name, revision=branch, timeout=ANSWER_SECONDS)
     except RepositoryNotFoundError:
         api.create_repo(name, private=private, exist_ok=True)
         return []

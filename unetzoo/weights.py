@@ -22,7 +22,7 @@ from unetzoo.checkpoints import listed, misfits, non_finite
 from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.layers import initialise
-from unetzoo.model import SegmentationModel, on_meta
+from unetzoo.model import SegmentationModel, build_on_meta
 from unetzoo.pretrained import POLICIES, adapt_input_conv
 from unetzoo.tensor_files import DATA_DIGEST, TensorFile, read_header, write_tensors
 
@@ -87,7 +87,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
         raise ConfigError(f"cannot save to {str(path)!r}: the name must end in {SUFFIX}")
     model = unwrapped(model)
     state = {name.replace("_orig_mod.", ""): tensor for name, tensor in model.state_dict().items()}
-    problems = misfits(_on_meta(model.config).state_dict(), state)
+    problems = misfits(build_on_meta(model.config).state_dict(), state)
     if problems:
         raise WeightsError(
             f"cannot save: the model is no longer what its config says, and could not be loaded:{listed(problems)}\n"
@@ -153,8 +153,8 @@ def load(
     wanted = _changed(config, {name: value for name, value in changes.items() if value is not None}, input_policy)
     if verify:
         _verify(file)
-    model = _on_meta(wanted)
-    _check_fit(file, config, model if wanted is config else _on_meta(config))
+    model = build_on_meta(wanted)
+    _check_fit(file, config, model if wanted is config else build_on_meta(config))
     state = file.tensors()
     if wanted.in_channels != config.in_channels:
         policy = input_policy or ("sum" if wanted.in_channels == 1 else "repeat")
@@ -178,7 +178,7 @@ def verify(path: str | os.PathLike[str]) -> SavedModel:
         WeightsError: missing, damaged, or not a model of unetzoo.
     """
     file, config = _read(path)
-    _check_fit(file, config, _on_meta(config))
+    _check_fit(file, config, build_on_meta(config))
     _verify(file)
     copy = Path(path) / CONFIG_FILE
     if copy.is_file() and read_config(copy) != config:
@@ -256,7 +256,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[TensorFile, ModelConfig]:
 
 
 def _described(file: TensorFile, config: ModelConfig) -> SavedModel:
-    model = _on_meta(config)
+    model = build_on_meta(config)
     dtypes = {entry.dtype for entry in file.entries.values() if entry.dtype.is_floating_point}
     return SavedModel(
         path=file.path,
@@ -277,11 +277,6 @@ def _verify(file: TensorFile) -> None:
             f"{file.path} holds NaN or infinity in {len(broken)} of {len(file.entries)} tensors, such as {broken[0]}; "
             "fetch it again, or take an earlier one"
         )
-
-
-def _on_meta(config: ModelConfig) -> SegmentationModel:
-    with on_meta():
-        return SegmentationModel(config)
 
 
 def _check_fit(file: TensorFile, config: ModelConfig, model: SegmentationModel) -> None:
