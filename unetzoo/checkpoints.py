@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from unetzoo.errors import WeightsError
-from unetzoo.tensor_files import read_header
+from unetzoo.tensor_files import check_file, read_header
 
 WRAPPINGS = ("state_dict", "model_state_dict", "model")
 """Names under which training programs keep a model's state dict beside their own affairs."""
@@ -86,6 +86,7 @@ def _same_kind(found: torch.dtype, wanted: torch.dtype) -> bool:
 
 def _load_pickle(path: Path) -> Any:
     """Return what ``torch.save`` wrote, read as tensors and plain values only."""
+    check_file(path)
     try:
         _refuse_bombs(path)
         with warnings.catch_warnings():

@@ -12,7 +12,7 @@ from torch import Tensor
 from unetzoo import zoo
 from unetzoo.checkpoints import complete, listed, load_state_dict_file, misfits
 from unetzoo.errors import ConfigError, WeightsError
-from unetzoo.model import on_meta
+from unetzoo.model import SegmentationModel, on_meta
 from unetzoo.tensor_files import read_header
 from unetzoo.weights import SUFFIX, SavedModel, is_saved_model, read_saved, save
 
@@ -41,12 +41,12 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], name
     name = zoo.resolve(name)
     _refuse_another(source, name)
     state = load_state_dict_file(source)
-    known = zoo.signature(name)
+    options = {**_seen(state, zoo.signature(name)), **options}
     with on_meta():
-        plain = zoo.create(name, **options).state_dict()
-    seen = {key: value for key, value in _seen(state, plain).items() if key in known}
-    with on_meta():
-        model = zoo.create(name, **{**seen, **options})
+        model = zoo.create(name, **options)
+        channels = _channels(state, model)
+        if "in_channels" not in options and channels is not None:
+            model = zoo.create(name, in_channels=channels, **options)
     state = complete(state, model.state_dict())
     problems = misfits(model.state_dict(), state)
     if problems:
@@ -65,8 +65,8 @@ def _refuse_another(source: str | os.PathLike[str], name: str) -> None:
     raise WeightsError(f"{source} {mend}")
 
 
-def _seen(state: Mapping[str, Tensor], plain: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the options of the model that the tensors show. ``plain`` is its state dict without them."""
+def _seen(state: Mapping[str, Tensor], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the ``known`` options that the names and the head of a state dict show."""
     found: dict[str, Any] = {
         "deep_supervision": any(name.startswith("deep_heads.") for name in state),
         "classification_guided": any(name.startswith("guide.") for name in state),
@@ -74,10 +74,16 @@ def _seen(state: Mapping[str, Tensor], plain: Mapping[str, Tensor]) -> dict[str,
     head = state.get("head.conv.weight")
     if head is not None and head.ndim == 4:
         found["num_classes"] = head.shape[0]
-    first = next((name for name, tensor in plain.items() if name.startswith("encoder.") and tensor.ndim == 4), None)
-    if first is not None and first in state and state[first].ndim == 4:
-        found["in_channels"] = state[first].shape[1]
-    return found
+    return {name: value for name, value in found.items() if name in known}
+
+
+def _channels(state: Mapping[str, Tensor], model: SegmentationModel) -> int | None:
+    """Return the channels that the first convolution in the file reads, None where it is not there."""
+    first = next(
+        (name for name, tensor in model.encoder.state_dict(prefix="encoder.").items() if tensor.ndim == 4), None
+    )
+    weight = None if first is None else state.get(first)
+    return weight.shape[1] if weight is not None and weight.ndim == 4 else None
 
 
 def _likely_cause(state: Mapping[str, Tensor]) -> str:

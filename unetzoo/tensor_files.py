@@ -12,6 +12,7 @@ import hashlib
 import json
 import mmap
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -165,11 +166,23 @@ class _MalformedError(Exception):
     """What is wrong with a header."""
 
 
-def _map(path: Path) -> mmap.mmap:
+def check_file(path: Path) -> None:
+    """Refuse what is no file, and pipes and devices, which could be read for ever.
+
+    Raises:
+        WeightsError: says what it is.
+    """
     try:
-        if not path.is_file():
-            path.stat()
-            raise WeightsError(f"{path} cannot be read: it is {'a folder' if path.is_dir() else 'no ordinary file'}")
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not stat.S_ISREG(mode):
+        raise WeightsError(f"{path} cannot be read: it is {'a folder' if stat.S_ISDIR(mode) else 'no ordinary file'}")
+
+
+def _map(path: Path) -> mmap.mmap:
+    check_file(path)
+    try:
         with path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             if size < 8:

@@ -1,0 +1,149 @@
+"""Model cards: every fact is the model's, and the example runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard as HubCard
+
+import unetzoo
+from unetzoo import ConfigError, ModelCard, WeightsError
+
+CARD = ModelCard(
+    license="cc-by-4.0",
+    training_data="Grown in a dish --> and <b>photographed</b>.",
+    metrics={"Dice": 0.9125, "Mean IoU": 1},
+    evaluation_data="The held-out fifth",
+    text="## Limits\n\nNone known.",
+)
+
+
+def written(folder: Path, card: ModelCard | None = None, name: str = "unet", **options: object) -> str:
+    model = unetzoo.create(name, **options)
+    unetzoo.save_pretrained(model, folder, card=card)
+    return (folder / "README.md").read_text()
+
+
+def front_matter(text: str) -> dict[str, object]:
+    return yaml.safe_load(text.split("---\n")[1])
+
+
+def test_the_row_is_that_of_the_table(tmp_path: Path) -> None:
+    text = written(tmp_path, name="resunet18")
+    row = unetzoo.compare("resunet18", size=512).render("md").splitlines()
+    for line in row:
+        assert line in text
+    assert "20.78M ✓" in text
+    assert "20.78M" not in written(tmp_path / "b", name="resunet18", norm="group", num_classes=2, stem_stride=1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"base_channels": 2},
+        {"base_channels": 2, "num_classes": 3, "in_channels": 5, "mean": [0.1] * 5, "std": [0.3] * 5},
+        {"name": "resunet18", "class_names": ["nucleus"], "mean": (0.485, 0.456, 0.406), "std": (0.2, 0.2, 0.2)},
+    ],
+)
+def test_the_example_runs(options: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = written(tmp_path / "nuclei", CARD, **options)
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(code.splitlines()) == 4
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(5)
+    namespace: dict[str, object] = {}
+    exec(code, namespace)
+    model = unetzoo.load("nuclei")
+    torch.manual_seed(5)
+    images = torch.rand(1, model.config.in_channels, 256, 256)
+    if model.config.mean:
+        images = [(x - m) / s for x, m, s in zip(images[0], model.config.mean, model.config.std, strict=True)]
+        images = torch.stack(images)[None]
+    torch.testing.assert_close(namespace["probabilities"], model.predict(images))
+
+
+def test_facts_stand_where_the_hub_looks_for_them(tmp_path: Path) -> None:
+    text = written(tmp_path / "nuclei", CARD, base_channels=2, num_classes=2, class_names=["cell", "<rim>"])
+    said = front_matter(text)
+    assert said["library_name"] == "unetzoo"
+    assert said["pipeline_tag"] == "image-segmentation"
+    assert said["license"] == "cc-by-4.0"
+    assert {"unetzoo", "semantic-segmentation", "unet"} <= set(said["tags"])
+    (entry,) = said["model-index"]
+    assert entry["name"] == "nuclei"
+    found = {m["name"]: m["value"] for result in entry["results"] for m in result["metrics"]}
+    assert found == {"Dice": 0.9125, "Mean IoU": 1}
+    assert {result["dataset"]["name"] for result in entry["results"]} == {"The held-out fifth"}
+    for words in (
+        "- classes: 0: cell, 1: &lt;rim&gt;",
+        ["- parameters", " 31,4"][0],
+        "Grown in a dish",
+        "| Dice | 0.9125 |",
+        "Measured on: The held-out fifth",
+        "`base_channels=2`",
+        "arXiv 1505.04597",
+        "## Limits\n\nNone known.",
+    ):
+        assert words in text, words
+    assert HubCard(text).data.eval_results is not None
+
+
+def test_nothing_is_claimed_that_was_not_given(tmp_path: Path) -> None:
+    text = written(tmp_path, base_channels=2)
+    for words in ("model-index", "license", "Licence", "Metrics", "Training data", "None", "classes:"):
+        assert words not in text, words
+    assert "options" not in written(tmp_path / "b", name="unetpp_lite_resnet18")
+
+
+def test_saving_again_keeps_the_words_of_the_owner(tmp_path: Path) -> None:
+    first = written(tmp_path, CARD, base_channels=2)
+    readme = tmp_path / "README.md"
+    readme.write_text(first.replace("license: cc-by-4.0", "license: mit\nlanguage:\n- fr") + "\nMore.\n")
+    second = written(tmp_path, base_channels=2)
+    assert second.endswith("## Limits\n\nNone known.\n\nMore.\n")
+    assert front_matter(second)["language"] == ["fr"]
+    assert front_matter(second)["license"] == "mit"
+    assert "Grown in a dish --> and" in second
+    assert "0.9125" not in second  # other weights
+    assert written(tmp_path, base_channels=2) != second
+    model = unetzoo.load(tmp_path)
+    unetzoo.save_pretrained(model, tmp_path, card=CARD)
+    once = readme.read_text()
+    unetzoo.save_pretrained(model, tmp_path)
+    assert readme.read_text() == once  # the same weights: the metrics stay, and nothing piles up
+
+
+def test_a_spoilt_card_stops_nothing_but_bad_yaml(tmp_path: Path) -> None:
+    text = written(tmp_path, CARD, base_channels=2)
+    (tmp_path / "README.md").write_text(text.replace('"training_data"', '"training'))
+    again = written(tmp_path, base_channels=2)
+    assert "None known." in again
+    assert "Grown in a dish" not in again
+    before = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "README.md").write_text("---\nlicense: [\n---\nWords.\n")
+    with pytest.raises(WeightsError, match=r"YAML at the head of the README\.md"):
+        written(tmp_path, base_channels=2)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    (tmp_path / "README.md").write_bytes(b"\xff\xfe")
+    with pytest.raises(WeightsError, match="mend it, or move it away"):
+        written(tmp_path, base_channels=2)
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"metrics": {"Dice": 0.9}}, "say what they were measured on"),
+        ({"metrics": {"Dice": float("nan")}, "evaluation_data": "x"}, "a finite number"),
+        ({"metrics": {"Dice": "0.9"}, "evaluation_data": "x"}, "a finite number"),
+        ({"metrics": [0.9], "evaluation_data": "x"}, "a dictionary of name and value"),
+        ({"license": 3}, "license=3: text is needed"),
+        ({"text": "<!-- end of the unetzoo card -->"}, "only what stands below"),
+    ],
+)
+def test_cards_that_are_refused(facts: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        ModelCard(**facts)
