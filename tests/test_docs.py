@@ -18,6 +18,9 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import HUB_PORT
+from hub_server import HubServer
+from huggingface_hub import constants
 from torchvision import models
 
 from unetzoo import zoo
@@ -92,7 +95,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def reader(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A reader's folder: a clone's files that pages name, ImageNet's weights in the cache, no network.
+    """A reader's folder: a clone's files that pages name, ImageNet's weights in the cache, a Hub where he is "me".
 
     What a page registers is gone afterwards.
     """
@@ -103,10 +106,13 @@ def reader(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     if (ROOT / "hubconf.py").exists():
         shutil.copy(ROOT / "hubconf.py", tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
+    monkeypatch.setenv("HF_TOKEN", "hf_me")
     registries = [DECODERS, ENCODERS, zoo.PRESETS]
     before = [dict(registry._entries) for registry in registries]
     torch.manual_seed(0)
-    yield tmp_path
+    with HubServer(HUB_PORT):
+        yield tmp_path
     for registry, entries in zip(registries, before, strict=True):
         registry._entries.clear()
         registry._entries.update(entries)
@@ -141,7 +147,10 @@ def test_the_command_line_takes_what_a_page_shows(command: str) -> None:
     from unetzoo.cli import parser
 
     parsed = parser().parse_args(shlex.split(command, comments=True)[1:])
-    for pattern in [*getattr(parsed, "patterns", []), *filter(None, [getattr(parsed, "name", None)])]:
+    named = [getattr(parsed, "name", None), getattr(parsed, "model", None)]
+    for pattern in [*getattr(parsed, "patterns", []), *filter(None, named)]:
+        if pattern.startswith("hf-hub:"):
+            continue
         assert zoo.list_models(pattern), f"{pattern} fits no name"
 
 

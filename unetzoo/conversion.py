@@ -18,7 +18,7 @@ from unetzoo.weights import SUFFIX, SavedModel, is_saved_model, read_saved, save
 
 
 def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], name: str, **options: Any) -> SavedModel:
-    """Write the state dict in ``source`` as a file that :func:`unetzoo.load` takes, and return what that file says.
+    """Write the state dict in ``source`` as a file that ``load`` takes, and return what that file says.
 
     Channels, classes, and whether there are heads for deep supervision and classification guidance, are read off the
     tensors where ``options`` do not say them. Types stay as they are in the file, half precision too.

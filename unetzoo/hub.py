@@ -54,7 +54,7 @@ def from_pretrained(
         source: a ``.safetensors`` file or a folder, if there is one of this name; otherwise a repository such as
             "me/nuclei", "me/nuclei@<branch, tag or commit>", or "hf-hub:me/nuclei".
         revision, token, cache_dir, local_files_only, endpoint, refresh: for repositories, see :func:`pull_from_hub`.
-        **options: as :func:`unetzoo.load` takes them, ``num_classes`` or ``device`` for instance.
+        **options: as ``load`` takes them, ``num_classes`` or ``device`` for instance.
 
     Raises:
         HubError: there is no such repository, or it cannot be reached or read; ``reason`` says which, and the message
