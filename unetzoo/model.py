@@ -248,14 +248,21 @@ def build_on_meta(config: ModelConfig) -> SegmentationModel:
         return SegmentationModel(config)
 
 
+_FILLERS = {
+    # Before they work out how much to draw: that is most of what they cost on meta.
+    *(nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_, nn.init.constant_),
+    *(Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_),
+}
+
+
 class _Undrawn(TorchFunctionMode):
     """Leaves tensors alone that would be filled: on meta that takes time, and does nothing."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in (Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_):
-            return args[0]
+        if func in _FILLERS:
+            return args[0] if args else (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))
 
 

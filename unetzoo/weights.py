@@ -154,7 +154,8 @@ def load(
     if verify:
         _verify(file)
     model = build_on_meta(wanted)
-    _check_fit(file, config, model if wanted is config else build_on_meta(config))
+    as_saved = (wanted.num_classes, wanted.in_channels) == (config.num_classes, config.in_channels)
+    _check_fit(file, config, model if as_saved else build_on_meta(config))
     state = file.tensors()
     if wanted.in_channels != config.in_channels:
         policy = input_policy or ("sum" if wanted.in_channels == 1 else "repeat")
