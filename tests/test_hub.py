@@ -259,6 +259,8 @@ def test_a_folder_goes_before_a_repository(hub: HubServer, tmp_path: Path, monke
     unetzoo.save_pretrained(local, "me/it")
     assert same(unetzoo.from_pretrained("me/it"), local)
     assert same(unetzoo.from_pretrained("hf-hub:me/it"), remote)
+    with pytest.raises(ConfigError, match="is for repositories"):
+        unetzoo.from_pretrained("me/it", revision="main")
 
 
 def test_repositories_of_pickles_are_never_opened(hub: HubServer, tmp_path: Path) -> None:

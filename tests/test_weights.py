@@ -315,6 +315,7 @@ def test_another_number_of_channels(
     [
         ({"num_classes": 0}, ["num_classes=0", "from 1 to"]),
         ({"num_classes": 3, "class_names": ["a"]}, ["1 names for num_classes=3"]),
+        ({"num_classes": 3, "class_names": "abc"}, ["class_names='abc'", "list or tuple of strings"]),
         ({"task": "guess", "mean": [1]}, ["task='guess'", "mean: 1 numbers for in_channels=3", "3 things"]),
         ({"input_policy": "sum"}, ["another number of channels than the file's 3"]),
         ({"in_channels": 4, "input_policy": "some"}, ["input_policy='some'", "'repeat', 'mean', 'sum', 'keep_rgb'"]),

@@ -67,6 +67,8 @@ def from_pretrained(
     if unknown:
         raise ConfigError("cannot load a saved model", unknown)
     if not isinstance(source, str) or (not source.startswith(PREFIX) and Path(source).exists()):
+        if revision is not None:
+            raise ConfigError(f"revision={revision!r} is for repositories; {str(source)!r} is a file or folder here")
         return load(source, **options)
     if not is_repository(source):
         raise WeightsError(

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from unetzoo import __version__
+from unetzoo._plain import plain, plain_tuple
 from unetzoo.checkpoints import listed, misfits, non_finite
 from unetzoo.config import ModelConfig
-from unetzoo.errors import ConfigError, WeightsError
+from unetzoo.errors import ConfigError, DamagedError, WeightsError
 from unetzoo.layers import initialise
 from unetzoo.model import SegmentationModel, build_on_meta
 from unetzoo.pretrained import POLICIES, adapt_input_conv
@@ -143,12 +145,12 @@ def load(
     _check_target(device, dtype)
     file, config = _read(path)
     changes = {
-        "num_classes": num_classes,
-        "in_channels": in_channels,
-        "class_names": None if class_names is None else tuple(class_names),
+        "num_classes": plain(num_classes),
+        "in_channels": plain(in_channels),
+        "class_names": plain_tuple(class_names),
         "task": task,
-        "mean": None if mean is None else tuple(mean),
-        "std": None if std is None else tuple(std),
+        "mean": plain_tuple(mean),
+        "std": plain_tuple(std),
     }
     wanted = _changed(config, {name: value for name, value in changes.items() if value is not None}, input_policy)
     if verify:
@@ -272,6 +274,11 @@ def _described(file: TensorFile, config: ModelConfig) -> SavedModel:
 
 def _verify(file: TensorFile) -> None:
     file.check_data()
+    try:
+        with safe_open(file.path, "pt"):  # a second opinion: what we call whole, all programs can read
+            pass
+    except SafetensorError as error:
+        raise DamagedError(f"{file.path} cannot be read by safetensors itself: {error}") from error
     broken = non_finite(file.tensors())
     if broken:
         raise WeightsError(

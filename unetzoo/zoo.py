@@ -9,9 +9,10 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, TypeVar, cast
 
 from unetzoo import hub
+from unetzoo._plain import plain, plain_tuple
 from unetzoo._registry import Registry, check_name, suggest
 from unetzoo.config import ModelConfig, pairs
 from unetzoo.decoders import DECODERS
@@ -26,15 +27,6 @@ from unetzoo.pretrained import (
     read_pretrained,
     source_problem,
 )
-
-
-@runtime_checkable
-class SupportsItem(Protocol):
-    """A number of numpy's or torch's."""
-
-    def item(self) -> Any:
-        """Return it as one of Python's."""
-
 
 Builder = Callable[..., SegmentationModel]
 B = TypeVar("B", bound=Builder)
@@ -109,7 +101,7 @@ def create(
         ConfigError: lists all that is wrong with the arguments.
         WeightsError: the pretrained weights are missing, damaged or for another network.
     """
-    in_channels, num_classes = _plain(in_channels), _plain(num_classes)
+    in_channels, num_classes = plain(in_channels), plain(num_classes)
     if norm == "auto":
         pair = _pair(name)
         norm = DECODERS[pair[0]].default_norm if pair else "batch"
@@ -124,9 +116,9 @@ def create(
         "deep_supervision": deep_supervision,
         "classification_guided": classification_guided,
         "task": ("binary" if num_classes == 1 else "multiclass") if task is None else task,
-        "class_names": _tuple(class_names),
-        "mean": _tuple(mean),
-        "std": _tuple(std),
+        "class_names": plain_tuple(class_names),
+        "mean": plain_tuple(mean),
+        "std": plain_tuple(std),
     }
     config = _configure(name, common, options, pretrained, input_policy)
     if pretrained is False:
@@ -359,18 +351,6 @@ def _build_custom(name: str, arguments: Mapping[str, Any]) -> SegmentationModel:
             "create() or from_config(); a network of another form is a decoder or an encoder to register"
         )
     return model
-
-
-def _tuple(values: Any) -> Any:
-    """Return a list, array or tensor as a tuple of plain values; anything else, for the config to judge, as it is."""
-    if isinstance(values, str | tuple) or not isinstance(values, Iterable):
-        return values
-    return tuple(map(_plain, values))
-
-
-def _plain(value: Any) -> Any:
-    """Return a number of numpy's or torch's as one of Python's; anything else, for the config to judge, as it is."""
-    return value.item() if isinstance(value, SupportsItem) else value
 
 
 def _matcher(patterns: str | Iterable[str]) -> Callable[[str], bool]:
