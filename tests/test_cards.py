@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard as HubCard
+from PIL import Image
 
 import unetzoo
 from unetzoo import ConfigError, ModelCard, WeightsError
@@ -22,8 +23,12 @@ CARD = ModelCard(
 )
 
 
-def written(folder: Path, card: ModelCard | None = None, name: str = "unet", **options: object) -> str:
+def written(
+    folder: Path, card: ModelCard | None = None, name: str = "unet", half: bool = False, **options: object
+) -> str:
     model = unetzoo.create(name, **options)
+    if half:
+        model.half()
     unetzoo.save_pretrained(model, folder, card=card)
     return (folder / "README.md").read_text()
 
@@ -45,6 +50,7 @@ def test_the_row_is_that_of_the_table(tmp_path: Path) -> None:
     "options",
     [
         {"base_channels": 2},
+        {"base_channels": 2, "half": True},
         {"base_channels": 2, "num_classes": 3, "in_channels": 5, "mean": [0.1] * 5, "std": [0.3] * 5},
         {"name": "resunet18", "class_names": ["nucleus"], "mean": (0.485, 0.456, 0.406), "std": (0.2, 0.2, 0.2)},
     ],
@@ -54,16 +60,18 @@ def test_the_example_runs(options: dict[str, object], tmp_path: Path, monkeypatc
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(code.splitlines()) == 4
     monkeypatch.chdir(tmp_path)
+    pixels = torch.randint(256, (3, 50, 60), dtype=torch.uint8)
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save("picture.png")
     torch.manual_seed(5)
     namespace: dict[str, object] = {}
     exec(code, namespace)
-    model = unetzoo.load("nuclei")
+    model = unetzoo.load("nuclei", dtype=torch.float32)
     torch.manual_seed(5)
-    images = torch.rand(1, model.config.in_channels, 256, 256)
+    images = pixels / 255 if model.config.in_channels == 3 else torch.rand(model.config.in_channels, 256, 256)
     if model.config.mean:
-        images = [(x - m) / s for x, m, s in zip(images[0], model.config.mean, model.config.std, strict=True)]
-        images = torch.stack(images)[None]
-    torch.testing.assert_close(namespace["probabilities"], model.predict(images))
+        channels = zip(images, model.config.mean, model.config.std, strict=True)
+        images = torch.stack([(channel - mean) / std for channel, mean, std in channels])
+    torch.testing.assert_close(namespace["probabilities"], model.predict(images[None]))
 
 
 def test_facts_stand_where_the_hub_looks_for_them(tmp_path: Path) -> None:

@@ -177,12 +177,14 @@ def _body(saved: SavedModel, name: str, card: ModelCard) -> str:
     config = saved.config
     model = build_on_meta(config)
     info = information.model_info(config.name)
+    row = row_of(model, info, SIZE)
+    agreement = " ✓: the published number." if row.agrees else ""
     parts = [
         f"# {html.escape(name.strip('/').rpartition('/')[2] or config.name, quote=False)}",
         f"{info.architecture} on the {info.encoder} encoder, {_task(config)}. By unetzoo {saved.unetzoo_version}.",
-        Comparison((row_of(model, info, SIZE),), SIZE).render("md").strip(),
-        "Counted for one float32 image; memory is what autograd keeps in training. ✓: the published number.",
-        f"## Use\n\n```sh\npip install unetzoo\n```\n\n```python\n{_example(config, name)}\n```",
+        Comparison((row,), SIZE).render("md").strip(),
+        f"Counted for one float32 image; memory is what autograd keeps in training.{agreement}",
+        f"## Use\n\n```sh\npip install unetzoo\n```\n\n```python\n{_example(saved, name)}\n```",
         f"## Model\n\n{_facts(saved, info)}",
     ]
     if card.training_data:
@@ -202,19 +204,17 @@ def _task(config: ModelConfig) -> str:
     return f"{config.num_classes} {kind} classes"
 
 
-def _example(config: ModelConfig, name: str) -> str:
-    normalised = (
-        "images"
-        if config.mean is None
-        else (
-            "(images - torch.tensor(model.config.mean)[:, None, None]) / torch.tensor(model.config.std)[:, None, None]"
-        )
-    )
+def _example(saved: SavedModel, name: str) -> str:
+    """Return four lines from a picture to probabilities."""
+    config, wide = saved.config, saved.dtypes != ("float32",)
+    drawn = config.in_channels not in (1, 3)  # what no picture viewer writes
+    picture = f"torch.rand({config.in_channels}, 256, 256)" if drawn else 'read_image("picture.png")'
+    shape = f"({config.in_channels}, H, W) in [0, 1] → " if drawn else ""
     return (
-        "import torch, unetzoo\n"
-        f"model = unetzoo.from_pretrained({name!r})\n"
-        f"images = torch.rand(1, {config.in_channels}, 256, 256)  # yours: (N, {config.in_channels}, H, W) in [0, 1]\n"
-        f"probabilities = model.predict({normalised})  # (N, {config.num_classes}, H, W)"
+        f"import {'torch, ' if drawn or wide else ''}unetzoo\n"
+        f"from unetzoo.images import prepare{'' if drawn else ', read_image'}\n"
+        f'model = unetzoo.from_pretrained("{name}"{", dtype=torch.float32" if wide else ""})\n'
+        f"probabilities = model.predict(prepare({picture}, model.config))  # {shape}(1, {config.num_classes}, H, W)"
     )
 
 
