@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -112,7 +113,8 @@ def test_saving_again_keeps_the_words_of_the_owner(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(first.replace("license: cc-by-4.0", "license: mit\nlanguage:\n- fr") + "\nMore.\n")
     second = written(tmp_path, base_channels=2)
-    assert second.endswith("## Limits\n\nNone known.\n\nMore.\n")
+    assert second.count("## Limits\n\nNone known.") == 1
+    assert second.endswith("\n\nMore.\n")
     assert front_matter(second)["language"] == ["fr"]
     assert front_matter(second)["license"] == "mit"
     assert "Grown in a dish --> and" in second
@@ -125,6 +127,23 @@ def test_saving_again_keeps_the_words_of_the_owner(tmp_path: Path) -> None:
     assert readme.read_text() == once  # the same weights: the metrics stay, and nothing piles up
 
 
+def test_a_new_text_takes_the_place_of_the_old_one_and_of_nothing_else(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(written(tmp_path, CARD, base_channels=2) + "\n## Citation\n\nOurs.\n")
+    text = written(tmp_path, ModelCard(text="## Only this"), base_channels=2)
+    assert "None known." not in text
+    assert text.count("## Only this") == 1
+    assert text.endswith("## Citation\n\nOurs.\n")
+    again = written(tmp_path, ModelCard(text="## Only this"), name="unet_valid", base_channels=2)
+    assert again.count("## Only this") == 1
+    assert "unet" not in front_matter(again)["tags"]
+
+
+def test_numbers_of_other_libraries_are_metrics(tmp_path: Path) -> None:
+    card = ModelCard(metrics={"Dice": torch.tensor(0.5), "IoU": np.float32(0.25)}, evaluation_data="x")
+    assert "| Dice | 0.5 |\n| IoU | 0.25 |" in written(tmp_path, card, base_channels=2)
+
+
 def test_a_spoilt_card_stops_nothing_but_bad_yaml(tmp_path: Path) -> None:
     text = written(tmp_path, CARD, base_channels=2)
     (tmp_path / "README.md").write_text(text.replace('"training_data"', '"training'))
@@ -133,9 +152,13 @@ def test_a_spoilt_card_stops_nothing_but_bad_yaml(tmp_path: Path) -> None:
     assert "Grown in a dish" not in again
     before = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "README.md").write_text("---\nlicense: [\n---\nWords.\n")
-    with pytest.raises(WeightsError, match=r"YAML at the head of the README\.md"):
+    with pytest.raises(WeightsError, match=r"YAML at the head of .*README\.md cannot"):
         written(tmp_path, base_channels=2)
     assert (tmp_path / "model.safetensors").read_bytes() == before
+    for mark in ("<!-- end of the unetzoo card -->", "<!-- end of the text -->"):
+        (tmp_path / "README.md").write_text(text.replace(mark, ""))
+        with pytest.raises(WeightsError, match=r"README\.md holds the mark '<!-- .*put that one back"):
+            written(tmp_path, base_channels=2)
     (tmp_path / "README.md").write_bytes(b"\xff\xfe")
     with pytest.raises(WeightsError, match="mend it, or move it away"):
         written(tmp_path, base_channels=2)
@@ -149,7 +172,8 @@ def test_a_spoilt_card_stops_nothing_but_bad_yaml(tmp_path: Path) -> None:
         ({"metrics": {"Dice": "0.9"}, "evaluation_data": "x"}, "a finite number"),
         ({"metrics": [0.9], "evaluation_data": "x"}, "a dictionary of name and value"),
         ({"license": 3}, "license=3: text is needed"),
-        ({"text": "<!-- end of the unetzoo card -->"}, "only what stands below"),
+        ({"license": "CC BY 4.0"}, "the Hub writes them as 'mit'"),
+        ({"text": "<!-- end of the unetzoo card -->"}, "only what stands between"),
     ],
 )
 def test_cards_that_are_refused(facts: dict[str, object], words: str) -> None:

@@ -42,6 +42,7 @@ WRAPPINGS: dict[str, Callable[[State], Any]] = {
     "data parallel": lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
     "compiled": lambda state: {f"_orig_mod.{name}": tensor for name, tensor in state.items()},
     "compiled in parallel": lambda state: {"model": {f"module._orig_mod.{n}": tensor for n, tensor in state.items()}},
+    "Lightning, net": lambda state: {"state_dict": {f"net.{n}": tensor for n, tensor in state.items()}},
     "Lightning": lambda state: {"state_dict": {f"model.{n}": tensor for n, tensor in state.items()}, "callbacks": {}},
 }
 
@@ -86,6 +87,29 @@ def test_convert_reads_off_what_it_can(name: str, form: str, tmp_path: Path) -> 
     loaded = unetzoo.load(tmp_path / "new.safetensors")
     assert loaded.config == model.config
     assert_equal(loaded.state_dict(), model.state_dict())
+
+
+def test_convert_finds_the_model_among_other_things(tmp_path: Path) -> None:
+    """A Lightning module that holds a loss with weights beside the model; all that is surplus is named."""
+    state = {f"learner.unet.{name}": tensor for name, tensor in state_of().items()}
+    torch.save({"state_dict": state}, tmp_path / "a.ckpt")
+    unetzoo.convert(tmp_path / "a.ckpt", tmp_path / "new.safetensors", "unet", base_channels=2)
+    assert_equal(unetzoo.load(tmp_path / "new.safetensors").state_dict(), {n[13:]: t for n, t in state.items()})
+    torch.save({"state_dict": {**state, "loss.weight": torch.ones(1)}}, tmp_path / "b.ckpt")
+    with pytest.raises(WeightsError) as caught:
+        unetzoo.convert(tmp_path / "b.ckpt", tmp_path / "new.safetensors", "unet", base_channels=2)
+    assert [line for line in str(caught.value).splitlines() if line.startswith("  - ")] == [
+        "  - unexpected: loss.weight"
+    ]
+
+
+def test_convert_says_what_it_cannot_know(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.save(state_of("unetpp", deep_supervision=True), tmp_path / "old.pth")
+    unetzoo.convert(tmp_path / "old.pth", tmp_path / "new.safetensors", "unetpp", base_channels=2, task="binary")
+    for words in ("norm='batch'", "output='last'", "dropout=0.0", "upsampling=None"):
+        assert words in caplog.text
+    for words in ("base_channels", "num_classes", "deep_supervision", "task", "pretrained"):
+        assert f"{words}=" not in caplog.text
 
 
 def test_convert_says_what_does_not_fit(tmp_path: Path) -> None:
@@ -152,7 +176,7 @@ def test_a_file_of_ours_needs_no_conversion(tmp_path: Path) -> None:
         ({"teacher": {"a": torch.zeros(1)}}, "no state dict but teacher"),
         ({"a": torch.zeros(1), "epoch": 3}, "no state dict but a, epoch"),
         ([torch.zeros(1)], "no state dict but list"),
-        ({}, "no state dict"),
+        ({}, "no state dict but nothing"),
         ({1: torch.zeros(1)}, "no state dict but 1"),
         ({"a": torch.zeros(3).to_sparse()}, "no state dict"),
         ({"a": torch.zeros(1).expand(1 << 40)}, "a claims more values than the file holds"),
@@ -220,10 +244,20 @@ def test_the_command_convert(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save(state_of(norm="group", num_classes=2, base_channels=8), "old.pth")
-    told = ["--option", "norm=group", "--option", "base_channels=8"]
+    told = ["--option", "norm=group", "--option", "base_channels=8", "--option", "class_names=cell,rim"]
     assert cli.main(["convert", "old.pth", "new.safetensors", "--model", "unet", *told]) == 0
     assert "new.safetensors: unet, 3 channels → 2 classes" in capsys.readouterr().out
-    assert unetzoo.load("new.safetensors").config.norm == "group"
+    config = unetzoo.load("new.safetensors").config
+    assert (config.norm, config.class_names) == ("group", ("cell", "rim"))
+    for text, value in (
+        ("none", None),
+        ("True", True),
+        ("[1, 2]", [1, 2]),
+        ("1,2", (1, 2)),
+        ("a", "a"),
+        ("1e-3", 1e-3),
+    ):
+        assert cli._option(f"x={text}") == ("x", value)
     assert cli.main(["convert", "old.pth", "new.safetensors", "--model", "unet"]) == 2
     assert "give the options it was created with" in capsys.readouterr().err
     with pytest.raises(SystemExit):

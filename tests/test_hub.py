@@ -177,6 +177,10 @@ def test_branches_pull_requests_and_conflicts(hub: HubServer) -> None:
     with pytest.raises(HubError) as caught:
         unetzoo.push_to_hub(small(), "me/it", parent_commit=first.commit)
     assert caught.value.reason == "conflict"
+    with pytest.raises(HubError, match="no pull request was opened"):
+        unetzoo.push_to_hub(unetzoo.from_pretrained("me/it"), "me/it", create_pr=True)
+    with pytest.raises(HubError, match="not at 0000"):
+        unetzoo.push_to_hub(unetzoo.from_pretrained("me/it"), "me/it", parent_commit="0" * 40)
     with pytest.raises(HubError) as caught:
         unetzoo.push_to_hub(small(), "me/it", revision="missing")
     assert caught.value.reason == "revision"
@@ -190,6 +194,14 @@ def test_nothing_private_goes_to_a_public_place(hub: HubServer) -> None:
     assert len(hub.repos["me/it"].commits) == commits
 
 
+def test_the_model_of_another_library_is_not_pushed_over(hub: HubServer) -> None:
+    hub.add_repo("me/theirs", files={"config.json": b'{"encoder_name": "resnet18"}', "model.safetensors": b"x"})
+    with pytest.raises(HubError, match="model of another library: nothing was pushed") as caught:
+        unetzoo.push_to_hub(small(), "me/theirs")
+    assert caught.value.reason == "conflict"
+    assert len(hub.repos["me/theirs"].commits) == 2
+
+
 def test_damaged_files_are_not_pushed(hub: HubServer, tmp_path: Path) -> None:
     unetzoo.save(small(), tmp_path / "it.safetensors")
     content = bytearray((tmp_path / "it.safetensors").read_bytes())
@@ -199,6 +211,8 @@ def test_damaged_files_are_not_pushed(hub: HubServer, tmp_path: Path) -> None:
         unetzoo.push_to_hub(tmp_path / "it.safetensors", "me/it")
     with pytest.raises(WeightsError, match="no such file or folder"):
         unetzoo.push_to_hub(tmp_path / "missing", "me/it")
+    with pytest.raises(ConfigError, match=r"a unetzoo\.ModelCard is needed"):
+        unetzoo.push_to_hub(small(), "me/it", card={"license": "mit"})
     assert hub.requests == []
 
 
@@ -248,8 +262,15 @@ def test_names_that_are_none() -> None:
         unetzoo.from_pretrained(Path("me/nuclei"))
     with pytest.raises(ConfigError, match="contradict"):
         unetzoo.from_pretrained("me/nuclei@v1", revision="v2")
+    for address in ("https://huggingface.co/me/nuclei", "https://huggingface.co/me/nuclei/tree/main"):
+        with pytest.raises(WeightsError, match="of this address, 'me/nuclei'"):
+            unetzoo.from_pretrained(address)
     with pytest.raises(ConfigError, match="is no repository"):
         unetzoo.push_to_hub(small(), "nuclei")
+    with pytest.raises(ConfigError, match=r"is needed, not SegmentationModel$"):
+        unetzoo.push_to_hub("me/nuclei", small())
+    with pytest.raises(ConfigError, match=r"from_pretrained takes saved models"):
+        unetzoo.create("me/nuclei")
 
 
 def test_a_folder_goes_before_a_repository(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,6 +282,9 @@ def test_a_folder_goes_before_a_repository(hub: HubServer, tmp_path: Path, monke
     assert same(unetzoo.from_pretrained("hf-hub:me/it"), remote)
     with pytest.raises(ConfigError, match="is for repositories"):
         unetzoo.from_pretrained("me/it", revision="main")
+    (tmp_path / "me" / "it" / "model.safetensors").unlink()
+    with pytest.raises(WeightsError, match="hf-hub:me/it is the repository"):
+        unetzoo.from_pretrained("me/it")
 
 
 def test_repositories_of_pickles_are_never_opened(hub: HubServer, tmp_path: Path) -> None:
@@ -382,7 +406,8 @@ def test_offline(hub: HubServer, variable: str, monkeypatch: pytest.MonkeyPatch)
     hub.requests.clear()
     monkeypatch.setenv(variable, "1")
     assert same(unetzoo.from_pretrained("me/it"), model)
-    assert same(unetzoo.from_pretrained("me/it", refresh=True), model)
+    with pytest.raises(HubError, match="refresh asks the Hub"):
+        unetzoo.from_pretrained("me/it", refresh=True)
     with pytest.raises(HubError, match=f"{variable}=1 forbids the network") as caught:
         unetzoo.from_pretrained("me/other")
     assert caught.value.reason == "offline"
@@ -457,12 +482,14 @@ def test_the_words_of_the_owner_stay(hub: HubServer) -> None:
     assert "0.91" not in anew
     assert "model-index" not in anew
     unetzoo.push_to_hub(small(), "me/it", card=unetzoo.ModelCard(text="Other words."))
-    assert "Only by daylight." not in repo.find().files["README.md"].decode()
+    replaced = repo.find().files["README.md"].decode()
+    assert "Only by daylight." not in replaced
+    assert replaced.endswith("Ask before use in hospitals.\n")
     repo.commit({"README.md": b"# By hand\n\nWritten before.\n"})
     unetzoo.push_to_hub(small(), "me/it")
     assert "Written before." in repo.find().files["README.md"].decode()
     repo.commit({"README.md": b"---\na: [\n---\n"})
-    with pytest.raises(WeightsError, match="YAML at the head"):
+    with pytest.raises(WeightsError, match=r"YAML at the head of README\.md of me/it"):
         unetzoo.push_to_hub(small(), "me/it")
 
 
@@ -487,7 +514,9 @@ def test_the_command_line(hub: HubServer, tmp_path: Path, capsys: pytest.Capture
     printed = capsys.readouterr().out
     assert f"unetzoo.from_pretrained('me/nuclei@{hub.repos['me/nuclei'].branches['main']}')" in printed
     assert cli.main(["pull", "me/nuclei", "--out", str(tmp_path / "copy.safetensors")]) == 0
-    assert "2 classes (dark, light)" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert said.out == f"{tmp_path / 'copy.safetensors'}\n"
+    assert "2 classes (dark, light)" in said.err
     assert same(unetzoo.load(tmp_path / "copy.safetensors"), model)
     assert cli.main(["demo", "--model", "hf-hub:me/nuclei", "--out", str(tmp_path / "demo.png")]) == 0
     assert cli.main(["pull", "me/missing"]) == 2

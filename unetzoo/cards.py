@@ -10,19 +10,25 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from unetzoo import _json, information
+from unetzoo import _json, information, zoo
+from unetzoo._plain import plain
 from unetzoo.comparison import Comparison, row_of
 from unetzoo.config import ModelConfig
-from unetzoo.encoders import options_of
+from unetzoo.decoders import DECODERS
+from unetzoo.encoders import ENCODERS, options_of
 from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.model import build_on_meta
 from unetzoo.weights import SavedModel
 
 SIZE = 512
 """Side of the image for which the card's table row counts."""
-_BEGIN = "<!-- unetzoo card, written anew at each save; your own words go below its end. "
+_BEGIN = "<!-- unetzoo card: written anew at each save, so write below its end. "
 _END = "<!-- end of the unetzoo card -->"
+_TEXT_BEGIN = "<!-- text of the ModelCard: replaced where another is given -->"
+_TEXT_END = "<!-- end of the text -->"
+_MARKS = (_BEGIN, _END, _TEXT_BEGIN, _TEXT_END)
 _GENERATED = re.compile(rf"{re.escape(_BEGIN)}(?P<facts>.*?) -->.*?{re.escape(_END)}\n*", re.DOTALL)
+_TEXT = re.compile(rf"{re.escape(_TEXT_BEGIN)}\n*(?P<text>.*?)\n*{re.escape(_TEXT_END)}\n*", re.DOTALL)
 _FRONT_MATTER = re.compile(r"\A---\s*\n(?P<yaml>.*?)^---\s*$\n?", re.DOTALL | re.MULTILINE)
 
 
@@ -31,11 +37,12 @@ class ModelCard:
     """What a model card says beyond what the model itself tells. All of it may be left out.
 
     Attributes:
-        license: as the Hub writes it: "mit", "apache-2.0", "cc-by-4.0", …
+        license: as the Hub writes it: "mit", "apache-2.0", "cc-by-4.0", … or "other".
         training_data: what the model was trained on, in a sentence or two.
         metrics: name → value, such as ``{"Dice": 0.91}``.
         evaluation_data: what the metrics were measured on; needed with them.
-        text: Markdown of your own, set below the generated part.
+        text: Markdown, set below the generated part. Given again, it is replaced; what was written by hand below it is
+            not.
 
     Raises:
         ConfigError: lists all that is wrong.
@@ -48,17 +55,21 @@ class ModelCard:
     text: str | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.metrics, Mapping):
+            object.__setattr__(self, "metrics", {name: plain(value) for name, value in self.metrics.items()})
         problems = [
             f"{name}={value!r:.50}: text is needed"
             for name, value in asdict(self).items()
             if name != "metrics" and value is not None and not isinstance(value, str)
         ]
+        if isinstance(self.license, str) and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", self.license):
+            problems.append(f"license={self.license!r:.50}: the Hub writes them as 'mit', 'cc-by-4.0', … or 'other'")
         if self.metrics is not None:
             problems += _metric_problems(self.metrics)
             if not self.evaluation_data:
                 problems.append("metrics without evaluation_data: say what they were measured on")
-        if self.text is not None and (_BEGIN in self.text or _END in self.text):
-            problems.append("text holds the marks of the generated part: give only what stands below them")
+        if isinstance(self.text, str) and any(mark in self.text for mark in _MARKS):
+            problems.append("text holds the marks between which it is set: give only what stands between them")
         if problems:
             raise ConfigError("cannot make a model card", problems)
 
@@ -76,42 +87,62 @@ class EarlierCard:
 
     Attributes:
         front: its front matter.
-        card: its facts, and its owner's words.
+        card: its facts.
+        words: what its owner wrote by hand.
         weights: sha256 of the tensors for which its metrics were measured.
     """
 
     front: Mapping[str, Any]
     card: ModelCard
+    words: str = ""
     weights: str | None = None
 
 
-def read_card(readme: str | None) -> EarlierCard:
+def read_card(readme: str | None, where: object = "README.md") -> EarlierCard:
     """Return what is kept of a README.md; None is an empty one.
 
-    Raises:
-        WeightsError: its front matter is no YAML.
-    """
-    import yaml  # huggingface_hub needs it
+    Args:
+        readme: its text.
+        where: it lies, for messages.
 
+    Raises:
+        WeightsError: its front matter is no YAML, or one of the marks around the generated part is gone.
+    """
     readme = readme or ""
-    head = _FRONT_MATTER.match(readme)
-    try:
-        front = yaml.safe_load(head["yaml"]) if head else None
-    except yaml.YAMLError as error:
-        raise WeightsError(f"the YAML at the head of the README.md that is there cannot be read: {error}") from error
-    front = front if isinstance(front, dict) else {}
-    body = readme[head.end() :] if head else readme
+    front = _read_front_matter(readme, where)
+    body = _FRONT_MATTER.sub("", readme)
+    generated, given = _GENERATED.search(body), _TEXT.search(body)
+    words = _TEXT.sub("", _GENERATED.sub("", body)).strip()
+    broken = [mark for mark in _MARKS if mark in words]
+    if broken:
+        raise WeightsError(
+            f"{where} holds the mark {broken[0].strip()!r} and not the one that belongs to it, so that your words "
+            "cannot be told from ours: put that one back, or delete this one and what it marked"
+        )
     licence = front.get("license")
-    card = ModelCard(
-        license=licence if isinstance(licence, str) else None, text=_GENERATED.sub("", body).strip() or None
-    )
-    generated = _GENERATED.search(body)
+    try:
+        card = ModelCard(license=licence if isinstance(licence, str) else None)
+    except ConfigError:
+        card = ModelCard()  # of the owner's own making; it stays in the front matter
+    card = replace(card, text=given["text"].strip() or None) if given else card
     try:
         facts = _json.loads(generated["facts"]) if generated else {}
         weights = facts.pop("weights", None)
-        return EarlierCard(front, replace(card, **facts), weights)
+        return EarlierCard(front, replace(card, **facts), words, weights)
     except (ValueError, TypeError, AttributeError):
-        return EarlierCard(front, card)  # somebody edited the mark: the facts are gone, the words are not
+        return EarlierCard(front, card, words)  # somebody edited the mark: the facts are gone, the words are not
+
+
+def _read_front_matter(readme: str, where: object) -> dict[str, Any]:
+    import yaml  # huggingface_hub needs it
+
+    head = _FRONT_MATTER.match(readme)
+    try:
+        front = yaml.safe_load(head["yaml"]) if head else None
+    # A date that is none, or a list as a key, raises what Python knows.
+    except Exception as error:
+        raise WeightsError(f"the YAML at the head of {where} cannot be read; mend it or delete it: {error}") from error
+    return {str(key): value for key, value in front.items()} if isinstance(front, dict) else {}
 
 
 def write_card(saved: SavedModel, name: str, card: ModelCard | None, earlier: EarlierCard) -> str:
@@ -128,6 +159,7 @@ def write_card(saved: SavedModel, name: str, card: ModelCard | None, earlier: Ea
     if earlier.weights != saved.sha256:
         kept = replace(kept, metrics=None, evaluation_data=None)
     card = (card or ModelCard()).over(kept)
+    text = f"{_TEXT_BEGIN}\n\n{card.text.strip()}\n\n{_TEXT_END}\n\n" if card.text else ""
     facts = {
         "weights": saved.sha256,
         "training_data": card.training_data,
@@ -137,7 +169,7 @@ def write_card(saved: SavedModel, name: str, card: ModelCard | None, earlier: Ea
     mark = json.dumps(facts).replace("-", "\\u002d")  # a comment ends with two of them
     return (
         f"---\n{_front_matter(earlier.front, saved.config, card, name)}\n---\n\n"
-        f"{_BEGIN}{mark} -->\n\n{_body(saved, name, card)}\n{_END}\n\n{card.text or ''}".rstrip()
+        f"{_BEGIN}{mark} -->\n\n{_body(saved, name, card)}\n{_END}\n\n{text}{earlier.words}".rstrip()
         + "\n"
     )
 
@@ -157,7 +189,10 @@ def _front_matter(front: Mapping[str, Any], config: ModelConfig, card: ModelCard
         for metric, value in (card.metrics or {}).items()
     ]
     kept = {key: value for key, value in front.items() if key != "model-index"}
-    tags = [*_own_tags(config), *(tag for tag in kept.get("tags") or () if isinstance(tag, str))]
+    known = {*DECODERS, *ENCODERS, *zoo.names()}  # those that an earlier model left
+    theirs = kept.get("tags")
+    theirs = theirs if isinstance(theirs, list) else []
+    tags = [*_own_tags(config), *(tag for tag in theirs if isinstance(tag, str) and tag not in known)]
     kept |= {
         "library_name": "unetzoo",
         "pipeline_tag": "image-segmentation",
@@ -181,7 +216,7 @@ def _body(saved: SavedModel, name: str, card: ModelCard) -> str:
     agreement = " ✓: the published number." if row.agrees else ""
     parts = [
         f"# {html.escape(name.strip('/').rpartition('/')[2] or config.name, quote=False)}",
-        f"{info.architecture} on the {info.encoder} encoder, {_task(config)}. By unetzoo {saved.unetzoo_version}.",
+        f"{info.architecture} on the {info.encoder} encoder, {_task(config)}.",
         Comparison((row,), SIZE).render("md").strip(),
         f"Counted for one float32 image; memory is what autograd keeps in training.{agreement}",
         f"## Use\n\n```sh\npip install unetzoo\n```\n\n```python\n{_example(saved, name)}\n```",
@@ -223,7 +258,7 @@ def _facts(saved: SavedModel, info: information.ModelInfo) -> str:
     shown = {**options_of(config), **options_of(config.decoder_options), **options_of(config.encoder_options)}
     differing = [f"`{key}={shown[key]!r}`" for key, default in info.options.items() if _differs(key, default, shown)]
     lines = {
-        "input": f"{config.in_channels} channels, any height and width"
+        "input": f"{config.in_channels} channel{'s' * (config.in_channels > 1)}, any height and width"
         + (f", less mean {_numbers(config.mean)}, by std {_numbers(config.std)}" if config.mean and config.std else ""),
         "output": f"logits of {config.num_classes} class{'es' * (config.num_classes > 1)}, task `{config.task}`",
         "classes": ", ".join(
@@ -233,6 +268,7 @@ def _facts(saved: SavedModel, info: information.ModelInfo) -> str:
         "architecture": info.paper,
         "encoder": info.encoder_paper,
         "options": ", ".join(differing),
+        "saved by": f"unetzoo {saved.unetzoo_version}",
     }
     return "\n".join(f"- {title}: {' '.join(text.split())}" for title, text in lines.items() if text)
 

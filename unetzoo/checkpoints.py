@@ -19,7 +19,7 @@ from unetzoo.tensor_files import check_file, read_header
 
 WRAPPINGS = ("state_dict", "model_state_dict", "model")
 """Names under which training programs keep a model's state dict beside their own affairs."""
-PREFIXES = ("module.", "_orig_mod.", "model.")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 """What wrappers put before all names: data parallelism, torch.compile, Lightning modules."""
 COUNTER = "num_batches_tracked"
 
@@ -28,8 +28,8 @@ def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Return the state dict in a ``.safetensors`` file, or in one that ``torch.save`` wrote (.pth, .pt, .ckpt, .bin).
 
     The usual wrappings are taken off: dictionaries that hold it as "state_dict", "model_state_dict" or "model", and
-    the prefixes "module.", "_orig_mod." and "model." where all names have them. Types stay as they are in the file,
-    half precision too; tensors of safetensors files are mapped, and read when they are first used.
+    the prefixes "module.", "_orig_mod.", "model." and "net." where all names have them. Types stay as they are in the
+    file, half precision too; tensors of safetensors files are mapped, and read when they are first used.
 
     Raises:
         WeightsError: missing, damaged, no dictionary of tensors, or a pickle that would have to run code: such a file
@@ -137,7 +137,7 @@ def _state_dict_in(path: Path, content: Any) -> dict[str, Tensor]:
         inside = (
             ", ".join(str(name)[:40] for name in content) if isinstance(content, Mapping) else type(content).__name__
         )
-        raise WeightsError(f"{path} holds no state dict but {inside:.200}; save model.state_dict() alone")
+        raise WeightsError(f"{path} holds no state dict but {inside or 'nothing':.200}; save model.state_dict() alone")
     (state,) = found.values()
     for name, tensor in state.items():
         # Such a tensor costs nothing here, and any amount of memory as soon as it is copied.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
 import json
 import sys
 import textwrap
@@ -63,10 +62,14 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "demo",
         help="run a network on a picture",
-        description="Build a network, run it on a picture and write the mask laid over it. Its weights are random.",
+        description="Run a network on a picture and write the mask laid over it. Networks of the zoo have random "
+        "weights here; saved ones their own.",
     )
     command.add_argument(
-        "--model", default="resunet18", metavar="NAME", help="of the zoo, or hf-hub:owner/name (default: resunet18)"
+        "--model",
+        default="resunet18",
+        metavar="NAME",
+        help="of the zoo, a .safetensors file, or hf-hub:owner/name (default: resunet18)",
     )
     command.add_argument("--image", metavar="FILE", help="PNG, JPEG, TIFF, … (default: a drawn one)")
     command.add_argument("--out", default="unetzoo_demo.png", metavar="FILE", help="(default: unetzoo_demo.png)")
@@ -90,8 +93,8 @@ def _add_weights_commands(commands: Any) -> None:
         description="Write a state dict, of a .pth, .pt, .ckpt, .bin or .safetensors file, as a file that says which "
         "model it is. Nothing in it is run. Channels, classes and extra heads are read off the tensors.",
     )
-    command.add_argument("source")
-    command.add_argument("target", help="ends in .safetensors")
+    command.add_argument("source", help="the checkpoint")
+    command.add_argument("target", help="the file to write; ends in .safetensors")
     command.add_argument("--model", required=True, metavar="NAME", help="of the zoo; 'unetzoo list' gives them")
     command.add_argument(
         "--option",
@@ -99,7 +102,8 @@ def _add_weights_commands(commands: Any) -> None:
         default=[],
         type=_option,
         metavar="NAME=VALUE",
-        help="with which it was created, such as norm=group; 'unetzoo info NAME' lists them",
+        help="with which it was created, such as norm=group or class_names=cell,rim; give it once for each; 'unetzoo "
+        "info NAME' lists them",
     )
     command.set_defaults(run=_convert)
 
@@ -131,13 +135,21 @@ def _add_weights_commands(commands: Any) -> None:
 
 
 def _option(text: str) -> tuple[str, Any]:
-    """Return name and value of ``name=value``; what is no number, True, False or None is text."""
+    """Return name and value of ``name=value``: numbers, true, false, none, lists with commas; all else is text."""
     name, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"{text!r}: NAME=VALUE is needed")
-    with contextlib.suppress(ValueError, SyntaxError):
-        return name, ast.literal_eval(value)
-    return name, value
+    found = _value(value)
+    return name, tuple(map(_value, value.split(","))) if isinstance(found, str) and "," in found else found
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("true", "false", "none"):
+        text = text.capitalize()
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -255,7 +267,8 @@ def _pull(options: argparse.Namespace) -> None:
     folder = hub.pull_from_hub(options.repository, refresh=options.refresh)
     if options.out:
         weights.save(weights.load(folder), options.out)
-    print(weights.read_saved(options.out or folder))
+    print(options.out or folder)
+    print(weights.read_saved(options.out or folder), file=sys.stderr)
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -264,9 +277,9 @@ def _demo(options: argparse.Namespace) -> None:
     from unetzoo.model import build_on_meta
 
     image = images.read_image(options.image) if options.image else images.draw_nuclei()[0]
-    model = zoo.create(options.model)
+    trained = options.model not in zoo.names() and (Path(options.model).exists() or hub.is_repository(options.model))
+    model = hub.from_pretrained(options.model) if trained else zoo.create(options.model)
     probabilities = model.predict(images.prepare(image, model.config))[0]
-    trained = options.model.startswith(hub.PREFIX)
     images.write_png(images.overlay(image, probabilities > (0.5 if trained else probabilities.median())), options.out)
     row = comparison.row_of(build_on_meta(model.config), model_info(model.config.name), 256)
     print(comparison.Comparison((row,), 256), end="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,12 +17,17 @@ from unetzoo.model import SegmentationModel, on_meta
 from unetzoo.tensor_files import read_header
 from unetzoo.weights import SUFFIX, SavedModel, is_saved_model, read_saved, save
 
+_HEAD = "head.conv.weight"
+_SHOWN = ("pretrained", "input_policy", "in_channels", "class_names", "mean", "std")
+_logger = logging.getLogger("unetzoo")
+
 
 def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], name: str, **options: Any) -> SavedModel:
     """Write the state dict in ``source`` as a file that ``load`` takes, and return what that file says.
 
     Channels, classes, and whether there are heads for deep supervision and classification guidance, are read off the
-    tensors where ``options`` do not say them. Types stay as they are in the file, half precision too.
+    tensors where ``options`` do not say them; the log says what no tensor shows, and was taken as by default. Types
+    stay as they are in the file, half precision too.
 
     Args:
         source: as ``load_state_dict_file`` takes it; tensors named as in this package.
@@ -40,7 +46,7 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], name
         raise ConfigError("pretrained is not for convert: all weights come from the file")
     name = zoo.resolve(name)
     _refuse_another(source, name)
-    state = load_state_dict_file(source)
+    state = _unwrapped(load_state_dict_file(source))
     options = {**_seen(state, zoo.signature(name)), **options}
     with on_meta():
         model = zoo.create(name, **options)
@@ -50,10 +56,24 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], name
     state = complete(state, model.state_dict())
     problems = misfits(model.state_dict(), state)
     if problems:
-        raise WeightsError(f"{source} does not fit {name}{_likely_cause(state)}:{listed(problems)}")
+        cause = _likely_cause(state)
+        raise WeightsError(
+            f"{source} does not fit {name}:{listed(problems)}\n{len(problems)} tensors do not fit: {cause}"
+        )
     model.load_state_dict(state, assign=True)
     save(model, target)
+    assumed = {key: value for key, value in zoo.signature(name).items() if key not in {*options, *_SHOWN}}
+    listing = ", ".join(f"{key}={getattr(model.config, key, value)!r}" for key, value in assumed.items())
+    _logger.warning("tensors do not tell all; taken as by default: %s", listing)
     return read_saved(target)
+
+
+def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take off whatever stands before the model's names, where other things stand beside it, such as a loss."""
+    heads = [name for name in state if name.endswith(f".{_HEAD}")]
+    if _HEAD in state or len(heads) != 1:
+        return state
+    return {name.removeprefix(heads[0].removesuffix(_HEAD)): tensor for name, tensor in state.items()}
 
 
 def _refuse_another(source: str | os.PathLike[str], name: str) -> None:
@@ -71,7 +91,7 @@ def _seen(state: Mapping[str, Tensor], known: Mapping[str, Any]) -> dict[str, An
         "deep_supervision": any(name.startswith("deep_heads.") for name in state),
         "classification_guided": any(name.startswith("guide.") for name in state),
     }
-    head = state.get("head.conv.weight")
+    head = state.get(_HEAD)
     if head is not None and head.ndim == 4:
         found["num_classes"] = head.shape[0]
     return {name: value for name, value in found.items() if name in known}
@@ -89,7 +109,7 @@ def _channels(state: Mapping[str, Tensor], model: SegmentationModel) -> int | No
 def _likely_cause(state: Mapping[str, Tensor]) -> str:
     if not any(name.startswith("head.") for name in state):
         return (
-            " (its names are not this package's: a file of torchvision's goes to create(..., pretrained=path), and one "
-            "of another library must be renamed first)"
+            "its names are not this package's. A file of torchvision's goes to create(..., pretrained=path), and one "
+            "of another library must be renamed first"
         )
-    return " (give the options it was created with)"
+    return "give the options it was created with"

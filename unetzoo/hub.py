@@ -69,11 +69,14 @@ def from_pretrained(
     if not isinstance(source, str) or (not source.startswith(PREFIX) and Path(source).exists()):
         if revision is not None:
             raise ConfigError(f"revision={revision!r} is for repositories; {str(source)!r} is a file or folder here")
+        empty = Path(source).is_dir() and not (Path(source) / MODEL_FILE).is_file()
+        if empty and isinstance(source, str) and is_repository(source):
+            raise WeightsError(f"the folder {source} here has no {MODEL_FILE}; {PREFIX}{source} is the repository")
         return load(source, **options)
     if not is_repository(source):
         raise WeightsError(
             f"there is no file or folder {source!r}, and it is no name of a repository: those are 'owner/name' or "
-            "'owner/name@revision'"
+            f"'owner/name@revision'{_behind_the_host(source)}"
         )
     folder = pull_from_hub(
         source,
@@ -113,21 +116,19 @@ def pull_from_hub(
         HubError: its ``reason`` says what is wrong, its message what to do.
     """
     name, revision = parse(repo_id, revision)
+    off = "local_files_only=True" if local_files_only else switched_off("UNETZOO_OFFLINE", "HF_HUB_OFFLINE")
+    if off and refresh:
+        raise HubError("offline", f"refresh asks the Hub, and {off} forbids the network: leave one of them out")
     with translated(name, revision, endpoint):
         folder = None if refresh else _cached(name, revision, cache_dir)
-        if folder is None:
-            off = "local_files_only=True" if local_files_only else switched_off("UNETZOO_OFFLINE", "HF_HUB_OFFLINE")
-            folder = (
-                _cached(name, revision, cache_dir)
-                if off
-                else _fetched(connect(endpoint, token), name, revision, cache_dir)
-            )
-        if folder is None:
+        if folder is None and off:
             raise HubError(
                 "offline",
                 f"{_title(name, revision)} is not in the cache, and {off} forbids the network; fetch it once with it: "
                 f"unetzoo pull {_title(name, revision)}",
             )
+        if folder is None:
+            folder = _fetched(connect(endpoint, token), name, revision, cache_dir)
     try:
         verify(folder)
     except DamagedError as error:
@@ -147,12 +148,22 @@ def parse(repo_id: str, revision: str | None) -> tuple[str, str]:
     Raises:
         ConfigError: it is no such name, or the revision is said twice.
     """
-    match = _REPOSITORY.fullmatch(repo_id.removeprefix(PREFIX)) if isinstance(repo_id, str) else None
+    if not isinstance(repo_id, str):
+        raise ConfigError(f"a repository's name, 'owner/name', is needed, not {type(repo_id).__name__}")
+    match = _REPOSITORY.fullmatch(repo_id.removeprefix(PREFIX))
     if match is None or "--" in match["id"] or ".." in match["id"]:
-        raise ConfigError(f"{repo_id!r} is no repository: 'owner/name' or 'owner/name@revision' is needed")
+        raise ConfigError(
+            f"{repo_id!r} is no repository: 'owner/name' or 'owner/name@revision' is needed{_behind_the_host(repo_id)}"
+        )
     if match["revision"] and revision and match["revision"] != revision:
         raise ConfigError(f"{repo_id!r} and revision={revision!r} contradict each other: give one")
     return match["id"], match["revision"] or revision or "main"
+
+
+def _behind_the_host(address: str) -> str:
+    """Return what to take of an address that was copied from a browser."""
+    path = urlparse(address).path.strip("/").split("/") if "://" in address else []
+    return f"; of this address, {'/'.join(path[:2])!r}" if len(path) >= 2 else ""
 
 
 def connect(endpoint: str | None, token: str | bool | None) -> HfApi:
@@ -321,11 +332,10 @@ def _refused(error: Any, name: str, revision: str) -> HubError:
 
 def _unreachable(endpoint: str, error: BaseException) -> HubError:
     said = str(error).strip().partition("\n")[0] or type(error).__name__
-    return HubError(
-        "unreachable",
-        f"the Hub at {endpoint} cannot be reached ({said}), and the cache does not have what is needed; check the "
-        "network, HF_ENDPOINT and proxies. A Hub that has no Xet storage needs HF_HUB_DISABLE_XET=1",
-    )
+    mend = "check the network, HF_ENDPOINT and proxies; without refresh, what is in the cache is taken"
+    if "xet" in str(error).lower():
+        mend = "this Hub seems to have no Xet storage: set HF_HUB_DISABLE_XET=1 before Python starts"
+    return HubError("unreachable", f"the Hub at {endpoint} cannot be reached ({said}); {mend}")
 
 
 def _endpoint() -> str:

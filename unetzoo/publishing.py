@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from unetzoo.cards import ModelCard, read_card, write_card
-from unetzoo.errors import HubError, WeightsError
+from unetzoo.errors import ConfigError, HubError, WeightsError
 from unetzoo.hub import ANSWER_SECONDS, CARD_FILE, connect, parse, translated
 from unetzoo.offline import switched_off
 from unetzoo.storage import replacing
@@ -58,7 +59,8 @@ def save_pretrained(model: nn.Module, folder: str | os.PathLike[str], *, card: M
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WeightsError(f"the folder {folder} cannot be made: {error.strerror}") from error
-    earlier = read_card(_text_of(folder / CARD_FILE))
+    _check_card(card)
+    earlier = read_card(_text_of(folder / CARD_FILE), folder / CARD_FILE)
     save(model, folder / MODEL_FILE)
     saved = read_saved(folder)
     _write(folder / CONFIG_FILE, saved.config.to_json())
@@ -100,22 +102,23 @@ def push_to_hub(
         HubError: no connection, no such right, no such branch, or it changed meanwhile; ``reason`` says which.
     """
     name, branch = parse(repo_id, revision)
+    _check_card(card)
     off = switched_off("UNETZOO_OFFLINE", "HF_HUB_OFFLINE")
     if off:
         raise HubError("offline", f"cannot push to {name}: {off} forbids the network")
     with tempfile.TemporaryDirectory() as scratch:
         file, readme = _prepared(source, Path(scratch))
-        earlier = read_card(readme)
+        earlier = read_card(readme, Path(str(source)) / CARD_FILE if readme else CARD_FILE)
         saved = verify(file)
         with translated(name, branch, endpoint):
             from huggingface_hub import CommitOperationAdd
 
             api = connect(endpoint, token)
-            files = _repository(api, name, branch, private)
+            files = _repository(api, name, branch, private, parent_commit)
+            _refuse_others(api, name, branch, files, scratch)
             if CARD_FILE in files and readme is None:
-                earlier = read_card(
-                    _text_of(Path(api.hf_hub_download(name, CARD_FILE, revision=branch, local_dir=scratch)))
-                )
+                path = Path(api.hf_hub_download(name, CARD_FILE, revision=branch, local_dir=scratch))
+                earlier = read_card(_text_of(path), f"{CARD_FILE} of {name}")
             text = write_card(saved, name, card, earlier)
             commit = api.create_commit(
                 name,
@@ -129,6 +132,8 @@ def push_to_hub(
                 parent_commit=parent_commit,
                 create_pr=create_pr,
             )
+            if create_pr and not commit.pr_url:
+                raise HubError("conflict", f"{name} holds this very model already: no pull request was opened")
             if not create_pr:
                 _forget(name, branch)
     return PushedModel(name, commit.oid, commit.pr_url or commit.commit_url)
@@ -145,7 +150,12 @@ def _prepared(source: nn.Module | str | os.PathLike[str], scratch: Path) -> tupl
     return path, _text_of(path / CARD_FILE) if path.is_dir() else None
 
 
-def _repository(api: HfApi, name: str, branch: str, private: bool | None) -> list[str]:
+def _check_card(card: object) -> None:
+    if card is not None and not isinstance(card, ModelCard):
+        raise ConfigError(f"card={card!r:.50}: a unetzoo.ModelCard is needed")
+
+
+def _repository(api: HfApi, name: str, branch: str, private: bool | None, parent_commit: str | None) -> list[str]:
     """Return the names of the files in the repository, which is made where there is none."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -160,7 +170,27 @@ def _repository(api: HfApi, name: str, branch: str, private: bool | None) -> lis
             f"{name} is there already, and public: nothing was pushed. Make it private in its settings, or push to "
             "another name",
         )
+    if parent_commit and not str(info.sha).startswith(parent_commit):
+        raise HubError("conflict", f"{name} is at {info.sha}, not at {parent_commit}: pull it, and push anew")
     return [file.rfilename for file in info.siblings or ()]
+
+
+def _refuse_others(api: HfApi, name: str, branch: str, files: list[str], scratch: str) -> None:
+    """Refuse to push over the model of another library."""
+    if CONFIG_FILE not in files:
+        return
+    path = Path(api.hf_hub_download(name, CONFIG_FILE, revision=branch, local_dir=scratch))
+    try:
+        record = json.loads(path.read_bytes())
+        ours = "decoder" in record and "encoder" in record
+    except (ValueError, TypeError, RecursionError):
+        ours = False
+    if not ours:
+        raise HubError(
+            "conflict",
+            f"{name} holds a model of another library: nothing was pushed. Push to another name, or delete its "
+            f"{CONFIG_FILE} first",
+        )
 
 
 def _forget(name: str, branch: str) -> None:

@@ -43,7 +43,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 raise
         _sync_folder(target.parent)
     except OSError as error:
-        raise WeightsError(f"{path} was not written, and is as it was: {_explain(error, target)}") from error
+        raise WeightsError(f"{path} was not written, and nothing was changed: {_explain(error, target)}") from error
 
 
 def _refuse_folders(path: Path, target: Path) -> None:
@@ -118,7 +118,7 @@ def _explain(error: OSError, target: Path) -> str:
             return f"there is no room left in {folder} ({error.strerror}); free some, or save elsewhere"
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return f"the folder {folder} cannot be written ({error.strerror}); save elsewhere, or mend its permissions"
-        case errno.ENOENT:
+        case errno.ENOENT if not folder.is_dir():
             return f"there is no folder {folder}; make it first"
         case errno.ENAMETOOLONG:
             return "the name is too long for a file"

@@ -121,6 +121,8 @@ def read_header(path: str | os.PathLike[str]) -> TensorFile:
     path = Path(path)
     content = _map(path)
     size, length = len(content), int.from_bytes(content[:8], "little")
+    if content[:4] == b"PK\x03\x04":
+        raise DamagedError(f"{path} is what torch.save writes, under a wrong name: call it .pth, and convert it")
     if not 2 <= length <= min(LONGEST_HEADER, size - 8):
         raise DamagedError(
             f"{path} cannot be read: its header would be {length:,} bytes long, in a file of {size:,} "
@@ -138,6 +140,7 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], m
     Raises:
         WeightsError: it cannot be written, or a tensor is of a type that has no place in it.
     """
+    check_types(tensors)
     # The widest first: so every tensor starts at a multiple of its width, as safetensors lays them out.
     ordered = dict(sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])))
     blank = {**metadata, DATA_DIGEST: "0" * 64, HEADER_DIGEST: "0" * 64}
@@ -154,6 +157,17 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], m
         stream.seek(8)
         stream.write(_header(ordered, blank))
     return blank[DATA_DIGEST]
+
+
+def check_types(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that have no place in a file.
+
+    Raises:
+        WeightsError: lists them.
+    """
+    wrong = [f"{name} ({tensor.dtype})" for name, tensor in tensors.items() if tensor.dtype not in _CODES]
+    if wrong:
+        raise WeightsError(f"cannot save: no file of ours holds {', '.join(wrong)}; cast the model first")
 
 
 def header_digest(header: bytes, metadata: Mapping[str, str]) -> str:
@@ -248,8 +262,6 @@ def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes
     record: dict[str, Any] = {"__metadata__": dict(metadata)}
     at = 0
     for name, tensor in tensors.items():
-        if tensor.dtype not in _CODES:
-            raise WeightsError(f"{name} is {tensor.dtype}, which no file of ours can hold; cast it first")
         end = at + tensor.numel() * tensor.element_size()
         record[name] = {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, end]}
         at = end

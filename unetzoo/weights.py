@@ -26,7 +26,7 @@ from unetzoo.errors import ConfigError, DamagedError, WeightsError
 from unetzoo.layers import initialise
 from unetzoo.model import SegmentationModel, build_on_meta
 from unetzoo.pretrained import POLICIES, adapt_input_conv
-from unetzoo.tensor_files import DATA_DIGEST, TensorFile, read_header, write_tensors
+from unetzoo.tensor_files import DATA_DIGEST, TensorFile, check_types, read_header, write_tensors
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
@@ -97,6 +97,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
         )
     if any(tensor.is_meta for tensor in state.values()):
         raise WeightsError("cannot save: the model is on the meta device, where there are shapes and no weights")
+    check_types(state)
     broken = non_finite(state)
     if broken:
         raise WeightsError(

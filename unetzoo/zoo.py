@@ -320,7 +320,9 @@ def _pretrained_problems(spec: EncoderSpec, pretrained: Any, norm: object, polic
 
 
 def _unknown(name: object) -> str:
-    return f"unknown model {name!r}{suggest(str(name), names())} (unetzoo.list_models() gives all names)"
+    saved = str(name).count("/") == 1 or str(name).endswith(".safetensors")
+    mend = "; unetzoo.from_pretrained takes saved models" if saved else ""
+    return f"unknown model {name!r}{suggest(str(name), names())}{mend} (unetzoo.list_models() gives all names)"
 
 
 def _unknown_option(key: str, known: Mapping[str, Any]) -> str:
