@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 import json
-import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -27,9 +27,8 @@ _END = "<!-- end of the unetzoo card -->"
 _TEXT_BEGIN = "<!-- text of the ModelCard: replaced where another is given -->"
 _TEXT_END = "<!-- end of the text -->"
 _MARKS = (_BEGIN, _END, _TEXT_BEGIN, _TEXT_END)
-_GENERATED = re.compile(rf"{re.escape(_BEGIN)}(?P<facts>.*?) -->.*?{re.escape(_END)}\n*", re.DOTALL)
-_TEXT = re.compile(rf"{re.escape(_TEXT_BEGIN)}\n*(?P<text>.*?)\n*{re.escape(_TEXT_END)}\n*", re.DOTALL)
-_FRONT_MATTER = re.compile(r"\A---\s*\n(?P<yaml>.*?)^---\s*$\n?", re.DOTALL | re.MULTILINE)
+LONGEST_FRONT_MATTER = 100_000
+"""Characters: more takes longer to parse than anybody waits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +107,10 @@ def read_card(readme: str | None, where: object = "README.md") -> EarlierCard:
     Raises:
         WeightsError: its front matter is no YAML, or one of the marks around the generated part is gone.
     """
-    readme = readme or ""
-    front = _read_front_matter(readme, where)
-    body = _FRONT_MATTER.sub("", readme)
-    generated, given = _GENERATED.search(body), _TEXT.search(body)
-    words = _TEXT.sub("", _GENERATED.sub("", body)).strip()
+    front_matter, body = _split(readme or "")
+    front = _read_front_matter(front_matter, where)
+    generated, body = _cut(body, _BEGIN, _END)
+    given, words = _cut(body, _TEXT_BEGIN, _TEXT_END)
     broken = [mark for mark in _MARKS if mark in words]
     if broken:
         raise WeightsError(
@@ -124,21 +122,40 @@ def read_card(readme: str | None, where: object = "README.md") -> EarlierCard:
         card = ModelCard(license=licence if isinstance(licence, str) else None)
     except ConfigError:
         card = ModelCard()  # of the owner's own making; it stays in the front matter
-    card = replace(card, text=given["text"].strip() or None) if given else card
+    card = replace(card, text=given.strip() or None)
     try:
-        facts = _json.loads(generated["facts"]) if generated else {}
+        facts = _json.loads(generated.partition(" -->")[0]) if generated else {}
         weights = facts.pop("weights", None)
-        return EarlierCard(front, replace(card, **facts), words, weights)
+        return EarlierCard(front, replace(card, **facts), words.strip(), weights)
     except (ValueError, TypeError, AttributeError):
-        return EarlierCard(front, card, words)  # somebody edited the mark: the facts are gone, the words are not
+        return EarlierCard(
+            front, card, words.strip()
+        )  # somebody edited the mark: the facts are gone, the words are not
 
 
-def _read_front_matter(readme: str, where: object) -> dict[str, Any]:
+def _split(readme: str) -> tuple[str, str]:
+    """Return the front matter of a README.md, and what follows it."""
+    lines = readme.splitlines(keepends=True)
+    marks = [number for number, line in enumerate(lines) if line.rstrip() == "---"]
+    if len(marks) < 2 or marks[0] != 0:
+        return "", readme
+    return "".join(lines[1 : marks[1]]), "".join(lines[marks[1] + 1 :])
+
+
+def _cut(text: str, begin: str, end: str) -> tuple[str, str]:
+    """Return what stands between two marks, and the text without it and them; all of it where a mark is missing."""
+    before, _, rest = text.partition(begin)
+    inside, mark, after = rest.partition(end)
+    return (inside, before + after.lstrip("\n")) if mark else ("", text)
+
+
+def _read_front_matter(text: str, where: object) -> dict[str, Any]:
     import yaml  # huggingface_hub needs it
 
-    head = _FRONT_MATTER.match(readme)
     try:
-        front = yaml.safe_load(head["yaml"]) if head else None
+        if len(text) > LONGEST_FRONT_MATTER or any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError(f"aliases, or more than {LONGEST_FRONT_MATTER:,} characters")
+        front = yaml.safe_load(text)
     # A date that is none, or a list as a key, raises what Python knows.
     except Exception as error:
         raise WeightsError(f"the YAML at the head of {where} cannot be read; mend it or delete it: {error}") from error
@@ -166,7 +183,7 @@ def write_card(saved: SavedModel, name: str, card: ModelCard | None, earlier: Ea
         "metrics": None if card.metrics is None else dict(card.metrics),
         "evaluation_data": card.evaluation_data,
     }
-    mark = json.dumps(facts).replace("-", "\\u002d")  # a comment ends with two of them
+    mark = json.dumps(facts).replace("--", "\\u002d\\u002d")  # a comment ends with two of them
     return (
         f"---\n{_front_matter(earlier.front, saved.config, card, name)}\n---\n\n"
         f"{_BEGIN}{mark} -->\n\n{_body(saved, name, card)}\n{_END}\n\n{text}{earlier.words}".rstrip()
@@ -175,6 +192,7 @@ def write_card(saved: SavedModel, name: str, card: ModelCard | None, earlier: Ea
 
 
 def _front_matter(front: Mapping[str, Any], config: ModelConfig, card: ModelCard, name: str) -> str:
+    import yaml
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [
@@ -188,20 +206,26 @@ def _front_matter(front: Mapping[str, Any], config: ModelConfig, card: ModelCard
         )
         for metric, value in (card.metrics or {}).items()
     ]
-    kept = {key: value for key, value in front.items() if key != "model-index"}
+    title = name.rpartition("/")[2] or config.name
+    data = ModelCardData(model_name=title, eval_results=results) if results else ModelCardData()
+    index: dict[str, Any] = data.to_dict()  # type: ignore[no-untyped-call]
     known = {*DECODERS, *ENCODERS, *zoo.names()}  # those that an earlier model left
-    theirs = kept.get("tags")
+    theirs = front.get("tags")
     theirs = theirs if isinstance(theirs, list) else []
     tags = [*_own_tags(config), *(tag for tag in theirs if isinstance(tag, str) and tag not in known)]
-    kept |= {
-        "library_name": "unetzoo",
-        "pipeline_tag": "image-segmentation",
-        "tags": list(dict.fromkeys(tags)),
-        **({"license": card.license} if card.license else {}),
-    }
-    if results:
-        kept |= {"model_name": name.rpartition("/")[2] or config.name, "eval_results": results}
-    return ModelCardData(**kept).to_yaml().strip()
+    text: str = yaml.safe_dump(
+        {
+            **{key: value for key, value in front.items() if key != "model-index"},
+            "library_name": "unetzoo",
+            "pipeline_tag": "image-segmentation",
+            "tags": list(dict.fromkeys(tags)),
+            **({"license": card.license} if card.license else {}),
+            **index,
+        },
+        sort_keys=False,
+        allow_unicode=True,
+    )
+    return text.strip()
 
 
 def _own_tags(config: ModelConfig) -> list[str]:
@@ -287,7 +311,7 @@ def _metric_problems(metrics: object) -> list[str]:
     if not isinstance(metrics, Mapping) or not all(isinstance(name, str) for name in metrics):
         return [f"metrics={metrics!r:.50}: a dictionary of name and value is needed"]
     return [
-        f"metrics[{name!r}]={value!r}: a finite number is needed"
+        f"metrics[{name!r}]={value!r:.50}: a finite number is needed"
         for name, value in metrics.items()
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max
     ]

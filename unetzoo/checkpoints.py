@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import pickle
 import re
@@ -110,17 +111,37 @@ def _load_pickle(path: Path) -> Any:
 
 
 def _refuse_bombs(path: Path) -> None:
-    """Refuse archives that hold more than their own size: torch stores, and never compresses."""
+    """Refuse what would take more memory than the file has bytes."""
     size = path.stat().st_size
-    if not zipfile.is_zipfile(path):
+    if size == 0:
         return
-    with zipfile.ZipFile(path) as archive:
-        inside = sum(member.file_size for member in archive.infolist())
-    if inside > size:
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        # torch lets pickles ask for an array of any length; no state dict does.
+        if content.find(b"bytearray\n") >= 0:
+            raise WeightsError(
+                f"{path} is not opened: it asks for memory beside its tensors; save the state dict alone"
+            )
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            inside = sum(member.file_size for member in archive.infolist())
+            packed = any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
+            twofold = archive.start_dir != _directory(content)
+    if packed or twofold or inside > size:
         raise WeightsError(
-            f"{path} cannot be read: it would unpack to {inside:,} bytes from {size:,}, and what torch.save writes "
-            "is not compressed"
+            f"{path} cannot be read: it would unpack to {inside:,} bytes or more from {size:,}; what torch.save writes "
+            "is not compressed, and has one list of contents"
         )
+
+
+def _directory(content: mmap.mmap) -> int:
+    """Return where a zip file says that its list of contents begins: there torch reads it, Python elsewhere."""
+    end = content.rfind(b"PK\5\6")
+    start = int.from_bytes(content[end + 16 : end + 20], "little")
+    if start != 0xFFFFFFFF:
+        return start
+    wide = int.from_bytes(content[end - 12 : end - 4], "little")  # of the zip64 locator just before
+    return int.from_bytes(content[wide + 48 : wide + 56], "little")
 
 
 def _state_dict_in(path: Path, content: Any) -> dict[str, Tensor]:
@@ -140,6 +161,10 @@ def _state_dict_in(path: Path, content: Any) -> dict[str, Tensor]:
         raise WeightsError(f"{path} holds no state dict but {inside or 'nothing':.200}; save model.state_dict() alone")
     (state,) = found.values()
     for name, tensor in state.items():
+        if tensor.device.type != "cpu":
+            raise WeightsError(
+                f"{path} cannot be read: {name:.200} is on the {tensor.device} device, and has no values"
+            )
         # Such a tensor costs nothing here, and any amount of memory as soon as it is copied.
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise WeightsError(f"{path} cannot be read: {name:.200} claims more values than the file holds")
@@ -156,11 +181,17 @@ def _is_state_dict(value: object) -> bool:
 
 
 def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    while True:
-        prefix = next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in state)), None)
-        if prefix is None or not state:
-            return state
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    """Take off the prefixes that all names have, however many."""
+    pieces = re.compile(f"(?:{'|'.join(map(re.escape, PREFIXES))})*")
+    found = [_match(pieces, name) for name in state]
+    shared = os.path.commonprefix(found)  # noqa: RUF071 - letter by letter is meant
+    cut = len(_match(pieces, shared))
+    return {name[cut:]: tensor for name, tensor in state.items()}
+
+
+def _match(pattern: re.Pattern[str], text: str) -> str:
+    match = pattern.match(text)
+    return match[0] if match else ""
 
 
 def first_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -228,6 +229,8 @@ def _task_problems(values: Mapping[str, Any]) -> list[str]:
     if names is not None:
         if type(names) is not tuple or not all(isinstance(name, str) for name in names):
             found.append(f"class_names={names!r}: a list or tuple of strings is needed")
+        elif any("\ud800" <= letter <= "\udfff" for name in names for letter in name):
+            found.append("class_names: halves of characters (surrogates) are no text")
         elif len(names) != classes:
             found.append(f"class_names: {len(names)} names for num_classes={classes!r}")
     return found
@@ -239,11 +242,11 @@ def _channel_problems(values: Mapping[str, Any]) -> list[str]:
         value = values[name]
         if value is None:
             continue
-        if type(value) is not tuple or not all(type(v) in (int, float) and abs(v) < float("inf") for v in value):
-            found.append(f"{name}={value!r}: a list or tuple of finite numbers is needed")
+        if type(value) is not tuple or not all(type(v) in (int, float) and abs(v) <= sys.float_info.max for v in value):
+            found.append(f"{name}={value!r:.100}: a list or tuple of finite numbers is needed")
         elif len(value) != values["in_channels"]:
             found.append(f"{name}: {len(value)} numbers for in_channels={values['in_channels']!r}")
-        elif name == "std" and min(value) <= 0:
+        elif name == "std" and any(v <= 0 for v in value):
             found.append(f"std={value!r}: numbers above 0 are needed")
     if (values["mean"] is None) != (values["std"] is None):
         found.append("mean and std go together: give both or neither")

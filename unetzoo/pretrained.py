@@ -81,7 +81,8 @@ def fill_encoder(encoder: Encoder, title: str, state: Mapping[str, Tensor], poli
     absent = ("fc.", *(f"layer{level}." for level in range(len(encoder.channels), 5)))
     state = {name: tensor for name, tensor in state.items() if not name.startswith(absent)}
     rgb = state.get("conv1.weight")
-    if rgb is not None and rgb.ndim == 4 and rgb.shape[1] == 3 != encoder.in_channels:
+    adaptable = rgb is not None and rgb.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    if rgb is not None and adaptable and rgb.ndim == 4 and rgb.shape[1] == 3 != encoder.in_channels:
         state["conv1.weight"] = adapt_input_conv(rgb, encoder.in_channels, policy)
     state = complete(state, wanted)
     problems = misfits(wanted, state)

@@ -16,6 +16,7 @@ from unetzoo.errors import ConfigError, HubError, WeightsError
 from unetzoo.hub import ANSWER_SECONDS, CARD_FILE, connect, parse, translated
 from unetzoo.offline import switched_off
 from unetzoo.storage import replacing
+from unetzoo.tensor_files import check_file
 from unetzoo.weights import CONFIG_FILE, MODEL_FILE, read_saved, save, verify
 
 if TYPE_CHECKING:
@@ -209,9 +210,10 @@ def _write(path: Path, text: str) -> None:
 
 def _text_of(path: Path) -> str | None:
     """Return the text of a README.md, None where there is none."""
+    if not path.exists():
+        return None
+    check_file(path)
     try:
         return path.read_bytes().decode()
-    except FileNotFoundError:
-        return None
     except (OSError, UnicodeDecodeError) as error:
         raise WeightsError(f"{path} cannot be read: {error}; mend it, or move it away") from error

@@ -26,53 +26,87 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         WeightsError: the folder is missing or cannot be written, or the disk is full; ``path`` is as it was.
     """
     path = Path(path)
-    target = Path(os.path.realpath(path))
+    target = _target(path)
     try:
-        _refuse_folders(path, target)
         temporary, stream = _open_temporary(target)
         with stream:
             try:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
+                if not _is(stream, temporary):
+                    raise WeightsError(
+                        f"{path} was not written: another program is saving to it, and files cannot be locked here; "
+                        "save again when it is done"
+                    )
                 if os.name == "nt":
                     stream.close()  # open files cannot be renamed there
                 temporary.replace(target)
             except BaseException:
-                temporary.unlink(missing_ok=True)
+                if stream.closed or _is(stream, temporary):
+                    temporary.unlink(missing_ok=True)
                 raise
         _sync_folder(target.parent)
     except OSError as error:
         raise WeightsError(f"{path} was not written, and nothing was changed: {_explain(error, target)}") from error
 
 
-def _refuse_folders(path: Path, target: Path) -> None:
-    if target.exists() and not target.is_file():
+def _target(path: Path) -> Path:
+    """Return the file to write: ``path``, or what it links to.
+
+    Raises:
+        WeightsError: it is no file, or no name of one.
+    """
+    try:
+        target = Path(os.path.realpath(path))
+        looped = target.is_symlink()
+        wrong = target.exists() and not target.is_file()
+    except ValueError as error:
+        raise WeightsError(f"{str(path)!r} cannot be the name of a file: {error}") from error
+    except OSError as error:
+        raise WeightsError(f"{path} was not written, and nothing was changed: {error.strerror}") from error
+    if looped:
+        raise WeightsError(f"{path} is a link that leads to itself: delete it")
+    if wrong:
         kind = "a folder" if target.is_dir() else "no ordinary file"
         raise WeightsError(f"{path} is {kind}: give the name of a file")
+    return target
 
 
 def _open_temporary(target: Path) -> tuple[Path, BinaryIO]:
     """Return the temporary file of ``target``, new, empty and locked by this process."""
-    name = target.name.encode()[:200].decode(errors="ignore")  # of 255 bytes that names may have
+    name = os.fsdecode(os.fsencode(target.name)[:200])  # of 255 bytes that names may have
     temporary = target.with_name(f".{name}{SUFFIX}")
     while True:
-        new = True
+        stream: BinaryIO
         try:
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666)
+            stream, new = os.fdopen(handle, "wb"), True
         except FileExistsError:
-            new = False
-            try:
-                handle = os.open(temporary, os.O_WRONLY | _FLAGS)
-            except FileNotFoundError:
+            found = _reopened(temporary)
+            if found is None:
                 continue  # its writer has finished just now
-        stream = os.fdopen(handle, "wb")
+            stream, new = found, False
         _lock(stream)  # waits for a living writer; a killed one holds no lock
         if _is(stream, temporary):
             if new:
                 return temporary, stream
             temporary.unlink()  # a killed process left it
         stream.close()
+
+
+def _reopened(temporary: Path) -> BinaryIO | None:
+    """Return the temporary file of another process, None where it is gone."""
+    for access in (os.O_WRONLY, os.O_RDONLY):  # reading is enough for a lock, except on NFS
+        try:
+            # Not to wait for the other end, should it be a pipe.
+            return os.fdopen(os.open(temporary, access | _NO_WAIT | _FLAGS), "rb" if access == os.O_RDONLY else "wb")
+        except FileNotFoundError:
+            return None
+        except OSError:
+            if access == os.O_RDONLY:
+                raise
+    return None
 
 
 def _is(stream: BinaryIO, path: Path) -> bool:
@@ -101,14 +135,15 @@ def _sync_folder(folder: Path) -> None:
     """Bring the new name itself to the disk."""
     if os.name == "nt":  # folders cannot be opened there
         return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that has no such thing
-            raise
-    finally:
-        os.close(handle)
+    with contextlib.suppress(PermissionError):  # a folder that may be written, and not read
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that has no such thing
+                raise
+        finally:
+            os.close(handle)
 
 
 def _explain(error: OSError, target: Path) -> str:
@@ -125,4 +160,5 @@ def _explain(error: OSError, target: Path) -> str:
     return f"{error.strerror or error} ({folder})"
 
 
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import mmap
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -86,7 +87,8 @@ class TensorFile:
         Raises:
             DamagedError: it was changed after it was written.
         """
-        if HEADER_DIGEST in self.metadata and header_digest(self.header, self.metadata) != self.metadata[HEADER_DIGEST]:
+        promised = self.metadata.get(HEADER_DIGEST)
+        if promised is not None and header_digest(self.header, promised) != promised:
             raise DamagedError(
                 f"{self.path} was changed after it was written: its header is not the one that was saved; "
                 "fetch or save it again"
@@ -100,8 +102,10 @@ class TensorFile:
             DamagedError: there is another.
         """
         promised = self.metadata.get(DATA_DIGEST)
-        if promised is None:
-            raise WeightsError(f"{self.path} carries no digest, so that damage cannot be seen: unetzoo.save writes one")
+        if promised is None or HEADER_DIGEST not in self.metadata:
+            raise WeightsError(
+                f"{self.path} carries no digests, so that damage cannot be seen: unetzoo.save writes one"
+            )
         with memoryview(self.content) as content:
             found = hashlib.sha256(content[8 + len(self.header) :]).hexdigest()
         if found != promised:
@@ -170,10 +174,12 @@ def check_types(tensors: Mapping[str, Tensor]) -> None:
         raise WeightsError(f"cannot save: no file of ours holds {', '.join(wrong)}; cast the model first")
 
 
-def header_digest(header: bytes, metadata: Mapping[str, str]) -> str:
+def header_digest(header: bytes, own: str) -> str:
     """Return the sha256 of a header in which its own digest stands as zeros."""
-    own = f'"{HEADER_DIGEST}":"{metadata[HEADER_DIGEST]}"'.encode()
-    return hashlib.sha256(header.replace(own, f'"{HEADER_DIGEST}":"{"0" * 64}"'.encode())).hexdigest()
+    if not re.fullmatch("[0-9a-f]{64}", own):
+        return "none"
+    own_entry = f'"{HEADER_DIGEST}":"{own}"'.encode()
+    return hashlib.sha256(header.replace(own_entry, f'"{HEADER_DIGEST}":"{"0" * 64}"'.encode())).hexdigest()
 
 
 class _MalformedError(Exception):
@@ -240,6 +246,8 @@ def _entries(record: Mapping[str, Any], base: int) -> Iterator[tuple[str, Entry]
         start, stop = offsets
         if stop - start != prod(shape) * DTYPES[dtype].itemsize:
             raise _MalformedError(f"{name!r:.200}: {stop - start:,} bytes do not hold {dtype} {shape!r:.200}")
+        if prod(max(side, 1) for side in shape) >= 1 << 48:
+            raise _MalformedError(f"{name!r:.200} has a shape that no memory holds")
         yield name, Entry(DTYPES[dtype], tuple(shape), base + start, base + stop)
 
 

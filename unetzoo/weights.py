@@ -26,7 +26,15 @@ from unetzoo.errors import ConfigError, DamagedError, WeightsError
 from unetzoo.layers import initialise
 from unetzoo.model import SegmentationModel, build_on_meta
 from unetzoo.pretrained import POLICIES, adapt_input_conv
-from unetzoo.tensor_files import DATA_DIGEST, TensorFile, check_types, read_header, write_tensors
+from unetzoo.tensor_files import (
+    DATA_DIGEST,
+    LONGEST_HEADER,
+    TensorFile,
+    check_file,
+    check_types,
+    read_header,
+    write_tensors,
+)
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
@@ -210,6 +218,9 @@ def read_config(path: Path) -> ModelConfig:
     Raises:
         WeightsError: missing, or not the record of a model of unetzoo.
     """
+    check_file(path)
+    if path.stat().st_size > LONGEST_HEADER:
+        raise WeightsError(f"{path} is longer than the {LONGEST_HEADER:,} bytes that any model's record has")
     try:
         return ModelConfig.from_json(path.read_bytes().decode())
     except OSError as error:
@@ -276,9 +287,11 @@ def _described(file: TensorFile, config: ModelConfig) -> SavedModel:
 def _verify(file: TensorFile) -> None:
     file.check_data()
     try:
-        with safe_open(file.path, "pt"):  # a second opinion: what we call whole, all programs can read
-            pass
-    except SafetensorError as error:
+        # A second opinion, so that what we call whole can be read by all programs. It takes only names in UTF-8.
+        if not any("\udc80" <= letter <= "\udcff" for letter in str(file.path)):
+            with safe_open(file.path, "pt"):
+                pass
+    except (SafetensorError, OSError) as error:
         raise DamagedError(f"{file.path} cannot be read by safetensors itself: {error}") from error
     broken = non_finite(file.tensors())
     if broken:
