@@ -173,7 +173,8 @@ def test_a_spoilt_card_stops_nothing_but_bad_yaml(tmp_path: Path) -> None:
         ({"metrics": [0.9], "evaluation_data": "x"}, "a dictionary of name and value"),
         ({"license": 3}, "license=3: text is needed"),
         ({"license": "CC BY 4.0"}, "the Hub writes them as 'mit'"),
-        ({"text": "<!-- end of the unetzoo card -->"}, "only what stands between"),
+        ({"text": "<!-- end of the unetzoo card -->"}, "text holds a mark of the generated part"),
+        ({"training_data": "a <!-- end of the text --> b"}, "training_data holds a mark"),
     ],
 )
 def test_cards_that_are_refused(facts: dict[str, object], words: str) -> None:

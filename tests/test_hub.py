@@ -493,6 +493,26 @@ def test_the_words_of_the_owner_stay(hub: HubServer) -> None:
         unetzoo.push_to_hub(small(), "me/it")
 
 
+def test_a_folder_without_words_leaves_those_on_the_hub(hub: HubServer, tmp_path: Path) -> None:
+    model = small()
+    unetzoo.save_pretrained(model, tmp_path / "it", card=unetzoo.ModelCard(training_data="Some."))
+    unetzoo.push_to_hub(tmp_path / "it", "me/it")
+    repo = hub.repos["me/it"]
+    text = repo.find().files["README.md"].decode()
+    repo.commit({"README.md": text.replace("---\n", "---\nlanguage: fr\n", 1).encode() + b"\nEdited online.\n"})
+    unetzoo.push_to_hub(tmp_path / "it", "me/it")
+    again = repo.find().files["README.md"].decode()
+    assert again.endswith("\n\nEdited online.\n")
+    assert "language: fr" in again
+    assert "Some." in again
+    with (tmp_path / "it" / "README.md").open("a") as file:
+        file.write("\nWritten here.\n")
+    unetzoo.push_to_hub(tmp_path / "it", "me/it")
+    last = repo.find().files["README.md"].decode()
+    assert last.endswith("\n\nWritten here.\n")
+    assert "Edited online." not in last
+
+
 def test_the_client_s_own_tools_read_the_repository(hub: HubServer, tmp_path: Path) -> None:
     unetzoo.push_to_hub(small(), "me/it", card=unetzoo.ModelCard(metrics={"Mean IoU": 0.5}, evaluation_data="Set B"))
     api = HfApi(endpoint=hub.endpoint)

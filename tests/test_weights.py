@@ -458,3 +458,31 @@ def test_decoders_that_compute_on_meta_are_all() -> None:
         tensors = list(weights._tensors(model))
         assert all(tensor.is_meta for tensor in tensors)
         assert {id(t) for t in tensors} == {id(t) for t in model.state_dict(keep_vars=True).values()}, name
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux alone tells what memory is private")
+def test_loading_copies_nothing(tmp_path: Path) -> None:
+    """What a fresh process holds for itself, against a file of 83 MB; then with every page touched."""
+    path = tmp_path / "it.safetensors"
+    unetzoo.save(unetzoo.create("resunet18"), path)
+    code = f"""
+import pathlib, re, unetzoo
+from unetzoo.model import on_meta
+
+def private():
+    text = pathlib.Path("/proc/self/smaps_rollup").read_text()
+    return sum(int(kib) * 1024 for kib in re.findall(r"Private_(?:Clean|Dirty):\\s+(\\d+) kB", text))
+
+with on_meta():
+    unetzoo.create("resunet18")
+before = private()
+model = unetzoo.load({str(path)!r})
+loaded = private()
+sum(float(tensor.sum()) for tensor in model.parameters())
+print(loaded - before, private() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded, touched = map(int, done.stdout.split())
+    size = path.stat().st_size
+    assert loaded < 0.1 * size
+    assert touched < 1.2 * size

@@ -67,8 +67,11 @@ class ModelCard:
             problems += _metric_problems(self.metrics)
             if not self.evaluation_data:
                 problems.append("metrics without evaluation_data: say what they were measured on")
-        if isinstance(self.text, str) and any(mark in self.text for mark in _MARKS):
-            problems.append("text holds the marks between which it is set: give only what stands between them")
+        problems += [
+            f"{name} holds a mark of the generated part: give only what stands between the marks"
+            for name, value in asdict(self).items()
+            if isinstance(value, str) and any(mark in value for mark in _MARKS)
+        ]
         if problems:
             raise ConfigError("cannot make a model card", problems)
 
@@ -95,6 +98,19 @@ class EarlierCard:
     card: ModelCard
     words: str = ""
     weights: str | None = None
+
+    def about(self, sha256: str) -> EarlierCard:
+        """Return what it says of these weights: its metrics may be of others."""
+        card = self.card
+        if self.weights != sha256:
+            card = replace(card, metrics=None, evaluation_data=None)
+        return replace(self, card=card, weights=sha256)
+
+    def over(self, other: EarlierCard) -> EarlierCard:
+        """Return what this card says, and ``other`` where this one is silent; both are about the same weights."""
+        return EarlierCard(
+            {**other.front, **self.front}, self.card.over(other.card), self.words or other.words, self.weights
+        )
 
 
 def read_card(readme: str | None, where: object = "README.md") -> EarlierCard:
@@ -128,9 +144,8 @@ def read_card(readme: str | None, where: object = "README.md") -> EarlierCard:
         weights = facts.pop("weights", None)
         return EarlierCard(front, replace(card, **facts), words.strip(), weights)
     except (ValueError, TypeError, AttributeError):
-        return EarlierCard(
-            front, card, words.strip()
-        )  # somebody edited the mark: the facts are gone, the words are not
+        # Somebody edited the mark: the facts are gone, the words are not.
+        return EarlierCard(front, card, words.strip())
 
 
 def _split(readme: str) -> tuple[str, str]:
@@ -172,10 +187,7 @@ def write_card(saved: SavedModel, name: str, card: ModelCard | None, earlier: Ea
         earlier: of the README.md that this one replaces. Its owner's words stay, and so do its front matter and facts
             where ``card`` is silent; metrics only if they are of the same weights.
     """
-    kept = earlier.card
-    if earlier.weights != saved.sha256:
-        kept = replace(kept, metrics=None, evaluation_data=None)
-    card = (card or ModelCard()).over(kept)
+    card = (card or ModelCard()).over(earlier.about(saved.sha256).card)
     text = f"{_TEXT_BEGIN}\n\n{card.text.strip()}\n\n{_TEXT_END}\n\n" if card.text else ""
     facts = {
         "weights": saved.sha256,

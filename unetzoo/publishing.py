@@ -55,12 +55,12 @@ def save_pretrained(model: nn.Module, folder: str | os.PathLike[str], *, card: M
     Raises:
         WeightsError: as ``save``; or the folder cannot be made.
     """
+    _check_card(card)
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WeightsError(f"the folder {folder} cannot be made: {error.strerror}") from error
-    _check_card(card)
     earlier = read_card(_text_of(folder / CARD_FILE), folder / CARD_FILE)
     save(model, folder / MODEL_FILE)
     saved = read_saved(folder)
@@ -83,7 +83,8 @@ def push_to_hub(
 ) -> PushedModel:
     """Put a model into a repository of the Hugging Face Hub: three files, one commit.
 
-    The repository is made where there is none. In its README.md the words of its owner are kept.
+    The repository is made where there is none. In its README.md the words of its owner are kept, unless a folder is
+    pushed whose own README.md has others.
 
     Args:
         source: a model, a file that ``save`` wrote, or a folder that ``save_pretrained`` wrote.
@@ -117,9 +118,10 @@ def push_to_hub(
             api = connect(endpoint, token)
             files = _repository(api, name, branch, private, parent_commit)
             _refuse_others(api, name, branch, files, scratch)
-            if CARD_FILE in files and readme is None:
+            if CARD_FILE in files:
                 path = Path(api.hf_hub_download(name, CARD_FILE, revision=branch, local_dir=scratch))
-                earlier = read_card(_text_of(path), f"{CARD_FILE} of {name}")
+                there = read_card(_text_of(path), f"{CARD_FILE} of {name}")
+                earlier = earlier.about(saved.sha256).over(there.about(saved.sha256))
             text = write_card(saved, name, card, earlier)
             commit = api.create_commit(
                 name,
