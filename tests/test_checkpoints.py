@@ -106,7 +106,7 @@ def test_convert_finds_the_model_among_other_things(tmp_path: Path) -> None:
 def test_convert_says_what_it_cannot_know(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     torch.save(state_of("unetpp", deep_supervision=True), tmp_path / "old.pth")
     unetzoo.convert(tmp_path / "old.pth", tmp_path / "new.safetensors", "unetpp", base_channels=2, task="binary")
-    for words in ("norm='batch'", "output='last'", "dropout=0.0", "upsampling=None"):
+    for words in ("norm='batch'", "output='last'", "dropout=0.0", "upsampling=None", "mean=None"):
         assert words in caplog.text
     for words in ("base_channels", "num_classes", "deep_supervision", "task", "pretrained"):
         assert f"{words}=" not in caplog.text
@@ -258,6 +258,8 @@ def test_the_command_convert(
         ("1e-3", 1e-3),
     ):
         assert cli._option(f"x={text}") == ("x", value)
+    assert cli._option("class_names=cell") == ("class_names", ("cell",))
+    assert cli._option("mean=0.5") == ("mean", (0.5,))
     assert cli.main(["convert", "old.pth", "new.safetensors", "--model", "unet"]) == 2
     assert "give the options it was created with" in capsys.readouterr().err
     with pytest.raises(SystemExit):

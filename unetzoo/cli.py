@@ -140,7 +140,8 @@ def _option(text: str) -> tuple[str, Any]:
     if not equals:
         raise argparse.ArgumentTypeError(f"{text!r}: NAME=VALUE is needed")
     found = _value(value)
-    return name, tuple(map(_value, value.split(","))) if isinstance(found, str) and "," in found else found
+    listed = name in ("class_names", "mean", "std") or "," in value
+    return name, tuple(map(_value, value.split(","))) if listed and not isinstance(found, list | tuple) else found
 
 
 def _value(text: str) -> Any:

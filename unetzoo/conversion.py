@@ -18,7 +18,7 @@ from unetzoo.tensor_files import read_header
 from unetzoo.weights import SUFFIX, SavedModel, is_saved_model, read_saved, save
 
 _HEAD = "head.conv.weight"
-_SHOWN = ("pretrained", "input_policy", "in_channels", "class_names", "mean", "std")
+_SHOWN = ("pretrained", "input_policy", "in_channels")
 _logger = logging.getLogger("unetzoo")
 
 
