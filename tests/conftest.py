@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -14,11 +16,15 @@ import torch
 # Before huggingface_hub is imported: its cache and token of the tests' own, no Hub but the tests', and no Xet, which
 # has no fallback for a Hub without it.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="unetzoo_hf_")
-with socket.create_server(("127.0.0.1", 0)) as _free:
-    HUB_PORT = _free.getsockname()[1]
+_reserved = socket.socket()  # bound and not listening: nobody else is given the port, and connections are refused
+_reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+_reserved.bind(("127.0.0.1", 0))
+atexit.register(_reserved.close)
+HUB_PORT = _reserved.getsockname()[1]
 os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{HUB_PORT}"
 os.environ["HF_HUB_DISABLE_XET"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 for variable in ("HF_TOKEN", "HF_HUB_OFFLINE", "UNETZOO_OFFLINE", "HF_HUB_CACHE"):
     os.environ.pop(variable, None)
 
