@@ -20,7 +20,7 @@ from huggingface_hub import HfApi, ModelCard as HubCard, constants
 from safetensors.torch import load_file, save_file
 
 import unetzoo
-from unetzoo import ConfigError, HubError, WeightsError, cli
+from unetzoo import ConfigError, HubError, WeightsError, cards, cli, weights
 
 THREE = ("README.md", "config.json", "model.safetensors")
 
@@ -130,6 +130,39 @@ def test_refresh_asks_for_what_others_pushed(hub: HubServer, tmp_path: Path) -> 
     assert same(unetzoo.from_pretrained("me/it"), first)
     assert same(unetzoo.from_pretrained("me/it", refresh=True), second)
     assert same(unetzoo.from_pretrained("me/it"), second)
+
+
+def test_a_branch_that_moves_on_during_a_pull_gives_no_mixture(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = small(), small(num_classes=2)
+    unetzoo.push_to_hub(first, "me/it")
+    unetzoo.save_pretrained(second, tmp_path / "second")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "second").iterdir()}
+
+    def read_config(path: Path) -> unetzoo.ModelConfig:
+        hub.repos["me/it"].commit(files)
+        return weights.read_config(path)
+
+    monkeypatch.setattr("unetzoo.hub.read_config", read_config)
+    assert same(unetzoo.from_pretrained("me/it"), first)
+
+
+def test_a_branch_that_moves_on_during_a_push_is_not_overwritten(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = unetzoo.push_to_hub(small(), "me/it")
+    repo = hub.repos["me/it"]
+
+    def write_card(*arguments: object) -> str:
+        repo.commit({"notes.txt": b"by somebody else"})
+        return cards.write_card(*arguments)
+
+    monkeypatch.setattr("unetzoo.publishing.write_card", write_card)
+    with pytest.raises(HubError) as caught:
+        unetzoo.push_to_hub(small(), "me/it", parent_commit=first.commit)
+    assert caught.value.reason == "conflict"
+    assert repo.find().operations == ("notes.txt",)
 
 
 def test_only_what_is_missing_is_fetched(hub: HubServer) -> None:
