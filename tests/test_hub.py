@@ -449,6 +449,16 @@ def test_offline(hub: HubServer, variable: str, monkeypatch: pytest.MonkeyPatch)
     assert hub.requests == []
 
 
+@pytest.mark.parametrize(
+    ("value", "off"),
+    [("1", True), ("true", True), ("YES", True), ("On", True), ("0", False), ("", False), ("no", False)],
+)
+def test_offline_is_said_as_huggingface_hub_has_it(value: str, off: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNETZOO_OFFLINE", value)
+    said = reason("me/it")
+    assert said == ("offline" if off else "unreachable")
+
+
 def test_offline_forbids_torchvision_s_server_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("UNETZOO_OFFLINE", "1")
