@@ -221,7 +221,7 @@ def _chosen(models: str | Iterable[str], exclude: str | Iterable[str]) -> list[s
 def _row(name: str, size: int, options: dict[str, Any], measure: bool) -> ComparisonRow:
     with on_meta():
         default = zoo.create(name)
-        model = zoo.create(name, **options)
+        model = default if options == {"in_channels": 3, "num_classes": 1} else zoo.create(name, **options)
     row = row_of(model, information.info_of(name, default), size)
     if not measure:
         return row

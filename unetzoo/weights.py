@@ -190,12 +190,13 @@ def verify(path: str | os.PathLike[str]) -> SavedModel:
         WeightsError: missing, damaged, or not a model of unetzoo.
     """
     file, config = _read(path)
-    _check_fit(file, config, build_on_meta(config))
+    model = build_on_meta(config)
+    _check_fit(file, config, model)
     _verify(file)
     copy = Path(path) / CONFIG_FILE
     if copy.is_file() and read_config(copy) != config:
         raise WeightsError(f"{copy} says another thing than {MODEL_FILE} beside it, which counts; save the folder anew")
-    return _described(file, config)
+    return _described(file, model)
 
 
 def read_saved(path: str | os.PathLike[str]) -> SavedModel:
@@ -204,7 +205,8 @@ def read_saved(path: str | os.PathLike[str]) -> SavedModel:
     Raises:
         WeightsError: missing, or not a model of unetzoo.
     """
-    return _described(*_read(path))
+    file, config = _read(path)
+    return _described(file, build_on_meta(config))
 
 
 def is_saved_model(file: TensorFile) -> bool:
@@ -270,12 +272,12 @@ def _read(path: str | os.PathLike[str]) -> tuple[TensorFile, ModelConfig]:
         raise WeightsError(f"{path}: {error}") from error
 
 
-def _described(file: TensorFile, config: ModelConfig) -> SavedModel:
-    model = build_on_meta(config)
+def _described(file: TensorFile, model: SegmentationModel) -> SavedModel:
+    """Return what ``file`` says; ``model`` may be on meta."""
     dtypes = {entry.dtype for entry in file.entries.values() if entry.dtype.is_floating_point}
     return SavedModel(
         path=file.path,
-        config=config,
+        config=model.config,
         unetzoo_version=file.metadata.get(_VERSION, "?"),
         sha256=file.metadata.get(DATA_DIGEST, "?"),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
