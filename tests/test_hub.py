@@ -490,11 +490,14 @@ print(unetzoo.pull_from_hub("me/it"))
 print(unetzoo.pull_from_hub("me/it", endpoint={hub.endpoint!r}, refresh=True))
 """
     environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home")}
+    environment["TQDM_POSITION"] = "-1"  # shows progress bars although nobody sits at a terminal
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     pushed, pulled, again = done.stdout.split()
     assert pushed == f"me/it@{hub.repos['me/it'].branches['main']}"
     assert pulled == again
+    for transfer in ("it.safetensors: 100%", "model.safetensors: 100%"):
+        assert transfer in done.stderr
     assert Path(pulled).is_relative_to(tmp_path / "home")
     assert same(unetzoo.load(pulled), model)
 

@@ -332,7 +332,7 @@ def _refused(error: Any, name: str, revision: str) -> HubError:
 
 def _unreachable(endpoint: str, error: BaseException) -> HubError:
     said = str(error).strip().partition("\n")[0] or type(error).__name__
-    mend = "check the network, HF_ENDPOINT and proxies; without refresh, what is in the cache is taken"
+    mend = "check the network, HF_ENDPOINT and proxies"
     if "xet" in str(error).lower():
         mend = "this Hub seems to have no Xet storage: set HF_HUB_DISABLE_XET=1 before Python starts"
     return HubError("unreachable", f"the Hub at {endpoint} cannot be reached ({said}); {mend}")

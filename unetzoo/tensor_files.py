@@ -104,7 +104,7 @@ class TensorFile:
         promised = self.metadata.get(DATA_DIGEST)
         if promised is None or HEADER_DIGEST not in self.metadata:
             raise WeightsError(
-                f"{self.path} carries no digests, so that damage cannot be seen: unetzoo.save writes one"
+                f"{self.path} carries no digests, so that damage cannot be seen: unetzoo.save writes them"
             )
         with memoryview(self.content) as content:
             found = hashlib.sha256(content[8 + len(self.header) :]).hexdigest()
