@@ -1,16 +1,19 @@
 """Every network of the zoo, written out as the formulas of its paper.
 
 Nothing here calls the zoo's forward code: weights are read by name, and all else is ``torch.nn.functional``. The
-maps of a ResNet are what torchvision's own network computes on its way. Evaluation mode, default options; besides
-these ``num_classes``, ``in_channels``, ``base_channels``, ``stem_stride``, ``norm`` "batch" or None, ``conv_bias``,
-deep supervision, and UNet++'s ``levels`` and ``output``. Classification guidance is left out: logits are ungated.
+maps of a ResNet are what torchvision's own network computes on its way. This is also the plain way, every map at
+full size and every concatenation built, that ``examples/benchmarks/speed.py`` measures the zoo against.
+
+Batch norms are in the mode that the model is in. Default options; besides these ``upsampling``, ``num_classes``,
+``in_channels``, ``base_channels``, ``stem_stride``, ``norm`` "batch" or None, ``conv_bias``, deep supervision, and
+UNet++'s ``levels`` and ``output``. Classification guidance is left out: logits are ungated.
 
 Notation: w weights by name; e the encoder's maps, finest first, so that e[k - 1] is e_k in the papers that count from
 1; s their strides; size the images' height and width. A decoder returns features: the main one, then one for each
 deep-supervision head there may be. Gradients flow to the model's parameters.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from itertools import count
 
@@ -19,9 +22,23 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-Weights = Mapping[str, Tensor]
 Size = Sequence[int]
 Node = Callable[[str, Sequence[Tensor], Tensor], Tensor]
+
+
+class Weights(dict[str, Tensor]):
+    """Parameters and buffers of a module by name.
+
+    Attributes:
+        training: whether batch norms take the batch's statistics, and count it in their own.
+        upsampling: how maps go up where there is no transposed convolution.
+    """
+
+    def __init__(self, module: nn.Module, upsampling: str = "nearest") -> None:
+        super().__init__({**dict(module.named_parameters()), **dict(module.named_buffers())})
+        self.training = module.training
+        self.upsampling = upsampling
+
 
 VALID_CROPS = (4, 16, 40, 88)
 """Pixels cut from each side of the skip connections of the 2015 U-Net, deepest first (its figure 1)."""
@@ -40,7 +57,7 @@ def reference_logits(model: nn.Module, images: Tensor) -> Tensor:
 
 def reference_outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
     """Return the logits of the main head, then those of each deep-supervision head, in the documented order."""
-    w = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    w = Weights(model, getattr(model.config.decoder_options, "upsampling", None) or "nearest")
     if model.config.decoder == "unet_valid":
         return [unet_valid(w, images)]
     size = images.shape[-2:]
@@ -67,8 +84,8 @@ def conv_norm_relu(w: Weights, name: str, x: Tensor, padded: bool = True) -> Ten
     x = conv(w, f"{name}.conv", x, padded)
     if f"{name}.norm.weight" in w:
         mean, var, gain, shift = (w[f"{name}.norm.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
-        x = F.batch_norm(x, mean, var, gain, shift, eps=1e-5)
-    return F.relu(x)
+        x = F.batch_norm(x, mean, var, gain, shift, w.training, momentum=0.1, eps=1e-5)
+    return F.relu(x, inplace=True)
 
 
 def double_conv(w: Weights, name: str, x: Tensor, padded: bool = True) -> Tensor:
@@ -77,7 +94,9 @@ def double_conv(w: Weights, name: str, x: Tensor, padded: bool = True) -> Tensor
 
 
 def up_conv(w: Weights, name: str, x: Tensor, size: Size) -> Tensor:
-    """Transposed convolution, kernel = stride, cut to ``size`` at the lower right."""
+    """Transposed convolution, kernel = stride, cut to ``size`` at the lower right; without a weight, resampling."""
+    if f"{name}.weight" not in w:
+        return (nearest if w.upsampling == "nearest" else bilinear)(x, size)
     weight = w[f"{name}.weight"]
     x = F.conv_transpose2d(x, weight, w.get(f"{name}.bias"), stride=weight.shape[-1])
     return x[:, :, : size[0], : size[1]]
@@ -103,7 +122,7 @@ def pool(x: Tensor, ratio: int) -> Tensor:
 
 def encoder_maps(model: nn.Module, images: Tensor) -> list[Tensor]:
     """Return the maps of ``model``'s encoder, finest first."""
-    w = {**dict(model.encoder.named_parameters()), **dict(model.encoder.named_buffers())}
+    w = Weights(model.encoder)
     if model.config.encoder == "plain":
         return plain_maps(w, images)
     return resnet_maps(w, model.config.encoder, model.config.encoder_options.stem_stride, images)
@@ -128,7 +147,7 @@ def plain_maps(w: Weights, images: Tensor) -> list[Tensor]:
 def resnet_maps(w: Weights, arch: str, stem_stride: int, images: Tensor) -> list[Tensor]:
     """Return what torchvision's network computes after relu, layer1, …, layer4, as far as there are weights."""
     layers = tuple(f"layer{k}" for k in range(1, 5) if f"layer{k}.0.conv1.weight" in w)
-    net = skeleton(arch, stem_stride, "conv1.bias" in w, layers)
+    net = skeleton(arch, stem_stride, "conv1.bias" in w, layers).train(w.training)
     run = partial(torch.func.functional_call, net, dict(w), (images,), strict=True)
     return intermediate_maps(net, ["relu", *layers], run)
 
@@ -137,7 +156,7 @@ def resnet_maps(w: Weights, arch: str, stem_stride: int, images: Tensor) -> list
 def skeleton(arch: str, stem_stride: int, biased: bool, layers: Sequence[str]) -> nn.Module:
     """Return torchvision's network without weights, classifier, and layers other than ``layers``."""
     with torch.device("meta"):
-        net = torchvision_resnet(arch, stem_stride, biased).eval()
+        net = torchvision_resnet(arch, stem_stride, biased)
     for name in {"layer1", "layer2", "layer3", "layer4", "fc"}.difference(layers):
         setattr(net, name, nn.Identity())
     return net
@@ -204,7 +223,8 @@ def unet(w: Weights, e: Sequence[Tensor], size: Size, s: Sequence[int]) -> list[
     for step, skip in enumerate((e[3], e[2], e[1], e[0])):
         up = up_conv(w, f"decoder.ups.{step}.conv", d[0], skip.shape[-2:])
         d.insert(0, double_conv(w, f"decoder.convs.{step}.body", torch.cat([up, skip], dim=1)))
-    main = up_conv(w, "decoder.last.conv", d[0], size) if "decoder.last.conv.weight" in w else d[0]
+    ended = "decoder.last.conv.weight" not in w and d[0].shape[-2:] == size
+    main = d[0] if ended else up_conv(w, "decoder.last.conv", d[0], size)
     return [main, *d[1:4]]
 
 
@@ -220,7 +240,7 @@ def unetpp(w: Weights, e: Sequence[Tensor], size: Size, s: Sequence[int]) -> lis
 
     def node(name: str, row: Sequence[Tensor], below: Tensor) -> Tensor:
         to = row[0].shape[-2:]
-        up = up_conv(w, f"{name}.up.conv", below, to) if f"{name}.up.conv.weight" in w else nearest(below, to)
+        up = up_conv(w, f"{name}.up.conv", below, to)
         return double_conv(w, f"{name}.conv.body", torch.cat([*row, up], dim=1))
 
     def end(name: str, x: Tensor) -> Tensor:

@@ -65,11 +65,13 @@ def test_exports_with_free_batch_height_and_width(name: str, flagged: bool) -> N
     with torch.no_grad():
         for size in ((1, 3, 64, 64), (3, 3, 33, 38), (2, 3, 67, 130)):
             images = torch.randn(size)
-            torch.testing.assert_close(exported(images), model(images), rtol=1e-5, atol=1e-5)
+            expected = model(images)
+            spread = float(expected.max() - expected.min())
+            torch.testing.assert_close(exported(images), expected, rtol=0, atol=1e-5 * spread)
 
 
 def test_exports_unet_valid_at_a_size() -> None:
     model = unetzoo.create("unet_valid", base_channels=2).eval()
     images = torch.randn(1, 3, 188, 204)
     exported = torch.export.export(model, (images,)).module()
-    assert torch.equal(exported(images), model(images))
+    torch.testing.assert_close(exported(images), model(images), rtol=1e-5, atol=1e-6)

@@ -14,12 +14,14 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "unetzoo"
 LAYERS = [
-    {"errors", "_json", "_plain", "offline"},
+    {"errors", "_json", "_plain", "offline", "resampling"},
+    {"convolutions"},
     {"_registry", "layers", "storage"},
     {"encoders", "tensor_files"},
     {"decoders", "heads", "checkpoints"},
     {"config"},
     {"model", "pretrained"},
+    {"optimization"},
     {"weights"},
     {"hub"},
     {"zoo", "finetuning", "images"},

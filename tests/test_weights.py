@@ -53,7 +53,8 @@ def assert_same(found: unetzoo.SegmentationModel, expected: unetzoo.Segmentation
         assert torch.equal(state[name].cpu(), tensor), name
         assert state[name].dtype == tensor.dtype, name
     images = picture(expected)
-    assert torch.equal(found(images), expected(images))
+    # Not torch.equal: on maps of one pixel oneDNN's sums depend on where in memory the weights lie.
+    torch.testing.assert_close(found(images), expected(images), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("form", ["default", "flags"])

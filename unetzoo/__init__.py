@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from unetzoo.hub import from_pretrained as from_pretrained, pull_from_hub as pull_from_hub
     from unetzoo.information import ModelInfo as ModelInfo, model_info as model_info
     from unetzoo.model import SegmentationModel as SegmentationModel, TrainingOutputs as TrainingOutputs
+    from unetzoo.optimization import OptimizedModel as OptimizedModel, optimize as optimize
     from unetzoo.publishing import (
         PushedModel as PushedModel,
         push_to_hub as push_to_hub,
@@ -56,6 +57,7 @@ _HOMES = {
     "hub": ("from_pretrained", "pull_from_hub"),
     "information": ("ModelInfo", "model_info"),
     "model": ("SegmentationModel", "TrainingOutputs"),
+    "optimization": ("OptimizedModel", "optimize"),
     "publishing": ("PushedModel", "push_to_hub", "save_pretrained"),
     "weights": ("SavedModel", "load", "save", "verify"),
     "zoo": ("create", "from_config", "list_models", "register_model"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from unetzoo.layers import Size, initialise, resize
+from unetzoo.convolutions import ConcatConv, Source
+from unetzoo.layers import initialise
+from unetzoo.resampling import Size, resize
 
 ABSENT = -1e4
 """Added to the logits of a class judged absent: probability 0 in every type, half precision included."""
@@ -22,11 +24,11 @@ class SegmentationHead(nn.Module):
 
     def __init__(self, in_channels: int, num_classes: int, kernel: int, stride: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, num_classes, kernel, padding=kernel // 2)
+        self.conv = ConcatConv(in_channels, num_classes, kernel, kernel // 2, bias=True)
         self.stride = stride
         initialise(self)
 
-    def forward(self, feature: Tensor, size: Size) -> Tensor:
+    def forward(self, feature: Source, size: Size) -> Tensor:
         logits: Tensor = self.conv(feature)
         return resize(logits, size) if self.stride > 1 else logits
 

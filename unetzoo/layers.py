@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,9 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from unetzoo.convolutions import Activated, ConcatConv, Source, Upsampled
+from unetzoo.resampling import Size
+
 Norm = Literal["batch", "group", "instance", "layer"]
 NORMS: tuple[str, ...] = ("batch", "group", "instance", "layer")
-Size = Sequence[int]
 
 
 class InstanceNorm2d(nn.Module):
@@ -89,18 +91,22 @@ class ConvStyle:
 
 
 class ConvNormAct(nn.Module):
-    """3×3 convolution → norm → ReLU."""
+    """3×3 convolution → norm → ReLU, of one or several sources: see :class:`unetzoo.convolutions.ConcatConv`."""
 
     def __init__(self, in_channels: int, out_channels: int, style: ConvStyle) -> None:
         super().__init__()
         padding = 1 if style.padded else 0
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=padding, bias=style.bias)
+        self.conv = ConcatConv(in_channels, out_channels, 3, padding, style.bias)
         self.norm = make_norm(style.norm, out_channels)
         self.act = nn.ReLU(inplace=True)
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.act(self.norm(self.conv(x)))
+    def forward(self, *sources: Source) -> Tensor:
+        out: Tensor = self.act(self.norm(self.conv(*sources)))
         return out
+
+    def pending(self, *sources: Source) -> Activated:
+        """Convolve, and leave norm and ReLU to the convolution that comes next: nothing else may use the result."""
+        return Activated(self.conv(*sources), self.norm, self.act)
 
 
 class DoubleConv(nn.Sequential):
@@ -112,16 +118,22 @@ class DoubleConv(nn.Sequential):
             ConvNormAct(out_channels, out_channels, style),
         )
 
+    def forward(self, *sources: Source) -> Tensor:
+        first, second = self
+        assert isinstance(first, ConvNormAct)
+        out: Tensor = second(first.pending(*sources))
+        return out
+
 
 class Concat(nn.Module):
-    """``body`` applied to the concatenation of its inputs along the channels."""
+    """``body`` applied to the concatenation of its sources along the channels, which it never builds."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
         self.body = body
 
-    def forward(self, *maps: Tensor) -> Tensor:
-        out: Tensor = self.body(torch.cat(maps, dim=1))
+    def forward(self, *sources: Source) -> Tensor:
+        out: Tensor = self.body(*sources)
         return out
 
 
@@ -145,15 +157,10 @@ class Upsample(nn.Module):
         if mode == "transpose":
             self.conv = nn.ConvTranspose2d(in_channels, out_channels, scale, stride=scale, bias=bias)
 
-    def forward(self, x: Tensor, size: Size) -> Tensor:
+    def forward(self, x: Tensor, size: Size) -> Source:
         if self.mode == "transpose":
             return crop(self.conv(x), size)
-        return x if self.scale == 1 else resize(x, size, self.mode)
-
-
-def resize(x: Tensor, size: Size, mode: str = "bilinear") -> Tensor:
-    """Resample ``x`` to height and width ``size`` ("nearest", or "bilinear" with pixel centres aligned)."""
-    return F.interpolate(x, size=tuple(size), mode=mode, align_corners=False if mode == "bilinear" else None)
+        return x if self.scale == 1 else Upsampled(x, size, self.mode)
 
 
 def crop(x: Tensor, size: Size) -> Tensor:

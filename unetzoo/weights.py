@@ -25,6 +25,7 @@ from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, DamagedError, WeightsError
 from unetzoo.layers import initialise
 from unetzoo.model import SegmentationModel, build_on_meta
+from unetzoo.optimization import OptimizedModel
 from unetzoo.pretrained import POLICIES, adapt_input_conv
 from unetzoo.tensor_files import (
     DATA_DIGEST,
@@ -237,6 +238,11 @@ def unwrapped(model: nn.Module) -> SegmentationModel:
     Raises:
         WeightsError: it is no model of unetzoo.
     """
+    if isinstance(model, OptimizedModel):
+        raise WeightsError(
+            "optimize() made this copy, whose norms are part of its convolutions: save the model that it was made "
+            "from, and optimize what you load"
+        )
     inner: nn.Module | None = model
     while isinstance(inner, nn.Module) and not isinstance(inner, SegmentationModel):
         children = dict(inner.named_children())

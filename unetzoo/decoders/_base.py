@@ -10,7 +10,8 @@ from torch import Tensor
 
 from unetzoo._registry import Registry
 from unetzoo.encoders import Encoder, NoOptions
-from unetzoo.layers import Checkpointed, ConvStyle, Size
+from unetzoo.layers import Checkpointed, ConvStyle
+from unetzoo.resampling import Size
 
 
 class Feature(NamedTuple):

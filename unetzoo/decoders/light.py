@@ -11,14 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
+from unetzoo.convolutions import Source, Upsampled
 from unetzoo.decoders._base import Feature, register_decoder
 from unetzoo.decoders.unet3p import FullScaleDecoder, FullScaleOptions
 from unetzoo.decoders.unetpp import NestedDecoder, nested_problems
 from unetzoo.encoders import Encoder
-from unetzoo.layers import ConvStyle, DoubleConv, Size, Upsample, adaptive_max_pool, initialise, resize
+from unetzoo.layers import ConvStyle, DoubleConv, Upsample, adaptive_max_pool, initialise
+from unetzoo.resampling import Size
 
 
 class LightFusion(nn.Module):
@@ -40,13 +41,13 @@ class LightFusion(nn.Module):
 
     def forward(self, *sources: Tensor) -> Tensor:
         size, stride = sources[self.target].shape[-2:], self.strides[self.target]
-        branches = []
+        branches: list[Source] = []
         for source, its_stride, branch in zip(sources, self.strides, self.branches, strict=True):
             if its_stride <= stride:
                 branches.append(branch(adaptive_max_pool(source, size, stride // its_stride)))
             else:
-                branches.append(branch(resize(source, size)))
-        out: Tensor = self.fuse(torch.cat(branches, dim=1))
+                branches.append(Upsampled(branch(source), size, "bilinear"))
+        out: Tensor = self.fuse(*branches)
         return out
 
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from unetzoo.decoders._base import Decoder, Feature, register_decoder
 from unetzoo.encoders import Encoder, NoOptions
-from unetzoo.layers import Concat, ConvStyle, DoubleConv, Size, Upsample, initialise
+from unetzoo.layers import Concat, ConvStyle, DoubleConv, Upsample, initialise
+from unetzoo.resampling import Size
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from unetzoo.convolutions import Upsampled
 from unetzoo.decoders._base import Decoder, Feature, register_decoder
 from unetzoo.encoders import Encoder, NoOptions, whole_number_problems
-from unetzoo.layers import Concat, ConvNormAct, ConvStyle, Size, initialise, max_pool, resize
+from unetzoo.layers import Concat, ConvNormAct, ConvStyle, initialise, max_pool
+from unetzoo.resampling import Size
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,10 @@ class FullScaleStage(nn.Module):
         size, stride = sources[self.level].shape[-2:], self.strides[self.level]
         branches = []
         for source, its_stride, branch in zip(sources, self.strides, self.branches, strict=True):
-            if its_stride <= stride:
-                branches.append(branch(max_pool(source, stride // its_stride)))
-            else:
-                branches.append(branch(resize(source, size)))
+            assert isinstance(branch, ConvNormAct)
+            finer = its_stride <= stride
+            resampled = max_pool(source, stride // its_stride) if finer else Upsampled(source, size, "bilinear")
+            branches.append(branch.pending(resampled))
         out: Tensor = self.fuse(*branches)
         return out
 

@@ -1,0 +1,184 @@
+"""The convolution of several maps at once, for which neither their concatenation nor up-sampled maps are kept.
+
+Autograd keeps the input of each convolution for the backward pass. Where that input is cheap to make again (a
+concatenation, an up-sampled map, a norm and ReLU of something that is kept anyway), :class:`ConcatConv` keeps what
+it is made of instead. Values and gradients are those of the plain way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from unetzoo.resampling import Size, autocast_dtype, mixes_first, resize, upsample_conv
+
+
+@dataclass(frozen=True)
+class Upsampled:
+    """``x`` resampled to ``size`` ("nearest" or "bilinear"), which is still to be done."""
+
+    x: Tensor
+    size: Size
+    mode: str
+
+
+@dataclass(frozen=True)
+class Activated:
+    """``act(norm(x))``, which is still to be done. Nobody else may use ``x``: it may be overwritten."""
+
+    x: Tensor
+    norm: nn.Module
+    act: nn.Module
+
+
+Source = Tensor | Upsampled | Activated
+
+
+class ConcatConv(nn.Conv2d):
+    """A convolution, at stride 1, of the concatenation of its sources along the channels.
+
+    Called with maps of one size, (N, C_i, H, W), whose C_i add up to ``in_channels``: each a tensor, or
+    :class:`Upsampled`, or :class:`Activated`. One that is up-sampled and has many channels never is at its full
+    size: see :func:`unetzoo.resampling.upsample_conv`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, padding: int, bias: bool) -> None:
+        super().__init__(in_channels, out_channels, kernel, padding=padding, bias=bias)
+        self.border = padding
+
+    def forward(self, *sources: Source) -> Tensor:
+        """Return (N, out_channels, H, W), with the weight, a slice of it for each source, shared out."""
+        out, bias, start = None, self.bias, 0
+        for group in self._groups(sources):
+            stop = start + sum(_tensor(source).shape[1] for source in group)
+            part = _conv(group, self.weight[:, start:stop], bias, self.border)
+            out, bias, start = part if out is None else out.add_(part), None, stop
+        assert out is not None
+        return out
+
+    def _groups(self, sources: Sequence[Source]) -> Iterator[list[Source]]:
+        """Yield neighbours that are convolved together: an up-sampled map of many channels is better off alone."""
+        group: list[Source] = []
+        for source in sources:
+            if isinstance(source, Upsampled) and mixes_first(source.x.shape[1], self.out_channels, self.kernel_size):
+                if group:
+                    yield group
+                yield [source]
+                group = []
+            else:
+                group.append(source)
+        if group:
+            yield group
+
+
+def _conv(sources: Sequence[Source], weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+    """Convolve the concatenation of ``sources``, which is made again for backward where gradients are asked for."""
+    if len(sources) == 1 and isinstance(sources[0], Upsampled):
+        x, size, mode = sources[0].x, sources[0].size, sources[0].mode
+        if mixes_first(x.shape[1], weight.shape[0], weight.shape[2:]):
+            return upsample_conv(x, weight, bias, size, mode, padding)
+    dtype = autocast_dtype(weight)
+    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+    norms = [source.norm for source in sources if isinstance(source, Activated)]
+    tensors = [*map(_tensor, sources), *(parameter for norm in norms for parameter in norm.parameters())]
+    recorded = torch.is_grad_enabled() and any(x.requires_grad for x in (weight, *tensors))
+    kept_anyway = len(sources) == 1 and isinstance(sources[0], Tensor)
+    if kept_anyway or not recorded or torch.compiler.is_compiling():
+        maps = [_made(source, _tensor(source), spare=not recorded) for source in sources]
+        return F.conv2d(_joined(maps, weight), weight, bias, padding=padding)
+    out: Tensor = _RemadeInput.apply(sources, padding, weight, bias, *tensors)
+    return out
+
+
+def _tensor(source: Source) -> Tensor:
+    return source if isinstance(source, Tensor) else source.x
+
+
+def _made(source: Source, x: Tensor, norm: Callable[[Tensor], Tensor] | None = None, spare: bool = False) -> Tensor:
+    """Do to ``x`` what is to be done to ``source``.
+
+    Args:
+        norm: in place of its own.
+        spare: whether ``x`` may be overwritten.
+    """
+    match source:
+        case Upsampled():
+            return resize(x, source.size, source.mode)
+        case Activated():
+            normed = (norm or source.norm)(x)
+            out: Tensor = source.act(normed.clone() if normed is x and not spare else normed)
+            return out
+    return x
+
+
+def _joined(maps: Sequence[Tensor], weight: Tensor) -> Tensor:
+    maps = [x.to(weight.dtype) for x in maps]
+    return torch.cat(maps, dim=1) if len(maps) > 1 else maps[0]
+
+
+class _RemadeInput(torch.autograd.Function):
+    """Convolution that keeps for backward what its input is made of, not the input.
+
+    Its tensors are those of the sources, then the parameters of their norms.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, sources: Sequence[Source], padding: int, weight: Tensor, bias: Tensor | None, *tensors: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(weight, *tensors)
+        ctx.padding = padding
+        ctx.recipes = [_Recipe(source) for source in sources]
+        ctx.autocast = _autocast_again(weight.device.type)
+        maps = [_made(source, _tensor(source)) for source in sources]
+        return F.conv2d(_joined(maps, weight), weight, bias, padding=padding)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        weight, *tensors = ctx.saved_tensors
+        _, _, weight_needed, bias_needed, *needed = ctx.needs_input_grad
+        again = torch.is_grad_enabled()  # create_graph=True: a gradient of this gradient will be asked for
+        if not again:
+            tensors = [x.detach().requires_grad_(need) for x, need in zip(tensors, needed, strict=True)]
+        with torch.enable_grad(), ctx.autocast():
+            parameters = iter(tensors[len(ctx.recipes) :])
+            joined = _joined([recipe(x, parameters) for recipe, x in zip(ctx.recipes, tensors, strict=False)], weight)
+        for_joined, for_weight, for_bias = torch.ops.aten.convolution_backward(
+            grads[0], joined, weight, [len(weight)], [1, 1], [ctx.padding] * 2, [1, 1], False, [0, 0], 1,
+            [any(needed), weight_needed, bias_needed],
+        )  # fmt: skip
+        wanted = [tensor for tensor, need in zip(tensors, needed, strict=True) if need]
+        found = iter(torch.autograd.grad(joined, wanted, for_joined, create_graph=again) if wanted else ())
+        return None, None, for_weight, for_bias, *(next(found) if need else None for need in needed)
+
+
+def _autocast_again(device: str) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    """Return what sets autocast to what it is now, as backward passes run without it."""
+    if not torch.amp.is_autocast_available(device):
+        return contextlib.nullcontext
+    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    return lambda: torch.autocast(device, dtype=dtype, enabled=enabled)
+
+
+class _Recipe:
+    """How a source's map is made from its tensor, a second time: its norm must not count the batch twice."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = replace(source, x=torch.empty(0)) if not isinstance(source, Tensor) else torch.empty(0)
+        self.buffers = {}
+        if isinstance(source, Activated):
+            self.buffers = {name: buffer.clone() for name, buffer in source.norm.named_buffers()}
+
+    def __call__(self, x: Tensor, parameters: Iterator[Tensor]) -> Tensor:
+        if not isinstance(self.source, Activated):
+            return _made(self.source, x)
+        norm = self.source.norm
+        state = {**self.buffers, **{name: next(parameters) for name, _ in norm.named_parameters()}}
+        return _made(self.source, x, lambda y: functional_call(norm, state, (y,)))
