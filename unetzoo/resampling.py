@@ -181,7 +181,7 @@ def _blocks(axis: _Axis, start: int, stop: int, step: int, dtype: torch.dtype, a
 
 TILE = (64, 128)
 """Rows and columns of output that are worked on at a time: what they need stays in cache, at any image size."""
-STEP = (16, 32)
+STEP = (8, 16)
 """Rows and columns of one small matrix product. Larger ones multiply more zeros, smaller ones are slow."""
 
 
@@ -228,21 +228,22 @@ def _tap_gradients(
 def _tiled(x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, int], mode: str, padding: int) -> Tensor:
     """The identity in tiles that stay in cache: mixed by 1×1 convolutions, resampled by small matrix products."""
     rows, columns = _axes(x.shape, weight.shape, size, mode, padding)
-    mixing, channels = _by_row_tap(weight), len(weight)
+    mixer, channels = weight.permute(3, 2, 0, 1).flatten(0, 2)[:, :, None, None], len(weight)
     x = x.contiguous(memory_format=torch.channels_last)
-    y = x.new_empty(len(x), rows.length, columns.length, channels)
+    shape = (len(x), channels, rows.length, columns.length)
+    y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     for band in _tiles(rows, TILE[0], STEP[0], x.dtype):
         for panel in _tiles(columns, TILE[1], STEP[1], x.dtype):
             tile = x[:, :, band.first : band.last, panel.first : panel.last]
             wide = x.new_empty(len(x), tile.shape[2], rows.taps, panel.stop - panel.start, channels)
-            for tap, mixer in enumerate(mixing):
-                z = F.conv2d(tile, mixer[:, :, None, None]).permute(0, 2, 3, 1)
-                z = z.reshape(len(x), tile.shape[2], tile.shape[3] * columns.taps, channels)
-                for piece in panel.blocks:
-                    out = wide[:, :, tap, piece.start - panel.start : piece.stop - panel.start]
-                    out.copy_(torch.matmul(piece.merged, z[:, :, piece.sources(panel, columns.taps)]))
+            z = F.conv2d(tile, mixer).permute(0, 2, 3, 1)
+            z = z.reshape(len(x), tile.shape[2], tile.shape[3] * columns.taps, rows.taps * channels)
+            for piece in panel.blocks:
+                out = wide[:, :, :, piece.start - panel.start : piece.stop - panel.start].transpose(2, 3)
+                part = torch.matmul(piece.merged, z[:, :, piece.sources(panel, columns.taps)])
+                out.copy_(part.view(out.shape))
             shift = None if bias is None else bias.repeat(panel.stop - panel.start)
-            for image, into in zip(wide.flatten(1, 2).flatten(2), y.flatten(2), strict=True):
+            for image, into in zip(wide.flatten(1, 2).flatten(2), y.permute(0, 2, 3, 1).flatten(2), strict=True):
                 into = into[:, panel.start * channels : panel.stop * channels]
                 for line in band.blocks:
                     factors, out = (line.merged, image[line.sources(band, rows.taps)]), into[line.start : line.stop]
@@ -250,7 +251,7 @@ def _tiled(x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, int]
                         torch.mm(*factors, out=out)
                     else:
                         torch.addmm(shift, *factors, out=out)
-    return y.permute(0, 3, 1, 2)
+    return y
 
 
 def _tiled_gradients(
