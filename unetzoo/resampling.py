@@ -142,7 +142,7 @@ class _Tile(NamedTuple):
     blocks: tuple[_Block, ...]
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=32)
 def _entries(axis: _Axis) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return output pixel, coarse pixel, tap and weight of every entry that is not zero.
 
@@ -161,21 +161,30 @@ def _entries(axis: _Axis) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return output[kept], coarse[kept], tap[kept], weight[kept]
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=4096)
 def _blocks(axis: _Axis, start: int, stop: int, step: int, dtype: torch.dtype, adjoint: bool) -> tuple[_Block, ...]:
     """Cut rows ``start`` to ``stop`` of the map of ``axis``, or of its adjoint, into blocks of ``step`` rows."""
-    output, coarse, tap, weight = _entries(axis)
-    rows, sources = (coarse, output) if adjoint else (output, coarse)
+    rows, sources, tap, weight = _entries(axis)
+    if adjoint:
+        rows, sources = sources, rows
+    inside = (rows >= start) & (rows < stop)
+    rows, sources, tap, weight = rows[inside] - start, sources[inside], tap[inside], weight[inside]
+    number = rows // step
+    lows = range(start, stop, step)
+    first = torch.zeros(len(lows), dtype=torch.long, device="cpu")
+    last = first.scatter_reduce(0, number, sources + 1, "amax")
+    first = first.scatter_reduce(0, number, sources, "amin", include_self=False)
+    width = int((last - first).max())
+    size = (len(lows), step, axis.taps, width) if adjoint else (len(lows), step, width, axis.taps)
+    matrix = torch.zeros(size, dtype=torch.float64, device="cpu")
+    place = (tap, sources - first[number]) if adjoint else (sources - first[number], tap)
+    matrix.index_put_((number, rows % step, *place), weight, accumulate=True)
     blocks = []
-    for low in range(start, stop, step):
+    for low, begin, end, part in zip(lows, first.tolist(), last.tolist(), matrix.to(dtype), strict=True):
         high = min(low + step, stop)
-        inside = (rows >= low) & (rows < high)
-        needed = sources[inside]
-        first, last = (int(needed.min()), int(needed.max()) + 1) if len(needed) else (0, 0)
-        matrix = torch.zeros(axis.taps, high - low, last - first, dtype=torch.float64, device="cpu")
-        matrix.index_put_((tap[inside], rows[inside] - low, needed - first), weight[inside], accumulate=True)
-        merged = matrix.transpose(0, 1).flatten(0, 1) if adjoint else matrix.permute(1, 2, 0).flatten(1)
-        blocks.append(_Block(low, high, first, last, merged.contiguous().to(dtype)))
+        part = part[: high - low, :, : end - begin] if adjoint else part[: high - low, : end - begin]
+        merged = part.flatten(0, 1) if adjoint else part.flatten(1)
+        blocks.append(_Block(low, high, begin, end, merged))
     return tuple(blocks)
 
 
@@ -272,14 +281,15 @@ def _tiled_gradients(
                 for line in band.blocks:
                     out = image[(line.start - band.start) * rows.taps : (line.stop - band.start) * rows.taps]
                     torch.mm(line.merged, source[line.first : line.last], out=out)
-            wide = wide.view(len(x), band.stop - band.start, rows.taps, -1, len(weight))
+            wide = wide.view(len(x), band.stop - band.start, rows.taps, panel.last - panel.first, len(weight))
             z = x.new_empty(
                 len(x), band.stop - band.start, panel.stop - panel.start, rows.taps, columns.taps * len(weight)
             )
             for piece in panel.blocks:
                 source = wide[:, :, :, piece.sources(panel)]
                 out = z[:, :, piece.start - panel.start : piece.stop - panel.start]
-                out.copy_(torch.matmul(piece.merged, source).view(*wide.shape[:3], -1, z.shape[-1]).transpose(2, 3))
+                part = torch.matmul(piece.merged, source)
+                out.copy_(part.view(*part.shape[:3], piece.stop - piece.start, z.shape[-1]).transpose(2, 3))
             tile = (slice(None), slice(None), slice(band.start, band.stop), slice(panel.start, panel.stop))
             part_x, part_mixer, _ = torch.ops.aten.convolution_backward(
                 z.flatten(3).permute(0, 3, 1, 2), x[tile], mixer,
