@@ -188,6 +188,32 @@ def test_logits_follow_the_formulas(name, options):
         formulas_agree(make(name, torch.float32, **options), *sizes, tolerance=1e-5)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_training_step_is_that_of_the_formulas(name):
+    """Logits of all heads, the gradient of each parameter, and the statistics that batch norms keep."""
+    options = {} if name == "unet_valid" else {"deep_supervision": True}
+    model = make(name, **options, **narrow(name)).train()
+    plain = copy.deepcopy(model)
+    images = pictures(model, *((188, 188) if name == "unet_valid" else (33, 40)), batch=2)
+    found, expected = tensors(model.training_outputs(images)), reference_outputs(plain, images)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_near(ours.detach(), theirs.detach(), tolerance=1e-8)
+    for outputs in (found, expected):
+        sum(logits.square().mean() for logits in outputs).backward()
+    for (key, ours), theirs in zip(model.named_parameters(), plain.parameters(), strict=True):
+        difference = float((ours.grad - theirs.grad).abs().max())
+        assert difference <= 1e-6 * float(theirs.grad.abs().max()), key
+    for (key, ours), theirs in zip(model.named_buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8, msg=key) if ours.ndim else None
+
+
+@pytest.mark.parametrize("upsampling", ["nearest", "bilinear"])
+@pytest.mark.parametrize("name", ["unet", "resunet18", "unetpp", "unetpp_resnet18"])
+def test_formulas_hold_for_other_upsamplings(name, upsampling):
+    model = make(name, upsampling=upsampling, deep_supervision=True, num_classes=2, **narrow(name))
+    formulas_agree(model, (32, 48), (19, 30), (1, 1))
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (1, 40), (65, 17)], ids=str)
 @pytest.mark.parametrize("decoder", dict.fromkeys(OWN[name][0] for name in PADDED))
 def test_formulas_hold_at_any_size(decoder, size):

@@ -29,6 +29,9 @@ MIXED_FIRST = 128
 
 def resize(x: Tensor, size: Size, mode: str = "bilinear") -> Tensor:
     """Resample ``x`` to height and width ``size`` ("nearest", or "bilinear" with pixel centres aligned)."""
+    if x.shape[1] == 1 and torch.compiler.is_exporting():
+        # A single channel's strides may be those of channels last, about which bfloat16 asks symbolic sizes.
+        x = x.clone(memory_format=torch.contiguous_format)
     return F.interpolate(x, size=tuple(size), mode=mode, align_corners=False if mode == "bilinear" else None)
 
 
@@ -47,7 +50,7 @@ def upsample_conv(
         bias: (O,), or None.
         size: H, W that x is resampled to before the convolution. Any; also smaller ones.
         mode: "nearest" or "bilinear" (pixel centres aligned).
-        padding: zeros on each side of the resampled map.
+        padding: zeros on each side of the resampled map; fewer than K and L.
 
     Returns:
         (N, O, H + 2 padding - K + 1, W + 2 padding - L + 1).

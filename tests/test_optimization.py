@@ -1,0 +1,240 @@
+"""Copies for inference: the same logits, nothing in them that only training needs, and what they refuse."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import NAMES, PADDED, SMALL, flags, light
+from PIL import Image
+from torch import Tensor, nn
+from torch.export import Dim
+
+import unetzoo
+from unetzoo import ConfigError, InputError, UnetzooError, WeightsError
+
+TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
+
+
+def disturbed(name: str, **options: object) -> unetzoo.SegmentationModel:
+    """Return a model whose batch norms have statistics, gains and shifts that are not 0 and 1."""
+    torch.manual_seed(0)
+    model = unetzoo.create(name, **light(name), **options)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            nn.init.uniform_(module.running_var, 0.3, 0.9)
+            nn.init.uniform_(module.weight, 0.5, 1.0)
+            nn.init.uniform_(module.bias, -0.2, 0.2)
+    return model
+
+
+def pictures(name: str, channels: int = 3) -> Tensor:
+    side = (188, 204) if name == "unet_valid" else (37, 51)
+    return torch.randn(2, channels, *side, generator=torch.Generator().manual_seed(1))
+
+
+def assert_same(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
+    assert found.shape == expected.shape
+    assert found.dtype == expected.dtype
+    assert float((found - expected).abs().max()) <= tolerance * float(expected.max() - expected.min())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_are_the_same(name: str) -> None:
+    model = disturbed(name)
+    optimized = unetzoo.optimize(model)
+    assert model.training
+    with torch.no_grad():
+        assert_same(optimized(pictures(name)), model.eval()(pictures(name)))
+    assert not any(isinstance(module, nn.BatchNorm2d | nn.Dropout) for module in optimized.modules())
+    assert not any(parameter.requires_grad for parameter in optimized.parameters())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_only_what_inference_needs_is_left(name: str) -> None:
+    model = disturbed(name, **flags(name)).eval()
+    optimized = unetzoo.optimize(model)
+    images = pictures(name)
+    with torch.no_grad():
+        assert_same(optimized(images), model(images))
+    assert not any(isinstance(module, nn.Dropout) for module in optimized.modules())
+    if not model.decoder.averages_heads:
+        single = disturbed(name, **{**flags(name), "deep_supervision": False}).state_dict()
+        kernels = {key for key in single if single[key].ndim == 4}
+        assert {key for key, tensor in optimized.network.state_dict().items() if tensor.ndim == 4} == kernels
+
+
+@pytest.mark.parametrize("norm", ["group", "instance", "layer", None])
+def test_other_norms_stay(norm: str | None) -> None:
+    model = disturbed("unet3p_resnet18", norm=norm).eval()
+    with torch.no_grad():
+        assert_same(unetzoo.optimize(model)(pictures("")), model(pictures("")))
+
+
+@pytest.mark.parametrize("name", ["unetpp", "unetpp_resnet18", "unetpp_lite_resnet18"])
+@pytest.mark.parametrize("level", [1, 3, 4])
+def test_pruned_models(name: str, level: int) -> None:
+    pruned = disturbed(name, deep_supervision=True).prune(level).eval()
+    with torch.no_grad():
+        assert_same(unetzoo.optimize(pruned)(pictures(name)), pruned(pictures(name)))
+
+
+def test_unused_heads_and_ends_are_dropped() -> None:
+    supervised = unetzoo.optimize(disturbed("unetpp_resnet18", deep_supervision=True))
+    single = unetzoo.optimize(disturbed("unetpp_resnet18"))
+    assert list(supervised.state_dict()) == list(single.state_dict())
+    averaged = disturbed("unetpp_resnet18", deep_supervision=True, output="average").eval()
+    with torch.no_grad():
+        assert_same(unetzoo.optimize(averaged)(pictures("")), averaged(pictures("")))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("name", ["unet3p_resnet18", "unetpp", "unet_valid"])
+def test_other_types(name: str, dtype: torch.dtype) -> None:
+    """Logits come in the images' own type, and differ by what that type rounds."""
+    model = disturbed(name).eval()
+    optimized = unetzoo.optimize(model, dtype=dtype)
+    assert {parameter.dtype for parameter in optimized.parameters()} == {dtype}
+    tolerance = {torch.bfloat16: 0.1, torch.float16: 0.02, torch.float64: 1e-5}[dtype]
+    with torch.no_grad():
+        assert_same(optimized(pictures(name)), model(pictures(name)), tolerance)
+        probabilities = optimized.predict(pictures(name))
+    assert probabilities.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+def overfitted(images: Tensor, masks: Tensor) -> unetzoo.SegmentationModel:
+    torch.manual_seed(0)
+    model = unetzoo.create("unet3p_resnet18").train()
+    optimiser = torch.optim.Adam(model.parameters(), 2e-3)
+    for _ in range(25):
+        optimiser.zero_grad()
+        nn.functional.binary_cross_entropy_with_logits(model(images), masks).backward()
+        optimiser.step()
+    return model.eval()
+
+
+def test_bfloat16_masks_of_real_pictures(shared_data: Path) -> None:
+    """The masks of a model that has learnt these pictures agree in at least 99.5 % of their pixels."""
+    files = sorted((shared_data / "nuclei" / "images").iterdir())[:4]
+    images, masks = [], []
+    for file in files:
+        mask = next((shared_data / "nuclei" / "masks").glob(f"{file.stem}.*"))
+        images.append(np.array(Image.open(file).convert("RGB").resize((96, 96))))
+        masks.append(np.array(Image.open(mask).convert("L").resize((96, 96), Image.Resampling.NEAREST)) > 0)
+    batch = torch.tensor(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+    truth = torch.tensor(np.stack(masks))[:, None].float()
+    model = overfitted(batch, truth)
+    with torch.no_grad():
+        expected = model(batch) > 0
+        assert float((expected == (truth > 0)).float().mean()) > 0.9  # it has learnt something
+        found = unetzoo.optimize(model, example=batch, dtype=torch.bfloat16)(batch) > 0
+        folded = unetzoo.optimize(model, example=batch)(batch) > 0
+    assert float((found == expected).float().mean()) >= 0.995
+    assert float((folded == expected).float().mean()) >= 0.9999
+
+
+def test_the_model_itself_stays_as_it_was() -> None:
+    model = disturbed("unetpp_resnet18", dropout=0.5, deep_supervision=True)
+    before = copy.deepcopy(model.state_dict())
+    unetzoo.optimize(model, example=pictures(""), dtype=torch.bfloat16)
+    assert model.training
+    assert all(module.training for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[key]), key
+
+
+def test_a_norm_that_a_convolution_does_not_feed_alone_stays() -> None:
+    """Only pairs that are known are folded: of a user's own blocks nothing is guessed."""
+
+    class Block(nn.Sequential):
+        pass
+
+    model = disturbed("resunet18").eval()
+    model.decoder.convs[0].body[1].act = Block(nn.ReLU(), nn.Conv2d(512, 512, 1), nn.BatchNorm2d(512).eval())
+    optimized = unetzoo.optimize(model)
+    left = [module for module in optimized.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(left) == 1
+    with torch.no_grad():
+        assert_same(optimized(pictures("")), model(pictures("")))
+
+
+def test_copies_and_pickles() -> None:
+    optimized = unetzoo.optimize(disturbed("unetpp", levels=2))
+    with torch.no_grad():
+        expected = optimized(pictures(""))
+        assert torch.equal(copy.deepcopy(optimized)(pictures("")), expected)
+        assert torch.equal(pickle.loads(pickle.dumps(optimized))(pictures("")), expected)
+
+
+@pytest.mark.skipif(TORCH < (2, 14), reason="torch before 2.14 ties the sizes of max-pools together when it exports")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("name", ["unet3p_resnet18", "unetpp", "resunet18", "unet3p_lite"])
+def test_exports(name: str, dtype: torch.dtype | None) -> None:
+    optimized = unetzoo.optimize(disturbed(name), dtype=dtype)
+    free = ({0: Dim("batch"), 2: Dim("height", min=33), 3: Dim("width", min=33)},)
+    exported = torch.export.export(optimized, (torch.randn(2, 3, 70, 93),), dynamic_shapes=free).module()
+    with torch.no_grad():
+        for size in ((1, 3, 64, 64), (3, 3, 37, 51)):
+            images = torch.randn(size)
+            assert_same(exported(images), optimized(images), 1e-4 if dtype is None else 0.1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_compiles() -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("the inductor backend needs a C++ compiler, and g++ is not there")
+    torch._dynamo.reset()
+    model = (
+        disturbed("unet3p", levels=1) if "levels" in unetzoo.zoo.signature("unet3p") else disturbed("unetpp", levels=1)
+    )
+    optimized = unetzoo.optimize(model, example=pictures(""), compile=True)
+    with torch.no_grad():
+        assert_same(optimized(pictures("")), model.eval()(pictures("")))
+        assert_same(optimized.predict(pictures("")), model.predict(pictures("")))
+
+
+def test_refusals(tmp_path: Path) -> None:
+    model = disturbed("unetpp", levels=1)
+    optimized = unetzoo.optimize(model)
+    with pytest.raises(WeightsError, match="save the model that it was made from"):
+        unetzoo.save(optimized, tmp_path / "it.safetensors")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match="train the model that it was made from"):
+        optimized.train()
+    with pytest.raises(ConfigError, match="optimized already"):
+        unetzoo.optimize(optimized)
+    with pytest.raises(ConfigError, match=r"SegmentationModel is needed, .* not Linear"):
+        unetzoo.optimize(nn.Linear(1, 1))
+    with pytest.raises(ConfigError, match=r"dtype=torch.int8: None or one of .*torch.bfloat16"):
+        unetzoo.optimize(model, dtype=torch.int8)
+    with pytest.raises(ConfigError, match="compile='max': True or False"):
+        unetzoo.optimize(model, compile="max")
+    for wrong in (torch.zeros(1, 4, 32, 32), torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "picture.png"):
+        with pytest.raises(InputError):
+            unetzoo.optimize(model, example=wrong)
+        with pytest.raises(InputError):
+            optimized(wrong)
+
+
+def test_an_example_that_overflows_is_told() -> None:
+    """A float16 copy whose activations leave that type's range is refused, not handed out."""
+    model = disturbed("unetpp", levels=1).eval()
+    with torch.no_grad():
+        model.encoder.levels[0][0].norm.weight.fill_(1e6)
+        model.head.conv.weight.mul_(1e-6)
+    unetzoo.optimize(model, example=pictures(""))
+    with pytest.raises(UnetzooError, match="differs from itself"):
+        unetzoo.optimize(model, example=pictures(""), dtype=torch.float16)
+
+
+@pytest.mark.parametrize("name", [name for name in PADDED if name in ("unet", "unet3p", "unetpp_lite")])
+def test_empty_batches(name: str) -> None:
+    assert unetzoo.optimize(disturbed(name))(torch.zeros(0, 3, 40, 41)).shape == (0, 1, 40, 41)
