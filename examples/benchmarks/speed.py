@@ -9,6 +9,7 @@ encoder are timed as well: other networks, so their size and arithmetic stand be
 """
 
 import argparse
+import ctypes
 import importlib.util
 import json
 import multiprocessing
@@ -160,6 +161,7 @@ def peak(name: str, way: str, size: int, batch: int, train: bool, device: str) -
     if not status.is_file():
         return None
     call(model, draw(32, batch, way, device), train)
+    ctypes.CDLL(None).malloc_trim(0)  # give back what building the model has freed: it would hide what the call takes
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = resident(status, "VmRSS")
     call(model, images, train)
