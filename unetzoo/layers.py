@@ -12,7 +12,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from unetzoo.convolutions import Activated, ConcatConv, Source, Upsampled
 from unetzoo.resampling import Size
 
 Norm = Literal["batch", "group", "instance", "layer"]
+Made = TypeVar("Made")
 NORMS: tuple[str, ...] = ("batch", "group", "instance", "layer")
 
 
@@ -219,7 +220,7 @@ class Checkpointed(nn.Module):
 
     gradient_checkpointing: bool = False
 
-    def run(self, part: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    def run(self, part: Callable[..., Made], *inputs: Any) -> Made:
         """Return ``part(*inputs)``; with ``gradient_checkpointing`` nothing inside it is kept for backward."""
         if not (self.gradient_checkpointing and torch.is_grad_enabled()):
             return part(*inputs)
@@ -227,7 +228,7 @@ class Checkpointed(nn.Module):
         def contexts() -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
             return contextlib.nullcontext(), _statistics_kept(self)
 
-        out: Tensor = checkpoint(part, *inputs, use_reentrant=False, context_fn=contexts)
+        out: Made = checkpoint(part, *inputs, use_reentrant=False, context_fn=contexts)
         return out
 
 

@@ -186,7 +186,7 @@ class SegmentationModel(nn.Module):
             raise InputError(f"images of shape {tuple(images.shape)}, {images.dtype}: {problem}")
 
     def _problem(self, images: Tensor) -> str | None:
-        channels, dtype = self.config.in_channels, self.head.conv.weight.dtype
+        channels, dtype = self.config.in_channels, next(self.parameters()).dtype
         if images.ndim != 4:
             mend = "; for one image, images[None]" if images.ndim == 3 and images.shape[0] == channels else ""
             return f"(N, {channels}, height, width) is needed{mend}"

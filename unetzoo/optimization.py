@@ -1,4 +1,4 @@
-"""Copies of models for inference: batch norms folded, nothing left that only training needs."""
+"""Copies of models for inference: neighbours that are linear joined, nothing left that only training needs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from unetzoo.config import ModelConfig
+from unetzoo.decoders.light import UNet3PlusLiteDecoder
+from unetzoo.decoders.unet import UNetDecoder
 from unetzoo.decoders.unetpp import NestedDecoder
 from unetzoo.encoders.resnet import ResNetEncoder
 from unetzoo.errors import ConfigError, UnetzooError
-from unetzoo.layers import ConvNormAct
+from unetzoo.heads import SegmentationHead
+from unetzoo.layers import ConvNormAct, Upsample
 from unetzoo.model import SegmentationModel, evaluating
 
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 0.2, torch.float16: 0.05}
@@ -72,8 +75,9 @@ def optimize(
 ) -> OptimizedModel:
     """Return a copy of ``model`` for inference, which gives the same logits, faster.
 
-    Batch norms are folded into the convolutions before them, dropouts and the heads that only training uses are
-    left out, and weights are laid out for the fastest convolutions. ``model`` stays as it is. The copy can be
+    Batch norms are folded into the convolutions before them, a transposed convolution that ends the decoder and the
+    1×1 head behind it become one; dropouts and the heads that only training uses are left out, and weights are laid
+    out for the fastest convolutions. ``model`` stays as it is. The copy can be
     exported; it cannot be saved: save ``model``, and optimize what you load.
 
     Args:
@@ -97,6 +101,8 @@ def optimize(
     _strip(network)
     for conv, owner, name in [pair for module in network.modules() for pair in _foldable(module)]:
         _fold(conv, owner, name)
+    for up, head in _tails(network):
+        _join(up, head)
     network.to(dtype=dtype)
     if weight.device.type == "cpu" or dtype in (torch.bfloat16, torch.float16):
         network.to(memory_format=torch.channels_last)
@@ -163,6 +169,37 @@ def _fold(conv: nn.Conv2d, owner: nn.Module, name: str) -> None:
     conv.weight = nn.Parameter((conv.weight.double() * scale[:, None, None, None]).to(dtype), requires_grad=False)
     conv.bias = nn.Parameter((bias * scale + shift).to(dtype), requires_grad=False)
     setattr(owner, name, nn.Identity())
+
+
+def _tails(network: SegmentationModel) -> Iterator[tuple[Upsample, SegmentationHead]]:
+    """Yield each transposed convolution that ends a decoder, and the 1×1 head that alone reads it."""
+    decoder, heads = network.decoder, [network.head, *network.deep_heads]
+    ends: list[nn.Module | None] = []
+    if isinstance(decoder, UNetDecoder):
+        ends = [decoder.last]
+    elif isinstance(decoder, UNet3PlusLiteDecoder):
+        ends = [decoder.end]
+    elif isinstance(decoder, NestedDecoder) and decoder.ends:
+        ends = [decoder.ends[f"x_0_{j}"] for j in decoder.ended(deep=len(heads) > 1)]
+    for end, head in zip(ends, heads, strict=False):
+        assert isinstance(head, SegmentationHead)
+        if isinstance(end, Upsample) and end.mode == "transpose" and head.conv.kernel_size == (1, 1):
+            yield end, head
+
+
+def _join(up: Upsample, head: SegmentationHead) -> None:
+    """Make one transposed convolution of it and the head, as nothing that is not linear lies between them."""
+    before, after = up.conv, head.conv
+    mix = after.weight.double().flatten(1)
+    weight = torch.einsum("imyx,om->ioyx", before.weight.double(), mix)
+    bias = mix @ before.bias.double() if before.bias is not None else mix.new_zeros(len(mix))
+    if after.bias is not None:
+        bias = bias + after.bias.double()
+    joined = nn.ConvTranspose2d(before.in_channels, after.out_channels, up.scale, up.scale, device="meta")
+    joined.weight = nn.Parameter(weight.to(before.weight.dtype), requires_grad=False)
+    joined.bias = nn.Parameter(bias.to(before.weight.dtype), requires_grad=False)
+    up.conv = joined
+    setattr(head, "conv", nn.Identity())  # noqa: B010 - no convolution any more, whatever its annotation says
 
 
 def _compare(model: SegmentationModel, optimized: OptimizedModel, example: Tensor) -> None:

@@ -75,13 +75,15 @@ class Plain(nn.Module):
 
 def smp_twin(name: str) -> nn.Module | None:
     """Return segmentation_models_pytorch's network of the same kind on the same encoder."""
-    decoder, encoder = unetzoo.model_info(name).architecture, unetzoo.model_info(name).encoder
+    with torch.device("meta"):
+        config = unetzoo.create(name).config
     kinds = {"unet": "Unet", "unetpp": "UnetPlusPlus"}
-    if importlib.util.find_spec("segmentation_models_pytorch") is None or decoder not in kinds or encoder == "plain":
+    known = config.decoder in kinds and config.encoder != "plain"
+    if not known or importlib.util.find_spec("segmentation_models_pytorch") is None:
         return None
     import segmentation_models_pytorch as smp
 
-    return getattr(smp, kinds[decoder])(encoder, encoder_weights=None)
+    return getattr(smp, kinds[config.decoder])(config.encoder, encoder_weights=None)
 
 
 def ways(name: str, train: bool, device: str) -> list[str]:

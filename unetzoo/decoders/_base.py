@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from torch import Tensor
 
 from unetzoo._registry import Registry
+from unetzoo.convolutions import Source
 from unetzoo.encoders import Encoder, NoOptions
 from unetzoo.layers import Checkpointed, ConvStyle
 from unetzoo.resampling import Size
@@ -58,8 +59,11 @@ class Decoder(Checkpointed, ABC):
         super().__init__()
 
     @abstractmethod
-    def forward(self, maps: list[Tensor], size: Size, deep: bool) -> list[Tensor]:
+    def forward(self, maps: list[Tensor], size: Size, deep: bool) -> Sequence[Source]:
         """Return the feature for the head and, if ``deep``, those for the deep-supervision heads behind it.
+
+        A feature is a tensor, or :class:`unetzoo.convolutions.Upsampled`: the head then mixes channels before it
+        resamples them.
 
         Args:
             maps: the encoder's maps, finest first.

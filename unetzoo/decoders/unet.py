@@ -7,11 +7,13 @@ transposed convolution ends the decoder. "ResUNet" means U-Net on a ResNet, not 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
 
+from unetzoo.convolutions import Source
 from unetzoo.decoders._base import Decoder, Feature, register_decoder
 from unetzoo.encoders import Encoder, NoOptions
 from unetzoo.layers import Concat, ConvStyle, DoubleConv, Upsample, initialise
@@ -72,7 +74,7 @@ class UNetDecoder(Decoder):
             self.features += map(Feature, widths[1:], encoder.strides[1:])
         initialise(self)
 
-    def forward(self, maps: list[Tensor], size: Size, deep: bool) -> list[Tensor]:
+    def forward(self, maps: list[Tensor], size: Size, deep: bool) -> Sequence[Source]:
         features = [maps[-1]]
         for up, conv, skip in zip(self.ups, self.convs, reversed(maps[:-1]), strict=True):
             features.append(self.run(conv, self.run(up, features[-1], skip.shape[-2:]), skip))
