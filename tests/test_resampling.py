@@ -94,6 +94,11 @@ def test_tiles_meet(mode: str, small: tuple[int, int], large: tuple[int, int]) -
     assert_exact(upsample_conv, drawn_map(2, 3, *small), large, 3, 1, mode)
 
 
+def test_batches_are_cut_as_well() -> None:
+    """Small maps share a tile with others of the batch: 40 of 16 × 16 take two."""
+    assert_exact(upsample_conv, drawn_map(40, 3, 8, 8), (16, 16), 3, 1, "bilinear")
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_gradients_by_differences(mode: str) -> None:
     x, weight, bias = drawn_map(1, 2, 3, 4), drawn(2, 2, 3, 3).requires_grad_(), drawn(2).requires_grad_()
@@ -174,11 +179,11 @@ def test_exports_with_free_sizes(mode: str) -> None:
 def test_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few channels the plain way; a kernel of 1 first where it takes channels away."""
     monkeypatch.undo()
-    assert not resampling.mixes_first(127, 64, (3, 3))
-    assert resampling.mixes_first(128, 64, (3, 3))
+    assert not resampling.mixes_first(95, 64, (3, 3))
+    assert resampling.mixes_first(96, 64, (3, 3))
     assert resampling.mixes_first(8, 8, (1, 1))
     assert not resampling.mixes_first(8, 9, (1, 1))
-    for channels, kernel, out in ((127, 3, 2), (128, 3, 2), (8, 1, 8), (8, 1, 9)):
+    for channels, kernel, out in ((95, 3, 2), (96, 3, 2), (8, 1, 8), (8, 1, 9)):
         x, weight, bias = drawn_map(1, channels, 4, 5), drawn(out, channels, kernel, kernel), drawn(out)
         found = upsample_conv(x, weight, bias, (9, 10), "bilinear", padding=kernel // 2)
         torch.testing.assert_close(found, plain(x, weight, bias, (9, 10), "bilinear", kernel // 2))

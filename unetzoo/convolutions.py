@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from unetzoo.resampling import Size, autocast_dtype, mixes_first, resize, upsample_conv
+from unetzoo.resampling import Size, autocast_dtype, mixes_first, resize, transformed, upsample_conv
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _conv(sources: Sequence[Source], weight: Tensor, bias: Tensor | None, paddin
     tensors = [*map(_tensor, sources), *(parameter for norm in norms for parameter in norm.parameters())]
     recorded = torch.is_grad_enabled() and any(x.requires_grad for x in (weight, *tensors))
     kept_anyway = len(sources) == 1 and isinstance(sources[0], Tensor)
-    if kept_anyway or not recorded or torch.compiler.is_compiling():
+    if kept_anyway or not recorded or transformed():
         maps = [_made(source, _tensor(source), spare=not recorded) for source in sources]
         return F.conv2d(_joined(maps, weight), weight, bias, padding=padding)
     out: Tensor = _RemadeInput.apply(sources, padding, weight, bias, *tensors)

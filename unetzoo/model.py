@@ -18,6 +18,7 @@ from unetzoo.encoders import ENCODERS
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.heads import ClassificationGuidedModule, SegmentationHead
 from unetzoo.layers import crop
+from unetzoo.resampling import by_torch_func
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,7 @@ class SegmentationModel(nn.Module):
 
 def _fast_layout(images: Tensor) -> Tensor:
     """Return ``images`` with the channels last in memory on the CPU, whose convolutions are faster so."""
-    if images.device.type != "cpu" or torch.compiler.is_exporting():
+    if images.device.type != "cpu" or torch.compiler.is_exporting() or by_torch_func():
         return images
     return images.contiguous(memory_format=torch.channels_last)
 

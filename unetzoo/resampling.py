@@ -23,7 +23,7 @@ from torch import Tensor
 
 Size = Sequence[int]
 
-MIXED_FIRST = 128
+MIXED_FIRST = 96
 """Channels from which :func:`upsample_conv` mixes first."""
 
 
@@ -62,10 +62,20 @@ def upsample_conv(
         return F.conv2d(resize(x, size, mode), weight, bias, padding=padding)
     if math.prod(kernel) == 1 and padding == 0:
         return resize(F.conv2d(x, weight, bias), size, mode)
-    if type(x) is not Tensor or torch.compiler.is_compiling():
+    if type(x) is not Tensor or transformed():
         return _by_taps(x, weight, bias, size, mode, padding)
     out: Tensor = _UpsampleConv.apply(x, weight, bias, tuple(size), mode, padding)
     return out
+
+
+def transformed() -> bool:
+    """Whether torch.compile, torch.export or torch.func takes the program apart: they want plain operators."""
+    return torch.compiler.is_compiling() or by_torch_func()
+
+
+def by_torch_func() -> bool:
+    """Whether ``torch.func`` (vmap, grad, jvp) runs this."""
+    return torch._C._are_functorch_transforms_active()
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype:
@@ -193,6 +203,8 @@ def _blocks(axis: _Axis, start: int, stop: int, step: int, dtype: torch.dtype, a
 
 TILE = (64, 128)
 """Rows and columns of output that are worked on at a time: what they need stays in cache, at any image size."""
+LEAST = 16
+"""Rows and columns of input in a tile, at the least."""
 STEP = (8, 16)
 """Rows and columns of one small matrix product. Larger ones multiply more zeros, smaller ones are slow."""
 
@@ -240,30 +252,32 @@ def _tap_gradients(
 def _tiled(x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, int], mode: str, padding: int) -> Tensor:
     """The identity in tiles that stay in cache: mixed by 1×1 convolutions, resampled by small matrix products."""
     rows, columns = _axes(x.shape, weight.shape, size, mode, padding)
-    mixer, channels = weight.permute(3, 2, 0, 1).flatten(0, 2)[:, :, None, None], len(weight)
     x = x.contiguous(memory_format=torch.channels_last)
-    shape = (len(x), channels, rows.length, columns.length)
+    shape = (len(x), len(weight), rows.length, columns.length)
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    for band in _tiles(rows, TILE[0], STEP[0], x.dtype):
-        for panel in _tiles(columns, TILE[1], STEP[1], x.dtype):
-            tile = x[:, :, band.first : band.last, panel.first : panel.last]
-            wide = x.new_empty(len(x), tile.shape[2], rows.taps, panel.stop - panel.start, channels)
-            z = F.conv2d(tile, mixer).permute(0, 2, 3, 1)
-            z = z.reshape(len(x), tile.shape[2], tile.shape[3] * columns.taps, rows.taps * channels)
-            for piece in panel.blocks:
-                out = wide[:, :, :, piece.start - panel.start : piece.stop - panel.start].transpose(2, 3)
-                part = torch.matmul(piece.merged, z[:, :, piece.sources(panel, columns.taps)])
-                out.copy_(part.view(out.shape))
-            shift = None if bias is None else bias.repeat(panel.stop - panel.start)
-            for image, into in zip(wide.flatten(1, 2).flatten(2), y.permute(0, 2, 3, 1).flatten(2), strict=True):
-                into = into[:, panel.start * channels : panel.stop * channels]
-                for line in band.blocks:
-                    factors, out = (line.merged, image[line.sources(band, rows.taps)]), into[line.start : line.stop]
-                    if shift is None:
-                        torch.mm(*factors, out=out)
-                    else:
-                        torch.addmm(shift, *factors, out=out)
+    mixer = weight.permute(3, 2, 0, 1).flatten(0, 2)[:, :, None, None]
+    for images, band, panel in _tiles(len(x), rows, columns, x.dtype):
+        tile = x[images, :, band.first : band.last, panel.first : panel.last]
+        wide = _widened(F.conv2d(tile, mixer).permute(0, 2, 3, 1), panel, (rows.taps, columns.taps), len(weight))
+        shift = None if bias is None else bias.repeat(panel.stop - panel.start)
+        across = slice(panel.start * len(weight), panel.stop * len(weight))
+        for lines, into in zip(wide, y[images].permute(0, 2, 3, 1).flatten(2), strict=True):
+            for block in band.blocks:
+                factors = block.merged, lines[block.sources(band, rows.taps)]
+                out = into[block.start : block.stop, across]
+                torch.mm(*factors, out=out) if shift is None else torch.addmm(shift, *factors, out=out)
     return y
+
+
+def _widened(z: Tensor, panel: _Tile, taps: tuple[int, int], channels: int) -> Tensor:
+    """Resample the columns of nine-tap maps (N, h, w, column tap × row tap × O) to (N, h × row tap, W × O)."""
+    count, height, width, _ = z.shape
+    z = z.reshape(count, height, width * taps[1], taps[0] * channels)
+    wide = z.new_empty(count, height, taps[0], panel.stop - panel.start, channels)
+    for block in panel.blocks:
+        out = wide[:, :, :, block.start - panel.start : block.stop - panel.start].transpose(2, 3)
+        out.copy_(torch.matmul(block.merged, z[:, :, block.sources(panel, taps[1])]).view(out.shape))
+    return wide.flatten(1, 2).flatten(2)
 
 
 def _tiled_gradients(
@@ -272,40 +286,40 @@ def _tiled_gradients(
     """Return the gradients of x and the weight: the adjoints of both resamplings, then of the mixing, in tiles."""
     rows, columns = _axes(x.shape, weight.shape, size, mode, padding)
     x = x.contiguous(memory_format=torch.channels_last)
-    grad = grad.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
-    mixer = _by_row_tap(weight).flatten(0, 1)[:, :, None, None]
+    grad = grad.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).flatten(2)
+    mixer = weight.permute(2, 3, 0, 1).flatten(0, 2)[:, :, None, None]
     grad_x = torch.zeros_like(x) if needed[0] else None
     grad_mixer = torch.zeros_like(mixer)
-    for band in _tiles(rows, TILE[0], STEP[0], x.dtype, adjoint=True):
-        for panel in _tiles(columns, TILE[1], STEP[1], x.dtype, adjoint=True):
-            wide = x.new_empty(len(x), (band.stop - band.start) * rows.taps, (panel.last - panel.first) * len(weight))
-            for image, source in zip(wide, grad.flatten(2), strict=True):
-                source = source[:, panel.first * len(weight) : panel.last * len(weight)]
-                for line in band.blocks:
-                    out = image[(line.start - band.start) * rows.taps : (line.stop - band.start) * rows.taps]
-                    torch.mm(line.merged, source[line.first : line.last], out=out)
-            wide = wide.view(len(x), band.stop - band.start, rows.taps, panel.last - panel.first, len(weight))
-            z = x.new_empty(
-                len(x), band.stop - band.start, panel.stop - panel.start, rows.taps, columns.taps * len(weight)
-            )
-            for piece in panel.blocks:
-                source = wide[:, :, :, piece.sources(panel)]
-                out = z[:, :, piece.start - panel.start : piece.stop - panel.start]
-                part = torch.matmul(piece.merged, source)
-                out.copy_(part.view(*part.shape[:3], piece.stop - piece.start, z.shape[-1]).transpose(2, 3))
-            tile = (slice(None), slice(None), slice(band.start, band.stop), slice(panel.start, panel.stop))
-            part_x, part_mixer, _ = torch.ops.aten.convolution_backward(
-                z.flatten(3).permute(0, 3, 1, 2), x[tile], mixer,
-                None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [*needed, False],
-            )  # fmt: skip
-            if grad_x is not None:
-                grad_x[tile] = part_x
-            if needed[1]:
-                grad_mixer += part_mixer
+    for images, band, panel in _tiles(len(x), rows, columns, x.dtype, adjoint=True):
+        tile = (images, slice(None), slice(band.start, band.stop), slice(panel.start, panel.stop))
+        z = _narrowed(grad[images], band, panel, (rows.taps, columns.taps), len(weight))
+        part_x, part_mixer, _ = torch.ops.aten.convolution_backward(
+            z.permute(0, 3, 1, 2), x[tile], mixer, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [*needed, False]
+        )
+        if grad_x is not None:
+            grad_x[tile] = part_x
+        if needed[1]:
+            grad_mixer += part_mixer
     if not needed[1]:
         return grad_x, None
     out_channels, channels, *kernel = weight.shape
     return grad_x, grad_mixer.view(*kernel, out_channels, channels).permute(2, 3, 0, 1)
+
+
+def _narrowed(grad: Tensor, band: _Tile, panel: _Tile, taps: tuple[int, int], channels: int) -> Tensor:
+    """Take (N, H, W × O) back to nine-tap maps (N, h, w, row tap × column tap × O)."""
+    height, width = band.stop - band.start, panel.stop - panel.start
+    wide = grad.new_empty(len(grad), height * taps[0], (panel.last - panel.first) * channels)
+    for lines, source in zip(wide, grad[:, :, panel.first * channels : panel.last * channels], strict=True):
+        for block in band.blocks:
+            out = lines[(block.start - band.start) * taps[0] : (block.stop - band.start) * taps[0]]
+            torch.mm(block.merged, source[block.first : block.last], out=out)
+    wide = wide.view(len(grad), height, taps[0], panel.last - panel.first, channels)
+    z = grad.new_empty(len(grad), height, width, taps[0], taps[1] * channels)
+    for block in panel.blocks:
+        out = z[:, :, block.start - panel.start : block.stop - panel.start].transpose(2, 3)
+        out.copy_(torch.matmul(block.merged, wide[:, :, :, block.sources(panel)]).view(out.shape))
+    return z.flatten(3)
 
 
 def _axes(x: Size, weight: Size, size: Size, mode: str, padding: int) -> tuple[_Axis, _Axis]:
@@ -313,13 +327,22 @@ def _axes(x: Size, weight: Size, size: Size, mode: str, padding: int) -> tuple[_
     return rows, columns
 
 
-def _by_row_tap(weight: Tensor) -> Tensor:
-    """Return (O, C, K, L) as (K, L · O, C): the mixing of channels for each row of taps."""
-    return weight.permute(2, 3, 0, 1).flatten(1, 2)
+def _tiles(
+    batch: int, rows: _Axis, columns: _Axis, dtype: torch.dtype, adjoint: bool = False
+) -> Iterator[tuple[slice, _Tile, _Tile]]:
+    """Cut a batch into tiles of about the same number of pixels: images, rows, columns."""
+    # Of a map that is up-sampled by much, enough pixels to be worth a convolution.
+    sides = [max(side, LEAST * axis.target // axis.source) for side, axis in zip(TILE, (rows, columns), strict=True)]
+    held = min(sides[0], rows.length) * min(sides[1], columns.length)
+    step = max(1, math.prod(TILE) // max(1, held))
+    for start in range(0, batch, step):
+        for band in _cut(rows, sides[0], STEP[0], dtype, adjoint):
+            for panel in _cut(columns, sides[1], STEP[1], dtype, adjoint):
+                yield slice(start, min(start + step, batch)), band, panel
 
 
-def _tiles(axis: _Axis, tile: int, step: int, dtype: torch.dtype, adjoint: bool = False) -> Iterator[_Tile]:
-    """Cut an axis into tiles, and each of them into blocks; the adjoint into as much of its output."""
+def _cut(axis: _Axis, tile: int, step: int, dtype: torch.dtype, adjoint: bool) -> Iterator[_Tile]:
+    """Cut an axis into tiles, and each of them into blocks; the adjoint into as much of its sources."""
     length = axis.length
     if adjoint:
         length = axis.source
