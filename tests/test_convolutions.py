@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import unetzoo
-from unetzoo import resampling
+from unetzoo import InputError, resampling
 from unetzoo.convolutions import Activated, ConcatConv, Source, Upsampled
 from unetzoo.layers import NORMS, make_norm
 
@@ -179,6 +179,21 @@ def test_without_gradients_nothing_that_is_not_given_away_is_overwritten() -> No
     case = Case("kept+up+activated", norm=None)
     case.conv(*case.sources(case.maps)).sum().backward()
     assert torch.equal(case.maps[2], before[2])
+
+
+def test_what_does_not_add_up_is_refused() -> None:
+    conv = ConcatConv(7, 2, 3, 1, bias=False)
+    x = torch.zeros(1, 3, 4, 4)
+    for sources, message in (
+        ((x,), r"sources of 3 channels: in_channels=7 are needed in all"),
+        ((x, Upsampled(x, (8, 8))), r"sources of 3 \+ 3 channels"),
+        ((x, x, x), r"sources of 3 \+ 3 \+ 3 channels"),
+        ((), "sources of no channels"),
+        (([x, x],), "for each source, not list"),
+        ((x, Upsampled(torch.zeros(1, 4, 2, 2), (4, 4), "bicubic")), "mode='bicubic': 'nearest' or 'bilinear'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            conv(*sources)
 
 
 def test_functional_transforms() -> None:

@@ -14,6 +14,7 @@ from conftest import NAMES, PADDED, SMALL, flags, light
 from PIL import Image
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.nn.utils import prune
 
 import unetzoo
 from unetzoo import ConfigError, InputError, UnetzooError, WeightsError
@@ -215,6 +216,14 @@ def test_refusals(tmp_path: Path) -> None:
         unetzoo.optimize(optimized)
     with pytest.raises(ConfigError, match=r"SegmentationModel is needed, .* not Linear"):
         unetzoo.optimize(nn.Linear(1, 1))
+    with pytest.raises(ConfigError, match="not DataParallel; give what it wraps"):
+        unetzoo.optimize(nn.DataParallel(model))
+    for example in (pictures("")[:0], torch.full((1, 3, 32, 32), torch.nan)):
+        with pytest.raises(InputError, match="without NaN or infinity are needed, one or more"):
+            unetzoo.optimize(model, example=example)
+    with pytest.raises(WeightsError, match="save the model that it was made from"):
+        unetzoo.save_pretrained(optimized, tmp_path / "folder")
+    assert not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match=r"dtype=torch.int8: None or one of .*torch.bfloat16"):
         unetzoo.optimize(model, dtype=torch.int8)
     with pytest.raises(ConfigError, match="compile='max': True or False"):
@@ -226,6 +235,26 @@ def test_refusals(tmp_path: Path) -> None:
             optimized(wrong)
 
 
+def test_weights_made_of_others_are_refused() -> None:
+    pruned, parametrized = (disturbed("unetpp", levels=1).eval() for _ in range(2))
+    layer = pruned.decoder.nodes["x_0_1"].conv.body[0].conv
+    prune.l1_unstructured(layer, "weight", 0.5)
+    torch.nn.utils.parametrizations.weight_norm(parametrized.decoder.nodes["x_0_1"].conv.body[0].conv)
+    for model in (pruned, parametrized):
+        with pytest.raises(ConfigError, match=r"body.0.conv.*make it permanent first, by torch.nn.utils.prune.remove"):
+            unetzoo.optimize(model)
+    prune.remove(layer, "weight")
+    with torch.no_grad():
+        assert_same(unetzoo.optimize(pruned)(pictures("")), pruned(pictures("")))
+
+
+def test_a_copy_that_is_cast_still_takes_images_of_any_type() -> None:
+    optimized = unetzoo.optimize(disturbed("unetpp", levels=1)).to(torch.bfloat16)
+    assert optimized.dtype == torch.bfloat16
+    with torch.no_grad():
+        assert optimized(pictures("")).dtype == torch.float32
+
+
 def test_an_example_that_overflows_is_told() -> None:
     """A float16 copy whose activations leave that type's range is refused, not handed out."""
     model = disturbed("unetpp", levels=1).eval()
@@ -233,7 +262,7 @@ def test_an_example_that_overflows_is_told() -> None:
         model.encoder.levels[0][0].norm.weight.fill_(1e6)
         model.head.conv.weight.mul_(1e-6)
     unetzoo.optimize(model, example=pictures(""))
-    with pytest.raises(UnetzooError, match="differs from itself"):
+    with pytest.raises(UnetzooError, match=r"it overflows; 0\.05 is allowed"):
         unetzoo.optimize(model, example=pictures(""), dtype=torch.float16)
 
 

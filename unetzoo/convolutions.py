@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from unetzoo.errors import InputError
 from unetzoo.resampling import Size, autocast_dtype, mixes_first, resize, transformed, upsample_conv
 
 
@@ -26,7 +27,7 @@ class Upsampled:
 
     x: Tensor
     size: Size
-    mode: str
+    mode: str = "bilinear"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,14 @@ class ConcatConv(nn.Conv2d):
         self.border = padding
 
     def forward(self, *sources: Source) -> Tensor:
-        """Return (N, out_channels, H, W), with the weight, a slice of it for each source, shared out."""
+        """Return (N, out_channels, H, W), with the weight, a slice of it for each source, shared out.
+
+        Raises:
+            InputError: what is given is no source, or their channels do not add up to ``in_channels``.
+        """
+        problem = self._problem(sources)
+        if problem is not None:
+            raise InputError(problem)
         out, bias, start = None, self.bias, 0
         for group in self._groups(sources):
             stop = start + sum(_tensor(source).shape[1] for source in group)
@@ -62,6 +70,19 @@ class ConcatConv(nn.Conv2d):
             out, bias, start = part if out is None else out.add_(part), None, stop
         assert out is not None
         return out
+
+    def _problem(self, sources: Sequence[object]) -> str | None:
+        widths = []
+        for source in sources:
+            if not isinstance(source, Source):
+                return f"a tensor, Upsampled or Activated is needed for each source, not {type(source).__name__}"
+            if isinstance(source, Upsampled) and source.mode not in ("nearest", "bilinear"):
+                return f"Upsampled with mode={source.mode!r}: 'nearest' or 'bilinear' is needed"
+            widths.append(_tensor(source).shape[1])
+        if sum(widths) != self.in_channels:
+            given = " + ".join(map(str, widths)) or "no"
+            return f"sources of {given} channels: in_channels={self.in_channels} are needed in all"
+        return None
 
     def _groups(self, sources: Sequence[Source]) -> Iterator[list[Source]]:
         """Yield neighbours that are convolved together: an up-sampled map of many channels is better off alone."""

@@ -13,7 +13,7 @@ from unetzoo.decoders.light import UNet3PlusLiteDecoder
 from unetzoo.decoders.unet import UNetDecoder
 from unetzoo.decoders.unetpp import NestedDecoder
 from unetzoo.encoders.resnet import ResNetEncoder
-from unetzoo.errors import ConfigError, UnetzooError
+from unetzoo.errors import ConfigError, InputError, UnetzooError
 from unetzoo.heads import SegmentationHead
 from unetzoo.layers import ConvNormAct, Upsample
 from unetzoo.model import SegmentationModel, evaluating
@@ -28,15 +28,18 @@ class OptimizedModel(nn.Module):
     Attributes:
         config: that of the model it was made from.
         network: the rebuilt copy.
-        dtype: type of its weights and arithmetic.
     """
 
-    def __init__(self, network: SegmentationModel, dtype: torch.dtype) -> None:
+    def __init__(self, network: SegmentationModel) -> None:
         super().__init__()
         self.config: ModelConfig = network.config
         self.network = network
-        self.dtype = dtype
         self.eval()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights and of the arithmetic."""
+        return next(self.network.parameters()).dtype
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, num_classes, H, W), of the images' own type.
@@ -82,13 +85,15 @@ def optimize(
 
     Args:
         model: of any kind, on any device, in either mode; a pruned one too.
-        example: images on which the copy is compared with ``model``, and compiled where ``compile`` says so.
+        example: images as ``model`` takes them, on which the copy is compared with it, and compiled where ``compile``
+            says so.
         dtype: None keeps the model's; ``torch.bfloat16`` is about twice as fast on processors and GPUs that have
-            it (AVX-512 BF16, AMX; NVIDIA from Ampere on), and changes logits by about 1 % of their spread.
+            it (AVX-512 BF16, AMX; NVIDIA from Ampere on), and changes logits by 1 to 5 % of their spread.
         compile: also ``torch.compile`` it, which takes a minute at the first call and needs a C++ compiler.
 
     Raises:
-        ConfigError: no model of unetzoo, a type that is not of floating point, or ``compile`` neither True nor False.
+        ConfigError: no model of unetzoo, a type that is not of floating point, ``compile`` neither True nor False,
+            or a weight that pruning or a parametrization makes of others.
         InputError: ``example`` is no batch of images for this model.
         UnetzooError: on ``example`` the copy differs from ``model`` by more than 1e-4 of the logits' spread (in
             half precision 5 %, with bfloat16 20 %): too narrow a type for this model.
@@ -106,7 +111,7 @@ def optimize(
     network.to(dtype=dtype)
     if weight.device.type == "cpu" or dtype in (torch.bfloat16, torch.float16):
         network.to(memory_format=torch.channels_last)
-    optimized = OptimizedModel(network, dtype or weight.dtype)
+    optimized = OptimizedModel(network)
     if compile:
         network.compile()
     if example is not None:
@@ -118,12 +123,24 @@ def _problem(model: object, dtype: object, compiled: object) -> str | None:
     if isinstance(model, OptimizedModel):
         return "this copy is optimized already: give optimize() the model that it was made from"
     if not isinstance(model, SegmentationModel):
-        return f"a SegmentationModel is needed, from unetzoo.create() or load(), not {type(model).__name__}"
+        mend = "; give what it wraps" if any(isinstance(m, SegmentationModel) for m in _modules(model)) else ""
+        return f"a SegmentationModel is needed, from unetzoo.create() or load(), not {type(model).__name__}{mend}"
     if dtype is not None and dtype not in TOLERANCE:
         return f"dtype={dtype!r}: None or one of {', '.join(map(str, TOLERANCE))} is needed"
     if type(compiled) is not bool:
         return f"compile={compiled!r}: True or False is needed"
+    for name, _ in model.named_parameters():
+        if ".parametrizations." in name or name.endswith(("weight_orig", "weight_g", "weight_v")):
+            return (
+                f"{name}: a weight that is reckoned from others cannot be folded; make it permanent first, by "
+                "torch.nn.utils.prune.remove or torch.nn.utils.parametrize.remove_parametrizations"
+            )
     return None
+
+
+def _modules(model: object) -> Iterator[nn.Module]:
+    if isinstance(model, nn.Module):
+        yield from model.modules()
 
 
 def _strip(network: SegmentationModel) -> None:
@@ -204,11 +221,16 @@ def _join(up: Upsample, head: SegmentationHead) -> None:
 
 def _compare(model: SegmentationModel, optimized: OptimizedModel, example: Tensor) -> None:
     """Raise if the copy's logits are not the model's."""
+    if isinstance(example, Tensor) and not (example.numel() and example.isfinite().all()):
+        raise InputError("example: images without NaN or infinity are needed, one or more")
     with evaluating(model), torch.inference_mode():
         expected, found = model(example).float(), optimized(example).float()
     difference = float((found - expected).abs().max() / (expected.max() - expected.min()).clamp(min=1e-6))
     if not difference <= TOLERANCE[optimized.dtype]:
+        overflown = (
+            "it overflows" if not found.isfinite().all() else f"its logits differ by {difference:.2g} of their spread"
+        )
         raise UnetzooError(
-            f"optimized in {optimized.dtype} {model.config.name} differs from itself on the example by "
-            f"{difference:.2g} of the logits' spread; {TOLERANCE[optimized.dtype]:.2g} is allowed"
+            f"{model.config.name} in {optimized.dtype} does not answer as the model does: on the example {overflown}; "
+            f"{TOLERANCE[optimized.dtype]:.2g} is allowed. Take a type of more range or precision"
         )

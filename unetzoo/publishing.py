@@ -17,7 +17,7 @@ from unetzoo.hub import ANSWER_SECONDS, CARD_FILE, connect, parse, translated
 from unetzoo.offline import switched_off
 from unetzoo.storage import replacing
 from unetzoo.tensor_files import check_file
-from unetzoo.weights import CONFIG_FILE, MODEL_FILE, read_saved, save, verify
+from unetzoo.weights import CONFIG_FILE, MODEL_FILE, read_saved, save, unwrapped, verify
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -56,6 +56,7 @@ def save_pretrained(model: nn.Module, folder: str | os.PathLike[str], *, card: M
         WeightsError: as ``save``; or the folder cannot be made.
     """
     _check_card(card)
+    model = unwrapped(model)
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

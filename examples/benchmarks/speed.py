@@ -162,7 +162,7 @@ def peak(name: str, way: str, size: int, batch: int, train: bool, device: str) -
     status = Path("/proc/self/status")
     if not status.is_file():
         return None
-    call(model, draw(32, batch, way, device), train)
+    call(model, draw(64, batch, way, device), train)
     ctypes.CDLL(None).malloc_trim(0)  # give back what building the model has freed: it would hide what the call takes
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = resident(status, "VmRSS")
@@ -270,13 +270,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--models", nargs="+", default=MODELS, metavar="NAME")
     parser.add_argument("--size", nargs="+", type=int, default=[256], help="sides of the images")
-    parser.add_argument("--batch", nargs="+", type=int, default=[2])
+    parser.add_argument("--batch", nargs="+", type=int, default=[2], help="images at a time")
     parser.add_argument("--train", action="store_true", help="forward and backward instead of inference")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--rounds", type=int, default=7, help="times that each is timed")
+    parser.add_argument("--json", metavar="FILE", help="write all figures")
     parser.add_argument("--plot", metavar="FILE", help="draw a bar chart (.png, .svg)")
     arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error("--rounds: 1 or more is needed")
     print(f"{machine(arguments.device)}; {'training step' if arguments.train else 'inference'}", flush=True)
     results = []
     for name in arguments.models:
