@@ -10,6 +10,7 @@ of a million others::
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import gc
 import hashlib
@@ -436,7 +437,10 @@ def little_memory(most: float = 300e6) -> Iterator[None]:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
 
-    gc.collect()  # what other tests left behind, freed meanwhile, would make room that is not counted
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(
+        0
+    )  # room that other tests have left in the heap would not be counted when taken again
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before = status("VmRSS")
     limits = resource.getrlimit(resource.RLIMIT_AS)
