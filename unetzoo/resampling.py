@@ -81,7 +81,7 @@ def by_torch_func() -> bool:
 def autocast_dtype(x: Tensor) -> torch.dtype:
     """Return the type in which autocast convolves ``x``: its own where there is no autocast."""
     device = x.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if not x.is_meta and torch.is_autocast_enabled(device):  # of meta it knows nothing
         return torch.get_autocast_dtype(device)
     return x.dtype
 
