@@ -41,7 +41,7 @@ def upsample_conv(
     """Return ``F.conv2d(resize(x, size, mode), weight, bias, padding=padding)``, exactly, at a fraction of the cost.
 
     The plain way is taken where it is cheaper: with a kernel of 1 if the convolution adds channels, otherwise below
-    :data:`MIXED_FIRST` of them, as there are then not many more to resample than the taps' own. The rule depends on
+    ``MIXED_FIRST`` of them, as there are then not many more to resample than the taps' own. The rule depends on
     no size, so a program exported at one size is right at all. ``docs/speed.md`` has the measurement.
 
     Args:
