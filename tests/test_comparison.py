@@ -101,7 +101,7 @@ def test_nothing_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_rng_state()
     monkeypatch.setattr(torch.nn.Module, "to_empty", lambda *_, **__: pytest.fail("memory was allocated"))
     (row,) = unetzoo.compare("unet3p_wide_resnet101_2", size=4096).rows
-    assert row.gflops > 20_000
+    assert row.gflops > 27_000
     assert torch.equal(torch.get_rng_state(), before)
 
 

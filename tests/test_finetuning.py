@@ -78,7 +78,7 @@ def test_checkpointing_changes_memory_alone(name: str) -> None:
     plain = unetzoo.create(name, **options).train()
     saving = copy.deepcopy(plain)
     saving.gradient_checkpointing()
-    images = torch.randn(2, 3, 40, 36)
+    images = torch.randn(2, 3, 80, 72)
     sizes = []
     for model in (plain, saving):
         torch.manual_seed(1)
@@ -94,7 +94,7 @@ def test_checkpointing_changes_memory_alone(name: str) -> None:
             kept.pop(parameter.data_ptr(), None)
         sizes.append(sum(kept.values()))
         sum(o.square().mean() for o in (outputs.logits, *outputs.deep, outputs.presence)).backward()
-    assert sizes[1] < 0.6 * sizes[0]
+    assert sizes[1] < 0.5 * sizes[0]
     for (key, a), b in zip(plain.named_parameters(), saving.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-6, atol=1e-8, msg=key)
     for (key, a), b in zip(plain.named_buffers(), saving.buffers(), strict=True):
