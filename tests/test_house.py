@@ -24,11 +24,14 @@ LAYERS = [
     {"optimization"},
     {"weights"},
     {"hub"},
-    {"zoo", "finetuning", "images"},
-    {"information", "conversion"},
+    {"zoo", "finetuning", "images", "metrics", "losses", "augmentation", "drawing"},
+    {"information", "conversion", "sheets"},
+    {"data"},
+    {"evaluation"},
     {"comparison"},
     {"cards"},
     {"publishing"},
+    {"train"},
     {"cli"},
     {"__main__"},
 ]
@@ -76,7 +79,14 @@ def test_the_core_imports_what_it_declares(path: Path) -> None:
         elif isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
     # PIL: torchvision needs it; yaml: huggingface_hub does.
-    optional = {"comparison": {"matplotlib"}, "images": {"PIL"}, "cards": {"yaml"}}.get(part(path), set())
+    optional = {
+        "cards": {"yaml"},
+        "comparison": {"matplotlib"},
+        "data": {"PIL", "numpy"},
+        "drawing": {"PIL"},
+        "images": {"PIL", "tifffile"},
+        "train": {"jsonargparse", "lightning_fabric", "pytorch_lightning", "tensorboard", "yaml"},
+    }.get(part(path), set())
     assert found - set(sys.stdlib_module_names) <= declared | {"unetzoo"} | optional
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -52,6 +54,150 @@ def test_exif_turns_the_picture(tmp_path: Path) -> None:
     exif[0x0112] = 6  # the camera was turned: rotate by 270° to see it upright
     Image.fromarray(RGB).save(tmp_path / "turned.png", exif=exif)
     assert np.array_equal(images.read_image(tmp_path / "turned.png").permute(1, 2, 0), np.rot90(RGB, 3))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_of_every_format(tmp_path: Path, orientation: int) -> None:
+    grey = RGB[..., 0]
+    expected = {
+        1: grey,
+        2: np.fliplr(grey),
+        3: np.rot90(grey, 2),
+        4: np.flipud(grey),
+        5: grey.T,
+        6: np.rot90(grey, 3),
+        7: np.rot90(grey, 2).T,
+        8: np.rot90(grey, 1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = Image.fromarray(grey)
+    picture.save(tmp_path / "a.png", exif=exif)
+    picture.save(tmp_path / "b.tif", tiffinfo={274: orientation})
+    picture.save(tmp_path / "c.tif", tiffinfo={274: orientation}, compression="tiff_lzw")
+    tag = [(274, "H", 1, orientation, True)]
+    tifffile.imwrite(tmp_path / "d.tif", np.stack([grey] * 5), photometric="minisblack", extratags=tag)
+    # EXIF may stand after the pixels of a PNG.
+    content = (tmp_path / "a.png").read_bytes()
+    start = content.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    (tmp_path / "e.png").write_bytes(content[:start] + content[end:-12] + content[start:end] + content[-12:])
+    for file in sorted(tmp_path.iterdir()):
+        image = images.read_image(file)
+        assert np.array_equal(image[-1], expected), file.name
+        assert images.image_size(file) == expected.shape, file.name
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    "kind", [np.int8, np.uint16, np.int16, np.uint32, np.int32, np.float32, np.float64, np.float16]
+)
+def test_tiffs_of_every_type(tmp_path: Path, kind: type, order: str) -> None:
+    if issubclass(kind, np.integer):
+        info = np.iinfo(kind)
+        grey = RNG.integers(info.min, info.max, (5, 7), dtype=kind, endpoint=True)
+        grey[0, :2] = info.min, info.max
+    else:
+        grey = RNG.normal(-20, 5, (5, 7)).astype(kind)
+    tifffile.imwrite(tmp_path / "a.tif", grey, byteorder=order)
+    image = images.read_image(tmp_path / "a.tif")
+    assert image.dtype == (torch.float32 if issubclass(kind, np.floating) else getattr(torch, np.dtype(kind).name))
+    assert np.array_equal(image[0], grey.astype(image.numpy().dtype))
+    expected = grey / np.float64(1 if issubclass(kind, np.floating) else np.iinfo(kind).max)
+    scaled = images.scaled(image)
+    assert scaled.dtype == torch.float32
+    np.testing.assert_allclose(scaled[0], expected, rtol=2e-7)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16, np.float32])
+@pytest.mark.parametrize("bands", [2, 3, 4, 5, 13])
+@pytest.mark.parametrize("planar", [True, False])
+def test_bands_come_first_however_they_lie(tmp_path: Path, kind: type, bands: int, planar: bool) -> None:
+    array = RNG.integers(0, 100, (bands, 5, 7)).astype(kind)
+    stored = array if planar else np.ascontiguousarray(array.transpose(1, 2, 0))
+    config = "separate" if planar else "contig"
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="minisblack", planarconfig=config)
+    image = images.read_image(tmp_path / "a.tif")
+    assert np.array_equal(image, array)
+    assert images.image_size(tmp_path / "a.tif") == (5, 7)
+
+
+def test_colour_tiffs_of_16_bits_keep_them(tmp_path: Path) -> None:
+    array = RNG.integers(0, 65536, (5, 7, 3), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric="rgb")
+    image = images.read_image(tmp_path / "a.tif")
+    assert image.dtype == torch.uint16
+    assert np.array_equal(image.permute(1, 2, 0), array)
+
+
+def test_which_pages_are_bands(tmp_path: Path) -> None:
+    pages = RNG.integers(0, 65536, (4, 5, 7), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "array.tif", pages, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "imagej.tif", pages, imagej=True, metadata={"axes": "CYX"})
+    tifffile.imwrite(tmp_path / "channels.ome.tif", pages, metadata={"axes": "CYX"})
+    for name in ("array.tif", "imagej.tif", "channels.ome.tif"):
+        assert np.array_equal(images.read_image(tmp_path / name), pages), name
+    tifffile.imwrite(tmp_path / "depths.tif", pages, imagej=True, metadata={"axes": "ZYX"})
+    tifffile.imwrite(tmp_path / "times.ome.tif", pages, metadata={"axes": "TYX"})
+    first, *others = map(Image.fromarray, pages)
+    first.save(tmp_path / "pillow.tif", save_all=True, append_images=others)
+    for name in ("depths.tif", "times.ome.tif", "pillow.tif"):
+        assert np.array_equal(images.read_image(tmp_path / name), pages[:1]), name
+
+
+def test_tiffs_beyond_pillow_say_what_they_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tifffile.imwrite(tmp_path / "bands.tif", np.zeros((13, 5, 7), np.int16), photometric="minisblack")
+    tifffile.imwrite(tmp_path / "grey.tif", np.arange(35, dtype=np.int16).reshape(5, 7))
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    for read in (images.read_image, images.image_size):
+        with pytest.raises(InputError, match=r"bands\.tif'.*pip install \"unetzoo\[tiff\]\""):
+            read(tmp_path / "bands.tif")
+    assert images.read_image(tmp_path / "grey.tif").sum() == 595  # Pillow is enough
+
+
+def test_numbers_that_are_not_finite_are_counted(tmp_path: Path) -> None:
+    array = np.zeros((5, 7), np.float32)
+    array[1, 2:4] = np.nan, np.inf
+    Image.fromarray(array).save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match=r"a\.tif' has 2 values that are NaN or infinite"):
+        images.read_image(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "b.tif", np.zeros((5, 7), np.int64))
+    with pytest.raises(InputError, match=r"int64 pixels: integers of 8, 16 or 32 bits"):
+        images.read_image(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("bands", [1, 13])
+def test_a_small_file_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bands: int) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((bands, 50, 50), np.int16).squeeze(), photometric="minisblack")
+    images.read_image(tmp_path / "a.tif")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(InputError, match=r"a\.tif' cannot be read as a picture \(DecompressionBombError"):
+        images.read_image(tmp_path / "a.tif")
+
+
+def test_labels_are_read_as_they_are_stored(tmp_path: Path) -> None:
+    indices = RNG.integers(0, 3, (5, 7)).astype(np.uint8)
+    palette = Image.fromarray(indices).convert("P")
+    palette.putdata(indices.flatten().tolist())
+    palette.putpalette([9, 9, 9, 200, 0, 0, 0, 0, 200])
+    palette.save(tmp_path / "p.png", transparency=0)
+    assert np.array_equal(images.read_values(tmp_path / "p.png")[0], indices)
+    Image.fromarray(indices > 0).save(tmp_path / "1.png")
+    assert np.array_equal(images.read_values(tmp_path / "1.png")[0], indices > 0)
+    tifffile.imwrite(tmp_path / "b.tif", indices.astype(np.int64) - 1)
+    assert np.array_equal(images.read_values(tmp_path / "b.tif")[0], indices.astype(int) - 1)
+
+
+@pytest.mark.parametrize(
+    ("last", "dead"), [([255, 255], True), ([255, 254], False), ([0, 0], False), ([65535, 65535], True)]
+)
+@pytest.mark.parametrize("channels", [2, 4])
+def test_an_alpha_channel_is_dead_where_it_is_opaque_everywhere(channels: int, last: list[int], dead: bool) -> None:
+    dtype = torch.uint16 if last[0] > 255 else torch.uint8
+    image = torch.tensor([[[7, 9]]] * (channels - 1) + [[last]], dtype=dtype)
+    assert images.has_dead_alpha(image) == dead
+    assert not images.has_dead_alpha(image[1:])
+    assert not images.has_dead_alpha(torch.ones(4, 1, 2))
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", "cut"])

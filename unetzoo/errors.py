@@ -36,6 +36,10 @@ class DamagedError(WeightsError):
     """A file whose bytes are not those that were once written."""
 
 
+class TrainingError(UnetzooError, RuntimeError):
+    """A run that cannot go on: a loss or weights that are not finite, or no memory."""
+
+
 class HubError(UnetzooError, OSError):
     """A repository of the Hugging Face Hub that cannot be read or written.
 

@@ -5,10 +5,13 @@ Pillow comes with torchvision, which needs it; torchvision's own decoders are on
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,66 +19,269 @@ from torch import Tensor
 from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError
 
+if TYPE_CHECKING:
+    from PIL.Image import Exif
+    from PIL.ImageFile import ImageFile
+
 COLOURS = ["#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6"]
 """Of the masks of an overlay, in the order of the classes."""
 
 
 def read_image(path: str | os.PathLike[str]) -> Tensor:
-    """Return a picture as (C, H, W), uint8, or uint16 where it has 16 bits, turned as its EXIF says.
+    """Return a picture as (C, H, W), turned as its EXIF says.
 
-    Reads what Pillow reads: PNG, JPEG, WebP, GIF, BMP, grey TIFF of 8 and 16 bits, and more. Palettes become RGB
-    or RGBA, one bit becomes 0 and 255, CMYK becomes RGB. Of several frames the first is taken.
+    uint8, uint16 and float32 as they are stored, and of TIFFs also int8, int16, int32 and uint32; other floating
+    point becomes float32. Reads what Pillow reads: PNG, JPEG, WebP, GIF, BMP, TIFF and more. Palettes become RGB or
+    RGBA, one bit becomes 0 and 255, CMYK becomes RGB. Of several frames the first is taken. Colour PNGs of 16 bits
+    come as 8: Pillow knows no other.
+
+    TIFFs that Pillow does not read, or not all of, need ``tifffile``. Their bands are the samples of a pixel,
+    planar or interleaved, and the pages that ImageJ, OME or tifffile call channels or one array; of time points,
+    depths and all other pages the first is taken.
+
+    Raises:
+        InputError: no such file, no such picture, a damaged one, 64-bit integers, or numbers that are not finite.
+    """
+    image = _read(path, as_stored=False)
+    if image.dtype in (torch.int64, torch.uint64):
+        raise InputError(f"{str(path)!r} holds {image.dtype} pixels: integers of 8, 16 or 32 bits are needed")
+    if image.is_floating_point() and not bool(image.isfinite().all()):
+        wrong = int((~image.isfinite()).sum())
+        raise InputError(
+            f"{str(path)!r} has {wrong} values that are NaN or infinite: replace them, by the mean of their channel say"
+        )
+    return image
+
+
+def read_values(path: str | os.PathLike[str]) -> Tensor:
+    """Return what a file of labels stores, as (C, H, W): as :func:`read_image`, but indices of a palette stay indices.
+
+    One bit becomes 0 and 1, and integers may have 64 bits.
 
     Raises:
         InputError: no such file, no such picture, or a damaged one.
     """
-    from PIL import Image, ImageOps
-    from torchvision.transforms.functional import pil_to_tensor
+    return _read(path, as_stored=True)
 
-    if not Path(path).is_file():
-        raise InputError(f"{str(path)!r}: there is no such file")
-    try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
-            if picture.mode in _CONVERSIONS:
-                target = _CONVERSIONS[picture.mode]
-                picture = picture.convert("RGBA" if picture.has_transparency_data else target)
-            image: Tensor = pil_to_tensor(picture)
-    # Damaged files raise whatever the decoder that stumbled knows: OSError, SyntaxError, struct.error and more.
-    except Exception as error:
-        raise InputError(f"{str(path)!r} cannot be read as a picture ({type(error).__name__}: {error})") from error
-    if image.dtype not in (torch.uint8, torch.uint16):
-        raise InputError(f"{str(path)!r} holds {image.dtype} pixels: 8 or 16 bits are needed")
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return height and width of the picture that :func:`read_image` returns, from the file's header alone.
+
+    Raises:
+        InputError: no such file, or no such picture.
+    """
+    with _opened(path) as file:
+        if file is None:
+            return _size_by_tifffile(path)
+        tags = getattr(file, "tag_v2", {})  # some versions of Pillow have turned the size of a TIFF already
+        width, height = (tags[_WIDTH], tags[_HEIGHT]) if tags else file.size
+        return (width, height) if _exif(path, file).get(_ORIENTATION, 1) in _LYING else (height, width)
+
+
+def scaled(image: Tensor) -> Tensor:
+    """Return float32: integers divided by the largest value of their type, floating point as it is."""
+    return image.float() / (1 if image.dtype.is_floating_point else torch.iinfo(image.dtype).max)
+
+
+def fit_channels(image: Tensor, in_channels: int) -> Tensor:
+    """Return ``image`` (C, H, W) with ``in_channels`` channels: an alpha too many is dropped, grey is copied to RGB.
+
+    Raises:
+        InputError: the channels do not fit.
+    """
+    found = image.shape[0]
+    if found == in_channels + 1 and found in (2, 4):
+        return image[:in_channels]
+    if found in (1, 2) and in_channels == 3:
+        return image[:1].repeat(3, 1, 1)
+    if found != in_channels:
+        raise InputError(f"an image of {found} channels does not fit in_channels={in_channels}")
     return image
 
 
-_CONVERSIONS = {"P": "RGB", "PA": "RGBA", "1": "L", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
+def has_dead_alpha(image: Tensor) -> bool:
+    """Return whether the last of 2 or 4 channels (C, H, W) of integers is opaque everywhere."""
+    if image.shape[0] not in (2, 4) or image.dtype.is_floating_point:
+        return False
+    return bool((image[-1].long() == torch.iinfo(image.dtype).max).all())
+
+
+def normalised(image: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> Tensor:
+    """Return (image - mean) / std for each channel of ``image`` (C, H, W); as it is where there is neither."""
+    if mean is None or std is None:
+        return image
+    return (image - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
 
 def prepare(image: Tensor, config: ModelConfig) -> Tensor:
     """Return ``image`` (C, H, W) as a batch (1, in_channels, H, W) that the model expects.
 
     Integers are scaled by the largest value of their type, so that 8 and 16 bits become [0, 1]; floating point is
-    taken to be there already. An alpha channel too many is dropped, grey is copied to RGB, and the channels
-    normalised by ``config.mean`` and ``config.std`` where there are any.
+    taken as it is. An alpha channel too many is dropped, grey is copied to RGB, and the channels normalised by
+    ``config.mean`` and ``config.std`` where there are any. Training sees pictures through the same functions.
 
     Raises:
         InputError: the channels do not fit.
     """
     if image.ndim != 3:
         raise InputError(f"an image of shape {tuple(image.shape)}: (channels, height, width) is needed")
-    found, wanted = image.shape[0], config.in_channels
-    image = image.float() / (1 if image.dtype.is_floating_point else torch.iinfo(image.dtype).max)
-    if found == wanted + 1 and found in (2, 4):
-        image = image[:wanted]
-    elif found in (1, 2) and wanted == 3:
-        image = image[:1].repeat(3, 1, 1)
-    elif found != wanted:
-        raise InputError(f"an image of {found} channels: {config.name} was created with in_channels={wanted}")
-    if config.mean is not None and config.std is not None:
-        mean, std = (torch.tensor(values)[:, None, None] for values in (config.mean, config.std))
-        image = (image - mean) / std
-    return image[None]
+    return normalised(fit_channels(scaled(image), config.in_channels), config.mean, config.std)[None]
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[ImageFile | None]:
+    """Give the picture as Pillow opened it, None for a TIFF that tifffile has to read.
+
+    Raises:
+        InputError: no such file, no such picture; and for whatever fails inside the block.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if not Path(path).is_file():
+        raise InputError(f"{str(path)!r}: there is no such file")
+    try:
+        try:
+            file = Image.open(path)
+        except UnidentifiedImageError:
+            if not _is_tiff(path):
+                raise
+            yield None
+            return
+        with file:
+            yield file if _is_whole(file) else None
+    except InputError:
+        raise
+    # Damaged files raise whatever the decoder that stumbled knows: OSError, SyntaxError, struct.error and more.
+    except Exception as error:
+        raise InputError(f"{str(path)!r} cannot be read as a picture ({type(error).__name__}: {error})") from error
+
+
+def _read(path: str | os.PathLike[str], as_stored: bool) -> Tensor:
+    with _opened(path) as file:
+        return _read_by_tifffile(path) if file is None else _decoded(file, as_stored)
+
+
+def _decoded(file: ImageFile, as_stored: bool) -> Tensor:
+    """Return the pixels of a file that Pillow reads whole."""
+    from PIL import ImageOps
+    from torchvision.transforms.functional import pil_to_tensor
+
+    tags = getattr(file, "tag_v2", {})
+    depth, signed = (tags.get(_BITS) or (0,))[0], tags.get(_FORMAT) == (2,)
+    picture = ImageOps.exif_transpose(file)
+    stored = picture.mode
+    if stored in _CONVERSIONS and not (as_stored and stored in ("1", "P")):
+        target = _CONVERSIONS[stored]
+        picture = picture.convert("RGBA" if picture.has_transparency_data else target)
+    elif stored == "I;16B":  # torch knows its own machine's order of bytes alone
+        picture = picture.convert("I")
+    image: Tensor = pil_to_tensor(picture)
+    if as_stored and stored == "1":
+        return (image > 0).byte()
+    if stored == "I" and depth == 32 and not signed:
+        return image.view(torch.uint32)
+    return image.to({"I;16B": torch.uint16, "I": torch.int16 if depth == 16 else torch.int32}.get(stored, image.dtype))
+
+
+def _exif(path: str | os.PathLike[str], file: ImageFile) -> Exif:
+    """Return EXIF, without decoding the picture: Pillow would, as a PNG may have some after its pixels."""
+    from PIL import Image
+
+    return file.getexif() if file.format != "PNG" or _has_late_texts(path) else Image.Image.getexif(file)
+
+
+def _has_late_texts(path: str | os.PathLike[str]) -> bool:
+    """Return whether a PNG has chunks after its pixels in which EXIF can be."""
+    pixels = False
+    with Path(path).open("rb") as stream:
+        stream.seek(8)
+        while len(head := stream.read(8)) == 8:
+            kind = head[4:]
+            pixels |= kind == b"IDAT"
+            if pixels and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+                return True
+            stream.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    return False
+
+
+def _is_tiff(path: str | os.PathLike[str]) -> bool:
+    with Path(path).open("rb") as stream:
+        return stream.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def _is_whole(file: ImageFile) -> bool:
+    """Return whether Pillow reads all bands and all bits; of a TIFF it may leave some out without a word."""
+    tags = getattr(file, "tag_v2", None)
+    if tags is None:
+        return True
+    if tags.get(_ORIENTATION, 1) in _LYING and tags.get(_COMPRESSION, 1) == 1:
+        return False  # Pillow 13 reads their rows as columns
+    described = any(mark in str(tags.get(_DESCRIPTION, "")) for mark in ('"shape"', "ImageJ=", "<OME"))
+    if described and getattr(file, "n_frames", 1) > 1:
+        return False
+    unsigned = set(tags.get(_FORMAT) or (1,)) == {1}
+    if max(tags.get(_BITS) or (1,)) <= 8:
+        return unsigned and tags.get(_SAMPLES, 1) == len(file.getbands())
+    return bool(tags.get(_SAMPLES, 1) == 1)
+
+
+def _read_by_tifffile(path: str | os.PathLike[str]) -> Tensor:
+    with _tifffile_for(path).TiffFile(path) as file:
+        series = file.series[0]
+        _refuse_bomb(series)
+        array, axes, orientation = series.asarray(), series.axes, _orientation(series)
+    for axis in range(len(axes) - 1, -1, -1):
+        if axes[axis] not in "CQSYX":
+            array, axes = array.take(0, axis), axes[:axis] + axes[axis + 1 :]
+    bands = [axis for axis, letter in enumerate(axes) if letter not in "YX"]
+    array = array.transpose(*bands, axes.index("Y"), axes.index("X"))
+    array = array.reshape(-1, *array.shape[-2:])
+    image = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
+    image = image.byte() * 255 if image.dtype == torch.bool else image
+    image = image.float() if image.is_floating_point() else image
+    image = image.mT if orientation in _LYING else image
+    flips = [axis for axis, known in ((1, (3, 4, 7, 8)), (2, (2, 3, 6, 7))) if orientation in known]
+    return image.flip(flips).contiguous()
+
+
+def _size_by_tifffile(path: str | os.PathLike[str]) -> tuple[int, int]:
+    with _tifffile_for(path).TiffFile(path) as file:
+        series = file.series[0]
+        size = series.shape[series.axes.index("Y")], series.shape[series.axes.index("X")]
+        return size[::-1] if _orientation(series) in _LYING else size
+
+
+def _orientation(series: Any) -> int:
+    tag = series.keyframe.tags.get(_ORIENTATION)
+    return 1 if tag is None else int(tag.value)
+
+
+def _tifffile_for(path: str | os.PathLike[str]) -> Any:
+    try:
+        import tifffile
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{str(path)!r}: Pillow does not read this TIFF, or not all of its bands and bits; tifffile does: "
+            'pip install "unetzoo[tiff]"'
+        ) from error
+    return tifffile
+
+
+def _refuse_bomb(series: Any) -> None:
+    """Keep to Pillow's bound on what a small file may unfold to."""
+    from PIL import Image
+
+    pixels = series.shape[series.axes.index("Y")] * series.shape[series.axes.index("X")]
+    if Image.MAX_IMAGE_PIXELS is not None and pixels > 2 * Image.MAX_IMAGE_PIXELS:
+        raise Image.DecompressionBombError(f"{pixels} pixels, over {2 * Image.MAX_IMAGE_PIXELS}")
+
+
+_CONVERSIONS = {"P": "RGB", "PA": "RGBA", "1": "L", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _DESCRIPTION = 256, 257, 258, 259, 270
+_ORIENTATION, _SAMPLES, _FORMAT = 274, 277, 339
+"""Tags of TIFF; the orientation is EXIF's too."""
+_LYING = (5, 6, 7, 8)
+"""Orientations whose rows are stored as columns."""
 
 
 def draw_nuclei(height: int = 256, width: int = 256, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from unetzoo import __version__
+from unetzoo.cli import data, training
 from unetzoo.errors import UnetzooError
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line; each command's ``run`` is what it does."""
     top = argparse.ArgumentParser(prog="unetzoo", description="A zoo of U-Nets for PyTorch.")
+    top.set_defaults(takes_rest=False)
     top.add_argument("--version", action="version", version=f"unetzoo {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -57,6 +59,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--plot", metavar="FILE", help="draw parameters against GFLOPs (.png, .svg, .pdf)")
     command.set_defaults(run=_compare)
 
+    training.add(commands)
+    data.add(commands)
     _add_weights_commands(commands)
 
     command = commands.add_parser(
@@ -155,7 +159,11 @@ def _value(text: str) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status: 0, or 2 where the user's request cannot be met."""
-    options = parser().parse_args(arguments)
+    top = parser()
+    options, rest = top.parse_known_args(arguments)
+    if rest and not options.takes_rest:
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
     try:
         options.run(options)
     except UnetzooError as error:

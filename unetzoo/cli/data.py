@@ -1,0 +1,167 @@
+"""``unetzoo data``: look at a data set, convert it, preview it. Parses first and imports late."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unetzoo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from unetzoo.data import Labels
+
+_TASKS = ("binary", "multiclass", "multilabel")
+
+
+def add(commands: Any) -> None:
+    """Add ``data`` with its own commands to those of the command line."""
+    command = commands.add_parser(
+        "data", help="check, convert and preview data sets", description="Check, convert and preview data sets."
+    )
+    inner = command.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    labels, splits, form = _labels_options(), _split_options(), _form_options()
+
+    command = inner.add_parser(
+        "check",
+        parents=[labels, splits, form],
+        help="find all that is wrong before training",
+        description="Read every picture and mask once and say what they are and what is wrong. The exit status is 2 "
+        "where something keeps the data from being trained on.",
+    )
+    command.add_argument("--crop-size", type=int, metavar="PIXELS", help="side of the crops that training will take")
+    command.set_defaults(run=_check)
+
+    command = inner.add_parser(
+        "convert",
+        parents=[labels, form],
+        help="write plain folders of pictures and PNG masks",
+        description="Write any data set that can be read as images/ and masks/: pictures byte for byte, masks as PNG.",
+    )
+    command.add_argument("target", metavar="TARGET", help="a folder, empty or new")
+    command.set_defaults(run=_convert)
+
+    command = inner.add_parser(
+        "preview",
+        parents=[labels, splits, form],
+        help="a sheet of augmented pictures with their masks",
+        description="Write a sheet of pictures with their masks laid over them, as training sees them.",
+    )
+    command.add_argument("--split", choices=("train", "val", "test"), default="train", help="(default: train)")
+    command.add_argument(
+        "--augmentation", default="light", metavar="PRESET", help="none, light or strong (default: light)"
+    )
+    command.add_argument("--crop-size", type=int, metavar="PIXELS", help="side of the crops (default: whole pictures)")
+    command.add_argument("--count", type=int, default=16, metavar="N", help="pictures (default: 16)")
+    command.add_argument("--columns", type=int, default=4, metavar="N", help="(default: 4)")
+    command.add_argument("--out", default="preview.png", metavar="FILE", help="(default: preview.png)")
+    command.set_defaults(run=_preview)
+
+
+def _labels_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("source", metavar="SOURCE", help="a folder with images/ and masks/, or a .csv file")
+    options.add_argument("--task", choices=_TASKS, default="binary", help="(default: binary)")
+    options.add_argument("--num-classes", type=int, metavar="N", help="multiclass: background is one of them")
+    options.add_argument("--class-names", type=_listed, metavar="NAME,…", help="one a class")
+    options.add_argument("--ignore", type=int, metavar="VALUE", help="of mask pixels that do not count")
+    options.add_argument("--colours", type=_listed, metavar="#RRGGBB,…", help="of painted masks, one a class")
+    options.add_argument("--ignore-colour", metavar="#RRGGBB", help="of painted pixels that do not count")
+    return options
+
+
+def _split_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument(
+        "--group", metavar="REGEX", help=r"pictures with the same group of it, such as 'Image_(\d+)', never part"
+    )
+    options.add_argument(
+        "--ratios",
+        type=float,
+        nargs=3,
+        default=[0.8, 0.1, 0.1],
+        metavar=("TRAIN", "VAL", "TEST"),
+        help="shares of the pictures where the layout has no splits (default: 0.8 0.1 0.1)",
+    )
+    options.add_argument("--seed", type=int, default=0, metavar="N", help="of the split (default: 0)")
+    return options
+
+
+def _form_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("--json", action="store_true", help="as JSON")
+    return options
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))
+
+
+def _labels(options: argparse.Namespace) -> Labels:
+    """Return what the options say; the number of classes follows from names, colours or folders where it can."""
+    from unetzoo.data import Labels
+    from unetzoo.data.listing import class_folders
+
+    classes = options.num_classes
+    if classes is None and options.task != "binary":
+        known = options.class_names or options.colours
+        if known is None and options.task == "multilabel":
+            known = class_folders(options.source)
+        if not known:
+            raise ConfigError(f"task={options.task} needs --num-classes, or --class-names")
+        classes = len(known)
+    return Labels(
+        task=options.task,
+        num_classes=1 if classes is None else classes,
+        class_names=options.class_names,
+        ignore=options.ignore,
+        colours=options.colours,
+        ignore_colour=options.ignore_colour,
+    )
+
+
+def _check(options: argparse.Namespace) -> None:
+    from unetzoo import data
+
+    report = data.check(
+        options.source,
+        _labels(options),
+        ratios=options.ratios,
+        seed=options.seed,
+        group=options.group,
+        crop_size=options.crop_size,
+        progress=sys.stderr.isatty(),
+    )
+    print(json.dumps(report.to_dict(), indent=2) if options.json else report)
+    if report.problems:
+        raise ConfigError(f"{options.source!r} cannot be trained on: problems above, {len(report.problems)} in all")
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from unetzoo import data
+
+    labels = data.convert(options.source, options.target, _labels(options), progress=sys.stderr.isatty())
+    target = str(Path(options.target).resolve())
+    record = {"target": target, "labels": dataclasses.asdict(labels)}
+    print(json.dumps(record, indent=2) if options.json else f"{target}\nread it with {labels}")
+
+
+def _preview(options: argparse.Namespace) -> None:
+    from unetzoo import augmentation, data
+
+    labels = _labels(options)
+    augment = augmentation.build(options.augmentation, options.crop_size)
+    source = {"ratios": options.ratios, "seed": options.seed, "group": options.group}
+    report = data.check(options.source, labels, progress=sys.stderr.isatty(), **source)
+    report.raise_for_problems()
+    samples = data.find_samples(options.source, labels, **source)[options.split]
+    assert report.in_channels is not None
+    dataset = data.SegmentationDataset(
+        samples, labels, in_channels=report.in_channels, augmentation=augment, seed=options.seed
+    )
+    data.preview(dataset, options.out, count=options.count, columns=options.columns)
+    sheet = str(Path(options.out).resolve())
+    print(json.dumps({"sheet": sheet, "pictures": options.count}) if options.json else f"preview: {sheet}")

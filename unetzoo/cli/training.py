@@ -1,0 +1,141 @@
+"""``unetzoo train`` and ``unetzoo evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+SETTINGS = {
+    "model": (
+        "model.name",
+        "NAME",
+        "of the zoo; or a saved model to go on from: a .safetensors file, hf-hub:owner/name",
+    ),
+    "data": ("data.folder", "FOLDER", "with images/ and masks/, or with train/ and val/ that hold such; or a CSV list"),
+    "epochs": ("trainer.max_epochs", "N", "passes over the training pictures (default: 50)"),
+    "batch-size": ("data.batch_size", "N", "pictures a step and device (default: 8)"),
+    "crop-size": ("data.crop_size", "PIXELS", "side of the training crops (default: 256, or less where pictures are)"),
+    "augmentation": ("data.augmentation", "NAME", "none, light or strong (default: light)"),
+    "loss": ("model.loss", "LOSS", "such as 'dice', '0.5*bce + dice', 'unet3p' (default: bce + dice, by task)"),
+    "lr": ("model.lr", "RATE", "highest learning rate (default: 0.001)"),
+    "task": ("data.task", "TASK", "binary, multiclass or multilabel (default: binary)"),
+    "num-classes": ("data.num_classes", "N", "classes; multiclass counts the background (default: 1)"),
+    "ignore": ("data.ignore", "VALUE", "of mask pixels that are not counted"),
+    "group": ("data.group", "REGEX", "pictures whose names match it alike stay in one split"),
+    "seed": ("seed_everything", "N", "of all that is drawn (default: 0)"),
+    "patience": ("patience", "EPOCHS", "stop when validation Dice has not risen for so long (default: never)"),
+}
+"""Short form → what it sets, its value, what it means."""
+
+
+def add(commands: Any) -> None:
+    """Add the commands."""
+    command = commands.add_parser(
+        "train",
+        allow_abbrev=False,
+        help="a network on a folder of images and masks",
+        description="Train a network on a folder of images and masks. Needs pip install 'unetzoo[train]'. What these "
+        "options do not cover is set by its full name, such as --trainer.devices 2, --trainer.precision bf16-mixed, "
+        "--model.ema 0.999 or --model.options.deep_supervision true: --print-config shows all of them.",
+    )
+    for short, (_, value, meaning) in SETTINGS.items():
+        command.add_argument(f"--{short}", metavar=value, help=meaning)
+    command.add_argument("--class-names", metavar="A,B", help="one name a class")
+    command.add_argument("--pretrained", action="store_true", help="ImageNet weights for the encoder")
+    command.add_argument("--out", metavar="FOLDER", help="of the run, new or empty (default: runs/<model>)")
+    command.add_argument("--config", metavar="FILE", help="settings of a run: its config.yaml")
+    command.add_argument("--resume", metavar="FOLDER", help="go on with the run in this folder, exactly where it stood")
+    command.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    command.add_argument("--json", action="store_true", help="print an object an epoch, a line each")
+    command.add_argument("--suggest", action="store_true", help="print a learning rate to try, and train nothing")
+    command.add_argument("--print-config", action="store_true", help="print all settings as YAML, and train nothing")
+    command.set_defaults(run=_train, takes_rest=True)
+
+    command = commands.add_parser(
+        "evaluate",
+        help="a trained network on a folder of images and masks",
+        description="Segment the pictures of a folder and hold the masks against the true ones: a table, and with "
+        "--report a row a picture and the pictures that went worst.",
+    )
+    command.add_argument("model", help="a .safetensors file, a folder that holds a model, or hf-hub:owner/name")
+    command.add_argument("--data", required=True, metavar="FOLDER", help="with images/ and masks/; or a CSV list")
+    command.add_argument("--split", choices=("train", "val", "test"), help="(default: test if there is, or all)")
+    command.add_argument("--ratios", type=float, nargs=3, default=[0.8, 0.1, 0.1], metavar=("TRAIN", "VAL", "TEST"),
+                         help="with --split: those of the training (default: 0.8 0.1 0.1)")  # fmt: skip
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="with --split: that of the training")
+    command.add_argument("--group", metavar="REGEX", help="with --split: that of the training")
+    command.add_argument("--ignore", type=int, metavar="VALUE", help="of mask pixels that are not counted")
+    command.add_argument("--colours", metavar="#RRGGBB,…", help="of painted masks, one a class")
+    command.add_argument("--ignore-colour", metavar="#RRGGBB", help="of painted pixels that are not counted")
+    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
+    command.add_argument("--report", metavar="FOLDER", help="write scores.json, per_image.csv and worst.png there")
+    command.add_argument("--json", action="store_true", help="as JSON")
+    command.set_defaults(run=_evaluate)
+
+
+def _train(options: argparse.Namespace) -> None:
+    train = _command()
+    arguments = [f"--config={options.config}"] if options.config else []
+    for short, (full, _, _) in SETTINGS.items():
+        value = getattr(options, short.replace("-", "_"))
+        if value is not None:
+            arguments.append(f"--{full}={value}")
+    if options.class_names:
+        arguments.append(f"--data.class_names={json.dumps(options.class_names.split(','))}")
+    if options.pretrained:
+        arguments.append("--model.pretrained=true")
+    style = "quiet" if options.quiet else "json" if options.json else "bar" if sys.stderr.isatty() else "lines"
+    folder = train(
+        [*arguments, *options.rest],
+        out=options.out,
+        resume=options.resume,
+        style=style,
+        suggest=options.suggest,
+        print_config=options.print_config,
+    )
+    if folder is not None and style in ("bar", "lines"):
+        print(f"{folder}: best.safetensors is the best epoch's network; metrics.csv, curves.png, README.md")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    import torch
+
+    from unetzoo import evaluation, hub
+
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
+    found = evaluation.evaluate(
+        hub.from_pretrained(options.model, device=device),
+        options.data,
+        split=options.split,
+        ratios=options.ratios,
+        seed=options.seed,
+        group=options.group,
+        ignore=options.ignore,
+        colours=options.colours.split(",") if options.colours else None,
+        ignore_colour=options.ignore_colour,
+        progress=sys.stderr.isatty(),
+    )
+    print(json.dumps(found.scores.to_dict(), indent=2) if options.json else found, end="\n" if options.json else "")
+    if options.report:
+        found.write(options.report)
+        print(f"report: {Path(options.report).resolve()}", file=sys.stderr)
+
+
+def _command() -> Any:
+    """Return the function that trains.
+
+    Raises:
+        ConfigError: Lightning is not installed.
+    """
+    from unetzoo.errors import ConfigError
+
+    try:
+        from unetzoo.train.command import train
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.startswith("unetzoo"):
+            raise
+        raise ConfigError(f"training needs {error.name}: pip install 'unetzoo[train]'") from error
+    return train

@@ -1,0 +1,248 @@
+"""One pass over a data set that finds all that is wrong with it, before a minute of training is spent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from unetzoo import images
+from unetzoo.data import masks
+from unetzoo.data.labels import IGNORED, Labels
+from unetzoo.data.listing import Listing, Sample, list_samples
+from unetzoo.data.report import DataReport, SplitReport
+from unetzoo.data.splitting import RATIOS, check_arguments, divide, group_keys
+from unetzoo.errors import ConfigError, InputError
+
+
+@dataclass
+class _Findings:
+    """What one picture and its mask are."""
+
+    sample: Sample
+    problems: list[str] = field(default_factory=list)
+    digest: bytes = b""
+    size: tuple[int, int] | None = None
+    channels: int = 0
+    dtype: str = ""
+    statistics: tuple[int, Tensor, Tensor] | None = None  # pixels; mean and sum of squared deviations, (C, 1, 1)
+    pixels: tuple[int, ...] | None = None  # of each of labels.counted
+    ignored: int = 0
+    area: int = 0
+    outside: Mapping[str, int] = field(default_factory=dict)
+
+
+def check(
+    source: str | os.PathLike[str],
+    labels: Labels,
+    *,
+    ratios: Sequence[float] = RATIOS,
+    seed: int = 0,
+    group: str | None = None,
+    crop_size: int | tuple[int, int] | None = None,
+    progress: bool = False,
+) -> DataReport:
+    """Read every picture and mask of a data set once, in threads, and report what they are and what is wrong.
+
+    Args:
+        source, labels, ratios, seed, group: as in :func:`~unetzoo.data.splitting.find_samples`.
+        crop_size: side, or height and width, of the crops that training will take; None for whole pictures.
+        progress: show a bar.
+
+    Raises:
+        ConfigError: nothing is there, or wrong arguments; all else is in the report.
+    """
+    sides = _sides(crop_size)
+    check_arguments(ratios, seed, group)
+    listing = list_samples(source, labels)
+    problems = [*listing.problems]
+    try:
+        splits = divide(listing, ratios=ratios, seed=seed, group=group)
+    except ConfigError as error:
+        problems += error.problems
+        splits = {split or "train": found for split, found in listing.samples.items()}
+    wanted = [(sample, split) for split, found in splits.items() for sample in found]
+    found = _all(wanted, listing.labels, progress)
+    by_split: dict[str, list[_Findings]] = {split: [] for split in splits}
+    for (_, split), findings in zip(wanted, found, strict=True):
+        by_split[split].append(findings)
+    problems += [problem for findings in found for problem in findings.problems]
+    in_channels = _in_channels(found, problems)
+    mean, std, constant = _normalisation(by_split.get("train", []), in_channels)
+    problems += _crop_problems(by_split.get("train", []), sides)
+    return DataReport(
+        source=str(source),
+        labels=listing.labels,
+        splits={split: _summary(members, group, listing.labels) for split, members in by_split.items()},
+        channels=dict(Counter(f.channels for f in found if f.channels)),
+        dtypes=dict(Counter(f.dtype for f in found if f.dtype)),
+        in_channels=in_channels,
+        mean=mean,
+        std=std,
+        problems=tuple(problems),
+        warnings=(*_warnings(listing, by_split, constant), *_small(by_split.get("train", []), sides)),
+    )
+
+
+def _all(wanted: Sequence[tuple[Sample, str]], labels: Labels, progress: bool) -> list[_Findings]:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        steps: Iterable[_Findings] = pool.map(lambda item: _examined(item[0], labels, item[1] == "train"), wanted)
+        if progress:
+            from huggingface_hub.utils.tqdm import tqdm
+
+            steps = tqdm(steps, total=len(wanted), unit="picture", leave=False)  # type: ignore[no-untyped-call]
+        return list(steps)
+
+
+def _examined(sample: Sample, labels: Labels, training: bool) -> _Findings:
+    found = _Findings(sample)
+    try:
+        image = images.read_image(sample.image)
+        found.digest = hashlib.sha256(sample.image.read_bytes()).digest()
+        found.size, found.dtype = (image.shape[1], image.shape[2]), str(image.dtype).removeprefix("torch.")
+        image = image[:-1] if images.has_dead_alpha(image) else image
+        found.channels = image.shape[0]
+        if training:
+            variance, mean = torch.var_mean(_doubled(image), (1, 2), correction=0, keepdim=True)
+            found.statistics = image[0].numel(), mean, variance * image[0].numel()
+        _examine_mask(found, labels, found.size)
+    except (InputError, OSError) as error:
+        found.problems.append(str(error))
+    return found
+
+
+def _doubled(image: Tensor) -> Tensor:
+    """Return ``images.scaled(image)`` in float64."""
+    return image.double() / (1 if image.is_floating_point() else torch.iinfo(image.dtype).max)
+
+
+def _examine_mask(found: _Findings, labels: Labels, size: tuple[int, int]) -> None:
+    target, outside = masks.decode(found.sample, labels, size)
+    if outside:
+        found.problems.append(f"{masks.shown(found.sample)}: {masks.explain(outside, labels, found.sample)}")
+    if labels.task == "multilabel":
+        found.pixels = tuple((target == 1).flatten(1).sum(1).tolist())
+    else:
+        counted = target[target != IGNORED]
+        found.pixels = tuple(torch.bincount(counted, minlength=labels.values).tolist())
+    found.ignored, found.area, found.outside = int((target == IGNORED).sum()), target.numel(), outside
+
+
+def _in_channels(found: Sequence[_Findings], problems: list[str]) -> int | None:
+    """Return the channels that all pictures fit, an alpha channel being left out where not all have one."""
+    examples = {f.channels: f.sample.image for f in reversed(found) if f.channels}
+    if len(examples) <= 1:
+        return next(iter(examples), None)
+    if set(examples) <= {1, 2, 3, 4}:
+        return 3 if {3, 4} & set(examples) else 1
+    listed = ", ".join(f"{channels} in {str(path)!r}" for channels, path in sorted(examples.items()))
+    problems.append(f"the pictures differ in their channels: {listed}")
+    return None
+
+
+def _normalisation(
+    found: Sequence[_Findings], in_channels: int | None
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, list[int]]:
+    """Return mean and standard deviation of all pixels, and the channels that are constant.
+
+    Pictures are joined as in Chan, Golub and LeVeque 1979 (equation 2.1), which does not cancel.
+    """
+    known = [f.statistics for f in found if f.statistics is not None]
+    if in_channels is None or not known:
+        return None, None, []
+    pixels, mean, squares = 0, torch.zeros(1), torch.zeros(1)
+    for more, its_mean, its_squares in known:
+        its_mean, its_squares = (images.fit_channels(values, in_channels) for values in (its_mean, its_squares))
+        step = its_mean - mean
+        squares = squares + its_squares + step**2 * (pixels * more / (pixels + more))
+        mean = mean + step * (more / (pixels + more))
+        pixels += more
+    std = (squares / pixels).sqrt().flatten().tolist()
+    constant = [channel for channel, value in enumerate(std) if value == 0]
+    return tuple(mean.flatten().tolist()), tuple(value or 1.0 for value in std), constant
+
+
+def _summary(found: Sequence[_Findings], group: str | None, labels: Labels) -> SplitReport:
+    sizes = sorted((f.size for f in found if f.size is not None), key=lambda size: (size[0] * size[1], size))
+    masked = [f for f in found if f.pixels is not None]
+    pixels = [sum(f.pixels[k] for f in masked if f.pixels) for k in range(len(labels.counted))]
+    ignored = sum(f.ignored for f in masked)
+    area = sum(f.area for f in masked)
+    counted = max(1, (area - ignored) // (labels.num_classes if labels.task == "multilabel" else 1))
+    background = 0 if labels.task == "multilabel" else 1
+    return SplitReport(
+        pictures=len(found),
+        groups=None if group is None else len(_keys([f.sample for f in found], group)),
+        smallest=sizes[0] if sizes else None,
+        median=sizes[len(sizes) // 2] if sizes else None,
+        largest=sizes[-1] if sizes else None,
+        sizes=len(set(sizes)),
+        class_pixels={name: count / counted for name, count in zip(labels.counted, pixels, strict=True)},
+        class_pictures={
+            name: sum(f.pixels is not None and f.pixels[k] > 0 for f in found) for k, name in enumerate(labels.counted)
+        },
+        ignored=ignored / max(1, area),
+        empty=sum(not any(f.pixels[background:]) for f in masked if f.pixels is not None),
+        outside=dict(sum((Counter(f.outside) for f in found), Counter())),
+    )
+
+
+def _keys(samples: Sequence[Sample], group: str) -> set[str]:
+    try:
+        return set(group_keys(samples, group))
+    except ConfigError:  # is among the problems already
+        return set()
+
+
+def _warnings(listing: Listing, by_split: Mapping[str, Sequence[_Findings]], constant: Sequence[int]) -> list[str]:
+    found = []
+    if listing.leftovers:
+        shown = ", ".join(listing.leftovers[:5])
+        more = f" and {len(listing.leftovers) - 5} more" if len(listing.leftovers) > 5 else ""
+        found.append(f"neither pictures nor masks, left out: {shown}{more}")
+    homes: dict[bytes, dict[str, str]] = defaultdict(dict)
+    for split, members in by_split.items():
+        for findings in members:
+            if findings.digest:
+                homes[findings.digest].setdefault(split, findings.sample.name)
+    for names in homes.values():
+        if len(names) > 1:
+            listed = " and ".join(f"{name!r} in {split}" for split, name in names.items())
+            found.append(f"the same picture is {listed}: what is measured there is not honest")
+    for split in ("train", "val"):
+        masked = [f.pixels for f in by_split.get(split, ()) if f.pixels is not None]
+        for k, name in enumerate(listing.labels.counted):
+            if masked and not any(pixels[k] for pixels in masked):
+                found.append(f"{name!r} never occurs in {split}")
+    found += [f"channel {channel} is the same everywhere in train; its std is taken as 1" for channel in constant]
+    return found
+
+
+def _sides(crop_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    if crop_size is None:
+        return None
+    sides = tuple(crop_size) if isinstance(crop_size, tuple | list) else (crop_size, crop_size)
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+        raise ConfigError(f"crop_size={crop_size!r}: a whole number from 1 up, or two for height and width, is needed")
+    return sides[0], sides[1]
+
+
+def _crop_problems(train: Sequence[_Findings], sides: tuple[int, int] | None) -> list[str]:
+    sizes = [f.size for f in train if f.size is not None]
+    if sides is None or not sizes or any(h >= sides[0] and w >= sides[1] for h, w in sizes):
+        return []
+    height, width = max(sizes, key=lambda size: min(size[0] / sides[0], size[1] / sides[1]))
+    given = f"crop_size={sides[0]}×{sides[1]} (height × width)"
+    return [f"{given} is larger than every training picture; the largest has {height}×{width}: give a smaller one"]
+
+
+def _small(train: Sequence[_Findings], sides: tuple[int, int] | None) -> list[str]:
+    sizes = [f.size for f in train if f.size is not None]
+    small = sum(h < sides[0] or w < sides[1] for h, w in sizes) if sides is not None else 0
+    return [f"{small} of {len(sizes)} training pictures are smaller than the crops, and padded"] if small else []

@@ -1,0 +1,122 @@
+"""Any data set that can be read, written as plain folders."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unetzoo import images, storage
+from unetzoo.data import masks
+from unetzoo.data.labels import IGNORED, Labels
+from unetzoo.data.listing import Listing, Sample, list_samples
+from unetzoo.errors import ConfigError, InputError
+
+_IGNORE = 255
+"""Of pixels that do not count, in what is written."""
+
+
+def convert(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], labels: Labels, *, progress: bool = False
+) -> Labels:
+    """Write a data set as a folder with ``images/`` and ``masks/``, or ``train/``, ``val/``, … if it has splits.
+
+    Pictures are copied byte for byte. Masks become PNG: class indices for multiclass (8 bits), 0 and 255 for binary,
+    and for multilabel a folder of the latter for each class. Where ``labels`` has pixels that do not count, they
+    become 255, and the foreground of binary and multilabel masks 1. All masks are read before anything is written.
+
+    Args:
+        source, labels: as in :func:`~unetzoo.data.splitting.find_samples`.
+        target: a folder, empty or not there yet.
+        progress: show a bar.
+
+    Returns:
+        What reads the masks that were written.
+
+    Raises:
+        ConfigError: lists what cannot be read, or used as the name of a file; or ``target`` is not empty.
+        WeightsError: the disk is full, or cannot be written.
+    """
+    target = Path(target)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigError(f"{str(target)!r} is there already, and not an empty folder: choose another")
+    listing = list_samples(source, labels)
+    written = _written_labels(listing.labels)
+    found = [(split, sample) for split, samples in listing.samples.items() for sample in samples]
+    problems = [*listing.problems, *_name_problems(written)]
+    for _, sample in _shown(found, "checked", progress):
+        try:
+            masks.read_target(sample, listing.labels, images.image_size(sample.image))
+        except InputError as error:
+            problems.append(str(error))
+    if not found:
+        problems.append("there are no pictures")
+    if problems:
+        raise ConfigError(f"{str(source)!r} cannot be converted", problems)
+    for split, sample in _shown(found, "written", progress):
+        _write(target / split, sample, listing, written)
+    return written
+
+
+def _written_labels(labels: Labels) -> Labels:
+    ignores = labels.ignore is not None or labels.ignore_colour is not None
+    if labels.task == "multiclass" and labels.num_classes > _IGNORE:
+        raise ConfigError(f"num_classes={labels.num_classes}: masks of 8 bits hold {_IGNORE} classes")
+    names = labels.counted if labels.task == "multilabel" else labels.class_names
+    return dataclasses.replace(
+        labels, ignore=_IGNORE if ignores else None, colours=None, ignore_colour=None, class_names=names
+    )
+
+
+def _name_problems(labels: Labels) -> list[str]:
+    """Return class names that cannot be those of folders on every system."""
+    if labels.task != "multilabel":
+        return []
+    return [
+        f"class {name!r}: such a name cannot be a folder's"
+        for name in labels.counted
+        if set(name) & set('/\\:*?"<>|') or name.startswith(".") or not name.isprintable()
+    ]
+
+
+def _shown(found: list[tuple[str, Sample]], unit: str, progress: bool) -> Iterable[tuple[str, Sample]]:
+    if not progress:
+        return found
+    from huggingface_hub.utils.tqdm import tqdm
+
+    bar: Iterable[tuple[str, Sample]] = tqdm(found, unit=f" {unit}", leave=False)  # type: ignore[no-untyped-call]
+    return bar
+
+
+def _write(folder: Path, sample: Sample, listing: Listing, written: Labels) -> None:
+    image = folder / "images" / f"{sample.name}{sample.image.suffix}"
+    image.parent.mkdir(parents=True, exist_ok=True)
+    with storage.replacing(image) as stream, sample.image.open("rb") as original:
+        shutil.copyfileobj(original, stream)
+    target = masks.read_target(sample, listing.labels, images.image_size(sample.image))
+    for name, values in _files(target, written).items():
+        path = folder / "masks" / name / f"{sample.name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with storage.replacing(path) as stream:
+            stream.write(_png(values, written))
+
+
+def _files(target: Tensor, written: Labels) -> Mapping[str, Tensor]:
+    """Return what is written, by sub-folder of masks."""
+    return dict(zip(written.counted, target, strict=True)) if written.task == "multilabel" else {"": target}
+
+
+def _png(target: Tensor, written: Labels) -> bytes:
+    from PIL import Image
+
+    white = 255 if written.task != "multiclass" and written.ignore is None else 1
+    values = torch.where(target == IGNORED, _IGNORE, target * white).byte()
+    file = io.BytesIO()
+    Image.fromarray(values.numpy()).save(file, "PNG")
+    return file.getvalue()

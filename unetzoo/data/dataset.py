@@ -1,0 +1,114 @@
+"""Pictures and targets as a torch data set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+
+from unetzoo import images
+from unetzoo.data import masks
+from unetzoo.data.labels import IGNORED, Labels
+from unetzoo.data.listing import Sample
+from unetzoo.errors import ConfigError
+
+Augment = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class SegmentationDataset(Dataset[dict[str, Any]]):
+    """Pictures with their targets, prepared as :func:`unetzoo.images.prepare` does for a model.
+
+    ``dataset[i]``, or ``dataset[epoch, i]``, is a dictionary: "image" float32 (in_channels, H, W), normalised;
+    "target" int64 (H, W), or (classes, H, W) for multilabel, with :data:`~unetzoo.data.labels.IGNORED` where pixels
+    do not count; "name". What the augmentation draws is a function of ``seed``, epoch and i alone: not of the
+    number of workers, nor of what was drawn before; and torch's own generator stays as it was.
+
+    Args:
+        samples: as :func:`~unetzoo.data.splitting.find_samples` returns them.
+        labels: what the masks mean.
+        in_channels: channels of the items' images.
+        mean, std: per-channel normalisation, or None for none.
+        augmentation: called with the image, tv_tensors.Image float32, scaled and not normalised, and the mask,
+            tv_tensors.Mask int64; returns the two. None for none.
+        seed: of the augmentation.
+
+    Attributes:
+        task, num_classes: of ``labels``.
+        ignore_index: of target pixels that do not count.
+
+    Raises:
+        ConfigError: no samples, or numbers that do not fit.
+    """
+
+    ignore_index = IGNORED
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        labels: Labels,
+        *,
+        in_channels: int = 3,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        augmentation: Augment | None = None,
+        seed: int = 0,
+    ) -> None:
+        problems = [] if samples else ["there are no samples"]
+        if type(in_channels) is not int or in_channels < 1:
+            problems.append(f"in_channels={in_channels!r}: a whole number from 1 up is needed")
+        if (mean is None) != (std is None):
+            problems.append("mean and std go together: give both or neither")
+        problems += [
+            f"{name}: {len(values)} numbers for in_channels={in_channels}"
+            for name, values in (("mean", mean), ("std", std))
+            if values is not None and len(values) != in_channels
+        ]
+        if std is not None and not all(value > 0 for value in std):
+            problems.append(f"std={tuple(std)!r}: numbers above 0 are needed")
+        if problems:
+            raise ConfigError("cannot make a data set", problems)
+        self.samples, self.labels, self.in_channels = tuple(samples), labels, in_channels
+        self.mean, self.std, self.augmentation, self.seed = mean, std, augmentation, seed
+        self.task, self.num_classes = labels.task, labels.num_classes
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
+        """Return an item.
+
+        Raises:
+            IndexError: there is no such picture.
+            InputError: a file that cannot be read or used.
+        """
+        epoch, i = index if isinstance(index, tuple) else (0, index)
+        sample = self.samples[i]
+        image = images.fit_channels(images.scaled(images.read_image(sample.image)), self.in_channels)
+        target = masks.read_target(sample, self.labels, (image.shape[1], image.shape[2]))
+        if self.augmentation is not None:
+            image, target = self._augmented(image, target, epoch, i % len(self))
+        image = images.normalised(image, self.mean, self.std)
+        return {"image": image.contiguous(), "target": target.contiguous(), "name": sample.name}
+
+    def targets(self) -> Iterator[Tensor]:
+        """Give the target of every picture as its file has it, not augmented."""
+        for sample, size in zip(self.samples, self.sizes(), strict=True):
+            yield masks.read_target(sample, self.labels, size)
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """Return height and width of every picture, from the files' headers alone."""
+        return [images.image_size(sample.image) for sample in self.samples]
+
+    def _augmented(self, image: Tensor, target: Tensor, epoch: int, i: int) -> tuple[Tensor, Tensor]:
+        assert self.augmentation is not None
+        digest = hashlib.sha256(f"{self.seed}/{epoch}/{i}".encode()).digest()
+        with torch.random.fork_rng(devices=[]):
+            # Not torch.manual_seed, which would seed the accelerator's generators as well.
+            torch.default_generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+            image, target = self.augmentation(tv_tensors.Image(image), tv_tensors.Mask(target))
+        return image.as_subclass(Tensor), target.as_subclass(Tensor)

@@ -1,0 +1,108 @@
+"""What the values of mask files mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unetzoo._registry import suggest
+from unetzoo.config import TASKS
+from unetzoo.errors import ConfigError
+
+IGNORED = -100
+"""Of target pixels that count in no loss and no metric; torch's own default for ``ignore_index``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """The classes of a data set, and how its mask files write them. Lists become tuples.
+
+    Attributes:
+        task: "binary" (one class against the rest), "multiclass" (one class a pixel, background among them) or
+            "multilabel" (any number of classes a pixel).
+        num_classes: 1 for binary, from 2 up for multiclass, from 1 up for multilabel.
+        class_names: one a class, or None.
+        ignore: value in mask files of pixels that do not count, or None. They become :data:`IGNORED`.
+        colours: "#rrggbb" of each class, background first, for masks that are painted; None for all others. Binary
+            masks need two. Not for multilabel.
+        ignore_colour: "#rrggbb" of painted pixels that do not count, or None.
+
+    Raises:
+        ConfigError: lists all that is wrong.
+    """
+
+    task: str = "binary"
+    num_classes: int = 1
+    class_names: tuple[str, ...] | None = None
+    ignore: int | None = None
+    colours: tuple[str, ...] | None = None
+    ignore_colour: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("class_names", "colours"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        problems = [*self._class_problems(), *self._value_problems(), *self._colour_problems()]
+        if problems:
+            raise ConfigError("cannot describe the labels", problems)
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """Names of what pixels are counted as: the classes, and for binary masks the background before them."""
+        if self.task == "binary":
+            return ("background", *(self.class_names or ("foreground",)))
+        return self.class_names or tuple(f"class_{k}" for k in range(self.num_classes))
+
+    @property
+    def values(self) -> int:
+        """Number of values that a target may have, :data:`IGNORED` aside: 0 up to but not this."""
+        return self.num_classes if self.task == "multiclass" else 2
+
+    def _class_problems(self) -> list[str]:
+        if self.task not in TASKS:
+            return [f"unknown task {self.task!r}{suggest(str(self.task), TASKS)} (known: {', '.join(TASKS)})"]
+        least = 2 if self.task == "multiclass" else 1
+        found = []
+        if type(self.num_classes) is not int or self.num_classes < least:
+            mend = "; background counts as one" if self.task == "multiclass" else ""
+            found.append(f"num_classes={self.num_classes!r}: {self.task} needs a whole number from {least} up{mend}")
+        elif self.task == "binary" and self.num_classes != 1:
+            found.append(f"num_classes={self.num_classes}: binary has 1; task='multiclass' has background and others")
+        names = self.class_names
+        if names is None:
+            return found
+        if not _are_texts(names) or len(set(names)) < len(names) or not all(names):
+            found.append(f"class_names={names!r}: a list of different names is needed")
+        elif len(names) != self.num_classes:
+            found.append(f"class_names: {len(names)} names for num_classes={self.num_classes!r}")
+        return found
+
+    def _value_problems(self) -> list[str]:
+        if self.ignore is None:
+            return []
+        if type(self.ignore) is not int:
+            return [f"ignore={self.ignore!r}: a whole number is needed"]
+        if self.task in TASKS and type(self.num_classes) is int and 0 <= self.ignore < self.values:
+            return [f"ignore={self.ignore}: is the value of a class; choose one outside 0…{self.values - 1}"]
+        return []
+
+    def _colour_problems(self) -> list[str]:
+        if self.colours is None:
+            return [] if self.ignore_colour is None else ["ignore_colour needs colours, one for each class"]
+        if self.task == "multilabel":
+            return ["colours: a pixel has one colour only; multilabel masks have a folder for each class"]
+        given = (self.colours or ()) if self.ignore_colour is None else (*self.colours, self.ignore_colour)
+        if not _are_texts(given) or not all(re.fullmatch("#[0-9a-fA-F]{6}", colour) for colour in given):
+            return [f"colours={given!r}: each is written '#rrggbb'"]
+        found = []
+        if len({colour.lower() for colour in given}) < len(given):
+            found.append(f"colours={given!r}: one is there twice")
+        if type(self.num_classes) is int and len(self.colours) != self.values:
+            mend = ", background and foreground" if self.task == "binary" else ""
+            found.append(f"colours: {len(self.colours)} for {self.values} classes{mend}")
+        return found
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, Sequence) and not isinstance(values, str) and all(isinstance(v, str) for v in values)

@@ -1,0 +1,137 @@
+"""What :func:`unetzoo.data.check` found, as a table, as JSON, or as one error."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unetzoo.data.labels import Labels
+from unetzoo.errors import ConfigError
+
+Size = tuple[int, int]
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """One split.
+
+    Attributes:
+        pictures: number of them, those that cannot be read included.
+        groups: number of different groups; None where pictures are not grouped.
+        smallest, median, largest: (height, width), by area; None without a picture that can be read.
+        sizes: number of different ones.
+        class_pixels: share of the counted pixels, by class; those of multilabel overlap.
+        class_pictures: in how many pictures the class occurs.
+        ignored: share of pixels that do not count.
+        empty: pictures without any class but background.
+        outside: values outside the classes → pixels.
+    """
+
+    pictures: int
+    groups: int | None
+    smallest: Size | None
+    median: Size | None
+    largest: Size | None
+    sizes: int
+    class_pixels: dict[str, float]
+    class_pictures: dict[str, int]
+    ignored: float
+    empty: int
+    outside: dict[str, int]
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """A data set. ``str()`` is a table.
+
+    Attributes:
+        source: folder or file.
+        labels: as given, with class names where folders tell them.
+        splits: by name.
+        channels: number of channels, an opaque alpha left out → pictures.
+        dtypes: type of the pixels → pictures.
+        in_channels: what a model of these pictures needs; None where they differ too much.
+        mean, std: of each channel over all pixels of the training split, integers being scaled as
+            :func:`unetzoo.images.scaled` does; None where nothing could be read.
+        problems: what keeps the data from being trained on, a sentence each.
+        warnings: what may be meant, or not.
+    """
+
+    source: str
+    labels: Labels
+    splits: dict[str, SplitReport]
+    channels: dict[int, int]
+    dtypes: dict[str, int]
+    in_channels: int | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of pictures by split."""
+        return {name: split.pictures for name, split in self.splits.items()}
+
+    def raise_for_problems(self) -> None:
+        """Do nothing where there are no problems.
+
+        Raises:
+            ConfigError: lists them all.
+        """
+        if self.problems:
+            raise ConfigError(f"{self.source!r} cannot be trained on", self.problems)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON-able values."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{kind} ({count})" for kind, count in self.dtypes.items())
+        channels = ", ".join(f"{number} ({count})" for number, count in sorted(self.channels.items()))
+        parts = [f"{self.source}: {self.labels.task}, {', '.join(self.labels.counted)}", _aligned(self._sizes())]
+        parts += [_aligned(self._classes()), f"pixels: {kinds or '–'}; channels: {channels or '–'}"]
+        if self.mean is not None and self.std is not None:
+            rows = [["channel", "mean", "std"]]
+            rows += [[str(k), f"{m:.5g}", f"{s:.5g}"] for k, (m, s) in enumerate(zip(self.mean, self.std, strict=True))]
+            parts[-1] += f"; in_channels={self.in_channels}"
+            parts.append(_aligned(rows))
+        for title, lines in (("warnings", self.warnings), ("problems", self.problems)):
+            if lines:
+                rest = [f"… and {len(lines) - _SHOWN} more; --json lists all"] * (len(lines) > _SHOWN)
+                parts.append("\n  - ".join([f"{title} ({len(lines)}):", *lines[:_SHOWN], *rest]))
+        return "\n\n".join([*parts, *(["no problems"] * (not self.problems))])
+
+    def _sizes(self) -> list[list[str]]:
+        header = ["split", "pictures", "smallest", "median", "largest", "sizes", "empty", "ignored"]
+        grouped = any(split.groups is not None for split in self.splits.values())
+        rows = [header + ["groups"] * grouped]
+        for name, split in self.splits.items():
+            sizes = ["–" if s is None else f"{s[0]}×{s[1]}" for s in (split.smallest, split.median, split.largest)]
+            row = [name, str(split.pictures), *sizes, str(split.sizes), str(split.empty), _percent(split.ignored)]
+            rows.append(row + [str(split.groups)] * grouped)
+        return rows
+
+    def _classes(self) -> list[list[str]]:
+        splits = {name: split for name, split in self.splits.items() if split.pictures}
+        rows = [["class", *(f"{name} {what}" for name in splits for what in ("pixels", "pictures"))]]
+        for name in self.labels.counted:
+            cells = ((_percent(s.class_pixels[name]), str(s.class_pictures[name])) for s in splits.values())
+            rows.append([name, *(cell for pair in cells for cell in pair)])
+        return rows
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = (
+        "  ".join(c.rjust(w) if k else c.ljust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in table
+    )
+    return "\n".join(line.rstrip() for line in lines)

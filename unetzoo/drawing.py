@@ -1,0 +1,169 @@
+"""Pictures of shapes with their exact masks, for tests, examples and a first training run without data.
+
+A disc, a box, a ring and a thin line have colours drawn alike for all of them, so that only the shape tells the class.
+Most of a picture is background, and lines are less than a fiftieth of it: what a loss must be able to deal with.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unetzoo._registry import suggest
+from unetzoo.errors import ConfigError, InputError
+
+CLASSES = ("background", "disc", "box", "ring", "line")
+"""Of a multi-class mask, by value. A multi-label mask has all but the background."""
+TASKS = ("multiclass", "multilabel")
+SMALLEST = 32
+"""Height and width that shapes need."""
+
+
+def draw_shapes(height: int = 128, width: int = 128, seed: int = 0, task: str = "multiclass") -> tuple[Tensor, Tensor]:
+    """Draw up to three discs, boxes and rings each, and one or two lines, 1 to 2 pixels wide, on a noisy ground.
+
+    In a multi-class picture, later shapes hide earlier ones, and lines come last. In a multi-label picture, shapes are
+    half transparent, and where they overlap a pixel belongs to all of them.
+
+    Args:
+        height, width: from 32 up.
+        seed: the same seed draws the same picture.
+        task: "multiclass" or "multilabel".
+
+    Returns:
+        The picture, (3, height, width) uint8, and its mask, uint8: (height, width) of 0 to 4, indices of
+        :data:`CLASSES`; or (4, height, width) of 0 and 1, one layer for each of ``CLASSES[1:]``.
+
+    Raises:
+        ConfigError: lists all that is wrong.
+    """
+    problems = [*_size_problems((height, width)), *_common_problems(seed, 2**63 - 1, task)]
+    if problems:
+        raise ConfigError("cannot draw shapes", problems)
+    generator = torch.Generator().manual_seed(seed)
+    ground = 0.25 + 0.5 * torch.rand(3, generator=generator)
+    picture = ground[:, None, None].repeat(1, height, width)
+    mask = torch.zeros(len(CLASSES), height, width, dtype=torch.uint8)
+    opacity = 1.0 if task == "multiclass" else 0.5
+    for kind in _kinds(generator):
+        distance = _distance(kind, height, width, generator)
+        colour = _colour(ground, generator)[:, None, None]
+        picture = torch.lerp(picture, colour, opacity * (0.5 - distance).clamp(0, 1))
+        inside = distance <= 0
+        if task == "multiclass":
+            mask[:, inside] = 0
+        mask[kind, inside] = 1
+    picture = picture + 0.04 * torch.randn(picture.shape, generator=generator)
+    image = (picture.clamp(0, 1) * 255).round().byte()
+    return image, mask.argmax(0).byte() if task == "multiclass" else mask[1:].contiguous()
+
+
+def write_shapes(
+    folder: str | os.PathLike[str],
+    count: int,
+    size: tuple[int, int] = (128, 128),
+    task: str = "multiclass",
+    seed: int = 0,
+) -> None:
+    """Write drawn pictures and masks as a folder of data: ``images/000.png``, ``masks/000.png`` and so on.
+
+    Multi-class masks are grey PNG files of class indices; multi-label ones are ``masks/<class>/000.png`` of 0 and 255.
+
+    Args:
+        folder: is made where it does not exist; must be empty.
+        count: of pictures, from 1 up.
+        size: (height, width) of each, from 32 up.
+        task: "multiclass" or "multilabel".
+        seed: sets of different seeds share no picture.
+
+    Raises:
+        ConfigError: lists all that is wrong; nothing was written.
+        InputError: a file cannot be written.
+    """
+    folder = Path(folder)
+    problems = [*_size_problems(size), *_common_problems(seed, 10**12, task)]
+    if type(count) is not int or not 1 <= count <= _MOST:
+        problems.append(f"count={count!r}: a whole number from 1 to {_MOST} is needed")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        problems.append(f"{str(folder)!r} is no empty folder: give a new one, or empty it")
+    if problems:
+        raise ConfigError("cannot write shapes", problems)
+    for index in range(count):
+        name = f"{index:0{max(3, len(str(count - 1)))}d}.png"
+        image, mask = draw_shapes(*size, seed=seed * _MOST + index, task=task)
+        _write(image.permute(1, 2, 0), folder / "images" / name)
+        if task == "multiclass":
+            _write(mask, folder / "masks" / name)
+        else:
+            for label, layer in zip(CLASSES[1:], mask, strict=True):
+                _write(layer * 255, folder / "masks" / label / name)
+
+
+_MOST = 1_000_000  # pictures of one seed, whose own seeds follow one another
+
+
+def _kinds(generator: torch.Generator) -> list[int]:
+    """Return the classes of the shapes to draw, in a random order, lines last."""
+    line = CLASSES.index("line")
+    shapes = torch.arange(1, line).repeat_interleave(torch.randint(4, (line - 1,), generator=generator))
+    order = torch.randperm(len(shapes), generator=generator)
+    return [*shapes[order].tolist(), *[line] * int(torch.randint(1, 3, (), generator=generator))]
+
+
+def _distance(kind: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """Return how many pixels each pixel's centre is outside of a random shape; inside, it is negative."""
+    u, v, size, form, turn = torch.rand(5, generator=generator, dtype=torch.float64).tolist()
+    side, turn = min(height, width), math.pi * turn
+    y, x = torch.meshgrid(torch.arange(height) - u * height, torch.arange(width) - v * width, indexing="ij")
+    along = x * math.cos(turn) + y * math.sin(turn)
+    across = y * math.cos(turn) - x * math.sin(turn)
+    radius = side * (0.08 + 0.1 * size)
+    distance: Tensor
+    match CLASSES[kind]:
+        case "disc":
+            distance = torch.hypot(x, y) - radius
+        case "box":
+            distance = torch.maximum(along.abs() - radius, across.abs() - radius * (0.5 + 0.5 * form))
+        case "ring":
+            distance = (torch.hypot(x, y) - radius).abs() - radius * (0.15 + 0.1 * form)
+        case _:
+            thickness = 1 + form
+            # At most 0.8 % of the picture's pixels.
+            half = 0.5 * (0.5 + 0.5 * size) * min(0.7 * side, 0.008 * height * width / thickness)
+            distance = torch.hypot((along.abs() - half).clamp(min=0), across) - thickness / 2
+    return distance
+
+
+def _colour(ground: Tensor, generator: torch.Generator) -> Tensor:
+    """Return a random colour that differs from the ground's in each channel."""
+    shift = (0.2 + 0.3 * torch.rand(3, generator=generator)) * (2 * torch.randint(2, (3,), generator=generator) - 1)
+    return (ground + shift).clamp(0, 1)
+
+
+def _size_problems(size: object) -> list[str]:
+    if isinstance(size, tuple | list) and len(size) == 2 and all(type(n) is int and n >= SMALLEST for n in size):
+        return []
+    return [f"size {size!r}: two whole numbers from {SMALLEST} up, height and width, are needed"]
+
+
+def _common_problems(seed: object, largest: int, task: object) -> list[str]:
+    found = []
+    if type(seed) is not int or not 0 <= seed <= largest:
+        found.append(f"seed={seed!r}: a whole number from 0 to {largest} is needed")
+    if task not in TASKS:
+        found.append(f"task={task!r}: one of {', '.join(map(repr, TASKS))} is needed{suggest(str(task), TASKS)}")
+    return found
+
+
+def _write(values: Tensor, path: Path) -> None:
+    from PIL import Image
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values.numpy()).save(path)
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be written: {error}") from error

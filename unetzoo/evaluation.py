@@ -1,0 +1,166 @@
+"""How well a model segments a folder of pictures: a table, a row a picture, and the pictures it does worst."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from unetzoo import images, sheets
+from unetzoo.config import ModelConfig
+from unetzoo.data import Labels, Sample, SegmentationDataset
+from unetzoo.data.listing import list_samples
+from unetzoo.data.splitting import RATIOS, divide
+from unetzoo.errors import ConfigError
+from unetzoo.metrics import Scores, SegmentationMetrics
+from unetzoo.model import SegmentationModel, evaluating
+from unetzoo.storage import replacing
+
+WORST = 8
+"""Pictures shown in a report."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What :func:`evaluate` found. ``str()`` is a table.
+
+    Attributes:
+        scores: of all pictures.
+        rows: a record a picture, the worst Dice first: "name" and the scores, None where not defined.
+        worst: for the worst pictures, three tiles (3, H, W) uint8 each: the picture, its true mask, the predicted one.
+    """
+
+    scores: Scores
+    rows: tuple[dict[str, str | float | None], ...]
+    worst: tuple[tuple[Tensor, ...], ...]
+
+    def __str__(self) -> str:
+        return str(self.scores)
+
+    def write(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``scores.json``, ``scores.txt``, ``per_image.csv`` and ``worst.png`` to a folder, made if missing.
+
+        Raises:
+            WeightsError, InputError: a file cannot be written.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, list(self.rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        for name, text in (
+            ("scores.json", json.dumps(self.scores.to_dict(), indent=2) + "\n"),
+            ("scores.txt", str(self.scores)),
+            ("per_image.csv", table.getvalue()),
+        ):
+            with replacing(folder / name) as stream:
+                stream.write(text.encode())
+        images.write_png(sheets.sheet(self.worst), folder / "worst.png")
+
+
+def evaluate(
+    model: SegmentationModel,
+    source: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    ratios: Sequence[float] = RATIOS,
+    seed: int = 0,
+    group: str | None = None,
+    ignore: int | None = None,
+    colours: Sequence[str] | None = None,
+    ignore_colour: str | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Segment whole pictures as training validates them, and hold the masks against the true ones.
+
+    Args:
+        model: on any device; its config says task, classes, channels and normalisation.
+        source: a folder or a CSV file, see ``unetzoo.data.list_samples``.
+        split: "train", "val" or "test". None: "test" of a source that has splits of its own, every picture of others.
+        ratios, seed, group: those of the training, where ``split`` is of a source without splits of its own.
+        ignore, colours, ignore_colour: how the masks are written, see ``unetzoo.data.Labels``.
+        progress: show a bar.
+
+    Raises:
+        ConfigError: no such split, or pictures without masks; lists all that is wrong.
+        InputError: a file that cannot be read, or does not fit the model.
+    """
+    config = model.config
+    labels = Labels(
+        task=config.task,
+        num_classes=config.num_classes,
+        class_names=config.class_names,
+        ignore=ignore,
+        colours=None if colours is None else tuple(colours),
+        ignore_colour=ignore_colour,
+    )
+    samples = _chosen(source, labels, split, ratios, seed, group)
+    dataset = SegmentationDataset(samples, labels, in_channels=config.in_channels, mean=config.mean, std=config.std)
+    metrics = SegmentationMetrics(config.task, config.num_classes, class_names=config.class_names)
+    rows: list[dict[str, str | float | None]] = []
+    with evaluating(model):
+        for i in _shown(range(len(dataset)), progress):
+            item = dataset[i]
+            mask = predicted_mask(model, item["image"])
+            (row,) = metrics.update_masks(mask[None].long(), item["target"][None]).rows()
+            rows.append({"name": item["name"], **row})
+        order = sorted(range(len(rows)), key=lambda i: _rank(rows[i]))
+        worst = tuple(_tiles(model, dataset[i], config) for i in order[:WORST])
+    return Evaluation(metrics.compute(), tuple(rows[i] for i in order), worst)
+
+
+def predicted_mask(model: SegmentationModel, image: Tensor) -> Tensor:
+    """Return the mask that the model gives a normalised picture (C, H, W), as its targets are, on the CPU."""
+    device = next(model.parameters()).device
+    return sheets.predicted(model.predict(image[None].to(device))[0].cpu(), model.config.task)
+
+
+def _chosen(
+    source: str | os.PathLike[str],
+    labels: Labels,
+    split: str | None,
+    ratios: Sequence[float],
+    seed: int,
+    group: str | None,
+) -> tuple[Sample, ...]:
+    listing = list_samples(source, labels)
+    if listing.problems:
+        raise ConfigError(f"{str(source)!r} cannot be evaluated on", listing.problems)
+    if split is None:
+        if "" not in listing.samples and not listing.samples.get("test"):
+            raise ConfigError(f"{str(source)!r} has splits, and no test pictures: say which, such as --split val")
+        found = listing.samples.get("", listing.samples.get("test", ()))
+    else:
+        parts = divide(listing, ratios=ratios, seed=seed, group=group) if "" in listing.samples else listing.samples
+        found = parts.get(split, ())
+    if not found:
+        raise ConfigError(f"{str(source)!r} has no pictures{'' if split is None else f' in {split}'}")
+    return tuple(found)
+
+
+def _rank(row: Mapping[str, str | float | None]) -> tuple[bool, float]:
+    """Return what sorts rows by Dice, the worst first; where it is not defined, there was nothing to find, or found."""
+    dice = row["dice"]
+    return dice is None, 0.0 if dice is None else float(dice)
+
+
+def _tiles(model: SegmentationModel, item: dict[str, Tensor], config: ModelConfig) -> tuple[Tensor, ...]:
+    shown = sheets.denormalised(item["image"], config.mean, config.std)
+    mask = predicted_mask(model, item["image"])
+    tiles = sheets.beside(shown, item["target"], mask, config.task, config.num_classes)
+    return tuple(sheets.shrunk(tile, 320) for tile in tiles)
+
+
+def _shown(steps: range, progress: bool) -> Iterable[int]:
+    if not progress:
+        return steps
+    from huggingface_hub.utils.tqdm import tqdm
+
+    return tqdm(steps, unit="picture", leave=False)  # type: ignore[no-untyped-call]

@@ -1,0 +1,37 @@
+"""Losses of logits for binary, multi-class and multi-label masks: ``losses.build("0.5*bce + dice", "binary")``.
+
+Plain torch, usable without any trainer. :class:`Loss` says what all of them share.
+"""
+
+from unetzoo.losses._base import Loss, SingleLoss
+from unetzoo.losses._target import Truth
+from unetzoo.losses.balance import LabelledData, class_weights_from
+from unetzoo.losses.compound import Sum, UNet3PLoss, UNetPPLoss
+from unetzoo.losses.pixels import BCE, CrossEntropy, Focal
+from unetzoo.losses.regions import Dice, IoU, Lovasz, RegionLoss, Tversky
+from unetzoo.losses.structure import MSSSIM
+from unetzoo.losses.supervision import DeepSupervision
+from unetzoo.losses.text import LOSSES, build
+
+__all__ = [
+    "BCE",
+    "LOSSES",
+    "MSSSIM",
+    "CrossEntropy",
+    "DeepSupervision",
+    "Dice",
+    "Focal",
+    "IoU",
+    "LabelledData",
+    "Loss",
+    "Lovasz",
+    "RegionLoss",
+    "SingleLoss",
+    "Sum",
+    "Truth",
+    "Tversky",
+    "UNet3PLoss",
+    "UNetPPLoss",
+    "build",
+    "class_weights_from",
+]

@@ -1,0 +1,192 @@
+"""What all losses share: tasks, class weights, ignored pixels, full precision."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unetzoo._registry import suggest
+from unetzoo.config import TASKS
+from unetzoo.errors import ConfigError, InputError
+from unetzoo.losses._target import Truth, read_target, target_problems
+
+
+class Loss(nn.Module, ABC):
+    """A loss of logits against a target: a :class:`SingleLoss`, or a sum of losses.
+
+    Half precision, under autocast too, is computed in float32; float64 stays. The gradient is finite whatever the
+    target holds; where nothing counts, loss and gradient are 0.
+
+    Args:
+        task: "binary" (one channel, sigmoid), "multiclass" (softmax over two channels or more) or "multilabel" (a
+            sigmoid for each channel).
+        ignore_index: the target's value where a pixel does not count.
+        problems: what a subclass finds wrong with its own arguments, a sentence each.
+
+    Raises:
+        ConfigError: lists all arguments that are not allowed.
+    """
+
+    name: ClassVar[str] = ""
+
+    def __init__(self, task: str, *, ignore_index: int = -100, problems: Sequence[str] = ()) -> None:
+        found = [*common_problems(task, None, ignore_index), *problems]
+        if found:
+            raise ConfigError(f"cannot build the loss {self.name or type(self).__name__}", found)
+        super().__init__()
+        self.task = task
+        self.ignore_index = ignore_index
+
+    @abstractmethod
+    def parts(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Return what :meth:`forward` adds up, by name: for a single loss itself, for a sum its weighted terms."""
+
+    @abstractmethod
+    def weight_problems(self, classes: int) -> list[str]:
+        """Return what keeps class weights from fitting logits of so many channels."""
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss, a scalar of float32, or float64 for logits of float64.
+
+        Args:
+            logits: (N, C, H, W), floating point.
+            target: class numbers (N, H, W) of an integer type for a multiclass task; 0 and 1 of any type for the
+                others, (N, H, W) or (N, 1, H, W) if binary and (N, C, H, W) if multilabel. ``ignore_index`` marks
+                pixels (of a class, if multilabel) that do not count.
+
+        Raises:
+            InputError: shapes, types or devices that do not fit, or on the CPU a target with other values. On other
+                devices, where looking at values would stall each step, those make the loss nan.
+        """
+        return torch.stack(list(self.parts(logits, target).values())).sum()
+
+    def read(self, logits: Tensor, target: Tensor) -> Truth:
+        """Check both, and read the target.
+
+        Raises:
+            InputError: as :meth:`forward` says.
+        """
+        for name, value in (("logits", logits), ("target", target)):
+            if not isinstance(value, Tensor):
+                raise InputError(f"{name}: a torch.Tensor is needed, not {type(value).__name__}")
+        found = target_problems(self.task, logits, target)
+        if logits.ndim == 4:
+            found += self.weight_problems(logits.shape[1])
+        if found:
+            raise InputError(f"the {self.task} loss {self.name} cannot be taken: {'; '.join(found)}")
+        return read_target(self.task, target, logits.shape[1], self.ignore_index, full(logits.dtype))
+
+
+class SingleLoss(Loss):
+    """A loss that is no sum; a subclass has a ``name`` and a :meth:`measure`.
+
+    Args:
+        task, ignore_index, problems: see :class:`Loss`.
+        class_weights: a number from 0 up for each channel of the logits; they follow the module from device to
+            device. In losses of pixels a pixel of class c weighs ``class_weights[c]``, and in binary and multilabel
+            tasks the background of each class weighs 1 (torch's ``pos_weight``). In losses of regions they weigh the
+            classes in the mean over classes, so that one class alone is not changed by its weight.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        task: str,
+        *,
+        class_weights: Sequence[float] | Tensor | None = None,
+        ignore_index: int = -100,
+        problems: Sequence[str] = (),
+    ) -> None:
+        problems = [*_weight_problems(task, class_weights), *problems]
+        super().__init__(task, ignore_index=ignore_index, problems=problems)
+        weights = None if class_weights is None else torch.tensor(_listed(class_weights), dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    @abstractmethod
+    def measure(self, logits: Tensor, truth: Truth) -> Tensor:
+        """Return the loss, a scalar, of logits (N, C, H, W) in float32 or float64; no autocast is on."""
+
+    def parts(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Return the loss by its name."""
+        truth = self.read(logits, target)
+        return {self.name: truth.guarded(self.measured(logits, truth))}
+
+    def measured(self, logits: Tensor, truth: Truth) -> Tensor:
+        """Return :meth:`measure` of the logits in full precision."""
+        device = logits.device.type
+        available = torch.amp.is_autocast_available(device)
+        with torch.autocast(device, enabled=False) if available else contextlib.nullcontext():
+            return self.measure(logits.to(full(logits.dtype)), truth)
+
+    def weight_problems(self, classes: int) -> list[str]:
+        """Return what keeps the class weights from fitting logits of so many channels."""
+        if self.class_weights is None or len(self.class_weights) == classes:
+            return []
+        return [f"{self.name} has {len(self.class_weights)} class_weights for logits of {classes} channels"]
+
+    def weights(self, logits: Tensor) -> Tensor:
+        """Return the class weights (C,), 1 where there are none, for ``logits`` (N, C, H, W)."""
+        if self.class_weights is None:
+            return logits.new_ones(logits.shape[1])
+        return self.class_weights.to(logits)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the softmax over the classes, or the sigmoid, as the task says."""
+        return logits.softmax(dim=1) if self.task == "multiclass" else logits.sigmoid()
+
+
+def full(dtype: torch.dtype) -> torch.dtype:
+    """Return float32 for half precision, other types as they are."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def number_problems(name: str, value: object, low: float, high: float = math.inf, *, above: bool = False) -> list[str]:
+    """Return what is wrong with an option that is a number from ``low`` (or ``above`` it) to ``high``."""
+    fits = _is_number(value) and low <= value <= high and value < math.inf  # type: ignore[operator]
+    if fits and not (above and value == low):
+        return []
+    span = f"above {low:g}" if above else f"from {low:g}"
+    limit = f" to {high:g}" if high < math.inf else "" if above else " up"
+    return [f"{name}={value!r}: a finite number {span}{limit} is needed"]
+
+
+def common_problems(task: object, class_weights: object, ignore_index: object) -> list[str]:
+    """Return a sentence for each wrong value among the arguments that all losses take."""
+    found = []
+    if task not in TASKS:
+        allowed = ", ".join(map(repr, TASKS))
+        found.append(f"task={task!r}: one of {allowed} is needed{suggest(str(task), TASKS)}")
+    if type(ignore_index) is not int:
+        found.append(f"ignore_index={ignore_index!r}: a whole number is needed")
+    return found + _weight_problems(task, class_weights)
+
+
+def _weight_problems(task: object, weights: object) -> list[str]:
+    if weights is None:
+        return []
+    listed = _listed(weights)
+    given = f"class_weights={listed!r:.100}"
+    if not isinstance(listed, Sequence) or not listed or not all(map(_is_number, listed)):
+        return [f"{given}: a list of numbers is needed, one for each channel of the logits"]
+    if not all(0 <= value <= torch.finfo(torch.float32).max for value in listed) or not any(listed):
+        return [f"{given}: finite numbers from 0 up are needed, one of them above 0"]
+    if task == "binary" and len(listed) != 1:
+        return [f"{given}: task='binary' needs one, of the foreground against the background's 1"]
+    if task == "multiclass" and len(listed) == 1:
+        return [f"{given}: task='multiclass' needs two or more, one a class"]
+    return []
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _listed(weights: object) -> object:
+    return weights.tolist() if isinstance(weights, Tensor) else weights

@@ -1,0 +1,93 @@
+"""Class weights from how often classes occur."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from unetzoo.config import TASKS
+from unetzoo.errors import ConfigError, InputError
+
+
+class LabelledData(Protocol):
+    """What :func:`class_weights_from` needs of data; ``unetzoo.data.SegmentationDataset`` is such."""
+
+    @property
+    def task(self) -> str:
+        """One of "binary", "multiclass", "multilabel"."""
+
+    @property
+    def num_classes(self) -> int:
+        """Channels of the logits: 1 if binary."""
+
+    @property
+    def ignore_index(self) -> int:
+        """Value of pixels that do not count."""
+
+    def targets(self) -> Iterator[Tensor]:
+        """Yield targets one by one, not augmented: (H, W), or (num_classes, H, W) if multilabel; integers."""
+
+
+def class_weights_from(data: LabelledData) -> Tensor:
+    """Return class weights by the inverse square root of how many pixels each class has.
+
+    With n_c pixels of class c that count, and m_c that count and are not of it, over all images:
+
+    - multiclass: w_c ∝ 1 / √n_c, with a mean of 1;
+    - binary and multilabel: w_c = √(m_c / n_c), the foreground's weight where the background's is 1.
+
+    So the ratio of two classes' weights is the root of their pixels' inverse ratio: the weight that would balance
+    them altogether makes each pixel of a class of one in a thousand count a thousand times, which seldom trains well.
+
+    Args:
+        data: the training data; all its targets are read once.
+
+    Returns:
+        (num_classes,) float32, above 0: ``class_weights`` of any loss.
+
+    Raises:
+        ConfigError: names the classes that never occur, or that fill every pixel: no weight mends that.
+        InputError: a target of another shape, or with values that are no class.
+    """
+    if data.task not in TASKS:
+        raise ConfigError(f"task={data.task!r}: one of {', '.join(map(repr, TASKS))} is needed")
+    pixels = torch.zeros(data.num_classes, dtype=torch.int64)
+    others = torch.zeros_like(pixels)
+    for number, target in enumerate(data.targets()):
+        of_classes, counted = _counts(data, target, number)
+        pixels += of_classes
+        others += counted - of_classes
+    if not int((pixels + others).sum()):
+        raise ConfigError("cannot weigh the classes: the data hold no pixel that counts")
+    problems = [f"class {c} never occurs in the data" for c in range(len(pixels)) if not pixels[c]]
+    problems += [f"class {c} fills every pixel that counts" for c in range(len(pixels)) if pixels[c] and not others[c]]
+    if problems:
+        raise ConfigError("cannot weigh the classes", problems)
+    if data.task == "multiclass":
+        weights = pixels.double().rsqrt()
+        return (weights / weights.mean()).float()
+    return (others.double() / pixels.double()).sqrt().float()
+
+
+def _counts(data: LabelledData, target: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """Return the pixels of each class, and those that count for it, both (num_classes,)."""
+    classes = data.num_classes
+    layers = target if data.task == "multilabel" else target[None]
+    if layers.ndim != 3 or (data.task == "multilabel" and len(layers) != classes):
+        wanted = f"({classes}, H, W)" if data.task == "multilabel" else "(H, W)"
+        raise InputError(f"target {number} has shape {tuple(target.shape)}: {wanted} is needed")
+    layers = layers.long().flatten(1).cpu()
+    valid = layers != data.ignore_index
+    most = classes if data.task == "multiclass" else 2
+    wrong = sorted(set(layers[valid & ((layers < 0) | (layers >= most))].tolist()))
+    if wrong:
+        raise InputError(
+            f"target {number} of a {data.task} task holds {', '.join(map(str, wrong[:8]))}: whole numbers "
+            f"from 0 to {most - 1} are allowed, and ignore_index={data.ignore_index}"
+        )
+    if data.task == "multiclass":
+        return torch.bincount(layers[valid], minlength=classes), valid.sum().expand(classes)
+    return ((layers == 1) & valid).sum(dim=1), valid.sum(dim=1)

@@ -1,0 +1,112 @@
+"""Sums of losses: those of the papers, and any that a line of text says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from unetzoo.errors import InputError
+from unetzoo.losses._base import Loss, SingleLoss, number_problems
+from unetzoo.losses.pixels import BCE, Focal
+from unetzoo.losses.regions import Dice, IoU
+from unetzoo.losses.structure import MSSSIM
+
+
+class Sum(Loss):
+    """A weighted sum of losses. The target is read once for all of them.
+
+    Args:
+        task, ignore_index: see :class:`Loss`; those of the terms.
+        terms: (weight, loss) each, the weight above 0. A loss that is a sum brings in its own terms. A module that is
+            no :class:`Loss` is called as ``module(logits, target)``, both as they were given, and takes care of
+            ignored pixels itself; it returns a scalar.
+
+    Raises:
+        ConfigError: no terms, or terms that do not go together.
+    """
+
+    name: ClassVar[str] = "sum"
+
+    def __init__(self, task: str, terms: Sequence[tuple[float, nn.Module]], *, ignore_index: int = -100) -> None:
+        problems = [] if terms else ["no terms: one or more (weight, loss) are needed"]
+        for number, (weight, term) in enumerate(terms, 1):
+            problems += [f"term {number}: {problem}" for problem in number_problems("weight", weight, 0, above=True)]
+            if not isinstance(term, nn.Module):
+                problems.append(f"term {number}: a torch.nn.Module is needed, not {term!r:.100}")
+            elif isinstance(term, Loss) and (term.task, term.ignore_index) != (task, ignore_index):
+                problems.append(
+                    f"term {number}: {term.name} has task={term.task!r}, ignore_index={term.ignore_index}, and the sum "
+                    f"task={task!r}, ignore_index={ignore_index!r}"
+                )
+        super().__init__(task, ignore_index=ignore_index, problems=problems)
+        flat = [(weight * own, part) for weight, term in terms for own, part in _flat(term)]
+        self.term_weights = [weight for weight, _ in flat]
+        self.terms = nn.ModuleList(term for _, term in flat)
+        self.names = _numbered([getattr(term, "name", "") or type(term).__name__ for _, term in flat])
+
+    def parts(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Return the weighted terms by name: a name that comes again is numbered, as "dice", "dice_2"."""
+        truth = self.read(logits, target)
+        found = {}
+        for name, weight, term in zip(self.names, self.term_weights, self.terms, strict=True):
+            value = term.measured(logits, truth) if isinstance(term, SingleLoss) else term(logits, target)
+            if not isinstance(value, Tensor) or value.ndim:
+                raise InputError(
+                    f"the loss {name} gave {_described(value)}: a tensor of shape () is needed, such as a mean"
+                )
+            found[name] = truth.guarded(weight * value)
+        return found
+
+    def weight_problems(self, classes: int) -> list[str]:
+        """Return what keeps the terms' class weights from fitting logits of so many classes."""
+        losses = [term for term in self.terms if isinstance(term, Loss)]
+        return [problem for term in losses for problem in term.weight_problems(classes)]
+
+
+class UNetPPLoss(Sum):
+    """0.5·BCE + Dice, per image.
+
+    Paper: UNet++, Zhou et al. 2018, arXiv 1807.10165, section 3.2, which takes −Dice: one less, and the same
+    gradient. Arguments: see :class:`SingleLoss`.
+    """
+
+    name: ClassVar[str] = "unetpp"
+
+    def __init__(
+        self, task: str, *, class_weights: Sequence[float] | Tensor | None = None, ignore_index: int = -100
+    ) -> None:
+        bce = BCE(task, class_weights=class_weights, ignore_index=ignore_index)
+        dice = Dice(task, class_weights=class_weights, ignore_index=ignore_index)
+        super().__init__(task, [(0.5, bce), (1, dice)], ignore_index=ignore_index)
+
+
+class UNet3PLoss(Sum):
+    """Focal + MS-SSIM + IoU: pixels, patches, maps.
+
+    Paper: UNet 3+, Huang et al. 2020, arXiv 2004.08790, section 2.2. Arguments: see :class:`SingleLoss`.
+    """
+
+    name: ClassVar[str] = "unet3p"
+
+    def __init__(
+        self, task: str, *, class_weights: Sequence[float] | Tensor | None = None, ignore_index: int = -100
+    ) -> None:
+        terms = [loss(task, class_weights=class_weights, ignore_index=ignore_index) for loss in (Focal, MSSSIM, IoU)]
+        super().__init__(task, [(1, term) for term in terms], ignore_index=ignore_index)
+
+
+def _flat(term: nn.Module) -> list[tuple[float, nn.Module]]:
+    if isinstance(term, Sum):
+        return list(zip(term.term_weights, term.terms, strict=True))
+    return [(1.0, term)]
+
+
+def _described(value: object) -> str:
+    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _numbered(names: list[str]) -> list[str]:
+    repeats = [names[:i].count(name) for i, name in enumerate(names)]
+    return [f"{name}_{k + 1}" if k else name for name, k in zip(names, repeats, strict=True)]

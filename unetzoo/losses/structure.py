@@ -1,0 +1,98 @@
+"""The loss that compares structure: multi-scale structural similarity."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unetzoo.losses._base import SingleLoss
+from unetzoo.losses._target import Truth
+
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""From the finest scale to the coarsest, the paper's."""
+WINDOW, SIGMA = 11, 1.5
+LUMINANCE_FLOOR, CONTRAST_FLOOR = 0.01**2, 0.03**2
+"""The constants C1 and C2 of SSIM, of values between 0 and 1."""
+LEAST = 1e-5
+"""Similarity of a scale below which its power, steeper and steeper towards 0, is left."""
+
+
+class MSSSIM(SingleLoss):
+    """1 − MS-SSIM of each class's probabilities against its mask: a mean over classes, by weight, then images.
+
+    Paper: Wang, Simoncelli and Bovik 2003, "Multiscale structural similarity for image quality assessment", equation
+    7: five scales, a Gaussian window of 11 × 11 with σ = 1.5 that stays inside the picture, K1 = 0.01, K2 = 0.03.
+
+    Here: the scales' weights, which add up to 1.0001, are brought to a sum of 1. A picture has a scale for each time
+    its shorter side can be halved and still hold the window (five from 176 pixels); of fewer, the finest ones' weights
+    are brought to a sum of 1. Below 11 pixels the window shrinks to the largest odd one that fits, down to 1. A
+    scale's mean similarity s, negative where structure is opposed, counts as 1e-5 · exp(s − 1e-5) below 1e-5: next to
+    nothing, yet with a finite slope back. All classes are compared, also those that do not occur in an image. Ignored
+    pixels are given the target's value, so that they count as equal.
+
+    Args:
+        task, class_weights, ignore_index: see :class:`SingleLoss`.
+    """
+
+    name: ClassVar[str] = "ms_ssim"
+
+    def measure(self, logits: Tensor, truth: Truth) -> Tensor:
+        """Return the loss; see :class:`SingleLoss`."""
+        similarity = ms_ssim(self.probabilities(logits) * truth.valid, truth.classes)
+        weights = self.weights(logits)
+        return ((1 - similarity) * weights).sum(dim=1).mean() / weights.sum()
+
+
+def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Return the similarity (N, C), from above 0 to 1, of pictures (N, C, H, W) of values from 0 to 1."""
+    shape = a.shape[:2]
+    a, b = a.flatten(0, 1), b.flatten(0, 1)
+    weights = SCALE_WEIGHTS[: _scales(min(a.shape[-2:]))]
+    product = a.new_ones(len(a))
+    for number, weight in enumerate(weights, 1):
+        luminance, contrast = _similarity(a, b)
+        last = number == len(weights)
+        similarity = (luminance * contrast if last else contrast).mean(dim=(1, 2))
+        similarity = similarity.clamp(min=LEAST) * (similarity - LEAST).clamp(max=0).exp()
+        product = product * similarity ** (weight / sum(weights))
+        if not last:
+            a, b = (F.avg_pool2d(x[:, None], 2)[:, 0] for x in (a, b))
+    return product.reshape(shape)
+
+
+def _scales(side: int) -> int:
+    """Return how many scales a picture has whose shorter side is ``side`` pixels long."""
+    return max(1, min(len(SCALE_WEIGHTS), (side // WINDOW).bit_length()))
+
+
+def _similarity(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return luminance, and contrast times structure, around each pixel whose window is inside: (M, h, w) each."""
+    mean_a, mean_b, square_a, square_b, product = _blurred(torch.stack((a, b, a * a, b * b, a * b), dim=1)).unbind(1)
+    luminance = (2 * mean_a * mean_b + LUMINANCE_FLOOR) / (mean_a**2 + mean_b**2 + LUMINANCE_FLOOR)
+    spread = square_a - mean_a**2 + square_b - mean_b**2
+    contrast = (2 * (product - mean_a * mean_b) + CONTRAST_FLOOR) / (spread + CONTRAST_FLOOR)
+    return luminance, contrast
+
+
+def _blurred(x: Tensor) -> Tensor:
+    """Return the weighted means of (M, K, H, W) in the window, rows and columns apart.
+
+    A convolution of each channel alone: torch has kernels of its own for it on GPUs, in true float32, where cuDNN's
+    TF32 would leave too few digits for a variance.
+    """
+    channels = x.shape[1]
+    for dim in (2, 3):
+        shape = (channels, 1, -1, 1) if dim == 2 else (channels, 1, 1, -1)
+        x = F.conv2d(x, _window(x.shape[dim], x).expand(channels, -1).reshape(shape), groups=channels)
+    return x
+
+
+def _window(side: int, like: Tensor) -> Tensor:
+    """Return the bell's weights, made where they are needed: a copy from the CPU would stall a GPU."""
+    size = min(WINDOW, side - 1 + side % 2)
+    places = torch.arange(size, device=like.device, dtype=like.dtype) - (size - 1) / 2
+    bell = torch.exp(-(places**2) / (2 * SIGMA**2))
+    return bell / bell.sum()

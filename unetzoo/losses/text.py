@@ -1,0 +1,190 @@
+"""A loss from a line of text: ``build("0.5*bce + dice", task="binary")``."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from unetzoo._registry import suggest
+from unetzoo.errors import ConfigError
+from unetzoo.losses._base import Loss, common_problems
+from unetzoo.losses.compound import Sum, UNet3PLoss, UNetPPLoss
+from unetzoo.losses.pixels import BCE, CrossEntropy, Focal
+from unetzoo.losses.regions import Dice, IoU, Lovasz, Tversky
+from unetzoo.losses.structure import MSSSIM
+
+LOSSES: dict[str, Callable[..., Loss]] = {
+    loss.name: loss for loss in (BCE, CrossEntropy, Dice, IoU, Focal, Tversky, Lovasz, MSSSIM, UNetPPLoss, UNet3PLoss)
+}
+"""Name in texts → loss."""
+
+SHORT = "one or more losses with weights are needed, such as '0.5*bce + dice' or 'tversky(alpha=0.3, beta=0.7)'"
+
+
+def build(
+    text: str, task: str, *, class_weights: Sequence[float] | Tensor | None = None, ignore_index: int = -100
+) -> Loss:
+    """Build the loss that a line of text says, such as "0.5*bce + dice" or "tversky(alpha=0.3) + my.losses.Edge".
+
+    The text is a sum of terms, each with a weight before it (or after it) if that is not 1. A term is a name in
+    ``LOSSES`` or a dotted path, and its options in brackets, literals by name; nothing else of Python is understood,
+    and nothing of it evaluated. A dotted path is imported. A class of it, a subclass of ``torch.nn.Module``, is made
+    with its options, and is given ``task``, ``class_weights`` and ``ignore_index`` where it takes arguments of these
+    names; a function is taken as it is. Both are called as (logits, target); see :class:`Sum`.
+
+    Args:
+        text: see above.
+        task, class_weights, ignore_index: see :class:`SingleLoss`; of all terms.
+
+    Returns:
+        The loss itself if it is one of ``LOSSES`` alone and its weight is 1, otherwise a :class:`Sum`.
+
+    Raises:
+        ConfigError: lists all that is wrong with the text and its options.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise ConfigError(f"loss={text!r}: {SHORT}")
+    builder = _Builder({"task": task, "class_weights": class_weights, "ignore_index": ignore_index})
+    try:
+        terms = builder.terms(ast.parse(text.strip(), mode="eval").body, 1.0)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ConfigError(f"loss={text!r:.200} cannot be read ({error}): {SHORT}") from error
+    if builder.problems:
+        raise ConfigError(f"cannot build the loss {text!r}", builder.problems)
+    weight, only = terms[0]
+    if len(terms) == 1 and weight == 1 and isinstance(only, Loss):
+        return only
+    return Sum(task, terms, ignore_index=ignore_index)
+
+
+class _Builder:
+    """Walks the text's tree, and collects what is wrong.
+
+    Args:
+        common: the arguments that every loss is given.
+    """
+
+    def __init__(self, common: Mapping[str, Any]) -> None:
+        self.common = common
+        self.problems = common_problems(**common)
+        self._said = frozenset(self.problems)
+
+    def terms(self, node: ast.expr, weight: float) -> list[tuple[float, nn.Module]]:
+        """Return the terms of a sum, a product or a loss, each times ``weight``."""
+        match node:
+            case ast.BinOp(left, ast.Add(), right):
+                return self.terms(left, weight) + self.terms(right, weight)
+            case ast.BinOp(ast.Constant() as factor, ast.Mult(), loss) | ast.BinOp(
+                loss, ast.Mult(), ast.Constant() as factor
+            ):
+                return self.terms(loss, weight * self._factor(factor))
+            case ast.Call(function, arguments, keywords):
+                made = self._made(function, self._options(arguments, keywords))
+            case ast.Name() | ast.Attribute():
+                made = self._made(node, {})
+            case _:
+                self.problems.append(f"{ast.unparse(node)!r:.200}: {SHORT}")
+                made = None
+        return [] if made is None else [(weight, made)]
+
+    def _factor(self, node: ast.Constant) -> float:
+        value = node.value
+        if type(value) in (int, float) and 0 < value < float("inf"):  # type: ignore[operator]
+            return float(value)  # type: ignore[arg-type]
+        self.problems.append(f"weight {value!r:.100}: a finite number above 0 is needed")
+        return 1.0
+
+    def _options(self, arguments: list[ast.expr], keywords: list[ast.keyword]) -> dict[str, Any]:
+        found = {}
+        self.problems += [f"{ast.unparse(node)!r:.100}: options go by name: name=value" for node in arguments]
+        for keyword in keywords:
+            try:
+                value = ast.literal_eval(keyword.value)
+            except ValueError:
+                value = None
+                self.problems.append(f"{ast.unparse(keyword)!r:.100}: the value must be a literal")
+            if keyword.arg is None:
+                self.problems.append(f"'{ast.unparse(keyword)}'"[:100] + ": options go by name: name=value")
+            elif keyword.arg in self.common:
+                self.problems.append(f"{keyword.arg} is the same for all terms: give it to build(), not in the text")
+            else:
+                found[keyword.arg] = value
+        return found
+
+    def _made(self, node: ast.expr, options: dict[str, Any]) -> nn.Module | None:
+        name = ast.unparse(node)
+        maker = self._maker(node, name)
+        if maker is None:
+            return None
+        if not isinstance(maker, type):
+            if options:
+                self.problems.append(f"{name}: a function takes no options; write a class that keeps them")
+            return _Function(maker, name)
+        takes = [key for key, kind in _parameters(maker).items() if kind is not inspect.Parameter.VAR_KEYWORD]
+        anything = len(takes) < len(_parameters(maker))
+        unknown = [key for key in options if key not in takes and not anything]
+        own = [key for key in takes if key not in self.common]
+        self.problems += [
+            f"{name}: unknown option {key!r}{suggest(key, own)} (it takes: {', '.join(own) or 'none'})"
+            for key in unknown
+        ]
+        if unknown:
+            return None
+        given = {key: value for key, value in self.common.items() if key in takes}
+        try:
+            made: nn.Module = maker(**given, **options)
+        except ConfigError as error:
+            self.problems += [f"{name}: {problem}" for problem in error.problems if problem not in self._said]
+        except Exception as error:  # somebody else's class: whatever it raises
+            self.problems.append(f"{name} cannot be made ({type(error).__name__}: {error})")
+        else:
+            return made
+        return None
+
+    def _maker(self, node: ast.expr, name: str) -> Callable[..., Any] | None:
+        """Return the class or function of a name or a dotted path."""
+        if isinstance(node, ast.Name):
+            if name not in LOSSES:
+                known = ", ".join(LOSSES)
+                self.problems.append(
+                    f"unknown loss {name!r}{suggest(name, LOSSES)} (known: {known}; your own go by a dotted path)"
+                )
+            return LOSSES.get(name)
+        if not all(part.isidentifier() for part in name.split(".")):
+            self.problems.append(f"{name!r:.100} names no loss: {SHORT}")
+            return None
+        home, _, last = name.rpartition(".")
+        try:
+            module = importlib.import_module(home)
+        except Exception as error:  # somebody else's module: whatever it raises
+            self.problems.append(f"{name}: {home} cannot be imported ({type(error).__name__}: {error})")
+            return None
+        found: Callable[..., Any] | None = getattr(module, last, None)
+        if found is None:
+            self.problems.append(f"{name}: {home} has no {last!r}{suggest(last, dir(module))}")
+        elif not callable(found) or (isinstance(found, type) and not issubclass(found, nn.Module)):
+            self.problems.append(f"{name}: a subclass of torch.nn.Module or a function is needed, not {found!r:.100}")
+        else:
+            return found
+        return None
+
+
+class _Function(nn.Module):
+    """A function of (logits, target) as a module."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], name: str) -> None:
+        super().__init__()
+        self.function = function
+        self.name = name.rpartition(".")[2]
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        return self.function(logits, target)
+
+
+def _parameters(maker: type) -> dict[str, Any]:
+    return {name: parameter.kind for name, parameter in inspect.signature(maker).parameters.items()}

@@ -1,0 +1,279 @@
+"""``unetzoo train``: flags and YAML by Lightning's own command line, a folder for each run, errors before work."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import pytorch_lightning as lightning
+import torch
+import yaml
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities import rank_zero_only
+
+from unetzoo.errors import ConfigError, TrainingError
+from unetzoo.storage import replacing
+from unetzoo.train import reporting
+from unetzoo.train.data import FolderData
+from unetzoo.train.keeping import LAST, KeepBest, KeepLast, WholeFiles
+from unetzoo.train.recipe import Recipe
+
+CONFIG = "config.yaml"
+DEFAULTS = {
+    "max_epochs": 50,
+    "logger": False,
+    # Ours stand in their place, and do what they cannot: see keeping.py, reporting.py and sampling.py.
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "use_distributed_sampler": False,
+    "num_sanity_val_steps": 0,
+}
+MAY_CHANGE = ("trainer", "data.folder", "data.workers", "keep_minutes", "keep_steps", "pictures_every", "tensorboard")
+"""What a run that goes on may set anew; all else would make another run of it."""
+
+
+class RunCLI(LightningCLI):
+    """Lightning's command line for a :class:`Recipe` on a :class:`FolderData`, with what a run leaves behind."""
+
+    def __init__(self, arguments: Sequence[str], folder: Path, style: str) -> None:
+        self.folder, self.style = folder, style
+        super().__init__(
+            Recipe,
+            FolderData,
+            save_config_callback=None,
+            trainer_defaults=DEFAULTS,
+            seed_everything_default=0,
+            parser_kwargs={"exit_on_error": False, "prog": "unetzoo train"},
+            args=list(arguments),
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what is neither the model's, the data's nor the trainer's."""
+        parser.add_argument("--patience", type=int | None, default=None, help="stop after so many epochs without a "
+                            "better validation Dice")  # fmt: skip
+        parser.add_argument("--keep_minutes", type=float, default=5.0, help="between checkpoints within an epoch")
+        parser.add_argument("--keep_steps", type=int | None, default=None, help="instead of minutes: optimiser steps")
+        parser.add_argument("--pictures_every", type=int, default=5, help="epochs between sheets of predictions")
+        parser.add_argument("--tensorboard", type=bool, default=False, help="write TensorBoard events too")
+        parser.link_arguments("seed_everything", "model.seed")
+        parser.link_arguments("seed_everything", "data.seed")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, whatever ``sys.argv`` holds."""
+        try:
+            self.config = parser.parse_args(args)  # type: ignore[arg-type]
+        except jsonargparse.ArgumentError as error:
+            raise ConfigError(f"cannot train: {' '.join(str(error).split())}") from error
+
+    def settings(self) -> dict[str, Any]:
+        """Return all that was set, as ``config.yaml`` holds it: everything but where the run goes."""
+        text = self.parser.dump(self.config, skip_none=False, skip_link_targets=True)
+        return {key: value for key, value in yaml.safe_load(text).items() if key != "config"}
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> lightning.Trainer:
+        if config["val_check_interval"] not in (None, 1.0):
+            raise ConfigError(
+                "trainer.val_check_interval: runs go on exactly only where validation ends an epoch; "
+                "trainer.limit_train_batches makes shorter epochs"
+            )
+        own = [*callbacks, *run_callbacks(self.folder, self.style, self.config)]
+        plugins = config["plugins"] or []
+        settings = {
+            **config,
+            "callbacks": [*(config["callbacks"] or []), *own],
+            "plugins": [*(plugins if isinstance(plugins, list) else [plugins]), WholeFiles()],
+            "default_root_dir": str(self.folder),
+        }
+        if self.config.tensorboard:
+            settings["logger"] = _tensorboard(self.folder)
+        return lightning.Trainer(**settings)
+
+
+def run_callbacks(folder: Path, style: str, config: Mapping[str, Any]) -> list[Callback]:
+    """Return what keeps and shows a run, in the order they need."""
+    stopping: list[Callback] = []
+    if config["patience"] is not None:
+        # At the validation's end, so that last.ckpt, written at the epoch's, knows of it.
+        stopping = [EarlyStopping("val/dice", mode="max", patience=config["patience"], check_on_train_epoch_end=False)]
+    return [
+        *stopping,
+        KeepBest(folder),
+        reporting.History(folder),
+        reporting.Pictures(folder, config["pictures_every"]),
+        reporting.Progress(style),
+        KeepLast(folder, config["keep_minutes"], config["keep_steps"]),
+    ]
+
+
+def train(
+    arguments: Sequence[str],
+    *,
+    out: str | None = None,
+    resume: str | None = None,
+    style: str = "bar",
+    suggest: bool = False,
+    print_config: bool = False,
+) -> Path | None:
+    """Train, as ``unetzoo train`` does.
+
+    Args:
+        arguments: for Lightning's command line, such as ``["--model.name=unet", "--data.folder=nuclei"]``.
+        out: folder of the run, new or empty; None: ``runs/<name of the model>``, numbered if there is one.
+        resume: folder of a run to go on with instead.
+        style: see ``reporting.Progress``.
+        suggest: print a learning rate and, on a GPU, a batch size to try, and train nothing.
+        print_config: print the settings as YAML, and train nothing.
+
+    Returns:
+        The folder of the run.
+
+    Raises:
+        ConfigError, InputError: what was asked for cannot be done; nothing has been.
+        TrainingError: the loss or the weights became NaN, or memory ran out.
+        WeightsError: a checkpoint is damaged, or the disk is full.
+    """
+    folder = Path(resume) if resume else _new_folder(out, arguments)
+    if resume:
+        arguments = [f"--config={_config_of(folder)}", *arguments]
+    with _quiet(), _explained():
+        cli = RunCLI(arguments, folder, style)
+        settings = cli.settings()
+        if print_config:
+            print(yaml.safe_dump(settings, sort_keys=False), end="")
+            return None
+        if resume:
+            _check_same(yaml.safe_load((folder / CONFIG).read_text()), settings)
+        if suggest:
+            _suggest(cli)
+            return None
+        if _is_first():
+            folder.mkdir(parents=True, exist_ok=True)
+            with replacing(folder / CONFIG) as stream:
+                stream.write(yaml.safe_dump(settings, sort_keys=False).encode())
+        last = folder / LAST
+        cli.trainer.fit(
+            cli.model, datamodule=cli.datamodule, ckpt_path=last if resume and last.exists() else None,
+            weights_only=True,
+        )  # fmt: skip
+        if cli.trainer.is_global_zero and not cli.trainer.interrupted:
+            reporting.write_card(folder, cli.trainer)
+    return folder
+
+
+def _new_folder(out: str | None, arguments: Sequence[str]) -> Path:
+    """Return a folder for a new run; the first process alone looks whether it is free."""
+    if out is None:
+        named = [text.partition("=")[2] for text in arguments if text.startswith("--model.name=")]
+        name = Path(named[-1]).stem if named else "run"
+        candidates = (Path("runs") / (name if k == 1 else f"{name}-{k}") for k in itertools.count(1))
+        return next(folder for folder in candidates if _is_free(folder))
+    folder = Path(out)
+    if _is_first() and not _is_free(folder):
+        mend = "--resume goes on with it; or give another --out" if (folder / CONFIG).is_file() else "give another"
+        raise ConfigError(f"--out {folder}: there is something already; {mend}")
+    return folder
+
+
+def _is_first() -> bool:
+    """Return whether this is the first of several processes, before any of them has met the others."""
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
+
+
+def _is_free(folder: Path) -> bool:
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def _config_of(folder: Path) -> Path:
+    if not (folder / CONFIG).is_file():
+        raise ConfigError(f"--resume {folder}: there is no {CONFIG} in it; give the folder of a run")
+    return folder / CONFIG
+
+
+def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse settings that would make another run of one that goes on."""
+    old, new = dict(_flat(before)), dict(_flat(now))
+    changed = [
+        f"{key}={new.get(key)!r}: it was {old.get(key)!r}"
+        for key in {**old, **new}
+        if old.get(key) != new.get(key) and not any(key == may or key.startswith(f"{may}.") for may in MAY_CHANGE)
+    ]
+    if changed:
+        raise ConfigError(
+            f"a run goes on as it was set up; only {', '.join(MAY_CHANGE)} may change. Give --config and another --out "
+            "for a new run",
+            changed,
+        )
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _suggest(cli: RunCLI) -> None:
+    """Print what Lightning's tuner finds."""
+    from pytorch_lightning.tuner.tuning import Tuner
+
+    tuner = Tuner(cli.trainer)
+    if cli.trainer.strategy.root_device.type == "cuda":
+        print(f"--batch-size {tuner.scale_batch_size(cli.model, datamodule=cli.datamodule)}")
+    found = tuner.lr_find(cli.model, datamodule=cli.datamodule, update_attr=False)
+    rate = None if found is None else found.suggestion()
+    if rate is None:
+        raise TrainingError("no learning rate stood out: the loss did not fall; look at the data, or keep the default")
+    print(f"--lr {rate:.2g}")
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        import tensorboard  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ConfigError("tensorboard=true needs TensorBoard: pip install 'unetzoo[tensorboard]'") from error
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    return TensorBoardLogger(folder, name="", version="tensorboard")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out Lightning's notes on hardware and tips, which are not the user's."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning_utilities")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|lightning_utilities")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what Lightning and CUDA refuse into our own errors."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise ConfigError(f"cannot train: {' '.join(str(error).split())}") from error
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "out of GPU memory: take a smaller --batch-size or --crop-size, --trainer.precision bf16-mixed, or "
+            "--model.gradient_checkpointing true"
+        ) from error

@@ -1,0 +1,208 @@
+"""A folder of images and masks as Lightning's loaders: checked whole before a step is taken."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as lightning
+from torch.utils.data import DataLoader
+
+from unetzoo import augmentation
+from unetzoo.data import DataReport, Labels, Sample, SegmentationDataset, check, find_samples
+from unetzoo.errors import ConfigError
+from unetzoo.pretrained import IMAGENET_MEAN, IMAGENET_STD
+from unetzoo.train.sampling import EpochBatches, SizeBatches, TrainingLoader
+
+CROP = 256
+"""Pixels, the most that a side of a crop has where none is asked for."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a network must know of the pictures: channels, and how they are normalised."""
+
+    in_channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class FolderData(lightning.LightningDataModule):
+    """Images and masks to train and validate on.
+
+    Training takes random augmented crops; validation whole pictures, as they are.
+
+    Args:
+        folder: with ``images/`` and ``masks/``, or ``train/``, ``val/`` and perhaps ``test/`` that hold such; or a CSV
+            list: see ``unetzoo.data.find_samples``.
+        task, num_classes, class_names, ignore, colours, ignore_colour: what the masks mean, see
+            ``unetzoo.data.Labels``.
+        ratios: of the training, validation and test pictures, where the folder does not part them.
+        group: a regular expression; pictures whose names give the same match stay together.
+        crop_size: side of the training crops, or height and width. None: 256, or less where most pictures are smaller.
+        batch_size: pictures a step and process.
+        repeats: crops of each picture in an epoch. None: as many as cover the pictures once, on average.
+        augmentation: "none", "light", "strong", or a list: see ``unetzoo.augmentation.build``.
+        workers: processes that read pictures; None: half the processors, 8 at most.
+        seed: of split, order and augmentation.
+
+    Attributes:
+        labels: what the masks mean.
+        report: what the check found.
+        facts: what the network must know.
+        crop: (height, width) of the training crops.
+    """
+
+    report: DataReport
+    facts: Facts
+    crop: tuple[int, int]
+
+    def __init__(
+        self,
+        folder: str,
+        *,
+        task: str = "binary",
+        num_classes: int | None = None,
+        class_names: list[str] | None = None,
+        ignore: int | None = None,
+        colours: list[str] | None = None,
+        ignore_colour: str | None = None,
+        ratios: tuple[float, float, float] = (0.8, 0.1, 0.1),
+        group: str | None = None,
+        crop_size: int | tuple[int, int] | None = None,
+        batch_size: int = 8,
+        repeats: int | None = None,
+        augmentation: str | list[Any] = "light",
+        workers: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.folder, self.ratios, self.group = folder, ratios, group
+        classes = num_classes if num_classes is not None else len(class_names) if class_names else 1
+        self.labels = Labels(
+            task=task,
+            num_classes=classes,
+            class_names=tuple(class_names) if class_names else None,
+            ignore=ignore,
+            colours=tuple(colours) if colours else None,
+            ignore_colour=ignore_colour,
+        )
+        self.crop_size = crop_size
+        self.batch_size, self.repeats, self.seed = batch_size, repeats, seed
+        self.augmentation = augmentation
+        self.workers = min(8, (os.cpu_count() or 1) // 2) if workers is None else workers
+        self._samples: dict[str, tuple[Sample, ...]] | None = None
+        problems = [
+            f"{name}={value!r}: a whole number from {least} up is needed"
+            for name, value, least in (
+                ("batch_size", batch_size, 1),
+                ("repeats", 1 if repeats is None else repeats, 1),
+                ("workers", self.workers, 0),
+            )
+            if value < least
+        ]
+        if problems:
+            raise ConfigError("cannot read the data", problems)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Find the pictures, check them all, and settle what the network must know.
+
+        Raises:
+            ConfigError, InputError: lists all that is wrong with the data.
+        """
+        if self._samples is not None:
+            return
+        source: dict[str, Any] = {"ratios": self.ratios, "seed": self.seed, "group": self.group}
+        self.report = check(
+            self.folder, self.labels, **source, crop_size=self.crop_size, progress=_progress(self.trainer)
+        )
+        self.report.raise_for_problems()
+        self.labels = self.report.labels
+        self._samples = find_samples(self.folder, self.labels, **source)
+        self.facts = self._facts()
+        self.crop = self._crop()
+        self.augment = augmentation.build(self.augmentation, self.crop)
+
+    def training_set(self) -> SegmentationDataset:
+        """Return the training pictures, augmented."""
+        return self._dataset("train", self.augment)
+
+    def validation_set(self) -> SegmentationDataset:
+        """Return the validation pictures, whole and as they are."""
+        return self._dataset("val", None)
+
+    def train_dataloader(self) -> TrainingLoader:
+        """Return a loader that begins where the trainer stands, within an epoch as well."""
+        dataset, trainer = self.training_set(), self.trainer
+        assert trainer is not None
+        batches = EpochBatches(
+            len(dataset),
+            self.batch_size,
+            repeats=self._repeats(dataset),
+            seed=self.seed,
+            rank=trainer.global_rank,
+            processes=trainer.world_size,
+        )
+        epochs: Any = trainer.fit_loop.epoch_progress.current
+        steps: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+        batches.set_epoch(epochs.processed)
+        batches.first = steps.processed % len(batches)
+        return TrainingLoader(dataset, batch_sampler=batches, **self._loading())
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return a loader of this process's share of the validation pictures."""
+        dataset, trainer = self.validation_set(), self.trainer
+        assert trainer is not None
+        batches = SizeBatches(dataset.sizes(), self.batch_size, rank=trainer.global_rank, processes=trainer.world_size)
+        return DataLoader(dataset, batch_sampler=batches, **self._loading())
+
+    def _loading(self) -> dict[str, Any]:
+        assert self.trainer is not None
+        pinned = self.trainer.strategy.root_device.type == "cuda"
+        return {"num_workers": self.workers, "persistent_workers": self.workers > 0, "pin_memory": pinned}
+
+    def _dataset(self, part: str, augment: Any) -> SegmentationDataset:
+        assert self._samples is not None
+        facts = self.facts
+        return SegmentationDataset(
+            self._samples[part],
+            self.labels,
+            in_channels=facts.in_channels,
+            mean=facts.mean,
+            std=facts.std,
+            augmentation=augment,
+            seed=self.seed,
+        )
+
+    def _facts(self) -> Facts:
+        report = self.report
+        channels = report.in_channels
+        if channels == 3 and set(report.dtypes) == {"uint8"}:
+            return Facts(3, IMAGENET_MEAN, IMAGENET_STD)  # as encoders were trained, and as good as others for RGB
+        assert channels is not None  # else there are problems
+        assert report.mean is not None
+        assert report.std is not None
+        return Facts(channels, report.mean, report.std)
+
+    def _crop(self) -> tuple[int, int]:
+        """Return (height, width) of the crops."""
+        if self.crop_size is None:
+            side = min(CROP, round(statistics.median(min(size) for size in self._dataset("train", None).sizes())))
+            return (side, side)
+        return (self.crop_size, self.crop_size) if isinstance(self.crop_size, int) else self.crop_size
+
+    def _repeats(self, dataset: SegmentationDataset) -> int:
+        if self.repeats is not None:
+            return self.repeats
+        assert self.trainer is not None
+        sizes = dataset.sizes()
+        covering = statistics.mean(height * width for height, width in sizes) / (self.crop[0] * self.crop[1])
+        filling = -(-self.batch_size * self.trainer.world_size // len(sizes))
+        return max(1, round(covering), filling)
+
+
+def _progress(trainer: Any) -> bool:
+    return trainer is not None and trainer.is_global_zero and sys.stderr.isatty()

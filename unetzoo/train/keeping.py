@@ -1,0 +1,175 @@
+"""What a run leaves behind to go on from, and to use: last.ckpt and best.safetensors, each written all or nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from lightning_fabric.plugins.io import CheckpointIO
+from pytorch_lightning.callbacks import Callback
+
+from unetzoo import weights
+from unetzoo.errors import TrainingError, WeightsError
+from unetzoo.model import build_on_meta
+from unetzoo.storage import replacing
+from unetzoo.train.recipe import Recipe
+
+LAST = "last.ckpt"
+BEST = "best.safetensors"
+
+
+class WholeFiles(CheckpointIO):
+    """Writes checkpoints all or nothing, and reads them without running what they hold."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint in place of the one before.
+
+        Raises:
+            WeightsError: the disk is full, or the folder cannot be written; the one before is whole.
+        """
+        with replacing(path) as stream:
+            torch.save(checkpoint, stream)
+
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read tensors, numbers and text; anything else is refused.
+
+        Raises:
+            WeightsError: missing, damaged, or not a checkpoint.
+        """
+        try:
+            found: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except FileNotFoundError as error:
+            raise WeightsError(f"{path}: there is no such checkpoint") from error
+        except Exception as error:  # whatever the reader that stumbled raises
+            raise WeightsError(
+                f"{path} is damaged, or no checkpoint ({type(error).__name__}): train anew, from {BEST} beside it if "
+                f"you like (--model {Path(path).with_name(BEST)})"
+            ) from error
+        return found
+
+    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Delete a checkpoint."""
+        Path(path).unlink(missing_ok=True)
+
+
+class KeepLast(Callback):
+    """Writes ``last.ckpt``: after each epoch, and every few minutes or steps within one.
+
+    It stands last among the callbacks, so that it keeps what the others know of the epoch.
+
+    Args:
+        folder: of the run.
+        minutes: between two, within an epoch.
+        steps: between two, within an epoch; None: by time.
+    """
+
+    _PACE = 20
+    """Batches between two looks at the clock where processes must agree on it."""
+
+    def __init__(self, folder: str | os.PathLike[str], minutes: float = 5.0, steps: int | None = None) -> None:
+        self.path = Path(folder) / LAST
+        self.minutes, self.steps = minutes, steps
+        self._stopped = False
+        self._saved = time.monotonic()
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Agree on the path: sharded checkpoints are written by all processes."""
+        self.path = trainer.strategy.broadcast(self.path)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Leave a run alone that had stopped early."""
+        trainer.should_stop = trainer.should_stop or self._stopped
+        self._saved = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where it is time, between two steps of the optimiser; the epoch's end has its own."""
+        done = batch_idx + 1
+        between = done < trainer.num_training_batches and done % trainer.accumulate_grad_batches == 0
+        if between and self._due(trainer, done // trainer.accumulate_grad_batches):
+            self._save(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Save."""
+        self._stopped = trainer.should_stop
+        self._save(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return whether the run has stopped early."""
+        return {"stopped": self._stopped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Read it."""
+        self._stopped = state_dict["stopped"]
+
+    def _due(self, trainer: lightning.Trainer, step: int) -> bool:
+        if self.steps is not None:
+            return step % self.steps == 0
+        if trainer.world_size > 1 and step % self._PACE:
+            return False
+        due = time.monotonic() - self._saved > 60 * self.minutes
+        return bool(trainer.strategy.broadcast(due)) if trainer.world_size > 1 else due
+
+    def _save(self, trainer: lightning.Trainer, recipe: lightning.LightningModule) -> None:
+        broken = [name for name, tensor in recipe.named_parameters() if not tensor.isfinite().all()]
+        if broken:
+            raise TrainingError(
+                f"step {trainer.global_step} made {len(broken)} weights NaN or infinite, such as {broken[0]}. "
+                f"{self.path.name} is that of before. Train anew with a lower --lr or --trainer.gradient_clip_val 1, "
+                f"from --model {self.path.with_name(BEST)} if you like"
+            )
+        trainer.save_checkpoint(self.path)
+        self._saved = time.monotonic()
+
+
+class KeepBest(Callback):
+    """Writes ``best.safetensors``: the network of the epoch with the best validation Dice.
+
+    Where the weights are averaged, it is the average.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.path = Path(folder) / BEST
+        self.score: float | None = None
+        self.epoch: int | None = None
+        self.metrics: dict[str, float | None] = {}
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Save if the epoch is better than all before it."""
+        assert isinstance(pl_module, Recipe)
+        assert pl_module.scores is not None
+        if trainer.sanity_checking:
+            return
+        metrics = pl_module.scores.to_dict()
+        dice = metrics["dice"]
+        score = -1.0 if dice is None else dice
+        if self.score is not None and score <= self.score:
+            return
+        state = trainer.strategy.lightning_module_state_dict()  # whole, where it lies in parts
+        if trainer.is_global_zero:
+            prefix = "network." if pl_module.average is None else "average.model."
+            kept = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            network = build_on_meta(pl_module.network.config)
+            network.load_state_dict(kept, assign=True)
+            weights.save(network, self.path)
+        self.score, self.epoch, self.metrics = score, trainer.current_epoch, metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return which epoch was the best."""
+        return {"score": self.score, "epoch": self.epoch, "metrics": self.metrics}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Read it."""
+        self.score, self.epoch, self.metrics = state_dict["score"], state_dict["epoch"], state_dict["metrics"]

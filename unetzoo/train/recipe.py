@@ -1,0 +1,328 @@
+"""The recipe: what is trained on a batch, how it is judged, at which rates. Everything else is Lightning's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR, LinearLR, ReduceLROnPlateau
+
+from unetzoo import hub, losses, zoo
+from unetzoo._registry import suggest
+from unetzoo.errors import ConfigError, TrainingError
+from unetzoo.finetuning import param_groups
+from unetzoo.metrics import Scores, SegmentationMetrics
+from unetzoo.model import SegmentationModel, TrainingOutputs
+from unetzoo.train.averaging import AveragedModel
+from unetzoo.train.data import FolderData
+from unetzoo.train.schedules import SCHEDULES, factor
+
+DEFAULT_LOSSES = {"binary": "bce + dice", "multiclass": "cross_entropy + dice", "multilabel": "bce + dice"}
+
+
+class Recipe(lightning.LightningModule):
+    """Trains a network of the zoo with AdamW on what a :class:`FolderData` gives.
+
+    The network is built when training begins, as the data say how many channels and classes it has. All randomness of
+    a step comes from ``seed`` and the step's number, so that a run goes on exactly where it was cut.
+
+    Args:
+        name: of the zoo; or a ``.safetensors`` file, a folder or ``hf-hub:owner/name`` to go on from.
+        options: of the network, as ``unetzoo.create`` takes them, such as ``deep_supervision``.
+        pretrained: ImageNet weights for the encoder, as ``unetzoo.create`` takes them.
+        loss: see ``unetzoo.losses.build``. None: "bce + dice"; for multiclass "cross_entropy + dice".
+        head_weights: of the loss at each head, the main one first; None: all alike.
+        class_weights: "auto" (from how often each class occurs), or one number a class; None: all alike.
+        lr: the highest learning rate of decoder and heads.
+        encoder_lr: that of the encoder; None: ``lr``, or a tenth of it where the weights were trained before.
+        weight_decay: AdamW's, of all but norms and biases.
+        schedule: "cosine", "poly", "constant", or "plateau" (a tenth after ten validations without a better score).
+        warmup: share of the steps during which the rates rise.
+        frozen_epochs: first epochs in which the encoder is frozen.
+        ema: decay of an exponential moving average of the weights, which is then what is judged and kept, such as
+            0.999; None: none.
+        gradient_checkpointing: less memory, a third more time.
+        compile: the network with ``torch.compile``.
+        seed: of new weights, and of what is drawn in training.
+
+    Attributes:
+        network: the model, from when training begins.
+        scores: of the last validation.
+    """
+
+    network: SegmentationModel
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        options: dict[str, Any] | None = None,
+        pretrained: bool | str = False,
+        loss: str | None = None,
+        head_weights: list[float] | None = None,
+        class_weights: str | list[float] | None = None,
+        lr: float = 1e-3,
+        encoder_lr: float | None = None,
+        weight_decay: float = 0.01,
+        schedule: str = "cosine",
+        warmup: float = 0.05,
+        frozen_epochs: int = 0,
+        ema: float | None = None,
+        gradient_checkpointing: bool = False,
+        compile: bool = False,  # noqa: A002
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        self.settings: Any = SimpleNamespace(**given)
+        problems = _problems(self.settings)
+        if problems:
+            raise ConfigError("cannot train", problems)
+        self.lr = lr
+        self.average: AveragedModel | None = None
+        self.scores: Scores | None = None
+        self.validation_loss: float | None = None
+        self._plateau: ReduceLROnPlateau | None = None
+        self._plateau_state: dict[str, Any] | None = None
+        self._built = False
+
+    @property
+    def judged(self) -> SegmentationModel:
+        """The network that is validated and kept: the average of the weights where there is one."""
+        return self.network if self.average is None else self.average.model
+
+    @property
+    def data(self) -> FolderData:
+        """What it is trained on.
+
+        Raises:
+            ConfigError: something else than a :class:`FolderData`.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, FolderData):
+            raise ConfigError(
+                "a Recipe is fitted with a FolderData: trainer.fit(recipe, datamodule=FolderData(folder))"
+            )
+        return data
+
+    @property
+    def training_loss(self) -> float:
+        """The mean loss of the epoch's batches so far, over all processes."""
+        total, count = self._all_summed(self._losses).tolist()
+        return total / count if count else math.nan
+
+    def configure_model(self) -> None:
+        """Build the network for the data."""
+        if self._built:
+            return
+        data = self.data
+        with torch.random.fork_rng():
+            torch.manual_seed(self.settings.seed)
+            self.network = _build(self.settings, data)
+        self._check_sizes(data)
+        if self.settings.gradient_checkpointing:
+            self.network.gradient_checkpointing()
+        if self.settings.ema is not None:
+            self.average = AveragedModel(self.network, self.settings.ema)
+        weights = self.settings.class_weights
+        self.loss = losses.DeepSupervision(
+            losses.build(
+                self.settings.loss or DEFAULT_LOSSES[data.labels.task],
+                data.labels.task,
+                class_weights=losses.class_weights_from(data.training_set()) if weights == "auto" else weights,
+            ),
+            weights=self.settings.head_weights,
+        )
+        self.metrics = SegmentationMetrics(
+            data.labels.task, data.labels.num_classes, class_names=data.labels.class_names
+        )
+        self._losses = torch.zeros(2, dtype=torch.float64)
+        self._outputs = self.network.training_outputs
+        if self.settings.compile:
+            self._outputs = torch.compile(self._outputs)
+        self._built = True
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW with a rate for the encoder and one for the rest, and the schedule of both."""
+        self.network.freeze_encoder(0)
+        groups = param_groups(
+            self.network,
+            self.lr,
+            encoder_lr=self._encoder_lr(),
+            weight_decay=self.settings.weight_decay,
+        )
+        optimiser = torch.optim.AdamW(groups)
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise ConfigError("trainer.max_epochs=-1: a number of epochs or of steps is needed; schedules end with it")
+        warmup = round(self.settings.warmup * steps)
+        if self.settings.schedule == "plateau":
+            self._plateau = ReduceLROnPlateau(optimiser, mode="max", factor=0.1, patience=10)
+            if self._plateau_state is not None:
+                self._plateau.load_state_dict(self._plateau_state)
+            rates: Any = LinearLR(optimiser, 1 / max(1, warmup), total_iters=max(1, warmup))
+        else:
+            rates = LambdaLR(optimiser, lambda step: factor(self.settings.schedule, step, int(steps), warmup))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        """Move what is no module to the device."""
+        self._losses = self._losses.to(self.device)
+
+    def on_train_start(self) -> None:
+        """Freeze the encoder, as Lightning does not announce the epoch that a run goes on within."""
+        self._freeze()
+
+    def on_train_epoch_start(self) -> None:
+        """Freeze or thaw the encoder."""
+        self._freeze()
+        self._losses.zero_()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Make what the step draws a function of its number."""
+        step = self.trainer.fit_loop.total_batch_idx * self.trainer.world_size + self.trainer.global_rank
+        torch.manual_seed((self.settings.seed * 1_000_003 + step) % 2**63)
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
+        """Return the loss of a batch."""
+        outputs: TrainingOutputs = self._outputs(batch["image"])
+        loss: Tensor = self.loss(outputs, batch["target"])
+        if not loss.isfinite():
+            raise TrainingError(
+                f"the loss is {loss.item()} in epoch {self.current_epoch}, batch {batch_idx}, of these pictures: "
+                f"{', '.join(batch['name'])}. What was saved before is whole. Look at them (unetzoo data preview), and "
+                "try a lower --lr, --trainer.gradient_clip_val 1, or --trainer.precision 32"
+            )
+        self._losses += torch.stack((loss.detach().double(), torch.ones((), dtype=torch.float64, device=loss.device)))
+        self.log("loss", loss.detach(), prog_bar=True, logger=True)
+        return loss
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take a step, and let the average follow."""
+        super().optimizer_step(*args, **kwargs)
+        if self.average is not None:
+            self.average.update(self.network)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to count anew."""
+        self.metrics.reset()
+        self._validation = torch.zeros(2, dtype=torch.float64, device=self.device)
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        """Count the confusions of a batch of whole pictures."""
+        images, target = batch["image"], batch["target"]
+        outputs, logits = self._validated(images)
+        loss = self.loss(outputs, target)
+        self._validation += torch.stack((loss.double() * len(images), torch.ones_like(loss).double() * len(images)))
+        self.metrics.update(logits, target)
+
+    def on_validation_epoch_end(self) -> None:
+        """Judge, with all processes' counts, and lower the rates where nothing got better."""
+        self.metrics.sync()
+        self.scores = self.metrics.compute()
+        total, count = self._all_summed(self._validation).tolist()
+        self.validation_loss = total / count if count else math.nan
+        found = {key: value for key, value in self.scores.to_dict().items() if "/" not in key and value is not None}
+        shown = {f"val/{key}": torch.tensor(value, dtype=torch.float32) for key, value in found.items()}
+        self.log_dict(shown | {"val/loss": torch.tensor(self.validation_loss)}, logger=True)
+        self.log("dice", shown.get("val/dice", torch.tensor(math.nan)), prog_bar=True, logger=False)
+        if self._plateau is not None and not self.trainer.sanity_checking and "dice" in found:
+            self._plateau.step(found["dice"])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what is no weight: the epoch's losses so far, and the plateau."""
+        checkpoint["recipe"] = {
+            "losses": self._all_summed(self._losses).cpu(),
+            "plateau": None if self._plateau is None else self._plateau.state_dict(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Read what :meth:`on_save_checkpoint` kept; the sum of all processes goes to the first."""
+        self._losses = checkpoint["recipe"]["losses"].clone()
+        if self.trainer.global_rank:
+            self._losses.zero_()
+        self._plateau_state = checkpoint["recipe"]["plateau"]
+
+    def _check_sizes(self, data: FolderData) -> None:
+        problem = self.network.decoder.size_problem(*data.crop)
+        if problem is not None:
+            raise ConfigError(f"crop_size={data.crop}: {problem}")
+
+    def _encoder_lr(self) -> float:
+        if self.settings.encoder_lr is not None:
+            return float(self.settings.encoder_lr)
+        return self.lr * (0.1 if self.settings.pretrained or _is_saved(self.settings.name) else 1.0)
+
+    def _freeze(self) -> None:
+        frozen = self.settings.frozen_epochs
+        if frozen:
+            self.network.freeze_encoder(None if self.current_epoch < frozen else 0)
+
+    def _validated(self, images: Tensor) -> tuple[TrainingOutputs, Tensor]:
+        """Return what the loss takes, and the logits that a user of the network gets."""
+        network = self.judged
+        if network.decoder.border:
+            probabilities = network.predict(images)
+            probabilities = probabilities.clamp(1e-7, 1 - 1e-7)
+            logits = probabilities.log() if network.config.task == "multiclass" else probabilities.logit()
+            return TrainingOutputs(logits), logits
+        outputs = network.training_outputs(images)
+        plain = network.guide is None and not network.decoder.averages_heads
+        return outputs, outputs.logits if plain else network(images)
+
+    def _all_summed(self, values: Tensor) -> Tensor:
+        """Return the sum over all processes."""
+        if self.trainer.world_size == 1:
+            return values
+        total: Tensor = self.trainer.strategy.reduce(values.clone().to(self.device), reduce_op="sum")
+        return total
+
+
+def _build(settings: Any, data: FolderData) -> SegmentationModel:
+    labels, facts = data.labels, data.facts
+    common: dict[str, Any] = {
+        "in_channels": facts.in_channels,
+        "num_classes": labels.num_classes,
+        "task": labels.task,
+        "class_names": labels.class_names,
+        "mean": facts.mean,
+        "std": facts.std,
+    }
+    taken = [f"{key}: the data settle it; give it as data.{key}" for key in settings.options or {} if key in common]
+    if taken:
+        raise ConfigError("cannot build the network", taken)
+    if _is_saved(settings.name):
+        if settings.options or settings.pretrained:
+            raise ConfigError(f"{settings.name} is trained already: it takes neither options nor pretrained")
+        return hub.from_pretrained(settings.name, **common).train()
+    return zoo.create(settings.name, pretrained=settings.pretrained, **common, **(settings.options or {}))
+
+
+def _is_saved(name: str) -> bool:
+    return name.startswith(hub.PREFIX) or (name not in zoo.names() and Path(name).exists())
+
+
+def _problems(settings: Any) -> list[str]:
+    found = []
+    if settings.schedule not in SCHEDULES:
+        allowed = ", ".join(map(repr, SCHEDULES))
+        found.append(
+            f"schedule={settings.schedule!r}: one of {allowed} is needed{suggest(settings.schedule, SCHEDULES)}"
+        )
+    if not 0 <= settings.warmup < 1:
+        found.append(f"warmup={settings.warmup!r}: a share of the steps from 0 up to but not 1 is needed")
+    if settings.ema is not None and not 0 <= settings.ema < 1:
+        found.append(f"ema={settings.ema!r}: a decay from 0 up to but not 1 is needed, such as 0.999")
+    if settings.frozen_epochs < 0:
+        found.append(f"frozen_epochs={settings.frozen_epochs!r}: 0 or more is needed")
+    if isinstance(settings.class_weights, str) and settings.class_weights != "auto":
+        found.append(f"class_weights={settings.class_weights!r}: 'auto' or one number a class is needed")
+    if isinstance(settings.class_weights, Sequence) and not isinstance(settings.class_weights, str):
+        found += [f"class_weights: {w!r} is no number above 0" for w in settings.class_weights if not w > 0]
+    return found

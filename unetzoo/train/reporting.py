@@ -1,0 +1,240 @@
+"""What a run shows: a bar while it lasts, a line and a row an epoch, curves, pictures of what it predicts, a card."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+from unetzoo import cards, images, sheets
+from unetzoo.comparison import require_plot
+from unetzoo.evaluation import predicted_mask
+from unetzoo.hub import CARD_FILE
+from unetzoo.storage import replacing
+from unetzoo.train.data import FolderData
+from unetzoo.train.keeping import BEST, KeepBest
+from unetzoo.train.recipe import Recipe
+from unetzoo.weights import read_saved
+
+STYLES = ("bar", "lines", "json", "quiet")
+
+
+class History(Callback):
+    """Writes ``metrics.csv``, a row an epoch, and ``curves.png``.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.rows: list[dict[str, float | int | None]] = []
+        require_plot("curves.png")
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Add a row, and write both files."""
+        assert isinstance(pl_module, Recipe)
+        scores = {} if pl_module.scores is None else pl_module.scores.to_dict()
+        row = {
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
+            "loss": pl_module.training_loss,
+            "val_loss": pl_module.validation_loss,
+            **scores,
+        }
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            self._write_table()
+            self._write_curves()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Read them."""
+        self.rows = [dict(row) for row in state_dict["rows"]]
+
+    def _write_table(self) -> None:
+        text = io.StringIO()
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        table = csv.DictWriter(text, columns, lineterminator="\n")
+        table.writeheader()
+        table.writerows(self.rows)
+        with replacing(self.folder / "metrics.csv") as stream:
+            stream.write(text.getvalue().encode())
+
+    def _write_curves(self) -> None:
+        path = self.folder / "curves.png"
+        figure = require_plot(path)(figsize=(9, 4), layout="constrained")
+        for axes, names in zip(figure.subplots(1, 2), (("loss", "val_loss"), ("dice", "iou")), strict=True):
+            for name in names:
+                points = [(row["epoch"], row[name]) for row in self.rows if row.get(name) is not None]
+                if points:
+                    axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), marker=".")
+                    axes.legend()
+            axes.set(xlabel="epoch")
+            axes.grid(lw=0.3)
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=110)
+        with replacing(path) as stream:
+            stream.write(file.getvalue())
+
+
+class Pictures(Callback):
+    """Writes a sheet of validation pictures, each beside its true mask and the predicted one, every few epochs.
+
+    Args:
+        folder: of the run; the sheets are ``predictions/epoch_0005.png`` and so on.
+        every: epochs between two; the last epoch has one too.
+        count: of pictures.
+        side: pixels, the most of a picture's middle that is shown.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], every: int = 5, count: int = 6, side: int = 256) -> None:
+        self.folder = Path(folder) / "predictions"
+        self.every, self.count, self.side = every, count, side
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Draw a sheet if it is time."""
+        epoch = trainer.current_epoch + 1
+        if epoch % self.every and epoch != trainer.max_epochs:
+            return
+        assert isinstance(pl_module, Recipe)
+        rows = [self._row(pl_module, item) for item in self._items(pl_module)]
+        if trainer.is_global_zero:
+            self.folder.mkdir(exist_ok=True)
+            images.write_png(sheets.sheet(rows), self.folder / f"epoch_{epoch:04}.png")
+
+    def _items(self, recipe: Recipe) -> list[dict[str, Any]]:
+        """Return pictures spread evenly over the validation set: the same each time."""
+        dataset = recipe.data.validation_set()
+        count = min(self.count, len(dataset))
+        return [dataset[i * len(dataset) // count] for i in range(count)]
+
+    def _row(self, recipe: Recipe, item: dict[str, Any]) -> list[Tensor]:
+        top, left = (max(0, (side - self.side) // 2) for side in item["image"].shape[-2:])
+        window = (..., slice(top, top + self.side), slice(left, left + self.side))
+        config = recipe.network.config
+        image, target = item["image"][window], item["target"][window]
+        mask = predicted_mask(recipe.judged, image)
+        shown = sheets.denormalised(image, config.mean, config.std)
+        return sheets.beside(shown, target, mask, config.task, config.num_classes)
+
+
+class Progress(Callback):
+    """Says how the run goes.
+
+    Args:
+        style: "bar": one over the whole run, with loss, Dice, images a second and the time left, and a line an epoch;
+            "lines": those alone; "json": an object a line and epoch on standard output; "quiet": nothing.
+    """
+
+    def __init__(self, style: str = "bar") -> None:
+        self.style = style
+        self._bar: Any = None
+        self._shown: dict[str, str] = {}
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Open the bar where the run stands."""
+        if self.style != "bar" or not trainer.is_global_zero:
+            return
+        from huggingface_hub.utils.tqdm import tqdm
+
+        data = _data_of(trainer)
+        batch, done = data.batch_size * trainer.world_size, trainer.fit_loop.total_batch_idx + 1
+        self._bar = tqdm(  # type: ignore[no-untyped-call]
+            total=int(trainer.num_training_batches * (trainer.max_epochs or 1)) * batch,
+            initial=done * batch,
+            unit=" images",
+            dynamic_ncols=True,
+        )
+        self._batch = batch
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar on."""
+        if self._bar is None:
+            return
+        self._bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
+        if self._bar.update(self._batch):  # it was drawn anew: only then may the loss be asked for
+            self._shown["loss"] = f"{float(outputs['loss']):.4f}"
+            self._bar.set_postfix(self._shown, refresh=False)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Print the epoch's line."""
+        assert isinstance(pl_module, Recipe)
+        loss = pl_module.training_loss  # of all processes: each must ask
+        if self.style == "quiet" or not trainer.is_global_zero:
+            return
+        scores = {} if pl_module.scores is None else pl_module.scores.to_dict()
+        record = {"epoch": trainer.current_epoch + 1, "loss": loss, "val_loss": pl_module.validation_loss, **scores}
+        if self.style == "json":
+            print(json.dumps(record), flush=True)
+            return
+        short = ("loss", "val_loss", "dice", "iou")
+        words = [f"{name} {record[name]:.4f}" for name in short if record.get(name) is not None]
+        best = "  (best so far)" if _best_of(trainer).epoch == trainer.current_epoch else ""
+        line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {'  '.join(words)}{best}"
+        if self._bar is None:
+            print(line, flush=True)
+        else:
+            self._bar.write(line, file=sys.stdout)
+            self._shown = {name: f"{record[name]:.4f}" for name in ("dice",) if record.get(name) is not None}
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Close the bar."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def write_card(folder: Path, trainer: lightning.Trainer) -> None:
+    """Write the run's ``README.md``: a model card with the figures of the best epoch.
+
+    Raises:
+        WeightsError: the file cannot be written.
+    """
+    best, data = _best_of(trainer), _data_of(trainer)
+    if best.epoch is None:
+        return
+    counts = {name: split.pictures for name, split in data.report.splits.items()}
+    card = cards.ModelCard(
+        training_data=f"{counts['train']} pictures of {Path(data.folder).name}.",
+        metrics={name: value for name, value in best.metrics.items() if value is not None},
+        evaluation_data=f"{counts['val']} validation pictures of {Path(data.folder).name}, epoch {best.epoch + 1}.",
+        text="Trained with `unetzoo train`; `config.yaml` beside this file has every setting.",
+    )
+    path = folder / CARD_FILE
+    earlier = cards.read_card(path.read_text() if path.is_file() else None, path)
+    with replacing(path) as stream:
+        stream.write(cards.write_card(read_saved(folder / BEST), folder.name, card, earlier).encode())
+
+
+def _best_of(trainer: lightning.Trainer) -> KeepBest:
+    return next(callback for callback in trainer.callbacks if isinstance(callback, KeepBest))  # type: ignore[attr-defined]
+
+
+def _data_of(trainer: lightning.Trainer) -> FolderData:
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(data, FolderData)
+    return data

@@ -1,0 +1,125 @@
+"""Which pictures make which batch: a pure function of seed and epoch, so that a run can go on from any batch."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from unetzoo.errors import ConfigError
+
+Draw = tuple[int, int]
+"""What a data set is asked for: (which time that the picture is drawn, its number). Augmentation hangs on both."""
+
+
+class EpochBatches(Sampler[list[Draw]]):
+    """Shuffled training batches of one process among several, the same on every machine.
+
+    An epoch shows each picture ``repeats`` times. Batch k of the epoch is made of the k-th ``batch_size ×
+    processes`` draws, of which each process takes its share in order; draws that fill no batch are left out, others
+    each epoch. So one process with a batch of 8 sees what two with batches of 4 see.
+
+    Args:
+        pictures: number of them.
+        batch_size: draws a batch and process.
+        repeats: draws of each picture in an epoch.
+        seed: of the order.
+        rank, processes: this process's number, and how many there are.
+
+    Raises:
+        ConfigError: an epoch would not fill a single batch.
+    """
+
+    def __init__(
+        self, pictures: int, batch_size: int, *, repeats: int = 1, seed: int = 0, rank: int = 0, processes: int = 1
+    ) -> None:
+        self.pictures, self.batch_size, self.repeats, self.seed = pictures, batch_size, repeats, seed
+        self.rank, self.processes = rank, processes
+        self.epoch = 0
+        self.first = 0
+        """The batch that the next iteration begins with: those before it were trained on before a restart."""
+        if len(self) == 0:
+            raise ConfigError(
+                f"batch_size={batch_size} in {processes} process{'es' * (processes > 1)} is more than the {pictures} "
+                f"training pictures, shown {repeats} times an epoch: give data.repeats="
+                f"{-(-batch_size * processes // max(pictures, 1))}, or a smaller batch"
+            )
+
+    def __len__(self) -> int:
+        """Return the number of batches of a whole epoch."""
+        return self.pictures * self.repeats // (self.batch_size * self.processes)
+
+    @property
+    def sampler(self) -> EpochBatches:
+        """Return itself: Lightning sets the epoch of a batch sampler's sampler."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration gives."""
+        if epoch != self.epoch:
+            self.epoch, self.first = epoch, 0
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        order = self._order()
+        first, self.first = self.first, 0
+        for batch in range(first, len(self)):
+            start = (batch * self.processes + self.rank) * self.batch_size
+            yield order[start : start + self.batch_size]
+
+    def _order(self) -> list[Draw]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        times = range(self.epoch * self.repeats, (self.epoch + 1) * self.repeats)
+        return [(time, i) for time in times for i in torch.randperm(self.pictures, generator=generator).tolist()]
+
+
+class SizeBatches(Sampler[list[int]]):
+    """Batches of whole pictures, each of one size, in a fixed order; every picture once over all processes.
+
+    Args:
+        sizes: (height, width) of each picture.
+        batch_size: the most pictures a batch.
+        pixels: the most pixels a batch, where it has more than one picture.
+        rank, processes: this process's number, and how many there are.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[tuple[int, int]],
+        batch_size: int,
+        *,
+        pixels: int = 8 * 512 * 512,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for i, size in enumerate(sizes):
+            alike[size].append(i)
+        self.batches: list[list[int]] = []
+        for (height, width), members in alike.items():
+            most = min(batch_size, max(1, pixels // (height * width)))
+            self.batches += [members[k : k + most] for k in range(0, len(members), most)]
+        self.batches = self.batches[rank::processes]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+
+class TrainingLoader(DataLoader[Any]):
+    """A loader that Lightning knows it can go on with within an epoch.
+
+    Where it goes on is settled when it is made, by its :class:`EpochBatches`, since loaders with workers begin to read
+    before Lightning would tell them.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: the trainer's own progress says it all."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Do nothing."""
