@@ -79,7 +79,7 @@ class RunCLI(LightningCLI):
 
     def settings(self) -> dict[str, Any]:
         """Return all that was set, as ``config.yaml`` holds it: everything but where the run goes."""
-        text = self.parser.dump(self.config, skip_none=False, skip_link_targets=True)
+        text = self.parser.dump(self.config, skip_unset=False, skip_link_targets=True)
         return {key: value for key, value in yaml.safe_load(text).items() if key != "config"}
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> lightning.Trainer:

@@ -1,0 +1,637 @@
+"""Training from the command line: what a run leaves behind, that it is exact, and what is refused before work."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from PIL import Image
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+import unetzoo
+from unetzoo import images
+from unetzoo.cli import main
+from unetzoo.drawing import CLASSES, write_shapes
+from unetzoo.errors import ConfigError, TrainingError, WeightsError
+from unetzoo.evaluation import evaluate
+from unetzoo.train.averaging import AveragedModel
+from unetzoo.train.keeping import WholeFiles
+from unetzoo.train.sampling import EpochBatches, SizeBatches
+from unetzoo.train.schedules import factor
+
+TINY = ("--model", "unet", "--model.options.base_channels", "4", "--crop-size", "32", "--batch-size", "4",
+        "--data.workers", "0", "--data.repeats", "1", "--trainer.accelerator", "cpu")  # fmt: skip
+
+
+class KillAt(Callback):
+    """Kills its own process, as power failures do, at the end of a training batch."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.fit_loop.total_batch_idx + 1 == self.batch:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class NanFrom(torch.nn.Module):
+    """A loss that breaks at its n-th training batch."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__()
+        self.batch, self.seen = batch, 0
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        self.seen += torch.is_grad_enabled()
+        return logits.mean() * (math.nan if self.seen >= self.batch and torch.is_grad_enabled() else 1.0)
+
+
+class BreakWeights(Callback):
+    """Makes a weight infinite after a step, which its loss does not show yet."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        if trainer.fit_loop.total_batch_idx + 1 == self.batch:
+            pl_module.network.head.conv.weight.data.fill_(math.inf)
+
+
+@pytest.fixture(scope="session")
+def nuclei(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of 15 drawn pictures of nuclei, of two sizes, and their masks: 11 train, 2 validate, 2 test."""
+    folder = tmp_path_factory.mktemp("nuclei")
+    for part in ("images", "masks"):
+        (folder / part).mkdir()
+    for k in range(15):
+        image, mask = images.draw_nuclei(40 + 8 * (k % 2), 48, seed=k)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "images" / f"{k:02}.png")
+        Image.fromarray(mask.numpy().astype(np.uint8) * 255).save(folder / "masks" / f"{k:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def first(nuclei: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of two epochs, with a checkpoint after each step."""
+    out = tmp_path_factory.mktemp("runs") / "first"
+    train(nuclei, out, "--epochs", "2", "--keep_steps", "1")
+    return out
+
+
+def train(data: Path, out: Path, *arguments: str) -> None:
+    assert main(["train", "--data", str(data), "--out", str(out), "--quiet", *TINY, *arguments]) == 0
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["train", "--quiet", *arguments]) == 2
+    return capsys.readouterr().err
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((out / "metrics.csv").read_text())))
+
+
+def last(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(out / "last.ckpt", weights_only=True)
+    return found
+
+
+def process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, which finds the callbacks of this file."""
+    path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    variables = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment}
+    command = [sys.executable, "-m", "unetzoo", "train", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=variables, timeout=300)
+
+
+def same_tensors(one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+
+
+def same_runs(one: Path, other: Path) -> None:
+    """Hold two runs against each other: every weight, the optimiser's state and every figure, bit for bit."""
+    assert (one / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
+    assert (one / "best.safetensors").read_bytes() == (other / "best.safetensors").read_bytes()
+    a, b = last(one), last(other)
+    same_tensors(a["state_dict"], b["state_dict"])
+    moments = [[state["state"] for state in found["optimizer_states"]] for found in (a, b)]
+    for x, y in zip(chain(*(s.values() for s in moments[0])), chain(*(s.values() for s in moments[1])), strict=True):
+        same_tensors(x, y)
+    assert a["lr_schedulers"] == b["lr_schedulers"]
+    assert a["callbacks"] == {**b["callbacks"], **{k: v for k, v in a["callbacks"].items() if "KillAt" in k}}
+
+
+# What is drawn, and at which rate
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_an_epoch_draws_each_picture_as_often_as_asked(processes: int) -> None:
+    parts = [EpochBatches(12, 2, repeats=3, seed=1, rank=rank, processes=processes) for rank in range(processes)]
+    draws = [draw for part in parts for batch in part for draw in batch]
+    assert sorted(draws) == [(time, i) for time in range(3) for i in range(12)]
+
+
+def test_two_processes_share_one_s_batches() -> None:
+    whole = list(EpochBatches(21, 4, seed=3))
+    halves = [list(EpochBatches(21, 2, seed=3, rank=rank, processes=2)) for rank in range(2)]
+    assert [a + b for a, b in zip(*halves, strict=True)] == whole
+    assert len(whole) == 5
+
+
+def test_an_epoch_goes_on_from_a_batch_and_the_next_is_whole() -> None:
+    batches, whole = EpochBatches(10, 2, seed=5), EpochBatches(10, 2, seed=5)
+    for one in (batches, whole):
+        one.set_epoch(4)
+    batches.first = 3
+    assert list(batches) == list(whole)[3:]
+    assert list(batches) == list(whole)
+    batches.set_epoch(5)
+    assert list(batches) != list(whole)
+    assert {time for batch in batches for time, _ in batch} == {5}
+
+
+def test_batches_larger_than_an_epoch_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"batch_size=8 in 2 processes .* the 5 training pictures.*repeats=4"):
+        EpochBatches(5, 8, processes=2)
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_validation_sees_each_picture_once_in_batches_of_one_size(processes: int) -> None:
+    sizes = [(8, 8), (4, 6), (8, 8), (100, 100), (4, 6), (8, 8), (100, 100)]
+    parts = [SizeBatches(sizes, 2, pixels=200, rank=rank, processes=processes) for rank in range(processes)]
+    batches = [batch for part in parts for batch in part]
+    assert sorted(i for batch in batches for i in batch) == list(range(7))
+    for batch in batches:
+        assert len({sizes[i] for i in batch}) == 1
+        assert len(batch) == 1 or len(batch) * math.prod(sizes[batch[0]]) <= 200
+
+
+def test_schedules_are_their_formulas() -> None:
+    assert [factor("cosine", step, 110, 10) for step in (0, 4, 9, 10, 35, 60, 110)] == pytest.approx(
+        [0.1, 0.5, 1, 1, 0.5 + math.sqrt(2) / 4, 0.5, 0]
+    )
+    assert [factor("poly", step, 100, 0) for step in (0, 50, 90)] == pytest.approx([1, 0.5**0.9, 0.1**0.9])
+    assert factor("constant", 70, 100, 5) == 1
+
+
+def test_the_average_is_its_recursion() -> None:
+    model = unetzoo.create("unet", base_channels=4)
+    average = AveragedModel(model, 0.3)
+    name = "head.conv.weight"
+    expected = model.state_dict()[name].clone().double()
+    for n in range(5):
+        with torch.no_grad():
+            model.head.conv.weight.add_(1 + n)
+        average.update(model)
+        decay = min(0.3, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * model.head.conv.weight.double()
+    torch.testing.assert_close(average.model.state_dict()[name].double(), expected, rtol=1e-6, atol=1e-6)
+    assert not average.train().training
+    assert not any(parameter.requires_grad for parameter in average.parameters())
+
+
+# What a run leaves behind
+
+
+def test_a_run_leaves_a_network_its_figures_and_pictures(first: Path, nuclei: Path) -> None:
+    assert {path.name for path in first.iterdir()} == {
+        *("best.safetensors", "config.yaml", "curves.png", "last.ckpt", "metrics.csv", "predictions", "README.md")
+    }
+    table = rows(first)
+    assert [row["epoch"] for row in table] == ["0", "1"]
+    assert [row["step"] for row in table] == ["2", "4"]  # 11 pictures in batches of 4
+    best = max(table, key=lambda row: float(row["dice"]))
+    model = unetzoo.load(first / "best.safetensors", verify=True)
+    again = evaluate(model, nuclei, split="val")
+    for name in ("dice", "iou", "recall", "boundary_f"):
+        assert again.scores.to_dict()[name] == pytest.approx(float(best[name]), abs=1e-9)
+    assert f"| dice | {float(best['dice']):g} |" in (first / "README.md").read_text()
+    for path in (first / "curves.png", first / "predictions" / "epoch_0002.png"):
+        with Image.open(path) as picture:
+            assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 10
+
+
+def test_the_saved_settings_reproduce_the_run(first: Path, tmp_path: Path) -> None:
+    settings = yaml.safe_load((first / "config.yaml").read_text())
+    assert settings["model"]["options"] == {"base_channels": 4}
+    assert settings["trainer"]["max_epochs"] == 2
+    assert main(["train", "--config", str(first / "config.yaml"), "--out", str(tmp_path / "b"), "--quiet"]) == 0
+    same_runs(first, tmp_path / "b")
+
+
+def test_another_seed_makes_another_run(first: Path, nuclei: Path, tmp_path: Path) -> None:
+    train(nuclei, tmp_path / "b", "--epochs", "1", "--seed", "1")
+    assert rows(tmp_path / "b")[0]["loss"] != rows(first)[0]["loss"]
+
+
+def test_the_average_is_what_is_judged_and_kept(nuclei: Path, tmp_path: Path) -> None:
+    train(nuclei, tmp_path / "a", "--epochs", "1", "--model.ema", "0.5")
+    state = last(tmp_path / "a")["state_dict"]
+    kept = unetzoo.load(tmp_path / "a" / "best.safetensors").state_dict()
+    same_tensors(kept, {name: state[f"average.model.{name}"] for name in kept})
+    assert not torch.equal(kept["head.conv.weight"], state["network.head.conv.weight"])
+
+
+def test_a_frozen_encoder_stays_and_thaws(nuclei: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a"
+    train(nuclei, out, "--epochs", "2", "--model.frozen_epochs", "1", "--keep_steps", "1", "--model.warmup", "0",
+          f"--trainer.callbacks+={__name__}.Snapshots", f"--trainer.callbacks.folder={tmp_path}")  # fmt: skip
+    start, middle, end = (torch.load(tmp_path / f"{k}.pt") for k in range(3))
+    encoder = [name for name in start if name.startswith("encoder.")]
+    assert all(torch.equal(start[name], middle[name]) for name in encoder)
+    assert not torch.equal(start["head.conv.weight"], middle["head.conv.weight"])
+    weights = [name for name in encoder if name.endswith("weight")]
+    assert all(not torch.equal(middle[name], end[name]) for name in weights)
+
+
+class Snapshots(Callback):
+    """Keeps the network's state at each epoch's start, and at the end."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder, self.count = Path(folder), 0
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        torch.save(pl_module.network.state_dict(), self.folder / f"{self.count}.pt")
+        self.count += 1
+
+    on_train_end = on_train_epoch_start
+
+
+def test_rates_of_encoder_and_decoder_follow_the_schedule(nuclei: Path, tmp_path: Path) -> None:
+    train(nuclei, tmp_path / "a", "--epochs", "2", "--lr", "0.01", "--model.encoder_lr", "0.001", "--model.warmup",
+          "0", "--model.weight_decay", "0.3")  # fmt: skip
+    groups = {group["name"]: group for group in last(tmp_path / "a")["optimizer_states"][0]["param_groups"]}
+    assert [groups[name]["initial_lr"] for name in ("encoder", "decoder")] == [0.001, 0.01]
+    assert {name: group["weight_decay"] for name, group in groups.items()} == {
+        **{"encoder": 0.3, "encoder, no decay": 0.0, "decoder": 0.3, "decoder, no decay": 0.0}
+    }
+    # Four steps in all: after two of them cosine stands at a half.
+    assert [float(row["lr"]) for row in rows(tmp_path / "a")] == pytest.approx([0.005, 0.0])
+
+
+def test_a_run_without_a_better_score_stops_and_stays_stopped(nuclei: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a"
+    train(nuclei, out, "--epochs", "9", "--lr", "0", "--patience", "2")  # only batch-norm statistics change
+    found = rows(out)
+    assert len(found) < 9
+    assert main(["train", "--resume", str(out), "--quiet"]) == 0
+    assert rows(out) == found
+
+
+def test_a_plateau_lowers_the_rates(nuclei: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a"
+    train(nuclei, out, "--epochs", "13", "--lr", "1e-9", "--model.schedule", "plateau", "--pictures_every", "99")
+    dice = [float(row["dice"]) for row in rows(out)]
+    rates = [float(row["lr"]) for row in rows(out)]
+    best, bad, rate = -1.0, 0, 1e-9
+    expected = []
+    for value in dice:  # torch's rule: ten validations no better by one in ten thousand are forgiven
+        bad = 0 if value > best * (1 + 1e-4) else bad + 1
+        best = max(best, value) if bad == 0 else best
+        rate, bad = (rate / 10, 0) if bad > 10 else (rate, bad)
+        expected.append(rate)
+    assert rates == pytest.approx(expected)
+
+
+TASKS = {
+    "multiclass": ["--task", "multiclass", "--class-names", ",".join(CLASSES), "--model.class_weights", "auto"],
+    "multilabel": ["--task", "multilabel", "--loss", "lovasz + bce"],
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_more_classes_train(task: str, tmp_path: Path) -> None:
+    write_shapes(tmp_path / "data", 24, size=(48, 48), task=task, seed=1)
+    train(tmp_path / "data", tmp_path / "a", "--epochs", "1", *TASKS[task])
+    model = unetzoo.load(tmp_path / "a" / "best.safetensors")
+    names = CLASSES if task == "multiclass" else tuple(sorted(CLASSES[1:]))
+    assert (model.config.task, model.config.class_names) == (task, names)
+    found = evaluate(model, tmp_path / "data", split="val")
+    row = rows(tmp_path / "a")[0]
+    for name in ("dice", "dice/ring", "iou/line"):
+        known = found.scores.to_dict()[name]
+        assert known == pytest.approx(float(row[name])) if row[name] else known is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--model", "unet3p_resnet18", "--model.options.deep_supervision=true", "--loss", "unet3p",
+         "--model.options.classification_guided=true"),
+        ("--model", "unetpp_resnet18", "--model.options.deep_supervision=true", "--model.options.base_width=8",
+         "--model.options.output=average", "--model.head_weights", "[1, 0.5, 0.5, 0.5]", "--loss", "unetpp"),
+        ("--model", "unet_valid", "--model.options.base_channels=2", "--crop-size", "188", "--batch-size", "2"),
+        ("--model", "unet", "--model.options.base_channels=4", "--model.options.norm=group", "--trainer.precision",
+         "bf16-mixed", "--trainer.accumulate_grad_batches", "2", "--trainer.gradient_clip_val", "0.1",
+         "--model.gradient_checkpointing", "true", "--trainer.deterministic", "true"),
+    ],
+    ids=["unet3p", "unetpp", "unet_valid", "bf16"],
+)  # fmt: skip
+def test_every_kind_of_network_trains_and_is_judged_as_it_predicts(
+    arguments: Sequence[str], nuclei: Path, tmp_path: Path
+) -> None:
+    data, out = nuclei, tmp_path / "a"
+    if "unet_valid" in arguments:
+        data = tmp_path / "data"
+        for part in ("images", "masks"):
+            (data / part).mkdir(parents=True)
+        for k in range(10):
+            image, mask = images.draw_nuclei(190, 200, seed=k)
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(data / "images" / f"{k}.png")
+            Image.fromarray(mask.numpy()).save(data / "masks" / f"{k}.png")
+    common = [*TINY[4:], "--epochs", "1", "--quiet", "--data", str(data), "--out", str(out)]
+    assert main(["train", *common, *arguments]) == 0
+    found = evaluate(unetzoo.load(out / "best.safetensors"), data, split="val")
+    bound = 2e-3 if "bf16-mixed" in arguments else 1e-6  # validation ran in bfloat16, this did not
+    assert found.scores.to_dict()["iou"] == pytest.approx(float(rows(out)[0]["iou"]), abs=bound)
+
+
+def test_a_saved_network_is_trained_on(first: Path, nuclei: Path, tmp_path: Path) -> None:
+    best = first / "best.safetensors"
+    common = [*TINY[4:], "--epochs", "1", "--quiet", "--data", str(nuclei), "--out", str(tmp_path / "a")]
+    assert main(["train", "--model", str(best), "--lr", "0", "--trainer.limit_train_batches", "1", *common]) == 0
+    kept, before = (unetzoo.load(path).state_dict() for path in (tmp_path / "a" / "best.safetensors", best))
+    parameters = [name for name in kept if "running" not in name and "num_batches" not in name]
+    assert parameters
+    for name in parameters:
+        assert torch.equal(kept[name], before[name])
+    groups = last(tmp_path / "a")["optimizer_states"][0]["param_groups"]
+    assert {group["initial_lr"] for group in groups} == {0.0}
+
+
+def test_events_of_tensorboard_hold_the_figures(nuclei: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(nuclei, tmp_path / "a", "--epochs", "2", "--tensorboard", "true", "--trainer.log_every_n_steps", "1")
+    events = EventAccumulator(str(tmp_path / "a" / "tensorboard"))
+    events.Reload()
+    written = [event.value for event in events.Scalars("val/dice")]
+    assert written == pytest.approx([float(row["dice"]) for row in rows(tmp_path / "a")], rel=1e-6)
+    assert len(events.Scalars("loss")) == 4
+
+
+# What is printed
+
+
+def test_json_lines_repeat_the_table(nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [a for a in TINY if a != "--quiet"]
+    assert main(["train", "--data", str(nuclei), "--out", str(tmp_path / "a"), "--json", "--epochs", "2", *arguments]) == 0
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record["epoch"] for record in printed] == [1, 2]
+    assert [f"{record['dice']}" for record in printed] == [row["dice"] for row in rows(tmp_path / "a")]
+
+
+def test_quiet_runs_print_nothing(nuclei: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    train(nuclei, tmp_path / "a", "--epochs", "1")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_bar_shows_loss_score_pace_and_the_time_left(
+    nuclei: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    arguments = ["train", "--data", str(nuclei), "--out", str(tmp_path / "a"), "--epochs", "3", *TINY]
+    with contextlib.suppress(AttributeError):
+        monkeypatch.setenv("TQDM_MININTERVAL", "0")
+    assert main(arguments) == 0
+    out, bar = capsys.readouterr()
+    assert "epoch 3/3: 100%" in bar
+    assert "24/24" in bar
+    assert "images/s" in bar
+    assert "<00:00" in bar
+    assert "loss=" in bar
+    assert "dice=" in bar
+    assert "epoch 1/3  loss " in out
+
+
+def test_a_learning_rate_is_suggested(nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", "--data", str(nuclei), "--out", str(tmp_path / "a"), *TINY, "--suggest"]
+    assert main(arguments) == 0
+    name, value = capsys.readouterr().out.split()[-2:]
+    assert name == "--lr"
+    assert 1e-8 < float(value) < 1
+    assert not (tmp_path / "a").exists()
+
+
+# Killed, and gone on with
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_killed_run_goes_on_bit_for_bit(seed: int, nuclei: Path, tmp_path: Path) -> None:
+    batch = int(torch.randint(2, 9, (1,), generator=torch.Generator().manual_seed(seed)))  # of 4 × 2 + 1
+    settings = ["--epochs", "4", "--keep_steps", "1", "--seed", str(seed), "--model.ema", "0.9", "--augmentation",
+                "strong", "--model.options.dropout", "0.3", "--model.schedule", ("cosine", "plateau", "poly")[seed],
+                "--patience", "5", "--model.frozen_epochs", "1"]  # fmt: skip
+    common = ["--data", str(nuclei), *TINY, *settings]
+    train(nuclei, tmp_path / "whole", *settings)
+    killed = process(*common, "--out", str(tmp_path / "cut"), f"--trainer.callbacks+={__name__}.KillAt",
+                     "--trainer.callbacks.batch", str(batch))  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert last(tmp_path / "cut")["global_step"] == batch - 1
+    (tmp_path / "cut" / ".last.ckpt.saving").write_bytes(b"half a checkpoint")
+    resumed = ["train", "--resume", str(tmp_path / "cut"), "--quiet", "--trainer.callbacks", "null"]
+    assert main(resumed) == 0
+    same_runs(tmp_path / "whole", tmp_path / "cut")
+    assert main(resumed) == 0  # finished: nothing is left to do
+    same_runs(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_accumulated_gradients_are_not_cut_in_two(nuclei: Path, tmp_path: Path) -> None:
+    settings = ["--epochs", "2", "--batch-size", "1", "--keep_steps", "1", "--trainer.accumulate_grad_batches", "3"]
+    train(nuclei, tmp_path / "whole", *settings)
+    killed = process("--data", str(nuclei), *TINY, *settings, "--out", str(tmp_path / "cut"),
+                     f"--trainer.callbacks+={__name__}.KillAt", "--trainer.callbacks.batch", "8")  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert last(tmp_path / "cut")["global_step"] == 2
+    assert main(["train", "--resume", str(tmp_path / "cut"), "--quiet", "--trainer.callbacks", "null"]) == 0
+    same_runs(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_run_killed_before_it_kept_anything_begins_anew(first: Path, nuclei: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cut"
+    killed = process("--data", str(nuclei), *TINY, "--epochs", "2", "--keep_steps", "1", "--out", str(out),
+                     f"--trainer.callbacks+={__name__}.KillAt", "--trainer.callbacks.batch", "1")  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not (out / "last.ckpt").exists()
+    assert main(["train", "--resume", str(out), "--quiet", "--trainer.callbacks", "null"]) == 0
+    same_runs(first, out)
+
+
+def test_a_finished_run_takes_more_epochs(first: Path, nuclei: Path, tmp_path: Path) -> None:
+    train(nuclei, tmp_path / "a", "--epochs", "1", "--model.schedule", "constant", "--model.warmup", "0")
+    assert main(["train", "--resume", str(tmp_path / "a"), "--epochs", "3", "--quiet"]) == 0
+    train(nuclei, tmp_path / "b", "--epochs", "3", "--model.schedule", "constant", "--model.warmup", "0")
+    same_runs(tmp_path / "a", tmp_path / "b")
+
+
+def test_checkpoints_that_run_code_are_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.system, ("touch ran",)
+
+    torch.save({"state_dict": Evil()}, tmp_path / "last.ckpt")
+    with pytest.raises(WeightsError, match="damaged, or no checkpoint"):
+        WholeFiles().load_checkpoint(tmp_path / "last.ckpt")
+    assert not (Path.cwd() / "ran").exists()
+
+
+def test_a_damaged_checkpoint_is_one_error(first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "a"
+    out.mkdir()
+    (out / "config.yaml").write_bytes((first / "config.yaml").read_bytes())
+    whole = (first / "last.ckpt").read_bytes()
+    (out / "last.ckpt").write_bytes(whole[: len(whole) // 2])
+    assert "last.ckpt is damaged" in refused(capsys, "--resume", str(out))
+
+
+# Several processes
+
+
+TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
+
+
+def test_two_processes_are_killed_and_go_on_bit_for_bit(nuclei: Path, tmp_path: Path) -> None:
+    settings = ["--data", str(nuclei), *TINY, *TWO, "--batch-size", "2", "--epochs", "2", "--keep_steps", "1", "--quiet"]
+    whole = process(*settings, "--out", str(tmp_path / "whole"))
+    assert whole.returncode == 0, whole.stderr
+    killed = process(*settings, "--out", str(tmp_path / "cut"), f"--trainer.callbacks+={__name__}.KillAt",
+                     "--trainer.callbacks.batch", "2")  # fmt: skip
+    assert killed.returncode != 0
+    done = process("--resume", str(tmp_path / "cut"), "--quiet", "--trainer.callbacks", "null")
+    assert done.returncode == 0, done.stderr
+    same_runs(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_one_process_and_two_agree(nuclei: Path, tmp_path: Path) -> None:
+    # Group norm, as batch norm's statistics are each process's own.
+    settings = ["--model.options.norm=group", "--epochs", "1"]
+    train(nuclei, tmp_path / "one", *settings)
+    done = process("--data", str(nuclei), *TINY, *TWO, *settings, "--batch-size", "2", "--quiet", "--out",
+                   str(tmp_path / "two"))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    a, b = (last(tmp_path / name)["state_dict"] for name in ("one", "two"))
+    for name, tensor in a.items():
+        torch.testing.assert_close(tensor, b[name], rtol=1e-3, atol=2e-5, msg=name)
+    (one,), (two,) = rows(tmp_path / "one"), rows(tmp_path / "two")
+    for name in ("loss", "val_loss", "dice", "iou", "dice_per_image"):
+        assert float(two[name]) == pytest.approx(float(one[name]), abs=2e-3)
+    assert one["images"] == two["images"]
+
+
+# Refused before work
+
+
+def test_errors_come_before_work(
+    nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], first: Path
+) -> None:
+    out = ["--out", str(tmp_path / "a")]
+    data = ["--data", str(nuclei), *TINY, *out]
+    one = tmp_path / "one"
+    for part in ("images", "masks"):
+        (one / part).mkdir(parents=True)
+        (one / part / "00.png").write_bytes((nuclei / part / "00.png").read_bytes())
+    for words, arguments in (
+        (r"CUDA|GPU|cuda", [*data, "--trainer.accelerator", "gpu"]),
+        ("is larger than every training picture", [*data, "--crop-size", "64"]),
+        ("1 picture", ["--data", str(one), "--model", "unet", *out]),
+        ("no-such", ["--data", str(tmp_path / "no-such"), "--model", "unet", *out]),
+        ("did you mean 'unet3p", ["--data", str(nuclei), "--model", "unt3p", *out]),
+        ("base_chanels", [*data, "--model.options.base_chanels", "4"]),
+        ("in_channels: the data settle it", [*data, "--model.options.in_channels", "4"]),
+        ("dic", [*data, "--loss", "dic"]),
+        ("schedule='cosin'", [*data, "--model.schedule", "cosin"]),
+        ("batch_size=99", [*data, "--batch-size", "99"]),
+        ("lrr", [*data, "--model.lrr", "1"]),
+        ("head", [*data, "--model.head_weights", "[1, 2]"]),
+        ("there is something already", ["--data", str(nuclei), *TINY, "--out", str(first)]),
+        ("there is no config.yaml", ["--resume", str(tmp_path / "one")]),
+        ("batch_size=2: it was 4", ["--resume", str(first), "--batch-size", "2"]),
+        ("val_check_interval", [*data, "--trainer.val_check_interval", "0.5"]),
+        ("--trainer.max_epochs", [*data, "--epochs", "many"]),
+    ):
+        text = refused(capsys, *arguments)
+        assert text.startswith("unetzoo: ")
+        assert __import__("re").search(words, text), (words, text)
+        assert not (tmp_path / "a").exists() or not (tmp_path / "a" / "last.ckpt").exists()
+
+
+def test_labels_outside_the_classes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_shapes(tmp_path / "data", 12, size=(48, 48))
+    text = refused(capsys, "--data", str(tmp_path / "data"), *TINY, "--task", "multiclass", "--num-classes", "3",
+                   "--out", str(tmp_path / "a"))  # fmt: skip
+    assert "masks" in text
+    assert "3" in text
+
+
+def test_unknown_keys_in_a_file_are_refused(first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = yaml.safe_load((first / "config.yaml").read_text())
+    settings["model"]["learning_rate"] = 1
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))
+    assert "learning_rate" in refused(capsys, "--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "a"))
+
+
+def test_a_broken_loss_names_the_pictures_and_keeps_what_was_good(
+    nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a"
+    text = refused(capsys, "--data", str(nuclei), *TINY, "--epochs", "2", "--keep_steps", "1", "--out", str(out),
+                   "--loss", f"dice + {__name__}.NanFrom(batch=4)")  # fmt: skip
+    batches = EpochBatches(11, 4)
+    batches.set_epoch(1)
+    samples = __import__("unetzoo.data", fromlist=["x"])
+    known = samples.find_samples(nuclei, samples.Labels())["train"]
+    assert "the loss is nan in epoch 1, batch 1" in text
+    assert all(known[i].name in text for _, i in list(batches)[1])
+    assert last(out)["global_step"] == 3
+
+
+def test_broken_weights_are_not_kept(nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "a"
+    text = refused(capsys, "--data", str(nuclei), *TINY, "--epochs", "3", "--keep_steps", "1", "--out", str(out),
+                   f"--trainer.callbacks+={__name__}.BreakWeights", "--trainer.callbacks.batch", "3")  # fmt: skip
+    assert "step 3 made 1 weights NaN or infinite, such as network.head.conv.weight" in text
+    kept = last(out)
+    assert kept["global_step"] == 2
+    assert all(tensor.isfinite().all() for tensor in kept["state_dict"].values())
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(nuclei: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a"
+    code = (
+        "import resource, sys\nfrom unetzoo.cli import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))\nsys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", "--data", str(nuclei), "--out", str(out), *TINY, "--quiet",
+         "--epochs", "1", "--keep_steps", "1"],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "there is no room left" in done.stderr
+    assert not (out / "last.ckpt").exists()
+    assert not list(out.glob(".*saving"))
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+def test_errors_of_the_recipe_are_unetzoo_s() -> None:
+    assert issubclass(TrainingError, unetzoo.UnetzooError)
