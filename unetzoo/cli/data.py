@@ -102,20 +102,12 @@ def _listed(text: str) -> tuple[str, ...]:
 
 def _labels(options: argparse.Namespace) -> Labels:
     """Return what the options say; the number of classes follows from names, colours or folders where it can."""
-    from unetzoo.data import Labels
-    from unetzoo.data.listing import class_folders
+    from unetzoo.data import labels_of
 
-    classes = options.num_classes
-    if classes is None and options.task != "binary":
-        known = options.class_names or options.colours
-        if known is None and options.task == "multilabel":
-            known = class_folders(options.source)
-        if not known:
-            raise ConfigError(f"task={options.task} needs --num-classes, or --class-names")
-        classes = len(known)
-    return Labels(
+    return labels_of(
+        options.source,
         task=options.task,
-        num_classes=1 if classes is None else classes,
+        num_classes=options.num_classes,
         class_names=options.class_names,
         ignore=options.ignore,
         colours=options.colours,

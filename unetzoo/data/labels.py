@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unetzoo._registry import suggest
+from unetzoo.augmentation import IGNORED as IGNORED
 from unetzoo.config import TASKS
 from unetzoo.errors import ConfigError
-
-IGNORED = -100
-"""Of target pixels that count in no loss and no metric; torch's own default for ``ignore_index``."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from unetzoo.data.labels import Labels
 from unetzoo.errors import ConfigError
@@ -76,14 +77,28 @@ def list_samples(source: str | os.PathLike[str], labels: Labels) -> Listing:
     return _list_folder(source, labels)
 
 
-def class_folders(source: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Return the names of the folders that masks have for each class, sorted; none for a .csv file.
+def labels_of(source: str | os.PathLike[str], *, num_classes: int | None = None, **meaning: Any) -> Labels:
+    """Return the labels of a data set; the number of classes follows from names, colours or folders where it can.
+
+    Args:
+        source: a folder or a .csv file.
+        num_classes: None to have it follow.
+        **meaning: all else that :class:`Labels` takes.
 
     Raises:
-        ConfigError: no data set is there.
+        ConfigError: it follows from nothing; wrong arguments; or no data set is there.
     """
-    source = Path(source)
-    return () if source.suffix.lower() == ".csv" else tuple(_class_folders(_roots(source)))
+    task = meaning.get("task", "binary")
+    if num_classes is None and task == "binary":
+        num_classes = 1
+    elif num_classes is None:
+        known = meaning.get("class_names") or meaning.get("colours")
+        if not known and task == "multilabel" and Path(source).suffix.lower() != ".csv":
+            known = _class_folders(_roots(Path(source)))
+        if not known:
+            raise ConfigError(f"task={task} needs --num-classes, or --class-names")
+        num_classes = len(known)
+    return Labels(num_classes=num_classes, **meaning)
 
 
 def _list_folder(source: Path, labels: Labels) -> Listing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -88,17 +89,45 @@ class RunCLI(LightningCLI):
                 "trainer.val_check_interval: runs go on exactly only where validation ends an epoch; "
                 "trainer.limit_train_batches makes shorter epochs"
             )
-        own = [*callbacks, *run_callbacks(self.folder, self.style, self.config)]
+        if config["accelerator"] in ("gpu", "cuda") and not torch.cuda.is_available():
+            raise ConfigError(
+                f"trainer.accelerator={config['accelerator']!r}: torch finds no GPU here; leave it out to train on "
+                "what there is"
+            )
+        own = [
+            *callbacks,
+            KeepSettings(self.folder, self.settings()),
+            *run_callbacks(self.folder, self.style, self.config),
+        ]
         plugins = config["plugins"] or []
         settings = {
             **config,
             "callbacks": [*(config["callbacks"] or []), *own],
             "plugins": [*(plugins if isinstance(plugins, list) else [plugins]), WholeFiles()],
-            "default_root_dir": str(self.folder),
+            "default_root_dir": tempfile.gettempdir(),  # where the tuner keeps a file of its own
         }
         if self.config.tensorboard:
             settings["logger"] = _tensorboard(self.folder)
         return lightning.Trainer(**settings)
+
+
+class KeepSettings(Callback):
+    """Makes the folder of a run and writes its ``config.yaml``, when all has been checked and work begins.
+
+    Args:
+        folder: of the run.
+        settings: all that was set.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder, self.settings = folder, settings
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write."""
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with replacing(self.folder / CONFIG) as stream:
+                stream.write(yaml.safe_dump(dict(self.settings), sort_keys=False).encode())
 
 
 def run_callbacks(folder: Path, style: str, config: Mapping[str, Any]) -> list[Callback]:
@@ -158,10 +187,6 @@ def train(
         if suggest:
             _suggest(cli)
             return None
-        if _is_first():
-            folder.mkdir(parents=True, exist_ok=True)
-            with replacing(folder / CONFIG) as stream:
-                stream.write(yaml.safe_dump(settings, sort_keys=False).encode())
         last = folder / LAST
         cli.trainer.fit(
             cli.model, datamodule=cli.datamodule, ckpt_path=last if resume and last.exists() else None,

@@ -12,7 +12,7 @@ import pytorch_lightning as lightning
 from torch.utils.data import DataLoader
 
 from unetzoo import augmentation
-from unetzoo.data import DataReport, Labels, Sample, SegmentationDataset, check, find_samples
+from unetzoo.data import DataReport, Sample, SegmentationDataset, check, find_samples, labels_of
 from unetzoo.errors import ConfigError
 from unetzoo.pretrained import IMAGENET_MEAN, IMAGENET_STD
 from unetzoo.train.sampling import EpochBatches, SizeBatches, TrainingLoader
@@ -81,10 +81,10 @@ class FolderData(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         self.folder, self.ratios, self.group = folder, ratios, group
-        classes = num_classes if num_classes is not None else len(class_names) if class_names else 1
-        self.labels = Labels(
+        self.labels = labels_of(
+            folder,
             task=task,
-            num_classes=classes,
+            num_classes=num_classes,
             class_names=tuple(class_names) if class_names else None,
             ignore=ignore,
             colours=tuple(colours) if colours else None,
@@ -94,6 +94,7 @@ class FolderData(lightning.LightningDataModule):
         self.batch_size, self.repeats, self.seed = batch_size, repeats, seed
         self.augmentation = augmentation
         self.workers = min(8, (os.cpu_count() or 1) // 2) if workers is None else workers
+        self._position = (0, 0)
         self._samples: dict[str, tuple[Sample, ...]] | None = None
         problems = [
             f"{name}={value!r}: a whole number from {least} up is needed"
@@ -125,6 +126,18 @@ class FolderData(lightning.LightningDataModule):
         self.facts = self._facts()
         self.crop = self._crop()
         self.augment = augmentation.build(self.augmentation, self.crop)
+        self._batches()
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the epoch that the run is in, and how many of its batches it has trained on."""
+        assert self.trainer is not None
+        loop: Any = self.trainer.fit_loop
+        done = loop.epoch_loop.batch_progress.current.processed % self.trainer.num_training_batches
+        return {"epoch": loop.epoch_progress.current.processed, "batch": done}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on from there."""
+        self._position = state_dict["epoch"], state_dict["batch"]
 
     def training_set(self) -> SegmentationDataset:
         """Return the training pictures, augmented."""
@@ -135,22 +148,11 @@ class FolderData(lightning.LightningDataModule):
         return self._dataset("val", None)
 
     def train_dataloader(self) -> TrainingLoader:
-        """Return a loader that begins where the trainer stands, within an epoch as well."""
-        dataset, trainer = self.training_set(), self.trainer
-        assert trainer is not None
-        batches = EpochBatches(
-            len(dataset),
-            self.batch_size,
-            repeats=self._repeats(dataset),
-            seed=self.seed,
-            rank=trainer.global_rank,
-            processes=trainer.world_size,
-        )
-        epochs: Any = trainer.fit_loop.epoch_progress.current
-        steps: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-        batches.set_epoch(epochs.processed)
-        batches.first = steps.processed % len(batches)
-        return TrainingLoader(dataset, batch_sampler=batches, **self._loading())
+        """Return a loader that begins where the checkpoint stood, within an epoch as well."""
+        batches = self._batches()
+        batches.set_epoch(self._position[0])
+        batches.first = self._position[1]
+        return TrainingLoader(self.training_set(), batch_sampler=batches, **self._loading())
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return a loader of this process's share of the validation pictures."""
@@ -158,6 +160,18 @@ class FolderData(lightning.LightningDataModule):
         assert trainer is not None
         batches = SizeBatches(dataset.sizes(), self.batch_size, rank=trainer.global_rank, processes=trainer.world_size)
         return DataLoader(dataset, batch_sampler=batches, **self._loading())
+
+    def _batches(self) -> EpochBatches:
+        dataset, trainer = self.training_set(), self.trainer
+        assert trainer is not None
+        return EpochBatches(
+            len(dataset),
+            self.batch_size,
+            repeats=self._repeats(dataset),
+            seed=self.seed,
+            rank=trainer.global_rank,
+            processes=trainer.world_size,
+        )
 
     def _loading(self) -> dict[str, Any]:
         assert self.trainer is not None

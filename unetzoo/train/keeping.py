@@ -34,7 +34,12 @@ class WholeFiles(CheckpointIO):
             WeightsError: the disk is full, or the folder cannot be written; the one before is whole.
         """
         with replacing(path) as stream:
-            torch.save(checkpoint, stream)
+            try:
+                torch.save(checkpoint, stream)
+            except RuntimeError as error:  # torch, about the end of its file, hides what the disk said
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any | None = None, weights_only: bool | None = None
@@ -98,6 +103,10 @@ class KeepLast(Callback):
         if between and self._due(trainer, done // trainer.accumulate_grad_batches):
             self._save(trainer, pl_module)
 
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Look at the weights before they are judged."""
+        self._check(trainer, pl_module)
+
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Save."""
         self._stopped = trainer.should_stop
@@ -119,7 +128,8 @@ class KeepLast(Callback):
         due = time.monotonic() - self._saved > 60 * self.minutes
         return bool(trainer.strategy.broadcast(due)) if trainer.world_size > 1 else due
 
-    def _save(self, trainer: lightning.Trainer, recipe: lightning.LightningModule) -> None:
+    def _check(self, trainer: lightning.Trainer, recipe: lightning.LightningModule) -> None:
+        """Refuse to go on with weights that are not finite: they are never kept."""
         broken = [name for name, tensor in recipe.named_parameters() if not tensor.isfinite().all()]
         if broken:
             raise TrainingError(
@@ -127,6 +137,9 @@ class KeepLast(Callback):
                 f"{self.path.name} is that of before. Train anew with a lower --lr or --trainer.gradient_clip_val 1, "
                 f"from --model {self.path.with_name(BEST)} if you like"
             )
+
+    def _save(self, trainer: lightning.Trainer, recipe: lightning.LightningModule) -> None:
+        self._check(trainer, recipe)
         trainer.save_checkpoint(self.path)
         self._saved = time.monotonic()
 

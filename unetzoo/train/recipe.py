@@ -125,7 +125,7 @@ class Recipe(lightning.LightningModule):
         with torch.random.fork_rng():
             torch.manual_seed(self.settings.seed)
             self.network = _build(self.settings, data)
-        self._check_sizes(data)
+        self._check(data)
         if self.settings.gradient_checkpointing:
             self.network.gradient_checkpointing()
         if self.settings.ema is not None:
@@ -249,10 +249,26 @@ class Recipe(lightning.LightningModule):
             self._losses.zero_()
         self._plateau_state = checkpoint["recipe"]["plateau"]
 
-    def _check_sizes(self, data: FolderData) -> None:
-        problem = self.network.decoder.size_problem(*data.crop)
+    def _check(self, data: FolderData) -> None:
+        """Refuse what does not fit the network, before any work."""
+        network, settings, problems = self.network, self.settings, []
+        problem = network.decoder.size_problem(*data.crop)
         if problem is not None:
-            raise ConfigError(f"crop_size={data.crop}: {problem}")
+            problems.append(f"crop_size={data.crop}: {problem}")
+        heads = 1 + len(network.deep_heads)
+        if settings.head_weights is not None and len(settings.head_weights) != heads:
+            problems.append(f"head_weights: {len(settings.head_weights)} numbers for {heads} heads, the main one first")
+        classes = network.config.num_classes
+        if isinstance(settings.class_weights, list) and len(settings.class_weights) != classes:
+            problems.append(f"class_weights: {len(settings.class_weights)} numbers for {classes} classes")
+        if settings.frozen_epochs and self.trainer.world_size > 1:
+            strategy = self.trainer.strategy
+            if not getattr(strategy, "_ddp_kwargs", {}).get("find_unused_parameters"):
+                problems.append(
+                    "frozen_epochs in several processes needs trainer.strategy=ddp_find_unused_parameters_true"
+                )
+        if problems:
+            raise ConfigError("cannot train", problems)
 
     def _encoder_lr(self) -> float:
         if self.settings.encoder_lr is not None:

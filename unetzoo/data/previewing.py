@@ -1,0 +1,49 @@
+"""A sheet of pictures with their masks, as training sees them."""
+
+from __future__ import annotations
+
+import os
+
+from torch import Tensor
+
+from unetzoo import images, sheets
+from unetzoo.data.dataset import SegmentationDataset
+from unetzoo.data.labels import IGNORED
+from unetzoo.errors import ConfigError
+
+_SIDE = 256
+
+
+def preview(dataset: SegmentationDataset, path: str | os.PathLike[str], *, count: int = 16, columns: int = 4) -> None:
+    """Write a PNG sheet of items with their masks laid over them.
+
+    Pictures are taken evenly from the whole set; where it has fewer than ``count``, they come again as a later
+    epoch draws them. Each is stretched to its own darkest and brightest values, those of more or fewer than three
+    channels by channel, and shown at up to 256 pixels a side: one channel grey, of more than three the first three.
+    Background is not coloured; what does not count is darkened.
+
+    Raises:
+        ConfigError: counts that are not whole numbers from 1 up.
+        InputError: a file that cannot be read, or the sheet cannot be written.
+    """
+    problems = [
+        f"{name}={value!r}: a whole number from 1 up is needed"
+        for name, value in (("count", count), ("columns", columns))
+        if type(value) is not int or value < 1
+    ]
+    if problems:
+        raise ConfigError("cannot draw a preview", problems)
+    length = len(dataset)
+    draws = [divmod(k, length) if count > length else (0, k * length // count) for k in range(count)]
+    tiles = [_tile(dataset, draw) for draw in draws]
+    images.write_png(sheets.sheet([tiles[k : k + columns] for k in range(0, count, columns)]), path)
+
+
+def _tile(dataset: SegmentationDataset, draw: tuple[int, int]) -> Tensor:
+    """Return one item as (3, H, W) uint8."""
+    item = dataset[draw]
+    target = item["target"]
+    shown = sheets.stretched(sheets.denormalised(item["image"], dataset.mean, dataset.std))
+    shown[:, (target == IGNORED).reshape(-1, *target.shape[-2:]).all(0)] //= 3
+    masks = sheets.class_masks(target, dataset.task, dataset.num_classes)
+    return sheets.shrunk(images.overlay(shown, masks, alpha=0.4), _SIDE)
