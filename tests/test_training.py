@@ -177,6 +177,12 @@ def test_batches_larger_than_an_epoch_are_refused() -> None:
         EpochBatches(5, 8, processes=2)
 
 
+def test_every_process_has_a_picture_to_validate_on() -> None:
+    assert [list(SizeBatches([(8, 8)] * 3, 8, rank=rank, processes=3)) for rank in range(3)] == [[[0]], [[1]], [[2]]]
+    with pytest.raises(ConfigError, match=r"1 validation picture for 2 processes"):
+        SizeBatches([(8, 8)], 8, processes=2)
+
+
 @pytest.mark.parametrize("processes", [1, 3])
 def test_validation_sees_each_picture_once_in_batches_of_one_size(processes: int) -> None:
     sizes = [(8, 8), (4, 6), (8, 8), (100, 100), (4, 6), (8, 8), (100, 100)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import sys
@@ -22,6 +23,7 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 from pytorch_lightning.utilities import rank_zero_only
 
 from unetzoo.errors import ConfigError, TrainingError
+from unetzoo.hub import PREFIX
 from unetzoo.storage import replacing
 from unetzoo.train import reporting
 from unetzoo.train.data import FolderData
@@ -46,8 +48,8 @@ MAY_CHANGE = ("trainer", "data.folder", "data.workers", "keep_minutes", "keep_st
 class RunCLI(LightningCLI):
     """Lightning's command line for a :class:`Recipe` on a :class:`FolderData`, with what a run leaves behind."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path, style: str) -> None:
-        self.folder, self.style = folder, style
+    def __init__(self, arguments: Sequence[str], folder: Path | None, style: str) -> None:
+        self._given, self.style = folder, style
         super().__init__(
             Recipe,
             FolderData,
@@ -78,6 +80,11 @@ class RunCLI(LightningCLI):
             self.config = parser.parse_args(args)  # type: ignore[arg-type]
         except jsonargparse.ArgumentError as error:
             raise ConfigError(f"cannot train: {' '.join(str(error).split())}") from error
+
+    @functools.cached_property
+    def folder(self) -> Path:
+        """Where the run goes."""
+        return self._given or _numbered(Path(self.config.model.name.removeprefix(PREFIX)).stem)
 
     def settings(self) -> dict[str, Any]:
         """Return all that was set, as ``config.yaml`` holds it: everything but where the run goes."""
@@ -167,19 +174,19 @@ def train(
         print_config: print the settings as YAML, and train nothing.
 
     Returns:
-        The folder of the run.
+        The folder of the run; None where nothing was trained, and in all processes but the first.
 
     Raises:
         ConfigError, InputError: what was asked for cannot be done; nothing has been.
         TrainingError: the loss or the weights became NaN, or memory ran out.
         WeightsError: a checkpoint is damaged, or the disk is full.
     """
-    folder = Path(resume) if resume else _new_folder(out, arguments)
+    folder = Path(resume) if resume else None if out is None else _unused(out)
     if resume:
-        arguments = [f"--config={_config_of(folder)}", *arguments]
+        arguments = [f"--config={_config_of(Path(resume))}", *arguments]
     with _quiet(), _explained():
         cli = RunCLI(arguments, folder, style)
-        settings = cli.settings()
+        folder, settings = cli.folder, cli.settings()
         if print_config:
             print(yaml.safe_dump(settings, sort_keys=False), end="")
             return None
@@ -196,23 +203,25 @@ def train(
                 ckpt_path=last if resume and last.exists() else None,
                 weights_only=True,
             )
-        if cli.trainer.is_global_zero:
-            reporting.write_card(folder, cli.trainer)
+        if not cli.trainer.is_global_zero:
+            return None
+        reporting.write_card(folder, cli.trainer)
     return folder
 
 
-def _new_folder(out: str | None, arguments: Sequence[str]) -> Path:
-    """Return a folder for a new run; the first process alone looks whether it is free."""
-    if out is None:
-        named = [text.partition("=")[2] for text in arguments if text.startswith("--model.name=")]
-        name = Path(named[-1]).stem if named else "run"
-        candidates = (Path("runs") / (name if k == 1 else f"{name}-{k}") for k in itertools.count(1))
-        return next(folder for folder in candidates if _is_free(folder))
+def _unused(out: str) -> Path:
+    """Return the folder of a new run; the first process alone looks whether it is free."""
     folder = Path(out)
     if _is_first() and not _is_free(folder):
         mend = "--resume goes on with it; or give another --out" if (folder / CONFIG).is_file() else "give another"
         raise ConfigError(f"--out {folder}: there is something already; {mend}")
     return folder
+
+
+def _numbered(name: str) -> Path:
+    """Return ``runs/<name>``, with a number if there is one."""
+    candidates = (Path("runs") / (name if k == 1 else f"{name}-{k}") for k in itertools.count(1))
+    return next(folder for folder in candidates if _is_free(folder))
 
 
 def _is_first() -> bool:

@@ -127,6 +127,7 @@ class FolderData(lightning.LightningDataModule):
         self.crop = self._crop()
         self.augment = augmentation.build(self.augmentation, self.crop)
         self._batches()
+        self._validation_batches()
 
     def state_dict(self) -> dict[str, int]:
         """Return the epoch that the run is in, and how many of its batches it has trained on."""
@@ -156,10 +157,7 @@ class FolderData(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return a loader of this process's share of the validation pictures."""
-        dataset, trainer = self.validation_set(), self.trainer
-        assert trainer is not None
-        batches = SizeBatches(dataset.sizes(), self.batch_size, rank=trainer.global_rank, processes=trainer.world_size)
-        return DataLoader(dataset, batch_sampler=batches, **self._loading())
+        return DataLoader(self.validation_set(), batch_sampler=self._validation_batches(), **self._loading())
 
     def _batches(self) -> EpochBatches:
         dataset, trainer = self.training_set(), self.trainer
@@ -172,6 +170,12 @@ class FolderData(lightning.LightningDataModule):
             rank=trainer.global_rank,
             processes=trainer.world_size,
         )
+
+    def _validation_batches(self) -> SizeBatches:
+        trainer = self.trainer
+        assert trainer is not None
+        sizes = self.validation_set().sizes()
+        return SizeBatches(sizes, self.batch_size, rank=trainer.global_rank, processes=trainer.world_size)
 
     def _loading(self) -> dict[str, Any]:
         assert self.trainer is not None

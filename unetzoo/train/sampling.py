@@ -83,6 +83,9 @@ class SizeBatches(Sampler[list[int]]):
         batch_size: the most pictures a batch.
         pixels: the most pixels a batch, where it has more than one picture.
         rank, processes: this process's number, and how many there are.
+
+    Raises:
+        ConfigError: there are fewer pictures than processes.
     """
 
     def __init__(
@@ -101,6 +104,13 @@ class SizeBatches(Sampler[list[int]]):
         for (height, width), members in alike.items():
             most = min(batch_size, max(1, pixels // (height * width)))
             self.batches += [members[k : k + most] for k in range(0, len(members), most)]
+        if len(self.batches) < processes:
+            self.batches = [[i] for i in range(len(sizes))]
+        if len(self.batches) < processes:
+            raise ConfigError(
+                f"{len(sizes)} validation picture{'s' * (len(sizes) != 1)} for {processes} processes: each needs one; "
+                "add some, or take fewer processes"
+            )
         self.batches = self.batches[rank::processes]
 
     def __len__(self) -> int:
