@@ -27,11 +27,12 @@ exclude_patterns = ["_build", "generated"]
 nitpicky = True
 nitpick_ignore_regex = [
     # What autodoc reads from annotations of other libraries, or from private names, has no page here.
-    ("py:.*", r"(torch|collections|typing|pathlib|os|abc)\..*"),
+    ("py:.*", r"(torch|collections|typing|pathlib|os|abc|pytorch_lightning)\..*"),
     (
         "py:.*",
         r"(nn\.Module|Module|Tensor|Any|Callable|Mapping|Sequence|Iterable|NoOptions|ConvStyle|Size|Checkpointed)",
     ),
+    ("py:.*", r"unetzoo\.augmentation\._Entry"),
     ("py:.*", r"unetzoo\.(layers|_registry|heads|encoders\._base|decoders\._base)\..*|unetzoo\.zoo\.[A-Z]"),
 ]
 

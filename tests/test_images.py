@@ -260,3 +260,14 @@ def test_a_written_picture_is_read_back(tmp_path: Path) -> None:
     assert torch.equal(images.read_image(tmp_path / "a.png"), image)
     with pytest.raises(InputError, match="cannot be written"):
         images.write_png(image, tmp_path / "missing" / "a.png")
+
+
+def test_overlays_mix_the_colours_of_masks_that_overlap() -> None:
+    image = torch.full((3, 1, 3), 100, dtype=torch.uint8)
+    masks = torch.tensor([[[True, True, False]], [[False, True, False]]])
+    shown = images.overlay(image, masks, alpha=0.5)
+    red, green = (torch.tensor([int(c[k : k + 2], 16) for k in (1, 3, 5)]) for c in images.COLOURS[:2])
+    once = (100 + red) / 2
+    assert shown[:, 0, 0].tolist() == once.byte().tolist()
+    assert shown[:, 0, 1].tolist() == ((once + green) / 2).byte().tolist()
+    assert shown[:, 0, 2].tolist() == [100, 100, 100]

@@ -31,7 +31,7 @@ def trained(out: Path, *arguments: str) -> dict[str, float]:
 
 @pytest.fixture
 def crops(shared_data: Path, tmp_path: Path) -> Path:
-    """Return 40 crops of 40 pictures of nuclei, of 64 × 64 pixels, to train on and, the same, to validate on."""
+    """Return 40 crops of 40 pictures of nuclei, of 96 × 96 pixels, to train on and, the same, to validate on."""
     samples = find_samples(shared_data / "nuclei", Labels())["train"]
     kept = 0
     for part in ("images", "masks"):
@@ -39,8 +39,8 @@ def crops(shared_data: Path, tmp_path: Path) -> Path:
     for sample in samples[:: len(samples) // 60]:
         assert isinstance(sample.mask, Path)
         with Image.open(sample.image) as image, Image.open(sample.mask) as mask:
-            top = (min(image.size) - 64) // 2
-            box = (top, top, top + 64, top + 64)
+            top = (min(image.size) - 96) // 2
+            box = (top, top, top + 96, top + 96)
             cut = mask.crop(box)
             if kept < 40 and cut.getextrema()[1]:
                 image.crop(box).save(tmp_path / "crops" / "train" / "images" / f"{kept:02}.png")
@@ -54,7 +54,7 @@ def crops(shared_data: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", ["resunet18", "unetpp_resnet18", "unet3p_resnet18"])
 def test_forty_crops_are_learned_by_heart(name: str, crops: Path, tmp_path: Path) -> None:
     best = trained(tmp_path / "run", "--model", name, "--data", str(crops), "--augmentation", "none", "--crop-size",
-                   "64", "--epochs", "60", "--data.repeats", "1", "--trainer.precision", "bf16-mixed", "--lr", "2e-3",
+                   "96", "--epochs", "80", "--data.repeats", "1", "--trainer.precision", "bf16-mixed",
                    "--trainer.check_val_every_n_epoch", "10")  # fmt: skip
     assert best["dice"] >= 0.95
 

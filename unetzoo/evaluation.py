@@ -47,7 +47,8 @@ class Evaluation:
         """Write ``scores.json``, ``scores.txt``, ``per_image.csv`` and ``worst.png`` to a folder, made if missing.
 
         Raises:
-            WeightsError, InputError: a file cannot be written.
+            WeightsError: a file cannot be written.
+        InputError: the sheet of pictures cannot.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)

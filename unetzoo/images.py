@@ -309,7 +309,7 @@ def draw_nuclei(height: int = 256, width: int = 256, seed: int = 0) -> tuple[Ten
 
 
 def overlay(image: Tensor, masks: Tensor, alpha: float = 0.5) -> Tensor:
-    """Return the picture as (3, H, W) uint8 with one colour laid over each mask.
+    """Return the picture as (3, H, W) uint8 with one colour laid over each mask; where masks overlap, over each other.
 
     Args:
         image: (C, H, W), uint8, or uint16, which is stretched to its own darkest and brightest values; one channel
@@ -317,15 +317,15 @@ def overlay(image: Tensor, masks: Tensor, alpha: float = 0.5) -> Tensor:
         masks: (H, W) or (classes, H, W), bool.
         alpha: how much of the colour covers.
     """
-    from torchvision.utils import draw_segmentation_masks
-
     if image.dtype != torch.uint8:
         light = image.float() - image.float().min()
         image = (light / light.max().clamp(min=1) * 255).byte()
     rgb = image[:1].expand(3, -1, -1) if image.shape[0] < 3 else image[:3]
-    colours = [COLOURS[k % len(COLOURS)] for k in range(1 if masks.ndim == 2 else len(masks))]
-    shown: Tensor = draw_segmentation_masks(rgb.contiguous(), masks, alpha=alpha, colors=colours)
-    return shown
+    shown = rgb.float()
+    for k, mask in enumerate(masks.reshape(-1, *masks.shape[-2:])):
+        colour = torch.tensor([*bytes.fromhex(COLOURS[k % len(COLOURS)][1:])])[:, None, None]
+        shown = torch.where(mask, (1 - alpha) * shown + alpha * colour, shown)
+    return shown.byte()
 
 
 def write_png(image: Tensor, path: str | os.PathLike[str]) -> None:

@@ -67,12 +67,12 @@ class ClassScores:
 
     @property
     def mean(self) -> float:
-        """The mean of :attr:`pooled` over the classes where it is defined; nan where it is for none."""
+        """The mean of ``pooled`` over the classes where it is defined; nan where it is for none."""
         return float(self.pooled.nanmean())
 
     @property
     def mean_per_image(self) -> float:
-        """The mean of :attr:`per_image` over the classes where it is defined; nan where it is for none."""
+        """The mean of ``per_image`` over the classes where it is defined; nan where it is for none."""
         return float(self.per_image.nanmean())
 
 
@@ -141,7 +141,7 @@ class ImageScores:
     """The scores of each image of one batch, on the batch's device: nothing waits for it before they are read.
 
     Attributes:
-        metrics: name of the metric (:data:`METRICS`) → (N, C) float64 in [0, 1], nan where not defined.
+        metrics: name of the metric (``METRICS``) → (N, C) float64 in [0, 1], nan where not defined.
         pixel_accuracy: (N,) float64, as of :class:`Scores`, for each image.
         class_names: one name a class.
     """

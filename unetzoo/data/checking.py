@@ -51,7 +51,7 @@ def check(
     """Read every picture and mask of a data set once, in threads, and report what they are and what is wrong.
 
     Args:
-        source, labels, ratios, seed, group: as in :func:`~unetzoo.data.splitting.find_samples`.
+        source, labels, ratios, seed, group: as in :func:`~unetzoo.data.find_samples`.
         crop_size: side, or height and width, of the crops that training will take; None for whole pictures.
         progress: show a bar.
 

@@ -32,7 +32,7 @@ def convert(
     become 255, and the foreground of binary and multilabel masks 1. All masks are read before anything is written.
 
     Args:
-        source, labels: as in :func:`~unetzoo.data.splitting.find_samples`.
+        source, labels: as in :func:`~unetzoo.data.find_samples`.
         target: a folder, empty or not there yet.
         progress: show a bar.
 

@@ -21,15 +21,15 @@ Augment = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class SegmentationDataset(Dataset[dict[str, Any]]):
-    """Pictures with their targets, prepared as :func:`unetzoo.images.prepare` does for a model.
+    """Pictures with their targets, prepared as ``unetzoo.images.prepare`` does for a model.
 
     ``dataset[i]``, or ``dataset[epoch, i]``, is a dictionary: "image" float32 (in_channels, H, W), normalised;
-    "target" int64 (H, W), or (classes, H, W) for multilabel, with :data:`~unetzoo.data.labels.IGNORED` where pixels
+    "target" int64 (H, W), or (classes, H, W) for multilabel, with -100 where pixels
     do not count; "name". What the augmentation draws is a function of ``seed``, epoch and i alone: not of the
     number of workers, nor of what was drawn before; and torch's own generator stays as it was.
 
     Args:
-        samples: as :func:`~unetzoo.data.splitting.find_samples` returns them.
+        samples: as :func:`~unetzoo.data.find_samples` returns them.
         labels: what the masks mean.
         in_channels: channels of the items' images.
         mean, std: per-channel normalisation, or None for none.

@@ -21,7 +21,7 @@ class Labels:
             "multilabel" (any number of classes a pixel).
         num_classes: 1 for binary, from 2 up for multiclass, from 1 up for multilabel.
         class_names: one a class, or None.
-        ignore: value in mask files of pixels that do not count, or None. They become :data:`IGNORED`.
+        ignore: value in mask files of pixels that do not count, or None. They become ``IGNORED``.
         colours: "#rrggbb" of each class, background first, for masks that are painted; None for all others. Binary
             masks need two. Not for multilabel.
         ignore_colour: "#rrggbb" of painted pixels that do not count, or None.

@@ -55,7 +55,7 @@ class DataReport:
         dtypes: type of the pixels → pictures.
         in_channels: what a model of these pictures needs; None where they differ too much.
         mean, std: of each channel over all pixels of the training split, integers being scaled as
-            :func:`unetzoo.images.scaled` does; None where nothing could be read.
+            ``unetzoo.images.scaled`` does; None where nothing could be read.
         problems: what keeps the data from being trained on, a sentence each.
         warnings: what may be meant, or not.
     """

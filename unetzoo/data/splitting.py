@@ -25,7 +25,7 @@ def find_samples(
     seed: int = 0,
     group: str | None = None,
 ) -> dict[str, tuple[Sample, ...]]:
-    """Return the pictures and masks of a data set by split; :func:`~unetzoo.data.listing.list_samples` says which.
+    """Return the pictures and masks of a data set by split; :func:`~unetzoo.data.list_samples` says which.
 
     A layout that has splits of its own keeps them; ``ratios`` and ``seed`` are then not used. Otherwise the split
     depends on the names, ``ratios``, ``seed`` and ``group`` alone, and is the same on every machine.

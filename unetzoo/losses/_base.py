@@ -84,7 +84,7 @@ class Loss(nn.Module, ABC):
 
 
 class SingleLoss(Loss):
-    """A loss that is no sum; a subclass has a ``name`` and a :meth:`measure`.
+    """A loss that is no sum; a subclass has a ``name`` and a ``measure``.
 
     Args:
         task, ignore_index, problems: see :class:`Loss`.
@@ -119,7 +119,7 @@ class SingleLoss(Loss):
         return {self.name: truth.guarded(self.measured(logits, truth))}
 
     def measured(self, logits: Tensor, truth: Truth) -> Tensor:
-        """Return :meth:`measure` of the logits in full precision."""
+        """Return ``measure`` of the logits in full precision."""
         device = logits.device.type
         available = torch.amp.is_autocast_available(device)
         with torch.autocast(device, enabled=False) if available else contextlib.nullcontext():

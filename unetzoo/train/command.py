@@ -177,7 +177,7 @@ def train(
         The folder of the run; None where nothing was trained, and in all processes but the first.
 
     Raises:
-        ConfigError, InputError: what was asked for cannot be done; nothing has been.
+        ConfigError: what was asked for cannot be done; nothing has been.
         TrainingError: the loss or the weights became NaN, or memory ran out.
         WeightsError: a checkpoint is damaged, or the disk is full.
     """

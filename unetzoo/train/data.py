@@ -112,7 +112,7 @@ class FolderData(lightning.LightningDataModule):
         """Find the pictures, check them all, and settle what the network must know.
 
         Raises:
-            ConfigError, InputError: lists all that is wrong with the data.
+            ConfigError: lists all that is wrong with the data.
         """
         if self._samples is not None:
             return
