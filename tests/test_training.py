@@ -659,3 +659,48 @@ def test_a_full_disk_leaves_the_checkpoint_before(nuclei: Path, tmp_path: Path) 
 
 def test_errors_of_the_recipe_are_unetzoo_s() -> None:
     assert issubclass(TrainingError, unetzoo.UnetzooError)
+
+
+# Real pictures
+
+
+SETS = {
+    "vessels": ["--group", r"Image_(\d+)"],
+    "polyps": [],
+    "nuclei_16bit": [],
+    "floods": ["--ignore", "-1"],
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_sets_of_every_kind_train_without_a_special_case(name: str, shared_data: Path, tmp_path: Path) -> None:
+    data = shared_data / name
+    if name == "floods":
+        chip = shared_data / "floods_multiband"
+        pair = f"{chip / 'images' / 'Spain_7370579_S2Hand.tif'},{chip / 'masks' / 'Spain_7370579_LabelHand.tif'}"
+        data = tmp_path / "floods.csv"
+        data.write_text(f"image,mask,split\n{pair},train\n{pair},val\n")
+    out = tmp_path / "run"
+    train(data, out, "--epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1",
+          "--batch-size", "1", "--trainer.precision", "32", *SETS[name])  # fmt: skip
+    config = unetzoo.load(out / "best.safetensors").config
+    splits = find_samples(data, Labels(ignore=-1 if name == "floods" else None), group=(SETS[name] or [None])[-1]
+                          if name == "vessels" else None)  # fmt: skip
+    assert config.in_channels == {"nuclei_16bit": 1, "floods": 13}.get(name, 3)
+    if config.in_channels == 3:
+        assert config.mean == (0.485, 0.456, 0.406)
+        return
+    import tifffile
+
+    scale = {"nuclei_16bit": 65535, "floods": 32767}[name]
+    pixels = [tifffile.imread(sample.image) / scale for sample in splits["train"]]
+    stacked = np.stack([image.reshape(-1, *image.shape[-2:]) for image in pixels])
+    assert config.mean == pytest.approx(stacked.mean(axis=(0, 2, 3)).tolist(), rel=1e-6)
+    assert config.std == pytest.approx(stacked.std(axis=(0, 2, 3)).tolist(), rel=1e-6)
+
+
+def test_two_eyes_of_a_child_stay_together(shared_data: Path) -> None:
+    splits = find_samples(shared_data / "vessels", Labels(), group=r"Image_(\d+)")
+    children = {part: {sample.name[:8] for sample in samples} for part, samples in splits.items()}
+    assert sorted(map(len, children.values())) == [1, 1, 8]
+    assert len(set().union(*children.values())) == 10

@@ -1,0 +1,130 @@
+"""``unetzoo evaluate``: the figures of a trained network on a folder, and the pictures that show them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import unetzoo
+from unetzoo import sheets
+from unetzoo.cli import main
+from unetzoo.errors import ConfigError
+from unetzoo.evaluation import evaluate
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return four pictures with masks of more and more foreground, one of them with none."""
+    for part in ("images", "masks"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for k in range(4):
+        Image.fromarray(rng.integers(0, 255, (40, 30 + k, 3), dtype=np.uint8)).save(tmp_path / f"data/images/{k}.png")
+        mask = np.zeros((40, 30 + k), dtype=np.uint8)
+        mask[: 10 * k] = 255
+        Image.fromarray(mask).save(tmp_path / f"data/masks/{k}.png")
+    return tmp_path / "data"
+
+
+def constant(value: float) -> unetzoo.SegmentationModel:
+    """Return a network whose logits are ``value`` everywhere."""
+    model = unetzoo.create("unet", base_channels=4)
+    with torch.no_grad():
+        model.head.conv.weight.zero_()
+        model.head.conv.bias.fill_(value)
+    return model.eval()
+
+
+def test_figures_are_those_of_the_masks(folder: Path, tmp_path: Path) -> None:
+    found = evaluate(constant(3.0), folder)  # all is foreground
+    shares = [0, 0.25, 0.5, 0.75]
+    expected = {str(k): 2 * share / (1 + share) for k, share in enumerate(shares)}
+    assert {row["name"]: row["dice"] for row in found.rows} == pytest.approx(expected)
+    assert [row["name"] for row in found.rows] == ["0", "1", "2", "3"]  # the worst first
+    truth = sum(share * 40 * (30 + k) for k, share in enumerate(shares))
+    pixels = sum(40 * (30 + k) for k in range(4))
+    assert found.scores.to_dict()["dice"] == pytest.approx(2 * truth / (pixels + truth))
+    assert found.scores.to_dict()["precision"] == pytest.approx(truth / pixels)
+
+
+def test_pictures_where_nothing_is_to_be_found_come_last(folder: Path) -> None:
+    found = evaluate(constant(-3.0), folder)  # nothing is foreground
+    assert [row["dice"] for row in found.rows] == [0, 0, 0, None]
+    assert found.rows[-1]["name"] == "0"
+
+
+def test_a_report_holds_the_figures_and_the_worst_pictures(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unetzoo.save(constant(3.0), tmp_path / "m.safetensors")
+    report = tmp_path / "a" / "report"
+    assert (
+        main(["evaluate", str(tmp_path / "m.safetensors"), "--data", str(folder), "--report", str(report), "--json"])
+        == 0
+    )
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((report / "scores.json").read_text())
+    with (report / "per_image.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["name"] for row in rows] == ["0", "1", "2", "3"]
+    assert printed["dice_per_image"] == pytest.approx(np.mean([float(row["dice"]) for row in rows]))
+    with Image.open(report / "worst.png") as picture:
+        sheet = np.asarray(picture)
+    # Four rows of three tiles, each in a frame of four white pixels; the second row's middle tile is the true mask:
+    # its upper quarter is red, the rest is not.
+    assert sheet.shape == (4 * 44 + 4, 3 * 37 + 4, 3)
+    plain, true, predicted = (sheet[44 + 4 : 44 + 44, 4 + 37 * n : 4 + 37 * n + 31] for n in range(3))
+    changed = (plain != true).any(axis=2)
+    assert changed[:10].all()
+    assert not changed[10:].any()
+    assert (plain != predicted).any(axis=2).all()
+
+
+def test_a_split_of_the_training_is_found_again(folder: Path) -> None:
+    names = {row["name"] for row in evaluate(constant(0.0), folder, split="val").rows}
+    assert len(names) == 1
+    others = {row["name"] for row in evaluate(constant(0.0), folder, split="train").rows}
+    assert not names & others
+
+
+def test_a_layout_with_splits_is_judged_on_its_test_pictures(folder: Path, tmp_path: Path) -> None:
+    lines = [f"{folder}/images/{k}.png,{folder}/masks/{k}.png,{('train', 'val', 'test', 'test')[k]}" for k in range(4)]
+    (tmp_path / "l.csv").write_text("\n".join(["image,mask,split", *lines]))
+    assert {row["name"].rpartition("/")[2] for row in evaluate(constant(0.0), tmp_path / "l.csv").rows} == {"2", "3"}
+    (tmp_path / "l.csv").write_text("\n".join(["image,mask,split", *lines[:2]]))
+    with pytest.raises(ConfigError, match="no test pictures: say which, such as --split val"):
+        evaluate(constant(0.0), tmp_path / "l.csv")
+
+
+def test_what_does_not_fit_is_one_error(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unetzoo.save(unetzoo.create("unet", base_channels=4, in_channels=13), tmp_path / "m.safetensors")
+    assert main(["evaluate", str(tmp_path / "m.safetensors"), "--data", str(folder)]) == 2
+    assert "an image of 3 channels does not fit in_channels=13" in capsys.readouterr().err
+    (folder / "masks" / "0.png").unlink()
+    unetzoo.save(constant(0.0), tmp_path / "m.safetensors")
+    assert main(["evaluate", str(tmp_path / "m.safetensors"), "--data", str(folder)]) == 2
+    assert "0.png" in capsys.readouterr().err
+
+
+def test_the_mode_of_the_model_stays(folder: Path) -> None:
+    model = constant(0.0).train()
+    evaluate(model, folder)
+    assert model.training
+
+
+def test_stretched_pictures_fill_the_range_and_masks_leave_the_background_out() -> None:
+    image = torch.tensor([[[-3.0, 1.0]], [[5.0, 9.0]]])
+    assert sheets.stretched(image).tolist() == [[[0, 255]], [[0, 255]]]
+    assert sheets.class_masks(torch.tensor([[0, 2, -100]]), "multiclass", 3).tolist() == [
+        [[False, False, False]],
+        [[False, True, False]],
+    ]
+    probabilities = torch.tensor([[[0.2, 0.6]], [[0.5, 0.9]]])
+    assert sheets.predicted(probabilities, "multiclass").tolist() == [[1, 1]]
+    assert sheets.predicted(probabilities, "multilabel").tolist() == [[[False, True]], [[False, True]]]
