@@ -148,3 +148,9 @@ def test_the_parameter_example_agrees() -> None:
         check=True,
     )
     assert "2 of 2 published sizes agree" in done.stdout
+
+
+def test_modules_are_found_as_attributes() -> None:
+    code = "import unetzoo; print(unetzoo.losses.build('dice', 'binary').task, unetzoo.metrics.METRICS[0])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["binary", "dice"]

@@ -226,7 +226,7 @@ def test_a_run_leaves_a_network_its_figures_and_pictures(first: Path, nuclei: Pa
         *("best.safetensors", "config.yaml", "curves.png", "last.ckpt", "metrics.csv", "predictions", "README.md")
     }
     table = rows(first)
-    assert [row["epoch"] for row in table] == ["0", "1"]
+    assert [row["epoch"] for row in table] == ["1", "2"]
     assert [row["step"] for row in table] == ["3", "6"]  # 12 pictures in batches of 4
     best = max(table, key=lambda row: float(row["dice"]))
     model = unetzoo.load(first / "best.safetensors", verify=True)
@@ -624,7 +624,7 @@ def test_a_broken_loss_names_the_pictures_and_keeps_what_was_good(
     batches = EpochBatches(12, 4)
     batches.set_epoch(1)
     known = find_samples(nuclei, Labels())["train"]
-    assert "the loss is nan in epoch 1, batch 0" in text
+    assert "the loss is nan in epoch 2, batch 1" in text
     assert all(known[i].name in text for _, i in next(iter(batches)))
     assert last(out)["global_step"] == 3
 
@@ -704,3 +704,10 @@ def test_two_eyes_of_a_child_stay_together(shared_data: Path) -> None:
     children = {part: {sample.name[:8] for sample in samples} for part, samples in splits.items()}
     assert sorted(map(len, children.values())) == [1, 1, 8]
     assert len(set().union(*children.values())) == 10
+
+
+def test_epochs_without_a_validation_have_no_figures_of_one(nuclei: Path, tmp_path: Path) -> None:
+    train(nuclei, tmp_path / "a", "--epochs", "4", "--trainer.check_val_every_n_epoch", "2")
+    assert [bool(row["dice"]) for row in rows(tmp_path / "a")] == [False, True, False, True]
+    assert [bool(row["val_loss"]) for row in rows(tmp_path / "a")] == [False, True, False, True]
+    assert all(row["loss"] for row in rows(tmp_path / "a"))

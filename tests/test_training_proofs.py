@@ -54,8 +54,8 @@ def crops(shared_data: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", ["resunet18", "unetpp_resnet18", "unet3p_resnet18"])
 def test_forty_crops_are_learned_by_heart(name: str, crops: Path, tmp_path: Path) -> None:
     best = trained(tmp_path / "run", "--model", name, "--data", str(crops), "--augmentation", "none", "--crop-size",
-                   "96", "--epochs", "80", "--data.repeats", "1", "--trainer.precision", "bf16-mixed",
-                   "--trainer.check_val_every_n_epoch", "10")  # fmt: skip
+                   "96", "--epochs", "80", "--batch-size", "4", "--data.repeats", "1", "--trainer.precision",
+                   "bf16-mixed", "--trainer.check_val_every_n_epoch", "10")  # fmt: skip
     assert best["dice"] >= 0.95
 
 
@@ -71,10 +71,11 @@ SHAPES = {"multiclass": ("--class-names", ",".join(CLASSES)), "multilabel": ()}
 
 @pytest.mark.parametrize("task", SHAPES)
 def test_drawn_shapes_of_five_classes_are_told_apart(task: str, tmp_path: Path) -> None:
-    write_shapes(tmp_path / "data", 300, size=(96, 96), task=task, seed=0)
-    best = trained(tmp_path / "run", "--model", "resunet18", "--data", str(tmp_path / "data"), "--task", task,
-                   *SHAPES[task], "--epochs", "25", "--crop-size", "96", "--data.repeats", "1", "--lr", "2e-3",
-                   "--trainer.precision", "bf16-mixed", "--trainer.check_val_every_n_epoch", "5")  # fmt: skip
+    write_shapes(tmp_path / "data", 400, size=(64, 64), task=task, seed=0)
+    best = trained(tmp_path / "run", "--model", "unet", "--model.options.base_channels", "16", "--data",
+                   str(tmp_path / "data"), "--task", task, *SHAPES[task], "--epochs", "75", "--crop-size", "64",
+                   "--data.repeats", "1", "--lr", "3e-3", "--trainer.precision", "bf16-mixed",
+                   "--trainer.check_val_every_n_epoch", "15")  # fmt: skip
     assert best["iou"] >= 0.9
 
 

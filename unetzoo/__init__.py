@@ -1,6 +1,7 @@
 """A zoo of U-Nets for PyTorch: ``unetzoo.create("resunet50", pretrained=True)``.
 
-``import unetzoo`` imports nothing else: each public name is fetched from its module when it is first used.
+``import unetzoo`` imports nothing else: each public name is fetched from its module when it is first used, and so are
+the modules that are used as such, ``unetzoo.losses`` for instance.
 """
 
 from __future__ import annotations
@@ -72,11 +73,14 @@ _HOMES = {
     "zoo": ("create", "from_config", "list_models", "register_model"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = ("augmentation", "data", "drawing", "evaluation", "images", "losses", "metrics", "train")
 
 __all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"unetzoo.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'unetzoo' has no attribute {name!r}")
     value = getattr(import_module(f"unetzoo.{_HOME[name]}"), name)
@@ -85,4 +89,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted((*__all__, *_MODULES))

@@ -53,7 +53,7 @@ class Recipe(lightning.LightningModule):
 
     Attributes:
         network: the model, from when training begins.
-        scores: of the last validation.
+        scores: of the epoch's validation; None before it.
     """
 
     network: SegmentationModel
@@ -180,9 +180,10 @@ class Recipe(lightning.LightningModule):
         self._freeze()
 
     def on_train_epoch_start(self) -> None:
-        """Freeze or thaw the encoder."""
+        """Freeze or thaw the encoder; forget what the epoch before was judged."""
         self._freeze()
         self._losses.zero_()
+        self.scores = self.validation_loss = None
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make what the step draws a function of its number."""
@@ -195,7 +196,7 @@ class Recipe(lightning.LightningModule):
         loss: Tensor = self.loss(outputs, batch["target"])
         if not loss.isfinite():
             raise TrainingError(
-                f"the loss is {loss.item()} in epoch {self.current_epoch}, batch {batch_idx}, of these pictures: "
+                f"the loss is {loss.item()} in epoch {self.current_epoch + 1}, batch {batch_idx + 1}, of these pictures: "
                 f"{', '.join(batch['name'])}. What was saved before is whole. Look at them (unetzoo data preview), and "
                 "try a lower --lr, --trainer.gradient_clip_val 1, or --trainer.precision 32"
             )

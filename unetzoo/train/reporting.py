@@ -44,7 +44,7 @@ class History(Callback):
         assert isinstance(pl_module, Recipe)
         scores = {} if pl_module.scores is None else pl_module.scores.to_dict()
         row = {
-            "epoch": trainer.current_epoch,
+            "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
             "loss": pl_module.training_loss,
