@@ -196,9 +196,9 @@ class Recipe(lightning.LightningModule):
         loss: Tensor = self.loss(outputs, batch["target"])
         if not loss.isfinite():
             raise TrainingError(
-                f"the loss is {loss.item()} in epoch {self.current_epoch + 1}, batch {batch_idx + 1}, of these pictures: "
-                f"{', '.join(batch['name'])}. What was saved before is whole. Look at them (unetzoo data preview), and "
-                "try a lower --lr, --trainer.gradient_clip_val 1, or --trainer.precision 32"
+                f"the loss is {loss.item()} in epoch {self.current_epoch + 1}, batch {batch_idx + 1}, of these "
+                f"pictures: {', '.join(batch['name'])}. What was saved before is whole. Look at them (unetzoo data "
+                "preview), and try a lower --lr, --trainer.gradient_clip_val 1, or --trainer.precision 32"
             )
         self._losses += torch.stack((loss.detach().double(), torch.ones((), dtype=torch.float64, device=loss.device)))
         self.log("loss", loss.detach(), prog_bar=True, logger=True)
