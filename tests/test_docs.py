@@ -171,6 +171,7 @@ def test_the_commands_and_settings_on_data_run_in_their_order(page: str, reader:
     """Each command runs as it stands, on drawn pictures; trainings are cut to one batch of small crops."""
     write_shapes("shapes", 10, size=(64, 64), task="multiclass", seed=0)
     write_nuclei(reader / "cells", 20)
+    (reader / "nuclei").symlink_to(reader / "cells")
     ran = 0
     for block in blocks(page):
         if block.language == "yaml" and "trainer" in block.text:

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 import unetzoo
 from unetzoo import sheets
 from unetzoo.cli import main
+from unetzoo.data import Labels, find_samples
 from unetzoo.errors import ConfigError
 from unetzoo.evaluation import evaluate
 
@@ -128,3 +130,24 @@ def test_stretched_pictures_fill_the_range_and_masks_leave_the_background_out() 
     probabilities = torch.tensor([[[0.2, 0.6]], [[0.5, 0.9]]])
     assert sheets.predicted(probabilities, "multiclass").tolist() == [[1, 1]]
     assert sheets.predicted(probabilities, "multilabel").tolist() == [[[False, True]], [[False, True]]]
+
+
+def test_a_run_s_own_split_and_labels_are_those_of_its_settings(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unetzoo.save(constant(3.0), tmp_path / "best.safetensors")
+    kept = {"ratios": [0.5, 0.25, 0.25], "group": None, "ignore": None, "colours": None, "ignore_colour": None}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"seed_everything": 7, "data": kept}))
+    for model in (tmp_path, tmp_path / "best.safetensors"):
+        arguments = ["evaluate", str(model), "--data", str(folder), "--split", "train"]
+        assert main([*arguments, "--report", str(tmp_path / "r")]) == 0
+        rows = (tmp_path / "r" / "per_image.csv").read_text().splitlines()[1:]
+        expected = {sample.name for sample in find_samples(folder, Labels(), ratios=kept["ratios"], seed=7)["train"]}
+        assert {row.split(",")[0] for row in rows} == expected
+        assert len(expected) == 2
+        assert main([*arguments, "--ratios", "0.25", "0.5", "0.25", "--report", str(tmp_path / "r")]) == 0
+        assert len((tmp_path / "r" / "per_image.csv").read_text().splitlines()) == 2
+    capsys.readouterr()
+    (tmp_path / "config.yaml").write_text("data: 3")
+    assert main(["evaluate", str(tmp_path), "--data", str(folder)]) == 2
+    assert "is not the settings of a run" in capsys.readouterr().err

@@ -84,6 +84,7 @@ def test_the_core_imports_what_it_declares(path: Path) -> None:
         "comparison": {"matplotlib"},
         "data": {"PIL", "numpy"},
         "drawing": {"PIL"},
+        "evaluation": {"yaml"},
         "images": {"PIL", "tifffile"},
         "train": {"jsonargparse", "lightning_fabric", "pytorch_lightning", "tensorboard", "yaml"},
     }.get(part(path), set())

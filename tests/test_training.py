@@ -31,12 +31,12 @@ import unetzoo
 from unetzoo import images
 from unetzoo.cli import main
 from unetzoo.data import Labels, find_samples
+from unetzoo.data.sampling import EpochBatches, SizeBatches
 from unetzoo.drawing import CLASSES, write_shapes
 from unetzoo.errors import ConfigError, TrainingError, WeightsError
 from unetzoo.evaluation import evaluate
 from unetzoo.train.averaging import AveragedModel
 from unetzoo.train.keeping import WholeFiles
-from unetzoo.train.sampling import EpochBatches, SizeBatches
 from unetzoo.train.schedules import factor
 
 TINY = ("--model", "unet", "--model.options.base_channels", "4", "--crop-size", "32", "--batch-size", "4",

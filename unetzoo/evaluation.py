@@ -9,7 +9,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import yaml
 from torch import Tensor
 
 from unetzoo import images, sheets
@@ -104,7 +106,8 @@ def evaluate(
     )
     samples = _chosen(source, labels, split, ratios, seed, group)
     dataset = SegmentationDataset(samples, labels, in_channels=config.in_channels, mean=config.mean, std=config.std)
-    metrics = SegmentationMetrics(config.task, config.num_classes, class_names=config.class_names)
+    names = config.class_names or (("foreground",) if config.task == "binary" else None)
+    metrics = SegmentationMetrics(config.task, config.num_classes, class_names=names)
     rows: list[dict[str, str | float | None]] = []
     with evaluating(model):
         for i in _shown(range(len(dataset)), progress):
@@ -115,6 +118,27 @@ def evaluate(
         order = sorted(range(len(rows)), key=lambda i: _rank(rows[i]))
         worst = tuple(_tiles(model, dataset[i], config) for i in order[:WORST])
     return Evaluation(metrics.compute(), tuple(rows[i] for i in order), worst)
+
+
+def settings_of_run(model: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return how a run split and read its data, as :func:`evaluate` takes it; empty if ``model`` is in no run's folder.
+
+    Raises:
+        ConfigError: the run's ``config.yaml`` cannot be read.
+    """
+    folder = Path(model) if Path(model).is_dir() else Path(model).parent
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text())
+        data = found["data"]
+        settings = {name: data[name] for name in ("ratios", "group", "ignore", "colours", "ignore_colour")}
+        return {**settings, "seed": found["seed_everything"]}
+    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} is not the settings of a run ({type(error).__name__}: {error}); move it away"
+        ) from error
 
 
 def predicted_mask(model: SegmentationModel, image: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from unetzoo._registry import suggest
 from unetzoo.errors import ConfigError, DamagedError, HubError, UnetzooError, WeightsError
 from unetzoo.model import SegmentationModel
 from unetzoo.offline import switched_off
-from unetzoo.weights import CONFIG_FILE, MODEL_FILE, SUFFIX, load, read_config, verify
+from unetzoo.weights import CONFIG_FILE, MODEL_FILE, SUFFIX, load, model_in, read_config, verify
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -69,7 +69,7 @@ def from_pretrained(
     if not isinstance(source, str) or (not source.startswith(PREFIX) and Path(source).exists()):
         if revision is not None:
             raise ConfigError(f"revision={revision!r} is for repositories; {str(source)!r} is a file or folder here")
-        empty = Path(source).is_dir() and not (Path(source) / MODEL_FILE).is_file()
+        empty = Path(source).is_dir() and model_in(Path(source)) is None
         if empty and isinstance(source, str) and is_repository(source):
             raise WeightsError(f"the folder {source} here has no {MODEL_FILE}; {PREFIX}{source} is the repository")
         return load(source, **options)

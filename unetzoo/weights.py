@@ -39,6 +39,8 @@ from unetzoo.tensor_files import (
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
+BEST_FILE = "best.safetensors"
+"""Of the best epoch, in the folder of a run."""
 SUFFIX = ".safetensors"
 _CONFIG = "unetzoo_config"
 _VERSION = "unetzoo_version"
@@ -254,13 +256,18 @@ def unwrapped(model: nn.Module) -> SegmentationModel:
     return inner
 
 
+def model_in(folder: Path) -> Path | None:
+    """Return the model's file in a folder that ``save_pretrained`` wrote, or a run of ``unetzoo train``."""
+    return next((folder / name for name in (MODEL_FILE, BEST_FILE) if (folder / name).is_file()), None)
+
+
 def _read(path: str | os.PathLike[str]) -> tuple[TensorFile, ModelConfig]:
     """Return a file and the config in it."""
     path = Path(path)
     if path.is_dir():
-        if not (path / MODEL_FILE).is_file():
-            raise WeightsError(f"the folder {path} holds no {MODEL_FILE}: unetzoo.save_pretrained writes one")
-        path /= MODEL_FILE
+        path = model_in(path) or path / MODEL_FILE
+        if not path.is_file():
+            raise WeightsError(f"the folder {path.parent} holds no {MODEL_FILE}: unetzoo.save_pretrained writes one")
     if path.suffix != SUFFIX and path.is_file():
         raise WeightsError(
             f"{path} is no {SUFFIX} file: 'unetzoo convert {path.name} {path.stem}{SUFFIX} --model NAME' makes one"

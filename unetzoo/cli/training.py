@@ -24,6 +24,8 @@ SETTINGS = {
     "task": ("data.task", "TASK", "binary, multiclass or multilabel (default: binary)"),
     "num-classes": ("data.num_classes", "N", "classes; multiclass counts the background (default: 1)"),
     "ignore": ("data.ignore", "VALUE", "of mask pixels that are not counted"),
+    "ratios": ("data.ratios", "LIST", "of the training, validation and test pictures (default: [0.8, 0.1, 0.1])"),
+    "ignore-colour": ("data.ignore_colour", "#RRGGBB", "of painted pixels that are not counted"),
     "group": ("data.group", "REGEX", "pictures whose names match it alike stay in one split"),
     "seed": ("seed_everything", "N", "of all that is drawn (default: 0)"),
     "patience": ("patience", "EPOCHS", "stop when validation Dice has not risen for so long (default: never)"),
@@ -44,6 +46,7 @@ def add(commands: Any) -> None:
     for short, (_, value, meaning) in SETTINGS.items():
         command.add_argument(f"--{short}", metavar=value, help=meaning)
     command.add_argument("--class-names", metavar="A,B", help="one name a class")
+    command.add_argument("--colours", metavar="#RRGGBB,…", help="of painted masks, one a class")
     command.add_argument("--pretrained", action="store_true", help="ImageNet weights for the encoder")
     command.add_argument("--out", metavar="FOLDER", help="of the run, new or empty (default: runs/<model>)")
     command.add_argument("--config", metavar="FILE", help="settings of a run: its config.yaml")
@@ -58,14 +61,17 @@ def add(commands: Any) -> None:
         "evaluate",
         help="a trained network on a folder of images and masks",
         description="Segment the pictures of a folder and hold the masks against the true ones: a table, and with "
-        "--report a row a picture and the pictures that went worst.",
+        "--report a row a picture and the pictures that went worst. For a model in the folder of a run, --ratios, "
+        "--seed, --group, --ignore and --colours are those of its config.yaml unless they are given.",
     )
-    command.add_argument("model", help="a .safetensors file, a folder that holds a model, or hf-hub:owner/name")
+    command.add_argument(
+        "model", help="the folder of a run, a .safetensors file, a folder that holds a model, or hf-hub:owner/name"
+    )
     command.add_argument("--data", required=True, metavar="FOLDER", help="with images/ and masks/; or a CSV list")
     command.add_argument("--split", choices=("train", "val", "test"), help="(default: test if there is, or all)")
-    command.add_argument("--ratios", type=float, nargs=3, default=[0.8, 0.1, 0.1], metavar=("TRAIN", "VAL", "TEST"),
+    command.add_argument("--ratios", type=float, nargs=3, metavar=("TRAIN", "VAL", "TEST"),
                          help="with --split: those of the training (default: 0.8 0.1 0.1)")  # fmt: skip
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="with --split: that of the training")
+    command.add_argument("--seed", type=int, metavar="N", help="with --split: that of the training")
     command.add_argument("--group", metavar="REGEX", help="with --split: that of the training")
     command.add_argument("--ignore", type=int, metavar="VALUE", help="of mask pixels that are not counted")
     command.add_argument("--colours", metavar="#RRGGBB,…", help="of painted masks, one a class")
@@ -78,13 +84,19 @@ def add(commands: Any) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     train = _command()
+    if not (options.config or options.resume) and (options.model is None or options.data is None):
+        from unetzoo.errors import ConfigError
+
+        raise ConfigError("--model and --data are needed, or --config FILE, or --resume FOLDER")
     arguments = [f"--config={options.config}"] if options.config else []
     for short, (full, _, _) in SETTINGS.items():
         value = getattr(options, short.replace("-", "_"))
         if value is not None:
             arguments.append(f"--{full}={value}")
-    if options.class_names:
-        arguments.append(f"--data.class_names={json.dumps(options.class_names.split(','))}")
+    for name in ("class_names", "colours"):
+        listed = getattr(options, name)
+        if listed:
+            arguments.append(f"--data.{name}={json.dumps([text.strip() for text in listed.split(',')])}")
     if options.pretrained:
         arguments.append("--model.pretrained=true")
     style = "quiet" if options.quiet else "json" if options.json else "bar" if sys.stderr.isatty() else "lines"
@@ -106,17 +118,17 @@ def _evaluate(options: argparse.Namespace) -> None:
     from unetzoo import evaluation, hub
 
     device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
+    settings = evaluation.settings_of_run(options.model)
+    for name in ("ratios", "seed", "group", "ignore", "colours", "ignore_colour"):
+        given = getattr(options, name)
+        if given is not None:
+            settings[name] = given.split(",") if name == "colours" else given
     found = evaluation.evaluate(
         hub.from_pretrained(options.model, device=device),
         options.data,
         split=options.split,
-        ratios=options.ratios,
-        seed=options.seed,
-        group=options.group,
-        ignore=options.ignore,
-        colours=options.colours.split(",") if options.colours else None,
-        ignore_colour=options.ignore_colour,
         progress=sys.stderr.isatty(),
+        **settings,
     )
     print(json.dumps(found.scores.to_dict(), indent=2) if options.json else found, end="\n" if options.json else "")
     if options.report:

@@ -12,4 +12,5 @@ from unetzoo.data.listing import (
 )
 from unetzoo.data.previewing import preview as preview
 from unetzoo.data.report import DataReport as DataReport, SplitReport as SplitReport
+from unetzoo.data.sampling import EpochBatches as EpochBatches
 from unetzoo.data.splitting import find_samples as find_samples

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unetzoo.config import TASKS
 from unetzoo.data.labels import Labels
 from unetzoo.errors import ConfigError
 
@@ -89,6 +90,8 @@ def labels_of(source: str | os.PathLike[str], *, num_classes: int | None = None,
         ConfigError: it follows from nothing; wrong arguments; or no data set is there.
     """
     task = meaning.get("task", "binary")
+    if task not in TASKS:
+        Labels(**meaning)  # says so
     if num_classes is None and task == "binary":
         num_classes = 1
     elif num_classes is None:

@@ -103,7 +103,11 @@ class DataReport:
             if lines:
                 rest = [f"… and {len(lines) - _SHOWN} more; --json lists all"] * (len(lines) > _SHOWN)
                 parts.append("\n  - ".join([f"{title} ({len(lines)}):", *lines[:_SHOWN], *rest]))
-        return "\n\n".join([*parts, *(["no problems"] * (not self.problems))])
+        return "\n\n".join([*parts, *([self._verdict()] * (not self.problems))])
+
+    def _verdict(self) -> str:
+        count = len(self.warnings)
+        return f"no problems, {count} warning{'s' * (count != 1)}" if count else "no problems"
 
     def _sizes(self) -> list[list[str]]:
         header = ["split", "pictures", "smallest", "median", "largest", "sizes", "empty", "ignored"]

@@ -6,10 +6,13 @@ import contextlib
 import functools
 import itertools
 import logging
+import re
+import signal
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +59,7 @@ class RunCLI(LightningCLI):
             save_config_callback=None,
             trainer_defaults=DEFAULTS,
             seed_everything_default=0,
-            parser_kwargs={"exit_on_error": False, "prog": "unetzoo train"},
+            parser_kwargs={"exit_on_error": False, "prog": "unetzoo train", "allow_abbrev": False},
             args=list(arguments),
             run=False,
             auto_configure_optimizers=False,
@@ -79,7 +82,8 @@ class RunCLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)  # type: ignore[arg-type]
         except jsonargparse.ArgumentError as error:
-            raise ConfigError(f"cannot train: {' '.join(str(error).split())}") from error
+            text = " ".join(str(error).split())
+            raise ConfigError(f"cannot train: {text:.300}{_suggestions(text, parser)}") from error
 
     @functools.cached_property
     def folder(self) -> Path:
@@ -97,6 +101,8 @@ class RunCLI(LightningCLI):
                 "trainer.val_check_interval: runs go on exactly only where validation ends an epoch; "
                 "trainer.limit_train_batches makes shorter epochs"
             )
+        if config["max_epochs"] == 0:
+            raise ConfigError("trainer.max_epochs=0: nothing would be trained; 1 or more is needed")
         if config["accelerator"] in ("gpu", "cuda") and not torch.cuda.is_available():
             raise ConfigError(
                 f"trainer.accelerator={config['accelerator']!r}: torch finds no GPU here; leave it out to train on "
@@ -116,7 +122,10 @@ class RunCLI(LightningCLI):
         }
         if self.config.tensorboard:
             settings["logger"] = _tensorboard(self.folder)
-        return lightning.Trainer(**settings)
+        try:
+            return lightning.Trainer(**settings)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"the trainer cannot be set up: {' '.join(str(error).split())}") from error
 
 
 class KeepSettings(Callback):
@@ -205,6 +214,8 @@ def train(
             )
         if not cli.trainer.is_global_zero:
             return None
+        if not reporting.has_trained(cli.trainer) and style in ("bar", "lines"):
+            print(f"{folder}: finished before, after {cli.trainer.current_epoch} epochs; --epochs gives it more")
         reporting.write_card(folder, cli.trainer)
     return folder
 
@@ -230,7 +241,8 @@ def _is_first() -> bool:
 
 
 def _is_free(folder: Path) -> bool:
-    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    """Return whether nothing is there, or a run that was stopped before it kept anything."""
+    return not folder.exists() or (folder.is_dir() and {path.name for path in folder.iterdir()} <= {CONFIG})
 
 
 def _config_of(folder: Path) -> Path:
@@ -253,6 +265,18 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
             "for a new run",
             changed,
         )
+
+
+def _suggestions(text: str, parser: LightningArgumentParser) -> str:
+    """Return what may have been meant by the options that the parser does not know."""
+    if "unrecognized arguments" not in text:
+        return ""
+    if re.search(r"--(gpus?|device|cuda)\b", text):
+        return "; a GPU is used where there is one: see --trainer.accelerator and --trainer.devices"
+    full = {name.rpartition(".")[2]: name for action in parser._actions for name in action.option_strings}
+    wrong = [word.partition("=")[0].lstrip("-").rpartition(".")[2] for word in text.split() if word.startswith("--")]
+    found = [full[near] for name in wrong for near in get_close_matches(name, full, n=1, cutoff=0.6)]
+    return f"; did you mean {', '.join(found)}?" if found else "; 'unetzoo train --print-config' has all settings"
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -292,10 +316,11 @@ def _resumable(folder: Path) -> Iterator[None]:
     """Say how to go on where a run is stopped by a signal, which Lightning turns into an exit."""
     try:
         yield
-    except SystemExit:
-        if _is_first() and (folder / LAST).exists():
-            print(f"unetzoo: stopped; 'unetzoo train --resume {folder}' goes on from {LAST}", file=sys.stderr)
-        raise
+    except SystemExit as error:
+        if _is_first():
+            where = f"goes on from {LAST}" if (folder / LAST).exists() else "begins anew: nothing was kept yet"
+            print(f"unetzoo: stopped; 'unetzoo train --resume {folder}' {where}", file=sys.stderr)
+        raise SystemExit(error.code or 128 + signal.SIGTERM) from None
 
 
 @contextlib.contextmanager
@@ -325,4 +350,11 @@ def _explained() -> Iterator[None]:
         raise TrainingError(
             "out of GPU memory: take a smaller --batch-size or --crop-size, --trainer.precision bf16-mixed, or "
             "--model.gradient_checkpointing true"
+        ) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            f"a process that reads pictures was ended ({' '.join(str(error).split())[:200]}): by a signal to the whole "
+            "group, or for want of memory; --data.workers 0 reads without them, --resume goes on"
         ) from error

@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader
 
 from unetzoo import augmentation
 from unetzoo.data import DataReport, Sample, SegmentationDataset, check, find_samples, labels_of
+from unetzoo.data.sampling import EpochBatches, SizeBatches
 from unetzoo.errors import ConfigError
 from unetzoo.pretrained import IMAGENET_MEAN, IMAGENET_STD
-from unetzoo.train.sampling import EpochBatches, SizeBatches, TrainingLoader
 
 CROP = 256
 """Pixels, the most that a side of a crop has where none is asked for."""
@@ -220,6 +220,21 @@ class FolderData(lightning.LightningDataModule):
         covering = statistics.mean(height * width for height, width in sizes) / (self.crop[0] * self.crop[1])
         filling = -(-self.batch_size * self.trainer.world_size // len(sizes))
         return max(1, round(covering), filling)
+
+
+class TrainingLoader(DataLoader[Any]):
+    """A loader that Lightning knows it can go on with within an epoch.
+
+    Where it goes on is settled when it is made, by its :class:`EpochBatches`, since loaders with workers begin to read
+    before Lightning would tell them.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: the trainer's own progress says it all."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Do nothing."""
 
 
 def _progress(trainer: Any) -> bool:

@@ -17,9 +17,9 @@ from unetzoo.errors import TrainingError, WeightsError
 from unetzoo.model import build_on_meta
 from unetzoo.storage import replacing
 from unetzoo.train.recipe import Recipe
+from unetzoo.weights import BEST_FILE
 
 LAST = "last.ckpt"
-BEST = "best.safetensors"
 
 
 class WholeFiles(CheckpointIO):
@@ -55,8 +55,8 @@ class WholeFiles(CheckpointIO):
             raise WeightsError(f"{path}: there is no such checkpoint") from error
         except Exception as error:  # whatever the reader that stumbled raises
             raise WeightsError(
-                f"{path} is damaged, or no checkpoint ({type(error).__name__}): train anew, from {BEST} beside it if "
-                f"you like (--model {Path(path).with_name(BEST)})"
+                f"{path} is damaged, or no checkpoint ({type(error).__name__}): train anew, from {BEST_FILE} beside it "
+                f"if you like (--model {Path(path).with_name(BEST_FILE)})"
             ) from error
         return found
 
@@ -135,7 +135,7 @@ class KeepLast(Callback):
             raise TrainingError(
                 f"step {trainer.global_step} made {len(broken)} weights NaN or infinite, such as {broken[0]}. "
                 f"{self.path.name} is that of before. Train anew with a lower --lr or --trainer.gradient_clip_val 1, "
-                f"from --model {self.path.with_name(BEST)} if you like"
+                f"from --model {self.path.with_name(BEST_FILE)} if you like"
             )
 
     def _save(self, trainer: lightning.Trainer, recipe: lightning.LightningModule) -> None:
@@ -154,7 +154,7 @@ class KeepBest(Callback):
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.path = Path(folder) / BEST
+        self.path = Path(folder) / BEST_FILE
         self.score: float | None = None
         self.epoch: int | None = None
         self.metrics: dict[str, float | None] = {}

@@ -20,9 +20,9 @@ from unetzoo.evaluation import predicted_mask
 from unetzoo.hub import CARD_FILE
 from unetzoo.storage import replacing
 from unetzoo.train.data import FolderData
-from unetzoo.train.keeping import BEST, KeepBest
+from unetzoo.train.keeping import KeepBest
 from unetzoo.train.recipe import Recipe
-from unetzoo.weights import read_saved
+from unetzoo.weights import BEST_FILE, read_saved
 
 STYLES = ("bar", "lines", "json", "quiet")
 
@@ -83,6 +83,7 @@ class History(Callback):
                     axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), marker=".")
                     axes.legend()
             axes.set(xlabel="epoch")
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(lw=0.3)
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=110)
@@ -141,11 +142,14 @@ class Progress(Callback):
 
     def __init__(self, style: str = "bar") -> None:
         self.style = style
+        self.trained = False
         self._bar: Any = None
         self._shown: dict[str, str] = {}
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Open the bar where the run stands."""
+        """Say what is trained on what, and open the bar where the run stands."""
+        if self.style in ("bar", "lines") and trainer.is_global_zero:
+            self._introduce(trainer, pl_module)
         if self.style != "bar" or not trainer.is_global_zero:
             return
         from huggingface_hub.utils.tqdm import tqdm
@@ -164,6 +168,7 @@ class Progress(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Move the bar on."""
+        self.trained = True
         if self._bar is None:
             return
         self._bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
@@ -202,6 +207,21 @@ class Progress(Callback):
         """Close the bar."""
         self._close()
 
+    def _introduce(self, trainer: lightning.Trainer, recipe: lightning.LightningModule) -> None:
+        assert isinstance(recipe, Recipe)
+        data = _data_of(trainer)
+        counts = {name: split.pictures for name, split in data.report.splits.items()}
+        print(
+            f"{recipe.network.config.name}, {sum(p.numel() for p in recipe.network.parameters()):,} parameters, on "
+            f"{recipe.device}; {counts['train']} training and {counts['val']} validation pictures, "
+            f"{trainer.num_training_batches} steps an epoch, crops of {data.crop[0]} × {data.crop[1]}, "
+            f"{data.report.in_channels} channel(s)"
+        )
+        for warning in data.report.warnings:
+            print(f"warning: {warning}")
+        if trainer.global_step:
+            print(f"goes on in epoch {trainer.current_epoch + 1}, after step {trainer.global_step}", flush=True)
+
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
@@ -227,7 +247,13 @@ def write_card(folder: Path, trainer: lightning.Trainer) -> None:
     path = folder / CARD_FILE
     earlier = cards.read_card(path.read_text() if path.is_file() else None, path)
     with replacing(path) as stream:
-        stream.write(cards.write_card(read_saved(folder / BEST), folder.name, card, earlier).encode())
+        stream.write(cards.write_card(read_saved(folder / BEST_FILE), str(folder), card, earlier).encode())
+
+
+def has_trained(trainer: lightning.Trainer) -> bool:
+    """Return whether a step was taken."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return any(callback.trained for callback in callbacks if isinstance(callback, Progress))
 
 
 def _best_of(trainer: lightning.Trainer) -> KeepBest:

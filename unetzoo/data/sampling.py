@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
 from unetzoo.errors import ConfigError
 
@@ -118,18 +117,3 @@ class SizeBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self.batches)
-
-
-class TrainingLoader(DataLoader[Any]):
-    """A loader that Lightning knows it can go on with within an epoch.
-
-    Where it goes on is settled when it is made, by its :class:`EpochBatches`, since loaders with workers begin to read
-    before Lightning would tell them.
-    """
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return nothing: the trainer's own progress says it all."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Do nothing."""
