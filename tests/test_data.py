@@ -1005,3 +1005,15 @@ def test_dirty_polyp_masks(shared_data: Path) -> None:
         grey = np.asarray(picture.convert("L"))
     assert len(np.unique(grey)) > 2
     assert np.array_equal(read_target(sample, BINARY, grey.shape), grey > 127)
+
+
+def test_a_thousand_problems_are_not_a_thousand_lines(tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    for k in range(30):
+        Image.new("L", (8, 8)).save(tmp_path / "images" / f"{k:02}.png")
+        Image.new("L", (8, 8), 7).save(tmp_path / "masks" / f"{k:02}.png")
+    report = check(tmp_path, Labels(task="multiclass", num_classes=3))
+    assert len(report.problems) == 30
+    with pytest.raises(ConfigError, match=r"… and 10 more; 'unetzoo data check --json' lists all"):
+        report.raise_for_problems()

@@ -80,10 +80,10 @@ class DataReport:
         """Do nothing where there are no problems.
 
         Raises:
-            ConfigError: lists them all.
+            ConfigError: lists them, twenty at most.
         """
         if self.problems:
-            raise ConfigError(f"{self.source!r} cannot be trained on", self.problems)
+            raise ConfigError(f"{self.source!r} cannot be trained on", _first(self.problems))
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON-able values."""
@@ -101,8 +101,7 @@ class DataReport:
             parts.append(_aligned(rows))
         for title, lines in (("warnings", self.warnings), ("problems", self.problems)):
             if lines:
-                rest = [f"… and {len(lines) - _SHOWN} more; --json lists all"] * (len(lines) > _SHOWN)
-                parts.append("\n  - ".join([f"{title} ({len(lines)}):", *lines[:_SHOWN], *rest]))
+                parts.append("\n  - ".join([f"{title} ({len(lines)}):", *_first(lines)]))
         return "\n\n".join([*parts, *([self._verdict()] * (not self.problems))])
 
     def _verdict(self) -> str:
@@ -126,6 +125,11 @@ class DataReport:
             cells = ((_percent(s.class_pixels[name]), str(s.class_pictures[name])) for s in splits.values())
             rows.append([name, *(cell for pair in cells for cell in pair)])
         return rows
+
+
+def _first(lines: Sequence[str]) -> list[str]:
+    rest = [f"… and {len(lines) - _SHOWN} more; 'unetzoo data check --json' lists all"] * (len(lines) > _SHOWN)
+    return [*lines[:_SHOWN], *rest]
 
 
 def _percent(share: float) -> str:
