@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,18 @@ STYLES = ("bar", "lines", "json", "quiet")
 
 
 class History(Callback):
-    """Writes ``metrics.csv``, a row an epoch, and ``curves.png``.
+    """Writes ``metrics.csv``, a row an epoch, and ``curves.png``, at most every ten seconds and at the end.
 
     Args:
         folder: of the run.
     """
 
+    _PAUSE = 10
+
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self.rows: list[dict[str, float | int | None]] = []
+        self._drawn = time.monotonic()
         require_plot("curves.png")
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -54,6 +58,12 @@ class History(Callback):
         self.rows.append(row)
         if trainer.is_global_zero:
             self._write_table()
+            if time.monotonic() - self._drawn > self._PAUSE:
+                self._write_curves()
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Draw the last curves."""
+        if trainer.is_global_zero:
             self._write_curves()
 
     def state_dict(self) -> dict[str, Any]:
@@ -89,6 +99,7 @@ class History(Callback):
         figure.savefig(file, format="png", dpi=110)
         with replacing(path) as stream:
             stream.write(file.getvalue())
+        self._drawn = time.monotonic()
 
 
 class Pictures(Callback):
