@@ -54,8 +54,8 @@ def crops(shared_data: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", ["resunet18", "unetpp_resnet18", "unet3p_resnet18"])
 def test_forty_crops_are_learned_by_heart(name: str, crops: Path, tmp_path: Path) -> None:
     best = trained(tmp_path / "run", "--model", name, "--data", str(crops), "--augmentation", "none", "--crop-size",
-                   "96", "--epochs", "80", "--batch-size", "4", "--data.repeats", "1", "--trainer.precision",
-                   "bf16-mixed", "--trainer.check_val_every_n_epoch", "10")  # fmt: skip
+                   "96", "--epochs", "150", "--data.repeats", "1", "--trainer.precision", "bf16-mixed",
+                   "--trainer.check_val_every_n_epoch", "10")  # fmt: skip
     assert best["dice"] >= 0.95
 
 
