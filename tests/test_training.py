@@ -582,7 +582,7 @@ def test_errors_come_before_work(nuclei: Path, tmp_path: Path, capsys: pytest.Ca
         ("no-such", ["--data", str(tmp_path / "no-such"), "--model", "unet", *out]),
         ("did you mean 'unet3p", ["--data", str(nuclei), "--model", "unt3p", *out]),
         ("base_chanels", [*data, "--model.options.base_chanels", "4"]),
-        ("in_channels: the data settle it", [*data, "--model.options.in_channels", "4"]),
+        ("in_channels: the data settle it; leave it out", [*data, "--model.options.in_channels", "4"]),
         ("dic", [*data, "--loss", "dic"]),
         ("schedule='cosin'", [*data, "--model.schedule", "cosin"]),
         ("batch_size=99", [*data, "--batch-size", "99"]),

@@ -23,6 +23,8 @@ from unetzoo.train.averaging import AveragedModel
 from unetzoo.train.data import FolderData
 from unetzoo.train.schedules import SCHEDULES, factor
 
+MEANINGS = ("num_classes", "task", "class_names")
+"""Options of a network that say what its data mean, and are given with them."""
 DEFAULT_LOSSES = {"binary": "bce + dice", "multiclass": "cross_entropy + dice", "multilabel": "bce + dice"}
 
 
@@ -311,7 +313,11 @@ def _build(settings: Any, data: FolderData) -> SegmentationModel:
         "mean": facts.mean,
         "std": facts.std,
     }
-    taken = [f"{key}: the data settle it; give it as data.{key}" for key in settings.options or {} if key in common]
+    taken = [
+        f"{key}: the data settle it; " + (f"give it as data.{key}" if key in MEANINGS else "leave it out")
+        for key in settings.options or {}
+        if key in common
+    ]
     if taken:
         raise ConfigError("cannot build the network", taken)
     if _is_saved(settings.name):
