@@ -15,7 +15,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "unetzoo"
 LAYERS = [
     {"errors", "_json", "_plain", "offline", "resampling"},
-    {"convolutions"},
+    {"convolutions", "devices"},
     {"_registry", "layers", "storage"},
     {"encoders", "tensor_files"},
     {"decoders", "heads", "checkpoints"},
@@ -24,9 +24,9 @@ LAYERS = [
     {"optimization"},
     {"weights"},
     {"hub"},
-    {"zoo", "finetuning", "images", "metrics", "losses", "augmentation", "drawing"},
+    {"zoo", "finetuning", "images", "metrics", "losses", "augmentation", "drawing", "objects"},
     {"information", "conversion", "sheets"},
-    {"data"},
+    {"data", "prediction"},
     {"evaluation"},
     {"comparison"},
     {"cards"},
@@ -86,6 +86,8 @@ def test_the_core_imports_what_it_declares(path: Path) -> None:
         "drawing": {"PIL"},
         "evaluation": {"yaml"},
         "images": {"PIL", "tifffile"},
+        "objects": {"numpy", "scipy"},
+        "prediction": {"PIL", "numpy", "tifffile", "zarr"},
         "train": {"jsonargparse", "lightning_fabric", "pytorch_lightning", "tensorboard", "yaml"},
     }.get(part(path), set())
     assert found - set(sys.stdlib_module_names) <= declared | {"unetzoo"} | optional

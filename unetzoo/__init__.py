@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from unetzoo.information import ModelInfo as ModelInfo, model_info as model_info
     from unetzoo.model import SegmentationModel as SegmentationModel, TrainingOutputs as TrainingOutputs
     from unetzoo.optimization import OptimizedModel as OptimizedModel, optimize as optimize
+    from unetzoo.prediction import Prediction as Prediction, Predictor as Predictor
     from unetzoo.publishing import (
         PushedModel as PushedModel,
         push_to_hub as push_to_hub,
@@ -68,12 +69,13 @@ _HOMES = {
     "information": ("ModelInfo", "model_info"),
     "model": ("SegmentationModel", "TrainingOutputs"),
     "optimization": ("OptimizedModel", "optimize"),
+    "prediction": ("Prediction", "Predictor"),
     "publishing": ("PushedModel", "push_to_hub", "save_pretrained"),
     "weights": ("SavedModel", "load", "save", "verify"),
     "zoo": ("create", "from_config", "list_models", "register_model"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("augmentation", "data", "drawing", "evaluation", "images", "losses", "metrics", "train")
+_MODULES = ("augmentation", "data", "drawing", "evaluation", "images", "losses", "metrics", "objects", "train")
 
 __all__ = ["__version__", *_HOME]
 

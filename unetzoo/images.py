@@ -20,7 +20,7 @@ from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError
 
 if TYPE_CHECKING:
-    from PIL.Image import Exif
+    from PIL.Image import Exif, Image
     from PIL.ImageFile import ImageFile
 
 COLOURS = ["#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6"]
@@ -62,6 +62,18 @@ def read_values(path: str | os.PathLike[str]) -> Tensor:
         InputError: no such file, no such picture, or a damaged one.
     """
     return _read(path, as_stored=True)
+
+
+def from_pil(picture: Image) -> Tensor:
+    """Return an image of Pillow as :func:`read_image` returns that of a file.
+
+    Raises:
+        InputError: its pixels cannot be read.
+    """
+    try:
+        return _decoded(picture, as_stored=False)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"a PIL image cannot be read ({type(error).__name__}: {error})") from error
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -161,8 +173,8 @@ def _read(path: str | os.PathLike[str], as_stored: bool) -> Tensor:
         return _read_by_tifffile(path) if file is None else _decoded(file, as_stored)
 
 
-def _decoded(file: ImageFile, as_stored: bool) -> Tensor:
-    """Return the pixels of a file that Pillow reads whole."""
+def _decoded(file: Image, as_stored: bool) -> Tensor:
+    """Return the pixels of what Pillow reads whole."""
     from PIL import ImageOps
     from torchvision.transforms.functional import pil_to_tensor
 

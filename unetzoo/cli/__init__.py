@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unetzoo import __version__
-from unetzoo.cli import data, training
+from unetzoo.cli import data, prediction, training
 from unetzoo.errors import UnetzooError
 
 
@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
 
     training.add(commands)
     data.add(commands)
+    prediction.add(commands)
     _add_weights_commands(commands)
 
     command = commands.add_parser(
@@ -158,21 +159,22 @@ def _value(text: str) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0, or 2 where the user's request cannot be met."""
+    """Run the command line; return the exit status: 0, 1 where some pictures failed, 2 where nothing could be done."""
     top = parser()
     options, rest = top.parse_known_args(arguments)
     if rest and not options.takes_rest:
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest
     try:
-        options.run(options)
+        status: int | None = options.run(options)
     except UnetzooError as error:
         print(f"unetzoo: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # The reader, such as head, has seen enough; keep Python from complaining when it flushes.
         sys.stdout = None
-    return 0
+        status = 0
+    return status or 0
 
 
 def _list(options: argparse.Namespace) -> None:

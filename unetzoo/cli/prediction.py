@@ -1,0 +1,173 @@
+"""``unetzoo predict``. Parses first and imports late."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unetzoo.prediction import Prediction
+    from unetzoo.prediction.files import Job, Report
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    command = commands.add_parser(
+        "predict",
+        help="masks of pictures, of any size",
+        description="Segment pictures, and write their masks under the pictures' names: PNG files, or TIFF for "
+        "TIFF and zarr for zarr. What is there already is not done again. A picture that cannot be read stops "
+        "nothing: it is reported at the end, and the exit status is 1.",
+    )
+    command.add_argument(
+        "model",
+        help="a .safetensors file, the folder of a run, or hf-hub:owner/name; several, with commas, are averaged",
+    )
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, or folders of pictures")
+    command.add_argument("--out", default="masks", metavar="FOLDER", help="of the masks (default: masks)")
+    command.add_argument("--overlay", action="store_true", help="also write overlays/: the pictures with their masks")
+    command.add_argument(
+        "--probabilities", action="store_true", help="also write probabilities/: .npy, (classes, height, width) float32"
+    )
+    command.add_argument("--objects", action="store_true", help="also write objects/: outlines as GeoJSON")
+    command.add_argument("--coco", metavar="FILE", help="also write all objects as COCO JSON")
+    command.add_argument("--tta", default="none", metavar="VIEWS", help="none, flips or d4 (default: none)")
+    command.add_argument(
+        "--scales", type=_numbers, default=[1.0], metavar="S,…", help="of the views, such as 0.75,1,1.25"
+    )
+    command.add_argument(
+        "--tile", type=_pixels_or("auto", "none"), default="auto", metavar="PIXELS",
+        help="side of the tiles; none: whole pictures (default: auto, what fits in memory)",
+    )  # fmt: skip
+    command.add_argument(
+        "--overlap", type=_share_or_pixels, default=0.25, metavar="N",
+        help="of the tiles: a share such as 0.25, pixels, or full: exact (default: 0.25)",
+    )  # fmt: skip
+    command.add_argument("--merge", default="probabilities", metavar="WHAT", help="average probabilities or logits")
+    command.add_argument(
+        "--threshold", type=_threshold, metavar="P",
+        help="of probabilities, one or one a class with commas; or the file that 'unetzoo calibrate' wrote "
+        "(default: 0.5)",
+    )  # fmt: skip
+    command.add_argument("--smallest", type=int, default=0, metavar="PIXELS", help="leave smaller objects out")
+    command.add_argument(
+        "--holes", type=_pixels_or("all"), default=0, metavar="PIXELS", help="fill holes of up to so many, or all"
+    )
+    command.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="(default: the model's own)")
+    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
+    command.add_argument("--overwrite", action="store_true", help="do all of them anew")
+    command.add_argument("--json", action="store_true", help="print an object a picture, a line each")
+    command.set_defaults(run=_predict)
+
+
+def _predict(options: argparse.Namespace) -> int | None:
+    import torch
+
+    from unetzoo.objects.components import ndimage
+    from unetzoo.prediction import Predictor, files
+
+    outputs = files.Outputs(Path(options.out), options.overlay, options.probabilities, options.objects)
+    if options.objects or options.coco:
+        ndimage()  # or an error, before any work
+    jobs = files.find_jobs(options.images, inside=outputs.folder)
+    predictor = Predictor(
+        [options.model] if Path(options.model).exists() else options.model.split(","),
+        device=options.device,
+        tile=options.tile,
+        overlap=options.overlap,
+        tta=options.tta,
+        scales=options.scales,
+        merge=options.merge,
+        threshold=options.threshold,
+        smallest=options.smallest,
+        holes=options.holes,
+        dtype=None if options.dtype is None else getattr(torch, options.dtype),
+    )
+    with _Shown(len(jobs), options.json) as shown:
+        report = files.predict_files(
+            predictor, jobs, outputs, predictor.settings(), overwrite=options.overwrite, tell=shown.tell
+        )
+    if options.coco:
+        files.write_coco(
+            options.coco, [job for job in jobs if job.source not in report.failed], outputs, predictor.config
+        )
+    _summarise(report, outputs.folder, options.json)
+    return 1 if report.failed else None
+
+
+class _Shown:
+    """Says what becomes of each picture: lines of JSON, or a bar on a terminal."""
+
+    def __init__(self, count: int, as_json: bool) -> None:
+        from huggingface_hub.utils.tqdm import tqdm
+
+        self.as_json = as_json
+        quiet = as_json or not sys.stderr.isatty()
+        self.bar: Any = tqdm(total=count, unit="picture", disable=quiet)  # type: ignore[no-untyped-call]
+
+    def __enter__(self) -> _Shown:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def tell(self, job: Job, found: Prediction | None, error: str | None) -> None:
+        self.bar.update()
+        if not self.as_json:
+            return
+        record: dict[str, Any] = {"image": str(job.source), "mask": None if error else job.name}
+        if error is not None:
+            record["error"] = error
+        elif found is not None:
+            record["size"] = list(found.mask.shape[-2:])
+            record["shares"] = found.shares()
+        print(json.dumps(record), flush=True)
+
+
+def _summarise(report: Report, folder: Path, as_json: bool) -> None:
+    for path, problem in report.failed.items():
+        print(f"unetzoo: {path}: {problem}", file=sys.stderr)
+    if as_json:
+        return
+    parts = [f"{len(report.done)} segmented"]
+    parts += [f"{len(report.skipped)} there already"] if report.skipped else []
+    parts += [f"{len(report.failed)} failed"] if report.failed else []
+    print(f"{folder}: {', '.join(parts)}")
+
+
+def _pixels_or(*words: str) -> Any:
+    def read(text: str) -> int | str | None:
+        if text in words:
+            return None if text == "none" else text
+        return int(text)
+
+    read.__name__ = "number of pixels"  # what argparse calls it in its message
+    return read
+
+
+def _share_or_pixels(text: str) -> float | int | str:
+    if text == "full":
+        return text
+    return int(text) if text.isdigit() else float(text)
+
+
+def _threshold(text: str) -> list[float]:
+    path = Path(text)
+    if path.suffix == ".json":
+        try:
+            return [float(value) for value in json.loads(path.read_text())["thresholds"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not what 'unetzoo calibrate' writes ({type(error).__name__}: {error})"
+            ) from error
+    return _numbers(text)
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(value) for value in text.split(",")]
+
+
+_numbers.__name__ = "list of numbers"  # what argparse calls it in its message

@@ -1,0 +1,77 @@
+"""What the functions of objects take: the words of a task, and masks as NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unetzoo._registry import suggest
+from unetzoo.config import TASKS
+from unetzoo.errors import InputError
+
+
+def task_problems(task: object, classes: object, connectivity: object) -> list[str]:
+    """Return what is wrong with the arguments that all functions share."""
+    found = []
+    if task not in TASKS:
+        found.append(f"task={task!r}: one of {', '.join(map(repr, TASKS))} is needed{suggest(str(task), TASKS)}")
+    if type(classes) is not int or classes < 1:
+        found.append(f"num_classes={classes!r}: a whole number from 1 up is needed")
+    elif task == "binary" and classes != 1:
+        found.append(f"num_classes={classes} with task='binary': it has 1")
+    elif task == "multiclass" and classes == 1:
+        found.append("num_classes=1 with task='multiclass': 2 at least are needed, as class 0 is background")
+    if connectivity not in (1, 2) or isinstance(connectivity, bool | float):
+        found.append(f"connectivity={connectivity!r}: 1 (pixels that share an edge) or 2 (or a corner) is needed")
+    return found
+
+
+def planes_of(mask: Tensor, task: str, classes: int) -> NDArray[Any]:
+    """Return a copy of ``mask`` as (planes, H, W) integers: its classes for multilabel, else one plane.
+
+    Raises:
+        InputError: no mask of this task.
+    """
+    if not isinstance(mask, Tensor):
+        mend = "; wrap it by torch.from_numpy" if isinstance(mask, np.ndarray) else ""
+        raise InputError(f"mask: a torch.Tensor is needed, not {type(mask).__name__}{mend}")
+    problems = []
+    wanted = f"({classes}, H, W)" if task == "multilabel" else "(H, W)"
+    if mask.ndim != (3 if task == "multilabel" else 2) or (task == "multilabel" and mask.shape[0] != classes):
+        problems.append(f"shape {tuple(mask.shape)}: {wanted} is needed")
+    elif mask.numel() == 0:
+        problems.append(f"shape {tuple(mask.shape)}: there is no pixel in it")
+    if mask.is_floating_point() or mask.is_complex():
+        problems.append(f"{mask.dtype}: whole numbers are needed; take a threshold or argmax first")
+    elif mask.numel():
+        values, highest = mask.cpu().numpy(), classes - 1 if task == "multiclass" else 1
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > highest:
+            mend = "; mask > 0 makes them" if highest == 1 and low >= 0 else ""
+            problems.append(f"values from {low} to {high}: 0…{highest} are needed{mend}")
+    if problems:
+        raise InputError(f"the mask is none of task={task!r}: {'; '.join(problems)}")
+    # A copy, and of the caller's type, as a narrow one is quickest and a wide one may be needed.
+    planes = np.array(values, dtype=np.uint8 if mask.dtype == torch.bool else values.dtype)
+    return planes.reshape(-1, *planes.shape[-2:])
+
+
+def name_problems(names: object, classes: int) -> list[str]:
+    """Return what is wrong with names of classes."""
+    if names is None:
+        return []
+    if not isinstance(names, Sequence) or isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        return [f"class_names={names!r:.100}: a list or tuple of strings is needed"]
+    return [] if len(names) == classes else [f"class_names: {len(names)} names for num_classes={classes}"]
+
+
+def names_of(names: Sequence[str] | None, task: str, classes: int) -> tuple[str, ...]:
+    """Return one name a class: those given, or "foreground" of a binary task, or "0", "1", …."""
+    if names is not None:
+        return tuple(names)
+    return ("foreground",) if task == "binary" else tuple(map(str, range(classes)))

@@ -1,0 +1,104 @@
+"""Objects as COCO JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unetzoo.errors import ConfigError
+from unetzoo.objects._arguments import name_problems, names_of
+from unetzoo.objects.finding import Instances
+from unetzoo.objects.outlines import polygons
+
+
+def to_coco(
+    pictures: Iterable[tuple[str, Instances]], class_names: Sequence[str] | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """Return a data set in COCO's format for object detection (cocodataset.org/#format-data), for ``json.dump``.
+
+    A segmentation is a list of polygons where the object has no holes, and else a run-length encoding, uncompressed,
+    as polygons of COCO know no holes; pycocotools draws the very pixels from both. No annotation is a crowd. "score"
+    stands where there are scores.
+
+    Args:
+        pictures: file name and objects of each picture, all of one model; taken one at a time, so that a generator
+            keeps one picture in memory.
+        class_names: one name a class, background included in a multiclass task; None: "foreground" for binary, else
+            "0", "1", ….
+
+    Returns:
+        "images", "annotations" and "categories". Ids count from 1; a category's is the class in a multiclass task,
+        whose background is no category, and else the class + 1.
+
+    Raises:
+        ConfigError: no picture, pictures of different tasks or classes, or names that are none or not one a class;
+            or SciPy is missing.
+    """
+    record: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": [], "categories": []}
+    known: tuple[str, int] | None = None
+    for number, (name, found) in enumerate(pictures, 1):
+        if known is None:
+            known = found.task, found.num_classes
+            problems = name_problems(class_names, found.num_classes)
+            if problems:
+                raise ConfigError("cannot write COCO JSON", problems)
+            record["categories"] = _categories(names_of(class_names, *known), found.task)
+        elif (found.task, found.num_classes) != known:
+            raise ConfigError(
+                f"cannot write COCO JSON: {name!r} has {found.num_classes} {found.task} classes, and the first "
+                f"picture {known[1]} {known[0]} ones; write a file for each model"
+            )
+        height, width = found.labels.shape[-2:]
+        record["images"].append({"id": number, "file_name": name, "width": width, "height": height})
+        record["annotations"] += _annotations(found, number, len(record["annotations"]) + 1)
+    if known is None:
+        raise ConfigError("cannot write COCO JSON: there are no pictures; one at least is needed")
+    return record
+
+
+def _shift(task: str) -> int:
+    """Return what makes a class the id of a category, as those count from 1."""
+    return 0 if task == "multiclass" else 1
+
+
+def _categories(names: Sequence[str], task: str) -> list[dict[str, Any]]:
+    shift = _shift(task)
+    listed = [{"id": k + shift, "name": name, "supercategory": ""} for k, name in enumerate(names)]
+    return listed[1 - shift :]
+
+
+def _annotations(found: Instances, image: int, first: int) -> list[dict[str, Any]]:
+    shift, labels = _shift(found.task), found.labels.numpy()
+    annotations = list[dict[str, Any]]()
+    for row, parts in zip(found.rows(), polygons(found), strict=True):
+        kind, left, top = (int(row[key]) for key in ("class", "left", "top"))
+        plane = labels[kind] if found.task == "multilabel" else labels
+        annotation = {
+            "id": first + len(annotations),
+            "image_id": image,
+            "category_id": kind + shift,
+            "bbox": [left, top, int(row["right"]) - left, int(row["bottom"]) - top],
+            "area": row["area"],
+            "iscrowd": 0,
+            "segmentation": _segmentation(parts, plane, row),
+        }
+        annotations.append(annotation | ({"score": row["score"]} if "score" in row else {}))
+    return annotations
+
+
+def _segmentation(parts: list[list[Tensor]], plane: NDArray[np.int32], row: dict[str, Any]) -> Any:
+    if all(len(part) == 1 for part in parts):
+        return [ring.flatten().tolist() for (ring,) in parts]
+    height, width = plane.shape
+    box = plane[row["top"] : row["bottom"], row["left"] : row["right"]] == row["id"]
+    x, y = np.nonzero(box.T)  # column after column, as COCO counts
+    at = (x + row["left"]) * height + y + row["top"]
+    breaks = np.flatnonzero(np.diff(at) != 1) + 1
+    starts, ends = at[np.r_[0, breaks]], at[np.r_[breaks - 1, len(at) - 1]] + 1
+    counts = np.diff(np.stack([starts, ends], 1).ravel(), prepend=0).tolist()
+    rest = height * width - int(ends[-1])
+    return {"size": [height, width], "counts": counts + ([rest] if rest else [])}

@@ -1,0 +1,57 @@
+"""Connected components of planes of classes. SciPy does the work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unetzoo.errors import ConfigError
+
+
+def ndimage() -> Any:
+    """Return ``scipy.ndimage``.
+
+    Raises:
+        ConfigError: SciPy is not installed.
+    """
+    try:
+        from scipy import ndimage as module
+    except ModuleNotFoundError as error:
+        raise ConfigError("objects need SciPy: pip install 'unetzoo[objects]'") from error
+    return module
+
+
+def components(plane: NDArray[Any], connectivity: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return the components of equal values above 0, numbered in reading order of their first pixels.
+
+    Args:
+        plane: (H, W) integers.
+        connectivity: 1: pixels that share an edge belong together; 2: or a corner.
+
+    Returns:
+        Numbers (H, W) from 1 up, 0 where ``plane`` is 0; and the value of each component, (n,).
+    """
+    scipy = ndimage()
+    structure = scipy.generate_binary_structure(2, connectivity)
+    numbers, values = np.zeros(plane.shape, np.int32), list[int]()
+    for value, box in enumerate(scipy.find_objects(plane), 1):
+        if box is None:
+            continue
+        found, count = scipy.label(plane[box] == value, structure)
+        np.add(found, len(values), out=numbers[box], where=found > 0)
+        values += [value] * count
+    return _in_reading_order(numbers, np.array(values, np.int64))
+
+
+def _in_reading_order(
+    numbers: NDArray[np.int32], values: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    at = np.flatnonzero(numbers)
+    first = np.zeros(len(values) + 1, np.int64)
+    first[numbers.ravel()[at][::-1]] = at[::-1]  # of several writes the last one stays: the first pixel's
+    order = np.argsort(first[1:])
+    new = np.zeros(len(values) + 1, np.int32)
+    new[order + 1] = np.arange(1, len(values) + 1)
+    return new[numbers], values[order]

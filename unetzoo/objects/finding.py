@@ -1,0 +1,159 @@
+"""Objects of a mask: connected components, and a table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unetzoo.errors import ConfigError, InputError
+from unetzoo.objects._arguments import name_problems, names_of, planes_of, task_problems
+from unetzoo.objects.components import components, ndimage
+
+_SLACK = 1e-3
+"""By how much means of probabilities may lie outside 0…1, as rounding leaves them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Instances:
+    """What :func:`instances` found: a map of numbers, and a table with a row for each; on the CPU.
+
+    Coordinates run along the edges of pixels: the upper left pixel has its centre at (0.5, 0.5).
+
+    Attributes:
+        task: "binary", "multiclass" or "multilabel".
+        num_classes: of the mask, background included in a multiclass task.
+        labels: int32, (H, W), or (classes, H, W) for multilabel: k in the pixels of row k - 1 of the table, else 0.
+        classes: (n,) int64, the class: 0 for binary, from 1 up for multiclass, from 0 up for multilabel. It counts
+            in ``class_names`` and in the channels of probabilities.
+        areas: (n,) int64, in pixels.
+        boxes: (n, 4) int64: x and y of the upper left corner, x and y of the lower right one.
+        centroids: (n, 2) float64, x and y of the mean of the pixels' centres.
+        scores: (n,) float32, the mean probability of the class over the object's pixels; None without probabilities.
+    """
+
+    task: str
+    num_classes: int
+    labels: Tensor
+    classes: Tensor
+    areas: Tensor
+    boxes: Tensor
+    centroids: Tensor
+    scores: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def rows(self, class_names: Sequence[str] | None = None) -> list[dict[str, int | float | str]]:
+        """Return the table as records of plain numbers, for JSON or CSV.
+
+        Args:
+            class_names: one name a class, background included in a multiclass task; None: "foreground" for binary,
+                else "0", "1", ….
+
+        Returns:
+            For each object "id" (its number in ``labels``), "class", "class_name", "area", "left", "top", "right",
+            "bottom" (its box), "x", "y" (its centroid), and "score" where there are scores, rounded to six places.
+
+        Raises:
+            ConfigError: names that are none, or not one a class.
+        """
+        problems = name_problems(class_names, self.num_classes)
+        if problems:
+            raise ConfigError("cannot name the objects", problems)
+        names = names_of(class_names, self.task, self.num_classes)
+        kinds = self.classes.tolist()
+        columns: dict[str, Sequence[int | float | str]] = {
+            "id": range(1, len(self) + 1),
+            "class": kinds,
+            "class_name": [names[kind] for kind in kinds],
+            "area": self.areas.tolist(),
+            **{name: self.boxes[:, i].tolist() for i, name in enumerate(("left", "top", "right", "bottom"))},
+            **{name: self.centroids[:, i].tolist() for i, name in enumerate(("x", "y"))},
+        }
+        if self.scores is not None:
+            columns["score"] = [round(score, 6) for score in self.scores.tolist()]
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def instances(
+    mask: Tensor, task: str, num_classes: int, *, probabilities: Tensor | None = None, connectivity: int = 2
+) -> Instances:
+    """Return the connected components of ``mask``, numbered in reading order of their first pixels.
+
+    Two components that touch are two objects where their classes differ. Class 0 of a multiclass mask is background.
+    The classes of a multilabel mask are taken one after the other, and the numbers run on.
+
+    Args:
+        mask: (H, W) of 0 and 1 for binary, (H, W) of classes for multiclass, (classes, H, W) of 0 and 1 for
+            multilabel; bool or any integers; on any device.
+        task: "binary", "multiclass" or "multilabel".
+        num_classes: of the model, background included in a multiclass task.
+        probabilities: (classes, H, W) floating point from 0 to 1, as the mask came from; None: no scores.
+        connectivity: 1: pixels that share an edge belong together; 2: or a corner.
+
+    Raises:
+        ConfigError: lists all arguments that are wrong; or SciPy is missing.
+        InputError: ``mask`` is none of this task, or ``probabilities`` are none or do not fit it.
+    """
+    problems = task_problems(task, num_classes, connectivity)
+    if problems:
+        raise ConfigError("cannot find objects", problems)
+    planes = planes_of(mask, task, num_classes)
+    channels = None if probabilities is None else _channels(probabilities, (num_classes, *planes.shape[1:]))
+    tables, maps, total = [], [], 0
+    for k, plane in enumerate(planes):
+        numbers, values = components(plane, connectivity)
+        tables.append(_table(numbers, values if task == "multiclass" else np.full(len(values), k), channels))
+        np.add(numbers, total, out=numbers, where=numbers > 0)
+        maps.append(torch.from_numpy(numbers))
+        total += len(values)
+    classes, areas, boxes, centroids, scores = (
+        torch.from_numpy(np.concatenate(column)) for column in zip(*tables, strict=True)
+    )
+    labels = torch.stack(maps) if task == "multilabel" else maps[0]
+    return Instances(
+        task, num_classes, labels, classes, areas, boxes, centroids, None if channels is None else scores.float()
+    )
+
+
+def _channels(probabilities: Tensor, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return probabilities as float32.
+
+    Raises:
+        InputError: they are none, or of another shape.
+    """
+    if not isinstance(probabilities, Tensor) or not probabilities.is_floating_point():
+        kind = probabilities.dtype if isinstance(probabilities, Tensor) else type(probabilities).__name__
+        raise InputError(f"probabilities: a torch.Tensor of floating point is needed, not {kind}")
+    if tuple(probabilities.shape) != shape:
+        raise InputError(f"probabilities of shape {tuple(probabilities.shape)}: {shape} is needed for this mask")
+    found: NDArray[Any] = probabilities.detach().cpu().float().numpy()
+    low, high = float(found.min()), float(found.max())
+    if not (low >= -_SLACK and high <= 1 + _SLACK):
+        raise InputError(f"probabilities from {low:.3g} to {high:.3g}: 0 to 1 is needed; these may be logits")
+    return found
+
+
+def _table(
+    numbers: NDArray[np.int32], classes: NDArray[np.int64], channels: NDArray[Any] | None
+) -> tuple[NDArray[Any], ...]:
+    """Return class, area, box, centroid and score (0 without probabilities) of each object."""
+    at = np.flatnonzero(numbers)
+    row = numbers.ravel()[at] - 1
+    y, x = np.divmod(at, numbers.shape[1])
+    areas = np.bincount(row, minlength=len(classes))
+
+    def mean(of: NDArray[Any]) -> NDArray[np.float64]:
+        return np.bincount(row, of, minlength=len(classes)) / areas
+
+    slices = ndimage().find_objects(numbers)
+    boxes = [(across.start, down.start, across.stop, down.stop) for down, across in slices]
+    centroids = np.stack([mean(x), mean(y)], 1) + 0.5
+    scores = np.zeros(len(classes)) if channels is None else mean(channels[classes[row], y, x])
+    return classes, areas, np.array(boxes, np.int64).reshape(-1, 4), centroids, scores

@@ -1,0 +1,124 @@
+"""Objects as GeoJSON."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from unetzoo.errors import ConfigError
+from unetzoo.objects._arguments import name_problems
+from unetzoo.objects.finding import Instances
+from unetzoo.objects.outlines import polygons
+
+_DEFAULT = ("EPSG:4326", "OGC:CRS84")
+"""RFC 7946's own system, which files do not name."""
+
+
+def to_geojson(
+    instances: Instances,
+    class_names: Sequence[str] | None = None,
+    *,
+    transform: Iterable[float] | None = None,
+    crs: str | None = None,
+) -> dict[str, Any]:
+    """Return a GeoJSON FeatureCollection (RFC 7946), for ``json.dump``: a feature for each object.
+
+    A geometry is a Polygon, or a MultiPolygon where parts of the object touch by corners alone; its outline runs
+    exactly along the edges of pixels. Rings are closed, and follow the right-hand rule of section 3.1.6 in their
+    numbers, whichever way y is drawn. Properties are "id", "class", "class_name", "area" (in pixels, always), and
+    "score" where there are scores.
+
+    Without a transform coordinates are whole pixels, x to the right and y down, as QuPath reads them, and each feature
+    has QuPath's own properties "objectType" (detection), "classification" and "measurements" too. QGIS takes them
+    for degrees, and draws pictures that have no georeference below y = 0: give it ``transform=(1, 0, 0, 0, -1, 0)``.
+
+    Args:
+        instances: what :func:`unetzoo.objects.instances` found.
+        class_names: one name a class, background included in a multiclass task; None: "foreground" for binary, else
+            "0", "1", ….
+        transform: (a, b, c, d, e, f) with x' = a x + b y + c and y' = d x + e y + f, from corners of pixels to
+            coordinates: rasterio's ``dataset.transform`` as it is. GDAL's own order is another: c, a, b, f, d, e.
+        crs: the system of those coordinates, "EPSG:32633" say. Written as the "crs" of GeoJSON 2008 (section 3),
+            which RFC 7946 dropped (section 4) and GDAL reads; left out for EPSG:4326, in which x is the longitude.
+
+    Raises:
+        ConfigError: lists all arguments that are wrong; or SciPy is missing.
+    """
+    affine = _numbers(transform)
+    problems = [
+        *name_problems(class_names, instances.num_classes),
+        *_transform_problems(transform, affine),
+        *_crs_problems(crs, transform),
+    ]
+    if problems:
+        raise ConfigError("cannot write GeoJSON", problems)
+    features = []
+    for row, parts in zip(instances.rows(class_names), polygons(instances), strict=True):
+        coordinates = [[_closed(ring, affine) for ring in part] for part in parts]
+        single = len(coordinates) == 1
+        geometry = {
+            "type": "Polygon" if single else "MultiPolygon",
+            "coordinates": coordinates[0] if single else coordinates,
+        }
+        properties: dict[str, Any] = {key: row[key] for key in _PROPERTIES if key in row}
+        if transform is None:
+            properties |= _for_qupath(properties)
+        features.append({"type": "Feature", "geometry": geometry, "properties": properties})
+    named = {} if crs is None or crs.upper() in _DEFAULT else {"crs": _named(crs)}
+    return {"type": "FeatureCollection", **named, "features": features}
+
+
+_PROPERTIES = ("id", "class", "class_name", "area", "score")
+
+
+def _closed(ring: Tensor, affine: Sequence[float] | None) -> list[list[int]] | list[list[float]]:
+    """Return a ring's corners, the first one again at the end, turned round where the transform mirrors."""
+    points: list[list[int]] = ring.tolist()
+    points.append(points[0])
+    if affine is None:
+        return points
+    a, b, c, d, e, f = affine
+    moved = [[a * x + b * y + c, d * x + e * y + f] for x, y in points]
+    return moved if a * e - b * d > 0 else moved[::-1]
+
+
+def _for_qupath(properties: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {"objectType": "detection", "classification": {"name": properties["class_name"]}}
+    return found | ({"measurements": {"score": properties["score"]}} if "score" in properties else {})
+
+
+def _named(crs: str) -> dict[str, Any]:
+    authority, code = crs.split(":")
+    return {"type": "name", "properties": {"name": f"urn:ogc:def:crs:{authority.upper()}::{code}"}}
+
+
+def _numbers(transform: object) -> tuple[float, ...] | None:
+    """Return a, b, c, d, e, f; None where there are no such numbers."""
+    numbers = list(transform) if isinstance(transform, Iterable) else []
+    if len(numbers) not in (6, 9) or not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
+        return None
+    return tuple(map(float, numbers[:6]))
+
+
+def _transform_problems(transform: object, affine: Sequence[float] | None) -> list[str]:
+    if transform is None:
+        return []
+    if affine is None:
+        return [f"transform={transform!r:.100}: six finite numbers (a, b, c, d, e, f) are needed, or rasterio's Affine"]
+    a, b, _, d, e, _ = affine
+    return [] if a * e - b * d else [f"transform={affine}: all points would fall on one line"]
+
+
+def _crs_problems(crs: object, transform: object) -> list[str]:
+    if crs is None:
+        return []
+    found = []
+    if not isinstance(crs, str) or not re.fullmatch(r"[A-Za-z]+:\w+", crs):
+        found.append(f"crs={crs!r:.100}: an authority and its code are needed, such as 'EPSG:32633'")
+    if transform is None:
+        found.append("crs without transform: pixels have no coordinates in it; give both")
+    return found

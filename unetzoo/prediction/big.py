@@ -1,0 +1,257 @@
+"""Pictures that do not fit in memory: read by rows, and their masks written by rows.
+
+A mask grows in a folder ``.<name>.partial`` beside its place: the rows as they are, and a note of how many there are. A
+run that was killed goes on behind them; when the last one is there, the file is written and takes its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from unetzoo.errors import ConfigError, InputError, UnetzooError, WeightsError
+from unetzoo.prediction.geography import geography
+from unetzoo.prediction.inputs import Rows
+from unetzoo.prediction.results import mask_of, write_file
+from unetzoo.storage import replacing
+
+if TYPE_CHECKING:
+    from unetzoo.prediction.predictor import Predictor
+
+TILE = 512
+"""Side of the tiles and chunks of masks."""
+SUFFIXES = (".tif", ".tiff", ".zarr")
+
+
+class StoredRows(Rows):
+    """A TIFF file or a zarr array, of which only the rows asked for are read.
+
+    Of a pyramid, and of an OME-Zarr, the largest level is taken; of time points and depths the first.
+
+    Args:
+        path: a .tif or .tiff file, a .zarr folder.
+
+    Raises:
+        ConfigError: tifffile or zarr is not installed.
+        InputError: it cannot be read so.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.name = self.path.name
+        with _explained(self.path):
+            self._array, axes = _opened(self.path)
+        self._index: tuple[Any, ...] = tuple(slice(None) if letter in "CSYX" else 0 for letter in axes)
+        kept = "".join(letter for letter in axes if letter in "CSYX")
+        self._order = [kept.index(letter) for letter in kept if letter in "CS"] + [kept.index("Y"), kept.index("X")]
+        self._row = axes.index("Y")
+        self.height, self.width = (self._array.shape[axes.index(letter)] for letter in "YX")
+        if self._array.dtype.kind not in "uif" or self._array.dtype.itemsize > 4:
+            raise InputError(f"{str(path)!r} holds {self._array.dtype}: 8 to 32 bits are needed")
+
+    def rows(self, first: int, last: int) -> Tensor:
+        """Return some rows, see :class:`Rows`."""
+        import numpy as np
+
+        index = (*self._index[: self._row], slice(first, last), *self._index[self._row + 1 :])
+        with _explained(self.path):
+            part = np.asarray(self._array[index]).transpose(self._order).reshape(-1, last - first, self.width)
+        part = np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("="))
+        image = torch.from_numpy(part)
+        return image.float() if image.is_floating_point() else image
+
+
+def is_big(path: str | os.PathLike[str]) -> bool:
+    """Return whether a picture is read by rows: a zarr array, or a TIFF beyond what Pillow lets be read whole."""
+    from PIL import Image
+
+    from unetzoo.images import image_size
+
+    path = Path(path)
+    if path.suffix.lower() == ".zarr":
+        return True
+    if path.suffix.lower() not in SUFFIXES or Image.MAX_IMAGE_PIXELS is None:
+        return False
+    try:
+        height, width = image_size(path)
+    except InputError as error:  # Pillow refuses to look at the largest
+        return "DecompressionBomb" in str(error)
+    return height * width > Image.MAX_IMAGE_PIXELS
+
+
+def write_mask_by_rows(
+    predictor: Predictor,
+    source: Rows,
+    target: str | os.PathLike[str],
+    settings: Mapping[str, Any],
+    tick: Callable[[], object] | None = None,
+) -> None:
+    """Segment a picture of any size into a file, in the memory of a row of tiles.
+
+    Args:
+        predictor: with ``smallest`` and ``holes`` 0: objects are not looked for across rows.
+        source: the picture.
+        target: a .tif, .tiff or .zarr: (H, W) uint8, of a multi-label model (classes, H, W); 0 and 255, or indices
+            of classes. A GeoTIFF's place on the globe is kept.
+        settings: JSON-able; a partial mask goes on only under the same ones.
+        tick: is called after each tile.
+
+    Raises:
+        InputError: the picture cannot be read, or does not fit the model.
+        WeightsError: the mask cannot be written; what is done is kept.
+    """
+    import numpy as np
+
+    target = Path(target)
+    partial = target.with_name(f".{target.name}.partial")
+    config = predictor.config
+    layers = config.num_classes if config.task == "multilabel" else 1
+    shape = (layers, source.height, source.width)
+    down, across = predictor.grid(source)
+    note = {**settings, "shape": list(shape), "starts": [list(down.starts), list(across.starts)], "rows": 0}
+    try:
+        done = _rows_done(partial, note)
+        if not done:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        mask = np.memmap(partial / "mask", np.uint8, "r+" if done else "w+", shape=shape)
+    except OSError as error:
+        raise WeightsError(f"{partial} cannot be written: {error.strerror}") from error
+    if done < source.height:
+        first = down.starts.index(done)
+        for top, strip in predictor.strips(source, first, tick):
+            part = mask_of(strip, config.task, predictor.thresholds)
+            last = top + strip.shape[1]
+            mask[:, top:last] = (part if config.task == "multiclass" else part * 255).reshape(layers, -1, source.width)
+            mask.flush()
+            write_file(partial / "note.json", json.dumps({**note, "rows": last}).encode())
+    _finish(mask, source, target)
+    del mask
+    shutil.rmtree(partial)
+
+
+def _rows_done(partial: Path, note: Mapping[str, Any]) -> int:
+    """Return how many rows a killed run has left that this one would have made alike."""
+    try:
+        found = json.loads((partial / "note.json").read_text())
+        size = (partial / "mask").stat().st_size
+    except (OSError, ValueError):
+        return 0
+    layers, height, width = note["shape"]
+    same = {**found, "rows": 0} == json.loads(json.dumps(note)) and size == layers * height * width
+    rows = found["rows"] if same else 0
+    return rows if rows == height or rows in note["starts"][0] else 0
+
+
+def _finish(mask: Any, source: Rows, target: Path) -> None:
+    if target.suffix.lower() == ".zarr":
+        _write_zarr(mask, target)
+        return
+    tifffile = _tifffile()
+    layers, height, width = mask.shape
+    tiles = (
+        mask[layer, y : y + TILE, x : x + TILE]
+        for layer in range(layers)
+        for y, x in itertools.product(range(0, height, TILE), range(0, width, TILE))
+    )
+    tags = geography(source.path) if isinstance(source, StoredRows) else []
+    with replacing(target) as stream, tifffile.TiffWriter(stream, bigtiff=mask.nbytes > 2**31) as writer:
+        writer.write(
+            tiles,
+            shape=mask.shape if layers > 1 else mask.shape[1:],
+            dtype=mask.dtype,
+            tile=(TILE, TILE),
+            photometric="minisblack",
+            planarconfig="separate" if layers > 1 else None,
+            compression="zlib",
+            metadata=None,
+            extratags=[(code, kind, _count(value), value, True) for code, kind, value in tags],
+        )
+
+
+def _count(value: Any) -> int:
+    return len(value) if isinstance(value, str | tuple | list) else 1
+
+
+def _write_zarr(mask: Any, target: Path) -> None:
+    import zarr
+
+    whole = mask if mask.shape[0] > 1 else mask[0]
+    saving = target.with_name(f".{target.name}.saving")
+    shutil.rmtree(saving, ignore_errors=True)
+    chunks = (*(1,) * (whole.ndim - 2), min(TILE, whole.shape[-2]), min(TILE, whole.shape[-1]))
+    array = zarr.create_array(saving, shape=whole.shape, dtype=whole.dtype, chunks=chunks)
+    for y in range(0, whole.shape[-2], TILE):
+        array[..., y : y + TILE, :] = whole[..., y : y + TILE, :]
+    shutil.rmtree(target, ignore_errors=True)
+    saving.rename(target)
+
+
+def _opened(path: Path) -> tuple[Any, str]:
+    """Return an array that is read where it is indexed, and a letter for each of its axes."""
+    zarr = _zarr()
+    if path.suffix.lower() == ".zarr":
+        found = zarr.open(path, mode="r")
+        if isinstance(found, zarr.Group):
+            return _of_ome(path, found)
+        return found, _axes_of(path, found.shape)
+    file = _tifffile().TiffFile(path)
+    series = file.series[0]
+    tag = series.keyframe.tags.get(274)
+    if tag is not None and int(tag.value) != 1:
+        raise InputError(f"{str(path)!r} is stored turned (orientation {int(tag.value)}): store it upright")
+    array = zarr.open(series.aszarr(level=0), mode="r")
+    return array, series.axes
+
+
+def _of_ome(path: Path, group: Any) -> tuple[Any, str]:
+    attributes = dict(group.attrs)
+    scales = attributes.get("ome", attributes).get("multiscales")
+    if not scales:
+        raise InputError(f"{str(path)!r} is a group without an OME-Zarr picture: give one of its arrays")
+    axes = [axis["name"] if isinstance(axis, Mapping) else axis for axis in scales[0]["axes"]]
+    return group[scales[0]["datasets"][0]["path"]], "".join(axes).upper()
+
+
+def _axes_of(path: Path, shape: tuple[int, ...]) -> str:
+    if len(shape) == 2:
+        return "YX"
+    if len(shape) == 3:
+        return "YXS" if shape[2] <= shape[0] else "CYX"
+    raise InputError(f"{str(path)!r} has {len(shape)} dimensions: (H, W), (H, W, C) or (C, H, W) is needed")
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UnetzooError:
+        raise
+    # Damaged files raise whatever the reader that stumbled knows.
+    except Exception as error:
+        raise InputError(f"{str(path)!r} cannot be read as a picture ({type(error).__name__}: {error})") from error
+
+
+def _tifffile() -> Any:
+    return _needed("tifffile")
+
+
+def _zarr() -> Any:
+    return _needed("zarr")
+
+
+def _needed(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"pictures that are read by rows need {name}: pip install 'unetzoo[big]'") from error

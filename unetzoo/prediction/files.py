@@ -1,0 +1,303 @@
+"""Folders of pictures: reading, computing and writing at the same time, and nothing done twice."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unetzoo import images, objects
+from unetzoo.config import ModelConfig
+from unetzoo.errors import ConfigError, InputError, UnetzooError
+from unetzoo.prediction import big
+from unetzoo.prediction.geography import geography
+from unetzoo.prediction.inputs import Rows, as_picture
+from unetzoo.prediction.predictor import Predictor
+from unetzoo.prediction.results import Prediction, mask_paths, write_file, write_masks
+
+READ_AHEAD = 4
+"""Pictures that wait for the network, and masks that wait to be written, at most."""
+RECORD = ".unetzoo.json"
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".zarr", ".ppm", ".pgm", ".jp2")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A picture and where its mask goes.
+
+    Attributes:
+        source: its file, or zarr folder.
+        name: of the mask, inside the folder of masks, with / and its ending.
+    """
+
+    source: Path
+    name: str
+
+
+Tell = Callable[[Job, Prediction | None, str | None], object]
+
+
+@dataclass
+class Report:
+    """What became of a folder.
+
+    Attributes:
+        done: pictures that were segmented.
+        skipped: those whose masks were there already.
+        failed: picture → what is wrong with it.
+    """
+
+    done: list[Path] = field(default_factory=list)
+    skipped: list[Path] = field(default_factory=list)
+    failed: dict[Path, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written of each picture.
+
+    Attributes:
+        folder: of the masks, which keep the pictures' names and sub-folders.
+        overlays: also ``overlays/<name>.png``.
+        probabilities: also ``probabilities/<name>.npy``.
+        objects: also ``objects/<name>.geojson``.
+    """
+
+    folder: Path
+    overlays: bool = False
+    probabilities: bool = False
+    objects: bool = False
+
+    def mask(self, job: Job) -> Path:
+        """Return where the mask goes, the name of the file for a model of several labels."""
+        return self.folder / job.name
+
+    def others(self, job: Job) -> dict[str, Path]:
+        """Return what else is written, and where."""
+        wanted = {"overlays": ".png", "probabilities": ".npy", "objects": ".geojson"}
+        return {
+            kind: (self.folder / kind / job.name).with_suffix(ending)
+            for kind, ending in wanted.items()
+            if getattr(self, kind)
+        }
+
+
+def find_jobs(sources: Sequence[str | os.PathLike[str]], inside: Path | None = None) -> list[Job]:
+    """Return the pictures among files and folders, in the order given, those of a folder by name.
+
+    Folders are searched with their sub-folders; hidden files, files without a picture's ending, links that lead back
+    to a folder above, and ``inside``, the folder of masks, are left out. Files that are named are always taken.
+
+    Raises:
+        InputError: there is no such file or folder, or no picture in any.
+    """
+    found: list[tuple[Path, Path]] = []
+    problems = []
+    for source in map(Path, sources):
+        if source.is_dir() and source.suffix.lower() != ".zarr":
+            found += [(path, path.relative_to(source)) for path in _inside(source, inside)]
+        elif source.exists():
+            found.append((source, Path(source.name)))
+        else:
+            problems.append(f"{str(source)!r}: there is no such file or folder")
+    if problems:
+        raise InputError("; ".join(problems))
+    if not found:
+        raise InputError(
+            f"no pictures in {', '.join(map(repr, map(str, sources)))}: {', '.join(PICTURES)} are looked for"
+        )
+    unique = {path.resolve(): (path, name) for path, name in reversed(found)}
+    kept = [(path, name) for path, name in found if unique.get(path.resolve()) == (path, name)]
+    stems = [name.with_suffix("").as_posix() for _, name in kept]
+    twice = {stem for stem in stems if stems.count(stem) > 1} if len(set(stems)) < len(stems) else set()
+    return [
+        Job(path, f"{name.as_posix() if stem in twice else stem}{_ending(path)}")
+        for (path, name), stem in zip(kept, stems, strict=True)
+    ]
+
+
+def predict_files(
+    predictor: Predictor,
+    jobs: Sequence[Job],
+    outputs: Outputs,
+    settings: dict[str, Any],
+    *,
+    overwrite: bool = False,
+    tell: Tell = lambda job, found, error: None,
+) -> Report:
+    """Segment pictures into a folder: one bad file stops nothing, and what is there already is not done again.
+
+    Pictures are read and masks written by threads of their own, at most ``READ_AHEAD`` of each waiting.
+
+    Args:
+        predictor: segments them.
+        jobs: from :func:`find_jobs`.
+        outputs: what is written, and where.
+        settings: JSON-able; kept in the folder as ``.unetzoo.json``.
+        overwrite: do all of them anew. Otherwise a picture is skipped whose files are there and newer than itself.
+        tell: is called for each picture when it is through, with what was found, and the error if there was one;
+            with neither where it was skipped, or written by rows.
+
+    Raises:
+        ConfigError: the folder holds masks made with other settings.
+    """
+    _keep_record(outputs.folder, settings, overwrite)
+    report = Report()
+    left = []
+    for job in jobs:
+        if not overwrite and _is_done(job, outputs, predictor.config):
+            report.skipped.append(job.source)
+            tell(job, None, None)
+        else:
+            left.append(job)
+    with ThreadPoolExecutor(READ_AHEAD) as readers, ThreadPoolExecutor(2) as writers:
+        writing: deque[tuple[Job, Prediction, Future[None]]] = deque()
+        for job, reading in _read_ahead(readers, left):
+            with _reported(report, job, tell):
+                source = reading.result()
+                if isinstance(source, big.StoredRows):
+                    _write_by_rows(predictor, source, job, outputs, settings)
+                    report.done.append(job.source)
+                    tell(job, None, None)
+                else:
+                    found = predictor(source)
+                    writing.append((job, found, writers.submit(_write, found, job, outputs)))
+            _settle(report, writing, READ_AHEAD, tell)
+        _settle(report, writing, 0, tell)
+    return report
+
+
+def write_coco(path: str | os.PathLike[str], jobs: Sequence[Job], outputs: Outputs, config: ModelConfig) -> None:
+    """Write the objects of all masks as one file of COCO JSON, see ``unetzoo.objects.to_coco``.
+
+    Raises:
+        WeightsError: the file cannot be written.
+    """
+
+    def pictures() -> Iterator[tuple[str, objects.Instances]]:
+        for job in jobs:
+            layers = [images.read_values(path)[0] for path in mask_paths(outputs.mask(job), config)]
+            mask = layers[0] if config.task == "multiclass" else torch.stack(layers).gt(0).byte()
+            mask = mask[0] if config.task == "binary" else mask
+            yield job.source.name, objects.instances(mask, config.task, config.num_classes)
+
+    write_file(path, json.dumps(objects.to_coco(pictures(), config.class_names)).encode())
+
+
+def _read_ahead(readers: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[Rows]]]:
+    """Give each job with its picture being read, a few ahead of the one that is asked for."""
+    waiting: deque[tuple[Job, Future[Rows]]] = deque()
+    for job in jobs:
+        waiting.append((job, readers.submit(_read, job)))
+        if len(waiting) > READ_AHEAD:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _read(job: Job) -> Rows:
+    return big.StoredRows(job.source) if big.is_big(job.source) else as_picture(job.source)
+
+
+def _settle(report: Report, writing: deque[tuple[Job, Prediction, Future[None]]], most: int, tell: Tell) -> None:
+    """Wait until at most so many masks are still being written."""
+    while len(writing) > most:
+        job, found, written = writing.popleft()
+        with _reported(report, job, tell):
+            written.result()
+            report.done.append(job.source)
+            tell(job, found, None)
+
+
+@contextlib.contextmanager
+def _reported(report: Report, job: Job, tell: Tell) -> Iterator[None]:
+    try:
+        yield
+    # What one picture cannot do, for want of memory as well, the next may: all of it is in the report.
+    except (OSError, RuntimeError, ValueError, MemoryError) as error:
+        message = str(error) if isinstance(error, UnetzooError) else f"{type(error).__name__}: {error}"
+        report.failed[job.source] = message.splitlines()[0] if message else type(error).__name__
+        tell(job, None, report.failed[job.source])
+
+
+def _write(found: Prediction, job: Job, outputs: Outputs) -> None:
+    """Write all that is wanted of a picture, the mask last: where it is, all is."""
+    others = outputs.others(job)
+    if "overlays" in others:
+        others["overlays"].parent.mkdir(parents=True, exist_ok=True)
+        found.overlay(others["overlays"])
+    if "probabilities" in others:
+        found.save_probabilities(others["probabilities"])
+    if "objects" in others:
+        write_file(others["objects"], json.dumps(found.geojson()).encode())
+    tags = geography(job.source)
+    write_masks(outputs.mask(job), found.mask, found.config, tags)
+
+
+def _write_by_rows(
+    predictor: Predictor, source: big.StoredRows, job: Job, outputs: Outputs, settings: dict[str, Any]
+) -> None:
+    if outputs.others(job) or predictor.smallest or predictor.holes:
+        raise InputError(
+            f"{job.source} is so large that its mask is written by rows, without {', '.join(_WHOLE)}: leave them out"
+        )
+    big.write_mask_by_rows(predictor, source, outputs.mask(job), settings)
+
+
+_WHOLE = ("overlays", "probabilities", "objects", "smallest", "holes")
+
+
+def _keep_record(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
+    path = folder / RECORD
+    try:
+        before = json.loads(path.read_text()) if path.exists() and not overwrite else settings
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}): give another folder, or overwrite this one") from error
+    now = json.loads(json.dumps(settings))
+    changed = [
+        f"{name}: {before.get(name)!r} there, {now.get(name)!r} now" for name in now if before.get(name) != now[name]
+    ]
+    if changed and before is not settings:
+        raise ConfigError(
+            f"{folder} holds masks made with other settings; give another folder, or overwrite it", changed
+        )
+    write_file(path, json.dumps(settings, indent=2).encode())
+
+
+def _is_done(job: Job, outputs: Outputs, config: ModelConfig) -> bool:
+    mask = outputs.mask(job)
+    masks = mask_paths(mask, config)
+    if job.source.suffix.lower() in big.SUFFIXES and mask.exists():
+        masks = [mask]  # one file, written by rows
+    changed = job.source.stat().st_mtime
+    return all(path.exists() and path.stat().st_mtime >= changed for path in (*masks, *outputs.others(job).values()))
+
+
+def _inside(folder: Path, left_out: Path | None) -> Iterator[Path]:
+    """Give the pictures of a folder and of its sub-folders, by name; each folder once, whatever links lead to it."""
+    seen: set[Path] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = Path(place)
+        real = here.resolve()
+        above = real != folder.resolve() and folder.resolve().is_relative_to(real)
+        if above or real in seen or (left_out is not None and real == left_out.resolve()):
+            folders.clear()
+            continue
+        seen.add(real)
+        arrays = sorted(name for name in folders if name.lower().endswith(".zarr") and not name.startswith("."))
+        folders[:] = sorted(name for name in folders if name not in arrays and not name.startswith("."))
+        pictures = (name for name in names if Path(name).suffix.lower() in PICTURES and not name.startswith("."))
+        yield from (here / name for name in sorted((*pictures, *arrays)))
+
+
+def _ending(path: Path) -> str:
+    """Return how the mask of a picture ends: TIFF and zarr stay what they are, others become PNG."""
+    suffix = path.suffix.lower()
+    return suffix if suffix in big.SUFFIXES else ".png"

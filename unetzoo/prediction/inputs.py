@@ -1,0 +1,103 @@
+"""Pictures as predictors take them: by rows, whatever they come from."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unetzoo import images
+from unetzoo.errors import InputError
+
+
+class Rows(ABC):
+    """A picture that is read by rows.
+
+    Attributes:
+        name: for messages, or None.
+        height, width: in pixels.
+    """
+
+    name: str | None
+    height: int
+    width: int
+
+    @abstractmethod
+    def rows(self, first: int, last: int) -> Tensor:
+        """Return rows ``first`` up to, not including, ``last``: (C, last - first, width)."""
+
+
+class Picture(Rows):
+    """A picture in memory.
+
+    Args:
+        image: (C, H, W).
+        name: its file's, or None.
+    """
+
+    def __init__(self, image: Tensor, name: str | None = None) -> None:
+        self.image = image
+        self.name = name
+        self.height, self.width = image.shape[1:]
+
+    def rows(self, first: int, last: int) -> Tensor:
+        """Return some rows, see :class:`Rows`."""
+        return self.image[:, first:last]
+
+
+def as_picture(source: Any) -> Picture:
+    """Return a path, an array (H, W) or (H, W, C), a tensor (C, H, W) or (H, W), or a PIL image as a picture.
+
+    Raises:
+        InputError: a file that cannot be read, or none of these.
+    """
+    if isinstance(source, Picture):
+        return source
+    if isinstance(source, str | os.PathLike):
+        return Picture(images.read_image(source), Path(source).name)
+    if isinstance(source, Tensor):
+        image = source.detach().cpu()
+    elif type(source).__module__.partition(".")[0] == "PIL":
+        image = images.from_pil(source)
+    elif hasattr(source, "__array__"):
+        image = _of_array(source)
+    else:
+        raise InputError(
+            f"a picture of type {type(source).__name__}: a path, an array (H, W) or (H, W, C), a tensor (C, H, W), or "
+            "a PIL image is needed"
+        )
+    image = image[None] if image.ndim == 2 else image
+    problem = _problem(image)
+    if problem is not None:
+        raise InputError(f"a picture of shape {tuple(image.shape)}, {image.dtype}: {problem}")
+    return Picture(image.float() if image.dtype in (torch.float16, torch.bfloat16, torch.float64) else image)
+
+
+def _of_array(source: Any) -> Tensor:
+    import numpy as np
+
+    array = np.asarray(source)
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"an array of {array.dtype}: numbers are needed")
+    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    array = array if array.flags.writeable else array.copy()
+    image = torch.from_numpy(array)
+    return image.permute(2, 0, 1) if image.ndim == 3 else image
+
+
+def _problem(image: Tensor) -> str | None:
+    if image.ndim != 3:
+        return "one picture is needed, (H, W) or with channels: (H, W, C) of an array, (C, H, W) of a tensor"
+    if 0 in image.shape:
+        return "it is empty"
+    if image.dtype == torch.bool:
+        return "a mask is no picture: give its pixels, of 8 or 16 bits or floating point"
+    if image.dtype in (torch.int64, torch.uint64):
+        return "integers of 8, 16 or 32 bits are needed: their largest value is what white is taken for"
+    if image.is_complex():
+        return "real numbers are needed"
+    return None

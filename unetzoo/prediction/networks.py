@@ -1,0 +1,152 @@
+"""One network or several, asked together: windows in, what they say of each pixel out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unetzoo import hub
+from unetzoo.config import ModelConfig
+from unetzoo.errors import ConfigError, InputError
+from unetzoo.images import fit_channels, normalised, scaled
+from unetzoo.model import SegmentationModel
+from unetzoo.optimization import OptimizedModel, optimize
+from unetzoo.prediction.tiles import mirrored
+from unetzoo.prediction.views import View
+
+Model = SegmentationModel | OptimizedModel | str | os.PathLike[str]
+MERGES = ("probabilities", "logits")
+
+
+class Networks:
+    """An ensemble whose members agree on task and classes; each sees pictures as it was trained to.
+
+    Attributes:
+        config: of the first.
+        unit: pixels that windows begin at multiples of: the largest stride.
+    """
+
+    def __init__(self, members: Sequence[OptimizedModel], views: Sequence[View], merge: str) -> None:
+        self.members = tuple(members)
+        self.views = tuple(views)
+        self.merge = merge
+        self.config: ModelConfig = members[0].config
+        self.unit = max(member.network.encoder.strides[-1] for member in members)
+
+    @property
+    def border(self) -> int:
+        """Pixels around a window that the networks are shown as well."""
+        return max(member.network.decoder.border for member in self.members)
+
+    def shown(self, window: int) -> int:
+        """Return the side of the square that is cut out of the picture for a window."""
+        return max(
+            member.network.decoder.input_side(window) - member.network.decoder.border + self.border
+            for member in self.members
+        )
+
+    def __call__(self, pictures: Tensor, height: int, width: int) -> Tensor:
+        """Return the average of what all members say of all views: (N, classes, height, width) float32.
+
+        They are logits, or probabilities where ``merge`` says so.
+
+        Args:
+            pictures: (N, C, H, W) as stored; the window begins ``border`` pixels inside.
+            height, width: of the window.
+        """
+        total: Tensor | None = None
+        for member in self.members:
+            images = self._prepared(pictures, member, height, width)
+            for view in self.views:
+                said = self._asked(member, images, view)[..., :height, :width].float()
+                said = self.activated(said) if self.merge == "probabilities" else said
+                total = said if total is None else total.add_(said)
+        assert total is not None
+        return total / (len(self.members) * len(self.views))
+
+    def activated(self, logits: Tensor) -> Tensor:
+        """Return the probabilities of logits, the classes in dimension -3."""
+        return logits.softmax(dim=-3) if self.config.task == "multiclass" else logits.sigmoid()
+
+    def digest(self) -> str:
+        """Return a fingerprint of configurations and weights, the same for the same bytes."""
+        found = hashlib.sha256()
+        for member in self.members:
+            found.update(member.config.to_json().encode())
+            for tensor in member.state_dict().values():
+                found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return found.hexdigest()
+
+    def _prepared(self, pictures: Tensor, member: OptimizedModel, height: int, width: int) -> Tensor:
+        """Return what a member is shown: its own border around the window, normalised its own way."""
+        decoder, config = member.network.decoder, member.config
+        skipped = self.border - decoder.border
+        height, width = decoder.input_side(height), decoder.input_side(width)
+        cut = pictures[..., skipped : skipped + height, skipped : skipped + width]
+        rows = [
+            normalised(fit_channels(scaled(picture), config.in_channels), config.mean, config.std) for picture in cut
+        ]
+        return torch.stack(rows)
+
+    def _asked(self, member: OptimizedModel, images: Tensor, view: View) -> Tensor:
+        border = member.network.decoder.border
+        size = torch.Size(side - 2 * border for side in images.shape[-2:])
+        return view.undo(member(view.apply(images, member.network.encoder.strides[-1])), size)
+
+
+def cut_out(rows: Tensor, first: int, count: int) -> Tensor:
+    """Return columns ``first`` to ``first + count`` of (C, h, W), mirrored at its ends."""
+    width = rows.shape[-1]
+    if first >= 0 and first + count <= width:
+        return rows[..., first : first + count]
+    return rows[..., mirrored(first, count, width)]
+
+
+def gathered(models: Model | Sequence[Model], device: torch.device, dtype: torch.dtype | None) -> list[OptimizedModel]:
+    """Return networks for inference on ``device``: loaded where a name is given, copied where a network is.
+
+    Raises:
+        ConfigError: none, or they do not go together.
+        WeightsError, HubError: one cannot be loaded.
+    """
+    listed: list[Model] = list(models) if isinstance(models, list | tuple) else [models]  # type: ignore[list-item]
+    if not listed:
+        raise ConfigError("no model is given")
+    members = [_ready(model, device, dtype) for model in listed]
+    first = members[0].config
+    problems = []
+    for k, member in enumerate(members[1:], 2):
+        for key in ("task", "num_classes", "class_names"):
+            mine, own = getattr(member.config, key), getattr(first, key)
+            if mine != own and not (key == "class_names" and None in (mine, own)):
+                problems.append(f"{key} of model {k} is {mine!r}, of the first {own!r}")
+    if problems:
+        raise ConfigError("these models cannot be averaged", problems)
+    return members
+
+
+def _ready(model: Model, device: torch.device, dtype: torch.dtype | None) -> OptimizedModel:
+    if isinstance(model, OptimizedModel):
+        if dtype is not None and dtype != model.dtype:
+            raise ConfigError(f"dtype={dtype} for an optimized model of {model.dtype}: give the model it was made from")
+        return model.to(device)
+    loaded = model if isinstance(model, SegmentationModel) else hub.from_pretrained(model)
+    return optimize(loaded, dtype=dtype).to(device)
+
+
+def check_channels(image: Tensor, config: ModelConfig) -> None:
+    """Raise if a picture (C, …) cannot be fitted to the channels of a network.
+
+    Raises:
+        InputError: with both sides.
+    """
+    try:
+        fit_channels(image[:, :1, :1], config.in_channels)
+    except InputError as error:
+        raise InputError(
+            f"a picture of {image.shape[0]} channels: {config.name} was trained on {config.in_channels}"
+        ) from error

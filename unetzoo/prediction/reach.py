@@ -1,0 +1,140 @@
+"""How far a network looks, and how much memory it needs: what windows must be made for."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from unetzoo.config import ModelConfig
+from unetzoo.model import SegmentationModel, build_on_meta
+
+LARGEST = 8192
+"""Pixels within which a network that looks only so far must have shown it."""
+FALLBACK = 4 * 2**30
+"""Bytes taken to be free where the system does not say."""
+
+
+def reach(model: SegmentationModel) -> int | None:
+    """Return how far from a block of stride × stride pixels the logits can depend on it, in pixels.
+
+    Found by experiment, on a copy whose weights are positive, so that nothing cancels out and no ReLU hides it: what
+    differs when the block does.
+
+    Returns:
+        None for a network that looks at the whole picture: group and instance norm, and the classification-guided
+        module.
+    """
+    if model.guide is not None:
+        return None
+    probe = _positive(model)
+    stride, border, blocks = model.encoder.strides[-1], model.decoder.border, 32
+    while True:
+        side, other = (model.decoder.input_side(count * stride) for count in (blocks, 1))
+        images = torch.zeros(4, model.config.in_channels, side, other, dtype=torch.float64)
+        # On zeros no trace is too faint to be seen; on noise a mean of the whole picture is seen as well.
+        images[2:] = torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        first = blocks // 2 * stride
+        images[1::2, :, first + border : first + border + stride] += 1
+        with torch.inference_mode():
+            logits = probe(images)
+        rows = (logits[::2] != logits[1::2]).any(dim=3).any(dim=1).any(dim=0).nonzero()[:, 0]
+        low, high = int(rows[0]), int(rows[-1]) + 1
+        if low >= stride and high <= side - 2 * border - stride:
+            return max(first - low, high - first - stride, 0)
+        if blocks * stride >= LARGEST:
+            return None
+        blocks *= 2
+
+
+def _positive(model: SegmentationModel) -> SegmentationModel:
+    """Return a copy in float64 that averages with positive weights, and whose batch norms do nothing."""
+    probe = copy.deepcopy(model).cpu().double().eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, value in (*probe.named_parameters(), *probe.named_buffers()):
+            if value.ndim > 1:
+                value.uniform_(0.5, 1.5, generator=generator).div_(value[0].numel())
+            else:
+                value.fill_(float(name.endswith(("weight", "running_var"))))
+    return probe
+
+
+def memory_of_pixel(config: ModelConfig) -> float:
+    """Return how many bytes a network needs for a pixel of its picture, at most at once: those of its maps.
+
+    Counted on a network without memory; what convolutions need to work in is not.
+    """
+    model = build_on_meta(config).eval()
+    side = model.decoder.input_side(256)
+    images = torch.empty(1, config.in_channels, side, side, device="meta")
+    with torch.no_grad(), _Peak() as counted:
+        model(images)
+    return float(counted.peak) / side**2
+
+
+class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of the tensors that live at the same time, of those that are made inside it."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now: int = 0
+        self.peak: int = 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, Tensor):
+                self._count(tensor)
+        return out
+
+    def _count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.known:
+            return
+        self.known.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.now -= size
+
+
+def available_memory(device: torch.device) -> int:
+    """Return the bytes that a device has free; of the CPU, those that its process may still take."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return min(_asked(_of_system), _asked(_of_group))
+
+
+def _asked(question: Callable[[], int]) -> int:
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        return question()
+    return FALLBACK
+
+
+def _of_system() -> int:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
+
+
+def _of_group() -> int:
+    """Return what a container leaves; a group without a bound leaves all."""
+    folder = Path("/sys/fs/cgroup")
+    bound = (folder / "memory.max").read_text().strip() if (folder / "memory.max").exists() else "max"
+    if bound == "max":
+        return 2**62
+    return max(int(bound) - int((folder / "memory.current").read_text()), 0)

@@ -1,0 +1,175 @@
+"""What a predictor says of a picture: probabilities, a mask, and ways to keep and to see them."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unetzoo import images, objects, sheets
+from unetzoo.config import ModelConfig
+from unetzoo.errors import InputError
+from unetzoo.prediction.geography import Tag
+from unetzoo.storage import replacing
+
+SUFFIXES = (".png", ".tif", ".tiff")
+"""Of masks: kept as they are, unlike in a JPEG."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a predictor says of a picture.
+
+    Attributes:
+        probabilities: (classes, H, W) float32.
+        mask: uint8: (H, W) of 0 and 1, or of the classes' indices; (classes, H, W) of 0 and 1 for "multilabel".
+        image: (C, H, W), the picture as it was given.
+        config: of the model.
+        name: of the picture's file, None where there is none.
+    """
+
+    probabilities: Tensor
+    mask: Tensor
+    image: Tensor
+    config: ModelConfig
+    name: str | None = None
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the mask as a picture that ``unetzoo.data`` reads as a mask.
+
+        Of 0 and 255, or of the classes' indices with a palette of colours. The masks of a multi-label model are one
+        file a class, in folders of the classes' names beside ``path``'s name.
+
+        Args:
+            path: ends in .png, .tif or .tiff. Folders are made where they are missing.
+
+        Raises:
+            InputError: another ending.
+            WeightsError: the file cannot be written.
+        """
+        check_suffix(path)
+        write_masks(path, self.mask, self.config)
+
+    def overlay(self, path: str | os.PathLike[str]) -> None:
+        """Write the picture with the mask laid over it, a colour a class, as a PNG file.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        shown = self.image if self.image.dtype in (torch.uint8, torch.uint16) else sheets.stretched(self.image.float())
+        masks = sheets.class_masks(self.mask, self.config.task, self.config.num_classes)
+        images.write_png(images.overlay(shown, masks), path)
+
+    def shares(self) -> dict[str, float]:
+        """Return the share of the pixels that each class has, by its name."""
+        config = self.config
+        if config.task == "multiclass":
+            counts = torch.bincount(self.mask.flatten().long(), minlength=config.num_classes)
+        else:
+            counts = self.mask.reshape(config.num_classes, -1).sum(dim=1)
+        names = config.class_names or (("foreground",) if config.task == "binary" else map(str, range(len(counts))))
+        return dict(zip(names, (counts / self.mask.shape[-1] / self.mask.shape[-2]).tolist(), strict=True))
+
+    def instances(self) -> objects.Instances:
+        """Return the connected components of the mask, with the mean probability of each; needs SciPy."""
+        return objects.instances(self.mask, self.config.task, self.config.num_classes, probabilities=self.probabilities)
+
+    def geojson(self) -> dict[str, Any]:
+        """Return the outlines of all objects as GeoJSON in pixels, see ``unetzoo.objects.to_geojson``; needs SciPy."""
+        return objects.to_geojson(self.instances(), self.config.class_names)
+
+    def save_probabilities(self, path: str | os.PathLike[str]) -> None:
+        """Write the probabilities as an array of NumPy, (classes, H, W) float32: a .npy file.
+
+        Raises:
+            WeightsError: the file cannot be written.
+        """
+        import numpy as np
+
+        stream = io.BytesIO()
+        np.save(stream, self.probabilities.numpy())
+        write_file(path, stream.getvalue())
+
+
+def mask_of(probabilities: Tensor, task: str, thresholds: Sequence[float]) -> Tensor:
+    """Return the mask that (classes, H, W) probabilities amount to, see :class:`Prediction`."""
+    if task == "multiclass":
+        return probabilities.argmax(dim=0).to(torch.uint8 if probabilities.shape[0] <= 256 else torch.int32)
+    mask = (probabilities > torch.tensor(thresholds)[:, None, None]).byte()
+    return mask[0] if task == "binary" else mask
+
+
+def mask_paths(path: str | os.PathLike[str], config: ModelConfig) -> list[Path]:
+    """Return the files of a mask: of a multi-label model ``<folder>/<class>/<name>`` for ``<folder>/<name>``."""
+    path = Path(path)
+    if config.task != "multilabel":
+        return [path]
+    names = config.class_names or tuple(map(str, range(config.num_classes)))
+    return [path.parent / name / path.name for name in names]
+
+
+def check_suffix(path: str | os.PathLike[str]) -> None:
+    """Raise if a mask cannot be kept under this name.
+
+    Raises:
+        InputError: it does not end as masks do.
+    """
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise InputError(f"a mask cannot be written to {str(path)!r}: {', '.join(SUFFIXES)} keep it as it is")
+
+
+def write_masks(path: str | os.PathLike[str], mask: Tensor, config: ModelConfig, tags: Sequence[Tag] = ()) -> None:
+    """Write a mask, see :class:`Prediction`, to the files of :func:`mask_paths`, with ``tags`` where it is a TIFF.
+
+    Raises:
+        WeightsError: the file cannot be written.
+    """
+    paths = mask_paths(path, config)
+    for target, layer in zip(paths, mask if config.task == "multilabel" else mask[None], strict=True):
+        write_file(target, _encoded(layer, config.task, target.suffix.lower(), tags))
+
+
+def _encoded(mask: Tensor, task: str, suffix: str, tags: Sequence[Tag]) -> bytes:
+    from PIL import Image, TiffImagePlugin
+
+    picture = Image.fromarray((mask if task == "multiclass" else mask * 255).numpy())
+    if task == "multiclass" and mask.dtype == torch.uint8:
+        picture.putpalette(_palette())
+    stream = io.BytesIO()
+    if suffix == ".png":
+        picture.save(stream, "PNG")
+        return stream.getvalue()
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    for code, kind, value in tags:
+        directory.tagtype[code] = kind
+        directory[code] = value
+    picture.save(stream, "TIFF", compression="tiff_adobe_deflate", tiffinfo=directory)
+    return stream.getvalue()
+
+
+def write_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file all or nothing, and its folder where it is missing.
+
+    Raises:
+        InputError: the folder cannot be made.
+        WeightsError: the file cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder {str(path.parent)!r} cannot be made: {error.strerror}") from error
+    with replacing(path) as stream:
+        stream.write(content)
+
+
+def _palette() -> list[int]:
+    """Return black for the background, and the colours of overlays for the other classes, over and over."""
+    colours = [value for colour in images.COLOURS for value in bytes.fromhex(colour[1:])]
+    return [0, 0, 0, *(colours * 32)[: 255 * 3]]

@@ -1,0 +1,98 @@
+"""Where windows lie in a picture, and how what they say of it is joined.
+
+Windows are laid out on each axis by itself, so that the weight of a pixel is the product of one for its row and one for
+its column. They begin at multiples of the network's stride: there its max-pools see the same pixels together as in the
+whole picture, and a window says of its inner pixels exactly what the whole picture would.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BLENDS = ("gaussian", "linear", "crop")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The windows along one side of a picture.
+
+    Attributes:
+        length: pixels of the side.
+        window: pixels of each window, a multiple of the stride. Windows may reach over the end of the side.
+        starts: of the windows, multiples of the stride.
+        weights: (windows, window) float32: how much each pixel of each window counts. Those of all windows that a pixel
+            lies in have the sum 1.
+    """
+
+    length: int
+    window: int
+    starts: tuple[int, ...]
+    weights: Tensor
+
+    def parts(self, k: int) -> tuple[slice, slice]:
+        """Return the pixels of window ``k`` that count, in the window and in the side."""
+        inside = self.weights[k].nonzero()
+        first, last = int(inside[0]), int(inside[-1]) + 1
+        return slice(first, last), slice(self.starts[k] + first, self.starts[k] + last)
+
+
+def rounded_up(value: int, unit: int) -> int:
+    """Return the smallest multiple of ``unit`` that is no smaller than ``value``."""
+    return -(-value // unit) * unit
+
+
+def lay_out(length: int, window: int | None, overlap: int, unit: int, blend: str) -> Axis:
+    """Return the windows of a side, spread evenly.
+
+    Args:
+        length: pixels of the side.
+        window: pixels of a window, None for one that covers all; rounded up to a multiple of ``unit``.
+        overlap: pixels that neighbours share at least, less than a window.
+        unit: stride of the network.
+        blend: "crop": each pixel counts in the window in whose middle it lies best; "linear" and "gaussian": where
+            windows overlap, both count, the more the farther from their edge. The gaussian's standard deviation is an
+            eighth of the window (Isensee et al. 2021, nnU-Net, supplementary note 4).
+    """
+    whole = rounded_up(length, unit)
+    window = whole if window is None else min(rounded_up(window, unit), whole)
+    count = 1 if window == whole else -(-(whole - overlap) // (window - overlap))
+    while True:
+        last = whole - window
+        starts = tuple(k * last // max(count - 1, 1) // unit * unit for k in range(count))
+        if all(b - a <= window - overlap for a, b in itertools.pairwise(starts)):
+            return Axis(length, window, starts, _weights(starts, window, blend))
+        count += 1  # rounding has drawn two of them too far apart
+
+
+def _weights(starts: tuple[int, ...], window: int, blend: str) -> Tensor:
+    rows = torch.arange(window) + 0.5
+    weights = torch.zeros(len(starts), window)
+    if blend == "crop":
+        ends = [(a + window + b) // 2 for a, b in itertools.pairwise(starts)]
+        for k, (begin, end) in enumerate(zip([0, *ends], [*ends, starts[-1] + window], strict=True)):
+            weights[k, begin - starts[k] : end - starts[k]] = 1
+        return weights
+    if blend == "linear":
+        weights[:] = torch.minimum(rows, window - rows)
+    else:
+        weights[:] = torch.exp(-0.5 * ((rows - window / 2) / (window / 8)) ** 2)
+    total = torch.zeros(starts[-1] + window)
+    for k, start in enumerate(starts):
+        total[start : start + window] += weights[k]
+    for k, start in enumerate(starts):
+        weights[k] /= total[start : start + window]
+    return weights
+
+
+def mirrored(first: int, count: int, length: int) -> Tensor:
+    """Return which of ``length`` pixels stand at ``first``, ``first`` + 1, … where the ends are mirrors.
+
+    The outermost pixel is not repeated, as in the overlap-tile strategy of Ronneberger et al. 2015 (figure 2).
+    """
+    period = max(2 * (length - 1), 1)
+    rows = torch.arange(first, first + count).remainder(period)
+    return torch.minimum(rows, period - rows).clamp(max=length - 1)
