@@ -28,6 +28,7 @@ LAYERS = [
     {"information", "conversion", "sheets"},
     {"data", "prediction"},
     {"evaluation"},
+    {"calibration"},
     {"comparison"},
     {"cards"},
     {"publishing"},

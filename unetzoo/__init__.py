@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from unetzoo.calibration import Calibration as Calibration, calibrate as calibrate
     from unetzoo.cards import ModelCard as ModelCard
     from unetzoo.checkpoints import load_state_dict_file as load_state_dict_file
     from unetzoo.comparison import Comparison as Comparison, compare as compare
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "calibration": ("Calibration", "calibrate"),
     "cards": ("ModelCard",),
     "checkpoints": ("load_state_dict_file",),
     "comparison": ("Comparison", "compare"),

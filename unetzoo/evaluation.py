@@ -21,7 +21,8 @@ from unetzoo.data.listing import list_samples
 from unetzoo.data.splitting import RATIOS, divide
 from unetzoo.errors import ConfigError
 from unetzoo.metrics import Scores, SegmentationMetrics
-from unetzoo.model import SegmentationModel, evaluating
+from unetzoo.model import SegmentationModel
+from unetzoo.prediction import Predictor
 from unetzoo.storage import replacing
 
 WORST = 8
@@ -69,7 +70,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: SegmentationModel,
+    model: SegmentationModel | Predictor,
     source: str | os.PathLike[str],
     *,
     split: str | None = None,
@@ -81,10 +82,10 @@ def evaluate(
     ignore_colour: str | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Segment whole pictures as training validates them, and hold the masks against the true ones.
+    """Segment pictures as :class:`unetzoo.Predictor` does, and hold the masks against the true ones.
 
     Args:
-        model: on any device; its config says task, classes, channels and normalisation.
+        model: on any device; or a predictor, with its tiles, views and thresholds.
         source: a folder or a CSV file, see ``unetzoo.data.list_samples``.
         split: "train", "val" or "test". None: "test" of a source that has splits of its own, every picture of others.
         ratios, seed, group: those of the training, where ``split`` is of a source without splits of its own.
@@ -95,29 +96,48 @@ def evaluate(
         ConfigError: no such split, or pictures without masks; lists all that is wrong.
         InputError: a file that cannot be read, or does not fit the model.
     """
-    config = model.config
-    labels = Labels(
-        task=config.task,
-        num_classes=config.num_classes,
-        class_names=config.class_names,
-        ignore=ignore,
-        colours=None if colours is None else tuple(colours),
-        ignore_colour=ignore_colour,
+    predictor = model if isinstance(model, Predictor) else Predictor(model, device=model.head.conv.weight.device)
+    config = predictor.config
+    dataset = pictures_of(
+        config, source, split, ratios, seed, group, ignore=ignore, colours=colours, ignore_colour=ignore_colour
     )
-    samples = _chosen(source, labels, split, ratios, seed, group)
-    dataset = SegmentationDataset(samples, labels, in_channels=config.in_channels, mean=config.mean, std=config.std)
     names = config.class_names or (("foreground",) if config.task == "binary" else None)
     metrics = SegmentationMetrics(config.task, config.num_classes, class_names=names)
     rows: list[dict[str, str | float | None]] = []
-    with evaluating(model):
-        for i in _shown(range(len(dataset)), progress):
-            item = dataset[i]
-            mask = predicted_mask(model, item["image"])
-            (row,) = metrics.update_masks(mask[None].long(), item["target"][None]).rows()
-            rows.append({"name": item["name"], **row})
-        order = sorted(range(len(rows)), key=lambda i: _rank(rows[i]))
-        worst = tuple(_tiles(model, dataset[i], config) for i in order[:WORST])
+    for i in shown(range(len(dataset)), progress):
+        item = dataset[i]
+        mask = predictor(item["image"]).mask
+        (row,) = metrics.update_masks(mask[None].long(), item["target"][None]).rows()
+        rows.append({"name": item["name"], **row})
+    order = sorted(range(len(rows)), key=lambda i: _rank(rows[i]))
+    worst = tuple(_tiles(predictor, dataset[i], config) for i in order[:WORST])
     return Evaluation(metrics.compute(), tuple(rows[i] for i in order), worst)
+
+
+def pictures_of(
+    config: ModelConfig,
+    source: str | os.PathLike[str],
+    split: str | None,
+    ratios: Sequence[float],
+    seed: int,
+    group: str | None,
+    **labels: Any,
+) -> SegmentationDataset:
+    """Return the pictures of a split, not normalised: a predictor does that; see :func:`evaluate` for the arguments.
+
+    Raises:
+        ConfigError: no such split, or pictures without masks; lists all that is wrong.
+    """
+    colours = labels.pop("colours")
+    known = Labels(
+        task=config.task,
+        num_classes=config.num_classes,
+        class_names=config.class_names,
+        colours=None if colours is None else tuple(colours),
+        **labels,
+    )
+    samples = _chosen(source, known, split, ratios, seed, group)
+    return SegmentationDataset(samples, known, in_channels=config.in_channels)
 
 
 def settings_of_run(model: str | os.PathLike[str]) -> dict[str, Any]:
@@ -176,14 +196,14 @@ def _rank(row: Mapping[str, str | float | None]) -> tuple[bool, float]:
     return dice is None, 0.0 if dice is None else float(dice)
 
 
-def _tiles(model: SegmentationModel, item: dict[str, Tensor], config: ModelConfig) -> tuple[Tensor, ...]:
-    shown = sheets.denormalised(item["image"], config.mean, config.std)
-    mask = predicted_mask(model, item["image"])
-    tiles = sheets.beside(shown, item["target"], mask, config.task, config.num_classes)
+def _tiles(predictor: Predictor, item: dict[str, Tensor], config: ModelConfig) -> tuple[Tensor, ...]:
+    mask = predictor(item["image"]).mask
+    tiles = sheets.beside(item["image"], item["target"], mask, config.task, config.num_classes)
     return tuple(sheets.shrunk(tile, 320) for tile in tiles)
 
 
-def _shown(steps: range, progress: bool) -> Iterable[int]:
+def shown(steps: range, progress: bool) -> Iterable[int]:
+    """Return the steps, with a bar where ``progress`` says so."""
     if not progress:
         return steps
     from huggingface_hub.utils.tqdm import tqdm

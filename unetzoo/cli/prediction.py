@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     command.add_argument("--merge", default="probabilities", metavar="WHAT", help="average probabilities or logits")
     command.add_argument(
-        "--threshold", type=_threshold, metavar="P",
+        "--threshold", type=threshold, metavar="P",
         help="of probabilities, one or one a class with commas; or the file that 'unetzoo calibrate' wrote "
         "(default: 0.5)",
     )  # fmt: skip
@@ -154,7 +154,13 @@ def _share_or_pixels(text: str) -> float | int | str:
     return int(text) if text.isdigit() else float(text)
 
 
-def _threshold(text: str) -> list[float]:
+def threshold(text: str) -> list[float]:
+    """Return the thresholds of ``--threshold``: numbers, or a file that ``unetzoo calibrate`` wrote.
+
+    Raises:
+        ArgumentTypeError: another file.
+        ValueError: no numbers.
+    """
     path = Path(text)
     if path.suffix == ".json":
         try:

@@ -6,7 +6,12 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from unetzoo.cli.prediction import threshold
+
+if TYPE_CHECKING:
+    from unetzoo.prediction import Predictor
 
 SETTINGS = {
     "model": (
@@ -57,8 +62,10 @@ def add(commands: Any) -> None:
     command.add_argument("--print-config", action="store_true", help="print all settings as YAML, and train nothing")
     command.set_defaults(run=_train, takes_rest=True)
 
+    data = _data_options()
     command = commands.add_parser(
         "evaluate",
+        parents=[data],
         help="a trained network on a folder of images and masks",
         description="Segment the pictures of a folder and hold the masks against the true ones: a table, and with "
         "--report a row a picture and the pictures that went worst. For a model in the folder of a run, --ratios, "
@@ -67,19 +74,44 @@ def add(commands: Any) -> None:
     command.add_argument(
         "model", help="the folder of a run, a .safetensors file, a folder that holds a model, or hf-hub:owner/name"
     )
-    command.add_argument("--data", required=True, metavar="FOLDER", help="with images/ and masks/; or a CSV list")
-    command.add_argument("--split", choices=("train", "val", "test"), help="(default: test if there is, or all)")
-    command.add_argument("--ratios", type=float, nargs=3, metavar=("TRAIN", "VAL", "TEST"),
-                         help="with --split: those of the training (default: 0.8 0.1 0.1)")  # fmt: skip
-    command.add_argument("--seed", type=int, metavar="N", help="with --split: that of the training")
-    command.add_argument("--group", metavar="REGEX", help="with --split: that of the training")
-    command.add_argument("--ignore", type=int, metavar="VALUE", help="of mask pixels that are not counted")
-    command.add_argument("--colours", metavar="#RRGGBB,…", help="of painted masks, one a class")
-    command.add_argument("--ignore-colour", metavar="#RRGGBB", help="of painted pixels that are not counted")
-    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
+    command.add_argument("--threshold", type=threshold, metavar="P", help="as 'unetzoo predict' takes it")
     command.add_argument("--report", metavar="FOLDER", help="write scores.json, per_image.csv and worst.png there")
     command.add_argument("--json", action="store_true", help="as JSON")
+    command.add_argument("--split", choices=("train", "val", "test"), help="(default: test if there is, or all)")
     command.set_defaults(run=_evaluate)
+
+    command = commands.add_parser(
+        "calibrate",
+        parents=[data],
+        help="the thresholds that give the best masks",
+        description="Find the threshold of each class that gives the best Dice on a folder of images and masks, and "
+        "write them for 'unetzoo predict --threshold'. For a model in the folder of a run, --ratios, --seed, --group, "
+        "--ignore and --colours are those of its config.yaml unless they are given.",
+    )
+    command.add_argument(
+        "model", help="the folder of a run, a .safetensors file, a folder that holds a model, or hf-hub:owner/name"
+    )
+    command.add_argument("--split", choices=("train", "val", "test"), default="val", help="(default: val)")
+    command.add_argument("--out", default="thresholds.json", metavar="FILE", help="(default: thresholds.json)")
+    command.add_argument("--json", action="store_true", help="as JSON")
+    command.set_defaults(run=_calibrate)
+
+
+def _data_options() -> argparse.ArgumentParser:
+    """Return the options of what is predicted and held against masks."""
+    shared = argparse.ArgumentParser(add_help=False)
+    add = shared.add_argument
+    add("--data", required=True, metavar="FOLDER", help="with images/ and masks/; or a CSV list")
+    add("--ratios", type=float, nargs=3, metavar=("TRAIN", "VAL", "TEST"),
+        help="with --split: those of the training (default: 0.8 0.1 0.1)")  # fmt: skip
+    add("--seed", type=int, metavar="N", help="with --split: that of the training")
+    add("--group", metavar="REGEX", help="with --split: that of the training")
+    add("--ignore", type=int, metavar="VALUE", help="of mask pixels that are not counted")
+    add("--colours", metavar="#RRGGBB,…", help="of painted masks, one a class")
+    add("--ignore-colour", metavar="#RRGGBB", help="of painted pixels that are not counted")
+    add("--tta", default="none", metavar="VIEWS", help="none, flips or d4 (default: none)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
+    return shared
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -113,27 +145,39 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    import torch
+    from unetzoo import evaluation
 
-    from unetzoo import evaluation, hub
+    predictor, settings = _judged(options, threshold=options.threshold)
+    found = evaluation.evaluate(predictor, options.data, split=options.split, progress=sys.stderr.isatty(), **settings)
+    print(json.dumps(found.scores.to_dict(), indent=2) if options.json else found, end="\n" if options.json else "")
+    if options.report:
+        found.write(options.report)
+        print(f"report: {Path(options.report).resolve()}", file=sys.stderr)
 
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
+
+def _calibrate(options: argparse.Namespace) -> None:
+    from unetzoo import calibration
+
+    predictor, settings = _judged(options)
+    found = calibration.calibrate(
+        predictor, options.data, split=options.split, progress=sys.stderr.isatty(), **settings
+    )
+    found.write(options.out)
+    print(json.dumps(found.to_dict(), indent=2) if options.json else found, end="\n" if options.json else "")
+    print(f"thresholds: {Path(options.out).resolve()}", file=sys.stderr)
+
+
+def _judged(options: argparse.Namespace, **arguments: Any) -> tuple[Predictor, dict[str, Any]]:
+    """Return a predictor, and how its run split and read its data."""
+    from unetzoo import evaluation
+    from unetzoo.prediction import Predictor
+
     settings = evaluation.settings_of_run(options.model)
     for name in ("ratios", "seed", "group", "ignore", "colours", "ignore_colour"):
         given = getattr(options, name)
         if given is not None:
             settings[name] = given.split(",") if name == "colours" else given
-    found = evaluation.evaluate(
-        hub.from_pretrained(options.model, device=device),
-        options.data,
-        split=options.split,
-        progress=sys.stderr.isatty(),
-        **settings,
-    )
-    print(json.dumps(found.scores.to_dict(), indent=2) if options.json else found, end="\n" if options.json else "")
-    if options.report:
-        found.write(options.report)
-        print(f"report: {Path(options.report).resolve()}", file=sys.stderr)
+    return Predictor(options.model, device=options.device, tta=options.tta, **arguments), settings
 
 
 def _command() -> Any:

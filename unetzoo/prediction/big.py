@@ -23,7 +23,6 @@ from unetzoo.errors import ConfigError, InputError, UnetzooError, WeightsError
 from unetzoo.prediction.geography import geography
 from unetzoo.prediction.inputs import Rows
 from unetzoo.prediction.results import mask_of, write_file
-from unetzoo.storage import replacing
 
 if TYPE_CHECKING:
     from unetzoo.prediction.predictor import Predictor
@@ -49,15 +48,33 @@ class StoredRows(Rows):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.name = self.path.name
-        with _explained(self.path):
-            self._array, axes = _opened(self.path)
+        self._open = contextlib.ExitStack()
+        try:
+            with _explained(self.path):
+                self._array, axes = _opened(self.path, self._open)
+            self._lay_out(axes)
+        except BaseException:
+            self.close()
+            raise
+
+    def _lay_out(self, axes: str) -> None:
         self._index: tuple[Any, ...] = tuple(slice(None) if letter in "CSYX" else 0 for letter in axes)
         kept = "".join(letter for letter in axes if letter in "CSYX")
         self._order = [kept.index(letter) for letter in kept if letter in "CS"] + [kept.index("Y"), kept.index("X")]
         self._row = axes.index("Y")
         self.height, self.width = (self._array.shape[axes.index(letter)] for letter in "YX")
         if self._array.dtype.kind not in "uif" or self._array.dtype.itemsize > 4:
-            raise InputError(f"{str(path)!r} holds {self._array.dtype}: 8 to 32 bits are needed")
+            raise InputError(f"{str(self.path)!r} holds {self._array.dtype}: 8 to 32 bits are needed")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._open.close()
+
+    def __enter__(self) -> StoredRows:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def rows(self, first: int, last: int) -> Tensor:
         """Return some rows, see :class:`Rows`."""
@@ -135,9 +152,15 @@ def write_mask_by_rows(
             mask[:, top:last] = (part if config.task == "multiclass" else part * 255).reshape(layers, -1, source.width)
             mask.flush()
             write_file(partial / "note.json", json.dumps({**note, "rows": last}).encode())
-    _finish(mask, source, target)
-    del mask
-    shutil.rmtree(partial)
+    try:
+        _finish(mask, source, partial / target.name)
+        if target.is_dir():
+            shutil.rmtree(target)
+        (partial / target.name).replace(target)
+        del mask
+        shutil.rmtree(partial)
+    except OSError as error:
+        raise WeightsError(f"{target} cannot be written ({error.strerror}); {partial} has its pixels") from error
 
 
 def _rows_done(partial: Path, note: Mapping[str, Any]) -> int:
@@ -157,7 +180,6 @@ def _finish(mask: Any, source: Rows, target: Path) -> None:
     if target.suffix.lower() == ".zarr":
         _write_zarr(mask, target)
         return
-    tifffile = _tifffile()
     layers, height, width = mask.shape
     tiles = (
         mask[layer, y : y + TILE, x : x + TILE]
@@ -165,7 +187,7 @@ def _finish(mask: Any, source: Rows, target: Path) -> None:
         for y, x in itertools.product(range(0, height, TILE), range(0, width, TILE))
     )
     tags = geography(source.path) if isinstance(source, StoredRows) else []
-    with replacing(target) as stream, tifffile.TiffWriter(stream, bigtiff=mask.nbytes > 2**31) as writer:
+    with _tifffile().TiffWriter(target, bigtiff=mask.nbytes > 2**31) as writer:
         writer.write(
             tiles,
             shape=mask.shape if layers > 1 else mask.shape[1:],
@@ -187,17 +209,14 @@ def _write_zarr(mask: Any, target: Path) -> None:
     import zarr
 
     whole = mask if mask.shape[0] > 1 else mask[0]
-    saving = target.with_name(f".{target.name}.saving")
-    shutil.rmtree(saving, ignore_errors=True)
+    shutil.rmtree(target, ignore_errors=True)  # of a run that was killed while it wrote this
     chunks = (*(1,) * (whole.ndim - 2), min(TILE, whole.shape[-2]), min(TILE, whole.shape[-1]))
-    array = zarr.create_array(saving, shape=whole.shape, dtype=whole.dtype, chunks=chunks)
+    array = zarr.create_array(target, shape=whole.shape, dtype=whole.dtype, chunks=chunks)
     for y in range(0, whole.shape[-2], TILE):
         array[..., y : y + TILE, :] = whole[..., y : y + TILE, :]
-    shutil.rmtree(target, ignore_errors=True)
-    saving.rename(target)
 
 
-def _opened(path: Path) -> tuple[Any, str]:
+def _opened(path: Path, keeping: contextlib.ExitStack) -> tuple[Any, str]:
     """Return an array that is read where it is indexed, and a letter for each of its axes."""
     zarr = _zarr()
     if path.suffix.lower() == ".zarr":
@@ -205,7 +224,7 @@ def _opened(path: Path) -> tuple[Any, str]:
         if isinstance(found, zarr.Group):
             return _of_ome(path, found)
         return found, _axes_of(path, found.shape)
-    file = _tifffile().TiffFile(path)
+    file = keeping.enter_context(_tifffile().TiffFile(path))
     series = file.series[0]
     tag = series.keyframe.tags.get(274)
     if tag is not None and int(tag.value) != 1:

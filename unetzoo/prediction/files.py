@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -111,13 +111,11 @@ def find_jobs(sources: Sequence[str | os.PathLike[str]], inside: Path | None = N
     if problems:
         raise InputError("; ".join(problems))
     if not found:
-        raise InputError(
-            f"no pictures in {', '.join(map(repr, map(str, sources)))}: {', '.join(PICTURES)} are looked for"
-        )
-    unique = {path.resolve(): (path, name) for path, name in reversed(found)}
-    kept = [(path, name) for path, name in found if unique.get(path.resolve()) == (path, name)]
+        looked = ", ".join(map(repr, map(str, sources)))
+        raise InputError(f"no pictures in {looked}: {', '.join(PICTURES)} are looked for")
+    kept = list({os.path.realpath(path): (path, name) for path, name in reversed(found)}.values())[::-1]
     stems = [name.with_suffix("").as_posix() for _, name in kept]
-    twice = {stem for stem in stems if stems.count(stem) > 1} if len(set(stems)) < len(stems) else set()
+    twice = {stem for stem, count in Counter(stems).items() if count > 1}
     return [
         Job(path, f"{name.as_posix() if stem in twice else stem}{_ending(path)}")
         for (path, name), stem in zip(kept, stems, strict=True)
@@ -164,7 +162,8 @@ def predict_files(
             with _reported(report, job, tell):
                 source = reading.result()
                 if isinstance(source, big.StoredRows):
-                    _write_by_rows(predictor, source, job, outputs, settings)
+                    with source:
+                        _write_by_rows(predictor, source, job, outputs, settings)
                     report.done.append(job.source)
                     tell(job, None, None)
                 else:
@@ -276,8 +275,12 @@ def _is_done(job: Job, outputs: Outputs, config: ModelConfig) -> bool:
     masks = mask_paths(mask, config)
     if job.source.suffix.lower() in big.SUFFIXES and mask.exists():
         masks = [mask]  # one file, written by rows
-    changed = job.source.stat().st_mtime
-    return all(path.exists() and path.stat().st_mtime >= changed for path in (*masks, *outputs.others(job).values()))
+    with contextlib.suppress(OSError):
+        changed = job.source.stat().st_mtime
+        return all(
+            path.exists() and path.stat().st_mtime >= changed for path in (*masks, *outputs.others(job).values())
+        )
+    return False  # and reading it will say why
 
 
 def _inside(folder: Path, left_out: Path | None) -> Iterator[Path]:

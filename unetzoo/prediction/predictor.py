@@ -266,7 +266,7 @@ class Predictor:
     def _full_reach(self) -> int:
         if any(view.scale != 1 for view in self.networks.views):
             raise ConfigError("overlap='full' is exact with scales=(1,) alone: give pixels or a share")
-        found = [reach(member.network) for member in self.networks.members]
+        found = [reach(member.config) for member in self.networks.members]
         if None in found:
             name = self.networks.members[found.index(None)].config.name
             raise ConfigError(

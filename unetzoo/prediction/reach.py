@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import copy
+import functools
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -22,23 +22,28 @@ FALLBACK = 4 * 2**30
 """Bytes taken to be free where the system does not say."""
 
 
-def reach(model: SegmentationModel) -> int | None:
-    """Return how far from a block of stride × stride pixels the logits can depend on it, in pixels.
+def reach(config: ModelConfig) -> int | None:
+    """Return how far from a block of stride × stride pixels a network's logits can depend on it, in pixels.
 
-    Found by experiment, on a copy whose weights are positive, so that nothing cancels out and no ReLU hides it: what
+    Found by experiment, on a network whose weights are positive, so that nothing cancels out and no ReLU hides it: what
     differs when the block does.
 
     Returns:
         None for a network that looks at the whole picture: group and instance norm, and the classification-guided
         module.
     """
-    if model.guide is not None:
+    if config.classification_guided or config.norm in ("group", "instance"):
         return None
-    probe = _positive(model)
-    stride, border, blocks = model.encoder.strides[-1], model.decoder.border, 32
+    return _measured(config)
+
+
+@functools.lru_cache(maxsize=64)
+def _measured(config: ModelConfig) -> int | None:
+    probe = _positive(SegmentationModel(config))
+    stride, border, blocks = probe.encoder.strides[-1], probe.decoder.border, 24
     while True:
-        side, other = (model.decoder.input_side(count * stride) for count in (blocks, 1))
-        images = torch.zeros(4, model.config.in_channels, side, other, dtype=torch.float64)
+        side, other = (probe.decoder.input_side(count * stride) for count in (blocks, 1))
+        images = torch.zeros(4, config.in_channels, side, other, dtype=torch.float64)
         # On zeros no trace is too faint to be seen; on noise a mean of the whole picture is seen as well.
         images[2:] = torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         first = blocks // 2 * stride
@@ -54,9 +59,9 @@ def reach(model: SegmentationModel) -> int | None:
         blocks *= 2
 
 
-def _positive(model: SegmentationModel) -> SegmentationModel:
-    """Return a copy in float64 that averages with positive weights, and whose batch norms do nothing."""
-    probe = copy.deepcopy(model).cpu().double().eval()
+def _positive(probe: SegmentationModel) -> SegmentationModel:
+    """Return the network in float64, averaging with positive weights, with batch norms that do nothing."""
+    probe = probe.double().eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, value in (*probe.named_parameters(), *probe.named_buffers()):
@@ -87,7 +92,7 @@ class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.now: int = 0
         self.peak: int = 0
-        self.known: set[int] = set()
+        self.users: dict[int, int] = {}  # storage → tensors that lie in it
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -99,18 +104,19 @@ class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def _count(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key in self.known:
-            return
-        self.known.add(key)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._forget, key, size)
+        key, size = tensor.untyped_storage()._cdata, tensor.untyped_storage().nbytes()
+        if key not in self.users:
+            self.users[key] = 0
+            self.now += size
+            self.peak = max(self.peak, self.now)
+        self.users[key] += 1
+        weakref.finalize(tensor, self._forget, key, size)
 
     def _forget(self, key: int, size: int) -> None:
-        self.known.discard(key)
-        self.now -= size
+        self.users[key] -= 1
+        if not self.users[key]:
+            del self.users[key]
+            self.now -= size
 
 
 def available_memory(device: torch.device) -> int:

@@ -1,0 +1,539 @@
+"""The predictor against plain references: mirrored wholes, loops of flips, means of models."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import NAMES, light
+from hypothesis import given, settings, strategies as st
+from PIL import Image
+from torch import Tensor, nn
+
+import unetzoo
+from unetzoo import ConfigError, InputError, Predictor, images
+from unetzoo.prediction import tiles
+from unetzoo.prediction.reach import memory_of_pixel, reach
+
+FAMILIES = [
+    *("unet", "unet_valid", "unetpp", "unet3p", "unetpp_lite", "unet3p_lite"),
+    *("resunet18", "unetpp_resnet18", "unet3p_resnet18", "unetpp_lite_resnet18", "unet3p_lite_resnet18"),
+]
+OTHERS = [name for name in NAMES if name not in FAMILIES]
+
+
+def small(name: str = "unet", **options: object) -> unetzoo.SegmentationModel:
+    """Return a model whose logits differ from pixel to pixel, in evaluation mode."""
+    torch.manual_seed(0)
+    model = unetzoo.create(name, **{**light(name), **options}).eval()
+    with torch.no_grad():
+        model.head.conv.weight.mul_(8)
+    return model
+
+
+def mirrored_whole(model: unetzoo.SegmentationModel, picture: Tensor) -> Tensor:
+    """Return what the model says of a picture mirrored at the right and lower end to a multiple of the stride.
+
+    The unpadded network mirrors all four ends by itself.
+    """
+    stride = model.encoder.strides[-1] if model.decoder.border == 0 else 1
+    height, width = picture.shape[1:]
+    missing = ((0, 0), (0, -height % stride), (0, -width % stride))
+    padded = torch.from_numpy(np.pad(picture.numpy(), missing, mode="reflect"))
+    prepared = images.prepare(padded, model.config).to(model.head.conv.weight.dtype)
+    return model.predict(prepared)[0, :, :height, :width]
+
+
+def picture(height: int, width: int, channels: int = 3) -> Tensor:
+    return torch.randint(256, (channels, height, width), generator=torch.Generator().manual_seed(1)).byte()
+
+
+class TestTiles:
+    @given(
+        length=st.integers(1, 700),
+        window=st.integers(1, 300),
+        share=st.floats(0, 0.95),
+        unit=st.sampled_from([1, 2, 16, 32]),
+        blend=st.sampled_from(tiles.BLENDS),
+    )
+    @settings(deadline=None)
+    def test_windows_cover_the_side_and_weigh_one_in_all(
+        self, length: int, window: int, share: float, unit: int, blend: str
+    ) -> None:
+        window = tiles.rounded_up(window, unit)
+        overlap = min(tiles.rounded_up(int(share * window), unit), window - unit)
+        axis = tiles.lay_out(length, window, overlap, unit, blend)
+        assert axis.window % unit == 0
+        assert all(start % unit == 0 for start in axis.starts)
+        assert axis.starts[0] == 0
+        assert length <= axis.starts[-1] + axis.window < length + unit
+        total = torch.zeros(axis.starts[-1] + axis.window, dtype=torch.float64)
+        for start, weights in zip(axis.starts, axis.weights, strict=True):
+            total[start : start + axis.window] += weights
+        torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-6)
+        for before, after in zip(axis.starts, axis.starts[1:], strict=False):
+            assert before + axis.window - after >= overlap
+
+    def test_blends_have_their_closed_forms_in_an_overlap(self) -> None:
+        linear = tiles.lay_out(24, 16, 8, 1, "linear")
+        rising = (torch.arange(8) + 0.5) / 8
+        torch.testing.assert_close(linear.weights[1, :8], rising)
+        torch.testing.assert_close(linear.weights[0, 8:], 1 - rising)
+        gaussian = tiles.lay_out(24, 16, 8, 1, "gaussian")
+        left, right = (math.exp(-0.5 * ((x - 8) / 2) ** 2) for x in (10.5, 2.5))
+        assert gaussian.weights[0, 10].item() == pytest.approx(left / (left + right))
+        crop = tiles.lay_out(24, 16, 8, 1, "crop")
+        assert crop.weights.tolist() == [[1.0] * 12 + [0.0] * 4, [0.0] * 4 + [1.0] * 12]
+
+    @given(first=st.integers(-50, 50), count=st.integers(1, 60), length=st.integers(1, 40))
+    @settings(deadline=None)
+    def test_mirrored_rows_are_numpy_s(self, first: int, count: int, length: int) -> None:
+        wide = np.pad(np.arange(length), 200, mode="reflect")
+        assert tiles.mirrored(first, count, length).tolist() == wide[200 + first : 200 + first + count].tolist()
+
+
+class TestWhole:
+    @pytest.mark.parametrize("size", [(64, 96), (67, 45), (1, 1), (5, 130), (33, 20)])
+    @pytest.mark.parametrize("name", ["unet", "resunet18", "unet_valid", "unet3p_lite"])
+    def test_is_the_model_s_answer_to_the_mirrored_picture(self, name: str, size: tuple[int, int]) -> None:
+        model, shown = small(name), picture(*size)
+        expected = mirrored_whole(model, shown)
+        found = Predictor(model, tile=None)(shown)
+        torch.testing.assert_close(found.probabilities, expected, rtol=0, atol=2e-5)
+        assert found.mask.shape == size
+
+    def test_is_model_predict_where_nothing_is_missing(self) -> None:
+        model, shown = small(num_classes=3, task="multiclass"), picture(48, 64)
+        expected = model.predict(images.prepare(shown, model.config))[0]
+        found = Predictor(model, tile=None)(shown)
+        torch.testing.assert_close(found.probabilities, expected, rtol=0, atol=2e-5)
+        assert torch.equal(found.mask, expected.argmax(dim=0).byte())
+
+    def test_the_model_stays_as_it_was(self) -> None:
+        model = small().train()
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        Predictor(model)(picture(40, 40))
+        assert model.training
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def check_tiles(name: str, **options: object) -> None:
+    """Compare tiles of the full overlap with the whole, on a strip: the network looks equally far both ways."""
+    model = small(name, **options)
+    predictor = Predictor(model, overlap="full", tile=4096)
+    unit = model.encoder.strides[-1]
+    overlap = tiles.rounded_up(2 * predictor._reach, unit)
+    predictor.tile = overlap + 2 * unit
+    shown = picture(overlap + 5 * unit + 3, unit + 5)
+    down, _ = predictor.grid(images_rows(shown))
+    assert len(down.starts) >= 2
+    whole = Predictor(model, tile=None)(shown).probabilities
+    assert whole.std() > 1e-3
+    torch.testing.assert_close(predictor(shown).probabilities, whole, rtol=0, atol=1e-4)
+    turned = predictor(shown.mT).probabilities
+    torch.testing.assert_close(turned, Predictor(model, tile=None)(shown.mT).probabilities, rtol=0, atol=1e-4)
+
+
+def images_rows(shown: Tensor) -> object:
+    from unetzoo.prediction.inputs import Picture
+
+    return Picture(shown)
+
+
+class TestTiled:
+    @pytest.mark.parametrize("name", FAMILIES)
+    def test_with_the_full_overlap_is_the_whole(self, name: str) -> None:
+        check_tiles(name)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", OTHERS)
+    def test_with_the_full_overlap_is_the_whole_for_every_name(self, name: str) -> None:
+        check_tiles(name)
+
+    @pytest.mark.parametrize(
+        "options", [{"upsampling": "bilinear"}, {"norm": "layer"}, {"norm": None}, {"deep_supervision": True}]
+    )
+    def test_with_the_full_overlap_is_the_whole_with_options(self, options: dict[str, object]) -> None:
+        check_tiles("unet", **options)
+
+    def test_with_too_little_overlap_is_not_the_whole(self) -> None:
+        model, shown = small(), picture(240, 48)
+        whole = Predictor(model, tile=None)(shown).probabilities
+        cut = Predictor(model, tile=128, overlap=0, blend="crop")(shown).probabilities
+        assert (cut - whole).abs().max() > 1e-3
+        near = (cut - whole).abs().amax(dim=(0, 2))
+        assert near[112:144].max() > near[:16].max()
+
+    @pytest.mark.parametrize("blend", tiles.BLENDS)
+    def test_blends_as_a_plain_loop_over_windows_does(self, blend: str) -> None:
+        model, shown = small(num_classes=2, task="multilabel"), picture(100, 70)
+        predictor = Predictor(model, tile=48, overlap=16, blend=blend)
+        down, across = predictor.grid(images_rows(shown))
+        padded = torch.from_numpy(np.pad(shown.numpy(), ((0, 0), (0, 12), (0, 10)), mode="reflect"))
+        total = torch.zeros(2, 112, 80)
+        for y, vertical in zip(down.starts, down.weights, strict=True):
+            for x, horizontal in zip(across.starts, across.weights, strict=True):
+                window = padded[:, y : y + 48, x : x + 48]
+                said = model.predict(images.prepare(window, model.config))[0]
+                total[:, y : y + 48, x : x + 48] += said * vertical[:, None] * horizontal
+        torch.testing.assert_close(predictor(shown).probabilities, total[:, :100, :70], rtol=0, atol=2e-5)
+
+    def test_batches_of_tiles_change_nothing(self) -> None:
+        model, shown = small(), picture(100, 200)
+        one = Predictor(model, tile=64, batch_size=1)(shown).probabilities
+        torch.testing.assert_close(Predictor(model, tile=64, batch_size=3)(shown).probabilities, one, rtol=0, atol=1e-5)
+
+    def test_strips_begin_at_any_row_of_tiles(self) -> None:
+        predictor, shown = Predictor(small(), tile=48, overlap=0.5), picture(200, 64)
+        strips = list(predictor.strips(images_rows(shown)))
+        whole = predictor(shown).probabilities
+        assert torch.equal(torch.cat([strip for _, strip in strips], dim=1), whole)
+        for first in range(len(strips)):
+            top, strip = next(predictor.strips(images_rows(shown), first))
+            assert top == strips[first][0]
+            assert torch.equal(strip, strips[first][1])
+
+    def test_auto_takes_what_fits_in_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from unetzoo.prediction import predictor as module
+
+        model, shown = small(), images_rows(picture(200, 300))
+        predictor = Predictor(model)
+        assert [len(axis.starts) for axis in predictor.grid(shown)] == [1, 1]
+        monkeypatch.setattr(module, "available_memory", lambda device: 2 * 130**2 * memory_of_pixel(model.config))
+        down, across = predictor.grid(shown)
+        assert (down.window, across.window) == (128, 128)
+
+
+class TestReach:
+    def test_of_the_unpadded_u_net_is_its_border(self) -> None:
+        # 92 pixels on each side are what unpadded convolutions eat; pooling is read at any of 16 phases.
+        assert 92 <= reach(small("unet_valid").config) < 92 + 16
+
+    @pytest.mark.parametrize("norm", ["group", "instance"])
+    def test_is_none_where_the_whole_picture_is_looked_at(self, norm: str) -> None:
+        assert reach(small(norm=norm).config) is None
+
+    def test_is_none_for_the_classification_guided_module(self) -> None:
+        assert reach(small(classification_guided=True).config) is None
+
+    def test_the_full_overlap_is_refused_there(self) -> None:
+        with pytest.raises(ConfigError, match="no overlap is full"):
+            Predictor(small(norm="group"), overlap="full")
+
+    def test_grows_with_the_encoder(self) -> None:
+        assert reach(small("unet").config) < reach(small("resunet18").config)
+
+
+def symmetrical(model: unetzoo.SegmentationModel) -> unetzoo.SegmentationModel:
+    """Return the model with every kernel the mean of its eight turned and mirrored selves: it turns with its input."""
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                turned = [layer.weight.rot90(k, (2, 3)) for k in range(4)]
+                layer.weight.copy_(torch.stack([*turned, *(weight.mT for weight in turned)]).mean(dim=0))
+    return model
+
+
+class TestViews:
+    @pytest.mark.parametrize("tta", ["flips", "d4"])
+    def test_of_a_model_that_turns_with_its_input_are_the_identity(self, tta: str) -> None:
+        model, shown = symmetrical(small()), picture(80, 48)
+        plain = Predictor(model, tile=None)(shown).probabilities
+        assert plain.std() > 1e-3
+        torch.testing.assert_close(Predictor(model, tile=None, tta=tta)(shown).probabilities, plain, rtol=0, atol=2e-5)
+
+    @pytest.mark.parametrize("merge", ["probabilities", "logits"])
+    @pytest.mark.parametrize("task", ["binary", "multiclass"])
+    def test_d4_is_the_mean_of_eight_turned_pictures(self, task: str, merge: str) -> None:
+        model = small(num_classes=1 if task == "binary" else 3, task=task)
+        shown = images.prepare(picture(48, 80), model.config)
+        activate = (lambda x: x.sigmoid()) if task == "binary" else (lambda x: x.softmax(dim=1))
+        said = []
+        with torch.no_grad():
+            for mirror in (False, True):
+                for turns in range(4):
+                    seen = shown.flip(3) if mirror else shown
+                    logits = model(seen.rot90(turns, (2, 3))).rot90(-turns, (2, 3))
+                    logits = logits.flip(3) if mirror else logits
+                    said.append(activate(logits) if merge == "probabilities" else logits)
+        mean = torch.stack(said).mean(dim=0)
+        expected = mean if merge == "probabilities" else activate(mean)
+        found = Predictor(model, tile=None, tta="d4", merge=merge)(picture(48, 80)).probabilities
+        torch.testing.assert_close(found, expected[0], rtol=0, atol=2e-5)
+
+    @pytest.mark.parametrize("name", ["unet", "unet_valid"])
+    def test_tiles_of_the_full_overlap_are_the_whole_in_every_view(self, name: str) -> None:
+        model, shown = small(name), picture(290, 40)
+        whole = Predictor(model, tile=None, tta="d4")(shown).probabilities
+        tiled = Predictor(model, tile=240, overlap="full", tta="d4")(shown).probabilities
+        torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-4)
+
+    def test_scales_resize_there_and_back(self) -> None:
+        model, shown = small(), picture(64, 96)
+        prepared = images.prepare(shown, model.config)
+        with torch.no_grad():
+            plain = model(prepared).sigmoid()
+            larger = model(F.interpolate(prepared, (96, 144), mode="bilinear"))
+        back = F.interpolate(larger, (64, 96), mode="bilinear", antialias=True).sigmoid()
+        found = Predictor(model, tile=None, scales=(1, 1.5))(shown).probabilities
+        torch.testing.assert_close(found, ((plain + back) / 2)[0], rtol=0, atol=2e-5)
+
+    def test_scales_of_a_flat_picture_are_the_identity(self) -> None:
+        flat = torch.full((3, 64, 64), 90, dtype=torch.uint8)
+        model = small()
+        with torch.no_grad():  # without borders, a flat picture has flat logits
+            for parameter in model.parameters():
+                if parameter.ndim > 1:
+                    parameter.zero_()
+        plain = Predictor(model, tile=None)(flat).probabilities
+        scaled = Predictor(model, tile=None, scales=(0.75, 1, 1.25))(flat).probabilities
+        torch.testing.assert_close(scaled, plain, rtol=0, atol=1e-6)
+
+
+class TestEnsembles:
+    @pytest.mark.parametrize("merge", ["probabilities", "logits"])
+    def test_are_the_mean_of_their_members(self, merge: str) -> None:
+        members = [
+            small("unet", mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2)),
+            small("unet_valid"),
+            small("unet3p_lite"),
+        ]
+        shown = picture(70, 90)
+        found = Predictor(members, tile=None, merge=merge)(shown).probabilities
+        said = [mirrored_whole(model.double(), shown) for model in members]
+        said = said if merge == "probabilities" else [value.logit() for value in said]
+        mean = torch.stack(said).mean(dim=0)
+        expected = mean if merge == "probabilities" else mean.sigmoid()
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-4)
+
+    def test_of_one_model_twice_is_that_model(self) -> None:
+        model, shown = small(), picture(60, 50)
+        torch.testing.assert_close(
+            Predictor([model, model])(shown).probabilities, Predictor(model)(shown).probabilities, rtol=0, atol=1e-6
+        )
+
+    def test_strides_may_differ(self) -> None:
+        members, shown = [small("unet"), small("resunet18")], picture(70, 90)
+        padded = torch.from_numpy(np.pad(shown.numpy(), ((0, 0), (0, 26), (0, 6)), mode="reflect"))
+        said = [model.predict(images.prepare(padded, model.config))[0, :, :70, :90] for model in members]
+        found = Predictor(members, tile=None)(shown).probabilities
+        torch.testing.assert_close(found, (said[0] + said[1]) / 2, rtol=0, atol=2e-5)
+
+    def test_that_differ_in_classes_are_refused(self) -> None:
+        with pytest.raises(ConfigError) as error:
+            Predictor([small(), small(num_classes=2, task="multiclass")])
+        assert [text.split(" of")[0] for text in error.value.problems] == ["task", "num_classes"]
+
+    def test_need_a_member(self) -> None:
+        with pytest.raises(ConfigError, match="no model"):
+            Predictor([])
+
+
+class TestInputs:
+    def test_a_file_an_array_a_tensor_and_a_pil_image_are_one_picture(self, tmp_path: Path) -> None:
+        predictor, shown = Predictor(small()), picture(50, 70)
+        array = shown.permute(1, 2, 0).numpy()
+        Image.fromarray(array).save(tmp_path / "a.png")
+        expected = predictor(shown)
+        for source in (tmp_path / "a.png", str(tmp_path / "a.png"), array, Image.fromarray(array)):
+            assert torch.equal(predictor(source).probabilities, expected.probabilities)
+        assert predictor(tmp_path / "a.png").name == "a.png"
+        listed = predictor([array, shown[:, :20]])
+        assert [tuple(item.mask.shape) for item in listed] == [(50, 70), (20, 70)]
+        assert torch.equal(listed[0].probabilities, expected.probabilities)
+
+    @pytest.mark.parametrize("dtype", [np.uint16, ">u2", np.float64, np.float16])
+    def test_depths_are_scaled_as_in_training(self, dtype: object) -> None:
+        model = small(in_channels=1, mean=(0.4,), std=(0.2,))
+        shown = picture(40, 40, 1)
+        array = shown[0].numpy().astype(np.uint16) * 257
+        array = (array / 65535 if np.dtype(dtype).kind == "f" else array).astype(dtype)
+        if dtype is np.float16:
+            shown = torch.from_numpy(array.astype(np.float32))[None]
+        found, expected = Predictor(model)(array).probabilities, Predictor(model)(shown).probabilities
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+    def test_alpha_is_dropped_and_grey_becomes_rgb(self) -> None:
+        predictor, shown = Predictor(small()), picture(40, 40)
+        with_alpha = torch.cat([shown, torch.full((1, 40, 40), 255, dtype=torch.uint8)])
+        assert torch.equal(predictor(with_alpha).mask, predictor(shown).mask)
+        assert torch.equal(predictor(shown[0]).mask, predictor(shown[:1].expand(3, -1, -1)).mask)
+
+    def test_channels_that_do_not_fit_are_named_on_both_sides(self) -> None:
+        with pytest.raises(InputError, match="a picture of 5 channels: unet was trained on 3"):
+            Predictor(small())(picture(40, 40, 5))
+
+    @pytest.mark.parametrize(
+        ("source", "message"),
+        [
+            (np.zeros((8, 8), bool), "a mask is no picture"),
+            (np.zeros((8, 8), np.int64), "8, 16 or 32 bits"),
+            (np.zeros((8, 8), complex), "numbers are needed"),
+            (np.array([["a"]]), "numbers are needed"),
+            (np.zeros((2, 8, 8, 3), np.uint8), "one picture is needed"),
+            (np.zeros((0, 8, 3), np.uint8), "it is empty"),
+            (torch.zeros(3, 8, 8, dtype=torch.bool), "a mask is no picture"),
+            (torch.full((3, 8, 8), torch.nan), "not finite"),
+            (np.full((8, 8, 3), np.inf, np.float32), "not finite"),
+            (object(), "a picture of type object"),
+            (3, "a picture of type int"),
+            ("nowhere.png", "there is no such file"),
+            ({"picture": []}, "a batch needs 'image'"),
+        ],
+    )
+    def test_what_is_no_picture_is_refused(self, source: object, message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            Predictor(small())(source)
+
+
+class TestMasks:
+    def test_thresholds_are_of_all_classes_or_each(self) -> None:
+        model, shown = small(num_classes=2, task="multilabel"), picture(40, 40)
+        probabilities = Predictor(model)(shown).probabilities
+        found = Predictor(model, threshold=[0.3, 0.7])(shown).mask
+        assert torch.equal(found[0], (probabilities[0] > 0.3).byte())
+        assert torch.equal(found[1], (probabilities[1] > 0.7).byte())
+        assert torch.equal(Predictor(model, threshold=0.2)(shown).mask, (probabilities > 0.2).byte())
+
+    def test_small_objects_go_and_small_holes_close(self) -> None:
+        scipy = pytest.importorskip("scipy.ndimage", reason="objects need SciPy")
+        model, shown = small(), images.draw_nuclei(96, 96)[0]
+        plain = Predictor(model, threshold=0.5)(shown)
+        middle = float(plain.probabilities.median())
+        rough = Predictor(model, threshold=middle)(shown).mask
+        found = Predictor(model, threshold=middle, smallest=20, holes="all")(shown).mask.numpy()
+        labels, count = scipy.label(rough, np.ones((3, 3)))
+        sizes = np.bincount(labels.ravel())
+        kept = (sizes >= 20)[labels] & (labels > 0)
+        assert count > 1
+        assert (found == scipy.binary_fill_holes(kept, np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]]))).all()
+
+    def test_shares_are_of_all_pixels(self) -> None:
+        model = small(num_classes=3, task="multiclass", class_names=("ground", "cell", "rim"))
+        found = Predictor(model)(picture(40, 40))
+        assert found.shares() == {
+            name: pytest.approx(float((found.mask == k).float().mean()))
+            for k, name in enumerate(("ground", "cell", "rim"))
+        }
+
+    @pytest.mark.parametrize("suffix", [".png", ".tif"])
+    def test_saved_ones_are_read_back_as_masks_of_a_data_set(self, tmp_path: Path, suffix: str) -> None:
+        from unetzoo.data import Labels, SegmentationDataset, find_samples
+
+        for task, classes in (("binary", 1), ("multiclass", 3), ("multilabel", 2)):
+            folder, names = tmp_path / task, ("a", "b", "c")[:classes]
+            model = small(num_classes=classes, task=task, class_names=names)
+            predictor = Predictor(model, threshold=None if task == "multiclass" else 0.45)
+            (folder / "images").mkdir(parents=True)
+            found = {}
+            for k in range(10):
+                shown = picture(40, 36 + k)
+                Image.fromarray(shown.permute(1, 2, 0).numpy()).save(folder / "images" / f"{k}.png")
+                found[str(k)] = predictor(shown)
+                found[str(k)].save(folder / "masks" / f"{k}{suffix}")
+            labels = Labels(task=task, num_classes=classes, class_names=names)
+            samples = [sample for part in find_samples(folder, labels).values() for sample in part]
+            dataset = SegmentationDataset(samples, labels, in_channels=3, mean=None, std=None)
+            assert len(dataset) == 10
+            for item in (dataset[k] for k in range(10)):
+                assert torch.equal(item["target"], found[item["name"]].mask.long())
+
+    def test_an_overlay_shows_the_classes_in_their_colours(self, tmp_path: Path) -> None:
+        model = small(num_classes=3, task="multiclass")
+        found = Predictor(model)(picture(40, 40))
+        found.overlay(tmp_path / "o.png")
+        shown = np.asarray(Image.open(tmp_path / "o.png")).astype(int)
+        plain, mask = found.image.permute(1, 2, 0).numpy().astype(int), found.mask.numpy()
+        assert (shown[mask == 0] == plain[mask == 0]).all()
+        for k in (1, 2):
+            colour = np.array([*bytes.fromhex(images.COLOURS[k - 1][1:])])
+            assert abs(shown[mask == k] - (plain[mask == k] + colour) / 2).max() <= 1
+
+    def test_probabilities_are_an_array_of_numpy(self, tmp_path: Path) -> None:
+        found = Predictor(small())(picture(40, 40))
+        found.save_probabilities(tmp_path / "new" / "p.npy")
+        assert (np.load(tmp_path / "new" / "p.npy", allow_pickle=False) == found.probabilities.numpy()).all()
+
+    def test_a_jpeg_is_no_place_for_a_mask(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"\.png, \.tif, \.tiff keep it"):
+            Predictor(small())(picture(40, 40)).save(tmp_path / "m.jpg")
+        assert not any(tmp_path.iterdir())
+
+    def test_objects_have_outlines_and_scores(self) -> None:
+        pytest.importorskip("scipy", reason="objects need SciPy")
+        rasterio = pytest.importorskip("rasterio.features", reason="rasterio draws what is compared")
+        found = Predictor(small(class_names=("cell",)), threshold=0.5)(images.draw_nuclei(64, 64)[0])
+        record = found.geojson()
+        assert record["features"]
+        drawn = rasterio.rasterize([feature["geometry"] for feature in record["features"]], (64, 64))
+        assert (drawn == found.mask.numpy()).all()
+        assert all(0.5 < feature["properties"]["score"] <= 1 for feature in record["features"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tile": 0}, "tile=0: pixels from 1 up"),
+        ({"tile": "big"}, "tile='big'"),
+        ({"tile": True}, "tile=True"),
+        ({"overlap": 1.0}, "overlap=1.0: a share"),
+        ({"overlap": -1}, "overlap=-1"),
+        ({"tile": 64, "overlap": 64}, "overlap=64"),
+        ({"tile": 64, "overlap": "full"}, "this network looks 94 pixels far, so that tiles of 208 pixels"),
+        ({"blend": "gausian"}, "did you mean 'gaussian'"),
+        ({"overlap": "full", "blend": "linear"}, "leave it out"),
+        ({"overlap": "full", "scales": [1, 2]}, "exact with scales"),
+        ({"tta": "d8"}, "tta='d8': one of 'none', 'flips', 'd4'"),
+        ({"scales": []}, "scales="),
+        ({"scales": [0]}, "scales="),
+        ({"scales": 1.5}, "scales=1.5: a list"),
+        ({"merge": "mean"}, "merge='mean'"),
+        ({"threshold": [0.5, 0.5]}, "2 numbers for 1 classes"),
+        ({"threshold": 1.5}, "probabilities from 0 to below 1"),
+        ({"smallest": -1}, "smallest=-1: pixels"),
+        ({"holes": "some"}, "holes='some': pixels from 0 up are needed, or 'all'"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"device": "gpu"}, "device='gpu'"),
+        ({"dtype": torch.int8}, "dtype=torch.int8"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_any_work(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        Predictor(small(), **options)
+    assert message in str(error.value)
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(ConfigError) as error:
+        Predictor(small(), tile=-3, overlap=2.0, tta="d5", merge="x", smallest="y")
+    assert len(error.value.problems) == 5
+
+
+def test_a_multiclass_mask_has_no_threshold() -> None:
+    with pytest.raises(ConfigError, match="likeliest class"):
+        Predictor(small(num_classes=2, task="multiclass"), threshold=0.5)
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_said_so() -> None:
+    with pytest.raises(ConfigError, match="this machine has no GPU; leave it out"):
+        Predictor(small(), device="cuda")
+
+
+def test_memory_of_a_pixel_is_that_of_the_maps_that_live_together() -> None:
+    # U-Net at full resolution, in the last step up: x, the skip connection, what the transposed convolution gives and
+    # what the first convolution gives, of 64 channels each, in float32; and less than twice of it.
+    found = memory_of_pixel(unetzoo.create("unet").config)
+    assert found >= 4 * 64 * 4
+    assert memory_of_pixel(unetzoo.create("unet", base_channels=32).config) == pytest.approx(found / 2, rel=0.05)
+
+
+def test_half_precision_is_close(shared_data: Path) -> None:
+    path = next((shared_data / "nuclei" / "images").glob("*.png"))
+    plain, half = (Predictor(small(), dtype=dtype)(path).probabilities for dtype in (None, torch.bfloat16))
+    assert half.dtype == torch.float32
+    assert 0 < (plain - half).abs().max() < 0.1

@@ -1,0 +1,448 @@
+"""Folders of pictures, bad files among them, and pictures by rows, through the command line where there is one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import unetzoo
+from unetzoo import Predictor, images
+from unetzoo.cli import main
+from unetzoo.prediction import big, files
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    network = unetzoo.create("unet", base_channels=4)
+    with torch.no_grad():
+        network.head.conv.weight.mul_(8)
+    unetzoo.save(network, tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def write(path: Path, seed: int = 0, size: tuple[int, int] = (40, 56), mode: str = "RGB") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+    Image.fromarray(noise).convert(mode).save(path)
+    return path
+
+
+def mask_at(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def png_header(width: int, height: int) -> bytes:
+    """Return a small PNG that says it is large."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    size = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+
+
+class TestCommand:
+    def test_masks_keep_names_folders_and_sizes(self, model: Path, tmp_path: Path) -> None:
+        pictures = tmp_path / "pictures"
+        write(pictures / "a.png", 1)
+        write(pictures / "left" / "b.jpg", 2, (33, 47))
+        write(pictures / "left" / "c.tif", 3, (64, 31))
+        write(tmp_path / "single.bmp", 4)
+        (pictures / "notes.txt").write_text("no picture")
+        (pictures / ".hidden.png").write_text("no picture")
+        out = tmp_path / "masks"
+        assert main(["predict", str(model), str(pictures), str(tmp_path / "single.bmp"), "--out", str(out)]) == 0
+        written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+        assert written == {".unetzoo.json", "a.png", "left/b.png", "left/c.tif", "single.png"}
+        predictor = Predictor(model)
+        for mask, picture in {"a.png": "a.png", "left/b.png": "left/b.jpg", "left/c.tif": "left/c.tif"}.items():
+            expected = predictor(pictures / picture).mask.numpy() * 255
+            assert 0 < expected.mean() < 255
+            assert (mask_at(out / mask) == expected).all()
+
+    def test_all_that_is_asked_for_is_written(self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+        pytest.importorskip("scipy", reason="objects need SciPy")
+        write(tmp_path / "in" / "a.png")
+        out = tmp_path / "masks"
+        asked = ["--overlay", "--probabilities", "--objects", "--coco", str(tmp_path / "coco.json"), "--json"]
+        assert main(["predict", str(model), str(tmp_path / "in"), "--out", str(out), *asked]) == 0
+        found = Predictor(model)(tmp_path / "in" / "a.png")
+        (line,) = map(json.loads, capsys.readouterr().out.splitlines())
+        assert line == {
+            "image": str(tmp_path / "in" / "a.png"),
+            "mask": "a.png",
+            "size": [40, 56],
+            "shares": found.shares(),
+        }
+        assert (np.load(out / "probabilities" / "a.npy") == found.probabilities.numpy()).all()
+        assert json.loads((out / "objects" / "a.geojson").read_text()) == found.geojson()
+        found.overlay(tmp_path / "o.png")
+        assert (out / "overlays" / "a.png").read_bytes() == (tmp_path / "o.png").read_bytes()
+        record = json.loads((tmp_path / "coco.json").read_text())
+        assert sum(entry["area"] for entry in record["annotations"]) == int(found.mask.sum())
+        assert [entry["file_name"] for entry in record["images"]] == ["a.png"]
+
+    def test_bad_files_are_a_line_each_and_stop_nothing(
+        self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        folder = tmp_path / "in"
+        whole = write(folder / "a_whole.png").read_bytes()
+        tiff = write(folder / "b_whole.tif").read_bytes()
+        jpeg = write(folder / "c_whole.jpg").read_bytes()
+        good = ["a_whole", "b_whole", "c_whole", "d_cmyk", "e_bits", "f_animated", "g_strip", "z_whole"]
+        write(folder / "d_cmyk.jpg", mode="CMYK")
+        write(folder / "e_bits.png", mode="1")
+        frames = [Image.fromarray(np.full((40, 40), 60 * k, np.uint8)) for k in range(3)]
+        frames[0].save(folder / "f_animated.gif", save_all=True, append_images=frames[1:])
+        write(folder / "g_strip.png", size=(1, 65535))
+        write(folder / "z_whole.png")
+        bad = {
+            "text.png": b"this is no picture\n",
+            "empty.jpg": b"",
+            "bomb.png": png_header(60000, 60000),
+            "short.png": whole[: len(whole) // 2],
+            "short.tif": tiff[: len(tiff) // 2],
+            "short.jpg": jpeg[: len(jpeg) // 2],
+        }
+        for name, content in bad.items():
+            (folder / name).write_bytes(content)
+        (folder / "sub").mkdir()
+        (folder / "sub" / "up").symlink_to(folder)
+        (folder / "self.png").symlink_to(folder / "self.png")
+        out = tmp_path / "masks"
+        assert main(["predict", str(model), str(folder), "--out", str(out)]) == 1
+        printed = capsys.readouterr()
+        lines = printed.err.splitlines()
+        assert sorted(Path(line.split(": ")[1]).name for line in lines) == sorted([*bad, "self.png"])
+        assert all(line.startswith("unetzoo: ") for line in lines)
+        assert printed.out == f"{out}: {len(good)} segmented, {len(bad) + 1} failed\n"
+        assert {path.stem for path in out.iterdir() if path.suffix in (".png", ".tif")} == set(good)
+        assert mask_at(out / "g_strip.png").shape == (1, 65535)
+        assert mask_at(out / "f_animated.png").shape == (40, 40)
+
+    def test_what_is_there_is_not_done_again(self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+        folder, out = tmp_path / "in", tmp_path / "masks"
+        for k in range(3):
+            write(folder / f"{k}.png", k)
+        command = ["predict", str(model), str(folder), "--out", str(out)]
+        assert main(command) == 0
+        (out / "1.png").write_bytes(b"kept")
+        (out / "2.png").unlink()
+        write(folder / "0.png", 7)
+        later = time.time() + 5
+        os.utime(folder / "0.png", (later, later))
+        capsys.readouterr()
+        assert main(command) == 0
+        assert capsys.readouterr().out == f"{out}: 2 segmented, 1 there already\n"
+        assert (out / "1.png").read_bytes() == b"kept"
+        expected = Predictor(model)([folder / "0.png", folder / "2.png"])
+        assert (mask_at(out / "0.png") == expected[0].mask.numpy() * 255).all()
+        assert (mask_at(out / "2.png") == expected[1].mask.numpy() * 255).all()
+        assert main([*command, "--overwrite"]) == 0
+        assert (out / "1.png").read_bytes() != b"kept"
+
+    def test_masks_of_other_settings_are_not_mixed(
+        self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        write(tmp_path / "in" / "a.png")
+        command = ["predict", str(model), str(tmp_path / "in"), "--out", str(tmp_path / "masks")]
+        assert main(command) == 0
+        before = (tmp_path / "masks" / "a.png").read_bytes()
+        capsys.readouterr()
+        assert main([*command, "--threshold", "0.6"]) == 2
+        assert "thresholds: [0.5] there, [0.6] now" in capsys.readouterr().err
+        torch.manual_seed(1)
+        unetzoo.save(unetzoo.create("unet", base_channels=4), model)
+        assert main(command) == 2
+        assert "weights: " in capsys.readouterr().err
+        assert (tmp_path / "masks" / "a.png").read_bytes() == before
+        assert main([*command, "--overwrite"]) == 0
+
+    def test_pictures_of_one_name_keep_their_endings(self, model: Path, tmp_path: Path) -> None:
+        write(tmp_path / "in" / "a.png", 1)
+        write(tmp_path / "in" / "a.bmp", 2)
+        write(tmp_path / "in" / "b.bmp", 3)
+        assert main(["predict", str(model), str(tmp_path / "in"), "--out", str(tmp_path / "masks")]) == 0
+        assert {path.name for path in (tmp_path / "masks").glob("*.png")} == {"a.png.png", "a.bmp.png", "b.png"}
+        found = mask_at(tmp_path / "masks" / "a.bmp.png")
+        assert (found == Predictor(model)(tmp_path / "in" / "a.bmp").mask.numpy() * 255).all()
+
+    def test_masks_among_the_pictures_are_no_pictures(self, model: Path, tmp_path: Path) -> None:
+        write(tmp_path / "a.png")
+        for _ in range(2):
+            assert main(["predict", str(model), str(tmp_path), "--out", str(tmp_path / "masks")]) == 0
+        assert [path.name for path in (tmp_path / "masks").rglob("*.png")] == ["a.png"]
+
+    def test_several_models_are_averaged(self, model: Path, tmp_path: Path) -> None:
+        torch.manual_seed(5)
+        unetzoo.save(unetzoo.create("unet_valid", base_channels=4), tmp_path / "other.safetensors")
+        picture = write(tmp_path / "a.png")
+        both = f"{model},{tmp_path / 'other.safetensors'}"
+        assert main(["predict", both, str(picture), "--out", str(tmp_path / "masks"), "--probabilities"]) == 0
+        said = [Predictor(path)(picture).probabilities for path in both.split(",")]
+        found = np.load(tmp_path / "masks" / "probabilities" / "a.npy")
+        np.testing.assert_allclose(found, torch.stack(said).mean(dim=0), atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["nowhere"], "there is no such file or folder"),
+            ([], "no pictures in"),
+            (["--tta", "d8"], "tta='d8'"),
+            (["--device", "cuda:99"], "device='cuda:99'"),
+        ],
+    )
+    def test_what_cannot_be_done_is_said_before_any_work(
+        self, arguments: list[str], message: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        (tmp_path / "in").mkdir()
+        if arguments and arguments[0].startswith("--"):
+            write(tmp_path / "in" / "a.png")
+        out = tmp_path / "masks"
+        assert main(["predict", str(model), str(tmp_path / "in"), *arguments, "--out", str(out)]) == 2
+        assert message in capsys.readouterr().err
+        assert not out.exists()
+
+    @pytest.mark.parametrize("kind", ["nuclei", "vessels", "polyps", "nuclei_16bit", "floods_multiband"])
+    def test_real_pictures_of_all_kinds_go_the_same_way(self, kind: str, shared_data: Path, tmp_path: Path) -> None:
+        channels = {"nuclei_16bit": 1, "floods_multiband": 13}.get(kind, 3)
+        torch.manual_seed(0)
+        network = unetzoo.create("unet", base_channels=4, in_channels=channels)
+        unetzoo.save(network, tmp_path / "m.safetensors")
+        pattern = "*S2Hand*" if kind == "floods_multiband" else "*.*"
+        chosen = sorted((shared_data / kind / "images").glob(pattern))[:2]
+        out = tmp_path / "masks"
+        assert main(["predict", str(tmp_path / "m.safetensors"), *map(str, chosen), "--out", str(out)]) == 0
+        for path in chosen:
+            (mask,) = (entry for entry in out.iterdir() if entry.stem == path.stem)
+            shown = images.read_image(path)
+            height, width = shown.shape[1:]
+            padded = torch.from_numpy(
+                np.pad(shown.numpy(), ((0, 0), (0, -height % 16), (0, -width % 16)), mode="reflect")
+            )
+            said = network.predict(images.prepare(padded, network.config))[0, 0, :height, :width]
+            sure = ((said - 0.5).abs() > 1e-4).numpy()
+            assert ((mask_at(mask) > 0) == (said > 0.5).numpy())[sure].all()
+
+
+class TestGeography:
+    def test_of_a_geotiff_is_its_mask_s(self, model: Path, tmp_path: Path) -> None:
+        rasterio = pytest.importorskip("rasterio", reason="rasterio writes the GeoTIFF")
+        noise = np.random.default_rng(0).integers(0, 256, (3, 50, 60), np.uint8)
+        place = rasterio.Affine(10, 0, 500_000, 0, -10, 4_200_000)
+        with rasterio.open(
+            tmp_path / "a.tif", "w", driver="GTiff", height=50, width=60, count=3, dtype="uint8", crs="EPSG:32630",
+            transform=place,
+        ) as file:  # fmt: skip
+            file.write(noise)
+        assert main(["predict", str(model), str(tmp_path / "a.tif"), "--out", str(tmp_path / "masks")]) == 0
+        with rasterio.open(tmp_path / "masks" / "a.tif") as file:
+            assert file.crs.to_epsg() == 32630
+            assert file.transform == place
+            assert (file.read(1) == Predictor(model)(tmp_path / "a.tif").mask.numpy() * 255).all()
+
+
+def write_tiff(path: Path, array: np.ndarray, **options: object) -> Path:
+    tifffile = pytest.importorskip("tifffile", reason="tifffile writes the TIFF")
+    tifffile.imwrite(path, array, **options)
+    return path
+
+
+def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
+
+
+class TestByRows:
+    @pytest.mark.parametrize("kind", ["tiled", "strips", "planar", "zarr", "zarr planar", "ome-zarr", "pyramid"])
+    def test_a_picture_is_read_as_it_is_in_memory(self, kind: str, tmp_path: Path) -> None:
+        zarr = pytest.importorskip("zarr", reason="pictures by rows need zarr")
+        array = noise(100, 130)
+        planes = np.ascontiguousarray(array.transpose(2, 0, 1))
+        path = tmp_path / ("a.zarr" if "zarr" in kind else "a.tif")
+        match kind:
+            case "tiled":
+                write_tiff(path, array, tile=(32, 48), compression="zlib", photometric="rgb")
+            case "strips":
+                write_tiff(path, array, rowsperstrip=7, photometric="rgb")
+            case "planar":
+                write_tiff(path, planes, planarconfig="separate", photometric="rgb")
+            case "zarr":
+                zarr.create_array(path, data=array, chunks=(32, 32, 3))
+            case "zarr planar":
+                zarr.create_array(path, data=planes, chunks=(1, 32, 32))
+            case "ome-zarr":
+                group = zarr.open_group(path, mode="w")
+                group.create_array("0", data=planes[None, :, None], chunks=(1, 1, 1, 32, 32))
+                group.create_array("1", data=planes[None, :, None, ::2, ::2], chunks=(1, 1, 1, 32, 32))
+                axes = [{"name": name} for name in "tczyx"]
+                group.attrs["multiscales"] = [{"axes": axes, "datasets": [{"path": "0"}, {"path": "1"}]}]
+            case "pyramid":
+                tifffile = pytest.importorskip("tifffile")
+                with tifffile.TiffWriter(path) as writer:
+                    writer.write(array, subifds=1, tile=(32, 32), photometric="rgb")
+                    writer.write(array[::2, ::2], subfiletype=1, tile=(32, 32), photometric="rgb")
+        with big.StoredRows(path) as rows:
+            assert (rows.height, rows.width) == (100, 130)
+            assert (rows.rows(0, 100).numpy() == planes).all()
+            assert (rows.rows(37, 61).numpy() == planes[:, 37:61]).all()
+
+    @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
+    @pytest.mark.parametrize("ending", [".tif", ".zarr"])
+    def test_the_mask_is_that_of_the_picture_in_memory(self, ending: str, task: str, tmp_path: Path) -> None:
+        zarr = pytest.importorskip("zarr", reason="pictures by rows need zarr")
+        torch.manual_seed(0)
+        network = unetzoo.create("unet", base_channels=4, num_classes=1 if task == "binary" else 3, task=task)
+        predictor = Predictor(network, tile=64)
+        array = noise(150, 130)
+        with big.StoredRows(write_tiff(tmp_path / "a.tif", array, tile=(32, 32), photometric="rgb")) as source:
+            big.write_mask_by_rows(predictor, source, tmp_path / f"m{ending}", {})
+        expected = predictor(array).mask.numpy()
+        expected = expected if task == "multiclass" else expected * 255
+        if ending == ".zarr":
+            found = zarr.open(tmp_path / f"m{ending}", mode="r")[:]
+        else:
+            found = pytest.importorskip("tifffile").imread(tmp_path / f"m{ending}")
+        assert found.shape == expected.shape
+        assert (found == expected).all()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", f"m{ending}"]
+
+    def test_the_command_takes_zarr_and_large_tiffs(
+        self, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    ) -> None:
+        zarr = pytest.importorskip("zarr", reason="pictures by rows need zarr")
+        array = noise(96, 80)
+        zarr.create_array(tmp_path / "in.zarr", data=array, chunks=(32, 32, 3))
+        write_tiff(tmp_path / "large.tif", array, photometric="rgb")
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+        out = tmp_path / "masks"
+        command = ["predict", str(model), str(tmp_path / "in.zarr"), str(tmp_path / "large.tif"), "--out", str(out)]
+        assert main(command) == 0
+        expected = Predictor(model)(array).mask.numpy() * 255
+        assert (zarr.open(out / "in.zarr", mode="r")[:] == expected).all()
+        assert (pytest.importorskip("tifffile").imread(out / "large.tif") == expected).all()
+        assert main(command) == 0
+        assert "2 there already" in capsys.readouterr().out
+        assert main([*command, "--overwrite", "--overlay"]) == 1
+        assert "written by rows, without overlays" in capsys.readouterr().err
+
+    def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(self, model: Path, tmp_path: Path) -> None:
+        pytest.importorskip("zarr", reason="pictures by rows need zarr")
+        write_tiff(tmp_path / "a.tif", noise(1500, 70), tile=(32, 32), photometric="rgb")
+        code = (
+            "import sys\nfrom PIL import Image\nfrom unetzoo.cli import main\nImage.MAX_IMAGE_PIXELS = 10_000\n"
+            "sys.exit(main(sys.argv[1:]))"
+        )
+
+        def command(out: str) -> list[str]:
+            arguments = ["predict", str(model), str(tmp_path / "a.tif"), "--tile", "64", "--out", str(tmp_path / out)]
+            return [sys.executable, "-c", code, *arguments]
+
+        subprocess.run(command("whole"), check=True)
+        note = tmp_path / "cut" / ".a.tif.partial" / "note.json"
+        with subprocess.Popen(command("cut")) as process:
+            while not (note.exists() and json.loads(note.read_text())["rows"] > 200):
+                assert process.poll() is None, "it was through before it was killed: give it a larger picture"
+                time.sleep(0.002)
+            process.send_signal(signal.SIGKILL)
+        assert not (tmp_path / "cut" / "a.tif").exists()
+        before = json.loads(note.read_text())["rows"]
+        assert before < 1500
+        mask = np.memmap(note.parent / "mask", np.uint8, "r+", shape=(1500, 70))
+        mask[10] = 77  # what is done is not done again
+        mask.flush()
+        subprocess.run(command("cut"), check=True)
+        imread = pytest.importorskip("tifffile").imread
+        found, expected = imread(tmp_path / "cut" / "a.tif"), imread(tmp_path / "whole" / "a.tif")
+        assert (found[10] == 77).all()
+        found[10] = expected[10]
+        assert (found == expected).all()
+        assert not note.parent.exists()
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [(b"II*\0 and no more", "cannot be read"), (b"", "cannot be read"), (b"text", "cannot be read")],
+    )
+    def test_damaged_files_are_one_error(self, content: bytes, message: str, tmp_path: Path) -> None:
+        pytest.importorskip("zarr", reason="pictures by rows need zarr")
+        (tmp_path / "a.tif").write_bytes(content)
+        with pytest.raises(unetzoo.InputError, match=message):
+            big.StoredRows(tmp_path / "a.tif")
+
+    def test_what_has_too_many_dimensions_is_refused(self, tmp_path: Path) -> None:
+        zarr = pytest.importorskip("zarr", reason="pictures by rows need zarr")
+        zarr.create_array(tmp_path / "a.zarr", data=np.zeros((2, 2, 8, 8), np.uint8))
+        with pytest.raises(unetzoo.InputError, match="4 dimensions"):
+            big.StoredRows(tmp_path / "a.zarr")
+        zarr.create_array(tmp_path / "b.zarr", data=np.zeros((8, 8), np.float64))
+        with pytest.raises(unetzoo.InputError, match="8 to 32 bits"):
+            big.StoredRows(tmp_path / "b.zarr")
+        zarr.open_group(tmp_path / "c.zarr", mode="w")
+        with pytest.raises(unetzoo.InputError, match="without an OME-Zarr picture"):
+            big.StoredRows(tmp_path / "c.zarr")
+
+
+def test_reading_and_writing_wait_for_one_another(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fast pictures are read, no more than a few wait in memory."""
+    for k in range(30):
+        write(tmp_path / "in" / f"{k:02}.png", k, (16, 16))
+    read, through, ahead = [], [], []
+    plain = files._read
+
+    def counted(job: files.Job) -> object:
+        read.append(job)
+        return plain(job)
+
+    monkeypatch.setattr(files, "_read", counted)
+    predictor = Predictor(model)
+    ask = predictor._one
+
+    def slow(source: object, progress: bool = False) -> object:
+        time.sleep(0.01)
+        through.append(source)
+        ahead.append(len(read) - len(through))
+        return ask(source, progress)
+
+    monkeypatch.setattr(predictor, "_one", slow)
+    jobs = files.find_jobs([tmp_path / "in"])
+    report = files.predict_files(predictor, jobs, files.Outputs(tmp_path / "masks"), {})
+    assert len(report.done) == 30
+    assert 1 <= max(ahead) <= files.READ_AHEAD + 1
+
+
+@pytest.mark.slow
+def test_thirty_thousand_pixels_square_in_two_gibibytes(model: Path, tmp_path: Path) -> None:
+    """Draws a picture of 2.5 GB, segments it, and reads the peak of the process's memory: some minutes."""
+    zarr = pytest.importorskip("zarr", reason="pictures by rows need zarr")
+    side = 30_000
+    array = zarr.create_array(tmp_path / "a.zarr", shape=(side, side, 3), dtype="u1", chunks=(500, 500, 3))
+    tile = np.tile(images.draw_nuclei(500, 500)[0].permute(1, 2, 0).numpy(), (1, side // 500, 1))
+    for y in range(0, side, 500):
+        array[y : y + 500] = tile
+    code = (
+        "import resource, sys\nfrom unetzoo.cli import main\nstatus = main(sys.argv[1:])\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)\nsys.exit(status)"
+    )
+    arguments = ["predict", str(model), str(tmp_path / "a.zarr"), "--tile", "1024", "--out", str(tmp_path / "masks")]
+    begun = time.time()
+    done = subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True)
+    peak = int(done.stdout.split()[-1])
+    print(f"peak {peak / 2**30:.2f} GiB, {time.time() - begun:.0f} s")
+    found = zarr.open(tmp_path / "masks" / "a.zarr", mode="r")
+    assert found.shape == (side, side)
+    expected = Predictor(model, tile=1024)(np.concatenate([tile[:, :4000]] * 6)).mask.numpy() * 255
+    middle = (slice(200, 2500), slice(200, 3500))
+    assert (found[middle] != expected[middle]).mean() < 1e-3  # other tiles, blended: pixels at the threshold
+    assert peak < 2 * 2**30

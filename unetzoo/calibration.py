@@ -1,0 +1,137 @@
+"""Thresholds of probabilities, found on pictures with masks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unetzoo.data.splitting import RATIOS
+from unetzoo.errors import ConfigError
+from unetzoo.evaluation import pictures_of, shown
+from unetzoo.model import SegmentationModel
+from unetzoo.prediction import Predictor
+from unetzoo.storage import replacing
+
+STEPS = 1000
+"""Thresholds that are tried, from 0 up to below 1."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What :func:`calibrate` found. ``str()`` is a table.
+
+    Attributes:
+        classes: their names.
+        thresholds: of each class: a pixel belongs to it above.
+        dice: of each class with it, over all pixels together; nan where the class never occurs.
+        dice_at_half: with a threshold of 0.5.
+        pictures: number of them.
+    """
+
+    classes: tuple[str, ...]
+    thresholds: tuple[float, ...]
+    dice: tuple[float, ...]
+    dice_at_half: tuple[float, ...]
+    pictures: int
+
+    def __str__(self) -> str:
+        width = max(5, *map(len, self.classes))
+        lines = [f"{'class':{width}}  threshold    Dice  Dice at 0.5"]
+        for name, *numbers in zip(self.classes, self.thresholds, self.dice, self.dice_at_half, strict=True):
+            lines.append(f"{name:{width}}  {numbers[0]:9.3f}  {numbers[1]:6.4f}  {numbers[2]:11.4f}")
+        return "\n".join(lines) + "\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it JSON-able; Dice is None where the class never occurs."""
+        return {
+            "classes": list(self.classes),
+            "thresholds": list(self.thresholds),
+            "dice": [None if value != value else value for value in self.dice],
+            "dice_at_half": [None if value != value else value for value in self.dice_at_half],
+            "pictures": self.pictures,
+        }
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write it as JSON, for ``unetzoo predict --threshold``.
+
+        Raises:
+            WeightsError: the file cannot be written.
+        """
+        with replacing(path) as stream:
+            stream.write((json.dumps(self.to_dict(), indent=2) + "\n").encode())
+
+
+def calibrate(
+    model: SegmentationModel | Predictor,
+    source: str | os.PathLike[str],
+    *,
+    split: str | None = "val",
+    ratios: Sequence[float] = RATIOS,
+    seed: int = 0,
+    group: str | None = None,
+    ignore: int | None = None,
+    colours: Sequence[str] | None = None,
+    ignore_colour: str | None = None,
+    progress: bool = False,
+) -> Calibration:
+    """Return the threshold of each class that gives the best Dice over all pixels of the pictures.
+
+    Of thresholds that are equally good the one nearest to 0.5 is taken; so it is for a class that never occurs. Find
+    them on validation pictures, and judge them on others.
+
+    Args:
+        model: binary or multi-label; or a predictor, with the tiles and views that thresholds are wanted for.
+        source, split, ratios, seed, group, ignore, colours, ignore_colour: see ``unetzoo.evaluation.evaluate``.
+        progress: show a bar.
+
+    Raises:
+        ConfigError: a multi-class model, no such split, or pictures without masks.
+        InputError: a file that cannot be read, or does not fit the model.
+    """
+    config = model.config
+    if config.task == "multiclass":
+        raise ConfigError("a multi-class mask is its likeliest class: there is no threshold to find")
+    predictor = model if isinstance(model, Predictor) else Predictor(model, device=model.head.conv.weight.device)
+    dataset = pictures_of(
+        config, source, split, ratios, seed, group, ignore=ignore, colours=colours, ignore_colour=ignore_colour
+    )
+    counts = torch.zeros(config.num_classes, 2, STEPS + 1, dtype=torch.float64)
+    for i in shown(range(len(dataset)), progress):
+        item = dataset[i]
+        _count(counts, predictor(item["image"]).probabilities, item["target"].reshape(config.num_classes, -1))
+    found = [_best(background, foreground) for background, foreground in counts]
+    default = ("foreground",) if config.task == "binary" else tuple(map(str, range(config.num_classes)))
+    return Calibration(
+        config.class_names or default,
+        tuple(threshold for threshold, _, _ in found),
+        tuple(dice for _, dice, _ in found),
+        tuple(half for _, _, half in found),
+        len(dataset),
+    )
+
+
+def _count(counts: Tensor, probabilities: Tensor, target: Tensor) -> None:
+    """Count the pixels by the number of thresholds that their probability is above, background and foreground apart."""
+    thresholds = torch.arange(STEPS) / STEPS
+    for k, (said, true) in enumerate(zip(probabilities.flatten(1), target, strict=True)):
+        above = torch.bucketize(said, thresholds)
+        for label in (0, 1):
+            counts[k, label] += torch.bincount(above[true == label], minlength=STEPS + 1)
+
+
+def _best(background: Tensor, foreground: Tensor) -> tuple[float, float, float]:
+    """Return the best threshold, and Dice there and at 0.5, of counts by the number of thresholds a pixel is above."""
+    false, true = (counts.flip(0).cumsum(0).flip(0)[1:] for counts in (background, foreground))
+    everything = foreground.sum()
+    dice = 2 * true / (true + false + everything)
+    if everything == 0:
+        return 0.5, float("nan"), float("nan")
+    best = (dice == dice.max()).nonzero()[:, 0]
+    step = int(best[(best - STEPS // 2).abs().argmin()])
+    return step / STEPS, float(dice[step]), float(dice[STEPS // 2])
