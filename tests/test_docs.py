@@ -162,16 +162,20 @@ def test_the_command_line_takes_what_a_page_shows(command: str) -> None:
         assert zoo.list_models(pattern), f"{pattern} fits no name"
 
 
+ON_DATA = ("data", "train", "evaluate", "predict", "calibrate", "export")
 SMALL = ["--epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.accelerator", "cpu", "--data.workers", "0"]
 """What makes a run of the pages short."""
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/data.md", "docs/training.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/data.md", "docs/training.md", "docs/prediction.md"])
 def test_the_commands_and_settings_on_data_run_in_their_order(page: str, reader: Path, capfd: Any) -> None:
     """Each command runs as it stands, on drawn pictures; trainings are cut to one batch of small crops."""
     write_shapes("shapes", 10, size=(64, 64), task="multiclass", seed=0)
     write_nuclei(reader / "cells", 20)
     (reader / "nuclei").symlink_to(reader / "cells")
+    if page == "docs/prediction.md":
+        assert main(["train", "--model", "unet", "--model.options.base_channels", "4", "--data", "cells", "--out",
+                     "runs/a", *SMALL, "--crop-size", "32", "--quiet"]) == 0  # fmt: skip
     ran = 0
     for block in blocks(page):
         if block.language == "yaml" and "trainer" in block.text:
@@ -179,7 +183,7 @@ def test_the_commands_and_settings_on_data_run_in_their_order(page: str, reader:
         for line in block.text.replace("\\\n", " ").splitlines() if block.language == "sh" else ():
             words = shlex.split(line, comments=True)
             needs_gpus = "--trainer.sync_batchnorm" in words and not torch.cuda.is_available()
-            if words[:1] != ["unetzoo"] or words[1] not in ("data", "train", "evaluate") or needs_gpus:
+            if words[:1] != ["unetzoo"] or words[1] not in ON_DATA or needs_gpus:
                 continue
             if words[1] == "train" and "--resume" not in words:
                 words += [*SMALL, "--crop-size", "32", "--batch-size", "2"]

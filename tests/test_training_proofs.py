@@ -76,11 +76,11 @@ SHAPES = {"multiclass": ("--class-names", ",".join(CLASSES)), "multilabel": ()}
 
 @pytest.mark.parametrize("task", SHAPES)
 def test_drawn_shapes_of_five_classes_are_told_apart(task: str, tmp_path: Path) -> None:
-    write_shapes(tmp_path / "data", 400, size=(64, 64), task=task, seed=0)
+    write_shapes(tmp_path / "data", 400, size=(128, 128), task=task, seed=0)
     best = trained(tmp_path / "run", "--model", "unet", "--model.options.base_channels", "16", "--data",
-                   str(tmp_path / "data"), "--task", task, *SHAPES[task], "--epochs", "75", "--crop-size", "64",
-                   "--data.repeats", "1", "--lr", "3e-3", "--trainer.precision", "bf16-mixed",
-                   "--trainer.check_val_every_n_epoch", "15")  # fmt: skip
+                   str(tmp_path / "data"), "--task", task, *SHAPES[task], "--epochs", "120", "--crop-size", "128",
+                   "--batch-size", "4", "--data.repeats", "1", "--lr", "3e-3", "--trainer.precision", "bf16-mixed",
+                   "--trainer.check_val_every_n_epoch", "10")  # fmt: skip
     assert best["iou"] >= 0.9
 
 

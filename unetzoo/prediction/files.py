@@ -222,7 +222,8 @@ def _reported(report: Report, job: Job, tell: Tell) -> Iterator[None]:
     # What one picture cannot do, for want of memory as well, the next may: all of it is in the report.
     except (OSError, RuntimeError, ValueError, MemoryError) as error:
         message = str(error) if isinstance(error, UnetzooError) else f"{type(error).__name__}: {error}"
-        report.failed[job.source] = message.splitlines()[0] if message else type(error).__name__
+        # Many messages begin with the file's name, which stands before all of them.
+        report.failed[job.source] = message.removeprefix(repr(str(job.source))).lstrip(": ").partition("\n")[0]
         tell(job, None, report.failed[job.source])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
@@ -43,7 +44,7 @@ class Predictor:
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps", …
         tile: side of the square windows in pixels, overlap included; rounded up to a multiple of the stride. None: the
             whole picture at once. "auto": the whole picture where it fits in half of the free memory, else 1024 or
-            what fits.
+            what fits; where several processes share a machine, a number is safer.
         overlap: of neighbouring tiles: a share of their side, below 1; pixels; or "full": twice as far as the network
             looks, 94 pixels for ``unet`` and some 300 for ``resunet34``.
         blend: how overlapping tiles are joined: "gaussian", "linear", or "crop" (each pixel from the tile in whose
@@ -118,7 +119,7 @@ class Predictor:
                 Integers of 8, 16 or 32 bits are divided by the largest value of their type; floating point is taken as
                 it is, as in training. A list of these gives a list. A dictionary with "image", an array (N, H, W, C)
                 or a sequence of pictures, gives the same dictionary with "mask", as ``map_batches`` of Ray Data
-                passes them.
+                passes them; a picture that does not fit is an error for all of them.
             progress: show a bar.
 
         Raises:
@@ -297,6 +298,12 @@ class Predictor:
         if not alike:
             joined[:] = masks
         return {**batch, "mask": joined}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Where it goes there may be no such device.
+        networks = copy.copy(self.networks)
+        networks.members = tuple(copy.deepcopy(member).cpu() for member in networks.members)
+        return {**self.__dict__, "networks": networks, "device": torch.device("cpu")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -1,0 +1,59 @@
+"""Segment a folder of pictures with many processes or machines: ``python examples/ray_predict.py MODEL FOLDER OUT``.
+
+Starts Ray here, or joins the cluster of RAY_ADDRESS, whose machines see FOLDER and OUT under the same paths. Masks that
+are there are not made again: who replaces a killed worker, and who starts a stopped run once more, makes the others.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import ray
+
+from unetzoo import Predictor
+from unetzoo.errors import UnetzooError
+from unetzoo.prediction.files import Job, Outputs, find_jobs, predict_files
+
+SHARD = 8  # pictures that are handed out at a time
+
+
+class Worker:
+    """A process that keeps the model and segments shards of the folder."""
+
+    def __init__(self, predictor, outputs, settings):
+        self.predictor, self.outputs, self.settings = predictor, outputs, settings
+
+    def __call__(self, batch):
+        """Write the masks of a shard that are not there yet; return the pictures that have none, and why."""
+        jobs = [Job(Path(source), str(name)) for source, name in zip(batch["source"], batch["name"], strict=True)]
+        failed = predict_files(self.predictor, jobs, self.outputs, self.settings).failed
+        return {"picture": [str(path) for path in failed], "problem": list(failed.values())}
+
+
+parser = argparse.ArgumentParser(description="Segment a folder of pictures with Ray.")
+parser.add_argument("model", help="a .safetensors file, the folder of a run, or a repository of the Hub")
+parser.add_argument("folder", help="of pictures; its sub-folders are searched too")
+parser.add_argument("out", help="folder of the masks, one for each model")
+parser.add_argument("--actors", type=int, default=2, help="processes, of one CPU each")
+args = parser.parse_args()
+outputs, settings = Outputs(Path(args.out).absolute()), {"model": args.model, "tile": 1024}
+try:
+    jobs = find_jobs([Path(args.folder).absolute()], inside=outputs.folder)
+    predictor = Predictor(**settings)  # tile="auto" would depend on the memory that each machine has free
+    predict_files(predictor, [], outputs, settings)  # refuses a folder of another model's masks before Ray starts
+except UnetzooError as error:
+    parser.error(str(error))
+ray.init(**({} if "RAY_ADDRESS" in os.environ else {"num_cpus": args.actors, "object_store_memory": 2**28}))
+gpus = ray.cluster_resources().get("GPU", 0)
+rows = [{"source": str(job.source), "name": job.name} for job in jobs]
+results = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // SHARD)).map_batches(
+    Worker,
+    fn_constructor_args=(predictor, outputs, settings),
+    batch_size=SHARD,
+    compute=ray.data.ActorPoolStrategy(size=args.actors),
+    num_gpus=1 / -(-args.actors // gpus) if gpus else None,
+)
+problems = sorted(f"{row['picture']}: {row['problem']}" for row in results.iter_rows())
+print(f"{len(jobs) - len(problems)} of {len(jobs)} pictures have their masks in {args.out}")
+sys.exit("\n".join(problems) or 0)
