@@ -26,8 +26,8 @@ SMALLEST = 32
 def draw_shapes(height: int = 128, width: int = 128, seed: int = 0, task: str = "multiclass") -> tuple[Tensor, Tensor]:
     """Draw up to three discs, boxes and rings each, and one or two lines, 1 to 2 pixels wide, on a noisy ground.
 
-    In a multi-class picture, later shapes hide earlier ones, and lines come last. In a multi-label picture, shapes are
-    half transparent, and where they overlap a pixel belongs to all of them.
+    In a multi-class picture, later shapes hide earlier ones, and lines come last. In a multi-label picture, shapes are of
+    light and shade that add up, and where they overlap a pixel belongs to all of them.
 
     Args:
         height, width: from 32 up.
@@ -48,11 +48,13 @@ def draw_shapes(height: int = 128, width: int = 128, seed: int = 0, task: str = 
     ground = 0.25 + 0.5 * torch.rand(3, generator=generator)
     picture = ground[:, None, None].repeat(1, height, width)
     mask = torch.zeros(len(CLASSES), height, width, dtype=torch.uint8)
-    opacity = 1.0 if task == "multiclass" else 0.5
     for kind in _kinds(generator):
         distance = _distance(kind, height, width, generator)
-        colour = _colour(ground, generator)[:, None, None]
-        picture = torch.lerp(picture, colour, opacity * (0.5 - distance).clamp(0, 1))
+        colour, coverage = _colour(ground, generator), (0.5 - distance).clamp(0, 1)
+        if task == "multiclass":
+            picture = torch.lerp(picture, colour[:, None, None], coverage)
+        else:
+            picture = picture + 0.5 * (colour - ground)[:, None, None] * coverage
         inside = distance <= 0
         if task == "multiclass":
             mask[:, inside] = 0

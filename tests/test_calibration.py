@@ -1,0 +1,128 @@
+"""Thresholds against a plain loop over all of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import unetzoo
+from unetzoo import ConfigError, Predictor, calibrate
+from unetzoo.cli import main
+from unetzoo.evaluation import evaluate
+
+
+def network(classes: int = 1, task: str = "binary", **options: object) -> unetzoo.SegmentationModel:
+    """Return a network whose probabilities are spread over 0 to 1."""
+    torch.manual_seed(0)
+    model = unetzoo.create("unet", base_channels=4, num_classes=classes, task=task, **options).eval()
+    with torch.no_grad():
+        noise = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+        logits = model(noise)
+        scale = 1.5 / logits.std(dim=(0, 2, 3))
+        model.head.conv.weight.mul_(scale[:, None, None, None])
+        model.head.conv.bias.copy_(-logits.mean(dim=(0, 2, 3)) * scale)
+    return model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return ten noisy pictures whose masks are where a network that is not asked again is surest, and some more."""
+    model, rng = network(), np.random.default_rng(0)
+    for part in ("images", "masks", "masks2/a", "masks2/b"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+    for k in range(10):
+        noise = rng.integers(0, 256, (32, 48, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"data/images/{k}.png")
+        said = Predictor(model)(noise).probabilities[0].numpy()
+        mask = (said > 0.8) ^ (rng.random(said.shape) < 0.05)
+        Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / f"data/masks/{k}.png")
+    return tmp_path / "data"
+
+
+def dice_of(folder: Path, model: unetzoo.SegmentationModel, thresholds: list[float]) -> list[float]:
+    """Return Dice over all pixels of all pictures, threshold by threshold."""
+    predictor, paths = Predictor(model), sorted((folder / "images").iterdir())
+    said = np.concatenate([predictor(path).probabilities.numpy().ravel() for path in paths])
+    true = np.concatenate([np.asarray(Image.open(folder / "masks" / path.name)).ravel() > 0 for path in paths])
+    return [
+        2 * int(((said > np.float32(value)) & true).sum()) / (int((said > np.float32(value)).sum()) + int(true.sum()))
+        for value in thresholds
+    ]
+
+
+def test_the_threshold_is_the_best_of_all(folder: Path) -> None:
+    model = network()
+    found = calibrate(model, folder, split=None)
+    every = dice_of(folder, model, [step / 1000 for step in range(1000)])
+    assert found.pictures == 10
+    assert 0.7 < found.thresholds[0] < 0.9
+    assert found.dice[0] == pytest.approx(max(every))
+    assert found.dice[0] > every[500] + 0.01
+    assert every[round(1000 * found.thresholds[0])] == pytest.approx(max(every))
+    assert found.dice_at_half[0] == pytest.approx(every[500])
+
+
+def test_the_figure_is_that_of_the_evaluation(folder: Path) -> None:
+    model = network()
+    found = calibrate(model, folder, split="val")
+    judged = evaluate(Predictor(model, threshold=found.thresholds), folder, split="val")
+    assert judged.scores.to_dict()["dice"] == pytest.approx(found.dice[0])
+    assert found.pictures == judged.scores.to_dict()["images"] == 1
+
+
+def test_every_class_has_its_own_and_one_that_never_occurs_keeps_a_half(folder: Path) -> None:
+    model, single = network(2, "multilabel", class_names=("a", "b")), folder / "masks"
+    (folder / "masks").rename(folder / "single")
+    for path in sorted((folder / "single").iterdir()):
+        said = Predictor(model)(folder / "images" / path.name).probabilities[0].numpy()
+        (single / "a").mkdir(parents=True, exist_ok=True)
+        (single / "b").mkdir(parents=True, exist_ok=True)
+        Image.fromarray((said > 0.2).astype(np.uint8) * 255).save(single / "a" / path.name)
+        Image.fromarray(np.zeros(said.shape, np.uint8)).save(single / "b" / path.name)
+    found = calibrate(model, folder, split=None)
+    assert found.classes == ("a", "b")
+    assert found.thresholds == (0.2, 0.5)
+    assert found.dice[0] == pytest.approx(1)
+    assert found.to_dict()["dice"][1] is None
+
+
+def test_pixels_that_do_not_count_are_not_counted(folder: Path) -> None:
+    model = network()
+    before = calibrate(model, folder, split=None)
+    for path in (folder / "masks").iterdir():
+        mask = np.asarray(Image.open(path)).copy()
+        mask[:8] = 77
+        Image.fromarray(mask).save(path)
+    found = calibrate(model, folder, split=None, ignore=77)
+    assert found.dice != before.dice
+    assert 0.7 < found.thresholds[0] < 0.9
+
+
+def test_the_command_writes_what_predict_and_evaluate_take(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    unetzoo.save(network(), tmp_path / "m.safetensors")
+    out, masks = tmp_path / "t.json", tmp_path / "masks"
+    command = ["calibrate", str(tmp_path / "m.safetensors"), "--data", str(folder), "--out", str(out)]
+    assert main([*command, "--split", "train", "--json"]) == 0
+    record = json.loads(out.read_text())
+    assert json.loads(capsys.readouterr().out) == record
+    predict = ["predict", str(tmp_path / "m.safetensors"), str(folder / "images"), "--out", str(masks)]
+    assert main([*predict, "--threshold", str(out)]) == 0
+    expected = Predictor(tmp_path / "m.safetensors", threshold=record["thresholds"])(folder / "images" / "3.png")
+    assert (np.asarray(Image.open(masks / "3.png")) == expected.mask.numpy() * 255).all()
+    assert main(["evaluate", str(tmp_path / "m.safetensors"), "--data", str(folder), "--threshold", str(out)]) == 0
+    out.write_text("{}")
+    with pytest.raises(SystemExit):
+        main([*predict, "--threshold", str(out)])
+    assert "is not what 'unetzoo calibrate' writes" in capsys.readouterr().err
+
+
+def test_a_multi_class_model_has_no_threshold_to_find(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="likeliest class"):
+        calibrate(network(2, "multiclass"), folder)
