@@ -31,6 +31,7 @@ LAYERS = [
     {"calibration"},
     {"comparison"},
     {"cards"},
+    {"serving"},
     {"publishing"},
     {"train"},
     {"cli"},
@@ -89,6 +90,7 @@ def test_the_core_imports_what_it_declares(path: Path) -> None:
         "images": {"PIL", "tifffile"},
         "objects": {"numpy", "scipy"},
         "prediction": {"PIL", "numpy", "tifffile", "zarr"},
+        "serving": {"gradio", "tifffile"},
         "train": {"jsonargparse", "lightning_fabric", "pytorch_lightning", "tensorboard", "yaml"},
     }.get(part(path), set())
     assert found - set(sys.stdlib_module_names) <= declared | {"unetzoo"} | optional

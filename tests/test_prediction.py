@@ -442,6 +442,13 @@ class TestMasks:
             for item in (dataset[k] for k in range(10)):
                 assert torch.equal(item["target"], found[item["name"]].mask.long())
 
+    def test_names_of_classes_do_not_say_where_files_go(self, tmp_path: Path) -> None:
+        names = ("../../out", "/etc/cron.d", "cell (living)", "..", "a/b", "-")
+        model = small(num_classes=6, task="multilabel", class_names=names)
+        Predictor(model)(picture(16, 16)).save(tmp_path / "deep" / "masks" / "m.png")
+        found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")}
+        assert found == {f"deep/masks/{folder}/m.png" for folder in ("0", "1", "cell (living)", "3", "4", "5")}
+
     def test_an_overlay_shows_the_classes_in_their_colours(self, tmp_path: Path) -> None:
         model = small(num_classes=3, task="multiclass")
         found = Predictor(model)(picture(40, 40))

@@ -24,6 +24,11 @@ def stretched(image: Tensor) -> Tensor:
     return ((image - low) / (high - low).clamp(min=1e-12) * 255).round().byte()
 
 
+def visible(image: Tensor) -> Tensor:
+    """Return a picture (C, H, W) of any type as ``images.overlay`` takes it: others than 8 and 16 bits stretched."""
+    return image if image.dtype in (torch.uint8, torch.uint16) else stretched(image.float())
+
+
 def denormalised(image: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> Tensor:
     """Return what :func:`unetzoo.images.normalised` was given."""
     if mean is None or std is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +63,8 @@ class Prediction:
         Raises:
             InputError: the file cannot be written.
         """
-        shown = self.image if self.image.dtype in (torch.uint8, torch.uint16) else sheets.stretched(self.image.float())
         masks = sheets.class_masks(self.mask, self.config.task, self.config.num_classes)
-        images.write_png(images.overlay(shown, masks), path)
+        images.write_png(images.overlay(sheets.visible(self.image), masks), path)
 
     def shares(self) -> dict[str, float]:
         """Return the share of the pixels that each class has, by its name."""
@@ -106,12 +106,19 @@ def mask_of(probabilities: Tensor, task: str, thresholds: Sequence[float]) -> Te
 
 
 def mask_paths(path: str | os.PathLike[str], config: ModelConfig) -> list[Path]:
-    """Return the files of a mask: of a multi-label model ``<folder>/<class>/<name>`` for ``<folder>/<name>``."""
+    """Return the files of a mask: of a multi-label model ``<folder>/<class>/<name>`` for ``<folder>/<name>``.
+
+    A class whose name is none of a folder has its number instead: who made the model does not say where files go.
+    """
     path = Path(path)
     if config.task != "multilabel":
         return [path]
-    names = config.class_names or tuple(map(str, range(config.num_classes)))
-    return [path.parent / name / path.name for name in names]
+    names = config.class_names or ("",) * config.num_classes
+    folders = [name if _PLAIN.fullmatch(name) else str(k) for k, name in enumerate(names)]
+    return [path.parent / folder / path.name for folder in folders]
+
+
+_PLAIN = re.compile(r"[^\W_][\w ()+,-]*")
 
 
 def check_suffix(path: str | os.PathLike[str]) -> None:

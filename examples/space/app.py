@@ -1,0 +1,16 @@
+"""A Hugging Face Space: the page of ``unetzoo serve`` for a model of the Hub."""
+
+import os
+import time
+
+from unetzoo.serving import serve
+
+MODEL = os.environ.get("MODEL", "owner/name")
+"""Write yours here, or set the variable MODEL in the settings of the Space."""
+PORT = int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
+
+# A Space is reached from outside its container, so that 127.0.0.1 would not do.
+with serve(MODEL, host="0.0.0.0", port=PORT) as address:
+    print(f"{MODEL}: {address}", flush=True)
+    while True:
+        time.sleep(3600)

@@ -1,0 +1,757 @@
+"""The page of ``unetzoo serve``: what it says, what it refuses, and the whole of it in a browser.
+
+What needs gradio, Playwright and Chromium skips without them: ``pip install "unetzoo[demo]" playwright``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html.parser
+import http.client
+import importlib.util
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import tomllib
+import types
+import urllib.parse
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from PIL import Image
+
+import unetzoo
+from unetzoo import cli, images
+from unetzoo.errors import ConfigError, InputError
+from unetzoo.prediction import Predictor
+from unetzoo.serving import Limits, answers, serve
+from unetzoo.serving.page import Events
+
+NAMES = {
+    "binary": ("nucleus",),
+    "multiclass": ("ground", "nucleus", "<b>border</b>", "debris"),
+    "multilabel": ("nucleus", "../../cell"),
+}
+
+
+def network(task: str, **options: Any) -> Any:
+    """Return a small network whose masks have much of every class."""
+    torch.manual_seed(2)
+    names = NAMES[task]
+    model = unetzoo.create("unet", base_channels=4, task=task, num_classes=len(names), class_names=names, **options)
+    model.train()
+    with torch.no_grad():
+        for _ in range(20):  # running statistics of such pictures, or all pixels would be alike
+            model(images.draw_nuclei(64, 64)[0][None, : model.config.in_channels] / 255)
+        model.head.conv.weight.mul_(8)
+    return model.eval()
+
+
+def picture(folder: Path, name: str = "cells.png", height: int = 90, width: int = 130) -> Path:
+    path = folder / name
+    Image.fromarray(images.draw_nuclei(height, width)[0].permute(1, 2, 0).numpy()).save(path)
+    return path
+
+
+# What the page says of a picture
+
+
+@pytest.mark.parametrize("task", NAMES)
+@pytest.mark.parametrize("threshold", [0.0, 0.37, 0.5, 0.71])
+def test_a_moved_threshold_gives_the_mask_that_a_predictor_of_that_threshold_gives(
+    task: str, threshold: float, tmp_path: Path
+) -> None:
+    model = network(task)
+    path = picture(tmp_path)
+    kept = answers.answer(Predictor(model, device="cpu"), path, Limits())
+    moved = answers.at(kept, threshold)
+    own = {} if task == "multiclass" else {"threshold": threshold}
+    expected = Predictor(model, device="cpu", **own)(path)
+    assert torch.equal(moved.mask, expected.mask)
+    assert (task == "multiclass") == (moved.mask is kept.mask)
+    if threshold == 0.5:
+        assert moved.mask.unique().numel() > 1
+
+
+@pytest.mark.parametrize("task", NAMES)
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "float32", "grey"])
+def test_files_are_byte_for_byte_those_of_a_prediction(task: str, kind: str, tmp_path: Path) -> None:
+    drawn = images.draw_nuclei(70, 50)[0]
+    path = tmp_path / "cells.tif"
+    if kind == "uint8":
+        path = picture(tmp_path)
+    elif kind == "grey":
+        Image.fromarray(drawn[0].numpy()).save(path)
+    else:
+        pixels = drawn[0].numpy().astype(kind) * 3 + 7
+        Image.fromarray(pixels / 999 if kind == "float32" else pixels).save(path)
+    predictor = Predictor(network(task), device="cpu")
+    plain, kept = predictor(path), answers.answer(predictor, path, Limits())
+    plain.overlay(tmp_path / "expected.png")
+    written = answers.write_overlay(kept, 0.5, tmp_path)
+    assert written.name == "cells_overlay.png"
+    assert written.read_bytes() == (tmp_path / "expected.png").read_bytes()
+    if task != "multilabel":
+        plain.save(tmp_path / "mask" / "expected.png")
+        mask = answers.write_masks(kept, tmp_path)
+        assert mask.name == "cells_mask.png"
+        assert mask.read_bytes() == (tmp_path / "mask" / "expected.png").read_bytes()
+
+
+def test_masks_of_a_multi_label_model_are_a_zip_whose_names_lead_nowhere(tmp_path: Path) -> None:
+    """Names of classes come with a model of anybody's: ``../../cell`` must not leave a folder, here or there."""
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    kept = answers.answer(Predictor(network("multilabel"), device="cpu"), picture(tmp_path), Limits())
+    with zipfile.ZipFile(answers.write_masks(kept, inner)) as archive:
+        assert archive.namelist() == ["0_nucleus/cells_mask.png", "1__cell/cells_mask.png"]
+        for k, name in enumerate(archive.namelist()):
+            mask = np.array(Image.open(io.BytesIO(archive.read(name))))
+            assert np.array_equal(mask, kept.mask[k].numpy() * 255)
+            assert 0 < mask.mean() < 255
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.iterdir()) == ["a", "cells.png"]
+
+
+@pytest.mark.parametrize("task", NAMES)
+def test_what_is_kept_is_no_more_than_the_page_needs(task: str, tmp_path: Path) -> None:
+    kept = answers.answer(Predictor(network(task), device="cpu"), picture(tmp_path, height=40, width=60), Limits())
+    held = sum(tensor.untyped_storage().nbytes() for tensor in (kept.image, kept.mask, kept.probabilities))
+    pixels, classes = 40 * 60, len(NAMES[task])
+    assert held <= pixels * (4 if task == "multiclass" else 3 + 5 * classes)
+
+
+@pytest.mark.parametrize("task", NAMES)
+def test_the_legend_counts_what_a_person_would_count(task: str, tmp_path: Path) -> None:
+    kept = answers.answer(Predictor(network(task), device="cpu"), picture(tmp_path), Limits())
+    rows, mask = answers.legend(kept), kept.mask.numpy()
+    red, green, yellow = images.COLOURS[:3]
+    if task == "binary":
+        expected = [("background", None, (mask == 0).sum()), ("nucleus", red, (mask == 1).sum())]
+    elif task == "multiclass":
+        colours = (None, red, green, yellow)
+        expected = [(name, colours[k], (mask == k).sum()) for k, name in enumerate(NAMES[task])]
+    else:
+        expected = [("nucleus", red, mask[0].sum(dtype=int)), ("../../cell", green, mask[1].sum(dtype=int))]
+    assert [(row.name, row.colour, row.pixels) for row in rows] == expected
+    assert [row.share for row in rows] == pytest.approx([count / (90 * 130) for _, _, count in expected])
+    assert max(row.pixels for row in rows) > 255  # of what bytes would count wrongly
+
+
+@pytest.mark.parametrize(
+    ("task", "classes", "expected"),
+    [
+        ("binary", 1, ["background", "foreground"]),
+        ("multiclass", 3, ["background", "class 1", "class 2"]),
+        ("multilabel", 2, ["class 0", "class 1"]),
+    ],
+)
+def test_classes_without_names_have_one_in_the_legend(
+    task: str, classes: int, expected: list[str], tmp_path: Path
+) -> None:
+    model = unetzoo.create("unet", base_channels=2, task=task, num_classes=classes).eval()
+    kept = answers.answer(Predictor(model, device="cpu"), picture(tmp_path, height=32, width=32), Limits())
+    assert [row.name for row in answers.legend(kept)] == expected
+
+
+def test_the_legend_is_a_table_whose_names_are_text() -> None:
+    rows = [answers.Row("<script>x</script>", None, 1234567, 0.25), answers.Row("a & b", "#e6194b", 0, 0.0)]
+
+    class Reader(html.parser.HTMLParser):
+        cells: list[str] = []  # noqa: RUF012
+        tags: set[str] = set()  # noqa: RUF012
+
+        def handle_starttag(self, tag: str, _: object) -> None:
+            self.tags.add(tag)
+
+        def handle_data(self, data: str) -> None:
+            self.cells.append(data)
+
+    reader = Reader()
+    reader.feed(answers.legend_html(rows))
+    assert reader.cells[3:] == ["<script>x</script>", "1,234,567", "25.0%", "a & b", "0", "0.0%"]
+    assert reader.tags == {"table", "thead", "tbody", "tr", "th", "td", "span"}
+
+
+def test_the_painted_mask_has_the_colours_of_the_legend(tmp_path: Path) -> None:
+    for task in NAMES:
+        kept = answers.answer(Predictor(network(task), device="cpu"), picture(tmp_path), Limits())
+        painted = answers.painted(kept).permute(1, 2, 0).numpy()
+        expected = np.zeros_like(painted)
+        if task == "binary":
+            expected[kept.mask.numpy() == 1] = 255
+        else:
+            layers = kept.mask.numpy() if task == "multilabel" else [kept.mask.numpy() == k for k in (1, 2, 3)]
+            for layer, colour in zip(layers, images.COLOURS, strict=False):
+                expected[layer.astype(bool)] = [*bytes.fromhex(colour[1:])]
+        assert np.array_equal(painted, expected)
+
+
+def test_the_opacity_is_how_much_the_colour_covers(tmp_path: Path) -> None:
+    kept = answers.answer(Predictor(network("binary"), device="cpu"), picture(tmp_path), Limits())
+    inside = kept.mask.bool()
+    assert torch.equal(answers.overlaid(kept, 0), kept.image)
+    full = answers.overlaid(kept, 1)
+    assert torch.equal(full[:, ~inside], kept.image[:, ~inside])
+    assert set(full[:, inside].T.unique(dim=0).flatten().tolist()) == {0xE6, 0x19, 0x4B}
+
+
+def test_large_pictures_are_shown_small_and_small_ones_as_they_are(tmp_path: Path) -> None:
+    predictor = Predictor(network("multiclass"), device="cpu")
+    small = answers.answer(predictor, picture(tmp_path), Limits())
+    assert torch.equal(answers.fitted(small).mask, small.mask)
+    assert torch.equal(answers.fitted(small).image, small.image)
+    wide = replace(small, image=small.image.repeat(1, 4, 20), mask=small.mask.repeat(4, 20))
+    shown = answers.fitted(wide)
+    assert shown.image.shape[1:] == shown.mask.shape == (round(360 * 1200 / 2600), 1200)
+    # The nearest pixel of each, by hand: classes are not mixed to others.
+    rows = np.floor((np.arange(shown.mask.shape[0]) + 0.5) * 360 / shown.mask.shape[0]).astype(int)
+    columns = np.floor((np.arange(1200) + 0.5) * 2600 / 1200).astype(int)
+    assert np.array_equal(shown.mask.numpy(), wide.mask.numpy()[rows][:, columns])
+
+
+def test_the_network_is_asked_once_a_picture_however_often_sliders_move(tmp_path: Path) -> None:
+    predictor = Predictor(network("binary"), device="cpu")
+    asked: list[object] = []
+
+    def counted(path: object) -> Any:
+        asked.append(path)
+        return predictor(path)
+
+    counted.config = predictor.config  # type: ignore[attr-defined]
+    events = Events(types.SimpleNamespace(update=dict), counted, Limits())  # type: ignore[arg-type]
+    path = str(picture(tmp_path))
+    kept, _, _, *first = events.ask(path, 0.5, 0.5)
+    shares = [re.findall(r"[\d,]+</td>", events.redraw(kept, threshold, 0.5)[2])[-1] for threshold in (0.2, 0.4, 0.5)]
+    assert len(set(shares)) == 3
+    assert first[2] == events.redraw(kept, 0.5, 0.1)[2]
+    assert asked == [Path(path)]
+    assert (
+        events.redraw(None, 0.5, 0.5)
+        == events.ask(None, 0.5, 0.5)[3:]
+        == [None, None, "", *[{"interactive": False}] * 2]
+    )
+
+
+# What is refused
+
+
+def refused(path: Path, limits: Limits | None = None, task: str = "binary", **options: Any) -> str:
+    """Return why a picture is refused, after it is certain that the reason is one line which names no folder."""
+    with pytest.raises(InputError) as caught:
+        answers.answer(Predictor(network(task, **options), device="cpu"), path, limits or Limits())
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path.parent) not in message
+    assert path.name in message
+    return message
+
+
+def test_a_file_of_too_many_bytes_is_refused(tmp_path: Path) -> None:
+    path = picture(tmp_path)
+    size = path.stat().st_size
+    assert refused(path, Limits(megabytes=(size - 0.5) / 2**20)).endswith("MB are taken")
+    answers.answer(Predictor(network("binary"), device="cpu"), path, Limits(megabytes=(size + 0.5) / 2**20))
+
+
+def test_a_picture_of_too_many_pixels_is_refused_by_its_header(tmp_path: Path) -> None:
+    """The file ends where its pixels would begin: whoever decodes it says something else."""
+    path = tmp_path / "wide.png"
+    Image.new("L", (6000, 5000)).save(path)
+    path.write_bytes(path.read_bytes()[:60])
+    assert "6000 × 5000 = 30 megapixels: up to 25 are taken" in refused(path)
+    assert "megapixels" not in refused(path, Limits(megapixels=30))
+
+
+def test_a_small_tiff_that_unfolds_to_much_is_refused(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    path = tmp_path / "bands.tif"
+    tifffile.imwrite(path, np.zeros((40, 300, 300), np.uint8), compression="zlib", photometric="minisblack")
+    assert path.stat().st_size < 20_000
+    assert "3.6 million numbers in its bands and pages: up to 0.4 are taken" in refused(path, Limits(megapixels=0.1))
+    # A model of so many bands takes them.
+    Limits(megapixels=0.1).check(path, in_channels=40)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("notes.png", b"no picture, but words"),
+        ("empty.png", b""),
+        ("script.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
+        ("page.tif", b"<html></html>"),
+    ],
+)
+def test_files_of_other_kinds_are_refused_whatever_their_name(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert refused(tmp_path / name) == f"{name} is no PNG, JPEG, TIFF, WebP, GIF or BMP"
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".gif", ".bmp"])
+def test_every_kind_that_is_named_is_taken_and_damaged_ones_are_refused(suffix: str, tmp_path: Path) -> None:
+    path = picture(tmp_path, f"cells{suffix}")
+    kept = answers.answer(Predictor(network("binary"), device="cpu"), path, Limits())
+    assert kept.image.shape == (3, 90, 130)
+    path.write_bytes(path.read_bytes()[:40])
+    assert "cannot be read" in refused(path)
+
+
+def test_a_picture_that_does_not_fit_the_model_is_refused(tmp_path: Path) -> None:
+    path = picture(tmp_path)
+    with pytest.raises(InputError, match="a picture of 3 channels: unet was trained on 1"):
+        answers.answer(Predictor(network("binary", in_channels=1), device="cpu"), path, Limits())
+
+
+@pytest.mark.parametrize("wrong", [0, -1, float("nan"), float("inf"), "50", True])
+def test_limits_that_are_none_are_all_named(wrong: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Limits(wrong, wrong)
+    assert [text.partition("=")[0] for text in caught.value.problems] == ["megabytes", "megapixels"]
+
+
+# The heading
+
+
+def test_the_heading_is_the_model_s_name_and_what_its_card_says(tmp_path: Path, monkeypatch: Any) -> None:
+    model = network("binary")
+    line = "U-Net on the plain encoder."
+    assert answers.heading(model, model.config) == ("unet", line)
+    unetzoo.save(model, tmp_path / "cells.safetensors")
+    assert answers.heading(tmp_path / "cells.safetensors", model.config) == ("cells", line)
+    card = unetzoo.ModelCard(training_data="Twelve pictures of <cells>.")
+    unetzoo.save_pretrained(model, tmp_path / "nuclei", card=card)
+    expected = ("nuclei", f"{line} Trained on: Twelve pictures of <cells>.")
+    monkeypatch.chdir(tmp_path)
+    for source in (tmp_path / "nuclei", "nuclei", "nuclei/", f"{tmp_path}/nuclei/"):
+        assert answers.heading(source, model.config) == expected
+    monkeypatch.chdir(tmp_path / "nuclei")
+    assert answers.heading(".", model.config) == expected
+    # One that is not there, and, as no network is asked, in no cache.
+    assert answers.heading("hf-hub:me/nuclei", model.config) == ("me/nuclei", line)
+    (tmp_path / "nuclei" / "README.md").write_bytes(b"---\n: [\n---\n\xff")
+    assert answers.heading(tmp_path / "nuclei", model.config) == ("nuclei", line)
+
+
+# The server, without gradio
+
+
+def test_without_gradio_the_extra_is_named(monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    before = dict(os.environ), tempfile.tempdir
+    with pytest.raises(ConfigError, match=re.escape("the page needs gradio: pip install 'unetzoo[demo]'")):
+        serve(network("binary"), port=free_port()).__enter__()
+    assert (dict(os.environ), tempfile.tempdir) == before
+
+
+def test_an_address_that_cannot_be_served_is_refused_before_the_model_is_loaded() -> None:
+    for port in (0, 65536, -1, "7860", True):
+        with pytest.raises(ConfigError, match=re.escape(f"port={port!r}: a number from 1 to 65535")):
+            serve("no/such/model", port=port).__enter__()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port={port}: another program serves there"):
+            serve("no/such/model", port=port).__enter__()
+    with pytest.raises(ConfigError, match=r"host='203\.0\.113\.1': this machine has no such address"):
+        serve("no/such/model", host="203.0.113.1", port=free_port()).__enter__()
+
+
+def test_the_command_refuses_bad_limits_and_ports(capsys: Any) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert cli.main(["serve", "x", "--max-megabytes", "0"]) == 2
+        assert "megabytes=0.0: a number above 0 is needed" in capsys.readouterr().err
+        assert cli.main(["serve", "x", "--port", "70000"]) == 2
+        assert "port=70000: a number from 1 to 65535 is needed" in capsys.readouterr().err
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_the_space_is_of_the_gradio_that_the_extra_allows() -> None:
+    folder = ROOT / "examples" / "space"
+    front = yaml.safe_load((folder / "README.md").read_text(encoding="utf-8").split("---")[1])
+    assert front["sdk"] == "gradio"
+    assert (folder / front["app_file"]).is_file()
+    assert front["colorFrom"], front["colorTo"]
+    assert (folder / "requirements.txt").read_text().split() == ["unetzoo[demo]"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (asked,) = (text for text in extras["demo"] if text.startswith("gradio"))
+    lowest, below = re.fullmatch(r"gradio>=([\d.]+),<(\d+)", asked).groups()
+    version = [int(part) for part in front["sdk_version"].split(".")]
+    assert [int(part) for part in lowest.split(".")] <= version < [int(below)]
+
+
+# The server, with gradio
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Site:
+    """A server of its own process, home, temporary and working folder.
+
+    Attributes:
+        url: of the page.
+        folder: holds ``home``, ``tmp`` and ``cwd``.
+        model: its file.
+        process: of the server.
+    """
+
+    url: str
+    folder: Path
+    model: Path
+    process: subprocess.Popen[str]
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        """Return status and body; the path goes out as it stands, ``..`` and all."""
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
+            connection.request(method, path, body, headers or {})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    def upload(self, name: str, content: bytes) -> tuple[int, bytes]:
+        body = (
+            f'--xx\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
+            + content
+            + b"\r\n--xx--\r\n"
+        )
+        return self.request("POST", "/gradio_api/upload", body, {"Content-Type": "multipart/form-data; boundary=xx"})
+
+    def ask(self, path: str) -> str:
+        """Send the event of a new picture at ``path`` on the server; return all that comes of it."""
+        status, config = self.request("GET", "/config")
+        assert status == 200
+        (event,) = (d for d in json.loads(config)["dependencies"] if len(d["inputs"]) == 3 and len(d["outputs"]) == 8)
+        data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, 0.5, 0.5]
+        body = {"data": data, "fn_index": event["id"], "session_hash": "test", "event_data": None}
+        status, answer = self.request(
+            "POST", "/gradio_api/queue/join", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        assert status == 200, answer
+        return self.request("GET", "/gradio_api/queue/data?session_hash=test")[1].decode()
+
+    def files(self, part: str) -> list[str]:
+        folder = self.folder / part
+        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+@contextlib.contextmanager
+def serving(folder: Path, task: str = "binary", command: list[str] | None = None, **variables: str) -> Iterator[Site]:
+    """Start the server; end it, and make sure that it spoke to nobody else."""
+    if importlib.util.find_spec("gradio") is None:
+        pytest.skip('gradio is not installed: pip install "unetzoo[demo]"')
+    for part in ("home", "tmp", "cwd"):
+        (folder / part).mkdir()
+    unetzoo.save(network(task), folder / "cells.safetensors")
+    (folder / "cwd" / "secret.txt").write_text("not for visitors")
+    limits = ["--max-megabytes", "1", "--max-megapixels", "0.5"]
+    port, model = free_port(), folder / "cells.safetensors"
+    command = command or ["-m", "unetzoo", "serve", str(model), "--port", str(port), "--device", "cpu", *limits]
+    with socket.create_server(("127.0.0.1", 0)) as outward:
+        outward.setblocking(False)
+        proxy = f"http://127.0.0.1:{outward.getsockname()[1]}"
+        variables |= {
+            **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), proxy),
+            **dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost,0.0.0.0"),
+            "HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+            "GRADIO_ALLOWED_PATHS": "/", "GRADIO_SERVER_PORT": str(port), "MODEL": str(model),
+        }  # fmt: skip
+        hidden = ("SPACE_ID", "HF_ENDPOINT", "PYTHONWARNINGS")
+        env = {name: value for name, value in os.environ.items() if name not in hidden} | variables
+        with (
+            (folder / "log.txt").open("w") as log,
+            subprocess.Popen(
+                [sys.executable, *command], cwd=folder / "cwd", env=env, text=True, stdout=subprocess.PIPE, stderr=log
+            ) as process,
+        ):
+            try:
+                assert process.stdout is not None
+                line = process.stdout.readline()
+                assert line, (folder / "log.txt").read_text()
+                url = f"http://127.0.0.1:{re.search(r'http://[^ ]+:([0-9]+)', line)[1]}"
+                yield Site(url, folder, model, process)
+            finally:
+                process.terminate()
+                try:
+                    process.wait(30)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+        with pytest.raises(BlockingIOError):
+            outward.accept()  # all that would leave this machine comes here
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with serving(tmp_path_factory.mktemp("site")) as running:
+        yield running
+
+
+def test_the_end_leaves_nothing_and_nothing_was_sent_anywhere(tmp_path: Path) -> None:
+    with serving(tmp_path) as site:
+        status, answer = site.upload("cells.png", picture(tmp_path).read_bytes())
+        assert status == 200
+        assert "segmented in" in site.ask(json.loads(answer)[0])
+        (own,) = {name.partition("/")[0] for name in site.files("tmp")}
+        assert own.startswith("unetzoo_serve_")
+        assert any(name.endswith("/cells.png") for name in site.files("tmp"))
+    assert site.process.returncode == 0
+    assert site.files("tmp") == []
+    assert site.files("home") == []
+    assert site.files("cwd") == ["secret.txt"]
+
+
+def test_it_listens_on_the_loopback_alone(site: Site) -> None:
+    socket.create_connection(("127.0.0.1", site.port)).close()
+    if not sys.platform.startswith("linux"):
+        pytest.skip("all of 127.0.0.0/8 is the loopback on Linux alone")
+    with pytest.raises(ConnectionRefusedError):  # whoever listens everywhere answers here
+        socket.create_connection(("127.0.0.2", site.port))
+
+
+def test_files_outside_its_folder_are_not_served(site: Site) -> None:
+    status, answer = site.upload("cells.png", picture(site.folder).read_bytes())
+    (sent,) = json.loads(answer)
+    assert site.request("GET", f"/gradio_api/file={sent}") == (200, (site.folder / "cells.png").read_bytes())
+    inside, secret = Path(sent).parent.as_posix(), (site.folder / "cwd" / "secret.txt").as_posix()
+    up = "/".join(".." for _ in inside.split("/"))
+    for path in (
+        "/etc/passwd", secret, "secret.txt", site.model.as_posix(), sys.executable, "/proc/self/environ",
+        f"{inside}/{up}/etc/passwd", f"{inside}/{up}{secret}", f"{inside}/../../../cwd/secret.txt", f"//{secret}",
+        f"file://{secret}", inside,
+    ):  # fmt: skip
+        for shown in (path, urllib.parse.quote(path, safe=""), urllib.parse.quote(path).replace("..", "%2e%2e")):
+            for route in ("/gradio_api/file=", "/file=", "/gradio_api/file/", "/static/", "/assets/", "/theme.css/../"):
+                status, body = site.request("GET", f"{route}{shown}")
+                assert status in (400, 401, 403, 404, 405, 422), (route, shown, status)
+                assert b"not for visitors" not in body
+                assert b"root:" not in body
+
+
+def test_pictures_outside_its_folder_are_not_read(site: Site) -> None:
+    """A visitor who names a file instead of sending one."""
+    path = picture(site.folder, "other.png")
+    for name in (str(path), "/etc/passwd", "secret.txt"):
+        said = site.ask(name)
+        assert '"success":false' in said
+        assert "segmented in" not in said
+
+
+def test_what_is_sent_stays_in_the_folder_whatever_its_name(site: Site) -> None:
+    for name in ("../../../evil.png", "/tmp/evil.png", "..%2f..%2fevil.png", "a/../../evil.png", "..\\evil.png"):
+        status, answer = site.upload(name, b"evil")
+        if status == 200:
+            (path,) = json.loads(answer)
+            assert Path(path).resolve().is_relative_to(site.folder / "tmp")
+            assert Path(path).read_bytes() == b"evil"
+    assert site.files("cwd") == ["secret.txt"]
+    assert not [path for path in site.folder.iterdir() if "evil" in path.name]
+
+
+def test_too_many_bytes_are_not_taken_in(site: Site) -> None:
+    before = site.files("tmp")
+    status, answer = site.upload("large.png", bytes(1_100_000))
+    assert status == 413, answer
+    assert all((site.folder / "tmp" / name).stat().st_size < 1_100_000 for name in set(site.files("tmp")) - set(before))
+
+
+def test_the_space_serves_the_model_that_its_variable_names(tmp_path: Path) -> None:
+    with serving(tmp_path, command=[str(ROOT / "examples" / "space" / "app.py")]) as site:
+        status, answer = site.upload("cells.png", picture(tmp_path).read_bytes())
+        assert status == 200
+        assert "segmented in" in site.ask(json.loads(answer)[0])
+
+
+# The page, in a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("there is no Chromium: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])  # as root, in CI
+        yield browser
+        browser.close()
+
+
+class Visitor:
+    """Somebody at the page."""
+
+    def __init__(self, browser: Any, site: Site, **options: Any) -> None:
+        self.site = site
+        self.page = browser.new_page(**options)
+        self.asked: list[str] = []
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(site.url)
+        self.page.wait_for_selector("#file input[type=file]", state="attached")
+
+    def send(self, path: Path) -> None:
+        clear = self.page.locator("#file [aria-label=Clear]")
+        if clear.count():
+            clear.first.click()
+        self.page.set_input_files("#file input[type=file]", path)
+
+    def wait_for(self, selector: str, text: str) -> None:
+        self.page.wait_for_function(
+            "([selector, text]) => document.querySelector(selector)?.innerText.includes(text)", arg=[selector, text]
+        )
+
+    def download(self, button: str) -> tuple[str, bytes]:
+        with self.page.expect_download() as caught:
+            self.page.click(button)
+        return caught.value.suggested_filename, Path(caught.value.path()).read_bytes()
+
+    def counts(self) -> list[tuple[str, int]]:
+        rows = self.page.locator("#legend tbody tr").all()
+        cells = [row.locator("td").all_inner_texts() for row in rows]
+        return [(name.strip(), int(count.replace(",", ""))) for name, count, _ in cells]
+
+    def shown(self, view: str) -> np.ndarray[Any, Any]:
+        """Return the pixels of a picture on the page."""
+        source = self.page.locator(f"#{view} img").get_attribute("src")
+        status, content = self.site.request("GET", urllib.parse.urlsplit(source).path)
+        assert status == 200
+        return np.array(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+@pytest.fixture
+def visit(browser: Any, site: Site) -> Iterator[Callable[..., Visitor]]:
+    visitors: list[Visitor] = []
+
+    def arrive(**options: Any) -> Visitor:
+        visitors.append(Visitor(browser, site, **options))
+        return visitors[-1]
+
+    yield arrive
+    for visitor in visitors:
+        outside = [url for url in visitor.asked if not url.startswith((site.url, "data:", "blob:"))]
+        visitor.page.close()
+        assert not outside
+        assert len(visitor.asked) > 5
+
+
+def test_a_real_picture_comes_back_as_the_predictor_segments_it(
+    visit: Callable[..., Visitor], shared_data: Path, tmp_path: Path
+) -> None:
+    source = min((shared_data / "nuclei" / "images").glob("*.png"), key=lambda path: (path.stat().st_size, path.name))
+    path = Path(shutil.copy(source, tmp_path / "real one.png"))
+    visitor = visit()
+    visitor.send(path)
+    visitor.wait_for("#note", "segmented in")
+    threshold = 0.5
+    for step in range(3):
+        expected = Predictor(visitor.site.model, device="cpu", threshold=threshold)(path)
+        inside = int(expected.mask.sum())
+        visitor.wait_for("#legend", f"{inside:,}")
+        assert visitor.counts() == [("background", expected.mask.numel() - inside), ("nucleus", inside)]
+        expected.save(tmp_path / "mask.png")
+        expected.overlay(tmp_path / "overlay.png")
+        name, content = visitor.download("#save-mask")
+        assert (name, content) == ("real one_mask.png", (tmp_path / "mask.png").read_bytes())
+        name, content = visitor.download("#save-overlay")
+        assert (name, content) == ("real one_overlay.png", (tmp_path / "overlay.png").read_bytes())
+        assert np.array_equal(visitor.shown("overlay"), np.array(Image.open(tmp_path / "overlay.png")))
+        assert 0.01 < inside / expected.mask.numel() < 0.99
+        slider = visitor.page.locator("#threshold input[type=range]")
+        if step == 0:
+            slider.focus()
+            for _ in range(4):
+                slider.press("ArrowRight")
+        else:
+            number = visitor.page.locator("#threshold input[type=number]")
+            number.fill("0.43")
+            number.blur()
+        threshold = float(slider.input_value())
+        assert threshold == pytest.approx((0.54, 0.43, 0.43)[step])
+
+
+def test_bad_pictures_are_refused_in_a_line_and_the_next_one_is_taken(
+    visit: Callable[..., Visitor], tmp_path: Path
+) -> None:
+    visitor = visit()
+    (tmp_path / "notes.png").write_text("no picture, but words")
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(picture(tmp_path).read_bytes()[:300])
+    wide = picture(tmp_path, "wide.png", 600, 900)
+    for path, reason in (
+        (tmp_path / "notes.png", "notes.png is no PNG, JPEG, TIFF, WebP, GIF or BMP"),
+        (cut, "'cut.png' cannot be read as a picture"),
+        (wide, "wide.png has 900 × 600 = 0.54 megapixels: up to 0.5 are taken"),
+    ):
+        visitor.send(path)
+        visitor.wait_for("[role=alert].refusal", reason)
+        assert visitor.page.locator("#overlay img").count() == 0
+        assert visitor.page.locator("#save-mask").is_disabled()
+        visitor.send(tmp_path / "cells.png")
+        visitor.wait_for("#note", "130 × 90 pixels, segmented in")
+        assert visitor.page.locator(".refusal").count() == 0
+        assert visitor.page.locator("#save-mask").is_enabled()
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_sent(visit: Callable[..., Visitor], tmp_path: Path) -> None:
+    visitor = visit()
+    large = tmp_path / "large.bmp"
+    large.write_bytes(bytes(1_100_000))
+    visitor.send(large)
+    visitor.page.get_by_text(re.compile("maximum allowed size|exceeds", re.IGNORECASE)).first.wait_for()
+    visitor.send(picture(tmp_path))
+    visitor.wait_for("#note", "segmented in")
+
+
+def test_a_narrow_screen_shows_all_of_it(visit: Callable[..., Visitor], tmp_path: Path) -> None:
+    visitor = visit(viewport={"width": 360, "height": 740})
+    visitor.send(picture(tmp_path))
+    visitor.wait_for("#legend", "nucleus")
+    assert visitor.page.evaluate("document.documentElement.scrollWidth") <= 360
+    for part in ("#file", "#overlay img", "#legend table", "#save-mask", "#save-overlay"):
+        box = visitor.page.locator(part).first.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 360
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_the_page_of_several_classes_has_their_legend(task: str, browser: Any, tmp_path: Path) -> None:
+    path = picture(tmp_path)
+    with serving(tmp_path, task) as site:
+        visitor = Visitor(browser, site)
+        visitor.send(path)
+        visitor.wait_for("#note", "segmented in")
+        expected = Predictor(site.model, device="cpu")(path)
+        layers = expected.mask if task == "multilabel" else [expected.mask == k for k in range(4)]
+        visitor.wait_for("#legend", NAMES[task][-1])
+        assert visitor.counts() == [(name, int(m.sum())) for name, m in zip(NAMES[task], layers, strict=True)]
+        assert (visitor.page.locator("#threshold").count() == 0) == (task == "multiclass")
+        name, content = visitor.download("#save-mask")
+        if task == "multiclass":
+            assert name == "cells_mask.png"
+            assert np.array_equal(np.array(Image.open(io.BytesIO(content))), expected.mask.numpy())
+        else:
+            assert name == "cells_masks.zip"
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                assert len(archive.namelist()) == 2
+        visitor.page.close()

@@ -1,0 +1,52 @@
+"""``unetzoo serve``. Parses first and imports late."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+import time
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    """Add ``serve`` to the commands of the command line."""
+    command = commands.add_parser(
+        "serve",
+        help="a web page for a trained network",
+        description="Serve a web page on this machine: drop a picture, see its mask, move the threshold, download. "
+        "Nothing is sent anywhere else. Ctrl-C ends it. Needs pip install 'unetzoo[demo]'.",
+    )
+    command.add_argument(
+        "source",
+        metavar="MODEL",
+        help="the folder of a run, a .safetensors file, a folder that holds a model, or hf-hub:owner/name",
+    )
+    command.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="0.0.0.0 lets others in, without a password (default: 127.0.0.1)",
+    )
+    command.add_argument("--port", type=int, default=7860, metavar="N", help="(default: 7860)")
+    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
+    command.add_argument("--max-megabytes", type=float, default=50, metavar="N", help="of a file (default: 50)")
+    command.add_argument("--max-megapixels", type=float, default=25, metavar="N", help="of a picture (default: 25)")
+    command.set_defaults(run=_serve)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from unetzoo.serving import Limits, serve
+
+    limits = Limits(options.max_megabytes, options.max_megapixels)
+    # So that the temporary folder is removed, whoever ends it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    print(f"loading {options.source} …", file=sys.stderr)
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        serve(options.source, host=options.host, port=options.port, device=options.device, limits=limits) as address,
+    ):
+        print(f"{address} (Ctrl-C ends it)", flush=True)
+        while True:
+            time.sleep(3600)

@@ -1,0 +1,6 @@
+"""A web page for a model: drop a picture, see its mask, move the threshold, download. Needs ``unetzoo[demo]``."""
+
+from unetzoo.serving.answers import Limits
+from unetzoo.serving.server import serve
+
+__all__ = ["Limits", "serve"]

@@ -1,0 +1,260 @@
+"""What the page says of a picture that somebody sent. Nothing here knows the page."""
+
+from __future__ import annotations
+
+import html
+import math
+import os
+import re
+import zipfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unetzoo import cards, hub, images, sheets
+from unetzoo.config import ModelConfig
+from unetzoo.decoders import DECODERS
+from unetzoo.encoders import ENCODERS
+from unetzoo.errors import ConfigError, HubError, InputError, WeightsError
+from unetzoo.prediction import Prediction, Predictor
+from unetzoo.prediction.results import mask_of
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".gif", ".bmp")
+"""Of pictures that a browser offers to send; what is inside decides."""
+SIDE = 1200
+"""Pixels of the longest side of what is shown; files have all of them."""
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Strangers send these files: Pillow knows more kinds, and would run Ghostscript for one of them.
+_KINDS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", *_TIFF, b"RIFF", b"GIF8", b"BM")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is too large to be taken.
+
+    Attributes:
+        megabytes: of a file, of 2²⁰ bytes, as the page counts them.
+        megapixels: of a picture, of 10⁶ pixels. It may hold four numbers a pixel, or one more than the model's
+            channels.
+
+    Raises:
+        ConfigError: lists what is no number above 0.
+    """
+
+    megabytes: float = 50
+    megapixels: float = 25
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name}={value!r}: a number above 0 is needed"
+            for name, value in (("megabytes", self.megabytes), ("megapixels", self.megapixels))
+            if type(value) not in (int, float) or not 0 < value < math.inf
+        ]
+        if problems:
+            raise ConfigError("these limits keep to nothing", problems)
+
+    @property
+    def max_bytes(self) -> int:
+        """``megabytes`` in bytes."""
+        return int(self.megabytes * 2**20)
+
+    def check(self, path: str | os.PathLike[str], in_channels: int = 3) -> None:
+        """Raise if a file is none of the pictures that are taken; nothing is decoded.
+
+        Raises:
+            InputError: it is too large, of another kind, or damaged.
+        """
+        path = Path(path)
+        size = path.stat().st_size
+        if size > self.max_bytes:
+            raise InputError(f"{path.name} has {size / 2**20:.4g} MB: files of up to {self.megabytes:g} MB are taken")
+        with path.open("rb") as stream:
+            head = stream.read(8)
+        if not head.startswith(_KINDS):
+            raise InputError(f"{path.name} is no PNG, JPEG, TIFF, WebP, GIF or BMP")
+        height, width = images.image_size(path)
+        if height * width > self.megapixels * 1e6:
+            raise InputError(
+                f"{path.name} has {width} × {height} = {height * width / 1e6:.4g} megapixels: up to "
+                f"{self.megapixels:g} are taken; cut a part out, or make it smaller"
+            )
+        numbers = _numbers(path) if head.startswith(_TIFF) else 0
+        allowed = self.megapixels * 1e6 * max(4, in_channels + 1)
+        if numbers > allowed:
+            raise InputError(
+                f"{path.name} holds {numbers / 1e6:.4g} million numbers in its bands and pages: up to "
+                f"{allowed / 1e6:g} are taken; leave some out"
+            )
+
+
+def _numbers(path: Path) -> int:
+    """Return how many numbers a TIFF unfolds to: its pages may be the same few bytes a thousand times."""
+    try:
+        import tifffile
+    except ModuleNotFoundError:
+        return 0  # then Pillow reads one page of four bands at most
+    try:
+        with tifffile.TiffFile(path) as file:
+            return int(file.series[0].size)
+    # Whatever it stumbles over: reading will, too, and say so, or Pillow reads one page.
+    except Exception:
+        return 0
+
+
+def answer(predictor: Predictor, path: str | os.PathLike[str], limits: Limits) -> Prediction:
+    """Segment a picture that somebody sent, and return what has to be kept of it.
+
+    Returns:
+        The picture as uint8 (3, H, W), the mask, and, where a threshold can be moved, the probabilities: 4 bytes a
+        pixel and class, and 4 a pixel.
+
+    Raises:
+        InputError: in one line that names no folder.
+    """
+    path = Path(path)
+    try:
+        limits.check(path, predictor.config.in_channels)
+        found = predictor(path)
+    except InputError as error:
+        raise InputError(" ".join(str(error).replace(str(path), path.name).split())) from error
+    visible = sheets.visible(found.image)
+    shown = images.overlay(visible, torch.zeros(visible.shape[1:], dtype=torch.bool))
+    kept = found.probabilities[:0].clone() if found.config.task == "multiclass" else found.probabilities
+    return replace(found, image=shown, probabilities=kept)
+
+
+def at(prediction: Prediction, threshold: float) -> Prediction:
+    """Return a kept prediction with the mask of another threshold; a multi-class one as it is."""
+    config = prediction.config
+    if config.task == "multiclass":
+        return prediction
+    mask = mask_of(prediction.probabilities, config.task, (threshold,) * config.num_classes)
+    return replace(prediction, mask=mask)
+
+
+def overlaid(prediction: Prediction, opacity: float) -> Tensor:
+    """Return the picture with the mask laid over it, (3, H, W) uint8."""
+    return images.overlay(prediction.image, _coloured(prediction), opacity)
+
+
+def painted(prediction: Prediction) -> Tensor:
+    """Return the mask alone, (3, H, W) uint8: white on black of a binary model, else in the colours of the overlay."""
+    masks = _coloured(prediction)
+    if prediction.config.task == "binary":
+        return (masks * 255).byte().expand(3, -1, -1)
+    return images.overlay(torch.zeros_like(prediction.image), masks, 1)
+
+
+def fitted(prediction: Prediction) -> Prediction:
+    """Return picture and mask with no side longer than a page shows; the probabilities are left out."""
+    image = sheets.shrunk(prediction.image, SIDE)
+    layers = prediction.mask.reshape(1, -1, *prediction.mask.shape[-2:]).float()
+    mask = F.interpolate(layers, image.shape[1:], mode="nearest-exact").to(prediction.mask.dtype)
+    mask = mask.reshape(*prediction.mask.shape[:-2], *image.shape[1:])
+    return replace(prediction, image=image, mask=mask, probabilities=prediction.probabilities[:0])
+
+
+def _coloured(prediction: Prediction) -> Tensor:
+    return sheets.class_masks(prediction.mask, prediction.config.task, prediction.config.num_classes)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A class in the legend.
+
+    Attributes:
+        name: of the class.
+        colour: in the overlay, such as "#e6194b"; None for the background, which has none.
+        pixels: of the class.
+        share: of the picture, from 0 to 1.
+    """
+
+    name: str
+    colour: str | None
+    pixels: int
+    share: float
+
+
+def legend(prediction: Prediction) -> list[Row]:
+    """Return a row a class, the background included unless classes may lie over each other."""
+    config, mask = prediction.config, prediction.mask
+    names = list(config.class_names or (f"class {k}" for k in range(config.num_classes)))
+    if config.task == "multiclass":
+        names[0] = config.class_names[0] if config.class_names else "background"
+        counts = torch.bincount(mask.flatten(), minlength=config.num_classes).tolist()
+    elif config.task == "binary":
+        inside = int(mask.sum(dtype=torch.int64))
+        names = ["background", config.class_names[0] if config.class_names else "foreground"]
+        counts = [mask.numel() - inside, inside]
+    else:
+        counts = mask.sum(dim=(1, 2), dtype=torch.int64).tolist()
+    pixels = mask.shape[-2] * mask.shape[-1]
+    colours: list[str | None] = [images.COLOURS[k % len(images.COLOURS)] for k in range(len(names))]
+    if config.task != "multilabel":
+        colours = [None, *colours[:-1]]
+    return [Row(*row, row[2] / pixels) for row in zip(names, colours, counts, strict=True)]
+
+
+def legend_html(rows: list[Row]) -> str:
+    """Return the legend as a table."""
+    lines = [
+        f'<tr><td><span class="chip" style="background:{row.colour or "transparent"}"></span>{html.escape(row.name)}'
+        f"</td><td>{row.pixels:,}</td><td>{row.share:.1%}</td></tr>"
+        for row in rows
+    ]
+    return (
+        '<table class="legend"><thead><tr><th>class</th><th>pixels</th><th>share</th></tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table>"
+    )
+
+
+def write_masks(prediction: Prediction, folder: Path) -> Path:
+    """Write the mask as ``Prediction.save`` does, as PNG; those of a multi-label model as a ZIP of one a class."""
+    config = prediction.config
+    stem = Path(prediction.name or "picture").stem
+    file = folder / f"{stem}_mask.png"
+    if config.task != "multilabel":
+        prediction.save(file)
+        return file
+    # Names of classes come with the model, and may hold what leads out of a folder.
+    replace(prediction, config=replace(config, class_names=None)).save(file)
+    labels = [re.sub(r"[^\w -]+", "_", name) for name in config.class_names or map(str, range(config.num_classes))]
+    target = folder / f"{stem}_masks.zip"
+    with zipfile.ZipFile(target, "w") as archive:  # PNGs are packed already
+        for k, label in enumerate(labels):
+            archive.write(folder / str(k) / file.name, f"{k}_{label}/{file.name}")
+    return target
+
+
+def write_overlay(prediction: Prediction, opacity: float, folder: Path) -> Path:
+    """Write the picture with the mask laid over it, as PNG."""
+    target = folder / f"{Path(prediction.name or 'picture').stem}_overlay.png"
+    images.write_png(overlaid(prediction, opacity), target)
+    return target
+
+
+def heading(source: object, config: ModelConfig) -> tuple[str, str]:
+    """Return the name of a model and a line about it, from its configuration and its card."""
+    name = config.name
+    if isinstance(source, str | os.PathLike):
+        name = Path(source).resolve().stem if Path(source).is_file() else os.fspath(source)
+        name = name.removeprefix(hub.PREFIX).rstrip("/\\")
+        name = Path(name).resolve().name if Path(name).exists() else name
+    line = f"{DECODERS[config.decoder].title} on the {ENCODERS[config.encoder].title} encoder."
+    trained = _training_data(source)
+    return name, line if trained is None else f"{line} Trained on: {trained}"
+
+
+def _training_data(source: object) -> str | None:
+    """Return what the card beside a model says that it was trained on, None where there is none."""
+    if not isinstance(source, str | os.PathLike):
+        return None
+    try:
+        folder = Path(source) if Path(source).exists() else hub.pull_from_hub(str(source), local_files_only=True)
+        file = (folder if folder.is_dir() else folder.parent) / hub.CARD_FILE
+        return cards.read_card(file.read_text(encoding="utf-8"), file).card.training_data
+    except (OSError, UnicodeDecodeError, HubError, WeightsError):
+        return None  # the page is as good without

@@ -1,0 +1,140 @@
+"""The server of the page: where it listens, what it takes, and where its files lie."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from unetzoo.errors import ConfigError
+from unetzoo.prediction import Predictor
+from unetzoo.prediction.networks import Model
+from unetzoo.serving.answers import Limits, heading
+from unetzoo.serving.page import CSS, build, theme
+
+VISITORS = 8
+"""Whose pictures are kept: the ninth takes the place of who was longest away."""
+
+
+@contextlib.contextmanager
+def serve(
+    model: Model,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    device: str = "auto",
+    limits: Limits | None = None,
+) -> Iterator[str]:
+    """Serve a page for a model while the block runs, and give its address.
+
+    The page takes a picture, shows its mask, and lets a threshold be moved without asking the network again. One
+    picture is segmented at a time; others wait. Files lie in a temporary folder that is removed at the end; nothing
+    else is read or written for a visitor, and nothing is sent to anybody else. While it serves, the process's
+    temporary folder is that one.
+
+    Args:
+        model: as :class:`unetzoo.prediction.Predictor` takes it.
+        host: "127.0.0.1" is reached from this machine alone, "0.0.0.0" from wherever a network leads here. There is no
+            password, and no encryption.
+        port: from 1 to 65535.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", …
+        limits: of the pictures that are taken; None: ``Limits()``.
+
+    Raises:
+        ConfigError: gradio is missing, host and port cannot be served at, or ``device`` is none.
+        WeightsError, HubError: the model cannot be loaded.
+    """
+    limits = limits or Limits()
+    _check_address(host, port)
+    with _own_folder(), contextlib.ExitStack() as stack:
+        gradio = _gradio()
+        predictor = Predictor(model, device=device)
+        name, line = heading(model, predictor.config)
+        page = build(gradio, predictor, name, line, limits)
+        stack.callback(page.close, verbose=False)
+        page.launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            inbrowser=False,
+            footer_links=[],
+            run_history=False,
+            allowed_paths=[],
+            max_file_size=limits.max_bytes,
+            state_session_capacity=VISITORS,
+            enable_monitoring=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            css=CSS,
+            theme=theme(gradio),
+        )
+        yield str(page.local_url).rstrip("/")
+
+
+def _gradio() -> Any:
+    """Return gradio.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import gradio
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"the page needs {error.name}: pip install 'unetzoo[demo]'") from error
+    return gradio
+
+
+def _check_address(host: str, port: int) -> None:
+    """Raise before a model is loaded if a server could not begin.
+
+    Raises:
+        ConfigError: with the mend.
+    """
+    if type(port) is not int or not 0 < port < 65536:
+        raise ConfigError(f"port={port!r}: a number from 1 to 65535 is needed")
+    try:
+        kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(kind) as tried:
+            if os.name == "posix":  # as the server will: what is closing down is free
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(f"port={port}: another program serves there; give another") from error
+        if error.errno == errno.EACCES:
+            raise ConfigError(f"port={port}: not allowed here; give one above 1023") from error
+        raise ConfigError(
+            f"host={host!r}: this machine has no such address ({error.strerror}); 127.0.0.1 is for this machine "
+            "alone, 0.0.0.0 for all that reach it"
+        ) from error
+
+
+@contextlib.contextmanager
+def _own_folder() -> Iterator[None]:
+    """Give all temporary files of the process a folder of their own, which is removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="unetzoo_serve_", ignore_cleanup_errors=True) as folder:
+        wanted = {
+            "GRADIO_TEMP_DIR": os.path.realpath(folder),
+            "GRADIO_ALLOWED_PATHS": "",  # where gradio looks if it is told that there are none
+            "GRADIO_ANALYTICS_ENABLED": "False",
+            "MPLCONFIGDIR": folder,  # gradio imports Matplotlib where there is one, and that makes a folder at home
+        }
+        before = {name: os.environ.get(name) for name in wanted}
+        folder_before = tempfile.tempdir
+        os.environ |= wanted
+        tempfile.tempdir = folder
+        try:
+            yield
+        finally:
+            tempfile.tempdir = folder_before
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
