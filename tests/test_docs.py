@@ -155,7 +155,8 @@ def test_the_command_line_takes_what_a_page_shows(command: str) -> None:
     parsed, rest = parser().parse_known_args(shlex.split(command, comments=True)[1:])
     assert not rest or parsed.takes_rest
     named = [getattr(parsed, "name", None), getattr(parsed, "model", None)]
-    named = [name for name in named if name is not None and not name.endswith(".safetensors")]
+    saved = (".safetensors", "/a", "/nuclei")  # files, and folders of runs
+    named = [name for name in named if name is not None and not name.endswith(saved)]
     for pattern in [*getattr(parsed, "patterns", []), *filter(None, named)]:
         if pattern.startswith("hf-hub:"):
             continue

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         UnetzooError as UnetzooError,
         WeightsError as WeightsError,
     )
+    from unetzoo.exporting import ExportReport as ExportReport, export as export
     from unetzoo.finetuning import param_groups as param_groups
     from unetzoo.hub import from_pretrained as from_pretrained, pull_from_hub as pull_from_hub
     from unetzoo.information import ModelInfo as ModelInfo, model_info as model_info
@@ -66,6 +67,7 @@ _HOMES = {
         "UnetzooError",
         "WeightsError",
     ),
+    "exporting": ("ExportReport", "export"),
     "finetuning": ("param_groups",),
     "hub": ("from_pretrained", "pull_from_hub"),
     "information": ("ModelInfo", "model_info"),

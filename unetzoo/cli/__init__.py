@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unetzoo import __version__
-from unetzoo.cli import data, prediction, serving, training
+from unetzoo.cli import data, exporting, prediction, serving, training
 from unetzoo.errors import UnetzooError
 
 
@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     training.add(commands)
     data.add(commands)
     prediction.add(commands)
+    exporting.add(commands)
     serving.add(commands)
     _add_weights_commands(commands)
 

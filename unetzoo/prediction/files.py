@@ -16,6 +16,7 @@ import torch
 
 from unetzoo import images, objects
 from unetzoo.config import ModelConfig
+from unetzoo.data.listing import PICTURES
 from unetzoo.errors import ConfigError, InputError, UnetzooError
 from unetzoo.prediction import big
 from unetzoo.prediction.geography import geography
@@ -26,7 +27,6 @@ from unetzoo.prediction.results import Prediction, mask_paths, write_file, write
 READ_AHEAD = 4
 """Pictures that wait for the network, and masks that wait to be written, at most."""
 RECORD = ".unetzoo.json"
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".zarr", ".ppm", ".pgm", ".jp2")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def find_jobs(sources: Sequence[str | os.PathLike[str]], inside: Path | None = N
         raise InputError("; ".join(problems))
     if not found:
         looked = ", ".join(map(repr, map(str, sources)))
-        raise InputError(f"no pictures in {looked}: {', '.join(PICTURES)} are looked for")
+        raise InputError(f"no pictures in {looked}: {', '.join(sorted(PICTURES | {'.zarr'}))} are looked for")
     kept = list({os.path.realpath(path): (path, name) for path, name in reversed(found)}.values())[::-1]
     stems = [name.with_suffix("").as_posix() for _, name in kept]
     twice = {stem for stem, count in Counter(stems).items() if count > 1}
