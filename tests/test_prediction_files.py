@@ -360,7 +360,7 @@ class TestByRows:
         assert not (tmp_path / "cut" / "a.tif").exists()
         before = json.loads(note.read_text())["rows"]
         assert before < 1500
-        mask = np.memmap(note.parent / "mask", np.uint8, "r+", shape=(1500, 70))
+        mask = np.memmap(note.parent / "rows", np.uint8, "r+", shape=(before, 70))
         mask[10] = 77  # what is done is not done again
         mask.flush()
         subprocess.run(command("cut"), check=True)

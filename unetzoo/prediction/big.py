@@ -1,17 +1,11 @@
-"""Pictures that do not fit in memory: read by rows, and their masks written by rows.
-
-A mask grows in a folder ``.<name>.partial`` beside its place: the rows as they are, and a note of how many there are. A
-run that was killed goes on behind them; when the last one is there, the file is written and takes its place.
-"""
+"""Pictures that do not fit in memory: read by rows, and their masks written by rows."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +14,10 @@ import torch
 from torch import Tensor
 
 from unetzoo.errors import ConfigError, InputError, UnetzooError, WeightsError
-from unetzoo.prediction.geography import geography
+from unetzoo.prediction.geography import Tag, geography
 from unetzoo.prediction.inputs import Rows
-from unetzoo.prediction.results import mask_of, write_file
+from unetzoo.prediction.partial import PartialMask, layers_of
+from unetzoo.prediction.results import mask_of
 
 if TYPE_CHECKING:
     from unetzoo.prediction.predictor import Predictor
@@ -127,71 +122,42 @@ def write_mask_by_rows(
         InputError: the picture cannot be read, or does not fit the model.
         WeightsError: the mask cannot be written; what is done is kept.
     """
-    import numpy as np
-
     target = Path(target)
-    partial = target.with_name(f".{target.name}.partial")
     config = predictor.config
-    layers = config.num_classes if config.task == "multilabel" else 1
-    shape = (layers, source.height, source.width)
+    shape = (config.num_classes if config.task == "multilabel" else 1, source.height, source.width)
     down, across = predictor.grid(source)
-    note = {**settings, "shape": list(shape), "starts": [list(down.starts), list(across.starts)], "rows": 0}
-    try:
-        done = _rows_done(partial, note)
-        if not done:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        mask = np.memmap(partial / "mask", np.uint8, "r+" if done else "w+", shape=shape)
-    except OSError as error:
-        raise WeightsError(f"{partial} cannot be written: {error.strerror}") from error
-    if done < source.height:
-        first = down.starts.index(done)
-        for top, strip in predictor.strips(source, first, tick):
+    mask = PartialMask(target, shape, {**settings, "starts": [down.starts, across.starts]})
+    if mask.done < source.height:
+        for _, strip in predictor.strips(source, down.starts.index(mask.done), tick):
             part = mask_of(strip, config.task, predictor.thresholds)
-            last = top + strip.shape[1]
-            mask[:, top:last] = (part if config.task == "multiclass" else part * 255).reshape(layers, -1, source.width)
-            mask.flush()
-            write_file(partial / "note.json", json.dumps({**note, "rows": last}).encode())
+            mask.put(layers_of(part if config.task == "multiclass" else part * 255))
+    saving = mask.folder / target.name
     try:
-        _finish(mask, source, partial / target.name)
+        _write(mask, saving, geography(source.path) if isinstance(source, StoredRows) else [])
         if target.is_dir():
             shutil.rmtree(target)
-        (partial / target.name).replace(target)
-        del mask
-        shutil.rmtree(partial)
+        saving.replace(target)
+        mask.remove()
     except OSError as error:
-        raise WeightsError(f"{target} cannot be written ({error.strerror}); {partial} has its pixels") from error
+        raise WeightsError(f"{target} cannot be written ({error.strerror}); {mask.folder} has its pixels") from error
 
 
-def _rows_done(partial: Path, note: Mapping[str, Any]) -> int:
-    """Return how many rows a killed run has left that this one would have made alike."""
-    try:
-        found = json.loads((partial / "note.json").read_text())
-        size = (partial / "mask").stat().st_size
-    except (OSError, ValueError):
-        return 0
-    layers, height, width = note["shape"]
-    same = {**found, "rows": 0} == json.loads(json.dumps(note)) and size == layers * height * width
-    rows = found["rows"] if same else 0
-    return rows if rows == height or rows in note["starts"][0] else 0
-
-
-def _finish(mask: Any, source: Rows, target: Path) -> None:
+def _write(mask: PartialMask, target: Path, tags: Sequence[Tag]) -> None:
     if target.suffix.lower() == ".zarr":
         _write_zarr(mask, target)
         return
     layers, height, width = mask.shape
     tiles = (
-        mask[layer, y : y + TILE, x : x + TILE]
+        band[:, x : x + TILE]
         for layer in range(layers)
-        for y, x in itertools.product(range(0, height, TILE), range(0, width, TILE))
+        for band in (mask.rows(layer, y, TILE) for y in range(0, height, TILE))
+        for x in range(0, width, TILE)
     )
-    tags = geography(source.path) if isinstance(source, StoredRows) else []
-    with _tifffile().TiffWriter(target, bigtiff=mask.nbytes > 2**31) as writer:
+    with _tifffile().TiffWriter(target, bigtiff=layers * height * width > 2**31) as writer:
         writer.write(
             tiles,
             shape=mask.shape if layers > 1 else mask.shape[1:],
-            dtype=mask.dtype,
+            dtype="uint8",
             tile=(TILE, TILE),
             photometric="minisblack",
             planarconfig="separate" if layers > 1 else None,
@@ -205,15 +171,15 @@ def _count(value: Any) -> int:
     return len(value) if isinstance(value, str | tuple | list) else 1
 
 
-def _write_zarr(mask: Any, target: Path) -> None:
-    import zarr
-
-    whole = mask if mask.shape[0] > 1 else mask[0]
+def _write_zarr(mask: PartialMask, target: Path) -> None:
+    layers, height, width = mask.shape
     shutil.rmtree(target, ignore_errors=True)  # of a run that was killed while it wrote this
-    chunks = (*(1,) * (whole.ndim - 2), min(TILE, whole.shape[-2]), min(TILE, whole.shape[-1]))
-    array = zarr.create_array(target, shape=whole.shape, dtype=whole.dtype, chunks=chunks)
-    for y in range(0, whole.shape[-2], TILE):
-        array[..., y : y + TILE, :] = whole[..., y : y + TILE, :]
+    chunk = (min(TILE, height), min(TILE, width))
+    shape, chunks = ((layers, height, width), (1, *chunk)) if layers > 1 else ((height, width), chunk)
+    array = _zarr().create_array(target, shape=shape, dtype="uint8", chunks=chunks)
+    for layer in range(layers):
+        for y in range(0, height, TILE):
+            array[(layer, slice(y, y + TILE)) if layers > 1 else slice(y, y + TILE)] = mask.rows(layer, y, TILE)
 
 
 def _opened(path: Path, keeping: contextlib.ExitStack) -> tuple[Any, str]:
