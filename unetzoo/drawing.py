@@ -26,8 +26,8 @@ SMALLEST = 32
 def draw_shapes(height: int = 128, width: int = 128, seed: int = 0, task: str = "multiclass") -> tuple[Tensor, Tensor]:
     """Draw up to three discs, boxes and rings each, and one or two lines, 1 to 2 pixels wide, on a noisy ground.
 
-    In a multi-class picture, later shapes hide earlier ones, and lines come last. In a multi-label picture, shapes are of
-    light and shade that add up, and where they overlap a pixel belongs to all of them.
+    In a multi-class picture, later shapes hide earlier ones, and lines come last. In a multi-label picture, shapes
+    are of light and shade that add up, and where they overlap a pixel belongs to all of them.
 
     Args:
         height, width: from 32 up.

@@ -82,7 +82,7 @@ def evaluate(
     ignore_colour: str | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Segment pictures as :class:`unetzoo.Predictor` does, and hold the masks against the true ones.
+    """Segment pictures as ``unetzoo.Predictor`` does, and hold the masks against the true ones.
 
     Args:
         model: on any device; or a predictor, with its tiles, views and thresholds.

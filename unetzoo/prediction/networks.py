@@ -111,7 +111,8 @@ def gathered(models: Model | Sequence[Model], device: torch.device, dtype: torch
 
     Raises:
         ConfigError: none, or they do not go together.
-        WeightsError, HubError: one cannot be loaded.
+        WeightsError: one cannot be loaded.
+        HubError: or not be fetched.
     """
     listed: list[Model] = list(models) if isinstance(models, list | tuple) else [models]  # type: ignore[list-item]
     if not listed:

@@ -56,7 +56,7 @@ class Predictor:
             the likeliest class.
         smallest, holes: objects of fewer pixels are left out of masks, and holes of up to so many filled, or "all"; see
             ``unetzoo.objects.cleaned``. Needs SciPy.
-        dtype: None: the model's own; ``torch.bfloat16`` is faster where the machine has it, see :func:`optimize`.
+        dtype: None: the model's own; ``torch.bfloat16`` is faster where the machine has it, see ``optimize``.
         batch_size: tiles at a time; None: 1 on the CPU, where more are no faster, else as many as fit, up to 16.
 
     Attributes:
@@ -64,7 +64,8 @@ class Predictor:
 
     Raises:
         ConfigError: lists all that is wrong with the arguments; or models that do not go together.
-        WeightsError, HubError: a model cannot be loaded.
+        WeightsError: a model cannot be loaded.
+        HubError: or not be fetched.
     """
 
     def __init__(
@@ -154,7 +155,7 @@ class Predictor:
 
         Args:
             source: gives the picture by rows.
-            first: the tile row to begin with, see :meth:`grid`; what is above it is not given.
+            first: the tile row to begin with, see ``grid``; what is above it is not given.
             tick: is called after each tile.
 
         Yields:

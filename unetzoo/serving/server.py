@@ -46,7 +46,8 @@ def serve(
 
     Raises:
         ConfigError: gradio is missing, host and port cannot be served at, or ``device`` is none.
-        WeightsError, HubError: the model cannot be loaded.
+        WeightsError: the model cannot be loaded.
+        HubError: or not be fetched.
     """
     limits = limits or Limits()
     _check_address(host, port)
