@@ -367,6 +367,15 @@ class TestInputs:
         with pytest.raises(InputError, match="a picture of 5 channels: unet was trained on 3"):
             Predictor(small())(picture(40, 40, 5))
 
+    def test_floating_point_has_no_alpha_and_the_range_of_the_training(self) -> None:
+        predictor = Predictor(small(mean=(0.4, 0.4, 0.4), std=(0.2, 0.2, 0.2)))
+        with pytest.raises(InputError, match="which of them is an alpha channel is not known"):
+            predictor(torch.rand(4, 40, 40))
+        with pytest.raises(InputError, match=r"was trained on values about 0\.4; give 8 or 16 bits as they are"):
+            predictor(picture(40, 40).float())
+        expected = predictor(picture(40, 40)).probabilities
+        torch.testing.assert_close(predictor(picture(40, 40) / 255).probabilities, expected)
+
     @pytest.mark.parametrize(
         ("source", "message"),
         [
@@ -460,6 +469,13 @@ class TestMasks:
             colour = np.array([*bytes.fromhex(images.COLOURS[k - 1][1:])])
             assert abs(shown[mask == k] - (plain[mask == k] + colour) / 2).max() <= 1
 
+    def test_an_overlay_is_a_png_whose_folder_is_made(self, tmp_path: Path) -> None:
+        found = Predictor(small())(picture(40, 40))
+        found.overlay(tmp_path / "new" / "o.png")
+        assert images.read_image(tmp_path / "new" / "o.png").shape == (3, 40, 40)
+        with pytest.raises(InputError, match=r"it is a \.png"):
+            found.overlay(tmp_path / "o.jpg")
+
     def test_probabilities_are_an_array_of_numpy(self, tmp_path: Path) -> None:
         found = Predictor(small())(picture(40, 40))
         found.save_probabilities(tmp_path / "new" / "p.npy")
@@ -529,6 +545,11 @@ def test_a_multiclass_mask_has_no_threshold() -> None:
 def test_a_gpu_that_is_not_there_is_said_so() -> None:
     with pytest.raises(ConfigError, match="this machine has no GPU; leave it out"):
         Predictor(small(), device="cuda")
+
+
+def test_a_misspelt_path_is_not_looked_for_on_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(unetzoo.WeightsError, match="there is no file or folder"):
+        Predictor(str(tmp_path / "nope"))
 
 
 def test_memory_of_a_pixel_is_that_of_the_maps_that_live_together() -> None:

@@ -83,7 +83,9 @@ class TestCommand:
         (line,) = map(json.loads, capsys.readouterr().out.splitlines())
         assert line == {
             "image": str(tmp_path / "in" / "a.png"),
+            "status": "segmented",
             "mask": "a.png",
+            "objects": len(found.instances()),
             "size": [40, 56],
             "shares": found.shares(),
         }
@@ -180,6 +182,51 @@ class TestCommand:
         found = mask_at(tmp_path / "masks" / "a.bmp.png")
         assert (found == Predictor(model)(tmp_path / "in" / "a.bmp").mask.numpy() * 255).all()
 
+    def test_two_pictures_never_share_a_mask(self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+        first, second = write(tmp_path / "p1" / "a.png", 1), write(tmp_path / "p2" / "a.png", 2)
+        out = tmp_path / "masks"
+        assert main(["predict", str(model), str(first.parent), str(second.parent), "--out", str(out)]) == 2
+        assert "would both have the mask a.png" in capsys.readouterr().err
+        assert not out.exists()
+        for ending in (".png", ".tif"):
+            one, two = first.with_suffix(ending), second.with_suffix(ending)
+            Image.open(first).save(one)
+            Image.open(second).save(two)
+            assert main(["predict", str(model), str(one), "--out", str(out)]) == 0
+            before = (out / f"a{ending}").read_bytes()
+            capsys.readouterr()
+            assert main(["predict", str(model), str(two), "--out", str(out)]) == 1
+            assert "is there, of another picture: give another --out, or --overwrite" in capsys.readouterr().err
+            assert (out / f"a{ending}").read_bytes() == before
+            assert main(["predict", str(model), str(two), "--out", str(out), "--overwrite"]) == 0
+            assert (mask_at(out / f"a{ending}") == Predictor(model)(two).mask.numpy() * 255).all()
+
+    def test_of_a_data_set_the_pictures_are_taken(self, model: Path, tmp_path: Path) -> None:
+        write(tmp_path / "set" / "images" / "a.png", 1)
+        write(tmp_path / "set" / "masks" / "a.png", 2, mode="L")
+        assert main(["predict", str(model), str(tmp_path / "set"), "--out", str(tmp_path / "out")]) == 0
+        assert [path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")] == [
+            "a.png"
+        ]
+
+    def test_masks_of_earlier_runs_are_no_pictures(self, model: Path, tmp_path: Path) -> None:
+        write(tmp_path / "in" / "a.png", 1)
+        assert main(["predict", str(model), str(tmp_path / "in"), "--out", str(tmp_path / "in" / "old")]) == 0
+        assert main(["predict", str(model), str(tmp_path / "in"), "--out", str(tmp_path / "new")]) == 0
+        assert [path.name for path in (tmp_path / "new").rglob("*.png")] == ["a.png"]
+
+    def test_an_interrupted_run_says_so_in_a_line(
+        self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write(tmp_path / "in" / "a.png", 1)
+
+        def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Predictor, "_one", interrupted)
+        assert main(["predict", str(model), str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 130
+        assert capsys.readouterr().err == "unetzoo: interrupted\n"
+
     def test_masks_among_the_pictures_are_no_pictures(self, model: Path, tmp_path: Path) -> None:
         write(tmp_path / "a.png")
         for _ in range(2):
@@ -200,6 +247,8 @@ class TestCommand:
         ("arguments", "message"),
         [
             (["nowhere"], "there is no such file or folder"),
+            (["RUN"], "is the folder of a run: several models go with commas between them"),
+            (["OUT"], "is where masks go: give another --out"),
             ([], "no pictures in"),
             (["--tta", "d8"], "tta='d8'"),
             (["--device", "cuda:99"], "device='cuda:99'"),
@@ -212,9 +261,17 @@ class TestCommand:
         if arguments and arguments[0].startswith("--"):
             write(tmp_path / "in" / "a.png")
         out = tmp_path / "masks"
-        assert main(["predict", str(model), str(tmp_path / "in"), *arguments, "--out", str(out)]) == 2
+        (tmp_path / "run").mkdir()
+        model.rename(tmp_path / "run" / "best.safetensors")
+        (tmp_path / "run" / "config.yaml").touch()
+        named = {"RUN": str(tmp_path / "run"), "OUT": str(out)}
+        if arguments == ["OUT"]:
+            out = tmp_path / "in"
+            named["OUT"] = str(out)
+        arguments = [named.get(argument, argument) for argument in arguments]
+        assert main(["predict", named["RUN"], str(tmp_path / "in"), *arguments, "--out", str(out)]) == 2
         assert message in capsys.readouterr().err
-        assert not out.exists()
+        assert not out.exists() or not any(path.name == files.RECORD for path in out.iterdir())
 
     @pytest.mark.parametrize("kind", ["nuclei", "vessels", "polyps", "nuclei_16bit", "floods_multiband"])
     def test_real_pictures_of_all_kinds_go_the_same_way(self, kind: str, shared_data: Path, tmp_path: Path) -> None:

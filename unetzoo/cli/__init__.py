@@ -172,6 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnetzooError as error:
         print(f"unetzoo: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("unetzoo: interrupted", file=sys.stderr)
+        return 130  # as shells count it
     except BrokenPipeError:
         # The reader, such as head, has seen enough; keep Python from complaining when it flushes.
         sys.stdout = None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unetzoo.prediction import Prediction
-    from unetzoo.prediction.files import Job, Report
+    from unetzoo.prediction.files import Outcome, Report
 
 
 def add(commands: Any) -> None:
@@ -32,8 +32,8 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--probabilities", action="store_true", help="also write probabilities/: .npy, (classes, height, width) float32"
     )
-    command.add_argument("--objects", action="store_true", help="also write objects/: outlines as GeoJSON")
-    command.add_argument("--coco", metavar="FILE", help="also write all objects as COCO JSON")
+    command.add_argument("--objects", action="store_true", help="also write objects/: outlines as GeoJSON; needs SciPy")
+    command.add_argument("--coco", metavar="FILE", help="also write all objects as COCO JSON; needs SciPy")
     command.add_argument("--tta", default="none", metavar="VIEWS", help="none, flips or d4 (default: none)")
     command.add_argument(
         "--scales", type=_numbers, default=[1.0], metavar="S,…", help="of the views, such as 0.75,1,1.25"
@@ -46,15 +46,23 @@ def add(commands: Any) -> None:
         "--overlap", type=_share_or_pixels, default=0.25, metavar="N",
         help="of the tiles: a share such as 0.25, pixels, or full: exact (default: 0.25)",
     )  # fmt: skip
-    command.add_argument("--merge", default="probabilities", metavar="WHAT", help="average probabilities or logits")
+    command.add_argument(
+        "--merge", default="probabilities", metavar="WHAT", help="what is averaged: probabilities (default) or logits"
+    )
     command.add_argument(
         "--threshold", type=threshold, metavar="P",
         help="of probabilities, one or one a class with commas; or the file that 'unetzoo calibrate' wrote "
         "(default: 0.5)",
     )  # fmt: skip
-    command.add_argument("--smallest", type=int, default=0, metavar="PIXELS", help="leave smaller objects out")
     command.add_argument(
-        "--holes", type=_pixels_or("all"), default=0, metavar="PIXELS", help="fill holes of up to so many, or all"
+        "--smallest", type=int, default=0, metavar="PIXELS", help="leave smaller objects out; needs SciPy"
+    )
+    command.add_argument(
+        "--holes",
+        type=_pixels_or("all"),
+        default=0,
+        metavar="PIXELS",
+        help="fill holes of up to so many, or all; needs SciPy",
     )
     command.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="(default: the model's own)")
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
@@ -69,6 +77,8 @@ def _predict(options: argparse.Namespace) -> int | None:
     from unetzoo.objects.components import ndimage
     from unetzoo.prediction import Predictor, files
 
+    # Pillow's, of large pictures: they are read by rows, or refused.
+    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
     outputs = files.Outputs(Path(options.out), options.overlay, options.probabilities, options.objects)
     if options.objects or options.coco:
         ndimage()  # or an error, before any work
@@ -94,7 +104,7 @@ def _predict(options: argparse.Namespace) -> int | None:
         files.write_coco(
             options.coco, [job for job in jobs if job.source not in report.failed], outputs, predictor.config
         )
-    _summarise(report, outputs.folder, options.json)
+    _summarise(report, outputs.folder, options.json, shown.objects if options.objects else None)
     return 1 if report.failed else None
 
 
@@ -105,6 +115,7 @@ class _Shown:
         from huggingface_hub.utils.tqdm import tqdm
 
         self.as_json = as_json
+        self.objects = 0
         quiet = as_json or not sys.stderr.isatty()
         self.bar: Any = tqdm(total=count, unit="picture", disable=quiet)  # type: ignore[no-untyped-call]
 
@@ -114,25 +125,38 @@ class _Shown:
     def __exit__(self, *_: object) -> None:
         self.bar.close()
 
-    def tell(self, job: Job, found: Prediction | None, error: str | None) -> None:
+    def tell(self, outcome: Outcome) -> None:
+        if outcome.rows is not None:
+            self.bar.set_postfix_str(f"{outcome.job.source.name}: row {outcome.rows[0]:,} of {outcome.rows[1]:,}")
+            if outcome.rows[0] < outcome.rows[1]:
+                return
         self.bar.update()
-        if not self.as_json:
-            return
-        record: dict[str, Any] = {"image": str(job.source), "mask": None if error else job.name}
-        if error is not None:
-            record["error"] = error
-        elif found is not None:
-            record["size"] = list(found.mask.shape[-2:])
-            record["shares"] = found.shares()
-        print(json.dumps(record), flush=True)
+        self.objects += outcome.objects or 0
+        if self.as_json:
+            print(json.dumps(_record(outcome)), flush=True)
 
 
-def _summarise(report: Report, folder: Path, as_json: bool) -> None:
+def _record(outcome: Outcome) -> dict[str, Any]:
+    """Return the line of a picture."""
+    record: dict[str, Any] = {"image": str(outcome.job.source)}
+    if outcome.error is not None:
+        return {**record, "status": "failed", "error": outcome.error}
+    new = outcome.found is not None or outcome.rows is not None
+    record |= {"status": "segmented" if new else "there already", "mask": outcome.job.name}
+    if outcome.found is not None:
+        record |= {"size": list(outcome.found.mask.shape[-2:]), "shares": outcome.found.shares()}
+    if outcome.objects is not None:
+        record["objects"] = outcome.objects
+    return record
+
+
+def _summarise(report: Report, folder: Path, as_json: bool, objects: int | None) -> None:
     for path, problem in report.failed.items():
         print(f"unetzoo: {path}: {problem}", file=sys.stderr)
     if as_json:
         return
     parts = [f"{len(report.done)} segmented"]
+    parts += [] if objects is None else [f"{objects} objects in them"]
     parts += [f"{len(report.skipped)} there already"] if report.skipped else []
     parts += [f"{len(report.failed)} failed"] if report.failed else []
     print(f"{folder}: {', '.join(parts)}")

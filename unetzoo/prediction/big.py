@@ -106,7 +106,7 @@ def write_mask_by_rows(
     source: Rows,
     target: str | os.PathLike[str],
     settings: Mapping[str, Any],
-    tick: Callable[[], object] | None = None,
+    tell: Callable[[int], object] = lambda rows: None,
 ) -> None:
     """Segment a picture of any size into a file, in the memory of a row of tiles.
 
@@ -116,7 +116,7 @@ def write_mask_by_rows(
         target: a .tif, .tiff or .zarr: (H, W) uint8, of a multi-label model (classes, H, W); 0 and 255, or indices
             of classes. A GeoTIFF's place on the globe is kept.
         settings: JSON-able; a partial mask goes on only under the same ones.
-        tick: is called after each tile.
+        tell: is called with the number of finished rows, first with those of an earlier run.
 
     Raises:
         InputError: the picture cannot be read, or does not fit the model.
@@ -127,10 +127,12 @@ def write_mask_by_rows(
     shape = (config.num_classes if config.task == "multilabel" else 1, source.height, source.width)
     down, across = predictor.grid(source)
     mask = PartialMask(target, shape, {**settings, "starts": [down.starts, across.starts]})
+    tell(mask.done)
     if mask.done < source.height:
-        for _, strip in predictor.strips(source, down.starts.index(mask.done), tick):
+        for _, strip in predictor.strips(source, down.starts.index(mask.done)):
             part = mask_of(strip, config.task, predictor.thresholds)
             mask.put(layers_of(part if config.task == "multiclass" else part * 255))
+            tell(mask.done)
     saving = mask.folder / target.name
     try:
         _write(mask, saving, geography(source.path) if isinstance(source, StoredRows) else [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections import Counter, deque
@@ -22,7 +23,8 @@ from unetzoo.prediction import big
 from unetzoo.prediction.geography import geography
 from unetzoo.prediction.inputs import Rows, as_picture
 from unetzoo.prediction.predictor import Predictor
-from unetzoo.prediction.results import Prediction, mask_paths, write_file, write_masks
+from unetzoo.prediction.results import Prediction, mark_in as marked, mask_paths, write_file, write_masks
+from unetzoo.weights import model_in
 
 READ_AHEAD = 4
 """Pictures that wait for the network, and masks that wait to be written, at most."""
@@ -42,7 +44,26 @@ class Job:
     name: str
 
 
-Tell = Callable[[Job, Prediction | None, str | None], object]
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a picture; all but ``job`` is None where it was there already.
+
+    Attributes:
+        found: what was found, None where it was written by rows.
+        objects: how many objects, where they were asked for.
+        error: what is wrong with it.
+        rows: finished rows of a picture that is written by rows, and all of them: it is not through yet where these
+            differ.
+    """
+
+    job: Job
+    found: Prediction | None = None
+    objects: int | None = None
+    error: str | None = None
+    rows: tuple[int, int] | None = None
+
+
+Tell = Callable[[Outcome], object]
 
 
 @dataclass
@@ -93,17 +114,25 @@ class Outputs:
 def find_jobs(sources: Sequence[str | os.PathLike[str]], inside: Path | None = None) -> list[Job]:
     """Return the pictures among files and folders, in the order given, those of a folder by name.
 
-    Folders are searched with their sub-folders; hidden files, files without a picture's ending, links that lead back
-    to a folder above, and ``inside``, the folder of masks, are left out. Files that are named are always taken.
+    Folders are searched with their sub-folders, of a data set only ``images/``. Hidden files, files without a
+    picture's ending, links that lead back to a folder above, and folders of masks, ``inside`` and those of earlier
+    runs, are left out. Files that are named are always taken. A mask has its picture's name with its own ending; of
+    pictures that differ in their endings alone, the whole name before it.
 
     Raises:
-        InputError: there is no such file or folder, or no picture in any.
+        InputError: there is no such file or folder, no picture in any, or two whose masks would have one name.
     """
     found: list[tuple[Path, Path]] = []
     problems = []
     for source in map(Path, sources):
         if source.is_dir() and source.suffix.lower() != ".zarr":
-            found += [(path, path.relative_to(source)) for path in _inside(source, inside)]
+            if model_in(source) is not None and (source / "config.yaml").exists():
+                problems.append(f"{str(source)!r} is the folder of a run: several models go with commas between them")
+            elif inside is not None and os.path.realpath(source) == os.path.realpath(inside):
+                problems.append(f"{str(source)!r} is where masks go: give another --out")
+            else:
+                place = _pictures_of(source)
+                found += [(path, path.relative_to(place)) for path in _inside(place, inside)]
         elif source.exists():
             found.append((source, Path(source.name)))
         else:
@@ -116,10 +145,22 @@ def find_jobs(sources: Sequence[str | os.PathLike[str]], inside: Path | None = N
     kept = list({os.path.realpath(path): (path, name) for path, name in reversed(found)}.values())[::-1]
     stems = [name.with_suffix("").as_posix() for _, name in kept]
     twice = {stem for stem, count in Counter(stems).items() if count > 1}
-    return [
+    jobs = [
         Job(path, f"{name.as_posix() if stem in twice else stem}{_ending(path)}")
         for (path, name), stem in zip(kept, stems, strict=True)
     ]
+    taken: dict[str, Path] = {}
+    for job in jobs:
+        other = taken.setdefault(job.name, job.source)
+        if other != job.source:
+            raise InputError(f"{other} and {job.source} would both have the mask {job.name}: give each its own --out")
+    return jobs
+
+
+def _pictures_of(folder: Path) -> Path:
+    """Return where the pictures of a folder are: of a data set in ``images/``, beside its masks."""
+    masks = any((folder / name).is_dir() for name in ("masks", "labels"))
+    return folder / "images" if masks and (folder / "images").is_dir() else folder
 
 
 def predict_files(
@@ -129,7 +170,7 @@ def predict_files(
     settings: dict[str, Any],
     *,
     overwrite: bool = False,
-    tell: Tell = lambda job, found, error: None,
+    tell: Tell = lambda outcome: None,
 ) -> Report:
     """Segment pictures into a folder: one bad file stops nothing, and what is there already is not done again.
 
@@ -141,8 +182,7 @@ def predict_files(
         outputs: what is written, and where.
         settings: JSON-able; kept in the folder as ``.unetzoo.json``.
         overwrite: do all of them anew. Otherwise a picture is skipped whose files are there and newer than itself.
-        tell: is called for each picture when it is through, with what was found, and the error if there was one;
-            with neither where it was skipped, or written by rows.
+        tell: is called for each picture when it is through, and after each strip of one that is written by rows.
 
     Raises:
         ConfigError: the folder holds masks made with other settings.
@@ -151,21 +191,21 @@ def predict_files(
     report = Report()
     left = []
     for job in jobs:
-        if not overwrite and _is_done(job, outputs, predictor.config):
-            report.skipped.append(job.source)
-            tell(job, None, None)
-        else:
-            left.append(job)
+        with _reported(report, job, tell):
+            if not overwrite and _is_done(job, outputs, predictor.config):
+                report.skipped.append(job.source)
+                tell(Outcome(job))
+            else:
+                left.append(job)
     with ThreadPoolExecutor(READ_AHEAD) as readers, ThreadPoolExecutor(2) as writers:
-        writing: deque[tuple[Job, Prediction, Future[None]]] = deque()
+        writing: deque[tuple[Job, Prediction, Future[int | None]]] = deque()
         for job, reading in _read_ahead(readers, left):
             with _reported(report, job, tell):
                 source = reading.result()
                 if isinstance(source, big.StoredRows):
                     with source:
-                        _write_by_rows(predictor, source, job, outputs, settings)
+                        _write_by_rows(predictor, source, job, outputs, settings, tell)
                     report.done.append(job.source)
-                    tell(job, None, None)
                 else:
                     found = predictor(source)
                     writing.append((job, found, writers.submit(_write, found, job, outputs)))
@@ -205,14 +245,14 @@ def _read(job: Job) -> Rows:
     return big.StoredRows(job.source) if big.is_big(job.source) else as_picture(job.source)
 
 
-def _settle(report: Report, writing: deque[tuple[Job, Prediction, Future[None]]], most: int, tell: Tell) -> None:
+def _settle(report: Report, writing: deque[tuple[Job, Prediction, Future[int | None]]], most: int, tell: Tell) -> None:
     """Wait until at most so many masks are still being written."""
     while len(writing) > most:
         job, found, written = writing.popleft()
         with _reported(report, job, tell):
-            written.result()
+            count = written.result()
             report.done.append(job.source)
-            tell(job, found, None)
+            tell(Outcome(job, found, count))
 
 
 @contextlib.contextmanager
@@ -224,34 +264,42 @@ def _reported(report: Report, job: Job, tell: Tell) -> Iterator[None]:
         message = str(error) if isinstance(error, UnetzooError) else f"{type(error).__name__}: {error}"
         # Many messages begin with the file's name, which stands before all of them.
         report.failed[job.source] = message.removeprefix(repr(str(job.source))).lstrip(": ").partition("\n")[0]
-        tell(job, None, report.failed[job.source])
+        tell(Outcome(job, error=report.failed[job.source]))
 
 
-def _write(found: Prediction, job: Job, outputs: Outputs) -> None:
-    """Write all that is wanted of a picture, the mask last: where it is, all is."""
-    others = outputs.others(job)
+def _write(found: Prediction, job: Job, outputs: Outputs) -> int | None:
+    """Write all that is wanted of a picture, the mask last: where it is, all is. Return the number of objects."""
+    others, count = outputs.others(job), None
     if "overlays" in others:
-        others["overlays"].parent.mkdir(parents=True, exist_ok=True)
         found.overlay(others["overlays"])
     if "probabilities" in others:
         found.save_probabilities(others["probabilities"])
     if "objects" in others:
-        write_file(others["objects"], json.dumps(found.geojson()).encode())
-    tags = geography(job.source)
-    write_masks(outputs.mask(job), found.mask, found.config, tags)
+        record = found.geojson()
+        count = len(record["features"])
+        write_file(others["objects"], json.dumps(record).encode())
+    write_masks(outputs.mask(job), found.mask, found.config, geography(job.source), mark_of(job.source))
+    return count
 
 
 def _write_by_rows(
-    predictor: Predictor, source: big.StoredRows, job: Job, outputs: Outputs, settings: dict[str, Any]
+    predictor: Predictor, source: big.StoredRows, job: Job, outputs: Outputs, settings: dict[str, Any], tell: Tell
 ) -> None:
-    if outputs.others(job) or predictor.smallest or predictor.holes:
+    asked = [*outputs.others(job), *(name for name in ("smallest", "holes") if getattr(predictor, name))]
+    if asked:
         raise InputError(
-            f"{job.source} is so large that its mask is written by rows, without {', '.join(_WHOLE)}: leave them out"
+            f"so large a picture is written by rows, without {', '.join(asked)}: predict it in a run of its own"
         )
-    big.write_mask_by_rows(predictor, source, outputs.mask(job), settings)
+
+    def finished(rows: int) -> None:
+        tell(Outcome(job, rows=(rows, source.height)))
+
+    big.write_mask_by_rows(predictor, source, outputs.mask(job), settings, finished)
 
 
-_WHOLE = ("overlays", "probabilities", "objects", "smallest", "holes")
+def mark_of(source: Path) -> str:
+    """Return what is written into a mask to know its picture again: a digest of where it lies."""
+    return f"unetzoo {hashlib.sha256(os.path.realpath(source).encode()).hexdigest()[:24]}"
 
 
 def _keep_record(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
@@ -259,15 +307,13 @@ def _keep_record(folder: Path, settings: dict[str, Any], overwrite: bool) -> Non
     try:
         before = json.loads(path.read_text()) if path.exists() and not overwrite else settings
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}): give another folder, or overwrite this one") from error
+        raise ConfigError(f"{path} cannot be read ({error}): give another --out, or --overwrite") from error
     now = json.loads(json.dumps(settings))
     changed = [
         f"{name}: {before.get(name)!r} there, {now.get(name)!r} now" for name in now if before.get(name) != now[name]
     ]
     if changed and before is not settings:
-        raise ConfigError(
-            f"{folder} holds masks made with other settings; give another folder, or overwrite it", changed
-        )
+        raise ConfigError(f"{folder} holds masks made with other settings: give another --out, or --overwrite", changed)
     write_file(path, json.dumps(settings, indent=2).encode())
 
 
@@ -276,11 +322,13 @@ def _is_done(job: Job, outputs: Outputs, config: ModelConfig) -> bool:
     masks = mask_paths(mask, config)
     if job.source.suffix.lower() in big.SUFFIXES and mask.exists():
         masks = [mask]  # one file, written by rows
+    there = [path for path in masks if path.exists()]
+    if any(marked(path) not in (None, mark_of(job.source)) for path in there):
+        raise InputError(f"{there[0]} is there, of another picture: give another --out, or --overwrite")
     with contextlib.suppress(OSError):
         changed = job.source.stat().st_mtime
-        return all(
-            path.exists() and path.stat().st_mtime >= changed for path in (*masks, *outputs.others(job).values())
-        )
+        wanted = (*masks, *outputs.others(job).values())
+        return all(path.exists() and path.stat().st_mtime >= changed for path in wanted)
     return False  # and reading it will say why
 
 
@@ -290,8 +338,10 @@ def _inside(folder: Path, left_out: Path | None) -> Iterator[Path]:
     for place, folders, names in os.walk(folder, followlinks=True):
         here = Path(place)
         real = here.resolve()
-        above = real != folder.resolve() and folder.resolve().is_relative_to(real)
-        if above or real in seen or (left_out is not None and real == left_out.resolve()):
+        root = real == folder.resolve()
+        above = not root and folder.resolve().is_relative_to(real)
+        masks = not root and ((here / RECORD).exists() or (left_out is not None and real == left_out.resolve()))
+        if above or masks or real in seen:
             folders.clear()
             continue
         seen.add(real)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from unetzoo import hub
 from unetzoo.config import ModelConfig
-from unetzoo.errors import ConfigError, InputError
+from unetzoo.errors import ConfigError, InputError, WeightsError
 from unetzoo.images import fit_channels, normalised, scaled
 from unetzoo.model import SegmentationModel
 from unetzoo.optimization import OptimizedModel, optimize
@@ -135,6 +136,13 @@ def _ready(model: Model, device: torch.device, dtype: torch.dtype | None) -> Opt
         if dtype is not None and dtype != model.dtype:
             raise ConfigError(f"dtype={dtype} for an optimized model of {model.dtype}: give the model it was made from")
         return model.to(device)
+    if (
+        isinstance(model, str)
+        and not Path(model).exists()
+        and str(Path(model).parent) != "."
+        and Path(model).parent.is_dir()
+    ):
+        raise WeightsError(f"there is no file or folder {model!r}; a repository of that name is hf-hub:{model}")
     loaded = model if isinstance(model, SegmentationModel) else hub.from_pretrained(model)
     return optimize(loaded, dtype=dtype).to(device)
 
@@ -145,9 +153,34 @@ def check_channels(image: Tensor, config: ModelConfig) -> None:
     Raises:
         InputError: with both sides.
     """
+    found = image.shape[0]
     try:
         fit_channels(image[:, :1, :1], config.in_channels)
     except InputError as error:
+        raise InputError(f"a picture of {found} channels: {config.name} was trained on {config.in_channels}") from error
+    if image.is_floating_point() and found not in (1, config.in_channels):
         raise InputError(
-            f"a picture of {image.shape[0]} channels: {config.name} was trained on {config.in_channels}"
-        ) from error
+            f"a picture of {found} channels of floating point: {config.name} was trained on {config.in_channels}, and "
+            "which of them is an alpha channel is not known: leave it out"
+        )
+
+
+def check_range(image: Tensor, config: ModelConfig) -> None:
+    """Raise if floating-point values are far from those that a network was trained on: 0 to 255, say, for 0 to 1.
+
+    Raises:
+        InputError: with both sides.
+    """
+    if not image.is_floating_point() or config.mean is None or config.std is None:
+        return
+    values = image[:, :: max(1, image.shape[1] // 64), :: max(1, image.shape[2] // 64)].double()
+    mean, std = (torch.tensor(numbers, dtype=torch.float64)[:, None, None] for numbers in (config.mean, config.std))
+    if bool(((values - mean) / std).abs().median() > _FAR):
+        raise InputError(
+            f"a floating-point picture of values about {float(values.median()):.3g}: {config.name} was trained on "
+            f"values about {float(mean.mean()):.3g}; give 8 or 16 bits as they are, or divide by their largest value"
+        )
+
+
+_FAR = 20
+"""Standard deviations; pictures of a training set lie within a few."""

@@ -16,7 +16,7 @@ from unetzoo.devices import device_of
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.objects.components import ndimage
 from unetzoo.prediction.inputs import Picture, Rows, as_picture
-from unetzoo.prediction.networks import MERGES, Model, Networks, check_channels, cut_out, gathered
+from unetzoo.prediction.networks import MERGES, Model, Networks, check_channels, check_range, cut_out, gathered
 from unetzoo.prediction.reach import available_memory, memory_of_pixel, reach
 from unetzoo.prediction.results import Prediction, mask_of
 from unetzoo.prediction.tiles import BLENDS, Axis, lay_out, mirrored, rounded_up
@@ -95,6 +95,7 @@ class Predictor:
         self.config = self.networks.config
         self.thresholds = _thresholds(threshold, self.config.task, self.config.num_classes)
         self.tile, self.overlap, self.batch_size = tile, overlap, batch_size
+        self.tta, self.scales = tta, list(map(float, scales))
         self.blend = blend or ("crop" if overlap == "full" else "gaussian")
         self.smallest, self.holes = smallest, holes
         self._reach: int | None = None
@@ -134,6 +135,8 @@ class Predictor:
 
     def _one(self, source: Any, progress: bool = False) -> Prediction:
         picture = as_picture(source)
+        check_channels(picture.image[:, :1], self.config)
+        check_range(picture.image, self.config)
         with _bar(progress, self._plan(picture)) as tick:
             strips = [strip for _, strip in self.strips(picture, tick=tick)]
         probabilities = strips[0] if len(strips) == 1 else torch.cat(strips, dim=1)
@@ -184,11 +187,12 @@ class Predictor:
         """Return, JSON-able, all that masks depend on: arguments, and a digest of the weights."""
         return {
             "models": [member.config.name for member in self.networks.members],
-            "weights": self.networks.digest(),
+            "weights": self.networks.digest()[:16],
             "tile": self.tile,
             "overlap": self.overlap,
             "blend": self.blend,
-            "views": [list(view) for view in self.networks.views],
+            "tta": self.tta,
+            "scales": self.scales,
             "merge": self.networks.merge,
             "thresholds": list(self.thresholds),
             "smallest": self.smallest,

@@ -51,7 +51,7 @@ class Prediction:
             path: ends in .png, .tif or .tiff. Folders are made where they are missing.
 
         Raises:
-            InputError: another ending.
+            InputError: another ending, or the folder cannot be made.
             WeightsError: the file cannot be written.
         """
         check_suffix(path)
@@ -60,9 +60,16 @@ class Prediction:
     def overlay(self, path: str | os.PathLike[str]) -> None:
         """Write the picture with the mask laid over it, a colour a class, as a PNG file.
 
+        Args:
+            path: ends in .png. Folders are made where they are missing.
+
         Raises:
-            InputError: the file cannot be written.
+            InputError: another ending, or the file cannot be written.
         """
+        path = Path(path)
+        if path.suffix.lower() != ".png":
+            raise InputError(f"an overlay cannot be written to {str(path)!r}: it is a .png")
+        make_folder(path.parent)
         masks = sheets.class_masks(self.mask, self.config.task, self.config.num_classes)
         images.write_png(images.overlay(sheets.visible(self.image), masks), path)
 
@@ -131,33 +138,63 @@ def check_suffix(path: str | os.PathLike[str]) -> None:
         raise InputError(f"a mask cannot be written to {str(path)!r}: {', '.join(SUFFIXES)} keep it as it is")
 
 
-def write_masks(path: str | os.PathLike[str], mask: Tensor, config: ModelConfig, tags: Sequence[Tag] = ()) -> None:
+def write_masks(
+    path: str | os.PathLike[str],
+    mask: Tensor,
+    config: ModelConfig,
+    tags: Sequence[Tag] = (),
+    mark: str | None = None,
+) -> None:
     """Write a mask, see :class:`Prediction`, to the files of :func:`mask_paths`, with ``tags`` where it is a TIFF.
+
+    :func:`mark_in` returns ``mark``.
 
     Raises:
         WeightsError: the file cannot be written.
     """
     paths = mask_paths(path, config)
     for target, layer in zip(paths, mask if config.task == "multilabel" else mask[None], strict=True):
-        write_file(target, _encoded(layer, config.task, target.suffix.lower(), tags))
+        write_file(target, _encoded(layer, config.task, target.suffix.lower(), tags, mark))
 
 
-def _encoded(mask: Tensor, task: str, suffix: str, tags: Sequence[Tag]) -> bytes:
-    from PIL import Image, TiffImagePlugin
+def _encoded(mask: Tensor, task: str, suffix: str, tags: Sequence[Tag], mark: str | None) -> bytes:
+    from PIL import Image, PngImagePlugin, TiffImagePlugin
 
     picture = Image.fromarray((mask if task == "multiclass" else mask * 255).numpy())
     if task == "multiclass" and mask.dtype == torch.uint8:
         picture.putpalette(_palette())
     stream = io.BytesIO()
     if suffix == ".png":
-        picture.save(stream, "PNG")
+        texts = PngImagePlugin.PngInfo()
+        if mark is not None:
+            texts.add_text("Software", mark)
+        picture.save(stream, "PNG", pnginfo=texts)
         return stream.getvalue()
     directory = TiffImagePlugin.ImageFileDirectory_v2()
     for code, kind, value in tags:
         directory.tagtype[code] = kind
         directory[code] = value
+    if mark is not None:
+        directory[_SOFTWARE] = mark
     picture.save(stream, "TIFF", compression="tiff_adobe_deflate", tiffinfo=directory)
     return stream.getvalue()
+
+
+_SOFTWARE = 305
+"""Tag of TIFF."""
+
+
+def mark_in(path: Path) -> str | None:
+    """Return the mark that a mask was written with; None of others, and of those that Pillow does not open."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as file:
+            tags: Any = getattr(file, "tag_v2", {})
+            mark = file.info.get("Software") or tags.get(_SOFTWARE)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    return mark if isinstance(mark, str) and mark.startswith("unetzoo ") else None
 
 
 def write_file(path: str | os.PathLike[str], content: bytes) -> None:
@@ -168,12 +205,21 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
         WeightsError: the file cannot be written.
     """
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the folder {str(path.parent)!r} cannot be made: {error.strerror}") from error
+    make_folder(path.parent)
     with replacing(path) as stream:
         stream.write(content)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those it lies in, where they are missing.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder {str(folder)!r} cannot be made: {error.strerror}") from error
 
 
 def _palette() -> list[int]:
