@@ -118,9 +118,10 @@ def test_the_command_writes_what_predict_and_evaluate_take(
     assert (np.asarray(Image.open(masks / "3.png")) == expected.mask.numpy() * 255).all()
     assert main(["evaluate", str(tmp_path / "m.safetensors"), "--data", str(folder), "--threshold", str(out)]) == 0
     out.write_text("{}")
-    with pytest.raises(SystemExit):
-        main([*predict, "--threshold", str(out)])
-    assert "is not what 'unetzoo calibrate' writes" in capsys.readouterr().err
+    assert main([*predict, "--threshold", str(out)]) == 2
+    assert "not what 'unetzoo calibrate' writes" in capsys.readouterr().err
+    assert main([*predict, "--threshold", "nowhere.json"]) == 2
+    assert "there is no such file" in capsys.readouterr().err
 
 
 def test_a_multi_class_model_has_no_threshold_to_find(folder: Path) -> None:

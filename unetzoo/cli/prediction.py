@@ -9,6 +9,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unetzoo.errors import ConfigError
+
 if TYPE_CHECKING:
     from unetzoo.prediction.files import Outcome, Report
 
@@ -91,7 +93,7 @@ def _predict(options: argparse.Namespace) -> int | None:
         tta=options.tta,
         scales=options.scales,
         merge=options.merge,
-        threshold=options.threshold,
+        threshold=thresholds_of(options.threshold),
         smallest=options.smallest,
         holes=options.holes,
         dtype=None if options.dtype is None else getattr(torch, options.dtype),
@@ -178,22 +180,31 @@ def _share_or_pixels(text: str) -> float | int | str:
     return int(text) if text.isdigit() else float(text)
 
 
-def threshold(text: str) -> list[float]:
-    """Return the thresholds of ``--threshold``: numbers, or a file that ``unetzoo calibrate`` wrote.
+def threshold(text: str) -> str | list[float]:
+    """Return the numbers of ``--threshold``, or the name of a file: see :func:`thresholds_of`.
 
     Raises:
-        ArgumentTypeError: another file.
-        ValueError: no numbers.
+        ValueError: neither.
     """
-    path = Path(text)
-    if path.suffix == ".json":
-        try:
-            return [float(value) for value in json.loads(path.read_text())["thresholds"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not what 'unetzoo calibrate' writes ({type(error).__name__}: {error})"
-            ) from error
-    return _numbers(text)
+    return text if text.endswith(".json") else _numbers(text)
+
+
+def thresholds_of(given: str | list[float] | None) -> list[float] | None:
+    """Return the thresholds of ``--threshold``, which may be in a file that ``unetzoo calibrate`` wrote.
+
+    Raises:
+        ConfigError: there is no such file, or another one.
+    """
+    if not isinstance(given, str):
+        return given
+    try:
+        return [float(value) for value in json.loads(Path(given).read_text())["thresholds"]]
+    except FileNotFoundError as error:
+        raise ConfigError(f"--threshold {given}: there is no such file; 'unetzoo calibrate' writes one") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"--threshold {given}: not what 'unetzoo calibrate' writes ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _numbers(text: str) -> list[float]:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetzoo.cli.prediction import threshold
+from unetzoo.cli.prediction import threshold, thresholds_of
 
 if TYPE_CHECKING:
     from unetzoo.prediction import Predictor
@@ -147,7 +147,7 @@ def _train(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from unetzoo import evaluation
 
-    predictor, settings = _judged(options, threshold=options.threshold)
+    predictor, settings = _judged(options, threshold=thresholds_of(options.threshold))
     found = evaluation.evaluate(predictor, options.data, split=options.split, progress=sys.stderr.isatty(), **settings)
     print(json.dumps(found.scores.to_dict(), indent=2) if options.json else found, end="\n" if options.json else "")
     if options.report:

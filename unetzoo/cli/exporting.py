@@ -1,0 +1,79 @@
+"""``unetzoo export``. Parses first and imports late."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    """Add ``export`` to the commands of the command line."""
+    command = commands.add_parser(
+        "export",
+        help="a trained network to ONNX or torch.export",
+        description="Write a saved model as a file that runs without unetzoo, compare it with the model, and print how "
+        "they agree. The ending says the format: .onnx (needs pip install 'unetzoo[export]'), .pt2 (torch.export), "
+        ".aoti.pt2 (compiled for this kind of processor). It takes from seconds to minutes.",
+    )
+    command.add_argument(
+        "source",
+        metavar="MODEL",
+        help="the folder of a run, a .safetensors file, a folder that holds a model, or hf-hub:owner/name",
+    )
+    command.add_argument("target", metavar="TARGET", help="the file to write: .onnx, .pt2 or .aoti.pt2")
+    command.add_argument(
+        "--inputs",
+        default="normalised",
+        metavar="KIND",
+        help="normalised: float32; uint8 or uint16: pixels as stored, normalised inside (default: normalised)",
+    )
+    command.add_argument(
+        "--outputs", default="logits", metavar="KIND", help="logits, probabilities or mask (default: logits)"
+    )
+    command.add_argument(
+        "--precision",
+        default="float32",
+        metavar="TYPE",
+        help="float32, float16, bfloat16 (.pt2) or int8 (.onnx) (default: float32)",
+    )
+    command.add_argument(
+        "--pictures",
+        metavar="FOLDER",
+        help="of pictures to compare masks on; int8 needs them, and takes its ranges from them",
+    )
+    command.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="fix them (default: any size)")
+    command.add_argument("--json", action="store_true", help="as JSON")
+    command.set_defaults(run=_export)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from unetzoo import hub
+    from unetzoo.exporting import export
+
+    _refuse_untrained(options.source)
+    model = hub.from_pretrained(options.source)
+    print(f"exporting {model.config.name}, and comparing it …", file=sys.stderr)
+    report = export(
+        model,
+        options.target,
+        inputs=options.inputs,
+        outputs=options.outputs,
+        precision=options.precision,
+        pictures=options.pictures,
+        size=options.size,
+    )
+    print(json.dumps(report.to_dict(), indent=2) if options.json else report)
+
+
+def _refuse_untrained(source: str) -> None:
+    from unetzoo import zoo
+    from unetzoo.errors import ConfigError
+
+    if source in zoo.names() and not Path(source).exists():
+        raise ConfigError(
+            f"{source!r} is a name of the zoo, whose weights would be random: train it, by 'unetzoo train --model "
+            f"{source} --data FOLDER', and export the folder of the run"
+        )

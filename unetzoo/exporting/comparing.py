@@ -1,0 +1,148 @@
+"""The file against the model in float32, on the same images; and what is too different to be kept."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from unetzoo.config import ModelConfig
+from unetzoo.errors import UnetzooError
+from unetzoo.exporting.pictures import Given, draw_noise, fitted, given
+from unetzoo.exporting.report import PictureAgreement, Trial
+from unetzoo.exporting.request import Request
+from unetzoo.heads import ABSENT
+
+DIFFERENCE = 1e-4
+"""Largest difference of logits that is kept in float32, as a share of their spread."""
+AGREEMENT, IOU = 0.9, 0.5
+"""Least agreement of masks in other precisions: below, something is broken, and not merely rounded."""
+TIMED = 256
+"""Height and width of the largest trial, on which a file's speed is read off."""
+
+Run = Callable[[Tensor], Tensor]
+
+
+def trials(request: Request, eager: Run, file: Run, pictures: Sequence[Tensor]) -> tuple[Trial, ...]:
+    """Run three batches: of the pictures, cut or repeated to the sizes; of noise where there are none.
+
+    Raises:
+        UnetzooError: the file is too different.
+    """
+    config, least = request.model.config, request.least
+    shapes = [(3, least, least + 6), (2, 2 * least + 1, 4 * least - 2), (1, max(TIMED, least), max(TIMED, least))]
+    if request.size is not None:
+        shapes = [(batch, *request.size) for batch in (3, 2, 1)]
+    found = []
+    for batch, height, width in shapes:
+        chosen = [fitted(pictures[k % len(pictures)], height, width) for k in range(batch)] if pictures else None
+        images = given(chosen or draw_noise(batch, config, request.inputs, height, width), config, request.inputs)
+        logits, output = eager(images.model), file(images.file)
+        title = f"{batch} × {height} × {width}"
+        _check_shape(output, expected_shape(logits, config.task, request.outputs), title)
+        difference = difference_of(output, logits, config, request.outputs)
+        same = masks_of(output, config.task, request.outputs) == masks_of(logits, config.task, "logits")
+        agreement = float(same.double().mean())
+        if request.precision == "float32" and not difference <= DIFFERENCE:
+            raise _refusal(title, f"logits differ by {difference:.2g} of their spread; {DIFFERENCE:.0e} is allowed")
+        if not (math.isfinite(difference) and agreement >= AGREEMENT):
+            raise _refusal(title, f"masks agree on {agreement:.1%} of the pixels; {AGREEMENT:.0%} are needed")
+        eager_ms, file_ms = milliseconds(eager, images.model), milliseconds(file, images.file)
+        found.append(Trial(batch, height, width, difference, agreement, eager_ms, file_ms))
+    return tuple(found)
+
+
+def agreement_on(request: Request, eager: Run, file: Run, samples: Sequence[Given]) -> PictureAgreement:
+    """Compare the masks of whole pictures.
+
+    Raises:
+        UnetzooError: the masks have little in common.
+    """
+    config = request.model.config
+    classes = torch.arange(config.num_classes if config.task == "multiclass" else 1).view(-1, 1, 1, 1)
+    shares, pixels = [], []
+    both, either = torch.zeros(2, config.num_classes, dtype=torch.long)
+    for sample in samples:
+        found = masks_of(file(sample.file), config.task, request.outputs)
+        expected = masks_of(eager(sample.model), config.task, "logits")
+        shares.append(float((found == expected).double().mean()))
+        pixels.append(found.numel())
+        # (classes, N, H, W) both ways
+        a, b = (
+            mask == classes if config.task == "multiclass" else mask.transpose(0, 1) > 0 for mask in (found, expected)
+        )
+        both += (a & b).sum(dim=(1, 2, 3))
+        either += (a | b).sum(dim=(1, 2, 3))
+    agreement = sum(map(float.__mul__, shares, map(float, pixels))) / sum(pixels)
+    iou = float((both[either > 0] / either[either > 0]).mean()) if bool(either.any()) else None
+    title = f"the {len(samples)} pictures"
+    if agreement < AGREEMENT:
+        raise _refusal(title, f"masks agree on {agreement:.1%} of the pixels; {AGREEMENT:.0%} are needed")
+    if iou is not None and iou < IOU:
+        raise _refusal(title, f"masks have an IoU of {iou:.2f}; {IOU} is needed")
+    return PictureAgreement(len(samples), agreement, min(shares), iou)
+
+
+def masks_of(output: Tensor, task: str, outputs: str) -> Tensor:
+    """Return the masks that a file's output amounts to: (N, H, W) class indices, or (N, classes, H, W) of 0 and 1."""
+    if task == "multiclass":
+        return output.long() if outputs == "mask" else output.argmax(dim=1)
+    if outputs == "mask":
+        return output.long() if task == "multilabel" else output[:, None].long()
+    return (output > (0.5 if outputs == "probabilities" else 0)).long()
+
+
+def expected_shape(logits: Tensor, task: str, outputs: str) -> tuple[int, ...]:
+    """Return the shape that the file's output should have."""
+    if outputs == "mask" and task != "multilabel":
+        return (logits.shape[0], *logits.shape[2:])
+    return tuple(logits.shape)
+
+
+def difference_of(output: Tensor, logits: Tensor, config: ModelConfig, outputs: str) -> float:
+    """Return the difference from the model's logits that ``output`` shows, as a share of their spread.
+
+    See :class:`unetzoo.exporting.Trial` for what is taken of probabilities and masks.
+    """
+    shown = logits
+    if config.classification_guided:
+        # What is suppressed is far below all else: neither a spread nor a difference that anyone could see.
+        logits = logits.clamp(min=ABSENT / 2)
+        shown = logits[logits > ABSENT / 2]
+    spread = shown.max() - shown.min() if shown.numel() else torch.tensor(0.0)
+    multiclass = config.task == "multiclass"
+    if outputs == "logits":
+        output = output.clamp(min=ABSENT / 2) if config.classification_guided else output
+        apart = (output - logits).abs().max()
+    elif outputs == "probabilities":
+        expected = logits.softmax(dim=1) if multiclass else logits.sigmoid()
+        apart = (output - expected).abs().max() * (2 if multiclass else 4)
+    elif multiclass:
+        apart = (logits.amax(dim=1) - logits.gather(1, output.long()[:, None])[:, 0]).max() / 2
+    else:
+        crossed = masks_of(output, config.task, outputs) != masks_of(logits, config.task, "logits")
+        apart = (logits.abs() * crossed).max()
+    return float(apart / spread.clamp(min=1e-6))
+
+
+def milliseconds(run: Run, images: Tensor) -> float:
+    """Return the median of three runs."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        run(images)
+        times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def _check_shape(output: Tensor, expected: tuple[int, ...], title: str) -> None:
+    if tuple(output.shape) != expected:
+        raise _refusal(title, f"output has the shape {tuple(output.shape)}, not {expected}")
+
+
+def _refusal(title: str, what: str) -> UnetzooError:
+    return UnetzooError(f"the file does not answer as the model does, and was not kept: on {title} its {what}")

@@ -1,0 +1,141 @@
+"""A network as the bytes of a file, and bytes of a file as something to run."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from unetzoo import __version__
+from unetzoo.exporting.network import example, ports
+from unetzoo.exporting.quantising import quantised
+from unetzoo.exporting.request import Request
+
+OPSET = 20
+ANY_SIZE = 2**31
+METADATA_FILE = "unetzoo.json"
+"""Name of the metadata among the extra files of a ``.pt2``."""
+
+
+def content(request: Request, network: nn.Module, facts: Mapping[str, str], samples: Sequence[Tensor]) -> bytes:
+    """Return the file.
+
+    Args:
+        request: what is asked for.
+        network: to export.
+        facts: metadata to put in.
+        samples: inputs of the network to calibrate on, for int8.
+    """
+    with quiet(), torch.no_grad():
+        program = torch.export.export(network, (example(request),), dynamic_shapes=request.dynamic_shapes)
+        match request.format:
+            case "onnx":
+                return _onnx(request, program, facts, samples)
+            case "pt2":
+                return _pt2(program, facts)
+        return _aoti(program, facts)
+
+
+def runner(form: str, file: bytes) -> Callable[[Tensor], Tensor]:
+    """Return what runs a file on the CPU, with as many threads as torch has."""
+    with quiet():
+        if form == "pt2":
+            run: Callable[[Tensor], Tensor] = torch.export.load(io.BytesIO(file)).module()
+            return run
+        if form == "aoti":
+            with tempfile.TemporaryDirectory() as folder:
+                package = Path(folder) / "model.pt2"
+                package.write_bytes(file)
+                loaded: Callable[[Tensor], Tensor] = torch._inductor.aoti_load_package(str(package))
+                return loaded
+        return _session(file)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep warnings and log lines below errors to themselves: exporters have dozens, none of them for users."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _onnx(request: Request, program: ExportedProgram, facts: Mapping[str, str], samples: Sequence[Tensor]) -> bytes:
+    import onnxscript.optimizer
+
+    taken, given = ports(request)
+    exported = torch.onnx.export(
+        program,
+        (),
+        input_names=[taken.name],
+        output_names=[given.name],
+        dynamic_shapes=request.dynamic_shapes,  # for the names of the sides
+        opset_version=OPSET,
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    assert exported is not None
+    # torch leaves the reshaping of large weights to be done at each start, and in 8 bits then not at all.
+    onnxscript.optimizer.fold_constants(exported.model, input_size_limit=ANY_SIZE, output_size_limit=ANY_SIZE)
+    model = exported.model_proto
+    if request.precision == "int8":
+        model = quantised(model, taken.name, samples)
+    _anonymise(model.graph)
+    model.producer_name, model.producer_version = "unetzoo", __version__
+    del model.metadata_props[:]
+    for name, text in facts.items():
+        model.metadata_props.add(key=name, value=text)
+    file: bytes = model.SerializeToString()
+    return file
+
+
+def _anonymise(graph: Any) -> None:
+    """Take out what torch notes about its own graph: folders of this machine are among it."""
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]
+
+
+def _pt2(program: ExportedProgram, facts: Mapping[str, str]) -> bytes:
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # of folders of this machine
+    file = io.BytesIO()
+    torch.export.save(program, file, extra_files={METADATA_FILE: json.dumps(facts, indent=2) + "\n"})
+    return file.getvalue()
+
+
+def _aoti(program: ExportedProgram, facts: Mapping[str, str]) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        package = str(Path(folder) / "model.pt2")
+        options = {"aot_inductor.metadata": dict(facts)}
+        torch._inductor.aoti_compile_and_package(program, package_path=package, inductor_configs=options)
+        return Path(package).read_bytes()
+
+
+def _session(file: bytes) -> Callable[[Tensor], Tensor]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    (name,) = (value.name for value in session.get_inputs())
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {name: images.numpy()})[0])
+
+    return run

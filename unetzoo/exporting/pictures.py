@@ -1,0 +1,120 @@
+"""Pictures on which a file is calibrated and compared; drawn at random where none are given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unetzoo import images
+from unetzoo.config import ModelConfig
+from unetzoo.data.listing import PICTURES
+from unetzoo.errors import InputError
+
+Pictures = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+MOST = 32
+"""Pictures that are used: of more, so many, spread evenly."""
+LONGEST = 512
+"""Pixels of a side that are used, from the middle."""
+
+
+class Given(NamedTuple):
+    """The same images twice.
+
+    Attributes:
+        file: as the exported file takes them.
+        model: as the model takes them, float32.
+    """
+
+    file: Tensor
+    model: Tensor
+
+
+def find_pictures(pictures: Pictures | None) -> tuple[list[Path], list[str]]:
+    """Return the files to use, and a sentence for each thing that is wrong."""
+    if pictures is None:
+        return [], []
+    if isinstance(pictures, str | os.PathLike):
+        folder = Path(pictures)
+        if not folder.is_dir():
+            return [], [f"pictures={str(pictures)!r}: there is no such folder; a single file goes in a list"]
+        folder = folder / "images" if (folder / "images").is_dir() else folder  # a data set, whose masks are none
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+    else:
+        files = list(map(Path, pictures))
+    if not files:
+        return [], [f"pictures={str(pictures)!r}: there is no picture"]
+    chosen = [files[k * len(files) // MOST] for k in range(MOST)] if len(files) > MOST else files
+    return chosen, [f"pictures: there is no file {str(path)!r}" for path in chosen if not path.is_file()]
+
+
+def read_pictures(files: Sequence[Path], config: ModelConfig, inputs: str) -> list[Tensor]:
+    """Return the pictures, (in_channels, H, W), as they are stored.
+
+    Raises:
+        InputError: lists those that cannot be read, or do not fit model and inputs.
+    """
+    found, problems = [], []
+    for path in files:
+        try:
+            picture = images.fit_channels(images.read_image(path), config.in_channels)
+        except InputError as error:
+            problems.append(str(error) if str(path) in str(error) else f"{path.name}: {error}")
+            continue
+        stored = str(picture.dtype).removeprefix("torch.")
+        if inputs != "normalised" and stored != inputs:
+            problems.append(f"{path.name} is {stored}, and inputs={inputs!r}; inputs='normalised' takes any")
+        found.append(picture)
+    if problems:
+        raise InputError("pictures that cannot be used:" + "".join(f"\n  - {problem}" for problem in problems))
+    return found
+
+
+def draw_noise(count: int, config: ModelConfig, inputs: str, height: int, width: int) -> list[Tensor]:
+    """Return ``count`` pictures (in_channels, height, width) of grainy clouds, the same each time.
+
+    Clouds have edges and areas of all sizes, so that networks which say nothing to white noise see something in them.
+    """
+    dtype = torch.uint16 if inputs == "uint16" else torch.uint8
+    generator = torch.Generator().manual_seed(0)
+    clouds = torch.zeros(count, config.in_channels, height, width)
+    for coarseness in (1, 4, 16, 64):
+        size = (-(-height // coarseness), -(-width // coarseness))
+        noise = torch.rand(count, config.in_channels, *size, generator=generator)
+        clouds += coarseness**0.5 * F.interpolate(noise, (height, width), mode="bilinear", align_corners=False)
+    low, high = (edge(clouds, dim=(2, 3), keepdim=True) for edge in (torch.amin, torch.amax))
+    values = (clouds - low) / (high - low).clamp(min=1e-6) * torch.iinfo(dtype).max
+    return list(values.round().to(torch.int32).to(dtype))
+
+
+def fitted(picture: Tensor, height: int, width: int) -> Tensor:
+    """Return the middle of (C, H, W), as (C, height, width); a side that is too short is repeated."""
+    for dim, side in ((1, height), (2, width)):
+        length = picture.shape[dim]
+        rows = torch.arange(side) + max(0, (length - side) // 2)
+        # Indexing has no uint16.
+        whole = picture.to(torch.int32) if picture.dtype == torch.uint16 else picture
+        picture = whole.index_select(dim, rows % length).to(picture.dtype)
+    return picture
+
+
+def given(pictures: Sequence[Tensor], config: ModelConfig, inputs: str) -> Given:
+    """Return pictures (in_channels, H, W) of one size as a batch."""
+    prepared = torch.cat([images.prepare(picture, config) for picture in pictures])
+    return Given(prepared if inputs == "normalised" else torch.stack(list(pictures)), prepared)
+
+
+def samples(
+    pictures: Sequence[Tensor], config: ModelConfig, inputs: str, size: tuple[int, int] | None, least: int
+) -> list[Given]:
+    """Return each picture as a batch of one: at ``size``, or at its own, from ``least`` to :data:`LONGEST`."""
+    found = []
+    for picture in pictures:
+        height, width = size or (min(max(side, least), max(LONGEST, least)) for side in picture.shape[1:])
+        found.append(given([fitted(picture, height, width)], config, inputs))
+    return found

@@ -1,0 +1,130 @@
+"""What an export was found to be: sizes tried, differences, times."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Port:
+    """The one input, or the one output, of an exported file.
+
+    Attributes:
+        name: by which runtimes ask for it.
+        dtype: "uint8", "uint16" or "float32".
+        shape: such as "(batch, 3, height, width)"; a name is a side that may be any.
+        meaning: of the values.
+    """
+
+    name: str
+    dtype: str
+    shape: str
+    meaning: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype} {self.shape}, {self.meaning}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A batch that was run through the file, and through the model in float32.
+
+    Attributes:
+        batch, height, width: of the images.
+        difference: largest difference of the logits, as a share of their spread. Of a file that gives probabilities or
+            masks it is the least difference of logits that explains what it gave: a sigmoid has slopes up to 1/4, a
+            softmax up to 1/2, and a class changes where its logit crosses another, or 0.
+        agreement: share of the pixels, of each class where classes are independent, whose mask is the same.
+        eager_ms, file_ms: milliseconds of the model (``model(images)``, as it is, not optimized) and of the file for
+            the batch, median of three runs with the same number of threads.
+    """
+
+    batch: int
+    height: int
+    width: int
+    difference: float
+    agreement: float
+    eager_ms: float
+    file_ms: float
+
+
+@dataclass(frozen=True)
+class PictureAgreement:
+    """How the masks of the file and of the model agree on given pictures.
+
+    Attributes:
+        count: of the pictures.
+        agreement: share of the pixels whose mask is the same, over all pictures.
+        lowest: the same on the picture where it is lowest.
+        iou: intersection over union of the two masks over all pictures, the mean over the classes; None where neither
+            mask has anything on any of them.
+    """
+
+    count: int
+    agreement: float
+    lowest: float
+    iou: float | None
+
+    def __str__(self) -> str:
+        iou = "–" if self.iou is None else f"{self.iou:.4f}"
+        return (
+            f"{self.count} pictures: the masks agree on {_percent(self.agreement)} of the pixels "
+            f"({_percent(self.lowest)} on the worst), IoU {iou}"
+        )
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What :func:`unetzoo.exporting.export` wrote, and how it compares with the model. ``str()`` is a table.
+
+    Attributes:
+        path: the file.
+        format: "onnx", "pt2" or "aoti".
+        precision: of weights and arithmetic inside.
+        size_bytes: of the file.
+        seconds: that exporting and comparing took.
+        input, output: what goes in and what comes out.
+        trials: three batches of different sizes; odd ones among them, unless the size is fixed.
+        pictures: agreement on the pictures that were given, None without.
+    """
+
+    path: str
+    format: str
+    precision: str
+    size_bytes: int
+    seconds: float
+    input: Port
+    output: Port
+    trials: tuple[Trial, ...]
+    pictures: PictureAgreement | None
+
+    def __str__(self) -> str:
+        rows = [("images", "difference", "same mask", "eager, ms", "file, ms")]
+        rows += [
+            (
+                f"{trial.batch} × {trial.height} × {trial.width}",
+                f"{trial.difference:.1e}",
+                _percent(trial.agreement),
+                f"{trial.eager_ms:.1f}",
+                f"{trial.file_ms:.1f}",
+            )
+            for trial in self.trials
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            f"{self.path}: {self.format}, {self.precision}, {self.size_bytes / 1e6:.1f} MB, in {self.seconds:.0f} s",
+            f"in   {self.input}",
+            f"out  {self.output}",
+            *("  ".join(map(str.rjust, row, widths)) for row in rows),
+        ]
+        return "\n".join([*lines, *([] if self.pictures is None else [str(self.pictures)])])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON-able values."""
+        return asdict(self)
+
+
+def _percent(share: float) -> str:
+    """Return a share as per cent, never rounded up to all."""
+    return "100 %" if share == 1 else f"{min(share, 0.99999):.3%}".replace("%", " %")
