@@ -17,8 +17,10 @@ from unetzoo import hub, losses, zoo
 from unetzoo._registry import suggest
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.finetuning import param_groups
+from unetzoo.layers import crop
 from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.model import SegmentationModel, TrainingOutputs
+from unetzoo.prediction.tiles import mirrored_to
 from unetzoo.train.averaging import AveragedModel
 from unetzoo.train.data import FolderData
 from unetzoo.train.schedules import SCHEDULES, factor
@@ -291,9 +293,13 @@ class Recipe(lightning.LightningModule):
             probabilities = probabilities.clamp(1e-7, 1 - 1e-7)
             logits = probabilities.log() if network.config.task == "multiclass" else probabilities.logit()
             return TrainingOutputs(logits), logits
+        # As a predictor shows pictures, so that what is judged here is what it will say.
+        size, images = images.shape[-2:], mirrored_to(images, network.encoder.strides[-1])
         outputs = network.training_outputs(images)
         plain = network.guide is None and not network.decoder.averages_heads
-        return outputs, outputs.logits if plain else network(images)
+        logits = outputs.logits if plain else network(images)
+        deep = tuple(crop(other, size) for other in outputs.deep)
+        return TrainingOutputs(crop(outputs.logits, size), deep, outputs.presence), crop(logits, size)
 
     def _all_summed(self, values: Tensor) -> Tensor:
         """Return the sum over all processes."""
