@@ -201,6 +201,18 @@ class TestCommand:
             assert main(["predict", str(model), str(two), "--out", str(out), "--overwrite"]) == 0
             assert (mask_at(out / f"a{ending}") == Predictor(model)(two).mask.numpy() * 255).all()
 
+    def test_true_masks_are_never_written_over(
+        self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        write(tmp_path / "set" / "images" / "a.png", 1)
+        true = write(tmp_path / "set" / "masks" / "a.png", 2, mode="L")
+        before = true.read_bytes()
+        command = ["predict", str(model), str(tmp_path / "set"), "--out", str(tmp_path / "set" / "masks")]
+        for more in ([], ["--overwrite"]):
+            assert main([*command, *more]) == 2
+            assert "true masks perhaps: give a new --out" in capsys.readouterr().err
+            assert true.read_bytes() == before
+
     def test_of_a_data_set_the_pictures_are_taken(self, model: Path, tmp_path: Path) -> None:
         write(tmp_path / "set" / "images" / "a.png", 1)
         write(tmp_path / "set" / "masks" / "a.png", 2, mode="L")

@@ -185,7 +185,7 @@ def predict_files(
         tell: is called for each picture when it is through, and after each strip of one that is written by rows.
 
     Raises:
-        ConfigError: the folder holds masks made with other settings.
+        ConfigError: the folder holds masks made with other settings, or files of one's own.
     """
     _keep_record(outputs.folder, settings, overwrite)
     report = Report()
@@ -304,6 +304,8 @@ def mark_of(source: Path) -> str:
 
 def _keep_record(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
     path = folder / RECORD
+    if not path.exists() and folder.is_dir() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} holds files that are not this command's, true masks perhaps: give a new --out")
     try:
         before = json.loads(path.read_text()) if path.exists() and not overwrite else settings
     except (OSError, ValueError) as error:
