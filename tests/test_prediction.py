@@ -27,11 +27,19 @@ OTHERS = [name for name in NAMES if name not in FAMILIES]
 
 
 def small(name: str = "unet", **options: object) -> unetzoo.SegmentationModel:
-    """Return a model whose logits differ from pixel to pixel, in evaluation mode."""
+    """Return a model in evaluation mode whose logits are spread from about -3 to 3.
+
+    Those of a deep encoder as it is drawn go into the thousands: all probabilities are 0 or 1 then, but for a few that
+    tell of rounding alone.
+    """
     torch.manual_seed(0)
     model = unetzoo.create(name, **{**light(name), **options}).eval()
     with torch.no_grad():
-        model.head.conv.weight.mul_(8)
+        side = 188 if name == "unet_valid" else 64
+        logits = model(torch.rand(1, model.config.in_channels, side, side))
+        for head in (model.head, *model.deep_heads):
+            head.conv.weight.mul_(1.5 / logits.std())
+            head.conv.bias.mul_(1.5 / logits.std()).sub_(logits.mean() * 1.5 / logits.std())
     return model
 
 
