@@ -178,16 +178,24 @@ def test_copies_and_pickles() -> None:
 
 @pytest.mark.skipif(TORCH < (2, 14), reason="torch before 2.14 ties the sizes of max-pools together when it exports")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize("name", ["unetpp", "resunet18"])
-def test_exports_in_half_precision(name: str) -> None:
-    """In full precision test_exporting.py does it for every family."""
-    optimized = unetzoo.optimize(disturbed(name), dtype=torch.bfloat16)
+@pytest.mark.parametrize("dtype", [pytest.param(None, marks=pytest.mark.slow), torch.bfloat16])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "unetpp",
+        "resunet18",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("unet3p_resnet18", "unet3p_lite")),
+    ],
+)
+def test_exports(name: str, dtype: torch.dtype | None) -> None:
+    """In full precision test_exporting.py does it by default, through files."""
+    optimized = unetzoo.optimize(disturbed(name), dtype=dtype)
     free = ({0: Dim("batch"), 2: Dim("height", min=33), 3: Dim("width", min=33)},)
     exported = torch.export.export(optimized, (torch.randn(2, 3, 70, 93),), dynamic_shapes=free).module()
     with torch.no_grad():
         for size in ((1, 3, 64, 64), (3, 3, 37, 51)):
             images = torch.randn(size)
-            assert_same(exported(images), optimized(images), 0.1)
+            assert_same(exported(images), optimized(images), 1e-4 if dtype is None else 0.1)
 
 
 @pytest.mark.filterwarnings("ignore")
