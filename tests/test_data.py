@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 import random
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -405,6 +406,8 @@ def test_a_csv_list(tmp_path: Path) -> None:
         ("image,mask\na,b,c", "row 2: one image and one mask"),
         ("image,mask,split\na,b,train\na,b,dev", "row 3: split 'dev'"),
         ("image,mask\n", "no pictures that have masks"),
+        ("image,mask,kind\na,b,bright\nc,d,", "row 3: kind is empty"),
+        ("image,mask,kind\na,b,x\nc,d,x\ne,f,y", "kind 'y': 1 picture cannot be parted into train, val, test"),
     ],
 )
 def test_wrong_csv_lists(tmp_path: Path, text: str, said: str) -> None:
@@ -412,6 +415,36 @@ def test_wrong_csv_lists(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         find_samples(tmp_path / "a.csv", BINARY)
     assert said in str(caught.value)
+
+
+def test_each_kind_of_picture_is_split_by_itself(tmp_path: Path) -> None:
+    save(TRUTH, tmp_path / "m.png")
+    kinds = {"bright": 13, "dark": 50, "stained": 20}
+    rows = [f"{kind}{k}.png,m.png,{kind}" for kind, count in kinds.items() for k in range(count)]
+    for row in rows:
+        save(TRUTH, tmp_path / row.partition(",")[0])
+    splits = find_samples(write_lines(tmp_path / "a.csv", "image,mask,kind", *rows), BINARY, seed=3)
+    counts = {split: Counter(sample.kind for sample in found) for split, found in splits.items()}
+    assert counts == {
+        "train": {"bright": 10, "dark": 40, "stained": 16},
+        "val": {"bright": 2, "dark": 5, "stained": 2},
+        "test": {"bright": 1, "dark": 5, "stained": 2},
+    }
+    assert all(sample.name.startswith(sample.kind) for found in splits.values() for sample in found)
+    # Alone, a kind is split as it is in company.
+    alone = find_samples(write_lines(tmp_path / "b.csv", "image,mask", *[r[:-5] for r in rows[13:63]]), BINARY, seed=3)
+    assert {s.name for s in alone["val"]} == {s.name for s in splits["val"] if s.kind == "dark"}
+
+
+def test_a_group_of_several_kinds_stays_together(tmp_path: Path) -> None:
+    save(TRUTH, tmp_path / "m.png")
+    rows = [f"{person}{kind}.png,m.png,{kind}" for person in range(20) for kind in "ab"]
+    for row in rows:
+        save(TRUTH, tmp_path / row.partition(",")[0])
+    splits = find_samples(write_lines(tmp_path / "a.csv", "image,mask,kind", *rows), BINARY, group=r"\d+")
+    homes = [{sample.name[:-1] for sample in found} for found in splits.values()]
+    assert [len(home) for home in homes] == [16, 2, 2]
+    assert sum(map(len, homes)) == len(set.union(*homes))
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,50 @@ def test_figures_are_those_of_the_masks(folder: Path, tmp_path: Path) -> None:
     assert found.scores.to_dict()["precision"] == pytest.approx(truth / pixels)
 
 
+def test_each_kind_of_picture_has_figures_of_its_own(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        f"data/images/{k}.png,data/masks/{k}.png,{kind}" for k, kind in enumerate(("dark", "dark", "light", "light"))
+    ]
+    (tmp_path / "list.csv").write_text("\n".join(["image,mask,kind", *rows]))
+    found = evaluate(constant(3.0), tmp_path / "list.csv", objects=True)
+    truth = [10 * k * (30 + k) for k in range(4)]
+    pixels = [40 * (30 + k) for k in range(4)]
+    for kind, part in (("dark", slice(2)), ("light", slice(2, 4))):
+        scores, objects = found.kinds[kind]
+        assert scores.to_dict()["dice"] == pytest.approx(2 * sum(truth[part]) / sum(truth[part] + pixels[part]))
+        assert scores.images == 2
+        # All is one object: it meets the true one where that is more than half of the picture.
+        assert objects == (unetzoo.objects.Matches(0, 2, 1) if kind == "dark" else unetzoo.objects.Matches(1, 1, 1))
+    assert found.scores.to_dict() == evaluate(constant(3.0), folder).scores.to_dict()
+    assert found.objects == unetzoo.objects.Matches(1, 3, 2)
+    by_name = {str(row["name"])[-1]: row for row in found.rows}
+    assert [by_name[str(k)]["object_ap"] for k in range(4)] == [0, 0, 0, 1]
+    assert [by_name[str(k)]["kind"] for k in range(4)] == ["dark", "dark", "light", "light"]
+    assert str(found).splitlines()[-1].split() == ["all", "4", "0.5507", "0.3800", "0.2000", "3", "4"]
+
+    unetzoo.save(constant(3.0), tmp_path / "m.safetensors")
+    command = ["evaluate", str(tmp_path / "m.safetensors"), "--data", str(tmp_path / "list.csv")]
+    assert main([*command, "--objects", "--json", "--report", str(tmp_path / "report")]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["objects_true"], printed["objects_found"], printed["object_ap"]) == (3, 4, pytest.approx(0.2))
+    assert printed["kinds"]["light"]["object_ap"] == pytest.approx(1 / 3)
+    with (tmp_path / "report" / "per_image.csv").open() as stream:
+        assert [row["objects_found"] for row in csv.DictReader(stream)] == ["1"] * 4
+
+
+def test_ignored_pixels_belong_to_no_object(tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    mask = np.full((8, 20), 255, np.uint8)
+    mask[:, :8] = 1
+    Image.fromarray(np.zeros((8, 20, 3), np.uint8)).save(tmp_path / "images" / "a.png")
+    Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
+    found = evaluate(constant(3.0), tmp_path, ignore=255, objects=True)
+    assert found.objects == unetzoo.objects.Matches(1, 0, 0)
+
+
 def test_pictures_where_nothing_is_to_be_found_come_last(folder: Path) -> None:
     found = evaluate(constant(-3.0), folder)  # nothing is foreground
     assert [row["dice"] for row in found.rows] == [0, 0, 0, None]

@@ -263,11 +263,27 @@ def test_a_written_picture_is_read_back(tmp_path: Path) -> None:
 
 
 def test_overlays_mix_the_colours_of_masks_that_overlap() -> None:
-    image = torch.full((3, 1, 3), 100, dtype=torch.uint8)
-    masks = torch.tensor([[[True, True, False]], [[False, True, False]]])
-    shown = images.overlay(image, masks, alpha=0.5)
+    image = torch.full((3, 3, 12), 100, dtype=torch.uint8)
+    masks = torch.zeros(2, 3, 12, dtype=torch.bool)
+    masks[0, :, :8] = masks[1, :, 4:8] = True
+    shown = images.overlay(image, masks, alpha=0.25)[:, 1]
     red, green = (torch.tensor([int(c[k : k + 2], 16) for k in (1, 3, 5)]) for c in images.COLOURS[:2])
-    once = (100 + red) / 2
-    assert shown[:, 0, 0].tolist() == once.byte().tolist()
-    assert shown[:, 0, 1].tolist() == ((once + green) / 2).byte().tolist()
-    assert shown[:, 0, 2].tolist() == [100, 100, 100]
+    once, rim = 75 + red / 4, 50 + red / 2
+    assert shown[:, 0].tolist() == once.byte().tolist()  # the border of the picture makes no rim
+    assert shown[:, 5].tolist() == (0.75 * once + green / 4).byte().tolist()
+    assert shown[:, 4].tolist() == (0.5 * once + green / 2).byte().tolist()
+    assert shown[:, 7].tolist() == (0.5 * rim + green / 2).byte().tolist()
+    assert shown[:, 8].tolist() == [100, 100, 100]
+
+
+@pytest.mark.parametrize(("side", "width"), [(40, 1), (1023, 1), (1024, 2)])
+def test_a_rim_has_its_whole_colour_and_grows_with_the_picture(side: int, width: int) -> None:
+    mask = torch.zeros(side, 40 if side == 40 else side, dtype=torch.bool)
+    mask[10:30, 10:30] = True
+    shown = images.overlay(torch.zeros(3, *mask.shape, dtype=torch.uint8), mask)
+    rim = torch.zeros_like(mask)
+    rim[10:30, 10:30] = True
+    rim[10 + width : 30 - width, 10 + width : 30 - width] = False
+    colour = torch.tensor([*bytes.fromhex(images.COLOURS[0][1:])], dtype=torch.uint8)
+    assert torch.equal((shown == colour[:, None, None]).all(dim=0), rim)
+    assert torch.equal(images.overlay(shown, mask, alpha=0), shown)

@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
+from scipy import ndimage
 from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
@@ -72,7 +73,8 @@ def test_a_sure_and_right_prediction_costs_nothing_and_a_wrong_one_much(name: st
     target = made(task, (24, 25))[1]
     loss = losses.build(name, task)
     assert 0 <= float(loss(certain(task, target), target)) < 1e-5
-    assert float(loss(certain(task, target, right=False), target)) > 0.5
+    much = 0.3 if name == "gaps" else 0.5  # as gaps are but a part of the pixels
+    assert float(loss(certain(task, target, right=False), target)) > much
 
 
 @pytest.mark.parametrize(("name", "task"), EVERY)
@@ -1027,3 +1029,37 @@ def test_a_gpu_gives_the_same_and_is_not_stalled(name: str, task: str, monkeypat
     torch.testing.assert_close(there.grad.cpu(), slope, rtol=1e-3, atol=1e-7)
     on_gpu[..., 0, 0] = 77
     assert math.isnan(float(loss(there, on_gpu)))
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 7])
+def test_gaps_are_what_a_closing_adds(width: int) -> None:
+    generator = torch.Generator().manual_seed(width)
+    target = (torch.rand(3, 19, 23, generator=generator) < 0.25).long()
+    target[2] = 0  # nothing there, and no gap
+    logits = torch.randn(3, 1, 19, 23, generator=generator, dtype=torch.float64)
+    total = 0.0
+    for x, mask in zip(logits[:, 0].numpy(), target.bool().numpy(), strict=True):
+        room = np.pad(mask, 2 * width)
+        closed = ndimage.binary_closing(room, np.ones((width + 1, width + 1)))
+        gaps = closed[2 * width : -2 * width, 2 * width : -2 * width] & ~mask
+        total -= np.log(1 - 1 / (1 + np.exp(-x[gaps]))).sum()
+    found = losses.Gaps("binary", width=width)(logits, target)
+    assert total > 0
+    assert float(found) == pytest.approx(total / target.numel(), rel=1e-9)
+
+
+def test_what_lies_between_two_blocks_is_a_gap_and_what_lies_beside_them_none() -> None:
+    target = torch.zeros(1, 8, 12, dtype=torch.int64)
+    target[:, :, :4] = target[:, :, 6:9] = 1  # 2 pixels between them, 3 more up to the border
+    logits = torch.zeros(1, 1, 8, 12, requires_grad=True)
+    losses.build("10*gaps(width=3)", "binary")(logits, target).backward()
+    expected = torch.zeros(8, 12)
+    expected[:, 4:6] = 10 * 0.5 / 96
+    torch.testing.assert_close(logits.grad[0, 0], expected)
+    assert float(losses.Gaps("binary", width=1)(logits.detach(), target)) == 0
+
+
+@pytest.mark.parametrize("width", [0, 2.0, True, "4"])
+def test_a_width_of_gaps_that_cannot_be(width: object) -> None:
+    with pytest.raises(ConfigError, match="a whole number of pixels from 1 up"):
+        losses.Gaps("binary", width=width)

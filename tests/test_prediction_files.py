@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 import unetzoo
-from unetzoo import Predictor, images
+from unetzoo import InputError, Predictor, images
 from unetzoo.cli import main
 from unetzoo.prediction import big, files
 
@@ -515,3 +515,18 @@ def test_thirty_thousand_pixels_square_in_two_gibibytes(model: Path, tmp_path: P
     middle = (slice(200, 2500), slice(200, 3500))
     assert (found[middle] != expected[middle]).mean() < 1e-3  # other tiles, blended: pixels at the threshold
     assert peak < 2 * 2**30
+
+
+def test_wildcards_are_expanded_where_the_shell_does_not(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.png", "a.png", "c.jpg", "deep/er/d.png", "[x].png"):
+        write(tmp_path / "in" / name)
+    assert [job.name for job in files.find_jobs(["in/?.png"])] == ["a.png", "b.png"]
+    assert [job.name for job in files.find_jobs([tmp_path / "in" / "**" / "d.png"])] == ["d.png"]
+    assert [job.name for job in files.find_jobs(["in/[x].png"])] == ["[x].png"]  # a file's own name comes first
+    with pytest.raises(InputError, match=r"'in/\*\.bmp': there is no such file or folder"):
+        files.find_jobs(["in/*.bmp"])
+    assert main(["predict", str(model), "in/*.png", "--out", "masks"]) == 0
+    assert sorted(path.name for path in (tmp_path / "masks").glob("*.png")) == ["[x].png", "a.png", "b.png"]

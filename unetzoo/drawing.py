@@ -1,6 +1,6 @@
-"""Pictures of shapes with their exact masks, for tests, examples and a first training run without data.
+"""Pictures with their exact masks, for tests, examples and a first training run without data: nuclei, and shapes.
 
-A disc, a box, a ring and a thin line have colours drawn alike for all of them, so that only the shape tells the class.
+Nuclei are bright on a dark ground, as fluorescence microscopy shows them. Of shapes, a disc, a box, a ring and a thin line have colours drawn alike for all of them, so that only the shape tells the class.
 Most of a picture is background, and lines are less than a fiftieth of it: what a loss must be able to deal with.
 """
 
@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unetzoo._registry import suggest
@@ -21,6 +22,59 @@ CLASSES = ("background", "disc", "box", "ring", "line")
 TASKS = ("multiclass", "multilabel")
 SMALLEST = 32
 """Height and width that shapes need."""
+
+
+def draw_nuclei(height: int = 256, width: int = 256, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Draw nuclei that do not touch, of uneven light, a little out of focus, with haze and noise.
+
+    Args:
+        height, width: from 1 up.
+        seed: the same seed draws the same picture.
+
+    Returns:
+        The picture, (3, height, width) uint8, grey; and its true mask, (height, width) bool: each of its connected
+        components, pixels that share a corner being connected, is one nucleus or what the border leaves of it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    light, mask = torch.zeros(height, width), torch.zeros(height, width, dtype=torch.bool)
+    for _ in range(max(1, height * width // 1600)):
+        inside = _nucleus(height, width, generator)
+        glow = 0.35 + 0.6 * float(torch.rand((), generator=generator))
+        if not (mask & (inside > -0.16)).any():
+            mask |= inside > 0
+            shade = (4 * inside + 0.1).clamp(0, 1) * (1 - 0.25 * inside.clamp(0, 1))
+            light = torch.maximum(light, glow * shade)
+    light = _blurred(light * (1 + 0.12 * _waves(height, width, (height // 6 + 2, width // 6 + 2), generator)))
+    haze = 0.07 + 0.02 * _waves(height, width, (4, 4), generator)
+    grey = haze + 0.85 * light + 0.02 * torch.randn(height, width, generator=generator)
+    return (grey.clamp(0, 1) * 255).byte().expand(3, -1, -1).contiguous(), mask
+
+
+def _nucleus(height: int, width: int, generator: torch.Generator) -> Tensor:
+    """Return for each pixel's centre how far inside of a random nucleus it is: 1 in the middle, 0 on its rim."""
+    v, u, size, stretch, turn, phase = torch.rand(6, generator=generator).tolist()
+    y = torch.arange(height)[:, None] + 0.5 - v * height
+    x = torch.arange(width)[None, :] + 0.5 - u * width
+    radius, turn = 7 + 7 * size, math.pi * turn
+    along = (x * math.cos(turn) + y * math.sin(turn)) / (radius * (1 + 0.35 * stretch))
+    across = (y * math.cos(turn) - x * math.sin(turn)) / (radius * (1 - 0.2 * stretch))
+    angle = torch.atan2(across, along)
+    rim = 1 + 0.06 * torch.cos(2 * angle + 6 * phase) + 0.04 * torch.cos(3 * angle + 11 * phase)
+    return 1 - torch.hypot(along, across) / rim
+
+
+def _waves(height: int, width: int, knots: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Return (height, width) of smooth normally distributed values, drawn at ``knots`` and interpolated between."""
+    values = torch.randn(1, 1, *knots, generator=generator)
+    return F.interpolate(values, (height, width), mode="bicubic", align_corners=True)[0, 0]
+
+
+def _blurred(plane: Tensor) -> Tensor:
+    """Return (H, W) blurred by a Gaussian of σ = 1.2 pixels."""
+    bell = torch.exp(-0.5 * (torch.arange(-4, 5) / 1.2) ** 2)
+    bell /= bell.sum()
+    wide = F.pad(plane[None, None], (4,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(wide, bell[None, None, None]), bell[None, None, :, None])[0, 0]
 
 
 def draw_shapes(height: int = 128, width: int = 128, seed: int = 0, task: str = "multiclass") -> tuple[Tensor, Tensor]:

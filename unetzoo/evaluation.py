@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ import yaml
 from torch import Tensor
 
 from unetzoo import images, sheets
+from unetzoo.augmentation import IGNORED
 from unetzoo.config import ModelConfig
 from unetzoo.data import Labels, Sample, SegmentationDataset
 from unetzoo.data.listing import list_samples
@@ -22,6 +25,8 @@ from unetzoo.data.splitting import RATIOS, divide
 from unetzoo.errors import ConfigError
 from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.model import SegmentationModel
+from unetzoo.objects import Matches, instances, matched
+from unetzoo.objects.components import ndimage
 from unetzoo.prediction import Predictor
 from unetzoo.storage import replacing
 
@@ -35,16 +40,40 @@ class Evaluation:
 
     Attributes:
         scores: of all pictures.
-        rows: a record a picture, the worst Dice first: "name" and the scores, None where not defined.
+        objects: of all pictures; None where they were not asked for.
+        kinds: kind of picture → its own scores and objects; empty where the source names no kinds.
+        rows: a record a picture, the worst Dice first: "name", "kind" where there are kinds, the scores, None where
+            not defined, and with objects "object_ap", "objects_true" and "objects_found".
         worst: for the worst pictures, three tiles (3, H, W) uint8 each: the picture, its true mask, the predicted one.
     """
 
     scores: Scores
+    objects: Matches | None
+    kinds: Mapping[str, tuple[Scores, Matches | None]]
     rows: tuple[dict[str, str | float | None], ...]
     worst: tuple[tuple[Tensor, ...], ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return all but the pictures as JSON-able numbers: those of ``Scores.to_dict``, "objects" and "kinds"."""
+        kinds = {kind: _record(*found) for kind, found in self.kinds.items()}
+        return _record(self.scores, self.objects) | ({"kinds": kinds} if kinds else {})
+
     def __str__(self) -> str:
-        return str(self.scores)
+        return str(self.scores) + self._summary()
+
+    def _summary(self) -> str:
+        """Return a table of kinds and objects, with a row for each kind and one for all; "" where there are neither."""
+        if self.objects is None and not self.kinds:
+            return ""
+        parts = {**self.kinds, "all": (self.scores, self.objects)}
+        table = [["", "images", "dice", "iou", *(["AP at 0.5", "objects", "found"] if self.objects else [])]]
+        for name, (scores, objects) in parts.items():
+            numbers = [scores.dice.mean, scores.iou.mean, *([objects.average_precision] if objects else [])]
+            counts = [objects.true, objects.found] if objects else []
+            table.append([name, str(scores.images), *(f"{number:.4f}" for number in numbers), *map(str, counts)])
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + "\n" for row in table]
+        return "\n" + "".join(lines)
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write ``scores.json``, ``scores.txt``, ``per_image.csv`` and ``worst.png`` to a folder, made if missing.
@@ -60,8 +89,8 @@ class Evaluation:
         writer.writeheader()
         writer.writerows(self.rows)
         for name, text in (
-            ("scores.json", json.dumps(self.scores.to_dict(), indent=2) + "\n"),
-            ("scores.txt", str(self.scores)),
+            ("scores.json", json.dumps(self.to_dict(), indent=2) + "\n"),
+            ("scores.txt", str(self)),
             ("per_image.csv", table.getvalue()),
         ):
             with replacing(folder / name) as stream:
@@ -80,9 +109,12 @@ def evaluate(
     ignore: int | None = None,
     colours: Sequence[str] | None = None,
     ignore_colour: str | None = None,
+    objects: bool = False,
     progress: bool = False,
 ) -> Evaluation:
     """Segment pictures as ``unetzoo.Predictor`` does, and hold the masks against the true ones.
+
+    Where a CSV file names the kinds of pictures, each kind also has scores of its own.
 
     Args:
         model: on any device; or a predictor, with its tiles, views and thresholds.
@@ -90,28 +122,44 @@ def evaluate(
         split: "train", "val" or "test". None: "test" of a source that has splits of its own, every picture of others.
         ratios, seed, group: those of the training, where ``split`` is of a source without splits of its own.
         ignore, colours, ignore_colour: how the masks are written, see ``unetzoo.data.Labels``.
+        objects: also count objects, and those that meet a true one at an IoU above 0.5. Objects are the connected
+            components of both masks, corners included; see ``unetzoo.objects.matched``.
         progress: show a bar.
 
     Raises:
-        ConfigError: no such split, or pictures without masks; lists all that is wrong.
+        ConfigError: no such split, or pictures without masks; lists all that is wrong. ``objects`` needs SciPy.
         InputError: a file that cannot be read, or does not fit the model.
     """
+    if objects:
+        ndimage()  # says so where it is missing
     predictor = model if isinstance(model, Predictor) else Predictor(model, device=model.head.conv.weight.device)
     config = predictor.config
     dataset = pictures_of(
         config, source, split, ratios, seed, group, ignore=ignore, colours=colours, ignore_colour=ignore_colour
     )
     names = config.class_names or (("foreground",) if config.task == "binary" else None)
-    metrics = SegmentationMetrics(config.task, config.num_classes, class_names=names)
+    metrics = defaultdict[str, SegmentationMetrics](
+        lambda: SegmentationMetrics(config.task, config.num_classes, class_names=names)
+    )
+    matches = defaultdict[str, Matches](Matches)
     rows: list[dict[str, str | float | None]] = []
     for i in shown(range(len(dataset)), progress):
-        item = dataset[i]
+        item, kind = dataset[i], dataset.samples[i].kind
         mask = predictor(item["image"]).mask
-        (row,) = metrics.update_masks(mask[None].long(), item["target"][None]).rows()
-        rows.append({"name": item["name"], **row})
+        (row,) = metrics[kind].update_masks(mask[None].long(), item["target"][None]).rows()
+        rows.append({"name": item["name"], **({"kind": kind} if kind else {}), **row})
+        if objects:
+            met = _matches(mask, item["target"], config)
+            matches[kind] += met
+            rows[-1] |= _object_record(met)
     order = sorted(range(len(rows)), key=lambda i: _rank(rows[i]))
     worst = tuple(_tiles(predictor, dataset[i], config) for i in order[:WORST])
-    return Evaluation(metrics.compute(), tuple(rows[i] for i in order), worst)
+    kinds = {kind: (metrics[kind].compute(), matches[kind] if objects else None) for kind in sorted(metrics) if kind}
+    total = SegmentationMetrics(config.task, config.num_classes, class_names=names)
+    for part in metrics.values():
+        total.merge(part)
+    everything = sum(matches.values(), Matches()) if objects else None
+    return Evaluation(total.compute(), everything, kinds, tuple(rows[i] for i in order), worst)
 
 
 def pictures_of(
@@ -188,6 +236,28 @@ def _chosen(
     if not found:
         raise ConfigError(f"{str(source)!r} has no pictures{'' if split is None else f' in {split}'}")
     return tuple(found)
+
+
+def _matches(mask: Tensor, target: Tensor, config: ModelConfig) -> Matches:
+    """Return what the objects of a predicted mask met; pixels that are ignored belong to none, in either mask."""
+    counted = target != IGNORED
+    found, true = (
+        instances((values.long() * counted).cpu(), config.task, config.num_classes) for values in (mask, target)
+    )
+    return matched(found, true)
+
+
+def _object_record(objects: Matches) -> dict[str, float | None]:
+    precision = objects.average_precision
+    return {
+        "object_ap": None if math.isnan(precision) else precision,
+        "objects_true": objects.true,
+        "objects_found": objects.found,
+    }
+
+
+def _record(scores: Scores, objects: Matches | None) -> dict[str, float | None]:
+    return scores.to_dict() | (_object_record(objects) if objects else {})
 
 
 def _rank(row: Mapping[str, str | float | None]) -> tuple[bool, float]:

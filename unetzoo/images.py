@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unetzoo.config import ModelConfig
@@ -321,22 +322,29 @@ def draw_nuclei(height: int = 256, width: int = 256, seed: int = 0) -> tuple[Ten
 
 
 def overlay(image: Tensor, masks: Tensor, alpha: float = 0.5) -> Tensor:
-    """Return the picture as (3, H, W) uint8 with one colour laid over each mask; where masks overlap, over each other.
+    """Return the picture as (3, H, W) uint8 with one colour laid over each mask, and twice as much along its rim.
+
+    Where masks overlap, colours are laid over each other. The rim lies inside of the mask; it is as wide as the 512th
+    part of the picture's shorter side, a pixel at least.
 
     Args:
         image: (C, H, W), uint8, or uint16, which is stretched to its own darkest and brightest values; one channel
             is shown grey, of more than three the first three.
         masks: (H, W) or (classes, H, W), bool.
-        alpha: how much of the colour covers.
+        alpha: how much of the colour covers, from 0 to 1; from 0.5 the rim has nothing but its colour.
     """
     if image.dtype != torch.uint8:
         light = image.float() - image.float().min()
         image = (light / light.max().clamp(min=1) * 255).byte()
     rgb = image[:1].expand(3, -1, -1) if image.shape[0] < 3 else image[:3]
     shown = rgb.float()
-    for k, mask in enumerate(masks.reshape(-1, *masks.shape[-2:])):
+    layers = masks.reshape(-1, *masks.shape[-2:])
+    width = max(1, min(masks.shape[-2:]) // 512)
+    outside = F.max_pool2d((~layers)[:, None].float(), 2 * width + 1, stride=1, padding=width)[:, 0] > 0
+    for k, (mask, rim) in enumerate(zip(layers, layers & outside, strict=True)):
         colour = torch.tensor([*bytes.fromhex(COLOURS[k % len(COLOURS)][1:])])[:, None, None]
-        shown = torch.where(mask, (1 - alpha) * shown + alpha * colour, shown)
+        cover = alpha * (1 + rim.float()).clamp(max=1 / alpha if alpha else 1)
+        shown = torch.where(mask, (1 - cover) * shown + cover * colour, shown)
     return shown.byte()
 
 

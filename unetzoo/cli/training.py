@@ -76,6 +76,7 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--threshold", type=threshold, metavar="P", help="as 'unetzoo predict' takes it")
     command.add_argument("--report", metavar="FOLDER", help="write scores.json, per_image.csv and worst.png there")
+    command.add_argument("--objects", action="store_true", help="also count objects, and those that meet a true one")
     command.add_argument("--json", action="store_true", help="as JSON")
     command.add_argument("--split", choices=("train", "val", "test"), help="(default: test if there is, or all)")
     command.set_defaults(run=_evaluate)
@@ -148,8 +149,15 @@ def _evaluate(options: argparse.Namespace) -> None:
     from unetzoo import evaluation
 
     predictor, settings = _judged(options, threshold=thresholds_of(options.threshold))
-    found = evaluation.evaluate(predictor, options.data, split=options.split, progress=sys.stderr.isatty(), **settings)
-    print(json.dumps(found.scores.to_dict(), indent=2) if options.json else found, end="\n" if options.json else "")
+    found = evaluation.evaluate(
+        predictor,
+        options.data,
+        split=options.split,
+        objects=options.objects,
+        progress=sys.stderr.isatty(),
+        **settings,
+    )
+    print(json.dumps(found.to_dict(), indent=2) if options.json else found, end="\n" if options.json else "")
     if options.report:
         found.write(options.report)
         print(f"report: {Path(options.report).resolve()}", file=sys.stderr)

@@ -36,11 +36,13 @@ class Sample:
         image: the picture.
         mask: a picture or a text file of polygons; or, for one folder per class, one picture a class, None where
             the class is absent.
+        kind: of picture, such as its stain or scanner, where a CSV file tells it.
     """
 
     name: str
     image: Path
     mask: Path | tuple[Path | None, ...]
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ def list_samples(source: str | os.PathLike[str], labels: Labels) -> Listing:
     A folder has ``images/`` and ``masks/`` (or ``labels/``), whose files have the same stem, sub-folders included;
     or it has ``train/``, ``val/`` and perhaps ``test/``, each with the two; or the two have those inside. With
     ``task="multilabel"``, ``masks/`` has a folder for each class, in which a missing file says that the class is
-    absent; or masks have one band a class. A CSV file has the columns ``image`` and ``mask``, perhaps ``split``;
-    paths are relative to its folder.
+    absent; or masks have one band a class. A CSV file has the columns ``image`` and ``mask``, perhaps ``split`` and
+    ``kind`` (stain, scanner, site: what pictures are split and scored by); paths are relative to its folder.
 
     Raises:
         ConfigError: nothing of the kind is there.
@@ -236,14 +238,14 @@ def _files(folder: Path) -> list[Path]:
 
 def _list_csv(source: Path, labels: Labels) -> Listing:
     rows = _csv_rows(source)
-    shared = Path(os.path.commonpath([image.parent for _, image, _ in rows])) if rows else source.parent
+    shared = Path(os.path.commonpath([image.parent for _, _, image, _ in rows])) if rows else source.parent
     parent = source.parent.absolute()
     if shared.is_relative_to(parent):
         shared = parent
     problems: list[str] = []
     samples: dict[str, dict[str, Sample]] = defaultdict(dict)
-    for split, image, mask in rows:
-        sample = Sample(image.relative_to(shared).with_suffix("").as_posix(), image, mask)
+    for split, kind, image, mask in rows:
+        sample = Sample(image.relative_to(shared).with_suffix("").as_posix(), image, mask, kind)
         problems += [f"{path}: there is no such file" for path in (image, mask) if not path.is_file()]
         other = samples[split].setdefault(sample.name, sample)
         if other is not sample:
@@ -252,8 +254,8 @@ def _list_csv(source: Path, labels: Labels) -> Listing:
     return Listing(labels, ordered or {"": ()}, tuple(problems), ())
 
 
-def _csv_rows(source: Path) -> list[tuple[str, Path, Path]]:
-    """Return split, image and mask of each row.
+def _csv_rows(source: Path) -> list[tuple[str, str, Path, Path]]:
+    """Return split, kind, image and mask of each row.
 
     Raises:
         ConfigError: no such file, no such columns, or cells that are empty or wrong.
@@ -264,22 +266,24 @@ def _csv_rows(source: Path) -> list[tuple[str, Path, Path]]:
             columns, records = list(table.fieldnames or ()), list(table)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{str(source)!r} cannot be read as CSV: {error}") from error
-    if not {"image", "mask"} <= set(columns) <= {"image", "mask", "split"}:
+    if not {"image", "mask"} <= set(columns) <= {"image", "mask", "split", "kind"}:
         raise ConfigError(
             f"{str(source)!r} has the columns {', '.join(map(repr, columns)) or 'of an empty file'}: image and mask "
-            "are needed, split is possible, separated by commas"
+            "are needed, split and kind are possible, separated by commas"
         )
     problems, rows = [], []
     for number, record in enumerate(records, 2):
-        image, mask, split = (record.get(column) or "" for column in ("image", "mask", "split"))
+        image, mask, split, kind = (record.get(column) or "" for column in ("image", "mask", "split", "kind"))
         if not image or not mask or None in record:
             problems.append(f"row {number}: one image and one mask are needed")
         elif "split" in columns and split not in SPLITS:
             problems.append(f"row {number}: split {split!r}: train, val or test is needed")
+        elif "kind" in columns and not kind:
+            problems.append(f"row {number}: kind is empty, where others have one")
         else:
             folder = source.parent.absolute()
             paths = (Path(os.path.normpath(folder / path)) for path in (image, mask))
-            rows.append((SPLITS.get(split, ""), *paths))
+            rows.append((SPLITS.get(split, ""), kind, *paths))
     if problems:
         raise ConfigError(f"{str(source)!r} cannot be used", problems)
     return rows  # type: ignore[return-value]

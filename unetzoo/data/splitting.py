@@ -28,7 +28,8 @@ def find_samples(
     """Return the pictures and masks of a data set by split; :func:`~unetzoo.data.list_samples` says which.
 
     A layout that has splits of its own keeps them; ``ratios`` and ``seed`` are then not used. Otherwise the split
-    depends on the names, ``ratios``, ``seed`` and ``group`` alone, and is the same on every machine.
+    depends on the names, ``ratios``, ``seed`` and ``group`` alone, and is the same on every machine. Where a CSV file
+    names the kinds of pictures, each kind is split by itself, in the same ratios.
 
     Args:
         source: a folder or a .csv file.
@@ -74,10 +75,14 @@ def divide(
     members: dict[str, list[Sample]] = defaultdict(list)
     for sample, key in zip(samples[""], keys[""], strict=True):
         members[key].append(sample)
-    parts = allot({key: len(found) for key, found in members.items()}, ratios, seed)
     divided: dict[str, list[Sample]] = {split: [] for split in NAMES}
-    for key, split in parts.items():
-        divided[split] += members[key]
+    for kind, sizes in _by_kind(members).items():
+        try:
+            parts = allot(sizes, ratios, seed)
+        except ConfigError as error:
+            raise ConfigError(f"kind {kind!r}: {error}" if kind else str(error)) from error
+        for key, split in parts.items():
+            divided[split] += members[key]
     return {split: tuple(sorted(found, key=lambda s: s.name)) for split, found in divided.items()}
 
 
@@ -155,6 +160,14 @@ def allot(sizes: Mapping[str, int], ratios: Sequence[float], seed: int) -> dict[
         parts[key] = split
         lacking[split] -= sizes[key]
     return parts
+
+
+def _by_kind(members: Mapping[str, Sequence[Sample]]) -> dict[str, dict[str, int]]:
+    """Return kind → group → pictures. A group of several kinds is of a kind of its own, so that it is not parted."""
+    strata: dict[str, dict[str, int]] = defaultdict(dict)
+    for key, found in members.items():
+        strata[" and ".join(sorted({sample.kind for sample in found}))][key] = len(found)
+    return {kind: strata[kind] for kind in sorted(strata)} or {"": {}}
 
 
 def _quotas(pictures: int, ratios: Sequence[float]) -> dict[str, int]:

@@ -9,7 +9,7 @@ from unetzoo.losses.balance import LabelledData, class_weights_from
 from unetzoo.losses.compound import Sum, UNet3PLoss, UNetPPLoss
 from unetzoo.losses.pixels import BCE, CrossEntropy, Focal
 from unetzoo.losses.regions import Dice, IoU, Lovasz, RegionLoss, Tversky
-from unetzoo.losses.structure import MSSSIM
+from unetzoo.losses.structure import MSSSIM, Gaps
 from unetzoo.losses.supervision import DeepSupervision
 from unetzoo.losses.text import LOSSES, build
 
@@ -21,6 +21,7 @@ __all__ = [
     "DeepSupervision",
     "Dice",
     "Focal",
+    "Gaps",
     "IoU",
     "LabelledData",
     "Loss",

@@ -16,10 +16,11 @@ from unetzoo.losses._base import Loss, common_problems
 from unetzoo.losses.compound import Sum, UNet3PLoss, UNetPPLoss
 from unetzoo.losses.pixels import BCE, CrossEntropy, Focal
 from unetzoo.losses.regions import Dice, IoU, Lovasz, Tversky
-from unetzoo.losses.structure import MSSSIM
+from unetzoo.losses.structure import MSSSIM, Gaps
 
 LOSSES: dict[str, Callable[..., Loss]] = {
-    loss.name: loss for loss in (BCE, CrossEntropy, Dice, IoU, Focal, Tversky, Lovasz, MSSSIM, UNetPPLoss, UNet3PLoss)
+    loss.name: loss
+    for loss in (BCE, CrossEntropy, Dice, IoU, Focal, Tversky, Lovasz, MSSSIM, Gaps, UNetPPLoss, UNet3PLoss)
 }
 """Name in texts → loss."""
 

@@ -1,4 +1,4 @@
-"""From masks to objects: cleaning, connected components, outlines, GeoJSON and COCO JSON.
+"""From masks to objects: cleaning, connected components, matching, outlines, GeoJSON and COCO JSON.
 
 Plain functions of masks in memory, usable without any model::
 
@@ -16,6 +16,7 @@ from unetzoo.objects.cleaning import cleaned
 from unetzoo.objects.coco import to_coco
 from unetzoo.objects.finding import Instances, instances
 from unetzoo.objects.geojson import to_geojson
+from unetzoo.objects.matching import Matches, matched
 from unetzoo.objects.outlines import polygons
 
-__all__ = ["Instances", "cleaned", "instances", "polygons", "to_coco", "to_geojson"]
+__all__ = ["Instances", "Matches", "cleaned", "instances", "matched", "polygons", "to_coco", "to_geojson"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import glob
 import json
 import os
 from collections import Counter, deque
@@ -117,14 +118,15 @@ def find_jobs(sources: Sequence[str | os.PathLike[str]], inside: Path | None = N
     Folders are searched with their sub-folders, of a data set only ``images/``. Hidden files, files without a
     picture's ending, links that lead back to a folder above, and folders of masks, ``inside`` and those of earlier
     runs, are left out. Files that are named are always taken. A mask has its picture's name with its own ending; of
-    pictures that differ in their endings alone, the whole name before it.
+    pictures that differ in their endings alone, the whole name before it. Wildcards, which not every shell expands,
+    stand for the files that fit, by name; ``**`` for folders in folders.
 
     Raises:
         InputError: there is no such file or folder, no picture in any, or two whose masks would have one name.
     """
     found: list[tuple[Path, Path]] = []
     problems = []
-    for source in map(Path, sources):
+    for source in map(Path, (path for given in sources for path in _expanded(given))):
         if source.is_dir() and source.suffix.lower() != ".zarr":
             if model_in(source) is not None and (source / "config.yaml").exists():
                 problems.append(f"{str(source)!r} is the folder of a run: several models go with commas between them")
@@ -155,6 +157,13 @@ def find_jobs(sources: Sequence[str | os.PathLike[str]], inside: Path | None = N
         if other != job.source:
             raise InputError(f"{other} and {job.source} would both have the mask {job.name}: give each its own --out")
     return jobs
+
+
+def _expanded(source: str | os.PathLike[str]) -> list[str]:
+    """Return what a path with wildcards stands for; a path that exists, or fits nothing, as it is."""
+    path = os.fspath(source)
+    # Path.glob takes no pattern that begins at the root.
+    return ([] if Path(path).exists() else sorted(glob.glob(path, recursive=True))) or [path]  # noqa: PTH207
 
 
 def _pictures_of(folder: Path) -> Path:
