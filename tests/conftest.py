@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -43,6 +44,23 @@ PADDED = [name for name in NAMES if name != "unet_valid"]
 LARGE = ("101", "152", "next", "wide")
 SMALL = [name for name in PADDED if not any(part in name for part in LARGE)]
 """Names whose encoder is plain or a ResNet-18, 34 or 50: every decoder, every kind of block."""
+
+
+def _links() -> bool:
+    """Return whether this user may make symbolic links, which is a right on some systems."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            (Path(folder) / "link").symlink_to("nowhere")
+        except (OSError, NotImplementedError):
+            return False
+    return True
+
+
+needs_links = pytest.mark.skipif(not _links(), reason="symbolic links cannot be made here")
+needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+"""The signal that ends a process at once; where there is no SIGKILL, ``os.kill`` does so whatever the signal."""
 
 
 def flags(name: str) -> dict[str, object]:

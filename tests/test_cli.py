@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import NAMES
+from hypothesis import given, settings, strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
+from scipy import ndimage
 
-from unetzoo.cli import main
+import unetzoo
+from unetzoo.cli import demo, main, parser
+from unetzoo.drawing import draw_nuclei
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -28,7 +37,7 @@ def pixels(path: Path) -> np.ndarray:
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "list").split() == NAMES
     assert run(capsys, "list", "unet3p*", "--exclude", "*_*").split() == ["unet3p"]
-    assert "unet\n" not in run(capsys, "list", "--pretrained")
+    assert run(capsys, "list", "--pretrained") == "nuclei\n"
 
 
 def test_info(capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,25 +58,39 @@ def test_compare(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert len(json.loads(run(capsys, "compare", "unet", "--format", "json"))["models"]) == 1
 
 
-def test_demo_on_a_drawn_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_demo_finds_the_nuclei_that_were_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = tmp_path / "overlay.png"
-    text = run(capsys, "demo", "--out", str(out))
-    for words in ("resunet18", "20,777,345", "20.78M ✓", "random", str(out)):
-        assert words in text
-    picture = pixels(out)
-    assert picture.shape == (256, 256, 3)
-    coloured = (picture != picture[..., :1]).any(axis=2).mean()
-    assert 0.1 < coloured < 0.9
+    assert main(["demo", "--out", str(out)]) == 0
+    captured = capsys.readouterr()
+    drawn, true = draw_nuclei(512, 512)
+    for words in ("unet", "a drawn picture, 512 × 512 pixels", f"overlay: {out}"):
+        assert words in captured.out
+    counted = int(re.search(r"nucleus: (\d+) objects", captured.out)[1])
+    assert counted == pytest.approx(ndimage.label(true.numpy(), np.ones((3, 3)))[1], rel=0.03)
+    coloured = (pixels(out) != drawn.permute(1, 2, 0).numpy()).any(axis=2)
+    assert (coloured & true.numpy()).sum() / (coloured | true.numpy()).sum() > 0.85
+    commands = re.findall(r"^  unetzoo (.*?) *#", captured.err, re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        parser().parse_args(shlex.split(command))  # ends the program where a command is none
 
 
 def test_demo_on_real_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Path, shared_data: Path) -> None:
+    unetzoo.save(unetzoo.create("unet", base_channels=4, num_classes=3), tmp_path / "m.safetensors")
     for folder in ("nuclei", "vessels", "polyps"):
         image = min((shared_data / folder / "images").iterdir())
         out = tmp_path / f"{folder}.png"
-        text = run(capsys, "demo", "--image", str(image), "--out", str(out), "--model", "resunet34")
+        text = run(capsys, "demo", "--image", str(image), "--out", str(out), "--model", str(tmp_path / "m.safetensors"))
         height, width, _ = pixels(out).shape
         assert pixels(image).shape[:2] == (height, width)
         assert f"{width} × {height}" in text
+        assert len(re.findall(r"^[12]: \d+ objects, [\d.]+% of the picture$", text, re.MULTILINE)) == 2
+
+
+@settings(max_examples=50, deadline=None)
+@given(arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
+def test_the_demo_counts_objects_as_scipy_does(mask: np.ndarray) -> None:
+    assert demo.count(torch.from_numpy(mask)) == ndimage.label(mask, np.ones((3, 3)))[1]
 
 
 @pytest.mark.parametrize(
@@ -75,13 +98,14 @@ def test_demo_on_real_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     [
         (["info", "resnut50"], "did you mean 'resunet50'"),
         (["list", "zzz"], "no name fits 'zzz'"),
-        (["list", "unet", "--pretrained"], "leaves none"),
+        (["list", "unet", "--pretrained"], "--pretrained leaves none"),
         (["compare", "unet", "--plot", "missing/folder/a.png"], "there is no folder"),
         (["compare", "resnut50"], "did you mean 'resunet50'"),
         (["compare", "unet", "--plot", "table.xyz"], "'table.xyz'"),
         (["compare", "unet", "--size", "0"], "size=0"),
         (["demo", "--image", "missing.png"], "no such file"),
-        (["demo", "--model", "unet9"], "unknown model 'unet9'"),
+        (["demo", "--model", "unet9"], "no file or folder 'unet9', it is no trained model of the package (nuclei)"),
+        (["demo", "--model", "unet"], "--model unet: a trained model is needed, such as nuclei"),
         (["demo", "--out", "missing/folder/a.png"], "cannot be written"),
     ],
 )
@@ -109,6 +133,18 @@ def test_the_parser_needs_no_torch(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == (0 if any("--" in a for a in arguments) else 2)
     assert "AssertionError" not in done.stderr
+
+
+def test_an_encoding_without_check_marks_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """Windows writes so to files and pipes."""
+    arguments = ["compare", "unet", "--size", "64"]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "unetzoo", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    text = run(capsys, *arguments)
+    assert all(mark in text for mark in "✓²")
+    assert done.stdout.decode("cp1252").splitlines() == text.replace("✓", r"\u2713").splitlines()
 
 
 def test_a_closed_pipe_is_no_error() -> None:

@@ -250,7 +250,7 @@ def test_masks_that_cannot_be_meant(tmp_path: Path, array: np.ndarray, ending: s
 
 def write_lines(path: Path, *lines: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines))
+    path.write_text("\n".join(lines), encoding="utf-8")
     return path
 
 

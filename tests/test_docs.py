@@ -21,13 +21,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import HUB_PORT
+from conftest import HUB_PORT, needs_links
 from hub_server import HubServer
 from huggingface_hub import constants
 from PIL import Image
 from torchvision import models
 
-from unetzoo import images, zoo
+from unetzoo import drawing, images, zoo
 from unetzoo.cli import main
 from unetzoo.decoders import DECODERS
 from unetzoo.drawing import write_shapes
@@ -168,11 +168,15 @@ SMALL = ["--epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.accel
 """What makes a run of the pages short."""
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/data.md", "docs/training.md", "docs/prediction.md"])
+@needs_links
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/getting_started.md", "docs/data.md", "docs/training.md", "docs/prediction.md"]
+)
 def test_the_commands_and_settings_on_data_run_in_their_order(page: str, reader: Path, capfd: Any) -> None:
     """Each command runs as it stands, on drawn pictures; trainings are cut to one batch of small crops."""
     write_shapes("shapes", 10, size=(64, 64), task="multiclass", seed=0)
     write_nuclei(reader / "cells", 20)
+    images.write_png(drawing.draw_nuclei(64, 64)[0], reader / "cells.png")
     (reader / "nuclei").symlink_to(reader / "cells")
     if page == "docs/prediction.md":
         assert main(["train", "--model", "unet", "--model.options.base_channels", "4", "--data", "cells", "--out",
@@ -202,7 +206,7 @@ def write_nuclei(folder: Path, count: int) -> None:
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True)
     for k in range(count):
-        image, mask = images.draw_nuclei(64, 64, seed=k)
+        image, mask = drawing.draw_nuclei(64, 64, seed=k)
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "images" / f"{k}.png")
         Image.fromarray(mask.numpy()).save(folder / "masks" / f"{k}.png")
 

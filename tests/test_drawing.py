@@ -15,7 +15,7 @@ from scipy import ndimage
 from skimage import measure
 
 from unetzoo import ConfigError, InputError, drawing
-from unetzoo.drawing import CLASSES, draw_shapes, write_shapes
+from unetzoo.drawing import CLASSES, draw_nuclei, draw_shapes, write_shapes
 
 DISC, BOX, RING, LINE = range(1, 5)
 
@@ -218,3 +218,36 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(InputError, match=r"000\.png' cannot be written: .*No space left"):
         drawing.write_shapes(tmp_path / "set", 1)
+
+
+def test_drawn_nuclei_are_bright_where_the_mask_is() -> None:
+    image, mask = draw_nuclei(200, 300, seed=1)
+    assert image.shape == (3, 200, 300)
+    assert image.dtype == torch.uint8
+    assert torch.equal(image[0], image[2])
+    assert 0.05 < mask.float().mean() < 0.6
+    assert image[0][mask].float().mean() > 3 * image[0][~mask].float().mean()
+    assert torch.equal(draw_nuclei(200, 300, seed=1)[0], image)
+    assert not torch.equal(draw_nuclei(200, 300, seed=2)[0], image)
+
+
+def test_drawn_nuclei_are_round_and_stay_apart() -> None:
+    inner = 0
+    for seed in range(4):
+        _, mask = draw_nuclei(300, 300, seed)
+        for region in measure.regionprops(measure.label(mask.numpy(), connectivity=2)):
+            top, left, bottom, right = region.bbox
+            if top > 0 and left > 0 and bottom < 300 and right < 300:
+                inner += 1
+                # Two that melt into one are neither so small nor so nearly convex.
+                assert region.solidity > 0.9
+                assert math.pi * 5**2 < region.area < math.pi * 14 * 19 * 1.2
+    assert inner > 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [((0, 9), "height=0"), ((9, 2.5), "width=2.5"), ((9, 9, -1), "seed=-1")]
+)
+def test_nuclei_that_cannot_be_drawn(arguments: tuple, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        draw_nuclei(*arguments)

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import unetzoo
-from unetzoo import ConfigError, InputError, UnetzooError, images, sheets
+from unetzoo import ConfigError, InputError, UnetzooError, drawing, images, sheets
 from unetzoo.exporting import ExportReport, PictureAgreement, Port, Trial, comparing, export, formats, network, pictures
 
 CASES = [
@@ -265,7 +265,7 @@ def assert_names_no_folder(path: Path) -> None:
 
 def learn(model: unetzoo.SegmentationModel, steps: int = 60) -> unetzoo.SegmentationModel:
     """Teach a model, in seconds, where drawn nuclei are."""
-    drawn = [images.draw_nuclei(64, 64, seed=k) for k in range(4)]
+    drawn = [drawing.draw_nuclei(64, 64, seed=k) for k in range(4)]
     inputs = torch.cat([images.prepare(image, model.config) for image, _ in drawn])
     targets = torch.stack([mask for _, mask in drawn])[:, None].float()
     optimiser = torch.optim.AdamW(model.parameters(), 3e-3)
@@ -285,7 +285,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[unetzoo.Segmentat
     for part in ("images", "masks"):
         (folder / part).mkdir()
     for k in range(6):
-        image, mask = images.draw_nuclei(70 + k, 93, seed=100 + k)
+        image, mask = drawing.draw_nuclei(70 + k, 93, seed=100 + k)
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "images" / f"{k}.png")
         Image.fromarray(mask.numpy()).save(folder / "masks" / f"{k}.png")
     return model, folder
@@ -400,7 +400,7 @@ def test_networks_of_registered_encoders_are_exported(tmp_path: Path, registries
 
 def runpy_block(page: Path) -> list[str]:
     """Run the first python block of a page, which registers what it describes; return the new names."""
-    text = page.read_text().split("```python\n", 1)[1].split("\n```", 1)[0]
+    text = page.read_text(encoding="utf-8").split("```python\n", 1)[1].split("\n```", 1)[0]
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "block.py"
         script.write_text(text)
@@ -738,7 +738,7 @@ def test_the_command_refuses_names_without_weights(tmp_path: Path) -> None:
 def test_the_example_runs_without_unetzoo_and_torch(tmp_path: Path) -> None:
     model = build("tiny", num_classes=3, task="multiclass", class_names=("ground", "cell", "rim"))
     export(model, tmp_path / "model.onnx", inputs="uint8", outputs="mask")
-    picture, _ = images.draw_nuclei(67, 90)
+    picture, _ = drawing.draw_nuclei(67, 90)
     images.write_png(picture, tmp_path / "picture.png")
     example = ROOT / "examples" / "onnx_in_onnxruntime.py"
     words = [str(tmp_path / name) for name in ("model.onnx", "picture.png", "mask.png")]
@@ -790,7 +790,7 @@ def test_half_and_eight_bits_of_a_fused_decoder_agree_on_real_pictures(tmp_path:
 
 def test_the_masks_by_hand_are_those_of_the_library() -> None:
     model = build("unet", num_classes=3, task="multilabel")
-    image, _ = images.draw_nuclei(40, 40)
+    image, _ = drawing.draw_nuclei(40, 40)
     mask, _ = mask_by_hand(model, image)
     expected = sheets.predicted(model.predict(images.prepare(image, model.config))[0], "multilabel")
     assert torch.equal(mask.bool(), expected)

@@ -434,14 +434,14 @@ def little_memory(most: float = 300e6) -> Iterator[None]:
     import resource
 
     def status(name: str) -> int:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
 
     gc.collect()
     ctypes.CDLL(None).malloc_trim(
         0
     )  # room that other tests have left in the heap would not be counted when taken again
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak starts anew
     before = status("VmRSS")
     limits = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (status("VmSize") + (6 << 30), limits[1]))

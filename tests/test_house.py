@@ -14,7 +14,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "unetzoo"
 LAYERS = [
-    {"errors", "_json", "_plain", "offline", "resampling"},
+    {"errors", "_json", "_plain", "offline", "resampling", "trained"},
     {"convolutions", "devices"},
     {"_registry", "layers", "storage"},
     {"encoders", "tensor_files"},
@@ -25,7 +25,7 @@ LAYERS = [
     {"weights"},
     {"hub"},
     {"zoo", "finetuning", "images", "metrics", "losses", "augmentation", "drawing", "objects"},
-    {"information", "conversion", "sheets"},
+    {"information", "conversion", "sheets", "trials"},
     {"data"},
     {"prediction"},
     {"evaluation", "exporting"},
@@ -50,7 +50,7 @@ def part(path: Path) -> str:
 def imported(path: Path) -> set[str]:
     """Return the parts of unetzoo that a module imports, wherever in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "unetzoo":
             rest = node.module.split(".")[1:]
             found |= {rest[0]} if rest else {alias.name for alias in node.names}
@@ -72,11 +72,11 @@ def test_imports_go_down(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_the_core_imports_what_it_declares(path: Path) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {re.match(r"[\w-]+", text)[0] for text in project["dependencies"]}
     assert declared == {"torch", "torchvision", "huggingface_hub", "safetensors"}
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module.split(".")[0])
         elif isinstance(node, ast.Import):
@@ -105,10 +105,10 @@ def test_no_module_bears_the_name_of_a_public_function() -> None:
 
 
 def test_the_readme_s_two_commands_are_ci_s() -> None:
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     commands = re.findall(r"^(pip install .*&&.*)$", readme, re.MULTILINE)
     assert commands == ["pip install . && unetzoo demo", 'pip install -e ".[dev]" && pytest']
-    script = (ROOT / ".ci" / "run").read_text()
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     ran = [line for line in script.splitlines() if line.startswith("pip install") and "&&" in line]
     assert ran == commands
 
@@ -118,14 +118,15 @@ def test_files_name_no_path_of_a_machine() -> None:
     for name in filter(None, listed.split("\0")):
         path = ROOT / name
         if path.suffix in {".py", ".md", ".toml", ".yaml", ".yml", ".sh"} and path.is_file():
-            assert not re.search(r"/(?:work|root)/", path.read_text().replace(r"/(?:work|root)/", "")), name
+            text = path.read_text(encoding="utf-8").replace(r"/(?:work|root)/", "")
+            assert not re.search(r"/(?:work|root)/", text), name
 
 
 def test_type_checkers_see_every_public_name() -> None:
     """The names imported for type checkers are those that are fetched when first used, from the same modules."""
     import unetzoo
 
-    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     seen = {node.module.removeprefix("unetzoo."): {alias.asname for alias in node.names} for node in block.body}
     assert seen == {home: set(names) for home, names in unetzoo._HOMES.items()}
@@ -135,17 +136,15 @@ def test_the_version_is_one() -> None:
     import unetzoo
 
     assert re.fullmatch(r"\d+\.\d+\.\d+", unetzoo.__version__)
-    assert (
-        "## Unreleased" in (ROOT / "CHANGELOG.md").read_text()
-        or unetzoo.__version__ in (ROOT / "CHANGELOG.md").read_text()
-    )
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert "## Unreleased" in changes or unetzoo.__version__ in changes
 
 
 def test_examples_are_short() -> None:
     examples = [*(ROOT / "examples").glob("*.py")]
     assert examples
     for path in examples:
-        assert len(path.read_text().splitlines()) < 60, path
+        assert len(path.read_text(encoding="utf-8").splitlines()) < 60, path
 
 
 def test_the_parameter_example_agrees() -> None:

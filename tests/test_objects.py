@@ -720,5 +720,5 @@ def test_objects_that_cannot_be_matched() -> None:
     with pytest.raises(InputError, match=r"\('binary', 1, \(1, 2\)\), the true ones of \('binary', 1, \(2, 3\)\)"):
         matched(small, large)
     for wrong in (0.4, 1, True, "0.5", float("nan")):
-        with pytest.raises(ConfigError, match="from 0.5 to below 1"):
+        with pytest.raises(ConfigError, match=r"from 0\.5 to below 1"):
             matched(small, small, iou=wrong)

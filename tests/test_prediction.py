@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import unetzoo
-from unetzoo import ConfigError, InputError, Predictor, images
+from unetzoo import ConfigError, InputError, Predictor, drawing, images
 from unetzoo.prediction import tiles
 from unetzoo.prediction.reach import memory_of_pixel, reach
 
@@ -418,7 +418,7 @@ class TestMasks:
 
     def test_small_objects_go_and_small_holes_close(self) -> None:
         scipy = pytest.importorskip("scipy.ndimage", reason="objects need SciPy")
-        model, shown = small(), images.draw_nuclei(96, 96)[0]
+        model, shown = small(), drawing.draw_nuclei(96, 96)[0]
         plain = Predictor(model, threshold=0.5)(shown)
         middle = float(plain.probabilities.median())
         rough = Predictor(model, threshold=middle)(shown).mask
@@ -497,7 +497,7 @@ class TestMasks:
     def test_objects_have_outlines_and_scores(self) -> None:
         pytest.importorskip("scipy", reason="objects need SciPy")
         rasterio = pytest.importorskip("rasterio.features", reason="rasterio draws what is compared")
-        found = Predictor(small(class_names=("cell",)), threshold=0.5)(images.draw_nuclei(64, 64)[0])
+        found = Predictor(small(class_names=("cell",)), threshold=0.5)(drawing.draw_nuclei(64, 64)[0])
         record = found.geojson()
         assert record["features"]
         drawn = rasterio.rasterize([feature["geometry"] for feature in record["features"]], (64, 64))

@@ -22,7 +22,7 @@ from conftest import ROOT
 from PIL import Image
 
 import unetzoo
-from unetzoo import Predictor, images
+from unetzoo import Predictor, drawing, images
 
 Sizes = tuple[tuple[int, int], ...]
 TASKS = {"binary": 1, "multiclass": 3, "multilabel": 2}
@@ -36,7 +36,7 @@ WITH_RAY = [
 def lively_model(task: str = "binary") -> unetzoo.SegmentationModel:
     """Return a network whose masks are neither empty nor full: half of a picture passes the threshold, more or less."""
     model = unetzoo.create("unet", base_channels=4, num_classes=TASKS[task], task=task).eval()
-    picture, _ = images.draw_nuclei(96, 96, seed=99)
+    picture, _ = drawing.draw_nuclei(96, 96, seed=99)
     with torch.no_grad():
         model.head.conv.weight *= 50
         logits = model(images.prepare(picture, model.config))
@@ -46,7 +46,7 @@ def lively_model(task: str = "binary") -> unetzoo.SegmentationModel:
 
 def arrays(count: int, sizes: Sizes = ((48, 64),)) -> list[np.ndarray]:
     """Return pictures (H, W, 3) uint8, of the sizes in turn."""
-    drawn = (images.draw_nuclei(*sizes[k % len(sizes)], seed=k)[0] for k in range(count))
+    drawn = (drawing.draw_nuclei(*sizes[k % len(sizes)], seed=k)[0] for k in range(count))
     return [picture.permute(1, 2, 0).numpy() for picture in drawn]
 
 

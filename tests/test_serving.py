@@ -36,7 +36,7 @@ from conftest import ROOT
 from PIL import Image
 
 import unetzoo
-from unetzoo import cli, images
+from unetzoo import cli, drawing, images
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.prediction import Predictor
 from unetzoo.serving import Limits, answers, serve
@@ -57,14 +57,14 @@ def network(task: str, **options: Any) -> Any:
     model.train()
     with torch.no_grad():
         for _ in range(20):  # running statistics of such pictures, or all pixels would be alike
-            model(images.draw_nuclei(64, 64)[0][None, : model.config.in_channels] / 255)
+            model(drawing.draw_nuclei(64, 64)[0][None, : model.config.in_channels] / 255)
         model.head.conv.weight.mul_(8)
     return model.eval()
 
 
 def picture(folder: Path, name: str = "cells.png", height: int = 90, width: int = 130) -> Path:
     path = folder / name
-    Image.fromarray(images.draw_nuclei(height, width)[0].permute(1, 2, 0).numpy()).save(path)
+    Image.fromarray(drawing.draw_nuclei(height, width)[0].permute(1, 2, 0).numpy()).save(path)
     return path
 
 
@@ -91,7 +91,7 @@ def test_a_moved_threshold_gives_the_mask_that_a_predictor_of_that_threshold_giv
 @pytest.mark.parametrize("task", NAMES)
 @pytest.mark.parametrize("kind", ["uint8", "uint16", "float32", "grey"])
 def test_files_are_byte_for_byte_those_of_a_prediction(task: str, kind: str, tmp_path: Path) -> None:
-    drawn = images.draw_nuclei(70, 50)[0]
+    drawn = drawing.draw_nuclei(70, 50)[0]
     path = tmp_path / "cells.tif"
     if kind == "uint8":
         path = picture(tmp_path)

@@ -26,6 +26,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import needs_dev_full
 
 import unetzoo
 from unetzoo import storage, tensor_files
@@ -511,6 +512,7 @@ def test_a_model_whose_save_breaks_off_half_way_leaves_the_old_file(
 # The order of things, and modes
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="what an open file holds is read in /proc/self/fd")
 def test_the_bytes_are_on_the_disk_before_the_name_and_the_name_before_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -839,7 +841,7 @@ def test_what_is_no_ordinary_file_is_refused_at_once_and_stays(
     assert names(tmp_path) == ["model.safetensors"]
 
 
-@pytest.mark.parametrize("device", ["/dev/null", "/dev/full", "/dev/zero"])
+@pytest.mark.parametrize("device", ["/dev/null", pytest.param("/dev/full", marks=needs_dev_full), "/dev/zero"])
 def test_a_device_is_refused_also_behind_a_link_and_stays_one(tmp_path: Path, device: str) -> None:
     link = tmp_path / "model.safetensors"
     link.symlink_to(device)

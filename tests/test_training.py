@@ -9,32 +9,33 @@ import json
 import math
 import os
 import re
-import resource
-import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from conftest import KILL, ROOT
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 import unetzoo
-from unetzoo import images
+from unetzoo import drawing
 from unetzoo.cli import main
 from unetzoo.data import Labels, find_samples
 from unetzoo.data.sampling import EpochBatches, SizeBatches
 from unetzoo.drawing import CLASSES, write_shapes
 from unetzoo.errors import ConfigError, TrainingError, WeightsError
 from unetzoo.evaluation import evaluate
+from unetzoo.train import FolderData
 from unetzoo.train.averaging import AveragedModel
 from unetzoo.train.keeping import WholeFiles
 from unetzoo.train.schedules import factor
@@ -51,7 +52,7 @@ class KillAt(Callback):
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         if trainer.fit_loop.total_batch_idx + 1 == self.batch:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), KILL)
 
 
 class NanFrom(torch.nn.Module):
@@ -84,7 +85,7 @@ def nuclei(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part in ("images", "masks"):
         (folder / part).mkdir()
     for k in range(15):
-        image, mask = images.draw_nuclei(40 + 8 * (k % 2), 48, seed=k)
+        image, mask = drawing.draw_nuclei(40 + 8 * (k % 2), 48, seed=k)
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "images" / f"{k:02}.png")
         Image.fromarray(mask.numpy().astype(np.uint8) * 255).save(folder / "masks" / f"{k:02}.png")
     return folder
@@ -151,6 +152,32 @@ def test_an_epoch_draws_each_picture_as_often_as_asked(processes: int) -> None:
     parts = [EpochBatches(12, 2, repeats=3, seed=1, rank=rank, processes=processes) for rank in range(processes)]
     draws = [draw for part in parts for batch in part for draw in batch]
     assert sorted(draws) == [(time, i) for time in range(3) for i in range(12)]
+
+
+def test_pictures_are_drawn_as_often_as_each_is_asked_for() -> None:
+    batches = EpochBatches(4, 2, repeats=[3, 0, 1, 2], seed=1)
+    assert len(batches) == 3
+    for epoch in (0, 5):
+        batches.set_epoch(epoch)
+        draws = [draw for batch in batches for draw in batch]
+        # No draw of an epoch is drawn in another: each has its own augmentation.
+        expected = [(3 * epoch + k, 0) for k in range(3)] + [(epoch, 2)] + [(2 * epoch + k, 3) for k in range(2)]
+        assert sorted(draws, key=lambda draw: draw[::-1]) == expected
+    batches.set_epoch(6)
+    assert [draw for batch in batches for _, draw in batch] != [draw for _, draw in draws]
+
+
+def test_balance_draws_each_kind_of_picture_as_often(nuclei: Path, tmp_path: Path) -> None:
+    kinds = ["many"] * 11 + ["few"] * 4
+    rows = [f"{nuclei}/images/{k:02}.png,{nuclei}/masks/{k:02}.png,{kind}" for k, kind in enumerate(kinds)]
+    (tmp_path / "list.csv").write_text("\n".join(["image,mask,kind", *rows]))
+    data = FolderData(str(tmp_path / "list.csv"), crop_size=16, batch_size=1, repeats=6, balance=True, workers=0)
+    data.trainer = SimpleNamespace(world_size=1, global_rank=0, is_global_zero=True)
+    data.setup()
+    shown = Counter(data.training_set().samples[i].kind for batch in data._batches() for _, i in batch)
+    pictures = Counter(sample.kind for sample in data.training_set().samples)
+    assert pictures == {"many": 9, "few": 2}
+    assert shown == {"many": 9 * round(33 / 9), "few": 2 * round(33 / 2)}  # 66 crops in all, as without
 
 
 def test_two_processes_share_one_s_batches() -> None:
@@ -368,7 +395,7 @@ def test_every_kind_of_network_trains_and_is_judged_as_it_predicts(
         for part in ("images", "masks"):
             (data / part).mkdir(parents=True)
         for k in range(10):
-            image, mask = images.draw_nuclei(190, 200, seed=k)
+            image, mask = drawing.draw_nuclei(190, 200, seed=k)
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(data / "images" / f"{k}.png")
             Image.fromarray(mask.numpy()).save(data / "masks" / f"{k}.png")
     common = [*TINY[4:], "--epochs", "1", "--quiet", "--data", str(data), "--out", str(out)]
@@ -462,7 +489,7 @@ def test_a_killed_run_goes_on_bit_for_bit(seed: int, nuclei: Path, tmp_path: Pat
     train(nuclei, tmp_path / "whole", *settings)
     killed = process(*common, "--out", str(tmp_path / "cut"), f"--trainer.callbacks+={__name__}.KillAt",
                      "--trainer.callbacks.batch", str(batch))  # fmt: skip
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert abs(killed.returncode) == KILL, killed.stderr
     assert last(tmp_path / "cut")["global_step"] == batch - 1
     (tmp_path / "cut" / ".last.ckpt.saving").write_bytes(b"half a checkpoint")
     resumed = ["train", "--resume", str(tmp_path / "cut"), "--quiet", "--trainer.callbacks", "null"]
@@ -477,7 +504,7 @@ def test_accumulated_gradients_are_not_cut_in_two(nuclei: Path, tmp_path: Path) 
     train(nuclei, tmp_path / "whole", *settings)
     killed = process("--data", str(nuclei), *TINY, *settings, "--out", str(tmp_path / "cut"),
                      f"--trainer.callbacks+={__name__}.KillAt", "--trainer.callbacks.batch", "8")  # fmt: skip
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert abs(killed.returncode) == KILL, killed.stderr
     assert last(tmp_path / "cut")["global_step"] == 2
     assert main(["train", "--resume", str(tmp_path / "cut"), "--quiet", "--trainer.callbacks", "null"]) == 0
     same_runs(tmp_path / "whole", tmp_path / "cut")
@@ -487,7 +514,7 @@ def test_a_run_killed_before_it_kept_anything_begins_anew(first: Path, nuclei: P
     out = tmp_path / "cut"
     killed = process("--data", str(nuclei), *TINY, "--epochs", "2", "--keep_steps", "1", "--out", str(out),
                      f"--trainer.callbacks+={__name__}.KillAt", "--trainer.callbacks.batch", "1")  # fmt: skip
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert abs(killed.returncode) == KILL, killed.stderr
     assert not (out / "last.ckpt").exists()
     assert main(["train", "--resume", str(out), "--quiet", "--trainer.callbacks", "null"]) == 0
     same_runs(first, out)
@@ -641,6 +668,7 @@ def test_broken_weights_are_not_kept(nuclei: Path, tmp_path: Path, capsys: pytes
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(nuclei: Path, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="there is no module resource here to bound a file's size")
     out = tmp_path / "a"
     code = (
         "import resource, sys\nfrom unetzoo.cli import main\n"

@@ -1,4 +1,4 @@
-"""Networks side by side: size, arithmetic and memory, counted without allocating a single weight."""
+"""Networks side by side: size, arithmetic and memory, counted without allocating a weight, and what they reached."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unetzoo import information, zoo
 from unetzoo._registry import suggest
+from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, UnetzooError
 from unetzoo.model import SegmentationModel, on_meta
+from unetzoo.trials import TrainingTrial, draw, read_trials
 
 FORMATS = ("text", "md", "csv", "json")
 
@@ -45,6 +47,10 @@ class ComparisonRow:
         latency_ms: milliseconds for one image on this machine's CPU, median; None unless measured.
         peak_mib: peak MiB of memory of a process that does it, over one that has only imported torch; None
             unless measured, on Linux.
+        dice, iou: the best epoch's in validation; these and the following are None without results of a training.
+        minutes: of the whole training, by the clock.
+        training_mib: peak MiB of memory of the process that trained it, over what it held before; None off Linux too.
+        times_resunet18: seconds of prediction on the CPU over those of ``resunet18``.
     """
 
     name: str
@@ -57,14 +63,26 @@ class ComparisonRow:
     activation_mib: float
     latency_ms: float | None = None
     peak_mib: float | None = None
+    dice: float | None = None
+    iou: float | None = None
+    minutes: float | None = None
+    training_mib: float | None = None
+    times_resunet18: float | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows, for images of ``size`` × ``size`` pixels. ``str()`` is the text table."""
+    """Rows, for images of ``size`` × ``size`` pixels. ``str()`` is the text table.
+
+    Attributes:
+        rows: one a network.
+        size: of the images for which ``gflops`` and ``activation_mib`` are counted.
+        trials: what those of the networks reached that were trained, in the order of the rows; with their curves.
+    """
 
     rows: tuple[ComparisonRow, ...]
     size: int
+    trials: tuple[TrainingTrial, ...] = ()
 
     def __str__(self) -> str:
         return self.render("text")
@@ -93,15 +111,28 @@ class Comparison:
         raise ConfigError(f"format {form!r}: one of {', '.join(FORMATS)} is needed{suggest(form, FORMATS)}")
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draw parameters against GFLOPs, one colour a family, to a file (.png, .svg, .pdf).
+        """Draw to a file (.png, .svg, .pdf).
+
+        With results of trainings: validation Dice over the minutes, a curve a network, and the best Dice over the peak
+        memory of the training. Without: parameters against GFLOPs, one colour a family.
 
         Raises:
             ConfigError: matplotlib is not installed, does not know the ending, or the file cannot be written.
         """
-        figure_class = require_plot(path)
+        figure = require_plot(path)(figsize=(9, 6), layout="constrained")
+        if self.trials:
+            figure.set_size_inches(10, 5)
+            draw(figure, self.trials)
+        else:
+            self._draw_costs(figure)
+        try:
+            figure.savefig(path, dpi=150)
+        except OSError as error:
+            raise ConfigError(f"a plot cannot be written to {str(path)!r}: {error.strerror}") from error
+
+    def _draw_costs(self, figure: Any) -> None:
         from matplotlib.ticker import LogLocator, NullLocator
 
-        figure = figure_class(figsize=(9, 6), layout="constrained")
         axes = figure.add_subplot()
         colours = {family: f"C{k}" for k, family in enumerate(dict.fromkeys(row.architecture for row in self.rows))}
         encoders = dict.fromkeys(row.encoder for row in self.rows)
@@ -125,59 +156,66 @@ class Comparison:
             axis.set_minor_formatter("")
             axis.set_minor_locator(NullLocator())
         axes.grid(which="both", lw=0.3)
-        try:
-            figure.savefig(path, dpi=150)
-        except OSError as error:
-            raise ConfigError(f"a plot cannot be written to {str(path)!r}: {error.strerror}") from error
 
     def _cells(self) -> list[list[str]]:
         measured = any(row.latency_ms is not None for row in self.rows)
         header = ["model", "parameters", "published", f"GFLOPs at {self.size}²", "training MiB"]
-        table = [header + (["ms", "peak MiB"] if measured else [])]
+        reached = ["Dice", "IoU", "minutes", "MiB of the run", "prediction / resunet18"] if self.trials else []
+        table = [header + (["ms", "peak MiB"] if measured else []) + reached]
         for row in self.rows:
             published = "–" if row.published is None else f"{row.published:.2f}M {'✓' if row.agrees else '✗'}"
             cells = [row.name, f"{row.parameters:,}", published, f"{row.gflops:.1f}", f"{row.activation_mib:.0f}"]
             if measured:
                 cells += [_number(row.latency_ms), _number(row.peak_mib)]
+            if self.trials:
+                cells += [_number(row.dice, 4), _number(row.iou, 4), _number(row.minutes, 1)]
+                cells += [_number(row.training_mib), _number(row.times_resunet18, 2)]
             table.append(cells)
         return table
 
 
 def compare(
-    models: str | Iterable[str] = "*",
+    models: str | Iterable[str] | None = None,
     *,
     exclude: str | Iterable[str] = (),
     size: int = 256,
     in_channels: int = 3,
     num_classes: int = 1,
     measure: bool = False,
+    results: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> Comparison:
     """Compare networks of the zoo, by name or wildcard.
 
-    All but the measured columns is computed on the meta device: nothing is allocated, and the result is the
-    same on every machine. ``unet_valid`` is taken at the side that ``predict`` mirrors an image of ``size`` to.
+    All but the measured columns and those of ``results`` is computed on the meta device: nothing is allocated, and
+    it is the same on every machine. ``unet_valid`` is taken at the side that ``predict`` mirrors an image of ``size``
+    to.
 
     Args:
-        models, exclude: names or wildcards, as in ``list_models``; the order of ``models`` is kept.
+        models, exclude: names or wildcards, as in ``list_models``; the order of ``models`` is kept. None: those in
+            ``results``, in their order, or without results all of the zoo.
         size: height and width of the image in pixels.
-        in_channels, num_classes: of all networks.
+        in_channels, num_classes: of all networks but those in ``results``, which are taken as they were trained.
         measure: also time one image on the CPU and weigh the memory, in a process of its own a network.
+        results: a file of what networks reached in training, which ``unetzoo.train.run_trials`` writes; adds columns.
         progress: show a bar.
 
     Raises:
         ConfigError: a name or wildcard that fits nothing, or a wrong number.
+        InputError: there is no such file of results, or another one.
     """
     if type(size) is not int or size < 1:
         raise ConfigError(f"size={size!r}: a whole number from 1 up is needed")
-    names = _chosen(models, exclude)
+    trials = {} if results is None else {trial.name: trial for trial in read_trials(results)}
+    names = _chosen(tuple(trials) or "*" if models is None else models, exclude)
     options: dict[str, Any] = {"in_channels": in_channels, "num_classes": num_classes}
     steps: Iterable[str] = names
     if progress:
         from huggingface_hub.utils.tqdm import tqdm
 
         steps = tqdm(names, unit="model", leave=False)  # type: ignore[no-untyped-call]
-    return Comparison(tuple(_row(name, size, options, measure) for name in steps), size)
+    rows = tuple(_row(name, size, options, measure, trials.get(name)) for name in steps)
+    return Comparison(rows, size, tuple(trials[name] for name in names if name in trials))
 
 
 def require_plot(path: str | os.PathLike[str]) -> type:
@@ -218,15 +256,29 @@ def _chosen(models: str | Iterable[str], exclude: str | Iterable[str]) -> list[s
     return [name for name in chosen if name in left]
 
 
-def _row(name: str, size: int, options: dict[str, Any], measure: bool) -> ComparisonRow:
+def _row(name: str, size: int, options: dict[str, Any], measure: bool, trial: TrainingTrial | None) -> ComparisonRow:
     with on_meta():
         default = zoo.create(name)
-        model = default if options == {"in_channels": 3, "num_classes": 1} else zoo.create(name, **options)
+        if trial is not None:
+            model = SegmentationModel(trial.config)
+        elif options == {"in_channels": 3, "num_classes": 1}:
+            model = default
+        else:
+            model = zoo.create(name, **options)
     row = row_of(model, information.info_of(name, default), size)
-    if not measure:
-        return row
-    latency, peak = _measured(name, size, options)
-    return replace(row, latency_ms=latency, peak_mib=peak)
+    if trial is not None:
+        row = replace(
+            row,
+            dice=trial.best.dice,
+            iou=trial.best.iou,
+            minutes=trial.minutes,
+            training_mib=trial.peak_mib,
+            times_resunet18=trial.times_resunet18,
+        )
+    if measure:
+        latency, peak = _measured(model.config, size)
+        row = replace(row, latency_ms=latency, peak_mib=peak)
+    return row
 
 
 def row_of(model: SegmentationModel, info: information.ModelInfo, size: int) -> ComparisonRow:
@@ -285,21 +337,21 @@ def _storage(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def _measured(name: str, size: int, options: dict[str, Any]) -> tuple[float, float | None]:
-    """Return milliseconds and MiB of ``name`` on one image, from a process of its own."""
+def _measured(config: ModelConfig, size: int) -> tuple[float, float | None]:
+    """Return milliseconds and MiB of a network on one image, from a process of its own."""
     code = "import sys; from unetzoo.comparison import _measure; _measure(*sys.argv[1:])"
-    arguments = [sys.executable, "-c", code, name, str(size), json.dumps(options)]
+    arguments = [sys.executable, "-c", code, config.to_json(), str(size)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise UnetzooError(f"measuring {name} failed: {done.stderr.strip().splitlines()[-1:]}")
+        raise UnetzooError(f"measuring {config.name} failed: {done.stderr.strip().splitlines()[-1:]}")
     latency, peak = json.loads(done.stdout)
     return latency, peak
 
 
-def _measure(name: str, size: str, options: str) -> None:
+def _measure(config: str, size: str) -> None:
     """Print what :func:`_measured` reads; runs in the child."""
-    before = _peak_memory()
-    model = zoo.create(name, **json.loads(options)).eval()
+    before = peak_memory()
+    model = zoo.from_config(ModelConfig.from_json(config)).eval()
     side = model.decoder.input_side(int(size))
     images = torch.randn(1, model.config.in_channels, side, side)
     times = []
@@ -308,17 +360,17 @@ def _measure(name: str, size: str, options: str) -> None:
             start = time.perf_counter()
             model(images)
             times.append(time.perf_counter() - start)
-    after = _peak_memory()
+    after = peak_memory()
     memory = None if after is None or before is None else (after - before) / 2**20
     sys.stdout.write(json.dumps([1e3 * median(times[1:]), memory]))
 
 
-def _peak_memory() -> int | None:
+def peak_memory() -> int | None:
     """Return this process's peak resident bytes. Not ``getrusage``: that keeps the parent's peak over exec."""
     status = Path("/proc/self/status")
     if not status.is_file():
         return None
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    (line,) = (line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 
 
@@ -333,5 +385,5 @@ def _aligned(table: Sequence[Sequence[str]], gap: str) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0f}"
+def _number(value: float | None, digits: int = 0) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

@@ -109,7 +109,7 @@ def _channels(state: Mapping[str, Tensor], model: SegmentationModel) -> int | No
 def _likely_cause(state: Mapping[str, Tensor]) -> str:
     if not any(name.startswith("head.") for name in state):
         return (
-            "its names are not this package's. A file of torchvision's goes to create(..., pretrained=path), and one "
-            "of another library must be renamed first"
+            "its names are not this package's. A file of torchvision's goes to create(..., pretrained=path), and so "
+            "does model.encoder.state_dict() of another library's ResNet; decoders of others are other networks"
         )
     return "give the options it was created with"

@@ -1,7 +1,8 @@
 """Pictures with their exact masks, for tests, examples and a first training run without data: nuclei, and shapes.
 
-Nuclei are bright on a dark ground, as fluorescence microscopy shows them. Of shapes, a disc, a box, a ring and a thin line have colours drawn alike for all of them, so that only the shape tells the class.
-Most of a picture is background, and lines are less than a fiftieth of it: what a loss must be able to deal with.
+Nuclei are bright on a dark ground, as fluorescence microscopy shows them. Of shapes, a disc, a box, a ring and a thin
+line have colours drawn alike for all of them, so that only the shape tells the class. Most of a picture is background,
+and lines are less than a fiftieth of it: what a loss must be able to deal with.
 """
 
 from __future__ import annotations
@@ -34,7 +35,17 @@ def draw_nuclei(height: int = 256, width: int = 256, seed: int = 0) -> tuple[Ten
     Returns:
         The picture, (3, height, width) uint8, grey; and its true mask, (height, width) bool: each of its connected
         components, pixels that share a corner being connected, is one nucleus or what the border leaves of it.
+
+    Raises:
+        ConfigError: lists all that is wrong.
     """
+    wrong = [
+        f"{name}={value!r}: a whole number from {least} up is needed"
+        for name, value, least in (("height", height, 1), ("width", width, 1), ("seed", seed, 0))
+        if type(value) is not int or value < least
+    ]
+    if wrong:
+        raise ConfigError("cannot draw nuclei", wrong)
     generator = torch.Generator().manual_seed(seed)
     light, mask = torch.zeros(height, width), torch.zeros(height, width, dtype=torch.bool)
     for _ in range(max(1, height * width // 1600)):

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from unetzoo import images, sheets
+from unetzoo import images, sheets, trained
 from unetzoo.augmentation import IGNORED
 from unetzoo.config import ModelConfig
 from unetzoo.data import Labels, Sample, SegmentationDataset
@@ -80,7 +80,7 @@ class Evaluation:
 
         Raises:
             WeightsError: a file cannot be written.
-        InputError: the sheet of pictures cannot.
+            InputError: the sheet of pictures cannot.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -196,10 +196,10 @@ def settings_of_run(model: str | os.PathLike[str]) -> dict[str, Any]:
     """
     folder = Path(model) if Path(model).is_dir() else Path(model).parent
     path = folder / "config.yaml"
-    if not path.is_file():
+    if model in trained.names() or not Path(model).exists() or not path.is_file():
         return {}
     try:
-        found = yaml.safe_load(path.read_text())
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
         data = found["data"]
         settings = {name: data[name] for name in ("ratios", "group", "ignore", "colours", "ignore_colour")}
         return {**settings, "seed": found["seed_everything"]}

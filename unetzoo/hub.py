@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-from unetzoo import __version__
+import torch
+
+from unetzoo import __version__, trained
 from unetzoo._registry import suggest
 from unetzoo.errors import ConfigError, DamagedError, HubError, UnetzooError, WeightsError
 from unetzoo.model import SegmentationModel
@@ -45,14 +47,17 @@ def from_pretrained(
     refresh: bool = False,
     **options: Any,
 ) -> SegmentationModel:
-    """Return a saved model, in evaluation mode: from a file, a folder, or a repository of the Hugging Face Hub.
+    """Return a trained model, in evaluation mode: by its name, from a file, a folder, or the Hugging Face Hub.
+
+    ``list_models(pretrained=True)`` gives the names. Their weights come with the package, are kept in half precision
+    and are read as float32 unless ``dtype`` says otherwise. A folder that bears such a name is ``./<name>``.
 
     A repository that is in the cache at the revision asked for is taken from there, and no network is touched; what
     comes from the Hub is verified, byte for byte, each time.
 
     Args:
-        source: a ``.safetensors`` file or a folder, if there is one of this name; otherwise a repository such as
-            "me/nuclei", "me/nuclei@<branch, tag or commit>", or "hf-hub:me/nuclei".
+        source: a name such as "nuclei"; a ``.safetensors`` file or a folder, if there is one of this name; otherwise
+            a repository such as "me/cells", "me/cells@<branch, tag or commit>", or "hf-hub:me/cells".
         revision, token, cache_dir, local_files_only, endpoint, refresh: for repositories, see :func:`pull_from_hub`.
         **options: as ``load`` takes them, ``num_classes`` or ``device`` for instance.
 
@@ -66,6 +71,8 @@ def from_pretrained(
     unknown = [f"unknown option {name!r}{suggest(name, known)}" for name in options if name not in list(known)[1:]]
     if unknown:
         raise ConfigError("cannot load a saved model", unknown)
+    if source in trained.names():
+        return _trained(str(source), revision, options)
     if not isinstance(source, str) or (not source.startswith(PREFIX) and Path(source).exists()):
         if revision is not None:
             raise ConfigError(f"revision={revision!r} is for repositories; {str(source)!r} is a file or folder here")
@@ -75,7 +82,8 @@ def from_pretrained(
         return load(source, **options)
     if not is_repository(source):
         raise WeightsError(
-            f"there is no file or folder {source!r}, and it is no name of a repository: those are 'owner/name' or "
+            f"there is no file or folder {source!r}, it is no trained model of the package "
+            f"({', '.join(trained.names())}), and no name of a repository: those are 'owner/name' or "
             f"'owner/name@revision'{_behind_the_host(source)}"
         )
     folder = pull_from_hub(
@@ -88,6 +96,24 @@ def from_pretrained(
         refresh=refresh,
     )
     return load(folder, **{**options, "verify": False})  # pull_from_hub has verified it
+
+
+def _trained(name: str, revision: str | None, options: dict[str, Any]) -> SegmentationModel:
+    """Return a model of the package.
+
+    Raises:
+        ConfigError: a revision; or a folder of this name holds a model too, and could be meant.
+    """
+    if revision is not None:
+        raise ConfigError(f"revision={revision!r} is for repositories; {name!r} comes with the package")
+    if Path(name).is_dir() and model_in(Path(name)) is not None:
+        raise ConfigError(f"{name!r} is a model of the package, and a folder with a model here: say './{name}' for it")
+    return load(trained.weights_of(name), **{"dtype": torch.float32, **options})
+
+
+def is_saved(source: str) -> bool:
+    """Return whether :func:`from_pretrained` may take it: a trained model, and not the bare name of a network."""
+    return source.startswith(PREFIX) or source in trained.names() or Path(source).exists()
 
 
 def pull_from_hub(

@@ -1,4 +1,4 @@
-"""Pictures in and out: reading, drawing a test picture, laying a mask over one.
+"""Pictures in and out: reading, preparing for a network, laying a mask over one.
 
 Pillow comes with torchvision, which needs it; torchvision's own decoders are on their way out.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
 COLOURS = ["#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6"]
 """Of the masks of an overlay, in the order of the classes."""
+BANDS = "CQS"
+"""Axes, as tifffile calls them, that are channels of a picture: channels, unnamed ones, samples of a pixel."""
 
 
 def read_image(path: str | os.PathLike[str]) -> Tensor:
@@ -244,7 +245,7 @@ def _read_by_tifffile(path: str | os.PathLike[str]) -> Tensor:
         _refuse_bomb(series)
         array, axes, orientation = series.asarray(), series.axes, _orientation(series)
     for axis in range(len(axes) - 1, -1, -1):
-        if axes[axis] not in "CQSYX":
+        if axes[axis] not in f"{BANDS}YX":
             array, axes = array.take(0, axis), axes[:axis] + axes[axis + 1 :]
     bands = [axis for axis, letter in enumerate(axes) if letter not in "YX"]
     array = array.transpose(*bands, axes.index("Y"), axes.index("X"))
@@ -295,30 +296,6 @@ _ORIENTATION, _SAMPLES, _FORMAT = 274, 277, 339
 """Tags of TIFF; the orientation is EXIF's too."""
 _LYING = (5, 6, 7, 8)
 """Orientations whose rows are stored as columns."""
-
-
-def draw_nuclei(height: int = 256, width: int = 256, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Draw bright nuclei on a dark ground, as fluorescence microscopy shows them.
-
-    Returns:
-        The picture, (3, height, width) uint8, and its true mask, (height, width) bool.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    light = torch.full((height, width), 0.06)
-    mask = torch.zeros(height, width, dtype=torch.bool)
-    for _ in range(max(1, height * width // 2500)):
-        cy, cx, radius, stretch, turn, glow = torch.rand(6, generator=generator).tolist()
-        dy, dx = y - cy * height, x - cx * width
-        turn *= math.pi
-        along = (dx * math.cos(turn) + dy * math.sin(turn)) / (1 + 0.6 * stretch)
-        across = dy * math.cos(turn) - dx * math.sin(turn)
-        inside = 1 - (along**2 + across**2).sqrt() / (6 + 9 * radius)
-        light = torch.maximum(light, (0.35 + 0.6 * glow) * (6 * inside).clamp(0, 1))
-        mask |= inside > 0
-    noise = 0.03 * torch.randn(height, width, generator=generator)
-    grey = ((light + noise).clamp(0, 1) * 255).byte()
-    return grey.expand(3, height, width).contiguous(), mask
 
 
 def overlay(image: Tensor, masks: Tensor, alpha: float = 0.5) -> Tensor:

@@ -94,7 +94,9 @@ def fill_encoder(encoder: Encoder, title: str, state: Mapping[str, Tensor], poli
 def _likely_cause(state: Mapping[str, Tensor]) -> str:
     """Return what explains names that do not fit, where something does."""
     if any(name.startswith("decoder.") for name in state):
-        return " (they are a whole model's: unetzoo.load or unetzoo.convert takes such a file)"
+        if any(name.startswith("head.") for name in state):
+            return " (they are a whole model's: unetzoo.load or unetzoo.convert takes such a file)"
+        return " (they are a whole model's of another library: save its encoder's alone, model.encoder.state_dict())"
     return ""
 
 

@@ -44,6 +44,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 temporary.replace(target)
             except BaseException:
                 if stream.closed or _is(stream, temporary):
+                    if os.name == "nt":
+                        stream.close()
                     temporary.unlink(missing_ok=True)
                 raise
         _sync_folder(target.parent)
@@ -75,7 +77,7 @@ def _target(path: Path) -> Path:
 
 def _open_temporary(target: Path) -> tuple[Path, BinaryIO]:
     """Return the temporary file of ``target``, new, empty and locked by this process."""
-    name = os.fsdecode(os.fsencode(target.name)[:200])  # of 255 bytes that names may have
+    name = target.name.encode(errors="ignore")[:200].decode(errors="ignore")  # of 255 bytes that names may have
     temporary = target.with_name(f".{name}{SUFFIX}")
     while True:
         stream: BinaryIO
@@ -91,6 +93,8 @@ def _open_temporary(target: Path) -> tuple[Path, BinaryIO]:
         if _is(stream, temporary):
             if new:
                 return temporary, stream
+            if os.name == "nt":  # where an open file cannot be deleted
+                stream.close()
             temporary.unlink()  # a killed process left it
         stream.close()
 

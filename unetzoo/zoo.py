@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
-from unetzoo import hub
+from unetzoo import hub, trained
 from unetzoo._plain import plain, plain_tuple
 from unetzoo._registry import Registry, check_name, suggest
 from unetzoo.config import ModelConfig, pairs
@@ -46,7 +46,7 @@ def _other_names_first(function: F) -> F:
 
     @functools.wraps(function)
     def create(name: str, **arguments: Any) -> SegmentationModel:
-        if isinstance(name, str) and name.startswith(hub.PREFIX):
+        if isinstance(name, str) and (name.startswith(hub.PREFIX) or name in trained.names()):
             return hub.from_pretrained(name, **arguments)
         if name in PRESETS:
             return _build_custom(name, arguments)
@@ -77,8 +77,8 @@ def create(
     """Build a segmentation network by name.
 
     Args:
-        name: one of ``list_models()``, or an alias such as "unet_resnet34"; or "hf-hub:owner/name", for a model saved
-            on the Hugging Face Hub, with arguments as ``from_pretrained`` takes them.
+        name: one of ``list_models()``, or an alias such as "unet_resnet34"; or a trained model, "nuclei" of the
+            package or "hf-hub:owner/name" of the Hugging Face Hub, with arguments as ``from_pretrained`` takes them.
         pretrained: weights of the encoder. False: none. True: torchvision's default for it. A name such as
             "IMAGENET1K_V1". A path to a ``.pth`` or ``.safetensors`` file in torchvision's layout.
         in_channels: channels of the images.
@@ -170,20 +170,17 @@ def register_model(name: str) -> Callable[[B], B]:
 def list_models(
     pattern: str | Iterable[str] = "*", *, exclude: str | Iterable[str] = (), pretrained: bool = False
 ) -> list[str]:
-    """Return names of the zoo in natural order (resunet18 before resunet101).
+    """Return names of the zoo in natural order (resunet18 before resunet101), for ``create``.
 
     Args:
         pattern: a wildcard or several, such as "unetpp_*"; an alias counts as its name.
         exclude: a wildcard or several, of names to leave out; a whole alias counts as its name.
-        pretrained: only names for which there are pretrained weights.
+        pretrained: instead the names of the trained models that come with the package, for ``from_pretrained``.
     """
-    known = names()
+    known = {name: name for name in trained.names()} if pretrained else names()
     found = {known[name] for name in filter(_matcher(pattern), known)}
     unwanted = _matcher(exclude)
     found -= {usual for name, usual in known.items() if unwanted(usual) or name in _patterns(exclude)}
-    if pretrained:
-        known_pairs = index()
-        found = {name for name in found if name in known_pairs and ENCODERS[known_pairs[name][1]].weights}
     return sorted(found, key=_natural)
 
 
@@ -320,7 +317,7 @@ def _pretrained_problems(spec: EncoderSpec, pretrained: Any, norm: object, polic
 
 
 def _unknown(name: object) -> str:
-    saved = str(name).count("/") == 1 or str(name).endswith(".safetensors")
+    saved = str(name).count("/") == 1 or str(name).endswith(".safetensors") or name in trained.names()
     mend = "; unetzoo.from_pretrained takes saved models" if saved else ""
     return f"unknown model {name!r}{suggest(str(name), names())}{mend} (unetzoo.list_models() gives all names)"
 

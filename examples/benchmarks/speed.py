@@ -164,7 +164,7 @@ def peak(name: str, way: str, size: int, batch: int, train: bool, device: str) -
         return None
     call(model, draw(64, batch, way, device), train)
     ctypes.CDLL(None).malloc_trim(0)  # give back what building the model has freed: it would hide what the call takes
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the peak so far
     before = resident(status, "VmRSS")
     call(model, images, train)
     return (resident(status, "VmHWM") - before) / 2**10
@@ -172,7 +172,9 @@ def peak(name: str, way: str, size: int, batch: int, train: bool, device: str) -
 
 def resident(status: Path, key: str) -> int:
     """Return a field of /proc/self/status, in KiB."""
-    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(key))
+    return next(
+        int(line.split()[1]) for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(key)
+    )
 
 
 def in_child(*arguments: object) -> float | None:
@@ -260,7 +262,9 @@ def machine(device: str) -> str:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        cpu = next((line.split(": ")[1] for line in info.read_text().splitlines() if "model name" in line), cpu)
+        cpu = next(
+            (line.split(": ")[1] for line in info.read_text(encoding="utf-8").splitlines() if "model name" in line), cpu
+        )
     name = torch.cuda.get_device_name() if device == "cuda" else f"{cpu}, {torch.get_num_threads()} threads"
     return f"{name}; torch {torch.__version__}, unetzoo {unetzoo.__version__}; {time.strftime('%Y-%m-%d')}"
 
@@ -289,7 +293,9 @@ def main() -> None:
     print(table(results))
     if arguments.json:
         measured = {"machine": machine(arguments.device), "train": arguments.train}
-        Path(arguments.json).write_text(json.dumps({**measured, "results": [asdict(r) for r in results]}, indent=2))
+        Path(arguments.json).write_text(
+            json.dumps({**measured, "results": [asdict(r) for r in results]}, indent=2), encoding="utf-8"
+        )
     if arguments.plot:
         plot(results, arguments.plot)
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 import unetzoo
-from unetzoo import images
+from unetzoo import drawing, images
 
 OVERLAP = 0.25
 WAYS = ("bare tiles", "Predictor", "MONAI")
@@ -31,7 +31,7 @@ def ways(name: str, side: int, tile: int) -> dict[str, tuple[Callable[[], object
     """Return way → what computes it, and what counts its tiles."""
     torch.manual_seed(0)
     network = unetzoo.optimize(unetzoo.create(name).eval())
-    picture = images.draw_nuclei(256, 256)[0].repeat(1, side // 256, side // 256)
+    picture = drawing.draw_nuclei(256, 256)[0].repeat(1, side // 256, side // 256)
     predictor = unetzoo.Predictor(network, tile=tile, overlap=OVERLAP)
     from unetzoo.prediction.inputs import Picture
 
@@ -77,7 +77,7 @@ def timed(run: Callable[[], object]) -> float:
 def peak(way: str, name: str, side: int, tile: int) -> float:
     """Return the MiB by which the peak of a fresh process rises over what it holds with all made ready; Linux alone."""
     run, _ = ways(name, side, tile)[way]
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak so far is forgotten
     before = resident("VmRSS")
     run()
     return (resident("VmHWM") - before) / 1024
@@ -85,7 +85,7 @@ def peak(way: str, name: str, side: int, tile: int) -> float:
 
 def resident(key: str) -> int:
     """Return a line of the process's status, in KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return int(next(line for line in lines if line.startswith(key)).split()[1])
 
 

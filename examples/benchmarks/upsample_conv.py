@@ -69,7 +69,7 @@ def ratio(channels: int, out: int, scale: int, dtype: torch.dtype, train: bool) 
 
 def resident(key: str) -> int:
     """Return a field of /proc/self/status, in KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 
@@ -79,7 +79,7 @@ def peak_bytes(side: int) -> float:
     with torch.inference_mode():
         mixed(x[:, :, :64, :64], weight, (128, 128))  # libraries take their own memory at the first call
         ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
         before = resident("VmRSS")
         mixed(x, weight, (side, side))
     return (resident("VmHWM") - before) * 1024 / side**2

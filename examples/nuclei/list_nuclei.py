@@ -27,7 +27,7 @@ def kind_of(image: torch.Tensor, mask: torch.Tensor) -> str:
 
 def main(folder: Path, target: Path) -> None:
     """Write the list: paths relative to its own folder, one row a picture."""
-    with target.open("w", newline="") as stream:
+    with target.open("w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(["image", "mask", "kind"])
         for sample in list_samples(folder, Labels()).samples[""]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import io
 import json
 import sys
 import textwrap
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unetzoo import __version__
-from unetzoo.cli import data, exporting, prediction, serving, training
+from unetzoo.cli import data, demo, exporting, prediction, serving, training
 from unetzoo.errors import UnetzooError
 
 
@@ -28,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     names.add_argument(
         "patterns",
         nargs="*",
-        default=["*"],
+        default=[],
         metavar="PATTERN",
         help="name, or wildcard such as 'unet3p*' (default: all)",
     )
@@ -37,7 +38,9 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "list", parents=[names], help="names of the zoo", description="List names of the zoo."
     )
-    command.add_argument("--pretrained", action="store_true", help="only names with pretrained encoders")
+    command.add_argument(
+        "--pretrained", action="store_true", help="instead the trained models that come with the package"
+    )
     command.set_defaults(run=_list)
 
     command = commands.add_parser("info", help="all there is to know of a name", description="Describe a network.")
@@ -49,14 +52,24 @@ def parser() -> argparse.ArgumentParser:
         "compare",
         parents=[names],
         help="networks side by side",
-        description="Compare networks: parameters, arithmetic, memory. Nothing is allocated or downloaded.",
+        description="Compare networks: parameters, arithmetic, memory. Nothing is allocated or downloaded. With "
+        "--results also what they reached in training.",
     )
     command.add_argument("--size", type=int, default=256, metavar="PIXELS", help="side of the image (default: 256)")
     command.add_argument("--in-channels", type=int, default=3, metavar="N", help="channels of the image (default: 3)")
     command.add_argument("--num-classes", type=int, default=1, metavar="N", help="classes (default: 1)")
     command.add_argument("--measure", action="store_true", help="also time one image on the CPU, and weigh its memory")
+    command.add_argument(
+        "--results",
+        metavar="FILE",
+        help="of examples/choose_architecture.py: add Dice, minutes, memory and time; without PATTERN, of those in it",
+    )
     command.add_argument("--format", choices=("text", "md", "csv", "json"), default="text", help="(default: text)")
-    command.add_argument("--plot", metavar="FILE", help="draw parameters against GFLOPs (.png, .svg, .pdf)")
+    command.add_argument(
+        "--plot",
+        metavar="FILE",
+        help="draw parameters against GFLOPs, or with --results Dice against minutes and memory (.png, .svg, .pdf)",
+    )
     command.set_defaults(run=_compare)
 
     training.add(commands)
@@ -66,21 +79,7 @@ def parser() -> argparse.ArgumentParser:
     serving.add(commands)
     _add_weights_commands(commands)
 
-    command = commands.add_parser(
-        "demo",
-        help="run a network on a picture",
-        description="Run a network on a picture and write the mask laid over it. Networks of the zoo have random "
-        "weights here; saved ones their own.",
-    )
-    command.add_argument(
-        "--model",
-        default="resunet18",
-        metavar="NAME",
-        help="of the zoo, a .safetensors file, or hf-hub:owner/name (default: resunet18)",
-    )
-    command.add_argument("--image", metavar="FILE", help="PNG, JPEG, TIFF, … (default: a drawn one)")
-    command.add_argument("--out", default="unetzoo_demo.png", metavar="FILE", help="(default: unetzoo_demo.png)")
-    command.set_defaults(run=_demo)
+    demo.add(commands)
     return top
 
 
@@ -162,6 +161,8 @@ def _value(text: str) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status: 0, 1 where some pictures failed, 2 where nothing could be done."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: Windows' encodings have no ✓
     top = parser()
     options, rest = top.parse_known_args(arguments)
     if rest and not options.takes_rest:
@@ -185,12 +186,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _list(options: argparse.Namespace) -> None:
     from unetzoo import zoo
 
-    found = zoo.list_models(options.patterns, exclude=options.exclude, pretrained=options.pretrained)
+    patterns = options.patterns or ["*"]
+    found = zoo.list_models(patterns, exclude=options.exclude, pretrained=options.pretrained)
     if not found:
         from unetzoo._registry import suggest
 
-        wanted = " ".join(options.patterns)
-        if zoo.list_models(options.patterns):
+        wanted = " ".join(patterns)
+        if zoo.list_models(patterns):
             raise UnetzooError(f"names fit {wanted!r}, but --exclude or --pretrained leaves none of them")
         raise UnetzooError(f"no name fits {wanted!r}{suggest(wanted, zoo.names())}; 'unetzoo list' gives all")
     print("\n".join(found))
@@ -228,12 +230,13 @@ def _compare(options: argparse.Namespace) -> None:
     if options.plot:
         comparison.require_plot(options.plot)
     table = comparison.compare(
-        options.patterns,
+        options.patterns or None,
         exclude=options.exclude,
         size=options.size,
         in_channels=options.in_channels,
         num_classes=options.num_classes,
         measure=options.measure,
+        results=options.results,
         progress=sys.stderr.isatty(),
     )
     print(table.render(options.format), end="")
@@ -285,25 +288,6 @@ def _pull(options: argparse.Namespace) -> None:
         weights.save(weights.load(folder), options.out)
     print(options.out or folder)
     print(weights.read_saved(options.out or folder), file=sys.stderr)
-
-
-def _demo(options: argparse.Namespace) -> None:
-    from unetzoo import comparison, hub, images, zoo
-    from unetzoo.information import model_info
-    from unetzoo.model import build_on_meta
-
-    image = images.read_image(options.image) if options.image else images.draw_nuclei()[0]
-    trained = options.model not in zoo.names() and (Path(options.model).exists() or hub.is_repository(options.model))
-    model = hub.from_pretrained(options.model) if trained else zoo.create(options.model)
-    probabilities = model.predict(images.prepare(image, model.config))[0]
-    images.write_png(images.overlay(image, probabilities > (0.5 if trained else probabilities.median())), options.out)
-    row = comparison.row_of(build_on_meta(model.config), model_info(model.config.name), 256)
-    print(comparison.Comparison((row,), 256), end="")
-    height, width = image.shape[-2:]
-    print(f"\n{options.model} on {options.image or 'a drawn picture'}, {width} × {height} pixels.")
-    if not trained:
-        print("The weights are random, so the mask shows that all runs, and segments nothing yet.")
-    print(f"overlay: {Path(options.out).resolve()}")
 
 
 if __name__ == "__main__":

@@ -198,7 +198,7 @@ def thresholds_of(given: str | list[float] | None) -> list[float] | None:
     if not isinstance(given, str):
         return given
     try:
-        return [float(value) for value in json.loads(Path(given).read_text())["thresholds"]]
+        return [float(value) for value in json.loads(Path(given).read_text(encoding="utf-8"))["thresholds"]]
     except FileNotFoundError as error:
         raise ConfigError(f"--threshold {given}: there is no such file; 'unetzoo calibrate' writes one") from error
     except (OSError, ValueError, KeyError, TypeError) as error:

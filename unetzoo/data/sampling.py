@@ -24,7 +24,7 @@ class EpochBatches(Sampler[list[Draw]]):
     Args:
         pictures: number of them.
         batch_size: draws a batch and process.
-        repeats: draws of each picture in an epoch.
+        repeats: draws of each picture in an epoch; or a number for each picture, from 0 up.
         seed: of the order.
         rank, processes: this process's number, and how many there are.
 
@@ -33,7 +33,14 @@ class EpochBatches(Sampler[list[Draw]]):
     """
 
     def __init__(
-        self, pictures: int, batch_size: int, *, repeats: int = 1, seed: int = 0, rank: int = 0, processes: int = 1
+        self,
+        pictures: int,
+        batch_size: int,
+        *,
+        repeats: int | Sequence[int] = 1,
+        seed: int = 0,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
         self.pictures, self.batch_size, self.repeats, self.seed = pictures, batch_size, repeats, seed
         self.rank, self.processes = rank, processes
@@ -43,13 +50,13 @@ class EpochBatches(Sampler[list[Draw]]):
         if len(self) == 0:
             raise ConfigError(
                 f"batch_size={batch_size} in {processes} process{'es' * (processes > 1)} is more than the {pictures} "
-                f"training pictures, shown {repeats} times an epoch: give data.repeats="
+                f"training pictures, {self._draws()} draws an epoch: give data.repeats="
                 f"{-(-batch_size * processes // max(pictures, 1))}, or a smaller batch"
             )
 
     def __len__(self) -> int:
         """Return the number of batches of a whole epoch."""
-        return self.pictures * self.repeats // (self.batch_size * self.processes)
+        return self._draws() // (self.batch_size * self.processes)
 
     @property
     def sampler(self) -> EpochBatches:
@@ -68,8 +75,14 @@ class EpochBatches(Sampler[list[Draw]]):
             start = (batch * self.processes + self.rank) * self.batch_size
             yield order[start : start + self.batch_size]
 
+    def _draws(self) -> int:
+        return self.pictures * self.repeats if isinstance(self.repeats, int) else sum(self.repeats)
+
     def _order(self) -> list[Draw]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        if not isinstance(self.repeats, int):
+            draws = [(self.epoch * n + time, i) for i, n in enumerate(self.repeats) for time in range(n)]
+            return [draws[k] for k in torch.randperm(len(draws), generator=generator).tolist()]
         times = range(self.epoch * self.repeats, (self.epoch + 1) * self.repeats)
         return [(time, i) for time in times for i in torch.randperm(self.pictures, generator=generator).tolist()]
 

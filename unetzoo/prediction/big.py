@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from unetzoo.errors import ConfigError, InputError, UnetzooError, WeightsError
+from unetzoo.images import BANDS
 from unetzoo.prediction.geography import Tag, geography
 from unetzoo.prediction.inputs import Rows
+from unetzoo.prediction.networks import check_channels
 from unetzoo.prediction.partial import PartialMask, layers_of
 from unetzoo.prediction.results import mask_of
 
@@ -53,9 +55,9 @@ class StoredRows(Rows):
             raise
 
     def _lay_out(self, axes: str) -> None:
-        self._index: tuple[Any, ...] = tuple(slice(None) if letter in "CSYX" else 0 for letter in axes)
-        kept = "".join(letter for letter in axes if letter in "CSYX")
-        self._order = [kept.index(letter) for letter in kept if letter in "CS"] + [kept.index("Y"), kept.index("X")]
+        self._index: tuple[Any, ...] = tuple(slice(None) if letter in f"{BANDS}YX" else 0 for letter in axes)
+        kept = "".join(letter for letter in axes if letter in f"{BANDS}YX")
+        self._order = [kept.index(letter) for letter in kept if letter in BANDS] + [kept.index("Y"), kept.index("X")]
         self._row = axes.index("Y")
         self.height, self.width = (self._array.shape[axes.index(letter)] for letter in "YX")
         if self._array.dtype.kind not in "uif" or self._array.dtype.itemsize > 4:
@@ -119,11 +121,15 @@ def write_mask_by_rows(
         tell: is called with the number of finished rows, first with those of an earlier run.
 
     Raises:
-        InputError: the picture cannot be read, or does not fit the model.
+        InputError: the picture cannot be read, or does not fit the model; another ending of ``target``. Nothing was
+            written.
         WeightsError: the mask cannot be written; what is done is kept.
     """
     target = Path(target)
     config = predictor.config
+    if target.suffix.lower() not in SUFFIXES:
+        raise InputError(f"a mask by rows cannot be written to {str(target)!r}: {', '.join(SUFFIXES)} are possible")
+    check_channels(source.rows(0, 1), config)
     shape = (config.num_classes if config.task == "multilabel" else 1, source.height, source.width)
     down, across = predictor.grid(source)
     mask = PartialMask(target, shape, {**settings, "starts": [down.starts, across.starts]})

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import glob
+import hashlib
 import json
 import os
 from collections import Counter, deque
@@ -316,7 +316,7 @@ def _keep_record(folder: Path, settings: dict[str, Any], overwrite: bool) -> Non
     if not path.exists() and folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(f"{folder} holds files that are not this command's, true masks perhaps: give a new --out")
     try:
-        before = json.loads(path.read_text()) if path.exists() and not overwrite else settings
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() and not overwrite else settings
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read ({error}): give another --out, or --overwrite") from error
     now = json.loads(json.dumps(settings))

@@ -88,7 +88,7 @@ class PartialMask:
     def _found(self) -> int:
         """Return how many rows a killed run has left that this one would have made alike."""
         try:
-            found = json.loads((self.folder / "note.json").read_text())
+            found = json.loads((self.folder / "note.json").read_text(encoding="utf-8"))
             size = self._rows.stat().st_size
         except (OSError, ValueError):
             return 0

@@ -133,14 +133,14 @@ def _asked(question: Callable[[], int]) -> int:
 
 
 def _of_system() -> int:
-    lines = Path("/proc/meminfo").read_text().splitlines()
+    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     return 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
 
 
 def _of_group() -> int:
     """Return what a container leaves; a group without a bound leaves all."""
     folder = Path("/sys/fs/cgroup")
-    bound = (folder / "memory.max").read_text().strip() if (folder / "memory.max").exists() else "max"
+    bound = (folder / "memory.max").read_text(encoding="utf-8").strip() if (folder / "memory.max").exists() else "max"
     if bound == "max":
         return 2**62
-    return max(int(bound) - int((folder / "memory.current").read_text()), 0)
+    return max(int(bound) - int((folder / "memory.current").read_text(encoding="utf-8")), 0)

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import itertools
 import logging
+import os
 import re
 import signal
 import sys
@@ -166,8 +167,8 @@ def run_callbacks(folder: Path, style: str, config: Mapping[str, Any]) -> list[C
 def train(
     arguments: Sequence[str],
     *,
-    out: str | None = None,
-    resume: str | None = None,
+    out: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | None = None,
     style: str = "bar",
     suggest: bool = False,
     print_config: bool = False,
@@ -200,7 +201,7 @@ def train(
             print(yaml.safe_dump(settings, sort_keys=False), end="")
             return None
         if resume:
-            _check_same(yaml.safe_load((folder / CONFIG).read_text()), settings)
+            _check_same(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")), settings)
         if suggest:
             _suggest(cli)
             return None
@@ -220,7 +221,7 @@ def train(
     return folder
 
 
-def _unused(out: str) -> Path:
+def _unused(out: str | os.PathLike[str]) -> Path:
     """Return the folder of a new run; the first process alone looks whether it is free."""
     folder = Path(out)
     if _is_first() and not _is_free(folder):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,8 @@ class FolderData(lightning.LightningDataModule):
         crop_size: side of the training crops, or height and width. None: 256, or less where most pictures are smaller.
         batch_size: pictures a step and process.
         repeats: crops of each picture in an epoch. None: as many as cover the pictures once, on average.
+        balance: as many crops of each kind of picture, where a CSV list names kinds, and as many in all; pictures of
+            rare kinds are drawn more often for it.
         augmentation: "none", "light", "strong", or a list: see ``unetzoo.augmentation.build``.
         workers: processes that read pictures; None: half the processors, 8 at most.
         seed: of split, order and augmentation.
@@ -75,6 +78,7 @@ class FolderData(lightning.LightningDataModule):
         crop_size: int | tuple[int, int] | None = None,
         batch_size: int = 8,
         repeats: int | None = None,
+        balance: bool = False,
         augmentation: str | list[Any] = "light",
         workers: int | None = None,
         seed: int = 0,
@@ -91,7 +95,7 @@ class FolderData(lightning.LightningDataModule):
             ignore_colour=ignore_colour,
         )
         self.crop_size = crop_size
-        self.batch_size, self.repeats, self.seed = batch_size, repeats, seed
+        self.batch_size, self.repeats, self.balance, self.seed = batch_size, repeats, balance, seed
         self.augmentation = augmentation
         self.workers = min(8, (os.cpu_count() or 1) // 2) if workers is None else workers
         self._position = (0, 0)
@@ -165,7 +169,7 @@ class FolderData(lightning.LightningDataModule):
         return EpochBatches(
             len(dataset),
             self.batch_size,
-            repeats=self._repeats(dataset),
+            repeats=self._balanced(dataset) if self.balance else self._repeats(dataset),
             seed=self.seed,
             rank=trainer.global_rank,
             processes=trainer.world_size,
@@ -220,6 +224,12 @@ class FolderData(lightning.LightningDataModule):
         covering = statistics.mean(height * width for height, width in sizes) / (self.crop[0] * self.crop[1])
         filling = -(-self.batch_size * self.trainer.world_size // len(sizes))
         return max(1, round(covering), filling)
+
+    def _balanced(self, dataset: SegmentationDataset) -> list[int]:
+        """Return the crops of each picture, such that all kinds have as many."""
+        counts = Counter(sample.kind for sample in dataset.samples)
+        each = len(dataset) * self._repeats(dataset) / len(counts)
+        return [max(1, round(each / counts[sample.kind])) for sample in dataset.samples]
 
 
 class TrainingLoader(DataLoader[Any]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -334,7 +333,7 @@ def _build(settings: Any, data: FolderData) -> SegmentationModel:
 
 
 def _is_saved(name: str) -> bool:
-    return name.startswith(hub.PREFIX) or (name not in zoo.names() and Path(name).exists())
+    return name not in zoo.names() and hub.is_saved(name)
 
 
 def _problems(settings: Any) -> list[str]:

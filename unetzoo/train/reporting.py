@@ -256,7 +256,7 @@ def write_card(folder: Path, trainer: lightning.Trainer) -> None:
         text="Trained with `unetzoo train`; `config.yaml` beside this file has every setting.",
     )
     path = folder / CARD_FILE
-    earlier = cards.read_card(path.read_text() if path.is_file() else None, path)
+    earlier = cards.read_card(path.read_text(encoding="utf-8") if path.is_file() else None, path)
     with replacing(path) as stream:
         stream.write(cards.write_card(read_saved(folder / BEST_FILE), str(folder), card, earlier).encode())
 

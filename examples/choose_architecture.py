@@ -1,0 +1,28 @@
+"""Train networks on your data with the same settings, and compare them: Dice, time, memory.
+
+    python examples/choose_architecture.py --data nuclei --epochs 8 --crop-size 128 --lr 2e-3
+
+What is not an option of this program goes to ``unetzoo train``. Stop it and call it again: it goes on. Afterwards
+``unetzoo compare --results runs/choice/results.json`` prints the table again.
+"""
+
+import argparse
+from pathlib import Path
+
+import unetzoo
+from unetzoo.train import run_trials
+
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+)
+parser.add_argument("--models", nargs="+", default=["*_resnet18"], metavar="NAME", help="names, or wildcards")
+parser.add_argument("--out", default="runs/choice", metavar="FOLDER", help="of the runs and the results")
+options, settings = parser.parse_known_args()
+try:
+    results = run_trials(options.models, settings, options.out)
+    table = unetzoo.compare(results=results)
+    print(table)
+    table.plot(Path(options.out) / "choice.svg")
+except unetzoo.UnetzooError as error:
+    raise SystemExit(f"{parser.prog}: {error}") from error
+print(f"results: {results}; plot: {Path(options.out) / 'choice.svg'}")

@@ -1,0 +1,47 @@
+"""Five classes in a picture, without any data of your own: ``python examples/multiclass.py OUT``.
+
+Draws discs, boxes, rings and lines with their masks, trains a small U-Net on them, prints the scores of each class,
+and writes the mask of a new picture as a PNG with a palette, and laid over the picture. Needs "unetzoo[train]".
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from unetzoo import Predictor
+from unetzoo.drawing import CLASSES, draw_shapes, write_shapes
+from unetzoo.evaluation import evaluate, settings_of_run
+from unetzoo.train import train
+
+parser = argparse.ArgumentParser(description="Train on drawn shapes of five classes.")
+parser.add_argument("out", type=Path, help="folder for all that is made, new or empty")
+parser.add_argument("--pictures", type=int, default=400)
+parser.add_argument("--epochs", type=int, default=40)
+parser.add_argument("--side", type=int, default=64, help="of the pictures, in pixels")
+args, rest = parser.parse_known_args()  # the rest is for the training, such as --model.lr=0.001
+
+write_shapes(args.out / "shapes", args.pictures, size=(args.side, args.side), seed=0)
+run = train(
+    [
+        "--model.name=unet",
+        "--model.options.base_channels=16",
+        "--model.lr=0.003",
+        f"--data.folder={args.out / 'shapes'}",
+        "--data.task=multiclass",
+        f"--data.num_classes={len(CLASSES)}",
+        f"--data.class_names={json.dumps(CLASSES)}",
+        f"--trainer.max_epochs={args.epochs}",
+        *rest,
+    ],
+    out=args.out / "run",
+    style="lines",
+)
+predictor = Predictor(run)
+print(evaluate(predictor, args.out / "shapes", split="test", **settings_of_run(run)))
+
+picture, _ = draw_shapes(200, 300, seed=123)  # any size; a path or an array would do as well
+result = predictor(picture)
+result.save(args.out / "mask.png")
+result.overlay(args.out / "overlay.png")
+for name, share in result.shares().items():
+    print(f"{name}: {share:.1%} of the picture")

@@ -1,0 +1,45 @@
+"""Pictures that are not RGB, such as 16-bit grey or 13 bands: ``python examples/non_rgb.py DATA PICTURE OUT``.
+
+DATA is a folder with images/ and masks/, or a CSV list of image, mask and split; PICTURE is a further one to segment.
+``--pretrained`` takes ImageNet's encoder, whose first layer knows three channels, and ``--policy`` says how it takes
+yours: repeat, sum, mean or keep_rgb (docs/getting_started.md). Needs pip install "unetzoo[train,tiff]".
+"""
+
+import argparse
+from pathlib import Path
+
+import unetzoo
+from unetzoo.data import Labels, check
+from unetzoo.train import train
+
+parser = argparse.ArgumentParser(description="Train on pictures of any number of channels, bits and any range.")
+parser.add_argument("data")
+parser.add_argument("picture")
+parser.add_argument("out", type=Path, help="folder for all that is made, new or empty")
+parser.add_argument("--model", default="resunet18", help="(default: resunet18)")
+parser.add_argument("--pretrained", nargs="?", const=True, default=False, metavar="FILE")
+parser.add_argument("--policy", help="how the pretrained first layer takes other channels")
+parser.add_argument("--ignore", type=int, help="value of mask pixels that do not count, such as -1 for no data")
+args, rest = parser.parse_known_args()  # the rest is for the training, such as --trainer.max_epochs=30
+
+report = check(args.data, Labels(ignore=args.ignore))
+report.raise_for_problems()
+print(f"{report.in_channels} channels of {', '.join(report.dtypes)}")
+# There is no ImageNet mean for such channels; those of the training pictures stay with the model for ever.
+model = unetzoo.create(
+    args.model,
+    in_channels=report.in_channels,
+    mean=report.mean,
+    std=report.std,
+    pretrained=args.pretrained,
+    input_policy=args.policy,
+)
+args.out.mkdir(parents=True, exist_ok=True)
+unetzoo.save(model, args.out / "start.safetensors")
+
+settings = [f"--model.name={args.out / 'start.safetensors'}", f"--data.folder={args.data}"]
+settings += [] if args.ignore is None else [f"--data.ignore={args.ignore}"]
+run = train([*settings, *rest], out=args.out / "run", style="lines")
+result = unetzoo.Predictor(run)(args.picture)
+result.save(args.out / "mask.tif")
+print(f"{result.mask.float().mean():.1%} of {args.picture} is foreground: {args.out / 'mask.tif'}")

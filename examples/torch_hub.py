@@ -1,0 +1,35 @@
+"""Use the zoo through torch.hub, nothing installed but torch: ``python examples/torch_hub.py MODEL PICTURE MASK``.
+
+From a clone, as here: ``torch.hub.load("path/of/the/clone", NAME, source="local", ...)``. Straight from GitHub:
+``torch.hub.load("OWNER/unetzoo", NAME, trust_repo=True, ...)``, with OWNER/unetzoo:TAG for one version of it. NAME is
+any of ``unetzoo list``, with the options of ``unetzoo.create``, or "from_pretrained" for a saved model. What
+hubconf.py needs beside torch is torchvision, safetensors and huggingface_hub.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+CLONE = Path(__file__).resolve().parents[1]
+
+
+def main(file: str, picture: str, target: str) -> None:
+    """Write the mask of ``picture``, as the saved model ``file`` finds it, to ``target``."""
+    fresh = torch.hub.load(str(CLONE), "resunet18", source="local", in_channels=1, num_classes=4)
+    print("a new one:", tuple(fresh(torch.rand(1, 1, 50, 70)).shape))
+
+    model = torch.hub.load(str(CLONE), "from_pretrained", file, source="local")
+    print("a saved one:", model.config.name, model.config.task, model.config.class_names or "")
+
+    import unetzoo  # torch.hub brought it along
+
+    result = unetzoo.Predictor(model)(picture)
+    result.save(target)
+    print("mask:", target)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])

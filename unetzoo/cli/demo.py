@@ -1,0 +1,92 @@
+"""The first command of a newcomer: a trained model on a picture."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+NEXT = (
+    ("unetzoo predict nuclei *.png --out masks --overlay", "masks of your own pictures, of any size"),
+    (
+        "unetzoo train --model resunet34 --data FOLDER",
+        "on FOLDER/images and FOLDER/masks; pip install 'unetzoo[train]'",
+    ),
+    ("unetzoo compare '*resnet34' '*resunet34'", "the networks to choose from"),
+)
+SIDE = 512
+"""Pixels of the drawn picture."""
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    command = commands.add_parser(
+        "demo",
+        help="a trained model on a picture",
+        description="Segment a picture with a trained model, count the objects, and write the mask laid over it.",
+    )
+    command.add_argument(
+        "--model",
+        default="nuclei",
+        metavar="NAME",
+        help="a trained model of the package, a .safetensors file, or hf-hub:owner/name (default: nuclei)",
+    )
+    command.add_argument("--image", metavar="FILE", help="PNG, JPEG, TIFF, … (default: microscopy, drawn)")
+    command.add_argument("--out", default="unetzoo_demo.png", metavar="FILE", help="(default: unetzoo_demo.png)")
+    command.set_defaults(run=_demo)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from unetzoo import comparison, drawing, images
+    from unetzoo.information import model_info
+    from unetzoo.model import build_on_meta
+    from unetzoo.prediction import Predictor
+    from unetzoo.zoo import names
+
+    if options.model in names():
+        from unetzoo.errors import ConfigError
+
+        raise ConfigError(
+            f"--model {options.model}: a trained model is needed, such as nuclei; this is a network of the zoo, whose "
+            f"weights are random until 'unetzoo train --model {options.model}' has trained it"
+        )
+    predictor = Predictor(options.model)
+    picture = images.read_image(options.image) if options.image else drawing.draw_nuclei(SIDE, SIDE)[0]
+    before = time.perf_counter()
+    found = predictor(picture)
+    seconds = time.perf_counter() - before
+    found.overlay(options.out)
+
+    config = predictor.config
+    row = comparison.row_of(build_on_meta(config), model_info(config.name), 256)
+    print(comparison.Comparison((row,), 256), end="")
+    height, width = picture.shape[-2:]
+    print(f"\n{options.model} on {options.image or 'a drawn picture'}, {width} × {height} pixels, in {seconds:.1f} s:")
+    layers = found.mask[None] if config.task == "binary" else found.mask
+    for k, (name, share) in enumerate(found.shares().items()):
+        if config.task != "multiclass" or k > 0:
+            mask = found.mask == k if config.task == "multiclass" else layers[k] > 0
+            print(f"{name}: {count(mask)} objects, {share:.1%} of the picture")
+    print(f"overlay: {Path(options.out).resolve()}")
+    # For people, not for what reads the output.
+    commands = "".join(f"  {command:<51}  # {purpose}\n" for command, purpose in NEXT)
+    print(f"\nNext:\n{commands}", end="", file=sys.stderr)
+
+
+def count(mask: Any) -> int:
+    """Return how many objects a mask, (H, W) bool, has; pixels that share a corner are of one.
+
+    Each pixel takes the greatest number around it until nothing changes. ``unetzoo.objects`` is quicker on winding
+    objects and tells more, and needs SciPy, which the demo must do without.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    numbers = torch.arange(1, mask.numel() + 1, dtype=torch.float64).reshape(mask.shape) * mask
+    while True:
+        grown = F.max_pool2d(numbers[None], 3, stride=1, padding=1)[0] * mask
+        if torch.equal(grown, numbers):
+            return int((numbers.unique() > 0).sum())
+        numbers = grown

@@ -1,0 +1,206 @@
+"""Networks trained one after the other with the same settings, to be compared."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+
+import torch
+import torchvision
+
+from unetzoo import __version__, comparison, optimization, weights, zoo
+from unetzoo.errors import ConfigError, TrainingError
+from unetzoo.model import SegmentationModel
+from unetzoo.storage import replacing
+from unetzoo.train.command import CONFIG
+from unetzoo.train.timing import TIMES
+from unetzoo.trials import Epoch, TrainingTrial, read_trials, write_trials
+
+RESULTS = "results.json"
+SETTINGS = "settings.json"
+TRIAL = "trial.json"
+REFERENCE = "resunet18"
+SIDE, ROUNDS = 512, 5
+"""Of the image whose prediction is timed, and how often."""
+
+
+def run_trials(
+    models: str | Iterable[str],
+    arguments: Sequence[str],
+    out: str | os.PathLike[str],
+    *,
+    exclude: str | Iterable[str] = (),
+) -> Path:
+    """Train networks one after the other, each in a process of its own, and write what each reached.
+
+    They all have the same settings: data, split, crops, augmentation, epochs, rate, seed. Called again, it goes on:
+    networks that are done are not trained again, and one that was stopped goes on from its checkpoint. The process
+    prints what ``unetzoo train`` prints, and how long the rest may take, judged by the arithmetic of each.
+
+    Args:
+        models, exclude: names or wildcards, as in ``list_models``; the order of ``models`` is kept.
+        arguments: of ``unetzoo train``, such as ``["--data", "nuclei", "--epochs", "8", "--crop-size", "128"]``.
+        out: folder of the runs, made if missing. In it, a folder for each network holds its run, and ``trial.json``
+            once it is done; ``results.json`` holds all that are done so far.
+
+    Returns:
+        ``results.json``: for ``unetzoo.compare(results=…)``.
+
+    Raises:
+        ConfigError: a name that fits nothing, an argument that is not the trials' to set, or a folder whose trials
+            have other settings.
+        TrainingError: a training failed, and has said why; the trials before it are kept.
+        WeightsError: a file cannot be written.
+    """
+    rows = comparison.compare(models, exclude=exclude).rows
+    out = Path(out)
+    _begin(out, arguments, [row.name for row in rows])
+    todo = {row.name: row.gflops for row in rows if not (out / row.name / TRIAL).is_file()}
+    done, start, whole = 0.0, time.monotonic(), sum(todo.values())
+    for name, gflops in todo.items():
+        left = f"; about {(time.monotonic() - start) * (whole - done) / done / 60:.0f} minutes are left" if done else ""
+        _say(f"{name}: {len(rows) - len(todo) + list(todo).index(name) + 1} of {len(rows)}{left}")
+        _train(out / name, name, arguments)
+        write_trials([_trial(out / name, name, arguments)], out / name / TRIAL)
+        _collect(out)
+        done += gflops
+    return _collect(out)
+
+
+def _collect(out: Path) -> Path:
+    """Write the results of all that are done, of other calls too."""
+    found = [out / name / TRIAL for name in zoo.list_models() if (out / name / TRIAL).is_file()]
+    write_trials([trial for path in found for trial in read_trials(path)], out / RESULTS)
+    return out / RESULTS
+
+
+def _begin(out: Path, arguments: Sequence[str], names: Sequence[str]) -> None:
+    """Make the folder, or make sure that what is in it was begun with the same settings."""
+    given = [argument.partition("=")[0] for argument in arguments]
+    own = ("--model", "--model.name", "--out", "--resume", "--suggest", "--print-config")
+    problems = [
+        f"{argument}: leave it out; all networks have the same settings" for argument in given if argument in own
+    ]
+    if not {"--data", "--data.folder", "--config"} & set(given):
+        problems.append("--data FOLDER is needed")
+    path, text = out / SETTINGS, json.dumps(list(arguments))
+    if path.is_file():
+        before = path.read_text(encoding="utf-8")
+        if before != text:
+            problems.append(f"{out} was begun with {before}, not with {text}; give another folder")
+    else:
+        problems += [f"{out / name} is there already; give another folder" for name in names if (out / name).exists()]
+    if problems:
+        raise ConfigError("cannot try networks", problems)
+    out.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as stream:
+        stream.write(text.encode())
+
+
+def _train(folder: Path, name: str, arguments: Sequence[str]) -> None:
+    """Train a network in a process of its own, or let it go on."""
+    given = ["--model", name, "--out", str(folder), *arguments, "--trainer.callbacks+=unetzoo.train.Clock"]
+    if (folder / CONFIG).is_file():
+        given = ["--resume", str(folder), *(flag for flag in ("--quiet", "--json") if flag in arguments)]
+    with _ended_together():
+        done = subprocess.run([sys.executable, "-m", "unetzoo", "train", *given], check=False)
+    if done.returncode != 0:
+        raise TrainingError(
+            f"{name}: the training ended with status {done.returncode}, for the reason above; when it is mended, the "
+            "same call goes on"
+        )
+
+
+@contextlib.contextmanager
+def _ended_together() -> Iterator[None]:
+    """Let SIGTERM end the training as well, as Ctrl-C does: one left behind would write where the next call goes on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _trial(folder: Path, name: str, arguments: Sequence[str]) -> TrainingTrial:
+    """Return what a finished run reached."""
+    scores, times = (
+        list(csv.DictReader((folder / file).read_text(encoding="utf-8").splitlines()))
+        for file in ("metrics.csv", TIMES)
+    )
+    curve = tuple(
+        Epoch(
+            int(clock["epoch"]),
+            round(float(clock["seconds"]) / 60, 4),
+            *(float(row[key]) if row.get(key) else None for key in ("dice", "iou")),
+        )
+        for row, clock in zip(scores, times, strict=True)
+    )
+    model = weights.load(folder / weights.BEST_FILE)
+    seconds, ratio = prediction_time(model)
+    peak = times[-1]["peak_mib"]
+    return TrainingTrial(
+        name=name,
+        settings=tuple(arguments),
+        curve=curve,
+        peak_mib=float(peak) if peak else None,
+        seconds_per_megapixel=seconds,
+        times_resunet18=ratio,
+        versions={
+            "unetzoo": __version__,
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "python": platform.python_version(),
+        },
+        machine=f"{_processor()}, {torch.get_num_threads()} threads",
+        config=model.config,
+    )
+
+
+def prediction_time(model: SegmentationModel) -> tuple[float, float]:
+    """Return CPU seconds a megapixel, and how many times as long that is as ``resunet18`` takes.
+
+    Both networks are optimized, and take one image of 512 × 512 in turn; the seconds are the median, and so is the
+    ratio. The first turn is not counted.
+    """
+    config = model.config
+    other = zoo.create(REFERENCE, in_channels=config.in_channels, num_classes=config.num_classes, task=config.task)
+    calls = []
+    for network in (model, other):
+        side = network.decoder.input_side(SIDE)
+        calls.append((optimization.optimize(network), torch.randn(1, config.in_channels, side, side)))
+    times: list[tuple[float, ...]] = []
+    with torch.no_grad():
+        for _ in range(1 + ROUNDS):
+            taken = []
+            for call, image in calls:
+                start = time.perf_counter()
+                call(image)
+                taken.append(time.perf_counter() - start)
+            times.append(tuple(taken))
+    own = median(taken for taken, _ in times[1:])
+    return own / (SIDE**2 / 1e6), median(taken / reference for taken, reference in times[1:])
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    named = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - between what the trainings print

@@ -1,0 +1,17 @@
+"""The trained models that come with the package: a ``.safetensors`` file and a model card each, in this folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the trained models, which ``unetzoo.from_pretrained`` takes."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.safetensors")))
+
+
+def weights_of(name: str) -> Path:
+    """Return the file of a trained model; its card lies beside it, ending in .md."""
+    return FOLDER / f"{name}.safetensors"
