@@ -64,7 +64,7 @@ class TrainingTrial:
 
     @property
     def best(self) -> Epoch:
-        """The first of the epochs with the best validation Dice: the one whose network is kept."""
+        """The first of the epochs with the best validation Dice, whose network is kept."""
         return max(self.curve, key=lambda epoch: -1.0 if epoch.dice is None else epoch.dice)
 
     @property
@@ -107,7 +107,7 @@ def write_trials(trials: Sequence[TrainingTrial], path: str | os.PathLike[str]) 
 
 
 def read_trials(path: str | os.PathLike[str]) -> tuple[TrainingTrial, ...]:
-    """Read what :func:`write_trials` wrote: nothing missing, nothing unknown, nothing that does not fit the rest.
+    """Read what ``write_trials`` wrote: nothing missing, nothing unknown, nothing that does not fit the rest.
 
     Raises:
         InputError: there is no such file, or another one; lists all that is wrong.

@@ -36,10 +36,10 @@ class Matches:
 
     @property
     def average_precision(self) -> float:
-        """Met / (met + false + missed), nan where there is no object: the 2018 Data Science Bowl's score at one IoU.
+        """Met / (met + false + missed), nan where there is no object; the 2018 Data Science Bowl's score at one IoU.
 
-        Caicedo et al. 2019, "Nucleus segmentation across imaging experiments", Methods. With a single score for each
-        mask, and none for its objects, there is no curve to take an average of.
+        See Caicedo et al. 2019, "Nucleus segmentation across imaging experiments", Methods. Objects have no scores here
+        by which to order them, so that there is no curve to take an average of.
         """
         total = self.met + self.false + self.missed
         return self.met / total if total else float("nan")
