@@ -57,7 +57,7 @@ def test_the_row_is_that_of_the_table(tmp_path: Path) -> None:
     ],
 )
 def test_the_example_runs(options: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = written(tmp_path / "nuclei", CARD, **options)
+    text = written(tmp_path / "cells", CARD, **options)
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(code.splitlines()) == 4
     monkeypatch.chdir(tmp_path)
@@ -66,7 +66,7 @@ def test_the_example_runs(options: dict[str, object], tmp_path: Path, monkeypatc
     torch.manual_seed(5)
     namespace: dict[str, object] = {}
     exec(code, namespace)
-    model = unetzoo.load("nuclei", dtype=torch.float32)
+    model = unetzoo.load("cells", dtype=torch.float32)
     torch.manual_seed(5)
     images = pixels / 255 if model.config.in_channels == 3 else torch.rand(model.config.in_channels, 256, 256)
     if model.config.mean:

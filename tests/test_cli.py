@@ -106,7 +106,7 @@ def test_the_demo_counts_objects_as_scipy_does(mask: np.ndarray) -> None:
         (["demo", "--image", "missing.png"], "no such file"),
         (["demo", "--model", "unet9"], "no file or folder 'unet9', it is no trained model of the package (nuclei)"),
         (["demo", "--model", "unet"], "--model unet: a trained model is needed, such as nuclei"),
-        (["demo", "--out", "missing/folder/a.png"], "cannot be written"),
+        (["demo", "--out", "a.jpg"], "an overlay cannot be written to 'a.jpg'"),
     ],
 )
 def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
