@@ -278,11 +278,6 @@ def costs() -> str:
     return unetzoo.compare(["resunet50", *names], size=256).render("md")
 
 
-def choosing() -> str:
-    """Return what the networks of docs/choosing.json reached in training."""
-    return unetzoo.compare(results=Path(__file__).parent / "choosing.json", size=256).render("md")
-
-
 # --- The public names --------------------------------------------------------------------------------------
 
 
@@ -323,7 +318,6 @@ def tables() -> Iterator[tuple[str, str]]:
     yield "levels", levels_table()
     yield "api", api()
     yield "costs", costs()
-    yield "choosing", choosing()
     for name in ("unet", "unet_valid", "resunet18", "resunet50"):
         yield f"layers_{name}", unet_layers(build(name))
     for name in ("unetpp", "unetpp_resnet50", "unetpp_lite_resnet50"):

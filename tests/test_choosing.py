@@ -528,3 +528,8 @@ def test_comparisons_with_results_draw_them(tried: Path, monkeypatch: pytest.Mon
         assert line.get_xydata().tolist() == [[epoch["minutes"], epoch["dice"]] for epoch in curve]
     assert figures[1].axes[0].get_xlabel() == "parameters (millions)"
     assert math.isclose(figures[1].axes[0].lines[0].get_xdata()[0], 31.036673)
+
+
+def test_the_page_has_the_table_of_its_results() -> None:
+    table = unetzoo.compare(results=ROOT / "docs" / "choosing.json").render("md")
+    assert table in (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8")

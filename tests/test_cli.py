@@ -20,6 +20,7 @@ from PIL import Image
 from scipy import ndimage
 
 import unetzoo
+from unetzoo import trained
 from unetzoo.cli import demo, main, parser
 from unetzoo.drawing import draw_nuclei
 
@@ -105,7 +106,7 @@ def test_the_demo_counts_objects_as_scipy_does(mask: np.ndarray) -> None:
         (["compare", "unet", "--size", "0"], "size=0"),
         (["demo", "--image", "missing.png"], "no such file"),
         (["demo", "--model", "unet9"], "no file or folder 'unet9', it is no trained model of the package (nuclei)"),
-        (["demo", "--model", "unet"], "--model unet: a trained model is needed, such as nuclei"),
+        (["demo", "--model", "unet"], "'unet' is a network of the zoo, whose weights are random"),
         (["demo", "--out", "a.jpg"], "an overlay cannot be written to 'a.jpg'"),
     ],
 )
@@ -116,6 +117,36 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], arguments: list
     assert captured.err.startswith("unetzoo: ")
     assert captured.err.count("\n") == 1
     assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["predict", "nuclei", "a.png", "--smalest", "20"], "unknown: --smalest 20; did you mean '--smallest'"),
+        (["evaluate", "nuclei", "--data", "a", "--obiects"], "unknown: --obiects; did you mean '--objects'"),
+        (["compare", "unet", "--zzzzzz"], "unknown: --zzzzzz; 'unetzoo compare --help' has what there is"),
+        (["predict", "nuclei", "a.png", "--smallest", "twenty"], "argument --smallest: invalid int value: 'twenty'"),
+        (["predikt"], "invalid choice: 'predikt'"),
+    ],
+)
+def test_wrong_options_are_said_in_a_line(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.startswith("unetzoo: ")
+    assert error.count("\n") == 1
+
+
+def test_a_trained_model_tells_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    said = run(capsys, "info", "nuclei")
+    assert "1,942,337 parameters in float16" in said
+    assert said.endswith(trained.weights_of("nuclei").with_suffix(".md").read_text(encoding="utf-8"))
+    record = json.loads(run(capsys, "info", "nuclei", "--json"))
+    assert record["config"]["class_names"] == ["nucleus"]
+    assert record["bytes"] == trained.weights_of("nuclei").stat().st_size
+    assert "whole, sha256" in run(capsys, "verify", "nuclei")
 
 
 def test_a_file_that_is_no_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -200,7 +200,8 @@ def test_an_epoch_goes_on_from_a_batch_and_the_next_is_whole() -> None:
 
 
 def test_batches_larger_than_an_epoch_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"batch_size=8 in 2 processes .* the 5 training pictures.*repeats=4"):
+    said = r"batch_size=8 in 2 processes .* the 5 training pictures.*repeats 4, or --batch-size 2$"
+    with pytest.raises(ConfigError, match=said):
         EpochBatches(5, 8, processes=2)
 
 

@@ -11,16 +11,24 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from unetzoo import __version__
 from unetzoo.cli import data, demo, exporting, prediction, serving, training
 from unetzoo.errors import UnetzooError
 
 
-def parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in a line, as all other errors are said."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program."""
+        self.exit(2, f"unetzoo: {message}; '{self.prog} --help' has what there is\n")
+
+
+def parser() -> Parser:
     """Return the parser of the whole command line; each command's ``run`` is what it does."""
-    top = argparse.ArgumentParser(prog="unetzoo", description="A zoo of U-Nets for PyTorch.")
+    top = Parser(prog="unetzoo", description="A zoo of U-Nets for PyTorch.")
     top.set_defaults(takes_rest=False)
     top.add_argument("--version", action="version", version=f"unetzoo {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -150,6 +158,17 @@ def _option(text: str) -> tuple[str, Any]:
     return name, tuple(map(_value, value.split(","))) if listed and not isinstance(found, list | tuple) else found
 
 
+def _refuse(rest: Sequence[str], top: Parser, arguments: Sequence[str]) -> NoReturn:
+    """End the program, as nobody takes ``rest``."""
+    from unetzoo._registry import suggest
+
+    (commands,) = (action for action in top._actions if isinstance(action, argparse._SubParsersAction))
+    command = next((commands.choices[word] for word in arguments if word in commands.choices), top)
+    known = [option for action in command._actions for option in action.option_strings]
+    hints = "".join(suggest(word.partition("=")[0], known) for word in rest if word.startswith("-"))
+    command.error(f"unknown: {' '.join(rest)}{hints}")
+
+
 def _value(text: str) -> Any:
     if text.lower() in ("true", "false", "none"):
         text = text.capitalize()
@@ -166,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     top = parser()
     options, rest = top.parse_known_args(arguments)
     if rest and not options.takes_rest:
-        top.error(f"unrecognized arguments: {' '.join(rest)}")
+        _refuse(rest, top, list(sys.argv[1:] if arguments is None else arguments))
     options.rest = rest
     try:
         status: int | None = options.run(options)
@@ -199,8 +218,11 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
-    from unetzoo import information
+    from unetzoo import information, trained
 
+    if options.name in trained.names():
+        _info_of_trained(options.name, options.json)
+        return
     info = information.model_info(options.name)
     if options.json:
         print(json.dumps(asdict(info), indent=2))
@@ -222,6 +244,19 @@ def _info(options: argparse.Namespace) -> None:
     for name, default in info.options.items():
         print(f"  {name} = {default!r}")
         print(textwrap.fill(info.meanings.get(name, ""), 100, initial_indent=" " * 8, subsequent_indent=" " * 8))
+
+
+def _info_of_trained(name: str, as_json: bool) -> None:
+    """Print what the file of a trained model says, and its card."""
+    from unetzoo import trained, weights
+
+    saved = weights.read_saved(trained.weights_of(name))
+    if as_json:
+        record = {"name": name, "parameters": saved.parameters, "bytes": saved.bytes, "config": saved.config.to_dict()}
+        print(json.dumps(record, indent=2))
+        return
+    print(f"{saved}\n")
+    print(trained.weights_of(name).with_suffix(".md").read_text(encoding="utf-8"), end="")
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -246,12 +281,12 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from unetzoo import weights
+    from unetzoo import trained, weights
 
     failed = []
     for file in options.files:
         try:
-            saved = weights.verify(file)
+            saved = weights.verify(trained.weights_of(file) if file in trained.names() else file)
             print(f"{saved}; whole, sha256 {saved.sha256[:12]}…")
         except UnetzooError as error:
             print(f"unetzoo: {error}", file=sys.stderr)

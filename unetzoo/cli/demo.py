@@ -11,10 +11,10 @@ from typing import Any
 NEXT = (
     ("unetzoo predict nuclei *.png --out masks --overlay", "masks of your own pictures, of any size"),
     (
-        "unetzoo train --model resunet34 --data FOLDER",
+        "unetzoo train --model unet3p_lite_resnet18 --data FOLDER",
         "on FOLDER/images and FOLDER/masks; pip install 'unetzoo[train]'",
     ),
-    ("unetzoo compare '*resnet34' '*resunet34'", "the networks to choose from"),
+    ("unetzoo compare '*resnet18' resunet18", "the networks to choose from"),
 )
 SIDE = 512
 """Pixels of the drawn picture."""
@@ -43,15 +43,7 @@ def _demo(options: argparse.Namespace) -> None:
     from unetzoo.information import model_info
     from unetzoo.model import build_on_meta
     from unetzoo.prediction import Predictor
-    from unetzoo.zoo import names
 
-    if options.model in names():
-        from unetzoo.errors import ConfigError
-
-        raise ConfigError(
-            f"--model {options.model}: a trained model is needed, such as nuclei; this is a network of the zoo, whose "
-            f"weights are random until 'unetzoo train --model {options.model}' has trained it"
-        )
     predictor = Predictor(options.model)
     picture = images.read_image(options.image) if options.image else drawing.draw_nuclei(SIDE, SIDE)[0]
     before = time.perf_counter()
@@ -60,18 +52,18 @@ def _demo(options: argparse.Namespace) -> None:
     found.overlay(options.out)
 
     config = predictor.config
-    row = comparison.row_of(build_on_meta(config), model_info(config.name), 256)
-    print(comparison.Comparison((row,), 256), end="")
     height, width = picture.shape[-2:]
-    print(f"\n{options.model} on {options.image or 'a drawn picture'}, {width} × {height} pixels, in {seconds:.1f} s:")
+    print(f"{options.model} on {options.image or 'a drawn picture'}, {width} × {height} pixels, in {seconds:.1f} s:")
     layers = found.mask[None] if config.task == "binary" else found.mask
     for k, (name, share) in enumerate(found.shares().items()):
         if config.task != "multiclass" or k > 0:
             mask = found.mask == k if config.task == "multiclass" else layers[k] > 0
             print(f"{name}: {count(mask)} objects, {share:.1%} of the picture")
-    print(f"overlay: {Path(options.out).resolve()}")
+    print(f"overlay: {Path(options.out).resolve()}\n")
+    row = comparison.row_of(build_on_meta(config), model_info(config.name), 256)
+    print(comparison.Comparison((row,), 256), end="")
     # For people, not for what reads the output.
-    commands = "".join(f"  {command:<51}  # {purpose}\n" for command, purpose in NEXT)
+    commands = "".join(f"  {command:<56}  # {purpose}\n" for command, purpose in NEXT)
     print(f"\nNext:\n{commands}", end="", file=sys.stderr)
 
 

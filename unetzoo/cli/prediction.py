@@ -41,7 +41,7 @@ def add(commands: Any) -> None:
         "--scales", type=_numbers, default=[1.0], metavar="S,…", help="of the views, such as 0.75,1,1.25"
     )
     command.add_argument(
-        "--tile", type=_pixels_or("auto", "none"), default="auto", metavar="PIXELS",
+        "--tile", type=pixels_or("auto", "none"), default="auto", metavar="PIXELS",
         help="side of the tiles; none: whole pictures (default: auto, what fits in memory)",
     )  # fmt: skip
     command.add_argument(
@@ -61,7 +61,7 @@ def add(commands: Any) -> None:
     )
     command.add_argument(
         "--holes",
-        type=_pixels_or("all"),
+        type=pixels_or("all"),
         default=0,
         metavar="PIXELS",
         help="fill holes of up to so many, or all; needs SciPy",
@@ -164,7 +164,9 @@ def _summarise(report: Report, folder: Path, as_json: bool, objects: int | None)
     print(f"{folder}: {', '.join(parts)}")
 
 
-def _pixels_or(*words: str) -> Any:
+def pixels_or(*words: str) -> Any:
+    """Return what reads a number of pixels, or one of ``words``."""
+
     def read(text: str) -> int | str | None:
         if text in words:
             return None if text == "none" else text

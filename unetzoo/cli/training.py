@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetzoo.cli.prediction import threshold, thresholds_of
+from unetzoo.cli.prediction import pixels_or, threshold, thresholds_of
 
 if TYPE_CHECKING:
     from unetzoo.prediction import Predictor
@@ -76,6 +76,8 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--threshold", type=threshold, metavar="P", help="as 'unetzoo predict' takes it")
     command.add_argument("--report", metavar="FOLDER", help="write scores.json, per_image.csv and worst.png there")
+    command.add_argument("--smallest", type=int, default=0, metavar="PIXELS", help="as 'unetzoo predict' takes it")
+    command.add_argument("--holes", type=pixels_or("all"), default=0, metavar="PIXELS", help="likewise")
     command.add_argument("--objects", action="store_true", help="also count objects, and those that meet a true one")
     command.add_argument("--json", action="store_true", help="as JSON")
     command.add_argument("--split", choices=("train", "val", "test"), help="(default: test if there is, or all)")
@@ -148,7 +150,9 @@ def _train(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from unetzoo import evaluation
 
-    predictor, settings = _judged(options, threshold=thresholds_of(options.threshold))
+    predictor, settings = _judged(
+        options, threshold=thresholds_of(options.threshold), smallest=options.smallest, holes=options.holes
+    )
     found = evaluation.evaluate(
         predictor,
         options.data,

@@ -48,10 +48,11 @@ class EpochBatches(Sampler[list[Draw]]):
         self.first = 0
         """The batch that the next iteration begins with: those before it were trained on before a restart."""
         if len(self) == 0:
+            draws = self._draws()
             raise ConfigError(
                 f"batch_size={batch_size} in {processes} process{'es' * (processes > 1)} is more than the {pictures} "
-                f"training pictures, {self._draws()} draws an epoch: give data.repeats="
-                f"{-(-batch_size * processes // max(pictures, 1))}, or a smaller batch"
+                f"training pictures, {draws} draws an epoch: give --data.repeats "
+                f"{-(-batch_size * processes // max(pictures, 1))}, or --batch-size {max(1, draws // processes)}"
             )
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unetzoo import hub
+from unetzoo import hub, zoo
 from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, InputError, WeightsError
 from unetzoo.images import fit_channels, normalised, scaled
@@ -143,6 +143,11 @@ def _ready(model: Model, device: torch.device, dtype: torch.dtype | None) -> Opt
         and Path(model).parent.is_dir()
     ):
         raise WeightsError(f"there is no file or folder {model!r}; a repository of that name is hf-hub:{model}")
+    if isinstance(model, str) and model in zoo.names() and not Path(model).exists():
+        raise ConfigError(
+            f"{model!r} is a network of the zoo, whose weights are random: 'unetzoo train --model {model}' trains it, "
+            f"and its run's folder goes here; trained already: {', '.join(zoo.list_models(pretrained=True))}"
+        )
     loaded = model if isinstance(model, SegmentationModel) else hub.from_pretrained(model)
     return optimize(loaded, dtype=dtype).to(device)
 
