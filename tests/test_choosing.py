@@ -86,6 +86,8 @@ def tried(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path
     """Return the folder of two networks' trials."""
     out = tmp_path_factory.mktemp("trials") / "both"
     with pytest.MonkeyPatch.context() as patch:
+        # The last bits hang on the number of threads.
+        patch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
         patch.setattr(choosing, "SIDE", 64)
         patch.setattr(choosing, "ROUNDS", 1)
         assert run_trials(["unetpp", "unet"], settings, out) == out / "results.json"
@@ -167,6 +169,7 @@ def test_a_killed_trial_goes_on_and_gives_the_same_curve(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT), str(ROOT / "tests"))))
     monkeypatch.setenv("KILLED", str(tmp_path / "killed"))
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
     given = [*settings, "--keep_steps", "1", f"--trainer.callbacks+={__name__}.KillOnce"]
     with pytest.raises(TrainingError, match="unet: the training ended with status -9"):
         run_trials("unet", given, tmp_path / "out")

@@ -407,7 +407,7 @@ def test_a_csv_list(tmp_path: Path) -> None:
         ("image,mask,split\na,b,train\na,b,dev", "row 3: split 'dev'"),
         ("image,mask\n", "no pictures that have masks"),
         ("image,mask,kind\na,b,bright\nc,d,", "row 3: kind is empty"),
-        ("image,mask,kind\na,b,x\nc,d,x\ne,f,y", "kind 'y': 1 picture cannot be parted into train, val, test"),
+        ("image,mask,kind\na,b,x\nc,d,x\ne,f,y", "kind 'x': 2 pictures cannot be parted into train, val, test"),
     ],
 )
 def test_wrong_csv_lists(tmp_path: Path, text: str, said: str) -> None:
@@ -426,8 +426,8 @@ def test_each_kind_of_picture_is_split_by_itself(tmp_path: Path) -> None:
     splits = find_samples(write_lines(tmp_path / "a.csv", "image,mask,kind", *rows), BINARY, seed=3)
     counts = {split: Counter(sample.kind for sample in found) for split, found in splits.items()}
     assert counts == {
-        "train": {"bright": 10, "dark": 40, "stained": 16},
-        "val": {"bright": 2, "dark": 5, "stained": 2},
+        "train": {"bright": 11, "dark": 40, "stained": 16},
+        "val": {"bright": 1, "dark": 5, "stained": 2},
         "test": {"bright": 1, "dark": 5, "stained": 2},
     }
     assert all(sample.name.startswith(sample.kind) for found in splits.values() for sample in found)
@@ -942,7 +942,8 @@ def test_a_preview_shows_each_picture_and_its_mask(tmp_path: Path) -> None:
     tile = sheet[:, 4:24, 38:68].float()
     assert (tile - stretched)[:, :, 15:].abs().max() <= 1  # background is as it was
     colour = torch.tensor([0xE6, 0x19, 0x4B])[:, None, None]
-    assert (tile - (0.6 * stretched + 0.4 * colour))[:, :, :15].abs().max() <= 2
+    assert (tile - (0.6 * stretched + 0.4 * colour))[:, :, :14].abs().max() <= 2
+    assert (tile - (0.2 * stretched + 0.8 * colour))[:, :, 14].abs().max() <= 2  # the mask's rim
     assert (sheet[:, 28:48, 38:] == 255).all()  # the fourth place is empty
 
 

@@ -158,7 +158,7 @@ def bands(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     if count == 1:
         return 110 + 15 * picture[0].numpy().astype(np.uint16), mask.numpy()
     noise = np.random.default_rng(seed).normal(-500, 100, (count, 64, 64))
-    noise[-2] += 4 * picture[0].numpy()
+    noise[-2] += 12.0 * picture[0].numpy()
     return noise.astype(np.int16), mask.numpy()
 
 
@@ -184,7 +184,7 @@ def test_pictures_that_are_not_rgb(run: Run, tmp_path: Path, count: int, policy:
     options = [] if policy is None else ["--policy", policy]
     said, _ = run(
         "non_rgb.py", data, tmp_path / "new.tif", tmp_path / "out", "--pretrained", tmp_path / "resnet18.pth",
-        *options, *SHORT, "--trainer.max_epochs=2", "--data.repeats=8", "--data.batch_size=8", "--data.crop_size=32",
+        *options, *SHORT, "--trainer.max_epochs=5", "--data.repeats=8", "--data.batch_size=8", "--data.crop_size=32",
         "--model.encoder_lr=0.002", "--model.lr=0.002",
     )  # fmt: skip
     assert f"{count} channels of {picture.dtype}" in said

@@ -284,7 +284,7 @@ def test_each_refusal_says_what_to_do(hub: HubServer, tmp_path: Path) -> None:
 
 def test_names_that_are_none() -> None:
     for source, words in (
-        ("nuclei", "no file or folder 'nuclei'"),
+        ("cells", "no file or folder 'cells'"),
         ("runs/nuclei.safetensors", "no file or folder"),
         ("me/nuclei/more", "no name of a repository"),
         ("me/nu clei", "no name of a repository"),
