@@ -33,7 +33,7 @@ def parser() -> Parser:
     top.add_argument("--version", action="version", version=f"unetzoo {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    names = argparse.ArgumentParser(add_help=False)
+    names = Parser(add_help=False)
     names.add_argument(
         "patterns",
         nargs="*",
@@ -163,7 +163,7 @@ def _refuse(rest: Sequence[str], top: Parser, arguments: Sequence[str]) -> NoRet
     from unetzoo._registry import suggest
 
     (commands,) = (action for action in top._actions if isinstance(action, argparse._SubParsersAction))
-    command = next((commands.choices[word] for word in arguments if word in commands.choices), top)
+    command: Parser = next((commands.choices[word] for word in arguments if word in commands.choices), top)
     known = [option for action in command._actions for option in action.option_strings]
     hints = "".join(suggest(word.partition("=")[0], known) for word in rest if word.startswith("-"))
     command.error(f"unknown: {' '.join(rest)}{hints}")
