@@ -23,7 +23,12 @@ pytestmark = pytest.mark.slow
 def trained(out: Path, *arguments: str) -> dict[str, float]:
     """Train, and return the best epoch's figures."""
     assert main(["train", "--out", str(out), "--pictures_every", "1000", *arguments]) == 0
-    with (out / "metrics.csv").open() as stream:
+    return best_of(out)
+
+
+def best_of(out: Path) -> dict[str, float]:
+    """Return the figures of the epoch with the best Dice."""
+    with (out / "metrics.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     best = max(rows, key=lambda row: float(row["dice"] or 0))
     return {name: float(value) for name, value in best.items() if value}
@@ -82,8 +87,10 @@ def test_drawn_shapes_of_five_classes_are_told_apart(task: str, tmp_path: Path) 
     if several:
         trained(tmp_path / "run", *network, "--model.options.norm", "group", *common, "--epochs", "18", "--lr", "3e-3",
                 "--trainer.check_val_every_n_epoch", "3", "--data.workers", "0")  # fmt: skip
-        best = trained(tmp_path / "on", "--model", str(tmp_path / "run" / "best.safetensors"), *common, "--epochs", "8",
-                       "--lr", "1e-3", "--trainer.check_val_every_n_epoch", "2", "--data.workers", "0")  # fmt: skip
+        trained(tmp_path / "on", "--model", str(tmp_path / "run" / "best.safetensors"), *common, "--epochs", "8",
+                "--lr", "1e-3", "--trainer.check_val_every_n_epoch", "2", "--data.workers", "0")  # fmt: skip
+        assert main(["train", "--resume", str(tmp_path / "on"), "--epochs", "12"]) == 0
+        best = best_of(tmp_path / "on")
     else:
         best = trained(tmp_path / "run", *network, *common, "--class-names", ",".join(CLASSES), "--epochs", "120",
                        "--lr", "3e-3", "--trainer.check_val_every_n_epoch", "10")  # fmt: skip
