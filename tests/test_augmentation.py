@@ -168,6 +168,21 @@ def test_a_fixed_warp_agrees_with_other_ways_to_scale() -> None:
     torch.testing.assert_close(torch.Tensor(enlarged[0]), other, rtol=0, atol=1e-4)
 
 
+def test_warps_make_no_value_that_the_picture_has_not() -> None:
+    """Black that rounding moves below 0 would be NaN after torchvision's change of hue."""
+    image = torch.rand(3, 60, 60, generator=torch.Generator().manual_seed(0))
+    image[:, :30] = 0
+    image[1] = image[1] / 2 + 4
+    change = build([WARP])
+    for seed in range(20):
+        warped, _ = seeded(change, seed, image)
+        for values, before in zip(warped, image, strict=True):
+            assert before.min() <= values.min() <= values.max() <= before.max()
+    black = build([WARP, {"ColorJitter": {"hue": 0.1}}])
+    dark = torch.cat([image[:1], image[2:], image[:1] / 3])
+    assert all(torch.isfinite(seeded(black, seed, dark)[0]).all() for seed in range(20))
+
+
 def test_warps_bend_as_far_as_said_and_never_fold() -> None:
     warp = build([BEND])
     image = coordinates(143, 95)  # nodes lie in the middle and every 24 pixels from there
@@ -580,6 +595,18 @@ def test_what_torchvision_cannot_do_names_the_entry() -> None:
         build([{"ColorJitter": {"saturation": 0.5}}])(torch.rand(13, 8, 8), mask)
     with pytest.raises(InputError, match=r"RandomCrop cannot .*Required crop size"):
         build([{"RandomCrop": {"size": 9}}])(torch.rand(3, 8, 8), mask)
+
+
+def test_values_that_are_not_finite_name_the_entry_that_made_them() -> None:
+    image = torch.zeros(3, 8, 8)
+    image[1] = -1  # the largest of its channels is 0, by which the saturation divides
+    mask = torch.zeros(8, 8).long()
+    with pytest.raises(
+        InputError, match=r"ColorJitter made values that are not finite of an image from -1 to 0; .*0 to 1"
+    ):
+        build([{"ColorJitter": {"hue": [0.1, 0.1]}}])(image, mask)
+    image[0, 0, 0] = torch.nan  # of the picture's own, which the data's check names
+    assert build(["RandomHorizontalFlip"])(image, mask)[0].isnan().sum() == 1
 
 
 # Wrong input.

@@ -161,8 +161,9 @@ class RandomWarp(v2.Transform):  # type: ignore[misc]
             labels = F.grid_sample((planes - IGNORED).float(), grid, mode="nearest", align_corners=False)
             warped = labels.to(values.dtype) + IGNORED
         else:
-            mean = planes.mean((-2, -1), keepdim=True)
+            mean, least, most = (of((-2, -1), keepdim=True) for of in (planes.mean, planes.amin, planes.amax))
             warped = F.grid_sample(planes - mean, grid.to(planes), mode="bilinear", align_corners=False) + mean
+            warped = warped.clamp(least, most)  # rounding below 0 would make torchvision's hue divide 0 by 0
         return _like(inpt, warped.reshape(*values.shape[:-2], *params["size"]))
 
 
@@ -686,6 +687,12 @@ def _run(entry: _Entry, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         raise InputError(
             f"{entry.name} returned an image of {_kind(result[0])} and a mask of {_kind(result[1])} for "
             f"{_kind(image)} and {_kind(mask)}: channels and classes must stay"
+        )
+    if not torch.isfinite(result[0]).all() and torch.isfinite(image).all():
+        raise InputError(
+            f"{entry.name} made values that are not finite of an image from {float(image.min()):.6g} to "
+            f"{float(image.max()):.6g}; torchvision's changes of colour take values from 0 to 1: list them first, "
+            "before brightness, contrast and noise of this package, which clip nothing"
         )
     return tv_tensors.Image(result[0]), tv_tensors.Mask(result[1])
 
