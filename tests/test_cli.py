@@ -38,7 +38,7 @@ def pixels(path: Path) -> np.ndarray:
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "list").split() == NAMES
     assert run(capsys, "list", "unet3p*", "--exclude", "*_*").split() == ["unet3p"]
-    assert run(capsys, "list", "--pretrained") == "nuclei\n"
+    assert run(capsys, "list", "--pretrained") == "nuclei\nvessels\n"
 
 
 def test_info(capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,7 +105,10 @@ def test_the_demo_counts_objects_as_scipy_does(mask: np.ndarray) -> None:
         (["compare", "unet", "--plot", "table.xyz"], "'table.xyz'"),
         (["compare", "unet", "--size", "0"], "size=0"),
         (["demo", "--image", "missing.png"], "no such file"),
-        (["demo", "--model", "unet9"], "no file or folder 'unet9', it is no trained model of the package (nuclei)"),
+        (
+            ["demo", "--model", "unet9"],
+            "no file or folder 'unet9', it is no trained model of the package (nuclei, vessels)",
+        ),
         (["demo", "--model", "unet"], "'unet' is a network of the zoo, whose weights are random"),
         (["demo", "--out", "a.jpg"], "an overlay cannot be written to 'a.jpg'"),
     ],

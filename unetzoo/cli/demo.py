@@ -70,15 +70,17 @@ def _demo(options: argparse.Namespace) -> None:
 def count(mask: Any) -> int:
     """Return how many objects a mask, (H, W) bool, has; pixels that share a corner are of one.
 
-    Each pixel takes the greatest number around it until nothing changes. ``unetzoo.objects`` is quicker on winding
-    objects and tells more, and needs SciPy, which the demo must do without.
+    Each pixel takes the greatest number around it, tells it to the pixel whose number it had, and takes that pixel's,
+    until nothing changes. ``unetzoo.objects`` tells more, and needs SciPy, which the demo must do without.
     """
     import torch
     import torch.nn.functional as F
 
-    numbers = torch.arange(1, mask.numel() + 1, dtype=torch.float64).reshape(mask.shape) * mask
+    inside = mask.flatten()
+    numbers = torch.arange(1, mask.numel() + 1, dtype=torch.float64) * inside  # one more than the pixel's place
     while True:
-        grown = F.max_pool2d(numbers[None], 3, stride=1, padding=1)[0] * mask
+        grown = F.max_pool2d(numbers.reshape(1, *mask.shape), 3, stride=1, padding=1).flatten() * inside
         if torch.equal(grown, numbers):
             return int((numbers.unique() > 0).sum())
-        numbers = grown
+        told = grown.scatter_reduce(0, (numbers.long() - 1).clamp(min=0), grown, "amax")
+        numbers = told[(told.long() - 1).clamp(min=0)] * inside
