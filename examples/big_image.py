@@ -8,26 +8,17 @@ Needs pip install "unetzoo[big]". ``unetzoo predict MODEL slide.tif --out masks 
 import argparse
 import resource
 import sys
-from pathlib import Path
 
 from unetzoo import Predictor
-from unetzoo.prediction.big import StoredRows, write_mask_by_rows
 
 parser = argparse.ArgumentParser(description="Segment a picture by rows of tiles.")
-parser.add_argument("model", help="a .safetensors file, the folder of a run, or hf-hub:owner/name")
+parser.add_argument("model", help="a trained model's name, a .safetensors file, the folder of a run, hf-hub:owner/name")
 parser.add_argument("picture", help="a .tif or .zarr of any size")
 parser.add_argument("mask", help="a .tif or .zarr")
 parser.add_argument("--tile", type=int, default=1024, help="side in pixels, overlap included (default: 1024)")
 args = parser.parse_args()
 
-predictor = Predictor(args.model, tile=args.tile)
-with StoredRows(args.picture) as picture:
-    print(f"{picture.height} × {picture.width} pixels")
-    # A half-finished mask is gone on with only if it is of this picture, this model and these tiles.
-    settings = {**predictor.settings(), "picture": str(Path(args.picture).resolve())}
-    write_mask_by_rows(
-        predictor, picture, args.mask, settings, tell=lambda rows: print(f"{rows} rows are done", flush=True)
-    )
+Predictor(args.model, tile=args.tile).write_mask(args.picture, args.mask, progress=True)
 unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 print(f"{args.mask}: {peak / 2**20:.0f} MiB of memory at the peak")

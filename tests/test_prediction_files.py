@@ -18,7 +18,7 @@ from conftest import needs_links
 from PIL import Image
 
 import unetzoo
-from unetzoo import InputError, Predictor, drawing, images
+from unetzoo import ConfigError, InputError, Predictor, drawing, images
 from unetzoo.cli import main
 from unetzoo.prediction import big, files
 from unetzoo.prediction.inputs import Picture
@@ -378,8 +378,8 @@ class TestByRows:
         network = unetzoo.create("unet", base_channels=4, num_classes=1 if task == "binary" else 3, task=task)
         predictor = Predictor(network, tile=64)
         array = noise(150, 130)
-        with big.StoredRows(write_tiff(tmp_path / "a.tif", array, tile=(32, 32), photometric="rgb")) as source:
-            big.write_mask_by_rows(predictor, source, tmp_path / f"m{ending}", {})
+        write_tiff(tmp_path / "a.tif", array, tile=(32, 32), photometric="rgb")
+        predictor.write_mask(tmp_path / "a.tif", tmp_path / f"m{ending}", progress=True)
         expected = predictor(array).mask.numpy()
         expected = expected if task == "multiclass" else expected * 255
         if ending == ".zarr":
@@ -563,3 +563,35 @@ def test_a_mask_by_rows_has_an_ending_that_can_be_written_by_rows(model: Path, t
     with pytest.raises(InputError, match=r"'.*mask\.png': \.tif, \.tiff, \.zarr are possible"):
         big.write_mask_by_rows(predictor, source, tmp_path / "mask.png", {})
     assert not (tmp_path / "mask.png.partial").exists()
+
+
+@pytest.mark.parametrize("second", ["a.tif", "b.tif"])
+def test_a_mask_by_rows_goes_on_after_a_stop_with_the_same_picture_alone(
+    second: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor, put, written = Predictor(model, tile=64), big.PartialMask.put, []
+    for name in ("a.tif", "b.tif"):
+        write_tiff(tmp_path / name, noise(150, 80) ^ (255 if name == "b.tif" else 0), photometric="rgb")
+
+    def counted(self: big.PartialMask, part: torch.Tensor) -> None:
+        if len(written) == 1:
+            written.append(0)
+            raise KeyboardInterrupt
+        written.append(part.shape[1])
+        put(self, part)
+
+    monkeypatch.setattr(big.PartialMask, "put", counted)
+    with pytest.raises(KeyboardInterrupt):
+        predictor.write_mask(tmp_path / "a.tif", tmp_path / "mask.tif")
+    predictor.write_mask(tmp_path / second, tmp_path / "mask.tif")
+    assert sum(written) == (150 if second == "a.tif" else 150 + written[0])
+    assert 0 < written[0] < 150
+    expected = predictor(tmp_path / second).mask.numpy() * 255
+    assert (np.asarray(Image.open(tmp_path / "mask.tif")) == expected).all()
+
+
+def test_a_mask_by_rows_cleans_no_objects(model: Path, tmp_path: Path) -> None:
+    write_tiff(tmp_path / "a.tif", noise(20, 20), photometric="rgb")
+    with pytest.raises(ConfigError, match=r"no smallest=20 or holes=0: leave them out"):
+        Predictor(model, smallest=20).write_mask(tmp_path / "a.tif", tmp_path / "mask.tif")
+    assert [path.name for path in tmp_path.iterdir() if path != model] == ["a.tif"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
@@ -137,10 +139,50 @@ class Predictor:
         picture = as_picture(source)
         check_channels(picture.image[:, :1], self.config)
         check_range(picture.image, self.config)
-        with _bar(progress, self._plan(picture)) as tick:
+        with _bar(progress, self._plan(picture), "tile") as tick:
             strips = [strip for _, strip in self.strips(picture, tick=tick)]
         probabilities = strips[0] if len(strips) == 1 else torch.cat(strips, dim=1)
         return self.result(picture, probabilities)
+
+    def write_mask(
+        self, source: str | os.PathLike[str], target: str | os.PathLike[str], *, progress: bool = False
+    ) -> None:
+        """Segment a picture beyond memory into a file: read by rows, and written by rows.
+
+        The mask grows in a folder beside ``target``. After a kill the same call goes on behind its last finished row of
+        tiles; with another model, picture or other tiles it begins anew.
+
+        Args:
+            source: a .tif or .tiff file, of a pyramid the largest level; a .zarr array (H, W), (H, W, C) or (C, H, W),
+                or OME-Zarr. Extra ``big``.
+            target: a .tif, .tiff or .zarr: (H, W) uint8, of a multi-label model (classes, H, W); 0 and 255, or indices
+                of classes. A GeoTIFF's place on the globe is kept.
+            progress: show a bar.
+
+        Raises:
+            ConfigError: tifffile or zarr is not installed, or this predictor has ``smallest`` or ``holes``: objects
+                are not looked for across rows.
+            InputError: the picture cannot be read so, or does not fit the model; another ending of ``target``. Nothing
+                was written.
+            WeightsError: the mask cannot be written; what is done is kept.
+        """
+        from unetzoo.prediction import big
+
+        if self.smallest or self.holes:
+            raise ConfigError(
+                f"a mask by rows has no smallest={self.smallest!r} or holes={self.holes!r}: leave them out, and clean "
+                "the mask with unetzoo.objects.cleaned where it fits in memory"
+            )
+        with big.StoredRows(source) as rows, _bar(progress, rows.height, "row") as bar:
+            settings = {**self.settings(), "picture": str(Path(source).resolve())}
+            done = 0
+
+            def tell(finished: int) -> None:
+                nonlocal done
+                bar(finished - done)
+                done = finished
+
+            big.write_mask_by_rows(self, rows, target, settings, tell)
 
     def result(self, picture: Picture, probabilities: Tensor) -> Prediction:
         """Return what probabilities (classes, H, W) amount to, cleaned as ``smallest`` and ``holes`` say."""
@@ -383,11 +425,11 @@ def _thresholds(given: float | Sequence[float] | None, task: str, classes: int) 
 
 
 @contextlib.contextmanager
-def _bar(shown: bool, tiles: int) -> Iterator[Callable[[], object] | None]:
+def _bar(shown: bool, count: int, unit: str) -> Iterator[Callable[..., object]]:
     if not shown:
-        yield None
+        yield lambda *_: None
         return
     from huggingface_hub.utils.tqdm import tqdm
 
-    with tqdm(total=tiles, unit="tile", leave=False) as bar:  # type: ignore[no-untyped-call]
+    with tqdm(total=count, unit=unit, leave=False) as bar:  # type: ignore[no-untyped-call]
         yield bar.update
