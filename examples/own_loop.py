@@ -45,7 +45,7 @@ for epoch in range(args.epochs):
         loss.backward()
         optimiser.step()
     model.eval()
-    metrics = SegmentationMetrics("binary", num_classes=1)
+    metrics = SegmentationMetrics("binary")
     with torch.no_grad():
         for batch in DataLoader(val):  # whole pictures, one at a time, as they may differ in size
             metrics.update(model(batch["image"].to(device)), batch["target"].to(device))

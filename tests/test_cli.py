@@ -152,6 +152,20 @@ def test_a_trained_model_tells_what_it_is(capsys: pytest.CaptureFixture[str]) ->
     assert "whole, sha256" in run(capsys, "verify", "nuclei")
 
 
+def test_a_saved_model_tells_what_it_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    model = unetzoo.create("unet", base_channels=2, class_names=["cell"])
+    unetzoo.save_pretrained(model, tmp_path / "cells", card=unetzoo.ModelCard(training_data="Forty dishes."))
+    said = run(capsys, "info", str(tmp_path / "cells"))
+    assert "unet" in said.splitlines()[0]
+    assert said.endswith((tmp_path / "cells" / "README.md").read_text(encoding="utf-8"))
+    alone = run(capsys, "info", str(tmp_path / "cells" / "model.safetensors"))
+    assert alone == said.splitlines()[0] + "\n"
+    record = json.loads(run(capsys, "info", str(tmp_path / "cells"), "--json"))
+    assert record["parameters"] == sum(p.numel() for p in model.parameters())
+    assert main(["info", str(tmp_path)]) == 2
+    assert "holds no model.safetensors" in capsys.readouterr().err
+
+
 def test_a_file_that_is_no_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello")
     assert main(["demo", "--image", str(tmp_path / "text.png")]) == 2

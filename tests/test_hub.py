@@ -8,8 +8,10 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from huggingface_hub import HfApi, ModelCard as HubCard, constants
 from safetensors.torch import load_file, save_file
 
 import unetzoo
-from unetzoo import ConfigError, HubError, WeightsError, cards, cli, weights
+from unetzoo import ConfigError, HubError, WeightsError, cards, cli, drawing, trained, weights
 
 THREE = ("README.md", "config.json", "model.safetensors")
 
@@ -107,6 +109,32 @@ def test_who_pushed_gets_what_he_pushed(hub: HubServer) -> None:
     assert same(unetzoo.from_pretrained("me/it"), first)
     unetzoo.push_to_hub(second, "me/it")
     assert same(unetzoo.from_pretrained("me/it"), second)
+
+
+def test_a_push_that_changes_nothing_leaves_the_cache_as_it_is(hub: HubServer, tmp_path: Path) -> None:
+    unetzoo.save(small(), tmp_path / "a.safetensors")
+    unetzoo.push_to_hub(tmp_path / "a.safetensors", "me/it")
+    unetzoo.from_pretrained("me/it")
+    commits = len(hub.repos["me/it"].commits)
+    unetzoo.push_to_hub(tmp_path / "a.safetensors", "me/it")
+    assert len(hub.repos["me/it"].commits) == commits
+    unetzoo.from_pretrained("me/it", local_files_only=True)
+
+
+@pytest.mark.parametrize("name", unetzoo.list_models(pretrained=True))
+def test_a_trained_model_of_the_package_is_pushed_by_name_with_its_card(hub: HubServer, name: str) -> None:
+    unetzoo.push_to_hub(name, "me/copy")
+    files = hub.repos["me/copy"].commits[-1].files
+    assert files["model.safetensors"] == trained.weights_of(name).read_bytes()
+    card = trained.weights_of(name).with_suffix(".md").read_text(encoding="utf-8")
+    pushed = files["README.md"].decode()
+    assert card.partition("\n")[2].strip() in pushed
+    assert "\nlicense: mit\n" in pushed
+    unetzoo.push_to_hub(name, "me/copy", card=unetzoo.ModelCard(license="apache-2.0"))
+    assert "\nlicense: apache-2.0\n" in hub.repos["me/copy"].commits[-1].files["README.md"].decode()
+    drawn, _ = drawing.draw_nuclei(96, 96)
+    here, there = (unetzoo.Predictor(source)(drawn).probabilities for source in (name, "hf-hub:me/copy"))
+    assert torch.equal(here, there)
 
 
 def test_what_is_in_the_cache_needs_no_network(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,6 +310,47 @@ def test_each_refusal_says_what_to_do(hub: HubServer, tmp_path: Path) -> None:
     assert caught.value.reason == "token"
 
 
+def test_who_is_not_logged_in_is_told_so(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unetzoo.push_to_hub(small(), "me/it")
+    hub.requests.clear()
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    for name, options in (("me/it", {}), ("me/new", {}), ("me/it", {"token": False})):
+        with pytest.raises(HubError, match="unless logged in: 'hf auth login', or the variable HF_TOKEN") as caught:
+            unetzoo.push_to_hub(small(), name, **options)
+        assert caught.value.reason == "token"
+    assert hub.requests == []
+    unetzoo.push_to_hub(small(), "me/it", token="hf_me")
+
+
+def test_a_push_goes_to_a_branch(hub: HubServer) -> None:
+    pushed = unetzoo.push_to_hub(small(), "me/it")
+    with pytest.raises(ConfigError, match=f"{pushed.commit} is a commit: leave it out, or give it as parent_commit"):
+        unetzoo.push_to_hub(small(), str(pushed))
+
+
+def test_a_folder_that_is_not_there_is_not_only_taken_for_a_repository(hub: HubServer) -> None:
+    for source, said in (("runs/b", "there is no file or folder 'runs/b' here; as a repository, there is no model"),
+                         ("hf-hub:runs/b", "^there is no model repository runs/b")):  # fmt: skip
+        with pytest.raises(HubError, match=said) as caught:
+            unetzoo.from_pretrained(source)
+        assert caught.value.reason == "missing"
+
+
+def test_an_address_that_is_no_hub_is_said_in_a_line(tmp_path: Path) -> None:
+    class NotFound(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), NotFound) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        with pytest.raises(HubError, match=r"^the Hub refuses me/it \(.*404.*\); check HF_ENDPOINT, if it is set$"):
+            unetzoo.from_pretrained("hf-hub:me/it", endpoint=f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+
+
 def test_names_that_are_none() -> None:
     for source, words in (
         ("cells", "no file or folder 'cells'"),
@@ -302,6 +371,8 @@ def test_names_that_are_none() -> None:
         unetzoo.push_to_hub(small(), "nuclei")
     with pytest.raises(ConfigError, match=r"is needed, not SegmentationModel$"):
         unetzoo.push_to_hub("me/nuclei", small())
+    with pytest.raises(ConfigError, match="cannot push a Predictor: a model, or the path"):
+        unetzoo.push_to_hub(unetzoo.Predictor(small()), "me/nuclei")
     with pytest.raises(ConfigError, match=r"from_pretrained takes saved models"):
         unetzoo.create("me/nuclei")
 

@@ -140,7 +140,7 @@ def test_a_case_by_hand() -> None:
     """Two images of 4 pixels: TP, FP, FN, TN are 1, 1, 1, 1 and, with one pixel ignored, 2, 1, 0, 0."""
     predicted = torch.tensor([[[1, 1], [0, 0]], [[1, 1], [1, 1]]])
     target = torch.tensor([[[1, 0], [1, 0]], [[1, 1], [0, IGNORED]]])
-    metrics = SegmentationMetrics("binary", 1, boundary_tolerance=None)
+    metrics = SegmentationMetrics("binary", boundary_tolerance=None)
     of_images = metrics.update_masks(predicted, target)
     scores = metrics.compute()
     expected = {

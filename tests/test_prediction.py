@@ -573,6 +573,20 @@ def test_memory_of_a_pixel_is_that_of_the_maps_that_live_together() -> None:
     assert memory_of_pixel(unetzoo.create("unet", base_channels=32).config) == pytest.approx(found / 2, rel=0.05)
 
 
+def test_what_is_kept_in_half_precision_is_computed_in_full(tmp_path: Path) -> None:
+    """As the same weights in float32 say, and not as a float16 network does; a network in memory is left as it is."""
+    model = small().half()
+    unetzoo.save(model, tmp_path / "half.safetensors")
+    picture = torch.rand(3, 64, 64)
+    found = Predictor(tmp_path / "half.safetensors")(picture).probabilities
+    assert torch.equal(found, Predictor(model.float())(picture).probabilities)
+    for rounded in (
+        Predictor(tmp_path / "half.safetensors", dtype=torch.bfloat16),
+        Predictor(model.to(torch.bfloat16)),
+    ):
+        assert not torch.equal(found, rounded(picture).probabilities)
+
+
 def test_half_precision_is_close(shared_data: Path) -> None:
     path = next((shared_data / "nuclei" / "images").glob("*.png"))
     plain, half = (Predictor(small(), dtype=dtype)(path).probabilities for dtype in (None, torch.bfloat16))

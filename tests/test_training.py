@@ -419,6 +419,17 @@ def test_a_saved_network_is_trained_on(first: Path, nuclei: Path, tmp_path: Path
     assert {group["initial_lr"] for group in groups} == {0.0}
 
 
+def test_a_network_kept_in_half_precision_is_trained_in_full(nuclei: Path, tmp_path: Path) -> None:
+    half = unetzoo.create("unet", base_channels=4).half()
+    unetzoo.save(half, tmp_path / "half.safetensors")
+    common = ["--epochs", "1", "--quiet", "--data", str(nuclei), "--out", str(tmp_path / "a"), *TINY[4:]]
+    assert main(["train", "--model", str(tmp_path / "half.safetensors"), *common]) == 0
+    trained = unetzoo.load(tmp_path / "a" / "best.safetensors")
+    assert {parameter.dtype for parameter in trained.parameters()} == {torch.float32}
+    assert trained.head.conv.weight.isfinite().all()
+    assert not torch.equal(trained.head.conv.weight, half.head.conv.weight.float())
+
+
 def test_events_of_tensorboard_hold_the_figures(nuclei: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -255,7 +255,8 @@ def _body(saved: SavedModel, name: str, card: ModelCard) -> str:
         f"{info.architecture} on the {info.encoder} encoder, {_task(config)}.",
         Comparison((row,), SIZE).render("md").strip(),
         f"Counted for one float32 image; memory is what autograd keeps in training.{agreement}",
-        f"## Use\n\n```sh\npip install unetzoo\n```\n\n```python\n{_example(saved, name)}\n```",
+        f"## Use\n\n```sh\npip install unetzoo\nunetzoo predict {name} picture.png --out masks --overlay\n```",
+        f"```python\n{_example(saved, name)}\n```",
         f"## Model\n\n{_facts(saved, info)}",
     ]
     if card.training_data:
@@ -276,16 +277,16 @@ def _task(config: ModelConfig) -> str:
 
 
 def _example(saved: SavedModel, name: str) -> str:
-    """Return four lines from a picture to probabilities."""
-    config, wide = saved.config, saved.dtypes != ("float32",)
+    """Return lines from a picture to its mask."""
+    config = saved.config
     drawn = config.in_channels not in (1, 3)  # what no picture viewer writes
-    picture = f"torch.rand({config.in_channels}, 256, 256)" if drawn else 'read_image("picture.png")'
-    shape = f"({config.in_channels}, H, W) in [0, 1] → " if drawn else ""
+    picture = f"torch.rand({config.in_channels}, 256, 256)" if drawn else '"picture.png"'
+    shape = f"  # ({config.in_channels}, H, W) in [0, 1]" if drawn else "  # or a list of them, an array, a tensor"
     return (
-        f"import {'torch, ' if drawn or wide else ''}unetzoo\n"
-        f"from unetzoo.images import prepare{'' if drawn else ', read_image'}\n"
-        f'model = unetzoo.from_pretrained("{name}"{", dtype=torch.float32" if wide else ""})\n'
-        f"probabilities = model.predict(prepare({picture}, model.config))  # {shape}(1, {config.num_classes}, H, W)"
+        f"import {'torch, ' if drawn else ''}unetzoo\n"
+        f'predictor = unetzoo.Predictor("{name}")  # pictures of any size\n'
+        f"result = predictor({picture}){shape}\n"
+        'result.save("mask.png")  # result.mask, result.probabilities, result.overlay("overlay.png")'
     )
 
 
@@ -295,7 +296,11 @@ def _facts(saved: SavedModel, info: information.ModelInfo) -> str:
     differing = [f"`{key}={shown[key]!r}`" for key, default in info.options.items() if _differs(key, default, shown)]
     lines = {
         "input": f"{config.in_channels} channel{'s' * (config.in_channels > 1)}, any height and width"
-        + (f", less mean {_numbers(config.mean)}, by std {_numbers(config.std)}" if config.mean and config.std else ""),
+        + (
+            f"; values from 0 to 1, then less the mean {_numbers(config.mean)}, divided by {_numbers(config.std)}"
+            if config.mean and config.std
+            else ""
+        ),
         "output": f"logits of {config.num_classes} class{'es' * (config.num_classes > 1)}, task `{config.task}`",
         "classes": ", ".join(
             f"{k}: {html.escape(label, quote=False)}" for k, label in enumerate(config.class_names or ())

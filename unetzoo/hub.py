@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 PREFIX = "hf-hub:"
 CARD_FILE = "README.md"
 ANSWER_SECONDS = 4.5
+LOG_IN = "'hf auth login', or the variable HF_TOKEN"
 _REPOSITORY = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
@@ -86,15 +87,20 @@ def from_pretrained(
             f"({', '.join(trained.names())}), and no name of a repository: those are 'owner/name' or "
             f"'owner/name@revision'{_behind_the_host(source)}"
         )
-    folder = pull_from_hub(
-        source,
-        revision=revision,
-        token=token,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-        endpoint=endpoint,
-        refresh=refresh,
-    )
+    try:
+        folder = pull_from_hub(
+            source,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            endpoint=endpoint,
+            refresh=refresh,
+        )
+    except HubError as error:
+        if source.startswith(PREFIX) or error.reason not in ("missing", "offline", "unreachable"):
+            raise
+        raise HubError(error.reason, f"there is no file or folder {source!r} here; as a repository, {error}") from error
     return load(folder, **{**options, "verify": False})  # pull_from_hub has verified it
 
 
@@ -113,7 +119,7 @@ def _trained(name: str, revision: str | None, options: dict[str, Any]) -> Segmen
 
 def is_saved(source: str) -> bool:
     """Return whether :func:`from_pretrained` may take it: a trained model, and not the bare name of a network."""
-    return source.startswith(PREFIX) or source in trained.names() or Path(source).exists()
+    return source in trained.names() or Path(source).exists() or is_repository(source)
 
 
 def pull_from_hub(
@@ -322,7 +328,7 @@ def _refused(error: Any, name: str, revision: str) -> HubError:
     match error:
         case errors.GatedRepoError():
             return HubError(
-                "gated", f"{name} is gated: accept its conditions on its page, log in (hf auth login), and retry"
+                "gated", f"{name} is gated: accept its conditions on its page, log in ({LOG_IN}), and retry"
             )
         case errors.DisabledRepoError():
             return HubError("missing", f"{name} was disabled by the Hub")
@@ -330,17 +336,17 @@ def _refused(error: Any, name: str, revision: str) -> HubError:
             return HubError(
                 "missing",
                 f"there is no model repository {name}, or it is private and you may not see it: check the name; if it "
-                "is private, log in (hf auth login) or give token=",
+                f"is private, log in ({LOG_IN})",
             )
         case errors.RevisionNotFoundError():
             return HubError("revision", f"{name} has no revision {revision!r}: give a branch, a tag or a whole commit")
         case errors.EntryNotFoundError():
             return HubError("not_a_model", f"{_title(name, revision)} lacks a file of a unetzoo model: {said}")
     match status:
+        case 401 if "authorization" in getattr(getattr(error.response, "request", None), "headers", {}):
+            return HubError("token", f"the Hub does not know the token: make a new one, and log in ({LOG_IN})")
         case 401:
-            return HubError(
-                "token", "the Hub does not know the token: make a new one, and log in (hf auth login) or give token="
-            )
+            return HubError("token", f"the Hub wants to know who asks for {name}: log in ({LOG_IN})")
         case 403:
             return HubError(
                 "forbidden", f"your token may not do this with {name}: it needs the right to write there ({said})"
@@ -348,12 +354,11 @@ def _refused(error: Any, name: str, revision: str) -> HubError:
         case 409 | 412:
             return HubError("conflict", f"{name} has changed meanwhile: pull it, and push anew ({said})")
         case 429:
-            return HubError(
-                "busy", "the Hub wants fewer requests: wait a few minutes, or log in (hf auth login) for more"
-            )
+            return HubError("busy", f"the Hub wants fewer requests: wait a few minutes, or log in ({LOG_IN}) for more")
     if status >= 500:
         return HubError("busy", f"the Hub has a fault of its own ({status}); try again later")
-    return HubError("other", f"the Hub refuses {name}: {error}")
+    first = str(error).strip().partition("\n")[0]
+    return HubError("other", f"the Hub refuses {name} ({first}); check HF_ENDPOINT, if it is set")
 
 
 def _unreachable(endpoint: str, error: BaseException) -> HubError:

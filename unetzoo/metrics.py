@@ -197,7 +197,7 @@ class SegmentationMetrics:
     def __init__(
         self,
         task: str,
-        num_classes: int,
+        num_classes: int = 1,
         *,
         ignore_index: int = -100,
         threshold: float = 0.5,

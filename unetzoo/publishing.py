@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from unetzoo import trained
 from unetzoo.cards import ModelCard, read_card, write_card
 from unetzoo.errors import ConfigError, HubError, WeightsError
-from unetzoo.hub import ANSWER_SECONDS, CARD_FILE, connect, parse, translated
+from unetzoo.hub import ANSWER_SECONDS, CARD_FILE, LOG_IN, connect, parse, translated
 from unetzoo.offline import switched_off
 from unetzoo.storage import replacing
 from unetzoo.tensor_files import check_file
@@ -88,7 +90,8 @@ def push_to_hub(
     pushed whose own README.md has others.
 
     Args:
-        source: a model, a file that ``save`` wrote, or a folder that ``save_pretrained`` wrote.
+        source: a model, a file that ``save`` wrote, a folder that ``save_pretrained`` wrote, or the name of a trained
+            model of the package, which goes with its card.
         repo_id: "owner/name".
         card: licence, training data, metrics and text for the model card.
         private: whether a new repository is private; None: as the owner's settings say. Of a repository that is
@@ -101,22 +104,30 @@ def push_to_hub(
         endpoint: address of the Hub; None: HF_ENDPOINT, or huggingface.co.
 
     Raises:
+        ConfigError: ``source`` is none of these; or the revision is a commit, to which nothing can be added.
         WeightsError: ``source`` is no model, or damaged.
         HubError: no connection, no such right, no such branch, or it changed meanwhile; ``reason`` says which.
     """
     name, branch = parse(repo_id, revision)
+    if re.fullmatch("[0-9a-f]{40}", branch):
+        raise ConfigError(
+            f"a push goes to a branch, and {branch} is a commit: leave it out, or give it as parent_commit"
+        )
     _check_card(card)
     off = switched_off("UNETZOO_OFFLINE", "HF_HUB_OFFLINE")
     if off:
         raise HubError("offline", f"cannot push to {name}: {off} forbids the network")
     with tempfile.TemporaryDirectory() as scratch:
-        file, readme = _prepared(source, Path(scratch))
+        file, readme, own = _prepared(source, Path(scratch))
+        card = own if card is None else card.over(own)
         earlier = read_card(readme, Path(str(source)) / CARD_FILE if readme else CARD_FILE)
         saved = verify(file)
         with translated(name, branch, endpoint):
-            from huggingface_hub import CommitOperationAdd
+            from huggingface_hub import CommitOperationAdd, get_token
 
             api = connect(endpoint, token)
+            if token is False or (token in (None, True) and get_token() is None):
+                raise HubError("token", f"cannot push to {name} unless logged in: {LOG_IN}")
             files = _repository(api, name, branch, private, parent_commit)
             _refuse_others(api, name, branch, files, scratch)
             if CARD_FILE in files:
@@ -139,19 +150,29 @@ def push_to_hub(
             if create_pr and not commit.pr_url:
                 raise HubError("conflict", f"{name} holds this very model already: no pull request was opened")
             if not create_pr:
-                _forget(name, branch)
+                _forget(name, branch, commit.oid)
     return PushedModel(name, commit.oid, commit.pr_url or commit.commit_url)
 
 
-def _prepared(source: nn.Module | str | os.PathLike[str], scratch: Path) -> tuple[Path, str | None]:
-    """Return the file or folder to push, and the README.md that belongs to it, if there is one."""
+def _prepared(source: nn.Module | str | os.PathLike[str], scratch: Path) -> tuple[Path, str | None, ModelCard]:
+    """Return the file or folder to push, the README.md that belongs to it, if there is one, and what else is known."""
     if isinstance(source, nn.Module):
         save(source, scratch / MODEL_FILE)
-        return scratch / MODEL_FILE, None
+        return scratch / MODEL_FILE, None, ModelCard()
+    if not isinstance(source, str | os.PathLike):
+        raise ConfigError(f"cannot push a {type(source).__name__}: a model, or the path of a saved one, is needed")
     path = Path(source)
+    if source in trained.names() and not path.exists():
+        return trained.weights_of(str(source)), None, _card_of_package(str(source))
     if not path.exists():
         raise WeightsError(f"cannot push {str(path)!r}: there is no such file or folder")
-    return path, _text_of(path / CARD_FILE) if path.is_dir() else None
+    return path, _text_of(path / CARD_FILE) if path.is_dir() else None, ModelCard()
+
+
+def _card_of_package(name: str) -> ModelCard:
+    """Return the card of a trained model of the package; its title is the repository's to give."""
+    text = trained.weights_of(name).with_suffix(".md").read_text(encoding="utf-8")
+    return ModelCard(license="mit", text=text.partition("\n")[2])
 
 
 def _check_card(card: object) -> None:
@@ -197,13 +218,14 @@ def _refuse_others(api: HfApi, name: str, branch: str, files: list[str], scratch
         )
 
 
-def _forget(name: str, branch: str) -> None:
-    """Take away what the cache believes the branch to be: it has just moved on."""
+def _forget(name: str, branch: str, commit: str) -> None:
+    """Take away what the cache believes the branch to be, if it has just moved on to another commit."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
     refs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "refs"
-    (refs / branch).unlink(missing_ok=True)
+    if (refs / branch).is_file() and (refs / branch).read_text(encoding="utf-8").strip() != commit:
+        (refs / branch).unlink()
 
 
 def _write(path: Path, text: str) -> None:

@@ -52,7 +52,7 @@ def parser() -> Parser:
     command.set_defaults(run=_list)
 
     command = commands.add_parser("info", help="all there is to know of a name", description="Describe a network.")
-    command.add_argument("name")
+    command.add_argument("name", help="of the zoo; a trained model, a .safetensors file, a folder, or owner/name")
     command.add_argument("--json", action="store_true", help="as JSON")
     command.set_defaults(run=_info)
 
@@ -218,10 +218,10 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
-    from unetzoo import information, trained
+    from unetzoo import hub, information, zoo
 
-    if options.name in trained.names():
-        _info_of_trained(options.name, options.json)
+    if options.name not in zoo.names() and hub.is_saved(options.name):
+        _info_of_saved(options.name, options.json)
         return
     info = information.model_info(options.name)
     if options.json:
@@ -246,17 +246,23 @@ def _info(options: argparse.Namespace) -> None:
         print(textwrap.fill(info.meanings.get(name, ""), 100, initial_indent=" " * 8, subsequent_indent=" " * 8))
 
 
-def _info_of_trained(name: str, as_json: bool) -> None:
+def _info_of_saved(name: str, as_json: bool) -> None:
     """Print what the file of a trained model says, and its card."""
-    from unetzoo import trained, weights
+    from unetzoo import hub, trained, weights
 
-    saved = weights.read_saved(trained.weights_of(name))
+    if name in trained.names():
+        path, card = trained.weights_of(name), trained.weights_of(name).with_suffix(".md")
+    else:
+        path = Path(name) if Path(name).exists() else hub.pull_from_hub(name)
+        card = path / hub.CARD_FILE
+    saved = weights.read_saved(path)
     if as_json:
         record = {"name": name, "parameters": saved.parameters, "bytes": saved.bytes, "config": saved.config.to_dict()}
         print(json.dumps(record, indent=2))
         return
-    print(f"{saved}\n")
-    print(trained.weights_of(name).with_suffix(".md").read_text(encoding="utf-8"), end="")
+    print(saved)
+    if card.is_file():
+        print(f"\n{card.read_text(encoding='utf-8')}", end="")
 
 
 def _compare(options: argparse.Namespace) -> None:

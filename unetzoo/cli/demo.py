@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 NEXT = (
-    ("unetzoo predict nuclei *.png --out masks --overlay", "masks of your own pictures, of any size"),
+    ("unetzoo predict {model} *.png --out masks --overlay", "masks of your own pictures, of any size"),
     (
         "unetzoo train --model unet3p_lite_resnet18 --data FOLDER",
         "on FOLDER/images and FOLDER/masks; pip install 'unetzoo[train]'",
@@ -63,7 +63,7 @@ def _demo(options: argparse.Namespace) -> None:
     row = comparison.row_of(build_on_meta(config), model_info(config.name), 256)
     print(comparison.Comparison((row,), 256), end="")
     # For people, not for what reads the output.
-    commands = "".join(f"  {command:<56}  # {purpose}\n" for command, purpose in NEXT)
+    commands = "".join(f"  {command.format(model=options.model):<56}  # {purpose}\n" for command, purpose in NEXT)
     print(f"\nNext:\n{commands}", end="", file=sys.stderr)
 
 

@@ -50,11 +50,13 @@ def add(commands: Any) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    import torch
+
     from unetzoo import hub
     from unetzoo.exporting import export
 
     _refuse_untrained(options.source)
-    model = hub.from_pretrained(options.source)
+    model = hub.from_pretrained(options.source, dtype=torch.float32)
     print(f"exporting {model.config.name}, and comparing it …", file=sys.stderr)
     report = export(
         model,

@@ -66,7 +66,7 @@ def add(commands: Any) -> None:
         metavar="PIXELS",
         help="fill holes of up to so many, or all; needs SciPy",
     )
-    command.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="(default: the model's own)")
+    command.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="(default: float32)")
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     command.add_argument("--overwrite", action="store_true", help="do all of them anew")
     command.add_argument("--json", action="store_true", help="print an object a picture, a line each")

@@ -148,8 +148,10 @@ def _ready(model: Model, device: torch.device, dtype: torch.dtype | None) -> Opt
             f"{model!r} is a network of the zoo, whose weights are random: 'unetzoo train --model {model}' trains it, "
             f"and its run's folder goes here; trained already: {', '.join(zoo.list_models(pretrained=True))}"
         )
-    loaded = model if isinstance(model, SegmentationModel) else hub.from_pretrained(model)
-    return optimize(loaded, dtype=dtype).to(device)
+    if isinstance(model, SegmentationModel):
+        return optimize(model, dtype=dtype).to(device)
+    # Half precision is how weights are kept, not how they are best used: on CPUs it is slow, and rounds each map.
+    return optimize(hub.from_pretrained(model, dtype=torch.float32), dtype=dtype).to(device)
 
 
 def check_channels(image: Tensor, config: ModelConfig) -> None:

@@ -58,7 +58,8 @@ class Predictor:
             the likeliest class.
         smallest, holes: objects of fewer pixels are left out of masks, and holes of up to so many filled, or "all"; see
             ``unetzoo.objects.cleaned``. Needs SciPy.
-        dtype: None: the model's own; ``torch.bfloat16`` is faster where the machine has it, see ``optimize``.
+        dtype: to compute in. None: float32 for what is loaded, whatever it is kept in; a model's own for a model.
+            ``torch.bfloat16`` is faster where the machine has it, see ``optimize``.
         batch_size: tiles at a time; None: 1 on the CPU, where more are no faster, else as many as fit, up to 16.
 
     Attributes:

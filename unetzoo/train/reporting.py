@@ -250,10 +250,10 @@ def write_card(folder: Path, trainer: lightning.Trainer) -> None:
         return
     counts = {name: split.pictures for name, split in data.report.splits.items()}
     card = cards.ModelCard(
-        training_data=f"{counts['train']} pictures of {Path(data.folder).name}.",
-        metrics={name: value for name, value in best.metrics.items() if value is not None},
-        evaluation_data=f"{counts['val']} validation pictures of {Path(data.folder).name}, epoch {best.epoch + 1}.",
-        text="Trained with `unetzoo train`; `config.yaml` beside this file has every setting.",
+        training_data=f"Pictures of {Path(data.folder).name}: {counts['train']}.",
+        metrics={name: value for name, value in best.metrics.items() if value is not None and name != "images"},
+        evaluation_data=f"validation pictures of {Path(data.folder).name}: {counts['val']}; epoch {best.epoch + 1}.",
+        text="Trained with `unetzoo train`; `config.yaml` in the folder of the run has every setting.",
     )
     path = folder / CARD_FILE
     earlier = cards.read_card(path.read_text(encoding="utf-8") if path.is_file() else None, path)
