@@ -172,8 +172,10 @@ def kill_saves_of_bytes(folder: Path, kills: dict[int, int]) -> None:
             before = time.perf_counter()
             write(path, numbered(0, size))
             longest = 0.005 + 4 * (time.perf_counter() - before)
-            landed[size] = 0
-            for _ in range(count):
+            landed[size] = tried = 0
+            # On a busy machine few of them hit: then more are tried.
+            while tried < count or (landed[size] < count / 4 and tried < 8 * count):
+                tried += 1
                 saved = killer.kill_one(path, size, longest)
                 left = names(folder)
                 landed[size] += len(left) == 2
@@ -455,8 +457,9 @@ def test_an_exception_inside_the_block_leaves_no_file_where_none_was(tmp_path: P
 
 
 INTERRUPTED = """
-import os, sys
+import os, signal, sys
 from unetzoo.storage import replacing
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it for what they put into the background
 os.write(1, b"begun\\n")
 k = 0
 while True:

@@ -10,7 +10,6 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import yaml
@@ -24,31 +23,27 @@ HERE = Path(__file__).parent
 DOCS = HERE.parent.parent / "docs"
 
 
-class Kept(NamedTuple):
-    """What is told of a model: the name of its class, and of its smallest object in pixels, if any count."""
-
-    class_name: str
-    smallest: int | None
-
-
-MODELS = {"nuclei": Kept("nucleus", 20), "vessels": Kept("vessel", None)}
+MODELS = {
+    "nuclei": ("nucleus", 20, "images dice iou object_ap object_ap@20 objects_true objects_found objects_found@20"),
+    "vessels": ("vessel", 0, "images dice iou precision recall specificity"),
+}
+"""Name: its class; pixels of the smallest object, 0: none are counted; columns of the card, @: without smaller ones."""
 
 
 def main(name: str, run: Path) -> None:
     """Write the model to the package, and what is told of it to ``docs/``."""
-    model = unetzoo.load(run, dtype=torch.float16, class_names=[MODELS[name].class_name])
+    model = unetzoo.load(run, dtype=torch.float16, class_names=[MODELS[name][0]])
     path = trained.weights_of(name)
     unetzoo.save(model, path)
     figures = measured(name, run)
     (DOCS / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    shutil.copy(run / "metrics.csv", DOCS / "_static" / f"{name}.csv")
-    shutil.copy(run / "curves.png", DOCS / "_static" / f"{name}_curves.png")
-
+    for made, kept in (("metrics.csv", f"{name}.csv"), ("curves.png", f"{name}_curves.png")):
+        shutil.copy(run / made, DOCS / "_static" / kept)
     rows = list(csv.DictReader((run / "metrics.csv").read_text(encoding="utf-8").splitlines()))
     card = (HERE / f"{name}.md").read_text(encoding="utf-8").format(
         parameters=f"{sum(p.numel() for p in model.parameters()):,}",
         megabytes=path.stat().st_size / 1e6,
-        figures="\n".join(lines(figures)),
+        figures=lines(name, figures),
         minutes=((run / "metrics.csv").stat().st_mtime - (run / "config.yaml").stat().st_mtime) / 60,
         epochs=len(rows),
         best=max(rows, key=lambda row: float(row["dice"]))["epoch"],
@@ -61,7 +56,7 @@ def main(name: str, run: Path) -> None:
 
 def measured(name: str, run: Path) -> dict:
     """Return how many pictures there are, and the scores of those that did not train."""
-    settings, smallest = settings_of_run(run), MODELS[name].smallest
+    settings, smallest = settings_of_run(run), MODELS[name][1]
     source = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"]["folder"]
     splits = find_samples(source, Labels(), **{key: settings[key] for key in ("ratios", "group", "seed")})
     kinds = [sample.kind.replace(" ", "_") for found in splits.values() for sample in found if sample.kind]
@@ -77,22 +72,20 @@ def measured(name: str, run: Path) -> dict:
     return figures
 
 
-def lines(figures: dict) -> list[str]:
-    """Return the rows of the card's table: those of objects where they were counted, those of pixels elsewhere."""
+def lines(name: str, figures: dict) -> str:
+    """Return the rows of the card's table."""
     found = []
     for split in ("val", "test"):
-        whole, *larger = figures[split].values()
-        for kind in (*whole.get("kinds", ()), "all"):
-            part, *others = (x if kind == "all" else x["kinds"][kind] for x in (whole, *larger))
-            if others:
-                scores = [part["dice"], part["iou"], part["object_ap"], others[0]["object_ap"]]
-                counts = [part["objects_true"], part["objects_found"], others[0]["objects_found"]]
-            else:
-                scores, counts = [part[score] for score in ("dice", "iou", "precision", "recall", "specificity")], []
-            place = [split, kind] if "kinds" in whole else [split]
-            cells = [*place, part["images"], *(f"{score:.3f}" for score in scores), *counts]
-            found.append(f"| {' | '.join(map(str, cells))} |")
-    return found
+        kinds = figures[split]["all"].get("kinds", ())
+        for kind in (*kinds, "all"):
+            cells = [split, kind] if kinds else [split]
+            for column in MODELS[name][2].split():
+                score, _, least = column.partition("@")
+                part = figures[split][f"from_{least}" if least else "all"]
+                value = (part if kind == "all" else part["kinds"][kind])[score]
+                cells.append(f"{value:.3f}" if isinstance(value, float) else str(value))
+            found.append(f"| {' | '.join(cells)} |")
+    return "\n".join(found)
 
 
 if __name__ == "__main__":
