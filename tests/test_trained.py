@@ -165,8 +165,9 @@ def test_the_recipe_runs_and_makes_what_the_package_holds(
     assert main(["train", "--config", str(PROGRAMS / f"{name}.yaml"), "--out", "run", "--quiet",
                  "--model.options.base_channels", "4", "--crop-size", "32", "--epochs", "1", "--data.workers", "0",
                  "--trainer.limit_train_batches", "1", "--trainer.accelerator", "cpu"]) == 0  # fmt: skip
+    monkeypatch.syspath_prepend(PROGRAMS)  # where keep.py, started as a program, finds card.py
     keep = script("keep.py")
-    monkeypatch.setattr(keep, "DOCS", tmp_path / "docs")
+    monkeypatch.setattr(keep.card, "DOCS", tmp_path / "docs")
     monkeypatch.setattr(trained, "FOLDER", tmp_path / "package")
     keep.main(name, tmp_path / "run")
     run = unetzoo.load(tmp_path / "run" / "best.safetensors").state_dict()
@@ -187,6 +188,11 @@ def test_the_recipe_runs_and_makes_what_the_package_holds(
     assert f"| {row} | 3 | {figures['test']['all']['dice']:.3f} |" in card
     assert (PROGRAMS / f"{name}.yaml").read_text(encoding="utf-8") in card
     assert (tmp_path / "docs" / "_static" / f"{name}.csv").read_bytes() == (tmp_path / "run/metrics.csv").read_bytes()
+    (tmp_path / "package" / f"{name}.md").unlink()
+    alone = script("card.py")
+    monkeypatch.setattr(alone, "DOCS", tmp_path / "docs")
+    alone.main(name, tmp_path / "run")
+    assert (tmp_path / "package" / f"{name}.md").read_text(encoding="utf-8") == card
 
 
 def dice_of(predictor: unetzoo.Predictor, samples: list) -> float:
