@@ -244,6 +244,21 @@ def test_an_overlay_colours_the_mask_alone(channels: int) -> None:
     assert (shown != rgb)[:, mask].any(dim=0).float().mean() > 0.9
 
 
+def test_a_mask_alone_is_cyan_on_red_pictures(shared_data: Path) -> None:
+    def colours_of(folder: str) -> set[str]:
+        paths = sorted((shared_data / folder / "images").iterdir())[:6]
+        return {images.colours_on(images.read_image(path), 1)[0] for path in paths}
+
+    assert colours_of("vessels") == colours_of("polyps") == {images.CYAN}
+    assert colours_of("nuclei") == {images.COLOURS[0]}
+    red = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    red[0] = 200
+    mask = torch.ones(4, 4, dtype=torch.bool)
+    assert images.overlay(red, mask, alpha=1)[:, 0, 0].tolist() == [0x42, 0xD4, 0xF4]
+    assert images.overlay(red, torch.stack([mask, ~mask]), alpha=1)[:, 0, 0].tolist() == [0xE6, 0x19, 0x4B]
+    assert images.overlay(red[:1], mask, alpha=1)[:, 0, 0].tolist() == [0xE6, 0x19, 0x4B]
+
+
 def test_a_written_picture_is_read_back(tmp_path: Path) -> None:
     image = torch.from_numpy(RGB).permute(2, 0, 1)
     images.write_png(image, tmp_path / "a.png")

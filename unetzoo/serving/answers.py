@@ -192,9 +192,9 @@ def legend(prediction: Prediction) -> list[Row]:
     else:
         counts = mask.sum(dim=(1, 2), dtype=torch.int64).tolist()
     pixels = mask.shape[-2] * mask.shape[-1]
-    colours: list[str | None] = [images.COLOURS[k % len(images.COLOURS)] for k in range(len(names))]
+    colours: list[str | None] = [*images.colours_on(prediction.image, config.num_classes)]
     if config.task != "multilabel":
-        colours = [None, *colours[:-1]]
+        colours = [None, *colours[: len(names) - 1]]
     return [Row(*row, row[2] / pixels) for row in zip(names, colours, counts, strict=True)]
 
 
