@@ -351,6 +351,18 @@ def test_an_address_that_is_no_hub_is_said_in_a_line(tmp_path: Path) -> None:
         server.shutdown()
 
 
+@pytest.mark.parametrize("name", ["me/it", "hf-hub:me/it"])
+def test_a_model_of_the_hub_is_trained_on_by_its_name(hub: HubServer, name: str, tmp_path: Path) -> None:
+    pushed = small(num_classes=5)
+    unetzoo.push_to_hub(pushed, "me/it")
+    drawing.write_shapes(tmp_path / "data", 10, size=(32, 32))
+    arguments = ["--data", str(tmp_path / "data"), "--task", "multiclass", "--num-classes", "5", "--crop-size", "32"]
+    kept = ["--lr", "0", "--epochs", "1", "--data.repeats", "1", "--data.workers", "0", "--trainer.accelerator", "cpu"]
+    assert cli.main(["train", "--model", name, "--out", str(tmp_path / "run"), "--quiet", *arguments, *kept]) == 0
+    trained_on = unetzoo.load(tmp_path / "run")
+    assert torch.equal(trained_on.head.conv.weight, pushed.head.conv.weight)
+
+
 def test_names_that_are_none() -> None:
     for source, words in (
         ("cells", "no file or folder 'cells'"),
