@@ -29,6 +29,9 @@ atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 for variable in ("HF_TOKEN", "HF_HUB_OFFLINE", "UNETZOO_OFFLINE", "HF_HUB_CACHE"):
     os.environ.pop(variable, None)
 
+from hub_server import HubServer  # noqa: E402
+from huggingface_hub import constants  # noqa: E402
+
 import unetzoo  # noqa: E402
 from unetzoo import zoo  # noqa: E402
 from unetzoo.decoders import DECODERS  # noqa: E402
@@ -105,3 +108,12 @@ def registries() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A Hub at which we are logged in as "me", with an empty cache."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_TOKEN", "hf_me")
+    with HubServer(HUB_PORT) as server:
+        yield server

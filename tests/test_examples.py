@@ -9,7 +9,7 @@ import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,8 @@ import tifffile
 import torch
 import torch.nn.functional as F
 import zarr
-from conftest import HUB_PORT, ROOT
+from conftest import ROOT
 from hub_server import HubServer
-from huggingface_hub import constants
 from PIL import Image
 from torch import Tensor
 from torchvision import models
@@ -271,15 +270,6 @@ def test_a_big_image_takes_no_more_memory_than_a_row_of_tiles(tmp_path: Path) ->
     whole = 8192 * 512 * 13 * 4 / 2**20
     assert peaks[0] > 100
     assert peaks[1] - peaks[0] < whole / 4
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A Hub at which we are logged in as "me", with an empty cache."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_TOKEN", "hf_me")
-    with HubServer(HUB_PORT) as server:
-        yield server
 
 
 def test_the_round_trip_pushes_the_bytes_of_the_file_and_gets_them_back(

@@ -10,13 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import HUB_PORT, ROOT, flags, light
+from conftest import ROOT, flags, light
 from hub_server import HubServer
 from huggingface_hub import HfApi, ModelCard as HubCard, constants
 from safetensors.torch import load_file, save_file
@@ -25,15 +24,6 @@ import unetzoo
 from unetzoo import ConfigError, HubError, WeightsError, cards, cli, drawing, trained, weights
 
 THREE = ("README.md", "config.json", "model.safetensors")
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A Hub at which we are logged in as "me", with an empty cache."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_TOKEN", "hf_me")
-    with HubServer(HUB_PORT) as server:
-        yield server
 
 
 def small(name: str = "unet", **options: object) -> unetzoo.SegmentationModel:
@@ -126,7 +116,7 @@ def test_a_trained_model_of_the_package_is_pushed_by_name_with_its_card(hub: Hub
     unetzoo.push_to_hub(name, "me/copy")
     files = hub.repos["me/copy"].commits[-1].files
     assert files["model.safetensors"] == trained.weights_of(name).read_bytes()
-    card = trained.weights_of(name).with_suffix(".md").read_text(encoding="utf-8")
+    card = trained.card_of(name).read_text(encoding="utf-8")
     pushed = files["README.md"].decode()
     assert card.partition("\n")[2].strip() in pushed
     assert "\nlicense: mit\n" in pushed
@@ -485,7 +475,7 @@ def test_a_host_that_refuses_is_reported_at_once(monkeypatch: pytest.MonkeyPatch
     assert caught.value.reason == "unreachable"
     assert time.monotonic() - start < 5
     with pytest.raises(HubError, match="cannot be reached"):
-        unetzoo.push_to_hub(small(), "me/it", endpoint="http://127.0.0.1:9")
+        unetzoo.push_to_hub(small(), "me/it", endpoint="http://127.0.0.1:9", token="hf_me")
     assert time.monotonic() - start < 10
 
 

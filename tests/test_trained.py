@@ -75,6 +75,10 @@ def test_a_folder_of_the_same_name_is_never_mixed_up(tmp_path: Path, monkeypatch
     unetzoo.save_pretrained(unetzoo.create("unet", base_channels=4), tmp_path / "nuclei")
     with pytest.raises(ConfigError, match=r"'nuclei' is a model of the package, and a folder .*: say '\./nuclei'"):
         unetzoo.from_pretrained("nuclei")
+    for words in (["info", "nuclei"], ["verify", "nuclei"]):
+        assert main(words) == 2
+    with pytest.raises(ConfigError, match=r"say '\./nuclei' for it"):
+        unetzoo.push_to_hub("nuclei", "me/cells", token="hf_me")
     assert unetzoo.from_pretrained("./nuclei").config.encoder_options.base_channels == 4
 
 
@@ -284,7 +288,7 @@ def test_vessels_in_enlarged_pictures(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_card_tells_the_figures(name: str) -> None:
-    card = (trained.FOLDER / f"{name}.md").read_text(encoding="utf-8")
+    card = trained.card_of(name).read_text(encoding="utf-8")
     for split in ("val", "test"):
         figures = FIGURES[name][split]["all"]
         for kind, told in {"all": figures, **figures.get("kinds", {})}.items():

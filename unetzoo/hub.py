@@ -108,13 +108,22 @@ def _trained(name: str, revision: str | None, options: dict[str, Any]) -> Segmen
     """Return a model of the package.
 
     Raises:
-        ConfigError: a revision; or a folder of this name holds a model too, and could be meant.
+        ConfigError: a revision; or as :func:`file_of_trained`.
     """
     if revision is not None:
         raise ConfigError(f"revision={revision!r} is for repositories; {name!r} comes with the package")
+    return load(file_of_trained(name), **{"dtype": torch.float32, **options})
+
+
+def file_of_trained(name: str) -> Path:
+    """Return the file of a model of the package, unless a folder here could be meant.
+
+    Raises:
+        ConfigError: a folder of this name holds a model too.
+    """
     if Path(name).is_dir() and model_in(Path(name)) is not None:
         raise ConfigError(f"{name!r} is a model of the package, and a folder with a model here: say './{name}' for it")
-    return load(trained.weights_of(name), **{"dtype": torch.float32, **options})
+    return trained.weights_of(name)
 
 
 def is_saved(source: str) -> bool:

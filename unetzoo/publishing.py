@@ -15,7 +15,7 @@ from torch import nn
 from unetzoo import trained
 from unetzoo.cards import ModelCard, read_card, write_card
 from unetzoo.errors import ConfigError, HubError, WeightsError
-from unetzoo.hub import ANSWER_SECONDS, CARD_FILE, LOG_IN, connect, parse, translated
+from unetzoo.hub import ANSWER_SECONDS, CARD_FILE, LOG_IN, connect, file_of_trained, parse, translated
 from unetzoo.offline import switched_off
 from unetzoo.storage import replacing
 from unetzoo.tensor_files import check_file
@@ -114,20 +114,23 @@ def push_to_hub(
             f"a push goes to a branch, and {branch} is a commit: leave it out, or give it as parent_commit"
         )
     _check_card(card)
+    _check_source(source)
     off = switched_off("UNETZOO_OFFLINE", "HF_HUB_OFFLINE")
     if off:
         raise HubError("offline", f"cannot push to {name}: {off} forbids the network")
+    from huggingface_hub import get_token
+
+    if token is False or (token in (None, True) and get_token() is None):
+        raise HubError("token", f"cannot push to {name} unless logged in: {LOG_IN}")
     with tempfile.TemporaryDirectory() as scratch:
         file, readme, own = _prepared(source, Path(scratch))
         card = own if card is None else card.over(own)
         earlier = read_card(readme, Path(str(source)) / CARD_FILE if readme else CARD_FILE)
         saved = verify(file)
         with translated(name, branch, endpoint):
-            from huggingface_hub import CommitOperationAdd, get_token
+            from huggingface_hub import CommitOperationAdd
 
             api = connect(endpoint, token)
-            if token is False or (token in (None, True) and get_token() is None):
-                raise HubError("token", f"cannot push to {name} unless logged in: {LOG_IN}")
             files = _repository(api, name, branch, private, parent_commit)
             _refuse_others(api, name, branch, files, scratch)
             if CARD_FILE in files:
@@ -159,20 +162,25 @@ def _prepared(source: nn.Module | str | os.PathLike[str], scratch: Path) -> tupl
     if isinstance(source, nn.Module):
         save(source, scratch / MODEL_FILE)
         return scratch / MODEL_FILE, None, ModelCard()
-    if not isinstance(source, str | os.PathLike):
-        raise ConfigError(f"cannot push a {type(source).__name__}: a model, or the path of a saved one, is needed")
+    if source in trained.names():
+        return file_of_trained(str(source)), None, _card_of_package(str(source))
     path = Path(source)
-    if source in trained.names() and not path.exists():
-        return trained.weights_of(str(source)), None, _card_of_package(str(source))
-    if not path.exists():
-        raise WeightsError(f"cannot push {str(path)!r}: there is no such file or folder")
     return path, _text_of(path / CARD_FILE) if path.is_dir() else None, ModelCard()
 
 
 def _card_of_package(name: str) -> ModelCard:
     """Return the card of a trained model of the package; its title is the repository's to give."""
-    text = trained.weights_of(name).with_suffix(".md").read_text(encoding="utf-8")
+    text = trained.card_of(name).read_text(encoding="utf-8")
     return ModelCard(license="mit", text=text.partition("\n")[2])
+
+
+def _check_source(source: object) -> None:
+    if isinstance(source, nn.Module) or source in trained.names():
+        return
+    if not isinstance(source, str | os.PathLike):
+        raise ConfigError(f"cannot push a {type(source).__name__}: a model, or the path of a saved one, is needed")
+    if not Path(source).exists():
+        raise WeightsError(f"cannot push {str(Path(source))!r}: there is no such file or folder")
 
 
 def _check_card(card: object) -> None:

@@ -33,7 +33,7 @@ def main(name: str, run: Path) -> None:
         **figures["kinds"],
         **figures["pictures"],
     )  # fmt: skip
-    path.with_suffix(".md").write_text(text, encoding="utf-8")
+    trained.card_of(name).write_text(text, encoding="utf-8")
 
 
 def lines(name: str, figures: dict) -> str:

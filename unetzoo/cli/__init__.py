@@ -251,7 +251,7 @@ def _info_of_saved(name: str, as_json: bool) -> None:
     from unetzoo import hub, trained, weights
 
     if name in trained.names():
-        path, card = trained.weights_of(name), trained.weights_of(name).with_suffix(".md")
+        path, card = hub.file_of_trained(name), trained.card_of(name)
     else:
         path = Path(name) if Path(name).exists() else hub.pull_from_hub(name)
         card = path / hub.CARD_FILE
@@ -287,12 +287,12 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from unetzoo import trained, weights
+    from unetzoo import hub, trained, weights
 
     failed = []
     for file in options.files:
         try:
-            saved = weights.verify(trained.weights_of(file) if file in trained.names() else file)
+            saved = weights.verify(hub.file_of_trained(file) if file in trained.names() else file)
             print(f"{saved}; whole, sha256 {saved.sha256[:12]}…")
         except UnetzooError as error:
             print(f"unetzoo: {error}", file=sys.stderr)

@@ -13,5 +13,10 @@ def names() -> tuple[str, ...]:
 
 
 def weights_of(name: str) -> Path:
-    """Return the file of a trained model; its card lies beside it, ending in .md."""
+    """Return the file of a trained model."""
     return FOLDER / f"{name}.safetensors"
+
+
+def card_of(name: str) -> Path:
+    """Return the file of its card, in Markdown."""
+    return FOLDER / f"{name}.md"
