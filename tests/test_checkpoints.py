@@ -216,7 +216,7 @@ def test_pickles_with_code_are_not_opened(tmp_path: Path) -> None:
         unetzoo.from_pretrained,
         lambda path: unetzoo.load(path, verify=True),
         lambda path: unetzoo.convert(path, tmp_path / "new.safetensors", "unet", base_channels=2),
-        lambda path: unetzoo.push_to_hub(path, "me/it"),
+        lambda path: unetzoo.push_to_hub(path, "me/it", token="hf_me"),
         lambda path: unetzoo.create("resunet18", pretrained=path),
     ]
     for path in (*sorted(tmp_path.glob("[abcd].*")), folder):
