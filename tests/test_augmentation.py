@@ -23,6 +23,7 @@ from torchvision.transforms import v2
 
 from unetzoo import ConfigError, InputError, augmentation
 from unetzoo.augmentation import IGNORED, PRESETS, Augmentation, RandomWarp, build
+from unetzoo.augmentation.borrowed import REFUSED
 from unetzoo.images import read_image
 
 WARP = {"RandomWarp": {"displacement": 2, "spacing": 16, "p": 1}}
@@ -499,7 +500,7 @@ ALL = sorted(name for name, made in vars(v2).items() if isinstance(made, type) a
 @pytest.mark.parametrize("name", ALL)
 def test_every_transform_of_torchvision_works_or_says_why_not(name: str) -> None:
     entry = {name: OPTIONS.get(name, {})}
-    if name in augmentation._REFUSED:
+    if name in REFUSED:
         with pytest.raises(ConfigError, match=f"entry 1 \\({name}\\): .*: leave it out"):
             build([entry])
         return

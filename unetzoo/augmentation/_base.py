@@ -1,0 +1,55 @@
+"""What the transforms share: how their options are checked, chance, and tensors that say what they are."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+
+
+def bare(inpt: Tensor) -> Tensor:
+    """Return a tensor that no longer says whether it is a picture or a mask."""
+    return inpt.as_subclass(Tensor)
+
+
+def like(inpt: Tensor, values: Tensor) -> Tensor:
+    """Return ``values`` as the picture or the mask that ``inpt`` is."""
+    wrapped: Tensor = tv_tensors.wrap(values, like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else values
+    return wrapped
+
+
+def uniform(low: float, high: float) -> float:
+    """Return a number from ``low`` to ``high`` by chance, of float64."""
+    return low + (high - low) * float(torch.rand((), dtype=torch.float64))
+
+
+def is_number(value: object) -> bool:
+    """Return whether it is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_word(value: object) -> bool:
+    """Return whether it is a str."""
+    return isinstance(value, str)
+
+
+def is_pair(value: object) -> bool:
+    """Return whether it is a list or tuple of two."""
+    return isinstance(value, list | tuple) and len(value) == 2
+
+
+def number_problems(name: str, value: object, low: float, high: float = math.inf) -> list[str]:
+    """Return what is wrong with a number."""
+    if is_number(value) and low <= value <= high:  # type: ignore[operator]
+        return []
+    return [f"{name}={value!r}: a number from {low} {'up' if high == math.inf else f'to {high}'} is needed"]
+
+
+def size_problems(name: str, size: Any) -> list[str]:
+    """Return what is wrong with a (height, width)."""
+    if is_pair(size) and all(type(side) is int and side > 0 for side in size):
+        return []
+    return [f"{name}={size!r}: a whole number from 1 up, or two of them for height and width, are needed"]

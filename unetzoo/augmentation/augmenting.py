@@ -1,0 +1,148 @@
+"""Running a composition on a picture and its mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision import tv_tensors
+
+from unetzoo.augmentation._base import size_problems
+from unetzoo.augmentation.composing import Entry, described, parse
+from unetzoo.augmentation.reach import reach
+from unetzoo.augmentation.warping import RandomWarp
+from unetzoo.augmentation.windows import Size, centre, random_window
+from unetzoo.errors import ConfigError, InputError
+
+
+class Augmentation(nn.Module):
+    """Changes pictures with their masks at random. Made by :func:`build`.
+
+    Attributes:
+        crop_size: (height, width) of every result; None: sizes stay as the entries leave them.
+    """
+
+    def __init__(self, entries: Sequence[Entry], crop_size: Size | None) -> None:
+        super().__init__()
+        self.crop_size = crop_size
+        self._entries = tuple(entries)
+        self.transforms = nn.ModuleList(entry.module for entry in entries)
+        self._sizes: list[Size] = []  # before and after each of the last entries, which work on the crop
+        if crop_size is not None:
+            self._plan(crop_size)
+
+    def _plan(self, crop_size: Size) -> None:
+        """Find how far to the front the crop can go, and how large it must be there."""
+        self._sizes = [crop_size]
+        for entry in reversed(self._entries):
+            if isinstance(entry.module, RandomWarp):
+                entry.module.size = self._sizes[0]
+            needed = reach(entry.module, self._sizes[0])
+            if needed is None:
+                break
+            self._sizes.insert(0, needed)
+
+    def describe(self) -> list[dict[str, dict[str, Any]]]:
+        """Return the entries, presets spelled out, as JSON-able values out of which :func:`build` makes the same."""
+        return described(self._entries)
+
+    def __repr__(self) -> str:
+        return f"Augmentation({self.describe()}, crop_size={self.crop_size})"
+
+    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a changed picture and its mask.
+
+        Args:
+            image: (C, H, W), floating point, of any range.
+            mask: (H, W) or (K, H, W), int64; IGNORED where nothing is known.
+
+        Returns:
+            ``tv_tensors.Image`` and ``tv_tensors.Mask`` of the same types and channels, of ``crop_size``; the
+            arguments stay as they are.
+
+        Raises:
+            InputError: the tensors are none such, or an entry cannot deal with them.
+        """
+        _check(image, mask)
+        image, mask = tv_tensors.Image(image), tv_tensors.Mask(mask)
+        if self.crop_size is None:
+            for entry in self._entries:
+                image, mask = _run(entry, image, mask)
+            return image, mask
+        before = len(self._entries) - len(self._sizes) + 1
+        for entry in self._entries[:before]:
+            image, mask = _run(entry, image, mask)
+        image, mask = random_window(image, mask, self.crop_size, self._sizes[0])
+        for entry, size in zip(self._entries[before:], self._sizes[1:], strict=True):
+            image, mask = _run(entry, image, mask)
+            image, mask = centre(image, size), centre(mask, size)
+        # A view would keep, and send between processes, all of the picture that it was cut out of.
+        return tv_tensors.Image(image.contiguous()), tv_tensors.Mask(mask.contiguous())
+
+
+def build(spec: str | Sequence[Any] = "light", crop_size: int | Sequence[int] | None = None) -> Augmentation:
+    """Make an augmentation out of names and options.
+
+    Args:
+        spec: the name of a preset ("none", "light", "strong"), or a list of names and of mappings of one name to its
+            options. A name is a preset's, that of a transform here or in ``torchvision.transforms.v2``, or the dotted
+            path of a class of one's own: an ``nn.Module`` that takes and returns a ``tv_tensors.Image`` (float, of
+            any range) and a ``tv_tensors.Mask`` (int64). ``RandomApply``, ``RandomChoice``, ``RandomOrder`` and
+            ``Compose`` take such a list as ``transforms``. ``interpolation`` is a word, "bilinear" where left out.
+        crop_size: side, or (height, width), of every result, whose place in the picture is drawn at random. A smaller
+            picture lies somewhere inside of it. None: no crop.
+
+    Raises:
+        ConfigError: lists all that is wrong.
+    """
+    problems: list[str] = []
+    entries = parse(spec, "", problems)
+    size = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
+    if size is not None:
+        problems += size_problems("crop_size", size)
+    if problems:
+        raise ConfigError("cannot build the augmentation", problems)
+    return Augmentation(entries, None if size is None else (size[0], size[1]))
+
+
+def _check(image: Tensor, mask: Tensor) -> None:
+    if not isinstance(image, Tensor) or image.ndim != 3 or not image.is_floating_point() or not image.numel():
+        raise InputError(f"an image of {_kind(image)}: floating point (channels, height, width) is needed")
+    if not isinstance(mask, Tensor) or mask.ndim not in (2, 3) or mask.dtype != torch.int64:
+        raise InputError(f"a mask of {_kind(mask)}: int64 (height, width) or (classes, height, width) is needed")
+    if image.shape[-2:] != mask.shape[-2:]:
+        raise InputError(f"an image of {_kind(image)} with a mask of {_kind(mask)}: one height and width are needed")
+
+
+def _run(entry: Entry, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    try:
+        result = entry.module(image, mask)
+    except Exception as error:  # whatever torchvision or somebody's own class finds wrong
+        raise InputError(
+            f"{entry.name} cannot change an image of {_kind(image)} ({type(error).__name__}: {error})"
+        ) from error
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise InputError(f"{entry.name} returned {type(result).__name__}, not an image and a mask")
+    try:
+        _check(*result)
+        kept = result[0].shape[:-2] == image.shape[:-2] and result[1].shape[:-2] == mask.shape[:-2]
+    except InputError as error:
+        raise InputError(f"{entry.name} returned {error}") from error
+    if not kept:
+        raise InputError(
+            f"{entry.name} returned an image of {_kind(result[0])} and a mask of {_kind(result[1])} for "
+            f"{_kind(image)} and {_kind(mask)}: channels and classes must stay"
+        )
+    if not torch.isfinite(result[0]).all() and torch.isfinite(image).all():
+        raise InputError(
+            f"{entry.name} made values that are not finite of an image from {float(image.min()):.6g} to "
+            f"{float(image.max()):.6g}; torchvision's changes of colour take values from 0 to 1: list them first, "
+            "before brightness, contrast and noise of this package, which clip nothing"
+        )
+    return tv_tensors.Image(result[0]), tv_tensors.Mask(result[1])
+
+
+def _kind(given: object) -> str:
+    return f"{given.dtype} {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__

@@ -1,0 +1,75 @@
+"""Transforms of torchvision: which of them are taken, and how they are made to keep this package's rules."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from typing import Any
+
+from torch import Tensor, nn
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from unetzoo.augmentation._base import bare
+from unetzoo.augmentation.windows import IGNORED
+
+CONTAINERS = (v2.Compose, v2.RandomApply, v2.RandomChoice, v2.RandomOrder)
+"""Take a list of transforms."""
+REFUSED = {
+    name: reason
+    for reason, names in {
+        "mixes the pictures of a batch": "CutMix MixUp",
+        "takes no masks": "AutoAugment AugMix RandAugment TrivialAugmentWide",
+        "leaves the mask of what it erases as it is": "RandomErasing",
+        "takes 8-bit pictures alone": "JPEG",
+        "makes many pictures of one": "FiveCrop TenCrop",
+        "is made for boxes and points": "ClampBoundingBoxes ClampKeyPoints ConvertBoundingBoxFormat RandomIoUCrop "
+        "SanitizeBoundingBoxes SanitizeKeyPoints SetClampingMode",
+        "is made for videos": "UniformTemporalSubsample",
+        "changes the type of the picture": "ConvertImageDtype PILToTensor ToDtype ToImage ToPILImage ToPureTensor "
+        "ToTensor",
+        "changes the number of channels": "Grayscale RGB",
+        "would normalise before the data does": "Normalize",
+        "takes what a list of names cannot say": "Lambda LinearTransformation Transform",
+    }.items()
+    for name in names.split()
+}
+"""Name → why not."""
+TORCHVISION: dict[str, type[nn.Module]] = {
+    name: found
+    for name, found in vars(v2).items()
+    if inspect.isclass(found) and issubclass(found, nn.Module) and name not in REFUSED
+}
+"""Name → class of those that are taken."""
+
+
+class Framed(nn.Module):
+    """Gives what a torchvision transform fills with 0 the picture's mean, and IGNORED in the mask."""
+
+    def __init__(self, transform: nn.Module, by_mean: bool) -> None:
+        super().__init__()
+        self.transform = transform
+        self.by_mean = by_mean
+
+    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Move the mean to 0, and IGNORED, before the transform; and back after it."""
+        mean = bare(image).mean((-2, -1), keepdim=True) if self.by_mean else 0
+        image, mask = self.transform(tv_tensors.Image(image - mean), tv_tensors.Mask(mask - IGNORED))
+        return tv_tensors.Image(image + mean), tv_tensors.Mask(mask + IGNORED)
+
+
+def construct(made: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:
+    """Return a transform that keeps this package's rules where torchvision's own defaults do not."""
+    if made not in TORCHVISION.values():
+        return made(**arguments)
+    known = inspect.signature(made).parameters
+    if "interpolation" in known:
+        # Some of torchvision's take the nearest pixel by default, of pictures too.
+        arguments["interpolation"] = v2.InterpolationMode(arguments.get("interpolation", "bilinear"))
+    by_mean = arguments.get("fill") is None
+    if "fill" in known:
+        arguments["fill"] = {tv_tensors.Mask: 0, "others": 0 if by_mean else arguments["fill"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what torchvision warns of while making is a wrong option
+        transform = made(**arguments)
+    return Framed(transform, by_mean) if "fill" in known or made is v2.CenterCrop else transform

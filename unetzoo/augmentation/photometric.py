@@ -1,0 +1,144 @@
+"""Transforms that change the values of the picture, and leave its mask as it is."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from unetzoo.augmentation._base import bare, like, number_problems, uniform
+from unetzoo.errors import ConfigError
+
+
+class Photometric(v2.Transform):  # type: ignore[misc]
+    """Changes the picture and not the mask, by an amount drawn anew each time.
+
+    All amounts are relative to the mean and the standard deviation of each channel of the picture itself, and nothing
+    is clipped. So values of any range, such as those of dark 16-bit microscopy or decibels, change alike.
+    """
+
+    def __init__(self, p: float, problems: list[str]) -> None:
+        super().__init__()
+        problems = [*problems, *number_problems("p", p, 0, 1)]
+        if problems:
+            raise ConfigError(f"cannot make {type(self).__name__}", problems)
+        self.p = p
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw whether to do anything, and how much."""
+        return {"amount": self._draw() if torch.rand(()) < self.p else None}
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        """Change a picture; return a mask as it is."""
+        if params["amount"] is None or isinstance(inpt, tv_tensors.Mask):
+            return inpt
+        return like(inpt, self._change(bare(inpt), params["amount"]))
+
+    def _draw(self) -> float:
+        raise NotImplementedError
+
+    def _change(self, image: Tensor, amount: float) -> Tensor:
+        raise NotImplementedError
+
+
+class RandomBrightness(Photometric):
+    """Add to each channel its standard deviation times a number from ``-strength`` to ``strength``.
+
+    Args:
+        strength: from 0 up.
+        p: probability of doing anything.
+
+    Raises:
+        ConfigError: lists all that is wrong.
+    """
+
+    def __init__(self, strength: float = 0.2, p: float = 0.5) -> None:
+        super().__init__(p, number_problems("strength", strength, 0))
+        self.strength = strength
+
+    def _draw(self) -> float:
+        return uniform(-self.strength, self.strength)
+
+    def _change(self, image: Tensor, amount: float) -> Tensor:
+        return image + amount * _spread(image)
+
+
+class RandomContrast(Photometric):
+    """Multiply each channel's distance from its mean by a number from ``1 - strength`` to ``1 + strength``.
+
+    Args:
+        strength: from 0 to 1.
+        p: probability of doing anything.
+
+    Raises:
+        ConfigError: lists all that is wrong.
+    """
+
+    def __init__(self, strength: float = 0.2, p: float = 0.5) -> None:
+        super().__init__(p, number_problems("strength", strength, 0, 1))
+        self.strength = strength
+
+    def _draw(self) -> float:
+        return uniform(1 - self.strength, 1 + self.strength)
+
+    def _change(self, image: Tensor, amount: float) -> Tensor:
+        return torch.lerp(image.mean((-2, -1), keepdim=True), image, amount)
+
+
+class RandomNoise(Photometric):
+    """Add normally distributed noise to each value.
+
+    Args:
+        sigma: the noise's largest standard deviation, as a share of the channel's own; drawn uniformly from 0 up.
+        p: probability of doing anything.
+
+    Raises:
+        ConfigError: lists all that is wrong.
+    """
+
+    def __init__(self, sigma: float = 0.2, p: float = 0.5) -> None:
+        super().__init__(p, number_problems("sigma", sigma, 0))
+        self.sigma = sigma
+
+    def _draw(self) -> float:
+        return uniform(0, self.sigma)
+
+    def _change(self, image: Tensor, amount: float) -> Tensor:
+        return image + amount * _spread(image) * torch.randn(image.shape).to(image)
+
+
+class RandomBlur(Photometric):
+    """Blur by a Gaussian, of three standard deviations to each side; at the border the outermost pixel goes on.
+
+    Args:
+        sigma: the Gaussian's largest standard deviation in pixels; drawn uniformly from 0 up.
+        p: probability of doing anything.
+
+    Raises:
+        ConfigError: lists all that is wrong.
+    """
+
+    def __init__(self, sigma: float = 1.5, p: float = 0.5) -> None:
+        super().__init__(p, number_problems("sigma", sigma, 0))
+        self.sigma = sigma
+
+    def _draw(self) -> float:
+        return uniform(0, self.sigma)
+
+    def _change(self, image: Tensor, amount: float) -> Tensor:
+        radius = math.ceil(3 * amount)
+        if radius == 0:
+            return image
+        bell = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=image.dtype) / amount) ** 2)
+        bell /= bell.sum()
+        planes = F.pad(image.reshape(-1, 1, *image.shape[-2:]), (radius,) * 4, mode="replicate")
+        return F.conv2d(F.conv2d(planes, bell[None, None, None]), bell[None, None, :, None]).reshape(image.shape)
+
+
+def _spread(image: Tensor) -> Tensor:
+    return image.std((-2, -1), correction=0, keepdim=True)
