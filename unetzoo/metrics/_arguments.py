@@ -1,0 +1,60 @@
+"""What is wrong with what the metrics are given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeGuard
+
+from torch import Tensor
+
+from unetzoo._registry import suggest
+from unetzoo.config import TASKS
+
+
+def tensor_problems(name: str, value: object) -> list[str]:
+    if not isinstance(value, Tensor):
+        return [f"{name}: a torch.Tensor is needed, not {type(value).__name__}"]
+    return [f"{name} of shape {tuple(value.shape)}: there is no pixel in it"] if value.numel() == 0 else []
+
+
+def task_problems(task: object, classes: object, ignore_index: object) -> list[str]:
+    found = []
+    if task not in TASKS:
+        found.append(f"task={task!r}: one of {', '.join(map(repr, TASKS))} is needed{suggest(str(task), TASKS)}")
+    if type(classes) is not int or classes < 1:
+        found.append(f"num_classes={classes!r}: a whole number from 1 up is needed")
+    elif task == "binary" and classes != 1:
+        found.append(f"num_classes={classes} with task='binary': it has 1; more are 'multiclass' or 'multilabel'")
+    elif task == "multiclass" and classes == 1:
+        found.append("num_classes=1 with task='multiclass': 2 at least are needed; use task='binary'")
+    if type(ignore_index) is not int:
+        found.append(f"ignore_index={ignore_index!r}: a whole number is needed")
+    elif task in ("binary", "multilabel") and ignore_index in (0, 1):
+        found.append(f"ignore_index={ignore_index} with task={task!r}: 0 and 1 are what is counted")
+    return found
+
+
+def name_problems(names: object, classes: object) -> list[str]:
+    if names is None:
+        return []
+    if not isinstance(names, Sequence) or isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        return [f"class_names={names!r:.100}: a list or tuple of strings is needed"]
+    found = [] if len(names) == classes else [f"class_names: {len(names)} names for num_classes={classes!r}"]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    return found + ([f"class_names: {', '.join(map(repr, twice))} more than once"] if twice else [])
+
+
+def number_problems(task: object, threshold: object, tolerance: object) -> list[str]:
+    found = []
+    if not _is_number(threshold) or not 0 < threshold < 1:
+        found.append(f"threshold={threshold!r}: a probability above 0 and below 1 is needed")
+    elif task == "multiclass" and threshold != 0.5:
+        found.append(f"threshold={threshold!r} with task='multiclass': the largest logit decides; leave it out")
+    if tolerance is not None and (not _is_number(tolerance) or not 0 <= tolerance < math.inf):
+        found.append(f"boundary_tolerance={tolerance!r}: a number of pixels from 0 up is needed, or None")
+    return found
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

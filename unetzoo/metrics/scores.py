@@ -1,0 +1,142 @@
+"""What metrics return: the scores of classes and of images, as a table, as records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+METRICS = ("dice", "iou", "precision", "recall", "specificity", "accuracy", "boundary_f")
+"""The names of the scores; "boundary_f" is left out where there is no ``boundary_tolerance``."""
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """One metric, of each class.
+
+    Attributes:
+        pooled: (C,) float64 in [0, 1], all pixels of all images counted together; nan where not defined.
+        per_image: (C,) float64, the mean over the images where the score is defined; nan where it is in none.
+        images: (C,) int64, how many those are.
+    """
+
+    pooled: Tensor
+    per_image: Tensor
+    images: Tensor
+
+    @property
+    def mean(self) -> float:
+        """The mean of ``pooled`` over the classes where it is defined; nan where it is for none."""
+        return float(self.pooled.nanmean())
+
+    @property
+    def mean_per_image(self) -> float:
+        """The mean of ``per_image`` over the classes where it is defined; nan where it is for none."""
+        return float(self.per_image.nanmean())
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What :meth:`SegmentationMetrics.compute` returns, on the CPU. ``str()`` is a table.
+
+    Attributes:
+        dice, iou, precision, recall, specificity, accuracy: the scores of each class.
+        boundary_f: the same; None where the metrics have no ``boundary_tolerance``.
+        pixel_accuracy: share of the pixels whose class is right (multiclass), or of the pairs of pixel and class
+            judged right (binary, multilabel); pooled; nan where all are ignored.
+        images: how many images were counted.
+        class_names: one name a class.
+    """
+
+    dice: ClassScores
+    iou: ClassScores
+    precision: ClassScores
+    recall: ClassScores
+    specificity: ClassScores
+    accuracy: ClassScores
+    boundary_f: ClassScores | None
+    pixel_accuracy: float
+    images: int
+    class_names: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Return the scores as JSON-able numbers, None where not defined.
+
+        Returns:
+            "dice" (mean over classes of the pooled scores) and "dice_per_image", and so for each metric; with more
+            than one class also "dice/cell" and "dice_per_image/cell" for a class named "cell"; "pixel_accuracy"
+            and "images".
+        """
+        record: dict[str, float | None] = {}
+        for name, scores in self._by_metric().items():
+            record |= _flat(name, scores.pooled, self.class_names)
+            record |= _flat(f"{name}_per_image", scores.per_image, self.class_names)
+        return {**record, "pixel_accuracy": _number(self.pixel_accuracy), "images": self.images}
+
+    def __str__(self) -> str:
+        metrics = self._by_metric()
+        table = []
+        for title, form in (("all pixels", "pooled"), ("mean of images", "per_image")):
+            columns = {name: getattr(scores, form) for name, scores in metrics.items()}
+            table.append([title, *columns])
+            table += [
+                [name, *(_cell(values[k]) for values in columns.values())] for k, name in enumerate(self.class_names)
+            ]
+            if len(self.class_names) > 1:
+                table.append(["mean of classes", *(_cell(values.nanmean()) for values in columns.values())])
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = [
+            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() + "\n" for row in table
+        ]
+        return f"{''.join(lines)}{self.images} images, pixel accuracy {_cell(self.pixel_accuracy)}\n"
+
+    def _by_metric(self) -> dict[str, ClassScores]:
+        found = {name: getattr(self, name) for name in METRICS}
+        return {name: scores for name, scores in found.items() if scores is not None}
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """The scores of each image of one batch, on the batch's device: nothing waits for it before they are read.
+
+    Attributes:
+        metrics: name of the metric (``METRICS``) → (N, C) float64 in [0, 1], nan where not defined.
+        pixel_accuracy: (N,) float64, as of :class:`Scores`, for each image.
+        class_names: one name a class.
+    """
+
+    metrics: Mapping[str, Tensor]
+    pixel_accuracy: Tensor
+    class_names: tuple[str, ...]
+
+    def rows(self) -> list[dict[str, float | None]]:
+        """Return one flat record an image, with the keys of :meth:`Scores.to_dict`.
+
+        "dice" is the mean over the classes where the image's score is defined; there are no "..._per_image" and
+        "images".
+        """
+        metrics = {name: values.cpu() for name, values in self.metrics.items()}
+        records = []
+        for n, accuracy in enumerate(self.pixel_accuracy.tolist()):
+            record: dict[str, float | None] = {}
+            for name, values in metrics.items():
+                record |= _flat(name, values[n], self.class_names)
+            records.append({**record, "pixel_accuracy": _number(accuracy)})
+        return records
+
+
+def _flat(name: str, values: Tensor, class_names: Sequence[str]) -> dict[str, float | None]:
+    record = {name: _number(float(values.nanmean()))}
+    if len(class_names) > 1:
+        record |= {f"{name}/{label}": _number(v) for label, v in zip(class_names, values.tolist(), strict=True)}
+    return record
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _cell(value: Tensor | float) -> str:
+    return "–" if math.isnan(value) else f"{float(value):.4f}"

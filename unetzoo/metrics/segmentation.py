@@ -1,0 +1,312 @@
+"""The metrics themselves: batches in, scores out, over any number of processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from unetzoo.errors import ConfigError, InputError
+from unetzoo.metrics._arguments import name_problems, number_problems, task_problems, tensor_problems
+from unetzoo.metrics.counting import Tally, near, pixels_of, scores_of, stray
+from unetzoo.metrics.scores import METRICS, ClassScores, ImageScores, Scores
+
+
+class SegmentationMetrics:
+    """Counts pixels batch by batch; the package's docstring defines the scores.
+
+    ::
+
+        metrics = SegmentationMetrics("multiclass", 3, class_names=["ground", "cell", "wall"])
+        for batch in loader:
+            metrics.update(model(batch["image"]), batch["target"])
+        metrics.sync()  # where several processes share the images
+        print(metrics.compute())
+
+    The counts are integers, exact for any number of pixels. They lie on the device of the first update, and the
+    memory they take does not grow. The result depends neither on how images are put into batches nor, but for the
+    last digits of the means per image, on how they are shared among processes.
+
+    Args:
+        task: "binary", "multiclass" or "multilabel".
+        num_classes: channels of the logits; 1 for binary, whose one class is the foreground.
+        ignore_index: value of the target's pixels that are not counted.
+        threshold: between 0 and 1; a class is predicted where its probability is *above* it (binary, multilabel).
+            A multiclass prediction is the class of the largest logit, the first of equals.
+        boundary_tolerance: in pixels, from 0 up, of the boundary F-score; None leaves that score, and its cost, out.
+        class_names: one name a class, all different; None: "0", "1", ….
+
+    Raises:
+        ConfigError: lists all that is wrong.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        num_classes: int = 1,
+        *,
+        ignore_index: int = -100,
+        threshold: float = 0.5,
+        boundary_tolerance: float | None = 2.0,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        problems = [
+            *task_problems(task, num_classes, ignore_index),
+            *name_problems(class_names, num_classes),
+            *number_problems(task, threshold, boundary_tolerance),
+        ]
+        if problems:
+            raise ConfigError("cannot set up the metrics", problems)
+        self.task = task
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.threshold = threshold
+        self.boundary_tolerance = boundary_tolerance
+        self.class_names = tuple(map(str, range(num_classes)) if class_names is None else class_names)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all that was counted."""
+        self._own: Tally | None = None
+        self._all: Tally | None = None
+
+    @torch.no_grad()
+    def update(self, logits: Tensor, target: Tensor) -> ImageScores:
+        """Count a batch of logits; masks go to :meth:`update_masks`, probabilities ``p`` as ``p > threshold``.
+
+        Args:
+            logits: (N, num_classes, H, W), floating point, not nan.
+            target: (N, H, W) class indices (multiclass), (N, H, W) or (N, 1, H, W) of 0 and 1 (binary), or
+                (N, num_classes, H, W) of 0 and 1 (multilabel), with ``ignore_index`` where nothing is to be counted.
+                Any integers or bool; for 0 and 1 also floating point.
+
+        Returns:
+            The scores of each image of this batch.
+
+        Raises:
+            InputError: other shapes or types; nothing is counted. Also nan, and values that are no class: at once on
+                the CPU, where nothing is counted; elsewhere, where looking would make the device wait, by
+                :meth:`compute`, and the scores returned here are then meaningless.
+        """
+        problems = [
+            *tensor_problems("logits", logits),
+            *tensor_problems("target", target),
+        ] or [*self._logit_problems(logits), *self._mask_problems("target", target, logits)]
+        if problems:
+            raise InputError(f"cannot score what was given: {'; '.join(problems)}")
+        if self.task == "multiclass":
+            strongest, predicted = logits.max(dim=1, keepdim=True)
+            unknown = strongest.isnan().any()
+        else:
+            # Half precision would round the threshold.
+            precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            predicted = precise > math.log(self.threshold / (1 - self.threshold))
+            unknown = logits.isnan().any()
+        return self._count(predicted, target, torch.where(unknown, math.nan, -math.inf))
+
+    @torch.no_grad()
+    def update_masks(self, predicted: Tensor, target: Tensor) -> ImageScores:
+        """Count a batch of predicted masks, such as of thresholded probabilities.
+
+        Args:
+            predicted: of the shape and types that ``target`` may have; what it holds where the target is ignored
+                does not matter.
+            target: as :meth:`update` takes it.
+
+        Returns:
+            The scores of each image of this batch.
+
+        Raises:
+            InputError: as of :meth:`update`.
+        """
+        problems = [
+            *tensor_problems("predicted", predicted),
+            *tensor_problems("target", target),
+        ] or [*self._mask_problems("predicted", predicted, target), *self._mask_problems("target", target, predicted)]
+        if problems:
+            raise InputError(f"cannot score what was given: {'; '.join(problems)}")
+        return self._count(predicted, target, torch.full((), -math.inf, device=target.device))
+
+    def merge(self, other: SegmentationMetrics) -> None:
+        """Add what ``other`` counted.
+
+        Raises:
+            ConfigError: it counts in another way.
+        """
+        self._check_settings(other._settings(), "the other metrics")
+        if other._own is not None:
+            self._own = other._own if self._own is None else self._own + other._own
+        self._all = None
+
+    def sync(self) -> None:
+        """Let :meth:`compute` return the scores of all processes of ``torch.distributed``, the same on each.
+
+        All of them must call it; where there is only one, nothing is done. It holds until the next update, and may
+        then be called again: nothing is counted twice.
+
+        Raises:
+            ConfigError: the processes count in different ways.
+        """
+        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return
+        # As objects, since processes that saw no image yet have no device, and summed here in the order of the ranks,
+        # so that even the last bit is the same on each.
+        mine = (self._settings(), self._counted())
+        gathered = [mine] * dist.get_world_size()
+        dist.all_gather_object(gathered, mine)
+        for rank, (settings, _) in enumerate(gathered):
+            self._check_settings(settings, f"process {rank}")
+        total, *others = (tally for _, tally in gathered)
+        for tally in others:
+            total = total + tally
+        self._all = total
+
+    def compute(self) -> Scores:
+        """Return the scores of all that was counted; before the first update they are nan.
+
+        Raises:
+            InputError: an update was given nan or values that are no class.
+        """
+        tally = self._counted() if self._all is None else self._all
+        self._refuse(tally.faults)
+        pooled = scores_of(tally.counts)
+        per_image = tally.sums / tally.defined
+        names = METRICS[: len(pooled)]
+        metrics: dict[str, ClassScores | None] = dict.fromkeys(METRICS)
+        metrics |= {
+            name: ClassScores(*each) for name, *each in zip(names, pooled, per_image, tally.defined, strict=True)
+        }
+        return Scores(
+            **metrics,  # type: ignore[arg-type]  # only boundary_f may be None
+            pixel_accuracy=float(self._pixel_accuracy(tally.counts)),
+            images=int(tally.images),
+            class_names=self.class_names,
+        )
+
+    def _count(self, predicted: Tensor, target: Tensor, logit_fault: Tensor) -> ImageScores:
+        predicted, target = self._layered(predicted), self._layered(target)
+        valid = target != self.ignore_index
+        classes = self.num_classes if self.task == "multiclass" else 2
+        faults = torch.stack([logit_fault, stray(target, valid, classes), stray(predicted, valid, classes)])
+        if faults.device.type == "cpu":
+            self._refuse(faults)
+        counts = self._pixel_counts(predicted, target, valid)
+        if counts.device.type == "mps":  # which has no float64
+            counts, faults = counts.cpu(), faults.cpu()
+        scores = scores_of(counts)
+        tally = Tally(
+            counts=counts.sum(dim=0),
+            sums=scores.nansum(dim=0),
+            defined=scores.isfinite().sum(dim=0),
+            images=torch.full((), len(counts), device=counts.device),
+            faults=faults,
+        )
+        self._own = tally if self._own is None else self._own + tally
+        self._all = None
+        metrics = dict(zip(METRICS, scores.unbind(dim=1), strict=False))
+        return ImageScores(metrics, self._pixel_accuracy(counts), self.class_names)
+
+    def _layered(self, mask: Tensor) -> Tensor:
+        """Return ``mask`` as (N, 1 or num_classes, H, W), int64 unless it is floating point."""
+        # In small types a comparison would wrap around: uint8 156 == -100.
+        mask = mask if mask.is_floating_point() else mask.long()
+        return mask[:, None] if mask.ndim == 3 else mask
+
+    def _pixel_counts(self, predicted: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """Return (N, 4 or 8, num_classes) int64, in the order that :func:`scores_of` reads.
+
+        One class at a time, so that the memory does not grow with the classes.
+        """
+        found = []
+        for k in range(self.num_classes):
+            layer, value = (0, k) if self.task == "multiclass" else (k, 1)
+            counted = valid[:, layer]
+            masks = torch.stack([predicted[:, layer] == value, target[:, layer] == value]) & counted
+            tp = pixels_of(masks[0] & masks[1])
+            fp, fn = pixels_of(masks) - tp
+            counts = [tp, fp, fn, pixels_of(counted) - tp - fp - fn]
+            if self.boundary_tolerance is not None:
+                boundaries = masks & near(counted & ~masks, 1)
+                matched = boundaries & near(boundaries, self.boundary_tolerance).flip(0)
+                counts += [*pixels_of(boundaries), *pixels_of(matched)]
+            found.append(torch.stack(counts, dim=1))
+        return torch.stack(found, dim=2)
+
+    def _pixel_accuracy(self, counts: Tensor) -> Tensor:
+        """Return (...,) float64, of counts (..., 4 or 8, num_classes)."""
+        tp, _, _, tn = counts[..., :4, :].unbind(dim=-2)
+        pixels = counts[..., :4, :].sum(dim=-2)
+        if self.task == "multiclass":
+            return tp.sum(dim=-1).double() / pixels[..., 0]
+        return (tp + tn).sum(dim=-1).double() / pixels.sum(dim=-1)
+
+    def _counted(self) -> Tally:
+        """Return what this process counted, on the CPU."""
+        if self._own is None:
+            return Tally.zero(4 if self.boundary_tolerance is None else 8, self.num_classes)
+        return self._own.to(torch.device("cpu"))
+
+    def _settings(self) -> dict[str, object]:
+        names = ("task", "num_classes", "ignore_index", "threshold", "boundary_tolerance")
+        return {name: getattr(self, name) for name in names}
+
+    def _check_settings(self, others: Mapping[str, object], whose: str) -> None:
+        problems = [
+            f"{name}={value!r} here, and {others[name]!r} there"
+            for name, value in self._settings().items()
+            if others[name] != value
+        ]
+        if problems:
+            raise ConfigError(f"cannot add what {whose} counted", problems)
+
+    def _refuse(self, faults: Tensor) -> None:
+        logits, target, predicted = faults.tolist()
+        problems = ["the logits hold nan"] if math.isnan(logits) else []
+        allowed = f"0 to {self.num_classes - 1} are" if self.task == "multiclass" else "0 and 1 are"
+        if target != -math.inf:
+            problems.append(
+                f"the target holds {target:g}: {allowed} allowed, and ignore_index={self.ignore_index} where nothing "
+                "is to be counted"
+            )
+        if predicted != -math.inf:
+            problems.append(f"the prediction holds {predicted:g}: {allowed} allowed")
+        if problems:
+            raise InputError(f"cannot score what was given: {'; '.join(problems)}")
+
+    def _logit_problems(self, logits: Tensor) -> list[str]:
+        found = []
+        if logits.ndim != 4 or logits.shape[1] != self.num_classes:
+            found.append(f"logits of shape {tuple(logits.shape)}: (N, {self.num_classes}, H, W) is needed")
+        if not logits.is_floating_point():
+            found.append(f"logits of {logits.dtype}: floating point is needed; masks go to update_masks")
+        return found
+
+    def _mask_problems(self, name: str, mask: Tensor, beside: Tensor) -> list[str]:
+        """Return what is wrong with a mask that goes with ``beside``, logits or another mask."""
+        found = []
+        shape = tuple(mask.shape)
+        n, h, w = (beside.shape[0], *beside.shape[-2:]) if beside.ndim >= 3 else ("N", "H", "W")
+        allowed: list[tuple[object, ...]] = {
+            "binary": [(n, h, w), (n, 1, h, w)],
+            "multiclass": [(n, h, w)],
+            "multilabel": [(n, self.num_classes, h, w)],
+        }[self.task]
+        if shape not in allowed if beside.ndim >= 3 else mask.ndim not in map(len, allowed):
+            forms = " or ".join(f"({', '.join(map(str, form))})" for form in allowed)
+            found.append(f"{name} of shape {shape}: {forms} is needed{self._shape_mend(name, mask, beside)}")
+        if mask.is_complex() or (mask.is_floating_point() and self.task == "multiclass"):
+            found.append(f"{name} of {mask.dtype}: integers are needed")
+        if mask.device != beside.device:
+            found.append(f"{name} on {mask.device}, and what it goes with on {beside.device}: one device is needed")
+        return found
+
+    def _shape_mend(self, name: str, mask: Tensor, beside: Tensor) -> str:
+        if self.task == "multiclass" and mask.ndim == 4 and mask.shape[1] in (1, self.num_classes):
+            return f"; use {name}[:, 0]" if mask.shape[1] == 1 else f"; use {name}.argmax(dim=1)"
+        larger = [a > b for a, b in zip(mask.shape[-2:], beside.shape[-2:], strict=False)]
+        if larger == [True, True]:
+            return f"; crop the {name} to the middle, as for unet_valid"
+        return ""
