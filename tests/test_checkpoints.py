@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import unetzoo
 from unetzoo import ConfigError, WeightsError, cli
+from unetzoo.cli import _options
 
 State = dict[str, Tensor]
 
@@ -257,9 +258,9 @@ def test_the_command_convert(
         ("a", "a"),
         ("1e-3", 1e-3),
     ):
-        assert cli._option(f"x={text}") == ("x", value)
-    assert cli._option("class_names=cell") == ("class_names", ("cell",))
-    assert cli._option("mean=0.5") == ("mean", (0.5,))
+        assert _options.option(f"x={text}") == ("x", value)
+    assert _options.option("class_names=cell") == ("class_names", ("cell",))
+    assert _options.option("mean=0.5") == ("mean", (0.5,))
     assert cli.main(["convert", "old.pth", "new.safetensors", "--model", "unet"]) == 2
     assert "give the options it was created with" in capsys.readouterr().err
     with pytest.raises(SystemExit):

@@ -104,6 +104,7 @@ def test_the_demo_counts_objects_as_scipy_does(mask: np.ndarray) -> None:
         (["compare", "resnut50"], "did you mean 'resunet50'"),
         (["compare", "unet", "--plot", "table.xyz"], "'table.xyz'"),
         (["compare", "unet", "--size", "0"], "size=0"),
+        (["compare", "nuclei"], "'nuclei' fits no model: a trained model, which 'unetzoo info nuclei' tells of"),
         (["demo", "--image", "missing.png"], "no such file"),
         (
             ["demo", "--model", "unet9"],

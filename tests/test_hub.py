@@ -658,6 +658,12 @@ def test_the_command_line(hub: HubServer, tmp_path: Path, capsys: pytest.Capture
     assert "2 classes (dark, light)" in said.err
     assert same(unetzoo.load(tmp_path / "copy.safetensors"), model)
     assert cli.main(["demo", "--model", "hf-hub:me/nuclei", "--out", str(tmp_path / "demo.png")]) == 0
+    capsys.readouterr()
+    for command in ("verify", "info"):
+        assert cli.main([command, "me/nuclei"]) == 0
+        assert "2 classes (dark, light)" in capsys.readouterr().out
+        assert cli.main([command, "me/missing"]) == 2
+        assert "no file or folder 'me/missing' here; as a repository, there is no" in capsys.readouterr().err
     assert cli.main(["pull", "me/missing"]) == 2
     assert "check the name" in capsys.readouterr().err
 

@@ -333,17 +333,23 @@ def test_the_heading_is_the_model_s_name_and_what_its_card_says(tmp_path: Path, 
     unetzoo.save(model, tmp_path / "cells.safetensors")
     assert answers.heading(tmp_path / "cells.safetensors", model.config) == ("cells", line)
     card = unetzoo.ModelCard(training_data="Twelve pictures of <cells>.")
-    unetzoo.save_pretrained(model, tmp_path / "nuclei", card=card)
-    expected = ("nuclei", f"{line} Trained on: Twelve pictures of <cells>.")
+    unetzoo.save_pretrained(model, tmp_path / "blobs", card=card)
+    expected = ("blobs", f"{line} Trained on: Twelve pictures of <cells>.")
     monkeypatch.chdir(tmp_path)
-    for source in (tmp_path / "nuclei", "nuclei", "nuclei/", f"{tmp_path}/nuclei/"):
+    for source in (tmp_path / "blobs", "blobs", "blobs/", f"{tmp_path}/blobs/"):
         assert answers.heading(source, model.config) == expected
-    monkeypatch.chdir(tmp_path / "nuclei")
+    monkeypatch.chdir(tmp_path / "blobs")
     assert answers.heading(".", model.config) == expected
     # One that is not there, and, as no network is asked, in no cache.
-    assert answers.heading("hf-hub:me/nuclei", model.config) == ("me/nuclei", line)
-    (tmp_path / "nuclei" / "README.md").write_bytes(b"---\n: [\n---\n\xff")
-    assert answers.heading(tmp_path / "nuclei", model.config) == ("nuclei", line)
+    assert answers.heading("hf-hub:me/blobs", model.config) == ("me/blobs", line)
+    (tmp_path / "blobs" / "README.md").write_bytes(b"---\n: [\n---\n\xff")
+    assert answers.heading(tmp_path / "blobs", model.config) == ("blobs", line)
+
+
+@pytest.mark.parametrize("name", unetzoo.list_models(pretrained=True))
+def test_the_heading_of_a_model_of_the_package_is_its_name(name: str) -> None:
+    title, line = answers.heading(name, unetzoo.from_pretrained(name).config)
+    assert (title, line) == (name, "U-Net on the plain encoder.")
 
 
 # The server, without gradio

@@ -313,6 +313,11 @@ class Snapshots(Callback):
     on_train_end = on_train_epoch_start
 
 
+def test_a_rate_that_is_none_is_refused_once(nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "--data", str(nuclei), "--out", str(tmp_path / "a"), *TINY, "--lr", "-1")
+    assert said.count("finite number from 0 up") == 1
+
+
 def test_rates_of_encoder_and_decoder_follow_the_schedule(nuclei: Path, tmp_path: Path) -> None:
     train(nuclei, tmp_path / "a", "--epochs", "2", "--lr", "0.01", "--model.encoder_lr", "0.001", "--model.warmup",
           "0", "--model.weight_decay", "0.3")  # fmt: skip

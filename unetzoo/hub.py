@@ -72,15 +72,44 @@ def from_pretrained(
     unknown = [f"unknown option {name!r}{suggest(name, known)}" for name in options if name not in list(known)[1:]]
     if unknown:
         raise ConfigError("cannot load a saved model", unknown)
+    path = located(
+        source,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        endpoint=endpoint,
+        refresh=refresh,
+    )
     if source in trained.names():
-        return _trained(str(source), revision, options)
-    if not isinstance(source, str) or (not source.startswith(PREFIX) and Path(source).exists()):
+        options = {"dtype": torch.float32, **options}
+    elif not _is_here(source):
+        options["verify"] = False  # pull_from_hub has done it
+    return load(path, **options)
+
+
+def located(source: str | os.PathLike[str], *, revision: str | None = None, **how: Any) -> Path:
+    """Return the file or folder of what :func:`from_pretrained` takes; a repository is pulled, if need be.
+
+    Args:
+        source: as there.
+        revision, **how: as :func:`pull_from_hub` takes them.
+
+    Raises:
+        HubError, WeightsError, ConfigError: as there.
+    """
+    if source in trained.names():
+        if revision is not None:
+            raise ConfigError(f"revision={revision!r} is for repositories; {source!r} comes with the package")
+        return file_of_trained(str(source))
+    if _is_here(source):
         if revision is not None:
             raise ConfigError(f"revision={revision!r} is for repositories; {str(source)!r} is a file or folder here")
         empty = Path(source).is_dir() and model_in(Path(source)) is None
         if empty and isinstance(source, str) and is_repository(source):
             raise WeightsError(f"the folder {source} here has no {MODEL_FILE}; {PREFIX}{source} is the repository")
-        return load(source, **options)
+        return Path(source)
+    source = str(source)
     if not is_repository(source):
         raise WeightsError(
             f"there is no file or folder {source!r}, it is no trained model of the package "
@@ -88,31 +117,16 @@ def from_pretrained(
             f"'owner/name@revision'{_behind_the_host(source)}"
         )
     try:
-        folder = pull_from_hub(
-            source,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            endpoint=endpoint,
-            refresh=refresh,
-        )
+        return pull_from_hub(source, revision=revision, **how)
     except HubError as error:
         if source.startswith(PREFIX) or error.reason not in ("missing", "offline", "unreachable"):
             raise
         raise HubError(error.reason, f"there is no file or folder {source!r} here; as a repository, {error}") from error
-    return load(folder, **{**options, "verify": False})  # pull_from_hub has verified it
 
 
-def _trained(name: str, revision: str | None, options: dict[str, Any]) -> SegmentationModel:
-    """Return a model of the package.
-
-    Raises:
-        ConfigError: a revision; or as :func:`file_of_trained`.
-    """
-    if revision is not None:
-        raise ConfigError(f"revision={revision!r} is for repositories; {name!r} comes with the package")
-    return load(file_of_trained(name), **{"dtype": torch.float32, **options})
+def _is_here(source: str | os.PathLike[str]) -> bool:
+    """Return whether it is the path of something, rather than the name of a repository."""
+    return not isinstance(source, str) or (not source.startswith(PREFIX) and Path(source).exists())
 
 
 def file_of_trained(name: str) -> Path:

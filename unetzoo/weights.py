@@ -270,7 +270,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[TensorFile, ModelConfig]:
             raise WeightsError(f"the folder {path.parent} holds no {MODEL_FILE}: unetzoo.save_pretrained writes one")
     if path.suffix != SUFFIX and path.is_file():
         raise WeightsError(
-            f"{path} is no {SUFFIX} file: 'unetzoo convert {path.name} {path.stem}{SUFFIX} --model NAME' makes one"
+            f"{path} is no {SUFFIX} file; if it is a checkpoint, 'unetzoo convert {path.name} {path.stem}{SUFFIX} "
+            "--model NAME' makes one of it"
         )
     file = read_header(path)
     file.check_header()

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from unetzoo.cli._options import SAVED
+
 NEXT = (
     ("unetzoo predict {model} *.png --out masks --overlay", "masks of your own pictures, of any size"),
     (
@@ -31,7 +33,7 @@ def add(commands: Any) -> None:
         "--model",
         default="nuclei",
         metavar="NAME",
-        help="a trained model of the package, a .safetensors file, or hf-hub:owner/name (default: nuclei)",
+        help=f"{SAVED} (default: nuclei)",
     )
     command.add_argument("--image", metavar="FILE", help="PNG, JPEG, TIFF, … (default: microscopy, drawn)")
     command.add_argument("--out", default="unetzoo_demo.png", metavar="FILE", help="(default: unetzoo_demo.png)")

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from unetzoo.cli._options import SAVED
+
 
 def add(commands: Any) -> None:
     """Add ``export`` to the commands of the command line."""
@@ -21,7 +23,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "source",
         metavar="MODEL",
-        help="the folder of a run, a .safetensors file, a folder that holds a model, or hf-hub:owner/name",
+        help=SAVED,
     )
     command.add_argument("target", metavar="TARGET", help="the file to write: .onnx, .pt2 or .aoti.pt2")
     command.add_argument(

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetzoo.errors import ConfigError
+from unetzoo.cli._options import SAVED, numbers, pixels_or, threshold, thresholds_of
 
 if TYPE_CHECKING:
     from unetzoo.prediction.files import Outcome, Report
@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
     )
     command.add_argument(
         "model",
-        help="a .safetensors file, the folder of a run, or hf-hub:owner/name; several, with commas, are averaged",
+        help=f"{SAVED}; several, with commas, are averaged",
     )
     command.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, or folders of pictures")
     command.add_argument("--out", default="masks", metavar="FOLDER", help="of the masks (default: masks)")
@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
     command.add_argument("--coco", metavar="FILE", help="also write all objects as COCO JSON; needs SciPy")
     command.add_argument("--tta", default="none", metavar="VIEWS", help="none, flips or d4 (default: none)")
     command.add_argument(
-        "--scales", type=_numbers, default=[1.0], metavar="S,…", help="of the views, such as 0.75,1,1.25"
+        "--scales", type=numbers, default=[1.0], metavar="S,…", help="of the views, such as 0.75,1,1.25"
     )
     command.add_argument(
         "--tile", type=pixels_or("auto", "none"), default="auto", metavar="PIXELS",
@@ -164,53 +164,7 @@ def _summarise(report: Report, folder: Path, as_json: bool, objects: int | None)
     print(f"{folder}: {', '.join(parts)}")
 
 
-def pixels_or(*words: str) -> Any:
-    """Return what reads a number of pixels, or one of ``words``."""
-
-    def read(text: str) -> int | str | None:
-        if text in words:
-            return None if text == "none" else text
-        return int(text)
-
-    read.__name__ = "number of pixels"  # what argparse calls it in its message
-    return read
-
-
 def _share_or_pixels(text: str) -> float | int | str:
     if text == "full":
         return text
     return int(text) if text.isdigit() else float(text)
-
-
-def threshold(text: str) -> str | list[float]:
-    """Return the numbers of ``--threshold``, or the name of a file: see :func:`thresholds_of`.
-
-    Raises:
-        ValueError: neither.
-    """
-    return text if text.endswith(".json") else _numbers(text)
-
-
-def thresholds_of(given: str | list[float] | None) -> list[float] | None:
-    """Return the thresholds of ``--threshold``, which may be in a file that ``unetzoo calibrate`` wrote.
-
-    Raises:
-        ConfigError: there is no such file, or another one.
-    """
-    if not isinstance(given, str):
-        return given
-    try:
-        return [float(value) for value in json.loads(Path(given).read_text(encoding="utf-8"))["thresholds"]]
-    except FileNotFoundError as error:
-        raise ConfigError(f"--threshold {given}: there is no such file; 'unetzoo calibrate' writes one") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"--threshold {given}: not what 'unetzoo calibrate' writes ({type(error).__name__}: {error})"
-        ) from error
-
-
-def _numbers(text: str) -> list[float]:
-    return [float(value) for value in text.split(",")]
-
-
-_numbers.__name__ = "list of numbers"  # what argparse calls it in its message

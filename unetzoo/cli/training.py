@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetzoo.cli.prediction import pixels_or, threshold, thresholds_of
+from unetzoo.cli._options import SAVED, pixels_or, threshold, thresholds_of
 
 if TYPE_CHECKING:
     from unetzoo.prediction import Predictor
@@ -17,7 +17,7 @@ SETTINGS = {
     "model": (
         "model.name",
         "NAME",
-        "of the zoo; or a saved model to go on from: a .safetensors file, hf-hub:owner/name",
+        "of the zoo; or a saved model to go on from: a file, a folder, nuclei, owner/name",
     ),
     "data": ("data.folder", "FOLDER", "with images/ and masks/, or with train/ and val/ that hold such; or a CSV list"),
     "epochs": ("trainer.max_epochs", "N", "passes over the training pictures (default: 50)"),
@@ -71,9 +71,7 @@ def add(commands: Any) -> None:
         "--report a row a picture and the pictures that went worst. For a model in the folder of a run, --ratios, "
         "--seed, --group, --ignore and --colours are those of its config.yaml unless they are given.",
     )
-    command.add_argument(
-        "model", help="the folder of a run, a .safetensors file, a folder that holds a model, or hf-hub:owner/name"
-    )
+    command.add_argument("model", help=SAVED)
     command.add_argument("--threshold", type=threshold, metavar="P", help="as 'unetzoo predict' takes it")
     command.add_argument("--report", metavar="FOLDER", help="write scores.json, per_image.csv and worst.png there")
     command.add_argument("--smallest", type=int, default=0, metavar="PIXELS", help="as 'unetzoo predict' takes it")
@@ -91,9 +89,7 @@ def add(commands: Any) -> None:
         "write them for 'unetzoo predict --threshold'. For a model in the folder of a run, --ratios, --seed, --group, "
         "--ignore and --colours are those of its config.yaml unless they are given.",
     )
-    command.add_argument(
-        "model", help="the folder of a run, a .safetensors file, a folder that holds a model, or hf-hub:owner/name"
-    )
+    command.add_argument("model", help=SAVED)
     command.add_argument("--split", choices=("train", "val", "test"), default="val", help="(default: val)")
     command.add_argument("--out", default="thresholds.json", metavar="FILE", help="(default: thresholds.json)")
     command.add_argument("--json", action="store_true", help="as JSON")

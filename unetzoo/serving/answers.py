@@ -253,7 +253,7 @@ def _training_data(source: object) -> str | None:
     if not isinstance(source, str | os.PathLike):
         return None
     try:
-        folder = Path(source) if Path(source).exists() else hub.pull_from_hub(str(source), local_files_only=True)
+        folder = hub.located(source, local_files_only=True)
         file = (folder if folder.is_dir() else folder.parent) / hub.CARD_FILE
         return cards.read_card(file.read_text(encoding="utf-8"), file).card.training_data
     except (OSError, UnicodeDecodeError, HubError, WeightsError):

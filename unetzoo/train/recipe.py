@@ -274,10 +274,11 @@ class Recipe(lightning.LightningModule):
         if problems:
             raise ConfigError("cannot train", problems)
 
-    def _encoder_lr(self) -> float:
+    def _encoder_lr(self) -> float | None:
+        """Return the encoder's rate, None where it is that of all."""
         if self.settings.encoder_lr is not None:
             return float(self.settings.encoder_lr)
-        return self.lr * (0.1 if self.settings.pretrained or _is_saved(self.settings.name) else 1.0)
+        return 0.1 * self.lr if self.settings.pretrained or _is_saved(self.settings.name) else None
 
     def _freeze(self) -> None:
         frozen = self.settings.frozen_epochs

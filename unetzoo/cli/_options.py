@@ -1,0 +1,80 @@
+"""What several commands take: how it is read, and what their help says of it."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+from unetzoo.errors import ConfigError
+
+SAVED = "a trained model such as nuclei, the folder of a run, a .safetensors file, or owner/name of the Hub"
+"""Of a model: what ``from_pretrained`` takes."""
+
+
+def pixels_or(*words: str) -> Any:
+    """Return what reads a number of pixels, or one of ``words``."""
+
+    def read(text: str) -> int | str | None:
+        if text in words:
+            return None if text == "none" else text
+        return int(text)
+
+    read.__name__ = "number of pixels"  # what argparse calls it in its message
+    return read
+
+
+def threshold(text: str) -> str | list[float]:
+    """Return the numbers of ``--threshold``, or the name of a file: see :func:`thresholds_of`.
+
+    Raises:
+        ValueError: neither.
+    """
+    return text if text.endswith(".json") else numbers(text)
+
+
+def thresholds_of(given: str | list[float] | None) -> list[float] | None:
+    """Return the thresholds of ``--threshold``, which may be in a file that ``unetzoo calibrate`` wrote.
+
+    Raises:
+        ConfigError: there is no such file, or another one.
+    """
+    if not isinstance(given, str):
+        return given
+    try:
+        return [float(value) for value in json.loads(Path(given).read_text(encoding="utf-8"))["thresholds"]]
+    except FileNotFoundError as error:
+        raise ConfigError(f"--threshold {given}: there is no such file; 'unetzoo calibrate' writes one") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"--threshold {given}: not what 'unetzoo calibrate' writes ({type(error).__name__}: {error})"
+        ) from error
+
+
+def numbers(text: str) -> list[float]:
+    """Return the numbers of a list with commas."""
+    return [float(value) for value in text.split(",")]
+
+
+numbers.__name__ = "list of numbers"  # what argparse calls it in its message
+
+
+def option(text: str) -> tuple[str, Any]:
+    """Return name and value of ``name=value``: numbers, true, false, none, lists with commas; all else is text."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r}: NAME=VALUE is needed")
+    found = _value(value)
+    listed = name in ("class_names", "mean", "std") or "," in value
+    return name, tuple(map(_value, value.split(","))) if listed and not isinstance(found, list | tuple) else found
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("true", "false", "none"):
+        text = text.capitalize()
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

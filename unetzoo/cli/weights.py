@@ -1,0 +1,115 @@
+"""``unetzoo verify``, ``convert``, ``push`` and ``pull``: models between files and the Hugging Face Hub.
+
+Parses first and imports late.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from unetzoo.cli._options import SAVED, option
+from unetzoo.errors import UnetzooError
+
+
+def add(commands: Any) -> None:
+    """Add the commands."""
+    command = commands.add_parser(
+        "verify",
+        help="is a saved model whole?",
+        description="Read every byte of saved models, and say what they are. A single changed bit is found.",
+    )
+    command.add_argument("models", nargs="+", metavar="MODEL", help=SAVED)
+    command.set_defaults(run=_verify)
+
+    command = commands.add_parser(
+        "convert",
+        help="a .pth file to one of ours",
+        description="Write a state dict, of a .pth, .pt, .ckpt, .bin or .safetensors file, as a file that says which "
+        "model it is. Nothing in it is run. Channels, classes and extra heads are read off the tensors.",
+    )
+    command.add_argument("source", help="the checkpoint")
+    command.add_argument("target", help="the file to write; ends in .safetensors")
+    command.add_argument("--model", required=True, metavar="NAME", help="of the zoo; 'unetzoo list' gives them")
+    command.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        type=option,
+        metavar="NAME=VALUE",
+        help="with which it was created, such as norm=group or class_names=cell,rim; give it once for each; 'unetzoo "
+        "info NAME' lists them",
+    )
+    command.set_defaults(run=_convert)
+
+    command = commands.add_parser(
+        "push",
+        help="a saved model to the Hugging Face Hub",
+        description="Put a saved model into a repository of the Hugging Face Hub, in one commit, with a model card. "
+        "Log in first: hf auth login, or HF_TOKEN.",
+    )
+    command.add_argument("source", help="a trained model such as nuclei, the folder of a run, or a .safetensors file")
+    command.add_argument("repository", metavar="OWNER/NAME")
+    command.add_argument(
+        "--private", action="store_true", default=None, help="if the repository is new, nobody else sees it"
+    )
+    command.add_argument("--revision", metavar="BRANCH", help="(default: main)")
+    command.add_argument("--create-pr", action="store_true", help="open a pull request instead")
+    command.add_argument("--message", metavar="TEXT", help="of the commit")
+    command.set_defaults(run=_push)
+
+    command = commands.add_parser(
+        "pull",
+        help="a model from the Hugging Face Hub",
+        description="Fetch a model from the Hugging Face Hub into its cache, verify it, and print where it lies.",
+    )
+    command.add_argument("repository", metavar="OWNER/NAME[@REVISION]")
+    command.add_argument("--refresh", action="store_true", help="ask for a newer commit even if it is in the cache")
+    command.add_argument("--out", metavar="FILE", help="also copy it to this .safetensors file")
+    command.set_defaults(run=_pull)
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from unetzoo import hub, weights
+
+    failed = []
+    for name in options.models:
+        try:
+            saved = weights.verify(hub.located(name))
+            print(f"{saved}; whole, sha256 {saved.sha256[:12]}…")
+        except UnetzooError as error:
+            print(f"unetzoo: {error}", file=sys.stderr)
+            failed.append(name)
+    if failed:
+        raise UnetzooError(f"{len(failed)} of {len(options.models)} failed: {', '.join(failed)}")
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from unetzoo import conversion
+
+    print(conversion.convert(options.source, options.target, options.model, **dict(options.option)))
+
+
+def _push(options: argparse.Namespace) -> None:
+    from unetzoo import publishing
+
+    pushed = publishing.push_to_hub(
+        options.source,
+        options.repository,
+        private=options.private,
+        revision=options.revision,
+        create_pr=options.create_pr,
+        commit_message=options.message,
+    )
+    print(f"{pushed.url}\nunetzoo.from_pretrained({str(pushed)!r})")
+
+
+def _pull(options: argparse.Namespace) -> None:
+    from unetzoo import hub, weights
+
+    folder = hub.pull_from_hub(options.repository, refresh=options.refresh)
+    if options.out:
+        weights.save(weights.load(folder), options.out)
+    print(options.out or folder)
+    print(weights.read_saved(options.out or folder), file=sys.stderr)

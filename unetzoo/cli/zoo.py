@@ -1,0 +1,145 @@
+"""``unetzoo list``, ``info`` and ``compare``: the names of the zoo. Parses first and imports late."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import textwrap
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from unetzoo.cli._options import SAVED
+from unetzoo.errors import UnetzooError
+
+
+def add(commands: Any) -> None:
+    """Add the commands."""
+    names = argparse.ArgumentParser(add_help=False)
+    names.add_argument(
+        "patterns",
+        nargs="*",
+        default=[],
+        metavar="PATTERN",
+        help="name, or wildcard such as 'unet3p*' (default: all)",
+    )
+    names.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="leave these names out")
+
+    command = commands.add_parser(
+        "list", parents=[names], help="names of the zoo", description="List names of the zoo."
+    )
+    command.add_argument(
+        "--pretrained", action="store_true", help="instead the trained models that come with the package"
+    )
+    command.set_defaults(run=_list)
+
+    command = commands.add_parser("info", help="all there is to know of a name", description="Describe a network.")
+    command.add_argument("name", help=f"of the zoo; or {SAVED}")
+    command.add_argument("--json", action="store_true", help="as JSON")
+    command.set_defaults(run=_info)
+
+    command = commands.add_parser(
+        "compare",
+        parents=[names],
+        help="networks side by side",
+        description="Compare networks: parameters, arithmetic, memory. Nothing is allocated or downloaded. With "
+        "--results also what they reached in training.",
+    )
+    command.add_argument("--size", type=int, default=256, metavar="PIXELS", help="side of the image (default: 256)")
+    command.add_argument("--in-channels", type=int, default=3, metavar="N", help="channels of the image (default: 3)")
+    command.add_argument("--num-classes", type=int, default=1, metavar="N", help="classes (default: 1)")
+    command.add_argument("--measure", action="store_true", help="also time one image on the CPU, and weigh its memory")
+    command.add_argument(
+        "--results",
+        metavar="FILE",
+        help="of examples/choose_architecture.py: add Dice, minutes, memory and time; without PATTERN, of those in it",
+    )
+    command.add_argument("--format", choices=("text", "md", "csv", "json"), default="text", help="(default: text)")
+    command.add_argument(
+        "--plot",
+        metavar="FILE",
+        help="draw parameters against GFLOPs, or with --results Dice against minutes and memory (.png, .svg, .pdf)",
+    )
+    command.set_defaults(run=_compare)
+
+
+def _list(options: argparse.Namespace) -> None:
+    from unetzoo import zoo
+
+    patterns = options.patterns or ["*"]
+    found = zoo.list_models(patterns, exclude=options.exclude, pretrained=options.pretrained)
+    if not found:
+        from unetzoo._registry import suggest
+
+        wanted = " ".join(patterns)
+        if zoo.list_models(patterns):
+            raise UnetzooError(f"names fit {wanted!r}, but --exclude or --pretrained leaves none of them")
+        raise UnetzooError(f"no name fits {wanted!r}{suggest(wanted, zoo.names())}; 'unetzoo list' gives all")
+    print("\n".join(found))
+
+
+def _info(options: argparse.Namespace) -> None:
+    from unetzoo import hub, information, zoo
+
+    if options.name not in zoo.names() and hub.is_saved(options.name):
+        _info_of_saved(options.name, options.json)
+        return
+    info = information.model_info(options.name)
+    if options.json:
+        print(json.dumps(asdict(info), indent=2))
+        return
+    published = "" if info.published is None else f" (published: {info.published:.2f}M)"
+    lines: dict[str, Any] = {
+        info.name: f"{info.architecture} on {info.encoder}: {info.summary}",
+        "aliases": ", ".join(info.aliases) or "–",
+        "parameters": f"{info.parameters:,}{published}",
+        "maps": ", ".join(f"{c} channels at stride {s}" for c, s in zip(info.channels, info.strides, strict=True)),
+        "paper": info.paper,
+        "encoder's": info.encoder_paper,
+        "pretrained": ", ".join(info.pretrained) or "–",
+    }
+    width = max(map(len, lines))
+    for title, text in lines.items():
+        print(f"{title:{width}}  {text}")
+    print("options and their defaults:")
+    for name, default in info.options.items():
+        print(f"  {name} = {default!r}")
+        print(textwrap.fill(info.meanings.get(name, ""), 100, initial_indent=" " * 8, subsequent_indent=" " * 8))
+
+
+def _info_of_saved(name: str, as_json: bool) -> None:
+    """Print what the file of a trained model says, and its card."""
+    from unetzoo import hub, trained, weights
+
+    path = hub.located(name)
+    card = trained.card_of(name) if name in trained.names() else path / hub.CARD_FILE
+    saved = weights.read_saved(path)
+    if as_json:
+        record = {"name": name, "parameters": saved.parameters, "bytes": saved.bytes, "config": saved.config.to_dict()}
+        print(json.dumps(record, indent=2))
+        return
+    print(saved)
+    if card.is_file():
+        print(f"\n{card.read_text(encoding='utf-8')}", end="")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from unetzoo import comparison
+
+    if options.plot:
+        comparison.require_plot(options.plot)
+    table = comparison.compare(
+        options.patterns or None,
+        exclude=options.exclude,
+        size=options.size,
+        in_channels=options.in_channels,
+        num_classes=options.num_classes,
+        measure=options.measure,
+        results=options.results,
+        progress=sys.stderr.isatty(),
+    )
+    print(table.render(options.format), end="")
+    if options.plot:
+        table.plot(options.plot)
+        print(f"plot: {Path(options.plot).resolve()}", file=sys.stderr)
