@@ -515,6 +515,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield running
 
 
+def test_a_model_of_the_package_is_served_by_its_name(tmp_path: Path) -> None:
+    command = ["-m", "unetzoo", "serve", "nuclei", "--port", str(free_port()), "--device", "cpu"]
+    with serving(tmp_path, command=command) as site:
+        assert b">nuclei<" in site.request("GET", "/config")[1]
+        _, answer = site.upload("cells.png", picture(tmp_path).read_bytes())
+        assert "nucleus" in site.ask(json.loads(answer)[0])
+
+
 def test_the_end_leaves_nothing_and_nothing_was_sent_anywhere(tmp_path: Path) -> None:
     with serving(tmp_path) as site:
         status, answer = site.upload("cells.png", picture(tmp_path).read_bytes())
