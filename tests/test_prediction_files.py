@@ -320,10 +320,13 @@ class TestGeography:
         ) as file:  # fmt: skip
             file.write(noise)
         assert main(["predict", str(model), str(tmp_path / "a.tif"), "--out", str(tmp_path / "masks")]) == 0
-        with rasterio.open(tmp_path / "masks" / "a.tif") as file:
-            assert file.crs.to_epsg() == 32630
-            assert file.transform == place
-            assert (file.read(1) == Predictor(model)(tmp_path / "a.tif").mask.numpy() * 255).all()
+        found = Predictor(model)(tmp_path / "a.tif")
+        found.save(tmp_path / "saved.tif")
+        for mask in ("masks/a.tif", "saved.tif"):
+            with rasterio.open(tmp_path / mask) as file:
+                assert file.crs.to_epsg() == 32630
+                assert file.transform == place
+                assert (file.read(1) == found.mask.numpy() * 255).all()
 
 
 def write_tiff(path: Path, array: np.ndarray, **options: object) -> Path:

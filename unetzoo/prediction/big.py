@@ -50,6 +50,7 @@ class StoredRows(Rows):
             with _explained(self.path):
                 self._array, axes = _opened(self.path, self._open)
             self._lay_out(axes)
+            self.place = geography(self.path)
         except BaseException:
             self.close()
             raise
@@ -141,7 +142,7 @@ def write_mask_by_rows(
             tell(mask.done)
     saving = mask.folder / target.name
     try:
-        _write(mask, saving, geography(source.path) if isinstance(source, StoredRows) else [])
+        _write(mask, saving, source.place)
         if target.is_dir():
             shutil.rmtree(target)
         saving.replace(target)

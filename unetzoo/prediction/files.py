@@ -21,7 +21,6 @@ from unetzoo.config import ModelConfig
 from unetzoo.data.listing import PICTURES
 from unetzoo.errors import ConfigError, InputError, UnetzooError
 from unetzoo.prediction import big
-from unetzoo.prediction.geography import geography
 from unetzoo.prediction.inputs import Rows, as_picture
 from unetzoo.prediction.predictor import Predictor
 from unetzoo.prediction.results import Prediction, mark_in as marked, mask_paths, write_file, write_masks
@@ -287,7 +286,7 @@ def _write(found: Prediction, job: Job, outputs: Outputs) -> int | None:
         record = found.geojson()
         count = len(record["features"])
         write_file(others["objects"], json.dumps(record).encode())
-    write_masks(outputs.mask(job), found.mask, found.config, geography(job.source), mark_of(job.source))
+    write_masks(outputs.mask(job), found, mark_of(job.source))
     return count
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unetzoo import images
 from unetzoo.errors import InputError
+from unetzoo.prediction.geography import Tag, geography
 
 
 class Rows(ABC):
@@ -20,9 +21,11 @@ class Rows(ABC):
     Attributes:
         name: for messages, or None.
         height, width: in pixels.
+        place: of a GeoTIFF, the tags that say where on the globe it lies.
     """
 
     name: str | None
+    place: tuple[Tag, ...] = ()
     height: int
     width: int
 
@@ -37,11 +40,13 @@ class Picture(Rows):
     Args:
         image: (C, H, W).
         name: its file's, or None.
+        place: see :class:`Rows`.
     """
 
-    def __init__(self, image: Tensor, name: str | None = None) -> None:
+    def __init__(self, image: Tensor, name: str | None = None, place: tuple[Tag, ...] = ()) -> None:
         self.image = image
         self.name = name
+        self.place = place
         self.height, self.width = image.shape[1:]
 
     def rows(self, first: int, last: int) -> Tensor:
@@ -58,7 +63,7 @@ def as_picture(source: Any) -> Picture:
     if isinstance(source, Picture):
         return source
     if isinstance(source, str | os.PathLike):
-        return Picture(images.read_image(source), Path(source).name)
+        return Picture(images.read_image(source), Path(source).name, geography(source))
     if isinstance(source, Tensor):
         image = source.detach().cpu()
     elif type(source).__module__.partition(".")[0] == "PIL":

@@ -192,7 +192,7 @@ class Predictor:
             mask = objects.cleaned(
                 mask, self.config.task, self.config.num_classes, smallest=self.smallest, holes=self.holes
             )
-        return Prediction(probabilities, mask, picture.image, self.config, picture.name)
+        return Prediction(probabilities, mask, picture.image, self.config, picture.name, picture.place)
 
     def strips(
         self, source: Rows, first: int = 0, tick: Callable[[], object] | None = None

@@ -33,6 +33,7 @@ class Prediction:
         image: (C, H, W), the picture as it was given.
         config: of the model.
         name: of the picture's file, None where there is none.
+        place: of a GeoTIFF, the tags that say where on the globe it lies; a mask that is saved as TIFF keeps them.
     """
 
     probabilities: Tensor
@@ -40,6 +41,7 @@ class Prediction:
     image: Tensor
     config: ModelConfig
     name: str | None = None
+    place: tuple[Tag, ...] = ()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the mask as a picture that ``unetzoo.data`` reads as a mask.
@@ -48,14 +50,15 @@ class Prediction:
         file a class, in folders of the classes' names beside ``path``'s name.
 
         Args:
-            path: ends in .png, .tif or .tiff. Folders are made where they are missing.
+            path: ends in .png, .tif or .tiff; a TIFF keeps a GeoTIFF's place on the globe. Folders are made where
+                they are missing.
 
         Raises:
             InputError: another ending, or the folder cannot be made.
             WeightsError: the file cannot be written.
         """
         check_suffix(path)
-        write_masks(path, self.mask, self.config)
+        write_masks(path, self)
 
     def overlay(self, path: str | os.PathLike[str]) -> None:
         """Write the picture with the mask laid over it, a colour a class, as a PNG file.
@@ -138,23 +141,15 @@ def check_suffix(path: str | os.PathLike[str]) -> None:
         raise InputError(f"a mask cannot be written to {str(path)!r}: {', '.join(SUFFIXES)} keep it as it is")
 
 
-def write_masks(
-    path: str | os.PathLike[str],
-    mask: Tensor,
-    config: ModelConfig,
-    tags: Sequence[Tag] = (),
-    mark: str | None = None,
-) -> None:
-    """Write a mask, see :class:`Prediction`, to the files of :func:`mask_paths`, with ``tags`` where it is a TIFF.
-
-    :func:`mark_in` returns ``mark``.
+def write_masks(path: str | os.PathLike[str], found: Prediction, mark: str | None = None) -> None:
+    """Write a mask, see :meth:`Prediction.save`, to the files of :func:`mask_paths`; :func:`mark_in` returns ``mark``.
 
     Raises:
         WeightsError: the file cannot be written.
     """
-    paths = mask_paths(path, config)
-    for target, layer in zip(paths, mask if config.task == "multilabel" else mask[None], strict=True):
-        write_file(target, _encoded(layer, config.task, target.suffix.lower(), tags, mark))
+    task, paths = found.config.task, mask_paths(path, found.config)
+    for target, layer in zip(paths, found.mask if task == "multilabel" else found.mask[None], strict=True):
+        write_file(target, _encoded(layer, task, target.suffix.lower(), found.place, mark))
 
 
 def _encoded(mask: Tensor, task: str, suffix: str, tags: Sequence[Tag], mark: str | None) -> bytes:
