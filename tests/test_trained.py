@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 import socket
 from collections import Counter
 from pathlib import Path
@@ -15,11 +16,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import ROOT
+from PIL import Image
 from safetensors import safe_open
 from scipy import ndimage
 
 import unetzoo
-from unetzoo import ConfigError, WeightsError, images, trained
+from unetzoo import ConfigError, WeightsError, hub, images, trained
 from unetzoo.cli import main
 from unetzoo.data import Labels, find_samples
 from unetzoo.drawing import draw_nuclei
@@ -85,6 +87,46 @@ def test_a_folder_of_the_same_name_is_never_mixed_up(tmp_path: Path, monkeypatch
 def test_a_trained_model_is_no_network_of_the_zoo() -> None:
     with pytest.raises(ConfigError, match=r"unknown model 'nuclei'; unetzoo\.from_pretrained takes saved models"):
         unetzoo.model_info("nuclei")
+
+
+COMMANDS = {
+    "predict {} data/images --out out/masks": "out/masks/*",
+    "evaluate {} --data data --split test --json": None,
+    "calibrate {} --data data --out out/thresholds.json --json": "out/thresholds.json",
+    "demo --model {} --out out/demo.png": "out/demo.png",
+    "verify {}": None,
+    "info {} --json": None,
+    "export {} out/it.pt2 --size 64 64 --json": None,
+    "train --model {} --data data --out out/run --epochs 1 --crop-size 32 --batch-size 4 --data.repeats 1 "
+    "--data.workers 0 --trainer.accelerator cpu --quiet": "out/run/best.safetensors",
+}
+"""Command, with a model for {} → the files it writes, of which the bytes are to agree."""
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.partition(" ")[0])
+def test_each_command_takes_the_name_as_it_takes_the_file(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for part in ("images", "masks"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+    for k in range(10):
+        picture, mask = draw_nuclei(64, 64, seed=k)
+        images.write_png(picture, tmp_path / "data" / "images" / f"{k}.png")
+        Image.fromarray(mask.byte().numpy() * 255).save(tmp_path / "data" / "masks" / f"{k}.png")
+    file = hub.file_of_trained("nuclei")
+    shutil.copy(file, tmp_path / "copy.safetensors")
+    outcomes = []
+    for source in ("nuclei", "copy.safetensors"):
+        (tmp_path / "out").mkdir()
+        assert main(command.format(source).split()) == 0
+        # Not how long it took.
+        said = re.sub(r'(seconds|_ms)": [\d.]+|in [\d.]+ s', "", capsys.readouterr().out)
+        written = COMMANDS[command] and {path.name: path.read_bytes() for path in tmp_path.glob(COMMANDS[command])}
+        outcomes.append((said.replace(str(file), source).replace(source, "it"), written))
+        shutil.rmtree(tmp_path / "out")
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0][COMMANDS[command] is not None]  # what was printed, or written
 
 
 def test_settings_of_a_run_that_lies_about_are_not_those_of_a_trained_model(
