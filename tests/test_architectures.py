@@ -29,7 +29,7 @@ from unetzoo.encoders import ENCODERS
 from unetzoo.heads import ClassificationGuidedModule
 from unetzoo.zoo import signature
 
-COUNTS = json.loads(Path(__file__).with_name("parameter_counts.json").read_text())
+COUNTS = json.loads(Path(__file__).with_name("parameter_counts.json").read_text(encoding="utf-8"))
 
 OWN = {
     ENCODERS[encoder].names(decoder)[0]: (decoder, encoder)

@@ -110,14 +110,14 @@ def test_the_command_writes_what_predict_and_evaluate_take(
     out, masks = tmp_path / "t.json", tmp_path / "masks"
     command = ["calibrate", str(tmp_path / "m.safetensors"), "--data", str(folder), "--out", str(out)]
     assert main([*command, "--split", "train", "--json"]) == 0
-    record = json.loads(out.read_text())
+    record = json.loads(out.read_text(encoding="utf-8"))
     assert json.loads(capsys.readouterr().out) == record
     predict = ["predict", str(tmp_path / "m.safetensors"), str(folder / "images"), "--out", str(masks)]
     assert main([*predict, "--threshold", str(out)]) == 0
     expected = Predictor(tmp_path / "m.safetensors", threshold=record["thresholds"])(folder / "images" / "3.png")
     assert (np.asarray(Image.open(masks / "3.png")) == expected.mask.numpy() * 255).all()
     assert main(["evaluate", str(tmp_path / "m.safetensors"), "--data", str(folder), "--threshold", str(out)]) == 0
-    out.write_text("{}")
+    out.write_text("{}", encoding="utf-8")
     assert main([*predict, "--threshold", str(out)]) == 2
     assert "not what 'unetzoo calibrate' writes" in capsys.readouterr().err
     assert main([*predict, "--threshold", "nowhere.json"]) == 2

@@ -31,7 +31,7 @@ def written(
     if half:
         model.half()
     unetzoo.save_pretrained(model, folder, card=card)
-    return (folder / "README.md").read_text()
+    return (folder / "README.md").read_text(encoding="utf-8")
 
 
 def front_matter(text: str) -> dict[str, object]:
@@ -115,7 +115,9 @@ def test_nothing_is_claimed_that_was_not_given(tmp_path: Path) -> None:
 def test_saving_again_keeps_the_words_of_the_owner(tmp_path: Path) -> None:
     first = written(tmp_path, CARD, base_channels=2)
     readme = tmp_path / "README.md"
-    readme.write_text(first.replace("license: cc-by-4.0", "license: mit\nlanguage:\n- fr") + "\nMore.\n")
+    readme.write_text(
+        first.replace("license: cc-by-4.0", "license: mit\nlanguage:\n- fr") + "\nMore.\n", encoding="utf-8"
+    )
     second = written(tmp_path, base_channels=2)
     assert second.count("## Limits\n\nNone known.") == 1
     assert second.endswith("\n\nMore.\n")
@@ -126,14 +128,14 @@ def test_saving_again_keeps_the_words_of_the_owner(tmp_path: Path) -> None:
     assert written(tmp_path, base_channels=2) != second
     model = unetzoo.load(tmp_path)
     unetzoo.save_pretrained(model, tmp_path, card=CARD)
-    once = readme.read_text()
+    once = readme.read_text(encoding="utf-8")
     unetzoo.save_pretrained(model, tmp_path)
-    assert readme.read_text() == once  # the same weights: the metrics stay, and nothing piles up
+    assert readme.read_text(encoding="utf-8") == once  # the same weights: the metrics stay, and nothing piles up
 
 
 def test_a_new_text_takes_the_place_of_the_old_one_and_of_nothing_else(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text(written(tmp_path, CARD, base_channels=2) + "\n## Citation\n\nOurs.\n")
+    readme.write_text(written(tmp_path, CARD, base_channels=2) + "\n## Citation\n\nOurs.\n", encoding="utf-8")
     text = written(tmp_path, ModelCard(text="## Only this"), base_channels=2)
     assert "None known." not in text
     assert text.count("## Only this") == 1
@@ -150,17 +152,17 @@ def test_numbers_of_other_libraries_are_metrics(tmp_path: Path) -> None:
 
 def test_a_spoilt_card_stops_nothing_but_bad_yaml(tmp_path: Path) -> None:
     text = written(tmp_path, CARD, base_channels=2)
-    (tmp_path / "README.md").write_text(text.replace('"training_data"', '"training'))
+    (tmp_path / "README.md").write_text(text.replace('"training_data"', '"training'), encoding="utf-8")
     again = written(tmp_path, base_channels=2)
     assert "None known." in again
     assert "Grown in a dish" not in again
     before = (tmp_path / "model.safetensors").read_bytes()
-    (tmp_path / "README.md").write_text("---\nlicense: [\n---\nWords.\n")
+    (tmp_path / "README.md").write_text("---\nlicense: [\n---\nWords.\n", encoding="utf-8")
     with pytest.raises(WeightsError, match=r"YAML at the head of .*README\.md cannot"):
         written(tmp_path, base_channels=2)
     assert (tmp_path / "model.safetensors").read_bytes() == before
     for mark in ("<!-- end of the unetzoo card -->", "<!-- end of the text -->"):
-        (tmp_path / "README.md").write_text(text.replace(mark, ""))
+        (tmp_path / "README.md").write_text(text.replace(mark, ""), encoding="utf-8")
         with pytest.raises(WeightsError, match=r"README\.md holds the mark '<!-- .*put that one back"):
             written(tmp_path, base_channels=2)
     (tmp_path / "README.md").write_bytes(b"\xff\xfe")

@@ -168,7 +168,7 @@ def test_a_saved_model_tells_what_it_is(capsys: pytest.CaptureFixture[str], tmp_
 
 
 def test_a_file_that_is_no_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "text.png").write_text("hello", encoding="utf-8")
     assert main(["demo", "--image", str(tmp_path / "text.png")]) == 2
     assert "text.png' cannot be read as a picture" in capsys.readouterr().err
 

@@ -1503,7 +1503,7 @@ def test_a_model_saved_over_the_file_it_is_mapped_from_keeps_its_values(counted:
 def test_a_config_beside_the_file_that_says_another_thing_is_noticed_by_verify(saved: Path, tmp_path: Path) -> None:
     shutil.copy(saved, tmp_path / "model.safetensors")
     config = config_of(saved)
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     assert unetzoo.verify(tmp_path).config.to_dict() == config
     for text in (json.dumps(config | {"dropout": 0.5}), "{}", "", "\xff", '{"a":1,"a":1}', "[" * DEEP):
         (tmp_path / "config.json").write_bytes(text.encode("latin-1"))

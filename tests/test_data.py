@@ -411,7 +411,7 @@ def test_a_csv_list(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_csv_lists(tmp_path: Path, text: str, said: str) -> None:
-    (tmp_path / "a.csv").write_text(text)
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         find_samples(tmp_path / "a.csv", BINARY)
     assert said in str(caught.value)
@@ -915,7 +915,7 @@ def test_conversion_refuses_before_it_writes(tmp_path: Path) -> None:
         convert(source, tmp_path / "out", BINARY)
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine.txt").write_text("keep")
+    (tmp_path / "out" / "mine.txt").write_text("keep", encoding="utf-8")
     with pytest.raises(ConfigError, match="not an empty folder"):
         convert(make(tmp_path / "good", ["a"]), tmp_path / "out", BINARY)
     save(TRUTH, tmp_path / "bands" / "images" / "a.png")

@@ -35,7 +35,9 @@ def floods(shared_data: Path, tmp_path: Path) -> str:
     folder = shared_data / "floods_multiband"
     (image,), (mask,) = (folder / "images").glob("*S2Hand.tif"), (folder / "masks").iterdir()
     file = tmp_path / "floods.csv"
-    file.write_text("image,mask,split\n" + "".join(f"{image},{mask},{split}\n" for split in ("train", "val")))
+    file.write_text(
+        "image,mask,split\n" + "".join(f"{image},{mask},{split}\n" for split in ("train", "val")), encoding="utf-8"
+    )
     return str(file)
 
 
@@ -71,7 +73,7 @@ def test_check_of_a_part_of_the_nuclei(capsys: pytest.CaptureFixture[str], share
     names = sorted(path.name for path in (shared_data / "nuclei" / "images").iterdir())[::20]
     folder = shared_data / "nuclei"
     rows = [f"{folder}/images/{name},{folder}/masks/{name}\n" for name in names]
-    (tmp_path / "nuclei.csv").write_text("image,mask\n" + "".join(rows))
+    (tmp_path / "nuclei.csv").write_text("image,mask\n" + "".join(rows), encoding="utf-8")
     report = json.loads(run(capsys, "check", str(tmp_path / "nuclei.csv"), "--crop-size", "128", "--json")[0])
     assert report["in_channels"] == 3  # RGBA, whose alpha is dead
     assert report["splits"]["train"]["sizes"] > 2

@@ -184,7 +184,7 @@ def test_the_commands_and_settings_on_data_run_in_their_order(page: str, reader:
     ran = 0
     for block in blocks(page):
         if block.language == "yaml" and "trainer" in block.text:
-            (reader / "settings.yaml").write_text(block.text)
+            (reader / "settings.yaml").write_text(block.text, encoding="utf-8")
         for line in block.text.replace("\\\n", " ").splitlines() if block.language == "sh" else ():
             words = shlex.split(line, comments=True)
             needs_gpus = "--trainer.sync_batchnorm" in words and not torch.cuda.is_available()

@@ -196,7 +196,7 @@ def test_wrong_arguments_are_refused(arguments: dict[str, object], words: str) -
 
 
 def test_folders_that_hold_something_are_refused_untouched(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("precious")
+    (tmp_path / "mine.txt").write_text("precious", encoding="utf-8")
     with pytest.raises(ConfigError, match="no empty folder"):
         write_shapes(tmp_path, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

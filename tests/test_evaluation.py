@@ -61,7 +61,7 @@ def test_each_kind_of_picture_has_figures_of_its_own(
     rows = [
         f"data/images/{k}.png,data/masks/{k}.png,{kind}" for k, kind in enumerate(("dark", "dark", "light", "light"))
     ]
-    (tmp_path / "list.csv").write_text("\n".join(["image,mask,kind", *rows]))
+    (tmp_path / "list.csv").write_text("\n".join(["image,mask,kind", *rows]), encoding="utf-8")
     found = evaluate(constant(3.0), tmp_path / "list.csv", objects=True)
     truth = [10 * k * (30 + k) for k in range(4)]
     pixels = [40 * (30 + k) for k in range(4)]
@@ -115,7 +115,7 @@ def test_a_report_holds_the_figures_and_the_worst_pictures(
         == 0
     )
     printed = json.loads(capsys.readouterr().out)
-    assert printed == json.loads((report / "scores.json").read_text())
+    assert printed == json.loads((report / "scores.json").read_text(encoding="utf-8"))
     with (report / "per_image.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [row["name"] for row in rows] == ["0", "1", "2", "3"]
@@ -141,9 +141,9 @@ def test_a_split_of_the_training_is_found_again(folder: Path) -> None:
 
 def test_a_layout_with_splits_is_judged_on_its_test_pictures(folder: Path, tmp_path: Path) -> None:
     lines = [f"{folder}/images/{k}.png,{folder}/masks/{k}.png,{('train', 'val', 'test', 'test')[k]}" for k in range(4)]
-    (tmp_path / "l.csv").write_text("\n".join(["image,mask,split", *lines]))
+    (tmp_path / "l.csv").write_text("\n".join(["image,mask,split", *lines]), encoding="utf-8")
     assert {row["name"].rpartition("/")[2] for row in evaluate(constant(0.0), tmp_path / "l.csv").rows} == {"2", "3"}
-    (tmp_path / "l.csv").write_text("\n".join(["image,mask,split", *lines[:2]]))
+    (tmp_path / "l.csv").write_text("\n".join(["image,mask,split", *lines[:2]]), encoding="utf-8")
     with pytest.raises(ConfigError, match="no test pictures: say which, such as --split val"):
         evaluate(constant(0.0), tmp_path / "l.csv")
 
@@ -181,17 +181,17 @@ def test_a_run_s_own_split_and_labels_are_those_of_its_settings(
 ) -> None:
     unetzoo.save(constant(3.0), tmp_path / "best.safetensors")
     kept = {"ratios": [0.5, 0.25, 0.25], "group": None, "ignore": None, "colours": None, "ignore_colour": None}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"seed_everything": 7, "data": kept}))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"seed_everything": 7, "data": kept}), encoding="utf-8")
     for model in (tmp_path, tmp_path / "best.safetensors"):
         arguments = ["evaluate", str(model), "--data", str(folder), "--split", "train"]
         assert main([*arguments, "--report", str(tmp_path / "r")]) == 0
-        rows = (tmp_path / "r" / "per_image.csv").read_text().splitlines()[1:]
+        rows = (tmp_path / "r" / "per_image.csv").read_text(encoding="utf-8").splitlines()[1:]
         expected = {sample.name for sample in find_samples(folder, Labels(), ratios=kept["ratios"], seed=7)["train"]}
         assert {row.split(",")[0] for row in rows} == expected
         assert len(expected) == 2
         assert main([*arguments, "--ratios", "0.25", "0.5", "0.25", "--report", str(tmp_path / "r")]) == 0
-        assert len((tmp_path / "r" / "per_image.csv").read_text().splitlines()) == 2
+        assert len((tmp_path / "r" / "per_image.csv").read_text(encoding="utf-8").splitlines()) == 2
     capsys.readouterr()
-    (tmp_path / "config.yaml").write_text("data: 3")
+    (tmp_path / "config.yaml").write_text("data: 3", encoding="utf-8")
     assert main(["evaluate", str(tmp_path), "--data", str(folder)]) == 2
     assert "is not the settings of a run" in capsys.readouterr().err

@@ -170,7 +170,7 @@ def write_bands(folder: Path, count: int) -> Path:
         tifffile.imwrite(folder / "p" / f"{k}.tif", picture.squeeze(), photometric="minisblack")
         tifffile.imwrite(folder / "p" / f"{k}_mask.tif", 255 * mask.astype(np.uint8))
         rows.append(f"p/{k}.tif,p/{k}_mask.tif,{'val' if k > 9 else 'train'}")
-    (folder / "list.csv").write_text("\n".join(rows) + "\n")
+    (folder / "list.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return folder / "list.csv"
 
 
@@ -404,7 +404,9 @@ def test_thirteen_bands_of_a_satellite(run: Run, shared_data: Path, tmp_path: Pa
     """Learns the water of one chip by heart, from a list, pixels without data left out: a minute."""
     folder = shared_data / "floods_multiband"
     (picture,), (mask,) = (folder / "images").glob("*S2Hand.tif"), (folder / "masks").iterdir()
-    (tmp_path / "list.csv").write_text(f"image,mask,split\n{picture},{mask},train\n{picture},{mask},val\n")
+    (tmp_path / "list.csv").write_text(
+        f"image,mask,split\n{picture},{mask},train\n{picture},{mask},val\n", encoding="utf-8"
+    )
     run("non_rgb.py", tmp_path / "list.csv", picture, tmp_path / "out", "--ignore", -1, "--trainer.max_epochs=2",
         "--data.repeats=64", "--data.crop_size=128", "--model.lr=0.003", "--model.encoder_lr=0.003",
         *SHORT)  # fmt: skip
@@ -441,7 +443,7 @@ def strings_of_tests() -> set[str]:
     return {
         node.value
         for path in (ROOT / "tests").glob("test_*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
 
@@ -449,14 +451,14 @@ def strings_of_tests() -> set[str]:
 @pytest.mark.parametrize("script", scripts(), ids=str)
 def test_a_script_is_short_and_listed_and_run_by_a_test(script: Path) -> None:
     assert code_lines(EXAMPLES / script) < 60
-    assert ast.get_docstring(ast.parse((EXAMPLES / script).read_text()))
-    links = re.findall(r"\]\(([^)]+)\)", (EXAMPLES / "README.md").read_text())
+    assert ast.get_docstring(ast.parse((EXAMPLES / script).read_text(encoding="utf-8")))
+    links = re.findall(r"\]\(([^)]+)\)", (EXAMPLES / "README.md").read_text(encoding="utf-8"))
     listed = script.as_posix() if script.parent == Path() else f"{script.parts[0]}/"
     assert listed in links
     assert script.name in strings_of_tests()
 
 
 def test_the_list_of_examples_names_what_there_is() -> None:
-    links = re.findall(r"\]\(([^)]+)\)", (EXAMPLES / "README.md").read_text())
+    links = re.findall(r"\]\(([^)]+)\)", (EXAMPLES / "README.md").read_text(encoding="utf-8"))
     assert len(links) == len(set(links))
     assert [link for link in links if not (EXAMPLES / link).exists()] == []

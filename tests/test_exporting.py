@@ -403,7 +403,7 @@ def runpy_block(page: Path) -> list[str]:
     text = page.read_text(encoding="utf-8").split("```python\n", 1)[1].split("\n```", 1)[0]
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "block.py"
-        script.write_text(text)
+        script.write_text(text, encoding="utf-8")
         return [name for name in runpy.run_path(str(script)) if not name.startswith("_")]
 
 
@@ -617,7 +617,7 @@ def test_pictures_that_do_not_fit_are_all_named(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((40, 40), np.uint16)).save(tmp_path / "deep.png")
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "colour.png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no picture", encoding="utf-8")
     with pytest.raises(InputError) as caught:
         export(build("tiny", in_channels=1), tmp_path / "m.pt2", inputs="uint8", pictures=tmp_path)
     said = str(caught.value)

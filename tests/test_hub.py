@@ -70,7 +70,7 @@ def test_what_was_saved_can_be_pushed(hub: HubServer, tmp_path: Path, form: str)
     model = small()
     if form == "folder":
         unetzoo.save_pretrained(model, tmp_path / "it", card=unetzoo.ModelCard(license="mit"))
-        (tmp_path / "it" / "stray.tmp").write_text("not to be pushed")
+        (tmp_path / "it" / "stray.tmp").write_text("not to be pushed", encoding="utf-8")
         unetzoo.push_to_hub(tmp_path / "it", "me/it")
         content = (tmp_path / "it" / "model.safetensors").read_bytes()
         assert "license: mit" in hub.repos["me/it"].commits[-1].files["README.md"].decode()

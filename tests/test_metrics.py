@@ -628,7 +628,7 @@ def test_processes_that_share_the_images_agree_with_one_that_has_all(tmp_path: P
         for process in processes:
             process.kill()
             process.wait()
-    one, two = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    one, two = (json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(2))
     unlike = [each.pop("unlike") for each in (one, two)]
     assert one.pop("own") == 3 + 2  # until the next sync
     assert one == two  # to the last bit

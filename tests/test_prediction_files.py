@@ -62,8 +62,8 @@ class TestCommand:
         write(pictures / "left" / "b.jpg", 2, (33, 47))
         write(pictures / "left" / "c.tif", 3, (64, 31))
         write(tmp_path / "single.bmp", 4)
-        (pictures / "notes.txt").write_text("no picture")
-        (pictures / ".hidden.png").write_text("no picture")
+        (pictures / "notes.txt").write_text("no picture", encoding="utf-8")
+        (pictures / ".hidden.png").write_text("no picture", encoding="utf-8")
         out = tmp_path / "masks"
         assert main(["predict", str(model), str(pictures), str(tmp_path / "single.bmp"), "--out", str(out)]) == 0
         written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
@@ -91,10 +91,10 @@ class TestCommand:
             "shares": found.shares(),
         }
         assert (np.load(out / "probabilities" / "a.npy") == found.probabilities.numpy()).all()
-        assert json.loads((out / "objects" / "a.geojson").read_text()) == found.geojson()
+        assert json.loads((out / "objects" / "a.geojson").read_text(encoding="utf-8")) == found.geojson()
         found.overlay(tmp_path / "o.png")
         assert (out / "overlays" / "a.png").read_bytes() == (tmp_path / "o.png").read_bytes()
-        record = json.loads((tmp_path / "coco.json").read_text())
+        record = json.loads((tmp_path / "coco.json").read_text(encoding="utf-8"))
         assert sum(entry["area"] for entry in record["annotations"]) == int(found.mask.sum())
         assert [entry["file_name"] for entry in record["images"]] == ["a.png"]
 
@@ -427,12 +427,12 @@ class TestByRows:
         subprocess.run(command("whole"), check=True)
         note = tmp_path / "cut" / ".a.tif.partial" / "note.json"
         with subprocess.Popen(command("cut")) as process:
-            while not (note.exists() and json.loads(note.read_text())["rows"] > 200):
+            while not (note.exists() and json.loads(note.read_text(encoding="utf-8"))["rows"] > 200):
                 assert process.poll() is None, "it was through before it was killed: give it a larger picture"
                 time.sleep(0.002)
             process.kill()
         assert not (tmp_path / "cut" / "a.tif").exists()
-        before = json.loads(note.read_text())["rows"]
+        before = json.loads(note.read_text(encoding="utf-8"))["rows"]
         assert before < 1500
         mask = np.memmap(note.parent / "rows", np.uint8, "r+", shape=(before, 70))
         mask[10] = 77  # what is done is not done again

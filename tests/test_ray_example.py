@@ -149,7 +149,7 @@ class TestExample:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture).save(path, compress_level=1)
         (tmp_path / "pictures" / "00_cut.png").write_bytes(path.read_bytes()[:5000])
-        (tmp_path / "pictures" / "even" / "text.png").write_text("no picture")
+        (tmp_path / "pictures" / "even" / "text.png").write_text("no picture", encoding="utf-8")
         return tmp_path
 
     def start(self, work: Path, ray_folder: Path, *options: str) -> subprocess.Popen[str]:
@@ -173,7 +173,7 @@ class TestExample:
 
     def finished(self, run: subprocess.Popen[str], work: Path) -> tuple[int, str, str]:
         printed, _ = run.communicate(timeout=300)
-        return run.returncode, printed, (work / "errors.txt").read_text()
+        return run.returncode, printed, (work / "errors.txt").read_text(encoding="utf-8")
 
     def test_a_killed_worker_neither_loses_nor_changes_a_mask(self, work: Path, ray_folder: Path) -> None:
         run = self.start(work, ray_folder, "model.safetensors", "pictures", "masks", "--actors", "2")
@@ -236,7 +236,9 @@ class TestExample:
     def test_what_cannot_be_is_refused_before_ray_starts(self, work: Path, ray_folder: Path) -> None:
         (work / "empty").mkdir()
         (work / "others").mkdir()
-        (work / "others" / ".unetzoo.json").write_text('{"model": "another.safetensors", "tile": 1024}')
+        (work / "others" / ".unetzoo.json").write_text(
+            '{"model": "another.safetensors", "tile": 1024}', encoding="utf-8"
+        )
         for options, words in (
             (("none.safetensors", "pictures", "masks"), "none.safetensors"),
             (("model.safetensors", "empty", "masks"), "no pictures in"),
@@ -275,7 +277,7 @@ def descendants(pid: int) -> list[tuple[int, str]]:
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with contextlib.suppress(OSError):  # it has ended
-                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                parent = int((folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
                 children.setdefault(parent, []).append(int(folder.name))
     found, waiting = [], [pid]
     while waiting:

@@ -392,8 +392,8 @@ def test_the_space_is_of_the_gradio_that_the_extra_allows() -> None:
     assert front["sdk"] == "gradio"
     assert (folder / front["app_file"]).is_file()
     assert front["colorFrom"], front["colorTo"]
-    assert (folder / "requirements.txt").read_text().split() == ["unetzoo[demo]"]
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert (folder / "requirements.txt").read_text(encoding="utf-8").split() == ["unetzoo[demo]"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     (asked,) = (text for text in extras["demo"] if text.startswith("gradio"))
     lowest, below = re.fullmatch(r"gradio>=([\d.]+),<(\d+)", asked).groups()
     version = [int(part) for part in front["sdk_version"].split(".")]
@@ -471,7 +471,7 @@ def serving(folder: Path, task: str = "binary", command: list[str] | None = None
     for part in ("home", "tmp", "cwd"):
         (folder / part).mkdir()
     unetzoo.save(network(task), folder / "cells.safetensors")
-    (folder / "cwd" / "secret.txt").write_text("not for visitors")
+    (folder / "cwd" / "secret.txt").write_text("not for visitors", encoding="utf-8")
     limits = ["--max-megabytes", "1", "--max-megapixels", "0.5"]
     port, model = free_port(), folder / "cells.safetensors"
     command = command or ["-m", "unetzoo", "serve", str(model), "--port", str(port), "--device", "cpu", *limits]
@@ -496,7 +496,7 @@ def serving(folder: Path, task: str = "binary", command: list[str] | None = None
             try:
                 assert process.stdout is not None
                 line = process.stdout.readline()
-                assert line, (folder / "log.txt").read_text()
+                assert line, (folder / "log.txt").read_text(encoding="utf-8")
                 url = f"http://127.0.0.1:{re.search(r'http://[^ ]+:([0-9]+)', line)[1]}"
                 yield Site(url, folder, model, process)
             finally:
@@ -708,7 +708,7 @@ def test_bad_pictures_are_refused_in_a_line_and_the_next_one_is_taken(
     visit: Callable[..., Visitor], tmp_path: Path
 ) -> None:
     visitor = visit()
-    (tmp_path / "notes.png").write_text("no picture, but words")
+    (tmp_path / "notes.png").write_text("no picture, but words", encoding="utf-8")
     cut = tmp_path / "cut.png"
     cut.write_bytes(picture(tmp_path).read_bytes()[:300])
     wide = picture(tmp_path, "wide.png", 600, 900)

@@ -23,7 +23,7 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     copy.mkdir(parents=True)
     shutil.copy(ROOT / "hubconf.py", copy)
     shutil.copytree(ROOT / "unetzoo", copy / "unetzoo", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "hub" / "trusted_list").write_text("someone_unetzoo\n")
+    (tmp_path / "hub" / "trusted_list").write_text("someone_unetzoo\n", encoding="utf-8")
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
     return "someone/unetzoo:main"
 
@@ -81,6 +81,6 @@ def test_every_entry_declares_its_dependencies_and_help() -> None:
     for name, entry in information.hub_entries().items():
         assert entry.__name__ == name
         assert inspect.getdoc(entry).count("\n") > 10
-    text = (ROOT / "hubconf.py").read_text()
+    text = (ROOT / "hubconf.py").read_text(encoding="utf-8")
     for package in ("torch", "torchvision", "huggingface_hub", "safetensors"):
         assert f'"{package}"' in text

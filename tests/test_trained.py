@@ -133,7 +133,7 @@ def test_settings_of_a_run_that_lies_about_are_not_those_of_a_trained_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "config.yaml").write_text("of another program")
+    (tmp_path / "config.yaml").write_text("of another program", encoding="utf-8")
     assert settings_of_run("nuclei") == settings_of_run("hf-hub:me/cells") == {}
 
 

@@ -109,7 +109,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def rows(out: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO((out / "metrics.csv").read_text())))
+    return list(csv.DictReader(io.StringIO((out / "metrics.csv").read_text(encoding="utf-8"))))
 
 
 def last(out: Path) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def test_pictures_are_drawn_as_often_as_each_is_asked_for() -> None:
 def test_balance_draws_each_kind_of_picture_as_often(nuclei: Path, tmp_path: Path) -> None:
     kinds = ["many"] * 11 + ["few"] * 4
     rows = [f"{nuclei}/images/{k:02}.png,{nuclei}/masks/{k:02}.png,{kind}" for k, kind in enumerate(kinds)]
-    (tmp_path / "list.csv").write_text("\n".join(["image,mask,kind", *rows]))
+    (tmp_path / "list.csv").write_text("\n".join(["image,mask,kind", *rows]), encoding="utf-8")
     data = FolderData(str(tmp_path / "list.csv"), crop_size=16, batch_size=1, repeats=6, balance=True, workers=0)
     data.trainer = SimpleNamespace(world_size=1, global_rank=0, is_global_zero=True)
     data.setup()
@@ -261,14 +261,14 @@ def test_a_run_leaves_a_network_its_figures_and_pictures(first: Path, nuclei: Pa
     again = evaluate(model, nuclei, split="val")
     for name in ("dice", "iou", "recall", "boundary_f"):
         assert again.scores.to_dict()[name] == pytest.approx(float(best[name]), abs=1e-9)
-    assert f"| dice | {float(best['dice']):g} |" in (first / "README.md").read_text()
+    assert f"| dice | {float(best['dice']):g} |" in (first / "README.md").read_text(encoding="utf-8")
     for path in (first / "curves.png", first / "predictions" / "epoch_0002.png"):
         with Image.open(path) as picture:
             assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 10
 
 
 def test_the_saved_settings_reproduce_the_run(first: Path, tmp_path: Path) -> None:
-    settings = yaml.safe_load((first / "config.yaml").read_text())
+    settings = yaml.safe_load((first / "config.yaml").read_text(encoding="utf-8"))
     assert settings["model"]["options"] == {"base_channels": 4}
     assert settings["trainer"]["max_epochs"] == 2
     assert main(["train", "--config", str(first / "config.yaml"), "--out", str(tmp_path / "b"), "--quiet"]) == 0
@@ -654,9 +654,9 @@ def test_labels_outside_the_classes_are_named(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_unknown_keys_in_a_file_are_refused(first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = yaml.safe_load((first / "config.yaml").read_text())
+    settings = yaml.safe_load((first / "config.yaml").read_text(encoding="utf-8"))
     settings["model"]["learning_rate"] = 1
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     assert "learning_rate" in refused(capsys, "--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "a"))
 
 
@@ -725,7 +725,7 @@ def test_sets_of_every_kind_train_without_a_special_case(name: str, shared_data:
         chip = shared_data / "floods_multiband"
         pair = f"{chip / 'images' / 'Spain_7370579_S2Hand.tif'},{chip / 'masks' / 'Spain_7370579_LabelHand.tif'}"
         data = tmp_path / "floods.csv"
-        data.write_text(f"image,mask,split\n{pair},train\n{pair},val\n")
+        data.write_text(f"image,mask,split\n{pair},train\n{pair},val\n", encoding="utf-8")
     out = tmp_path / "run"
     train(data, out, "--epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1",
           "--batch-size", "1", "--trainer.precision", "32", *SETS[name])  # fmt: skip

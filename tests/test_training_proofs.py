@@ -99,7 +99,8 @@ def test_vessels_by_child_polyps_16_bits_and_13_bands_train_alike(shared_data: P
     label = chip / "masks" / "Spain_7370579_LabelHand.tif"
     bands = chip / "images" / "Spain_7370579_S2Hand.tif"
     (tmp_path / "floods.csv").write_text(
-        "image,mask,split\n" + "".join(f"{bands},{label},{split}\n" for split in ("train", "val"))
+        "image,mask,split\n" + "".join(f"{bands},{label},{split}\n" for split in ("train", "val")),
+        encoding="utf-8",
     )
     sets = {
         "vessels": [str(shared_data / "vessels"), "--group", r"Image_(\d+)", "--data.repeats", "8"],

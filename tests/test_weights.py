@@ -111,7 +111,7 @@ def test_files_of_format_1_are_read_for_ever() -> None:
     assert model.config.class_names == ("cell", "rim")
     assert model.config.name == "unet"
     images = torch.linspace(0, 1, 3 * 16 * 16).reshape(1, 3, 16, 16)
-    expected = json.loads(OLDEST.with_suffix(".json").read_text())
+    expected = json.loads(OLDEST.with_suffix(".json").read_text(encoding="utf-8"))
     torch.testing.assert_close(model(images)[0, :, 5, 5].tolist(), expected)
 
 
@@ -415,12 +415,12 @@ def test_a_folder_as_other_tools_expect_it(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "it"
     unetzoo.save_pretrained(model, folder)
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
-    assert ModelConfig.from_json((folder / "config.json").read_text()) == model.config
+    assert ModelConfig.from_json((folder / "config.json").read_text(encoding="utf-8")) == model.config
     for source in (folder, str(folder), folder / "model.safetensors"):
         assert_same(unetzoo.from_pretrained(source), model)
     assert_same(unetzoo.load(folder), model)
     assert unetzoo.verify(folder).sha256 == unetzoo.verify(folder / "model.safetensors").sha256
-    (folder / "config.json").write_text(small().config.to_json())
+    (folder / "config.json").write_text(small().config.to_json(), encoding="utf-8")
     assert_same(unetzoo.load(folder), model)  # what a killed save may leave: the file's own record counts
     with pytest.raises(WeightsError, match=r"config\.json says another thing"):
         unetzoo.verify(folder)

@@ -71,10 +71,10 @@ def peaks(way: str, name: str, folder: Path) -> tuple[float, float]:
         process = Path(f"/proc/{pool.submit(prepare, way).result()}")
 
         def megabytes(account: str, fields: str) -> float:
-            text = (process / account).read_text()
+            text = (process / account).read_text(encoding="utf-8")
             return sum(int(kib) * 1024e-6 for kib in re.findall(rf"(?:{fields}):\s+(\d+) kB", text))
 
-        (process / "clear_refs").write_text("5")  # the resident peak starts anew
+        (process / "clear_refs").write_text("5", encoding="utf-8")  # the resident peak starts anew
         resident, private = megabytes("status", "VmHWM"), [megabytes("smaps_rollup", "Private_Clean|Private_Dirty")]
         job = pool.submit(hold, way, name, folder)
         while len(private) < 2 or not job.done():
