@@ -120,9 +120,8 @@ class SingleLoss(Loss):
 
     def measured(self, logits: Tensor, truth: Truth) -> Tensor:
         """Return ``measure`` of the logits in full precision."""
-        device = logits.device.type
-        available = torch.amp.is_autocast_available(device)
-        with torch.autocast(device, enabled=False) if available else contextlib.nullcontext():
+        # Of meta, autocast knows nothing.
+        with contextlib.nullcontext() if logits.is_meta else torch.autocast(logits.device.type, enabled=False):
             return self.measure(logits.to(full(logits.dtype)), truth)
 
     def weight_problems(self, classes: int) -> list[str]:
