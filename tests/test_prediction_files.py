@@ -10,6 +10,7 @@ import sys
 import time
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ import unetzoo
 from unetzoo import ConfigError, InputError, Predictor, drawing, images
 from unetzoo.cli import main
 from unetzoo.prediction import big, files
+from unetzoo.prediction.geography import georeference
 from unetzoo.prediction.inputs import Picture
 
 
@@ -327,6 +329,80 @@ class TestGeography:
                 assert file.crs.to_epsg() == 32630
                 assert file.transform == place
                 assert (file.read(1) == found.mask.numpy() * 255).all()
+
+    @pytest.mark.parametrize(
+        ("crs", "numbers", "kind"),
+        [
+            ("EPSG:32630", (10, 0, 500_000, 0, -10, 4_200_000), "Area"),
+            ("EPSG:32630", (10, 0, 500_000, 0, -20, 4_200_000), "Point"),
+            ("EPSG:3035", (8, 3, 4_321_000, 3, -8, 3_210_000), "Area"),
+            ("EPSG:3035", (8, 3, 4_321_000, 3, -8, 3_210_000), "Point"),
+            ("EPSG:4326", (1e-4, 0, 13, 0, -1e-4, 52), "Area"),
+        ],
+    )
+    @pytest.mark.parametrize("bands", [3, 5])
+    def test_objects_lie_where_rasterio_says(
+        self, crs: str, numbers: tuple[float, ...], kind: str, bands: int, tmp_path: Path
+    ) -> None:
+        """Drawn by rasterio, under the transform that it reads, outlines give the mask back: to the pixel."""
+        rasterio = pytest.importorskip("rasterio", reason="rasterio writes the GeoTIFF")
+        from rasterio.features import rasterize
+
+        path = tmp_path / "a.tif"
+        with rasterio.open(
+            path, "w", driver="GTiff", height=50, width=60, count=bands, dtype="uint8", crs=crs,
+            transform=rasterio.Affine(*numbers),
+        ) as file:  # fmt: skip
+            file.update_tags(AREA_OR_POINT=kind)
+            file.write(np.random.default_rng(0).integers(0, 256, (bands, 50, 60), np.uint8))
+        found = Predictor(unetzoo.create("unet", base_channels=2, in_channels=bands))(path)
+        record = found.geojson()
+        with rasterio.open(path) as file:
+            shapes = [feature["geometry"] for feature in record["features"]]
+            assert file.tags()["AREA_OR_POINT"] == kind
+            drawn = rasterize(shapes, (50, 60), transform=file.transform)
+        assert 0 < found.mask.sum() < found.mask.numel()
+        assert (torch.from_numpy(drawn) == found.mask).all()
+        named = record.get("crs", {"properties": {"name": "urn:ogc:def:crs:EPSG::4326"}})
+        assert named["properties"]["name"] == f"urn:ogc:def:crs:{crs.replace(':', '::')}"
+        assert "objectType" not in record["features"][0]["properties"]
+
+    @pytest.mark.parametrize("crs", [None, "+proj=laea +lat_0=50 +lon_0=7"])
+    def test_objects_of_an_unnamed_system_are_in_pixels(self, crs: str | None, tmp_path: Path) -> None:
+        rasterio = pytest.importorskip("rasterio", reason="rasterio writes the GeoTIFF")
+        path, array = tmp_path / "a.tif", np.random.default_rng(0).integers(0, 256, (3, 50, 60), np.uint8)
+        with rasterio.open(
+            path, "w", driver="GTiff", height=50, width=60, count=3, dtype="uint8", crs=crs,
+            transform=rasterio.Affine(10, 0, 500_000, 0, -10, 4_200_000),
+        ) as file:  # fmt: skip
+            file.write(array)
+        predictor = Predictor(unetzoo.create("unet", base_channels=2))
+        assert predictor(path).geojson() == predictor(torch.from_numpy(array)).geojson()
+
+    @pytest.mark.parametrize(
+        "broken",
+        [
+            {33550: (0.0, 0.0, 0.0)},
+            {33550: (10.0, float("nan"), 0.0)},
+            {33922: (0.0,) * 12},
+            {33922: 3.0},
+            {34735: 7},
+            {34735: (1, 1, 0, 2, 1024, 0, 1)},
+            {34735: (1, 1, 0, 2, 1024, 0, 1, 1, 3072, 34736, 1, 0)},
+            {33550: None, 34264: (0.0,) * 16},
+            {33550: None, 34264: (1.0,) * 16},
+            {33550: "ten", 33922: None},
+        ],
+    )
+    def test_broken_tags_place_nothing(self, broken: dict[int, Any]) -> None:
+        whole = {33550: (10.0, 10.0, 0.0), 33922: (0.0, 0.0, 0.0, 5e5, 4e6, 0.0),
+                 34735: (1, 1, 0, 2, 1024, 0, 1, 1, 3072, 0, 1, 32630)}  # fmt: skip
+        tags = {**whole, **broken}
+        read = [(code, 12, value) for code, value in tags.items() if value is not None]
+        assert georeference(read) == {}
+        assert georeference([(code, 12, value) for code, value in whole.items()]) == {
+            "transform": (10, 0, 500_000, 0, -10, 4_000_000), "crs": "EPSG:32630",
+        }  # fmt: skip
 
 
 def write_tiff(path: Path, array: np.ndarray, **options: object) -> Path:

@@ -1,15 +1,20 @@
-"""Where on the globe a GeoTIFF lies: the tags that say so, to be kept on its mask."""
+"""Where on the globe a GeoTIFF lies: the tags that say so, to be kept on its mask, and what they mean."""
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 Tag = tuple[int, int, Any]
 """Code, type and value of a tag of TIFF."""
-_CODES = (33550, 33922, 34264, 34735, 34736, 34737)
-"""Of GeoTIFF 1.1: scale, tie points, matrix, and the directory of keys with its numbers and texts."""
+_SCALE, _TIE_POINTS, _MATRIX, _KEYS = 33550, 33922, 34264, 34735
+_CODES = (_SCALE, _TIE_POINTS, _MATRIX, _KEYS, 34736, 34737)
+"""Of GeoTIFF 1.1 (OGC 19-008): scale, tie points, matrix, and the directory of keys with its numbers and texts."""
+_MODEL, _RASTER, _GEOGRAPHIC, _PROJECTED = 1024, 1025, 2048, 3072
+"""Keys: whether a map is projected, whether tie points are of pixels' centres, and the codes of both systems."""
 
 
 def geography(path: str | os.PathLike[str]) -> tuple[Tag, ...]:
@@ -29,3 +34,44 @@ def geography(path: str | os.PathLike[str]) -> tuple[Tag, ...]:
             page: Any = file.pages[0]
             found = [page.tags.get(code) for code in _CODES]
             return tuple((tag.code, int(tag.dtype), tag.value) for tag in found if tag is not None)
+
+
+def georeference(place: Sequence[Tag]) -> dict[str, Any]:
+    """Return "transform" and "crs" as ``unetzoo.objects.to_geojson`` takes them; nothing unless the tags give both.
+
+    As GDAL reads them: a scale goes before a matrix, and y falls down the rows whatever the scale's sign.
+    """
+    tags = {code: _numbers(value) for code, _, value in place}
+    keys = _keys(tags.get(_KEYS, ()))
+    code = keys.get(_GEOGRAPHIC if keys.get(_MODEL) == 2 else _PROJECTED, 0)
+    transform = _transform(tags)
+    if transform is None or not 1024 <= code <= 32766:  # EPSG's; 32767 is a system of the user's own
+        return {}
+    a, b, c, d, e, f = transform
+    if a * e == b * d:
+        return {}
+    if keys.get(_RASTER) == 2:
+        c, f = c - (a + b) / 2, f - (d + e) / 2
+    return {"transform": (a, b, c, d, e, f), "crs": f"EPSG:{int(code)}"}
+
+
+def _numbers(value: object) -> tuple[float, ...]:
+    """Return the values of a tag; none where it is broken, so that some of them are no finite numbers."""
+    values = value if isinstance(value, tuple) else (value,)
+    sound = all(isinstance(number, int | float) and math.isfinite(number) for number in values)
+    return values if sound else ()
+
+
+def _keys(directory: Sequence[float]) -> dict[float, float]:
+    """Return key → value of those whose value stands in the directory itself."""
+    rows = [directory[k : k + 4] for k in range(4, len(directory) - 3, 4)]
+    return {key: value for key, location, _, value in rows if location == 0}
+
+
+def _transform(tags: dict[int, tuple[float, ...]]) -> tuple[float, ...] | None:
+    """Return a, b, c, d, e, f of x' = a x + b y + c and y' = d x + e y + f."""
+    scale, point, matrix = (tags.get(code, ()) for code in (_SCALE, _TIE_POINTS, _MATRIX))
+    if len(scale) >= 2 and scale[0] and scale[1] and len(point) == 6:
+        across, down = scale[0], -abs(scale[1])
+        return (across, 0.0, point[3] - point[0] * across, 0.0, down, point[4] - point[1] * down)
+    return (*matrix[0:2], matrix[3], *matrix[4:6], matrix[7]) if len(matrix) == 16 else None

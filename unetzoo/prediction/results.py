@@ -16,7 +16,7 @@ from torch import Tensor
 from unetzoo import images, objects, sheets
 from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError
-from unetzoo.prediction.geography import Tag
+from unetzoo.prediction.geography import Tag, georeference
 from unetzoo.storage import replacing
 
 SUFFIXES = (".png", ".tif", ".tiff")
@@ -91,8 +91,11 @@ class Prediction:
         return objects.instances(self.mask, self.config.task, self.config.num_classes, probabilities=self.probabilities)
 
     def geojson(self) -> dict[str, Any]:
-        """Return the outlines of all objects as GeoJSON in pixels, see ``unetzoo.objects.to_geojson``; needs SciPy."""
-        return objects.to_geojson(self.instances(), self.config.class_names)
+        """Return the outlines of all objects as GeoJSON, see ``unetzoo.objects.to_geojson``; needs SciPy.
+
+        Coordinates are pixels, and of a GeoTIFF with an EPSG code those of its own system.
+        """
+        return objects.to_geojson(self.instances(), self.config.class_names, **georeference(self.place))
 
     def save_probabilities(self, path: str | os.PathLike[str]) -> None:
         """Write the probabilities as an array of NumPy, (classes, H, W) float32: a .npy file.
