@@ -22,7 +22,7 @@ import unetzoo
 from unetzoo import ConfigError, InputError, Predictor, drawing, images
 from unetzoo.cli import main
 from unetzoo.prediction import big, files
-from unetzoo.prediction.geography import georeference
+from unetzoo.prediction.geography import geography, georeference
 from unetzoo.prediction.inputs import Picture
 
 
@@ -366,6 +366,20 @@ class TestGeography:
         named = record.get("crs", {"properties": {"name": "urn:ogc:def:crs:EPSG::4326"}})
         assert named["properties"]["name"] == f"urn:ogc:def:crs:{crs.replace(':', '::')}"
         assert "objectType" not in record["features"][0]["properties"]
+        found.save(tmp_path / "mask.tif")
+        with rasterio.open(path) as file, rasterio.open(tmp_path / "mask.tif") as mask:
+            assert (mask.crs, mask.transform) == (file.crs, file.transform)
+
+    @pytest.mark.parametrize("bands", [3, 5])
+    @pytest.mark.parametrize("orientation", [1, 3, 6])
+    def test_what_is_stored_turned_has_no_place(self, bands: int, orientation: int, tmp_path: Path) -> None:
+        """As the tags say where the stored rows and columns lie, and a picture is read as it is shown."""
+        tags = [(33550, 12, 3, (10.0, 10.0, 0.0), True), (33922, 12, 6, (0.0, 0.0, 0.0, 5e5, 4e6, 0.0), True),
+                (274, 3, 1, orientation, True)]  # fmt: skip
+        path = write_tiff(
+            tmp_path / "a.tif", np.zeros((20, 30, bands), np.uint8), photometric="rgb", extratags=tags, metadata=None
+        )
+        assert bool(geography(path)) == (orientation == 1)
 
     @pytest.mark.parametrize("crs", [None, "+proj=laea +lat_0=50 +lon_0=7"])
     def test_objects_of_an_unnamed_system_are_in_pixels(self, crs: str | None, tmp_path: Path) -> None:

@@ -347,9 +347,15 @@ def test_the_heading_is_the_model_s_name_and_what_its_card_says(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("name", unetzoo.list_models(pretrained=True))
-def test_the_heading_of_a_model_of_the_package_is_its_name(name: str) -> None:
-    title, line = answers.heading(name, unetzoo.from_pretrained(name).config)
-    assert (title, line) == (name, "U-Net on the plain encoder.")
+def test_the_heading_of_a_model_of_the_package_is_its_name(name: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = unetzoo.from_pretrained(name)
+    line = "U-Net on the plain encoder."
+    assert answers.heading(name, model.config) == (name, line)
+    # Neither is it taken for a folder of its name.
+    unetzoo.save_pretrained(model, tmp_path / name, card=unetzoo.ModelCard(training_data="Others."))
+    assert answers.heading(name, model.config) == (name, line)
+    assert answers.heading(f"./{name}", model.config) == (name, f"{line} Trained on: Others.")
 
 
 # The server, without gradio

@@ -313,9 +313,14 @@ class Snapshots(Callback):
     on_train_end = on_train_epoch_start
 
 
-def test_a_rate_that_is_none_is_refused_once(nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = refused(capsys, "--data", str(nuclei), "--out", str(tmp_path / "a"), *TINY, "--lr", "-1")
-    assert said.count("finite number from 0 up") == 1
+@pytest.mark.parametrize("start", [TINY, ("--model", "nuclei"), ("--model", "resunet18", "--model.pretrained", "true")])
+def test_a_rate_that_is_none_is_refused_once(
+    start: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before data are looked for, and weights."""
+    said = refused(capsys, "--data", str(tmp_path / "none"), "--out", str(tmp_path / "a"), *start, "--lr", "-1")
+    assert said.count("lr=-1.0: a finite number from 0 up is needed") == 1
+    assert "encoder_lr" not in said
 
 
 def test_rates_of_encoder_and_decoder_follow_the_schedule(nuclei: Path, tmp_path: Path) -> None:

@@ -246,7 +246,7 @@ def _chosen(models: str | Iterable[str], exclude: str | Iterable[str]) -> list[s
     for pattern in (models,) if isinstance(models, str) else models:
         found = zoo.list_models(pattern)
         if not found:
-            problems.append(f"{pattern!r} fits no model{_hint(pattern)}")
+            problems.append(_unknown(pattern))
         chosen.update(dict.fromkeys(found))
     left = set(zoo.list_models(tuple(chosen), exclude=exclude))
     if not left and not problems:
@@ -256,10 +256,10 @@ def _chosen(models: str | Iterable[str], exclude: str | Iterable[str]) -> list[s
     return [name for name in chosen if name in left]
 
 
-def _hint(pattern: str) -> str:
+def _unknown(pattern: str) -> str:
     if pattern in zoo.list_models(pretrained=True):
-        return f": a trained model, which 'unetzoo info {pattern}' tells of"
-    return suggest(pattern, zoo.names())
+        return f"{pattern!r} is a trained model, no network of the zoo: 'unetzoo info {pattern}' tells of it"
+    return f"{pattern!r} fits no model{suggest(pattern, zoo.names())}"
 
 
 def _row(name: str, size: int, options: dict[str, Any], measure: bool, trial: TrainingTrial | None) -> ComparisonRow:

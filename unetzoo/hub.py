@@ -110,6 +110,8 @@ def located(source: str | os.PathLike[str], *, revision: str | None = None, **ho
             raise WeightsError(f"the folder {source} here has no {MODEL_FILE}; {PREFIX}{source} is the repository")
         return Path(source)
     source = str(source)
+    if not source.startswith(PREFIX) and str(Path(source).parent) != "." and Path(source).parent.is_dir():
+        raise WeightsError(f"there is no file or folder {source!r}; a repository of that name is {PREFIX}{source}")
     if not is_repository(source):
         raise WeightsError(
             f"there is no file or folder {source!r}, it is no trained model of the package "

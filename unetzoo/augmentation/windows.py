@@ -42,16 +42,16 @@ def random_window(image: Tensor, mask: Tensor, crop: Size, size: Size) -> tuple[
     for whole, side, needed in zip(image.shape[-2:], crop, size, strict=True):
         low, high = sorted((0, whole - side))
         corner.append(int(torch.randint(low, high + 1, ())) - (needed - side) // 2)
-    return window(image, corner[0], corner[1], size), window(mask, corner[0], corner[1], size)
+    return _window(image, corner[0], corner[1], size), _window(mask, corner[0], corner[1], size)
 
 
 def centre(inpt: Tensor, size: Size) -> Tensor:
     """Return the window in the middle."""
     height, width = inpt.shape[-2:]
-    return window(inpt, (height - size[0]) // 2, (width - size[1]) // 2, size)
+    return _window(inpt, (height - size[0]) // 2, (width - size[1]) // 2, size)
 
 
-def window(inpt: Tensor, top: int, left: int, size: Size) -> Tensor:
+def _window(inpt: Tensor, top: int, left: int, size: Size) -> Tensor:
     """Return the part of a picture or mask at (top, left): outside, the mean of what is inside, or IGNORED."""
     values = bare(inpt)
     height, width = values.shape[-2:]

@@ -10,8 +10,8 @@ from typing import Any
 
 from unetzoo.errors import ConfigError
 
-SAVED = "a trained model such as nuclei, the folder of a run, a .safetensors file, or owner/name of the Hub"
-"""Of a model: what ``from_pretrained`` takes."""
+SAVED = "a trained model such as nuclei, the folder of a run or of a saved model, a .safetensors file, or owner/name"
+"""What ``from_pretrained`` takes; owner/name is of the Hugging Face Hub."""
 
 
 def pixels_or(*words: str) -> Any:

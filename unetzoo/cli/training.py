@@ -17,7 +17,7 @@ SETTINGS = {
     "model": (
         "model.name",
         "NAME",
-        "of the zoo; or a saved model to go on from: a file, a folder, nuclei, owner/name",
+        f"of the zoo; or, to go on from it, {SAVED}",
     ),
     "data": ("data.folder", "FOLDER", "with images/ and masks/, or with train/ and val/ that hold such; or a CSV list"),
     "epochs": ("trainer.max_epochs", "N", "passes over the training pictures (default: 50)"),

@@ -49,7 +49,9 @@ def add(commands: Any) -> None:
         description="Put a saved model into a repository of the Hugging Face Hub, in one commit, with a model card. "
         "Log in first: hf auth login, or HF_TOKEN.",
     )
-    command.add_argument("source", help="a trained model such as nuclei, the folder of a run, or a .safetensors file")
+    command.add_argument(
+        "source", help="a trained model such as nuclei, the folder of a run or of a saved model, a .safetensors file"
+    )
     command.add_argument("repository", metavar="OWNER/NAME")
     command.add_argument(
         "--private", action="store_true", default=None, help="if the repository is new, nobody else sees it"

@@ -73,6 +73,8 @@ def _list(options: argparse.Namespace) -> None:
         from unetzoo._registry import suggest
 
         wanted = " ".join(patterns)
+        if not options.pretrained and zoo.list_models(patterns, pretrained=True):
+            raise UnetzooError(f"no name fits {wanted!r}; 'unetzoo list --pretrained' has it")
         if zoo.list_models(patterns):
             raise UnetzooError(f"names fit {wanted!r}, but --exclude or --pretrained leaves none of them")
         raise UnetzooError(f"no name fits {wanted!r}{suggest(wanted, zoo.names())}; 'unetzoo list' gives all")

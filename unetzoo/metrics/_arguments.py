@@ -13,12 +13,14 @@ from unetzoo.config import TASKS
 
 
 def tensor_problems(name: str, value: object) -> list[str]:
+    """Return what is wrong with a tensor of any task; it needs a pixel."""
     if not isinstance(value, Tensor):
         return [f"{name}: a torch.Tensor is needed, not {type(value).__name__}"]
     return [f"{name} of shape {tuple(value.shape)}: there is no pixel in it"] if value.numel() == 0 else []
 
 
 def task_problems(task: object, classes: object, ignore_index: object) -> list[str]:
+    """Return what is wrong with task, number of classes and ignored value, which depend on each other."""
     found = []
     if task not in TASKS:
         found.append(f"task={task!r}: one of {', '.join(map(repr, TASKS))} is needed{suggest(str(task), TASKS)}")
@@ -36,6 +38,7 @@ def task_problems(task: object, classes: object, ignore_index: object) -> list[s
 
 
 def name_problems(names: object, classes: object) -> list[str]:
+    """Return what is wrong with the names of so many classes."""
     if names is None:
         return []
     if not isinstance(names, Sequence) or isinstance(names, str) or not all(isinstance(name, str) for name in names):
@@ -46,6 +49,7 @@ def name_problems(names: object, classes: object) -> list[str]:
 
 
 def number_problems(task: object, threshold: object, tolerance: object) -> list[str]:
+    """Return what is wrong with the threshold of a task, and with the boundary's tolerance."""
     found = []
     if not _is_number(threshold) or not 0 < threshold < 1:
         found.append(f"threshold={threshold!r}: a probability above 0 and below 1 is needed")

@@ -13,12 +13,13 @@ Tag = tuple[int, int, Any]
 _SCALE, _TIE_POINTS, _MATRIX, _KEYS = 33550, 33922, 34264, 34735
 _CODES = (_SCALE, _TIE_POINTS, _MATRIX, _KEYS, 34736, 34737)
 """Of GeoTIFF 1.1 (OGC 19-008): scale, tie points, matrix, and the directory of keys with its numbers and texts."""
+_ORIENTATION = 274
 _MODEL, _RASTER, _GEOGRAPHIC, _PROJECTED = 1024, 1025, 2048, 3072
 """Keys: whether a map is projected, whether tie points are of pixels' centres, and the codes of both systems."""
 
 
 def geography(path: str | os.PathLike[str]) -> tuple[Tag, ...]:
-    """Return the tags of a GeoTIFF that say where it lies; none of other files."""
+    """Return the tags of a GeoTIFF that say where it lies; none of other files, and of one that is stored turned."""
     from PIL import Image, UnidentifiedImageError
 
     if Path(path).suffix.lower() not in (".tif", ".tiff"):
@@ -26,12 +27,17 @@ def geography(path: str | os.PathLike[str]) -> tuple[Tag, ...]:
     try:
         with Image.open(path) as file:
             tags: Any = getattr(file, "tag_v2", {})
+            if tags.get(_ORIENTATION, 1) != 1:
+                return ()
             return tuple((code, tags.tagtype[code], tags[code]) for code in _CODES if code in tags)
     except (UnidentifiedImageError, Image.DecompressionBombError):  # many bands, or many pixels: Pillow does not look
         import tifffile
 
         with tifffile.TiffFile(path) as file:
             page: Any = file.pages[0]
+            turned = page.tags.get(_ORIENTATION)
+            if turned is not None and turned.value != 1:
+                return ()
             found = [page.tags.get(code) for code in _CODES]
             return tuple((tag.code, int(tag.dtype), tag.value) for tag in found if tag is not None)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unetzoo import hub, zoo
 from unetzoo.config import ModelConfig
-from unetzoo.errors import ConfigError, InputError, WeightsError
+from unetzoo.errors import ConfigError, InputError
 from unetzoo.images import fit_channels, normalised, scaled
 from unetzoo.model import SegmentationModel
 from unetzoo.optimization import OptimizedModel, optimize
@@ -136,13 +136,6 @@ def _ready(model: Model, device: torch.device, dtype: torch.dtype | None) -> Opt
         if dtype is not None and dtype != model.dtype:
             raise ConfigError(f"dtype={dtype} for an optimized model of {model.dtype}: give the model it was made from")
         return model.to(device)
-    if (
-        isinstance(model, str)
-        and not Path(model).exists()
-        and str(Path(model).parent) != "."
-        and Path(model).parent.is_dir()
-    ):
-        raise WeightsError(f"there is no file or folder {model!r}; a repository of that name is hf-hub:{model}")
     if isinstance(model, str) and model in zoo.names() and not Path(model).exists():
         raise ConfigError(
             f"{model!r} is a network of the zoo, whose weights are random: 'unetzoo train --model {model}' trains it, "

@@ -41,8 +41,9 @@ class Predictor:
     Predictors can be pickled, and called from several processes, each with its own copy.
 
     Args:
-        model: a ``.safetensors`` file, the folder of a run, a repository of the Hugging Face Hub, a model; or a list of
-            them, of the same task and classes, whose answers are averaged.
+        model: what ``from_pretrained`` takes: a ``.safetensors`` file, the folder of a run, "nuclei", a repository of
+            the Hugging Face Hub; or a model; or a list of them, of the same task and classes, whose answers are
+            averaged.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps", …
         tile: side of the square windows in pixels, overlap included; rounded up to a multiple of the stride. None: the
             whole picture at once. "auto": the whole picture where it fits in half of the free memory, else 1024 or

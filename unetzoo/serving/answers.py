@@ -18,7 +18,7 @@ from unetzoo import cards, hub, images, sheets
 from unetzoo.config import ModelConfig
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS
-from unetzoo.errors import ConfigError, HubError, InputError, WeightsError
+from unetzoo.errors import ConfigError, InputError, UnetzooError
 from unetzoo.prediction import Prediction, Predictor
 from unetzoo.prediction.results import mask_of
 
@@ -256,5 +256,5 @@ def _training_data(source: object) -> str | None:
         folder = hub.located(source, local_files_only=True)
         file = (folder if folder.is_dir() else folder.parent) / hub.CARD_FILE
         return cards.read_card(file.read_text(encoding="utf-8"), file).card.training_data
-    except (OSError, UnicodeDecodeError, HubError, WeightsError):
+    except (OSError, UnicodeDecodeError, UnetzooError):
         return None  # the page is as good without

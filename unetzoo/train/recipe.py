@@ -36,7 +36,7 @@ class Recipe(lightning.LightningModule):
     a step comes from ``seed`` and the step's number, so that a run goes on exactly where it was cut.
 
     Args:
-        name: of the zoo; or a ``.safetensors`` file, a folder or ``hf-hub:owner/name`` to go on from.
+        name: of the zoo; or what ``from_pretrained`` takes, to go on from it.
         options: of the network, as ``unetzoo.create`` takes them, such as ``deep_supervision``.
         pretrained: ImageNet weights for the encoder, as ``unetzoo.create`` takes them.
         loss: see ``unetzoo.losses.build``. None: "bce + dice"; for multiclass "cross_entropy + dice".
@@ -274,11 +274,10 @@ class Recipe(lightning.LightningModule):
         if problems:
             raise ConfigError("cannot train", problems)
 
-    def _encoder_lr(self) -> float | None:
-        """Return the encoder's rate, None where it is that of all."""
+    def _encoder_lr(self) -> float:
         if self.settings.encoder_lr is not None:
             return float(self.settings.encoder_lr)
-        return 0.1 * self.lr if self.settings.pretrained or _is_saved(self.settings.name) else None
+        return self.lr * (0.1 if self.settings.pretrained or _is_saved(self.settings.name) else 1.0)
 
     def _freeze(self) -> None:
         frozen = self.settings.frozen_epochs
@@ -344,6 +343,10 @@ def _problems(settings: Any) -> list[str]:
         found.append(
             f"schedule={settings.schedule!r}: one of {allowed} is needed{suggest(settings.schedule, SCHEDULES)}"
         )
+    for name in ("lr", "encoder_lr", "weight_decay"):
+        value = getattr(settings, name)
+        if value is not None and not 0 <= value < math.inf:
+            found.append(f"{name}={value!r}: a finite number from 0 up is needed")
     if not 0 <= settings.warmup < 1:
         found.append(f"warmup={settings.warmup!r}: a share of the steps from 0 up to but not 1 is needed")
     if settings.ema is not None and not 0 <= settings.ema < 1:
