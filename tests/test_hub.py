@@ -327,6 +327,18 @@ def test_a_folder_that_is_not_there_is_not_only_taken_for_a_repository(hub: HubS
         assert caught.value.reason == "missing"
 
 
+def test_what_is_missing_in_a_folder_that_is_there_is_not_asked_for(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    said = "no file or folder 'runs/b'; a repository of that name is hf-hub:runs/b"
+    for take in (unetzoo.from_pretrained, unetzoo.Predictor):
+        with pytest.raises(WeightsError, match=said):
+            take("runs/b")
+    assert hub.requests == []
+
+
 def test_an_address_that_is_no_hub_is_said_in_a_line(tmp_path: Path) -> None:
     class NotFound(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
