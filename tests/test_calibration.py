@@ -117,6 +117,8 @@ def test_the_command_writes_what_predict_and_evaluate_take(
     expected = Predictor(tmp_path / "m.safetensors", threshold=record["thresholds"])(folder / "images" / "3.png")
     assert (np.asarray(Image.open(masks / "3.png")) == expected.mask.numpy() * 255).all()
     assert main(["evaluate", str(tmp_path / "m.safetensors"), "--data", str(folder), "--threshold", str(out)]) == 0
+    for path in (out, str(out)):
+        assert Predictor(tmp_path / "m.safetensors", threshold=path).thresholds == tuple(record["thresholds"])
     out.write_text("{}", encoding="utf-8")
     assert main([*predict, "--threshold", str(out)]) == 2
     assert "not what 'unetzoo calibrate' writes" in capsys.readouterr().err

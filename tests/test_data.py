@@ -189,6 +189,23 @@ def test_the_ignored_value_does_not_decide_what_is_white(tmp_path: Path) -> None
     assert np.array_equal(target_of(save(values, tmp_path / "m.png"), Labels(ignore=255)), expected)
 
 
+@pytest.mark.parametrize(("white", "kind"), [(255, np.uint8), (255, np.float32), (65535, np.uint16)])
+@pytest.mark.parametrize("black", [True, False])
+def test_a_255_beside_1_is_white_or_does_not_count(tmp_path: Path, white: int, kind: type, black: bool) -> None:
+    """Taken for white it would turn every 1, which is foreground in the masks without it, into background."""
+    values = np.where(TRUTH, 1, 0 if black else 1).astype(kind)
+    values[0] = white
+    file = save(values, tmp_path / "m.tif")
+    said = rf"outside the classes: {white} \({SIZE[1]} pixels\).*{white} beside 1 may be that, or white$"
+    with pytest.raises(InputError, match=said):
+        target_of(file, BINARY)
+    expected = np.where(values == white, IGNORED, (values == 1).astype(int))
+    assert np.array_equal(target_of(file, Labels(ignore=white)), expected)
+    soft = values.copy()
+    soft[1, 0] = 7  # as a JPEG leaves behind: many greys have one meaning
+    assert np.array_equal(target_of(save(soft, tmp_path / "s.tif"), BINARY), (values == white).astype(int))
+
+
 def test_painted_masks(tmp_path: Path) -> None:
     palette = np.array([[0, 0, 0], [230, 25, 75], [60, 180, 75], [255, 255, 255]], np.uint8)
     indices = RNG.integers(0, 4, SIZE)
@@ -758,6 +775,11 @@ def test_all_defects_are_found_in_one_pass(tmp_path: Path) -> None:
             lambda d: [save(TRUTH & False, d / "masks" / f"p{k}.png") for k in range(10)],
             {},
             "'foreground' never occurs in val",
+        ),
+        (
+            lambda d: [save(TRUTH.astype(np.uint8), d / "masks" / f"p{k}.png") for k in range(3)],
+            {},
+            "the masks are written with 0 and 1 in 3, 0 and 255 in 7: give ignore if the larger value does not count",
         ),
         (
             lambda d: [save(np.full((*SIZE, 3), 7, np.uint8), d / "images" / f"p{k}.png") for k in range(10)],

@@ -396,6 +396,7 @@ class TestInputs:
             (torch.zeros(3, 8, 8, dtype=torch.bool), "a mask is no picture"),
             (torch.full((3, 8, 8), torch.nan), "not finite"),
             (np.full((8, 8, 3), np.inf, np.float32), "not finite"),
+            (np.ma.masked_less(np.ones((8, 8, 3)) * [0, 1, 1], 0.5), r"64 masked values: \.filled\(value\) makes a"),
             (object(), "a picture of type object"),
             (3, "a picture of type int"),
             ("nowhere.png", "there is no such file"),
@@ -493,6 +494,8 @@ class TestMasks:
         found = Predictor(small())(picture(40, 40))
         found.save_probabilities(tmp_path / "new" / "p.npy")
         assert (np.load(tmp_path / "new" / "p.npy", allow_pickle=False) == found.probabilities.numpy()).all()
+        with pytest.raises(InputError, match=r"'.*p\.tif': it is a \.npy"):
+            found.save_probabilities(tmp_path / "p.tif")
 
     def test_a_jpeg_is_no_place_for_a_mask(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"\.png, \.tif, \.tiff keep it"):
@@ -530,6 +533,7 @@ class TestMasks:
         ({"merge": "mean"}, "merge='mean'"),
         ({"threshold": [0.5, 0.5]}, "2 numbers for 1 classes"),
         ({"threshold": 1.5}, "probabilities from 0 to below 1"),
+        ({"threshold": "none.json"}, "threshold=none.json: there is no such file; 'unetzoo calibrate' writes one"),
         ({"smallest": -1}, "smallest=-1: pixels"),
         ({"holes": "some"}, "holes='some': pixels from 0 up are needed, or 'all'"),
         ({"batch_size": 0}, "batch_size=0"),

@@ -311,6 +311,18 @@ class TestCommand:
             assert ((mask_at(mask) > 0) == (said > 0.5).numpy())[sure].all()
 
 
+@pytest.mark.parametrize("compression", ["lzw", "zstd", "deflate", "packbits"])
+def test_geotiffs_as_gdal_writes_them(compression: str, tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio", reason="rasterio writes the GeoTIFF")
+    array = np.random.default_rng(0).integers(0, 3000, (4, 50, 60), np.uint16)
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", height=50, width=60, count=4, dtype="uint16", compress=compression,
+        crs="EPSG:32630", transform=rasterio.Affine(10, 0, 500_000, 0, -10, 4_200_000),
+    ) as file:  # fmt: skip
+        file.write(array)
+    assert (images.read_image(tmp_path / "a.tif").numpy() == array).all()
+
+
 class TestGeography:
     def test_of_a_geotiff_is_its_mask_s(self, model: Path, tmp_path: Path) -> None:
         rasterio = pytest.importorskip("rasterio", reason="rasterio writes the GeoTIFF")

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
-import json
-from pathlib import Path
 from typing import Any
-
-from unetzoo.errors import ConfigError
 
 SAVED = "a trained model such as nuclei, the folder of a run or of a saved model, a .safetensors file, or owner/name"
 """What ``from_pretrained`` takes; owner/name is of the Hugging Face Hub."""
@@ -27,30 +23,12 @@ def pixels_or(*words: str) -> Any:
 
 
 def threshold(text: str) -> str | list[float]:
-    """Return the numbers of ``--threshold``, or the name of a file: see :func:`thresholds_of`.
+    """Return the numbers of ``--threshold``, or the name of the file that has them.
 
     Raises:
         ValueError: neither.
     """
     return text if text.endswith(".json") else numbers(text)
-
-
-def thresholds_of(given: str | list[float] | None) -> list[float] | None:
-    """Return the thresholds of ``--threshold``, which may be in a file that ``unetzoo calibrate`` wrote.
-
-    Raises:
-        ConfigError: there is no such file, or another one.
-    """
-    if not isinstance(given, str):
-        return given
-    try:
-        return [float(value) for value in json.loads(Path(given).read_text(encoding="utf-8"))["thresholds"]]
-    except FileNotFoundError as error:
-        raise ConfigError(f"--threshold {given}: there is no such file; 'unetzoo calibrate' writes one") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"--threshold {given}: not what 'unetzoo calibrate' writes ({type(error).__name__}: {error})"
-        ) from error
 
 
 def numbers(text: str) -> list[float]:

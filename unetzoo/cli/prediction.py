@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetzoo.cli._options import SAVED, numbers, pixels_or, threshold, thresholds_of
+from unetzoo.cli._options import SAVED, numbers, pixels_or, threshold
 
 if TYPE_CHECKING:
     from unetzoo.prediction.files import Outcome, Report
@@ -93,7 +93,7 @@ def _predict(options: argparse.Namespace) -> int | None:
         tta=options.tta,
         scales=options.scales,
         merge=options.merge,
-        threshold=thresholds_of(options.threshold),
+        threshold=options.threshold,
         smallest=options.smallest,
         holes=options.holes,
         dtype=None if options.dtype is None else getattr(torch, options.dtype),

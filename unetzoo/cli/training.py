@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetzoo.cli._options import SAVED, pixels_or, threshold, thresholds_of
+from unetzoo.cli._options import SAVED, pixels_or, threshold
 
 if TYPE_CHECKING:
     from unetzoo.prediction import Predictor
@@ -146,9 +146,7 @@ def _train(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from unetzoo import evaluation
 
-    predictor, settings = _judged(
-        options, threshold=thresholds_of(options.threshold), smallest=options.smallest, holes=options.holes
-    )
+    predictor, settings = _judged(options, threshold=options.threshold, smallest=options.smallest, holes=options.holes)
     found = evaluation.evaluate(
         predictor,
         options.data,

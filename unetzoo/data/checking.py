@@ -36,6 +36,7 @@ class _Findings:
     ignored: int = 0
     area: int = 0
     outside: Mapping[str, int] = field(default_factory=dict)
+    white: int | None = None  # of a black-and-white mask
 
 
 def check(
@@ -123,7 +124,7 @@ def _doubled(image: Tensor) -> Tensor:
 
 
 def _examine_mask(found: _Findings, labels: Labels, size: tuple[int, int]) -> None:
-    target, outside = masks.decode(found.sample, labels, size)
+    target, outside, found.white = masks.decode(found.sample, labels, size)
     if outside:
         found.problems.append(f"{masks.shown(found.sample)}: {masks.explain(outside, labels, found.sample)}")
     if labels.task == "multilabel":
@@ -220,6 +221,10 @@ def _warnings(listing: Listing, by_split: Mapping[str, Sequence[_Findings]], con
         for k, name in enumerate(listing.labels.counted):
             if masked and not any(pixels[k] for pixels in masked):
                 found.append(f"{name!r} never occurs in {split}")
+    whites = Counter(f.white for members in by_split.values() for f in members if f.white is not None)
+    if len(whites) > 1:
+        listed = ", ".join(f"0 and {white} in {count}" for white, count in sorted(whites.items()))
+        found.append(f"the masks are written with {listed}: give ignore if the larger value does not count")
     found += [f"channel {channel} is the same everywhere in train; its std is taken as 1" for channel in constant]
     return found
 

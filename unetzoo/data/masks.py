@@ -3,7 +3,8 @@
 - Binary. Without colours, a mask is black and white: white is the smallest of 1, 255 and 65535 that no value exceeds,
   and what lies above half of it is foreground. So 0/1, 0/255, 16 bits, soft floats and masks that JPEG has made dirty
   are read alike. In a JPEG white is always 255, as it may turn a black mask into 0 and 1. Values that are nowhere
-  foreground, such as instances 1…40, are refused and not taken for black.
+  foreground, such as instances 1…40, are refused and not taken for black; so is a 255 among nothing but 0 and 1, as
+  it may be white or what does not count.
 - Multiclass. Values are class indices; of a palette its indices count, not its colours.
 - Painted masks, binary or multiclass: the place of a pixel's colour in ``labels.colours`` is its class.
 - Multilabel. One black-and-white file a class, or one file with a band for each class.
@@ -16,6 +17,7 @@ Channels that are all equal count as one, and an opaque alpha channel does not c
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +32,7 @@ Outside = dict[str, int]
 """Values or colours outside the classes, as text → pixels that have them."""
 _LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")
 _WHITES = (1, 255, 65535)
+_DOUBTFUL = ({0, 1, 255}, {1, 255}, {0, 1, 65535}, {1, 65535})
 
 
 def read_target(sample: Sample, labels: Labels, size: tuple[int, int]) -> Tensor:
@@ -43,14 +46,28 @@ def read_target(sample: Sample, labels: Labels, size: tuple[int, int]) -> Tensor
     Raises:
         InputError: a mask that cannot be read, of another size, or with values outside the classes.
     """
-    target, outside = decode(sample, labels, size)
+    target, outside, _ = decode(sample, labels, size)
     if outside:
         raise InputError(f"{shown(sample)}: {explain(outside, labels, sample)}")
     return target
 
 
-def decode(sample: Sample, labels: Labels, size: tuple[int, int]) -> tuple[Tensor, Outside]:
-    """Return the target as :func:`read_target` does, and the values that it cannot hold, which are ignored there.
+class Decoded(NamedTuple):
+    """A target as :func:`read_target` returns it, and what it does not tell.
+
+    Attributes:
+        target: ignored where a value is outside the classes.
+        outside: the values that are.
+        white: what a black-and-white mask has for white; None of others, and of one that is all black.
+    """
+
+    target: Tensor
+    outside: Outside
+    white: int | None = None
+
+
+def decode(sample: Sample, labels: Labels, size: tuple[int, int]) -> Decoded:
+    """Return the target, and the values that it cannot hold.
 
     Raises:
         InputError: a mask that cannot be read, or is of another size.
@@ -59,13 +76,14 @@ def decode(sample: Sample, labels: Labels, size: tuple[int, int]) -> tuple[Tenso
         one = Labels(ignore=labels.ignore)
         parts = [_decode_file(path, one, size) for path in sample.mask]
         outside: Outside = {}
-        for _, found in parts:
+        for _, found, _ in parts:
             outside = {value: outside.get(value, 0) + found.get(value, 0) for value in {**outside, **found}}
-        return torch.cat([target for target, _ in parts]), outside
+        whites = [part.white for part in parts if part.white is not None]
+        return Decoded(torch.cat([part.target for part in parts]), outside, max(whites, default=None))
     if sample.mask.suffix.lower() == POLYGONS:
-        return polygons.read(sample.mask, labels, size), {}
-    target, outside = _decode_file(sample.mask, labels, size)
-    return (target if labels.task == "multilabel" else target[0]), outside
+        return Decoded(polygons.read(sample.mask, labels, size), {})
+    whole = _decode_file(sample.mask, labels, size)
+    return whole if labels.task == "multilabel" else whole._replace(target=whole.target[0])
 
 
 def shown(sample: Sample) -> str:
@@ -92,13 +110,15 @@ def explain(outside: Outside, labels: Labels, sample: Sample) -> str:
     else:
         mend = "black and white is needed, 0/1 or 0/255; class indices are task='multiclass', and give ignore for a "
         mend += "value that does not count"
+        if len(outside) == 1 and set(outside) <= {"255", "65535"}:
+            mend += f": {next(iter(outside))} beside 1 may be that, or white"
     return f"values outside the classes: {listed}{more}; {mend}"
 
 
-def _decode_file(path: Path | None, labels: Labels, size: tuple[int, int]) -> tuple[Tensor, Outside]:
+def _decode_file(path: Path | None, labels: Labels, size: tuple[int, int]) -> Decoded:
     """Return the target of one file as (1 or classes, H, W)."""
     if path is None:
-        return torch.zeros((1, *size), dtype=torch.int64), {}
+        return Decoded(torch.zeros((1, *size), dtype=torch.int64), {})
     values = images.read_image(path) if labels.colours is not None else images.read_values(path)
     if tuple(values.shape[1:]) != tuple(size):
         height, width = values.shape[1:]
@@ -134,7 +154,7 @@ def _one_channel(path: Path, values: Tensor, labels: Labels) -> Tensor:
     return values[:1]
 
 
-def _by_colour(path: Path, values: Tensor, labels: Labels) -> tuple[Tensor, Outside]:
+def _by_colour(path: Path, values: Tensor, labels: Labels) -> Decoded:
     if values.dtype != torch.uint8 or values.shape[0] > 4:
         raise InputError(f"{str(path)!r}: colours need 8-bit RGB, not {values.shape[0]} channels of {values.dtype}")
     red, green, blue = images.fit_channels(values, 3).long()
@@ -147,19 +167,21 @@ def _by_colour(path: Path, values: Tensor, labels: Labels) -> tuple[Tensor, Outs
         left &= ~same
     if labels.ignore_colour is not None:
         left &= codes != int(labels.ignore_colour[1:], 16)
-    return target, {f"#{value:06x}": pixels for value, pixels in _counts(codes[left])}
+    return Decoded(target, {f"#{value:06x}": pixels for value, pixels in _counts(codes[left])})
 
 
-def _indices(values: Tensor, labels: Labels) -> tuple[Tensor, Outside]:
+def _indices(values: Tensor, labels: Labels) -> Decoded:
     ignored = _ignored(values, labels)
     inside = (values >= 0) & (values < labels.num_classes) & (values == values.floor() if _is_float(values) else True)
     target = torch.where(inside & ~ignored, values.nan_to_num() if _is_float(values) else values, IGNORED).long()
-    return target, _as_text(values[~inside & ~ignored])
+    return Decoded(target, _as_text(values[~inside & ~ignored]))
 
 
-def _black_and_white(values: Tensor, labels: Labels, lossy: bool) -> tuple[Tensor, Outside]:
+def _black_and_white(values: Tensor, labels: Labels, lossy: bool) -> Decoded:
     ignored = _ignored(values, labels)
     inside = (values >= 0) & (values <= _WHITES[-1]) & ~ignored
+    if not lossy and set(torch.unique(values[inside]).tolist()) in _DOUBTFUL:
+        inside &= values <= 1
     top = float(values[inside].max()) if bool(inside.any()) else 0.0
     white = 255 if lossy else next(white for white in _WHITES if top <= white)
     foreground = inside & (values * 2 > white)
@@ -167,7 +189,7 @@ def _black_and_white(values: Tensor, labels: Labels, lossy: bool) -> tuple[Tenso
     if top > 0 and not lossy and not bool(foreground.any()):
         wrong |= inside & (values > 0)
     target = torch.where(inside & ~wrong, foreground.long(), IGNORED)
-    return target, _as_text(values[wrong])
+    return Decoded(target, _as_text(values[wrong]), white if top > 0 else None)
 
 
 def _ignored(values: Tensor, labels: Labels) -> Tensor:

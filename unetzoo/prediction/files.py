@@ -295,9 +295,7 @@ def _write_by_rows(
 ) -> None:
     asked = [*outputs.others(job), *(name for name in ("smallest", "holes") if getattr(predictor, name))]
     if asked:
-        raise InputError(
-            f"so large a picture is written by rows, without {', '.join(asked)}: predict it in a run of its own"
-        )
+        raise InputError(f"so large a picture is written by rows, without {', '.join(asked)}: leave that out for it")
 
     def finished(rows: int) -> None:
         tell(Outcome(job, rows=(rows, source.height)))

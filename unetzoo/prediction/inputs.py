@@ -85,6 +85,10 @@ def as_picture(source: Any) -> Picture:
 def _of_array(source: Any) -> Tensor:
     import numpy as np
 
+    if np.ma.is_masked(source):
+        raise InputError(
+            f"an array with {int(np.ma.getmaskarray(source).sum())} masked values: .filled(value) makes a picture of it"
+        )
     array = np.asarray(source)
     if array.dtype.kind not in "biuf":
         raise InputError(f"an array of {array.dtype}: numbers are needed")

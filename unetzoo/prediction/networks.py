@@ -178,7 +178,8 @@ def check_range(image: Tensor, config: ModelConfig) -> None:
     if bool(((values - mean) / std).abs().median() > _FAR):
         raise InputError(
             f"a floating-point picture of values about {float(values.median()):.3g}: {config.name} was trained on "
-            f"values about {float(mean.mean()):.3g}; give 8 or 16 bits as they are, or divide by their largest value"
+            f"values about {float(mean.mean()):.3g}; give 8 or 16 bits as they are, or divide by 255 or "
+            "65535, the largest value of their type"
         )
 
 

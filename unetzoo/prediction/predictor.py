@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -55,8 +56,8 @@ class Predictor:
         tta: test-time augmentation: "none", "flips" (the average of 4 views) or "d4" (of all 8 symmetries of a square).
         scales: of the views, such as ``(0.75, 1, 1.25)``.
         merge: what is averaged over tiles, views and models: "probabilities" or "logits".
-        threshold: of probabilities, for all classes or each; 0.5 by default. Not for multi-class models, whose mask is
-            the likeliest class.
+        threshold: of probabilities, for all classes or each, or the file of them that ``unetzoo calibrate`` wrote; 0.5
+            by default. Not for multi-class models, whose mask is the likeliest class.
         smallest, holes: objects of fewer pixels are left out of masks, and holes of up to so many filled, or "all"; see
             ``unetzoo.objects.cleaned``. Needs SciPy.
         dtype: to compute in. None: float32 for what is loaded, whatever it is kept in; a model's own for a model.
@@ -83,7 +84,7 @@ class Predictor:
         tta: str = "none",
         scales: Sequence[float] = (1.0,),
         merge: str = "probabilities",
-        threshold: float | Sequence[float] | None = None,
+        threshold: float | Sequence[float] | str | os.PathLike[str] | None = None,
         smallest: int = 0,
         holes: int | Literal["all"] = 0,
         dtype: torch.dtype | None = None,
@@ -408,7 +409,25 @@ def _one_of(name: str, given: object, known: Iterable[str]) -> str:
     return f"{name}={given!r}: one of {', '.join(map(repr, known))} is needed{suggest(str(given), known)}"
 
 
-def _thresholds(given: float | Sequence[float] | None, task: str, classes: int) -> tuple[float, ...]:
+def _calibrated(path: str | os.PathLike[str]) -> list[float]:
+    """Return the thresholds in a file that ``unetzoo calibrate`` wrote.
+
+    Raises:
+        ConfigError: there is no such file, or another one.
+    """
+    try:
+        return [float(value) for value in json.loads(Path(path).read_text(encoding="utf-8"))["thresholds"]]
+    except FileNotFoundError as error:
+        raise ConfigError(f"threshold={path!s}: there is no such file; 'unetzoo calibrate' writes one") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"threshold={path!s}: not what 'unetzoo calibrate' writes ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _thresholds(
+    given: float | Sequence[float] | str | os.PathLike[str] | None, task: str, classes: int
+) -> tuple[float, ...]:
     """Return a threshold a class.
 
     Raises:
@@ -418,6 +437,8 @@ def _thresholds(given: float | Sequence[float] | None, task: str, classes: int) 
         return (0.5,) * classes
     if task == "multiclass":
         raise ConfigError(f"threshold={given!r}: the mask of a multi-class model is its likeliest class; leave it out")
+    if isinstance(given, str | os.PathLike):
+        given = _calibrated(given)
     listed = (given,) * classes if isinstance(given, int | float) else tuple(given)
     if len(listed) != classes:
         raise ConfigError(f"threshold: {len(listed)} numbers for {classes} classes: give one, or one a class")

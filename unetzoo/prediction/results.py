@@ -98,12 +98,19 @@ class Prediction:
         return objects.to_geojson(self.instances(), self.config.class_names, **georeference(self.place))
 
     def save_probabilities(self, path: str | os.PathLike[str]) -> None:
-        """Write the probabilities as an array of NumPy, (classes, H, W) float32: a .npy file.
+        """Write the probabilities as an array of NumPy, (classes, H, W) float32.
+
+        Args:
+            path: ends in .npy. Folders are made where they are missing.
 
         Raises:
+            InputError: another ending, or the folder cannot be made.
             WeightsError: the file cannot be written.
         """
         import numpy as np
+
+        if Path(path).suffix.lower() != ".npy":
+            raise InputError(f"probabilities cannot be written to {str(path)!r}: it is a .npy")
 
         stream = io.BytesIO()
         np.save(stream, self.probabilities.numpy())
