@@ -374,6 +374,12 @@ class TestInputs:
     def test_channels_that_do_not_fit_are_named_on_both_sides(self) -> None:
         with pytest.raises(InputError, match="a picture of 5 channels: unet was trained on 3"):
             Predictor(small())(picture(40, 40, 5))
+        planes = picture(40, 50).numpy()
+        with pytest.raises(
+            InputError, match=r"a picture of 50 channels: .* on 3; arrays are \(height, width, channels"
+        ):
+            Predictor(small())(planes)
+        assert torch.equal(Predictor(small())(planes.transpose(1, 2, 0)).image, torch.from_numpy(planes))
 
     def test_floating_point_has_no_alpha_and_the_range_of_the_training(self) -> None:
         predictor = Predictor(small(mean=(0.4, 0.4, 0.4), std=(0.2, 0.2, 0.2)))

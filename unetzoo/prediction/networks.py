@@ -157,7 +157,10 @@ def check_channels(image: Tensor, config: ModelConfig) -> None:
     try:
         fit_channels(image[:, :1, :1], config.in_channels)
     except InputError as error:
-        raise InputError(f"a picture of {found} channels: {config.name} was trained on {config.in_channels}") from error
+        said = f"a picture of {found} channels: {config.name} was trained on {config.in_channels}"
+        if image.shape[1] == config.in_channels > 1:  # rasterio's arrays
+            said += "; arrays are (height, width, channels), tensors (channels, height, width)"
+        raise InputError(said) from error
     if image.is_floating_point() and found not in (1, config.in_channels):
         raise InputError(
             f"a picture of {found} channels of floating point: {config.name} was trained on {config.in_channels}, and "

@@ -140,7 +140,7 @@ class Predictor:
 
     def _one(self, source: Any, progress: bool = False) -> Prediction:
         picture = as_picture(source)
-        check_channels(picture.image[:, :1], self.config)
+        check_channels(picture.image, self.config)
         check_range(picture.image, self.config)
         with _bar(progress, self._plan(picture), "tile") as tick:
             strips = [strip for _, strip in self.strips(picture, tick=tick)]
