@@ -375,9 +375,7 @@ class TestInputs:
         with pytest.raises(InputError, match="a picture of 5 channels: unet was trained on 3"):
             Predictor(small())(picture(40, 40, 5))
         planes = picture(40, 50).numpy()
-        with pytest.raises(
-            InputError, match=r"a picture of 50 channels: .* on 3; arrays are \(height, width, channels"
-        ):
+        with pytest.raises(InputError, match=r"a picture of 50 channels: .* on 3; arrays are \(height"):
             Predictor(small())(planes)
         assert torch.equal(Predictor(small())(planes.transpose(1, 2, 0)).image, torch.from_numpy(planes))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -212,6 +212,29 @@ def _common_problems(values: Mapping[str, Any]) -> list[str]:
     if type(dropout) not in (int, float) or not 0 <= dropout < 1:
         found.append(f"dropout={dropout!r}: a probability from 0 up to but not 1 is needed")
     return found + _task_problems(values) + _channel_problems(values)
+
+
+def class_problems(task: object, classes: object) -> list[str]:
+    """Return what is wrong with a task and its number of classes, for whoever is told them without a config."""
+    found = []
+    if task not in TASKS:
+        found.append(f"task={task!r}: one of {', '.join(map(repr, TASKS))} is needed{suggest(str(task), TASKS)}")
+    if type(classes) is not int or classes < 1:
+        found.append(f"num_classes={classes!r}: a whole number from 1 up is needed")
+    elif task == "binary" and classes != 1:
+        found.append(f"num_classes={classes} with task='binary': it has 1; more are 'multiclass' or 'multilabel'")
+    elif task == "multiclass" and classes == 1:
+        found.append("num_classes=1 with task='multiclass': 2 at least are needed, background too; use task='binary'")
+    return found
+
+
+def name_problems(names: object, classes: object) -> list[str]:
+    """Return what is wrong with the names of so many classes, likewise."""
+    if names is None:
+        return []
+    if not isinstance(names, Sequence) or isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        return [f"class_names={names!r:.100}: a list or tuple of strings is needed"]
+    return [] if len(names) == classes else [f"class_names: {len(names)} names for num_classes={classes!r}"]
 
 
 def _task_problems(values: Mapping[str, Any]) -> list[str]:

@@ -8,8 +8,7 @@ from typing import TypeGuard
 
 from torch import Tensor
 
-from unetzoo._registry import suggest
-from unetzoo.config import TASKS
+from unetzoo.config import class_problems, name_problems
 
 
 def tensor_problems(name: str, value: object) -> list[str]:
@@ -21,15 +20,7 @@ def tensor_problems(name: str, value: object) -> list[str]:
 
 def task_problems(task: object, classes: object, ignore_index: object) -> list[str]:
     """Return what is wrong with task, number of classes and ignored value, which depend on each other."""
-    found = []
-    if task not in TASKS:
-        found.append(f"task={task!r}: one of {', '.join(map(repr, TASKS))} is needed{suggest(str(task), TASKS)}")
-    if type(classes) is not int or classes < 1:
-        found.append(f"num_classes={classes!r}: a whole number from 1 up is needed")
-    elif task == "binary" and classes != 1:
-        found.append(f"num_classes={classes} with task='binary': it has 1; more are 'multiclass' or 'multilabel'")
-    elif task == "multiclass" and classes == 1:
-        found.append("num_classes=1 with task='multiclass': 2 at least are needed; use task='binary'")
+    found = class_problems(task, classes)
     if type(ignore_index) is not int:
         found.append(f"ignore_index={ignore_index!r}: a whole number is needed")
     elif task in ("binary", "multilabel") and ignore_index in (0, 1):
@@ -37,14 +28,12 @@ def task_problems(task: object, classes: object, ignore_index: object) -> list[s
     return found
 
 
-def name_problems(names: object, classes: object) -> list[str]:
-    """Return what is wrong with the names of so many classes."""
-    if names is None:
-        return []
-    if not isinstance(names, Sequence) or isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        return [f"class_names={names!r:.100}: a list or tuple of strings is needed"]
-    found = [] if len(names) == classes else [f"class_names: {len(names)} names for num_classes={classes!r}"]
-    twice = sorted({name for name in names if names.count(name) > 1})
+def label_problems(names: object, classes: object) -> list[str]:
+    """Return what is wrong with the names of so many classes, which a table has to tell apart."""
+    found = name_problems(names, classes)
+    if not isinstance(names, Sequence) or isinstance(names, str):
+        return found
+    twice = sorted({str(name) for name in names if names.count(name) > 1})
     return found + ([f"class_names: {', '.join(map(repr, twice))} more than once"] if twice else [])
 
 

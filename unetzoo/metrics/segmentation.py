@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from unetzoo.errors import ConfigError, InputError
-from unetzoo.metrics._arguments import name_problems, number_problems, task_problems, tensor_problems
+from unetzoo.metrics._arguments import label_problems, number_problems, task_problems, tensor_problems
 from unetzoo.metrics.counting import Tally, near, pixels_of, scores_of, stray
 from unetzoo.metrics.scores import METRICS, ClassScores, ImageScores, Scores
 
@@ -55,7 +55,7 @@ class SegmentationMetrics:
     ) -> None:
         problems = [
             *task_problems(task, num_classes, ignore_index),
-            *name_problems(class_names, num_classes),
+            *label_problems(class_names, num_classes),
             *number_problems(task, threshold, boundary_tolerance),
         ]
         if problems:

@@ -10,22 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unetzoo._registry import suggest
-from unetzoo.config import TASKS
+from unetzoo.config import class_problems
 from unetzoo.errors import InputError
 
 
-def task_problems(task: object, classes: object, connectivity: object) -> list[str]:
+def shared_problems(task: object, classes: object, connectivity: object) -> list[str]:
     """Return what is wrong with the arguments that all functions share."""
-    found = []
-    if task not in TASKS:
-        found.append(f"task={task!r}: one of {', '.join(map(repr, TASKS))} is needed{suggest(str(task), TASKS)}")
-    if type(classes) is not int or classes < 1:
-        found.append(f"num_classes={classes!r}: a whole number from 1 up is needed")
-    elif task == "binary" and classes != 1:
-        found.append(f"num_classes={classes} with task='binary': it has 1")
-    elif task == "multiclass" and classes == 1:
-        found.append("num_classes=1 with task='multiclass': 2 at least are needed, as class 0 is background")
+    found = class_problems(task, classes)
     if connectivity not in (1, 2) or isinstance(connectivity, bool | float):
         found.append(f"connectivity={connectivity!r}: 1 (pixels that share an edge) or 2 (or a corner) is needed")
     return found
@@ -59,15 +50,6 @@ def planes_of(mask: Tensor, task: str, classes: int) -> NDArray[Any]:
     # A copy, and of the caller's type, as a narrow one is quickest and a wide one may be needed.
     planes = np.array(values, dtype=np.uint8 if mask.dtype == torch.bool else values.dtype)
     return planes.reshape(-1, *planes.shape[-2:])
-
-
-def name_problems(names: object, classes: int) -> list[str]:
-    """Return what is wrong with names of classes."""
-    if names is None:
-        return []
-    if not isinstance(names, Sequence) or isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        return [f"class_names={names!r:.100}: a list or tuple of strings is needed"]
-    return [] if len(names) == classes else [f"class_names: {len(names)} names for num_classes={classes}"]
 
 
 def names_of(names: Sequence[str] | None, task: str, classes: int) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unetzoo.errors import ConfigError
-from unetzoo.objects._arguments import planes_of, task_problems
+from unetzoo.objects._arguments import planes_of, shared_problems
 from unetzoo.objects.components import components, ndimage
 
 
@@ -47,7 +47,7 @@ def cleaned(
         ConfigError: lists all arguments that are wrong; or SciPy is missing.
         InputError: ``mask`` is none of this task.
     """
-    problems = task_problems(task, num_classes, connectivity) + _size_problems(smallest, holes)
+    problems = shared_problems(task, num_classes, connectivity) + _size_problems(smallest, holes)
     if problems:
         raise ConfigError("cannot clean the mask", problems)
     planes = planes_of(mask, task, num_classes)

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unetzoo.config import name_problems
 from unetzoo.errors import ConfigError
-from unetzoo.objects._arguments import name_problems, names_of
+from unetzoo.objects._arguments import names_of
 from unetzoo.objects.finding import Instances
 from unetzoo.objects.outlines import polygons
 

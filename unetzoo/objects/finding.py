@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unetzoo.config import name_problems
 from unetzoo.errors import ConfigError, InputError
-from unetzoo.objects._arguments import name_problems, names_of, planes_of, task_problems
+from unetzoo.objects._arguments import names_of, planes_of, shared_problems
 from unetzoo.objects.components import components, ndimage
 
 _SLACK = 1e-3
@@ -101,7 +102,7 @@ def instances(
         ConfigError: lists all arguments that are wrong; or SciPy is missing.
         InputError: ``mask`` is none of this task, or ``probabilities`` are none or do not fit it.
     """
-    problems = task_problems(task, num_classes, connectivity)
+    problems = shared_problems(task, num_classes, connectivity)
     if problems:
         raise ConfigError("cannot find objects", problems)
     planes = planes_of(mask, task, num_classes)

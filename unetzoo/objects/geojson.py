@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from unetzoo.config import name_problems
 from unetzoo.errors import ConfigError
-from unetzoo.objects._arguments import name_problems
 from unetzoo.objects.finding import Instances
 from unetzoo.objects.outlines import polygons
 
