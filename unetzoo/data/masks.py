@@ -32,7 +32,6 @@ Outside = dict[str, int]
 """Values or colours outside the classes, as text → pixels that have them."""
 _LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")
 _WHITES = (1, 255, 65535)
-_DOUBTFUL = ({0, 1, 255}, {1, 255}, {0, 1, 65535}, {1, 65535})
 
 
 def read_target(sample: Sample, labels: Labels, size: tuple[int, int]) -> Tensor:
@@ -180,9 +179,9 @@ def _indices(values: Tensor, labels: Labels) -> Decoded:
 def _black_and_white(values: Tensor, labels: Labels, lossy: bool) -> Decoded:
     ignored = _ignored(values, labels)
     inside = (values >= 0) & (values <= _WHITES[-1]) & ~ignored
-    if not lossy and set(torch.unique(values[inside]).tolist()) in _DOUBTFUL:
-        inside &= values <= 1
     top = float(values[inside].max()) if bool(inside.any()) else 0.0
+    if not lossy and top in _WHITES[1:] and _holds_ones(values, inside, top):
+        inside, top = inside & (values <= 1), 1.0
     white = 255 if lossy else next(white for white in _WHITES if top <= white)
     foreground = inside & (values * 2 > white)
     wrong = ~inside & ~ignored
@@ -190,6 +189,12 @@ def _black_and_white(values: Tensor, labels: Labels, lossy: bool) -> Decoded:
         wrong |= inside & (values > 0)
     target = torch.where(inside & ~wrong, foreground.long(), IGNORED)
     return Decoded(target, _as_text(values[wrong]), white if top > 0 else None)
+
+
+def _holds_ones(values: Tensor, inside: Tensor, top: float) -> bool:
+    """Return whether there are ones, and nothing between them and the top."""
+    ones = values == 1
+    return bool(ones.any()) and bool((ones | (values == 0) | (values == top) | ~inside).all())
 
 
 def _ignored(values: Tensor, labels: Labels) -> Tensor:
