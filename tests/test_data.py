@@ -756,6 +756,43 @@ def test_all_defects_are_found_in_one_pass(tmp_path: Path) -> None:
     assert len(report.problems) == 4
 
 
+@pytest.mark.parametrize(("kind", "value"), [("uint16", 0), ("uint16", 65535), ("float32", -9999), ("uint8", 255)])
+@pytest.mark.parametrize("bands", [1, 3, 5])
+def test_nodata_that_counts_is_warned_of(kind: str, value: int, bands: int, tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio", reason="rasterio writes the GeoTIFF")
+    source = make(tmp_path, [f"p{k}" for k in range(10)])
+    for k in range(10):
+        (source / "images" / f"p{k}.png").unlink()
+        values = RNG.integers(1, 200, (bands, *SIZE)).astype(kind)
+        values[:, 2:4, 3:6] = value if k in (3, 4) else 100
+        values[0, 0, 0] = value  # in one band alone, but for those of one
+        with rasterio.open(
+            source / "images" / f"p{k}.tif", "w", driver="GTiff", height=SIZE[0], width=SIZE[1], count=bands,
+            dtype=kind, nodata=value, crs="EPSG:32630", transform=rasterio.Affine(10, 0, 500_000, 0, -10, 4_200_000),
+        ) as file:  # fmt: skip
+            file.write(values)
+        assert images.nodata(source / "images" / f"p{k}.tif") == value
+    said = "22 pixels of 10 pictures" if bands == 1 else "12 pixels of 2 pictures"
+    (warning,) = [text for text in check(source, BINARY).warnings if "nodata" in text]
+    assert warning.startswith(f"{said} are nodata, by their files' own tag, and count as any other: give them a value")
+    for k in range(10):
+        mask = TRUTH.astype(np.uint8)
+        mask[2:4, 3:6] = mask[0, 0] = 9
+        save(mask, source / "masks" / f"p{k}.png")
+    assert not any("nodata" in text for text in check(source, Labels(ignore=9)).warnings)
+
+
+def test_files_that_name_no_nodata(tmp_path: Path) -> None:
+    assert images.nodata(save(TRUTH, tmp_path / "a.png")) is None
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 6), np.uint8))
+    assert images.nodata(tmp_path / "a.tif") is None
+    for text, value in (("nan", None), ("none", None), ("-3.5", -3.5)):
+        tag = (42113, 2, len(text) + 1, text, True)
+        tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 6), np.float32), extratags=[tag])
+        found = images.nodata(tmp_path / "a.tif")
+        assert found == value or (text == "nan" and np.isnan(found))
+
+
 @pytest.mark.parametrize(
     ("change", "options", "said"),
     [

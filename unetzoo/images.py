@@ -93,6 +93,27 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         return (width, height) if _exif(path, file).get(_ORIENTATION, 1) in _LYING else (height, width)
 
 
+def nodata(path: str | os.PathLike[str]) -> float | None:
+    """Return the value that a GeoTIFF has where nothing was measured, as GDAL writes it; None where it names none.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if not _is_tiff(path):
+        return None
+    with _opened(path) as file:
+        if file is None:
+            with _tifffile_for(path).TiffFile(path) as whole:
+                tag = whole.pages[0].tags.get(_NODATA)
+                text = None if tag is None else tag.value
+        else:
+            text = getattr(file, "tag_v2", {}).get(_NODATA)
+    try:
+        return float(text.strip("\0 ")) if isinstance(text, str) else None
+    except ValueError:
+        return None
+
+
 def scaled(image: Tensor) -> Tensor:
     """Return float32: integers divided by the largest value of their type, floating point as it is."""
     return image.float() / (1 if image.dtype.is_floating_point else torch.iinfo(image.dtype).max)
@@ -293,8 +314,8 @@ def _refuse_bomb(series: Any) -> None:
 
 _CONVERSIONS = {"P": "RGB", "PA": "RGBA", "1": "L", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _DESCRIPTION = 256, 257, 258, 259, 270
-_ORIENTATION, _SAMPLES, _FORMAT = 274, 277, 339
-"""Tags of TIFF; the orientation is EXIF's too."""
+_ORIENTATION, _SAMPLES, _FORMAT, _NODATA = 274, 277, 339, 42113
+"""Tags of TIFF; the orientation is EXIF's too, the last is GDAL's."""
 _LYING = (5, 6, 7, 8)
 """Orientations whose rows are stored as columns."""
 

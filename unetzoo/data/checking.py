@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -37,6 +39,7 @@ class _Findings:
     area: int = 0
     outside: Mapping[str, int] = field(default_factory=dict)
     white: int | None = None  # of a black-and-white mask
+    nodata: int = 0  # pixels of that value, which count
 
 
 def check(
@@ -112,7 +115,7 @@ def _examined(sample: Sample, labels: Labels, training: bool) -> _Findings:
         if training:
             variance, mean = torch.var_mean(_doubled(image), (1, 2), correction=0, keepdim=True)
             found.statistics = image[0].numel(), mean, variance * image[0].numel()
-        _examine_mask(found, labels, found.size)
+        _examine_mask(found, labels, found.size, _empty(sample.image, image))
     except (InputError, OSError) as error:
         found.problems.append(str(error))
     return found
@@ -123,7 +126,15 @@ def _doubled(image: Tensor) -> Tensor:
     return image.double() / (1 if image.is_floating_point() else torch.iinfo(image.dtype).max)
 
 
-def _examine_mask(found: _Findings, labels: Labels, size: tuple[int, int]) -> None:
+def _empty(path: Path, image: Tensor) -> Tensor | None:
+    """Return where all bands of a GeoTIFF have what its file calls nodata, (H, W) bool; None where it calls none so."""
+    value = images.nodata(path)
+    if value is None:
+        return None
+    return (image.isnan() if math.isnan(value) else image.double() == value).all(dim=0)
+
+
+def _examine_mask(found: _Findings, labels: Labels, size: tuple[int, int], empty: Tensor | None) -> None:
     target, outside, found.white = masks.decode(found.sample, labels, size)
     if outside:
         found.problems.append(f"{masks.shown(found.sample)}: {masks.explain(outside, labels, found.sample)}")
@@ -132,6 +143,8 @@ def _examine_mask(found: _Findings, labels: Labels, size: tuple[int, int]) -> No
     else:
         counted = target[target != IGNORED]
         found.pixels = tuple(torch.bincount(counted, minlength=labels.values).tolist())
+    if empty is not None:
+        found.nodata = int((empty & (target != IGNORED).reshape(-1, *size).any(dim=0)).sum())
     found.ignored, found.area, found.outside = int((target == IGNORED).sum()), target.numel(), outside
 
 
@@ -225,6 +238,12 @@ def _warnings(listing: Listing, by_split: Mapping[str, Sequence[_Findings]], con
     if len(whites) > 1:
         listed = ", ".join(f"0 and {white} in {count}" for white, count in sorted(whites.items()))
         found.append(f"the masks are written with {listed}: give ignore if the larger value does not count")
+    empty = [f.nodata for members in by_split.values() for f in members if f.nodata]
+    if empty:
+        found.append(
+            f"{sum(empty)} pixels of {len(empty)} pictures are nodata, by their files' own tag, and count as any "
+            "other: give them a value in the masks that ignore names"
+        )
     found += [f"channel {channel} is the same everywhere in train; its std is taken as 1" for channel in constant]
     return found
 
