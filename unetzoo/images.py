@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unetzoo.config import ModelConfig
-from unetzoo.errors import InputError
+from unetzoo.errors import InputError, UnetzooError
 
 if TYPE_CHECKING:
     from PIL.Image import Exif, Image
@@ -99,19 +99,32 @@ def nodata(path: str | os.PathLike[str]) -> float | None:
     Raises:
         InputError: it cannot be read.
     """
-    if not _is_tiff(path):
-        return None
-    with _opened(path) as file:
-        if file is None:
-            with _tifffile_for(path).TiffFile(path) as whole:
-                tag = whole.pages[0].tags.get(_NODATA)
-                text = None if tag is None else tag.value
-        else:
-            text = getattr(file, "tag_v2", {}).get(_NODATA)
+    _, text = tiff_tags(path, (_NODATA,)).get(_NODATA, (0, None))
     try:
         return float(text.strip("\0 ")) if isinstance(text, str) else None
     except ValueError:
         return None
+
+
+def tiff_tags(path: str | os.PathLike[str], codes: Sequence[int]) -> dict[int, tuple[int, Any]]:
+    """Return code → type and value of those tags that the first page of a TIFF has; nothing of other files.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if not _is_tiff(path):
+        return {}
+    with explained(path):
+        try:
+            with Image.open(path) as file:
+                tags: Any = getattr(file, "tag_v2", {})
+                return {code: (tags.tagtype[code], tags[code]) for code in codes if code in tags}
+        except (UnidentifiedImageError, Image.DecompressionBombError):  # many bands, or pixels: Pillow does not look
+            with _tifffile_for(path).TiffFile(path) as whole:
+                found = [whole.pages[0].tags.get(code) for code in codes]
+                return {tag.code: (int(tag.dtype), tag.value) for tag in found if tag is not None}
 
 
 def scaled(image: Tensor) -> Tensor:
@@ -175,7 +188,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[ImageFile | None]:
 
     if not Path(path).is_file():
         raise InputError(f"{str(path)!r}: there is no such file")
-    try:
+    with explained(path):
         try:
             file = Image.open(path)
         except UnidentifiedImageError:
@@ -185,7 +198,18 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[ImageFile | None]:
             return
         with file:
             yield file if _is_whole(file) else None
-    except InputError:
+
+
+@contextlib.contextmanager
+def explained(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn whatever reading a picture raises into one error.
+
+    Raises:
+        InputError: with the file's name.
+    """
+    try:
+        yield
+    except UnetzooError:
         raise
     # Damaged files raise whatever the decoder that stumbled knows: OSError, SyntaxError, struct.error and more.
     except Exception as error:
@@ -241,6 +265,8 @@ def _has_late_texts(path: str | os.PathLike[str]) -> bool:
 
 
 def _is_tiff(path: str | os.PathLike[str]) -> bool:
+    if not Path(path).is_file():  # a zarr array is a folder
+        return False
     with Path(path).open("rb") as stream:
         return stream.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from unetzoo.errors import ConfigError, InputError, UnetzooError, WeightsError
-from unetzoo.images import BANDS
+from unetzoo.errors import ConfigError, InputError, WeightsError
+from unetzoo.images import BANDS, explained
 from unetzoo.prediction.geography import Tag, geography
 from unetzoo.prediction.inputs import Rows
 from unetzoo.prediction.networks import check_channels
@@ -47,7 +47,7 @@ class StoredRows(Rows):
         self.name = self.path.name
         self._open = contextlib.ExitStack()
         try:
-            with _explained(self.path):
+            with explained(self.path):
                 self._array, axes = _opened(self.path, self._open)
             self._lay_out(axes)
             self.place = geography(self.path)
@@ -79,7 +79,7 @@ class StoredRows(Rows):
         import numpy as np
 
         index = (*self._index[: self._row], slice(first, last), *self._index[self._row + 1 :])
-        with _explained(self.path):
+        with explained(self.path):
             part = np.asarray(self._array[index]).transpose(self._order).reshape(-1, last - first, self.width)
         part = np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("="))
         image = torch.from_numpy(part)
@@ -223,17 +223,6 @@ def _axes_of(path: Path, shape: tuple[int, ...]) -> str:
     if len(shape) == 3:
         return "YXS" if shape[2] <= shape[0] else "CYX"
     raise InputError(f"{str(path)!r} has {len(shape)} dimensions: (H, W), (H, W, C) or (C, H, W) is needed")
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except UnetzooError:
-        raise
-    # Damaged files raise whatever the reader that stumbled knows.
-    except Exception as error:
-        raise InputError(f"{str(path)!r} cannot be read as a picture ({type(error).__name__}: {error})") from error
 
 
 def _tifffile() -> Any:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+
+from unetzoo import images
 
 Tag = tuple[int, int, Any]
 """Code, type and value of a tag of TIFF."""
@@ -20,26 +21,10 @@ _MODEL, _RASTER, _GEOGRAPHIC, _PROJECTED = 1024, 1025, 2048, 3072
 
 def geography(path: str | os.PathLike[str]) -> tuple[Tag, ...]:
     """Return the tags of a GeoTIFF that say where it lies; none of other files, and of one that is stored turned."""
-    from PIL import Image, UnidentifiedImageError
-
-    if Path(path).suffix.lower() not in (".tif", ".tiff"):
+    tags = images.tiff_tags(path, (_ORIENTATION, *_CODES))
+    if tags.pop(_ORIENTATION, (0, 1))[1] != 1:
         return ()
-    try:
-        with Image.open(path) as file:
-            tags: Any = getattr(file, "tag_v2", {})
-            if tags.get(_ORIENTATION, 1) != 1:
-                return ()
-            return tuple((code, tags.tagtype[code], tags[code]) for code in _CODES if code in tags)
-    except (UnidentifiedImageError, Image.DecompressionBombError):  # many bands, or many pixels: Pillow does not look
-        import tifffile
-
-        with tifffile.TiffFile(path) as file:
-            page: Any = file.pages[0]
-            turned = page.tags.get(_ORIENTATION)
-            if turned is not None and turned.value != 1:
-                return ()
-            found = [page.tags.get(code) for code in _CODES]
-            return tuple((tag.code, int(tag.dtype), tag.value) for tag in found if tag is not None)
+    return tuple((code, kind, value) for code, (kind, value) in tags.items())
 
 
 def georeference(place: Sequence[Tag]) -> dict[str, Any]:
