@@ -22,8 +22,8 @@ from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS
 from unetzoo.encoders.resnet import ResNetEncoder, ResNetOptions
 from unetzoo.information import meanings
-from unetzoo.layers import ConvStyle, group_count
 from unetzoo.model import on_meta
+from unetzoo.nn.layers import ConvStyle, group_count
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> str:

@@ -12,8 +12,8 @@ from torch import nn
 import unetzoo
 from unetzoo import losses
 from unetzoo.drawing import draw_nuclei
-from unetzoo.layers import ConvNormAct, initialise
-from unetzoo.resampling import resize
+from unetzoo.nn.layers import ConvNormAct, initialise
+from unetzoo.nn.resampling import resize
 
 
 @unetzoo.register_decoder("linknet")

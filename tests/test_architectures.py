@@ -26,7 +26,7 @@ import unetzoo
 from unetzoo.config import ModelConfig
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS
-from unetzoo.heads import ClassificationGuidedModule
+from unetzoo.nn.heads import ClassificationGuidedModule
 from unetzoo.zoo import signature
 
 COUNTS = json.loads(Path(__file__).with_name("parameter_counts.json").read_text(encoding="utf-8"))

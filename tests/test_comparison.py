@@ -17,8 +17,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import unetzoo
-from unetzoo import ConfigError, comparison
-from unetzoo.convolutions import Source, Upsampled
+from unetzoo import ConfigError
+from unetzoo.comparing import comparison
+from unetzoo.nn.convolutions import Source, Upsampled
 
 
 def multiply_adds(model: nn.Module, images: torch.Tensor) -> int:

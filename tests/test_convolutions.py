@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import unetzoo
-from unetzoo import InputError, resampling
-from unetzoo.convolutions import Activated, ConcatConv, Source, Upsampled
-from unetzoo.layers import NORMS, make_norm
+from unetzoo import InputError
+from unetzoo.nn import resampling
+from unetzoo.nn.convolutions import Activated, ConcatConv, Source, Upsampled
+from unetzoo.nn.layers import NORMS, make_norm
 
 MIXTURES = ("kept", "up", "activated", "kept+up", "up+kept", "activated+activated", "kept+up+kept+activated", "up+up")
 

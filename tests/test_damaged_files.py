@@ -37,9 +37,9 @@ from conftest import needs_dev_full
 from torch import Tensor
 
 import unetzoo
-from unetzoo.checkpoints import load_state_dict_file
 from unetzoo.errors import ConfigError, DamagedError, UnetzooError, WeightsError
-from unetzoo.tensor_files import DTYPES, LONGEST_HEADER, read_header, write_tensors
+from unetzoo.files.checkpoints import load_state_dict_file
+from unetzoo.files.tensors import DTYPES, LONGEST_HEADER, read_header, write_tensors
 
 pytestmark = pytest.mark.skipif(
     not (hasattr(signal, "SIGALRM") and hasattr(os, "pwrite")),
@@ -1143,7 +1143,7 @@ BOMBS = (
 MEASURE = """
 import json, resource, signal, sys, time
 import unetzoo, torch
-from unetzoo.checkpoints import load_state_dict_file
+from unetzoo.files.checkpoints import load_state_dict_file
 
 class Overtime(BaseException):
     pass

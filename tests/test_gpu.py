@@ -11,7 +11,7 @@ from conftest import light
 from reference import reference_logits
 
 import unetzoo
-from unetzoo.resampling import resize, upsample_conv
+from unetzoo.nn.resampling import resize, upsample_conv
 
 pytestmark = [
     pytest.mark.gpu,

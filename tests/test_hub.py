@@ -21,7 +21,8 @@ from huggingface_hub import HfApi, ModelCard as HubCard, constants
 from safetensors.torch import load_file, save_file
 
 import unetzoo
-from unetzoo import ConfigError, HubError, WeightsError, cards, cli, drawing, trained, weights
+from unetzoo import ConfigError, HubError, WeightsError, cli, drawing, trained
+from unetzoo.saving import cards, weights
 
 THREE = ("README.md", "config.json", "model.safetensors")
 
@@ -162,7 +163,7 @@ def test_a_branch_that_moves_on_during_a_pull_gives_no_mixture(
         hub.repos["me/it"].commit(files)
         return weights.read_config(path)
 
-    monkeypatch.setattr("unetzoo.hub.read_config", read_config)
+    monkeypatch.setattr("unetzoo.saving.hub.read_config", read_config)
     assert same(unetzoo.from_pretrained("me/it"), first)
 
 
@@ -176,7 +177,7 @@ def test_a_branch_that_moves_on_during_a_push_is_not_overwritten(
         repo.commit({"notes.txt": b"by somebody else"})
         return cards.write_card(*arguments)
 
-    monkeypatch.setattr("unetzoo.publishing.write_card", write_card)
+    monkeypatch.setattr("unetzoo.saving.publishing.write_card", write_card)
     with pytest.raises(HubError) as caught:
         unetzoo.push_to_hub(small(), "me/it", parent_commit=first.commit)
     assert caught.value.reason == "conflict"

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from unetzoo import layers
-from unetzoo.convolutions import Upsampled
+from unetzoo.nn import layers
+from unetzoo.nn.convolutions import Upsampled
+from unetzoo.nn.resampling import resize
 from unetzoo.pretrained import adapt_input_conv
-from unetzoo.resampling import resize
 
 sides = st.integers(1, 40)
 

@@ -11,7 +11,7 @@ from conftest import NAMES, PADDED, SMALL, flags, light
 from torch import Tensor, nn
 
 import unetzoo
-from unetzoo.layers import NORMS
+from unetzoo.nn.layers import NORMS
 
 FAMILIES = ["unet", "unetpp", "unet3p", "unetpp_lite", "unet3p_lite"]
 PER_DECODER = [name for family in FAMILIES for name in (family, unetzoo.list_models(f"{family}_resnet18")[0])]
@@ -90,8 +90,8 @@ def test_a_norm_is_everywhere_or_nowhere(name: str) -> None:
     kinds = {
         "batch": nn.BatchNorm2d,
         "group": nn.GroupNorm,
-        "instance": unetzoo.layers.InstanceNorm2d,
-        "layer": unetzoo.layers.LayerNorm2d,
+        "instance": unetzoo.nn.layers.InstanceNorm2d,
+        "layer": unetzoo.nn.layers.LayerNorm2d,
     }
     convs = sum(isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1) for m in unetzoo.create(name).modules())
     for norm in (*NORMS, None):

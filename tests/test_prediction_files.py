@@ -21,7 +21,7 @@ from PIL import Image
 import unetzoo
 from unetzoo import ConfigError, InputError, Predictor, drawing, images
 from unetzoo.cli import main
-from unetzoo.prediction import big, files
+from unetzoo.prediction import by_rows, files
 from unetzoo.prediction.geography import geography, georeference
 from unetzoo.prediction.inputs import Picture
 
@@ -470,7 +470,7 @@ class TestByRows:
                 with tifffile.TiffWriter(path) as writer:
                     writer.write(array, subifds=1, tile=(32, 32), photometric="rgb")
                     writer.write(array[::2, ::2], subfiletype=1, tile=(32, 32), photometric="rgb")
-        with big.StoredRows(path) as rows:
+        with by_rows.StoredRows(path) as rows:
             assert (rows.height, rows.width) == (100, 130)
             assert (rows.rows(0, 100).numpy() == planes).all()
             assert (rows.rows(37, 61).numpy() == planes[:, 37:61]).all()
@@ -556,19 +556,19 @@ class TestByRows:
         pytest.importorskip("zarr", reason="pictures by rows need zarr")
         (tmp_path / "a.tif").write_bytes(content)
         with pytest.raises(unetzoo.InputError, match=message):
-            big.StoredRows(tmp_path / "a.tif")
+            by_rows.StoredRows(tmp_path / "a.tif")
 
     def test_what_has_too_many_dimensions_is_refused(self, tmp_path: Path) -> None:
         zarr = pytest.importorskip("zarr", reason="pictures by rows need zarr")
         zarr.create_array(tmp_path / "a.zarr", data=np.zeros((2, 2, 8, 8), np.uint8))
         with pytest.raises(unetzoo.InputError, match="4 dimensions"):
-            big.StoredRows(tmp_path / "a.zarr")
+            by_rows.StoredRows(tmp_path / "a.zarr")
         zarr.create_array(tmp_path / "b.zarr", data=np.zeros((8, 8), np.float64))
         with pytest.raises(unetzoo.InputError, match="8 to 32 bits"):
-            big.StoredRows(tmp_path / "b.zarr")
+            by_rows.StoredRows(tmp_path / "b.zarr")
         zarr.open_group(tmp_path / "c.zarr", mode="w")
         with pytest.raises(unetzoo.InputError, match="without an OME-Zarr picture"):
-            big.StoredRows(tmp_path / "c.zarr")
+            by_rows.StoredRows(tmp_path / "c.zarr")
 
 
 def test_reading_and_writing_wait_for_one_another(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -655,7 +655,7 @@ def test_a_tiff_read_by_rows_is_the_one_read_whole(axes: str, tmp_path: Path) ->
         tifffile.imwrite(tmp_path / "a.tif", array, metadata=None if "S" in axes else {}, **options)
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert file.series[0].axes == axes
-    with big.StoredRows(tmp_path / "a.tif") as source:
+    with by_rows.StoredRows(tmp_path / "a.tif") as source:
         rows = torch.cat([source.rows(0, 7), source.rows(7, 20)], dim=1)
     whole = images.read_image(tmp_path / "a.tif")
     assert torch.equal(rows, whole)
@@ -666,7 +666,7 @@ def test_a_tiff_read_by_rows_is_the_one_read_whole(axes: str, tmp_path: Path) ->
 def test_a_mask_by_rows_has_an_ending_that_can_be_written_by_rows(model: Path, tmp_path: Path) -> None:
     predictor, source = Predictor(model), Picture(torch.zeros(3, 9, 9, dtype=torch.uint8))
     with pytest.raises(InputError, match=r"'.*mask\.png': \.tif, \.tiff, \.zarr are possible"):
-        big.write_mask_by_rows(predictor, source, tmp_path / "mask.png", {})
+        by_rows.write_mask_by_rows(predictor, source, tmp_path / "mask.png", {})
     assert not (tmp_path / "mask.png.partial").exists()
 
 
@@ -674,18 +674,18 @@ def test_a_mask_by_rows_has_an_ending_that_can_be_written_by_rows(model: Path, t
 def test_a_mask_by_rows_goes_on_after_a_stop_with_the_same_picture_alone(
     second: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predictor, put, written = Predictor(model, tile=64), big.PartialMask.put, []
+    predictor, put, written = Predictor(model, tile=64), by_rows.PartialMask.put, []
     for name in ("a.tif", "b.tif"):
         write_tiff(tmp_path / name, noise(150, 80) ^ (255 if name == "b.tif" else 0), photometric="rgb")
 
-    def counted(self: big.PartialMask, part: torch.Tensor) -> None:
+    def counted(self: by_rows.PartialMask, part: torch.Tensor) -> None:
         if len(written) == 1:
             written.append(0)
             raise KeyboardInterrupt
         written.append(part.shape[1])
         put(self, part)
 
-    monkeypatch.setattr(big.PartialMask, "put", counted)
+    monkeypatch.setattr(by_rows.PartialMask, "put", counted)
     with pytest.raises(KeyboardInterrupt):
         predictor.write_mask(tmp_path / "a.tif", tmp_path / "mask.tif")
     predictor.write_mask(tmp_path / second, tmp_path / "mask.tif")

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.export import Dim
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from unetzoo import resampling
-from unetzoo.resampling import upsample_conv
+from unetzoo.nn import resampling
+from unetzoo.nn.resampling import upsample_conv
 
 MODES = ("bilinear", "nearest")
 

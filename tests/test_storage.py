@@ -29,9 +29,9 @@ import torch
 from conftest import needs_dev_full
 
 import unetzoo
-from unetzoo import storage, tensor_files
 from unetzoo.errors import WeightsError
-from unetzoo.storage import replacing
+from unetzoo.files import tensors, writing
+from unetzoo.files.writing import replacing
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals, modes, links and FIFOs are POSIX's")
 
@@ -72,7 +72,7 @@ SERVER = '''
 import os, sys
 kind = sys.argv[1]
 if kind == "bytes":
-    from unetzoo.storage import replacing
+    from unetzoo.files.writing import replacing
 
     def saver(size):
         def save(k, path):
@@ -248,7 +248,7 @@ def test_models_survive_hundreds_of_kills(tmp_path: Path) -> None:
 
 HOLDER = """
 import os, sys
-from unetzoo.storage import replacing
+from unetzoo.files.writing import replacing
 os.umask(int(sys.argv[3], 8))
 with replacing(sys.argv[1]) as stream:
     stream.write(sys.argv[2].encode())
@@ -332,7 +332,7 @@ def test_a_writer_that_waits_goes_on_when_the_first_is_killed(tmp_path: Path) ->
 
 WRITER = """
 import sys
-from unetzoo.storage import replacing
+from unetzoo.files.writing import replacing
 path, own, rounds, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 for k in range(rounds):
     content = (own * 1_000_000 + k).to_bytes(8, "little") * (size * (1 + own) // 8)
@@ -458,7 +458,7 @@ def test_an_exception_inside_the_block_leaves_no_file_where_none_was(tmp_path: P
 
 INTERRUPTED = """
 import os, signal, sys
-from unetzoo.storage import replacing
+from unetzoo.files.writing import replacing
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it for what they put into the background
 os.write(1, b"begun\\n")
 k = 0
@@ -497,7 +497,7 @@ def test_a_model_whose_save_breaks_off_half_way_leaves_the_old_file(
     unetzoo.save(model, path)
     old = path.read_bytes()
     calls = []
-    real = tensor_files._bytes
+    real = tensors._bytes
 
     def break_off(tensor: torch.Tensor) -> memoryview:
         calls.append(tensor)
@@ -505,7 +505,7 @@ def test_a_model_whose_save_breaks_off_half_way_leaves_the_old_file(
             raise KeyboardInterrupt
         return real(tensor)
 
-    monkeypatch.setattr(tensor_files, "_bytes", break_off)
+    monkeypatch.setattr(tensors, "_bytes", break_off)
     with pytest.raises(KeyboardInterrupt):
         unetzoo.save(unetzoo.create("unet", base_channels=1), path)
     assert path.read_bytes() == old
@@ -861,7 +861,7 @@ REFUSED = """
 import os, resource, signal, sys
 import fcntl, pathlib, traceback
 from unetzoo.errors import WeightsError
-from unetzoo.storage import replacing
+from unetzoo.files.writing import replacing
 path, size, limit, user, chunk = sys.argv[1], *map(int, sys.argv[2:])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -1095,7 +1095,7 @@ def test_what_save_refuses_leaves_the_old_file_alone(tmp_path: Path) -> None:
 
 def test_nothing_of_storage_needs_torch() -> None:
     """Children of these tests, and of users, start in milliseconds."""
-    script = "import sys; from unetzoo.storage import replacing; print('torch' in sys.modules)"
+    script = "import sys; from unetzoo.files.writing import replacing; print('torch' in sys.modules)"
     assert outcome(run_child(script)) == (0, "False\n", "")
 
 
@@ -1104,5 +1104,5 @@ def test_the_temporary_file_lies_beside_the_target_and_is_hidden(tmp_path: Path)
     with replacing(path):
         (beside,) = names(tmp_path)
         assert beside.startswith(".")
-        assert beside.endswith(storage.SUFFIX)
+        assert beside.endswith(writing.SUFFIX)
     assert names(tmp_path) == ["model.bin"]

@@ -21,11 +21,12 @@ from safetensors import safe_open
 from scipy import ndimage
 
 import unetzoo
-from unetzoo import ConfigError, WeightsError, hub, images, trained
+from unetzoo import ConfigError, WeightsError, images, trained
 from unetzoo.cli import main
 from unetzoo.data import Labels, find_samples
 from unetzoo.drawing import draw_nuclei
 from unetzoo.evaluation import evaluate, settings_of_run
+from unetzoo.saving import hub
 
 NAMES = unetzoo.list_models(pretrained=True)
 FIGURES = {name: json.loads((ROOT / "docs" / f"{name}.json").read_text(encoding="utf-8")) for name in NAMES}

@@ -19,9 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import unetzoo
-from unetzoo import ConfigError, ModelConfig, WeightsError, config as config_module, weights, zoo
+from unetzoo import ConfigError, ModelConfig, WeightsError, config as config_module, zoo
 from unetzoo.decoders import Decoder
 from unetzoo.encoders import Encoder, NoOptions
+from unetzoo.saving import weights
 
 OLDEST = ROOT / "tests" / "data" / "format_1.safetensors"
 """Written once by unetzoo 0.1.0, and never again: every later version must read it."""

@@ -12,12 +12,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from unetzoo.calibration import Calibration as Calibration, calibrate as calibrate
-    from unetzoo.cards import ModelCard as ModelCard
-    from unetzoo.checkpoints import load_state_dict_file as load_state_dict_file
-    from unetzoo.comparison import Comparison as Comparison, compare as compare
+    from unetzoo.comparing.comparison import Comparison as Comparison, compare as compare
     from unetzoo.config import ModelConfig as ModelConfig
-    from unetzoo.conversion import convert as convert
     from unetzoo.decoders import Decoder as Decoder, Feature as Feature, register_decoder as register_decoder
     from unetzoo.encoders import Encoder as Encoder, register_encoder as register_encoder
     from unetzoo.errors import (
@@ -28,20 +24,26 @@ if TYPE_CHECKING:
         TrainingError as TrainingError,
         UnetzooError as UnetzooError,
         WeightsError as WeightsError,
+        WriteError as WriteError,
     )
+    from unetzoo.evaluation import Calibration as Calibration, calibrate as calibrate
     from unetzoo.exporting import ExportReport as ExportReport, export as export
-    from unetzoo.finetuning import param_groups as param_groups
-    from unetzoo.hub import from_pretrained as from_pretrained, pull_from_hub as pull_from_hub
-    from unetzoo.information import ModelInfo as ModelInfo, model_info as model_info
-    from unetzoo.model import SegmentationModel as SegmentationModel, TrainingOutputs as TrainingOutputs
-    from unetzoo.optimization import OptimizedModel as OptimizedModel, optimize as optimize
-    from unetzoo.prediction import Prediction as Prediction, Predictor as Predictor
-    from unetzoo.publishing import (
+    from unetzoo.files.checkpoints import load_state_dict_file as load_state_dict_file
+    from unetzoo.folding import OptimizedModel as OptimizedModel, optimize as optimize
+    from unetzoo.hub import (
         PushedModel as PushedModel,
+        from_pretrained as from_pretrained,
+        pull_from_hub as pull_from_hub,
         push_to_hub as push_to_hub,
         save_pretrained as save_pretrained,
     )
-    from unetzoo.weights import SavedModel as SavedModel, load as load, save as save, verify as verify
+    from unetzoo.information import ModelInfo as ModelInfo, model_info as model_info
+    from unetzoo.model import SegmentationModel as SegmentationModel, TrainingOutputs as TrainingOutputs
+    from unetzoo.parameter_groups import param_groups as param_groups
+    from unetzoo.prediction import Prediction as Prediction, Predictor as Predictor
+    from unetzoo.saving.cards import ModelCard as ModelCard
+    from unetzoo.saving.conversion import convert as convert
+    from unetzoo.saving.weights import SavedModel as SavedModel, load as load, save as save, verify as verify
     from unetzoo.zoo import (
         create as create,
         from_config as from_config,
@@ -50,12 +52,12 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "calibration": ("Calibration", "calibrate"),
-    "cards": ("ModelCard",),
-    "checkpoints": ("load_state_dict_file",),
-    "comparison": ("Comparison", "compare"),
+    "evaluation": ("Calibration", "calibrate"),
+    "saving.cards": ("ModelCard",),
+    "files.checkpoints": ("load_state_dict_file",),
+    "comparing.comparison": ("Comparison", "compare"),
     "config": ("ModelConfig",),
-    "conversion": ("convert",),
+    "saving.conversion": ("convert",),
     "decoders": ("Decoder", "Feature", "register_decoder"),
     "encoders": ("Encoder", "register_encoder"),
     "errors": (
@@ -66,16 +68,16 @@ _HOMES = {
         "TrainingError",
         "UnetzooError",
         "WeightsError",
+        "WriteError",
     ),
     "exporting": ("ExportReport", "export"),
-    "finetuning": ("param_groups",),
-    "hub": ("from_pretrained", "pull_from_hub"),
+    "parameter_groups": ("param_groups",),
+    "hub": ("PushedModel", "from_pretrained", "pull_from_hub", "push_to_hub", "save_pretrained"),
     "information": ("ModelInfo", "model_info"),
     "model": ("SegmentationModel", "TrainingOutputs"),
-    "optimization": ("OptimizedModel", "optimize"),
+    "folding": ("OptimizedModel", "optimize"),
     "prediction": ("Prediction", "Predictor"),
-    "publishing": ("PushedModel", "push_to_hub", "save_pretrained"),
-    "weights": ("SavedModel", "load", "save", "verify"),
+    "saving.weights": ("SavedModel", "load", "save", "verify"),
     "zoo": ("create", "from_config", "list_models", "register_model"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unetzoo import _json
-from unetzoo._registry import suggest
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS, NoOptions, options_of, whole_number_problems
 from unetzoo.errors import ConfigError
-from unetzoo.layers import NORMS, ConvStyle
+from unetzoo.files import strict_json
+from unetzoo.nn.layers import NORMS, ConvStyle
+from unetzoo.registry import suggest
 
 FORMAT_VERSION = 1
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
@@ -119,7 +119,7 @@ class ModelConfig:
             ConfigError: not JSON, or not a record of a model.
         """
         try:
-            record = _json.loads(text)
+            record = strict_json.loads(text)
         except ValueError as error:
             mend = "; it looks like a path: read the file first" if str(text).endswith(".json") else ""
             raise ConfigError(f"the configuration is not JSON: {error}{mend}") from error

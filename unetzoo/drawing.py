@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unetzoo._registry import suggest
 from unetzoo.errors import ConfigError, InputError
+from unetzoo.registry import suggest
 
 CLASSES = ("background", "disc", "box", "ring", "line")
 """Of a multi-class mask, by value. A multi-label mask has all but the background."""

@@ -28,6 +28,10 @@ class InputError(UnetzooError, ValueError):
     """Images that a model cannot take: dimensions, type, channels or size."""
 
 
+class WriteError(UnetzooError, OSError):
+    """A file or a folder that cannot be written; what was there before is as it was."""
+
+
 class WeightsError(UnetzooError, RuntimeError):
     """A file of weights that is missing, damaged, or made for another network."""
 

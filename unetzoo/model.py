@@ -16,9 +16,9 @@ from unetzoo.decoders import DECODERS
 from unetzoo.decoders.unetpp import NestedDecoder
 from unetzoo.encoders import ENCODERS
 from unetzoo.errors import ConfigError, InputError
-from unetzoo.heads import ClassificationGuidedModule, SegmentationHead
-from unetzoo.layers import crop
-from unetzoo.resampling import by_torch_func
+from unetzoo.nn.heads import ClassificationGuidedModule, SegmentationHead
+from unetzoo.nn.layers import crop
+from unetzoo.nn.resampling import by_torch_func
 
 
 @dataclass(frozen=True)

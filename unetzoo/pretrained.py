@@ -16,11 +16,11 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
-from unetzoo._registry import suggest
-from unetzoo.checkpoints import complete, first_line, listed, load_state_dict_file, misfits
 from unetzoo.encoders import Encoder, EncoderSpec
 from unetzoo.errors import WeightsError
-from unetzoo.offline import switched_off
+from unetzoo.files.checkpoints import complete, first_line, listed, load_state_dict_file, misfits
+from unetzoo.files.offline import switched_off
+from unetzoo.registry import suggest
 
 POLICIES = ("repeat", "mean", "sum", "keep_rgb")
 SUFFIXES = (".pth", ".pt", ".safetensors")

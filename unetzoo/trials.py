@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from unetzoo import _json
 from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, InputError
-from unetzoo.storage import replacing
+from unetzoo.files import strict_json
+from unetzoo.files.writing import replacing
 
 FORMAT = "unetzoo trials 1"
 
@@ -113,7 +113,7 @@ def read_trials(path: str | os.PathLike[str]) -> tuple[TrainingTrial, ...]:
         InputError: there is no such file, or another one; lists all that is wrong.
     """
     try:
-        record = _json.loads(Path(path).read_text(encoding="utf-8"))
+        record = strict_json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         said = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path} cannot be read as results ({said}); {_MEND}") from error

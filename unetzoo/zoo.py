@@ -11,14 +11,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
-from unetzoo import hub, trained
-from unetzoo._plain import plain, plain_tuple
-from unetzoo._registry import Registry, check_name, suggest
+from unetzoo import trained
 from unetzoo.config import ModelConfig, pairs
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS, EncoderSpec, NoOptions, options_of
 from unetzoo.errors import ConfigError
 from unetzoo.model import SegmentationModel
+from unetzoo.plain import plain, plain_tuple
 from unetzoo.pretrained import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -27,6 +26,8 @@ from unetzoo.pretrained import (
     read_pretrained,
     source_problem,
 )
+from unetzoo.registry import Registry, check_name, suggest
+from unetzoo.saving import hub
 
 Builder = Callable[..., SegmentationModel]
 B = TypeVar("B", bound=Builder)

@@ -1,6 +1,6 @@
 """Resample-then-convolve on its own: ``python examples/benchmarks/upsample_conv.py``.
 
-Prints where mixing channels first begins to pay, which is the rule of ``unetzoo.resampling.mixes_first``, and what an
+Prints where mixing channels first begins to pay, the rule of ``unetzoo.nn.resampling.mixes_first``, and what an
 output pixel costs from small maps to large ones, in time and in memory. Times are medians of alternating rounds.
 """
 
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unetzoo import resampling
+from unetzoo.nn import resampling
 
 ROUNDS = 5
 

@@ -7,7 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-from unetzoo import trained, weights
+from unetzoo import trained
+from unetzoo.saving import weights
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent.parent / "docs"

@@ -11,9 +11,9 @@ from torchvision import tv_tensors
 
 from unetzoo.augmentation._base import size_problems
 from unetzoo.augmentation.composing import Entry, described, parse
-from unetzoo.augmentation.reach import reach
 from unetzoo.augmentation.warping import RandomWarp
 from unetzoo.augmentation.windows import Size, centre, random_window
+from unetzoo.augmentation.windows_needed import reach
 from unetzoo.errors import ConfigError, InputError
 
 

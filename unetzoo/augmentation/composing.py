@@ -12,12 +12,12 @@ from typing import Any
 from torch import nn
 from torchvision.transforms import v2
 
-from unetzoo._registry import suggest
 from unetzoo.augmentation._base import is_word
 from unetzoo.augmentation.borrowed import CONTAINERS, REFUSED, TORCHVISION, construct
 from unetzoo.augmentation.photometric import RandomBlur, RandomBrightness, RandomContrast, RandomNoise
 from unetzoo.augmentation.warping import RandomQuarterTurn, RandomWarp
 from unetzoo.errors import ConfigError
+from unetzoo.registry import suggest
 
 OURS = (RandomQuarterTurn, RandomWarp, RandomBrightness, RandomContrast, RandomNoise, RandomBlur)
 _FLIPS: list[dict[str, dict[str, Any]]] = [

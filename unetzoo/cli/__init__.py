@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _refuse(rest: Sequence[str], top: Parser, arguments: Sequence[str]) -> NoReturn:
     """End the program, as nobody takes ``rest``."""
-    from unetzoo._registry import suggest
+    from unetzoo.registry import suggest
 
     (commands,) = (action for action in top._actions if isinstance(action, argparse._SubParsersAction))
     command: Parser = next((commands.choices[word] for word in arguments if word in commands.choices), top)

@@ -41,7 +41,8 @@ def add(commands: Any) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from unetzoo import comparison, drawing, images
+    from unetzoo import drawing, images
+    from unetzoo.comparing import comparison
     from unetzoo.information import model_info
     from unetzoo.model import build_on_meta
     from unetzoo.prediction import Predictor

@@ -54,8 +54,8 @@ def add(commands: Any) -> None:
 def _export(options: argparse.Namespace) -> None:
     import torch
 
-    from unetzoo import hub
     from unetzoo.exporting import export
+    from unetzoo.saving import hub
 
     _refuse_untrained(options.source)
     model = hub.from_pretrained(options.source, dtype=torch.float32)

@@ -162,10 +162,10 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
-    from unetzoo import calibration
+    from unetzoo.evaluation import calibrating
 
     predictor, settings = _judged(options)
-    found = calibration.calibrate(
+    found = calibrating.calibrate(
         predictor, options.data, split=options.split, progress=sys.stderr.isatty(), **settings
     )
     found.write(options.out)

@@ -73,7 +73,7 @@ def add(commands: Any) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from unetzoo import hub, weights
+    from unetzoo.saving import hub, weights
 
     failed = []
     for name in options.models:
@@ -88,13 +88,13 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from unetzoo import conversion
+    from unetzoo.saving import conversion
 
     print(conversion.convert(options.source, options.target, options.model, **dict(options.option)))
 
 
 def _push(options: argparse.Namespace) -> None:
-    from unetzoo import publishing
+    from unetzoo.saving import publishing
 
     pushed = publishing.push_to_hub(
         options.source,
@@ -108,7 +108,7 @@ def _push(options: argparse.Namespace) -> None:
 
 
 def _pull(options: argparse.Namespace) -> None:
-    from unetzoo import hub, weights
+    from unetzoo.saving import hub, weights
 
     folder = hub.pull_from_hub(options.repository, refresh=options.refresh)
     if options.out:

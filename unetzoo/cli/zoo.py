@@ -70,7 +70,7 @@ def _list(options: argparse.Namespace) -> None:
     patterns = options.patterns or ["*"]
     found = zoo.list_models(patterns, exclude=options.exclude, pretrained=options.pretrained)
     if not found:
-        from unetzoo._registry import suggest
+        from unetzoo.registry import suggest
 
         wanted = " ".join(patterns)
         if not options.pretrained and zoo.list_models(patterns, pretrained=True):
@@ -82,7 +82,8 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
-    from unetzoo import hub, information, zoo
+    from unetzoo import information, zoo
+    from unetzoo.saving import hub
 
     if options.name not in zoo.names() and hub.is_saved(options.name):
         _info_of_saved(options.name, options.json)
@@ -112,7 +113,8 @@ def _info(options: argparse.Namespace) -> None:
 
 def _info_of_saved(name: str, as_json: bool) -> None:
     """Print what the file of a trained model says, and its card."""
-    from unetzoo import hub, trained, weights
+    from unetzoo import trained
+    from unetzoo.saving import hub, weights
 
     path = hub.located(name)
     card = trained.card_of(name) if name in trained.names() else path / hub.CARD_FILE
@@ -127,7 +129,7 @@ def _info_of_saved(name: str, as_json: bool) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from unetzoo import comparison
+    from unetzoo.comparing import comparison
 
     if options.plot:
         comparison.require_plot(options.plot)

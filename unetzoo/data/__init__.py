@@ -1,7 +1,6 @@
 """Data sets of pictures and masks: listing, splitting, checking, reading."""
 
 from unetzoo.data.checking import check as check
-from unetzoo.data.conversion import convert as convert
 from unetzoo.data.dataset import SegmentationDataset as SegmentationDataset
 from unetzoo.data.labels import IGNORED as IGNORED, Labels as Labels
 from unetzoo.data.listing import (
@@ -10,6 +9,7 @@ from unetzoo.data.listing import (
     labels_of as labels_of,
     list_samples as list_samples,
 )
+from unetzoo.data.plain_folders import convert as convert
 from unetzoo.data.previewing import preview as preview
 from unetzoo.data.report import DataReport as DataReport, SplitReport as SplitReport
 from unetzoo.data.sampling import EpochBatches as EpochBatches

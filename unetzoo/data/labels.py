@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unetzoo._registry import suggest
 from unetzoo.augmentation import IGNORED as IGNORED
 from unetzoo.config import TASKS
 from unetzoo.errors import ConfigError
+from unetzoo.registry import suggest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from torch import Tensor
 
-from unetzoo._registry import Registry
-from unetzoo.convolutions import Source
 from unetzoo.encoders import Encoder, NoOptions
-from unetzoo.layers import Checkpointed, ConvStyle
-from unetzoo.resampling import Size
+from unetzoo.nn.convolutions import Source
+from unetzoo.nn.layers import Checkpointed, ConvStyle
+from unetzoo.nn.resampling import Size
+from unetzoo.registry import Registry
 
 
 class Feature(NamedTuple):
@@ -62,7 +62,7 @@ class Decoder(Checkpointed, ABC):
     def forward(self, maps: list[Tensor], size: Size, deep: bool) -> Sequence[Source]:
         """Return the feature for the head and, if ``deep``, those for the deep-supervision heads behind it.
 
-        A feature is a tensor, or :class:`unetzoo.convolutions.Upsampled`: the head then mixes channels before it
+        A feature is a tensor, or :class:`unetzoo.nn.convolutions.Upsampled`: the head then mixes channels before it
         resamples them.
 
         Args:

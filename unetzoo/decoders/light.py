@@ -13,13 +13,13 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from unetzoo.convolutions import Source, Upsampled
 from unetzoo.decoders._base import Feature, register_decoder
 from unetzoo.decoders.unet3p import FullScaleDecoder, FullScaleOptions
 from unetzoo.decoders.unetpp import NestedDecoder, nested_problems
 from unetzoo.encoders import Encoder
-from unetzoo.layers import ConvStyle, DoubleConv, Upsample, adaptive_max_pool, initialise
-from unetzoo.resampling import Size
+from unetzoo.nn.convolutions import Source, Upsampled
+from unetzoo.nn.layers import ConvStyle, DoubleConv, Upsample, adaptive_max_pool, initialise
+from unetzoo.nn.resampling import Size
 
 
 class LightFusion(nn.Module):

@@ -13,11 +13,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from unetzoo.convolutions import Source
 from unetzoo.decoders._base import Decoder, Feature, register_decoder
 from unetzoo.encoders import Encoder, NoOptions
-from unetzoo.layers import Concat, ConvStyle, DoubleConv, Upsample, initialise
-from unetzoo.resampling import Size
+from unetzoo.nn.convolutions import Source
+from unetzoo.nn.layers import Concat, ConvStyle, DoubleConv, Upsample, initialise
+from unetzoo.nn.resampling import Size
 
 
 @dataclass(frozen=True)

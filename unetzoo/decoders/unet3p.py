@@ -14,11 +14,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from unetzoo.convolutions import Upsampled
 from unetzoo.decoders._base import Decoder, Feature, register_decoder
 from unetzoo.encoders import Encoder, NoOptions, whole_number_problems
-from unetzoo.layers import Concat, ConvNormAct, ConvStyle, initialise, max_pool
-from unetzoo.resampling import Size
+from unetzoo.nn.convolutions import Upsampled
+from unetzoo.nn.layers import Concat, ConvNormAct, ConvStyle, initialise, max_pool
+from unetzoo.nn.resampling import Size
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from unetzoo.decoders._base import Decoder, Feature, register_decoder
 from unetzoo.encoders import Encoder, NoOptions
-from unetzoo.layers import Concat, ConvStyle, DoubleConv, Upsample, initialise
-from unetzoo.resampling import Size
+from unetzoo.nn.layers import Concat, ConvStyle, DoubleConv, Upsample, initialise
+from unetzoo.nn.resampling import Size
 
 
 def valid_size(least: int) -> int:

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unetzoo._registry import Registry
-from unetzoo.layers import Checkpointed, ConvStyle
+from unetzoo.nn.layers import Checkpointed, ConvStyle
+from unetzoo.registry import Registry
 
 LARGEST = 1 << 20
 """Of channels and classes: far above any network's, and far below what overflows when it is multiplied."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from unetzoo.encoders._base import Encoder, NoOptions, register_encoder, whole_number_problems
-from unetzoo.layers import ConvStyle, DoubleConv, initialise, max_pool
+from unetzoo.nn.layers import ConvStyle, DoubleConv, initialise, max_pool
 
 
 @dataclass(frozen=True)

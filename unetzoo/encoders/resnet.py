@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unetzoo.encoders._base import Encoder, NoOptions, register_encoder
-from unetzoo.layers import ConvStyle, make_norm
+from unetzoo.nn.layers import ConvStyle, make_norm
 
 
 @dataclass(frozen=True)

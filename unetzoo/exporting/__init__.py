@@ -1,6 +1,6 @@
 """Models as files that run without this library: ONNX, ``torch.export`` programs, AOTInductor packages."""
 
-from unetzoo.exporting.report import (
+from unetzoo.exporting.outcome import (
     ExportReport as ExportReport,
     PictureAgreement as PictureAgreement,
     Port as Port,

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from unetzoo.config import ModelConfig
 from unetzoo.errors import UnetzooError
+from unetzoo.exporting.outcome import PictureAgreement, Trial
 from unetzoo.exporting.pictures import Given, draw_noise, fitted, given
-from unetzoo.exporting.report import PictureAgreement, Trial
 from unetzoo.exporting.request import Request
-from unetzoo.heads import ABSENT
+from unetzoo.nn.heads import ABSENT
 
 DIFFERENCE = 1e-4
 """Largest difference of logits that is kept in float32, as a share of their spread."""

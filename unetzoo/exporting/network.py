@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from unetzoo import __version__
 from unetzoo.config import ModelConfig
-from unetzoo.exporting.report import Port
+from unetzoo.exporting.outcome import Port
 from unetzoo.exporting.request import Request
+from unetzoo.folding import optimize
 from unetzoo.model import SegmentationModel
-from unetzoo.optimization import optimize
 
 _INTEGERS = {"uint8": torch.uint8, "uint16": torch.uint16}
 

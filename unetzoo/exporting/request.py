@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch.export import Dim
 
-from unetzoo._registry import suggest
 from unetzoo.errors import ConfigError
 from unetzoo.exporting.pictures import Pictures, find_pictures
+from unetzoo.folding import OptimizedModel
 from unetzoo.model import SegmentationModel
-from unetzoo.optimization import OptimizedModel
+from unetzoo.registry import suggest
 
 FORMATS = {".aoti.pt2": "aoti", ".onnx": "onnx", ".pt2": "pt2"}
 """Ending of the file → format; the longest ending first."""

@@ -14,12 +14,12 @@ from unetzoo.errors import UnetzooError
 from unetzoo.exporting.comparing import Run, agreement_on, trials
 from unetzoo.exporting.formats import content, runner
 from unetzoo.exporting.network import Deployed, deployed, metadata, ports
+from unetzoo.exporting.outcome import ExportReport
 from unetzoo.exporting.pictures import Given, Pictures, read_pictures, samples
-from unetzoo.exporting.report import ExportReport
 from unetzoo.exporting.request import Request, check
+from unetzoo.files.writing import replacing
+from unetzoo.folding import optimize
 from unetzoo.model import SegmentationModel
-from unetzoo.optimization import optimize
-from unetzoo.storage import replacing
 
 
 def export(
@@ -34,7 +34,7 @@ def export(
 ) -> ExportReport:
     """Write ``model`` as a file that runs without unetzoo, and compare it with the model before it is kept.
 
-    What is written is :func:`unetzoo.optimization.optimize`'s copy, in evaluation mode; ``model`` stays as it is.
+    What is written is :func:`unetzoo.folding.optimize`'s copy, in evaluation mode; ``model`` stays as it is.
     Images are (batch, in_channels, height, width); batch, height and width stay free.
 
     Args:

@@ -11,10 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unetzoo._registry import suggest
 from unetzoo.config import TASKS
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.losses._target import Truth, read_target, target_problems
+from unetzoo.registry import suggest
 
 
 class Loss(nn.Module, ABC):

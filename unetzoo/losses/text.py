@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unetzoo._registry import suggest
 from unetzoo.errors import ConfigError
 from unetzoo.losses._base import Loss, common_problems
 from unetzoo.losses.compound import Sum, UNet3PLoss, UNetPPLoss
 from unetzoo.losses.pixels import BCE, CrossEntropy, Focal
 from unetzoo.losses.regions import Dice, IoU, Lovasz, Tversky
 from unetzoo.losses.structure import MSSSIM, Gaps
+from unetzoo.registry import suggest
 
 LOSSES: dict[str, Callable[..., Loss]] = {
     loss.name: loss

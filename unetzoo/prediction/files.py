@@ -20,11 +20,11 @@ from unetzoo import images, objects
 from unetzoo.config import ModelConfig
 from unetzoo.data.listing import PICTURES
 from unetzoo.errors import ConfigError, InputError, UnetzooError
-from unetzoo.prediction import big
+from unetzoo.prediction import by_rows
 from unetzoo.prediction.inputs import Rows, as_picture
 from unetzoo.prediction.predictor import Predictor
 from unetzoo.prediction.results import Prediction, mark_in as marked, mask_paths, write_file, write_masks
-from unetzoo.weights import model_in
+from unetzoo.saving.weights import model_in
 
 READ_AHEAD = 4
 """Pictures that wait for the network, and masks that wait to be written, at most."""
@@ -210,7 +210,7 @@ def predict_files(
         for job, reading in _read_ahead(readers, left):
             with _reported(report, job, tell):
                 source = reading.result()
-                if isinstance(source, big.StoredRows):
+                if isinstance(source, by_rows.StoredRows):
                     with source:
                         _write_by_rows(predictor, source, job, outputs, settings, tell)
                     report.done.append(job.source)
@@ -250,7 +250,7 @@ def _read_ahead(readers: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tu
 
 
 def _read(job: Job) -> Rows:
-    return big.StoredRows(job.source) if big.is_big(job.source) else as_picture(job.source)
+    return by_rows.StoredRows(job.source) if by_rows.is_big(job.source) else as_picture(job.source)
 
 
 def _settle(report: Report, writing: deque[tuple[Job, Prediction, Future[int | None]]], most: int, tell: Tell) -> None:
@@ -291,7 +291,7 @@ def _write(found: Prediction, job: Job, outputs: Outputs) -> int | None:
 
 
 def _write_by_rows(
-    predictor: Predictor, source: big.StoredRows, job: Job, outputs: Outputs, settings: dict[str, Any], tell: Tell
+    predictor: Predictor, source: by_rows.StoredRows, job: Job, outputs: Outputs, settings: dict[str, Any], tell: Tell
 ) -> None:
     asked = [*outputs.others(job), *(name for name in ("smallest", "holes") if getattr(predictor, name))]
     if asked:
@@ -300,7 +300,7 @@ def _write_by_rows(
     def finished(rows: int) -> None:
         tell(Outcome(job, rows=(rows, source.height)))
 
-    big.write_mask_by_rows(predictor, source, outputs.mask(job), settings, finished)
+    by_rows.write_mask_by_rows(predictor, source, outputs.mask(job), settings, finished)
 
 
 def mark_of(source: Path) -> str:
@@ -328,7 +328,7 @@ def _keep_record(folder: Path, settings: dict[str, Any], overwrite: bool) -> Non
 def _is_done(job: Job, outputs: Outputs, config: ModelConfig) -> bool:
     mask = outputs.mask(job)
     masks = mask_paths(mask, config)
-    if job.source.suffix.lower() in big.SUFFIXES and mask.exists():
+    if job.source.suffix.lower() in by_rows.SUFFIXES and mask.exists():
         masks = [mask]  # one file, written by rows
     there = [path for path in masks if path.exists()]
     if any(marked(path) not in (None, mark_of(job.source)) for path in there):
@@ -362,4 +362,4 @@ def _inside(folder: Path, left_out: Path | None) -> Iterator[Path]:
 def _ending(path: Path) -> str:
     """Return how the mask of a picture ends: TIFF and zarr stay what they are, others become PNG."""
     suffix = path.suffix.lower()
-    return suffix if suffix in big.SUFFIXES else ".png"
+    return suffix if suffix in by_rows.SUFFIXES else ".png"

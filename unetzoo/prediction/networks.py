@@ -10,14 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unetzoo import hub, zoo
+from unetzoo import zoo
 from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, InputError
+from unetzoo.folding import OptimizedModel, optimize
 from unetzoo.images import fit_channels, normalised, scaled
 from unetzoo.model import SegmentationModel
-from unetzoo.optimization import OptimizedModel, optimize
 from unetzoo.prediction.tiles import mirrored
 from unetzoo.prediction.views import View
+from unetzoo.saving import hub
 
 Model = SegmentationModel | OptimizedModel | str | os.PathLike[str]
 MERGES = ("probabilities", "logits")

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from unetzoo import objects
-from unetzoo._registry import suggest
 from unetzoo.devices import device_of
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.objects.components import ndimage
@@ -24,6 +23,7 @@ from unetzoo.prediction.reach import available_memory, memory_of_pixel, reach
 from unetzoo.prediction.results import Prediction, mask_of
 from unetzoo.prediction.tiles import BLENDS, Axis, lay_out, mirrored, rounded_up
 from unetzoo.prediction.views import VIEWS, views
+from unetzoo.registry import suggest
 
 LARGEST_TILE = 1024
 """Side that ``tile="auto"`` takes where the whole picture does not fit: larger ones are hardly faster."""
@@ -169,14 +169,14 @@ class Predictor:
                 was written.
             WeightsError: the mask cannot be written; what is done is kept.
         """
-        from unetzoo.prediction import big
+        from unetzoo.prediction import by_rows
 
         if self.smallest or self.holes:
             raise ConfigError(
                 f"a mask by rows has no smallest={self.smallest!r} or holes={self.holes!r}: leave them out, and clean "
                 "the mask with unetzoo.objects.cleaned where it fits in memory"
             )
-        with big.StoredRows(source) as rows, _bar(progress, rows.height, "row") as bar:
+        with by_rows.StoredRows(source) as rows, _bar(progress, rows.height, "row") as bar:
             settings = {**self.settings(), "picture": str(Path(source).resolve())}
             done = 0
 
@@ -185,7 +185,7 @@ class Predictor:
                 bar(finished - done)
                 done = finished
 
-            big.write_mask_by_rows(self, rows, target, settings, tell)
+            by_rows.write_mask_by_rows(self, rows, target, settings, tell)
 
     def result(self, picture: Picture, probabilities: Tensor) -> Prediction:
         """Return what probabilities (classes, H, W) amount to, cleaned as ``smallest`` and ``holes`` say."""

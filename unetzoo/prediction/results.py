@@ -16,8 +16,8 @@ from torch import Tensor
 from unetzoo import images, objects, sheets
 from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError
+from unetzoo.files.writing import replacing
 from unetzoo.prediction.geography import Tag, georeference
-from unetzoo.storage import replacing
 
 SUFFIXES = (".png", ".tif", ".tiff")
 """Of masks: kept as they are, unlike in a JPEG."""

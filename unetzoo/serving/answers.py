@@ -14,13 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unetzoo import cards, hub, images, sheets
+from unetzoo import images, sheets
 from unetzoo.config import ModelConfig
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS
 from unetzoo.errors import ConfigError, InputError, UnetzooError
 from unetzoo.prediction import Prediction, Predictor
 from unetzoo.prediction.results import mask_of
+from unetzoo.saving import cards, hub
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".gif", ".bmp")
 """Of pictures that a browser offers to send; what is inside decides."""

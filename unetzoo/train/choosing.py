@@ -19,10 +19,12 @@ from statistics import median
 import torch
 import torchvision
 
-from unetzoo import __version__, comparison, optimization, weights, zoo
+from unetzoo import __version__, folding, zoo
+from unetzoo.comparing import comparison
 from unetzoo.errors import ConfigError, TrainingError
+from unetzoo.files.writing import replacing
 from unetzoo.model import SegmentationModel
-from unetzoo.storage import replacing
+from unetzoo.saving import weights
 from unetzoo.train.command import CONFIG
 from unetzoo.train.timing import TIMES
 from unetzoo.trials import Epoch, TrainingTrial, read_trials, write_trials
@@ -181,7 +183,7 @@ def prediction_time(model: SegmentationModel) -> tuple[float, float]:
     calls = []
     for network in (model, other):
         side = network.decoder.input_side(SIDE)
-        calls.append((optimization.optimize(network), torch.randn(1, config.in_channels, side, side)))
+        calls.append((folding.optimize(network), torch.randn(1, config.in_channels, side, side)))
     times: list[tuple[float, ...]] = []
     with torch.no_grad():
         for _ in range(1 + ROUNDS):

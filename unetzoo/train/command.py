@@ -27,8 +27,8 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 from pytorch_lightning.utilities import rank_zero_only
 
 from unetzoo.errors import ConfigError, TrainingError
-from unetzoo.hub import PREFIX
-from unetzoo.storage import replacing
+from unetzoo.files.writing import replacing
+from unetzoo.saving.hub import PREFIX
 from unetzoo.train import reporting
 from unetzoo.train.data import FolderData
 from unetzoo.train.keeping import LAST, KeepBest, KeepLast, WholeFiles

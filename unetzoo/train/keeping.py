@@ -12,12 +12,12 @@ import torch
 from lightning_fabric.plugins.io import CheckpointIO
 from pytorch_lightning.callbacks import Callback
 
-from unetzoo import weights
 from unetzoo.errors import TrainingError, WeightsError
+from unetzoo.files.writing import replacing
 from unetzoo.model import build_on_meta
-from unetzoo.storage import replacing
+from unetzoo.saving import weights
+from unetzoo.saving.weights import BEST_FILE
 from unetzoo.train.recipe import Recipe
-from unetzoo.weights import BEST_FILE
 
 LAST = "last.ckpt"
 

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, ReduceLROnPlateau
 
-from unetzoo import hub, losses, zoo
-from unetzoo._registry import suggest
+from unetzoo import losses, zoo
 from unetzoo.errors import ConfigError, TrainingError
-from unetzoo.finetuning import param_groups
-from unetzoo.layers import crop
 from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.model import SegmentationModel, TrainingOutputs
+from unetzoo.nn.layers import crop
+from unetzoo.parameter_groups import param_groups
 from unetzoo.prediction.tiles import mirrored_to
+from unetzoo.registry import suggest
+from unetzoo.saving import hub
 from unetzoo.train.averaging import AveragedModel
 from unetzoo.train.data import FolderData
 from unetzoo.train.schedules import SCHEDULES, factor

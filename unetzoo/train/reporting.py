@@ -15,15 +15,16 @@ import pytorch_lightning as lightning
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from unetzoo import cards, images, sheets
-from unetzoo.comparison import require_plot
-from unetzoo.evaluation import predicted_mask
-from unetzoo.hub import CARD_FILE
-from unetzoo.storage import replacing
+from unetzoo import images, sheets
+from unetzoo.comparing.comparison import require_plot
+from unetzoo.evaluation.evaluating import predicted_mask
+from unetzoo.files.writing import replacing
+from unetzoo.saving import cards
+from unetzoo.saving.hub import CARD_FILE
+from unetzoo.saving.weights import BEST_FILE, read_saved
 from unetzoo.train.data import FolderData
 from unetzoo.train.keeping import KeepBest
 from unetzoo.train.recipe import Recipe
-from unetzoo.weights import BEST_FILE, read_saved
 
 STYLES = ("bar", "lines", "json", "quiet")
 

@@ -12,8 +12,8 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from unetzoo.comparison import peak_memory
-from unetzoo.storage import replacing
+from unetzoo.comparing.comparison import peak_memory
+from unetzoo.files.writing import replacing
 from unetzoo.train.keeping import KeepBest
 
 TIMES = "times.csv"

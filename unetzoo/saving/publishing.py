@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from unetzoo import trained
-from unetzoo.cards import ModelCard, read_card, write_card
 from unetzoo.errors import ConfigError, HubError, WeightsError
-from unetzoo.hub import ANSWER_SECONDS, CARD_FILE, LOG_IN, connect, file_of_trained, parse, translated
-from unetzoo.offline import switched_off
-from unetzoo.storage import replacing
-from unetzoo.tensor_files import check_file
-from unetzoo.weights import CONFIG_FILE, MODEL_FILE, read_saved, save, unwrapped, verify
+from unetzoo.files.offline import switched_off
+from unetzoo.files.tensors import check_file
+from unetzoo.files.writing import replacing
+from unetzoo.saving.cards import ModelCard, read_card, write_card
+from unetzoo.saving.hub import ANSWER_SECONDS, CARD_FILE, LOG_IN, connect, file_of_trained, parse, translated
+from unetzoo.saving.weights import CONFIG_FILE, MODEL_FILE, read_saved, save, unwrapped, verify
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

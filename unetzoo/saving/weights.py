@@ -19,15 +19,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from unetzoo import __version__
-from unetzoo._plain import plain, plain_tuple
-from unetzoo.checkpoints import listed, misfits, non_finite
 from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, DamagedError, WeightsError
-from unetzoo.layers import initialise
-from unetzoo.model import SegmentationModel, build_on_meta
-from unetzoo.optimization import OptimizedModel
-from unetzoo.pretrained import POLICIES, adapt_input_conv
-from unetzoo.tensor_files import (
+from unetzoo.files.checkpoints import listed, misfits, non_finite
+from unetzoo.files.tensors import (
     DATA_DIGEST,
     LONGEST_HEADER,
     TensorFile,
@@ -36,6 +31,11 @@ from unetzoo.tensor_files import (
     read_header,
     write_tensors,
 )
+from unetzoo.folding import OptimizedModel
+from unetzoo.model import SegmentationModel, build_on_meta
+from unetzoo.nn.layers import initialise
+from unetzoo.plain import plain, plain_tuple
+from unetzoo.pretrained import POLICIES, adapt_input_conv
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from unetzoo.data.splitting import RATIOS
 from unetzoo.errors import ConfigError
-from unetzoo.evaluation import pictures_of, shown
+from unetzoo.evaluation.evaluating import pictures_of, shown
+from unetzoo.files.writing import replacing
 from unetzoo.model import SegmentationModel
 from unetzoo.prediction import Predictor
-from unetzoo.storage import replacing
 
 STEPS = 1000
 """Thresholds that are tried, from 0 up to below 1."""

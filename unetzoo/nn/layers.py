@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from unetzoo.convolutions import Activated, ConcatConv, Source, Upsampled
-from unetzoo.resampling import Size
+from unetzoo.nn.convolutions import Activated, ConcatConv, Source, Upsampled
+from unetzoo.nn.resampling import Size
 
 Norm = Literal["batch", "group", "instance", "layer"]
 Made = TypeVar("Made")
@@ -92,7 +92,7 @@ class ConvStyle:
 
 
 class ConvNormAct(nn.Module):
-    """3×3 convolution → norm → ReLU, of one or several sources: see :class:`unetzoo.convolutions.ConcatConv`."""
+    """3×3 convolution → norm → ReLU, of one or several sources: see :class:`unetzoo.nn.convolutions.ConcatConv`."""
 
     def __init__(self, in_channels: int, out_channels: int, style: ConvStyle) -> None:
         super().__init__()

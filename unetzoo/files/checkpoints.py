@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from unetzoo.errors import WeightsError
-from unetzoo.tensor_files import check_file, read_header
+from unetzoo.files.tensors import check_file, read_header
 
 WRAPPINGS = ("state_dict", "model_state_dict", "model")
 """Names under which training programs keep a model's state dict beside their own affairs."""

@@ -23,10 +23,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from unetzoo import information, zoo
-from unetzoo._registry import suggest
 from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, UnetzooError
 from unetzoo.model import SegmentationModel, on_meta
+from unetzoo.registry import suggest
 from unetzoo.trials import TrainingTrial, draw, read_trials
 
 FORMATS = ("text", "md", "csv", "json")
@@ -345,7 +345,7 @@ def _storage(tensor: Tensor) -> int:
 
 def _measured(config: ModelConfig, size: int) -> tuple[float, float | None]:
     """Return milliseconds and MiB of a network on one image, from a process of its own."""
-    code = "import sys; from unetzoo.comparison import _measure; _measure(*sys.argv[1:])"
+    code = "import sys; from unetzoo.comparing.comparison import _measure; _measure(*sys.argv[1:])"
     arguments = [sys.executable, "-c", code, config.to_json(), str(size)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     if done.returncode != 0:

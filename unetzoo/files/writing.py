@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from unetzoo.errors import WeightsError
+from unetzoo.errors import UnetzooError, WriteError
 
 SUFFIX = ".saving"
 
@@ -23,7 +23,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     same time waits. What a killed process left behind is removed by the next save.
 
     Raises:
-        WeightsError: the folder is missing or cannot be written, or the disk is full; ``path`` is as it was.
+        WriteError: the folder is missing or cannot be written, or the disk is full; ``path`` is as it was.
     """
     path = Path(path)
     target = _target(path)
@@ -35,7 +35,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 stream.flush()
                 os.fsync(stream.fileno())
                 if not _is(stream, temporary):
-                    raise WeightsError(
+                    raise WriteError(
                         f"{path} was not written: another program is saving to it, and files cannot be locked here; "
                         "save again when it is done"
                     )
@@ -50,28 +50,58 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 raise
         _sync_folder(target.parent)
     except OSError as error:
-        raise WeightsError(f"{path} was not written, and nothing was changed: {_explain(error, target)}") from error
+        if isinstance(error, UnetzooError):
+            raise
+        raise WriteError(f"{path} was not written, and nothing was changed: {_explain(error, target)}") from error
+
+
+def write_file(path: str | os.PathLike[str], content: bytes | str) -> None:
+    """Write a file all or nothing, and make its folder where there is none.
+
+    Args:
+        path: of the file.
+        content: its bytes; text is written as UTF-8.
+
+    Raises:
+        WriteError: it cannot be written; what was there is as it was.
+    """
+    make_folder(Path(path).parent)
+    with replacing(path) as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+
+
+def make_folder(folder: str | os.PathLike[str]) -> None:
+    """Make a folder, and those it lies in, where there are none.
+
+    Raises:
+        WriteError: it cannot be made.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or error
+        raise WriteError(f"the folder {str(folder)!r} cannot be made: {problem}") from error
 
 
 def _target(path: Path) -> Path:
     """Return the file to write: ``path``, or what it links to.
 
     Raises:
-        WeightsError: it is no file, or no name of one.
+        WriteError: it is no file, or no name of one.
     """
     try:
         target = Path(os.path.realpath(path))
         looped = target.is_symlink()
         wrong = target.exists() and not target.is_file()
     except ValueError as error:
-        raise WeightsError(f"{str(path)!r} cannot be the name of a file: {error}") from error
+        raise WriteError(f"{str(path)!r} cannot be the name of a file: {error}") from error
     except OSError as error:
-        raise WeightsError(f"{path} was not written, and nothing was changed: {error.strerror}") from error
+        raise WriteError(f"{path} was not written, and nothing was changed: {error.strerror}") from error
     if looped:
-        raise WeightsError(f"{path} is a link that leads to itself: delete it")
+        raise WriteError(f"{path} is a link that leads to itself: delete it")
     if wrong:
         kind = "a folder" if target.is_dir() else "no ordinary file"
-        raise WeightsError(f"{path} is {kind}: give the name of a file")
+        raise WriteError(f"{path} is {kind}: give the name of a file")
     return target
 
 

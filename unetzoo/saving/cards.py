@@ -10,15 +10,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from unetzoo import _json, information, zoo
-from unetzoo._plain import plain
-from unetzoo.comparison import Comparison, row_of
+from unetzoo import information, zoo
+from unetzoo.comparing.comparison import Comparison, row_of
 from unetzoo.config import ModelConfig
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS, options_of
 from unetzoo.errors import ConfigError, WeightsError
+from unetzoo.files import strict_json
 from unetzoo.model import build_on_meta
-from unetzoo.weights import SavedModel
+from unetzoo.plain import plain
+from unetzoo.saving.weights import SavedModel
 
 SIZE = 512
 """Side of the image for which the card's table row counts."""
@@ -140,7 +141,7 @@ def read_card(readme: str | None, where: object = "README.md") -> EarlierCard:
         card = ModelCard()  # of the owner's own making; it stays in the front matter
     card = replace(card, text=given.strip() or None)
     try:
-        facts = _json.loads(generated.partition(" -->")[0]) if generated else {}
+        facts = strict_json.loads(generated.partition(" -->")[0]) if generated else {}
         weights = facts.pop("weights", None)
         return EarlierCard(front, replace(card, **facts), words.strip(), weights)
     except (ValueError, TypeError, AttributeError):

@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unetzoo import _json
 from unetzoo.errors import DamagedError, WeightsError
-from unetzoo.storage import replacing
+from unetzoo.files import strict_json
+from unetzoo.files.writing import replacing
 
 DTYPES = {
     "F64": torch.float64,
@@ -216,7 +216,7 @@ def _parse(path: Path, content: mmap.mmap, header: bytes) -> TensorFile:
     if not header.startswith(b"{"):
         raise _MalformedError("its header is no JSON object")
     try:
-        record = _json.loads(header.decode())
+        record = strict_json.loads(header.decode())
     except ValueError as error:
         raise _MalformedError(f"its header is not JSON ({error!s:.200})") from error
     metadata = record.pop("__metadata__", {})

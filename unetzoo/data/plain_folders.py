@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unetzoo import images, storage
+from unetzoo import images
 from unetzoo.data import masks
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.listing import Listing, Sample, list_samples
 from unetzoo.errors import ConfigError, InputError
+from unetzoo.files import writing
 
 _IGNORE = 255
 """Of pixels that do not count, in what is written."""
@@ -97,13 +98,13 @@ def _shown(found: list[tuple[str, Sample]], unit: str, progress: bool) -> Iterab
 def _write(folder: Path, sample: Sample, listing: Listing, written: Labels) -> None:
     image = folder / "images" / f"{sample.name}{sample.image.suffix}"
     image.parent.mkdir(parents=True, exist_ok=True)
-    with storage.replacing(image) as stream, sample.image.open("rb") as original:
+    with writing.replacing(image) as stream, sample.image.open("rb") as original:
         shutil.copyfileobj(original, stream)
     target = masks.read_target(sample, listing.labels, images.image_size(sample.image))
     for name, values in _files(target, written).items():
         path = folder / "masks" / name / f"{sample.name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with storage.replacing(path) as stream:
+        with writing.replacing(path) as stream:
             stream.write(_png(values, written))
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from unetzoo.errors import InputError
-from unetzoo.resampling import Size, autocast_dtype, mixes_first, resize, transformed, upsample_conv
+from unetzoo.nn.resampling import Size, autocast_dtype, mixes_first, resize, transformed, upsample_conv
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ConcatConv(nn.Conv2d):
 
     Called with maps of one size, (N, C_i, H, W), whose C_i add up to ``in_channels``: each a tensor, or
     :class:`Upsampled`, or :class:`Activated`. One that is up-sampled and has many channels never is at its full
-    size: see :func:`unetzoo.resampling.upsample_conv`.
+    size: see :func:`unetzoo.nn.resampling.upsample_conv`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, padding: int, bias: bool) -> None:

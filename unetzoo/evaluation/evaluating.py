@@ -23,12 +23,12 @@ from unetzoo.data import Labels, Sample, SegmentationDataset
 from unetzoo.data.listing import list_samples
 from unetzoo.data.splitting import RATIOS, divide
 from unetzoo.errors import ConfigError
+from unetzoo.files.writing import replacing
 from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.model import SegmentationModel
 from unetzoo.objects import Matches, instances, matched
 from unetzoo.objects.components import ndimage
 from unetzoo.prediction import Predictor
-from unetzoo.storage import replacing
 
 WORST = 8
 """Pictures shown in a report."""

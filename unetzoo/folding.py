@@ -14,9 +14,9 @@ from unetzoo.decoders.unet import UNetDecoder
 from unetzoo.decoders.unetpp import NestedDecoder
 from unetzoo.encoders.resnet import ResNetEncoder
 from unetzoo.errors import ConfigError, InputError, UnetzooError
-from unetzoo.heads import SegmentationHead
-from unetzoo.layers import ConvNormAct, Upsample
 from unetzoo.model import SegmentationModel, evaluating
+from unetzoo.nn.heads import SegmentationHead
+from unetzoo.nn.layers import ConvNormAct, Upsample
 
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 0.2, torch.float16: 0.05}
 """Largest difference from the model's own logits, relative to their spread, by type."""

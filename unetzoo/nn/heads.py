@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from unetzoo.convolutions import ConcatConv, Source
-from unetzoo.layers import initialise
-from unetzoo.resampling import Size, resize
+from unetzoo.nn.convolutions import ConcatConv, Source
+from unetzoo.nn.layers import initialise
+from unetzoo.nn.resampling import Size, resize
 
 ABSENT = -1e4
 """Added to the logits of a class judged absent: probability 0 in every type, half precision included."""

@@ -1,0 +1,80 @@
+"""What is wrong with a value: each rule that several parts share is worded here, once.
+
+Each function returns sentences, one for each problem, and an empty list where there is none, so that a caller can
+collect what is wrong with all its arguments and raise one error: ``ConfigError("cannot …", problems)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from unetzoo.registry import suggest
+
+TASKS = ("binary", "multiclass", "multilabel")
+LARGEST = 1 << 20
+"""Of channels and classes: far above any network's, and far below what overflows when it is multiplied."""
+
+
+def one_of(name: str, given: object, known: Iterable[object]) -> list[str]:
+    """Return what is wrong with a value that must be one of ``known``; None may be among them."""
+    allowed = tuple(known)
+    # 1 == True and 1 == 1.0: a value of another type is another value.
+    if any(type(given) is type(value) and given == value for value in allowed):
+        return []
+    words = [value for value in allowed if isinstance(value, str)]
+    listed = ", ".join(map(repr, allowed))
+    return [f"{name}={given!r:.100}: one of {listed} is needed{suggest(str(given), words)}"]
+
+
+def whole(name: str, given: object, least: int = 1, most: int | None = None) -> list[str]:
+    """Return what is wrong with a value that must be a whole number from ``least`` to ``most``."""
+    if type(given) is int and least <= given and (most is None or given <= most):
+        return []
+    bounds = f"from {least} up" if most is None else f"from {least} to {most:,}"
+    return [f"{name}={given!r:.50}: a whole number {bounds} is needed"]
+
+
+def flag(name: str, given: object) -> list[str]:
+    """Return what is wrong with a value that must be True or False."""
+    return [] if type(given) is bool else [f"{name}={given!r:.50}: True or False is needed"]
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """Return the sentence about a name that is none of ``known``."""
+    names = tuple(known)
+    return f"unknown {kind} {name!r:.100}{suggest(str(name), names)} (known: {', '.join(names)})"
+
+
+def class_problems(task: object, classes: object) -> list[str]:
+    """Return what is wrong with a task and its number of classes."""
+    found = one_of("task", task, TASKS) + whole("num_classes", classes, 1, LARGEST)
+    if not found and task == "binary" and classes != 1:
+        found.append(f"num_classes={classes}: task='binary' has 1 class; more are 'multiclass' or 'multilabel'")
+    elif not found and task == "multiclass" and classes == 1:
+        found.append("num_classes=1: task='multiclass' needs 2 or more, background included; use task='binary'")
+    return found
+
+
+def class_name_problems(names: object, classes: object) -> list[str]:
+    """Return what is wrong with the names of ``classes`` classes; None is right, and means that they have none."""
+    if names is None:
+        return []
+    if not isinstance(names, Sequence) or isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        return [f"class_names={names!r:.100}: a list or tuple of strings is needed"]
+    if any("\ud800" <= letter <= "\udfff" for name in names for letter in name):
+        return ["class_names: halves of characters (surrogates) are not text"]
+    return [] if len(names) == classes else [f"class_names: {len(names)} names for num_classes={classes!r}"]
+
+
+def class_names_of(names: Sequence[str] | None, task: str, classes: int) -> tuple[str, ...]:
+    """Return one name a class: those given, or those that classes without names have everywhere.
+
+    These are "foreground" for a binary task; "background", "class_1", "class_2", … for multi-class, by the value in
+    the mask; "class_0", "class_1", … for multi-label, by the plane of the mask.
+    """
+    if names is not None:
+        return tuple(names)
+    if task == "binary":
+        return ("foreground",)
+    found = [f"class_{k}" for k in range(classes)]
+    return ("background", *found[1:]) if task == "multiclass" else tuple(found)

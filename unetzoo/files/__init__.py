@@ -1,0 +1,1 @@
+"""Files on disk: written all or nothing, read with suspicion."""

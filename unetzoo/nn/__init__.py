@@ -1,0 +1,1 @@
+"""The layers that every encoder, decoder and head is made of."""

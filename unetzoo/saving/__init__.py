@@ -1,0 +1,1 @@
+"""Models to files, folders and the Hugging Face Hub, and back."""
