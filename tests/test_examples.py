@@ -385,6 +385,11 @@ def test_the_own_loop_refuses_pictures_without_masks(run: Run, tmp_path: Path) -
     assert not (tmp_path / "model.safetensors").exists()
 
 
+def test_two_published_sizes_agree(run: Run) -> None:
+    said, _ = run("compare_parameters.py", "unet", "resunet18")
+    assert "2 of 2 published sizes agree" in said
+
+
 # Real pictures.
 
 
@@ -448,14 +453,20 @@ def strings_of_tests() -> set[str]:
     }
 
 
-@pytest.mark.parametrize("script", scripts(), ids=str)
-def test_a_script_is_short_and_listed_and_run_by_a_test(script: Path) -> None:
-    assert code_lines(EXAMPLES / script) < 60
-    assert ast.get_docstring(ast.parse((EXAMPLES / script).read_text(encoding="utf-8")))
+def test_scripts_are_short_listed_and_tested() -> None:
     links = re.findall(r"\]\(([^)]+)\)", (EXAMPLES / "README.md").read_text(encoding="utf-8"))
-    listed = script.as_posix() if script.parent == Path() else f"{script.parts[0]}/"
-    assert listed in links
-    assert script.name in strings_of_tests()
+    wrong = []
+    for script in scripts():
+        listed = script.as_posix() if script.parent == Path() else f"{script.parts[0]}/"
+        habits = {
+            "is too long": code_lines(EXAMPLES / script) < 60,
+            "says not what it is": ast.get_docstring(ast.parse((EXAMPLES / script).read_text(encoding="utf-8"))),
+            "is not in README.md": listed in links,
+            "is run by no test": script.name in strings_of_tests(),
+        }
+        wrong += [f"{script} {problem}" for problem, kept in habits.items() if not kept]
+    assert scripts()
+    assert not wrong, "\n".join(wrong)
 
 
 def test_the_list_of_examples_names_what_there_is() -> None:
