@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unetzoo.checks import TASKS
 from unetzoo.cli import data, main
-from unetzoo.config import TASKS
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> tuple[str, str]:

@@ -17,7 +17,8 @@ PACKAGE = ROOT / "unetzoo"
 LAYERS = [
     {"errors", "plain", "trained"},
     {"devices", "extras", "files", "nn", "registry"},
-    {"checks", "encoders"},
+    {"checks"},
+    {"encoders"},
     {"decoders"},
     {"config", "pretrained"},
     {"model"},

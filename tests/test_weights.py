@@ -21,7 +21,7 @@ from torch import nn
 import unetzoo
 from unetzoo import ConfigError, ModelConfig, WeightsError, config as config_module, zoo
 from unetzoo.decoders import Decoder
-from unetzoo.encoders import Encoder, NoOptions
+from unetzoo.encoders import Encoder, Options
 from unetzoo.saving import weights
 
 OLDEST = ROOT / "tests" / "data" / "format_1.safetensors"
@@ -223,7 +223,7 @@ def test_pruned_models(tmp_path: Path) -> None:
 
 
 def test_tensors_outside_the_state_dict_are_made_too(registries: None, tmp_path: Path) -> None:
-    @unetzoo.register_encoder("waves", title="waves", paper="none", options=NoOptions)
+    @unetzoo.register_encoder("waves", title="waves", paper="none", options=Options)
     class Waves(Encoder):
         channels, strides = (4,), (1,)
 

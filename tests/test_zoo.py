@@ -13,7 +13,7 @@ from torch import Tensor
 
 import unetzoo
 from unetzoo import ConfigError
-from unetzoo.encoders import NoOptions
+from unetzoo.encoders import Options
 
 SIZES = (18, 34, 50, 101, 152)
 
@@ -123,7 +123,7 @@ def test_options_whose_names_collide_are_refused(taken: str) -> None:
     from unetzoo.decoders.unet import UNetDecoder
 
     class Colliding(UNetDecoder):
-        Options = dataclasses.make_dataclass("Options", [(taken, int, 1)], bases=(NoOptions,), frozen=True)
+        Options = dataclasses.make_dataclass("Options", [(taken, int, 1)], bases=(Options,), frozen=True)
 
     unetzoo.register_decoder("colliding")(Colliding)
     with pytest.raises(ConfigError, match=f"{taken!r} is the name of two options"):
@@ -169,7 +169,7 @@ def test_names_that_could_be_no_torch_hub_entry(name: str) -> None:
 @pytest.mark.usefixtures("registries")
 def test_a_part_of_one_s_own_joins_the_whole_zoo() -> None:
     @dataclasses.dataclass(frozen=True)
-    class Options(NoOptions):
+    class Options(Options):
         width: int = 8
 
     @unetzoo.register_encoder("strided", title="strided", paper="none", options=Options)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unetzoo.augmentation import IGNORED as IGNORED
-from unetzoo.config import TASKS
+from unetzoo.checks import TASKS
 from unetzoo.errors import ConfigError
 from unetzoo.registry import suggest
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unetzoo.config import TASKS
+from unetzoo.checks import TASKS
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.losses._target import Truth, read_target, target_problems
 from unetzoo.registry import suggest

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from unetzoo.config import TASKS
+from unetzoo.checks import TASKS
 from unetzoo.errors import ConfigError, InputError
 
 

@@ -8,7 +8,7 @@ from typing import TypeGuard
 
 from torch import Tensor
 
-from unetzoo.config import class_problems, name_problems
+from unetzoo.checks import class_name_problems, class_problems
 
 
 def tensor_problems(name: str, value: object) -> list[str]:
@@ -30,7 +30,7 @@ def task_problems(task: object, classes: object, ignore_index: object) -> list[s
 
 def label_problems(names: object, classes: object) -> list[str]:
     """Return what is wrong with the names of so many classes, which a table has to tell apart."""
-    found = name_problems(names, classes)
+    found = class_name_problems(names, classes)
     if not isinstance(names, Sequence) or isinstance(names, str):
         return found
     twice = sorted({str(name) for name in names if names.count(name) > 1})

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unetzoo.config import class_problems
+from unetzoo.checks import class_problems
 from unetzoo.errors import InputError
 
 

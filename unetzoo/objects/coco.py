@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unetzoo.config import name_problems
+from unetzoo.checks import class_name_problems
 from unetzoo.errors import ConfigError
 from unetzoo.objects._arguments import names_of
 from unetzoo.objects.finding import Instances
@@ -44,7 +44,7 @@ def to_coco(
     for number, (name, found) in enumerate(pictures, 1):
         if known is None:
             known = found.task, found.num_classes
-            problems = name_problems(class_names, found.num_classes)
+            problems = class_name_problems(class_names, found.num_classes)
             if problems:
                 raise ConfigError("cannot write COCO JSON", problems)
             record["categories"] = _categories(names_of(class_names, *known), found.task)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unetzoo.config import name_problems
+from unetzoo.checks import class_name_problems
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.objects._arguments import names_of, planes_of, shared_problems
 from unetzoo.objects.components import components, ndimage
@@ -64,7 +64,7 @@ class Instances:
         Raises:
             ConfigError: names that are none, or not one a class.
         """
-        problems = name_problems(class_names, self.num_classes)
+        problems = class_name_problems(class_names, self.num_classes)
         if problems:
             raise ConfigError("cannot name the objects", problems)
         names = names_of(class_names, self.task, self.num_classes)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unetzoo.config import name_problems
+from unetzoo.checks import class_name_problems
 from unetzoo.errors import ConfigError
 from unetzoo.objects.finding import Instances
 from unetzoo.objects.outlines import polygons
@@ -50,7 +50,7 @@ def to_geojson(
     """
     affine = _numbers(transform)
     problems = [
-        *name_problems(class_names, instances.num_classes),
+        *class_name_problems(class_names, instances.num_classes),
         *_transform_problems(transform, affine),
         *_crs_problems(crs, transform),
     ]

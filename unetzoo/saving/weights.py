@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from unetzoo import __version__
 from unetzoo.config import ModelConfig
+from unetzoo.encoders import ENCODERS
 from unetzoo.errors import ConfigError, DamagedError, WeightsError
 from unetzoo.files.checkpoints import listed, misfits, non_finite
 from unetzoo.files.tensors import (
@@ -35,7 +36,7 @@ from unetzoo.folding import OptimizedModel
 from unetzoo.model import SegmentationModel, build_on_meta
 from unetzoo.nn.layers import initialise
 from unetzoo.plain import plain, plain_tuple
-from unetzoo.pretrained import POLICIES, adapt_input_conv
+from unetzoo.pretrained import POLICIES, adapt_images
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
@@ -355,16 +356,22 @@ def _changed(config: ModelConfig, changes: dict[str, Any], input_policy: str | N
 
 
 def _adapt_input(state: dict[str, Tensor], model: SegmentationModel, known: int, policy: str) -> None:
-    """Adapt, in ``state``, the convolutions of the encoder that read images of ``known`` channels."""
-    channels = model.config.in_channels
-    for name, wanted in model.encoder.state_dict(prefix="encoder.").items():
-        found = state[name]
-        if found.shape == wanted.shape:
-            continue
-        if found.ndim != 4 or found.shape[1] != known or wanted.shape[1] != channels:
-            raise WeightsError(f"in_channels={channels}: {name} cannot be adapted from {known} channels; train anew")
-        state[name] = adapt_input_conv(found, channels, policy)
-        _logger.warning("in_channels=%d: adapted from %d (%s): %s", channels, known, policy, name)
+    """Adapt, in ``state``, the convolution of the encoder that sees images of ``known`` channels.
+
+    Raises:
+        WeightsError: there is none, or other tensors depend on the channels too.
+    """
+    channels, title = model.config.in_channels, ENCODERS[model.config.encoder].title
+    name = adapt_images(model.encoder, title, state, known, policy, prefix="encoder.")
+    heads = ("head.", "deep_heads.", "guide.")  # of another number of classes, it may be: they are drawn anew
+    wanted = {key: tensor for key, tensor in model.state_dict().items() if not key.startswith(heads)}
+    problems = misfits(wanted, {key: state[key] for key in wanted})
+    if problems:
+        raise WeightsError(
+            f"in_channels={channels}: more than the convolution that sees the images depends on their {known} channels, "
+            f"and cannot be adapted; train anew:{listed(problems)}"
+        )
+    _logger.warning("in_channels=%d: adapted from %d (%s): %s", channels, known, policy, name)
 
 
 def _new_heads(model: SegmentationModel, dtype: torch.dtype) -> dict[str, Tensor]:
