@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from unetzoo.prediction import Prediction as Prediction, Predictor as Predictor
     from unetzoo.saving.cards import ModelCard as ModelCard
     from unetzoo.saving.conversion import convert as convert
+    from unetzoo.saving.sources import create as create
     from unetzoo.saving.weights import SavedModel as SavedModel, load as load, save as save, verify as verify
     from unetzoo.zoo import (
-        create as create,
         from_config as from_config,
         list_models as list_models,
         register_model as register_model,
@@ -78,7 +78,8 @@ _HOMES = {
     "folding": ("OptimizedModel", "optimize"),
     "prediction": ("Prediction", "Predictor"),
     "saving.weights": ("SavedModel", "load", "save", "verify"),
-    "zoo": ("create", "from_config", "list_models", "register_model"),
+    "saving.sources": ("create",),
+    "zoo": ("from_config", "list_models", "register_model"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 _MODULES = ("augmentation", "data", "drawing", "evaluation", "images", "losses", "metrics", "objects", "train")

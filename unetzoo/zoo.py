@@ -26,7 +26,6 @@ from unetzoo.pretrained import (
     read_pretrained,
 )
 from unetzoo.registry import Registry, check_name, suggest
-from unetzoo.saving import hub
 
 Builder = Callable[..., SegmentationModel]
 B = TypeVar("B", bound=Builder)
@@ -38,24 +37,17 @@ PRESETS: Registry[Builder] = Registry("model")
 F = TypeVar("F", bound=Callable[..., SegmentationModel])
 
 
-def _other_names_first(function: F) -> F:
-    """Send the arguments as they were given, without defaults, to where a name of another kind is built.
-
-    These are a user's own names, and saved models of the Hugging Face Hub.
-    """
+def _own_names_first(function: F) -> F:
+    """Send the arguments as they were given, without defaults, to a user's own builder."""
 
     @functools.wraps(function)
     def create(name: str, **arguments: Any) -> SegmentationModel:
-        if isinstance(name, str) and (name.startswith(hub.PREFIX) or name in trained.names()):
-            return hub.from_pretrained(name, **arguments)
-        if name in PRESETS:
-            return _build_custom(name, arguments)
-        return function(name, **arguments)
+        return _build_custom(name, arguments) if name in PRESETS else function(name, **arguments)
 
     return cast(F, create)
 
 
-@_other_names_first
+@_own_names_first
 def create(
     name: str,
     *,
@@ -77,8 +69,8 @@ def create(
     """Build a segmentation network by name.
 
     Args:
-        name: one of ``list_models()``, or an alias such as "unet_resnet34"; or a trained model, "nuclei" of the
-            package or "hf-hub:owner/name" of the Hugging Face Hub, with arguments as ``from_pretrained`` takes them.
+        name: one of ``list_models()``, or an alias such as "unet_resnet34". ``unetzoo.create`` also takes what
+            ``from_pretrained`` does, "nuclei" or "hf-hub:owner/name", with its arguments, in evaluation mode.
         pretrained: weights of the encoder. False: none. True: torchvision's default for it. A name such as
             "IMAGENET1K_V1". A path to a ``.pth`` or ``.safetensors`` file in torchvision's layout.
         in_channels: channels of the images.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from unetzoo.cli._options import SAVED
@@ -55,10 +54,9 @@ def _export(options: argparse.Namespace) -> None:
     import torch
 
     from unetzoo.exporting import export
-    from unetzoo.saving import hub
+    from unetzoo.saving import sources
 
-    _refuse_untrained(options.source)
-    model = hub.from_pretrained(options.source, dtype=torch.float32)
+    model = sources.from_pretrained(options.source, dtype=torch.float32)
     print(f"exporting {model.config.name}, and comparing it …", file=sys.stderr)
     report = export(
         model,
@@ -70,14 +68,3 @@ def _export(options: argparse.Namespace) -> None:
         size=options.size,
     )
     print(json.dumps(report.to_dict(), indent=2) if options.json else report)
-
-
-def _refuse_untrained(source: str) -> None:
-    from unetzoo import zoo
-    from unetzoo.errors import ConfigError
-
-    if source in zoo.names() and not Path(source).exists():
-        raise ConfigError(
-            f"{source!r} is a name of the zoo, whose weights would be random: train it, by 'unetzoo train --model "
-            f"{source} --data FOLDER', and export the folder of the run"
-        )

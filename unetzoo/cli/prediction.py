@@ -78,6 +78,7 @@ def _predict(options: argparse.Namespace) -> int | None:
 
     from unetzoo.objects.components import ndimage
     from unetzoo.prediction import Predictor, files
+    from unetzoo.saving.sources import separated
 
     # Pillow's, of large pictures: they are read by rows, or refused.
     warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
@@ -86,7 +87,7 @@ def _predict(options: argparse.Namespace) -> int | None:
         ndimage()  # or an error, before any work
     jobs = files.find_jobs(options.images, inside=outputs.folder)
     predictor = Predictor(
-        [options.model] if Path(options.model).exists() else options.model.split(","),
+        separated(options.model),
         device=options.device,
         tile=options.tile,
         overlap=options.overlap,

@@ -8,10 +8,13 @@ import sys
 import textwrap
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unetzoo.cli._options import SAVED
 from unetzoo.errors import UnetzooError
+
+if TYPE_CHECKING:
+    from unetzoo.saving.sources import Source
 
 
 def add(commands: Any) -> None:
@@ -82,13 +85,14 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
-    from unetzoo import information, zoo
-    from unetzoo.saving import hub
+    from unetzoo import information
+    from unetzoo.saving import sources
 
-    if options.name not in zoo.names() and hub.is_saved(options.name):
-        _info_of_saved(options.name, options.json)
+    source = sources.named_source(options.name)
+    if source.kind != "network":
+        _info_of_saved(source, options.json)
         return
-    info = information.model_info(options.name)
+    info = information.model_info(source.text)
     if options.json:
         print(json.dumps(asdict(info), indent=2))
         return
@@ -111,16 +115,21 @@ def _info(options: argparse.Namespace) -> None:
         print(textwrap.fill(info.meanings.get(name, ""), 100, initial_indent=" " * 8, subsequent_indent=" " * 8))
 
 
-def _info_of_saved(name: str, as_json: bool) -> None:
+def _info_of_saved(source: Source, as_json: bool) -> None:
     """Print what the file of a trained model says, and its card."""
     from unetzoo import trained
-    from unetzoo.saving import hub, weights
+    from unetzoo.saving import hub, sources, weights
 
-    path = hub.located(name)
-    card = trained.card_of(name) if name in trained.names() else path / hub.CARD_FILE
+    path = sources.located(source)
+    card = trained.card_of(source.text) if source.kind == "trained" else path / hub.CARD_FILE
     saved = weights.read_saved(path)
     if as_json:
-        record = {"name": name, "parameters": saved.parameters, "bytes": saved.bytes, "config": saved.config.to_dict()}
+        record = {
+            "name": source.text,
+            "parameters": saved.parameters,
+            "bytes": saved.bytes,
+            "config": saved.config.to_dict(),
+        }
         print(json.dumps(record, indent=2))
         return
     print(saved)

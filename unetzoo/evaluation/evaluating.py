@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from unetzoo import images, sheets, trained
+from unetzoo import images, sheets
 from unetzoo.augmentation import IGNORED
 from unetzoo.config import ModelConfig
 from unetzoo.data import Labels, Sample, SegmentationDataset
@@ -29,6 +29,7 @@ from unetzoo.model import SegmentationModel
 from unetzoo.objects import Matches, instances, matched
 from unetzoo.objects.components import ndimage
 from unetzoo.prediction import Predictor
+from unetzoo.saving.sources import source_of
 
 WORST = 8
 """Pictures shown in a report."""
@@ -194,9 +195,11 @@ def settings_of_run(model: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ConfigError: the run's ``config.yaml`` cannot be read.
     """
-    folder = Path(model) if Path(model).is_dir() else Path(model).parent
-    path = folder / "config.yaml"
-    if model in trained.names() or not Path(model).exists() or not path.is_file():
+    source = source_of(model)
+    if source.path is None or source.kind == "trained":
+        return {}
+    path = (source.path if source.kind == "folder" else source.path.parent) / "config.yaml"
+    if not path.is_file():
         return {}
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))

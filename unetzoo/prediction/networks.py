@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from unetzoo import zoo
 from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.folding import OptimizedModel, optimize
@@ -18,7 +16,7 @@ from unetzoo.images import fit_channels, normalised, scaled
 from unetzoo.model import SegmentationModel
 from unetzoo.prediction.tiles import mirrored
 from unetzoo.prediction.views import View
-from unetzoo.saving import hub
+from unetzoo.saving import sources
 
 Model = SegmentationModel | OptimizedModel | str | os.PathLike[str]
 MERGES = ("probabilities", "logits")
@@ -137,15 +135,10 @@ def _ready(model: Model, device: torch.device, dtype: torch.dtype | None) -> Opt
         if dtype is not None and dtype != model.dtype:
             raise ConfigError(f"dtype={dtype} for an optimized model of {model.dtype}: give the model it was made from")
         return model.to(device)
-    if isinstance(model, str) and model in zoo.names() and not Path(model).exists():
-        raise ConfigError(
-            f"{model!r} is a network of the zoo, whose weights are random: 'unetzoo train --model {model}' trains it, "
-            f"and its run's folder goes here; trained already: {', '.join(zoo.list_models(pretrained=True))}"
-        )
     if isinstance(model, SegmentationModel):
         return optimize(model, dtype=dtype).to(device)
     # Half precision is how weights are kept, not how they are best used: on CPUs it is slow, and rounds each map.
-    return optimize(hub.from_pretrained(model, dtype=torch.float32), dtype=dtype).to(device)
+    return optimize(sources.from_pretrained(model, dtype=torch.float32), dtype=dtype).to(device)
 
 
 def check_channels(image: Tensor, config: ModelConfig) -> None:

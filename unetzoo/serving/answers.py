@@ -21,7 +21,10 @@ from unetzoo.encoders import ENCODERS
 from unetzoo.errors import ConfigError, InputError, UnetzooError
 from unetzoo.prediction import Prediction, Predictor
 from unetzoo.prediction.results import mask_of
-from unetzoo.saving import cards, hub
+from unetzoo.saving import cards
+from unetzoo.saving.hub import CARD_FILE
+from unetzoo.saving.repositories import PREFIX
+from unetzoo.saving.sources import located, source_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".gif", ".bmp")
 """Of pictures that a browser offers to send; what is inside decides."""
@@ -241,9 +244,11 @@ def heading(source: object, config: ModelConfig) -> tuple[str, str]:
     """Return the name of a model and a line about it, from its configuration and its card."""
     name = config.name
     if isinstance(source, str | os.PathLike):
-        name = Path(source).resolve().stem if Path(source).is_file() else os.fspath(source)
-        name = name.removeprefix(hub.PREFIX).rstrip("/\\")
-        name = Path(name).resolve().name if Path(name).exists() else name
+        meant = source_of(source)
+        name = meant.text.removeprefix(PREFIX)
+        if meant.kind in ("file", "folder"):
+            place = Path(source).resolve()
+            name = place.stem if meant.kind == "file" else place.name
     line = f"{DECODERS[config.decoder].title} on the {ENCODERS[config.encoder].title} encoder."
     trained = _training_data(source)
     return name, line if trained is None else f"{line} Trained on: {trained}"
@@ -254,8 +259,8 @@ def _training_data(source: object) -> str | None:
     if not isinstance(source, str | os.PathLike):
         return None
     try:
-        folder = hub.located(source, local_files_only=True)
-        file = (folder if folder.is_dir() else folder.parent) / hub.CARD_FILE
+        folder = located(source_of(source), local_files_only=True)
+        file = (folder if folder.is_dir() else folder.parent) / CARD_FILE
         return cards.read_card(file.read_text(encoding="utf-8"), file).card.training_data
     except (OSError, UnicodeDecodeError, UnetzooError):
         return None  # the page is as good without

@@ -28,7 +28,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.files.writing import replacing
-from unetzoo.saving.hub import PREFIX
+from unetzoo.saving.repositories import PREFIX
 from unetzoo.train import reporting
 from unetzoo.train.data import FolderData
 from unetzoo.train.keeping import LAST, KeepBest, KeepLast, WholeFiles
