@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torchvision import tv_tensors
 
-from unetzoo.augmentation._base import size_problems
 from unetzoo.augmentation.composing import Entry, described, parse
 from unetzoo.augmentation.warping import RandomWarp
 from unetzoo.augmentation.windows import Size, centre, random_window
 from unetzoo.augmentation.windows_needed import reach
+from unetzoo.checks import sides
 from unetzoo.errors import ConfigError, InputError
 
 
@@ -101,7 +101,7 @@ def build(spec: str | Sequence[Any] = "light", crop_size: int | Sequence[int] | 
     entries = parse(spec, "", problems)
     size = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
     if size is not None:
-        problems += size_problems("crop_size", size)
+        problems += sides("crop_size", size)
     if problems:
         raise ConfigError("cannot build the augmentation", problems)
     return Augmentation(entries, None if size is None else (size[0], size[1]))

@@ -9,8 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from unetzoo.checks import class_name_problems, class_names_of
 from unetzoo.errors import ConfigError, InputError
-from unetzoo.metrics._arguments import label_problems, number_problems, task_problems, tensor_problems
+from unetzoo.metrics._arguments import number_problems, task_problems, tensor_problems
 from unetzoo.metrics.counting import Tally, near, pixels_of, scores_of, stray
 from unetzoo.metrics.scores import METRICS, ClassScores, ImageScores, Scores
 
@@ -37,7 +38,8 @@ class SegmentationMetrics:
         threshold: between 0 and 1; a class is predicted where its probability is *above* it (binary, multilabel).
             A multiclass prediction is the class of the largest logit, the first of equals.
         boundary_tolerance: in pixels, from 0 up, of the boundary F-score; None leaves that score, and its cost, out.
-        class_names: one name a class, all different; None: "0", "1", ….
+        class_names: one name a class, all different; None: "foreground"; or "background", "class_1", …; or
+            "class_0", …, as the task is.
 
     Raises:
         ConfigError: lists all that is wrong.
@@ -55,7 +57,7 @@ class SegmentationMetrics:
     ) -> None:
         problems = [
             *task_problems(task, num_classes, ignore_index),
-            *label_problems(class_names, num_classes),
+            *class_name_problems(class_names, num_classes, different=True),
             *number_problems(task, threshold, boundary_tolerance),
         ]
         if problems:
@@ -65,7 +67,7 @@ class SegmentationMetrics:
         self.ignore_index = ignore_index
         self.threshold = threshold
         self.boundary_tolerance = boundary_tolerance
-        self.class_names = tuple(map(str, range(num_classes)) if class_names is None else class_names)
+        self.class_names = class_names_of(class_names, task, num_classes)
         self.reset()
 
     def reset(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -50,10 +49,3 @@ def planes_of(mask: Tensor, task: str, classes: int) -> NDArray[Any]:
     # A copy, and of the caller's type, as a narrow one is quickest and a wide one may be needed.
     planes = np.array(values, dtype=np.uint8 if mask.dtype == torch.bool else values.dtype)
     return planes.reshape(-1, *planes.shape[-2:])
-
-
-def names_of(names: Sequence[str] | None, task: str, classes: int) -> tuple[str, ...]:
-    """Return one name a class: those given, or "foreground" of a binary task, or "0", "1", …."""
-    if names is not None:
-        return tuple(names)
-    return ("foreground",) if task == "binary" else tuple(map(str, range(classes)))
