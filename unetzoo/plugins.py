@@ -54,11 +54,10 @@ class Plugins:
             try:
                 entry.load()
             except Exception as error:  # somebody else's module: whatever it raises
-                package = "a package" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
-                name = "PACKAGE" if entry.dist is None else entry.dist.name
+                package, version = ("?", "") if entry.dist is None else (entry.dist.name, f" {entry.dist.version}")
                 self._problems.append(
-                    f"{package}, entry point {entry.name} = {entry.value}: {_told(error)}; update it, or 'pip uninstall "
-                    f"{name}'"
+                    f"{package}{version}, entry point {entry.name} = {entry.value}: {_told(error)}; update it, or "
+                    f"'pip uninstall {package}'"
                 )
                 self._cause = error
 

@@ -202,10 +202,9 @@ def register_loss(name: str, *, tasks: Sequence[str] = TASKS) -> Callable[[M], M
         ConfigError: the name is taken, or cannot be a name; a task that is none; neither a class nor a function.
     """
     problems = [problem for task in tasks for problem in one_of("tasks", task, TASKS)]
-    if problems or not tasks:
-        raise ConfigError(
-            f"cannot register the loss {name!r}", problems or [f"tasks={tasks!r}: one or more are needed"]
-        )
+    problems += [] if tasks else [f"tasks={tasks!r}: one or more are needed"]
+    if problems:
+        raise ConfigError(f"cannot register the loss {name!r}", problems)
 
     def decorate(made: M) -> M:
         if not callable(made) or (isinstance(made, type) and not issubclass(made, nn.Module)):
