@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from unetzoo.saving.cards import ModelCard as ModelCard
     from unetzoo.saving.conversion import convert as convert
     from unetzoo.saving.weights import SavedModel as SavedModel, load as load, save as save, verify as verify
+    from unetzoo.train.fitting import fit as fit
+    from unetzoo.train.runs import Run as Run
     from unetzoo.zoo import (
         create as create,
         from_config as from_config,
@@ -78,6 +80,8 @@ _HOMES = {
     "folding": ("OptimizedModel", "optimize"),
     "prediction": ("Prediction", "Predictor"),
     "saving.weights": ("SavedModel", "load", "save", "verify"),
+    "train.fitting": ("fit",),
+    "train.runs": ("Run",),
     "zoo": ("create", "from_config", "list_models", "register_model"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

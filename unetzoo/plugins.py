@@ -75,9 +75,11 @@ def import_modules(names: Iterable[str]) -> None:
         ConfigError: there is no such module, or it stops with an error, whose traceback is told.
     """
     for name in names:
-        if not all(part.isidentifier() for part in name.split(".")):
-            plain = name.removesuffix(".py").replace("/", ".").replace("\\", ".").strip(".")
-            raise ConfigError(f"--import {name}: the name of a module is needed, as in 'import {plain or 'mine'}'")
+        if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
+            raise ConfigError(
+                f"--import {name}: the name of a module is needed, as Python's import takes it: folders with dots, and "
+                "no .py, such as 'mine' or 'my_project.parts'"
+            )
         try:
             import_module(name)
         except ModuleNotFoundError as error:
