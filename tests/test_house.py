@@ -16,6 +16,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "unetzoo"
 LAYERS = [
     {"errors", "plain", "trained"},
+    {"plugins"},
     {"devices", "extras", "files", "nn", "registry"},
     {"checks"},
     {"encoders"},

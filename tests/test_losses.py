@@ -669,7 +669,7 @@ def test_losses_by_dotted_path() -> None:
         ("focal(gamma='2')", "focal: gamma='2': a finite number from 0 up"),
         ("focal(alpha=2)", "alpha=2: a finite number from 0 to 1 is needed"),
         ("cross_entropy(label_smoothing=1.5)", "label_smoothing=1.5: a finite number from 0 to 1"),
-        ("dice(per='class')", "per='class': 'image' or 'batch' is needed"),
+        ("dice(per='class')", "per='class': one of 'image', 'batch' is needed"),
         ("dice(background=False)", "task='binary' has no channel of the background"),
         ("dice(background=0)", "background=0: True or False"),
         ("focal(gamma=open('x'))", "the value must be a literal"),
@@ -1061,5 +1061,5 @@ def test_what_lies_between_two_blocks_is_a_gap_and_what_lies_beside_them_none() 
 
 @pytest.mark.parametrize("width", [0, 2.0, True, "4"])
 def test_a_width_of_gaps_that_cannot_be(width: object) -> None:
-    with pytest.raises(ConfigError, match="a whole number of pixels from 1 up"):
+    with pytest.raises(ConfigError, match="width="):
         losses.Gaps("binary", width=width)

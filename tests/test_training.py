@@ -350,7 +350,7 @@ def test_a_run_without_a_better_score_stops_and_stays_stopped(nuclei: Path, tmp_
 
 def test_a_plateau_lowers_the_rates(nuclei: Path, tmp_path: Path) -> None:
     out = tmp_path / "a"
-    train(nuclei, out, "--epochs", "13", "--lr", "1e-9", "--model.schedule", "plateau", "--pictures_every", "99")
+    train(nuclei, out, "--epochs", "13", "--lr", "1e-9", "--model.schedule", "plateau", "--images_every", "99")
     dice = [float(row["dice"]) for row in rows(out)]
     rates = [float(row["lr"]) for row in rows(out)]
     best, bad, rate = -1.0, 0, 1e-9

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from unetzoo.saving.conversion import convert as convert
     from unetzoo.saving.sources import create as create
     from unetzoo.saving.weights import SavedModel as SavedModel, load as load, save as save, verify as verify
+    from unetzoo.train.fitting import fit as fit
+    from unetzoo.train.runs import Run as Run
     from unetzoo.zoo import (
         from_config as from_config,
         list_models as list_models,
@@ -79,6 +81,8 @@ _HOMES = {
     "prediction": ("Prediction", "Predictor"),
     "saving.weights": ("SavedModel", "load", "save", "verify"),
     "saving.sources": ("create",),
+    "train.fitting": ("fit",),
+    "train.runs": ("Run",),
     "zoo": ("from_config", "list_models", "register_model"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -247,7 +247,7 @@ def _part_problems(values: Mapping[str, Any]) -> list[str]:
     for part, known in (("decoder", DECODERS), ("encoder", ENCODERS)):
         name, options = values[part], values[f"{part}_options"]
         if not isinstance(name, str) or name not in known:
-            found.append(f"{unknown(part, name, known)}; if it is your own, import what registers it first, in Python")
+            found.append(f"{unknown(part, name, known)}; if it is your own, import what registers it first (--import)")
         elif not isinstance(options, Mapping):
             found.append(f"{part}_options: a dictionary is needed, not {type(options).__name__}")
         else:

@@ -368,7 +368,7 @@ def _adapt_input(state: dict[str, Tensor], model: SegmentationModel, known: int,
     problems = misfits(wanted, {key: state[key] for key in wanted})
     if problems:
         raise WeightsError(
-            f"in_channels={channels}: more than the convolution that sees the images depends on their {known} channels, "
+            f"in_channels={channels}: more than the convolution that sees images depends on their {known} channels, "
             f"and cannot be adapted; train anew:{listed(problems)}"
         )
     _logger.warning("in_channels=%d: adapted from %d (%s): %s", channels, known, policy, name)
