@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from unetzoo.cli._options import SAVED
+from unetzoo.cli._options import SEVERAL
 
 
 def add(commands: Any) -> None:
@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "source",
         metavar="MODEL",
-        help=SAVED,
+        help=SEVERAL,
     )
     command.add_argument("target", metavar="TARGET", help="the file to write: .onnx, .pt2 or .aoti.pt2")
     command.add_argument(
@@ -51,15 +51,12 @@ def add(commands: Any) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    import torch
-
     from unetzoo.exporting import export
-    from unetzoo.saving import sources
+    from unetzoo.saving.sources import separated
 
-    model = sources.from_pretrained(options.source, dtype=torch.float32)
-    print(f"exporting {model.config.name}, and comparing it …", file=sys.stderr)
+    print(f"exporting {options.source}, and comparing it …", file=sys.stderr)
     report = export(
-        model,
+        separated(options.source),
         options.target,
         inputs=options.inputs,
         outputs=options.outputs,

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetzoo.cli._options import SAVED, numbers, pixels_or, threshold
+from unetzoo.cli._options import SEVERAL, numbers, pixels_or, threshold
 
 if TYPE_CHECKING:
     from unetzoo.prediction.files import Outcome, Report
@@ -24,10 +24,7 @@ def add(commands: Any) -> None:
         "TIFF and zarr for zarr. What is there already is not done again. A picture that cannot be read stops "
         "nothing: it is reported at the end, and the exit status is 1.",
     )
-    command.add_argument(
-        "model",
-        help=f"{SAVED}; several, with commas, are averaged",
-    )
+    command.add_argument("model", help=SEVERAL)
     command.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, or folders of pictures")
     command.add_argument("--out", default="masks", metavar="FOLDER", help="of the masks (default: masks)")
     command.add_argument("--overlay", action="store_true", help="also write overlays/: the pictures with their masks")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,9 @@ from unetzoo import images
 from unetzoo.config import ModelConfig
 from unetzoo.data.listing import PICTURES
 from unetzoo.errors import InputError
+
+if TYPE_CHECKING:
+    from unetzoo.exporting.request import Request
 
 Pictures = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 MOST = 32
@@ -28,11 +31,11 @@ class Given(NamedTuple):
 
     Attributes:
         file: as the exported file takes them.
-        model: as the model takes them, float32.
+        models: as each of the models takes them, float32.
     """
 
     file: Tensor
-    model: Tensor
+    models: tuple[Tensor, ...]
 
 
 def find_pictures(pictures: Pictures | None) -> tuple[list[Path], list[str]]:
@@ -103,18 +106,18 @@ def fitted(picture: Tensor, height: int, width: int) -> Tensor:
     return picture
 
 
-def given(pictures: Sequence[Tensor], config: ModelConfig, inputs: str) -> Given:
+def given(pictures: Sequence[Tensor], request: Request) -> Given:
     """Return pictures (in_channels, H, W) of one size as a batch."""
-    prepared = torch.cat([images.prepare(picture, config) for picture in pictures])
-    return Given(prepared if inputs == "normalised" else torch.stack(list(pictures)), prepared)
+    prepared = tuple(
+        torch.cat([images.prepare(picture, model.config) for picture in pictures]) for model in request.models
+    )
+    return Given(prepared[0] if request.inputs == "normalised" else torch.stack(list(pictures)), prepared)
 
 
-def samples(
-    pictures: Sequence[Tensor], config: ModelConfig, inputs: str, size: tuple[int, int] | None, least: int
-) -> list[Given]:
+def samples(pictures: Sequence[Tensor], request: Request) -> list[Given]:
     """Return each picture as a batch of one: at ``size``, or at its own, from ``least`` to :data:`LONGEST`."""
-    found = []
+    found, least = [], request.least
     for picture in pictures:
-        height, width = size or (min(max(side, least), max(LONGEST, least)) for side in picture.shape[1:])
-        found.append(given([fitted(picture, height, width)], config, inputs))
+        height, width = request.size or (min(max(side, least), max(LONGEST, least)) for side in picture.shape[1:])
+        found.append(given([fitted(picture, height, width)], request))
     return found
