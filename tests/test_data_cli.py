@@ -41,10 +41,6 @@ def floods(shared_data: Path, tmp_path: Path) -> str:
     return str(file)
 
 
-def test_every_task_is_offered() -> None:
-    assert data._TASKS == TASKS
-
-
 @pytest.mark.parametrize(
     ("folder", "options", "channels", "counts"),
     [
@@ -113,7 +109,7 @@ def test_problems_are_printed_before_the_status(capsys: pytest.CaptureFixture[st
         (["convert", "{0}", "{0}"], "not an empty folder"),
         (["preview", "{0}", "--count", "0"], "count=0"),
         (["preview", "{0}", "--augmentation", "storng"], "did you mean 'strong'"),
-        (["preview", "{0}", "--out", "{0}/missing/a.png"], "cannot be written"),
+        (["preview", "{0}", "--out", "{0}/images/p1.png/a.png"], "cannot be made"),
     ],
 )
 def test_errors_are_said_and_nothing_is_written(

@@ -740,7 +740,7 @@ def test_a_mask_by_rows_goes_on_after_a_stop_with_the_same_picture_alone(
         if len(written) == 1:
             written.append(0)
             raise KeyboardInterrupt
-        written.append(part.shape[1])
+        written.append(part.shape[0])
         put(self, part)
 
     monkeypatch.setattr(PartialMask, "put", counted)

@@ -45,11 +45,13 @@ def whole(
     return [f"{name}={given!r:.50}: {', '.join([f'a whole number{bounds}', *map(repr, others)])} is needed"]
 
 
-def sides(name: str, given: object, least: int = 1) -> list[str]:
-    """Return what is wrong with a value that must be a height and a width, in a list or tuple."""
-    if isinstance(given, list | tuple) and len(given) == 2 and not any(whole(name, side, least) for side in given):
+def sides(name: str, given: object, least: int = 1, *, square: bool = False) -> list[str]:
+    """Return what is wrong with a list or tuple of height and width; ``square``: one number may stand for both."""
+    pair = (given, given) if square and type(given) is int else given
+    if isinstance(pair, list | tuple) and len(pair) == 2 and not any(whole(name, side, least) for side in pair):
         return []
-    return [f"{name}={given!r:.100}: height and width are needed, two whole numbers from {least} up"]
+    more = ", or one for both" if square else ""
+    return [f"{name}={given!r:.100}: height and width are needed, two whole numbers from {least} up{more}"]
 
 
 def flag(name: str, given: object) -> list[str]:

@@ -99,12 +99,14 @@ def build(spec: str | Sequence[Any] = "light", crop_size: int | Sequence[int] | 
     """
     problems: list[str] = []
     entries = parse(spec, "", problems)
-    size = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
-    if size is not None:
-        problems += sides("crop_size", size)
+    if crop_size is not None:
+        problems += sides("crop_size", crop_size, square=True)
     if problems:
         raise ConfigError("cannot build the augmentation", problems)
-    return Augmentation(entries, None if size is None else (size[0], size[1]))
+    if crop_size is None:
+        return Augmentation(entries, None)
+    height, width = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
+    return Augmentation(entries, (height, width))
 
 
 def _check(image: Tensor, mask: Tensor) -> None:

@@ -251,11 +251,10 @@ def _warnings(listing: Listing, by_split: Mapping[str, Sequence[_Findings]], con
 def _sides(crop_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     if crop_size is None:
         return None
-    pair = crop_size if isinstance(crop_size, tuple | list) else (crop_size, crop_size)
-    problems = checks.sides("crop_size", pair)
+    problems = checks.sides("crop_size", crop_size, square=True)
     if problems:
         raise ConfigError("cannot check the data", problems)
-    return pair[0], pair[1]
+    return (crop_size, crop_size) if isinstance(crop_size, int) else (crop_size[0], crop_size[1])
 
 
 def _crop_problems(train: Sequence[_Findings], sides: tuple[int, int] | None) -> list[str]:
