@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unetzoo.checks import TASKS
 from unetzoo.cli import data, main
 
 
