@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from unetzoo.comparing.comparison import Comparison as Comparison, compare as compare
+    from unetzoo.comparing.comparison import compare as compare
+    from unetzoo.comparing.table import Comparison as Comparison
     from unetzoo.config import ModelConfig as ModelConfig
     from unetzoo.decoders import Decoder as Decoder, Feature as Feature, register_decoder as register_decoder
     from unetzoo.encoders import Encoder as Encoder, register_encoder as register_encoder
@@ -57,7 +58,8 @@ _HOMES = {
     "evaluation": ("Calibration", "calibrate"),
     "saving.cards": ("ModelCard",),
     "files.checkpoints": ("load_state_dict_file",),
-    "comparing.comparison": ("Comparison", "compare"),
+    "comparing.comparison": ("compare",),
+    "comparing.table": ("Comparison",),
     "config": ("ModelConfig",),
     "saving.conversion": ("convert",),
     "decoders": ("Decoder", "Feature", "register_decoder"),

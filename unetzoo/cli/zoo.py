@@ -19,19 +19,14 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add the commands."""
-    names = argparse.ArgumentParser(add_help=False)
-    names.add_argument(
-        "patterns",
-        nargs="*",
-        default=[],
-        metavar="PATTERN",
-        help="name, or wildcard such as 'unet3p*' (default: all)",
-    )
-    names.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="leave these names out")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="leave these names out")
+    wildcard = "name, or wildcard such as 'unet3p*' (default: all)"
 
     command = commands.add_parser(
-        "list", parents=[names], help="names of the zoo", description="List names of the zoo."
+        "list", parents=[shared], help="names of the zoo", description="List names of the zoo."
     )
+    command.add_argument("patterns", nargs="*", default=[], metavar="PATTERN", help=wildcard)
     command.add_argument(
         "--pretrained", action="store_true", help="instead the trained models that come with the package"
     )
@@ -44,10 +39,17 @@ def add(commands: Any) -> None:
 
     command = commands.add_parser(
         "compare",
-        parents=[names],
+        parents=[shared],
         help="networks side by side",
-        description="Compare networks: parameters, arithmetic, memory. Nothing is allocated or downloaded. With "
-        "--results also what they reached in training.",
+        description="Compare networks: parameters, arithmetic, memory. Nothing is allocated. With --results also what "
+        "they reached in training.",
+    )
+    command.add_argument(
+        "models",
+        nargs="*",
+        default=[],
+        metavar="MODEL",
+        help=f"{wildcard}; or {SAVED}; several, with commas, are averaged, and their numbers added",
     )
     command.add_argument("--size", type=int, default=256, metavar="PIXELS", help="side of the image (default: 256)")
     command.add_argument("--in-channels", type=int, default=3, metavar="N", help="channels of the image (default: 3)")
@@ -138,12 +140,14 @@ def _info_of_saved(source: Source, as_json: bool) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from unetzoo.comparing import comparison
+    from unetzoo.comparing.comparison import compare
+    from unetzoo.comparing.plotting import require_plot
+    from unetzoo.saving.sources import separated
 
     if options.plot:
-        comparison.require_plot(options.plot)
-    table = comparison.compare(
-        options.patterns or None,
+        require_plot(options.plot)
+    table = compare(
+        [parts if len(parts) > 1 else parts[0] for parts in map(separated, options.models)] or None,
         exclude=options.exclude,
         size=options.size,
         in_channels=options.in_channels,
