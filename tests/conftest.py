@@ -36,6 +36,7 @@ import unetzoo  # noqa: E402
 from unetzoo import zoo  # noqa: E402
 from unetzoo.decoders import DECODERS  # noqa: E402
 from unetzoo.encoders import ENCODERS  # noqa: E402
+from unetzoo.losses import LOSSES  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 
@@ -98,7 +99,7 @@ def shared_data() -> Path:
 @pytest.fixture
 def registries() -> Iterator[None]:
     """Take back what a test registers."""
-    kept = [(registry, dict(registry._entries)) for registry in (DECODERS, ENCODERS, zoo.PRESETS)]
+    kept = [(registry, dict(registry._entries)) for registry in (DECODERS, ENCODERS, zoo.PRESETS, LOSSES)]
     yield
     for registry, entries in kept:
         registry._entries.clear()
