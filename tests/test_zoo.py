@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torch
-from conftest import NAMES
+from conftest import NAMES, tried
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
@@ -244,7 +244,7 @@ def test_public_names() -> None:
         unetzoo.creat  # noqa: B018
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", tried(NAMES))
 def test_every_option_is_explained(name: str) -> None:
     info = unetzoo.model_info(name)
     assert list(info.meanings) == list(info.options)
