@@ -1,4 +1,4 @@
-"""Bad input: one error each, that says what was given, what is allowed, and the mend."""
+"""Bad input: one error each, that says what was given, what is allowed, and the fix."""
 
 from __future__ import annotations
 
