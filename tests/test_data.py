@@ -21,7 +21,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import unetzoo
-from unetzoo import ConfigError, InputError, images
+from unetzoo import ConfigError, InputError, WriteError, images
 from unetzoo.data import IGNORED, Labels, Sample, SegmentationDataset, check, convert, find_samples, preview
 from unetzoo.data.listing import list_samples
 from unetzoo.data.masks import read_target
@@ -978,6 +978,8 @@ def test_conversion_refuses_before_it_writes(tmp_path: Path) -> None:
     (tmp_path / "out" / "mine.txt").write_text("keep", encoding="utf-8")
     with pytest.raises(ConfigError, match="not an empty folder"):
         convert(make(tmp_path / "good", ["a"]), tmp_path / "out", BINARY)
+    with pytest.raises(WriteError):
+        convert(tmp_path / "good", tmp_path / "good" / "images" / "a.png" / "out", BINARY)
     save(TRUTH, tmp_path / "bands" / "images" / "a.png")
     save(np.zeros((*SIZE, 3), np.uint8), tmp_path / "bands" / "masks" / "a.png")
     labels = Labels(task="multilabel", num_classes=3, class_names=("a/b", "..", "c"))

@@ -20,7 +20,7 @@ from conftest import needs_links
 from PIL import Image
 
 import unetzoo
-from unetzoo import ConfigError, InputError, Predictor, drawing, images
+from unetzoo import ConfigError, InputError, Predictor, WriteError, drawing, images
 from unetzoo.cli import main
 from unetzoo.prediction import files, reach
 from unetzoo.prediction.by_rows import begun
@@ -751,6 +751,30 @@ def test_a_mask_by_rows_goes_on_after_a_stop_with_the_same_picture_alone(
     assert 0 < written[0] < 150
     expected = predictor(tmp_path / second).mask.numpy() * 255
     assert (np.asarray(Image.open(tmp_path / "mask.tif")) == expected).all()
+
+
+def test_what_cannot_be_written_is_a_write_error(model: Path, tmp_path: Path) -> None:
+    write_tiff(tmp_path / "a.tif", noise(20, 20), photometric="rgb")
+    predictor, inside = Predictor(model), tmp_path / "a.tif" / "inside"
+    found = predictor(tmp_path / "a.tif")
+    for work in (
+        lambda: predictor.write_mask(tmp_path / "a.tif", inside / "m.tif"),
+        lambda: found.save(inside / "m.png"),
+        lambda: found.overlay(inside / "o.png"),
+        lambda: found.save_probabilities(inside / "p.npy"),
+        lambda: files.predict_files(predictor, [], files.Outputs(inside), {}),
+    ):
+        with pytest.raises(WriteError):
+            work()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", model.name]
+
+
+def test_eight_bits_hold_no_300_classes(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "a.tif", noise(20, 20), photometric="rgb")
+    model = unetzoo.create("unet", base_channels=1, num_classes=300, task="multiclass")
+    with pytest.raises(InputError, match="300 classes"):
+        Predictor(model).write_mask(tmp_path / "a.tif", tmp_path / "m.tif")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
 
 
 def test_a_mask_by_rows_cleans_no_objects(model: Path, tmp_path: Path) -> None:

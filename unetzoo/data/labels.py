@@ -82,8 +82,8 @@ class Labels:
         if len({colour.lower() for colour in given}) < len(given):
             found.append(f"colours={given!r}: one is there twice")
         if type(self.num_classes) is int and len(self.colours) != self.values:
-            mend = ", background and foreground" if self.task == "binary" else ""
-            found.append(f"colours: {len(self.colours)} for {self.values} classes{mend}")
+            fix = ", background and foreground" if self.task == "binary" else ""
+            found.append(f"colours: {len(self.colours)} for {self.values} classes{fix}")
         return found
 
 

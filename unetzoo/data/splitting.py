@@ -145,9 +145,9 @@ def allot(sizes: Mapping[str, int], ratios: Sequence[float], seed: int) -> dict[
     if not sizes:
         raise ConfigError("there are no pictures that have masks")
     if len(sizes) < len(wanted):
-        mend = "give ratios whose last is 0, " if 2 <= len(sizes) < 3 else "add pictures, cut large ones into several, "
+        fix = "give ratios whose last is 0, " if 2 <= len(sizes) < 3 else "add pictures, cut large ones into several, "
         raise ConfigError(
-            f"{_count(sizes)} cannot be parted into {', '.join(wanted)}: {mend}or name the splits in a .csv file"
+            f"{_count(sizes)} cannot be parted into {', '.join(wanted)}: {fix}or name the splits in a .csv file"
         )
     lacking = _quotas(sum(sizes.values()), ratios)
     order = sorted(sizes, key=lambda key: (-sizes[key], hashlib.sha256(f"{seed}/{key}".encode()).digest()))

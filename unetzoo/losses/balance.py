@@ -49,7 +49,7 @@ def class_weights_from(data: LabelledData) -> Tensor:
         (num_classes,) float32, above 0: ``class_weights`` of any loss.
 
     Raises:
-        ConfigError: names the classes that never occur, or that fill every pixel: no weight mends that.
+        ConfigError: names the classes that never occur, or that fill every pixel: no weight fixes that.
         InputError: a target of another shape, or with values that are no class.
     """
     problems = class_problems(data.task, data.num_classes)

@@ -298,14 +298,14 @@ class SegmentationMetrics:
         }[self.task]
         if shape not in allowed if beside.ndim >= 3 else mask.ndim not in map(len, allowed):
             forms = " or ".join(f"({', '.join(map(str, form))})" for form in allowed)
-            found.append(f"{name} of shape {shape}: {forms} is needed{self._shape_mend(name, mask, beside)}")
+            found.append(f"{name} of shape {shape}: {forms} is needed{self._shape_fix(name, mask, beside)}")
         if mask.is_complex() or (mask.is_floating_point() and self.task == "multiclass"):
             found.append(f"{name} of {mask.dtype}: integers are needed")
         if mask.device != beside.device:
             found.append(f"{name} on {mask.device}, and what it goes with on {beside.device}: one device is needed")
         return found
 
-    def _shape_mend(self, name: str, mask: Tensor, beside: Tensor) -> str:
+    def _shape_fix(self, name: str, mask: Tensor, beside: Tensor) -> str:
         if self.task == "multiclass" and mask.ndim == 4 and mask.shape[1] in (1, self.num_classes):
             return f"; use {name}[:, 0]" if mask.shape[1] == 1 else f"; use {name}.argmax(dim=1)"
         larger = [a > b for a, b in zip(mask.shape[-2:], beside.shape[-2:], strict=False)]

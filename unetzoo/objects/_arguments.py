@@ -28,8 +28,8 @@ def planes_of(mask: Tensor, task: str, classes: int) -> NDArray[Any]:
         InputError: no mask of this task.
     """
     if not isinstance(mask, Tensor):
-        mend = "; wrap it by torch.from_numpy" if isinstance(mask, np.ndarray) else ""
-        raise InputError(f"mask: a torch.Tensor is needed, not {type(mask).__name__}{mend}")
+        fix = "; wrap it by torch.from_numpy" if isinstance(mask, np.ndarray) else ""
+        raise InputError(f"mask: a torch.Tensor is needed, not {type(mask).__name__}{fix}")
     problems = []
     wanted = f"({classes}, H, W)" if task == "multilabel" else "(H, W)"
     if mask.ndim != (3 if task == "multilabel" else 2) or (task == "multilabel" and mask.shape[0] != classes):
@@ -42,8 +42,8 @@ def planes_of(mask: Tensor, task: str, classes: int) -> NDArray[Any]:
         values, highest = mask.cpu().numpy(), classes - 1 if task == "multiclass" else 1
         low, high = int(values.min()), int(values.max())
         if low < 0 or high > highest:
-            mend = "; mask > 0 makes them" if highest == 1 and low >= 0 else ""
-            problems.append(f"values from {low} to {high}: 0…{highest} are needed{mend}")
+            fix = "; mask > 0 makes them" if highest == 1 and low >= 0 else ""
+            problems.append(f"values from {low} to {high}: 0…{highest} are needed{fix}")
     if problems:
         raise InputError(f"the mask is none of task={task!r}: {'; '.join(problems)}")
     # A copy, and of the caller's type, as a narrow one is quickest and a wide one may be needed.

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from unetzoo.errors import WriteError
-from unetzoo.files.writing import make_folder, write_file
+from unetzoo.files.writing import write_file
 from unetzoo.prediction.tiles import Grid
 
 
@@ -57,14 +57,12 @@ class PartialMask:
             self._clear()
 
     def _clear(self) -> None:
-        make_folder(self.folder.parent)
         try:
             if self.folder.exists():
                 shutil.rmtree(self.folder)
-            self.folder.mkdir()
-            self._rows.touch()
         except OSError as error:
-            raise WriteError(f"{self.folder} cannot be written: {error.strerror}") from error
+            raise WriteError(f"{self.folder} cannot be removed: {error.strerror}") from error
+        write_file(self._rows, b"")
 
     def put(self, part: Tensor) -> None:
         """Write the next rows, and bring them to the disk before the note that counts them.
