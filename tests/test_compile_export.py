@@ -32,7 +32,7 @@ def test_compiles_whole(name: str) -> None:
     assert len(outputs.deep) == len(model.deep_heads)
 
 
-@pytest.mark.parametrize("name", ["unet3p_lite", "resunet18"])
+@pytest.mark.parametrize("name", ["unet3p_lite", pytest.param("resunet18", marks=SLOW)])
 def test_compiles_whole_with_free_sizes(name: str) -> None:
     torch._dynamo.reset()
     model = unetzoo.create(name, **light(name), **ALL).eval()

@@ -1,7 +1,7 @@
 """Inputs that were changed at random, by the thousand: each is read, or refused by an error of ours, soon.
 
 Every case is made from its number alone, by ``random.Random(f"{what} {number}")``; a failure names both, and
-``mutant(what, number)`` here gives the input again. The default run has some 6,000 cases; the longer form goes on
+``mutant(what, number)`` here gives the input again. The default run is of some 6,000 cases; the longer form goes on
 from there, with a quarter of a million others::
 
     pytest -m slow tests/test_fuzz.py
