@@ -145,6 +145,8 @@ def _entries(asked: Compared) -> list[_Entry]:
 
 def _average(asked: Sequence[Compared], options: dict[str, Any]) -> _Entry:
     """Return the row of several models, if their answers can be averaged."""
+    if not asked:
+        raise ConfigError("no model is given")
     several = [_entries(model) for model in asked]
     for model, found in zip(asked, several, strict=True):
         if len(found) > 1:

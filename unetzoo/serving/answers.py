@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unetzoo import images, sheets
+from unetzoo.checks import class_names_of
 from unetzoo.config import ModelConfig
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS
@@ -185,13 +186,12 @@ class Row:
 def legend(prediction: Prediction) -> list[Row]:
     """Return a row a class, the background included unless classes may lie over each other."""
     config, mask = prediction.config, prediction.mask
-    names = list(config.class_names or (f"class {k}" for k in range(config.num_classes)))
+    names = list(class_names_of(config.class_names, config.task, config.num_classes))
     if config.task == "multiclass":
-        names[0] = config.class_names[0] if config.class_names else "background"
         counts = torch.bincount(mask.flatten(), minlength=config.num_classes).tolist()
     elif config.task == "binary":
         inside = int(mask.sum(dtype=torch.int64))
-        names = ["background", config.class_names[0] if config.class_names else "foreground"]
+        names = ["background", *names]
         counts = [mask.numel() - inside, inside]
     else:
         counts = mask.sum(dim=(1, 2), dtype=torch.int64).tolist()
@@ -225,7 +225,8 @@ def write_masks(prediction: Prediction, folder: Path) -> Path:
         return file
     # Names of classes come with the model, and may hold what leads out of a folder.
     replace(prediction, config=replace(config, class_names=None)).save(file)
-    labels = [re.sub(r"[^\w -]+", "_", name) for name in config.class_names or map(str, range(config.num_classes))]
+    names = class_names_of(config.class_names, config.task, config.num_classes)
+    labels = [re.sub(r"[^\w -]+", "_", name) for name in names]
     target = folder / f"{stem}_masks.zip"
     with zipfile.ZipFile(target, "w") as archive:  # PNGs are packed already
         for k, label in enumerate(labels):
