@@ -95,10 +95,10 @@ def fit(
     arguments = locals()
     command = needed("unetzoo.train.command", "unetzoo.fit", extra="train")
     given = {flag.name: arguments[flag.name] for flag in FLAGS if arguments[flag.name] is not None}
-    settings = {} if settings is None else settings
     problems = [_unknown(name) for name in others] + _setting_problems(settings, given)
+    settings = settings if isinstance(settings, Mapping) else {}
     problems += checks.flag("quiet", quiet)
-    if quiet and style not in (None, "quiet"):
+    if quiet is True and style not in (None, "quiet"):
         problems.append(f"quiet=True and style={style!r}: give one of them")
     texts = {}
     for name, value in (*given.items(), *settings.items()):
@@ -112,7 +112,7 @@ def fit(
         config=config,
         out=out,
         resume=resume,
-        style="quiet" if quiet else style,
+        style="quiet" if quiet is True else style,
         problems=problems,
     )
     return Run(folder)
@@ -149,6 +149,8 @@ def _unknown(name: str) -> str:
 
 def _setting_problems(settings: Any, given: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with the names of ``settings``."""
+    if settings is None:
+        return []
     if not isinstance(settings, Mapping):
         return [f"settings={settings!r:.100}: a mapping is needed, such as {{'model.ema': 0.999}}"]
     short = {flag.setting: flag.name for flag in FLAGS if flag.name in given}
