@@ -31,7 +31,7 @@ from unetzoo import ConfigError, InputError, checks
         ("resunet18", {"base_channels": 64}, ["'base_channels'", "plain"]),
         ("unet", {"stem_stride": 2}, ["'stem_stride'", "ResNet"]),
         ("unet", {"base_channels": 0}, ["base_channels=0"]),
-        ("resunet18", {"stem_stride": 3}, ["stem_stride=3", "4, 2 or 1"]),
+        ("resunet18", {"stem_stride": 3}, ["stem_stride=3", "4, 2, 1"]),
         ("resunet18", {"dropout": 1.0}, ["dropout=1.0"]),
         ("resunet18", {"dropout": float("nan")}, ["dropout=nan"]),
         ("resunet18", {"deep_supervision": 1}, ["deep_supervision=1", "True or False"]),

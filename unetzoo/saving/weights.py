@@ -172,11 +172,11 @@ def load(
     as_saved = (wanted.num_classes, wanted.in_channels) == (config.num_classes, config.in_channels)
     _check_fit(file, config, model if as_saved else build_on_meta(config))
     state = file.tensors()
+    if wanted.num_classes != config.num_classes:
+        state |= _new_heads(model, state["head.conv.weight"].dtype)
     if wanted.in_channels != config.in_channels:
         policy = input_policy or ("sum" if wanted.in_channels == 1 else "repeat")
         _adapt_input(state, model, config.in_channels, policy)
-    if wanted.num_classes != config.num_classes:
-        state |= _new_heads(model, state["head.conv.weight"].dtype)
     state = {name: tensor.to(device, dtype if tensor.is_floating_point() else None) for name, tensor in state.items()}
     return _filled(model, state, device, dtype).eval()
 
@@ -363,13 +363,11 @@ def _adapt_input(state: dict[str, Tensor], model: SegmentationModel, known: int,
     """
     channels, title = model.config.in_channels, ENCODERS[model.config.encoder].title
     name = adapt_images(model.encoder, title, state, known, policy, prefix="encoder.")
-    heads = ("head.", "deep_heads.", "guide.")  # of another number of classes, it may be: they are drawn anew
-    wanted = {key: tensor for key, tensor in model.state_dict().items() if not key.startswith(heads)}
-    problems = misfits(wanted, {key: state[key] for key in wanted})
+    problems = misfits(model.state_dict(), state)
     if problems:
         raise WeightsError(
-            f"in_channels={channels}: more than the convolution that sees images depends on their {known} channels, "
-            f"and cannot be adapted; train anew:{listed(problems)}"
+            f"in_channels={channels}: more than the convolution that sees the images depends on their {known} "
+            f"channels, and cannot be adapted; train anew:{listed(problems)}"
         )
     _logger.warning("in_channels=%d: adapted from %d (%s): %s", channels, known, policy, name)
 
