@@ -689,7 +689,7 @@ def test_pictures_are_taken_evenly_and_from_the_folder_of_images(tmp_path: Path)
     for k in range(100):
         (tmp_path / "images" / f"{k:03}.PNG").touch()
         (tmp_path / "masks" / f"{k:03}.png").touch()
-    files, problems = pictures.find_pictures(str(tmp_path))
+    files, problems = request.find_pictures(str(tmp_path))
     assert not problems
     assert len(files) == 32
     numbers = [int(file.stem) for file in files]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,15 +12,9 @@ from torch import Tensor
 
 from unetzoo import images
 from unetzoo.config import ModelConfig
-from unetzoo.data.listing import PICTURES
 from unetzoo.errors import InputError
+from unetzoo.exporting.request import Request
 
-if TYPE_CHECKING:
-    from unetzoo.exporting.request import Request
-
-Pictures = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-MOST = 32
-"""Pictures that are used: of more, so many, spread evenly."""
 LONGEST = 512
 """Pixels of a side that are used, from the middle."""
 
@@ -36,24 +29,6 @@ class Given(NamedTuple):
 
     file: Tensor
     models: tuple[Tensor, ...]
-
-
-def find_pictures(pictures: Pictures | None) -> tuple[list[Path], list[str]]:
-    """Return the files to use, and a sentence for each thing that is wrong."""
-    if pictures is None:
-        return [], []
-    if isinstance(pictures, str | os.PathLike):
-        folder = Path(pictures)
-        if not folder.is_dir():
-            return [], [f"pictures={str(pictures)!r}: there is no such folder; a single file goes in a list"]
-        folder = folder / "images" if (folder / "images").is_dir() else folder  # a data set, whose masks are none
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
-    else:
-        files = list(map(Path, pictures))
-    if not files:
-        return [], [f"pictures={str(pictures)!r}: there is no picture"]
-    chosen = [files[k * len(files) // MOST] for k in range(MOST)] if len(files) > MOST else files
-    return chosen, [f"pictures: there is no file {str(path)!r}" for path in chosen if not path.is_file()]
 
 
 def read_pictures(files: Sequence[Path], config: ModelConfig, inputs: str) -> list[Tensor]:

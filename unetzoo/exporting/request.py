@@ -16,8 +16,8 @@ from torch.export import Dim
 
 from unetzoo.checks import one_of
 from unetzoo.config import ModelConfig
+from unetzoo.data.listing import PICTURES
 from unetzoo.errors import ConfigError
-from unetzoo.exporting.pictures import Pictures, find_pictures
 from unetzoo.folding import OptimizedModel
 from unetzoo.model import SegmentationModel
 from unetzoo.prediction.networks import check_alike
@@ -36,6 +36,9 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 ONNX_BYTES = 2**31 - 2**24
 """Weights that one ONNX file holds: protobuf ends at 2 GiB, and the graph needs some of it."""
 MASK_CLASSES = 256
+Pictures = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+MOST = 32
+"""Pictures that are used: of more, so many, spread evenly."""
 _FREE_SIZES_SINCE = (2, 14)
 
 
@@ -233,3 +236,21 @@ def _fit_problems(
     weights = parameters * (2 if precision == "float16" else 4)
     if form == "onnx" and weights > ONNX_BYTES:
         yield f"{weights / 1e9:.1f} GB of weights: an .onnx file ends at 2 GiB; take .pt2"
+
+
+def find_pictures(pictures: Pictures | None) -> tuple[list[Path], list[str]]:
+    """Return the files to use, and a sentence for each thing that is wrong."""
+    if pictures is None:
+        return [], []
+    if isinstance(pictures, str | os.PathLike):
+        folder = Path(pictures)
+        if not folder.is_dir():
+            return [], [f"pictures={str(pictures)!r}: there is no such folder; a single file goes in a list"]
+        folder = folder / "images" if (folder / "images").is_dir() else folder  # a data set, whose masks are none
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+    else:
+        files = list(map(Path, pictures))
+    if not files:
+        return [], [f"pictures={str(pictures)!r}: there is no picture"]
+    chosen = [files[k * len(files) // MOST] for k in range(MOST)] if len(files) > MOST else files
+    return chosen, [f"pictures: there is no file {str(path)!r}" for path in chosen if not path.is_file()]

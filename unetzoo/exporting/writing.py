@@ -16,8 +16,8 @@ from unetzoo.exporting.comparing import Eager, Run, agreement_on, checks
 from unetzoo.exporting.formats import content, runner
 from unetzoo.exporting.network import Deployed, average_logits, deployed, metadata, ports
 from unetzoo.exporting.outcome import ExportReport
-from unetzoo.exporting.pictures import Given, Pictures, read_pictures, samples
-from unetzoo.exporting.request import Request, check
+from unetzoo.exporting.pictures import Given, read_pictures, samples
+from unetzoo.exporting.request import Pictures, Request, check
 from unetzoo.files.writing import replacing
 from unetzoo.folding import OptimizedModel, optimize
 from unetzoo.model import SegmentationModel

@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,7 +19,6 @@ from torch import Tensor, nn
 
 from unetzoo import __version__
 from unetzoo.config import ModelConfig
-from unetzoo.encoders import ENCODERS
 from unetzoo.errors import ConfigError, DamagedError, WeightsError
 from unetzoo.files.checkpoints import listed, misfits, non_finite
 from unetzoo.files.tensors import (
@@ -34,9 +32,8 @@ from unetzoo.files.tensors import (
 )
 from unetzoo.folding import OptimizedModel
 from unetzoo.model import SegmentationModel, build_on_meta
-from unetzoo.nn.layers import initialise
 from unetzoo.plain import plain, plain_tuple
-from unetzoo.pretrained import POLICIES, adapt_images
+from unetzoo.saving.changes import adapt_input, changed_config, new_heads
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
@@ -165,7 +162,7 @@ def load(
         "mean": plain_tuple(mean),
         "std": plain_tuple(std),
     }
-    wanted = _changed(config, {name: value for name, value in changes.items() if value is not None}, input_policy)
+    wanted = changed_config(config, {name: value for name, value in changes.items() if value is not None}, input_policy)
     if verify:
         _verify(file)
     model = build_on_meta(wanted)
@@ -173,10 +170,10 @@ def load(
     _check_fit(file, config, model if as_saved else build_on_meta(config))
     state = file.tensors()
     if wanted.num_classes != config.num_classes:
-        state |= _new_heads(model, state["head.conv.weight"].dtype)
+        state |= new_heads(model, state["head.conv.weight"].dtype)
     if wanted.in_channels != config.in_channels:
         policy = input_policy or ("sum" if wanted.in_channels == 1 else "repeat")
-        _adapt_input(state, model, config.in_channels, policy)
+        adapt_input(state, model, config.in_channels, policy)
     state = {name: tensor.to(device, dtype if tensor.is_floating_point() else None) for name, tensor in state.items()}
     return _filled(model, state, device, dtype).eval()
 
@@ -338,50 +335,6 @@ def _check_target(device: str | torch.device, dtype: torch.dtype | None) -> None
         problems.append(f"device={device!r} cannot be used here ({str(error).partition(chr(10))[0]})")
     if problems:
         raise ConfigError("cannot load", problems)
-
-
-def _changed(config: ModelConfig, changes: dict[str, Any], input_policy: str | None) -> ModelConfig:
-    """Return ``config`` with ``changes``, and without what they make void."""
-    if input_policy is not None and input_policy not in POLICIES:
-        raise ConfigError(f"input_policy={input_policy!r}: one of {', '.join(map(repr, POLICIES))} is needed")
-    if input_policy is not None and changes.get("in_channels", config.in_channels) == config.in_channels:
-        raise ConfigError(f"input_policy is for another number of channels than the file's {config.in_channels}")
-    classes = changes.get("num_classes", config.num_classes)
-    if classes != config.num_classes:
-        task = "multilabel" if config.task == "multilabel" else "binary" if classes == 1 else "multiclass"
-        changes = {"class_names": None, "task": task, **changes}
-    if changes.get("in_channels", config.in_channels) != config.in_channels:
-        changes = {"mean": None, "std": None, **changes}
-    return config.replace(**changes) if changes else config
-
-
-def _adapt_input(state: dict[str, Tensor], model: SegmentationModel, known: int, policy: str) -> None:
-    """Adapt, in ``state``, the convolution of the encoder that sees images of ``known`` channels.
-
-    Raises:
-        WeightsError: there is none, or other tensors depend on the channels too.
-    """
-    channels, title = model.config.in_channels, ENCODERS[model.config.encoder].title
-    name = adapt_images(model.encoder, title, state, known, policy, prefix="encoder.")
-    problems = misfits(model.state_dict(), state)
-    if problems:
-        raise WeightsError(
-            f"in_channels={channels}: more than the convolution that sees the images depends on their {known} "
-            f"channels, and cannot be adapted; train anew:{listed(problems)}"
-        )
-    _logger.warning("in_channels=%d: adapted from %d (%s): %s", channels, known, policy, name)
-
-
-def _new_heads(model: SegmentationModel, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Draw anew all that depends on the number of classes; return it by name, in ``dtype``."""
-    found: dict[str, Tensor] = {}
-    for title in ("head", "deep_heads", "guide"):
-        module = getattr(model, title)
-        if module is not None:
-            initialise(module.to_empty(device="cpu"))
-            found |= {name: tensor.to(dtype) for name, tensor in module.state_dict(prefix=f"{title}.").items()}
-    _logger.warning("num_classes=%d: drawn anew: %s", model.config.num_classes, ", ".join(found))
-    return found
 
 
 def _filled(
