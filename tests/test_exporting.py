@@ -34,7 +34,18 @@ from torch.nn.utils import prune
 
 import unetzoo
 from unetzoo import ConfigError, InputError, UnetzooError, drawing, images, sheets
-from unetzoo.exporting import Check, ExportReport, PictureAgreement, Port, comparing, export, formats, network, pictures
+from unetzoo.exporting import (
+    Check,
+    ExportReport,
+    PictureAgreement,
+    Port,
+    comparing,
+    export,
+    formats,
+    network,
+    pictures,
+    request,
+)
 
 CASES = [("resunet18", "onnx"), ("unet3p", "onnx"), ("unet_valid", "onnx"), ("unetpp", "pt2")]
 """Each family once; the rest of the zoo is slow. ``tests/test_compile_export.py`` has programs of all decoders."""
