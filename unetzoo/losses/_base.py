@@ -173,13 +173,22 @@ class LossSpec:
 
     @property
     def takes_anything(self) -> bool:
-        """Whether its class has ``**options``."""
+        """Whether its class has ``**options`` that no class above it names."""
         return inspect.Parameter.VAR_KEYWORD in self._arguments().values()
 
     def _arguments(self) -> dict[str, Any]:
-        if not isinstance(self.make, type):
-            return {}
-        return {name: parameter.kind for name, parameter in inspect.signature(self.make).parameters.items()}
+        """Return argument → kind of its class. Its ``**options`` are what the class above takes, and so on."""
+        found: dict[str, Any] = {}
+        for kind in self.make.__mro__ if isinstance(self.make, type) else ():
+            if kind is nn.Module:
+                break
+            if "__init__" in vars(kind):
+                own = inspect.signature(vars(kind)["__init__"]).parameters.values()
+                found = {name: how for name, how in found.items() if how is not inspect.Parameter.VAR_KEYWORD}
+                found |= {parameter.name: parameter.kind for parameter in own}
+                if inspect.Parameter.VAR_KEYWORD not in found.values():
+                    break
+        return {name: how for name, how in found.items() if name not in ("self", "problems")}
 
 
 LOSSES: Registry[LossSpec] = Registry("loss")
