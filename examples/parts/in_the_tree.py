@@ -1,4 +1,4 @@
-"""Make a part of this folder one of the zoo's own, in a copy: ``python examples/parts/in_the_tree.py convnext [TESTS]``.
+"""Make a part of this folder one of the zoo's own, in a copy: ``python examples/parts/in_the_tree.py NAME [TESTS]``.
 
 The checkout is copied to a temporary folder, the part goes to ``unetzoo/decoders/`` or ``unetzoo/encoders/`` of the
 copy, no other file is changed, and the tests are run there: all of them, or those that follow the part's name, as
