@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import json
 import logging
@@ -35,10 +36,7 @@ import unetzoo
 from unetzoo import ConfigError, InputError, UnetzooError, drawing, images, sheets
 from unetzoo.exporting import ExportReport, PictureAgreement, Port, Trial, comparing, export, formats, network, pictures
 
-CASES = [
-    *((name, "onnx") for name in ("resunet18", "unetpp", "unet3p", "unet_valid")),
-    *((name, "pt2") for name in ("resunet18", "unet_valid")),
-]
+CASES = [("resunet18", "onnx"), ("unet3p", "onnx"), ("unet_valid", "onnx"), ("unetpp", "pt2")]
 """Each family once; the rest of the zoo is slow. ``tests/test_compile_export.py`` has programs of all decoders."""
 SLIM = {
     "unet_valid": {"base_channels": 2},
@@ -88,7 +86,8 @@ def open_pt2(path: Path) -> Callable[[Tensor], Tensor]:
 
 
 OPEN = {"onnx": open_onnx, "pt2": open_pt2}
-endings = pytest.mark.parametrize("ending", ["onnx", "pt2"])
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+endings = pytest.mark.parametrize("ending", ["onnx", slow("pt2")])
 
 
 def spread(logits: Tensor) -> float:
@@ -159,7 +158,7 @@ def mask_by_hand(model: unetzoo.SegmentationModel, image: Tensor) -> tuple[Tenso
 
 @pytest.mark.parametrize(
     ("ending", "task", "classes"),
-    [("onnx", "binary", 1), ("onnx", "multiclass", 4), ("onnx", "multilabel", 2), ("pt2", "multiclass", 4)],
+    [("onnx", "binary", 1), slow("onnx", "multiclass", 4), ("onnx", "multilabel", 2), ("pt2", "multiclass", 4)],
 )
 def test_pictures_go_in_as_stored_and_masks_come_out(
     ending: str, task: str, classes: int, tmp_path: Path, shared_data: Path
@@ -339,7 +338,7 @@ def test_eight_bits_agree_on_pictures_and_are_stored_as_eight(
 
 @pytest.mark.parametrize(
     ("ending", "precision", "kind"),
-    [("onnx", "float16", torch.float16), ("pt2", "float16", torch.float16), ("pt2", "bfloat16", torch.bfloat16)],
+    [("onnx", "float16", torch.float16), slow("pt2", "float16", torch.float16), ("pt2", "bfloat16", torch.bfloat16)],
 )
 def test_half_precision_is_stored_and_masks_agree(
     ending: str, precision: str, kind: torch.dtype, trained: tuple[unetzoo.SegmentationModel, Path], tmp_path: Path
@@ -454,7 +453,7 @@ def wrong(change: Callable[[nn.Module], None]) -> Callable[..., nn.Module]:
     return optimize
 
 
-@pytest.mark.parametrize("outputs", ["logits", "probabilities", "mask"])
+@pytest.mark.parametrize("outputs", ["logits", slow("probabilities"), "mask"])
 def test_a_file_that_answers_otherwise_is_not_kept(
     outputs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -467,7 +466,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(
     assert path.read_bytes() == b"an older one"
 
 
-@pytest.mark.parametrize("value", [math.nan, 1e30])
+@pytest.mark.parametrize("value", [slow(math.nan), 1e30])
 def test_an_overflow_is_not_kept(value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "optimize", wrong(lambda conv: conv.bias.fill_(value)))
     with pytest.raises(UnetzooError, match="not kept"):
@@ -505,7 +504,7 @@ def test_what_the_exporter_cannot_do_is_one_error_with_its_cause(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("field", "said"), [("node", "cannot be loaded as onnx"), ("output", "cannot be run on")])
+@pytest.mark.parametrize(("field", "said"), [("node", "cannot be loaded as onnx"), slow("output", "cannot be run on")])
 def test_a_file_that_does_not_run_is_not_kept(
     field: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -492,7 +492,7 @@ def test_a_host_that_refuses_is_reported_at_once(monkeypatch: pytest.MonkeyPatch
     assert time.monotonic() - start < 10
 
 
-@pytest.mark.parametrize("silent", ["name", "connection", "answer"])
+@pytest.mark.parametrize("silent", ["name", pytest.param("connection", marks=pytest.mark.slow), "answer"])
 def test_a_host_that_says_nothing_is_given_up_within_five_seconds(
     hub: HubServer, monkeypatch: pytest.MonkeyPatch, silent: str
 ) -> None:

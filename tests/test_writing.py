@@ -2,7 +2,7 @@
 
 The default run kills 200 times, in well under a minute. The longer form, of 4,000 kills::
 
-    pytest -m slow tests/test_storage.py
+    pytest -m slow tests/test_writing.py
 """
 
 from __future__ import annotations
