@@ -88,7 +88,9 @@ _HOMES = {
     "zoo": ("from_config", "list_models", "register_model"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("augmentation", "data", "drawing", "evaluation", "images", "losses", "metrics", "objects", "train")
+_MODULES = (
+    *("augmentation", "data", "drawing", "evaluation", "images", "losses", "metrics", "objects", "testing", "train"),
+)
 
 __all__ = ["__version__", *_HOME]
 

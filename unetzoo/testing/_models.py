@@ -64,7 +64,7 @@ class Pair:
         if model.decoder.border:
             least = model.decoder.input_side(1)
             return [(least, least), (least, model.decoder.input_side(least - 2 * model.decoder.border + 1))]
-        return [(48, 64), (37, 51), (1, 1), (2, 33)]
+        return [(32, 40), (37, 51), (1, 1), (2, 33)]
 
     def images(self, model: SegmentationModel, batch: int = 2) -> Tensor:
         """Return images of the usual size."""
