@@ -21,7 +21,7 @@ from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS
 from unetzoo.errors import ConfigError, InputError, UnetzooError
 from unetzoo.prediction import Prediction, Predictor
-from unetzoo.prediction.results import mask_of
+from unetzoo.prediction.results import mask_of, mask_paths
 from unetzoo.saving import cards
 from unetzoo.saving.hub import CARD_FILE
 from unetzoo.saving.repositories import PREFIX
@@ -224,13 +224,14 @@ def write_masks(prediction: Prediction, folder: Path) -> Path:
         prediction.save(file)
         return file
     # Names of classes come with the model, and may hold what leads out of a folder.
-    replace(prediction, config=replace(config, class_names=None)).save(file)
+    nameless = replace(config, class_names=None)
+    replace(prediction, config=nameless).save(file)
     names = class_names_of(config.class_names, config.task, config.num_classes)
     labels = [re.sub(r"[^\w -]+", "_", name) for name in names]
     target = folder / f"{stem}_masks.zip"
     with zipfile.ZipFile(target, "w") as archive:  # PNGs are packed already
-        for k, label in enumerate(labels):
-            archive.write(folder / str(k) / file.name, f"{k}_{label}/{file.name}")
+        for k, (path, label) in enumerate(zip(mask_paths(file, nameless), labels, strict=True)):
+            archive.write(path, f"{k}_{label}/{file.name}")
     return target
 
 
