@@ -43,7 +43,7 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, float | int | None]]:
-        """The rows of ``metrics.csv``, one an epoch: "epoch" (from 1), "loss", "val_loss", "dice", …; None: empty."""
+        """The rows of ``metrics.csv``, one an epoch, with "epoch" (from 1), "loss", "val_loss", "dice", …, or None."""
         path = self.folder / HISTORY
         if not path.is_file():
             return []  # no epoch has ended yet
@@ -52,13 +52,13 @@ class Run:
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch, from 1, whose network was kept: the first of the best validation Dice; None before one."""
+        """The number, from 1, of the epoch whose network was kept, the first of the best validation Dice; or None."""
         best = self._best()
         return None if best is None or best["epoch"] is None else int(best["epoch"])
 
     @property
     def best_dice(self) -> float | None:
-        """The validation Dice of that epoch, in [0, 1]; None where there is none."""
+        """The validation Dice of that epoch, in [0, 1], or None."""
         best = self._best()
         return None if best is None else best.get("dice")
 
