@@ -32,7 +32,10 @@ nitpick_ignore_regex = [
         "py:.*",
         r"(nn\.Module|Module|Tensor|Any|Callable|Mapping|Sequence|Iterable|NoOptions|ConvStyle|Size|Checkpointed)",
     ),
-    ("py:.*", r"unetzoo\.augmentation\.composing\.Entry|unetzoo\.losses\._base\.M|unetzoo\.prediction\.(inputs|tiles)\..*"),
+    (
+        "py:.*",
+        r"unetzoo\.augmentation\.composing\.Entry|unetzoo\.losses\._base\.M|unetzoo\.prediction\.(inputs|tiles)\..*",
+    ),
     ("py:.*", r"unetzoo\.(layers|_registry|heads|encoders\._base|decoders\._base)\..*|unetzoo\.zoo\.[A-Z]"),
 ]
 
