@@ -283,7 +283,7 @@ def costs() -> str:
 
 def api() -> str:
     """Return autodoc directives for every public name, by the module it lives in, and for what those speak of."""
-    spoken_of = {"comparison": ("ComparisonRow",), "encoders": ("EncoderSpec", "NoOptions")}
+    spoken_of = {"comparison": ("ComparisonRow",), "encoders": ("EncoderSpec", "Options")}
     parts = []
     order = ("zoo", "model", "config", "comparison", "finetuning", "encoders", "decoders")
     homes = sorted(unetzoo._HOMES, key=lambda home: order.index(home) if home in order else len(order))

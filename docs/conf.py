@@ -30,7 +30,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(torch|collections|typing|pathlib|os|abc|pytorch_lightning)\..*"),
     (
         "py:.*",
-        r"(nn\.Module|Module|Tensor|Any|Callable|Mapping|Sequence|Iterable|NoOptions|ConvStyle|Size|Checkpointed)",
+        r"(nn\.Module|Module|Tensor|Any|Callable|Mapping|Sequence|Iterable|Options|ConvStyle|Size|Checkpointed)",
     ),
     (
         "py:.*",

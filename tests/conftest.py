@@ -8,8 +8,9 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,9 +46,19 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 NAMES = unetzoo.list_models()
 PADDED = [name for name in NAMES if name != "unet_valid"]
-LARGE = ("101", "152", "next", "wide")
-SMALL = [name for name in PADDED if not any(part in name for part in LARGE)]
-"""Names whose encoder is plain or a ResNet-18, 34 or 50: every decoder, every kind of block."""
+ALIKE = (
+    "resnet34",
+    "resnet101",
+    "resnet152",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+)
+"""Encoders made of the blocks of others, only more of them or wider ones: what is added to the zoo is none of these."""
+FAMILIES = [name for name in NAMES if zoo.index()[name][1] not in ALIKE]
+"""Every decoder on an encoder of every kind of block."""
+SMALL = [name for name in FAMILIES if name in PADDED and "next" not in name]
 
 
 def _links() -> bool:
@@ -65,6 +76,11 @@ needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="ther
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 """The signal that ends a process at once; where there is no SIGKILL, ``os.kill`` does so whatever the signal."""
+
+
+def tried(names: Iterable[str]) -> list[Any]:
+    """Return names as parameters of a test, of which ``-m slow`` alone runs those outside ``FAMILIES``."""
+    return [name if name in FAMILIES else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def flags(name: str) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 
 import pytest
@@ -11,15 +12,14 @@ from torch.export import Dim
 
 import unetzoo
 
-NAMES = [
-    *("unet", "unetpp", "unet3p", "unetpp_lite", "unet3p_lite"),
-    *("resunet18", "unetpp_resnet18", "unet3p_resnet18", "unetpp_lite_resnet18", "unet3p_lite_resnet18"),
-]
+PLAIN = ["unet", "unetpp", "unet3p", "unetpp_lite", "unet3p_lite"]
+ON_RESNET = ["resunet18", "unetpp_resnet18", "unet3p_resnet18", "unetpp_lite_resnet18", "unet3p_lite_resnet18"]
+SLOW = pytest.mark.slow
 TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
 ALL = {"num_classes": 2, "deep_supervision": True, "classification_guided": True}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*PLAIN, "resunet18", *(pytest.param(n, marks=SLOW) for n in ON_RESNET[1:])])
 def test_compiles_whole(name: str) -> None:
     torch._dynamo.reset()
     model = unetzoo.create(name, **light(name), **ALL).eval()
@@ -32,7 +32,7 @@ def test_compiles_whole(name: str) -> None:
     assert len(outputs.deep) == len(model.deep_heads)
 
 
-@pytest.mark.parametrize("name", ["unet3p_lite", "resunet18"])
+@pytest.mark.parametrize("name", ["unet3p_lite", pytest.param("resunet18", marks=SLOW)])
 def test_compiles_whole_with_free_sizes(name: str) -> None:
     torch._dynamo.reset()
     model = unetzoo.create(name, **light(name), **ALL).eval()
@@ -56,8 +56,15 @@ def test_compiles_to_machine_code() -> None:
 
 @pytest.mark.skipif(TORCH < (2, 14), reason="torch before 2.14 ties the sizes of max-pools together when it exports")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize("flagged", [False, True])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "flagged"),
+    [
+        *itertools.product(PLAIN, [True]),
+        *itertools.product(ON_RESNET, [False]),
+        *(pytest.param(name, False, marks=SLOW) for name in PLAIN),
+        *(pytest.param(name, True, marks=SLOW) for name in ON_RESNET),
+    ],
+)
 def test_exports_with_free_batch_height_and_width(name: str, flagged: bool) -> None:
     model = unetzoo.create(name, **light(name), **(ALL if flagged else {})).eval()
     free = ({0: Dim("batch"), 2: Dim("height", min=33), 3: Dim("width", min=33)},)

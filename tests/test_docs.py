@@ -179,10 +179,20 @@ SMALL = ["--epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.accel
 
 @needs_links
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/getting_started.md", "docs/data.md", "docs/training.md", "docs/prediction.md"]
+    ("page", "processes"),
+    [
+        *((name, 1) for name in ("README.md", "docs/getting_started.md", "docs/data.md", "docs/training.md")),
+        pytest.param("docs/training.md", 2, marks=pytest.mark.slow),
+        ("docs/prediction.md", 1),
+    ],
 )
-def test_the_commands_and_settings_on_data_run_in_their_order(page: str, reader: Path, capfd: Any) -> None:
-    """Each command runs as it stands, on drawn pictures; trainings are cut to one batch of small crops."""
+def test_the_commands_and_settings_on_data_run_in_their_order(
+    page: str, processes: int, reader: Path, capfd: Any
+) -> None:
+    """Each command runs as it stands, on drawn pictures; trainings are cut to one batch of small crops.
+
+    Those in two processes are slow; ``tests/test_training.py`` has others.
+    """
     write_shapes("shapes", 10, size=(64, 64), task="multiclass", seed=0)
     write_nuclei(reader / "cells", 20)
     images.write_png(drawing.draw_nuclei(64, 64)[0], reader / "cells.png")
@@ -197,7 +207,8 @@ def test_the_commands_and_settings_on_data_run_in_their_order(page: str, reader:
         for line in block.text.replace("\\\n", " ").splitlines() if block.language == "sh" else ():
             words = shlex.split(line, comments=True)
             needs_gpus = "--trainer.sync_batchnorm" in words and not torch.cuda.is_available()
-            if words[:1] != ["unetzoo"] or words[1] not in ON_DATA or needs_gpus:
+            too_many = "--trainer.devices" in words and processes == 1
+            if words[:1] != ["unetzoo"] or words[1] not in ON_DATA or needs_gpus or too_many:
                 continue
             if words[1] == "train" and "--resume" not in words:
                 words += [*SMALL, "--crop-size", "32", "--batch-size", "2"]

@@ -1,8 +1,8 @@
-"""Inputs that were changed at random, by the ten thousand: each is read, or refused by an error of ours, soon.
+"""Inputs that were changed at random, by the thousand: each is read, or refused by an error of ours, soon.
 
 Every case is made from its number alone, by ``random.Random(f"{what} {number}")``; a failure names both, and
-``mutant(what, number)`` here gives the input again. The default run is of 25,000 cases; the longer form, of a quarter
-of a million others::
+``mutant(what, number)`` here gives the input again. The default run is of some 6,000 cases; the longer form goes on
+from there, with a quarter of a million others::
 
     pytest -m slow tests/test_fuzz.py
 """
@@ -41,8 +41,12 @@ from unetzoo.model import on_meta
 from unetzoo.saving.cards import EarlierCard, ModelCard, read_card, write_card
 from unetzoo.saving.weights import SavedModel, read_saved
 
-OTHERS = 1_000_000
-"""Number of the first case of the longer form."""
+
+def cases(few: int, many: int) -> pytest.MarkDecorator:
+    """Try the first ``few`` cases by default, and the next ``many`` in the longer form."""
+    longer = pytest.param(range(few, few + many), marks=pytest.mark.slow)
+    return pytest.mark.parametrize("cases", [range(few), longer], ids=lambda cases: f"from {cases.start:,}")
+
 
 # What is changed
 
@@ -588,66 +592,36 @@ def fuzz_readmes(cases: range, written_at_least: int) -> None:
     assert written >= written_at_least
 
 
-# The default size
+@cases(1500, 85_000)
+def test_changed_files_are_refused_and_verify_takes_only_what_was_saved(tmp_path: Path, cases: range) -> None:
+    fuzz_whole_files(tmp_path, cases)
 
 
-def test_changed_files_are_refused_and_verify_takes_only_what_was_saved(tmp_path: Path) -> None:
-    fuzz_whole_files(tmp_path, range(7000))
-
-
-def test_changed_files_whose_digests_fit_are_read_or_refused(tmp_path: Path) -> None:
-    findings = fuzz_forged_files(tmp_path, range(2500))
+@cases(600, 22_000)
+def test_changed_files_whose_digests_fit_are_read_or_refused(tmp_path: Path, cases: range) -> None:
+    findings = fuzz_forged_files(tmp_path, cases)
     assert 0 < findings.taken < findings.cases
 
 
-def test_changed_configs_in_json_are_read_or_refused() -> None:
-    findings = fuzz_config_texts(range(6000))
-    assert 30 < findings.taken < findings.cases
+@cases(1500, 65_000)
+def test_changed_configs_in_json_are_read_or_refused(cases: range) -> None:
+    findings = fuzz_config_texts(cases)
+    assert len(cases) / 200 < findings.taken < findings.cases
 
 
-def test_rearranged_configs_are_read_and_built_or_refused() -> None:
-    fuzz_config_records(range(4000), built_at_least=30)
+@cases(1000, 43_000)
+def test_rearranged_configs_are_read_and_built_or_refused(cases: range) -> None:
+    fuzz_config_records(cases, built_at_least=len(cases) // 135)
 
 
-def test_changed_checkpoints_are_read_or_refused(tmp_path: Path) -> None:
-    fuzz_checkpoints(tmp_path, range(4000))
+@cases(1000, 43_000)
+def test_changed_checkpoints_are_read_or_refused(tmp_path: Path, cases: range) -> None:
+    fuzz_checkpoints(tmp_path, cases)
 
 
-def test_changed_model_cards_are_read_or_refused() -> None:
-    fuzz_readmes(range(3000), written_at_least=40)
-
-
-# The longer form
-
-
-@pytest.mark.slow
-def test_many_more_changed_files_are_refused(tmp_path: Path) -> None:
-    fuzz_whole_files(tmp_path, range(OTHERS, OTHERS + 80_000))
-
-
-@pytest.mark.slow
-def test_many_more_changed_files_whose_digests_fit_are_read_or_refused(tmp_path: Path) -> None:
-    fuzz_forged_files(tmp_path, range(OTHERS, OTHERS + 20_000))
-
-
-@pytest.mark.slow
-def test_many_more_changed_configs_are_read_or_refused() -> None:
-    fuzz_config_texts(range(OTHERS, OTHERS + 60_000))
-
-
-@pytest.mark.slow
-def test_many_more_rearranged_configs_are_read_or_refused() -> None:
-    fuzz_config_records(range(OTHERS, OTHERS + 40_000), built_at_least=300)
-
-
-@pytest.mark.slow
-def test_many_more_changed_checkpoints_are_read_or_refused(tmp_path: Path) -> None:
-    fuzz_checkpoints(tmp_path, range(OTHERS, OTHERS + 40_000))
-
-
-@pytest.mark.slow
-def test_many_more_changed_model_cards_are_read_or_refused() -> None:
-    fuzz_readmes(range(OTHERS, OTHERS + 30_000), written_at_least=300)
+@cases(600, 32_000)
+def test_changed_model_cards_are_read_or_refused(cases: range) -> None:
+    fuzz_readmes(cases, written_at_least=len(cases) // 100)
 
 
 # Any value in any field
@@ -693,54 +667,68 @@ def check_record(record: Any) -> None:
         SegmentationModel(config)
 
 
-QUICK = settings(
-    max_examples=1200, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
+def hold(check: Callable[..., None], *values: st.SearchStrategy[Any], examples: int) -> None:
+    """Check values that hypothesis draws, always the same ones."""
+    chosen = settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    chosen(given(*values)(check))()
 
 
-@QUICK
-@given(records())
-def test_any_value_in_any_field_of_a_config_is_taken_and_built_or_refused(record: dict[str, Any]) -> None:
-    check_record(record)
+def examples(few: int, many: int) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("examples", [few, pytest.param(many, marks=pytest.mark.slow)])
 
 
-@settings(QUICK, max_examples=400)
-@given(ANY_JSON)
-def test_any_value_for_a_config_is_refused(value: Any) -> None:
-    with within(), pytest.raises(ConfigError):
-        ModelConfig.from_dict(value)
-    text = json.dumps(value)
-    with within(), pytest.raises(ConfigError):
-        ModelConfig.from_json(text)
+@examples(200, 2000)
+def test_any_value_in_any_field_of_a_config_is_taken_and_built_or_refused(examples: int) -> None:
+    hold(check_record, records(), examples=examples)
 
 
-@settings(QUICK, max_examples=400)
-@given(
-    st.text(st.characters(codec=None), max_size=200)
-    | st.text(alphabet='{}[]":,0123456789.eE+-truefalsn\\u', max_size=60)
-)
-def test_any_text_for_a_config_is_refused(text: str) -> None:
-    with within(), pytest.raises(ConfigError):
-        ModelConfig.from_json(text)
+@examples(100, 1000)
+def test_any_value_for_a_config_is_refused(examples: int) -> None:
+    def check(value: Any) -> None:
+        with within(), pytest.raises(ConfigError):
+            ModelConfig.from_dict(value)
+        text = json.dumps(value)
+        with within(), pytest.raises(ConfigError):
+            ModelConfig.from_json(text)
+
+    hold(check, ANY_JSON, examples=examples)
 
 
-@settings(QUICK, max_examples=600)
-@given(st.text(st.characters(codec=None), max_size=200), st.booleans())
-def test_any_text_for_a_model_card_is_read_or_refused(text: str, framed: bool) -> None:
-    with within(), contextlib.suppress(UnetzooError):
-        read_card(f"---\n{text}\n---\nwords" if framed else text)
+@examples(100, 1000)
+def test_any_text_for_a_config_is_refused(examples: int) -> None:
+    def check(text: str) -> None:
+        with within(), pytest.raises(ConfigError):
+            ModelConfig.from_json(text)
+
+    anything = st.text(st.characters(codec=None), max_size=200)
+    hold(check, anything | st.text(alphabet='{}[]":,0123456789.eE+-truefalsn\\u', max_size=60), examples=examples)
 
 
-@settings(QUICK, max_examples=400)
-@given(st.binary(max_size=200), st.sampled_from([".safetensors", ".pth"]))
-def test_any_bytes_for_a_file_of_weights_are_refused(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes, suffix: str
-) -> None:
-    path = tmp_path_factory.getbasetemp() / f"bytes{suffix}"
-    path.write_bytes(content)
-    for reader in (unetzoo.load, unetzoo.verify, load_state_dict_file):
-        with within(), pytest.raises(WeightsError):
-            reader(path)
+@examples(150, 1500)
+def test_any_text_for_a_model_card_is_read_or_refused(examples: int) -> None:
+    def check(text: str, framed: bool) -> None:
+        with within(), contextlib.suppress(UnetzooError):
+            read_card(f"---\n{text}\n---\nwords" if framed else text)
+
+    hold(check, st.text(st.characters(codec=None), max_size=200), st.booleans(), examples=examples)
+
+
+@examples(100, 1000)
+def test_any_bytes_for_a_file_of_weights_are_refused(tmp_path: Path, examples: int) -> None:
+    def check(content: bytes, suffix: str) -> None:
+        path = tmp_path / f"bytes{suffix}"
+        path.write_bytes(content)
+        for reader in (unetzoo.load, unetzoo.verify, load_state_dict_file):
+            with within(), pytest.raises(WeightsError):
+                reader(path)
+
+    hold(check, st.binary(max_size=200), st.sampled_from([".safetensors", ".pth"]), examples=examples)
 
 
 # What mutation rarely finds

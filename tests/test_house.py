@@ -1,15 +1,16 @@
-"""The order of the house: who may import whom, and what the README and CI agree on."""
+"""The order of the house: who may import whom, how long a page may be, and what the README and CI agree on."""
 
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from conftest import ROOT
 
 PACKAGE = ROOT / "unetzoo"
@@ -17,88 +18,191 @@ LAYERS = [
     {"errors", "plain", "trained"},
     {"plugins"},
     {"devices", "extras", "files", "nn", "registry"},
-    {"checks", "encoders"},
+    {"checks"},
+    {"encoders"},
     {"decoders"},
     {"config", "pretrained"},
     {"model"},
     {"zoo", "folding", "parameter_groups"},
     {"information", "trials"},
-    {"images", "metrics", "losses", "augmentation", "drawing", "objects"},
-    {"sheets"},
-    {"comparing"},
+    {"costs"},
+    {"images", "metrics", "losses", "augmentation", "objects"},
+    {"drawing", "sheets"},
     {"saving"},
     {"hub", "data"},
     {"prediction"},
-    {"evaluation", "exporting"},
+    {"evaluation", "exporting", "comparing"},
     {"serving"},
     {"train"},
+    {"testing"},
     {"cli"},
     {"__main__"},
 ]
 """From the bottom up: a module imports only from its own folder and from lower rows."""
 
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+GROUND = {"files", "nn"}
+"""Parts on which everything stands: of unetzoo they import the errors alone."""
+
+# PIL: torchvision needs it; yaml: huggingface_hub does.
+OPTIONAL = {
+    "comparing": {"matplotlib"},
+    "data": {"PIL", "numpy"},
+    "drawing": {"PIL"},
+    "evaluation": {"yaml"},
+    "exporting": {"numpy", "onnx", "onnxruntime", "onnxscript"},
+    "images": {"PIL", "tifffile"},
+    "objects": {"numpy", "scipy"},
+    "prediction": {"PIL", "numpy", "tifffile", "zarr"},
+    "saving": {"yaml"},
+    "serving": {"gradio", "tifffile"},
+    "train": {"jsonargparse", "lightning_fabric", "pytorch_lightning", "tensorboard", "yaml"},
+}
+"""What a part may import beyond the declared dependencies."""
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = [path for path in FILES if path != PACKAGE / "__init__.py"]
+
+
+def shown(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
 
 
 def part(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported(path: Path) -> set[str]:
-    """Return the parts of unetzoo that a module imports, wherever in it."""
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def imports(path: Path) -> frozenset[tuple[str, str | None]]:
+    """Return what a file imports, wherever in it: ``(module, name)`` for ``from module import name``."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "unetzoo":
-            rest = node.module.split(".")[1:]
-            found |= {rest[0]} if rest else {alias.name for alias in node.names}
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{shown(path)}: imports are written in full"
+            found |= {(node.module, alias.name) for alias in node.names}
         elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("unetzoo.")}
-    return found - {"__version__"}
+            found |= {(alias.name, None) for alias in node.names}
+    return frozenset(found)
+
+
+@functools.cache
+def home(dotted: str) -> Path | None:
+    """Return the file of a module of unetzoo, None if there is none of that name."""
+    place = ROOT.joinpath(*dotted.split("."))
+    return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+
+
+@functools.cache
+def imported(path: Path) -> frozenset[Path]:
+    """Return the files of unetzoo that a file imports; its door, ``unetzoo/__init__.py``, is none of them."""
+    named = {home(f"{module}.{name}") or home(module) for module, name in imports(path) if module.startswith("unetzoo")}
+    return frozenset(named) - {None, PACKAGE / "__init__.py"}
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield each function's name and its number of lines, decorators and docstring not counted."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0]
+            docstring = first.end_lineno - first.lineno + 1 if ast.get_docstring(node) is not None else 0
+            yield node.name, node.end_lineno - node.lineno + 1 - docstring
+
+
+# Rooms
 
 
 def test_every_module_has_its_row() -> None:
     assert {part(path) for path in MODULES} == set().union(*LAYERS)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_imports_go_down(path: Path) -> None:
-    row = next(i for i, parts in enumerate(LAYERS) if part(path) in parts)
-    allowed = set().union(*LAYERS[:row]) | ({part(path)} if path.parent != PACKAGE else set())
-    assert imported(path) <= allowed
+def test_imports_go_down() -> None:
+    wrong = []
+    for path in MODULES:
+        row = next(i for i, parts in enumerate(LAYERS) if part(path) in parts)
+        allowed = {"errors"} if part(path) in GROUND else set().union(*LAYERS[:row])
+        own = {part(path)} if path.parent != PACKAGE else set()
+        wrong += [f"{shown(path)} → {shown(other)}" for other in imported(path) if part(other) not in allowed | own]
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_the_core_imports_what_it_declares(path: Path) -> None:
+def test_no_module_imports_itself() -> None:
+    """Neither through others, for type checkers alone, nor late: two that need each other are one."""
+    above = {}  # what each file reaches
+    for start in MODULES:
+        above[start], left = set(), [start]
+        while left:
+            new = imported(left.pop()) - above[start]
+            above[start] |= new
+            left += new
+    circles = {", ".join(shown(b) for b in MODULES if b in above[a] and a in above[b]) for a in MODULES} - {""}
+    assert not circles, "\n".join(circles)
+
+
+def test_only_declared_packages_are_imported() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {re.match(r"[\w-]+", text)[0] for text in project["dependencies"]}
     assert declared == {"torch", "torchvision", "huggingface_hub", "safetensors"}
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.split(".")[0])
-        elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-    # PIL: torchvision needs it; yaml: huggingface_hub does.
-    optional = {
-        "cards": {"yaml"},
-        "comparison": {"matplotlib"},
-        "data": {"PIL", "numpy"},
-        "drawing": {"PIL"},
-        "evaluation": {"yaml"},
-        "exporting": {"numpy", "onnx", "onnxruntime", "onnxscript"},
-        "images": {"PIL", "tifffile"},
-        "objects": {"numpy", "scipy"},
-        "prediction": {"PIL", "numpy", "tifffile", "zarr"},
-        "serving": {"gradio", "tifffile"},
-        "train": {"jsonargparse", "lightning_fabric", "pytorch_lightning", "tensorboard", "yaml"},
-    }.get(part(path), set())
-    assert found - set(sys.stdlib_module_names) <= declared | {"unetzoo"} | optional
+    wrong = []
+    for path in MODULES:
+        found = {module.split(".")[0] for module, _ in imports(path)} - set(sys.stdlib_module_names)
+        extra = found - declared - {"unetzoo"} - OPTIONAL.get(part(path), set())
+        wrong += [f"{shown(path)}: {name}" for name in extra]
+    assert not wrong, "\n".join(wrong)
 
 
-def test_no_module_bears_the_name_of_a_public_function() -> None:
+def test_imports_are_light_and_late() -> None:
+    """The package itself needs Python alone; a name or a module that is used as such comes when it is asked for."""
+    code = """
+import sys
+before = set(sys.modules)
+import unetzoo
+print(*{name.partition(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names))
+unetzoo.list_models()
+print(*{"torchvision", "huggingface_hub", "matplotlib", "PIL"} & set(sys.modules))
+print(unetzoo.losses.build("dice", "binary").task, unetzoo.metrics.METRICS[0])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines() == ["unetzoo", "", "binary dice"]
+
+
+def test_no_module_is_a_public_function_s_namesake() -> None:
     import unetzoo
 
     assert not {path.stem for path in PACKAGE.iterdir()} & set(unetzoo.__all__)
+
+
+# Pages
+
+
+def test_files_are_short() -> None:
+    long = [f"{shown(path)}: {lines(path)} lines" for path in FILES if lines(path) >= 400]
+    assert not long, "\n".join(long)
+
+
+def test_functions_are_short() -> None:
+    long = [f"{shown(p)}: {name}, {length} lines" for p in FILES for name, length in functions(p) if length >= 60]
+    assert not long, "\n".join(long)
+
+
+def test_few_modules_are_flat() -> None:
+    assert len({path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}) <= 20
+
+
+def test_examples_are_short() -> None:
+    examples = [*(ROOT / "examples").glob("*.py")]
+    assert examples
+    assert not [path.name for path in examples if lines(path) >= 60]
+
+
+# What is said twice
 
 
 def test_the_readme_s_two_commands_are_ci_s() -> None:
@@ -123,8 +227,7 @@ def test_type_checkers_see_every_public_name() -> None:
     """The names imported for type checkers are those that are fetched when first used, from the same modules."""
     import unetzoo
 
-    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
-    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    (block,) = (node for node in tree(PACKAGE / "__init__.py").body if isinstance(node, ast.If))
     seen = {node.module.removeprefix("unetzoo."): {alias.asname for alias in node.names} for node in block.body}
     assert seen == {home: set(names) for home, names in unetzoo._HOMES.items()}
 
@@ -135,26 +238,3 @@ def test_the_version_is_one() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", unetzoo.__version__)
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert "## Unreleased" in changes or unetzoo.__version__ in changes
-
-
-def test_examples_are_short() -> None:
-    examples = [*(ROOT / "examples").glob("*.py")]
-    assert examples
-    for path in examples:
-        assert len(path.read_text(encoding="utf-8").splitlines()) < 60, path
-
-
-def test_the_parameter_example_agrees() -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "compare_parameters.py"), "unet", "resunet18"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "2 of 2 published sizes agree" in done.stdout
-
-
-def test_modules_are_found_as_attributes() -> None:
-    code = "import unetzoo; print(unetzoo.losses.build('dice', 'binary').task, unetzoo.metrics.METRICS[0])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.split() == ["binary", "dice"]

@@ -22,7 +22,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 import unetzoo
 from unetzoo import ConfigError, InputError, TrainingOutputs, losses
-from unetzoo.config import TASKS
+from unetzoo.checks import TASKS
 
 CHANNELS = {"binary": 1, "multiclass": 3, "multilabel": 3}
 REGIONS = ("dice", "iou", "tversky", "lovasz")

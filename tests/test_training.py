@@ -499,7 +499,7 @@ def test_a_learning_rate_is_suggested(nuclei: Path, tmp_path: Path, capsys: pyte
 # Killed, and gone on with
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_a_killed_run_goes_on_bit_for_bit(seed: int, nuclei: Path, tmp_path: Path) -> None:
     limits = [["--trainer.limit_train_batches", "2"], [], []][seed]
     most = 8 if limits else 12
@@ -575,6 +575,7 @@ def test_a_damaged_checkpoint_is_one_error(first: Path, tmp_path: Path, capsys: 
 TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
 
 
+@pytest.mark.slow
 def test_two_processes_are_killed_and_go_on_bit_for_bit(nuclei: Path, tmp_path: Path) -> None:
     settings = [
         "--data",

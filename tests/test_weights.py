@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import NAMES, ROOT, SMALL, flags, light
+from conftest import NAMES, ROOT, flags, light, tried
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -21,7 +21,7 @@ from torch import nn
 import unetzoo
 from unetzoo import ConfigError, ModelConfig, WeightsError, config as config_module, zoo
 from unetzoo.decoders import Decoder
-from unetzoo.encoders import Encoder, NoOptions
+from unetzoo.encoders import Encoder, Options
 from unetzoo.saving import weights
 
 OLDEST = ROOT / "tests" / "data" / "format_1.safetensors"
@@ -64,14 +64,12 @@ def check_round_trip(model: unetzoo.SegmentationModel, path: Path) -> None:
     path.unlink()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", tried(NAMES))
 def test_every_name_comes_back_bit_equal(name: str, tmp_path: Path) -> None:
     check_round_trip(unetzoo.create(name, **light(name)), tmp_path / "it.safetensors")
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in SMALL else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
-)
+@pytest.mark.parametrize("name", tried(NAMES))
 def test_every_decoder_comes_back_bit_equal_with_all_its_heads(name: str, tmp_path: Path) -> None:
     options = {**light(name), **flags(name), "class_names": ["a", "b", "ü"]}
     check_round_trip(unetzoo.create(name, **options), tmp_path / "it.safetensors")
@@ -223,7 +221,7 @@ def test_pruned_models(tmp_path: Path) -> None:
 
 
 def test_tensors_outside_the_state_dict_are_made_too(registries: None, tmp_path: Path) -> None:
-    @unetzoo.register_encoder("waves", title="waves", paper="none", options=NoOptions)
+    @unetzoo.register_encoder("waves", title="waves", paper="none", options=Options)
     class Waves(Encoder):
         channels, strides = (4,), (1,)
 

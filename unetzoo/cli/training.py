@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetzoo.cli._options import SAVED, pixels_or, threshold
+from unetzoo.cli._options import SEVERAL, pixels_or, threshold
 from unetzoo.extras import needed
 from unetzoo.train.flags import FLAGS
 
@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
         "--report a row a picture and the pictures that went worst. For a model in the folder of a run, --ratios, "
         "--seed, --group, --ignore and --colours are those of its config.yaml unless they are given.",
     )
-    command.add_argument("model", help=SAVED)
+    command.add_argument("model", help=SEVERAL)
     command.add_argument("--threshold", type=threshold, metavar="P", help="as 'unetzoo predict' takes it")
     command.add_argument("--report", metavar="FOLDER", help="write scores.json, per_image.csv and worst.png there")
     command.add_argument("--smallest", type=int, default=0, metavar="PIXELS", help="as 'unetzoo predict' takes it")
@@ -46,7 +46,7 @@ def add(commands: Any) -> None:
         "write them for 'unetzoo predict --threshold'. For a model in the folder of a run, --ratios, --seed, --group, "
         "--ignore and --colours are those of its config.yaml unless they are given.",
     )
-    command.add_argument("model", help=SAVED)
+    command.add_argument("model", help=SEVERAL)
     command.add_argument("--split", choices=("train", "val", "test"), default="val", help="(default: val)")
     command.add_argument("--out", default="thresholds.json", metavar="FILE", help="(default: thresholds.json)")
     command.add_argument("--json", action="store_true", help="as JSON")
@@ -143,13 +143,28 @@ def _calibrate(options: argparse.Namespace) -> None:
 
 
 def _judged(options: argparse.Namespace, **arguments: Any) -> tuple[Predictor, dict[str, Any]]:
-    """Return a predictor, and how its run split and read its data."""
-    from unetzoo import evaluation
-    from unetzoo.prediction import Predictor
+    """Return a predictor, and how its run split and read its data.
 
-    settings = evaluation.settings_of_run(options.model)
-    for name in ("ratios", "seed", "group", "ignore", "colours", "ignore_colour"):
-        given = getattr(options, name)
-        if given is not None:
-            settings[name] = given.split(",") if name == "colours" else given
-    return Predictor(options.model, device=options.device, tta=options.tta, **arguments), settings
+    Raises:
+        ConfigError: of models that are averaged, the runs split or read their data differently.
+    """
+    from unetzoo import evaluation
+    from unetzoo.errors import ConfigError
+    from unetzoo.prediction import Predictor
+    from unetzoo.saving.sources import separated
+
+    models = separated(options.model)
+    asked = {name: getattr(options, name) for name in ("ratios", "seed", "group", "ignore", "colours", "ignore_colour")}
+    settings = {name: value for name, value in asked.items() if value is not None}
+    if options.colours is not None:
+        settings["colours"] = options.colours.split(",")
+    runs = [run for run in map(evaluation.settings_of_run, models) if run]
+    problems = [
+        f"{name} is {', '.join(repr(run[name]) for run in runs)}: give --{name.replace('_', '-')}"
+        for name in (runs[0] if runs else {})
+        if name not in settings and any(run[name] != runs[0][name] for run in runs)
+    ]
+    if problems:
+        raise ConfigError("these runs split or read their data differently", problems)
+    settings = {**(runs[0] if runs else {}), **settings}
+    return Predictor(models, device=options.device, tta=options.tta, **arguments), settings

@@ -73,12 +73,12 @@ def add(commands: Any) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from unetzoo.saving import hub, weights
+    from unetzoo.saving import sources, weights
 
     failed = []
     for name in options.models:
         try:
-            saved = weights.verify(hub.located(name))
+            saved = weights.verify(sources.located(sources.trained_source(name)))
             print(f"{saved}; whole, sha256 {saved.sha256[:12]}…")
         except UnetzooError as error:
             print(f"unetzoo: {error}", file=sys.stderr)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from unetzoo.checks import TASKS, one_of
+from unetzoo.checks import TASKS, one_of, whole
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.losses._target import Truth, read_target, target_problems
 from unetzoo.registry import Registry
@@ -243,9 +243,7 @@ def number_problems(name: str, value: object, low: float, high: float = math.inf
 
 def common_problems(task: object, class_weights: object, ignore_index: object) -> list[str]:
     """Return a sentence for each wrong value among the arguments that all losses take."""
-    found = one_of("task", task, TASKS)
-    if type(ignore_index) is not int:
-        found.append(f"ignore_index={ignore_index!r}: a whole number is needed")
+    found = one_of("task", task, TASKS) + whole("ignore_index", ignore_index, None)
     return found + _weight_problems(task, class_weights)
 
 

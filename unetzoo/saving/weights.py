@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -33,9 +32,8 @@ from unetzoo.files.tensors import (
 )
 from unetzoo.folding import OptimizedModel
 from unetzoo.model import SegmentationModel, build_on_meta
-from unetzoo.nn.layers import initialise
 from unetzoo.plain import plain, plain_tuple
-from unetzoo.pretrained import POLICIES, adapt_input_conv
+from unetzoo.saving.changes import adapt_input, changed_config, new_heads
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
@@ -164,18 +162,18 @@ def load(
         "mean": plain_tuple(mean),
         "std": plain_tuple(std),
     }
-    wanted = _changed(config, {name: value for name, value in changes.items() if value is not None}, input_policy)
+    wanted = changed_config(config, {name: value for name, value in changes.items() if value is not None}, input_policy)
     if verify:
         _verify(file)
     model = build_on_meta(wanted)
     as_saved = (wanted.num_classes, wanted.in_channels) == (config.num_classes, config.in_channels)
     _check_fit(file, config, model if as_saved else build_on_meta(config))
     state = file.tensors()
+    if wanted.num_classes != config.num_classes:
+        state |= new_heads(model, state["head.conv.weight"].dtype)
     if wanted.in_channels != config.in_channels:
         policy = input_policy or ("sum" if wanted.in_channels == 1 else "repeat")
-        _adapt_input(state, model, config.in_channels, policy)
-    if wanted.num_classes != config.num_classes:
-        state |= _new_heads(model, state["head.conv.weight"].dtype)
+        adapt_input(state, model, config.in_channels, policy)
     state = {name: tensor.to(device, dtype if tensor.is_floating_point() else None) for name, tensor in state.items()}
     return _filled(model, state, device, dtype).eval()
 
@@ -337,46 +335,6 @@ def _check_target(device: str | torch.device, dtype: torch.dtype | None) -> None
         problems.append(f"device={device!r} cannot be used here ({str(error).partition(chr(10))[0]})")
     if problems:
         raise ConfigError("cannot load", problems)
-
-
-def _changed(config: ModelConfig, changes: dict[str, Any], input_policy: str | None) -> ModelConfig:
-    """Return ``config`` with ``changes``, and without what they make void."""
-    if input_policy is not None and input_policy not in POLICIES:
-        raise ConfigError(f"input_policy={input_policy!r}: one of {', '.join(map(repr, POLICIES))} is needed")
-    if input_policy is not None and changes.get("in_channels", config.in_channels) == config.in_channels:
-        raise ConfigError(f"input_policy is for another number of channels than the file's {config.in_channels}")
-    classes = changes.get("num_classes", config.num_classes)
-    if classes != config.num_classes:
-        task = "multilabel" if config.task == "multilabel" else "binary" if classes == 1 else "multiclass"
-        changes = {"class_names": None, "task": task, **changes}
-    if changes.get("in_channels", config.in_channels) != config.in_channels:
-        changes = {"mean": None, "std": None, **changes}
-    return config.replace(**changes) if changes else config
-
-
-def _adapt_input(state: dict[str, Tensor], model: SegmentationModel, known: int, policy: str) -> None:
-    """Adapt, in ``state``, the convolutions of the encoder that read images of ``known`` channels."""
-    channels = model.config.in_channels
-    for name, wanted in model.encoder.state_dict(prefix="encoder.").items():
-        found = state[name]
-        if found.shape == wanted.shape:
-            continue
-        if found.ndim != 4 or found.shape[1] != known or wanted.shape[1] != channels:
-            raise WeightsError(f"in_channels={channels}: {name} cannot be adapted from {known} channels; train anew")
-        state[name] = adapt_input_conv(found, channels, policy)
-        _logger.warning("in_channels=%d: adapted from %d (%s): %s", channels, known, policy, name)
-
-
-def _new_heads(model: SegmentationModel, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Draw anew all that depends on the number of classes; return it by name, in ``dtype``."""
-    found: dict[str, Tensor] = {}
-    for title in ("head", "deep_heads", "guide"):
-        module = getattr(model, title)
-        if module is not None:
-            initialise(module.to_empty(device="cpu"))
-            found |= {name: tensor.to(dtype) for name, tensor in module.state_dict(prefix=f"{title}.").items()}
-    _logger.warning("num_classes=%d: drawn anew: %s", model.config.num_classes, ", ".join(found))
-    return found
 
 
 def _filled(

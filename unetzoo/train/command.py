@@ -30,7 +30,7 @@ from unetzoo.checks import one_of
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.extras import needed
 from unetzoo.files.writing import write_file
-from unetzoo.saving.hub import PREFIX
+from unetzoo.saving.repositories import PREFIX
 from unetzoo.train import reporting
 from unetzoo.train.callbacks import run_callbacks
 from unetzoo.train.data import FolderData

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, ReduceLROnPlateau
 
-from unetzoo import losses, zoo
+from unetzoo import losses
 from unetzoo.checks import one_of, whole
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.metrics import Scores, SegmentationMetrics
@@ -20,7 +20,7 @@ from unetzoo.model import SegmentationModel, TrainingOutputs
 from unetzoo.nn.layers import crop
 from unetzoo.parameter_groups import param_groups
 from unetzoo.prediction.tiles import mirrored_to
-from unetzoo.saving import hub
+from unetzoo.saving import sources
 from unetzoo.train.averaging import AveragedModel
 from unetzoo.train.data import FolderData
 from unetzoo.train.schedules import SCHEDULES, factor
@@ -329,12 +329,12 @@ def _build(settings: Any, data: FolderData) -> SegmentationModel:
     if _is_saved(settings.name):
         if settings.options or settings.pretrained:
             raise ConfigError(f"{settings.name} is trained already: it takes neither options nor pretrained")
-        return hub.from_pretrained(settings.name, dtype=torch.float32, **common).train()
-    return zoo.create(settings.name, pretrained=settings.pretrained, **common, **(settings.options or {}))
+        return sources.from_pretrained(settings.name, dtype=torch.float32, **common).train()
+    return sources.create(settings.name, pretrained=settings.pretrained, **common, **(settings.options or {}))
 
 
 def _is_saved(name: str) -> bool:
-    return name not in zoo.names() and hub.is_saved(name)
+    return sources.source_of(name).kind != "network"
 
 
 def _problems(settings: Any) -> list[str]:

@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from unetzoo import images, sheets
-from unetzoo.comparing.comparison import require_plot
+from unetzoo.comparing.plotting import require_plot
 from unetzoo.evaluation.evaluating import predicted_mask
 from unetzoo.files.writing import make_folder, write_file
 from unetzoo.saving import cards

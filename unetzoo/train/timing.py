@@ -12,7 +12,7 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from unetzoo.comparing.comparison import peak_memory
+from unetzoo.costs.measuring import peak_memory
 from unetzoo.files.writing import write_file
 from unetzoo.train.keeping import KeepBest
 
