@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 import unetzoo
 from unetzoo import ConfigError, HubError, WeightsError, cli, drawing, trained, zoo
-from unetzoo.saving import cards, weights
+from unetzoo.saving import cards, records
 
 THREE = ("README.md", "config.json", "model.safetensors")
 
@@ -161,7 +161,7 @@ def test_a_branch_that_moves_on_during_a_pull_gives_no_mixture(
 
     def read_config(path: Path) -> unetzoo.ModelConfig:
         hub.repos["me/it"].commit(files)
-        return weights.read_config(path)
+        return records.read_config(path)
 
     monkeypatch.setattr("unetzoo.saving.hub.read_config", read_config)
     assert same(unetzoo.from_pretrained("me/it"), first)

@@ -19,7 +19,7 @@ from unetzoo import ConfigError, UnetzooError, WeightsError, cli, trained, zoo
 from unetzoo.evaluation import evaluate
 from unetzoo.exporting import export
 from unetzoo.model import on_meta
-from unetzoo.saving import sources, weights
+from unetzoo.saving import records, sources, weights
 from unetzoo.serving import serve, server
 from unetzoo.train import recipe
 
@@ -127,7 +127,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def pull(text: str, **how: object) -> None:
         raise ReachedError(f"hub: {text}")
 
-    monkeypatch.setattr(weights, "_read", read)
+    for module in (weights, records):
+        monkeypatch.setattr(module, "read_record", read)
     monkeypatch.setattr(sources, "pull_from_hub", pull)
     monkeypatch.setattr(server, "needed", lambda *_: None)
     return tmp_path

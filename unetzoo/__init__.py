@@ -44,8 +44,9 @@ if TYPE_CHECKING:
     from unetzoo.prediction import Prediction as Prediction, Predictor as Predictor
     from unetzoo.saving.cards import ModelCard as ModelCard
     from unetzoo.saving.conversion import convert as convert
+    from unetzoo.saving.records import SavedModel as SavedModel
     from unetzoo.saving.sources import create as create
-    from unetzoo.saving.weights import SavedModel as SavedModel, load as load, save as save, verify as verify
+    from unetzoo.saving.weights import load as load, save as save, verify as verify
     from unetzoo.train.fitting import fit as fit
     from unetzoo.train.runs import Run as Run
     from unetzoo.zoo import (
@@ -81,7 +82,8 @@ _HOMES = {
     "model": ("SegmentationModel", "TrainingOutputs"),
     "folding": ("OptimizedModel", "optimize"),
     "prediction": ("Prediction", "Predictor"),
-    "saving.weights": ("SavedModel", "load", "save", "verify"),
+    "saving.records": ("SavedModel",),
+    "saving.weights": ("load", "save", "verify"),
     "saving.sources": ("create",),
     "train.fitting": ("fit",),
     "train.runs": ("Run",),

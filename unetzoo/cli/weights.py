@@ -108,10 +108,10 @@ def _push(options: argparse.Namespace) -> None:
 
 
 def _pull(options: argparse.Namespace) -> None:
-    from unetzoo.saving import hub, weights
+    from unetzoo.saving import hub, records, weights
 
     folder = hub.pull_from_hub(options.repository, refresh=options.refresh)
     if options.out:
         weights.save(weights.load(folder), options.out)
     print(options.out or folder)
-    print(weights.read_saved(options.out or folder), file=sys.stderr)
+    print(records.read_saved(options.out or folder), file=sys.stderr)

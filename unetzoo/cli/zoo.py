@@ -120,11 +120,11 @@ def _info(options: argparse.Namespace) -> None:
 def _info_of_saved(source: Source, as_json: bool) -> None:
     """Print what the file of a trained model says, and its card."""
     from unetzoo import trained
-    from unetzoo.saving import hub, sources, weights
+    from unetzoo.saving import hub, records, sources
 
     path = sources.located(source)
     card = trained.card_of(source.text) if source.kind == "trained" else path / hub.CARD_FILE
-    saved = weights.read_saved(path)
+    saved = records.read_saved(path)
     if as_json:
         record = {
             "name": source.text,

@@ -22,8 +22,8 @@ from unetzoo.model import SegmentationModel, build_on_meta, on_meta
 from unetzoo.prediction import Predictor
 from unetzoo.prediction.networks import Model, check_alike
 from unetzoo.registry import suggest
+from unetzoo.saving.records import read_saved
 from unetzoo.saving.sources import located, named_source
-from unetzoo.saving.weights import read_saved
 from unetzoo.trials import TrainingTrial, read_trials
 
 Compared = Predictor | Model

@@ -25,7 +25,7 @@ from unetzoo.prediction.inputs import Rows, as_picture
 from unetzoo.prediction.predictor import Predictor
 from unetzoo.prediction.results import Prediction, mark_in as marked, mask_paths, write_masks
 from unetzoo.prediction.stored import SUFFIXES, StoredRows, is_big
-from unetzoo.saving.weights import model_in
+from unetzoo.saving.records import model_in
 
 READ_AHEAD = 4
 """Pictures that wait for the network, and masks that wait to be written, at most."""

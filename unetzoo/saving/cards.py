@@ -20,7 +20,7 @@ from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.files import strict_json
 from unetzoo.model import build_on_meta
 from unetzoo.plain import plain
-from unetzoo.saving.weights import SavedModel
+from unetzoo.saving.records import SavedModel
 
 SIZE = 512
 """Side of the image for which the card's table row counts."""

@@ -17,8 +17,9 @@ from unetzoo import __version__
 from unetzoo.errors import DamagedError, HubError, WeightsError
 from unetzoo.files.offline import switched_off
 from unetzoo.saving.answers import translated, unreachable
+from unetzoo.saving.records import CONFIG_FILE, MODEL_FILE, SUFFIX, read_config
 from unetzoo.saving.repositories import parse, title_of
-from unetzoo.saving.weights import CONFIG_FILE, MODEL_FILE, SUFFIX, read_config, verify
+from unetzoo.saving.weights import verify
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -20,9 +20,10 @@ from unetzoo.files.writing import make_folder, write_file
 from unetzoo.saving.answers import LOG_IN, translated
 from unetzoo.saving.cards import ModelCard, read_card, write_card
 from unetzoo.saving.hub import ANSWER_SECONDS, CARD_FILE, connect
+from unetzoo.saving.records import CONFIG_FILE, MODEL_FILE, read_saved
 from unetzoo.saving.repositories import parse
 from unetzoo.saving.sources import Source, located, trained_source
-from unetzoo.saving.weights import CONFIG_FILE, MODEL_FILE, read_saved, save, unwrapped, verify
+from unetzoo.saving.weights import save, unwrapped, verify
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -39,8 +39,9 @@ from unetzoo.errors import ConfigError, HubError, UnetzooError, WeightsError
 from unetzoo.model import SegmentationModel
 from unetzoo.registry import suggest
 from unetzoo.saving.hub import pull_from_hub
+from unetzoo.saving.records import MODEL_FILE, SUFFIX, model_in
 from unetzoo.saving.repositories import PREFIX, behind_the_host, is_repository, parse
-from unetzoo.saving.weights import MODEL_FILE, SUFFIX, load, model_in
+from unetzoo.saving.weights import load
 
 F = TypeVar("F", bound=Callable[..., SegmentationModel])
 

@@ -28,7 +28,7 @@ from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.files.writing import write_file
 from unetzoo.losses import LOSSES
 from unetzoo.model import SegmentationModel
-from unetzoo.saving import weights
+from unetzoo.saving import records, weights
 from unetzoo.train.runs import CONFIG
 from unetzoo.train.timing import TIMES
 from unetzoo.trials import Epoch, TrainingTrial, read_trials, write_trials
@@ -191,7 +191,7 @@ def _trial(folder: Path, name: str, arguments: Sequence[str]) -> TrainingTrial:
         )
         for row, clock in zip(scores, times, strict=True)
     )
-    model = weights.load(folder / weights.BEST_FILE)
+    model = weights.load(folder / records.BEST_FILE)
     seconds, ratio = prediction_time(model)
     peak = times[-1]["peak_mib"]
     return TrainingTrial(

@@ -16,7 +16,7 @@ from unetzoo.errors import TrainingError, WeightsError
 from unetzoo.files.writing import make_folder, replacing
 from unetzoo.model import build_on_meta
 from unetzoo.saving import weights
-from unetzoo.saving.weights import BEST_FILE
+from unetzoo.saving.records import BEST_FILE
 from unetzoo.train.recipe import Recipe
 
 LAST = "last.ckpt"

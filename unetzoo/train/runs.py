@@ -104,7 +104,7 @@ class Run:
 
     def _kept(self) -> Path:
         """Return the file of the network that was kept."""
-        from unetzoo.saving.weights import BEST_FILE
+        from unetzoo.saving.records import BEST_FILE
 
         path = self.folder / BEST_FILE
         if not path.is_file():
