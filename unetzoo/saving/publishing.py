@@ -117,13 +117,7 @@ def push_to_hub(
         )
     _check_card(card)
     pushed = _checked(source)
-    off = switched_off("UNETZOO_OFFLINE", "HF_HUB_OFFLINE")
-    if off:
-        raise HubError("offline", f"cannot push to {name}: {off} forbids the network")
-    from huggingface_hub import get_token
-
-    if token is False or (token in (None, True) and get_token() is None):
-        raise HubError("token", f"cannot push to {name} unless logged in: {LOG_IN}")
+    _check_allowed(name, token)
     with tempfile.TemporaryDirectory() as scratch:
         file, readme, own = _prepared(pushed, Path(scratch))
         card = own if card is None else card.over(own)
@@ -157,6 +151,21 @@ def push_to_hub(
             if not create_pr:
                 _forget(name, branch, commit.oid)
     return PushedModel(name, commit.oid, commit.pr_url or commit.commit_url)
+
+
+def _check_allowed(name: str, token: str | bool | None) -> None:
+    """Refuse a push that could not end well, before the model is prepared for it.
+
+    Raises:
+        HubError: the network is switched off, or nobody is logged in.
+    """
+    off = switched_off("UNETZOO_OFFLINE", "HF_HUB_OFFLINE")
+    if off:
+        raise HubError("offline", f"cannot push to {name}: {off} forbids the network")
+    from huggingface_hub import get_token
+
+    if token is False or (token in (None, True) and get_token() is None):
+        raise HubError("token", f"cannot push to {name} unless logged in: {LOG_IN}")
 
 
 def _prepared(source: nn.Module | Source, scratch: Path) -> tuple[Path, str | None, ModelCard]:
