@@ -41,7 +41,7 @@ TABLE: list[tuple[str | Path, str, str, str]] = [
     (Path("unet"), "unet/model.safetensors", "unet", "unet"),
     ("nuclei", "", PACKAGE, PACKAGE),
     ("nuclei", "nuclei/images/1.png", PACKAGE, PACKAGE),
-    ("nuclei", "nuclei/model.safetensors", TWO, TWO),
+    ("nuclei", "nuclei/model.safetensors", PACKAGE, TWO),
     ("./nuclei", "nuclei/model.safetensors", "nuclei", "nuclei"),
     ("cells.safetensors", "cells.safetensors", "cells.safetensors", "cells.safetensors"),
     ("a,b.safetensors", "a,b.safetensors", "a,b.safetensors", "a,b.safetensors"),
@@ -163,13 +163,14 @@ def test_every_door_takes_it_alike(text: str | Path, beside: str, untrained: str
 
 
 def test_a_hidden_folder_is_named_once(here: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (here / "unet").mkdir()
-    (here / "unet" / "best.safetensors").touch()
-    for name, door in UNTRAINED.items():
-        caplog.clear()
-        with caplog.at_level(logging.WARNING, logger="unetzoo"):
-            outcome(door, "unet")
-        assert caplog.messages == ["'unet' is the network of the zoo; the folder here is './unet'"], name
+    for text, what in (("unet", "the network of the zoo"), ("nuclei", "the trained model of the package")):
+        (here / text).mkdir()
+        (here / text / "best.safetensors").touch()
+        for name, door in UNTRAINED.items():
+            caplog.clear()
+            with caplog.at_level(logging.WARNING, logger="unetzoo"):
+                outcome(door, text)
+            assert caplog.messages == [f"{text!r} is {what}; the folder here is './{text}'"], name
 
 
 @pytest.mark.parametrize(("text", "kind"), [

@@ -15,10 +15,11 @@ So a folder that is spelled like a name is "./<name>". Where such a folder holds
 the text is            ``create``, ``info``, ``compare``, train    whatever needs trained weights
 =====================  ==========================================  =================================================
 a name of the zoo      the network; the log names the folder       refused as always, with "./<name>" for the fix
-a trained model        refused: two models could be meant          refused: two models could be meant
+a trained model        that model; the log names the folder        refused: two models could be meant
 =====================  ==========================================  =================================================
 
-A network goes before its folder as the settings of a run name it: they must mean the same wherever one stands.
+To create and to train, a name goes before its folder, as the settings of a run hold it: they must mean the same
+wherever one stands, beside the run itself too.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import functools
 import inspect
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -44,6 +45,9 @@ from unetzoo.saving.repositories import PREFIX, behind_the_host, is_repository, 
 from unetzoo.saving.weights import load
 
 F = TypeVar("F", bound=Callable[..., SegmentationModel])
+
+_PULLING = ("revision", "token", "cache_dir", "local_files_only", "endpoint", "refresh")
+"""Arguments that say how a repository is pulled."""
 
 _logger = logging.getLogger("unetzoo")
 
@@ -70,16 +74,12 @@ def source_of(given: str | os.PathLike[str]) -> Source:
     """Return what a text or a path means. No network is touched.
 
     Raises:
-        ConfigError: a word that means nothing, or a trained model whose name a folder with a model bears too.
+        ConfigError: a word that means nothing.
         WeightsError: the path of something that is not there.
     """
     found = _meaning(given)
     if found is None:
         raise _meaningless(given)
-    if found.kind == "trained" and _folder_called(found.text) is not None:
-        raise ConfigError(
-            f"{found.text!r} is a model of the package, and a folder with a model here: say './{found.text}' for it"
-        )
     return found
 
 
@@ -90,8 +90,9 @@ def named_source(given: str | os.PathLike[str]) -> Source:
         ConfigError, WeightsError: as :func:`source_of`.
     """
     found = source_of(given)
-    if found.kind == "network" and _folder_called(found.text) is not None:
-        _logger.warning("%r is the network of the zoo; the folder here is './%s'", found.text, found.text)
+    named = {"network": "the network of the zoo", "trained": "the trained model of the package"}.get(found.kind)
+    if named is not None and _folder_called(found.text) is not None:
+        _logger.warning("%r is %s; the folder here is './%s'", found.text, named, found.text)
     return found
 
 
@@ -99,10 +100,15 @@ def trained_source(given: str | os.PathLike[str]) -> Source:
     """Return what a text means where trained weights are needed.
 
     Raises:
-        ConfigError: a name of the zoo, whose weights would be random; or as :func:`source_of`.
+        ConfigError: a name of the zoo, whose weights would be random; a trained model whose name a folder with a model
+            bears too; or as :func:`source_of`.
         WeightsError: as :func:`source_of`.
     """
     found = source_of(given)
+    if found.kind == "trained" and _folder_called(found.text) is not None:
+        raise ConfigError(
+            f"{found.text!r} is a model of the package, and a folder with a model here: say './{found.text}' for it"
+        )
     if found.kind == "network":
         name = found.text
         fix = f"'unetzoo train --model {name}' trains it, and its run's folder goes here"
@@ -179,20 +185,28 @@ def from_pretrained(
         ConfigError: ``source`` means nothing, or a network of the zoo, whose weights are random; or lists all that is
             wrong with the other arguments.
     """
+    _check_options(options)
+    how = {
+        "revision": revision,
+        "token": token,
+        "cache_dir": cache_dir,
+        "local_files_only": local_files_only,
+        "endpoint": endpoint,
+        "refresh": refresh,
+    }
+    return _loaded(trained_source(source), how, options)
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
     known = inspect.signature(load).parameters
     unknown = [f"unknown option {name!r}{suggest(name, known)}" for name in options if name not in list(known)[1:]]
     if unknown:
         raise ConfigError("cannot load a saved model", unknown)
-    found = trained_source(source)
-    path = located(
-        found,
-        revision=revision,
-        token=token,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-        endpoint=endpoint,
-        refresh=refresh,
-    )
+
+
+def _loaded(found: Source, how: Mapping[str, Any], options: dict[str, Any]) -> SegmentationModel:
+    """Return the model of a trained source; ``how`` is for repositories, ``options`` for ``load``."""
+    path = located(found, **how)
     if found.kind == "trained":
         options = {"dtype": torch.float32, **options}
     elif found.kind == "repository":
@@ -208,7 +222,11 @@ def _saved_ones_too(function: F) -> F:
         if _meaning(name) is None:
             raise _all_problems(function, name, arguments)
         found = named_source(name)
-        return function(name, **arguments) if found.kind == "network" else from_pretrained(name, **arguments)
+        if found.kind == "network":
+            return function(name, **arguments)
+        how = {key: arguments.pop(key) for key in _PULLING if key in arguments}
+        _check_options(arguments)
+        return _loaded(found, how, arguments)
 
     return cast(F, create)
 

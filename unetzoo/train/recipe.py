@@ -329,7 +329,7 @@ def _build(settings: Any, data: FolderData) -> SegmentationModel:
     if _is_saved(settings.name):
         if settings.options or settings.pretrained:
             raise ConfigError(f"{settings.name} is trained already: it takes neither options nor pretrained")
-        return sources.from_pretrained(settings.name, dtype=torch.float32, **common).train()
+        return sources.create(settings.name, dtype=torch.float32, **common).train()
     return sources.create(settings.name, pretrained=settings.pretrained, **common, **(settings.options or {}))
 
 
