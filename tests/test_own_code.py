@@ -53,13 +53,12 @@ def twice_bce(logits, target):
 
 
 @pytest.fixture
-def forgotten(registries: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def forgotten(registries: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Forget the modules of the test, and what they registered."""
-    known = set(sys.modules)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield
-    for name in set(sys.modules) - known:
-        if not name.startswith("unetzoo"):
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
             del sys.modules[name]
 
 
