@@ -12,6 +12,7 @@ from torch import Tensor
 from unetzoo.config import pair_problem
 from unetzoo.decoders import DECODERS, Decoder
 from unetzoo.encoders import ENCODERS, Encoder
+from unetzoo.files.checkpoints import first_line
 from unetzoo.nn.convolutions import Source
 from unetzoo.nn.layers import ConvStyle
 from unetzoo.testing import _models
@@ -135,7 +136,7 @@ def numbers_of_maps(pair: Pair) -> Iterator[str]:
         try:
             _forward(decoder, encoder, style, options)
         except Exception as error:
-            yield f"on an encoder of {maps} maps it fails ({type(error).__name__}: {error}): see fewest_maps and depth"
+            yield f"on an encoder of {maps} maps it fails ({type(error).__name__}: {first_line(error)}): see fewest_maps"
 
 
 def _forward(decoder: type[Decoder], encoder: Encoder, style: ConvStyle, options: Any) -> None:

@@ -16,6 +16,8 @@ from unetzoo.errors import UnetzooError
 from unetzoo.files.checkpoints import first_line
 
 _OURS = Path(__file__).parent
+_SHOWN = 3
+"""Problems of one check that are written out: what is wrong once is often wrong everywhere."""
 
 
 class ContractError(UnetzooError, AssertionError):
@@ -54,7 +56,10 @@ def run(part: str, checks: Sequence[partial[Iterator[str]]]) -> None:
             torch.manual_seed(0)
             logger.disabled = True  # load(in_channels=) tells what it adapts
             try:
-                problems += [f"{title}: {problem}" for problem in check()]
+                found = [f"{title}: {problem}" for problem in check()]
+                problems += found[:_SHOWN]
+                if len(found) > _SHOWN:
+                    problems[-1] += f"; and {len(found) - _SHOWN} more of the kind"
             except Exception as error:
                 problems.append(f"{title}: {type(error).__name__}: {first_line(error):.300}{_place(error)}")
             finally:
