@@ -195,6 +195,14 @@ def test_initial_weights_have_the_paper_s_deviation() -> None:
     assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 1024)), rel=0.01)
 
 
+def test_weights_without_a_relu_have_a_smaller_gain() -> None:
+    """1×1 and transposed convolutions: a standard deviation of sqrt(1 / fan_in), not sqrt(2 / fan_in)."""
+    decoder = unetzoo.create("unetpp_lite_resnet18").decoder
+    branch, last = decoder.nodes["x_3_1"].branches[1], decoder.ends["x_0_4"].conv
+    assert branch.weight.std().item() == pytest.approx(math.sqrt(1 / 512), rel=0.02)
+    assert last.weight.std().item() == pytest.approx(math.sqrt(1 / 64), rel=0.02)
+
+
 @pytest.mark.parametrize("stem_stride", [4, 2, 1])
 @pytest.mark.parametrize("name", ON_RESNET)
 def test_stem_strides(name: str, stem_stride: int) -> None:
