@@ -117,13 +117,7 @@ def push_to_hub(
         )
     _check_card(card)
     pushed = _checked(source)
-    off = switched_off("UNETZOO_OFFLINE", "HF_HUB_OFFLINE")
-    if off:
-        raise HubError("offline", f"cannot push to {name}: {off} forbids the network")
-    from huggingface_hub import get_token
-
-    if token is False or (token in (None, True) and get_token() is None):
-        raise HubError("token", f"cannot push to {name} unless logged in: {LOG_IN}")
+    _check_allowed(name, token)
     with tempfile.TemporaryDirectory() as scratch:
         file, readme, own = _prepared(pushed, Path(scratch))
         card = own if card is None else card.over(own)
@@ -182,6 +176,17 @@ def _checked(source: nn.Module | str | os.PathLike[str]) -> nn.Module | Source:
     if not isinstance(source, str | os.PathLike):
         raise ConfigError(f"cannot push a {type(source).__name__}: a model, or the name of a saved one, is needed")
     return trained_source(source)
+
+
+def _check_allowed(name: str, token: str | bool | None) -> None:
+    """Raise where a push cannot succeed: without a network, or without a token."""
+    off = switched_off("UNETZOO_OFFLINE", "HF_HUB_OFFLINE")
+    if off:
+        raise HubError("offline", f"cannot push to {name}: {off} forbids the network")
+    from huggingface_hub import get_token
+
+    if token is False or (token in (None, True) and get_token() is None):
+        raise HubError("token", f"cannot push to {name} unless logged in: {LOG_IN}")
 
 
 def _check_card(card: object) -> None:
