@@ -193,6 +193,17 @@ def _checked(source: nn.Module | str | os.PathLike[str]) -> nn.Module | Source:
     return trained_source(source)
 
 
+def _check_allowed(name: str, token: str | bool | None) -> None:
+    """Raise where a push cannot succeed: without a network, or without a token."""
+    off = switched_off("UNETZOO_OFFLINE", "HF_HUB_OFFLINE")
+    if off:
+        raise HubError("offline", f"cannot push to {name}: {off} forbids the network")
+    from huggingface_hub import get_token
+
+    if token is False or (token in (None, True) and get_token() is None):
+        raise HubError("token", f"cannot push to {name} unless logged in: {LOG_IN}")
+
+
 def _check_card(card: object) -> None:
     if card is not None and not isinstance(card, ModelCard):
         raise ConfigError(f"card={card!r:.50}: a unetzoo.ModelCard is needed")
