@@ -153,21 +153,6 @@ def push_to_hub(
     return PushedModel(name, commit.oid, commit.pr_url or commit.commit_url)
 
 
-def _check_allowed(name: str, token: str | bool | None) -> None:
-    """Refuse a push that could not end well, before the model is prepared for it.
-
-    Raises:
-        HubError: the network is switched off, or nobody is logged in.
-    """
-    off = switched_off("UNETZOO_OFFLINE", "HF_HUB_OFFLINE")
-    if off:
-        raise HubError("offline", f"cannot push to {name}: {off} forbids the network")
-    from huggingface_hub import get_token
-
-    if token is False or (token in (None, True) and get_token() is None):
-        raise HubError("token", f"cannot push to {name} unless logged in: {LOG_IN}")
-
-
 def _prepared(source: nn.Module | Source, scratch: Path) -> tuple[Path, str | None, ModelCard]:
     """Return the file or folder to push, the README.md that belongs to it, if there is one, and what else is known."""
     if isinstance(source, nn.Module):
