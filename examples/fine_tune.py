@@ -1,4 +1,4 @@
-"""Fine-tune a trained model on your own pictures: ``python examples/fine_tune.py MODEL FOLDER --out runs/mine``.
+"""Fine-tune a trained model on your own images: ``python examples/fine_tune.py MODEL FOLDER --out runs/mine``.
 
 MODEL is a .safetensors file, the folder of a run, or hf-hub:owner/name; or a name of the zoo, such as resunet18, with
 --pretrained for ImageNet's encoder. FOLDER has images/ and masks/. Whatever else ``unetzoo train --print-config`` shows
@@ -33,7 +33,7 @@ run = unetzoo.fit(
         **dict(word.removeprefix("--").split("=", 1) for word in rest),
     },
 )
-# The run knows which pictures it has not seen.
+# The run knows which images it has not seen.
 found = evaluate(run.predictor(), args.folder, split=args.split, **settings_of_run(run))
 print(found)
-print(f"Dice {found.scores.dice.mean:.3f} on {found.scores.images} pictures: {run.folder}/best.safetensors")
+print(f"Dice {found.scores.dice.mean:.3f} on {found.scores.images} images: {run.folder}/best.safetensors")

@@ -1,7 +1,7 @@
-"""Five classes in a picture, without any data of your own: ``python examples/multiclass.py OUT``.
+"""Five classes in an image, without any data of your own: ``python examples/multiclass.py OUT``.
 
 Draws discs, boxes, rings and lines with their masks, trains a small U-Net on them, prints the scores of each class,
-and writes the mask of a new picture as a PNG with a palette, and laid over the picture. Needs "unetzoo[train]".
+and writes the mask of a new image as a PNG with a palette, and laid over the image. Needs "unetzoo[train]".
 """
 
 import argparse
@@ -13,12 +13,12 @@ from unetzoo.evaluation import evaluate, settings_of_run
 
 parser = argparse.ArgumentParser(description="Train on drawn shapes of five classes.")
 parser.add_argument("out", type=Path, help="folder for all that is made, new or empty")
-parser.add_argument("--pictures", type=int, default=400)
+parser.add_argument("--images", type=int, default=400)
 parser.add_argument("--epochs", type=int, default=40)
-parser.add_argument("--side", type=int, default=64, help="of the pictures, in pixels")
+parser.add_argument("--side", type=int, default=64, help="of the images, in pixels")
 args, rest = parser.parse_known_args()  # the rest is for the training, such as --model.lr=0.001
 
-write_shapes(args.out / "shapes", args.pictures, size=(args.side, args.side), seed=0)
+write_shapes(args.out / "shapes", args.images, size=(args.side, args.side), seed=0)
 run = unetzoo.fit(
     "unet",
     data=args.out / "shapes",
@@ -36,9 +36,9 @@ run = unetzoo.fit(
 predictor = run.predictor()
 print(evaluate(predictor, args.out / "shapes", split="test", **settings_of_run(run)))
 
-picture, _ = draw_shapes(200, 300, seed=123)  # any size; a path or an array would do as well
-result = predictor(picture)
+image, _ = draw_shapes(200, 300, seed=123)  # any size; a path or an array would do as well
+result = predictor(image)
 result.save(args.out / "mask.png")
 result.overlay(args.out / "overlay.png")
 for name, share in result.shares().items():
-    print(f"{name}: {share:.1%} of the picture")
+    print(f"{name}: {share:.1%} of the image")

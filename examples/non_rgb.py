@@ -1,6 +1,6 @@
-"""Pictures that are not RGB, such as 16-bit grey or 13 bands: ``python examples/non_rgb.py DATA PICTURE OUT``.
+"""Images that are not RGB, such as 16-bit grey or 13 bands: ``python examples/non_rgb.py DATA IMAGE OUT``.
 
-DATA is a folder with images/ and masks/, or a CSV list of image, mask and split; PICTURE is a further one to segment.
+DATA is a folder with images/ and masks/, or a CSV list of image, mask and split; IMAGE is a further one to segment.
 ``--pretrained`` takes ImageNet's encoder, whose first layer knows three channels, and ``--policy`` says how it takes
 yours: repeat, sum, mean or keep_rgb (docs/getting_started.md). Needs pip install "unetzoo[train,tiff]".
 """
@@ -11,9 +11,9 @@ from pathlib import Path
 import unetzoo
 from unetzoo.data import Labels, check
 
-parser = argparse.ArgumentParser(description="Train on pictures of any number of channels, bits and any range.")
+parser = argparse.ArgumentParser(description="Train on images of any number of channels, bits and any range.")
 parser.add_argument("data")
-parser.add_argument("picture")
+parser.add_argument("image")
 parser.add_argument("out", type=Path, help="folder for all that is made, new or empty")
 parser.add_argument("--model", default="resunet18", help="(default: resunet18)")
 parser.add_argument("--pretrained", nargs="?", const=True, default=False, metavar="FILE")
@@ -24,7 +24,7 @@ args, rest = parser.parse_known_args()  # the rest is for the training, such as 
 report = check(args.data, Labels(ignore=args.ignore))
 report.raise_for_problems()
 print(f"{report.in_channels} channels of {', '.join(report.dtypes)}")
-# There is no ImageNet mean for such channels; those of the training pictures stay with the model for ever.
+# There is no ImageNet mean for such channels; those of the training images stay with the model for ever.
 model = unetzoo.create(
     args.model,
     in_channels=report.in_channels,
@@ -44,6 +44,6 @@ run = unetzoo.fit(
     style="lines",
     settings=dict(word.removeprefix("--").split("=", 1) for word in rest),
 )
-result = run.predictor()(args.picture)
+result = run.predictor()(args.image)
 result.save(args.out / "mask.tif")
-print(f"{result.mask.float().mean():.1%} of {args.picture} is foreground: {args.out / 'mask.tif'}")
+print(f"{result.mask.float().mean():.1%} of {args.image} is foreground: {args.out / 'mask.tif'}")

@@ -1,7 +1,7 @@
-"""Segment a picture with an exported file, without unetzoo and torch: onnxruntime, NumPy and Pillow are enough.
+"""Segment an image with an exported file, without unetzoo and torch: onnxruntime, NumPy and Pillow are enough.
 
 unetzoo export runs/nuclei nuclei.onnx --inputs uint8 --outputs mask
-python examples/onnx_in_onnxruntime.py nuclei.onnx picture.png mask.png
+python examples/onnx_in_onnxruntime.py nuclei.onnx image.png mask.png
 """
 
 import json
@@ -12,8 +12,8 @@ import onnxruntime
 from PIL import Image
 
 
-def main(file: str, picture: str, target: str) -> None:
-    """Write the mask of ``picture`` to ``target``."""
+def main(file: str, source: str, target: str) -> None:
+    """Write the mask of ``source`` to ``target``."""
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     facts = session.get_modelmeta().custom_metadata_map
     if (facts["inputs"], facts["outputs"]) != ("uint8", "mask"):
@@ -23,7 +23,7 @@ def main(file: str, picture: str, target: str) -> None:
     print("out ", facts["output"])
 
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[image.shape[1]]
-    pixels = np.asarray(Image.open(picture).convert(mode))
+    pixels = np.asarray(Image.open(source).convert(mode))
     pixels = pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)  # (height, width, channels) to channels first
     (mask,) = session.run(None, {image.name: pixels[None]})[0]
 
@@ -32,7 +32,7 @@ def main(file: str, picture: str, target: str) -> None:
         [mask == k for k in range(len(names))] if facts["task"] == "multiclass" else mask.reshape(-1, *mask.shape[-2:])
     )
     for name, layer in zip(names, layers, strict=True):
-        print(f"{name}: {layer.mean():.1%} of the picture")
+        print(f"{name}: {layer.mean():.1%} of the image")
     # Grey levels, as far apart as they can be; where classes overlap, of the last one.
     levels = mask if facts["task"] == "multiclass" else np.max([k * layer for k, layer in enumerate(layers, 1)], axis=0)
     highest = len(layers) - 1 if facts["task"] == "multiclass" else len(layers)

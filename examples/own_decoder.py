@@ -47,8 +47,8 @@ if __name__ == "__main__":  # and not where another file imports the decoder
     model = unetzoo.create(name, deep_supervision=True)
     criterion = losses.DeepSupervision(losses.build("bce + dice", "binary"))
     optimiser = torch.optim.AdamW(model.parameters(), 1e-3)
-    pictures, masks = zip(*(draw_nuclei(64, 64, seed=k) for k in range(4)), strict=True)
-    images, targets = torch.stack(pictures) / 255, torch.stack(masks).long()
+    images, masks = zip(*(draw_nuclei(64, 64, seed=k) for k in range(4)), strict=True)
+    images, targets = torch.stack(images) / 255, torch.stack(masks).long()
     for step in range(10):
         loss = criterion(model.training_outputs(images), targets)
         optimiser.zero_grad()

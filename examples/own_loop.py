@@ -1,6 +1,6 @@
 """A training loop of your own, with no trainer: ``python examples/own_loop.py FOLDER model.safetensors``.
 
-FOLDER has images/ and masks/. The zoo gives the pictures, the augmentation, the loss at every head of a UNet++, and
+FOLDER has images/ and masks/. The zoo gives the images, the augmentation, the loss at every head of a UNet++, and
 the scores; the loop is plain torch, to be changed at will.
 """
 
@@ -47,7 +47,7 @@ for epoch in range(args.epochs):
     model.eval()
     metrics = SegmentationMetrics("binary")
     with torch.no_grad():
-        for batch in DataLoader(val):  # whole pictures, one at a time, as they may differ in size
+        for batch in DataLoader(val):  # whole images, one at a time, as they may differ in size
             metrics.update(model(batch["image"].to(device)), batch["target"].to(device))
     dice = metrics.compute().dice.mean
     print(f"epoch {epoch + 1}: Dice {dice:.4f}")

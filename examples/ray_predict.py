@@ -1,4 +1,4 @@
-"""Segment a folder of pictures with many processes or machines: ``python examples/ray_predict.py MODEL FOLDER OUT``.
+"""Segment a folder of images with many processes or machines: ``python examples/ray_predict.py MODEL FOLDER OUT``.
 
 Starts Ray here, or joins the cluster of RAY_ADDRESS, whose machines see FOLDER and OUT under the same paths. Masks that
 are there are not made again: who replaces a killed worker, and who starts a stopped run once more, makes the others.
@@ -15,7 +15,7 @@ from unetzoo import Predictor
 from unetzoo.errors import UnetzooError
 from unetzoo.prediction.files import Job, Outputs, find_jobs, predict_files
 
-SHARD = 8  # pictures that are handed out at a time
+SHARD = 8  # images that are handed out at a time
 
 
 class Worker:
@@ -25,15 +25,15 @@ class Worker:
         self.predictor, self.outputs, self.settings = predictor, outputs, settings
 
     def __call__(self, batch):
-        """Write the masks of a shard that are not there yet; return the pictures that have none, and why."""
+        """Write the masks of a shard that are not there yet; return the images that have none, and why."""
         jobs = [Job(Path(source), str(name)) for source, name in zip(batch["source"], batch["name"], strict=True)]
         failed = predict_files(self.predictor, jobs, self.outputs, self.settings).failed
-        return {"picture": [str(path) for path in failed], "problem": list(failed.values())}
+        return {"image": [str(path) for path in failed], "problem": list(failed.values())}
 
 
-parser = argparse.ArgumentParser(description="Segment a folder of pictures with Ray.")
+parser = argparse.ArgumentParser(description="Segment a folder of images with Ray.")
 parser.add_argument("model", help="a .safetensors file, the folder of a run, or a repository of the Hub")
-parser.add_argument("folder", help="of pictures; its sub-folders are searched too")
+parser.add_argument("folder", help="of images; its sub-folders are searched too")
 parser.add_argument("out", help="folder of the masks, one for each model")
 parser.add_argument("--actors", type=int, default=2, help="processes, of one CPU each")
 args = parser.parse_args()
@@ -54,6 +54,6 @@ results = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // SHARD)).
     compute=ray.data.ActorPoolStrategy(size=args.actors),
     num_gpus=1 / -(-args.actors // gpus) if gpus else None,
 )
-problems = sorted(f"{row['picture']}: {row['problem']}" for row in results.iter_rows())
-print(f"{len(jobs) - len(problems)} of {len(jobs)} pictures have their masks in {args.out}")
+problems = sorted(f"{row['image']}: {row['problem']}" for row in results.iter_rows())
+print(f"{len(jobs) - len(problems)} of {len(jobs)} images have their masks in {args.out}")
 sys.exit("\n".join(problems) or 0)

@@ -1,4 +1,4 @@
-"""Use the zoo through torch.hub, nothing installed but torch: ``python examples/torch_hub.py MODEL PICTURE MASK``.
+"""Use the zoo through torch.hub, nothing installed but torch: ``python examples/torch_hub.py MODEL IMAGE MASK``.
 
 From a clone, as here: ``torch.hub.load("path/of/the/clone", NAME, source="local", ...)``. Straight from GitHub:
 ``torch.hub.load("OWNER/unetzoo", NAME, trust_repo=True, ...)``, with OWNER/unetzoo:TAG for one version of it. NAME is
@@ -14,8 +14,8 @@ import torch
 CLONE = Path(__file__).resolve().parents[1]
 
 
-def main(file: str, picture: str, target: str) -> None:
-    """Write the mask of ``picture``, as the saved model ``file`` finds it, to ``target``."""
+def main(file: str, image: str, target: str) -> None:
+    """Write the mask of ``image``, as the saved model ``file`` finds it, to ``target``."""
     fresh = torch.hub.load(str(CLONE), "resunet18", source="local", in_channels=1, num_classes=4)
     print("a new one:", tuple(fresh(torch.rand(1, 1, 50, 70)).shape))
 
@@ -24,7 +24,7 @@ def main(file: str, picture: str, target: str) -> None:
 
     import unetzoo  # torch.hub brought it along
 
-    result = unetzoo.Predictor(model)(picture)
+    result = unetzoo.Predictor(model)(image)
     result.save(target)
     print("mask:", target)
 

@@ -121,7 +121,7 @@ def on_meta(config: ModelConfig) -> unetzoo.SegmentationModel:
         return unetzoo.from_config(config)
 
 
-def pictures(model: unetzoo.SegmentationModel, height: int, width: int, batch: int = 1) -> Tensor:
+def some_images(model: unetzoo.SegmentationModel, height: int, width: int, batch: int = 1) -> Tensor:
     dtype = model.head.conv.weight.dtype
     generator = torch.Generator().manual_seed(1)
     return torch.randn(batch, model.config.in_channels, height, width, generator=generator, dtype=dtype)
@@ -148,7 +148,7 @@ def formulas_agree(model: unetzoo.SegmentationModel, *sizes: tuple[int, int], to
     """Hold a model's answers against the reference: all heads', and those of ``forward`` where it may differ."""
     with torch.no_grad():
         for size in sizes:
-            images = pictures(model, *size)
+            images = some_images(model, *size)
             expected = reference_outputs(model, images)
             if model.config.deep_supervision:
                 for found, wanted in zip(tensors(model.training_outputs(images)), expected, strict=True):
@@ -197,7 +197,7 @@ def test_a_training_step_is_that_of_the_formulas(name):
     options = {} if name == "unet_valid" else {"deep_supervision": True}
     model = make(name, **options, **narrow(name)).train()
     plain = copy.deepcopy(model)
-    images = pictures(model, *((188, 188) if name == "unet_valid" else (33, 40)), batch=2)
+    images = some_images(model, *((188, 188) if name == "unet_valid" else (33, 40)), batch=2)
     found, expected = tensors(model.training_outputs(images)), reference_outputs(plain, images)
     for ours, theirs in zip(found, expected, strict=True):
         assert_near(ours.detach(), theirs.detach(), tolerance=1e-8)
@@ -246,7 +246,7 @@ def test_formulas_hold_at_all_levels(name, output, levels):
 @pytest.mark.parametrize("name", ["unetpp", "unetpp_resnet18", "unetpp_lite_resnet18"])
 def test_average_is_the_mean_of_the_heads(name):
     model = make(name, deep_supervision=True, output="average", num_classes=2)
-    images = pictures(model, 33, 40)
+    images = some_images(model, 33, 40)
     with torch.no_grad():
         heads = tensors(model.training_outputs(images))
         assert len(heads) == 4
@@ -279,7 +279,7 @@ def test_paper_arithmetic():
 @pytest.mark.parametrize("size", [(188, 188), (204, 188)], ids=str)
 def test_unpadded_logits_follow_the_formulas(size, options):
     model = make("unet_valid", base_channels=16, **options)
-    images = pictures(model, *size)
+    images = some_images(model, *size)
     with torch.no_grad():
         found = model(images)
         assert found.shape == (1, model.config.num_classes, size[0] - 184, size[1] - 184)
@@ -290,7 +290,7 @@ def test_unpadded_logits_follow_the_formulas(size, options):
 
 def test_paper_size():
     model = make("unet_valid", torch.float32)
-    images = pictures(model, 572, 572)
+    images = some_images(model, 572, 572)
     with torch.no_grad():
         found = model(images)
         assert found.shape == (1, 1, 388, 388)
@@ -308,13 +308,13 @@ def test_paper_size():
 def test_other_sizes_are_refused_with_the_nearest(size, advice):
     model = make("unet_valid", base_channels=2)
     with pytest.raises(unetzoo.InputError, match=advice):
-        model(pictures(model, *size))
+        model(some_images(model, *size))
 
 
 @pytest.mark.parametrize("size", [(100, 70), (1, 1), (5, 300), (2, 1), (388, 3)], ids=str)
 def test_prediction_mirrors_the_border(size):
     model = make("unet_valid", base_channels=6, num_classes=2, task="multilabel")
-    images = pictures(model, *size, batch=2)
+    images = some_images(model, *size, batch=2)
     padded = images.numpy()
     for axis, side in ((2, size[0]), (3, size[1])):
         widths = [(0, 0)] * 4
@@ -331,7 +331,7 @@ def test_prediction_mirrors_the_border(size):
 @pytest.mark.parametrize(("task", "num_classes"), [("binary", 1), ("multilabel", 3), ("multiclass", 3)])
 def test_prediction_is_the_probability(task, num_classes):
     model = make("resunet18", task=task, num_classes=num_classes).train()
-    images = pictures(model, 20, 31)
+    images = some_images(model, 20, 31)
     found = model.predict(images)
     assert all(module.training for module in model.modules())
     model.eval()
@@ -385,7 +385,7 @@ def test_finer_stems_are_torchvisions_bit_for_bit(arch, stem_stride):
 
 def test_plain_maps_follow_the_formulas():
     model = make("unet", base_channels=8)
-    images = pictures(model, 37, 51)
+    images = some_images(model, 37, 51)
     with torch.no_grad():
         for found, expected in zip(model.encoder(images), encoder_maps(model, images), strict=True):
             assert_near(found, expected)
@@ -475,7 +475,7 @@ def test_pruned_counts_are_the_authors(level, count):
 @pytest.mark.parametrize("name", ["unetpp", "unetpp_resnet18", "unetpp_lite", "unetpp_lite_resnet34"])
 def test_pruned_networks_give_what_their_head_gave(name, output, size):
     model = make(name, torch.float32, deep_supervision=True, num_classes=2, output=output, **narrow(name))
-    images = pictures(model, *size, batch=2)
+    images = some_images(model, *size, batch=2)
     with torch.no_grad():
         main, *deep = tensors(model.training_outputs(images))
         assert len(deep) == 3
@@ -490,7 +490,7 @@ def test_pruned_networks_give_what_their_head_gave(name, output, size):
 
 def test_pruning_the_pruned():
     model = make("unetpp", torch.float32, deep_supervision=True, levels=3)
-    images = pictures(model, 32, 32)
+    images = some_images(model, 32, 32)
     with torch.no_grad():
         for level, expected in enumerate((*model.training_outputs(images).deep, model(images)), start=1):
             assert torch.equal(model.prune(level)(images), expected)
@@ -512,7 +512,7 @@ def test_pruning_needs_heads():
     model = make("unetpp", base_channels=4)
     with pytest.raises(unetzoo.ConfigError, match="deep_supervision=True"):
         model.prune(2)
-    images = pictures(model, 20, 20)
+    images = some_images(model, 20, 20)
     with torch.no_grad():
         assert torch.equal(model.prune(4)(images), model(images))
 
@@ -551,7 +551,7 @@ def test_absent_classes_have_no_probability(name, options, absent):
     judged = [-100.0 if k == absent else 100.0 for k in range(3)]
     for task in ("multilabel", "multiclass"):
         model = guided(name, task, judged, options)
-        images = pictures(model, 20, 31)
+        images = some_images(model, 20, 31)
         with torch.no_grad():
             logits = reference_logits(model, images)
             found = model(images)
@@ -571,7 +571,7 @@ def test_absent_classes_have_no_probability(name, options, absent):
 def test_where_all_classes_are_absent(name, options):
     for task in ("multilabel", "multiclass"):
         model = guided(name, task, [-100.0, -100.0, -100.0], options)
-        images = pictures(model, 20, 31)
+        images = some_images(model, 20, 31)
         probabilities = model.predict(images)
         if task == "multilabel":
             assert torch.all(probabilities == 0)
@@ -602,7 +602,7 @@ def test_absence_is_exact_in_every_type(dtype):
 @pytest.mark.parametrize("task", ["multilabel", "multiclass"])
 def test_present_classes_are_left_alone(name, options, task):
     model = guided(name, task, [100.0, 100.0, 100.0], options)
-    images = pictures(model, 20, 31)
+    images = some_images(model, 20, 31)
     with torch.no_grad():
         found = model(images)
         heads = tensors(model.training_outputs(images))
@@ -614,7 +614,7 @@ def test_present_classes_are_left_alone(name, options, task):
 @pytest.mark.parametrize(("name", "options"), GUIDED)
 def test_training_is_ungated(name, options):
     model = guided(name, "multilabel", [-100.0, -100.0, -100.0], options)
-    images = pictures(model, 20, 31)
+    images = some_images(model, 20, 31)
     with torch.no_grad():
         expected, logits = reference_outputs(model, images), reference_logits(model, images)
         for found, wanted in zip(tensors(model.training_outputs(images)), expected, strict=True):
@@ -631,7 +631,7 @@ def test_training_is_ungated(name, options):
 @pytest.mark.parametrize("name", ["unet3p_resnet18", "unet3p", "resunet50"])
 def test_presence_follows_the_formula(name):
     model = make(name, num_classes=3, classification_guided=True, **narrow(name))
-    images = pictures(model, 70, 90, batch=2)
+    images = some_images(model, 70, 90, batch=2)
     with torch.no_grad():
         deepest = encoder_maps(model, images)[-1]
         weight, bias = model.guide.conv.weight[:, :, 0, 0], model.guide.conv.bias
@@ -680,6 +680,6 @@ def test_configurations_come_back(name, other):
     assert keys_and_shapes(again) == keys_and_shapes(model)
     if OWN[name][1] in SMALL:
         again.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
-        images = pictures(model, 188, 188) if name == "unet_valid" else pictures(model, 37, 51)
+        images = some_images(model, 188, 188) if name == "unet_valid" else some_images(model, 37, 51)
         with torch.no_grad():
             assert torch.equal(again.eval()(images), model(images))

@@ -1,4 +1,4 @@
-"""Augmentation: the values that each transform makes, picture and mask together, and compositions of names."""
+"""Augmentation: the values that each transform makes, image and mask together, and compositions of names."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def blocks(height: int = 72, width: int = 64, side: int = 16) -> Tensor:
 
 
 def coordinates(height: int, width: int) -> Tensor:
-    """Return a picture whose two channels say where each pixel is: bilinear interpolation keeps that exact."""
+    """Return an image whose two channels say where each pixel is: bilinear interpolation keeps that exact."""
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack([y, x]).float()
 
 
 def inside(mask: Tensor) -> Tensor:
-    """Return which pixels come from well inside of the picture: at its very border they mix with the mean."""
+    """Return which pixels come from well inside of the image: at its very border they mix with the mean."""
     unknown = F.pad((mask == IGNORED).float()[None], (2, 2, 2, 2), value=1)
     return F.max_pool2d(unknown, 5, 1)[0] == 0
 
@@ -105,8 +105,8 @@ def test_quarter_turns_are_torch_s_and_equally_likely() -> None:
 
 @pytest.mark.parametrize("crop", [None, 48, (40, 56)])
 @pytest.mark.parametrize("entry", GEOMETRY, ids=name_of)
-def test_picture_and_mask_move_together(entry: Any, crop: Any) -> None:
-    """The picture shows the labels: it must after any geometry, except within a pixel or two of their borders."""
+def test_image_and_mask_move_together(entry: Any, crop: Any) -> None:
+    """The image shows the labels: it must after any geometry, except within a pixel or two of their borders."""
     mask = blocks()
     image = torch.stack([mask, 10 - 3 * mask]).float()
     mean = image.mean((1, 2))
@@ -170,7 +170,7 @@ def test_a_fixed_warp_agrees_with_other_ways_to_scale() -> None:
     torch.testing.assert_close(torch.Tensor(enlarged[0]), other, rtol=0, atol=1e-4)
 
 
-def test_warps_make_no_value_that_the_picture_has_not() -> None:
+def test_warps_make_no_value_that_the_image_has_not() -> None:
     """Black that rounding moves below 0 would be NaN after torchvision's change of hue."""
     image = torch.rand(3, 60, 60, generator=torch.Generator().manual_seed(0))
     image[:, :30] = 0
@@ -285,7 +285,7 @@ def test_values_of_any_range_change_alike(spec: Any) -> None:
     )
 
 
-def test_constant_pictures_stay_finite_and_constant() -> None:
+def test_constant_images_stay_finite_and_constant() -> None:
     for value in (0.0, -17.0, 1e6):
         image = build("strong")(torch.full((2, 30, 30), value), torch.zeros(30, 30).long())[0]
         torch.testing.assert_close(torch.Tensor(image), torch.full((2, 30, 30), value))
@@ -294,7 +294,7 @@ def test_constant_pictures_stay_finite_and_constant() -> None:
 # Crops.
 
 
-def test_a_crop_holds_a_part_of_the_picture_at_any_place() -> None:
+def test_a_crop_holds_a_part_of_the_image_at_any_place() -> None:
     image, mask = torch.arange(2 * 9 * 12).reshape(2, 9, 12).float(), torch.arange(9 * 12).reshape(9, 12)
     crop = build("none", (7, 9))
     places = set()
@@ -307,7 +307,7 @@ def test_a_crop_holds_a_part_of_the_picture_at_any_place() -> None:
     assert places == {(top, left) for top in range(3) for left in range(4)}
 
 
-def test_a_smaller_picture_lies_somewhere_in_the_crop() -> None:
+def test_a_smaller_image_lies_somewhere_in_the_crop() -> None:
     image, mask = torch.rand(3, 4, 10), torch.randint(5, (2, 4, 10))
     places = set()
     for seed in range(150):
@@ -338,7 +338,7 @@ TURNS = [{"RandomRotation": {"degrees": 180}}, {"RandomAffine": {"degrees": [-30
     ids=str,
 )
 def test_a_crop_far_from_the_border_has_no_pixel_from_outside(spec: list[Any]) -> None:
-    """And what it is cut out of, before anything is warped, is a window, not the picture."""
+    """And what it is cut out of, before anything is warped, is a window, not the image."""
     side, crop = 1400, (33, 48)
     change = build(spec, crop)
     seen: list[tuple[int, ...]] = []
@@ -368,7 +368,7 @@ def test_after_a_warp_only_the_crop_is_worked_on() -> None:
     assert set(seen) == {(64, 64)}
 
 
-def test_results_do_not_hold_on_to_the_picture() -> None:
+def test_results_do_not_hold_on_to_the_image() -> None:
     for spec in ("none", "light", "strong"):
         image, mask = build(spec, 16)(torch.rand(3, 100, 100), torch.zeros(100, 100).long())
         assert image.untyped_storage().nbytes() == 3 * 16 * 16 * 4
@@ -513,7 +513,7 @@ def test_every_transform_of_torchvision_works_or_says_why_not(name: str) -> None
         assert set(labels.unique().tolist()) <= {IGNORED, 0, 1, 2, 3, 4}
 
 
-def test_pictures_are_interpolated_unless_said_otherwise() -> None:
+def test_images_are_interpolated_unless_said_otherwise() -> None:
     image = torch.rand(1, 50, 50)
     for name in ("RandomRotation", "RandomAffine"):
         entry = {"degrees": [30, 30]}
@@ -524,12 +524,12 @@ def test_pictures_are_interpolated_unless_said_otherwise() -> None:
         assert bilinear.shape == other.shape
         torch.testing.assert_close(torch.Tensor(smooth)[:, 15:35, 15:35], other[:, 15:35, 15:35], atol=1e-4, rtol=0)
         nearest, mask = build([{name: {**entry, "interpolation": "nearest"}}])(image, torch.zeros(50, 50).long())
-        # Away from the mean that fills the corners, all values are ones that the picture has.
+        # Away from the mean that fills the corners, all values are ones that the image has.
         found = nearest[0][mask != IGNORED]
         assert (found[:, None] - image.flatten()).abs().min(1).values.max() < 1e-6
 
 
-def test_a_given_fill_is_the_picture_s_and_the_mask_stays_ignored() -> None:
+def test_a_given_fill_is_the_image_s_and_the_mask_stays_ignored() -> None:
     image, mask = build([{"Pad": {"padding": 2, "fill": [7, 8, 9]}}])(torch.zeros(3, 4, 4), torch.zeros(4, 4).long())
     assert image[:, 0, 0].tolist() == [7, 8, 9]
     assert mask[0, 0] == IGNORED
@@ -538,7 +538,7 @@ def test_a_given_fill_is_the_picture_s_and_the_mask_stays_ignored() -> None:
 
 
 class Doubled(nn.Module):
-    """Somebody's own transform: doubles the picture, and notes the sizes that it saw."""
+    """Somebody's own transform: doubles the image, and notes the sizes that it saw."""
 
     def __init__(self, times: float = 2) -> None:
         super().__init__()
@@ -551,7 +551,7 @@ class Doubled(nn.Module):
 
 
 class Faulty(nn.Module):
-    """Returns what ``results`` makes of picture and mask."""
+    """Returns what ``results`` makes of image and mask."""
 
     results: Callable[[Tensor, Tensor], Any]
 
@@ -563,7 +563,7 @@ class NoModule:
     pass
 
 
-def test_own_classes_see_the_whole_picture_and_its_true_values() -> None:
+def test_own_classes_see_the_whole_image_and_its_true_values() -> None:
     change = build(["RandomVerticalFlip", {f"{__name__}.Doubled": {"times": 3}}, WARP], 8)
     change(torch.rand(3, 40, 50), torch.zeros(40, 50).long())
     assert change.transforms[1].seen == [(40, 50)]
@@ -607,7 +607,7 @@ def test_values_that_are_not_finite_name_the_entry_that_made_them() -> None:
         InputError, match=r"ColorJitter made values that are not finite of an image from -1 to 0; .*0 to 1"
     ):
         build([{"ColorJitter": {"hue": [0.1, 0.1]}}])(image, mask)
-    image[0, 0, 0] = torch.nan  # of the picture's own, which the data's check names
+    image[0, 0, 0] = torch.nan  # of the image's own, which the data's check names
     assert build(["RandomHorizontalFlip"])(image, mask)[0].isnan().sum() == 1
 
 
@@ -709,7 +709,7 @@ def test_the_part_that_a_warp_makes_is_a_size(size: Any) -> None:
         RandomWarp(size=size)
 
 
-# Real pictures.
+# Real images.
 
 
 def test_real_nuclei_stay_under_their_masks(shared_data: Path) -> None:
@@ -722,7 +722,7 @@ def test_real_nuclei_stay_under_their_masks(shared_data: Path) -> None:
         before.append(float(mask.float().mean()))
         moved = [seeded(build("strong", 200), seed, image, mask) for seed in range(3)]
         labels = torch.stack([labels for _, labels in moved])
-        shown = torch.stack([picture for picture, _ in moved]).mean(1)
+        shown = torch.stack([one_image for one_image, _ in moved]).mean(1)
         assert labels.shape == (3, 200, 200)
         assert set(labels.unique().tolist()) <= {0, 1, IGNORED}
         after.append(float((labels == 1).sum() / (labels >= 0).sum()))
@@ -732,7 +732,7 @@ def test_real_nuclei_stay_under_their_masks(shared_data: Path) -> None:
     assert np.mean(after) == pytest.approx(np.mean(before), rel=0.2)
 
 
-def test_real_16_bit_pictures_keep_their_range(shared_data: Path) -> None:
+def test_real_16_bit_images_keep_their_range(shared_data: Path) -> None:
     for path in sorted((shared_data / "nuclei_16bit" / "images").iterdir())[:4]:
         image = read_image(path).float() / 65535
         changed = build("strong", 256)(image, torch.zeros(image.shape[1:]).long())[0]

@@ -31,7 +31,7 @@ def network(classes: int = 1, task: str = "binary", **options: object) -> unetzo
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return ten noisy pictures whose masks are where a network that is not asked again is surest, and some more."""
+    """Return ten noisy images whose masks are where a network that is not asked again is surest, and some more."""
     model, rng = network(), np.random.default_rng(0)
     for part in ("images", "masks", "masks2/a", "masks2/b"):
         (tmp_path / "data" / part).mkdir(parents=True)
@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def dice_of(folder: Path, model: unetzoo.SegmentationModel, thresholds: list[float]) -> list[float]:
-    """Return Dice over all pixels of all pictures, threshold by threshold."""
+    """Return Dice over all pixels of all images, threshold by threshold."""
     predictor, paths = Predictor(model), sorted((folder / "images").iterdir())
     said = np.concatenate([predictor(path).probabilities.numpy().ravel() for path in paths])
     true = np.concatenate([np.asarray(Image.open(folder / "masks" / path.name)).ravel() > 0 for path in paths])
@@ -59,7 +59,7 @@ def test_the_threshold_is_the_best_of_all(folder: Path) -> None:
     model = network()
     found = calibrate(model, folder, split=None)
     every = dice_of(folder, model, [step / 1000 for step in range(1000)])
-    assert found.pictures == 10
+    assert found.images == 10
     assert 0.7 < found.thresholds[0] < 0.9
     assert found.dice[0] == pytest.approx(max(every))
     assert found.dice[0] > every[500] + 0.01
@@ -72,7 +72,7 @@ def test_the_figure_is_that_of_the_evaluation(folder: Path) -> None:
     found = calibrate(model, folder, split="val")
     judged = evaluate(Predictor(model, threshold=found.thresholds), folder, split="val")
     assert judged.scores.to_dict()["dice"] == pytest.approx(found.dice[0])
-    assert found.pictures == judged.scores.to_dict()["images"] == 1
+    assert found.images == judged.scores.to_dict()["images"] == 1
 
 
 def test_every_class_has_its_own_and_one_that_never_occurs_keeps_a_half(folder: Path) -> None:

@@ -62,7 +62,7 @@ def test_the_example_runs(options: dict[str, object], tmp_path: Path, monkeypatc
     assert len(code.splitlines()) == 4
     monkeypatch.chdir(tmp_path)
     pixels = torch.randint(256, (3, 64, 96), dtype=torch.uint8)  # multiples of the strides: nothing is mirrored
-    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save("picture.png")
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save("image.png")
     torch.manual_seed(5)
     namespace: dict[str, object] = {}
     exec(code, namespace)

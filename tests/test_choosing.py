@@ -61,7 +61,7 @@ class Burden(Callback):
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of 15 drawn pictures and their masks: 12 train, 2 validate, 1 tests."""
+    """Return a folder of 15 drawn images and their masks: 12 train, 2 validate, 1 tests."""
     folder = tmp_path_factory.mktemp("cells")
     for part in ("images", "masks"):
         (folder / part).mkdir()

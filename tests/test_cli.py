@@ -31,8 +31,8 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture)
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,7 +64,7 @@ def test_demo_finds_the_nuclei_that_were_drawn(capsys: pytest.CaptureFixture[str
     assert main(["demo", "--out", str(out)]) == 0
     captured = capsys.readouterr()
     drawn, true = draw_nuclei(512, 512)
-    for words in ("unet", "a drawn picture, 512 × 512 pixels", f"overlay: {out}"):
+    for words in ("unet", "a drawn image, 512 × 512 pixels", f"overlay: {out}"):
         assert words in captured.out
     counted = int(re.search(r"nucleus: (\d+) objects", captured.out)[1])
     assert counted == pytest.approx(ndimage.label(true.numpy(), np.ones((3, 3)))[1], rel=0.03)
@@ -76,7 +76,7 @@ def test_demo_finds_the_nuclei_that_were_drawn(capsys: pytest.CaptureFixture[str
         parser().parse_args(shlex.split(command))  # ends the program where a command is none
 
 
-def test_demo_on_real_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Path, shared_data: Path) -> None:
+def test_demo_on_real_images(capsys: pytest.CaptureFixture[str], tmp_path: Path, shared_data: Path) -> None:
     unetzoo.save(unetzoo.create("unet", base_channels=4, num_classes=3), tmp_path / "m.safetensors")
     for folder in ("nuclei", "vessels", "polyps"):
         image = min((shared_data / folder / "images").iterdir())
@@ -85,7 +85,7 @@ def test_demo_on_real_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Pat
         height, width, _ = pixels(out).shape
         assert pixels(image).shape[:2] == (height, width)
         assert f"{width} × {height}" in text
-        assert len(re.findall(r"^[12]: \d+ objects, [\d.]+% of the picture$", text, re.MULTILINE)) == 2
+        assert len(re.findall(r"^[12]: \d+ objects, [\d.]+% of the image$", text, re.MULTILINE)) == 2
 
 
 @settings(max_examples=50, deadline=None)
@@ -168,10 +168,10 @@ def test_a_saved_model_tells_what_it_is(capsys: pytest.CaptureFixture[str], tmp_
     assert "holds no model.safetensors" in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_file_that_is_no_image(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello", encoding="utf-8")
     assert main(["demo", "--image", str(tmp_path / "text.png")]) == 2
-    assert "text.png' cannot be read as a picture" in capsys.readouterr().err
+    assert "text.png' cannot be read as an image" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["compare", "--help"], ["nonsense"], []])

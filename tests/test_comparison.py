@@ -181,9 +181,9 @@ def test_plot(tmp_path: Path, ending: str) -> None:
         assert b"<svg" in content
     else:
         with Image.open(tmp_path / "plot.png") as file:
-            picture = file.convert("RGB")
-        assert picture.size == (1350, 900)
-        assert len(picture.getcolors(2**20)) > 100
+            image = file.convert("RGB")
+        assert image.size == (1350, 900)
+        assert len(image.getcolors(2**20)) > 100
 
 
 def test_a_plot_that_cannot_be_written(tmp_path: Path) -> None:

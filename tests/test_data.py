@@ -47,7 +47,7 @@ def target_of(mask: Path | tuple[Path | None, ...], labels: Labels, size: tuple[
 
 
 def make(folder: Path, names: list[str], size: tuple[int, int] = SIZE) -> Path:
-    """Write a data set of random RGB pictures, whose masks are black and white halves."""
+    """Write a data set of random RGB images, whose masks are black and white halves."""
     generator = np.random.default_rng(1)
     for name in names:
         save(generator.integers(0, 256, (*size, 3), dtype=np.uint8), folder / "images" / f"{name}.png")
@@ -131,8 +131,8 @@ def test_a_mask_that_jpeg_has_made_dirty(tmp_path: Path, colour: bool) -> None:
     clean = np.zeros((80, 96), np.uint8)
     clean[truth] = 255
     file = save(np.repeat(clean[..., None], 3, 2) if colour else clean, tmp_path / "m.jpg", quality=40)
-    with Image.open(file) as picture:
-        grey = np.asarray(picture.convert("L"))
+    with Image.open(file) as one_image:
+        grey = np.asarray(one_image.convert("L"))
     assert len(np.unique(grey)) > 20
     target = target_of(file, BINARY, (80, 96))
     assert np.array_equal(target, grey > 127)
@@ -141,17 +141,17 @@ def test_a_mask_that_jpeg_has_made_dirty(tmp_path: Path, colour: bool) -> None:
 
 def test_a_black_jpeg_is_empty_even_where_it_is_not_quite_black(tmp_path: Path) -> None:
     file = save(np.full((16, 16), 1, np.uint8), tmp_path / "m.jpg", quality=100)
-    with Image.open(file) as picture:
-        assert np.asarray(picture).max() == 1
+    with Image.open(file) as one_image:
+        assert np.asarray(one_image).max() == 1
     assert target_of(file, BINARY, (16, 16)).sum() == 0
 
 
 @pytest.mark.parametrize("ending", ["png", "tif"])
 def test_palettes_count_by_index(tmp_path: Path, ending: str) -> None:
-    picture = Image.fromarray(CLASSES).convert("P")
-    picture.putdata(CLASSES.flatten().tolist())
-    picture.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
-    picture.save(tmp_path / f"m.{ending}")
+    one_image = Image.fromarray(CLASSES).convert("P")
+    one_image.putdata(CLASSES.flatten().tolist())
+    one_image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    one_image.save(tmp_path / f"m.{ending}")
     labels = Labels(task="multiclass", num_classes=3)
     with Image.open(tmp_path / f"m.{ending}") as read:
         assert read.mode == "P"
@@ -251,7 +251,7 @@ def test_a_band_per_class(tmp_path: Path) -> None:
         (RNG.integers(0, 256, (*SIZE, 3), dtype=np.uint8), "png", BINARY, "for painted masks give colours"),
         (RNG.integers(0, 256, (*SIZE, 4), dtype=np.uint8), "png", BINARY, "4 different channels"),
         (RNG.integers(0, 200, (*SIZE, 3), dtype=np.uint8), "jpg", BINARY, "give colours"),
-        (TRUTH[:, :7] * np.uint8(255), "png", BINARY, "is 7×6 pixels, its picture 8×6"),
+        (TRUTH[:, :7] * np.uint8(255), "png", BINARY, "is 7×6 pixels, its image 8×6"),
         (RNG.integers(0, 200, SIZE, dtype=np.uint8), "jpg", Labels(task="multiclass", num_classes=3), "JPEG does not"),
         (TRUTH * np.uint16(1), "png", Labels(colours=("#000000", "#ffffff")), "8-bit RGB"),
     ],
@@ -342,13 +342,13 @@ def test_wrong_polygons(tmp_path: Path, line: str, said: str) -> None:
 
 
 def test_stems_pair_whatever_their_suffixes_and_folders(tmp_path: Path) -> None:
-    picture = np.zeros((*SIZE, 3), np.uint8)
+    one_image = np.zeros((*SIZE, 3), np.uint8)
     for image, mask in [("a.png", "a.PNG"), ("b.c.JPG", "b.c.tif"), ("x/a.png", "x/a.bmp"), ("z.png", "z.txt")]:
         with (tmp_path / "unused").open("wb"):
             pass
         file = tmp_path / "images" / image
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(file, "PNG")
+        Image.fromarray(one_image).save(file, "PNG")
         (tmp_path / "masks" / mask).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "masks" / mask).touch()
     listing = list_samples(tmp_path, BINARY)
@@ -395,18 +395,18 @@ def test_a_folder_per_class(tmp_path: Path) -> None:
 
 
 def test_a_csv_list(tmp_path: Path) -> None:
-    save(TRUTH, tmp_path / "pictures" / "one.png")
-    save(TRUTH, tmp_path / "pictures" / "more" / "two.png")
+    save(TRUTH, tmp_path / "images" / "one.png")
+    save(TRUTH, tmp_path / "images" / "more" / "two.png")
     save(TRUTH, tmp_path / "elsewhere" / "label.png")
-    rows = ["image,mask,split", "../pictures/one.png,../elsewhere/label.png,train"]
-    rows.append(f"{tmp_path}/pictures/more/two.png,../elsewhere/label.png,val")
+    rows = ["image,mask,split", "../images/one.png,../elsewhere/label.png,train"]
+    rows.append(f"{tmp_path}/images/more/two.png,../elsewhere/label.png,val")
     file = write_lines(tmp_path / "lists" / "list.csv", *rows)
     splits = find_samples(file, BINARY)
     assert names_of(splits) == {"train": ["one"], "val": ["more/two"], "test": []}
     assert splits["train"][0].mask == tmp_path / "elsewhere" / "label.png"
-    beside = write_lines(tmp_path / "list.csv", "\ufeffimage,mask", *[f"pictures/{n}.png,m.png" for n in ("one", "x")])
+    beside = write_lines(tmp_path / "list.csv", "\ufeffimage,mask", *[f"images/{n}.png,m.png" for n in ("one", "x")])
     listing = list_samples(beside, BINARY)
-    assert [s.name for s in listing.samples[""]] == ["pictures/one", "pictures/x"]
+    assert [s.name for s in listing.samples[""]] == ["images/one", "images/x"]
     assert [p.rpartition("/")[2] for p in listing.problems] == [
         "m.png: there is no such file",
         "x.png: there is no such file",
@@ -418,14 +418,14 @@ def test_a_csv_list(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("", "of an empty file"),
-        ("picture,mask\na,b", "'picture', 'mask': image and mask are needed"),
+        ("image,mask\na,b", "'image', 'mask': image and mask are needed"),
         ("image;mask\na;b", "separated by commas"),
         ("image,mask\na,", "row 2: one image and one mask"),
         ("image,mask\na,b,c", "row 2: one image and one mask"),
         ("image,mask,split\na,b,train\na,b,dev", "row 3: split 'dev'"),
-        ("image,mask\n", "no pictures that have masks"),
+        ("image,mask\n", "no images that have masks"),
         ("image,mask,kind\na,b,bright\nc,d,", "row 3: kind is empty"),
-        ("image,mask,kind\na,b,x\nc,d,x\ne,f,y", "kind 'x': 2 pictures cannot be parted into train, val, test"),
+        ("image,mask,kind\na,b,x\nc,d,x\ne,f,y", "kind 'x': 2 images cannot be parted into train, val, test"),
     ],
 )
 def test_wrong_csv_lists(tmp_path: Path, text: str, said: str) -> None:
@@ -435,7 +435,7 @@ def test_wrong_csv_lists(tmp_path: Path, text: str, said: str) -> None:
     assert said in str(caught.value)
 
 
-def test_each_kind_of_picture_is_split_by_itself(tmp_path: Path) -> None:
+def test_each_kind_of_image_is_split_by_itself(tmp_path: Path) -> None:
     save(TRUTH, tmp_path / "m.png")
     kinds = {"bright": 13, "dark": 50, "stained": 20}
     rows = [f"{kind}{k}.png,m.png,{kind}" for kind, count in kinds.items() for k in range(count)]
@@ -495,7 +495,7 @@ def test_what_is_not_there() -> None:
 
 @pytest.mark.parametrize(("seed", "val", "test"), [(0, "p04", "p06"), (1, "p09", "p01")])
 def test_the_split_is_known(tmp_path: Path, seed: int, val: str, test: str) -> None:
-    """The same on every machine and for ever: pictures in the order of the SHA-256 of seed and name."""
+    """The same on every machine and for ever: images in the order of the SHA-256 of seed and name."""
     names = [f"p{k:02}" for k in range(12)]
     splits = names_of(find_samples(make(tmp_path, names), BINARY, seed=seed))
     assert splits == {"train": [name for name in names if name not in (val, test)], "val": [val], "test": [test]}
@@ -517,10 +517,10 @@ def test_splits_are_whole_and_near_their_ratios(sizes: list[int], seed: int, rat
     random.Random(seed).shuffle(shuffled)
     assert allot(dict(shuffled), ratios, seed) == parts
     for split, ratio in zip(("train", "val", "test"), ratios, strict=True):
-        pictures = sum(size for key, size in groups.items() if parts[key] == split)
-        assert (pictures > 0) == (ratio > 0)
-        # No split is off by more than the largest group, and the one picture that it needs at least.
-        assert abs(pictures - ratio * sum(sizes)) <= 2 * max(sizes) + 1
+        some_images = sum(size for key, size in groups.items() if parts[key] == split)
+        assert (some_images > 0) == (ratio > 0)
+        # No split is off by more than the largest group, and the one image that it needs at least.
+        assert abs(some_images - ratio * sum(sizes)) <= 2 * max(sizes) + 1
 
 
 @given(children=st.integers(3, 12), seed=st.integers(0, 100))
@@ -548,9 +548,9 @@ def test_different_seeds_split_differently(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("count", "options", "said"),
     [
-        (1, {}, "1 picture cannot be parted into train, val, test"),
+        (1, {}, "1 image cannot be parted into train, val, test"),
         (2, {}, "give ratios whose last is 0"),
-        (4, {"group": "p"}, "4 pictures in 1 group cannot"),
+        (4, {"group": "p"}, "4 images in 1 group cannot"),
         (3, {"ratios": (0.8, 0.3, 0.1)}, "add up to 1"),
         (3, {"ratios": (1, 0, 0)}, "only the last may be 0"),
         (3, {"ratios": (0.9, 0.1)}, "three numbers"),
@@ -567,7 +567,7 @@ def test_splits_that_cannot_be(tmp_path: Path, count: int, options: dict[str, An
     assert said in str(caught.value)
 
 
-def test_two_pictures_train_where_no_test_is_asked_for(tmp_path: Path) -> None:
+def test_two_images_train_where_no_test_is_asked_for(tmp_path: Path) -> None:
     source = make(tmp_path, ["a", "b"])
     assert [len(v) for v in find_samples(source, BINARY, ratios=(0.9, 0.1, 0)).values()] == [1, 1, 0]
 
@@ -595,7 +595,7 @@ def dataset_of(source: Path, **options: Any) -> SegmentationDataset:
     return SegmentationDataset(list_samples(source, BINARY).samples[""], BINARY, **options)
 
 
-def test_an_item_is_what_prepare_makes_of_the_picture(tmp_path: Path) -> None:
+def test_an_item_is_what_prepare_makes_of_the_image(tmp_path: Path) -> None:
     source = make(tmp_path, ["a", "b"])
     config = unetzoo.create("unet", base_channels=2, mean=[0.5, 0.25, 0], std=[0.5, 1, 2]).config
     dataset = dataset_of(source, mean=config.mean, std=config.std)
@@ -700,12 +700,12 @@ def test_data_sets_that_cannot_be(tmp_path: Path, options: dict[str, Any], said:
 @pytest.mark.parametrize(
     ("change", "options", "said"),
     [
-        (lambda d: (d / "images" / "p0.png").write_bytes(b"hello"), {}, "p0.png' cannot be read as a picture"),
-        (lambda d: (d / "masks" / "p1.png").write_bytes(b""), {}, "p1.png' cannot be read as a picture"),
+        (lambda d: (d / "images" / "p0.png").write_bytes(b"hello"), {}, "p0.png' cannot be read as an image"),
+        (lambda d: (d / "masks" / "p1.png").write_bytes(b""), {}, "p1.png' cannot be read as an image"),
         (lambda d: (d / "masks" / "p2.png").unlink(), {}, "images/p2.png: no mask of that stem in masks"),
-        (lambda d: (d / "images" / "p3.png").unlink(), {}, "masks/p3.png: no picture of that stem"),
+        (lambda d: (d / "images" / "p3.png").unlink(), {}, "masks/p3.png: no image of that stem"),
         (lambda d: save(TRUTH, d / "masks" / "p3.bmp"), {}, "masks/p3.png: masks/p3.bmp has the same stem"),
-        (lambda d: save(TRUTH[:3], d / "masks" / "p4.png"), {}, "p4.png' is 8×3 pixels, its picture 8×6"),
+        (lambda d: save(TRUTH[:3], d / "masks" / "p4.png"), {}, "p4.png' is 8×3 pixels, its image 8×6"),
         (lambda d: save(CLASSES * np.uint8(20), d / "masks" / "p5.png"), {}, "values outside the classes: "),
         (
             lambda d: tifffile.imwrite(d / "images" / "p6.tif", np.zeros((5, *SIZE), np.uint8), photometric=1),
@@ -718,7 +718,7 @@ def test_data_sets_that_cannot_be(tmp_path: Path, options: dict[str, Any], said:
                 tifffile.imwrite(d / "images" / "p6.tif", np.zeros((5, *SIZE), np.uint8), photometric=1),
             ),
             {},
-            "the pictures differ in their channels: 3 in ",
+            "the images differ in their channels: 3 in ",
         ),
         (
             lambda d: (
@@ -728,8 +728,8 @@ def test_data_sets_that_cannot_be(tmp_path: Path, options: dict[str, Any], said:
             {},
             "p7.tif' has 48 values that are NaN or infinite",
         ),
-        (lambda d: None, {"crop_size": (6, 9)}, "crop_size=6×9 (height × width) is larger than every training picture"),
-        (lambda d: None, {"group": "p"}, "10 pictures in 1 group cannot be parted"),
+        (lambda d: None, {"crop_size": (6, 9)}, "crop_size=6×9 (height × width) is larger than every training image"),
+        (lambda d: None, {"group": "p"}, "10 images in 1 group cannot be parted"),
     ],
 )
 def test_the_check_finds_each_planted_defect(
@@ -773,7 +773,7 @@ def test_nodata_that_counts_is_warned_of(kind: str, value: int, bands: int, tmp_
         ) as file:  # fmt: skip
             file.write(values)
         assert images.nodata(source / "images" / f"p{k}.tif") == value
-    said = "22 pixels of 10 pictures" if bands == 1 else "12 pixels of 2 pictures"
+    said = "22 pixels of 10 images" if bands == 1 else "12 pixels of 2 images"
     (warning,) = [text for text in check(source, BINARY).warnings if "nodata" in text]
     assert warning.startswith(f"{said} are nodata, by their files' own tag, and count as any other: give them a value")
     for k in range(10):
@@ -807,7 +807,7 @@ def test_files_that_name_no_nodata(tmp_path: Path) -> None:
                 (d / "images" / f"p{k}.png").write_bytes((d / "images" / "p0.png").read_bytes()) for k in range(10)
             ],
             {},
-            "the same picture is 'p",
+            "the same image is 'p",
         ),
         (
             lambda d: [save(TRUTH & False, d / "masks" / f"p{k}.png") for k in range(10)],
@@ -824,7 +824,7 @@ def test_files_that_name_no_nodata(tmp_path: Path) -> None:
             {},
             "channel 2 is the same everywhere in train; its std is taken as 1",
         ),
-        (lambda d: make(d, ["p0", "p1"], (30, 30)), {"crop_size": 10}, "training pictures are smaller than the crops"),
+        (lambda d: make(d, ["p0", "p1"], (30, 30)), {"crop_size": 10}, "training images are smaller than the crops"),
     ],
 )
 def test_the_check_warns(tmp_path: Path, change: Callable[[Path], object], options: dict[str, Any], said: str) -> None:
@@ -896,10 +896,10 @@ def test_class_shares_are_counted(tmp_path: Path) -> None:
         counted = max(1, (values != 9).sum())
         for k, name in enumerate(labels.class_names):
             assert found.class_pixels[name] == pytest.approx((values == k).sum() / counted)
-            assert found.class_pictures[name] == sum((masks[s.name] == k).any() for s in samples)
+            assert found.class_images[name] == sum((masks[s.name] == k).any() for s in samples)
         assert found.ignored == pytest.approx((values == 9).mean() if len(values) else 0)
         assert found.empty == sum(not np.isin(masks[s.name], [1, 2]).any() for s in samples)
-        assert found.pictures == report.counts[split] == len(samples)
+        assert found.images == report.counts[split] == len(samples)
 
 
 def test_shares_of_overlapping_classes(tmp_path: Path) -> None:
@@ -928,7 +928,7 @@ def test_wrong_crops(tmp_path: Path, crop_size: Any) -> None:
 # Conversion.
 
 
-def test_conversion_of_painted_masks_keeps_pictures_and_splits(tmp_path: Path) -> None:
+def test_conversion_of_painted_masks_keeps_images_and_splits(tmp_path: Path) -> None:
     palette = np.array([[0, 0, 0], [255, 0, 0], [0, 0, 255], [9, 9, 9]], np.uint8)
     for split, name in [("train", "a"), ("train", "x/b"), ("val", "c")]:
         save(RNG.integers(0, 255, (*SIZE, 3), dtype=np.uint8), tmp_path / "in" / split / "images" / f"{name}.jpg")
@@ -943,8 +943,8 @@ def test_conversion_of_painted_masks_keeps_pictures_and_splits(tmp_path: Path) -
     for old, new in zip(before["train"] + before["val"], after["train"] + after["val"], strict=True):
         assert old.image.read_bytes() == new.image.read_bytes()
         assert torch.equal(read_target(old, labels, SIZE), read_target(new, written, SIZE))
-        with Image.open(new.mask) as picture:
-            assert (picture.format, picture.mode) == ("PNG", "L")
+        with Image.open(new.mask) as one_image:
+            assert (one_image.format, one_image.mode) == ("PNG", "L")
     assert not list((tmp_path / "out").rglob(".*"))
 
 
@@ -992,7 +992,7 @@ def test_conversion_refuses_before_it_writes(tmp_path: Path) -> None:
 # The preview.
 
 
-def test_a_preview_shows_each_picture_and_its_mask(tmp_path: Path) -> None:
+def test_a_preview_shows_each_image_and_its_mask(tmp_path: Path) -> None:
     source = make(tmp_path, ["a", "b", "c"], (20, 30))
     dataset = dataset_of(source, mean=[0.5] * 3, std=[0.2] * 3)
     preview(dataset, tmp_path / "sheet.png", count=3, columns=2)
@@ -1009,7 +1009,7 @@ def test_a_preview_shows_each_picture_and_its_mask(tmp_path: Path) -> None:
     assert (sheet[:, 28:48, 38:] == 255).all()  # the fourth place is empty
 
 
-def test_a_preview_repeats_few_pictures_as_later_epochs_draw_them(tmp_path: Path) -> None:
+def test_a_preview_repeats_few_images_as_later_epochs_draw_them(tmp_path: Path) -> None:
     dataset = dataset_of(make(tmp_path, ["a", "b"], (20, 30)), augmentation=Jitter())
     preview(dataset, tmp_path / "sheet.png", count=4, columns=4)
     sheet = images.read_image(tmp_path / "sheet.png")
@@ -1052,9 +1052,9 @@ def test_nuclei_of_nine_sizes(shared_data: Path) -> None:
     assert len(set(dataset.sizes())) > 3
     for k in (0, 20):
         item, sample = dataset[k], splits["test"][k]
-        with Image.open(sample.image) as picture, Image.open(sample.mask) as mask:
-            assert picture.mode == "RGBA"
-            expected = np.asarray(picture)[..., :3].transpose(2, 0, 1) / np.float32(255)
+        with Image.open(sample.image) as one_image, Image.open(sample.mask) as mask:
+            assert one_image.mode == "RGBA"
+            expected = np.asarray(one_image)[..., :3].transpose(2, 0, 1) / np.float32(255)
             np.testing.assert_allclose(item["image"], expected, rtol=1e-6)
             assert np.array_equal(item["target"], np.asarray(mask) == 255)
 
@@ -1067,7 +1067,7 @@ def test_floods_through_a_list(shared_data: Path, tmp_path: Path) -> None:
     labels = Labels(ignore=-1, class_names=("water",))
     report = check(source, labels, crop_size=256)
     assert not report.problems
-    assert "same picture" in report.warnings[0]
+    assert "same image" in report.warnings[0]
     bands, truth = tifffile.imread(image).astype(np.float64) / 32767, tifffile.imread(mask)
     np.testing.assert_allclose(report.mean, bands.mean((1, 2)), rtol=1e-9)
     np.testing.assert_allclose(report.std, bands.std((1, 2)), rtol=1e-9)
@@ -1097,8 +1097,8 @@ def test_real_folders_pass_the_check(shared_data: Path) -> None:
 def test_dirty_polyp_masks(shared_data: Path) -> None:
     folder = shared_data / "polyps"
     sample = find_samples(folder, BINARY)["val"][0]
-    with Image.open(sample.mask) as picture:
-        grey = np.asarray(picture.convert("L"))
+    with Image.open(sample.mask) as one_image:
+        grey = np.asarray(one_image.convert("L"))
     assert len(np.unique(grey)) > 2
     assert np.array_equal(read_target(sample, BINARY, grey.shape), grey > 127)
 

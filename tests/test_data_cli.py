@@ -61,7 +61,7 @@ def test_check_of_real_folders(
     assert err == ""
     assert report["problems"] == []
     assert report["in_channels"] == channels == len(report["mean"])
-    assert [split["pictures"] for split in report["splits"].values()] == counts
+    assert [split["images"] for split in report["splits"].values()] == counts
 
 
 def test_check_of_a_part_of_the_nuclei(capsys: pytest.CaptureFixture[str], shared_data: Path, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_check_of_a_part_of_the_nuclei(capsys: pytest.CaptureFixture[str], share
 
 def test_check_of_multiband_floods(capsys: pytest.CaptureFixture[str], floods: str) -> None:
     out, _ = run(capsys, "check", floods, "--ignore", "-1", "--class-names", "water")
-    for words in ("int16 (2)", "in_channels=13", "water", "no problems", "same picture"):
+    for words in ("int16 (2)", "in_channels=13", "water", "no problems", "same image"):
         assert words in out
     out, err = run(capsys, "check", floods, status=2)
     assert "values outside the classes: -1 (" in out
@@ -164,9 +164,9 @@ def test_preview(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     options = ["--crop-size", "16", "--count", "6", "--columns", "3", "--out", str(sheet)]
     assert str(sheet) in run(capsys, "preview", str(source), *options)[0]
     first = sheet.read_bytes()
-    with Image.open(sheet) as picture:
-        assert picture.size == (3 * 20 + 4, 2 * 20 + 4)
-    assert json.loads(run(capsys, "preview", str(source), *options, "--json")[0])["pictures"] == 6
+    with Image.open(sheet) as image:
+        assert image.size == (3 * 20 + 4, 2 * 20 + 4)
+    assert json.loads(run(capsys, "preview", str(source), *options, "--json")[0])["images"] == 6
     assert sheet.read_bytes() == first  # the same seed draws the same
     run(capsys, "preview", str(source), *options, "--seed", "1")
     assert sheet.read_bytes() != first
@@ -174,5 +174,5 @@ def test_preview(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 
 def test_preview_of_floods(capsys: pytest.CaptureFixture[str], floods: str, tmp_path: Path) -> None:
     run(capsys, "preview", floods, "--ignore", "-1", "--augmentation", "none", "--out", str(tmp_path / "s.png"))
-    with Image.open(tmp_path / "s.png") as picture:
-        assert picture.size == (4 * 260 + 4, 4 * 260 + 4)
+    with Image.open(tmp_path / "s.png") as image:
+        assert image.size == (4 * 260 + 4, 4 * 260 + 4)

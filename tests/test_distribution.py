@@ -208,8 +208,8 @@ def test_the_wheel_alone_works_in_a_fresh_environment(built: Built, tmp_path: Pa
     where = run(python, "-c", "import unetzoo; print(unetzoo.__file__, unetzoo.__version__)").split()
     assert where == [str(packages / "unetzoo" / "__init__.py"), unetzoo.__version__]
     run(home / "bin" / "unetzoo", "demo")
-    with Image.open(tmp_path / "unetzoo_demo.png") as picture:
-        assert len(picture.convert("RGB").getcolors(1 << 24)) > 100  # a picture with its mask, not a blank one
+    with Image.open(tmp_path / "unetzoo_demo.png") as image:
+        assert len(image.convert("RGB").getcolors(1 << 24)) > 100  # an image with its mask, not a blank one
     modules = {path.stem for path in (packages / "unetzoo").glob("*.py")} - {"__init__", "__main__"}
     run(python, "-c", "".join(f"import unetzoo.{name}\n" for name in sorted(modules)))
 

@@ -189,7 +189,7 @@ SMALL = ["--epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.accel
 def test_the_commands_and_settings_on_data_run_in_their_order(
     page: str, processes: int, reader: Path, capfd: Any
 ) -> None:
-    """Each command runs as it stands, on drawn pictures; trainings are cut to one batch of small crops.
+    """Each command runs as it stands, on drawn images; trainings are cut to one batch of small crops.
 
     Those in two processes are slow; ``tests/test_training.py`` has others.
     """

@@ -37,7 +37,7 @@ def lone(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[np.ndarray]]:
     return draw
 
 
-def test_pictures_and_masks_have_their_types_and_the_seed_decides() -> None:
+def test_images_and_masks_have_their_types_and_the_seed_decides() -> None:
     for task, shape in (("multiclass", (80, 100)), ("multilabel", (4, 80, 100))):
         image, mask = draw_shapes(80, 100, 3, task)
         assert (image.shape, image.dtype, mask.shape, mask.dtype) == ((3, 80, 100), torch.uint8, shape, torch.uint8)
@@ -116,7 +116,7 @@ def test_classes_are_as_unbalanced_as_said() -> None:
     assert 0.002 < shares[LINE] < 0.02
     present = torch.stack([(masks == label).flatten(1).any(1) for label in range(5)]).float().mean(1)
     assert present[0] == present[LINE] == 1
-    assert all(0.5 < share < 0.95 for share in present[1:LINE])  # a class is absent from some pictures
+    assert all(0.5 < share < 0.95 for share in present[1:LINE])  # a class is absent from some images
 
 
 def test_shapes_of_several_labels_overlap() -> None:
@@ -167,7 +167,7 @@ def test_files_hold_the_drawn_arrays(tmp_path: Path, task: str) -> None:
                 assert np.array_equal(np.asarray(file), layer)
 
 
-def test_sets_of_two_seeds_share_no_picture(tmp_path: Path) -> None:
+def test_sets_of_two_seeds_share_no_image(tmp_path: Path) -> None:
     seen = set()
     for seed in (0, 1):
         write_shapes(tmp_path / str(seed), 15, (32, 32), seed=seed)

@@ -102,7 +102,7 @@ def test_nothing_is_built_before_the_error(monkeypatch: pytest.MonkeyPatch) -> N
         (torch.zeros(1, 32, 32, 3), ["(1, 32, 32, 3)", "3 channels", "images.permute(0, 3, 1, 2)"]),
         (torch.zeros(1, 3, 0, 32), ["(1, 3, 0, 32)", "from 1 up"]),
         (np.zeros((1, 3, 32, 32)), ["torch.Tensor", "ndarray"]),
-        ("picture.png", ["torch.Tensor", "str"]),
+        ("image.png", ["torch.Tensor", "str"]),
     ],
 )
 def test_wrong_images(images: object, said: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""``unetzoo evaluate``: the figures of a trained network on a folder, and the pictures that show them."""
+"""``unetzoo evaluate``: the figures of a trained network on a folder, and the images that show them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from unetzoo.evaluation import evaluate
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return four pictures with masks of more and more foreground, one of them with none."""
+    """Return four images with masks of more and more foreground, one of them with none."""
     for part in ("images", "masks"):
         (tmp_path / "data" / part).mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -55,7 +55,7 @@ def test_figures_are_those_of_the_masks(folder: Path, tmp_path: Path) -> None:
     assert found.scores.to_dict()["precision"] == pytest.approx(truth / pixels)
 
 
-def test_each_kind_of_picture_has_figures_of_its_own(
+def test_each_kind_of_image_has_figures_of_its_own(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [
@@ -69,7 +69,7 @@ def test_each_kind_of_picture_has_figures_of_its_own(
         scores, objects = found.kinds[kind]
         assert scores.to_dict()["dice"] == pytest.approx(2 * sum(truth[part]) / sum(truth[part] + pixels[part]))
         assert scores.images == 2
-        # All is one object: it meets the true one where that is more than half of the picture.
+        # All is one object: it meets the true one where that is more than half of the image.
         assert objects == (unetzoo.objects.Matches(0, 2, 1) if kind == "dark" else unetzoo.objects.Matches(1, 1, 1))
     assert found.scores.to_dict() == evaluate(constant(3.0), folder).scores.to_dict()
     assert found.objects == unetzoo.objects.Matches(1, 3, 2)
@@ -141,13 +141,13 @@ def test_a_report_that_cannot_be_written(folder: Path, tmp_path: Path) -> None:
         evaluate(constant(3.0), folder).write(tmp_path / "file" / "report")
 
 
-def test_pictures_where_nothing_is_to_be_found_come_last(folder: Path) -> None:
+def test_images_where_nothing_is_to_be_found_come_last(folder: Path) -> None:
     found = evaluate(constant(-3.0), folder)  # nothing is foreground
     assert [row["dice"] for row in found.rows] == [0, 0, 0, None]
     assert found.rows[-1]["name"] == "0"
 
 
-def test_a_report_holds_the_figures_and_the_worst_pictures(
+def test_a_report_holds_the_figures_and_the_worst_images(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unetzoo.save(constant(3.0), tmp_path / "m.safetensors")
@@ -162,8 +162,8 @@ def test_a_report_holds_the_figures_and_the_worst_pictures(
         rows = list(csv.DictReader(stream))
     assert [row["name"] for row in rows] == ["0", "1", "2", "3"]
     assert printed["dice_per_image"] == pytest.approx(np.mean([float(row["dice"]) for row in rows]))
-    with Image.open(report / "worst.png") as picture:
-        sheet = np.asarray(picture)
+    with Image.open(report / "worst.png") as image:
+        sheet = np.asarray(image)
     # Four rows of three tiles, each in a frame of four white pixels; the second row's middle tile is the true mask:
     # its upper quarter is red, the rest is not.
     assert sheet.shape == (4 * 44 + 4, 3 * 37 + 4, 3)
@@ -181,12 +181,12 @@ def test_a_split_of_the_training_is_found_again(folder: Path) -> None:
     assert not names & others
 
 
-def test_a_layout_with_splits_is_judged_on_its_test_pictures(folder: Path, tmp_path: Path) -> None:
+def test_a_layout_with_splits_is_judged_on_its_test_images(folder: Path, tmp_path: Path) -> None:
     lines = [f"{folder}/images/{k}.png,{folder}/masks/{k}.png,{('train', 'val', 'test', 'test')[k]}" for k in range(4)]
     (tmp_path / "l.csv").write_text("\n".join(["image,mask,split", *lines]), encoding="utf-8")
     assert {row["name"].rpartition("/")[2] for row in evaluate(constant(0.0), tmp_path / "l.csv").rows} == {"2", "3"}
     (tmp_path / "l.csv").write_text("\n".join(["image,mask,split", *lines[:2]]), encoding="utf-8")
-    with pytest.raises(ConfigError, match="no test pictures: say which, such as --split val"):
+    with pytest.raises(ConfigError, match="no test images: say which, such as --split val"):
         evaluate(constant(0.0), tmp_path / "l.csv")
 
 
@@ -206,7 +206,7 @@ def test_the_mode_of_the_model_stays(folder: Path) -> None:
     assert model.training
 
 
-def test_stretched_pictures_fill_the_range_and_masks_leave_the_background_out() -> None:
+def test_stretched_images_fill_the_range_and_masks_leave_the_background_out() -> None:
     image = torch.tensor([[[-3.0, 1.0]], [[5.0, 9.0]]])
     assert sheets.stretched(image).tolist() == [[[0, 255]], [[0, 255]]]
     assert sheets.class_masks(torch.tensor([[0, 2, -100]]), "multiclass", 3).tolist() == [

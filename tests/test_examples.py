@@ -51,12 +51,12 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reg
 
 
 def cells(folder: Path, count: int = 30, side: int = 64) -> Path:
-    """Draw nuclei, as a folder of PNG pictures and masks."""
+    """Draw nuclei, as a folder of PNG images and masks."""
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True)
     for k in range(count):
-        picture, mask = drawing.draw_nuclei(side, side, seed=k)
-        images.write_png(picture, folder / "images" / f"{k:02d}.png")
+        one_image, mask = drawing.draw_nuclei(side, side, seed=k)
+        images.write_png(one_image, folder / "images" / f"{k:02d}.png")
         Image.fromarray(mask.numpy()).save(folder / "masks" / f"{k:02d}.png")
     return folder
 
@@ -67,17 +67,17 @@ def start(path: Path, **options: object) -> Path:
 
 
 def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture)
+    with Image.open(path) as one_image:
+        return np.asarray(one_image)
 
 
 def dice(found: np.ndarray, true: np.ndarray) -> float:
     return 2 * float((found & true).sum()) / float(found.sum() + true.sum())
 
 
-def normalised(picture: np.ndarray, config: unetzoo.ModelConfig) -> Tensor:
-    """Return a picture (H, W, C) uint8 as a batch that a model of ImageNet's normalisation takes, by hand."""
-    image = (picture[..., :3] / 255 - np.array(config.mean)) / np.array(config.std)
+def normalised(one_image: np.ndarray, config: unetzoo.ModelConfig) -> Tensor:
+    """Return an image (H, W, C) uint8 as a batch that a model of ImageNet's normalisation takes, by hand."""
+    image = (one_image[..., :3] / 255 - np.array(config.mean)) / np.array(config.std)
     return torch.from_numpy(image.transpose(2, 0, 1)[None]).float()
 
 
@@ -85,15 +85,15 @@ def pooled_dice(model: unetzoo.SegmentationModel, folder: Path, split: str) -> f
     """Return the Dice of a split's pixels, all counted together, by the network alone and by hand."""
     found, true = [], []
     for sample in find_samples(folder, Labels())[split]:
-        picture = pixels(sample.image)
-        batch = normalised(picture, model.config)
+        one_image = pixels(sample.image)
+        batch = normalised(one_image, model.config)
         with torch.no_grad():
             found.append((model(batch)[0, 0] > 0).numpy())
         true.append(pixels(sample.mask) > 0)
     return dice(np.stack(found), np.stack(true))
 
 
-def test_fine_tuning_raises_dice_and_says_that_of_unseen_pictures(run: Run, tmp_path: Path) -> None:
+def test_fine_tuning_raises_dice_and_says_that_of_unseen_images(run: Run, tmp_path: Path) -> None:
     data, model = cells(tmp_path / "cells"), start(tmp_path / "start.safetensors")
     out = tmp_path / "run"
     said, _ = run(
@@ -101,7 +101,7 @@ def test_fine_tuning_raises_dice_and_says_that_of_unseen_pictures(run: Run, tmp_
     )
     best = unetzoo.load(out / "best.safetensors")
     expected = pooled_dice(best, data, "test")
-    assert f"Dice {expected:.3f} on 3 pictures" in said
+    assert f"Dice {expected:.3f} on 3 images" in said
     assert expected > 0.85
     assert pooled_dice(unetzoo.load(model, mean=best.config.mean, std=best.config.std), data, "test") < 0.5
 
@@ -125,7 +125,7 @@ def test_fine_tuning_refuses_imagenets_weights_for_a_trained_model(run: Run, tmp
 def test_multiclass_prints_the_scores_and_paints_the_mask_of_its_network(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     said, _ = run(
-        "multiclass.py", out, "--pictures", 60, "--epochs", 8, "--side", 64, *SHORT, "--model.options.base_channels=8"
+        "multiclass.py", out, "--images", 60, "--epochs", 8, "--side", 64, *SHORT, "--model.options.base_channels=8"
     )
     model = unetzoo.load(out / "run" / "best.safetensors")
     assert model.config.class_names == CLASSES
@@ -140,34 +140,34 @@ def test_multiclass_prints_the_scores_and_paints_the_mask_of_its_network(run: Ru
         assert row[1] == f"{dice(found == k, true == k):.4f}"
     assert dice(found > 0, true > 0) > 0.6
 
-    picture, truth = draw_shapes(200, 300, seed=123)
+    one_image, truth = draw_shapes(200, 300, seed=123)
     painted = Image.open(out / "mask.png")
     assert (painted.mode, painted.size) == ("P", (300, 200))
     assert painted.getpalette()[:6] == [0, 0, 0, *bytes.fromhex(images.COLOURS[0][1:])]
     mask = np.asarray(painted)
     assert dice(mask > 0, truth.numpy() > 0) > 0.6
     for k, name in enumerate(CLASSES):
-        assert f"{name}: {(mask == k).mean():.1%} of the picture" in said
-    assert pixels(out / "overlay.png")[mask == 0].tolist() == picture.permute(1, 2, 0).numpy()[mask == 0].tolist()
+        assert f"{name}: {(mask == k).mean():.1%} of the image" in said
+    assert pixels(out / "overlay.png")[mask == 0].tolist() == one_image.permute(1, 2, 0).numpy()[mask == 0].tolist()
 
 
 def bands(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw nuclei that only the last band but one shows, as (count, H, W): int16, or a single one of uint16."""
-    picture, mask = drawing.draw_nuclei(64, 64, seed=seed)
+    one_image, mask = drawing.draw_nuclei(64, 64, seed=seed)
     if count == 1:
-        return 110 + 15 * picture[0].numpy().astype(np.uint16), mask.numpy()
+        return 110 + 15 * one_image[0].numpy().astype(np.uint16), mask.numpy()
     noise = np.random.default_rng(seed).normal(-500, 100, (count, 64, 64))
-    noise[-2] += 12.0 * picture[0].numpy()
+    noise[-2] += 12.0 * one_image[0].numpy()
     return noise.astype(np.int16), mask.numpy()
 
 
 def write_bands(folder: Path, count: int) -> Path:
-    """Write TIFF pictures and a list of them; return the list."""
+    """Write TIFF images and a list of them; return the list."""
     rows = ["image,mask,split"]
     for k in range(12):
-        picture, mask = bands(k, count)
+        one_image, mask = bands(k, count)
         (folder / "p").mkdir(parents=True, exist_ok=True)
-        tifffile.imwrite(folder / "p" / f"{k}.tif", picture.squeeze(), photometric="minisblack")
+        tifffile.imwrite(folder / "p" / f"{k}.tif", one_image.squeeze(), photometric="minisblack")
         tifffile.imwrite(folder / "p" / f"{k}_mask.tif", 255 * mask.astype(np.uint8))
         rows.append(f"p/{k}.tif,p/{k}_mask.tif,{'val' if k > 9 else 'train'}")
     (folder / "list.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -175,23 +175,23 @@ def write_bands(folder: Path, count: int) -> Path:
 
 
 @pytest.mark.parametrize(("count", "policy"), [pytest.param(1, None, marks=pytest.mark.slow), (13, "repeat")])
-def test_pictures_that_are_not_rgb(run: Run, tmp_path: Path, count: int, policy: str | None) -> None:
+def test_images_that_are_not_rgb(run: Run, tmp_path: Path, count: int, policy: str | None) -> None:
     torch.save(models.resnet18().state_dict(), tmp_path / "resnet18.pth")
     data = write_bands(tmp_path / "data", count)
-    picture, true = bands(99, count)
-    tifffile.imwrite(tmp_path / "new.tif", picture.squeeze(), photometric="minisblack")
+    one_image, true = bands(99, count)
+    tifffile.imwrite(tmp_path / "new.tif", one_image.squeeze(), photometric="minisblack")
     options = [] if policy is None else ["--policy", policy]
     said, _ = run(
         "non_rgb.py", data, tmp_path / "new.tif", tmp_path / "out", "--pretrained", tmp_path / "resnet18.pth",
         *options, *SHORT, "--trainer.max_epochs=5", "--data.repeats=8", "--data.batch_size=8", "--data.crop_size=32",
         "--model.encoder_lr=0.002", "--model.lr=0.002",
     )  # fmt: skip
-    assert f"{count} channels of {picture.dtype}" in said
+    assert f"{count} channels of {one_image.dtype}" in said
     begun = unetzoo.load(tmp_path / "out" / "start.safetensors")
     first = torch.load(tmp_path / "resnet18.pth", weights_only=True)["conv1.weight"]
     expected = first.sum(1, keepdim=True) if count == 1 else first[:, torch.arange(13) % 3] * 3 / 13
     torch.testing.assert_close(begun.state_dict()["encoder.conv1.weight"], expected)
-    stored = np.stack([bands(k, count)[0].reshape(count, 64, 64) for k in range(10)]) / np.iinfo(picture.dtype).max
+    stored = np.stack([bands(k, count)[0].reshape(count, 64, 64) for k in range(10)]) / np.iinfo(one_image.dtype).max
     np.testing.assert_allclose(begun.config.mean, stored.mean((0, 2, 3)), rtol=1e-4)
     np.testing.assert_allclose(begun.config.std, stored.std((0, 2, 3)), rtol=1e-3)
     mask = tifffile.imread(tmp_path / "out" / "mask.tif")
@@ -220,10 +220,10 @@ def lively(path: Path, channels: int, **options: object) -> unetzoo.Segmentation
 
 def test_a_big_image_is_segmented_by_rows_as_whole(run: Run, tmp_path: Path) -> None:
     model = lively(tmp_path / "model.safetensors", 3, base_channels=4)
-    picture = np.random.default_rng(0).random((704, 304, 3), np.float32)
-    tifffile.imwrite(tmp_path / "a.tif", picture, rowsperstrip=16, photometric="rgb")
+    one_image = np.random.default_rng(0).random((704, 304, 3), np.float32)
+    tifffile.imwrite(tmp_path / "a.tif", one_image, rowsperstrip=16, photometric="rgb")
     run("big_image.py", tmp_path / "model.safetensors", tmp_path / "a.tif", tmp_path / "mask.tif", "--tile", 512)
-    whole = model.predict(torch.from_numpy(picture.transpose(2, 0, 1))[None])[0, 0].numpy()
+    whole = model.predict(torch.from_numpy(one_image.transpose(2, 0, 1))[None])[0, 0].numpy()
     found = tifffile.imread(tmp_path / "mask.tif")
     assert (found.shape, found.dtype) == ((704, 304), np.uint8)
     assert 0.2 < whole.round().mean() < 0.8
@@ -307,9 +307,9 @@ def test_torch_hub_needs_nothing_but_the_clone(tmp_path: Path) -> None:
     shutil.copy(EXAMPLES / "torch_hub.py", clone / "examples")
     shutil.copy(ROOT / "hubconf.py", clone)
     model = lively(tmp_path / "model.safetensors", 3, base_channels=4)
-    picture, _ = drawing.draw_nuclei(64, 96)
-    images.write_png(picture, tmp_path / "picture.png")
-    words = ["torch_hub.py", *(str(tmp_path / name) for name in ("model.safetensors", "picture.png", "mask.png"))]
+    one_image, _ = drawing.draw_nuclei(64, 96)
+    images.write_png(one_image, tmp_path / "image.png")
+    words = ["torch_hub.py", *(str(tmp_path / name) for name in ("model.safetensors", "image.png", "mask.png"))]
     code = f"""
 import runpy, sys
 sys.path = [p for p in sys.path if p not in ("", {str(ROOT)!r})]
@@ -323,7 +323,7 @@ print(unetzoo.__file__)
     assert done.stdout.split()[-1:] == [str(clone / "unetzoo" / "__init__.py")], done.stderr
     assert "a new one: (1, 4, 50, 70)" in done.stdout
     with torch.no_grad():
-        logits = model(picture[None] / 255)[0, 0].numpy()
+        logits = model(one_image[None] / 255)[0, 0].numpy()
     clear = np.abs(logits) > 1e-3
     assert clear.mean() > 0.9
     np.testing.assert_array_equal(pixels(tmp_path / "mask.png")[clear], 255 * (logits > 0).astype(np.uint8)[clear])
@@ -367,8 +367,8 @@ def test_the_own_loop_learns_and_says_the_dice_of_the_network_that_it_keeps(run:
     said, _ = run("own_loop.py", data, file, "--epochs", 4, "--crop", 64, "--width", 8)
     model = unetzoo.load(file)
     assert model.config.deep_supervision
-    pictures = np.stack([pixels(sample.image) for sample in find_samples(data, Labels())["train"]]) / 255
-    np.testing.assert_allclose(model.config.mean, pictures.mean((0, 1, 2)), rtol=1e-4)
+    some_images = np.stack([pixels(sample.image) for sample in find_samples(data, Labels())["train"]]) / 255
+    np.testing.assert_allclose(model.config.mean, some_images.mean((0, 1, 2)), rtol=1e-4)
     expected = pooled_dice(model, data, "val")
     assert expected > 0.85
     assert f"best Dice {expected:.4f}: {file}" in said
@@ -403,7 +403,7 @@ def test_the_own_trainer_keeps_and_logs(run: Run, tmp_path: Path) -> None:
     assert "largest_gradient" in logged.splitlines()[0]
 
 
-def test_the_own_loop_refuses_pictures_without_masks(run: Run, tmp_path: Path) -> None:
+def test_the_own_loop_refuses_images_without_masks(run: Run, tmp_path: Path) -> None:
     data = cells(tmp_path / "cells", 12)
     (data / "masks" / "03.png").unlink()
     with pytest.raises(ConfigError, match="03"):
@@ -416,12 +416,12 @@ def test_two_published_sizes_agree(run: Run) -> None:
     assert "2 of 2 published sizes agree" in said
 
 
-# Real pictures.
+# Real images.
 
 
 @pytest.mark.slow
 def test_sixteen_bits_of_a_microscope(run: Run, shared_data: Path, tmp_path: Path) -> None:
-    """Trains on 12 pictures of one channel, and segments one of the two that it has never seen: a minute."""
+    """Trains on 12 images of one channel, and segments one of the two that it has never seen: a minute."""
     folder = shared_data / "nuclei_16bit"
     unseen = find_samples(folder, Labels())["test"]
     sample = max(unseen, key=lambda sample: (pixels(sample.mask) > 0).sum())
@@ -434,11 +434,11 @@ def test_sixteen_bits_of_a_microscope(run: Run, shared_data: Path, tmp_path: Pat
 def test_thirteen_bands_of_a_satellite(run: Run, shared_data: Path, tmp_path: Path) -> None:
     """Learns the water of one chip by heart, from a list, pixels without data left out: a minute."""
     folder = shared_data / "floods_multiband"
-    (picture,), (mask,) = (folder / "images").glob("*S2Hand.tif"), (folder / "masks").iterdir()
+    (one_image,), (mask,) = (folder / "images").glob("*S2Hand.tif"), (folder / "masks").iterdir()
     (tmp_path / "list.csv").write_text(
-        f"image,mask,split\n{picture},{mask},train\n{picture},{mask},val\n", encoding="utf-8"
+        f"image,mask,split\n{one_image},{mask},train\n{one_image},{mask},val\n", encoding="utf-8"
     )
-    run("non_rgb.py", tmp_path / "list.csv", picture, tmp_path / "out", "--ignore", -1, "--trainer.max_epochs=2",
+    run("non_rgb.py", tmp_path / "list.csv", one_image, tmp_path / "out", "--ignore", -1, "--trainer.max_epochs=2",
         "--data.repeats=64", "--data.crop_size=128", "--model.lr=0.003", "--model.encoder_lr=0.003",
         *SHORT)  # fmt: skip
     true = tifffile.imread(mask)

@@ -37,14 +37,14 @@ from unetzoo import ConfigError, InputError, UnetzooError, drawing, images, shee
 from unetzoo.exporting import (
     Check,
     ExportReport,
-    PictureAgreement,
+    ImageAgreement,
     Port,
     comparing,
     export,
     formats,
     network,
-    pictures,
     request,
+    some_images,
 )
 
 CASES = [("resunet18", "onnx"), ("unet3p", "onnx"), ("unet_valid", "onnx"), ("unetpp", "pt2")]
@@ -171,7 +171,7 @@ def mask_by_hand(model: unetzoo.SegmentationModel, image: Tensor) -> tuple[Tenso
     ("ending", "task", "classes"),
     [("onnx", "binary", 1), slow("onnx", "multiclass", 4), ("onnx", "multilabel", 2), ("pt2", "multiclass", 4)],
 )
-def test_pictures_go_in_as_stored_and_masks_come_out(
+def test_images_go_in_as_stored_and_masks_come_out(
     ending: str, task: str, classes: int, tmp_path: Path, shared_data: Path
 ) -> None:
     normalisation = {"mean": (0.2, 0.1, 0.3), "std": (0.1, 0.2, 0.3)}
@@ -288,7 +288,7 @@ def learn(model: unetzoo.SegmentationModel, steps: int = 60) -> unetzoo.Segmenta
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[unetzoo.SegmentationModel, Path]:
-    """A model of nuclei, and a data set whose pictures it has not seen."""
+    """A model of nuclei, and a data set whose images it has not seen."""
     torch.manual_seed(0)
     model = learn(unetzoo.create("unetpp", base_channels=8, levels=2))
     folder = tmp_path_factory.mktemp("data")
@@ -303,7 +303,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[unetzoo.Segmentat
 
 def counted_by_hand(
     model: unetzoo.SegmentationModel, run: Callable[[Tensor], Tensor], files: list[Path]
-) -> PictureAgreement:
+) -> ImageAgreement:
     same, total, lowest, both, either = 0, 0, 1.0, 0, 0
     for file in files:
         prepared = images.prepare(images.read_image(file), model.config)
@@ -311,27 +311,27 @@ def counted_by_hand(
         same, total = same + int((a == b).sum()), total + a.size
         lowest = min(lowest, float((a == b).mean()))
         both, either = both + int((a & b).sum()), either + int((a | b).sum())
-    return PictureAgreement(len(files), same / total, lowest, both / either)
+    return ImageAgreement(len(files), same / total, lowest, both / either)
 
 
-def assert_close(found: PictureAgreement | None, expected: PictureAgreement) -> None:
+def assert_close(found: ImageAgreement | None, expected: ImageAgreement) -> None:
     assert found is not None
     assert found.count == expected.count
     assert found.iou == pytest.approx(expected.iou, abs=1e-6)
     assert (found.agreement, found.lowest) == pytest.approx((expected.agreement, expected.lowest), abs=1e-6)
 
 
-def test_eight_bits_agree_on_pictures_and_are_stored_as_eight(
+def test_eight_bits_agree_on_images_and_are_stored_as_eight(
     trained: tuple[unetzoo.SegmentationModel, Path], tmp_path: Path
 ) -> None:
     model, folder = trained
     path = tmp_path / "model.onnx"
-    report = export(model, path, precision="int8", pictures=folder)
+    report = export(model, path, precision="int8", images=folder)
     files = sorted((folder / "images").iterdir())
-    assert_close(report.pictures, counted_by_hand(model, open_onnx(path), files))
-    assert report.pictures is not None
-    assert report.pictures.iou is not None
-    assert report.pictures.iou > 0.95
+    assert_close(report.images, counted_by_hand(model, open_onnx(path), files))
+    assert report.images is not None
+    assert report.images.iou is not None
+    assert report.images.iou > 0.95
     assert 0 < max(check.difference for check in report.checks) < 0.1  # eight bits, not thirty-two
     loaded = onnx.load(path)
     onnx.checker.check_model(loaded, full_check=True)
@@ -357,11 +357,11 @@ def test_half_precision_is_stored_and_masks_agree(
     model, folder = trained
     path = tmp_path / f"model.{ending}"
     files = sorted((folder / "images").iterdir())
-    report = export(model, path, precision=precision, pictures=files)
+    report = export(model, path, precision=precision, images=files)
     assert report.input.dtype == report.output.dtype == "float32"
-    assert_close(report.pictures, counted_by_hand(model, OPEN[ending](path), files))
-    assert report.pictures is not None
-    assert report.pictures.agreement > 0.99
+    assert_close(report.images, counted_by_hand(model, OPEN[ending](path), files))
+    assert report.images is not None
+    assert report.images.agreement > 0.99
     assert 1e-5 < max(check.difference for check in report.checks) < 0.05
     if ending == "onnx":
         large = [tensor for tensor in onnx.load(path).graph.initializer if math.prod(tensor.dims) > 64]
@@ -420,7 +420,7 @@ def runpy_block(page: Path) -> list[str]:
 def test_the_report_is_a_table_and_json(trained: tuple[unetzoo.SegmentationModel, Path], tmp_path: Path) -> None:
     model, folder = trained
     path = tmp_path / "model.pt2"
-    report = export(model, path, pictures=folder)
+    report = export(model, path, images=folder)
     assert [(check.batch, check.height, check.width) for check in report.checks] == [
         (3, 5, 11),
         (2, 11, 18),
@@ -436,7 +436,7 @@ def test_the_report_is_a_table_and_json(trained: tuple[unetzoo.SegmentationModel
         ["2", "×", "11", "×", "18"],
         ["1", "×", "65", "×", "65"],
     ]
-    assert lines[7] == "6 pictures: the masks agree on 100 % of the pixels (100 % on the worst), IoU 1.0000"
+    assert lines[7] == "6 images: the masks agree on 100 % of the pixels (100 % on the worst), IoU 1.0000"
     record = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert record["checks"][1]["height"] == 11
     assert record["input"]["name"] == "image"
@@ -466,9 +466,9 @@ def test_one_file_of_an_average(ending: str, task: str, classes: int, outputs: s
     """It is held against the predictor, which loads, normalises and averages by other code."""
     models = siblings(task, classes)
     export(models, tmp_path / f"it.{ending}", inputs="uint8", outputs=outputs, size=(32, 48))
-    picture = torch.randint(0, 256, (3, 32, 48), dtype=torch.uint8)
-    found = OPEN[ending](tmp_path / f"it.{ending}")(picture[None])[0]
-    predicted = unetzoo.Predictor(models, tile=None, merge="probabilities")(picture)
+    image = torch.randint(0, 256, (3, 32, 48), dtype=torch.uint8)
+    found = OPEN[ending](tmp_path / f"it.{ending}")(image[None])[0]
+    predicted = unetzoo.Predictor(models, tile=None, merge="probabilities")(image)
     expected = predicted.probabilities
     if outputs == "mask":
         assert torch.equal(found.bool(), predicted.mask.bool())
@@ -485,9 +485,9 @@ def test_a_predictor_s_networks_are_exported(tmp_path: Path) -> None:
     models = [model.eval() for model in siblings("binary", 1)]
     for given, alone in ((unetzoo.Predictor(models), None), (unetzoo.optimize(models[0]), models[0])):
         export(given, tmp_path / "it.pt2", inputs="uint8", outputs="probabilities", size=(32, 32))
-        picture = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
-        expected = unetzoo.Predictor(models if alone is None else alone, tile=None)(picture).probabilities
-        torch.testing.assert_close(open_pt2(tmp_path / "it.pt2")(picture[None])[0], expected, rtol=0, atol=1e-5)
+        image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
+        expected = unetzoo.Predictor(models if alone is None else alone, tile=None)(image).probabilities
+        torch.testing.assert_close(open_pt2(tmp_path / "it.pt2")(image[None])[0], expected, rtol=0, atol=1e-5)
 
 
 def test_averages_that_one_file_cannot_hold(tmp_path: Path) -> None:
@@ -503,7 +503,7 @@ def test_averages_that_one_file_cannot_hold(tmp_path: Path) -> None:
 def test_shares_are_never_rounded_up_to_all() -> None:
     port = Port("a", "b", "c", "d")
     check = Check(1, 2, 3, 0.5, 0.9999999, 1.0, 2.0)
-    report = ExportReport("x", "onnx", "int8", 1, 1.0, port, port, (check,), PictureAgreement(2, 1.0, 0.5, None))
+    report = ExportReport("x", "onnx", "int8", 1, 1.0, port, port, (check,), ImageAgreement(2, 1.0, 0.5, None))
     assert "99.999 %" in str(report)
     assert "100 % of the pixels (50.000 % on the worst), IoU –" in str(report)
 
@@ -548,11 +548,11 @@ def test_masks_with_little_in_common_are_not_kept(
     path = tmp_path / "model.pt2"
     monkeypatch.setattr(comparing, "AGREEMENT", 0.0)
     monkeypatch.setattr(network, "optimize", wrong(lambda conv: conv.weight.neg_()))
-    with pytest.raises(UnetzooError, match=r"the 6 pictures its masks have an IoU of 0\.\d\d; 0\.5 is needed"):
-        export(model, path, precision="bfloat16", pictures=folder)
+    with pytest.raises(UnetzooError, match=r"the 6 images its masks have an IoU of 0\.\d\d; 0\.5 is needed"):
+        export(model, path, precision="bfloat16", images=folder)
     monkeypatch.setattr(comparing, "AGREEMENT", 0.9)
     with pytest.raises(UnetzooError, match=r"its masks agree on \d+\.\d% of the pixels; 90% are needed"):
-        export(model, path, precision="bfloat16", pictures=folder)
+        export(model, path, precision="bfloat16", images=folder)
     assert not list(tmp_path.iterdir())
 
 
@@ -598,7 +598,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
             inputs="unit8",
             outputs="masks",
             precision="half",
-            pictures=tmp_path / "none",
+            some_images=tmp_path / "none",
             size=(3,),
         )
     assert len(caught.value.problems) == 8
@@ -621,11 +621,11 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
         ("tiny", "model", {}, "'model': a name that ends in .onnx, .pt2 or .aoti.pt2 is needed"),
         ("tiny", "folder.onnx", {}, "is a folder: give the name of a file"),
         ("tiny", "m.onnx", {"precision": "bfloat16"}, "which has float32, float16, int8; files that end in .aoti.pt2"),
-        ("tiny", "m.pt2", {"precision": "int8", "pictures": []}, "files that end in .onnx have it"),
+        ("tiny", "m.pt2", {"precision": "int8", "images": []}, "files that end in .onnx have it"),
         ("tiny", "m.aoti.pt2", {"precision": "float16"}, "files that end in .onnx or .pt2 have it"),
-        ("tiny", "m.onnx", {"precision": "int8"}, "precision='int8' needs pictures="),
-        ("tiny", "m.onnx", {"pictures": []}, "there is no picture"),
-        ("tiny", "m.onnx", {"pictures": ["no.png", "never.png"]}, "there is no file 'never.png'"),
+        ("tiny", "m.onnx", {"precision": "int8"}, "precision='int8' needs images="),
+        ("tiny", "m.onnx", {"images": []}, "there is no image"),
+        ("tiny", "m.onnx", {"images": ["no.png", "never.png"]}, "there is no file 'never.png'"),
         ("tiny", "m.onnx", {"size": 256}, "size=256: height and width are needed"),
         ("tiny", "m.onnx", {"size": (256, 0)}, r"size=(256, 0): height and width"),
         ("tiny", "m.onnx", {"size": (256, True)}, "two whole numbers from 1 up"),
@@ -679,28 +679,28 @@ def test_what_the_machine_lacks_is_said_before_any_work(tmp_path: Path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
-def test_pictures_that_do_not_fit_are_all_named(tmp_path: Path) -> None:
+def test_images_that_do_not_fit_are_all_named(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((40, 40), np.uint16)).save(tmp_path / "deep.png")
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "colour.png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")
-    (tmp_path / "notes.txt").write_text("no picture", encoding="utf-8")
+    (tmp_path / "notes.txt").write_text("no image", encoding="utf-8")
     with pytest.raises(InputError) as caught:
-        export(build("tiny", in_channels=1), tmp_path / "m.pt2", inputs="uint8", pictures=tmp_path)
+        export(build("tiny", in_channels=1), tmp_path / "m.pt2", inputs="uint8", images=tmp_path)
     said = str(caught.value)
     assert "colour.png: an image of 3 channels does not fit in_channels=1" in said
     assert "deep.png is uint16, and inputs='uint8'; inputs='normalised' takes any" in said
-    assert "broken.png' cannot be read as a picture" in said
+    assert "broken.png' cannot be read as an image" in said
     assert said.count("\n  - ") == 3
     assert not (tmp_path / "m.pt2").exists()
 
 
-def test_pictures_are_taken_evenly_and_from_the_folder_of_images(tmp_path: Path) -> None:
+def test_images_are_taken_evenly_and_from_the_folder_of_images(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()
     for k in range(100):
         (tmp_path / "images" / f"{k:03}.PNG").touch()
         (tmp_path / "masks" / f"{k:03}.png").touch()
-    files, problems = request.find_pictures(str(tmp_path))
+    files, problems = request.find_images(str(tmp_path))
     assert not problems
     assert len(files) == 32
     numbers = [int(file.stem) for file in files]
@@ -710,17 +710,17 @@ def test_pictures_are_taken_evenly_and_from_the_folder_of_images(tmp_path: Path)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float32])
-def test_pictures_are_cut_in_the_middle_and_repeated(dtype: torch.dtype) -> None:
-    picture = torch.arange(2 * 5 * 7).reshape(2, 5, 7).to(dtype)
-    found = pictures.fitted(picture, 12, 4)
+def test_images_are_cut_in_the_middle_and_repeated(dtype: torch.dtype) -> None:
+    image = torch.arange(2 * 5 * 7).reshape(2, 5, 7).to(dtype)
+    found = some_images.fitted(image, 12, 4)
     assert found.dtype == dtype
-    expected = np.pad(picture.numpy()[:, :, 1:5], ((0, 0), (0, 7), (0, 0)), mode="wrap")
+    expected = np.pad(image.numpy()[:, :, 1:5], ((0, 0), (0, 7), (0, 0)), mode="wrap")
     np.testing.assert_array_equal(found.numpy(), expected)
 
 
 def test_noise_spans_all_values_and_is_the_same_each_time() -> None:
     config = build("tiny", in_channels=2).config
-    first, again = (pictures.draw_noise(3, config, "uint16", 40, 50) for _ in range(2))
+    first, again = (some_images.draw_noise(3, config, "uint16", 40, 50) for _ in range(2))
     for a, b in zip(first, again, strict=True):
         assert a.dtype == torch.uint16
         assert a.shape == (2, 40, 50)
@@ -802,16 +802,16 @@ def test_the_command_refuses_names_without_weights(tmp_path: Path) -> None:
 def test_the_example_runs_without_unetzoo_and_torch(tmp_path: Path) -> None:
     model = build("tiny", num_classes=3, task="multiclass", class_names=("ground", "cell", "rim"))
     export(model, tmp_path / "model.onnx", inputs="uint8", outputs="mask")
-    picture, _ = drawing.draw_nuclei(67, 90)
-    images.write_png(picture, tmp_path / "picture.png")
+    image, _ = drawing.draw_nuclei(67, 90)
+    images.write_png(image, tmp_path / "image.png")
     example = ROOT / "examples" / "onnx_in_onnxruntime.py"
-    words = [str(tmp_path / name) for name in ("model.onnx", "picture.png", "mask.png")]
+    words = [str(tmp_path / name) for name in ("model.onnx", "image.png", "mask.png")]
     script = (
         "import runpy, sys; sys.modules['unetzoo'] = sys.modules['torch'] = None; "
         f"sys.argv = {[str(example), *words]!r}; runpy.run_path({str(example)!r}, run_name='__main__')"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    mask, clear = mask_by_hand(model, picture)
+    mask, clear = mask_by_hand(model, image)
     written = np.asarray(Image.open(tmp_path / "mask.png"))
     np.testing.assert_array_equal(written[clear.numpy()], (mask.numpy() * 127)[clear.numpy()])
     share = float((mask == 1).double().mean())
@@ -839,14 +839,14 @@ def test_a_compiled_package_answers_as_the_model(precision: str, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_half_and_eight_bits_of_a_fused_decoder_agree_on_real_pictures(tmp_path: Path, shared_data: Path) -> None:
+def test_half_and_eight_bits_of_a_fused_decoder_agree_on_real_images(tmp_path: Path, shared_data: Path) -> None:
     model = learn(unetzoo.create("unet3p_lite_resnet18"), 30)
     files = nuclei(shared_data, 8)
     for precision in ("float16", "int8"):
         path = tmp_path / f"{precision}.onnx"
-        report = export(model, path, precision=precision, pictures=files)
-        assert report.pictures is not None
-        assert report.pictures.agreement > (0.999 if precision == "float16" else 0.97)
+        report = export(model, path, precision=precision, images=files)
+        assert report.images is not None
+        assert report.images.agreement > (0.999 if precision == "float16" else 0.97)
         image = images.prepare(images.read_image(files[0]), model.config)
         found = open_onnx(path)(image)[0, 0] > 0
         assert float((found == (model.predict(image)[0, 0] > 0.5)).double().mean()) > 0.97

@@ -113,9 +113,9 @@ def test_a_run_reads_what_was_written(run: Run) -> None:
     kept = unetzoo.load(run.folder / "best.safetensors")
     image = torch.rand(1, 3, 40, 48)
     assert torch.equal(run.load()(image), kept(image))
-    picture = (image[0] * 255).to(torch.uint8)
-    found = run.predictor(tta="flips", tile=None)(picture)
-    assert torch.equal(found.mask, unetzoo.Predictor(kept, tta="flips", tile=None)(picture).mask)
+    one_image = (image[0] * 255).to(torch.uint8)
+    found = run.predictor(tta="flips", tile=None)(one_image)
+    assert torch.equal(found.mask, unetzoo.Predictor(kept, tta="flips", tile=None)(one_image).mask)
     assert repr(Run(run)) == repr(run)
 
 

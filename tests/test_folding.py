@@ -37,7 +37,7 @@ def disturbed(name: str, **options: object) -> unetzoo.SegmentationModel:
     return model
 
 
-def pictures(name: str, channels: int = 3) -> Tensor:
+def some_images(name: str, channels: int = 3) -> Tensor:
     side = (188, 204) if name == "unet_valid" else (37, 51)
     return torch.randn(2, channels, *side, generator=torch.Generator().manual_seed(1))
 
@@ -54,7 +54,7 @@ def test_logits_are_the_same(name: str) -> None:
     optimized = unetzoo.optimize(model)
     assert model.training
     with torch.no_grad():
-        assert_same(optimized(pictures(name)), model.eval()(pictures(name)))
+        assert_same(optimized(some_images(name)), model.eval()(some_images(name)))
     if has_reference(*zoo.index()[name]):  # of another part some norm may follow no convolution
         assert not any(isinstance(module, nn.BatchNorm2d | nn.Dropout) for module in optimized.modules())
     assert not any(parameter.requires_grad for parameter in optimized.parameters())
@@ -64,7 +64,7 @@ def test_logits_are_the_same(name: str) -> None:
 def test_only_what_inference_needs_is_left(name: str) -> None:
     model = disturbed(name, **flags(name)).eval()
     optimized = unetzoo.optimize(model)
-    images = pictures(name)
+    images = some_images(name)
     with torch.no_grad():
         assert_same(optimized(images), model(images))
     assert not any(isinstance(module, nn.Dropout) for module in optimized.modules())
@@ -81,7 +81,7 @@ def test_only_what_inference_needs_is_left(name: str) -> None:
 def test_other_norms_stay(norm: str | None) -> None:
     model = disturbed("unet3p_resnet18", norm=norm).eval()
     with torch.no_grad():
-        assert_same(unetzoo.optimize(model)(pictures("")), model(pictures("")))
+        assert_same(unetzoo.optimize(model)(some_images("")), model(some_images("")))
 
 
 @pytest.mark.parametrize("name", ["unetpp", "unetpp_resnet18", "unetpp_lite_resnet18"])
@@ -89,7 +89,7 @@ def test_other_norms_stay(norm: str | None) -> None:
 def test_pruned_models(name: str, level: int) -> None:
     pruned = disturbed(name, deep_supervision=True).prune(level).eval()
     with torch.no_grad():
-        assert_same(unetzoo.optimize(pruned)(pictures(name)), pruned(pictures(name)))
+        assert_same(unetzoo.optimize(pruned)(some_images(name)), pruned(some_images(name)))
 
 
 def test_unused_heads_and_ends_are_dropped() -> None:
@@ -98,7 +98,7 @@ def test_unused_heads_and_ends_are_dropped() -> None:
     assert list(supervised.state_dict()) == list(single.state_dict())
     averaged = disturbed("unetpp_resnet18", deep_supervision=True, output="average").eval()
     with torch.no_grad():
-        assert_same(unetzoo.optimize(averaged)(pictures("")), averaged(pictures("")))
+        assert_same(unetzoo.optimize(averaged)(some_images("")), averaged(some_images("")))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -110,8 +110,8 @@ def test_other_types(name: str, dtype: torch.dtype) -> None:
     assert {parameter.dtype for parameter in optimized.parameters()} == {dtype}
     tolerance = {torch.bfloat16: 0.1, torch.float16: 0.02, torch.float64: 1e-5}[dtype]
     with torch.no_grad():
-        assert_same(optimized(pictures(name)), model(pictures(name)), tolerance)
-        probabilities = optimized.predict(pictures(name))
+        assert_same(optimized(some_images(name)), model(some_images(name)), tolerance)
+        probabilities = optimized.predict(some_images(name))
     assert probabilities.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
 
 
@@ -126,8 +126,8 @@ def overfitted(images: Tensor, masks: Tensor) -> unetzoo.SegmentationModel:
     return model.eval()
 
 
-def test_bfloat16_masks_of_real_pictures(shared_data: Path) -> None:
-    """The masks of a model that has learnt these pictures agree in at least 99.5 % of their pixels."""
+def test_bfloat16_masks_of_real_images(shared_data: Path) -> None:
+    """The masks of a model that has learnt these images agree in at least 99.5 % of their pixels."""
     files = sorted((shared_data / "nuclei" / "images").iterdir())[:4]
     images, masks = [], []
     for file in files:
@@ -149,7 +149,7 @@ def test_bfloat16_masks_of_real_pictures(shared_data: Path) -> None:
 def test_the_model_itself_stays_as_it_was() -> None:
     model = disturbed("unetpp_resnet18", dropout=0.5, deep_supervision=True)
     before = copy.deepcopy(model.state_dict())
-    unetzoo.optimize(model, example=pictures(""), dtype=torch.bfloat16)
+    unetzoo.optimize(model, example=some_images(""), dtype=torch.bfloat16)
     assert model.training
     assert all(module.training for module in model.modules())
     assert all(parameter.requires_grad for parameter in model.parameters())
@@ -169,7 +169,7 @@ def test_a_norm_that_a_convolution_does_not_feed_alone_stays() -> None:
     left = [module for module in optimized.modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(left) == 1
     with torch.no_grad():
-        assert_same(optimized(pictures("")), model(pictures("")))
+        assert_same(optimized(some_images("")), model(some_images("")))
 
 
 class Swapped(ConvNormAct):
@@ -207,16 +207,16 @@ def test_what_shipped_parts_fold_is_every_batch_norm() -> None:
         if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
             module.register_forward_hook(lambda *_, name=name: order.append(name))
     with torch.no_grad():
-        model(pictures(""))
+        model(some_images(""))
     assert sorted(model.encoder.foldable()) == sorted(zip(order[::2], order[1::2], strict=True))
 
 
 def test_copies_and_pickles() -> None:
     optimized = unetzoo.optimize(disturbed("unetpp", levels=2))
     with torch.no_grad():
-        expected = optimized(pictures(""))
-        assert torch.equal(copy.deepcopy(optimized)(pictures("")), expected)
-        assert torch.equal(pickle.loads(pickle.dumps(optimized))(pictures("")), expected)
+        expected = optimized(some_images(""))
+        assert torch.equal(copy.deepcopy(optimized)(some_images("")), expected)
+        assert torch.equal(pickle.loads(pickle.dumps(optimized))(some_images("")), expected)
 
 
 @pytest.mark.skipif(TORCH < (2, 14), reason="torch before 2.14 ties the sizes of max-pools together when it exports")
@@ -249,10 +249,10 @@ def test_compiles() -> None:
     model = (
         disturbed("unet3p", levels=1) if "levels" in unetzoo.zoo.signature("unet3p") else disturbed("unetpp", levels=1)
     )
-    optimized = unetzoo.optimize(model, example=pictures(""), compile=True)
+    optimized = unetzoo.optimize(model, example=some_images(""), compile=True)
     with torch.no_grad():
-        assert_same(optimized(pictures("")), model.eval()(pictures("")))
-        assert_same(optimized.predict(pictures("")), model.predict(pictures("")))
+        assert_same(optimized(some_images("")), model.eval()(some_images("")))
+        assert_same(optimized.predict(some_images("")), model.predict(some_images("")))
 
 
 def test_refusals(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_refusals(tmp_path: Path) -> None:
         unetzoo.optimize(nn.Linear(1, 1))
     with pytest.raises(ConfigError, match="not DataParallel; give what it wraps"):
         unetzoo.optimize(nn.DataParallel(model))
-    for example in (pictures("")[:0], torch.full((1, 3, 32, 32), torch.nan)):
+    for example in (some_images("")[:0], torch.full((1, 3, 32, 32), torch.nan)):
         with pytest.raises(InputError, match="without NaN or infinity are needed, one or more"):
             unetzoo.optimize(model, example=example)
     with pytest.raises(WeightsError, match="save the model that it was made from"):
@@ -279,7 +279,7 @@ def test_refusals(tmp_path: Path) -> None:
         unetzoo.optimize(model, dtype=torch.int8)
     with pytest.raises(ConfigError, match="compile='max': True or False"):
         unetzoo.optimize(model, compile="max")
-    for wrong in (torch.zeros(1, 4, 32, 32), torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "picture.png"):
+    for wrong in (torch.zeros(1, 4, 32, 32), torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "image.png"):
         with pytest.raises(InputError):
             unetzoo.optimize(model, example=wrong)
         with pytest.raises(InputError):
@@ -296,14 +296,14 @@ def test_weights_made_of_others_are_refused() -> None:
             unetzoo.optimize(model)
     prune.remove(layer, "weight")
     with torch.no_grad():
-        assert_same(unetzoo.optimize(pruned)(pictures("")), pruned(pictures("")))
+        assert_same(unetzoo.optimize(pruned)(some_images("")), pruned(some_images("")))
 
 
 def test_a_copy_that_is_cast_still_takes_images_of_any_type() -> None:
     optimized = unetzoo.optimize(disturbed("unetpp", levels=1)).to(torch.bfloat16)
     assert optimized.dtype == torch.bfloat16
     with torch.no_grad():
-        assert optimized(pictures("")).dtype == torch.float32
+        assert optimized(some_images("")).dtype == torch.float32
 
 
 def test_an_example_that_overflows_is_told() -> None:
@@ -312,9 +312,9 @@ def test_an_example_that_overflows_is_told() -> None:
     with torch.no_grad():
         model.encoder.levels[0][0].norm.weight.fill_(1e6)
         model.head.conv.weight.mul_(1e-6)
-    unetzoo.optimize(model, example=pictures(""))
+    unetzoo.optimize(model, example=some_images(""))
     with pytest.raises(UnetzooError, match=r"it overflows; 0\.05 is allowed"):
-        unetzoo.optimize(model, example=pictures(""), dtype=torch.float16)
+        unetzoo.optimize(model, example=some_images(""), dtype=torch.float16)
 
 
 @pytest.mark.parametrize("name", [name for name in PADDED if name in ("unet", "unet3p", "unetpp_lite")])
@@ -331,6 +331,6 @@ def test_the_last_transposed_convolution_and_the_head_become_one(name: str, outp
     model = disturbed(name, **options, **({"output": output} if output == "average" else {})).eval()
     optimized = unetzoo.optimize(model)
     with torch.no_grad():
-        assert_same(optimized(pictures(name)), model(pictures(name)))
+        assert_same(optimized(some_images(name)), model(some_images(name)))
     assert (64, 3, 2, 2) in {tuple(weight.shape) for weight in optimized.parameters()}
     assert isinstance(optimized.network.head.conv, nn.Identity)

@@ -591,9 +591,9 @@ print(unetzoo.pull_from_hub("me/it", endpoint={hub.endpoint!r}, refresh=True))
 def test_the_words_of_the_owner_stay(hub: HubServer) -> None:
     card = unetzoo.ModelCard(
         license="mit",
-        training_data="Pictures -- many of them.",
+        training_data="Images -- many of them.",
         metrics={"Dice": 0.91},
-        evaluation_data="other pictures",
+        evaluation_data="other images",
         text="## Limits\n\nOnly by daylight.",
     )
     model = small()
@@ -606,7 +606,7 @@ def test_the_words_of_the_owner_stay(hub: HubServer) -> None:
     again = repo.find().files["README.md"].decode()
     for words in ("Only by daylight.", "Ask before use in hospitals.", "language: fr", "license: mit"):
         assert again.count(words) == 1, words
-    assert "## Training data\n\nPictures -- many of them." in again
+    assert "## Training data\n\nImages -- many of them." in again
     assert "| Dice | 0.91 |" in again  # the same weights
     unetzoo.push_to_hub(small(), "me/it")
     anew = repo.find().files["README.md"].decode()

@@ -1,4 +1,4 @@
-"""Reading pictures of every kind, drawing, overlaying, and preparing them as a config says."""
+"""Reading images of every kind, drawing, overlaying, and preparing them as a config says."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_palettes_bits_alpha_and_cmyk(tmp_path: Path) -> None:
     assert np.array_equal(images.read_image(tmp_path / "cmyk.tif").permute(1, 2, 0), RGB)
 
 
-def test_exif_turns_the_picture(tmp_path: Path) -> None:
+def test_exif_turns_the_image(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate by 270° to see it upright
     Image.fromarray(RGB).save(tmp_path / "turned.png", exif=exif)
@@ -71,10 +71,10 @@ def test_every_orientation_of_every_format(tmp_path: Path, orientation: int) -> 
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture = Image.fromarray(grey)
-    picture.save(tmp_path / "a.png", exif=exif)
-    picture.save(tmp_path / "b.tif", tiffinfo={274: orientation})
-    picture.save(tmp_path / "c.tif", tiffinfo={274: orientation}, compression="tiff_lzw")
+    one_image = Image.fromarray(grey)
+    one_image.save(tmp_path / "a.png", exif=exif)
+    one_image.save(tmp_path / "b.tif", tiffinfo={274: orientation})
+    one_image.save(tmp_path / "c.tif", tiffinfo={274: orientation}, compression="tiff_lzw")
     tag = [(274, "H", 1, orientation, True)]
     tifffile.imwrite(tmp_path / "d.tif", np.stack([grey] * 5), photometric="minisblack", extratags=tag)
     # EXIF may stand after the pixels of a PNG.
@@ -171,7 +171,7 @@ def test_a_small_file_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pyte
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((bands, 50, 50), np.int16).squeeze(), photometric="minisblack")
     images.read_image(tmp_path / "a.tif")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(InputError, match=r"a\.tif' cannot be read as a picture \(DecompressionBombError"):
+    with pytest.raises(InputError, match=r"a\.tif' cannot be read as an image \(DecompressionBombError"):
         images.read_image(tmp_path / "a.tif")
 
 
@@ -201,11 +201,11 @@ def test_an_alpha_channel_is_dead_where_it_is_opaque_everywhere(channels: int, l
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", "cut"])
-def test_what_is_no_picture(tmp_path: Path, content: bytes | str) -> None:
+def test_what_is_no_image(tmp_path: Path, content: bytes | str) -> None:
     file = tmp_path / "a.png"
     Image.fromarray(RNG.integers(0, 256, (90, 90, 3), dtype=np.uint8)).save(file)
     file.write_bytes(file.read_bytes()[:5000] if isinstance(content, str) else content)
-    with pytest.raises(InputError, match=r"a\.png' cannot be read as a picture"):
+    with pytest.raises(InputError, match=r"a\.png' cannot be read as an image"):
         images.read_image(file)
 
 
@@ -244,7 +244,7 @@ def test_an_overlay_colours_the_mask_alone(channels: int) -> None:
     assert (shown != rgb)[:, mask].any(dim=0).float().mean() > 0.9
 
 
-def test_a_mask_alone_is_cyan_on_red_pictures(shared_data: Path) -> None:
+def test_a_mask_alone_is_cyan_on_red_images(shared_data: Path) -> None:
     def colours_of(folder: str) -> set[str]:
         paths = sorted((shared_data / folder / "images").iterdir())[:6]
         return {images.colours_on(images.read_image(path), 1)[0] for path in paths}
@@ -259,7 +259,7 @@ def test_a_mask_alone_is_cyan_on_red_pictures(shared_data: Path) -> None:
     assert images.overlay(red[:1], mask, alpha=1)[:, 0, 0].tolist() == [0xE6, 0x19, 0x4B]
 
 
-def test_a_written_picture_is_read_back(tmp_path: Path) -> None:
+def test_a_written_image_is_read_back(tmp_path: Path) -> None:
     image = torch.from_numpy(RGB).permute(2, 0, 1)
     images.write_png(image, tmp_path / "a.png")
     images.write_png(image[0], tmp_path / "new" / "grey.png")
@@ -276,7 +276,7 @@ def test_overlays_mix_the_colours_of_masks_that_overlap() -> None:
     shown = images.overlay(image, masks, alpha=0.25)[:, 1]
     red, green = (torch.tensor([int(c[k : k + 2], 16) for k in (1, 3, 5)]) for c in images.COLOURS[:2])
     once, rim = 75 + red / 4, 50 + red / 2
-    assert shown[:, 0].tolist() == once.byte().tolist()  # the border of the picture makes no rim
+    assert shown[:, 0].tolist() == once.byte().tolist()  # the border of the image makes no rim
     assert shown[:, 5].tolist() == (0.75 * once + green / 4).byte().tolist()
     assert shown[:, 4].tolist() == (0.5 * once + green / 2).byte().tolist()
     assert shown[:, 7].tolist() == (0.5 * rim + green / 2).byte().tolist()
@@ -284,7 +284,7 @@ def test_overlays_mix_the_colours_of_masks_that_overlap() -> None:
 
 
 @pytest.mark.parametrize(("side", "width"), [(40, 1), (1023, 1), (1024, 2)])
-def test_a_rim_has_its_whole_colour_and_grows_with_the_picture(side: int, width: int) -> None:
+def test_a_rim_has_its_whole_colour_and_grows_with_the_image(side: int, width: int) -> None:
     mask = torch.zeros(side, 40 if side == 40 else side, dtype=torch.bool)
     mask[10:30, 10:30] = True
     shown = images.overlay(torch.zeros(3, *mask.shape, dtype=torch.uint8), mask)

@@ -426,7 +426,7 @@ def test_lovasz_slopes_keep_their_digits_in_large_images() -> None:
     seed=st.integers(0, 1000),
     share=st.sampled_from([0.0, 0.5, 0.95]),
 )
-def test_any_picture_gives_a_finite_loss_from_0_up(
+def test_any_image_gives_a_finite_loss_from_0_up(
     task: str, size: tuple[int, int], name: str, seed: int, share: float
 ) -> None:
     logits, target = made(task, size, seed=seed)
@@ -487,7 +487,7 @@ def test_one_scale_is_scikit_image_s_ssim() -> None:
     from skimage.metrics import structural_similarity
 
     target, logits = blurred_blocks(21, 0).double(), torch.randn(1, 1, 21, 21, dtype=torch.float64)
-    _, picture = structural_similarity(
+    _, image = structural_similarity(
         logits.sigmoid()[0, 0].numpy(),
         target[0, 0].numpy(),
         data_range=1.0,
@@ -497,14 +497,14 @@ def test_one_scale_is_scikit_image_s_ssim() -> None:
         full=True,
     )
     found = losses.MSSSIM("binary")(logits, target[:, 0])
-    assert float(found) == pytest.approx(1 - picture[5:-5, 5:-5].mean(), rel=1e-10)
+    assert float(found) == pytest.approx(1 - image[5:-5, 5:-5].mean(), rel=1e-10)
 
 
 @pytest.mark.parametrize(
     ("size", "last"), [((200, 180), 0.1333 / 1.0001), ((40, 500), 0.2856 / 0.3304), ((9, 30), 1), ((1, 1), 1)]
 )
 @pytest.mark.parametrize("value", [0, 1])
-def test_ms_ssim_of_constant_pictures(size: tuple[int, int], last: float, value: int) -> None:
+def test_ms_ssim_of_constant_images(size: tuple[int, int], last: float, value: int) -> None:
     """Contrast is 1, and luminance, taken at the coarsest scale alone, (2ab + C1) / (a² + b² + C1)."""
     logits = torch.full((1, 1, *size), math.log(3), dtype=torch.float64)
     luminance = (1.5 * value + 1e-4) / (0.75**2 + value + 1e-4)
@@ -513,7 +513,7 @@ def test_ms_ssim_of_constant_pictures(size: tuple[int, int], last: float, value:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 30), (4, 6), (10, 10), (10, 400)])
-def test_a_small_picture_has_a_small_window(size: tuple[int, int]) -> None:
+def test_a_small_image_has_a_small_window(size: tuple[int, int]) -> None:
     """A slow reference: the window's weighted means, variances and covariance at each place it fits."""
     logits, target = made("binary", size, count=1)
     logits += 4 * target[:, None] - 2  # alike on the whole, as the definition ends at 0

@@ -662,8 +662,8 @@ def test_places_that_are_none_are_refused(options: dict[str, Any], parts: list[s
     assert all(part in str(caught.value) for part in parts), str(caught.value)
 
 
-def test_coco_of_no_picture_or_of_two_models_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no pictures"):
+def test_coco_of_no_image_or_of_two_models_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no images"):
         to_coco([])
     pair = [("a", instances(drawn("1"), "binary", 1)), ("b.png", instances(drawn("1"), "multiclass", 3))]
     with pytest.raises(ConfigError, match=r"'b.png' has 3 multiclass classes"):

@@ -44,20 +44,20 @@ def small(name: str = "unet", **options: object) -> unetzoo.SegmentationModel:
     return model
 
 
-def mirrored_whole(model: unetzoo.SegmentationModel, picture: Tensor) -> Tensor:
-    """Return what the model says of a picture mirrored at the right and lower end to a multiple of the stride.
+def mirrored_whole(model: unetzoo.SegmentationModel, image: Tensor) -> Tensor:
+    """Return what the model says of an image mirrored at the right and lower end to a multiple of the stride.
 
     The unpadded network mirrors all four ends by itself.
     """
     stride = model.encoder.strides[-1] if model.decoder.border == 0 else 1
-    height, width = picture.shape[1:]
+    height, width = image.shape[1:]
     missing = ((0, 0), (0, -height % stride), (0, -width % stride))
-    padded = torch.from_numpy(np.pad(picture.numpy(), missing, mode="reflect"))
+    padded = torch.from_numpy(np.pad(image.numpy(), missing, mode="reflect"))
     prepared = images.prepare(padded, model.config).to(model.head.conv.weight.dtype)
     return model.predict(prepared)[0, :, :height, :width]
 
 
-def picture(height: int, width: int, channels: int = 3) -> Tensor:
+def image(height: int, width: int, channels: int = 3) -> Tensor:
     return torch.randint(256, (channels, height, width), generator=torch.Generator().manual_seed(1)).byte()
 
 
@@ -108,15 +108,15 @@ class TestTiles:
 class TestWhole:
     @pytest.mark.parametrize("size", [(64, 96), (67, 45), (1, 1), (5, 130), (33, 20)])
     @pytest.mark.parametrize("name", ["unet", "resunet18", "unet_valid", "unet3p_lite"])
-    def test_is_the_model_s_answer_to_the_mirrored_picture(self, name: str, size: tuple[int, int]) -> None:
-        model, shown = small(name), picture(*size)
+    def test_is_the_model_s_answer_to_the_mirrored_image(self, name: str, size: tuple[int, int]) -> None:
+        model, shown = small(name), image(*size)
         expected = mirrored_whole(model, shown)
         found = Predictor(model, tile=None)(shown)
         torch.testing.assert_close(found.probabilities, expected, rtol=0, atol=2e-5)
         assert found.mask.shape == size
 
     def test_is_model_predict_where_nothing_is_missing(self) -> None:
-        model, shown = small(num_classes=3, task="multiclass"), picture(48, 64)
+        model, shown = small(num_classes=3, task="multiclass"), image(48, 64)
         expected = model.predict(images.prepare(shown, model.config))[0]
         found = Predictor(model, tile=None)(shown)
         torch.testing.assert_close(found.probabilities, expected, rtol=0, atol=2e-5)
@@ -125,7 +125,7 @@ class TestWhole:
     def test_the_model_stays_as_it_was(self) -> None:
         model = small().train()
         before = {name: value.clone() for name, value in model.state_dict().items()}
-        Predictor(model)(picture(40, 40))
+        Predictor(model)(image(40, 40))
         assert model.training
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -136,7 +136,7 @@ def check_tiles(name: str, **options: object) -> None:
     unit = model.encoder.strides[-1]
     overlap = tiles.rounded_up(2 * reach(model.config), unit)
     predictor = Predictor(model, overlap="full", tile=overlap + 2 * unit)
-    shown = picture(overlap + 5 * unit + 3, unit + 5)
+    shown = image(overlap + 5 * unit + 3, unit + 5)
     assert len(predictor.grid(images_rows(shown)).down.starts) >= 2
     whole = Predictor(model, tile=None)(shown).probabilities
     assert whole.std() > 1e-3
@@ -147,9 +147,9 @@ def check_tiles(name: str, **options: object) -> None:
 
 
 def images_rows(shown: Tensor) -> object:
-    from unetzoo.prediction.inputs import Picture
+    from unetzoo.prediction.inputs import LoadedImage
 
-    return Picture(shown)
+    return LoadedImage(shown)
 
 
 class TestTiled:
@@ -169,7 +169,7 @@ class TestTiled:
         check_tiles("unet", **options)
 
     def test_with_too_little_overlap_is_not_the_whole(self) -> None:
-        model, shown = small(), picture(240, 48)
+        model, shown = small(), image(240, 48)
         whole = Predictor(model, tile=None)(shown).probabilities
         cut = Predictor(model, tile=128, overlap=0, blend="crop")(shown).probabilities
         assert (cut - whole).abs().max() > 1e-3
@@ -178,7 +178,7 @@ class TestTiled:
 
     @pytest.mark.parametrize("blend", tiles.BLENDS)
     def test_blends_as_a_plain_loop_over_windows_does(self, blend: str) -> None:
-        model, shown = small(num_classes=2, task="multilabel"), picture(100, 70)
+        model, shown = small(num_classes=2, task="multilabel"), image(100, 70)
         predictor = Predictor(model, tile=48, overlap=16, blend=blend)
         grid = predictor.grid(images_rows(shown))
         padded = torch.from_numpy(np.pad(shown.numpy(), ((0, 0), (0, 12), (0, 10)), mode="reflect"))
@@ -191,12 +191,12 @@ class TestTiled:
         torch.testing.assert_close(predictor(shown).probabilities, total[:, :100, :70], rtol=0, atol=2e-5)
 
     def test_batches_of_tiles_change_nothing(self) -> None:
-        model, shown = small(), picture(100, 200)
+        model, shown = small(), image(100, 200)
         one = Predictor(model, tile=64, batch_size=1)(shown).probabilities
         torch.testing.assert_close(Predictor(model, tile=64, batch_size=3)(shown).probabilities, one, rtol=0, atol=1e-5)
 
     def test_strips_begin_at_any_row_of_tiles(self) -> None:
-        predictor, shown = Predictor(small(), tile=48, overlap=0.5), picture(200, 64)
+        predictor, shown = Predictor(small(), tile=48, overlap=0.5), image(200, 64)
         grid = predictor.grid(images_rows(shown))
         strips = list(predictor.strips(images_rows(shown), grid))
         whole = predictor(shown).probabilities
@@ -208,7 +208,7 @@ class TestTiled:
         assert not list(predictor.strips(images_rows(shown), grid, len(strips)))
 
     def test_auto_takes_what_fits_in_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        model, shown = small(), images_rows(picture(200, 300))
+        model, shown = small(), images_rows(image(200, 300))
         predictor = Predictor(model)
         assert predictor.grid(shown).count == 1
         monkeypatch.setattr(layout, "available_memory", lambda device: 2 * 130**2 * memory_of_pixel(model.config))
@@ -217,7 +217,7 @@ class TestTiled:
 
     @pytest.mark.parametrize("blend", tiles.BLENDS)
     def test_a_grid_survives_json(self, blend: str) -> None:
-        grid = Predictor(small(), tile=48, blend=blend).grid(images_rows(picture(200, 64)))
+        grid = Predictor(small(), tile=48, blend=blend).grid(images_rows(image(200, 64)))
         again = tiles.Grid.of(json.loads(json.dumps(grid.record())))
         assert again == grid
         assert torch.equal(again.down.weights, grid.down.weights)
@@ -230,7 +230,7 @@ class TestReach:
         assert 92 <= reach(small("unet_valid").config) < 92 + 16
 
     @pytest.mark.parametrize("norm", ["group", "instance"])
-    def test_is_none_where_the_whole_picture_is_looked_at(self, norm: str) -> None:
+    def test_is_none_where_the_whole_image_is_looked_at(self, norm: str) -> None:
         assert reach(small(norm=norm).config) is None
 
     def test_is_none_for_the_classification_guided_module(self) -> None:
@@ -257,16 +257,16 @@ def symmetrical(model: unetzoo.SegmentationModel) -> unetzoo.SegmentationModel:
 class TestViews:
     @pytest.mark.parametrize("tta", ["flips", "d4"])
     def test_of_a_model_that_turns_with_its_input_are_the_identity(self, tta: str) -> None:
-        model, shown = symmetrical(small()), picture(80, 48)
+        model, shown = symmetrical(small()), image(80, 48)
         plain = Predictor(model, tile=None)(shown).probabilities
         assert plain.std() > 1e-3
         torch.testing.assert_close(Predictor(model, tile=None, tta=tta)(shown).probabilities, plain, rtol=0, atol=2e-5)
 
     @pytest.mark.parametrize("merge", ["probabilities", "logits"])
     @pytest.mark.parametrize("task", ["binary", "multiclass"])
-    def test_d4_is_the_mean_of_eight_turned_pictures(self, task: str, merge: str) -> None:
+    def test_d4_is_the_mean_of_eight_turned_images(self, task: str, merge: str) -> None:
         model = small(num_classes=1 if task == "binary" else 3, task=task)
-        shown = images.prepare(picture(48, 80), model.config)
+        shown = images.prepare(image(48, 80), model.config)
         activate = (lambda x: x.sigmoid()) if task == "binary" else (lambda x: x.softmax(dim=1))
         said = []
         with torch.no_grad():
@@ -278,18 +278,18 @@ class TestViews:
                     said.append(activate(logits) if merge == "probabilities" else logits)
         mean = torch.stack(said).mean(dim=0)
         expected = mean if merge == "probabilities" else activate(mean)
-        found = Predictor(model, tile=None, tta="d4", merge=merge)(picture(48, 80)).probabilities
+        found = Predictor(model, tile=None, tta="d4", merge=merge)(image(48, 80)).probabilities
         torch.testing.assert_close(found, expected[0], rtol=0, atol=2e-5)
 
     @pytest.mark.parametrize("name", ["unet", "unet_valid"])
     def test_tiles_of_the_full_overlap_are_the_whole_in_every_view(self, name: str) -> None:
-        model, shown = small(name), picture(290, 40)
+        model, shown = small(name), image(290, 40)
         whole = Predictor(model, tile=None, tta="d4")(shown).probabilities
         tiled = Predictor(model, tile=240, overlap="full", tta="d4")(shown).probabilities
         torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-4)
 
     def test_scales_resize_there_and_back(self) -> None:
-        model, shown = small(), picture(64, 96)
+        model, shown = small(), image(64, 96)
         prepared = images.prepare(shown, model.config)
         with torch.no_grad():
             plain = model(prepared).sigmoid()
@@ -298,10 +298,10 @@ class TestViews:
         found = Predictor(model, tile=None, scales=(1, 1.5))(shown).probabilities
         torch.testing.assert_close(found, ((plain + back) / 2)[0], rtol=0, atol=2e-5)
 
-    def test_scales_of_a_flat_picture_are_the_identity(self) -> None:
+    def test_scales_of_a_flat_image_are_the_identity(self) -> None:
         flat = torch.full((3, 64, 64), 90, dtype=torch.uint8)
         model = small()
-        with torch.no_grad():  # without borders, a flat picture has flat logits
+        with torch.no_grad():  # without borders, a flat image has flat logits
             for parameter in model.parameters():
                 if parameter.ndim > 1:
                     parameter.zero_()
@@ -318,7 +318,7 @@ class TestEnsembles:
             small("unet_valid"),
             small("unet3p_lite"),
         ]
-        shown = picture(70, 90)
+        shown = image(70, 90)
         found = Predictor(members, tile=None, merge=merge)(shown).probabilities
         said = [mirrored_whole(model.double(), shown) for model in members]
         said = said if merge == "probabilities" else [value.logit() for value in said]
@@ -327,13 +327,13 @@ class TestEnsembles:
         torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-4)
 
     def test_of_one_model_twice_is_that_model(self) -> None:
-        model, shown = small(), picture(60, 50)
+        model, shown = small(), image(60, 50)
         torch.testing.assert_close(
             Predictor([model, model])(shown).probabilities, Predictor(model)(shown).probabilities, rtol=0, atol=1e-6
         )
 
     def test_strides_may_differ(self) -> None:
-        members, shown = [small("unet"), small("resunet18")], picture(70, 90)
+        members, shown = [small("unet"), small("resunet18")], image(70, 90)
         padded = torch.from_numpy(np.pad(shown.numpy(), ((0, 0), (0, 26), (0, 6)), mode="reflect"))
         said = [model.predict(images.prepare(padded, model.config))[0, :, :70, :90] for model in members]
         found = Predictor(members, tile=None)(shown).probabilities
@@ -350,8 +350,8 @@ class TestEnsembles:
 
 
 class TestInputs:
-    def test_a_file_an_array_a_tensor_and_a_pil_image_are_one_picture(self, tmp_path: Path) -> None:
-        predictor, shown = Predictor(small()), picture(50, 70)
+    def test_a_file_an_array_a_tensor_and_a_pil_image_are_one_image(self, tmp_path: Path) -> None:
+        predictor, shown = Predictor(small()), image(50, 70)
         array = shown.permute(1, 2, 0).numpy()
         Image.fromarray(array).save(tmp_path / "a.png")
         expected = predictor(shown)
@@ -365,7 +365,7 @@ class TestInputs:
     @pytest.mark.parametrize("dtype", [np.uint16, ">u2", np.float64, np.float16])
     def test_depths_are_scaled_as_in_training(self, dtype: object) -> None:
         model = small(in_channels=1, mean=(0.4,), std=(0.2,))
-        shown = picture(40, 40, 1)
+        shown = image(40, 40, 1)
         array = shown[0].numpy().astype(np.uint16) * 257
         array = (array / 65535 if np.dtype(dtype).kind == "f" else array).astype(dtype)
         if dtype is np.float16:
@@ -374,16 +374,16 @@ class TestInputs:
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
     def test_alpha_is_dropped_and_grey_becomes_rgb(self) -> None:
-        predictor, shown = Predictor(small()), picture(40, 40)
+        predictor, shown = Predictor(small()), image(40, 40)
         with_alpha = torch.cat([shown, torch.full((1, 40, 40), 255, dtype=torch.uint8)])
         assert torch.equal(predictor(with_alpha).mask, predictor(shown).mask)
         assert torch.equal(predictor(shown[0]).mask, predictor(shown[:1].expand(3, -1, -1)).mask)
 
     def test_channels_that_do_not_fit_are_named_on_both_sides(self) -> None:
-        with pytest.raises(InputError, match="a picture of 5 channels: unet was trained on 3"):
-            Predictor(small())(picture(40, 40, 5))
-        planes = picture(40, 50).numpy()
-        with pytest.raises(InputError, match=r"a picture of 50 channels: .* on 3; arrays are \(height"):
+        with pytest.raises(InputError, match="an image of 5 channels: unet was trained on 3"):
+            Predictor(small())(image(40, 40, 5))
+        planes = image(40, 50).numpy()
+        with pytest.raises(InputError, match=r"an image of 50 channels: .* on 3; arrays are \(height"):
             Predictor(small())(planes)
         assert torch.equal(Predictor(small())(planes.transpose(1, 2, 0)).image, torch.from_numpy(planes))
 
@@ -392,37 +392,37 @@ class TestInputs:
         with pytest.raises(InputError, match="which of them is an alpha channel is not known"):
             predictor(torch.rand(4, 40, 40))
         with pytest.raises(InputError, match=r"was trained on values about 0\.4; give 8 or 16 bits as they are"):
-            predictor(picture(40, 40).float())
-        expected = predictor(picture(40, 40)).probabilities
-        torch.testing.assert_close(predictor(picture(40, 40) / 255).probabilities, expected)
+            predictor(image(40, 40).float())
+        expected = predictor(image(40, 40)).probabilities
+        torch.testing.assert_close(predictor(image(40, 40) / 255).probabilities, expected)
 
     @pytest.mark.parametrize(
         ("source", "message"),
         [
-            (np.zeros((8, 8), bool), "a mask is no picture"),
+            (np.zeros((8, 8), bool), "a mask is no image"),
             (np.zeros((8, 8), np.int64), "8, 16 or 32 bits"),
             (np.zeros((8, 8), complex), "numbers are needed"),
             (np.array([["a"]]), "numbers are needed"),
-            (np.zeros((2, 8, 8, 3), np.uint8), "one picture is needed"),
+            (np.zeros((2, 8, 8, 3), np.uint8), "one image is needed"),
             (np.zeros((0, 8, 3), np.uint8), "it is empty"),
-            (torch.zeros(3, 8, 8, dtype=torch.bool), "a mask is no picture"),
+            (torch.zeros(3, 8, 8, dtype=torch.bool), "a mask is no image"),
             (torch.full((3, 8, 8), torch.nan), "not finite"),
             (np.full((8, 8, 3), np.inf, np.float32), "not finite"),
             (np.ma.masked_less(np.ones((8, 8, 3)) * [0, 1, 1], 0.5), r"64 masked values: \.filled\(value\) makes a"),
-            (object(), "a picture of type object"),
-            (3, "a picture of type int"),
+            (object(), "an image of type object"),
+            (3, "an image of type int"),
             ("nowhere.png", "there is no such file"),
-            ({"picture": []}, "a batch needs 'image'"),
+            ({"image": []}, "a batch needs 'image'"),
         ],
     )
-    def test_what_is_no_picture_is_refused(self, source: object, message: str) -> None:
+    def test_what_is_no_image_is_refused(self, source: object, message: str) -> None:
         with pytest.raises(InputError, match=message):
             Predictor(small())(source)
 
 
 class TestMasks:
     def test_thresholds_are_of_all_classes_or_each(self) -> None:
-        model, shown = small(num_classes=2, task="multilabel"), picture(40, 40)
+        model, shown = small(num_classes=2, task="multilabel"), image(40, 40)
         probabilities = Predictor(model)(shown).probabilities
         found = Predictor(model, threshold=[0.3, 0.7])(shown).mask
         assert torch.equal(found[0], (probabilities[0] > 0.3).byte())
@@ -445,7 +445,7 @@ class TestMasks:
     @pytest.mark.parametrize("names", [("ground", "cell", "rim"), None])
     def test_shares_are_of_all_pixels(self, names: tuple[str, ...] | None) -> None:
         model = small(num_classes=3, task="multiclass", class_names=names)
-        found = Predictor(model)(picture(40, 40))
+        found = Predictor(model)(image(40, 40))
         assert found.shares() == {
             name: pytest.approx(float((found.mask == k).float().mean()))
             for k, name in enumerate(names or ("background", "class_1", "class_2"))
@@ -462,7 +462,7 @@ class TestMasks:
             (folder / "images").mkdir(parents=True)
             found = {}
             for k in range(10):
-                shown = picture(40, 36 + k)
+                shown = image(40, 36 + k)
                 Image.fromarray(shown.permute(1, 2, 0).numpy()).save(folder / "images" / f"{k}.png")
                 found[str(k)] = predictor(shown)
                 found[str(k)].save(folder / "masks" / f"{k}{suffix}")
@@ -476,7 +476,7 @@ class TestMasks:
     def test_names_of_classes_do_not_say_where_files_go(self, tmp_path: Path) -> None:
         names = ("../../out", "/etc/cron.d", "cell (living)", "..", "a/b", "-")
         model = small(num_classes=6, task="multilabel", class_names=names)
-        Predictor(model)(picture(16, 16)).save(tmp_path / "deep" / "masks" / "m.png")
+        Predictor(model)(image(16, 16)).save(tmp_path / "deep" / "masks" / "m.png")
         found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")}
         wanted = ("class_0", "class_1", "cell (living)", "class_3", "class_4", "class_5")
         assert found == {f"deep/masks/{folder}/m.png" for folder in wanted}
@@ -484,7 +484,7 @@ class TestMasks:
     def test_an_overlay_shows_the_classes_in_their_colours(self, tmp_path: Path) -> None:
         ndimage = pytest.importorskip("scipy.ndimage", reason="SciPy finds the rims")
         model = small(num_classes=3, task="multiclass")
-        found = Predictor(model)(picture(40, 40))
+        found = Predictor(model)(image(40, 40))
         found.overlay(tmp_path / "o.png")
         shown = np.asarray(Image.open(tmp_path / "o.png")).astype(int)
         plain, mask = found.image.permute(1, 2, 0).numpy().astype(int), found.mask.numpy()
@@ -498,14 +498,14 @@ class TestMasks:
             assert abs(shown[inner] - (plain[inner] + colour) / 2).max(initial=0) <= 1
 
     def test_an_overlay_is_a_png_whose_folder_is_made(self, tmp_path: Path) -> None:
-        found = Predictor(small())(picture(40, 40))
+        found = Predictor(small())(image(40, 40))
         found.overlay(tmp_path / "new" / "o.png")
         assert images.read_image(tmp_path / "new" / "o.png").shape == (3, 40, 40)
         with pytest.raises(InputError, match=r"it is a \.png"):
             found.overlay(tmp_path / "o.jpg")
 
     def test_probabilities_are_an_array_of_numpy(self, tmp_path: Path) -> None:
-        found = Predictor(small())(picture(40, 40))
+        found = Predictor(small())(image(40, 40))
         found.save_probabilities(tmp_path / "new" / "p.npy")
         assert (np.load(tmp_path / "new" / "p.npy", allow_pickle=False) == found.probabilities.numpy()).all()
         with pytest.raises(InputError, match=r"'.*p\.tif': it is a \.npy"):
@@ -513,7 +513,7 @@ class TestMasks:
 
     def test_a_jpeg_is_no_place_for_a_mask(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"\.png, \.tif, \.tiff keep it"):
-            Predictor(small())(picture(40, 40)).save(tmp_path / "m.jpg")
+            Predictor(small())(image(40, 40)).save(tmp_path / "m.jpg")
         assert not any(tmp_path.iterdir())
 
     def test_objects_have_outlines_and_scores(self) -> None:
@@ -595,14 +595,14 @@ def test_what_is_kept_in_half_precision_is_computed_in_full(tmp_path: Path) -> N
     """As the same weights in float32 say, and not as a float16 network does; a network in memory is left as it is."""
     model = small().half()
     unetzoo.save(model, tmp_path / "half.safetensors")
-    picture = torch.rand(3, 64, 64)
-    found = Predictor(tmp_path / "half.safetensors")(picture).probabilities
-    assert torch.equal(found, Predictor(model.float())(picture).probabilities)
+    image = torch.rand(3, 64, 64)
+    found = Predictor(tmp_path / "half.safetensors")(image).probabilities
+    assert torch.equal(found, Predictor(model.float())(image).probabilities)
     for rounded in (
         Predictor(tmp_path / "half.safetensors", dtype=torch.bfloat16),
         Predictor(model.to(torch.bfloat16)),
     ):
-        assert not torch.equal(found, rounded(picture).probabilities)
+        assert not torch.equal(found, rounded(image).probabilities)
 
 
 def test_half_precision_is_close(shared_data: Path) -> None:

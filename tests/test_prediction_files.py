@@ -1,4 +1,4 @@
-"""Folders of pictures, bad files among them, and pictures by rows, through the command line where there is one."""
+"""Folders of images, bad files among them, and images by rows, through the command line where there is one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from unetzoo.cli import main
 from unetzoo.prediction import files, reach
 from unetzoo.prediction.by_rows import begun
 from unetzoo.prediction.geography import geography, georeference
-from unetzoo.prediction.inputs import Picture
+from unetzoo.prediction.inputs import LoadedImage
 from unetzoo.prediction.partial import PartialMask
 from unetzoo.prediction.stored import StoredRows
 
@@ -63,20 +63,20 @@ def png_header(width: int, height: int) -> bytes:
 
 class TestCommand:
     def test_masks_keep_names_folders_and_sizes(self, model: Path, tmp_path: Path) -> None:
-        pictures = tmp_path / "pictures"
-        write(pictures / "a.png", 1)
-        write(pictures / "left" / "b.jpg", 2, (33, 47))
-        write(pictures / "left" / "c.tif", 3, (64, 31))
+        some_images = tmp_path / "images"
+        write(some_images / "a.png", 1)
+        write(some_images / "left" / "b.jpg", 2, (33, 47))
+        write(some_images / "left" / "c.tif", 3, (64, 31))
         write(tmp_path / "single.bmp", 4)
-        (pictures / "notes.txt").write_text("no picture", encoding="utf-8")
-        (pictures / ".hidden.png").write_text("no picture", encoding="utf-8")
+        (some_images / "notes.txt").write_text("no image", encoding="utf-8")
+        (some_images / ".hidden.png").write_text("no image", encoding="utf-8")
         out = tmp_path / "masks"
-        assert main(["predict", str(model), str(pictures), str(tmp_path / "single.bmp"), "--out", str(out)]) == 0
+        assert main(["predict", str(model), str(some_images), str(tmp_path / "single.bmp"), "--out", str(out)]) == 0
         written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
         assert written == {".unetzoo.json", "a.png", "left/b.png", "left/c.tif", "single.png"}
         predictor = Predictor(model)
-        for mask, picture in {"a.png": "a.png", "left/b.png": "left/b.jpg", "left/c.tif": "left/c.tif"}.items():
-            expected = predictor(pictures / picture).mask.numpy() * 255
+        for mask, image in {"a.png": "a.png", "left/b.png": "left/b.jpg", "left/c.tif": "left/c.tif"}.items():
+            expected = predictor(some_images / image).mask.numpy() * 255
             assert 0 < expected.mean() < 255
             assert (mask_at(out / mask) == expected).all()
 
@@ -120,7 +120,7 @@ class TestCommand:
         write(folder / "g_strip.png", size=(1, 65535))
         write(folder / "z_whole.png")
         bad = {
-            "text.png": b"this is no picture\n",
+            "text.png": b"this is no image\n",
             "empty.jpg": b"",
             "bomb.png": png_header(60000, 60000),
             "short.png": whole[: len(whole) // 2],
@@ -181,7 +181,7 @@ class TestCommand:
         assert (tmp_path / "masks" / "a.png").read_bytes() == before
         assert main([*command, "--overwrite"]) == 0
 
-    def test_pictures_of_one_name_keep_their_endings(self, model: Path, tmp_path: Path) -> None:
+    def test_images_of_one_name_keep_their_endings(self, model: Path, tmp_path: Path) -> None:
         write(tmp_path / "in" / "a.png", 1)
         write(tmp_path / "in" / "a.bmp", 2)
         write(tmp_path / "in" / "b.bmp", 3)
@@ -190,7 +190,7 @@ class TestCommand:
         found = mask_at(tmp_path / "masks" / "a.bmp.png")
         assert (found == Predictor(model)(tmp_path / "in" / "a.bmp").mask.numpy() * 255).all()
 
-    def test_two_pictures_never_share_a_mask(self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    def test_two_images_never_share_a_mask(self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         first, second = write(tmp_path / "p1" / "a.png", 1), write(tmp_path / "p2" / "a.png", 2)
         out = tmp_path / "masks"
         assert main(["predict", str(model), str(first.parent), str(second.parent), "--out", str(out)]) == 2
@@ -204,7 +204,7 @@ class TestCommand:
             before = (out / f"a{ending}").read_bytes()
             capsys.readouterr()
             assert main(["predict", str(model), str(two), "--out", str(out)]) == 1
-            assert "is there, of another picture: give another --out, or --overwrite" in capsys.readouterr().err
+            assert "is there, of another image: give another --out, or --overwrite" in capsys.readouterr().err
             assert (out / f"a{ending}").read_bytes() == before
             assert main(["predict", str(model), str(two), "--out", str(out), "--overwrite"]) == 0
             assert (mask_at(out / f"a{ending}") == Predictor(model)(two).mask.numpy() * 255).all()
@@ -221,7 +221,7 @@ class TestCommand:
             assert "true masks perhaps: give a new --out" in capsys.readouterr().err
             assert true.read_bytes() == before
 
-    def test_of_a_data_set_the_pictures_are_taken(self, model: Path, tmp_path: Path) -> None:
+    def test_of_a_data_set_the_images_are_taken(self, model: Path, tmp_path: Path) -> None:
         write(tmp_path / "set" / "images" / "a.png", 1)
         write(tmp_path / "set" / "masks" / "a.png", 2, mode="L")
         assert main(["predict", str(model), str(tmp_path / "set"), "--out", str(tmp_path / "out")]) == 0
@@ -229,7 +229,7 @@ class TestCommand:
             "a.png"
         ]
 
-    def test_masks_of_earlier_runs_are_no_pictures(self, model: Path, tmp_path: Path) -> None:
+    def test_masks_of_earlier_runs_are_no_images(self, model: Path, tmp_path: Path) -> None:
         write(tmp_path / "in" / "a.png", 1)
         assert main(["predict", str(model), str(tmp_path / "in"), "--out", str(tmp_path / "in" / "old")]) == 0
         assert main(["predict", str(model), str(tmp_path / "in"), "--out", str(tmp_path / "new")]) == 0
@@ -247,7 +247,7 @@ class TestCommand:
         assert main(["predict", str(model), str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 130
         assert capsys.readouterr().err == "unetzoo: interrupted\n"
 
-    def test_masks_among_the_pictures_are_no_pictures(self, model: Path, tmp_path: Path) -> None:
+    def test_masks_among_the_images_are_no_images(self, model: Path, tmp_path: Path) -> None:
         write(tmp_path / "a.png")
         for _ in range(2):
             assert main(["predict", str(model), str(tmp_path), "--out", str(tmp_path / "masks")]) == 0
@@ -256,10 +256,10 @@ class TestCommand:
     def test_several_models_are_averaged(self, model: Path, tmp_path: Path) -> None:
         torch.manual_seed(5)
         unetzoo.save(unetzoo.create("unet_valid", base_channels=4), tmp_path / "other.safetensors")
-        picture = write(tmp_path / "a.png")
+        image = write(tmp_path / "a.png")
         both = f"{model},{tmp_path / 'other.safetensors'}"
-        assert main(["predict", both, str(picture), "--out", str(tmp_path / "masks"), "--probabilities"]) == 0
-        said = [Predictor(path)(picture).probabilities for path in both.split(",")]
+        assert main(["predict", both, str(image), "--out", str(tmp_path / "masks"), "--probabilities"]) == 0
+        said = [Predictor(path)(image).probabilities for path in both.split(",")]
         found = np.load(tmp_path / "masks" / "probabilities" / "a.npy")
         np.testing.assert_allclose(found, torch.stack(said).mean(dim=0), atol=1e-6)
 
@@ -269,7 +269,7 @@ class TestCommand:
             (["nowhere"], "there is no such file or folder"),
             (["RUN"], "is the folder of a run: several models go with commas between them"),
             (["OUT"], "is where masks go: give another --out"),
-            ([], "no pictures in"),
+            ([], "no images in"),
             (["--tta", "d8"], "tta='d8'"),
             (["--device", "cuda:99"], "device='cuda:99'"),
         ],
@@ -294,7 +294,7 @@ class TestCommand:
         assert not out.exists() or not any(path.name == files.RECORD for path in out.iterdir())
 
     @pytest.mark.parametrize("kind", ["nuclei", "vessels", "polyps", "nuclei_16bit", "floods_multiband"])
-    def test_real_pictures_of_all_kinds_go_the_same_way(self, kind: str, shared_data: Path, tmp_path: Path) -> None:
+    def test_real_images_of_all_kinds_go_the_same_way(self, kind: str, shared_data: Path, tmp_path: Path) -> None:
         channels = {"nuclei_16bit": 1, "floods_multiband": 13}.get(kind, 3)
         torch.manual_seed(0)
         network = unetzoo.create("unet", base_channels=4, in_channels=channels)
@@ -389,7 +389,7 @@ class TestGeography:
     @pytest.mark.parametrize("bands", [3, 5])
     @pytest.mark.parametrize("orientation", [1, 3, 6])
     def test_what_is_stored_turned_has_no_place(self, bands: int, orientation: int, tmp_path: Path) -> None:
-        """As the tags say where the stored rows and columns lie, and a picture is read as it is shown."""
+        """As the tags say where the stored rows and columns lie, and an image is read as it is shown."""
         tags = [(33550, 12, 3, (10.0, 10.0, 0.0), True), (33922, 12, 6, (0.0, 0.0, 0.0, 5e5, 4e6, 0.0), True),
                 (274, 3, 1, orientation, True)]  # fmt: skip
         path = write_tiff(
@@ -447,8 +447,8 @@ def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
 
 class TestByRows:
     @pytest.mark.parametrize("kind", ["tiled", "strips", "planar", "zarr", "zarr planar", "ome-zarr", "pyramid"])
-    def test_a_picture_is_read_as_it_is_in_memory(self, kind: str, tmp_path: Path) -> None:
-        zarr = pytest.importorskip("zarr", reason="pictures by rows need zarr")
+    def test_a_image_is_read_as_it_is_in_memory(self, kind: str, tmp_path: Path) -> None:
+        zarr = pytest.importorskip("zarr", reason="images by rows need zarr")
         array = noise(100, 130)
         planes = np.ascontiguousarray(array.transpose(2, 0, 1))
         path = tmp_path / ("a.zarr" if "zarr" in kind else "a.tif")
@@ -481,8 +481,8 @@ class TestByRows:
 
     @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
     @pytest.mark.parametrize("ending", [".tif", ".zarr"])
-    def test_the_mask_is_that_of_the_picture_in_memory(self, ending: str, task: str, tmp_path: Path) -> None:
-        zarr = pytest.importorskip("zarr", reason="pictures by rows need zarr")
+    def test_the_mask_is_that_of_the_image_in_memory(self, ending: str, task: str, tmp_path: Path) -> None:
+        zarr = pytest.importorskip("zarr", reason="images by rows need zarr")
         torch.manual_seed(0)
         network = unetzoo.create("unet", base_channels=4, num_classes=1 if task == "binary" else 3, task=task)
         predictor = Predictor(network, tile=64)
@@ -502,7 +502,7 @@ class TestByRows:
     def test_the_command_takes_zarr_and_large_tiffs(
         self, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     ) -> None:
-        zarr = pytest.importorskip("zarr", reason="pictures by rows need zarr")
+        zarr = pytest.importorskip("zarr", reason="images by rows need zarr")
         array = noise(96, 80)
         zarr.create_array(tmp_path / "in.zarr", data=array, chunks=(32, 32, 3))
         write_tiff(tmp_path / "large.tif", array, photometric="rgb")
@@ -521,7 +521,7 @@ class TestByRows:
     def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
         self, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        pytest.importorskip("zarr", reason="pictures by rows need zarr")
+        pytest.importorskip("zarr", reason="images by rows need zarr")
         write_tiff(tmp_path / "a.tif", noise(1500, 70), tile=(32, 32), photometric="rgb")
         code = (
             "import sys\nfrom PIL import Image\nfrom unetzoo.cli import main\nImage.MAX_IMAGE_PIXELS = 10_000\n"
@@ -536,7 +536,7 @@ class TestByRows:
         note = tmp_path / "cut" / ".a.tif.partial" / "note.json"
         with subprocess.Popen([sys.executable, "-c", code, *command("cut")]) as process:
             while not (note.exists() and json.loads(note.read_text(encoding="utf-8"))["rows"] > 200):
-                assert process.poll() is None, "it was through before it was killed: give it a larger picture"
+                assert process.poll() is None, "it was through before it was killed: give it a larger image"
                 time.sleep(0.002)
             process.kill()
         assert not (tmp_path / "cut" / "a.tif").exists()
@@ -559,13 +559,13 @@ class TestByRows:
         [(b"II*\0 and no more", "cannot be read"), (b"", "cannot be read"), (b"text", "cannot be read")],
     )
     def test_damaged_files_are_one_error(self, content: bytes, message: str, tmp_path: Path) -> None:
-        pytest.importorskip("zarr", reason="pictures by rows need zarr")
+        pytest.importorskip("zarr", reason="images by rows need zarr")
         (tmp_path / "a.tif").write_bytes(content)
         with pytest.raises(unetzoo.InputError, match=message):
             StoredRows(tmp_path / "a.tif")
 
     def test_what_has_too_many_dimensions_is_refused(self, tmp_path: Path) -> None:
-        zarr = pytest.importorskip("zarr", reason="pictures by rows need zarr")
+        zarr = pytest.importorskip("zarr", reason="images by rows need zarr")
         zarr.create_array(tmp_path / "a.zarr", data=np.zeros((2, 2, 8, 8), np.uint8))
         with pytest.raises(unetzoo.InputError, match="4 dimensions"):
             StoredRows(tmp_path / "a.zarr")
@@ -573,12 +573,12 @@ class TestByRows:
         with pytest.raises(unetzoo.InputError, match="8 to 32 bits"):
             StoredRows(tmp_path / "b.zarr")
         zarr.open_group(tmp_path / "c.zarr", mode="w")
-        with pytest.raises(unetzoo.InputError, match="without an OME-Zarr picture"):
+        with pytest.raises(unetzoo.InputError, match="without an OME-Zarr image"):
             StoredRows(tmp_path / "c.zarr")
 
 
 def test_reading_and_writing_wait_for_one_another(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However fast pictures are read, no more than a few wait in memory."""
+    """However fast images are read, no more than a few wait in memory."""
     for k in range(30):
         write(tmp_path / "in" / f"{k:02}.png", k, (16, 16))
     read, through, ahead = [], [], []
@@ -608,8 +608,8 @@ def test_reading_and_writing_wait_for_one_another(model: Path, tmp_path: Path, m
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="getrusage gives the peak of memory in KiB on Linux alone")
 def test_thirty_thousand_pixels_square_in_two_gibibytes(model: Path, tmp_path: Path) -> None:
-    """Draws a picture of 2.5 GB, segments it, and reads the peak of the process's memory: some minutes."""
-    zarr = pytest.importorskip("zarr", reason="pictures by rows need zarr")
+    """Draws an image of 2.5 GB, segments it, and reads the peak of the process's memory: some minutes."""
+    zarr = pytest.importorskip("zarr", reason="images by rows need zarr")
     side = 30_000
     array = zarr.create_array(tmp_path / "a.zarr", shape=(side, side, 3), dtype="u1", chunks=(500, 500, 3))
     tile = np.tile(drawing.draw_nuclei(500, 500)[0].permute(1, 2, 0).numpy(), (1, side // 500, 1))
@@ -670,7 +670,7 @@ def test_a_tiff_read_by_rows_is_the_one_read_whole(axes: str, tmp_path: Path) ->
 
 
 def test_a_mask_by_rows_has_an_ending_that_can_be_written_by_rows(model: Path, tmp_path: Path) -> None:
-    predictor, source = Predictor(model), Picture(torch.zeros(3, 9, 9, dtype=torch.uint8))
+    predictor, source = Predictor(model), LoadedImage(torch.zeros(3, 9, 9, dtype=torch.uint8))
     with pytest.raises(InputError, match=r"'.*mask\.png': \.tif, \.tiff, \.zarr are possible"):
         predictor.write_rows(source, tmp_path / "mask.png", {})
     assert not (tmp_path / "mask.png.partial").exists()
@@ -729,7 +729,7 @@ def test_a_damaged_note_begins_anew(damage: str, model: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("second", ["a.tif", "b.tif"])
-def test_a_mask_by_rows_goes_on_after_a_stop_with_the_same_picture_alone(
+def test_a_mask_by_rows_goes_on_after_a_stop_with_the_same_image_alone(
     second: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictor, put, written = Predictor(model, tile=64), PartialMask.put, []

@@ -34,20 +34,20 @@ WITH_RAY = [
 
 
 def lively_model(task: str = "binary") -> unetzoo.SegmentationModel:
-    """Return a network whose masks are neither empty nor full: half of a picture passes the threshold, more or less."""
+    """Return a network whose masks are neither empty nor full: half of an image passes the threshold, more or less."""
     model = unetzoo.create("unet", base_channels=4, num_classes=TASKS[task], task=task).eval()
-    picture, _ = drawing.draw_nuclei(96, 96, seed=99)
+    image, _ = drawing.draw_nuclei(96, 96, seed=99)
     with torch.no_grad():
         model.head.conv.weight *= 50
-        logits = model(images.prepare(picture, model.config))
+        logits = model(images.prepare(image, model.config))
         model.head.conv.bias -= logits.median(dim=3).values.median(dim=2).values[0]
     return model
 
 
 def arrays(count: int, sizes: Sizes = ((48, 64),)) -> list[np.ndarray]:
-    """Return pictures (H, W, 3) uint8, of the sizes in turn."""
+    """Return images (H, W, 3) uint8, of the sizes in turn."""
     drawn = (drawing.draw_nuclei(*sizes[k % len(sizes)], seed=k)[0] for k in range(count))
-    return [picture.permute(1, 2, 0).numpy() for picture in drawn]
+    return [image.permute(1, 2, 0).numpy() for image in drawn]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -55,8 +55,8 @@ def test_a_pickled_predictor_says_the_same(task: str) -> None:
     options = {} if task == "multiclass" else {"threshold": 0.4}
     predictor = Predictor(lively_model(task), tile=32, overlap=8, tta="flips", **options)
     copied = pickle.loads(pickle.dumps(predictor))
-    (picture,) = arrays(1, ((70, 50),))
-    mine, its = predictor(picture), copied(picture)
+    (image,) = arrays(1, ((70, 50),))
+    mine, its = predictor(image), copied(image)
     assert torch.equal(its.probabilities, mine.probabilities)
     assert torch.equal(its.mask, mine.mask)
     assert len(mine.mask.unique()) > 1
@@ -64,14 +64,14 @@ def test_a_pickled_predictor_says_the_same(task: str) -> None:
 
 def test_another_process_that_is_given_a_predictor_says_the_same(tmp_path: Path) -> None:
     predictor = Predictor(lively_model(), device="cpu")
-    (picture,) = arrays(1)
-    (tmp_path / "given.pickle").write_bytes(pickle.dumps((predictor, picture)))
+    (image,) = arrays(1)
+    (tmp_path / "given.pickle").write_bytes(pickle.dumps((predictor, image)))
     code = (
-        "import pickle, torch; torch.set_num_threads(1); predictor, picture = pickle.load(open('given.pickle', 'rb')); "
-        "pickle.dump(predictor({'image': picture[None]})['mask'], open('mask.pickle', 'wb'))"
+        "import pickle, torch; torch.set_num_threads(1); predictor, image = pickle.load(open('given.pickle', 'rb')); "
+        "pickle.dump(predictor({'image': image[None]})['mask'], open('mask.pickle', 'wb'))"
     )
     with one_thread():
-        mask = predictor(picture).mask.numpy()
+        mask = predictor(image).mask.numpy()
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     (its,) = pickle.loads((tmp_path / "mask.pickle").read_bytes())
     assert its.dtype == mask.dtype
@@ -82,32 +82,32 @@ def test_another_process_that_is_given_a_predictor_says_the_same(tmp_path: Path)
 @pytest.mark.parametrize("task", TASKS)
 def test_a_batch_of_arrays_gives_what_single_calls_give(task: str) -> None:
     predictor = Predictor(lively_model(task))
-    pictures = arrays(3)
-    batch = {"image": np.stack(pictures), "id": np.array([7, 8, 9])}
+    some_images = arrays(3)
+    batch = {"image": np.stack(some_images), "id": np.array([7, 8, 9])}
     found = predictor(batch)
     assert list(found) == ["image", "id", "mask"]
     assert found["image"] is batch["image"]
     assert found["id"] is batch["id"]
     assert list(batch) == ["image", "id"]
     assert found["mask"].dtype == np.uint8
-    single = [predictor(picture).mask.numpy() for picture in pictures]
+    single = [predictor(image).mask.numpy() for image in some_images]
     assert np.array_equal(found["mask"], np.stack(single))
     assert not np.array_equal(single[0], single[1])
 
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("sizes", [((48, 64), (30, 50)), ((48, 64), (48, 50))], ids=["both sides", "widths alone"])
-def test_a_batch_may_hold_pictures_of_several_sizes_and_paths(tmp_path: Path, task: str, sizes: Sizes) -> None:
+def test_a_batch_may_hold_images_of_several_sizes_and_paths(tmp_path: Path, task: str, sizes: Sizes) -> None:
     """Ray Data passes arrays of one size as one array, of several as an array of objects, and texts as text."""
     predictor = Predictor(lively_model(task))
-    pictures = arrays(3, sizes)
+    some_images = arrays(3, sizes)
     ragged = np.empty(3, dtype=object)
-    ragged[:] = pictures
+    ragged[:] = some_images
     paths = [tmp_path / f"{k}.png" for k in range(3)]
-    for path, picture in zip(paths, pictures, strict=True):
-        Image.fromarray(picture).save(path)
-    single = [predictor(picture).mask.numpy() for picture in pictures]
-    for batch in (ragged, pictures, paths, np.array(list(map(str, paths)))):
+    for path, image in zip(paths, some_images, strict=True):
+        Image.fromarray(image).save(path)
+    single = [predictor(image).mask.numpy() for image in some_images]
+    for batch in (ragged, some_images, paths, np.array(list(map(str, paths)))):
         masks = predictor({"image": batch})["mask"]
         assert masks.dtype == object
         assert masks.shape == (3,)
@@ -115,10 +115,10 @@ def test_a_batch_may_hold_pictures_of_several_sizes_and_paths(tmp_path: Path, ta
             assert np.array_equal(mask, expected)
 
 
-def test_a_batch_without_pictures_is_refused_by_what_it_has() -> None:
+def test_a_batch_without_images_is_refused_by_what_it_has() -> None:
     predictor = Predictor(lively_model())
-    with pytest.raises(unetzoo.InputError, match=r"'image'.*'picture', 'path'"):
-        predictor({"picture": np.zeros((1, 8, 8, 3), np.uint8), "path": ["a"]})
+    with pytest.raises(unetzoo.InputError, match=r"'image'.*'image', 'path'"):
+        predictor({"image": np.zeros((1, 8, 8, 3), np.uint8), "path": ["a"]})
     with pytest.raises(unetzoo.InputError, match="nothing"):
         predictor({})
 
@@ -137,19 +137,19 @@ class TestExample:
 
     @pytest.fixture
     def work(self, tmp_path: Path) -> Path:
-        """Return a folder with a model and pictures: 48 whole ones of several sizes, in sub-folders too, and two not.
+        """Return a folder with a model and images: 48 whole ones of several sizes, in sub-folders too, and two not.
 
         They are large enough for a worker to be killed while it still has much to do.
         """
         unetzoo.save(lively_model(), tmp_path / "model.safetensors")
         (drawn,) = arrays(1, ((700, 640),))
         for k in range(48):
-            picture = np.roll(drawn, 31 * k, axis=k % 2)[: 700 - 90 * (k % 3)]
-            path = tmp_path / "pictures" / ("even" if k % 2 == 0 else "") / f"{k:02d}.png"
+            image = np.roll(drawn, 31 * k, axis=k % 2)[: 700 - 90 * (k % 3)]
+            path = tmp_path / "images" / ("even" if k % 2 == 0 else "") / f"{k:02d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(path, compress_level=1)
-        (tmp_path / "pictures" / "00_cut.png").write_bytes(path.read_bytes()[:5000])
-        (tmp_path / "pictures" / "even" / "text.png").write_text("no picture", encoding="utf-8")
+            Image.fromarray(image).save(path, compress_level=1)
+        (tmp_path / "images" / "00_cut.png").write_bytes(path.read_bytes()[:5000])
+        (tmp_path / "images" / "even" / "text.png").write_text("no image", encoding="utf-8")
         return tmp_path
 
     def start(self, work: Path, ray_folder: Path, *options: str) -> subprocess.Popen[str]:
@@ -176,7 +176,7 @@ class TestExample:
         return run.returncode, printed, (work / "errors.txt").read_text(encoding="utf-8")
 
     def test_a_killed_worker_neither_loses_nor_changes_a_mask(self, work: Path, ray_folder: Path) -> None:
-        run = self.start(work, ray_folder, "model.safetensors", "pictures", "masks", "--actors", "2")
+        run = self.start(work, ray_folder, "model.safetensors", "images", "masks", "--actors", "2")
         masks = work / "masks"
         try:
             wait_for(lambda: any(masks.rglob("*.png")), run)
@@ -191,44 +191,44 @@ class TestExample:
             stop(run)
         assert left > 8, "the worker was killed too late to matter"
         assert code == 1, errors
-        assert printed.splitlines().count("48 of 50 pictures have their masks in masks") == 1  # beside what Ray says
+        assert printed.splitlines().count("48 of 50 images have their masks in masks") == 1  # beside what Ray says
         problems = [line for line in errors.splitlines() if line.startswith(str(work))]
         assert [line.partition(": ")[0] for line in problems] == [
-            str(work / "pictures" / name) for name in ("00_cut.png", "even/text.png")
+            str(work / "images" / name) for name in ("00_cut.png", "even/text.png")
         ]
         self.check(work)
 
     def check(self, work: Path) -> None:
         """Hold each mask against the one that this process finds."""
-        pictures = {path.relative_to(work / "pictures") for path in (work / "pictures").rglob("[0-9][0-9].png")}
+        some_images = {path.relative_to(work / "images") for path in (work / "images").rglob("[0-9][0-9].png")}
         found = {path.relative_to(work / "masks") for path in (work / "masks").rglob("*") if path.is_file()}
-        assert found - pictures == {Path(".unetzoo.json")}
-        assert len(pictures) == 48
-        assert pictures <= found
+        assert found - some_images == {Path(".unetzoo.json")}
+        assert len(some_images) == 48
+        assert some_images <= found
         predictor = Predictor(work / "model.safetensors", tile=1024)
         with one_thread():
-            for name in pictures:
-                mask = predictor(work / "pictures" / name).mask.numpy()
+            for name in some_images:
+                mask = predictor(work / "images" / name).mask.numpy()
                 assert 0.05 < mask.mean() < 0.95
-                with Image.open(work / "masks" / name) as picture:
-                    assert np.array_equal(np.asarray(picture), 255 * mask), name
+                with Image.open(work / "masks" / name) as image:
+                    assert np.array_equal(np.asarray(image), 255 * mask), name
 
     def test_a_run_that_was_stopped_goes_on_and_leaves_alone_what_is_done(self, work: Path, ray_folder: Path) -> None:
         predictor = Predictor(work / "model.safetensors", tile=1024)
-        done = [*sorted((work / "pictures" / "even").glob("[0-9][0-9].png"))][:5]
+        done = [*sorted((work / "images" / "even").glob("[0-9][0-9].png"))][:5]
         with one_thread():
             for path in done:
                 predictor(path).save(work / "masks" / "even" / path.name)
         half = work / "masks" / ".01.png.saving"  # as a writer leaves it that is killed
         half.write_bytes(b"\x89PNG")
         before = {path: path.stat().st_mtime_ns for path in (work / "masks" / "even").iterdir()}
-        run = self.start(work, ray_folder, "model.safetensors", "pictures", "masks", "--actors", "1")
+        run = self.start(work, ray_folder, "model.safetensors", "images", "masks", "--actors", "1")
         try:
             code, printed, errors = self.finished(run, work)
         finally:
             stop(run)
         assert code == 1, errors
-        assert printed == "48 of 50 pictures have their masks in masks\n"
+        assert printed == "48 of 50 images have their masks in masks\n"
         assert before == {path: path.stat().st_mtime_ns for path in before}
         assert len(before) == 5
         self.check(work)
@@ -240,10 +240,10 @@ class TestExample:
             '{"model": "another.safetensors", "tile": 1024}', encoding="utf-8"
         )
         for options, words in (
-            (("none.safetensors", "pictures", "masks"), "none.safetensors"),
-            (("model.safetensors", "empty", "masks"), "no pictures in"),
+            (("none.safetensors", "images", "masks"), "none.safetensors"),
+            (("model.safetensors", "empty", "masks"), "no images in"),
             (("model.safetensors", "missing", "masks"), "no such file or folder"),
-            (("model.safetensors", "pictures", "others"), "another.safetensors"),
+            (("model.safetensors", "images", "others"), "another.safetensors"),
         ):
             code, printed, errors = self.finished(self.start(work, ray_folder, *options), work)
             assert code == 2

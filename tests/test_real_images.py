@@ -29,7 +29,7 @@ def check(model: unetzoo.SegmentationModel, batch: torch.Tensor) -> None:
     assert probabilities.shape == (1, model.config.num_classes, *batch.shape[2:])
     assert probabilities.isfinite().all()
     assert probabilities.std() > 0
-    # What the network sees is the picture: another one gives another answer.
+    # What the network sees is the image: another one gives another answer.
     assert not torch.equal(model.predict(batch.flip(2)), probabilities)
 
 
@@ -38,8 +38,8 @@ def test_rgba_of_mixed_sizes(checkpoint: Path, shared_data: Path) -> None:
     files = sorted((shared_data / "nuclei" / "images").iterdir())
     sizes: dict[tuple[int, ...], Path] = {}
     for file in files:
-        with Image.open(file) as picture:
-            sizes.setdefault(picture.size, file)
+        with Image.open(file) as one_image:
+            sizes.setdefault(one_image.size, file)
     assert len(sizes) == 9
     for file in list(sizes.values())[:5]:
         image = images.read_image(file)

@@ -56,19 +56,19 @@ def network(task: str, **options: Any) -> Any:
     model = unetzoo.create("unet", base_channels=4, task=task, num_classes=len(names), class_names=names, **options)
     model.train()
     with torch.no_grad():
-        for _ in range(20):  # running statistics of such pictures, or all pixels would be alike
+        for _ in range(20):  # running statistics of such images, or all pixels would be alike
             model(drawing.draw_nuclei(64, 64)[0][None, : model.config.in_channels] / 255)
         model.head.conv.weight.mul_(8)
     return model.eval()
 
 
-def picture(folder: Path, name: str = "cells.png", height: int = 90, width: int = 130) -> Path:
+def image(folder: Path, name: str = "cells.png", height: int = 90, width: int = 130) -> Path:
     path = folder / name
     Image.fromarray(drawing.draw_nuclei(height, width)[0].permute(1, 2, 0).numpy()).save(path)
     return path
 
 
-# What the page says of a picture
+# What the page says of an image
 
 
 @pytest.mark.parametrize("task", NAMES)
@@ -77,7 +77,7 @@ def test_a_moved_threshold_gives_the_mask_that_a_predictor_of_that_threshold_giv
     task: str, threshold: float, tmp_path: Path
 ) -> None:
     model = network(task)
-    path = picture(tmp_path)
+    path = image(tmp_path)
     kept = answers.answer(Predictor(model, device="cpu"), path, Limits())
     moved = answers.at(kept, threshold)
     own = {} if task == "multiclass" else {"threshold": threshold}
@@ -94,7 +94,7 @@ def test_files_are_byte_for_byte_those_of_a_prediction(task: str, kind: str, tmp
     drawn = drawing.draw_nuclei(70, 50)[0]
     path = tmp_path / "cells.tif"
     if kind == "uint8":
-        path = picture(tmp_path)
+        path = image(tmp_path)
     elif kind == "grey":
         Image.fromarray(drawn[0].numpy()).save(path)
     else:
@@ -117,7 +117,7 @@ def test_masks_of_a_multi_label_model_are_a_zip_whose_names_lead_nowhere(tmp_pat
     """Names of classes come with a model of anybody's: ``../../cell`` must not leave a folder, here or there."""
     inner = tmp_path / "a" / "b"
     inner.mkdir(parents=True)
-    kept = answers.answer(Predictor(network("multilabel"), device="cpu"), picture(tmp_path), Limits())
+    kept = answers.answer(Predictor(network("multilabel"), device="cpu"), image(tmp_path), Limits())
     with zipfile.ZipFile(answers.write_masks(kept, inner)) as archive:
         assert archive.namelist() == ["0_nucleus/cells_mask.png", "1__cell/cells_mask.png"]
         for k, name in enumerate(archive.namelist()):
@@ -129,7 +129,7 @@ def test_masks_of_a_multi_label_model_are_a_zip_whose_names_lead_nowhere(tmp_pat
 
 @pytest.mark.parametrize("task", NAMES)
 def test_what_is_kept_is_no_more_than_the_page_needs(task: str, tmp_path: Path) -> None:
-    kept = answers.answer(Predictor(network(task), device="cpu"), picture(tmp_path, height=40, width=60), Limits())
+    kept = answers.answer(Predictor(network(task), device="cpu"), image(tmp_path, height=40, width=60), Limits())
     held = sum(tensor.untyped_storage().nbytes() for tensor in (kept.image, kept.mask, kept.probabilities))
     pixels, classes = 40 * 60, len(NAMES[task])
     assert held <= pixels * (4 if task == "multiclass" else 3 + 5 * classes)
@@ -137,7 +137,7 @@ def test_what_is_kept_is_no_more_than_the_page_needs(task: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("task", NAMES)
 def test_the_legend_counts_what_a_person_would_count(task: str, tmp_path: Path) -> None:
-    kept = answers.answer(Predictor(network(task), device="cpu"), picture(tmp_path), Limits())
+    kept = answers.answer(Predictor(network(task), device="cpu"), image(tmp_path), Limits())
     rows, mask = answers.legend(kept), kept.mask.numpy()
     red, green, yellow = images.COLOURS[:3]
     if task == "binary":
@@ -164,7 +164,7 @@ def test_classes_without_names_have_one_in_the_legend(
     task: str, classes: int, expected: list[str], tmp_path: Path
 ) -> None:
     model = unetzoo.create("unet", base_channels=2, task=task, num_classes=classes).eval()
-    kept = answers.answer(Predictor(model, device="cpu"), picture(tmp_path, height=32, width=32), Limits())
+    kept = answers.answer(Predictor(model, device="cpu"), image(tmp_path, height=32, width=32), Limits())
     assert [row.name for row in answers.legend(kept)] == expected
 
 
@@ -189,7 +189,7 @@ def test_the_legend_is_a_table_whose_names_are_text() -> None:
 
 def test_the_painted_mask_has_the_colours_of_the_legend(tmp_path: Path) -> None:
     for task in NAMES:
-        kept = answers.answer(Predictor(network(task), device="cpu"), picture(tmp_path), Limits())
+        kept = answers.answer(Predictor(network(task), device="cpu"), image(tmp_path), Limits())
         painted = answers.painted(kept).permute(1, 2, 0).numpy()
         expected = np.zeros_like(painted)
         if task == "binary":
@@ -202,7 +202,7 @@ def test_the_painted_mask_has_the_colours_of_the_legend(tmp_path: Path) -> None:
 
 
 def test_the_opacity_is_how_much_the_colour_covers(tmp_path: Path) -> None:
-    kept = answers.answer(Predictor(network("binary"), device="cpu"), picture(tmp_path), Limits())
+    kept = answers.answer(Predictor(network("binary"), device="cpu"), image(tmp_path), Limits())
     inside = kept.mask.bool()
     assert torch.equal(answers.overlaid(kept, 0), kept.image)
     full = answers.overlaid(kept, 1)
@@ -210,9 +210,9 @@ def test_the_opacity_is_how_much_the_colour_covers(tmp_path: Path) -> None:
     assert set(full[:, inside].T.unique(dim=0).flatten().tolist()) == {0xE6, 0x19, 0x4B}
 
 
-def test_large_pictures_are_shown_small_and_small_ones_as_they_are(tmp_path: Path) -> None:
+def test_large_images_are_shown_small_and_small_ones_as_they_are(tmp_path: Path) -> None:
     predictor = Predictor(network("multiclass"), device="cpu")
-    small = answers.answer(predictor, picture(tmp_path), Limits())
+    small = answers.answer(predictor, image(tmp_path), Limits())
     assert torch.equal(answers.fitted(small).mask, small.mask)
     assert torch.equal(answers.fitted(small).image, small.image)
     wide = replace(small, image=small.image.repeat(1, 4, 20), mask=small.mask.repeat(4, 20))
@@ -224,7 +224,7 @@ def test_large_pictures_are_shown_small_and_small_ones_as_they_are(tmp_path: Pat
     assert np.array_equal(shown.mask.numpy(), wide.mask.numpy()[rows][:, columns])
 
 
-def test_the_network_is_asked_once_a_picture_however_often_sliders_move(tmp_path: Path) -> None:
+def test_the_network_is_asked_once_a_image_however_often_sliders_move(tmp_path: Path) -> None:
     predictor = Predictor(network("binary"), device="cpu")
     asked: list[object] = []
 
@@ -234,7 +234,7 @@ def test_the_network_is_asked_once_a_picture_however_often_sliders_move(tmp_path
 
     counted.config = predictor.config  # type: ignore[attr-defined]
     events = Events(types.SimpleNamespace(update=dict), counted, Limits())  # type: ignore[arg-type]
-    path = str(picture(tmp_path))
+    path = str(image(tmp_path))
     kept, _, _, *first = events.ask(path, 0.5, 0.5)
     shares = [re.findall(r"[\d,]+</td>", events.redraw(kept, threshold, 0.5)[2])[-1] for threshold in (0.2, 0.4, 0.5)]
     assert len(set(shares)) == 3
@@ -251,7 +251,7 @@ def test_the_network_is_asked_once_a_picture_however_often_sliders_move(tmp_path
 
 
 def refused(path: Path, limits: Limits | None = None, task: str = "binary", **options: Any) -> str:
-    """Return why a picture is refused, after it is certain that the reason is one line which names no folder."""
+    """Return why an image is refused, after it is certain that the reason is one line which names no folder."""
     with pytest.raises(InputError) as caught:
         answers.answer(Predictor(network(task, **options), device="cpu"), path, limits or Limits())
     message = str(caught.value)
@@ -262,13 +262,13 @@ def refused(path: Path, limits: Limits | None = None, task: str = "binary", **op
 
 
 def test_a_file_of_too_many_bytes_is_refused(tmp_path: Path) -> None:
-    path = picture(tmp_path)
+    path = image(tmp_path)
     size = path.stat().st_size
     assert refused(path, Limits(megabytes=(size - 0.5) / 2**20)).endswith("MB are taken")
     answers.answer(Predictor(network("binary"), device="cpu"), path, Limits(megabytes=(size + 0.5) / 2**20))
 
 
-def test_a_picture_of_too_many_pixels_is_refused_by_its_header(tmp_path: Path) -> None:
+def test_a_image_of_too_many_pixels_is_refused_by_its_header(tmp_path: Path) -> None:
     """The file ends where its pixels would begin: whoever decodes it says something else."""
     path = tmp_path / "wide.png"
     Image.new("L", (6000, 5000)).save(path)
@@ -290,7 +290,7 @@ def test_a_small_tiff_that_unfolds_to_much_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("notes.png", b"no picture, but words"),
+        ("notes.png", b"no image, but words"),
         ("empty.png", b""),
         ("script.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
         ("page.tif", b"<html></html>"),
@@ -303,16 +303,16 @@ def test_files_of_other_kinds_are_refused_whatever_their_name(name: str, content
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".gif", ".bmp"])
 def test_every_kind_that_is_named_is_taken_and_damaged_ones_are_refused(suffix: str, tmp_path: Path) -> None:
-    path = picture(tmp_path, f"cells{suffix}")
+    path = image(tmp_path, f"cells{suffix}")
     kept = answers.answer(Predictor(network("binary"), device="cpu"), path, Limits())
     assert kept.image.shape == (3, 90, 130)
     path.write_bytes(path.read_bytes()[:40])
     assert "cannot be read" in refused(path)
 
 
-def test_a_picture_that_does_not_fit_the_model_is_refused(tmp_path: Path) -> None:
-    path = picture(tmp_path)
-    with pytest.raises(InputError, match="a picture of 3 channels: unet was trained on 1"):
+def test_a_image_that_does_not_fit_the_model_is_refused(tmp_path: Path) -> None:
+    path = image(tmp_path)
+    with pytest.raises(InputError, match="an image of 3 channels: unet was trained on 1"):
         answers.answer(Predictor(network("binary", in_channels=1), device="cpu"), path, Limits())
 
 
@@ -332,9 +332,9 @@ def test_the_heading_is_the_model_s_name_and_what_its_card_says(tmp_path: Path, 
     assert answers.heading(model, model.config) == ("unet", line)
     unetzoo.save(model, tmp_path / "cells.safetensors")
     assert answers.heading(tmp_path / "cells.safetensors", model.config) == ("cells", line)
-    card = unetzoo.ModelCard(training_data="Twelve pictures of <cells>.")
+    card = unetzoo.ModelCard(training_data="Twelve images of <cells>.")
     unetzoo.save_pretrained(model, tmp_path / "blobs", card=card)
-    expected = ("blobs", f"{line} Trained on: Twelve pictures of <cells>.")
+    expected = ("blobs", f"{line} Trained on: Twelve images of <cells>.")
     monkeypatch.chdir(tmp_path)
     for source in (tmp_path / "blobs", "blobs", "blobs/", f"{tmp_path}/blobs/"):
         assert answers.heading(source, model.config) == expected
@@ -450,7 +450,7 @@ class Site:
         return self.request("POST", "/gradio_api/upload", body, {"Content-Type": "multipart/form-data; boundary=xx"})
 
     def ask(self, path: str) -> str:
-        """Send the event of a new picture at ``path`` on the server; return all that comes of it."""
+        """Send the event of a new image at ``path`` on the server; return all that comes of it."""
         status, config = self.request("GET", "/config")
         assert status == 200
         (event,) = (d for d in json.loads(config)["dependencies"] if len(d["inputs"]) == 3 and len(d["outputs"]) == 8)
@@ -523,13 +523,13 @@ def test_a_model_of_the_package_is_served_by_its_name(tmp_path: Path) -> None:
     command = ["-m", "unetzoo", "serve", "nuclei", "--port", str(free_port()), "--device", "cpu"]
     with serving(tmp_path, command=command) as site:
         assert b">nuclei<" in site.request("GET", "/config")[1]
-        _, answer = site.upload("cells.png", picture(tmp_path).read_bytes())
+        _, answer = site.upload("cells.png", image(tmp_path).read_bytes())
         assert "nucleus" in site.ask(json.loads(answer)[0])
 
 
 def test_the_end_leaves_nothing_and_nothing_was_sent_anywhere(tmp_path: Path) -> None:
     with serving(tmp_path) as site:
-        status, answer = site.upload("cells.png", picture(tmp_path).read_bytes())
+        status, answer = site.upload("cells.png", image(tmp_path).read_bytes())
         assert status == 200
         assert "segmented in" in site.ask(json.loads(answer)[0])
         (own,) = {name.partition("/")[0] for name in site.files("tmp")}
@@ -550,7 +550,7 @@ def test_it_listens_on_the_loopback_alone(site: Site) -> None:
 
 
 def test_files_outside_its_folder_are_not_served(site: Site) -> None:
-    status, answer = site.upload("cells.png", picture(site.folder).read_bytes())
+    status, answer = site.upload("cells.png", image(site.folder).read_bytes())
     (sent,) = json.loads(answer)
     assert site.request("GET", f"/gradio_api/file={sent}") == (200, (site.folder / "cells.png").read_bytes())
     inside, secret = Path(sent).parent.as_posix(), (site.folder / "cwd" / "secret.txt").as_posix()
@@ -568,9 +568,9 @@ def test_files_outside_its_folder_are_not_served(site: Site) -> None:
                 assert b"root:" not in body
 
 
-def test_pictures_outside_its_folder_are_not_read(site: Site) -> None:
+def test_images_outside_its_folder_are_not_read(site: Site) -> None:
     """A visitor who names a file instead of sending one."""
-    path = picture(site.folder, "other.png")
+    path = image(site.folder, "other.png")
     for name in (str(path), "/etc/passwd", "secret.txt"):
         said = site.ask(name)
         assert '"success":false' in said
@@ -597,7 +597,7 @@ def test_too_many_bytes_are_not_taken_in(site: Site) -> None:
 
 def test_the_space_serves_the_model_that_its_variable_names(tmp_path: Path) -> None:
     with serving(tmp_path, command=[str(ROOT / "examples" / "space" / "app.py")]) as site:
-        status, answer = site.upload("cells.png", picture(tmp_path).read_bytes())
+        status, answer = site.upload("cells.png", image(tmp_path).read_bytes())
         assert status == 200
         assert "segmented in" in site.ask(json.loads(answer)[0])
 
@@ -650,7 +650,7 @@ class Visitor:
         return [(name.strip(), int(count.replace(",", ""))) for name, count, _ in cells]
 
     def shown(self, view: str) -> np.ndarray[Any, Any]:
-        """Return the pixels of a picture on the page."""
+        """Return the pixels of an image on the page."""
         source = self.page.locator(f"#{view} img").get_attribute("src")
         status, content = self.site.request("GET", urllib.parse.urlsplit(source).path)
         assert status == 200
@@ -673,7 +673,7 @@ def visit(browser: Any, site: Site) -> Iterator[Callable[..., Visitor]]:
         assert len(visitor.asked) > 5
 
 
-def test_a_real_picture_comes_back_as_the_predictor_segments_it(
+def test_a_real_image_comes_back_as_the_predictor_segments_it(
     visit: Callable[..., Visitor], shared_data: Path, tmp_path: Path
 ) -> None:
     source = min((shared_data / "nuclei" / "images").glob("*.png"), key=lambda path: (path.stat().st_size, path.name))
@@ -708,17 +708,17 @@ def test_a_real_picture_comes_back_as_the_predictor_segments_it(
         assert threshold == pytest.approx((0.54, 0.43, 0.43)[step])
 
 
-def test_bad_pictures_are_refused_in_a_line_and_the_next_one_is_taken(
+def test_bad_images_are_refused_in_a_line_and_the_next_one_is_taken(
     visit: Callable[..., Visitor], tmp_path: Path
 ) -> None:
     visitor = visit()
-    (tmp_path / "notes.png").write_text("no picture, but words", encoding="utf-8")
+    (tmp_path / "notes.png").write_text("no image, but words", encoding="utf-8")
     cut = tmp_path / "cut.png"
-    cut.write_bytes(picture(tmp_path).read_bytes()[:300])
-    wide = picture(tmp_path, "wide.png", 600, 900)
+    cut.write_bytes(image(tmp_path).read_bytes()[:300])
+    wide = image(tmp_path, "wide.png", 600, 900)
     for path, reason in (
         (tmp_path / "notes.png", "notes.png is no PNG, JPEG, TIFF, WebP, GIF or BMP"),
-        (cut, "'cut.png' cannot be read as a picture"),
+        (cut, "'cut.png' cannot be read as an image"),
         (wide, "wide.png has 900 × 600 = 0.54 megapixels: up to 0.5 are taken"),
     ):
         visitor.send(path)
@@ -737,13 +737,13 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_sent(visit: Callable[.
     large.write_bytes(bytes(1_100_000))
     visitor.send(large)
     visitor.page.get_by_text(re.compile("maximum allowed size|exceeds", re.IGNORECASE)).first.wait_for()
-    visitor.send(picture(tmp_path))
+    visitor.send(image(tmp_path))
     visitor.wait_for("#note", "segmented in")
 
 
 def test_a_narrow_screen_shows_all_of_it(visit: Callable[..., Visitor], tmp_path: Path) -> None:
     visitor = visit(viewport={"width": 360, "height": 740})
-    visitor.send(picture(tmp_path))
+    visitor.send(image(tmp_path))
     visitor.wait_for("#legend", "nucleus")
     assert visitor.page.evaluate("document.documentElement.scrollWidth") <= 360
     for part in ("#file", "#overlay img", "#legend table", "#save-mask", "#save-overlay"):
@@ -754,7 +754,7 @@ def test_a_narrow_screen_shows_all_of_it(visit: Callable[..., Visitor], tmp_path
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
 def test_the_page_of_several_classes_has_their_legend(task: str, browser: Any, tmp_path: Path) -> None:
-    path = picture(tmp_path)
+    path = image(tmp_path)
     with serving(tmp_path, task) as site:
         visitor = Visitor(browser, site)
         visitor.send(path)

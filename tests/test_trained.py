@@ -29,7 +29,7 @@ from unetzoo.evaluation import evaluate, settings_of_run
 
 NAMES = unetzoo.list_models(pretrained=True)
 FIGURES = {name: json.loads((ROOT / "docs" / f"{name}.json").read_text(encoding="utf-8")) for name in NAMES}
-"""What ``unetzoo evaluate`` printed of the pictures of each split, as the models' pages in docs/ say."""
+"""What ``unetzoo evaluate`` printed of the images of each split, as the models' pages in docs/ say."""
 PROGRAMS = ROOT / "examples" / "trained"
 
 
@@ -111,8 +111,8 @@ def test_each_command_takes_the_name_as_it_takes_the_file(
     for part in ("images", "masks"):
         (tmp_path / "data" / part).mkdir(parents=True)
     for k in range(10):
-        picture, mask = draw_nuclei(64, 64, seed=k)
-        images.write_png(picture, tmp_path / "data" / "images" / f"{k}.png")
+        image, mask = draw_nuclei(64, 64, seed=k)
+        images.write_png(image, tmp_path / "data" / "images" / f"{k}.png")
         Image.fromarray(mask.byte().numpy() * 255).save(tmp_path / "data" / "masks" / f"{k}.png")
     file = trained.weights_of("nuclei")
     shutil.copy(file, tmp_path / "copy.safetensors")
@@ -147,13 +147,13 @@ def test_what_a_trained_model_does_not_take() -> None:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", ["grey", "one channel", "16 bits", "dim", "inverted"])
 def test_drawn_nuclei_are_found_and_counted(seed: int, kind: str) -> None:
-    picture, true = draw_nuclei(320, 320, seed=seed)
+    image, true = draw_nuclei(320, 320, seed=seed)
     given = {
-        "grey": picture,
-        "one channel": picture[:1],
-        "16 bits": (picture[:1].int() * 257).to(torch.uint16),
-        "dim": picture // 4,
-        "inverted": 255 - picture,
+        "grey": image,
+        "one channel": image[:1],
+        "16 bits": (image[:1].int() * 257).to(torch.uint16),
+        "dim": image // 4,
+        "inverted": 255 - image,
     }[kind]
     mask = unetzoo.Predictor("nuclei")(given).mask.bool()
     dice = 2 * (mask & true).sum() / (mask.sum() + true.sum())
@@ -171,7 +171,7 @@ def script(name: str) -> ModuleType:
 
 
 def data_of(name: str, shared_data: Path, folder: Path) -> tuple[Path, dict]:
-    """Return the pictures that a model was trained by, and how its card says that they were split."""
+    """Return the images that a model was trained by, and how its card says that they were split."""
     if name == "vessels":
         return shared_data / "vessels", {"ratios": (0.6, 0.2, 0.2), "group": r"Image_(\d+)"}
     script("list_nuclei.py").main(shared_data / "nuclei", folder / "nuclei.csv")
@@ -179,21 +179,21 @@ def data_of(name: str, shared_data: Path, folder: Path) -> tuple[Path, dict]:
 
 
 def draw_data(name: str, folder: Path) -> None:
-    """Write twelve drawn pictures as the recipe's data: of three kinds for nuclei, of four children for vessels."""
-    pictures = folder / "vessels"  # as the recipe calls them; that of nuclei goes by the list
+    """Write twelve drawn images as the recipe's data: of three kinds for nuclei, of four children for vessels."""
+    some_images = folder / "vessels"  # as the recipe calls them; that of nuclei goes by the list
     for part in ("images", "masks"):
-        (pictures / part).mkdir(parents=True)
+        (some_images / part).mkdir(parents=True)
     for k in range(12):
-        picture, mask = draw_nuclei(64, 64, seed=k)
+        image, mask = draw_nuclei(64, 64, seed=k)
         if k % 3:
-            picture = 255 - picture
+            image = 255 - image
         if k % 3 == 2:
-            picture[1] //= 2
+            image[1] //= 2
         file = f"Image_{k // 3:02d}{'LRM'[k % 3]}.png"
-        images.write_png(picture, pictures / "images" / file)
-        images.write_png(mask.expand(3, -1, -1).byte() * 255, pictures / "masks" / file)
+        images.write_png(image, some_images / "images" / file)
+        images.write_png(mask.expand(3, -1, -1).byte() * 255, some_images / "masks" / file)
     if name == "nuclei":
-        script("list_nuclei.py").main(pictures, folder / "nuclei.csv")
+        script("list_nuclei.py").main(some_images, folder / "nuclei.csv")
         lines = (folder / "nuclei.csv").read_text(encoding="utf-8").splitlines()[1:]
         kinds = [line.rpartition(",")[2] for line in lines]
         assert Counter(kinds) == {"fluorescence": 4, "bright field": 4, "histology": 4}
@@ -203,7 +203,7 @@ def draw_data(name: str, folder: Path) -> None:
 def test_the_recipe_runs_and_makes_what_the_package_holds(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The committed programs and settings, on a dozen drawn pictures and with a network that is trained for a step."""
+    """The committed programs and settings, on a dozen drawn images and with a network that is trained for a step."""
     monkeypatch.chdir(tmp_path)
     for part in ("docs/_static", "package"):
         (tmp_path / part).mkdir(parents=True)
@@ -222,7 +222,7 @@ def test_the_recipe_runs_and_makes_what_the_package_holds(
         assert torch.equal(tensor, run[key].half() if run[key].is_floating_point() else run[key]), key
     assert kept.config.class_names == {"nuclei": ("nucleus",), "vessels": ("vessel",)}[name]
     figures = json.loads((tmp_path / "docs" / f"{name}.json").read_text(encoding="utf-8"))
-    assert figures["pictures"] == {"train": 6, "val": 3, "test": 3}
+    assert figures["images"] == {"train": 6, "val": 3, "test": 3}
     source, split = {
         "nuclei": ("nuclei.csv", {"ratios": (0.7, 0.15, 0.15)}),
         "vessels": ("vessels", {"ratios": (0.6, 0.2, 0.2), "group": r"Image_(\d+)"}),
@@ -242,7 +242,7 @@ def test_the_recipe_runs_and_makes_what_the_package_holds(
 
 
 def dice_of(predictor: unetzoo.Predictor, samples: list) -> float:
-    """Return the Dice of all pixels of the pictures together."""
+    """Return the Dice of all pixels of the images together."""
     both = total = 0
     for sample in samples:
         found = predictor(sample.image).mask.bool()
@@ -254,7 +254,7 @@ def dice_of(predictor: unetzoo.Predictor, samples: list) -> float:
 def test_a_few_real_nuclei_of_each_kind(shared_data: Path, tmp_path: Path) -> None:
     source, split = data_of("nuclei", shared_data, tmp_path)
     splits = find_samples(source, Labels(), **split)
-    assert {split: len(found) for split, found in splits.items()} == FIGURES["nuclei"]["pictures"]
+    assert {split: len(found) for split, found in splits.items()} == FIGURES["nuclei"]["images"]
     by_kind: dict[str, list] = {}
     for sample in splits["test"]:
         by_kind.setdefault(sample.kind, []).append(sample)
@@ -269,7 +269,7 @@ def test_a_few_real_nuclei_of_each_kind(shared_data: Path, tmp_path: Path) -> No
 def test_a_real_retina_of_a_child_that_was_not_trained_by(shared_data: Path, tmp_path: Path) -> None:
     source, split = data_of("vessels", shared_data, tmp_path)
     splits = find_samples(source, Labels(), **split)
-    assert {split: len(found) for split, found in splits.items()} == FIGURES["vessels"]["pictures"]
+    assert {split: len(found) for split, found in splits.items()} == FIGURES["vessels"]["images"]
     children = {split: {sample.image.stem[6:8] for sample in found} for split, found in splits.items()}
     assert not children["train"] & (children["val"] | children["test"])
     assert not children["val"] & children["test"]
@@ -292,7 +292,7 @@ def test_figures_of_the_card_are_measured(name: str, split: str, shared_data: Pa
 
 @pytest.fixture
 def retinas(shared_data: Path, tmp_path: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Return the test pictures of ``vessels``, (3, H, W), with their masks, (H, W) bool."""
+    """Return the test images of ``vessels``, (3, H, W), with their masks, (H, W) bool."""
     source, split = data_of("vessels", shared_data, tmp_path)
     samples = find_samples(source, Labels(), **split)["test"]
     return [(images.read_image(sample.image), images.read_image(sample.mask)[0] > 0) for sample in samples]
@@ -302,8 +302,8 @@ def retinas(shared_data: Path, tmp_path: Path) -> list[tuple[torch.Tensor, torch
 def test_how_many_vessels_of_a_width_are_found(retinas: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
     """Along the middle: where the distance to the nearest other pixel is the largest around."""
     predictor, met, there = unetzoo.Predictor("vessels"), Counter(), Counter()
-    for picture, true in retinas:
-        found, depth = predictor(picture).mask.bool().numpy(), ndimage.distance_transform_edt(true.numpy())
+    for image, true in retinas:
+        found, depth = predictor(image).mask.bool().numpy(), ndimage.distance_transform_edt(true.numpy())
         middle = (depth == ndimage.maximum_filter(depth, 3)) & (depth > 0)
         for width, chosen in ((2, depth <= 1.5), (4, (depth > 1.5) & (depth <= 2.5)), (99, depth > 2.5)):
             met[width] += (found & middle & chosen).sum()
@@ -316,13 +316,13 @@ def test_how_many_vessels_of_a_width_are_found(retinas: list[tuple[torch.Tensor,
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("factor", "options", "dice"), [(2, {}, 0.71), (3, {}, 0.64), (3, {"scales": [1 / 3]}, 0.80)])
-def test_vessels_in_enlarged_pictures(
+def test_vessels_in_enlarged_images(
     factor: int, options: dict, dice: float, retinas: list[tuple[torch.Tensor, torch.Tensor]]
 ) -> None:
     predictor, both, total = unetzoo.Predictor("vessels", **options), 0, 0
-    for picture, mask in retinas:
+    for image, mask in retinas:
         size = [factor * side for side in mask.shape]
-        found = predictor(F.interpolate(picture[None].float(), size, mode="bilinear")[0].round().byte()).mask.bool()
+        found = predictor(F.interpolate(image[None].float(), size, mode="bilinear")[0].round().byte()).mask.bool()
         true = F.interpolate(mask[None, None].float(), size)[0, 0].bool()
         both, total = both + 2 * int((found & true).sum()), total + int(found.sum() + true.sum())
     assert both / total == pytest.approx(dice, abs=0.006)

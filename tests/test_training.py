@@ -80,7 +80,7 @@ class BreakWeights(Callback):
 
 @pytest.fixture(scope="session")
 def nuclei(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of 15 drawn pictures of nuclei, of two sizes, and their masks: 12 train, 2 validate, 1 tests."""
+    """Return a folder of 15 drawn images of nuclei, of two sizes, and their masks: 12 train, 2 validate, 1 tests."""
     folder = tmp_path_factory.mktemp("nuclei")
     for part in ("images", "masks"):
         (folder / part).mkdir()
@@ -148,13 +148,13 @@ def same_runs(one: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
-def test_an_epoch_draws_each_picture_as_often_as_asked(processes: int) -> None:
+def test_an_epoch_draws_each_image_as_often_as_asked(processes: int) -> None:
     parts = [EpochBatches(12, 2, repeats=3, seed=1, rank=rank, processes=processes) for rank in range(processes)]
     draws = [draw for part in parts for batch in part for draw in batch]
     assert sorted(draws) == [(time, i) for time in range(3) for i in range(12)]
 
 
-def test_pictures_are_drawn_as_often_as_each_is_asked_for() -> None:
+def test_images_are_drawn_as_often_as_each_is_asked_for() -> None:
     batches = EpochBatches(4, 2, repeats=[3, 0, 1, 2], seed=1)
     assert len(batches) == 3
     for epoch in (0, 5):
@@ -167,7 +167,7 @@ def test_pictures_are_drawn_as_often_as_each_is_asked_for() -> None:
     assert [draw for batch in batches for _, draw in batch] != [draw for _, draw in draws]
 
 
-def test_balance_draws_each_kind_of_picture_as_often(nuclei: Path, tmp_path: Path) -> None:
+def test_balance_draws_each_kind_of_image_as_often(nuclei: Path, tmp_path: Path) -> None:
     kinds = ["many"] * 11 + ["few"] * 4
     rows = [f"{nuclei}/images/{k:02}.png,{nuclei}/masks/{k:02}.png,{kind}" for k, kind in enumerate(kinds)]
     (tmp_path / "list.csv").write_text("\n".join(["image,mask,kind", *rows]), encoding="utf-8")
@@ -175,8 +175,8 @@ def test_balance_draws_each_kind_of_picture_as_often(nuclei: Path, tmp_path: Pat
     data.trainer = SimpleNamespace(world_size=1, global_rank=0, is_global_zero=True)
     data.setup()
     shown = Counter(data.training_set().samples[i].kind for batch in data._batches() for _, i in batch)
-    pictures = Counter(sample.kind for sample in data.training_set().samples)
-    assert pictures == {"many": 9, "few": 2}
+    images = Counter(sample.kind for sample in data.training_set().samples)
+    assert images == {"many": 9, "few": 2}
     assert shown == {"many": 9 * round(33 / 9), "few": 2 * round(33 / 2)}  # 66 crops in all, as without
 
 
@@ -200,19 +200,19 @@ def test_an_epoch_goes_on_from_a_batch_and_the_next_is_whole() -> None:
 
 
 def test_batches_larger_than_an_epoch_are_refused() -> None:
-    said = r"batch_size=8 in 2 processes .* the 5 training pictures.*repeats 4, or --batch-size 2$"
+    said = r"batch_size=8 in 2 processes .* the 5 training images.*repeats 4, or --batch-size 2$"
     with pytest.raises(ConfigError, match=said):
         EpochBatches(5, 8, processes=2)
 
 
-def test_every_process_has_a_picture_to_validate_on() -> None:
+def test_every_process_has_a_image_to_validate_on() -> None:
     assert [list(SizeBatches([(8, 8)] * 3, 8, rank=rank, processes=3)) for rank in range(3)] == [[[0]], [[1]], [[2]]]
-    with pytest.raises(ConfigError, match=r"1 validation picture for 2 processes"):
+    with pytest.raises(ConfigError, match=r"1 validation image for 2 processes"):
         SizeBatches([(8, 8)], 8, processes=2)
 
 
 @pytest.mark.parametrize("processes", [1, 3])
-def test_validation_sees_each_picture_once_in_batches_of_one_size(processes: int) -> None:
+def test_validation_sees_each_image_once_in_batches_of_one_size(processes: int) -> None:
     sizes = [(8, 8), (4, 6), (8, 8), (100, 100), (4, 6), (8, 8), (100, 100)]
     parts = [SizeBatches(sizes, 2, pixels=200, rank=rank, processes=processes) for rank in range(processes)]
     batches = [batch for part in parts for batch in part]
@@ -249,13 +249,13 @@ def test_the_average_is_its_recursion() -> None:
 # What a run leaves behind
 
 
-def test_a_run_leaves_a_network_its_figures_and_pictures(first: Path, nuclei: Path) -> None:
+def test_a_run_leaves_a_network_its_figures_and_images(first: Path, nuclei: Path) -> None:
     assert {path.name for path in first.iterdir()} == {
         *("best.safetensors", "config.yaml", "curves.png", "last.ckpt", "metrics.csv", "predictions", "README.md")
     }
     table = rows(first)
     assert [row["epoch"] for row in table] == ["1", "2"]
-    assert [row["step"] for row in table] == ["3", "6"]  # 12 pictures in batches of 4
+    assert [row["step"] for row in table] == ["3", "6"]  # 12 images in batches of 4
     best = max(table, key=lambda row: float(row["dice"]))
     model = unetzoo.load(first / "best.safetensors", verify=True)
     again = evaluate(model, nuclei, split="val")
@@ -263,8 +263,8 @@ def test_a_run_leaves_a_network_its_figures_and_pictures(first: Path, nuclei: Pa
         assert again.scores.to_dict()[name] == pytest.approx(float(best[name]), abs=1e-9)
     assert f"| dice | {float(best['dice']):g} |" in (first / "README.md").read_text(encoding="utf-8")
     for path in (first / "curves.png", first / "predictions" / "epoch_0002.png"):
-        with Image.open(path) as picture:
-            assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 10
+        with Image.open(path) as image:
+            assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 10
 
 
 def test_the_saved_settings_reproduce_the_run(first: Path, tmp_path: Path) -> None:
@@ -630,8 +630,8 @@ def test_errors_come_before_work(nuclei: Path, tmp_path: Path, capsys: pytest.Ca
         (one / part / "00.png").write_bytes((nuclei / part / "00.png").read_bytes())
     for words, arguments in (
         ("torch finds no GPU here", [*data, "--trainer.accelerator", "gpu"]),
-        ("is larger than every training picture", [*data, "--crop-size", "64"]),
-        ("1 picture", ["--data", str(one), "--model", "unet", *out]),
+        ("is larger than every training image", [*data, "--crop-size", "64"]),
+        ("1 image", ["--data", str(one), "--model", "unet", *out]),
         ("no-such", ["--data", str(tmp_path / "no-such"), "--model", "unet", *out]),
         ("did you mean 'unet3p", ["--data", str(nuclei), "--model", "unt3p", *out]),
         ("base_chanels", [*data, "--model.options.base_chanels", "4"]),
@@ -668,7 +668,7 @@ def test_unknown_keys_in_a_file_are_refused(first: Path, tmp_path: Path, capsys:
     assert "learning_rate" in refused(capsys, "--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "a"))
 
 
-def test_a_broken_loss_names_the_pictures_and_keeps_what_was_good(
+def test_a_broken_loss_names_the_images_and_keeps_what_was_good(
     nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "a"
@@ -715,7 +715,7 @@ def test_errors_of_the_recipe_are_unetzoo_s() -> None:
     assert issubclass(TrainingError, unetzoo.UnetzooError)
 
 
-# Real pictures
+# Real images
 
 
 SETS = {

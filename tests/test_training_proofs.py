@@ -1,4 +1,4 @@
-"""The recipe on real pictures, until it is good: ``pytest -m slow -n0 tests/test_training_proofs.py -s``.
+"""The recipe on real images, until it is good: ``pytest -m slow -n0 tests/test_training_proofs.py -s``.
 
 The figures that docs/training.md gives were measured so.
 """
@@ -33,10 +33,10 @@ def trained(out: Path, *arguments: str) -> dict[str, float]:
 
 @pytest.fixture
 def crops(shared_data: Path, tmp_path: Path) -> Path:
-    """Return 40 crops of 40 pictures of nuclei, of 96 × 96 pixels, to train on and, the same, to validate on.
+    """Return 40 crops of 40 images of nuclei, of 96 × 96 pixels, to train on and, the same, to validate on.
 
-    They are of fluorescence: with bright stained tissue among the dark pictures, the statistics of small batches are
-    those of no batch norm's average, and what trains at Dice 0.96 is judged at 0.73 on the same pictures.
+    They are of fluorescence: with bright stained tissue among the dark images, the statistics of small batches are
+    those of no batch norm's average, and what trains at Dice 0.96 is judged at 0.73 on the same images.
     """
     samples = find_samples(shared_data / "nuclei", Labels())["train"]
     kept = 0
@@ -83,7 +83,7 @@ def test_drawn_shapes_of_five_classes_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_drawn_shapes_of_many_labels_are_told_apart(tmp_path: Path) -> None:
-    """Overlapping shapes look in many more ways: 3000 pictures, of which batches of four have no use for batch norm."""
+    """Overlapping shapes look in many more ways: 3000 images, of which batches of four have no use for batch norm."""
     write_shapes(tmp_path / "data", 3000, size=(128, 128), task="multilabel", seed=0)
     trained(tmp_path / "run", "--model", "unet", "--model.options.base_channels", "24", "--model.options.norm", "group",
             "--data", str(tmp_path / "data"), "--task", "multilabel", "--epochs", "30", "--crop-size", "128",

@@ -41,7 +41,7 @@ def disturbed(model: unetzoo.SegmentationModel) -> unetzoo.SegmentationModel:
     return model.eval()
 
 
-def picture(model: unetzoo.SegmentationModel) -> torch.Tensor:
+def image(model: unetzoo.SegmentationModel) -> torch.Tensor:
     side = 188 if model.config.decoder == "unet_valid" else 37
     return torch.rand(1, model.config.in_channels, side, side, dtype=model.head.conv.weight.dtype)
 
@@ -53,7 +53,7 @@ def assert_same(found: unetzoo.SegmentationModel, expected: unetzoo.Segmentation
     for name, tensor in expected.state_dict().items():
         assert torch.equal(state[name].cpu(), tensor), name
         assert state[name].dtype == tensor.dtype, name
-    images = picture(expected)
+    images = image(expected)
     # Not torch.equal: on maps of one pixel oneDNN's sums depend on where in memory the weights lie.
     torch.testing.assert_close(found(images), expected(images), rtol=1e-5, atol=1e-5)
 
@@ -140,7 +140,7 @@ def test_types(dtype: torch.dtype, tmp_path: Path) -> None:
         tmp_path / "single.safetensors"
     ).stat().st_size
     back = unetzoo.load(tmp_path / "cast.safetensors", dtype=torch.float32)
-    assert back(picture(model)).shape == (1, 1, 37, 37)
+    assert back(image(model)).shape == (1, 1, 37, 37)
 
 
 def test_types_may_be_mixed(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_another_number_of_classes(tmp_path: Path, caplog: pytest.LogCaptureFixt
     fresh = unetzoo.create("unet3p", base_channels=2, num_classes=5, **options).head.conv.weight
     assert 0.5 < loaded.head.conv.weight.std() / fresh.std() < 2
     assert loaded.head.conv.bias.abs().max() == 0
-    assert loaded(picture(model)).isfinite().all()
+    assert loaded(image(model)).isfinite().all()
     named = unetzoo.load(tmp_path / "it.safetensors", num_classes=3, class_names=["x", "y", "z"], task="multilabel")
     assert (named.config.class_names, named.config.task) == (("x", "y", "z"), "multilabel")
     assert unetzoo.load(tmp_path / "it.safetensors", num_classes=1).config.task == "binary"

@@ -1,7 +1,7 @@
-"""Pictures with their exact masks, for tests, examples and a first training run without data: nuclei, and shapes.
+"""Images with their exact masks, for tests, examples and a first training run without data: nuclei, and shapes.
 
 Nuclei are bright on a dark ground, as fluorescence microscopy shows them. Of shapes, a disc, a box, a ring and a thin
-line have colours drawn alike for all of them, so that only the shape tells the class. Most of a picture is background,
+line have colours drawn alike for all of them, so that only the shape tells the class. Most of an image is background,
 and lines are less than a fiftieth of it: what a loss must be able to deal with.
 """
 
@@ -30,10 +30,10 @@ def draw_nuclei(height: int = 256, width: int = 256, seed: int = 0) -> tuple[Ten
 
     Args:
         height, width: from 1 up.
-        seed: the same seed draws the same picture.
+        seed: the same seed draws the same image.
 
     Returns:
-        The picture, (3, height, width) uint8, grey; and its true mask, (height, width) bool: each of its connected
+        The image, (3, height, width) uint8, grey; and its true mask, (height, width) bool: each of its connected
         components, pixels that share a corner being connected, is one nucleus or what the border leaves of it.
 
     Raises:
@@ -87,16 +87,16 @@ def _blurred(plane: Tensor) -> Tensor:
 def draw_shapes(height: int = 128, width: int = 128, seed: int = 0, task: str = "multiclass") -> tuple[Tensor, Tensor]:
     """Draw up to three discs, boxes and rings each, and one or two lines, 1 to 2 pixels wide, on a noisy ground.
 
-    In a multi-class picture, later shapes hide earlier ones, and lines come last. In a multi-label picture, shapes
+    In a multi-class image, later shapes hide earlier ones, and lines come last. In a multi-label image, shapes
     are of light and shade that add up, and where they overlap a pixel belongs to all of them.
 
     Args:
         height, width: from 32 up.
-        seed: the same seed draws the same picture.
+        seed: the same seed draws the same image.
         task: "multiclass" or "multilabel".
 
     Returns:
-        The picture, (3, height, width) uint8, and its mask, uint8: (height, width) of 0 to 4, indices of
+        The image, (3, height, width) uint8, and its mask, uint8: (height, width) of 0 to 4, indices of
         :data:`CLASSES`; or (4, height, width) of 0 and 1, one layer for each of ``CLASSES[1:]``.
 
     Raises:
@@ -108,22 +108,22 @@ def draw_shapes(height: int = 128, width: int = 128, seed: int = 0, task: str = 
         raise ConfigError("cannot draw shapes", problems)
     generator = torch.Generator().manual_seed(seed)
     ground = 0.25 + 0.5 * torch.rand(3, generator=generator)
-    picture = ground[:, None, None].repeat(1, height, width)
+    canvas = ground[:, None, None].repeat(1, height, width)
     mask = torch.zeros(len(CLASSES), height, width, dtype=torch.uint8)
     for kind in _kinds(generator):
         distance = _distance(kind, height, width, generator)
         colour, coverage = _colour(ground, generator), (0.5 - distance).clamp(0, 1)
         if task == "multiclass":
-            picture = torch.lerp(picture, colour[:, None, None], coverage)
+            canvas = torch.lerp(canvas, colour[:, None, None], coverage)
         else:
-            picture = picture + 0.5 * (colour - ground)[:, None, None] * coverage
+            canvas = canvas + 0.5 * (colour - ground)[:, None, None] * coverage
         inside = distance <= 0
         if task == "multiclass":
             mask[:, inside] = 0
         mask[kind, inside] = 1
     noise = 0.04 if task == "multiclass" else 0.02  # as the shapes are half as strong
-    picture = picture + noise * torch.randn(picture.shape, generator=generator)
-    image = (picture.clamp(0, 1) * 255).round().byte()
+    canvas = canvas + noise * torch.randn(canvas.shape, generator=generator)
+    image = (canvas.clamp(0, 1) * 255).round().byte()
     return image, mask.argmax(0).byte() if task == "multiclass" else mask[1:].contiguous()
 
 
@@ -134,16 +134,16 @@ def write_shapes(
     task: str = "multiclass",
     seed: int = 0,
 ) -> None:
-    """Write drawn pictures and masks as a folder of data: ``images/000.png``, ``masks/000.png`` and so on.
+    """Write drawn images and masks as a folder of data: ``images/000.png``, ``masks/000.png`` and so on.
 
     Multi-class masks are grey PNG files of class indices; multi-label ones are ``masks/<class>/000.png`` of 0 and 255.
 
     Args:
         folder: is made where it does not exist; must be empty.
-        count: of pictures, from 1 up.
+        count: of images, from 1 up.
         size: (height, width) of each, from 32 up.
         task: "multiclass" or "multilabel".
-        seed: sets of different seeds share no picture.
+        seed: sets of different seeds share no image.
 
     Raises:
         ConfigError: lists all that is wrong; nothing was written.
@@ -171,7 +171,7 @@ def write_shapes(
                 images.write_png(layer * 255, folder / "masks" / label / name)
 
 
-_MOST = 1_000_000  # pictures of one seed, whose own seeds follow one another
+_MOST = 1_000_000  # images of one seed, whose own seeds follow one another
 
 
 def _kinds(generator: torch.Generator) -> list[int]:
@@ -200,7 +200,7 @@ def _distance(kind: int, height: int, width: int, generator: torch.Generator) ->
             distance = (torch.hypot(x, y) - radius).abs() - radius * (0.15 + 0.1 * form)
         case _:
             thickness = 1 + form
-            # At most 0.8 % of the picture's pixels.
+            # At most 0.8 % of the image's pixels.
             half = 0.5 * (0.5 + 0.5 * size) * min(0.7 * side, 0.008 * height * width / thickness)
             distance = torch.hypot((along.abs() - half).clamp(min=0), across) - thickness / 2
     return distance

@@ -185,7 +185,7 @@ class SegmentationModel(nn.Module):
         if not isinstance(images, Tensor):
             raise InputError(
                 f"images: a torch.Tensor is needed, not {type(images).__name__}; "
-                "torchvision.transforms.v2.functional.to_image makes one of a picture or an array"
+                "torchvision.transforms.v2.functional.to_image makes one of an image or an array"
             )
         problem = self._problem(images)
         if problem is not None:

@@ -1,4 +1,4 @@
-"""Pictures side by side, with masks laid over them."""
+"""Images side by side, with masks laid over them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def stretched(image: Tensor) -> Tensor:
 
 
 def visible(image: Tensor) -> Tensor:
-    """Return a picture (C, H, W) of any type as ``images.overlay`` takes it: others than 8 and 16 bits stretched."""
+    """Return an image (C, H, W) of any type as ``images.overlay`` takes it: others than 8 and 16 bits stretched."""
     return image if image.dtype in (torch.uint8, torch.uint16) else stretched(image.float())
 
 
@@ -60,14 +60,14 @@ def shrunk(tile: Tensor, side: int) -> Tensor:
 
 
 def beside(image: Tensor, target: Tensor, prediction: Tensor, task: str, num_classes: int) -> list[Tensor]:
-    """Return three tiles: the picture, (C, H, W) float, the same with its true mask, and with the predicted one."""
+    """Return three tiles: the image, (C, H, W) float, the same with its true mask, and with the predicted one."""
     shown = stretched(image)
     plain = images.overlay(shown, torch.zeros(shown.shape[1:], dtype=torch.bool))
     return [plain, *(images.overlay(shown, class_masks(mask, task, num_classes), 0.4) for mask in (target, prediction))]
 
 
 def sheet(rows: Sequence[Sequence[Tensor]]) -> Tensor:
-    """Return rows of tiles, (3, H, W) uint8 of any sizes, as one picture on white."""
+    """Return rows of tiles, (3, H, W) uint8 of any sizes, as one image on white."""
     tiles = [tile for row in rows for tile in row]
     height, width = (max(tile.shape[dim] for tile in tiles) + GAP for dim in (1, 2))
     columns = max(map(len, rows))

@@ -1,10 +1,10 @@
-"""How fast pictures are segmented in tiles: ``python examples/benchmarks/tiles.py [--models NAME …] [--side 2048]``.
+"""How fast images are segmented in tiles: ``python examples/benchmarks/tiles.py [--models NAME …] [--side 2048]``.
 
 Three ways, with the same network (``unetzoo.optimize``'s), on the same tiles, in the same process, in turn: the bare
 tiles through the network and nothing else; ``unetzoo.Predictor``; and MONAI's ``sliding_window_inference`` with its
 Gaussian blend, where MONAI is installed. Shown are medians, and the throughput as a share of the bare tiles'. MONAI
 lays its windows out by itself, so that its time is also given a window. Peak memory is that of a fresh process, above
-what it had with network and picture ready.
+what it had with network and image ready.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def ways(name: str, side: int, tile: int) -> dict[str, tuple[Callable[[], object
     """Return way → what computes it, and what counts its tiles."""
     torch.manual_seed(0)
     network = unetzoo.optimize(unetzoo.create(name).eval())
-    picture = drawing.draw_nuclei(256, 256)[0].repeat(1, side // 256, side // 256)
+    image = drawing.draw_nuclei(256, 256)[0].repeat(1, side // 256, side // 256)
     predictor = unetzoo.Predictor(network, tile=tile, overlap=OVERLAP)
-    from unetzoo.prediction.inputs import Picture
+    from unetzoo.prediction.inputs import LoadedImage
 
-    grid = predictor.grid(Picture(picture))
-    batch = images.prepare(picture, network.config)
+    grid = predictor.grid(LoadedImage(image))
+    batch = images.prepare(image, network.config)
 
     def bare() -> None:
         with torch.inference_mode():
@@ -44,17 +44,17 @@ def ways(name: str, side: int, tile: int) -> dict[str, tuple[Callable[[], object
                 for x in grid.across.starts:
                     network(batch[..., y : y + tile, x : x + tile])
 
-    found = {WAYS[0]: (bare, lambda: grid.count), WAYS[1]: (lambda: predictor(picture), lambda: grid.count)}
+    found = {WAYS[0]: (bare, lambda: grid.count), WAYS[1]: (lambda: predictor(image), lambda: grid.count)}
     try:
         from monai.inferers import sliding_window_inference
     except ModuleNotFoundError:
         return found
     windows = 0
 
-    def counted(windows_of_picture: Tensor) -> Tensor:
+    def counted(windows_of_image: Tensor) -> Tensor:
         nonlocal windows
         windows += 1
-        logits: Tensor = network(windows_of_picture)
+        logits: Tensor = network(windows_of_image)
         return logits
 
     def monai() -> object:

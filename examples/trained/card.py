@@ -32,7 +32,7 @@ def main(name: str, run: Path) -> None:
         best=max(rows, key=lambda row: float(row["dice"]))["epoch"],
         recipe=(HERE / f"{name}.yaml").read_text(encoding="utf-8"),
         **figures["kinds"],
-        **figures["pictures"],
+        **figures["images"],
     )  # fmt: skip
     trained.card_of(name).write_text(text, encoding="utf-8")
 

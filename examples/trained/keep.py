@@ -36,12 +36,12 @@ def main(name: str, run: Path) -> None:
 
 
 def measured(name: str, run: Path) -> dict:
-    """Return how many pictures there are, and the scores of those that did not train."""
+    """Return how many images there are, and the scores of those that did not train."""
     settings, smallest = settings_of_run(run), MODELS[name][1]
     source = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"]["folder"]
     splits = find_samples(source, Labels(), **{key: settings[key] for key in ("ratios", "group", "seed")})
     kinds = Counter(sample.kind.replace(" ", "_") for found in splits.values() for sample in found if sample.kind)
-    figures = {"pictures": {split: len(found) for split, found in splits.items()}, "kinds": dict(sorted(kinds.items()))}
+    figures = {"images": {split: len(found) for split, found in splits.items()}, "kinds": dict(sorted(kinds.items()))}
     kept = unetzoo.from_pretrained(name)
     for split in ("val", "test"):
         for least in (0, smallest) if smallest else (0,):

@@ -1,6 +1,6 @@
 """List the 553 nuclei of the 2018 Data Science Bowl with their kind: ``python list_nuclei.py FOLDER nuclei.csv``.
 
-FOLDER has ``images/`` and ``masks/``. The kind follows from the pixels: coloured pictures are histology, grey ones
+FOLDER has ``images/`` and ``masks/``. The kind follows from the pixels: coloured images are histology, grey ones
 with nuclei brighter than the rest are fluorescence, the other grey ones bright field.
 """
 
@@ -18,7 +18,7 @@ from unetzoo.data import Labels, list_samples
 
 
 def kind_of(image: torch.Tensor, mask: torch.Tensor) -> str:
-    """Return the kind of a picture, (3, H, W) uint8, whose nuclei are where ``mask``, (H, W), is not 0."""
+    """Return the kind of an image, (3, H, W) uint8, whose nuclei are where ``mask``, (H, W), is not 0."""
     if (image.amax(0).int() - image.amin(0).int()).float().mean() >= 1:
         return "histology"
     grey, nuclei = image[0].float(), mask > 0
@@ -26,7 +26,7 @@ def kind_of(image: torch.Tensor, mask: torch.Tensor) -> str:
 
 
 def main(folder: Path, target: Path) -> None:
-    """Write the list: paths relative to its own folder, one row a picture."""
+    """Write the list: paths relative to its own folder, one row an image."""
     with target.open("w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(["image", "mask", "kind"])

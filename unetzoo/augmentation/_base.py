@@ -10,12 +10,12 @@ from torchvision import tv_tensors
 
 
 def bare(inpt: Tensor) -> Tensor:
-    """Return a tensor that no longer says whether it is a picture or a mask."""
+    """Return a tensor that no longer says whether it is an image or a mask."""
     return inpt.as_subclass(Tensor)
 
 
 def like(inpt: Tensor, values: Tensor) -> Tensor:
-    """Return ``values`` as the picture or the mask that ``inpt`` is."""
+    """Return ``values`` as the image or the mask that ``inpt`` is."""
     wrapped: Tensor = tv_tensors.wrap(values, like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else values
     return wrapped
 

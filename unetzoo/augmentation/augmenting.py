@@ -1,4 +1,4 @@
-"""Running a composition on a picture and its mask."""
+"""Running a composition on an image and its mask."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unetzoo.errors import ConfigError, InputError
 
 
 class Augmentation(nn.Module):
-    """Changes pictures with their masks at random. Made by :func:`build`.
+    """Changes images with their masks at random. Made by :func:`build`.
 
     Attributes:
         crop_size: (height, width) of every result; None: sizes stay as the entries leave them.
@@ -52,7 +52,7 @@ class Augmentation(nn.Module):
         return f"Augmentation({self.describe()}, crop_size={self.crop_size})"
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a changed picture and its mask.
+        """Return a changed image and its mask.
 
         Args:
             image: (C, H, W), floating point, of any range.
@@ -78,7 +78,7 @@ class Augmentation(nn.Module):
         for entry, size in zip(self._entries[before:], self._sizes[1:], strict=True):
             image, mask = _run(entry, image, mask)
             image, mask = centre(image, size), centre(mask, size)
-        # A view would keep, and send between processes, all of the picture that it was cut out of.
+        # A view would keep, and send between processes, all of the image that it was cut out of.
         return tv_tensors.Image(image.contiguous()), tv_tensors.Mask(mask.contiguous())
 
 
@@ -91,8 +91,8 @@ def build(spec: str | Sequence[Any] = "light", crop_size: int | Sequence[int] | 
             path of a class of one's own: an ``nn.Module`` that takes and returns a ``tv_tensors.Image`` (float, of
             any range) and a ``tv_tensors.Mask`` (int64). ``RandomApply``, ``RandomChoice``, ``RandomOrder`` and
             ``Compose`` take such a list as ``transforms``. ``interpolation`` is a word, "bilinear" where left out.
-        crop_size: side, or (height, width), of every result, whose place in the picture is drawn at random. A smaller
-            picture lies somewhere inside of it. None: no crop.
+        crop_size: side, or (height, width), of every result, whose place in the image is drawn at random. A smaller
+            image lies somewhere inside of it. None: no crop.
 
     Raises:
         ConfigError: lists all that is wrong.

@@ -18,15 +18,15 @@ CONTAINERS = (v2.Compose, v2.RandomApply, v2.RandomChoice, v2.RandomOrder)
 REFUSED = {
     name: reason
     for reason, names in {
-        "mixes the pictures of a batch": "CutMix MixUp",
+        "mixes the images of a batch": "CutMix MixUp",
         "takes no masks": "AutoAugment AugMix RandAugment TrivialAugmentWide",
         "leaves the mask of what it erases as it is": "RandomErasing",
-        "takes 8-bit pictures alone": "JPEG",
-        "makes many pictures of one": "FiveCrop TenCrop",
+        "takes 8-bit images alone": "JPEG",
+        "makes many images of one": "FiveCrop TenCrop",
         "is made for boxes and points": "ClampBoundingBoxes ClampKeyPoints ConvertBoundingBoxFormat RandomIoUCrop "
         "SanitizeBoundingBoxes SanitizeKeyPoints SetClampingMode",
         "is made for videos": "UniformTemporalSubsample",
-        "changes the type of the picture": "ConvertImageDtype PILToTensor ToDtype ToImage ToPILImage ToPureTensor "
+        "changes the type of the image": "ConvertImageDtype PILToTensor ToDtype ToImage ToPILImage ToPureTensor "
         "ToTensor",
         "changes the number of channels": "Grayscale RGB",
         "would normalise before the data does": "Normalize",
@@ -44,7 +44,7 @@ TORCHVISION: dict[str, type[nn.Module]] = {
 
 
 class Framed(nn.Module):
-    """Gives what a torchvision transform fills with 0 the picture's mean, and IGNORED in the mask."""
+    """Gives what a torchvision transform fills with 0 the image's mean, and IGNORED in the mask."""
 
     def __init__(self, transform: nn.Module, by_mean: bool) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ def construct(made: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:
         return made(**arguments)
     known = inspect.signature(made).parameters
     if "interpolation" in known:
-        # Some of torchvision's take the nearest pixel by default, of pictures too.
+        # Some of torchvision's take the nearest pixel by default, of images too.
         arguments["interpolation"] = v2.InterpolationMode(arguments.get("interpolation", "bilinear"))
     by_mean = arguments.get("fill") is None
     if "fill" in known:

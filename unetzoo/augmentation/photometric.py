@@ -1,4 +1,4 @@
-"""Transforms that change the values of the picture, and leave its mask as it is."""
+"""Transforms that change the values of the image, and leave its mask as it is."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from unetzoo.errors import ConfigError
 
 
 class Photometric(v2.Transform):  # type: ignore[misc]
-    """Changes the picture and not the mask, by an amount drawn anew each time.
+    """Changes the image and not the mask, by an amount drawn anew each time.
 
-    All amounts are relative to the mean and the standard deviation of each channel of the picture itself, and nothing
+    All amounts are relative to the mean and the standard deviation of each channel of the image itself, and nothing
     is clipped. So values of any range, such as those of dark 16-bit microscopy or decibels, change alike.
     """
 
@@ -34,7 +34,7 @@ class Photometric(v2.Transform):  # type: ignore[misc]
         return {"amount": self._draw() if torch.rand(()) < self.p else None}
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        """Change a picture; return a mask as it is."""
+        """Change an image; return a mask as it is."""
         if params["amount"] is None or isinstance(inpt, tv_tensors.Mask):
             return inpt
         return like(inpt, self._change(bare(inpt), params["amount"]))

@@ -1,4 +1,4 @@
-"""Transforms that move pixels, of the picture and of its mask."""
+"""Transforms that move pixels, of the image and of its mask."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unetzoo.errors import ConfigError
 
 
 class RandomQuarterTurn(v2.Transform):  # type: ignore[misc]
-    """Turn picture and mask by 0, 90, 180 or 270°, each as likely. Odd turns swap height and width."""
+    """Turn image and mask by 0, 90, 180 or 270°, each as likely. Odd turns swap height and width."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the number of turns."""
@@ -31,7 +31,7 @@ class RandomQuarterTurn(v2.Transform):  # type: ignore[misc]
 
 
 class RandomWarp(v2.Transform):  # type: ignore[misc]
-    """Turn, scale and bend picture and mask, resampling once.
+    """Turn, scale and bend image and mask, resampling once.
 
     The bending is that of Ronneberger et al. 2015 (arXiv 1505.04597, section 3.1): random displacements, drawn from a
     normal distribution, at the nodes of a coarse grid, and bicubic interpolation in between.
@@ -40,10 +40,10 @@ class RandomWarp(v2.Transform):  # type: ignore[misc]
         degrees: the largest angle either way, from 0 to 180, about the centre; drawn uniformly.
         scale: smallest and largest magnification, above 0; its logarithm is drawn uniformly.
         displacement: standard deviation of the displacements in pixels; at most an eighth of ``spacing``, lest the
-            picture folds.
+            image folds.
         spacing: distance of the nodes in pixels, a whole number.
         p: probability of doing anything.
-        size: (height, width) of the central part of the result that is made; None: as large as the picture.
+        size: (height, width) of the central part of the result that is made; None: as large as the image.
 
     Raises:
         ConfigError: lists all that is wrong.

@@ -1,4 +1,4 @@
-"""Windows: the part of a picture or a mask that a result is made of, and what lies outside of the picture."""
+"""Windows: the part of an image or a mask that a result is made of, and what lies outside of the image."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def grown(size: Size, covered: tuple[float, float], margin: float = 0, shrink: f
 
 
 def random_window(image: Tensor, mask: Tensor, crop: Size, size: Size) -> tuple[Tensor, Tensor]:
-    """Return a window of ``size`` about a crop at random: inside of the picture, or about it where that is smaller."""
+    """Return a window of ``size`` about a crop at random: inside of the image, or about it where that is smaller."""
     corner = []
     for whole, side, needed in zip(image.shape[-2:], crop, size, strict=True):
         low, high = sorted((0, whole - side))
@@ -52,7 +52,7 @@ def centre(inpt: Tensor, size: Size) -> Tensor:
 
 
 def _window(inpt: Tensor, top: int, left: int, size: Size) -> Tensor:
-    """Return the part of a picture or mask at (top, left): outside, the mean of what is inside, or IGNORED."""
+    """Return the part of an image or mask at (top, left): outside, the mean of what is inside, or IGNORED."""
     values = bare(inpt)
     height, width = values.shape[-2:]
     rows = slice(max(top, 0), min(top + size[0], height))

@@ -31,7 +31,7 @@ _LOCAL = (
 
 
 def reach(transform: nn.Module, size: Size) -> Size | None:
-    """Return the size of the window out of which ``transform`` makes ``size``; None: it must see the whole picture."""
+    """Return the size of the window out of which ``transform`` makes ``size``; None: it must see the whole image."""
     if isinstance(transform, Framed):
         return reach(transform.transform, size)
     if isinstance(transform, _LOCAL):

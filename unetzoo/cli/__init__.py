@@ -48,7 +48,7 @@ def parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0, 1 where some pictures failed, 2 where nothing could be done."""
+    """Run the command line; return the exit status: 0, 1 where some images failed, 2 where nothing could be done."""
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: Windows' encodings have no ✓
     top = parser()

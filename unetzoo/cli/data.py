@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
         "check",
         parents=[labels, splits, form],
         help="find all that is wrong before training",
-        description="Read every picture and mask once and say what they are and what is wrong. The exit status is 2 "
+        description="Read every image and mask once and say what they are and what is wrong. The exit status is 2 "
         "where something keeps the data from being trained on.",
     )
     command.add_argument("--crop-size", type=int, metavar="PIXELS", help="side of the crops that training will take")
@@ -37,8 +37,8 @@ def add(commands: Any) -> None:
     command = inner.add_parser(
         "convert",
         parents=[labels, form],
-        help="write plain folders of pictures and PNG masks",
-        description="Write any data set that can be read as images/ and masks/: pictures byte for byte, masks as PNG.",
+        help="write plain folders of images and PNG masks",
+        description="Write any data set that can be read as images/ and masks/: images byte for byte, masks as PNG.",
     )
     command.add_argument("target", metavar="TARGET", help="a folder, empty or new")
     command.set_defaults(run=_convert)
@@ -46,15 +46,15 @@ def add(commands: Any) -> None:
     command = inner.add_parser(
         "preview",
         parents=[labels, splits, form],
-        help="a sheet of augmented pictures with their masks",
-        description="Write a sheet of pictures with their masks laid over them, as training sees them.",
+        help="a sheet of augmented images with their masks",
+        description="Write a sheet of images with their masks laid over them, as training sees them.",
     )
     command.add_argument("--split", choices=("train", "val", "test"), default="train", help="(default: train)")
     command.add_argument(
         "--augmentation", default="light", metavar="PRESET", help="none, light or strong (default: light)"
     )
-    command.add_argument("--crop-size", type=int, metavar="PIXELS", help="side of the crops (default: whole pictures)")
-    command.add_argument("--count", type=int, default=16, metavar="N", help="pictures (default: 16)")
+    command.add_argument("--crop-size", type=int, metavar="PIXELS", help="side of the crops (default: whole images)")
+    command.add_argument("--count", type=int, default=16, metavar="N", help="images (default: 16)")
     command.add_argument("--columns", type=int, default=4, metavar="N", help="(default: 4)")
     command.add_argument("--out", default="preview.png", metavar="FILE", help="(default: preview.png)")
     command.set_defaults(run=_preview)
@@ -75,7 +75,7 @@ def _labels_options() -> argparse.ArgumentParser:
 def _split_options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(add_help=False)
     options.add_argument(
-        "--group", metavar="REGEX", help=r"pictures with the same group of it, such as 'Image_(\d+)', never part"
+        "--group", metavar="REGEX", help=r"images with the same group of it, such as 'Image_(\d+)', never part"
     )
     options.add_argument(
         "--ratios",
@@ -83,7 +83,7 @@ def _split_options() -> argparse.ArgumentParser:
         nargs=3,
         default=[0.8, 0.1, 0.1],
         metavar=("TRAIN", "VAL", "TEST"),
-        help="shares of the pictures where the layout has no splits (default: 0.8 0.1 0.1)",
+        help="shares of the images where the layout has no splits (default: 0.8 0.1 0.1)",
     )
     options.add_argument("--seed", type=int, default=0, metavar="N", help="of the split (default: 0)")
     return options
@@ -155,4 +155,4 @@ def _preview(options: argparse.Namespace) -> None:
     )
     data.preview(dataset, options.out, count=options.count, columns=options.columns)
     sheet = str(Path(options.out).resolve())
-    print(json.dumps({"sheet": sheet, "pictures": options.count}) if options.json else f"preview: {sheet}")
+    print(json.dumps({"sheet": sheet, "images": options.count}) if options.json else f"preview: {sheet}")

@@ -1,4 +1,4 @@
-"""The first command of a newcomer: a trained model on a picture."""
+"""The first command of a newcomer: a trained model on an image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from unetzoo.cli._options import SAVED
 
 NEXT = (
-    ("unetzoo predict {model} *.png --out masks --overlay", "masks of your own pictures, of any size"),
+    ("unetzoo predict {model} *.png --out masks --overlay", "masks of your own images, of any size"),
     (
         "unetzoo train --model unet3p_lite_resnet18 --data FOLDER",
         "on FOLDER/images and FOLDER/masks; pip install 'unetzoo[train]'",
@@ -19,7 +19,7 @@ NEXT = (
     ("unetzoo compare '*resnet18' resunet18", "the networks to choose from"),
 )
 SIDE = 512
-"""Pixels of the drawn picture."""
+"""Pixels of the drawn image."""
 COUNTED = 256
 """Side of the image for which the costs are counted."""
 
@@ -28,8 +28,8 @@ def add(commands: Any) -> None:
     """Add the command."""
     command = commands.add_parser(
         "demo",
-        help="a trained model on a picture",
-        description="Segment a picture with a trained model, count the objects, and write the mask laid over it.",
+        help="a trained model on an image",
+        description="Segment an image with a trained model, count the objects, and write the mask laid over it.",
     )
     command.add_argument(
         "--model",
@@ -51,20 +51,20 @@ def _demo(options: argparse.Namespace) -> None:
     from unetzoo.prediction import Predictor
 
     predictor = Predictor(options.model)
-    picture = images.read_image(options.image) if options.image else drawing.draw_nuclei(SIDE, SIDE)[0]
+    image = images.read_image(options.image) if options.image else drawing.draw_nuclei(SIDE, SIDE)[0]
     before = time.perf_counter()
-    found = predictor(picture)
+    found = predictor(image)
     seconds = time.perf_counter() - before
     found.overlay(options.out)
 
     config = predictor.config
-    height, width = picture.shape[-2:]
-    print(f"{options.model} on {options.image or 'a drawn picture'}, {width} × {height} pixels, in {seconds:.1f} s:")
+    height, width = image.shape[-2:]
+    print(f"{options.model} on {options.image or 'a drawn image'}, {width} × {height} pixels, in {seconds:.1f} s:")
     layers = found.mask[None] if config.task == "binary" else found.mask
     for k, (name, share) in enumerate(found.shares().items()):
         if config.task != "multiclass" or k > 0:
             mask = found.mask == k if config.task == "multiclass" else layers[k] > 0
-            print(f"{name}: {count(mask)} objects, {share:.1%} of the picture")
+            print(f"{name}: {count(mask)} objects, {share:.1%} of the image")
     print(f"overlay: {Path(options.out).resolve()}\n")
     costs = costs_of(build_on_meta(config), model_info(config.name), COUNTED)
     print(aligned([header(COUNTED), cells(costs)]), end="")

@@ -41,9 +41,9 @@ def add(commands: Any) -> None:
         help="float32, float16, bfloat16 (.pt2) or int8 (.onnx) (default: float32)",
     )
     command.add_argument(
-        "--pictures",
+        "--images",
         metavar="FOLDER",
-        help="of pictures to compare masks on; int8 needs them, and takes its ranges from them",
+        help="of images to compare masks on; int8 needs them, and takes its ranges from them",
     )
     command.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="fix them (default: any size)")
     command.add_argument("--json", action="store_true", help="as JSON")
@@ -61,7 +61,7 @@ def _export(options: argparse.Namespace) -> None:
         inputs=options.inputs,
         outputs=options.outputs,
         precision=options.precision,
-        pictures=options.pictures,
+        images=options.images,
         size=options.size,
     )
     print(json.dumps(report.to_dict(), indent=2) if options.json else report)

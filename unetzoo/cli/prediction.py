@@ -19,15 +19,15 @@ def add(commands: Any) -> None:
     """Add the command."""
     command = commands.add_parser(
         "predict",
-        help="masks of pictures, of any size",
-        description="Segment pictures, and write their masks under the pictures' names: PNG files, or TIFF for "
-        "TIFF and zarr for zarr. What is there already is not done again. A picture that cannot be read stops "
+        help="masks of images, of any size",
+        description="Segment images, and write their masks under the images' names: PNG files, or TIFF for "
+        "TIFF and zarr for zarr. What is there already is not done again. An image that cannot be read stops "
         "nothing: it is reported at the end, and the exit status is 1.",
     )
     command.add_argument("model", help=SEVERAL)
-    command.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, or folders of pictures")
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="images, or folders of images")
     command.add_argument("--out", default="masks", metavar="FOLDER", help="of the masks (default: masks)")
-    command.add_argument("--overlay", action="store_true", help="also write overlays/: the pictures with their masks")
+    command.add_argument("--overlay", action="store_true", help="also write overlays/: the images with their masks")
     command.add_argument(
         "--probabilities", action="store_true", help="also write probabilities/: .npy, (classes, height, width) float32"
     )
@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
     )
     command.add_argument(
         "--tile", type=pixels_or("auto", "none"), default="auto", metavar="PIXELS",
-        help="side of the tiles; none: whole pictures (default: auto, what fits in memory)",
+        help="side of the tiles; none: whole images (default: auto, what fits in memory)",
     )  # fmt: skip
     command.add_argument(
         "--overlap", type=_share_or_pixels, default=0.25, metavar="N",
@@ -66,7 +66,7 @@ def add(commands: Any) -> None:
     command.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="(default: float32)")
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     command.add_argument("--overwrite", action="store_true", help="do all of them anew")
-    command.add_argument("--json", action="store_true", help="print an object a picture, a line each")
+    command.add_argument("--json", action="store_true", help="print an object an image, a line each")
     command.set_defaults(run=_predict)
 
 
@@ -77,7 +77,7 @@ def _predict(options: argparse.Namespace) -> int | None:
     from unetzoo.prediction import Predictor, files
     from unetzoo.saving.sources import separated
 
-    # Pillow's, of large pictures: they are read by rows, or refused.
+    # Pillow's, of large images: they are read by rows, or refused.
     warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
     outputs = files.Outputs(Path(options.out), options.overlay, options.probabilities, options.objects)
     if options.objects or options.coco:
@@ -109,7 +109,7 @@ def _predict(options: argparse.Namespace) -> int | None:
 
 
 class _Shown:
-    """Says what becomes of each picture: lines of JSON, or a bar on a terminal."""
+    """Says what becomes of each image: lines of JSON, or a bar on a terminal."""
 
     def __init__(self, count: int, as_json: bool) -> None:
         from huggingface_hub.utils.tqdm import tqdm
@@ -117,7 +117,7 @@ class _Shown:
         self.as_json = as_json
         self.objects = 0
         quiet = as_json or not sys.stderr.isatty()
-        self.bar: Any = tqdm(total=count, unit="picture", disable=quiet)  # type: ignore[no-untyped-call]
+        self.bar: Any = tqdm(total=count, unit="image", disable=quiet)  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> _Shown:
         return self
@@ -137,7 +137,7 @@ class _Shown:
 
 
 def _record(outcome: Outcome) -> dict[str, Any]:
-    """Return the line of a picture."""
+    """Return the line of an image."""
     record: dict[str, Any] = {"image": str(outcome.job.source)}
     if outcome.error is not None:
         return {**record, "status": "failed", "error": outcome.error}

@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "serve",
         help="a web page for a trained network",
-        description="Serve a web page on this machine: drop a picture, see its mask, move the threshold, download. "
+        description="Serve a web page on this machine: drop an image, see its mask, move the threshold, download. "
         "Nothing is sent anywhere else. Ctrl-C ends it. Needs pip install 'unetzoo[demo]'.",
     )
     command.add_argument(
@@ -34,7 +34,7 @@ def add(commands: Any) -> None:
     command.add_argument("--port", type=int, default=7860, metavar="N", help="(default: 7860)")
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     command.add_argument("--max-megabytes", type=float, default=50, metavar="N", help="of a file (default: 50)")
-    command.add_argument("--max-megapixels", type=float, default=25, metavar="N", help="of a picture (default: 25)")
+    command.add_argument("--max-megapixels", type=float, default=25, metavar="N", help="of an image (default: 25)")
     command.set_defaults(run=_serve)
 
 

@@ -24,8 +24,8 @@ def add(commands: Any) -> None:
         "evaluate",
         parents=[data],
         help="a trained network on a folder of images and masks",
-        description="Segment the pictures of a folder and hold the masks against the true ones: a table, and with "
-        "--report a row a picture and the pictures that went worst. For a model in the folder of a run, --ratios, "
+        description="Segment the images of a folder and hold the masks against the true ones: a table, and with "
+        "--report a row an image and the images that went worst. For a model in the folder of a run, --ratios, "
         "--seed, --group, --ignore and --colours are those of its config.yaml unless they are given.",
     )
     command.add_argument("model", help=SEVERAL)

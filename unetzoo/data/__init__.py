@@ -1,4 +1,4 @@
-"""Data sets of pictures and masks: listing, splitting, checking, reading."""
+"""Data sets of images and masks: listing, splitting, checking, reading."""
 
 from unetzoo.data.checking import check as check
 from unetzoo.data.dataset import SegmentationDataset as SegmentationDataset

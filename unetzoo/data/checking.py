@@ -25,7 +25,7 @@ from unetzoo.errors import ConfigError, InputError
 
 @dataclass
 class _Findings:
-    """What one picture and its mask are."""
+    """What one image and its mask are."""
 
     sample: Sample
     problems: list[str] = field(default_factory=list)
@@ -52,11 +52,11 @@ def check(
     crop_size: int | tuple[int, int] | None = None,
     progress: bool = False,
 ) -> DataReport:
-    """Read every picture and mask of a data set once, in threads, and report what they are and what is wrong.
+    """Read every image and mask of a data set once, in threads, and report what they are and what is wrong.
 
     Args:
         source, labels, ratios, seed, group: as in :func:`~unetzoo.data.find_samples`.
-        crop_size: side, or height and width, of the crops that training will take; None for whole pictures.
+        crop_size: side, or height and width, of the crops that training will take; None for whole images.
         progress: show a bar.
 
     Raises:
@@ -100,7 +100,7 @@ def _all(wanted: Sequence[tuple[Sample, str]], labels: Labels, progress: bool) -
         if progress:
             from huggingface_hub.utils.tqdm import tqdm
 
-            steps = tqdm(steps, total=len(wanted), unit="picture", leave=False)  # type: ignore[no-untyped-call]
+            steps = tqdm(steps, total=len(wanted), unit="image", leave=False)  # type: ignore[no-untyped-call]
         return list(steps)
 
 
@@ -149,14 +149,14 @@ def _examine_mask(found: _Findings, labels: Labels, size: tuple[int, int], empty
 
 
 def _in_channels(found: Sequence[_Findings], problems: list[str]) -> int | None:
-    """Return the channels that all pictures fit, an alpha channel being left out where not all have one."""
+    """Return the channels that all images fit, an alpha channel being left out where not all have one."""
     examples = {f.channels: f.sample.image for f in reversed(found) if f.channels}
     if len(examples) <= 1:
         return next(iter(examples), None)
     if set(examples) <= {1, 2, 3, 4}:
         return 3 if {3, 4} & set(examples) else 1
     listed = ", ".join(f"{channels} in {str(path)!r}" for channels, path in sorted(examples.items()))
-    problems.append(f"the pictures differ in their channels: {listed}")
+    problems.append(f"the images differ in their channels: {listed}")
     return None
 
 
@@ -165,7 +165,7 @@ def _normalisation(
 ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, list[int]]:
     """Return mean and standard deviation of all pixels, and the channels that are constant.
 
-    Pictures are joined as in Chan, Golub and LeVeque 1979 (equation 2.1), which does not cancel.
+    Images are joined as in Chan, Golub and LeVeque 1979 (equation 2.1), which does not cancel.
     """
     known = [f.statistics for f in found if f.statistics is not None]
     if in_channels is None or not known:
@@ -191,14 +191,14 @@ def _summary(found: Sequence[_Findings], group: str | None, labels: Labels) -> S
     counted = max(1, (area - ignored) // (labels.num_classes if labels.task == "multilabel" else 1))
     background = 0 if labels.task == "multilabel" else 1
     return SplitReport(
-        pictures=len(found),
+        images=len(found),
         groups=None if group is None else len(_keys([f.sample for f in found], group)),
         smallest=sizes[0] if sizes else None,
         median=sizes[len(sizes) // 2] if sizes else None,
         largest=sizes[-1] if sizes else None,
         sizes=len(set(sizes)),
         class_pixels={name: count / counted for name, count in zip(labels.counted, pixels, strict=True)},
-        class_pictures={
+        class_images={
             name: sum(f.pixels is not None and f.pixels[k] > 0 for f in found) for k, name in enumerate(labels.counted)
         },
         ignored=ignored / max(1, area),
@@ -219,7 +219,7 @@ def _warnings(listing: Listing, by_split: Mapping[str, Sequence[_Findings]], con
     if listing.leftovers:
         shown = ", ".join(listing.leftovers[:5])
         more = f" and {len(listing.leftovers) - 5} more" if len(listing.leftovers) > 5 else ""
-        found.append(f"neither pictures nor masks, left out: {shown}{more}")
+        found.append(f"neither images nor masks, left out: {shown}{more}")
     homes: dict[bytes, dict[str, str]] = defaultdict(dict)
     for split, members in by_split.items():
         for findings in members:
@@ -228,7 +228,7 @@ def _warnings(listing: Listing, by_split: Mapping[str, Sequence[_Findings]], con
     for names in homes.values():
         if len(names) > 1:
             listed = " and ".join(f"{name!r} in {split}" for split, name in names.items())
-            found.append(f"the same picture is {listed}: what is measured there is not honest")
+            found.append(f"the same image is {listed}: what is measured there is not honest")
     for split in ("train", "val"):
         masked = [f.pixels for f in by_split.get(split, ()) if f.pixels is not None]
         for k, name in enumerate(listing.labels.counted):
@@ -241,7 +241,7 @@ def _warnings(listing: Listing, by_split: Mapping[str, Sequence[_Findings]], con
     empty = [f.nodata for members in by_split.values() for f in members if f.nodata]
     if empty:
         found.append(
-            f"{sum(empty)} pixels of {len(empty)} pictures are nodata, by their files' own tag, and count as any "
+            f"{sum(empty)} pixels of {len(empty)} images are nodata, by their files' own tag, and count as any "
             "other: give them a value in the masks that ignore names"
         )
     found += [f"channel {channel} is the same everywhere in train; its std is taken as 1" for channel in constant]
@@ -263,10 +263,10 @@ def _crop_problems(train: Sequence[_Findings], sides: tuple[int, int] | None) ->
         return []
     height, width = max(sizes, key=lambda size: min(size[0] / sides[0], size[1] / sides[1]))
     given = f"crop_size={sides[0]}×{sides[1]} (height × width)"
-    return [f"{given} is larger than every training picture; the largest has {height}×{width}: give a smaller one"]
+    return [f"{given} is larger than every training image; the largest has {height}×{width}: give a smaller one"]
 
 
 def _small(train: Sequence[_Findings], sides: tuple[int, int] | None) -> list[str]:
     sizes = [f.size for f in train if f.size is not None]
     small = sum(h < sides[0] or w < sides[1] for h, w in sizes) if sides is not None else 0
-    return [f"{small} of {len(sizes)} training pictures are smaller than the crops, and padded"] if small else []
+    return [f"{small} of {len(sizes)} training images are smaller than the crops, and padded"] if small else []

@@ -1,4 +1,4 @@
-"""Pictures and targets as a torch data set."""
+"""Images and targets as a torch data set."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Augment = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class SegmentationDataset(Dataset[dict[str, Any]]):
-    """Pictures with their targets, prepared as ``unetzoo.images.prepare`` does for a model.
+    """Images with their targets, prepared as ``unetzoo.images.prepare`` does for a model.
 
     ``dataset[i]``, or ``dataset[epoch, i]``, is a dictionary: "image" float32 (in_channels, H, W), normalised;
     "target" int64 (H, W), or (classes, H, W) for multilabel, with -100 where pixels
@@ -82,7 +82,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """Return an item.
 
         Raises:
-            IndexError: there is no such picture.
+            IndexError: there is no such image.
             InputError: a file that cannot be read or used.
         """
         epoch, i = index if isinstance(index, tuple) else (0, index)
@@ -95,12 +95,12 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return {"image": image.contiguous(), "target": target.contiguous(), "name": sample.name}
 
     def targets(self) -> Iterator[Tensor]:
-        """Give the target of every picture as its file has it, not augmented."""
+        """Give the target of every image as its file has it, not augmented."""
         for sample, size in zip(self.samples, self.sizes(), strict=True):
             yield masks.read_target(sample, self.labels, size)
 
     def sizes(self) -> list[tuple[int, int]]:
-        """Return height and width of every picture, from the files' headers alone."""
+        """Return height and width of every image, from the files' headers alone."""
         return [images.image_size(sample.image) for sample in self.samples]
 
     def _augmented(self, image: Tensor, target: Tensor, epoch: int, i: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Which pictures and masks a folder or a CSV file holds, before any of them is opened."""
+"""Which images and masks a folder or a CSV file holds, before any of them is opened."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from unetzoo.errors import ConfigError
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """Names of folders, and values of a CSV's column, → the split."""
-PICTURES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     f".{ending}"
     for line in ("png apng jpg jpeg jpe jfif tif tiff bmp dib", "webp gif jp2 j2k avif ppm pgm pbm pnm pfm tga qoi")
     for ending in line.split()
 )
-"""Endings of pictures, in small letters."""
+"""Endings of images, in small letters."""
 POLYGONS = ".txt"
 _MASK_FOLDERS = ("masks", "labels")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture and its mask.
+    """An image and its mask.
 
     Attributes:
-        name: path of the picture inside its folder of images, with / and without the suffix.
-        image: the picture.
-        mask: a picture or a text file of polygons; or, for one folder per class, one picture a class, None where
+        name: path of the image inside its folder of images, with / and without the suffix.
+        image: the image.
+        mask: an image or a text file of polygons; or, for one folder per class, one image a class, None where
             the class is absent.
-        kind: of picture, such as its stain or scanner, where a CSV file tells it.
+        kind: of image, such as its stain or scanner, where a CSV file tells it.
     """
 
     name: str
@@ -52,8 +52,8 @@ class Listing:
     Attributes:
         labels: as given, with the classes' names where folders tell them.
         samples: by split, sorted by name; all under "" where the layout has no splits.
-        problems: a sentence for each picture or mask that has no partner, or several.
-        leftovers: files that are neither pictures nor masks, hidden ones among them, relative to the source.
+        problems: a sentence for each image or mask that has no partner, or several.
+        leftovers: files that are neither images nor masks, hidden ones among them, relative to the source.
     """
 
     labels: Labels
@@ -69,7 +69,7 @@ def list_samples(source: str | os.PathLike[str], labels: Labels) -> Listing:
     or it has ``train/``, ``val/`` and perhaps ``test/``, each with the two; or the two have those inside. With
     ``task="multilabel"``, ``masks/`` has a folder for each class, in which a missing file says that the class is
     absent; or masks have one band a class. A CSV file has the columns ``image`` and ``mask``, perhaps ``split`` and
-    ``kind`` (stain, scanner, site: what pictures are split and scored by); paths are relative to its folder.
+    ``kind`` (stain, scanner, site: what images are split and scored by); paths are relative to its folder.
 
     Raises:
         ConfigError: nothing of the kind is there.
@@ -192,10 +192,10 @@ class _Folder:
         self.source, self.masks = source, masks
         self.problems: list[str] = []
         self.leftovers: list[str] = []
-        self.images = self._by_stem(images, PICTURES)
+        self.images = self._by_stem(images, IMAGE_SUFFIXES)
 
     def pairs(self) -> tuple[Sample, ...]:
-        masks = self._by_stem(self.masks, PICTURES | {POLYGONS})
+        masks = self._by_stem(self.masks, IMAGE_SUFFIXES | {POLYGONS})
         self._report_unpaired(masks)
         for name in self.images.keys() - masks.keys():
             self.problems.append(f"{self._shown(self.images[name])}: no mask of that stem in {self._shown(self.masks)}")
@@ -203,7 +203,7 @@ class _Folder:
         return tuple(Sample(name, self.images[name], masks[name]) for name in sorted(self.images) if name in masks)
 
     def pairs_by_class(self, classes: tuple[str, ...]) -> tuple[Sample, ...]:
-        masks = [self._by_stem(self.masks / name, PICTURES) for name in classes]
+        masks = [self._by_stem(self.masks / name, IMAGE_SUFFIXES) for name in classes]
         for found in masks:
             self._report_unpaired(found)
         if self.masks.is_dir():
@@ -213,7 +213,7 @@ class _Folder:
 
     def _report_unpaired(self, masks: Mapping[str, Path]) -> None:
         for name in sorted(masks.keys() - self.images.keys()):
-            self.problems.append(f"{self._shown(masks[name])}: no picture of that stem")
+            self.problems.append(f"{self._shown(masks[name])}: no image of that stem")
 
     def _by_stem(self, folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
         found: dict[str, Path] = {}

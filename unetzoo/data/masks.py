@@ -35,12 +35,12 @@ _WHITES = (1, 255, 65535)
 
 
 def read_target(sample: Sample, labels: Labels, size: tuple[int, int]) -> Tensor:
-    """Return the target of a picture: int64, (H, W), or (classes, H, W) for multilabel.
+    """Return the target of an image: int64, (H, W), or (classes, H, W) for multilabel.
 
     Args:
         sample: whose mask it is.
         labels: what the mask means.
-        size: height and width of the picture.
+        size: height and width of the image.
 
     Raises:
         InputError: a mask that cannot be read, of another size, or with values outside the classes.
@@ -121,7 +121,7 @@ def _decode_file(path: Path | None, labels: Labels, size: tuple[int, int]) -> De
     values = images.read_image(path) if labels.colours is not None else images.read_values(path)
     if tuple(values.shape[1:]) != tuple(size):
         height, width = values.shape[1:]
-        raise InputError(f"{str(path)!r} is {width}×{height} pixels, its picture {size[1]}×{size[0]}")
+        raise InputError(f"{str(path)!r} is {width}×{height} pixels, its image {size[1]}×{size[0]}")
     if labels.colours is not None:
         return _by_colour(path, values, labels)
     values = values if values.is_floating_point() else values.long()
@@ -143,7 +143,7 @@ def _one_channel(path: Path, values: Tensor, labels: Labels) -> Tensor:
             "classes, or a folder of masks for each"
         )
     if values.shape[0] > 1 and bool((values != values[:1]).any()):
-        # JPEG keeps grey exactly, but a picture that was painted on may come out slightly coloured.
+        # JPEG keeps grey exactly, but an image that was painted on may come out slightly coloured.
         slight = values.shape[0] == 3 and path.suffix.lower() in _LOSSY and int((values - values[:1]).abs().max()) <= 32
         if labels.task == "multiclass" or not slight:
             raise InputError(

@@ -27,7 +27,7 @@ def convert(
 ) -> Labels:
     """Write a data set as a folder with ``images/`` and ``masks/``, or ``train/``, ``val/``, … if it has splits.
 
-    Pictures are copied byte for byte. Masks become PNG: class indices for multiclass (8 bits), 0 and 255 for binary,
+    Images are copied byte for byte. Masks become PNG: class indices for multiclass (8 bits), 0 and 255 for binary,
     and for multilabel a folder of the latter for each class. Where ``labels`` has pixels that do not count, they
     become 255, and the foreground of binary and multilabel masks 1. All masks are read before anything is written.
 
@@ -56,7 +56,7 @@ def convert(
         except InputError as error:
             problems.append(str(error))
     if not found:
-        problems.append("there are no pictures")
+        problems.append("there are no images")
     if problems:
         raise ConfigError(f"{str(source)!r} cannot be converted", problems)
     for split, sample in _shown(found, "written", progress):

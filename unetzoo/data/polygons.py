@@ -18,7 +18,7 @@ from unetzoo.data.labels import Labels
 from unetzoo.errors import InputError
 
 _SLACK = 0.01
-"""By how much coordinates may lie outside the picture, as rounding and augmentation leave them."""
+"""By how much coordinates may lie outside the image, as rounding and augmentation leave them."""
 
 
 def read(path: Path, labels: Labels, size: tuple[int, int]) -> Tensor:

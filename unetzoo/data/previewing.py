@@ -1,4 +1,4 @@
-"""A sheet of pictures with their masks, as training sees them."""
+"""A sheet of images with their masks, as training sees them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SIDE = 256
 def preview(dataset: SegmentationDataset, path: str | os.PathLike[str], *, count: int = 16, columns: int = 4) -> None:
     """Write a PNG sheet of items with their masks laid over them.
 
-    Pictures are taken evenly from the whole set; where it has fewer than ``count``, they come again as a later
+    Images are taken evenly from the whole set; where it has fewer than ``count``, they come again as a later
     epoch draws them. Each is stretched to its own darkest and brightest values, those of more or fewer than three
     channels by channel, and shown at up to 256 pixels a side: one channel grey, of more than three the first three.
     Background is not coloured; what does not count is darkened.

@@ -19,25 +19,25 @@ class SplitReport:
     """One split.
 
     Attributes:
-        pictures: number of them, those that cannot be read included.
-        groups: number of different groups; None where pictures are not grouped.
-        smallest, median, largest: (height, width), by area; None without a picture that can be read.
+        images: number of them, those that cannot be read included.
+        groups: number of different groups; None where images are not grouped.
+        smallest, median, largest: (height, width), by area; None without an image that can be read.
         sizes: number of different ones.
         class_pixels: share of the counted pixels, by class; those of multilabel overlap.
-        class_pictures: in how many pictures the class occurs.
+        class_images: in how many images the class occurs.
         ignored: share of pixels that do not count.
-        empty: pictures without any class but background.
+        empty: images without any class but background.
         outside: values outside the classes → pixels.
     """
 
-    pictures: int
+    images: int
     groups: int | None
     smallest: Size | None
     median: Size | None
     largest: Size | None
     sizes: int
     class_pixels: dict[str, float]
-    class_pictures: dict[str, int]
+    class_images: dict[str, int]
     ignored: float
     empty: int
     outside: dict[str, int]
@@ -51,9 +51,9 @@ class DataReport:
         source: folder or file.
         labels: as given, with class names where folders tell them.
         splits: by name.
-        channels: number of channels, an opaque alpha left out → pictures.
-        dtypes: type of the pixels → pictures.
-        in_channels: what a model of these pictures needs; None where they differ too much.
+        channels: number of channels, an opaque alpha left out → images.
+        dtypes: type of the pixels → images.
+        in_channels: what a model of these images needs; None where they differ too much.
         mean, std: of each channel over all pixels of the training split, integers being scaled as
             ``unetzoo.images.scaled`` does; None where nothing could be read.
         problems: what keeps the data from being trained on, a sentence each.
@@ -73,8 +73,8 @@ class DataReport:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of pictures by split."""
-        return {name: split.pictures for name, split in self.splits.items()}
+        """Number of images by split."""
+        return {name: split.images for name, split in self.splits.items()}
 
     def raise_for_problems(self) -> None:
         """Do nothing where there are no problems.
@@ -109,20 +109,20 @@ class DataReport:
         return f"no problems, {count} warning{'s' * (count != 1)}" if count else "no problems"
 
     def _sizes(self) -> list[list[str]]:
-        header = ["split", "pictures", "smallest", "median", "largest", "sizes", "empty", "ignored"]
+        header = ["split", "images", "smallest", "median", "largest", "sizes", "empty", "ignored"]
         grouped = any(split.groups is not None for split in self.splits.values())
         rows = [header + ["groups"] * grouped]
         for name, split in self.splits.items():
             sizes = ["–" if s is None else f"{s[0]}×{s[1]}" for s in (split.smallest, split.median, split.largest)]
-            row = [name, str(split.pictures), *sizes, str(split.sizes), str(split.empty), _percent(split.ignored)]
+            row = [name, str(split.images), *sizes, str(split.sizes), str(split.empty), _percent(split.ignored)]
             rows.append(row + [str(split.groups)] * grouped)
         return rows
 
     def _classes(self) -> list[list[str]]:
-        splits = {name: split for name, split in self.splits.items() if split.pictures}
-        rows = [["class", *(f"{name} {what}" for name in splits for what in ("pixels", "pictures"))]]
+        splits = {name: split for name, split in self.splits.items() if split.images}
+        rows = [["class", *(f"{name} {what}" for name in splits for what in ("pixels", "images"))]]
         for name in self.labels.counted:
-            cells = ((_percent(s.class_pixels[name]), str(s.class_pictures[name])) for s in splits.values())
+            cells = ((_percent(s.class_pixels[name]), str(s.class_images[name])) for s in splits.values())
             rows.append([name, *(cell for pair in cells for cell in pair)])
         return rows
 

@@ -1,4 +1,4 @@
-"""Which pictures make which batch: a pure function of seed and epoch, so that a run can go on from any batch."""
+"""Which images make which batch: a pure function of seed and epoch, so that a run can go on from any batch."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch.utils.data import Sampler
 from unetzoo.errors import ConfigError
 
 Draw = tuple[int, int]
-"""What a data set is asked for: (which time that the picture is drawn, its number). Augmentation hangs on both."""
+"""What a data set is asked for: (which time that the image is drawn, its number). Augmentation hangs on both."""
 
 
 class EpochBatches(Sampler[list[Draw]]):
     """Shuffled training batches of one process among several, the same on every machine.
 
-    An epoch shows each picture ``repeats`` times. Batch k of the epoch is made of the k-th ``batch_size ×
+    An epoch shows each image ``repeats`` times. Batch k of the epoch is made of the k-th ``batch_size ×
     processes`` draws, of which each process takes its share in order; draws that fill no batch are left out, others
     each epoch. So one process with a batch of 8 sees what two with batches of 4 see.
 
     Args:
-        pictures: number of them.
+        images: number of them.
         batch_size: draws a batch and process.
-        repeats: draws of each picture in an epoch; or a number for each picture, from 0 up.
+        repeats: draws of each image in an epoch; or a number for each image, from 0 up.
         seed: of the order.
         rank, processes: this process's number, and how many there are.
 
@@ -34,7 +34,7 @@ class EpochBatches(Sampler[list[Draw]]):
 
     def __init__(
         self,
-        pictures: int,
+        images: int,
         batch_size: int,
         *,
         repeats: int | Sequence[int] = 1,
@@ -42,7 +42,7 @@ class EpochBatches(Sampler[list[Draw]]):
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        self.pictures, self.batch_size, self.repeats, self.seed = pictures, batch_size, repeats, seed
+        self.images, self.batch_size, self.repeats, self.seed = images, batch_size, repeats, seed
         self.rank, self.processes = rank, processes
         self.epoch = 0
         self.first = 0
@@ -50,9 +50,9 @@ class EpochBatches(Sampler[list[Draw]]):
         if len(self) == 0:
             draws = self._draws()
             raise ConfigError(
-                f"batch_size={batch_size} in {processes} process{'es' * (processes > 1)} is more than the {pictures} "
-                f"training pictures, {draws} draws an epoch: give --data.repeats "
-                f"{-(-batch_size * processes // max(pictures, 1))}, or --batch-size {max(1, draws // processes)}"
+                f"batch_size={batch_size} in {processes} process{'es' * (processes > 1)} is more than the {images} "
+                f"training images, {draws} draws an epoch: give --data.repeats "
+                f"{-(-batch_size * processes // max(images, 1))}, or --batch-size {max(1, draws // processes)}"
             )
 
     def __len__(self) -> int:
@@ -77,7 +77,7 @@ class EpochBatches(Sampler[list[Draw]]):
             yield order[start : start + self.batch_size]
 
     def _draws(self) -> int:
-        return self.pictures * self.repeats if isinstance(self.repeats, int) else sum(self.repeats)
+        return self.images * self.repeats if isinstance(self.repeats, int) else sum(self.repeats)
 
     def _order(self) -> list[Draw]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
@@ -85,20 +85,20 @@ class EpochBatches(Sampler[list[Draw]]):
             draws = [(self.epoch * n + time, i) for i, n in enumerate(self.repeats) for time in range(n)]
             return [draws[k] for k in torch.randperm(len(draws), generator=generator).tolist()]
         times = range(self.epoch * self.repeats, (self.epoch + 1) * self.repeats)
-        return [(time, i) for time in times for i in torch.randperm(self.pictures, generator=generator).tolist()]
+        return [(time, i) for time in times for i in torch.randperm(self.images, generator=generator).tolist()]
 
 
 class SizeBatches(Sampler[list[int]]):
-    """Batches of whole pictures, each of one size, in a fixed order; every picture once over all processes.
+    """Batches of whole images, each of one size, in a fixed order; every image once over all processes.
 
     Args:
-        sizes: (height, width) of each picture.
-        batch_size: the most pictures a batch.
-        pixels: the most pixels a batch, where it has more than one picture.
+        sizes: (height, width) of each image.
+        batch_size: the most images a batch.
+        pixels: the most pixels a batch, where it has more than one image.
         rank, processes: this process's number, and how many there are.
 
     Raises:
-        ConfigError: there are fewer pictures than processes.
+        ConfigError: there are fewer images than processes.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class SizeBatches(Sampler[list[int]]):
             self.batches = [[i] for i in range(len(sizes))]
         if len(self.batches) < processes:
             raise ConfigError(
-                f"{len(sizes)} validation picture{'s' * (len(sizes) != 1)} for {processes} processes: each needs one; "
+                f"{len(sizes)} validation image{'s' * (len(sizes) != 1)} for {processes} processes: each needs one; "
                 "add some, or take fewer processes"
             )
         self.batches = self.batches[rank::processes]

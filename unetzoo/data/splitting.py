@@ -1,4 +1,4 @@
-"""Which picture trains, and which is kept back: a pure function of names, seed and ratios."""
+"""Which image trains, and which is kept back: a pure function of names, seed and ratios."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ def find_samples(
     seed: int = 0,
     group: str | None = None,
 ) -> dict[str, tuple[Sample, ...]]:
-    """Return the pictures and masks of a data set by split; :func:`~unetzoo.data.list_samples` says which.
+    """Return the images and masks of a data set by split; :func:`~unetzoo.data.list_samples` says which.
 
     A layout that has splits of its own keeps them; ``ratios`` and ``seed`` are then not used. Otherwise the split
     depends on the names, ``ratios``, ``seed`` and ``group`` alone, and is the same on every machine. Where a CSV file
-    names the kinds of pictures, each kind is split by itself, in the same ratios.
+    names the kinds of images, each kind is split by itself, in the same ratios.
 
     Args:
         source: a folder or a .csv file.
         labels: what the masks mean.
         ratios: shares of "train", "val" and "test" that add up to 1; the last may be 0.
         seed: of the split.
-        group: a regular expression, searched in each name: pictures in which its first group (or, without one, all
+        group: a regular expression, searched in each name: images in which its first group (or, without one, all
             that it finds) is the same text never part.
 
     Returns:
         "train", "val" and "test"; only the last may be empty.
 
     Raises:
-        ConfigError: pictures or masks without a partner, a split that would be empty, or wrong arguments; lists
+        ConfigError: images or masks without a partner, a split that would be empty, or wrong arguments; lists
             all that is wrong.
     """
     listing = list_samples(source, labels)
@@ -128,13 +128,13 @@ def group_keys(samples: Sequence[Sample], group: str | None) -> list[str]:
 
 
 def allot(sizes: Mapping[str, int], ratios: Sequence[float], seed: int) -> dict[str, str]:
-    """Return the split of each group of pictures.
+    """Return the split of each group of images.
 
     Groups go, the largest first and equal ones in an order that ``seed`` draws, to the split that lacks most
-    pictures. No split with a ratio above 0 stays empty.
+    images. No split with a ratio above 0 stays empty.
 
     Args:
-        sizes: pictures in each group, by its key.
+        sizes: images in each group, by its key.
         ratios: shares of train, val and test.
         seed: of the order.
 
@@ -143,9 +143,9 @@ def allot(sizes: Mapping[str, int], ratios: Sequence[float], seed: int) -> dict[
     """
     wanted = [split for split, ratio in zip(NAMES, ratios, strict=True) if ratio > 0]
     if not sizes:
-        raise ConfigError("there are no pictures that have masks")
+        raise ConfigError("there are no images that have masks")
     if len(sizes) < len(wanted):
-        fix = "give ratios whose last is 0, " if 2 <= len(sizes) < 3 else "add pictures, cut large ones into several, "
+        fix = "give ratios whose last is 0, " if 2 <= len(sizes) < 3 else "add images, cut large ones into several, "
         raise ConfigError(
             f"{_count(sizes)} cannot be parted into {', '.join(wanted)}: {fix}or name the splits in a .csv file"
         )
@@ -163,19 +163,19 @@ def allot(sizes: Mapping[str, int], ratios: Sequence[float], seed: int) -> dict[
 
 
 def _by_kind(members: Mapping[str, Sequence[Sample]]) -> dict[str, dict[str, int]]:
-    """Return kind → group → pictures. A group of several kinds is of a kind of its own, so that it is not parted."""
+    """Return kind → group → images. A group of several kinds is of a kind of its own, so that it is not parted."""
     strata: dict[str, dict[str, int]] = defaultdict(dict)
     for key, found in members.items():
         strata[" and ".join(sorted({sample.kind for sample in found}))][key] = len(found)
     return {kind: strata[kind] for kind in sorted(strata)} or {"": {}}
 
 
-def _quotas(pictures: int, ratios: Sequence[float]) -> dict[str, int]:
-    """Return whole numbers of pictures that add up: the largest remainders are rounded up."""
-    exact = {split: pictures * ratio for split, ratio in zip(NAMES, ratios, strict=True)}
+def _quotas(images: int, ratios: Sequence[float]) -> dict[str, int]:
+    """Return whole numbers of images that add up: the largest remainders are rounded up."""
+    exact = {split: images * ratio for split, ratio in zip(NAMES, ratios, strict=True)}
     quotas = {split: math.floor(value + 1e-9) for split, value in exact.items()}
     by_remainder = sorted(NAMES, key=lambda split: quotas[split] - exact[split])
-    for split in by_remainder[: pictures - sum(quotas.values())]:
+    for split in by_remainder[: images - sum(quotas.values())]:
         quotas[split] += 1
     for split, value in exact.items():
         if value > 0 and quotas[split] == 0:
@@ -200,6 +200,6 @@ def _check_given(samples: Mapping[str, Sequence[Sample]], keys: Mapping[str, lis
 
 
 def _count(sizes: Mapping[str, int]) -> str:
-    pictures = sum(sizes.values())
-    groups = f" in {len(sizes)} group{'s' * (len(sizes) != 1)}" if pictures != len(sizes) else ""
-    return f"{pictures} picture{'s' * (pictures != 1)}{groups}"
+    images = sum(sizes.values())
+    groups = f" in {len(sizes)} group{'s' * (len(sizes) != 1)}" if images != len(sizes) else ""
+    return f"{images} image{'s' * (images != 1)}{groups}"

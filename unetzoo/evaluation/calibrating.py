@@ -1,4 +1,4 @@
-"""Thresholds of probabilities, found on pictures with masks."""
+"""Thresholds of probabilities, found on images with masks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from unetzoo.checks import class_names_of
 from unetzoo.data.splitting import RATIOS
 from unetzoo.errors import ConfigError
-from unetzoo.evaluation.evaluating import pictures_of, predictor_of, shown
+from unetzoo.evaluation.evaluating import images_of, predictor_of, shown
 from unetzoo.files.writing import write_file
 from unetzoo.prediction import Predictor
 from unetzoo.prediction.networks import Model
@@ -32,14 +32,14 @@ class Calibration:
         thresholds: of each class: a pixel belongs to it above.
         dice: of each class with it, over all pixels together; nan where the class never occurs.
         dice_at_half: with a threshold of 0.5.
-        pictures: number of them.
+        images: number of them.
     """
 
     classes: tuple[str, ...]
     thresholds: tuple[float, ...]
     dice: tuple[float, ...]
     dice_at_half: tuple[float, ...]
-    pictures: int
+    images: int
 
     def __str__(self) -> str:
         width = max(5, *map(len, self.classes))
@@ -55,7 +55,7 @@ class Calibration:
             "thresholds": list(self.thresholds),
             "dice": [None if value != value else value for value in self.dice],
             "dice_at_half": [None if value != value else value for value in self.dice_at_half],
-            "pictures": self.pictures,
+            "images": self.images,
         }
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -80,10 +80,10 @@ def calibrate(
     ignore_colour: str | None = None,
     progress: bool = False,
 ) -> Calibration:
-    """Return the threshold of each class that gives the best Dice over all pixels of the pictures.
+    """Return the threshold of each class that gives the best Dice over all pixels of the images.
 
     Of thresholds that are equally good the one nearest to 0.5 is taken; so it is for a class that never occurs. Find
-    them on validation pictures, and judge them on others.
+    them on validation images, and judge them on others.
 
     Args:
         model: binary or multi-label, as ``unetzoo.evaluation.evaluate`` takes it; a predictor has the tiles and views
@@ -92,7 +92,7 @@ def calibrate(
         progress: show a bar.
 
     Raises:
-        ConfigError: a multi-class model, no such split, or pictures without masks.
+        ConfigError: a multi-class model, no such split, or images without masks.
         InputError: a file that cannot be read, or does not fit the model.
         WeightsError: a model cannot be loaded.
         HubError: or not be fetched.
@@ -101,7 +101,7 @@ def calibrate(
     config = predictor.config
     if config.task == "multiclass":
         raise ConfigError("a multi-class mask is its likeliest class: there is no threshold to find")
-    dataset = pictures_of(
+    dataset = images_of(
         config, source, split, ratios, seed, group, ignore=ignore, colours=colours, ignore_colour=ignore_colour
     )
     counts = torch.zeros(config.num_classes, 2, STEPS + 1, dtype=torch.float64)

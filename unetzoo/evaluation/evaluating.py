@@ -1,4 +1,4 @@
-"""How well a model segments a folder of pictures: a table, a row a picture, and the pictures it does worst."""
+"""How well a model segments a folder of images: a table, a row an image, and the images it does worst."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from unetzoo.prediction.networks import Model, listed
 from unetzoo.saving.sources import source_of
 
 WORST = 8
-"""Pictures shown in a report."""
+"""Images shown in a report."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Evaluation:
     """What :func:`evaluate` found. ``str()`` is a table.
 
     Attributes:
-        scores: of all pictures.
-        objects: of all pictures; None where they were not asked for.
-        kinds: kind of picture → its own scores and objects; empty where the source names no kinds.
-        rows: a record a picture, the worst Dice first: "name", "kind" where there are kinds, the scores, None where
+        scores: of all images.
+        objects: of all images; None where they were not asked for.
+        kinds: kind of image → its own scores and objects; empty where the source names no kinds.
+        rows: a record an image, the worst Dice first: "name", "kind" where there are kinds, the scores, None where
             not defined, and with objects "object_ap", "objects_true" and "objects_found".
-        worst: for the worst pictures, three tiles (3, H, W) uint8 each: the picture, its true mask, the predicted one.
+        worst: for the worst images, three tiles (3, H, W) uint8 each: the image, its true mask, the predicted one.
     """
 
     scores: Scores
@@ -58,7 +58,7 @@ class Evaluation:
     worst: tuple[tuple[Tensor, ...], ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all but the pictures as JSON-able numbers: those of ``Scores.to_dict``, "objects" and "kinds"."""
+        """Return all but the images as JSON-able numbers: those of ``Scores.to_dict``, "objects" and "kinds"."""
         kinds = {kind: _record(*found) for kind, found in self.kinds.items()}
         return _record(self.scores, self.objects) | ({"kinds": kinds} if kinds else {})
 
@@ -113,15 +113,15 @@ def evaluate(
     objects: bool = False,
     progress: bool = False,
 ) -> Evaluation:
-    """Segment pictures as ``unetzoo.Predictor`` does, and hold the masks against the true ones.
+    """Segment images as ``unetzoo.Predictor`` does, and hold the masks against the true ones.
 
-    Where a CSV file names the kinds of pictures, each kind also has scores of its own.
+    Where a CSV file names the kinds of images, each kind also has scores of its own.
 
     Args:
         model: as :class:`unetzoo.Predictor` takes it: a model, which stays on its device, a name or a path, or a list
             whose answers are averaged; or a predictor, with its tiles, views and thresholds.
         source: a folder or a CSV file, see ``unetzoo.data.list_samples``.
-        split: "train", "val" or "test". None: "test" of a source that has splits of its own, every picture of others.
+        split: "train", "val" or "test". None: "test" of a source that has splits of its own, every image of others.
         ratios, seed, group: those of the training, where ``split`` is of a source without splits of its own.
         ignore, colours, ignore_colour: how the masks are written, see ``unetzoo.data.Labels``.
         objects: also count objects, and those that meet a true one at an IoU above 0.5. Objects are the connected
@@ -129,7 +129,7 @@ def evaluate(
         progress: show a bar.
 
     Raises:
-        ConfigError: no such split, or pictures without masks; lists all that is wrong. ``objects`` needs SciPy.
+        ConfigError: no such split, or images without masks; lists all that is wrong. ``objects`` needs SciPy.
         InputError: a file that cannot be read, or does not fit the model.
         WeightsError: a model cannot be loaded.
         HubError: or not be fetched.
@@ -138,7 +138,7 @@ def evaluate(
         ndimage()  # says so where it is missing
     predictor = predictor_of(model)
     config = predictor.config
-    dataset = pictures_of(
+    dataset = images_of(
         config, source, split, ratios, seed, group, ignore=ignore, colours=colours, ignore_colour=ignore_colour
     )
     names = class_names_of(config.class_names, config.task, config.num_classes)
@@ -174,7 +174,7 @@ def predictor_of(model: Predictor | Model | Sequence[Model]) -> Predictor:
     return Predictor(model, device=devices[0] if devices else "auto")
 
 
-def pictures_of(
+def images_of(
     config: ModelConfig,
     source: str | os.PathLike[str],
     split: str | None,
@@ -183,10 +183,10 @@ def pictures_of(
     group: str | None,
     **labels: Any,
 ) -> SegmentationDataset:
-    """Return the pictures of a split, not normalised: a predictor does that; see :func:`evaluate` for the arguments.
+    """Return the images of a split, not normalised: a predictor does that; see :func:`evaluate` for the arguments.
 
     Raises:
-        ConfigError: no such split, or pictures without masks; lists all that is wrong.
+        ConfigError: no such split, or images without masks; lists all that is wrong.
     """
     colours = labels.pop("colours")
     known = Labels(
@@ -224,7 +224,7 @@ def settings_of_run(model: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def predicted_mask(model: SegmentationModel, image: Tensor) -> Tensor:
-    """Return the mask that the model gives a normalised picture (C, H, W), as its targets are, on the CPU."""
+    """Return the mask that the model gives a normalised image (C, H, W), as its targets are, on the CPU."""
     device = next(model.parameters()).device
     return sheets.predicted(model.predict(image[None].to(device))[0].cpu(), model.config.task)
 
@@ -242,13 +242,13 @@ def _chosen(
         raise ConfigError(f"{str(source)!r} cannot be evaluated on", listing.problems)
     if split is None:
         if "" not in listing.samples and not listing.samples.get("test"):
-            raise ConfigError(f"{str(source)!r} has splits, and no test pictures: say which, such as --split val")
+            raise ConfigError(f"{str(source)!r} has splits, and no test images: say which, such as --split val")
         found = listing.samples.get("", listing.samples.get("test", ()))
     else:
         parts = divide(listing, ratios=ratios, seed=seed, group=group) if "" in listing.samples else listing.samples
         found = parts.get(split, ())
     if not found:
-        raise ConfigError(f"{str(source)!r} has no pictures{'' if split is None else f' in {split}'}")
+        raise ConfigError(f"{str(source)!r} has no images{'' if split is None else f' in {split}'}")
     return tuple(found)
 
 
@@ -292,4 +292,4 @@ def shown(steps: range, progress: bool) -> Iterable[int]:
         return steps
     from huggingface_hub.utils.tqdm import tqdm
 
-    return tqdm(steps, unit="picture", leave=False)  # type: ignore[no-untyped-call]
+    return tqdm(steps, unit="image", leave=False)  # type: ignore[no-untyped-call]

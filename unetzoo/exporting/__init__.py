@@ -3,7 +3,7 @@
 from unetzoo.exporting.outcome import (
     Check as Check,
     ExportReport as ExportReport,
-    PictureAgreement as PictureAgreement,
+    ImageAgreement as ImageAgreement,
     Port as Port,
 )
 from unetzoo.exporting.writing import export as export

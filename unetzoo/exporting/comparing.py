@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from unetzoo.errors import UnetzooError
-from unetzoo.exporting.outcome import Check, PictureAgreement
-from unetzoo.exporting.pictures import Given, draw_noise, fitted, given
+from unetzoo.exporting.outcome import Check, ImageAgreement
 from unetzoo.exporting.request import Request
+from unetzoo.exporting.samples import Given, draw_noise, fitted, given
 from unetzoo.nn.heads import ABSENT
 
 DIFFERENCE = 1e-4
@@ -29,8 +29,8 @@ Eager = Callable[[Sequence[Tensor]], Tensor]
 """The models in float32: what each of them takes → logits."""
 
 
-def checks(request: Request, eager: Eager, file: Run, pictures: Sequence[Tensor]) -> tuple[Check, ...]:
-    """Run three batches: of the pictures, cut or repeated to the sizes; of noise where there are none.
+def checks(request: Request, eager: Eager, file: Run, stored: Sequence[Tensor]) -> tuple[Check, ...]:
+    """Run three batches: of the images, cut or repeated to the sizes; of noise where there are none.
 
     Raises:
         UnetzooError: the file is too different.
@@ -41,7 +41,7 @@ def checks(request: Request, eager: Eager, file: Run, pictures: Sequence[Tensor]
         shapes = [(batch, *request.size) for batch in (3, 2, 1)]
     found = []
     for batch, height, width in shapes:
-        chosen = [fitted(pictures[k % len(pictures)], height, width) for k in range(batch)] if pictures else None
+        chosen = [fitted(stored[k % len(stored)], height, width) for k in range(batch)] if stored else None
         images = given(chosen or draw_noise(batch, config, request.inputs, height, width), request)
         logits, output = eager(images.models), file(images.file)
         title = f"{batch} × {height} × {width}"
@@ -58,8 +58,8 @@ def checks(request: Request, eager: Eager, file: Run, pictures: Sequence[Tensor]
     return tuple(found)
 
 
-def agreement_on(request: Request, eager: Eager, file: Run, samples: Sequence[Given]) -> PictureAgreement:
-    """Compare the masks of whole pictures.
+def agreement_on(request: Request, eager: Eager, file: Run, samples: Sequence[Given]) -> ImageAgreement:
+    """Compare the masks of whole images.
 
     Raises:
         UnetzooError: the masks have little in common.
@@ -81,12 +81,12 @@ def agreement_on(request: Request, eager: Eager, file: Run, samples: Sequence[Gi
         either += (a | b).sum(dim=(1, 2, 3))
     agreement = sum(map(float.__mul__, shares, map(float, pixels))) / sum(pixels)
     iou = float((both[either > 0] / either[either > 0]).mean()) if bool(either.any()) else None
-    title = f"the {len(samples)} pictures"
+    title = f"the {len(samples)} images"
     if agreement < AGREEMENT:
         raise _refusal(title, f"masks agree on {agreement:.1%} of the pixels; {AGREEMENT:.0%} are needed")
     if iou is not None and iou < IOU:
         raise _refusal(title, f"masks have an IoU of {iou:.2f}; {IOU} is needed")
-    return PictureAgreement(len(samples), agreement, min(shares), iou)
+    return ImageAgreement(len(samples), agreement, min(shares), iou)
 
 
 def masks_of(output: Tensor, task: str, outputs: str) -> Tensor:

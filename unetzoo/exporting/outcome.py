@@ -50,14 +50,14 @@ class Check:
 
 
 @dataclass(frozen=True)
-class PictureAgreement:
-    """How the masks of the file and of the model agree on given pictures.
+class ImageAgreement:
+    """How the masks of the file and of the model agree on given images.
 
     Attributes:
-        count: of the pictures.
-        agreement: share of the pixels whose mask is the same, over all pictures.
-        lowest: the same on the picture where it is lowest.
-        iou: intersection over union of the two masks over all pictures, the mean over the classes; None where neither
+        count: of the images.
+        agreement: share of the pixels whose mask is the same, over all images.
+        lowest: the same on the image where it is lowest.
+        iou: intersection over union of the two masks over all images, the mean over the classes; None where neither
             mask has anything on any of them.
     """
 
@@ -69,7 +69,7 @@ class PictureAgreement:
     def __str__(self) -> str:
         iou = "–" if self.iou is None else f"{self.iou:.4f}"
         return (
-            f"{self.count} pictures: the masks agree on {_percent(self.agreement)} of the pixels "
+            f"{self.count} images: the masks agree on {_percent(self.agreement)} of the pixels "
             f"({_percent(self.lowest)} on the worst), IoU {iou}"
         )
 
@@ -86,7 +86,7 @@ class ExportReport:
         seconds: that exporting and comparing took.
         input, output: what goes in and what comes out.
         checks: three batches of different sizes; odd ones among them, unless the size is fixed.
-        pictures: agreement on the pictures that were given, None without.
+        images: agreement on the images that were given, None without.
     """
 
     path: str
@@ -97,7 +97,7 @@ class ExportReport:
     input: Port
     output: Port
     checks: tuple[Check, ...]
-    pictures: PictureAgreement | None
+    images: ImageAgreement | None
 
     def __str__(self) -> str:
         rows = [("images", "difference", "same mask", "eager, ms", "file, ms")]
@@ -118,7 +118,7 @@ class ExportReport:
             f"out  {self.output}",
             *("  ".join(map(str.rjust, row, widths)) for row in rows),
         ]
-        return "\n".join([*lines, *([] if self.pictures is None else [str(self.pictures)])])
+        return "\n".join([*lines, *([] if self.images is None else [str(self.images)])])
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON-able values."""

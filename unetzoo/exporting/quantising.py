@@ -1,7 +1,7 @@
 """ONNX graphs with 8-bit arithmetic, by onnxruntime's static quantisation.
 
 Weights have a scale for each output channel, activations one for each tensor: from their smallest to their largest
-value on the pictures given. What is 8-bit is convolutions, and the ReLUs and max-pools between them; sums,
+value on the images given. What is 8-bit is convolutions, and the ReLUs and max-pools between them; sums,
 concatenations and resampling stay in float32, as eight bits there cost more masks than they save time, and so do the
 last convolutions, whose output decides the class.
 """

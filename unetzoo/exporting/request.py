@@ -16,7 +16,7 @@ from torch.export import Dim
 
 from unetzoo.checks import one_of
 from unetzoo.config import ModelConfig
-from unetzoo.data.listing import PICTURES
+from unetzoo.data.listing import IMAGE_SUFFIXES
 from unetzoo.errors import ConfigError
 from unetzoo.folding import OptimizedModel
 from unetzoo.model import SegmentationModel
@@ -36,9 +36,9 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 ONNX_BYTES = 2**31 - 2**24
 """Weights that one ONNX file holds: protobuf ends at 2 GiB, and the graph needs some of it."""
 MASK_CLASSES = 256
-Pictures = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+Images = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 MOST = 32
-"""Pictures that are used: of more, so many, spread evenly."""
+"""Images that are used: of more, so many, spread evenly."""
 _FREE_SIZES_SINCE = (2, 14)
 
 
@@ -114,16 +114,16 @@ def check(
     outputs: str,
     precision: str,
     size: Sequence[int] | None,
-    pictures: Pictures | None,
+    images: Images | None,
 ) -> tuple[Request, list[Path]]:
-    """Return the request, and the paths of its pictures.
+    """Return the request, and the paths of its images.
 
     Raises:
         ConfigError: lists all that is wrong.
     """
     ending = next((ending for ending in FORMATS if os.fspath(path).endswith(ending)), None)
     form = None if ending is None else FORMATS[ending]
-    files, problems = find_pictures(pictures)
+    files, problems = find_images(images)
     known = [model for model in models if isinstance(model, SegmentationModel | OptimizedModel)]
     problems = [
         *(problem for model in models for problem in _model_problems(model)),
@@ -136,8 +136,8 @@ def check(
         *([] if form is None else _machine_problems(form, size)),
         *problems,
     ]
-    if precision == "int8" and pictures is None:
-        problems.append("precision='int8' needs pictures=: a folder, or a list, of some like those it will see")
+    if precision == "int8" and images is None:
+        problems.append("precision='int8' needs images=: a folder, or a list, of some like those it will see")
     if known:
         problems += _fit_problems(known, form, outputs, precision)
     if problems:
@@ -238,19 +238,19 @@ def _fit_problems(
         yield f"{weights / 1e9:.1f} GB of weights: an .onnx file ends at 2 GiB; take .pt2"
 
 
-def find_pictures(pictures: Pictures | None) -> tuple[list[Path], list[str]]:
+def find_images(images: Images | None) -> tuple[list[Path], list[str]]:
     """Return the files to use, and a sentence for each thing that is wrong."""
-    if pictures is None:
+    if images is None:
         return [], []
-    if isinstance(pictures, str | os.PathLike):
-        folder = Path(pictures)
+    if isinstance(images, str | os.PathLike):
+        folder = Path(images)
         if not folder.is_dir():
-            return [], [f"pictures={str(pictures)!r}: there is no such folder; a single file goes in a list"]
+            return [], [f"images={str(images)!r}: there is no such folder; a single file goes in a list"]
         folder = folder / "images" if (folder / "images").is_dir() else folder  # a data set, whose masks are none
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     else:
-        files = list(map(Path, pictures))
+        files = list(map(Path, images))
     if not files:
-        return [], [f"pictures={str(pictures)!r}: there is no picture"]
+        return [], [f"images={str(images)!r}: there is no image"]
     chosen = [files[k * len(files) // MOST] for k in range(MOST)] if len(files) > MOST else files
-    return chosen, [f"pictures: there is no file {str(path)!r}" for path in chosen if not path.is_file()]
+    return chosen, [f"images: there is no file {str(path)!r}" for path in chosen if not path.is_file()]

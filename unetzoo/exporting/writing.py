@@ -16,8 +16,8 @@ from unetzoo.exporting.comparing import Eager, Run, agreement_on, checks
 from unetzoo.exporting.formats import content, runner
 from unetzoo.exporting.network import Deployed, average_logits, deployed, metadata, ports
 from unetzoo.exporting.outcome import ExportReport
-from unetzoo.exporting.pictures import Given, read_pictures, samples
-from unetzoo.exporting.request import Pictures, Request, check
+from unetzoo.exporting.request import Images, Request, check
+from unetzoo.exporting.samples import Given, read_images, samples
 from unetzoo.files.writing import replacing
 from unetzoo.folding import OptimizedModel, optimize
 from unetzoo.model import SegmentationModel
@@ -32,7 +32,7 @@ def export(
     inputs: str = "normalised",
     outputs: str = "logits",
     precision: str = "float32",
-    pictures: Pictures | None = None,
+    images: Images | None = None,
     size: Sequence[int] | None = None,
 ) -> ExportReport:
     """Write ``model`` as a file that runs without unetzoo, and compare it with the model before it is kept.
@@ -55,8 +55,8 @@ def export(
             0.5, and for ``task="multilabel"`` the same of each class, (batch, num_classes, height, width).
         precision: of weights and arithmetic; what goes in and comes out stays as above. "float32". "float16" (.onnx,
             .pt2) and "bfloat16" (.pt2, .aoti.pt2) halve the file. "int8" (.onnx) quarters it: convolutions in 8 bits,
-            with ranges taken from ``pictures``.
-        pictures: a folder of pictures, or one that has them in ``images/``, or a list of files: some like those that
+            with ranges taken from ``images``.
+        images: a folder of images, or one that has them in ``images/``, or a list of files: some like those that
             the file will see. int8 needs them; of any precision the masks are compared on them. Up to 32 are used,
             spread evenly over more, and of each up to 512 × 512 pixels from the middle.
         size: height and width, to fix them; ``unet_valid``, whose sides are 16 k + 60, can be exported no other way.
@@ -67,19 +67,19 @@ def export(
 
     Raises:
         ConfigError: lists all that is wrong with the arguments, or missing on this machine.
-        InputError: pictures that cannot be read, or do not fit; lists them.
+        InputError: images that cannot be read, or do not fit; lists them.
         UnetzooError: the exporter failed; or the file does not do what the model does: in float32 its logits differ
             by more than 1e-4 of their spread; in other precisions its masks agree on less than 90 % of the pixels, or
-            have an IoU under 0.5 on ``pictures``. Nothing is left behind then.
+            have an IoU under 0.5 on ``images``. Nothing is left behind then.
         WeightsError: a model cannot be loaded.
         HubError: or not be fetched.
         WriteError: the file cannot be written.
     """
     start = time.perf_counter()
     request, files = check(
-        _models(model), path, inputs=inputs, outputs=outputs, precision=precision, size=size, pictures=pictures
+        _models(model), path, inputs=inputs, outputs=outputs, precision=precision, size=size, images=images
     )
-    stored = read_pictures(files, request.config, inputs)
+    stored = read_images(files, request.config, inputs)
     whole = samples(stored, request)
     exact = [_exact(model) for model in request.models]
     network = deployed(request, exact)

@@ -11,7 +11,7 @@ from unetzoo.errors import InputError, UnetzooError
 
 @contextlib.contextmanager
 def explained(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn whatever reading a picture raises into one error.
+    """Turn whatever reading an image raises into one error.
 
     Raises:
         InputError: with the file's name.
@@ -22,4 +22,4 @@ def explained(path: str | os.PathLike[str]) -> Iterator[None]:
         raise
     # Damaged files raise whatever the decoder that stumbled knows: OSError, SyntaxError, struct.error and more.
     except Exception as error:
-        raise InputError(f"{str(path)!r} cannot be read as a picture ({type(error).__name__}: {error})") from error
+        raise InputError(f"{str(path)!r} cannot be read as an image ({type(error).__name__}: {error})") from error

@@ -12,7 +12,7 @@ COLOURS = ["#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", CYA
 
 
 def colours_on(image: Tensor, count: int) -> list[str]:
-    """Return the colours of masks laid over a picture: :data:`COLOURS` in turn; of one alone cyan where all is red.
+    """Return the colours of masks laid over an image: :data:`COLOURS` in turn; of one alone cyan where all is red.
 
     Args:
         image: (C, H, W). It is red if that channel's mean is above one and a half times those of the others: retinas
@@ -27,10 +27,10 @@ def colours_on(image: Tensor, count: int) -> list[str]:
 
 
 def overlay(image: Tensor, masks: Tensor, alpha: float = 0.5) -> Tensor:
-    """Return the picture as (3, H, W) uint8 with one colour laid over each mask, and twice as much along its rim.
+    """Return the image as (3, H, W) uint8 with one colour laid over each mask, and twice as much along its rim.
 
     The colours are those of :func:`colours_on`; where masks overlap, they are laid over each other. The rim lies inside
-    of the mask; it is as wide as the 512th part of the picture's shorter side, a pixel at least.
+    of the mask; it is as wide as the 512th part of the image's shorter side, a pixel at least.
 
     Args:
         image: (C, H, W), uint8, or uint16, which is stretched to its own darkest and brightest values; one channel

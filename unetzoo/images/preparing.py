@@ -51,7 +51,7 @@ def prepare(image: Tensor, config: ModelConfig) -> Tensor:
 
     Integers are scaled by the largest value of their type, so that 8 and 16 bits become [0, 1]; floating point is
     taken as it is. An alpha channel too many is dropped, grey is copied to RGB, and the channels normalised by
-    ``config.mean`` and ``config.std`` where there are any. Training sees pictures through the same functions.
+    ``config.mean`` and ``config.std`` where there are any. Training sees images through the same functions.
 
     Raises:
         InputError: the channels do not fit.

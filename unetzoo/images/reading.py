@@ -26,7 +26,7 @@ _CONVERSIONS = {"P": "RGB", "PA": "RGBA", "1": "L", "CMYK": "RGB", "YCbCr": "RGB
 
 
 def read_image(path: str | os.PathLike[str]) -> Tensor:
-    """Return a picture as (C, H, W), turned as its EXIF says.
+    """Return an image as (C, H, W), turned as its EXIF says.
 
     uint8, uint16 and float32 as they are stored, and of TIFFs also int8, int16, int32 and uint32; other floating
     point becomes float32. Reads what Pillow reads: PNG, JPEG, WebP, GIF, BMP, TIFF and more. Palettes become RGB or
@@ -38,7 +38,7 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
     depths and all other pages the first is taken.
 
     Raises:
-        InputError: no such file, no such picture, a damaged one, 64-bit integers, or numbers that are not finite.
+        InputError: no such file, no such image, a damaged one, 64-bit integers, or numbers that are not finite.
     """
     image = _read(path, as_stored=False)
     if image.dtype in (torch.int64, torch.uint64):
@@ -57,28 +57,28 @@ def read_values(path: str | os.PathLike[str]) -> Tensor:
     One bit becomes 0 and 1, and integers may have 64 bits.
 
     Raises:
-        InputError: no such file, no such picture, or a damaged one.
+        InputError: no such file, no such image, or a damaged one.
     """
     return _read(path, as_stored=True)
 
 
-def from_pil(picture: Image) -> Tensor:
+def from_pil(image: Image) -> Tensor:
     """Return an image of Pillow as :func:`read_image` returns that of a file.
 
     Raises:
         InputError: its pixels cannot be read.
     """
     try:
-        return _decoded(picture, as_stored=False)
+        return _decoded(image, as_stored=False)
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"a PIL image cannot be read ({type(error).__name__}: {error})") from error
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Return height and width of the picture that :func:`read_image` returns, from the file's header alone.
+    """Return height and width of the image that :func:`read_image` returns, from the file's header alone.
 
     Raises:
-        InputError: no such file, or no such picture.
+        InputError: no such file, or no such image.
     """
     with _opened(path) as file:
         if file is None:
@@ -90,10 +90,10 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[ImageFile | None]:
-    """Give the picture as Pillow opened it, None for a TIFF that tifffile has to read.
+    """Give the image as Pillow opened it, None for a TIFF that tifffile has to read.
 
     Raises:
-        InputError: no such file, no such picture; and for whatever fails inside the block.
+        InputError: no such file, no such image; and for whatever fails inside the block.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -123,14 +123,14 @@ def _decoded(file: Image, as_stored: bool) -> Tensor:
 
     tags = getattr(file, "tag_v2", {})
     depth, signed = (tags.get(tiff.BITS) or (0,))[0], tags.get(tiff.FORMAT) == (2,)
-    picture = ImageOps.exif_transpose(file)
-    stored = picture.mode
+    opened = ImageOps.exif_transpose(file)
+    stored = opened.mode
     if stored in _CONVERSIONS and not (as_stored and stored in ("1", "P")):
         target = _CONVERSIONS[stored]
-        picture = picture.convert("RGBA" if picture.has_transparency_data else target)
+        opened = opened.convert("RGBA" if opened.has_transparency_data else target)
     elif stored == "I;16B":  # torch knows its own machine's order of bytes alone
-        picture = picture.convert("I")
-    image: Tensor = pil_to_tensor(picture)
+        opened = opened.convert("I")
+    image: Tensor = pil_to_tensor(opened)
     if as_stored and stored == "1":
         return (image > 0).byte()
     if stored == "I" and depth == 32 and not signed:
@@ -139,7 +139,7 @@ def _decoded(file: Image, as_stored: bool) -> Tensor:
 
 
 def _exif(path: str | os.PathLike[str], file: ImageFile) -> Exif:
-    """Return EXIF, without decoding the picture: Pillow would, as a PNG may have some after its pixels."""
+    """Return EXIF, without decoding the image: Pillow would, as a PNG may have some after its pixels."""
     from PIL import Image
 
     return file.getexif() if file.format != "PNG" or _has_late_texts(path) else Image.Image.getexif(file)

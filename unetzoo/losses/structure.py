@@ -27,9 +27,9 @@ class MSSSIM(SingleLoss):
     """1 − MS-SSIM of each class's probabilities against its mask: a mean over classes, by weight, then images.
 
     Paper: Wang, Simoncelli and Bovik 2003, "Multiscale structural similarity for image quality assessment", equation
-    7: five scales, a Gaussian window of 11 × 11 with σ = 1.5 that stays inside the picture, K1 = 0.01, K2 = 0.03.
+    7: five scales, a Gaussian window of 11 × 11 with σ = 1.5 that stays inside the image, K1 = 0.01, K2 = 0.03.
 
-    Here: the scales' weights, which add up to 1.0001, are brought to a sum of 1. A picture has a scale for each time
+    Here: the scales' weights, which add up to 1.0001, are brought to a sum of 1. An image has a scale for each time
     its shorter side can be halved and still hold the window (five from 176 pixels); of fewer, the finest ones' weights
     are brought to a sum of 1. Below 11 pixels the window shrinks to the largest odd one that fits, down to 1. A
     scale's mean similarity s, negative where structure is opposed, counts as 1e-5 · exp(s − 1e-5) below 1e-5: next to
@@ -52,7 +52,7 @@ class Gaps(SingleLoss):
     """Binary cross-entropy of the narrow gaps: −log(1 − p) in them and 0 elsewhere, a mean over all pixels, as BCE's.
 
     Gaps are what a morphological closing of the class's mask by a square of ``width + 1`` pixels adds to it: the
-    ground between two objects that nearly touch, narrow bays and small holes. Beyond the picture there is nothing.
+    ground between two objects that nearly touch, narrow bays and small holes. Beyond the image there is nothing.
 
     Its purpose is that of U-Net's weight map (Ronneberger et al. 2015, arXiv 1505.04597, equation 2), to keep apart
     objects that touch, without numbered objects and distances: in ``bce + 10*gaps`` the pixels of gaps count 11 times.
@@ -88,7 +88,7 @@ def _closed(masks: Tensor, side: int) -> Tensor:
 
 
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Return the similarity (N, C), from above 0 to 1, of pictures (N, C, H, W) of values from 0 to 1."""
+    """Return the similarity (N, C), from above 0 to 1, of images (N, C, H, W) of values from 0 to 1."""
     shape = a.shape[:2]
     a, b = a.flatten(0, 1), b.flatten(0, 1)
     weights = SCALE_WEIGHTS[: _scales(min(a.shape[-2:]))]
@@ -105,7 +105,7 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _scales(side: int) -> int:
-    """Return how many scales a picture has whose shorter side is ``side`` pixels long."""
+    """Return how many scales an image has whose shorter side is ``side`` pixels long."""
     return max(1, min(len(SCALE_WEIGHTS), (side // WINDOW).bit_length()))
 
 

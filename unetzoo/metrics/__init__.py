@@ -23,7 +23,7 @@ Perazzi et al. 2016, "A benchmark dataset and evaluation methodology for video o
 the share of the prediction's boundary pixels that have one of the target's within ``boundary_tolerance`` pixels, in
 Euclidean distance between centres, and R is the reverse. With boundary pixels in one of the two only, the score is 0.
 A boundary pixel of a mask is one inside it with a 4-neighbour outside it, as of scikit-image's
-``find_boundaries(mask, mode="inner")``: the border of the picture makes no boundary. Nor do ignored pixels: they hold
+``find_boundaries(mask, mode="inner")``: the border of the image makes no boundary. Nor do ignored pixels: they hold
 no boundary pixels, and are no neighbour's outside.
 
 Each score is taken in two ways. *Pooled*: all pixels of all images are counted together. *Per image*: the mean of the

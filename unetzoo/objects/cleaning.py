@@ -28,7 +28,7 @@ def cleaned(
 
     An object is a connected component of one class. One that is removed becomes background; where it lay inside
     another class, the filling that comes after gives it to that class. A hole is a component of background that does
-    not touch the border of the picture and lies in one class alone, which fills it. Where objects are connected
+    not touch the border of the image and lies in one class alone, which fills it. Where objects are connected
     across corners, holes are not, and the reverse. In a multilabel mask each class is cleaned by itself. Cleaning
     twice changes nothing more.
 
@@ -81,7 +81,7 @@ def _fill(plane: NDArray[Any], largest: int, connectivity: int) -> None:
     numbers[~small[numbers]] = 0
     lowest = np.full(count + 1, np.iinfo(plane.dtype).max, plane.dtype)
     highest = np.zeros(count + 1, plane.dtype)
-    at = np.flatnonzero(numbers)  # none at the border: every neighbour is in the picture
+    at = np.flatnonzero(numbers)  # none at the border: every neighbour is in the image
     hole, values = numbers.ravel()[at], plane.ravel()
     for dy, dx in np.argwhere(structure) - 1:
         beside = values[at + dy * plane.shape[1] + dx]

@@ -16,7 +16,7 @@ from unetzoo.objects.outlines import polygons
 
 
 def to_coco(
-    pictures: Iterable[tuple[str, Instances]], class_names: Sequence[str] | None = None
+    images: Iterable[tuple[str, Instances]], class_names: Sequence[str] | None = None
 ) -> dict[str, list[dict[str, Any]]]:
     """Return a data set in COCO's format for object detection (cocodataset.org/#format-data), for ``json.dump``.
 
@@ -25,8 +25,8 @@ def to_coco(
     stands where there are scores.
 
     Args:
-        pictures: file name and objects of each picture, all of one model; taken one at a time, so that a generator
-            keeps one picture in memory.
+        images: file name and objects of each image, all of one model; taken one at a time, so that a generator
+            keeps one image in memory.
         class_names: one name a class, background included in a multiclass task; None:
             "foreground"; or "background", "class_1", …; or "class_0", …, as the task is.
 
@@ -35,12 +35,12 @@ def to_coco(
         whose background is no category, and else the class + 1.
 
     Raises:
-        ConfigError: no picture, pictures of different tasks or classes, or names that are none or not one a class;
+        ConfigError: no image, images of different tasks or classes, or names that are none or not one a class;
             or SciPy is missing.
     """
     record: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": [], "categories": []}
     known: tuple[str, int] | None = None
-    for number, (name, found) in enumerate(pictures, 1):
+    for number, (name, found) in enumerate(images, 1):
         if known is None:
             known = found.task, found.num_classes
             problems = class_name_problems(class_names, found.num_classes)
@@ -50,13 +50,13 @@ def to_coco(
         elif (found.task, found.num_classes) != known:
             raise ConfigError(
                 f"cannot write COCO JSON: {name!r} has {found.num_classes} {found.task} classes, and the first "
-                f"picture {known[1]} {known[0]} ones; write a file for each model"
+                f"image {known[1]} {known[0]} ones; write a file for each model"
             )
         height, width = found.labels.shape[-2:]
         record["images"].append({"id": number, "file_name": name, "width": width, "height": height})
         record["annotations"] += _annotations(found, number, len(record["annotations"]) + 1)
     if known is None:
-        raise ConfigError("cannot write COCO JSON: there are no pictures; one at least is needed")
+        raise ConfigError("cannot write COCO JSON: there are no images; one at least is needed")
     return record
 
 

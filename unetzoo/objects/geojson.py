@@ -34,7 +34,7 @@ def to_geojson(
 
     Without a transform coordinates are whole pixels, x to the right and y down, as QuPath reads them, and each feature
     has QuPath's own properties "objectType" (detection), "classification" and "measurements" too. QGIS takes them
-    for degrees, and draws pictures that have no georeference below y = 0: give it ``transform=(1, 0, 0, 0, -1, 0)``.
+    for degrees, and draws images that have no georeference below y = 0: give it ``transform=(1, 0, 0, 0, -1, 0)``.
 
     Args:
         instances: what :func:`unetzoo.objects.instances` found.

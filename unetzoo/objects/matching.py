@@ -12,7 +12,7 @@ from unetzoo.objects.finding import Instances
 
 @dataclass(frozen=True)
 class Matches:
-    """How many objects were met. Those of several pictures add up: ``a + b``.
+    """How many objects were met. Those of several images add up: ``a + b``.
 
     Attributes:
         met: objects found that are true ones.
@@ -49,7 +49,7 @@ class Matches:
 
 
 def matched(found: Instances, true: Instances, *, iou: float = 0.5) -> Matches:
-    """Return how many objects of two masks of one picture meet: of one class, their IoU above ``iou``.
+    """Return how many objects of two masks of one image meet: of one class, their IoU above ``iou``.
 
     Above one half, no object can meet two: the pairs need no search for the best.
 

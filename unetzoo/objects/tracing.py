@@ -1,4 +1,4 @@
-"""Outlines along the edges of pixels, of all components of a picture at once.
+"""Outlines along the edges of pixels, of all components of an image at once.
 
 A boundary turns only at points where four pixels meet. Each turn is found from those four, and each is joined to the
 next one in its row and to the next one in its column, as along a line of the grid the ends of a component's edges
@@ -54,7 +54,7 @@ def trace(numbers: NDArray[np.int32]) -> Rings:
 def _turns(numbers: NDArray[np.int32]) -> NDArray[np.int64]:
     """Return the turns of all outlines as columns of (6, n).
 
-    The rows: number of the component, y, x, whether the edge in the picture's row goes right from here, whether that
+    The rows: number of the component, y, x, whether the edge in the image's row goes right from here, whether that
     in the column goes down, and whether the ring leaves by the row.
     """
     padded = np.pad(numbers, 1)

@@ -1,4 +1,4 @@
-"""Folders of pictures: reading, computing and writing at the same time, and nothing done twice."""
+"""Folders of images: reading, computing and writing at the same time, and nothing done twice."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ import torch
 
 from unetzoo import images, objects
 from unetzoo.config import ModelConfig
-from unetzoo.data.listing import PICTURES
+from unetzoo.data.listing import IMAGE_SUFFIXES
 from unetzoo.errors import ConfigError, InputError, UnetzooError
 from unetzoo.files.writing import write_file
-from unetzoo.prediction.inputs import Rows, as_picture
+from unetzoo.prediction.inputs import Rows, as_image
 from unetzoo.prediction.predictor import Predictor
 from unetzoo.prediction.results import Prediction, mark_in as marked, mask_paths, write_masks
 from unetzoo.prediction.stored import SUFFIXES, StoredRows, is_big
 from unetzoo.saving.records import model_in
 
 READ_AHEAD = 4
-"""Pictures that wait for the network, and masks that wait to be written, at most."""
+"""Images that wait for the network, and masks that wait to be written, at most."""
 RECORD = ".unetzoo.json"
 
 
 @dataclass(frozen=True)
 class Job:
-    """A picture and where its mask goes.
+    """An image and where its mask goes.
 
     Attributes:
         source: its file, or zarr folder.
@@ -47,13 +47,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a picture; all but ``job`` is None where it was there already.
+    """What became of an image; all but ``job`` is None where it was there already.
 
     Attributes:
         found: what was found, None where it was written by rows.
         objects: how many objects, where they were asked for.
         error: what is wrong with it.
-        rows: finished rows of a picture that is written by rows, and all of them: it is not through yet where these
+        rows: finished rows of an image that is written by rows, and all of them: it is not through yet where these
             differ.
     """
 
@@ -72,9 +72,9 @@ class Report:
     """What became of a folder.
 
     Attributes:
-        done: pictures that were segmented.
+        done: images that were segmented.
         skipped: those whose masks were there already.
-        failed: picture → what is wrong with it.
+        failed: image → what is wrong with it.
     """
 
     done: list[Path] = field(default_factory=list)
@@ -84,10 +84,10 @@ class Report:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written of each picture.
+    """What is written of each image.
 
     Attributes:
-        folder: of the masks, which keep the pictures' names and sub-folders.
+        folder: of the masks, which keep the images' names and sub-folders.
         overlays: also ``overlays/<name>.png``.
         probabilities: also ``probabilities/<name>.npy``.
         objects: also ``objects/<name>.geojson``.
@@ -113,16 +113,16 @@ class Outputs:
 
 
 def find_jobs(sources: Sequence[str | os.PathLike[str]], inside: Path | None = None) -> list[Job]:
-    """Return the pictures among files and folders, in the order given, those of a folder by name.
+    """Return the images among files and folders, in the order given, those of a folder by name.
 
-    Folders are searched with their sub-folders, of a data set only ``images/``. Hidden files, files without a
-    picture's ending, links that lead back to a folder above, and folders of masks, ``inside`` and those of earlier
-    runs, are left out. Files that are named are always taken. A mask has its picture's name with its own ending; of
-    pictures that differ in their endings alone, the whole name before it. Wildcards, which not every shell expands,
+    Folders are searched with their sub-folders, of a data set only ``images/``. Hidden files, files without an
+    image's ending, links that lead back to a folder above, and folders of masks, ``inside`` and those of earlier
+    runs, are left out. Files that are named are always taken. A mask has its image's name with its own ending; of
+    images that differ in their endings alone, the whole name before it. Wildcards, which not every shell expands,
     stand for the files that fit, by name; ``**`` for folders in folders.
 
     Raises:
-        InputError: there is no such file or folder, no picture in any, or two whose masks would have one name.
+        InputError: there is no such file or folder, no image in any, or two whose masks would have one name.
     """
     found: list[tuple[Path, Path]] = []
     problems = []
@@ -133,7 +133,7 @@ def find_jobs(sources: Sequence[str | os.PathLike[str]], inside: Path | None = N
             elif inside is not None and os.path.realpath(source) == os.path.realpath(inside):
                 problems.append(f"{str(source)!r} is where masks go: give another --out")
             else:
-                place = _pictures_of(source)
+                place = _images_of(source)
                 found += [(path, path.relative_to(place)) for path in _inside(place, inside)]
         elif source.exists():
             found.append((source, Path(source.name)))
@@ -143,7 +143,7 @@ def find_jobs(sources: Sequence[str | os.PathLike[str]], inside: Path | None = N
         raise InputError("; ".join(problems))
     if not found:
         looked = ", ".join(map(repr, map(str, sources)))
-        raise InputError(f"no pictures in {looked}: {', '.join(sorted(PICTURES | {'.zarr'}))} are looked for")
+        raise InputError(f"no images in {looked}: {', '.join(sorted(IMAGE_SUFFIXES | {'.zarr'}))} are looked for")
     kept = list({os.path.realpath(path): (path, name) for path, name in reversed(found)}.values())[::-1]
     stems = [name.with_suffix("").as_posix() for _, name in kept]
     twice = {stem for stem, count in Counter(stems).items() if count > 1}
@@ -166,8 +166,8 @@ def _expanded(source: str | os.PathLike[str]) -> list[str]:
     return ([] if Path(path).exists() else sorted(glob.glob(path, recursive=True))) or [path]  # noqa: PTH207
 
 
-def _pictures_of(folder: Path) -> Path:
-    """Return where the pictures of a folder are: of a data set in ``images/``, beside its masks."""
+def _images_of(folder: Path) -> Path:
+    """Return where the images of a folder are: of a data set in ``images/``, beside its masks."""
     masks = any((folder / name).is_dir() for name in ("masks", "labels"))
     return folder / "images" if masks and (folder / "images").is_dir() else folder
 
@@ -181,17 +181,17 @@ def predict_files(
     overwrite: bool = False,
     tell: Tell = lambda outcome: None,
 ) -> Report:
-    """Segment pictures into a folder: one bad file stops nothing, and what is there already is not done again.
+    """Segment images into a folder: one bad file stops nothing, and what is there already is not done again.
 
-    Pictures are read and masks written by threads of their own, at most ``READ_AHEAD`` of each waiting.
+    Images are read and masks written by threads of their own, at most ``READ_AHEAD`` of each waiting.
 
     Args:
         predictor: segments them.
         jobs: from :func:`find_jobs`.
         outputs: what is written, and where.
         settings: JSON-able; kept in the folder as ``.unetzoo.json``.
-        overwrite: do all of them anew. Otherwise a picture is skipped whose files are there and newer than itself.
-        tell: is called for each picture when it is through, and after each strip of one that is written by rows.
+        overwrite: do all of them anew. Otherwise an image is skipped whose files are there and newer than itself.
+        tell: is called for each image when it is through, and after each strip of one that is written by rows.
 
     Raises:
         ConfigError: the folder holds masks made with other settings, or files of one's own.
@@ -230,18 +230,18 @@ def write_coco(path: str | os.PathLike[str], jobs: Sequence[Job], outputs: Outpu
         WriteError: the file cannot be written.
     """
 
-    def pictures() -> Iterator[tuple[str, objects.Instances]]:
+    def found() -> Iterator[tuple[str, objects.Instances]]:
         for job in jobs:
             layers = [images.read_values(path)[0] for path in mask_paths(outputs.mask(job), config)]
             mask = layers[0] if config.task == "multiclass" else torch.stack(layers).gt(0).byte()
             mask = mask[0] if config.task == "binary" else mask
             yield job.source.name, objects.instances(mask, config.task, config.num_classes)
 
-    write_file(path, json.dumps(objects.to_coco(pictures(), config.class_names)))
+    write_file(path, json.dumps(objects.to_coco(found(), config.class_names)))
 
 
 def _read_ahead(readers: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[Rows]]]:
-    """Give each job with its picture being read, a few ahead of the one that is asked for."""
+    """Give each job with its image being read, a few ahead of the one that is asked for."""
     waiting: deque[tuple[Job, Future[Rows]]] = deque()
     for job in jobs:
         waiting.append((job, readers.submit(_read, job)))
@@ -251,7 +251,7 @@ def _read_ahead(readers: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tu
 
 
 def _read(job: Job) -> Rows:
-    return StoredRows(job.source) if is_big(job.source) else as_picture(job.source)
+    return StoredRows(job.source) if is_big(job.source) else as_image(job.source)
 
 
 def _settle(report: Report, writing: deque[tuple[Job, Prediction, Future[int | None]]], most: int, tell: Tell) -> None:
@@ -268,7 +268,7 @@ def _settle(report: Report, writing: deque[tuple[Job, Prediction, Future[int | N
 def _reported(report: Report, job: Job, tell: Tell) -> Iterator[None]:
     try:
         yield
-    # What one picture cannot do, for want of memory as well, the next may: all of it is in the report.
+    # What one image cannot do, for want of memory as well, the next may: all of it is in the report.
     except (OSError, RuntimeError, ValueError, MemoryError) as error:
         message = str(error) if isinstance(error, UnetzooError) else f"{type(error).__name__}: {error}"
         # Many messages begin with the file's name, which stands before all of them.
@@ -277,7 +277,7 @@ def _reported(report: Report, job: Job, tell: Tell) -> Iterator[None]:
 
 
 def _write(found: Prediction, job: Job, outputs: Outputs) -> int | None:
-    """Write all that is wanted of a picture, the mask last: where it is, all is. Return the number of objects."""
+    """Write all that is wanted of an image, the mask last: where it is, all is. Return the number of objects."""
     others, count = outputs.others(job), None
     if "overlays" in others:
         found.overlay(others["overlays"])
@@ -296,7 +296,7 @@ def _write_by_rows(
 ) -> None:
     asked = [*outputs.others(job), *(name for name in ("smallest", "holes") if getattr(predictor, name))]
     if asked:
-        raise InputError(f"so large a picture is written by rows, without {', '.join(asked)}: leave that out for it")
+        raise InputError(f"so large an image is written by rows, without {', '.join(asked)}: leave that out for it")
 
     def finished(rows: int) -> None:
         tell(Outcome(job, rows=(rows, source.height)))
@@ -305,7 +305,7 @@ def _write_by_rows(
 
 
 def mark_of(source: Path) -> str:
-    """Return what is written into a mask to know its picture again: a digest of where it lies."""
+    """Return what is written into a mask to know its image again: a digest of where it lies."""
     return f"unetzoo {hashlib.sha256(os.path.realpath(source).encode()).hexdigest()[:24]}"
 
 
@@ -333,7 +333,7 @@ def _is_done(job: Job, outputs: Outputs, config: ModelConfig) -> bool:
         masks = [mask]  # one file, written by rows
     there = [path for path in masks if path.exists()]
     if any(marked(path) not in (None, mark_of(job.source)) for path in there):
-        raise InputError(f"{there[0]} is there, of another picture: give another --out, or --overwrite")
+        raise InputError(f"{there[0]} is there, of another image: give another --out, or --overwrite")
     with contextlib.suppress(OSError):
         changed = job.source.stat().st_mtime
         wanted = (*masks, *outputs.others(job).values())
@@ -342,7 +342,7 @@ def _is_done(job: Job, outputs: Outputs, config: ModelConfig) -> bool:
 
 
 def _inside(folder: Path, left_out: Path | None) -> Iterator[Path]:
-    """Give the pictures of a folder and of its sub-folders, by name; each folder once, whatever links lead to it."""
+    """Give the images of a folder and of its sub-folders, by name; each folder once, whatever links lead to it."""
     seen: set[Path] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         here = Path(place)
@@ -356,11 +356,11 @@ def _inside(folder: Path, left_out: Path | None) -> Iterator[Path]:
         seen.add(real)
         arrays = sorted(name for name in folders if name.lower().endswith(".zarr") and not name.startswith("."))
         folders[:] = sorted(name for name in folders if name not in arrays and not name.startswith("."))
-        pictures = (name for name in names if Path(name).suffix.lower() in PICTURES and not name.startswith("."))
-        yield from (here / name for name in sorted((*pictures, *arrays)))
+        files = (name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."))
+        yield from (here / name for name in sorted((*files, *arrays)))
 
 
 def _ending(path: Path) -> str:
-    """Return how the mask of a picture ends: TIFF and zarr stay what they are, others become PNG."""
+    """Return how the mask of an image ends: TIFF and zarr stay what they are, others become PNG."""
     suffix = path.suffix.lower()
     return suffix if suffix in SUFFIXES else ".png"

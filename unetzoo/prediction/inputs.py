@@ -1,4 +1,4 @@
-"""Pictures as predictors take them: by rows, whatever they come from."""
+"""Images as predictors take them: by rows, whatever they come from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unetzoo.prediction.geography import Tag, geography
 
 
 class Rows(ABC):
-    """A picture that is read by rows.
+    """An image that is read by rows.
 
     Attributes:
         name: for messages, or None.
@@ -34,8 +34,8 @@ class Rows(ABC):
         """Return rows ``first`` up to, not including, ``last``: (C, last - first, width)."""
 
 
-class Picture(Rows):
-    """A picture in memory.
+class LoadedImage(Rows):
+    """An image in memory.
 
     Args:
         image: (C, H, W).
@@ -54,16 +54,16 @@ class Picture(Rows):
         return self.image[:, first:last]
 
 
-def as_picture(source: Any) -> Picture:
-    """Return a path, an array (H, W) or (H, W, C), a tensor (C, H, W) or (H, W), or a PIL image as a picture.
+def as_image(source: Any) -> LoadedImage:
+    """Return a path, an array (H, W) or (H, W, C), a tensor (C, H, W) or (H, W), or a PIL image as an image.
 
     Raises:
         InputError: a file that cannot be read, or none of these.
     """
-    if isinstance(source, Picture):
+    if isinstance(source, LoadedImage):
         return source
     if isinstance(source, str | os.PathLike):
-        return Picture(images.read_image(source), Path(source).name, geography(source))
+        return LoadedImage(images.read_image(source), Path(source).name, geography(source))
     if isinstance(source, Tensor):
         image = source.detach().cpu()
     elif type(source).__module__.partition(".")[0] == "PIL":
@@ -72,14 +72,14 @@ def as_picture(source: Any) -> Picture:
         image = _of_array(source)
     else:
         raise InputError(
-            f"a picture of type {type(source).__name__}: a path, an array (H, W) or (H, W, C), a tensor (C, H, W), or "
+            f"an image of type {type(source).__name__}: a path, an array (H, W) or (H, W, C), a tensor (C, H, W), or "
             "a PIL image is needed"
         )
     image = image[None] if image.ndim == 2 else image
     problem = _problem(image)
     if problem is not None:
-        raise InputError(f"a picture of shape {tuple(image.shape)}, {image.dtype}: {problem}")
-    return Picture(image.float() if image.dtype in (torch.float16, torch.bfloat16, torch.float64) else image)
+        raise InputError(f"an image of shape {tuple(image.shape)}, {image.dtype}: {problem}")
+    return LoadedImage(image.float() if image.dtype in (torch.float16, torch.bfloat16, torch.float64) else image)
 
 
 def _of_array(source: Any) -> Tensor:
@@ -87,7 +87,7 @@ def _of_array(source: Any) -> Tensor:
 
     if np.ma.is_masked(source):
         raise InputError(
-            f"an array with {int(np.ma.getmaskarray(source).sum())} masked values: .filled(value) makes a picture of it"
+            f"an array with {int(np.ma.getmaskarray(source).sum())} masked values: .filled(value) makes an image of it"
         )
     array = np.asarray(source)
     if array.dtype.kind not in "biuf":
@@ -100,11 +100,11 @@ def _of_array(source: Any) -> Tensor:
 
 def _problem(image: Tensor) -> str | None:
     if image.ndim != 3:
-        return "one picture is needed, (H, W) or with channels: (H, W, C) of an array, (C, H, W) of a tensor"
+        return "one image is needed, (H, W) or with channels: (H, W, C) of an array, (C, H, W) of a tensor"
     if 0 in image.shape:
         return "it is empty"
     if image.dtype == torch.bool:
-        return "a mask is no picture: give its pixels, of 8 or 16 bits or floating point"
+        return "a mask is no image: give its pixels, of 8 or 16 bits or floating point"
     if image.dtype in (torch.int64, torch.uint64):
         return "integers of 8, 16 or 32 bits are needed: their largest value is what white is taken for"
     if image.is_complex():

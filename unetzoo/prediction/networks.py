@@ -23,7 +23,7 @@ MERGES = ("probabilities", "logits")
 
 
 class Networks:
-    """An ensemble whose members agree on task and classes; each sees pictures as it was trained to.
+    """An ensemble whose members agree on task and classes; each sees images as it was trained to.
 
     Attributes:
         config: of the first.
@@ -43,24 +43,24 @@ class Networks:
         return max(member.network.decoder.border for member in self.members)
 
     def shown(self, window: int) -> int:
-        """Return the side of the square that is cut out of the picture for a window."""
+        """Return the side of the square that is cut out of the image for a window."""
         return max(
             member.network.decoder.input_side(window) - member.network.decoder.border + self.border
             for member in self.members
         )
 
-    def __call__(self, pictures: Tensor, height: int, width: int) -> Tensor:
+    def __call__(self, stored: Tensor, height: int, width: int) -> Tensor:
         """Return the average of what all members say of all views: (N, classes, height, width) float32.
 
         They are logits, or probabilities where ``merge`` says so.
 
         Args:
-            pictures: (N, C, H, W) as stored; the window begins ``border`` pixels inside.
+            stored: (N, C, H, W) as stored; the window begins ``border`` pixels inside.
             height, width: of the window.
         """
         total: Tensor | None = None
         for member in self.members:
-            images = self._prepared(pictures, member, height, width)
+            images = self._prepared(stored, member, height, width)
             for view in self.views:
                 said = self._asked(member, images, view)[..., :height, :width].float()
                 said = self.activated(said) if self.merge == "probabilities" else said
@@ -81,15 +81,13 @@ class Networks:
                 found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return found.hexdigest()
 
-    def _prepared(self, pictures: Tensor, member: OptimizedModel, height: int, width: int) -> Tensor:
+    def _prepared(self, stored: Tensor, member: OptimizedModel, height: int, width: int) -> Tensor:
         """Return what a member is shown: its own border around the window, normalised its own way."""
         decoder, config = member.network.decoder, member.config
         skipped = self.border - decoder.border
         height, width = decoder.input_side(height), decoder.input_side(width)
-        cut = pictures[..., skipped : skipped + height, skipped : skipped + width]
-        rows = [
-            normalised(fit_channels(scaled(picture), config.in_channels), config.mean, config.std) for picture in cut
-        ]
+        cut = stored[..., skipped : skipped + height, skipped : skipped + width]
+        rows = [normalised(fit_channels(scaled(image), config.in_channels), config.mean, config.std) for image in cut]
         return torch.stack(rows)
 
     def _asked(self, member: OptimizedModel, images: Tensor, view: View) -> Tensor:
@@ -170,7 +168,7 @@ def _ready(
 
 
 def check_channels(image: Tensor, config: ModelConfig) -> None:
-    """Raise if a picture (C, …) cannot be fitted to the channels of a network.
+    """Raise if an image (C, …) cannot be fitted to the channels of a network.
 
     Raises:
         InputError: with both sides.
@@ -179,13 +177,13 @@ def check_channels(image: Tensor, config: ModelConfig) -> None:
     try:
         fit_channels(image[:, :1, :1], config.in_channels)
     except InputError as error:
-        said = f"a picture of {found} channels: {config.name} was trained on {config.in_channels}"
+        said = f"an image of {found} channels: {config.name} was trained on {config.in_channels}"
         if image.shape[1] == config.in_channels > 1:  # rasterio's arrays
             said += "; arrays are (height, width, channels), tensors (channels, height, width)"
         raise InputError(said) from error
     if image.is_floating_point() and found not in (1, config.in_channels):
         raise InputError(
-            f"a picture of {found} channels of floating point: {config.name} was trained on {config.in_channels}, and "
+            f"an image of {found} channels of floating point: {config.name} was trained on {config.in_channels}, and "
             "which of them is an alpha channel is not known: leave it out"
         )
 
@@ -202,11 +200,11 @@ def check_range(image: Tensor, config: ModelConfig) -> None:
     mean, std = (torch.tensor(numbers, dtype=torch.float64)[:, None, None] for numbers in (config.mean, config.std))
     if bool(((values - mean) / std).abs().median() > _FAR):
         raise InputError(
-            f"a floating-point picture of values about {float(values.median()):.3g}: {config.name} was trained on "
+            f"a floating-point image of values about {float(values.median()):.3g}: {config.name} was trained on "
             f"values about {float(mean.mean()):.3g}; give 8 or 16 bits as they are, or divide by 255 or "
             "65535, the largest value of their type"
         )
 
 
 _FAR = 20
-"""Standard deviations; pictures of a training set lie within a few."""
+"""Standard deviations; images of a training set lie within a few."""

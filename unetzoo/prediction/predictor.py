@@ -1,4 +1,4 @@
-"""A picture of any size in, a mask of the same size out."""
+"""An image of any size in, a mask of the same size out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unetzoo.devices import device_of
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.objects.components import ndimage
 from unetzoo.prediction import arguments, by_rows
-from unetzoo.prediction.inputs import Picture, Rows, as_picture
+from unetzoo.prediction.inputs import LoadedImage, Rows, as_image
 from unetzoo.prediction.layout import Layout
 from unetzoo.prediction.networks import Model, Networks, check_channels, check_range, gathered
 from unetzoo.prediction.results import Prediction, mask_of
@@ -28,12 +28,12 @@ from unetzoo.prediction.views import views
 
 
 class Predictor:
-    """Segments pictures with a trained model, or the average of several.
+    """Segments images with a trained model, or the average of several.
 
-    A picture is fitted to the model as its training saw it (``unetzoo.images.prepare``), mirrored at its right and
+    An image is fitted to the model as its training saw it (``unetzoo.images.prepare``), mirrored at its right and
     lower end to a multiple of the network's stride, segmented whole or in overlapping tiles, and what came of the
-    mirrored part is cut off. With ``overlap="full"`` the tiles give what the whole picture gives, to rounding. What
-    looks at a whole picture (group and instance norm, the classification-guided module) sees a tile instead.
+    mirrored part is cut off. With ``overlap="full"`` the tiles give what the whole image gives, to rounding. What
+    looks at a whole image (group and instance norm, the classification-guided module) sees a tile instead.
 
     Predictors can be pickled, and called from several processes, each with its own copy.
 
@@ -43,7 +43,7 @@ class Predictor:
             averaged.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps", …
         tile: side of the square windows in pixels, overlap included; rounded up to a multiple of the stride. None: the
-            whole picture at once. "auto": the whole picture where it fits in half of the free memory, else 1024 or
+            whole image at once. "auto": the whole image where it fits in half of the free memory, else 1024 or
             what fits; where several processes share a machine, a number is safer.
         overlap: of neighbouring tiles: a share of their side, below 1; pixels; or "full": twice as far as the network
             looks, 94 pixels for ``unet`` and some 300 for ``resunet34``.
@@ -117,18 +117,18 @@ class Predictor:
     @overload
     def __call__(self, source: Any, progress: bool = False) -> Prediction: ...
     def __call__(self, source: Any, progress: bool = False) -> Prediction | list[Prediction] | dict[str, Any]:
-        """Segment a picture, or a list of them.
+        """Segment an image, or a list of them.
 
         Args:
-            source: the path of a picture; an array (H, W) or (H, W, C); a tensor (C, H, W) or (H, W); a PIL image.
+            source: the path of an image; an array (H, W) or (H, W, C); a tensor (C, H, W) or (H, W); a PIL image.
                 Integers of 8, 16 or 32 bits are divided by the largest value of their type; floating point is taken as
                 it is, as in training. A list of these gives a list. A dictionary with "image", an array (N, H, W, C)
-                or a sequence of pictures, gives the same dictionary with "mask", as ``map_batches`` of Ray Data
-                passes them; a picture that does not fit is an error for all of them.
+                or a sequence of images, gives the same dictionary with "mask", as ``map_batches`` of Ray Data
+                passes them; an image that does not fit is an error for all of them.
             progress: show a bar.
 
         Raises:
-            InputError: a picture that cannot be read, or does not fit the model.
+            InputError: an image that cannot be read, or does not fit the model.
         """
         if isinstance(source, Mapping):
             return self._batch(source)
@@ -137,22 +137,22 @@ class Predictor:
         return self._one(source, progress)
 
     def _one(self, source: Any, progress: bool = False) -> Prediction:
-        picture = as_picture(source)
-        check_channels(picture.image, self.config)
-        check_range(picture.image, self.config)
-        grid = self.grid(picture)
+        image = as_image(source)
+        check_channels(image.image, self.config)
+        check_range(image.image, self.config)
+        grid = self.grid(image)
         with _bar(progress, grid.count, "tile") as tick:
-            found = [strip for _, strip in self.strips(picture, grid, tick=tick)]
+            found = [strip for _, strip in self.strips(image, grid, tick=tick)]
         probabilities = found[0] if len(found) == 1 else torch.cat(found, dim=1)
-        return self.result(picture, probabilities)
+        return self.result(image, probabilities)
 
     def write_mask(
         self, source: str | os.PathLike[str], target: str | os.PathLike[str], *, progress: bool = False
     ) -> None:
-        """Segment a picture beyond memory into a file: read by rows, and written by rows.
+        """Segment an image beyond memory into a file: read by rows, and written by rows.
 
         The mask grows in a folder beside ``target``. After a kill the same call goes on behind its last finished row of
-        tiles; with another model, picture or other tiles it begins anew.
+        tiles; with another model, image or other tiles it begins anew.
 
         Args:
             source: a .tif or .tiff file, of a pyramid the largest level; a .zarr array (H, W), (H, W, C) or (C, H, W),
@@ -164,7 +164,7 @@ class Predictor:
         Raises:
             ConfigError: tifffile or zarr is not installed, or this predictor has ``smallest`` or ``holes``: objects
                 are not looked for across rows.
-            InputError: the picture cannot be read so, or does not fit the model; another ending of ``target``. Nothing
+            InputError: the image cannot be read so, or does not fit the model; another ending of ``target``. Nothing
                 was written.
             WriteError: the mask cannot be written; what is done is kept.
         """
@@ -174,7 +174,7 @@ class Predictor:
                 "the mask with unetzoo.objects.cleaned where it fits in memory"
             )
         with StoredRows(source) as rows, _bar(progress, rows.height, "row") as bar:
-            settings = {**self.settings(), "picture": str(Path(source).resolve())}
+            settings = {**self.settings(), "image": str(Path(source).resolve())}
             done = 0
 
             def tell(finished: int) -> None:
@@ -191,10 +191,10 @@ class Predictor:
         settings: Mapping[str, Any],
         tell: Callable[[int], object] = lambda rows: None,
     ) -> None:
-        """Do what :meth:`write_mask` does, of a picture that is open; ``smallest`` and ``holes`` are left out.
+        """Do what :meth:`write_mask` does, of an image that is open; ``smallest`` and ``holes`` are left out.
 
         Args:
-            source: the picture.
+            source: the image.
             target: see :meth:`write_mask`.
             settings: JSON-able; a mask that was begun goes on only under the same ones.
             tell: is called with the number of finished rows, first with those of an earlier run.
@@ -209,23 +209,23 @@ class Predictor:
             tell(mask.done)
         by_rows.write(mask, target, source.place)
 
-    def result(self, picture: Picture, probabilities: Tensor) -> Prediction:
+    def result(self, image: LoadedImage, probabilities: Tensor) -> Prediction:
         """Return what probabilities (classes, H, W) amount to, cleaned as ``smallest`` and ``holes`` say."""
         mask = mask_of(probabilities, self.config.task, self.thresholds)
         if self.smallest or self.holes:
             mask = objects.cleaned(
                 mask, self.config.task, self.config.num_classes, smallest=self.smallest, holes=self.holes
             )
-        return Prediction(probabilities, mask, picture.image, self.config, picture.name, picture.place)
+        return Prediction(probabilities, mask, image.image, self.config, image.name, image.place)
 
     def strips(
         self, source: Rows, grid: Grid, first: int = 0, tick: Callable[[], object] | None = None
     ) -> Iterator[tuple[int, Tensor]]:
-        """Give the probabilities of a picture in strips, from top to bottom, in the memory of a row of tiles.
+        """Give the probabilities of an image in strips, from top to bottom, in the memory of a row of tiles.
 
         Args:
-            source: gives the picture by rows.
-            grid: of this picture, from :meth:`grid`.
+            source: gives the image by rows.
+            grid: of this image, from :meth:`grid`.
             first: the row of tiles to begin with; what is above it is not given.
             tick: is called after each tile.
 
@@ -233,7 +233,7 @@ class Predictor:
             The first row of the strip, and (classes, rows, W) float32 on the CPU.
 
         Raises:
-            InputError: the picture does not fit the model.
+            InputError: the image does not fit the model.
         """
         at_once = self.layout.tiles_at_once(grid, self.device)
         return strips(self.networks, source, grid, self.device, first=first, at_once=at_once, tick=tick)
@@ -256,7 +256,7 @@ class Predictor:
         }
 
     def grid(self, source: Rows) -> Grid:
-        """Return the tiles of a picture; with ``tile="auto"`` another call may return others, as memory is taken."""
+        """Return the tiles of an image; with ``tile="auto"`` another call may return others, as memory is taken."""
         return self.layout.grid(source.height, source.width, self.device)
 
     def _batch(self, batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def reach(config: ModelConfig) -> int | None:
     differs when the block does.
 
     Returns:
-        None for a network that looks at the whole picture: group and instance norm, and the classification-guided
+        None for a network that looks at the whole image: group and instance norm, and the classification-guided
         module.
     """
     if config.classification_guided or config.norm in ("group", "instance"):
@@ -44,7 +44,7 @@ def _measured(config: ModelConfig) -> int | None:
     while True:
         side, other = (probe.decoder.input_side(count * stride) for count in (blocks, 1))
         images = torch.zeros(4, config.in_channels, side, other, dtype=torch.float64)
-        # On zeros no trace is too faint to be seen; on noise a mean of the whole picture is seen as well.
+        # On zeros no trace is too faint to be seen; on noise a mean of the whole image is seen as well.
         images[2:] = torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         first = blocks // 2 * stride
         images[1::2, :, first + border : first + border + stride] += 1
@@ -73,7 +73,7 @@ def _positive(probe: SegmentationModel) -> SegmentationModel:
 
 
 def memory_of_pixel(config: ModelConfig) -> float:
-    """Return how many bytes a network needs for a pixel of its picture, at most at once: those of its maps.
+    """Return how many bytes a network needs for a pixel of its image, at most at once: those of its maps.
 
     Counted on a network without memory; what convolutions need to work in is not.
     """

@@ -1,4 +1,4 @@
-"""What a predictor says of a picture: probabilities, a mask, and ways to keep and to see them."""
+"""What a predictor says of an image: probabilities, a mask, and ways to keep and to see them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ SUFFIXES = (".png", ".tif", ".tiff")
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a predictor says of a picture.
+    """What a predictor says of an image.
 
     Attributes:
         probabilities: (classes, H, W) float32.
         mask: uint8: (H, W) of 0 and 1, or of the classes' indices; (classes, H, W) of 0 and 1 for "multilabel".
-        image: (C, H, W), the picture as it was given.
+        image: (C, H, W), the image as it was given.
         config: of the model.
-        name: of the picture's file, None where there is none.
+        name: of the image's file, None where there is none.
         place: of a GeoTIFF, the tags that say where on the globe it lies; a mask that is saved as TIFF keeps them.
     """
 
@@ -44,7 +44,7 @@ class Prediction:
     place: tuple[Tag, ...] = ()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the mask as a picture that ``unetzoo.data`` reads as a mask.
+        """Write the mask as an image that ``unetzoo.data`` reads as a mask.
 
         Of 0 and 255, or of the classes' indices with a palette of colours. The masks of a multi-label model are one
         file a class, in folders of the classes' names beside ``path``'s name.
@@ -61,7 +61,7 @@ class Prediction:
         write_masks(path, self)
 
     def overlay(self, path: str | os.PathLike[str]) -> None:
-        """Write the picture with the mask laid over it, a colour a class, as a PNG file.
+        """Write the image with the mask laid over it, a colour a class, as a PNG file.
 
         Args:
             path: ends in .png. Folders are made where they are missing.
@@ -168,15 +168,15 @@ def write_masks(path: str | os.PathLike[str], found: Prediction, mark: str | Non
 def _encoded(mask: Tensor, task: str, suffix: str, tags: Sequence[Tag], mark: str | None) -> bytes:
     from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-    picture = Image.fromarray((mask if task == "multiclass" else mask * 255).numpy())
+    image = Image.fromarray((mask if task == "multiclass" else mask * 255).numpy())
     if task == "multiclass" and mask.dtype == torch.uint8:
-        picture.putpalette(_palette())
+        image.putpalette(_palette())
     stream = io.BytesIO()
     if suffix == ".png":
         texts = PngImagePlugin.PngInfo()
         if mark is not None:
             texts.add_text("Software", mark)
-        picture.save(stream, "PNG", pnginfo=texts)
+        image.save(stream, "PNG", pnginfo=texts)
         return stream.getvalue()
     directory = TiffImagePlugin.ImageFileDirectory_v2()
     for code, kind, value in tags:
@@ -184,7 +184,7 @@ def _encoded(mask: Tensor, task: str, suffix: str, tags: Sequence[Tag], mark: st
         directory[code] = value
     if mark is not None:
         directory[_SOFTWARE] = mark
-    picture.save(stream, "TIFF", compression="tiff_adobe_deflate", tiffinfo=directory)
+    image.save(stream, "TIFF", compression="tiff_adobe_deflate", tiffinfo=directory)
     return stream.getvalue()
 
 

@@ -79,7 +79,7 @@ class StoredRows(Rows):
 
 
 def is_big(path: str | os.PathLike[str]) -> bool:
-    """Return whether a picture is read by rows: a zarr array, or a TIFF beyond what Pillow lets be read whole."""
+    """Return whether an image is read by rows: a zarr array, or a TIFF beyond what Pillow lets be read whole."""
     from PIL import Image
 
     path = Path(path)
@@ -115,7 +115,7 @@ def _of_ome(path: Path, group: Any) -> tuple[Any, str]:
     attributes = dict(group.attrs)
     scales = attributes.get("ome", attributes).get("multiscales")
     if not scales:
-        raise InputError(f"{str(path)!r} is a group without an OME-Zarr picture: give one of its arrays")
+        raise InputError(f"{str(path)!r} is a group without an OME-Zarr image: give one of its arrays")
     axes = [axis["name"] if isinstance(axis, Mapping) else axis for axis in scales[0]["axes"]]
     return group[scales[0]["datasets"][0]["path"]], "".join(axes).upper()
 

@@ -2,7 +2,7 @@
 
 Windows are laid out on each axis by itself, so that the weight of a pixel is the product of one for its row and one for
 its column. They begin at multiples of the network's stride: there its max-pools see the same pixels together as in the
-whole picture, and a window says of its inner pixels exactly what the whole picture would.
+whole image, and a window says of its inner pixels exactly what the whole image would.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Test-time augmentation: a network sees a picture turned and mirrored, and what it says is turned back."""
+"""Test-time augmentation: a network sees an image turned and mirrored, and what it says is turned back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class View(NamedTuple):
-    """A way to look at a picture: mirrored, then transposed; at a scale.
+    """A way to look at an image: mirrored, then transposed; at a scale.
 
     Attributes:
         flips: the dimensions that are mirrored: of 2 (rows) and 3 (columns).
@@ -31,7 +31,7 @@ class View(NamedTuple):
         return images.transpose(2, 3) if self.transposed else images
 
     def undo(self, logits: Tensor, size: torch.Size) -> Tensor:
-        """Return logits (N, classes, …) of such a view as those of the picture, whose height and width are ``size``."""
+        """Return logits (N, classes, …) of such a view as those of the image, whose height and width are ``size``."""
         logits = logits.transpose(2, 3) if self.transposed else logits
         logits = logits.flip(self.flips) if self.flips else logits
         if self.scale == 1:

@@ -257,7 +257,7 @@ def _body(saved: SavedModel, name: str, card: ModelCard) -> str:
         f"{info.architecture} on the {info.encoder} encoder, {_task(config)}.",
         markdown([header(SIZE), cells(costs)]).strip(),
         f"Counted for one float32 image; memory is what autograd keeps in training.{agreement}",
-        f"## Use\n\n```sh\npip install unetzoo\nunetzoo predict {name} picture.png --out masks --overlay\n```",
+        f"## Use\n\n```sh\npip install unetzoo\nunetzoo predict {name} image.png --out masks --overlay\n```",
         f"```python\n{_example(saved, name)}\n```",
         f"## Model\n\n{_facts(saved, info)}",
     ]
@@ -279,15 +279,15 @@ def _task(config: ModelConfig) -> str:
 
 
 def _example(saved: SavedModel, name: str) -> str:
-    """Return lines from a picture to its mask."""
+    """Return lines from an image to its mask."""
     config = saved.config
-    drawn = config.in_channels not in (1, 3)  # what no picture viewer writes
-    picture = f"torch.rand({config.in_channels}, 256, 256)" if drawn else '"picture.png"'
+    drawn = config.in_channels not in (1, 3)  # what no image viewer writes
+    image = f"torch.rand({config.in_channels}, 256, 256)" if drawn else '"image.png"'
     shape = f"  # ({config.in_channels}, H, W) in [0, 1]" if drawn else "  # or a list of them, an array, a tensor"
     return (
         f"import {'torch, ' if drawn else ''}unetzoo\n"
-        f'predictor = unetzoo.Predictor("{name}")  # pictures of any size\n'
-        f"result = predictor({picture}){shape}\n"
+        f'predictor = unetzoo.Predictor("{name}")  # images of any size\n'
+        f"result = predictor({image}){shape}\n"
         'result.save("mask.png")  # result.mask, result.probabilities, result.overlay("overlay.png")'
     )
 

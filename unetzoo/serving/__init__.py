@@ -1,4 +1,4 @@
-"""A web page for a model: drop a picture, see its mask, move the threshold, download. Needs ``unetzoo[demo]``."""
+"""A web page for a model: drop an image, see its mask, move the threshold, download. Needs ``unetzoo[demo]``."""
 
 from unetzoo.serving.answers import Limits
 from unetzoo.serving.server import serve

@@ -1,4 +1,4 @@
-"""What the page says of a picture that somebody sent. Nothing here knows the page."""
+"""What the page says of an image that somebody sent. Nothing here knows the page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from unetzoo.saving.repositories import PREFIX
 from unetzoo.saving.sources import located, source_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".gif", ".bmp")
-"""Of pictures that a browser offers to send; what is inside decides."""
+"""Of images that a browser offers to send; what is inside decides."""
 SIDE = 1200
 """Pixels of the longest side of what is shown; files have all of them."""
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -42,7 +42,7 @@ class Limits:
 
     Attributes:
         megabytes: of a file, of 2²⁰ bytes, as the page counts them.
-        megapixels: of a picture, of 10⁶ pixels. It may hold four numbers a pixel, or one more than the model's
+        megapixels: of an image, of 10⁶ pixels. It may hold four numbers a pixel, or one more than the model's
             channels.
 
     Raises:
@@ -67,7 +67,7 @@ class Limits:
         return int(self.megabytes * 2**20)
 
     def check(self, path: str | os.PathLike[str], in_channels: int = 3) -> None:
-        """Raise if a file is none of the pictures that are taken; nothing is decoded.
+        """Raise if a file is none of the images that are taken; nothing is decoded.
 
         Raises:
             InputError: it is too large, of another kind, or damaged.
@@ -110,10 +110,10 @@ def _numbers(path: Path) -> int:
 
 
 def answer(predictor: Predictor, path: str | os.PathLike[str], limits: Limits) -> Prediction:
-    """Segment a picture that somebody sent, and return what has to be kept of it.
+    """Segment an image that somebody sent, and return what has to be kept of it.
 
     Returns:
-        The picture as uint8 (3, H, W), the mask, and, where a threshold can be moved, the probabilities: 4 bytes a
+        The image as uint8 (3, H, W), the mask, and, where a threshold can be moved, the probabilities: 4 bytes a
         pixel and class, and 4 a pixel.
 
     Raises:
@@ -141,7 +141,7 @@ def at(prediction: Prediction, threshold: float) -> Prediction:
 
 
 def overlaid(prediction: Prediction, opacity: float) -> Tensor:
-    """Return the picture with the mask laid over it, (3, H, W) uint8."""
+    """Return the image with the mask laid over it, (3, H, W) uint8."""
     return images.overlay(prediction.image, _coloured(prediction), opacity)
 
 
@@ -154,7 +154,7 @@ def painted(prediction: Prediction) -> Tensor:
 
 
 def fitted(prediction: Prediction) -> Prediction:
-    """Return picture and mask with no side longer than a page shows; the probabilities are left out."""
+    """Return image and mask with no side longer than a page shows; the probabilities are left out."""
     image = sheets.shrunk(prediction.image, SIDE)
     layers = prediction.mask.reshape(1, -1, *prediction.mask.shape[-2:]).float()
     mask = F.interpolate(layers, image.shape[1:], mode="nearest-exact").to(prediction.mask.dtype)
@@ -174,7 +174,7 @@ class Row:
         name: of the class.
         colour: in the overlay, such as "#e6194b"; None for the background, which has none.
         pixels: of the class.
-        share: of the picture, from 0 to 1.
+        share: of the image, from 0 to 1.
     """
 
     name: str
@@ -218,7 +218,7 @@ def legend_html(rows: list[Row]) -> str:
 def write_masks(prediction: Prediction, folder: Path) -> Path:
     """Write the mask as ``Prediction.save`` does, as PNG; those of a multi-label model as a ZIP of one a class."""
     config = prediction.config
-    stem = Path(prediction.name or "picture").stem
+    stem = Path(prediction.name or "image").stem
     file = folder / f"{stem}_mask.png"
     if config.task != "multilabel":
         prediction.save(file)
@@ -236,8 +236,8 @@ def write_masks(prediction: Prediction, folder: Path) -> Path:
 
 
 def write_overlay(prediction: Prediction, opacity: float, folder: Path) -> Path:
-    """Write the picture with the mask laid over it, as PNG."""
-    target = folder / f"{Path(prediction.name or 'picture').stem}_overlay.png"
+    """Write the image with the mask laid over it, as PNG."""
+    target = folder / f"{Path(prediction.name or 'image').stem}_overlay.png"
     images.write_png(overlaid(prediction, opacity), target)
     return target
 

@@ -44,12 +44,12 @@ SAVE = "(file) => { const a = document.createElement('a'); a.href = file.url; a.
 
 
 class Events:
-    """What is done when a picture is sent, a slider moved, a button pressed: components' values in, values out.
+    """What is done when an image is sent, a slider moved, a button pressed: components' values in, values out.
 
     Args:
         gradio: the module.
         predictor: of the model.
-        limits: of pictures.
+        limits: of images.
     """
 
     def __init__(self, gradio: Any, predictor: Predictor, limits: Limits) -> None:
@@ -61,7 +61,7 @@ class Events:
         )
 
     def ask(self, path: str | None, threshold: float, opacity: float) -> list[Any]:
-        """Segment a picture; return what is kept, a note, the picture, and what :meth:`shown` returns."""
+        """Segment an image; return what is kept, a note, the image, and what :meth:`shown` returns."""
         if path is None:
             return [None, self.invitation, None, *self.shown(None, opacity)]
         begin = time.perf_counter()
@@ -71,8 +71,8 @@ class Events:
             return [None, _refusal(str(error)), None, *self.shown(None, opacity)]
         height, width = found.image.shape[1:]
         said = f"{width} × {height} pixels, segmented in {time.perf_counter() - begin:.1f} s."
-        picture = _array(answers.fitted(found).image)
-        return [found, _note(said), picture, *self.shown(answers.at(found, threshold), opacity)]
+        image = _array(answers.fitted(found).image)
+        return [found, _note(said), image, *self.shown(answers.at(found, threshold), opacity)]
 
     def redraw(self, found: Prediction | None, threshold: float, opacity: float) -> list[Any]:
         """Return what :meth:`shown` returns for other sliders; the network is not asked."""
@@ -97,7 +97,7 @@ class Events:
 
     def _written(self, found: Prediction | None, threshold: float, write: Callable[[Prediction, Path], Path]) -> str:
         if found is None:
-            raise self.gradio.Error("This picture is no longer kept here: give it again.", print_exception=False)
+            raise self.gradio.Error("This image is no longer kept here: give it again.", print_exception=False)
         with tempfile.TemporaryDirectory() as folder:
             file = write(answers.at(found, threshold), Path(folder))
             kept = os.environ["GRADIO_TEMP_DIR"]
@@ -111,7 +111,7 @@ def build(gradio: Any, predictor: Predictor, name: str, line: str, limits: Limit
         gradio: the module.
         predictor: of the model.
         name, line: the heading.
-        limits: of pictures.
+        limits: of images.
     """
     gr, events = gradio, Events(gradio, predictor, limits)
     what = "masks (ZIP)" if predictor.config.task == "multilabel" else "mask (PNG)"
@@ -122,9 +122,9 @@ def build(gradio: Any, predictor: Predictor, name: str, line: str, limits: Limit
         gr.HTML(f"<h1>{html.escape(name)}</h1><p>{html.escape(line)}</p>", elem_classes="heading")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
-                parts["file"] = gr.File(label="Picture", file_types=list(answers.SUFFIXES), height=172, elem_id="file")
+                parts["file"] = gr.File(label="Image", file_types=list(answers.SUFFIXES), height=172, elem_id="file")
                 parts["note"] = gr.HTML(events.invitation, elem_id="note")
-                parts["picture"] = gr.Image(**_view("picture", 300))
+                parts["image"] = gr.Image(**_view("image", 300))
                 parts["threshold"] = gr.Slider(
                     0, 0.99, THRESHOLD, step=0.01, label="Threshold", elem_id="threshold",
                     visible=predictor.config.task != "multiclass",
@@ -147,13 +147,13 @@ def build(gradio: Any, predictor: Predictor, name: str, line: str, limits: Limit
 
 
 def _connect(parts: dict[str, Any], events: Events) -> None:
-    """Say which parts of the page ask for what; one picture is segmented at a time."""
+    """Say which parts of the page ask for what; one image is segmented at a time."""
     sliders = [parts["threshold"], parts["opacity"]]
     right = [parts[name] for name in ("overlay", "mask", "legend", "save_mask", "save_overlay")]
     parts["file"].change(
         events.ask,
         [parts["file"], *sliders],
-        [parts["kept"], parts["note"], parts["picture"], *right],
+        [parts["kept"], parts["note"], parts["image"], *right],
         show_progress_on=parts["overlay"],
         api_visibility="private",
         concurrency_limit=1,
@@ -179,7 +179,7 @@ def _connect(parts: dict[str, Any], events: Events) -> None:
 
 
 def _view(name: str, height: int) -> dict[str, Any]:
-    """Return what all three pictures of the page have in common."""
+    """Return what all three images of the page have in common."""
     return {
         "show_label": False,
         "interactive": False,

@@ -17,7 +17,7 @@ from unetzoo.serving.answers import Limits, heading
 from unetzoo.serving.page import CSS, build, theme
 
 VISITORS = 8
-"""Whose pictures are kept: the ninth takes the place of who was longest away."""
+"""Whose images are kept: the ninth takes the place of who was longest away."""
 
 
 @contextlib.contextmanager
@@ -31,8 +31,8 @@ def serve(
 ) -> Iterator[str]:
     """Serve a page for a model while the block runs, and give its address.
 
-    The page takes a picture, shows its mask, and lets a threshold be moved without asking the network again. One
-    picture is segmented at a time; others wait. Files lie in a temporary folder that is removed at the end; nothing
+    The page takes an image, shows its mask, and lets a threshold be moved without asking the network again. One
+    image is segmented at a time; others wait. Files lie in a temporary folder that is removed at the end; nothing
     else is read or written for a visitor, and nothing is sent to anybody else. While it serves, the process's
     temporary folder is that one.
 
@@ -42,7 +42,7 @@ def serve(
             password, and no encryption.
         port: from 1 to 65535.
         device: "auto" (a GPU if there is one), "cpu", "cuda", …
-        limits: of the pictures that are taken; None: ``Limits()``.
+        limits: of the images that are taken; None: ``Limits()``.
 
     Raises:
         ConfigError: gradio is missing, host and port cannot be served at, or ``device`` is none.

@@ -48,7 +48,7 @@ def run_callbacks(
         *stopping,
         KeepBest(folder),
         reporting.History(folder),
-        reporting.Pictures(folder, images_every),
+        reporting.ImageSheets(folder, images_every),
         reporting.Progress(style),
         KeepLast(folder, keep_minutes, keep_steps),
     ]

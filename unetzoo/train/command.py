@@ -364,6 +364,6 @@ def _explained() -> Iterator[None]:
         if "DataLoader worker" not in str(error):
             raise
         raise TrainingError(
-            f"a process that reads pictures was ended ({' '.join(str(error).split())[:200]}): by a signal to the whole "
+            f"a process that reads images was ended ({' '.join(str(error).split())[:200]}): by a signal to the whole "
             "group, or for want of memory; --data.workers 0 reads without them, --resume goes on"
         ) from error

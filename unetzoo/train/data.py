@@ -25,7 +25,7 @@ CROP = 256
 
 @dataclass(frozen=True)
 class Facts:
-    """What a network must know of the pictures: channels, and how they are normalised."""
+    """What a network must know of the images: channels, and how they are normalised."""
 
     in_channels: int
     mean: tuple[float, ...]
@@ -35,22 +35,22 @@ class Facts:
 class FolderData(lightning.LightningDataModule):
     """Images and masks to train and validate on.
 
-    Training takes random augmented crops; validation whole pictures, as they are.
+    Training takes random augmented crops; validation whole images, as they are.
 
     Args:
         folder: with ``images/`` and ``masks/``, or ``train/``, ``val/`` and perhaps ``test/`` that hold such; or a CSV
             list: see ``unetzoo.data.find_samples``.
         task, num_classes, class_names, ignore, colours, ignore_colour: what the masks mean, see
             ``unetzoo.data.Labels``.
-        ratios: of the training, validation and test pictures, where the folder does not part them.
-        group: a regular expression; pictures whose names give the same match stay together.
-        crop_size: side of the training crops, or height and width. None: 256, or less where most pictures are smaller.
-        batch_size: pictures a step and process.
-        repeats: crops of each picture in an epoch. None: as many as cover the pictures once, on average.
-        balance: as many crops of each kind of picture, where a CSV list names kinds, and as many in all; pictures of
+        ratios: of the training, validation and test images, where the folder does not part them.
+        group: a regular expression; images whose names give the same match stay together.
+        crop_size: side of the training crops, or height and width. None: 256, or less where most images are smaller.
+        batch_size: images a step and process.
+        repeats: crops of each image in an epoch. None: as many as cover the images once, on average.
+        balance: as many crops of each kind of image, where a CSV list names kinds, and as many in all; images of
             rare kinds are drawn more often for it.
         augmentation: "none", "light", "strong", or a list: see ``unetzoo.augmentation.build``.
-        workers: processes that read pictures; None: half the processors, 8 at most.
+        workers: processes that read images; None: half the processors, 8 at most.
         seed: of split, order and augmentation.
 
     Attributes:
@@ -107,7 +107,7 @@ class FolderData(lightning.LightningDataModule):
             raise ConfigError("cannot read the data", problems)
 
     def setup(self, stage: str | None = None) -> None:
-        """Find the pictures, check them all, and settle what the network must know.
+        """Find the images, check them all, and settle what the network must know.
 
         Raises:
             ConfigError: lists all that is wrong with the data.
@@ -139,11 +139,11 @@ class FolderData(lightning.LightningDataModule):
         self._position = state_dict["epoch"], state_dict["batch"]
 
     def training_set(self) -> SegmentationDataset:
-        """Return the training pictures, augmented."""
+        """Return the training images, augmented."""
         return self._dataset("train", self.augment)
 
     def validation_set(self) -> SegmentationDataset:
-        """Return the validation pictures, whole and as they are."""
+        """Return the validation images, whole and as they are."""
         return self._dataset("val", None)
 
     def train_dataloader(self) -> TrainingLoader:
@@ -154,7 +154,7 @@ class FolderData(lightning.LightningDataModule):
         return TrainingLoader(self.training_set(), batch_sampler=batches, **self._loading())
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Return a loader of this process's share of the validation pictures."""
+        """Return a loader of this process's share of the validation images."""
         return DataLoader(self.validation_set(), batch_sampler=self._validation_batches(), **self._loading())
 
     def _batches(self) -> EpochBatches:
@@ -220,7 +220,7 @@ class FolderData(lightning.LightningDataModule):
         return max(1, round(covering), filling)
 
     def _balanced(self, dataset: SegmentationDataset) -> list[int]:
-        """Return the crops of each picture, such that all kinds have as many."""
+        """Return the crops of each image, such that all kinds have as many."""
         counts = Counter(sample.kind for sample in dataset.samples)
         each = len(dataset) * self._repeats(dataset) / len(counts)
         return [max(1, round(each / counts[sample.kind])) for sample in dataset.samples]

@@ -201,7 +201,7 @@ class Recipe(lightning.LightningModule):
         if not loss.isfinite():
             raise TrainingError(
                 f"the loss is {loss.item()} in epoch {self.current_epoch + 1}, batch {batch_idx + 1}, of these "
-                f"pictures: {', '.join(batch['name'])}. What was saved before is whole. Look at them (unetzoo data "
+                f"images: {', '.join(batch['name'])}. What was saved before is whole. Look at them (unetzoo data "
                 "preview), and try a lower --lr, --trainer.gradient_clip_val 1, or --trainer.precision 32"
             )
         self._losses += torch.stack((loss.detach().double(), torch.ones((), dtype=torch.float64, device=loss.device)))
@@ -220,7 +220,7 @@ class Recipe(lightning.LightningModule):
         self._validation = torch.zeros(2, dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
-        """Count the confusions of a batch of whole pictures."""
+        """Count the confusions of a batch of whole images."""
         images, target = batch["image"], batch["target"]
         outputs, logits = self._validated(images)
         loss = self.loss(outputs, target)
@@ -293,7 +293,7 @@ class Recipe(lightning.LightningModule):
             probabilities = probabilities.clamp(1e-7, 1 - 1e-7)
             logits = probabilities.log() if network.config.task == "multiclass" else probabilities.logit()
             return TrainingOutputs(logits), logits
-        # As a predictor shows pictures, so that what is judged here is what it will say.
+        # As a predictor shows images, so that what is judged here is what it will say.
         size, images = images.shape[-2:], mirrored_to(images, network.encoder.strides[-1])
         outputs = network.training_outputs(images)
         plain = network.guide is None and not network.decoder.averages_heads

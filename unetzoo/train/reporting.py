@@ -1,4 +1,4 @@
-"""What a run shows: a bar while it lasts, a line and a row an epoch, curves, pictures of what it predicts, a card."""
+"""What a run shows: a bar while it lasts, a line and a row an epoch, curves, images of what it predicts, a card."""
 
 from __future__ import annotations
 
@@ -102,14 +102,14 @@ class History(Callback):
         self._drawn = time.monotonic()
 
 
-class Pictures(Callback):
-    """Writes a sheet of validation pictures, each beside its true mask and the predicted one, every few epochs.
+class ImageSheets(Callback):
+    """Writes a sheet of validation images, each beside its true mask and the predicted one, every few epochs.
 
     Args:
         folder: of the run; the sheets are ``predictions/epoch_0005.png`` and so on.
         every: epochs between two; the last epoch has one too.
-        count: of pictures.
-        side: pixels, the most of a picture's middle that is shown.
+        count: of images.
+        side: pixels, the most of an image's middle that is shown.
     """
 
     def __init__(self, folder: str | os.PathLike[str], every: int = 5, count: int = 6, side: int = 256) -> None:
@@ -128,7 +128,7 @@ class Pictures(Callback):
             images.write_png(sheets.sheet(rows), self.folder / f"epoch_{epoch:04}.png")
 
     def _items(self, recipe: Recipe) -> list[dict[str, Any]]:
-        """Return pictures spread evenly over the validation set: the same each time."""
+        """Return images spread evenly over the validation set: the same each time."""
         dataset = recipe.data.validation_set()
         count = min(self.count, len(dataset))
         return [dataset[i * len(dataset) // count] for i in range(count)]
@@ -221,10 +221,10 @@ class Progress(Callback):
     def _introduce(self, trainer: lightning.Trainer, recipe: lightning.LightningModule) -> None:
         assert isinstance(recipe, Recipe)
         data = _data_of(trainer)
-        counts = {name: split.pictures for name, split in data.report.splits.items()}
+        counts = {name: split.images for name, split in data.report.splits.items()}
         print(
             f"{recipe.network.config.name}, {sum(p.numel() for p in recipe.network.parameters()):,} parameters, on "
-            f"{recipe.device}; {counts['train']} training and {counts['val']} validation pictures, "
+            f"{recipe.device}; {counts['train']} training and {counts['val']} validation images, "
             f"{trainer.num_training_batches} steps an epoch, crops of {data.crop[0]} × {data.crop[1]}, "
             f"{data.report.in_channels} channel(s)"
         )
@@ -248,11 +248,11 @@ def write_card(folder: Path, trainer: lightning.Trainer) -> None:
     best, data = _best_of(trainer), _data_of(trainer)
     if best.epoch is None:
         return
-    counts = {name: split.pictures for name, split in data.report.splits.items()}
+    counts = {name: split.images for name, split in data.report.splits.items()}
     card = cards.ModelCard(
-        training_data=f"Pictures of {Path(data.folder).name}: {counts['train']}.",
+        training_data=f"Images of {Path(data.folder).name}: {counts['train']}.",
         metrics={name: value for name, value in best.metrics.items() if value is not None and name != "images"},
-        evaluation_data=f"validation pictures of {Path(data.folder).name}: {counts['val']}; epoch {best.epoch + 1}.",
+        evaluation_data=f"validation images of {Path(data.folder).name}: {counts['val']}; epoch {best.epoch + 1}.",
         text="Trained with unetzoo; `config.yaml` in the folder of the run has every setting.",
     )
     path = folder / CARD_FILE

@@ -1,4 +1,4 @@
-"""Pictures on which a file is calibrated and compared; drawn at random where none are given."""
+"""Images on which a file is calibrated and compared; drawn at random where none are given."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Given(NamedTuple):
     models: tuple[Tensor, ...]
 
 
-def read_pictures(files: Sequence[Path], config: ModelConfig, inputs: str) -> list[Tensor]:
-    """Return the pictures, (in_channels, H, W), as they are stored.
+def read_images(files: Sequence[Path], config: ModelConfig, inputs: str) -> list[Tensor]:
+    """Return the images, (in_channels, H, W), as they are stored.
 
     Raises:
         InputError: lists those that cannot be read, or do not fit model and inputs.
@@ -40,21 +40,21 @@ def read_pictures(files: Sequence[Path], config: ModelConfig, inputs: str) -> li
     found, problems = [], []
     for path in files:
         try:
-            picture = images.fit_channels(images.read_image(path), config.in_channels)
+            image = images.fit_channels(images.read_image(path), config.in_channels)
         except InputError as error:
             problems.append(str(error) if str(path) in str(error) else f"{path.name}: {error}")
             continue
-        stored = str(picture.dtype).removeprefix("torch.")
+        stored = str(image.dtype).removeprefix("torch.")
         if inputs != "normalised" and stored != inputs:
             problems.append(f"{path.name} is {stored}, and inputs={inputs!r}; inputs='normalised' takes any")
-        found.append(picture)
+        found.append(image)
     if problems:
-        raise InputError("pictures that cannot be used:" + "".join(f"\n  - {problem}" for problem in problems))
+        raise InputError("images that cannot be used:" + "".join(f"\n  - {problem}" for problem in problems))
     return found
 
 
 def draw_noise(count: int, config: ModelConfig, inputs: str, height: int, width: int) -> list[Tensor]:
-    """Return ``count`` pictures (in_channels, height, width) of grainy clouds, the same each time.
+    """Return ``count`` images (in_channels, height, width) of grainy clouds, the same each time.
 
     Clouds have edges and areas of all sizes, so that networks which say nothing to white noise see something in them.
     """
@@ -70,29 +70,27 @@ def draw_noise(count: int, config: ModelConfig, inputs: str, height: int, width:
     return list(values.round().to(torch.int32).to(dtype))
 
 
-def fitted(picture: Tensor, height: int, width: int) -> Tensor:
+def fitted(image: Tensor, height: int, width: int) -> Tensor:
     """Return the middle of (C, H, W), as (C, height, width); a side that is too short is repeated."""
     for dim, side in ((1, height), (2, width)):
-        length = picture.shape[dim]
+        length = image.shape[dim]
         rows = torch.arange(side) + max(0, (length - side) // 2)
         # Indexing has no uint16.
-        whole = picture.to(torch.int32) if picture.dtype == torch.uint16 else picture
-        picture = whole.index_select(dim, rows % length).to(picture.dtype)
-    return picture
+        whole = image.to(torch.int32) if image.dtype == torch.uint16 else image
+        image = whole.index_select(dim, rows % length).to(image.dtype)
+    return image
 
 
-def given(pictures: Sequence[Tensor], request: Request) -> Given:
-    """Return pictures (in_channels, H, W) of one size as a batch."""
-    prepared = tuple(
-        torch.cat([images.prepare(picture, model.config) for picture in pictures]) for model in request.models
-    )
-    return Given(prepared[0] if request.inputs == "normalised" else torch.stack(list(pictures)), prepared)
+def given(stored: Sequence[Tensor], request: Request) -> Given:
+    """Return images (in_channels, H, W) of one size as a batch."""
+    prepared = tuple(torch.cat([images.prepare(image, model.config) for image in stored]) for model in request.models)
+    return Given(prepared[0] if request.inputs == "normalised" else torch.stack(list(stored)), prepared)
 
 
-def samples(pictures: Sequence[Tensor], request: Request) -> list[Given]:
-    """Return each picture as a batch of one: at ``size``, or at its own, from ``least`` to :data:`LONGEST`."""
+def samples(stored: Sequence[Tensor], request: Request) -> list[Given]:
+    """Return each image as a batch of one: at ``size``, or at its own, from ``least`` to :data:`LONGEST`."""
     found, least = [], request.least
-    for picture in pictures:
-        height, width = request.size or (min(max(side, least), max(LONGEST, least)) for side in picture.shape[1:])
-        found.append(given([fitted(picture, height, width)], request))
+    for image in stored:
+        height, width = request.size or (min(max(side, least), max(LONGEST, least)) for side in image.shape[1:])
+        found.append(given([fitted(image, height, width)], request))
     return found
