@@ -755,7 +755,7 @@ def mean_square(logits: Tensor, target: Tensor) -> Tensor:
 
 FAULTS: dict[str, tuple[Any, str]] = {
     "ignored": (lambda x, y: ((x.float()[:, 0].sigmoid() - y) ** 2).mean(), "-100, ignored, change it"),
-    "empty": (lambda x, y: ((x.float()[:, 0].sigmoid() - y)[y != -100] ** 2).mean(), "is -100 everywhere: the loss is nan"),
+    "empty": (lambda x, y: ((x.float()[:, 0].sigmoid() - y)[y != -100] ** 2).mean(), "everywhere: the loss is nan"),
     "half": (lambda x, y: mean_square(x, y).to(x.dtype), "torch.bfloat16: float32 is needed"),
     "flat": (lambda x, y: mean_square(x.detach(), y) + 0 * x.float().sum(), "the gradient is 0 everywhere"),
     "random": (lambda x, y: mean_square(x, y) * torch.rand(()), "the same logits and target gave"),

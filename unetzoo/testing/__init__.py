@@ -1,8 +1,8 @@
 """Checks of a decoder, an encoder or a loss of one's own against the contract, for anybody who registers one.
 
-``check_decoder("fpn")``, ``check_encoder("strided")`` and ``check_loss("edges")`` run the part as the zoo does, on small
-images, and raise one error that lists all that is wrong. No test framework is needed; in a test, the call is the whole
-test.
+``check_decoder("fpn")``, ``check_encoder("strided")`` and ``check_loss("edges")`` run the part as the zoo does, on
+small images, and raise one error that lists all that is wrong. No test framework is needed; in a test, the call is the
+whole test.
 """
 
 from unetzoo.testing._decoders import check_decoder
