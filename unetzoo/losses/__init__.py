@@ -6,7 +6,6 @@ Plain torch, usable without any trainer. :class:`Loss` says what all of them sha
 from unetzoo.losses._base import LOSSES, Loss, LossSpec, SingleLoss, register_loss
 from unetzoo.losses._target import Truth
 from unetzoo.losses.balance import LabelledData, class_weights_from
-from unetzoo.losses.checking import check_loss
 from unetzoo.losses.compound import Sum, UNet3PLoss, UNetPPLoss
 from unetzoo.losses.pixels import BCE, CrossEntropy, Focal
 from unetzoo.losses.regions import Dice, IoU, Lovasz, RegionLoss, Tversky
@@ -36,7 +35,6 @@ __all__ = [
     "UNet3PLoss",
     "UNetPPLoss",
     "build",
-    "check_loss",
     "class_weights_from",
     "register_loss",
 ]
