@@ -30,10 +30,13 @@ nitpick_ignore_regex = [
     ("py:.*", r"(torch|collections|typing|pathlib|os|abc|pytorch_lightning)\..*"),
     (
         "py:.*",
-        r"(nn\.Module|Module|Tensor|Any|Callable|Mapping|Sequence|Iterable|NoOptions|ConvStyle|Size|Checkpointed)",
+        r"(nn\.Module|Module|Tensor|Any|Callable|Mapping|Sequence|Iterable|Options|ConvStyle|Size|Checkpointed)",
     ),
-    ("py:.*", r"unetzoo\.augmentation\.composing\.Entry|unetzoo\.prediction\.(inputs|tiles)\..*"),
-    ("py:.*", r"unetzoo\.(layers|_registry|heads|encoders\._base|decoders\._base)\..*|unetzoo\.zoo\.[A-Z]"),
+    (
+        "py:.*",
+        r"unetzoo\.augmentation\.composing\.Entry|unetzoo\.losses\._base\.M|unetzoo\.prediction\.(inputs|tiles)\..*",
+    ),
+    ("py:.*", r"unetzoo\.(nn\.layers|registry|nn\.heads|encoders\._base|decoders\._base)\..*|unetzoo\.zoo\.[A-Z]"),
 ]
 
 myst_enable_extensions = ["colon_fence", "deflist"]

@@ -17,9 +17,12 @@ parser = argparse.ArgumentParser(
 )
 parser.add_argument("--models", nargs="+", default=["*_resnet18"], metavar="NAME", help="names, or wildcards")
 parser.add_argument("--out", default="runs/choice", metavar="FOLDER", help="of the runs and the results")
+parser.add_argument(
+    "--import", dest="imports", action="append", default=[], metavar="MODULE", help="with parts of yours"
+)
 options, settings = parser.parse_known_args()
 try:
-    results = run_trials(options.models, settings, options.out)
+    results = run_trials(options.models, settings, options.out, imports=options.imports)
     table = unetzoo.compare(results=results)
     print(table)
     table.plot(Path(options.out) / "choice.svg")

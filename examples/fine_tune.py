@@ -7,9 +7,8 @@ can be set by its full name, such as --data.crop_size=128. Needs pip install "un
 
 import argparse
 
-from unetzoo import Predictor
+import unetzoo
 from unetzoo.evaluation import evaluate, settings_of_run
-from unetzoo.train import train
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("model")
@@ -22,19 +21,19 @@ parser.add_argument("--split", default="test", help="that is judged in the end (
 args, rest = parser.parse_known_args()
 
 # The decoder learns to read the encoder's maps first; then the encoder follows, at a tenth of the decoder's rate.
-run = train(
-    [
-        f"--model.name={args.model}",
-        f"--model.pretrained={args.pretrained}",
-        f"--model.frozen_epochs={args.frozen_epochs}",
-        f"--data.folder={args.folder}",
-        f"--trainer.max_epochs={args.epochs}",
-        *rest,
-    ],
+run = unetzoo.fit(
+    args.model,
+    data=args.folder,
+    epochs=args.epochs,
     out=args.out,
+    pretrained=args.pretrained,
     style="lines",
+    settings={
+        "model.frozen_epochs": args.frozen_epochs,
+        **dict(word.removeprefix("--").split("=", 1) for word in rest),
+    },
 )
 # The run knows which pictures it has not seen.
-found = evaluate(Predictor(run), args.folder, split=args.split, **settings_of_run(run))
+found = evaluate(run.predictor(), args.folder, split=args.split, **settings_of_run(run))
 print(found)
-print(f"Dice {found.scores.dice.mean:.3f} on {found.scores.images} pictures: {run}/best.safetensors")
+print(f"Dice {found.scores.dice.mean:.3f} on {found.scores.images} pictures: {run.folder}/best.safetensors")

@@ -5,13 +5,11 @@ and writes the mask of a new picture as a PNG with a palette, and laid over the 
 """
 
 import argparse
-import json
 from pathlib import Path
 
-from unetzoo import Predictor
+import unetzoo
 from unetzoo.drawing import CLASSES, draw_shapes, write_shapes
 from unetzoo.evaluation import evaluate, settings_of_run
-from unetzoo.train import train
 
 parser = argparse.ArgumentParser(description="Train on drawn shapes of five classes.")
 parser.add_argument("out", type=Path, help="folder for all that is made, new or empty")
@@ -21,22 +19,21 @@ parser.add_argument("--side", type=int, default=64, help="of the pictures, in pi
 args, rest = parser.parse_known_args()  # the rest is for the training, such as --model.lr=0.001
 
 write_shapes(args.out / "shapes", args.pictures, size=(args.side, args.side), seed=0)
-run = train(
-    [
-        "--model.name=unet",
-        "--model.options.base_channels=16",
-        "--model.lr=0.003",
-        f"--data.folder={args.out / 'shapes'}",
-        "--data.task=multiclass",
-        f"--data.num_classes={len(CLASSES)}",
-        f"--data.class_names={json.dumps(CLASSES)}",
-        f"--trainer.max_epochs={args.epochs}",
-        *rest,
-    ],
+run = unetzoo.fit(
+    "unet",
+    data=args.out / "shapes",
+    task="multiclass",
+    class_names=CLASSES,
+    epochs=args.epochs,
     out=args.out / "run",
     style="lines",
+    settings={
+        "model.options.base_channels": 16,
+        "model.lr": 0.003,
+        **dict(word.removeprefix("--").split("=", 1) for word in rest),
+    },
 )
-predictor = Predictor(run)
+predictor = run.predictor()
 print(evaluate(predictor, args.out / "shapes", split="test", **settings_of_run(run)))
 
 picture, _ = draw_shapes(200, 300, seed=123)  # any size; a path or an array would do as well

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import unetzoo
 from unetzoo.data import Labels, check
-from unetzoo.train import train
 
 parser = argparse.ArgumentParser(description="Train on pictures of any number of channels, bits and any range.")
 parser.add_argument("data")
@@ -37,9 +36,14 @@ model = unetzoo.create(
 args.out.mkdir(parents=True, exist_ok=True)
 unetzoo.save(model, args.out / "start.safetensors")
 
-settings = [f"--model.name={args.out / 'start.safetensors'}", f"--data.folder={args.data}"]
-settings += [] if args.ignore is None else [f"--data.ignore={args.ignore}"]
-run = train([*settings, *rest], out=args.out / "run", style="lines")
-result = unetzoo.Predictor(run)(args.picture)
+run = unetzoo.fit(
+    args.out / "start.safetensors",
+    data=args.data,
+    ignore=args.ignore,
+    out=args.out / "run",
+    style="lines",
+    settings=dict(word.removeprefix("--").split("=", 1) for word in rest),
+)
+result = run.predictor()(args.picture)
 result.save(args.out / "mask.tif")
 print(f"{result.mask.float().mean():.1%} of {args.picture} is foreground: {args.out / 'mask.tif'}")

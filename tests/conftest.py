@@ -37,6 +37,7 @@ import unetzoo  # noqa: E402
 from unetzoo import zoo  # noqa: E402
 from unetzoo.decoders import DECODERS  # noqa: E402
 from unetzoo.encoders import ENCODERS  # noqa: E402
+from unetzoo.losses import LOSSES  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 
@@ -114,7 +115,7 @@ def shared_data() -> Path:
 @pytest.fixture
 def registries() -> Iterator[None]:
     """Take back what a test registers."""
-    kept = [(registry, dict(registry._entries)) for registry in (DECODERS, ENCODERS, zoo.PRESETS)]
+    kept = [(registry, dict(registry._entries)) for registry in (DECODERS, ENCODERS, zoo.PRESETS, LOSSES)]
     yield
     for registry, entries in kept:
         registry._entries.clear()

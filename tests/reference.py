@@ -8,6 +8,9 @@ Batch norms are in the mode that the model is in. Default options; besides these
 ``in_channels``, ``base_channels``, ``stem_stride``, ``norm`` "batch" or None, ``conv_bias``, deep supervision, and
 UNet++'s ``levels`` and ``output``. Classification guidance is left out: logits are ungated.
 
+``DECODERS`` and ``ENCODERS`` at the end say of which parts there is a reference. A new part needs none; where it has
+one, the tests of ``test_architectures.py`` take it from there.
+
 Notation: w weights by name; e the encoder's maps, finest first, so that e[k - 1] is e_k in the papers that count from
 1; s their strides; size the images' height and width. A decoder returns features: the main one, then one for each
 deep-supervision head there may be. Gradients flow to the model's parameters.
@@ -21,6 +24,8 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
+
+from unetzoo import ModelConfig
 
 Size = Sequence[int]
 Node = Callable[[str, Sequence[Tensor], Tensor], Tensor]
@@ -58,7 +63,7 @@ def reference_logits(model: nn.Module, images: Tensor) -> Tensor:
 def reference_outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
     """Return the logits of the main head, then those of each deep-supervision head, in the documented order."""
     w = Weights(model, getattr(model.config.decoder_options, "upsampling", None) or "nearest")
-    if model.config.decoder == "unet_valid":
+    if model.config.decoder == "unet_valid":  # which is a whole network: its maps are those of unpadded convolutions
         return [unet_valid(w, images)]
     size = images.shape[-2:]
     features = DECODERS[model.config.decoder](w, encoder_maps(model, images), size, strides(model))
@@ -122,10 +127,7 @@ def pool(x: Tensor, ratio: int) -> Tensor:
 
 def encoder_maps(model: nn.Module, images: Tensor) -> list[Tensor]:
     """Return the maps of ``model``'s encoder, finest first."""
-    w = Weights(model.encoder)
-    if model.config.encoder == "plain":
-        return plain_maps(w, images)
-    return resnet_maps(w, model.config.encoder, model.config.encoder_options.stem_stride, images)
+    return ENCODERS[model.config.encoder](Weights(model.encoder), model.config, images)
 
 
 def strides(model: nn.Module) -> tuple[int, ...]:
@@ -136,7 +138,7 @@ def strides(model: nn.Module) -> tuple[int, ...]:
     return {4: (2, 4, 8, 16, 32), 2: (2, 2, 4, 8, 16), 1: (1, 1, 2, 4, 8)}[stem_stride]
 
 
-def plain_maps(w: Weights, images: Tensor) -> list[Tensor]:
+def plain_maps(w: Weights, config: ModelConfig, images: Tensor) -> list[Tensor]:
     """e_1 = DC(images), e_(k+1) = DC(pool(e_k))."""
     e = [double_conv(w, "levels.0", images)]
     while f"levels.{len(e)}.0.conv.weight" in w:
@@ -144,8 +146,9 @@ def plain_maps(w: Weights, images: Tensor) -> list[Tensor]:
     return e
 
 
-def resnet_maps(w: Weights, arch: str, stem_stride: int, images: Tensor) -> list[Tensor]:
+def resnet_maps(w: Weights, config: ModelConfig, images: Tensor) -> list[Tensor]:
     """Return what torchvision's network computes after relu, layer1, …, layer4, as far as there are weights."""
+    arch, stem_stride = config.encoder, config.encoder_options.stem_stride
     layers = tuple(f"layer{k}" for k in range(1, 5) if f"layer{k}.0.conv1.weight" in w)
     net = skeleton(arch, stem_stride, "conv1.bias" in w, layers).train(w.training)
     run = partial(torch.func.functional_call, net, dict(w), (images,), strict=True)
@@ -314,6 +317,11 @@ def light_fusion(w: Weights, name: str, sources: Sequence[Tensor]) -> Tensor:
     return double_conv(w, f"{name}.fuse", torch.cat(branches, dim=1))
 
 
+RESNETS = (
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"),
+)
+ENCODERS = {"plain": plain_maps, **dict.fromkeys(RESNETS, resnet_maps)}
 DECODERS = {
     "unet": unet,
     "unetpp": unetpp,
@@ -321,3 +329,8 @@ DECODERS = {
     "unet3p": unet3p,
     "unet3p_lite": unet3p_lite,
 }
+
+
+def has_reference(decoder: str, encoder: str) -> bool:
+    """Return whether the network of that decoder on that encoder is written out here."""
+    return encoder in ENCODERS and (decoder in DECODERS or decoder == "unet_valid")

@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -685,7 +686,7 @@ def test_wrong_compositions_are_refused_when_built(spec: Any, words: str) -> Non
 
 @pytest.mark.parametrize("crop", [0, -3, 2.5, (3,), (3, 0), (3, 4, 5), "64", True, [None, 3]])
 def test_wrong_crops_are_refused(crop: Any) -> None:
-    with pytest.raises(ConfigError, match=r"crop_size=.*: a whole number from 1 up"):
+    with pytest.raises(ConfigError, match=rf"crop_size={re.escape(repr(crop))}: "):
         build("none", crop)
 
 

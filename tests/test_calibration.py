@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import unetzoo
-from unetzoo import ConfigError, Predictor, calibrate
+from unetzoo import ConfigError, Predictor, WriteError, calibrate
 from unetzoo.cli import main
 from unetzoo.evaluation import evaluate
 
@@ -124,6 +124,17 @@ def test_the_command_writes_what_predict_and_evaluate_take(
     assert "not what 'unetzoo calibrate' writes" in capsys.readouterr().err
     assert main([*predict, "--threshold", "nowhere.json"]) == 2
     assert "there is no such file" in capsys.readouterr().err
+
+
+def test_an_average_is_calibrated(folder: Path, tmp_path: Path) -> None:
+    models = [network(), unetzoo.create("unet", base_channels=2)]
+    unetzoo.save(models[1], tmp_path / "second.safetensors")
+    expected = calibrate(Predictor(models), folder, split=None)
+    assert calibrate([models[0], tmp_path / "second.safetensors"], folder, split=None) == expected
+    assert expected != calibrate(models[0], folder, split=None)
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError):
+        expected.write(tmp_path / "file" / "thresholds.json")
 
 
 def test_a_multi_class_model_has_no_threshold_to_find(folder: Path) -> None:

@@ -13,8 +13,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from pytorch_lightning.callbacks import Callback
 import unetzoo
 from unetzoo import drawing
 from unetzoo.cli import main
+from unetzoo.decoders import DECODERS
 from unetzoo.errors import ConfigError, InputError, TrainingError
 from unetzoo.evaluation import evaluate
 from unetzoo.train import choosing, run_trials
@@ -214,7 +216,7 @@ def test_prediction_is_timed_in_turn_with_resunet18(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(choosing, "SIDE", 500)
     monkeypatch.setattr(choosing, "ROUNDS", 5)
-    monkeypatch.setattr(choosing.optimization, "optimize", optimized)
+    monkeypatch.setattr(choosing.folding, "optimize", optimized)
     monkeypatch.setattr(choosing.time, "perf_counter", lambda: now[0])
     seconds, ratio = choosing.prediction_time(unetzoo.create("unet", base_channels=2))
     assert calls == ["unet", "resunet18"] * 6
@@ -249,6 +251,55 @@ def test_the_clock_tells_the_time_and_the_memory_of_each_epoch(cells: Path, tmp_
     assert float(later[3]["peak_mib"]) == peaks[2]  # of the process before, which had the burden
 
 
+PARTS = """
+import unetzoo
+from unetzoo.decoders import DECODERS
+from unetzoo.losses import register_loss
+
+@unetzoo.register_decoder("tried")
+class Tried(DECODERS["unet"]):
+    title, paper, summary = "Tried", "nobody 2026", "as the U-Net's"
+
+@register_loss("tried_loss")
+def tried_loss(logits, target):
+    return 2 * unetzoo.losses.build("bce", "binary")(logits, target)
+"""
+
+
+@pytest.fixture
+def parts(tmp_path: Path, registries: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return a folder of modules that the current folder is not, as that of a program elsewhere."""
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "own_parts.py").write_text(PARTS, encoding="utf-8")
+    (tmp_path / "parts" / "other.py").write_text("", encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "parts")])
+    yield tmp_path / "parts"
+    for name in ("own_parts", "other"):
+        sys.modules.pop(name, None)
+
+
+def test_own_parts_are_tried(parts: Path, settings: list[str], tmp_path: Path) -> None:
+    __import__("own_parts")
+    given = [*settings, "--epochs", "1", "--loss", "tried_loss + dice"]
+    (one,) = read_trials(run_trials("tried", given, tmp_path / "out"))
+    assert (one.name, one.config.decoder, len(one.curve)) == ("tried", "tried", 1)
+
+
+def test_modules_reach_the_process_that_trains(
+    parts: Path, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(choosing, "_trial", lambda folder, name, _: folder.mkdir() or trial(name, [(1, 0.5)]))
+    monkeypatch.setattr(
+        choosing.subprocess, "run", lambda words, **more: calls.append((words, more)) or SimpleNamespace(returncode=0)
+    )
+    run_trials(["unet", "tried"], settings, tmp_path / "out", imports=["other", "own_parts"])
+    for words, more in calls:
+        assert [word for word in words if word.startswith("--import")] == ["--import=other", "--import=own_parts"]
+        assert str(parts) in more["env"]["PYTHONPATH"].split(os.pathsep)
+    assert len(calls) == 2
+
+
 # What is refused before any work
 
 
@@ -260,6 +311,19 @@ def test_settings_that_cannot_be_tried_are_listed_together(tmp_path: Path) -> No
         "--out",
         "--data FOLDER is needed",
     ]
+    assert not (tmp_path / "out").exists()
+
+
+def test_parts_of_the_program_itself_are_refused(
+    registries: None, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other process runs ``__main__``."""
+    plain = type("Own", (DECODERS["unet"],), {"__module__": "__main__"})
+    unetzoo.register_decoder("own")(plain)
+    with pytest.raises(ConfigError) as caught:
+        run_trials("own", settings, tmp_path / "out")
+    (problem,) = caught.value.problems
+    assert "own is registered by the program itself" in problem
     assert not (tmp_path / "out").exists()
 
 

@@ -101,11 +101,11 @@ def test_the_demo_counts_objects_as_scipy_does(mask: np.ndarray) -> None:
         (["list", "zzz"], "no name fits 'zzz'"),
         (["list", "nuclei"], "no name fits 'nuclei'; 'unetzoo list --pretrained' has it"),
         (["list", "unet", "--pretrained"], "--pretrained leaves none"),
-        (["compare", "unet", "--plot", "missing/folder/a.png"], "there is no folder"),
+        (["compare", "unet", "--plot", f"{__file__}/a.png"], "cannot be made"),
         (["compare", "resnut50"], "did you mean 'resunet50'"),
         (["compare", "unet", "--plot", "table.xyz"], "'table.xyz'"),
         (["compare", "unet", "--size", "0"], "size=0"),
-        (["compare", "nuclei"], "'nuclei' is a trained model, no network of the zoo: 'unetzoo info nuclei' tells"),
+        (["compare", "unet,nothing"], "no file or folder 'nothing'"),
         (["demo", "--image", "missing.png"], "no such file"),
         (
             ["demo", "--model", "unet9"],

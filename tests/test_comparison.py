@@ -17,8 +17,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import unetzoo
-from unetzoo import ConfigError
-from unetzoo.comparing import comparison
+from unetzoo import ConfigError, WriteError
+from unetzoo.comparing.plotting import require_plot
+from unetzoo.costs import counting
 from unetzoo.nn.convolutions import Source, Upsampled
 
 
@@ -60,21 +61,24 @@ def test_gflops_are_twice_the_multiply_adds(name: str) -> None:
 
 def test_gflops_of_the_first_layers_in_closed_form() -> None:
     """The two convolutions of the first level of U-Net at 128²: 9 · (3 · 64 + 64 · 64) multiply-adds a pixel."""
-    wide, narrow = (comparison.count(unetzoo.create("unet", base_channels=c), 128)[0] for c in (2, 1))
+    wide, narrow = (counting.count(unetzoo.create("unet", base_channels=c), 128)[0] for c in (2, 1))
     assert wide > narrow
     model = unetzoo.create("unetpp", levels=1, base_channels=1).train()
     # Level 0 at 128² and level 1 at 64², the up-convolution, and the node over 2 channels.
     fine, coarse = 128 * 128, 64 * 64
     expected = fine * 9 * (3 + 1) + coarse * 9 * (2 + 4) + coarse * 4 * 2 + fine * 9 * (2 + 1) + fine
-    assert comparison.count(model, 128)[0] == 2 * expected
+    assert counting.count(model, 128)[0] == 2 * expected
 
 
-@pytest.mark.parametrize("name", ["unet", "resunet18", "unetpp_resnet18", "unet3p", "unetpp_lite_resnet18"])
+@pytest.mark.parametrize(
+    "name", ["unet", "unet_valid", "resunet18", "unetpp_resnet18", "unet3p", "unetpp_lite_resnet18"]
+)
 def test_activation_memory_is_that_of_a_real_step(name: str) -> None:
     options = {**light(name), **flags(name)}
     real = unetzoo.create(name, **options).train()
     with unetzoo.model.on_meta():
         imagined = unetzoo.create(name, **options).train()
+    side = real.decoder.input_side(4) if real.decoder.border else 64
     kept: dict[int, torch.Tensor] = {}
     own = {tensor.untyped_storage().data_ptr() for tensor in (*real.parameters(), *real.buffers())}
 
@@ -83,9 +87,9 @@ def test_activation_memory_is_that_of_a_real_step(name: str) -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        real.training_outputs(torch.randn(2, 3, 64, 64))
+        real.training_outputs(torch.randn(2, 3, side, side))
     measured = sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in own) / 2
-    assert comparison.count(imagined, 64)[1] == pytest.approx(measured, rel=0.01)
+    assert counting.count(imagined, side)[1] == pytest.approx(measured, rel=0.01)
 
 
 def test_the_light_form_costs_what_was_published() -> None:
@@ -95,7 +99,7 @@ def test_the_light_form_costs_what_was_published() -> None:
     with FlopCounterMode(display=False) as plain, torch.no_grad():
         reference_logits(model, torch.empty(1, 3, 256, 256, device="meta"))
     assert round(plain.get_total_flops() / 1e9) == 41
-    assert comparison.count(model, 256)[0] < plain.get_total_flops()
+    assert counting.count(model, 256)[0] < plain.get_total_flops()
 
 
 def test_nothing_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,6 +117,37 @@ def test_names_wildcards_exclusions_and_order() -> None:
     (row,) = unetzoo.compare("unet", size=32, num_classes=4, in_channels=1).rows
     assert row.parameters == 31_036_673 + 3 * 65 - 2 * 9 * 64
     assert row.published is None
+
+
+def test_saved_models_are_counted_as_they_are(tmp_path: Path) -> None:
+    model = unetzoo.create("unet", base_channels=3, in_channels=5, num_classes=2, class_names=["a", "b"])
+    unetzoo.save(model, tmp_path / "it.safetensors")
+    parameters = sum(p.numel() for p in model.parameters())
+    flops = 2 * multiply_adds(model.eval(), torch.zeros(1, 5, 64, 64))
+    rows = [
+        *unetzoo.compare([str(tmp_path / "it.safetensors"), "nuclei"], size=64, in_channels=1).rows,
+        *unetzoo.compare(tmp_path / "it.safetensors", size=64).rows,
+        *unetzoo.compare(model, size=64).rows,
+        *unetzoo.compare(unetzoo.optimize(model), size=64).rows,
+    ]
+    assert [row.parameters for row in rows] == [parameters, 1_942_337, parameters, parameters, parameters]
+    assert {row.gflops * 1e9 for row in rows} == {flops, rows[1].gflops * 1e9}
+    assert [row.name for row in rows[:2]] == [str(tmp_path / "it.safetensors"), "nuclei"]
+    assert rows[0].published is None
+
+
+def test_an_average_is_the_sum_of_its_networks() -> None:
+    apart = unetzoo.compare(["nuclei", "resunet18", "unetpp"], size=32)
+    joined, predictor = (
+        unetzoo.compare(models, size=32).rows
+        for models in (["unetpp", ["nuclei", "resunet18"]], unetzoo.Predictor(["nuclei", "nuclei"]))
+    )
+    assert joined[0] == apart.rows[2]
+    for field in ("parameters", "gflops", "activation_mib"):
+        first, second, _ = (getattr(row, field) for row in apart.rows)
+        assert getattr(joined[1], field) == first + second
+        assert getattr(predictor[0], field) == 2 * first
+    assert joined[1].name == "nuclei + resunet18"
 
 
 def test_unet_valid_is_taken_at_the_size_that_predict_needs() -> None:
@@ -151,10 +186,19 @@ def test_plot(tmp_path: Path, ending: str) -> None:
         assert len(picture.getcolors(2**20)) > 100
 
 
+def test_a_plot_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError):
+        require_plot(tmp_path / "file" / "a.png")
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(WriteError):
+        unetzoo.compare("unet", size=32).plot(tmp_path / "a.png")
+
+
 def test_plot_without_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ConfigError, match=r"pip install 'unetzoo\[plot\]'"):
-        comparison.require_plot(tmp_path / "a.png")
+        require_plot(tmp_path / "a.png")
 
 
 def test_measured_columns() -> None:
@@ -169,6 +213,7 @@ def test_measured_columns() -> None:
     [
         ({"models": "resnut50"}, "did you mean 'resunet50'"),
         ({"models": ["unet", "zzz*", "yyy"]}, "2 things are wrong"),
+        ({"models": [["unet", "vessels"]], "num_classes": 2}, "num_classes of model 2 is 1, of the first 2"),
         ({"models": "unet", "exclude": "*"}, "nothing is left"),
         ({"size": 0}, "size=0"),
         ({"size": 64.0}, "size=64.0"),

@@ -21,7 +21,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import unetzoo
-from unetzoo import ConfigError, InputError, images
+from unetzoo import ConfigError, InputError, WriteError, images
 from unetzoo.data import IGNORED, Labels, Sample, SegmentationDataset, check, convert, find_samples, preview
 from unetzoo.data.listing import list_samples
 from unetzoo.data.masks import read_target
@@ -68,12 +68,13 @@ def names_of(splits: dict[str, tuple[Sample, ...]]) -> dict[str, list[str]]:
     ("options", "said"),
     [
         ({"task": "multiclas"}, "did you mean 'multiclass'"),
-        ({"num_classes": 2}, "binary has 1"),
-        ({"task": "multiclass"}, "from 2 up; background counts"),
-        ({"task": "multilabel", "num_classes": True}, "whole number from 1 up"),
+        ({"num_classes": 2}, "num_classes=2"),
+        ({"task": "multiclass"}, "num_classes=1: task='multiclass'"),
+        ({"task": "multilabel", "num_classes": True}, "num_classes=True"),
         ({"class_names": ["a", "b"]}, "2 names for num_classes=1"),
-        ({"task": "multilabel", "num_classes": 2, "class_names": ("a", "a")}, "different names"),
-        ({"class_names": "cell"}, "list of different names"),
+        ({"task": "multilabel", "num_classes": 2, "class_names": ("a", "a")}, "'a' more than once"),
+        ({"class_names": "cell"}, "class_names='cell'"),
+        ({"class_names": [""]}, "one is empty"),
         ({"ignore": 1}, "value of a class"),
         ({"ignore": 2.5}, "ignore=2.5"),
         ({"task": "multiclass", "num_classes": 3, "ignore": 2}, "outside 0…2"),
@@ -977,6 +978,8 @@ def test_conversion_refuses_before_it_writes(tmp_path: Path) -> None:
     (tmp_path / "out" / "mine.txt").write_text("keep", encoding="utf-8")
     with pytest.raises(ConfigError, match="not an empty folder"):
         convert(make(tmp_path / "good", ["a"]), tmp_path / "out", BINARY)
+    with pytest.raises(WriteError):
+        convert(tmp_path / "good", tmp_path / "good" / "images" / "a.png" / "out", BINARY)
     save(TRUTH, tmp_path / "bands" / "images" / "a.png")
     save(np.zeros((*SIZE, 3), np.uint8), tmp_path / "bands" / "masks" / "a.png")
     labels = Labels(task="multilabel", num_classes=3, class_names=("a/b", "..", "c"))

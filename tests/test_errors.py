@@ -1,4 +1,4 @@
-"""Bad input: one error each, that says what was given, what is allowed, and the mend."""
+"""Bad input: one error each, that says what was given, what is allowed, and the fix."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 import torch
 
 import unetzoo
-from unetzoo import ConfigError, InputError
+import unetzoo.data
+import unetzoo.metrics
+from unetzoo import ConfigError, InputError, checks
 
 
 @pytest.mark.parametrize(
@@ -29,7 +31,7 @@ from unetzoo import ConfigError, InputError
         ("resunet18", {"base_channels": 64}, ["'base_channels'", "plain"]),
         ("unet", {"stem_stride": 2}, ["'stem_stride'", "ResNet"]),
         ("unet", {"base_channels": 0}, ["base_channels=0"]),
-        ("resunet18", {"stem_stride": 3}, ["stem_stride=3", "4, 2 or 1"]),
+        ("resunet18", {"stem_stride": 3}, ["stem_stride=3", "4, 2, 1"]),
         ("resunet18", {"dropout": 1.0}, ["dropout=1.0"]),
         ("resunet18", {"dropout": float("nan")}, ["dropout=nan"]),
         ("resunet18", {"deep_supervision": 1}, ["deep_supervision=1", "True or False"]),
@@ -227,3 +229,54 @@ def test_wrong_rates() -> None:
     model = unetzoo.create("unet", base_channels=2)
     with pytest.raises(ConfigError, match="2 things are wrong"):
         unetzoo.param_groups(model, -1, weight_decay=float("inf"))
+
+
+# What the parts share
+
+
+@pytest.mark.parametrize(
+    ("found", "fits"),
+    [
+        (checks.whole("n", 1), True),
+        (checks.whole("n", 0), False),
+        (checks.whole("n", True), False),
+        (checks.whole("n", 1.0), False),
+        (checks.whole("n", 5, 0, 5), True),
+        (checks.whole("n", 6, 0, 5), False),
+        (checks.whole("n", -(10**30), None), True),
+        (checks.whole("n", None, others=(None, "all")), True),
+        (checks.whole("n", "all", others=(None, "all")), True),
+        (checks.whole("n", True, 5, others=(1,)), False),
+        (checks.one_of("n", None, (None, "a")), True),
+        (checks.one_of("n", 1, (True,)), False),
+        (checks.one_of("n", ["a"], ("a",)), False),
+        (checks.flag("n", False), True),
+        (checks.flag("n", 0), False),
+        (checks.sides("n", [3, 4]), True),
+        (checks.sides("n", (3, 4), 4), False),
+        (checks.sides("n", 3), False),
+        (checks.sides("n", 3, square=True), True),
+        (checks.sides("n", True, square=True), False),
+        (checks.class_name_problems(["a", "a"], 2), True),
+        (checks.class_name_problems(["a", "a"], 2, different=True), False),
+        (checks.class_name_problems("ab", 2), False),
+        (checks.class_problems("multilabel", 1), True),
+        (checks.class_problems("multiclass", 1), False),
+        (checks.class_problems("binary", 2), False),
+    ],
+)
+def test_each_rule_takes_what_fits(found: list[str], fits: bool) -> None:
+    assert len(found) == (0 if fits else 1)
+
+
+def test_classes_without_names_are_called_alike() -> None:
+    for task, classes, names in (
+        ("binary", 1, ("foreground",)),
+        ("multiclass", 3, ("background", "class_1", "class_2")),
+        ("multilabel", 2, ("class_0", "class_1")),
+    ):
+        assert checks.class_names_of(None, task, classes) == names
+        assert unetzoo.metrics.SegmentationMetrics(task, classes).class_names == names
+        labels = unetzoo.data.Labels(task=task, num_classes=classes)
+        assert labels.counted[-classes:] == names
+    assert checks.class_names_of(["a"], "binary", 1) == ("a",)

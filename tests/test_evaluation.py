@@ -16,7 +16,7 @@ import unetzoo
 from unetzoo import sheets
 from unetzoo.cli import main
 from unetzoo.data import Labels, find_samples
-from unetzoo.errors import ConfigError
+from unetzoo.errors import ConfigError, WriteError
 from unetzoo.evaluation import evaluate
 
 
@@ -97,6 +97,48 @@ def test_ignored_pixels_belong_to_no_object(tmp_path: Path) -> None:
     Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
     found = evaluate(constant(3.0), tmp_path, ignore=255, objects=True)
     assert found.objects == unetzoo.objects.Matches(1, 0, 0)
+
+
+def test_whatever_a_predictor_takes_is_evaluated(folder: Path, tmp_path: Path) -> None:
+    """Two networks sure of the opposite, of which the surer one wins the average."""
+    models = [constant(-1.0), constant(3.0)]
+    for k, model in enumerate(models):
+        unetzoo.save(model, tmp_path / f"{k}.safetensors")
+    expected = evaluate(models[1], folder).to_dict()
+    for given in (
+        models,
+        [str(tmp_path / "0.safetensors"), tmp_path / "1.safetensors"],
+        unetzoo.Predictor(models),
+        unetzoo.optimize(models[1]),
+        tmp_path / "1.safetensors",
+    ):
+        assert evaluate(given, folder).to_dict() == expected
+    assert evaluate(models[0], folder).to_dict() != expected
+
+
+def test_runs_that_are_averaged_saw_the_same_data(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = []
+    for seed in (1, 2):
+        paths.append(tmp_path / f"run{seed}")
+        unetzoo.save_pretrained(constant(3.0), paths[-1])
+        data = {"ratios": [0.5, 0.25, 0.25], "group": None, "ignore": None, "colours": None, "ignore_colour": None}
+        record = {"data": data, "seed_everything": seed}
+        (paths[-1] / "config.yaml").write_text(yaml.safe_dump(record), encoding="utf-8")
+    command = ["evaluate", ",".join(map(str, paths)), "--data", str(folder), "--split", "val"]
+    assert main(command) == 2
+    assert "seed is 1, 2: give --seed" in capsys.readouterr().err
+    assert main([*command, "--seed", "1", "--json"]) == 0
+    averaged = json.loads(capsys.readouterr().out)
+    assert main(["evaluate", str(paths[0]), "--data", str(folder), "--split", "val", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == averaged
+
+
+def test_a_report_that_cannot_be_written(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError):
+        evaluate(constant(3.0), folder).write(tmp_path / "file" / "report")
 
 
 def test_pictures_where_nothing_is_to_be_found_come_last(folder: Path) -> None:

@@ -377,6 +377,32 @@ def test_the_own_loop_learns_and_says_the_dice_of_the_network_that_it_keeps(run:
     assert max(reported) == f"{expected:.4f}"
 
 
+def test_fit_says_the_dice_of_what_it_keeps_and_goes_on(run: Run, tmp_path: Path) -> None:
+    data, out = cells(tmp_path / "cells", 20), tmp_path / "run"
+    words = ["fit.py", data, out, "--model", "unet_resnet18", "--crop", 32, "--epochs"]
+    said, _ = run(*words, 1)
+    assert said.count("epoch 1: loss") == 1
+    said, variables = run(*words, 2)
+    assert "epoch 2: loss" in said
+    model = unetzoo.load(out / "best.safetensors")
+    expected = pooled_dice(model, data, "val")
+    assert f"best: Dice {expected:.4f} in epoch {variables['run'].best_epoch}" in said
+    mask = pixels(out / "mask.png") > 0
+    assert f"{mask.mean():.1%} of {find_samples(data, Labels())['test'][0].name}" in said
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's own, of a Trainer that is set up without us
+def test_the_own_trainer_keeps_and_logs(run: Run, tmp_path: Path) -> None:
+    data, out = cells(tmp_path / "cells", 20), tmp_path / "run"
+    said, variables = run("own_trainer.py", data, out, "--epochs", 4, "--crop", 64)
+    expected = pooled_dice(unetzoo.load(out / "best.safetensors"), data, "val")
+    assert f"best Dice {expected:.4f} in epoch" in said
+    assert expected > 0.5
+    assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == variables["trainer"].global_step
+    logged = (out / "log" / "metrics.csv").read_text(encoding="utf-8")
+    assert "largest_gradient" in logged.splitlines()[0]
+
+
 def test_the_own_loop_refuses_pictures_without_masks(run: Run, tmp_path: Path) -> None:
     data = cells(tmp_path / "cells", 12)
     (data / "masks" / "03.png").unlink()

@@ -34,7 +34,18 @@ from torch.nn.utils import prune
 
 import unetzoo
 from unetzoo import ConfigError, InputError, UnetzooError, drawing, images, sheets
-from unetzoo.exporting import ExportReport, PictureAgreement, Port, Trial, comparing, export, formats, network, pictures
+from unetzoo.exporting import (
+    Check,
+    ExportReport,
+    PictureAgreement,
+    Port,
+    comparing,
+    export,
+    formats,
+    network,
+    pictures,
+    request,
+)
 
 CASES = [("resunet18", "onnx"), ("unet3p", "onnx"), ("unet_valid", "onnx"), ("unetpp", "pt2")]
 """Each family once; the rest of the zoo is slow. ``tests/test_compile_export.py`` has programs of all decoders."""
@@ -48,7 +59,7 @@ pytestmark = pytest.mark.skipif(TORCH < (2, 14), reason="torch before 2.14 expor
 
 
 @pytest.fixture(autouse=True)
-def _small_trials(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _small_batches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the largest of the sizes that are tried small; what this file compares, it runs itself."""
     monkeypatch.setattr(comparing, "TIMED", 65)
 
@@ -321,7 +332,7 @@ def test_eight_bits_agree_on_pictures_and_are_stored_as_eight(
     assert report.pictures is not None
     assert report.pictures.iou is not None
     assert report.pictures.iou > 0.95
-    assert 0 < max(trial.difference for trial in report.trials) < 0.1  # eight bits, not thirty-two
+    assert 0 < max(check.difference for check in report.checks) < 0.1  # eight bits, not thirty-two
     loaded = onnx.load(path)
     onnx.checker.check_model(loaded, full_check=True)
     kernels = [tensor for tensor in loaded.graph.initializer if len(tensor.dims) == 4]
@@ -351,7 +362,7 @@ def test_half_precision_is_stored_and_masks_agree(
     assert_close(report.pictures, counted_by_hand(model, OPEN[ending](path), files))
     assert report.pictures is not None
     assert report.pictures.agreement > 0.99
-    assert 1e-5 < max(trial.difference for trial in report.trials) < 0.05
+    assert 1e-5 < max(check.difference for check in report.checks) < 0.05
     if ending == "onnx":
         large = [tensor for tensor in onnx.load(path).graph.initializer if math.prod(tensor.dims) > 64]
         assert {tensor.data_type for tensor in large} == {onnx.TensorProto.FLOAT16}
@@ -363,7 +374,7 @@ def test_half_precision_is_stored_and_masks_agree(
 def test_a_fixed_size_may_be_smaller_than_free_ones(tmp_path: Path) -> None:
     model = build("tiny").eval()
     report = export(model, tmp_path / "model.onnx", size=(5, 9))
-    assert [(trial.batch, trial.height, trial.width) for trial in report.trials] == [(3, 5, 9), (2, 5, 9), (1, 5, 9)]
+    assert [(check.batch, check.height, check.width) for check in report.checks] == [(3, 5, 9), (2, 5, 9), (1, 5, 9)]
     tried = torch.randn(4, 3, 5, 9)
     with torch.no_grad():
         expected = model(tried)
@@ -388,7 +399,7 @@ def test_networks_of_registered_encoders_are_exported(tmp_path: Path, registries
     assert "strided" in unetzoo.encoders.ENCODERS, namespace
     model = unetzoo.create("unetpp_strided", levels=2, strided_width=4).eval()
     report = export(model, tmp_path / "model.onnx")
-    assert min(trial.height for trial in report.trials) == 9  # above the largest stride
+    assert min(check.height for check in report.checks) == 9  # above the largest stride
     tried = torch.randn(2, 3, 45, 70)
     with torch.no_grad():
         expected = model(tried)
@@ -410,7 +421,7 @@ def test_the_report_is_a_table_and_json(trained: tuple[unetzoo.SegmentationModel
     model, folder = trained
     path = tmp_path / "model.pt2"
     report = export(model, path, pictures=folder)
-    assert [(trial.batch, trial.height, trial.width) for trial in report.trials] == [
+    assert [(check.batch, check.height, check.width) for check in report.checks] == [
         (3, 5, 11),
         (2, 11, 18),
         (1, 65, 65),
@@ -427,16 +438,72 @@ def test_the_report_is_a_table_and_json(trained: tuple[unetzoo.SegmentationModel
     ]
     assert lines[7] == "6 pictures: the masks agree on 100 % of the pixels (100 % on the worst), IoU 1.0000"
     record = json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    assert record["trials"][1]["height"] == 11
+    assert record["checks"][1]["height"] == 11
     assert record["input"]["name"] == "image"
     assert record["size_bytes"] == path.stat().st_size
-    assert all(trial["eager_ms"] > 0 < trial["file_ms"] for trial in record["trials"])
+    assert all(check["eager_ms"] > 0 < check["file_ms"] for check in record["checks"])
+
+
+AVERAGES = [
+    ("onnx", "binary", 1, "probabilities"),
+    ("pt2", "multiclass", 3, "logits"),
+    ("pt2", "multilabel", 2, "mask"),
+]
+
+
+def siblings(task: str, classes: int) -> list[unetzoo.SegmentationModel]:
+    """Return two models of one task that are normalised differently, and in parts sure of the opposite."""
+    options = {"task": task, "num_classes": classes}
+    first = build("tiny", **options, mean=[0.3] * 3, std=[0.2] * 3)
+    second = build("unet", **options, mean=[0.6, 0.5, 0.4], std=[0.1] * 3)
+    with torch.no_grad():
+        second.head.conv.weight.mul_(20)
+    return [first, second]
+
+
+@pytest.mark.parametrize(("ending", "task", "classes", "outputs"), AVERAGES)
+def test_one_file_of_an_average(ending: str, task: str, classes: int, outputs: str, tmp_path: Path) -> None:
+    """It is held against the predictor, which loads, normalises and averages by other code."""
+    models = siblings(task, classes)
+    export(models, tmp_path / f"it.{ending}", inputs="uint8", outputs=outputs, size=(32, 48))
+    picture = torch.randint(0, 256, (3, 32, 48), dtype=torch.uint8)
+    found = OPEN[ending](tmp_path / f"it.{ending}")(picture[None])[0]
+    predicted = unetzoo.Predictor(models, tile=None, merge="probabilities")(picture)
+    expected = predicted.probabilities
+    if outputs == "mask":
+        assert torch.equal(found.bool(), predicted.mask.bool())
+    elif outputs == "probabilities":
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    else:
+        logits = expected.log() if task == "multiclass" else expected.logit()
+        sure = (expected - 0.5).abs() < 0.499  # beyond, the predictor's float32 has no more digits
+        assert sure.float().mean() > 0.5
+        torch.testing.assert_close(found[sure], logits[sure], rtol=1e-3, atol=1e-3)
+
+
+def test_a_predictor_s_networks_are_exported(tmp_path: Path) -> None:
+    models = [model.eval() for model in siblings("binary", 1)]
+    for given, alone in ((unetzoo.Predictor(models), None), (unetzoo.optimize(models[0]), models[0])):
+        export(given, tmp_path / "it.pt2", inputs="uint8", outputs="probabilities", size=(32, 32))
+        picture = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
+        expected = unetzoo.Predictor(models if alone is None else alone, tile=None)(picture).probabilities
+        torch.testing.assert_close(open_pt2(tmp_path / "it.pt2")(picture[None])[0], expected, rtol=0, atol=1e-5)
+
+
+def test_averages_that_one_file_cannot_hold(tmp_path: Path) -> None:
+    others = [build("tiny"), build("tiny", num_classes=2), build("tiny", in_channels=1), build("unet_valid")]
+    with pytest.raises(ConfigError) as caught:
+        export([build("tiny", mean=[0.5] * 3, std=[1.0] * 3), *others], tmp_path / "it.pt2")
+    problems = "\n".join(caught.value.problems)
+    for said in ("num_classes of model 3 is 2", "3, 3, 3, 1, 3 channels", "borders", "inputs='normalised'"):
+        assert said in problems
+    assert not list(tmp_path.iterdir())
 
 
 def test_shares_are_never_rounded_up_to_all() -> None:
     port = Port("a", "b", "c", "d")
-    trial = Trial(1, 2, 3, 0.5, 0.9999999, 1.0, 2.0)
-    report = ExportReport("x", "onnx", "int8", 1, 1.0, port, port, (trial,), PictureAgreement(2, 1.0, 0.5, None))
+    check = Check(1, 2, 3, 0.5, 0.9999999, 1.0, 2.0)
+    report = ExportReport("x", "onnx", "int8", 1, 1.0, port, port, (check,), PictureAgreement(2, 1.0, 0.5, None))
     assert "99.999 %" in str(report)
     assert "100 % of the pixels (50.000 % on the worst), IoU –" in str(report)
 
@@ -577,8 +644,8 @@ def test_one_wrong_argument_is_said_with_its_mend(
 
 
 def test_copies_and_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="optimized already, which export"):
-        export(unetzoo.optimize(build("tiny")), tmp_path / "model.onnx")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"optimized already, in torch\.bfloat16"):
+        export(unetzoo.optimize(build("tiny"), dtype=torch.bfloat16), tmp_path / "model.onnx")
     many = build("tiny", num_classes=257, task="multiclass")
     with pytest.raises(ConfigError, match="uint8, too small for 257 classes"):
         export(many, tmp_path / "model.onnx", outputs="mask")
@@ -633,7 +700,7 @@ def test_pictures_are_taken_evenly_and_from_the_folder_of_images(tmp_path: Path)
     for k in range(100):
         (tmp_path / "images" / f"{k:03}.PNG").touch()
         (tmp_path / "masks" / f"{k:03}.png").touch()
-    files, problems = pictures.find_pictures(str(tmp_path))
+    files, problems = request.find_pictures(str(tmp_path))
     assert not problems
     assert len(files) == 32
     numbers = [int(file.stem) for file in files]
@@ -664,26 +731,24 @@ def test_noise_spans_all_values_and_is_the_same_each_time() -> None:
 
 def test_differences_are_the_least_that_explain_what_a_file_gave() -> None:
     logits = torch.tensor([-4.0, -1.0, 0.5, 6.0]).view(1, 1, 2, 2)  # a spread of 10
-    binary = build("tiny").config
-    assert comparing.difference_of(logits + 0.2, logits, binary, "logits") == pytest.approx(0.02)
+    assert comparing.difference_of(logits + 0.2, logits, "binary", "logits") == pytest.approx(0.02)
     mask = torch.tensor([0, 1, 1, 1], dtype=torch.uint8).view(1, 2, 2)  # the second has crossed 0, 1 away
-    assert comparing.difference_of(mask, logits, binary, "mask") == pytest.approx(0.1)
-    assert comparing.difference_of(logits[:, 0] > 0, logits, binary, "mask") == 0
+    assert comparing.difference_of(mask, logits, "binary", "mask") == pytest.approx(0.1)
+    assert comparing.difference_of(logits[:, 0] > 0, logits, "binary", "mask") == 0
     off = logits.sigmoid() + torch.tensor([0, 0.05, 0, 0]).view(1, 1, 2, 2)
-    assert comparing.difference_of(off, logits, binary, "probabilities") == pytest.approx(4 * 0.05 / 10, rel=1e-4)
-    config = build("tiny", num_classes=2, task="multiclass").config
+    assert comparing.difference_of(off, logits, "binary", "probabilities") == pytest.approx(4 * 0.05 / 10, rel=1e-4)
     pair = torch.tensor([[0.0, 3.0], [1.0, -7.0]]).view(1, 2, 1, 2)  # classes 1 and 0
-    assert comparing.difference_of(torch.tensor([[[1, 0]]]), pair, config, "mask") == 0
-    assert comparing.difference_of(torch.tensor([[[0, 0]]]), pair, config, "mask") == pytest.approx(0.5 / 10)
-    assert math.isnan(comparing.difference_of(logits * math.nan, logits, binary, "logits"))
+    assert comparing.difference_of(torch.tensor([[[1, 0]]]), pair, "multiclass", "mask") == 0
+    assert comparing.difference_of(torch.tensor([[[0, 0]]]), pair, "multiclass", "mask") == pytest.approx(0.5 / 10)
+    assert math.isnan(comparing.difference_of(logits * math.nan, logits, "binary", "logits"))
 
 
 def test_what_guidance_suppresses_hides_no_difference() -> None:
-    config = build("tiny", num_classes=2, task="multilabel", classification_guided=True).config
     seen = torch.tensor([0.0, 2.0]).view(1, 1, 1, 2)
     logits = torch.cat((seen, seen - 10_000), dim=1)
-    assert comparing.difference_of(logits + 0.2, logits, config, "logits") == pytest.approx(0.1)
-    assert comparing.difference_of(logits[:, 1:] + 0.01, logits[:, 1:], config, "logits") == 0
+    assert comparing.difference_of(logits + 0.2, logits, "multilabel", "logits", absent=True) == pytest.approx(0.1)
+    alone = logits[:, 1:]
+    assert comparing.difference_of(alone + 0.01, alone, "multilabel", "logits", absent=True) == 0
 
 
 def test_noise_of_exporters_is_kept_and_logging_comes_back(caplog: pytest.LogCaptureFixture) -> None:
@@ -721,15 +786,15 @@ def test_the_command_exports_and_prints_the_report(
     printed = capsys.readouterr()
     assert printed.out.startswith(f"{target}: pt2, float32")
     assert "in   image: uint8 (batch, 3, 48, 40)" in printed.out
-    assert "exporting unetpp" in printed.err
+    assert "exporting" in printed.err
     command(str(saved), str(target), "--size", "48", "40", "--json")
     record = json.loads(capsys.readouterr().out)
     assert record["output"]["shape"] == "(batch, 1, 48, 40)"
-    assert [trial["batch"] for trial in record["trials"]] == [3, 2, 1]
+    assert [check["batch"] for check in record["checks"]] == [3, 2, 1]
 
 
 def test_the_command_refuses_names_without_weights(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="'unetzoo train --model resunet18 --data FOLDER'"):
+    with pytest.raises(ConfigError, match="'unetzoo train --model resunet18' trains it"):
         command("resunet18", str(tmp_path / "model.onnx"))
     assert not list(tmp_path.iterdir())
 

@@ -39,7 +39,7 @@ from unetzoo.errors import ConfigError, UnetzooError, WeightsError
 from unetzoo.files.checkpoints import load_state_dict_file
 from unetzoo.model import on_meta
 from unetzoo.saving.cards import EarlierCard, ModelCard, read_card, write_card
-from unetzoo.saving.weights import SavedModel, read_saved
+from unetzoo.saving.records import SavedModel, read_saved
 
 
 def cases(few: int, many: int) -> pytest.MarkDecorator:

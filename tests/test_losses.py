@@ -22,7 +22,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 import unetzoo
 from unetzoo import ConfigError, InputError, TrainingOutputs, losses
-from unetzoo.config import TASKS
+from unetzoo.checks import TASKS
 
 CHANNELS = {"binary": 1, "multiclass": 3, "multilabel": 3}
 REGIONS = ("dice", "iou", "tversky", "lovasz")
@@ -669,7 +669,7 @@ def test_losses_by_dotted_path() -> None:
         ("focal(gamma='2')", "focal: gamma='2': a finite number from 0 up"),
         ("focal(alpha=2)", "alpha=2: a finite number from 0 to 1 is needed"),
         ("cross_entropy(label_smoothing=1.5)", "label_smoothing=1.5: a finite number from 0 to 1"),
-        ("dice(per='class')", "per='class': 'image' or 'batch' is needed"),
+        ("dice(per='class')", "per='class': one of 'image', 'batch' is needed"),
         ("dice(background=False)", "task='binary' has no channel of the background"),
         ("dice(background=0)", "background=0: True or False"),
         ("focal(gamma=open('x'))", "the value must be a literal"),
@@ -688,6 +688,91 @@ def test_losses_by_dotted_path() -> None:
 def test_texts_that_cannot_be_built(text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         losses.build(text, "binary")
+
+
+# Losses of one's own
+
+
+def test_a_registered_loss_is_one_of_the_names(registries: None) -> None:
+    @losses.register_loss("margins", tasks=("binary", "multilabel"))
+    class Margins(losses.SingleLoss):
+        def __init__(self, task: str, *, power: int = 1, **common: Any) -> None:
+            super().__init__(task, **common)
+            self.power = power
+
+        def measure(self, logits: Tensor, truth: losses.Truth) -> Tensor:
+            return truth.mean(logits**self.power) * self.weights(logits).sum()
+
+    @losses.register_loss("scaled")
+    def scaled(logits: Tensor, target: Tensor) -> Tensor:
+        return 3 * logits.mean()
+
+    logits, target = made("binary")
+    loss = losses.build("0.5*margins(power=2) + scaled + dice", "binary", class_weights=[3.0])
+    parts = loss.parts(logits, target)
+    assert list(parts) == ["margins", "scaled", "dice"]
+    torch.testing.assert_close(parts["margins"], 1.5 * (logits**2).mean())
+    torch.testing.assert_close(parts["scaled"], 3 * logits.mean())
+    with pytest.raises(ConfigError) as caught:
+        losses.build("margins(powr=2) + scaled(a=1)", "binary")
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["margins", "scaled"]
+    assert "did you mean 'power'" in caught.value.problems[0]
+    with pytest.raises(ConfigError, match="margins is no loss of task='multiclass': it serves 'binary', 'multilabel'"):
+        losses.build("margins", "multiclass")
+    with pytest.raises(ConfigError, match=r"did you mean 'margins'.*margins, scaled"):
+        losses.build("margin", "binary")
+
+
+def test_what_cannot_be_registered_leaves_nothing(registries: None) -> None:
+    before = list(losses.LOSSES)
+    for name, made_, tasks, said in (
+        ("dice", losses.Dice, ("binary",), "taken"),
+        ("My Loss", losses.Dice, ("binary",), "cannot name"),
+        ("lambda", losses.Dice, ("binary",), "cannot name"),
+        ("mine", dict, ("binary",), "a subclass of torch.nn.Module or a function"),
+        ("mine", 3, ("binary",), "a subclass of torch.nn.Module or a function"),
+        ("mine", losses.Dice, ("binry",), "did you mean 'binary'"),
+        ("mine", losses.Dice, (), "tasks="),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            losses.register_loss(name, tasks=tasks)(made_)
+    assert list(losses.LOSSES) == before
+    assert losses.Dice.name == "dice"
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_every_loss_keeps_the_contract(name: str) -> None:
+    losses.check_loss(name)
+
+
+def mean_square(logits: Tensor, target: Tensor) -> Tensor:
+    """A right loss, of which each fault below is a small change."""
+    counted = target != -100
+    errors = (logits.float()[:, 0].sigmoid() - target) ** 2
+    return errors.masked_fill(~counted, 0).sum() / counted.sum().clamp(min=1)
+
+
+FAULTS: dict[str, tuple[Any, str]] = {
+    "ignored": (lambda x, y: ((x.float()[:, 0].sigmoid() - y) ** 2).mean(), r"ignored \(-100\) change it"),
+    "empty": (lambda x, y: ((x.float()[:, 0].sigmoid() - y)[y != -100] ** 2).mean(), "of -100 alone: the loss is nan"),
+    "half": (lambda x, y: mean_square(x, y).to(x.dtype), "torch.bfloat16; float32 is needed"),
+    "flat": (lambda x, y: mean_square(x.detach(), y) + 0 * x.float().sum(), "the gradient is 0 everywhere"),
+    "random": (lambda x, y: mean_square(x, y) * torch.rand(()), "the same logits and target gave"),
+    "infinite": (lambda x, y: mean_square(x, y) - (x.float().sigmoid() * (y != -100)[:, None]).clamp(max=1).neg()
+                 .add(1).log().mean(), "the loss is inf"),
+    "slope": (lambda x, y: mean_square(x, y) + (1 - x.float().sigmoid()).sqrt().masked_fill((y == -100)[:, None], 0)
+              .mean(), "the gradient is not finite"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_of_own_losses_are_found(fault: str, registries: None) -> None:
+    losses.register_loss("right", tasks=("binary",))(mean_square)
+    losses.check_loss("right")
+    function, said = FAULTS[fault]
+    losses.register_loss("wrong", tasks=("binary",))(function)
+    with pytest.raises(AssertionError, match=said):
+        losses.check_loss("wrong")
 
 
 def test_all_that_is_wrong_comes_at_once() -> None:
@@ -1061,5 +1146,5 @@ def test_what_lies_between_two_blocks_is_a_gap_and_what_lies_beside_them_none() 
 
 @pytest.mark.parametrize("width", [0, 2.0, True, "4"])
 def test_a_width_of_gaps_that_cannot_be(width: object) -> None:
-    with pytest.raises(ConfigError, match="a whole number of pixels from 1 up"):
+    with pytest.raises(ConfigError, match="width="):
         losses.Gaps("binary", width=width)

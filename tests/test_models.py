@@ -11,10 +11,13 @@ from conftest import NAMES, PADDED, SMALL, flags, light, tried
 from torch import Tensor, nn
 
 import unetzoo
+from unetzoo import zoo
+from unetzoo.decoders import DECODERS
+from unetzoo.encoders import ENCODERS
 from unetzoo.nn.layers import NORMS
 
-DECODERS = ["unet", "unetpp", "unet3p", "unetpp_lite", "unet3p_lite"]
-PER_DECODER = [name for family in DECODERS for name in (family, unetzoo.list_models(f"{family}_resnet18")[0])]
+ON_RESNET = [ENCODERS["resnet18"].names(decoder)[0] for decoder in DECODERS if DECODERS[decoder].border == 0]
+PER_DECODER = [*(name for name in PADDED if zoo.index()[name][1] == "plain"), *ON_RESNET]
 
 
 def randomise(model: nn.Module) -> nn.Module:
@@ -159,7 +162,7 @@ def test_predict_gives_probabilities_and_leaves_the_mode(name: str) -> None:
 def test_info_says_what_create_builds(name: str) -> None:
     info = unetzoo.model_info(name)
     assert info.name == name
-    assert len(info.channels) == len(info.strides) == 5
+    assert len(info.channels) == len(info.strides) <= ENCODERS[zoo.index()[name][1]].maps
     assert "arXiv" in info.paper
     built = {key: value for key, value in info.options.items() if key not in ("pretrained", "input_policy")}
     with unetzoo.model.on_meta():
@@ -192,10 +195,17 @@ def test_initial_weights_have_the_paper_s_deviation() -> None:
     assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 1024)), rel=0.01)
 
 
+def test_weights_without_a_relu_have_a_smaller_gain() -> None:
+    """1×1 and transposed convolutions: a standard deviation of sqrt(1 / fan_in), not sqrt(2 / fan_in)."""
+    decoder = unetzoo.create("unetpp_lite_resnet18").decoder
+    branch, last = decoder.nodes["x_3_1"].branches[1], decoder.ends["x_0_4"].conv
+    assert branch.weight.std().item() == pytest.approx(math.sqrt(1 / 512), rel=0.02)
+    assert last.weight.std().item() == pytest.approx(math.sqrt(1 / 64), rel=0.02)
+
+
 @pytest.mark.parametrize("stem_stride", [4, 2, 1])
-@pytest.mark.parametrize("family", DECODERS)
-def test_stem_strides(family: str, stem_stride: int) -> None:
-    name = unetzoo.list_models(f"{family}_resnet18")[0]
+@pytest.mark.parametrize("name", ON_RESNET)
+def test_stem_strides(name: str, stem_stride: int) -> None:
     model = unetzoo.create(name, stem_stride=stem_stride, deep_supervision=True).eval()
     assert model.encoder.strides == {4: (2, 4, 8, 16, 32), 2: (2, 2, 4, 8, 16), 1: (1, 1, 2, 4, 8)}[stem_stride]
     with torch.no_grad():

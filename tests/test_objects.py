@@ -164,8 +164,10 @@ def test_scores_are_of_the_object_s_own_class() -> None:
     ]
 
 
-def test_names_are_the_classes_numbers_where_there_are_none() -> None:
-    assert [row["class_name"] for row in instances(drawn("1.2"), "multiclass", 3).rows()] == ["1", "2"]
+def test_classes_without_names_have_one_rule() -> None:
+    assert [row["class_name"] for row in instances(drawn("1.2"), "multiclass", 3).rows()] == ["class_1", "class_2"]
+    both = torch.stack([drawn("1."), drawn(".1")])
+    assert [row["class_name"] for row in instances(both, "multilabel", 2).rows()] == ["class_0", "class_1"]
     (row,) = instances(drawn("1"), "binary", 1).rows()
     assert row["class_name"] == "foreground"
     assert "score" not in row
@@ -567,9 +569,9 @@ def test_real_nuclei_found_are_all_right_to_coco_s_own_evaluation(shared_data: P
 
 WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a task": ({"task": "multi_class"}, ["did you mean 'multiclass'"]),
-    "one class of multiclass": ({"task": "multiclass", "num_classes": 1}, ["2 at least"]),
-    "two classes of binary": ({"num_classes": 2}, ["it has 1"]),
-    "no classes": ({"num_classes": True}, ["from 1 up"]),
+    "one class of multiclass": ({"task": "multiclass", "num_classes": 1}, ["num_classes=1"]),
+    "two classes of binary": ({"num_classes": 2}, ["num_classes=2"]),
+    "no classes": ({"num_classes": True}, ["num_classes=True"]),
     "connectivity": ({"connectivity": 8}, ["connectivity=8", "share an edge"]),
     "a truth as connectivity": ({"connectivity": True}, ["connectivity=True"]),
     "a negative size": ({"smallest": -1}, ["smallest=-1"]),
@@ -670,13 +672,14 @@ def test_coco_of_no_picture_or_of_two_models_is_refused() -> None:
 
 def test_without_scipy_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     found: Instances = instances(drawn("1.", ".1"), "binary", 1)
-    monkeypatch.setitem(sys.modules, "scipy", None)
+    for name in ("scipy", "scipy.ndimage"):
+        monkeypatch.setitem(sys.modules, name, None)
     for work in (
         lambda: cleaned(drawn("1"), "binary", 1, holes="all"),
         lambda: instances(drawn("1"), "binary", 1),
         lambda: polygons(found),
     ):
-        with pytest.raises(ConfigError, match=r"pip install 'unetzoo\[objects\]'"):
+        with pytest.raises(ConfigError, match=r"unetzoo\[objects\]"):
             work()
 
 

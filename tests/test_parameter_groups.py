@@ -72,6 +72,38 @@ def test_param_groups_hold_each_parameter_once_at_its_rate() -> None:
     assert {group["lr"] for group in unetzoo.param_groups(unetzoo.create("unet", base_channels=2), 2)} == {2}
 
 
+class Odd(nn.Module):
+    """Parameters of every kind of owner and shape, those that decay named so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decays_depthwise = nn.Conv2d(1, 1, 3, bias=False)
+        self.decays_to_one = nn.Conv2d(8, 1, 1, bias=False)
+        self.decays_up = nn.ConvTranspose2d(1, 8, 1, bias=False)
+        self.decays_linear = nn.Linear(1, 8, bias=False)
+        self.decays_table = nn.Parameter(torch.ones(4, 8))
+        self.scale = nn.Parameter(torch.ones(8, 1, 1))  # ConvNeXt's layer_scale
+        self.shift = nn.Parameter(torch.ones(1, 8, 1, 1))
+        self.gain = nn.Parameter(torch.ones(()))
+        self.norm = nn.LayerNorm((8, 4, 4))
+        self.groups = nn.GroupNorm(2, 8)
+
+
+def test_scales_by_channel_do_not_decay() -> None:
+    model = unetzoo.create("unet", base_channels=2)
+    model.decoder.odd = Odd()
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decaying = {
+        names[id(parameter)]
+        for group in unetzoo.param_groups(model, 1e-3, weight_decay=0.1)
+        for parameter in group["params"]
+        if group["weight_decay"]
+    }
+    odd = {name for name in names.values() if ".odd." in name}
+    assert {name for name in odd if name in decaying} == {name for name in odd if ".decays_" in name}
+    assert len(odd) == 5 + 3 + 4
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_checkpointing_changes_memory_alone(name: str) -> None:
     options = {**light(name), **flags(name), "num_classes": 2}

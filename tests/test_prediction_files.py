@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import struct
@@ -19,11 +20,14 @@ from conftest import needs_links
 from PIL import Image
 
 import unetzoo
-from unetzoo import ConfigError, InputError, Predictor, drawing, images
+from unetzoo import ConfigError, InputError, Predictor, WriteError, drawing, images
 from unetzoo.cli import main
-from unetzoo.prediction import by_rows, files
+from unetzoo.prediction import files, reach
+from unetzoo.prediction.by_rows import begun
 from unetzoo.prediction.geography import geography, georeference
 from unetzoo.prediction.inputs import Picture
+from unetzoo.prediction.partial import PartialMask
+from unetzoo.prediction.stored import StoredRows
 
 
 @pytest.fixture
@@ -470,7 +474,7 @@ class TestByRows:
                 with tifffile.TiffWriter(path) as writer:
                     writer.write(array, subifds=1, tile=(32, 32), photometric="rgb")
                     writer.write(array[::2, ::2], subfiletype=1, tile=(32, 32), photometric="rgb")
-        with by_rows.StoredRows(path) as rows:
+        with StoredRows(path) as rows:
             assert (rows.height, rows.width) == (100, 130)
             assert (rows.rows(0, 100).numpy() == planes).all()
             assert (rows.rows(37, 61).numpy() == planes[:, 37:61]).all()
@@ -514,21 +518,23 @@ class TestByRows:
         assert main([*command, "--overwrite", "--overlay"]) == 1
         assert "written by rows, without overlays" in capsys.readouterr().err
 
-    def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(self, model: Path, tmp_path: Path) -> None:
+    def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+        self, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         pytest.importorskip("zarr", reason="pictures by rows need zarr")
         write_tiff(tmp_path / "a.tif", noise(1500, 70), tile=(32, 32), photometric="rgb")
         code = (
             "import sys\nfrom PIL import Image\nfrom unetzoo.cli import main\nImage.MAX_IMAGE_PIXELS = 10_000\n"
             "sys.exit(main(sys.argv[1:]))"
         )
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
 
         def command(out: str) -> list[str]:
-            arguments = ["predict", str(model), str(tmp_path / "a.tif"), "--tile", "64", "--out", str(tmp_path / out)]
-            return [sys.executable, "-c", code, *arguments]
+            return ["predict", str(model), str(tmp_path / "a.tif"), "--tile", "64", "--out", str(tmp_path / out)]
 
-        subprocess.run(command("whole"), check=True)
+        assert main(command("whole")) == 0
         note = tmp_path / "cut" / ".a.tif.partial" / "note.json"
-        with subprocess.Popen(command("cut")) as process:
+        with subprocess.Popen([sys.executable, "-c", code, *command("cut")]) as process:
             while not (note.exists() and json.loads(note.read_text(encoding="utf-8"))["rows"] > 200):
                 assert process.poll() is None, "it was through before it was killed: give it a larger picture"
                 time.sleep(0.002)
@@ -540,7 +546,7 @@ class TestByRows:
         mask[10] = 77  # what is done is not done again
         mask.flush()
         del mask  # Windows deletes no file that is mapped
-        subprocess.run(command("cut"), check=True)
+        assert main(command("cut")) == 0
         imread = pytest.importorskip("tifffile").imread
         found, expected = imread(tmp_path / "cut" / "a.tif"), imread(tmp_path / "whole" / "a.tif")
         assert (found[10] == 77).all()
@@ -556,19 +562,19 @@ class TestByRows:
         pytest.importorskip("zarr", reason="pictures by rows need zarr")
         (tmp_path / "a.tif").write_bytes(content)
         with pytest.raises(unetzoo.InputError, match=message):
-            by_rows.StoredRows(tmp_path / "a.tif")
+            StoredRows(tmp_path / "a.tif")
 
     def test_what_has_too_many_dimensions_is_refused(self, tmp_path: Path) -> None:
         zarr = pytest.importorskip("zarr", reason="pictures by rows need zarr")
         zarr.create_array(tmp_path / "a.zarr", data=np.zeros((2, 2, 8, 8), np.uint8))
         with pytest.raises(unetzoo.InputError, match="4 dimensions"):
-            by_rows.StoredRows(tmp_path / "a.zarr")
+            StoredRows(tmp_path / "a.zarr")
         zarr.create_array(tmp_path / "b.zarr", data=np.zeros((8, 8), np.float64))
         with pytest.raises(unetzoo.InputError, match="8 to 32 bits"):
-            by_rows.StoredRows(tmp_path / "b.zarr")
+            StoredRows(tmp_path / "b.zarr")
         zarr.open_group(tmp_path / "c.zarr", mode="w")
         with pytest.raises(unetzoo.InputError, match="without an OME-Zarr picture"):
-            by_rows.StoredRows(tmp_path / "c.zarr")
+            StoredRows(tmp_path / "c.zarr")
 
 
 def test_reading_and_writing_wait_for_one_another(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -655,7 +661,7 @@ def test_a_tiff_read_by_rows_is_the_one_read_whole(axes: str, tmp_path: Path) ->
         tifffile.imwrite(tmp_path / "a.tif", array, metadata=None if "S" in axes else {}, **options)
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert file.series[0].axes == axes
-    with by_rows.StoredRows(tmp_path / "a.tif") as source:
+    with StoredRows(tmp_path / "a.tif") as source:
         rows = torch.cat([source.rows(0, 7), source.rows(7, 20)], dim=1)
     whole = images.read_image(tmp_path / "a.tif")
     assert torch.equal(rows, whole)
@@ -666,26 +672,78 @@ def test_a_tiff_read_by_rows_is_the_one_read_whole(axes: str, tmp_path: Path) ->
 def test_a_mask_by_rows_has_an_ending_that_can_be_written_by_rows(model: Path, tmp_path: Path) -> None:
     predictor, source = Predictor(model), Picture(torch.zeros(3, 9, 9, dtype=torch.uint8))
     with pytest.raises(InputError, match=r"'.*mask\.png': \.tif, \.tiff, \.zarr are possible"):
-        by_rows.write_mask_by_rows(predictor, source, tmp_path / "mask.png", {})
+        predictor.write_rows(source, tmp_path / "mask.png", {})
     assert not (tmp_path / "mask.png.partial").exists()
+
+
+def test_a_resumed_mask_keeps_its_grid(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Free memory, which says how large tiles are, is another at every look; the tiles are those of the first."""
+    write_tiff(tmp_path / "a.tif", noise(300, 80), photometric="rgb")
+    predictor, put, parts = Predictor(model), PartialMask.put, []
+    each = reach.memory_of_pixel(predictor.config)
+
+    def free(*sides: int) -> None:
+        """Let tiles of these sides be what fits, one after the other."""
+        memory = itertools.cycle([int(2 * each * (side + 1) ** 2) for side in sides])
+        monkeypatch.setattr(reach, "_of_system", lambda: next(memory))
+        monkeypatch.setattr(reach, "_of_group", lambda: 2**62)
+
+    def interrupted(self: PartialMask, part: torch.Tensor) -> None:
+        put(self, part)
+        parts.append(part)
+        if len(parts) == 2:
+            raise KeyboardInterrupt
+
+    free(64)
+    predictor.write_mask(tmp_path / "a.tif", tmp_path / "undisturbed.tif")
+    free(64, 96, 48, 112, 80)
+    monkeypatch.setattr(PartialMask, "put", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        predictor.write_mask(tmp_path / "a.tif", tmp_path / "mask.tif")
+    free(96, 48, 112, 80)
+    predictor.write_mask(tmp_path / "a.tif", tmp_path / "mask.tif")
+    assert (tmp_path / "mask.tif").read_bytes() == (tmp_path / "undisturbed.tif").read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["text", "no grid", "a grid of other rows", "rows that no tile ends at"])
+def test_a_damaged_note_begins_anew(damage: str, model: Path, tmp_path: Path) -> None:
+    write_tiff(tmp_path / "a.tif", noise(150, 80), photometric="rgb")
+    predictor = Predictor(model, tile=64)
+    with StoredRows(tmp_path / "a.tif") as rows:
+        predictor.write_rows(rows, tmp_path / "mask.tif", {"weights": "a"})
+        mask = begun(rows, tmp_path / "mask.tif", predictor.config, {"weights": "a"}, lambda: predictor.grid(rows))
+        mask.put(torch.ones(mask.grid.down.starts[1], 80, dtype=torch.uint8))
+        note = mask.folder / "note.json"
+        record = json.loads(note.read_text(encoding="utf-8"))
+        match damage:
+            case "no grid":
+                del record["grid"]
+            case "a grid of other rows":
+                record["grid"]["down"]["starts"] = [0, 32, 96]
+            case "rows that no tile ends at":
+                record["rows"] -= 1
+        note.write_text("{" if damage == "text" else json.dumps(record), encoding="utf-8")
+        predictor.write_rows(rows, tmp_path / "again.tif", {"weights": "a"})
+        predictor.write_rows(rows, tmp_path / "mask.tif", {"weights": "a"})
+    assert (tmp_path / "mask.tif").read_bytes() == (tmp_path / "again.tif").read_bytes()
 
 
 @pytest.mark.parametrize("second", ["a.tif", "b.tif"])
 def test_a_mask_by_rows_goes_on_after_a_stop_with_the_same_picture_alone(
     second: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predictor, put, written = Predictor(model, tile=64), by_rows.PartialMask.put, []
+    predictor, put, written = Predictor(model, tile=64), PartialMask.put, []
     for name in ("a.tif", "b.tif"):
         write_tiff(tmp_path / name, noise(150, 80) ^ (255 if name == "b.tif" else 0), photometric="rgb")
 
-    def counted(self: by_rows.PartialMask, part: torch.Tensor) -> None:
+    def counted(self: PartialMask, part: torch.Tensor) -> None:
         if len(written) == 1:
             written.append(0)
             raise KeyboardInterrupt
-        written.append(part.shape[1])
+        written.append(part.shape[0])
         put(self, part)
 
-    monkeypatch.setattr(by_rows.PartialMask, "put", counted)
+    monkeypatch.setattr(PartialMask, "put", counted)
     with pytest.raises(KeyboardInterrupt):
         predictor.write_mask(tmp_path / "a.tif", tmp_path / "mask.tif")
     predictor.write_mask(tmp_path / second, tmp_path / "mask.tif")
@@ -693,6 +751,30 @@ def test_a_mask_by_rows_goes_on_after_a_stop_with_the_same_picture_alone(
     assert 0 < written[0] < 150
     expected = predictor(tmp_path / second).mask.numpy() * 255
     assert (np.asarray(Image.open(tmp_path / "mask.tif")) == expected).all()
+
+
+def test_what_cannot_be_written_is_a_write_error(model: Path, tmp_path: Path) -> None:
+    write_tiff(tmp_path / "a.tif", noise(20, 20), photometric="rgb")
+    predictor, inside = Predictor(model), tmp_path / "a.tif" / "inside"
+    found = predictor(tmp_path / "a.tif")
+    for work in (
+        lambda: predictor.write_mask(tmp_path / "a.tif", inside / "m.tif"),
+        lambda: found.save(inside / "m.png"),
+        lambda: found.overlay(inside / "o.png"),
+        lambda: found.save_probabilities(inside / "p.npy"),
+        lambda: files.predict_files(predictor, [], files.Outputs(inside), {}),
+    ):
+        with pytest.raises(WriteError):
+            work()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", model.name]
+
+
+def test_eight_bits_hold_no_300_classes(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "a.tif", noise(20, 20), photometric="rgb")
+    model = unetzoo.create("unet", base_channels=1, num_classes=300, task="multiclass")
+    with pytest.raises(InputError, match="300 classes"):
+        Predictor(model).write_mask(tmp_path / "a.tif", tmp_path / "m.tif")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
 
 
 def test_a_mask_by_rows_cleans_no_objects(model: Path, tmp_path: Path) -> None:

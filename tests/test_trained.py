@@ -21,12 +21,11 @@ from safetensors import safe_open
 from scipy import ndimage
 
 import unetzoo
-from unetzoo import ConfigError, WeightsError, images, trained
+from unetzoo import ConfigError, images, trained
 from unetzoo.cli import main
 from unetzoo.data import Labels, find_samples
 from unetzoo.drawing import draw_nuclei
 from unetzoo.evaluation import evaluate, settings_of_run
-from unetzoo.saving import hub
 
 NAMES = unetzoo.list_models(pretrained=True)
 FIGURES = {name: json.loads((ROOT / "docs" / f"{name}.json").read_text(encoding="utf-8")) for name in NAMES}
@@ -115,7 +114,7 @@ def test_each_command_takes_the_name_as_it_takes_the_file(
         picture, mask = draw_nuclei(64, 64, seed=k)
         images.write_png(picture, tmp_path / "data" / "images" / f"{k}.png")
         Image.fromarray(mask.byte().numpy() * 255).save(tmp_path / "data" / "masks" / f"{k}.png")
-    file = hub.file_of_trained("nuclei")
+    file = trained.weights_of("nuclei")
     shutil.copy(file, tmp_path / "copy.safetensors")
     outcomes = []
     for source in ("nuclei", "copy.safetensors"):
@@ -141,7 +140,7 @@ def test_settings_of_a_run_that_lies_about_are_not_those_of_a_trained_model(
 def test_what_a_trained_model_does_not_take() -> None:
     with pytest.raises(ConfigError, match="revision='main' is for repositories"):
         unetzoo.from_pretrained("nuclei", revision="main")
-    with pytest.raises(WeightsError, match=r"no trained model of the package \(nuclei, vessels\)"):
+    with pytest.raises(ConfigError, match=r"no trained model of the package \(nuclei, vessels\)"):
         unetzoo.from_pretrained("nucleus")
 
 

@@ -286,6 +286,8 @@ def test_the_average_is_what_is_judged_and_kept(nuclei: Path, tmp_path: Path) ->
     kept = unetzoo.load(tmp_path / "a" / "best.safetensors").state_dict()
     same_tensors(kept, {name: state[f"average.model.{name}"] for name in kept})
     assert not torch.equal(kept["head.conv.weight"], state["network.head.conv.weight"])
+    judged = evaluate(unetzoo.load(tmp_path / "a" / "best.safetensors"), nuclei, split="val").scores.iou.mean
+    assert float(rows(tmp_path / "a")[0]["iou"]) == pytest.approx(judged, abs=1e-6)
 
 
 def test_a_frozen_encoder_stays_and_thaws(nuclei: Path, tmp_path: Path) -> None:
@@ -350,7 +352,7 @@ def test_a_run_without_a_better_score_stops_and_stays_stopped(nuclei: Path, tmp_
 
 def test_a_plateau_lowers_the_rates(nuclei: Path, tmp_path: Path) -> None:
     out = tmp_path / "a"
-    train(nuclei, out, "--epochs", "13", "--lr", "1e-9", "--model.schedule", "plateau", "--pictures_every", "99")
+    train(nuclei, out, "--epochs", "13", "--lr", "1e-9", "--model.schedule", "plateau", "--images_every", "99")
     dice = [float(row["dice"]) for row in rows(out)]
     rates = [float(row["lr"]) for row in rows(out)]
     best, bad, rate = -1.0, 0, 1e-9

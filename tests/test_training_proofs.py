@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 def trained(out: Path, *arguments: str) -> dict[str, float]:
     """Train, and return the figures of the epoch with the best Dice."""
-    assert main(["train", "--out", str(out), "--pictures_every", "1000", *arguments]) == 0
+    assert main(["train", "--out", str(out), "--images_every", "1000", *arguments]) == 0
     with (out / "metrics.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     best = max(rows, key=lambda row: float(row["dice"] or 0))

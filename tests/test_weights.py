@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import unetzoo
-from unetzoo import ConfigError, ModelConfig, WeightsError, config as config_module, zoo
+from unetzoo import ConfigError, ModelConfig, WeightsError, WriteError, config as config_module, zoo
 from unetzoo.decoders import Decoder
-from unetzoo.encoders import Encoder, NoOptions
-from unetzoo.saving import weights
+from unetzoo.encoders import Encoder, Options
+from unetzoo.saving import records, weights
 
 OLDEST = ROOT / "tests" / "data" / "format_1.safetensors"
 """Written once by unetzoo 0.1.0, and never again: every later version must read it."""
@@ -147,7 +147,7 @@ def test_types_may_be_mixed(tmp_path: Path) -> None:
     model = small()
     model.encoder.bfloat16()
     unetzoo.save(model, tmp_path / "it.safetensors")
-    assert weights.read_saved(tmp_path / "it.safetensors").dtypes == ("bfloat16", "float32")
+    assert records.read_saved(tmp_path / "it.safetensors").dtypes == ("bfloat16", "float32")
     found = unetzoo.load(tmp_path / "it.safetensors").state_dict()
     assert all(found[name].dtype == tensor.dtype for name, tensor in model.state_dict().items())
 
@@ -221,7 +221,7 @@ def test_pruned_models(tmp_path: Path) -> None:
 
 
 def test_tensors_outside_the_state_dict_are_made_too(registries: None, tmp_path: Path) -> None:
-    @unetzoo.register_encoder("waves", title="waves", paper="none", options=NoOptions)
+    @unetzoo.register_encoder("waves", title="waves", paper="none", options=Options)
     class Waves(Encoder):
         channels, strides = (4,), (1,)
 
@@ -428,7 +428,7 @@ def test_a_folder_as_other_tools_expect_it(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"holds no model\.safetensors"):
         unetzoo.load(folder)
     (tmp_path / "file").touch()
-    with pytest.raises(WeightsError, match="cannot be made"):
+    with pytest.raises(WriteError, match="cannot be made"):
         unetzoo.save_pretrained(model, tmp_path / "file" / "it")
 
 

@@ -29,9 +29,9 @@ import torch
 from conftest import needs_dev_full
 
 import unetzoo
-from unetzoo.errors import WeightsError
+from unetzoo.errors import WeightsError, WriteError
 from unetzoo.files import tensors, writing
-from unetzoo.files.writing import replacing
+from unetzoo.files.writing import make_folder, replacing, write_file
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals, modes, links and FIFOs are POSIX's")
 
@@ -63,6 +63,30 @@ def outcome(child: subprocess.Popen[bytes], seconds: float = 60) -> tuple[int, s
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+# In one call
+
+
+@pytest.mark.parametrize("content", [b"\0\xff\n", "Zellkörper 模\n", ""], ids=["bytes", "text", "nothing"])
+def test_a_file_is_written_with_its_folder(tmp_path: Path, content: bytes | str) -> None:
+    path = tmp_path / "new" / "deep" / "a.txt"
+    for _ in range(2):
+        write_file(path, content)
+        assert path.read_bytes() == (content if isinstance(content, bytes) else content.encode("utf-8"))
+        assert names(path.parent) == ["a.txt"]
+
+
+@pytest.mark.parametrize("folder", ["file", "file/below", "nul\0character", "d" * 256], ids=lambda name: name[:10])
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file").write_bytes(OLD)
+    for work in (lambda: make_folder(tmp_path / folder), lambda: write_file(tmp_path / folder / "a", NEW)):
+        with pytest.raises(WriteError) as caught:
+            work()
+        assert isinstance(caught.value, OSError)
+        assert isinstance(caught.value, unetzoo.UnetzooError)
+    assert names(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_bytes() == OLD
 
 
 # Killed at random points
@@ -410,17 +434,17 @@ def test_where_files_cannot_be_locked_a_half_written_file_never_takes_the_place(
     path = tmp_path / "model.bin"
     path.write_bytes(OLD)
     first, second = replacing(path), replacing(path)
-    with contextlib.suppress(WeightsError):
+    with contextlib.suppress(WriteError):
         one = first.__enter__()
         one.write(b"1" * 100_000)
         two = second.__enter__()
         two.write(b"2" * 50_000)
         two.flush()
-        with contextlib.suppress(WeightsError):
+        with contextlib.suppress(WriteError):
             first.__exit__(None, None, None)
         assert path.read_bytes() in (OLD, b"1" * 100_000)
         two.write(b"2" * 50_000)
-        with contextlib.suppress(WeightsError):
+        with contextlib.suppress(WriteError):
             second.__exit__(None, None, None)
     assert path.read_bytes() in (OLD, b"1" * 100_000, b"2" * 100_000)
 
@@ -565,7 +589,7 @@ def test_nothing_is_replaced_if_the_disk_does_not_take_the_bytes(
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", fails)
-    with pytest.raises(WeightsError, match="Input/output error"):
+    with pytest.raises(WriteError, match="Input/output error"):
         write(path, NEW)
     assert path.read_bytes() == OLD
     assert names(tmp_path) == ["model.bin"]
@@ -584,7 +608,7 @@ def test_an_error_after_the_replacing_does_not_claim_that_the_file_is_as_it_was(
         real(handle)
 
     monkeypatch.setattr(os, "fsync", fails_for_folders)
-    with pytest.raises(WeightsError, match="Input/output error") as caught:
+    with pytest.raises(WriteError, match="Input/output error") as caught:
         write(path, NEW)
     assert path.read_bytes() == NEW
     assert "as it was" not in str(caught.value)
@@ -684,7 +708,7 @@ def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path, kind: str, dang
 def test_a_link_in_a_circle_is_refused_and_stays(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
-    with pytest.raises(WeightsError, match=r"\ba\b"):
+    with pytest.raises(WriteError, match=r"\ba\b"):
         write(tmp_path / "a", NEW)
     assert (tmp_path / "a").readlink() == Path("b")
     assert (tmp_path / "b").readlink() == Path("a")
@@ -702,7 +726,7 @@ def test_a_link_at_the_temporary_name_is_never_written_through(tmp_path: Path) -
     victim.write_bytes(OLD)
     temporary.unlink()
     temporary.symlink_to(victim)
-    with contextlib.suppress(WeightsError):
+    with contextlib.suppress(WriteError):
         write(path, NEW)
     assert victim.read_bytes() == OLD
     assert not path.is_symlink()
@@ -770,7 +794,7 @@ def test_names_of_spaces_quotes_and_dots_are_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["d" * 256, "d" * 5000, "nul\0character", "file/below a file"], ids=lambda n: n[:9])
 def test_a_name_that_no_file_can_have_is_one_clear_error(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_bytes(OLD)
-    with pytest.raises(WeightsError):
+    with pytest.raises(WriteError):
         write(tmp_path / name, NEW)
     assert names(tmp_path) == ["file"]
     assert (tmp_path / "file").read_bytes() == OLD
@@ -780,13 +804,13 @@ def test_a_name_that_no_file_can_have_is_one_clear_error(tmp_path: Path, name: s
 
 
 def within_seconds(action: Any, seconds: float) -> None:
-    """Call ``action`` and fail if it takes longer: a WeightsError is as good as an end."""
+    """Call ``action`` and fail if it takes longer: a WriteError is as good as an end."""
     problems: list[BaseException] = []
 
     def call() -> None:
         try:
             action()
-        except WeightsError:
+        except WriteError:
             pass
         except BaseException as error:
             problems.append(error)
@@ -803,7 +827,7 @@ def test_a_folder_is_refused_by_name(tmp_path: Path) -> None:
     folder.mkdir()
     (tmp_path / "link.safetensors").symlink_to(folder)
     for path in (folder, tmp_path / "link.safetensors"):
-        with pytest.raises(WeightsError, match=f"{path} is a folder"):
+        with pytest.raises(WriteError, match=f"{path} is a folder"):
             unetzoo.save(unetzoo.create("unet", base_channels=1), path)
     assert names(folder) == []
     assert names(tmp_path) == ["link.safetensors", "model.safetensors"]
@@ -811,7 +835,7 @@ def test_a_folder_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_missing_folder_is_named_and_not_made(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "model.safetensors"
-    with pytest.raises(WeightsError, match=rf"there is no folder {path.parent}; make it first"):
+    with pytest.raises(WriteError, match=rf"there is no folder {path.parent}; make it first"):
         unetzoo.save(unetzoo.create("unet", base_channels=1), path)
     assert names(tmp_path) == []
 
@@ -819,7 +843,7 @@ def test_a_missing_folder_is_named_and_not_made(tmp_path: Path) -> None:
 def test_a_link_into_a_missing_folder_names_that_folder(tmp_path: Path) -> None:
     link = tmp_path / "link.safetensors"
     link.symlink_to("missing/model.safetensors")
-    with pytest.raises(WeightsError, match=f"there is no folder {tmp_path / 'missing'}; make it first"):
+    with pytest.raises(WriteError, match=f"there is no folder {tmp_path / 'missing'}; make it first"):
         unetzoo.save(unetzoo.create("unet", base_channels=1), link)
     assert names(tmp_path) == ["link.safetensors"]
 
@@ -838,7 +862,7 @@ def test_what_is_no_ordinary_file_is_refused_at_once_and_stays(
     before = path.lstat()
     model = unetzoo.create("unet", base_channels=1)
     within_seconds(lambda: unetzoo.save(model, path), 5)
-    with pytest.raises(WeightsError, match="no ordinary file"):
+    with pytest.raises(WriteError, match="no ordinary file"):
         unetzoo.save(model, path)
     assert os.path.samestat(path.lstat(), before)
     assert names(tmp_path) == ["model.safetensors"]
@@ -849,7 +873,7 @@ def test_a_device_is_refused_also_behind_a_link_and_stays_one(tmp_path: Path, de
     link = tmp_path / "model.safetensors"
     link.symlink_to(device)
     for path in (Path(device), link):
-        with pytest.raises(WeightsError, match="no ordinary file"):
+        with pytest.raises(WriteError, match="no ordinary file"):
             write(path, NEW)
     assert stat.S_ISCHR(Path(device).stat().st_mode)
     assert link.readlink() == Path(device)
@@ -860,7 +884,7 @@ def test_a_device_is_refused_also_behind_a_link_and_stays_one(tmp_path: Path, de
 REFUSED = """
 import os, resource, signal, sys
 import fcntl, pathlib, traceback
-from unetzoo.errors import WeightsError
+from unetzoo.errors import WriteError
 from unetzoo.files.writing import replacing
 path, size, limit, user, chunk = sys.argv[1], *map(int, sys.argv[2:])
 if limit:
@@ -873,14 +897,14 @@ try:
     with replacing(path) as stream:
         for at in range(0, size, chunk):
             stream.write(b"n" * min(chunk, size - at))
-except WeightsError as error:
+except WriteError as error:
     print(error)
     sys.exit(3)
 """
 
 
 def refused(path: Path, size: int, *, limit: int = 0, user: int = 0, chunk: int = 1000) -> tuple[int, str, str]:
-    """Save ``size`` bytes to ``path`` in a child with limits; exit status 3 is a WeightsError, printed."""
+    """Save ``size`` bytes to ``path`` in a child with limits; exit status 3 is a WriteError, printed."""
     return outcome(run_child(REFUSED, path, size, limit, user, chunk))
 
 
@@ -929,12 +953,12 @@ def test_a_disk_that_is_really_full_keeps_the_old_file(tmp_path: Path) -> None:
         unetzoo.save(small, path)
         old = path.read_bytes()
         for _ in range(3):
-            with pytest.raises(WeightsError, match=f"no room left in {disk}.*free some"):
+            with pytest.raises(WriteError, match=f"no room left in {disk}.*free some"):
                 unetzoo.save(large, path)
             assert names(disk) == [path.name]
             assert path.read_bytes() == old
             assert unetzoo.verify(path).config == small.config
-        with pytest.raises(WeightsError, match=f"no room left in {disk}"):
+        with pytest.raises(WriteError, match=f"no room left in {disk}"):
             write(disk / "other.bin", bytes(2_000_000))
         assert names(disk) == [path.name]
         write(disk / "other.bin", bytes(500_000))
@@ -945,7 +969,7 @@ def test_a_disk_without_room_for_a_name_keeps_the_old_file(tmp_path: Path) -> No
     with mounted(tmp_path / "disk", "size=1m,nr_inodes=2") as disk:
         path = disk / "model.bin"
         path.write_bytes(OLD)
-        with pytest.raises(WeightsError, match=f"no room left in {disk}"):
+        with pytest.raises(WriteError, match=f"no room left in {disk}"):
             write(path, NEW)
         assert names(disk) == [path.name]
         assert path.read_bytes() == OLD
@@ -956,7 +980,7 @@ def test_a_disk_that_is_read_only_keeps_the_old_file(tmp_path: Path) -> None:
         path = disk / "model.bin"
         path.write_bytes(OLD)
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        with pytest.raises(WeightsError, match=f"the folder {disk} cannot be written.*save elsewhere"):
+        with pytest.raises(WriteError, match=f"the folder {disk} cannot be written.*save elsewhere"):
             write(path, NEW)
         assert names(disk) == [path.name]
         assert path.read_bytes() == OLD
@@ -992,7 +1016,7 @@ def test_a_folder_that_may_not_be_written_keeps_the_old_file_and_is_named(open_f
     folder.chmod(0o755)
     assert (status, errors) == (3, "")
     assert f"the folder {folder} cannot be written" in said
-    assert "save elsewhere, or mend its permissions" in said
+    assert "save elsewhere, or fix its permissions" in said
     assert path.read_bytes() == OLD
     assert names(folder) == ["model.bin"]
 
@@ -1093,7 +1117,7 @@ def test_what_save_refuses_leaves_the_old_file_alone(tmp_path: Path) -> None:
         assert names(tmp_path) == ["model.safetensors"]
 
 
-def test_nothing_of_storage_needs_torch() -> None:
+def test_writing_needs_no_torch() -> None:
     """Children of these tests, and of users, start in milliseconds."""
     script = "import sys; from unetzoo.files.writing import replacing; print('torch' in sys.modules)"
     assert outcome(run_child(script)) == (0, "False\n", "")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from unetzoo.comparing.comparison import Comparison as Comparison, compare as compare
+    from unetzoo.comparing.comparison import compare as compare
+    from unetzoo.comparing.table import Comparison as Comparison
     from unetzoo.config import ModelConfig as ModelConfig
     from unetzoo.decoders import Decoder as Decoder, Feature as Feature, register_decoder as register_decoder
     from unetzoo.encoders import Encoder as Encoder, register_encoder as register_encoder
@@ -43,9 +44,12 @@ if TYPE_CHECKING:
     from unetzoo.prediction import Prediction as Prediction, Predictor as Predictor
     from unetzoo.saving.cards import ModelCard as ModelCard
     from unetzoo.saving.conversion import convert as convert
-    from unetzoo.saving.weights import SavedModel as SavedModel, load as load, save as save, verify as verify
+    from unetzoo.saving.records import SavedModel as SavedModel
+    from unetzoo.saving.sources import create as create
+    from unetzoo.saving.weights import load as load, save as save, verify as verify
+    from unetzoo.train.fitting import fit as fit
+    from unetzoo.train.runs import Run as Run
     from unetzoo.zoo import (
-        create as create,
         from_config as from_config,
         list_models as list_models,
         register_model as register_model,
@@ -55,7 +59,8 @@ _HOMES = {
     "evaluation": ("Calibration", "calibrate"),
     "saving.cards": ("ModelCard",),
     "files.checkpoints": ("load_state_dict_file",),
-    "comparing.comparison": ("Comparison", "compare"),
+    "comparing.comparison": ("compare",),
+    "comparing.table": ("Comparison",),
     "config": ("ModelConfig",),
     "saving.conversion": ("convert",),
     "decoders": ("Decoder", "Feature", "register_decoder"),
@@ -77,11 +82,17 @@ _HOMES = {
     "model": ("SegmentationModel", "TrainingOutputs"),
     "folding": ("OptimizedModel", "optimize"),
     "prediction": ("Prediction", "Predictor"),
-    "saving.weights": ("SavedModel", "load", "save", "verify"),
-    "zoo": ("create", "from_config", "list_models", "register_model"),
+    "saving.records": ("SavedModel",),
+    "saving.weights": ("load", "save", "verify"),
+    "saving.sources": ("create",),
+    "train.fitting": ("fit",),
+    "train.runs": ("Run",),
+    "zoo": ("from_config", "list_models", "register_model"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("augmentation", "data", "drawing", "evaluation", "images", "losses", "metrics", "objects", "train")
+_MODULES = (
+    *("augmentation", "data", "drawing", "evaluation", "images", "losses", "metrics", "objects", "testing", "train"),
+)
 
 __all__ = ["__version__", *_HOME]
 

@@ -26,12 +26,32 @@ def one_of(name: str, given: object, known: Iterable[object]) -> list[str]:
     return [f"{name}={given!r:.100}: one of {listed} is needed{suggest(str(given), words)}"]
 
 
-def whole(name: str, given: object, least: int = 1, most: int | None = None) -> list[str]:
-    """Return what is wrong with a value that must be a whole number from ``least`` to ``most``."""
-    if type(given) is int and least <= given and (most is None or given <= most):
+def whole(
+    name: str, given: object, least: int | None = 1, most: int | None = None, *, others: Sequence[object] = ()
+) -> list[str]:
+    """Return what is wrong with a value that must be a whole number from ``least`` to ``most``, or one of ``others``.
+
+    Args:
+        name: of the argument.
+        given: its value; True is no whole number, and neither is 1.0.
+        least, most: None: there is no such bound.
+        others: values that are allowed as well, such as None or "all".
+    """
+    if any(type(given) is type(value) and given == value for value in others):
         return []
-    bounds = f"from {least} up" if most is None else f"from {least} to {most:,}"
-    return [f"{name}={given!r:.50}: a whole number {bounds} is needed"]
+    if type(given) is int and (least is None or least <= given) and (most is None or given <= most):
+        return []
+    bounds = "" if least is None else f" from {least} up" if most is None else f" from {least} to {most:,}"
+    return [f"{name}={given!r:.50}: {', '.join([f'a whole number{bounds}', *map(repr, others)])} is needed"]
+
+
+def sides(name: str, given: object, least: int = 1, *, square: bool = False) -> list[str]:
+    """Return what is wrong with a list or tuple of height and width; ``square``: one number may stand for both."""
+    pair = (given, given) if square and type(given) is int else given
+    if isinstance(pair, list | tuple) and len(pair) == 2 and not any(whole(name, side, least) for side in pair):
+        return []
+    more = ", or one for both" if square else ""
+    return [f"{name}={given!r:.100}: height and width are needed, two whole numbers from {least} up{more}"]
 
 
 def flag(name: str, given: object) -> list[str]:
@@ -55,15 +75,25 @@ def class_problems(task: object, classes: object) -> list[str]:
     return found
 
 
-def class_name_problems(names: object, classes: object) -> list[str]:
-    """Return what is wrong with the names of ``classes`` classes; None is right, and means that they have none."""
+def class_name_problems(names: object, classes: object, *, different: bool = False) -> list[str]:
+    """Return what is wrong with the names of ``classes`` classes; None is right, and means that they have none.
+
+    Args:
+        names: one a class.
+        classes: how many there are.
+        different: no name may stand there twice, as where a table or a folder has to tell the classes apart.
+    """
     if names is None:
         return []
     if not isinstance(names, Sequence) or isinstance(names, str) or not all(isinstance(name, str) for name in names):
         return [f"class_names={names!r:.100}: a list or tuple of strings is needed"]
     if any("\ud800" <= letter <= "\udfff" for name in names for letter in name):
         return ["class_names: halves of characters (surrogates) are not text"]
-    return [] if len(names) == classes else [f"class_names: {len(names)} names for num_classes={classes!r}"]
+    found = [] if len(names) == classes else [f"class_names: {len(names)} names for num_classes={classes!r}"]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if different and twice:
+        found.append(f"class_names: {', '.join(map(repr, twice))} more than once")
+    return found
 
 
 def class_names_of(names: Sequence[str] | None, task: str, classes: int) -> tuple[str, ...]:

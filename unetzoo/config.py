@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from unetzoo.checks import LARGEST, class_name_problems, class_problems, flag, one_of, unknown, whole
 from unetzoo.decoders import DECODERS
-from unetzoo.encoders import ENCODERS, NoOptions, options_of, whole_number_problems
+from unetzoo.encoders import ENCODERS, Options, options_of
 from unetzoo.errors import ConfigError
 from unetzoo.files import strict_json
 from unetzoo.nn.layers import NORMS, ConvStyle
@@ -23,7 +24,6 @@ from unetzoo.registry import suggest
 FORMAT_VERSION = 1
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """Format version → what turns its record into one of the next version. Version 1 is the first."""
-TASKS = ("binary", "multiclass", "multilabel")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,8 @@ class ModelConfig:
         decoder_options, encoder_options: frozen dataclasses of that decoder's and encoder's own options.
         in_channels: channels of the images, from 1 up.
         num_classes: channels of the logits, from 1 up.
-        norm: "batch", "group", "instance", "layer" (over the channels of each pixel), or None.
+        norm: "batch", "group", "instance", "layer" (over the channels of each pixel), or None. The decoder's alone on
+            an encoder that has a norm of its own.
         conv_bias: whether the convolutions before the heads have a bias. Always True without a norm; with one,
             torchvision's ResNets have none all the same, as their weights are.
         dropout: probability, from 0 up to but not 1, of dropping an element of the deepest map in training, as
@@ -52,8 +53,8 @@ class ModelConfig:
 
     decoder: str
     encoder: str
-    decoder_options: NoOptions
-    encoder_options: NoOptions
+    decoder_options: Options
+    encoder_options: Options
     in_channels: int = 3
     num_classes: int = 1
     norm: str | None = "batch"
@@ -102,7 +103,7 @@ class ModelConfig:
         """Return the record as JSON-able values; :meth:`from_dict` is the way back."""
         record: dict[str, Any] = {"format_version": FORMAT_VERSION}
         for name, value in options_of(self).items():
-            if isinstance(value, NoOptions):
+            if isinstance(value, Options):
                 value = dict(options_of(value))
             record[name] = list(value) if isinstance(value, tuple) else value
         return record
@@ -157,9 +158,9 @@ class ModelConfig:
         return cls(**values)
 
     def _problems(self) -> list[str]:
-        found = [] if self.decoder in DECODERS else [_unknown("decoder", self.decoder, DECODERS)]
+        found = [] if self.decoder in DECODERS else [unknown("decoder", self.decoder, DECODERS)]
         if self.encoder not in ENCODERS:
-            found.append(_unknown("encoder", self.encoder, ENCODERS))
+            found.append(unknown("encoder", self.encoder, ENCODERS))
         found += _common_problems(options_of(self))
         if self.decoder in DECODERS and self.encoder in ENCODERS:
             found += self._part_problems()
@@ -168,8 +169,11 @@ class ModelConfig:
     def _part_problems(self) -> list[str]:
         decoder, encoder = DECODERS[self.decoder], ENCODERS[self.encoder]
         found = []
-        if not pairs(self.decoder, self.encoder):
-            found.append(f"{self.decoder} needs an encoder of unpadded convolutions; {self.encoder} is padded")
+        impossible = pair_problem(self.decoder, self.encoder)
+        if impossible is not None:
+            found.append(impossible)
+        if self.norm in (*NORMS, None):
+            found += [f"{problem} with {encoder.title}" for problem in one_of("norm", self.norm, encoder.norms)]
         for part, options, allowed in (
             ("decoder", self.decoder_options, decoder.Options),
             ("encoder", self.encoder_options, encoder.options),
@@ -177,7 +181,8 @@ class ModelConfig:
             if type(options) is not allowed:
                 found.append(f"{part}_options: {allowed.__name__} is needed, not {type(options).__name__}")
                 return found
-        found += decoder.problems(self.decoder_options, self.deep_supervision is True)
+        maps = max(encoder.maps, decoder.fewest_maps)  # too few of them is said above
+        found += decoder.problems(self.decoder_options, self.deep_supervision is True, maps)
         found += self.encoder_options.problems()
         if not decoder.supervisable:
             found += [
@@ -188,75 +193,28 @@ class ModelConfig:
         return found
 
 
-def pairs(decoder: str, encoder: str) -> bool:
-    """Return whether the decoder can stand on the encoder."""
-    return DECODERS[decoder].border == 0 or ENCODERS[encoder].unpaddable
+def pair_problem(decoder: str, encoder: str) -> str | None:
+    """Return why the decoder cannot stand on the encoder, None where it can; both are registered."""
+    problem = DECODERS[decoder].encoder_problem(ENCODERS[encoder])
+    return None if problem is None else f"{decoder} {problem}"
 
 
 def _common_problems(values: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each wrong value among the arguments that all models take."""
-    found = [
-        problem for name in ("in_channels", "num_classes") for problem in whole_number_problems(name, values[name])
-    ]
-    found += [
-        f"{name}={values[name]!r}: True or False is needed"
-        for name in ("conv_bias", "deep_supervision", "classification_guided")
-        if type(values[name]) is not bool
-    ]
+    task, classes, names = values["task"], values["num_classes"], values["class_names"]
+    found = whole("in_channels", values["in_channels"], 1, LARGEST) + class_problems(task, classes)
+    found += class_name_problems(names, classes)
+    if isinstance(names, list):
+        found.append(f"class_names={names!r:.100}: a tuple is needed, as a configuration never changes")
+    for name in ("conv_bias", "deep_supervision", "classification_guided"):
+        found += flag(name, values[name])
     norm, dropout = values["norm"], values["dropout"]
-    if norm is not None and norm not in NORMS:
-        allowed = ", ".join(map(repr, (*NORMS, None)))
-        found.append(f"norm={norm!r}: one of {allowed} is needed{suggest(str(norm), NORMS)}")
+    found += one_of("norm", norm, (*NORMS, None))
     if norm is None and values["conv_bias"] is False:
         found.append("conv_bias=False: without a norm every convolution has a bias; leave it out")
     if type(dropout) not in (int, float) or not 0 <= dropout < 1:
         found.append(f"dropout={dropout!r}: a probability from 0 up to but not 1 is needed")
-    return found + _task_problems(values) + _channel_problems(values)
-
-
-def class_problems(task: object, classes: object) -> list[str]:
-    """Return what is wrong with a task and its number of classes, for whoever is told them without a config."""
-    found = []
-    if task not in TASKS:
-        found.append(f"task={task!r}: one of {', '.join(map(repr, TASKS))} is needed{suggest(str(task), TASKS)}")
-    if type(classes) is not int or classes < 1:
-        found.append(f"num_classes={classes!r}: a whole number from 1 up is needed")
-    elif task == "binary" and classes != 1:
-        found.append(f"num_classes={classes} with task='binary': it has 1; more are 'multiclass' or 'multilabel'")
-    elif task == "multiclass" and classes == 1:
-        found.append("num_classes=1 with task='multiclass': 2 at least are needed, background too; use task='binary'")
-    return found
-
-
-def name_problems(names: object, classes: object) -> list[str]:
-    """Return what is wrong with the names of so many classes, likewise."""
-    if names is None:
-        return []
-    if not isinstance(names, Sequence) or isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        return [f"class_names={names!r:.100}: a list or tuple of strings is needed"]
-    return [] if len(names) == classes else [f"class_names: {len(names)} names for num_classes={classes!r}"]
-
-
-def _task_problems(values: Mapping[str, Any]) -> list[str]:
-    task, classes, names = values["task"], values["num_classes"], values["class_names"]
-    found = []
-    if task not in TASKS:
-        allowed = ", ".join(map(repr, TASKS))
-        found.append(f"task={task!r}: one of {allowed} is needed{suggest(str(task), TASKS)}")
-    elif task == "binary" and classes != 1:
-        found.append(
-            f"task='binary' with num_classes={classes!r}: it has 1 class; more are 'multiclass' or 'multilabel'"
-        )
-    elif task == "multiclass" and classes == 1:
-        found.append("task='multiclass' with num_classes=1: softmax needs 2 classes; use task='binary'")
-    if names is not None:
-        if type(names) is not tuple or not all(isinstance(name, str) for name in names):
-            found.append(f"class_names={names!r}: a list or tuple of strings is needed")
-        elif any("\ud800" <= letter <= "\udfff" for name in names for letter in name):
-            found.append("class_names: halves of characters (surrogates) are no text")
-        elif len(names) != classes:
-            found.append(f"class_names: {len(names)} names for num_classes={classes!r}")
-    return found
+    return found + _channel_problems(values)
 
 
 def _channel_problems(values: Mapping[str, Any]) -> list[str]:
@@ -276,11 +234,7 @@ def _channel_problems(values: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _unknown(kind: str, name: object, known: Mapping[str, object]) -> str:
-    return f"unknown {kind} {name!r}{suggest(str(name), known)} (known: {', '.join(known)})"
-
-
-def _key_problems(prefix: str, values: Mapping[str, Any], expected: type[ModelConfig | NoOptions]) -> list[str]:
+def _key_problems(prefix: str, values: Mapping[str, Any], expected: type[ModelConfig | Options]) -> list[str]:
     fields = list(expected.__dataclass_fields__)
     found = [f"{prefix}{key}: missing" for key in fields if key not in values]
     found += [f"{prefix}{key}: unknown{suggest(str(key), fields)}" for key in values if key not in fields]
@@ -293,7 +247,7 @@ def _part_problems(values: Mapping[str, Any]) -> list[str]:
     for part, known in (("decoder", DECODERS), ("encoder", ENCODERS)):
         name, options = values[part], values[f"{part}_options"]
         if not isinstance(name, str) or name not in known:
-            found.append(f"{_unknown(part, name, known)}; if it is your own, import what registers it first, in Python")
+            found.append(f"{unknown(part, name, known)}; if it is your own, import what registers it first (--import)")
         elif not isinstance(options, Mapping):
             found.append(f"{part}_options: a dictionary is needed, not {type(options).__name__}")
         else:

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unetzoo.errors import ConfigError, InputError
-from unetzoo.registry import suggest
+from unetzoo import checks, images
+from unetzoo.errors import ConfigError
 
 CLASSES = ("background", "disc", "box", "ring", "line")
 """Of a multi-class mask, by value. A multi-label mask has all but the background."""
@@ -39,13 +39,9 @@ def draw_nuclei(height: int = 256, width: int = 256, seed: int = 0) -> tuple[Ten
     Raises:
         ConfigError: lists all that is wrong.
     """
-    wrong = [
-        f"{name}={value!r}: a whole number from {least} up is needed"
-        for name, value, least in (("height", height, 1), ("width", width, 1), ("seed", seed, 0))
-        if type(value) is not int or value < least
-    ]
-    if wrong:
-        raise ConfigError("cannot draw nuclei", wrong)
+    problems = [*checks.whole("height", height), *checks.whole("width", width), *checks.whole("seed", seed, 0)]
+    if problems:
+        raise ConfigError("cannot draw nuclei", problems)
     generator = torch.Generator().manual_seed(seed)
     light, mask = torch.zeros(height, width), torch.zeros(height, width, dtype=torch.bool)
     for _ in range(max(1, height * width // 1600)):
@@ -106,7 +102,8 @@ def draw_shapes(height: int = 128, width: int = 128, seed: int = 0, task: str = 
     Raises:
         ConfigError: lists all that is wrong.
     """
-    problems = [*_size_problems((height, width)), *_common_problems(seed, 2**63 - 1, task)]
+    problems = checks.whole("height", height, SMALLEST) + checks.whole("width", width, SMALLEST)
+    problems += checks.whole("seed", seed, 0, 2**63 - 1) + checks.one_of("task", task, TASKS)
     if problems:
         raise ConfigError("cannot draw shapes", problems)
     generator = torch.Generator().manual_seed(seed)
@@ -150,12 +147,15 @@ def write_shapes(
 
     Raises:
         ConfigError: lists all that is wrong; nothing was written.
-        InputError: a file cannot be written.
+        WriteError: a file cannot be written.
     """
     folder = Path(folder)
-    problems = [*_size_problems(size), *_common_problems(seed, 10**12, task)]
-    if type(count) is not int or not 1 <= count <= _MOST:
-        problems.append(f"count={count!r}: a whole number from 1 to {_MOST} is needed")
+    problems = [
+        *checks.sides("size", size, SMALLEST),
+        *checks.whole("seed", seed, 0, 10**12),
+        *checks.one_of("task", task, TASKS),
+        *checks.whole("count", count, 1, _MOST),
+    ]
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         problems.append(f"{str(folder)!r} is no empty folder: give a new one, or empty it")
     if problems:
@@ -163,12 +163,12 @@ def write_shapes(
     for index in range(count):
         name = f"{index:0{max(3, len(str(count - 1)))}d}.png"
         image, mask = draw_shapes(*size, seed=seed * _MOST + index, task=task)
-        _write(image.permute(1, 2, 0), folder / "images" / name)
+        images.write_png(image, folder / "images" / name)
         if task == "multiclass":
-            _write(mask, folder / "masks" / name)
+            images.write_png(mask, folder / "masks" / name)
         else:
             for label, layer in zip(CLASSES[1:], mask, strict=True):
-                _write(layer * 255, folder / "masks" / label / name)
+                images.write_png(layer * 255, folder / "masks" / label / name)
 
 
 _MOST = 1_000_000  # pictures of one seed, whose own seeds follow one another
@@ -210,28 +210,3 @@ def _colour(ground: Tensor, generator: torch.Generator) -> Tensor:
     """Return a random colour that differs from the ground's in each channel."""
     shift = (0.2 + 0.3 * torch.rand(3, generator=generator)) * (2 * torch.randint(2, (3,), generator=generator) - 1)
     return (ground + shift).clamp(0, 1)
-
-
-def _size_problems(size: object) -> list[str]:
-    if isinstance(size, tuple | list) and len(size) == 2 and all(type(n) is int and n >= SMALLEST for n in size):
-        return []
-    return [f"size {size!r}: two whole numbers from {SMALLEST} up, height and width, are needed"]
-
-
-def _common_problems(seed: object, largest: int, task: object) -> list[str]:
-    found = []
-    if type(seed) is not int or not 0 <= seed <= largest:
-        found.append(f"seed={seed!r}: a whole number from 0 to {largest} is needed")
-    if task not in TASKS:
-        found.append(f"task={task!r}: one of {', '.join(map(repr, TASKS))} is needed{suggest(str(task), TASKS)}")
-    return found
-
-
-def _write(values: Tensor, path: Path) -> None:
-    from PIL import Image
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(values.numpy()).save(path)
-    except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be written: {error}") from error

@@ -9,14 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from unetzoo.config import ModelConfig
-from unetzoo.decoders.light import UNet3PlusLiteDecoder
-from unetzoo.decoders.unet import UNetDecoder
-from unetzoo.decoders.unetpp import NestedDecoder
-from unetzoo.encoders.resnet import ResNetEncoder
 from unetzoo.errors import ConfigError, InputError, UnetzooError
 from unetzoo.model import SegmentationModel, evaluating
 from unetzoo.nn.heads import SegmentationHead
-from unetzoo.nn.layers import ConvNormAct, Upsample
+from unetzoo.nn.layers import Foldable, Upsample
 
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 0.2, torch.float16: 0.05}
 """Largest difference from the model's own logits, relative to their spread, by type."""
@@ -151,29 +147,30 @@ def _strip(network: SegmentationModel) -> None:
                 setattr(module, name, nn.Identity())
     if not network.decoder.averages_heads:
         network.deep_heads = nn.ModuleList()
-        if isinstance(network.decoder, NestedDecoder):
-            main = f"x_0_{network.decoder.levels}"
-            for name in set(network.decoder.ends) - {main}:
-                del network.decoder.ends[name]
+        network.decoder.drop_training_parts()
 
 
 def _foldable(module: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.Module, str]]:
-    """Yield a convolution, and owner and name of the batch norm that alone reads it, for each in ``module`` itself."""
-    from torchvision.models.resnet import BasicBlock, Bottleneck
-
-    pairs: list[tuple[str, str]] = []
-    if type(module) is ConvNormAct:
-        pairs = [("conv", "norm")]
-    elif type(module) is ResNetEncoder:
-        pairs = [("conv1", "bn1")]
-    elif type(module) in (BasicBlock, Bottleneck):
-        pairs = [(f"conv{k}", f"bn{k}") for k in (1, 2, 3)] + [("downsample.0", "downsample.1")]
+    """Yield a convolution, and owner and name of the batch norm that alone reads it, for each that ``module`` names."""
+    if not isinstance(module, Foldable) or not _says_so_itself(type(module)):
+        return
     modules = dict(module.named_modules())
-    for before, after in pairs:
+    for before, after in module.foldable():
         conv, norm = modules.get(before), modules.get(after)
-        if isinstance(conv, nn.Conv2d) and type(norm) is nn.BatchNorm2d and norm.running_mean is not None:
+        if (
+            isinstance(conv, nn.Conv2d)
+            and type(norm) is nn.BatchNorm2d
+            and norm.affine
+            and norm.running_mean is not None
+        ):
             owner, _, name = after.rpartition(".")
             yield conv, modules[owner], name
+
+
+def _says_so_itself(kind: type) -> bool:
+    """Return whether what can be folded is said of this ``forward``: of one that was changed since it may be wrong."""
+    homes = [next(base for base in kind.__mro__ if name in vars(base)) for name in ("forward", "foldable")]
+    return issubclass(homes[1], homes[0])
 
 
 def _fold(conv: nn.Conv2d, owner: nn.Module, name: str) -> None:
@@ -190,14 +187,8 @@ def _fold(conv: nn.Conv2d, owner: nn.Module, name: str) -> None:
 
 def _tails(network: SegmentationModel) -> Iterator[tuple[Upsample, SegmentationHead]]:
     """Yield each transposed convolution that ends a decoder, and the 1×1 head that alone reads it."""
-    decoder, heads = network.decoder, [network.head, *network.deep_heads]
-    ends: list[nn.Module | None] = []
-    if isinstance(decoder, UNetDecoder):
-        ends = [decoder.last]
-    elif isinstance(decoder, UNet3PlusLiteDecoder):
-        ends = [decoder.end]
-    elif isinstance(decoder, NestedDecoder) and decoder.ends:
-        ends = [decoder.ends[f"x_0_{j}"] for j in decoder.ended(deep=len(heads) > 1)]
+    heads = [network.head, *network.deep_heads]
+    ends = network.decoder.tails(deep=len(heads) > 1)
     for end, head in zip(ends, heads, strict=False):
         assert isinstance(head, SegmentationHead)
         if isinstance(end, Upsample) and end.mode == "transpose" and head.conv.kernel_size == (1, 1):

@@ -10,8 +10,9 @@ from typing import Any
 
 from unetzoo.config import ModelConfig
 from unetzoo.decoders import DECODERS
-from unetzoo.encoders import ENCODERS, options_of
+from unetzoo.encoders import ENCODERS, EncoderSpec, options_of
 from unetzoo.model import SegmentationModel, on_meta
+from unetzoo.nn.layers import NORMS
 from unetzoo.pretrained import available_weights
 from unetzoo.zoo import PRESETS, Builder, create, index, names, resolve, signature
 
@@ -131,9 +132,19 @@ def _explained(name: str) -> dict[str, str]:
     explained = meanings(create, "Args")
     if name not in PRESETS:
         decoder, encoder = index()[name]
+        explained["norm"] += _norm_of(ENCODERS[encoder])
         explained |= meanings(ENCODERS[encoder].options, "Attributes")
         explained |= meanings(DECODERS[decoder].Options, "Attributes")
     return explained
+
+
+def _norm_of(encoder: EncoderSpec) -> str:
+    """Return what there is to add of ``norm`` where an encoder has norms of its own, or does not take them all."""
+    if encoder.own_norm is not None:
+        return f" It is the decoder's alone: {encoder.title} always has its own {encoder.own_norm}."
+    if set(encoder.norms) != {*NORMS, None}:
+        return f" {encoder.title} takes {', '.join(map(repr, encoder.norms))}."
+    return ""
 
 
 def _describe(name: str) -> str:

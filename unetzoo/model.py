@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from unetzoo.checks import flag, whole
 from unetzoo.config import ModelConfig
-from unetzoo.decoders import DECODERS
-from unetzoo.decoders.unetpp import NestedDecoder
+from unetzoo.decoders import DECODERS, Decoder
 from unetzoo.encoders import ENCODERS
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.nn.heads import ClassificationGuidedModule, SegmentationHead
@@ -30,8 +30,8 @@ class TrainingOutputs:
 
     Attributes:
         logits: (N, num_classes, H, W), the main head's.
-        deep: one (N, num_classes, H, W) for each deep-supervision head: UNet++: x_0_1, x_0_2, x_0_3; others: from
-            the finest stage to the coarsest. Empty without deep supervision.
+        deep: one (N, num_classes, H, W) for each deep-supervision head, in the decoder's order: from the finest stage
+            to the coarsest, or from the shallowest of nested decoders to the deepest. Empty without deep supervision.
         presence: (N, num_classes) logits, above 0 where the class is judged to occur in the image; None without
             guidance.
     """
@@ -55,13 +55,13 @@ class SegmentationModel(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         spec, decoder = ENCODERS[config.encoder], DECODERS[config.decoder]
-        depth = decoder.depth(config.decoder_options)
+        depth = decoder.depth(config.decoder_options, spec.maps)
         self.config = config
         self.encoder = spec.build(config.in_channels, config.style, config.encoder_options, depth)
-        if len(self.encoder.channels) < depth:
+        if len(self.encoder.channels) != depth:
             raise ConfigError(
-                f"{config.decoder} needs {depth} maps, and {config.encoder} gives {len(self.encoder.channels)}: "
-                "an encoder gives as many as its argument depth says"
+                f"{spec.title} was asked for {depth} maps, and gives {len(self.encoder.channels)}: an encoder gives as "
+                "many as its argument depth says, up to the maps that it is registered with"
             )
         self.decoder = decoder(self.encoder, config.style, config.decoder_options, config.deep_supervision)
         self.head, *deep = (
@@ -120,22 +120,25 @@ class SegmentationModel(nn.Module):
         return logits.softmax(dim=1) if self.config.task == "multiclass" else logits.sigmoid()
 
     def prune(self, level: int) -> SegmentationModel:
-        """Return a copy of a UNet++ that computes only what x_0_level needs, and gives what its head gave.
+        """Return a copy that computes only what a decoder of fewer levels needs, and gives what its head gave.
 
         Args:
-            level: 1 to the model's own ``levels``. Below that, the model must have deep supervision: other
-                positions have no head.
+            level: 1 to the levels of the model's decoder. Below that, the model must have deep supervision: what is
+                left has no other head.
 
         Raises:
-            ConfigError: not a UNet++, no such level, or no head there.
+            ConfigError: the decoder cannot be pruned, it has no such level, or there is no head.
         """
-        state = {name: tensor.clone() for name, tensor in self._pruned_state(level).items()}
-        options = {**vars(self.config.decoder_options), "levels": level, "output": "last"}
-        config = self.config.replace(
-            decoder_options=type(self.config.decoder_options)(**options), deep_supervision=False
-        )
-        pruned = build_on_meta(config)
-        pruned.load_state_dict({name: state[name] for name in pruned.state_dict()}, assign=True)
+        problem = self._pruning_problem(level)
+        if problem is not None:
+            raise ConfigError(problem)
+        left = self.decoder.pruned(self.config.decoder_options, level)
+        state = self.state_dict()
+        if left.head:
+            head = self.deep_heads[left.head - 1].state_dict(prefix="head.")
+            state = {**state, **head}
+        pruned = build_on_meta(self.config.replace(decoder_options=left.options, deep_supervision=False))
+        pruned.load_state_dict({name: state[name].clone() for name in pruned.state_dict()}, assign=True)
         return pruned.train(self.training)
 
     def freeze_encoder(self, stages: int | None = None) -> None:
@@ -147,8 +150,9 @@ class SegmentationModel(nn.Module):
             ConfigError: there are fewer stages.
         """
         most = len(self.encoder.channels)
-        if stages is not None and (type(stages) is not int or not 0 <= stages <= most):
-            raise ConfigError(f"stages={stages!r}: None or a whole number from 0 to {most} is needed")
+        problems = [] if stages is None else whole("stages", stages, 0, most)
+        if problems:
+            raise ConfigError(f"{problems[0]}, or None for all of them")
         self.encoder.freeze(most if stages is None else stages)
 
     def gradient_checkpointing(self, on: bool = True) -> None:
@@ -159,8 +163,9 @@ class SegmentationModel(nn.Module):
         Raises:
             ConfigError: ``on`` is neither True nor False.
         """
-        if type(on) is not bool:
-            raise ConfigError(f"gradient_checkpointing({on!r}): True or False is needed")
+        problems = flag("on", on)
+        if problems:
+            raise ConfigError("cannot set gradient checkpointing", problems)
         self.encoder.gradient_checkpointing = on
         self.decoder.gradient_checkpointing = on
 
@@ -218,24 +223,24 @@ class SegmentationModel(nn.Module):
             images = images.index_select(dim, torch.minimum(rows, period - rows).clamp(max=side - 1))
         return crop(self(images), size)
 
-    def _pruned_state(self, level: int) -> dict[str, Any]:
-        if not isinstance(self.decoder, NestedDecoder):
-            raise ConfigError(f"{self.config.name} cannot be pruned: only the UNet++ family has nested decoders")
-        levels = self.decoder.levels
-        if type(level) is not int or not 1 <= level <= levels:
-            raise ConfigError(f"level={level!r}: a whole number from 1 to {levels} is needed")
-        state = self.state_dict()
-        if level == levels:
-            return state
+    def _pruning_problem(self, level: object) -> str | None:
+        most = self.decoder.prunable
+        if not most:
+            able = ", ".join(name for name, decoder in DECODERS.items() if decoder.pruned is not Decoder.pruned)
+            return f"{self.config.name} cannot be pruned: only {able} can, whose decoders are nested"
+        problems = whole("level", level, 1, most)
+        if problems:
+            return problems[0]
+        if level == most:
+            return None
         if not self.config.deep_supervision:
-            raise ConfigError(
-                f"level={level}: x_0_{level} has no head to give its output; train the model with "
+            return (
+                f"level={level}: what is left has no head to give its output; train the model with "
                 "deep_supervision=True, which gives it one"
             )
         if self.guide is not None:
-            raise ConfigError(f"level={level}: the classification-guided module reads the deepest map, which goes")
-        head = self.deep_heads[level - 1].state_dict()
-        return {**state, **{f"head.{name}": tensor for name, tensor in head.items()}}
+            return f"level={level}: the classification-guided module reads the deepest map, which goes"
+        return None
 
 
 def _fast_layout(images: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import math
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 
 from unetzoo.errors import ConfigError
 from unetzoo.model import SegmentationModel
@@ -16,7 +18,8 @@ def param_groups(
 ) -> list[dict[str, Any]]:
     """Return parameter groups for any torch optimiser, such as ``AdamW(param_groups(model, 1e-3))``.
 
-    Norms and biases (all parameters of one dimension) get no weight decay. Frozen parameters are left out.
+    Norms, biases and scales by channel get no weight decay, whatever their shape; weights of convolutions and linear
+    layers always do. Frozen parameters are left out.
 
     Args:
         model: of the zoo.
@@ -41,7 +44,7 @@ def param_groups(
         if not parameter.requires_grad:
             continue
         part = "encoder" if name.startswith("encoder.") else "decoder"
-        decays = parameter.ndim > 1
+        decays = _decays(model.get_submodule(name.rpartition(".")[0]), parameter)
         group = groups.setdefault(
             part if decays else f"{part}, no decay",
             {
@@ -52,6 +55,15 @@ def param_groups(
         )
         group["params"].append(parameter)
     return [{**group, "name": name} for name, group in groups.items()]
+
+
+def _decays(owner: nn.Module, parameter: nn.Parameter) -> bool:
+    """Return whether a parameter mixes channels or pixels, and does not only scale or shift each of them."""
+    if isinstance(owner, _ConvNd | nn.Linear):
+        return parameter.ndim > 1  # also a depth-wise (1, 1, 3, 3), or a (1, C, 1, 1) to a single channel
+    if isinstance(owner, _NormBase | nn.LayerNorm | nn.GroupNorm):
+        return False
+    return sum(side > 1 for side in parameter.shape) > 1
 
 
 def _is_rate(value: object) -> bool:

@@ -16,7 +16,8 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
-from unetzoo.encoders import Encoder, EncoderSpec
+from unetzoo.checks import one_of
+from unetzoo.encoders import ENCODERS, Encoder, EncoderSpec
 from unetzoo.errors import WeightsError
 from unetzoo.files.checkpoints import complete, first_line, listed, load_state_dict_file, misfits
 from unetzoo.files.offline import switched_off
@@ -37,12 +38,29 @@ def available_weights(spec: EncoderSpec) -> tuple[str, ...]:
     return (default, *(name for name in members if name not in (default, "DEFAULT")))
 
 
-def source_problem(spec: EncoderSpec, pretrained: object) -> str | None:
-    """Return what is wrong with the argument ``pretrained`` for this encoder, None where nothing is."""
+def pretrained_problems(spec: EncoderSpec, pretrained: object, norm: object, policy: object) -> list[str]:
+    """Return what is wrong with the arguments ``pretrained``, ``norm`` and ``input_policy`` for this encoder."""
+    found = [] if policy is None else one_of("input_policy", policy, POLICIES)
     if pretrained is False:
-        return None
+        if policy is not None:
+            found.append("input_policy is for pretrained weights: give pretrained, or leave it out")
+        return found
+    problem = _source_problem(spec, pretrained)
+    if problem is not None:
+        found.append(problem)
+    elif spec.own_norm is None and norm not in spec.weights_norms:
+        fitting = " or ".join("no norm" if known is None else f"{known} norm" for known in spec.weights_norms)
+        mend = "leave norm out" if "batch" in spec.weights_norms else f"give norm={spec.weights_norms[0]!r}"
+        found.append(
+            f"pretrained={pretrained!r} with norm={norm!r}: these weights are for {fitting}; {mend}, or pretrained"
+        )
+    return found
+
+
+def _source_problem(spec: EncoderSpec, pretrained: object) -> str | None:
     if spec.weights is None:
-        return f"pretrained={pretrained!r}: the {spec.title} encoder has no pretrained weights; take a ResNet"
+        able = ", ".join(other.title for other in ENCODERS.values() if other.weights is not None)
+        return f"pretrained={pretrained!r}: the {spec.title} encoder has no pretrained weights; these have: {able}"
     if pretrained is True or (isinstance(pretrained, str) and pretrained in _enum(spec.weights).__members__):
         return None
     if isinstance(pretrained, str | os.PathLike) and Path(pretrained).suffix in SUFFIXES:
@@ -70,20 +88,17 @@ def read_pretrained(spec: EncoderSpec, pretrained: bool | str | os.PathLike[str]
 def fill_encoder(encoder: Encoder, title: str, state: Mapping[str, Tensor], policy: str) -> None:
     """Put a state dict in torchvision's layout into ``encoder``: every tensor, and no other.
 
-    The classifier ``fc`` and stages that a shallower encoder does not have are left out; counters of batches,
-    which old files lack, start at 0.
+    What the encoder does not have by design, a classifier say, it leaves out itself, and the convolution that sees
+    the images is adapted by ``policy``; counters of batches, which old files lack, start at 0.
 
     Raises:
         WeightsError: lists all tensors that are missing, unexpected or of another shape.
     """
     wanted = encoder.state_dict()
     cause = _likely_cause(state)
-    absent = ("fc.", *(f"layer{level}." for level in range(len(encoder.channels), 5)))
-    state = {name: tensor for name, tensor in state.items() if not name.startswith(absent)}
-    rgb = state.get("conv1.weight")
-    adaptable = rgb is not None and rgb.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-    if rgb is not None and adaptable and rgb.ndim == 4 and rgb.shape[1] == 3 != encoder.in_channels:
-        state["conv1.weight"] = adapt_input_conv(rgb, encoder.in_channels, policy)
+    state = encoder.from_torchvision(state)
+    if encoder.in_channels != 3:
+        adapt_images(encoder, title, state, 3, policy)
     state = complete(state, wanted)
     problems = misfits(wanted, state)
     if problems:
@@ -98,6 +113,38 @@ def _likely_cause(state: Mapping[str, Tensor]) -> str:
             return " (they are a whole model's: unetzoo.load or unetzoo.convert takes such a file)"
         return " (they are a whole model's of another library: save its encoder's alone, model.encoder.state_dict())"
     return ""
+
+
+def adapt_images(
+    encoder: Encoder, title: str, state: dict[str, Tensor], known: int, policy: str, prefix: str = ""
+) -> str | None:
+    """Adapt, in ``state``, the convolution that sees the images from ``known`` channels to the encoder's.
+
+    Args:
+        encoder: whose names, behind ``prefix``, the state has.
+        title: its name as written in papers.
+        state: is changed.
+        known: channels of the images for which it is.
+        policy: see :func:`adapt_input_conv`.
+        prefix: of the encoder's names in the state.
+
+    Returns:
+        The name of the weight; None where the state has no such weight, which is for the caller to refuse.
+
+    Raises:
+        WeightsError: the encoder has no convolution that alone sees the images.
+    """
+    if encoder.image_convolution is None:
+        raise WeightsError(
+            f"weights for {known} channels cannot be adapted to in_channels={encoder.in_channels}: {title} has no "
+            f"convolution that alone sees the images (image_convolution); take {known} channels, or train anew"
+        )
+    name = f"{prefix}{encoder.image_convolution}.weight"
+    weight = state.get(name)
+    if weight is None or not weight.is_floating_point() or weight.ndim != 4 or weight.shape[1] != known:
+        return None
+    state[name] = adapt_input_conv(weight, encoder.in_channels, policy)
+    return name
 
 
 def adapt_input_conv(weight: Tensor, in_channels: int, policy: str) -> Tensor:

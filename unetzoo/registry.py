@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import keyword
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from unetzoo.errors import ConfigError
+from unetzoo.plugins import PLUGINS
 
 T = TypeVar("T")
 
@@ -20,6 +22,8 @@ def suggest(wrong: str, known: Iterable[str]) -> str:
 
 class Registry(Mapping[str, T], Generic[T]):
     """A read-only mapping that grows by :meth:`register` alone.
+
+    Whoever looks into it sees what installed packages add, too: they are imported when one is first looked into.
 
     Args:
         kind: what the entries are, for messages ("encoder").
@@ -42,6 +46,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return entry
 
     def __getitem__(self, name: str) -> T:
+        PLUGINS.load()
         try:
             return self._entries[name]
         except KeyError:
@@ -50,18 +55,22 @@ class Registry(Mapping[str, T], Generic[T]):
             ) from None
 
     def __contains__(self, name: object) -> bool:
+        PLUGINS.load()
         return isinstance(name, str) and name in self._entries
 
     def __iter__(self) -> Iterator[str]:
+        PLUGINS.load()
         return iter(self._entries)
 
     def __len__(self) -> int:
+        PLUGINS.load()
         return len(self._entries)
 
 
 def check_name(kind: str, name: str) -> None:
     """Refuse a name that could not be a torch.hub entry: those are Python functions."""
-    if not isinstance(name, str) or not name.isidentifier() or name != name.lower() or name.startswith("_"):
+    fits = isinstance(name, str) and name.isidentifier() and name == name.lower() and not name.startswith("_")
+    if not fits or keyword.iskeyword(name):
         raise ConfigError(
             f"{name!r} cannot name a {kind}: use small letters, digits and underscores, starting with a letter"
         )

@@ -14,7 +14,7 @@ from typing import Any
 from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.files import strict_json
-from unetzoo.files.writing import replacing
+from unetzoo.files.writing import write_file
 
 FORMAT = "unetzoo trials 1"
 
@@ -96,14 +96,13 @@ def write_trials(trials: Sequence[TrainingTrial], path: str | os.PathLike[str]) 
 
     Raises:
         ConfigError: none, a network twice, or other settings for one than for another.
-        WeightsError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     problems = _problems(trials)
     if problems:
         raise ConfigError("these trials cannot be compared", problems)
     record = {"format": FORMAT, "trials": [trial.to_dict() for trial in trials]}
-    with replacing(path) as stream:
-        stream.write((json.dumps(record, indent=1) + "\n").encode())
+    write_file(path, json.dumps(record, indent=1) + "\n")
 
 
 def read_trials(path: str | os.PathLike[str]) -> tuple[TrainingTrial, ...]:

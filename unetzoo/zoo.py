@@ -12,22 +12,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from unetzoo import trained
-from unetzoo.config import ModelConfig, pairs
+from unetzoo.config import ModelConfig, pair_problem
 from unetzoo.decoders import DECODERS
-from unetzoo.encoders import ENCODERS, EncoderSpec, NoOptions, options_of
+from unetzoo.encoders import ENCODERS, Options, options_of
 from unetzoo.errors import ConfigError
 from unetzoo.model import SegmentationModel
 from unetzoo.plain import plain, plain_tuple
 from unetzoo.pretrained import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    POLICIES,
     fill_encoder,
+    pretrained_problems,
     read_pretrained,
-    source_problem,
 )
 from unetzoo.registry import Registry, check_name, suggest
-from unetzoo.saving import hub
 
 Builder = Callable[..., SegmentationModel]
 B = TypeVar("B", bound=Builder)
@@ -39,24 +37,17 @@ PRESETS: Registry[Builder] = Registry("model")
 F = TypeVar("F", bound=Callable[..., SegmentationModel])
 
 
-def _other_names_first(function: F) -> F:
-    """Send the arguments as they were given, without defaults, to where a name of another kind is built.
-
-    These are a user's own names, and saved models of the Hugging Face Hub.
-    """
+def _own_names_first(function: F) -> F:
+    """Send the arguments as they were given, without defaults, to a user's own builder."""
 
     @functools.wraps(function)
     def create(name: str, **arguments: Any) -> SegmentationModel:
-        if isinstance(name, str) and (name.startswith(hub.PREFIX) or name in trained.names()):
-            return hub.from_pretrained(name, **arguments)
-        if name in PRESETS:
-            return _build_custom(name, arguments)
-        return function(name, **arguments)
+        return _build_custom(name, arguments) if name in PRESETS else function(name, **arguments)
 
     return cast(F, create)
 
 
-@_other_names_first
+@_own_names_first
 def create(
     name: str,
     *,
@@ -78,8 +69,8 @@ def create(
     """Build a segmentation network by name.
 
     Args:
-        name: one of ``list_models()``, or an alias such as "unet_resnet34"; or a trained model, "nuclei" of the
-            package or "hf-hub:owner/name" of the Hugging Face Hub, with arguments as ``from_pretrained`` takes them.
+        name: one of ``list_models()``, or an alias such as "unet_resnet34". ``unetzoo.create`` also takes what
+            ``from_pretrained`` does, "nuclei" or "hf-hub:owner/name", with its arguments, in evaluation mode.
         pretrained: weights of the encoder. False: none. True: torchvision's default for it. A name such as
             "IMAGENET1K_V1". A path to a ``.pth`` or ``.safetensors`` file in torchvision's layout.
         in_channels: channels of the images.
@@ -105,7 +96,7 @@ def create(
     in_channels, num_classes = plain(in_channels), plain(num_classes)
     if norm == "auto":
         pair = _pair(name)
-        norm = DECODERS[pair[0]].default_norm if pair else "batch"
+        norm = _default_norm(*pair) if pair else "batch"
     if mean is None and std is None and pretrained is not False and in_channels == 3:
         mean, std = IMAGENET_MEAN, IMAGENET_STD
     common = {
@@ -215,7 +206,7 @@ def signature(name: str) -> dict[str, Any]:
         return {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}
     decoder, encoder = index()[name]
     shared = _shared_defaults()
-    shared["norm"] = DECODERS[decoder].default_norm
+    shared["norm"] = _default_norm(decoder, encoder)
     if not DECODERS[decoder].supervisable:
         del shared["deep_supervision"], shared["classification_guided"]
     if ENCODERS[encoder].weights is None:
@@ -234,7 +225,7 @@ def index() -> dict[str, tuple[str, str]]:
     """
     found: dict[str, tuple[str, str]] = {}
     for pair in itertools.product(DECODERS, ENCODERS):
-        if not pairs(*pair):
+        if pair_problem(*pair) is not None:
             continue
         for name in _pair_names(*pair):
             if name in found:
@@ -257,12 +248,20 @@ def _shared_defaults() -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def _own_options(decoder: str, encoder: str, given: Mapping[str, Any]) -> tuple[NoOptions, NoOptions]:
+def _default_norm(decoder: str, encoder: str) -> str | None:
+    """Return the paper's norm, or the encoder's first where it has another choice."""
+    usual, norms = DECODERS[decoder].default_norm, ENCODERS[encoder].norms
+    return usual if usual in norms else norms[0]
+
+
+def _own_options(decoder: str, encoder: str, given: Mapping[str, Any]) -> tuple[Options, Options]:
     """Return the options of the encoder and of the decoder, with those ``given`` that are theirs."""
-    kinds = (ENCODERS[encoder].options, DECODERS[decoder].Options)
+    spec, upper = ENCODERS[encoder], DECODERS[decoder]
+    kinds = (spec.options, upper.Options)
+    as_set = ({**upper.encoder_defaults, **given}, {**upper.defaults(spec.maps), **given})
     mine = [
         {key: value for key, value in values.items() if key in kind.__dataclass_fields__}
-        for kind, values in zip(kinds, ({**DECODERS[decoder].encoder_defaults, **given}, given), strict=True)
+        for kind, values in zip(kinds, as_set, strict=True)
     ]
     return kinds[0](**mine[0]), kinds[1](**mine[1])
 
@@ -281,7 +280,7 @@ def _configure(
         problems += [_unknown_option(key, known) for key in unknown]
         if unknown:
             problems[-1] += f" (options here: {', '.join(known)})"
-        problems += _pretrained_problems(ENCODERS[encoder], pretrained, common["norm"], policy)
+        problems += pretrained_problems(ENCODERS[encoder], pretrained, common["norm"], policy)
     try:
         config = ModelConfig(
             decoder=decoder,
@@ -297,27 +296,11 @@ def _configure(
     return config
 
 
-def _pretrained_problems(spec: EncoderSpec, pretrained: Any, norm: object, policy: object) -> list[str]:
-    found = []
-    if policy is not None and policy not in POLICIES:
-        allowed = ", ".join(map(repr, POLICIES))
-        found.append(f"input_policy={policy!r}: one of {allowed} is needed{suggest(str(policy), POLICIES)}")
-    if pretrained is False:
-        if policy is not None:
-            found.append("input_policy is for pretrained weights: give pretrained, or leave it out")
-        return found
-    problem = source_problem(spec, pretrained)
-    if problem:
-        found.append(problem)
-    elif norm != "batch":
-        found.append(
-            f"pretrained={pretrained!r} with norm={norm!r}: these weights are for batch norm; "
-            "leave norm out, or pretrained"
-        )
-    return found
-
-
 def _unknown(name: object) -> str:
+    for pair in itertools.product(DECODERS, ENCODERS):
+        impossible = pair_problem(*pair)
+        if impossible is not None and name in _pair_names(*pair):
+            return f"{name!r} cannot be built: {impossible}"
     saved = str(name).count("/") == 1 or str(name).endswith(".safetensors") or name in trained.names()
     mend = "; unetzoo.from_pretrained takes saved models" if saved else ""
     return f"unknown model {name!r}{suggest(str(name), names())}{mend} (unetzoo.list_models() gives all names)"

@@ -35,17 +35,16 @@ def ways(name: str, side: int, tile: int) -> dict[str, tuple[Callable[[], object
     predictor = unetzoo.Predictor(network, tile=tile, overlap=OVERLAP)
     from unetzoo.prediction.inputs import Picture
 
-    down, across = predictor.grid(Picture(picture))
+    grid = predictor.grid(Picture(picture))
     batch = images.prepare(picture, network.config)
-    count = len(down.starts) * len(across.starts)
 
     def bare() -> None:
         with torch.inference_mode():
-            for y in down.starts:
-                for x in across.starts:
+            for y in grid.down.starts:
+                for x in grid.across.starts:
                     network(batch[..., y : y + tile, x : x + tile])
 
-    found = {WAYS[0]: (bare, lambda: count), WAYS[1]: (lambda: predictor(picture), lambda: count)}
+    found = {WAYS[0]: (bare, lambda: grid.count), WAYS[1]: (lambda: predictor(picture), lambda: grid.count)}
     try:
         from monai.inferers import sliding_window_inference
     except ModuleNotFoundError:

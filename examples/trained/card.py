@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from unetzoo import trained
-from unetzoo.saving import weights
+from unetzoo.saving import records
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent.parent / "docs"
@@ -24,7 +24,7 @@ def main(name: str, run: Path) -> None:
     path, figures = trained.weights_of(name), json.loads((DOCS / f"{name}.json").read_text(encoding="utf-8"))
     rows = list(csv.DictReader((run / "metrics.csv").read_text(encoding="utf-8").splitlines()))
     text = (HERE / f"{name}.md").read_text(encoding="utf-8").format(
-        parameters=f"{weights.read_saved(path).parameters:,}",
+        parameters=f"{records.read_saved(path).parameters:,}",
         megabytes=path.stat().st_size / 1e6,
         figures=lines(name, figures),
         minutes=((run / "metrics.csv").stat().st_mtime - (run / "config.yaml").stat().st_mtime) / 60,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,10 +45,3 @@ def number_problems(name: str, value: object, low: float, high: float = math.inf
     if is_number(value) and low <= value <= high:  # type: ignore[operator]
         return []
     return [f"{name}={value!r}: a number from {low} {'up' if high == math.inf else f'to {high}'} is needed"]
-
-
-def size_problems(name: str, size: Any) -> list[str]:
-    """Return what is wrong with a (height, width)."""
-    if is_pair(size) and all(type(side) is int and side > 0 for side in size):
-        return []
-    return [f"{name}={size!r}: a whole number from 1 up, or two of them for height and width, are needed"]

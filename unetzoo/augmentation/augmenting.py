@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torchvision import tv_tensors
 
-from unetzoo.augmentation._base import size_problems
 from unetzoo.augmentation.composing import Entry, described, parse
 from unetzoo.augmentation.warping import RandomWarp
 from unetzoo.augmentation.windows import Size, centre, random_window
 from unetzoo.augmentation.windows_needed import reach
+from unetzoo.checks import sides
 from unetzoo.errors import ConfigError, InputError
 
 
@@ -99,12 +99,14 @@ def build(spec: str | Sequence[Any] = "light", crop_size: int | Sequence[int] | 
     """
     problems: list[str] = []
     entries = parse(spec, "", problems)
-    size = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
-    if size is not None:
-        problems += size_problems("crop_size", size)
+    if crop_size is not None:
+        problems += sides("crop_size", crop_size, square=True)
     if problems:
         raise ConfigError("cannot build the augmentation", problems)
-    return Augmentation(entries, None if size is None else (size[0], size[1]))
+    if crop_size is None:
+        return Augmentation(entries, None)
+    height, width = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
+    return Augmentation(entries, (height, width))
 
 
 def _check(image: Tensor, mask: Tensor) -> None:

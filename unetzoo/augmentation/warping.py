@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from unetzoo.augmentation._base import bare, is_number, is_pair, like, number_problems, size_problems, uniform
+from unetzoo.augmentation._base import bare, is_number, is_pair, like, number_problems, uniform
 from unetzoo.augmentation.windows import IGNORED, Size, centre, grown, turned
+from unetzoo.checks import sides, whole
 from unetzoo.errors import ConfigError
 
 
@@ -62,15 +63,14 @@ class RandomWarp(v2.Transform):  # type: ignore[misc]
             *number_problems("degrees", degrees, 0, 180),
             *number_problems("displacement", displacement, 0),
             *number_problems("p", p, 0, 1),
+            *whole("spacing", spacing),
         ]
-        if type(spacing) is not int or spacing < 1:
-            problems.append(f"spacing={spacing!r}: a whole number from 1 up is needed")
         if not is_pair(scale) or not all(is_number(s) and s > 0 for s in scale) or scale[0] > scale[1]:
             problems.append(f"scale={scale!r}: two numbers above 0, the smaller one first, are needed")
         if not problems and displacement > spacing / 8:
             problems.append(f"displacement={displacement}: at most an eighth of spacing={spacing} is possible")
         if size is not None:
-            problems += size_problems("size", size)
+            problems += sides("size", size)
         if problems:
             raise ConfigError("cannot make RandomWarp", problems)
         self.degrees, self.scale, self.displacement, self.spacing, self.p = degrees, scale, displacement, spacing, p

@@ -6,15 +6,29 @@ import argparse
 import io
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
-from unetzoo import __version__
+from unetzoo import __version__, plugins
 from unetzoo.cli import data, demo, exporting, prediction, serving, training, weights, zoo
 from unetzoo.errors import UnetzooError
 
+IMPORT = "--import"
+
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong in a line, as all other errors are said."""
+    """A parser that says what is wrong in a line, as all other errors are said; of each command alike."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.add_argument_group("your own code").add_argument(
+            IMPORT,
+            action="append",
+            metavar="MODULE",
+            default=argparse.SUPPRESS,
+            help="import a module first, such as 'mine' for mine.py in the current folder: the decoders, encoders, "
+            "names and losses it registers are known then; may be given several times",
+        )
 
     def error(self, message: str) -> NoReturn:
         """End the program."""
@@ -38,11 +52,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: Windows' encodings have no ✓
     top = parser()
-    options, rest = top.parse_known_args(arguments)
+    modules, words = _taken_out(sys.argv[1:] if arguments is None else arguments)
+    options, rest = top.parse_known_args(words)
     if rest and not options.takes_rest:
-        _refuse(rest, top, list(sys.argv[1:] if arguments is None else arguments))
+        _refuse(rest, top, words)
     options.rest = rest
+    modules += getattr(options, "import", [])  # abbreviated
+    if modules or options.takes_rest:  # no other command imports what it is not told to: see SECURITY.md
+        _look_in_the_current_folder()
     try:
+        if modules:
+            plugins.import_modules(modules)
         status: int | None = options.run(options)
     except UnetzooError as error:
         print(f"unetzoo: {error}", file=sys.stderr)
@@ -55,6 +75,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = None
         status = 0
     return status or 0
+
+
+def _taken_out(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the modules that ``--import`` names, and the other words.
+
+    It may stand before the command or behind it, also where argparse would take what follows for something else.
+    """
+    modules: list[str] = []
+    others: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name != IMPORT:
+            others.append(word)
+            continue
+        module = value if equals else next(words, "")
+        if module and not module.startswith("-"):
+            modules.append(module)
+        else:
+            others += [IMPORT, module] if module else [IMPORT]  # for argparse to refuse
+    return modules, others
+
+
+def _look_in_the_current_folder() -> None:
+    """Let ``mine.py`` beside the data be found: last of all, so that it is taken for no other module."""
+    folder = str(Path.cwd())
+    if not {"", folder} & set(sys.path):
+        sys.path.append(folder)
 
 
 def _refuse(rest: Sequence[str], top: Parser, arguments: Sequence[str]) -> NoReturn:

@@ -8,6 +8,7 @@ from typing import Any
 
 SAVED = "a trained model such as nuclei, the folder of a run or of a saved model, a .safetensors file, or owner/name"
 """What ``from_pretrained`` takes; owner/name is of the Hugging Face Hub."""
+SEVERAL = f"{SAVED}; several, with commas, are averaged"
 
 
 def pixels_or(*words: str) -> Any:

@@ -9,12 +9,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unetzoo.checks import TASKS
 from unetzoo.errors import ConfigError
 
 if TYPE_CHECKING:
     from unetzoo.data import Labels
-
-_TASKS = ("binary", "multiclass", "multilabel")
 
 
 def add(commands: Any) -> None:
@@ -64,7 +63,7 @@ def add(commands: Any) -> None:
 def _labels_options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(add_help=False)
     options.add_argument("source", metavar="SOURCE", help="a folder with images/ and masks/, or a .csv file")
-    options.add_argument("--task", choices=_TASKS, default="binary", help="(default: binary)")
+    options.add_argument("--task", choices=TASKS, default="binary", help="(default: binary)")
     options.add_argument("--num-classes", type=int, metavar="N", help="multiclass: background is one of them")
     options.add_argument("--class-names", type=_listed, metavar="NAME,…", help="one a class")
     options.add_argument("--ignore", type=int, metavar="VALUE", help="of mask pixels that do not count")

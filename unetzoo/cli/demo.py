@@ -20,6 +20,8 @@ NEXT = (
 )
 SIDE = 512
 """Pixels of the drawn picture."""
+COUNTED = 256
+"""Side of the image for which the costs are counted."""
 
 
 def add(commands: Any) -> None:
@@ -42,7 +44,8 @@ def add(commands: Any) -> None:
 
 def _demo(options: argparse.Namespace) -> None:
     from unetzoo import drawing, images
-    from unetzoo.comparing import comparison
+    from unetzoo.costs.counting import costs_of
+    from unetzoo.costs.tables import aligned, cells, header
     from unetzoo.information import model_info
     from unetzoo.model import build_on_meta
     from unetzoo.prediction import Predictor
@@ -63,8 +66,8 @@ def _demo(options: argparse.Namespace) -> None:
             mask = found.mask == k if config.task == "multiclass" else layers[k] > 0
             print(f"{name}: {count(mask)} objects, {share:.1%} of the picture")
     print(f"overlay: {Path(options.out).resolve()}\n")
-    row = comparison.row_of(build_on_meta(config), model_info(config.name), 256)
-    print(comparison.Comparison((row,), 256), end="")
+    costs = costs_of(build_on_meta(config), model_info(config.name), COUNTED)
+    print(aligned([header(COUNTED), cells(costs)]), end="")
     # For people, not for what reads the output.
     commands = "".join(f"  {command.format(model=options.model):<56}  # {purpose}\n" for command, purpose in NEXT)
     print(f"\nNext:\n{commands}", end="", file=sys.stderr)

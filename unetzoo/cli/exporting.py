@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
-from unetzoo.cli._options import SAVED
+from unetzoo.cli._options import SEVERAL
 
 
 def add(commands: Any) -> None:
@@ -23,7 +22,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "source",
         metavar="MODEL",
-        help=SAVED,
+        help=SEVERAL,
     )
     command.add_argument("target", metavar="TARGET", help="the file to write: .onnx, .pt2 or .aoti.pt2")
     command.add_argument(
@@ -52,16 +51,12 @@ def add(commands: Any) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    import torch
-
     from unetzoo.exporting import export
-    from unetzoo.saving import hub
+    from unetzoo.saving.sources import separated
 
-    _refuse_untrained(options.source)
-    model = hub.from_pretrained(options.source, dtype=torch.float32)
-    print(f"exporting {model.config.name}, and comparing it …", file=sys.stderr)
+    print(f"exporting {options.source}, and comparing it …", file=sys.stderr)
     report = export(
-        model,
+        separated(options.source),
         options.target,
         inputs=options.inputs,
         outputs=options.outputs,
@@ -70,14 +65,3 @@ def _export(options: argparse.Namespace) -> None:
         size=options.size,
     )
     print(json.dumps(report.to_dict(), indent=2) if options.json else report)
-
-
-def _refuse_untrained(source: str) -> None:
-    from unetzoo import zoo
-    from unetzoo.errors import ConfigError
-
-    if source in zoo.names() and not Path(source).exists():
-        raise ConfigError(
-            f"{source!r} is a name of the zoo, whose weights would be random: train it, by 'unetzoo train --model "
-            f"{source} --data FOLDER', and export the folder of the run"
-        )

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetzoo.cli._options import SAVED, numbers, pixels_or, threshold
+from unetzoo.cli._options import SEVERAL, numbers, pixels_or, threshold
 
 if TYPE_CHECKING:
     from unetzoo.prediction.files import Outcome, Report
@@ -24,10 +24,7 @@ def add(commands: Any) -> None:
         "TIFF and zarr for zarr. What is there already is not done again. A picture that cannot be read stops "
         "nothing: it is reported at the end, and the exit status is 1.",
     )
-    command.add_argument(
-        "model",
-        help=f"{SAVED}; several, with commas, are averaged",
-    )
+    command.add_argument("model", help=SEVERAL)
     command.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, or folders of pictures")
     command.add_argument("--out", default="masks", metavar="FOLDER", help="of the masks (default: masks)")
     command.add_argument("--overlay", action="store_true", help="also write overlays/: the pictures with their masks")
@@ -78,6 +75,7 @@ def _predict(options: argparse.Namespace) -> int | None:
 
     from unetzoo.objects.components import ndimage
     from unetzoo.prediction import Predictor, files
+    from unetzoo.saving.sources import separated
 
     # Pillow's, of large pictures: they are read by rows, or refused.
     warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
@@ -86,7 +84,7 @@ def _predict(options: argparse.Namespace) -> int | None:
         ndimage()  # or an error, before any work
     jobs = files.find_jobs(options.images, inside=outputs.folder)
     predictor = Predictor(
-        [options.model] if Path(options.model).exists() else options.model.split(","),
+        separated(options.model),
         device=options.device,
         tile=options.tile,
         overlap=options.overlap,

@@ -8,60 +8,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetzoo.cli._options import SAVED, pixels_or, threshold
+from unetzoo.cli._options import SEVERAL, pixels_or, threshold
+from unetzoo.extras import needed
+from unetzoo.train.flags import FLAGS
 
 if TYPE_CHECKING:
     from unetzoo.prediction import Predictor
 
-SETTINGS = {
-    "model": (
-        "model.name",
-        "NAME",
-        f"of the zoo; or, to go on from it, {SAVED}",
-    ),
-    "data": ("data.folder", "FOLDER", "with images/ and masks/, or with train/ and val/ that hold such; or a CSV list"),
-    "epochs": ("trainer.max_epochs", "N", "passes over the training pictures (default: 50)"),
-    "batch-size": ("data.batch_size", "N", "pictures a step and device (default: 8)"),
-    "crop-size": ("data.crop_size", "PIXELS", "side of the training crops (default: 256, or less where pictures are)"),
-    "augmentation": ("data.augmentation", "NAME", "none, light or strong (default: light)"),
-    "loss": ("model.loss", "LOSS", "such as 'dice', '0.5*bce + dice', 'unet3p' (default: bce + dice, by task)"),
-    "lr": ("model.lr", "RATE", "highest learning rate (default: 0.001)"),
-    "task": ("data.task", "TASK", "binary, multiclass or multilabel (default: binary)"),
-    "num-classes": ("data.num_classes", "N", "classes; multiclass counts the background (default: 1)"),
-    "ignore": ("data.ignore", "VALUE", "of mask pixels that are not counted"),
-    "ratios": ("data.ratios", "LIST", "of the training, validation and test pictures (default: [0.8, 0.1, 0.1])"),
-    "ignore-colour": ("data.ignore_colour", "#RRGGBB", "of painted pixels that are not counted"),
-    "group": ("data.group", "REGEX", "pictures whose names match it alike stay in one split"),
-    "seed": ("seed_everything", "N", "of all that is drawn (default: 0)"),
-    "patience": ("patience", "EPOCHS", "stop when validation Dice has not risen for so long (default: never)"),
-}
-"""Short form → what it sets, its value, what it means."""
-
 
 def add(commands: Any) -> None:
     """Add the commands."""
-    command = commands.add_parser(
-        "train",
-        allow_abbrev=False,
-        help="a network on a folder of images and masks",
-        description="Train a network on a folder of images and masks. Needs pip install 'unetzoo[train]'. What these "
-        "options do not cover is set by its full name, such as --trainer.devices 2, --trainer.precision bf16-mixed, "
-        "--model.ema 0.999 or --model.options.deep_supervision true: --print-config shows all of them.",
-    )
-    for short, (_, value, meaning) in SETTINGS.items():
-        command.add_argument(f"--{short}", metavar=value, help=meaning)
-    command.add_argument("--class-names", metavar="A,B", help="one name a class")
-    command.add_argument("--colours", metavar="#RRGGBB,…", help="of painted masks, one a class")
-    command.add_argument("--pretrained", action="store_true", help="ImageNet weights for the encoder")
-    command.add_argument("--out", metavar="FOLDER", help="of the run, new or empty (default: runs/<model>)")
-    command.add_argument("--config", metavar="FILE", help="settings of a run: its config.yaml")
-    command.add_argument("--resume", metavar="FOLDER", help="go on with the run in this folder, exactly where it stood")
-    command.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    command.add_argument("--json", action="store_true", help="print an object an epoch, a line each")
-    command.add_argument("--suggest", action="store_true", help="print a learning rate to try, and train nothing")
-    command.add_argument("--print-config", action="store_true", help="print all settings as YAML, and train nothing")
-    command.set_defaults(run=_train, takes_rest=True)
-
+    _add_train(commands)
     data = _data_options()
     command = commands.add_parser(
         "evaluate",
@@ -71,7 +28,7 @@ def add(commands: Any) -> None:
         "--report a row a picture and the pictures that went worst. For a model in the folder of a run, --ratios, "
         "--seed, --group, --ignore and --colours are those of its config.yaml unless they are given.",
     )
-    command.add_argument("model", help=SAVED)
+    command.add_argument("model", help=SEVERAL)
     command.add_argument("--threshold", type=threshold, metavar="P", help="as 'unetzoo predict' takes it")
     command.add_argument("--report", metavar="FOLDER", help="write scores.json, per_image.csv and worst.png there")
     command.add_argument("--smallest", type=int, default=0, metavar="PIXELS", help="as 'unetzoo predict' takes it")
@@ -89,11 +46,35 @@ def add(commands: Any) -> None:
         "write them for 'unetzoo predict --threshold'. For a model in the folder of a run, --ratios, --seed, --group, "
         "--ignore and --colours are those of its config.yaml unless they are given.",
     )
-    command.add_argument("model", help=SAVED)
+    command.add_argument("model", help=SEVERAL)
     command.add_argument("--split", choices=("train", "val", "test"), default="val", help="(default: val)")
     command.add_argument("--out", default="thresholds.json", metavar="FILE", help="(default: thresholds.json)")
     command.add_argument("--json", action="store_true", help="as JSON")
     command.set_defaults(run=_calibrate)
+
+
+def _add_train(commands: Any) -> None:
+    command = commands.add_parser(
+        "train",
+        allow_abbrev=False,
+        help="a network on a folder of images and masks",
+        description="Train a network on a folder of images and masks. Needs pip install 'unetzoo[train]'. What these "
+        "options do not cover is set by its full name, such as --trainer.devices 2, --trainer.precision bf16-mixed, "
+        "--model.ema 0.999 or --model.options.deep_supervision true: --print-config shows all of them.",
+    )
+    for flag in FLAGS:
+        if flag.value:
+            command.add_argument(flag.option, metavar=flag.value, help=flag.meaning)
+        else:
+            command.add_argument(flag.option, action="store_const", const="true", help=flag.meaning)
+    command.add_argument("--out", metavar="FOLDER", help="of the run, new or empty (default: runs/<model>)")
+    command.add_argument("--config", metavar="FILE", help="settings of a run: its config.yaml")
+    command.add_argument("--resume", metavar="FOLDER", help="go on with the run in this folder, exactly where it stood")
+    command.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    command.add_argument("--json", action="store_true", help="print an object an epoch, a line each")
+    command.add_argument("--suggest", action="store_true", help="print a learning rate to try, and train nothing")
+    command.add_argument("--print-config", action="store_true", help="print all settings as YAML, and train nothing")
+    command.set_defaults(run=_train, takes_rest=True)
 
 
 def _data_options() -> argparse.ArgumentParser:
@@ -114,33 +95,21 @@ def _data_options() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> None:
-    train = _command()
-    if not (options.config or options.resume) and (options.model is None or options.data is None):
-        from unetzoo.errors import ConfigError
-
-        raise ConfigError("--model and --data are needed, or --config FILE, or --resume FOLDER")
-    arguments = [f"--config={options.config}"] if options.config else []
-    for short, (full, _, _) in SETTINGS.items():
-        value = getattr(options, short.replace("-", "_"))
-        if value is not None:
-            arguments.append(f"--{full}={value}")
-    for name in ("class_names", "colours"):
-        listed = getattr(options, name)
-        if listed:
-            arguments.append(f"--data.{name}={json.dumps([text.strip() for text in listed.split(',')])}")
-    if options.pretrained:
-        arguments.append("--model.pretrained=true")
-    style = "quiet" if options.quiet else "json" if options.json else "bar" if sys.stderr.isatty() else "lines"
-    folder = train(
-        [*arguments, *options.rest],
+    command = needed("unetzoo.train.command", "training", extra="train")
+    given = {flag.name: getattr(options, flag.name) for flag in FLAGS}
+    for flag in FLAGS:
+        if flag.many and given[flag.name]:
+            given[flag.name] = json.dumps([text.strip() for text in given[flag.name].split(",")])
+    command.train(
+        {name: text for name, text in given.items() if text is not None},
+        options.rest,
+        config=options.config,
         out=options.out,
         resume=options.resume,
-        style=style,
+        style="quiet" if options.quiet else "json" if options.json else None,
         suggest=options.suggest,
         print_config=options.print_config,
     )
-    if folder is not None and style in ("bar", "lines"):
-        print(f"{folder}: best.safetensors is the best epoch's network; metrics.csv, curves.png, README.md")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -174,30 +143,28 @@ def _calibrate(options: argparse.Namespace) -> None:
 
 
 def _judged(options: argparse.Namespace, **arguments: Any) -> tuple[Predictor, dict[str, Any]]:
-    """Return a predictor, and how its run split and read its data."""
-    from unetzoo import evaluation
-    from unetzoo.prediction import Predictor
-
-    settings = evaluation.settings_of_run(options.model)
-    for name in ("ratios", "seed", "group", "ignore", "colours", "ignore_colour"):
-        given = getattr(options, name)
-        if given is not None:
-            settings[name] = given.split(",") if name == "colours" else given
-    return Predictor(options.model, device=options.device, tta=options.tta, **arguments), settings
-
-
-def _command() -> Any:
-    """Return the function that trains.
+    """Return a predictor, and how its run split and read its data.
 
     Raises:
-        ConfigError: Lightning is not installed.
+        ConfigError: of models that are averaged, the runs split or read their data differently.
     """
+    from unetzoo import evaluation
     from unetzoo.errors import ConfigError
+    from unetzoo.prediction import Predictor
+    from unetzoo.saving.sources import separated
 
-    try:
-        from unetzoo.train.command import train
-    except ModuleNotFoundError as error:
-        if error.name is not None and error.name.startswith("unetzoo"):
-            raise
-        raise ConfigError(f"training needs {error.name}: pip install 'unetzoo[train]'") from error
-    return train
+    models = separated(options.model)
+    asked = {name: getattr(options, name) for name in ("ratios", "seed", "group", "ignore", "colours", "ignore_colour")}
+    settings = {name: value for name, value in asked.items() if value is not None}
+    if options.colours is not None:
+        settings["colours"] = options.colours.split(",")
+    runs = [run for run in map(evaluation.settings_of_run, models) if run]
+    problems = [
+        f"{name} is {', '.join(repr(run[name]) for run in runs)}: give --{name.replace('_', '-')}"
+        for name in (runs[0] if runs else {})
+        if name not in settings and any(run[name] != runs[0][name] for run in runs)
+    ]
+    if problems:
+        raise ConfigError("these runs split or read their data differently", problems)
+    settings = {**(runs[0] if runs else {}), **settings}
+    return Predictor(models, device=options.device, tta=options.tta, **arguments), settings

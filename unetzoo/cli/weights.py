@@ -73,12 +73,12 @@ def add(commands: Any) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from unetzoo.saving import hub, weights
+    from unetzoo.saving import sources, weights
 
     failed = []
     for name in options.models:
         try:
-            saved = weights.verify(hub.located(name))
+            saved = weights.verify(sources.located(sources.trained_source(name)))
             print(f"{saved}; whole, sha256 {saved.sha256[:12]}…")
         except UnetzooError as error:
             print(f"unetzoo: {error}", file=sys.stderr)
@@ -108,10 +108,10 @@ def _push(options: argparse.Namespace) -> None:
 
 
 def _pull(options: argparse.Namespace) -> None:
-    from unetzoo.saving import hub, weights
+    from unetzoo.saving import hub, records, weights
 
     folder = hub.pull_from_hub(options.repository, refresh=options.refresh)
     if options.out:
         weights.save(weights.load(folder), options.out)
     print(options.out or folder)
-    print(weights.read_saved(options.out or folder), file=sys.stderr)
+    print(records.read_saved(options.out or folder), file=sys.stderr)

@@ -8,27 +8,25 @@ import sys
 import textwrap
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unetzoo.cli._options import SAVED
 from unetzoo.errors import UnetzooError
 
+if TYPE_CHECKING:
+    from unetzoo.saving.sources import Source
+
 
 def add(commands: Any) -> None:
     """Add the commands."""
-    names = argparse.ArgumentParser(add_help=False)
-    names.add_argument(
-        "patterns",
-        nargs="*",
-        default=[],
-        metavar="PATTERN",
-        help="name, or wildcard such as 'unet3p*' (default: all)",
-    )
-    names.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="leave these names out")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="leave these names out")
+    wildcard = "name, or wildcard such as 'unet3p*' (default: all)"
 
     command = commands.add_parser(
-        "list", parents=[names], help="names of the zoo", description="List names of the zoo."
+        "list", parents=[shared], help="names of the zoo", description="List names of the zoo."
     )
+    command.add_argument("patterns", nargs="*", default=[], metavar="PATTERN", help=wildcard)
     command.add_argument(
         "--pretrained", action="store_true", help="instead the trained models that come with the package"
     )
@@ -41,10 +39,17 @@ def add(commands: Any) -> None:
 
     command = commands.add_parser(
         "compare",
-        parents=[names],
+        parents=[shared],
         help="networks side by side",
-        description="Compare networks: parameters, arithmetic, memory. Nothing is allocated or downloaded. With "
-        "--results also what they reached in training.",
+        description="Compare networks: parameters, arithmetic, memory. Nothing is allocated. With --results also what "
+        "they reached in training.",
+    )
+    command.add_argument(
+        "models",
+        nargs="*",
+        default=[],
+        metavar="MODEL",
+        help=f"{wildcard}; or {SAVED}; several, with commas, are averaged, and their numbers added",
     )
     command.add_argument("--size", type=int, default=256, metavar="PIXELS", help="side of the image (default: 256)")
     command.add_argument("--in-channels", type=int, default=3, metavar="N", help="channels of the image (default: 3)")
@@ -82,13 +87,14 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
-    from unetzoo import information, zoo
-    from unetzoo.saving import hub
+    from unetzoo import information
+    from unetzoo.saving import sources
 
-    if options.name not in zoo.names() and hub.is_saved(options.name):
-        _info_of_saved(options.name, options.json)
+    source = sources.named_source(options.name)
+    if source.kind != "network":
+        _info_of_saved(source, options.json)
         return
-    info = information.model_info(options.name)
+    info = information.model_info(source.text)
     if options.json:
         print(json.dumps(asdict(info), indent=2))
         return
@@ -111,16 +117,21 @@ def _info(options: argparse.Namespace) -> None:
         print(textwrap.fill(info.meanings.get(name, ""), 100, initial_indent=" " * 8, subsequent_indent=" " * 8))
 
 
-def _info_of_saved(name: str, as_json: bool) -> None:
+def _info_of_saved(source: Source, as_json: bool) -> None:
     """Print what the file of a trained model says, and its card."""
     from unetzoo import trained
-    from unetzoo.saving import hub, weights
+    from unetzoo.saving import hub, records, sources
 
-    path = hub.located(name)
-    card = trained.card_of(name) if name in trained.names() else path / hub.CARD_FILE
-    saved = weights.read_saved(path)
+    path = sources.located(source)
+    card = trained.card_of(source.text) if source.kind == "trained" else path / hub.CARD_FILE
+    saved = records.read_saved(path)
     if as_json:
-        record = {"name": name, "parameters": saved.parameters, "bytes": saved.bytes, "config": saved.config.to_dict()}
+        record = {
+            "name": source.text,
+            "parameters": saved.parameters,
+            "bytes": saved.bytes,
+            "config": saved.config.to_dict(),
+        }
         print(json.dumps(record, indent=2))
         return
     print(saved)
@@ -129,12 +140,14 @@ def _info_of_saved(name: str, as_json: bool) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from unetzoo.comparing import comparison
+    from unetzoo.comparing.comparison import compare
+    from unetzoo.comparing.plotting import require_plot
+    from unetzoo.saving.sources import separated
 
     if options.plot:
-        comparison.require_plot(options.plot)
-    table = comparison.compare(
-        options.patterns or None,
+        require_plot(options.plot)
+    table = compare(
+        [parts if len(parts) > 1 else parts[0] for parts in map(separated, options.models)] or None,
         exclude=options.exclude,
         size=options.size,
         in_channels=options.in_channels,

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unetzoo import images
+from unetzoo import checks, images
 from unetzoo.data import masks
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.listing import Listing, Sample, list_samples
@@ -251,10 +251,10 @@ def _warnings(listing: Listing, by_split: Mapping[str, Sequence[_Findings]], con
 def _sides(crop_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     if crop_size is None:
         return None
-    sides = tuple(crop_size) if isinstance(crop_size, tuple | list) else (crop_size, crop_size)
-    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
-        raise ConfigError(f"crop_size={crop_size!r}: a whole number from 1 up, or two for height and width, is needed")
-    return sides[0], sides[1]
+    problems = checks.sides("crop_size", crop_size, square=True)
+    if problems:
+        raise ConfigError("cannot check the data", problems)
+    return (crop_size, crop_size) if isinstance(crop_size, int) else (crop_size[0], crop_size[1])
 
 
 def _crop_problems(train: Sequence[_Findings], sides: tuple[int, int] | None) -> list[str]:

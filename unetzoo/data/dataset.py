@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from unetzoo import images
+from unetzoo import checks, images
 from unetzoo.data import masks
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.listing import Sample
@@ -59,8 +59,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         seed: int = 0,
     ) -> None:
         problems = [] if samples else ["there are no samples"]
-        if type(in_channels) is not int or in_channels < 1:
-            problems.append(f"in_channels={in_channels!r}: a whole number from 1 up is needed")
+        problems += checks.whole("in_channels", in_channels, 1, checks.LARGEST)
         if (mean is None) != (std is None):
             problems.append("mean and std go together: give both or neither")
         problems += [

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unetzoo.augmentation import IGNORED as IGNORED
-from unetzoo.config import TASKS
+from unetzoo.checks import TASKS, class_name_problems, class_names_of, class_problems, whole
 from unetzoo.errors import ConfigError
-from unetzoo.registry import suggest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +47,8 @@ class Labels:
     @property
     def counted(self) -> tuple[str, ...]:
         """Names of what pixels are counted as: the classes, and for binary masks the background before them."""
-        if self.task == "binary":
-            return ("background", *(self.class_names or ("foreground",)))
-        return self.class_names or tuple(f"class_{k}" for k in range(self.num_classes))
+        names = class_names_of(self.class_names, self.task, self.num_classes)
+        return ("background", *names) if self.task == "binary" else names
 
     @property
     def values(self) -> int:
@@ -58,29 +56,16 @@ class Labels:
         return self.num_classes if self.task == "multiclass" else 2
 
     def _class_problems(self) -> list[str]:
-        if self.task not in TASKS:
-            return [f"unknown task {self.task!r}{suggest(str(self.task), TASKS)} (known: {', '.join(TASKS)})"]
-        least = 2 if self.task == "multiclass" else 1
-        found = []
-        if type(self.num_classes) is not int or self.num_classes < least:
-            mend = "; background counts as one" if self.task == "multiclass" else ""
-            found.append(f"num_classes={self.num_classes!r}: {self.task} needs a whole number from {least} up{mend}")
-        elif self.task == "binary" and self.num_classes != 1:
-            found.append(f"num_classes={self.num_classes}: binary has 1; task='multiclass' has background and others")
-        names = self.class_names
-        if names is None:
-            return found
-        if not _are_texts(names) or len(set(names)) < len(names) or not all(names):
-            found.append(f"class_names={names!r}: a list of different names is needed")
-        elif len(names) != self.num_classes:
-            found.append(f"class_names: {len(names)} names for num_classes={self.num_classes!r}")
+        found = class_problems(self.task, self.num_classes)
+        found += class_name_problems(self.class_names, self.num_classes, different=True)
+        if self.class_names is not None and "" in self.class_names:
+            found.append("class_names: one is empty")
         return found
 
     def _value_problems(self) -> list[str]:
-        if self.ignore is None:
-            return []
-        if type(self.ignore) is not int:
-            return [f"ignore={self.ignore!r}: a whole number is needed"]
+        found = whole("ignore", self.ignore, None, others=(None,))
+        if found or self.ignore is None:
+            return found
         if self.task in TASKS and type(self.num_classes) is int and 0 <= self.ignore < self.values:
             return [f"ignore={self.ignore}: is the value of a class; choose one outside 0…{self.values - 1}"]
         return []
@@ -97,8 +82,8 @@ class Labels:
         if len({colour.lower() for colour in given}) < len(given):
             found.append(f"colours={given!r}: one is there twice")
         if type(self.num_classes) is int and len(self.colours) != self.values:
-            mend = ", background and foreground" if self.task == "binary" else ""
-            found.append(f"colours: {len(self.colours)} for {self.values} classes{mend}")
+            fix = ", background and foreground" if self.task == "binary" else ""
+            found.append(f"colours: {len(self.colours)} for {self.values} classes{fix}")
         return found
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unetzoo.config import TASKS
+from unetzoo.checks import TASKS
 from unetzoo.data.labels import Labels
 from unetzoo.errors import ConfigError
 

@@ -99,19 +99,19 @@ def explain(outside: Outside, labels: Labels, sample: Sample) -> str:
     listed = ", ".join(f"{value} ({pixels} pixels)" for value, pixels in ranked[:6])
     more = f" and {len(ranked) - 6} others" if len(ranked) > 6 else ""
     if labels.colours is not None:
-        mend = "name every colour in colours, or the one that does not count as ignore_colour"
+        fix = "name every colour in colours, or the one that does not count as ignore_colour"
     elif labels.task == "multiclass":
-        mend = f"classes are 0…{labels.num_classes - 1}; give ignore for a value that does not count"
+        fix = f"classes are 0…{labels.num_classes - 1}; give ignore for a value that does not count"
         if isinstance(sample.mask, Path) and sample.mask.suffix.lower() in _LOSSY:
-            mend += "; JPEG does not keep class indices: save masks as PNG"
+            fix += "; JPEG does not keep class indices: save masks as PNG"
         elif set(outside) == {"255"}:
-            mend += "; masks of 0 and 255 are task='binary'"
+            fix += "; masks of 0 and 255 are task='binary'"
     else:
-        mend = "black and white is needed, 0/1 or 0/255; class indices are task='multiclass', and give ignore for a "
-        mend += "value that does not count"
+        fix = "black and white is needed, 0/1 or 0/255; class indices are task='multiclass', and give ignore for a "
+        fix += "value that does not count"
         if len(outside) == 1 and set(outside) <= {"255", "65535"}:
-            mend += f": {next(iter(outside))} beside 1 may be that, or white"
-    return f"values outside the classes: {listed}{more}; {mend}"
+            fix += f": {next(iter(outside))} beside 1 may be that, or white"
+    return f"values outside the classes: {listed}{more}; {fix}"
 
 
 def _decode_file(path: Path | None, labels: Labels, size: tuple[int, int]) -> Decoded:

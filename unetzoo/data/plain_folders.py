@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -17,7 +16,7 @@ from unetzoo.data import masks
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.listing import Listing, Sample, list_samples
 from unetzoo.errors import ConfigError, InputError
-from unetzoo.files import writing
+from unetzoo.files.writing import make_folder, replacing
 
 _IGNORE = 255
 """Of pixels that do not count, in what is written."""
@@ -42,7 +41,7 @@ def convert(
 
     Raises:
         ConfigError: lists what cannot be read, or used as the name of a file; or ``target`` is not empty.
-        WeightsError: the disk is full, or cannot be written.
+        WriteError: the disk is full, or cannot be written.
     """
     target = Path(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -97,15 +96,12 @@ def _shown(found: list[tuple[str, Sample]], unit: str, progress: bool) -> Iterab
 
 def _write(folder: Path, sample: Sample, listing: Listing, written: Labels) -> None:
     image = folder / "images" / f"{sample.name}{sample.image.suffix}"
-    image.parent.mkdir(parents=True, exist_ok=True)
-    with writing.replacing(image) as stream, sample.image.open("rb") as original:
+    make_folder(image.parent)
+    with sample.image.open("rb") as original, replacing(image) as stream:
         shutil.copyfileobj(original, stream)
     target = masks.read_target(sample, listing.labels, images.image_size(sample.image))
     for name, values in _files(target, written).items():
-        path = folder / "masks" / name / f"{sample.name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with writing.replacing(path) as stream:
-            stream.write(_png(values, written))
+        images.write_png(_values(values, written), folder / "masks" / name / f"{sample.name}.png")
 
 
 def _files(target: Tensor, written: Labels) -> Mapping[str, Tensor]:
@@ -113,11 +109,7 @@ def _files(target: Tensor, written: Labels) -> Mapping[str, Tensor]:
     return dict(zip(written.counted, target, strict=True)) if written.task == "multilabel" else {"": target}
 
 
-def _png(target: Tensor, written: Labels) -> bytes:
-    from PIL import Image
-
+def _values(target: Tensor, written: Labels) -> Tensor:
+    """Return what is written for a target, uint8."""
     white = 255 if written.task != "multiclass" and written.ignore is None else 1
-    values = torch.where(target == IGNORED, _IGNORE, target * white).byte()
-    file = io.BytesIO()
-    Image.fromarray(values.numpy()).save(file, "PNG")
-    return file.getvalue()
+    return torch.where(target == IGNORED, _IGNORE, target * white).byte()

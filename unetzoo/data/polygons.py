@@ -90,8 +90,8 @@ def _parsed(line: str, labels: Labels) -> tuple[int, Tensor]:
         raise ValueError(f"a class is a whole number from 0 up, not {first!r}")
     kind = int(first)
     if labels.task != "binary" and kind > highest:
-        mend = ", as background is one of them" if labels.task == "multiclass" else ""
-        raise ValueError(f"class {kind}, but num_classes={labels.num_classes} allows 0…{highest}{mend}")
+        fix = ", as background is one of them" if labels.task == "multiclass" else ""
+        raise ValueError(f"class {kind}, but num_classes={labels.num_classes} allows 0…{highest}{fix}")
     try:
         numbers = [float(text) for text in rest]
     except ValueError:

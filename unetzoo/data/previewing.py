@@ -6,7 +6,7 @@ import os
 
 from torch import Tensor
 
-from unetzoo import images, sheets
+from unetzoo import checks, images, sheets
 from unetzoo.data.dataset import SegmentationDataset
 from unetzoo.data.labels import IGNORED
 from unetzoo.errors import ConfigError
@@ -24,13 +24,10 @@ def preview(dataset: SegmentationDataset, path: str | os.PathLike[str], *, count
 
     Raises:
         ConfigError: counts that are not whole numbers from 1 up.
-        InputError: a file that cannot be read, or the sheet cannot be written.
+        InputError: a file that cannot be read.
+        WriteError: the sheet cannot be written.
     """
-    problems = [
-        f"{name}={value!r}: a whole number from 1 up is needed"
-        for name, value in (("count", count), ("columns", columns))
-        if type(value) is not int or value < 1
-    ]
+    problems = checks.whole("count", count) + checks.whole("columns", columns)
     if problems:
         raise ConfigError("cannot draw a preview", problems)
     length = len(dataset)

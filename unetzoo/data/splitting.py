@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from unetzoo import checks
 from unetzoo.data.labels import Labels
 from unetzoo.data.listing import Listing, Sample, list_samples
 from unetzoo.errors import ConfigError
@@ -99,8 +100,7 @@ def check_arguments(ratios: Sequence[float], seed: int, group: str | None) -> No
             f"ratios={tuple(ratios)!r}: three numbers that add up to 1 are needed, for train, val and test; only the "
             "last may be 0"
         )
-    if type(seed) is not int:
-        problems.append(f"seed={seed!r}: a whole number is needed")
+    problems += checks.whole("seed", seed, None)
     try:
         re.compile(group or "")
     except (re.error, TypeError) as error:
@@ -145,9 +145,9 @@ def allot(sizes: Mapping[str, int], ratios: Sequence[float], seed: int) -> dict[
     if not sizes:
         raise ConfigError("there are no pictures that have masks")
     if len(sizes) < len(wanted):
-        mend = "give ratios whose last is 0, " if 2 <= len(sizes) < 3 else "add pictures, cut large ones into several, "
+        fix = "give ratios whose last is 0, " if 2 <= len(sizes) < 3 else "add pictures, cut large ones into several, "
         raise ConfigError(
-            f"{_count(sizes)} cannot be parted into {', '.join(wanted)}: {mend}or name the splits in a .csv file"
+            f"{_count(sizes)} cannot be parted into {', '.join(wanted)}: {fix}or name the splits in a .csv file"
         )
     lacking = _quotas(sum(sizes.values()), ratios)
     order = sorted(sizes, key=lambda key: (-sizes[key], hashlib.sha256(f"{seed}/{key}".encode()).digest()))

@@ -1,6 +1,15 @@
-"""Decoders: one a file, each registered by name. See :class:`Decoder` for the contract."""
+"""Decoders: one a file, each registered by name. See :class:`Decoder` for the contract.
 
-from unetzoo.decoders import light, unet, unet3p, unet_valid, unetpp
-from unetzoo.decoders._base import DECODERS, Decoder, Feature, register_decoder
+Every module beside this one is imported, so a new file here is all that a new decoder needs.
+"""
 
-__all__ = ["DECODERS", "Decoder", "Feature", "light", "register_decoder", "unet", "unet3p", "unet_valid", "unetpp"]
+from importlib import import_module as _import_module
+from pkgutil import iter_modules as _iter_modules
+
+from unetzoo.decoders._base import DECODERS, Decoder, Feature, Pruned, register_decoder
+
+for _module in _iter_modules(__path__):
+    if not _module.name.startswith("_"):
+        _import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["DECODERS", "Decoder", "Feature", "Pruned", "register_decoder"]

@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from unetzoo.encoders import Encoder, NoOptions
+from unetzoo import encoders
+from unetzoo.encoders import Encoder, EncoderSpec
 from unetzoo.nn.convolutions import Source
 from unetzoo.nn.layers import Checkpointed, ConvStyle
 from unetzoo.nn.resampling import Size
@@ -20,6 +21,18 @@ class Feature(NamedTuple):
 
     channels: int
     stride: int
+
+
+class Pruned(NamedTuple):
+    """What pruning leaves of a decoder.
+
+    Attributes:
+        options: those of the smaller decoder, whose tensors have the same names in the larger one.
+        head: number of the feature that becomes the main one: 0 for the main one itself.
+    """
+
+    options: encoders.Options
+    head: int
 
 
 class Decoder(Checkpointed, ABC):
@@ -34,26 +47,33 @@ class Decoder(Checkpointed, ABC):
             supervision, the others.
         head_kernel: kernel of the convolution that makes logits of them.
         averages_heads: whether the answer is the average of all heads.
+        prunable: how many levels ``pruned`` takes, the last of which is the whole; 0 where there is nothing to prune.
+        fewest_maps, most_maps: how few and how many maps of an encoder it takes.
         default_norm: the paper's norm, where the caller names none.
         encoder_defaults: encoder options that the paper sets otherwise.
         border: pixels that the logits lack on each side, where convolutions are unpadded.
         supervisable: False where neither deep supervision nor classification guidance exists.
         published: encoder name → published size in millions of parameters (input 3, output 1 channels).
+
+    The methods below ``forward`` have defaults, which are right for a decoder that has nothing special of the kind.
     """
 
     title: ClassVar[str]
     paper: ClassVar[str]
     summary: ClassVar[str]
-    Options: ClassVar[type[NoOptions]] = NoOptions
+    Options: ClassVar[type[encoders.Options]] = encoders.Options
     default_norm: ClassVar[str | None] = "batch"
     encoder_defaults: ClassVar[Mapping[str, Any]] = {}
     border: ClassVar[int] = 0
     supervisable: ClassVar[bool] = True
+    fewest_maps: ClassVar[int] = 2
+    most_maps: ClassVar[int] = 5
     published: ClassVar[Mapping[str, float]] = {}
 
     features: list[Feature]
     head_kernel: int = 1
     averages_heads: bool = False
+    prunable: int = 0
 
     def __init__(self, encoder: Encoder, style: ConvStyle, options: Any, deep_supervision: bool) -> None:
         super().__init__()
@@ -72,15 +92,44 @@ class Decoder(Checkpointed, ABC):
         """
 
     @classmethod
-    def depth(cls, options: Any) -> int:
-        """Return the number of encoder maps that the decoder uses."""
-        return 5
+    def encoder_problem(cls, encoder: EncoderSpec) -> str | None:
+        """Return why the decoder cannot stand on an encoder at all, None where it can."""
+        if cls.border and not encoder.unpaddable:
+            return f"needs an encoder of unpadded convolutions, and those of {encoder.title} are padded"
+        if encoder.maps < cls.fewest_maps:
+            return f"needs {cls.fewest_maps} maps, and {encoder.title} gives {encoder.maps}"
+        return None
 
     @classmethod
-    def problems(cls, options: Any, deep_supervision: bool) -> list[str]:
-        """Return a sentence for each option that is not allowed."""
+    def defaults(cls, maps: int) -> dict[str, Any]:
+        """Return options whose default depends on how many maps the encoder can give."""
+        return {}
+
+    @classmethod
+    def depth(cls, options: Any, maps: int) -> int:
+        """Return the number of encoder maps that the decoder uses, of ``maps`` that there can be."""
+        return min(maps, cls.most_maps)
+
+    @classmethod
+    def problems(cls, options: Any, deep_supervision: bool, maps: int) -> list[str]:
+        """Return a sentence for each option that is not allowed on an encoder that can give ``maps`` maps."""
         found: list[str] = options.problems()
         return found
+
+    def tails(self, deep: bool) -> Sequence[nn.Module | None]:
+        """Return what makes each feature that ``forward`` gives, in that order, and whose output only a head reads.
+
+        An ``Upsample`` by transposed convolution there becomes one with a 1×1 head when a model is optimized. None,
+        or nothing, where there is no such module.
+        """
+        return ()
+
+    def drop_training_parts(self) -> None:
+        """Delete what only ``deep=True`` needs: the decoder is never called so again."""
+
+    def pruned(self, options: Any, level: int) -> Pruned:
+        """Return what is left at ``level``, from 1 to ``prunable``; ``options`` are the decoder's own."""
+        raise NotImplementedError(f"{type(self).__name__} sets prunable, and does not say what pruning leaves")
 
     def size_problem(self, height: int, width: int) -> str | None:
         """Return what is wrong with images of this size, None where nothing is."""

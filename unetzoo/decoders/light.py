@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from unetzoo.decoders._base import Feature, register_decoder
 from unetzoo.decoders.unet3p import FullScaleDecoder, FullScaleOptions
-from unetzoo.decoders.unetpp import NestedDecoder, nested_problems
+from unetzoo.decoders.unetpp import MOST_LEVELS, NestedDecoder, nested_problems
 from unetzoo.encoders import Encoder
 from unetzoo.nn.convolutions import Source, Upsampled
 from unetzoo.nn.layers import ConvStyle, DoubleConv, Upsample, adaptive_max_pool, initialise
@@ -57,11 +57,12 @@ class UNetPlusPlusLiteOptions(FullScaleOptions):
 
     Attributes:
         branch_channels: channels of each source and of each node.
-        levels: depth of the triangle, 1 to 4: x_0_levels is the output. What ``prune`` gives is this.
+        levels: depth of the triangle, 1 to 4: x_0_levels is the output. What ``prune`` gives is this. The default is
+            4, or as many as the encoder has maps for: one less than these.
         output: "last", or "average" of all heads (needs deep supervision).
     """
 
-    levels: int = 4
+    levels: int = MOST_LEVELS
     output: str = "last"
 
     def problems(self) -> list[str]:
@@ -136,3 +137,6 @@ class UNet3PlusLiteDecoder(FullScaleDecoder):
     def forward(self, maps: list[Tensor], size: Size, deep: bool) -> list[Tensor]:
         main, *others = super().forward(maps, size, deep)
         return [main if self.end is None else self.run(self.end, main, size), *others]
+
+    def tails(self, deep: bool) -> list[nn.Module | None]:
+        return [self.end]

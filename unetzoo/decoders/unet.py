@@ -13,15 +13,16 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from unetzoo.checks import one_of
 from unetzoo.decoders._base import Decoder, Feature, register_decoder
-from unetzoo.encoders import Encoder, NoOptions
+from unetzoo.encoders import Encoder, Options
 from unetzoo.nn.convolutions import Source
 from unetzoo.nn.layers import Concat, ConvStyle, DoubleConv, Upsample, initialise
 from unetzoo.nn.resampling import Size
 
 
 @dataclass(frozen=True)
-class UNetOptions(NoOptions):
+class UNetOptions(Options):
     """Options of the U-Net decoder.
 
     Attributes:
@@ -31,9 +32,7 @@ class UNetOptions(NoOptions):
     upsampling: str = "transpose"
 
     def problems(self) -> list[str]:
-        if self.upsampling in Upsample.MODES:
-            return []
-        return [f"upsampling={self.upsampling!r}: one of {', '.join(map(repr, Upsample.MODES))} is needed"]
+        return one_of("upsampling", self.upsampling, Upsample.MODES)
 
 
 @register_decoder("unet")
@@ -81,3 +80,6 @@ class UNetDecoder(Decoder):
         finest = features.pop()
         main = finest if self.last is None else self.run(self.last, finest, size)
         return [main, *reversed(features[1:])] if deep else [main]
+
+    def tails(self, deep: bool) -> Sequence[nn.Module | None]:
+        return [self.last]

@@ -14,15 +14,16 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from unetzoo.checks import LARGEST, whole
 from unetzoo.decoders._base import Decoder, Feature, register_decoder
-from unetzoo.encoders import Encoder, NoOptions, whole_number_problems
+from unetzoo.encoders import Encoder, Options
 from unetzoo.nn.convolutions import Upsampled
 from unetzoo.nn.layers import Concat, ConvNormAct, ConvStyle, initialise, max_pool
 from unetzoo.nn.resampling import Size
 
 
 @dataclass(frozen=True)
-class FullScaleOptions(NoOptions):
+class FullScaleOptions(Options):
     """Options of the UNet 3+ decoder and its light form.
 
     Attributes:
@@ -32,7 +33,7 @@ class FullScaleOptions(NoOptions):
     branch_channels: int = 64
 
     def problems(self) -> list[str]:
-        return whole_number_problems("branch_channels", self.branch_channels)
+        return whole("branch_channels", self.branch_channels, 1, LARGEST)
 
 
 class FullScaleDecoder(Decoder):

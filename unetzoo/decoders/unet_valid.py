@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from unetzoo.decoders._base import Decoder, Feature, register_decoder
-from unetzoo.encoders import Encoder, NoOptions
+from unetzoo.encoders import Encoder, Options
 from unetzoo.nn.layers import Concat, ConvStyle, DoubleConv, Upsample, initialise
 from unetzoo.nn.resampling import Size
 
@@ -30,8 +30,9 @@ class UNetValidDecoder(Decoder):
     default_norm = None
     border = 92
     supervisable = False
+    fewest_maps = 5  # the border is that of five levels
 
-    def __init__(self, encoder: Encoder, style: ConvStyle, options: NoOptions, deep_supervision: bool) -> None:
+    def __init__(self, encoder: Encoder, style: ConvStyle, options: Options, deep_supervision: bool) -> None:
         super().__init__(encoder, style, options, deep_supervision)
         self.ups, self.convs = nn.ModuleList(), nn.ModuleList()
         for width in reversed(encoder.channels[:-1]):

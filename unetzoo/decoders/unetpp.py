@@ -11,23 +11,28 @@ pruning. The authors' own release for ResNets: rows of 32–256, nearest up-samp
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from unetzoo.decoders._base import Decoder, Feature, register_decoder
-from unetzoo.encoders import Encoder, NoOptions, whole_number_problems
+from unetzoo.checks import LARGEST, one_of, whole
+from unetzoo.decoders._base import Decoder, Feature, Pruned, register_decoder
+from unetzoo.encoders import Encoder, Options
 from unetzoo.nn.layers import Concat, ConvStyle, DoubleConv, Upsample, initialise
 from unetzoo.nn.resampling import Size
 
+MOST_LEVELS = 4
+
 
 @dataclass(frozen=True)
-class UNetPlusPlusOptions(NoOptions):
+class UNetPlusPlusOptions(Options):
     """Options of the UNet++ decoder.
 
     Attributes:
-        levels: depth of the triangle, 1 to 4: x_0_levels is the output. What ``prune`` gives is this.
+        levels: depth of the triangle, 1 to 4: x_0_levels is the output. What ``prune`` gives is this. The default is
+            4, or as many as the encoder has maps for: one less than these.
         output: "last", or "average" of all heads, the paper's accurate mode (needs deep supervision).
         upsampling: "transpose", "nearest" or "bilinear"; None takes the authors' own: "transpose" on the plain
             encoder, "nearest" on others.
@@ -35,29 +40,22 @@ class UNetPlusPlusOptions(NoOptions):
             it is plain, otherwise 32.
     """
 
-    levels: int = 4
+    levels: int = MOST_LEVELS
     output: str = "last"
     upsampling: str | None = None
     base_width: int | None = None
 
     def problems(self) -> list[str]:
         found = nested_problems(self.levels, self.output)
-        if self.upsampling not in (*Upsample.MODES, None):
-            modes = ", ".join(map(repr, (*Upsample.MODES, None)))
-            found.append(f"upsampling={self.upsampling!r}: one of {modes} is needed")
+        found += one_of("upsampling", self.upsampling, (*Upsample.MODES, None))
         if self.base_width is not None:
-            found += whole_number_problems("base_width", self.base_width)
+            found += whole("base_width", self.base_width, 1, LARGEST)
         return found
 
 
 def nested_problems(levels: object, output: object) -> list[str]:
     """Return what is wrong with the options that all nested decoders have."""
-    found = []
-    if type(levels) is not int or not 1 <= levels <= 4:
-        found.append(f"levels={levels!r}: 1, 2, 3 or 4 is needed")
-    if output not in ("last", "average"):
-        found.append(f"output={output!r}: 'last' or 'average' is needed")
-    return found
+    return whole("levels", levels, 1, MOST_LEVELS) + one_of("output", output, ("last", "average"))
 
 
 class NestedDecoder(Decoder):
@@ -68,19 +66,26 @@ class NestedDecoder(Decoder):
     ends: nn.ModuleDict
 
     @classmethod
-    def depth(cls, options: Any) -> int:
+    def defaults(cls, maps: int) -> dict[str, Any]:
+        return {"levels": min(MOST_LEVELS, maps - 1)}
+
+    @classmethod
+    def depth(cls, options: Any, maps: int) -> int:
         return int(options.levels) + 1
 
     @classmethod
-    def problems(cls, options: Any, deep_supervision: bool) -> list[str]:
-        found: list[str] = options.problems()
+    def problems(cls, options: Any, deep_supervision: bool, maps: int) -> list[str]:
+        found = super().problems(options, deep_supervision, maps)
+        if not whole("levels", options.levels, 1, MOST_LEVELS) and options.levels >= maps:
+            needed = f"{options.levels + 1} maps are needed, and this encoder gives {maps}"
+            found.append(f"levels={options.levels}: {needed}; take levels={maps - 1} or less")
         if options.output == "average" and not deep_supervision:
             found.append("output='average' averages the deep-supervision heads: add deep_supervision=True")
         return found
 
     def __init__(self, encoder: Encoder, style: ConvStyle, options: Any, deep_supervision: bool) -> None:
         super().__init__(encoder, style, options, deep_supervision)
-        self.levels = options.levels
+        self.levels = self.prunable = options.levels
         self.averages_heads = options.output == "average"
         self.nodes = nn.ModuleDict()
         self.ends = nn.ModuleDict()
@@ -97,6 +102,17 @@ class NestedDecoder(Decoder):
         return [
             self.run(self.ends[f"x_0_{j}"], rows[0][j], size) if self.ends else rows[0][j] for j in self.ended(deep)
         ]
+
+    def tails(self, deep: bool) -> Sequence[nn.Module | None]:
+        return [self.ends[f"x_0_{j}"] for j in self.ended(deep)] if self.ends else []
+
+    def drop_training_parts(self) -> None:
+        for j in self.ended(deep=True)[1:]:
+            if f"x_0_{j}" in self.ends:
+                del self.ends[f"x_0_{j}"]
+
+    def pruned(self, options: Any, level: int) -> Pruned:
+        return Pruned(replace(options, levels=level, output="last"), head=level if level < self.levels else 0)
 
 
 class NestedNode(nn.Module):

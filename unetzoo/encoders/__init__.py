@@ -1,24 +1,15 @@
-"""Encoders: one family a file, each registered by name. See :class:`Encoder` for the contract."""
+"""Encoders: one family a file, each registered by name. See :class:`Encoder` for the contract.
 
-from unetzoo.encoders import plain, resnet
-from unetzoo.encoders._base import (
-    ENCODERS,
-    Encoder,
-    EncoderSpec,
-    NoOptions,
-    options_of,
-    register_encoder,
-    whole_number_problems,
-)
+Every module beside this one is imported, so a new file here is all that a new encoder needs.
+"""
 
-__all__ = [
-    "ENCODERS",
-    "Encoder",
-    "EncoderSpec",
-    "NoOptions",
-    "options_of",
-    "plain",
-    "register_encoder",
-    "resnet",
-    "whole_number_problems",
-]
+from importlib import import_module as _import_module
+from pkgutil import iter_modules as _iter_modules
+
+from unetzoo.encoders._base import ENCODERS, Encoder, EncoderSpec, Options, options_of, register_encoder
+
+for _module in _iter_modules(__path__):
+    if not _module.name.startswith("_"):
+        _import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["ENCODERS", "Encoder", "EncoderSpec", "Options", "options_of", "register_encoder"]

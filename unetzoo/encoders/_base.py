@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from unetzoo.nn.layers import Checkpointed, ConvStyle
+from unetzoo.nn.layers import NORMS, Checkpointed, ConvStyle
 from unetzoo.registry import Registry
-
-LARGEST = 1 << 20
-"""Of channels and classes: far above any network's, and far below what overflows when it is multiplied."""
 
 
 @dataclass(frozen=True)
-class NoOptions:
-    """The options of a part that has none."""
+class Options:
+    """Base of the options of a part, and those of one that has none."""
 
     def problems(self) -> list[str]:
         """Return a sentence for each value that is not allowed."""
@@ -36,6 +33,9 @@ class Encoder(Checkpointed, ABC):
         strides: stride of each map: map i of an H × W image is ceil(H / strides[i]) high, and so its width.
         symmetric: True where a decoder should mirror the encoder, with its widths and no output stage of its
             own, as in the plain U-Net.
+        image_convolution: name in the encoder of the convolution that alone sees the images, such as "conv1": its
+            weight is what weights for other channel counts are adapted in. None where there is no such convolution;
+            then none can be adapted.
 
     Encoders work alone: ``model.encoder(images)`` is a list of maps.
     """
@@ -44,6 +44,7 @@ class Encoder(Checkpointed, ABC):
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     symmetric: bool = False
+    image_convolution: str | None = None
     frozen_stages: int = 0
 
     @abstractmethod
@@ -53,6 +54,14 @@ class Encoder(Checkpointed, ABC):
     @abstractmethod
     def stages(self) -> list[Sequence[nn.Module]]:
         """Return the modules of each stage, finest first: one stage a map."""
+
+    def from_torchvision(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what of a state dict of torchvision's whole network is this encoder's, under the encoder's names.
+
+        What is left out here is what the encoder does not have by design, a classifier say: whatever else does not
+        fit is refused.
+        """
+        return dict(state)
 
     def freeze(self, stages: int) -> None:
         """Stop training the first ``stages`` stages, their batch-norm statistics too, and train the others."""
@@ -71,7 +80,7 @@ class Encoder(Checkpointed, ABC):
         return self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EncoderSpec:
     """An entry of the registry of encoders.
 
@@ -81,17 +90,26 @@ class EncoderSpec:
         options: a frozen dataclass of its own options, with defaults and ``problems()``.
         build: ``build(in_channels, style, options, depth)`` → the encoder's first ``depth`` maps.
         names: decoder name → the names of that pair in the zoo, the usual one first, then aliases.
+        maps: how many maps it can give. Decoders that need more do not stand on it.
+        norms: those that ``norm`` may name with it, the one to prefer first.
+        own_norm: what the encoder normalises by whatever ``norm`` says, such as "layer norm"; ``norm`` is then the
+            decoder's alone. None where the encoder follows ``norm``.
         weights: torchvision's name of the enum of its weights, None where there are no pretrained ones.
+        weights_norms: norms with which those weights go; of no account with an ``own_norm``.
         unpaddable: whether it can be built of unpadded convolutions.
     """
 
     title: str
     paper: str
-    options: type[NoOptions]
+    options: type[Options]
     build: Callable[[int, ConvStyle, Any, int], Encoder]
     names: Callable[[str], tuple[str, ...]]
-    weights: str | None = None
-    unpaddable: bool = False
+    maps: int
+    norms: tuple[str | None, ...]
+    own_norm: str | None
+    weights: str | None
+    weights_norms: tuple[str | None, ...]
+    unpaddable: bool
 
 
 ENCODERS: Registry[EncoderSpec] = Registry("encoder")
@@ -102,12 +120,16 @@ def register_encoder(
     *,
     title: str,
     paper: str,
-    options: type[NoOptions] = NoOptions,
+    options: type[Options] = Options,
     names: Callable[[str], tuple[str, ...]] | None = None,
+    maps: int = 5,
+    norms: tuple[str | None, ...] = (*NORMS, None),
+    own_norm: str | None = None,
     weights: str | None = None,
+    weights_norms: tuple[str | None, ...] = ("batch",),
     unpaddable: bool = False,
 ) -> Callable[[Callable[..., Encoder]], Callable[..., Encoder]]:
-    """Register an encoder: its pairs with all decoders join the zoo as ``<decoder>_<name>``.
+    """Register an encoder: its pairs with all decoders that can stand on it join the zoo as ``<decoder>_<name>``.
 
     Decorates a class or function called as ``build(in_channels, style, options, depth)``; see
     :class:`EncoderSpec` for the arguments.
@@ -120,7 +142,19 @@ def register_encoder(
         def usual(decoder: str) -> tuple[str, ...]:
             return (f"{decoder}_{name}",)
 
-        spec = EncoderSpec(title, paper, options, build, names or usual, weights, unpaddable)
+        spec = EncoderSpec(
+            title=title,
+            paper=paper,
+            options=options,
+            build=build,
+            names=names or usual,
+            maps=maps,
+            norms=norms,
+            own_norm=own_norm,
+            weights=weights,
+            weights_norms=weights_norms,
+            unpaddable=unpaddable,
+        )
         ENCODERS.register(name, spec)
         return build
 
@@ -130,10 +164,3 @@ def register_encoder(
 def options_of(options: Any) -> dict[str, Any]:
     """Return the fields of an options dataclass as a dictionary."""
     return {name: getattr(options, name) for name in type(options).__dataclass_fields__}
-
-
-def whole_number_problems(name: str, value: object) -> list[str]:
-    """Return what keeps ``value`` from being a number of channels or classes, in a list of one sentence or none."""
-    if type(value) is int and 1 <= value <= LARGEST:
-        return []
-    return [f"{name}={value!r:.50}: a whole number from 1 to {LARGEST:,} is needed"]

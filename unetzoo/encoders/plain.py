@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from unetzoo.encoders._base import Encoder, NoOptions, register_encoder, whole_number_problems
+from unetzoo.checks import LARGEST, whole
+from unetzoo.encoders._base import Encoder, Options, register_encoder
 from unetzoo.nn.layers import ConvStyle, DoubleConv, initialise, max_pool
 
 
 @dataclass(frozen=True)
-class PlainOptions(NoOptions):
+class PlainOptions(Options):
     """Options of the plain encoder.
 
     Attributes:
@@ -26,7 +27,7 @@ class PlainOptions(NoOptions):
     base_channels: int = 64
 
     def problems(self) -> list[str]:
-        return whole_number_problems("base_channels", self.base_channels)
+        return whole("base_channels", self.base_channels, 1, LARGEST)
 
 
 @register_encoder(
@@ -41,6 +42,7 @@ class PlainEncoder(Encoder):
     """Five maps at strides 1, 2, 4, 8, 16 with c, 2c, 4c, 8c, 16c channels, c = ``base_channels``."""
 
     symmetric = True
+    image_convolution = "levels.0.0.conv"
 
     def __init__(self, in_channels: int, style: ConvStyle, options: PlainOptions, depth: int = 5) -> None:
         super().__init__()

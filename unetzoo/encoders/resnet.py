@@ -8,19 +8,20 @@ can keep more resolution, and norms other than batch norm can take its place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from unetzoo.encoders._base import Encoder, NoOptions, register_encoder
+from unetzoo.checks import one_of
+from unetzoo.encoders._base import Encoder, Options, register_encoder
 from unetzoo.nn.layers import ConvStyle, make_norm
 
 
 @dataclass(frozen=True)
-class ResNetOptions(NoOptions):
+class ResNetOptions(Options):
     """Options of the ResNet encoders.
 
     Attributes:
@@ -31,9 +32,7 @@ class ResNetOptions(NoOptions):
     stem_stride: int = 4
 
     def problems(self) -> list[str]:
-        if type(self.stem_stride) is int and self.stem_stride in (1, 2, 4):
-            return []
-        return [f"stem_stride={self.stem_stride!r}: 4, 2 or 1 is needed"]
+        return one_of("stem_stride", self.stem_stride, (4, 2, 1))
 
 
 class ResNetEncoder(Encoder):
@@ -42,6 +41,8 @@ class ResNetEncoder(Encoder):
     Strides 2, 4, 8, 16, 32; with ``stem_stride=2``: 2, 2, 4, 8, 16; with 1: 1, 1, 2, 4, 8. Channels 64, then
     64, 128, 256, 512 (ResNet-18, 34) or 256, 512, 1024, 2048 (the others).
     """
+
+    image_convolution = "conv1"
 
     def __init__(
         self, in_channels: int, style: ConvStyle, options: ResNetOptions, depth: int = 5, *, arch: str
@@ -79,6 +80,21 @@ class ResNetEncoder(Encoder):
     def stages(self) -> list[Sequence[nn.Module]]:
         layers = [[self.get_submodule(f"layer{level}")] for level in range(1, len(self.channels))]
         return [[self.conv1, self.bn1], *layers]
+
+    def from_torchvision(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        absent = ("fc.", *(f"layer{level}." for level in range(len(self.channels), 5)))  # the stages of a deeper one
+        return {name: tensor for name, tensor in state.items() if not name.startswith(absent)}
+
+    def foldable(self) -> Iterator[tuple[str, str]]:
+        # torchvision's blocks cannot say it themselves: each norm follows the convolution of its number.
+        from torchvision.models.resnet import BasicBlock, Bottleneck
+
+        yield "conv1", "bn1"
+        for name, block in self.named_modules():
+            if type(block) in (BasicBlock, Bottleneck):
+                yield from ((f"{name}.conv{k}", f"{name}.bn{k}") for k in (1, 2, 3) if hasattr(block, f"conv{k}"))
+                if block.downsample is not None:
+                    yield f"{name}.downsample.0", f"{name}.downsample.1"
 
 
 def _stem(conv1: nn.Conv2d, in_channels: int, stride: int) -> nn.Conv2d:

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unetzoo.checks import class_names_of
 from unetzoo.data.splitting import RATIOS
 from unetzoo.errors import ConfigError
-from unetzoo.evaluation.evaluating import pictures_of, shown
-from unetzoo.files.writing import replacing
-from unetzoo.model import SegmentationModel
+from unetzoo.evaluation.evaluating import pictures_of, predictor_of, shown
+from unetzoo.files.writing import write_file
 from unetzoo.prediction import Predictor
+from unetzoo.prediction.networks import Model
 
 STEPS = 1000
 """Thresholds that are tried, from 0 up to below 1."""
@@ -61,14 +62,13 @@ class Calibration:
         """Write it as JSON, for ``unetzoo predict --threshold``.
 
         Raises:
-            WeightsError: the file cannot be written.
+            WriteError: the file cannot be written.
         """
-        with replacing(path) as stream:
-            stream.write((json.dumps(self.to_dict(), indent=2) + "\n").encode())
+        write_file(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
 
 def calibrate(
-    model: SegmentationModel | Predictor,
+    model: Predictor | Model | Sequence[Model],
     source: str | os.PathLike[str],
     *,
     split: str | None = "val",
@@ -86,18 +86,21 @@ def calibrate(
     them on validation pictures, and judge them on others.
 
     Args:
-        model: binary or multi-label; or a predictor, with the tiles and views that thresholds are wanted for.
+        model: binary or multi-label, as ``unetzoo.evaluation.evaluate`` takes it; a predictor has the tiles and views
+            that thresholds are wanted for.
         source, split, ratios, seed, group, ignore, colours, ignore_colour: see ``unetzoo.evaluation.evaluate``.
         progress: show a bar.
 
     Raises:
         ConfigError: a multi-class model, no such split, or pictures without masks.
         InputError: a file that cannot be read, or does not fit the model.
+        WeightsError: a model cannot be loaded.
+        HubError: or not be fetched.
     """
-    config = model.config
+    predictor = predictor_of(model)
+    config = predictor.config
     if config.task == "multiclass":
         raise ConfigError("a multi-class mask is its likeliest class: there is no threshold to find")
-    predictor = model if isinstance(model, Predictor) else Predictor(model, device=model.head.conv.weight.device)
     dataset = pictures_of(
         config, source, split, ratios, seed, group, ignore=ignore, colours=colours, ignore_colour=ignore_colour
     )
@@ -106,9 +109,8 @@ def calibrate(
         item = dataset[i]
         _count(counts, predictor(item["image"]).probabilities, item["target"].reshape(config.num_classes, -1))
     found = [_best(background, foreground) for background, foreground in counts]
-    default = ("foreground",) if config.task == "binary" else tuple(map(str, range(config.num_classes)))
     return Calibration(
-        config.class_names or default,
+        class_names_of(config.class_names, config.task, config.num_classes),
         tuple(threshold for threshold, _, _ in found),
         tuple(dice for _, dice, _ in found),
         tuple(half for _, _, half in found),

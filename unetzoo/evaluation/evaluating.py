@@ -13,22 +13,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from torch import Tensor
 
-from unetzoo import images, sheets, trained
+from unetzoo import images, sheets
 from unetzoo.augmentation import IGNORED
+from unetzoo.checks import class_names_of
 from unetzoo.config import ModelConfig
 from unetzoo.data import Labels, Sample, SegmentationDataset
 from unetzoo.data.listing import list_samples
 from unetzoo.data.splitting import RATIOS, divide
 from unetzoo.errors import ConfigError
-from unetzoo.files.writing import replacing
+from unetzoo.files.writing import write_file
 from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.model import SegmentationModel
 from unetzoo.objects import Matches, instances, matched
 from unetzoo.objects.components import ndimage
 from unetzoo.prediction import Predictor
+from unetzoo.prediction.networks import Model, listed
+from unetzoo.saving.sources import source_of
 
 WORST = 8
 """Pictures shown in a report."""
@@ -79,11 +83,9 @@ class Evaluation:
         """Write ``scores.json``, ``scores.txt``, ``per_image.csv`` and ``worst.png`` to a folder, made if missing.
 
         Raises:
-            WeightsError: a file cannot be written.
-            InputError: the sheet of pictures cannot.
+            WriteError: a file cannot be written.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         table = io.StringIO()
         writer = csv.DictWriter(table, list(self.rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -93,13 +95,12 @@ class Evaluation:
             ("scores.txt", str(self)),
             ("per_image.csv", table.getvalue()),
         ):
-            with replacing(folder / name) as stream:
-                stream.write(text.encode())
+            write_file(folder / name, text)
         images.write_png(sheets.sheet(self.worst), folder / "worst.png")
 
 
 def evaluate(
-    model: SegmentationModel | Predictor,
+    model: Predictor | Model | Sequence[Model],
     source: str | os.PathLike[str],
     *,
     split: str | None = None,
@@ -117,7 +118,8 @@ def evaluate(
     Where a CSV file names the kinds of pictures, each kind also has scores of its own.
 
     Args:
-        model: on any device; or a predictor, with its tiles, views and thresholds.
+        model: as :class:`unetzoo.Predictor` takes it: a model, which stays on its device, a name or a path, or a list
+            whose answers are averaged; or a predictor, with its tiles, views and thresholds.
         source: a folder or a CSV file, see ``unetzoo.data.list_samples``.
         split: "train", "val" or "test". None: "test" of a source that has splits of its own, every picture of others.
         ratios, seed, group: those of the training, where ``split`` is of a source without splits of its own.
@@ -129,15 +131,17 @@ def evaluate(
     Raises:
         ConfigError: no such split, or pictures without masks; lists all that is wrong. ``objects`` needs SciPy.
         InputError: a file that cannot be read, or does not fit the model.
+        WeightsError: a model cannot be loaded.
+        HubError: or not be fetched.
     """
     if objects:
         ndimage()  # says so where it is missing
-    predictor = model if isinstance(model, Predictor) else Predictor(model, device=model.head.conv.weight.device)
+    predictor = predictor_of(model)
     config = predictor.config
     dataset = pictures_of(
         config, source, split, ratios, seed, group, ignore=ignore, colours=colours, ignore_colour=ignore_colour
     )
-    names = config.class_names or (("foreground",) if config.task == "binary" else None)
+    names = class_names_of(config.class_names, config.task, config.num_classes)
     metrics = defaultdict[str, SegmentationMetrics](
         lambda: SegmentationMetrics(config.task, config.num_classes, class_names=names)
     )
@@ -160,6 +164,14 @@ def evaluate(
         total.merge(part)
     everything = sum(matches.values(), Matches()) if objects else None
     return Evaluation(total.compute(), everything, kinds, tuple(rows[i] for i in order), worst)
+
+
+def predictor_of(model: Predictor | Model | Sequence[Model]) -> Predictor:
+    """Return a predictor of what :func:`evaluate` takes; networks stay on their device."""
+    if isinstance(model, Predictor):
+        return model
+    devices = [next(item.parameters()).device for item in listed(model) if isinstance(item, torch.nn.Module)]
+    return Predictor(model, device=devices[0] if devices else "auto")
 
 
 def pictures_of(
@@ -194,9 +206,11 @@ def settings_of_run(model: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ConfigError: the run's ``config.yaml`` cannot be read.
     """
-    folder = Path(model) if Path(model).is_dir() else Path(model).parent
-    path = folder / "config.yaml"
-    if model in trained.names() or not Path(model).exists() or not path.is_file():
+    source = source_of(model)
+    if source.path is None or source.kind == "trained":
+        return {}
+    path = (source.path if source.kind == "folder" else source.path.parent) / "config.yaml"
+    if not path.is_file():
         return {}
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -1,9 +1,9 @@
 """Models as files that run without this library: ONNX, ``torch.export`` programs, AOTInductor packages."""
 
 from unetzoo.exporting.outcome import (
+    Check as Check,
     ExportReport as ExportReport,
     PictureAgreement as PictureAgreement,
     Port as Port,
-    Trial as Trial,
 )
 from unetzoo.exporting.writing import export as export

@@ -6,13 +6,13 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from unetzoo.config import ModelConfig
 from unetzoo.errors import UnetzooError
-from unetzoo.exporting.outcome import PictureAgreement, Trial
+from unetzoo.exporting.outcome import Check, PictureAgreement
 from unetzoo.exporting.pictures import Given, draw_noise, fitted, given
 from unetzoo.exporting.request import Request
 from unetzoo.nn.heads import ABSENT
@@ -22,53 +22,55 @@ DIFFERENCE = 1e-4
 AGREEMENT, IOU = 0.9, 0.5
 """Least agreement of masks in other precisions: below, something is broken, and not merely rounded."""
 TIMED = 256
-"""Height and width of the largest trial, on which a file's speed is read off."""
+"""Height and width of the largest batch, on which a file's speed is read off."""
 
 Run = Callable[[Tensor], Tensor]
+Eager = Callable[[Sequence[Tensor]], Tensor]
+"""The models in float32: what each of them takes → logits."""
 
 
-def trials(request: Request, eager: Run, file: Run, pictures: Sequence[Tensor]) -> tuple[Trial, ...]:
+def checks(request: Request, eager: Eager, file: Run, pictures: Sequence[Tensor]) -> tuple[Check, ...]:
     """Run three batches: of the pictures, cut or repeated to the sizes; of noise where there are none.
 
     Raises:
         UnetzooError: the file is too different.
     """
-    config, least = request.model.config, request.least
+    config, least = request.config, request.least
     shapes = [(3, least, least + 6), (2, 2 * least + 1, 4 * least - 2), (1, max(TIMED, least), max(TIMED, least))]
     if request.size is not None:
         shapes = [(batch, *request.size) for batch in (3, 2, 1)]
     found = []
     for batch, height, width in shapes:
         chosen = [fitted(pictures[k % len(pictures)], height, width) for k in range(batch)] if pictures else None
-        images = given(chosen or draw_noise(batch, config, request.inputs, height, width), config, request.inputs)
-        logits, output = eager(images.model), file(images.file)
+        images = given(chosen or draw_noise(batch, config, request.inputs, height, width), request)
+        logits, output = eager(images.models), file(images.file)
         title = f"{batch} × {height} × {width}"
         _check_shape(output, expected_shape(logits, config.task, request.outputs), title)
-        difference = difference_of(output, logits, config, request.outputs)
+        difference = difference_of(output, logits, config.task, request.outputs, absent=request.suppresses)
         same = masks_of(output, config.task, request.outputs) == masks_of(logits, config.task, "logits")
         agreement = float(same.double().mean())
         if request.precision == "float32" and not difference <= DIFFERENCE:
             raise _refusal(title, f"logits differ by {difference:.2g} of their spread; {DIFFERENCE:.0e} is allowed")
         if not (math.isfinite(difference) and agreement >= AGREEMENT):
             raise _refusal(title, f"masks agree on {agreement:.1%} of the pixels; {AGREEMENT:.0%} are needed")
-        eager_ms, file_ms = milliseconds(eager, images.model), milliseconds(file, images.file)
-        found.append(Trial(batch, height, width, difference, agreement, eager_ms, file_ms))
+        eager_ms, file_ms = milliseconds(eager, images.models), milliseconds(file, images.file)
+        found.append(Check(batch, height, width, difference, agreement, eager_ms, file_ms))
     return tuple(found)
 
 
-def agreement_on(request: Request, eager: Run, file: Run, samples: Sequence[Given]) -> PictureAgreement:
+def agreement_on(request: Request, eager: Eager, file: Run, samples: Sequence[Given]) -> PictureAgreement:
     """Compare the masks of whole pictures.
 
     Raises:
         UnetzooError: the masks have little in common.
     """
-    config = request.model.config
+    config = request.config
     classes = torch.arange(config.num_classes if config.task == "multiclass" else 1).view(-1, 1, 1, 1)
     shares, pixels = [], []
     both, either = torch.zeros(2, config.num_classes, dtype=torch.long)
     for sample in samples:
         found = masks_of(file(sample.file), config.task, request.outputs)
-        expected = masks_of(eager(sample.model), config.task, "logits")
+        expected = masks_of(eager(sample.models), config.task, "logits")
         shares.append(float((found == expected).double().mean()))
         pixels.append(found.numel())
         # (classes, N, H, W) both ways
@@ -103,20 +105,21 @@ def expected_shape(logits: Tensor, task: str, outputs: str) -> tuple[int, ...]:
     return tuple(logits.shape)
 
 
-def difference_of(output: Tensor, logits: Tensor, config: ModelConfig, outputs: str) -> float:
+def difference_of(output: Tensor, logits: Tensor, task: str, outputs: str, *, absent: bool = False) -> float:
     """Return the difference from the model's logits that ``output`` shows, as a share of their spread.
 
-    See :class:`unetzoo.exporting.Trial` for what is taken of probabilities and masks.
+    See :class:`unetzoo.exporting.Check` for what is taken of probabilities and masks. ``absent``: the logits of classes
+    that a classification-guided model suppresses are among them.
     """
     shown = logits
-    if config.classification_guided:
+    if absent:
         # What is suppressed is far below all else: neither a spread nor a difference that anyone could see.
         logits = logits.clamp(min=ABSENT / 2)
         shown = logits[logits > ABSENT / 2]
     spread = shown.max() - shown.min() if shown.numel() else torch.tensor(0.0)
-    multiclass = config.task == "multiclass"
+    multiclass = task == "multiclass"
     if outputs == "logits":
-        output = output.clamp(min=ABSENT / 2) if config.classification_guided else output
+        output = output.clamp(min=ABSENT / 2) if absent else output
         apart = (output - logits).abs().max()
     elif outputs == "probabilities":
         expected = logits.softmax(dim=1) if multiclass else logits.sigmoid()
@@ -124,12 +127,12 @@ def difference_of(output: Tensor, logits: Tensor, config: ModelConfig, outputs: 
     elif multiclass:
         apart = (logits.amax(dim=1) - logits.gather(1, output.long()[:, None])[:, 0]).max() / 2
     else:
-        crossed = masks_of(output, config.task, outputs) != masks_of(logits, config.task, "logits")
+        crossed = masks_of(output, task, outputs) != masks_of(logits, task, "logits")
         apart = (logits.abs() * crossed).max()
     return float(apart / spread.clamp(min=1e-6))
 
 
-def milliseconds(run: Run, images: Tensor) -> float:
+def milliseconds(run: Callable[[Any], Tensor], images: Any) -> float:
     """Return the median of three runs."""
     times = []
     for _ in range(3):

@@ -2,51 +2,90 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
+from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unetzoo import __version__
 from unetzoo.config import ModelConfig
 from unetzoo.exporting.outcome import Port
 from unetzoo.exporting.request import Request
-from unetzoo.folding import optimize
+from unetzoo.folding import OptimizedModel, optimize
 from unetzoo.model import SegmentationModel
 
 _INTEGERS = {"uint8": torch.uint8, "uint16": torch.uint16}
+
+
+class Normalised(nn.Module):
+    """Images of values from 0 to 1 → logits."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(std)[:, None, None])
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the network's logits."""
+        logits: Tensor = self.network((image - self.mean) / self.std)
+        return logits
+
+
+class Averaged(nn.Module):
+    """Images → logits of the mean probability of several networks."""
+
+    def __init__(self, networks: Sequence[nn.Module], task: str) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        self.task = task
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the logits, see :func:`average_logits`."""
+        return average_logits([network(image) for network in self.networks], self.task)
+
+
+def average_logits(logits: Sequence[Tensor], task: str) -> Tensor:
+    """Return what softmax or sigmoid make the mean of the probabilities of several logits (N, classes, H, W).
+
+    It is the log of the mean for multi-class models, and its log-odds for the others. Reckoned with logarithms
+    throughout, as a probability near 1 is 1 in float32, whose log-odds are infinite.
+    """
+    stacked = torch.stack(list(logits))
+    if task == "multiclass":
+        return stacked.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(logits))
+    # The number of networks, by which both sums are to be divided, cancels out.
+    return F.logsigmoid(stacked).logsumexp(dim=0) - F.logsigmoid(-stacked).logsumexp(dim=0)
 
 
 class Deployed(nn.Module):
     """Images → logits, probabilities or masks, with nothing left to do outside.
 
     Args:
-        network: images, normalised → logits.
-        config: of the model.
+        network: images, scaled to [0, 1] where ``inputs`` are integers → logits.
+        task: of the model.
         inputs, outputs: as :func:`unetzoo.exporting.export` takes them.
     """
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: nn.Module, config: ModelConfig, inputs: str, outputs: str) -> None:
+    def __init__(self, network: nn.Module, task: str, inputs: str, outputs: str) -> None:
         super().__init__()
         self.network = network
-        self.task = config.task
+        self.task = task
         self.outputs = outputs
         self.largest = torch.iinfo(_INTEGERS[inputs]).max if inputs in _INTEGERS else None
-        self.normalises = self.largest is not None and config.mean is not None
-        if self.normalises:
-            self.register_buffer("mean", torch.tensor(config.mean)[:, None, None])
-            self.register_buffer("std", torch.tensor(config.std)[:, None, None])
         self.eval()
 
     def forward(self, image: Tensor) -> Tensor:
         """Return what ``outputs`` says, of images as ``inputs`` says; :func:`ports` has shapes and types."""
         if self.largest is not None:
             image = image.float() / self.largest
-        if self.normalises:
-            image = (image - self.mean) / self.std
         logits: Tensor = self.network(image)
         if self.outputs == "probabilities":
             return logits.softmax(dim=1) if self.task == "multiclass" else logits.sigmoid()
@@ -57,34 +96,45 @@ class Deployed(nn.Module):
         return logits
 
 
-def deployed(request: Request, exact: SegmentationModel) -> Deployed:
+def deployed(request: Request, exact: Sequence[SegmentationModel | OptimizedModel]) -> Deployed:
     """Return the network to export, in the precision asked for; int8 comes later, of float32.
 
     Args:
         request: what is asked for.
-        exact: the model in float32, on the CPU.
+        exact: the models in float32, on the CPU.
 
     Raises:
         ConfigError: a weight of the model is made of others, by pruning say.
     """
     dtype = torch.float32 if request.precision == "int8" else getattr(torch, request.precision)
-    return Deployed(optimize(exact, dtype=dtype), exact.config, request.inputs, request.outputs)
+    networks = [_member(model, dtype, request.inputs) for model in exact]
+    task = request.config.task
+    network = networks[0] if len(networks) == 1 else Averaged(networks, task)
+    return Deployed(network, task, request.inputs, request.outputs)
+
+
+def _member(model: SegmentationModel | OptimizedModel, dtype: torch.dtype, inputs: str) -> nn.Module:
+    """Return a network that normalises its own way, where that is to be done inside."""
+    network = copy.deepcopy(model).to(dtype) if isinstance(model, OptimizedModel) else optimize(model, dtype=dtype)
+    mean, std = model.config.mean, model.config.std
+    return network if inputs not in _INTEGERS or mean is None or std is None else Normalised(network, mean, std)
 
 
 def example(request: Request) -> Tensor:
     """Return images with which to trace: two, as torch takes a single one for a special case."""
-    shape = (2, request.model.config.in_channels, *request.example_size)
+    shape = (2, request.config.in_channels, *request.example_size)
     return torch.zeros(shape, dtype=_INTEGERS.get(request.inputs, torch.float32))
 
 
 def ports(request: Request) -> tuple[Port, Port]:
     """Return what goes in and what comes out."""
-    config, border = request.model.config, request.model.decoder.border
+    config, border = request.config, request.border
+    normalised = any(model.config.mean is not None for model in request.models)
     height, width = request.size or ("height", "width")
     sides = f"{height}, {width}"
     if request.inputs in _INTEGERS:
         largest = torch.iinfo(_INTEGERS[request.inputs]).max
-        meaning = f"0 to {largest}, scaled{'' if config.mean is None else ' and normalised'} inside"
+        meaning = f"0 to {largest}, scaled{' and normalised' if normalised else ''} inside"
     elif config.mean is None:
         meaning = "0 to 1"
     else:
@@ -95,11 +145,14 @@ def ports(request: Request) -> tuple[Port, Port]:
     taken = Port(name, _integer_or_float(request.inputs), f"(batch, {config.in_channels}, {sides})", meaning)
     if request.size is not None and border:
         sides = ", ".join(str(side - 2 * border) for side in request.size)
-    return taken, _output(config, request.outputs, sides)
+    return taken, _output(config, request.outputs, sides, averaged=len(request.models) > 1)
 
 
-def _output(config: ModelConfig, outputs: str, sides: str) -> Port:
+def _output(config: ModelConfig, outputs: str, sides: str, averaged: bool) -> Port:
     every = f"(batch, {config.num_classes}, {sides})"
+    if outputs == "logits" and averaged:
+        kind = "log" if config.task == "multiclass" else "log-odds"
+        return Port("logits", "float32", every, f"{kind} of the mean probability")
     if outputs == "logits":
         return Port("logits", "float32", every, "before sigmoid or softmax")
     if outputs == "probabilities":
@@ -119,9 +172,11 @@ def _integer_or_float(inputs: str) -> str:
 
 def metadata(request: Request) -> dict[str, str]:
     """Return what goes into the file for whoever runs it: text by name; lists, None and the config as JSON."""
-    config = request.model.config
+    config = request.config
     taken, given = ports(request)
+    several = {"models": json.dumps([model.config.to_dict() for model in request.models])}
     return {
+        **(several if len(request.models) > 1 else {}),
         "unetzoo_version": __version__,
         "config": config.to_json(),
         "task": config.task,

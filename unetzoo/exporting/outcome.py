@@ -27,8 +27,8 @@ class Port:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A batch that was run through the file, and through the model in float32.
+class Check:
+    """A batch that was run through the file, and through the model in float32, or the average of several.
 
     Attributes:
         batch, height, width: of the images.
@@ -85,7 +85,7 @@ class ExportReport:
         size_bytes: of the file.
         seconds: that exporting and comparing took.
         input, output: what goes in and what comes out.
-        trials: three batches of different sizes; odd ones among them, unless the size is fixed.
+        checks: three batches of different sizes; odd ones among them, unless the size is fixed.
         pictures: agreement on the pictures that were given, None without.
     """
 
@@ -96,20 +96,20 @@ class ExportReport:
     seconds: float
     input: Port
     output: Port
-    trials: tuple[Trial, ...]
+    checks: tuple[Check, ...]
     pictures: PictureAgreement | None
 
     def __str__(self) -> str:
         rows = [("images", "difference", "same mask", "eager, ms", "file, ms")]
         rows += [
             (
-                f"{trial.batch} × {trial.height} × {trial.width}",
-                f"{trial.difference:.1e}",
-                _percent(trial.agreement),
-                f"{trial.eager_ms:.1f}",
-                f"{trial.file_ms:.1f}",
+                f"{check.batch} × {check.height} × {check.width}",
+                f"{check.difference:.1e}",
+                _percent(check.agreement),
+                f"{check.eager_ms:.1f}",
+                f"{check.file_ms:.1f}",
             )
-            for trial in self.trials
+            for check in self.checks
         ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [

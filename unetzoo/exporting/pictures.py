@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,12 +12,9 @@ from torch import Tensor
 
 from unetzoo import images
 from unetzoo.config import ModelConfig
-from unetzoo.data.listing import PICTURES
 from unetzoo.errors import InputError
+from unetzoo.exporting.request import Request
 
-Pictures = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-MOST = 32
-"""Pictures that are used: of more, so many, spread evenly."""
 LONGEST = 512
 """Pixels of a side that are used, from the middle."""
 
@@ -28,29 +24,11 @@ class Given(NamedTuple):
 
     Attributes:
         file: as the exported file takes them.
-        model: as the model takes them, float32.
+        models: as each of the models takes them, float32.
     """
 
     file: Tensor
-    model: Tensor
-
-
-def find_pictures(pictures: Pictures | None) -> tuple[list[Path], list[str]]:
-    """Return the files to use, and a sentence for each thing that is wrong."""
-    if pictures is None:
-        return [], []
-    if isinstance(pictures, str | os.PathLike):
-        folder = Path(pictures)
-        if not folder.is_dir():
-            return [], [f"pictures={str(pictures)!r}: there is no such folder; a single file goes in a list"]
-        folder = folder / "images" if (folder / "images").is_dir() else folder  # a data set, whose masks are none
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
-    else:
-        files = list(map(Path, pictures))
-    if not files:
-        return [], [f"pictures={str(pictures)!r}: there is no picture"]
-    chosen = [files[k * len(files) // MOST] for k in range(MOST)] if len(files) > MOST else files
-    return chosen, [f"pictures: there is no file {str(path)!r}" for path in chosen if not path.is_file()]
+    models: tuple[Tensor, ...]
 
 
 def read_pictures(files: Sequence[Path], config: ModelConfig, inputs: str) -> list[Tensor]:
@@ -103,18 +81,18 @@ def fitted(picture: Tensor, height: int, width: int) -> Tensor:
     return picture
 
 
-def given(pictures: Sequence[Tensor], config: ModelConfig, inputs: str) -> Given:
+def given(pictures: Sequence[Tensor], request: Request) -> Given:
     """Return pictures (in_channels, H, W) of one size as a batch."""
-    prepared = torch.cat([images.prepare(picture, config) for picture in pictures])
-    return Given(prepared if inputs == "normalised" else torch.stack(list(pictures)), prepared)
+    prepared = tuple(
+        torch.cat([images.prepare(picture, model.config) for picture in pictures]) for model in request.models
+    )
+    return Given(prepared[0] if request.inputs == "normalised" else torch.stack(list(pictures)), prepared)
 
 
-def samples(
-    pictures: Sequence[Tensor], config: ModelConfig, inputs: str, size: tuple[int, int] | None, least: int
-) -> list[Given]:
+def samples(pictures: Sequence[Tensor], request: Request) -> list[Given]:
     """Return each picture as a batch of one: at ``size``, or at its own, from ``least`` to :data:`LONGEST`."""
-    found = []
+    found, least = [], request.least
     for picture in pictures:
-        height, width = size or (min(max(side, least), max(LONGEST, least)) for side in picture.shape[1:])
-        found.append(given([fitted(picture, height, width)], config, inputs))
+        height, width = request.size or (min(max(side, least), max(LONGEST, least)) for side in picture.shape[1:])
+        found.append(given([fitted(picture, height, width)], request))
     return found

@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from torch.export import Dim
 
+from unetzoo.checks import one_of
+from unetzoo.config import ModelConfig
+from unetzoo.data.listing import PICTURES
 from unetzoo.errors import ConfigError
-from unetzoo.exporting.pictures import Pictures, find_pictures
 from unetzoo.folding import OptimizedModel
 from unetzoo.model import SegmentationModel
-from unetzoo.registry import suggest
+from unetzoo.prediction.networks import check_alike
 
 FORMATS = {".aoti.pt2": "aoti", ".onnx": "onnx", ".pt2": "pt2"}
 """Ending of the file → format; the longest ending first."""
@@ -34,6 +36,9 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 ONNX_BYTES = 2**31 - 2**24
 """Weights that one ONNX file holds: protobuf ends at 2 GiB, and the graph needs some of it."""
 MASK_CLASSES = 256
+Pictures = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+MOST = 32
+"""Pictures that are used: of more, so many, spread evenly."""
 _FREE_SIZES_SINCE = (2, 14)
 
 
@@ -42,7 +47,7 @@ class Request:
     """An export that can be done.
 
     Attributes:
-        model: as given.
+        models: whose average is exported; often one.
         path: of the file to write.
         format: "onnx", "pt2" or "aoti".
         inputs, outputs, precision: as given.
@@ -50,7 +55,7 @@ class Request:
         least: smallest height and width where they stay free.
     """
 
-    model: SegmentationModel
+    models: tuple[SegmentationModel | OptimizedModel, ...]
     path: Path
     format: str
     inputs: str
@@ -58,6 +63,30 @@ class Request:
     precision: str
     size: tuple[int, int] | None
     least: int
+
+    @property
+    def config(self) -> ModelConfig:
+        """What all models have in common; mean and std are None where they are normalised differently."""
+        first, *others = (model.config for model in self.models)
+        names = next((config.class_names for config in (first, *others) if config.class_names is not None), None)
+        alike = all((config.mean, config.std) == (first.mean, first.std) for config in others)
+        return first.replace(class_names=names, **({} if alike else {"mean": None, "std": None}))
+
+    @property
+    def title(self) -> str:
+        """How messages call it."""
+        names = ", ".join(model.config.name for model in self.models)
+        return names if len(self.models) == 1 else f"the average of {names}"
+
+    @property
+    def suppresses(self) -> bool:
+        """Whether a model suppresses classes that it judges absent, by logits far below all others."""
+        return any(model.config.classification_guided for model in self.models)
+
+    @property
+    def border(self) -> int:
+        """Pixels that the output lacks on each side."""
+        return network_of(self.models[0]).decoder.border
 
     @property
     def example_size(self) -> tuple[int, int]:
@@ -72,8 +101,13 @@ class Request:
         return ({0: Dim("batch"), 2: Dim("height", min=self.least), 3: Dim("width", min=self.least)},)
 
 
+def network_of(model: SegmentationModel | OptimizedModel) -> SegmentationModel:
+    """Return the network with encoder and decoder, which an optimized model has inside."""
+    return model.network if isinstance(model, OptimizedModel) else model
+
+
 def check(
-    model: object,
+    models: Sequence[object],
     path: str | os.PathLike[str],
     *,
     inputs: str,
@@ -90,35 +124,53 @@ def check(
     ending = next((ending for ending in FORMATS if os.fspath(path).endswith(ending)), None)
     form = None if ending is None else FORMATS[ending]
     files, problems = find_pictures(pictures)
+    known = [model for model in models if isinstance(model, SegmentationModel | OptimizedModel)]
     problems = [
-        *_model_problems(model),
+        *(problem for model in models for problem in _model_problems(model)),
+        *_average_problems(known, inputs),
         *_path_problems(path),
-        *_choice_problems("inputs", inputs, INPUTS),
-        *_choice_problems("outputs", outputs, OUTPUTS),
+        *one_of("inputs", inputs, INPUTS),
+        *one_of("outputs", outputs, OUTPUTS),
         *_precision_problems(precision, form),
-        *_size_problems(model, size),
+        *_size_problems([network_of(model) for model in known], size),
         *([] if form is None else _machine_problems(form, size)),
         *problems,
     ]
     if precision == "int8" and pictures is None:
         problems.append("precision='int8' needs pictures=: a folder, or a list, of some like those it will see")
-    if isinstance(model, SegmentationModel):
-        problems += _fit_problems(model, form, outputs, precision)
+    if known:
+        problems += _fit_problems(known, form, outputs, precision)
     if problems:
         raise ConfigError(f"cannot export to {os.fspath(path)!r}", problems)
-    assert isinstance(model, SegmentationModel)
     assert form is not None
     fixed = None if size is None else (size[0], size[1])
-    least = max(model.encoder.strides) + 1  # so that the deepest map has more than one pixel: torch sees one apart
-    return Request(model, Path(path), form, inputs, outputs, precision, fixed, least), files
+    # So that the deepest map has more than one pixel: torch sees one apart.
+    least = max(max(network_of(model).encoder.strides) for model in known) + 1
+    return Request(tuple(known), Path(path), form, inputs, outputs, precision, fixed, least), files
 
 
 def _model_problems(model: object) -> list[str]:
-    if isinstance(model, SegmentationModel):
+    if isinstance(model, SegmentationModel) or (isinstance(model, OptimizedModel) and model.dtype == torch.float32):
         return []
     if isinstance(model, OptimizedModel):
-        return ["this copy is optimized already, which export() does itself: give the model that it was made from"]
+        said = f"this copy is optimized already, in {model.dtype}, and export() does both itself"
+        return [f"{said}: give the model that it was made from"]
     return [f"a SegmentationModel is needed, from unetzoo.create() or load(), not {type(model).__name__}"]
+
+
+def _average_problems(models: Sequence[SegmentationModel | OptimizedModel], inputs: object) -> Iterator[str]:
+    configs = [model.config for model in models]
+    try:
+        check_alike(configs)
+    except ConfigError as error:
+        yield str(error)
+    if len({config.in_channels for config in configs}) > 1:
+        counts = ", ".join(str(config.in_channels) for config in configs)
+        yield f"these models take images of {counts} channels, and a file takes one number of them"
+    if len({network_of(model).decoder.border for model in models}) > 1:
+        yield "these models lack borders of different widths, and a file has one output"
+    if inputs == "normalised" and len({(config.mean, config.std) for config in configs}) > 1:
+        yield "inputs='normalised', and these models are normalised differently: take 'uint8' or 'uint16'"
 
 
 def _path_problems(path: str | os.PathLike[str]) -> Iterator[str]:
@@ -134,16 +186,10 @@ def _path_problems(path: str | os.PathLike[str]) -> Iterator[str]:
         yield f"the folder {str(folder)!r} cannot be written: mend its permissions, or take another"
 
 
-def _choice_problems(name: str, value: object, known: Sequence[str]) -> list[str]:
-    if value in known:
-        return []
-    return [f"{name}={value!r}: one of {', '.join(map(repr, known))} is needed{suggest(str(value), known)}"]
-
-
 def _precision_problems(precision: object, form: str | None) -> list[str]:
     known = list(dict.fromkeys(name for names in PRECISIONS.values() for name in names))
     if form is None or precision not in known:
-        return _choice_problems("precision", precision, known if form is None else PRECISIONS[form])
+        return one_of("precision", precision, known if form is None else PRECISIONS[form])
     if precision in PRECISIONS[form]:
         return []
     able = [ending for ending, name in FORMATS.items() if precision in PRECISIONS[name]]
@@ -151,19 +197,22 @@ def _precision_problems(precision: object, form: str | None) -> list[str]:
     return [f"precision={precision!r} is not for this format, which has {', '.join(PRECISIONS[form])}; {others}"]
 
 
-def _size_problems(model: object, size: object) -> Iterator[str]:
-    border = model.decoder.border if isinstance(model, SegmentationModel) else 0
+def _size_problems(networks: Sequence[SegmentationModel], size: object) -> Iterator[str]:
     if size is None:
-        if border and isinstance(model, SegmentationModel):
-            least = model.decoder.input_side(1)
-            yield f"{model.config.decoder} is exported at one size: give size=({least}, {least}), or larger"
+        for network in networks:
+            if network.decoder.border:
+                least = network.decoder.input_side(1)
+                yield f"{network.config.decoder} is exported at one size: give size=({least}, {least}), or larger"
         return
     sides = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else ()
     if len(sides) != 2 or not all(type(side) is int and side >= 1 for side in sides):
         yield f"size={size!r}: height and width are needed, two whole numbers from 1 up"
-    elif isinstance(model, SegmentationModel) and model.decoder.size_problem(*sides) is not None:
-        valid = tuple(model.decoder.input_side(max(1, side - 2 * border)) for side in sides)
-        yield f"size={sides}: {model.config.decoder} does not take it; size={valid} is the next that it takes"
+        return
+    for decoder in (network.decoder for network in networks):
+        if decoder.size_problem(*sides) is not None:
+            valid = tuple(decoder.input_side(max(1, side - 2 * decoder.border)) for side in sides)
+            name = next(network.config.decoder for network in networks if network.decoder is decoder)
+            yield f"size={sides}: {name} does not take it; size={valid} is the next that it takes"
 
 
 def _machine_problems(form: str, size: object) -> Iterator[str]:
@@ -177,10 +226,31 @@ def _machine_problems(form: str, size: object) -> Iterator[str]:
         yield f".aoti.pt2 needs a C++ compiler, and there is no {compiler}: install it, or name another in CXX"
 
 
-def _fit_problems(model: SegmentationModel, form: str | None, outputs: str, precision: str) -> Iterator[str]:
-    config = model.config
+def _fit_problems(
+    models: Sequence[SegmentationModel | OptimizedModel], form: str | None, outputs: str, precision: str
+) -> Iterator[str]:
+    config = models[0].config
     if outputs == "mask" and config.task == "multiclass" and config.num_classes > MASK_CLASSES:
         yield f"outputs='mask' is uint8, too small for {config.num_classes} classes: take 'logits' or 'probabilities'"
-    weights = sum(parameter.numel() for parameter in model.parameters()) * (2 if precision == "float16" else 4)
+    parameters = sum(parameter.numel() for model in models for parameter in model.parameters())
+    weights = parameters * (2 if precision == "float16" else 4)
     if form == "onnx" and weights > ONNX_BYTES:
         yield f"{weights / 1e9:.1f} GB of weights: an .onnx file ends at 2 GiB; take .pt2"
+
+
+def find_pictures(pictures: Pictures | None) -> tuple[list[Path], list[str]]:
+    """Return the files to use, and a sentence for each thing that is wrong."""
+    if pictures is None:
+        return [], []
+    if isinstance(pictures, str | os.PathLike):
+        folder = Path(pictures)
+        if not folder.is_dir():
+            return [], [f"pictures={str(pictures)!r}: there is no such folder; a single file goes in a list"]
+        folder = folder / "images" if (folder / "images").is_dir() else folder  # a data set, whose masks are none
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+    else:
+        files = list(map(Path, pictures))
+    if not files:
+        return [], [f"pictures={str(pictures)!r}: there is no picture"]
+    chosen = [files[k * len(files) // MOST] for k in range(MOST)] if len(files) > MOST else files
+    return chosen, [f"pictures: there is no file {str(path)!r}" for path in chosen if not path.is_file()]

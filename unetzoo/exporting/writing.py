@@ -6,24 +6,27 @@ import copy
 import os
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unetzoo.errors import UnetzooError
-from unetzoo.exporting.comparing import Run, agreement_on, trials
+from unetzoo.exporting.comparing import Eager, Run, agreement_on, checks
 from unetzoo.exporting.formats import content, runner
-from unetzoo.exporting.network import Deployed, deployed, metadata, ports
+from unetzoo.exporting.network import Deployed, average_logits, deployed, metadata, ports
 from unetzoo.exporting.outcome import ExportReport
-from unetzoo.exporting.pictures import Given, Pictures, read_pictures, samples
-from unetzoo.exporting.request import Request, check
+from unetzoo.exporting.pictures import Given, read_pictures, samples
+from unetzoo.exporting.request import Pictures, Request, check
 from unetzoo.files.writing import replacing
-from unetzoo.folding import optimize
+from unetzoo.folding import OptimizedModel, optimize
 from unetzoo.model import SegmentationModel
+from unetzoo.prediction import Predictor
+from unetzoo.prediction.networks import Model, listed, loaded
 
 
 def export(
-    model: SegmentationModel,
+    model: Predictor | Model | Sequence[Model],
     path: str | os.PathLike[str],
     *,
     inputs: str = "normalised",
@@ -38,13 +41,16 @@ def export(
     Images are (batch, in_channels, height, width); batch, height and width stay free.
 
     Args:
-        model: of any kind, on any device, in either mode.
+        model: of any kind, on any device, in either mode; or what :class:`unetzoo.Predictor` takes: the name or path of
+            one; or a list of them, or a predictor, whose networks' probabilities are averaged in one file, each network
+            with its own normalisation. Views, tiles and thresholds of a predictor are left out.
         path: its ending says the format. ``.onnx``: ONNX, opset 20, one file; needs ``unetzoo[export]``. ``.pt2``: a
             program of ``torch.export``. ``.aoti.pt2``: a package compiled by AOTInductor, for this kind of
             processor and ``torch._inductor.aoti_load_package``; takes minutes and a C++ compiler.
         inputs: "normalised": float32 as the model itself takes them; "uint8" or "uint16": pixels as stored, scaled
             to [0, 1] and normalised by ``config.mean`` and ``config.std`` inside, as ``images.prepare`` does.
-        outputs: "logits" or "probabilities": (batch, num_classes, height, width) float32; "mask": uint8, of
+        outputs: "logits" or "probabilities": (batch, num_classes, height, width) float32; the logits of an average are
+            the log-odds of the mean probability, for multi-class models its log; "mask": uint8, of
             (batch, height, width) the index of the likeliest class, or 1 where a binary model's probability is above
             0.5, and for ``task="multilabel"`` the same of each class, (batch, num_classes, height, width).
         precision: of weights and arithmetic; what goes in and comes out stays as above. "float32". "float16" (.onnx,
@@ -65,20 +71,22 @@ def export(
         UnetzooError: the exporter failed; or the file does not do what the model does: in float32 its logits differ
             by more than 1e-4 of their spread; in other precisions its masks agree on less than 90 % of the pixels, or
             have an IoU under 0.5 on ``pictures``. Nothing is left behind then.
-        WeightsError: the file cannot be written.
+        WeightsError: a model cannot be loaded.
+        HubError: or not be fetched.
+        WriteError: the file cannot be written.
     """
     start = time.perf_counter()
     request, files = check(
-        model, path, inputs=inputs, outputs=outputs, precision=precision, size=size, pictures=pictures
+        _models(model), path, inputs=inputs, outputs=outputs, precision=precision, size=size, pictures=pictures
     )
-    stored = read_pictures(files, model.config, inputs)
-    whole = samples(stored, model.config, inputs, request.size, request.least)
-    exact = _exact(model)
+    stored = read_pictures(files, request.config, inputs)
+    whole = samples(stored, request)
+    exact = [_exact(model) for model in request.models]
     network = deployed(request, exact)
     with replacing(request.path) as stream:
         file = _file(request, network, whole)
-        eager, run = torch.inference_mode()(exact), _running(request, file)
-        tried = trials(request, eager, run, stored)
+        eager, run = _eager(exact, request.config.task), _running(request, file)
+        tried = checks(request, eager, run, stored)
         agreement = agreement_on(request, eager, run, whole) if whole else None
         stream.write(file)
     taken, given = ports(request)
@@ -88,13 +96,32 @@ def export(
     )
 
 
-def _exact(model: SegmentationModel) -> SegmentationModel:
+def _models(model: Predictor | Model | Sequence[Model]) -> list[Any]:
+    """Return the models that are meant, loaded where names are given; what is no model is for the check to refuse."""
+    if isinstance(model, Predictor):
+        return list(model.networks.members)
+    return [loaded(item) if isinstance(item, str | os.PathLike) else item for item in listed(model)]
+
+
+def _exact(model: SegmentationModel | OptimizedModel) -> SegmentationModel | OptimizedModel:
     try:
         copied = copy.deepcopy(model)
     except RuntimeError:
-        optimize(model)  # says which weight is made of others, so that it cannot be copied
+        if isinstance(model, SegmentationModel):
+            optimize(model)  # says which weight is made of others, so that it cannot be copied
         raise
     return copied.to("cpu", torch.float32).eval()
+
+
+def _eager(exact: Sequence[SegmentationModel | OptimizedModel], task: str) -> Eager:
+    """Return what the models answer: of several the average, in float64, which the file's is held against."""
+
+    @torch.inference_mode()
+    def run(images: Sequence[Tensor]) -> Tensor:
+        logits: list[Tensor] = [model(batch) for model, batch in zip(exact, images, strict=True)]
+        return logits[0] if len(logits) == 1 else average_logits([each.double() for each in logits], task).float()
+
+    return run
 
 
 def _file(request: Request, network: Deployed, whole: Sequence[Given]) -> bytes:
@@ -123,6 +150,6 @@ def _running(request: Request, file: bytes) -> Run:
 def _failed(request: Request, what: str, error: Exception) -> UnetzooError:
     said = (str(error).strip().splitlines() or [""])[0]
     return UnetzooError(
-        f"{request.model.config.name} {what} as {request.format}, {request.precision} "
+        f"{request.title} {what} as {request.format}, {request.precision} "
         f"({type(error).__name__}: {said:.300}); nothing was written"
     )

@@ -186,7 +186,7 @@ def _explain(error: OSError, target: Path) -> str:
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
             return f"there is no room left in {folder} ({error.strerror}); free some, or save elsewhere"
         case errno.EACCES | errno.EPERM | errno.EROFS:
-            return f"the folder {folder} cannot be written ({error.strerror}); save elsewhere, or mend its permissions"
+            return f"the folder {folder} cannot be written ({error.strerror}); save elsewhere, or fix its permissions"
         case errno.ENOENT if not folder.is_dir():
             return f"there is no folder {folder}; make it first"
         case errno.ENAMETOOLONG:

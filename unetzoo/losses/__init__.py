@@ -3,15 +3,16 @@
 Plain torch, usable without any trainer. :class:`Loss` says what all of them share.
 """
 
-from unetzoo.losses._base import Loss, SingleLoss
+from unetzoo.losses._base import LOSSES, Loss, LossSpec, SingleLoss, register_loss
 from unetzoo.losses._target import Truth
 from unetzoo.losses.balance import LabelledData, class_weights_from
+from unetzoo.losses.checking import check_loss
 from unetzoo.losses.compound import Sum, UNet3PLoss, UNetPPLoss
 from unetzoo.losses.pixels import BCE, CrossEntropy, Focal
 from unetzoo.losses.regions import Dice, IoU, Lovasz, RegionLoss, Tversky
 from unetzoo.losses.structure import MSSSIM, Gaps
 from unetzoo.losses.supervision import DeepSupervision
-from unetzoo.losses.text import LOSSES, build
+from unetzoo.losses.text import build
 
 __all__ = [
     "BCE",
@@ -25,6 +26,7 @@ __all__ = [
     "IoU",
     "LabelledData",
     "Loss",
+    "LossSpec",
     "Lovasz",
     "RegionLoss",
     "SingleLoss",
@@ -34,5 +36,7 @@ __all__ = [
     "UNet3PLoss",
     "UNetPPLoss",
     "build",
+    "check_loss",
     "class_weights_from",
+    "register_loss",
 ]

@@ -1,20 +1,22 @@
-"""What all losses share: tasks, class weights, ignored pixels, full precision."""
+"""What all losses share: tasks, class weights, ignored pixels, full precision; and the registry of losses."""
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from unetzoo.config import TASKS
+from unetzoo.checks import TASKS, one_of, whole
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.losses._target import Truth, read_target, target_problems
-from unetzoo.registry import suggest
+from unetzoo.registry import Registry
 
 
 class Loss(nn.Module, ABC):
@@ -141,6 +143,89 @@ class SingleLoss(Loss):
         return logits.softmax(dim=1) if self.task == "multiclass" else logits.sigmoid()
 
 
+COMMON = ("task", "class_weights", "ignore_index")
+"""Arguments of a loss that whoever builds it settles, for all terms of a sum alike."""
+
+M = TypeVar("M", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """An entry of the registry of losses.
+
+    Attributes:
+        make: a subclass of ``torch.nn.Module``, or a function of (logits, target).
+        tasks: those it serves.
+    """
+
+    make: Callable[..., Any]
+    tasks: tuple[str, ...] = TASKS
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """The arguments of its class by name, those that all losses share among them; none for a function."""
+        return tuple(name for name, kind in self._arguments().items() if kind is not inspect.Parameter.VAR_KEYWORD)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The arguments that may stand in brackets behind its name."""
+        return tuple(name for name in self.takes if name not in COMMON)
+
+    @property
+    def takes_anything(self) -> bool:
+        """Whether its class has ``**options`` that no class above it names."""
+        return inspect.Parameter.VAR_KEYWORD in self._arguments().values()
+
+    def _arguments(self) -> dict[str, Any]:
+        """Return argument → kind of its class. Its ``**options`` are what the class above takes, and so on."""
+        found: dict[str, Any] = {}
+        for kind in self.make.__mro__ if isinstance(self.make, type) else ():
+            if kind is nn.Module:
+                break
+            if "__init__" in vars(kind):
+                own = inspect.signature(vars(kind)["__init__"]).parameters.values()
+                found = {name: how for name, how in found.items() if how is not inspect.Parameter.VAR_KEYWORD}
+                found |= {parameter.name: parameter.kind for parameter in own}
+                if inspect.Parameter.VAR_KEYWORD not in found.values():
+                    break
+        return {name: how for name, how in found.items() if name not in ("self", "problems")}
+
+
+LOSSES: Registry[LossSpec] = Registry("loss")
+"""Name in texts → loss."""
+
+
+def register_loss(name: str, *, tasks: Sequence[str] = TASKS) -> Callable[[M], M]:
+    """Register a loss: ``build``, ``unetzoo train --loss`` and ``unetzoo.fit`` know it by its name.
+
+    Decorates a class or a function. A class is a :class:`SingleLoss`, or any other ``torch.nn.Module`` that is called
+    as (logits, target); it is made with the options that stand in brackets behind its name, and is given ``task``,
+    ``class_weights`` and ``ignore_index`` where it takes arguments of these names. A function of (logits, target) is
+    taken as it is. The name of a :class:`Loss`, under which its value is reported, becomes the registered one.
+
+    Args:
+        name: in texts, such as "edges" in "edges(width=3) + dice".
+        tasks: those it serves; for others it is refused.
+
+    Raises:
+        ConfigError: the name is taken, or cannot be a name; a task that is none; neither a class nor a function.
+    """
+    problems = [problem for task in tasks for problem in one_of("tasks", task, TASKS)]
+    problems += [] if tasks else [f"tasks={tasks!r}: one or more are needed"]
+    if problems:
+        raise ConfigError(f"cannot register the loss {name!r}", problems)
+
+    def decorate(made: M) -> M:
+        if not callable(made) or (isinstance(made, type) and not issubclass(made, nn.Module)):
+            raise ConfigError(f"the loss {name!r}: a subclass of torch.nn.Module or a function is needed, not {made!r}")
+        LOSSES.register(name, LossSpec(made, tuple(tasks)))
+        if isinstance(made, type) and issubclass(made, Loss):
+            made.name = name
+        return made
+
+    return decorate
+
+
 def full(dtype: torch.dtype) -> torch.dtype:
     """Return float32 for half precision, other types as they are."""
     return torch.promote_types(dtype, torch.float32)
@@ -158,12 +243,7 @@ def number_problems(name: str, value: object, low: float, high: float = math.inf
 
 def common_problems(task: object, class_weights: object, ignore_index: object) -> list[str]:
     """Return a sentence for each wrong value among the arguments that all losses take."""
-    found = []
-    if task not in TASKS:
-        allowed = ", ".join(map(repr, TASKS))
-        found.append(f"task={task!r}: one of {allowed} is needed{suggest(str(task), TASKS)}")
-    if type(ignore_index) is not int:
-        found.append(f"ignore_index={ignore_index!r}: a whole number is needed")
+    found = one_of("task", task, TASKS) + whole("ignore_index", ignore_index, None)
     return found + _weight_problems(task, class_weights)
 
 

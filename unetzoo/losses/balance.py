@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from unetzoo.config import TASKS
+from unetzoo.checks import class_problems
 from unetzoo.errors import ConfigError, InputError
 
 
@@ -49,11 +49,12 @@ def class_weights_from(data: LabelledData) -> Tensor:
         (num_classes,) float32, above 0: ``class_weights`` of any loss.
 
     Raises:
-        ConfigError: names the classes that never occur, or that fill every pixel: no weight mends that.
+        ConfigError: names the classes that never occur, or that fill every pixel: no weight fixes that.
         InputError: a target of another shape, or with values that are no class.
     """
-    if data.task not in TASKS:
-        raise ConfigError(f"task={data.task!r}: one of {', '.join(map(repr, TASKS))} is needed")
+    problems = class_problems(data.task, data.num_classes)
+    if problems:
+        raise ConfigError("cannot weigh the classes", problems)
     pixels = torch.zeros(data.num_classes, dtype=torch.int64)
     others = torch.zeros_like(pixels)
     for number, target in enumerate(data.targets()):

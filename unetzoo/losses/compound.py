@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from unetzoo.errors import InputError
-from unetzoo.losses._base import Loss, SingleLoss, number_problems
+from unetzoo.losses._base import Loss, SingleLoss, number_problems, register_loss
 from unetzoo.losses.pixels import BCE, Focal
 from unetzoo.losses.regions import Dice, IoU
 from unetzoo.losses.structure import MSSSIM
@@ -65,14 +65,13 @@ class Sum(Loss):
         return [problem for term in losses for problem in term.weight_problems(classes)]
 
 
+@register_loss("unetpp")
 class UNetPPLoss(Sum):
     """0.5·BCE + Dice, per image.
 
     Paper: UNet++, Zhou et al. 2018, arXiv 1807.10165, section 3.2, which takes −Dice: one less, and the same
     gradient. Arguments: see :class:`SingleLoss`.
     """
-
-    name: ClassVar[str] = "unetpp"
 
     def __init__(
         self, task: str, *, class_weights: Sequence[float] | Tensor | None = None, ignore_index: int = -100
@@ -82,13 +81,12 @@ class UNetPPLoss(Sum):
         super().__init__(task, [(0.5, bce), (1, dice)], ignore_index=ignore_index)
 
 
+@register_loss("unet3p")
 class UNet3PLoss(Sum):
     """Focal + MS-SSIM + IoU: pixels, patches, maps.
 
     Paper: UNet 3+, Huang et al. 2020, arXiv 2004.08790, section 2.2. Arguments: see :class:`SingleLoss`.
     """
-
-    name: ClassVar[str] = "unet3p"
 
     def __init__(
         self, task: str, *, class_weights: Sequence[float] | Tensor | None = None, ignore_index: int = -100

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unetzoo.losses._base import SingleLoss, number_problems
+from unetzoo.losses._base import SingleLoss, number_problems, register_loss
 from unetzoo.losses._target import Truth, ratio
 
 
+@register_loss("bce")
 class BCE(SingleLoss):
     """Binary cross-entropy: the mean over pixels and classes of −w·y·log p − (1 − y)·log(1 − p).
 
@@ -21,14 +21,13 @@ class BCE(SingleLoss):
     torch's ``binary_cross_entropy_with_logits`` with ``pos_weight``, the mean is over what counts, not over weights.
     """
 
-    name: ClassVar[str] = "bce"
-
     def measure(self, logits: Tensor, truth: Truth) -> Tensor:
         """Return the loss; see :class:`SingleLoss`."""
         margins = against_the_rest(logits) if self.task == "multiclass" else logits
         return truth.mean(_sigmoid_cross_entropy(margins, truth.classes, self.weights(logits)))
 
 
+@register_loss("cross_entropy")
 class CrossEntropy(SingleLoss):
     """Cross-entropy: −log of the softmax of the true class; in binary and multilabel tasks that of the sigmoid, as BCE.
 
@@ -38,8 +37,6 @@ class CrossEntropy(SingleLoss):
         task, class_weights, ignore_index: see :class:`SingleLoss`.
         label_smoothing: share, from 0 to 1, of the truth that is spread evenly over the classes, or over yes and no.
     """
-
-    name: ClassVar[str] = "cross_entropy"
 
     def __init__(
         self,
@@ -69,6 +66,7 @@ class CrossEntropy(SingleLoss):
         return ratio(loss, weighted.sum())
 
 
+@register_loss("focal")
 class Focal(SingleLoss):
     """Focal loss: cross-entropy times (1 − p)^γ, p being the probability of the truth.
 
@@ -83,8 +81,6 @@ class Focal(SingleLoss):
             1 − ``alpha``; on top of class weights. None: 1 for both. The paper's 0.25, which suits detection, makes
             the foreground count *less*.
     """
-
-    name: ClassVar[str] = "focal"
 
     def __init__(
         self,

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from unetzoo.losses._base import SingleLoss, number_problems
+from unetzoo.checks import flag, one_of
+from unetzoo.losses._base import SingleLoss, number_problems, register_loss
 from unetzoo.losses._target import Truth, ratio
 
 
@@ -37,12 +37,8 @@ class RegionLoss(SingleLoss):
         ignore_index: int = -100,
         problems: Sequence[str] = (),
     ) -> None:
-        found = list(problems)
-        if per not in ("image", "batch"):
-            found.append(f"per={per!r}: 'image' or 'batch' is needed")
-        if type(background) is not bool:
-            found.append(f"background={background!r}: True or False is needed")
-        elif not background and task in ("binary", "multilabel"):
+        found = [*problems, *one_of("per", per, ("image", "batch")), *flag("background", background)]
+        if background is False and task in ("binary", "multilabel"):
             found.append(f"background=False: task={task!r} has no channel of the background; leave it out")
         super().__init__(task, class_weights=class_weights, ignore_index=ignore_index, problems=found)
         self.per = per
@@ -78,6 +74,7 @@ class RegionLoss(SingleLoss):
         return both, (probabilities * (1 - truth)).sum(dim=2), ((1 - probabilities) * truth).sum(dim=2)
 
 
+@register_loss("dice")
 class Dice(RegionLoss):
     """Soft Dice loss: 1 − 2 Σ p·y / (Σ p + Σ y).
 
@@ -85,14 +82,13 @@ class Dice(RegionLoss):
     does not need. Arguments: see :class:`RegionLoss`.
     """
 
-    name: ClassVar[str] = "dice"
-
     def per_class(self, logits: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
         """Return the loss of each class; see :class:`RegionLoss`."""
         both, surplus, missed = self.overlap(logits, truth, valid)
         return ratio(surplus + missed, 2 * both + surplus + missed)
 
 
+@register_loss("iou")
 class IoU(RegionLoss):
     """Soft IoU (Jaccard) loss: 1 − Σ p·y / (Σ p + Σ y − Σ p·y).
 
@@ -100,14 +96,13 @@ class IoU(RegionLoss):
     segmentation". Arguments: see :class:`RegionLoss`.
     """
 
-    name: ClassVar[str] = "iou"
-
     def per_class(self, logits: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
         """Return the loss of each class; see :class:`RegionLoss`."""
         both, surplus, missed = self.overlap(logits, truth, valid)
         return ratio(surplus + missed, both + surplus + missed)
 
 
+@register_loss("tversky")
 class Tversky(RegionLoss):
     """Tversky loss: 1 − TP / (TP + α·FP + β·FN), of soft counts; α = β = 0.5 is Dice, 1 is IoU.
 
@@ -118,8 +113,6 @@ class Tversky(RegionLoss):
         alpha: α, from 0 up: the weight of false positives.
         beta: β, above 0: the weight of false negatives.
     """
-
-    name: ClassVar[str] = "tversky"
 
     def __init__(
         self,
@@ -150,6 +143,7 @@ class Tversky(RegionLoss):
         return ratio(wrong, both + wrong)
 
 
+@register_loss("lovasz")
 class Lovasz(RegionLoss):
     """Lovász loss: the Jaccard loss of sets, extended to errors between 0 and 1 by straight pieces.
 
@@ -157,8 +151,6 @@ class Lovasz(RegionLoss):
     softmax in a multiclass task; otherwise the hinge max(0, 1 − z), z being the logit, negative where y is 0: such a
     loss can be above 1. Arguments: see :class:`RegionLoss`.
     """
-
-    name: ClassVar[str] = "lovasz"
 
     def per_class(self, logits: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
         """Return the loss of each class; see :class:`RegionLoss`."""

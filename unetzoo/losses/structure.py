@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unetzoo.losses._base import SingleLoss
+from unetzoo.checks import whole
+from unetzoo.losses._base import SingleLoss, register_loss
 from unetzoo.losses._target import Truth
 from unetzoo.losses.pixels import against_the_rest
 
@@ -22,6 +22,7 @@ LEAST = 1e-5
 """Similarity of a scale below which its power, steeper and steeper towards 0, is left."""
 
 
+@register_loss("ms_ssim")
 class MSSSIM(SingleLoss):
     """1 − MS-SSIM of each class's probabilities against its mask: a mean over classes, by weight, then images.
 
@@ -39,8 +40,6 @@ class MSSSIM(SingleLoss):
         task, class_weights, ignore_index: see :class:`SingleLoss`.
     """
 
-    name: ClassVar[str] = "ms_ssim"
-
     def measure(self, logits: Tensor, truth: Truth) -> Tensor:
         """Return the loss; see :class:`SingleLoss`."""
         similarity = ms_ssim(self.probabilities(logits) * truth.valid, truth.classes)
@@ -48,6 +47,7 @@ class MSSSIM(SingleLoss):
         return ((1 - similarity) * weights).sum(dim=1).mean() / weights.sum()
 
 
+@register_loss("gaps")
 class Gaps(SingleLoss):
     """Binary cross-entropy of the narrow gaps: −log(1 − p) in them and 0 elsewhere, a mean over all pixels, as BCE's.
 
@@ -62,8 +62,6 @@ class Gaps(SingleLoss):
         width: of the widest gaps, in pixels, from 1 up.
     """
 
-    name: ClassVar[str] = "gaps"
-
     def __init__(
         self,
         task: str,
@@ -72,8 +70,7 @@ class Gaps(SingleLoss):
         class_weights: Sequence[float] | Tensor | None = None,
         ignore_index: int = -100,
     ) -> None:
-        fits = type(width) is int and width >= 1
-        problems = [] if fits else [f"width={width!r}: a whole number of pixels from 1 up is needed"]
+        problems = whole("width", width)
         super().__init__(task, class_weights=class_weights, ignore_index=ignore_index, problems=problems)
         self.width = width
 

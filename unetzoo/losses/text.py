@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import ast
 import importlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
+from unetzoo import checks
 from unetzoo.errors import ConfigError
-from unetzoo.losses._base import Loss, common_problems
-from unetzoo.losses.compound import Sum, UNet3PLoss, UNetPPLoss
-from unetzoo.losses.pixels import BCE, CrossEntropy, Focal
-from unetzoo.losses.regions import Dice, IoU, Lovasz, Tversky
-from unetzoo.losses.structure import MSSSIM, Gaps
+from unetzoo.losses._base import COMMON, LOSSES, Loss, LossSpec, common_problems
+from unetzoo.losses.compound import Sum
 from unetzoo.registry import suggest
-
-LOSSES: dict[str, Callable[..., Loss]] = {
-    loss.name: loss
-    for loss in (BCE, CrossEntropy, Dice, IoU, Focal, Tversky, Lovasz, MSSSIM, Gaps, UNetPPLoss, UNet3PLoss)
-}
-"""Name in texts → loss."""
 
 SHORT = "one or more losses with weights are needed, such as '0.5*bce + dice' or 'tversky(alpha=0.3, beta=0.7)'"
 
@@ -34,23 +25,22 @@ def build(
 
     The text is a sum of terms, each with a weight before it (or after it) if that is not 1. A term is a name in
     ``LOSSES`` or a dotted path, and its options in brackets, literals by name; nothing else of Python is understood,
-    and nothing of it evaluated. A dotted path is imported. A class of it, a subclass of ``torch.nn.Module``, is made
-    with its options, and is given ``task``, ``class_weights`` and ``ignore_index`` where it takes arguments of these
-    names; a function is taken as it is. Both are called as (logits, target); see :class:`Sum`.
+    and nothing of it evaluated. A dotted path is imported; what it names is a class or a function such as
+    :func:`register_loss` takes.
 
     Args:
         text: see above.
         task, class_weights, ignore_index: see :class:`SingleLoss`; of all terms.
 
     Returns:
-        The loss itself if it is one of ``LOSSES`` alone and its weight is 1, otherwise a :class:`Sum`.
+        The loss itself if it is a :class:`Loss`, alone, and its weight is 1, otherwise a :class:`Sum`.
 
     Raises:
         ConfigError: lists all that is wrong with the text and its options.
     """
     if not isinstance(text, str) or not text.strip():
         raise ConfigError(f"loss={text!r}: {SHORT}")
-    builder = _Builder({"task": task, "class_weights": class_weights, "ignore_index": ignore_index})
+    builder = _Builder(dict(zip(COMMON, (task, class_weights, ignore_index), strict=True)))
     try:
         terms = builder.terms(ast.parse(text.strip(), mode="eval").body, 1.0)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -119,26 +109,24 @@ class _Builder:
 
     def _made(self, node: ast.expr, options: dict[str, Any]) -> nn.Module | None:
         name = ast.unparse(node)
-        maker = self._maker(node, name)
-        if maker is None:
+        found = self._registered(name) if isinstance(node, ast.Name) else self._imported(name)
+        if found is None:
             return None
-        if not isinstance(maker, type):
+        if not isinstance(found.make, type):
             if options:
                 self.problems.append(f"{name}: a function takes no options; write a class that keeps them")
-            return _Function(maker, name)
-        takes = [key for key, kind in _parameters(maker).items() if kind is not inspect.Parameter.VAR_KEYWORD]
-        anything = len(takes) < len(_parameters(maker))
-        unknown = [key for key in options if key not in takes and not anything]
-        own = [key for key in takes if key not in self.common]
+            return _Function(found.make, name)
+        wrong = [] if found.takes_anything else [key for key in options if key not in found.takes]
         self.problems += [
-            f"{name}: unknown option {key!r}{suggest(key, own)} (it takes: {', '.join(own) or 'none'})"
-            for key in unknown
+            f"{name}: unknown option {key!r}{suggest(key, found.options)} (it takes: "
+            f"{', '.join(found.options) or 'none'})"
+            for key in wrong
         ]
-        if unknown:
+        if wrong:
             return None
-        given = {key: value for key, value in self.common.items() if key in takes}
+        given = {key: value for key, value in self.common.items() if key in found.takes}
         try:
-            made: nn.Module = maker(**given, **options)
+            made: nn.Module = found.make(**given, **options)
         except ConfigError as error:
             self.problems += [f"{name}: {problem}" for problem in error.problems if problem not in self._said]
         except Exception as error:  # somebody else's class: whatever it raises
@@ -147,15 +135,20 @@ class _Builder:
             return made
         return None
 
-    def _maker(self, node: ast.expr, name: str) -> Callable[..., Any] | None:
-        """Return the class or function of a name or a dotted path."""
-        if isinstance(node, ast.Name):
-            if name not in LOSSES:
-                known = ", ".join(LOSSES)
-                self.problems.append(
-                    f"unknown loss {name!r}{suggest(name, LOSSES)} (known: {known}; your own go by a dotted path)"
-                )
-            return LOSSES.get(name)
+    def _registered(self, name: str) -> LossSpec | None:
+        """Return the loss of a name."""
+        if name not in LOSSES:
+            own = "; one of your own is known once what registers it is imported (--import), or goes by a dotted path"
+            self.problems.append(checks.unknown("loss", name, LOSSES) + own)
+            return None
+        found, task = LOSSES[name], self.common["task"]
+        if task in checks.TASKS and task not in found.tasks:
+            self.problems.append(f"{name} is no loss of task={task!r}: it serves {', '.join(map(repr, found.tasks))}")
+            return None
+        return found
+
+    def _imported(self, name: str) -> LossSpec | None:
+        """Return the loss of a dotted path."""
         if not all(part.isidentifier() for part in name.split(".")):
             self.problems.append(f"{name!r:.100} names no loss: {SHORT}")
             return None
@@ -171,7 +164,7 @@ class _Builder:
         elif not callable(found) or (isinstance(found, type) and not issubclass(found, nn.Module)):
             self.problems.append(f"{name}: a subclass of torch.nn.Module or a function is needed, not {found!r:.100}")
         else:
-            return found
+            return LossSpec(found)
         return None
 
 
@@ -185,7 +178,3 @@ class _Function(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return self.function(logits, target)
-
-
-def _parameters(maker: type) -> dict[str, Any]:
-    return {name: parameter.kind for name, parameter in inspect.signature(maker).parameters.items()}

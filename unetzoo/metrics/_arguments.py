@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TypeGuard
 
 from torch import Tensor
 
-from unetzoo.config import class_problems, name_problems
+from unetzoo.checks import class_problems, whole
 
 
 def tensor_problems(name: str, value: object) -> list[str]:
@@ -21,20 +20,10 @@ def tensor_problems(name: str, value: object) -> list[str]:
 def task_problems(task: object, classes: object, ignore_index: object) -> list[str]:
     """Return what is wrong with task, number of classes and ignored value, which depend on each other."""
     found = class_problems(task, classes)
-    if type(ignore_index) is not int:
-        found.append(f"ignore_index={ignore_index!r}: a whole number is needed")
-    elif task in ("binary", "multilabel") and ignore_index in (0, 1):
-        found.append(f"ignore_index={ignore_index} with task={task!r}: 0 and 1 are what is counted")
-    return found
-
-
-def label_problems(names: object, classes: object) -> list[str]:
-    """Return what is wrong with the names of so many classes, which a table has to tell apart."""
-    found = name_problems(names, classes)
-    if not isinstance(names, Sequence) or isinstance(names, str):
-        return found
-    twice = sorted({str(name) for name in names if names.count(name) > 1})
-    return found + ([f"class_names: {', '.join(map(repr, twice))} more than once"] if twice else [])
+    wrong = whole("ignore_index", ignore_index, None)
+    if not wrong and task in ("binary", "multilabel") and ignore_index in (0, 1):
+        wrong.append(f"ignore_index={ignore_index} with task={task!r}: 0 and 1 are what is counted")
+    return found + wrong
 
 
 def number_problems(task: object, threshold: object, tolerance: object) -> list[str]:

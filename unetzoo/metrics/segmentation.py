@@ -9,8 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from unetzoo.checks import class_name_problems, class_names_of
 from unetzoo.errors import ConfigError, InputError
-from unetzoo.metrics._arguments import label_problems, number_problems, task_problems, tensor_problems
+from unetzoo.metrics._arguments import number_problems, task_problems, tensor_problems
 from unetzoo.metrics.counting import Tally, near, pixels_of, scores_of, stray
 from unetzoo.metrics.scores import METRICS, ClassScores, ImageScores, Scores
 
@@ -37,7 +38,8 @@ class SegmentationMetrics:
         threshold: between 0 and 1; a class is predicted where its probability is *above* it (binary, multilabel).
             A multiclass prediction is the class of the largest logit, the first of equals.
         boundary_tolerance: in pixels, from 0 up, of the boundary F-score; None leaves that score, and its cost, out.
-        class_names: one name a class, all different; None: "0", "1", ….
+        class_names: one name a class, all different; None: "foreground"; or "background", "class_1", …; or
+            "class_0", …, as the task is.
 
     Raises:
         ConfigError: lists all that is wrong.
@@ -55,7 +57,7 @@ class SegmentationMetrics:
     ) -> None:
         problems = [
             *task_problems(task, num_classes, ignore_index),
-            *label_problems(class_names, num_classes),
+            *class_name_problems(class_names, num_classes, different=True),
             *number_problems(task, threshold, boundary_tolerance),
         ]
         if problems:
@@ -65,7 +67,7 @@ class SegmentationMetrics:
         self.ignore_index = ignore_index
         self.threshold = threshold
         self.boundary_tolerance = boundary_tolerance
-        self.class_names = tuple(map(str, range(num_classes)) if class_names is None else class_names)
+        self.class_names = class_names_of(class_names, task, num_classes)
         self.reset()
 
     def reset(self) -> None:
@@ -296,14 +298,14 @@ class SegmentationMetrics:
         }[self.task]
         if shape not in allowed if beside.ndim >= 3 else mask.ndim not in map(len, allowed):
             forms = " or ".join(f"({', '.join(map(str, form))})" for form in allowed)
-            found.append(f"{name} of shape {shape}: {forms} is needed{self._shape_mend(name, mask, beside)}")
+            found.append(f"{name} of shape {shape}: {forms} is needed{self._shape_fix(name, mask, beside)}")
         if mask.is_complex() or (mask.is_floating_point() and self.task == "multiclass"):
             found.append(f"{name} of {mask.dtype}: integers are needed")
         if mask.device != beside.device:
             found.append(f"{name} on {mask.device}, and what it goes with on {beside.device}: one device is needed")
         return found
 
-    def _shape_mend(self, name: str, mask: Tensor, beside: Tensor) -> str:
+    def _shape_fix(self, name: str, mask: Tensor, beside: Tensor) -> str:
         if self.task == "multiclass" and mask.ndim == 4 and mask.shape[1] in (1, self.num_classes):
             return f"; use {name}[:, 0]" if mask.shape[1] == 1 else f"; use {name}.argmax(dim=1)"
         larger = [a > b for a, b in zip(mask.shape[-2:], beside.shape[-2:], strict=False)]

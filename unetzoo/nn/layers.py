@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -76,6 +76,18 @@ def make_norm(norm: str | None, channels: int) -> nn.Module:
     raise AssertionError(f"config lets no such norm through: {norm!r}")
 
 
+@runtime_checkable
+class Foldable(Protocol):
+    """A module that knows which of its batch norms read the output of one convolution, and nothing else does."""
+
+    def foldable(self) -> Iterable[tuple[str, str]]:
+        """Return pairs of names in the module: a convolution, and the batch norm that can become part of it.
+
+        Holds for ``forward`` of the same class. A subclass that changes ``forward`` says anew what can be folded;
+        until it does, nothing is.
+        """
+
+
 @dataclass(frozen=True)
 class ConvStyle:
     """What all convolutions of one network share.
@@ -108,6 +120,9 @@ class ConvNormAct(nn.Module):
     def pending(self, *sources: Source) -> Activated:
         """Convolve, and leave norm and ReLU to the convolution that comes next: nothing else may use the result."""
         return Activated(self.conv(*sources), self.norm, self.act)
+
+    def foldable(self) -> list[tuple[str, str]]:
+        return [("conv", "norm")]
 
 
 class DoubleConv(nn.Sequential):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unetzoo.config import class_problems
+from unetzoo.checks import class_problems
 from unetzoo.errors import InputError
 
 
@@ -29,8 +28,8 @@ def planes_of(mask: Tensor, task: str, classes: int) -> NDArray[Any]:
         InputError: no mask of this task.
     """
     if not isinstance(mask, Tensor):
-        mend = "; wrap it by torch.from_numpy" if isinstance(mask, np.ndarray) else ""
-        raise InputError(f"mask: a torch.Tensor is needed, not {type(mask).__name__}{mend}")
+        fix = "; wrap it by torch.from_numpy" if isinstance(mask, np.ndarray) else ""
+        raise InputError(f"mask: a torch.Tensor is needed, not {type(mask).__name__}{fix}")
     problems = []
     wanted = f"({classes}, H, W)" if task == "multilabel" else "(H, W)"
     if mask.ndim != (3 if task == "multilabel" else 2) or (task == "multilabel" and mask.shape[0] != classes):
@@ -43,17 +42,10 @@ def planes_of(mask: Tensor, task: str, classes: int) -> NDArray[Any]:
         values, highest = mask.cpu().numpy(), classes - 1 if task == "multiclass" else 1
         low, high = int(values.min()), int(values.max())
         if low < 0 or high > highest:
-            mend = "; mask > 0 makes them" if highest == 1 and low >= 0 else ""
-            problems.append(f"values from {low} to {high}: 0…{highest} are needed{mend}")
+            fix = "; mask > 0 makes them" if highest == 1 and low >= 0 else ""
+            problems.append(f"values from {low} to {high}: 0…{highest} are needed{fix}")
     if problems:
         raise InputError(f"the mask is none of task={task!r}: {'; '.join(problems)}")
     # A copy, and of the caller's type, as a narrow one is quickest and a wide one may be needed.
     planes = np.array(values, dtype=np.uint8 if mask.dtype == torch.bool else values.dtype)
     return planes.reshape(-1, *planes.shape[-2:])
-
-
-def names_of(names: Sequence[str] | None, task: str, classes: int) -> tuple[str, ...]:
-    """Return one name a class: those given, or "foreground" of a binary task, or "0", "1", …."""
-    if names is not None:
-        return tuple(names)
-    return ("foreground",) if task == "binary" else tuple(map(str, range(classes)))

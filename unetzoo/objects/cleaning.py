@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unetzoo.checks import whole
 from unetzoo.errors import ConfigError
 from unetzoo.objects._arguments import planes_of, shared_problems
 from unetzoo.objects.components import components, ndimage
@@ -47,7 +48,8 @@ def cleaned(
         ConfigError: lists all arguments that are wrong; or SciPy is missing.
         InputError: ``mask`` is none of this task.
     """
-    problems = shared_problems(task, num_classes, connectivity) + _size_problems(smallest, holes)
+    problems = shared_problems(task, num_classes, connectivity) + whole("smallest", smallest, 0)
+    problems += whole("holes", holes, 0, others=("all",))
     if problems:
         raise ConfigError("cannot clean the mask", problems)
     planes = planes_of(mask, task, num_classes)
@@ -57,15 +59,6 @@ def cleaned(
         if holes != 0:
             _fill(plane, plane.size if holes == "all" else holes, 3 - connectivity)
     return torch.from_numpy(planes).reshape(mask.shape).to(mask.device, mask.dtype)
-
-
-def _size_problems(smallest: object, holes: object) -> list[str]:
-    found = []
-    if type(smallest) is not int or smallest < 0:
-        found.append(f"smallest={smallest!r}: a whole number of pixels from 0 up is needed")
-    if holes != "all" and (type(holes) is not int or holes < 0):
-        found.append(f"holes={holes!r}: a whole number of pixels from 0 up is needed, or 'all'")
-    return found
 
 
 def _remove(plane: NDArray[Any], smallest: int, connectivity: int) -> None:

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unetzoo.config import name_problems
+from unetzoo.checks import class_name_problems, class_names_of
 from unetzoo.errors import ConfigError
-from unetzoo.objects._arguments import names_of
 from unetzoo.objects.finding import Instances
 from unetzoo.objects.outlines import polygons
 
@@ -28,8 +27,8 @@ def to_coco(
     Args:
         pictures: file name and objects of each picture, all of one model; taken one at a time, so that a generator
             keeps one picture in memory.
-        class_names: one name a class, background included in a multiclass task; None: "foreground" for binary, else
-            "0", "1", ….
+        class_names: one name a class, background included in a multiclass task; None:
+            "foreground"; or "background", "class_1", …; or "class_0", …, as the task is.
 
     Returns:
         "images", "annotations" and "categories". Ids count from 1; a category's is the class in a multiclass task,
@@ -44,10 +43,10 @@ def to_coco(
     for number, (name, found) in enumerate(pictures, 1):
         if known is None:
             known = found.task, found.num_classes
-            problems = name_problems(class_names, found.num_classes)
+            problems = class_name_problems(class_names, found.num_classes)
             if problems:
                 raise ConfigError("cannot write COCO JSON", problems)
-            record["categories"] = _categories(names_of(class_names, *known), found.task)
+            record["categories"] = _categories(class_names_of(class_names, *known), found.task)
         elif (found.task, found.num_classes) != known:
             raise ConfigError(
                 f"cannot write COCO JSON: {name!r} has {found.num_classes} {found.task} classes, and the first "

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unetzoo.errors import ConfigError
+from unetzoo import extras
 
 
 def ndimage() -> Any:
@@ -16,11 +16,7 @@ def ndimage() -> Any:
     Raises:
         ConfigError: SciPy is not installed.
     """
-    try:
-        from scipy import ndimage as module
-    except ModuleNotFoundError as error:
-        raise ConfigError("objects need SciPy: pip install 'unetzoo[objects]'") from error
-    return module
+    return extras.needed("scipy.ndimage", "objects")
 
 
 def components(plane: NDArray[Any], connectivity: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

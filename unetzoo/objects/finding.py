@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unetzoo.config import name_problems
+from unetzoo.checks import class_name_problems, class_names_of
 from unetzoo.errors import ConfigError, InputError
-from unetzoo.objects._arguments import names_of, planes_of, shared_problems
+from unetzoo.objects._arguments import planes_of, shared_problems
 from unetzoo.objects.components import components, ndimage
 
 _SLACK = 1e-3
@@ -54,8 +54,8 @@ class Instances:
         """Return the table as records of plain numbers, for JSON or CSV.
 
         Args:
-            class_names: one name a class, background included in a multiclass task; None: "foreground" for binary,
-                else "0", "1", ….
+            class_names: one name a class, background included in a multiclass task; None:
+                "foreground"; or "background", "class_1", …; or "class_0", …, as the task is.
 
         Returns:
             For each object "id" (its number in ``labels``), "class", "class_name", "area", "left", "top", "right",
@@ -64,10 +64,10 @@ class Instances:
         Raises:
             ConfigError: names that are none, or not one a class.
         """
-        problems = name_problems(class_names, self.num_classes)
+        problems = class_name_problems(class_names, self.num_classes)
         if problems:
             raise ConfigError("cannot name the objects", problems)
-        names = names_of(class_names, self.task, self.num_classes)
+        names = class_names_of(class_names, self.task, self.num_classes)
         kinds = self.classes.tolist()
         columns: dict[str, Sequence[int | float | str]] = {
             "id": range(1, len(self) + 1),

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unetzoo.config import name_problems
+from unetzoo.checks import class_name_problems
 from unetzoo.errors import ConfigError
 from unetzoo.objects.finding import Instances
 from unetzoo.objects.outlines import polygons
@@ -38,8 +38,8 @@ def to_geojson(
 
     Args:
         instances: what :func:`unetzoo.objects.instances` found.
-        class_names: one name a class, background included in a multiclass task; None: "foreground" for binary, else
-            "0", "1", ….
+        class_names: one name a class, background included in a multiclass task; None:
+            "foreground"; or "background", "class_1", …; or "class_0", …, as the task is.
         transform: (a, b, c, d, e, f) with x' = a x + b y + c and y' = d x + e y + f, from corners of pixels to
             coordinates: rasterio's ``dataset.transform`` as it is. GDAL's own order is another: c, a, b, f, d, e.
         crs: the system of those coordinates, "EPSG:32633" say. Written as the "crs" of GeoJSON 2008 (section 3),
@@ -50,7 +50,7 @@ def to_geojson(
     """
     affine = _numbers(transform)
     problems = [
-        *name_problems(class_names, instances.num_classes),
+        *class_name_problems(class_names, instances.num_classes),
         *_transform_problems(transform, affine),
         *_crs_problems(crs, transform),
     ]

@@ -20,11 +20,12 @@ from unetzoo import images, objects
 from unetzoo.config import ModelConfig
 from unetzoo.data.listing import PICTURES
 from unetzoo.errors import ConfigError, InputError, UnetzooError
-from unetzoo.prediction import by_rows
+from unetzoo.files.writing import write_file
 from unetzoo.prediction.inputs import Rows, as_picture
 from unetzoo.prediction.predictor import Predictor
-from unetzoo.prediction.results import Prediction, mark_in as marked, mask_paths, write_file, write_masks
-from unetzoo.saving.weights import model_in
+from unetzoo.prediction.results import Prediction, mark_in as marked, mask_paths, write_masks
+from unetzoo.prediction.stored import SUFFIXES, StoredRows, is_big
+from unetzoo.saving.records import model_in
 
 READ_AHEAD = 4
 """Pictures that wait for the network, and masks that wait to be written, at most."""
@@ -210,7 +211,7 @@ def predict_files(
         for job, reading in _read_ahead(readers, left):
             with _reported(report, job, tell):
                 source = reading.result()
-                if isinstance(source, by_rows.StoredRows):
+                if isinstance(source, StoredRows):
                     with source:
                         _write_by_rows(predictor, source, job, outputs, settings, tell)
                     report.done.append(job.source)
@@ -226,7 +227,7 @@ def write_coco(path: str | os.PathLike[str], jobs: Sequence[Job], outputs: Outpu
     """Write the objects of all masks as one file of COCO JSON, see ``unetzoo.objects.to_coco``.
 
     Raises:
-        WeightsError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
 
     def pictures() -> Iterator[tuple[str, objects.Instances]]:
@@ -236,7 +237,7 @@ def write_coco(path: str | os.PathLike[str], jobs: Sequence[Job], outputs: Outpu
             mask = mask[0] if config.task == "binary" else mask
             yield job.source.name, objects.instances(mask, config.task, config.num_classes)
 
-    write_file(path, json.dumps(objects.to_coco(pictures(), config.class_names)).encode())
+    write_file(path, json.dumps(objects.to_coco(pictures(), config.class_names)))
 
 
 def _read_ahead(readers: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[Rows]]]:
@@ -250,7 +251,7 @@ def _read_ahead(readers: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tu
 
 
 def _read(job: Job) -> Rows:
-    return by_rows.StoredRows(job.source) if by_rows.is_big(job.source) else as_picture(job.source)
+    return StoredRows(job.source) if is_big(job.source) else as_picture(job.source)
 
 
 def _settle(report: Report, writing: deque[tuple[Job, Prediction, Future[int | None]]], most: int, tell: Tell) -> None:
@@ -285,13 +286,13 @@ def _write(found: Prediction, job: Job, outputs: Outputs) -> int | None:
     if "objects" in others:
         record = found.geojson()
         count = len(record["features"])
-        write_file(others["objects"], json.dumps(record).encode())
+        write_file(others["objects"], json.dumps(record))
     write_masks(outputs.mask(job), found, mark_of(job.source))
     return count
 
 
 def _write_by_rows(
-    predictor: Predictor, source: by_rows.StoredRows, job: Job, outputs: Outputs, settings: dict[str, Any], tell: Tell
+    predictor: Predictor, source: StoredRows, job: Job, outputs: Outputs, settings: dict[str, Any], tell: Tell
 ) -> None:
     asked = [*outputs.others(job), *(name for name in ("smallest", "holes") if getattr(predictor, name))]
     if asked:
@@ -300,7 +301,7 @@ def _write_by_rows(
     def finished(rows: int) -> None:
         tell(Outcome(job, rows=(rows, source.height)))
 
-    by_rows.write_mask_by_rows(predictor, source, outputs.mask(job), settings, finished)
+    predictor.write_rows(source, outputs.mask(job), settings, finished)
 
 
 def mark_of(source: Path) -> str:
@@ -322,13 +323,13 @@ def _keep_record(folder: Path, settings: dict[str, Any], overwrite: bool) -> Non
     ]
     if changed and before is not settings:
         raise ConfigError(f"{folder} holds masks made with other settings: give another --out, or --overwrite", changed)
-    write_file(path, json.dumps(settings, indent=2).encode())
+    write_file(path, json.dumps(settings, indent=2))
 
 
 def _is_done(job: Job, outputs: Outputs, config: ModelConfig) -> bool:
     mask = outputs.mask(job)
     masks = mask_paths(mask, config)
-    if job.source.suffix.lower() in by_rows.SUFFIXES and mask.exists():
+    if job.source.suffix.lower() in SUFFIXES and mask.exists():
         masks = [mask]  # one file, written by rows
     there = [path for path in masks if path.exists()]
     if any(marked(path) not in (None, mark_of(job.source)) for path in there):
@@ -362,4 +363,4 @@ def _inside(folder: Path, left_out: Path | None) -> Iterator[Path]:
 def _ending(path: Path) -> str:
     """Return how the mask of a picture ends: TIFF and zarr stay what they are, others become PNG."""
     suffix = path.suffix.lower()
-    return suffix if suffix in by_rows.SUFFIXES else ".png"
+    return suffix if suffix in SUFFIXES else ".png"

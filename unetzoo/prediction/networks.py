@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from unetzoo import zoo
 from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.folding import OptimizedModel, optimize
@@ -18,7 +16,7 @@ from unetzoo.images import fit_channels, normalised, scaled
 from unetzoo.model import SegmentationModel
 from unetzoo.prediction.tiles import mirrored
 from unetzoo.prediction.views import View
-from unetzoo.saving import hub
+from unetzoo.saving import sources
 
 Model = SegmentationModel | OptimizedModel | str | os.PathLike[str]
 MERGES = ("probabilities", "logits")
@@ -116,36 +114,59 @@ def gathered(models: Model | Sequence[Model], device: torch.device, dtype: torch
         WeightsError: one cannot be loaded.
         HubError: or not be fetched.
     """
-    listed: list[Model] = list(models) if isinstance(models, list | tuple) else [models]  # type: ignore[list-item]
-    if not listed:
+    members = [_ready(loaded(model), device, dtype) for model in listed(models)]
+    check_alike([member.config for member in members])
+    return members
+
+
+def listed(models: Model | Sequence[Model]) -> list[Model]:
+    """Return the models of one or several.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found: list[Model] = list(models) if isinstance(models, list | tuple) else [models]  # type: ignore[list-item]
+    if not found:
         raise ConfigError("no model is given")
-    members = [_ready(model, device, dtype) for model in listed]
-    first = members[0].config
+    return found
+
+
+def loaded(model: Model) -> SegmentationModel | OptimizedModel:
+    """Return what a name or a path stands for, in float32; a network is returned as it is.
+
+    Raises:
+        ConfigError, WeightsError, HubError: as ``from_pretrained``.
+    """
+    if isinstance(model, SegmentationModel | OptimizedModel):
+        return model
+    # Half precision is how weights are kept, not how they are best used: on CPUs it is slow, and rounds each map.
+    return sources.from_pretrained(model, dtype=torch.float32)
+
+
+def check_alike(configs: Sequence[ModelConfig]) -> None:
+    """Raise if the answers of models cannot be averaged.
+
+    Raises:
+        ConfigError: lists what differs of task, classes and their names.
+    """
     problems = []
-    for k, member in enumerate(members[1:], 2):
+    for k, config in enumerate(configs[1:], 2):
         for key in ("task", "num_classes", "class_names"):
-            mine, own = getattr(member.config, key), getattr(first, key)
+            mine, own = getattr(config, key), getattr(configs[0], key)
             if mine != own and not (key == "class_names" and None in (mine, own)):
                 problems.append(f"{key} of model {k} is {mine!r}, of the first {own!r}")
     if problems:
         raise ConfigError("these models cannot be averaged", problems)
-    return members
 
 
-def _ready(model: Model, device: torch.device, dtype: torch.dtype | None) -> OptimizedModel:
-    if isinstance(model, OptimizedModel):
-        if dtype is not None and dtype != model.dtype:
-            raise ConfigError(f"dtype={dtype} for an optimized model of {model.dtype}: give the model it was made from")
-        return model.to(device)
-    if isinstance(model, str) and model in zoo.names() and not Path(model).exists():
-        raise ConfigError(
-            f"{model!r} is a network of the zoo, whose weights are random: 'unetzoo train --model {model}' trains it, "
-            f"and its run's folder goes here; trained already: {', '.join(zoo.list_models(pretrained=True))}"
-        )
-    if isinstance(model, SegmentationModel):
+def _ready(
+    model: SegmentationModel | OptimizedModel, device: torch.device, dtype: torch.dtype | None
+) -> OptimizedModel:
+    if not isinstance(model, OptimizedModel):
         return optimize(model, dtype=dtype).to(device)
-    # Half precision is how weights are kept, not how they are best used: on CPUs it is slow, and rounds each map.
-    return optimize(hub.from_pretrained(model, dtype=torch.float32), dtype=dtype).to(device)
+    if dtype is not None and dtype != model.dtype:
+        raise ConfigError(f"dtype={dtype} for an optimized model of {model.dtype}: give the model it was made from")
+    return model.to(device)
 
 
 def check_channels(image: Tensor, config: ModelConfig) -> None:

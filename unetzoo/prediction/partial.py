@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from unetzoo.errors import WeightsError
-from unetzoo.prediction.results import write_file
+from unetzoo.errors import WriteError
+from unetzoo.files.writing import write_file
+from unetzoo.prediction.tiles import Grid
 
 
 class PartialMask:
@@ -26,47 +26,66 @@ class PartialMask:
     Args:
         target: where the mask will be.
         shape: of the mask.
-        note: JSON-able; rows of another note are not gone on with.
+        white: what the values that are put in are multiplied by.
+        settings: JSON-able; rows that were made under others are not gone on with.
+        lay_out: returns the tiles of the image; is asked where there are no rows to go on with.
 
     Attributes:
         folder: where it grows.
         done: finished rows.
+        grid: the tiles that they came of, and that the others must come of: those the earlier run laid out. Laid out
+            anew, with other memory free, they might begin at other rows.
 
     Raises:
-        WeightsError: the folder cannot be written.
+        WriteError: the folder cannot be written.
     """
 
-    def __init__(self, target: Path, shape: tuple[int, int, int], note: Mapping[str, Any]) -> None:
-        self.shape = shape
-        self.note = json.loads(json.dumps({**note, "shape": shape}))
+    def __init__(
+        self,
+        target: Path,
+        shape: tuple[int, int, int],
+        white: int,
+        settings: Mapping[str, Any],
+        lay_out: Callable[[], Grid],
+    ) -> None:
+        self.shape, self.white = shape, white
+        self.settings = json.loads(json.dumps({**settings, "shape": shape}))
         self.folder = target.with_name(f".{target.name}.partial")
-        self.done = self._found()
+        found = self._found()
+        self.done, self.grid = (0, lay_out()) if found is None else found
+        if found is None:
+            self._clear()
+
+    def _clear(self) -> None:
         try:
-            if not self.done:
-                shutil.rmtree(self.folder, ignore_errors=True)
-                self.folder.mkdir(parents=True)
-                self._rows.touch()
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
         except OSError as error:
-            raise WeightsError(f"{self.folder} cannot be written: {error.strerror}") from error
+            raise WriteError(f"{self.folder} cannot be removed: {error.strerror}") from error
+        write_file(self._rows, b"")
 
     def put(self, part: Tensor) -> None:
-        """Write the next rows, (layers, rows, width), and bring them to the disk before the note that counts them.
+        """Write the next rows, and bring them to the disk before the note that counts them.
+
+        Args:
+            part: (rows, width) or (layers, rows, width), uint8.
 
         Raises:
-            WeightsError: they cannot be written.
+            WriteError: they cannot be written.
         """
         layers, height, width = self.shape
+        part = part.reshape(layers, -1, width) * self.white
         try:
             with self._rows.open("r+b") as stream:
                 for layer in range(layers):
                     stream.seek((layer * height + self.done) * width)
-                    stream.write(part[layer].contiguous().numpy().tobytes())
+                    stream.write(part[layer].numpy().tobytes())
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError as error:
-            raise WeightsError(f"{self.folder} cannot be written: {error.strerror}; what is done is kept") from error
+            raise WriteError(f"{self.folder} cannot be written: {error.strerror}; what is done is kept") from error
         self.done += part.shape[1]
-        write_file(self.folder / "note.json", json.dumps({**self.note, "rows": self.done}).encode())
+        write_file(self.folder / "note.json", json.dumps(self._note()))
 
     def rows(self, layer: int, first: int, count: int) -> Any:
         """Return finished rows of a layer, at most to its end, as an array (rows, width)."""
@@ -85,19 +104,17 @@ class PartialMask:
     def _rows(self) -> Path:
         return self.folder / "rows"
 
-    def _found(self) -> int:
-        """Return how many rows a killed run has left that this one would have made alike."""
+    def _note(self) -> dict[str, Any]:
+        return {"settings": self.settings, "grid": self.grid.record(), "rows": self.done}
+
+    def _found(self) -> tuple[int, Grid] | None:
+        """Return the rows that a killed run has left, and their tiles; None where this run would make others."""
         try:
-            found = json.loads((self.folder / "note.json").read_text(encoding="utf-8"))
+            note = json.loads((self.folder / "note.json").read_text(encoding="utf-8"))
+            settings, rows, grid = note["settings"], note["rows"], Grid.of(note["grid"])
             size = self._rows.stat().st_size
-        except (OSError, ValueError):
-            return 0
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
         layers, height, width = self.shape
-        rows = found.pop("rows", None)
-        whole = type(rows) is int and size >= ((layers - 1) * height + rows) * width
-        return rows if found == self.note and whole else 0
-
-
-def layers_of(mask: Tensor) -> Tensor:
-    """Return a mask (H, W) or (layers, H, W) as (layers, H, W)."""
-    return mask if mask.ndim == 3 else mask[None].to(torch.uint8)
+        whole = rows in (*grid.down.starts[1:], height) and size >= ((layers - 1) * height + rows) * width
+        return (rows, grid) if settings == self.settings and whole else None

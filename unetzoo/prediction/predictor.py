@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -17,18 +16,15 @@ from unetzoo import objects
 from unetzoo.devices import device_of
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.objects.components import ndimage
+from unetzoo.prediction import arguments, by_rows
 from unetzoo.prediction.inputs import Picture, Rows, as_picture
-from unetzoo.prediction.networks import MERGES, Model, Networks, check_channels, check_range, cut_out, gathered
-from unetzoo.prediction.reach import available_memory, memory_of_pixel, reach
+from unetzoo.prediction.layout import Layout
+from unetzoo.prediction.networks import Model, Networks, check_channels, check_range, gathered
 from unetzoo.prediction.results import Prediction, mask_of
-from unetzoo.prediction.tiles import BLENDS, Axis, lay_out, mirrored, rounded_up
-from unetzoo.prediction.views import VIEWS, views
-from unetzoo.registry import suggest
-
-LARGEST_TILE = 1024
-"""Side that ``tile="auto"`` takes where the whole picture does not fit: larger ones are hardly faster."""
-SHARE = 0.5
-"""Of the memory that is free, for a network's maps: convolutions need some to work in as well."""
+from unetzoo.prediction.stored import StoredRows
+from unetzoo.prediction.strips import strips
+from unetzoo.prediction.tiles import Grid
+from unetzoo.prediction.views import views
 
 
 class Predictor:
@@ -90,27 +86,29 @@ class Predictor:
         dtype: torch.dtype | None = None,
         batch_size: int | None = None,
     ) -> None:
-        problems = _problems(tile, overlap, blend, tta, scales, merge, smallest, holes, batch_size)
+        problems = arguments.problems(
+            tile=tile,
+            overlap=overlap,
+            blend=blend,
+            tta=tta,
+            scales=scales,
+            merge=merge,
+            smallest=smallest,
+            holes=holes,
+            batch_size=batch_size,
+        )
         if problems:
             raise ConfigError("cannot predict so", problems)
         self._asked = device
         self.device = device_of(device)
-        members = gathered(model, self.device, dtype)
-        self.networks = Networks(members, views(tta, tuple(map(float, scales))), merge)
-        self.config = self.networks.config
-        self.thresholds = _thresholds(threshold, self.config.task, self.config.num_classes)
-        self.tile, self.overlap, self.batch_size = tile, overlap, batch_size
         self.tta, self.scales = tta, list(map(float, scales))
-        self.blend = blend or ("crop" if overlap == "full" else "gaussian")
+        self.networks = Networks(gathered(model, self.device, dtype), views(tta, tuple(self.scales)), merge)
+        self.config = self.networks.config
+        self.thresholds = arguments.thresholds(threshold, self.config.task, self.config.num_classes)
+        self.layout = Layout(self.networks, tile, overlap, blend, batch_size)
         self.smallest, self.holes = smallest, holes
-        self._reach: int | None = None
-        if overlap == "full":
-            self._reach = self._full_reach()
-            if type(tile) is int:
-                self._overlap(tile)
         if smallest or holes:
             ndimage()  # or an error, before any work
-        self._memory = max(memory_of_pixel(member.config) for member in members)
 
     @overload
     def __call__(self, source: list[Any], progress: bool = False) -> list[Prediction]: ...
@@ -142,9 +140,10 @@ class Predictor:
         picture = as_picture(source)
         check_channels(picture.image, self.config)
         check_range(picture.image, self.config)
-        with _bar(progress, self._plan(picture), "tile") as tick:
-            strips = [strip for _, strip in self.strips(picture, tick=tick)]
-        probabilities = strips[0] if len(strips) == 1 else torch.cat(strips, dim=1)
+        grid = self.grid(picture)
+        with _bar(progress, grid.count, "tile") as tick:
+            found = [strip for _, strip in self.strips(picture, grid, tick=tick)]
+        probabilities = found[0] if len(found) == 1 else torch.cat(found, dim=1)
         return self.result(picture, probabilities)
 
     def write_mask(
@@ -167,16 +166,14 @@ class Predictor:
                 are not looked for across rows.
             InputError: the picture cannot be read so, or does not fit the model; another ending of ``target``. Nothing
                 was written.
-            WeightsError: the mask cannot be written; what is done is kept.
+            WriteError: the mask cannot be written; what is done is kept.
         """
-        from unetzoo.prediction import by_rows
-
         if self.smallest or self.holes:
             raise ConfigError(
                 f"a mask by rows has no smallest={self.smallest!r} or holes={self.holes!r}: leave them out, and clean "
                 "the mask with unetzoo.objects.cleaned where it fits in memory"
             )
-        with by_rows.StoredRows(source) as rows, _bar(progress, rows.height, "row") as bar:
+        with StoredRows(source) as rows, _bar(progress, rows.height, "row") as bar:
             settings = {**self.settings(), "picture": str(Path(source).resolve())}
             done = 0
 
@@ -185,7 +182,32 @@ class Predictor:
                 bar(finished - done)
                 done = finished
 
-            by_rows.write_mask_by_rows(self, rows, target, settings, tell)
+            self.write_rows(rows, target, settings, tell)
+
+    def write_rows(
+        self,
+        source: Rows,
+        target: str | os.PathLike[str],
+        settings: Mapping[str, Any],
+        tell: Callable[[int], object] = lambda rows: None,
+    ) -> None:
+        """Do what :meth:`write_mask` does, of a picture that is open; ``smallest`` and ``holes`` are left out.
+
+        Args:
+            source: the picture.
+            target: see :meth:`write_mask`.
+            settings: JSON-able; a mask that was begun goes on only under the same ones.
+            tell: is called with the number of finished rows, first with those of an earlier run.
+
+        Raises:
+            InputError, WriteError: see :meth:`write_mask`.
+        """
+        mask = by_rows.begun(source, target, self.config, settings, lambda: self.grid(source))
+        tell(mask.done)
+        for _, strip in self.strips(source, mask.grid, first=mask.grid.down.window_at(mask.done)):
+            mask.put(mask_of(strip, self.config.task, self.thresholds))
+            tell(mask.done)
+        by_rows.write(mask, target, source.place)
 
     def result(self, picture: Picture, probabilities: Tensor) -> Prediction:
         """Return what probabilities (classes, H, W) amount to, cleaned as ``smallest`` and ``holes`` say."""
@@ -197,13 +219,14 @@ class Predictor:
         return Prediction(probabilities, mask, picture.image, self.config, picture.name, picture.place)
 
     def strips(
-        self, source: Rows, first: int = 0, tick: Callable[[], object] | None = None
+        self, source: Rows, grid: Grid, first: int = 0, tick: Callable[[], object] | None = None
     ) -> Iterator[tuple[int, Tensor]]:
         """Give the probabilities of a picture in strips, from top to bottom, in the memory of a row of tiles.
 
         Args:
             source: gives the picture by rows.
-            first: the tile row to begin with, see ``grid``; what is above it is not given.
+            grid: of this picture, from :meth:`grid`.
+            first: the row of tiles to begin with; what is above it is not given.
             tick: is called after each tile.
 
         Yields:
@@ -212,30 +235,17 @@ class Predictor:
         Raises:
             InputError: the picture does not fit the model.
         """
-        check_channels(source.rows(0, 1), self.config)
-        down, across = self.grid(source)
-        # Rows of the tile above reach into the first one.
-        begin = next(k for k in range(len(down.starts)) if down.starts[k] + down.window > down.starts[first])
-        total = torch.zeros(self.config.num_classes, down.window, across.starts[-1] + across.window)
-        total = total.to(self.device)
-        for k in range(begin, len(down.starts)):
-            self._add(total, source, down, k, across, tick)
-            top = down.starts[k]
-            done = (down.starts[k + 1] if k + 1 < len(down.starts) else source.height) - top
-            if k >= first:
-                strip = total[:, :done, : source.width]
-                yield top, (self.networks.activated(strip) if self.networks.merge == "logits" else strip).cpu().clone()
-            kept = total[:, done:].clone()
-            total.zero_()[:, : kept.shape[1]] = kept
+        at_once = self.layout.tiles_at_once(grid, self.device)
+        return strips(self.networks, source, grid, self.device, first=first, at_once=at_once, tick=tick)
 
     def settings(self) -> dict[str, Any]:
         """Return, JSON-able, all that masks depend on: arguments, and a digest of the weights."""
         return {
             "models": [member.config.name for member in self.networks.members],
             "weights": self.networks.digest()[:16],
-            "tile": self.tile,
-            "overlap": self.overlap,
-            "blend": self.blend,
+            "tile": self.layout.tile,
+            "overlap": self.layout.overlap,
+            "blend": self.layout.blend,
             "tta": self.tta,
             "scales": self.scales,
             "merge": self.networks.merge,
@@ -245,97 +255,9 @@ class Predictor:
             "dtype": str(self.networks.members[0].dtype),
         }
 
-    def grid(self, source: Rows) -> tuple[Axis, Axis]:
-        """Return how the tiles of a picture lie down its rows and across its columns."""
-        unit = self.networks.unit
-        window = self._window(source.height, source.width)
-        overlap = 0 if window is None else self._overlap(window)
-        down, across = (lay_out(side, window, overlap, unit, self.blend) for side in (source.height, source.width))
-        return down, across
-
-    def _add(
-        self, total: Tensor, source: Rows, down: Axis, k: int, across: Axis, tick: Callable[[], object] | None
-    ) -> None:
-        """Add what row ``k`` of tiles says to ``total``, whose first row is the tiles' first."""
-        networks = self.networks
-        band = self._band(source, down.starts[k] - networks.border, networks.shown(down.window))
-        rows, _ = down.parts(k)
-        weight = down.weights[k][rows].to(self.device)[:, None]
-        size = self._tiles_at_once(down.window * across.window)
-        for begin in range(0, len(across.starts), size):
-            chosen = range(begin, min(begin + size, len(across.starts)))
-            cuts = [cut_out(band, across.starts[n] - networks.border, networks.shown(across.window)) for n in chosen]
-            with torch.inference_mode():
-                said = networks(torch.stack(cuts).to(self.device), down.window, across.window)
-                for n, answer in zip(chosen, said, strict=True):
-                    columns, place = across.parts(n)
-                    weights = weight * across.weights[n][columns].to(self.device)
-                    total[:, rows, place].add_(answer[:, rows, columns] * weights)
-                    if tick is not None:
-                        tick()
-
-    @staticmethod
-    def _band(source: Rows, first: int, count: int) -> Tensor:
-        """Return rows of the picture, mirrored at its upper and lower end."""
-        wanted = mirrored(first, count, source.height)
-        low, high = int(wanted.min()), int(wanted.max()) + 1
-        band = source.rows(low, high)
-        if band.is_floating_point() and not bool(band.isfinite().all()):
-            raise InputError(
-                f"{source.name or 'the picture'} has values that are not finite (nan or inf): fill them first"
-            )
-        return band if count == high - low and bool((wanted.diff() == 1).all()) else band[:, wanted - low]
-
-    def _window(self, height: int, width: int) -> int | None:
-        if self.tile != "auto":
-            assert not isinstance(self.tile, str)
-            return self.tile
-        unit = self.networks.unit
-        each = self._memory * max(view.scale for view in self.networks.views) ** 2
-        room = SHARE * available_memory(self.device) / each
-        if rounded_up(height, unit) * rounded_up(width, unit) <= room:
-            return None
-        largest = LARGEST_TILE if self._reach is None else max(LARGEST_TILE, 8 * self._reach)
-        return max(min(int(room**0.5) // unit * unit, largest), 2 * unit)
-
-    def _overlap(self, window: int) -> int:
-        """Return the overlap in pixels, a multiple of the stride, less than a window."""
-        unit = self.networks.unit
-        window = rounded_up(window, unit)
-        if self._reach is not None:
-            pixels = rounded_up(2 * self._reach, unit)
-            if pixels >= window:
-                raise ConfigError(
-                    f"tile={window} with overlap='full': this network looks {self._reach} pixels far, so that tiles of "
-                    f"{pixels + unit} pixels or more are needed, better of {rounded_up(4 * pixels, unit)}"
-                )
-            return pixels
-        assert not isinstance(self.overlap, str)
-        pixels = self.overlap if type(self.overlap) is int else round(self.overlap * window)
-        return min(rounded_up(int(pixels), unit), window - unit)
-
-    def _full_reach(self) -> int:
-        if any(view.scale != 1 for view in self.networks.views):
-            raise ConfigError("overlap='full' is exact with scales=(1,) alone: give pixels or a share")
-        found = [reach(member.config) for member in self.networks.members]
-        if None in found:
-            name = self.networks.members[found.index(None)].config.name
-            raise ConfigError(
-                f"overlap='full': {name} looks at the whole picture (group or instance norm, or the classification-"
-                "guided module), so that no overlap is full; give pixels or a share, or tile=None"
-            )
-        return max(value for value in found if value is not None)
-
-    def _tiles_at_once(self, pixels: int) -> int:
-        if self.batch_size is not None:
-            return self.batch_size
-        if self.device.type == "cpu":
-            return 1
-        return max(1, min(16, int(SHARE * available_memory(self.device) / (self._memory * pixels))))
-
-    def _plan(self, picture: Picture) -> int:
-        down, across = self.grid(picture)
-        return len(down.starts) * len(across.starts)
+    def grid(self, source: Rows) -> Grid:
+        """Return the tiles of a picture; with ``tile="auto"`` another call may return others, as memory is taken."""
+        return self.layout.grid(source.height, source.width, self.device)
 
     def _batch(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         import numpy as np
@@ -362,89 +284,6 @@ class Predictor:
             self.device = device
             for member in self.networks.members:
                 member.to(device)
-
-
-def _problems(
-    tile: object,
-    overlap: object,
-    blend: object,
-    tta: object,
-    scales: object,
-    merge: object,
-    smallest: object,
-    holes: object,
-    batch_size: object,
-) -> list[str]:
-    """Return a sentence for each argument that is wrong."""
-    found = []
-    if tile not in ("auto", None) and (type(tile) is not int or tile < 1):
-        found.append(f"tile={tile!r}: pixels from 1 up, 'auto', or None for the whole picture")
-    share = type(overlap) is float and 0 <= overlap < 1
-    pixels = type(overlap) is int and overlap >= 0 and (type(tile) is not int or overlap < tile)
-    if not (share or pixels or overlap == "full"):
-        found.append(f"overlap={overlap!r}: a share from 0 to below 1, pixels fewer than the tile's, or 'full'")
-    if blend is not None and blend not in BLENDS:
-        found.append(_one_of("blend", blend, BLENDS))
-    if overlap == "full" and blend not in (None, "crop"):
-        found.append(f"blend={blend!r} with overlap='full': leave it out, as each pixel is then exact in one tile")
-    if tta not in VIEWS:
-        found.append(_one_of("tta", tta, VIEWS))
-    if merge not in MERGES:
-        found.append(_one_of("merge", merge, MERGES))
-    if (
-        not isinstance(scales, list | tuple)
-        or not scales
-        or not all(type(scale) in (int, float) and 0.1 <= scale <= 10 for scale in scales)
-    ):
-        found.append(f"scales={scales!r}: a list of numbers from 0.1 to 10 is needed")
-    for name, value, word in (("smallest", smallest, None), ("holes", holes, "all")):
-        if value != word and (type(value) is not int or value < 0):
-            found.append(f"{name}={value!r}: pixels from 0 up are needed{'' if word is None else f', or {word!r}'}")
-    if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
-        found.append(f"batch_size={batch_size!r}: a whole number from 1 up, or None")
-    return found
-
-
-def _one_of(name: str, given: object, known: Iterable[str]) -> str:
-    return f"{name}={given!r}: one of {', '.join(map(repr, known))} is needed{suggest(str(given), known)}"
-
-
-def _calibrated(path: str | os.PathLike[str]) -> list[float]:
-    """Return the thresholds in a file that ``unetzoo calibrate`` wrote.
-
-    Raises:
-        ConfigError: there is no such file, or another one.
-    """
-    try:
-        return [float(value) for value in json.loads(Path(path).read_text(encoding="utf-8"))["thresholds"]]
-    except FileNotFoundError as error:
-        raise ConfigError(f"threshold={path!s}: there is no such file; 'unetzoo calibrate' writes one") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"threshold={path!s}: not what 'unetzoo calibrate' writes ({type(error).__name__}: {error})"
-        ) from error
-
-
-def _thresholds(
-    given: float | Sequence[float] | str | os.PathLike[str] | None, task: str, classes: int
-) -> tuple[float, ...]:
-    """Return a threshold a class.
-
-    Raises:
-        ConfigError: there is none for this task, another number of them, or they are no probabilities.
-    """
-    if given is None:
-        return (0.5,) * classes
-    if task == "multiclass":
-        raise ConfigError(f"threshold={given!r}: the mask of a multi-class model is its likeliest class; leave it out")
-    if isinstance(given, str | os.PathLike):
-        given = _calibrated(given)
-    listed = (given,) * classes if isinstance(given, int | float) else tuple(given)
-    if len(listed) != classes:
-        raise ConfigError(f"threshold: {len(listed)} numbers for {classes} classes: give one, or one a class")
-    if not all(type(value) in (int, float) and 0 <= value < 1 for value in listed):
-        raise ConfigError(f"threshold={given!r}: probabilities from 0 to below 1 are needed")
-    return tuple(map(float, listed))
 
 
 @contextlib.contextmanager

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unetzoo import images, objects, sheets
+from unetzoo import checks, images, objects, sheets
 from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError
-from unetzoo.files.writing import replacing
+from unetzoo.files.writing import write_file
 from unetzoo.prediction.geography import Tag, georeference
 
 SUFFIXES = (".png", ".tif", ".tiff")
@@ -54,8 +54,8 @@ class Prediction:
                 they are missing.
 
         Raises:
-            InputError: another ending, or the folder cannot be made.
-            WeightsError: the file cannot be written.
+            InputError: another ending.
+            WriteError: the file cannot be written.
         """
         check_suffix(path)
         write_masks(path, self)
@@ -67,12 +67,12 @@ class Prediction:
             path: ends in .png. Folders are made where they are missing.
 
         Raises:
-            InputError: another ending, or the file cannot be written.
+            InputError: another ending.
+            WriteError: the file cannot be written.
         """
         path = Path(path)
         if path.suffix.lower() != ".png":
             raise InputError(f"an overlay cannot be written to {str(path)!r}: it is a .png")
-        make_folder(path.parent)
         masks = sheets.class_masks(self.mask, self.config.task, self.config.num_classes)
         images.write_png(images.overlay(sheets.visible(self.image), masks), path)
 
@@ -83,7 +83,7 @@ class Prediction:
             counts = torch.bincount(self.mask.flatten().long(), minlength=config.num_classes)
         else:
             counts = self.mask.reshape(config.num_classes, -1).sum(dim=1)
-        names = config.class_names or (("foreground",) if config.task == "binary" else map(str, range(len(counts))))
+        names = checks.class_names_of(config.class_names, config.task, config.num_classes)
         return dict(zip(names, (counts / self.mask.shape[-1] / self.mask.shape[-2]).tolist(), strict=True))
 
     def instances(self) -> objects.Instances:
@@ -104,8 +104,8 @@ class Prediction:
             path: ends in .npy. Folders are made where they are missing.
 
         Raises:
-            InputError: another ending, or the folder cannot be made.
-            WeightsError: the file cannot be written.
+            InputError: another ending.
+            WriteError: the file cannot be written.
         """
         import numpy as np
 
@@ -128,13 +128,16 @@ def mask_of(probabilities: Tensor, task: str, thresholds: Sequence[float]) -> Te
 def mask_paths(path: str | os.PathLike[str], config: ModelConfig) -> list[Path]:
     """Return the files of a mask: of a multi-label model ``<folder>/<class>/<name>`` for ``<folder>/<name>``.
 
-    A class whose name is none of a folder has its number instead: who made the model does not say where files go.
+    A class whose name is none of a folder has "class_<number>" instead: who made the model does not say where files go.
     """
     path = Path(path)
     if config.task != "multilabel":
         return [path]
-    names = config.class_names or ("",) * config.num_classes
-    folders = [name if _PLAIN.fullmatch(name) else str(k) for k, name in enumerate(names)]
+    unnamed = checks.class_names_of(None, config.task, config.num_classes)
+    folders = [
+        name if _PLAIN.fullmatch(name) else instead
+        for name, instead in zip(config.class_names or unnamed, unnamed, strict=True)
+    ]
     return [path.parent / folder / path.name for folder in folders]
 
 
@@ -155,7 +158,7 @@ def write_masks(path: str | os.PathLike[str], found: Prediction, mark: str | Non
     """Write a mask, see :meth:`Prediction.save`, to the files of :func:`mask_paths`; :func:`mark_in` returns ``mark``.
 
     Raises:
-        WeightsError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     task, paths = found.config.task, mask_paths(path, found.config)
     for target, layer in zip(paths, found.mask if task == "multilabel" else found.mask[None], strict=True):
@@ -200,31 +203,6 @@ def mark_in(path: Path) -> str | None:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     return mark if isinstance(mark, str) and mark.startswith("unetzoo ") else None
-
-
-def write_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file all or nothing, and its folder where it is missing.
-
-    Raises:
-        InputError: the folder cannot be made.
-        WeightsError: the file cannot be written.
-    """
-    path = Path(path)
-    make_folder(path.parent)
-    with replacing(path) as stream:
-        stream.write(content)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder, and those it lies in, where they are missing.
-
-    Raises:
-        InputError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the folder {str(folder)!r} cannot be made: {error.strerror}") from error
 
 
 def _palette() -> list[int]:

@@ -1,4 +1,4 @@
-"""Where windows lie in a picture, and how what they say of it is joined.
+"""The grid of an image: where windows lie in it, and how what they say of it is joined.
 
 Windows are laid out on each axis by itself, so that the weight of a pixel is the product of one for its row and one for
 its column. They begin at multiples of the network's stride: there its max-pools see the same pixels together as in the
@@ -8,7 +8,8 @@ whole picture, and a window says of its inner pixels exactly what the whole pict
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,12 +19,13 @@ BLENDS = ("gaussian", "linear", "crop")
 
 @dataclass(frozen=True)
 class Axis:
-    """The windows along one side of a picture.
+    """The windows along one side of an image.
 
     Attributes:
         length: pixels of the side.
         window: pixels of each window, a multiple of the stride. Windows may reach over the end of the side.
         starts: of the windows, multiples of the stride.
+        blend: how they are joined, one of :data:`BLENDS`, see :func:`lay_out`.
         weights: (windows, window) float32: how much each pixel of each window counts. Those of all windows that a pixel
             lies in have the sum 1.
     """
@@ -31,13 +33,56 @@ class Axis:
     length: int
     window: int
     starts: tuple[int, ...]
-    weights: Tensor
+    blend: str
+    weights: Tensor = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", _weights(self.starts, self.window, self.blend))
 
     def parts(self, k: int) -> tuple[slice, slice]:
         """Return the pixels of window ``k`` that count, in the window and in the side."""
         inside = self.weights[k].nonzero()
         first, last = int(inside[0]), int(inside[-1]) + 1
         return slice(first, last), slice(self.starts[k] + first, self.starts[k] + last)
+
+    def window_at(self, pixel: int) -> int:
+        """Return which window starts at a pixel; at the end of the side their number, as none does."""
+        return len(self.starts) if pixel == self.length else self.starts.index(pixel)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The tiles of an image. Laid out once, and passed on: free memory may be another at the next look.
+
+    Attributes:
+        down: their rows.
+        across: their columns.
+    """
+
+    down: Axis
+    across: Axis
+
+    @property
+    def count(self) -> int:
+        """How many tiles there are."""
+        return len(self.down.starts) * len(self.across.starts)
+
+    def record(self) -> dict[str, dict[str, Any]]:
+        """Return it as JSON-able values, of which :meth:`of` makes the same."""
+        return {
+            name: {"length": axis.length, "window": axis.window, "starts": list(axis.starts), "blend": axis.blend}
+            for name, axis in (("down", self.down), ("across", self.across))
+        }
+
+    @classmethod
+    def of(cls, record: Any) -> Grid:
+        """Return the grid of a :meth:`record`.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        axes = (record[name] for name in ("down", "across"))
+        return cls(*(Axis(**{**axis, "starts": tuple(axis["starts"])}) for axis in axes))
 
 
 def rounded_up(value: int, unit: int) -> int:
@@ -64,7 +109,7 @@ def lay_out(length: int, window: int | None, overlap: int, unit: int, blend: str
         last = whole - window
         starts = tuple(k * last // max(count - 1, 1) // unit * unit for k in range(count))
         if all(b - a <= window - overlap for a, b in itertools.pairwise(starts)):
-            return Axis(length, window, starts, _weights(starts, window, blend))
+            return Axis(length, window, starts, blend)
         count += 1  # rounding has drawn two of them too far apart
 
 

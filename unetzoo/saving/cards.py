@@ -11,15 +11,16 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from unetzoo import information, zoo
-from unetzoo.comparing.comparison import Comparison, row_of
 from unetzoo.config import ModelConfig
+from unetzoo.costs.counting import costs_of
+from unetzoo.costs.tables import cells, header, markdown
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS, options_of
 from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.files import strict_json
 from unetzoo.model import build_on_meta
 from unetzoo.plain import plain
-from unetzoo.saving.weights import SavedModel
+from unetzoo.saving.records import SavedModel
 
 SIZE = 512
 """Side of the image for which the card's table row counts."""
@@ -249,12 +250,12 @@ def _body(saved: SavedModel, name: str, card: ModelCard) -> str:
     config = saved.config
     model = build_on_meta(config)
     info = information.model_info(config.name)
-    row = row_of(model, info, SIZE)
-    agreement = " ✓: the published number." if row.agrees else ""
+    costs = costs_of(model, info, SIZE)
+    agreement = " ✓: the published number." if costs.agrees else ""
     parts = [
         f"# {html.escape(name.strip('/').rpartition('/')[2] or config.name, quote=False)}",
         f"{info.architecture} on the {info.encoder} encoder, {_task(config)}.",
-        Comparison((row,), SIZE).render("md").strip(),
+        markdown([header(SIZE), cells(costs)]).strip(),
         f"Counted for one float32 image; memory is what autograd keeps in training.{agreement}",
         f"## Use\n\n```sh\npip install unetzoo\nunetzoo predict {name} picture.png --out masks --overlay\n```",
         f"```python\n{_example(saved, name)}\n```",

@@ -15,7 +15,8 @@ from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.files.checkpoints import complete, listed, load_state_dict_file, misfits
 from unetzoo.files.tensors import read_header
 from unetzoo.model import SegmentationModel, on_meta
-from unetzoo.saving.weights import SUFFIX, SavedModel, is_saved_model, read_saved, save
+from unetzoo.saving.records import SUFFIX, SavedModel, is_saved_model, read_saved
+from unetzoo.saving.weights import save
 
 _HEAD = "head.conv.weight"
 _SHOWN = ("pretrained", "input_policy", "in_channels")

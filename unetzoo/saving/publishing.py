@@ -16,10 +16,14 @@ from unetzoo import trained
 from unetzoo.errors import ConfigError, HubError, WeightsError
 from unetzoo.files.offline import switched_off
 from unetzoo.files.tensors import check_file
-from unetzoo.files.writing import replacing
+from unetzoo.files.writing import make_folder, write_file
+from unetzoo.saving.answers import LOG_IN, translated
 from unetzoo.saving.cards import ModelCard, read_card, write_card
-from unetzoo.saving.hub import ANSWER_SECONDS, CARD_FILE, LOG_IN, connect, file_of_trained, parse, translated
-from unetzoo.saving.weights import CONFIG_FILE, MODEL_FILE, read_saved, save, unwrapped, verify
+from unetzoo.saving.hub import ANSWER_SECONDS, CARD_FILE, connect
+from unetzoo.saving.records import CONFIG_FILE, MODEL_FILE, read_saved
+from unetzoo.saving.repositories import parse
+from unetzoo.saving.sources import Source, located, trained_source
+from unetzoo.saving.weights import save, unwrapped, verify
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -55,20 +59,17 @@ def save_pretrained(model: nn.Module, folder: str | os.PathLike[str], *, card: M
         card: licence, training data, metrics and text for the model card.
 
     Raises:
-        WeightsError: as ``save``; or the folder cannot be made.
+        WeightsError, WriteError: as ``save``; or the folder cannot be made.
     """
     _check_card(card)
     model = unwrapped(model)
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WeightsError(f"the folder {folder} cannot be made: {error.strerror}") from error
+    make_folder(folder)
     earlier = read_card(_text_of(folder / CARD_FILE), folder / CARD_FILE)
     save(model, folder / MODEL_FILE)
     saved = read_saved(folder)
-    _write(folder / CONFIG_FILE, saved.config.to_json())
-    _write(folder / CARD_FILE, write_card(saved, folder.resolve().name, card, earlier))
+    write_file(folder / CONFIG_FILE, saved.config.to_json())
+    write_file(folder / CARD_FILE, write_card(saved, folder.resolve().name, card, earlier))
 
 
 def push_to_hub(
@@ -90,8 +91,8 @@ def push_to_hub(
     pushed whose own README.md has others.
 
     Args:
-        source: a model, a file that ``save`` wrote, a folder that ``save_pretrained`` wrote, or the name of a trained
-            model of the package, which goes with its card.
+        source: a model, or what ``from_pretrained`` takes: a file that ``save`` wrote, a folder that
+            ``save_pretrained`` wrote, a trained model of the package or a repository, both of which go with their card.
         repo_id: "owner/name".
         card: licence, training data, metrics and text for the model card.
         private: whether a new repository is private; None: as the owner's settings say. Of a repository that is
@@ -104,7 +105,8 @@ def push_to_hub(
         endpoint: address of the Hub; None: HF_ENDPOINT, or huggingface.co.
 
     Raises:
-        ConfigError: ``source`` is none of these; or the revision is a commit, to which nothing can be added.
+        ConfigError: ``source`` is none of these, or a network of the zoo, whose weights are random; or the revision is
+            a commit, to which nothing can be added.
         WeightsError: ``source`` is no model, or damaged.
         HubError: no connection, no such right, no such branch, or it changed meanwhile; ``reason`` says which.
     """
@@ -114,18 +116,12 @@ def push_to_hub(
             f"a push goes to a branch, and {branch} is a commit: leave it out, or give it as parent_commit"
         )
     _check_card(card)
-    _check_source(source)
-    off = switched_off("UNETZOO_OFFLINE", "HF_HUB_OFFLINE")
-    if off:
-        raise HubError("offline", f"cannot push to {name}: {off} forbids the network")
-    from huggingface_hub import get_token
-
-    if token is False or (token in (None, True) and get_token() is None):
-        raise HubError("token", f"cannot push to {name} unless logged in: {LOG_IN}")
+    pushed = _checked(source)
+    _check_allowed(name, token)
     with tempfile.TemporaryDirectory() as scratch:
-        file, readme, own = _prepared(source, Path(scratch))
+        file, readme, own = _prepared(pushed, Path(scratch))
         card = own if card is None else card.over(own)
-        earlier = read_card(readme, Path(str(source)) / CARD_FILE if readme else CARD_FILE)
+        earlier = read_card(readme, file / CARD_FILE if readme else CARD_FILE)
         saved = verify(file)
         with translated(name, branch, endpoint):
             from huggingface_hub import CommitOperationAdd
@@ -157,14 +153,14 @@ def push_to_hub(
     return PushedModel(name, commit.oid, commit.pr_url or commit.commit_url)
 
 
-def _prepared(source: nn.Module | str | os.PathLike[str], scratch: Path) -> tuple[Path, str | None, ModelCard]:
+def _prepared(source: nn.Module | Source, scratch: Path) -> tuple[Path, str | None, ModelCard]:
     """Return the file or folder to push, the README.md that belongs to it, if there is one, and what else is known."""
     if isinstance(source, nn.Module):
         save(source, scratch / MODEL_FILE)
         return scratch / MODEL_FILE, None, ModelCard()
-    if source in trained.names():
-        return file_of_trained(str(source)), None, _card_of_package(str(source))
-    path = Path(source)
+    path = located(source)
+    if source.kind == "trained":
+        return path, None, _card_of_package(source.text)
     return path, _text_of(path / CARD_FILE) if path.is_dir() else None, ModelCard()
 
 
@@ -174,13 +170,23 @@ def _card_of_package(name: str) -> ModelCard:
     return ModelCard(license="mit", text=text.partition("\n")[2])
 
 
-def _check_source(source: object) -> None:
-    if isinstance(source, nn.Module) or source in trained.names():
-        return
+def _checked(source: nn.Module | str | os.PathLike[str]) -> nn.Module | Source:
+    if isinstance(source, nn.Module):
+        return source
     if not isinstance(source, str | os.PathLike):
-        raise ConfigError(f"cannot push a {type(source).__name__}: a model, or the path of a saved one, is needed")
-    if not Path(source).exists():
-        raise WeightsError(f"cannot push {str(Path(source))!r}: there is no such file or folder")
+        raise ConfigError(f"cannot push a {type(source).__name__}: a model, or the name of a saved one, is needed")
+    return trained_source(source)
+
+
+def _check_allowed(name: str, token: str | bool | None) -> None:
+    """Raise where a push cannot succeed: without a network, or without a token."""
+    off = switched_off("UNETZOO_OFFLINE", "HF_HUB_OFFLINE")
+    if off:
+        raise HubError("offline", f"cannot push to {name}: {off} forbids the network")
+    from huggingface_hub import get_token
+
+    if token is False or (token in (None, True) and get_token() is None):
+        raise HubError("token", f"cannot push to {name} unless logged in: {LOG_IN}")
 
 
 def _check_card(card: object) -> None:
@@ -234,11 +240,6 @@ def _forget(name: str, branch: str, commit: str) -> None:
     refs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "refs"
     if (refs / branch).is_file() and (refs / branch).read_text(encoding="utf-8").strip() != commit:
         (refs / branch).unlink()
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as stream:
-        stream.write(text.encode())
 
 
 def _text_of(path: Path) -> str | None:

@@ -10,9 +10,7 @@ import itertools
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,62 +21,27 @@ from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, DamagedError, WeightsError
 from unetzoo.files.checkpoints import listed, misfits, non_finite
 from unetzoo.files.tensors import (
-    DATA_DIGEST,
-    LONGEST_HEADER,
     TensorFile,
-    check_file,
     check_types,
-    read_header,
     write_tensors,
 )
 from unetzoo.folding import OptimizedModel
 from unetzoo.model import SegmentationModel, build_on_meta
-from unetzoo.nn.layers import initialise
 from unetzoo.plain import plain, plain_tuple
-from unetzoo.pretrained import POLICIES, adapt_input_conv
-
-CONFIG_FILE = "config.json"
-MODEL_FILE = "model.safetensors"
-BEST_FILE = "best.safetensors"
-"""Of the best epoch, in the folder of a run."""
-SUFFIX = ".safetensors"
-_CONFIG = "unetzoo_config"
-_VERSION = "unetzoo_version"
+from unetzoo.saving.changes import adapt_input, changed_config, new_heads
+from unetzoo.saving.records import (
+    CONFIG_FILE,
+    CONFIG_KEY,
+    MODEL_FILE,
+    SUFFIX,
+    VERSION_KEY,
+    SavedModel,
+    described,
+    read_config,
+    read_record,
+)
 
 _logger = logging.getLogger("unetzoo")
-
-
-@dataclass(frozen=True)
-class SavedModel:
-    """What a file says of the model in it. ``str()`` is a line about it.
-
-    Attributes:
-        path: of the file.
-        config: of the model.
-        unetzoo_version: of the program that wrote it.
-        sha256: of the bytes of its tensors, as written in the file.
-        parameters: number of them, batch-norm statistics not counted.
-        bytes: size of the file.
-        dtypes: of the floating-point tensors, such as ("float32",).
-    """
-
-    path: Path
-    config: ModelConfig
-    unetzoo_version: str
-    sha256: str
-    parameters: int
-    bytes: int
-    dtypes: tuple[str, ...]
-
-    def __str__(self) -> str:
-        classes = f"{self.config.num_classes} class{'es' * (self.config.num_classes > 1)}"
-        if self.config.class_names:
-            classes += f" ({', '.join(self.config.class_names)})"
-        return (
-            f"{self.path}: {self.config.name}, {self.config.in_channels} channels → {classes}, "
-            f"{self.parameters:,} parameters in {', '.join(self.dtypes)}, {self.bytes / 1e6:.1f} MB, "
-            f"saved by unetzoo {self.unetzoo_version}"
-        )
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -93,8 +56,9 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
     Raises:
         ConfigError: ``path`` has another ending.
-        WeightsError: no model of unetzoo, one that was changed so that its config no longer describes it, weights
-            that are not finite, or a file that cannot be written.
+        WeightsError: no model of unetzoo, one that was changed so that its config no longer describes it, or weights
+            that are not finite.
+        WriteError: the file cannot be written.
     """
     if Path(path).suffix != SUFFIX:
         raise ConfigError(f"cannot save to {str(path)!r}: the name must end in {SUFFIX}")
@@ -115,7 +79,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
             f"cannot save: NaN or infinity in {len(broken)} of {len(state)} tensors, such as {broken[0]}; "
             "go back to an earlier state"
         )
-    write_tensors(path, state, {"format": "pt", _VERSION: __version__, _CONFIG: model.config.to_json()})
+    write_tensors(path, state, {"format": "pt", VERSION_KEY: __version__, CONFIG_KEY: model.config.to_json()})
 
 
 def load(
@@ -155,7 +119,7 @@ def load(
         ConfigError: lists all that is wrong with the other arguments.
     """
     _check_target(device, dtype)
-    file, config = _read(path)
+    file, config = read_record(path)
     changes = {
         "num_classes": plain(num_classes),
         "in_channels": plain(in_channels),
@@ -164,18 +128,18 @@ def load(
         "mean": plain_tuple(mean),
         "std": plain_tuple(std),
     }
-    wanted = _changed(config, {name: value for name, value in changes.items() if value is not None}, input_policy)
+    wanted = changed_config(config, {name: value for name, value in changes.items() if value is not None}, input_policy)
     if verify:
         _verify(file)
     model = build_on_meta(wanted)
     as_saved = (wanted.num_classes, wanted.in_channels) == (config.num_classes, config.in_channels)
     _check_fit(file, config, model if as_saved else build_on_meta(config))
     state = file.tensors()
+    if wanted.num_classes != config.num_classes:
+        state |= new_heads(model, state["head.conv.weight"].dtype)
     if wanted.in_channels != config.in_channels:
         policy = input_policy or ("sum" if wanted.in_channels == 1 else "repeat")
-        _adapt_input(state, model, config.in_channels, policy)
-    if wanted.num_classes != config.num_classes:
-        state |= _new_heads(model, state["head.conv.weight"].dtype)
+        adapt_input(state, model, config.in_channels, policy)
     state = {name: tensor.to(device, dtype if tensor.is_floating_point() else None) for name, tensor in state.items()}
     return _filled(model, state, device, dtype).eval()
 
@@ -192,46 +156,14 @@ def verify(path: str | os.PathLike[str]) -> SavedModel:
     Raises:
         WeightsError: missing, damaged, or not a model of unetzoo.
     """
-    file, config = _read(path)
+    file, config = read_record(path)
     model = build_on_meta(config)
     _check_fit(file, config, model)
     _verify(file)
     copy = Path(path) / CONFIG_FILE
     if copy.is_file() and read_config(copy) != config:
         raise WeightsError(f"{copy} says another thing than {MODEL_FILE} beside it, which counts; save the folder anew")
-    return _described(file, model)
-
-
-def read_saved(path: str | os.PathLike[str]) -> SavedModel:
-    """Return what a file says of the model in it, without reading its tensors.
-
-    Raises:
-        WeightsError: missing, or not a model of unetzoo.
-    """
-    file, config = _read(path)
-    return _described(file, build_on_meta(config))
-
-
-def is_saved_model(file: TensorFile) -> bool:
-    """Return whether a safetensors file says which model it holds."""
-    return _CONFIG in file.metadata
-
-
-def read_config(path: Path) -> ModelConfig:
-    """Return the record in a ``config.json``.
-
-    Raises:
-        WeightsError: missing, or not the record of a model of unetzoo.
-    """
-    check_file(path)
-    if path.stat().st_size > LONGEST_HEADER:
-        raise WeightsError(f"{path} is longer than the {LONGEST_HEADER:,} bytes that any model's record has")
-    try:
-        return ModelConfig.from_json(path.read_bytes().decode())
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:  # ConfigError is one, and so is a failure to decode
-        raise WeightsError(f"{path}: {error}") from error
+    return described(file, model)
 
 
 def unwrapped(model: nn.Module) -> SegmentationModel:
@@ -254,50 +186,6 @@ def unwrapped(model: nn.Module) -> SegmentationModel:
             f"a SegmentationModel is needed, from unetzoo.create() or load(), not {type(model).__name__}"
         )
     return inner
-
-
-def model_in(folder: Path) -> Path | None:
-    """Return the model's file in a folder that ``save_pretrained`` wrote, or a run of ``unetzoo train``."""
-    return next((folder / name for name in (MODEL_FILE, BEST_FILE) if (folder / name).is_file()), None)
-
-
-def _read(path: str | os.PathLike[str]) -> tuple[TensorFile, ModelConfig]:
-    """Return a file and the config in it."""
-    path = Path(path)
-    if path.is_dir():
-        path = model_in(path) or path / MODEL_FILE
-        if not path.is_file():
-            raise WeightsError(f"the folder {path.parent} holds no {MODEL_FILE}: unetzoo.save_pretrained writes one")
-    if path.suffix != SUFFIX and path.is_file():
-        raise WeightsError(
-            f"{path} is no {SUFFIX} file; if it is a checkpoint, 'unetzoo convert {path.name} {path.stem}{SUFFIX} "
-            "--model NAME' makes one of it"
-        )
-    file = read_header(path)
-    file.check_header()
-    if not is_saved_model(file):
-        raise WeightsError(
-            f"{path} holds tensors, and does not say of which model: 'unetzoo convert' with --model NAME writes a "
-            "file that does"
-        )
-    try:
-        return file, ModelConfig.from_json(file.metadata[_CONFIG])
-    except ConfigError as error:
-        raise WeightsError(f"{path}: {error}") from error
-
-
-def _described(file: TensorFile, model: SegmentationModel) -> SavedModel:
-    """Return what ``file`` says; ``model`` may be on meta."""
-    dtypes = {entry.dtype for entry in file.entries.values() if entry.dtype.is_floating_point}
-    return SavedModel(
-        path=file.path,
-        config=model.config,
-        unetzoo_version=file.metadata.get(_VERSION, "?"),
-        sha256=file.metadata.get(DATA_DIGEST, "?"),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        bytes=len(file.content),
-        dtypes=tuple(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes)),
-    )
 
 
 def _verify(file: TensorFile) -> None:
@@ -337,46 +225,6 @@ def _check_target(device: str | torch.device, dtype: torch.dtype | None) -> None
         problems.append(f"device={device!r} cannot be used here ({str(error).partition(chr(10))[0]})")
     if problems:
         raise ConfigError("cannot load", problems)
-
-
-def _changed(config: ModelConfig, changes: dict[str, Any], input_policy: str | None) -> ModelConfig:
-    """Return ``config`` with ``changes``, and without what they make void."""
-    if input_policy is not None and input_policy not in POLICIES:
-        raise ConfigError(f"input_policy={input_policy!r}: one of {', '.join(map(repr, POLICIES))} is needed")
-    if input_policy is not None and changes.get("in_channels", config.in_channels) == config.in_channels:
-        raise ConfigError(f"input_policy is for another number of channels than the file's {config.in_channels}")
-    classes = changes.get("num_classes", config.num_classes)
-    if classes != config.num_classes:
-        task = "multilabel" if config.task == "multilabel" else "binary" if classes == 1 else "multiclass"
-        changes = {"class_names": None, "task": task, **changes}
-    if changes.get("in_channels", config.in_channels) != config.in_channels:
-        changes = {"mean": None, "std": None, **changes}
-    return config.replace(**changes) if changes else config
-
-
-def _adapt_input(state: dict[str, Tensor], model: SegmentationModel, known: int, policy: str) -> None:
-    """Adapt, in ``state``, the convolutions of the encoder that read images of ``known`` channels."""
-    channels = model.config.in_channels
-    for name, wanted in model.encoder.state_dict(prefix="encoder.").items():
-        found = state[name]
-        if found.shape == wanted.shape:
-            continue
-        if found.ndim != 4 or found.shape[1] != known or wanted.shape[1] != channels:
-            raise WeightsError(f"in_channels={channels}: {name} cannot be adapted from {known} channels; train anew")
-        state[name] = adapt_input_conv(found, channels, policy)
-        _logger.warning("in_channels=%d: adapted from %d (%s): %s", channels, known, policy, name)
-
-
-def _new_heads(model: SegmentationModel, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Draw anew all that depends on the number of classes; return it by name, in ``dtype``."""
-    found: dict[str, Tensor] = {}
-    for title in ("head", "deep_heads", "guide"):
-        module = getattr(model, title)
-        if module is not None:
-            initialise(module.to_empty(device="cpu"))
-            found |= {name: tensor.to(dtype) for name, tensor in module.state_dict(prefix=f"{title}.").items()}
-    _logger.warning("num_classes=%d: drawn anew: %s", model.config.num_classes, ", ".join(found))
-    return found
 
 
 def _filled(

@@ -15,13 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unetzoo import images, sheets
+from unetzoo.checks import class_names_of
 from unetzoo.config import ModelConfig
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS
 from unetzoo.errors import ConfigError, InputError, UnetzooError
 from unetzoo.prediction import Prediction, Predictor
-from unetzoo.prediction.results import mask_of
-from unetzoo.saving import cards, hub
+from unetzoo.prediction.results import mask_of, mask_paths
+from unetzoo.saving import cards
+from unetzoo.saving.hub import CARD_FILE
+from unetzoo.saving.repositories import PREFIX
+from unetzoo.saving.sources import located, source_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".gif", ".bmp")
 """Of pictures that a browser offers to send; what is inside decides."""
@@ -182,13 +186,12 @@ class Row:
 def legend(prediction: Prediction) -> list[Row]:
     """Return a row a class, the background included unless classes may lie over each other."""
     config, mask = prediction.config, prediction.mask
-    names = list(config.class_names or (f"class {k}" for k in range(config.num_classes)))
+    names = list(class_names_of(config.class_names, config.task, config.num_classes))
     if config.task == "multiclass":
-        names[0] = config.class_names[0] if config.class_names else "background"
         counts = torch.bincount(mask.flatten(), minlength=config.num_classes).tolist()
     elif config.task == "binary":
         inside = int(mask.sum(dtype=torch.int64))
-        names = ["background", config.class_names[0] if config.class_names else "foreground"]
+        names = ["background", *names]
         counts = [mask.numel() - inside, inside]
     else:
         counts = mask.sum(dim=(1, 2), dtype=torch.int64).tolist()
@@ -221,12 +224,14 @@ def write_masks(prediction: Prediction, folder: Path) -> Path:
         prediction.save(file)
         return file
     # Names of classes come with the model, and may hold what leads out of a folder.
-    replace(prediction, config=replace(config, class_names=None)).save(file)
-    labels = [re.sub(r"[^\w -]+", "_", name) for name in config.class_names or map(str, range(config.num_classes))]
+    nameless = replace(config, class_names=None)
+    replace(prediction, config=nameless).save(file)
+    names = class_names_of(config.class_names, config.task, config.num_classes)
+    labels = [re.sub(r"[^\w -]+", "_", name) for name in names]
     target = folder / f"{stem}_masks.zip"
     with zipfile.ZipFile(target, "w") as archive:  # PNGs are packed already
-        for k, label in enumerate(labels):
-            archive.write(folder / str(k) / file.name, f"{k}_{label}/{file.name}")
+        for k, (path, label) in enumerate(zip(mask_paths(file, nameless), labels, strict=True)):
+            archive.write(path, f"{k}_{label}/{file.name}")
     return target
 
 
@@ -241,9 +246,11 @@ def heading(source: object, config: ModelConfig) -> tuple[str, str]:
     """Return the name of a model and a line about it, from its configuration and its card."""
     name = config.name
     if isinstance(source, str | os.PathLike):
-        name = Path(source).resolve().stem if Path(source).is_file() else os.fspath(source)
-        name = name.removeprefix(hub.PREFIX).rstrip("/\\")
-        name = Path(name).resolve().name if Path(name).exists() else name
+        meant = source_of(source)
+        name = meant.text.removeprefix(PREFIX)
+        if meant.kind in ("file", "folder"):
+            place = Path(source).resolve()
+            name = place.stem if meant.kind == "file" else place.name
     line = f"{DECODERS[config.decoder].title} on the {ENCODERS[config.encoder].title} encoder."
     trained = _training_data(source)
     return name, line if trained is None else f"{line} Trained on: {trained}"
@@ -254,8 +261,8 @@ def _training_data(source: object) -> str | None:
     if not isinstance(source, str | os.PathLike):
         return None
     try:
-        folder = hub.located(source, local_files_only=True)
-        file = (folder if folder.is_dir() else folder.parent) / hub.CARD_FILE
+        folder = located(source_of(source), local_files_only=True)
+        file = (folder if folder.is_dir() else folder.parent) / CARD_FILE
         return cards.read_card(file.read_text(encoding="utf-8"), file).card.training_data
     except (OSError, UnicodeDecodeError, UnetzooError):
         return None  # the page is as good without

@@ -8,9 +8,9 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
-from typing import Any
 
 from unetzoo.errors import ConfigError
+from unetzoo.extras import needed
 from unetzoo.prediction import Predictor
 from unetzoo.prediction.networks import Model
 from unetzoo.serving.answers import Limits, heading
@@ -52,7 +52,7 @@ def serve(
     limits = limits or Limits()
     _check_address(host, port)
     with _own_folder(), contextlib.ExitStack() as stack:
-        gradio = _gradio()
+        gradio = needed("gradio", "the page")
         predictor = Predictor(model, device=device)
         name, line = heading(model, predictor.config)
         page = build(gradio, predictor, name, line, limits)
@@ -77,19 +77,6 @@ def serve(
             theme=theme(gradio),
         )
         yield str(page.local_url).rstrip("/")
-
-
-def _gradio() -> Any:
-    """Return gradio.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        import gradio
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"the page needs {error.name}: pip install 'unetzoo[demo]'") from error
-    return gradio
 
 
 def _check_address(host: str, port: int) -> None:

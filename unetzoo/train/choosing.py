@@ -7,25 +7,29 @@ import csv
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
 import torch
 import torchvision
 
-from unetzoo import __version__, folding, zoo
+from unetzoo import __version__, folding, plugins, zoo
 from unetzoo.comparing import comparison
+from unetzoo.decoders import DECODERS
+from unetzoo.encoders import ENCODERS
 from unetzoo.errors import ConfigError, TrainingError
-from unetzoo.files.writing import replacing
+from unetzoo.files.writing import write_file
+from unetzoo.losses import LOSSES
 from unetzoo.model import SegmentationModel
-from unetzoo.saving import weights
-from unetzoo.train.command import CONFIG
+from unetzoo.saving import records, weights
+from unetzoo.train.runs import CONFIG
 from unetzoo.train.timing import TIMES
 from unetzoo.trials import Epoch, TrainingTrial, read_trials, write_trials
 
@@ -43,6 +47,7 @@ def run_trials(
     out: str | os.PathLike[str],
     *,
     exclude: str | Iterable[str] = (),
+    imports: Iterable[str] = (),
 ) -> Path:
     """Train networks one after the other, each in a process of its own, and write what each reached.
 
@@ -55,25 +60,31 @@ def run_trials(
         arguments: of ``unetzoo train``, such as ``["--data", "nuclei", "--epochs", "8", "--crop-size", "128"]``.
         out: folder of the runs, made if missing. In it, a folder for each network holds its run, and ``trial.json``
             once it is done; ``results.json`` holds all that are done so far.
+        imports: modules to import first, here and where the networks are trained. Those that registered the parts of
+            ``models``, and the losses that ``arguments`` name, are imported there in any case.
 
     Returns:
         ``results.json``: for ``unetzoo.compare(results=…)``.
 
     Raises:
-        ConfigError: a name that fits nothing, an argument that is not the trials' to set, or a folder whose trials
-            have other settings.
+        ConfigError: a name that fits nothing, an argument that is not the trials' to set, a folder whose trials have
+            other settings, or a part that this program registers itself, where no other process can import it.
         TrainingError: a training failed, and has said why; the trials before it are kept.
-        WeightsError: a file cannot be written.
+        WriteError: a file cannot be written.
     """
+    imports = tuple(imports)
+    plugins.import_modules(imports)
     rows = comparison.compare(models, exclude=exclude).rows
     out = Path(out)
-    _begin(out, arguments, [row.name for row in rows])
+    homes = _homes([row.name for row in rows], arguments)
+    _begin(out, arguments, [row.name for row in rows], homes)
+    modules = list(dict.fromkeys([*imports, *homes.values()]))
     todo = {row.name: row.gflops for row in rows if not (out / row.name / TRIAL).is_file()}
     done, start, whole = 0.0, time.monotonic(), sum(todo.values())
     for name, gflops in todo.items():
         left = f"; about {(time.monotonic() - start) * (whole - done) / done / 60:.0f} minutes are left" if done else ""
         _say(f"{name}: {len(rows) - len(todo) + list(todo).index(name) + 1} of {len(rows)}{left}")
-        _train(out / name, name, arguments)
+        _train(out / name, name, arguments, modules)
         write_trials([_trial(out / name, name, arguments)], out / name / TRIAL)
         _collect(out)
         done += gflops
@@ -87,7 +98,22 @@ def _collect(out: Path) -> Path:
     return out / RESULTS
 
 
-def _begin(out: Path, arguments: Sequence[str], names: Sequence[str]) -> None:
+def _homes(names: Iterable[str], arguments: Sequence[str]) -> dict[str, str]:
+    """Return part → module of all that was registered outside of unetzoo and that the trials need."""
+    makers: dict[str, object] = {}
+    for name in names:
+        if name in zoo.PRESETS:
+            makers[name] = zoo.PRESETS[name]
+        else:
+            decoder, encoder = zoo.index()[name]
+            makers |= {decoder: DECODERS[decoder], encoder: ENCODERS[encoder].build}
+    words = set(re.findall(r"\w+", " ".join(arguments)))
+    makers |= {name: loss.make for name, loss in LOSSES.items() if name in words}
+    found = {part: str(getattr(maker, "__module__", "__main__")) for part, maker in makers.items()}
+    return {part: module for part, module in found.items() if module.partition(".")[0] != "unetzoo"}
+
+
+def _begin(out: Path, arguments: Sequence[str], names: Sequence[str], homes: Mapping[str, str]) -> None:
     """Make the folder, or make sure that what is in it was begun with the same settings."""
     given = [argument.partition("=")[0] for argument in arguments]
     own = ("--model", "--model.name", "--out", "--resume", "--suggest", "--print-config")
@@ -96,6 +122,12 @@ def _begin(out: Path, arguments: Sequence[str], names: Sequence[str]) -> None:
     ]
     if not {"--data", "--data.folder", "--config"} & set(given):
         problems.append("--data FOLDER is needed")
+    problems += [
+        f"{part} is registered by the program itself, which the processes that train do not run: move it to a module, "
+        "such as parts.py, and import that"
+        for part, module in homes.items()
+        if module == "__main__"
+    ]
     path, text = out / SETTINGS, json.dumps(list(arguments))
     if path.is_file():
         before = path.read_text(encoding="utf-8")
@@ -105,23 +137,31 @@ def _begin(out: Path, arguments: Sequence[str], names: Sequence[str]) -> None:
         problems += [f"{out / name} is there already; give another folder" for name in names if (out / name).exists()]
     if problems:
         raise ConfigError("cannot try networks", problems)
-    out.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as stream:
-        stream.write(text.encode())
+    write_file(path, text)
 
 
-def _train(folder: Path, name: str, arguments: Sequence[str]) -> None:
+def _train(folder: Path, name: str, arguments: Sequence[str], modules: Sequence[str]) -> None:
     """Train a network in a process of its own, or let it go on."""
     given = ["--model", name, "--out", str(folder), *arguments, "--trainer.callbacks+=unetzoo.train.Clock"]
     if (folder / CONFIG).is_file():
         given = ["--resume", str(folder), *(flag for flag in ("--quiet", "--json") if flag in arguments)]
+    given += [f"--import={module}" for module in modules]
+    path = [os.environ.get("PYTHONPATH", ""), *map(_folder_of, modules)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, path)))}
     with _ended_together():
-        done = subprocess.run([sys.executable, "-m", "unetzoo", "train", *given], check=False)
+        done = subprocess.run([sys.executable, "-m", "unetzoo", "train", *given], check=False, env=environment)
     if done.returncode != 0:
         raise TrainingError(
-            f"{name}: the training ended with status {done.returncode}, for the reason above; when it is mended, the "
+            f"{name}: the training ended with status {done.returncode}, for the reason above; when it is fixed, the "
             "same call goes on"
         )
+
+
+def _folder_of(module: str) -> str:
+    """Return the folder in which a module that is imported here is found elsewhere."""
+    top = sys.modules[module.partition(".")[0]]
+    inside = getattr(top, "__path__", None)
+    return str(Path(next(iter(inside)) if inside else top.__file__ or "").absolute().parent)
 
 
 @contextlib.contextmanager
@@ -151,7 +191,7 @@ def _trial(folder: Path, name: str, arguments: Sequence[str]) -> TrainingTrial:
         )
         for row, clock in zip(scores, times, strict=True)
     )
-    model = weights.load(folder / weights.BEST_FILE)
+    model = weights.load(folder / records.BEST_FILE)
     seconds, ratio = prediction_time(model)
     peak = times[-1]["peak_mib"]
     return TrainingTrial(

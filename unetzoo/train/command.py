@@ -22,19 +22,23 @@ import pytorch_lightning as lightning
 import torch
 import yaml
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities import rank_zero_only
 
+from unetzoo.checks import one_of
 from unetzoo.errors import ConfigError, TrainingError
-from unetzoo.files.writing import replacing
-from unetzoo.saving.hub import PREFIX
+from unetzoo.extras import needed
+from unetzoo.files.writing import write_file
+from unetzoo.saving.repositories import PREFIX
 from unetzoo.train import reporting
+from unetzoo.train.callbacks import run_callbacks
 from unetzoo.train.data import FolderData
-from unetzoo.train.keeping import LAST, KeepBest, KeepLast, WholeFiles
+from unetzoo.train.flags import FLAGS
+from unetzoo.train.keeping import LAST, WholeFiles
 from unetzoo.train.recipe import Recipe
+from unetzoo.train.runs import CONFIG
 
-CONFIG = "config.yaml"
 DEFAULTS = {
     "max_epochs": 50,
     "logger": False,
@@ -45,7 +49,7 @@ DEFAULTS = {
     "use_distributed_sampler": False,
     "num_sanity_val_steps": 0,
 }
-MAY_CHANGE = ("trainer", "data.folder", "data.workers", "keep_minutes", "keep_steps", "pictures_every", "tensorboard")
+MAY_CHANGE = ("trainer", "data.folder", "data.workers", "keep_minutes", "keep_steps", "images_every", "tensorboard")
 """What a run that goes on may set anew; all else would make another run of it."""
 
 
@@ -73,7 +77,7 @@ class RunCLI(LightningCLI):
                             "better validation Dice")  # fmt: skip
         parser.add_argument("--keep_minutes", type=float, default=5.0, help="between checkpoints within an epoch")
         parser.add_argument("--keep_steps", type=int | None, default=None, help="instead of minutes: optimiser steps")
-        parser.add_argument("--pictures_every", type=int, default=5, help="epochs between sheets of predictions")
+        parser.add_argument("--images_every", type=int, default=5, help="epochs between sheets of predictions")
         parser.add_argument("--tensorboard", type=bool, default=False, help="write TensorBoard events too")
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")
@@ -112,7 +116,11 @@ class RunCLI(LightningCLI):
         own = [
             *callbacks,
             KeepSettings(self.folder, self.settings()),
-            *run_callbacks(self.folder, self.style, self.config),
+            *run_callbacks(
+                self.folder,
+                style=self.style,
+                **{name: self.config[name] for name in ("patience", "images_every", "keep_minutes", "keep_steps")},
+            ),
         ]
         plugins = config["plugins"] or []
         settings = {
@@ -143,90 +151,93 @@ class KeepSettings(Callback):
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write."""
         if trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with replacing(self.folder / CONFIG) as stream:
-                stream.write(yaml.safe_dump(dict(self.settings), sort_keys=False).encode())
-
-
-def run_callbacks(folder: Path, style: str, config: Mapping[str, Any]) -> list[Callback]:
-    """Return what keeps and shows a run, in the order they need."""
-    stopping: list[Callback] = []
-    if config["patience"] is not None:
-        # At the validation's end, so that last.ckpt, written at the epoch's, knows of it.
-        stopping = [EarlyStopping("val/dice", mode="max", patience=config["patience"], check_on_train_epoch_end=False)]
-    return [
-        *stopping,
-        KeepBest(folder),
-        reporting.History(folder),
-        reporting.Pictures(folder, config["pictures_every"]),
-        reporting.Progress(style),
-        KeepLast(folder, config["keep_minutes"], config["keep_steps"]),
-    ]
+            write_file(self.folder / CONFIG, yaml.safe_dump(dict(self.settings), sort_keys=False))
 
 
 def train(
-    arguments: Sequence[str],
+    given: Mapping[str, str],
+    rest: Sequence[str] = (),
     *,
+    config: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     resume: str | os.PathLike[str] | None = None,
-    style: str = "bar",
+    style: str | None = None,
     suggest: bool = False,
     print_config: bool = False,
-) -> Path | None:
-    """Train, as ``unetzoo train`` does.
+    problems: Sequence[str] = (),
+) -> Path:
+    """Train, as ``unetzoo train`` and ``unetzoo.fit`` do.
 
     Args:
-        arguments: for Lightning's command line, such as ``["--model.name=unet", "--data.folder=nuclei"]``.
+        given: short name of a setting, as in ``flags``, → its value as text.
+        rest: other settings by their full names, for Lightning's command line, such as ``["--model.ema=0.999"]``.
+        config: a file of settings.
         out: folder of the run, new or empty; None: ``runs/<name of the model>``, numbered if there is one.
         resume: folder of a run to go on with instead.
-        style: see ``reporting.Progress``.
+        style: see ``reporting.Progress``; None: a bar on a terminal, else lines.
         suggest: print a learning rate and, on a GPU, a batch size to try, and train nothing.
         print_config: print the settings as YAML, and train nothing.
+        problems: what the caller finds wrong with what it was given.
 
     Returns:
-        The folder of the run; None where nothing was trained, and in all processes but the first.
+        The folder of the run.
 
     Raises:
         ConfigError: what was asked for cannot be done; nothing has been.
         TrainingError: the loss or the weights became NaN, or memory ran out.
-        WeightsError: a checkpoint is damaged, or the disk is full.
+        WeightsError: a checkpoint is damaged.
+        WriteError: the folder cannot be written, or the disk is full.
     """
+    style = style or ("bar" if sys.stderr.isatty() else "lines")
+    problems = [*problems, *one_of("style", style, reporting.STYLES)]
+    if not (config or resume) and not {"model", "data"} <= given.keys():
+        problems.append("model and data are needed; or config, a file of settings; or resume, the folder of a run")
+    if resume and out is not None:
+        problems.append(f"out={out}: leave it out; a run that goes on stays in its folder")
+    if problems:
+        raise ConfigError("cannot train", problems)
     folder = Path(resume) if resume else None if out is None else _unused(out)
-    if resume:
-        arguments = [f"--config={_config_of(Path(resume))}", *arguments]
+    files: list[str | os.PathLike[str]] = [_config_of(Path(resume))] if resume else []
+    files += [config] if config else []
+    short = [f"--{flag.setting}={given[flag.name]}" for flag in FLAGS if flag.name in given]
     with _quiet(), _explained():
-        cli = RunCLI(arguments, folder, style)
-        folder, settings = cli.folder, cli.settings()
+        cli = RunCLI([*(f"--config={os.fspath(file)}" for file in files), *short, *rest], folder, style)
         if print_config:
-            print(yaml.safe_dump(settings, sort_keys=False), end="")
-            return None
-        if resume:
-            _check_same(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")), settings)
-        if suggest:
+            print(yaml.safe_dump(cli.settings(), sort_keys=False), end="")
+        elif suggest:
             _suggest(cli)
-            return None
-        last = folder / LAST
-        with _resumable(folder):
-            cli.trainer.fit(
-                cli.model,
-                datamodule=cli.datamodule,
-                ckpt_path=last if resume and last.exists() else None,
-                weights_only=True,
-            )
-        if not cli.trainer.is_global_zero:
-            return None
-        if not reporting.has_trained(cli.trainer) and style in ("bar", "lines"):
-            print(f"{folder}: finished before, after {cli.trainer.current_epoch} epochs; --epochs gives it more")
-        reporting.write_card(folder, cli.trainer)
-    return folder
+        else:
+            _fit(cli, resumed=bool(resume))
+    return cli.folder
+
+
+def _fit(cli: RunCLI, resumed: bool) -> None:
+    """Train, or go on, and say what there is in the end."""
+    folder, last = cli.folder, cli.folder / LAST
+    if resumed:
+        _check_same(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")), cli.settings())
+    with _resumable(folder):
+        cli.trainer.fit(
+            cli.model,
+            datamodule=cli.datamodule,
+            ckpt_path=last if resumed and last.exists() else None,
+            weights_only=True,
+        )
+    if not cli.trainer.is_global_zero:
+        return
+    reporting.write_card(folder, cli.trainer)
+    if cli.style in ("bar", "lines"):
+        if not reporting.has_trained(cli.trainer):
+            print(f"{folder}: finished before, after {cli.trainer.current_epoch} epochs; more epochs go on")
+        print(f"{folder}: best.safetensors is the best epoch's network; metrics.csv, curves.png, README.md")
 
 
 def _unused(out: str | os.PathLike[str]) -> Path:
     """Return the folder of a new run; the first process alone looks whether it is free."""
     folder = Path(out)
     if _is_first() and not _is_free(folder):
-        mend = "--resume goes on with it; or give another --out" if (folder / CONFIG).is_file() else "give another"
-        raise ConfigError(f"--out {folder}: there is something already; {mend}")
+        fix = "resume goes on with it; or give another folder" if (folder / CONFIG).is_file() else "give another folder"
+        raise ConfigError(f"out={folder}: there is something already; {fix}")
     return folder
 
 
@@ -248,7 +259,7 @@ def _is_free(folder: Path) -> bool:
 
 def _config_of(folder: Path) -> Path:
     if not (folder / CONFIG).is_file():
-        raise ConfigError(f"--resume {folder}: there is no {CONFIG} in it; give the folder of a run")
+        raise ConfigError(f"resume={folder}: there is no {CONFIG} in it; give the folder of a run")
     return folder / CONFIG
 
 
@@ -262,8 +273,8 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     ]
     if changed:
         raise ConfigError(
-            f"a run goes on as it was set up; only {', '.join(MAY_CHANGE)} may change. Give --config and another --out "
-            "for a new run",
+            f"a run goes on as it was set up; only {', '.join(MAY_CHANGE)} may change. Give its {CONFIG} as "
+            "config, and another out, for a new run",
             changed,
         )
 
@@ -303,10 +314,7 @@ def _suggest(cli: RunCLI) -> None:
 
 
 def _tensorboard(folder: Path) -> Any:
-    try:
-        import tensorboard  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ConfigError("tensorboard=true needs TensorBoard: pip install 'unetzoo[tensorboard]'") from error
+    needed("tensorboard", "tensorboard=true")
     from pytorch_lightning.loggers import TensorBoardLogger
 
     return TensorBoardLogger(folder, name="", version="tensorboard")

@@ -13,6 +13,7 @@ import pytorch_lightning as lightning
 from torch.utils.data import DataLoader
 
 from unetzoo import augmentation
+from unetzoo.checks import whole
 from unetzoo.data import DataReport, Sample, SegmentationDataset, check, find_samples, labels_of
 from unetzoo.data.sampling import EpochBatches, SizeBatches
 from unetzoo.errors import ConfigError
@@ -100,15 +101,8 @@ class FolderData(lightning.LightningDataModule):
         self.workers = min(8, (os.cpu_count() or 1) // 2) if workers is None else workers
         self._position = (0, 0)
         self._samples: dict[str, tuple[Sample, ...]] | None = None
-        problems = [
-            f"{name}={value!r}: a whole number from {least} up is needed"
-            for name, value, least in (
-                ("batch_size", batch_size, 1),
-                ("repeats", 1 if repeats is None else repeats, 1),
-                ("workers", self.workers, 0),
-            )
-            if value < least
-        ]
+        problems = whole("batch_size", batch_size) + whole("workers", self.workers, 0)
+        problems += [] if repeats is None else whole("repeats", repeats)
         if problems:
             raise ConfigError("cannot read the data", problems)
 

@@ -13,10 +13,10 @@ from lightning_fabric.plugins.io import CheckpointIO
 from pytorch_lightning.callbacks import Callback
 
 from unetzoo.errors import TrainingError, WeightsError
-from unetzoo.files.writing import replacing
+from unetzoo.files.writing import make_folder, replacing
 from unetzoo.model import build_on_meta
 from unetzoo.saving import weights
-from unetzoo.saving.weights import BEST_FILE
+from unetzoo.saving.records import BEST_FILE
 from unetzoo.train.recipe import Recipe
 
 LAST = "last.ckpt"
@@ -31,8 +31,9 @@ class WholeFiles(CheckpointIO):
         """Write a checkpoint in place of the one before.
 
         Raises:
-            WeightsError: the disk is full, or the folder cannot be written; the one before is whole.
+            WriteError: the disk is full, or the folder cannot be written; the one before is whole.
         """
+        make_folder(Path(path).parent)
         with replacing(path) as stream:
             try:
                 torch.save(checkpoint, stream)
@@ -176,6 +177,7 @@ class KeepBest(Callback):
             kept = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
             network = build_on_meta(pl_module.network.config)
             network.load_state_dict(kept, assign=True)
+            make_folder(self.path.parent)
             weights.save(network, self.path)
         self.score, self.epoch, self.metrics = score, trainer.current_epoch, metrics
 

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, ReduceLROnPlateau
 
-from unetzoo import losses, zoo
+from unetzoo import losses
+from unetzoo.checks import one_of, whole
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.model import SegmentationModel, TrainingOutputs
 from unetzoo.nn.layers import crop
 from unetzoo.parameter_groups import param_groups
 from unetzoo.prediction.tiles import mirrored_to
-from unetzoo.registry import suggest
-from unetzoo.saving import hub
+from unetzoo.saving import sources
 from unetzoo.train.averaging import AveragedModel
 from unetzoo.train.data import FolderData
 from unetzoo.train.schedules import SCHEDULES, factor
@@ -329,21 +329,16 @@ def _build(settings: Any, data: FolderData) -> SegmentationModel:
     if _is_saved(settings.name):
         if settings.options or settings.pretrained:
             raise ConfigError(f"{settings.name} is trained already: it takes neither options nor pretrained")
-        return hub.from_pretrained(settings.name, dtype=torch.float32, **common).train()
-    return zoo.create(settings.name, pretrained=settings.pretrained, **common, **(settings.options or {}))
+        return sources.create(settings.name, dtype=torch.float32, **common).train()
+    return sources.create(settings.name, pretrained=settings.pretrained, **common, **(settings.options or {}))
 
 
 def _is_saved(name: str) -> bool:
-    return name not in zoo.names() and hub.is_saved(name)
+    return sources.source_of(name).kind != "network"
 
 
 def _problems(settings: Any) -> list[str]:
-    found = []
-    if settings.schedule not in SCHEDULES:
-        allowed = ", ".join(map(repr, SCHEDULES))
-        found.append(
-            f"schedule={settings.schedule!r}: one of {allowed} is needed{suggest(settings.schedule, SCHEDULES)}"
-        )
+    found = one_of("schedule", settings.schedule, SCHEDULES)
     for name in ("lr", "encoder_lr", "weight_decay"):
         value = getattr(settings, name)
         if value is not None and not 0 <= value < math.inf:
@@ -352,8 +347,7 @@ def _problems(settings: Any) -> list[str]:
         found.append(f"warmup={settings.warmup!r}: a share of the steps from 0 up to but not 1 is needed")
     if settings.ema is not None and not 0 <= settings.ema < 1:
         found.append(f"ema={settings.ema!r}: a decay from 0 up to but not 1 is needed, such as 0.999")
-    if settings.frozen_epochs < 0:
-        found.append(f"frozen_epochs={settings.frozen_epochs!r}: 0 or more is needed")
+    found += whole("frozen_epochs", settings.frozen_epochs, 0)
     if isinstance(settings.class_weights, str) and settings.class_weights != "auto":
         found.append(f"class_weights={settings.class_weights!r}: 'auto' or one number a class is needed")
     if isinstance(settings.class_weights, Sequence) and not isinstance(settings.class_weights, str):

@@ -16,15 +16,16 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from unetzoo import images, sheets
-from unetzoo.comparing.comparison import require_plot
+from unetzoo.comparing.plotting import require_plot
 from unetzoo.evaluation.evaluating import predicted_mask
-from unetzoo.files.writing import replacing
+from unetzoo.files.writing import make_folder, write_file
 from unetzoo.saving import cards
 from unetzoo.saving.hub import CARD_FILE
-from unetzoo.saving.weights import BEST_FILE, read_saved
+from unetzoo.saving.records import BEST_FILE, read_saved
 from unetzoo.train.data import FolderData
 from unetzoo.train.keeping import KeepBest
 from unetzoo.train.recipe import Recipe
+from unetzoo.train.runs import HISTORY
 
 STYLES = ("bar", "lines", "json", "quiet")
 
@@ -81,8 +82,7 @@ class History(Callback):
         table = csv.DictWriter(text, columns, lineterminator="\n")
         table.writeheader()
         table.writerows(self.rows)
-        with replacing(self.folder / "metrics.csv") as stream:
-            stream.write(text.getvalue().encode())
+        write_file(self.folder / HISTORY, text.getvalue())
 
     def _write_curves(self) -> None:
         path = self.folder / "curves.png"
@@ -98,8 +98,7 @@ class History(Callback):
             axes.grid(lw=0.3)
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=110)
-        with replacing(path) as stream:
-            stream.write(file.getvalue())
+        write_file(path, file.getvalue())
         self._drawn = time.monotonic()
 
 
@@ -125,7 +124,7 @@ class Pictures(Callback):
         assert isinstance(pl_module, Recipe)
         rows = [self._row(pl_module, item) for item in self._items(pl_module)]
         if trainer.is_global_zero:
-            self.folder.mkdir(exist_ok=True)
+            make_folder(self.folder)
             images.write_png(sheets.sheet(rows), self.folder / f"epoch_{epoch:04}.png")
 
     def _items(self, recipe: Recipe) -> list[dict[str, Any]]:
@@ -244,7 +243,7 @@ def write_card(folder: Path, trainer: lightning.Trainer) -> None:
     """Write the run's ``README.md``: a model card with the figures of the best epoch.
 
     Raises:
-        WeightsError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     best, data = _best_of(trainer), _data_of(trainer)
     if best.epoch is None:
@@ -254,12 +253,11 @@ def write_card(folder: Path, trainer: lightning.Trainer) -> None:
         training_data=f"Pictures of {Path(data.folder).name}: {counts['train']}.",
         metrics={name: value for name, value in best.metrics.items() if value is not None and name != "images"},
         evaluation_data=f"validation pictures of {Path(data.folder).name}: {counts['val']}; epoch {best.epoch + 1}.",
-        text="Trained with `unetzoo train`; `config.yaml` in the folder of the run has every setting.",
+        text="Trained with unetzoo; `config.yaml` in the folder of the run has every setting.",
     )
     path = folder / CARD_FILE
     earlier = cards.read_card(path.read_text(encoding="utf-8") if path.is_file() else None, path)
-    with replacing(path) as stream:
-        stream.write(cards.write_card(read_saved(folder / BEST_FILE), str(folder), card, earlier).encode())
+    write_file(path, cards.write_card(read_saved(folder / BEST_FILE), str(folder), card, earlier))
 
 
 def has_trained(trainer: lightning.Trainer) -> bool:

@@ -12,8 +12,8 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from unetzoo.comparing.comparison import peak_memory
-from unetzoo.files.writing import replacing
+from unetzoo.costs.measuring import peak_memory
+from unetzoo.files.writing import write_file
 from unetzoo.train.keeping import KeepBest
 
 TIMES = "times.csv"
@@ -51,8 +51,7 @@ class Clock(Callback):
             table = csv.DictWriter(text, list(row), lineterminator="\n")
             table.writeheader()
             table.writerows(self.rows)
-            with replacing(_folder_of(trainer) / TIMES) as stream:
-                stream.write(text.getvalue().encode())
+            write_file(_folder_of(trainer) / TIMES, text.getvalue())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows, and what the clock says."""

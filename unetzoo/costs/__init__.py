@@ -1,0 +1,1 @@
+"""What a network costs: counted without allocating a weight, or measured."""

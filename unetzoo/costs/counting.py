@@ -1,0 +1,98 @@
+"""What a network costs, counted on the meta device: parameters, arithmetic, and memory of training."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from unetzoo.information import ModelInfo
+from unetzoo.model import SegmentationModel
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of one network.
+
+    Attributes:
+        name, architecture, encoder: as in ``model_info``.
+        parameters: number of them.
+        published: millions of parameters in the published table; None where there is no such number, and for
+            other options than those for which it stands.
+        agrees: whether ``parameters``, rounded to two decimals, is ``published``.
+        gflops: 10⁹ floating-point operations of its convolutions for one image, two a multiply-add.
+        activation_mib: MiB that autograd keeps for one float32 image in training, weights not counted.
+    """
+
+    name: str
+    architecture: str
+    encoder: str
+    parameters: int
+    published: float | None
+    agrees: bool | None
+    gflops: float
+    activation_mib: float
+
+
+def costs_of(model: SegmentationModel, info: ModelInfo, size: int) -> Costs:
+    """Return the costs of ``model``, which may be on meta, for an image of ``size`` × ``size`` pixels.
+
+    ``info`` tells of its name.
+    """
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    published = info.published if parameters == info.parameters else None
+    flops, saved = count(model.train(), model.decoder.input_side(size))
+    return Costs(
+        name=info.name,
+        architecture=info.architecture,
+        encoder=info.encoder,
+        parameters=parameters,
+        published=published,
+        agrees=None if published is None else round(parameters / 1e6, 2) == published,
+        gflops=flops / 1e9,
+        activation_mib=saved / 2**20,
+    )
+
+
+def count(model: SegmentationModel, side: int) -> tuple[float, float]:
+    """Return FLOPs, and bytes that autograd keeps, for one image of ``side`` × ``side`` in training.
+
+    Counted on two images and halved, as batch norm cannot train on a single pixel. ``model`` may be on meta.
+    """
+    weight = model.head.conv.weight
+    images = torch.empty(2, model.config.in_channels, side, side, dtype=weight.dtype, device=weight.device)
+    own = {_storage(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if _storage(tensor) not in own:
+            kept.setdefault(_storage(tensor), tensor)
+        return tensor
+
+    quick = _QuickNorms() if weight.is_meta else contextlib.nullcontext()  # type: ignore[no-untyped-call]
+    saving = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with FlopCounterMode(display=False) as counter, saving, quick:
+        model.training_outputs(images)
+    saved = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return counter.get_total_flops() / 2, saved / 2
+
+
+class _QuickNorms(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Answers batch norms on meta at once: torch would go through a reference in Python, most of the time here."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.ops.aten.native_batch_norm.default:
+            statistics = args[0].new_empty(args[0].shape[1])
+            return torch.empty_like(args[0]), statistics, torch.empty_like(statistics)
+        return func(*args, **(kwargs or {}))
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)

@@ -1,0 +1,53 @@
+"""What a network costs on this machine, measured in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from unetzoo.config import ModelConfig
+from unetzoo.errors import UnetzooError
+from unetzoo.model import SegmentationModel
+
+
+def measured(config: ModelConfig, size: int) -> tuple[float, float | None]:
+    """Return milliseconds and MiB of a network on one image, from a process of its own."""
+    code = "import sys; from unetzoo.costs.measuring import _measure; _measure(*sys.argv[1:])"
+    arguments = [sys.executable, "-c", code, config.to_json(), str(size)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise UnetzooError(f"measuring {config.name} failed: {done.stderr.strip().splitlines()[-1:]}")
+    latency, peak = json.loads(done.stdout)
+    return latency, peak
+
+
+def _measure(config: str, size: str) -> None:
+    """Print what :func:`measured` reads; runs in the child."""
+    before = peak_memory()
+    model = SegmentationModel(ModelConfig.from_json(config)).eval()
+    side = model.decoder.input_side(int(size))
+    images = torch.randn(1, model.config.in_channels, side, side)
+    times = []
+    with torch.no_grad():
+        for _ in range(5):
+            start = time.perf_counter()
+            model(images)
+            times.append(time.perf_counter() - start)
+    after = peak_memory()
+    memory = None if after is None or before is None else (after - before) / 2**20
+    sys.stdout.write(json.dumps([1e3 * median(times[1:]), memory]))
+
+
+def peak_memory() -> int | None:
+    """Return this process's peak resident bytes. Not ``getrusage``: that keeps the parent's peak over exec."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return None
+    (line,) = (line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024

@@ -1,0 +1,61 @@
+"""Images as a network expects them; training and prediction go through the same functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unetzoo.config import ModelConfig
+from unetzoo.errors import InputError
+
+
+def scaled(image: Tensor) -> Tensor:
+    """Return float32: integers divided by the largest value of their type, floating point as it is."""
+    return image.float() / (1 if image.dtype.is_floating_point else torch.iinfo(image.dtype).max)
+
+
+def fit_channels(image: Tensor, in_channels: int) -> Tensor:
+    """Return ``image`` (C, H, W) with ``in_channels`` channels: an alpha too many is dropped, grey is copied to RGB.
+
+    Raises:
+        InputError: the channels do not fit.
+    """
+    found = image.shape[0]
+    if found == in_channels + 1 and found in (2, 4):
+        return image[:in_channels]
+    if found in (1, 2) and in_channels == 3:
+        return image[:1].repeat(3, 1, 1)
+    if found != in_channels:
+        raise InputError(f"an image of {found} channels does not fit in_channels={in_channels}")
+    return image
+
+
+def has_dead_alpha(image: Tensor) -> bool:
+    """Return whether the last of 2 or 4 channels (C, H, W) of integers is opaque everywhere."""
+    if image.shape[0] not in (2, 4) or image.dtype.is_floating_point:
+        return False
+    return bool((image[-1].long() == torch.iinfo(image.dtype).max).all())
+
+
+def normalised(image: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> Tensor:
+    """Return (image - mean) / std for each channel of ``image`` (C, H, W); as it is where there is neither."""
+    if mean is None or std is None:
+        return image
+    return (image - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+
+def prepare(image: Tensor, config: ModelConfig) -> Tensor:
+    """Return ``image`` (C, H, W) as a batch (1, in_channels, H, W) that the model expects.
+
+    Integers are scaled by the largest value of their type, so that 8 and 16 bits become [0, 1]; floating point is
+    taken as it is. An alpha channel too many is dropped, grey is copied to RGB, and the channels normalised by
+    ``config.mean`` and ``config.std`` where there are any. Training sees pictures through the same functions.
+
+    Raises:
+        InputError: the channels do not fit.
+    """
+    if image.ndim != 3:
+        raise InputError(f"an image of shape {tuple(image.shape)}: (channels, height, width) is needed")
+    return normalised(fit_channels(scaled(image), config.in_channels), config.mean, config.std)[None]

@@ -1,0 +1,27 @@
+"""Images as PNG files."""
+
+from __future__ import annotations
+
+import io
+import os
+
+from torch import Tensor
+
+from unetzoo.files.writing import write_file
+
+
+def write_png(image: Tensor, path: str | os.PathLike[str]) -> None:
+    """Write an image as a PNG file, and make its folder where there is none.
+
+    Args:
+        image: uint8, (3, H, W), or (H, W), which is grey.
+        path: of the file.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray((image if image.ndim == 2 else image.permute(1, 2, 0)).numpy()).save(file, "PNG")
+    write_file(path, file.getvalue())

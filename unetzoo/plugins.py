@@ -1,0 +1,116 @@
+"""Code of others that registers parts: installed packages that announce themselves, and modules that are named."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Iterable
+from importlib import import_module, metadata
+from pathlib import Path
+
+from unetzoo.errors import ConfigError
+
+GROUP = "unetzoo"
+"""The entry-point group in which a package names a module of its own that registers decoders, encoders, losses, …"""
+
+
+class Plugins:
+    """The modules that installed packages announce in an entry-point group, imported once, when first asked for.
+
+    Args:
+        group: of the entry points.
+    """
+
+    def __init__(self, group: str) -> None:
+        self.group = group
+        self._lock = threading.RLock()
+        self._begun = self._done = False
+        self._problems: list[str] = []
+        self._cause: Exception | None = None
+
+    def load(self) -> None:
+        """Import them all, unless that has been done.
+
+        A module that asks a registry while it is imported itself sees what there is so far.
+
+        Raises:
+            ConfigError: one or more cannot be imported; lists them all, and is raised each time, as nobody should go
+                on with half of the parts that are installed.
+        """
+        if not self._done:
+            with self._lock:  # another thread waits for the whole; the same one passes, and returns
+                if not self._begun:
+                    self._begun = True
+                    try:
+                        self._import_all()
+                        self._done = True
+                    finally:
+                        self._begun = self._done  # Ctrl-C: the next look imports the rest
+        if self._problems and self._done:
+            raise ConfigError("a package that adds to unetzoo is broken", self._problems) from self._cause
+
+    def _import_all(self) -> None:
+        for entry in metadata.entry_points(group=self.group):
+            try:
+                entry.load()
+            except Exception as error:  # somebody else's module: whatever it raises
+                package, version = ("?", "") if entry.dist is None else (entry.dist.name, f" {entry.dist.version}")
+                self._problems.append(
+                    f"{package}{version}, entry point {entry.name} = {entry.value}: {_told(error)}; update it, or "
+                    f"'pip uninstall {package}'"
+                )
+                self._cause = error
+
+
+PLUGINS = Plugins(GROUP)
+
+
+def import_modules(names: Iterable[str]) -> None:
+    """Import modules for what they register, in the order given.
+
+    Args:
+        names: dotted, as in an ``import``.
+
+    Raises:
+        ConfigError: there is no such module, or it stops with an error, whose traceback is told.
+    """
+    for name in names:
+        if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
+            raise ConfigError(
+                f"--import {name}: the name of a module is needed, as Python's import takes it: folders with dots, and "
+                "no .py, such as 'mine' or 'my_project.parts'"
+            )
+        try:
+            import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise _stopped(name, error) from error
+            raise ConfigError(
+                f"--import {name}: there is no module {error.name!r}, neither in {Path.cwd()} nor installed; give the "
+                "name of a file there without .py, or install the package that holds it"
+            ) from error
+        except Exception as error:  # somebody else's module: whatever it raises
+            raise _stopped(name, error) from error
+
+
+def _stopped(name: str, error: Exception) -> ConfigError:
+    """Return what to say of a module that was found, and stopped with an error of its own."""
+    told = traceback.TracebackException.from_exception(error)
+    told.stack = _frames(error)
+    return ConfigError(
+        f"--import {name}: the module stops with an error; correct it\n{''.join(told.format()).rstrip()}"
+    )
+
+
+def _told(error: Exception) -> str:
+    """Return an error in a line, with the place where it was raised."""
+    frames = _frames(error)
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split()):.300}{place}"
+
+
+def _frames(error: Exception) -> traceback.StackSummary:
+    """Return where an import ended, without the machinery that imports."""
+    machinery = ("<frozen importlib", __file__, str(Path(metadata.__file__).parents[1]))
+    frames = traceback.extract_tb(error.__traceback__)
+    return traceback.StackSummary.from_list([frame for frame in frames if not frame.filename.startswith(machinery)])

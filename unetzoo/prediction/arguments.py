@@ -1,0 +1,85 @@
+"""What is wrong with the arguments of a predictor, and the thresholds that they name."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from unetzoo import checks
+from unetzoo.errors import ConfigError
+from unetzoo.prediction.networks import MERGES
+from unetzoo.prediction.tiles import BLENDS
+from unetzoo.prediction.views import VIEWS
+
+
+def problems(
+    *,
+    tile: object,
+    overlap: object,
+    blend: object,
+    tta: object,
+    scales: object,
+    merge: object,
+    smallest: object,
+    holes: object,
+    batch_size: object,
+) -> list[str]:
+    """Return a sentence for each argument that is wrong."""
+    found = checks.whole("tile", tile, others=("auto", None))
+    share = type(overlap) is float and 0 <= overlap < 1
+    pixels = type(overlap) is int and overlap >= 0 and (type(tile) is not int or overlap < tile)
+    if not (share or pixels or overlap == "full"):
+        found.append(f"overlap={overlap!r}: a share from 0 to below 1, pixels fewer than the tile's, or 'full'")
+    found += checks.one_of("blend", blend, (None, *BLENDS))
+    if overlap == "full" and blend not in (None, "crop"):
+        found.append(f"blend={blend!r} with overlap='full': leave it out, as each pixel is then exact in one tile")
+    found += checks.one_of("tta", tta, VIEWS)
+    found += checks.one_of("merge", merge, MERGES)
+    if (
+        not isinstance(scales, list | tuple)
+        or not scales
+        or not all(type(scale) in (int, float) and 0.1 <= scale <= 10 for scale in scales)
+    ):
+        found.append(f"scales={scales!r}: a list of numbers from 0.1 to 10 is needed")
+    found += checks.whole("smallest", smallest, 0) + checks.whole("holes", holes, 0, others=("all",))
+    return found + checks.whole("batch_size", batch_size, others=(None,))
+
+
+def thresholds(
+    given: float | Sequence[float] | str | os.PathLike[str] | None, task: str, classes: int
+) -> tuple[float, ...]:
+    """Return a threshold a class.
+
+    Raises:
+        ConfigError: there is none for this task, another number of them, or they are no probabilities.
+    """
+    if given is None:
+        return (0.5,) * classes
+    if task == "multiclass":
+        raise ConfigError(f"threshold={given!r}: the mask of a multi-class model is its likeliest class; leave it out")
+    if isinstance(given, str | os.PathLike):
+        given = _calibrated(given)
+    listed = (given,) * classes if isinstance(given, int | float) else tuple(given)
+    if len(listed) != classes:
+        raise ConfigError(f"threshold: {len(listed)} numbers for {classes} classes: give one, or one a class")
+    if not all(type(value) in (int, float) and 0 <= value < 1 for value in listed):
+        raise ConfigError(f"threshold={given!r}: probabilities from 0 to below 1 are needed")
+    return tuple(map(float, listed))
+
+
+def _calibrated(path: str | os.PathLike[str]) -> list[float]:
+    """Return the thresholds in a file that ``unetzoo calibrate`` wrote.
+
+    Raises:
+        ConfigError: there is no such file, or another one.
+    """
+    try:
+        return [float(value) for value in json.loads(Path(path).read_text(encoding="utf-8"))["thresholds"]]
+    except FileNotFoundError as error:
+        raise ConfigError(f"threshold={path!s}: there is no such file; 'unetzoo calibrate' writes one") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"threshold={path!s}: not what 'unetzoo calibrate' writes ({type(error).__name__}: {error})"
+        ) from error

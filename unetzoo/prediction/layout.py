@@ -1,0 +1,106 @@
+"""How an image is cut into tiles: as large as was asked for, or as large as fits in the memory that is free."""
+
+from __future__ import annotations
+
+import torch
+
+from unetzoo.errors import ConfigError
+from unetzoo.prediction.networks import Networks
+from unetzoo.prediction.reach import available_memory, memory_of_pixel, reach
+from unetzoo.prediction.tiles import Grid, lay_out, rounded_up
+
+LARGEST_TILE = 1024
+"""Side that ``tile="auto"`` takes where the whole image does not fit: larger ones are hardly faster."""
+SHARE = 0.5
+"""Of the memory that is free, for a network's maps: convolutions need some to work in as well."""
+
+
+class Layout:
+    """What a predictor's arguments and networks make of an image's size.
+
+    Args:
+        networks: that see the tiles.
+        tile, overlap, blend, batch_size: see :class:`~unetzoo.prediction.Predictor`.
+
+    Raises:
+        ConfigError: the full overlap of these networks is none, or larger than the tiles.
+    """
+
+    def __init__(
+        self,
+        networks: Networks,
+        tile: int | str | None,
+        overlap: float | int | str,
+        blend: str | None,
+        batch_size: int | None,
+    ) -> None:
+        self.tile, self.overlap, self.batch_size = tile, overlap, batch_size
+        self.blend = blend or ("crop" if overlap == "full" else "gaussian")
+        self._unit = networks.unit
+        self._reach = _full_reach(networks) if overlap == "full" else None
+        if type(tile) is int:
+            self._overlap(tile)  # or an error, before any work
+        self._memory = max(memory_of_pixel(member.config) for member in networks.members)
+        self._scale = max(view.scale for view in networks.views)
+
+    def grid(self, height: int, width: int, device: torch.device) -> Grid:
+        """Return the tiles of an image. With ``tile="auto"`` they depend on the memory that is free at this moment."""
+        window = self._window(height, width, device)
+        overlap = 0 if window is None else self._overlap(window)
+        down, across = (lay_out(side, window, overlap, self._unit, self.blend) for side in (height, width))
+        return Grid(down, across)
+
+    def tiles_at_once(self, grid: Grid, device: torch.device) -> int:
+        """Return how many tiles of a grid the networks are to be shown at a time."""
+        if self.batch_size is not None:
+            return self.batch_size
+        if device.type == "cpu":
+            return 1
+        pixels = grid.down.window * grid.across.window
+        return max(1, min(16, int(SHARE * available_memory(device) / (self._memory * pixels))))
+
+    def _window(self, height: int, width: int, device: torch.device) -> int | None:
+        if self.tile != "auto":
+            assert not isinstance(self.tile, str)
+            return self.tile
+        unit = self._unit
+        room = SHARE * available_memory(device) / (self._memory * self._scale**2)
+        if rounded_up(height, unit) * rounded_up(width, unit) <= room:
+            return None
+        # With the full overlap a small tile would be little but overlap.
+        largest = LARGEST_TILE if self._reach is None else max(LARGEST_TILE, 8 * self._reach)
+        return max(min(int(room**0.5) // unit * unit, largest), 2 * unit)
+
+    def _overlap(self, window: int) -> int:
+        """Return the overlap in pixels, a multiple of the stride, less than a window."""
+        unit = self._unit
+        window = rounded_up(window, unit)
+        if self._reach is not None:
+            pixels = rounded_up(2 * self._reach, unit)
+            if pixels >= window:
+                raise ConfigError(
+                    f"tile={window} with overlap='full': this network looks {self._reach} pixels far, so that tiles of "
+                    f"{pixels + unit} pixels or more are needed, better of {rounded_up(4 * pixels, unit)}"
+                )
+            return pixels
+        assert not isinstance(self.overlap, str)
+        pixels = self.overlap if type(self.overlap) is int else round(self.overlap * window)
+        return min(rounded_up(int(pixels), unit), window - unit)
+
+
+def _full_reach(networks: Networks) -> int:
+    """Return how far the farthest-looking of the networks looks, in pixels.
+
+    Raises:
+        ConfigError: one looks at the whole image, or a view is scaled.
+    """
+    if any(view.scale != 1 for view in networks.views):
+        raise ConfigError("overlap='full' is exact with scales=(1,) alone: give pixels or a share")
+    found = [reach(member.config) for member in networks.members]
+    if None in found:
+        name = networks.members[found.index(None)].config.name
+        raise ConfigError(
+            f"overlap='full': {name} looks at the whole image (group or instance norm, or the classification-"
+            "guided module), so that no overlap is full; give pixels or a share, or tile=None"
+        )
+    return max(value for value in found if value is not None)

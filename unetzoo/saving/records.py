@@ -1,0 +1,129 @@
+"""What a saved model says of itself: which files hold one, the record in it, and the line about it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from unetzoo.config import ModelConfig
+from unetzoo.errors import ConfigError, WeightsError
+from unetzoo.files.tensors import DATA_DIGEST, LONGEST_HEADER, TensorFile, check_file, read_header
+from unetzoo.model import SegmentationModel, build_on_meta
+
+CONFIG_FILE = "config.json"
+MODEL_FILE = "model.safetensors"
+BEST_FILE = "best.safetensors"
+"""Of the best epoch, in the folder of a run."""
+SUFFIX = ".safetensors"
+CONFIG_KEY = "unetzoo_config"
+VERSION_KEY = "unetzoo_version"
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What a file says of the model in it. ``str()`` is a line about it.
+
+    Attributes:
+        path: of the file.
+        config: of the model.
+        unetzoo_version: of the program that wrote it.
+        sha256: of the bytes of its tensors, as written in the file.
+        parameters: number of them, batch-norm statistics not counted.
+        bytes: size of the file.
+        dtypes: of the floating-point tensors, such as ("float32",).
+    """
+
+    path: Path
+    config: ModelConfig
+    unetzoo_version: str
+    sha256: str
+    parameters: int
+    bytes: int
+    dtypes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        classes = f"{self.config.num_classes} class{'es' * (self.config.num_classes > 1)}"
+        if self.config.class_names:
+            classes += f" ({', '.join(self.config.class_names)})"
+        return (
+            f"{self.path}: {self.config.name}, {self.config.in_channels} channels → {classes}, "
+            f"{self.parameters:,} parameters in {', '.join(self.dtypes)}, {self.bytes / 1e6:.1f} MB, "
+            f"saved by unetzoo {self.unetzoo_version}"
+        )
+
+
+def read_saved(path: str | os.PathLike[str]) -> SavedModel:
+    """Return what a file says of the model in it, without reading its tensors.
+
+    Raises:
+        WeightsError: missing, or not a model of unetzoo.
+    """
+    file, config = read_record(path)
+    return described(file, build_on_meta(config))
+
+
+def is_saved_model(file: TensorFile) -> bool:
+    """Return whether a safetensors file says which model it holds."""
+    return CONFIG_KEY in file.metadata
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Return the record in a ``config.json``.
+
+    Raises:
+        WeightsError: missing, or not the record of a model of unetzoo.
+    """
+    check_file(path)
+    if path.stat().st_size > LONGEST_HEADER:
+        raise WeightsError(f"{path} is longer than the {LONGEST_HEADER:,} bytes that any model's record has")
+    try:
+        return ModelConfig.from_json(path.read_bytes().decode())
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # ConfigError is one, and so is a failure to decode
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def model_in(folder: Path) -> Path | None:
+    """Return the model's file in a folder that ``save_pretrained`` wrote, or a run of ``unetzoo train``."""
+    return next((folder / name for name in (MODEL_FILE, BEST_FILE) if (folder / name).is_file()), None)
+
+
+def read_record(path: str | os.PathLike[str]) -> tuple[TensorFile, ModelConfig]:
+    """Return a file and the config in it."""
+    path = Path(path)
+    if path.is_dir():
+        path = model_in(path) or path / MODEL_FILE
+        if not path.is_file():
+            raise WeightsError(f"the folder {path.parent} holds no {MODEL_FILE}: unetzoo.save_pretrained writes one")
+    if path.suffix != SUFFIX and path.is_file():
+        raise WeightsError(
+            f"{path} is no {SUFFIX} file; if it is a checkpoint, 'unetzoo convert {path.name} {path.stem}{SUFFIX} "
+            "--model NAME' makes one of it"
+        )
+    file = read_header(path)
+    file.check_header()
+    if not is_saved_model(file):
+        raise WeightsError(
+            f"{path} holds tensors, and does not say of which model: 'unetzoo convert' with --model NAME writes a "
+            "file that does"
+        )
+    try:
+        return file, ModelConfig.from_json(file.metadata[CONFIG_KEY])
+    except ConfigError as error:
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def described(file: TensorFile, model: SegmentationModel) -> SavedModel:
+    """Return what ``file`` says; ``model`` may be on meta."""
+    dtypes = {entry.dtype for entry in file.entries.values() if entry.dtype.is_floating_point}
+    return SavedModel(
+        path=file.path,
+        config=model.config,
+        unetzoo_version=file.metadata.get(VERSION_KEY, "?"),
+        sha256=file.metadata.get(DATA_DIGEST, "?"),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        bytes=len(file.content),
+        dtypes=tuple(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes)),
+    )

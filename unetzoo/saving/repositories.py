@@ -1,0 +1,52 @@
+"""The names of repositories on the Hugging Face Hub: "owner/name" and "owner/name@revision"."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlparse
+
+from unetzoo.errors import ConfigError
+from unetzoo.saving.records import SUFFIX
+
+PREFIX = "hf-hub:"
+_REPOSITORY = re.compile(r"(?P<id>\w[\w.-]*/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
+
+
+def is_repository(text: str) -> bool:
+    """Return whether a text is written as the name of a repository, and not as that of a file."""
+    return text.startswith(PREFIX) or (_matched(text) is not None and not text.endswith(SUFFIX))
+
+
+def parse(repo_id: str, revision: str | None) -> tuple[str, str]:
+    """Return the name and the revision of a repository, "main" where none is said.
+
+    Raises:
+        ConfigError: it is no such name, or the revision is said twice.
+    """
+    if not isinstance(repo_id, str):
+        raise ConfigError(f"a repository's name, 'owner/name', is needed, not {type(repo_id).__name__}")
+    match = _matched(repo_id.removeprefix(PREFIX))
+    if match is None:
+        raise ConfigError(
+            f"{repo_id!r} is no repository: 'owner/name' or 'owner/name@revision' is needed{behind_the_host(repo_id)}"
+        )
+    if match["revision"] and revision and match["revision"] != revision:
+        raise ConfigError(f"{repo_id!r} and revision={revision!r} contradict each other: give one")
+    return match["id"], match["revision"] or revision or "main"
+
+
+def _matched(text: str) -> re.Match[str] | None:
+    match = _REPOSITORY.fullmatch(text)
+    # The Hub itself takes neither.
+    return None if match is None or "--" in match["id"] or ".." in match["id"] else match
+
+
+def behind_the_host(address: str) -> str:
+    """Return what to take of an address that was copied from a browser."""
+    path = urlparse(address).path.strip("/").split("/") if "://" in address else []
+    return f"; of this address, {'/'.join(path[:2])!r}" if len(path) >= 2 else ""
+
+
+def title_of(name: str, revision: str) -> str:
+    """Return how messages call a revision of a repository."""
+    return name if revision == "main" else f"{name}@{revision}"

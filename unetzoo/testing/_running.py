@@ -1,0 +1,134 @@
+"""How checks are run: one after another, each on its own, with all that they find in one error."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from unetzoo.errors import UnetzooError
+from unetzoo.files.checkpoints import first_line
+
+_OURS = Path(__file__).parent
+_SHOWN = 3
+"""Problems of one check that are written out: what is wrong once is often wrong everywhere."""
+
+
+class ContractError(UnetzooError, AssertionError):
+    """A decoder or an encoder that breaks its contract.
+
+    Attributes:
+        problems: a line for each thing that is wrong, which begins with the name of the check that found it.
+    """
+
+    def __init__(self, part: str, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        listed = "".join(f"\n  - {problem}" for problem in problems)
+        super().__init__(f"{part} breaks its contract in {len(problems)} places:{listed}")
+
+
+def run(part: str, checks: Sequence[partial[Iterator[str]]]) -> None:
+    """Run checks of a part, the first of which is whether it can be built: where it cannot, the rest is not run.
+
+    Args:
+        part: its kind and name, the subject of the error.
+        checks: each a function and its arguments, which yields a sentence for each thing that is wrong: what was
+            expected, what came, where to look.
+
+    Raises:
+        ContractError: lists all that they find.
+    """
+    problems: list[str] = []
+    logger = logging.getLogger("unetzoo")
+    before = logger.disabled
+    for check in checks:
+        title = check.func.__name__.replace("_", " ")
+        if not isinstance(check.args[0], str):
+            title += f" ({check.args[0]})"
+        with torch.random.fork_rng(devices=()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what an exporter deprecates is not the part's affair
+            torch.manual_seed(0)
+            logger.disabled = True  # load(in_channels=) tells what it adapts
+            try:
+                found = [f"{title}: {problem}" for problem in check()]
+                problems += found[:_SHOWN]
+                if len(found) > _SHOWN:
+                    problems[-1] += f"; and {len(found) - _SHOWN} more of the kind"
+            except Exception as error:
+                problems.append(f"{title}: {type(error).__name__}: {first_line(error):.300}{_place(error)}")
+            finally:
+                logger.disabled = before
+        if problems and check is checks[0]:
+            break
+    if problems:
+        raise ContractError(part, problems)
+
+
+def _place(error: BaseException) -> str:
+    """Return where an error came up, in the part itself where that is on the way."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent != _OURS]
+    own = [frame for frame in frames if "site-packages" not in Path(frame.filename).parts]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+
+
+def disturb(module: nn.Module) -> None:
+    """Move all parameters and statistics away from their first values, of which zeros and ones hide mistakes."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            spread = float(parameter.std()) if parameter.numel() > 1 else 0.0
+            parameter.add_(torch.randn_like(parameter), alpha=0.1 * spread or 0.1)
+        for name, buffer in module.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.normal_(0, 0.1)
+            elif name.endswith("running_var"):
+                buffer.uniform_(0.5, 1.5)
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    """Return the largest difference, relative to the spread of what is expected; infinity where shapes differ."""
+    if found.shape != expected.shape:
+        return float("inf")
+    found, expected = found.double(), expected.double()
+    scale = (expected.max() - expected.min()).clamp(min=1e-6)
+    relative = (found - expected).abs().max() / scale
+    return float(relative.nan_to_num(nan=float("inf")))
+
+
+def dead_parameters(module: nn.Module, prefix: str = "") -> Iterator[str]:
+    """Yield a sentence for each parameter that a backward pass has left without a gradient."""
+    for name, parameter in module.named_parameters(prefix=prefix):
+        owner, _, own = name.removeprefix(f"{prefix}." if prefix else "").rpartition(".")
+        # In front of a norm a bias of a convolution cancels out.
+        cancels = own == "bias" and isinstance(module.get_submodule(owner), nn.Conv2d | nn.ConvTranspose2d)
+        if parameter.grad is None:
+            yield f"{name} gets no gradient: no output depends on it; do not make it, or use it"
+        elif not parameter.grad.isfinite().all():
+            yield f"the gradient of {name} is not finite"
+        elif not cancels and not parameter.grad.any():
+            yield f"the gradient of {name} is 0 everywhere; is its output used?"
+
+
+NORMS = {
+    "batch": ("BatchNorm2d",),
+    "group": ("GroupNorm",),
+    "instance": ("InstanceNorm2d",),
+    "layer": ("LayerNorm2d",),
+    None: (),
+}
+"""``norm`` → names of the classes that ``make_norm`` takes for it."""
+
+
+def norms_in(module: nn.Module) -> set[str]:
+    """Return the names of the classes of the norms in a module."""
+    return {type(layer).__name__ for layer in module.modules() if "Norm" in type(layer).__name__ and _holds(layer)}
+
+
+def _holds(layer: nn.Module) -> bool:
+    """Return whether it is a norm, and no block that holds one."""
+    return not any(layer.children())

@@ -1,0 +1,162 @@
+"""``unetzoo.fit``: a training in one call, by keywords. Imports Lightning when it is called."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unetzoo import checks
+from unetzoo.extras import needed
+from unetzoo.plain import plain
+from unetzoo.train.flags import FLAGS
+from unetzoo.train.runs import Run
+
+Source = str | os.PathLike[str]
+
+
+def fit(
+    model: Source | None = None,
+    *,
+    data: Source | None = None,
+    epochs: int | None = None,
+    out: Source | None = None,
+    batch_size: int | None = None,
+    crop_size: int | Sequence[int] | None = None,
+    augmentation: str | Sequence[Any] | None = None,
+    loss: str | None = None,
+    lr: float | None = None,
+    task: str | None = None,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    ignore: int | None = None,
+    colours: Sequence[str] | None = None,
+    ignore_colour: str | None = None,
+    ratios: Sequence[float] | None = None,
+    group: str | None = None,
+    seed: int | None = None,
+    patience: int | None = None,
+    pretrained: bool | Source | None = None,
+    settings: Mapping[str, Any] | None = None,
+    config: Source | None = None,
+    resume: Source | None = None,
+    style: str | None = None,
+    quiet: bool = False,
+    **others: Any,
+) -> Run:
+    """Train a network on a folder of images and masks, exactly as ``unetzoo train`` does.
+
+    Its keywords are the flags of the command; what none of them covers goes by its full name in ``settings``. The data
+    are checked first. A run that was killed goes on with ``fit(resume=folder)`` where it stood, bit for bit.
+
+    Args:
+        model: a name of ``list_models()``; or a trained model to go on from, as ``from_pretrained`` takes it.
+        data: a folder with ``images/`` and ``masks/``, or with ``train/`` and ``val/`` that hold such; or a CSV list.
+        epochs: passes over the training images; 50 by default.
+        out: folder of the run, new or empty. None: ``runs/<model>``, numbered if there is one.
+        batch_size: images a step and device; 8 by default.
+        crop_size: side of the training crops in pixels, or height and width. By default 256, or less where most images
+            are smaller.
+        augmentation: "none", "light" (the default), "strong", or a list as ``unetzoo.augmentation.build`` takes it.
+        loss: as ``unetzoo.losses.build`` takes it, such as "0.5*bce + dice". By default "bce + dice", and
+            "cross_entropy + dice" for multi-class.
+        lr: the highest learning rate; 0.001 by default.
+        task: "binary" (the default), "multiclass" or "multilabel".
+        num_classes: of the masks; multi-class counts the background.
+        class_names: one a class.
+        ignore: value of mask pixels that do not count.
+        colours: "#RRGGBB" of painted masks, one a class.
+        ignore_colour: "#RRGGBB" of painted pixels that do not count.
+        ratios: shares of the training, validation and test images where ``data`` has no splits; (0.8, 0.1, 0.1) by
+            default.
+        group: a regular expression; images whose names match it alike stay in one split.
+        seed: of all that is drawn; 0 by default.
+        patience: stop after so many epochs without a better validation Dice.
+        pretrained: True: ImageNet weights for the encoder; or their name or file, as ``create`` takes them.
+        settings: full name → value of anything else that ``unetzoo train --print-config`` shows, such as
+            ``{"trainer.precision": "bf16-mixed", "model.ema": 0.999, "model.options.norm": "group"}``; what text can
+            say, as all of it is written to ``config.yaml``.
+        config: a file of settings, such as ``config.yaml`` of another run; keywords go before it.
+        resume: folder of a run to go on with; ``model``, ``data`` and ``out`` are left out then.
+        style: what is printed: "bar", "lines" (one an epoch), "json" or "quiet". None: a bar on a terminal, else lines.
+        quiet: print nothing; short for ``style="quiet"``.
+
+    Returns:
+        The run.
+
+    Raises:
+        ConfigError: lists what is wrong with the arguments, or with the data; nothing was trained.
+        TrainingError: the loss or the weights became NaN, or memory ran out.
+        WeightsError: a checkpoint, or the model to go on from, is damaged.
+        WriteError: the folder cannot be written, or the disk is full.
+    """
+    arguments = locals()
+    command = needed("unetzoo.train.command", "unetzoo.fit", extra="train")
+    given = {flag.name: arguments[flag.name] for flag in FLAGS if arguments[flag.name] is not None}
+    problems = [_unknown(name) for name in others] + _setting_problems(settings, given)
+    settings = settings if isinstance(settings, Mapping) else {}
+    problems += checks.flag("quiet", quiet)
+    if quiet is True and style not in (None, "quiet"):
+        problems.append(f"quiet=True and style={style!r}: give one of them")
+    texts = {}
+    for name, value in (*given.items(), *settings.items()):
+        try:
+            texts[name] = _text(value)
+        except (TypeError, ValueError, AttributeError):
+            problems.append(f"{name}={value!r:.100}: text, a number, True or False, or lists of them are needed")
+    folder = command.train(
+        {name: texts[name] for name in given if name in texts},
+        [f"--{name}={texts[name]}" for name in settings if name in texts],
+        config=config,
+        out=out,
+        resume=resume,
+        style="quiet" if quiet is True else style,
+        problems=problems,
+    )
+    return Run(folder)
+
+
+def _text(value: Any) -> str:
+    """Return a value as the command line would give it: text as it is, all else as JSON."""
+    value = plain(value)
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    return value if isinstance(value, str) else json.dumps(value, default=_plainer)
+
+
+def _plainer(value: Any) -> Any:
+    """Return what JSON knows for a value that it does not: paths, numbers and arrays of numpy's and torch's."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.tolist()  # or an AttributeError, for what no text can say
+
+
+def _unknown(name: str) -> str:
+    """Return what to say of a keyword that is none, where it may belong to ``settings``."""
+    from pytorch_lightning import Trainer
+
+    from unetzoo.train.data import FolderData
+    from unetzoo.train.recipe import Recipe
+
+    for home, kind in (("model", Recipe), ("data", FolderData), ("trainer", Trainer)):
+        if name in inspect.signature(kind).parameters:
+            return f"unknown keyword {name!r}: it goes by its full name, settings={{'{home}.{name}': …}}"
+    known = [word for word, kind in inspect.signature(fit).parameters.items() if kind.kind is not kind.VAR_KEYWORD]
+    return checks.unknown("keyword", name, known)
+
+
+def _setting_problems(settings: Any, given: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the names of ``settings``."""
+    if settings is None:
+        return []
+    if not isinstance(settings, Mapping):
+        return [f"settings={settings!r:.100}: a mapping is needed, such as {{'model.ema': 0.999}}"]
+    short = {flag.setting: flag.name for flag in FLAGS if flag.name in given}
+    found = [
+        f"settings: {name!r}: a full name is needed, such as 'model.ema'"
+        for name in settings
+        if not isinstance(name, str) or not name[:1].isalpha()
+    ]
+    return found + [f"settings: {name!r} is given as {short[name]} too" for name in settings if name in short]

@@ -1,0 +1,55 @@
+"""The settings that most runs need: a flag of ``unetzoo train`` each, and a keyword of ``unetzoo.fit``.
+
+Imports nothing, so that ``unetzoo train --help`` is instant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A setting that has a short name.
+
+    Attributes:
+        name: the keyword; the flag has - in place of _.
+        setting: its full name, as ``config.yaml`` nests it.
+        value: what the help calls its value; "" for a flag that has none, and means True.
+        meaning: of the help.
+        many: whether it takes several values: with commas as a flag, a list as a keyword.
+    """
+
+    name: str
+    setting: str
+    value: str
+    meaning: str
+    many: bool = False
+
+    @property
+    def option(self) -> str:
+        """As the command line writes it."""
+        return f"--{self.name.replace('_', '-')}"
+
+
+FLAGS = (
+    Flag("model", "model.name", "NAME", "of the zoo; or, to go on from it, a trained model, a run, a file, owner/name"),
+    Flag("data", "data.folder", "FOLDER", "with images/ and masks/, or train/ and val/ that hold such; or a CSV list"),
+    Flag("epochs", "trainer.max_epochs", "N", "passes over the training images (default: 50)"),
+    Flag("batch_size", "data.batch_size", "N", "images a step and device (default: 8)"),
+    Flag("crop_size", "data.crop_size", "PIXELS", "side of the training crops (default: 256; less for small images)"),
+    Flag("augmentation", "data.augmentation", "NAME", "none, light or strong (default: light)"),
+    Flag("loss", "model.loss", "LOSS", "such as 'dice', '0.5*bce + dice', 'unet3p' (default: bce + dice, by task)"),
+    Flag("lr", "model.lr", "RATE", "highest learning rate (default: 0.001)"),
+    Flag("task", "data.task", "TASK", "binary, multiclass or multilabel (default: binary)"),
+    Flag("num_classes", "data.num_classes", "N", "classes; multiclass counts the background (default: 1)"),
+    Flag("ignore", "data.ignore", "VALUE", "of mask pixels that are not counted"),
+    Flag("ratios", "data.ratios", "LIST", "of the training, validation and test images (default: [0.8, 0.1, 0.1])"),
+    Flag("ignore_colour", "data.ignore_colour", "#RRGGBB", "of painted pixels that are not counted"),
+    Flag("group", "data.group", "REGEX", "images whose names match it alike stay in one split"),
+    Flag("seed", "seed_everything", "N", "of all that is drawn (default: 0)"),
+    Flag("patience", "patience", "EPOCHS", "stop when validation Dice has not risen for so long (default: never)"),
+    Flag("class_names", "data.class_names", "A,B", "one name a class", many=True),
+    Flag("colours", "data.colours", "#RRGGBB,…", "of painted masks, one a class", many=True),
+    Flag("pretrained", "model.pretrained", "", "ImageNet weights for the encoder"),
+)

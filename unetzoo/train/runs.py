@@ -1,0 +1,123 @@
+"""A run of training by its folder: its figures, and the network that it kept. Needs no Lightning."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unetzoo.errors import ConfigError, WeightsError
+
+if TYPE_CHECKING:
+    from unetzoo.model import SegmentationModel
+    from unetzoo.prediction import Predictor
+
+CONFIG = "config.yaml"
+HISTORY = "metrics.csv"
+
+
+class Run:
+    """A run of training: what ``unetzoo.fit`` and ``unetzoo train`` leave in a folder.
+
+    It is taken wherever the folder is: ``evaluate(run, …)``, ``unetzoo.fit(model=run, …)``. Figures are read when they
+    are asked for, so that a run that is still going shows how far it is.
+
+    Args:
+        folder: of the run, whether it is finished or not.
+
+    Attributes:
+        folder: the same, as a path.
+
+    Raises:
+        ConfigError: there is no run in this folder.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        if not any((self.folder / name).is_file() for name in (CONFIG, HISTORY)):
+            raise ConfigError(
+                f"there is no run in {self.folder}: neither {CONFIG} nor {HISTORY}; give a folder that a training was "
+                "told to write to"
+            )
+
+    @property
+    def history(self) -> list[dict[str, float | int | None]]:
+        """The rows of ``metrics.csv``, one an epoch, with "epoch" (from 1), "loss", "val_loss", "dice", …, or None."""
+        path = self.folder / HISTORY
+        if not path.is_file():
+            return []  # no epoch has ended yet
+        with path.open(encoding="utf-8", newline="") as stream:
+            return [{name: _number(text) for name, text in row.items()} for row in csv.DictReader(stream)]
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The number, from 1, of the epoch whose network was kept, the first of the best validation Dice; or None."""
+        best = self._best()
+        return None if best is None or best["epoch"] is None else int(best["epoch"])
+
+    @property
+    def best_dice(self) -> float | None:
+        """The validation Dice of that epoch, in [0, 1], or None."""
+        best = self._best()
+        return None if best is None else best.get("dice")
+
+    def load(self, **options: Any) -> SegmentationModel:
+        """Return the network that was kept, in evaluation mode.
+
+        Args:
+            **options: of ``unetzoo.load``, such as ``device``.
+
+        Raises:
+            WeightsError: no network was kept yet, or its file is damaged.
+        """
+        from unetzoo.saving import weights
+
+        return weights.load(self._kept(), **options)
+
+    def predictor(self, **options: Any) -> Predictor:
+        """Return a predictor of the network that was kept.
+
+        Args:
+            **options: of ``unetzoo.Predictor``, such as ``tta``.
+
+        Raises:
+            WeightsError: as :meth:`load` says.
+            ConfigError: an option that is not allowed.
+        """
+        from unetzoo.prediction import Predictor
+
+        return Predictor(self._kept(), **options)
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    def __str__(self) -> str:
+        epochs = len(self.history)
+        if self.best_epoch is None:
+            return f"{self.folder}: no epoch was judged yet"
+        dice = "no Dice" if self.best_dice is None else f"validation Dice {self.best_dice:.4f}"
+        return f"{self.folder}: {dice} in epoch {self.best_epoch} of {epochs}"
+
+    def _kept(self) -> Path:
+        """Return the file of the network that was kept."""
+        from unetzoo.saving.records import BEST_FILE
+
+        path = self.folder / BEST_FILE
+        if not path.is_file():
+            raise WeightsError(f"{path}: there is none yet; the first epoch that was validated writes it")
+        return path
+
+    def _best(self) -> dict[str, float | int | None] | None:
+        judged = [row for row in self.history if row.get("val_loss") is not None]
+        # As KeepBest judges: an epoch without a Dice, where no class occurs, is worse than any with one.
+        return max(judged, key=lambda row: -1.0 if (dice := row.get("dice")) is None else dice, default=None)
+
+
+def _number(text: str) -> float | int | None:
+    if not text:
+        return None
+    return int(text) if text.isdigit() else float(text)
