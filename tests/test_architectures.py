@@ -470,7 +470,7 @@ def test_pruned_counts_are_the_authors(level, count):
 # Pruning
 
 
-@pytest.mark.parametrize("size", [(48, 64), (37, 51)], ids=str)
+@pytest.mark.parametrize("size", [pytest.param((48, 64), marks=pytest.mark.slow), (37, 51)], ids=str)
 @pytest.mark.parametrize("output", ["last", "average"])
 @pytest.mark.parametrize("name", ["unetpp", "unetpp_resnet18", "unetpp_lite", "unetpp_lite_resnet34"])
 def test_pruned_networks_give_what_their_head_gave(name, output, size):

@@ -33,6 +33,7 @@ from unetzoo.decoders import DECODERS
 from unetzoo.drawing import write_shapes
 from unetzoo.encoders import ENCODERS
 from unetzoo.losses import LOSSES
+from unetzoo.train import choosing
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -115,6 +116,7 @@ def reader(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
     monkeypatch.setenv("HF_TOKEN", "hf_me")
+    monkeypatch.setattr(choosing, "SIDE", 64)  # of the image by which predictions are timed
     registries = [DECODERS, ENCODERS, zoo.PRESETS, LOSSES]
     before = [dict(registry._entries) for registry in registries]
     torch.manual_seed(0)

@@ -726,7 +726,9 @@ SETS = {
 }
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "polyps" else name for name in SETS]
+)
 def test_sets_of_every_kind_train_without_a_special_case(name: str, shared_data: Path, tmp_path: Path) -> None:
     data = shared_data / name
     if name == "floods":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import NAMES, ROOT, flags, light, tried
+from conftest import FAMILIES, NAMES, ROOT, flags, light, tried
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -64,7 +64,8 @@ def check_round_trip(model: unetzoo.SegmentationModel, path: Path) -> None:
     path.unlink()
 
 
-@pytest.mark.parametrize("name", tried(NAMES))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_every_name_comes_back_bit_equal(name: str, tmp_path: Path) -> None:
     check_round_trip(unetzoo.create(name, **light(name)), tmp_path / "it.safetensors")
 
@@ -288,7 +289,7 @@ def test_another_number_of_classes(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert not caplog.text
 
 
-@pytest.mark.parametrize("name", ["unet", "resunet18", "unet3p_resnet18"])
+@pytest.mark.parametrize("name", ["unet", "resunet18", pytest.param("unet3p_resnet18", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("known", "wanted"), [(3, 1), (3, 5), (2, 3), (4, 2)])
 @pytest.mark.parametrize("policy", [None, "mean", "sum", "keep_rgb"])
 def test_another_number_of_channels(
@@ -461,7 +462,7 @@ def test_the_command_verify(tmp_path: Path) -> None:
 
 def test_decoders_that_compute_on_meta_are_all() -> None:
     """Every part of the zoo can be built on meta, so that no file is loaded the slow way."""
-    for name in NAMES:
+    for name in FAMILIES:
         with torch.device("meta"):
             model = zoo.create(name)
         assert isinstance(model.decoder, Decoder)
