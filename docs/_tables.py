@@ -302,7 +302,8 @@ def api() -> str:
                 kind = "autoexception" if issubclass(value, Exception) else "autoclass"
             else:
                 kind = "autofunction"
-            members = "   :members:\n" if kind == "autoclass" else ""
+            # Decoder.Options is the class Options, which has an entry of its own.
+            members = "   :members:\n   :exclude-members: Options\n" if kind == "autoclass" else ""
             parts.append(f"```{{eval-rst}}\n.. {kind}:: unetzoo.{module}.{name}\n{members}```\n")
     return "\n".join(parts)
 

@@ -36,7 +36,10 @@ nitpick_ignore_regex = [
         "py:.*",
         r"unetzoo\.augmentation\.composing\.Entry|unetzoo\.losses\._base\.M|unetzoo\.prediction\.(inputs|tiles)\..*",
     ),
-    ("py:.*", r"unetzoo\.(nn\.layers|registry|nn\.heads|encoders\._base|decoders\._base)\..*|unetzoo\.zoo\.[A-Z]"),
+    (
+        "py:.*",
+        r"unetzoo\.(nn\.layers|registry|nn\.heads|encoders\._base|decoders\._base)\..*|unetzoo\.zoo\.[A-Z]|unetzoo\.costs\..*",
+    ),
 ]
 
 myst_enable_extensions = ["colon_fence", "deflist"]

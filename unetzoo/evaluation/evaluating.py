@@ -118,7 +118,7 @@ def evaluate(
     Where a CSV file names the kinds of images, each kind also has scores of its own.
 
     Args:
-        model: as :class:`unetzoo.Predictor` takes it: a model, which stays on its device, a name or a path, or a list
+        model: as ``unetzoo.Predictor`` takes it: a model, which stays on its device, a name or a path, or a list
             whose answers are averaged; or a predictor, with its tiles, views and thresholds.
         source: a folder or a CSV file, see ``unetzoo.data.list_samples``.
         split: "train", "val" or "test". None: "test" of a source that has splits of its own, every image of others.

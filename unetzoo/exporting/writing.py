@@ -41,7 +41,7 @@ def export(
     Images are (batch, in_channels, height, width); batch, height and width stay free.
 
     Args:
-        model: of any kind, on any device, in either mode; or what :class:`unetzoo.Predictor` takes: the name or path of
+        model: of any kind, on any device, in either mode; or what ``unetzoo.Predictor`` takes: the name or path of
             one; or a list of them, or a predictor, whose networks' probabilities are averaged in one file, each network
             with its own normalisation. Views, tiles and thresholds of a predictor are left out.
         path: its ending says the format. ``.onnx``: ONNX, opset 20, one file; needs ``unetzoo[export]``. ``.pt2``: a

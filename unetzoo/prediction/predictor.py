@@ -200,7 +200,8 @@ class Predictor:
             tell: is called with the number of finished rows, first with those of an earlier run.
 
         Raises:
-            InputError, WriteError: see :meth:`write_mask`.
+            InputError: see :meth:`write_mask`.
+            WriteError: likewise.
         """
         mask = by_rows.begun(source, target, self.config, settings, lambda: self.grid(source))
         tell(mask.done)

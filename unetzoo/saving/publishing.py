@@ -59,7 +59,8 @@ def save_pretrained(model: nn.Module, folder: str | os.PathLike[str], *, card: M
         card: licence, training data, metrics and text for the model card.
 
     Raises:
-        WeightsError, WriteError: as ``save``; or the folder cannot be made.
+        WeightsError: as ``save``.
+        WriteError: as ``save``; or the folder cannot be made.
     """
     _check_card(card)
     model = unwrapped(model)
