@@ -28,7 +28,7 @@ LAYERS = [
     {"sheets"},
     {"comparing"},
     {"saving"},
-    {"hub", "data"},
+    {"hub", "data", "testing"},
     {"prediction"},
     {"evaluation", "exporting"},
     {"serving"},
