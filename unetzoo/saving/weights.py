@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from unetzoo import __version__
 from unetzoo.config import ModelConfig
-from unetzoo.encoders import ENCODERS
 from unetzoo.errors import ConfigError, DamagedError, WeightsError
 from unetzoo.files.checkpoints import listed, misfits, non_finite
 from unetzoo.files.tensors import (
@@ -356,13 +355,9 @@ def _changed(config: ModelConfig, changes: dict[str, Any], input_policy: str | N
 
 
 def _adapt_input(state: dict[str, Tensor], model: SegmentationModel, known: int, policy: str) -> None:
-    """Adapt, in ``state``, the convolution of the encoder that sees images of ``known`` channels.
-
-    Raises:
-        WeightsError: there is none, or other tensors depend on the channels too.
-    """
-    channels, title = model.config.in_channels, ENCODERS[model.config.encoder].title
-    name = adapt_images(model.encoder, title, state, known, policy, prefix="encoder.")
+    """Adapt, in ``state``, the convolution that sees images of ``known`` channels; refuse where more depends on it."""
+    channels = model.config.in_channels
+    name = adapt_images(model.encoder, model.config.encoder, state, known, policy, prefix="encoder.")
     problems = misfits(model.state_dict(), state)
     if problems:
         raise WeightsError(
