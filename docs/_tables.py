@@ -18,6 +18,7 @@ from torch import nn
 from torchvision import models
 
 import unetzoo
+from unetzoo.config import pair_problem
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS
 from unetzoo.encoders.resnet import ResNetEncoder, ResNetOptions
@@ -230,7 +231,10 @@ def options_table(options: type) -> str:
 def encoders_table() -> str:
     rows = []
     for name, spec in ENCODERS.items():
-        info = infos()[spec.names("unet")[0]]
+        names = [spec.names(decoder)[0] for decoder in decoders() if pair_problem(decoder, name) is None]
+        if not names:
+            continue
+        info = infos()[names[0]]
         encoder = count(build(info.name).encoder)
         rows.append((f"`{name}`", spec.paper, listed(info.channels), listed(info.strides), f"{encoder:,}"))
     return table(("Name", "Paper", "Channels", "Strides", "Parameters"), rows, (4,))
@@ -283,15 +287,20 @@ def costs() -> str:
 
 def api() -> str:
     """Return autodoc directives for every public name, by the module it lives in, and for what those speak of."""
-    spoken_of = {"comparing.table": ("ComparisonRow",), "encoders": ("EncoderSpec", "Options")}
+    spoken_of = {
+        "comparing.table": ("ComparisonRow",),
+        "encoders": ("EncoderSpec", "Options"),
+        "decoders": ("Pruned",),
+    }
+    public = {**unetzoo._HOMES, "testing": ("check_decoder", "check_encoder", "ContractError")}
     parts = []
     order = (
         *("saving.sources", "zoo", "model", "config", "comparing.comparison", "comparing.table", "parameter_groups"),
-        *("encoders", "decoders"),
+        *("encoders", "decoders", "testing"),
     )
-    homes = sorted(unetzoo._HOMES, key=lambda home: order.index(home) if home in order else len(order))
+    homes = sorted(public, key=lambda home: order.index(home) if home in order else len(order))
     for module in homes:
-        names = unetzoo._HOMES[module]
+        names = public[module]
         if importlib.util.find_spec(f"unetzoo.{module}") is None:
             continue
         parts.append(f"## `unetzoo.{module}`\n")

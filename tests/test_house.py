@@ -29,7 +29,7 @@ LAYERS = [
     {"images", "metrics", "losses", "augmentation", "objects"},
     {"drawing", "sheets"},
     {"saving"},
-    {"hub", "data"},
+    {"hub", "data", "testing"},
     {"prediction"},
     {"evaluation", "exporting", "comparing"},
     {"serving"},

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from unetzoo.checks import one_of
 from unetzoo.config import ModelConfig
-from unetzoo.encoders import ENCODERS
 from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.files.checkpoints import listed, misfits
 from unetzoo.model import SegmentationModel
@@ -46,8 +45,8 @@ def adapt_input(state: dict[str, Tensor], model: SegmentationModel, known: int, 
     Raises:
         WeightsError: there is none, or other tensors depend on the channels too.
     """
-    channels, title = model.config.in_channels, ENCODERS[model.config.encoder].title
-    name = adapt_images(model.encoder, title, state, known, policy, prefix="encoder.")
+    channels = model.config.in_channels
+    name = adapt_images(model.encoder, model.config.encoder, state, known, policy, prefix="encoder.")
     problems = misfits(model.state_dict(), state)
     if problems:
         raise WeightsError(

@@ -136,8 +136,7 @@ def numbers_of_maps(pair: Pair) -> Iterator[str]:
         try:
             _forward(decoder, encoder, style, options)
         except Exception as error:
-            said = f"{type(error).__name__}: {first_line(error)}"
-            yield f"on an encoder of {maps} maps it fails ({said}): see fewest_maps"
+            yield f"on {maps} maps it fails ({type(error).__name__}: {first_line(error)}): see fewest_maps and depth"
 
 
 def _forward(decoder: type[Decoder], encoder: Encoder, style: ConvStyle, options: Any) -> None:

@@ -47,27 +47,34 @@ def run(part: str, checks: Sequence[partial[Iterator[str]]]) -> None:
     problems: list[str] = []
     logger = logging.getLogger("unetzoo")
     before = logger.disabled
-    for check in checks:
-        title = check.func.__name__.replace("_", " ")
-        if not isinstance(check.args[0], str):
-            title += f" ({check.args[0]})"
-        with torch.random.fork_rng(devices=()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what an exporter deprecates is not the part's affair
-            torch.manual_seed(0)
-            logger.disabled = True  # load(in_channels=) tells what it adapts
-            try:
-                found = [f"{title}: {problem}" for problem in check()]
-                problems += found[:_SHOWN]
-                if len(found) > _SHOWN:
-                    problems[-1] += f"; and {len(found) - _SHOWN} more of the kind"
-            except Exception as error:
-                problems.append(f"{title}: {type(error).__name__}: {first_line(error):.300}{_place(error)}")
-            finally:
-                logger.disabled = before
-        if problems and check is checks[0]:
-            break
+    logger.disabled = True  # load(in_channels=) tells what it adapts
+    try:
+        for check in checks:
+            problems += _found(check)
+            if problems and check is checks[0]:
+                break
+    finally:
+        logger.disabled = before
     if problems:
         raise ContractError(part, problems)
+
+
+def _found(check: partial[Iterator[str]]) -> list[str]:
+    """Return what one check finds, its name first; what it stumbles over is its last finding."""
+    title = check.func.__name__.replace("_", " ")
+    if not isinstance(check.args[0], str):
+        title += f" ({check.args[0]})"
+    found: list[str] = []
+    with torch.random.fork_rng(devices=()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what an exporter deprecates is not the part's affair
+        torch.manual_seed(0)
+        try:
+            found.extend(f"{title}: {problem}" for problem in check())
+        except Exception as error:
+            found.append(f"{title}: {type(error).__name__}: {first_line(error):.300}{_place(error)}")
+    if len(found) > _SHOWN:
+        found[_SHOWN - 1 :] = [f"{found[_SHOWN - 1]}; and {len(found) - _SHOWN} more of the kind"]
+    return found
 
 
 def _place(error: BaseException) -> str:
