@@ -39,15 +39,18 @@ def test_any_size_comes_back_at_its_size_and_every_parameter_learns(name: str) -
             assert logits.shape == (1, 3, *size)
             assert logits.isfinite().all()
     model.train()
-    outputs = model.training_outputs(torch.randn(2, 3, 37, 51))
-    everything = [outputs.logits, *outputs.deep, outputs.presence]
-    assert all(logits.shape == (2, 3, 37, 51) for logits in everything[:-1])
-    sum((logits - 1).square().mean() for logits in everything).backward()
-    for key, parameter in model.named_parameters():
-        assert parameter.grad is not None, key
-        assert parameter.grad.isfinite().all(), key
-        if not key.endswith("conv.bias"):  # a bias before a batch norm cancels out
-            assert parameter.grad.abs().max() > 0, key
+    for _ in range(3):  # chance, of stochastic depth say, may leave a block out once
+        outputs = model.training_outputs(torch.randn(2, 3, 37, 51))
+        everything = [outputs.logits, *outputs.deep, outputs.presence]
+        assert all(logits.shape == (2, 3, 37, 51) for logits in everything[:-1])
+        sum((logits - 1).square().mean() for logits in everything).backward()
+        # a bias before a batch norm cancels out
+        learning = {key: p.grad for key, p in model.named_parameters() if not key.endswith("conv.bias")}
+        dead = [key for key, grad in learning.items() if grad is None or not grad.any()]
+        if not dead:
+            break
+    assert not dead
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -275,3 +275,60 @@ def test_the_config_records_normalisation_but_not_the_weights(checkpoint: Path) 
     own = unetzoo.create("resunet18", pretrained=checkpoint, mean=[0.5] * 3, std=[0.5] * 3).config
     assert own.mean == (0.5, 0.5, 0.5)
     assert unetzoo.create("resunet18").config.mean is None
+
+
+class FromTheImage(unetzoo.Encoder):
+    """Its first map is the image itself, and two of its convolutions see it."""
+
+    def __init__(self, in_channels: int, style: object, options: object, depth: int) -> None:
+        super().__init__()
+        self.in_channels, self.channels, self.strides = in_channels, (in_channels, 4)[:depth], (1, 2)[:depth]
+        self.wide, self.narrow = nn.Conv2d(in_channels, 4, 3, 2, 1), nn.Conv2d(in_channels, 4, 1, 2)
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return [images, self.wide(images) + self.narrow(images)][: len(self.channels)]
+
+    def stages(self) -> list[list[nn.Module]]:
+        return [[], [self.wide, self.narrow]][: len(self.channels)]
+
+
+@pytest.mark.parametrize("said", [None, "wide"])
+def test_what_cannot_be_adapted_is_refused(registries: None, said: str | None, tmp_path: Path) -> None:
+    kind = type("Kind", (FromTheImage,), {"image_convolution": said})
+    unetzoo.register_encoder("direct", title="Direct", paper="none", maps=2, weights="ResNet18_Weights")(kind)
+    model = unetzoo.create("unet_direct")
+    unetzoo.save(model, tmp_path / "it.safetensors")
+    torch.save(model.encoder.state_dict(), tmp_path / "encoder.pth")
+    assert unetzoo.load(tmp_path / "it.safetensors", in_channels=3).config.in_channels == 3
+    for attempt in (
+        lambda: unetzoo.load(tmp_path / "it.safetensors", in_channels=5),
+        lambda: unetzoo.create("unet_direct", in_channels=5, pretrained=tmp_path / "encoder.pth"),
+    ):
+        with pytest.raises(WeightsError) as caught:
+            attempt()
+        assert ("image_convolution" if said is None else "narrow.weight") in str(caught.value)
+    fine = unetzoo.create("unet_direct", pretrained=tmp_path / "encoder.pth").encoder.state_dict()
+    assert all(torch.equal(tensor, fine[name]) for name, tensor in model.encoder.state_dict().items())
+
+
+def test_the_image_convolution_may_have_any_name(registries: None, tmp_path: Path) -> None:
+    """It alone is adapted, though it is not the first of the encoder, nor the only one of its shape."""
+
+    class Late(FromTheImage):
+        image_convolution = "stem.0"
+
+        def __init__(self, in_channels: int, style: object, options: object, depth: int) -> None:
+            super().__init__(3, style, options, depth)
+            self.in_channels, self.channels = in_channels, (3, 4)[:depth]
+            self.stem = nn.Sequential(nn.Conv2d(in_channels, 3, 3, 1, 1))
+
+        def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+            return super().forward(self.stem(images))
+
+    unetzoo.register_encoder("late", title="Late", paper="none", maps=2)(Late)
+    model = unetzoo.create("unet_late")
+    unetzoo.save(model, tmp_path / "it.safetensors")
+    state = unetzoo.load(tmp_path / "it.safetensors", in_channels=6).state_dict()
+    for name, tensor in model.state_dict().items():
+        expected = tensor.repeat(1, 2, 1, 1) / 2 if name == "encoder.stem.0.weight" else tensor
+        assert torch.equal(state[name], expected), name

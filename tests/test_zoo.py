@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import pytest
 import torch
-from conftest import NAMES, tried
+from conftest import NAMES, ROOT, tried
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
@@ -297,3 +298,9 @@ def test_every_option_is_explained(name: str) -> None:
     info = unetzoo.model_info(name)
     assert list(info.meanings) == list(info.options)
     assert all(20 < len(meaning) + 10 < 400 and "**" not in meaning for meaning in info.meanings.values())
+
+
+@pytest.mark.parametrize("module", ["model", "folding", "pretrained", "config", "parameter_groups"])
+def test_what_serves_all_parts_names_none(module: str) -> None:
+    source = (ROOT / "unetzoo" / f"{module}.py").read_text(encoding="utf-8")
+    assert not re.findall(r"unetzoo\.(?:decoders|encoders)\.\w+|x_0_|conv1|bn1|layer[1-4]|\bfc\.", source)
