@@ -397,7 +397,12 @@ def test_plain_maps_follow_the_formulas():
         ("unet", {}, (1, 2, 4, 8, 16)),
         ("unetpp", {}, (1, 2, 4, 8, 16)),
         *(
-            (ENCODERS[arch].names("unet")[0], {"stem_stride": stem}, strides)
+            pytest.param(
+                ENCODERS[arch].names("unet")[0],
+                {"stem_stride": stem},
+                strides,
+                marks=[] if arch in ("resnet18", "resnet50") else pytest.mark.slow,
+            )
             for arch in RESNETS
             for stem, strides in ((4, (2, 4, 8, 16, 32)), (2, (2, 2, 4, 8, 16)), (1, (1, 1, 2, 4, 8)))
         ),

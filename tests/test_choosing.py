@@ -166,6 +166,7 @@ def test_what_is_done_is_not_trained_again(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_a_killed_trial_goes_on_and_gives_the_same_curve(
     tried: Path, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,16 +46,16 @@ def test_inference_compiles_whole(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "backend"),
+    ("name", "options", "backend"),
     [
-        ("unet", "eager"),
-        pytest.param("unet3p_lite", "aot_eager", marks=SLOW),
-        pytest.param("resunet18", "aot_eager", marks=SLOW),
+        ("unetpp", {"levels": 2}, "eager"),
+        pytest.param("unet3p_lite", {}, "aot_eager", marks=SLOW),
+        pytest.param("resunet18", {}, "aot_eager", marks=SLOW),
     ],
 )
-def test_compiles_whole_with_free_sizes(name: str, backend: str) -> None:
+def test_compiles_whole_with_free_sizes(name: str, options: dict[str, int], backend: str) -> None:
     torch._dynamo.reset()
-    model = unetzoo.create(name, **light(name), **ALL).eval()
+    model = unetzoo.create(name, **light(name), **ALL, **options).eval()
     compiled = torch.compile(model, fullgraph=True, backend=backend, dynamic=True)
     with torch.no_grad():
         for size in ((2, 3, 64, 96), (1, 3, 37, 51), (3, 3, 70, 40)):

@@ -177,43 +177,50 @@ def test_the_command_line_takes_what_a_page_shows(command: str) -> None:
 ON_DATA = ("data", "train", "evaluate", "predict", "calibrate", "export")
 SMALL = ["--epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.accelerator", "cpu", "--data.workers", "0"]
 """What makes a run of the pages short."""
+NARROW = ["--model.options.base_channels", "4"]
+
+
+def on_plain(text: str) -> str:
+    """Return a text in which networks on a ResNet-18 are those on the plain encoder."""
+    return re.sub(r"\b(?:res(unet)18|(\w+)_resnet18)\b", r"\1\2", text)
 
 
 @needs_links
 @pytest.mark.parametrize(
-    ("page", "processes"),
+    ("page", "whole"),
     [
-        *((name, 1) for name in ("README.md", "docs/getting_started.md", "docs/data.md", "docs/training.md")),
-        pytest.param("docs/training.md", 2, marks=pytest.mark.slow),
-        ("docs/prediction.md", 1),
+        ("README.md", True),
+        *((f"docs/{name}.md", False) for name in ("getting_started", "data", "training", "prediction")),
+        *(pytest.param(f"docs/{name}.md", True, marks=pytest.mark.slow) for name in ("getting_started", "training")),
     ],
 )
-def test_the_commands_and_settings_on_data_run_in_their_order(
-    page: str, processes: int, reader: Path, capfd: Any
-) -> None:
+def test_the_commands_and_settings_on_data_run_in_their_order(page: str, whole: bool, reader: Path, capfd: Any) -> None:
     """Each command runs as it stands, on drawn images; trainings are cut to one batch of small crops.
 
-    Those in two processes are slow; ``tests/test_training.py`` has others.
+    Unless ``whole``, a ResNet-18 is replaced by a narrow plain encoder, and nothing runs in two processes.
     """
     write_shapes("shapes", 10, size=(64, 64), task="multiclass", seed=0)
     write_nuclei(reader / "cells", 20)
     images.write_png(drawing.draw_nuclei(64, 64)[0], reader / "cells.png")
     (reader / "nuclei").symlink_to(reader / "cells")
     if page == "docs/prediction.md":
-        assert main(["train", "--model", "unet", "--model.options.base_channels", "4", "--data", "cells", "--out",
+        assert main(["train", "--model", "unet", *NARROW, "--data", "cells", "--out",
                      "runs/a", *SMALL, "--crop-size", "32", "--quiet"]) == 0  # fmt: skip
     ran = 0
     for block in blocks(page):
         if block.language == "yaml" and "trainer" in block.text:
-            (reader / "settings.yaml").write_text(block.text, encoding="utf-8")
+            text = block.text if whole else on_plain(block.text)
+            (reader / "settings.yaml").write_text(text, encoding="utf-8")
         for line in block.text.replace("\\\n", " ").splitlines() if block.language == "sh" else ():
-            words = shlex.split(line, comments=True)
+            words = shlex.split(line if whole else on_plain(line), comments=True)
             needs_gpus = "--trainer.sync_batchnorm" in words and not torch.cuda.is_available()
-            too_many = "--trainer.devices" in words and processes == 1
+            too_many = "--trainer.devices" in words and not whole
             if words[:1] != ["unetzoo"] or words[1] not in ON_DATA or needs_gpus or too_many:
                 continue
             if words[1] == "train" and "--resume" not in words:
                 words += [*SMALL, "--crop-size", "32", "--batch-size", "2"]
+                words += [] if whole else NARROW
+                words += ["--model.options.branch_channels", "4"] if "unet3p" in words else []
             if "--trainer.devices" in words:
                 run = [sys.executable, "-m", *words]
                 done = subprocess.run(run, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)

@@ -47,8 +47,8 @@ from unetzoo.exporting import (
     some_images,
 )
 
-CASES = [("resunet18", "onnx"), ("unet3p", "onnx"), ("unet_valid", "onnx"), ("unetpp", "pt2")]
-"""Each family once; the rest of the zoo is slow. ``tests/test_compile_export.py`` has programs of all decoders."""
+CASES = [("resunet18", "onnx"), ("unet_valid", "onnx"), ("unetpp", "pt2")]
+"""Each way once; the rest of the zoo is slow. ``tests/test_compile_export.py`` has programs of all decoders."""
 SLIM = {
     "unet_valid": {"base_channels": 2},
     "unet3p": {"base_channels": 4, "branch_channels": 20},

@@ -63,7 +63,7 @@ def test_default_options_train(name: str) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.abs().max() > 0 for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", PER_DECODER)
 @pytest.mark.parametrize("flagged", [False, True])
 def test_forward_is_one_tensor_in_both_modes(name: str, flagged: bool) -> None:
     model = unetzoo.create(name, **{**light(name), **(flags(name) if flagged else {})})

@@ -289,9 +289,21 @@ def test_another_number_of_classes(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert not caplog.text
 
 
-@pytest.mark.parametrize("name", ["unet", "resunet18", pytest.param("unet3p_resnet18", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("known", "wanted"), [(3, 1), (3, 5), (2, 3), (4, 2)])
-@pytest.mark.parametrize("policy", [None, "mean", "sum", "keep_rgb"])
+CHANNELS = [
+    (name, known, wanted, policy)
+    for name in ("unet", "resunet18", "unet3p_resnet18")
+    for known, wanted in ((3, 1), (3, 5), (2, 3), (4, 2))
+    for policy in (None, "mean", "sum", "keep_rgb")
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "wanted", "policy"),
+    [
+        case if case[0] == "unet" or case[:3] == ("resunet18", 3, 5) else pytest.param(*case, marks=pytest.mark.slow)
+        for case in CHANNELS
+    ],
+)
 def test_another_number_of_channels(
     name: str, known: int, wanted: int, policy: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
