@@ -14,6 +14,7 @@ from PIL import Image
 
 import unetzoo
 from unetzoo import ConfigError, ModelCard, WeightsError
+from unetzoo.saving import sources
 
 CARD = ModelCard(
     license="cc-by-4.0",
@@ -186,3 +187,14 @@ def test_a_spoilt_card_stops_nothing_but_bad_yaml(tmp_path: Path) -> None:
 def test_cards_that_are_refused(facts: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         ModelCard(**facts)
+
+
+@pytest.mark.parametrize("name", ["unet", "nuclei", "cells"])
+def test_a_card_names_its_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the card tells to run is this model, not the network or the trained model of the same name."""
+    monkeypatch.chdir(tmp_path)
+    unetzoo.save_pretrained(unetzoo.create("unet", base_channels=1), name)
+    text = Path(name, "README.md").read_text(encoding="utf-8")
+    given = re.search(r"unetzoo predict (\S+)", text)[1]
+    assert sources.trained_source(given).path.resolve() == Path(name).resolve()
+    assert f"# {name}\n" in text

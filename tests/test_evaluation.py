@@ -55,6 +55,30 @@ def test_figures_are_those_of_the_masks(folder: Path, tmp_path: Path) -> None:
     assert found.scores.to_dict()["precision"] == pytest.approx(truth / pixels)
 
 
+def test_a_run_is_judged_by_its_split(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In Python as on the command line: what a run was trained on is not what it is tested on."""
+    for run, seed in (("a", 0), ("b", 1)):
+        (tmp_path / run).mkdir()
+        unetzoo.save(constant(3.0), tmp_path / run / "best.safetensors")
+        data = {"ratios": [0.5, 0.25, 0.25], "group": None, "ignore": None, "colours": None, "ignore_colour": None}
+        (tmp_path / run / "config.yaml").write_text(yaml.safe_dump({"data": data, "seed_everything": seed}))
+    by_seed = {
+        seed: {sample.name for sample in find_samples(folder, Labels(), ratios=(0.5, 0.25, 0.25), seed=seed)["test"]}
+        for seed in (0, 1)
+    }
+    assert by_seed[0] != by_seed[1]
+    for run, seed in (("a", 0), ("b", 1)):
+        for model in (tmp_path / run, tmp_path / run / "best.safetensors", [tmp_path / run]):
+            assert {row["name"] for row in evaluate(model, folder, split="test").rows} == by_seed[seed]
+        found = unetzoo.calibrate(tmp_path / run, folder, split="test")
+        assert main(["evaluate", str(tmp_path / run), "--data", str(folder), "--split", "test", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == evaluate(tmp_path / run, folder, split="test").to_dict()
+        assert found.images == len(by_seed[seed])
+    assert {row["name"] for row in evaluate(tmp_path / "b", folder, split="test", seed=0).rows} == by_seed[0]
+    with pytest.raises(ConfigError, match="seed is 0, 1: give seed"):
+        evaluate([tmp_path / "a", tmp_path / "b"], folder, split="test")
+
+
 def test_each_kind_of_image_has_figures_of_its_own(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,7 +152,7 @@ def test_runs_that_are_averaged_saw_the_same_data(
         (paths[-1] / "config.yaml").write_text(yaml.safe_dump(record), encoding="utf-8")
     command = ["evaluate", ",".join(map(str, paths)), "--data", str(folder), "--split", "val"]
     assert main(command) == 2
-    assert "seed is 1, 2: give --seed" in capsys.readouterr().err
+    assert "seed is 1, 2: give seed" in capsys.readouterr().err
     assert main([*command, "--seed", "1", "--json"]) == 0
     averaged = json.loads(capsys.readouterr().out)
     assert main(["evaluate", str(paths[0]), "--data", str(folder), "--split", "val", "--json"]) == 0

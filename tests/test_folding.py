@@ -275,7 +275,7 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="save the model that it was made from"):
         unetzoo.save_pretrained(optimized, tmp_path / "folder")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ConfigError, match=r"dtype=torch.int8: None or one of .*torch.bfloat16"):
+    with pytest.raises(ConfigError, match=r"dtype=torch.int8: one of None, .*torch.bfloat16"):
         unetzoo.optimize(model, dtype=torch.int8)
     with pytest.raises(ConfigError, match="compile='max': True or False"):
         unetzoo.optimize(model, compile="max")

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import functools
 import runpy
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -147,24 +144,15 @@ def test_open_gates_leave_a_plain_unet(attention: str) -> None:
         assert not torch.allclose(model(images), plain(images), atol=1e-2)
 
 
-@pytest.fixture
-def in_the_tree(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(PARTS))
-    import in_the_tree
-
-    yield in_the_tree
-    sys.modules.pop("in_the_tree", None)
-
-
 QUICK = ("-n0", "-q", "tests/test_zoo.py", "tests/test_house.py", "-k", "not any_combination and not light")
 
 
 @pytest.mark.parametrize("part", ["attention_unet", "convnext"])
-def test_a_part_in_the_tree_leaves_the_tests_green(part: str, in_the_tree: ModuleType) -> None:
-    assert in_the_tree.run(part, *QUICK) == 0
+def test_a_part_in_the_tree_leaves_the_tests_green(part: str) -> None:
+    assert runpy.run_path(str(PARTS / "in_the_tree.py"))["run"](part, *QUICK) == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["attention_unet", "convnext"])
-def test_a_part_in_the_tree_leaves_all_tests_green(part: str, in_the_tree: ModuleType) -> None:
-    assert in_the_tree.run(part, "-q") == 0
+def test_a_part_in_the_tree_leaves_all_tests_green(part: str) -> None:
+    assert runpy.run_path(str(PARTS / "in_the_tree.py"))["run"](part, "-q") == 0

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -549,6 +550,14 @@ def test_a_finished_run_takes_more_epochs(first: Path, nuclei: Path, tmp_path: P
     assert main(["train", "--resume", str(tmp_path / "a"), "--epochs", "3", "--quiet"]) == 0
     train(nuclei, tmp_path / "b", "--epochs", "3", "--model.schedule", "constant", "--model.warmup", "0")
     same_runs(tmp_path / "a", tmp_path / "b")
+
+
+def test_fewer_epochs_leave_a_run_as_it_was(first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Path(shutil.copytree(first, tmp_path / "a"))
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    assert main(["train", "--resume", str(run), "--epochs", "1", "--quiet"]) == 2
+    assert "epochs=1: 2 are done already" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
 
 
 def test_checkpoints_that_run_code_are_refused(tmp_path: Path) -> None:

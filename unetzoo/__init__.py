@@ -27,7 +27,12 @@ if TYPE_CHECKING:
         WeightsError as WeightsError,
         WriteError as WriteError,
     )
-    from unetzoo.evaluation import Calibration as Calibration, calibrate as calibrate
+    from unetzoo.evaluation import (
+        Calibration as Calibration,
+        Evaluation as Evaluation,
+        calibrate as calibrate,
+        evaluate as evaluate,
+    )
     from unetzoo.exporting import ExportReport as ExportReport, export as export
     from unetzoo.files.checkpoints import load_state_dict_file as load_state_dict_file
     from unetzoo.folding import OptimizedModel as OptimizedModel, optimize as optimize
@@ -56,7 +61,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "evaluation": ("Calibration", "calibrate"),
+    "evaluation": ("Calibration", "Evaluation", "calibrate", "evaluate"),
     "saving.cards": ("ModelCard",),
     "files.checkpoints": ("load_state_dict_file",),
     "comparing.comparison": ("compare",),

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from unetzoo.checks import flag, one_of
 from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, InputError, UnetzooError
 from unetzoo.model import SegmentationModel, evaluating
@@ -94,9 +95,9 @@ def optimize(
         UnetzooError: on ``example`` the copy differs from ``model`` by more than 1e-4 of the logits' spread (in
             half precision 5 %, with bfloat16 20 %): too narrow a type for this model.
     """
-    problem = _problem(model, dtype, compile)
-    if problem is not None:
-        raise ConfigError(problem)
+    problems = _problems(model, dtype, compile)
+    if problems:
+        raise ConfigError("cannot optimize", problems)
     weight = model.head.conv.weight
     network = copy.deepcopy(model).eval().requires_grad_(False)
     _strip(network)
@@ -115,23 +116,27 @@ def optimize(
     return optimized
 
 
-def _problem(model: object, dtype: object, compiled: object) -> str | None:
+def _problems(model: object, dtype: object, compiled: object) -> list[str]:
+    """Return a sentence for each argument that is wrong."""
+    found = one_of("dtype", dtype, (None, *TOLERANCE)) + flag("compile", compiled)
     if isinstance(model, OptimizedModel):
-        return "this copy is optimized already: give optimize() the model that it was made from"
+        return ["this copy is optimized already: give optimize() the model that it was made from", *found]
     if not isinstance(model, SegmentationModel):
-        mend = "; give what it wraps" if any(isinstance(m, SegmentationModel) for m in _modules(model)) else ""
-        return f"a SegmentationModel is needed, from unetzoo.create() or load(), not {type(model).__name__}{mend}"
-    if dtype is not None and dtype not in TOLERANCE:
-        return f"dtype={dtype!r}: None or one of {', '.join(map(str, TOLERANCE))} is needed"
-    if type(compiled) is not bool:
-        return f"compile={compiled!r}: True or False is needed"
-    for name, _ in model.named_parameters():
-        if ".parametrizations." in name or name.endswith(("weight_orig", "weight_g", "weight_v")):
-            return (
-                f"{name}: a weight that is reckoned from others cannot be folded; make it permanent first, by "
-                "torch.nn.utils.prune.remove or torch.nn.utils.parametrize.remove_parametrizations"
-            )
-    return None
+        fix = "; give what it wraps" if any(isinstance(m, SegmentationModel) for m in _modules(model)) else ""
+        kind = type(model).__name__
+        return [f"a SegmentationModel is needed, from unetzoo.create() or load(), not {kind}{fix}", *found]
+    made = (
+        name
+        for name, _ in model.named_parameters()
+        if ".parametrizations." in name or name.endswith(("weight_orig", "weight_g", "weight_v"))
+    )
+    first = next(made, None)
+    if first is not None:
+        found.append(
+            f"{first}: a weight that is computed from others cannot be folded; make it permanent first, by "
+            "torch.nn.utils.prune.remove or torch.nn.utils.parametrize.remove_parametrizations"
+        )
+    return found
 
 
 def _modules(model: object) -> Iterator[nn.Module]:

@@ -148,23 +148,13 @@ def _judged(options: argparse.Namespace, **arguments: Any) -> tuple[Predictor, d
     Raises:
         ConfigError: of models that are averaged, the runs split or read their data differently.
     """
-    from unetzoo import evaluation
-    from unetzoo.errors import ConfigError
+    from unetzoo.evaluation.evaluating import as_trained
     from unetzoo.prediction import Predictor
     from unetzoo.saving.sources import separated
 
     models = separated(options.model)
-    asked = {name: getattr(options, name) for name in ("ratios", "seed", "group", "ignore", "colours", "ignore_colour")}
-    settings = {name: value for name, value in asked.items() if value is not None}
+    given = {name: getattr(options, name) for name in ("ratios", "seed", "group", "ignore", "colours", "ignore_colour")}
     if options.colours is not None:
-        settings["colours"] = options.colours.split(",")
-    runs = [run for run in map(evaluation.settings_of_run, models) if run]
-    problems = [
-        f"{name} is {', '.join(repr(run[name]) for run in runs)}: give --{name.replace('_', '-')}"
-        for name in (runs[0] if runs else {})
-        if name not in settings and any(run[name] != runs[0][name] for run in runs)
-    ]
-    if problems:
-        raise ConfigError("these runs split or read their data differently", problems)
-    settings = {**(runs[0] if runs else {}), **settings}
+        given["colours"] = options.colours.split(",")
+    settings = as_trained(models, given)
     return Predictor(models, device=options.device, tta=options.tta, **arguments), settings

@@ -104,8 +104,8 @@ def evaluate(
     source: str | os.PathLike[str],
     *,
     split: str | None = None,
-    ratios: Sequence[float] = RATIOS,
-    seed: int = 0,
+    ratios: Sequence[float] | None = None,
+    seed: int | None = None,
     group: str | None = None,
     ignore: int | None = None,
     colours: Sequence[str] | None = None,
@@ -122,25 +122,27 @@ def evaluate(
             whose answers are averaged; or a predictor, with its tiles, views and thresholds.
         source: a folder or a CSV file, see ``unetzoo.data.list_samples``.
         split: "train", "val" or "test". None: "test" of a source that has splits of its own, every image of others.
-        ratios, seed, group: those of the training, where ``split`` is of a source without splits of its own.
-        ignore, colours, ignore_colour: how the masks are written, see ``unetzoo.data.Labels``.
+        ratios, seed, group: those of the training, where ``split`` is of a source without splits of its own. None:
+            those of the run whose folder or file ``model`` is; otherwise (0.8, 0.1, 0.1), 0 and none.
+        ignore, colours, ignore_colour: how the masks are written, see ``unetzoo.data.Labels``. None: likewise.
         objects: also count objects, and those that meet a true one at an IoU above 0.5. Objects are the connected
             components of both masks, corners included; see ``unetzoo.objects.matched``.
         progress: show a bar.
 
     Raises:
-        ConfigError: no such split, or images without masks; lists all that is wrong. ``objects`` needs SciPy.
+        ConfigError: no such split, or images without masks; lists all that is wrong; runs that are averaged and split
+            or read their data differently. ``objects`` needs SciPy.
         InputError: a file that cannot be read, or does not fit the model.
         WeightsError: a model cannot be loaded.
         HubError: or not be fetched.
     """
     if objects:
         ndimage()  # says so where it is missing
+    given = {"ratios": ratios, "seed": seed, "group": group, "ignore": ignore, "colours": colours}
+    reading = as_trained(model, {**given, "ignore_colour": ignore_colour})
     predictor = predictor_of(model)
     config = predictor.config
-    dataset = images_of(
-        config, source, split, ratios, seed, group, ignore=ignore, colours=colours, ignore_colour=ignore_colour
-    )
+    dataset = images_of(config, source, split, reading)
     names = class_names_of(config.class_names, config.task, config.num_classes)
     metrics = defaultdict[str, SegmentationMetrics](
         lambda: SegmentationMetrics(config.task, config.num_classes, class_names=names)
@@ -174,29 +176,53 @@ def predictor_of(model: Predictor | Model | Sequence[Model]) -> Predictor:
     return Predictor(model, device=devices[0] if devices else "auto")
 
 
+def as_trained(model: object, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how images are split and masks are read: as given, else as in the runs of the models, else by default.
+
+    Args:
+        model: what :func:`evaluate` takes; of a predictor or a model no run is known.
+        given: "ratios", "seed", "group", "ignore", "colours", "ignore_colour" → value, None where none was given.
+
+    Raises:
+        ConfigError: the runs differ in what was not given.
+    """
+    models = model if isinstance(model, list | tuple) else [model]
+    runs = [run for item in models if isinstance(item, str | os.PathLike) and (run := settings_of_run(item))]
+    problems = [
+        f"{name} is {', '.join(repr(run[name]) for run in runs)}: give {name}; or, as each may have been trained on "
+        "what the others were not, data with splits of their own, in train/, val/ and test/"
+        for name, value in given.items()
+        if value is None and runs and any(run[name] != runs[0][name] for run in runs)
+    ]
+    if problems:
+        raise ConfigError("these runs split or read their data differently", problems)
+    known = {"ratios": RATIOS, "seed": 0, **(runs[0] if runs else {})}
+    return {name: known.get(name) if value is None else value for name, value in given.items()}
+
+
 def images_of(
-    config: ModelConfig,
-    source: str | os.PathLike[str],
-    split: str | None,
-    ratios: Sequence[float],
-    seed: int,
-    group: str | None,
-    **labels: Any,
+    config: ModelConfig, source: str | os.PathLike[str], split: str | None, reading: Mapping[str, Any]
 ) -> SegmentationDataset:
-    """Return the images of a split, not normalised: a predictor does that; see :func:`evaluate` for the arguments.
+    """Return the images of a split, not normalised: a predictor does that.
+
+    Args:
+        config: of the model.
+        source, split: see :func:`evaluate`.
+        reading: what :func:`as_trained` returned.
 
     Raises:
         ConfigError: no such split, or images without masks; lists all that is wrong.
     """
-    colours = labels.pop("colours")
+    colours = reading["colours"]
     known = Labels(
         task=config.task,
         num_classes=config.num_classes,
         class_names=config.class_names,
         colours=None if colours is None else tuple(colours),
-        **labels,
+        ignore=reading["ignore"],
+        ignore_colour=reading["ignore_colour"],
     )
-    samples = _chosen(source, known, split, ratios, seed, group)
+    samples = _chosen(source, known, split, reading["ratios"], reading["seed"], reading["group"])
     return SegmentationDataset(samples, known, in_channels=config.in_channels)
 
 

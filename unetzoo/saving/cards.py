@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from unetzoo import information, zoo
+from unetzoo import information, trained, zoo
 from unetzoo.config import ModelConfig
 from unetzoo.costs.counting import costs_of
 from unetzoo.costs.tables import cells, header, markdown
@@ -189,6 +189,8 @@ def write_card(saved: SavedModel, name: str, card: ModelCard | None, earlier: Ea
         earlier: of the README.md that this one replaces. Its owner's words stay, and so do its front matter and facts
             where ``card`` is silent; metrics only if they are of the same weights.
     """
+    if name in zoo.names() or name in trained.names():
+        name = f"./{name}"  # the folder: by its name alone, the network or the trained model would be meant
     card = (card or ModelCard()).over(earlier.about(saved.sha256).card)
     text = f"{_TEXT_BEGIN}\n\n{card.text.strip()}\n\n{_TEXT_END}\n\n" if card.text else ""
     facts = {

@@ -37,7 +37,7 @@ from unetzoo.train.data import FolderData
 from unetzoo.train.flags import FLAGS
 from unetzoo.train.keeping import LAST, WholeFiles
 from unetzoo.train.recipe import Recipe
-from unetzoo.train.runs import CONFIG
+from unetzoo.train.runs import CONFIG, Run
 
 DEFAULTS = {
     "max_epochs": 50,
@@ -216,6 +216,7 @@ def _fit(cli: RunCLI, resumed: bool) -> None:
     folder, last = cli.folder, cli.folder / LAST
     if resumed:
         _check_same(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")), cli.settings())
+        _check_epochs(len(Run(folder).history), cli.config.trainer.max_epochs)
     with _resumable(folder):
         cli.trainer.fit(
             cli.model,
@@ -230,6 +231,12 @@ def _fit(cli: RunCLI, resumed: bool) -> None:
         if not reporting.has_trained(cli.trainer):
             print(f"{folder}: finished before, after {cli.trainer.current_epoch} epochs; more epochs go on")
         print(f"{folder}: best.safetensors is the best epoch's network; metrics.csv, curves.png, README.md")
+
+
+def _check_epochs(done: int, wanted: int | None) -> None:
+    """Refuse fewer epochs than a run has behind it: written to its settings, they would keep it from going on."""
+    if wanted is not None and 0 <= wanted < done:
+        raise ConfigError(f"epochs={wanted}: {done} are done already; give more, or leave it out")
 
 
 def _unused(out: str | os.PathLike[str]) -> Path:
