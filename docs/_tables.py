@@ -292,15 +292,14 @@ def api() -> str:
         "encoders": ("EncoderSpec", "Options"),
         "decoders": ("Pruned",),
     }
-    public = {**unetzoo._HOMES, "testing": ("check_decoder", "check_encoder", "ContractError")}
     parts = []
     order = (
         *("saving.sources", "zoo", "model", "config", "comparing.comparison", "comparing.table", "parameter_groups"),
-        *("encoders", "decoders", "testing"),
+        *("encoders", "decoders"),
     )
-    homes = sorted(public, key=lambda home: order.index(home) if home in order else len(order))
+    homes = sorted(unetzoo._HOMES, key=lambda home: order.index(home) if home in order else len(order))
     for module in homes:
-        names = public[module]
+        names = unetzoo._HOMES[module]
         if importlib.util.find_spec(f"unetzoo.{module}") is None:
             continue
         parts.append(f"## `unetzoo.{module}`\n")
