@@ -85,7 +85,7 @@ def test_demo_on_real_images(capsys: pytest.CaptureFixture[str], tmp_path: Path,
         height, width, _ = pixels(out).shape
         assert pixels(image).shape[:2] == (height, width)
         assert f"{width} × {height}" in text
-        assert len(re.findall(r"^[12]: \d+ objects, [\d.]+% of the image$", text, re.MULTILINE)) == 2
+        assert len(re.findall(r"^class_[12]: \d+ objects, [\d.]+% of the image$", text, re.MULTILINE)) == 2
 
 
 @settings(max_examples=50, deadline=None)

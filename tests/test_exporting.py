@@ -44,7 +44,7 @@ from unetzoo.exporting import (
     formats,
     network,
     request,
-    some_images,
+    samples,
 )
 
 CASES = [("resunet18", "onnx"), ("unet_valid", "onnx"), ("unetpp", "pt2")]
@@ -598,7 +598,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
             inputs="unit8",
             outputs="masks",
             precision="half",
-            some_images=tmp_path / "none",
+            images=tmp_path / "none",
             size=(3,),
         )
     assert len(caught.value.problems) == 8
@@ -712,7 +712,7 @@ def test_images_are_taken_evenly_and_from_the_folder_of_images(tmp_path: Path) -
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float32])
 def test_images_are_cut_in_the_middle_and_repeated(dtype: torch.dtype) -> None:
     image = torch.arange(2 * 5 * 7).reshape(2, 5, 7).to(dtype)
-    found = some_images.fitted(image, 12, 4)
+    found = samples.fitted(image, 12, 4)
     assert found.dtype == dtype
     expected = np.pad(image.numpy()[:, :, 1:5], ((0, 0), (0, 7), (0, 0)), mode="wrap")
     np.testing.assert_array_equal(found.numpy(), expected)
@@ -720,7 +720,7 @@ def test_images_are_cut_in_the_middle_and_repeated(dtype: torch.dtype) -> None:
 
 def test_noise_spans_all_values_and_is_the_same_each_time() -> None:
     config = build("tiny", in_channels=2).config
-    first, again = (some_images.draw_noise(3, config, "uint16", 40, 50) for _ in range(2))
+    first, again = (samples.draw_noise(3, config, "uint16", 40, 50) for _ in range(2))
     for a, b in zip(first, again, strict=True):
         assert a.dtype == torch.uint16
         assert a.shape == (2, 40, 50)
