@@ -412,7 +412,7 @@ class TestInputs:
             (object(), "an image of type object"),
             (3, "an image of type int"),
             ("nowhere.png", "there is no such file"),
-            ({"image": []}, "a batch needs 'image'"),
+            ({"photo": []}, "a batch needs 'image'"),
         ],
     )
     def test_what_is_no_image_is_refused(self, source: object, message: str) -> None:

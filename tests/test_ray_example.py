@@ -117,8 +117,8 @@ def test_a_batch_may_hold_images_of_several_sizes_and_paths(tmp_path: Path, task
 
 def test_a_batch_without_images_is_refused_by_what_it_has() -> None:
     predictor = Predictor(lively_model())
-    with pytest.raises(unetzoo.InputError, match=r"'image'.*'image', 'path'"):
-        predictor({"image": np.zeros((1, 8, 8, 3), np.uint8), "path": ["a"]})
+    with pytest.raises(unetzoo.InputError, match=r"'image'.*'photo', 'path'"):
+        predictor({"photo": np.zeros((1, 8, 8, 3), np.uint8), "path": ["a"]})
     with pytest.raises(unetzoo.InputError, match="nothing"):
         predictor({})
 

@@ -296,11 +296,19 @@ def _configure(
     return config
 
 
-def _unknown(name: object) -> str:
+def impossible(name: object) -> str | None:
+    """Return why the pair that would have this name is not in the zoo; None where the name is no pair's."""
     for pair in itertools.product(DECODERS, ENCODERS):
-        impossible = pair_problem(*pair)
-        if impossible is not None and name in _pair_names(*pair):
-            return f"{name!r} cannot be built: {impossible}"
+        problem = pair_problem(*pair)
+        if problem is not None and name in _pair_names(*pair):
+            return f"{name!r} cannot be built: {problem}"
+    return None
+
+
+def _unknown(name: object) -> str:
+    reason = impossible(name)
+    if reason is not None:
+        return reason
     saved = str(name).count("/") == 1 or str(name).endswith(".safetensors") or name in trained.names()
     mend = "; unetzoo.from_pretrained takes saved models" if saved else ""
     return f"unknown model {name!r}{suggest(str(name), names())}{mend} (unetzoo.list_models() gives all names)"

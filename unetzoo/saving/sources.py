@@ -303,6 +303,9 @@ def _meaningless(given: object) -> UnetzooError:
     if not isinstance(given, str | os.PathLike):
         return ConfigError(f"{given!r:.100}: the name of a model or the path of one is needed")
     text = os.fspath(given)
+    reason = zoo.impossible(given)
+    if reason is not None:
+        return ConfigError(reason)
     if isinstance(given, os.PathLike):
         return WeightsError(f"there is no file or folder {text!r}")
     if is_repository(text):
