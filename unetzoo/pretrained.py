@@ -27,6 +27,7 @@ POLICIES = ("repeat", "mean", "sum", "keep_rgb")
 SUFFIXES = (".pth", ".pt", ".safetensors")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_ADAPTABLE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def available_weights(spec: EncoderSpec) -> tuple[str, ...]:
@@ -141,7 +142,8 @@ def adapt_images(
         )
     name = f"{prefix}{encoder.image_convolution}.weight"
     weight = state.get(name)
-    if weight is None or not weight.is_floating_point() or weight.ndim != 4 or weight.shape[1] != known:
+    # Of 8 bits torch has floating point too, and no arithmetic on it.
+    if weight is None or weight.dtype not in _ADAPTABLE or weight.ndim != 4 or weight.shape[1] != known:
         return None
     state[name] = adapt_input_conv(weight, encoder.in_channels, policy)
     return name
