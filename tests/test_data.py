@@ -418,7 +418,7 @@ def test_a_csv_list(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("", "of an empty file"),
-        ("image,mask\na,b", "'image', 'mask': image and mask are needed"),
+        ("photo,mask\na,b", "'photo', 'mask': image and mask are needed"),
         ("image;mask\na;b", "separated by commas"),
         ("image,mask\na,", "row 2: one image and one mask"),
         ("image,mask\na,b,c", "row 2: one image and one mask"),

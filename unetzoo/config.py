@@ -22,6 +22,8 @@ from unetzoo.nn.layers import NORMS, ConvStyle
 from unetzoo.registry import suggest
 
 FORMAT_VERSION = 1
+SUGGESTED = 100
+"""Unknown names of a record for which near ones are looked for."""
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """Format version → what turns its record into one of the next version. Version 1 is the first."""
 
@@ -237,7 +239,12 @@ def _channel_problems(values: Mapping[str, Any]) -> list[str]:
 def _key_problems(prefix: str, values: Mapping[str, Any], expected: type[ModelConfig | Options]) -> list[str]:
     fields = list(expected.__dataclass_fields__)
     found = [f"{prefix}{key}: missing" for key in fields if key not in values]
-    found += [f"{prefix}{key}: unknown{suggest(str(key), fields)}" for key in values if key not in fields]
+    unknown = [key for key in values if key not in fields]
+    # To look for near names takes time: a file may hold a hundred thousand that somebody made up.
+    found += [
+        f"{prefix}{key}: unknown{suggest(str(key), fields) if number < SUGGESTED else ''}"
+        for number, key in enumerate(unknown)
+    ]
     return found
 
 
