@@ -8,7 +8,6 @@ can be set by its full name, such as --data.crop_size=128. Needs pip install "un
 import argparse
 
 import unetzoo
-from unetzoo.evaluation import evaluate, settings_of_run
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("model")
@@ -34,6 +33,6 @@ run = unetzoo.fit(
     },
 )
 # The run knows which images it has not seen.
-found = evaluate(run.predictor(), args.folder, split=args.split, **settings_of_run(run))
+found = unetzoo.evaluate(run, args.folder, split=args.split)
 print(found)
 print(f"Dice {found.scores.dice.mean:.3f} on {found.scores.images} images: {run.folder}/best.safetensors")

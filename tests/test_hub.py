@@ -163,7 +163,7 @@ def test_a_branch_that_moves_on_during_a_pull_gives_no_mixture(
         hub.repos["me/it"].commit(files)
         return records.read_config(path)
 
-    monkeypatch.setattr("unetzoo.saving.hub.read_config", read_config)
+    monkeypatch.setattr("unetzoo.saving.pulling.read_config", read_config)
     assert same(unetzoo.from_pretrained("me/it"), first)
 
 

@@ -92,7 +92,7 @@ COMMANDS = [
     TRAIN,
     "list mine_small",
     "info mine_minenet",
-    "compare mine_small --size 32",
+    "compare mine_small --size 32 --measure",
     "predict run cells/images/0.png --out masks",
     "evaluate run --data cells --split val",
     "calibrate run --data cells --split val",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import sys
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module, metadata
 from pathlib import Path
 
@@ -91,6 +94,32 @@ def import_modules(names: Iterable[str]) -> None:
             ) from error
         except Exception as error:  # somebody else's module: whatever it raises
             raise _stopped(name, error) from error
+
+
+def homes_of(makers: Mapping[str, object]) -> dict[str, str]:
+    """Return part → module of those that were registered outside of unetzoo, which another process has to import.
+
+    Args:
+        makers: part → the class or function that makes it.
+    """
+    found = {}
+    for part, maker in makers.items():
+        while isinstance(maker, functools.partial):
+            maker = maker.func
+        found[part] = str(getattr(maker, "__module__", "__main__"))
+    return {part: module for part, module in found.items() if module.partition(".")[0] != "unetzoo"}
+
+
+def environment_with(modules: Iterable[str]) -> dict[str, str]:
+    """Return the environment of another process that finds the modules which were imported here."""
+    path = [os.environ.get("PYTHONPATH", ""), *map(_folder_of, modules)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, path)))}
+
+
+def _folder_of(module: str) -> str:
+    top = sys.modules[module.partition(".")[0]]
+    inside = getattr(top, "__path__", None)
+    return str(Path(next(iter(inside)) if inside else top.__file__ or "").absolute().parent)
 
 
 def _stopped(name: str, error: Exception) -> ConfigError:

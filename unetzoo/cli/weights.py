@@ -108,9 +108,9 @@ def _push(options: argparse.Namespace) -> None:
 
 
 def _pull(options: argparse.Namespace) -> None:
-    from unetzoo.saving import hub, records, weights
+    from unetzoo.saving import pulling, records, weights
 
-    folder = hub.pull_from_hub(options.repository, refresh=options.refresh)
+    folder = pulling.pull_from_hub(options.repository, refresh=options.refresh)
     if options.out:
         weights.save(weights.load(folder), options.out)
     print(options.out or folder)

@@ -120,10 +120,10 @@ def _info(options: argparse.Namespace) -> None:
 def _info_of_saved(source: Source, as_json: bool) -> None:
     """Print what the file of a trained model says, and its card."""
     from unetzoo import trained
-    from unetzoo.saving import hub, records, sources
+    from unetzoo.saving import records, sources
 
     path = sources.located(source)
-    card = trained.card_of(source.text) if source.kind == "trained" else path / hub.CARD_FILE
+    card = trained.card_of(source.text) if source.kind == "trained" else path / records.CARD_FILE
     saved = records.read_saved(path)
     if as_json:
         record = {

@@ -28,6 +28,8 @@ from unetzoo.trials import TrainingTrial, read_trials
 
 Compared = Predictor | Model
 """What makes a row; a text may be a wildcard, which makes several."""
+DEFAULTS = {"in_channels": 3, "num_classes": 1}
+"""Of ``compare``, and of ``create``."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,8 @@ def _row(
     entry: _Entry, size: int, options: dict[str, Any], measure: bool, trial: TrainingTrial | None
 ) -> ComparisonRow:
     networks = [_built(part, options) if trial is None else build_on_meta(trial.config) for part in entry.parts]
-    rows = [_counted(part, network, size) for part, network in zip(entry.parts, networks, strict=True)]
+    usual = trial is None and options == DEFAULTS
+    rows = [_counted(part, network, size, usual) for part, network in zip(entry.parts, networks, strict=True)]
     row = replace(rows[0], name=entry.name) if len(rows) == 1 else _summed(entry.name, rows)
     if trial is not None:
         row = replace(
@@ -187,8 +190,12 @@ def _built(part: str | ModelConfig, options: dict[str, Any]) -> SegmentationMode
         return zoo.create(part, **options)
 
 
-def _counted(part: str | ModelConfig, network: SegmentationModel, size: int) -> ComparisonRow:
-    info = information.model_info(part if isinstance(part, str) else part.name)
+def _counted(part: str | ModelConfig, network: SegmentationModel, size: int, usual: bool) -> ComparisonRow:
+    """Return the row of a network; ``usual``: a name of the zoo was built with its default options."""
+    if isinstance(part, str) and usual:
+        info = information.info_of(part, network)  # which would be built once more
+    else:
+        info = information.model_info(part if isinstance(part, str) else part.name)
     return ComparisonRow(**asdict(costs_of(network, info, size)))
 
 

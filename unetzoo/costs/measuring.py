@@ -11,24 +11,43 @@ from statistics import median
 
 import torch
 
+from unetzoo import plugins
 from unetzoo.config import ModelConfig
-from unetzoo.errors import UnetzooError
+from unetzoo.decoders import DECODERS
+from unetzoo.encoders import ENCODERS
+from unetzoo.errors import ConfigError, UnetzooError
 from unetzoo.model import SegmentationModel
 
 
 def measured(config: ModelConfig, size: int) -> tuple[float, float | None]:
-    """Return milliseconds and MiB of a network on one image, from a process of its own."""
+    """Return milliseconds and MiB of a network on one image, from a process of its own.
+
+    Raises:
+        ConfigError: this program registers a part of it itself, where no other process can import it.
+        UnetzooError: the process failed.
+    """
+    homes = plugins.homes_of({config.decoder: DECODERS[config.decoder], config.encoder: ENCODERS[config.encoder].build})
+    problems = [
+        f"{part} is registered by the program itself, which the process that measures does not run: move it to a "
+        "module, such as parts.py, and import that"
+        for part, module in homes.items()
+        if module == "__main__"
+    ]
+    if problems:
+        raise ConfigError(f"cannot measure {config.name}", problems)
     code = "import sys; from unetzoo.costs.measuring import _measure; _measure(*sys.argv[1:])"
-    arguments = [sys.executable, "-c", code, config.to_json(), str(size)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    arguments = [sys.executable, "-c", code, config.to_json(), str(size), *homes.values()]
+    environment = plugins.environment_with(homes.values())
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
         raise UnetzooError(f"measuring {config.name} failed: {done.stderr.strip().splitlines()[-1:]}")
     latency, peak = json.loads(done.stdout)
     return latency, peak
 
 
-def _measure(config: str, size: str) -> None:
-    """Print what :func:`measured` reads; runs in the child."""
+def _measure(config: str, size: str, *modules: str) -> None:
+    """Print what :func:`measured` reads; runs in the child, which imports what registered the parts."""
+    plugins.import_modules(modules)
     before = peak_memory()
     model = SegmentationModel(ModelConfig.from_json(config)).eval()
     side = model.decoder.input_side(int(size))

@@ -2,6 +2,7 @@
 
 from unetzoo.images.failing import explained as explained
 from unetzoo.images.overlays import COLOURS as COLOURS, CYAN as CYAN, colours_on as colours_on, overlay as overlay
+from unetzoo.images.png import write_png as write_png
 from unetzoo.images.preparing import (
     fit_channels as fit_channels,
     has_dead_alpha as has_dead_alpha,
@@ -16,4 +17,3 @@ from unetzoo.images.reading import (
     read_values as read_values,
 )
 from unetzoo.images.tiff import BANDS as BANDS, nodata as nodata, tiff_tags as tiff_tags
-from unetzoo.images.writing import write_png as write_png

@@ -12,6 +12,7 @@ from unetzoo.files.tensors import DATA_DIGEST, LONGEST_HEADER, TensorFile, check
 from unetzoo.model import SegmentationModel, build_on_meta
 
 CONFIG_FILE = "config.json"
+CARD_FILE = "README.md"
 MODEL_FILE = "model.safetensors"
 BEST_FILE = "best.safetensors"
 """Of the best epoch, in the folder of a run."""

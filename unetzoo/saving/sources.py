@@ -39,7 +39,7 @@ from unetzoo import trained, zoo
 from unetzoo.errors import ConfigError, HubError, UnetzooError, WeightsError
 from unetzoo.model import SegmentationModel
 from unetzoo.registry import suggest
-from unetzoo.saving.hub import pull_from_hub
+from unetzoo.saving.pulling import pull_from_hub
 from unetzoo.saving.records import MODEL_FILE, SUFFIX, model_in
 from unetzoo.saving.repositories import PREFIX, behind_the_host, is_repository, parse
 from unetzoo.saving.weights import load
@@ -126,7 +126,7 @@ def located(source: Source, *, revision: str | None = None, **how: Any) -> Path:
 
     Args:
         source: of any kind but "network".
-        revision, **how: as :func:`unetzoo.saving.hub.pull_from_hub` takes them.
+        revision, **how: as :func:`unetzoo.saving.pulling.pull_from_hub` takes them.
 
     Raises:
         ConfigError: a revision of something else than a repository, or two of one.

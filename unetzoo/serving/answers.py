@@ -23,7 +23,7 @@ from unetzoo.errors import ConfigError, InputError, UnetzooError
 from unetzoo.prediction import Prediction, Predictor
 from unetzoo.prediction.results import mask_of, mask_paths
 from unetzoo.saving import cards
-from unetzoo.saving.hub import CARD_FILE
+from unetzoo.saving.records import CARD_FILE
 from unetzoo.saving.repositories import PREFIX
 from unetzoo.saving.sources import located, source_of
 

@@ -109,8 +109,7 @@ def _homes(names: Iterable[str], arguments: Sequence[str]) -> dict[str, str]:
             makers |= {decoder: DECODERS[decoder], encoder: ENCODERS[encoder].build}
     words = set(re.findall(r"\w+", " ".join(arguments)))
     makers |= {name: loss.make for name, loss in LOSSES.items() if name in words}
-    found = {part: str(getattr(maker, "__module__", "__main__")) for part, maker in makers.items()}
-    return {part: module for part, module in found.items() if module.partition(".")[0] != "unetzoo"}
+    return plugins.homes_of(makers)
 
 
 def _begin(out: Path, arguments: Sequence[str], names: Sequence[str], homes: Mapping[str, str]) -> None:
@@ -146,22 +145,14 @@ def _train(folder: Path, name: str, arguments: Sequence[str], modules: Sequence[
     if (folder / CONFIG).is_file():
         given = ["--resume", str(folder), *(flag for flag in ("--quiet", "--json") if flag in arguments)]
     given += [f"--import={module}" for module in modules]
-    path = [os.environ.get("PYTHONPATH", ""), *map(_folder_of, modules)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, path)))}
+    command, environment = [sys.executable, "-m", "unetzoo", "train", *given], plugins.environment_with(modules)
     with _ended_together():
-        done = subprocess.run([sys.executable, "-m", "unetzoo", "train", *given], check=False, env=environment)
+        done = subprocess.run(command, check=False, env=environment)
     if done.returncode != 0:
         raise TrainingError(
             f"{name}: the training ended with status {done.returncode}, for the reason above; when it is fixed, the "
             "same call goes on"
         )
-
-
-def _folder_of(module: str) -> str:
-    """Return the folder in which a module that is imported here is found elsewhere."""
-    top = sys.modules[module.partition(".")[0]]
-    inside = getattr(top, "__path__", None)
-    return str(Path(next(iter(inside)) if inside else top.__file__ or "").absolute().parent)
 
 
 @contextlib.contextmanager

@@ -20,8 +20,7 @@ from unetzoo.comparing.plotting import require_plot
 from unetzoo.evaluation.evaluating import predicted_mask
 from unetzoo.files.writing import make_folder, write_file
 from unetzoo.saving import cards
-from unetzoo.saving.hub import CARD_FILE
-from unetzoo.saving.records import BEST_FILE, read_saved
+from unetzoo.saving.records import BEST_FILE, CARD_FILE, read_saved
 from unetzoo.train.data import FolderData
 from unetzoo.train.keeping import KeepBest
 from unetzoo.train.recipe import Recipe

@@ -16,15 +16,14 @@ from urllib.parse import urlparse
 from unetzoo import __version__
 from unetzoo.errors import DamagedError, HubError, WeightsError
 from unetzoo.files.offline import switched_off
-from unetzoo.saving.answers import translated, unreachable
-from unetzoo.saving.records import CONFIG_FILE, MODEL_FILE, SUFFIX, read_config
+from unetzoo.saving.hub_errors import translated, unreachable
+from unetzoo.saving.records import CARD_FILE, CONFIG_FILE, MODEL_FILE, SUFFIX, read_config
 from unetzoo.saving.repositories import parse, title_of
 from unetzoo.saving.weights import verify
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-CARD_FILE = "README.md"
 ANSWER_SECONDS = 4.5
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
