@@ -167,7 +167,7 @@ def test_a_spoilt_card_stops_nothing_but_bad_yaml(tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match=r"README\.md holds the mark '<!-- .*put that one back"):
             written(tmp_path, base_channels=2)
     (tmp_path / "README.md").write_bytes(b"\xff\xfe")
-    with pytest.raises(WeightsError, match="mend it, or move it away"):
+    with pytest.raises(WeightsError, match="fix it, or move it away"):
         written(tmp_path, base_channels=2)
 
 

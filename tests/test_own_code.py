@@ -115,9 +115,10 @@ def test_every_command_honours_import(folder: Path, capsys: pytest.CaptureFixtur
     program = torch.export.load("mine.pt2").module()
     images = torch.rand(1, 3, 32, 32)
     torch.testing.assert_close(program(images), model(images), rtol=1e-4, atol=1e-4)
-    forget()
-    assert main(["predict", "run", "cells/images/0.png", "--out", "again"]) == 2
-    assert "--import" in capsys.readouterr().err
+    for command in ("predict run cells/images/0.png --out again", "train --resume run --epochs 2"):
+        forget()
+        assert main(command.split()) == 2
+        assert "--import" in capsys.readouterr().err
 
 
 def test_help_of_all_commands_names_import() -> None:

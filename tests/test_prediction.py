@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -450,6 +451,11 @@ class TestMasks:
             name: pytest.approx(float((found.mask == k).float().mean()))
             for k, name in enumerate(names or ("background", "class_1", "class_2"))
         }
+
+    def test_printed_it_says_what_it_is_without_its_pixels(self) -> None:
+        found = replace(Predictor(small())(image(30, 40)), name="a.png", mask=torch.ones(30, 40, dtype=torch.uint8))
+        found.mask[:15] = 0
+        assert repr(found) == str(found) == "Prediction('a.png', 30 × 40: foreground 50.0%)"
 
     @pytest.mark.parametrize("suffix", [".png", ".tif"])
     def test_saved_ones_are_read_back_as_masks_of_a_data_set(self, tmp_path: Path, suffix: str) -> None:

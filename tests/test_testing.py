@@ -311,6 +311,17 @@ class HasNoSummary(SoundDecoder):
     summary = ""
 
 
+class GivesNoList(SoundDecoder):
+    def forward(self, maps: list[Tensor], size: Any, deep: bool) -> Any:
+        return super().forward(maps, size, deep)[0]
+
+
+class SaysOtherChannels(SoundDecoder):
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.features[0] = Feature(7, self.features[0].stride)
+
+
 class HasUnexplainedOptions(SoundDecoder):
     Options = Unexplained
 
@@ -457,6 +468,18 @@ def test_a_sound_decoder_passes() -> None:
 def test_a_check_finds_its_fault_of_a_decoder(title: str, kind: type[Decoder], monkeypatch: pytest.MonkeyPatch) -> None:
     unetzoo.register_decoder("sound")(kind)
     assert finds(title, _decoders, monkeypatch)
+
+
+@pytest.mark.usefixtures("on_plain")
+@pytest.mark.parametrize(
+    ("kind", "said"), [(GivesNoList, ("Tensor", "a list")), (SaysOtherChannels, ("(2, 6, 32, 40)", "[7]"))]
+)
+def test_what_a_decoder_gives_is_told_before_it_fails_elsewhere(kind: type[Decoder], said: tuple[str, ...]) -> None:
+    unetzoo.register_decoder("sound")(kind)
+    with pytest.raises(ContractError) as caught:
+        check_decoder("sound")
+    (problem,) = caught.value.problems
+    assert all(word in problem for word in said), problem
 
 
 @pytest.mark.slow

@@ -648,13 +648,17 @@ def test_errors_come_before_work(nuclei: Path, tmp_path: Path, capsys: pytest.Ca
         ("dic", [*data, "--loss", "dic"]),
         ("schedule='cosin'", [*data, "--model.schedule", "cosin"]),
         ("batch_size=99", [*data, "--batch-size", "99"]),
-        ("lrr", [*data, "--model.lrr", "1"]),
+        ("--model.lrr 1; did you mean --lr", [*data, "--model.lrr", "1"]),
+        ("--numclass 2; did you mean --num-classes", [*data, "--numclass", "2"]),
+        ("model.ema='high': a number", [*data, "--model.ema", "high"]),
+        (r"crop_size='big': a whole number or .*\[0, 0\]", [*data, "--crop-size", "big"]),
+        ("trainer.precision='17': 64 or 32 or 16", [*data, "--trainer.precision", "17"]),
         ("head", [*data, "--model.head_weights", "[1, 2]"]),
         ("there is something already", ["--data", str(nuclei), *TINY, "--out", str(first)]),
         ("there is no config.yaml", ["--resume", str(tmp_path / "one")]),
         ("batch_size=2: it was 4", ["--resume", str(first), "--batch-size", "2"]),
         ("val_check_interval", [*data, "--trainer.val_check_interval", "0.5"]),
-        ("trainer.max_epochs", [*data, "--epochs", "many"]),
+        ("epochs='many': a whole number", [*data, "--epochs", "many"]),
     ):
         text = refused(capsys, *arguments)
         assert text.startswith("unetzoo: ")

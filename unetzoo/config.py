@@ -19,7 +19,7 @@ from unetzoo.encoders import ENCODERS, Options, options_of
 from unetzoo.errors import ConfigError
 from unetzoo.files import strict_json
 from unetzoo.nn.layers import NORMS, ConvStyle
-from unetzoo.registry import suggest
+from unetzoo.registry import OWN, suggest
 
 FORMAT_VERSION = 1
 SUGGESTED = 100
@@ -254,7 +254,7 @@ def _part_problems(values: Mapping[str, Any]) -> list[str]:
     for part, known in (("decoder", DECODERS), ("encoder", ENCODERS)):
         name, options = values[part], values[f"{part}_options"]
         if not isinstance(name, str) or name not in known:
-            found.append(f"{unknown(part, name, known)}; if it is your own, import what registers it first (--import)")
+            found.append(f"{unknown(part, name, known)}{OWN}")
         elif not isinstance(options, Mapping):
             found.append(f"{part}_options: a dictionary is needed, not {type(options).__name__}")
         else:

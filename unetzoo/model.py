@@ -194,16 +194,16 @@ class SegmentationModel(nn.Module):
     def _problem(self, images: Tensor) -> str | None:
         channels, dtype = self.config.in_channels, next(self.parameters()).dtype
         if images.ndim != 4:
-            mend = "; for one image, images[None]" if images.ndim == 3 and images.shape[0] == channels else ""
-            return f"(N, {channels}, height, width) is needed{mend}"
+            fix = "; for one image, images[None]" if images.ndim == 3 and images.shape[0] == channels else ""
+            return f"(N, {channels}, height, width) is needed{fix}"
         if images.shape[1] != channels:
             if images.shape[3] == channels:
-                mend = "channels come second: images.permute(0, 3, 1, 2)"
+                fix = "channels come second: images.permute(0, 3, 1, 2)"
             else:
-                mend = f"create it with in_channels={images.shape[1]}"
+                fix = f"create it with in_channels={images.shape[1]}"
                 if images.shape[1] == channels + 1:
-                    mend += f", or drop the alpha channel: images[:, :{channels}]"
-            return f"{channels} channels are needed, as {self.config.name} was created with them; {mend}"
+                    fix += f", or drop the alpha channel: images[:, :{channels}]"
+            return f"{channels} channels are needed, as {self.config.name} was created with them; {fix}"
         if not images.is_floating_point():
             return "floating point is needed: images.float() / 255 for 8 bits, / 65535 for 16"
         if images.dtype != dtype and not torch.is_autocast_enabled(images.device.type):

@@ -13,6 +13,10 @@ from unetzoo.plugins import PLUGINS
 T = TypeVar("T")
 
 
+OWN = "; if it is your own, import what registers it first (--import)"
+"""What to say of a name that is known nowhere, and near to none."""
+
+
 def suggest(wrong: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'a', 'b'?"`` for the known names near to ``wrong``, or ``""``."""
     small = {name.lower(): name for name in known}

@@ -25,7 +25,7 @@ from unetzoo.pretrained import (
     pretrained_problems,
     read_pretrained,
 )
-from unetzoo.registry import Registry, check_name, suggest
+from unetzoo.registry import OWN, Registry, check_name, suggest
 
 Builder = Callable[..., SegmentationModel]
 B = TypeVar("B", bound=Builder)
@@ -310,8 +310,11 @@ def _unknown(name: object) -> str:
     if reason is not None:
         return reason
     saved = str(name).count("/") == 1 or str(name).endswith(".safetensors") or name in trained.names()
-    mend = "; unetzoo.from_pretrained takes saved models" if saved else ""
-    return f"unknown model {name!r}{suggest(str(name), names())}{mend} (unetzoo.list_models() gives all names)"
+    near = suggest(str(name), names())
+    fix = "; unetzoo.from_pretrained takes saved models" if saved else ""
+    if not saved and not near:
+        fix = OWN
+    return f"unknown model {name!r}{near}{fix} (unetzoo.list_models() gives all names)"
 
 
 def _unknown_option(key: str, known: Mapping[str, Any]) -> str:

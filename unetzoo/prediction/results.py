@@ -23,7 +23,7 @@ SUFFIXES = (".png", ".tif", ".tiff")
 """Of masks: kept as they are, unlike in a JPEG."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
     """What a predictor says of an image.
 
@@ -75,6 +75,12 @@ class Prediction:
             raise InputError(f"an overlay cannot be written to {str(path)!r}: it is a .png")
         masks = sheets.class_masks(self.mask, self.config.task, self.config.num_classes)
         images.write_png(images.overlay(sheets.visible(self.image), masks), path)
+
+    def __repr__(self) -> str:
+        """Return its image's name and size and the classes' shares, and none of the pixels."""
+        height, width = self.mask.shape[-2:]
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in self.shares().items())
+        return f"Prediction({'' if self.name is None else f'{self.name!r}, '}{height} × {width}: {shares})"
 
     def shares(self) -> dict[str, float]:
         """Return the share of the pixels that each class has, by its name."""

@@ -175,7 +175,7 @@ def _read_front_matter(text: str, where: object) -> dict[str, Any]:
         front = yaml.safe_load(text)
     # A date that is none, or a list as a key, raises what Python knows.
     except Exception as error:
-        raise WeightsError(f"the YAML at the head of {where} cannot be read; mend it or delete it: {error}") from error
+        raise WeightsError(f"the YAML at the head of {where} cannot be read; fix it or delete it: {error}") from error
     return {str(key): value for key, value in front.items()} if isinstance(front, dict) else {}
 
 

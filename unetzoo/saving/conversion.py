@@ -82,8 +82,8 @@ def _refuse_another(source: str | os.PathLike[str], name: str) -> None:
     if Path(source).suffix != SUFFIX or not is_saved_model(read_header(source)):
         return
     found = read_saved(source).config.name
-    mend = "is one already: unetzoo.load takes it" if found == name else f"holds {found}, not {name}"
-    raise WeightsError(f"{source} {mend}")
+    fix = "is one already: unetzoo.load takes it" if found == name else f"holds {found}, not {name}"
+    raise WeightsError(f"{source} {fix}")
 
 
 def _seen(state: Mapping[str, Tensor], known: Mapping[str, Any]) -> dict[str, Any]:

@@ -251,4 +251,4 @@ def _text_of(path: Path) -> str | None:
     try:
         return path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{path} cannot be read: {error}; mend it, or move it away") from error
+        raise WeightsError(f"{path} cannot be read: {error}; fix it, or move it away") from error

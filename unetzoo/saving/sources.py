@@ -38,7 +38,7 @@ import torch
 from unetzoo import trained, zoo
 from unetzoo.errors import ConfigError, HubError, UnetzooError, WeightsError
 from unetzoo.model import SegmentationModel
-from unetzoo.registry import suggest
+from unetzoo.registry import OWN, suggest
 from unetzoo.saving.pulling import pull_from_hub
 from unetzoo.saving.records import MODEL_FILE, SUFFIX, model_in
 from unetzoo.saving.repositories import PREFIX, behind_the_host, is_repository, parse
@@ -310,11 +310,12 @@ def _meaningless(given: object) -> UnetzooError:
         return WeightsError(f"there is no file or folder {text!r}")
     if is_repository(text):
         return WeightsError(f"there is no file or folder {text!r}; a repository of that name is {PREFIX}{text}")
-    names = (*zoo.names(), *trained.names())
+    as_path = text.endswith(SUFFIX) or any(mark in text for mark in (os.sep, "/", "\\"))
+    near = suggest(text, (*zoo.names(), *trained.names()))
+    own = "" if as_path or near else OWN
     said = (
         f"there is no file or folder {text!r}, it is no trained model of the package ({', '.join(trained.names())}), "
         "no network of the zoo, and no name of a repository: those are 'owner/name' or 'owner/name@revision'"
-        f"{behind_the_host(text)}{suggest(text, names)} (unetzoo.list_models() gives all names)"
+        f"{behind_the_host(text)}{near}{own} (unetzoo.list_models() gives all names)"
     )
-    as_path = text.endswith(SUFFIX) or any(mark in text for mark in (os.sep, "/", "\\"))
     return WeightsError(said) if as_path else ConfigError(said)

@@ -58,7 +58,17 @@ def building(name: str, pairs: list[Pair]) -> Iterator[str]:
             yield f"{attribute} is missing: give the class {attribute} = …"
     for pair in pairs:
         model = pair.create()
-        model(pair.images(model))
+        images = pair.images(model)
+        given = model.decoder(model.encoder(images), images.shape[-2:], False)
+        said = [feature.channels for feature in model.decoder.features]
+        if not isinstance(given, list | tuple):
+            yield f"forward gives {type(given).__name__}: a list of features, the main one first, is needed"
+        elif _shape(given[0])[1:2] != tuple(said[:1]):
+            yield f"the main feature is {_shape(given[0])}; features says {said} channels, the main one first"
+        else:
+            model(images)
+            continue
+        return
 
 
 def features(pair: Pair) -> Iterator[str]:

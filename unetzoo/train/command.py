@@ -7,13 +7,11 @@ import functools
 import itertools
 import logging
 import os
-import re
 import signal
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +35,7 @@ from unetzoo.train.data import FolderData
 from unetzoo.train.flags import FLAGS
 from unetzoo.train.keeping import LAST, WholeFiles
 from unetzoo.train.recipe import Recipe
+from unetzoo.train.refusals import refusal
 from unetzoo.train.runs import CONFIG, Run
 
 DEFAULTS = {
@@ -87,8 +86,7 @@ class RunCLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)  # type: ignore[arg-type]
         except jsonargparse.ArgumentError as error:
-            text = " ".join(str(error).split())
-            raise ConfigError(f"cannot train: {text:.300}{_suggestions(text, parser)}") from error
+            raise ConfigError(f"cannot train: {refusal(error, parser)}") from error
 
     @functools.cached_property
     def folder(self) -> Path:
@@ -284,18 +282,6 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
             "config, and another out, for a new run",
             changed,
         )
-
-
-def _suggestions(text: str, parser: LightningArgumentParser) -> str:
-    """Return what may have been meant by the options that the parser does not know."""
-    if "unrecognized arguments" not in text:
-        return ""
-    if re.search(r"--(gpus?|device|cuda)\b", text):
-        return "; a GPU is used where there is one: see --trainer.accelerator and --trainer.devices"
-    full = {name.rpartition(".")[2]: name for action in parser._actions for name in action.option_strings}
-    wrong = [word.partition("=")[0].lstrip("-").rpartition(".")[2] for word in text.split() if word.startswith("--")]
-    found = [full[near] for name in wrong for near in get_close_matches(name, full, n=1, cutoff=0.6)]
-    return f"; did you mean {', '.join(found)}?" if found else "; 'unetzoo train --print-config' has all settings"
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

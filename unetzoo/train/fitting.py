@@ -105,7 +105,7 @@ def fit(
         try:
             texts[name] = _text(value)
         except (TypeError, ValueError, AttributeError):
-            problems.append(f"{name}={value!r:.100}: text, a number, True or False, or lists of them are needed")
+            problems.append(_unsayable(name, value))
     folder = command.train(
         {name: texts[name] for name in given if name in texts},
         [f"--{name}={texts[name]}" for name in settings if name in texts],
@@ -131,6 +131,14 @@ def _plainer(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     return value.tolist()  # or an AttributeError, for what no text can say
+
+
+def _unsayable(name: str, value: Any) -> str:
+    """Return what to say of a value that no text can say, and so no ``config.yaml`` either."""
+    if name == "model":
+        kind = type(value).__name__
+        return f"model: a name or a path is needed, not {kind}; unetzoo.save(model, path) makes a file to go on from"
+    return f"{name}={value!r:.100}: text, a number, True or False, or lists of them are needed"
 
 
 def _unknown(name: str) -> str:

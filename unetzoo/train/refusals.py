@@ -1,0 +1,59 @@
+"""What the parser of the settings refuses, in the words of this package and with the flags that people type."""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Iterator
+from difflib import get_close_matches
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pytorch_lightning.cli import LightningArgumentParser
+
+from unetzoo.train.flags import FLAGS
+
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+SHORT = {flag.setting: flag for flag in FLAGS}
+"""Full name of a setting → the flag that stands for it."""
+
+
+def refusal(error: Exception, parser: LightningArgumentParser) -> str:
+    """Return what is wrong with the settings: the one that was given, what it may be, or what was meant."""
+    text = " ".join(str(error).split())
+    if "unrecognized arguments" in text:
+        return text.replace("unrecognized arguments:", "unknown:", 1) + _suggestions(text, parser)
+    named = re.match(r'Parser key "([\w.]+)": (.*)', text)
+    hints = {action.dest: action._typehint for action in parser._actions if hasattr(action, "_typehint")}
+    value = re.search(r"(?:Given value|Got value): (.*?)(?: Given|$)", text)
+    if named is None or value is None or named[1] not in hints:
+        return f"{text:.300}"
+    name = SHORT[named[1]].name if named[1] in SHORT else named[1]
+    return f"{name}={value[1]!r:.100}: {' or '.join(_allowed(hints[named[1]]))} is needed"
+
+
+def _allowed(hint: Any) -> Iterator[str]:
+    """Yield what a type allows, in words."""
+    if get_origin(hint) in (Union, types.UnionType):
+        given = [part for part in get_args(hint) if part is not type(None)]  # None: it was left out
+        yield from dict.fromkeys(word for part in given for word in _allowed(part))
+    elif get_origin(hint) is Literal:
+        yield from map(str, get_args(hint))
+    elif get_origin(hint) is tuple and ... not in get_args(hint):
+        yield f"a list of {len(get_args(hint))}, such as [{', '.join('0' for _ in get_args(hint))}]"
+    elif hint in (list, tuple) or get_origin(hint) in (list, tuple):
+        yield "a list, such as [a, b]"
+    else:
+        yield WORDS.get(hint) or str(getattr(hint, "__name__", hint))
+
+
+def _suggestions(text: str, parser: LightningArgumentParser) -> str:
+    """Return what may have been meant by the options that the parser does not know."""
+    if re.search(r"--(gpus?|device|cuda)\b", text):
+        return "; a GPU is used where there is one: see --trainer.accelerator and --trainer.devices"
+    settings = [name.lstrip("-") for action in parser._actions for name in action.option_strings]
+    full = {name.rpartition(".")[2]: SHORT[name].option if name in SHORT else f"--{name}" for name in settings}
+    full |= {flag.name: flag.option for flag in FLAGS}
+    wrong = [word.partition("=")[0].lstrip("-").rpartition(".")[2] for word in text.split() if word.startswith("--")]
+    found = [full[near] for name in wrong for near in get_close_matches(name.replace("-", "_"), full, n=1, cutoff=0.6)]
+    listed = ", ".join(dict.fromkeys(found))
+    return f"; did you mean {listed}?" if found else "; 'unetzoo train --print-config' has all settings"
