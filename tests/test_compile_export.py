@@ -10,15 +10,34 @@ from conftest import light
 from torch.export import Dim
 
 import unetzoo
+from unetzoo.encoders import register_encoder
+from unetzoo.encoders.plain import PlainEncoder, PlainOptions
 
+SHORT = ["unet_short", "unetpp_short", "unet3p_short", "unetpp_lite_short", "unet3p_lite_short"]
 PLAIN = ["unet", "unetpp", "unet3p", "unetpp_lite", "unet3p_lite"]
 ON_RESNET = ["resunet18", "unetpp_resnet18", "unet3p_resnet18", "unetpp_lite_resnet18", "unet3p_lite_resnet18"]
 SLOW = pytest.mark.slow
 TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
 ALL = {"num_classes": 2, "deep_supervision": True, "classification_guided": True}
+pytestmark = pytest.mark.usefixtures("short")
 
 
-@pytest.mark.parametrize("name", [*PLAIN, "resunet18", *(pytest.param(n, marks=SLOW) for n in ON_RESNET[1:])])
+@pytest.fixture
+def short(registries: None) -> None:
+    """Register a plain encoder of three maps: all kinds of steps that a decoder has, and a third of their number."""
+    register_encoder(
+        "short",
+        title="short",
+        paper="none",
+        options=PlainOptions,
+        maps=3,
+        names=lambda decoder: (f"{decoder}_short",),
+    )(PlainEncoder)
+
+
+@pytest.mark.parametrize(
+    "name", [*SHORT, "resunet18", *(pytest.param(n, marks=SLOW) for n in (*PLAIN, *ON_RESNET[1:]))]
+)
 def test_training_compiles_whole(name: str) -> None:
     torch._dynamo.reset()
     model = unetzoo.create(name, **light(name), **ALL)
@@ -34,7 +53,7 @@ def test_training_compiles_whole(name: str) -> None:
     torch.testing.assert_close(found.presence, expected.presence)
 
 
-@pytest.mark.parametrize("name", ["unet", *(pytest.param(n, marks=SLOW) for n in (*PLAIN[1:], *ON_RESNET))])
+@pytest.mark.parametrize("name", ["unet_short", *(pytest.param(n, marks=SLOW) for n in (*PLAIN, *ON_RESNET))])
 def test_inference_compiles_whole(name: str) -> None:
     """Its one step that training has not is what guides: all decoders have the same."""
     torch._dynamo.reset()
@@ -48,7 +67,7 @@ def test_inference_compiles_whole(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "backend"),
     [
-        ("unetpp", {"levels": 2}, "eager"),
+        ("unetpp_short", {}, "eager"),
         pytest.param("unet3p_lite", {}, "aot_eager", marks=SLOW),
         pytest.param("resunet18", {}, "aot_eager", marks=SLOW),
     ],
@@ -63,6 +82,7 @@ def test_compiles_whole_with_free_sizes(name: str, options: dict[str, int], back
             torch.testing.assert_close(compiled(images), model(images), rtol=1e-4, atol=1e-4)
 
 
+@SLOW  # test_folding compiles one by default
 @pytest.mark.filterwarnings("ignore")
 def test_compiles_to_machine_code() -> None:
     if shutil.which("g++") is None:
@@ -79,10 +99,10 @@ def test_compiles_to_machine_code() -> None:
 @pytest.mark.parametrize(
     ("name", "flagged"),
     [
-        *((name, True) for name in PLAIN),
+        *((name, True) for name in SHORT),
         ("resunet18", False),
         *(pytest.param(name, False, marks=SLOW) for name in (*PLAIN, *ON_RESNET[1:])),
-        *(pytest.param(name, True, marks=SLOW) for name in ON_RESNET),
+        *(pytest.param(name, True, marks=SLOW) for name in (*PLAIN, *ON_RESNET)),
     ],
 )
 def test_exports_with_free_batch_height_and_width(name: str, flagged: bool) -> None:

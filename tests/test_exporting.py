@@ -52,6 +52,7 @@ CASES = [("resunet18", "onnx"), ("unet_valid", "onnx"), ("unetpp", "pt2")]
 SLIM = {
     "unet_valid": {"base_channels": 2},
     "unet3p": {"base_channels": 4, "branch_channels": 20},
+    "unetpp": {"base_channels": 4, "levels": 2},
 }
 """Lighter yet; five branches of 20 are still enough channels for the way that mixes them first."""
 TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
@@ -69,7 +70,7 @@ def build(name: str, **options: Any) -> unetzoo.SegmentationModel:
     torch.manual_seed(0)
     if name == "tiny":
         name, options = "unetpp", {"base_channels": 4, "levels": 1, **options}
-    model = unetzoo.create(name, **SLIM.get(name, {} if "levels" in options else light(name)), **options)
+    model = unetzoo.create(name, **{**SLIM.get(name, light(name)), **options})
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -0.2, 0.2)
@@ -394,6 +395,7 @@ def test_weights_of_another_type_are_exported_in_float32(tmp_path: Path) -> None
         assert tensor.dtype == before[name].dtype
 
 
+@pytest.mark.slow  # by default test_docs runs the page, whose check_encoder exports such a network
 def test_networks_of_registered_encoders_are_exported(tmp_path: Path, registries: None) -> None:
     namespace = runpy_block(ROOT / "docs" / "add_an_encoder.md")
     assert "strided" in unetzoo.encoders.ENCODERS, namespace
@@ -455,7 +457,7 @@ def siblings(task: str, classes: int) -> list[unetzoo.SegmentationModel]:
     """Return two models of one task that are normalised differently, and in parts sure of the opposite."""
     options = {"task": task, "num_classes": classes}
     first = build("tiny", **options, mean=[0.3] * 3, std=[0.2] * 3)
-    second = build("unet", **options, mean=[0.6, 0.5, 0.4], std=[0.1] * 3)
+    second = build("unetpp", base_channels=6, **options, mean=[0.6, 0.5, 0.4], std=[0.1] * 3)
     with torch.no_grad():
         second.head.conv.weight.mul_(20)
     return [first, second]

@@ -1,8 +1,8 @@
-"""Make a part of this folder one of the zoo's own, in a copy: ``python examples/parts/in_the_tree.py NAME [TESTS]``.
+"""Make parts of this folder the zoo's own, in a copy: ``python examples/parts/in_the_tree.py NAME[,NAME…] [TESTS]``.
 
-The checkout is copied to a temporary folder, the part goes to ``unetzoo/decoders/`` or ``unetzoo/encoders/`` of the
-copy, no other file is changed, and the tests are run there: all of them, or those that follow the part's name, as
-pytest takes them.
+The checkout is copied to a temporary folder, each part goes to ``unetzoo/decoders/`` or ``unetzoo/encoders/`` of the
+copy, no other file is changed, and the tests are run there: all of them, or those that follow the names, as pytest
+takes them.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ ROOT = PARTS.parent.parent
 UNNEEDED = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "_build", "generated", "build", "dist")
 
 
-def place(part: str, folder: Path) -> Path:
-    """Copy the checkout into ``folder`` with ``part`` as one of its modules; return the copy."""
-    source = PARTS / f"{part}.py"
-    room = "decoders" if "@register_decoder" in source.read_text(encoding="utf-8") else "encoders"
+def place(parts: str, folder: Path) -> Path:
+    """Copy the checkout into ``folder`` with the parts among its modules; return the copy."""
     copy = folder / "checkout"
     shutil.copytree(ROOT, copy, ignore=UNNEEDED)
-    shutil.copy(source, copy / "unetzoo" / room)
+    for part in parts.split(","):
+        source = PARTS / f"{part}.py"
+        room = "decoders" if "@register_decoder" in source.read_text(encoding="utf-8") else "encoders"
+        shutil.copy(source, copy / "unetzoo" / room)
     if (ROOT.parent / "shared").is_dir():  # real images beside the checkout, which some tests use
         (folder / "shared").symlink_to(ROOT.parent / "shared")
     return copy
 
 
-def run(part: str, *arguments: str) -> int:
-    """Run pytest in a copy that has the part in its tree; return its exit status."""
+def run(parts: str, *arguments: str) -> int:
+    """Run pytest in a copy that has the parts in its tree; return its exit status."""
     with tempfile.TemporaryDirectory() as folder:
-        copy = place(part, Path(folder))
+        copy = place(parts, Path(folder))
         environment = {**os.environ, "PYTHONPATH": str(copy)}
         return subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=copy, env=environment).returncode
 
