@@ -574,14 +574,14 @@ def test_own_classes_see_the_whole_image_and_its_true_values() -> None:
 @pytest.mark.parametrize(
     ("results", "words"),
     [
-        (lambda image, mask: image, "Faulty returned Image, not an image and a mask"),
-        (lambda image, mask: (image[:1], mask), r"image of torch.float32 \(1, 8, 8\).*channels and classes must stay"),
-        (lambda image, mask: (image, mask.float()), r"Faulty returned a mask of torch.float32 \(8, 8\): int64"),
-        (lambda image, mask: (image[:, 1:], mask), "one height and width"),
-        (lambda image, mask: (image, mask[None]), "channels and classes must stay"),
+        (lambda image, mask: image, r"Faulty .*\bImage\b.*image.*mask"),
+        (lambda image, mask: (image[:1], mask), r"Faulty .*image of torch.float32 \(1, 8, 8\).*channels.*classes"),
+        (lambda image, mask: (image, mask.float()), r"Faulty .*mask of torch.float32 \(8, 8\): int64"),
+        (lambda image, mask: (image[:, 1:], mask), r"Faulty .*\(3, 7, 8\).*\(8, 8\).*height.*width"),
+        (lambda image, mask: (image, mask[None]), r"Faulty .*mask of torch.int64 \(1, 8, 8\).*channels.*classes"),
         (
             lambda image, mask: image.nope,
-            r"Faulty cannot change an image of torch.float32 \(3, 8, 8\) \(AttributeError",
+            r"Faulty .*image of torch.float32 \(3, 8, 8\) \(AttributeError",
         ),
     ],
 )
@@ -593,7 +593,7 @@ def test_what_own_classes_return_is_checked(results: Callable[..., Any], words: 
 
 def test_what_torchvision_cannot_do_names_the_entry() -> None:
     mask = torch.zeros(8, 8).long()
-    with pytest.raises(InputError, match=r"ColorJitter cannot change an image of .*13"):
+    with pytest.raises(InputError, match=r"ColorJitter cannot .*image.*\(13, 8, 8\)"):
         build([{"ColorJitter": {"saturation": 0.5}}])(torch.rand(13, 8, 8), mask)
     with pytest.raises(InputError, match=r"RandomCrop cannot .*Required crop size"):
         build([{"RandomCrop": {"size": 9}}])(torch.rand(3, 8, 8), mask)
@@ -603,9 +603,7 @@ def test_values_that_are_not_finite_name_the_entry_that_made_them() -> None:
     image = torch.zeros(3, 8, 8)
     image[1] = -1  # the largest of its channels is 0, by which the saturation divides
     mask = torch.zeros(8, 8).long()
-    with pytest.raises(
-        InputError, match=r"ColorJitter made values that are not finite of an image from -1 to 0; .*0 to 1"
-    ):
+    with pytest.raises(InputError, match=r"ColorJitter .*not finite.*-1 to 0;.*0 to 1"):
         build([{"ColorJitter": {"hue": [0.1, 0.1]}}])(image, mask)
     image[0, 0, 0] = torch.nan  # of the image's own, which the data's check names
     assert build(["RandomHorizontalFlip"])(image, mask)[0].isnan().sum() == 1
@@ -621,10 +619,10 @@ def test_values_that_are_not_finite_name_the_entry_that_made_them() -> None:
         (torch.zeros(8, 8), torch.zeros(8, 8).long(), "channels, height, width"),
         (torch.zeros(2, 3, 8, 8), torch.zeros(8, 8).long(), "channels, height, width"),
         (torch.zeros(3, 0, 8), torch.zeros(0, 8).long(), "channels, height, width"),
-        (np.zeros((3, 8, 8)), torch.zeros(8, 8).long(), "an image of ndarray"),
-        (torch.zeros(3, 8, 8), torch.zeros(8, 8, dtype=torch.uint8), "a mask of torch.uint8"),
+        (np.zeros((3, 8, 8)), torch.zeros(8, 8).long(), "image of ndarray"),
+        (torch.zeros(3, 8, 8), torch.zeros(8, 8, dtype=torch.uint8), "mask of torch.uint8.*int64"),
         (torch.zeros(3, 8, 8), torch.zeros(8).long(), "a mask of"),
-        (torch.zeros(3, 8, 8), torch.zeros(8, 9).long(), "one height and width are needed"),
+        (torch.zeros(3, 8, 8), torch.zeros(8, 9).long(), r"\(3, 8, 8\).*\(8, 9\).*height.*width"),
     ],
 )
 def test_wrong_tensors_are_refused(image: Any, mask: Any, words: str) -> None:
@@ -639,44 +637,50 @@ def test_wrong_tensors_are_refused(image: Any, mask: Any, words: str) -> None:
         ("RandomHorizontalFlp", "did you mean 'RandomHorizontalFlip'"),
         ("randomblur", "did you mean 'RandomBlur'"),
         ("", "entry 1 .*unknown"),
-        (None, "None: a name, or a list of names"),
-        (3, "3: a name, or a list of names"),
-        ({"RandomBlur": {}}, "a name, or a list of names"),
-        ([["light"]], "entry 1: .*a name or a mapping"),
-        ([{}], "a name or a mapping"),
-        ([{"RandomBlur": {}, "RandomNoise": {}}], "a name or a mapping"),
-        ([{"RandomBlur": 3}], "a name or a mapping"),
-        ([{"RandomBlur": {3: 3}}], "a name or a mapping"),
+        (None, r"None: .*name.*list.*\{name: options\}"),
+        (3, r"3: .*name.*list.*\{name: options\}"),
+        ({"RandomBlur": {}}, r"\{'RandomBlur': \{\}\}: .*name.*list.*\{name: options\}"),
+        ([["light"]], r"entry 1: \['light'\]: .*name.*mapping"),
+        ([{}], r"entry 1: \{\}: .*name.*mapping"),
+        ([{"RandomBlur": {}, "RandomNoise": {}}], "entry 1: .*'RandomBlur'.*'RandomNoise'.*name.*mapping"),
+        ([{"RandomBlur": 3}], "entry 1.*'RandomBlur': 3.*name.*mapping"),
+        ([{"RandomBlur": {3: 3}}], r"entry 1.*'RandomBlur': \{3: 3\}.*name.*mapping"),
         ([{"light": {"p": 1}}], "the preset 'light' has no options"),
         ([{"RandomBlur": {"sgima": 1}}], "entry 1 .RandomBlur.: unknown option 'sgima'; did you mean 'sigma'"),
         ([{"RandomWarp": {"size": [3, 3]}}], "unknown option 'size'"),
         ([{"RandomRotation": {}}], "entry 1 .RandomRotation.: degrees is missing"),
         ([{"RandomRotation": {"degrees": -3}}], "entry 1 .RandomRotation.: ValueError: .*positive"),
-        ([{"RandomRotation": {"degrees": 3, "interpolation": "cubic"}}], "'cubic' is not a valid InterpolationMode"),
-        ([{"RandomResizedCrop": {"size": 3, "scale": [1, 0.5]}}], r"Scale and ratio should be of kind \(min, max\)"),
-        ([{"ColorJitter": {"hue": {1, 2}}}], "hue={1, 2}: numbers, words and lists"),
-        ([{"Pad": {"padding": 1, "fill": {"others": torch.zeros(1)}}}], "numbers, words and lists"),
-        ([{"RandomErasing": {}}], "leaves the mask of what it erases as it is: leave it out"),
+        (
+            [{"RandomRotation": {"degrees": 3, "interpolation": "cubic"}}],
+            "entry 1 .RandomRotation.: .*'cubic'.*InterpolationMode",
+        ),
+        (
+            [{"RandomResizedCrop": {"size": 3, "scale": [1, 0.5]}}],
+            r"entry 1 .RandomResizedCrop.: .*[Ss]cale.*\(min, max\)",
+        ),
+        ([{"ColorJitter": {"hue": {1, 2}}}], "hue={1, 2}: .*numbers.*words.*lists"),
+        ([{"Pad": {"padding": 1, "fill": {"others": torch.zeros(1)}}}], "fill=.*others.*: .*numbers.*words.*lists"),
+        ([{"RandomErasing": {}}], "entry 1 .RandomErasing.: .*mask.*leave it out"),
         ([{"RandomApply": {"p": 0.3}}], "transforms is missing"),
         ([{"RandomApply": {"transforms": "RandomBlurr"}}], "entry 1 .RandomApply.: entry 1 .RandomBlurr.: unknown"),
-        ([{"RandomApply": {"transforms": []}}], "Pass at least one transform"),
+        ([{"RandomApply": {"transforms": []}}], "entry 1 .RandomApply.: .*at least one"),
         ("no.such.Module", "entry 1 .no.such.Module.: cannot be imported .ModuleNotFoundError"),
         (f"{__name__}.Nothing", "cannot be imported .AttributeError"),
         (f"{__name__}.NoModule", "is no nn.Module class"),
         (f"{__name__}.name_of", "is no nn.Module class"),
         ([{f"{__name__}.Doubled": {"tmies": 2}}], "unknown option 'tmies'; did you mean 'times'"),
         ([{"RandomQuarterTurn": {"p": 1}}], "unknown option 'p'"),
-        ([{"RandomBrightness": {"strength": -1}}], "strength=-1: a number from 0 up is needed"),
-        ([{"RandomContrast": {"strength": 1.1}}], "strength=1.1: a number from 0 to 1 is needed"),
+        ([{"RandomBrightness": {"strength": -1}}], "strength=-1: .*0 up"),
+        ([{"RandomContrast": {"strength": 1.1}}], "strength=1.1: .*0 to 1"),
         ([{"RandomNoise": {"sigma": "0.1"}}], "sigma='0.1': a number"),
         ([{"RandomBlur": {"sigma": math.inf}}], "sigma=inf: a number"),
-        ([{"RandomBlur": {"p": True}}], "p=True: a number from 0 to 1"),
-        ([{"RandomWarp": {"scale": [2, 1]}}], "the smaller one first"),
-        ([{"RandomWarp": {"scale": 2}}], "scale=2: two numbers above 0"),
-        ([{"RandomWarp": {"scale": [0, 1]}}], "two numbers above 0"),
-        ([{"RandomWarp": {"displacement": 9}}], "at most an eighth of spacing=64"),
-        ([{"RandomWarp": {"spacing": 32.0}}], "spacing=32.0: a whole number from 1 up"),
-        ([{"RandomWarp": {"degrees": 181}}], "degrees=181: a number from 0 to 180"),
+        ([{"RandomBlur": {"p": True}}], "p=True: .*number.*0 to 1"),
+        ([{"RandomWarp": {"scale": [2, 1]}}], r"scale=\[2, 1\]: .*two .*above 0.*smaller"),
+        ([{"RandomWarp": {"scale": 2}}], "scale=2: two .*above 0"),
+        ([{"RandomWarp": {"scale": [0, 1]}}], r"scale=\[0, 1\]: two .*above 0"),
+        ([{"RandomWarp": {"displacement": 9}}], "displacement=9: .*eighth .*spacing=64"),
+        ([{"RandomWarp": {"spacing": 32.0}}], "spacing=32.0: .*whole.*1 up"),
+        ([{"RandomWarp": {"degrees": 181}}], "degrees=181: .*0 to 180"),
     ],
 )
 def test_wrong_compositions_are_refused_when_built(spec: Any, words: str) -> None:
@@ -697,8 +701,9 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         "light",
         {"RandomChoice": {"transforms": [{"MixUp": {}}, {"RandomAffine": {"degree": 3}}]}},
     ]
-    with pytest.raises(ConfigError, match="cannot build the augmentation; 7 things are wrong") as caught:
+    with pytest.raises(ConfigError, match="augmentation") as caught:
         build(wrong, -1)
+    assert len(caught.value.problems) == 7
     starts = ("entry 1 ", "entry 2 ", "entry 2 ", "entry 4 (RandomChoice): entry 1 (MixUp)", *["entry 4 "] * 2, "crop")
     assert all(problem.startswith(start) for problem, start in zip(caught.value.problems, starts, strict=True))
 

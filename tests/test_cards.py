@@ -159,29 +159,29 @@ def test_a_spoilt_card_stops_nothing_but_bad_yaml(tmp_path: Path) -> None:
     assert "Grown in a dish" not in again
     before = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "README.md").write_text("---\nlicense: [\n---\nWords.\n", encoding="utf-8")
-    with pytest.raises(WeightsError, match=r"YAML at the head of .*README\.md cannot"):
+    with pytest.raises(WeightsError, match=r"YAML .*README\.md cannot"):
         written(tmp_path, base_channels=2)
     assert (tmp_path / "model.safetensors").read_bytes() == before
     for mark in ("<!-- end of the unetzoo card -->", "<!-- end of the text -->"):
         (tmp_path / "README.md").write_text(text.replace(mark, ""), encoding="utf-8")
-        with pytest.raises(WeightsError, match=r"README\.md holds the mark '<!-- .*put that one back"):
+        with pytest.raises(WeightsError, match=r"README\.md .*mark '<!-- .*put .*back.*delete"):
             written(tmp_path, base_channels=2)
     (tmp_path / "README.md").write_bytes(b"\xff\xfe")
-    with pytest.raises(WeightsError, match="fix it, or move it away"):
+    with pytest.raises(WeightsError, match=r"README\.md .*utf-8.*fix.*move"):
         written(tmp_path, base_channels=2)
 
 
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
-        ({"metrics": {"Dice": 0.9}}, "say what they were measured on"),
+        ({"metrics": {"Dice": 0.9}}, "metrics .*evaluation_data.*measured"),
         ({"metrics": {"Dice": float("nan")}, "evaluation_data": "x"}, "a finite number"),
         ({"metrics": {"Dice": "0.9"}, "evaluation_data": "x"}, "a finite number"),
-        ({"metrics": [0.9], "evaluation_data": "x"}, "a dictionary of name and value"),
+        ({"metrics": [0.9], "evaluation_data": "x"}, r"metrics=\[0\.9\]: .*dictionary"),
         ({"license": 3}, "license=3: text is needed"),
-        ({"license": "CC BY 4.0"}, "the Hub writes them as 'mit'"),
-        ({"text": "<!-- end of the unetzoo card -->"}, "text holds a mark of the generated part"),
-        ({"training_data": "a <!-- end of the text --> b"}, "training_data holds a mark"),
+        ({"license": "CC BY 4.0"}, r"license='CC BY 4\.0': .*'mit', 'cc-by-4\.0'.*'other'"),
+        ({"text": "<!-- end of the unetzoo card -->"}, r"\btext .*\bmark\b.*generated"),
+        ({"training_data": "a <!-- end of the text --> b"}, r"\btraining_data .*\bmark\b.*generated"),
     ],
 )
 def test_cards_that_are_refused(facts: dict[str, object], words: str) -> None:

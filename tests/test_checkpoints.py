@@ -6,6 +6,7 @@ import argparse
 import collections
 import os
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,10 +123,10 @@ def test_convert_says_what_does_not_fit(tmp_path: Path) -> None:
         if name.startswith("decoder.") and not name.endswith("num_batches_tracked"):
             assert f"\n  - missing: {name}" in str(caught.value)
     assert "unexpected: decoder.nodes.x_0_1" in str(caught.value)
-    with pytest.raises(WeightsError, match="give the options it was created with"):
+    with pytest.raises(WeightsError, match=r"old\.pth .* unetpp:(?s:.*) tensors .*give the options"):
         unetzoo.convert(tmp_path / "old.pth", tmp_path / "new.safetensors", "unetpp")
     torch.save(nn.Conv2d(3, 3, 3).state_dict(), tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match="names are not this package's"):
+    with pytest.raises(WeightsError, match=r"other\.pth .* unet:(?s:.*)names .*create\(\.\.\., pretrained=path\)"):
         unetzoo.convert(tmp_path / "other.pth", tmp_path / "new.safetensors", "unet")
     assert not (tmp_path / "new.safetensors").exists()
 
@@ -135,7 +136,7 @@ def test_convert_says_what_does_not_fit(tmp_path: Path) -> None:
     [
         (("old.pth", "new.pth", "unet"), {}, r"must end in \.safetensors"),
         (("old.pth", "new.safetensors", "unett"), {}, "did you mean 'unet'"),
-        (("old.pth", "new.safetensors", "unet"), {"pretrained": True}, "all weights come from the file"),
+        (("old.pth", "new.safetensors", "unet"), {"pretrained": True}, "pretrained .*convert.*weights.*file"),
         (("old.pth", "new.safetensors", "unet"), {"base_chanels": 2}, "'base_chanels'; did you mean 'base_channels'"),
     ],
 )
@@ -150,20 +151,23 @@ def test_convert_refuses_before_any_work(
 
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:
-    for path, words in ((tmp_path / "old.pth", r"old\.pth cannot be read: No such file"), (tmp_path, "it is a folder")):
+    for path, words in (
+        (tmp_path / "old.pth", r"old\.pth cannot be read: .*No such file"),
+        (tmp_path, rf"{tmp_path.name} cannot be read: .*folder"),
+    ):
         with pytest.raises(WeightsError, match=words):
             unetzoo.convert(path, tmp_path / "new.safetensors", "unet")
 
 
 def test_a_file_of_ours_needs_no_conversion(tmp_path: Path) -> None:
     unetzoo.save(unetzoo.create("unet", base_channels=2), tmp_path / "it.safetensors")
-    with pytest.raises(WeightsError, match=r"is one already: unetzoo\.load takes it"):
+    with pytest.raises(WeightsError, match=r"it\.safetensors .*already.*unetzoo\.load\b"):
         unetzoo.convert(tmp_path / "it.safetensors", tmp_path / "new.safetensors", "unet")
     torch.save(state_of(), tmp_path / "old.pth")
     with pytest.raises(WeightsError, match=r"unetzoo convert old\.pth old\.safetensors --model NAME"):
         unetzoo.load(tmp_path / "old.pth")
     save_file(state_of(), tmp_path / "bare.safetensors")
-    with pytest.raises(WeightsError, match="does not say of which model: 'unetzoo convert'"):
+    with pytest.raises(WeightsError, match=r"bare\.safetensors .*which model.*'unetzoo convert'.*--model"):
         unetzoo.load(tmp_path / "bare.safetensors")
 
 
@@ -174,13 +178,13 @@ def test_a_file_of_ours_needs_no_conversion(tmp_path: Path) -> None:
             {"model": {"a": torch.zeros(1)}, "state_dict": {"a": torch.ones(1)}},
             "several state dicts, 'state_dict', 'model'",
         ),
-        ({"teacher": {"a": torch.zeros(1)}}, "no state dict but teacher"),
-        ({"a": torch.zeros(1), "epoch": 3}, "no state dict but a, epoch"),
-        ([torch.zeros(1)], "no state dict but list"),
-        ({}, "no state dict but nothing"),
-        ({1: torch.zeros(1)}, "no state dict but 1"),
+        ({"teacher": {"a": torch.zeros(1)}}, "no state dict .*teacher;"),
+        ({"a": torch.zeros(1), "epoch": 3}, "no state dict .*a, epoch;"),
+        ([torch.zeros(1)], "no state dict .*list;"),
+        ({}, "no state dict .*nothing;"),
+        ({1: torch.zeros(1)}, "no state dict .* 1;"),
         ({"a": torch.zeros(3).to_sparse()}, "no state dict"),
-        ({"a": torch.zeros(1).expand(1 << 40)}, "a claims more values than the file holds"),
+        ({"a": torch.zeros(1).expand(1 << 40)}, r"it\.pth .*: a .*more values .*file"),
     ],
 )
 def test_what_is_no_state_dict(content: object, words: str, tmp_path: Path) -> None:
@@ -262,7 +266,7 @@ def test_the_command_convert(
     assert _options.option("class_names=cell") == ("class_names", ("cell",))
     assert _options.option("mean=0.5") == ("mean", (0.5,))
     assert cli.main(["convert", "old.pth", "new.safetensors", "--model", "unet"]) == 2
-    assert "give the options it was created with" in capsys.readouterr().err
+    assert re.search(r"old\.pth .* unet:(?s:.*) tensors .*give the options", capsys.readouterr().err)
     with pytest.raises(SystemExit):
         cli.main(["convert", "old.pth", "new.safetensors", "--model", "unet", "--option", "norm"])
     assert "NAME=VALUE is needed" in capsys.readouterr().err

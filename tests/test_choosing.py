@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -174,7 +175,7 @@ def test_a_killed_trial_goes_on_and_gives_the_same_curve(
     monkeypatch.setenv("KILLED", str(tmp_path / "killed"))
     monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
     given = [*settings, "--keep_steps", "1", f"--trainer.callbacks+={__name__}.KillOnce"]
-    with pytest.raises(TrainingError, match="unet: the training ended with status -9"):
+    with pytest.raises(TrainingError, match=r"unet: .*training.*status -9\b"):
         run_trials("unet", given, tmp_path / "out")
     assert not (tmp_path / "out" / "unet" / "trial.json").exists()
     earlier = float(rows(tmp_path / "out" / "unet" / "times.csv")[-1]["seconds"])
@@ -324,7 +325,7 @@ def test_parts_of_the_program_itself_are_refused(
     with pytest.raises(ConfigError) as caught:
         run_trials("own", settings, tmp_path / "out")
     (problem,) = caught.value.problems
-    assert "own is registered by the program itself" in problem
+    assert re.match(r"own .*program itself.*module.*parts\.py", problem)
     assert not (tmp_path / "out").exists()
 
 
@@ -337,7 +338,7 @@ def test_other_settings_need_another_folder(tried: Path, settings: list[str]) ->
 
 def test_runs_of_others_are_left_alone(settings: list[str], tmp_path: Path) -> None:
     (tmp_path / "unet").mkdir()
-    with pytest.raises(ConfigError, match="unet is there already"):
+    with pytest.raises(ConfigError, match=r"\bunet .*already.*another folder"):
         run_trials(["unet", "unetpp"], settings, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["unet"]
 
@@ -349,7 +350,7 @@ def test_unknown_names_are_refused(settings: list[str], tmp_path: Path) -> None:
 
 
 def test_a_training_that_fails_says_why_and_leaves_no_record(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(TrainingError, match="unet: the training ended with status 2"):
+    with pytest.raises(TrainingError, match=r"unet: .*training.*status 2\b"):
         run_trials("unet", ["--data", str(tmp_path / "nothing")], tmp_path / "out")
     assert "nothing" in capfd.readouterr().err
     assert not (tmp_path / "out" / "results.json").exists()
@@ -484,25 +485,28 @@ def change(*path: Any, to: Any) -> Callable[[dict[str, Any]], None]:
     [
         (change("format", to="unetzoo trials 2"), "'format' is not 'unetzoo trials 1'"),
         (change("trials", to={}), "'trials' is no list"),
-        (change("trials", to=[]), "there are no trials"),
+        (change("trials", to=[]), "no trials"),
         (change("trials", 0, to=7), "trial 1: no object"),
-        (change("trials", 1, "dice", to=0.9), "unetpp: dice=0.9 does not fit its curve, which says 0.5"),
-        (change("trials", 1, "minutes", to=1), "unetpp: minutes=1 does not fit its curve, which says 2"),
-        (change("trials", 0, "epochs", to=3), "unet: epochs=3 does not fit its curve, which says 2"),
-        (change("trials", 0, "peak_mib", to=-1), "peak_mib=-1: a number from 0 up, or null, is needed"),
-        (change("trials", 0, "times_resunet18", to=None), "times_resunet18=None: a number from 0 up is needed"),
-        (change("trials", 0, "settings", to=[1]), r"settings=\[1\]: a list of texts is needed"),
-        (change("trials", 0, "settings", to=["--data", "other"]), "unetpp was trained with other settings"),
-        (change("trials", 0, "versions", to={"torch": 2}), "an object of texts is needed"),
+        (change("trials", 1, "dice", to=0.9), r"unetpp: dice=0\.9 .*curve.*0\.5"),
+        (change("trials", 1, "minutes", to=1), r"unetpp: minutes=1 .*curve.*\b2\b"),
+        (change("trials", 0, "epochs", to=3), r"unet: epochs=3 .*curve.*\b2\b"),
+        (change("trials", 0, "peak_mib", to=-1), "peak_mib=-1: .*0 up.*null"),
+        (change("trials", 0, "times_resunet18", to=None), "times_resunet18=None: .*0 up"),
+        (change("trials", 0, "settings", to=[1]), r"settings=\[1\]: .*list.*texts"),
+        (
+            change("trials", 0, "settings", to=["--data", "other"]),
+            r"unetpp .*settings \(--data cells\).* unet \(--data other\)",
+        ),
+        (change("trials", 0, "versions", to={"torch": 2}), r"versions=\{'torch': 2\}: .*object.*texts"),
         (change("trials", 0, "colour", to="red"), "trial 1: 'colour': unknown"),
-        (change("trials", 0, "curve", to=[]), "a list that is not empty is needed"),
-        (change("trials", 0, "curve", 0, "dice", to=1.5), "dice=1.5: a number from 0 to 1, or null, is needed"),
+        (change("trials", 0, "curve", to=[]), r"curve=\[\]: .*list.*not empty"),
+        (change("trials", 0, "curve", 0, "dice", to=1.5), r"dice=1\.5: .*0 to 1.*null"),
         (change("trials", 0, "curve", 0, "dice", to=True), "dice=True"),
         (change("trials", 0, "curve", 0, to={"epoch": 1}), "minutes: missing; trial 1, curve: dice: missing"),
-        (change("trials", 0, "curve", 1, "epoch", to=3), "do not count from 1 up"),
-        (change("trials", 0, "curve", 0, "minutes", to=9), "the minutes of its curve go back"),
+        (change("trials", 0, "curve", 1, "epoch", to=3), "trial 1: .*epochs .*curve.*1 up"),
+        (change("trials", 0, "curve", 0, "minutes", to=9), "trial 1: .*minutes .*curve.*back"),
         (change("trials", 0, "config", "encoder", to="resnet19"), "unknown encoder 'resnet19'"),
-        (change("trials", 0, "name", to="unetpp"), "unetpp is there 2 times"),
+        (change("trials", 0, "name", to="unetpp"), "unetpp .*2 times"),
     ],
 )
 def test_spoilt_files_are_refused(spoil: Callable[[dict[str, Any]], None], said: str, tmp_path: Path) -> None:
@@ -519,12 +523,12 @@ def test_spoilt_files_are_refused(spoil: Callable[[dict[str, Any]], None], said:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "cannot be read as results"),
-        (b"\x89PNG\r\n\x1a\n", "cannot be read as results"),
+        (b"", r"results\.json cannot be read .*Expecting value"),
+        (b"\x89PNG\r\n\x1a\n", r"results\.json cannot be read .*0x89"),
         (b'{"format": 1, "format": 2}', "twice"),
         (b'{"format": NaN}', "NaN"),
-        (b"[]", "no file of results"),
-        (b'{"size": 256, "models": []}', "no file of results"),
+        (b"[]", r"results\.json .*no file.*'format'.*'unetzoo trials 1'"),
+        (b'{"size": 256, "models": []}', r"results\.json .*no file.*'format'.*'unetzoo trials 1'"),
     ],
 )
 def test_foreign_files_are_refused(content: bytes, said: str, tmp_path: Path) -> None:
@@ -546,7 +550,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
 
 def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.json", tmp_path):
-        with pytest.raises(InputError, match="cannot be read as results"):
+        with pytest.raises(InputError, match=rf"{path.name} cannot be read .*examples/choose_architecture\.py"):
             unetzoo.compare(results=path)
 
 

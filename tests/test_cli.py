@@ -105,20 +105,17 @@ def test_the_demo_counts_objects_as_scipy_does(mask: np.ndarray) -> None:
         (["compare", "resnut50"], "did you mean 'resunet50'"),
         (["compare", "unet", "--plot", "table.xyz"], "'table.xyz'"),
         (["compare", "unet", "--size", "0"], "size=0"),
-        (["compare", "unet,nothing"], "no file or folder 'nothing'"),
+        (["compare", "unet,nothing"], "no file .*'nothing'"),
         (["demo", "--image", "missing.png"], "no such file"),
-        (
-            ["demo", "--model", "unet9"],
-            "no file or folder 'unet9', it is no trained model of the package (nuclei, vessels)",
-        ),
-        (["demo", "--model", "unet"], "'unet' is a network of the zoo, whose weights are random"),
-        (["demo", "--out", "a.jpg"], "an overlay cannot be written to 'a.jpg'"),
+        (["demo", "--model", "unet9"], r"no file .*'unet9'.*trained model .*\(nuclei, vessels\)"),
+        (["demo", "--model", "unet"], "'unet' .*network .*weights .*random"),
+        (["demo", "--out", "a.jpg"], r"overlay .*'a\.jpg'.*\.png"),
     ],
 )
 def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
     assert main(arguments) == 2
     captured = capsys.readouterr()
-    assert said in captured.err
+    assert re.search(said, captured.err)
     assert captured.err.startswith("unetzoo: ")
     assert captured.err.count("\n") == 1
     assert "Traceback" not in captured.err
@@ -129,7 +126,7 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], arguments: list
     [
         (["predict", "nuclei", "a.png", "--smalest", "20"], "unknown: --smalest 20; did you mean '--smallest'"),
         (["evaluate", "nuclei", "--data", "a", "--obiects"], "unknown: --obiects; did you mean '--objects'"),
-        (["compare", "unet", "--zzzzzz"], "unknown: --zzzzzz; 'unetzoo compare --help' has what there is"),
+        (["compare", "unet", "--zzzzzz"], "unknown: --zzzzzz; 'unetzoo compare --help'"),
         (["predict", "nuclei", "a.png", "--smallest", "twenty"], "'twenty'"),
         (["predikt"], "'predikt'"),
     ],
@@ -171,7 +168,7 @@ def test_a_saved_model_tells_what_it_is(capsys: pytest.CaptureFixture[str], tmp_
 def test_a_file_that_is_no_image(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello", encoding="utf-8")
     assert main(["demo", "--image", str(tmp_path / "text.png")]) == 2
-    assert "text.png' cannot be read as an image" in capsys.readouterr().err
+    assert re.search(r"text\.png' cannot be read .*image", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["compare", "--help"], ["nonsense"], []])

@@ -213,7 +213,7 @@ def test_measured_columns() -> None:
     [
         ({"models": "resnut50"}, "did you mean 'resunet50'"),
         ({"models": ["unet", "zzz*", "yyy"]}, "2 things are wrong"),
-        ({"models": [["unet", "vessels"]], "num_classes": 2}, "num_classes of model 2 is 1, of the first 2"),
+        ({"models": [["unet", "vessels"]], "num_classes": 2}, r"num_classes .*model 2 .*\b1\b.*\b2\b"),
         ({"models": "unet", "exclude": "*"}, "nothing is left"),
         ({"size": 0}, "size=0"),
         ({"size": 64.0}, "size=64.0"),
@@ -221,7 +221,7 @@ def test_measured_columns() -> None:
     ],
 )
 def test_wrong_arguments(arguments: dict[str, object], said: str) -> None:
-    with pytest.raises(ConfigError, match=said.replace("*", r"\*")):
+    with pytest.raises(ConfigError, match=said):
         unetzoo.compare(**arguments)
 
 

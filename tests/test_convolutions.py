@@ -186,11 +186,11 @@ def test_what_does_not_add_up_is_refused() -> None:
     conv = ConcatConv(7, 2, 3, 1, bias=False)
     x = torch.zeros(1, 3, 4, 4)
     for sources, message in (
-        ((x,), r"sources of 3 channels: in_channels=7 are needed in all"),
+        ((x,), r"sources of 3 channels: .*in_channels=7\b"),
         ((x, Upsampled(x, (8, 8))), r"sources of 3 \+ 3 channels"),
         ((x, x, x), r"sources of 3 \+ 3 \+ 3 channels"),
-        ((), "sources of no channels"),
-        (([x, x],), "for each source, not list"),
+        ((), r"sources .*no channels: .*in_channels=7\b"),
+        (([x, x],), r"Upsampled.*source.*\blist\b"),
         ((x, Upsampled(torch.zeros(1, 4, 2, 2), (4, 4), "bicubic")), "mode='bicubic': 'nearest' or 'bilinear'"),
     ):
         with pytest.raises(InputError, match=message):

@@ -16,6 +16,7 @@ import json
 import os
 import pickle
 import random
+import re
 import shutil
 import signal
 import struct
@@ -410,10 +411,10 @@ FORGED: dict[str, tuple[object, int, str]] = {
     "a further field": (entry(strides=[1]), 8, "not described by"),
     "a tensor that is a list": ({"x": ["F32", [2], [0, 8]]}, 8, "not described by"),
     "a tensor that is null": ({"x": None}, 8, "not described by"),
-    "metadata that are a list": ({"__metadata__": [], "x": ONE}, 8, "metadata is not text"),
-    "metadata that are null": ({"__metadata__": None, "x": ONE}, 8, "metadata is not text"),
-    "metadata of a number": ({"__metadata__": {"a": 1}, "x": ONE}, 8, "metadata is not text"),
-    "metadata of metadata": ({"__metadata__": {"a": {"b": "c"}}, "x": ONE}, 8, "metadata is not text"),
+    "metadata that are a list": ({"__metadata__": [], "x": ONE}, 8, "metadata .*text"),
+    "metadata that are null": ({"__metadata__": None, "x": ONE}, 8, "metadata .*text"),
+    "metadata of a number": ({"__metadata__": {"a": 1}, "x": ONE}, 8, "metadata .*text"),
+    "metadata of metadata": ({"__metadata__": {"a": {"b": "c"}}, "x": ONE}, 8, "metadata .*text"),
     "a tensor twice": (b'{"x":%b,"x":%b}' % ((json.dumps(ONE).encode(),) * 2), 8, "twice"),
     "a field twice": (b'{"x":{"dtype":"F64","dtype":"F32","shape":[2],"data_offsets":[0,8]}}', 8, "twice"),
     "metadata twice": (b'{"__metadata__":{},"__metadata__":{},"x":%b}' % json.dumps(ONE).encode(), 8, "twice"),
@@ -566,7 +567,7 @@ BROKEN_CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda config: {**config, "decoder_options": {"branch_channels": 64}},
         "decoder_options.branch_channels: unknown",
     ),
-    "options that are a list": (lambda config: {**config, "decoder_options": []}, "a dictionary is needed"),
+    "options that are a list": (lambda config: {**config, "decoder_options": []}, "decoder_options.*dictionary"),
     "an unknown field": (lambda config: {**config, "activation": "gelu"}, "activation: unknown"),
     "a missing field": (lambda config: {key: config[key] for key in config if key != "norm"}, "norm: missing"),
     "no field": (lambda config: {"format_version": 1}, "15 things are wrong"),
@@ -736,7 +737,7 @@ def test_weights_that_are_not_finite_are_found_though_all_digests_fit(
     path = with_tensors(saved, tmp_path / "broken.safetensors", change)
     for reader in ("load, verify", "verify"):
         message = refusal(lambda reader=reader: READERS[reader](path), WeightsError)
-        assert "NaN or infinity in 1 of 16 tensors, such as encoder.levels.1.0.conv.weight" in message
+        assert re.search(r"NaN or infinity .*1 of 16 tensors.*encoder\.levels\.1\.0\.conv\.weight", message)
     assert unetzoo.load(path).encoder.levels[1][0].conv.weight.isfinite().logical_not().sum() == 1
 
 
@@ -748,7 +749,8 @@ def test_save_refuses_weights_that_are_not_finite(tmp_path: Path, value: str, dt
     for tensor in (model.head.conv.bias, model.encoder.levels[0][0].norm.running_mean):
         kept = tensor[0].item()
         tensor[0] = VALUES[value]
-        assert "NaN or infinity in 1 of 114 tensors" in refusal(lambda: unetzoo.save(model, path), WeightsError)
+        message = refusal(lambda: unetzoo.save(model, path), WeightsError)
+        assert re.search("NaN or infinity .*1 of 114 tensors", message)
         assert not path.exists()
         tensor[0] = kept
     unetzoo.save(model, path)

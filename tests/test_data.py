@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -75,20 +76,22 @@ def names_of(splits: dict[str, tuple[Sample, ...]]) -> dict[str, list[str]]:
         ({"task": "multilabel", "num_classes": 2, "class_names": ("a", "a")}, "'a' more than once"),
         ({"class_names": "cell"}, "class_names='cell'"),
         ({"class_names": [""]}, "one is empty"),
-        ({"ignore": 1}, "value of a class"),
+        ({"ignore": 1}, "ignore=1: .*class.*outside 0…1"),
         ({"ignore": 2.5}, "ignore=2.5"),
         ({"task": "multiclass", "num_classes": 3, "ignore": 2}, "outside 0…2"),
-        ({"colours": ("#000000",)}, "1 for 2 classes, background and foreground"),
+        ({"colours": ("#000000",)}, "colours.*1 for 2 classes.*background.*foreground"),
         ({"colours": ("black", "white")}, "'#rrggbb'"),
         ({"colours": ("#00ff00", "#00FF00")}, "there twice"),
-        ({"task": "multilabel", "num_classes": 2, "colours": ("#000000", "#ffffff")}, "a folder for each"),
+        (
+            {"task": "multilabel", "num_classes": 2, "colours": ("#000000", "#ffffff")},
+            "colours: .*one colour.*multilabel.*folder",
+        ),
         ({"ignore_colour": "#ffffff"}, "needs colours"),
     ],
 )
 def test_wrong_labels(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match="cannot describe the labels") as caught:
+    with pytest.raises(ConfigError, match=f"labels(?s:.*){said}"):
         Labels(**options)
-    assert said in str(caught.value)
 
 
 def test_all_that_is_wrong_with_labels_is_said_at_once() -> None:
@@ -197,7 +200,7 @@ def test_a_255_beside_1_is_white_or_does_not_count(tmp_path: Path, white: int, k
     values = np.where(TRUTH, 1, 0 if black else 1).astype(kind)
     values[0] = white
     file = save(values, tmp_path / "m.tif")
-    said = rf"outside the classes: {white} \({SIZE[1]} pixels\).*{white} beside 1 may be that, or white$"
+    said = rf"outside the classes: {white} \({SIZE[1]} pixels\).*{white} beside 1 .*white$"
     with pytest.raises(InputError, match=said):
         target_of(file, BINARY)
     expected = np.where(values == white, IGNORED, (values == 1).astype(int))
@@ -214,7 +217,9 @@ def test_painted_masks(tmp_path: Path) -> None:
     colours = ("#000000", "#E6194B", "#3cb44b")
     labels = Labels(task="multiclass", num_classes=3, colours=colours, ignore_colour="#ffffff")
     assert np.array_equal(target_of(file, labels), np.array([0, 1, 2, IGNORED])[indices])
-    with pytest.raises(InputError, match=rf"#ffffff \({(indices == 3).sum()} pixels\); name every colour"):
+    with pytest.raises(
+        InputError, match=rf"#ffffff \({(indices == 3).sum()} pixels\);.*every colour.*colours.*ignore_colour"
+    ):
         target_of(file, Labels(task="multiclass", num_classes=3, colours=colours))
     two = save(palette[[1, 2]][TRUTH.astype(int)], tmp_path / "two.png")
     assert np.array_equal(target_of(two, Labels(colours=("#e6194b", "#3cb44b"))), TRUTH)
@@ -235,23 +240,23 @@ def test_a_band_per_class(tmp_path: Path) -> None:
     rgb = bands[:3].transpose(1, 2, 0) * np.uint8(255)
     labels = Labels(task="multilabel", num_classes=3)
     assert np.array_equal(target_of(save(rgb, tmp_path / "m.png"), labels), bands[:3])
-    with pytest.raises(InputError, match="one for each of the 2"):
+    with pytest.raises(InputError, match=r"m\.png' has 3 channels: .*multilabel.*\b2 classes.*folder"):
         target_of(tmp_path / "m.png", Labels(task="multilabel", num_classes=2))
 
 
 @pytest.mark.parametrize(
     ("array", "ending", "labels", "said"),
     [
-        (np.arange(48, dtype=np.uint8).reshape(SIZE), "png", BINARY, "class indices are task='multiclass'"),
-        (TRUTH * np.uint16(4095), "png", BINARY, "4095 (15 pixels)"),
+        (np.arange(48, dtype=np.uint8).reshape(SIZE), "png", BINARY, "class indices .*task='multiclass'"),
+        (TRUTH * np.uint16(4095), "png", BINARY, r"4095 \(15 pixels\)"),
         (CLASSES * np.uint8(2), "png", Labels(task="multiclass", num_classes=3), "classes are 0…2"),
-        (TRUTH * np.uint8(255), "png", Labels(task="multiclass", num_classes=2), "0 and 255 are task='binary'"),
-        (CLASSES * np.float32(0.5), "tif", Labels(task="multiclass", num_classes=3), "0.5 ("),
-        (np.where(TRUTH, np.nan, 1).astype(np.float32), "tif", BINARY, "nan or inf (15 pixels)"),
-        (RNG.integers(0, 256, (*SIZE, 3), dtype=np.uint8), "png", BINARY, "for painted masks give colours"),
+        (TRUTH * np.uint8(255), "png", Labels(task="multiclass", num_classes=2), "0 and 255 .*task='binary'"),
+        (CLASSES * np.float32(0.5), "tif", Labels(task="multiclass", num_classes=3), r"0\.5 \("),
+        (np.where(TRUTH, np.nan, 1).astype(np.float32), "tif", BINARY, r"nan or inf \(15 pixels\)"),
+        (RNG.integers(0, 256, (*SIZE, 3), dtype=np.uint8), "png", BINARY, "3 .*channels: .*painted.*give colours"),
         (RNG.integers(0, 256, (*SIZE, 4), dtype=np.uint8), "png", BINARY, "4 different channels"),
         (RNG.integers(0, 200, (*SIZE, 3), dtype=np.uint8), "jpg", BINARY, "give colours"),
-        (TRUTH[:, :7] * np.uint8(255), "png", BINARY, "is 7×6 pixels, its image 8×6"),
+        (TRUTH[:, :7] * np.uint8(255), "png", BINARY, "7×6 pixels.*image 8×6"),
         (RNG.integers(0, 200, SIZE, dtype=np.uint8), "jpg", Labels(task="multiclass", num_classes=3), "JPEG does not"),
         (TRUTH * np.uint16(1), "png", Labels(colours=("#000000", "#ffffff")), "8-bit RGB"),
     ],
@@ -259,7 +264,7 @@ def test_a_band_per_class(tmp_path: Path) -> None:
 def test_masks_that_cannot_be_meant(tmp_path: Path, array: np.ndarray, ending: str, labels: Labels, said: str) -> None:
     with pytest.raises(InputError) as caught:
         target_of(save(array, tmp_path / f"m.{ending}"), labels)
-    assert said in str(caught.value)
+    assert re.search(said, str(caught.value))
     assert f"m.{ending}'" in str(caught.value)
 
 
@@ -322,20 +327,20 @@ def test_what_the_classes_of_polygons_mean(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("0 .5 .5 .2 .2", "line 2: 4 numbers are a box"),
+        ("0 .5 .5 .2 .2", "line 2: 4 numbers .*box"),
         ("0 0 0 1 0 1", "line 2: 5 numbers"),
         ("0 0 0 100 0 100 80", "from 0 to 1"),
         ("0 0 0 nan 0 1 1", "from 0 to 1"),
         ("0 0 0 x 0 1 1", "coordinates are numbers"),
         ("cell 0 0 1 0 1 1", "not 'cell'"),
-        ("2 0 0 1 0 1 1", "class 2, but num_classes=3 allows 0…1, as background is one"),
+        ("2 0 0 1 0 1 1", "line 2: class 2.*num_classes=3 .*0…1.*background"),
     ],
 )
 def test_wrong_polygons(tmp_path: Path, line: str, said: str) -> None:
     file = write_lines(tmp_path / "a.txt", "0 0 0 1 0 1 1", line)
     with pytest.raises(InputError, match=r"a\.txt' has wrong polygons") as caught:
         target_of(file, Labels(task="multiclass", num_classes=3))
-    assert said in str(caught.value)
+    assert re.search(said, str(caught.value))
 
 
 # Listing.
@@ -385,13 +390,12 @@ def test_a_folder_per_class(tmp_path: Path) -> None:
     ]
     named = Labels(task="multilabel", num_classes=2, class_names=("rim", "cell"))
     assert [m and m.parent.name for m in list_samples(tmp_path, named).samples[""][0].mask] == ["rim", None]
-    with pytest.raises(ConfigError, match="num_classes=3, but the masks have 2 folders, one a class: cell, rim"):
+    with pytest.raises(ConfigError, match=r"num_classes=3.*\b2 folders.*: cell, rim"):
         list_samples(tmp_path, Labels(task="multilabel", num_classes=3))
     wrong = list_samples(tmp_path, Labels(task="multilabel", num_classes=2, class_names=("rim", "nucleus")))
-    assert wrong.problems == (
-        "class 'nucleus': the masks have no such folder",
-        "masks of 'cell': class_names has no such class",
-    )
+    missing, unknown = wrong.problems
+    assert re.match("class 'nucleus': .*masks .*no .*folder", missing)
+    assert re.match("masks .*'cell': class_names ", unknown)
 
 
 def test_a_csv_list(tmp_path: Path) -> None:
@@ -407,32 +411,30 @@ def test_a_csv_list(tmp_path: Path) -> None:
     beside = write_lines(tmp_path / "list.csv", "\ufeffimage,mask", *[f"images/{n}.png,m.png" for n in ("one", "x")])
     listing = list_samples(beside, BINARY)
     assert [s.name for s in listing.samples[""]] == ["images/one", "images/x"]
-    assert [p.rpartition("/")[2] for p in listing.problems] == [
-        "m.png: there is no such file",
-        "x.png: there is no such file",
-        "m.png: there is no such file",
-    ]
+    assert all("no such file" in problem for problem in listing.problems)
+    names = [problem.rpartition("/")[2].partition(":")[0] for problem in listing.problems]
+    assert names == ["m.png", "x.png", "m.png"]
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "of an empty file"),
-        ("photo,mask\na,b", "'photo', 'mask': image and mask are needed"),
+        ("", "columns .*empty file.*image .*mask"),
+        ("photo,mask\na,b", "'photo', 'mask': image .*mask"),
         ("image;mask\na;b", "separated by commas"),
-        ("image,mask\na,", "row 2: one image and one mask"),
-        ("image,mask\na,b,c", "row 2: one image and one mask"),
+        ("image,mask\na,", "row 2: .*one image .*one mask"),
+        ("image,mask\na,b,c", "row 2: .*one image .*one mask"),
         ("image,mask,split\na,b,train\na,b,dev", "row 3: split 'dev'"),
-        ("image,mask\n", "no images that have masks"),
+        ("image,mask\n", "no images .*masks"),
         ("image,mask,kind\na,b,bright\nc,d,", "row 3: kind is empty"),
-        ("image,mask,kind\na,b,x\nc,d,x\ne,f,y", "kind 'x': 2 images cannot be parted into train, val, test"),
+        ("image,mask,kind\na,b,x\nc,d,x\ne,f,y", "kind 'x': 2 images .*train, val, test"),
     ],
 )
 def test_wrong_csv_lists(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "a.csv").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         find_samples(tmp_path / "a.csv", BINARY)
-    assert said in str(caught.value)
+    assert re.search(said, str(caught.value))
 
 
 def test_each_kind_of_image_is_split_by_itself(tmp_path: Path) -> None:
@@ -548,23 +550,23 @@ def test_different_seeds_split_differently(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("count", "options", "said"),
     [
-        (1, {}, "1 image cannot be parted into train, val, test"),
-        (2, {}, "give ratios whose last is 0"),
-        (4, {"group": "p"}, "4 images in 1 group cannot"),
+        (1, {}, "1 image .*train, val, test"),
+        (2, {}, "2 images .*train, val, test.*ratios .*last .*0"),
+        (4, {"group": "p"}, "4 images .*1 group .*train, val, test"),
         (3, {"ratios": (0.8, 0.3, 0.1)}, "add up to 1"),
-        (3, {"ratios": (1, 0, 0)}, "only the last may be 0"),
+        (3, {"ratios": (1, 0, 0)}, r"ratios=\(1, 0, 0\): .*only .*last .*0"),
         (3, {"ratios": (0.9, 0.1)}, "three numbers"),
         (3, {"ratios": (float("nan"), 0.5, 0.5)}, "three numbers"),
         (3, {"seed": 0.5}, "seed=0.5"),
         (3, {"group": "("}, "no regular expression"),
-        (3, {"group": r"p([1-9])"}, "not found in 1 of 3 names, such as 'p0'"),
+        (3, {"group": r"p([1-9])"}, r"group='p\(\[1-9\]\)' .*not found .*1 of 3 names.*'p0'"),
     ],
 )
 def test_splits_that_cannot_be(tmp_path: Path, count: int, options: dict[str, Any], said: str) -> None:
     source = make(tmp_path, [f"p{k}" for k in range(count)])
     with pytest.raises(ConfigError) as caught:
         find_samples(source, BINARY, **options)
-    assert said in str(caught.value)
+    assert re.search(said, str(caught.value))
 
 
 def test_two_images_train_where_no_test_is_asked_for(tmp_path: Path) -> None:
@@ -576,7 +578,7 @@ def test_a_layout_that_parts_groups_is_refused(tmp_path: Path) -> None:
     make(tmp_path / "train", ["c1_L", "c2_L"])
     make(tmp_path / "val", ["c1_R"])
     assert names_of(find_samples(tmp_path, BINARY))["val"] == ["c1_R"]
-    with pytest.raises(ConfigError, match="group 'c1' is in train and val"):
+    with pytest.raises(ConfigError, match=r"group 'c1' .*train and val"):
         find_samples(tmp_path, BINARY, group="c[0-9]")
 
 
@@ -681,15 +683,14 @@ def test_sizes_come_from_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ("options", "said"),
     [
         ({"in_channels": 0}, "in_channels=0"),
-        ({"mean": [0.5] * 3}, "mean and std go together"),
+        ({"mean": [0.5] * 3}, "mean and std .*both .*neither"),
         ({"mean": [0.5], "std": [0.5] * 3}, "mean: 1 numbers for in_channels=3"),
         ({"mean": [0.5] * 3, "std": [0.5, 0, 1]}, "above 0"),
     ],
 )
 def test_data_sets_that_cannot_be(tmp_path: Path, options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match="cannot make a data set") as caught:
+    with pytest.raises(ConfigError, match=f"data set(?s:.*){said}"):
         dataset_of(make(tmp_path, ["a"]), **options)
-    assert said in str(caught.value)
     with pytest.raises(ConfigError, match="no samples"):
         SegmentationDataset((), BINARY)
 
@@ -700,17 +701,21 @@ def test_data_sets_that_cannot_be(tmp_path: Path, options: dict[str, Any], said:
 @pytest.mark.parametrize(
     ("change", "options", "said"),
     [
-        (lambda d: (d / "images" / "p0.png").write_bytes(b"hello"), {}, "p0.png' cannot be read as an image"),
-        (lambda d: (d / "masks" / "p1.png").write_bytes(b""), {}, "p1.png' cannot be read as an image"),
-        (lambda d: (d / "masks" / "p2.png").unlink(), {}, "images/p2.png: no mask of that stem in masks"),
-        (lambda d: (d / "images" / "p3.png").unlink(), {}, "masks/p3.png: no image of that stem"),
-        (lambda d: save(TRUTH, d / "masks" / "p3.bmp"), {}, "masks/p3.png: masks/p3.bmp has the same stem"),
-        (lambda d: save(TRUTH[:3], d / "masks" / "p4.png"), {}, "p4.png' is 8×3 pixels, its image 8×6"),
-        (lambda d: save(CLASSES * np.uint8(20), d / "masks" / "p5.png"), {}, "values outside the classes: "),
+        (lambda d: (d / "images" / "p0.png").write_bytes(b"hello"), {}, r"p0\.png' cannot be read .*image"),
+        (lambda d: (d / "masks" / "p1.png").write_bytes(b""), {}, r"p1\.png' cannot be read .*image"),
+        (lambda d: (d / "masks" / "p2.png").unlink(), {}, r"images/p2\.png: no mask .*stem.* masks"),
+        (lambda d: (d / "images" / "p3.png").unlink(), {}, r"masks/p3\.png: no image .*stem"),
+        (lambda d: save(TRUTH, d / "masks" / "p3.bmp"), {}, r"masks/p3\.png: masks/p3\.bmp .*same stem"),
+        (lambda d: save(TRUTH[:3], d / "masks" / "p4.png"), {}, r"p4\.png' .*8×3 pixels.*image 8×6"),
+        (
+            lambda d: save(CLASSES * np.uint8(20), d / "masks" / "p5.png"),
+            {},
+            r"p5\b.*outside the classes: .*task='multiclass'",
+        ),
         (
             lambda d: tifffile.imwrite(d / "images" / "p6.tif", np.zeros((5, *SIZE), np.uint8), photometric=1),
             {},
-            "images/p6.tif: images/p6.png has the same stem",
+            r"images/p6\.tif: images/p6\.png .*same stem",
         ),
         (
             lambda d: (
@@ -718,7 +723,7 @@ def test_data_sets_that_cannot_be(tmp_path: Path, options: dict[str, Any], said:
                 tifffile.imwrite(d / "images" / "p6.tif", np.zeros((5, *SIZE), np.uint8), photometric=1),
             ),
             {},
-            "the images differ in their channels: 3 in ",
+            "images differ .*channels: 3 in ",
         ),
         (
             lambda d: (
@@ -726,10 +731,10 @@ def test_data_sets_that_cannot_be(tmp_path: Path, options: dict[str, Any], said:
                 save(np.full(SIZE, np.nan, np.float32), d / "images" / "p7.tif"),
             ),
             {},
-            "p7.tif' has 48 values that are NaN or infinite",
+            r"p7\.tif' .*\b48 values .*NaN or infinite",
         ),
-        (lambda d: None, {"crop_size": (6, 9)}, "crop_size=6×9 (height × width) is larger than every training image"),
-        (lambda d: None, {"group": "p"}, "10 images in 1 group cannot be parted"),
+        (lambda d: None, {"crop_size": (6, 9)}, r"crop_size=6×9 \(height × width\) .*larger .*training image.*6×8"),
+        (lambda d: None, {"group": "p"}, "10 images .*1 group .*train, val, test"),
     ],
 )
 def test_the_check_finds_each_planted_defect(
@@ -740,11 +745,10 @@ def test_the_check_finds_each_planted_defect(
     change(source)
     report = check(source, BINARY, **options)
     (problem,) = report.problems
-    assert said in problem
-    assert said in str(report)
-    with pytest.raises(ConfigError) as caught:
+    assert re.search(said, problem)
+    assert re.search(said, str(report))
+    with pytest.raises(ConfigError, match=said):
         report.raise_for_problems()
-    assert said in str(caught.value)
     json.dumps(report.to_dict())
 
 
@@ -976,14 +980,14 @@ def test_conversion_refuses_before_it_writes(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("keep", encoding="utf-8")
-    with pytest.raises(ConfigError, match="not an empty folder"):
+    with pytest.raises(ConfigError, match=r"out' .*already.*empty folder"):
         convert(make(tmp_path / "good", ["a"]), tmp_path / "out", BINARY)
     with pytest.raises(WriteError):
         convert(tmp_path / "good", tmp_path / "good" / "images" / "a.png" / "out", BINARY)
     save(TRUTH, tmp_path / "bands" / "images" / "a.png")
     save(np.zeros((*SIZE, 3), np.uint8), tmp_path / "bands" / "masks" / "a.png")
     labels = Labels(task="multilabel", num_classes=3, class_names=("a/b", "..", "c"))
-    with pytest.raises(ConfigError, match="class 'a/b': such a name cannot") as caught:
+    with pytest.raises(ConfigError, match=r"class 'a/b': .*folder") as caught:
         convert(tmp_path / "bands", tmp_path / "new", labels)
     assert len(caught.value.problems) == 2
     assert not (tmp_path / "new").exists()
@@ -1038,7 +1042,8 @@ def test_previews_of_any_task_and_channels(tmp_path: Path, task: str, channels: 
 
 @pytest.mark.parametrize("options", [{"count": 0}, {"columns": -1}, {"count": 2.5}])
 def test_previews_that_cannot_be(tmp_path: Path, options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="cannot draw a preview"):
+    ((name, value),) = options.items()
+    with pytest.raises(ConfigError, match=f"preview: {name}={value}: "):
         preview(dataset_of(make(tmp_path, ["a"])), tmp_path / "s.png", **options)
 
 
@@ -1111,5 +1116,5 @@ def test_a_thousand_problems_are_not_a_thousand_lines(tmp_path: Path) -> None:
         Image.new("L", (8, 8), 7).save(tmp_path / "masks" / f"{k:02}.png")
     report = check(tmp_path, Labels(task="multiclass", num_classes=3))
     assert len(report.problems) == 30
-    with pytest.raises(ConfigError, match=r"… and 10 more; 'unetzoo data check --json' lists all"):
+    with pytest.raises(ConfigError, match=r"… .*\b10 more.*'unetzoo data check --json'"):
         report.raise_for_problems()

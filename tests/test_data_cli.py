@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,7 @@ def test_check_of_multiband_floods(capsys: pytest.CaptureFixture[str], floods: s
     for words in ("int16 (2)", "in_channels=13", "water", "no problems", "same image"):
         assert words in out
     out, err = run(capsys, "check", floods, status=2)
-    assert "values outside the classes: -1 (" in out
+    assert re.search(r"outside the classes: -1 \(", out)
     assert err.startswith("unetzoo: ")
     assert err.count("\n") == 1
 
@@ -98,14 +99,14 @@ def test_problems_are_printed_before_the_status(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["check", "missing"], "there is no such folder"),
+        (["check", "missing"], r"'missing': .*no such folder.*\.csv"),
         (["check", "{0}", "--task", "multiclass"], "needs --num-classes, or --class-names"),
         (["check", "{0}", "--task", "multilabel"], "needs --num-classes, or --class-names"),
-        (["check", "{0}", "--ignore", "1"], "value of a class"),
+        (["check", "{0}", "--ignore", "1"], "ignore=1: .*class"),
         (["check", "{0}", "--ratios", "1", "1", "1"], "add up to 1"),
-        (["check", "{0}", "--group", "("], "no regular expression"),
+        (["check", "{0}", "--group", "("], r"group='\(' .*no regular expression"),
         (["check", "{0}", "--crop-size", "0"], "crop_size=0"),
-        (["convert", "{0}", "{0}"], "not an empty folder"),
+        (["convert", "{0}", "{0}"], "already.*empty folder"),
         (["preview", "{0}", "--count", "0"], "count=0"),
         (["preview", "{0}", "--augmentation", "storng"], "did you mean 'strong'"),
         (["preview", "{0}", "--out", "{0}/images/p1.png/a.png"], "cannot be made"),
@@ -117,7 +118,7 @@ def test_errors_are_said_and_nothing_is_written(
     source = make(tmp_path / "in")
     before = sorted(tmp_path.rglob("*"))
     _, err = run(capsys, *(text.format(source) for text in arguments), status=2)
-    assert said in err
+    assert re.search(said, err)
     assert err.startswith("unetzoo: ")
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -141,7 +141,7 @@ def test_unet_valid_names_the_nearest_sizes(size: tuple[int, int], said: list[st
         ({"format_version": 2}, ["newer", "upgrade unetzoo"]),
         ({"format_version": "1"}, ["format_version='1'"]),
         ({"decoder_options": {"levels": 4}}, ["decoder_options.output: missing"]),
-        ({"decoder_options": []}, ["a dictionary is needed"]),
+        ({"decoder_options": []}, ["decoder_options", "dictionary"]),
         ({"encoder_options": {"stem_stride": 4}}, ["encoder_options.stem_stride: unknown"]),
         ({"mean": "abc"}, ["mean='abc'"]),
         ({"decoder": "unet_valid", "encoder": "resnet18"}, ["decoder_options"]),
@@ -209,9 +209,9 @@ def test_a_configuration_is_changed_with_its_options() -> None:
 
 
 def test_what_is_no_configuration_says_so() -> None:
-    with pytest.raises(ConfigError, match="a ModelConfig is needed, not dict"):
+    with pytest.raises(ConfigError, match=r"ModelConfig .*not dict"):
         unetzoo.from_config({"decoder": "unet"})
-    with pytest.raises(ConfigError, match="read the file first"):
+    with pytest.raises(ConfigError, match=r"not JSON: .*path.*read the file"):
         unetzoo.ModelConfig.from_json("model.json")
     with pytest.raises(ConfigError, match="format_version: missing"):
         unetzoo.ModelConfig.from_json("{}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -210,14 +211,14 @@ def test_a_layout_with_splits_is_judged_on_its_test_images(folder: Path, tmp_pat
     (tmp_path / "l.csv").write_text("\n".join(["image,mask,split", *lines]), encoding="utf-8")
     assert {row["name"].rpartition("/")[2] for row in evaluate(constant(0.0), tmp_path / "l.csv").rows} == {"2", "3"}
     (tmp_path / "l.csv").write_text("\n".join(["image,mask,split", *lines[:2]]), encoding="utf-8")
-    with pytest.raises(ConfigError, match="no test images: say which, such as --split val"):
+    with pytest.raises(ConfigError, match=r"l\.csv' .*no test images.*--split val"):
         evaluate(constant(0.0), tmp_path / "l.csv")
 
 
 def test_what_does_not_fit_is_one_error(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     unetzoo.save(unetzoo.create("unet", base_channels=4, in_channels=13), tmp_path / "m.safetensors")
     assert main(["evaluate", str(tmp_path / "m.safetensors"), "--data", str(folder)]) == 2
-    assert "an image of 3 channels does not fit in_channels=13" in capsys.readouterr().err
+    assert re.search("image of 3 channels .*in_channels=13", capsys.readouterr().err)
     (folder / "masks" / "0.png").unlink()
     unetzoo.save(constant(0.0), tmp_path / "m.safetensors")
     assert main(["evaluate", str(tmp_path / "m.safetensors"), "--data", str(folder)]) == 2
@@ -260,4 +261,4 @@ def test_a_run_s_own_split_and_labels_are_those_of_its_settings(
     capsys.readouterr()
     (tmp_path / "config.yaml").write_text("data: 3", encoding="utf-8")
     assert main(["evaluate", str(tmp_path), "--data", str(folder)]) == 2
-    assert "is not the settings of a run" in capsys.readouterr().err
+    assert re.search(r"config\.yaml .*not .*settings .*move it away", capsys.readouterr().err)

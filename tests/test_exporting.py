@@ -11,6 +11,7 @@ import itertools
 import json
 import logging
 import math
+import re
 import runpy
 import shutil
 import subprocess
@@ -497,8 +498,8 @@ def test_averages_that_one_file_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         export([build("tiny", mean=[0.5] * 3, std=[1.0] * 3), *others], tmp_path / "it.pt2")
     problems = "\n".join(caught.value.problems)
-    for said in ("num_classes of model 3 is 2", "3, 3, 3, 1, 3 channels", "borders", "inputs='normalised'"):
-        assert said in problems
+    for said in (r"num_classes .*model 3 .*\b2", "3, 3, 3, 1, 3 channels", "borders", "inputs='normalised'"):
+        assert re.search(said, problems)
     assert not list(tmp_path.iterdir())
 
 
@@ -529,7 +530,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(
     monkeypatch.setattr(network, "optimize", wrong(lambda conv: conv.bias.add_(0.05)))
     path = tmp_path / "model.pt2"
     path.write_bytes(b"an older one")
-    with pytest.raises(UnetzooError, match=r"not kept: on 3 × 3 × 9 its logits differ by 0\.\d+ of their spread"):
+    with pytest.raises(UnetzooError, match=r"not kept: .*3 × 3 × 9 .*logits differ .*0\.\d+ "):
         export(build("tiny"), path, outputs=outputs)
     assert [file.name for file in tmp_path.iterdir()] == ["model.pt2"]
     assert path.read_bytes() == b"an older one"
@@ -550,10 +551,10 @@ def test_masks_with_little_in_common_are_not_kept(
     path = tmp_path / "model.pt2"
     monkeypatch.setattr(comparing, "AGREEMENT", 0.0)
     monkeypatch.setattr(network, "optimize", wrong(lambda conv: conv.weight.neg_()))
-    with pytest.raises(UnetzooError, match=r"the 6 images its masks have an IoU of 0\.\d\d; 0\.5 is needed"):
+    with pytest.raises(UnetzooError, match=r"not kept: .*6 images .*masks .*IoU .*0\.\d\d;.*\b0\.5 "):
         export(model, path, precision="bfloat16", images=folder)
     monkeypatch.setattr(comparing, "AGREEMENT", 0.9)
-    with pytest.raises(UnetzooError, match=r"its masks agree on \d+\.\d% of the pixels; 90% are needed"):
+    with pytest.raises(UnetzooError, match=r"not kept: .*masks agree .*\d+\.\d% .*pixels;.*\b90%"):
         export(model, path, precision="bfloat16", images=folder)
     assert not list(tmp_path.iterdir())
 
@@ -566,19 +567,21 @@ def test_what_the_exporter_cannot_do_is_one_error_with_its_cause(
             return image if image.sum() > 0 else -image
 
     monkeypatch.setattr(network, "optimize", lambda model, dtype: Deciding())
-    with pytest.raises(UnetzooError, match="unetpp could not be exported as onnx, float32") as caught:
+    with pytest.raises(UnetzooError, match=r"unetpp .*not be exported .*onnx, float32") as caught:
         export(build("tiny"), tmp_path / "model.onnx")
     assert caught.value.__cause__ is not None
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("field", "said"), [("node", "cannot be loaded as onnx"), slow("output", "cannot be run on")])
+@pytest.mark.parametrize(
+    ("field", "said"), [("node", "cannot be loaded .*onnx"), slow("output", r"cannot be run .*\(")]
+)
 def test_a_file_that_does_not_run_is_not_kept(
     field: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(formats, "_anonymise", lambda graph: graph.ClearField(field))
-    with pytest.raises(UnetzooError, match=f"was exported, and {said}") as caught:
+    with pytest.raises(UnetzooError, match=f"was exported.* {said}") as caught:
         export(build("tiny"), tmp_path / "model.onnx")
     assert caught.value.__cause__ is not None
     assert not list(tmp_path.iterdir())
@@ -605,34 +608,34 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
         )
     assert len(caught.value.problems) == 8
     for part in (
-        "a SegmentationModel is needed, from unetzoo.create() or load(), not Conv2d",
-        "'model.pth': a name that ends in .onnx, .pt2 or .aoti.pt2 is needed, which says the format; TorchScript",
-        "there is no folder",
-        "inputs='unit8': one of 'normalised', 'uint8', 'uint16' is needed; did you mean 'uint8'",
-        "outputs='masks': one of 'logits', 'probabilities', 'mask' is needed; did you mean 'mask'?",
-        "precision='half': one of 'float32', 'float16', 'int8', 'bfloat16' is needed",
-        "there is no such folder; a single file goes in a list",
-        "size=(3,): height and width are needed, two whole numbers from 1 up",
+        r"SegmentationModel .*unetzoo\.create\(\) or load\(\), not Conv2d",
+        r"'model\.pth': .*\.onnx, \.pt2 or \.aoti\.pt2 .*TorchScript .*\.pt2",
+        "no folder '.*missing': make it first",
+        "inputs='unit8': .*'normalised', 'uint8', 'uint16' .*did you mean 'uint8'",
+        "outputs='masks': .*'logits', 'probabilities', 'mask' .*did you mean 'mask'",
+        "precision='half': .*'float32', 'float16', 'int8', 'bfloat16'",
+        "images='.*none': .*no such folder.*list",
+        r"size=\(3,\): height and width .*two whole numbers.*1 up",
     ):
-        assert part in str(caught.value)
+        assert any(re.search(part, problem) for problem in caught.value.problems), part
 
 
 @pytest.mark.parametrize(
     ("name", "path", "options", "said"),
     [
-        ("tiny", "model", {}, "'model': a name that ends in .onnx, .pt2 or .aoti.pt2 is needed"),
-        ("tiny", "folder.onnx", {}, "is a folder: give the name of a file"),
-        ("tiny", "m.onnx", {"precision": "bfloat16"}, "which has float32, float16, int8; files that end in .aoti.pt2"),
-        ("tiny", "m.pt2", {"precision": "int8", "images": []}, "files that end in .onnx have it"),
-        ("tiny", "m.aoti.pt2", {"precision": "float16"}, "files that end in .onnx or .pt2 have it"),
+        ("tiny", "model", {}, r"'model': .*\.onnx, \.pt2 or \.aoti\.pt2"),
+        ("tiny", "folder.onnx", {}, r"folder\.onnx' is a folder: .*file"),
+        ("tiny", "m.onnx", {"precision": "bfloat16"}, r"precision='bfloat16' .*float32, float16, int8;.* \.aoti\.pt2"),
+        ("tiny", "m.pt2", {"precision": "int8", "images": []}, r"precision='int8' .*; [^.]*\.onnx [^.]*$"),
+        ("tiny", "m.aoti.pt2", {"precision": "float16"}, r"precision='float16' .*; [^.]*\.onnx or \.pt2 [^.]*$"),
         ("tiny", "m.onnx", {"precision": "int8"}, "precision='int8' needs images="),
-        ("tiny", "m.onnx", {"images": []}, "there is no image"),
-        ("tiny", "m.onnx", {"images": ["no.png", "never.png"]}, "there is no file 'never.png'"),
-        ("tiny", "m.onnx", {"size": 256}, "size=256: height and width are needed"),
-        ("tiny", "m.onnx", {"size": (256, 0)}, r"size=(256, 0): height and width"),
-        ("tiny", "m.onnx", {"size": (256, True)}, "two whole numbers from 1 up"),
-        ("unet_valid", "m.onnx", {}, "unet_valid is exported at one size: give size=(188, 188), or larger"),
-        ("unet_valid", "m.pt2", {"size": (572, 500)}, "does not take it; size=(572, 508) is the next that it takes"),
+        ("tiny", "m.onnx", {"images": []}, r"images='\[\]': .*no image"),
+        ("tiny", "m.onnx", {"images": ["no.png", "never.png"]}, r"images: .*no file 'never\.png'"),
+        ("tiny", "m.onnx", {"size": 256}, "size=256: height and width .*two whole numbers.*1 up"),
+        ("tiny", "m.onnx", {"size": (256, 0)}, r"size=\(256, 0\): height and width"),
+        ("tiny", "m.onnx", {"size": (256, True)}, r"size=\(256, True\): .*two whole numbers.*1 up"),
+        ("unet_valid", "m.onnx", {}, r"unet_valid .*one size: .*size=\(188, 188\).*larger"),
+        ("unet_valid", "m.pt2", {"size": (572, 500)}, r"size=\(572, 500\): unet_valid .*size=\(572, 508\)"),
     ],
 )
 def test_one_wrong_argument_is_said_with_its_mend(
@@ -641,15 +644,15 @@ def test_one_wrong_argument_is_said_with_its_mend(
     (tmp_path / "folder.onnx").mkdir()
     with pytest.raises(ConfigError) as caught:
         export(build(name), tmp_path / path, **options)
-    assert said in str(caught.value)
+    assert re.search(said, str(caught.value))
     assert [file.name for file in tmp_path.iterdir()] == ["folder.onnx"]
 
 
 def test_copies_and_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"optimized already, in torch\.bfloat16"):
+    with pytest.raises(ConfigError, match=r"optimized already.*torch\.bfloat16"):
         export(unetzoo.optimize(build("tiny"), dtype=torch.bfloat16), tmp_path / "model.onnx")
     many = build("tiny", num_classes=257, task="multiclass")
-    with pytest.raises(ConfigError, match="uint8, too small for 257 classes"):
+    with pytest.raises(ConfigError, match=r"outputs='mask' .*uint8.*257 classes.*'logits' or 'probabilities'"):
         export(many, tmp_path / "model.onnx", outputs="mask")
     assert not list(tmp_path.iterdir())
 
@@ -660,23 +663,23 @@ def test_what_the_machine_lacks_is_said_before_any_work(tmp_path: Path, monkeypa
     with monkeypatch.context() as lacking:
         lacking.setitem(sys.modules, "onnxruntime", None)
         lacking.setitem(sys.modules, "onnxscript", None)
-        with pytest.raises(ConfigError, match=r"needs onnxscript and onnxruntime: pip install 'unetzoo\[export\]'"):
+        with pytest.raises(ConfigError, match=r"\.onnx .*onnxscript and onnxruntime.*pip install 'unetzoo\[export\]'"):
             export(model, tmp_path / "model.onnx")
     with monkeypatch.context() as lacking:
         lacking.setenv("CXX", "no-such-compiler")
-        with pytest.raises(ConfigError, match="needs a C\\+\\+ compiler, and there is no no-such-compiler"):
+        with pytest.raises(ConfigError, match=r"\.aoti\.pt2 .*C\+\+ compiler.* no-such-compiler.*CXX"):
             export(model, tmp_path / "model.aoti.pt2")
     with monkeypatch.context() as lacking:
         lacking.setattr(torch, "__version__", "2.11.0+cpu")
-        with pytest.raises(ConfigError, match="exports one size only: give size="):
+        with pytest.raises(ConfigError, match=r"torch 2\.11\.0\+cpu .*one size.*size=.*torch>="):
             export(model, tmp_path / "model.pt2")
     with monkeypatch.context() as lacking:
         lacking.setattr("unetzoo.exporting.request.ONNX_BYTES", 100)
-        with pytest.raises(ConfigError, match=r"GB of weights: an \.onnx file ends at 2 GiB; take \.pt2"):
+        with pytest.raises(ConfigError, match=r"GB of weights: .*\.onnx .*2 GiB.*\.pt2"):
             export(model, tmp_path / "model.onnx")
     with monkeypatch.context() as lacking:
         lacking.setattr("os.access", lambda *_: False)
-        with pytest.raises(ConfigError, match="cannot be written: mend its permissions"):
+        with pytest.raises(ConfigError, match=r"folder '.*' cannot be written.*permissions"):
             export(model, tmp_path / "model.pt2")
     assert not list(tmp_path.iterdir())
 
@@ -689,9 +692,9 @@ def test_images_that_do_not_fit_are_all_named(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         export(build("tiny", in_channels=1), tmp_path / "m.pt2", inputs="uint8", images=tmp_path)
     said = str(caught.value)
-    assert "colour.png: an image of 3 channels does not fit in_channels=1" in said
-    assert "deep.png is uint16, and inputs='uint8'; inputs='normalised' takes any" in said
-    assert "broken.png' cannot be read as an image" in said
+    assert re.search(r"colour\.png: .*3 channels .*in_channels=1\b", said)
+    assert re.search(r"deep\.png .*uint16.* inputs='uint8'.* inputs='normalised'", said)
+    assert re.search(r"broken\.png' cannot be read .*image", said)
     assert said.count("\n  - ") == 3
     assert not (tmp_path / "m.pt2").exists()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -132,12 +133,12 @@ def test_the_best_epoch_is_that_of_the_kept(rows: str, epoch: int | None, dice: 
     found = Run(tmp_path)
     assert (found.best_epoch, found.best_dice) == (epoch, dice)
     assert str(tmp_path) in str(found)
-    with pytest.raises(WeightsError, match=r"best\.safetensors: there is none yet"):
+    with pytest.raises(WeightsError, match=r"best\.safetensors: .*none yet"):
         found.load()
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no run in"):
+    with pytest.raises(ConfigError, match=rf"no run .*{tmp_path.name}.*config\.yaml"):
         Run(tmp_path)
 
 
@@ -160,39 +161,41 @@ def test_all_that_is_wrong_comes_at_once(cells: Path, tmp_path: Path) -> None:
             dat=cells, ema=0.9, workers=2, devices=2, ratios=[object()],
             settings={"model.lr": 1, "--model.ema": 0.5, "trainer.callbacks": print},
         )  # fmt: skip
-    problems = "\n".join(caught.value.problems)
     for words in (
         "unknown keyword 'dat'; did you mean 'data'",
         "settings={'model.ema': …}",
         "settings={'data.workers': …}",
         "settings={'trainer.devices': …}",
-        "'model.lr' is given as lr too",
-        "'--model.ema': a full name is needed",
+        r"'model\.lr' .*\blr\b",
+        r"'--model\.ema': .*full name.*'model\.ema'",
         "ratios=",
         "trainer.callbacks=",
         "style=",
         "quiet=",
         "out=",
     ):
-        assert problems.count(words) == 1, words
+        assert sum(bool(re.search(words, problem)) for problem in caught.value.problems) == 1, words
     assert not (tmp_path / "a").exists()
 
 
 def test_wrong_settings_are_refused(cells: Path, tmp_path: Path) -> None:
     for given, words in (
-        ({}, "model and data are needed"),
-        ({"model": "unet"}, "model and data are needed"),
-        ({"model": "unet", "data": cells, "settings": [1]}, "a mapping is needed"),
-        ({"model": unetzoo.create("unet", base_channels=4), "data": cells}, "not SegmentationModel; unetzoo.save"),
+        ({}, "model and data .*config.*resume"),
+        ({"model": "unet"}, "model and data .*config.*resume"),
+        ({"model": "unet", "data": cells, "settings": [1]}, r"settings=\[1\]: .*mapping.*'model\.ema'"),
+        (
+            {"model": unetzoo.create("unet", base_channels=4), "data": cells},
+            "model: .*not SegmentationModel.*unetzoo.save",
+        ),
         ({"model": "unet", "data": cells, "settings": {"model.emma": 1}}, "did you mean --model.ema"),
         ({"model": "unet", "data": cells, "epochs": "many"}, "epochs='many'"),
         ({"model": "unet", "data": cells, "class_names": "cell"}, "class_names"),
-        ({"resume": tmp_path / "none"}, "there is no config.yaml"),
+        ({"resume": tmp_path / "none"}, r"resume=.*none: .*no config\.yaml"),
         ({"config": tmp_path / "none.yaml"}, "none.yaml"),
     ):
         with pytest.raises(ConfigError) as caught:
             fit(**given)
-        assert words in str(caught.value), words
+        assert re.search(words, str(caught.value)), words
 
 
 def test_without_lightning_the_extra_is_named(run: Run) -> None:

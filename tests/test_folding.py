@@ -258,21 +258,21 @@ def test_compiles() -> None:
 def test_refusals(tmp_path: Path) -> None:
     model = disturbed("unetpp", levels=1)
     optimized = unetzoo.optimize(model)
-    with pytest.raises(WeightsError, match="save the model that it was made from"):
+    with pytest.raises(WeightsError, match=r"optimize\(\) made .*copy.*save the model"):
         unetzoo.save(optimized, tmp_path / "it.safetensors")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ConfigError, match="train the model that it was made from"):
+    with pytest.raises(ConfigError, match=r"optimize\(\) made .*copy.*train the model"):
         optimized.train()
     with pytest.raises(ConfigError, match="optimized already"):
         unetzoo.optimize(optimized)
     with pytest.raises(ConfigError, match=r"SegmentationModel is needed, .* not Linear"):
         unetzoo.optimize(nn.Linear(1, 1))
-    with pytest.raises(ConfigError, match="not DataParallel; give what it wraps"):
+    with pytest.raises(ConfigError, match=r"not DataParallel;.*wraps"):
         unetzoo.optimize(nn.DataParallel(model))
     for example in (some_images("")[:0], torch.full((1, 3, 32, 32), torch.nan)):
-        with pytest.raises(InputError, match="without NaN or infinity are needed, one or more"):
+        with pytest.raises(InputError, match=r"example: .*without NaN or infinity.*one or more"):
             unetzoo.optimize(model, example=example)
-    with pytest.raises(WeightsError, match="save the model that it was made from"):
+    with pytest.raises(WeightsError, match=r"optimize\(\) made .*copy.*save the model"):
         unetzoo.save_pretrained(optimized, tmp_path / "folder")
     assert not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match=r"dtype=torch.int8: one of None, .*torch.bfloat16"):
@@ -292,7 +292,7 @@ def test_weights_made_of_others_are_refused() -> None:
     prune.l1_unstructured(layer, "weight", 0.5)
     torch.nn.utils.parametrizations.weight_norm(parametrized.decoder.nodes["x_0_1"].conv.body[0].conv)
     for model in (pruned, parametrized):
-        with pytest.raises(ConfigError, match=r"body.0.conv.*make it permanent first, by torch.nn.utils.prune.remove"):
+        with pytest.raises(ConfigError, match=r"body.0.conv.*permanent.*torch.nn.utils.prune.remove or torch.nn.utils"):
             unetzoo.optimize(model)
     prune.remove(layer, "weight")
     with torch.no_grad():

@@ -229,7 +229,7 @@ def test_branches_pull_requests_and_conflicts(hub: HubServer) -> None:
     with pytest.raises(HubError) as caught:
         unetzoo.push_to_hub(small(), "me/it", parent_commit=first.commit)
     assert caught.value.reason == "conflict"
-    with pytest.raises(HubError, match="no pull request was opened"):
+    with pytest.raises(HubError, match=r"me/it .*already.*no pull request"):
         unetzoo.push_to_hub(unetzoo.from_pretrained("me/it"), "me/it", create_pr=True)
     with pytest.raises(HubError, match="not at 0000"):
         unetzoo.push_to_hub(unetzoo.from_pretrained("me/it"), "me/it", parent_commit="0" * 40)
@@ -241,14 +241,14 @@ def test_branches_pull_requests_and_conflicts(hub: HubServer) -> None:
 def test_nothing_private_goes_to_a_public_place(hub: HubServer) -> None:
     unetzoo.push_to_hub(small(), "me/it")
     commits = len(hub.repos["me/it"].commits)
-    with pytest.raises(HubError, match="public: nothing was pushed"):
+    with pytest.raises(HubError, match=r"me/it .*public.*nothing .*pushed"):
         unetzoo.push_to_hub(small(), "me/it", private=True)
     assert len(hub.repos["me/it"].commits) == commits
 
 
 def test_the_model_of_another_library_is_not_pushed_over(hub: HubServer) -> None:
     hub.add_repo("me/theirs", files={"config.json": b'{"encoder_name": "resnet18"}', "model.safetensors": b"x"})
-    with pytest.raises(HubError, match="model of another library: nothing was pushed") as caught:
+    with pytest.raises(HubError, match=r"me/theirs .*another library.*nothing .*pushed") as caught:
         unetzoo.push_to_hub(small(), "me/theirs")
     assert caught.value.reason == "conflict"
     assert len(hub.repos["me/theirs"].commits) == 2
@@ -261,7 +261,7 @@ def test_damaged_files_are_not_pushed(hub: HubServer, tmp_path: Path) -> None:
     (tmp_path / "it.safetensors").write_bytes(content)
     with pytest.raises(WeightsError, match="is damaged"):
         unetzoo.push_to_hub(tmp_path / "it.safetensors", "me/it")
-    with pytest.raises(WeightsError, match="no file or folder"):
+    with pytest.raises(WeightsError, match=r"no file .*missing'$"):
         unetzoo.push_to_hub(tmp_path / "missing", "me/it")
     with pytest.raises(ConfigError, match=r"a unetzoo\.ModelCard is needed"):
         unetzoo.push_to_hub(small(), "me/it", card={"license": "mit"})
@@ -281,14 +281,14 @@ def test_each_refusal_says_what_to_do(hub: HubServer, tmp_path: Path) -> None:
         ("me/missing", {}, "missing", "check the name"),
         ("other/hidden", {}, "missing", "log in"),
         ("other/gated", {}, "gated", "accept its conditions"),
-        ("me/it", {"token": "hf_wrong"}, "token", "does not know the token"),
+        ("me/it", {"token": "hf_wrong"}, "token", r"\btoken: .*new one.*'hf auth login'.*HF_TOKEN"),
         ("me/it", {"revision": "nowhere"}, "revision", "no revision 'nowhere'"),
-        ("me/it@" + "0" * 40, {}, "revision", "branch, a tag or a whole commit"),
-        ("other/text", {}, "not_a_model", "lacks config.json and model.safetensors"),
+        ("me/it@" + "0" * 40, {}, "revision", "no revision '0{40}'.*branch.*tag.*commit"),
+        ("other/text", {}, "not_a_model", r"lacks config\.json and model\.safetensors"),
         ("other/their_format", {}, "not_a_model", "format_version: missing"),
         ("other/newer", {}, "not_a_model", "upgrade unetzoo"),
     ):
-        with pytest.raises(HubError, match=re.escape(words)) as caught:
+        with pytest.raises(HubError, match=words) as caught:
             unetzoo.from_pretrained(source, **{"cache_dir": tmp_path / "fresh", **options})
         assert caught.value.reason == expected, source
         assert isinstance(caught.value, OSError)
@@ -307,7 +307,7 @@ def test_who_is_not_logged_in_is_told_so(hub: HubServer, tmp_path: Path, monkeyp
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
     for name, options in (("me/it", {}), ("me/new", {}), ("me/it", {"token": False})):
-        with pytest.raises(HubError, match="unless logged in: 'hf auth login', or the variable HF_TOKEN") as caught:
+        with pytest.raises(HubError, match=f"{name} .*logged in.*'hf auth login'.*HF_TOKEN") as caught:
             unetzoo.push_to_hub(small(), name, **options)
         assert caught.value.reason == "token"
     assert hub.requests == []
@@ -316,13 +316,15 @@ def test_who_is_not_logged_in_is_told_so(hub: HubServer, tmp_path: Path, monkeyp
 
 def test_a_push_goes_to_a_branch(hub: HubServer) -> None:
     pushed = unetzoo.push_to_hub(small(), "me/it")
-    with pytest.raises(ConfigError, match=f"{pushed.commit} is a commit: leave it out, or give it as parent_commit"):
+    with pytest.raises(ConfigError, match=f"branch.*{pushed.commit} .*commit.*parent_commit"):
         unetzoo.push_to_hub(small(), str(pushed))
 
 
 def test_a_folder_that_is_not_there_is_not_only_taken_for_a_repository(hub: HubServer) -> None:
-    for source, said in (("runs/b", "there is no file or folder 'runs/b' here; as a repository, there is no model"),
-                         ("hf-hub:runs/b", "^there is no model repository runs/b")):  # fmt: skip
+    for source, said in (
+        ("runs/b", "no file .*'runs/b' .*no model repository runs/b"),
+        ("hf-hub:runs/b", "^(?!.*no file).*no model repository runs/b"),
+    ):
         with pytest.raises(HubError, match=said) as caught:
             unetzoo.from_pretrained(source)
         assert caught.value.reason == "missing"
@@ -333,7 +335,7 @@ def test_what_is_missing_in_a_folder_that_is_there_is_not_asked_for(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
-    said = "no file or folder 'runs/b'; a repository of that name is hf-hub:runs/b"
+    said = "no file .*'runs/b'.*repository .*hf-hub:runs/b"
     for take in (unetzoo.from_pretrained, unetzoo.Predictor):
         with pytest.raises(WeightsError, match=said):
             take("runs/b")
@@ -349,7 +351,7 @@ def test_an_address_that_is_no_hub_is_said_in_a_line(tmp_path: Path) -> None:
 
     with HTTPServer(("127.0.0.1", 0), NotFound) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        with pytest.raises(HubError, match=r"^the Hub refuses me/it \(.*404.*\); check HF_ENDPOINT, if it is set$"):
+        with pytest.raises(HubError, match=r"^.*Hub .*me/it \(.*404.*\).*HF_ENDPOINT.*$"):
             unetzoo.from_pretrained("hf-hub:me/it", endpoint=f"http://127.0.0.1:{server.server_port}")
         server.shutdown()
 
@@ -368,14 +370,14 @@ def test_a_model_of_the_hub_is_trained_on_by_its_name(hub: HubServer, name: str,
 
 def test_names_that_are_none() -> None:
     for source, error, words in (
-        ("cells", ConfigError, "no file or folder 'cells'"),
-        ("runs/nuclei.safetensors", WeightsError, "no file or folder"),
-        ("me/nuclei/more", WeightsError, "no name of a repository"),
-        ("me/nu clei", WeightsError, "no name of a repository"),
+        ("cells", ConfigError, "no file .*'cells'"),
+        ("runs/nuclei.safetensors", WeightsError, r"no file .*'runs/nuclei\.safetensors'"),
+        ("me/nuclei/more", WeightsError, "'me/nuclei/more'.*no name .*repository.*'owner/name'"),
+        ("me/nu clei", WeightsError, "'me/nu clei'.*no name .*repository.*'owner/name'"),
     ):
         with pytest.raises(error, match=words):
             unetzoo.from_pretrained(source)
-    with pytest.raises(WeightsError, match="no file or folder"):
+    with pytest.raises(WeightsError, match=r"no file .*'me[^']+nuclei'$"):
         unetzoo.from_pretrained(Path("me/nuclei"))
     with pytest.raises(ConfigError, match="contradict"):
         unetzoo.from_pretrained("me/nuclei@v1", revision="v2")
@@ -386,7 +388,7 @@ def test_names_that_are_none() -> None:
         unetzoo.push_to_hub(small(), "nuclei")
     with pytest.raises(ConfigError, match=r"is needed, not SegmentationModel$"):
         unetzoo.push_to_hub("me/nuclei", small())
-    with pytest.raises(ConfigError, match="cannot push a Predictor: a model, or the name"):
+    with pytest.raises(ConfigError, match=r"push .*Predictor: .*model.*name"):
         unetzoo.push_to_hub(unetzoo.Predictor(small()), "me/nuclei")
     with pytest.raises(ConfigError, match=r"from_pretrained takes saved models"):
         zoo.create("me/nuclei")
@@ -525,9 +527,9 @@ def test_offline(hub: HubServer, variable: str, monkeypatch: pytest.MonkeyPatch)
     hub.requests.clear()
     monkeypatch.setenv(variable, "1")
     assert same(unetzoo.from_pretrained("me/it"), model)
-    with pytest.raises(HubError, match="refresh asks the Hub"):
+    with pytest.raises(HubError, match=f"refresh .*{variable}=1 .*leave"):
         unetzoo.from_pretrained("me/it", refresh=True)
-    with pytest.raises(HubError, match=f"{variable}=1 forbids the network") as caught:
+    with pytest.raises(HubError, match=f"me/other.* cache.*{variable}=1 forbids .*unetzoo pull me/other") as caught:
         unetzoo.from_pretrained("me/other")
     assert caught.value.reason == "offline"
     with pytest.raises(HubError, match=f"{variable}=1"):
@@ -621,7 +623,7 @@ def test_the_words_of_the_owner_stay(hub: HubServer) -> None:
     unetzoo.push_to_hub(small(), "me/it")
     assert "Written before." in repo.find().files["README.md"].decode()
     repo.commit({"README.md": b"---\na: [\n---\n"})
-    with pytest.raises(WeightsError, match=r"YAML at the head of README\.md of me/it"):
+    with pytest.raises(WeightsError, match=r"YAML .*README\.md of me/it"):
         unetzoo.push_to_hub(small(), "me/it")
 
 
@@ -676,7 +678,7 @@ def test_the_command_line(hub: HubServer, tmp_path: Path, capsys: pytest.Capture
         assert cli.main([command, "me/nuclei"]) == 0
         assert "2 classes (dark, light)" in capsys.readouterr().out
         assert cli.main([command, "me/missing"]) == 2
-        assert "no file or folder 'me/missing' here; as a repository, there is no" in capsys.readouterr().err
+        assert re.search("no file .*'me/missing' .*no model repository me/missing", capsys.readouterr().err)
     assert cli.main(["pull", "me/missing"]) == 2
     assert "check the name" in capsys.readouterr().err
 
@@ -687,5 +689,5 @@ def test_a_file_without_our_record_is_no_model(hub: HubServer) -> None:
     path = Path(constants.HF_HUB_CACHE).parent / "bare.safetensors"
     save_file(model.state_dict(), path)
     hub.repos["me/bare"].commit({"model.safetensors": path.read_bytes()})
-    with pytest.raises(WeightsError, match="does not say of which model"):
+    with pytest.raises(WeightsError, match=r"which model.*'unetzoo convert'.*--model"):
         unetzoo.from_pretrained("me/bare")

@@ -159,10 +159,10 @@ def test_numbers_that_are_not_finite_are_counted(tmp_path: Path) -> None:
     array = np.zeros((5, 7), np.float32)
     array[1, 2:4] = np.nan, np.inf
     Image.fromarray(array).save(tmp_path / "a.tif")
-    with pytest.raises(InputError, match=r"a\.tif' has 2 values that are NaN or infinite"):
+    with pytest.raises(InputError, match=r"a\.tif' .*\b2 values .*NaN or infinite"):
         images.read_image(tmp_path / "a.tif")
     tifffile.imwrite(tmp_path / "b.tif", np.zeros((5, 7), np.int64))
-    with pytest.raises(InputError, match=r"int64 pixels: integers of 8, 16 or 32 bits"):
+    with pytest.raises(InputError, match=r"b\.tif' .*int64 .*integers .*8, 16 or 32 bits"):
         images.read_image(tmp_path / "b.tif")
 
 
@@ -171,7 +171,7 @@ def test_a_small_file_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pyte
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((bands, 50, 50), np.int16).squeeze(), photometric="minisblack")
     images.read_image(tmp_path / "a.tif")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(InputError, match=r"a\.tif' cannot be read as an image \(DecompressionBombError"):
+    with pytest.raises(InputError, match=r"a\.tif' cannot be read .*\(DecompressionBombError"):
         images.read_image(tmp_path / "a.tif")
 
 
@@ -205,7 +205,7 @@ def test_what_is_no_image(tmp_path: Path, content: bytes | str) -> None:
     file = tmp_path / "a.png"
     Image.fromarray(RNG.integers(0, 256, (90, 90, 3), dtype=np.uint8)).save(file)
     file.write_bytes(file.read_bytes()[:5000] if isinstance(content, str) else content)
-    with pytest.raises(InputError, match=r"a\.png' cannot be read as an image"):
+    with pytest.raises(InputError, match=r"a\.png' cannot be read .*image"):
         images.read_image(file)
 
 

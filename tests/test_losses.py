@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import sys
 import types
 from collections.abc import Iterator
@@ -639,51 +640,54 @@ def test_losses_by_dotted_path() -> None:
     logits, target = made("multiclass")
     expected = F.cross_entropy(logits, target, ignore_index=2, label_smoothing=0.1)
     torch.testing.assert_close(built(logits, target), expected)
-    with pytest.raises(InputError, match=r"pixels gave shape \(2, 3, 13, 12\): a tensor of shape \(\) is needed"):
+    with pytest.raises(InputError, match=r"\bpixels .*shape \(2, 3, 13, 12\): .*shape \(\)"):
         losses.build("somebody_s.pixels + dice", "multiclass")(logits, target)
+
+
+SUCH = r"losses .*weights .*'0\.5\*bce \+ dice'"
 
 
 @pytest.mark.usefixtures("theirs")
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "one or more losses with weights are needed"),
-        (None, "one or more losses with weights are needed"),
+        ("", f"loss='': .*{SUCH}"),
+        (None, f"loss=None: .*{SUCH}"),
         ("dice +", "cannot be read"),
         ("dice\0", "cannot be read"),
         ("(" * 300 + "dice" + ")" * 300, "cannot be read"),
         ("+".join(["dice"] * 5000), "cannot be read"),
         ("dise", r"unknown loss 'dise'; did you mean 'dice'\? \(known: bce, "),
-        ("dice - bce", "'dice - bce': one or more losses"),
-        ("dice * bce", "one or more losses"),
-        ("-1*dice", "one or more losses"),
-        ("0*dice", "weight 0: a finite number above 0 is needed"),
-        ("1e999*dice", "weight inf: a finite number"),
-        ("True*dice", "weight True: a finite number"),
-        ("3", "'3': one or more losses"),
-        ("dice(0.3)", "'0.3': options go by name"),
-        ("dice(**{'per': 'batch'})", "options go by name"),
+        ("dice - bce", f"'dice - bce': .*{SUCH}"),
+        ("dice * bce", rf"'dice \* bce': .*{SUCH}"),
+        ("-1*dice", rf"'-1 \* dice': .*{SUCH}"),
+        ("0*dice", "weight 0: .*number above 0"),
+        ("1e999*dice", "weight inf: .*finite number"),
+        ("True*dice", "weight True: .*finite number"),
+        ("3", f"'3': .*{SUCH}"),
+        ("dice(0.3)", r"'0\.3': .*by name: name=value"),
+        ("dice(**{'per': 'batch'})", r"\*\*\{'per': 'batch'\}.*by name: name=value"),
         ("tversky(alfa=0.3)", r"tversky: unknown option 'alfa'; did you mean 'alpha'\? \(it takes: alpha, beta, "),
         ("unet3p(gamma=1)", r"unknown option 'gamma' \(it takes: none\)"),
-        ("tversky(alpha=-1)", "tversky: alpha=-1: a finite number from 0 up is needed"),
-        ("tversky(beta=0)", "tversky: beta=0: a finite number above 0 is needed"),
-        ("focal(gamma='2')", "focal: gamma='2': a finite number from 0 up"),
-        ("focal(alpha=2)", "alpha=2: a finite number from 0 to 1 is needed"),
-        ("cross_entropy(label_smoothing=1.5)", "label_smoothing=1.5: a finite number from 0 to 1"),
+        ("tversky(alpha=-1)", "tversky: alpha=-1: .*number.* 0 up"),
+        ("tversky(beta=0)", "tversky: beta=0: .*number above 0"),
+        ("focal(gamma='2')", "focal: gamma='2': .*number.* 0 up"),
+        ("focal(alpha=2)", "alpha=2: .*number.* 0 to 1"),
+        ("cross_entropy(label_smoothing=1.5)", "label_smoothing=1.5: .*number.* 0 to 1"),
         ("dice(per='class')", "per='class': one of 'image', 'batch' is needed"),
-        ("dice(background=False)", "task='binary' has no channel of the background"),
+        ("dice(background=False)", "background=False: task='binary' .*no channel .*background"),
         ("dice(background=0)", "background=0: True or False"),
-        ("focal(gamma=open('x'))", "the value must be a literal"),
-        ("dice(task='binary')", "task is the same for all terms"),
+        ("focal(gamma=open('x'))", r"gamma=open\('x'\).*literal"),
+        ("dice(task='binary')", r"\btask .*same for all.*build\(\)"),
         ("somebody_s.Edgse", "somebody_s has no 'Edgse'; did you mean 'Edges'"),
         ("somebody_s.Edges(gama=1)", r"unknown option 'gama'; did you mean 'gamma'\? \(it takes: gamma\)"),
         ("somebody_s.Edges(gamma=-1)", r"cannot be made \(ValueError: gamma below 0\)"),
-        ("somebody_s.total(a=1)", "a function takes no options"),
-        ("somebody_s.nothing", "a subclass of torch.nn.Module or a function is needed, not 3"),
-        ("somebody_s.Odd", "a subclass of torch.nn.Module or a function is needed"),
+        ("somebody_s.total(a=1)", r"somebody_s\.total: .*function .*no options"),
+        ("somebody_s.nothing", r"somebody_s\.nothing: .*torch\.nn\.Module .*function .*not 3"),
+        ("somebody_s.Odd", r"somebody_s\.Odd: .*torch\.nn\.Module .*function .*not <class .dict.>"),
         ("no_such_package.Loss", "no_such_package cannot be imported"),
         ("dice().forward", "names no loss"),
-        ("__import__('os').system('x')", "names no loss|options go by name"),
+        ("__import__('os').system('x')", "names no loss|by name: name=value"),
     ],
 )
 def test_texts_that_cannot_be_built(text: str, says: str) -> None:
@@ -718,7 +722,7 @@ def test_a_registered_loss_is_one_of_the_names(registries: None) -> None:
         losses.build("margins(powr=2) + scaled(a=1)", "binary")
     assert [problem.partition(":")[0] for problem in caught.value.problems] == ["margins", "scaled"]
     assert "did you mean 'power'" in caught.value.problems[0]
-    with pytest.raises(ConfigError, match="margins is no loss of task='multiclass': it serves 'binary', 'multilabel'"):
+    with pytest.raises(ConfigError, match=r"margins .*no loss .*task='multiclass'.*'binary', 'multilabel'"):
         losses.build("margins", "multiclass")
     with pytest.raises(ConfigError, match=r"did you mean 'margins'.*margins, scaled"):
         losses.build("margin", "binary")
@@ -730,8 +734,8 @@ def test_what_cannot_be_registered_leaves_nothing(registries: None) -> None:
         ("dice", losses.Dice, ("binary",), "taken"),
         ("My Loss", losses.Dice, ("binary",), "cannot name"),
         ("lambda", losses.Dice, ("binary",), "cannot name"),
-        ("mine", dict, ("binary",), "a subclass of torch.nn.Module or a function"),
-        ("mine", 3, ("binary",), "a subclass of torch.nn.Module or a function"),
+        ("mine", dict, ("binary",), r"'mine': .*torch\.nn\.Module .*function .*not .*dict"),
+        ("mine", 3, ("binary",), r"'mine': .*torch\.nn\.Module .*function .*not 3"),
         ("mine", losses.Dice, ("binry",), "did you mean 'binary'"),
         ("mine", losses.Dice, (), "tasks="),
     ):
@@ -755,14 +759,14 @@ def mean_square(logits: Tensor, target: Tensor) -> Tensor:
 
 FAULTS: dict[str, tuple[Any, str]] = {
     "ignored": (lambda x, y: ((x.float()[:, 0].sigmoid() - y) ** 2).mean(), "-100, ignored, change it"),
-    "empty": (lambda x, y: ((x.float()[:, 0].sigmoid() - y)[y != -100] ** 2).mean(), "everywhere: the loss is nan"),
+    "empty": (lambda x, y: ((x.float()[:, 0].sigmoid() - y)[y != -100] ** 2).mean(), "-100 everywhere: .*loss .*nan"),
     "half": (lambda x, y: mean_square(x, y).to(x.dtype), "torch.bfloat16: float32 is needed"),
-    "flat": (lambda x, y: mean_square(x.detach(), y) + 0 * x.float().sum(), "the gradient is 0 everywhere"),
-    "random": (lambda x, y: mean_square(x, y) * torch.rand(()), "the same logits and target gave"),
+    "flat": (lambda x, y: mean_square(x.detach(), y) + 0 * x.float().sum(), "gradient .*0 everywhere"),
+    "random": (lambda x, y: mean_square(x, y) * torch.rand(()), "same logits .*target .*draw nothing"),
     "infinite": (lambda x, y: mean_square(x, y) - (x.float().sigmoid() * (y != -100)[:, None]).clamp(max=1).neg()
-                 .add(1).log().mean(), "the loss is inf"),
+                 .add(1).log().mean(), r"\bloss .*\binf\b"),
     "slope": (lambda x, y: mean_square(x, y) + (1 - x.float().sigmoid()).sqrt().masked_fill((y == -100)[:, None], 0)
-              .mean(), "the gradient is not finite"),
+              .mean(), "gradient .*not finite"),
 }  # fmt: skip
 
 
@@ -788,15 +792,15 @@ def test_all_that_is_wrong_comes_at_once() -> None:
     ("task", "weights", "says"),
     [
         ("binary", [1.0, 2.0], "task='binary' needs one"),
-        ("multiclass", [1.0], "needs two or more"),
-        ("multilabel", [], "a list of numbers is needed"),
-        ("multilabel", 3.0, "a list of numbers is needed"),
-        ("multilabel", "12", "a list of numbers is needed"),
-        ("multilabel", [True, 1.0], "a list of numbers is needed"),
-        ("multilabel", torch.ones(2, 2), "a list of numbers is needed"),
-        ("multilabel", [1.0, math.nan], "finite numbers from 0 up"),
-        ("multilabel", [1.0, math.inf], "finite numbers from 0 up"),
-        ("multilabel", [0.0, 0.0], "one of them above 0"),
+        ("multiclass", [1.0], "task='multiclass' .*two or more"),
+        ("multilabel", [], r"class_weights=\[\]: .*list of numbers"),
+        ("multilabel", 3.0, r"class_weights=3\.0: .*list of numbers"),
+        ("multilabel", "12", "class_weights='12': .*list of numbers"),
+        ("multilabel", [True, 1.0], r"class_weights=\[True, 1\.0\]: .*list of numbers"),
+        ("multilabel", torch.ones(2, 2), r"class_weights=\[\[1\.0, 1\.0\], .*\]: .*list of numbers"),
+        ("multilabel", [1.0, math.nan], r"class_weights=\[1\.0, nan\]: .*finite.* 0 up"),
+        ("multilabel", [1.0, math.inf], r"class_weights=\[1\.0, inf\]: .*finite.* 0 up"),
+        ("multilabel", [0.0, 0.0], r"class_weights=\[0\.0, 0\.0\]: .*one .*above 0"),
     ],
 )
 def test_class_weights_are_checked(task: str, weights: Any, says: str) -> None:
@@ -838,7 +842,12 @@ def test_sums_are_checked() -> None:
         ("multiclass", (2, 1, 4, 5), (2, 4, 5), "'multiclass' has 2 or more"),
         ("multiclass", (2, 3, 4, 5), (2, 1, 4, 5), r"target\[:, 0\] is"),
         ("multiclass", (2, 3, 4, 5), (2, 3, 4, 5), r"target.argmax\(dim=1\)"),
-        ("multilabel", (2, 3, 4, 5), (2, 4, 5), r"\(2, 3, 4, 5\) is needed for logits"),
+        (
+            "multilabel",
+            (2, 3, 4, 5),
+            (2, 4, 5),
+            r"target of shape \(2, 4, 5\): \(2, 3, 4, 5\) .*logits .*\(2, 3, 4, 5\)",
+        ),
         ("multilabel", (2, 1, 4, 5), (2, 4, 5), r"target\[:, None\] is"),
         ("multilabel", (3, 4, 5), (3, 4, 5), r"logits of shape \(3, 4, 5\): \(N, C, H, W\)"),
         ("binary", (0, 1, 4, 5), (0, 4, 5), "each from 1 up"),
@@ -855,19 +864,17 @@ def test_shapes_that_do_not_fit(task: str, logits: tuple[int, ...], target: tupl
 def test_types_and_devices_that_do_not_fit(name: str) -> None:
     logits, target = made("multiclass")
     loss = losses.build(name, "multiclass")
-    with pytest.raises(
-        InputError, match=r"logits of torch\.int64: floating point is needed; a target of torch\.float32"
-    ):
+    with pytest.raises(InputError, match=r"logits of torch\.int64: .*floating.*target of torch\.float32: .*integers"):
         loss(logits.long(), target.float())
     with pytest.raises(InputError, match=r"target of torch\.bool: integers"):
         loss(logits, target.bool())
     with pytest.raises(InputError, match=r"logits of torch\.complex128"):
         loss(logits + 0j, target)
-    with pytest.raises(InputError, match="the target is on meta, the logits on cpu"):
+    with pytest.raises(InputError, match=r"target .*meta.*logits .*cpu"):
         loss(logits, target.to("meta"))
-    with pytest.raises(InputError, match=r"target: a torch\.Tensor is needed, not ndarray"):
+    with pytest.raises(InputError, match=r"target: .*torch\.Tensor .*not ndarray"):
         loss(logits, target.numpy())
-    with pytest.raises(InputError, match="has 2 class_weights for logits of 3 channels"):
+    with pytest.raises(InputError, match=r"has 2 class_weights .*3 channels"):
         losses.build(name, "multiclass", class_weights=[1, 2])(logits, target)
 
 
@@ -961,18 +968,17 @@ def test_smaller_logits_meet_the_target_s_middle() -> None:
     with_channel = supervision(TrainingOutputs(logits), wide[:, None])
     assert torch.equal(with_channel, losses.Dice("binary")(logits, target))
     for wrong in (wide[:, 1:], target[:, 2:]):
-        with pytest.raises(InputError, match="larger by as much on either side"):
+        shapes = rf"{re.escape(str(tuple(wrong.shape)))} .*{re.escape(str(tuple(logits.shape)))}"
+        with pytest.raises(InputError, match=rf"target .*{shapes}.*height .*width .*larger"):
             supervision(TrainingOutputs(logits), wrong)
 
 
 def test_supervision_that_does_not_fit() -> None:
     logits, target = made("binary")
     dice = losses.Dice("binary")
-    with pytest.raises(
-        ConfigError, match="2 weights for 3 heads: one is needed for the main head and for each of the 2"
-    ):
+    with pytest.raises(ConfigError, match=r"2 weights .*3 heads: .*one .*main .*each .*2 deep"):
         losses.DeepSupervision(dice, weights=[1, 1])(TrainingOutputs(logits, (logits, logits)), target)
-    with pytest.raises(InputError, match=r"TrainingOutputs are needed, not Tensor; model\.training_outputs"):
+    with pytest.raises(InputError, match=r"TrainingOutputs .*not Tensor.*model\.training_outputs"):
         losses.DeepSupervision(dice)(logits, target)
     with pytest.raises(InputError, match=r"presence logits of shape \(2, 3\): \(2, 1\) is needed"):
         losses.DeepSupervision(dice)(TrainingOutputs(logits, (), torch.zeros(2, 3)), target)
@@ -1045,12 +1051,12 @@ def test_weights_by_the_inverse_square_root_of_pixels() -> None:
     [
         (
             Data("multiclass", 4, [counted(5, 0, 3)]),
-            "2 things are wrong:\n  - class 1 never occurs in the data\n  - class 3",
+            "2 things are wrong:\n  - class 1 never .*\n  - class 3 never ",
         ),
         (Data("binary", 1, [counted(5)]), "class 0 never occurs"),
-        (Data("binary", 1, [counted(0, 5)]), "class 0 fills every pixel that counts"),
-        (Data("binary", 1, []), "no pixel that counts"),
-        (Data("multilabel", 2, [torch.full((2, 1, 3), -100)]), "no pixel that counts"),
+        (Data("binary", 1, [counted(0, 5)]), "class 0 fills .*pixel"),
+        (Data("binary", 1, []), "no pixel .*counts"),
+        (Data("multilabel", 2, [torch.full((2, 1, 3), -100)]), "no pixel .*counts"),
         (Data("multi", 1, []), "one of 'binary'"),
     ],
 )
@@ -1064,7 +1070,7 @@ def test_classes_that_no_weight_mends(data: Data, says: str) -> None:
     [
         (
             Data("multiclass", 2, [counted(5, 1), counted(5, 1, 3)]),
-            "target 1 of a multiclass task holds 2: whole numbers",
+            "target 1 .*multiclass .*holds 2: .*whole numbers",
         ),
         (Data("binary", 1, [torch.tensor([[0, 255, -1]])]), "holds -1, 255"),
         (Data("multilabel", 2, [torch.zeros(3, 2, 2)]), r"target 0 has shape \(3, 2, 2\): \(2, H, W\) is needed"),

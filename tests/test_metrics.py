@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -552,11 +553,10 @@ def test_metrics_that_count_otherwise_are_not_merged() -> None:
     other = SegmentationMetrics("multilabel", 3, threshold=0.4, boundary_tolerance=None)
     with pytest.raises(ConfigError) as caught:
         metrics.merge(other)
-    assert caught.value.problems == (
-        "num_classes=2 here, and 3 there",
-        "threshold=0.5 here, and 0.4 there",
-        "boundary_tolerance=2.0 here, and None there",
-    )
+    classes, threshold, tolerance = caught.value.problems
+    assert re.match(r"num_classes=2\b.*\b3\b", classes)
+    assert re.match(r"threshold=0\.5\b.*\b0\.4\b", threshold)
+    assert re.match(r"boundary_tolerance=2\.0\b.*\bNone\b", tolerance)
     metrics.merge(SegmentationMetrics("multilabel", 2))  # names count nothing
     assert metrics.compute().images == 0
 
@@ -632,8 +632,8 @@ def test_processes_that_share_the_images_agree_with_one_that_has_all(tmp_path: P
     unlike = [each.pop("unlike") for each in (one, two)]
     assert one.pop("own") == 3 + 2  # until the next sync
     assert one == two  # to the last bit
-    assert "process 1 counted: boundary_tolerance=1 here, and 2 there" in unlike[0]
-    assert "process 0 counted: boundary_tolerance=2 here, and 1 there" in unlike[1]
+    assert re.search(r"process 1 .*boundary_tolerance=1\b.*\b2\b", unlike[0])
+    assert re.search(r"process 0 .*boundary_tolerance=2\b.*\b1\b", unlike[1])
     expected = {
         "shared": scored("multiclass", logits, target),
         "more": scored("multiclass", torch.cat([logits, logits[:2]]), torch.cat([target, target[:2]])),
@@ -682,10 +682,15 @@ BINARY, MULTICLASS, MULTILABEL = ("binary", 1), ("multiclass", 3), ("multilabel"
         (BINARY, torch.tensor([[[[0.0, math.nan]]]]), torch.zeros(1, 1, 2), ["logits hold nan"]),
         (MULTICLASS, torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, 4, 4).long(), ["(1, 4, 4) is needed", "target[:, 0]"]),
         (MULTICLASS, torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4).long(), ["target.argmax(dim=1)"]),
-        (MULTICLASS, torch.zeros(1, 3, 4, 4), torch.zeros(1, 9, 9).long(), ["crop the target to the middle"]),
+        (
+            MULTICLASS,
+            torch.zeros(1, 3, 4, 4),
+            torch.zeros(1, 9, 9).long(),
+            ["(1, 9, 9)", "(1, 4, 4)", "crop", "unet_valid"],
+        ),
         (MULTICLASS, torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4), ["torch.float32: integers are needed"]),
-        (MULTICLASS, torch.zeros(1, 3, 2, 2), torch.full((1, 2, 2), 3), ["target holds 3: 0 to 2 are allowed"]),
-        (MULTICLASS, torch.zeros(1, 3, 2, 2), torch.full((1, 2, 2), -1), ["target holds -1: 0 to 2 are allowed"]),
+        (MULTICLASS, torch.zeros(1, 3, 2, 2), torch.full((1, 2, 2), 3), ["target holds 3: ", "0 to 2"]),
+        (MULTICLASS, torch.zeros(1, 3, 2, 2), torch.full((1, 2, 2), -1), ["target holds -1: ", "0 to 2"]),
         (
             MULTICLASS,
             torch.tensor([0.0, math.nan, 1]).reshape(1, 3, 1, 1),
@@ -693,7 +698,7 @@ BINARY, MULTICLASS, MULTILABEL = ("binary", 1), ("multiclass", 3), ("multilabel"
             ["logits hold nan", "target holds 7"],
         ),
         (MULTILABEL, torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4), ["target of shape (1, 4, 4): (1, 2, 4, 4)"]),
-        (MULTILABEL, torch.zeros(1, 2, 4, 4), torch.full((1, 2, 4, 4), 2), ["target holds 2: 0 and 1 are allowed"]),
+        (MULTILABEL, torch.zeros(1, 2, 4, 4), torch.full((1, 2, 4, 4), 2), ["target holds 2: ", "0 and 1"]),
         (MULTILABEL, torch.zeros(1, 2, 4, 4, device="meta"), torch.zeros(1, 2, 4, 4), ["on cpu", "on meta"]),
     ],
 )
@@ -714,7 +719,7 @@ def test_logits_that_cannot_be_scored(kind: tuple[str, int], logits: object, tar
     [
         (BINARY, torch.zeros(4, 5), torch.zeros(4, 5), ["predicted of shape (4, 5)", "target of shape (4, 5)"]),
         (BINARY, torch.zeros(2, 4, 5), torch.zeros(2, 4, 6), ["predicted of shape (2, 4, 5)", "(2, 4, 6) or"]),
-        (BINARY, torch.full((1, 2, 2), 0.7), torch.zeros(1, 2, 2), ["prediction holds 0.7: 0 and 1 are allowed"]),
+        (BINARY, torch.full((1, 2, 2), 0.7), torch.zeros(1, 2, 2), ["prediction holds 0.7: ", "0 and 1"]),
         (BINARY, torch.full((1, 2, 2), IGNORED), torch.zeros(1, 2, 2), ["prediction holds -100"]),
         (MULTICLASS, torch.full((1, 2, 2), 3), torch.full((1, 2, 2), 4), ["prediction holds 3", "target holds 4"]),
         (MULTICLASS, torch.zeros(1, 3, 2, 2).long(), torch.zeros(1, 2, 2).long(), ["predicted.argmax(dim=1)"]),
@@ -746,7 +751,7 @@ def test_what_a_device_was_not_made_to_wait_for_is_refused_by_compute(monkeypatc
     total.update(*draw("multiclass", 2, 3, 6, 6, 0))
     total.merge(faulty)
     for metrics in (faulty, total):
-        with pytest.raises(InputError, match=r"the logits hold nan; the target holds 9: 0 to 2 are allowed"):
+        with pytest.raises(InputError, match=r"logits hold nan; .*target holds 9: .*0 to 2"):
             metrics.compute()
         metrics.reset()
         assert metrics.compute().images == 0
@@ -776,8 +781,11 @@ def test_an_update_reads_no_value_where_reading_would_wait(task: str, classes: i
         ({"task": "multilabel", "num_classes": True}, ["num_classes=True"]),
         ({"task": "binary", "num_classes": 1, "ignore_index": 1}, ["ignore_index=1 with task='binary'"]),
         ({"task": "binary", "num_classes": 1, "ignore_index": 2.0}, ["ignore_index=2.0: a whole number"]),
-        ({"task": "multiclass", "num_classes": 2, "threshold": 0.3}, ["the largest logit decides"]),
-        ({"task": "multilabel", "num_classes": 2, "class_names": "ab"}, ["class_names='ab': a list or tuple"]),
+        (
+            {"task": "multiclass", "num_classes": 2, "threshold": 0.3},
+            ["threshold=0.3", "task='multiclass'", "leave it out"],
+        ),
+        ({"task": "multilabel", "num_classes": 2, "class_names": "ab"}, ["class_names='ab': ", "list or tuple"]),
         ({"task": "multilabel", "num_classes": 2, "class_names": ["a", 1]}, ["class_names=['a', 1]"]),
         (
             {"task": "multilabel", "num_classes": 2, "class_names": ["a", "b", "a"]},

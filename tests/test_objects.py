@@ -720,7 +720,7 @@ def test_average_precision_is_that_of_the_counts() -> None:
 
 def test_objects_that_cannot_be_matched() -> None:
     small, large = instances(drawn("1."), "binary", 1), instances(drawn("1..", "..."), "binary", 1)
-    with pytest.raises(InputError, match=r"\('binary', 1, \(1, 2\)\), the true ones of \('binary', 1, \(2, 3\)\)"):
+    with pytest.raises(InputError, match=r"\('binary', 1, \(1, 2\)\),.* \('binary', 1, \(2, 3\)\)"):
         matched(small, large)
     for wrong in (0.4, 1, True, "0.5", float("nan")):
         with pytest.raises(ConfigError, match=r"from 0\.5 to below 1"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -163,7 +164,7 @@ def test_the_script_finds_modules_beside_the_data(folder: Path) -> None:
 def test_names_of_no_module_are_refused(name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         import_modules([name])
-    assert f"--import {name}: the name of a module is needed" in str(caught.value)
+    assert re.search(rf"--import {re.escape(name)}: .*module .*'mine' or 'my_project\.parts'", str(caught.value))
 
 
 def test_missing_modules_and_packages_are_named(forgotten: None, tmp_path: Path) -> None:
@@ -172,10 +173,10 @@ def test_missing_modules_and_packages_are_named(forgotten: None, tmp_path: Path)
     for name, missing in (("nowhere", "nowhere"), ("nowhere.parts", "nowhere"), ("unetzoo.nowhere", "unetzoo.nowhere")):
         with pytest.raises(ConfigError) as caught:
             import_modules([name])
-        assert f"--import {name}: there is no module {missing!r}" in str(caught.value)
+        assert re.search(rf"--import {re.escape(name)}: .*no module {re.escape(repr(missing))}", str(caught.value))
     with pytest.raises(ConfigError) as caught:
         import_modules(["needs"])
-    assert "the module stops with an error" in str(caught.value)
+    assert re.search("--import needs: .*module stops .*error", str(caught.value))
     assert "No module named 'no_such_thing'" in str(caught.value)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -238,7 +239,7 @@ class TestReach:
         assert reach(small(classification_guided=True).config) is None
 
     def test_the_full_overlap_is_refused_there(self) -> None:
-        with pytest.raises(ConfigError, match="no overlap is full"):
+        with pytest.raises(ConfigError, match=r"overlap='full': .*whole image.*tile=None"):
             Predictor(small(norm="group"), overlap="full")
 
     def test_grows_with_the_encoder(self) -> None:
@@ -381,18 +382,20 @@ class TestInputs:
         assert torch.equal(predictor(shown[0]).mask, predictor(shown[:1].expand(3, -1, -1)).mask)
 
     def test_channels_that_do_not_fit_are_named_on_both_sides(self) -> None:
-        with pytest.raises(InputError, match="an image of 5 channels: unet was trained on 3"):
+        with pytest.raises(InputError, match=r"image of 5 channels: unet .*\b3\b"):
             Predictor(small())(image(40, 40, 5))
         planes = image(40, 50).numpy()
-        with pytest.raises(InputError, match=r"an image of 50 channels: .* on 3; arrays are \(height"):
+        with pytest.raises(InputError, match=r"image of 50 channels: unet .*\b3; arrays .*\(height, width, channels\)"):
             Predictor(small())(planes)
         assert torch.equal(Predictor(small())(planes.transpose(1, 2, 0)).image, torch.from_numpy(planes))
 
     def test_floating_point_has_no_alpha_and_the_range_of_the_training(self) -> None:
         predictor = Predictor(small(mean=(0.4, 0.4, 0.4), std=(0.2, 0.2, 0.2)))
-        with pytest.raises(InputError, match="which of them is an alpha channel is not known"):
+        with pytest.raises(
+            InputError, match=r"image of 4 channels .*floating point: unet .*\b3\b.*alpha channel.*leave it out"
+        ):
             predictor(torch.rand(4, 40, 40))
-        with pytest.raises(InputError, match=r"was trained on values about 0\.4; give 8 or 16 bits as they are"):
+        with pytest.raises(InputError, match=r"floating-point .*: unet .*values .*0\.4;.*8 or 16 bits .*255 or 65535"):
             predictor(image(40, 40).float())
         expected = predictor(image(40, 40)).probabilities
         torch.testing.assert_close(predictor(image(40, 40) / 255).probabilities, expected)
@@ -400,19 +403,19 @@ class TestInputs:
     @pytest.mark.parametrize(
         ("source", "message"),
         [
-            (np.zeros((8, 8), bool), "a mask is no image"),
+            (np.zeros((8, 8), bool), r"\bbool: .*mask .*8 or 16 bits"),
             (np.zeros((8, 8), np.int64), "8, 16 or 32 bits"),
             (np.zeros((8, 8), complex), "numbers are needed"),
             (np.array([["a"]]), "numbers are needed"),
-            (np.zeros((2, 8, 8, 3), np.uint8), "one image is needed"),
+            (np.zeros((2, 8, 8, 3), np.uint8), r"\bone image .*\(H, W, C\) .*\(C, H, W\)"),
             (np.zeros((0, 8, 3), np.uint8), "it is empty"),
-            (torch.zeros(3, 8, 8, dtype=torch.bool), "a mask is no image"),
+            (torch.zeros(3, 8, 8, dtype=torch.bool), r"\bbool: .*mask .*8 or 16 bits"),
             (torch.full((3, 8, 8), torch.nan), "not finite"),
             (np.full((8, 8, 3), np.inf, np.float32), "not finite"),
             (np.ma.masked_less(np.ones((8, 8, 3)) * [0, 1, 1], 0.5), r"64 masked values: \.filled\(value\) makes a"),
-            (object(), "an image of type object"),
-            (3, "an image of type int"),
-            ("nowhere.png", "there is no such file"),
+            (object(), "of type object: .*path.*array.*tensor"),
+            (3, "of type int: .*path.*array.*tensor"),
+            ("nowhere.png", r"nowhere\.png': .*no such file"),
             ({"photo": []}, "a batch needs 'image'"),
         ],
     )
@@ -536,15 +539,15 @@ class TestMasks:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tile": 0}, "tile=0: a whole number from 1 up"),
+        ({"tile": 0}, "tile=0: .*whole number.* 1 up"),
         ({"tile": "big"}, "tile='big'"),
         ({"tile": True}, "tile=True"),
         ({"overlap": 1.0}, "overlap=1.0: a share"),
         ({"overlap": -1}, "overlap=-1"),
         ({"tile": 64, "overlap": 64}, "overlap=64"),
-        ({"tile": 64, "overlap": "full"}, "this network looks 94 pixels far, so that tiles of 208 pixels"),
+        ({"tile": 64, "overlap": "full"}, "tile=64 .*overlap='full': .*94 pixels.*208 pixels"),
         ({"blend": "gausian"}, "did you mean 'gaussian'"),
-        ({"overlap": "full", "blend": "linear"}, "leave it out"),
+        ({"overlap": "full", "blend": "linear"}, "blend='linear' .*leave it out"),
         ({"overlap": "full", "scales": [1, 2]}, "exact with scales"),
         ({"tta": "d8"}, "tta='d8'"),
         ({"scales": []}, "scales="),
@@ -552,8 +555,8 @@ class TestMasks:
         ({"scales": 1.5}, "scales=1.5: a list"),
         ({"merge": "mean"}, "merge='mean'"),
         ({"threshold": [0.5, 0.5]}, "2 numbers for 1 classes"),
-        ({"threshold": 1.5}, "probabilities from 0 to below 1"),
-        ({"threshold": "none.json"}, "threshold=none.json: there is no such file; 'unetzoo calibrate' writes one"),
+        ({"threshold": 1.5}, r"threshold=1\.5: .*0 to below 1"),
+        ({"threshold": "none.json"}, r"threshold=none\.json: .*no such file.*'unetzoo calibrate'"),
         ({"smallest": -1}, "smallest=-1"),
         ({"holes": "some"}, "holes='some'"),
         ({"batch_size": 0}, "batch_size=0"),
@@ -564,7 +567,7 @@ class TestMasks:
 def test_wrong_arguments_are_refused_before_any_work(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         Predictor(small(), **options)
-    assert message in str(error.value)
+    assert re.search(message, str(error.value))
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
@@ -580,12 +583,12 @@ def test_a_multiclass_mask_has_no_threshold() -> None:
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there_is_said_so() -> None:
-    with pytest.raises(ConfigError, match="this machine has no GPU; leave it out"):
+    with pytest.raises(ConfigError, match=r"device='cuda': .*no GPU.*leave it out"):
         Predictor(small(), device="cuda")
 
 
 def test_a_misspelt_path_is_not_looked_for_on_the_hub(tmp_path: Path) -> None:
-    with pytest.raises(unetzoo.WeightsError, match="there is no file or folder"):
+    with pytest.raises(unetzoo.WeightsError, match=r"no file .*nope'"):
         Predictor(str(tmp_path / "nope"))
 
 

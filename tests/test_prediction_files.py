@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -194,7 +195,7 @@ class TestCommand:
         first, second = write(tmp_path / "p1" / "a.png", 1), write(tmp_path / "p2" / "a.png", 2)
         out = tmp_path / "masks"
         assert main(["predict", str(model), str(first.parent), str(second.parent), "--out", str(out)]) == 2
-        assert "would both have the mask a.png" in capsys.readouterr().err
+        assert re.search(r"p1.*a\.png .*p2.*a\.png .*mask a\.png.*--out", capsys.readouterr().err)
         assert not out.exists()
         for ending in (".png", ".tif"):
             one, two = first.with_suffix(ending), second.with_suffix(ending)
@@ -204,7 +205,8 @@ class TestCommand:
             before = (out / f"a{ending}").read_bytes()
             capsys.readouterr()
             assert main(["predict", str(model), str(two), "--out", str(out)]) == 1
-            assert "is there, of another image: give another --out, or --overwrite" in capsys.readouterr().err
+            said = capsys.readouterr().err
+            assert re.search(rf"\ba\{ending} .*another image.*--out.*--overwrite", said)
             assert (out / f"a{ending}").read_bytes() == before
             assert main(["predict", str(model), str(two), "--out", str(out), "--overwrite"]) == 0
             assert (mask_at(out / f"a{ending}") == Predictor(model)(two).mask.numpy() * 255).all()
@@ -218,7 +220,7 @@ class TestCommand:
         command = ["predict", str(model), str(tmp_path / "set"), "--out", str(tmp_path / "set" / "masks")]
         for more in ([], ["--overwrite"]):
             assert main([*command, *more]) == 2
-            assert "true masks perhaps: give a new --out" in capsys.readouterr().err
+            assert re.search("masks .*true masks.*new --out", capsys.readouterr().err)
             assert true.read_bytes() == before
 
     def test_of_a_data_set_the_images_are_taken(self, model: Path, tmp_path: Path) -> None:
@@ -266,9 +268,9 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["nowhere"], "there is no such file or folder"),
-            (["RUN"], "is the folder of a run: several models go with commas between them"),
-            (["OUT"], "is where masks go: give another --out"),
+            (["nowhere"], "'nowhere': .*no such file"),
+            (["RUN"], "run' .*run: .*models .*commas"),
+            (["OUT"], "in' .*masks .*another --out"),
             ([], "no images in"),
             (["--tta", "d8"], "tta='d8'"),
             (["--device", "cuda:99"], "device='cuda:99'"),
@@ -290,7 +292,7 @@ class TestCommand:
             named["OUT"] = str(out)
         arguments = [named.get(argument, argument) for argument in arguments]
         assert main(["predict", named["RUN"], str(tmp_path / "in"), *arguments, "--out", str(out)]) == 2
-        assert message in capsys.readouterr().err
+        assert re.search(message, capsys.readouterr().err)
         assert not out.exists() or not any(path.name == files.RECORD for path in out.iterdir())
 
     @pytest.mark.parametrize("kind", ["nuclei", "vessels", "polyps", "nuclei_16bit", "floods_multiband"])
@@ -516,7 +518,7 @@ class TestByRows:
         assert main(command) == 0
         assert "2 there already" in capsys.readouterr().out
         assert main([*command, "--overwrite", "--overlay"]) == 1
-        assert "written by rows, without overlays" in capsys.readouterr().err
+        assert re.search("by rows.*without overlays", capsys.readouterr().err)
 
     def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
         self, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -641,7 +643,7 @@ def test_wildcards_are_expanded_where_the_shell_does_not(
     assert [job.name for job in files.find_jobs(["in/?.png"])] == ["a.png", "b.png"]
     assert [job.name for job in files.find_jobs([tmp_path / "in" / "**" / "d.png"])] == ["d.png"]
     assert [job.name for job in files.find_jobs(["in/[x].png"])] == ["[x].png"]  # a file's own name comes first
-    with pytest.raises(InputError, match=r"'in/\*\.bmp': there is no such file or folder"):
+    with pytest.raises(InputError, match=r"'in/\*\.bmp': .*no such file"):
         files.find_jobs(["in/*.bmp"])
     assert main(["predict", str(model), "in/*.png", "--out", "masks"]) == 0
     assert sorted(path.name for path in (tmp_path / "masks").glob("*.png")) == ["[x].png", "a.png", "b.png"]

@@ -273,7 +273,7 @@ def test_a_image_of_too_many_pixels_is_refused_by_its_header(tmp_path: Path) -> 
     path = tmp_path / "wide.png"
     Image.new("L", (6000, 5000)).save(path)
     path.write_bytes(path.read_bytes()[:60])
-    assert "6000 × 5000 = 30 megapixels: up to 25 are taken" in refused(path)
+    assert re.search(r"6000 × 5000 = 30 megapixels: .*\b25 ", refused(path))
     assert "megapixels" not in refused(path, Limits(megapixels=30))
 
 
@@ -282,7 +282,7 @@ def test_a_small_tiff_that_unfolds_to_much_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bands.tif"
     tifffile.imwrite(path, np.zeros((40, 300, 300), np.uint8), compression="zlib", photometric="minisblack")
     assert path.stat().st_size < 20_000
-    assert "3.6 million numbers in its bands and pages: up to 0.4 are taken" in refused(path, Limits(megapixels=0.1))
+    assert re.search(r"3\.6 million .*bands .*\b0\.4 ", refused(path, Limits(megapixels=0.1)))
     # A model of so many bands takes them.
     Limits(megapixels=0.1).check(path, in_channels=40)
 
@@ -312,7 +312,7 @@ def test_every_kind_that_is_named_is_taken_and_damaged_ones_are_refused(suffix: 
 
 def test_a_image_that_does_not_fit_the_model_is_refused(tmp_path: Path) -> None:
     path = image(tmp_path)
-    with pytest.raises(InputError, match="an image of 3 channels: unet was trained on 1"):
+    with pytest.raises(InputError, match=r"image of 3 channels: unet .*\b1\b"):
         answers.answer(Predictor(network("binary", in_channels=1), device="cpu"), path, Limits())
 
 
@@ -362,20 +362,20 @@ def test_the_heading_of_a_model_of_the_package_is_its_name(name: str, tmp_path: 
 def test_without_gradio_the_extra_is_named(monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     before = dict(os.environ), tempfile.tempdir
-    with pytest.raises(ConfigError, match=re.escape("the page: gradio is needed; pip install 'unetzoo[demo]'")):
+    with pytest.raises(ConfigError, match=r"gradio .*pip install 'unetzoo\[demo\]'"):
         serve(network("binary"), port=free_port()).__enter__()
     assert (dict(os.environ), tempfile.tempdir) == before
 
 
 def test_an_address_that_cannot_be_served_is_refused_before_the_model_is_loaded() -> None:
     for port in (0, 65536, -1, "7860", True):
-        with pytest.raises(ConfigError, match=re.escape(f"port={port!r}: a number from 1 to 65535")):
+        with pytest.raises(ConfigError, match=f"port={re.escape(repr(port))}: .*1 to 65535"):
             serve("no/such/model", port=port).__enter__()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"port={port}: another program serves there"):
+        with pytest.raises(ConfigError, match=f"port={port}: .*another program"):
             serve("no/such/model", port=port).__enter__()
-    with pytest.raises(ConfigError, match=r"host='203\.0\.113\.1': this machine has no such address"):
+    with pytest.raises(ConfigError, match=r"host='203\.0\.113\.1': .*no such address .*127\.0\.0\.1 .*0\.0\.0\.0"):
         serve("no/such/model", host="203.0.113.1", port=free_port()).__enter__()
 
 
@@ -383,9 +383,9 @@ def test_the_command_refuses_bad_limits_and_ports(capsys: Any) -> None:
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert cli.main(["serve", "x", "--max-megabytes", "0"]) == 2
-        assert "megabytes=0.0: a number above 0 is needed" in capsys.readouterr().err
+        assert re.search(r"megabytes=0\.0: .*above 0", capsys.readouterr().err)
         assert cli.main(["serve", "x", "--port", "70000"]) == 2
-        assert "port=70000: a number from 1 to 65535 is needed" in capsys.readouterr().err
+        assert re.search("port=70000: .*1 to 65535", capsys.readouterr().err)
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -718,8 +718,8 @@ def test_bad_images_are_refused_in_a_line_and_the_next_one_is_taken(
     wide = image(tmp_path, "wide.png", 600, 900)
     for path, reason in (
         (tmp_path / "notes.png", "notes.png is no PNG, JPEG, TIFF, WebP, GIF or BMP"),
-        (cut, "'cut.png' cannot be read as an image"),
-        (wide, "wide.png has 900 × 600 = 0.54 megapixels: up to 0.5 are taken"),
+        (cut, "'cut.png' cannot be read"),
+        (wide, "900 × 600 = 0.54 megapixels: up to 0.5"),
     ):
         visitor.send(path)
         visitor.wait_for("[role=alert].refusal", reason)

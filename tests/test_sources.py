@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,10 +26,10 @@ from unetzoo.train import recipe
 
 PACKAGE = "the file of the package"
 NETWORK = "the network"
-RANDOM = "whose weights are random: 'unetzoo train --model"
-HIDDEN = "whose weights are random: the folder here is './unet'"
-TWO = "say './nuclei' for it"
-NOTHING = "there is no file or folder"
+RANDOM = "network .*weights .*random: .*'unetzoo train --model"
+HIDDEN = r"network .*weights .*random: .*'\./unet'"
+TWO = r"say '\./nuclei'"
+NOTHING = r"no file [^']*'(?:cells\.safetensors|(?:\./)?unet)'"
 
 TABLE: list[tuple[str | Path, str, str, str]] = [
     # The text, what is here besides, what networks without trained weights may be, what must be trained
@@ -51,7 +52,7 @@ TABLE: list[tuple[str | Path, str, str, str]] = [
     ("me/it", "me/it/model.safetensors", "me/it", "me/it"),
     ("hf-hub:me/it", "me/it/model.safetensors", "hub: hf-hub:me/it", "hub: hf-hub:me/it"),
     ("hf-hub:unet", "", "is no repository", "is no repository"),
-    ("runs/b", "runs/a/best.safetensors", "a repository of that name is hf-hub:runs/b", "hf-hub:runs/b"),
+    ("runs/b", "runs/a/best.safetensors", "repository .*hf-hub:runs/b", "hf-hub:runs/b"),
     ("cells.safetensors", "", NOTHING, NOTHING),
     ("./unet", "", NOTHING, NOTHING),
     (Path("unet"), "", NOTHING, NOTHING),
@@ -157,7 +158,7 @@ def test_every_door_takes_it_alike(text: str | Path, beside: str, untrained: str
                 continue
             found = outcome(door, text)
             if found.startswith("refused: "):
-                assert expected in found, name
+                assert re.search(expected, found), name
             else:
                 assert found == expected, name
 

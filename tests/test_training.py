@@ -337,7 +337,8 @@ def test_a_rate_that_is_none_is_refused_once(
 ) -> None:
     """Before data are looked for, and weights."""
     said = refused(capsys, "--data", str(tmp_path / "none"), "--out", str(tmp_path / "a"), *start, "--lr", "-1")
-    assert said.count("lr=-1.0: a finite number from 0 up is needed") == 1
+    assert said.count("lr=-1.0: ") == 1
+    assert re.search(r"\blr=-1\.0: .*number.* 0 up", said)
     assert "encoder_lr" not in said
 
 
@@ -577,7 +578,7 @@ def test_checkpoints_that_run_code_are_refused(tmp_path: Path) -> None:
             return os.system, ("touch ran",)
 
     torch.save({"state_dict": Evil()}, tmp_path / "last.ckpt")
-    with pytest.raises(WeightsError, match="damaged, or no checkpoint"):
+    with pytest.raises(WeightsError, match=r"last\.ckpt .*damaged.*checkpoint.*--model .*best\.safetensors"):
         WholeFiles().load_checkpoint(tmp_path / "last.ckpt")
     assert not (Path.cwd() / "ran").exists()
 
@@ -649,13 +650,13 @@ def test_errors_come_before_work(nuclei: Path, tmp_path: Path, capsys: pytest.Ca
         (one / part).mkdir(parents=True)
         (one / part / "00.png").write_bytes((nuclei / part / "00.png").read_bytes())
     for words, arguments in (
-        ("torch finds no GPU here", [*data, "--trainer.accelerator", "gpu"]),
-        ("is larger than every training image", [*data, "--crop-size", "64"]),
+        ("accelerator='gpu': .*no GPU.*leave it out", [*data, "--trainer.accelerator", "gpu"]),
+        (r"crop_size=64\b.*larger .*training image.*smaller", [*data, "--crop-size", "64"]),
         ("1 image", ["--data", str(one), "--model", "unet", *out]),
         ("no-such", ["--data", str(tmp_path / "no-such"), "--model", "unet", *out]),
         ("did you mean 'unet3p", ["--data", str(nuclei), "--model", "unt3p", *out]),
         ("base_chanels", [*data, "--model.options.base_chanels", "4"]),
-        ("in_channels: the data settle it; leave it out", [*data, "--model.options.in_channels", "4"]),
+        ("in_channels: the data .*leave it out", [*data, "--model.options.in_channels", "4"]),
         ("dic", [*data, "--loss", "dic"]),
         ("schedule='cosin'", [*data, "--model.schedule", "cosin"]),
         ("batch_size=99", [*data, "--batch-size", "99"]),
@@ -665,8 +666,8 @@ def test_errors_come_before_work(nuclei: Path, tmp_path: Path, capsys: pytest.Ca
         (r"crop_size='big': a whole number or .*\[0, 0\]", [*data, "--crop-size", "big"]),
         ("trainer.precision='17': 64 or 32 or 16", [*data, "--trainer.precision", "17"]),
         ("head", [*data, "--model.head_weights", "[1, 2]"]),
-        ("there is something already", ["--data", str(nuclei), *TINY, "--out", str(first)]),
-        ("there is no config.yaml", ["--resume", str(tmp_path / "one")]),
+        ("out=.*: .*already; .*resume .*another folder", ["--data", str(nuclei), *TINY, "--out", str(first)]),
+        (r"resume=.*: .*no config\.yaml", ["--resume", str(tmp_path / "one")]),
         ("batch_size=2: it was 4", ["--resume", str(first), "--batch-size", "2"]),
         ("val_check_interval", [*data, "--trainer.val_check_interval", "0.5"]),
         ("epochs='many': a whole number", [*data, "--epochs", "many"]),
@@ -701,7 +702,7 @@ def test_a_broken_loss_names_the_images_and_keeps_what_was_good(
     batches = EpochBatches(12, 4)
     batches.set_epoch(1)
     known = find_samples(nuclei, Labels())["train"]
-    assert "the loss is nan in epoch 2, batch 1" in text
+    assert re.search(r"loss .*nan .*epoch 2, batch 1\b", text)
     assert all(known[i].name in text for _, i in next(iter(batches)))
     assert last(out)["global_step"] == 3
 
@@ -710,7 +711,7 @@ def test_broken_weights_are_not_kept(nuclei: Path, tmp_path: Path, capsys: pytes
     out = tmp_path / "a"
     text = refused(capsys, "--data", str(nuclei), *TINY, "--epochs", "3", "--keep_steps", "1", "--out", str(out),
                    f"--trainer.callbacks+={__name__}.BreakWeights", "--trainer.callbacks.batch", "3")  # fmt: skip
-    assert "step 3 made 1 weights NaN or infinite, such as network.head.conv.weight" in text
+    assert re.search(r"step 3 .*\b1 weights NaN or infinite.*network\.head\.conv\.weight", text)
     kept = last(out)
     assert kept["global_step"] == 2
     assert all(tensor.isfinite().all() for tensor in kept["state_dict"].values())
@@ -729,7 +730,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(nuclei: Path, tmp_path: Path) 
         capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
-    assert "there is no room left" in done.stderr
+    assert re.search("no room left .*free some", done.stderr)
     assert not (out / "last.ckpt").exists()
     assert not list(out.glob(".*saving"))
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY

@@ -254,7 +254,7 @@ def test_parts_that_are_not_registered_here(registries: None, tmp_path: Path) ->
     tensors = load_file(tmp_path / "it.safetensors")
     record = model.config.to_json().replace('"decoder": "unet"', '"decoder": "my_own"')
     save_file(tensors, tmp_path / "other.safetensors", {"unetzoo_config": record})
-    with pytest.raises(WeightsError, match=r"unknown decoder 'my_own'.*import what registers it first"):
+    with pytest.raises(WeightsError, match=r"unknown decoder 'my_own'.*import .*registers"):
         unetzoo.load(tmp_path / "other.safetensors")
 
 
@@ -338,13 +338,13 @@ def test_another_number_of_channels(
     [
         ({"num_classes": 0}, ["num_classes=0", "from 1 to"]),
         ({"num_classes": 3, "class_names": ["a"]}, ["1 names for num_classes=3"]),
-        ({"num_classes": 3, "class_names": "abc"}, ["class_names='abc'", "list or tuple of strings"]),
+        ({"num_classes": 3, "class_names": "abc"}, ["class_names='abc'", "list or tuple", "strings"]),
         ({"task": "guess", "mean": [1]}, ["task='guess'", "mean: 1 numbers for in_channels=3", "3 things"]),
-        ({"input_policy": "sum"}, ["another number of channels than the file's 3"]),
+        ({"input_policy": "sum"}, ["input_policy", "number of channels", "the file's 3"]),
         ({"in_channels": 4, "input_policy": "some"}, ["input_policy='some'", "'repeat', 'mean', 'sum', 'keep_rgb'"]),
         ({"dtype": torch.int8}, ["dtype=torch.int8", "floating-point"]),
         ({"dtype": "float16"}, ["dtype='float16'"]),
-        ({"device": "gpu"}, ["device='gpu' cannot be used here"]),
+        ({"device": "gpu"}, ["device='gpu' cannot be used"]),
         ({"device": "meta"}, ["no weights"]),
     ],
 )
@@ -359,7 +359,7 @@ def test_arguments_that_are_refused(options: dict[str, object], words: list[str]
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_a_device_that_is_not_here(tmp_path: Path) -> None:
     unetzoo.save(small(), tmp_path / "it.safetensors")
-    with pytest.raises(ConfigError, match="device='cuda' cannot be used here"):
+    with pytest.raises(ConfigError, match="device='cuda' cannot be used"):
         unetzoo.load(tmp_path / "it.safetensors", device="cuda")
 
 
@@ -388,7 +388,7 @@ def test_one_architecture_s_file_is_not_loaded_as_another(tmp_path: Path) -> Non
     """Neither by a record put on the wrong tensors, nor by ``create``, nor by ``convert``."""
     tensors, record = small("unetpp").state_dict(), small("unet3p").config.to_json()
     save_file(tensors, tmp_path / "mixed.safetensors", {"unetzoo_config": record})
-    with pytest.raises(WeightsError, match=r"does not hold the unet3p that it says(?s:.*)missing: decoder\.stages"):
+    with pytest.raises(WeightsError, match=r"mixed\.safetensors .*\bunet3p\b(?s:.*)missing: decoder\.stages"):
         unetzoo.load(tmp_path / "mixed.safetensors")
     unetzoo.save(small("unetpp"), tmp_path / "it.safetensors")
     with pytest.raises(WeightsError, match="holds unetpp, not unet3p"):
@@ -409,7 +409,7 @@ def test_what_cannot_be_loaded_is_not_saved(tmp_path: Path) -> None:
         unetzoo.save(nn.Linear(2, 2), path)
     changed = small()
     changed.head.conv = nn.Conv2d(2, 4, 1)
-    with pytest.raises(WeightsError, match=r"no longer what its config says(?s:.*)head\.conv\.weight: \(4, 2, 1, 1\)"):
+    with pytest.raises(WeightsError, match=r"cannot save: .*config (?s:.*)head\.conv\.weight: \(4, 2, 1, 1\)"):
         unetzoo.save(changed, path)
     with torch.device("meta"):
         empty = unetzoo.create("unet", base_channels=2)
@@ -418,7 +418,7 @@ def test_what_cannot_be_loaded_is_not_saved(tmp_path: Path) -> None:
     for value in (float("nan"), float("inf"), -float("inf")):
         broken = small()
         broken.encoder.state_dict()["levels.1.0.conv.weight"][0, 0, 0, 0] = value
-        with pytest.raises(WeightsError, match=r"NaN or infinity in 1 of \d+ tensors, such as encoder\.levels\.1\.0"):
+        with pytest.raises(WeightsError, match=r"NaN or infinity .*1 of \d+ tensors.*encoder\.levels\.1\.0"):
             unetzoo.save(broken, path)
     assert list(tmp_path.iterdir()) == []
 

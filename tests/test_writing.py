@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -835,7 +836,7 @@ def test_a_folder_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_missing_folder_is_named_and_not_made(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "model.safetensors"
-    with pytest.raises(WriteError, match=rf"there is no folder {path.parent}; make it first"):
+    with pytest.raises(WriteError, match=rf"no folder {path.parent}; make it first"):
         unetzoo.save(unetzoo.create("unet", base_channels=1), path)
     assert names(tmp_path) == []
 
@@ -843,7 +844,7 @@ def test_a_missing_folder_is_named_and_not_made(tmp_path: Path) -> None:
 def test_a_link_into_a_missing_folder_names_that_folder(tmp_path: Path) -> None:
     link = tmp_path / "link.safetensors"
     link.symlink_to("missing/model.safetensors")
-    with pytest.raises(WriteError, match=f"there is no folder {tmp_path / 'missing'}; make it first"):
+    with pytest.raises(WriteError, match=f"no folder {tmp_path / 'missing'}; make it first"):
         unetzoo.save(unetzoo.create("unet", base_channels=1), link)
     assert names(tmp_path) == ["link.safetensors"]
 
@@ -920,8 +921,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_where_and_what_to_do(
     status, said, errors = refused(path, 100_000, limit=limit, chunk=chunk)
     assert (status, errors) == (3, "")
     assert said.count("\n") == 1
-    assert f"no room left in {tmp_path}" in said
-    assert "free some" in said
+    assert re.search(rf"no room left .*{tmp_path} .*free some", said)
     assert names(tmp_path) == ([] if old is None else ["model.bin"])
     assert old is None or path.read_bytes() == old
     assert refused(path, limit, limit=limit, chunk=chunk) == (0, "", "")
@@ -953,12 +953,12 @@ def test_a_disk_that_is_really_full_keeps_the_old_file(tmp_path: Path) -> None:
         unetzoo.save(small, path)
         old = path.read_bytes()
         for _ in range(3):
-            with pytest.raises(WriteError, match=f"no room left in {disk}.*free some"):
+            with pytest.raises(WriteError, match=f"no room left .*{disk} .*free some"):
                 unetzoo.save(large, path)
             assert names(disk) == [path.name]
             assert path.read_bytes() == old
             assert unetzoo.verify(path).config == small.config
-        with pytest.raises(WriteError, match=f"no room left in {disk}"):
+        with pytest.raises(WriteError, match=f"no room left .*{disk} "):
             write(disk / "other.bin", bytes(2_000_000))
         assert names(disk) == [path.name]
         write(disk / "other.bin", bytes(500_000))
@@ -969,7 +969,7 @@ def test_a_disk_without_room_for_a_name_keeps_the_old_file(tmp_path: Path) -> No
     with mounted(tmp_path / "disk", "size=1m,nr_inodes=2") as disk:
         path = disk / "model.bin"
         path.write_bytes(OLD)
-        with pytest.raises(WriteError, match=f"no room left in {disk}"):
+        with pytest.raises(WriteError, match=f"no room left .*{disk} "):
             write(path, NEW)
         assert names(disk) == [path.name]
         assert path.read_bytes() == OLD
@@ -1016,7 +1016,7 @@ def test_a_folder_that_may_not_be_written_keeps_the_old_file_and_is_named(open_f
     folder.chmod(0o755)
     assert (status, errors) == (3, "")
     assert f"the folder {folder} cannot be written" in said
-    assert "save elsewhere, or fix its permissions" in said
+    assert re.search("save elsewhere.*permissions", said)
     assert path.read_bytes() == OLD
     assert names(folder) == ["model.bin"]
 
@@ -1099,9 +1099,9 @@ def refusals(folder: Path) -> Sequence[tuple[str, torch.nn.Module]]:
     with torch.device("meta"):
         empty = unetzoo.create("unet", base_channels=1)
     return [
-        ("NaN or infinity in 1 of", nan),
-        ("NaN or infinity in 1 of", infinite),
-        ("no longer what its config says", resized),
+        (r"NaN or infinity .*\b1 of \d+ tensors", nan),
+        (r"NaN or infinity .*\b1 of \d+ tensors", infinite),
+        (r"config (?s:.*)head\.conv\.weight: \(2, 1, 1, 1\)", resized),
         ("meta device", empty),
         ("a SegmentationModel is needed", torch.nn.Conv2d(1, 1, 1)),
     ]

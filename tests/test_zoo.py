@@ -100,7 +100,7 @@ def test_options_whose_names_collide_are_refused(taken: str) -> None:
         Options = dataclasses.make_dataclass("Options", [(taken, int, 1)], bases=(Options,), frozen=True)
 
     unetzoo.register_decoder("colliding")(Colliding)
-    with pytest.raises(ConfigError, match=f"{taken!r} is the name of two options"):
+    with pytest.raises(ConfigError, match=f"{taken!r} .*two options"):
         unetzoo.create("colliding_resnet18")
 
 
@@ -135,7 +135,7 @@ def test_decoders_take_the_maps_there_are(maps: int, levels: int) -> None:
 @pytest.mark.usefixtures("registries")
 def test_more_levels_than_maps_are_refused() -> None:
     plain_of(3)
-    with pytest.raises(ConfigError, match="levels=4: 5 maps are needed, and this encoder gives 3") as caught:
+    with pytest.raises(ConfigError, match=r"levels=4: 5 maps .*encoder gives 3\b") as caught:
         unetzoo.create("unetpp_short", levels=4)
     assert len(caught.value.problems) == 1
     assert unetzoo.create("unetpp_short", levels=1, base_channels=2)(torch.zeros(1, 3, 9, 9)).shape == (1, 1, 9, 9)
@@ -149,7 +149,7 @@ def test_pairs_that_cannot_be_are_told_why() -> None:
     for build in (lambda: config.replace(encoder="short"), lambda: unetzoo.create("unet_short")):
         with pytest.raises(ConfigError) as caught:
             build()
-        assert "unet needs 2 maps, and Short gives 1" in "".join(caught.value.problems)
+        assert re.search(r"unet needs 2 maps.*Short gives 1\b", "".join(caught.value.problems))
     with pytest.raises(ConfigError) as caught:
         unetzoo.create("unet_valid_resnet18")
     assert "unpadded convolutions" in "".join(caught.value.problems)
@@ -163,7 +163,7 @@ def test_an_encoder_that_breaks_its_word_is_refused() -> None:
     def short(in_channels: int, style: object, options: object, depth: int) -> unetzoo.Encoder:
         return PlainEncoder(in_channels, style, options, min(depth, 3))
 
-    with pytest.raises(ConfigError, match="short was asked for 5 maps, and gives 3"):
+    with pytest.raises(ConfigError, match=r"short .*5 maps.*gives 3\b"):
         unetzoo.create("unet_short")
 
 
@@ -184,10 +184,10 @@ def test_norms_that_an_encoder_does_not_take() -> None:
     assert unetzoo.create("unet_short", base_channels=2).config.norm == "group"
     assert unetzoo.model_info("unet_short").options["norm"] == "group"
     assert "Short takes 'group', None" in unetzoo.model_info("unet_short").meanings["norm"]
-    with pytest.raises(ConfigError, match="norm='layer': one of 'group', None is needed with Short"):
+    with pytest.raises(ConfigError, match=r"norm='layer': .*'group', None .*Short"):
         unetzoo.create("unet_short", norm="layer")
     plain_of(5, "grouped", weights="ResNet18_Weights", weights_norms=("group", None))
-    with pytest.raises(ConfigError, match="these weights are for group norm or no norm; give norm='group'"):
+    with pytest.raises(ConfigError, match=r"pretrained=True .*group norm .*no norm.*norm='group'"):
         unetzoo.create("unet_grouped", pretrained=True)
 
 
@@ -210,7 +210,7 @@ def test_a_builder_declares_its_arguments_and_returns_a_model() -> None:
 
 @pytest.mark.parametrize("name", ["", "my net", "Net", "_net", "3net", "a-b", None])
 def test_names_that_could_be_no_torch_hub_entry(name: str) -> None:
-    with pytest.raises(ConfigError, match="cannot name a model"):
+    with pytest.raises(ConfigError, match=f"{re.escape(repr(name))} cannot name .*model"):
         unetzoo.register_model(name)
 
 
