@@ -203,14 +203,14 @@ def draw_data(name: str, folder: Path) -> None:
 def test_the_recipe_runs_and_makes_what_the_package_holds(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The committed programs and settings, on a dozen drawn images and with a network that is trained for a step."""
+    """The committed programs and settings, on a dozen drawn images and with a network that is trained for two steps."""
     monkeypatch.chdir(tmp_path)
     for part in ("docs/_static", "package"):
         (tmp_path / part).mkdir(parents=True)
     draw_data(name, tmp_path)
     assert main(["train", "--config", str(PROGRAMS / f"{name}.yaml"), "--out", "run", "--quiet",
                  "--model.options.base_channels", "4", "--crop-size", "32", "--epochs", "1", "--data.workers", "0",
-                 "--trainer.limit_train_batches", "1", "--trainer.accelerator", "cpu"]) == 0  # fmt: skip
+                 "--trainer.limit_train_batches", "2", "--trainer.accelerator", "cpu"]) == 0  # fmt: skip
     monkeypatch.syspath_prepend(PROGRAMS)  # where keep.py, started as a program, finds card.py
     keep = script("keep.py")
     monkeypatch.setattr(keep.card, "DOCS", tmp_path / "docs")
