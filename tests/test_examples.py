@@ -123,8 +123,8 @@ def test_fine_tuning_refuses_imagenets_weights_for_a_trained_model(run: Run, tmp
 
 def test_multiclass_prints_the_scores_and_paints_the_mask_of_its_network(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    said, _ = run("multiclass.py", out, "--images", 60, "--epochs", 3, "--side", 64, *SHORT, "--data.repeats=3",
-                  "--model.options.base_channels=8")  # fmt: skip
+    said, _ = run("multiclass.py", out, "--images", 60, "--epochs", 2, "--side", 64, *SHORT, "--data.repeats=3",
+                  "--data.batch_size=8", "--data.crop_size=32", "--model.options.base_channels=8", "--model.lr=0.01")  # fmt: skip
     model = unetzoo.load(out / "run" / "best.safetensors")
     assert model.config.class_names == CLASSES
     samples = find_samples(out / "shapes", Labels(task="multiclass", num_classes=5))["test"]
@@ -299,6 +299,24 @@ def test_the_round_trip_puts_nothing_private_into_a_public_repository(run: Run, 
     assert len(hub.repos["me/cells"].commits) == commits
 
 
+def check_torch_hub(said: str, model: unetzoo.SegmentationModel, one_image: Tensor, mask: Path) -> None:
+    assert "a new one: (1, 4, 50, 70)" in said
+    with torch.no_grad():
+        logits = model(one_image[None] / 255)[0, 0].numpy()
+    clear = np.abs(logits) > 1e-3
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(pixels(mask)[clear], 255 * (logits > 0).astype(np.uint8)[clear])
+
+
+def test_torch_hub_gives_the_mask_of_the_network(run: Run, tmp_path: Path) -> None:
+    model = lively(tmp_path / "model.safetensors", 3, base_channels=4)
+    one_image, _ = drawing.draw_nuclei(64, 96)
+    images.write_png(one_image, tmp_path / "image.png")
+    said, _ = run("torch_hub.py", *(tmp_path / name for name in ("model.safetensors", "image.png", "mask.png")))
+    check_torch_hub(said, model, one_image, tmp_path / "mask.png")
+
+
+@pytest.mark.slow
 def test_torch_hub_needs_nothing_but_the_clone(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     shutil.copytree(ROOT / "unetzoo", clone / "unetzoo", ignore=shutil.ignore_patterns("__pycache__"))
@@ -320,12 +338,7 @@ print(unetzoo.__file__)
 """
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.stdout.split()[-1:] == [str(clone / "unetzoo" / "__init__.py")], done.stderr
-    assert "a new one: (1, 4, 50, 70)" in done.stdout
-    with torch.no_grad():
-        logits = model(one_image[None] / 255)[0, 0].numpy()
-    clear = np.abs(logits) > 1e-3
-    assert clear.mean() > 0.9
-    np.testing.assert_array_equal(pixels(tmp_path / "mask.png")[clear], 255 * (logits > 0).astype(np.uint8)[clear])
+    check_torch_hub(done.stdout, model, one_image, tmp_path / "mask.png")
 
 
 def test_the_own_decoder_computes_what_it_says_and_learns(run: Run) -> None:

@@ -263,7 +263,8 @@ def test_a_few_real_nuclei_of_each_kind(shared_data: Path, tmp_path: Path) -> No
     }
     predictor = unetzoo.Predictor("nuclei")
     for kind, least in (("fluorescence", 0.85), ("histology", 0.75), ("bright field", 0.6)):
-        assert dice_of(predictor, by_kind[kind][:3]) > least, kind
+        smallest = sorted(by_kind[kind], key=lambda sample: sample.image.stat().st_size)
+        assert dice_of(predictor, smallest[:3]) > least, kind
 
 
 def test_a_real_retina_of_a_child_that_was_not_trained_by(shared_data: Path, tmp_path: Path) -> None:

@@ -186,7 +186,8 @@ def _read_front_matter(text: str, where: object) -> dict[str, Any]:
     try:
         if len(text) > LONGEST_FRONT_MATTER or _entangled(yaml.scan(text)):
             raise ValueError(
-                f"aliases, more than {DEEPEST_FRONT_MATTER} levels of nesting, or more than {LONGEST_FRONT_MATTER:,} characters"
+                f"aliases, more than {DEEPEST_FRONT_MATTER} levels of nesting, "
+                f"or more than {LONGEST_FRONT_MATTER:,} characters"
             )
         front = yaml.safe_load(text)
     # A date that is none, or a list as a key, raises what Python knows.
