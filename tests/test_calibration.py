@@ -33,13 +33,13 @@ def network(classes: int = 1, task: str = "binary", **options: object) -> unetzo
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return ten noisy images whose masks are where a network that is not asked again is surest, and some more."""
-    model, rng = network(), np.random.default_rng(0)
+    predictor, rng = Predictor(network()), np.random.default_rng(0)
     for part in ("images", "masks", "masks2/a", "masks2/b"):
         (tmp_path / "data" / part).mkdir(parents=True)
     for k in range(10):
         noise = rng.integers(0, 256, (32, 48, 3), np.uint8)
         Image.fromarray(noise).save(tmp_path / f"data/images/{k}.png")
-        said = Predictor(model)(noise).probabilities[0].numpy()
+        said = predictor(noise).probabilities[0].numpy()
         mask = (said > 0.8) ^ (rng.random(said.shape) < 0.05)
         Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / f"data/masks/{k}.png")
     return tmp_path / "data"
@@ -79,8 +79,9 @@ def test_the_figure_is_that_of_the_evaluation(folder: Path) -> None:
 def test_every_class_has_its_own_and_one_that_never_occurs_keeps_a_half(folder: Path) -> None:
     model, single = network(2, "multilabel", class_names=("a", "b")), folder / "masks"
     (folder / "masks").rename(folder / "single")
+    predictor = Predictor(model)
     for path in sorted((folder / "single").iterdir()):
-        said = Predictor(model)(folder / "images" / path.name).probabilities[0].numpy()
+        said = predictor(folder / "images" / path.name).probabilities[0].numpy()
         (single / "a").mkdir(parents=True, exist_ok=True)
         (single / "b").mkdir(parents=True, exist_ok=True)
         Image.fromarray((said > 0.2).astype(np.uint8) * 255).save(single / "a" / path.name)

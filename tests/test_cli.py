@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -182,15 +183,29 @@ def test_the_parser_needs_no_torch(arguments: list[str]) -> None:
     assert "AssertionError" not in done.stderr
 
 
-def test_an_encoding_without_check_marks_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_encoding_without_check_marks_is_no_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Windows writes so to files and pipes."""
+    arguments = ["compare", "unet", "--size", "64"]
+    text = run(capsys, *arguments)
+    assert all(mark in text for mark in "✓²")
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="cp1252"))
+    assert main(arguments) == 0
+    sys.stdout.flush()
+    assert written.getvalue().decode("cp1252").splitlines() == text.replace("✓", r"\u2713").splitlines()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_a_process_whose_encoding_has_no_check_marks(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["compare", "unet", "--size", "64"]
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
     command = [sys.executable, "-m", "unetzoo", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     text = run(capsys, *arguments)
-    assert all(mark in text for mark in "✓²")
     assert done.stdout.decode("cp1252").splitlines() == text.replace("✓", r"\u2713").splitlines()
 
 

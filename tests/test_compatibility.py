@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 
-from conftest import ROOT, flags
+import pytest
+from conftest import ALIKE, ROOT, flags
 
 import unetzoo
+from unetzoo import zoo
 from unetzoo.model import on_meta
 
 BEFORE = ROOT / "tests" / "data" / "names_of_0_1_0.json"
@@ -18,9 +20,14 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def test_earlier_files_fit_every_name() -> None:
+@pytest.mark.parametrize("alike", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_earlier_files_fit_every_name(alike: bool) -> None:
+    """Where the encoder is made of no other's blocks; and, in the longer form, where it is."""
     found = {}
-    expected = json.loads(BEFORE.read_text(encoding="utf-8"))["models"]
+    every = json.loads(BEFORE.read_text(encoding="utf-8"))["models"]
+    assert {entry.partition(", ")[0] for entry in every} <= set(zoo.index())
+    expected = {key: every[key] for key in every if (zoo.index()[key.partition(", ")[0]][1] in ALIKE) == alike}
+    assert len(expected) > 30
     for entry in expected:
         name, _, title = entry.partition(", ")
         with on_meta():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def floods(shared_data: Path, tmp_path: Path) -> str:
     ("folder", "options", "channels", "counts"),
     [
         ("vessels", ["--group", r"Image_(\d+)"], 3, [16, 2, 2]),
-        ("polyps", [], 3, [320, 40, 40]),
+        pytest.param("polyps", [], 3, [320, 40, 40], marks=pytest.mark.slow),
         ("nuclei_16bit", ["--ratios", "0.5", "0.25", "0.25"], 1, [8, 4, 4]),
     ],
 )
@@ -63,6 +64,20 @@ def test_check_of_real_folders(
     assert report["problems"] == []
     assert report["in_channels"] == channels == len(report["mean"])
     assert [split["images"] for split in report["splits"].values()] == counts
+
+
+def test_check_of_a_part_of_the_polyps(capsys: pytest.CaptureFixture[str], shared_data: Path, tmp_path: Path) -> None:
+    """Masks in JPEG."""
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+        for path in sorted((shared_data / "polyps" / part).iterdir())[::10]:
+            shutil.copy(path, tmp_path / part)
+    out, err = run(capsys, "check", str(tmp_path), "--json")
+    report = json.loads(out)
+    assert err == ""
+    assert report["problems"] == []
+    assert report["in_channels"] == 3 == len(report["mean"])
+    assert [split["images"] for split in report["splits"].values()] == [32, 4, 4]
 
 
 def test_check_of_a_part_of_the_nuclei(capsys: pytest.CaptureFixture[str], shared_data: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Inputs that were changed at random, by the thousand: each is read, or refused by an error of ours, soon.
 
 Every case is made from its number alone, by ``random.Random(f"{what} {number}")``; a failure names both, and
-``mutant(what, number)`` here gives the input again. The default run is of some 6,000 cases; the longer form goes on
+``mutant(what, number)`` here gives the input again. The default run is of some 3,000 cases; the longer form goes on
 from there, with a quarter of a million others::
 
     pytest -m slow tests/test_fuzz.py
@@ -592,34 +592,34 @@ def fuzz_readmes(cases: range, written_at_least: int) -> None:
     assert written >= written_at_least
 
 
-@cases(1500, 85_000)
+@cases(750, 86_000)
 def test_changed_files_are_refused_and_verify_takes_only_what_was_saved(tmp_path: Path, cases: range) -> None:
     fuzz_whole_files(tmp_path, cases)
 
 
-@cases(600, 22_000)
+@cases(300, 22_500)
 def test_changed_files_whose_digests_fit_are_read_or_refused(tmp_path: Path, cases: range) -> None:
     findings = fuzz_forged_files(tmp_path, cases)
     assert 0 < findings.taken < findings.cases
 
 
-@cases(1500, 65_000)
+@cases(750, 66_000)
 def test_changed_configs_in_json_are_read_or_refused(cases: range) -> None:
     findings = fuzz_config_texts(cases)
     assert len(cases) / 200 < findings.taken < findings.cases
 
 
-@cases(1000, 43_000)
+@cases(500, 43_500)
 def test_rearranged_configs_are_read_and_built_or_refused(cases: range) -> None:
     fuzz_config_records(cases, built_at_least=len(cases) // 135)
 
 
-@cases(1000, 43_000)
+@cases(500, 43_500)
 def test_changed_checkpoints_are_read_or_refused(tmp_path: Path, cases: range) -> None:
     fuzz_checkpoints(tmp_path, cases)
 
 
-@cases(600, 32_000)
+@cases(300, 32_500)
 def test_changed_model_cards_are_read_or_refused(cases: range) -> None:
     fuzz_readmes(cases, written_at_least=len(cases) // 100)
 

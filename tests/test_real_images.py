@@ -17,9 +17,9 @@ from unetzoo import images
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("weights") / "resnet34.pth"
+    file = tmp_path_factory.mktemp("weights") / "resnet18.pth"
     torch.manual_seed(1)
-    torch.save(models.resnet34(weights=None).state_dict(), file)
+    torch.save(models.resnet18(weights=None).state_dict(), file)
     return file
 
 
@@ -34,7 +34,7 @@ def check(model: unetzoo.SegmentationModel, batch: torch.Tensor) -> None:
 
 
 def test_rgba_of_mixed_sizes(checkpoint: Path, shared_data: Path) -> None:
-    model = unetzoo.create("resunet34", pretrained=checkpoint)
+    model = unetzoo.create("resunet18", pretrained=checkpoint)
     files = sorted((shared_data / "nuclei" / "images").iterdir())
     sizes: dict[tuple[int, ...], Path] = {}
     for file in files:
@@ -47,11 +47,11 @@ def test_rgba_of_mixed_sizes(checkpoint: Path, shared_data: Path) -> None:
         batch = images.prepare(image, model.config)
         mean, std = (torch.tensor(v)[:, None, None] for v in (model.config.mean, model.config.std))
         torch.testing.assert_close(batch[0] * std + mean, image[:3] / 255.0)
-        check(model, batch)
+        check(model, batch[:, :, :255, :301])
 
 
 def test_sixteen_bits(checkpoint: Path, shared_data: Path) -> None:
-    model = unetzoo.create("resunet34", pretrained=checkpoint, in_channels=1)
+    model = unetzoo.create("resunet18", pretrained=checkpoint, in_channels=1)
     for file in sorted((shared_data / "nuclei_16bit" / "images").iterdir())[:2]:
         raw = tifffile.imread(file)
         assert raw.dtype == np.uint16
@@ -60,7 +60,7 @@ def test_sixteen_bits(checkpoint: Path, shared_data: Path) -> None:
         batch = images.prepare(image, model.config)
         assert batch.shape == (1, 1, *raw.shape)
         np.testing.assert_allclose(batch[0, 0].numpy() * 65535, raw, rtol=1e-6)
-        check(model, batch)
+        check(model, batch[:, :, :255, :301])
 
 
 @pytest.mark.parametrize("policy", ["repeat", "mean", "sum", "keep_rgb"])
@@ -70,7 +70,7 @@ def test_thirteen_bands(checkpoint: Path, shared_data: Path, policy: str) -> Non
     assert bands.shape == (13, 512, 512)
     mean, std = bands.mean((1, 2)), bands.std((1, 2))
     model = unetzoo.create(
-        "resunet34",
+        "resunet18",
         pretrained=checkpoint,
         in_channels=13,
         input_policy=policy,

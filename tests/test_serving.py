@@ -6,6 +6,8 @@ What needs gradio, Playwright and Chromium skips without them: ``pip install "un
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 import html.parser
 import http.client
 import importlib.util
@@ -50,7 +52,12 @@ NAMES = {
 
 
 def network(task: str, **options: Any) -> Any:
-    """Return a small network whose masks have much of every class."""
+    """Return a small network whose masks have much of every class, and which nobody else holds."""
+    return copy.deepcopy(made(task, **options))
+
+
+@functools.cache
+def made(task: str, **options: Any) -> Any:
     torch.manual_seed(2)
     names = NAMES[task]
     model = unetzoo.create("unet", base_channels=4, task=task, num_classes=len(names), class_names=names, **options)

@@ -68,7 +68,7 @@ import sys, torch
 sys.path = [p for p in sys.path if p not in ("", {str(ROOT)!r})]
 sys.meta_path = [f for f in sys.meta_path if "editable" not in repr(f).lower()]
 torch.hub.set_dir({str(tmp_path / "hub")!r})
-model = torch.hub.load({cached!r}, "unet3p_resnet18", skip_validation=True)
+model = torch.hub.load({cached!r}, "unet3p", skip_validation=True, base_channels=4)
 import unetzoo
 assert unetzoo.__file__.startswith({str(tmp_path)!r}), unetzoo.__file__
 print(unetzoo.compare("unet", size=32).rows[0].parameters)

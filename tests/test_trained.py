@@ -144,7 +144,7 @@ def test_what_a_trained_model_does_not_take() -> None:
         unetzoo.from_pretrained("nucleus")
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 @pytest.mark.parametrize("kind", ["grey", "one channel", "16 bits", "dim", "inverted"])
 def test_drawn_nuclei_are_found_and_counted(seed: int, kind: str) -> None:
     image, true = draw_nuclei(320, 320, seed=seed)
@@ -203,14 +203,14 @@ def draw_data(name: str, folder: Path) -> None:
 def test_the_recipe_runs_and_makes_what_the_package_holds(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The committed programs and settings, on a dozen drawn images and with a network that is trained for a step."""
+    """The committed programs and settings, on a dozen drawn images and with a network that is trained for two steps."""
     monkeypatch.chdir(tmp_path)
     for part in ("docs/_static", "package"):
         (tmp_path / part).mkdir(parents=True)
     draw_data(name, tmp_path)
     assert main(["train", "--config", str(PROGRAMS / f"{name}.yaml"), "--out", "run", "--quiet",
                  "--model.options.base_channels", "4", "--crop-size", "32", "--epochs", "1", "--data.workers", "0",
-                 "--trainer.limit_train_batches", "1", "--trainer.accelerator", "cpu"]) == 0  # fmt: skip
+                 "--trainer.limit_train_batches", "2", "--trainer.accelerator", "cpu"]) == 0  # fmt: skip
     monkeypatch.syspath_prepend(PROGRAMS)  # where keep.py, started as a program, finds card.py
     keep = script("keep.py")
     monkeypatch.setattr(keep.card, "DOCS", tmp_path / "docs")

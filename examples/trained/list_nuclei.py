@@ -19,10 +19,12 @@ from unetzoo.data import Labels, list_samples
 
 def kind_of(image: torch.Tensor, mask: torch.Tensor) -> str:
     """Return the kind of an image, (3, H, W) uint8, whose nuclei are where ``mask``, (H, W), is not 0."""
-    if (image.amax(0).int() - image.amin(0).int()).float().mean() >= 1:
+    if (image.amax(0) - image.amin(0)).float().mean() >= 1:
         return "histology"
-    grey, nuclei = image[0].float(), mask > 0
-    return "fluorescence" if grey[nuclei].mean() > grey[~nuclei].mean() else "bright field"
+    grey, nuclei = image[0], mask > 0
+    inside, count = (grey * nuclei).sum(), nuclei.sum()
+    outside = (grey.sum() - inside) / (grey.numel() - count)
+    return "fluorescence" if inside / count > outside else "bright field"
 
 
 def main(folder: Path, target: Path) -> None:
