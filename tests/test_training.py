@@ -540,6 +540,12 @@ def test_a_killed_run_goes_on_bit_for_bit(seed: int, nuclei: Path, tmp_path: Pat
     same_runs(tmp_path / "whole", tmp_path / "cut")
 
 
+def test_one_batch_is_one_and_one_point_nought_is_all(nuclei: Path, tmp_path: Path) -> None:
+    for limit, steps in (("1", 1), ("1.0", 3), ("0.67", 2)):
+        train(nuclei, tmp_path / limit, "--epochs", "1", "--keep_steps", "1", "--trainer.limit_train_batches", limit)
+        assert last(tmp_path / limit)["global_step"] == steps
+
+
 def test_accumulated_gradients_are_not_cut_in_two(nuclei: Path, tmp_path: Path) -> None:
     settings = ["--epochs", "2", "--batch-size", "1", "--keep_steps", "1", "--trainer.accumulate_grad_batches", "3"]
     train(nuclei, tmp_path / "whole", *settings)

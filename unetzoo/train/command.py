@@ -50,6 +50,8 @@ DEFAULTS = {
 }
 MAY_CHANGE = ("trainer", "data.folder", "data.workers", "keep_minutes", "keep_steps", "images_every", "tensorboard")
 """What a run that goes on may set anew; all else would make another run of it."""
+COUNTS_OR_SHARES = ("trainer.limit_train_batches", "trainer.limit_val_batches")
+"""Batches where they are whole numbers, shares of all where they are not."""
 
 
 class RunCLI(LightningCLI):
@@ -78,6 +80,10 @@ class RunCLI(LightningCLI):
         parser.add_argument("--keep_steps", type=int | None, default=None, help="instead of minutes: optimiser steps")
         parser.add_argument("--images_every", type=int, default=5, help="epochs between sheets of predictions")
         parser.add_argument("--tensorboard", type=bool, default=False, help="write TensorBoard events too")
+        for action in parser._actions:
+            if action.dest in COUNTS_OR_SHARES:
+                # Lightning names float first, by which 1, one batch, would become 1.0, all of them.
+                action._typehint = int | float | None
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")
 
