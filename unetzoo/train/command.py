@@ -83,7 +83,7 @@ class RunCLI(LightningCLI):
         for action in parser._actions:
             if action.dest in COUNTS_OR_SHARES:
                 # Lightning names float first, by which 1, one batch, would become 1.0, all of them.
-                action._typehint = int | float | None
+                action._typehint = int | float | None  # type: ignore[attr-defined]
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")
 
