@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, flags, light
+from drawn import quick
 from hub_server import HubServer
 from huggingface_hub import HfApi, ModelCard as HubCard, constants
 from safetensors.torch import load_file, save_file
@@ -42,10 +43,10 @@ def reason(*arguments: object, **options: object) -> str:
     return caught.value.reason
 
 
-@pytest.mark.parametrize("name", ["unet", "unetpp_resnet18", "unet3p_resnet18"])
+@pytest.mark.parametrize("name", ["unet", pytest.param("unetpp_resnet18", marks=pytest.mark.slow), "unet3p_resnet18"])
 def test_push_and_pull_give_the_same_model(hub: HubServer, name: str) -> None:
     options = {**light(name), **flags(name), "in_channels": 4, "class_names": ["a", "b", "c"], "mean": [0.1] * 4}
-    model = unetzoo.create(name, **options, std=[0.2] * 4).eval()
+    model = quick(name, **options, std=[0.2] * 4).eval()
     pushed = unetzoo.push_to_hub(model, "me/it")
     for source in ("me/it", "hf-hub:me/it", str(pushed), f"me/it@{pushed.commit}"):
         assert same(unetzoo.from_pretrained(source), model)
