@@ -24,7 +24,7 @@ PER_DECODER = [*(name for name in PADDED if zoo.index()[name][1] == "plain"), *O
 
 @pytest.mark.parametrize("name", tried(PADDED, ONCE))
 def test_any_size_comes_back_at_its_size_and_every_parameter_learns(name: str) -> None:
-    model = unetzoo.create(name, **{**light(name), **flags(name)})
+    model = quick(name, **{**light(name), **flags(name)})
     model.eval()
     with torch.no_grad():
         for size in ((33, 49), (17, 5), (1, 1)):
@@ -76,8 +76,8 @@ def test_forward_is_one_tensor_in_both_modes(name: str, flagged: bool) -> None:
     ],
 )
 def test_every_norm_runs_learns_and_reloads(name: str, norm: str | None) -> None:
-    options = {**light(name), "norm": norm, "num_classes": 2}
-    model = unetzoo.create(name, **options)
+    made = unetzoo.create if norm is None else quick  # without norms the encoder's branches start at zero
+    model = made(name, **light(name), norm=norm, num_classes=2)
     logits = model(torch.randn(2, 3, 41, 35))
     assert logits.isfinite().all()
     (logits - 1).square().mean().backward()
