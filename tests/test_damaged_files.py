@@ -949,7 +949,7 @@ CASTS: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.fixture(scope="module")
 def resnet18() -> dict[str, Tensor]:
     torch.manual_seed(0)
-    return unetzoo.create("resunet18").encoder.state_dict()
+    return unetzoo.create("unetpp_resnet18", levels=1).encoder.state_dict()
 
 
 @pytest.mark.parametrize(
@@ -970,7 +970,9 @@ def test_pretrained_weights_of_another_type_are_taken_or_refused_by_an_error_of_
     torch.save({**resnet18, "conv1.weight": CASTS[cast](resnet18["conv1.weight"])}, path)
     try:
         with within():
-            model = unetzoo.create("resunet18", pretrained=path, in_channels=channels, input_policy=policy)
+            model = unetzoo.create(
+                "unetpp_resnet18", levels=1, pretrained=path, in_channels=channels, input_policy=policy
+            )
     except UnetzooError as error:
         assert "conv1.weight" in str(error) or "weights.pth" in str(error)  # noqa: PT017
         return

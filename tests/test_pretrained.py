@@ -258,7 +258,8 @@ CHANNELS = {None: (1, 4), "repeat": (2, 13), "mean": (1, 4), "sum": (1, 4), "kee
     ],
 )
 def test_other_channels(checkpoint: Path, trunk: nn.Module, in_channels: int, policy: str | None) -> None:
-    model = unetzoo.create("resunet18", pretrained=checkpoint, in_channels=in_channels, input_policy=policy)
+    options = {"pretrained": checkpoint, "in_channels": in_channels, "input_policy": policy}
+    model = unetzoo.create("unetpp_resnet18", levels=1, **options)  # of whose encoder most is left out
     weight, rgb = model.encoder.conv1.weight, trunk.conv1.weight
     assert weight.shape == (64, in_channels, 7, 7)
     chosen = policy or ("sum" if in_channels == 1 else "repeat")
