@@ -653,7 +653,7 @@ def other_options(name: str) -> dict:
 
 
 @pytest.mark.parametrize("other", [False, True], ids=["default", "other"])
-@pytest.mark.parametrize("name", tried(NAMES))
+@pytest.mark.parametrize("name", tried(NAMES, ONCE))
 def test_configurations_come_back(name, other):
     options = other_options(name) if other else {}
     with unetzoo.model.on_meta():

@@ -69,10 +69,13 @@ def test_forward_is_one_tensor_in_both_modes(name: str, flagged: bool) -> None:
 @pytest.mark.parametrize(
     ("name", "norm"),
     [
-        *itertools.product(["unet", "unetpp", "unet3p", "resunet18"], [*NORMS, None]),
-        ("unet3p_lite_resnet50", "group"),
-        ("unet3p_lite_resnet50", None),
-        *(pytest.param("unet3p_lite_resnet50", n, marks=pytest.mark.slow) for n in ("batch", "instance", "layer")),
+        *itertools.product(["unet", "resunet18"], [*NORMS, None]),
+        *itertools.product(["unetpp", "unet3p", "unet3p_lite_resnet50"], ["group", None]),
+        *(
+            pytest.param(name, norm, marks=pytest.mark.slow)
+            for name in ("unetpp", "unet3p", "unet3p_lite_resnet50")
+            for norm in ("batch", "instance", "layer")
+        ),
     ],
 )
 def test_every_norm_runs_learns_and_reloads(name: str, norm: str | None) -> None:
