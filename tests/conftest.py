@@ -59,6 +59,10 @@ ALIKE = (
 FAMILIES = [name for name in NAMES if zoo.index()[name][1] not in ALIKE]
 """Every decoder on an encoder of every kind of block."""
 SMALL = [name for name in FAMILIES if name in PADDED and "next" not in name]
+ONCE = [
+    name for name in FAMILIES if zoo.index()[name][1] not in ("resnet50", "resnext50_32x4d") or "unetpp_lite" in name
+]
+"""Every decoder on the plain encoder and on ResNet-18, and either bottleneck under one decoder, a cheap one."""
 
 
 def _links() -> bool:
@@ -78,9 +82,9 @@ KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 """The signal that ends a process at once; where there is no SIGKILL, ``os.kill`` does so whatever the signal."""
 
 
-def tried(names: Iterable[str]) -> list[Any]:
-    """Return names as parameters of a test, of which ``-m slow`` alone runs those outside ``FAMILIES``."""
-    return [name if name in FAMILIES else pytest.param(name, marks=pytest.mark.slow) for name in names]
+def tried(names: Iterable[str], by_default: Iterable[str] = FAMILIES) -> list[Any]:
+    """Return names as parameters of a test, of which ``-m slow`` alone runs those outside ``by_default``."""
+    return [name if name in by_default else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def flags(name: str) -> dict[str, object]:
@@ -100,7 +104,8 @@ def flags(name: str) -> dict[str, object]:
 
 def light(name: str) -> dict[str, object]:
     """Return options that make the network cheap where that changes no code path."""
-    return {"base_channels": 8} if "base_channels" in zoo.signature(name) else {}
+    wanted = {"base_channels": 8, "branch_channels": 20}
+    return {key: value for key, value in wanted.items() if key in zoo.signature(name)}
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from conftest import flags, light
+from drawn import quick
 from torch import nn
 
 import unetzoo
@@ -23,7 +24,7 @@ def step(model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
 @pytest.mark.parametrize("stages", [None, 0, 1, 3, 5])
 @pytest.mark.parametrize("name", ["unet", "resunet18"])
 def test_frozen_stages_keep_weights_and_statistics(name: str, stages: int | None) -> None:
-    model = unetzoo.create(name, **light(name))
+    model = quick(name, **light(name))
     model.freeze_encoder(stages)
     before = copy.deepcopy(model.state_dict())
     model.train()
@@ -107,7 +108,7 @@ def test_scales_by_channel_do_not_decay() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_checkpointing_changes_memory_alone(name: str) -> None:
     options = {**light(name), **flags(name), "num_classes": 2}
-    plain = unetzoo.create(name, **options).train()
+    plain = quick(name, **options).train()
     saving = copy.deepcopy(plain)
     saving.gradient_checkpointing()
     images = torch.randn(2, 3, 48, 40)

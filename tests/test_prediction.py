@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import math
 import re
@@ -35,6 +37,12 @@ def small(name: str = "unet", **options: object) -> unetzoo.SegmentationModel:
     Those of a deep encoder as it is drawn go into the thousands: all probabilities are 0 or 1 then, but for a few that
     tell of rounding alone.
     """
+    return copy.deepcopy(drawn_once(name, tuple(options.items())))
+
+
+@functools.lru_cache(maxsize=16)
+def drawn_once(name: str, chosen: tuple[tuple[str, object], ...]) -> unetzoo.SegmentationModel:
+    options = dict(chosen)
     torch.manual_seed(0)
     model = unetzoo.create(name, **{**light(name), **options}).eval()
     with torch.no_grad():
