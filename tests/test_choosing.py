@@ -86,11 +86,15 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def tried(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of two networks' trials."""
+    """Return the folder of two networks' trials, trained in this process; those below have processes of their own."""
+
+    def train(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        assert command[:4] == [sys.executable, "-m", "unetzoo", "train"]
+        return subprocess.CompletedProcess(command, main(command[3:]))
+
     out = tmp_path_factory.mktemp("trials") / "both"
     with pytest.MonkeyPatch.context() as patch:
-        # The last bits hang on the number of threads.
-        patch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
+        patch.setattr(choosing, "subprocess", SimpleNamespace(run=train))
         patch.setattr(choosing, "SIDE", 64)
         patch.setattr(choosing, "ROUNDS", 1)
         assert run_trials(["unetpp", "unet"], settings, out) == out / "results.json"

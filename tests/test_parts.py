@@ -51,6 +51,7 @@ def test_convnext_keeps_the_contract(convnext: str) -> None:
     check_encoder(convnext)
 
 
+@pytest.mark.slow  # by default test_docs checks the decoder of the guide
 def test_attention_unet_keeps_the_contract(attention: str) -> None:
     check_decoder(attention)
 
