@@ -84,17 +84,18 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choosing, "ROUNDS", 1)
 
 
+def in_this_process(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+    """Train as the process would; others below have processes of their own."""
+    assert command[:4] == [sys.executable, "-m", "unetzoo", "train"]
+    return subprocess.CompletedProcess(command, main(command[3:]))
+
+
 @pytest.fixture(scope="module")
 def tried(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of two networks' trials, trained in this process; those below have processes of their own."""
-
-    def train(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        assert command[:4] == [sys.executable, "-m", "unetzoo", "train"]
-        return subprocess.CompletedProcess(command, main(command[3:]))
-
+    """Return the folder of two networks' trials."""
     out = tmp_path_factory.mktemp("trials") / "both"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choosing, "subprocess", SimpleNamespace(run=train))
+        patch.setattr(choosing, "subprocess", SimpleNamespace(run=in_this_process))
         patch.setattr(choosing, "SIDE", 64)
         patch.setattr(choosing, "ROUNDS", 1)
         assert run_trials(["unetpp", "unet"], settings, out) == out / "results.json"
@@ -353,7 +354,10 @@ def test_unknown_names_are_refused(settings: list[str], tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_training_that_fails_says_why_and_leaves_no_record(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_training_that_fails_says_why_and_leaves_no_record(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "subprocess", SimpleNamespace(run=in_this_process))
     with pytest.raises(TrainingError, match=r"unet: .*training.*status 2\b"):
         run_trials("unet", ["--data", str(tmp_path / "nothing")], tmp_path / "out")
     assert "nothing" in capfd.readouterr().err

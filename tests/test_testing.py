@@ -29,7 +29,8 @@ def test_decoders_that_ship_pass(name: str) -> None:
     check_decoder(name)
 
 
-@pytest.mark.parametrize("name", ["plain", pytest.param("resnet18", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHIPPED_ENCODERS)
 def test_encoders_that_ship_pass(name: str) -> None:
     check_encoder(name)
 
