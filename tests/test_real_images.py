@@ -47,7 +47,7 @@ def test_rgba_of_mixed_sizes(checkpoint: Path, shared_data: Path) -> None:
         batch = images.prepare(image, model.config)
         mean, std = (torch.tensor(v)[:, None, None] for v in (model.config.mean, model.config.std))
         torch.testing.assert_close(batch[0] * std + mean, image[:3] / 255.0)
-        check(model, batch[:, :, :255, :301])
+        check(model, batch)
 
 
 def test_sixteen_bits(checkpoint: Path, shared_data: Path) -> None:
@@ -60,7 +60,7 @@ def test_sixteen_bits(checkpoint: Path, shared_data: Path) -> None:
         batch = images.prepare(image, model.config)
         assert batch.shape == (1, 1, *raw.shape)
         np.testing.assert_allclose(batch[0, 0].numpy() * 65535, raw, rtol=1e-6)
-        check(model, batch[:, :, :255, :301])
+        check(model, batch)
 
 
 @pytest.mark.parametrize("policy", ["repeat", "mean", "sum", "keep_rgb"])
@@ -80,4 +80,4 @@ def test_thirteen_bands(checkpoint: Path, shared_data: Path, policy: str) -> Non
     )
     batch = images.prepare(bands, model.config)
     assert batch.mean().abs() < 1e-3
-    check(model, batch[:, :, :255, :301])
+    check(model, batch)

@@ -269,7 +269,7 @@ SMALL = [name for name in NAMES if name != "unet_valid" and ("_" not in name or 
     dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
     deep=st.booleans(),
 )
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_any_combination_works(
     name: str, height: int, width: int, channels: int, classes: int, batch: int, dtype: torch.dtype, deep: bool
 ) -> None:

@@ -311,9 +311,7 @@ def _unknown(name: object) -> str:
         return reason
     saved = str(name).count("/") == 1 or str(name).endswith(".safetensors") or name in trained.names()
     near = suggest(str(name), names())
-    fix = "; unetzoo.from_pretrained takes saved models" if saved else ""
-    if not saved and not near:
-        fix = OWN
+    fix = "; unetzoo.from_pretrained takes saved models" if saved else "" if near else OWN
     return f"unknown model {name!r}{near}{fix} (unetzoo.list_models() gives all names)"
 
 
