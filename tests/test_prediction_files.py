@@ -329,6 +329,32 @@ def test_geotiffs_as_gdal_writes_them(compression: str, tmp_path: Path) -> None:
     assert (images.read_image(tmp_path / "a.tif").numpy() == array).all()
 
 
+@pytest.mark.parametrize("error", [BrokenPipeError, ValueError])
+@pytest.mark.parametrize("kind", ["png", "zarr", "done"])
+def test_an_error_of_the_listener_is_no_image_s(kind: str, error: type, model: Path, tmp_path: Path) -> None:
+    job = files.Job(
+        tmp_path / "in" / f"a.{'zarr' if kind == 'zarr' else 'png'}", f"a.{'zarr' if kind == 'zarr' else 'png'}"
+    )
+    outputs, predictor = files.Outputs(tmp_path / "out"), Predictor(model)
+    if kind == "zarr":
+        pytest.importorskip("zarr").save(str(job.source), noise(40, 56))
+    else:
+        write(job.source)
+    if kind == "done":
+        files.predict_files(predictor, [job], outputs, {})
+
+    told: list[files.Outcome] = []
+
+    def heard(outcome: files.Outcome) -> None:
+        told.append(outcome)
+        if len(told) == 1:
+            raise error("of the listener")
+
+    with pytest.raises(error, match="of the listener"):
+        files.predict_files(predictor, [job], outputs, {}, tell=heard)
+    assert len(told) == 1
+
+
 class TestGeography:
     def test_of_a_geotiff_is_its_mask_s(self, model: Path, tmp_path: Path) -> None:
         rasterio = pytest.importorskip("rasterio", reason="rasterio writes the GeoTIFF")

@@ -67,6 +67,28 @@ class Outcome:
 Tell = Callable[[Outcome], object]
 
 
+class _Listener:
+    """A listener whose own errors, of a closed pipe or a full disk, are told from those of images.
+
+    Args:
+        tell: what is called.
+
+    Attributes:
+        error: what it raised.
+    """
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self.error: Exception | None = None
+
+    def __call__(self, outcome: Outcome) -> None:
+        try:
+            self._tell(outcome)
+        except Exception as error:
+            self.error = error
+            raise
+
+
 @dataclass
 class Report:
     """What became of a folder.
@@ -191,13 +213,14 @@ def predict_files(
         outputs: what is written, and where.
         settings: JSON-able; kept in the folder as ``.unetzoo.json``.
         overwrite: do all of them anew. Otherwise an image is skipped whose files are there and newer than itself.
-        tell: is called for each image when it is through, and after each strip of one that is written by rows.
+        tell: is called for each image when it is through, and after each strip of one that is written by rows. What
+            it raises ends the call: it is no image's failure.
 
     Raises:
         ConfigError: the folder holds masks made with other settings, or files of one's own.
     """
     _keep_record(outputs.folder, settings, overwrite)
-    report = Report()
+    report, tell = Report(), _Listener(tell)
     left = []
     for job in jobs:
         with _reported(report, job, tell):
@@ -254,7 +277,9 @@ def _read(job: Job) -> Rows:
     return StoredRows(job.source) if is_big(job.source) else as_image(job.source)
 
 
-def _settle(report: Report, writing: deque[tuple[Job, Prediction, Future[int | None]]], most: int, tell: Tell) -> None:
+def _settle(
+    report: Report, writing: deque[tuple[Job, Prediction, Future[int | None]]], most: int, tell: _Listener
+) -> None:
     """Wait until at most so many masks are still being written."""
     while len(writing) > most:
         job, found, written = writing.popleft()
@@ -265,11 +290,13 @@ def _settle(report: Report, writing: deque[tuple[Job, Prediction, Future[int | N
 
 
 @contextlib.contextmanager
-def _reported(report: Report, job: Job, tell: Tell) -> Iterator[None]:
+def _reported(report: Report, job: Job, tell: _Listener) -> Iterator[None]:
     try:
         yield
     # What one image cannot do, for want of memory as well, the next may: all of it is in the report.
     except (OSError, RuntimeError, ValueError, MemoryError) as error:
+        if tell.error is not None:
+            raise tell.error from None  # perhaps behind another error, of the file that was being written
         message = str(error) if isinstance(error, UnetzooError) else f"{type(error).__name__}: {error}"
         # Many messages begin with the file's name, which stands before all of them.
         report.failed[job.source] = message.removeprefix(repr(str(job.source))).lstrip(": ").partition("\n")[0]
