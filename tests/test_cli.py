@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import json
 import os
@@ -214,3 +216,45 @@ def test_a_closed_pipe_is_no_error() -> None:
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert done.stdout == f"{NAMES[0]}\n"
     assert done.stderr == ""
+
+
+class Unread(io.StringIO):
+    """What standard output is once its reader is gone."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+def unread(*arguments: str) -> int:
+    """Run a command whose standard output nobody reads."""
+    with contextlib.redirect_stdout(Unread()):
+        return main(arguments)
+
+
+def write_nuclei(folder: Path, count: int) -> None:
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    for k in range(count):
+        image, mask = draw_nuclei(40, 48, seed=k)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "images" / f"{k}.png")
+        Image.fromarray(mask.numpy()).save(folder / "masks" / f"{k}.png")
+
+
+def test_all_images_are_segmented_where_nobody_reads_of_it(tmp_path: Path) -> None:
+    write_nuclei(tmp_path / "in", 9)
+    words = ["predict", "nuclei", str(tmp_path / "in" / "images"), "--out", str(tmp_path / "out")]
+    (tmp_path / "in" / "images" / "bad.png").write_bytes(b"no image")
+    assert unread(*words, "--json") == 1
+    assert len(list((tmp_path / "out").glob("*.png"))) == 9
+
+
+def test_what_is_wrong_is_the_status_where_nobody_reads_of_it(tmp_path: Path) -> None:
+    write_nuclei(tmp_path, 3)
+    next((tmp_path / "masks").iterdir()).unlink()
+    assert unread("data", "check", str(tmp_path)) == 2
+
+
+def test_a_report_is_written_where_nobody_reads_the_table(tmp_path: Path) -> None:
+    write_nuclei(tmp_path, 2)
+    assert unread("evaluate", "nuclei", "--data", str(tmp_path), "--report", str(tmp_path / "report")) == 0
+    assert (tmp_path / "report" / "scores.json").is_file()

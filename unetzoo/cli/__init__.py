@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from unetzoo import __version__, plugins
-from unetzoo.cli import data, demo, exporting, prediction, serving, training, weights, zoo
+from unetzoo.cli import _output, data, demo, exporting, prediction, serving, training, weights, zoo
 from unetzoo.errors import UnetzooError
 
 IMPORT = "--import"
@@ -48,9 +48,26 @@ def parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0, 1 where some images failed, 2 where nothing could be done."""
+    """Run the command line; return the exit status.
+
+    0; 1 where some images failed; 2 where nothing could be done; 130 where Ctrl-C ended it. That nobody reads what is
+    printed changes nothing: all is done, and the status is that of what was done.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: Windows' encodings have no ✓
+    with _output.unbroken():
+        try:
+            return _run(arguments)
+        except UnetzooError as error:
+            print(f"unetzoo: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("unetzoo: interrupted", file=sys.stderr)
+            return 130  # as shells count it
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Parse, and do it."""
     top = parser()
     modules, words = _taken_out(sys.argv[1:] if arguments is None else arguments)
     options, rest = top.parse_known_args(words)
@@ -60,20 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     modules += getattr(options, "import", [])  # abbreviated
     if modules or options.takes_rest:  # no other command imports what it is not told to: see SECURITY.md
         _look_in_the_current_folder()
-    try:
-        if modules:
-            plugins.import_modules(modules)
-        status: int | None = options.run(options)
-    except UnetzooError as error:
-        print(f"unetzoo: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("unetzoo: interrupted", file=sys.stderr)
-        return 130  # as shells count it
-    except BrokenPipeError:
-        # The reader, such as head, has seen enough; keep Python from complaining when it flushes.
-        sys.stdout = None
-        status = 0
+    if modules:
+        plugins.import_modules(modules)
+    status: int | None = options.run(options)
     return status or 0
 
 

@@ -1,0 +1,66 @@
+"""What a command prints, where perhaps nobody reads it any more."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+
+class Output:
+    """A stream that what is written to it cannot break: once its reader is gone, all of it is left out.
+
+    A command is there for what it does. ``head -1`` behind it has seen enough, and says nothing about a training.
+
+    Args:
+        stream: standard output, or standard error.
+
+    Attributes:
+        broken: whether its reader is gone.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.broken = False
+
+    def write(self, text: str) -> int:
+        """Write, or leave it out."""
+        self._unless_broken(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what was written."""
+        self._unless_broken(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _unless_broken(self, act: Callable[..., object], *arguments: str) -> None:
+        if self.broken:
+            return
+        try:
+            act(*arguments)
+        except OSError as error:
+            # On Windows a pipe without a reader is an invalid argument.
+            if not isinstance(error, BrokenPipeError) and not (os.name == "nt" and error.errno == errno.EINVAL):
+                raise
+            self.broken = True
+
+
+@contextlib.contextmanager
+def unbroken() -> Iterator[None]:
+    """Let neither standard output nor standard error end what is done within, as their readers go away."""
+    before = {name: stream for name in ("stdout", "stderr") if (stream := getattr(sys, name)) is not None}
+    own = {name: Output(stream) for name, stream in before.items()}
+    for name, output in own.items():
+        setattr(sys, name, output)
+    try:
+        yield
+    finally:
+        for name, output in own.items():
+            output.flush()
+            if not output.broken:  # which stays, or Python would complain of the other when it flushes that at its end
+                setattr(sys, name, before[name])
