@@ -86,6 +86,7 @@ def test_every_orientation_of_every_format(tmp_path: Path, orientation: int) -> 
         image = images.read_image(file)
         assert np.array_equal(image[-1], expected), file.name
         assert images.image_size(file) == expected.shape, file.name
+        assert images.orientation(file) == orientation, file.name
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -182,10 +183,13 @@ def test_labels_are_read_as_they_are_stored(tmp_path: Path) -> None:
     palette.putpalette([9, 9, 9, 200, 0, 0, 0, 0, 200])
     palette.save(tmp_path / "p.png", transparency=0)
     assert np.array_equal(images.read_values(tmp_path / "p.png")[0], indices)
+    assert images.palette_of(tmp_path / "p.png")[:3] == ((9, 9, 9), (200, 0, 0), (0, 0, 200))
     Image.fromarray(indices > 0).save(tmp_path / "1.png")
     assert np.array_equal(images.read_values(tmp_path / "1.png")[0], indices > 0)
+    assert images.palette_of(tmp_path / "1.png") is None
     tifffile.imwrite(tmp_path / "b.tif", indices.astype(np.int64) - 1)
     assert np.array_equal(images.read_values(tmp_path / "b.tif")[0], indices.astype(int) - 1)
+    assert (images.palette_of(tmp_path / "b.tif"), images.orientation(tmp_path / "b.tif")) == (None, 1)
 
 
 @pytest.mark.parametrize(

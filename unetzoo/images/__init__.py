@@ -13,6 +13,8 @@ from unetzoo.images.preparing import (
 from unetzoo.images.reading import (
     from_pil as from_pil,
     image_size as image_size,
+    orientation as orientation,
+    palette_of as palette_of,
     read_image as read_image,
     read_values as read_values,
 )

@@ -88,6 +88,35 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         return (width, height) if _exif(path, file).get(tiff.ORIENTATION, 1) in tiff.LYING else (height, width)
 
 
+def orientation(path: str | os.PathLike[str]) -> int:
+    """Return how the pixels of a file are turned: 1 to 8 as TIFF and EXIF number it, 1, upright, where it says nothing.
+
+    Raises:
+        InputError: no such file, or no such image.
+    """
+    with _opened(path) as file:
+        if file is None:
+            _, turn = tiff.tiff_tags(path, (tiff.ORIENTATION,)).get(tiff.ORIENTATION, (0, 1))
+        else:
+            turn = _exif(path, file).get(tiff.ORIENTATION, 1)
+    return turn if turn in range(1, 9) else 1
+
+
+def palette_of(path: str | os.PathLike[str]) -> tuple[tuple[int, int, int], ...] | None:
+    """Return the colours, (red, green, blue) of 8 bits each, of the indices that :func:`read_values` gives of a file.
+
+    None where its pixels are no indices of a palette.
+
+    Raises:
+        InputError: no such file, or no such image.
+    """
+    with _opened(path) as file:
+        if file is None or file.mode != "P":
+            return None
+        flat = file.getpalette("RGB") or []
+    return tuple(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
+
+
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[ImageFile | None]:
     """Give the image as Pillow opened it, None for a TIFF that tifffile has to read.
