@@ -10,6 +10,7 @@ import copy
 import functools
 import html.parser
 import http.client
+import http.server
 import importlib.util
 import io
 import json
@@ -21,6 +22,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import tomllib
 import types
 import urllib.parse
@@ -607,6 +609,169 @@ def test_the_space_serves_the_model_that_its_variable_names(tmp_path: Path) -> N
         status, answer = site.upload("cells.png", image(tmp_path).read_bytes())
         assert status == 200
         assert "segmented in" in site.ask(json.loads(answer)[0])
+
+
+# Who may ask, and for what
+
+PUBLIC = """import sys
+import safehttpx
+
+async def loopback(host):
+    return "127.0.0.1"
+
+safehttpx.async_validate_url = loopback
+import unetzoo.cli
+sys.exit(unetzoo.cli.main(sys.argv[1:]))
+"""
+"""The command, for whom every host that a visitor names lies here, as if it were a public one."""
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Yield a site that has a name of its own."""
+    folder = tmp_path_factory.mktemp("named")
+    unetzoo.save(network("binary"), folder / "cells.safetensors")
+    port = str(free_port())
+    command = ["-c", PUBLIC, "serve", str(folder / "cells.safetensors"), "--port", port, "--name", "masks.example.org"]
+    with serving(folder, command=[*command, "--device", "cpu"]) as running:
+        yield running
+
+
+@pytest.fixture
+def stranger() -> Iterator[tuple[str, list[str]]]:
+    """Yield the address of another server, and what it was asked for."""
+    asked: list[str] = []
+
+    class Answering(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"hello")
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+def test_no_address_that_a_visitor_names_is_fetched(named: Site, stranger: tuple[str, list[str]]) -> None:
+    """Each input of each event, each way to send one, each address that gradio has for a file of elsewhere."""
+    elsewhere, asked = stranger
+    as_json = {"Content-Type": "application/json"}
+    routes = ("file=", "proxy=", "file/", "file=/", "file=%20")
+    for k, route in enumerate(f"{prefix}/{name}" for prefix in ("/gradio_api", "") for name in routes):
+        for shown in (f"{elsewhere}/{k}.png", urllib.parse.quote(f"{elsewhere}/{k}.png", safe="")):
+            for method in ("GET", "HEAD"):
+                status, _ = named.request(method, f"{route}{shown}")
+                assert 400 <= status < 500, (route, status)
+    events = json.loads(named.request("GET", "/config")[1])["dependencies"]
+    tried = 0
+    for event in events:
+        for k in range(len(event["inputs"])):
+            for place in ("path", "url", "both"):
+                name = f"{elsewhere}/{event['id']}_{k}_{place}.png"
+                file = {"path": name if place != "url" else "x.png", "meta": {"_type": "gradio.FileData"}}
+                file |= {"url": name} if place != "path" else {}
+                data: list[Any] = [None] * len(event["inputs"])
+                for value in (file, [file], {"inside": [file]}):
+                    data[k] = value
+                    body = {"data": data, "fn_index": event["id"], "session_hash": "a", "event_data": None}
+                    body |= {"trigger_id": None, "event_id": "b"}
+                    sent = json.dumps(body).encode()
+                    for route in ("queue/join", "run/predict", f"api/{event['id']}", f"call/{event['id']}", "stream/b"):
+                        status, _ = named.request("POST", f"/gradio_api/{route}", sent, as_json)
+                        assert 400 <= status < 500, (route, status)
+                        tried += 1
+    assert tried > 200
+    assert asked == []
+
+
+def test_an_event_that_readers_could_take_in_two_ways_is_refused(named: Site, stranger: tuple[str, list[str]]) -> None:
+    elsewhere, asked = stranger
+    whole = json.dumps({"data": [{"path": f"{elsewhere}/x", "meta": {"_type": "gradio.FileData"}}, 0.5, 0.5]})
+    for body, expected in (
+        (whole.replace('{"path"', '{"path": "/tmp/x", "path"').encode(), 400),
+        (whole.encode("utf-16"), 400),
+        (b"\xef\xbb\xbf" + whole.encode(), 400),
+        (b"\xff", 400),
+        (b"[" * 60_000, 400),
+        (b"[" + b"0," * 40_000 + b"0]", 413),
+    ):
+        status, _ = named.request("POST", "/gradio_api/queue/join", body, {"Content-Type": "application/json"})
+        assert status == expected, body[:40]
+    assert asked == []
+
+
+OWN = ("127.0.0.1:{port}", "localhost:{port}", "LOCALHOST", "192.168.1.5:81", "[::1]:{port}", "masks.example.org",
+       "Masks.Example.org.:443")  # fmt: skip
+FOREIGN = ("evil.example", "evil.example:{port}", "127.0.0.1.evil.example", "localhost.evil.example:{port}",
+           "evil.example@127.0.0.1", "masks.example.org.evil.example", "amasks.example.org", "127.0.0.1:{port}/x",
+           "[evil.example]", "127.0.0.1 evil.example", "")  # fmt: skip
+ASKED = (("GET", "/"), ("GET", "/config"), ("HEAD", "/"), ("POST", "/gradio_api/queue/join"), ("GET", "/theme.css"),
+         ("POST", "/gradio_api/upload"), ("PUT", "/"), ("OPTIONS", "/"), ("GET", "/nothing"))  # fmt: skip
+
+
+@pytest.mark.parametrize("host", FOREIGN)
+def test_a_request_that_names_another_host_is_refused(host: str, named: Site) -> None:
+    """DNS rebinding: evil.example leads here, and its page reads what this one says."""
+    host = host.format(port=named.port)
+    for method, path in ASKED:
+        status, answer = named.request(method, path, None if method == "GET" else b"{}", {"Host": host})
+        assert 400 <= status < 500, (method, path)
+        assert b"gradio" not in answer
+    status, answer = named.request("GET", "/config", None, {"X-Forwarded-Host": host})
+    assert (status, b"gradio" in answer) == (400, False)
+
+
+@pytest.mark.parametrize("host", OWN)
+def test_a_request_that_names_this_host_is_answered(host: str, named: Site) -> None:
+    host = host.format(port=named.port)
+    status, answer = named.request("GET", "/config", None, {"Host": host})
+    assert (status, b"gradio" in answer) == (200, True)
+    scheme = "https" if host.endswith(":443") else "http"
+    for method, path in (("GET", "/config"), ("GET", "/")):
+        assert named.request(method, path, None, {"Host": host, "Origin": f"{scheme}://{host}"})[0] == 200
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["http://evil.example", "https://evil.example:{port}", "null", "http://127.0.0.1:1", "http://localhost:{port}",
+     "https://127.0.0.1:{port}.evil.example", "file://", "http://127.0.0.1:{port}@evil.example", "127.0.0.1:{port}",
+     "chrome-extension://127.0.0.1:{port}"],
+)  # fmt: skip
+def test_a_request_of_another_page_is_refused(origin: str, named: Site) -> None:
+    origin = origin.format(port=named.port)
+    before = named.files("tmp")
+    for method, path in ASKED:
+        body = None if method == "GET" else b"{}"
+        status, answer = named.request(method, path, body, {"Origin": origin})
+        assert 400 <= status < 500, (method, path)
+        assert b"gradio" not in answer
+    body = b'--xx\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\na\r\n--xx--\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=xx", "Origin": origin}
+    assert named.request("POST", "/gradio_api/upload", body, headers)[0] == 403
+    assert named.files("tmp") == before
+
+
+def test_a_proxy_may_ask_under_another_name_than_its_visitors(named: Site) -> None:
+    here, named_one = f"127.0.0.1:{named.port}", "https://masks.example.org"
+    assert named.request("GET", "/config", None, {"Host": here, "Origin": named_one})[0] == 200
+    assert named.request("GET", "/config", None, {"Host": here, "X-Forwarded-Host": "masks.example.org"})[0] == 200
+
+
+def test_names_that_are_none_are_all_named() -> None:
+    with pytest.raises(ConfigError) as caught:
+        serve("no/such/model", port=free_port(), names=["a.b", "http://a.b", "a b", "a.b:80", ""]).__enter__()
+    assert [text.partition(":")[0] for text in caught.value.problems] == [
+        "name='http", "name='a b'", "name='a.b", "name=''"
+    ]  # fmt: skip
 
 
 # The page, in a browser

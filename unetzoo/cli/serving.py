@@ -31,6 +31,14 @@ def add(commands: Any) -> None:
         metavar="ADDRESS",
         help="0.0.0.0 lets others in, without a password (default: 127.0.0.1)",
     )
+    command.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="under which visitors reach it, such as a proxy's masks.example.org; addresses, localhost and this "
+        "machine's name are known; may be given several times",
+    )
     command.add_argument("--port", type=int, default=7860, metavar="N", help="(default: 7860)")
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     command.add_argument("--max-megabytes", type=float, default=50, metavar="N", help="of a file (default: 50)")
@@ -47,7 +55,14 @@ def _serve(options: argparse.Namespace) -> None:
     print(f"loading {options.source} …", file=sys.stderr)
     with (
         contextlib.suppress(KeyboardInterrupt),
-        serve(options.source, host=options.host, port=options.port, device=options.device, limits=limits) as address,
+        serve(
+            options.source,
+            host=options.host,
+            port=options.port,
+            device=options.device,
+            limits=limits,
+            names=options.name,
+        ) as address,
     ):
         print(f"{address} (Ctrl-C ends it)", flush=True)
         while True:

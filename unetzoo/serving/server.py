@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from unetzoo.errors import ConfigError
 from unetzoo.extras import needed
 from unetzoo.prediction import Predictor
 from unetzoo.prediction.networks import Model
 from unetzoo.serving.answers import Limits, heading
+from unetzoo.serving.gate import Gate
 from unetzoo.serving.page import CSS, build, theme
 
 VISITORS = 8
@@ -28,6 +30,7 @@ def serve(
     port: int = 7860,
     device: str = "auto",
     limits: Limits | None = None,
+    names: Iterable[str] = (),
 ) -> Iterator[str]:
     """Serve a page for a model while the block runs, and give its address.
 
@@ -43,16 +46,21 @@ def serve(
         port: from 1 to 65535.
         device: "auto" (a GPU if there is one), "cpu", "cuda", …
         limits: of the images that are taken; None: ``Limits()``.
+        names: under which visitors reach the page, besides addresses such as "192.168.1.5", "localhost", ``host`` and
+            this machine's own name; those of a proxy, such as "masks.example.org". A request that names another
+            server, or comes from another one's page, is refused.
 
     Raises:
-        ConfigError: gradio is missing, host and port cannot be served at, or ``device`` is none.
+        ConfigError: gradio is missing, host and port cannot be served at, a name is none, or ``device`` is none.
         WeightsError: the model cannot be loaded.
         HubError: or not be fetched.
     """
     limits = limits or Limits()
     _check_address(host, port)
+    public, machine = _checked(names), ["localhost", host, socket.gethostname()]
     with _own_folder(), contextlib.ExitStack() as stack:
         gradio = needed("gradio", "the page")
+        middleware = needed("starlette.middleware", "the page", extra="demo")
         predictor = Predictor(model, device=device)
         name, line = heading(model, predictor.config)
         page = build(gradio, predictor, name, line, limits)
@@ -75,6 +83,7 @@ def serve(
             mcp_server=False,
             css=CSS,
             theme=theme(gradio),
+            app_kwargs={"middleware": [middleware.Middleware(Gate, machine, public)]},
         )
         yield str(page.local_url).rstrip("/")
 
@@ -102,6 +111,23 @@ def _check_address(host: str, port: int) -> None:
             f"host={host!r}: this machine has no such address ({error.strerror}); 127.0.0.1 is for this machine "
             "alone, 0.0.0.0 for all that reach it"
         ) from error
+
+
+def _checked(names: Iterable[str]) -> list[str]:
+    """Return names of hosts, or raise if one is none.
+
+    Raises:
+        ConfigError: lists them.
+    """
+    listed = [names] if isinstance(names, str) else list(names)
+    problems = [
+        f"name={name!r:.100}: the name of a host is needed, such as 'masks.example.org', without http:// and port"
+        for name in listed
+        if not isinstance(name, str) or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", name)
+    ]
+    if problems:
+        raise ConfigError("cannot serve", problems)
+    return listed
 
 
 @contextlib.contextmanager

@@ -1,0 +1,169 @@
+"""What may reach the page: its own addresses, from its own pages, and files only as uploads. Plain ASGI."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from typing import Any
+
+from unetzoo.files import strict_json
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+FILE, UPLOAD = "/gradio_api/file=", "/gradio_api/upload"
+# What the page's own scripts ask for, and nothing else that gradio offers: it has addresses that fetch others.
+READ = re.compile(
+    r"/|/config|/theme\.css|/favicon\.ico|/(?:assets|static)/.*"
+    rf"|/gradio_api/(?:queue/data|upload_progress|startup-events|heartbeat/\w+)|{FILE}.+",
+    re.DOTALL,
+)
+WRITTEN = (UPLOAD, "/gradio_api/queue/join")
+LONGEST_EVENT = 1 << 16
+"""Bytes of an event: where an upload lies, and where two sliders stand."""
+NOTHING = 404, "there is nothing here"
+_ELSEWHERE = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:/|[\\/]{2})", re.IGNORECASE)
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@\[\]]+)(?::(\d{1,5}))?", re.IGNORECASE)
+_PORTS = {"http": "80", "https": "443"}
+
+
+class Gate:
+    """Middleware that refuses what no visitor of the page sends.
+
+    A page of another site, opened in the browser of somebody who can reach this server, may send requests here, and,
+    where the owner of a name points it at this address, read the answers (DNS rebinding). So a request has to name
+    this server: by an address, which nobody else can point, by the machine's name, or by one of ``public``. Where a
+    browser says from which page it comes, that page has to be of the same server.
+
+    Args:
+        app: that is guarded.
+        machine: names of this machine, such as "localhost".
+        public: names under which visitors reach this server through a proxy.
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]], machine: Iterable[str], public: Iterable[str]) -> None:
+        self.app = app
+        self.public = {name.lower().rstrip(".") for name in public}
+        self.names = self.public | {name.lower().rstrip(".") for name in machine}
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Let a request in, or answer that it is refused."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        hosts = _headers(scope, b"host") + _headers(scope, b"x-forwarded-host")
+        refused = self._refusal(scope, hosts)
+        if refused is None and scope["method"] == "POST" and scope["path"] != UPLOAD:
+            body = await _read(receive)
+            refused = self._event_refusal(body, hosts)
+            receive = _replayed(body, receive)
+        if refused is None:
+            await self.app(scope, receive, send)
+            return
+        status, reason = refused
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": f"{reason}\n".encode(errors="replace")})
+
+    def _refusal(self, scope: Message, hosts: list[str]) -> tuple[int, str] | None:
+        """Return status and reason if a request to ``hosts`` is refused whatever it carries."""
+        if scope["type"] != "http":
+            return NOTHING
+        if len(_headers(scope, b"host")) != 1 or not all(map(self._is_ours, hosts)):
+            named = ", ".join(hosts)
+            return 400, f"this page is not served as {named!r:.200}; 'unetzoo serve --name NAME' gives it a name"
+        origins = _headers(scope, b"origin")  # none: no browser, or one that reads a page of this server
+        if not all(self._is_own_page(origin, hosts) for origin in origins):
+            return 403, f"requests from {', '.join(origins)!r:.200} are not answered, but those of this page alone"
+        path = scope["path"]
+        if scope["method"] == "POST":
+            known = path in WRITTEN
+        else:
+            known = scope["method"] in ("GET", "HEAD") and READ.fullmatch(path) is not None
+        if not known or (path.startswith(FILE) and _ELSEWHERE.match(path[len(FILE) :])):
+            return NOTHING
+        return None
+
+    def _is_ours(self, host: str) -> bool:
+        """Return whether a name, with or without a port, is this server's."""
+        parts = _HOST.fullmatch(host)
+        if parts is None:
+            return False
+        name = parts[1].lower().rstrip(".")
+        try:
+            ipaddress.ip_address(name.strip("[]"))
+        except ValueError:
+            return name in self.names
+        return True
+
+    def _is_own_page(self, address: str, hosts: Iterable[str]) -> bool:
+        """Return whether an address is one of this server, as a request that goes to ``hosts`` knows it."""
+        scheme, separator, rest = address.partition("://")
+        if not separator or scheme not in _PORTS:
+            return False
+        where = rest.partition("/")[0]
+        parts = _HOST.fullmatch(where)
+        if parts is None:
+            return False
+        # A proxy may ask under another name than its visitors do; those names are told.
+        if parts[1].lower().rstrip(".") in self.public:
+            return True
+        return any(_with_port(where, scheme) == _with_port(host, scheme) for host in hosts)
+
+    def _event_refusal(self, body: bytes | None, hosts: list[str]) -> tuple[int, str] | None:
+        """Return status and reason if an event is too long, no JSON, or names a file that was not uploaded."""
+        if body is None:
+            return 413, f"events of up to {LONGEST_EVENT} bytes are taken"
+        try:
+            event = strict_json.loads(body.decode())  # as UTF-8 alone, and no name twice: nobody reads it otherwise
+        except ValueError:
+            return 400, "an event is JSON"
+        for kind, place in _places(event):
+            # The page's scripts give an upload's path, and beside it the address here at which it can be seen.
+            if _ELSEWHERE.match(place) and not (kind == "url" and self._is_own_page(place, hosts)):
+                return 400, "files are uploaded: nothing is fetched from an address"
+        return None
+
+
+def _headers(scope: Message, name: bytes) -> list[str]:
+    return [value.decode("latin-1").strip() for key, value in scope["headers"] if key.lower() == name]
+
+
+def _with_port(host: str, scheme: str) -> tuple[str, str] | None:
+    parts = _HOST.fullmatch(host)
+    return None if parts is None else (parts[1].lower().rstrip("."), parts[2] or _PORTS[scheme])
+
+
+def _places(value: Any) -> Iterator[tuple[str, str]]:
+    """Yield what JSON gives as the place of a file, behind the word that says so."""
+    waiting = [value]
+    while waiting:
+        inner = waiting.pop()
+        if isinstance(inner, dict):
+            yield from ((name, inner[name]) for name in ("path", "url") if isinstance(inner.get(name), str))
+            waiting += inner.values()
+        elif isinstance(inner, list):
+            waiting += inner
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """Return the body of a request, None if it is too long."""
+    body = b""
+    while len(body) <= LONGEST_EVENT:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body", False):  # or who sent it is gone
+            return body if len(body) <= LONGEST_EVENT else None
+    return None
+
+
+def _replayed(body: bytes | None, receive: Receive) -> Receive:
+    """Return what gives a body that was read, and then whatever comes next."""
+    waiting: list[Message] = [{"type": "http.request", "body": body or b"", "more_body": False}]
+
+    async def again() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return again
