@@ -66,7 +66,7 @@ def serve(
         page = build(gradio, predictor, name, line, limits)
         stack.callback(page.close, verbose=False)
         page.launch(
-            server_name=host,
+            server_name=f"[{host}]" if ":" in host else host,  # as an address on the web is written
             server_port=port,
             prevent_thread_lock=True,
             quiet=True,
