@@ -13,7 +13,7 @@ import ray
 
 from unetzoo import Predictor
 from unetzoo.errors import UnetzooError
-from unetzoo.prediction.files import Job, Outputs, find_jobs, predict_files
+from unetzoo.prediction.files import Job, Outputs, check_outputs, find_jobs, predict_files
 
 SHARD = 8  # images that are handed out at a time
 
@@ -26,7 +26,7 @@ class Worker:
 
     def __call__(self, batch):
         """Write the masks of a shard that are not there yet; return the images that have none, and why."""
-        jobs = [Job(Path(source), str(name)) for source, name in zip(batch["source"], batch["name"], strict=True)]
+        jobs = [Job(Path(source), *map(str, names)) for source, *names in zip(*batch.values(), strict=True)]
         failed = predict_files(self.predictor, jobs, self.outputs, self.settings).failed
         return {"image": [str(path) for path in failed], "problem": list(failed.values())}
 
@@ -39,14 +39,14 @@ parser.add_argument("--actors", type=int, default=2, help="processes, of one CPU
 args = parser.parse_args()
 outputs, settings = Outputs(Path(args.out).absolute()), {"model": args.model, "tile": 1024}
 try:
-    jobs = find_jobs([Path(args.folder).absolute()], inside=outputs.folder)
     predictor = Predictor(**settings)  # tile="auto" would depend on the memory that each machine has free
+    check_outputs(jobs := find_jobs([Path(args.folder).absolute()], inside=outputs.folder), outputs, predictor.config)
     predict_files(predictor, [], outputs, settings)  # refuses a folder of another model's masks before Ray starts
 except UnetzooError as error:
     parser.error(str(error))
 ray.init(**({} if "RAY_ADDRESS" in os.environ else {"num_cpus": args.actors, "object_store_memory": 2**28}))
 gpus = ray.cluster_resources().get("GPU", 0)
-rows = [{"source": str(job.source), "name": job.name} for job in jobs]
+rows = [{"source": str(job.source), "name": job.name, "image": job.image} for job in jobs]
 results = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // SHARD)).map_batches(
     Worker,
     fn_constructor_args=(predictor, outputs, settings),

@@ -79,8 +79,9 @@ def _predict(options: argparse.Namespace) -> int | None:
 
     # Pillow's, of large images: they are read by rows, or refused.
     warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
-    outputs = files.Outputs(Path(options.out), options.overlay, options.probabilities, options.objects)
-    if options.objects or options.coco:
+    coco = None if options.coco is None else Path(options.coco)
+    outputs = files.Outputs(Path(options.out), options.overlay, options.probabilities, options.objects, coco)
+    if options.objects or coco:
         ndimage()  # or an error, before any work
     jobs = files.find_jobs(options.images, inside=outputs.folder)
     predictor = Predictor(
@@ -100,10 +101,8 @@ def _predict(options: argparse.Namespace) -> int | None:
         report = files.predict_files(
             predictor, jobs, outputs, predictor.settings(), overwrite=options.overwrite, tell=shown.tell
         )
-    if options.coco:
-        files.write_coco(
-            options.coco, [job for job in jobs if job.source not in report.failed], outputs, predictor.config
-        )
+    if coco is not None:
+        files.write_coco([job for job in jobs if job.source not in report.failed], outputs, predictor.config)
     _summarise(report, outputs.folder, options.json, shown.objects if options.objects else None)
     return 1 if report.failed else None
 

@@ -53,6 +53,11 @@ def identity(path: str | os.PathLike[str]) -> str:
     return _digest(path, times=True)
 
 
+def place(path: str | os.PathLike[str]) -> str:
+    """Return a digest of where a file lies, links followed: 24 hexadecimal digits."""
+    return hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:24]
+
+
 def _digest(path: str | os.PathLike[str], *, times: bool) -> str:
     digest = hashlib.sha256()
     path = Path(path)
@@ -66,7 +71,7 @@ def _digest(path: str | os.PathLike[str], *, times: bool) -> str:
 def _add_folder(digest: Any, folder: Path, times: bool) -> None:
     found = sorted((os.fsencode(path.relative_to(folder).as_posix()), path) for path in _files_in(folder))
     chunks = [path for _, path in found if path.name not in _METADATA]
-    left_out = set(chunks) - {chunks[k] for k in _spaced(len(chunks))}
+    left_out = set(chunks) - {chunks[k] for k in spaced(len(chunks))}
     for name, path in found:
         digest.update(b"%d:%b" % (len(name), name))  # no two lists of names give the same bytes
         if path in left_out:
@@ -96,7 +101,7 @@ def _add_file(digest: Any, path: Path, times: bool) -> None:
         if found.st_size <= BLOCK * BLOCKS:
             digest.update(stream.readall())
             return
-        for place in _spaced(found.st_size - BLOCK + 1):
+        for place in spaced(found.st_size - BLOCK + 1):
             stream.seek(place)
             digest.update(stream.read(BLOCK))
 
@@ -105,6 +110,6 @@ def _add_status(digest: Any, found: os.stat_result, times: bool) -> None:
     digest.update(b" %d %d " % (found.st_size, found.st_mtime_ns if times else 0))
 
 
-def _spaced(count: int) -> list[int]:
+def spaced(count: int) -> list[int]:
     """Return up to :data:`BLOCKS` of the numbers from 0 to ``count`` - 1, the first and the last among them."""
     return sorted({k * (count - 1) // (BLOCKS - 1) for k in range(BLOCKS)}) if count else []

@@ -12,8 +12,10 @@ from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError, WriteError
 from unetzoo.prediction.geography import Tag
 from unetzoo.prediction.inputs import Rows
+from unetzoo.prediction.marks import BEGIN, Mark
 from unetzoo.prediction.networks import check_channels
 from unetzoo.prediction.partial import PartialMask
+from unetzoo.prediction.results import stored_as
 from unetzoo.prediction.stored import SUFFIXES, module
 from unetzoo.prediction.tiles import Grid
 
@@ -34,7 +36,7 @@ def begun(
         source: the image.
         target: a .tif, .tiff or .zarr.
         config: of the model.
-        settings: JSON-able; all that the mask depends on.
+        settings: JSON-able; all that the mask depends on but the image.
         lay_out: returns the tiles of a mask that is empty.
 
     Raises:
@@ -44,21 +46,25 @@ def begun(
     target = Path(target)
     if target.suffix.lower() not in SUFFIXES:
         raise InputError(f"a mask by rows cannot be written to {str(target)!r}: {', '.join(SUFFIXES)} are possible")
+    if target.suffix.lower() != ".zarr" and target.is_dir():
+        raise InputError(f"{str(target)!r} is a folder: give the name of a file")
     check_channels(source.rows(0, 1), config)
-    if config.task == "multiclass" and config.num_classes > 256:
-        raise InputError(f"a mask by rows has 8 bits, too few for the {config.num_classes} classes of {config.name}")
     layers = config.num_classes if config.task == "multilabel" else 1
     white = 1 if config.task == "multiclass" else 255
-    return PartialMask(target, (layers, source.height, source.width), white, settings, lay_out)
+    shape = (layers, source.height, source.width)
+    return PartialMask(target, shape, stored_as(config), white, {**settings, "image": source.identity}, lay_out)
 
 
-def write(mask: PartialMask, target: str | os.PathLike[str], place: Sequence[Tag] = ()) -> None:
+def write(
+    mask: PartialMask, target: str | os.PathLike[str], place: Sequence[Tag] = (), mark: Mark | None = None
+) -> None:
     """Write a mask whose rows are all done, and remove what it grew in.
 
     Args:
-        mask: (H, W) uint8, or of a multi-label model (classes, H, W).
+        mask: (H, W), or of a multi-label model (classes, H, W).
         target: see :func:`begun`.
         place: tags of TIFF to be written as well.
+        mark: what ``mark_in`` returns of it.
 
     Raises:
         WriteError: it cannot be written; what is done is kept.
@@ -67,18 +73,20 @@ def write(mask: PartialMask, target: str | os.PathLike[str], place: Sequence[Tag
     saving = mask.folder / target.name
     try:
         if target.suffix.lower() == ".zarr":
-            _write_zarr(mask, saving)
+            _write_zarr(mask, saving, mark)
+            if target.is_dir():
+                shutil.rmtree(target)
         else:
-            _write_tiff(mask, saving, place)
-        if target.is_dir():
-            shutil.rmtree(target)
+            _write_tiff(mask, saving, place, mark)
+            with saving.open("r+b") as stream:
+                os.fsync(stream.fileno())
         saving.replace(target)
         mask.remove()
     except OSError as error:
         raise WriteError(f"{target} cannot be written ({error.strerror}); {mask.folder} has its pixels") from error
 
 
-def _write_tiff(mask: PartialMask, target: Path, tags: Sequence[Tag]) -> None:
+def _write_tiff(mask: PartialMask, target: Path, tags: Sequence[Tag], mark: Mark | None) -> None:
     layers, height, width = mask.shape
     tiles = (
         band[:, x : x + TILE]
@@ -86,16 +94,18 @@ def _write_tiff(mask: PartialMask, target: Path, tags: Sequence[Tag]) -> None:
         for band in (mask.rows(layer, y, TILE) for y in range(0, height, TILE))
         for x in range(0, width, TILE)
     )
-    with module("tifffile").TiffWriter(target, bigtiff=layers * height * width > 2**31) as writer:
+    big = mask.size > 2**31
+    with module("tifffile").TiffWriter(target, bigtiff=big) as writer:
         writer.write(
             tiles,
             shape=mask.shape if layers > 1 else mask.shape[1:],
-            dtype="uint8",
+            dtype=mask.dtype,
             tile=(TILE, TILE),
             photometric="minisblack",
             planarconfig="separate" if layers > 1 else None,
             compression="zlib",
             metadata=None,
+            software=None if mark is None else str(mark),
             extratags=[(code, kind, _count(value), value, True) for code, kind, value in tags],
         )
 
@@ -104,12 +114,15 @@ def _count(value: Any) -> int:
     return len(value) if isinstance(value, str | tuple | list) else 1
 
 
-def _write_zarr(mask: PartialMask, target: Path) -> None:
+def _write_zarr(mask: PartialMask, target: Path, mark: Mark | None) -> None:
     layers, height, width = mask.shape
     shutil.rmtree(target, ignore_errors=True)  # of a run that was killed while it wrote this
     chunk = (min(TILE, height), min(TILE, width))
     shape, chunks = ((layers, height, width), (1, *chunk)) if layers > 1 else ((height, width), chunk)
-    array = module("zarr").create_array(target, shape=shape, dtype="uint8", chunks=chunks)
+    attributes = {} if mark is None else {BEGIN: str(mark)}
+    array = module("zarr").create_array(
+        target, shape=shape, dtype=mask.dtype, chunks=chunks, attributes=attributes, zarr_format=3
+    )
     for layer in range(layers):
         for y in range(0, height, TILE):
             array[(layer, slice(y, y + TILE)) if layers > 1 else slice(y, y + TILE)] = mask.rows(layer, y, TILE)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
 import json
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +19,24 @@ from unetzoo import images, objects
 from unetzoo.config import ModelConfig
 from unetzoo.data.listing import IMAGE_SUFFIXES
 from unetzoo.errors import ConfigError, InputError, UnetzooError
+from unetzoo.files import identity, strict_json
 from unetzoo.files.writing import write_file
 from unetzoo.prediction.inputs import Rows, as_image
+from unetzoo.prediction.marks import Mark, mark_in
+from unetzoo.prediction.outputs import (
+    RECORD as RECORD,
+    Job as Job,
+    Outputs as Outputs,
+    check_outputs as check_outputs,
+    mask_paths,
+)
 from unetzoo.prediction.predictor import Predictor
-from unetzoo.prediction.results import Prediction, mark_in as marked, mask_paths, write_masks
+from unetzoo.prediction.results import Prediction, write_masks
 from unetzoo.prediction.stored import SUFFIXES, StoredRows, is_big
 from unetzoo.saving.records import model_in
 
 READ_AHEAD = 4
 """Images that wait for the network, and masks that wait to be written, at most."""
-RECORD = ".unetzoo.json"
-
-
-@dataclass(frozen=True)
-class Job:
-    """An image and where its mask goes.
-
-    Attributes:
-        source: its file, or zarr folder.
-        name: of the mask, inside the folder of masks, with / and its ending.
-    """
-
-    source: Path
-    name: str
 
 
 @dataclass(frozen=True)
@@ -104,36 +98,6 @@ class Report:
     failed: dict[Path, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """What is written of each image.
-
-    Attributes:
-        folder: of the masks, which keep the images' names and sub-folders.
-        overlays: also ``overlays/<name>.png``.
-        probabilities: also ``probabilities/<name>.npy``.
-        objects: also ``objects/<name>.geojson``.
-    """
-
-    folder: Path
-    overlays: bool = False
-    probabilities: bool = False
-    objects: bool = False
-
-    def mask(self, job: Job) -> Path:
-        """Return where the mask goes, the name of the file for a model of several labels."""
-        return self.folder / job.name
-
-    def others(self, job: Job) -> dict[str, Path]:
-        """Return what else is written, and where."""
-        wanted = {"overlays": ".png", "probabilities": ".npy", "objects": ".geojson"}
-        return {
-            kind: (self.folder / kind / job.name).with_suffix(ending)
-            for kind, ending in wanted.items()
-            if getattr(self, kind)
-        }
-
-
 def find_jobs(sources: Sequence[str | os.PathLike[str]], inside: Path | None = None) -> list[Job]:
     """Return the images among files and folders, in the order given, those of a folder by name.
 
@@ -144,7 +108,7 @@ def find_jobs(sources: Sequence[str | os.PathLike[str]], inside: Path | None = N
     stand for the files that fit, by name; ``**`` for folders in folders.
 
     Raises:
-        InputError: there is no such file or folder, no image in any, or two whose masks would have one name.
+        InputError: there is no such file or folder, or no image in any.
     """
     found: list[tuple[Path, Path]] = []
     problems = []
@@ -169,16 +133,10 @@ def find_jobs(sources: Sequence[str | os.PathLike[str]], inside: Path | None = N
     kept = list({os.path.realpath(path): (path, name) for path, name in reversed(found)}.values())[::-1]
     stems = [name.with_suffix("").as_posix() for _, name in kept]
     twice = {stem for stem, count in Counter(stems).items() if count > 1}
-    jobs = [
-        Job(path, f"{name.as_posix() if stem in twice else stem}{_ending(path)}")
+    return [
+        Job(path, f"{name.as_posix() if stem in twice else stem}{_ending(path)}", name.as_posix())
         for (path, name), stem in zip(kept, stems, strict=True)
     ]
-    taken: dict[str, Path] = {}
-    for job in jobs:
-        other = taken.setdefault(job.name, job.source)
-        if other != job.source:
-            raise InputError(f"{other} and {job.source} would both have the mask {job.name}: give each its own --out")
-    return jobs
 
 
 def _expanded(source: str | os.PathLike[str]) -> list[str]:
@@ -212,19 +170,24 @@ def predict_files(
         jobs: from :func:`find_jobs`.
         outputs: what is written, and where.
         settings: JSON-able; kept in the folder as ``.unetzoo.json``.
-        overwrite: do all of them anew. Otherwise an image is skipped whose files are there and newer than itself.
+        overwrite: do all of them anew. Otherwise an image is skipped whose files are there and whole, and whose mask
+            says that the image has not changed since.
         tell: is called for each image when it is through, and after each strip of one that is written by rows. What
             it raises ends the call: it is no image's failure.
 
     Raises:
         ConfigError: the folder holds masks made with other settings, or files of one's own.
+        InputError: two files would be written to one place.
+        WriteError: the folder cannot be written.
     """
+    check_outputs(jobs, outputs, predictor.config)
     _keep_record(outputs.folder, settings, overwrite)
     report, tell = Report(), _Listener(tell)
     left = []
     for job in jobs:
         with _reported(report, job, tell):
             if not overwrite and _is_done(job, outputs, predictor.config):
+                _refuse_by_rows(job, outputs, predictor)
                 report.skipped.append(job.source)
                 tell(Outcome(job))
             else:
@@ -233,39 +196,44 @@ def predict_files(
         writing: deque[tuple[Job, Prediction, Future[int | None]]] = deque()
         for job, reading in _read_ahead(readers, left):
             with _reported(report, job, tell):
-                source = reading.result()
+                source, mark = reading.result()
                 if isinstance(source, StoredRows):
                     with source:
-                        _write_by_rows(predictor, source, job, outputs, settings, tell)
+                        _refuse_by_rows(job, outputs, predictor)
+                        finished = _row_teller(job, source, tell)
+                        predictor.write_rows(source, outputs.mask(job), settings, finished, mark)
                     report.done.append(job.source)
                 else:
                     found = predictor(source)
-                    writing.append((job, found, writers.submit(_write, found, job, outputs)))
+                    writing.append((job, found, writers.submit(_write, found, job, outputs, mark)))
             _settle(report, writing, READ_AHEAD, tell)
         _settle(report, writing, 0, tell)
     return report
 
 
-def write_coco(path: str | os.PathLike[str], jobs: Sequence[Job], outputs: Outputs, config: ModelConfig) -> None:
-    """Write the objects of all masks as one file of COCO JSON, see ``unetzoo.objects.to_coco``.
+def write_coco(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig) -> None:
+    """Write the objects of all masks to ``outputs.coco``, see ``unetzoo.objects.to_coco``.
 
     Raises:
+        InputError: a mask cannot be read.
         WriteError: the file cannot be written.
     """
 
     def found() -> Iterator[tuple[str, objects.Instances]]:
         for job in jobs:
             layers = [images.read_values(path)[0] for path in mask_paths(outputs.mask(job), config)]
-            mask = layers[0] if config.task == "multiclass" else torch.stack(layers).gt(0).byte()
+            # Indices of more than 256 classes are of 16 bits, with which torch does little.
+            mask = layers[0].to(torch.int32) if config.task == "multiclass" else torch.stack(layers).gt(0).byte()
             mask = mask[0] if config.task == "binary" else mask
-            yield job.source.name, objects.instances(mask, config.task, config.num_classes)
+            yield job.image, objects.instances(mask, config.task, config.num_classes)
 
-    write_file(path, json.dumps(objects.to_coco(found(), config.class_names)))
+    assert outputs.coco is not None
+    write_file(outputs.coco, json.dumps(objects.to_coco(found(), config.class_names)))
 
 
-def _read_ahead(readers: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[Rows]]]:
+def _read_ahead(readers: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[tuple[Rows, Mark]]]]:
     """Give each job with its image being read, a few ahead of the one that is asked for."""
-    waiting: deque[tuple[Job, Future[Rows]]] = deque()
+    waiting: deque[tuple[Job, Future[tuple[Rows, Mark]]]] = deque()
     for job in jobs:
         waiting.append((job, readers.submit(_read, job)))
         if len(waiting) > READ_AHEAD:
@@ -273,8 +241,13 @@ def _read_ahead(readers: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tu
     yield from waiting
 
 
-def _read(job: Job) -> Rows:
-    return StoredRows(job.source) if is_big(job.source) else as_image(job.source)
+def _read(job: Job) -> tuple[Rows, Mark]:
+    """Return an image, and the mark it has: from before it is read, so that one replaced since is another."""
+    if is_big(job.source):
+        rows = StoredRows(job.source)
+        return rows, rows.mark
+    mark = Mark.of(job.source)
+    return as_image(job.source), mark
 
 
 def _settle(
@@ -303,7 +276,7 @@ def _reported(report: Report, job: Job, tell: _Listener) -> Iterator[None]:
         tell(Outcome(job, error=report.failed[job.source]))
 
 
-def _write(found: Prediction, job: Job, outputs: Outputs) -> int | None:
+def _write(found: Prediction, job: Job, outputs: Outputs, mark: Mark) -> int | None:
     """Write all that is wanted of an image, the mask last: where it is, all is. Return the number of objects."""
     others, count = outputs.others(job), None
     if "overlays" in others:
@@ -314,58 +287,84 @@ def _write(found: Prediction, job: Job, outputs: Outputs) -> int | None:
         record = found.geojson()
         count = len(record["features"])
         write_file(others["objects"], json.dumps(record))
-    write_masks(outputs.mask(job), found, mark_of(job.source))
+    sizes = {kind: path.stat().st_size for kind, path in others.items()}
+    write_masks(outputs.mask(job), found, replace(mark, others=sizes))
     return count
 
 
-def _write_by_rows(
-    predictor: Predictor, source: StoredRows, job: Job, outputs: Outputs, settings: dict[str, Any], tell: Tell
-) -> None:
+def _refuse_by_rows(job: Job, outputs: Outputs, predictor: Predictor) -> None:
+    """Raise if an image is read by rows, and more is wanted of it than its mask."""
     asked = [*outputs.others(job), *(name for name in ("smallest", "holes") if getattr(predictor, name))]
-    if asked:
+    asked += [] if outputs.coco is None else ["coco"]
+    if asked and is_big(job.source):
         raise InputError(f"so large an image is written by rows, without {', '.join(asked)}: leave that out for it")
 
-    def finished(rows: int) -> None:
-        tell(Outcome(job, rows=(rows, source.height)))
 
-    predictor.write_rows(source, outputs.mask(job), settings, finished)
-
-
-def mark_of(source: Path) -> str:
-    """Return what is written into a mask to know its image again: a digest of where it lies."""
-    return f"unetzoo {hashlib.sha256(os.path.realpath(source).encode()).hexdigest()[:24]}"
+def _row_teller(job: Job, source: StoredRows, tell: Tell) -> Callable[[int], object]:
+    return lambda rows: tell(Outcome(job, rows=(rows, source.height)))
 
 
 def _keep_record(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
     path = folder / RECORD
     if not path.exists() and folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(f"{folder} holds files that are not this command's, true masks perhaps: give a new --out")
-    try:
-        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() and not overwrite else settings
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}): give another --out, or --overwrite") from error
     now = json.loads(json.dumps(settings))
-    changed = [
-        f"{name}: {before.get(name)!r} there, {now.get(name)!r} now" for name in now if before.get(name) != now[name]
-    ]
-    if changed and before is not settings:
-        raise ConfigError(f"{folder} holds masks made with other settings: give another --out, or --overwrite", changed)
+    if path.exists() and not overwrite:
+        try:
+            before = strict_json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(before, dict):
+                raise ValueError(f"an object is needed, not {type(before).__name__}")
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} cannot be read ({error}): give another --out, or --overwrite") from error
+        changed = [
+            f"{name}: {before.get(name)!r} there, {now[name]!r} now" for name in now if before.get(name) != now[name]
+        ]
+        if changed:
+            raise ConfigError(
+                f"{folder} holds masks made with other settings: give another --out, or --overwrite", changed
+            )
     write_file(path, json.dumps(settings, indent=2))
 
 
 def _is_done(job: Job, outputs: Outputs, config: ModelConfig) -> bool:
-    mask = outputs.mask(job)
+    """Return whether all that is wanted of an image is there, whole, and of the image as it is now.
+
+    Raises:
+        InputError: what is there is another image's, or a file that unetzoo did not write.
+    """
+    mask, others = outputs.mask(job), outputs.others(job)
     masks = mask_paths(mask, config)
     if job.source.suffix.lower() in SUFFIXES and mask.exists():
         masks = [mask]  # one file, written by rows
-    there = [path for path in masks if path.exists()]
-    if any(marked(path) not in (None, mark_of(job.source)) for path in there):
-        raise InputError(f"{there[0]} is there, of another image: give another --out, or --overwrite")
-    with contextlib.suppress(OSError):
-        changed = job.source.stat().st_mtime
-        wanted = (*masks, *outputs.others(job).values())
-        return all(path.exists() and path.stat().st_mtime >= changed for path in wanted)
-    return False  # and reading it will say why
+    marks = {path: mark_in(path) for path in masks if path.exists()}
+    stranger = [path for path, mark in marks.items() if mark is not None and mark.place != identity.place(job.source)]
+    stranger += [path for path in others.values() if path.exists() and mark_in(path) is not None]
+    if stranger:
+        raise InputError(f"{stranger[0]} is there, of another image: give another --out, or --overwrite")
+    changed = [path for path, mark in marks.items() if mark is None and _is_whole(path)]
+    if changed:
+        raise InputError(
+            f"{changed[0]} is there, and not as it was written, corrected by hand perhaps: move it away, or --overwrite"
+        )
+    try:
+        now = Mark.of(job.source)
+    except OSError:
+        return False  # and reading it will say why
+    if len(marks) < len(masks) or not all(mark is not None and mark.same_image(now) for mark in marks.values()):
+        return False
+    sizes = {kind: path.stat().st_size if path.is_file() else None for kind, path in others.items()}
+    return all(sizes.items() <= mark.others.items() for mark in marks.values() if mark is not None)
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether a file is a mask that can be read."""
+    if path.is_dir() or is_big(path):
+        return True
+    try:
+        images.read_values(path)
+    except InputError:
+        return False
+    return True
 
 
 def _inside(folder: Path, left_out: Path | None) -> Iterator[Path]:

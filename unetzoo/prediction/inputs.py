@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from unetzoo import images
 from unetzoo.errors import InputError
+from unetzoo.files.identity import spaced
 from unetzoo.prediction.geography import Tag, geography
 
 
@@ -32,6 +34,23 @@ class Rows(ABC):
     @abstractmethod
     def rows(self, first: int, last: int) -> Tensor:
         """Return rows ``first`` up to, not including, ``last``: (C, last - first, width)."""
+
+    @property
+    def identity(self) -> str:
+        """Return what tells the image from another: a digest of its size, and of some of its rows."""
+        digest = hashlib.sha256(f"{self.height} {self.width}".encode())
+        for k in spaced(self.height):
+            row = self.rows(k, k + 1)
+            digest.update(f" {row.shape[0]} {row.dtype} ".encode() + row.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:24]
+
+    def check_unchanged(self) -> None:
+        """Raise if it is not the image any more that it was when it was opened.
+
+        Raises:
+            InputError: its file was replaced or written to.
+        """
+        return
 
 
 class LoadedImage(Rows):

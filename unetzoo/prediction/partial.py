@@ -21,11 +21,12 @@ from unetzoo.prediction.tiles import Grid
 
 
 class PartialMask:
-    """The finished rows of a mask (layers, height, width) of uint8.
+    """The finished rows of a mask (layers, height, width).
 
     Args:
         target: where the mask will be.
         shape: of the mask.
+        dtype: of its numbers, as numpy names it, such as "uint8".
         white: what the values that are put in are multiplied by.
         settings: JSON-able; rows that were made under others are not gone on with.
         lay_out: returns the tiles of the image; is asked where there are no rows to go on with.
@@ -44,12 +45,13 @@ class PartialMask:
         self,
         target: Path,
         shape: tuple[int, int, int],
+        dtype: str,
         white: int,
         settings: Mapping[str, Any],
         lay_out: Callable[[], Grid],
     ) -> None:
-        self.shape, self.white = shape, white
-        self.settings = json.loads(json.dumps({**settings, "shape": shape}))
+        self.shape, self.dtype, self.white = shape, dtype, white
+        self.settings = json.loads(json.dumps({**settings, "shape": shape, "dtype": dtype}))
         self.folder = target.with_name(f".{target.name}.partial")
         found = self._found()
         self.done, self.grid = (0, lay_out()) if found is None else found
@@ -68,23 +70,26 @@ class PartialMask:
         """Write the next rows, and bring them to the disk before the note that counts them.
 
         Args:
-            part: (rows, width) or (layers, rows, width), uint8.
+            part: (rows, width) or (layers, rows, width).
 
         Raises:
             WriteError: they cannot be written.
         """
+        import numpy as np
+
         layers, height, width = self.shape
-        part = part.reshape(layers, -1, width) * self.white
+        kind = np.dtype(self.dtype)
+        array = (part.reshape(layers, -1, width) * self.white).numpy().astype(kind, copy=False)
         try:
             with self._rows.open("r+b") as stream:
                 for layer in range(layers):
-                    stream.seek((layer * height + self.done) * width)
-                    stream.write(part[layer].numpy().tobytes())
+                    stream.seek((layer * height + self.done) * width * kind.itemsize)
+                    stream.write(array[layer].tobytes())
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError as error:
             raise WriteError(f"{self.folder} cannot be written: {error.strerror}; what is done is kept") from error
-        self.done += part.shape[1]
+        self.done += array.shape[1]
         write_file(self.folder / "note.json", json.dumps(self._note()))
 
     def rows(self, layer: int, first: int, count: int) -> Any:
@@ -93,8 +98,17 @@ class PartialMask:
 
         _, height, width = self.shape
         count = min(count, height - first)
-        start = (layer * height + first) * width
-        return np.fromfile(self._rows, np.uint8, count * width, offset=start).reshape(count, width)
+        kind = np.dtype(self.dtype)
+        start = (layer * height + first) * width * kind.itemsize
+        return np.fromfile(self._rows, kind, count * width, offset=start).reshape(count, width)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all rows."""
+        import numpy as np
+
+        layers, height, width = self.shape
+        return layers * height * width * np.dtype(self.dtype).itemsize
 
     def remove(self) -> None:
         """Remove it all."""
@@ -109,6 +123,8 @@ class PartialMask:
 
     def _found(self) -> tuple[int, Grid] | None:
         """Return the rows that a killed run has left, and their tiles; None where this run would make others."""
+        import numpy as np
+
         try:
             note = json.loads((self.folder / "note.json").read_text(encoding="utf-8"))
             settings, rows, grid = note["settings"], note["rows"], Grid.of(note["grid"])
@@ -116,5 +132,7 @@ class PartialMask:
         except (OSError, ValueError, TypeError, KeyError):
             return None
         layers, height, width = self.shape
-        whole = rows in (*grid.down.starts[1:], height) and size >= ((layers - 1) * height + rows) * width
+        whole = rows in (*grid.down.starts[1:], height) and size >= (
+            ((layers - 1) * height + rows) * width * np.dtype(self.dtype).itemsize
+        )
         return (rows, grid) if settings == self.settings and whole else None

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
@@ -19,6 +18,7 @@ from unetzoo.objects.components import ndimage
 from unetzoo.prediction import arguments, by_rows
 from unetzoo.prediction.inputs import LoadedImage, Rows, as_image
 from unetzoo.prediction.layout import Layout
+from unetzoo.prediction.marks import Mark
 from unetzoo.prediction.networks import Model, Networks, check_channels, check_range, gathered
 from unetzoo.prediction.results import Prediction, mask_of
 from unetzoo.prediction.stored import StoredRows
@@ -152,13 +152,14 @@ class Predictor:
         """Segment an image beyond memory into a file: read by rows, and written by rows.
 
         The mask grows in a folder beside ``target``. After a kill the same call goes on behind its last finished row of
-        tiles; with another model, image or other tiles it begins anew.
+        tiles. With another model, other tiles, or an image that was replaced (another place, size, time of writing, or
+        other bytes at some places) it begins anew.
 
         Args:
             source: a .tif or .tiff file, of a pyramid the largest level; a .zarr array (H, W), (H, W, C) or (C, H, W),
                 or OME-Zarr. Extra ``big``.
             target: a .tif, .tiff or .zarr: (H, W) uint8, of a multi-label model (classes, H, W); 0 and 255, or indices
-                of classes. A GeoTIFF's place on the globe is kept.
+                of classes, uint16 where there are more than 256. A GeoTIFF's place on the globe is kept.
             progress: show a bar.
 
         Raises:
@@ -174,7 +175,6 @@ class Predictor:
                 "the mask with unetzoo.objects.cleaned where it fits in memory"
             )
         with StoredRows(source) as rows, _bar(progress, rows.height, "row") as bar:
-            settings = {**self.settings(), "image": str(Path(source).resolve())}
             done = 0
 
             def tell(finished: int) -> None:
@@ -182,7 +182,7 @@ class Predictor:
                 bar(finished - done)
                 done = finished
 
-            self.write_rows(rows, target, settings, tell)
+            self.write_rows(rows, target, self.settings(), tell)
 
     def write_rows(
         self,
@@ -190,17 +190,19 @@ class Predictor:
         target: str | os.PathLike[str],
         settings: Mapping[str, Any],
         tell: Callable[[int], object] = lambda rows: None,
+        mark: Mark | None = None,
     ) -> None:
         """Do what :meth:`write_mask` does, of an image that is open; ``smallest`` and ``holes`` are left out.
 
         Args:
             source: the image.
             target: see :meth:`write_mask`.
-            settings: JSON-able; a mask that was begun goes on only under the same ones.
+            settings: JSON-able; a mask that was begun goes on only under the same ones, and with the same image.
             tell: is called with the number of finished rows, first with those of an earlier run.
+            mark: is written into the mask, see :mod:`unetzoo.prediction.marks`.
 
         Raises:
-            InputError: see :meth:`write_mask`.
+            InputError: see :meth:`write_mask`; or the image's file was changed while it was read.
             WriteError: likewise.
         """
         mask = by_rows.begun(source, target, self.config, settings, lambda: self.grid(source))
@@ -208,7 +210,8 @@ class Predictor:
         for _, strip in self.strips(source, mask.grid, first=mask.grid.down.window_at(mask.done)):
             mask.put(mask_of(strip, self.config.task, self.thresholds))
             tell(mask.done)
-        by_rows.write(mask, target, source.place)
+        source.check_unchanged()
+        by_rows.write(mask, target, source.place, mark)
 
     def result(self, image: LoadedImage, probabilities: Tensor) -> Prediction:
         """Return what probabilities (classes, H, W) amount to, cleaned as ``smallest`` and ``holes`` say."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,6 +17,11 @@ from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError
 from unetzoo.files.writing import write_file
 from unetzoo.prediction.geography import Tag, georeference
+from unetzoo.prediction.marks import SOFTWARE, Mark
+from unetzoo.prediction.outputs import mask_paths
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SUFFIXES = (".png", ".tif", ".tiff")
 """Of masks: kept as they are, unlike in a JPEG."""
@@ -29,7 +33,8 @@ class Prediction:
 
     Attributes:
         probabilities: (classes, H, W) float32.
-        mask: uint8: (H, W) of 0 and 1, or of the classes' indices; (classes, H, W) of 0 and 1 for "multilabel".
+        mask: (H, W) of 0 and 1, or of the classes' indices; (classes, H, W) of 0 and 1 for "multilabel". uint8; of more
+            than 256 classes int32.
         image: (C, H, W), the image as it was given.
         config: of the model.
         name: of the image's file, None where there is none.
@@ -46,8 +51,9 @@ class Prediction:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the mask as an image that ``unetzoo.data`` reads as a mask.
 
-        Of 0 and 255, or of the classes' indices with a palette of colours. The masks of a multi-label model are one
-        file a class, in folders of the classes' names beside ``path``'s name.
+        Of 0 and 255, or of the classes' indices: with a palette of colours, or of 16 bits where there are more than 256
+        classes. The masks of a multi-label model are one file a class, in folders of the classes' names beside
+        ``path``'s name.
 
         Args:
             path: ends in .png, .tif or .tiff; a TIFF keeps a GeoTIFF's place on the globe. Folders are made where
@@ -57,7 +63,7 @@ class Prediction:
             InputError: another ending.
             WriteError: the file cannot be written.
         """
-        check_suffix(path)
+        check_suffix(path, self.config)
         write_masks(path, self)
 
     def overlay(self, path: str | os.PathLike[str]) -> None:
@@ -131,57 +137,50 @@ def mask_of(probabilities: Tensor, task: str, thresholds: Sequence[float]) -> Te
     return mask[0] if task == "binary" else mask
 
 
-def mask_paths(path: str | os.PathLike[str], config: ModelConfig) -> list[Path]:
-    """Return the files of a mask: of a multi-label model ``<folder>/<class>/<name>`` for ``<folder>/<name>``.
-
-    A class whose name is none of a folder has "class_<number>" instead: who made the model does not say where files go.
-    """
-    path = Path(path)
-    if config.task != "multilabel":
-        return [path]
-    unnamed = checks.class_names_of(None, config.task, config.num_classes)
-    folders = [
-        name if _PLAIN.fullmatch(name) else instead
-        for name, instead in zip(config.class_names or unnamed, unnamed, strict=True)
-    ]
-    return [path.parent / folder / path.name for folder in folders]
+def stored_as(config: ModelConfig) -> str:
+    """Return the type of a mask's numbers in a file: "uint8", and "uint16" or "int32" where classes are too many."""
+    classes = config.num_classes if config.task == "multiclass" else 1
+    return "uint8" if classes <= 256 else "uint16" if classes <= 65536 else "int32"
 
 
-_PLAIN = re.compile(r"[^\W_][\w ()+,-]*")
-
-
-def check_suffix(path: str | os.PathLike[str]) -> None:
+def check_suffix(path: str | os.PathLike[str], config: ModelConfig) -> None:
     """Raise if a mask cannot be kept under this name.
 
     Raises:
-        InputError: it does not end as masks do.
+        InputError: it does not end as masks do, or PNG has too few bits for the classes.
     """
-    if Path(path).suffix.lower() not in SUFFIXES:
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
         raise InputError(f"a mask cannot be written to {str(path)!r}: {', '.join(SUFFIXES)} keep it as it is")
+    if suffix == ".png" and stored_as(config) == "int32":
+        raise InputError(f"{str(path)!r}: PNG has no 32 bits for {config.num_classes} classes; .tif has")
 
 
-def write_masks(path: str | os.PathLike[str], found: Prediction, mark: str | None = None) -> None:
-    """Write a mask, see :meth:`Prediction.save`, to the files of :func:`mask_paths`; :func:`mark_in` returns ``mark``.
+def write_masks(path: str | os.PathLike[str], found: Prediction, mark: Mark | None = None) -> None:
+    """Write a mask, see :meth:`Prediction.save`, to the files of :func:`mask_paths`; ``mark_in`` returns ``mark``.
 
     Raises:
         WriteError: the file cannot be written.
     """
     task, paths = found.config.task, mask_paths(path, found.config)
     for target, layer in zip(paths, found.mask if task == "multilabel" else found.mask[None], strict=True):
-        write_file(target, _encoded(layer, task, target.suffix.lower(), found.place, mark))
+        values = layer if task == "multiclass" else layer * 255
+        array = values.numpy().astype(stored_as(found.config), copy=False)
+        palette = task == "multiclass" and array.dtype == "uint8"
+        write_file(target, _encoded(array, palette, target.suffix.lower(), found.place, mark))
 
 
-def _encoded(mask: Tensor, task: str, suffix: str, tags: Sequence[Tag], mark: str | None) -> bytes:
+def _encoded(mask: NDArray[Any], palette: bool, suffix: str, tags: Sequence[Tag], mark: Mark | None) -> bytes:
     from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-    image = Image.fromarray((mask if task == "multiclass" else mask * 255).numpy())
-    if task == "multiclass" and mask.dtype == torch.uint8:
+    image = Image.fromarray(mask)
+    if palette:
         image.putpalette(_palette())
     stream = io.BytesIO()
     if suffix == ".png":
         texts = PngImagePlugin.PngInfo()
         if mark is not None:
-            texts.add_text("Software", mark)
+            texts.add_text("Software", str(mark))
         image.save(stream, "PNG", pnginfo=texts)
         return stream.getvalue()
     directory = TiffImagePlugin.ImageFileDirectory_v2()
@@ -189,26 +188,9 @@ def _encoded(mask: Tensor, task: str, suffix: str, tags: Sequence[Tag], mark: st
         directory.tagtype[code] = kind
         directory[code] = value
     if mark is not None:
-        directory[_SOFTWARE] = mark
+        directory[SOFTWARE] = str(mark)
     image.save(stream, "TIFF", compression="tiff_adobe_deflate", tiffinfo=directory)
     return stream.getvalue()
-
-
-_SOFTWARE = 305
-"""Tag of TIFF."""
-
-
-def mark_in(path: Path) -> str | None:
-    """Return the mark that a mask was written with; None of others, and of those that Pillow does not open."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as file:
-            tags: Any = getattr(file, "tag_v2", {})
-            mark = file.info.get("Software") or tags.get(_SOFTWARE)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
-    return mark if isinstance(mark, str) and mark.startswith("unetzoo ") else None
 
 
 def _palette() -> list[int]:

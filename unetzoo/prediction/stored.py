@@ -16,6 +16,7 @@ from unetzoo.errors import InputError
 from unetzoo.images import BANDS, explained, image_size
 from unetzoo.prediction.geography import geography
 from unetzoo.prediction.inputs import Rows
+from unetzoo.prediction.marks import Mark
 
 SUFFIXES = (".tif", ".tiff", ".zarr")
 """Of what is read, and written, by rows."""
@@ -29,6 +30,9 @@ class StoredRows(Rows):
     Args:
         path: a .tif or .tiff file, a .zarr folder.
 
+    Attributes:
+        mark: of the image as it was when it was opened.
+
     Raises:
         ConfigError: tifffile or zarr is not installed.
         InputError: it cannot be read so.
@@ -40,14 +44,17 @@ class StoredRows(Rows):
         self._open = contextlib.ExitStack()
         try:
             with explained(self.path):
+                self.mark = Mark.of(self.path)
                 self._array, axes = _opened(self.path, self._open)
-            self._lay_out(axes)
-            self.place = geography(self.path)
+                self._lay_out(axes)
+                self.place = geography(self.path)
         except BaseException:
             self.close()
             raise
 
     def _lay_out(self, axes: str) -> None:
+        if not {"Y", "X"} <= set(axes) or len(axes) != len(self._array.shape):
+            raise InputError(f"{str(self.path)!r} has the axes {axes!r} for {self._array.shape}: Y and X are needed")
         self._index: tuple[Any, ...] = tuple(slice(None) if letter in f"{BANDS}YX" else 0 for letter in axes)
         kept = "".join(letter for letter in axes if letter in f"{BANDS}YX")
         self._order = [kept.index(letter) for letter in kept if letter in BANDS] + [kept.index("Y"), kept.index("X")]
@@ -55,6 +62,18 @@ class StoredRows(Rows):
         self.height, self.width = (self._array.shape[axes.index(letter)] for letter in "YX")
         if self._array.dtype.kind not in "uif" or self._array.dtype.itemsize > 4:
             raise InputError(f"{str(self.path)!r} holds {self._array.dtype}: 8 to 32 bits are needed")
+
+    @property
+    def identity(self) -> str:
+        """Return what tells the image from another, see :class:`Rows`: where it lies, and the identity of its file."""
+        return f"{self.mark.place} {self.mark.identity}"
+
+    def check_unchanged(self) -> None:
+        """Raise if the file was replaced or written to since it was opened, see :class:`Rows`."""
+        with explained(self.path):
+            now = Mark.of(self.path)
+        if not now.same_image(self.mark):
+            raise InputError(f"{str(self.path)!r} was changed while it was read: begin again when it is complete")
 
     def close(self) -> None:
         """Close the file."""

@@ -21,7 +21,8 @@ from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS
 from unetzoo.errors import ConfigError, InputError, UnetzooError
 from unetzoo.prediction import Prediction, Predictor
-from unetzoo.prediction.results import mask_of, mask_paths
+from unetzoo.prediction.outputs import mask_paths
+from unetzoo.prediction.results import mask_of
 from unetzoo.saving import cards
 from unetzoo.saving.records import CARD_FILE
 from unetzoo.saving.repositories import PREFIX

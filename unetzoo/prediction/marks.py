@@ -1,0 +1,110 @@
+"""Marks in masks: of which image a mask is, and what was written with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unetzoo import images
+from unetzoo.files.identity import identity, place
+
+SOFTWARE = 305
+"""Tag of TIFF that has the mark; of PNG a text of this name, of zarr an attribute."""
+BEGIN = "unetzoo"
+"""Of each mark, and the name of the attribute in zarr."""
+_OFFSETS, _COUNTS = (273, 324), (279, 325)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a mask says of itself. ``str()`` is what is written into it.
+
+    Attributes:
+        place: a digest of where its image lies.
+        identity: of the image; empty in a mask that is cut off, and in those of unetzoo 0.1, which had the place alone.
+        others: name → bytes of what was written with it, such as "overlays".
+    """
+
+    place: str
+    identity: str
+    others: Mapping[str, int]
+
+    @classmethod
+    def of(cls, source: str | os.PathLike[str]) -> Mark:
+        """Return the mark of an image as it is now.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return cls(place(source), identity(source), {})
+
+    def __str__(self) -> str:
+        return " ".join([BEGIN, self.place, self.identity, *(f"{name}:{size}" for name, size in self.others.items())])
+
+    def same_image(self, other: Mark) -> bool:
+        """Return whether both are of one image that has not changed."""
+        return (self.place, self.identity) == (other.place, other.identity)
+
+
+def mark_in(path: Path) -> Mark | None:
+    """Return the mark of a mask, None of other files."""
+    try:
+        match path.suffix.lower():
+            case ".png":
+                text, whole = _in_png(path)
+            case ".tif" | ".tiff":
+                text, whole = _in_tiff(path)
+            case _:
+                text, whole = _in_zarr(path), True
+    except (OSError, ValueError, KeyError, TypeError):  # InputError is a ValueError
+        return None
+    begin, *words = text.split() if isinstance(text, str) else [""]
+    if begin != BEGIN or not words:
+        return None
+    others = dict(word.partition(":")[::2] for word in words[2:])
+    if not all(size.isdecimal() for size in others.values()):
+        return None
+    return Mark(words[0], words[1] if whole and len(words) > 1 else "", {name: int(size) for name, size in others.items()})
+
+
+def _in_png(path: Path) -> tuple[str | None, bool]:
+    """Return the text of a PNG, and whether its chunks reach to its end."""
+    text, kind = None, b""
+    with path.open("rb") as stream:
+        if stream.read(8) != b"\x89PNG\r\n\x1a\n":
+            return None, False
+        while len(head := stream.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            body = stream.read(length) if kind == b"tEXt" and length < 1000 else None
+            if body is None:
+                stream.seek(length, os.SEEK_CUR)
+            elif body.startswith(b"Software\0"):
+                text = body.partition(b"\0")[2].decode("latin-1")
+            stream.seek(4, os.SEEK_CUR)
+        whole = kind == b"IEND" and stream.tell() == os.fstat(stream.fileno()).st_size
+    return text, whole
+
+
+def _in_tiff(path: Path) -> tuple[Any, bool]:
+    """Return the text of a TIFF, and whether its strips and tiles lie within it."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # no pixels are read
+        found = images.tiff_tags(path, (SOFTWARE, *_OFFSETS, *_COUNTS))
+    tags = {code: value for code, (_, value) in found.items()}
+    offsets, counts = (next((tags[code] for code in codes if code in tags), ()) for codes in (_OFFSETS, _COUNTS))
+    offsets, counts = ((value,) if isinstance(value, int) else value for value in (offsets, counts))
+    size = path.stat().st_size
+    whole = len(offsets) > 0 and all(first + count <= size for first, count in zip(offsets, counts, strict=True))
+    return tags.get(SOFTWARE), whole
+
+
+def _in_zarr(path: Path) -> Any:
+    return json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"][BEGIN]

@@ -1,0 +1,154 @@
+"""Where what is made of each image goes, and that no two things go to one place."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unetzoo import checks
+from unetzoo.config import ModelConfig
+from unetzoo.errors import InputError
+
+RECORD = ".unetzoo.json"
+"""What a folder of masks is known by: the settings under which they were made."""
+KINDS = {"overlays": ".png", "probabilities": ".npy", "objects": ".geojson"}
+"""Folders beside the masks, and the endings of what is in them."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image and where its mask goes.
+
+    Attributes:
+        source: its file, or zarr folder.
+        name: of the mask, inside the folder of masks, with / and its ending.
+        image: of the image, inside the folder that was given, with / and its ending.
+    """
+
+    source: Path
+    name: str
+    image: str
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written of each image.
+
+    Attributes:
+        folder: of the masks, which keep the images' names and sub-folders.
+        overlays: also ``overlays/<name>.png``.
+        probabilities: also ``probabilities/<name>.npy``.
+        objects: also ``objects/<name>.geojson``.
+        coco: also the objects of all images as COCO JSON, into this file.
+    """
+
+    folder: Path
+    overlays: bool = False
+    probabilities: bool = False
+    objects: bool = False
+    coco: Path | None = None
+
+    def mask(self, job: Job) -> Path:
+        """Return where the mask goes, the name of the file for a model of several labels."""
+        return self.folder / job.name
+
+    def others(self, job: Job) -> dict[str, Path]:
+        """Return what else is written of an image, and where."""
+        return {
+            kind: (self.folder / kind / job.name).with_suffix(ending)
+            for kind, ending in KINDS.items()
+            if getattr(self, kind)
+        }
+
+
+def mask_paths(path: str | os.PathLike[str], config: ModelConfig) -> list[Path]:
+    """Return the files of a mask: of a multi-label model ``<folder>/<class>/<name>`` for ``<folder>/<name>``.
+
+    A class whose name is none of a folder, or stands for another folder, has "class_<number>" instead: who made the
+    model does not say where files go. Names that differ in upper and lower case alone are one on some systems.
+    """
+    path = Path(path)
+    if config.task != "multilabel":
+        return [path]
+    numbered = checks.class_names_of(None, config.task, config.num_classes)
+    names = config.class_names or numbered
+    count = Counter(map(place_key, names))
+    taken = set(map(place_key, (*numbered, *KINDS)))
+    folders = [
+        name if _is_plain(name) and count[place_key(name)] == 1 and place_key(name) not in taken else number
+        for name, number in zip(names, numbered, strict=True)
+    ]
+    return [path.parent / folder / path.name for folder in folders]
+
+
+def _is_plain(name: str) -> bool:
+    return bool(re.fullmatch(r"[^\W_][\w ()+,-]*", name)) and len(os.fsencode(name)) <= 200
+
+
+def place_key(name: str) -> str:
+    """Return what is equal of names that some file system takes for one.
+
+    They differ in upper and lower case, in how an accent is stored, or in a space at their end.
+    """
+    composed = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return "/".join(part.rstrip(" .") for part in composed.split("/"))
+
+
+def check_outputs(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig) -> None:
+    """Raise if two files would be written to one place, or one over an image.
+
+    Names that :func:`place_key` takes for one are one place: a folder of masks can be copied to any system.
+
+    Raises:
+        InputError: lists what goes to one place, and the fix.
+    """
+    sources = {os.path.realpath(job.source) for job in jobs}
+    folder = Path(os.path.realpath(outputs.folder))
+    files = {RECORD: ("record", "the settings")}
+    folders: dict[str, tuple[str, str]] = {}
+    problems: list[str] = []
+    for what, of, name in _written(jobs, outputs, config):
+        if str(folder / name) in sources:
+            problems.append(f"the {what} of {of} would be written over the image {folder / name}")
+        key = place_key(name)
+        others = [files.setdefault(key, (what, of))] if key not in folders else [folders[key]]
+        while "/" in key:
+            key = key.rpartition("/")[0]
+            folders.setdefault(key, (what, of))
+            others += [files[key]] if key in files else []
+        problems += [_clash(other, (what, of), name) for other in others if other != (what, of)]
+    if problems:
+        fix = "rename the images, or give each its own --out"
+        if len(problems) == 1:
+            raise InputError(f"{problems[0]}: {fix}")
+        more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
+        lines = "".join(f"\n  - {problem}" for problem in [*problems[:_LISTED], *more])
+        raise InputError(f"what is written would be written over; {fix}:{lines}")
+
+
+_LISTED = 10
+
+
+def _written(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig) -> Iterator[tuple[str, str, str]]:
+    """Give what is written, of which image, and where in the folder, with /."""
+    for job in jobs:
+        # A multi-label model's is one file where it is written by rows.
+        for path in dict.fromkeys((*mask_paths(job.name, config), Path(job.name))):
+            yield "mask", str(job.source), path.as_posix()
+        for kind, path in outputs.others(job).items():
+            yield kind, str(job.source), path.relative_to(outputs.folder).as_posix()
+    if outputs.coco is not None:
+        path, folder = Path(os.path.realpath(outputs.coco)), Path(os.path.realpath(outputs.folder))
+        # Joined to the folder, a whole path stays what it is.
+        yield "COCO JSON", "all images", (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
+
+
+def _clash(one: tuple[str, str], other: tuple[str, str], name: str) -> str:
+    if one[0] == other[0]:
+        return f"{one[1]} and {other[1]} would both have the {one[0]} {name}"
+    return f"the {one[0]} of {one[1]} and the {other[0]} of {other[1]} would both be {name}"
