@@ -57,6 +57,11 @@ def stored(path: Path) -> np.ndarray:
     return pytest.importorskip("zarr").open(path, mode="r")[:]
 
 
+def software(path: Path) -> str:
+    with Image.open(path) as file:
+        return file.info["Software"]
+
+
 class TestIdentity:
     """No mask is of two images, and none of an image that is there no more."""
 
@@ -209,14 +214,14 @@ class TestDone:
         """As they say where their image lies, and not which it is."""
         assert main(command) == 0
         mask = tmp_path / "masks" / "a.png"
-        before, expected = Image.open(mask).info["Software"], mask_at(mask)
+        before, expected = software(mask), mask_at(mask)
         texts = PngImagePlugin.PngInfo()
         texts.add_text("Software", " ".join(before.split()[:2]))
         Image.fromarray(255 - expected).save(mask, pnginfo=texts)
         capsys.readouterr()
         assert main(command) == 0
         assert "1 segmented" in capsys.readouterr().out
-        assert Image.open(mask).info["Software"] == before
+        assert software(mask) == before
         assert (mask_at(mask) == expected).all()
 
     @pytest.mark.parametrize("more", [[], ["--overlay"]])
@@ -411,9 +416,7 @@ class TestManyClasses:
         )
         assert torch.equal(target, found.mask.long())
         record = json.loads(coco.read_text(encoding="utf-8"))
-        areas = np.bincount(
-            [a["category_id"] for a in record["annotations"]], [a["area"] for a in record["annotations"]]
-        )
+        kinds, areas = zip(*((a["category_id"], a["area"]) for a in record["annotations"]), strict=True)
         expected = np.bincount(found.mask.numpy().ravel())
         assert (np.bincount(kinds, areas)[1:] == expected[1:]).all()
         outlines = json.loads((out / "objects" / "a.geojson").read_text(encoding="utf-8"))
@@ -443,7 +446,10 @@ class TestManyClasses:
         assert images.read_values(tmp_path / "a.tif").tolist() == [[[0, 69_999]]]
 
 
-@pytest.mark.parametrize("bad", ["empty", "no metadata", "text", "axes", "no axes", "attributes", "one axis", "chunks"])
+@pytest.mark.parametrize(
+    "bad",
+    ["empty", "no metadata", "text", "axes", "long axes", "no axes", "no pixels", "attributes", "one axis", "chunks"],
+)
 def test_a_bad_zarr_stops_nothing(bad: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     zarr = pytest.importorskip("zarr", reason="zarr writes the array")
     path = tmp_path / "in" / "b.zarr"
@@ -455,13 +461,16 @@ def test_a_bad_zarr_stops_nothing(bad: str, model: Path, tmp_path: Path, capsys:
             (path / "c").mkdir()
         case "text":
             (path / "zarr.json").write_text("text", encoding="utf-8")
-        case "axes" | "no axes":
+        case "axes" | "long axes" | "no axes":
             group = zarr.open_group(path, mode="w")
             group.create_array("0", data=noise(16, 16), chunks=(8, 8, 3))
             axes = {"axes": [{"name": name} for name in "tcz"]} if bad == "axes" else {}
+            axes = {"axes": [{"name": name} for name in "tczyx"]} if bad == "long axes" else axes
             group.attrs["multiscales"] = [{**axes, "datasets": [{"path": "0"}]}]
         case "attributes":
             zarr.open_group(path, mode="w").attrs["ome"] = [7]
+        case "no pixels":
+            zarr.create_array(path, shape=(0, 16, 3), chunks=(8, 8, 3), dtype="u1")
         case "one axis":
             zarr.create_array(path, data=np.zeros(8, np.uint8))
         case "chunks":

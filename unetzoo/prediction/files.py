@@ -267,7 +267,7 @@ def _reported(report: Report, job: Job, tell: _Listener) -> Iterator[None]:
     try:
         yield
     # What one image cannot do, for want of memory as well, the next may: all of it is in the report.
-    except (OSError, RuntimeError, ValueError, MemoryError) as error:
+    except Exception as error:
         if tell.error is not None:
             raise tell.error from None  # perhaps behind another error, of the file that was being written
         message = str(error) if isinstance(error, UnetzooError) else f"{type(error).__name__}: {error}"

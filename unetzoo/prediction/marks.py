@@ -70,7 +70,9 @@ def mark_in(path: Path) -> Mark | None:
     others = dict(word.partition(":")[::2] for word in words[2:])
     if not all(size.isdecimal() for size in others.values()):
         return None
-    return Mark(words[0], words[1] if whole and len(words) > 1 else "", {name: int(size) for name, size in others.items()})
+    return Mark(
+        words[0], words[1] if whole and len(words) > 1 else "", {name: int(size) for name, size in others.items()}
+    )
 
 
 def _in_png(path: Path) -> tuple[str | None, bool]:

@@ -60,6 +60,8 @@ class StoredRows(Rows):
         self._order = [kept.index(letter) for letter in kept if letter in BANDS] + [kept.index("Y"), kept.index("X")]
         self._row = axes.index("Y")
         self.height, self.width = (self._array.shape[axes.index(letter)] for letter in "YX")
+        if 0 in self._array.shape:
+            raise InputError(f"{str(self.path)!r} is empty: {self._array.shape}")
         if self._array.dtype.kind not in "uif" or self._array.dtype.itemsize > 4:
             raise InputError(f"{str(self.path)!r} holds {self._array.dtype}: 8 to 32 bits are needed")
 
