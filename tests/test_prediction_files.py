@@ -333,9 +333,8 @@ def test_geotiffs_as_gdal_writes_them(compression: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [BrokenPipeError, ValueError])
 @pytest.mark.parametrize("kind", ["png", "zarr", "done"])
 def test_an_error_of_the_listener_is_no_image_s(kind: str, error: type, model: Path, tmp_path: Path) -> None:
-    job = files.Job(
-        tmp_path / "in" / f"a.{'zarr' if kind == 'zarr' else 'png'}", f"a.{'zarr' if kind == 'zarr' else 'png'}"
-    )
+    name = f"a.{'zarr' if kind == 'zarr' else 'png'}"
+    job = files.Job(tmp_path / "in" / name, name, name)
     outputs, predictor = files.Outputs(tmp_path / "out"), Predictor(model)
     if kind == "zarr":
         pytest.importorskip("zarr").save(str(job.source), noise(40, 56))
