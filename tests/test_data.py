@@ -720,7 +720,9 @@ def test_data_sets_that_cannot_be(tmp_path: Path, options: dict[str, Any], said:
         (
             lambda d: (
                 (d / "images" / "p6.png").unlink(),
-                tifffile.imwrite(d / "images" / "p6.tif", np.zeros((5, *SIZE), np.uint8), photometric=1),
+                tifffile.imwrite(
+                    d / "images" / "p6.tif", np.zeros((5, *SIZE), np.uint8), photometric=1, planarconfig="separate"
+                ),
             ),
             {},
             "images differ .*channels: 3 in ",
@@ -1027,7 +1029,8 @@ def test_previews_of_any_task_and_channels(tmp_path: Path, task: str, channels: 
     labels = Labels(task=task, num_classes=3)
     bands = RNG.normal(-20, 5, (channels, 40, 300)).astype(np.float32)
     (tmp_path / "images").mkdir()
-    tifffile.imwrite(tmp_path / "images" / "a.tif", bands.squeeze(), photometric="minisblack")
+    planar = "separate" if channels > 1 else None
+    tifffile.imwrite(tmp_path / "images" / "a.tif", bands.squeeze(), photometric="minisblack", planarconfig=planar)
     write_lines(tmp_path / "labels" / "a.txt", "1 0 0 .5 0 .5 1 0 1")
     samples = list_samples(tmp_path, labels).samples[""]
     preview(SegmentationDataset(samples, labels, in_channels=channels), tmp_path / "s.png", count=1)

@@ -50,7 +50,7 @@ OPTIONAL = {
     "drawing": {"PIL"},
     "evaluation": {"yaml"},
     "exporting": {"numpy", "onnx", "onnxruntime", "onnxscript"},
-    "images": {"PIL", "tifffile"},
+    "images": {"PIL", "imagecodecs", "numpy", "tifffile"},
     "objects": {"numpy", "scipy"},
     "prediction": {"PIL", "numpy", "tifffile", "zarr"},
     "saving": {"yaml"},

@@ -83,7 +83,7 @@ def test_every_orientation_of_every_format(tmp_path: Path, orientation: int) -> 
     end = start + 12 + int.from_bytes(content[start : start + 4], "big")
     (tmp_path / "e.png").write_bytes(content[:start] + content[end:-12] + content[start:end] + content[-12:])
     for file in sorted(tmp_path.iterdir()):
-        image = images.read_image(file)
+        image = images.read_image(file, "channels")
         assert np.array_equal(image[-1], expected), file.name
         assert images.image_size(file) == expected.shape, file.name
         assert images.orientation(file) == orientation, file.name
@@ -136,23 +136,31 @@ def test_which_pages_are_bands(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "array.tif", pages, photometric="minisblack")
     tifffile.imwrite(tmp_path / "imagej.tif", pages, imagej=True, metadata={"axes": "CYX"})
     tifffile.imwrite(tmp_path / "channels.ome.tif", pages, metadata={"axes": "CYX"})
-    for name in ("array.tif", "imagej.tif", "channels.ome.tif"):
+    for name in ("imagej.tif", "channels.ome.tif"):
         assert np.array_equal(images.read_image(tmp_path / name), pages), name
     tifffile.imwrite(tmp_path / "depths.tif", pages, imagej=True, metadata={"axes": "ZYX"})
     tifffile.imwrite(tmp_path / "times.ome.tif", pages, metadata={"axes": "TYX"})
     first, *others = map(Image.fromarray, pages)
     first.save(tmp_path / "pillow.tif", save_all=True, append_images=others)
-    for name in ("depths.tif", "times.ome.tif", "pillow.tif"):
-        assert np.array_equal(images.read_image(tmp_path / name), pages[:1]), name
+    for name in ("depths.tif", "times.ome.tif", "pillow.tif", "array.tif"):
+        with pytest.raises(InputError, match=rf"{name}.*4 planes.*'split'.*'first'.*'max'.*'channels'"):
+            images.read_image(tmp_path / name)
+        assert np.array_equal(images.read_image(tmp_path / name, "first"), pages[:1]), name
+        assert np.array_equal(images.read_image(tmp_path / name, "channels"), pages), name
+        assert np.array_equal(images.read_image(tmp_path / name, "max")[0], pages.max(0)), name
+        assert np.array_equal(images.read_image(tmp_path / name, 2)[0], pages[2]), name
+        with pytest.raises(InputError, match=r"4 planes: plane 4 is not among 0…3"):
+            images.read_image(tmp_path / name, 4)
 
 
 def test_tiffs_beyond_pillow_say_what_they_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tifffile.imwrite(tmp_path / "bands.tif", np.zeros((13, 5, 7), np.int16), photometric="minisblack")
+    bands = np.zeros((13, 5, 7), np.int16)
+    tifffile.imwrite(tmp_path / "bands.tif", bands, photometric="minisblack", planarconfig="separate")
     tifffile.imwrite(tmp_path / "grey.tif", np.arange(35, dtype=np.int16).reshape(5, 7))
     monkeypatch.setitem(sys.modules, "tifffile", None)
-    for read in (images.read_image, images.image_size):
-        with pytest.raises(InputError, match=r"bands\.tif'.*unetzoo\[tiff\]"):
-            read(tmp_path / "bands.tif")
+    with pytest.raises(InputError, match=r"bands\.tif'.*unetzoo\[tiff\]"):
+        images.read_image(tmp_path / "bands.tif")
+    assert images.image_size(tmp_path / "bands.tif") == (5, 7)  # tags need no package
     assert images.read_image(tmp_path / "grey.tif").sum() == 595  # Pillow is enough
 
 
@@ -170,10 +178,10 @@ def test_numbers_that_are_not_finite_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bands", [1, 13])
 def test_a_small_file_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bands: int) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((bands, 50, 50), np.int16).squeeze(), photometric="minisblack")
-    images.read_image(tmp_path / "a.tif")
+    images.read_image(tmp_path / "a.tif", "channels")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(InputError, match=r"a\.tif' cannot be read .*\(DecompressionBombError"):
-        images.read_image(tmp_path / "a.tif")
+        images.read_image(tmp_path / "a.tif", "channels")
 
 
 def test_labels_are_read_as_they_are_stored(tmp_path: Path) -> None:
@@ -227,10 +235,14 @@ def test_the_config_says_how_images_are_prepared() -> None:
         eight,
         torch.full((3, 2, 2), 65535, dtype=torch.uint16),
         torch.ones(3, 2, 2),
-        torch.cat([eight, eight[:1] // 2]),
+        torch.cat([eight, eight[:1]]),
         eight[:1],
     ):
         assert torch.equal(images.prepare(image, config), expected)
+    fluorescence = torch.cat([eight, eight[:1] // 2])
+    with pytest.raises(InputError, match=r"4 channels.*in_channels=3.*no alpha"):
+        images.prepare(fluorescence, config)
+    assert torch.equal(images.prepare(fluorescence, config, alpha=True), expected)
     with pytest.raises(InputError, match=r"13 channels.*in_channels=3"):
         images.prepare(torch.zeros(13, 2, 2), config)
     with pytest.raises(InputError, match="height, width"):

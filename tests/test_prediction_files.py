@@ -675,8 +675,11 @@ def test_wildcards_are_expanded_where_the_shell_does_not(
     assert sorted(path.name for path in (tmp_path / "masks").glob("*.png")) == ["[x].png", "a.png", "b.png"]
 
 
-@pytest.mark.parametrize("axes", ["QYX", "CYX", "YXS", "IYX", "SYX"])
-def test_a_tiff_read_by_rows_is_the_one_read_whole(axes: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("axes", "planes"),
+    [("QYX", "channels"), ("QYX", 2), ("CYX", None), ("YXS", None), ("IYX", "first"), ("IYX", "max"), ("SYX", None)],
+)
+def test_a_tiff_read_by_rows_is_the_one_read_whole(axes: str, planes: str | int | None, tmp_path: Path) -> None:
     tifffile = pytest.importorskip("tifffile", reason="tifffile writes the TIFF")
     shape = {"Y": 20, "X": 24, "S": 3, "C": 3, "Q": 3, "I": 2}
     array = np.random.default_rng(0).integers(0, 60_000, [shape[letter] for letter in axes], np.uint16)
@@ -689,11 +692,11 @@ def test_a_tiff_read_by_rows_is_the_one_read_whole(axes: str, tmp_path: Path) ->
         tifffile.imwrite(tmp_path / "a.tif", array, metadata=None if "S" in axes else {}, **options)
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert file.series[0].axes == axes
-    with StoredRows(tmp_path / "a.tif") as source:
+    with StoredRows(tmp_path / "a.tif", planes) as source:
         rows = torch.cat([source.rows(0, 7), source.rows(7, 20)], dim=1)
-    whole = images.read_image(tmp_path / "a.tif")
+    whole = images.read_image(tmp_path / "a.tif", planes)
     assert torch.equal(rows, whole)
-    first = array[..., 0] if axes == "YXS" else array[0]
+    first = array[..., 0] if axes == "YXS" else array.max(0) if planes == "max" else array[2 if planes == 2 else 0]
     assert torch.equal(whole[0].int(), torch.from_numpy(first.astype(np.int32)))
 
 

@@ -32,6 +32,7 @@ class _Findings:
     digest: bytes = b""
     size: tuple[int, int] | None = None
     channels: int = 0
+    alpha: bool = False  # the last of them is opacity, by the file, and not opaque everywhere
     dtype: str = ""
     statistics: tuple[int, Tensor, Tensor] | None = None  # pixels; mean and sum of squared deviations, (C, 1, 1)
     pixels: tuple[int, ...] | None = None  # of each of labels.counted
@@ -107,11 +108,13 @@ def _all(wanted: Sequence[tuple[Sample, str]], labels: Labels, progress: bool) -
 def _examined(sample: Sample, labels: Labels, training: bool) -> _Findings:
     found = _Findings(sample)
     try:
-        image = images.read_image(sample.image)
+        raster = images.read(sample.image)
+        image = raster.pixels
         found.digest = hashlib.sha256(sample.image.read_bytes()).digest()
         found.size, found.dtype = (image.shape[1], image.shape[2]), str(image.dtype).removeprefix("torch.")
-        image = image[:-1] if images.has_dead_alpha(image) else image
-        found.channels = image.shape[0]
+        dead = images.has_dead_alpha(image)
+        image = image[:-1] if dead else image
+        found.channels, found.alpha = image.shape[0], raster.alpha and not dead
         if training:
             variance, mean = torch.var_mean(_doubled(image), (1, 2), correction=0, keepdim=True)
             found.statistics = image[0].numel(), mean, variance * image[0].numel()
@@ -153,8 +156,9 @@ def _in_channels(found: Sequence[_Findings], problems: list[str]) -> int | None:
     examples = {f.channels: f.sample.image for f in reversed(found) if f.channels}
     if len(examples) <= 1:
         return next(iter(examples), None)
-    if set(examples) <= {1, 2, 3, 4}:
-        return 3 if {3, 4} & set(examples) else 1
+    colours = {f.channels - f.alpha for f in found if f.channels}
+    if len(colours) == 1 or colours == {1, 3}:
+        return max(colours)
     listed = ", ".join(f"{channels} in {str(path)!r}" for channels, path in sorted(examples.items()))
     problems.append(f"the images differ in their channels: {listed}")
     return None
@@ -167,12 +171,12 @@ def _normalisation(
 
     Images are joined as in Chan, Golub and LeVeque 1979 (equation 2.1), which does not cancel.
     """
-    known = [f.statistics for f in found if f.statistics is not None]
+    known = [(f.statistics, f.alpha) for f in found if f.statistics is not None]
     if in_channels is None or not known:
         return None, None, []
     pixels, mean, squares = 0, torch.zeros(1), torch.zeros(1)
-    for more, its_mean, its_squares in known:
-        its_mean, its_squares = (images.fit_channels(values, in_channels) for values in (its_mean, its_squares))
+    for (more, *values), alpha in known:
+        its_mean, its_squares = (images.fit_channels(value, in_channels, alpha) for value in values)
         step = its_mean - mean
         squares = squares + its_squares + step**2 * (pixels * more / (pixels + more))
         mean = mean + step * (more / (pixels + more))

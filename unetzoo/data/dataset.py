@@ -87,7 +87,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """
         epoch, i = index if isinstance(index, tuple) else (0, index)
         sample = self.samples[i]
-        image = images.fit_channels(images.scaled(images.read_image(sample.image)), self.in_channels)
+        raster = images.read(sample.image)
+        image = images.scaled(images.fit_channels(raster.pixels, self.in_channels, raster.alpha))
         target = masks.read_target(sample, self.labels, (image.shape[1], image.shape[2]))
         if self.augmentation is not None:
             image, target = self._augmented(image, target, epoch, i % len(self))

@@ -40,7 +40,8 @@ def read_images(files: Sequence[Path], config: ModelConfig, inputs: str) -> list
     found, problems = [], []
     for path in files:
         try:
-            image = images.fit_channels(images.read_image(path), config.in_channels)
+            raster = images.read(path)
+            image = images.fit_channels(raster.pixels, config.in_channels, raster.alpha)
         except InputError as error:
             problems.append(str(error) if str(path) in str(error) else f"{path.name}: {error}")
             continue

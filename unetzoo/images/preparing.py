@@ -16,20 +16,31 @@ def scaled(image: Tensor) -> Tensor:
     return image.float() / (1 if image.dtype.is_floating_point else torch.iinfo(image.dtype).max)
 
 
-def fit_channels(image: Tensor, in_channels: int) -> Tensor:
+def fit_channels(image: Tensor, in_channels: int, alpha: bool = False) -> Tensor:
     """Return ``image`` (C, H, W) with ``in_channels`` channels: an alpha too many is dropped, grey is copied to RGB.
+
+    Args:
+        image: the image.
+        in_channels: channels that are wanted.
+        alpha: whether the last channel is opacity. A channel of integers that is opaque everywhere is, too; no other
+            is ever dropped.
 
     Raises:
         InputError: the channels do not fit.
     """
-    found = image.shape[0]
-    if found == in_channels + 1 and found in (2, 4):
-        return image[:in_channels]
-    if found in (1, 2) and in_channels == 3:
-        return image[:1].repeat(3, 1, 1)
-    if found != in_channels:
-        raise InputError(f"an image of {found} channels does not fit in_channels={in_channels}")
-    return image
+    found, alpha = image.shape[0], alpha or has_dead_alpha(image)
+    if not fits(found, in_channels, alpha):
+        extra = found == in_channels + 1 and found in (2, 4)
+        why = ", and the last is no alpha, by its file or its values: leave it out, or train on all" if extra else ""
+        raise InputError(f"an image of {found} channels does not fit in_channels={in_channels}{why}")
+    image = image[:-1] if alpha and found != in_channels else image
+    return image if image.shape[0] == in_channels else image.repeat(in_channels, 1, 1)
+
+
+def fits(channels: int, in_channels: int, alpha: bool = False) -> bool:
+    """Return whether an image fits: see :func:`fit_channels`."""
+    left = channels - (alpha and channels != in_channels)
+    return left == in_channels or (left == 1 and in_channels == 3)
 
 
 def has_dead_alpha(image: Tensor) -> bool:
@@ -46,16 +57,17 @@ def normalised(image: Tensor, mean: Sequence[float] | None, std: Sequence[float]
     return (image - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
 
-def prepare(image: Tensor, config: ModelConfig) -> Tensor:
+def prepare(image: Tensor, config: ModelConfig, alpha: bool = False) -> Tensor:
     """Return ``image`` (C, H, W) as a batch (1, in_channels, H, W) that the model expects.
 
     Integers are scaled by the largest value of their type, so that 8 and 16 bits become [0, 1]; floating point is
-    taken as it is. An alpha channel too many is dropped, grey is copied to RGB, and the channels normalised by
-    ``config.mean`` and ``config.std`` where there are any. Training sees images through the same functions.
+    taken as it is. An alpha channel too many (``alpha``, see :func:`fit_channels`) is dropped, grey is copied to RGB,
+    and the channels normalised by ``config.mean`` and ``config.std`` where there are any. Training sees images through
+    the same functions.
 
     Raises:
         InputError: the channels do not fit.
     """
     if image.ndim != 3:
         raise InputError(f"an image of shape {tuple(image.shape)}: (channels, height, width) is needed")
-    return normalised(fit_channels(scaled(image), config.in_channels), config.mean, config.std)[None]
+    return normalised(scaled(fit_channels(image, config.in_channels, alpha)), config.mean, config.std)[None]

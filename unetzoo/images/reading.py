@@ -1,46 +1,40 @@
-"""Reading images of every kind, by Pillow where it reads them whole.
+"""Reading images of every kind: by Pillow where it reads them whole, by tifffile and imagecodecs where it does not.
 
 Pillow comes with torchvision, which needs it; torchvision's own decoders are on their way out.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from unetzoo import extras
 from unetzoo.errors import InputError
-from unetzoo.images import tiff
+from unetzoo.images import ifd, tiff
 from unetzoo.images.failing import explained
+from unetzoo.images.formats import largest_of_netpbm, open_raster, png_header
+from unetzoo.images.planes import Stack
+from unetzoo.images.raster import Raster
+from unetzoo.images.tiff import TiffImage
 
 if TYPE_CHECKING:
     from PIL.Image import Exif, Image
     from PIL.ImageFile import ImageFile
 
-_CONVERSIONS = {"P": "RGB", "PA": "RGBA", "1": "L", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
+_CONVERSIONS = {"P": "RGB", "PA": "RGBA", "1": "L", "CMYK": "RGB", "YCbCr": "RGB"}
+_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+_KINDS = {"I": torch.int32, "I;16": torch.uint16, "I;16B": torch.uint16}
 
 
-def read_image(path: str | os.PathLike[str]) -> Tensor:
-    """Return an image as (C, H, W), turned as its EXIF says.
-
-    uint8, uint16 and float32 as they are stored, and of TIFFs also int8, int16, int32 and uint32; other floating
-    point becomes float32. Reads what Pillow reads: PNG, JPEG, WebP, GIF, BMP, TIFF and more. Palettes become RGB or
-    RGBA, one bit becomes 0 and 255, CMYK becomes RGB. Of several frames the first is taken. Colour PNGs of 16 bits
-    come as 8: Pillow knows no other.
-
-    TIFFs that Pillow does not read, or not all of, need ``tifffile``. Their bands are the samples of a pixel,
-    planar or interleaved, and the pages that ImageJ, OME or tifffile call channels or one array; of time points,
-    depths and all other pages the first is taken.
-
-    Raises:
-        InputError: no such file, no such image, a damaged one, 64-bit integers, or numbers that are not finite.
-    """
-    image = _read(path, as_stored=False)
+def read(path: str | os.PathLike[str], planes: str | int | None = None) -> Raster:
+    """Return an image with what its file says of it, see :func:`read_image`."""
+    raster = _read(path, planes, as_stored=False)
+    image = raster.pixels
     if image.dtype in (torch.int64, torch.uint64):
         raise InputError(f"{str(path)!r} holds {image.dtype} pixels: integers of 8, 16 or 32 bits are needed")
     if image.is_floating_point() and not bool(image.isfinite().all()):
@@ -48,22 +42,47 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
         raise InputError(
             f"{str(path)!r} has {wrong} values that are NaN or infinite: replace them, by the mean of their channel say"
         )
-    return image
+    return raster
 
 
-def read_values(path: str | os.PathLike[str]) -> Tensor:
-    """Return what a file of labels stores, as (C, H, W): as :func:`read_image`, but indices of a palette stay indices.
+def read_image(path: str | os.PathLike[str], planes: str | int | None = None) -> Tensor:
+    """Return an image as (C, H, W), turned as its EXIF says.
 
-    One bit becomes 0 and 1, and integers may have 64 bits.
+    uint8, uint16 and float32 as they are stored, and of TIFFs also int8, int16, int32 and uint32; other floating
+    point becomes float32. Reads PNG, JPEG, JPEG 2000, WebP, GIF, BMP, TIFF, AVIF, netpbm, TGA and QOI, whatever the
+    file's name is, and nothing else. Palettes become RGB or RGBA, one bit becomes 0 and 255, CMYK becomes RGB.
+    Grey TIFFs of which 0 is white are not inverted, as tifffile and GDAL do not.
+
+    TIFFs that Pillow does not read, or not all of, need ``tifffile``; colour PNGs of 16 bits and JPEG 2000 need
+    ``imagecodecs``: both are the extra ``tiff``. The bands of a TIFF are the samples of a pixel, planar or interleaved,
+    and the pages that ImageJ, OME or tifffile call channels. All other pages are planes, and so are the frames of an
+    animation.
+
+    Args:
+        path: of the file.
+        planes: what is meant by a file of several planes: "first", "max" (of each pixel the largest value), "channels"
+            (each plane is one, or several), or the number of one from 0 on.
 
     Raises:
-        InputError: no such file, no such image, or a damaged one.
+        InputError: no such file, no such image, a damaged one, 64-bit integers, numbers that are not finite; or several
+            planes, and ``planes`` does not say which are meant.
     """
-    return _read(path, as_stored=True)
+    return read(path, planes).pixels
 
 
-def from_pil(image: Image) -> Tensor:
-    """Return an image of Pillow as :func:`read_image` returns that of a file.
+def read_values(path: str | os.PathLike[str], planes: str | int | None = None) -> Tensor:
+    """Return what a file of labels stores, as (C, H, W): as :func:`read_image`, but indices of a palette stay indices.
+
+    Fewer than 8 bits stay as they are, one bit as 0 and 1, and integers may have 64 bits.
+
+    Raises:
+        InputError: no such file, no such image, a damaged one; or several planes, see :func:`read_image`.
+    """
+    return _read(path, planes, as_stored=True).pixels
+
+
+def from_pil(image: Image) -> Raster:
+    """Return an image of Pillow as :func:`read` returns that of a file.
 
     Raises:
         InputError: its pixels cannot be read.
@@ -80,26 +99,26 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
         InputError: no such file, or no such image.
     """
-    with _opened(path) as file:
-        if file is None:
-            return tiff.size_of(path)
-        tags = getattr(file, "tag_v2", {})  # some versions of Pillow have turned the size of a TIFF already
-        width, height = (tags[tiff.WIDTH], tags[tiff.HEIGHT]) if tags else file.size
-        return (width, height) if _exif(path, file).get(tiff.ORIENTATION, 1) in tiff.LYING else (height, width)
+    with explained(path):
+        if _is_tiff(path):
+            image = TiffImage(path)
+            return image.height, image.width
+        with open_raster(path) as file:
+            width, height = file.size
+            return (width, height) if _orientation(path, file) in tiff.LYING else (height, width)
 
 
 def orientation(path: str | os.PathLike[str]) -> int:
-    """Return how the pixels of a file are turned: 1 to 8 as TIFF and EXIF number it, 1, upright, where it says nothing.
+    """Return how an image is stored, from 1 to 8 as EXIF counts; 1 is upright. :func:`read_image` turns it.
 
     Raises:
         InputError: no such file, or no such image.
     """
-    with _opened(path) as file:
-        if file is None:
-            _, turn = tiff.tiff_tags(path, (tiff.ORIENTATION,)).get(tiff.ORIENTATION, (0, 1))
-        else:
-            turn = _exif(path, file).get(tiff.ORIENTATION, 1)
-    return turn if turn in range(1, 9) else 1
+    with explained(path):
+        if _is_tiff(path):
+            return TiffImage(path).orientation
+        with open_raster(path) as file:
+            return _orientation(path, file)
 
 
 def palette_of(path: str | os.PathLike[str]) -> tuple[tuple[int, int, int], ...] | None:
@@ -110,48 +129,143 @@ def palette_of(path: str | os.PathLike[str]) -> tuple[tuple[int, int, int], ...]
     Raises:
         InputError: no such file, or no such image.
     """
-    with _opened(path) as file:
-        if file is None or file.mode != "P":
-            return None
-        flat = file.getpalette("RGB") or []
-    return tuple(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
+    with explained(path):
+        if _is_tiff(path):
+            table = TiffImage(path).palette()
+            return None if table is None else tuple(tuple(colour) for colour in table.T.tolist())
+        with open_raster(path) as file:
+            flat = (file.getpalette("RGB") or []) if file.mode == "P" else None
+    return None if flat is None else tuple(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
 
 
-@contextlib.contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[ImageFile | None]:
-    """Give the image as Pillow opened it, None for a TIFF that tifffile has to read.
+def planes_of(path: str | os.PathLike[str]) -> Stack:
+    """Return the planes that a file holds, from its headers alone.
 
     Raises:
-        InputError: no such file, no such image; and for whatever fails inside the block.
+        InputError: no such file, or no such image.
     """
-    from PIL import Image, UnidentifiedImageError
+    with explained(path):
+        if _is_tiff(path):
+            return TiffImage(path).stack
+        with open_raster(path) as file:
+            return _frames(file)
 
+
+def _is_tiff(path: str | os.PathLike[str]) -> bool:
     if not Path(path).is_file():
         raise InputError(f"{str(path)!r}: there is no such file")
+    return ifd.is_tiff(path)
+
+
+def _read(path: str | os.PathLike[str], planes: str | int | None, as_stored: bool) -> Raster:
     with explained(path):
-        try:
-            file = Image.open(path)
-        except UnidentifiedImageError:
-            if not tiff.is_tiff(path):
-                raise
-            yield None
-            return
-        with file:
-            yield file if tiff.is_whole(file) else None
+        if _is_tiff(path):
+            return _of_tiff(TiffImage(path), planes, as_stored)
+        with open_raster(path) as file:
+            chosen = _frames(file).chosen(planes, path)
+            parts = []
+            for (frame,) in chosen:
+                if frame:
+                    file.seek(frame)
+                parts.append(_of_file(path, file, as_stored))
+    return _one(parts, planes)
 
 
-def _read(path: str | os.PathLike[str], as_stored: bool) -> Tensor:
-    with _opened(path) as file:
-        return tiff.read(path) if file is None else _decoded(file, as_stored)
+def _of_tiff(image: TiffImage, planes: str | int | None, as_stored: bool) -> Raster:
+    parts = []
+    for pages in image.stack.chosen(planes, image.path):
+        if pages == (0,) and image.is_plain():
+            image.check_size(0)
+            with open_raster(image.path) as file:
+                parts.append(_typed(_decoded(file, as_stored), image.kind))
+        else:
+            parts.append(Raster(image.read(pages, as_stored), image.alpha))
+    return _one(parts, planes)
 
 
-def _decoded(file: Image, as_stored: bool) -> Tensor:
+def _typed(raster: Raster, kind: tuple[int, int]) -> Raster:
+    """Return what Pillow has as int32 in the type that a TIFF has: by sample format and bits."""
+    image = raster.pixels
+    if kind == (2, 16):
+        image = image.to(torch.int16)
+    elif kind == (1, 32):
+        image = image.view(torch.uint32)
+    return Raster(image, raster.alpha)
+
+
+def _one(parts: Sequence[Raster], planes: str | int | None) -> Raster:
+    alpha = parts[0].alpha and (len(parts) == 1 or planes != "channels")
+    return Raster(joined([part.pixels for part in parts], planes), alpha)
+
+
+def joined(parts: Sequence[Tensor], planes: str | int | None) -> Tensor:
+    """Return planes (C, H, W) as one image: of each pixel the largest value, or one behind the other as channels.
+
+    Raises:
+        InputError: they differ in size or type.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    if len({(part.shape, part.dtype) for part in parts}) > 1:
+        raise InputError("its planes differ in size or type: save them as files of their own")
+    if planes == "channels":
+        return torch.cat(list(parts))
+    # torch.amax knows no uint16 and no uint32; numpy does.
+    import numpy as np
+
+    return torch.from_numpy(np.maximum.reduce([part.numpy() for part in parts]))
+
+
+def _frames(file: ImageFile) -> Stack:
+    """Return the frames of an animation; the further images of a camera's file are previews of its first."""
+    count = 1 if file.format == "MPO" else int(getattr(file, "n_frames", 1))
+    return Stack((("frames", count),), tuple((k,) for k in range(count))) if count > 1 else Stack()
+
+
+def _of_file(path: str | os.PathLike[str], file: ImageFile, as_stored: bool) -> Raster:
+    """Return an image that is no TIFF; what Pillow would cut or spread is read by others, or put back."""
+    if file.format == "PNG" and (header := png_header(path)) is not None:
+        depth, colour = header
+        if depth == 16 and colour != 0:
+            return _by_imagecodecs(path, "png_decode", file, alpha=colour in (4, 6))
+        if as_stored and colour == 0 and depth in (2, 4):
+            return Raster(_decoded(file, as_stored).pixels // (255 // (2**depth - 1)))
+    if file.format == "JPEG2000":
+        return _by_imagecodecs(path, "jpeg2k_decode", file, alpha=file.mode in _ALPHA)
+    raster = _decoded(file, as_stored)
+    if file.format == "PPM" and (largest := largest_of_netpbm(path)) is not None:
+        return Raster(_of_netpbm(raster.pixels, largest, as_stored))
+    return raster
+
+
+def _by_imagecodecs(path: str | os.PathLike[str], decoder: str, file: ImageFile, alpha: bool) -> Raster:
+    """Return an image of more bits than Pillow keeps, turned as its EXIF says."""
+    import numpy as np
+
+    imagecodecs = extras.needed(
+        "imagecodecs", f"{str(path)!r}, a {file.format} that Pillow does not read whole", error=InputError
+    )
+    turn = _orientation(path, file)
+    array = getattr(imagecodecs, decoder)(Path(path).read_bytes())
+    array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    return Raster(tiff.upright(torch.from_numpy(np.ascontiguousarray(array)), turn), alpha)
+
+
+def _of_netpbm(image: Tensor, largest: int, as_stored: bool) -> Tensor:
+    """Return a PGM or PPM: Pillow spreads its values over 8 or 16 bits, which images want, and labels do not."""
+    if largest > 255 and image.shape[0] == 3:
+        raise InputError(f"a PPM of values up to {largest}, of which Pillow keeps 8 bits: save it as TIFF")
+    spread = 255 if largest <= 255 else 65535
+    if as_stored and largest != spread:
+        image = (image.double() * largest / spread).round()
+    return image.to(torch.uint8 if largest <= 255 else torch.int32).to(torch.uint8 if largest <= 255 else torch.uint16)
+
+
+def _decoded(file: Image, as_stored: bool) -> Raster:
     """Return the pixels of what Pillow reads whole."""
     from PIL import ImageOps
     from torchvision.transforms.functional import pil_to_tensor
 
-    tags = getattr(file, "tag_v2", {})
-    depth, signed = (tags.get(tiff.BITS) or (0,))[0], tags.get(tiff.FORMAT) == (2,)
     opened = ImageOps.exif_transpose(file)
     stored = opened.mode
     if stored in _CONVERSIONS and not (as_stored and stored in ("1", "P")):
@@ -161,10 +275,13 @@ def _decoded(file: Image, as_stored: bool) -> Tensor:
         opened = opened.convert("I")
     image: Tensor = pil_to_tensor(opened)
     if as_stored and stored == "1":
-        return (image > 0).byte()
-    if stored == "I" and depth == 32 and not signed:
-        return image.view(torch.uint32)
-    return image.to({"I;16B": torch.uint16, "I": torch.int16 if depth == 16 else torch.int32}.get(stored, image.dtype))
+        image = (image > 0).byte()
+    return Raster(image.to(_KINDS.get(stored, image.dtype)), opened.mode in _ALPHA)
+
+
+def _orientation(path: str | os.PathLike[str], file: ImageFile) -> int:
+    turned = _exif(path, file).get(ifd.ORIENTATION, 1)
+    return turned if isinstance(turned, int) and 1 <= turned <= 8 else 1
 
 
 def _exif(path: str | os.PathLike[str], file: ImageFile) -> Exif:

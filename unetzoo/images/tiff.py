@@ -1,29 +1,248 @@
-"""TIFF files: their tags, and reading those of them by tifffile that Pillow does not read, or not all of."""
+"""Reading TIFF files: plain ones by Pillow, all others by tifffile, and none in two ways.
+
+Which one reads a page follows from its tags alone, and not from what is installed: Pillow decodes some of them into
+wrong numbers without a word (integers of 16 and 32 bits that are big-endian and compressed, one band in planar layout)
+and turns white into black where a file says that 0 is white. Values come as they are stored, as tifffile, GDAL and
+scikit-image return them. ``docs/what_is_read.md`` has the table.
+"""
 
 from __future__ import annotations
 
+import functools
+import math
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unetzoo import extras
 from unetzoo.errors import InputError
-from unetzoo.images.failing import explained
+from unetzoo.images import ifd
+from unetzoo.images.stacks import WANTED, stack_of
 
-if TYPE_CHECKING:
-    from PIL.ImageFile import ImageFile
-
-BANDS = "CQS"
-"""Axes, as tifffile calls them, that are channels of an image: channels, unnamed ones, samples of a pixel."""
-WIDTH, HEIGHT, BITS, _COMPRESSION, _DESCRIPTION = 256, 257, 258, 259, 270
-ORIENTATION, _SAMPLES, FORMAT, _NODATA = 274, 277, 339, 42113
-"""Tags of TIFF; the orientation is EXIF's too, the last is GDAL's."""
 LYING = (5, 6, 7, 8)
 """Orientations whose rows are stored as columns."""
+_COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}
+"""Photometric interpretation → samples of a pixel that are its colour: grey (0 or the largest value being white), RGB,
+palette, CMYK, YCbCr. No other is read: what CIELab or a camera's sensor has for numbers are no colours yet."""
+_CMYK, _YCBCR, _PALETTE, _WHITE_IS_ZERO = 5, 6, 3, 0
+_PLAIN = {1, 5, 8, 32773, 32946}
+"""Compressions that Pillow decodes: none, LZW, deflate, PackBits, deflate of old."""
+_NONE, _JPEG = 1, 7
+_DENSEST = 1100
+"""Bytes that a byte of a compressed file unfolds to, at most: deflate's limit is 1032 (zlib's documentation)."""
+_SIGNED = {(2, 16), (1, 32), (2, 32), (3, 32)}
+"""Sample format (1 unsigned, 2 signed, 3 floating point) and bits of what Pillow reads with conditions."""
+_KINDS = {(1, 64), (2, 8), (2, 16), (2, 32), (2, 64), (3, 16), (3, 24), (3, 32), (3, 64)}
+"""All that are read, but for unsigned ones of up to 32 bits, which may have any number."""
+_TAGS = (
+    *WANTED,
+    *(ifd.COMPRESSION, ifd.PHOTOMETRIC, ifd.FILL_ORDER, ifd.OFFSETS, ifd.ORIENTATION, ifd.COUNTS, ifd.PREDICTOR),
+    *(ifd.PALETTE, ifd.TILE_OFFSETS, ifd.TILE_COUNTS, ifd.EXTRA_SAMPLES, ifd.DEPTH),
+)
+
+
+class TiffImage:
+    """A TIFF file whose tags have been read.
+
+    Attributes:
+        stack: its planes.
+        height, width: of what is read, upright.
+        orientation: from 1 to 8, as EXIF counts.
+        rows, columns, samples, bits, photometric: as it is stored.
+        alpha: whether the last sample of a pixel is opacity, by ExtraSamples.
+        is_planar: whether each sample has an image of its own.
+
+    Raises:
+        InputError: it cannot be an image; says why.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.pages = ifd.pages_of(path, _TAGS)
+        self.first = self.pages[0]
+        self.orientation = self.first.number(ifd.ORIENTATION, 1)
+        self.photometric = self.first.number(ifd.PHOTOMETRIC, 1)
+        self.bits, self.samples = self.first.numbers(ifd.BITS, (1,)), self.first.number(ifd.SAMPLES, 1)
+        self.rows, self.columns = self.first.number(ifd.HEIGHT, 0), self.first.number(ifd.WIDTH, 0)
+        self.is_planar = self.first.number(ifd.PLANAR, 1) == 2
+        self._check()
+        self.alpha = self.samples - _COLOURS[self.photometric] == 1 and (
+            self.first.numbers(ifd.EXTRA_SAMPLES) in ((1,), (2,))
+        )
+        self.stack = stack_of(self.pages, self._behind())
+        turned = self.orientation in LYING
+        self.height, self.width = (self.columns, self.rows) if turned else (self.rows, self.columns)
+
+    def is_plain(self) -> bool:
+        """Return whether Pillow reads the first page, all bands and all bits of it."""
+        compression, bits = self.first.number(ifd.COMPRESSION, _NONE), self.bits
+        if self.orientation in LYING and compression == _NONE:
+            return False  # Pillow 13 reads their rows as columns
+        if self.is_planar or self.first.number(ifd.FILL_ORDER, 1) != 1:
+            return False
+        if self.photometric == _WHITE_IS_ZERO:
+            return False
+        if self.kind in _SIGNED:  # compressed and big-endian, Pillow takes their bytes the wrong way round
+            native = self.first.is_little or (compression == _NONE and self.kind != (1, 32))
+            return self.samples == 1 and native and self.photometric != _PALETTE
+        if self.kind[0] != 1:
+            return False
+        if compression == _JPEG and bits[0] == 8:  # libtiff makes RGB of YCbCr
+            return (self.photometric, self.samples) in ((1, 1), (2, 3), (_YCBCR, 3))
+        if compression not in _PLAIN or self.first.number(ifd.PREDICTOR, 1) not in (1, 2):
+            return False
+        if self.photometric == _YCBCR:
+            return False
+        if self.samples == 1:
+            return bits[0] == 8 or (bits[0] == 16 and self.photometric != _PALETTE)
+        return bits[0] == 8 and self.samples - self.alpha == _COLOURS[self.photometric] and self.photometric != _CMYK
+
+    def read(self, pages: tuple[int, ...], as_stored: bool) -> Tensor:
+        """Return the channels of a plane by tifffile, (C, H, W), upright.
+
+        Args:
+            pages: where its channels are.
+            as_stored: whether what a palette, CMYK, or fewer than 8 bits mean is left as it is stored.
+
+        Raises:
+            InputError: what is cut off, or too large, or of a kind that is not read.
+        """
+        with self.opened(_tifffile_for(self.path)) as file:
+            image = torch.cat([self._page(file, number) for number in pages])
+        return upright(image if as_stored else self._shown(image), self.orientation)
+
+    def palette(self) -> Tensor | None:
+        """Return the colours of its indices, (3, colours), 8 bits of the 16 that are stored; None without a palette."""
+        if self.photometric != _PALETTE:
+            return None
+        stored = self.first.numbers(ifd.PALETTE)
+        if len(stored) != 3 * 2 ** self.bits[0]:
+            raise InputError(f"{str(self.path)!r} cannot be read as an image: its palette has {len(stored)} numbers")
+        return torch.tensor(stored).reshape(3, -1) >> 8
+
+    def opened(self, tifffile: Any) -> Any:
+        """Return the file as tifffile opens it, which opens no other and believes no count."""
+        return tifffile.TiffFile(self.path, _multifile=False, **_flags(tifffile))
+
+    def page_of(self, file: Any, number: int) -> Any:
+        """Return a page of a file that is :meth:`opened`."""
+        file.filehandle.seek(self.pages[number].offset)
+        return _tifffile_for(self.path).TiffPage(file, index=number)
+
+    def array_of(self, file: Any, number: int) -> Any:
+        """Return an array over the bytes of an image that lies behind the only page; None of a page."""
+        if number < len(self.pages):
+            return None
+        import numpy as np
+
+        page = self.page_of(file, 0)
+        start = self.first.numbers(ifd.OFFSETS)[0] + number * self._bytes()
+        kind = np.dtype(page.dtype).newbyteorder(file.byteorder)
+        return np.memmap(self.path, kind, "r", start, page.shape)
+
+    def check_direct(self) -> None:
+        """Raise if what is stored are not the pixels.
+
+        Raises:
+            InputError: a palette, CMYK, or fewer than 8 bits.
+        """
+        if self.photometric in (_PALETTE, _CMYK) or self.bits[0] < 8:
+            raise InputError(f"{str(self.path)!r} holds a palette, CMYK or single bits: save it as grey or RGB")
+
+    def check_size(self, number: int) -> None:
+        """Raise if a page needs more bytes than the file can hold, or Pillow's bound on pixels allows.
+
+        Raises:
+            InputError: with both.
+        """
+        from PIL import Image
+
+        pixels = self.rows * self.columns
+        if Image.MAX_IMAGE_PIXELS is not None and pixels > 2 * Image.MAX_IMAGE_PIXELS:
+            raise Image.DecompressionBombError(f"{pixels} pixels, over {2 * Image.MAX_IMAGE_PIXELS}")
+        page = self.pages[min(number, len(self.pages) - 1)]
+        there, needed = self.path.stat().st_size, self._bytes()
+        offsets, counts = (
+            page.numbers(strips) or page.numbers(tiles)
+            for strips, tiles in ((ifd.OFFSETS, ifd.TILE_OFFSETS), (ifd.COUNTS, ifd.TILE_COUNTS))
+        )
+        if any(offset + count > there for offset, count in zip(offsets, counts, strict=False)):
+            raise InputError(f"{str(self.path)!r} cannot be read as an image: it is cut off, of {there:,} bytes")
+        densest = 1 if page.number(ifd.COMPRESSION, _NONE) == _NONE else _DENSEST
+        # Tiles that hold nothing may be left out, and other methods than deflate are denser on flat images.
+        if needed > there * densest and (densest == 1 or needed > 16 * pixels):
+            raise InputError(
+                f"{str(self.path)!r} cannot be read as an image: its pixels need {needed:,} bytes, and it has {there:,}"
+            )
+
+    def _check(self) -> None:
+        said = f"{str(self.path)!r} is a TIFF "
+        formats = self.first.numbers(ifd.FORMAT, (1,))
+        self.kind = (formats[0], self.bits[0])
+        if self.rows < 1 or self.columns < 1 or self.samples < 1:
+            raise InputError(f"{said}without pixels, or cut off")
+        if self.photometric not in _COLOURS or self.samples < _COLOURS[self.photometric]:
+            raise InputError(f"{said}of photometric interpretation {self.photometric}: save it as grey or RGB")
+        if len({*self.bits}) > 1 or len({*formats}) > 1 or self.first.number(ifd.DEPTH, 1) != 1:
+            raise InputError(f"{said}whose samples differ in type, or with depths of its own: save it as grey or RGB")
+        integer = formats[0] in (1, 4) and 1 <= self.bits[0] <= 32  # 4: not said, which is taken as it is by default
+        if not integer and self.kind not in _KINDS:
+            kind = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}.get(formats[0], "")
+            raise InputError(f"{said}of {self.bits[0]}-bit {kind} numbers: 8, 16 or 32 bits are needed")
+        if self.photometric == _YCBCR and self.first.number(ifd.COMPRESSION, _NONE) != _JPEG:
+            raise InputError(f"{said}of YCbCr that is not JPEG: save it as RGB")
+
+    def _bytes(self) -> int:
+        """Return the bytes of a page's pixels, uncompressed as the file has them."""
+        return self.rows * math.ceil(self.columns * self.samples * self.bits[0] / 8)
+
+    def _behind(self) -> int:
+        """Return how many uncompressed images of the first page's size lie from its first one on to the end."""
+        offsets, size = self.first.numbers(ifd.OFFSETS), self._bytes()
+        counts = self.first.numbers(ifd.COUNTS)
+        apart = any(a + c != b for a, c, b in zip(offsets, counts, offsets[1:], strict=False))
+        if self.first.number(ifd.COMPRESSION, _NONE) != _NONE or not offsets or apart or self.bits[0] % 8:
+            return 1
+        return max(1, (self.path.stat().st_size - offsets[0]) // size)
+
+    def _page(self, file: Any, number: int) -> Tensor:
+        """Return a page, or an image that lies behind the only one, as (C, H, W), as it is stored."""
+        import numpy as np
+
+        self.check_size(number)
+        stored = self.array_of(file, number)
+        array = self.page_of(file, number).asarray() if stored is None else stored
+        size = (self.rows, self.columns)
+        shape = (self.samples, *size) if self.is_planar else (*size, self.samples)
+        if array.size != math.prod(shape):
+            raise InputError(f"{str(self.path)!r} cannot be read as an image: page {number + 1} is damaged")
+        array = array.reshape(shape) if self.is_planar else array.reshape(shape).transpose(2, 0, 1)
+        image = torch.from_numpy(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
+        return image.float() if image.is_floating_point() else image.byte() if image.dtype == torch.bool else image
+
+    def _shown(self, image: Tensor) -> Tensor:
+        """Return stored values as an image: palettes and CMYK as RGB, fewer than 8 bits spread over all 8."""
+        from PIL import Image
+        from torchvision.transforms import functional
+
+        if (table := self.palette()) is not None:
+            shown: Tensor = table[:, image[0].long()].byte()
+            return shown
+        if self.photometric == _CMYK and image.dtype == torch.uint8 and image.shape[0] == 4:
+            image = functional.pil_to_tensor(Image.fromarray(image.permute(1, 2, 0).numpy(), "CMYK").convert("RGB"))
+        elif self.photometric == _CMYK:
+            raise InputError(f"{str(self.path)!r} is CMYK of {self.samples} samples, {image.dtype}: save it as RGB")
+        return image * (255 // (2 ** self.bits[0] - 1)) if self.bits[0] in (1, 2, 4) else image
+
+
+def upright(image: Tensor, orientation: int) -> Tensor:
+    """Return an image (C, H, W) that is stored as EXIF's ``orientation`` says, from 1 to 8, as it is looked at."""
+    image = image.mT if orientation in LYING else image
+    flips = [axis for axis, known in ((1, (3, 4, 7, 8)), (2, (2, 3, 6, 7))) if orientation in known]
+    return image.flip(flips).contiguous()
 
 
 def nodata(path: str | os.PathLike[str]) -> float | None:
@@ -32,99 +251,18 @@ def nodata(path: str | os.PathLike[str]) -> float | None:
     Raises:
         InputError: it cannot be read.
     """
-    _, text = tiff_tags(path, (_NODATA,)).get(_NODATA, (0, None))
+    pages = ifd.pages_of(path, (ifd.NODATA,), most=1)
     try:
-        return float(text.strip("\0 ")) if isinstance(text, str) else None
+        return float(pages[0].text(ifd.NODATA).strip("\0 ")) if pages else None
     except ValueError:
         return None
 
 
-def tiff_tags(path: str | os.PathLike[str], codes: Sequence[int]) -> dict[int, tuple[int, Any]]:
-    """Return code → type and value of those tags that the first page of a TIFF has; nothing of other files.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    if not is_tiff(path):
-        return {}
-    with explained(path):
-        try:
-            with Image.open(path) as file:
-                tags: Any = getattr(file, "tag_v2", {})
-                return {code: (tags.tagtype[code], tags[code]) for code in codes if code in tags}
-        except (UnidentifiedImageError, Image.DecompressionBombError):  # many bands, or pixels: Pillow does not look
-            with _tifffile_for(path).TiffFile(path) as whole:
-                found = [whole.pages[0].tags.get(code) for code in codes]
-                return {tag.code: (int(tag.dtype), tag.value) for tag in found if tag is not None}
-
-
-def is_tiff(path: str | os.PathLike[str]) -> bool:
-    """Return whether a file begins as a TIFF does, a BigTIFF too."""
-    if not Path(path).is_file():  # a zarr array is a folder
-        return False
-    with Path(path).open("rb") as stream:
-        return stream.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-def is_whole(file: ImageFile) -> bool:
-    """Return whether Pillow reads all bands and all bits; of a TIFF it may leave some out without a word."""
-    tags = getattr(file, "tag_v2", None)
-    if tags is None:
-        return True
-    if tags.get(ORIENTATION, 1) in LYING and tags.get(_COMPRESSION, 1) == 1:
-        return False  # Pillow 13 reads their rows as columns
-    described = any(mark in str(tags.get(_DESCRIPTION, "")) for mark in ('"shape"', "ImageJ=", "<OME"))
-    if described and getattr(file, "n_frames", 1) > 1:
-        return False
-    unsigned = set(tags.get(FORMAT) or (1,)) == {1}
-    if max(tags.get(BITS) or (1,)) <= 8:
-        return unsigned and tags.get(_SAMPLES, 1) == len(file.getbands())
-    return bool(tags.get(_SAMPLES, 1) == 1)
-
-
-def read(path: str | os.PathLike[str]) -> Tensor:
-    """Return the first image of a TIFF by tifffile: (C, H, W) as stored, but upright, bits as 0 and 255."""
-    with _tifffile_for(path).TiffFile(path) as file:
-        series = file.series[0]
-        _refuse_bomb(series)
-        array, axes, orientation = series.asarray(), series.axes, _orientation(series)
-    for axis in range(len(axes) - 1, -1, -1):
-        if axes[axis] not in f"{BANDS}YX":
-            array, axes = array.take(0, axis), axes[:axis] + axes[axis + 1 :]
-    bands = [axis for axis, letter in enumerate(axes) if letter not in "YX"]
-    array = array.transpose(*bands, axes.index("Y"), axes.index("X"))
-    array = array.reshape(-1, *array.shape[-2:])
-    image = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
-    image = image.byte() * 255 if image.dtype == torch.bool else image
-    image = image.float() if image.is_floating_point() else image
-    image = image.mT if orientation in LYING else image
-    flips = [axis for axis, known in ((1, (3, 4, 7, 8)), (2, (2, 3, 6, 7))) if orientation in known]
-    return image.flip(flips).contiguous()
-
-
-def size_of(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Return height and width of what :func:`read` returns, from the header alone."""
-    with _tifffile_for(path).TiffFile(path) as file:
-        series = file.series[0]
-        size = series.shape[series.axes.index("Y")], series.shape[series.axes.index("X")]
-        return size[::-1] if _orientation(series) in LYING else size
-
-
-def _orientation(series: Any) -> int:
-    tag = series.keyframe.tags.get(ORIENTATION)
-    return 1 if tag is None else int(tag.value)
+@functools.cache
+def _flags(tifffile: Any) -> dict[str, bool]:
+    """Return what keeps tifffile from following what a file says of itself: to other files, or to endless counts."""
+    return {f"is_{name}": False for name in tifffile.TIFF.FILE_FLAGS}
 
 
 def _tifffile_for(path: str | os.PathLike[str]) -> Any:
     return extras.needed("tifffile", f"{str(path)!r}, a TIFF that Pillow does not read whole", error=InputError)
-
-
-def _refuse_bomb(series: Any) -> None:
-    """Keep to Pillow's bound on what a small file may unfold to."""
-    from PIL import Image
-
-    pixels = series.shape[series.axes.index("Y")] * series.shape[series.axes.index("X")]
-    if Image.MAX_IMAGE_PIXELS is not None and pixels > 2 * Image.MAX_IMAGE_PIXELS:
-        raise Image.DecompressionBombError(f"{pixels} pixels, over {2 * Image.MAX_IMAGE_PIXELS}")

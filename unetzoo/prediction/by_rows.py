@@ -48,7 +48,7 @@ def begun(
         raise InputError(f"a mask by rows cannot be written to {str(target)!r}: {', '.join(SUFFIXES)} are possible")
     if target.suffix.lower() != ".zarr" and target.is_dir():
         raise InputError(f"{str(target)!r} is a folder: give the name of a file")
-    check_channels(source.rows(0, 1), config)
+    check_channels(source.rows(0, 1), config, source.alpha)
     layers = config.num_classes if config.task == "multilabel" else 1
     white = 1 if config.task == "multiclass" else 255
     shape = (layers, source.height, source.width)

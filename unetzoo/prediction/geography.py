@@ -21,10 +21,10 @@ _MODEL, _RASTER, _GEOGRAPHIC, _PROJECTED = 1024, 1025, 2048, 3072
 
 def geography(path: str | os.PathLike[str]) -> tuple[Tag, ...]:
     """Return the tags of a GeoTIFF that say where it lies; none of other files, and of one that is stored turned."""
-    tags = images.tiff_tags(path, (_ORIENTATION, *_CODES))
-    if tags.pop(_ORIENTATION, (0, 1))[1] != 1:
+    pages = images.pages_of(path, (_ORIENTATION, *_CODES), most=1)
+    if not pages or pages[0].number(_ORIENTATION, 1) != 1:
         return ()
-    return tuple((code, kind, value) for code, (kind, value) in tags.items())
+    return tuple((code, *pages[0].tags[code]) for code in _CODES if code in pages[0].tags)
 
 
 def georeference(place: Sequence[Tag]) -> dict[str, Any]:

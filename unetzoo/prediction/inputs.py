@@ -24,10 +24,13 @@ class Rows(ABC):
         name: for messages, or None.
         height, width: in pixels.
         place: of a GeoTIFF, the tags that say where on the globe it lies.
+        alpha: whether the last channel is opacity, by the file or as it is opaque everywhere; it is left out where
+            the network takes one channel fewer.
     """
 
     name: str | None
     place: tuple[Tag, ...] = ()
+    alpha: bool = False
     height: int
     width: int
 
@@ -59,13 +62,16 @@ class LoadedImage(Rows):
     Args:
         image: (C, H, W).
         name: its file's, or None.
-        place: see :class:`Rows`.
+        place, alpha: see :class:`Rows`.
     """
 
-    def __init__(self, image: Tensor, name: str | None = None, place: tuple[Tag, ...] = ()) -> None:
+    def __init__(
+        self, image: Tensor, name: str | None = None, place: tuple[Tag, ...] = (), alpha: bool = False
+    ) -> None:
         self.image = image
         self.name = name
         self.place = place
+        self.alpha = alpha or images.has_dead_alpha(image)
         self.height, self.width = image.shape[1:]
 
     def rows(self, first: int, last: int) -> Tensor:
@@ -73,8 +79,12 @@ class LoadedImage(Rows):
         return self.image[:, first:last]
 
 
-def as_image(source: Any) -> LoadedImage:
+def as_image(source: Any, planes: str | int | None = None) -> LoadedImage:
     """Return a path, an array (H, W) or (H, W, C), a tensor (C, H, W) or (H, W), or a PIL image as an image.
+
+    Args:
+        source: one of these.
+        planes: which planes of a file are meant, see ``unetzoo.images.read_image``.
 
     Raises:
         InputError: a file that cannot be read, or none of these.
@@ -82,11 +92,14 @@ def as_image(source: Any) -> LoadedImage:
     if isinstance(source, LoadedImage):
         return source
     if isinstance(source, str | os.PathLike):
-        return LoadedImage(images.read_image(source), Path(source).name, geography(source))
+        raster = images.read(source, planes)
+        return LoadedImage(raster.pixels, Path(source).name, geography(source), raster.alpha)
+    alpha = False
     if isinstance(source, Tensor):
         image = source.detach().cpu()
     elif type(source).__module__.partition(".")[0] == "PIL":
-        image = images.from_pil(source)
+        raster = images.from_pil(source)
+        image, alpha = raster.pixels, raster.alpha
     elif hasattr(source, "__array__"):
         image = _of_array(source)
     else:
@@ -98,7 +111,8 @@ def as_image(source: Any) -> LoadedImage:
     problem = _problem(image)
     if problem is not None:
         raise InputError(f"an image of shape {tuple(image.shape)}, {image.dtype}: {problem}")
-    return LoadedImage(image.float() if image.dtype in (torch.float16, torch.bfloat16, torch.float64) else image)
+    image = image.float() if image.dtype in (torch.float16, torch.bfloat16, torch.float64) else image
+    return LoadedImage(image, alpha=alpha)
 
 
 def _of_array(source: Any) -> Tensor:

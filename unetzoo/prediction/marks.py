@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import struct
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,19 +92,15 @@ def _in_png(path: Path) -> tuple[str | None, bool]:
     return text, whole
 
 
-def _in_tiff(path: Path) -> tuple[Any, bool]:
+def _in_tiff(path: Path) -> tuple[str | None, bool]:
     """Return the text of a TIFF, and whether its strips and tiles lie within it."""
-    from PIL import Image
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # no pixels are read
-        found = images.tiff_tags(path, (SOFTWARE, *_OFFSETS, *_COUNTS))
-    tags = {code: value for code, (_, value) in found.items()}
-    offsets, counts = (next((tags[code] for code in codes if code in tags), ()) for codes in (_OFFSETS, _COUNTS))
-    offsets, counts = ((value,) if isinstance(value, int) else value for value in (offsets, counts))
+    pages = images.pages_of(path, (SOFTWARE, *_OFFSETS, *_COUNTS), most=1)
+    if not pages:
+        return None, False
+    offsets, counts = (pages[0].numbers(strips) or pages[0].numbers(tiles) for strips, tiles in (_OFFSETS, _COUNTS))
     size = path.stat().st_size
     whole = len(offsets) > 0 and all(first + count <= size for first, count in zip(offsets, counts, strict=True))
-    return tags.get(SOFTWARE), whole
+    return pages[0].text(SOFTWARE), whole
 
 
 def _in_zarr(path: Path) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.folding import OptimizedModel, optimize
-from unetzoo.images import fit_channels, normalised, scaled
+from unetzoo.images import fit_channels, fits, normalised, scaled
 from unetzoo.model import SegmentationModel
 from unetzoo.prediction.tiles import mirrored
 from unetzoo.prediction.views import View
@@ -167,25 +167,26 @@ def _ready(
     return model.to(device)
 
 
-def check_channels(image: Tensor, config: ModelConfig) -> None:
+def check_channels(image: Tensor, config: ModelConfig, alpha: bool = False) -> None:
     """Raise if an image (C, …) cannot be fitted to the channels of a network.
+
+    Args:
+        image: the image, or some rows of it.
+        config: of the network.
+        alpha: whether the last channel is opacity.
 
     Raises:
         InputError: with both sides.
     """
     found = image.shape[0]
-    try:
-        fit_channels(image[:, :1, :1], config.in_channels)
-    except InputError as error:
-        said = f"an image of {found} channels: {config.name} was trained on {config.in_channels}"
-        if image.shape[1] == config.in_channels > 1:  # rasterio's arrays
-            said += "; arrays are (height, width, channels), tensors (channels, height, width)"
-        raise InputError(said) from error
-    if image.is_floating_point() and found not in (1, config.in_channels):
-        raise InputError(
-            f"an image of {found} channels of floating point: {config.name} was trained on {config.in_channels}, and "
-            "which of them is an alpha channel is not known: leave it out"
-        )
+    if fits(found, config.in_channels, alpha):
+        return
+    said = f"an image of {found} channels: {config.name} was trained on {config.in_channels}"
+    if image.shape[1] == config.in_channels > 1:  # rasterio's arrays
+        said += "; arrays are (height, width, channels), tensors (channels, height, width)"
+    elif found == config.in_channels + 1:
+        said += ", and nothing says that the last is an alpha channel: leave it out"
+    raise InputError(said)
 
 
 def check_range(image: Tensor, config: ModelConfig) -> None:

@@ -138,7 +138,7 @@ class Predictor:
 
     def _one(self, source: Any, progress: bool = False) -> Prediction:
         image = as_image(source)
-        check_channels(image.image, self.config)
+        check_channels(image.image, self.config, image.alpha)
         check_range(image.image, self.config)
         grid = self.grid(image)
         with _bar(progress, grid.count, "tile") as tick:

@@ -13,57 +13,55 @@ from torch import Tensor
 
 from unetzoo import extras
 from unetzoo.errors import InputError
-from unetzoo.images import BANDS, explained, image_size
+from unetzoo.images import Stack, TiffImage, explained, image_size, joined, stack_along
 from unetzoo.prediction.geography import geography
 from unetzoo.prediction.inputs import Rows
 from unetzoo.prediction.marks import Mark
 
 SUFFIXES = (".tif", ".tiff", ".zarr")
 """Of what is read, and written, by rows."""
+_BANDS = "CS"
+"""Axes of a zarr array that are channels of an image."""
 
 
 class StoredRows(Rows):
     """A TIFF file or a zarr array, of which only the rows asked for are read.
 
-    Of a pyramid, and of an OME-Zarr, the largest level is taken; of time points and depths the first.
+    Of a pyramid, and of an OME-Zarr, the largest level is taken.
 
     Args:
         path: a .tif or .tiff file, a .zarr folder.
+        planes: which planes are meant, where it has several; see ``unetzoo.images.read_image``.
 
     Attributes:
         mark: of the image as it was when it was opened.
 
     Raises:
         ConfigError: tifffile or zarr is not installed.
-        InputError: it cannot be read so.
+        InputError: it cannot be read so; or it has several planes, and which are meant was not said.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str], planes: str | int | None = None) -> None:
+        self.path, self.planes = Path(path), planes
         self.name = self.path.name
         self._open = contextlib.ExitStack()
         try:
             with explained(self.path):
                 self.mark = Mark.of(self.path)
-                self._array, axes = _opened(self.path, self._open)
-                self._lay_out(axes)
-                self.place = geography(self.path)
+                if self.path.suffix.lower() == ".zarr":
+                    self._planes = _of_zarr(self.path, planes)
+                else:
+                    self._planes, self.alpha = _of_tiff(self.path, planes, self._open)
+            first = self._planes[0][0]
+            self.height, self.width = first.height, first.width
+            if not self.height or not self.width:
+                raise InputError(f"{str(self.path)!r} is empty: {self.width}×{self.height} pixels")
+            if first.dtype.kind not in "uif" or first.dtype.itemsize > 4:
+                raise InputError(f"{str(self.path)!r} holds {first.dtype}: 8 to 32 bits are needed")
+            self.place = geography(self.path)
         except BaseException:
             self.close()
             raise
-
-    def _lay_out(self, axes: str) -> None:
-        if not {"Y", "X"} <= set(axes) or len(axes) != len(self._array.shape):
-            raise InputError(f"{str(self.path)!r} has the axes {axes!r} for {self._array.shape}: Y and X are needed")
-        self._index: tuple[Any, ...] = tuple(slice(None) if letter in f"{BANDS}YX" else 0 for letter in axes)
-        kept = "".join(letter for letter in axes if letter in f"{BANDS}YX")
-        self._order = [kept.index(letter) for letter in kept if letter in BANDS] + [kept.index("Y"), kept.index("X")]
-        self._row = axes.index("Y")
-        self.height, self.width = (self._array.shape[axes.index(letter)] for letter in "YX")
-        if 0 in self._array.shape:
-            raise InputError(f"{str(self.path)!r} is empty: {self._array.shape}")
-        if self._array.dtype.kind not in "uif" or self._array.dtype.itemsize > 4:
-            raise InputError(f"{str(self.path)!r} holds {self._array.dtype}: 8 to 32 bits are needed")
 
     @property
     def identity(self) -> str:
@@ -89,13 +87,34 @@ class StoredRows(Rows):
 
     def rows(self, first: int, last: int) -> Tensor:
         """Return some rows, see :class:`Rows`."""
+        with explained(self.path):
+            return joined(
+                [torch.cat([part.rows(first, last) for part in plane]) for plane in self._planes], self.planes
+            )
+
+
+class _Bands:
+    """An array that is read where it is indexed, some axes of which are channels, and others fixed.
+
+    Args:
+        array: of zarr or numpy.
+        axes: a letter for each of its axes.
+        fixed: letter → index of axes along which planes lie.
+    """
+
+    def __init__(self, array: Any, axes: str, fixed: Mapping[str, int]) -> None:
+        self.array, self.axes, self.fixed = array, axes, fixed
+        self.dtype = array.dtype
+        self.height, self.width = (array.shape[axes.index(letter)] for letter in "YX")
+
+    def rows(self, first: int, last: int) -> Tensor:
         import numpy as np
 
-        index = (*self._index[: self._row], slice(first, last), *self._index[self._row + 1 :])
-        with explained(self.path):
-            part = np.asarray(self._array[index]).transpose(self._order).reshape(-1, last - first, self.width)
-        part = np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("="))
-        image = torch.from_numpy(part)
+        index = tuple(slice(first, last) if a == "Y" else self.fixed.get(a, slice(None)) for a in self.axes)
+        kept = "".join(letter for letter in self.axes if letter not in self.fixed)
+        order = [k for k, letter in enumerate(kept) if letter in _BANDS] + [kept.index("Y"), kept.index("X")]
+        part = np.asarray(self.array[index]).transpose(order).reshape(-1, last - first, self.width)
+        image = torch.from_numpy(np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("=")))
         return image.float() if image.is_floating_point() else image
 
 
@@ -110,26 +129,52 @@ def is_big(path: str | os.PathLike[str]) -> bool:
         return False
     try:
         height, width = image_size(path)
-    except InputError as error:  # Pillow refuses to look at the largest
-        return "DecompressionBomb" in str(error)
+    except InputError:  # reading will say why
+        return False
     return height * width > Image.MAX_IMAGE_PIXELS
 
 
-def _opened(path: Path, keeping: contextlib.ExitStack) -> tuple[Any, str]:
+def _of_tiff(path: Path, planes: str | int | None, keeping: contextlib.ExitStack) -> tuple[list[list[_Bands]], bool]:
+    """Return the arrays of each plane that is meant, and whether the last channel is alpha."""
+    zarr = module("zarr")
+    image = TiffImage(path)
+    if image.orientation != 1:
+        raise InputError(f"{str(path)!r} is stored turned (orientation {image.orientation}): store it upright")
+    image.check_direct()
+    file = keeping.enter_context(image.opened(module("tifffile")))
+    chosen = image.stack.chosen(planes, path)
+    axes = "YX" if image.samples == 1 else "SYX" if image.is_planar else "YXS"
+
+    def array_of(page: int) -> Any:
+        stored = image.array_of(file, page)
+        return stored if stored is not None else zarr.open(image.page_of(file, page).aszarr(), mode="r")
+
+    return [[_Bands(array_of(page), axes, {}) for page in pages] for pages in chosen], image.alpha
+
+
+def _of_zarr(path: Path, planes: str | int | None) -> list[list[_Bands]]:
+    array, axes = _opened(path)
+    along = [(letter, length) for letter, length in zip(axes, array.shape, strict=True) if letter not in f"{_BANDS}YX"]
+    stack = stack_along(along) if along else Stack()
+    chosen = [numbers[0] for numbers in stack.chosen(planes, path)]
+    return [[_Bands(array, axes, _place(number, along))] for number in chosen]
+
+
+def _place(number: int, along: list[tuple[str, int]]) -> dict[str, int]:
+    """Return the index on each axis of a plane."""
+    found = {}
+    for letter, length in reversed(along):
+        number, found[letter] = divmod(number, length)
+    return found
+
+
+def _opened(path: Path) -> tuple[Any, str]:
     """Return an array that is read where it is indexed, and a letter for each of its axes."""
     zarr = module("zarr")
-    if path.suffix.lower() == ".zarr":
-        found = zarr.open(path, mode="r")
-        if isinstance(found, zarr.Group):
-            return _of_ome(path, found)
-        return found, _axes_of(path, found.shape)
-    file = keeping.enter_context(module("tifffile").TiffFile(path))
-    series = file.series[0]
-    tag = series.keyframe.tags.get(274)
-    if tag is not None and int(tag.value) != 1:
-        raise InputError(f"{str(path)!r} is stored turned (orientation {int(tag.value)}): store it upright")
-    array = zarr.open(series.aszarr(level=0), mode="r")
-    return array, series.axes
+    found = zarr.open(path, mode="r")
+    if isinstance(found, zarr.Group):
+        return _of_ome(path, found)
+    return found, _axes_of(path, found.shape)
 
 
 def _of_ome(path: Path, group: Any) -> tuple[Any, str]:
@@ -137,8 +182,14 @@ def _of_ome(path: Path, group: Any) -> tuple[Any, str]:
     scales = attributes.get("ome", attributes).get("multiscales")
     if not scales:
         raise InputError(f"{str(path)!r} is a group without an OME-Zarr image: give one of its arrays")
-    axes = [axis["name"] if isinstance(axis, Mapping) else axis for axis in scales[0]["axes"]]
-    return group[scales[0]["datasets"][0]["path"]], "".join(axes).upper()
+    array = group[scales[0]["datasets"][0]["path"]]
+    named = scales[0].get("axes", "tczyx")  # OME-NGFF 0.1 and 0.2 have these five, and do not say so
+    axes = "".join(axis["name"] if isinstance(axis, Mapping) else axis for axis in named).upper()
+    if len(axes) != len(array.shape) or len({*axes}) < len(axes) or not {*"YX"} <= {*axes} <= {*"TCZYX"}:
+        raise InputError(
+            f"{str(path)!r} has the axes {axes!r}, {array.shape} long: x and y are needed, c, z and t may be"
+        )
+    return array, axes
 
 
 def _axes_of(path: Path, shape: tuple[int, ...]) -> str:

@@ -40,7 +40,7 @@ def strips(
     Raises:
         InputError: the image does not fit the networks, or has values that are not finite.
     """
-    check_channels(source.rows(0, 1), networks.config)
+    check_channels(source.rows(0, 1), networks.config, source.alpha)
     down, across = grid.down, grid.across
     if first == len(down.starts):
         return
@@ -71,6 +71,8 @@ def _add(
     """Add what row ``k`` of tiles says to ``total``, whose first row is the tiles' first."""
     down, across = grid.down, grid.across
     band = _band(source, down.starts[k] - networks.border, networks.shown(down.window))
+    if source.alpha and band.shape[0] != networks.config.in_channels:
+        band = band[:-1]
     rows, _ = down.parts(k)
     weight = down.weights[k][rows].to(total.device)[:, None]
     for begin in range(0, len(across.starts), at_once):

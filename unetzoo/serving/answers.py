@@ -87,7 +87,7 @@ class Limits:
                 f"{path.name} has {width} × {height} = {height * width / 1e6:.4g} megapixels: up to "
                 f"{self.megapixels:g} are taken; cut a part out, or make it smaller"
             )
-        numbers = _numbers(path) if head.startswith(_TIFF) else 0
+        numbers = height * width * _channels(path) if head.startswith(_TIFF) else 0
         allowed = self.megapixels * 1e6 * max(4, in_channels + 1)
         if numbers > allowed:
             raise InputError(
@@ -96,18 +96,10 @@ class Limits:
             )
 
 
-def _numbers(path: Path) -> int:
-    """Return how many numbers a TIFF unfolds to: its pages may be the same few bytes a thousand times."""
-    try:
-        import tifffile
-    except ModuleNotFoundError:
-        return 0  # then Pillow reads one page of four bands at most
-    try:
-        with tifffile.TiffFile(path) as file:
-            return int(file.series[0].size)
-    # Whatever it stumbles over: reading will, too, and say so, or Pillow reads one page.
-    except Exception:
-        return 0
+def _channels(path: Path) -> int:
+    """Return how many numbers a pixel of a TIFF has in all pages, which may be the same few bytes a thousand times."""
+    image = images.TiffImage(path)
+    return image.samples * sum(map(len, image.stack.pages))
 
 
 def answer(predictor: Predictor, path: str | os.PathLike[str], limits: Limits) -> Prediction:

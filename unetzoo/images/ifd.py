@@ -1,0 +1,162 @@
+"""The tags of a TIFF file, page by page, without anything of its pixels.
+
+TIFF 6.0 (Adobe, 1992), section 2, and BigTIFF. Nothing that a file claims is believed further than the file is long:
+values beyond its end are left out, and the chain of pages ends where it would come back to itself.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from unetzoo.errors import InputError
+
+SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 254, 256, 257, 258, 259, 262, 266
+DESCRIPTION, OFFSETS, ORIENTATION, SAMPLES, COUNTS, PLANAR, PREDICTOR = 270, 273, 274, 277, 279, 284, 317
+PALETTE, TILE_WIDTH, TILE_OFFSETS, TILE_COUNTS, EXTRA_SAMPLES, FORMAT = 320, 322, 324, 325, 338, 339
+DEPTH, STK_PLANES, NODATA = 32997, 33629, 42113
+"""Tags by their names in TIFF 6.0; DEPTH is SGI's, STK_PLANES MetaMorph's, NODATA GDAL's."""
+_FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "s", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d"}
+_FORMATS |= {13: "I", 16: "Q", 17: "q", 18: "Q"}
+"""Type of a value → its format as :mod:`struct` has it."""
+LONGEST = 1 << 24
+"""Bytes of the longest value that is read: OME-XML of thousands of planes has some megabytes."""
+
+_Tags = dict[int, tuple[int, Any]]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of a TIFF.
+
+    Attributes:
+        offset: where its tags begin, in bytes.
+        is_little: whether its numbers are little-endian.
+        tags: code → type and value: text, bytes, a number, or a tuple of numbers; of rationals numerators and
+            denominators in turn.
+    """
+
+    offset: int
+    is_little: bool
+    tags: _Tags
+
+    def numbers(self, code: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
+        """Return the numbers of a tag, ``default`` where it is missing or holds none."""
+        value = self.tags.get(code, (0, default))[1]
+        if isinstance(value, int):
+            return (value,)
+        return value if isinstance(value, tuple) and all(isinstance(number, int) for number in value) else default
+
+    def number(self, code: int, default: int) -> int:
+        """Return the one number of a tag, the first of several."""
+        return self.numbers(code, (default,))[0]
+
+    def text(self, code: int) -> str:
+        """Return the text of a tag, an empty one where it is missing."""
+        value = self.tags.get(code, (2, ""))[1]
+        return value if isinstance(value, str) else ""
+
+
+def is_tiff(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file begins as a TIFF does, a BigTIFF too."""
+    if not Path(path).is_file():  # a zarr array is a folder
+        return False
+    with Path(path).open("rb") as stream:
+        return _kind(stream.read(4)) is not None
+
+
+def pages_of(path: str | os.PathLike[str], codes: Collection[int], most: int | None = None) -> list[Page]:
+    """Return the pages of a TIFF with those tags that are wanted; an empty list for other files.
+
+    Args:
+        path: of the file.
+        codes: the tags that are wanted.
+        most: pages that are looked at; None for all.
+
+    Raises:
+        InputError: the file is cut off before the first page's tags.
+    """
+    if not is_tiff(path):
+        return []
+    wanted = frozenset(codes)
+    with Path(path).open("rb") as stream:
+        found = []
+        for page in _pages(stream, wanted):
+            found.append(page)
+            if most is not None and len(found) == most:
+                break
+    if not found:
+        raise InputError(f"{str(path)!r} cannot be read as an image: it is a TIFF without a page, perhaps cut off")
+    return found
+
+
+def _kind(head: bytes) -> tuple[str, bool] | None:
+    """Return the order of bytes and whether it is a BigTIFF."""
+    return {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}.get(head)
+
+
+def _pages(stream: BinaryIO, wanted: frozenset[int]) -> Iterator[Page]:
+    kind = _kind(stream.read(4))
+    assert kind is not None
+    order, big = kind
+    number, size = ("Q", 8) if big else ("I", 4)
+    if big:
+        stream.seek(8)
+    end = os.fstat(stream.fileno()).st_size
+    seen: set[int] = set()
+    while len(text := stream.read(size)) == size:
+        (offset,) = struct.unpack(order + number, text)
+        if not 0 < offset < end or offset in seen:
+            return
+        seen.add(offset)
+        stream.seek(offset)
+        head = stream.read(8 if big else 2)
+        if len(head) < (8 if big else 2):
+            return
+        (count,) = struct.unpack(order + ("Q" if big else "H"), head)
+        width = 20 if big else 12
+        if offset + len(head) + count * width > end:
+            return
+        entries = stream.read(count * width)
+        after = stream.tell()
+        yield Page(offset, order == "<", _tags(stream, entries, order, big, wanted, end))
+        stream.seek(after)
+
+
+def _tags(
+    stream: BinaryIO, entries: bytes, order: str, big: bool, wanted: frozenset[int], end: int
+) -> dict[int, tuple[int, Any]]:
+    found: dict[int, tuple[int, Any]] = {}
+    width, inside = (20, 8) if big else (12, 4)
+    for k in range(0, len(entries), width):
+        code, kind = struct.unpack_from(order + "HH", entries, k)
+        (count,) = struct.unpack_from(order + ("Q" if big else "I"), entries, k + 4)
+        if code not in wanted or code in found or kind not in _FORMATS or not count:
+            continue
+        size = struct.calcsize("=" + _FORMATS[kind]) * count
+        field = entries[k + width - inside : k + width]
+        if size > inside:
+            (offset,) = struct.unpack(order + ("Q" if big else "I"), field)
+            if size > LONGEST or offset + size > end:
+                continue
+            stream.seek(offset)
+            field = stream.read(size)
+        found[code] = kind, _value(field[:size], order, kind, count)
+    return found
+
+
+def _value(field: bytes, order: str, kind: int, count: int) -> Any:
+    if kind == 2:
+        try:
+            return field.decode().rstrip("\0")
+        except UnicodeDecodeError:
+            return field.decode("latin-1").rstrip("\0")
+    if kind == 7:
+        return field
+    each = len(_FORMATS[kind])
+    numbers = struct.unpack(f"{order}{count * each}{_FORMATS[kind][0]}", field)
+    return numbers[0] if len(numbers) == 1 else numbers

@@ -1,0 +1,92 @@
+"""Files that hold many planes: depths, times, pages, frames. Which of them an image is made of is never guessed."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unetzoo.errors import InputError
+
+CHOICES = ("split", "first", "max", "channels")
+"""What can be meant by an image of many planes."""
+_NAMES = {"Z": "depths (Z)", "T": "times (T)"}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The planes of a file.
+
+    Attributes:
+        axes: name and length of each axis along which planes lie, the slowest first: "Z", "T", "pages", "frames";
+            none where there is one plane.
+        pages: of each plane in this order, those pages of the file that are its channels; most often one.
+        others: pages that are no planes of it, as they are of another size or type, and not called smaller copies.
+    """
+
+    axes: tuple[tuple[str, int], ...] = ()
+    pages: tuple[tuple[int, ...], ...] = ((0,),)
+    others: int = 0
+
+    @property
+    def count(self) -> int:
+        """Number of planes."""
+        return len(self.pages)
+
+    def __str__(self) -> str:
+        return f"{self.count} planes, " + " × ".join(f"{length} {_NAMES.get(name, name)}" for name, length in self.axes)
+
+    def chosen(self, planes: str | int | None, path: str | os.PathLike[str]) -> list[tuple[int, ...]]:
+        """Return the pages of each plane that is meant; more than one only for "max" and "channels".
+
+        Args:
+            planes: "first", "max", "channels", the number of one from 0 on, or None where there is one.
+            path: of the file, for messages.
+
+        Raises:
+            InputError: there are several, and which is meant was not said; or there is no such plane.
+        """
+        if isinstance(planes, int):
+            if not 0 <= planes < self.count:
+                raise InputError(
+                    f"{str(path)!r} has {self.count} planes: plane {planes} is not among 0…{self.count - 1}"
+                )
+            return [self.pages[planes]]
+        if planes == "first" or (self.count == 1 and not self.others):
+            return [self.pages[0]]
+        if self.others:
+            raise InputError(
+                f"{str(path)!r} holds {self.count + self.others} pages of different sizes or types: "
+                "planes='first' (--planes first) takes the first; or save them as files of their own"
+            )
+        if planes in ("max", "channels"):
+            return list(self.pages)
+        raise InputError(
+            f"{str(path)!r} holds {self}: which are meant? planes (--planes) is 'split' (each is an image of its own), "
+            "'first', 'max' (of each pixel the largest value) or 'channels'"
+        )
+
+
+def stack_along(
+    axes: Sequence[tuple[str, int]], channels: Sequence[str] = (), order: Sequence[int] | None = None
+) -> Stack:
+    """Return the planes of pages that lie along axes.
+
+    Args:
+        axes: name and length of each, that of which the pages change slowest first.
+        channels: names of axes along which the channels of a plane lie.
+        order: the page at each place; None: one after the other.
+    """
+    count = math.prod(length for _, length in axes)
+    pages = range(count) if order is None else order
+    planes: dict[tuple[int, ...], list[int]] = {}
+    for place in range(count):
+        rest, index = place, []
+        for name, length in reversed(axes):
+            if name not in channels:
+                index.append(rest % length)
+            rest //= length
+        planes.setdefault(tuple(reversed(index)), []).append(pages[place])
+    kept = tuple((name, length) for name, length in axes if name not in channels and length > 1)
+    return Stack(kept, tuple(map(tuple, planes.values())))
