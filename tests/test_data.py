@@ -671,7 +671,9 @@ def test_sizes_come_from_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     exif[0x0112] = 6
     save(np.zeros((4, 6, 3), np.uint8), source / "images" / "c.jpg", exif=exif)
     save(np.zeros((6, 4), np.uint8), source / "masks" / "c.png")
-    tifffile.imwrite(source / "images" / "d.tif", np.zeros((5, 7, 8), np.int16), photometric="minisblack")
+    tifffile.imwrite(
+        source / "images" / "d.tif", np.zeros((7, 8, 5), np.int16), photometric="minisblack", planarconfig="contig"
+    )
     save(np.zeros((7, 8), np.uint8), source / "masks" / "d.png")
     dataset = dataset_of(source)
     decoded = [tuple(images.read_image(sample.image).shape[1:]) for sample in dataset.samples]
@@ -713,7 +715,9 @@ def test_data_sets_that_cannot_be(tmp_path: Path, options: dict[str, Any], said:
             r"p5\b.*outside the classes: .*task='multiclass'",
         ),
         (
-            lambda d: tifffile.imwrite(d / "images" / "p6.tif", np.zeros((5, *SIZE), np.uint8), photometric=1),
+            lambda d: tifffile.imwrite(
+                d / "images" / "p6.tif", np.zeros((*SIZE, 5), np.uint8), photometric=1, planarconfig=1
+            ),
             {},
             r"images/p6\.tif: images/p6\.png .*same stem",
         ),
@@ -855,7 +859,7 @@ def test_statistics_are_numpy_s_over_all_pixels(tmp_path: Path, kind: str) -> No
         if kind == "int16":
             path.parent.mkdir(exist_ok=True)
             array -= 100
-            tifffile.imwrite(path, array.transpose(2, 0, 1).astype(np.int16), photometric="minisblack")
+            tifffile.imwrite(path, array.astype(np.int16), photometric="minisblack", planarconfig="contig")
         else:
             type_ = {"sixteen": np.uint16, "float": np.float32}.get(kind, np.uint8)
             alpha = [np.full((*size, 1), 255)] if kind == "rgba" else []

@@ -160,13 +160,18 @@ def bands(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     return noise.astype(np.int16), mask.numpy()
 
 
+def write_image(path: Path, array: np.ndarray) -> None:
+    """Write (bands, H, W) as the samples of one page, (H, W) as grey."""
+    tifffile.imwrite(path, array, photometric="minisblack", planarconfig="separate" if array.ndim == 3 else None)
+
+
 def write_bands(folder: Path, count: int) -> Path:
     """Write TIFF images and a list of them; return the list."""
     rows = ["image,mask,split"]
     for k in range(12):
         one_image, mask = bands(k, count)
         (folder / "p").mkdir(parents=True, exist_ok=True)
-        tifffile.imwrite(folder / "p" / f"{k}.tif", one_image.squeeze(), photometric="minisblack")
+        write_image(folder / "p" / f"{k}.tif", one_image.squeeze())
         tifffile.imwrite(folder / "p" / f"{k}_mask.tif", 255 * mask.astype(np.uint8))
         rows.append(f"p/{k}.tif,p/{k}_mask.tif,{'val' if k > 9 else 'train'}")
     (folder / "list.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -178,7 +183,7 @@ def test_images_that_are_not_rgb(run: Run, tmp_path: Path, count: int, policy: s
     torch.save(models.resnet18().state_dict(), tmp_path / "resnet18.pth")
     data = write_bands(tmp_path / "data", count)
     one_image, true = bands(99, count)
-    tifffile.imwrite(tmp_path / "new.tif", one_image.squeeze(), photometric="minisblack")
+    write_image(tmp_path / "new.tif", one_image.squeeze())
     options = [] if policy is None else ["--policy", policy]
     said, _ = run(
         "non_rgb.py", data, tmp_path / "new.tif", tmp_path / "out", "--pretrained", tmp_path / "resnet18.pth",
@@ -202,7 +207,7 @@ def test_images_that_are_not_rgb(run: Run, tmp_path: Path, count: int, policy: s
 
 def test_bands_that_differ_are_refused_before_training(run: Run, tmp_path: Path) -> None:
     data = write_bands(tmp_path / "data", 13)
-    tifffile.imwrite(tmp_path / "data" / "p" / "3.tif", bands(3, 4)[0], photometric="minisblack")
+    write_image(tmp_path / "data" / "p" / "3.tif", bands(3, 4)[0])
     with pytest.raises(ConfigError, match="channels"):
         run("non_rgb.py", data, tmp_path / "new.tif", tmp_path / "out", *SHORT)
     assert not (tmp_path / "out").exists()

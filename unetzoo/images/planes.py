@@ -35,7 +35,8 @@ class Stack:
         return len(self.pages)
 
     def __str__(self) -> str:
-        return f"{self.count} planes, " + " × ".join(f"{length} {_NAMES.get(name, name)}" for name, length in self.axes)
+        listed = " × ".join(f"{length} {_NAMES.get(name, name)}" for name, length in self.axes)
+        return listed if len(self.axes) == 1 else f"{self.count} planes, {listed}"
 
     def chosen(self, planes: str | int | None, path: str | os.PathLike[str]) -> list[tuple[int, ...]]:
         """Return the pages of each plane that is meant; more than one only for "max" and "channels".
