@@ -113,11 +113,12 @@ class TestCommand:
         whole = write(folder / "a_whole.png").read_bytes()
         tiff = write(folder / "b_whole.tif").read_bytes()
         jpeg = write(folder / "c_whole.jpg").read_bytes()
-        good = ["a_whole", "b_whole", "c_whole", "d_cmyk", "e_bits", "f_animated", "g_strip", "z_whole"]
+        good = ["a_whole", "b_whole", "c_whole", "d_cmyk", "e_bits", "f_gif", "g_strip", "z_whole"]
         write(folder / "d_cmyk.jpg", mode="CMYK")
         write(folder / "e_bits.png", mode="1")
         frames = [Image.fromarray(np.full((40, 40), 60 * k, np.uint8)) for k in range(3)]
-        frames[0].save(folder / "f_animated.gif", save_all=True, append_images=frames[1:])
+        frames[0].save(folder / "f_gif.gif")
+        frames[0].save(tmp_path / "animated.gif", save_all=True, append_images=frames[1:])
         write(folder / "g_strip.png", size=(1, 65535))
         write(folder / "z_whole.png")
         bad = {
@@ -127,6 +128,7 @@ class TestCommand:
             "short.png": whole[: len(whole) // 2],
             "short.tif": tiff[: len(tiff) // 2],
             "short.jpg": jpeg[: len(jpeg) // 2],
+            "animated.gif": (tmp_path / "animated.gif").read_bytes(),  # which of its frames is meant is not said
         }
         for name, content in bad.items():
             (folder / name).write_bytes(content)
@@ -142,7 +144,7 @@ class TestCommand:
         assert printed.out == f"{out}: {len(good)} segmented, {len(bad) + 1} failed\n"
         assert {path.stem for path in out.iterdir() if path.suffix in (".png", ".tif")} == set(good)
         assert mask_at(out / "g_strip.png").shape == (1, 65535)
-        assert mask_at(out / "f_animated.png").shape == (40, 40)
+        assert mask_at(out / "f_gif.png").shape == (40, 40)
 
     def test_what_is_there_is_not_done_again(self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         folder, out = tmp_path / "in", tmp_path / "masks"

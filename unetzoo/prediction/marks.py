@@ -17,7 +17,7 @@ SOFTWARE = 305
 """Tag of TIFF that has the mark; of PNG a text of this name, of zarr an attribute."""
 BEGIN = "unetzoo"
 """Of each mark, and the name of the attribute in zarr."""
-_OFFSETS, _COUNTS = (273, 324), (279, 325)
+_STRIPS, _TILES = (273, 279), (324, 325)
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,12 @@ def _in_png(path: Path) -> tuple[str | None, bool]:
 
 def _in_tiff(path: Path) -> tuple[str | None, bool]:
     """Return the text of a TIFF, and whether its strips and tiles lie within it."""
-    pages = images.pages_of(path, (SOFTWARE, *_OFFSETS, *_COUNTS), most=1)
+    pages = images.pages_of(path, (SOFTWARE, *_STRIPS, *_TILES), most=1)
     if not pages:
         return None, False
-    offsets, counts = (pages[0].numbers(strips) or pages[0].numbers(tiles) for strips, tiles in (_OFFSETS, _COUNTS))
+    offsets, counts = (
+        pages[0].numbers(strips) or pages[0].numbers(tiles) for strips, tiles in zip(_STRIPS, _TILES, strict=True)
+    )
     size = path.stat().st_size
     whole = len(offsets) > 0 and all(first + count <= size for first, count in zip(offsets, counts, strict=True))
     return pages[0].text(SOFTWARE), whole
