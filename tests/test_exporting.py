@@ -725,6 +725,62 @@ def test_images_are_cut_in_the_middle_and_repeated(dtype: torch.dtype) -> None:
     np.testing.assert_array_equal(found.numpy(), expected)
 
 
+@pytest.mark.parametrize("size", [None, (24, 40), (100, 30)])
+@pytest.mark.parametrize("sides", [((70, 93), (3, 7)), ((64, 64), (129, 1)), ((40, 200), (65, 66))])
+def test_every_pixel_of_whole_images_is_compared_once(
+    sides: tuple[tuple[int, int], ...], size: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the two masks differ, in the corners as in the middle: counted on the images, not on tiles."""
+    monkeypatch.setattr(samples, "LONGEST_TILE", 64)
+    model = build("tiny", in_channels=1)
+    asked, _ = request.check(
+        [model], "m.pt2", inputs="uint8", outputs="mask", precision="float32", size=size, images=None
+    )
+    generator = np.random.default_rng(0)
+    stored = [torch.from_numpy(generator.integers(0, 100, (1, *side), np.uint8)) for side in sides]
+    for image in stored:
+        image[:, 0, 0] = image[:, -1, -1] = 7
+    whole = samples.Samples(stored, asked)
+    assert whole.share == 1
+    for kind in (0, 7, 50):
+        found = comparing.agreement_on(
+            asked,
+            lambda shown: shown[0] - 0.1,
+            lambda shown, kind=kind: (shown[:, 0] > 25) ^ (shown[:, 0] == kind),
+            whole,
+        )
+        alike = [(image.float() / 255 - 0.1 > 0) == ((image > 25) ^ (image == kind)) for image in stored]
+        assert found.agreement == pytest.approx(float(torch.cat([x.flatten() for x in alike]).double().mean()))
+        assert found.lowest == pytest.approx(min(float(x.double().mean()) for x in alike))
+    shapes = {tuple(x.shape[2:]) for x in whole.inputs()}
+    assert shapes == {size} if size is not None else all(max(shape) <= 64 for shape in shapes)
+
+
+def test_of_very_large_images_the_share_that_was_compared_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "LONGEST_TILE", 16)
+    monkeypatch.setattr(samples, "MOST_TILES", 8)
+    model = build("tiny", in_channels=1)
+    asked, _ = request.check(
+        [model], "m.pt2", inputs="uint8", outputs="mask", precision="float32", size=None, images=None
+    )
+    stored = [torch.zeros(1, 160, 160, dtype=torch.uint8), torch.zeros(1, 16, 16, dtype=torch.uint8)]
+    whole = samples.Samples(stored, asked)
+    assert len(list(whole.inputs())) == 4 + 1
+    found = comparing.agreement_on(asked, lambda shown: shown[0] - 1, lambda shown: shown[:, 0], whole)
+    assert 256 / (160 * 160 + 256) < found.share < 5 * 256 / (160 * 160 + 256)
+    assert str(found).startswith(f"2 images, {100 * found.share:.3f} % of their pixels: ")
+    assert found.agreement == 1
+
+
+@pytest.mark.slow
+def test_eight_bits_agree_on_whole_images_as_much_as_is_said(tmp_path: Path, shared_data: Path) -> None:
+    """Fundus photographs are dark around, so that their middle is unlike the whole."""
+    files = sorted((shared_data / "vessels" / "images").iterdir())[:2]
+    model = unetzoo.from_pretrained("vessels")
+    report = export(model, tmp_path / "model.onnx", precision="int8", images=files)
+    assert_close(report.images, counted_by_hand(model.eval(), open_onnx(tmp_path / "model.onnx"), files))
+
+
 def test_noise_spans_all_values_and_is_the_same_each_time() -> None:
     config = build("tiny", in_channels=2).config
     first, again = (samples.draw_noise(3, config, "uint16", 40, 50) for _ in range(2))

@@ -14,7 +14,7 @@ from torch import Tensor
 from unetzoo.errors import UnetzooError
 from unetzoo.exporting.outcome import Check, ImageAgreement
 from unetzoo.exporting.request import Request
-from unetzoo.exporting.samples import Given, draw_noise, fitted, given
+from unetzoo.exporting.samples import Samples, draw_noise, fitted, given
 from unetzoo.nn.heads import ABSENT
 
 DIFFERENCE = 1e-4
@@ -58,8 +58,8 @@ def checks(request: Request, eager: Eager, file: Run, stored: Sequence[Tensor]) 
     return tuple(found)
 
 
-def agreement_on(request: Request, eager: Eager, file: Run, samples: Sequence[Given]) -> ImageAgreement:
-    """Compare the masks of whole images.
+def agreement_on(request: Request, eager: Eager, file: Run, samples: Samples) -> ImageAgreement:
+    """Compare the masks of whole images, tile by tile.
 
     Raises:
         UnetzooError: the masks have little in common.
@@ -68,17 +68,24 @@ def agreement_on(request: Request, eager: Eager, file: Run, samples: Sequence[Gi
     classes = torch.arange(config.num_classes if config.task == "multiclass" else 1).view(-1, 1, 1, 1)
     shares, pixels = [], []
     both, either = torch.zeros(2, config.num_classes, dtype=torch.long)
-    for sample in samples:
-        found = masks_of(file(sample.file), config.task, request.outputs)
-        expected = masks_of(eager(sample.models), config.task, "logits")
-        shares.append(float((found == expected).double().mean()))
-        pixels.append(found.numel())
-        # (classes, N, H, W) both ways
-        a, b = (
-            mask == classes if config.task == "multiclass" else mask.transpose(0, 1) > 0 for mask in (found, expected)
-        )
-        both += (a & b).sum(dim=(1, 2, 3))
-        either += (a | b).sum(dim=(1, 2, 3))
+    for tiles in samples:
+        same = count = 0
+        for tile in tiles:
+            outputs = (
+                masks_of(file(tile.given.file), config.task, request.outputs),
+                masks_of(eager(tile.given.models), config.task, "logits"),
+            )
+            found, expected = (mask[..., tile.rows, tile.columns] for mask in outputs)
+            same, count = same + int((found == expected).sum()), count + found.numel()
+            # (classes, N, H, W) both ways
+            a, b = (
+                mask == classes if config.task == "multiclass" else mask.transpose(0, 1) > 0
+                for mask in (found, expected)
+            )
+            both += (a & b).sum(dim=(1, 2, 3))
+            either += (a | b).sum(dim=(1, 2, 3))
+        shares.append(same / count)
+        pixels.append(count)
     agreement = sum(map(float.__mul__, shares, map(float, pixels))) / sum(pixels)
     iou = float((both[either > 0] / either[either > 0]).mean()) if bool(either.any()) else None
     title = f"the {len(samples)} images"
@@ -86,7 +93,7 @@ def agreement_on(request: Request, eager: Eager, file: Run, samples: Sequence[Gi
         raise _refusal(title, f"masks agree on {agreement:.1%} of the pixels; {AGREEMENT:.0%} are needed")
     if iou is not None and iou < IOU:
         raise _refusal(title, f"masks have an IoU of {iou:.2f}; {IOU} is needed")
-    return ImageAgreement(len(samples), agreement, min(shares), iou)
+    return ImageAgreement(len(samples), agreement, min(shares), iou, samples.share)
 
 
 def masks_of(output: Tensor, task: str, outputs: str) -> Tensor:

@@ -8,7 +8,7 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ METADATA_FILE = "unetzoo.json"
 """Name of the metadata among the extra files of a ``.pt2``."""
 
 
-def content(request: Request, network: nn.Module, facts: Mapping[str, str], samples: Sequence[Tensor]) -> bytes:
+def content(request: Request, network: nn.Module, facts: Mapping[str, str], samples: Iterable[Tensor]) -> bytes:
     """Return the file.
 
     Args:
@@ -74,7 +74,7 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _onnx(request: Request, program: ExportedProgram, facts: Mapping[str, str], samples: Sequence[Tensor]) -> bytes:
+def _onnx(request: Request, program: ExportedProgram, facts: Mapping[str, str], samples: Iterable[Tensor]) -> bytes:
     import onnxscript.optimizer
 
     taken, given = ports(request)

@@ -51,7 +51,7 @@ class Check:
 
 @dataclass(frozen=True)
 class ImageAgreement:
-    """How the masks of the file and of the model agree on given images.
+    """How the masks of the file and of the model agree on given images, whole ones, in tiles as prediction cuts them.
 
     Attributes:
         count: of the images.
@@ -59,17 +59,20 @@ class ImageAgreement:
         lowest: the same on the image where it is lowest.
         iou: intersection over union of the two masks over all images, the mean over the classes; None where neither
             mask has anything on any of them.
+        share: of the images' pixels, that were compared: all, unless they had more than 128 tiles.
     """
 
     count: int
     agreement: float
     lowest: float
     iou: float | None
+    share: float = 1.0
 
     def __str__(self) -> str:
         iou = "–" if self.iou is None else f"{self.iou:.4f}"
+        part = "" if self.share == 1 else f", {_percent(self.share)} of their pixels"
         return (
-            f"{self.count} images: the masks agree on {_percent(self.agreement)} of the pixels "
+            f"{self.count} images{part}: the masks agree on {_percent(self.agreement)} of the pixels "
             f"({_percent(self.lowest)} on the worst), IoU {iou}"
         )
 

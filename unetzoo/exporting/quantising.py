@@ -9,7 +9,7 @@ last convolutions, whose output decides the class.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ OPERATORS = ("Conv", "ConvTranspose", "Relu", "MaxPool")
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
-def quantised(model: Any, name: str, samples: Sequence[Tensor]) -> Any:
+def quantised(model: Any, name: str, samples: Iterable[Tensor]) -> Any:
     """Return ``model``, an ``onnx.ModelProto``, with 8-bit convolutions.
 
     Args:

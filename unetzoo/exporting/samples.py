@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +15,16 @@ from unetzoo import images
 from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError
 from unetzoo.exporting.request import Request
+from unetzoo.prediction.layout import SHARE
+from unetzoo.prediction.reach import available_memory, memory_of_pixel
+from unetzoo.prediction.tiles import lay_out, mirrored
 
-LONGEST = 512
-"""Pixels of a side that are used, from the middle."""
+LONGEST_TILE = 1024
+"""Pixels of a tile's side, as those of prediction."""
+MOST_TILES = 128
+"""Of all images: of more, so many, spread evenly."""
+OVERLAP = 0.25
+"""Of neighbouring tiles, as in prediction."""
 
 
 class Given(NamedTuple):
@@ -75,11 +83,14 @@ def fitted(image: Tensor, height: int, width: int) -> Tensor:
     """Return the middle of (C, H, W), as (C, height, width); a side that is too short is repeated."""
     for dim, side in ((1, height), (2, width)):
         length = image.shape[dim]
-        rows = torch.arange(side) + max(0, (length - side) // 2)
-        # Indexing has no uint16.
-        whole = image.to(torch.int32) if image.dtype == torch.uint16 else image
-        image = whole.index_select(dim, rows % length).to(image.dtype)
+        image = _taken(image, dim, (torch.arange(side) + max(0, (length - side) // 2)) % length)
     return image
+
+
+def _taken(image: Tensor, dim: int, places: Tensor) -> Tensor:
+    # Indexing has no uint16.
+    whole = image.to(torch.int32) if image.dtype == torch.uint16 else image
+    return whole.index_select(dim, places).to(image.dtype)
 
 
 def given(stored: Sequence[Tensor], request: Request) -> Given:
@@ -88,10 +99,105 @@ def given(stored: Sequence[Tensor], request: Request) -> Given:
     return Given(prepared[0] if request.inputs == "normalised" else torch.stack(list(stored)), prepared)
 
 
-def samples(stored: Sequence[Tensor], request: Request) -> list[Given]:
-    """Return each image as a batch of one: at ``size``, or at its own, from ``least`` to :data:`LONGEST`."""
-    found, least = [], request.least
-    for image in stored:
-        height, width = request.size or (min(max(side, least), max(LONGEST, least)) for side in image.shape[1:])
-        found.append(given([fitted(image, height, width)], request))
-    return found
+@dataclass(frozen=True)
+class Tile:
+    """A part of an image that a file and its models are shown.
+
+    Attributes:
+        given: the part, a batch of one.
+        rows, columns: of the output, that count: each pixel of the image does in one tile.
+    """
+
+    given: Given
+    rows: slice
+    columns: slice
+
+
+class Samples:
+    """Whole images, in tiles as prediction cuts them; what is shown of them is made when it is asked for.
+
+    An image of up to :data:`LONGEST_TILE`, or what fits in half of the free memory, is one tile. Larger ones overlap,
+    and each pixel counts where it lies farthest from an edge. At a fixed size all tiles are of it, and images are
+    mirrored at their ends. Of images that have more than :data:`MOST_TILES` together, tiles are left out.
+
+    Args:
+        stored: images (in_channels, H, W).
+        request: what is asked for.
+
+    Attributes:
+        share: of the images' pixels, that count.
+    """
+
+    def __init__(self, stored: Sequence[Tensor], request: Request) -> None:
+        self._stored, self._request = stored, request
+        most = max(1, MOST_TILES // max(len(stored), 1))
+        side = _longest(request) if stored else LONGEST_TILE
+        self._places = [_spread(_places(image, side, request), most) for image in stored]
+        sides = [[span.end - span.begin for span in place] for places in self._places for place in places]
+        counted = sum(height * width for height, width in sides)
+        self.share = counted / max(sum(image.shape[1] * image.shape[2] for image in stored), 1)
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._stored)
+
+    def __iter__(self) -> Iterator[Iterator[Tile]]:
+        """Give the tiles of each image."""
+        for image, places in zip(self._stored, self._places, strict=True):
+            yield (self._tile(image, place) for place in places)
+
+    def inputs(self) -> Iterator[Tensor]:
+        """Give what the file is shown, tile by tile."""
+        return (tile.given.file for tiles in self for tile in tiles)
+
+    def _tile(self, image: Tensor, place: _Place) -> Tile:
+        rows, columns = (mirrored(at.first, at.length, side) for at, side in zip(place, image.shape[1:], strict=True))
+        cut = _taken(_taken(image, 1, rows), 2, columns)
+        counted = (slice(span.begin, span.end) for span in place)
+        return Tile(given([cut], self._request), *counted)
+
+
+class _Span(NamedTuple):
+    """Where a tile lies on one side of an image: its pixels from ``first`` on, and which of the output's count."""
+
+    first: int
+    length: int
+    begin: int
+    end: int
+
+
+class _Place(NamedTuple):
+    down: _Span
+    across: _Span
+
+
+def _longest(request: Request) -> int:
+    """Return the longest side of a tile whose maps fit in half of the free memory."""
+    memory = max(memory_of_pixel(model.config) for model in request.models)
+    fits = int((SHARE * available_memory(torch.device("cpu")) / memory) ** 0.5)
+    return max(min(LONGEST_TILE, fits), request.least)
+
+
+def _places(image: Tensor, side: int, request: Request) -> list[_Place]:
+    fixed = request.size or (None, None)
+    down, across = (_spans(length, side, size, request) for length, size in zip(image.shape[1:], fixed, strict=True))
+    return [_Place(one, other) for one in down for other in across]
+
+
+def _spans(length: int, side: int, size: int | None, request: Request) -> list[_Span]:
+    """Return the tiles along one side of an image."""
+    border, unit = request.border, 1 if size is not None else request.least - 1
+    window = (max(min(length, side), request.least) if size is None else size) - 2 * border
+    if length <= window:
+        return [_Span(-border, window + 2 * border, 0, length)]
+    axis = lay_out(length, window, int(OVERLAP * window), unit, "crop")
+    spans = []
+    for k, start in enumerate(axis.starts):
+        counted, _ = axis.parts(k)
+        end = min(counted.stop, length - start)
+        spans.append(_Span(start - border, axis.window + 2 * border, counted.start, end))
+    return spans
+
+
+def _spread(places: list[_Place], most: int) -> list[_Place]:
+    return [places[k * len(places) // most] for k in range(most)] if len(places) > most else places

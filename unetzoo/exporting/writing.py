@@ -17,7 +17,7 @@ from unetzoo.exporting.formats import content, runner
 from unetzoo.exporting.network import Deployed, average_logits, deployed, metadata, ports
 from unetzoo.exporting.outcome import ExportReport
 from unetzoo.exporting.request import Images, Request, check
-from unetzoo.exporting.samples import Given, read_images, samples
+from unetzoo.exporting.samples import Samples, read_images
 from unetzoo.files.writing import replacing
 from unetzoo.folding import OptimizedModel, optimize
 from unetzoo.model import SegmentationModel
@@ -58,7 +58,7 @@ def export(
             with ranges taken from ``images``.
         images: a folder of images, or one that has them in ``images/``, or a list of files: some like those that
             the file will see. int8 needs them; of any precision the masks are compared on them. Up to 32 are used,
-            spread evenly over more, and of each up to 512 × 512 pixels from the middle.
+            spread evenly over more; whole, in tiles as prediction cuts them, of which they may have 128 together.
         size: height and width, to fix them; ``unet_valid``, whose sides are 16 k + 60, can be exported no other way.
             None: any from the largest stride of the encoder plus 1 up, 33 for ResNets.
 
@@ -80,14 +80,14 @@ def export(
         _models(model), path, inputs=inputs, outputs=outputs, precision=precision, size=size, images=images
     )
     stored = read_images(files, request.config, inputs)
-    whole = samples(stored, request)
+    whole = Samples(stored, request)
     exact = [_exact(model) for model in request.models]
     network = deployed(request, exact)
     with replacing(request.path) as stream:
         file = _file(request, network, whole)
         eager, run = _eager(exact, request.config.task), _running(request, file)
         tried = checks(request, eager, run, stored)
-        agreement = agreement_on(request, eager, run, whole) if whole else None
+        agreement = agreement_on(request, eager, run, whole) if stored else None
         stream.write(file)
     taken, given = ports(request)
     seconds = time.perf_counter() - start
@@ -124,9 +124,9 @@ def _eager(exact: Sequence[SegmentationModel | OptimizedModel], task: str) -> Ea
     return run
 
 
-def _file(request: Request, network: Deployed, whole: Sequence[Given]) -> bytes:
+def _file(request: Request, network: Deployed, whole: Samples) -> bytes:
     try:
-        return content(request, network, metadata(request), [sample.file for sample in whole])
+        return content(request, network, metadata(request), whole.inputs())
     # The exporters of torch and onnxruntime raise errors of many kinds.
     except Exception as error:
         raise _failed(request, "could not be exported", error) from error
