@@ -12,8 +12,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 # Before huggingface_hub is imported: its cache and token of the tests' own, no Hub but the tests', and no Xet, which
 # has no fallback for a Hub without it.
@@ -34,7 +36,7 @@ from hub_server import HubServer  # noqa: E402
 from huggingface_hub import constants  # noqa: E402
 
 import unetzoo  # noqa: E402
-from unetzoo import zoo  # noqa: E402
+from unetzoo import drawing, zoo  # noqa: E402
 from unetzoo.decoders import DECODERS  # noqa: E402
 from unetzoo.encoders import ENCODERS  # noqa: E402
 from unetzoo.losses import LOSSES  # noqa: E402
@@ -139,3 +141,16 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     monkeypatch.setenv("HF_TOKEN", "hf_me")
     with HubServer(HUB_PORT) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def nuclei(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of 15 drawn images of nuclei, of two sizes, and their masks: 12 train, 2 validate, 1 tests."""
+    folder = tmp_path_factory.mktemp("nuclei")
+    for part in ("images", "masks"):
+        (folder / part).mkdir()
+    for k in range(15):
+        image, mask = drawing.draw_nuclei(40 + 8 * (k % 2), 48, seed=k)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "images" / f"{k:02}.png")
+        Image.fromarray(mask.numpy().astype(np.uint8) * 255).save(folder / "masks" / f"{k:02}.png")
+    return folder

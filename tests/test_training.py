@@ -88,19 +88,6 @@ class BreakWeights(Callback):
 
 
 @pytest.fixture(scope="session")
-def nuclei(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of 15 drawn images of nuclei, of two sizes, and their masks: 12 train, 2 validate, 1 tests."""
-    folder = tmp_path_factory.mktemp("nuclei")
-    for part in ("images", "masks"):
-        (folder / part).mkdir()
-    for k in range(15):
-        image, mask = drawing.draw_nuclei(40 + 8 * (k % 2), 48, seed=k)
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "images" / f"{k:02}.png")
-        Image.fromarray(mask.numpy().astype(np.uint8) * 255).save(folder / "masks" / f"{k:02}.png")
-    return folder
-
-
-@pytest.fixture(scope="session")
 def first(nuclei: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run of two epochs, with a checkpoint after each step."""
     out = tmp_path_factory.mktemp("runs") / "first"
@@ -584,6 +571,7 @@ def test_checkpoints_that_run_code_are_refused(tmp_path: Path) -> None:
             return os.system, ("touch ran",)
 
     torch.save({"state_dict": Evil()}, tmp_path / "last.ckpt")
+    (tmp_path / "best.safetensors").touch()
     with pytest.raises(WeightsError, match=r"last\.ckpt .*damaged.*checkpoint.*--model .*best\.safetensors"):
         WholeFiles().load_checkpoint(tmp_path / "last.ckpt")
     assert not (Path.cwd() / "ran").exists()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 
-from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.callbacks import Callback
 
-from unetzoo.checks import one_of
+from unetzoo.checks import one_of, whole
 from unetzoo.errors import ConfigError
 from unetzoo.train import reporting
 from unetzoo.train.keeping import KeepBest, KeepLast
+from unetzoo.train.stopping import Patience
 
 
 def run_callbacks(
@@ -29,24 +30,23 @@ def run_callbacks(
         folder: of the run, made if missing: ``best.safetensors``, ``last.ckpt``, ``metrics.csv``, ``curves.png`` and
             ``predictions/``.
         style: what is printed: "bar", "lines", "json" or "quiet".
-        patience: stop after so many epochs without a better validation Dice; None: never.
+        patience: stop after so many epochs without a better validation Dice, or loss where the validation masks hold no
+            class; None: never.
         images_every: epochs between sheets of predictions.
         keep_minutes: between checkpoints within an epoch.
         keep_steps: optimiser steps between checkpoints within an epoch, in place of minutes; None: by time.
 
     Raises:
-        ConfigError: ``style`` is none of these.
+        ConfigError: ``style`` is none of these, or ``patience`` is less than 1.
     """
     problems = one_of("style", style, reporting.STYLES)
+    problems += [] if patience is None else whole("patience", patience)
     if problems:
         raise ConfigError("cannot show a run", problems)
-    stopping: list[Callback] = []
-    if patience is not None:
-        # At the validation's end, so that last.ckpt, written at the epoch's, knows of it.
-        stopping = [EarlyStopping("val/dice", mode="max", patience=patience, check_on_train_epoch_end=False)]
+    best = KeepBest(folder)
     return [
-        *stopping,
-        KeepBest(folder),
+        best,
+        *([] if patience is None else [Patience(best, patience)]),
         reporting.History(folder),
         reporting.ImageSheets(folder, images_every),
         reporting.Progress(style),

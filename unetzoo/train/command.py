@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import logging
 import os
+import shlex
 import signal
 import sys
 import tempfile
+import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,17 @@ from unetzoo.checks import one_of
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.extras import needed
 from unetzoo.files.writing import write_file
+from unetzoo.saving.records import BEST_FILE, CARD_FILE
 from unetzoo.saving.repositories import PREFIX
-from unetzoo.train import reporting
+from unetzoo.train import places, reporting
 from unetzoo.train.callbacks import run_callbacks
 from unetzoo.train.data import FolderData
 from unetzoo.train.flags import FLAGS
-from unetzoo.train.keeping import LAST, WholeFiles
+from unetzoo.train.keeping import LAST, KeepLast, WholeFiles
 from unetzoo.train.recipe import Recipe
 from unetzoo.train.refusals import refusal
-from unetzoo.train.runs import CONFIG, Run
+from unetzoo.train.runs import CONFIG, HISTORY, Run
+from unetzoo.train.stopping import LimitReachedError, Limits, how_it_ended
 
 DEFAULTS = {
     "max_epochs": 50,
@@ -48,8 +51,13 @@ DEFAULTS = {
     "use_distributed_sampler": False,
     "num_sanity_val_steps": 0,
 }
-MAY_CHANGE = ("trainer", "data.folder", "data.workers", "keep_minutes", "keep_steps", "images_every", "tensorboard")
+MAY_CHANGE = (
+    *("trainer", "data.folder", "data.workers", "patience"),
+    *("keep_minutes", "keep_steps", "images_every", "tensorboard"),
+)
 """What a run that goes on may set anew; all else would make another run of it."""
+Place = Callable[[str], Path]
+"""Gives the folder of a run, by the name of its model."""
 COUNTS_OR_SHARES = ("trainer.limit_train_batches", "trainer.limit_val_batches")
 """Batches where they are whole numbers, shares of all where they are not."""
 
@@ -57,8 +65,8 @@ COUNTS_OR_SHARES = ("trainer.limit_train_batches", "trainer.limit_val_batches")
 class RunCLI(LightningCLI):
     """Lightning's command line for a :class:`Recipe` on a :class:`FolderData`, with what a run leaves behind."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path | None, style: str) -> None:
-        self._given, self.style = folder, style
+    def __init__(self, arguments: Sequence[str], place: Place, style: str) -> None:
+        self._place, self.style = place, style
         super().__init__(
             Recipe,
             FolderData,
@@ -97,7 +105,7 @@ class RunCLI(LightningCLI):
     @functools.cached_property
     def folder(self) -> Path:
         """Where the run goes."""
-        return self._given or _numbered(Path(self.config.model.name.removeprefix(PREFIX)).stem)
+        return self._place(Path(self.config.model.name.removeprefix(PREFIX)).stem)
 
     def settings(self) -> dict[str, Any]:
         """Return all that was set, as ``config.yaml`` holds it: everything but where the run goes."""
@@ -117,18 +125,24 @@ class RunCLI(LightningCLI):
                 f"trainer.accelerator={config['accelerator']!r}: torch finds no GPU here; leave it out to train on "
                 "what there is"
             )
+        if self.config.patience is not None and config["limit_val_batches"] == 0:
+            raise ConfigError("patience judges by validation, and trainer.limit_val_batches=0: leave one of them out")
+        keeping = run_callbacks(
+            self.folder,
+            style=self.style,
+            **{name: self.config[name] for name in ("patience", "images_every", "keep_minutes", "keep_steps")},
+        )
+        (last,) = (callback for callback in keeping if isinstance(callback, KeepLast))
         own = [
             *callbacks,
             KeepSettings(self.folder, self.settings()),
-            *run_callbacks(
-                self.folder,
-                style=self.style,
-                **{name: self.config[name] for name in ("patience", "images_every", "keep_minutes", "keep_steps")},
-            ),
+            *keeping,
+            Limits(last, config["max_time"]),
         ]
         plugins = config["plugins"] or []
         settings = {
             **config,
+            "max_time": None,
             "callbacks": [*(config["callbacks"] or []), *own],
             "plugins": [*(plugins if isinstance(plugins, list) else [plugins]), WholeFiles()],
             "default_root_dir": tempfile.gettempdir(),  # where the tuner keeps a file of its own
@@ -142,7 +156,9 @@ class RunCLI(LightningCLI):
 
 
 class KeepSettings(Callback):
-    """Makes the folder of a run and writes its ``config.yaml``, when all has been checked and work begins.
+    """Writes the ``config.yaml`` of a run, when all has been checked and work begins.
+
+    A run that is refused, or has nothing left to do, keeps the one that it has.
 
     Args:
         folder: of the run.
@@ -151,10 +167,14 @@ class KeepSettings(Callback):
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder, self.settings = folder, settings
+        self._written = False
 
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Write."""
-        if trainer.is_global_zero:
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Write before the first batch."""
+        if trainer.is_global_zero and not self._written:
+            self._written = True
             write_file(self.folder / CONFIG, yaml.safe_dump(dict(self.settings), sort_keys=False))
 
 
@@ -200,12 +220,12 @@ def train(
         problems.append(f"out={out}: leave it out; a run that goes on stays in its folder")
     if problems:
         raise ConfigError("cannot train", problems)
-    folder = Path(resume) if resume else None if out is None else _unused(out)
-    files: list[str | os.PathLike[str]] = [_config_of(Path(resume))] if resume else []
-    files += [config] if config else []
+    files = [os.fspath(path) for path in (Path(resume) / CONFIG if resume else None, config) if path]
     short = [f"--{flag.setting}={given[flag.name]}" for flag in FLAGS if flag.name in given]
-    with _quiet(), _explained():
-        cli = RunCLI([*(f"--config={os.fspath(file)}" for file in files), *short, *rest], folder, style)
+    words = [*(f"--config={file}" for file in files), *short, *rest]
+    with contextlib.ExitStack() as stack, _quiet(), _explained():
+        place = _place(stack, out, resume, begins=_is_first() and not (print_config or suggest))
+        cli = RunCLI(words, place, style)
         if print_config:
             print(yaml.safe_dump(cli.settings(), sort_keys=False), end="")
         elif suggest:
@@ -221,7 +241,7 @@ def _fit(cli: RunCLI, resumed: bool) -> None:
     if resumed:
         _check_same(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")), cli.settings())
         _check_epochs(len(Run(folder).history), cli.config.trainer.max_epochs)
-    with _resumable(folder):
+    with _resumable(folder), contextlib.suppress(LimitReachedError):
         cli.trainer.fit(
             cli.model,
             datamodule=cli.datamodule,
@@ -232,9 +252,11 @@ def _fit(cli: RunCLI, resumed: bool) -> None:
         return
     reporting.write_card(folder, cli.trainer)
     if cli.style in ("bar", "lines"):
-        if not reporting.has_trained(cli.trainer):
-            print(f"{folder}: finished before, after {cli.trainer.current_epoch} epochs; more epochs go on")
-        print(f"{folder}: best.safetensors is the best epoch's network; metrics.csv, curves.png, README.md")
+        print(f"{folder}: {how_it_ended(cli.trainer, _going_on(folder))}")
+        if (folder / BEST_FILE).is_file():
+            print(f"{folder}: {BEST_FILE} is the best epoch's network; {HISTORY}, curves.png, {CARD_FILE}")
+        else:
+            print(f"{folder}: there is no {BEST_FILE}, as no epoch was validated yet")
 
 
 def _check_epochs(done: int, wanted: int | None) -> None:
@@ -243,35 +265,21 @@ def _check_epochs(done: int, wanted: int | None) -> None:
         raise ConfigError(f"epochs={wanted}: {done} are done already; give more, or leave it out")
 
 
-def _unused(out: str | os.PathLike[str]) -> Path:
-    """Return the folder of a new run; the first process alone looks whether it is free."""
-    folder = Path(out)
-    if _is_first() and not _is_free(folder):
-        fix = "resume goes on with it; or give another folder" if (folder / CONFIG).is_file() else "give another folder"
-        raise ConfigError(f"out={folder}: there is something already; {fix}")
-    return folder
-
-
-def _numbered(name: str) -> Path:
-    """Return ``runs/<name>``, with a number if there is one."""
-    candidates = (Path("runs") / (name if k == 1 else f"{name}-{k}") for k in itertools.count(1))
-    return next(folder for folder in candidates if _is_free(folder))
+def _place(
+    stack: contextlib.ExitStack, out: str | os.PathLike[str] | None, resume: str | os.PathLike[str] | None, begins: bool
+) -> Place:
+    """Return what gives the folder of a run; where it ``begins`` here, this process has it for itself."""
+    if resume:
+        places.check_run(Path(resume))
+        return lambda name: stack.enter_context(places.resumed(Path(resume))) if begins else Path(resume)
+    if not begins:  # other processes than the first are told the folder by it
+        return lambda name: Path("runs", name) if out is None else Path(out)
+    return lambda name: stack.enter_context(places.numbered(name) if out is None else places.named(Path(out)))
 
 
 def _is_first() -> bool:
     """Return whether this is the first of several processes, before any of them has met the others."""
     return bool(getattr(rank_zero_only, "rank", 0) == 0)
-
-
-def _is_free(folder: Path) -> bool:
-    """Return whether nothing is there, or a run that was stopped before it kept anything."""
-    return not folder.exists() or (folder.is_dir() and {path.name for path in folder.iterdir()} <= {CONFIG})
-
-
-def _config_of(folder: Path) -> Path:
-    if not (folder / CONFIG).is_file():
-        raise ConfigError(f"resume={folder}: there is no {CONFIG} in it; give the folder of a run")
-    return folder / CONFIG
 
 
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -319,16 +327,31 @@ def _tensorboard(folder: Path) -> Any:
     return TensorBoardLogger(folder, name="", version="tensorboard")
 
 
+def _going_on(folder: Path) -> str:
+    return f"unetzoo train --resume {shlex.quote(str(folder))}"
+
+
 @contextlib.contextmanager
 def _resumable(folder: Path) -> Iterator[None]:
-    """Say how to go on where a run is stopped by a signal, which Lightning turns into an exit."""
+    """Say how to go on where a run is stopped by Ctrl-C or a signal, both of which Lightning turns into an exit.
+
+    Raises:
+        KeyboardInterrupt: it was Ctrl-C.
+    """
+    on_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
     try:
         yield
-    except SystemExit as error:
-        if _is_first():
+    except (SystemExit, KeyboardInterrupt) as error:
+        if _is_first() and (folder / CONFIG).is_file():
             where = f"goes on from {LAST}" if (folder / LAST).exists() else "begins anew: nothing was kept yet"
-            print(f"unetzoo: stopped; 'unetzoo train --resume {folder}' {where}", file=sys.stderr)
+            print(f"unetzoo: stopped; '{_going_on(folder)}' {where}", file=sys.stderr)
+        if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
         raise SystemExit(error.code or 128 + signal.SIGTERM) from None
+    finally:
+        if on_main:
+            signal.signal(signal.SIGINT, before)  # Lightning leaves it without effect
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from unetzoo.files.writing import make_folder, replacing
 from unetzoo.model import build_on_meta
 from unetzoo.saving import weights
 from unetzoo.saving.records import BEST_FILE
+from unetzoo.train.judging import Score
 from unetzoo.train.recipe import Recipe
 
 LAST = "last.ckpt"
@@ -56,8 +57,8 @@ class WholeFiles(CheckpointIO):
             raise WeightsError(f"{path}: there is no such checkpoint") from error
         except Exception as error:  # whatever the reader that stumbled raises
             raise WeightsError(
-                f"{path} is damaged, or no checkpoint ({type(error).__name__}): train anew, from {BEST_FILE} beside it "
-                f"if you like (--model {Path(path).with_name(BEST_FILE)})"
+                f"{path} is damaged, or no checkpoint ({type(error).__name__}): train anew"
+                f"{_or_from_the_best(Path(path))}"
             ) from error
         return found
 
@@ -83,7 +84,6 @@ class KeepLast(Callback):
     def __init__(self, folder: str | os.PathLike[str], minutes: float = 5.0, steps: int | None = None) -> None:
         self.path = Path(folder) / LAST
         self.minutes, self.steps = minutes, steps
-        self._stopped = False
         self._saved = time.monotonic()
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
@@ -91,18 +91,17 @@ class KeepLast(Callback):
         self.path = trainer.strategy.broadcast(self.path)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Leave a run alone that had stopped early."""
-        trainer.should_stop = trainer.should_stop or self._stopped
+        """Start the clock."""
         self._saved = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save where it is time, between two steps of the optimiser; the epoch's end has its own."""
-        done = batch_idx + 1
-        between = done < trainer.num_training_batches and done % trainer.accumulate_grad_batches == 0
-        if between and self._due(trainer, done // trainer.accumulate_grad_batches):
-            self._save(trainer, pl_module)
+        if self.is_between(trainer, batch_idx) and self._due(
+            trainer, (batch_idx + 1) // trainer.accumulate_grad_batches
+        ):
+            self.save(trainer, pl_module)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Look at the weights before they are judged."""
@@ -110,16 +109,23 @@ class KeepLast(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Save."""
-        self._stopped = trainer.should_stop
-        self._save(trainer, pl_module)
+        self.save(trainer, pl_module)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return whether the run has stopped early."""
-        return {"stopped": self._stopped}
+    def is_between(self, trainer: lightning.Trainer, batch_idx: int) -> bool:
+        """Return whether a batch ends a step of the optimiser, and not the epoch."""
+        done = batch_idx + 1
+        return done < trainer.num_training_batches and done % trainer.accumulate_grad_batches == 0
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Read it."""
-        self._stopped = state_dict["stopped"]
+    def save(self, trainer: lightning.Trainer, recipe: lightning.LightningModule) -> None:
+        """Write the checkpoint.
+
+        Raises:
+            TrainingError: weights are not finite; the one before is whole.
+            WriteError: it cannot be written; likewise.
+        """
+        self._check(trainer, recipe)
+        trainer.save_checkpoint(self.path)
+        self._saved = time.monotonic()
 
     def _due(self, trainer: lightning.Trainer, step: int) -> bool:
         if self.steps is not None:
@@ -135,30 +141,33 @@ class KeepLast(Callback):
         if broken:
             raise TrainingError(
                 f"step {trainer.global_step} made {len(broken)} weights NaN or infinite, such as {broken[0]}. "
-                f"{self.path.name} is that of before. Train anew with a lower --lr or --trainer.gradient_clip_val 1, "
-                f"from --model {self.path.with_name(BEST_FILE)} if you like"
+                f"{self.path.name} is that of before. Train anew with a lower --lr or --trainer.gradient_clip_val 1"
+                f"{_or_from_the_best(self.path)}"
             )
-
-    def _save(self, trainer: lightning.Trainer, recipe: lightning.LightningModule) -> None:
-        self._check(trainer, recipe)
-        trainer.save_checkpoint(self.path)
-        self._saved = time.monotonic()
 
 
 class KeepBest(Callback):
     """Writes ``best.safetensors``: the network of the epoch with the best validation Dice.
 
+    Where no class occurs in the validation masks, it is that with the lowest loss, see :mod:`unetzoo.train.judging`.
     Where the weights are averaged, it is the average.
 
     Args:
         folder: of the run.
+
+    Attributes:
+        score: of the best epoch; None before one was judged.
+        epoch: the best one, from 0.
+        metrics: of that epoch.
+        waited: epochs from that to the last that was judged.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.path = Path(folder) / BEST_FILE
-        self.score: float | None = None
+        self.score: Score | None = None
         self.epoch: int | None = None
         self.metrics: dict[str, float | None] = {}
+        self.waited = 0
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Save if the epoch is better than all before it."""
@@ -166,25 +175,39 @@ class KeepBest(Callback):
         assert pl_module.scores is not None
         if trainer.sanity_checking:
             return
-        metrics = pl_module.scores.to_dict()
-        dice = metrics["dice"]
-        score = -1.0 if dice is None else dice
+        score = pl_module.score
+        assert score is not None
         if self.score is not None and score <= self.score:
+            assert self.epoch is not None
+            self.waited = trainer.current_epoch - self.epoch
             return
         state = trainer.strategy.lightning_module_state_dict()  # whole, where it lies in parts
         if trainer.is_global_zero:
-            prefix = "network." if pl_module.average is None else "average.model."
+            prefix = pl_module.prefix_of_judged
             kept = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
             network = build_on_meta(pl_module.network.config)
             network.load_state_dict(kept, assign=True)
             make_folder(self.path.parent)
             weights.save(network, self.path)
-        self.score, self.epoch, self.metrics = score, trainer.current_epoch, metrics
+        self.score, self.epoch, self.waited = score, trainer.current_epoch, 0
+        self.metrics = pl_module.scores.to_dict()
 
     def state_dict(self) -> dict[str, Any]:
         """Return which epoch was the best."""
-        return {"score": self.score, "epoch": self.epoch, "metrics": self.metrics}
+        score = None if self.score is None else (self.score.by_dice, self.score.value)
+        return {"score": score, "epoch": self.epoch, "waited": self.waited, "metrics": self.metrics}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Read it."""
-        self.score, self.epoch, self.metrics = state_dict["score"], state_dict["epoch"], state_dict["metrics"]
+        score = state_dict["score"]
+        if isinstance(score, float):  # of earlier versions, which had -1 for no Dice
+            score = (score >= 0, score)
+        self.score = None if score is None else Score(*score)
+        self.epoch, self.metrics = state_dict["epoch"], state_dict["metrics"]
+        self.waited = state_dict.get("waited", 0)
+
+
+def _or_from_the_best(last: Path) -> str:
+    """Return the advice to go on from the best network, where there is one."""
+    best = last.with_name(BEST_FILE)
+    return f", from --model {best} if you like" if best.is_file() else ""

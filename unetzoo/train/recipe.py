@@ -23,6 +23,7 @@ from unetzoo.prediction.tiles import mirrored_to
 from unetzoo.saving import sources
 from unetzoo.train.averaging import AveragedModel
 from unetzoo.train.data import FolderData
+from unetzoo.train.judging import Score, score_of
 from unetzoo.train.schedules import SCHEDULES, factor
 
 MEANINGS = ("num_classes", "task", "class_names")
@@ -46,7 +47,8 @@ class Recipe(lightning.LightningModule):
         lr: the highest learning rate of decoder and heads.
         encoder_lr: that of the encoder; None: ``lr``, or a tenth of it where the weights were trained before.
         weight_decay: AdamW's, of all but norms and biases.
-        schedule: "cosine", "poly", "constant", or "plateau" (a tenth after ten validations without a better score).
+        schedule: "cosine", "poly", "constant", or "plateau" (a tenth after ten validations without a better score, see
+            :mod:`unetzoo.train.judging`).
         warmup: share of the steps during which the rates rise.
         frozen_epochs: first epochs in which the encoder is frozen.
         ema: decay of an exponential moving average of the weights, which is then what is judged and kept, such as
@@ -94,12 +96,23 @@ class Recipe(lightning.LightningModule):
         self.validation_loss: float | None = None
         self._plateau: ReduceLROnPlateau | None = None
         self._plateau_state: dict[str, Any] | None = None
+        self._steps = self._steps_before = 0
         self._built = False
 
     @property
     def judged(self) -> SegmentationModel:
         """The network that is validated and kept: the average of the weights where there is one."""
         return self.network if self.average is None else self.average.model
+
+    @property
+    def prefix_of_judged(self) -> str:
+        """What its tensors' names begin with in a checkpoint."""
+        return "network." if self.average is None else "average.model."
+
+    @property
+    def score(self) -> Score | None:
+        """How good the epoch is, None before it is validated."""
+        return None if self.scores is None else score_of({**self.scores.to_dict(), "val_loss": self.validation_loss})
 
     @property
     def data(self) -> FolderData:
@@ -120,6 +133,24 @@ class Recipe(lightning.LightningModule):
         """The mean loss of the epoch's batches so far, over all processes."""
         total, count = self._all_summed(self._losses).tolist()
         return total / count if count else math.nan
+
+    @property
+    def rescheduled(self) -> str | None:
+        """What becomes of the rate of a run that goes on to another end than it had; None where it stays."""
+        settings, step = self.settings, self.trainer.global_step
+        if not self._steps_before:
+            return None
+        before, now = (
+            self.lr * factor(settings.schedule, step, steps, round(settings.warmup * steps))
+            for steps in (self._steps_before, self._steps)
+        )
+        if before == now:
+            return None
+        way = "rises" if now > before else "falls"
+        return (
+            f"the learning rate {way} from {before:.3g} to {now:.3g} here: the schedule '{settings.schedule}' ends "
+            f"after {self._steps} steps now, and did after {self._steps_before}"
+        )
 
     def configure_model(self) -> None:
         """Build the network for the data."""
@@ -165,14 +196,14 @@ class Recipe(lightning.LightningModule):
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
             raise ConfigError("trainer.max_epochs=-1: a number of epochs or of steps is needed; schedules end with it")
-        warmup = round(self.settings.warmup * steps)
+        self._steps, warmup = int(steps), round(self.settings.warmup * steps)
         if self.settings.schedule == "plateau":
             self._plateau = ReduceLROnPlateau(optimiser, mode="max", factor=0.1, patience=10)
             if self._plateau_state is not None:
                 self._plateau.load_state_dict(self._plateau_state)
             rates: Any = LinearLR(optimiser, 1 / max(1, warmup), total_iters=max(1, warmup))
         else:
-            rates = LambdaLR(optimiser, lambda step: factor(self.settings.schedule, step, int(steps), warmup))
+            rates = LambdaLR(optimiser, lambda step: factor(self.settings.schedule, step, self._steps, warmup))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 
     def on_fit_start(self) -> None:
@@ -237,14 +268,17 @@ class Recipe(lightning.LightningModule):
         shown = {f"val/{key}": torch.tensor(value, dtype=torch.float32) for key, value in found.items()}
         self.log_dict(shown | {"val/loss": torch.tensor(self.validation_loss)}, logger=True)
         self.log("dice", shown.get("val/dice", torch.tensor(math.nan)), prog_bar=True, logger=False)
-        if self._plateau is not None and not self.trainer.sanity_checking and "dice" in found:
-            self._plateau.step(found["dice"])
+        if self._plateau is not None and not self.trainer.sanity_checking:
+            assert self.score is not None
+            # The plateau asks for a rise by a share, which is a fall of the loss by a number: exp(-loss) has both.
+            self._plateau.step(self.score.value if self.score.by_dice else math.exp(min(self.score.value, 700.0)))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what is no weight: the epoch's losses so far, and the plateau."""
+        """Keep what is no weight: the epoch's losses so far, the plateau, and where the schedule ends."""
         checkpoint["recipe"] = {
             "losses": self._all_summed(self._losses).cpu(),
             "plateau": None if self._plateau is None else self._plateau.state_dict(),
+            "steps": self._steps,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -253,6 +287,7 @@ class Recipe(lightning.LightningModule):
         if self.trainer.global_rank:
             self._losses.zero_()
         self._plateau_state = checkpoint["recipe"]["plateau"]
+        self._steps_before = checkpoint["recipe"].get("steps", 0)  # of earlier versions: not known
 
     def _check(self, data: FolderData) -> None:
         """Refuse what does not fit the network, before any work."""

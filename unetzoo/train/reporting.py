@@ -25,6 +25,7 @@ from unetzoo.train.data import FolderData
 from unetzoo.train.keeping import KeepBest
 from unetzoo.train.recipe import Recipe
 from unetzoo.train.runs import HISTORY
+from unetzoo.train.stopping import LimitReachedError
 
 STYLES = ("bar", "lines", "json", "quiet")
 
@@ -65,6 +66,13 @@ class History(Callback):
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Draw the last curves."""
         if trainer.is_global_zero:
+            self._write_curves()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Draw them too where the run ends within an epoch."""
+        if isinstance(exception, LimitReachedError) and self.rows and trainer.is_global_zero:
             self._write_curves()
 
     def state_dict(self) -> dict[str, Any]:
@@ -152,13 +160,12 @@ class Progress(Callback):
 
     def __init__(self, style: str = "bar") -> None:
         self.style = style
-        self.trained = False
         self._bar: Any = None
         self._shown: dict[str, str] = {}
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Say what is trained on what, and open the bar where the run stands."""
-        if self.style in ("bar", "lines") and trainer.is_global_zero:
+        if self.style != "quiet" and trainer.is_global_zero:
             self._introduce(trainer, pl_module)
         if self.style != "bar" or not trainer.is_global_zero:
             return
@@ -178,7 +185,6 @@ class Progress(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Move the bar on."""
-        self.trained = True
         if self._bar is None:
             return
         self._bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
@@ -199,7 +205,9 @@ class Progress(Callback):
             return
         short = ("loss", "val_loss", "dice", "iou")
         words = [f"{name} {record[name]:.4f}" for name in short if record.get(name) is not None]
-        best = "  (best so far)" if _best_of(trainer).epoch == trainer.current_epoch else ""
+        best = ""
+        if _best_of(trainer).epoch == trainer.current_epoch and pl_module.score is not None:
+            best = "  (best so far)" if pl_module.score.by_dice else "  (best so far, by the loss)"
         line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {'  '.join(words)}{best}"
         if self._bar is None:
             print(line, flush=True)
@@ -219,6 +227,11 @@ class Progress(Callback):
 
     def _introduce(self, trainer: lightning.Trainer, recipe: lightning.LightningModule) -> None:
         assert isinstance(recipe, Recipe)
+        stream = sys.stderr if self.style == "json" else sys.stdout
+        if trainer.global_step and not trainer.should_stop and recipe.rescheduled is not None:
+            print(f"warning: {recipe.rescheduled}", file=stream, flush=True)
+        if self.style == "json":
+            return
         data = _data_of(trainer)
         counts = {name: split.images for name, split in data.report.splits.items()}
         print(
@@ -229,7 +242,7 @@ class Progress(Callback):
         )
         for warning in data.report.warnings:
             print(f"warning: {warning}")
-        if trainer.global_step:
+        if trainer.global_step and not trainer.should_stop:
             print(f"goes on in epoch {trainer.current_epoch + 1}, after step {trainer.global_step}", flush=True)
 
     def _close(self) -> None:
@@ -257,12 +270,6 @@ def write_card(folder: Path, trainer: lightning.Trainer) -> None:
     path = folder / CARD_FILE
     earlier = cards.read_card(path.read_text(encoding="utf-8") if path.is_file() else None, path)
     write_file(path, cards.write_card(read_saved(folder / BEST_FILE), str(folder), card, earlier))
-
-
-def has_trained(trainer: lightning.Trainer) -> bool:
-    """Return whether a step was taken."""
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    return any(callback.trained for callback in callbacks if isinstance(callback, Progress))
 
 
 def _best_of(trainer: lightning.Trainer) -> KeepBest:

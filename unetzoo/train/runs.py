@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unetzoo.errors import ConfigError, WeightsError
+from unetzoo.train.judging import score_of
 
 if TYPE_CHECKING:
     from unetzoo.model import SegmentationModel
@@ -52,7 +53,7 @@ class Run:
 
     @property
     def best_epoch(self) -> int | None:
-        """The number, from 1, of the epoch whose network was kept, the first of the best validation Dice; or None."""
+        """The number, from 1, of the epoch whose network was kept, the first of the best; or None."""
         best = self._best()
         return None if best is None or best["epoch"] is None else int(best["epoch"])
 
@@ -113,8 +114,7 @@ class Run:
 
     def _best(self) -> dict[str, float | int | None] | None:
         judged = [row for row in self.history if row.get("val_loss") is not None]
-        # As KeepBest judges: an epoch without a Dice, where no class occurs, is worse than any with one.
-        return max(judged, key=lambda row: -1.0 if (dice := row.get("dice")) is None else dice, default=None)
+        return max(judged, key=score_of, default=None)
 
 
 def _number(text: str) -> float | int | None:

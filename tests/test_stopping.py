@@ -1,0 +1,377 @@
+"""Trainings that stop, by themselves or by others, and go on; and the folders that they have to themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import math
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import KILL, ROOT
+from PIL import Image
+from pytorch_lightning.callbacks import Callback
+from test_training import TINY, last, refused, rows, same_runs, train
+
+import unetzoo
+from unetzoo.cli import main
+from unetzoo.data import Labels, find_samples
+from unetzoo.errors import ConfigError
+from unetzoo.train import places
+from unetzoo.train.judging import Score, score_of
+
+NO_CALLBACK = ("--trainer.callbacks", "null")
+
+
+class StopAt(Callback):
+    """Asks for the end of the run after a training batch."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.fit_loop.total_batch_idx + 1 == self.batch:
+            trainer.should_stop = True
+
+
+class CtrlC(Callback):
+    """Sends its own process what Ctrl-C does: after a training batch, or before the first."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_fit_start(self, *_: Any) -> None:
+        if self.batch == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.fit_loop.total_batch_idx + 1 == self.batch:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def with_callback(kind: type, batch: int) -> list[str]:
+    return [f"--trainer.callbacks+={__name__}.{kind.__name__}", "--trainer.callbacks.batch", str(batch)]
+
+
+def resume(out: Path, *arguments: str) -> None:
+    assert main(["train", "--resume", str(out), "--quiet", *arguments]) == 0
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def done(nuclei: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of one epoch."""
+    out = tmp_path_factory.mktemp("runs") / "done"
+    train(nuclei, out, "--epochs", "1")
+    return out
+
+
+# Its own folder
+
+
+def at_once(count: int, act: Callable[[], Any]) -> list[Any]:
+    """Return what ``act`` gave or raised in each of several threads that begin together."""
+    together, found = threading.Barrier(count), []
+
+    def run() -> None:
+        together.wait()
+        try:
+            found.append(act())
+        except ConfigError as error:
+            found.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+def test_trainings_that_begin_together_have_a_folder_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "unet-2").mkdir(parents=True)
+    with contextlib.ExitStack() as stack:
+        found = at_once(8, lambda: stack.enter_context(places.numbered("unet")))
+        assert len(set(found)) == 8
+        assert Path("runs/unet-2") not in found
+        for folder in found:
+            (folder / "config.yaml").touch()
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"unet-2", *(folder.name for folder in found)}
+    with places.numbered("unet") as folder:
+        assert folder not in found
+    assert not folder.exists()  # as nothing was put there
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_one_of_several_gets_the_folder_that_all_are_told(there: bool, tmp_path: Path) -> None:
+    out = tmp_path / "runs" / "a"
+    if there:
+        out.mkdir(parents=True)
+    with contextlib.ExitStack() as stack:
+        found = at_once(8, lambda: stack.enter_context(places.named(out)))
+        assert [folder for folder in found if isinstance(folder, Path)] == [out]
+        errors = [error for error in found if isinstance(error, ConfigError)]
+        assert len(errors) == 7
+        assert all(re.search(r"out=.*going on there.*another folder", str(error)) for error in errors)
+    assert out.exists() == there
+    assert not (tmp_path / "runs").exists() or there
+
+
+def test_processes_that_begin_together_have_a_folder_each(tmp_path: Path) -> None:
+    code = (
+        "import sys; from unetzoo.train import places; sys.stdin.readline()\n"
+        "with places.numbered('unet') as folder: print(folder, flush=True); sys.stdin.read()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", code],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    env=environment,
+                    cwd=tmp_path,
+                )
+            )
+            for _ in range(6)
+        ]
+        for process in processes:
+            process.stdin.write(b"\n")  # type: ignore[union-attr]
+            process.stdin.flush()  # type: ignore[union-attr]
+        found = {process.stdout.readline() for process in processes}  # type: ignore[union-attr]
+    assert len(found) == 6
+
+
+def test_a_run_that_is_going_on_is_not_resumed_until_its_process_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    holder = (
+        "import sys; from pathlib import Path; from unetzoo.train import places\n"
+        "with places.resumed(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", holder, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == b"held"
+        with pytest.raises(ConfigError, match=r"resume=.*going on at this moment"), places.resumed(tmp_path):
+            pass
+        os.kill(process.pid, KILL)
+        process.wait()
+    with places.resumed(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_a_refused_training_leaves_no_folder(nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(capsys, "--data", str(nuclei), *TINY, "--out", str(tmp_path / "runs" / "a"), "--crop-size", "64")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a").touch()
+    assert "file of that name" in refused(capsys, "--data", str(nuclei), *TINY, "--out", str(tmp_path / "a"))
+
+
+# Stopped early, and gone on with
+
+
+@pytest.mark.parametrize("reason", ["time", "steps", "callback"])
+def test_a_run_that_stopped_within_an_epoch_goes_on_bit_for_bit(reason: str, nuclei: Path, tmp_path: Path) -> None:
+    settings = ["--epochs", "2", "--model.schedule", "constant", "--model.warmup", "0"]
+    limit, again = {
+        "time": (["--trainer.max_time", "00:00:00:00"], ["--trainer.max_time", "null"]),
+        "steps": (["--trainer.max_steps", "4"], ["--trainer.max_steps", "-1"]),
+        "callback": (with_callback(StopAt, 4), NO_CALLBACK),
+    }[reason]
+    train(nuclei, tmp_path / "whole", *settings)
+    train(nuclei, tmp_path / "cut", *settings, *limit)
+    assert last(tmp_path / "cut")["global_step"] == (1 if reason == "time" else 4)
+    if reason == "time":
+        resume(tmp_path / "cut")  # for as long again, which is a step
+        assert last(tmp_path / "cut")["global_step"] == 2
+    resume(tmp_path / "cut", *again)
+    same_runs(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_more_patience_lets_a_run_go_on(nuclei: Path, tmp_path: Path) -> None:
+    # Nothing changes: the first epoch is the best one.
+    settings = ["--epochs", "5", "--lr", "0", "--model.options.norm", "group", "--patience"]
+    train(nuclei, tmp_path / "whole", *settings, "3")
+    train(nuclei, tmp_path / "cut", *settings, "1")
+    assert len(rows(tmp_path / "cut")) == 2
+    resume(tmp_path / "cut", "--patience", "3")
+    same_runs(tmp_path / "whole", tmp_path / "cut")
+    assert len(rows(tmp_path / "cut")) == 4
+    resume(tmp_path / "cut", "--patience", "null")
+    assert len(rows(tmp_path / "cut")) == 5
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["--epochs", "1"],
+        ["--epochs", "9", "--lr", "0", "--model.options.norm", "group", "--patience", "1"],
+        ["--epochs", "9", "--trainer.max_steps", "2"],
+        ["--epochs", "9", "--trainer.max_time", "00:00:00:00"],
+        ["--epochs", "9", *with_callback(StopAt, 2)],
+    ],
+)
+def test_the_advice_at_the_end_of_a_run_is_true(
+    settings: list[str], nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a run"
+    given = ["train", "--data", str(nuclei), *TINY, *settings, "--out", str(out)]
+    assert main(given) == 0
+    steps = last(out)["global_step"]
+    for words in re.findall(r"'unetzoo (train --resume .*)' goes on", capsys.readouterr().out):
+        assert main([*shlex.split(words), *(NO_CALLBACK if "StopAt" in str(settings) else ())]) == 0
+    assert last(out)["global_step"] > steps
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["--epochs", "-1"],
+        ["--epochs", "0"],
+        ["--epochs", "3", "--batch-size", "2"],
+        ["--epochs", "3", "--trainer.precision", "17"],
+        ["--epochs", "3", "--trainer.accelerator", "gpu"],
+        ["--epochs", "3", "--data", "no-such"],
+        ["--epochs", "3", "--patience", "0"],
+    ],
+)
+def test_a_refused_resume_changes_no_byte(
+    settings: list[str], done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(done, tmp_path / "a"))
+    before = content(run)
+    refused(capsys, "--resume", str(run), *settings)
+    assert content(run) == before
+
+
+def test_a_checkpoint_that_does_not_fit_changes_no_byte(done: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(done, tmp_path / "a"))
+    checkpoint = last(run)
+    checkpoint["optimizer_states"][0]["param_groups"].pop()
+    torch.save(checkpoint, run / "last.ckpt")
+    before = content(run)
+    with pytest.raises(ValueError, match="param"):
+        main(["train", "--resume", str(run), "--epochs", "3", "--quiet"])
+    assert content(run) == before
+
+
+def test_more_epochs_that_raise_the_rate_again_say_so(
+    done: Path, nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(done, tmp_path / "a"))
+    assert main(["train", "--resume", str(run), "--epochs", "2"]) == 0
+    (said,) = re.findall(r"warning: the learning rate rises from (\S+) to (\S+) here", capsys.readouterr().out)
+    # Three steps of six; the first of them, 5 % in whole steps, is none of warming up.
+    assert [float(rate) for rate in said] == pytest.approx([0, 1e-3 * 0.5 * (1 + math.cos(math.pi / 2))], rel=1e-2)
+    assert float(rows(run)[1]["lr"]) == 0
+    assert main(["train", "--resume", str(run), "--epochs", "3", "--json"]) == 0
+    assert "learning rate rises" in capsys.readouterr().err
+    train(nuclei, tmp_path / "b", "--epochs", "1", "--model.schedule", "constant", "--model.warmup", "0")
+    assert main(["train", "--resume", str(tmp_path / "b"), "--epochs", "2"]) == 0
+    assert "learning rate" not in capsys.readouterr().out
+
+
+def test_no_network_is_announced_where_there_is_none(
+    nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--data", str(nuclei), *TINY, "--epochs", "1", "--trainer.limit_val_batches", "0"]
+    assert main([*words, "--out", str(tmp_path / "a")]) == 0
+    assert not (tmp_path / "a" / "best.safetensors").exists()
+    assert re.search(r"no best\.safetensors, as no epoch was validated", capsys.readouterr().out)
+    assert "patience" in refused(capsys, *words[1:], "--patience", "2", "--out", str(tmp_path / "b"))
+
+
+# Judged
+
+
+@pytest.mark.parametrize(
+    ("row", "score"),
+    [
+        ({"val_loss": 0.5, "dice": 0.25, "recall": 0.0}, Score(True, 0.25)),
+        ({"val_loss": 0.5, "dice": 0.0, "recall": None}, Score(False, -0.5)),  # something was found where nothing is
+        ({"val_loss": 0.5, "dice": None, "recall": None}, Score(False, -0.5)),
+        ({"val_loss": math.nan, "dice": None, "recall": None}, Score(False, -math.inf)),
+    ],
+)
+def test_an_epoch_is_judged_by_dice_or_by_the_loss_where_no_class_occurs(
+    row: dict[str, float | None], score: Score
+) -> None:
+    assert score_of(row) == score
+    assert score < Score(True, 0.3)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+def test_a_set_without_the_class_is_judged_by_the_loss(schedule: str, nuclei: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(nuclei, tmp_path / "data"))
+    for sample in find_samples(data, Labels())["val"]:
+        with Image.open(sample.mask) as mask:
+            empty = np.zeros_like(np.asarray(mask))
+        Image.fromarray(empty).save(sample.mask)
+    out = tmp_path / "a"
+    train(data, out, "--epochs", "8", "--patience", "1", "--model.schedule", schedule, "--lr", "0.03")
+    found = [float(row["val_loss"]) for row in rows(out)]
+    best = 1 + found.index(min(found))
+    assert not any(row["recall"] for row in rows(out))
+    assert len(found) in (best + 1, 8)
+    assert unetzoo.Run(out).best_epoch == best
+    kept = next(state for name, state in last(out)["callbacks"].items() if "KeepBest" in name)
+    assert kept["epoch"] + 1 == best
+    resume(out)
+    assert len(rows(out)) == len(found)
+
+
+# Ctrl-C, and a closed pipe
+
+
+def test_ctrl_c_ends_a_training_with_130_and_it_goes_on(
+    nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(nuclei, tmp_path / "whole", "--epochs", "2", "--keep_steps", "1")
+    before = signal.getsignal(signal.SIGINT)
+    words = ["train", "--data", str(nuclei), *TINY, "--epochs", "2", "--keep_steps", "1", "--quiet"]
+    assert main([*words, "--out", str(tmp_path / "none"), *with_callback(CtrlC, 0)]) == 130
+    assert capsys.readouterr().err == "unetzoo: interrupted\n"
+    assert not (tmp_path / "none").exists()
+    assert main([*words, "--out", str(tmp_path / "cut"), *with_callback(CtrlC, 4)]) == 130
+    assert re.search(r"--resume .*cut' goes on from last\.ckpt\nunetzoo: interrupted\n", capsys.readouterr().err)
+    assert signal.getsignal(signal.SIGINT) is before
+    resume(tmp_path / "cut", *NO_CALLBACK)
+    same_runs(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_ctrl_c_reaches_who_called_fit(nuclei: Path, tmp_path: Path) -> None:
+    settings = {"trainer.callbacks": [{"class_path": f"{__name__}.CtrlC", "init_args": {"batch": 2}}]}
+    settings |= {"model.options.base_channels": 4, "data.workers": 0, "trainer.accelerator": "cpu"}
+    with pytest.raises(KeyboardInterrupt):
+        unetzoo.fit("unet", data=nuclei, out=tmp_path / "a", crop_size=32, batch_size=4, quiet=True, settings=settings)
+
+
+def test_a_training_goes_on_where_nobody_reads_of_it(done: Path, nuclei: Path, tmp_path: Path) -> None:
+    class Unread(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    words = ["train", "--data", str(nuclei), *TINY, "--epochs", "1", "--json", "--out", str(tmp_path / "a")]
+    with contextlib.redirect_stdout(Unread()):
+        assert main(words) == 0
+    same_runs(done, tmp_path / "a")

@@ -1,0 +1,117 @@
+"""Where a run goes: a folder that is its own, from before its first step to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+from unetzoo.errors import ConfigError, WriteError
+from unetzoo.files.alone import alone
+from unetzoo.train.runs import CONFIG
+
+LOCK = ".training"
+"""Of the process that trains in a folder; removed at its end."""
+
+
+@contextlib.contextmanager
+def named(folder: Path) -> Iterator[Path]:
+    """Give the folder of a new run to this process alone; it is made, and is gone again if nothing was put there.
+
+    Raises:
+        ConfigError: there is something already, or another run is beginning there.
+        WriteError: it cannot be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"out={folder}: there is a file of that name; give another folder")
+    with _made(folder), _held(folder) as held:
+        if not held:
+            raise ConfigError(f"out={folder}: a run is going on there at this moment; give another folder")
+        if not _is_free(folder):
+            fix = "resume goes on with it; or give another folder" if _is_run(folder) else "give another folder"
+            raise ConfigError(f"out={folder}: there is something already; {fix}")
+        yield folder
+
+
+@contextlib.contextmanager
+def numbered(name: str) -> Iterator[Path]:
+    """Give a new folder ``runs/<name>`` to this process alone, with a number if there is one, as :func:`named` does.
+
+    Raises:
+        WriteError: it cannot be made.
+    """
+    for k in itertools.count(1):
+        folder = Path("runs") / (name if k == 1 else f"{name}-{k}")
+        with contextlib.ExitStack() as stack:
+            if stack.enter_context(_made(folder)) and stack.enter_context(_held(folder)):
+                yield folder
+                return
+
+
+@contextlib.contextmanager
+def resumed(folder: Path) -> Iterator[Path]:
+    """Give the folder of a run that goes on to this process alone.
+
+    Raises:
+        ConfigError: there is no run in it, or it is going on already.
+        WriteError: nothing can be written there.
+    """
+    check_run(folder)
+    with _held(folder) as held:
+        if not held:
+            raise ConfigError(
+                f"resume={folder}: the run is going on at this moment; it goes on from there when it ends"
+            )
+        yield folder
+
+
+def check_run(folder: Path) -> None:
+    """Refuse a folder that is no run's.
+
+    Raises:
+        ConfigError: there is none, or no run in it.
+    """
+    if not _is_run(folder):
+        raise ConfigError(f"resume={folder}: there is no {CONFIG} in it; give the folder of a run")
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[bool]:
+    """Make a folder, and give whether it is new; remove what is still empty at the end."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    new = True
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        new = False
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or error
+        raise WriteError(f"the folder {str(folder)!r} cannot be made: {problem}") from error
+    try:
+        yield new
+    finally:
+        for path in missing:
+            with contextlib.suppress(OSError):  # there is something in it, another run perhaps
+                path.rmdir()
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    with contextlib.ExitStack() as stack:
+        try:
+            held = stack.enter_context(alone(folder / LOCK))
+        except FileNotFoundError:  # who made the folder has removed it just now
+            held = False
+        except OSError as error:
+            raise WriteError(f"nothing can be written in {folder}: {error.strerror}") from error
+        yield held
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / CONFIG).is_file()
+
+
+def _is_free(folder: Path) -> bool:
+    """Return whether nothing is there, or a run that was stopped before it kept anything."""
+    return {path.name for path in folder.iterdir()} <= {CONFIG, LOCK}

@@ -1,0 +1,114 @@
+"""What ends a run before its last epoch, such that it can go on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as lightning
+from pytorch_lightning.callbacks import Callback, Timer
+
+from unetzoo.train.keeping import KeepBest, KeepLast
+
+
+class Patience(Callback):
+    """Stops a run that gets no better: when so many epochs have been judged since the best one.
+
+    What it knows is what :class:`KeepBest` keeps. So a run that it stopped stays so, until more patience is asked for.
+
+    Args:
+        best: keeps the best epoch's network, and stands before this among the callbacks.
+        epochs: to wait for a better one.
+    """
+
+    def __init__(self, best: KeepBest, epochs: int) -> None:
+        self.best, self.epochs = best, epochs
+
+    @property
+    def is_over(self) -> bool:
+        """Whether so many epochs were judged in vain."""
+        return self.best.waited >= self.epochs
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Leave a run alone that this had stopped."""
+        trainer.should_stop = trainer.should_stop or self.is_over
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Stop, in time for the checkpoint of the epoch."""
+        if not trainer.sanity_checking:
+            trainer.should_stop = trainer.should_stop or self.is_over
+
+
+class LimitReachedError(Exception):
+    """Leaves a training within an epoch, whose checkpoint is written: no error, and none that a user sees."""
+
+
+class Limits(Callback):
+    """Ends a run when its time is up, its steps are done, or a callback asks for it, such that it can go on to the bit.
+
+    Lightning takes what was done of an epoch for the whole of it then. This keeps it as any run is kept within an
+    epoch. It stands behind all others among the callbacks.
+
+    Args:
+        last: keeps the run.
+        time: as the trainer's ``max_time``, such as "00:04:00:00" for four hours, of this call; None: no limit.
+
+    Attributes:
+        reason: "time", "steps" or "callback" once that has ended the run within an epoch.
+    """
+
+    def __init__(self, last: KeepLast, time: Any = None) -> None:
+        self.last, self.reason = last, ""
+        self._timer = Timer(time, verbose=False)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Start the clock."""
+        self._timer.on_train_start(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """End it between two steps of the optimiser; the epoch's end has its own."""
+        if self.last.is_between(trainer, batch_idx) and self._is_reached(trainer):
+            self.last.save(trainer, pl_module)
+            raise LimitReachedError
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """End it after an epoch, which is kept already."""
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        trainer.should_stop = trainer.should_stop or (not last and self._is_reached(trainer))
+
+    def _is_reached(self, trainer: lightning.Trainer) -> bool:
+        left = self._timer.time_remaining()
+        if left is not None and trainer.strategy.broadcast(left <= 0):
+            self.reason = "time"
+        elif trainer.global_step == trainer.max_steps:
+            self.reason = "steps"
+        elif trainer.should_stop and trainer.fit_loop._can_stop_early:
+            self.reason = "callback"
+        return bool(self.reason)
+
+
+def how_it_ended(trainer: lightning.Trainer, resume: str) -> str:
+    """Return what ended a run, and what makes it go on.
+
+    Args:
+        trainer: has fitted.
+        resume: the command that goes on.
+    """
+    done = trainer.current_epoch
+    if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= done:
+        return f"all epochs are done, {done}; '{resume} --epochs {2 * done}' goes on"
+    if trainer.global_step == trainer.max_steps:
+        return (
+            f"stopped after {trainer.max_steps} steps; '{resume} --trainer.max_steps {2 * trainer.max_steps}' goes on"
+        )
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Patience) and callback.is_over:
+            waited = callback.best.waited
+            return (
+                f"stopped after {done} epochs, the last {waited} of them no better; '{resume} --patience {2 * waited}' "
+                "goes on"
+            )
+        if isinstance(callback, Limits) and callback.reason == "time":
+            return f"stopped in epoch {done + 1}, as its time was up; '{resume}' goes on, for as long again"
+    return f"stopped by a callback, after {done} epochs; '{resume}' goes on"
