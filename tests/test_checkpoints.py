@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import os
 import pickle
+import random
 import re
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,8 @@ from torch import Tensor, nn
 import unetzoo
 from unetzoo import ConfigError, WeightsError, cli
 from unetzoo.cli import _options
+from unetzoo.files import pickles
+from unetzoo.train.keeping import WholeFiles
 
 State = dict[str, Tensor]
 
@@ -233,6 +239,149 @@ def test_pickles_with_code_are_not_opened(tmp_path: Path) -> None:
         unetzoo.load_state_dict_file(tmp_path / "a.pth")
     torch.load(tmp_path / "a.pth", weights_only=False)
     assert mark.exists()
+
+
+def kept_by_programs(zipped: bool = True) -> dict[str, Any]:
+    """Return what checkpoints hold beside a state dict, of every kind that torch reads in such a file."""
+    network = nn.Sequential(nn.Conv2d(2, 2, 3), nn.BatchNorm2d(2))
+    optimizer = torch.optim.AdamW(network.parameters(), betas=(0.8, 0.9))
+    network(torch.ones(1, 2, 5, 5)).sum().backward()
+    optimizer.step()
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=5)
+    shared = {"lr": (0.1, [0.2, None, True])}
+    return {
+        "epoch": 3,
+        "seed": 1 << 62,
+        "huge": 10**500,
+        "optimizer_states": [optimizer.state_dict()],
+        "lr_schedulers": [schedule.state_dict()],
+        "callbacks": {"EarlyStopping{'monitor': 'val/dice'}": {"best": torch.tensor(0.5), "wait": -1}},
+        "hyper_parameters": {"args": shared, "again": shared, "name": "schräg", "raw": b"\xff", "c": 1j},
+        "history": [{"epoch": k, "loss": k / 7} for k in range(3000)],
+        "parameter": nn.Parameter(torch.ones(2)),
+        "dtypes": [torch.float16, torch.float32, torch.uint8],
+        "size": torch.Size([1, 2]),
+        "device": torch.device("cpu"),
+        "counted": collections.Counter("abca"),
+        "set": {"a", 1},
+        "rng": torch.get_rng_state(),
+        "bfloat16": torch.ones(2, dtype=torch.bfloat16),
+        **({f"{dtype}": torch.ones(2).to(dtype) for dtype in (torch.uint16, torch.float8_e4m3fn)} if zipped else {}),
+        "sparse": torch.eye(2).to_sparse(),
+        "deep": {"a": {"b": [{"c": (1, 2, [3])}]}},
+        2: {3: 4},
+    }
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_checkpoints_hold_beside_a_state_dict_is_read(zipped: bool, tmp_path: Path) -> None:
+    state = state_of()
+    for name, kept in kept_by_programs(zipped).items():
+        torch.save({"state_dict": state, name: kept}, tmp_path / "it.pth", _use_new_zipfile_serialization=zipped)
+        assert_equal(unetzoo.load_state_dict_file(tmp_path / "it.pth"), state)
+    everything = {"state_dict": state, **kept_by_programs(zipped)}
+    torch.save(everything, tmp_path / "it.pth", _use_new_zipfile_serialization=zipped)
+    assert_equal(unetzoo.load_state_dict_file(tmp_path / "it.pth"), state)
+
+
+def test_ordered_dictionaries_of_python_2_are_read(tmp_path: Path) -> None:
+    """They are made of a list of pairs."""
+    script = b"\x80\x02ccollections\nOrderedDict\n]](X\x01\0\0\0aK\x01ea\x85R."
+    assert pickle.loads(script) == collections.OrderedDict(a=1)
+    assert pickles.Pickle(script).check() is not None
+
+
+NESTED = b"K\x01\x85" + b"".join(b"q%ch%c\x86" % (k, k) for k in range(60))
+"""A tuple of itself and itself, sixty times over: 180 bytes, and 2⁶⁰ steps to hash."""
+HANGING = {
+    "a key of a dictionary": b"}" + NESTED + b"K\x01s",
+    "a key among others": b"}(X\x01\0\0\0aK\x01" + NESTED + b"K\x01u",
+    "a key of an ordered dictionary": b"ccollections\nOrderedDict\n)R" + NESTED + b"K\x01s",
+    "a key among pairs": b"ccollections\nOrderedDict\n]](" + NESTED + b"K\x01ea\x85R",
+    "an element of a set": b"cbuiltins\nset\n]" + NESTED + b"a\x85R",
+    "what is counted": b"ccollections\nCounter\n]" + NESTED + b"a\x85R",
+    "a value": b"}X\x01\0\0\0a" + NESTED + b"s",
+    "a size": b"ctorch\nSize\n" + NESTED + b"\x85R",
+    "lists in each other": b"]" + b"".join(b"q%c]h%cah%ca" % (k, k, k) for k in range(60)),
+    "a list in itself": b"]q\0h\0a",
+    "a list in what is in it": b"]q\0]q\1h\0aa",
+    "a dictionary in itself": b"}q\0X\x01\0\0\0ah\0s",
+    "containers too deep": b"]" * 5000 + b"a" * 4999,
+    "keys of one hash": b"}(" + b"".join(b"\x8a\x0a" + (k * (2**61 - 1)).to_bytes(10, "little") + b"K\x01"
+                                       for k in range(1, 9)) + b"u",
+    "memory, as bytes": b"cbuiltins\nbytearray\nJ\0\0\0\x50\x85R",
+    "memory, as numbers": b"ctorch\nFloatStorage\nJ\0\0\0\x50\x85R",
+    "memory, as a tensor": b"ctorch\nFloatTensor\nJ\0\0\0\x50\x85R",
+    "an encoding": b"c_codecs\nencode\nX\x01\0\0\0aX\x04\0\0\0idna\x86R",
+    "methods hidden by attributes": b"ccollections\nOrderedDict\n)R}X\x05\0\0\0itemsK\x01sb",
+    "text longer than the file": b"X\xff\xff\xff\x7fa",
+    "a number longer than the file": b"\x8b\xff\xff\xff\x7fa",
+    "nothing on the stack": b"\x87",
+    "no such memory": b"h\x05",
+    "no mark": b"u",
+    "half a pair": b"}(K\x01u",
+    "a class of torch's": b"ctorch.nn.modules.linear\nLinear\n)\x81",
+}  # fmt: skip
+
+
+def saved_as(script: bytes, zipped: bool, path: Path) -> Path:
+    """Write a file of torch's with such a pickle."""
+    if zipped:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in (("data.pkl", script), ("byteorder", b"little"), ("version", b"3\n")):
+                archive.writestr(f"archive/{name}", content)
+    else:
+        head = (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True})
+        path.write_bytes(b"".join(pickle.dumps(part, protocol=2) for part in head) + script + pickle.dumps([], 2))
+    return path
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("title", HANGING)
+def test_a_pickle_that_would_hang_or_fill_the_memory_is_refused_before_it_is_built(
+    title: str, zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved_as(b"\x80\x02" + HANGING[title] + b".", zipped, tmp_path / "it.pth")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it is built"))
+    for way in (
+        unetzoo.load_state_dict_file,
+        lambda path: unetzoo.convert(path, tmp_path / "new.safetensors", "unet"),
+        lambda path: unetzoo.create("resunet18", pretrained=path),
+        lambda path: WholeFiles().load_checkpoint(path),
+    ):
+        with pytest.raises(WeightsError, match=re.escape(str(path))) as caught:
+            way(path)
+        assert len(str(caught.value)) < 1000
+    honest = saved_as(b"\x80\x02}.", zipped, path)
+    monkeypatch.undo()
+    with pytest.raises(WeightsError, match="holds no state dict"):
+        unetzoo.load_state_dict_file(honest)
+
+
+def test_every_pickle_in_an_archive_is_looked_at(tmp_path: Path) -> None:
+    """Torch's reader finds its pickle whatever the capitals of its name, and Python's the last of two of one name."""
+    bad = b"\x80\x02" + HANGING["a key of a dictionary"] + b"."
+    for names in (("data.pkl", "data.pkl"), ("DATA.PKL", "data.pkl"), ("data.PKL",), ("x/data.pkl", "data.pkl")):
+        path = saved_as(b"\x80\x02}.", zipped=True, path=tmp_path / "it.pth")
+        with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a name is there twice
+            for k, name in enumerate(names):
+                archive.writestr(f"archive/{name}", bad if k == 0 else b"\x80\x02}.")
+        with pytest.raises(WeightsError, match=r"it\.pth is not opened: it holds the same"):
+            unetzoo.load_state_dict_file(path)
+
+
+def test_a_pickle_cut_or_changed_anywhere_is_an_error_of_ours(tmp_path: Path) -> None:
+    torch.save({"state_dict": state_of(), **kept_by_programs()}, tmp_path / "it.pth")
+    with zipfile.ZipFile(tmp_path / "it.pth") as archive:
+        script = archive.read("it/data.pkl")
+    draw = random.Random(0)
+    for _ in range(3000):
+        changed = bytearray(script[: draw.randrange(len(script))] if draw.random() < 0.1 else script[:4000])
+        for _ in range(draw.randrange(1, 4)):
+            changed[draw.randrange(len(changed))] = draw.randrange(256)
+        with contextlib.suppress(pickles.Refused):
+            pickles.Pickle(bytes(changed)).check()
 
 
 def test_whole_modules_and_foreign_objects_are_named(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import pickle
 import re
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 
 from unetzoo.errors import WeightsError
+from unetzoo.files import pickles
 from unetzoo.files.tensors import check_file, read_header
 
 WRAPPINGS = ("state_dict", "model_state_dict", "model")
@@ -40,7 +43,7 @@ def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         state: dict[str, Tensor] = read_header(path).tensors()
     else:
-        state = _state_dict_in(path, _load_pickle(path))
+        state = _state_dict_in(path, load_pickle(path))
     return _without_prefixes(state)
 
 
@@ -85,8 +88,12 @@ def _same_kind(found: torch.dtype, wanted: torch.dtype) -> bool:
     return found.is_floating_point if wanted.is_floating_point else found == wanted
 
 
-def _load_pickle(path: Path) -> Any:
-    """Return what ``torch.save`` wrote, read as tensors and plain values only."""
+def load_pickle(path: Path) -> Any:
+    """Return what ``torch.save`` wrote, read as text, numbers, tensors, and containers of these.
+
+    Raises:
+        WeightsError: missing, damaged, or a pickle that would build anything else; none of it is built then.
+    """
     check_file(path)
     try:
         _refuse_bombs(path)
@@ -95,12 +102,14 @@ def _load_pickle(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except WeightsError:
         raise
-    except pickle.UnpicklingError as error:
-        needed = re.search(r"unsupported global:? (?:GLOBAL )?([\w.]+)", str(error), re.IGNORECASE)
+    except (pickle.UnpicklingError, pickles.Refused) as error:
+        needed = error.needed if isinstance(error, pickles.Refused) else None
+        why = (
+            f"a pickle that needs {needed:.200}, and to unpickle that can run any code" if needed else first_line(error)
+        )
         raise WeightsError(
-            f"{path} is not opened: it is damaged, or a pickle that needs "
-            f"{needed[1] if needed else 'more than tensors'}, and to unpickle that can run any code. In the program "
-            "that made it, torch.save(model.state_dict(), 'weights.pth') writes tensors alone; take that file"
+            f"{path} is not opened: {why}. In the program that made it, torch.save(model.state_dict(), 'weights.pth') "
+            "writes tensors alone; take that file"
         ) from error
     # Damaged archives raise whatever the layer that stumbled knows: KeyError, EOFError, struct.error and more.
     except Exception as error:
@@ -111,27 +120,42 @@ def _load_pickle(path: Path) -> Any:
 
 
 def _refuse_bombs(path: Path) -> None:
-    """Refuse what would take more memory than the file has bytes."""
+    """Refuse what would take more memory or time than the file has bytes, or build what no state dict holds."""
     size = path.stat().st_size
     if size == 0:
         return
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        # torch lets pickles ask for an array of any length; no state dict does.
-        if content.find(b"bytearray\n") >= 0:
-            raise WeightsError(
-                f"{path} is not opened: it asks for memory beside its tensors; save the state dict alone"
-            )
-        if not zipfile.is_zipfile(path):
+        if content[:4] != b"PK\3\4":  # torch tells by these
+            _check_legacy(content)
             return
         with zipfile.ZipFile(path) as archive:
             inside = sum(member.file_size for member in archive.infolist())
             packed = any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
             twofold = archive.start_dir != _directory(content)
-    if packed or twofold or inside > size:
-        raise WeightsError(
-            f"{path} cannot be read: it would unpack to {inside:,} bytes or more from {size:,}; what torch.save writes "
-            "is not compressed, and has one list of contents"
-        )
+            if packed or twofold or inside > size:
+                raise WeightsError(
+                    f"{path} cannot be read: it would unpack to {inside:,} bytes or more from {size:,}; what "
+                    "torch.save writes is not compressed, and has one list of contents"
+                )
+            for member in archive.infolist():
+                # Torch's reader takes no notice of capitals.
+                if member.filename.lower().endswith(".pkl"):
+                    pickles.Pickle(archive.read(member)).check()
+
+
+def _check_legacy(content: mmap.mmap) -> None:
+    """Go through the pickles at the beginning of a file of torch before 1.6.
+
+    They are a number that marks such files, the version, notes on the machine, what was saved, and the storages' names.
+    """
+    with contextlib.suppress(tarfile.TarError), tarfile.open(fileobj=content, mode="r:"):
+        raise pickles.Refused("it is an archive as torch wrote before 0.2")
+    place = 0
+    for k in range(5):
+        found = pickles.Pickle(content, place)
+        if found.check() != torch.serialization.MAGIC_NUMBER and k == 0:
+            raise pickles.Refused("it is a pickle that torch.save did not write")
+        place = found.place
 
 
 def _directory(content: mmap.mmap) -> int:

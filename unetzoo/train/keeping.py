@@ -13,6 +13,7 @@ from lightning_fabric.plugins.io import CheckpointIO
 from pytorch_lightning.callbacks import Callback
 
 from unetzoo.errors import TrainingError, WeightsError
+from unetzoo.files.checkpoints import load_pickle
 from unetzoo.files.writing import make_folder, replacing
 from unetzoo.model import build_on_meta
 from unetzoo.saving import weights
@@ -51,14 +52,13 @@ class WholeFiles(CheckpointIO):
         Raises:
             WeightsError: missing, damaged, or not a checkpoint.
         """
+        if not Path(path).exists():
+            raise WeightsError(f"{path}: there is no such checkpoint")
         try:
-            found: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        except FileNotFoundError as error:
-            raise WeightsError(f"{path}: there is no such checkpoint") from error
-        except Exception as error:  # whatever the reader that stumbled raises
+            found: dict[str, Any] = load_pickle(Path(path))
+        except WeightsError as error:
             raise WeightsError(
-                f"{path} is damaged, or no checkpoint ({type(error).__name__}): train anew"
-                f"{_or_from_the_best(Path(path))}"
+                f"{path} is damaged, or no checkpoint ({error}): train anew{_or_from_the_best(Path(path))}"
             ) from error
         return found
 
