@@ -67,6 +67,12 @@ def _labels_options() -> argparse.ArgumentParser:
     options.add_argument("--num-classes", type=int, metavar="N", help="multiclass: background is one of them")
     options.add_argument("--class-names", type=_listed, metavar="NAME,…", help="one a class")
     options.add_argument("--ignore", type=int, metavar="VALUE", help="of mask pixels that do not count")
+    options.add_argument(
+        "--foreground",
+        choices=("white", "any"),
+        default="white",
+        help="of binary masks: white, or any value above 0, as masks of ids have (default: white)",
+    )
     options.add_argument("--colours", type=_listed, metavar="#RRGGBB,…", help="of painted masks, one a class")
     options.add_argument("--ignore-colour", metavar="#RRGGBB", help="of painted pixels that do not count")
     return options
@@ -109,6 +115,7 @@ def _labels(options: argparse.Namespace) -> Labels:
         num_classes=options.num_classes,
         class_names=options.class_names,
         ignore=options.ignore,
+        foreground=options.foreground,
         colours=options.colours,
         ignore_colour=options.ignore_colour,
     )

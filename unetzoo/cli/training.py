@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
         help="a trained network on a folder of images and masks",
         description="Segment the images of a folder and hold the masks against the true ones: a table, and with "
         "--report a row an image and the images that went worst. For a model in the folder of a run, --ratios, "
-        "--seed, --group, --ignore and --colours are those of its config.yaml unless they are given.",
+        "--seed, --group, --ignore, --foreground and --colours are those of its config.yaml unless they are given.",
     )
     command.add_argument("model", help=SEVERAL)
     command.add_argument("--threshold", type=threshold, metavar="P", help="as 'unetzoo predict' takes it")
@@ -44,7 +44,7 @@ def add(commands: Any) -> None:
         help="the thresholds that give the best masks",
         description="Find the threshold of each class that gives the best Dice on a folder of images and masks, and "
         "write them for 'unetzoo predict --threshold'. For a model in the folder of a run, --ratios, --seed, --group, "
-        "--ignore and --colours are those of its config.yaml unless they are given.",
+        "--ignore, --foreground and --colours are those of its config.yaml unless they are given.",
     )
     command.add_argument("model", help=SEVERAL)
     command.add_argument("--split", choices=("train", "val", "test"), default="val", help="(default: val)")
@@ -87,6 +87,7 @@ def _data_options() -> argparse.ArgumentParser:
     add("--seed", type=int, metavar="N", help="with --split: that of the training")
     add("--group", metavar="REGEX", help="with --split: that of the training")
     add("--ignore", type=int, metavar="VALUE", help="of mask pixels that are not counted")
+    add("--foreground", choices=("white", "any"), help="of binary masks: any is each value above 0, as of ids")
     add("--colours", metavar="#RRGGBB,…", help="of painted masks, one a class")
     add("--ignore-colour", metavar="#RRGGBB", help="of painted pixels that are not counted")
     add("--tta", default="none", metavar="VIEWS", help="none, flips or d4 (default: none)")
@@ -153,7 +154,8 @@ def _judged(options: argparse.Namespace, **arguments: Any) -> tuple[Predictor, d
     from unetzoo.saving.sources import separated
 
     models = separated(options.model)
-    given = {name: getattr(options, name) for name in ("ratios", "seed", "group", "ignore", "colours", "ignore_colour")}
+    names = ("ratios", "seed", "group", "ignore", "foreground", "colours", "ignore_colour")
+    given = {name: getattr(options, name) for name in names}
     if options.colours is not None:
         given["colours"] = options.colours.split(",")
     settings = as_trained(models, given)

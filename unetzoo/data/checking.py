@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from unetzoo import checks, images
-from unetzoo.data import masks
+from unetzoo.data import masks, turning
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.listing import Listing, Sample, list_samples
 from unetzoo.data.report import DataReport, SplitReport
@@ -40,6 +40,7 @@ class _Findings:
     area: int = 0
     outside: Mapping[str, int] = field(default_factory=dict)
     white: int | None = None  # of a black-and-white mask
+    turn: str = ""  # of a turned image's mask
     nodata: int = 0  # pixels of that value, which count
 
 
@@ -80,6 +81,7 @@ def check(
     problems += [problem for findings in found for problem in findings.problems]
     in_channels = _in_channels(found, problems)
     mean, std, constant = _normalisation(by_split.get("train", []), in_channels)
+    problems += _type_problems(found)
     problems += _crop_problems(by_split.get("train", []), sides)
     return DataReport(
         source=str(source),
@@ -138,7 +140,7 @@ def _empty(path: Path, image: Tensor) -> Tensor | None:
 
 
 def _examine_mask(found: _Findings, labels: Labels, size: tuple[int, int], empty: Tensor | None) -> None:
-    target, outside, found.white = masks.decode(found.sample, labels, size)
+    target, outside, found.white, found.turn = masks.decode(found.sample, labels, size)
     if outside:
         found.problems.append(f"{masks.shown(found.sample)}: {masks.explain(outside, labels, found.sample)}")
     if labels.task == "multilabel":
@@ -162,6 +164,18 @@ def _in_channels(found: Sequence[_Findings], problems: list[str]) -> int | None:
     listed = ", ".join(f"{channels} in {str(path)!r}" for channels, path in sorted(examples.items()))
     problems.append(f"the images differ in their channels: {listed}")
     return None
+
+
+def _type_problems(found: Sequence[_Findings]) -> list[str]:
+    """Return what keeps images of different types from being compared: each is divided by the largest of its own.
+
+    That brings 8 and 16 bits without a sign to the same scale, and no others.
+    """
+    examples = {f.dtype: f.sample.image for f in reversed(found) if f.dtype}
+    if len(examples) <= 1 or set(examples) <= {"uint8", "uint16"}:
+        return []
+    listed = ", ".join(f"{kind} in {str(path)!r}" for kind, path in sorted(examples.items()))
+    return [f"the images differ in the type of their pixels, and so in scale: {listed}; save them as one type"]
 
 
 def _normalisation(
@@ -242,6 +256,7 @@ def _warnings(listing: Listing, by_split: Mapping[str, Sequence[_Findings]], con
     if len(whites) > 1:
         listed = ", ".join(f"0 and {white} in {count}" for white, count in sorted(whites.items()))
         found.append(f"the masks are written with {listed}: give ignore if the larger value does not count")
+    found += _turned([f.turn for members in by_split.values() for f in members if f.turn])
     empty = [f.nodata for members in by_split.values() for f in members if f.nodata]
     if empty:
         found.append(
@@ -250,6 +265,20 @@ def _warnings(listing: Listing, by_split: Mapping[str, Sequence[_Findings]], con
         )
     found += [f"channel {channel} is the same everywhere in train; its std is taken as 1" for channel in constant]
     return found
+
+
+def _turned(turns: Sequence[str]) -> list[str]:
+    """Return how the masks of turned images were taken."""
+    if not turns:
+        return []
+    how = {
+        turning.STORED: "{} of the stored pixels, by their size, turned with the image",
+        turning.SHOWN: "{} of the upright image, left as they are",
+        turning.UNTOLD: "{} whose size does not tell, taken as of the stored pixels and turned with the image: look at "
+        "them (unetzoo data preview)",
+    }
+    listed = "; ".join(how[turn].format(count) for turn, count in sorted(Counter(turns).items()))
+    return [f"{len(turns)} images are turned by their EXIF orientation, with masks, {listed}"]
 
 
 def _sides(crop_size: int | tuple[int, int] | None) -> tuple[int, int] | None:

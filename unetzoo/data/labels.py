@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unetzoo.augmentation import IGNORED as IGNORED
-from unetzoo.checks import TASKS, class_name_problems, class_names_of, class_problems, whole
+from unetzoo.checks import TASKS, class_name_problems, class_names_of, class_problems, one_of, whole
 from unetzoo.errors import ConfigError
+
+FOREGROUNDS = ("white", "any")
+"""How a binary mask says what is foreground."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +24,8 @@ class Labels:
         num_classes: 1 for binary, from 2 up for multiclass, from 1 up for multilabel.
         class_names: one a class, or None.
         ignore: value in mask files of pixels that do not count, or None. They become ``IGNORED``.
+        foreground: of binary masks, and of multilabel ones class by class: "white" of black-and-white masks, or "any"
+            whole number above 0, as masks have whose values are the ids of objects.
         colours: "#rrggbb" of each class, background first, for masks that are painted; None for all others. Binary
             masks need two. Not for multilabel.
         ignore_colour: "#rrggbb" of painted pixels that do not count, or None.
@@ -33,6 +38,7 @@ class Labels:
     num_classes: int = 1
     class_names: tuple[str, ...] | None = None
     ignore: int | None = None
+    foreground: str = "white"
     colours: tuple[str, ...] | None = None
     ignore_colour: str | None = None
 
@@ -63,12 +69,16 @@ class Labels:
         return found
 
     def _value_problems(self) -> list[str]:
-        found = whole("ignore", self.ignore, None, others=(None,))
-        if found or self.ignore is None:
+        found = one_of("foreground", self.foreground, FOREGROUNDS)
+        if not found and self.foreground == "any" and (self.task == "multiclass" or self.colours is not None):
+            found.append("foreground='any': masks of classes and of colours say what is foreground; leave it out")
+        wrong = whole("ignore", self.ignore, None, others=(None,))
+        found += wrong
+        if wrong or self.ignore is None:
             return found
         if self.task in TASKS and type(self.num_classes) is int and 0 <= self.ignore < self.values:
-            return [f"ignore={self.ignore}: is the value of a class; choose one outside 0…{self.values - 1}"]
-        return []
+            found.append(f"ignore={self.ignore}: is the value of a class; choose one outside 0…{self.values - 1}")
+        return found
 
     def _colour_problems(self) -> list[str]:
         if self.colours is None:

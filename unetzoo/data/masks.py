@@ -1,21 +1,22 @@
 """From mask files to targets; all that is decided about their values is decided here.
 
-- Binary. Without colours, a mask is black and white: white is the smallest of 1, 255 and 65535 that no value exceeds,
-  and what lies above half of it is foreground. So 0/1, 0/255, 16 bits, soft floats and masks that JPEG has made dirty
-  are read alike. In a JPEG white is always 255, as it may turn a black mask into 0 and 1. Values that are nowhere
-  foreground, such as instances 1…40, are refused and not taken for black; so is a 255 among nothing but 0 and 1, as
-  it may be white or what does not count.
-- Multiclass. Values are class indices; of a palette its indices count, not its colours.
+- Binary. Without colours, a mask is black and white, as :mod:`unetzoo.data.black_and_white` says; or, with
+  ``labels.foreground="any"``, every whole number above 0 is foreground. Values of a palette are the greys of its
+  colours where all those in use are grey, as writers may store white first; otherwise its indices. Where all colours
+  are the same and alpha is not, alpha is the mask.
+- Multiclass. Values are class indices; of a palette its indices count, never its colours, grey or not.
 - Painted masks, binary or multiclass: the place of a pixel's colour in ``labels.colours`` is its class.
-- Multilabel. One black-and-white file a class, or one file with a band for each class.
+- Multilabel. One file as of a binary mask for each class, or one file with a band for each.
 - Polygons, any task: see :mod:`unetzoo.data.polygons`.
 
+Masks of stored pixels turn with their image: :mod:`unetzoo.data.turning`.
 Channels that are all equal count as one, and an opaque alpha channel does not count. Pixels of the value
 ``labels.ignore`` become :data:`~unetzoo.data.labels.IGNORED` before anything else is decided.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,15 +24,13 @@ import torch
 from torch import Tensor
 
 from unetzoo import images
-from unetzoo.data import polygons
+from unetzoo.data import black_and_white, polygons, turning
+from unetzoo.data.black_and_white import Outside
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.listing import POLYGONS, Sample
 from unetzoo.errors import InputError
 
-Outside = dict[str, int]
-"""Values or colours outside the classes, as text → pixels that have them."""
 _LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")
-_WHITES = (1, 255, 65535)
 
 
 def read_target(sample: Sample, labels: Labels, size: tuple[int, int]) -> Tensor:
@@ -45,10 +44,10 @@ def read_target(sample: Sample, labels: Labels, size: tuple[int, int]) -> Tensor
     Raises:
         InputError: a mask that cannot be read, of another size, or with values outside the classes.
     """
-    target, outside, _ = decode(sample, labels, size)
-    if outside:
-        raise InputError(f"{shown(sample)}: {explain(outside, labels, sample)}")
-    return target
+    found = decode(sample, labels, size)
+    if found.outside:
+        raise InputError(f"{shown(sample)}: {explain(found.outside, labels, sample)}")
+    return found.target
 
 
 class Decoded(NamedTuple):
@@ -58,11 +57,13 @@ class Decoded(NamedTuple):
         target: ignored where a value is outside the classes.
         outside: the values that are.
         white: what a black-and-white mask has for white; None of others, and of one that is all black.
+        turn: what the mask of a turned image was taken for, one of :mod:`unetzoo.data.turning`; "" of other images.
     """
 
     target: Tensor
     outside: Outside
     white: int | None = None
+    turn: str = ""
 
 
 def decode(sample: Sample, labels: Labels, size: tuple[int, int]) -> Decoded:
@@ -72,16 +73,16 @@ def decode(sample: Sample, labels: Labels, size: tuple[int, int]) -> Decoded:
         InputError: a mask that cannot be read, or is of another size.
     """
     if isinstance(sample.mask, tuple):
-        one = Labels(ignore=labels.ignore)
-        parts = [_decode_file(path, one, size) for path in sample.mask]
-        outside: Outside = {}
-        for _, found, _ in parts:
-            outside = {value: outside.get(value, 0) + found.get(value, 0) for value in {**outside, **found}}
-        whites = [part.white for part in parts if part.white is not None]
-        return Decoded(torch.cat([part.target for part in parts]), outside, max(whites, default=None))
+        one = Labels(ignore=labels.ignore, foreground=labels.foreground)
+        parts = [_decode_file(sample.image, path, one, size) for path in sample.mask]
+        outside: Counter[str] = sum((Counter(part.outside) for part in parts), Counter())
+        white = max((part.white for part in parts if part.white is not None), default=None)
+        turn = max(part.turn for part in parts)  # the worst of them: untold, stored, shown
+        return Decoded(torch.cat([part.target for part in parts]), dict(outside), white, turn)
     if sample.mask.suffix.lower() == POLYGONS:
-        return Decoded(polygons.read(sample.mask, labels, size), {})
-    whole = _decode_file(sample.mask, labels, size)
+        turn = "" if images.orientation(sample.image) == 1 else turning.SHOWN
+        return Decoded(polygons.read(sample.mask, labels, size), {}, turn=turn)
+    whole = _decode_file(sample.image, sample.mask, labels, size)
     return whole if labels.task == "multilabel" else whole._replace(target=whole.target[0])
 
 
@@ -106,37 +107,61 @@ def explain(outside: Outside, labels: Labels, sample: Sample) -> str:
             fix += "; JPEG does not keep class indices: save masks as PNG"
         elif set(outside) == {"255"}:
             fix += "; masks of 0 and 255 are task='binary'"
+    elif labels.foreground == "any":
+        fix = "with foreground='any', ids are whole numbers from 0 up; give ignore for a value that does not count"
     else:
-        fix = "black and white is needed, 0/1 or 0/255; class indices are task='multiclass', and give ignore for a "
-        fix += "value that does not count"
-        if len(outside) == 1 and set(outside) <= {"255", "65535"}:
-            fix += f": {next(iter(outside))} beside 1 may be that, or white"
+        fix = black_and_white.fix(outside)
     return f"values outside the classes: {listed}{more}; {fix}"
 
 
-def _decode_file(path: Path | None, labels: Labels, size: tuple[int, int]) -> Decoded:
+def _decode_file(image: Path, path: Path | None, labels: Labels, size: tuple[int, int]) -> Decoded:
     """Return the target of one file as (1 or classes, H, W)."""
     if path is None:
         return Decoded(torch.zeros((1, *size), dtype=torch.int64), {})
     values = images.read_image(path) if labels.colours is not None else images.read_values(path)
+    values, turn = turning.upright(image, path, values)
     if tuple(values.shape[1:]) != tuple(size):
         height, width = values.shape[1:]
         raise InputError(f"{str(path)!r} is {width}×{height} pixels, its image {size[1]}×{size[0]}")
     if labels.colours is not None:
-        return _by_colour(path, values, labels)
+        return _by_colour(path, values, labels)._replace(turn=turn)
     values = values if values.is_floating_point() else values.long()
+    if labels.task == "multiclass":
+        return _indices(_one_channel(path, values, labels), labels)._replace(turn=turn)
+    values = _greys(path, values)
     if labels.task != "multilabel" or values.shape[0] != labels.num_classes:
         values = _one_channel(path, values, labels)
-    if labels.task == "multiclass":
-        return _indices(values, labels)
-    return _black_and_white(values, labels, lossy=path.suffix.lower() in _LOSSY)
+    return _binary(path, values, labels)._replace(turn=turn)
+
+
+def _greys(path: Path, values: Tensor) -> Tensor:
+    """Return the greys that indices stand for, where all that are in use stand for greys; else the values as they are.
+
+    Raises:
+        InputError: other colours, of which black is not the first: the indices are in the order of something else.
+    """
+    palette = images.palette_of(path)
+    used = [] if palette is None else torch.unique(values).tolist()
+    if palette is None or used[-1] >= len(palette):
+        return values
+    if all(len({*palette[index]}) == 1 for index in used):
+        return torch.tensor([red for red, _, _ in palette])[values]
+    if 0 in used and any(palette[index] == (0, 0, 0) for index in used[1:]):
+        colours = ",".join("#{:02x}{:02x}{:02x}".format(*palette[index]) for index in used[:6])
+        raise InputError(
+            f"{str(path)!r} has a palette in which black is not the first of the colours in use ({colours}): what its "
+            "indices mean is not known; give colours, background first"
+        )
+    return values
 
 
 def _one_channel(path: Path, values: Tensor, labels: Labels) -> Tensor:
     if values.shape[0] in (2, 4):
         opaque = torch.unique(values[-1])
-        if len(opaque) == 1 and int(opaque) in _WHITES:
+        if len(opaque) == 1 and int(opaque) in black_and_white.WHITES:
             values = values[:-1]
+        elif labels.task != "multiclass" and _is_shape(path, values):
+            values = values[-1:]
     if labels.task == "multilabel":
         raise InputError(
             f"{str(path)!r} has {values.shape[0]} channels: multilabel needs one for each of the {labels.num_classes} "
@@ -156,6 +181,10 @@ def _one_channel(path: Path, values: Tensor, labels: Labels) -> Tensor:
 def _by_colour(path: Path, values: Tensor, labels: Labels) -> Decoded:
     if values.dtype != torch.uint8 or values.shape[0] > 4:
         raise InputError(f"{str(path)!r}: colours need 8-bit RGB, not {values.shape[0]} channels of {values.dtype}")
+    if _is_shape(path, values):
+        raise InputError(
+            f"{str(path)!r} is of one colour, and its shape in alpha: leave colours out, for task='binary'"
+        )
     red, green, blue = images.fit_channels(values, 3).long()
     codes = (red << 16 | green << 8 | blue)[None]
     target = torch.full_like(codes, IGNORED)
@@ -176,25 +205,24 @@ def _indices(values: Tensor, labels: Labels) -> Decoded:
     return Decoded(target, _as_text(values[~inside & ~ignored]))
 
 
-def _black_and_white(values: Tensor, labels: Labels, lossy: bool) -> Decoded:
-    ignored = _ignored(values, labels)
-    inside = (values >= 0) & (values <= _WHITES[-1]) & ~ignored
-    top = float(values[inside].max()) if bool(inside.any()) else 0.0
-    if not lossy and top in _WHITES[1:] and _holds_ones(values, inside, top):
-        inside, top = inside & (values <= 1), 1.0
-    white = 255 if lossy else next(white for white in _WHITES if top <= white)
-    foreground = inside & (values * 2 > white)
-    wrong = ~inside & ~ignored
-    if top > 0 and not lossy and not bool(foreground.any()):
-        wrong |= inside & (values > 0)
-    target = torch.where(inside & ~wrong, foreground.long(), IGNORED)
-    return Decoded(target, _as_text(values[wrong]), white if top > 0 else None)
+def _binary(path: Path, values: Tensor, labels: Labels) -> Decoded:
+    ignored, lossy = _ignored(values, labels), path.suffix.lower() in _LOSSY
+    if labels.foreground == "white":
+        read = black_and_white.read(values, ignored, lossy)
+    elif lossy:
+        raise InputError(f"{str(path)!r}: JPEG does not keep ids, and foreground='any' takes its noise for objects")
+    else:
+        read = black_and_white.read_ids(values, ignored)
+    target = torch.where(read.wrong | ignored, IGNORED, read.foreground.long())
+    return Decoded(target, _as_text(values[read.wrong]), read.white)
 
 
-def _holds_ones(values: Tensor, inside: Tensor, top: float) -> bool:
-    """Return whether there are ones, and nothing between them and the top."""
-    ones = values == 1
-    return bool(ones.any()) and bool((ones | (values == 0) | (values == top) | ~inside).all())
+def _is_shape(path: Path, values: Tensor) -> bool:
+    """Return whether all colours of a mask are the same, and alpha is not; bands of a TIFF may be anything."""
+    if values.shape[0] not in (2, 4) or path.suffix.lower() in (".tif", ".tiff"):
+        return False
+    varies = (values != values[:, :1, :1]).flatten(1).any(dim=1)
+    return bool(varies[-1]) and not bool(varies[:-1].any())
 
 
 def _ignored(values: Tensor, labels: Labels) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unetzoo import images
-from unetzoo.data import masks
+from unetzoo.data import masks, turning
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.listing import Listing, Sample, list_samples
 from unetzoo.errors import ConfigError, InputError
@@ -29,7 +29,8 @@ def convert(
 
     Images are copied byte for byte. Masks become PNG: class indices for multiclass (8 bits), 0 and 255 for binary,
     and for multilabel a folder of the latter for each class. Where ``labels`` has pixels that do not count, they
-    become 255, and the foreground of binary and multilabel masks 1. All masks are read before anything is written.
+    become 255, and the foreground of binary and multilabel masks 1. Masks of turned images are written as of the
+    stored pixels. All masks are read before anything is written.
 
     Args:
         source, labels: as in :func:`~unetzoo.data.find_samples`.
@@ -70,7 +71,12 @@ def _written_labels(labels: Labels) -> Labels:
         raise ConfigError(f"num_classes={labels.num_classes}: masks of 8 bits hold {_IGNORE} classes")
     names = labels.counted if labels.task == "multilabel" else labels.class_names
     return dataclasses.replace(
-        labels, ignore=_IGNORE if ignores else None, colours=None, ignore_colour=None, class_names=names
+        labels,
+        ignore=_IGNORE if ignores else None,
+        foreground="white",
+        colours=None,
+        ignore_colour=None,
+        class_names=names,
     )
 
 
@@ -100,7 +106,9 @@ def _write(folder: Path, sample: Sample, listing: Listing, written: Labels) -> N
     with sample.image.open("rb") as original, replacing(image) as stream:
         shutil.copyfileobj(original, stream)
     target = masks.read_target(sample, listing.labels, images.image_size(sample.image))
-    for name, values in _files(target, written).items():
+    # What is written has no orientation of its own: of a turned image it is read as the mask of the stored pixels.
+    stored = turning.as_stored(target, images.orientation(sample.image))
+    for name, values in _files(stored, written).items():
         images.write_png(_values(values, written), folder / "masks" / name / f"{sample.name}.png")
 
 

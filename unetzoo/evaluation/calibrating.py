@@ -75,6 +75,7 @@ def calibrate(
     seed: int | None = None,
     group: str | None = None,
     ignore: int | None = None,
+    foreground: str | None = None,
     colours: Sequence[str] | None = None,
     ignore_colour: str | None = None,
     progress: bool = False,
@@ -87,7 +88,8 @@ def calibrate(
     Args:
         model: binary or multi-label, as ``unetzoo.evaluation.evaluate`` takes it; a predictor has the tiles and views
             that thresholds are wanted for.
-        source, split, ratios, seed, group, ignore, colours, ignore_colour: see ``unetzoo.evaluation.evaluate``.
+        source, split, ratios, seed, group, ignore, foreground, colours, ignore_colour: see
+            ``unetzoo.evaluation.evaluate``.
         progress: show a bar.
 
     Raises:
@@ -96,8 +98,8 @@ def calibrate(
         WeightsError: a model cannot be loaded.
         HubError: or not be fetched.
     """
-    given = {"ratios": ratios, "seed": seed, "group": group, "ignore": ignore, "colours": colours}
-    reading = as_trained(model, {**given, "ignore_colour": ignore_colour})
+    given = {"ratios": ratios, "seed": seed, "group": group, "ignore": ignore, "foreground": foreground}
+    reading = as_trained(model, {**given, "colours": colours, "ignore_colour": ignore_colour})
     predictor = predictor_of(model)
     config = predictor.config
     if config.task == "multiclass":

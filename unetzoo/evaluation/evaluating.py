@@ -108,6 +108,7 @@ def evaluate(
     seed: int | None = None,
     group: str | None = None,
     ignore: int | None = None,
+    foreground: str | None = None,
     colours: Sequence[str] | None = None,
     ignore_colour: str | None = None,
     objects: bool = False,
@@ -124,7 +125,8 @@ def evaluate(
         split: "train", "val" or "test". None: "test" of a source that has splits of its own, every image of others.
         ratios, seed, group: those of the training, where ``split`` is of a source without splits of its own. None:
             those of the run whose folder or file ``model`` is; otherwise (0.8, 0.1, 0.1), 0 and none.
-        ignore, colours, ignore_colour: how the masks are written, see ``unetzoo.data.Labels``. None: likewise.
+        ignore, foreground, colours, ignore_colour: how the masks are written, see ``unetzoo.data.Labels``. None:
+            likewise.
         objects: also count objects, and those that meet a true one at an IoU above 0.5. Objects are the connected
             components of both masks, corners included; see ``unetzoo.objects.matched``.
         progress: show a bar.
@@ -138,8 +140,8 @@ def evaluate(
     """
     if objects:
         ndimage()  # says so where it is missing
-    given = {"ratios": ratios, "seed": seed, "group": group, "ignore": ignore, "colours": colours}
-    reading = as_trained(model, {**given, "ignore_colour": ignore_colour})
+    given = {"ratios": ratios, "seed": seed, "group": group, "ignore": ignore, "foreground": foreground}
+    reading = as_trained(model, {**given, "colours": colours, "ignore_colour": ignore_colour})
     predictor = predictor_of(model)
     config = predictor.config
     dataset = images_of(config, source, split, reading)
@@ -181,7 +183,8 @@ def as_trained(model: object, given: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         model: what :func:`evaluate` takes; of a predictor or a model no run is known.
-        given: "ratios", "seed", "group", "ignore", "colours", "ignore_colour" → value, None where none was given.
+        given: "ratios", "seed", "group", "ignore", "foreground", "colours", "ignore_colour" → value, None where none
+            was given.
 
     Raises:
         ConfigError: the runs differ in what was not given.
@@ -196,7 +199,7 @@ def as_trained(model: object, given: Mapping[str, Any]) -> dict[str, Any]:
     ]
     if problems:
         raise ConfigError("these runs split or read their data differently", problems)
-    known = {"ratios": RATIOS, "seed": 0, **(runs[0] if runs else {})}
+    known = {"ratios": RATIOS, "seed": 0, "foreground": "white", **(runs[0] if runs else {})}
     return {name: known.get(name) if value is None else value for name, value in given.items()}
 
 
@@ -220,6 +223,7 @@ def images_of(
         class_names=config.class_names,
         colours=None if colours is None else tuple(colours),
         ignore=reading["ignore"],
+        foreground=reading["foreground"],
         ignore_colour=reading["ignore_colour"],
     )
     samples = _chosen(source, known, split, reading["ratios"], reading["seed"], reading["group"])
@@ -242,7 +246,8 @@ def settings_of_run(model: str | os.PathLike[str]) -> dict[str, Any]:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
         data = found["data"]
         settings = {name: data[name] for name in ("ratios", "group", "ignore", "colours", "ignore_colour")}
-        return {**settings, "seed": found["seed_everything"]}
+        foreground = data.get("foreground", "white")  # runs of before have none
+        return {**settings, "seed": found["seed_everything"], "foreground": foreground}
     except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path} is not the settings of a run ({type(error).__name__}: {error}); move it away"

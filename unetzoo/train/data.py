@@ -40,7 +40,7 @@ class FolderData(lightning.LightningDataModule):
     Args:
         folder: with ``images/`` and ``masks/``, or ``train/``, ``val/`` and perhaps ``test/`` that hold such; or a CSV
             list: see ``unetzoo.data.find_samples``.
-        task, num_classes, class_names, ignore, colours, ignore_colour: what the masks mean, see
+        task, num_classes, class_names, ignore, foreground, colours, ignore_colour: what the masks mean, see
             ``unetzoo.data.Labels``.
         ratios: of the training, validation and test images, where the folder does not part them.
         group: a regular expression; images whose names give the same match stay together.
@@ -72,6 +72,7 @@ class FolderData(lightning.LightningDataModule):
         num_classes: int | None = None,
         class_names: list[str] | None = None,
         ignore: int | None = None,
+        foreground: str = "white",
         colours: list[str] | None = None,
         ignore_colour: str | None = None,
         ratios: tuple[float, float, float] = (0.8, 0.1, 0.1),
@@ -92,6 +93,7 @@ class FolderData(lightning.LightningDataModule):
             num_classes=num_classes,
             class_names=tuple(class_names) if class_names else None,
             ignore=ignore,
+            foreground=foreground,
             colours=tuple(colours) if colours else None,
             ignore_colour=ignore_colour,
         )

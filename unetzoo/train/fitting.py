@@ -32,6 +32,7 @@ def fit(
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
     ignore: int | None = None,
+    foreground: str | None = None,
     colours: Sequence[str] | None = None,
     ignore_colour: str | None = None,
     ratios: Sequence[float] | None = None,
@@ -67,6 +68,7 @@ def fit(
         num_classes: of the masks; multi-class counts the background.
         class_names: one a class.
         ignore: value of mask pixels that do not count.
+        foreground: of binary masks: "white" (the default), or "any" value above 0, as masks of ids have.
         colours: "#RRGGBB" of painted masks, one a class.
         ignore_colour: "#RRGGBB" of painted pixels that do not count.
         ratios: shares of the training, validation and test images where ``data`` has no splits; (0.8, 0.1, 0.1) by

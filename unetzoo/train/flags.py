@@ -44,6 +44,7 @@ FLAGS = (
     Flag("task", "data.task", "TASK", "binary, multiclass or multilabel (default: binary)"),
     Flag("num_classes", "data.num_classes", "N", "classes; multiclass counts the background (default: 1)"),
     Flag("ignore", "data.ignore", "VALUE", "of mask pixels that are not counted"),
+    Flag("foreground", "data.foreground", "VALUES", "of binary masks: white, or any, as of ids (default: white)"),
     Flag("ratios", "data.ratios", "LIST", "of the training, validation and test images (default: [0.8, 0.1, 0.1])"),
     Flag("ignore_colour", "data.ignore_colour", "#RRGGBB", "of painted pixels that are not counted"),
     Flag("group", "data.group", "REGEX", "images whose names match it alike stay in one split"),
