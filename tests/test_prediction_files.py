@@ -721,8 +721,8 @@ def test_a_resumed_mask_keeps_its_grid(model: Path, tmp_path: Path, monkeypatch:
         monkeypatch.setattr(reach, "_of_system", lambda: next(memory))
         monkeypatch.setattr(reach, "_of_group", lambda: 2**62)
 
-    def interrupted(self: PartialMask, part: torch.Tensor) -> None:
-        put(self, part)
+    def interrupted(self: PartialMask, part: torch.Tensor, **options: bool) -> None:
+        put(self, part, **options)
         parts.append(part)
         if len(parts) == 2:
             raise KeyboardInterrupt
@@ -769,12 +769,12 @@ def test_a_mask_by_rows_goes_on_after_a_stop_with_the_same_image_alone(
     for name in ("a.tif", "b.tif"):
         write_tiff(tmp_path / name, noise(150, 80) ^ (255 if name == "b.tif" else 0), photometric="rgb")
 
-    def counted(self: PartialMask, part: torch.Tensor) -> None:
+    def counted(self: PartialMask, part: torch.Tensor, **options: bool) -> None:
         if len(written) == 1:
             written.append(0)
             raise KeyboardInterrupt
         written.append(part.shape[0])
-        put(self, part)
+        put(self, part, **options)
 
     monkeypatch.setattr(PartialMask, "put", counted)
     with pytest.raises(KeyboardInterrupt):

@@ -113,11 +113,20 @@ class SegmentationModel(nn.Module):
         Returns:
             Sigmoid of the logits, or their softmax over the classes for ``task="multiclass"``, in float32 where the
             model has half precision.
+
+        Raises:
+            InputError: they are not finite: the weights or the images are not, or the network overflows.
         """
         with evaluating(self):
             logits = self(images) if self.decoder.border == 0 else self._predict_mirrored(images)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return logits.softmax(dim=1) if self.config.task == "multiclass" else logits.sigmoid()
+        probabilities = logits.softmax(dim=1) if self.config.task == "multiclass" else logits.sigmoid()
+        if not torch.compiler.is_compiling() and not bool(probabilities.isfinite().all()):
+            raise InputError(
+                "probabilities that are not finite: NaN or infinity is in the images or in the weights, or the values "
+                "overflow; fill the images, train again with a lower rate, or take float32"
+            )
+        return probabilities
 
     def prune(self, level: int) -> SegmentationModel:
         """Return a copy that computes only what a decoder of fewer levels needs, and gives what its head gave.

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -34,14 +32,15 @@ class _Findings:
     channels: int = 0
     alpha: bool = False  # the last of them is opacity, by the file, and not opaque everywhere
     dtype: str = ""
-    statistics: tuple[int, Tensor, Tensor] | None = None  # pixels; mean and sum of squared deviations, (C, 1, 1)
+    statistics: tuple[Tensor, Tensor, Tensor] | None = None  # values, mean, sum of squared deviations, (C, 1, 1)
     pixels: tuple[int, ...] | None = None  # of each of labels.counted
     ignored: int = 0
     area: int = 0
     outside: Mapping[str, int] = field(default_factory=dict)
     white: int | None = None  # of a black-and-white mask
     turn: str = ""  # of a turned image's mask
-    nodata: int = 0  # pixels of that value, which count
+    nodata: int = 0  # pixels
+    partly: int = 0  # pixels of which some bands are missing
 
 
 def check(
@@ -111,36 +110,41 @@ def _examined(sample: Sample, labels: Labels, training: bool) -> _Findings:
     found = _Findings(sample)
     try:
         raster = images.read(sample.image)
-        image = raster.pixels
+        image, missing = raster.pixels, raster.missing
         found.digest = hashlib.sha256(sample.image.read_bytes()).digest()
         found.size, found.dtype = (image.shape[1], image.shape[2]), str(image.dtype).removeprefix("torch.")
         dead = images.has_dead_alpha(image)
         image = image[:-1] if dead else image
         found.channels, found.alpha = image.shape[0], raster.alpha and not dead
         if training:
-            variance, mean = torch.var_mean(_doubled(image), (1, 2), correction=0, keepdim=True)
-            found.statistics = image[0].numel(), mean, variance * image[0].numel()
-        _examine_mask(found, labels, found.size, _empty(sample.image, image))
+            found.statistics = _statistics(image, None if missing is None else missing[: image.shape[0]])
+        gaps = None
+        if missing is not None:
+            bands = missing[:-1] if raster.alpha or dead else missing
+            gaps = bands.all(dim=0)
+            found.nodata, found.partly = int(gaps.sum()), int((bands.any(dim=0) & ~gaps).sum())
+        _examine_mask(found, labels, found.size, gaps)
     except (InputError, OSError) as error:
         found.problems.append(str(error))
     return found
 
 
-def _doubled(image: Tensor) -> Tensor:
-    """Return ``images.scaled(image)`` in float64."""
-    return image.double() / (1 if image.is_floating_point() else torch.iinfo(image.dtype).max)
+def _statistics(image: Tensor, missing: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return number, mean and sum of squared deviations of the values that each band of a scaled image has."""
+    values = image.double() / (1 if image.is_floating_point() else torch.iinfo(image.dtype).max)
+    if missing is None:
+        variance, mean = torch.var_mean(values, (1, 2), correction=0, keepdim=True)
+        count = torch.full_like(mean, image[0].numel())
+        return count, mean, variance * count
+    known = ~missing
+    count = known.sum((1, 2), keepdim=True).double()
+    mean = (values * known).sum((1, 2), keepdim=True) / count.clamp(min=1)
+    return count, mean, ((values - mean) * known).square().sum((1, 2), keepdim=True)
 
 
-def _empty(path: Path, image: Tensor) -> Tensor | None:
-    """Return where all bands of a GeoTIFF have what its file calls nodata, (H, W) bool; None where it calls none so."""
-    value = images.nodata(path)
-    if value is None:
-        return None
-    return (image.isnan() if math.isnan(value) else image.double() == value).all(dim=0)
-
-
-def _examine_mask(found: _Findings, labels: Labels, size: tuple[int, int], empty: Tensor | None) -> None:
+def _examine_mask(found: _Findings, labels: Labels, size: tuple[int, int], gaps: Tensor | None) -> None:
     target, outside, found.white, found.turn = masks.decode(found.sample, labels, size)
+    target = target if gaps is None else target.masked_fill(gaps, IGNORED)
     if outside:
         found.problems.append(f"{masks.shown(found.sample)}: {masks.explain(outside, labels, found.sample)}")
     if labels.task == "multilabel":
@@ -148,8 +152,6 @@ def _examine_mask(found: _Findings, labels: Labels, size: tuple[int, int], empty
     else:
         counted = target[target != IGNORED]
         found.pixels = tuple(torch.bincount(counted, minlength=labels.values).tolist())
-    if empty is not None:
-        found.nodata = int((empty & (target != IGNORED).reshape(-1, *size).any(dim=0)).sum())
     found.ignored, found.area, found.outside = int((target == IGNORED).sum()), target.numel(), outside
 
 
@@ -188,14 +190,14 @@ def _normalisation(
     known = [(f.statistics, f.alpha) for f in found if f.statistics is not None]
     if in_channels is None or not known:
         return None, None, []
-    pixels, mean, squares = 0, torch.zeros(1), torch.zeros(1)
-    for (more, *values), alpha in known:
-        its_mean, its_squares = (images.fit_channels(value, in_channels, alpha) for value in values)
-        step = its_mean - mean
-        squares = squares + its_squares + step**2 * (pixels * more / (pixels + more))
-        mean = mean + step * (more / (pixels + more))
-        pixels += more
-    std = (squares / pixels).sqrt().flatten().tolist()
+    count, mean, squares = torch.zeros(3, in_channels, 1, 1, dtype=torch.float64)
+    for parts, alpha in known:
+        more, its_mean, its_squares = (images.fit_channels(part, in_channels, alpha) for part in parts)
+        step, total = its_mean - mean, (count + more).clamp(min=1)
+        squares = squares + its_squares + step**2 * (count * more / total)
+        mean = mean + step * (more / total)
+        count = count + more
+    std = (squares / count.clamp(min=1)).sqrt().flatten().tolist()
     constant = [channel for channel, value in enumerate(std) if value == 0]
     return tuple(mean.flatten().tolist()), tuple(value or 1.0 for value in std), constant
 
@@ -257,12 +259,7 @@ def _warnings(listing: Listing, by_split: Mapping[str, Sequence[_Findings]], con
         listed = ", ".join(f"0 and {white} in {count}" for white, count in sorted(whites.items()))
         found.append(f"the masks are written with {listed}: give ignore if the larger value does not count")
     found += _turned([f.turn for members in by_split.values() for f in members if f.turn])
-    empty = [f.nodata for members in by_split.values() for f in members if f.nodata]
-    if empty:
-        found.append(
-            f"{sum(empty)} pixels of {len(empty)} images are nodata, by their files' own tag, and count as any "
-            "other: give them a value in the masks that ignore names"
-        )
+    found += _nodata([f for members in by_split.values() for f in members])
     found += [f"channel {channel} is the same everywhere in train; its std is taken as 1" for channel in constant]
     return found
 
@@ -279,6 +276,23 @@ def _turned(turns: Sequence[str]) -> list[str]:
     }
     listed = "; ".join(how[turn].format(count) for turn, count in sorted(Counter(turns).items()))
     return [f"{len(turns)} images are turned by their EXIF orientation, with masks, {listed}"]
+
+
+def _nodata(found: Sequence[_Findings]) -> list[str]:
+    """Return how much was not measured, and what becomes of it."""
+    empty, partly = [f.nodata for f in found if f.nodata], [f.partly for f in found if f.partly]
+    said = []
+    if empty:
+        said.append(
+            f"{sum(empty)} pixels of {len(empty)} images are nodata: they are in no mean, no loss and no score, and "
+            "nodata in masks that are predicted"
+        )
+    if partly:
+        said.append(
+            f"{sum(partly)} pixels of {len(partly)} images are nodata in some of their bands: the mean stands there "
+            "for what is missing, and they count"
+        )
+    return said
 
 
 def _sides(crop_size: int | tuple[int, int] | None) -> tuple[int, int] | None:

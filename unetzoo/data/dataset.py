@@ -25,8 +25,10 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     ``dataset[i]``, or ``dataset[epoch, i]``, is a dictionary: "image" float32 (in_channels, H, W), normalised;
     "target" int64 (H, W), or (classes, H, W) for multilabel, with -100 where pixels
-    do not count; "name". What the augmentation draws is a function of ``seed``, epoch and i alone: not of the
-    number of workers, nor of what was drawn before; and torch's own generator stays as it was.
+    do not count, or nothing was measured; "name". Missing values, see ``unetzoo.images.read``, have the mean
+    of their channel, 0 without one, before anything is augmented, and so are 0 when normalised. What the augmentation
+    draws is a function of ``seed``, epoch and i alone: not of the number of workers, nor of what was drawn before; and
+    torch's own generator stays as it was.
 
     Args:
         samples: as :func:`~unetzoo.data.find_samples` returns them.
@@ -87,22 +89,35 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """
         epoch, i = index if isinstance(index, tuple) else (0, index)
         sample = self.samples[i]
-        raster = images.read(sample.image)
-        image = images.scaled(images.fit_channels(raster.pixels, self.in_channels, raster.alpha))
-        target = masks.read_target(sample, self.labels, (image.shape[1], image.shape[2]))
+        image, gaps = self._image(sample)
+        target = self._target(sample, gaps, (image.shape[1], image.shape[2]))
         if self.augmentation is not None:
             image, target = self._augmented(image, target, epoch, i % len(self))
         image = images.normalised(image, self.mean, self.std)
         return {"image": image.contiguous(), "target": target.contiguous(), "name": sample.name}
 
     def targets(self) -> Iterator[Tensor]:
-        """Give the target of every image as its file has it, not augmented."""
-        for sample, size in zip(self.samples, self.sizes(), strict=True):
-            yield masks.read_target(sample, self.labels, size)
+        """Give the target of every image, not augmented."""
+        for i, size in enumerate(self.sizes()):
+            sample = self.samples[i]
+            gaps = self._image(sample)[1] if images.may_lack(sample.image) else None
+            yield self._target(sample, gaps, size)
 
     def sizes(self) -> list[tuple[int, int]]:
         """Return height and width of every image, from the files' headers alone."""
         return [images.image_size(sample.image) for sample in self.samples]
+
+    def _image(self, sample: Sample) -> tuple[Tensor, Tensor | None]:
+        """Return the image, scaled, and the pixels (H, W) where nothing was measured; None where all was."""
+        raster = images.read(sample.image)
+        image = images.fitted(raster, self.in_channels)
+        if raster.missing is None:
+            return image, None
+        return images.filled(image, self.mean), image.isnan().all(dim=0)
+
+    def _target(self, sample: Sample, gaps: Tensor | None, size: tuple[int, int]) -> Tensor:
+        target = masks.read_target(sample, self.labels, size)
+        return target if gaps is None else target.masked_fill(gaps, IGNORED)
 
     def _augmented(self, image: Tensor, target: Tensor, epoch: int, i: int) -> tuple[Tensor, Tensor]:
         assert self.augmentation is not None

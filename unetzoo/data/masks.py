@@ -11,12 +11,14 @@
 
 Masks of stored pixels turn with their image: :mod:`unetzoo.data.turning`.
 Channels that are all equal count as one, and an opaque alpha channel does not count. Pixels of the value
-``labels.ignore`` become :data:`~unetzoo.data.labels.IGNORED` before anything else is decided.
+``labels.ignore``, or of what the file's own tag calls nodata, become :data:`~unetzoo.data.labels.IGNORED` before
+anything else is decided.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,6 +128,7 @@ def _decode_file(image: Path, path: Path | None, labels: Labels, size: tuple[int
     if labels.colours is not None:
         return _by_colour(path, values, labels)._replace(turn=turn)
     values = values if values.is_floating_point() else values.long()
+    labels = _with_nodata(path, values, labels)
     if labels.task == "multiclass":
         return _indices(_one_channel(path, values, labels), labels)._replace(turn=turn)
     values = _greys(path, values)
@@ -153,6 +156,19 @@ def _greys(path: Path, values: Tensor) -> Tensor:
             "indices mean is not known; give colours, background first"
         )
     return values
+
+
+def _with_nodata(path: Path, values: Tensor, labels: Labels) -> Labels:
+    """Return the labels with what the mask's own tag calls nodata as the value that does not count.
+
+    Not where they name another, nor where it is a class: GDAL's tools write masks in which nodata is the background.
+    """
+    value = images.nodata(path)
+    if labels.ignore is not None or value is None or value != value or value != int(value):
+        return labels
+    by_white = labels.task != "multiclass" and labels.foreground == "white"
+    white = by_white and value in black_and_white.WHITES and not bool((values == 1).any())
+    return labels if white or 0 <= value < labels.values else replace(labels, ignore=int(value))
 
 
 def _one_channel(path: Path, values: Tensor, labels: Labels) -> Tensor:

@@ -107,8 +107,8 @@ def calibrate(
     dataset = images_of(config, source, split, reading)
     counts = torch.zeros(config.num_classes, 2, STEPS + 1, dtype=torch.float64)
     for i in shown(range(len(dataset)), progress):
-        item = dataset[i]
-        _count(counts, predictor(item["image"]).probabilities, item["target"].reshape(config.num_classes, -1))
+        probabilities = predictor(dataset.samples[i].image).probabilities
+        _count(counts, probabilities, dataset[i]["target"].reshape(config.num_classes, -1))
     found = [_best(background, foreground) for background, foreground in counts]
     return Calibration(
         class_names_of(config.class_names, config.task, config.num_classes),

@@ -153,7 +153,7 @@ def evaluate(
     rows: list[dict[str, str | float | None]] = []
     for i in shown(range(len(dataset)), progress):
         item, kind = dataset[i], dataset.samples[i].kind
-        mask = predictor(item["image"]).mask
+        mask = predictor(dataset.samples[i].image).mask  # the file, as prediction reads it
         (row,) = metrics[kind].update_masks(mask[None].long(), item["target"][None]).rows()
         rows.append({"name": item["name"], **({"kind": kind} if kind else {}), **row})
         if objects:
@@ -161,7 +161,7 @@ def evaluate(
             matches[kind] += met
             rows[-1] |= _object_record(met)
     order = sorted(range(len(rows)), key=lambda i: _rank(rows[i]))
-    worst = tuple(_tiles(predictor, dataset[i], config) for i in order[:WORST])
+    worst = tuple(_tiles(predictor, dataset, i) for i in order[:WORST])
     kinds = {kind: (metrics[kind].compute(), matches[kind] if objects else None) for kind in sorted(metrics) if kind}
     total = SegmentationMetrics(config.task, config.num_classes, class_names=names)
     for part in metrics.values():
@@ -311,9 +311,9 @@ def _rank(row: Mapping[str, str | float | None]) -> tuple[bool, float]:
     return dice is None, 0.0 if dice is None else float(dice)
 
 
-def _tiles(predictor: Predictor, item: dict[str, Tensor], config: ModelConfig) -> tuple[Tensor, ...]:
-    mask = predictor(item["image"]).mask
-    tiles = sheets.beside(item["image"], item["target"], mask, config.task, config.num_classes)
+def _tiles(predictor: Predictor, dataset: SegmentationDataset, i: int) -> tuple[Tensor, ...]:
+    item, mask = dataset[i], predictor(dataset.samples[i].image).mask
+    tiles = sheets.beside(item["image"], item["target"], mask, dataset.task, dataset.num_classes)
     return tuple(sheets.shrunk(tile, 320) for tile in tiles)
 
 

@@ -2,11 +2,19 @@
 
 from unetzoo.images.failing import explained as explained
 from unetzoo.images.formats import open_raster as open_raster
-from unetzoo.images.ifd import pages_of as pages_of
+from unetzoo.images.ifd import NODATA as NODATA, pages_of as pages_of
+from unetzoo.images.missing import (
+    blanked as blanked,
+    darkened as darkened,
+    fitted as fitted,
+    may_lack as may_lack,
+    missing_in as missing_in,
+)
 from unetzoo.images.overlays import COLOURS as COLOURS, CYAN as CYAN, colours_on as colours_on, overlay as overlay
 from unetzoo.images.planes import CHOICES as CHOICES, Stack as Stack, stack_along as stack_along
 from unetzoo.images.png import write_png as write_png
 from unetzoo.images.preparing import (
+    filled as filled,
     fit_channels as fit_channels,
     fits as fits,
     has_dead_alpha as has_dead_alpha,

@@ -45,16 +45,26 @@ def fits(channels: int, in_channels: int, alpha: bool = False) -> bool:
 
 def has_dead_alpha(image: Tensor) -> bool:
     """Return whether the last of 2 or 4 channels (C, H, W) of integers is opaque everywhere."""
-    if image.shape[0] not in (2, 4) or image.dtype.is_floating_point:
+    if image.shape[0] not in (2, 4) or image.dtype.is_floating_point or image.dtype == torch.bool:
         return False
     return bool((image[-1].long() == torch.iinfo(image.dtype).max).all())
+
+
+def filled(image: Tensor, mean: Sequence[float] | None) -> Tensor:
+    """Return a scaled image (C, H, W) with the mean of each channel, or 0 without one, instead of NaN.
+
+    Normalised by the same mean, missing values are 0: as much as is known of them.
+    """
+    values = torch.zeros(image.shape[0]) if mean is None else torch.tensor(mean)
+    return torch.where(image.isnan(), values[:, None, None].to(image), image)
 
 
 def normalised(image: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> Tensor:
     """Return (image - mean) / std for each channel of ``image`` (C, H, W); as it is where there is neither."""
     if mean is None or std is None:
         return image
-    return (image - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    subtrahend, divisor = (torch.tensor(numbers, device=image.device)[:, None, None] for numbers in (mean, std))
+    return (image - subtrahend) / divisor
 
 
 def prepare(image: Tensor, config: ModelConfig, alpha: bool = False) -> Tensor:
@@ -62,12 +72,13 @@ def prepare(image: Tensor, config: ModelConfig, alpha: bool = False) -> Tensor:
 
     Integers are scaled by the largest value of their type, so that 8 and 16 bits become [0, 1]; floating point is
     taken as it is. An alpha channel too many (``alpha``, see :func:`fit_channels`) is dropped, grey is copied to RGB,
-    and the channels normalised by ``config.mean`` and ``config.std`` where there are any. Training sees images through
-    the same functions.
+    and the channels normalised by ``config.mean`` and ``config.std`` where there are any. Instead of NaN there is that
+    mean. Training sees images through the same functions.
 
     Raises:
         InputError: the channels do not fit.
     """
     if image.ndim != 3:
         raise InputError(f"an image of shape {tuple(image.shape)}: (channels, height, width) is needed")
-    return normalised(scaled(fit_channels(image, config.in_channels, alpha)), config.mean, config.std)[None]
+    fitting = filled(scaled(fit_channels(image, config.in_channels, alpha)), config.mean)
+    return normalised(fitting, config.mean, config.std)[None]

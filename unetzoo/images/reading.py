@@ -18,6 +18,7 @@ from unetzoo.errors import InputError
 from unetzoo.images import ifd, tiff
 from unetzoo.images.failing import explained
 from unetzoo.images.formats import largest_of_netpbm, open_raster, png_header
+from unetzoo.images.missing import without_gaps
 from unetzoo.images.planes import Stack
 from unetzoo.images.raster import Raster
 from unetzoo.images.tiff import TiffImage
@@ -32,17 +33,12 @@ _KINDS = {"I": torch.int32, "I;16": torch.uint16, "I;16B": torch.uint16}
 
 
 def read(path: str | os.PathLike[str], planes: str | int | None = None) -> Raster:
-    """Return an image with what its file says of it, see :func:`read_image`."""
-    raster = _read(path, planes, as_stored=False)
-    image = raster.pixels
-    if image.dtype in (torch.int64, torch.uint64):
-        raise InputError(f"{str(path)!r} holds {image.dtype} pixels: integers of 8, 16 or 32 bits are needed")
-    if image.is_floating_point() and not bool(image.isfinite().all()):
-        wrong = int((~image.isfinite()).sum())
-        raise InputError(
-            f"{str(path)!r} has {wrong} values that are NaN or infinite: replace them, by the mean of their channel say"
-        )
-    return raster
+    """Return an image with what its file says of it, and what was not measured, see :func:`read_image`.
+
+    Raises:
+        InputError: as there, but for numbers that are not finite.
+    """
+    return without_gaps(_checked(path, planes), tiff.nodata(path))
 
 
 def read_image(path: str | os.PathLike[str], planes: str | int | None = None) -> Tensor:
@@ -58,6 +54,8 @@ def read_image(path: str | os.PathLike[str], planes: str | int | None = None) ->
     and the pages that ImageJ, OME or tifffile call channels. All other pages are planes, and so are the frames of an
     animation.
 
+    What the file's tag calls nodata comes as it is stored; :func:`read` says where it is.
+
     Args:
         path: of the file.
         planes: what is meant by a file of several planes: "first", "max" (of each pixel the largest value), "channels"
@@ -67,7 +65,18 @@ def read_image(path: str | os.PathLike[str], planes: str | int | None = None) ->
         InputError: no such file, no such image, a damaged one, 64-bit integers, numbers that are not finite; or several
             planes, and ``planes`` does not say which are meant.
     """
-    return read(path, planes).pixels
+    image = _checked(path, planes).pixels
+    if image.is_floating_point() and not bool(image.isfinite().all()):
+        wrong = int((~image.isfinite()).sum())
+        raise InputError(f"{str(path)!r} has {wrong} values that are NaN or infinite: unetzoo.images.read says where")
+    return image
+
+
+def _checked(path: str | os.PathLike[str], planes: str | int | None) -> Raster:
+    raster = _read(path, planes, as_stored=False)
+    if raster.pixels.dtype in (torch.int64, torch.uint64):
+        raise InputError(f"{str(path)!r} holds {raster.pixels.dtype} pixels: integers of 8, 16 or 32 bits are needed")
+    return raster
 
 
 def read_values(path: str | os.PathLike[str], planes: str | int | None = None) -> Tensor:

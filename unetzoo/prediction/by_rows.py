@@ -10,6 +10,7 @@ from typing import Any
 
 from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError, WriteError
+from unetzoo.images import NODATA
 from unetzoo.prediction.geography import Tag
 from unetzoo.prediction.inputs import Rows
 from unetzoo.prediction.marks import BEGIN, Mark
@@ -50,9 +51,8 @@ def begun(
         raise InputError(f"{str(target)!r} is a folder: give the name of a file")
     check_channels(source.rows(0, 1), config, source.alpha)
     layers = config.num_classes if config.task == "multilabel" else 1
-    white = 1 if config.task == "multiclass" else 255
     shape = (layers, source.height, source.width)
-    return PartialMask(target, shape, stored_as(config), white, {**settings, "image": source.identity}, lay_out)
+    return PartialMask(target, shape, stored_as(config), {**settings, "image": source.identity}, lay_out)
 
 
 def write(
@@ -63,7 +63,7 @@ def write(
     Args:
         mask: (H, W), or of a multi-label model (classes, H, W).
         target: see :func:`begun`.
-        place: tags of TIFF to be written as well.
+        place: tags of TIFF to be written as well; of a zarr array GDAL's nodata alone, as its fill value.
         mark: what ``mark_in`` returns of it.
 
     Raises:
@@ -73,7 +73,7 @@ def write(
     saving = mask.folder / target.name
     try:
         if target.suffix.lower() == ".zarr":
-            _write_zarr(mask, saving, mark)
+            _write_zarr(mask, saving, next((int(value) for code, _, value in place if code == NODATA), 0), mark)
             if target.is_dir():
                 shutil.rmtree(target)
         else:
@@ -114,14 +114,20 @@ def _count(value: Any) -> int:
     return len(value) if isinstance(value, str | tuple | list) else 1
 
 
-def _write_zarr(mask: PartialMask, target: Path, mark: Mark | None) -> None:
+def _write_zarr(mask: PartialMask, target: Path, fill: int, mark: Mark | None) -> None:
     layers, height, width = mask.shape
     shutil.rmtree(target, ignore_errors=True)  # of a run that was killed while it wrote this
     chunk = (min(TILE, height), min(TILE, width))
     shape, chunks = ((layers, height, width), (1, *chunk)) if layers > 1 else ((height, width), chunk)
     attributes = {} if mark is None else {BEGIN: str(mark)}
     array = module("zarr").create_array(
-        target, shape=shape, dtype=mask.dtype, chunks=chunks, attributes=attributes, zarr_format=3
+        target,
+        shape=shape,
+        dtype=mask.dtype,
+        chunks=chunks,
+        fill_value=fill,
+        attributes=attributes,
+        zarr_format=3,
     )
     for layer in range(layers):
         for y in range(0, height, TILE):

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from unetzoo import images, objects
 from unetzoo.config import ModelConfig
 from unetzoo.data.listing import IMAGE_SUFFIXES
@@ -31,7 +29,7 @@ from unetzoo.prediction.outputs import (
     mask_paths,
 )
 from unetzoo.prediction.predictor import Predictor
-from unetzoo.prediction.results import Prediction, write_masks
+from unetzoo.prediction.results import Prediction, of_files, write_masks
 from unetzoo.prediction.stored import SUFFIXES, StoredRows, is_big
 from unetzoo.saving.records import model_in
 
@@ -222,10 +220,7 @@ def write_coco(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig) -> No
     def found() -> Iterator[tuple[str, objects.Instances]]:
         for job in jobs:
             layers = [images.read_values(path)[0] for path in mask_paths(outputs.mask(job), config)]
-            # Indices of more than 256 classes are of 16 bits, with which torch does little.
-            mask = layers[0].to(torch.int32) if config.task == "multiclass" else torch.stack(layers).gt(0).byte()
-            mask = mask[0] if config.task == "binary" else mask
-            yield job.image, objects.instances(mask, config.task, config.num_classes)
+            yield job.image, objects.instances(of_files(layers, config), config.task, config.num_classes)
 
     assert outputs.coco is not None
     write_file(outputs.coco, json.dumps(objects.to_coco(found(), config.class_names)))

@@ -26,11 +26,13 @@ class Rows(ABC):
         place: of a GeoTIFF, the tags that say where on the globe it lies.
         alpha: whether the last channel is opacity, by the file or as it is opaque everywhere; it is left out where
             the network takes one channel fewer.
+        nodata: what its file calls so; None where it calls nothing so.
     """
 
     name: str | None
     place: tuple[Tag, ...] = ()
     alpha: bool = False
+    nodata: float | None = None
     height: int
     width: int
 
@@ -55,6 +57,11 @@ class Rows(ABC):
         """
         return
 
+    def measured(self, first: int, last: int) -> Tensor:
+        """Return these rows; where something is missing in them scaled, float32, with NaN there."""
+        rows = self.rows(first, last)
+        return images.blanked(rows, images.missing_in(rows, self.nodata, self.alpha))
+
 
 class LoadedImage(Rows):
     """An image in memory.
@@ -63,12 +70,19 @@ class LoadedImage(Rows):
         image: (C, H, W).
         name: its file's, or None.
         place, alpha: see :class:`Rows`.
+        missing: (C, H, W) bool, which values are; None where none is. Those of ``image`` are not looked at there.
     """
 
     def __init__(
-        self, image: Tensor, name: str | None = None, place: tuple[Tag, ...] = (), alpha: bool = False
+        self,
+        image: Tensor,
+        name: str | None = None,
+        place: tuple[Tag, ...] = (),
+        alpha: bool = False,
+        missing: Tensor | None = None,
     ) -> None:
         self.image = image
+        self.missing = missing
         self.name = name
         self.place = place
         self.alpha = alpha or images.has_dead_alpha(image)
@@ -77,6 +91,11 @@ class LoadedImage(Rows):
     def rows(self, first: int, last: int) -> Tensor:
         """Return some rows, see :class:`Rows`."""
         return self.image[:, first:last]
+
+    def measured(self, first: int, last: int) -> Tensor:
+        """Return some rows, see :class:`Rows`."""
+        missing = None if self.missing is None else self.missing[:, first:last]
+        return images.blanked(self.rows(first, last), missing if missing is not None and missing.any() else None)
 
 
 def as_image(source: Any, planes: str | int | None = None) -> LoadedImage:
@@ -93,42 +112,45 @@ def as_image(source: Any, planes: str | int | None = None) -> LoadedImage:
         return source
     if isinstance(source, str | os.PathLike):
         raster = images.read(source, planes)
-        return LoadedImage(raster.pixels, Path(source).name, geography(source), raster.alpha)
-    alpha = False
+        return LoadedImage(raster.pixels, Path(source).name, geography(source), raster.alpha, raster.missing)
+    alpha, missing = False, None
     if isinstance(source, Tensor):
         image = source.detach().cpu()
     elif type(source).__module__.partition(".")[0] == "PIL":
         raster = images.from_pil(source)
         image, alpha = raster.pixels, raster.alpha
     elif hasattr(source, "__array__"):
-        image = _of_array(source)
+        image, missing = _of_array(source)
     else:
         raise InputError(
             f"an image of type {type(source).__name__}: a path, an array (H, W) or (H, W, C), a tensor (C, H, W), or "
             "a PIL image is needed"
         )
-    image = image[None] if image.ndim == 2 else image
+    if image.ndim == 2:
+        image, missing = image[None], None if missing is None else missing[None]
     problem = _problem(image)
     if problem is not None:
         raise InputError(f"an image of shape {tuple(image.shape)}, {image.dtype}: {problem}")
     image = image.float() if image.dtype in (torch.float16, torch.bfloat16, torch.float64) else image
-    return LoadedImage(image, alpha=alpha)
+    found = images.missing_in(image, alpha=alpha)
+    missing = found if missing is None else missing if found is None else missing | found
+    return LoadedImage(image if missing is None else images.darkened(image, missing), alpha=alpha, missing=missing)
 
 
-def _of_array(source: Any) -> Tensor:
+def _of_array(source: Any) -> tuple[Tensor, Tensor | None]:
+    """Return an array of NumPy, channels first, and where it is masked; None where it is not."""
     import numpy as np
 
-    if np.ma.is_masked(source):
-        raise InputError(
-            f"an array with {int(np.ma.getmaskarray(source).sum())} masked values: .filled(value) makes an image of it"
-        )
     array = np.asarray(source)
     if array.dtype.kind not in "biuf":
         raise InputError(f"an array of {array.dtype}: numbers are needed")
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     array = array if array.flags.writeable else array.copy()
     image = torch.from_numpy(array)
-    return image.permute(2, 0, 1) if image.ndim == 3 else image
+    missing = torch.from_numpy(np.ma.getmaskarray(source).copy()) if np.ma.is_masked(source) else None
+    if image.ndim == 3:
+        return image.permute(2, 0, 1), None if missing is None else missing.permute(2, 0, 1)
+    return image, missing
 
 
 def _problem(image: Tensor) -> str | None:

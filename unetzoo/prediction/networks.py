@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from unetzoo.config import ModelConfig
-from unetzoo.errors import ConfigError, InputError
+from unetzoo.errors import ConfigError, InputError, WeightsError
+from unetzoo.files.checkpoints import non_finite
 from unetzoo.folding import OptimizedModel, optimize
-from unetzoo.images import fit_channels, fits, normalised, scaled
+from unetzoo.images import filled, fit_channels, fits, normalised, scaled
 from unetzoo.model import SegmentationModel
 from unetzoo.prediction.tiles import mirrored
 from unetzoo.prediction.views import View
@@ -55,7 +56,7 @@ class Networks:
         They are logits, or probabilities where ``merge`` says so.
 
         Args:
-            stored: (N, C, H, W) as stored; the window begins ``border`` pixels inside.
+            stored: (N, C, H, W) as stored, NaN where something is missing; the window begins ``border`` pixels inside.
             height, width: of the window.
         """
         total: Tensor | None = None
@@ -72,6 +73,27 @@ class Networks:
         """Return the probabilities of logits, the classes in dimension -3."""
         return logits.softmax(dim=-3) if self.config.task == "multiclass" else logits.sigmoid()
 
+    def check_finite(self, probabilities: Tensor) -> None:
+        """Raise if probabilities are no numbers: a mask made of them would be all background, and look like one.
+
+        Raises:
+            WeightsError: as weights are not.
+            InputError: as the networks overflow on this image.
+        """
+        if bool(probabilities.isfinite().all()):
+            return
+        for member in self.members:
+            broken = non_finite(member.state_dict())
+            if broken:
+                raise WeightsError(
+                    f"{member.config.name} has NaN or infinity in {len(broken)} of its tensors, such as {broken[0]}: "
+                    "train it again, or take a file from before"
+                )
+        raise InputError(
+            f"{self.config.name} gives probabilities that are not finite: its values overflow on this image; give "
+            "dtype=torch.float32 where it is another, and an image in the range that it was trained on"
+        )
+
     def digest(self) -> str:
         """Return a fingerprint of configurations and weights, the same for the same bytes."""
         found = hashlib.sha256()
@@ -87,8 +109,10 @@ class Networks:
         skipped = self.border - decoder.border
         height, width = decoder.input_side(height), decoder.input_side(width)
         cut = stored[..., skipped : skipped + height, skipped : skipped + width]
-        rows = [normalised(fit_channels(scaled(image), config.in_channels), config.mean, config.std) for image in cut]
-        return torch.stack(rows)
+        found = [fit_channels(scaled(image), config.in_channels) for image in cut]
+        if stored.is_floating_point():
+            found = [filled(image, config.mean) for image in found]
+        return torch.stack([normalised(image, config.mean, config.std) for image in found])
 
     def _asked(self, member: OptimizedModel, images: Tensor, view: View) -> Tensor:
         border = member.network.decoder.border

@@ -27,13 +27,13 @@ class PartialMask:
         target: where the mask will be.
         shape: of the mask.
         dtype: of its numbers, as numpy names it, such as "uint8".
-        white: what the values that are put in are multiplied by.
         settings: JSON-able; rows that were made under others are not gone on with.
         lay_out: returns the tiles of the image; is asked where there are no rows to go on with.
 
     Attributes:
         folder: where it grows.
         done: finished rows.
+        missing: whether nothing was measured somewhere in them.
         grid: the tiles that they came of, and that the others must come of: those the earlier run laid out. Laid out
             anew, with other memory free, they might begin at other rows.
 
@@ -46,15 +46,14 @@ class PartialMask:
         target: Path,
         shape: tuple[int, int, int],
         dtype: str,
-        white: int,
         settings: Mapping[str, Any],
         lay_out: Callable[[], Grid],
     ) -> None:
-        self.shape, self.dtype, self.white = shape, dtype, white
+        self.shape, self.dtype = shape, dtype
         self.settings = json.loads(json.dumps({**settings, "shape": shape, "dtype": dtype}))
         self.folder = target.with_name(f".{target.name}.partial")
         found = self._found()
-        self.done, self.grid = (0, lay_out()) if found is None else found
+        self.done, self.missing, self.grid = (0, False, lay_out()) if found is None else found
         if found is None:
             self._clear()
 
@@ -66,11 +65,12 @@ class PartialMask:
             raise WriteError(f"{self.folder} cannot be removed: {error.strerror}") from error
         write_file(self._rows, b"")
 
-    def put(self, part: Tensor) -> None:
+    def put(self, part: Tensor, *, missing: bool = False) -> None:
         """Write the next rows, and bring them to the disk before the note that counts them.
 
         Args:
             part: (rows, width) or (layers, rows, width).
+            missing: whether nothing was measured somewhere in them.
 
         Raises:
             WriteError: they cannot be written.
@@ -79,7 +79,7 @@ class PartialMask:
 
         layers, height, width = self.shape
         kind = np.dtype(self.dtype)
-        array = (part.reshape(layers, -1, width) * self.white).numpy().astype(kind, copy=False)
+        array = part.reshape(layers, -1, width).numpy().astype(kind, copy=False)
         try:
             with self._rows.open("r+b") as stream:
                 for layer in range(layers):
@@ -90,6 +90,7 @@ class PartialMask:
         except OSError as error:
             raise WriteError(f"{self.folder} cannot be written: {error.strerror}; what is done is kept") from error
         self.done += array.shape[1]
+        self.missing |= missing
         write_file(self.folder / "note.json", json.dumps(self._note()))
 
     def rows(self, layer: int, first: int, count: int) -> Any:
@@ -119,15 +120,18 @@ class PartialMask:
         return self.folder / "rows"
 
     def _note(self) -> dict[str, Any]:
-        return {"settings": self.settings, "grid": self.grid.record(), "rows": self.done}
+        return {"settings": self.settings, "grid": self.grid.record(), "rows": self.done, "missing": self.missing}
 
-    def _found(self) -> tuple[int, Grid] | None:
-        """Return the rows that a killed run has left, and their tiles; None where this run would make others."""
+    def _found(self) -> tuple[int, bool, Grid] | None:
+        """Return the rows that a killed run has left, whether some are missing in them, and their tiles.
+
+        None where this run would make others.
+        """
         import numpy as np
 
         try:
             note = json.loads((self.folder / "note.json").read_text(encoding="utf-8"))
-            settings, rows, grid = note["settings"], note["rows"], Grid.of(note["grid"])
+            settings, rows, missing, grid = note["settings"], note["rows"], note["missing"], Grid.of(note["grid"])
             size = self._rows.stat().st_size
         except (OSError, ValueError, TypeError, KeyError):
             return None
@@ -135,4 +139,4 @@ class PartialMask:
         whole = rows in (*grid.down.starts[1:], height) and size >= (
             ((layers - 1) * height + rows) * width * np.dtype(self.dtype).itemsize
         )
-        return (rows, grid) if settings == self.settings and whole else None
+        return (rows, bool(missing), grid) if settings == self.settings and whole else None

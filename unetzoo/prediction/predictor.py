@@ -20,9 +20,9 @@ from unetzoo.prediction.inputs import LoadedImage, Rows, as_image
 from unetzoo.prediction.layout import Layout
 from unetzoo.prediction.marks import Mark
 from unetzoo.prediction.networks import Model, Networks, check_channels, check_range, gathered
-from unetzoo.prediction.results import Prediction, mask_of
+from unetzoo.prediction.results import Prediction, in_file, mask_of, nodata_tag
 from unetzoo.prediction.stored import StoredRows
-from unetzoo.prediction.strips import strips
+from unetzoo.prediction.strips import Strip, joined, strips
 from unetzoo.prediction.tiles import Grid
 from unetzoo.prediction.views import views
 
@@ -124,11 +124,14 @@ class Predictor:
                 Integers of 8, 16 or 32 bits are divided by the largest value of their type; floating point is taken as
                 it is, as in training. A list of these gives a list. A dictionary with "image", an array (N, H, W, C)
                 or a sequence of images, gives the same dictionary with "mask", as ``map_batches`` of Ray Data
-                passes them; an image that does not fit is an error for all of them.
+                passes them; an image that does not fit is an error for all of them. Where nothing was measured (what
+                a file's tag calls nodata, NaN, infinity, the ends of float32, masked values of an array) the network
+                sees the mean of its training, and ``Prediction.missing`` is set.
             progress: show a bar.
 
         Raises:
             InputError: an image that cannot be read, or does not fit the model.
+            WeightsError: the model has weights that are not finite.
         """
         if isinstance(source, Mapping):
             return self._batch(source)
@@ -142,9 +145,8 @@ class Predictor:
         check_range(image.image, self.config)
         grid = self.grid(image)
         with _bar(progress, grid.count, "tile") as tick:
-            found = [strip for _, strip in self.strips(image, grid, tick=tick)]
-        probabilities = found[0] if len(found) == 1 else torch.cat(found, dim=1)
-        return self.result(image, probabilities)
+            found = joined(list(self.strips(image, grid, tick=tick)))
+        return self.result(image, found.probabilities, found.missing)
 
     def write_mask(
         self, source: str | os.PathLike[str], target: str | os.PathLike[str], *, progress: bool = False
@@ -207,24 +209,26 @@ class Predictor:
         """
         mask = by_rows.begun(source, target, self.config, settings, lambda: self.grid(source))
         tell(mask.done)
-        for _, strip in self.strips(source, mask.grid, first=mask.grid.down.window_at(mask.done)):
-            mask.put(mask_of(strip, self.config.task, self.thresholds))
+        for strip in self.strips(source, mask.grid, first=mask.grid.down.window_at(mask.done)):
+            part = mask_of(strip.probabilities, self.config.task, self.thresholds)
+            mask.put(in_file(part, self.config, strip.missing), missing=strip.missing is not None)
             tell(mask.done)
         source.check_unchanged()
-        by_rows.write(mask, target, source.place, mark)
+        by_rows.write(mask, target, (*source.place, *nodata_tag(self.config, mask.missing)), mark)
 
-    def result(self, image: LoadedImage, probabilities: Tensor) -> Prediction:
+    def result(self, image: LoadedImage, probabilities: Tensor, missing: Tensor | None) -> Prediction:
         """Return what probabilities (classes, H, W) amount to, cleaned as ``smallest`` and ``holes`` say."""
         mask = mask_of(probabilities, self.config.task, self.thresholds)
         if self.smallest or self.holes:
             mask = objects.cleaned(
                 mask, self.config.task, self.config.num_classes, smallest=self.smallest, holes=self.holes
             )
-        return Prediction(probabilities, mask, image.image, self.config, image.name, image.place)
+            mask = mask if missing is None else mask.masked_fill(missing, 0)  # a gap in an object is a hole, too
+        return Prediction(probabilities, mask, image.image, self.config, image.name, image.place, missing)
 
     def strips(
         self, source: Rows, grid: Grid, first: int = 0, tick: Callable[[], object] | None = None
-    ) -> Iterator[tuple[int, Tensor]]:
+    ) -> Iterator[Strip]:
         """Give the probabilities of an image in strips, from top to bottom, in the memory of a row of tiles.
 
         Args:
@@ -233,11 +237,9 @@ class Predictor:
             first: the row of tiles to begin with; what is above it is not given.
             tick: is called after each tile.
 
-        Yields:
-            The first row of the strip, and (classes, rows, W) float32 on the CPU.
-
         Raises:
-            InputError: the image does not fit the model.
+            InputError: the image does not fit the model, or its values overflow in it.
+            WeightsError: the model has weights that are not finite.
         """
         at_once = self.layout.tiles_at_once(grid, self.device)
         return strips(self.networks, source, grid, self.device, first=first, at_once=at_once, tick=tick)

@@ -35,10 +35,11 @@ class Prediction:
         probabilities: (classes, H, W) float32.
         mask: (H, W) of 0 and 1, or of the classes' indices; (classes, H, W) of 0 and 1 for "multilabel". uint8; of more
             than 256 classes int32.
-        image: (C, H, W), the image as it was given.
+        image: (C, H, W), the image as it was given; where values are missing, the least of their band.
         config: of the model.
         name: of the image's file, None where there is none.
         place: of a GeoTIFF, the tags that say where on the globe it lies; a mask that is saved as TIFF keeps them.
+        missing: (H, W) bool, where nothing was measured: there the probabilities and the mask are 0. None: nowhere.
     """
 
     probabilities: Tensor
@@ -47,13 +48,15 @@ class Prediction:
     config: ModelConfig
     name: str | None = None
     place: tuple[Tag, ...] = ()
+    missing: Tensor | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the mask as an image that ``unetzoo.data`` reads as a mask.
 
         Of 0 and 255, or of the classes' indices: with a palette of colours, or of 16 bits where there are more than 256
         classes. The masks of a multi-label model are one file a class, in folders of the classes' names beside
-        ``path``'s name.
+        ``path``'s name. Where nothing was measured, it is 127 between 0 and 255, or 255 among indices (65535 of 16
+        bits), which the file names as its nodata.
 
         Args:
             path: ends in .png, .tif or .tiff; a TIFF keeps a GeoTIFF's place on the globe. Folders are made where
@@ -89,14 +92,16 @@ class Prediction:
         return f"Prediction({'' if self.name is None else f'{self.name!r}, '}{height} × {width}: {shares})"
 
     def shares(self) -> dict[str, float]:
-        """Return the share of the pixels that each class has, by its name."""
+        """Return the share of the pixels that each class has, by its name; those that are missing are left out."""
         config = self.config
+        measured = self.mask.shape[-2] * self.mask.shape[-1] - (0 if self.missing is None else int(self.missing.sum()))
         if config.task == "multiclass":
-            counts = torch.bincount(self.mask.flatten().long(), minlength=config.num_classes)
+            known = self.mask if self.missing is None else self.mask[~self.missing]
+            counts = torch.bincount(known.flatten().long(), minlength=config.num_classes)
         else:
             counts = self.mask.reshape(config.num_classes, -1).sum(dim=1)
         names = checks.class_names_of(config.class_names, config.task, config.num_classes)
-        return dict(zip(names, (counts / self.mask.shape[-1] / self.mask.shape[-2]).tolist(), strict=True))
+        return dict(zip(names, (counts / max(measured, 1)).tolist(), strict=True))
 
     def instances(self) -> objects.Instances:
         """Return the connected components of the mask, with the mean probability of each; needs SciPy."""
@@ -143,6 +148,50 @@ def stored_as(config: ModelConfig) -> str:
     return "uint8" if classes <= 256 else "uint16" if classes <= 65536 else "int32"
 
 
+def in_file(mask: Tensor, config: ModelConfig, missing: Tensor | None) -> Tensor:
+    """Return a mask as files have it: of 0 and 255, or of the classes' indices.
+
+    Where nothing was measured it is 127, or the largest value of the file's type: neither is a class, and software
+    that takes what lies above half for white finds no object there.
+
+    Raises:
+        InputError: something is missing, and the classes leave no value for it.
+    """
+    values = mask if config.task == "multiclass" else mask * 255
+    if missing is None:
+        return values
+    if config.task == "multiclass" and _gap(config) < config.num_classes:
+        raise InputError(
+            f"{config.num_classes} classes leave masks of {stored_as(config)} no value for nodata: fill the image first"
+        )
+    return values.masked_fill(missing, _gap(config))
+
+
+def of_files(layers: Sequence[Tensor], config: ModelConfig) -> Tensor:
+    """Return the mask, see :class:`Prediction`, whose files hold these layers (H, W); 0 where nothing was measured."""
+    if config.task == "multiclass":
+        indices = layers[0].to(torch.int32)  # with unsigned 16 bits torch does little
+        return indices.where(indices < config.num_classes, 0)
+    mask = torch.stack(list(layers)).eq(255).byte()
+    return mask[0] if config.task == "binary" else mask
+
+
+def nodata_tag(config: ModelConfig, missing: bool) -> tuple[Tag, ...]:
+    """Return the tag by which GDAL, and so QGIS, knows what a mask has where nothing was measured; none if all was."""
+    return ((images.NODATA, _ASCII, str(_gap(config))),) if missing else ()
+
+
+def _gap(config: ModelConfig) -> int:
+    """Return what a file has where nothing was measured."""
+    if config.task != "multiclass":
+        return 127
+    return torch.iinfo(getattr(torch, stored_as(config))).max
+
+
+_ASCII = 2
+"""A type of tags of TIFF."""
+
+
 def check_suffix(path: str | os.PathLike[str], config: ModelConfig) -> None:
     """Raise if a mask cannot be kept under this name.
 
@@ -162,29 +211,29 @@ def write_masks(path: str | os.PathLike[str], found: Prediction, mark: Mark | No
     Raises:
         WriteError: the file cannot be written.
     """
-    task, paths = found.config.task, mask_paths(path, found.config)
-    for target, layer in zip(paths, found.mask if task == "multilabel" else found.mask[None], strict=True):
-        values = layer if task == "multiclass" else layer * 255
-        array = values.numpy().astype(stored_as(found.config), copy=False)
-        palette = task == "multiclass" and array.dtype == "uint8"
-        write_file(target, _encoded(array, palette, target.suffix.lower(), found.place, mark))
+    values = in_file(found.mask, found.config, found.missing).numpy().astype(stored_as(found.config), copy=False)
+    layers = values if found.config.task == "multilabel" else values[None]
+    for target, layer in zip(mask_paths(path, found.config), layers, strict=True):
+        write_file(target, _encoded(layer, found, target.suffix.lower(), mark))
 
 
-def _encoded(mask: NDArray[Any], palette: bool, suffix: str, tags: Sequence[Tag], mark: Mark | None) -> bytes:
+def _encoded(values: NDArray[Any], found: Prediction, suffix: str, mark: Mark | None) -> bytes:
     from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-    image = Image.fromarray(mask)
-    if palette:
+    image = Image.fromarray(values)
+    if found.config.task == "multiclass" and values.dtype == "uint8":
         image.putpalette(_palette())
     stream = io.BytesIO()
     if suffix == ".png":
         texts = PngImagePlugin.PngInfo()
         if mark is not None:
             texts.add_text("Software", str(mark))
-        image.save(stream, "PNG", pnginfo=texts)
+        # Which GDAL reads as nodata.
+        clear = {} if found.missing is None else {"transparency": _gap(found.config)}
+        image.save(stream, "PNG", pnginfo=texts, **clear)
         return stream.getvalue()
     directory = TiffImagePlugin.ImageFileDirectory_v2()
-    for code, kind, value in tags:
+    for code, kind, value in (*found.place, *nodata_tag(found.config, found.missing is not None)):
         directory.tagtype[code] = kind
         directory[code] = value
     if mark is not None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unetzoo import extras
 from unetzoo.errors import InputError
-from unetzoo.images import Stack, TiffImage, explained, image_size, joined, stack_along
+from unetzoo.images import Stack, TiffImage, explained, image_size, joined, nodata, stack_along
 from unetzoo.prediction.geography import geography
 from unetzoo.prediction.inputs import Rows
 from unetzoo.prediction.marks import Mark
@@ -58,7 +58,7 @@ class StoredRows(Rows):
                 raise InputError(f"{str(self.path)!r} is empty: {self.width}×{self.height} pixels")
             if first.dtype.kind not in "uif" or first.dtype.itemsize > 4:
                 raise InputError(f"{str(self.path)!r} holds {first.dtype}: 8 to 32 bits are needed")
-            self.place = geography(self.path)
+            self.place, self.nodata = geography(self.path), nodata(self.path)
         except BaseException:
             self.close()
             raise

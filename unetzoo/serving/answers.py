@@ -152,7 +152,7 @@ def fitted(prediction: Prediction) -> Prediction:
     layers = prediction.mask.reshape(1, -1, *prediction.mask.shape[-2:]).float()
     mask = F.interpolate(layers, image.shape[1:], mode="nearest-exact").to(prediction.mask.dtype)
     mask = mask.reshape(*prediction.mask.shape[:-2], *image.shape[1:])
-    return replace(prediction, image=image, mask=mask, probabilities=prediction.probabilities[:0])
+    return replace(prediction, image=image, mask=mask, probabilities=prediction.probabilities[:0], missing=None)
 
 
 def _coloured(prediction: Prediction) -> Tensor:
