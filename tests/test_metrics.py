@@ -119,6 +119,35 @@ def test_multiclass_scores_are_torchmetrics_own_multiclass_ones(ignored: float) 
     assert scores.pixel_accuracy == pytest.approx(float(micro), abs=1e-6)
 
 
+@pytest.mark.parametrize("k", range(4))
+def test_a_class_that_is_ignored_is_in_no_mean_as_of_torchmetrics(k: int) -> None:
+    logits, target = draw("multiclass", 3, 4, 20, 30, 5, 0)
+    metrics = SegmentationMetrics("multiclass", 4, ignore_index=k)
+    of_images = metrics.update(logits, target)
+    scores = metrics.compute()
+    options = {"num_classes": 4, "ignore_index": k}
+    theirs = {
+        average: reference.multiclass_jaccard_index(logits, target, average=average, **options).double()
+        for average in ("macro", "none")
+    }
+    others = [other for other in range(4) if other != k]
+    assert scores.iou.mean == pytest.approx(float(theirs["macro"]), abs=1e-6)
+    equal(scores.iou.pooled[others], theirs["none"][others])
+    f1 = reference.multiclass_f1_score(logits, target, average="none", **options).double()
+    equal(scores.dice.pooled[others], f1[others])
+    assert scores.dice.mean == pytest.approx(float(f1[others].mean()), abs=1e-6)
+    for name in METRICS:
+        assert getattr(scores, name).pooled.isnan().tolist() == [other == k for other in range(4)], name
+        assert getattr(scores, name).images.tolist() == [0 if other == k else 3 for other in range(4)], name
+    micro = reference.multiclass_accuracy(logits, target, average="micro", **options)
+    assert scores.pixel_accuracy == pytest.approx(float(micro), abs=1e-6)
+    each = [
+        reference.multiclass_accuracy(logits[i : i + 1], target[i : i + 1], average="micro", **options)
+        for i in range(3)
+    ]
+    equal(of_images.pixel_accuracy, torch.stack(each).double())
+
+
 def test_multilabel_scores_are_torchmetrics_own_multilabel_ones() -> None:
     logits, target = draw("multilabel", 3, 4, 20, 30, 5, 0.3)
     logits += 1

@@ -34,7 +34,9 @@ class SegmentationMetrics:
     Args:
         task: "binary", "multiclass" or "multilabel".
         num_classes: channels of the logits; 1 for binary, whose one class is the foreground.
-        ignore_index: value of the target's pixels that are not counted.
+        ignore_index: value of the target's pixels that are not counted. Of multi-class it may be a class's: where it is
+            true nothing is counted, and it has no scores (nan) and is in no mean over classes, as of torchmetrics'
+            Jaccard index; where another class is true, predicting it is wrong.
         threshold: between 0 and 1; a class is predicted where its probability is *above* it (binary, multilabel).
             A multiclass prediction is the class of the largest logit, the first of equals.
         boundary_tolerance: in pixels, from 0 up, of the boundary F-score; None leaves that score, and its cost, out.
@@ -226,6 +228,8 @@ class SegmentationMetrics:
         for k in range(self.num_classes):
             layer, value = (0, k) if self.task == "multiclass" else (k, 1)
             counted = valid[:, layer]
+            if self.task == "multiclass" and k == self.ignore_index:
+                counted = torch.zeros_like(counted)  # nothing of it is known, so that its scores are not defined
             masks = torch.stack([predicted[:, layer] == value, target[:, layer] == value]) & counted
             tp = pixels_of(masks[0] & masks[1])
             fp, fn = pixels_of(masks) - tp
@@ -242,7 +246,7 @@ class SegmentationMetrics:
         tp, _, _, tn = counts[..., :4, :].unbind(dim=-2)
         pixels = counts[..., :4, :].sum(dim=-2)
         if self.task == "multiclass":
-            return tp.sum(dim=-1).double() / pixels[..., 0]
+            return tp.sum(dim=-1).double() / pixels.amax(dim=-1)  # all classes count the same, but one that is ignored
         return (tp + tn).sum(dim=-1).double() / pixels.sum(dim=-1)
 
     def _counted(self) -> Tally:
