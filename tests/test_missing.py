@@ -250,10 +250,12 @@ def test_probabilities_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
         ([0, 0, 255], 255, [0, 0, 1]),
         ([0, 1, 1], 0, [0, 1, 1]),
         ([0, 127, 255], 127, [0, IGNORED, 1]),
+        ([0, 0, 1], "inf", [0, 0, 1]),
+        ([0, 0, 1], "-3.4e38", [0, 0, 1]),
     ],
 )
 def test_a_mask_s_own_nodata_does_not_count_unless_it_is_a_class(
-    values: list[int], tag: int, expected: list[int], tmp_path: Path
+    values: list[int], tag: float | str, expected: list[int], tmp_path: Path
 ) -> None:
     path = write(tmp_path / "m.tif", np.array([[values]], np.uint8), tag)
     assert masks.read_target(Sample(name="m", image=path, mask=path), Labels(), (1, 3)).tolist() == [expected]

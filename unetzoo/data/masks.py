@@ -164,7 +164,7 @@ def _with_nodata(path: Path, values: Tensor, labels: Labels) -> Labels:
     Not where they name another, nor where it is a class: GDAL's tools write masks in which nodata is the background.
     """
     value = images.nodata(path)
-    if labels.ignore is not None or value is None or value != value or value != int(value):
+    if labels.ignore is not None or value is None or not value.is_integer() or abs(value) >= 2**32:
         return labels
     by_white = labels.task != "multiclass" and labels.foreground == "white"
     white = by_white and value in black_and_white.WHITES and not bool((values == 1).any())
