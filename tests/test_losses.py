@@ -780,6 +780,81 @@ def test_faults_of_own_losses_are_found(fault: str, registries: None) -> None:
         check_loss("wrong")
 
 
+def one_term(module: Any, task: str) -> losses.Sum:
+    """Return a loss of one's own, a module or a function, as training takes it."""
+    if isinstance(module, nn.Module):
+        return losses.Sum(task, [(1, module)])
+    losses.register_loss("theirs", tasks=(task,))(module)
+    return losses.build("theirs", task)
+
+
+PAIRS = {
+    "difference": lambda x, y: (x.sigmoid() - y).abs().mean(),
+    "product": lambda x, y: 1 - (x.sigmoid() * (y == 1)).sum() / y.sum(),
+    "function": lambda x, y: F.l1_loss(input=x.sigmoid(), target=y.float()),
+    "where": lambda x, y: torch.where(y == 1, F.softplus(-x), F.softplus(x)).mean(),
+    "bce": nn.BCEWithLogitsLoss(),
+    "mse": nn.MSELoss(),
+    "one class": nn.CrossEntropyLoss(),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("count", [1, 3])
+def test_own_losses_compare_an_image_with_its_target_alone(name: str, count: int, registries: None) -> None:
+    """(N, 1, H, W) with (N, H, W) is (N, N, H, W) for torch; in a batch of one image too it is refused."""
+    loss = one_term(PAIRS[name], "binary")
+    logits, target = torch.randn(count, 1, 6, 5), torch.randint(2, (count, 6, 5))
+    for given in (target, target[:, None]):
+        with pytest.raises(
+            InputError, match=r"two shapes.*\(2, 1, 6, 5\).*\(2, 6, 5\).*logits\[:, 0\].*target\[:, None"
+        ):
+            loss(logits, given)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_what_would_fail_on_another_batch_is_refused_on_this_one(classes: int, registries: None) -> None:
+    """As many images as classes: torch takes the images of the target for classes of the logits."""
+    loss = one_term(lambda x, y: (x.softmax(1) - y).abs().mean(), "multiclass")
+    with pytest.raises(InputError, match=r"'?theirs.*cannot take.*int64.*RuntimeError"):
+        loss(torch.randn(classes, classes, 6, 5), torch.randint(classes, (classes, 6, 5)))
+
+
+def test_own_losses_get_the_shapes_that_are_promised(registries: None) -> None:
+    seen = []
+
+    def watched(logits: Tensor, target: Tensor) -> Tensor:
+        seen.append((tuple(logits.shape), tuple(target.shape), target.dtype))
+        return logits.mean()
+
+    for task, channels, size, shape in (
+        ("binary", 1, (3, 6, 5), (3, 6, 5)),
+        ("binary", 1, (3, 1, 6, 5), (3, 6, 5)),
+        ("multiclass", 3, (3, 6, 5), (3, 6, 5)),
+        ("multilabel", 1, (3, 1, 6, 5), (3, 1, 6, 5)),
+        ("multilabel", 4, (3, 4, 6, 5), (3, 4, 6, 5)),
+    ):
+        losses.register_loss(f"seen_{len(seen)}", tasks=(task,))(watched)
+        loss = losses.build(f"seen_{len(seen)}", task)
+        loss(torch.randn(3, channels, 6, 5), torch.randint(2, size))
+        loss(torch.randn(2, channels, 6, 5), torch.randint(2, (2, *size[1:])))
+        assert seen[-1] == ((2, channels, 6, 5), (2, *shape[1:]), torch.int64)
+        assert seen[-2] == ((3, channels, 6, 5), shape, torch.int64)
+        assert seen[-3][0][0] not in (1, channels)  # the trial
+        seen.append("next")
+    assert len(seen) == 5 * 4  # one trial each
+
+
+def test_right_losses_of_others_are_taken(registries: None) -> None:
+    """Theirs are the values of this package's own, class for class."""
+    logits, target = torch.randn(3, 1, 6, 5), torch.randint(2, (3, 6, 5))
+    own = one_term(lambda x, y: F.binary_cross_entropy_with_logits(x, y[:, None].to(x)), "binary")
+    torch.testing.assert_close(own(logits, target), losses.build("bce", "binary")(logits, target))
+    logits, target = torch.randn(3, 3, 6, 5), torch.randint(3, (3, 6, 5))
+    own = one_term(nn.CrossEntropyLoss(), "multiclass")
+    torch.testing.assert_close(own(logits, target), losses.build("cross_entropy", "multiclass")(logits, target))
+
+
 def test_all_that_is_wrong_comes_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         losses.build("dise + focal(gamma=-1, alpha=3) + 0*iou", "binry", class_weights=[-1.0], ignore_index="x")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from unetzoo.errors import InputError
 from unetzoo.losses._base import Loss, SingleLoss, number_problems, register_loss
+from unetzoo.losses._own import own_target, try_out
 from unetzoo.losses.pixels import BCE, Focal
 from unetzoo.losses.regions import Dice, IoU
 from unetzoo.losses.structure import MSSSIM
@@ -20,8 +22,10 @@ class Sum(Loss):
     Args:
         task, ignore_index: see :class:`Loss`; those of the terms.
         terms: (weight, loss) each, the weight above 0. A loss that is a sum brings in its own terms. A module that is
-            no :class:`Loss` is called as ``module(logits, target)``, both as they were given, and takes care of
-            ignored pixels itself; it returns a scalar.
+            no :class:`Loss` is called as ``module(logits, target)``, the logits (N, C, H, W), the target of integers,
+            (N, C, H, W) if multilabel and (N, H, W) otherwise, and takes care of ignored pixels itself; it returns
+            a scalar. Before the first batch it is tried on the batch's first image: what fails, or would broadcast
+            the target of each image over all the others, is refused.
 
     Raises:
         ConfigError: no terms, or terms that do not go together.
@@ -44,11 +48,18 @@ class Sum(Loss):
         flat = [(weight * own, part) for weight, term in terms for own, part in _flat(term)]
         self.term_weights = [weight for weight, _ in flat]
         self.terms = nn.ModuleList(term for _, term in flat)
+        self._tried = all(isinstance(term, Loss) for _, term in flat)
         self.names = _numbered([getattr(term, "name", "") or type(term).__name__ for _, term in flat])
 
     def parts(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Return the weighted terms by name: a name that comes again is numbered, as "dice", "dice_2"."""
         truth = self.read(logits, target)
+        target = own_target(self.task, target)
+        if not self._tried and not torch.compiler.is_compiling():
+            for name, term in zip(self.names, self.terms, strict=True):
+                if not isinstance(term, Loss):
+                    try_out(name, term, logits, target)
+            self._tried = True
         found = {}
         for name, weight, term in zip(self.names, self.term_weights, self.terms, strict=True):
             value = term.measured(logits, truth) if isinstance(term, SingleLoss) else term(logits, target)

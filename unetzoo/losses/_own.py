@@ -1,0 +1,71 @@
+"""Losses of one's own, tried once before they are trusted: whether they take the shapes that they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from unetzoo.errors import InputError
+
+
+def own_target(task: str, target: Tensor) -> Tensor:
+    """Return the target as losses of one's own are promised it: (N, C, H, W) if multilabel, else (N, H, W)."""
+    return target[:, 0] if task == "binary" and target.ndim == 4 else target
+
+
+def try_out(name: str, term: nn.Module, logits: Tensor, target: Tensor) -> None:
+    """Call a loss once, without gradient, on the first image of a batch, several times over.
+
+    Of a batch of one image, or of as many as there are classes, torch makes one shape where there are two. So the
+    number here is another: what does not fit fails, and what would be broadcast from image to image is seen.
+
+    Args:
+        name: of the loss, for messages.
+        term: takes (logits, target).
+        logits: (N, C, H, W).
+        target: what :func:`own_target` returns.
+
+    Raises:
+        InputError: it fails, or brings logits of one channel and a target without that axis together.
+    """
+    count = 3 if logits.shape[1] == 2 else 2
+    shapes = f"logits {tuple(logits.shape)} and a target {tuple(target.shape)} of {target.dtype}"
+    try:
+        with torch.no_grad(), _NoPairs():
+            term(*(values.detach()[:1].repeat(count, *[1] * (values.ndim - 1)) for values in (logits, target)))
+    except _PairsError as error:
+        raise InputError(
+            f"the loss {name} takes logits and target in two shapes, {error}, of which torch would broadcast each "
+            f"image over the targets of all, or take one class for certain; given {shapes}, it has to make one shape "
+            "of them: logits[:, 0], or target[:, None]"
+        ) from None
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # somebody else's code: whatever it raises
+        raise InputError(
+            f"the loss {name} cannot take {shapes}, as losses of one's own are given them ({type(error).__name__}: "
+            f"{error}); a function of one's own can bring them to other shapes and types first"
+        ) from error
+
+
+class _PairsError(Exception):
+    """Two tensors that torch would broadcast to one value for each pair of images."""
+
+
+class _NoPairs(TorchFunctionMode):
+    """Looks at the arguments of each function of torch."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        given: Mapping[str, Any] = kwargs or {}
+        shapes = {tuple(value.shape) for value in (*args, *given.values()) if isinstance(value, Tensor)}
+        for shape in shapes:
+            flat = (shape[0], *shape[2:]) if len(shape) == 4 and shape[1] == 1 else None
+            if flat in shapes:
+                raise _PairsError(f"{getattr(func, '__name__', func)} of {shape} and {flat}")
+        return func(*args, **given)
