@@ -15,7 +15,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "unetzoo"
 LAYERS = [
-    {"errors", "plain", "trained"},
+    {"errors", "plain", "printing", "trained"},
     {"plugins"},
     {"devices", "extras", "files", "nn", "registry"},
     {"checks"},

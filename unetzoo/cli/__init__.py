@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from unetzoo import __version__, plugins
 from unetzoo.cli import _output, data, demo, exporting, prediction, serving, training, weights, zoo
 from unetzoo.errors import UnetzooError
+from unetzoo.printing import printable
 
 IMPORT = "--import"
 
@@ -32,7 +33,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the program."""
-        self.exit(2, f"unetzoo: {message}; '{self.prog} --help' has what there is\n")
+        self.exit(2, f"unetzoo: {printable(message, lines=True)}; '{self.prog} --help' has what there is\n")
 
 
 def parser() -> Parser:
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _run(arguments)
         except UnetzooError as error:
-            print(f"unetzoo: {error}", file=sys.stderr)
+            print(f"unetzoo: {printable(error, lines=True)}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("unetzoo: interrupted", file=sys.stderr)

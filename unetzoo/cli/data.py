@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from unetzoo.checks import TASKS
 from unetzoo.errors import ConfigError
+from unetzoo.printing import printable
 
 if TYPE_CHECKING:
     from unetzoo.data import Labels
@@ -144,7 +145,7 @@ def _convert(options: argparse.Namespace) -> None:
     labels = data.convert(options.source, options.target, _labels(options), progress=sys.stderr.isatty())
     target = str(Path(options.target).resolve())
     record = {"target": target, "labels": dataclasses.asdict(labels)}
-    print(json.dumps(record, indent=2) if options.json else f"{target}\nread it with {labels}")
+    print(json.dumps(record, indent=2) if options.json else f"{printable(target)}\nread it with {labels}")
 
 
 def _preview(options: argparse.Namespace) -> None:
@@ -162,4 +163,4 @@ def _preview(options: argparse.Namespace) -> None:
     )
     data.preview(dataset, options.out, count=options.count, columns=options.columns)
     sheet = str(Path(options.out).resolve())
-    print(json.dumps({"sheet": sheet, "images": options.count}) if options.json else f"preview: {sheet}")
+    print(json.dumps({"sheet": sheet, "images": options.count}) if options.json else f"preview: {printable(sheet)}")

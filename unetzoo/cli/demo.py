@@ -45,10 +45,11 @@ def add(commands: Any) -> None:
 def _demo(options: argparse.Namespace) -> None:
     from unetzoo import drawing, images
     from unetzoo.costs.counting import costs_of
-    from unetzoo.costs.tables import aligned, cells, header
+    from unetzoo.costs.tables import cells, header
     from unetzoo.information import model_info
     from unetzoo.model import build_on_meta
     from unetzoo.prediction import Predictor
+    from unetzoo.printing import aligned, printable
 
     predictor = Predictor(options.model)
     image = images.read_image(options.image) if options.image else drawing.draw_nuclei(SIDE, SIDE)[0]
@@ -64,8 +65,8 @@ def _demo(options: argparse.Namespace) -> None:
     for k, (name, share) in enumerate(found.shares().items()):
         if config.task != "multiclass" or k > 0:
             mask = found.mask == k if config.task == "multiclass" else layers[k] > 0
-            print(f"{name}: {count(mask)} objects, {share:.1%} of the image")
-    print(f"overlay: {Path(options.out).resolve()}\n")
+            print(f"{printable(name)}: {count(mask)} objects, {share:.1%} of the image")
+    print(f"overlay: {printable(Path(options.out).resolve())}\n")
     costs = costs_of(build_on_meta(config), model_info(config.name), COUNTED)
     print(aligned([header(COUNTED), cells(costs)]), end="")
     # For people, not for what reads the output.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unetzoo.cli._options import SEVERAL, numbers, pixels_or, threshold
+from unetzoo.printing import printable
 
 if TYPE_CHECKING:
     from unetzoo.prediction.files import Outcome, Report
@@ -126,7 +127,8 @@ class _Shown:
 
     def tell(self, outcome: Outcome) -> None:
         if outcome.rows is not None:
-            self.bar.set_postfix_str(f"{outcome.job.source.name}: row {outcome.rows[0]:,} of {outcome.rows[1]:,}")
+            name = printable(outcome.job.source.name)
+            self.bar.set_postfix_str(f"{name}: row {outcome.rows[0]:,} of {outcome.rows[1]:,}")
             if outcome.rows[0] < outcome.rows[1]:
                 return
         self.bar.update()
@@ -151,14 +153,14 @@ def _record(outcome: Outcome) -> dict[str, Any]:
 
 def _summarise(report: Report, folder: Path, as_json: bool, objects: int | None) -> None:
     for path, problem in report.failed.items():
-        print(f"unetzoo: {path}: {problem}", file=sys.stderr)
+        print(f"unetzoo: {printable(path)}: {printable(problem)}", file=sys.stderr)
     if as_json:
         return
     parts = [f"{len(report.done)} segmented"]
     parts += [] if objects is None else [f"{objects} objects in them"]
     parts += [f"{len(report.skipped)} there already"] if report.skipped else []
     parts += [f"{len(report.failed)} failed"] if report.failed else []
-    print(f"{folder}: {', '.join(parts)}")
+    print(f"{printable(folder)}: {', '.join(parts)}")
 
 
 def _share_or_pixels(text: str) -> float | int | str:

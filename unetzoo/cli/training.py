@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unetzoo.cli._options import SEVERAL, pixels_or, threshold
 from unetzoo.extras import needed
+from unetzoo.printing import printable
 from unetzoo.train.flags import FLAGS
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(json.dumps(found.to_dict(), indent=2) if options.json else found, end="\n" if options.json else "")
     if options.report:
         found.write(options.report)
-        print(f"report: {Path(options.report).resolve()}", file=sys.stderr)
+        print(f"report: {printable(Path(options.report).resolve())}", file=sys.stderr)
 
 
 def _calibrate(options: argparse.Namespace) -> None:
@@ -140,7 +141,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     )
     found.write(options.out)
     print(json.dumps(found.to_dict(), indent=2) if options.json else found, end="\n" if options.json else "")
-    print(f"thresholds: {Path(options.out).resolve()}", file=sys.stderr)
+    print(f"thresholds: {printable(Path(options.out).resolve())}", file=sys.stderr)
 
 
 def _judged(options: argparse.Namespace, **arguments: Any) -> tuple[Predictor, dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from unetzoo.cli._options import SAVED, option
 from unetzoo.errors import UnetzooError
+from unetzoo.printing import printable
 
 
 def add(commands: Any) -> None:
@@ -81,7 +82,7 @@ def _verify(options: argparse.Namespace) -> None:
             saved = weights.verify(sources.located(sources.trained_source(name)))
             print(f"{saved}; whole, sha256 {saved.sha256[:12]}…")
         except UnetzooError as error:
-            print(f"unetzoo: {error}", file=sys.stderr)
+            print(f"unetzoo: {printable(error, lines=True)}", file=sys.stderr)
             failed.append(name)
     if failed:
         raise UnetzooError(f"{len(failed)} of {len(options.models)} failed: {', '.join(failed)}")
@@ -113,5 +114,5 @@ def _pull(options: argparse.Namespace) -> None:
     folder = pulling.pull_from_hub(options.repository, refresh=options.refresh)
     if options.out:
         weights.save(weights.load(folder), options.out)
-    print(options.out or folder)
+    print(printable(options.out or folder))
     print(records.read_saved(options.out or folder), file=sys.stderr)

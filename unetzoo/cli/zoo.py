@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from unetzoo.cli._options import SAVED
 from unetzoo.errors import UnetzooError
+from unetzoo.printing import printable
 
 if TYPE_CHECKING:
     from unetzoo.saving.sources import Source
@@ -136,7 +137,8 @@ def _info_of_saved(source: Source, as_json: bool) -> None:
         return
     print(saved)
     if card.is_file():
-        print(f"\n{card.read_text(encoding='utf-8')}", end="")
+        text = card.read_text(encoding="utf-8", errors="backslashreplace")
+        print(f"\n{printable(text, lines=True)}", end="")
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -159,4 +161,4 @@ def _compare(options: argparse.Namespace) -> None:
     print(table.render(options.format), end="")
     if options.plot:
         table.plot(options.plot)
-        print(f"plot: {Path(options.plot).resolve()}", file=sys.stderr)
+        print(f"plot: {printable(Path(options.plot).resolve())}", file=sys.stderr)

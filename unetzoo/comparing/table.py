@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, fields
 from unetzoo.checks import one_of
 from unetzoo.comparing.plotting import draw_costs, require_plot, write_plot
 from unetzoo.costs.counting import Costs
-from unetzoo.costs.tables import aligned, cells, header, markdown
+from unetzoo.costs.tables import cells, header, markdown
 from unetzoo.errors import ConfigError
+from unetzoo.printing import aligned
 from unetzoo.trials import TrainingTrial, draw
 
 FORMATS = ("text", "md", "csv", "json")

@@ -9,6 +9,7 @@ from typing import Any
 
 from unetzoo.data.labels import Labels
 from unetzoo.errors import ConfigError
+from unetzoo.printing import aligned, printable
 
 Size = tuple[int, int]
 _SHOWN = 20
@@ -92,16 +93,17 @@ class DataReport:
     def __str__(self) -> str:
         kinds = ", ".join(f"{kind} ({count})" for kind, count in self.dtypes.items())
         channels = ", ".join(f"{number} ({count})" for number, count in sorted(self.channels.items()))
-        parts = [f"{self.source}: {self.labels.task}, {', '.join(self.labels.counted)}", _aligned(self._sizes())]
-        parts += [_aligned(self._classes()), f"pixels: {kinds or '–'}; channels: {channels or '–'}"]
+        counted = ", ".join(map(printable, self.labels.counted))
+        parts = [f"{printable(self.source)}: {self.labels.task}, {counted}", aligned(self._sizes()).rstrip()]
+        parts += [aligned(self._classes()).rstrip(), f"pixels: {kinds or '–'}; channels: {channels or '–'}"]
         if self.mean is not None and self.std is not None:
             rows = [["channel", "mean", "std"]]
             rows += [[str(k), f"{m:.5g}", f"{s:.5g}"] for k, (m, s) in enumerate(zip(self.mean, self.std, strict=True))]
             parts[-1] += f"; in_channels={self.in_channels}"
-            parts.append(_aligned(rows))
+            parts.append(aligned(rows).rstrip())
         for title, lines in (("warnings", self.warnings), ("problems", self.problems)):
             if lines:
-                parts.append("\n  - ".join([f"{title} ({len(lines)}):", *_first(lines)]))
+                parts.append("\n  - ".join([f"{title} ({len(lines)}):", *map(printable, _first(lines))]))
         return "\n\n".join([*parts, *([self._verdict()] * (not self.problems))])
 
     def _verdict(self) -> str:
@@ -134,12 +136,3 @@ def _first(lines: Sequence[str]) -> list[str]:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2f} %"
-
-
-def _aligned(table: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = (
-        "  ".join(c.rjust(w) if k else c.ljust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True)))
-        for row in table
-    )
-    return "\n".join(line.rstrip() for line in lines)

@@ -17,6 +17,7 @@ from unetzoo.evaluation.evaluating import as_trained, images_of, predictor_of, s
 from unetzoo.files.writing import write_file
 from unetzoo.prediction import Predictor
 from unetzoo.prediction.networks import Model
+from unetzoo.printing import aligned
 
 STEPS = 1000
 """Thresholds that are tried, from 0 up to below 1."""
@@ -41,11 +42,9 @@ class Calibration:
     images: int
 
     def __str__(self) -> str:
-        width = max(5, *map(len, self.classes))
-        lines = [f"{'class':{width}}  threshold    Dice  Dice at 0.5"]
-        for name, *numbers in zip(self.classes, self.thresholds, self.dice, self.dice_at_half, strict=True):
-            lines.append(f"{name:{width}}  {numbers[0]:9.3f}  {numbers[1]:6.4f}  {numbers[2]:11.4f}")
-        return "\n".join(lines) + "\n"
+        rows = zip(self.classes, self.thresholds, self.dice, self.dice_at_half, strict=True)
+        table = [[name, f"{threshold:.3f}", f"{dice:.4f}", f"{half:.4f}"] for name, threshold, dice, half in rows]
+        return aligned([["class", "threshold", "Dice", "Dice at 0.5"], *table])
 
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-able; Dice is None where the class never occurs."""

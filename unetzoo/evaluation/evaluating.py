@@ -32,6 +32,7 @@ from unetzoo.objects import Matches, instances, matched
 from unetzoo.objects.components import ndimage
 from unetzoo.prediction import Predictor
 from unetzoo.prediction.networks import Model, listed
+from unetzoo.printing import aligned, printable
 from unetzoo.saving.sources import source_of
 
 WORST = 8
@@ -75,9 +76,7 @@ class Evaluation:
             numbers = [scores.dice.mean, scores.iou.mean, *([objects.average_precision] if objects else [])]
             counts = [objects.true, objects.found] if objects else []
             table.append([name, str(scores.images), *(f"{number:.4f}" for number in numbers), *map(str, counts)])
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + "\n" for row in table]
-        return "\n" + "".join(lines)
+        return "\n" + aligned(table)
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write ``scores.json``, ``scores.txt``, ``per_image.csv`` and ``worst.png`` to a folder, made if missing.
@@ -89,7 +88,8 @@ class Evaluation:
         table = io.StringIO()
         writer = csv.DictWriter(table, list(self.rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.rows)
+        for row in self.rows:
+            writer.writerow({key: printable(cell) if isinstance(cell, str) else cell for key, cell in row.items()})
         for name, text in (
             ("scores.json", json.dumps(self.to_dict(), indent=2) + "\n"),
             ("scores.txt", str(self)),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from unetzoo.printing import printable
+
 
 @dataclass(frozen=True)
 class Port:
@@ -115,8 +117,9 @@ class ExportReport:
             for check in self.checks
         ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        size = f"{self.size_bytes / 1e6:.1f} MB"
         lines = [
-            f"{self.path}: {self.format}, {self.precision}, {self.size_bytes / 1e6:.1f} MB, in {self.seconds:.0f} s",
+            f"{printable(self.path)}: {self.format}, {self.precision}, {size}, in {self.seconds:.0f} s",
             f"in   {self.input}",
             f"out  {self.output}",
             *("  ".join(map(str.rjust, row, widths)) for row in rows),

@@ -60,14 +60,15 @@ def write_file(path: str | os.PathLike[str], content: bytes | str) -> None:
 
     Args:
         path: of the file.
-        content: its bytes; text is written as UTF-8.
+        content: its bytes; text is written as UTF-8, and bytes of a file's name that are none as a
+            backslash escape.
 
     Raises:
         WriteError: it cannot be written; what was there is as it was.
     """
     make_folder(Path(path).parent)
     with replacing(path) as stream:
-        stream.write(content.encode() if isinstance(content, str) else content)
+        stream.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 def make_folder(folder: str | os.PathLike[str]) -> None:

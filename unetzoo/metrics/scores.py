@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from unetzoo.printing import aligned
+
 METRICS = ("dice", "iou", "precision", "recall", "specificity", "accuracy", "boundary_f")
 """The names of the scores; "boundary_f" is left out where there is no ``boundary_tolerance``."""
 
@@ -86,11 +88,7 @@ class Scores:
             ]
             if len(self.class_names) > 1:
                 table.append(["mean of classes", *(_cell(values.nanmean()) for values in columns.values())])
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() + "\n" for row in table
-        ]
-        return f"{''.join(lines)}{self.images} images, pixel accuracy {_cell(self.pixel_accuracy)}\n"
+        return f"{aligned(table)}{self.images} images, pixel accuracy {_cell(self.pixel_accuracy)}\n"
 
     def _by_metric(self) -> dict[str, ClassScores]:
         found = {name: getattr(self, name) for name in METRICS}

@@ -31,6 +31,7 @@ from unetzoo.prediction.outputs import (
 from unetzoo.prediction.predictor import Predictor
 from unetzoo.prediction.results import Prediction, of_files, write_masks
 from unetzoo.prediction.stored import SUFFIXES, StoredRows, is_big
+from unetzoo.printing import printable
 from unetzoo.saving.records import model_in
 
 READ_AHEAD = 4
@@ -302,7 +303,8 @@ def _row_teller(job: Job, source: StoredRows, tell: Tell) -> Callable[[int], obj
 def _keep_record(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
     path = folder / RECORD
     if not path.exists() and folder.is_dir() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} holds files that are not this command's, true masks perhaps: give a new --out")
+        what = "files that are not this command's, true masks perhaps"
+        raise ConfigError(f"{printable(folder)} holds {what}: give a new --out")
     now = json.loads(json.dumps(settings))
     if path.exists() and not overwrite:
         try:
@@ -335,12 +337,11 @@ def _is_done(job: Job, outputs: Outputs, config: ModelConfig) -> bool:
     stranger = [path for path, mark in marks.items() if mark is not None and mark.place != identity.place(job.source)]
     stranger += [path for path in others.values() if path.exists() and mark_in(path) is not None]
     if stranger:
-        raise InputError(f"{stranger[0]} is there, of another image: give another --out, or --overwrite")
+        raise InputError(f"{printable(stranger[0])} is there, of another image: give another --out, or --overwrite")
     changed = [path for path, mark in marks.items() if mark is None and _is_whole(path)]
     if changed:
-        raise InputError(
-            f"{changed[0]} is there, and not as it was written, corrected by hand perhaps: move it away, or --overwrite"
-        )
+        what = "and not as it was written, corrected by hand perhaps"
+        raise InputError(f"{printable(changed[0])} is there, {what}: move it away, or --overwrite")
     try:
         now = Mark.of(job.source)
     except OSError:

@@ -13,6 +13,7 @@ from pathlib import Path
 from unetzoo import checks
 from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError
+from unetzoo.printing import printable
 
 RECORD = ".unetzoo.json"
 """What a folder of masks is known by: the settings under which they were made."""
@@ -114,7 +115,7 @@ def check_outputs(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig) ->
     problems: list[str] = []
     for what, of, name in _written(jobs, outputs, config):
         if str(folder / name) in sources:
-            problems.append(f"the {what} of {of} would be written over the image {folder / name}")
+            problems.append(f"the {what} of {of} would be written over the image {printable(folder / name)}")
         key = place_key(name)
         others = [files.setdefault(key, (what, of))] if key not in folders else [folders[key]]
         while "/" in key:
@@ -139,9 +140,9 @@ def _written(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig) -> Iter
     for job in jobs:
         # A multi-label model's is one file where it is written by rows.
         for path in dict.fromkeys((*mask_paths(job.name, config), Path(job.name))):
-            yield "mask", str(job.source), path.as_posix()
+            yield "mask", printable(job.source), path.as_posix()
         for kind, path in outputs.others(job).items():
-            yield kind, str(job.source), path.relative_to(outputs.folder).as_posix()
+            yield kind, printable(job.source), path.relative_to(outputs.folder).as_posix()
     if outputs.coco is not None:
         path, folder = Path(os.path.realpath(outputs.coco)), Path(os.path.realpath(outputs.folder))
         # Joined to the folder, a whole path stays what it is.
@@ -150,5 +151,5 @@ def _written(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig) -> Iter
 
 def _clash(one: tuple[str, str], other: tuple[str, str], name: str) -> str:
     if one[0] == other[0]:
-        return f"{one[1]} and {other[1]} would both have the {one[0]} {name}"
-    return f"the {one[0]} of {one[1]} and the {other[0]} of {other[1]} would both be {name}"
+        return f"{one[1]} and {other[1]} would both have the {one[0]} {printable(name)}"
+    return f"the {one[0]} of {one[1]} and the {other[0]} of {other[1]} would both be {printable(name)}"

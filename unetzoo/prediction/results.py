@@ -19,6 +19,7 @@ from unetzoo.files.writing import write_file
 from unetzoo.prediction.geography import Tag, georeference
 from unetzoo.prediction.marks import SOFTWARE, Mark
 from unetzoo.prediction.outputs import mask_paths
+from unetzoo.printing import printable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,7 +89,7 @@ class Prediction:
     def __repr__(self) -> str:
         """Return its image's name and size and the classes' shares, and none of the pixels."""
         height, width = self.mask.shape[-2:]
-        shares = ", ".join(f"{name} {share:.1%}" for name, share in self.shares().items())
+        shares = ", ".join(f"{printable(name)} {share:.1%}" for name, share in self.shares().items())
         return f"Prediction({'' if self.name is None else f'{self.name!r}, '}{height} × {width}: {shares})"
 
     def shares(self) -> dict[str, float]:

@@ -20,6 +20,7 @@ from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.files import strict_json
 from unetzoo.model import build_on_meta
 from unetzoo.plain import plain
+from unetzoo.printing import printable
 from unetzoo.saving.records import SavedModel
 
 SIZE = 512
@@ -332,7 +333,7 @@ def _facts(saved: SavedModel, info: information.ModelInfo) -> str:
         "options": ", ".join(differing),
         "saved by": f"unetzoo {saved.unetzoo_version}",
     }
-    return "\n".join(f"- {title}: {' '.join(text.split())}" for title, text in lines.items() if text)
+    return "\n".join(f"- {title}: {printable(' '.join(text.split()))}" for title, text in lines.items() if text)
 
 
 def _differs(key: str, default: Any, shown: Mapping[str, Any]) -> bool:

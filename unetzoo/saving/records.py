@@ -10,6 +10,7 @@ from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.files.tensors import DATA_DIGEST, LONGEST_HEADER, TensorFile, check_file, read_header
 from unetzoo.model import SegmentationModel, build_on_meta
+from unetzoo.printing import printable
 
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
@@ -47,7 +48,7 @@ class SavedModel:
         classes = f"{self.config.num_classes} class{'es' * (self.config.num_classes > 1)}"
         if self.config.class_names:
             classes += f" ({', '.join(self.config.class_names)})"
-        return (
+        return printable(
             f"{self.path}: {self.config.name}, {self.config.in_channels} channels → {classes}, "
             f"{self.parameters:,} parameters in {', '.join(self.dtypes)}, {self.bytes / 1e6:.1f} MB, "
             f"saved by unetzoo {self.unetzoo_version}"

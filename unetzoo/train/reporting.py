@@ -19,6 +19,7 @@ from unetzoo import images, sheets
 from unetzoo.comparing.plotting import require_plot
 from unetzoo.evaluation.evaluating import predicted_mask
 from unetzoo.files.writing import make_folder, write_file
+from unetzoo.printing import printable
 from unetzoo.saving import cards
 from unetzoo.saving.records import BEST_FILE, CARD_FILE, read_saved
 from unetzoo.train.data import FolderData
@@ -241,7 +242,7 @@ class Progress(Callback):
             f"{data.report.in_channels} channel(s)"
         )
         for warning in data.report.warnings:
-            print(f"warning: {warning}")
+            print(f"warning: {printable(warning)}")
         if trainer.global_step and not trainer.should_stop:
             print(f"goes on in epoch {trainer.current_epoch + 1}, after step {trainer.global_step}", flush=True)
 
