@@ -14,8 +14,8 @@ _KEPT = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}\N{SOFT HYPHEN}"
 def printable(text: object, *, lines: bool = False) -> str:
     """Return text that a terminal shows and does not obey, in one line.
 
-    What moves the cursor, colours, or turns the direction of writing becomes one of Python's escapes, and so does a byte
-    of a file's name that is no UTF-8.
+    What moves the cursor, colours, or turns the direction of writing becomes an escape of Python's; a byte of a file's
+    name that is no UTF-8 does, too.
 
     Args:
         text: anything with a ``str()``.

@@ -150,7 +150,9 @@ def allot(sizes: Mapping[str, int], ratios: Sequence[float], seed: int) -> dict[
             f"{_count(sizes)} cannot be parted into {', '.join(wanted)}: {fix}or name the splits in a .csv file"
         )
     lacking = _quotas(sum(sizes.values()), ratios)
-    order = sorted(sizes, key=lambda key: (-sizes[key], hashlib.sha256(f"{seed}/{key}".encode()).digest()))
+    order = sorted(
+        sizes, key=lambda key: (-sizes[key], hashlib.sha256(f"{seed}/{key}".encode(errors="surrogatepass")).digest())
+    )
     parts: dict[str, str] = {}
     for place, key in enumerate(order):
         empty = [split for split in wanted if split not in parts.values()]

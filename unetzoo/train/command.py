@@ -29,6 +29,7 @@ from unetzoo.checks import one_of
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.extras import needed
 from unetzoo.files.writing import write_file
+from unetzoo.printing import printable
 from unetzoo.saving.records import BEST_FILE, CARD_FILE
 from unetzoo.saving.repositories import PREFIX
 from unetzoo.train import places, reporting
@@ -252,11 +253,11 @@ def _fit(cli: RunCLI, resumed: bool) -> None:
         return
     reporting.write_card(folder, cli.trainer)
     if cli.style in ("bar", "lines"):
-        print(f"{folder}: {how_it_ended(cli.trainer, _going_on(folder))}")
+        print(f"{printable(folder)}: {how_it_ended(cli.trainer, _going_on(folder))}")
         if (folder / BEST_FILE).is_file():
-            print(f"{folder}: {BEST_FILE} is the best epoch's network; {HISTORY}, curves.png, {CARD_FILE}")
+            print(f"{printable(folder)}: {BEST_FILE} is the best epoch's network; {HISTORY}, curves.png, {CARD_FILE}")
         else:
-            print(f"{folder}: there is no {BEST_FILE}, as no epoch was validated yet")
+            print(f"{printable(folder)}: there is no {BEST_FILE}, as no epoch was validated yet")
 
 
 def _check_epochs(done: int, wanted: int | None) -> None:
@@ -345,7 +346,7 @@ def _resumable(folder: Path) -> Iterator[None]:
     except (SystemExit, KeyboardInterrupt) as error:
         if _is_first() and (folder / CONFIG).is_file():
             where = f"goes on from {LAST}" if (folder / LAST).exists() else "begins anew: nothing was kept yet"
-            print(f"unetzoo: stopped; '{_going_on(folder)}' {where}", file=sys.stderr)
+            print(f"unetzoo: stopped; '{printable(_going_on(folder))}' {where}", file=sys.stderr)
         if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise SystemExit(error.code or 128 + signal.SIGTERM) from None

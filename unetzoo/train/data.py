@@ -18,6 +18,7 @@ from unetzoo.data import DataReport, Sample, SegmentationDataset, check, find_sa
 from unetzoo.data.sampling import EpochBatches, SizeBatches
 from unetzoo.errors import ConfigError
 from unetzoo.pretrained import IMAGENET_MEAN, IMAGENET_STD
+from unetzoo.printing import printable
 
 CROP = 256
 """Pixels, the most that a side of a crop has where none is asked for."""
@@ -105,6 +106,9 @@ class FolderData(lightning.LightningDataModule):
         self._samples: dict[str, tuple[Sample, ...]] | None = None
         problems = whole("batch_size", batch_size) + whole("workers", self.workers, 0)
         problems += [] if repeats is None else whole("repeats", repeats)
+        if any("\ud800" <= letter <= "\udfff" for letter in folder):
+            # The run's settings are YAML, which is text, and by them it goes on.
+            problems.append(f"data={printable(folder)}: this name is no UTF-8: rename the folder, or give a link to it")
         if problems:
             raise ConfigError("cannot read the data", problems)
 
