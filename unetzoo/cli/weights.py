@@ -28,11 +28,14 @@ def add(commands: Any) -> None:
         "convert",
         help="a .pth file to one of ours",
         description="Write a state dict, of a .pth, .pt, .ckpt, .bin or .safetensors file, as a file that says which "
-        "model it is. Nothing in it is run. Channels, classes and extra heads are read off the tensors.",
+        "model it is. Nothing in it is run. Channels, classes and extra heads are read off the tensors; last.ckpt of a "
+        "run says all of it itself.",
     )
     command.add_argument("source", help="the checkpoint")
     command.add_argument("target", help="the file to write; ends in .safetensors")
-    command.add_argument("--model", required=True, metavar="NAME", help="of the zoo; 'unetzoo list' gives them")
+    command.add_argument(
+        "--model", metavar="NAME", help="of the zoo; 'unetzoo list' gives them; last.ckpt of a run needs none"
+    )
     command.add_argument(
         "--option",
         action="append",

@@ -256,8 +256,8 @@ def settings_of_run(model: str | os.PathLike[str]) -> dict[str, Any]:
 
 def predicted_mask(model: SegmentationModel, image: Tensor) -> Tensor:
     """Return the mask that the model gives a normalised image (C, H, W), as its targets are, on the CPU."""
-    device = next(model.parameters()).device
-    return sheets.predicted(model.predict(image[None].to(device))[0].cpu(), model.config.task)
+    like = next(model.parameters())  # in half or double precision, where a run trains in it
+    return sheets.predicted(model.predict(image[None].to(like))[0].float().cpu(), model.config.task)
 
 
 def _chosen(

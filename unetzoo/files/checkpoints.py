@@ -11,6 +11,7 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,56 @@ WRAPPINGS = ("state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 """What wrappers put before all names: data parallelism, torch.compile, Lightning modules."""
 COUNTER = "num_batches_tracked"
+SUFFIX = ".ckpt"
+"""Of the checkpoints of a training."""
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """The tensors of a checkpoint of a training, and the text beside them: what a ``TensorFile`` is of safetensors.
+
+    Attributes:
+        path: of the file.
+        metadata: text by name.
+        others: names of what else stands beside the state dict.
+        entries: the state dict.
+        size: bytes of the file.
+    """
+
+    path: Path
+    metadata: Mapping[str, str]
+    others: frozenset[str]
+    entries: Mapping[str, Tensor]
+    size: int
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors."""
+        return dict(self.entries)
+
+    def check_data(self) -> None:
+        """Refuse: there is nothing to hold the bytes against.
+
+        Raises:
+            WeightsError: always.
+        """
+        raise WeightsError(
+            f"{self.path} is a checkpoint, and carries no digests, so that damage cannot be seen: 'unetzoo convert "
+            f"{self.path.name} {self.path.stem}.safetensors' makes a file of it that does"
+        )
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> CheckpointFile:
+    """Return the state dict of a checkpoint, with its full names, and the text that stands beside it.
+
+    Raises:
+        WeightsError: as :func:`load_state_dict_file` does.
+    """
+    path = Path(path)
+    content = load_pickle(path)
+    state = _state_dict_in(path, content)
+    text = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, str)}
+    others = frozenset(name for name in content if isinstance(name, str)) - text.keys()
+    return CheckpointFile(path, text, others, state, path.stat().st_size)
 
 
 def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:

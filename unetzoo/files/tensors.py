@@ -74,6 +74,11 @@ class TensorFile:
     header: bytes
     content: mmap.mmap
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return len(self.content)
+
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors: pages are read when they are first used, and never written back.
 

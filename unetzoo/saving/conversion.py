@@ -12,28 +12,33 @@ from torch import Tensor
 
 from unetzoo import zoo
 from unetzoo.errors import ConfigError, WeightsError
-from unetzoo.files.checkpoints import complete, listed, load_state_dict_file, misfits
+from unetzoo.files.checkpoints import SUFFIX as CHECKPOINT_SUFFIX, complete, listed, load_state_dict_file, misfits
 from unetzoo.files.tensors import read_header
 from unetzoo.model import SegmentationModel, on_meta
-from unetzoo.saving.records import SUFFIX, SavedModel, is_saved_model, read_saved
-from unetzoo.saving.weights import save
+from unetzoo.saving.records import SUFFIX, SavedModel, is_saved_model, read_saved, run_checkpoint
+from unetzoo.saving.weights import load, save
 
 _HEAD = "head.conv.weight"
 _SHOWN = ("pretrained", "input_policy", "in_channels")
 _logger = logging.getLogger("unetzoo")
 
 
-def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], name: str, **options: Any) -> SavedModel:
+def convert(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], name: str | None = None, **options: Any
+) -> SavedModel:
     """Write the state dict in ``source`` as a file that ``load`` takes, and return what that file says.
 
     Channels, classes, and whether there are heads for deep supervision and classification guidance, are read off the
     tensors where ``options`` do not say them; the log says what no tensor shows, and was taken as by default. Types
     stay as they are in the file, half precision too.
 
+    The ``last.ckpt`` of a run says all of it itself, and needs neither name nor options: its network becomes the file,
+    the average of the weights where the run has one, with everything that it knows.
+
     Args:
         source: as ``load_state_dict_file`` takes it; tensors named as in this package.
         target: ends in ``.safetensors``.
-        name: of the model in the zoo, or an alias.
+        name: of the model in the zoo, or an alias; None for a file that says it itself.
         **options: as ``create`` takes them, but no ``pretrained``.
 
     Raises:
@@ -45,7 +50,12 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], name
         raise ConfigError(f"cannot convert to {str(target)!r}: the name must end in {SUFFIX}")
     if "pretrained" in options:
         raise ConfigError("pretrained is not for convert: all weights come from the file")
-    name = zoo.resolve(name)
+    if name is not None:
+        name = zoo.resolve(name)
+    if Path(source).suffix == CHECKPOINT_SUFFIX and is_saved_model(run_checkpoint(source)):
+        return _convert_own(source, target, name, options)
+    if name is None:
+        raise ConfigError(f"{source} does not say which network it holds: give its name, --model NAME")
     _refuse_another(source, name)
     state = _unwrapped(load_state_dict_file(source))
     options = {**_seen(state, zoo.signature(name)), **options}
@@ -66,6 +76,19 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], name
     assumed = {key: value for key, value in zoo.signature(name).items() if key not in {*options, *_SHOWN}}
     listing = ", ".join(f"{key}={getattr(model.config, key, value)!r}" for key, value in assumed.items())
     _logger.warning("tensors do not tell all; taken as by default: %s", listing)
+    return read_saved(target)
+
+
+def _convert_own(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], name: str | None, options: Mapping[str, Any]
+) -> SavedModel:
+    """Write the network of a run's checkpoint."""
+    model = load(source)
+    if name not in (None, model.config.name):
+        raise WeightsError(f"{source} holds {model.config.name}, not {name}")
+    if options:
+        raise ConfigError(f"{source} says itself what it holds: leave out {', '.join(options)}")
+    save(model, target)
     return read_saved(target)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, WeightsError
+from unetzoo.files.checkpoints import SUFFIX as CHECKPOINT_SUFFIX, CheckpointFile, read_checkpoint
 from unetzoo.files.tensors import DATA_DIGEST, LONGEST_HEADER, TensorFile, check_file, read_header
 from unetzoo.model import SegmentationModel, build_on_meta
 from unetzoo.printing import printable
@@ -20,6 +22,10 @@ BEST_FILE = "best.safetensors"
 SUFFIX = ".safetensors"
 CONFIG_KEY = "unetzoo_config"
 VERSION_KEY = "unetzoo_version"
+PREFIX_KEY = "unetzoo_prefix"
+"""What the names of the network's tensors begin with, in a checkpoint of a run, which holds others beside them."""
+RUN_KEY = "recipe"
+"""Of what a run keeps in a checkpoint for itself, to go on."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,8 @@ def read_saved(path: str | os.PathLike[str]) -> SavedModel:
     return described(file, build_on_meta(config))
 
 
-def is_saved_model(file: TensorFile) -> bool:
-    """Return whether a safetensors file says which model it holds."""
+def is_saved_model(file: TensorFile | CheckpointFile) -> bool:
+    """Return whether a file says which model it holds."""
     return CONFIG_KEY in file.metadata
 
 
@@ -92,20 +98,24 @@ def model_in(folder: Path) -> Path | None:
     return next((folder / name for name in (MODEL_FILE, BEST_FILE) if (folder / name).is_file()), None)
 
 
-def read_record(path: str | os.PathLike[str]) -> tuple[TensorFile, ModelConfig]:
+def read_record(path: str | os.PathLike[str]) -> tuple[TensorFile | CheckpointFile, ModelConfig]:
     """Return a file and the config in it."""
     path = Path(path)
     if path.is_dir():
         path = model_in(path) or path / MODEL_FILE
         if not path.is_file():
             raise WeightsError(f"the folder {path.parent} holds no {MODEL_FILE}: unetzoo.save_pretrained writes one")
-    if path.suffix != SUFFIX and path.is_file():
+    file: TensorFile | CheckpointFile
+    if path.suffix == CHECKPOINT_SUFFIX and path.is_file():
+        file = run_checkpoint(path)
+    elif path.suffix != SUFFIX and path.is_file():
         raise WeightsError(
             f"{path} is no {SUFFIX} file; if it is a checkpoint, 'unetzoo convert {path.name} {path.stem}{SUFFIX} "
             "--model NAME' makes one of it"
         )
-    file = read_header(path)
-    file.check_header()
+    else:
+        file = read_header(path)
+        file.check_header()
     if not is_saved_model(file):
         raise WeightsError(
             f"{path} holds tensors, and does not say of which model: 'unetzoo convert' with --model NAME writes a "
@@ -117,7 +127,30 @@ def read_record(path: str | os.PathLike[str]) -> tuple[TensorFile, ModelConfig]:
         raise WeightsError(f"{path}: {error}") from error
 
 
-def described(file: TensorFile, model: SegmentationModel) -> SavedModel:
+def run_checkpoint(path: str | os.PathLike[str]) -> CheckpointFile:
+    """Return a checkpoint; of a run's, such as ``last.ckpt``, the network that it judges and keeps.
+
+    That is the average of the weights where the run has one. Nothing in the file is run.
+
+    Raises:
+        WeightsError: it cannot be read, or is of a run of an earlier unetzoo, which does not say what it holds.
+    """
+    file = read_checkpoint(path)
+    if not is_saved_model(file):
+        if RUN_KEY in file.others:
+            folder = file.path.parent
+            raise WeightsError(
+                f"{path} is of a run of an earlier unetzoo, and does not say how its network reads images: take "
+                f"{BEST_FILE} beside it; or let the run go on for an epoch, 'unetzoo train --resume {folder} --epochs "
+                "N', which writes it anew"
+            )
+        return file
+    prefix = file.metadata.get(PREFIX_KEY, "")
+    own = {name.removeprefix(prefix): tensor for name, tensor in file.entries.items() if name.startswith(prefix)}
+    return dataclasses.replace(file, entries=own)
+
+
+def described(file: TensorFile | CheckpointFile, model: SegmentationModel) -> SavedModel:
     """Return what ``file`` says; ``model`` may be on meta."""
     dtypes = {entry.dtype for entry in file.entries.values() if entry.dtype.is_floating_point}
     return SavedModel(
@@ -126,6 +159,6 @@ def described(file: TensorFile, model: SegmentationModel) -> SavedModel:
         unetzoo_version=file.metadata.get(VERSION_KEY, "?"),
         sha256=file.metadata.get(DATA_DIGEST, "?"),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        bytes=len(file.content),
+        bytes=file.size,
         dtypes=tuple(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes)),
     )

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from unetzoo import __version__
 from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, DamagedError, WeightsError
-from unetzoo.files.checkpoints import listed, misfits, non_finite
+from unetzoo.files.checkpoints import CheckpointFile, listed, misfits, non_finite
 from unetzoo.files.tensors import (
     TensorFile,
     check_types,
@@ -102,7 +102,8 @@ def load(
     changed. So do not overwrite the file in place meanwhile; to save over it is safe.
 
     Args:
-        path: a ``.safetensors`` file, or a folder with a ``model.safetensors``.
+        path: a ``.safetensors`` file, a folder with a ``model.safetensors``, or the ``last.ckpt`` of a run, of which
+            the network is read that the run judges: the average of its weights, where it has one.
         device: where the model goes.
         dtype: of its floating-point tensors; None: as in the file.
         verify: also read every byte, and hold it against the digest, and look for NaN and infinity.
@@ -188,7 +189,7 @@ def unwrapped(model: nn.Module) -> SegmentationModel:
     return inner
 
 
-def _verify(file: TensorFile) -> None:
+def _verify(file: TensorFile | CheckpointFile) -> None:
     file.check_data()
     try:
         # A second opinion, so that what we call whole can be read by all programs. It takes only names in UTF-8.
@@ -205,7 +206,7 @@ def _verify(file: TensorFile) -> None:
         )
 
 
-def _check_fit(file: TensorFile, config: ModelConfig, model: SegmentationModel) -> None:
+def _check_fit(file: TensorFile | CheckpointFile, config: ModelConfig, model: SegmentationModel) -> None:
     problems = misfits(model.state_dict(), file.entries)
     if problems:
         raise WeightsError(

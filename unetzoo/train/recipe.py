@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, ReduceLROnPlateau
 
-from unetzoo import losses
+from unetzoo import __version__, losses
 from unetzoo.checks import one_of, whole
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.metrics import Scores, SegmentationMetrics
@@ -21,6 +21,7 @@ from unetzoo.nn.layers import crop
 from unetzoo.parameter_groups import param_groups
 from unetzoo.prediction.tiles import mirrored_to
 from unetzoo.saving import sources
+from unetzoo.saving.records import CONFIG_KEY, PREFIX_KEY, RUN_KEY, VERSION_KEY
 from unetzoo.train.averaging import AveragedModel
 from unetzoo.train.data import FolderData
 from unetzoo.train.judging import Score, score_of
@@ -274,8 +275,13 @@ class Recipe(lightning.LightningModule):
             self._plateau.step(self.score.value if self.score.by_dice else math.exp(min(self.score.value, 700.0)))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what is no weight: the epoch's losses so far, the plateau, and where the schedule ends."""
-        checkpoint["recipe"] = {
+        """Keep what is no weight: of the run, to go on; of the network, for ``unetzoo.load``."""
+        checkpoint |= {
+            VERSION_KEY: __version__,
+            CONFIG_KEY: self.network.config.to_json(),
+            PREFIX_KEY: self.prefix_of_judged,
+        }
+        checkpoint[RUN_KEY] = {
             "losses": self._all_summed(self._losses).cpu(),
             "plateau": None if self._plateau is None else self._plateau.state_dict(),
             "steps": self._steps,
@@ -283,11 +289,11 @@ class Recipe(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Read what :meth:`on_save_checkpoint` kept; the sum of all processes goes to the first."""
-        self._losses = checkpoint["recipe"]["losses"].clone()
+        self._losses = checkpoint[RUN_KEY]["losses"].clone()
         if self.trainer.global_rank:
             self._losses.zero_()
-        self._plateau_state = checkpoint["recipe"]["plateau"]
-        self._steps_before = checkpoint["recipe"].get("steps", 0)  # of earlier versions: not known
+        self._plateau_state = checkpoint[RUN_KEY]["plateau"]
+        self._steps_before = checkpoint[RUN_KEY].get("steps", 0)  # of earlier versions: not known
 
     def _check(self, data: FolderData) -> None:
         """Refuse what does not fit the network, before any work."""
