@@ -151,6 +151,6 @@ def nuclei(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / part).mkdir()
     for k in range(15):
         image, mask = drawing.draw_nuclei(40 + 8 * (k % 2), 48, seed=k)
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "images" / f"{k:02}.png")
-        Image.fromarray(mask.numpy().astype(np.uint8) * 255).save(folder / "masks" / f"{k:02}.png")
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "images" / f"v{k:02}.png")
+        Image.fromarray(mask.numpy().astype(np.uint8) * 255).save(folder / "masks" / f"v{k:02}.png")
     return folder

@@ -117,14 +117,14 @@ def _train(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from unetzoo import evaluation
 
-    predictor, settings = _judged(options, threshold=options.threshold, smallest=options.smallest, holes=options.holes)
+    predictor, given = _judged(options, threshold=options.threshold, smallest=options.smallest, holes=options.holes)
     found = evaluation.evaluate(
         predictor,
         options.data,
         split=options.split,
         objects=options.objects,
         progress=sys.stderr.isatty(),
-        **settings,
+        **given,
     )
     print(json.dumps(found.to_dict(), indent=2) if options.json else found, end="\n" if options.json else "")
     if options.report:
@@ -135,29 +135,20 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _calibrate(options: argparse.Namespace) -> None:
     from unetzoo.evaluation import calibrating
 
-    predictor, settings = _judged(options)
-    found = calibrating.calibrate(
-        predictor, options.data, split=options.split, progress=sys.stderr.isatty(), **settings
-    )
+    predictor, given = _judged(options)
+    found = calibrating.calibrate(predictor, options.data, split=options.split, progress=sys.stderr.isatty(), **given)
     found.write(options.out)
     print(json.dumps(found.to_dict(), indent=2) if options.json else found, end="\n" if options.json else "")
     print(f"thresholds: {printable(Path(options.out).resolve())}", file=sys.stderr)
 
 
 def _judged(options: argparse.Namespace, **arguments: Any) -> tuple[Predictor, dict[str, Any]]:
-    """Return a predictor, and how its run split and read its data.
-
-    Raises:
-        ConfigError: of models that are averaged, the runs split or read their data differently.
-    """
-    from unetzoo.evaluation.evaluating import as_trained
+    """Return a predictor, and how the data are split and read where it is not as in its run."""
     from unetzoo.prediction import Predictor
     from unetzoo.saving.sources import separated
 
-    models = separated(options.model)
     names = ("ratios", "seed", "group", "ignore", "foreground", "colours", "ignore_colour")
     given = {name: getattr(options, name) for name in names}
     if options.colours is not None:
         given["colours"] = options.colours.split(",")
-    settings = as_trained(models, given)
-    return Predictor(models, device=options.device, tta=options.tta, **arguments), settings
+    return Predictor(separated(options.model), device=options.device, tta=options.tta, **arguments), given

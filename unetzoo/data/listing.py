@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import os
+import posixpath
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -37,12 +38,18 @@ class Sample:
         mask: an image or a text file of polygons; or, for one folder per class, one image a class, None where
             the class is absent.
         kind: of image, such as its stain or scanner, where a CSV file tells it.
+        key: the text that its split follows from: what ``name`` is in a folder; of a CSV file the path of the image
+            from the folder of that file, which stays the same when images of other folders are listed too.
     """
 
     name: str
     image: Path
     mask: Path | tuple[Path | None, ...]
     kind: str = ""
+    key: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", self.key or self.name)
 
 
 @dataclass(frozen=True)
@@ -141,10 +148,10 @@ def _roots(source: Path) -> dict[str, tuple[Path, Path]]:
                 "for files that lie otherwise, list them in a .csv file with the columns image and mask"
             )
         images, masks = source / "images", _mask_folder(source)
-        inside = [path for path in sorted(images.iterdir()) if not path.name.startswith(".")]
-        if not inside or not all(path.is_dir() and path.name in SPLITS for path in inside):
+        inside = sorted(path.name for path in images.iterdir() if not path.name.startswith("."))
+        if not inside or not all(name in SPLITS and (images / name).is_dir() for name in inside):
             return {"": (images, masks)}
-        pairs = {path.name: (path, masks / path.name) for path in inside}
+        pairs = {name: (images / name, masks / name) for name in inside}
     if len({SPLITS[name] for name in pairs}) < len(pairs):
         raise ConfigError(f"{str(source)!r} has the same split twice: {', '.join(pairs)}; keep one name")
     return {SPLITS[name]: pair for name, pair in pairs.items()}
@@ -217,13 +224,14 @@ class _Folder:
 
     def _by_stem(self, folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
         found: dict[str, Path] = {}
-        for path in _files(folder):
-            inner = path.relative_to(folder)
-            hidden = any(part.startswith(".") for part in inner.parts)
-            if hidden or path.suffix.lower() not in suffixes or path.name == "classes.txt":
+        for inner in _files(folder):  # text, of which 100,000 are read in a second; so many paths take several
+            path = folder / inner
+            stem, suffix = posixpath.splitext(inner)
+            hidden = inner.startswith(".") or "/." in inner
+            if hidden or suffix.lower() not in suffixes or posixpath.basename(inner) == "classes.txt":
                 self.leftovers.append(self._shown(path))
                 continue
-            other = found.setdefault(inner.with_suffix("").as_posix(), path)
+            other = found.setdefault(stem, path)
             if other is not path:
                 self.problems.append(f"{self._shown(path)}: {self._shown(other)} has the same stem; keep one")
         return found
@@ -232,8 +240,13 @@ class _Folder:
         return path.relative_to(self.source).as_posix()
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+def _files(folder: Path) -> list[str]:
+    """Return the files of a folder and its sub-folders, relative to it and with /."""
+    found = []
+    for parent, _, names in os.walk(folder):
+        inner = os.path.relpath(parent, folder).replace(os.sep, "/")
+        found += names if inner == "." else [f"{inner}/{name}" for name in names]
+    return sorted(found)
 
 
 def _list_csv(source: Path, labels: Labels) -> Listing:
@@ -245,13 +258,22 @@ def _list_csv(source: Path, labels: Labels) -> Listing:
     problems: list[str] = []
     samples: dict[str, dict[str, Sample]] = defaultdict(dict)
     for split, kind, image, mask in rows:
-        sample = Sample(image.relative_to(shared).with_suffix("").as_posix(), image, mask, kind)
+        name = image.relative_to(shared).with_suffix("").as_posix()
+        sample = Sample(name, image, mask, kind, _from(parent, image))
         problems += [f"{path}: there is no such file" for path in (image, mask) if not path.is_file()]
         other = samples[split].setdefault(sample.name, sample)
         if other is not sample:
             problems.append(f"{image}: {other.image} was listed before, and has the same stem; keep one")
     ordered = {split: tuple(found[name] for name in sorted(found)) for split, found in samples.items()}
     return Listing(labels, ordered or {"": ()}, tuple(problems), ())
+
+
+def _from(folder: Path, image: Path) -> str:
+    """Return the path of an image from a folder, without its suffix; as it is, where they are on two drives."""
+    try:
+        return Path(os.path.relpath(image, folder)).with_suffix("").as_posix()
+    except ValueError:
+        return image.with_suffix("").as_posix()
 
 
 def _csv_rows(source: Path) -> list[tuple[str, str, Path, Path]]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import re
-from collections import defaultdict
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from unetzoo import checks
@@ -28,14 +28,15 @@ def find_samples(
 ) -> dict[str, tuple[Sample, ...]]:
     """Return the images and masks of a data set by split; :func:`~unetzoo.data.list_samples` says which.
 
-    A layout that has splits of its own keeps them; ``ratios`` and ``seed`` are then not used. Otherwise the split
-    depends on the names, ``ratios``, ``seed`` and ``group`` alone, and is the same on every machine. Where a CSV file
-    names the kinds of images, each kind is split by itself, in the same ratios.
+    A layout that has splits of its own keeps them; ``ratios`` and ``seed`` are then not used. Otherwise the split of
+    an image follows from its own name, or that of its group, with ``ratios`` and ``seed``: it is the same on every
+    machine, and stays when other images come or go. :func:`allot` says how, and what happens where a split would be
+    empty. Where a CSV file names the kinds of images, no split lacks a kind.
 
     Args:
         source: a folder or a .csv file.
         labels: what the masks mean.
-        ratios: shares of "train", "val" and "test" that add up to 1; the last may be 0.
+        ratios: shares of "train", "val" and "test" that add up to 1; the last may be 0. They hold on average.
         seed: of the split.
         group: a regular expression, searched in each name: images in which its first group (or, without one, all
             that it finds) is the same text never part.
@@ -60,9 +61,19 @@ def find_samples(
 
 
 def divide(
-    listing: Listing, *, ratios: Sequence[float] = RATIOS, seed: int = 0, group: str | None = None
+    listing: Listing,
+    *,
+    ratios: Sequence[float] = RATIOS,
+    seed: int = 0,
+    group: str | None = None,
+    kept: Mapping[str, str] | None = None,
 ) -> dict[str, tuple[Sample, ...]]:
     """Return the samples of ``listing`` by split, as :func:`find_samples` does.
+
+    Args:
+        listing, ratios, seed, group: as there.
+        kept: group → the split that it was in when a run was trained, and stays in. The others follow from their
+            names, and a split may be empty. None: there was no such run.
 
     Raises:
         ConfigError: as there.
@@ -76,14 +87,18 @@ def divide(
     members: dict[str, list[Sample]] = defaultdict(list)
     for sample, key in zip(samples[""], keys[""], strict=True):
         members[key].append(sample)
+    parts: dict[str, str] = {}
+    if kept is not None:
+        parts = {key: kept.get(key) or split_of(number(key, seed), ratios) for key in members}
+    else:
+        for kind, sizes in _by_kind(members).items():
+            try:
+                parts |= allot(sizes, ratios, seed)
+            except ConfigError as error:
+                raise ConfigError(f"kind {kind!r}: {error}" if kind else str(error)) from error
     divided: dict[str, list[Sample]] = {split: [] for split in NAMES}
-    for kind, sizes in _by_kind(members).items():
-        try:
-            parts = allot(sizes, ratios, seed)
-        except ConfigError as error:
-            raise ConfigError(f"kind {kind!r}: {error}" if kind else str(error)) from error
-        for key, split in parts.items():
-            divided[split] += members[key]
+    for key, split in parts.items():
+        divided[split] += members[key]
     return {split: tuple(sorted(found, key=lambda s: s.name)) for split, found in divided.items()}
 
 
@@ -110,13 +125,13 @@ def check_arguments(ratios: Sequence[float], seed: int, group: str | None) -> No
 
 
 def group_keys(samples: Sequence[Sample], group: str | None) -> list[str]:
-    """Return the text by which each sample is grouped: its name where there is no ``group``.
+    """Return the text by which each sample is grouped: its own key where there is no ``group``.
 
     Raises:
         ConfigError: it is not found in every name.
     """
     if group is None:
-        return [sample.name for sample in samples]
+        return [sample.key for sample in samples]
     pattern = re.compile(group)
     found = [pattern.search(sample.name) for sample in samples]
     missed = [sample.name for sample, match in zip(samples, found, strict=True) if match is None]
@@ -127,16 +142,35 @@ def group_keys(samples: Sequence[Sample], group: str | None) -> list[str]:
     return [(match[1] or "") if pattern.groups else match[0] for match in found if match is not None]
 
 
-def allot(sizes: Mapping[str, int], ratios: Sequence[float], seed: int) -> dict[str, str]:
-    """Return the split of each group of images.
+def number(key: str, seed: int) -> float:
+    """Return the number in [0, 1) that a group of images has for ever, on every machine.
 
-    Groups go, the largest first and equal ones in an order that ``seed`` draws, to the split that lacks most
-    images. No split with a ratio above 0 stays empty.
+    It is that of the first 53 bits of the SHA-256 of "<seed>/<key>". Letters with accents count alike however a file
+    system composes them.
+    """
+    text = unicodedata.normalize("NFC", f"{seed}/{key}")
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+def split_of(drawn: float, ratios: Sequence[float]) -> str:
+    """Return the split of a group by its number: "test" has the lowest, then comes "val", and the rest is "train"."""
+    _, val, test = ratios
+    return "test" if drawn < test else "val" if drawn < test + val else "train"
+
+
+def allot(sizes: Mapping[str, int], ratios: Sequence[float], seed: int) -> dict[str, str]:
+    """Return the split of each group of images: that of its :func:`number`, whatever other groups there are.
+
+    So shares are near ``ratios``, and exact for none. Only where a split with a ratio above 0 would have no group, a
+    neighbour moves there: the lowest numbers of "train" to the others, or its own highest back to it; and between
+    "test" and "val" likewise. When groups are added, none that trains becomes one that tests or validates, as long as
+    one trained by its own number.
 
     Args:
         sizes: images in each group, by its key.
         ratios: shares of train, val and test.
-        seed: of the order.
+        seed: of the numbers.
 
     Raises:
         ConfigError: fewer groups than splits.
@@ -149,19 +183,12 @@ def allot(sizes: Mapping[str, int], ratios: Sequence[float], seed: int) -> dict[
         raise ConfigError(
             f"{_count(sizes)} cannot be parted into {', '.join(wanted)}: {fix}or name the splits in a .csv file"
         )
-    lacking = _quotas(sum(sizes.values()), ratios)
-    order = sorted(
-        sizes, key=lambda key: (-sizes[key], hashlib.sha256(f"{seed}/{key}".encode(errors="surrogatepass")).digest())
-    )
-    parts: dict[str, str] = {}
-    for place, key in enumerate(order):
-        empty = [split for split in wanted if split not in parts.values()]
-        # The last groups fill what is still empty; sooner, each split gets what it lacks most.
-        choice = empty if len(order) - place <= len(empty) else wanted
-        split = max(choice, key=lambda name: lacking[name])
-        parts[key] = split
-        lacking[split] -= sizes[key]
-    return parts
+    drawn = sorted((number(key, seed), key) for key in sizes)
+    found = Counter(split_of(place, ratios) for place, _ in drawn)
+    judging = min(max(found["test"] + found["val"], len(wanted) - 1), len(drawn) - 1)
+    tests = min(max(found["test"], 1), judging - 1) if "test" in wanted else 0
+    splits = ["test"] * tests + ["val"] * (judging - tests) + ["train"] * (len(drawn) - judging)
+    return {key: split for (_, key), split in zip(drawn, splits, strict=True)}
 
 
 def _by_kind(members: Mapping[str, Sequence[Sample]]) -> dict[str, dict[str, int]]:
@@ -170,20 +197,6 @@ def _by_kind(members: Mapping[str, Sequence[Sample]]) -> dict[str, dict[str, int
     for key, found in members.items():
         strata[" and ".join(sorted({sample.kind for sample in found}))][key] = len(found)
     return {kind: strata[kind] for kind in sorted(strata)} or {"": {}}
-
-
-def _quotas(images: int, ratios: Sequence[float]) -> dict[str, int]:
-    """Return whole numbers of images that add up: the largest remainders are rounded up."""
-    exact = {split: images * ratio for split, ratio in zip(NAMES, ratios, strict=True)}
-    quotas = {split: math.floor(value + 1e-9) for split, value in exact.items()}
-    by_remainder = sorted(NAMES, key=lambda split: quotas[split] - exact[split])
-    for split in by_remainder[: images - sum(quotas.values())]:
-        quotas[split] += 1
-    for split, value in exact.items():
-        if value > 0 and quotas[split] == 0:
-            quotas[split] += 1
-            quotas["train"] -= 1
-    return quotas
 
 
 def _check_given(samples: Mapping[str, Sequence[Sample]], keys: Mapping[str, list[str]], group: str | None) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unetzoo.checks import class_names_of
 from unetzoo.errors import ConfigError
-from unetzoo.evaluation.evaluating import as_trained, images_of, predictor_of, shown
+from unetzoo.evaluation.evaluating import images_of, predictor_of, shown
 from unetzoo.files.writing import write_file
 from unetzoo.prediction import Predictor
 from unetzoo.prediction.networks import Model
@@ -92,18 +92,18 @@ def calibrate(
         progress: show a bar.
 
     Raises:
-        ConfigError: a multi-class model, no such split, or images without masks; or runs as ``evaluate`` refuses them.
+        ConfigError: a multi-class model, no such split, or images without masks; or runs and images as ``evaluate``
+            refuses them.
         InputError: a file that cannot be read, or does not fit the model.
         WeightsError: a model cannot be loaded.
         HubError: or not be fetched.
     """
     given = {"ratios": ratios, "seed": seed, "group": group, "ignore": ignore, "foreground": foreground}
-    reading = as_trained(model, {**given, "colours": colours, "ignore_colour": ignore_colour})
     predictor = predictor_of(model)
     config = predictor.config
     if config.task == "multiclass":
         raise ConfigError("a multi-class mask is its likeliest class: there is no threshold to find")
-    dataset = images_of(config, source, split, reading)
+    dataset = images_of(predictor, source, split, {**given, "colours": colours, "ignore_colour": ignore_colour})
     counts = torch.zeros(config.num_classes, 2, STEPS + 1, dtype=torch.float64)
     for i in shown(range(len(dataset)), progress):
         probabilities = predictor(dataset.samples[i].image).probabilities

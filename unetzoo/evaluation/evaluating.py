@@ -21,10 +21,11 @@ from unetzoo import images, sheets
 from unetzoo.augmentation import IGNORED
 from unetzoo.checks import class_names_of
 from unetzoo.config import ModelConfig
-from unetzoo.data import Labels, Sample, SegmentationDataset
+from unetzoo.data import Labels, SegmentationDataset
 from unetzoo.data.listing import list_samples
-from unetzoo.data.splitting import RATIOS, divide
+from unetzoo.data.splitting import RATIOS
 from unetzoo.errors import ConfigError
+from unetzoo.evaluation.held_out import choose, seen_by
 from unetzoo.files.writing import write_file
 from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.model import SegmentationModel
@@ -123,8 +124,12 @@ def evaluate(
             whose answers are averaged; or a predictor, with its tiles, views and thresholds.
         source: a folder or a CSV file, see ``unetzoo.data.list_samples``.
         split: "train", "val" or "test". None: "test" of a source that has splits of its own, every image of others.
-        ratios, seed, group: those of the training, where ``split`` is of a source without splits of its own. None:
-            those of the run whose folder or file ``model`` is; otherwise (0.8, 0.1, 0.1), 0 and none.
+            Where ``model`` is the folder or the file of a run, the run's own list, ``data.json``, says which images
+            are in it, wherever they lie now; new ones follow from their names, and the log says so. But for "train",
+            none that a model was trained on is scored, by its bytes or by its name. The log says which models have
+            no such list.
+        ratios, seed, group: of the split of a source without splits of its own, in place of the run's list. None:
+            those of the run; otherwise (0.8, 0.1, 0.1), 0 and none.
         ignore, foreground, colours, ignore_colour: how the masks are written, see ``unetzoo.data.Labels``. None:
             likewise.
         objects: also count objects, and those that meet a true one at an IoU above 0.5. Objects are the connected
@@ -132,8 +137,8 @@ def evaluate(
         progress: show a bar.
 
     Raises:
-        ConfigError: no such split, or images without masks; lists all that is wrong; runs that are averaged and split
-            or read their data differently. ``objects`` needs SciPy.
+        ConfigError: no such split, images without masks, or images that a model was trained on; lists all that is
+            wrong; runs that are averaged and split or read their data differently. ``objects`` needs SciPy.
         InputError: a file that cannot be read, or does not fit the model.
         WeightsError: a model cannot be loaded.
         HubError: or not be fetched.
@@ -141,10 +146,9 @@ def evaluate(
     if objects:
         ndimage()  # says so where it is missing
     given = {"ratios": ratios, "seed": seed, "group": group, "ignore": ignore, "foreground": foreground}
-    reading = as_trained(model, {**given, "colours": colours, "ignore_colour": ignore_colour})
     predictor = predictor_of(model)
     config = predictor.config
-    dataset = images_of(config, source, split, reading)
+    dataset = images_of(predictor, source, split, {**given, "colours": colours, "ignore_colour": ignore_colour})
     names = class_names_of(config.class_names, config.task, config.num_classes)
     metrics = defaultdict[str, SegmentationMetrics](
         lambda: SegmentationMetrics(config.task, config.num_classes, class_names=names)
@@ -178,44 +182,22 @@ def predictor_of(model: Predictor | Model | Sequence[Model]) -> Predictor:
     return Predictor(model, device=devices[0] if devices else "auto")
 
 
-def as_trained(model: object, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how images are split and masks are read: as given, else as in the runs of the models, else by default.
-
-    Args:
-        model: what :func:`evaluate` takes; of a predictor or a model no run is known.
-        given: "ratios", "seed", "group", "ignore", "foreground", "colours", "ignore_colour" → value, None where none
-            was given.
-
-    Raises:
-        ConfigError: the runs differ in what was not given.
-    """
-    models = model if isinstance(model, list | tuple) else [model]
-    runs = [run for item in models if isinstance(item, str | os.PathLike) and (run := settings_of_run(item))]
-    problems = [
-        f"{name} is {', '.join(repr(run[name]) for run in runs)}: give {name}; or, as each may have been trained on "
-        "what the others were not, data with splits of their own, in train/, val/ and test/"
-        for name, value in given.items()
-        if value is None and runs and any(run[name] != runs[0][name] for run in runs)
-    ]
-    if problems:
-        raise ConfigError("these runs split or read their data differently", problems)
-    known = {"ratios": RATIOS, "seed": 0, "foreground": "white", **(runs[0] if runs else {})}
-    return {name: known.get(name) if value is None else value for name, value in given.items()}
-
-
 def images_of(
-    config: ModelConfig, source: str | os.PathLike[str], split: str | None, reading: Mapping[str, Any]
+    predictor: Predictor, source: str | os.PathLike[str], split: str | None, given: Mapping[str, Any]
 ) -> SegmentationDataset:
     """Return the images of a split, not normalised: a predictor does that.
 
     Args:
-        config: of the model.
+        predictor: of the models.
         source, split: see :func:`evaluate`.
-        reading: what :func:`as_trained` returned.
+        given: "ratios", "seed", "group", "ignore", "foreground", "colours", "ignore_colour" → value, None where none
+            was given.
 
     Raises:
-        ConfigError: no such split, or images without masks; lists all that is wrong.
+        ConfigError: no such split, images without masks, or images that the models were trained on; lists all that is
+            wrong; or the models' runs differ in what was not given.
     """
+    config, reading = predictor.config, as_trained(predictor, given)
     colours = reading["colours"]
     known = Labels(
         task=config.task,
@@ -226,8 +208,35 @@ def images_of(
         foreground=reading["foreground"],
         ignore_colour=reading["ignore_colour"],
     )
-    samples = _chosen(source, known, split, reading["ratios"], reading["seed"], reading["group"])
+    listing = list_samples(source, known)
+    if listing.problems:
+        raise ConfigError(f"{str(source)!r} cannot be evaluated on", listing.problems)
+    anew = any(given[name] is not None for name in ("ratios", "seed", "group"))
+    samples = choose(source, listing, split, reading, seen_by(predictor), anew=anew)
     return SegmentationDataset(samples, known, in_channels=config.in_channels)
+
+
+def as_trained(predictor: Predictor, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how images are split and masks are read: as given, else as in the runs of the models, else by default.
+
+    Args:
+        predictor: of the models; of those that were given as networks no run is known.
+        given: as :func:`images_of` takes it.
+
+    Raises:
+        ConfigError: the runs differ in what was not given.
+    """
+    runs = [run for origin in predictor.origins if origin is not None and (run := settings_of_run(origin))]
+    problems = [
+        f"{name} is {', '.join(repr(run[name]) for run in runs)}: give {name}; or, as each may have been trained on "
+        "what the others were not, data with splits of their own, in train/, val/ and test/"
+        for name, value in given.items()
+        if value is None and runs and any(run[name] != runs[0][name] for run in runs)
+    ]
+    if problems:
+        raise ConfigError("these runs split or read their data differently", problems)
+    known = {"ratios": RATIOS, "seed": 0, "foreground": "white", **(runs[0] if runs else {})}
+    return {name: known.get(name) if value is None else value for name, value in given.items()}
 
 
 def settings_of_run(model: str | os.PathLike[str]) -> dict[str, Any]:
@@ -258,29 +267,6 @@ def predicted_mask(model: SegmentationModel, image: Tensor) -> Tensor:
     """Return the mask that the model gives a normalised image (C, H, W), as its targets are, on the CPU."""
     like = next(model.parameters())  # in half or double precision, where a run trains in it
     return sheets.predicted(model.predict(image[None].to(like))[0].float().cpu(), model.config.task)
-
-
-def _chosen(
-    source: str | os.PathLike[str],
-    labels: Labels,
-    split: str | None,
-    ratios: Sequence[float],
-    seed: int,
-    group: str | None,
-) -> tuple[Sample, ...]:
-    listing = list_samples(source, labels)
-    if listing.problems:
-        raise ConfigError(f"{str(source)!r} cannot be evaluated on", listing.problems)
-    if split is None:
-        if "" not in listing.samples and not listing.samples.get("test"):
-            raise ConfigError(f"{str(source)!r} has splits, and no test images: say which, such as --split val")
-        found = listing.samples.get("", listing.samples.get("test", ()))
-    else:
-        parts = divide(listing, ratios=ratios, seed=seed, group=group) if "" in listing.samples else listing.samples
-        found = parts.get(split, ())
-    if not found:
-        raise ConfigError(f"{str(source)!r} has no images{'' if split is None else f' in {split}'}")
-    return tuple(found)
 
 
 def _matches(mask: Tensor, target: Tensor, config: ModelConfig) -> Matches:

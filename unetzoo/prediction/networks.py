@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -163,6 +164,18 @@ def loaded(model: Model) -> SegmentationModel | OptimizedModel:
         return model
     # Half precision is how weights are kept, not how they are best used: on CPUs it is slow, and rounds each map.
     return sources.from_pretrained(model, dtype=torch.float32)
+
+
+def origins(models: Model | Sequence[Model]) -> tuple[Path | None, ...]:
+    """Return the file or the folder that each model is read from; None for networks and repositories.
+
+    Raises:
+        ConfigError, WeightsError: as ``unetzoo.saving.sources.source_of``.
+    """
+    paths = [
+        sources.source_of(model).path if isinstance(model, str | os.PathLike) else None for model in listed(models)
+    ]
+    return tuple(None if path is None else path.absolute() for path in paths)
 
 
 def check_alike(configs: Sequence[ModelConfig]) -> None:

@@ -19,7 +19,7 @@ from unetzoo.prediction import arguments, by_rows
 from unetzoo.prediction.inputs import LoadedImage, Rows, as_image
 from unetzoo.prediction.layout import Layout
 from unetzoo.prediction.marks import Mark
-from unetzoo.prediction.networks import Model, Networks, check_channels, check_range, gathered
+from unetzoo.prediction.networks import Model, Networks, check_channels, check_range, gathered, origins
 from unetzoo.prediction.results import Prediction, in_file, mask_of, nodata_tag
 from unetzoo.prediction.stored import StoredRows
 from unetzoo.prediction.strips import Strip, joined, strips
@@ -62,6 +62,7 @@ class Predictor:
 
     Attributes:
         config: of the (first) model: classes, channels, normalisation.
+        origins: the file or the folder that each model was read from; None for networks and repositories.
 
     Raises:
         ConfigError: lists all that is wrong with the arguments; or models that do not go together.
@@ -103,7 +104,7 @@ class Predictor:
         self.device = device_of(device)
         self.tta, self.scales = tta, list(map(float, scales))
         self.networks = Networks(gathered(model, self.device, dtype), views(tta, tuple(self.scales)), merge)
-        self.config = self.networks.config
+        self.config, self.origins = self.networks.config, origins(model)
         self.thresholds = arguments.thresholds(threshold, self.config.task, self.config.num_classes)
         self.layout = Layout(self.networks, tile, overlap, blend, batch_size)
         self.smallest, self.holes = smallest, holes

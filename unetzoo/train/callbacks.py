@@ -9,6 +9,7 @@ from pytorch_lightning.callbacks import Callback
 from unetzoo.checks import one_of, whole
 from unetzoo.errors import ConfigError
 from unetzoo.train import reporting
+from unetzoo.train.data_list import KeepData
 from unetzoo.train.keeping import KeepBest, KeepLast
 from unetzoo.train.stopping import Patience
 
@@ -27,8 +28,8 @@ def run_callbacks(
     With ``plugins=[WholeFiles()]`` of the trainer, a checkpoint is written all or nothing.
 
     Args:
-        folder: of the run, made if missing: ``best.safetensors``, ``last.ckpt``, ``metrics.csv``, ``curves.png`` and
-            ``predictions/``.
+        folder: of the run, made if missing: ``best.safetensors``, ``last.ckpt``, ``data.json``, ``metrics.csv``,
+            ``curves.png`` and ``predictions/``.
         style: what is printed: "bar", "lines", "json" or "quiet".
         patience: stop after so many epochs without a better validation Dice, or loss where the validation masks hold no
             class; None: never.
@@ -45,6 +46,7 @@ def run_callbacks(
         raise ConfigError("cannot show a run", problems)
     best = KeepBest(folder)
     return [
+        KeepData(folder),
         best,
         *([] if patience is None else [Patience(best, patience)]),
         reporting.History(folder),

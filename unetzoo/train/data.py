@@ -6,6 +6,7 @@ import os
 import statistics
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +112,12 @@ class FolderData(lightning.LightningDataModule):
             problems.append(f"data={printable(folder)}: this name is no UTF-8: rename the folder, or give a link to it")
         if problems:
             raise ConfigError("cannot read the data", problems)
+
+    @property
+    def samples(self) -> Mapping[str, tuple[Sample, ...]]:
+        """The images and masks of "train", "val" and "test", when :meth:`setup` has found them."""
+        assert self._samples is not None
+        return self._samples
 
     def setup(self, stage: str | None = None) -> None:
         """Find the images, check them all, and settle what the network must know.

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+from unetzoo.data.record import FILE
 from unetzoo.errors import ConfigError, WriteError
 from unetzoo.files.alone import alone
 from unetzoo.train.runs import CONFIG
@@ -114,4 +115,4 @@ def _is_run(folder: Path) -> bool:
 
 def _is_free(folder: Path) -> bool:
     """Return whether nothing is there, or a run that was stopped before it kept anything."""
-    return {path.name for path in folder.iterdir()} <= {CONFIG, LOCK}
+    return {path.name for path in folder.iterdir()} <= {CONFIG, FILE, LOCK}

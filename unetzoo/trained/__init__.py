@@ -1,4 +1,4 @@
-"""The trained models that come with the package: a ``.safetensors`` file and a model card each, in this folder."""
+"""The trained models that come with the package: a ``.safetensors`` file, a model card and a list of data each."""
 
 from __future__ import annotations
 
@@ -20,3 +20,8 @@ def weights_of(name: str) -> Path:
 def card_of(name: str) -> Path:
     """Return the file of its card, in Markdown."""
     return FOLDER / f"{name}.md"
+
+
+def data_of(name: str) -> Path:
+    """Return the file that lists what it was trained, validated and tested on."""
+    return FOLDER / f"{name}.json"

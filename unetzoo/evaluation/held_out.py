@@ -1,0 +1,175 @@
+"""Which images a model is judged by: those of a split, and none that it was trained on."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unetzoo import trained
+from unetzoo.data.listing import Listing, Sample
+from unetzoo.data.record import BEFORE, FILE, DataRecord, Place, fingerprints, places
+from unetzoo.data.splitting import NAMES, divide, group_keys
+from unetzoo.errors import ConfigError
+from unetzoo.prediction import Predictor
+
+SHOWN = 5
+"""Images that a message names."""
+
+_logger = logging.getLogger("unetzoo")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known of the data that models were trained on.
+
+    Attributes:
+        models: what they are called in messages.
+        records: of those that have one.
+        missing: the models that have none.
+    """
+
+    models: str
+    records: tuple[DataRecord, ...]
+    missing: tuple[str, ...]
+
+
+def seen_by(predictor: Predictor) -> Seen:
+    """Return what is known of the data of a predictor's models.
+
+    Raises:
+        ConfigError: a list that cannot be read.
+    """
+    found: list[tuple[str, DataRecord | None]] = []
+    for origin in predictor.origins:
+        path = None if origin is None else record_file(origin)
+        name = "the model" if origin is None else str(origin)
+        found.append((name, DataRecord.read(path) if path is not None and path.is_file() else None))
+    return Seen(
+        " and ".join(dict.fromkeys(name for name, _ in found)),
+        tuple(record for _, record in found if record is not None),
+        tuple(dict.fromkeys(name for name, record in found if record is None)),
+    )
+
+
+def choose(
+    source: str | os.PathLike[str],
+    listing: Listing,
+    split: str | None,
+    reading: Mapping[str, Any],
+    seen: Seen,
+    *,
+    anew: bool,
+) -> tuple[Sample, ...]:
+    """Return the images of a split, as ``unetzoo.evaluate`` says.
+
+    Args:
+        source: what ``listing`` is of.
+        listing: all images.
+        split: "train", "val", "test" or None.
+        reading: "ratios", "seed" and "group" of the split.
+        seen: what the models were trained on.
+        anew: split by ``reading`` alone, not as the models know the images.
+
+    Raises:
+        ConfigError: no such split; or images in it that the models were trained on.
+    """
+    own = "" not in listing.samples
+    asked = "test" if split is None and own else split
+    if asked is None:
+        found = listing.samples[""]
+    elif own:
+        found = listing.samples.get(asked, ())
+    else:
+        how = {name: reading[name] for name in ("ratios", "seed", "group")}
+        found = divide(listing, **how, kept=None if anew else _kept(listing, how["group"], seen))[asked]
+    if not found and split is None and own:
+        raise ConfigError(f"{str(source)!r} has splits, and no test images: say which, such as --split val")
+    if not found:
+        raise ConfigError(f"{str(source)!r} has no images{'' if asked is None else f' in {asked}'}")
+    if asked != "train":
+        _check(found, asked, source, seen)
+    return tuple(found)
+
+
+def _kept(listing: Listing, group: str | None, seen: Seen) -> dict[str, str] | None:
+    """Return the split of each group of images that is in the models' lists, None where no image is."""
+    samples = listing.samples[""]
+    found = _places(samples, seen, before=False)
+    if not found:
+        return None
+    kept: dict[str, str] = {}
+    for sample, key in zip(samples, group_keys(samples, group), strict=True):
+        if sample.name in found:
+            split = found[sample.name].split
+            kept[key] = min(split, kept.get(key, split), key=NAMES.index)  # trained on, if one of the group was
+    return kept
+
+
+def _places(samples: Sequence[Sample], seen: Seen, *, before: bool, asked: str | None = None) -> dict[str, Place]:
+    """Return the places of the samples that the models know, by name; empty where no image is one of theirs.
+
+    An image is known by its bytes. Its name counts where others of the source are known by theirs, since in other data
+    sets images are called "001" too; and where several splits have the name, it is the one of ``asked``.
+    """
+    if not seen.records:
+        return {}
+    by_bytes = places(seen.records, lambda _, pair: pair.image, before=before)
+    prints = fingerprints(samples)
+    if not any(known in by_bytes for known in prints):
+        return {}
+    by_name = places(seen.records, lambda name, _: name, before=before)
+    if asked is not None:
+        by_name |= {name: Place(asked, name) for record in seen.records for name in record.splits[asked]}
+    found = {}
+    for sample, known in zip(samples, prints, strict=True):
+        place = by_bytes.get(known) or by_name.get(sample.name)
+        if place is not None:
+            found[sample.name] = place
+    return found
+
+
+def _check(found: Sequence[Sample], asked: str | None, source: str | os.PathLike[str], seen: Seen) -> None:
+    """Refuse images that the models were trained on, and say what is not known of the others."""
+    where = str(source) if asked is None else f"{asked} of {source}"
+    if seen.missing and asked is not None:
+        models = ", ".join(seen.missing)
+        _logger.warning("no %s says what %s was trained on: it may have been on images of %s", FILE, models, where)
+    known = _places(found, seen, before=True, asked=asked)
+    learned = [name for name, place in known.items() if place.split in ("train", BEFORE)]
+    if learned:
+        named = [f"{name!r}" + (f" (as {at!r})" if (at := known[name].name) != name else "") for name in learned]
+        fix = "say which split, such as --split test" if asked is None else "leave them out"
+        raise ConfigError(
+            f"{len(learned)} of {len(found)} images of {where} were trained on by {seen.models}, and say nothing of "
+            f"others: {fix}; --split train scores what was trained on. They are {_some(named)}"
+        )
+    chosen = [name for name, place in known.items() if place.split == "val"]
+    if asked == "test" and chosen:
+        _warn(chosen, found, where, f"were validated on by {seen.models}, to choose its best epoch")
+    new = [sample.name for sample in found if sample.name not in known]
+    if seen.records and new and (known or asked is not None):
+        _warn(new, found, where, f"are new: they were in no split when {seen.models} was trained")
+    if known and asked is not None:
+        gone = {name for record in seen.records for name in record.splits[asked]} - {at.name for at in known.values()}
+        if gone:
+            named = [repr(name) for name in sorted(gone)]
+            _logger.warning("%d images that were in %s are gone: %s", len(gone), where, _some(named))
+
+
+def _warn(names: Sequence[str], found: Sequence[Sample], where: str, said: str) -> None:
+    _logger.warning("%d of %d images of %s %s: %s", len(names), len(found), where, said, _some([*map(repr, names)]))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def record_file(origin: Path) -> Path:
+    """Return the list of data of a model, by its file or its folder."""
+    if origin.parent == trained.FOLDER:
+        return trained.data_of(origin.stem)
+    return (origin if origin.is_dir() else origin.parent) / FILE

@@ -1,0 +1,71 @@
+"""``data.json``: which images a run trains, validates and tests on, so that it never goes on with others."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytorch_lightning as lightning
+from pytorch_lightning.callbacks import Callback
+
+from unetzoo.data.record import FILE, DataRecord
+from unetzoo.errors import ConfigError
+from unetzoo.evaluation.held_out import record_file
+from unetzoo.saving.records import BEST_FILE
+from unetzoo.saving.sources import source_of
+from unetzoo.train.keeping import LAST
+from unetzoo.train.recipe import Recipe
+
+
+class KeepData(Callback):
+    """Writes ``data.json`` when a run begins, and refuses to go on with other data than those it lists.
+
+    Args:
+        folder: of the run; one that has ``last.ckpt`` goes on.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.path = Path(folder) / FILE
+        self.record: DataRecord | None = None
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Look at the images before anything of the run is changed.
+
+        Raises:
+            ConfigError: a run that goes on began with other data; says which are new, gone or changed.
+        """
+        if stage != "fit":
+            return
+        assert isinstance(pl_module, Recipe)
+        self.record = DataRecord.of(pl_module.data.samples, _before(pl_module.settings.name))
+        if self.path.with_name(LAST).exists():
+            self.record = _same(self.path, self.record)
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write."""
+        if trainer.is_global_zero:
+            assert self.record is not None
+            self.record.write(self.path)
+
+
+def _before(model: str) -> list[DataRecord]:
+    """Return the record of the model that a run begins from, if there is one."""
+    origin = source_of(model).path
+    path = None if origin is None else record_file(origin)
+    return [DataRecord.read(path)] if path is not None and path.is_file() else []
+
+
+def _same(path: Path, now: DataRecord) -> DataRecord:
+    """Return the record that a run began with, if it is of the same data."""
+    fix = f"train a new run, from {path.with_name(BEST_FILE)} if you like"
+    if not path.is_file():
+        raise ConfigError(f"there is no {path}, so that nothing says what the run was trained on: {fix}")
+    record = DataRecord.read(path)
+    changes = record.changes(now)
+    if changes:
+        raise ConfigError(f"a run goes on with the data that it began with; give those, or {fix}", _few(changes))
+    return record
+
+
+def _few(changes: list[str]) -> list[str]:
+    return changes[:20] + ([f"and {len(changes) - 20} more"] if len(changes) > 20 else [])
