@@ -9,7 +9,7 @@ from pathlib import Path
 
 import unetzoo
 from unetzoo.drawing import CLASSES, draw_shapes, write_shapes
-from unetzoo.evaluation import evaluate, settings_of_run
+from unetzoo.evaluation import evaluate
 
 parser = argparse.ArgumentParser(description="Train on drawn shapes of five classes.")
 parser.add_argument("out", type=Path, help="folder for all that is made, new or empty")
@@ -34,7 +34,7 @@ run = unetzoo.fit(
     },
 )
 predictor = run.predictor()
-print(evaluate(predictor, args.out / "shapes", split="test", **settings_of_run(run)))
+print(evaluate(predictor, args.out / "shapes", split="test"))
 
 image, _ = draw_shapes(200, 300, seed=123)  # any size; a path or an array would do as well
 result = predictor(image)

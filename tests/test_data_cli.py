@@ -47,7 +47,7 @@ def floods(shared_data: Path, tmp_path: Path) -> str:
     [
         ("vessels", ["--group", r"Image_(\d+)"], 3, [16, 2, 2]),
         pytest.param("polyps", [], 3, [320, 40, 40], marks=pytest.mark.slow),
-        ("nuclei_16bit", ["--ratios", "0.5", "0.25", "0.25"], 1, [8, 4, 4]),
+        ("nuclei_16bit", ["--ratios", "0.5", "0.25", "0.25"], 1, [10, 2, 4]),
     ],
 )
 def test_check_of_real_folders(
@@ -77,7 +77,7 @@ def test_check_of_a_part_of_the_polyps(capsys: pytest.CaptureFixture[str], share
     assert err == ""
     assert report["problems"] == []
     assert report["in_channels"] == 3 == len(report["mean"])
-    assert [split["images"] for split in report["splits"].values()] == [32, 4, 4]
+    assert [split["images"] for split in report["splits"].values()] == [34, 1, 5]
 
 
 def test_check_of_a_part_of_the_nuclei(capsys: pytest.CaptureFixture[str], shared_data: Path, tmp_path: Path) -> None:

@@ -248,12 +248,12 @@ def test_a_run_s_own_split_and_labels_are_those_of_its_settings(
 ) -> None:
     unetzoo.save(constant(3.0), tmp_path / "best.safetensors")
     kept = {"ratios": [0.5, 0.25, 0.25], "group": None, "ignore": None, "colours": None, "ignore_colour": None}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"seed_everything": 7, "data": kept}), encoding="utf-8")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"seed_everything": 5, "data": kept}), encoding="utf-8")
     for model in (tmp_path, tmp_path / "best.safetensors"):
         arguments = ["evaluate", str(model), "--data", str(folder), "--split", "train"]
         assert main([*arguments, "--report", str(tmp_path / "r")]) == 0
         rows = (tmp_path / "r" / "per_image.csv").read_text(encoding="utf-8").splitlines()[1:]
-        expected = {sample.name for sample in find_samples(folder, Labels(), ratios=kept["ratios"], seed=7)["train"]}
+        expected = {sample.name for sample in find_samples(folder, Labels(), ratios=kept["ratios"], seed=5)["train"]}
         assert {row.split(",")[0] for row in rows} == expected
         assert len(expected) == 2
         assert main([*arguments, "--ratios", "0.25", "0.5", "0.25", "--report", str(tmp_path / "r")]) == 0

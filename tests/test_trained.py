@@ -23,9 +23,10 @@ from scipy import ndimage
 import unetzoo
 from unetzoo import ConfigError, images, trained
 from unetzoo.cli import main
-from unetzoo.data import Labels, find_samples
+from unetzoo.data import Labels, find_samples, list_samples
 from unetzoo.drawing import draw_nuclei
 from unetzoo.evaluation import evaluate, settings_of_run
+from unetzoo.files.identity import fingerprint
 
 NAMES = unetzoo.list_models(pretrained=True)
 FIGURES = {name: json.loads((ROOT / "docs" / f"{name}.json").read_text(encoding="utf-8")) for name in NAMES}
@@ -170,12 +171,22 @@ def script(name: str) -> ModuleType:
     return module
 
 
-def data_of(name: str, shared_data: Path, folder: Path) -> tuple[Path, dict]:
-    """Return the images that a model was trained by, and how its card says that they were split."""
+def data_of(name: str, shared_data: Path, folder: Path) -> Path:
+    """Return the images that a model was trained by."""
     if name == "vessels":
-        return shared_data / "vessels", {"ratios": (0.6, 0.2, 0.2), "group": r"Image_(\d+)"}
+        return shared_data / "vessels"
     script("list_nuclei.py").main(shared_data / "nuclei", folder / "nuclei.csv")
-    return folder / "nuclei.csv", {"ratios": (0.7, 0.15, 0.15)}
+    return folder / "nuclei.csv"
+
+
+def splits_of(name: str, source: Path) -> dict[str, list]:
+    """Return the images by the split that the list of a model has them in, each known by its bytes."""
+    record = json.loads(trained.data_of(name).read_text(encoding="utf-8"))
+    found: dict[str, list] = {split: [] for split in ("train", "val", "test")}
+    places = {image: split for split in found for image, _ in record[split].values()}
+    for sample in list_samples(source, Labels()).samples[""]:
+        found[places[fingerprint(sample.image)]].append(sample)
+    return found
 
 
 def draw_data(name: str, folder: Path) -> None:
@@ -222,16 +233,18 @@ def test_the_recipe_runs_and_makes_what_the_package_holds(
         assert torch.equal(tensor, run[key].half() if run[key].is_floating_point() else run[key]), key
     assert kept.config.class_names == {"nuclei": ("nucleus",), "vessels": ("vessel",)}[name]
     figures = json.loads((tmp_path / "docs" / f"{name}.json").read_text(encoding="utf-8"))
-    assert figures["images"] == {"train": 6, "val": 3, "test": 3}
     source, split = {
         "nuclei": ("nuclei.csv", {"ratios": (0.7, 0.15, 0.15)}),
         "vessels": ("vessels", {"ratios": (0.6, 0.2, 0.2), "group": r"Image_(\d+)"}),
     }[name]
+    expected = find_samples(source, Labels(), **split)
+    assert figures["images"] == {split: len(found) for split, found in expected.items()}
+    assert (tmp_path / "package" / f"{name}.json").read_bytes() == (tmp_path / "run" / "data.json").read_bytes()
     expected = evaluate(unetzoo.from_pretrained(name), source, split="test", **split)
     assert figures["test"]["all"]["dice"] == expected.to_dict()["dice"]
     card = (tmp_path / "package" / f"{name}.md").read_text(encoding="utf-8")
     row = "test | all" if name == "nuclei" else "test"
-    assert f"| {row} | 3 | {figures['test']['all']['dice']:.3f} |" in card
+    assert f"| {row} | {figures['images']['test']} | {figures['test']['all']['dice']:.3f} |" in card
     assert (PROGRAMS / f"{name}.yaml").read_text(encoding="utf-8") in card
     assert (tmp_path / "docs" / "_static" / f"{name}.csv").read_bytes() == (tmp_path / "run/metrics.csv").read_bytes()
     (tmp_path / "package" / f"{name}.md").unlink()
@@ -251,9 +264,23 @@ def dice_of(predictor: unetzoo.Predictor, samples: list) -> float:
     return both / total
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_no_image_that_a_trained_model_learned_from_is_held_out(name: str, shared_data: Path, tmp_path: Path) -> None:
+    """Whoever splits the same images otherwise is told, whatever they are called there."""
+    some_images = splits_of(name, data_of(name, shared_data, tmp_path))
+    for part in ("images", "masks"):
+        (tmp_path / "mine" / part).mkdir(parents=True)
+    for split, count in (("train", 1), ("test", 2)):
+        for k, sample in enumerate(some_images[split][:count]):
+            shutil.copy(sample.image, tmp_path / "mine" / "images" / f"{split}{k}{sample.image.suffix}")
+            shutil.copy(sample.mask, tmp_path / "mine" / "masks" / f"{split}{k}{sample.mask.suffix}")
+    with pytest.raises(ConfigError, match=rf"1 of 3 images .*trained on by .*{name}.*'train0' \(as "):
+        evaluate(name, tmp_path / "mine")
+    assert {row["name"] for row in evaluate(name, tmp_path / "mine", split="test").rows} == {"test0", "test1"}
+
+
 def test_a_few_real_nuclei_of_each_kind(shared_data: Path, tmp_path: Path) -> None:
-    source, split = data_of("nuclei", shared_data, tmp_path)
-    splits = find_samples(source, Labels(), **split)
+    splits = splits_of("nuclei", data_of("nuclei", shared_data, tmp_path))
     assert {split: len(found) for split, found in splits.items()} == FIGURES["nuclei"]["images"]
     by_kind: dict[str, list] = {}
     for sample in splits["test"]:
@@ -267,8 +294,7 @@ def test_a_few_real_nuclei_of_each_kind(shared_data: Path, tmp_path: Path) -> No
 
 
 def test_a_real_retina_of_a_child_that_was_not_trained_by(shared_data: Path, tmp_path: Path) -> None:
-    source, split = data_of("vessels", shared_data, tmp_path)
-    splits = find_samples(source, Labels(), **split)
+    splits = splits_of("vessels", data_of("vessels", shared_data, tmp_path))
     assert {split: len(found) for split, found in splits.items()} == FIGURES["vessels"]["images"]
     children = {split: {sample.image.stem[6:8] for sample in found} for split, found in splits.items()}
     assert not children["train"] & (children["val"] | children["test"])
@@ -280,10 +306,10 @@ def test_a_real_retina_of_a_child_that_was_not_trained_by(shared_data: Path, tmp
 @pytest.mark.parametrize("split", ["val", "test"])
 @pytest.mark.parametrize("name", NAMES)
 def test_figures_of_the_card_are_measured(name: str, split: str, shared_data: Path, tmp_path: Path) -> None:
-    source, settings = data_of(name, shared_data, tmp_path)
+    source = data_of(name, shared_data, tmp_path)
     expected = FIGURES[name][split]["all"]
     objects = "object_ap" in expected
-    found = evaluate(unetzoo.from_pretrained(name), source, split=split, objects=objects, **settings).to_dict()
+    found = evaluate(name, source, split=split, objects=objects).to_dict()
     for kind, figures in {"all": expected, **expected.get("kinds", {})}.items():
         measured = found if kind == "all" else found["kinds"][kind]
         for score in ("dice", "iou", "precision", "recall", "specificity", *(["object_ap"] if objects else [])):
@@ -293,8 +319,7 @@ def test_figures_of_the_card_are_measured(name: str, split: str, shared_data: Pa
 @pytest.fixture
 def retinas(shared_data: Path, tmp_path: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Return the test images of ``vessels``, (3, H, W), with their masks, (H, W) bool."""
-    source, split = data_of("vessels", shared_data, tmp_path)
-    samples = find_samples(source, Labels(), **split)["test"]
+    samples = splits_of("vessels", data_of("vessels", shared_data, tmp_path))["test"]
     return [(images.read_image(sample.image), images.read_image(sample.mask)[0] > 0) for sample in samples]
 
 

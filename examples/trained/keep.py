@@ -17,8 +17,8 @@ import yaml
 
 import unetzoo
 from unetzoo import trained
-from unetzoo.data import Labels, find_samples
-from unetzoo.evaluation import evaluate, settings_of_run
+from unetzoo.data import Labels, list_samples
+from unetzoo.evaluation import evaluate
 
 MODELS = {"nuclei": ("nucleus", 20), "vessels": ("vessel", 0)}
 """Name: its class, and pixels of the smallest object of the second figures; 0: objects are not counted."""
@@ -28,6 +28,7 @@ def main(name: str, run: Path) -> None:
     """Write the model to the package, and what is told of it to ``docs/``."""
     model = unetzoo.load(run, dtype=torch.float16, class_names=[MODELS[name][0]])
     unetzoo.save(model, trained.weights_of(name))
+    shutil.copy(run / "data.json", trained.data_of(name))
     text = json.dumps(measured(name, run), indent=1) + "\n"
     (card.DOCS / f"{name}.json").write_text(text, encoding="utf-8")
     shutil.copy(run / "metrics.csv", card.DOCS / "_static" / f"{name}.csv")
@@ -37,16 +38,17 @@ def main(name: str, run: Path) -> None:
 
 def measured(name: str, run: Path) -> dict:
     """Return how many images there are, and the scores of those that did not train."""
-    settings, smallest = settings_of_run(run), MODELS[name][1]
+    smallest = MODELS[name][1]
     source = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"]["folder"]
-    splits = find_samples(source, Labels(), **{key: settings[key] for key in ("ratios", "group", "seed")})
-    kinds = Counter(sample.kind.replace(" ", "_") for found in splits.values() for sample in found if sample.kind)
-    figures = {"images": {split: len(found) for split, found in splits.items()}, "kinds": dict(sorted(kinds.items()))}
-    kept = unetzoo.from_pretrained(name)
+    listed = list_samples(source, Labels()).samples[""]
+    kinds = Counter(sample.kind.replace(" ", "_") for sample in listed if sample.kind)
+    splits = json.loads((run / "data.json").read_text(encoding="utf-8"))
+    counts = {split: len(splits[split]) for split in ("train", "val", "test")}
+    figures = {"images": counts, "kinds": dict(sorted(kinds.items()))}
     for split in ("val", "test"):
         for least in (0, smallest) if smallest else (0,):
-            predictor = unetzoo.Predictor(kept, smallest=least)
-            found = evaluate(predictor, source, split=split, objects=bool(smallest), progress=True, **settings)
+            predictor = unetzoo.Predictor(name, smallest=least)
+            found = evaluate(predictor, source, split=split, objects=bool(smallest), progress=True)
             figures.setdefault(split, {})[f"from_{least}" if least else "all"] = found.to_dict()
             print(f"{split}, objects of {least} pixels and more", found, sep="\n")
     return figures
