@@ -23,6 +23,7 @@ DEPTH, STK_PLANES, NODATA = 32997, 33629, 42113
 _FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "s", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d"}
 _FORMATS |= {13: "I", 16: "Q", 17: "q", 18: "Q"}
 """Type of a value → its format as :mod:`struct` has it."""
+_SIZES = {kind: struct.calcsize("=" + letters) for kind, letters in _FORMATS.items()}
 LONGEST = 1 << 24
 """Bytes of the longest value that is read: OME-XML of thousands of planes has some megabytes."""
 
@@ -127,20 +128,15 @@ def _pages(stream: BinaryIO, wanted: frozenset[int]) -> Iterator[Page]:
         stream.seek(after)
 
 
-def _tags(
-    stream: BinaryIO, entries: bytes, order: str, big: bool, wanted: frozenset[int], end: int
-) -> dict[int, tuple[int, Any]]:
-    found: dict[int, tuple[int, Any]] = {}
-    width, inside = (20, 8) if big else (12, 4)
-    for k in range(0, len(entries), width):
-        code, kind = struct.unpack_from(order + "HH", entries, k)
-        (count,) = struct.unpack_from(order + ("Q" if big else "I"), entries, k + 4)
+def _tags(stream: BinaryIO, entries: bytes, order: str, big: bool, wanted: frozenset[int], end: int) -> _Tags:
+    found: _Tags = {}
+    inside = 8 if big else 4
+    for code, kind, count, stored in struct.iter_unpack(f"{order}HH{'Q8s' if big else 'I4s'}", entries):
         if code not in wanted or code in found or kind not in _FORMATS or not count:
             continue
-        size = struct.calcsize("=" + _FORMATS[kind]) * count
-        field = entries[k + width - inside : k + width]
+        field, size = stored, _SIZES[kind] * count
         if size > inside:
-            (offset,) = struct.unpack(order + ("Q" if big else "I"), field)
+            (offset,) = struct.unpack(order + ("Q" if big else "I"), stored)
             if size > LONGEST or offset + size > end:
                 continue
             stream.seek(offset)
