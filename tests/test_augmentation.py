@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import pickle
@@ -24,7 +25,8 @@ from torchvision.transforms import v2
 
 from unetzoo import ConfigError, InputError, augmentation
 from unetzoo.augmentation import IGNORED, PRESETS, Augmentation, RandomWarp, build
-from unetzoo.augmentation.borrowed import REFUSED
+from unetzoo.augmentation.borrowed import CLIPPING, CONTAINERS, REFUSED, TORCHVISION
+from unetzoo.augmentation.composing import parse
 from unetzoo.images import read_image
 
 WARP = {"RandomWarp": {"displacement": 2, "spacing": 16, "p": 1}}
@@ -601,12 +603,63 @@ def test_what_torchvision_cannot_do_names_the_entry() -> None:
 
 def test_values_that_are_not_finite_name_the_entry_that_made_them() -> None:
     image = torch.zeros(3, 8, 8)
-    image[1] = -1  # the largest of its channels is 0, by which the saturation divides
+    image[1] = 1
     mask = torch.zeros(8, 8).long()
-    with pytest.raises(InputError, match=r"ColorJitter .*not finite.*-1 to 0;.*0 to 1"):
-        build([{"ColorJitter": {"hue": [0.1, 0.1]}}])(image, mask)
+    # The largest of its channels is 0 then, by which the saturation divides.
+    negative = {f"{__name__}.Doubled": {"times": -1}}
+    with pytest.raises(InputError, match=r"ColorJitter .*not finite.*-1 to -?0;.*0 to 1"):
+        build([negative, {"ColorJitter": {"hue": [0.1, 0.1]}}])(image, mask)
     image[0, 0, 0] = torch.nan  # of the image's own, which the data's check names
     assert build(["RandomHorizontalFlip"])(image, mask)[0].isnan().sum() == 1
+
+
+# Values that go beyond 0 and 1.
+
+
+def test_what_clips_is_known_for_all_of_torchvision() -> None:
+    """A transform that only moves and mixes pixels does the same to decibels as to values from 0 to 1."""
+    image = torch.rand(3, 24, 24, generator=torch.Generator().manual_seed(0)) * 0.8 + 0.1
+    mask = torch.zeros(24, 24).long()
+    certain = {"RandomPhotometricDistort": {"p": 1.0}, "ColorJitter": {"contrast": [1.5, 1.6]}}
+    found = set()
+    for name, made in sorted(TORCHVISION.items()):
+        options = {**OPTIONS.get(name, {}), **certain.get(name, {})}
+        if "p" in inspect.signature(made).parameters and not issubclass(made, CONTAINERS):
+            options["p"] = 1.0
+        (entry,) = parse([{name: options}], "", [])
+        torch.manual_seed(3)
+        plain = torch.Tensor(entry.module(tv_tensors.Image(image), tv_tensors.Mask(mask))[0])
+        torch.manual_seed(3)
+        decibels = torch.Tensor(entry.module(tv_tensors.Image(60 * image - 50), tv_tensors.Mask(mask))[0])
+        if not torch.allclose(decibels, 60 * plain - 50, atol=0.05):
+            found.add(made)
+    assert found == set(CLIPPING)
+
+
+@pytest.mark.parametrize("kind", CLIPPING)
+@pytest.mark.parametrize("inside", [False, True])
+def test_transforms_that_clip_are_for_values_from_0_to_1(kind: type, inside: bool) -> None:
+    name = kind.__name__
+    entry: dict[str, Any] = {name: OPTIONS.get(name, {})}
+    change = build([{"RandomChoice": {"transforms": ["RandomVerticalFlip", entry]}}] if inside else [entry])
+    image, mask = torch.rand(3, 8, 8), torch.zeros(8, 8).long()
+    change(image, mask)
+    for wrong in (20 * image - 30, image - 0.5, image + 0.5):
+        with pytest.raises(InputError, match=rf"an image from .*{name}.*0 and 1; RandomBrightness.*RandomNoise"):
+            change(wrong, mask)
+    assert change.type_problems({"uint8": 3}) == []
+    (problem,) = change.type_problems({"uint8": 3, "uint16": 1, "float32": 2})
+    assert re.search(rf"{name}.*these are float32, uint16: RandomBrightness", problem)
+
+
+def test_what_clips_nothing_takes_every_image() -> None:
+    decibels, mask = 20 * torch.rand(3, 8, 8) - 30, torch.zeros(8, 8).long()
+    for spec in (*PRESETS, [{"GaussianNoise": {"sigma": 2.0, "clip": False}}], [{"GaussianBlur": {"kernel_size": 3}}]):
+        change = build(spec)
+        change(decibels, mask)
+        assert change.type_problems({"float32": 1}) == []
+    noisy = build([{"GaussianNoise": {"sigma": 2.0, "clip": False}}])(decibels, mask)[0]
+    assert noisy.min() < -20
 
 
 # Wrong input.

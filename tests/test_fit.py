@@ -219,3 +219,16 @@ sys.exit(main(["train", "--model", "unet", "--data", "a"]))
     assert done.returncode == 2, done.stderr
     assert "pip install 'unetzoo[train]'" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_augmentations_that_clip_are_refused_for_16_bits(tmp_path: Path) -> None:
+    for number in range(4):
+        for folder, values in (("images", np.uint16(4000)), ("masks", np.uint8(255))):
+            (tmp_path / "set" / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.eye(32, dtype=values.dtype) * values).save(tmp_path / "set" / folder / f"{number}.png")
+    settings = {"model.options.base_channels": 4}
+    for name in ("GaussianNoise", "RandomAutocontrast"):
+        with pytest.raises(ConfigError, match=rf"{name} of torchvision .*8-bit.*these are uint16: .*RandomNoise"):
+            fit("unet", data=tmp_path / "set", augmentation=["light", name], settings=settings, out=tmp_path / "run")
+    assert not list(tmp_path.glob("run/*.safetensors"))
+    assert main(["data", "preview", str(tmp_path / "set"), "--augmentation", "GaussianNoise"]) == 2

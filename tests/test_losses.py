@@ -805,11 +805,11 @@ def test_own_losses_compare_an_image_with_its_target_alone(name: str, count: int
     """(N, 1, H, W) with (N, H, W) is (N, N, H, W) for torch; in a batch of one image too it is refused."""
     loss = one_term(PAIRS[name], "binary")
     logits, target = torch.randn(count, 1, 6, 5), torch.randint(2, (count, 6, 5))
-    for given in (target, target[:, None]):
+    for one in (target, target[:, None]):
         with pytest.raises(
             InputError, match=r"two shapes.*\(2, 1, 6, 5\).*\(2, 6, 5\).*logits\[:, 0\].*target\[:, None"
         ):
-            loss(logits, given)
+            loss(logits, one)
 
 
 @pytest.mark.parametrize("classes", [2, 3])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision import tv_tensors
 
+from unetzoo.augmentation.borrowed import INSTEAD, clipping
 from unetzoo.augmentation.composing import Entry, described, parse
 from unetzoo.augmentation.warping import RandomWarp
 from unetzoo.augmentation.windows import Size, centre, random_window
@@ -29,6 +30,7 @@ class Augmentation(nn.Module):
         self.crop_size = crop_size
         self._entries = tuple(entries)
         self.transforms = nn.ModuleList(entry.module for entry in entries)
+        self._clipping = list(dict.fromkeys(name for entry in entries for name in clipping(entry.module)))
         self._sizes: list[Size] = []  # before and after each of the last entries, which work on the crop
         if crop_size is not None:
             self._plan(crop_size)
@@ -48,6 +50,20 @@ class Augmentation(nn.Module):
         """Return the entries, presets spelled out, as JSON-able values out of which :func:`build` makes the same."""
         return described(self._entries)
 
+    def type_problems(self, kinds: Iterable[str]) -> list[str]:
+        """Return what keeps this from being used on images of some types, such as "uint8" and "uint16".
+
+        Only 8 bits are sure to go from black to white: 16 bits often hold dark images of 12, floating point decibels.
+        """
+        others = sorted({*kinds} - {"uint8"})
+        if not self._clipping or not others:
+            return []
+        problem = (
+            f"augmentation: {', '.join(self._clipping)} of torchvision cut off at, or stretch to, 0 and 1, which is "
+            f"for 8-bit images; these are {', '.join(others)}: {INSTEAD}"
+        )
+        return [problem]
+
     def __repr__(self) -> str:
         return f"Augmentation({self.describe()}, crop_size={self.crop_size})"
 
@@ -63,9 +79,15 @@ class Augmentation(nn.Module):
             arguments stay as they are.
 
         Raises:
-            InputError: the tensors are none such, or an entry cannot deal with them.
+            InputError: the tensors are none such, or an entry cannot deal with them; values outside 0 to 1, where one
+                of torchvision's cuts them off.
         """
         _check(image, mask)
+        if self._clipping and (image.min() < 0 or image.max() > 1):
+            raise InputError(
+                f"an image from {float(image.min()):.6g} to {float(image.max()):.6g}: {', '.join(self._clipping)} of "
+                f"torchvision would cut it off at, or stretch it to, 0 and 1; {INSTEAD}"
+            )
         image, mask = tv_tensors.Image(image), tv_tensors.Mask(mask)
         if self.crop_size is None:
             for entry in self._entries:

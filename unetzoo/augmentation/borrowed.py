@@ -41,6 +41,23 @@ TORCHVISION: dict[str, type[nn.Module]] = {
     if inspect.isclass(found) and issubclass(found, nn.Module) and name not in REFUSED
 }
 """Name → class of those that are taken."""
+CLIPPING = (
+    v2.ColorJitter,
+    v2.GaussianNoise,
+    v2.RandomAdjustSharpness,
+    v2.RandomAutocontrast,
+    v2.RandomEqualize,
+    v2.RandomInvert,
+    v2.RandomPhotometricDistort,
+    v2.RandomPosterize,
+    v2.RandomSolarize,
+)
+"""Take black for 0 and white for 1, and cut off what lies outside, stretch to it, or go through 8 bits."""
+INSTEAD = (
+    "RandomBrightness, RandomContrast, RandomNoise and RandomBlur are relative to the image's own deviation and clip "
+    "nothing"
+)
+"""What to take instead."""
 
 
 class Framed(nn.Module):
@@ -56,6 +73,14 @@ class Framed(nn.Module):
         mean = bare(image).mean((-2, -1), keepdim=True) if self.by_mean else 0
         image, mask = self.transform(tv_tensors.Image(image - mean), tv_tensors.Mask(mask - IGNORED))
         return tv_tensors.Image(image + mean), tv_tensors.Mask(mask + IGNORED)
+
+
+def clipping(transform: nn.Module) -> list[str]:
+    """Return the names of the transforms in this one, itself among them, that are for values from 0 to 1 alone."""
+    if isinstance(transform, CONTAINERS):
+        return [name for child in transform.transforms for name in clipping(child)]
+    whole = isinstance(transform, v2.GaussianNoise) and not transform.clip
+    return [type(transform).__name__] if isinstance(transform, CLIPPING) and not whole else []
 
 
 def construct(made: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:

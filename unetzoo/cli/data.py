@@ -156,6 +156,9 @@ def _preview(options: argparse.Namespace) -> None:
     source = {"ratios": options.ratios, "seed": options.seed, "group": options.group}
     report = data.check(options.source, labels, progress=sys.stderr.isatty(), **source)
     report.raise_for_problems()
+    problems = augment.type_problems(report.dtypes)
+    if problems:
+        raise ConfigError("cannot augment the data", problems)
     samples = data.find_samples(options.source, labels, **source)[options.split]
     assert report.in_channels is not None
     dataset = data.SegmentationDataset(

@@ -137,6 +137,9 @@ class FolderData(lightning.LightningDataModule):
         self.facts = self._facts()
         self.crop = self._crop()
         self.augment = augmentation.build(self.augmentation, self.crop)
+        problems = self.augment.type_problems(self.report.dtypes)
+        if problems:
+            raise ConfigError("cannot augment the data", problems)
         self._batches()
         self._validation_batches()
 
