@@ -31,6 +31,21 @@ class Parser(argparse.ArgumentParser):
             "names and losses it registers are known then; may be given several times",
         )
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and end the program where an option is given twice that means something once."""
+        self._given: dict[str, str] = {}
+        return super().parse_known_args(args, namespace)
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Return the values of an option or an argument; argparse asks for them once for each time it is given."""
+        if action.option_strings and not isinstance(action, argparse._AppendAction):
+            option, said = action.option_strings[-1], " ".join(arg_strings)
+            if option in self._given:
+                values = f": {self._given[option]} and {said}" if said else ""
+                self.error(f"{option} is given twice{values}; give it once")
+            self._given[option] = said
+        return super()._get_values(action, arg_strings)
+
     def error(self, message: str) -> NoReturn:
         """End the program."""
         self.exit(2, f"unetzoo: {printable(message, lines=True)}; '{self.prog} --help' has what there is\n")

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from unetzoo.cli._options import SAVED, option
-from unetzoo.errors import UnetzooError
+from unetzoo.errors import ConfigError, UnetzooError
 from unetzoo.printing import printable
 
 
@@ -94,6 +94,10 @@ def _verify(options: argparse.Namespace) -> None:
 def _convert(options: argparse.Namespace) -> None:
     from unetzoo.saving import conversion
 
+    given = [f"--option {name}" for name, _ in options.option]
+    twice = [f"{name} is given twice; give it once" for name in dict.fromkeys(given) if given.count(name) > 1]
+    if twice:
+        raise ConfigError("cannot convert", twice)
     print(conversion.convert(options.source, options.target, options.model, **dict(options.option)))
 
 

@@ -38,7 +38,7 @@ from unetzoo.train.data import FolderData
 from unetzoo.train.flags import FLAGS
 from unetzoo.train.keeping import LAST, KeepLast, WholeFiles
 from unetzoo.train.recipe import Recipe
-from unetzoo.train.refusals import refusal
+from unetzoo.train.refusals import refusal, repeated
 from unetzoo.train.runs import CONFIG, HISTORY, Run
 from unetzoo.train.stopping import LimitReachedError, Limits, how_it_ended
 
@@ -214,7 +214,7 @@ def train(
         WriteError: the folder cannot be written, or the disk is full.
     """
     style = style or ("bar" if sys.stderr.isatty() else "lines")
-    problems = [*problems, *one_of("style", style, reporting.STYLES)]
+    problems = [*problems, *one_of("style", style, reporting.STYLES), *repeated(given, rest)]
     if not (config or resume) and not {"model", "data"} <= given.keys():
         problems.append("model and data are needed; or config, a file of settings; or resume, the folder of a run")
     if resume and out is not None:

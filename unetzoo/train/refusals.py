@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -15,6 +16,33 @@ from unetzoo.train.flags import FLAGS
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 SHORT = {flag.setting: flag for flag in FLAGS}
 """Full name of a setting → the flag that stands for it."""
+
+
+def repeated(given: Mapping[str, str], rest: Sequence[str]) -> list[str]:
+    """Return what to say of each setting that is given twice: the last would win, without a word.
+
+    Lists grow by ``--name+=value``, as often as wanted, and ``--name.of`` then belongs to the item before it.
+
+    Args:
+        given: short name of a setting → its value.
+        rest: words of a command line, with full names.
+    """
+    values = {flag.setting: [(flag.option, given[flag.name])] for flag in FLAGS if flag.name in given}
+    for word, following in itertools.zip_longest(rest, rest[1:], fillvalue=""):
+        if not word.startswith("--"):
+            continue
+        option, equals, value = word.partition("=")
+        name = option[2:]
+        if name.endswith("+"):
+            values = {key: found for key, found in values.items() if not key.startswith(f"{name[:-1]}.")}
+        else:
+            said = value if equals or following.startswith("--") else following
+            values.setdefault(name, []).append((option, said))
+    return [
+        f"{' and '.join(f'{option}={value}' for option, value in found)}: the same setting; give it once"
+        for found in values.values()
+        if len(found) > 1
+    ]
 
 
 def refusal(error: Exception, parser: LightningArgumentParser) -> str:
