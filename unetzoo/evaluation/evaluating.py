@@ -28,7 +28,6 @@ from unetzoo.errors import ConfigError
 from unetzoo.evaluation.held_out import choose, seen_by
 from unetzoo.files.writing import write_file
 from unetzoo.metrics import Scores, SegmentationMetrics
-from unetzoo.model import SegmentationModel
 from unetzoo.objects import Matches, instances, matched
 from unetzoo.objects.components import ndimage
 from unetzoo.prediction import Predictor
@@ -261,12 +260,6 @@ def settings_of_run(model: str | os.PathLike[str]) -> dict[str, Any]:
         raise ConfigError(
             f"{path} is not the settings of a run ({type(error).__name__}: {error}); move it away"
         ) from error
-
-
-def predicted_mask(model: SegmentationModel, image: Tensor) -> Tensor:
-    """Return the mask that the model gives a normalised image (C, H, W), as its targets are, on the CPU."""
-    like = next(model.parameters())  # in half or double precision, where a run trains in it
-    return sheets.predicted(model.predict(image[None].to(like))[0].float().cpu(), model.config.task)
 
 
 def _matches(mask: Tensor, target: Tensor, config: ModelConfig) -> Matches:

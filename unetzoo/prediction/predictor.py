@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unetzoo import objects
-from unetzoo.devices import device_of
+from unetzoo.devices import device_of, in_memory
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.objects.components import ndimage
 from unetzoo.prediction import arguments, by_rows
@@ -131,7 +131,7 @@ class Predictor:
             progress: show a bar.
 
         Raises:
-            InputError: an image that cannot be read, or does not fit the model.
+            InputError: an image that cannot be read, or does not fit the model; or memory that is too small for it.
             WeightsError: the model has weights that are not finite.
         """
         if isinstance(source, Mapping):
@@ -145,9 +145,9 @@ class Predictor:
         check_channels(image.image, self.config, image.alpha)
         check_range(image.image, self.config)
         grid = self.grid(image)
-        with _bar(progress, grid.count, "tile") as tick:
+        with _bar(progress, grid.count, "tile") as tick, in_memory(InputError, _SMALLER):
             found = joined(list(self.strips(image, grid, tick=tick)))
-        return self.result(image, found.probabilities, found.missing)
+            return self.result(image, found.probabilities, found.missing)
 
     def write_mask(
         self, source: str | os.PathLike[str], target: str | os.PathLike[str], *, progress: bool = False
@@ -210,10 +210,11 @@ class Predictor:
         """
         mask = by_rows.begun(source, target, self.config, settings, lambda: self.grid(source))
         tell(mask.done)
-        for strip in self.strips(source, mask.grid, first=mask.grid.down.window_at(mask.done)):
-            part = mask_of(strip.probabilities, self.config.task, self.thresholds)
-            mask.put(in_file(part, self.config, strip.missing), missing=strip.missing is not None)
-            tell(mask.done)
+        with in_memory(InputError, _SMALLER):
+            for strip in self.strips(source, mask.grid, first=mask.grid.down.window_at(mask.done)):
+                part = mask_of(strip.probabilities, self.config.task, self.thresholds)
+                mask.put(in_file(part, self.config, strip.missing), missing=strip.missing is not None)
+                tell(mask.done)
         source.check_unchanged()
         by_rows.write(mask, target, (*source.place, *nodata_tag(self.config, mask.missing)), mark)
 
@@ -291,6 +292,13 @@ class Predictor:
             self.device = device
             for member in self.networks.members:
                 member.to(device)
+
+
+_SMALLER = (
+    "give a smaller tile (--tile 512) or batch_size=1, dtype=torch.bfloat16 (--dtype bfloat16), or a TIFF or zarr "
+    "array to write_mask, which reads and writes by rows"
+)
+"""What helps where memory is too small for an image."""
 
 
 @contextlib.contextmanager

@@ -22,11 +22,15 @@ FALLBACK = 4 * 2**30
 """Bytes taken to be free where the system does not say."""
 
 
-def reach(config: ModelConfig) -> int | None:
+def reach(config: ModelConfig, *, heads: bool = False) -> int | None:
     """Return how far from a block of stride × stride pixels a network's logits can depend on it, in pixels.
 
     Found by experiment, on a network whose weights are positive, so that nothing cancels out and no ReLU hides it: what
     differs when the block does.
+
+    Args:
+        config: of the network.
+        heads: whether those of all heads of deep supervision are meant, too.
 
     Returns:
         None for a network that looks at the whole image: group and instance norm, and the classification-guided
@@ -34,11 +38,11 @@ def reach(config: ModelConfig) -> int | None:
     """
     if config.classification_guided or config.norm in ("group", "instance"):
         return None
-    return _measured(config)
+    return _measured(config, heads)
 
 
 @functools.lru_cache(maxsize=64)
-def _measured(config: ModelConfig) -> int | None:
+def _measured(config: ModelConfig, heads: bool) -> int | None:
     probe = _positive(SegmentationModel(config))
     stride, border, blocks = probe.encoder.strides[-1], probe.decoder.border, 24
     while True:
@@ -50,6 +54,9 @@ def _measured(config: ModelConfig) -> int | None:
         images[1::2, :, first + border : first + border + stride] += 1
         with torch.inference_mode():
             logits = probe(images)
+            if heads:
+                outputs = probe.training_outputs(images)
+                logits = torch.cat([logits, outputs.logits, *outputs.deep], dim=1)
         rows = (logits[::2] != logits[1::2]).any(dim=3).any(dim=1).any(dim=0).nonzero()[:, 0]
         low, high = int(rows[0]), int(rows[-1]) + 1
         if low >= stride and high <= side - 2 * border - stride:

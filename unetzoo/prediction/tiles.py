@@ -141,13 +141,3 @@ def mirrored(first: int, count: int, length: int) -> Tensor:
     period = max(2 * (length - 1), 1)
     rows = torch.arange(first, first + count).remainder(period)
     return torch.minimum(rows, period - rows).clamp(max=length - 1)
-
-
-def mirrored_to(images: Tensor, unit: int) -> Tensor:
-    """Return (N, C, H, W), mirrored at its right and lower end to multiples of ``unit``."""
-    for dim in (2, 3):
-        side = images.shape[dim]
-        if side % unit:
-            rows = mirrored(0, rounded_up(side, unit), side).to(images.device)
-            images = images.index_select(dim, rows)
-    return images

@@ -26,6 +26,7 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 from pytorch_lightning.utilities import rank_zero_only
 
 from unetzoo.checks import one_of
+from unetzoo.devices import in_memory
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.extras import needed
 from unetzoo.files.writing import write_file
@@ -374,15 +375,15 @@ def _quiet() -> Iterator[None]:
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
     """Turn what Lightning and CUDA refuse into our own errors."""
+    fix = (
+        "take a smaller --batch-size or --crop-size, --trainer.precision bf16-mixed, --model.gradient_checkpointing "
+        "true, or, where images are read, fewer --data.workers"
+    )
     try:
-        yield
+        with in_memory(TrainingError, fix):
+            yield
     except MisconfigurationException as error:
         raise ConfigError(f"cannot train: {' '.join(str(error).split())}") from error
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            "out of GPU memory: take a smaller --batch-size or --crop-size, --trainer.precision bf16-mixed, or "
-            "--model.gradient_checkpointing true"
-        ) from error
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

@@ -17,15 +17,14 @@ from unetzoo.checks import one_of, whole
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.model import SegmentationModel, TrainingOutputs
-from unetzoo.nn.layers import crop
 from unetzoo.parameter_groups import param_groups
-from unetzoo.prediction.tiles import mirrored_to
 from unetzoo.saving import sources
 from unetzoo.saving.records import CONFIG_KEY, PREFIX_KEY, RUN_KEY, VERSION_KEY
 from unetzoo.train.averaging import AveragedModel
 from unetzoo.train.data import FolderData
 from unetzoo.train.judging import Score, score_of
 from unetzoo.train.schedules import SCHEDULES, factor
+from unetzoo.train.validating import validated
 
 MEANINGS = ("num_classes", "task", "class_names")
 """Options of a network that say what its data mean, and are given with them."""
@@ -254,7 +253,7 @@ class Recipe(lightning.LightningModule):
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """Count the confusions of a batch of whole images."""
         images, target = batch["image"], batch["target"]
-        outputs, logits = self._validated(images)
+        outputs, logits = validated(self.judged, images)
         loss = self.loss(outputs, target)
         self._validation += torch.stack((loss.double() * len(images), torch.ones_like(loss).double() * len(images)))
         self.metrics.update(logits, target)
@@ -325,22 +324,6 @@ class Recipe(lightning.LightningModule):
         frozen = self.settings.frozen_epochs
         if frozen:
             self.network.freeze_encoder(None if self.current_epoch < frozen else 0)
-
-    def _validated(self, images: Tensor) -> tuple[TrainingOutputs, Tensor]:
-        """Return what the loss takes, and the logits that a user of the network gets."""
-        network = self.judged
-        if network.decoder.border:
-            probabilities = network.predict(images)
-            probabilities = probabilities.clamp(1e-7, 1 - 1e-7)
-            logits = probabilities.log() if network.config.task == "multiclass" else probabilities.logit()
-            return TrainingOutputs(logits), logits
-        # As a predictor shows images, so that what is judged here is what it will say.
-        size, images = images.shape[-2:], mirrored_to(images, network.encoder.strides[-1])
-        outputs = network.training_outputs(images)
-        plain = network.guide is None and not network.decoder.averages_heads
-        logits = outputs.logits if plain else network(images)
-        deep = tuple(crop(other, size) for other in outputs.deep)
-        return TrainingOutputs(crop(outputs.logits, size), deep, outputs.presence), crop(logits, size)
 
     def _all_summed(self, values: Tensor) -> Tensor:
         """Return the sum over all processes."""

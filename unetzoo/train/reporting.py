@@ -17,7 +17,6 @@ from torch import Tensor
 
 from unetzoo import images, sheets
 from unetzoo.comparing.plotting import require_plot
-from unetzoo.evaluation.evaluating import predicted_mask
 from unetzoo.files.writing import make_folder, write_file
 from unetzoo.printing import printable
 from unetzoo.saving import cards
@@ -27,6 +26,7 @@ from unetzoo.train.keeping import KeepBest
 from unetzoo.train.recipe import Recipe
 from unetzoo.train.runs import HISTORY
 from unetzoo.train.stopping import LimitReachedError
+from unetzoo.train.validating import predicted_mask
 
 STYLES = ("bar", "lines", "json", "quiet")
 

@@ -1,0 +1,93 @@
+"""What a network in training says of whole images, in the memory of a tile: as a predictor shows them to it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from unetzoo import sheets
+from unetzoo.config import ModelConfig
+from unetzoo.model import SegmentationModel, TrainingOutputs, evaluating
+from unetzoo.nn.layers import crop
+from unetzoo.prediction.reach import reach
+from unetzoo.prediction.tiles import Grid, lay_out, mirrored, rounded_up
+
+TILE = 1024
+"""Pixels of the longest side that is shown at once; more for networks that look so far that all would be overlap."""
+_SHARE = 4
+"""One of so many pixels of a tile is its overlap, for networks that look at a whole image."""
+
+
+def validated(network: SegmentationModel, images: Tensor) -> tuple[TrainingOutputs, Tensor]:
+    """Return what a loss takes, and the logits that a user of the network gets, of images (N, C, H, W) of any size.
+
+    Larger ones than a tile are shown in tiles. Those overlap by as much as the network looks, so that the logits of
+    all heads are those of the whole image, to rounding. A network that looks at a whole image (group and instance norm,
+    the classification-guided module) sees a tile instead, as in prediction; of its presence logits the tiles' largest
+    is taken.
+    """
+    size = images.shape[-2:]
+    grid = _grid(network.config, network.encoder.strides[-1], size)
+    heads: list[Tensor] = []
+    presence = None
+    for k in range(len(grid.down.starts)):
+        for n in range(len(grid.across.starts)):
+            said, present = _asked(network, _cut_out(network, images, grid, k, n))
+            heads = heads or [_empty(head, grid) for head in said]
+            _add(heads, said, grid, k, n)
+            if present is not None:
+                presence = present if presence is None else torch.maximum(presence, present)
+    logits, main, *deep = (crop(head, size) for head in (heads if len(heads) > 1 else heads * 2))
+    return TrainingOutputs(main, tuple(deep), presence), logits
+
+
+@torch.no_grad()
+def predicted_mask(network: SegmentationModel, image: Tensor) -> Tensor:
+    """Return the mask that a network gives a normalised image (C, H, W), as its targets are, on the CPU."""
+    like = next(network.parameters())  # in half or double precision, where a run trains in it
+    with evaluating(network):
+        logits = validated(network, image[None].to(like))[1][0].float().cpu()
+    probabilities = logits.softmax(dim=0) if network.config.task == "multiclass" else logits.sigmoid()
+    return sheets.predicted(probabilities, network.config.task)
+
+
+def _grid(config: ModelConfig, unit: int, size: torch.Size) -> Grid:
+    window, overlap, blend = TILE, TILE // _SHARE, "gaussian"
+    if max(size) > TILE and (far := reach(config, heads=True)) is not None:
+        overlap = rounded_up(2 * far, unit)
+        window, blend = max(TILE, 4 * overlap), "crop"
+    down, across = (lay_out(side, window, overlap, unit, blend) for side in size)
+    return Grid(down, across)
+
+
+def _cut_out(network: SegmentationModel, images: Tensor, grid: Grid, k: int, n: int) -> Tensor:
+    """Return what is shown of images for a tile: with the network's border, mirrored at the images' ends."""
+    decoder = network.decoder
+    for dim, axis, number in ((2, grid.down, k), (3, grid.across, n)):
+        first = axis.starts[number] - decoder.border
+        wanted = mirrored(first, decoder.input_side(axis.window), images.shape[dim])
+        images = images.index_select(dim, wanted.to(images.device))
+    return images
+
+
+def _asked(network: SegmentationModel, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
+    """Return the logits of a user of the network, left out where there is the main head's alone, and of all heads."""
+    outputs = network.training_outputs(images)
+    heads = [outputs.logits, *outputs.deep]
+    if network.guide is not None or network.decoder.averages_heads or outputs.deep:
+        plain = network.guide is None and not network.decoder.averages_heads
+        heads = [outputs.logits if plain else network(images), *heads]
+    return heads, outputs.presence
+
+
+def _empty(head: Tensor, grid: Grid) -> Tensor:
+    height, width = (axis.starts[-1] + axis.window for axis in (grid.down, grid.across))
+    return head.new_zeros(*head.shape[:2], height, width, dtype=torch.promote_types(head.dtype, torch.float32))
+
+
+def _add(heads: list[Tensor], said: list[Tensor], grid: Grid, k: int, n: int) -> None:
+    """Add what was said of a tile to what was said of the images."""
+    (rows, down), (columns, across) = grid.down.parts(k), grid.across.parts(n)
+    weights = grid.down.weights[k][rows][:, None] * grid.across.weights[n][columns]
+    for head, part in zip(heads, said, strict=True):
+        head[..., down, across] += part[..., rows, columns] * weights.to(part.device)
