@@ -33,7 +33,7 @@ from unetzoo.errors import ConfigError
 from unetzoo.train import places
 from unetzoo.train.judging import Score, score_of
 
-NO_CALLBACK = ("--trainer.callbacks", "null")
+NO_CALLBACK = ("--trainer.callbacks", "null", "--trust")
 
 
 class StopAt(Callback):

@@ -530,7 +530,7 @@ def test_a_killed_run_goes_on_bit_for_bit(seed: int, nuclei: Path, tmp_path: Pat
     assert abs(killed.returncode) == KILL, killed.stderr
     assert last(tmp_path / "cut")["global_step"] == batch - 1
     (tmp_path / "cut" / ".last.ckpt.saving").write_bytes(b"half a checkpoint")
-    resumed = ["train", "--resume", str(tmp_path / "cut"), "--quiet", "--trainer.callbacks", "null"]
+    resumed = ["train", "--resume", str(tmp_path / "cut"), "--quiet", "--trainer.callbacks", "null", "--trust"]
     assert main(resumed) == 0
     same_runs(tmp_path / "whole", tmp_path / "cut")
     assert main(resumed) == 0  # finished: nothing is left to do
@@ -548,7 +548,7 @@ def test_accumulated_gradients_are_not_cut_in_two(nuclei: Path, tmp_path: Path) 
     train(nuclei, tmp_path / "whole", *settings)
     break_off(nuclei, tmp_path / "cut", *settings, batch=8)
     assert last(tmp_path / "cut")["global_step"] == 2
-    assert main(["train", "--resume", str(tmp_path / "cut"), "--quiet", "--trainer.callbacks", "null"]) == 0
+    assert main(["train", "--resume", str(tmp_path / "cut"), "--quiet", "--trainer.callbacks", "null", "--trust"]) == 0
     same_runs(tmp_path / "whole", tmp_path / "cut")
 
 
@@ -556,7 +556,7 @@ def test_a_run_killed_before_it_kept_anything_begins_anew(first: Path, nuclei: P
     out = tmp_path / "cut"
     break_off(nuclei, out, "--epochs", "2", "--keep_steps", "1", batch=1)
     assert not (out / "last.ckpt").exists()
-    assert main(["train", "--resume", str(out), "--quiet", "--trainer.callbacks", "null"]) == 0
+    assert main(["train", "--resume", str(out), "--quiet", "--trainer.callbacks", "null", "--trust"]) == 0
     same_runs(first, out)
 
 
@@ -623,7 +623,7 @@ def test_two_processes_are_killed_and_go_on_bit_for_bit(nuclei: Path, tmp_path: 
     killed = process(*settings, "--out", str(tmp_path / "cut"), f"--trainer.callbacks+={__name__}.KillAt",
                      "--trainer.callbacks.batch", "2")  # fmt: skip
     assert killed.returncode != 0
-    done = process("--resume", str(tmp_path / "cut"), "--quiet", "--trainer.callbacks", "null")
+    done = process("--resume", str(tmp_path / "cut"), "--quiet", "--trainer.callbacks", "null", "--trust")
     assert done.returncode == 0, done.stderr
     same_runs(tmp_path / "whole", tmp_path / "cut")
 

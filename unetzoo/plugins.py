@@ -66,6 +66,7 @@ class Plugins:
 
 
 PLUGINS = Plugins(GROUP)
+_NAMED: set[str] = set()
 
 
 def import_modules(names: Iterable[str]) -> None:
@@ -85,6 +86,7 @@ def import_modules(names: Iterable[str]) -> None:
             )
         try:
             import_module(name)
+            _NAMED.add(name.partition(".")[0])
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise _stopped(name, error) from error
@@ -94,6 +96,11 @@ def import_modules(names: Iterable[str]) -> None:
             ) from error
         except Exception as error:  # somebody else's module: whatever it raises
             raise _stopped(name, error) from error
+
+
+def asked_for() -> set[str]:
+    """Return the packages whose import the user asked for: by name, or as installed packages announce themselves."""
+    return _NAMED | {entry.module.partition(".")[0] for entry in metadata.entry_points(group=GROUP)}
 
 
 def homes_of(makers: Mapping[str, object]) -> dict[str, str]:

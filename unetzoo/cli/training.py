@@ -71,6 +71,8 @@ def _add_train(commands: Any) -> None:
     command.add_argument("--out", metavar="FOLDER", help="of the run, new or empty (default: runs/<model>)")
     command.add_argument("--config", metavar="FILE", help="settings of a run: its config.yaml")
     command.add_argument("--resume", metavar="FOLDER", help="go on with the run in this folder, exactly where it stood")
+    command.add_argument("--trust", action="store_true", help="the file of --config, or of the run that --resume "
+                         "names, is mine: it may name any class and function")  # fmt: skip
     command.add_argument("--quiet", action="store_true", help="print nothing but errors")
     command.add_argument("--json", action="store_true", help="print an object an epoch, a line each")
     command.add_argument("--suggest", action="store_true", help="print a learning rate to try, and train nothing")
@@ -111,6 +113,7 @@ def _train(options: argparse.Namespace) -> None:
         style="quiet" if options.quiet else "json" if options.json else None,
         suggest=options.suggest,
         print_config=options.print_config,
+        trust=options.trust,
     )
 
 

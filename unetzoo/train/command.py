@@ -42,6 +42,7 @@ from unetzoo.train.recipe import Recipe
 from unetzoo.train.refusals import refusal, repeated
 from unetzoo.train.runs import CONFIG, HISTORY, Run
 from unetzoo.train.stopping import LimitReachedError, Limits, how_it_ended
+from unetzoo.train.trust import check_settings
 
 DEFAULTS = {
     "max_epochs": 50,
@@ -190,6 +191,7 @@ def train(
     style: str | None = None,
     suggest: bool = False,
     print_config: bool = False,
+    trust: bool = False,
     problems: Sequence[str] = (),
 ) -> Path:
     """Train, as ``unetzoo train`` and ``unetzoo.fit`` do.
@@ -203,6 +205,7 @@ def train(
         style: see ``reporting.Progress``; None: a bar on a terminal, else lines.
         suggest: print a learning rate and, on a GPU, a batch size to try, and train nothing.
         print_config: print the settings as YAML, and train nothing.
+        trust: whether ``config``, or that of ``resume``, may name any class: see ``trust.py``.
         problems: what the caller finds wrong with what it was given.
 
     Returns:
@@ -223,6 +226,8 @@ def train(
     if problems:
         raise ConfigError("cannot train", problems)
     files = [os.fspath(path) for path in (Path(resume) / CONFIG if resume else None, config) if path]
+    for file in () if trust else files:
+        check_settings(Path(file))
     short = [f"--{flag.setting}={given[flag.name]}" for flag in FLAGS if flag.name in given]
     words = [*(f"--config={file}" for file in files), *short, *rest]
     with contextlib.ExitStack() as stack, _quiet(), _explained():

@@ -45,6 +45,7 @@ def fit(
     resume: Source | None = None,
     style: str | None = None,
     quiet: bool = False,
+    trust: bool = False,
     **others: Any,
 ) -> Run:
     """Train a network on a folder of images and masks, exactly as ``unetzoo train`` does.
@@ -84,6 +85,8 @@ def fit(
         resume: folder of a run to go on with; ``model``, ``data`` and ``out`` are left out then.
         style: what is printed: "bar", "lines" (one an epoch), "json" or "quiet". None: a bar on a terminal, else lines.
         quiet: print nothing; short for ``style="quiet"``.
+        trust: whether the file of ``config``, or of the run that ``resume`` names, is yours, and may name any class to
+            be imported and made; else a few of Lightning's callbacks alone.
 
     Returns:
         The run.
@@ -99,7 +102,7 @@ def fit(
     given = {flag.name: arguments[flag.name] for flag in FLAGS if arguments[flag.name] is not None}
     problems = [_unknown(name) for name in others] + _setting_problems(settings, given)
     settings = settings if isinstance(settings, Mapping) else {}
-    problems += checks.flag("quiet", quiet)
+    problems += checks.flag("quiet", quiet) + checks.flag("trust", trust)
     if quiet is True and style not in (None, "quiet"):
         problems.append(f"quiet=True and style={style!r}: give one of them")
     texts = {}
@@ -115,6 +118,7 @@ def fit(
         out=out,
         resume=resume,
         style="quiet" if quiet is True else style,
+        trust=trust is True,
         problems=problems,
     )
     return Run(folder)
