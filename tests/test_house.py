@@ -15,7 +15,8 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "unetzoo"
 LAYERS = [
-    {"errors", "plain", "printing", "trained"},
+    {"printing"},
+    {"errors", "plain", "trained"},
     {"plugins"},
     {"devices", "extras", "files", "nn", "registry"},
     {"checks"},

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import traceback
 import unicodedata
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 
 import unetzoo
-from unetzoo import ConfigError, Predictor
+from unetzoo import ConfigError, Predictor, errors
 from unetzoo.cli import main
 from unetzoo.files.writing import write_file
 from unetzoo.printing import aligned, printable
@@ -168,6 +169,14 @@ def test_what_a_file_says_of_its_version_is_printed_tame(folder: Path, tmp_path:
 
     saved = read_saved(folder / "m.safetensors")
     assert is_tame(str(replace(saved, unetzoo_version="\x1b[2J", path=Path("\x1b.safetensors"))), lines=False)
+
+
+@pytest.mark.parametrize("kind", [getattr(errors, name) for name in dir(errors) if name.endswith("Error")])
+def test_errors_are_printed_tame(kind: type) -> None:
+    error = kind("missing", f"{EVIL}:\n  - {LATIN}") if kind is errors.HubError else kind(f"{EVIL}:\n  - {LATIN}")
+    assert str(error) == "a\\x1b[31m\nb\\r\\x9b2J\\u202ec:\n  - caf\\xe9"
+    assert is_tame("".join(traceback.format_exception(error)))
+    assert is_tame(repr(error), lines=False)
 
 
 def test_a_prediction_is_printed_tame(folder: Path) -> None:

@@ -18,9 +18,9 @@ from PIL import Image, PngImagePlugin
 from test_prediction_files import mask_at, noise, write, write_tiff
 
 import unetzoo
-from unetzoo import InputError, Predictor, images
+from unetzoo import ConfigError, InputError, Predictor, images
 from unetzoo.cli import main
-from unetzoo.data import labels, listing, masks
+from unetzoo.data import labels, listing, masks, plain_folders
 from unetzoo.prediction.files import Job, Outputs, find_jobs, predict_files
 from unetzoo.prediction.outputs import check_outputs, mask_paths
 from unetzoo.prediction.partial import PartialMask
@@ -517,3 +517,42 @@ def test_a_disk_that_is_full_leaves_nothing_that_is_half(
         assert all(path.read_bytes() == whole[path] for path in outputs.folder.rglob("*.*") if path.is_file())
         assert len(predict_files(predictor, jobs, outputs, {}).done) == 1
         assert {path: path.read_bytes() for path in outputs.folder.rglob("*.*") if path.is_file()} == whole
+
+
+class TestConverted:
+    """``data convert`` writes files under names too."""
+
+    @pytest.mark.parametrize("ignore", [None, 299])
+    def test_more_than_255_classes_have_16_bits(self, ignore: int | None, tmp_path: Path) -> None:
+        values = np.random.default_rng(0).integers(0, 300, (20, 24), np.uint16)
+        values[0] = 299
+        write(tmp_path / "in" / "images" / "a.png", size=(20, 24))
+        (tmp_path / "in" / "masks").mkdir()
+        Image.fromarray(values).save(tmp_path / "in" / "masks" / "a.png")
+        meaning = labels.Labels(task="multiclass", num_classes=300 if ignore is None else 299, ignore=ignore)
+        written = plain_folders.convert(tmp_path / "in", tmp_path / "out", meaning)
+        found = np.asarray(Image.open(tmp_path / "out" / "masks" / "a.png"))
+        assert (found == np.where(values == 299, 65535, values) if ignore else found == values).all()
+        (sample,) = listing.list_samples(tmp_path / "out", written).samples[""]
+        target = masks.read_target(sample, written, (20, 24)).numpy()
+        assert (target[values < 299] == values[values < 299]).all()
+        assert written.ignore == (None if ignore is None else 65535)
+
+    def test_names_that_are_one_on_some_systems_are_refused(self, tmp_path: Path) -> None:
+        for name in ("X", "x"):
+            write(tmp_path / "in" / "images" / f"{name}.png")
+            write(tmp_path / "in" / "masks" / f"{name}.png", mode="1")
+        if len(list((tmp_path / "in" / "images").iterdir())) < 2:
+            pytest.skip("these names are one here")
+        with pytest.raises(ConfigError, match=r"'/X' and '/x': .*one name"):
+            plain_folders.convert(tmp_path / "in", tmp_path / "out", labels.Labels())
+        assert not (tmp_path / "out").exists()
+
+    def test_so_are_classes(self, tmp_path: Path) -> None:
+        write(tmp_path / "in" / "images" / "a.png", size=(8, 8))
+        Image.new("RGB", (8, 8)).save(tmp_path / "in" / "images" / "a.png")
+        (tmp_path / "in" / "masks").mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / "in" / "masks" / "a.png")
+        meaning = labels.Labels(task="multilabel", num_classes=3, class_names=("Cat", "cat", "dog"))
+        with pytest.raises(ConfigError, match=r"classes 'Cat' and 'cat': .*one name"):
+            plain_folders.convert(tmp_path / "in", tmp_path / "out", meaning)

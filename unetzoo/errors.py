@@ -2,9 +2,17 @@
 
 from collections.abc import Sequence
 
+from unetzoo.printing import printable
+
 
 class UnetzooError(Exception):
-    """Base of every error raised on purpose by unetzoo."""
+    """Base of every error raised on purpose by unetzoo.
+
+    ``str()`` is printable: a message names files, classes and settings, which may be anybody's, and ends on a terminal.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__(), lines=True)
 
 
 class ConfigError(UnetzooError, ValueError):

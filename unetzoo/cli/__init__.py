@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _run(arguments)
         except UnetzooError as error:
-            print(f"unetzoo: {printable(error, lines=True)}", file=sys.stderr)
+            print(f"unetzoo: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("unetzoo: interrupted", file=sys.stderr)

@@ -85,7 +85,7 @@ def _verify(options: argparse.Namespace) -> None:
             saved = weights.verify(sources.located(sources.trained_source(name)))
             print(f"{saved}; whole, sha256 {saved.sha256[:12]}…")
         except UnetzooError as error:
-            print(f"unetzoo: {printable(error, lines=True)}", file=sys.stderr)
+            print(f"unetzoo: {error}", file=sys.stderr)
             failed.append(name)
     if failed:
         raise UnetzooError(f"{len(failed)} of {len(options.models)} failed: {', '.join(failed)}")

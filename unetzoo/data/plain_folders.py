@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,10 +16,12 @@ from unetzoo.data import masks, turning
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.listing import Listing, Sample, list_samples
 from unetzoo.errors import ConfigError, InputError
+from unetzoo.files.names import place_key
 from unetzoo.files.writing import make_folder, replacing
 
 _IGNORE = 255
-"""Of pixels that do not count, in what is written."""
+"""Of pixels that do not count, in what is written; with more classes than that :data:`_DEEP_IGNORE`."""
+_DEEP_IGNORE = 65535
 
 
 def convert(
@@ -27,10 +29,10 @@ def convert(
 ) -> Labels:
     """Write a data set as a folder with ``images/`` and ``masks/``, or ``train/``, ``val/``, … if it has splits.
 
-    Images are copied byte for byte. Masks become PNG: class indices for multiclass (8 bits), 0 and 255 for binary,
-    and for multilabel a folder of the latter for each class. Where ``labels`` has pixels that do not count, they
-    become 255, and the foreground of binary and multilabel masks 1. Masks of turned images are written as of the
-    stored pixels. All masks are read before anything is written.
+    Images are copied byte for byte. Masks become PNG: class indices for multiclass (8 bits, 16 for more than 255
+    classes), 0 and 255 for binary, and for multilabel a folder of the latter for each class. Where ``labels`` has
+    pixels that do not count, they become 255, in 16 bits 65535, and the foreground of binary and multilabel masks 1.
+    Masks of turned images are written as of the stored pixels. All masks are read before anything is written.
 
     Args:
         source, labels: as in :func:`~unetzoo.data.find_samples`.
@@ -50,7 +52,7 @@ def convert(
     listing = list_samples(source, labels)
     written = _written_labels(listing.labels)
     found = [(split, sample) for split, samples in listing.samples.items() for sample in samples]
-    problems = [*listing.problems, *_name_problems(written)]
+    problems = [*listing.problems, *_name_problems(written), *_place_problems(found)]
     for _, sample in _shown(found, "checked", progress):
         try:
             masks.read_target(sample, listing.labels, images.image_size(sample.image))
@@ -67,12 +69,13 @@ def convert(
 
 def _written_labels(labels: Labels) -> Labels:
     ignores = labels.ignore is not None or labels.ignore_colour is not None
-    if labels.task == "multiclass" and labels.num_classes > _IGNORE:
-        raise ConfigError(f"num_classes={labels.num_classes}: masks of 8 bits hold {_IGNORE} classes")
+    if labels.num_classes > _DEEP_IGNORE:
+        raise ConfigError(f"num_classes={labels.num_classes}: masks of 16 bits hold {_DEEP_IGNORE} classes")
+    ignored = _DEEP_IGNORE if labels.task == "multiclass" and labels.num_classes > _IGNORE else _IGNORE
     names = labels.counted if labels.task == "multilabel" else labels.class_names
     return dataclasses.replace(
         labels,
-        ignore=_IGNORE if ignores else None,
+        ignore=ignored if ignores else None,
         foreground="white",
         colours=None,
         ignore_colour=None,
@@ -88,7 +91,18 @@ def _name_problems(labels: Labels) -> list[str]:
         f"class {name!r}: such a name cannot be a folder's"
         for name in labels.counted
         if set(name) & set('/\\:*?"<>|') or name.startswith(".") or not name.isprintable()
-    ]
+    ] + _twice("classes", labels.counted)
+
+
+def _place_problems(found: Sequence[tuple[str, Sample]]) -> list[str]:
+    """Return images that would be one file."""
+    return _twice("images", [f"{split}/{sample.name}" for split, sample in found])
+
+
+def _twice(what: str, names: Sequence[str]) -> list[str]:
+    keys: dict[str, str] = {}
+    pairs = [(keys.setdefault(place_key(name), name), name) for name in names]
+    return [f"{what} {a!r} and {b!r}: on some systems these are one name: rename one" for a, b in pairs if a != b]
 
 
 def _shown(found: list[tuple[str, Sample]], unit: str, progress: bool) -> Iterable[tuple[str, Sample]]:
@@ -118,6 +132,8 @@ def _files(target: Tensor, written: Labels) -> Mapping[str, Tensor]:
 
 
 def _values(target: Tensor, written: Labels) -> Tensor:
-    """Return what is written for a target, uint8."""
+    """Return what is written for a target, uint8, or uint16 where classes are too many."""
     white = 255 if written.task != "multiclass" and written.ignore is None else 1
-    return torch.where(target == IGNORED, _IGNORE, target * white).byte()
+    deep = written.task == "multiclass" and written.num_classes > _IGNORE
+    ignored = _DEEP_IGNORE if deep else _IGNORE
+    return torch.where(target == IGNORED, ignored, target * white).to(torch.uint16 if deep else torch.uint8)

@@ -14,7 +14,7 @@ def write_png(image: Tensor, path: str | os.PathLike[str]) -> None:
     """Write an image as a PNG file, and make its folder where there is none.
 
     Args:
-        image: uint8, (3, H, W), or (H, W), which is grey.
+        image: uint8, (3, H, W), or (H, W), which is grey; of 16 bits where it is uint16.
         path: of the file.
 
     Raises:

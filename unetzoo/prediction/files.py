@@ -304,7 +304,7 @@ def _keep_record(folder: Path, settings: dict[str, Any], overwrite: bool) -> Non
     path = folder / RECORD
     if not path.exists() and folder.is_dir() and any(folder.iterdir()):
         what = "files that are not this command's, true masks perhaps"
-        raise ConfigError(f"{printable(folder)} holds {what}: give a new --out")
+        raise ConfigError(f"{folder} holds {what}: give a new --out")
     now = json.loads(json.dumps(settings))
     if path.exists() and not overwrite:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from unetzoo import checks
 from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError
+from unetzoo.files.names import place_key
 from unetzoo.printing import printable
 
 RECORD = ".unetzoo.json"
@@ -91,19 +91,11 @@ def _is_plain(name: str) -> bool:
     return bool(re.fullmatch(r"[^\W_][\w ()+,-]*", name)) and len(os.fsencode(name)) <= 200
 
 
-def place_key(name: str) -> str:
-    """Return what is equal of names that some file system takes for one.
-
-    They differ in upper and lower case, in how an accent is stored, or in a space at their end.
-    """
-    composed = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-    return "/".join(part.rstrip(" .") for part in composed.split("/"))
-
-
 def check_outputs(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig) -> None:
     """Raise if two files would be written to one place, or one over an image.
 
-    Names that :func:`place_key` takes for one are one place: a folder of masks can be copied to any system.
+    Names that :func:`~unetzoo.files.names.place_key` takes for one are one place: a folder of masks can be copied to
+    any system.
 
     Raises:
         InputError: lists what goes to one place, and the fix.
