@@ -83,8 +83,8 @@ class TestIdentity:
             else:
                 assert main(["predict", str(model), str(path), "--tile", "64", "--out", str(out)]) == 0
 
-        def interrupted(self: PartialMask, part: torch.Tensor) -> None:
-            put(self, part)
+        def interrupted(self: PartialMask, part: torch.Tensor, **more: bool) -> None:
+            put(self, part, **more)
             parts.append(part)
             if len(parts) == 1:
                 raise KeyboardInterrupt
@@ -147,8 +147,8 @@ class TestIdentity:
     ) -> None:
         path, put = store(tmp_path / "a.zarr", noise(150, 80)), PartialMask.put
 
-        def changing(self: PartialMask, part: torch.Tensor) -> None:
-            put(self, part)
+        def changing(self: PartialMask, part: torch.Tensor, **more: bool) -> None:
+            put(self, part, **more)
             store(path, np.ascontiguousarray(noise(150, 80)[::-1]))
 
         predictor = Predictor(model, tile=64)
@@ -182,7 +182,7 @@ class TestDone:
     @pytest.mark.parametrize(
         "name", ["a.png", "b.tif", "overlays/a.png", "probabilities/a.npy", "objects/a.geojson", "overlays/b.png"]
     )
-    @pytest.mark.parametrize("left", [0, 0.5, -1])
+    @pytest.mark.parametrize("left", [0, 0.5, -200])
     def test_what_is_cut_off_is_written_again(
         self, name: str, left: float, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
     ) -> None:
@@ -192,7 +192,7 @@ class TestDone:
         assert main(command) == 0
         path = tmp_path / "masks" / name
         whole = path.read_bytes()
-        path.write_bytes(whole[: int(left * len(whole)) if left >= 0 else -1])
+        path.write_bytes(whole[: int(left * len(whole)) if left >= 0 else left])
         capsys.readouterr()
         assert main(command) == 0
         assert "1 segmented" in capsys.readouterr().out
@@ -225,17 +225,20 @@ class TestDone:
         assert (mask_at(mask) == expected).all()
 
     @pytest.mark.parametrize("more", [[], ["--overlay"]])
+    @pytest.mark.parametrize("kind", ["png", "tif"])
     def test_a_corrected_mask_is_not_written_over(
-        self, more: list[str], command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+        self, kind: str, more: list[str], command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
     ) -> None:
         command += more
+        (tmp_path / "in" / "a.png").unlink()
+        write(tmp_path / "in" / f"a.{kind}")
         assert main(command) == 0
-        mask = tmp_path / "masks" / "a.png"
+        mask = tmp_path / "masks" / f"a.{kind}"
         Image.fromarray(255 - mask_at(mask)).save(mask)
         before = mask.read_bytes()
         capsys.readouterr()
         assert main(command) == 1
-        assert re.search(r"a\.png .*corrected.*--overwrite", capsys.readouterr().err)
+        assert re.search(rf"a\.{kind} .*corrected.*--overwrite", capsys.readouterr().err)
         assert mask.read_bytes() == before
         assert main([*command, "--overwrite"]) == 0
         assert mask.read_bytes() != before

@@ -20,7 +20,7 @@ from unetzoo.errors import ConfigError, InputError, UnetzooError
 from unetzoo.files import identity, strict_json
 from unetzoo.files.writing import write_file
 from unetzoo.prediction.inputs import Rows, as_image
-from unetzoo.prediction.marks import Mark, mark_in
+from unetzoo.prediction.marks import Mark, is_cut_off, mark_in
 from unetzoo.prediction.outputs import (
     RECORD as RECORD,
     Job as Job,
@@ -354,7 +354,11 @@ def _is_done(job: Job, outputs: Outputs, config: ModelConfig) -> bool:
 
 def _is_whole(path: Path) -> bool:
     """Return whether a file is a mask that can be read."""
-    if path.is_dir() or is_big(path):
+    if path.is_dir():
+        return True
+    if is_cut_off(path):
+        return False
+    if is_big(path):
         return True
     try:
         images.read_values(path)

@@ -53,17 +53,8 @@ class Mark:
 
 def mark_in(path: Path) -> Mark | None:
     """Return the mark of a mask, None of other files."""
-    try:
-        match path.suffix.lower():
-            case ".png":
-                text, whole = _in_png(path)
-            case ".tif" | ".tiff":
-                text, whole = _in_tiff(path)
-            case _:
-                text, whole = _in_zarr(path), True
-    except (OSError, ValueError, KeyError, TypeError):  # InputError is a ValueError
-        return None
-    begin, *words = text.split() if isinstance(text, str) else [""]
+    text, whole = _looked_at(path)
+    begin, *words = text.split() if isinstance(text, str) and text.strip() else [""]
     if begin != BEGIN or not words:
         return None
     others = dict(word.partition(":")[::2] for word in words[2:])
@@ -72,6 +63,25 @@ def mark_in(path: Path) -> Mark | None:
     return Mark(
         words[0], words[1] if whole and len(words) > 1 else "", {name: int(size) for name, size in others.items()}
     )
+
+
+def is_cut_off(path: Path) -> bool:
+    """Return whether a PNG or TIFF ends before its pixels do, or is none."""
+    return not _looked_at(path)[1]
+
+
+def _looked_at(path: Path) -> tuple[Any, bool]:
+    """Return the text of a mark, if there is one, and whether the file is whole."""
+    try:
+        match path.suffix.lower():
+            case ".png":
+                return _in_png(path)
+            case ".tif" | ".tiff":
+                return _in_tiff(path)
+            case _:
+                return _in_zarr(path), True
+    except (OSError, ValueError, KeyError, TypeError):  # InputError is a ValueError
+        return None, False
 
 
 def _in_png(path: Path) -> tuple[str | None, bool]:

@@ -66,7 +66,8 @@ class StoredRows(Rows):
     @property
     def identity(self) -> str:
         """Return what tells the image from another, see :class:`Rows`: where it lies, and the identity of its file."""
-        return f"{self.mark.place} {self.mark.identity}"
+        planes = "" if self.planes is None else f" planes {self.planes}"
+        return f"{self.mark.place} {self.mark.identity}{planes}"
 
     def check_unchanged(self) -> None:
         """Raise if the file was replaced or written to since it was opened, see :class:`Rows`."""
@@ -154,6 +155,8 @@ def _of_tiff(path: Path, planes: str | int | None, keeping: contextlib.ExitStack
 
 def _of_zarr(path: Path, planes: str | int | None) -> list[list[_Bands]]:
     array, axes = _opened(path)
+    if 0 in array.shape:
+        raise InputError(f"{str(path)!r} is empty: {array.shape}")
     along = [(letter, length) for letter, length in zip(axes, array.shape, strict=True) if letter not in f"{_BANDS}YX"]
     stack = stack_along(along) if along else Stack()
     chosen = [numbers[0] for numbers in stack.chosen(planes, path)]
