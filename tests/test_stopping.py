@@ -375,3 +375,38 @@ def test_a_training_goes_on_where_nobody_reads_of_it(done: Path, nuclei: Path, t
     with contextlib.redirect_stdout(Unread()):
         assert main(words) == 0
     same_runs(done, tmp_path / "a")
+
+
+# Refused, or drawn, in any precision
+
+
+def test_a_norm_of_one_value_is_refused_with_what_trains(
+    nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a"
+    settings = ["--data", str(nuclei), *TINY, "--model", "unet", "--batch-size", "1", "--crop-size", "16"]
+    text = refused(capsys, *settings, "--epochs", "1", "--out", str(out))
+    fixes = re.search(r"batch_size=1 with crop_size=\(16, 16\): .* take batch_size=2 or crop_size=(\d+) or", text)
+    assert not out.exists()
+    assert fixes is not None
+    for fix in (["--batch-size", "2"], ["--crop-size", fixes[1]], ["--model.options.norm", "group"]):
+        once = ["--epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "0"]
+        assert main(["train", "--quiet", *settings, *fix, *once, "--out", str(tmp_path / fix[0])]) == 0
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_runs_in_true_precision_have_sheets(precision: str, nuclei: Path, tmp_path: Path) -> None:
+    train(nuclei, tmp_path / "a", "--epochs", "1", "--trainer.precision", precision)
+    assert (tmp_path / "a" / "predictions" / "epoch_0001.png").is_file()
+    kept = unetzoo.load(tmp_path / "a")
+    assert {tensor.dtype for tensor in kept.parameters()} == {
+        torch.float64 if precision == "64-true" else torch.bfloat16
+    }
+
+
+def test_an_average_in_sixteen_bits_is_refused(
+    nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = refused(capsys, "--data", str(nuclei), *TINY, "--model.ema", "0.999", "--trainer.precision", "bf16-true",
+                   "--out", str(tmp_path / "a"))  # fmt: skip
+    assert re.search(r"ema=0\.999 with .*bf16-true.*bf16-mixed", text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, ReduceLROnPlateau
 
 from unetzoo import __version__, losses
-from unetzoo.checks import one_of, whole
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.model import SegmentationModel, TrainingOutputs
@@ -21,9 +20,10 @@ from unetzoo.parameter_groups import param_groups
 from unetzoo.saving import sources
 from unetzoo.saving.records import CONFIG_KEY, PREFIX_KEY, RUN_KEY, VERSION_KEY
 from unetzoo.train.averaging import AveragedModel
+from unetzoo.train.checking import fit_problems, setting_problems
 from unetzoo.train.data import FolderData
 from unetzoo.train.judging import Score, score_of
-from unetzoo.train.schedules import SCHEDULES, factor
+from unetzoo.train.schedules import factor
 from unetzoo.train.validating import validated
 
 MEANINGS = ("num_classes", "task", "class_names")
@@ -87,7 +87,7 @@ class Recipe(lightning.LightningModule):
         super().__init__()
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self.settings: Any = SimpleNamespace(**given)
-        problems = _problems(self.settings)
+        problems = setting_problems(self.settings)
         if problems:
             raise ConfigError("cannot train", problems)
         self.lr = lr
@@ -160,7 +160,9 @@ class Recipe(lightning.LightningModule):
         with torch.random.fork_rng():
             torch.manual_seed(self.settings.seed)
             self.network = _build(self.settings, data)
-        self._check(data)
+        problems = fit_problems(self.settings, self.network, data, self.trainer)
+        if problems:
+            raise ConfigError("cannot train", problems)
         if self.settings.gradient_checkpointing:
             self.network.gradient_checkpointing()
         if self.settings.ema is not None:
@@ -294,27 +296,6 @@ class Recipe(lightning.LightningModule):
         self._plateau_state = checkpoint[RUN_KEY]["plateau"]
         self._steps_before = checkpoint[RUN_KEY].get("steps", 0)  # of earlier versions: not known
 
-    def _check(self, data: FolderData) -> None:
-        """Refuse what does not fit the network, before any work."""
-        network, settings, problems = self.network, self.settings, []
-        problem = network.decoder.size_problem(*data.crop)
-        if problem is not None:
-            problems.append(f"crop_size={data.crop}: {problem}")
-        heads = 1 + len(network.deep_heads)
-        if settings.head_weights is not None and len(settings.head_weights) != heads:
-            problems.append(f"head_weights: {len(settings.head_weights)} numbers for {heads} heads, the main one first")
-        classes = network.config.num_classes
-        if isinstance(settings.class_weights, list) and len(settings.class_weights) != classes:
-            problems.append(f"class_weights: {len(settings.class_weights)} numbers for {classes} classes")
-        if settings.frozen_epochs and self.trainer.world_size > 1:
-            strategy = self.trainer.strategy
-            if not getattr(strategy, "_ddp_kwargs", {}).get("find_unused_parameters"):
-                problems.append(
-                    "frozen_epochs in several processes needs trainer.strategy=ddp_find_unused_parameters_true"
-                )
-        if problems:
-            raise ConfigError("cannot train", problems)
-
     def _encoder_lr(self) -> float:
         if self.settings.encoder_lr is not None:
             return float(self.settings.encoder_lr)
@@ -359,21 +340,3 @@ def _build(settings: Any, data: FolderData) -> SegmentationModel:
 
 def _is_saved(name: str) -> bool:
     return sources.source_of(name).kind != "network"
-
-
-def _problems(settings: Any) -> list[str]:
-    found = one_of("schedule", settings.schedule, SCHEDULES)
-    for name in ("lr", "encoder_lr", "weight_decay"):
-        value = getattr(settings, name)
-        if value is not None and not 0 <= value < math.inf:
-            found.append(f"{name}={value!r}: a finite number from 0 up is needed")
-    if not 0 <= settings.warmup < 1:
-        found.append(f"warmup={settings.warmup!r}: a share of the steps from 0 up to but not 1 is needed")
-    if settings.ema is not None and not 0 <= settings.ema < 1:
-        found.append(f"ema={settings.ema!r}: a decay from 0 up to but not 1 is needed, such as 0.999")
-    found += whole("frozen_epochs", settings.frozen_epochs, 0)
-    if isinstance(settings.class_weights, str) and settings.class_weights != "auto":
-        found.append(f"class_weights={settings.class_weights!r}: 'auto' or one number a class is needed")
-    if isinstance(settings.class_weights, Sequence) and not isinstance(settings.class_weights, str):
-        found += [f"class_weights: {w!r} is no number above 0" for w in settings.class_weights if not w > 0]
-    return found

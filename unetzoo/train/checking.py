@@ -1,0 +1,92 @@
+"""What of a recipe's settings fits neither itself, nor the network, the data and the trainer: said before any work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+
+from unetzoo.checks import one_of, whole
+from unetzoo.model import SegmentationModel, build_on_meta
+from unetzoo.train.data import FolderData
+from unetzoo.train.schedules import SCHEDULES
+
+
+def setting_problems(settings: Any) -> list[str]:
+    """Return what is wrong with the settings of a recipe by themselves."""
+    found = one_of("schedule", settings.schedule, SCHEDULES)
+    for name in ("lr", "encoder_lr", "weight_decay"):
+        value = getattr(settings, name)
+        if value is not None and not 0 <= value < math.inf:
+            found.append(f"{name}={value!r}: a finite number from 0 up is needed")
+    if not 0 <= settings.warmup < 1:
+        found.append(f"warmup={settings.warmup!r}: a share of the steps from 0 up to but not 1 is needed")
+    if settings.ema is not None and not 0 <= settings.ema < 1:
+        found.append(f"ema={settings.ema!r}: a decay from 0 up to but not 1 is needed, such as 0.999")
+    found += whole("frozen_epochs", settings.frozen_epochs, 0)
+    if isinstance(settings.class_weights, str) and settings.class_weights != "auto":
+        found.append(f"class_weights={settings.class_weights!r}: 'auto' or one number a class is needed")
+    if isinstance(settings.class_weights, Sequence) and not isinstance(settings.class_weights, str):
+        found += [f"class_weights: {w!r} is no number above 0" for w in settings.class_weights if not w > 0]
+    return found
+
+
+def fit_problems(settings: Any, network: SegmentationModel, data: FolderData, trainer: lightning.Trainer) -> list[str]:
+    """Return what does not fit together, the network being the one that the settings ask for."""
+    problems = []
+    problem = network.decoder.size_problem(*data.crop)
+    if problem is not None:
+        problems.append(f"crop_size={data.crop}: {problem}")
+    elif (
+        trainer.world_size == 1 or getattr(trainer.strategy, "_layer_sync", None) is None
+    ):  # or processes norm together
+        problems += _norm_problems(network, data)
+    heads = 1 + len(network.deep_heads)
+    if settings.head_weights is not None and len(settings.head_weights) != heads:
+        problems.append(f"head_weights: {len(settings.head_weights)} numbers for {heads} heads, the main one first")
+    classes = network.config.num_classes
+    if isinstance(settings.class_weights, list) and len(settings.class_weights) != classes:
+        problems.append(f"class_weights: {len(settings.class_weights)} numbers for {classes} classes")
+    finds_unused = getattr(trainer.strategy, "_ddp_kwargs", {}).get("find_unused_parameters")
+    if settings.frozen_epochs and trainer.world_size > 1 and not finds_unused:
+        problems.append("frozen_epochs in several processes needs trainer.strategy=ddp_find_unused_parameters_true")
+    if settings.ema is not None and trainer.precision in ("bf16-true", "16-true"):
+        problems.append(
+            f"ema={settings.ema} with trainer.precision={trainer.precision!r}: its steps are too small for numbers of "
+            "16 bits, and the average would stand still; take trainer.precision=bf16-mixed, or leave ema out"
+        )
+    return problems
+
+
+def _norm_problems(network: SegmentationModel, data: FolderData) -> list[str]:
+    """Return whether a norm sees a single value of a channel, of which there is no variance."""
+    batch, (height, width) = data.batch_size, data.crop
+    problem = _refusal_of_norms(network, batch, (height, width))
+    if problem is None:
+        return []
+    larger = [2 * network.encoder.strides[-1] * -(-side // network.encoder.strides[-1]) for side in data.crop]
+    fixes = [] if _refusal_of_norms(network, 2 * batch, data.crop) else [f"batch_size={2 * batch}"]
+    fixes += [] if _refusal_of_norms(network, batch, (larger[0], larger[1])) else [f"crop_size={larger[0]}"]
+    fixes.append("another norm, such as model.options.norm=group")
+    said = f"batch_size={batch} with crop_size={data.crop}: a norm sees a single value of a channel, with no variance"
+    return [f"{said}; take {' or '.join(fixes)}"]
+
+
+def _refusal_of_norms(network: SegmentationModel, batch: int, crop: tuple[int, int]) -> str | None:
+    """Return what norms say to batches of this shape in training, None where they take them.
+
+    One is led through the network on the meta device, where they look at the shape, and nothing is computed.
+    """
+    images = torch.empty(batch, network.config.in_channels, *crop, device="meta")
+    try:
+        build_on_meta(network.config).train().training_outputs(images)
+    except ValueError as error:
+        if "more than 1" not in str(error):
+            raise
+        return str(error)
+    except NotImplementedError:
+        return None  # of a part of one's own, which needs values: its first step will tell
+    return None
