@@ -31,8 +31,8 @@ def score_of(row: Mapping[str, float | int | None]) -> Score:
     Args:
         row: of ``metrics.csv``: "val_loss", and "dice" and "recall" as ``Scores.to_dict`` gives them.
     """
-    loss, dice = row["val_loss"], row["dice"]
+    loss, dice = row["val_loss"], row.get("dice")
     assert loss is not None
-    if row["recall"] is not None and dice is not None:  # recall is defined where there is something to find
+    if dice is not None and row.get("recall", dice) is not None:  # recall is defined where there is something to find
         return Score(True, dice)
     return Score(False, -loss if math.isfinite(loss) else -math.inf)
