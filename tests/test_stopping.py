@@ -226,9 +226,9 @@ def test_more_patience_lets_a_run_go_on(nuclei: Path, tmp_path: Path) -> None:
     [
         ["--epochs", "1"],
         ["--epochs", "9", "--lr", "0", "--model.options.norm", "group", "--patience", "1"],
-        ["--epochs", "9", "--trainer.max_steps", "2"],
         ["--epochs", "9", "--trainer.max_time", "00:00:00:00"],
-        ["--epochs", "9", *with_callback(StopAt, 2)],
+        pytest.param(["--epochs", "9", "--trainer.max_steps", "2"], marks=pytest.mark.slow),
+        pytest.param(["--epochs", "9", *with_callback(StopAt, 2)], marks=pytest.mark.slow),
     ],
 )
 def test_the_advice_at_the_end_of_a_run_is_true(
@@ -320,7 +320,7 @@ def test_an_epoch_is_judged_by_dice_or_by_the_loss_where_no_class_occurs(
     assert score < Score(True, 0.3)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+@pytest.mark.parametrize("schedule", ["cosine", pytest.param("plateau", marks=pytest.mark.slow)])
 def test_a_set_without_the_class_is_judged_by_the_loss(schedule: str, nuclei: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(nuclei, tmp_path / "data"))
     for sample in find_samples(data, Labels())["val"]:
