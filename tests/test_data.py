@@ -24,10 +24,10 @@ from torch.utils.data import DataLoader
 import unetzoo
 from unetzoo import ConfigError, InputError, WriteError, images
 from unetzoo.data import IGNORED, Labels, Sample, SegmentationDataset, check, convert, find_samples, preview
-from unetzoo.data.listing import list_samples
 from unetzoo.data.masks import read_target
 from unetzoo.data.polygons import fill
 from unetzoo.data.splitting import allot
+from unetzoo.data.stacks import list_samples
 
 BINARY = Labels()
 RNG = np.random.default_rng(0)

@@ -18,8 +18,8 @@ import unetzoo
 from unetzoo import ConfigError, InputError, evaluation, images
 from unetzoo.cli import main
 from unetzoo.data import IGNORED, Labels, Sample, SegmentationDataset, check, convert, find_samples
-from unetzoo.data.listing import list_samples
 from unetzoo.data.masks import decode, read_target
+from unetzoo.data.stacks import list_samples
 
 BINARY, ANY = Labels(), Labels(foreground="any")
 

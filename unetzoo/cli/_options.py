@@ -11,6 +11,10 @@ SAVED = "a trained model such as nuclei, the folder of a run or of a saved model
 SEVERAL = f"{SAVED}; several, with commas, are averaged"
 
 
+PLANES = ("split", "first", "max", "channels")
+PLANES_HELP = "of images of several planes: each an image (split), the first, the largest values (max), or as channels"
+
+
 def pixels_or(*words: str) -> Any:
     """Return what reads a number of pixels, or one of ``words``."""
 

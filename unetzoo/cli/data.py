@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unetzoo.checks import TASKS
+from unetzoo.cli._options import PLANES, PLANES_HELP
 from unetzoo.errors import ConfigError
 from unetzoo.printing import printable
 
@@ -76,6 +77,7 @@ def _labels_options() -> argparse.ArgumentParser:
     )
     options.add_argument("--colours", type=_listed, metavar="#RRGGBB,…", help="of painted masks, one a class")
     options.add_argument("--ignore-colour", metavar="#RRGGBB", help="of painted pixels that do not count")
+    options.add_argument("--planes", choices=PLANES, help=PLANES_HELP)
     return options
 
 
@@ -119,6 +121,7 @@ def _labels(options: argparse.Namespace) -> Labels:
         foreground=options.foreground,
         colours=options.colours,
         ignore_colour=options.ignore_colour,
+        planes=options.planes,
     )
 
 

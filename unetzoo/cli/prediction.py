@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetzoo.cli._options import SEVERAL, numbers, pixels_or, threshold
+from unetzoo.cli._options import PLANES, PLANES_HELP, SEVERAL, numbers, pixels_or, threshold
 from unetzoo.printing import printable
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def add(commands: Any) -> None:
         metavar="PIXELS",
         help="fill holes of up to so many, or all; needs SciPy",
     )
+    command.add_argument("--planes", choices=PLANES, help=f"{PLANES_HELP}; split writes a mask a plane")
     command.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="(default: float32)")
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     command.add_argument("--overwrite", action="store_true", help="do all of them anew")
@@ -84,7 +85,7 @@ def _predict(options: argparse.Namespace) -> int | None:
     outputs = files.Outputs(Path(options.out), options.overlay, options.probabilities, options.objects, coco)
     if options.objects or coco:
         ndimage()  # or an error, before any work
-    jobs = files.find_jobs(options.images, inside=outputs.folder)
+    jobs = files.find_jobs(options.images, inside=outputs.folder, planes=options.planes)
     predictor = Predictor(
         separated(options.model),
         device=options.device,
@@ -100,7 +101,12 @@ def _predict(options: argparse.Namespace) -> int | None:
     )
     with _Shown(len(jobs), options.json) as shown:
         report = files.predict_files(
-            predictor, jobs, outputs, predictor.settings(), overwrite=options.overwrite, tell=shown.tell
+            predictor,
+            jobs,
+            outputs,
+            {**predictor.settings(), "planes": options.planes},
+            overwrite=options.overwrite,
+            tell=shown.tell,
         )
     if coco is not None:
         files.write_coco([job for job in jobs if job.source not in report.failed], outputs, predictor.config)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetzoo.cli._options import SEVERAL, pixels_or, threshold
+from unetzoo.cli._options import PLANES, PLANES_HELP, SEVERAL, pixels_or, threshold
 from unetzoo.extras import needed
 from unetzoo.printing import printable
 from unetzoo.train.flags import FLAGS
@@ -27,7 +27,8 @@ def add(commands: Any) -> None:
         help="a trained network on a folder of images and masks",
         description="Segment the images of a folder and hold the masks against the true ones: a table, and with "
         "--report a row an image and the images that went worst. For a model in the folder of a run, --ratios, "
-        "--seed, --group, --ignore, --foreground and --colours are those of its config.yaml unless they are given.",
+        "--seed, --group, --ignore, --foreground, --colours and --planes are those of its config.yaml unless they are "
+        "given.",
     )
     command.add_argument("model", help=SEVERAL)
     command.add_argument("--threshold", type=threshold, metavar="P", help="as 'unetzoo predict' takes it")
@@ -45,7 +46,7 @@ def add(commands: Any) -> None:
         help="the thresholds that give the best masks",
         description="Find the threshold of each class that gives the best Dice on a folder of images and masks, and "
         "write them for 'unetzoo predict --threshold'. For a model in the folder of a run, --ratios, --seed, --group, "
-        "--ignore, --foreground and --colours are those of its config.yaml unless they are given.",
+        "--ignore, --foreground, --colours and --planes are those of its config.yaml unless they are given.",
     )
     command.add_argument("model", help=SEVERAL)
     command.add_argument("--split", choices=("train", "val", "test"), default="val", help="(default: val)")
@@ -93,6 +94,7 @@ def _data_options() -> argparse.ArgumentParser:
     add("--foreground", choices=("white", "any"), help="of binary masks: any is each value above 0, as of ids")
     add("--colours", metavar="#RRGGBB,…", help="of painted masks, one a class")
     add("--ignore-colour", metavar="#RRGGBB", help="of painted pixels that are not counted")
+    add("--planes", choices=PLANES, help=PLANES_HELP)
     add("--tta", default="none", metavar="VIEWS", help="none, flips or d4 (default: none)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     return shared
@@ -150,7 +152,7 @@ def _judged(options: argparse.Namespace, **arguments: Any) -> tuple[Predictor, d
     from unetzoo.prediction import Predictor
     from unetzoo.saving.sources import separated
 
-    names = ("ratios", "seed", "group", "ignore", "foreground", "colours", "ignore_colour")
+    names = ("ratios", "seed", "group", "ignore", "foreground", "colours", "ignore_colour", "planes")
     given = {name: getattr(options, name) for name in names}
     if options.colours is not None:
         given["colours"] = options.colours.split(",")

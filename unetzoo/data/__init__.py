@@ -7,10 +7,10 @@ from unetzoo.data.listing import (
     Listing as Listing,
     Sample as Sample,
     labels_of as labels_of,
-    list_samples as list_samples,
 )
 from unetzoo.data.plain_folders import convert as convert
 from unetzoo.data.previewing import preview as preview
 from unetzoo.data.report import DataReport as DataReport, SplitReport as SplitReport
 from unetzoo.data.sampling import EpochBatches as EpochBatches
 from unetzoo.data.splitting import find_samples as find_samples
+from unetzoo.data.stacks import list_samples as list_samples

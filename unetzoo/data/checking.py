@@ -15,9 +15,10 @@ from torch import Tensor
 from unetzoo import checks, images
 from unetzoo.data import masks, turning
 from unetzoo.data.labels import IGNORED, Labels
-from unetzoo.data.listing import Listing, Sample, list_samples
+from unetzoo.data.listing import Listing, Sample
 from unetzoo.data.report import DataReport, SplitReport
 from unetzoo.data.splitting import RATIOS, check_arguments, divide, group_keys
+from unetzoo.data.stacks import list_samples
 from unetzoo.errors import ConfigError, InputError
 
 
@@ -109,7 +110,7 @@ def _all(wanted: Sequence[tuple[Sample, str]], labels: Labels, progress: bool) -
 def _examined(sample: Sample, labels: Labels, training: bool) -> _Findings:
     found = _Findings(sample)
     try:
-        raster = images.read(sample.image)
+        raster = images.read(sample.image, sample.planes)
         image, missing = raster.pixels, raster.missing
         found.digest = hashlib.sha256(sample.image.read_bytes()).digest()
         found.size, found.dtype = (image.shape[1], image.shape[2]), str(image.dtype).removeprefix("torch.")

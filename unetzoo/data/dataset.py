@@ -109,7 +109,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     def _image(self, sample: Sample) -> tuple[Tensor, Tensor | None]:
         """Return the image, scaled, and the pixels (H, W) where nothing was measured; None where all was."""
-        raster = images.read(sample.image)
+        raster = images.read(sample.image, sample.planes)
         image = images.fitted(raster, self.in_channels)
         if raster.missing is None:
             return image, None

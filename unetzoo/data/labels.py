@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from unetzoo import images
 from unetzoo.augmentation import IGNORED as IGNORED
 from unetzoo.checks import TASKS, class_name_problems, class_names_of, class_problems, one_of, whole
 from unetzoo.errors import ConfigError
@@ -29,6 +30,9 @@ class Labels:
         colours: "#rrggbb" of each class, background first, for masks that are painted; None for all others. Binary
             masks need two. Not for multilabel.
         ignore_colour: "#rrggbb" of painted pixels that do not count, or None.
+        planes: what is meant by an image of several planes (a stack, the pages of a TIFF, frames): "split", each is an
+            image of its own; "first"; "max", of each pixel the largest value; or "channels". A mask of as many planes
+            goes with it, plane by plane; or one of a single plane, but for "split". None: such images are refused.
 
     Raises:
         ConfigError: lists all that is wrong.
@@ -41,12 +45,14 @@ class Labels:
     foreground: str = "white"
     colours: tuple[str, ...] | None = None
     ignore_colour: str | None = None
+    planes: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("class_names", "colours"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         problems = [*self._class_problems(), *self._value_problems(), *self._colour_problems()]
+        problems += [] if self.planes is None else one_of("planes", self.planes, images.CHOICES)
         if problems:
             raise ConfigError("cannot describe the labels", problems)
 

@@ -39,7 +39,9 @@ class Sample:
             the class is absent.
         kind: of image, such as its stain or scanner, where a CSV file tells it.
         key: the text that its split follows from: what ``name`` is in a folder; of a CSV file the path of the image
-            from the folder of that file, which stays the same when images of other folders are listed too.
+            from the folder of that file, which stays the same when images of other folders are listed too. All
+            planes of one file have the same.
+        planes: which planes of its file are meant, as ``unetzoo.images.read_image`` takes it.
     """
 
     name: str
@@ -47,6 +49,12 @@ class Sample:
     mask: Path | tuple[Path | None, ...]
     kind: str = ""
     key: str = ""
+    planes: str | int | None = None
+
+    @property
+    def stack(self) -> str:
+        """Return the name without the number of the plane."""
+        return self.name.rpartition("[")[0] if isinstance(self.planes, int) else self.name
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", self.key or self.name)
@@ -69,14 +77,8 @@ class Listing:
     leftovers: tuple[str, ...]
 
 
-def list_samples(source: str | os.PathLike[str], labels: Labels) -> Listing:
-    """List a data set: a folder, or a .csv file.
-
-    A folder has ``images/`` and ``masks/`` (or ``labels/``), whose files have the same stem, sub-folders included;
-    or it has ``train/``, ``val/`` and perhaps ``test/``, each with the two; or the two have those inside. With
-    ``task="multilabel"``, ``masks/`` has a folder for each class, in which a missing file says that the class is
-    absent; or masks have one band a class. A CSV file has the columns ``image`` and ``mask``, perhaps ``split`` and
-    ``kind`` (stain, scanner, site: what images are split and scored by); paths are relative to its folder.
+def list_files(source: str | os.PathLike[str], labels: Labels) -> Listing:
+    """List the files of a data set, as :func:`unetzoo.data.list_samples` does; none is opened.
 
     Raises:
         ConfigError: nothing of the kind is there.

@@ -30,6 +30,7 @@ from unetzoo.data import black_and_white, polygons, turning
 from unetzoo.data.black_and_white import Outside
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.listing import POLYGONS, Sample
+from unetzoo.data.stacks import planes_of_mask
 from unetzoo.errors import InputError
 
 _LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")
@@ -76,7 +77,7 @@ def decode(sample: Sample, labels: Labels, size: tuple[int, int]) -> Decoded:
     """
     if isinstance(sample.mask, tuple):
         one = Labels(ignore=labels.ignore, foreground=labels.foreground)
-        parts = [_decode_file(sample.image, path, one, size) for path in sample.mask]
+        parts = [_decode_file(sample, path, one, size) for path in sample.mask]
         outside: Counter[str] = sum((Counter(part.outside) for part in parts), Counter())
         white = max((part.white for part in parts if part.white is not None), default=None)
         turn = max(part.turn for part in parts)  # the worst of them: untold, stored, shown
@@ -84,7 +85,7 @@ def decode(sample: Sample, labels: Labels, size: tuple[int, int]) -> Decoded:
     if sample.mask.suffix.lower() == POLYGONS:
         turn = "" if images.orientation(sample.image) == 1 else turning.SHOWN
         return Decoded(polygons.read(sample.mask, labels, size), {}, turn=turn)
-    whole = _decode_file(sample.image, sample.mask, labels, size)
+    whole = _decode_file(sample, sample.mask, labels, size)
     return whole if labels.task == "multilabel" else whole._replace(target=whole.target[0])
 
 
@@ -116,12 +117,13 @@ def explain(outside: Outside, labels: Labels, sample: Sample) -> str:
     return f"values outside the classes: {listed}{more}; {fix}"
 
 
-def _decode_file(image: Path, path: Path | None, labels: Labels, size: tuple[int, int]) -> Decoded:
+def _decode_file(sample: Sample, path: Path | None, labels: Labels, size: tuple[int, int]) -> Decoded:
     """Return the target of one file as (1 or classes, H, W)."""
     if path is None:
         return Decoded(torch.zeros((1, *size), dtype=torch.int64), {})
-    values = images.read_image(path) if labels.colours is not None else images.read_values(path)
-    values, turn = turning.upright(image, path, values)
+    planes = planes_of_mask(sample, path, labels)
+    values = images.read_image(path, planes) if labels.colours is not None else images.read_values(path, planes)
+    values, turn = turning.upright(sample.image, path, values)
     if tuple(values.shape[1:]) != tuple(size):
         height, width = values.shape[1:]
         raise InputError(f"{str(path)!r} is {width}×{height} pixels, its image {size[1]}×{size[0]}")

@@ -14,7 +14,8 @@ from torch import Tensor
 from unetzoo import images
 from unetzoo.data import masks, turning
 from unetzoo.data.labels import IGNORED, Labels
-from unetzoo.data.listing import Listing, Sample, list_samples
+from unetzoo.data.listing import Listing, Sample
+from unetzoo.data.stacks import list_samples
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.files.names import place_key
 from unetzoo.files.writing import make_folder, replacing
@@ -77,6 +78,7 @@ def _written_labels(labels: Labels) -> Labels:
         labels,
         ignore=ignored if ignores else None,
         foreground="white",
+        planes=None,
         colours=None,
         ignore_colour=None,
         class_names=names,

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from unetzoo import checks
 from unetzoo.data.labels import Labels
-from unetzoo.data.listing import Listing, Sample, list_samples
+from unetzoo.data.listing import Listing, Sample
+from unetzoo.data.stacks import list_samples
 from unetzoo.errors import ConfigError
 
 NAMES = ("train", "val", "test")
@@ -133,7 +134,7 @@ def group_keys(samples: Sequence[Sample], group: str | None) -> list[str]:
     if group is None:
         return [sample.key for sample in samples]
     pattern = re.compile(group)
-    found = [pattern.search(sample.name) for sample in samples]
+    found = [pattern.search(sample.stack) for sample in samples]
     missed = [sample.name for sample, match in zip(samples, found, strict=True) if match is None]
     if missed:
         raise ConfigError(

@@ -77,6 +77,7 @@ def calibrate(
     foreground: str | None = None,
     colours: Sequence[str] | None = None,
     ignore_colour: str | None = None,
+    planes: str | None = None,
     progress: bool = False,
 ) -> Calibration:
     """Return the threshold of each class that gives the best Dice over all pixels of the images.
@@ -87,7 +88,7 @@ def calibrate(
     Args:
         model: binary or multi-label, as ``unetzoo.evaluation.evaluate`` takes it; a predictor has the tiles and views
             that thresholds are wanted for.
-        source, split, ratios, seed, group, ignore, foreground, colours, ignore_colour: see
+        source, split, ratios, seed, group, ignore, foreground, colours, ignore_colour, planes: see
             ``unetzoo.evaluation.evaluate``.
         progress: show a bar.
 
@@ -98,15 +99,17 @@ def calibrate(
         WeightsError: a model cannot be loaded.
         HubError: or not be fetched.
     """
-    given = {"ratios": ratios, "seed": seed, "group": group, "ignore": ignore, "foreground": foreground}
+    given: dict[str, Any] = {"ratios": ratios, "seed": seed, "group": group, "ignore": ignore, "planes": planes}
+    given |= {"foreground": foreground, "colours": colours, "ignore_colour": ignore_colour}
     predictor = predictor_of(model)
     config = predictor.config
     if config.task == "multiclass":
         raise ConfigError("a multi-class mask is its likeliest class: there is no threshold to find")
-    dataset = images_of(predictor, source, split, {**given, "colours": colours, "ignore_colour": ignore_colour})
+    dataset = images_of(predictor, source, split, given)
     counts = torch.zeros(config.num_classes, 2, STEPS + 1, dtype=torch.float64)
     for i in shown(range(len(dataset)), progress):
-        probabilities = predictor(dataset.samples[i].image).probabilities
+        sample = dataset.samples[i]
+        probabilities = predictor(sample.image, planes=sample.planes).probabilities
         _count(counts, probabilities, dataset[i]["target"].reshape(config.num_classes, -1))
     found = [_best(background, foreground) for background, foreground in counts]
     return Calibration(

@@ -22,8 +22,8 @@ from unetzoo.augmentation import IGNORED
 from unetzoo.checks import class_names_of
 from unetzoo.config import ModelConfig
 from unetzoo.data import Labels, SegmentationDataset
-from unetzoo.data.listing import list_samples
 from unetzoo.data.splitting import RATIOS
+from unetzoo.data.stacks import list_samples
 from unetzoo.errors import ConfigError
 from unetzoo.evaluation.held_out import choose, seen_by
 from unetzoo.files.writing import write_file
@@ -111,6 +111,7 @@ def evaluate(
     foreground: str | None = None,
     colours: Sequence[str] | None = None,
     ignore_colour: str | None = None,
+    planes: str | None = None,
     objects: bool = False,
     progress: bool = False,
 ) -> Evaluation:
@@ -129,8 +130,8 @@ def evaluate(
             no such list.
         ratios, seed, group: of the split of a source without splits of its own, in place of the run's list. None:
             those of the run; otherwise (0.8, 0.1, 0.1), 0 and none.
-        ignore, foreground, colours, ignore_colour: how the masks are written, see ``unetzoo.data.Labels``. None:
-            likewise.
+        ignore, foreground, colours, ignore_colour, planes: how the files are written, see ``unetzoo.data.Labels``.
+            None: likewise.
         objects: also count objects, and those that meet a true one at an IoU above 0.5. Objects are the connected
             components of both masks, corners included; see ``unetzoo.objects.matched``.
         progress: show a bar.
@@ -144,10 +145,11 @@ def evaluate(
     """
     if objects:
         ndimage()  # says so where it is missing
-    given = {"ratios": ratios, "seed": seed, "group": group, "ignore": ignore, "foreground": foreground}
+    given: dict[str, Any] = {"ratios": ratios, "seed": seed, "group": group, "ignore": ignore, "planes": planes}
+    given |= {"foreground": foreground, "colours": colours, "ignore_colour": ignore_colour}
     predictor = predictor_of(model)
     config = predictor.config
-    dataset = images_of(predictor, source, split, {**given, "colours": colours, "ignore_colour": ignore_colour})
+    dataset = images_of(predictor, source, split, given)
     names = class_names_of(config.class_names, config.task, config.num_classes)
     metrics = defaultdict[str, SegmentationMetrics](
         lambda: SegmentationMetrics(config.task, config.num_classes, class_names=names)
@@ -156,7 +158,8 @@ def evaluate(
     rows: list[dict[str, str | float | None]] = []
     for i in shown(range(len(dataset)), progress):
         item, kind = dataset[i], dataset.samples[i].kind
-        mask = predictor(dataset.samples[i].image).mask  # the file, as prediction reads it
+        sample = dataset.samples[i]
+        mask = predictor(sample.image, planes=sample.planes).mask  # the file, as prediction reads it
         (row,) = metrics[kind].update_masks(mask[None].long(), item["target"][None]).rows()
         rows.append({"name": item["name"], **({"kind": kind} if kind else {}), **row})
         if objects:
@@ -189,8 +192,8 @@ def images_of(
     Args:
         predictor: of the models.
         source, split: see :func:`evaluate`.
-        given: "ratios", "seed", "group", "ignore", "foreground", "colours", "ignore_colour" → value, None where none
-            was given.
+        given: "ratios", "seed", "group", "ignore", "foreground", "colours", "ignore_colour", "planes" → value, None
+            where none was given.
 
     Raises:
         ConfigError: no such split, images without masks, or images that the models were trained on; lists all that is
@@ -206,6 +209,7 @@ def images_of(
         ignore=reading["ignore"],
         foreground=reading["foreground"],
         ignore_colour=reading["ignore_colour"],
+        planes=reading["planes"],
     )
     listing = list_samples(source, known)
     if listing.problems:
@@ -254,8 +258,11 @@ def settings_of_run(model: str | os.PathLike[str]) -> dict[str, Any]:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
         data = found["data"]
         settings = {name: data[name] for name in ("ratios", "group", "ignore", "colours", "ignore_colour")}
-        foreground = data.get("foreground", "white")  # runs of before have none
-        return {**settings, "seed": found["seed_everything"], "foreground": foreground}
+        later = {
+            "foreground": data.get("foreground", "white"),
+            "planes": data.get("planes"),
+        }  # runs of before have none
+        return {**settings, **later, "seed": found["seed_everything"]}
     except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path} is not the settings of a run ({type(error).__name__}: {error}); move it away"
@@ -291,7 +298,8 @@ def _rank(row: Mapping[str, str | float | None]) -> tuple[bool, float]:
 
 
 def _tiles(predictor: Predictor, dataset: SegmentationDataset, i: int) -> tuple[Tensor, ...]:
-    item, mask = dataset[i], predictor(dataset.samples[i].image).mask
+    item, sample = dataset[i], dataset.samples[i]
+    mask = predictor(sample.image, planes=sample.planes).mask
     tiles = sheets.beside(item["image"], item["target"], mask, dataset.task, dataset.num_classes)
     return tuple(sheets.shrunk(tile, 320) for tile in tiles)
 

@@ -64,8 +64,8 @@ class Stack:
         if planes in ("max", "channels"):
             return list(self.pages)
         raise InputError(
-            f"{str(path)!r} holds {self}: which are meant? planes (--planes) is 'split' (each is an image of its own), "
-            "'first', 'max' (of each pixel the largest value) or 'channels'"
+            f"{str(path)!r} holds {self}: which are meant? planes (--planes) is 'split' (each is an image of its own; "
+            "where one is asked for, its number), 'first', 'max' (of each pixel the largest value) or 'channels'"
         )
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import json
-import os
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -15,11 +13,11 @@ from typing import Any
 
 from unetzoo import images, objects
 from unetzoo.config import ModelConfig
-from unetzoo.data.listing import IMAGE_SUFFIXES
 from unetzoo.errors import ConfigError, InputError, UnetzooError
 from unetzoo.files import identity, strict_json
 from unetzoo.files.writing import write_file
 from unetzoo.prediction.inputs import Rows, as_image
+from unetzoo.prediction.jobs import find_jobs as find_jobs
 from unetzoo.prediction.marks import Mark, is_cut_off, mark_in
 from unetzoo.prediction.outputs import (
     RECORD as RECORD,
@@ -32,7 +30,6 @@ from unetzoo.prediction.predictor import Predictor
 from unetzoo.prediction.results import Prediction, of_files, write_masks
 from unetzoo.prediction.stored import SUFFIXES, StoredRows, is_big
 from unetzoo.printing import printable
-from unetzoo.saving.records import model_in
 
 READ_AHEAD = 4
 """Images that wait for the network, and masks that wait to be written, at most."""
@@ -95,60 +92,6 @@ class Report:
     done: list[Path] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
-
-
-def find_jobs(sources: Sequence[str | os.PathLike[str]], inside: Path | None = None) -> list[Job]:
-    """Return the images among files and folders, in the order given, those of a folder by name.
-
-    Folders are searched with their sub-folders, of a data set only ``images/``. Hidden files, files without an
-    image's ending, links that lead back to a folder above, and folders of masks, ``inside`` and those of earlier
-    runs, are left out. Files that are named are always taken. A mask has its image's name with its own ending; of
-    images that differ in their endings alone, the whole name before it. Wildcards, which not every shell expands,
-    stand for the files that fit, by name; ``**`` for folders in folders.
-
-    Raises:
-        InputError: there is no such file or folder, or no image in any.
-    """
-    found: list[tuple[Path, Path]] = []
-    problems = []
-    for source in map(Path, (path for given in sources for path in _expanded(given))):
-        if source.is_dir() and source.suffix.lower() != ".zarr":
-            if model_in(source) is not None and (source / "config.yaml").exists():
-                problems.append(f"{str(source)!r} is the folder of a run: several models go with commas between them")
-            elif inside is not None and os.path.realpath(source) == os.path.realpath(inside):
-                problems.append(f"{str(source)!r} is where masks go: give another --out")
-            else:
-                place = _images_of(source)
-                found += [(path, path.relative_to(place)) for path in _inside(place, inside)]
-        elif source.exists():
-            found.append((source, Path(source.name)))
-        else:
-            problems.append(f"{str(source)!r}: there is no such file or folder")
-    if problems:
-        raise InputError("; ".join(problems))
-    if not found:
-        looked = ", ".join(map(repr, map(str, sources)))
-        raise InputError(f"no images in {looked}: {', '.join(sorted(IMAGE_SUFFIXES | {'.zarr'}))} are looked for")
-    kept = list({os.path.realpath(path): (path, name) for path, name in reversed(found)}.values())[::-1]
-    stems = [name.with_suffix("").as_posix() for _, name in kept]
-    twice = {stem for stem, count in Counter(stems).items() if count > 1}
-    return [
-        Job(path, f"{name.as_posix() if stem in twice else stem}{_ending(path)}", name.as_posix())
-        for (path, name), stem in zip(kept, stems, strict=True)
-    ]
-
-
-def _expanded(source: str | os.PathLike[str]) -> list[str]:
-    """Return what a path with wildcards stands for; a path that exists, or fits nothing, as it is."""
-    path = os.fspath(source)
-    # Path.glob takes no pattern that begins at the root.
-    return ([] if Path(path).exists() else sorted(glob.glob(path, recursive=True))) or [path]  # noqa: PTH207
-
-
-def _images_of(folder: Path) -> Path:
-    """Return where the images of a folder are: of a data set in ``images/``, beside its masks."""
-    masks = any((folder / name).is_dir() for name in ("masks", "labels"))
-    return folder / "images" if masks and (folder / "images").is_dir() else folder
 
 
 def predict_files(
@@ -240,10 +183,10 @@ def _read_ahead(readers: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tu
 def _read(job: Job) -> tuple[Rows, Mark]:
     """Return an image, and the mark it has: from before it is read, so that one replaced since is another."""
     if is_big(job.source):
-        rows = StoredRows(job.source)
+        rows = StoredRows(job.source, job.planes)
         return rows, rows.mark
     mark = Mark.of(job.source)
-    return as_image(job.source), mark
+    return as_image(job.source, job.planes), mark
 
 
 def _settle(
@@ -365,28 +308,3 @@ def _is_whole(path: Path) -> bool:
     except InputError:
         return False
     return True
-
-
-def _inside(folder: Path, left_out: Path | None) -> Iterator[Path]:
-    """Give the images of a folder and of its sub-folders, by name; each folder once, whatever links lead to it."""
-    seen: set[Path] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        here = Path(place)
-        real = here.resolve()
-        root = real == folder.resolve()
-        above = not root and folder.resolve().is_relative_to(real)
-        masks = not root and ((here / RECORD).exists() or (left_out is not None and real == left_out.resolve()))
-        if above or masks or real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        arrays = sorted(name for name in folders if name.lower().endswith(".zarr") and not name.startswith("."))
-        folders[:] = sorted(name for name in folders if name not in arrays and not name.startswith("."))
-        files = (name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."))
-        yield from (here / name for name in sorted((*files, *arrays)))
-
-
-def _ending(path: Path) -> str:
-    """Return how the mask of an image ends: TIFF and zarr stay what they are, others become PNG."""
-    suffix = path.suffix.lower()
-    return suffix if suffix in SUFFIXES else ".png"

@@ -29,11 +29,13 @@ class Job:
         source: its file, or zarr folder.
         name: of the mask, inside the folder of masks, with / and its ending.
         image: of the image, inside the folder that was given, with / and its ending.
+        planes: which planes of its file are meant, as ``unetzoo.images.read_image`` takes it.
     """
 
     source: Path
     name: str
     image: str
+    planes: str | int | None = None
 
 
 @dataclass(frozen=True)

@@ -112,12 +112,16 @@ class Predictor:
             ndimage()  # or an error, before any work
 
     @overload
-    def __call__(self, source: list[Any], progress: bool = False) -> list[Prediction]: ...
+    def __call__(
+        self, source: list[Any], progress: bool = False, planes: str | int | None = None
+    ) -> list[Prediction]: ...
     @overload
-    def __call__(self, source: Mapping[str, Any], progress: bool = False) -> dict[str, Any]: ...
+    def __call__(self, source: Mapping[str, Any], progress: bool = False, planes: None = None) -> dict[str, Any]: ...
     @overload
-    def __call__(self, source: Any, progress: bool = False) -> Prediction: ...
-    def __call__(self, source: Any, progress: bool = False) -> Prediction | list[Prediction] | dict[str, Any]:
+    def __call__(self, source: Any, progress: bool = False, planes: str | int | None = None) -> Prediction: ...
+    def __call__(
+        self, source: Any, progress: bool = False, planes: str | int | None = None
+    ) -> Prediction | list[Prediction] | dict[str, Any]:
         """Segment an image, or a list of them.
 
         Args:
@@ -129,19 +133,22 @@ class Predictor:
                 a file's tag calls nodata, NaN, infinity, the ends of float32, masked values of an array) the network
                 sees the mean of its training, and ``Prediction.missing`` is set.
             progress: show a bar.
+            planes: what is meant by a file of several planes, see ``unetzoo.images.read_image``: "first", "max",
+                "channels", or the number of one; ``unetzoo.images.planes_of(path).count`` says how many there are.
 
         Raises:
-            InputError: an image that cannot be read, or does not fit the model; or memory that is too small for it.
+            InputError: an image that cannot be read, or does not fit the model; a file of several planes, and which are
+                meant was not said; or memory that is too small for it.
             WeightsError: the model has weights that are not finite.
         """
         if isinstance(source, Mapping):
             return self._batch(source)
         if isinstance(source, list):
-            return [self._one(item, progress) for item in source]
-        return self._one(source, progress)
+            return [self._one(item, progress, planes) for item in source]
+        return self._one(source, progress, planes)
 
-    def _one(self, source: Any, progress: bool = False) -> Prediction:
-        image = as_image(source)
+    def _one(self, source: Any, progress: bool = False, planes: str | int | None = None) -> Prediction:
+        image = as_image(source, planes)
         check_channels(image.image, self.config, image.alpha)
         check_range(image.image, self.config)
         grid = self.grid(image)
@@ -150,7 +157,12 @@ class Predictor:
             return self.result(image, found.probabilities, found.missing)
 
     def write_mask(
-        self, source: str | os.PathLike[str], target: str | os.PathLike[str], *, progress: bool = False
+        self,
+        source: str | os.PathLike[str],
+        target: str | os.PathLike[str],
+        *,
+        planes: str | int | None = None,
+        progress: bool = False,
     ) -> None:
         """Segment an image beyond memory into a file: read by rows, and written by rows.
 
@@ -177,7 +189,7 @@ class Predictor:
                 f"a mask by rows has no smallest={self.smallest!r} or holes={self.holes!r}: leave them out, and clean "
                 "the mask with unetzoo.objects.cleaned where it fits in memory"
             )
-        with StoredRows(source) as rows, _bar(progress, rows.height, "row") as bar:
+        with StoredRows(source, planes) as rows, _bar(progress, rows.height, "row") as bar:
             done = 0
 
             def tell(finished: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unetzoo import extras
 from unetzoo.errors import InputError
-from unetzoo.images import Stack, TiffImage, explained, image_size, joined, nodata, stack_along
+from unetzoo.images import Stack, TiffImage, explained, image_size, joined, nodata, planes_of, stack_along
 from unetzoo.prediction.geography import geography
 from unetzoo.prediction.inputs import Rows
 from unetzoo.prediction.marks import Mark
@@ -119,6 +119,21 @@ class _Bands:
         return image.float() if image.is_floating_point() else image
 
 
+def count_planes(path: str | os.PathLike[str]) -> int:
+    """Return how many planes a file or a zarr array has, from its headers alone.
+
+    Raises:
+        ConfigError: zarr is not installed.
+        InputError: no such file, or no such image.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".zarr":
+        return planes_of(path).count
+    with explained(path):
+        array, axes = _opened(path)
+    return _along(array, axes)[1].count
+
+
 def is_big(path: str | os.PathLike[str]) -> bool:
     """Return whether an image is read by rows: a zarr array, or a TIFF beyond what Pillow lets be read whole."""
     from PIL import Image
@@ -157,10 +172,15 @@ def _of_zarr(path: Path, planes: str | int | None) -> list[list[_Bands]]:
     array, axes = _opened(path)
     if 0 in array.shape:
         raise InputError(f"{str(path)!r} is empty: {array.shape}")
-    along = [(letter, length) for letter, length in zip(axes, array.shape, strict=True) if letter not in f"{_BANDS}YX"]
-    stack = stack_along(along) if along else Stack()
+    along, stack = _along(array, axes)
     chosen = [numbers[0] for numbers in stack.chosen(planes, path)]
     return [[_Bands(array, axes, _place(number, along))] for number in chosen]
+
+
+def _along(array: Any, axes: str) -> tuple[list[tuple[str, int]], Stack]:
+    """Return name and length of the axes along which planes lie, and the planes."""
+    along = [(letter, length) for letter, length in zip(axes, array.shape, strict=True) if letter not in f"{_BANDS}YX"]
+    return along, stack_along(along) if along else Stack()
 
 
 def _place(number: int, along: list[tuple[str, int]]) -> dict[str, int]:

@@ -42,7 +42,7 @@ class FolderData(lightning.LightningDataModule):
     Args:
         folder: with ``images/`` and ``masks/``, or ``train/``, ``val/`` and perhaps ``test/`` that hold such; or a CSV
             list: see ``unetzoo.data.find_samples``.
-        task, num_classes, class_names, ignore, foreground, colours, ignore_colour: what the masks mean, see
+        task, num_classes, class_names, ignore, foreground, colours, ignore_colour, planes: what the files mean, see
             ``unetzoo.data.Labels``.
         ratios: of the training, validation and test images, where the folder does not part them.
         group: a regular expression; images whose names give the same match stay together.
@@ -77,6 +77,7 @@ class FolderData(lightning.LightningDataModule):
         foreground: str = "white",
         colours: list[str] | None = None,
         ignore_colour: str | None = None,
+        planes: str | None = None,
         ratios: tuple[float, float, float] = (0.8, 0.1, 0.1),
         group: str | None = None,
         crop_size: int | tuple[int, int] | None = None,
@@ -98,6 +99,7 @@ class FolderData(lightning.LightningDataModule):
             foreground=foreground,
             colours=tuple(colours) if colours else None,
             ignore_colour=ignore_colour,
+            planes=planes,
         )
         self.crop_size = crop_size
         self.batch_size, self.repeats, self.balance, self.seed = batch_size, repeats, balance, seed

@@ -35,6 +35,7 @@ def fit(
     foreground: str | None = None,
     colours: Sequence[str] | None = None,
     ignore_colour: str | None = None,
+    planes: str | None = None,
     ratios: Sequence[float] | None = None,
     group: str | None = None,
     seed: int | None = None,
@@ -72,6 +73,8 @@ def fit(
         foreground: of binary masks: "white" (the default), or "any" value above 0, as masks of ids have.
         colours: "#RRGGBB" of painted masks, one a class.
         ignore_colour: "#RRGGBB" of painted pixels that do not count.
+        planes: what is meant by images of several planes: "split", "first", "max" or "channels"; see
+            ``unetzoo.data.Labels``.
         ratios: shares of the training, validation and test images where ``data`` has no splits; (0.8, 0.1, 0.1) by
             default.
         group: a regular expression; images whose names match it alike stay in one split.

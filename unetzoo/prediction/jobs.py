@@ -1,0 +1,117 @@
+"""Which images files and folders hold, and what their masks are called."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from unetzoo.data.listing import IMAGE_SUFFIXES
+from unetzoo.errors import InputError, UnetzooError
+from unetzoo.prediction.outputs import RECORD, Job
+from unetzoo.prediction.stored import SUFFIXES, count_planes
+from unetzoo.saving.records import model_in
+
+
+def find_jobs(
+    sources: Sequence[str | os.PathLike[str]], inside: Path | None = None, planes: str | None = None
+) -> list[Job]:
+    """Return the images among files and folders, in the order given, those of a folder by name.
+
+    Folders are searched with their sub-folders, of a data set only ``images/``. Hidden files, files without an
+    image's ending, links that lead back to a folder above, and folders of masks, ``inside`` and those of earlier
+    runs, are left out. Files that are named are always taken. A mask has its image's name with its own ending; of
+    images that differ in their endings alone, the whole name before it. Wildcards, which not every shell expands,
+    stand for the files that fit, by name; ``**`` for folders in folders.
+
+    ``planes`` says what is meant by a file of several planes, see ``unetzoo.images.read_image``; with "split" each of
+    them is an image of its own, whose mask has its number behind its name: "a_0.tif", "a_1.tif".
+
+    Raises:
+        InputError: there is no such file or folder, or no image in any.
+    """
+    found: list[tuple[Path, Path]] = []
+    problems = []
+    for source in map(Path, (path for given in sources for path in _expanded(given))):
+        if source.is_dir() and source.suffix.lower() != ".zarr":
+            if model_in(source) is not None and (source / "config.yaml").exists():
+                problems.append(f"{str(source)!r} is the folder of a run: several models go with commas between them")
+            elif inside is not None and os.path.realpath(source) == os.path.realpath(inside):
+                problems.append(f"{str(source)!r} is where masks go: give another --out")
+            else:
+                place = _images_of(source)
+                found += [(path, path.relative_to(place)) for path in _inside(place, inside)]
+        elif source.exists():
+            found.append((source, Path(source.name)))
+        else:
+            problems.append(f"{str(source)!r}: there is no such file or folder")
+    if problems:
+        raise InputError("; ".join(problems))
+    if not found:
+        looked = ", ".join(map(repr, map(str, sources)))
+        raise InputError(f"no images in {looked}: {', '.join(sorted(IMAGE_SUFFIXES | {'.zarr'}))} are looked for")
+    kept = list({os.path.realpath(path): (path, name) for path, name in reversed(found)}.values())[::-1]
+    stems = [name.with_suffix("").as_posix() for _, name in kept]
+    twice = {stem for stem, count in Counter(stems).items() if count > 1}
+    return [
+        Job(
+            path,
+            f"{name.as_posix() if stem in twice else stem}{number}{_ending(path)}",
+            f"{name.with_suffix('').as_posix()}{number}{name.suffix}",
+            part,
+        )
+        for (path, name), stem in zip(kept, stems, strict=True)
+        for part, number in _planes(path, planes)
+    ]
+
+
+def _planes(path: Path, planes: str | None) -> list[tuple[str | int | None, str]]:
+    """Return the planes of a file that are images of their own, and how the names of their masks end."""
+    if planes != "split":
+        return [(planes, "")]
+    try:
+        count = count_planes(path)
+    except UnetzooError:  # reading will say why
+        return [(None, "")]
+    digits = len(str(count - 1))
+    return [(k, f"_{k:0{digits}}") for k in range(count)] if count > 1 else [(None, "")]
+
+
+def _expanded(source: str | os.PathLike[str]) -> list[str]:
+    """Return what a path with wildcards stands for; a path that exists, or fits nothing, as it is."""
+    path = os.fspath(source)
+    # Path.glob takes no pattern that begins at the root.
+    return ([] if Path(path).exists() else sorted(glob.glob(path, recursive=True))) or [path]  # noqa: PTH207
+
+
+def _images_of(folder: Path) -> Path:
+    """Return where the images of a folder are: of a data set in ``images/``, beside its masks."""
+    masks = any((folder / name).is_dir() for name in ("masks", "labels"))
+    return folder / "images" if masks and (folder / "images").is_dir() else folder
+
+
+def _inside(folder: Path, left_out: Path | None) -> Iterator[Path]:
+    """Give the images of a folder and of its sub-folders, by name; each folder once, whatever links lead to it."""
+    seen: set[Path] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = Path(place)
+        real = here.resolve()
+        root = real == folder.resolve()
+        above = not root and folder.resolve().is_relative_to(real)
+        masks = not root and ((here / RECORD).exists() or (left_out is not None and real == left_out.resolve()))
+        if above or masks or real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        arrays = sorted(name for name in folders if name.lower().endswith(".zarr") and not name.startswith("."))
+        folders[:] = sorted(name for name in folders if name not in arrays and not name.startswith("."))
+        files = (name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."))
+        yield from (here / name for name in sorted((*files, *arrays)))
+
+
+def _ending(path: Path) -> str:
+    """Return how the mask of an image ends: TIFF and zarr stay what they are, others become PNG."""
+    suffix = path.suffix.lower()
+    return suffix if suffix in SUFFIXES else ".png"
