@@ -622,11 +622,11 @@ def test_reading_and_writing_wait_for_one_another(model: Path, tmp_path: Path, m
     predictor = Predictor(model)
     ask = predictor._one
 
-    def slow(source: object, progress: bool = False) -> object:
+    def slow(source: object, progress: bool = False, planes: str | int | None = None) -> object:
         time.sleep(0.01)
         through.append(source)
         ahead.append(len(read) - len(through))
-        return ask(source, progress)
+        return ask(source, progress, planes)
 
     monkeypatch.setattr(predictor, "_one", slow)
     jobs = files.find_jobs([tmp_path / "in"])
