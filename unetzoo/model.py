@@ -18,6 +18,7 @@ from unetzoo.encoders import ENCODERS
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.nn.heads import ClassificationGuidedModule, SegmentationHead
 from unetzoo.nn.layers import crop
+from unetzoo.nn.processes import warn_if_bypassed
 from unetzoo.nn.resampling import by_torch_func
 
 
@@ -99,8 +100,18 @@ class SegmentationModel(nn.Module):
         return logits
 
     def training_outputs(self, images: Tensor) -> TrainingOutputs:
-        """Return what a loss needs, of images as :meth:`forward` takes them; nothing is suppressed."""
+        """Return what a loss needs, of images as :meth:`forward` takes them; nothing is suppressed.
+
+        Where processes share gradients, by DistributedDataParallel for instance, wrap :meth:`for_training` instead.
+        """
         return self._outputs(images, deep=self.config.deep_supervision)
+
+    def for_training(self) -> ForTraining:
+        """Return a module of the same weights whose ``forward`` is :meth:`training_outputs`.
+
+        For what works on the ``forward`` of a module alone, such as ``DistributedDataParallel(model.for_training())``.
+        """
+        return ForTraining(self)
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
@@ -180,6 +191,7 @@ class SegmentationModel(nn.Module):
 
     def _outputs(self, images: Tensor, deep: bool) -> TrainingOutputs:
         self._check(images)
+        warn_if_bypassed(self)
         size = images.shape[-2:]
         maps = self.encoder(_fast_layout(images))
         maps[-1] = self.dropout(maps[-1])
@@ -250,6 +262,22 @@ class SegmentationModel(nn.Module):
         if self.guide is not None:
             return f"level={level}: the classification-guided module reads the deepest map, which goes"
         return None
+
+
+class ForTraining(nn.Module):
+    """A model as what trains it calls it; its weights are the model's own. Made by ``model.for_training()``.
+
+    Attributes:
+        model: to be saved, and to be asked for logits.
+    """
+
+    def __init__(self, model: SegmentationModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> TrainingOutputs:
+        """Return what :meth:`SegmentationModel.training_outputs` returns."""
+        return self.model.training_outputs(images)
 
 
 def _fast_layout(images: Tensor) -> Tensor:
