@@ -49,8 +49,11 @@ def cells(ids: np.ndarray, side: int = 7) -> np.ndarray:
     """Return squares of the ids in rows of sixteen, each with a pixel of background around it."""
     rows = np.zeros((-(-len(ids) // 16), 16), np.int64)
     rows.flat[: len(ids)] = ids
-    filled = np.kron(rows, np.ones((side, side), np.int64)).reshape(-1, 16, side)
-    return np.pad(filled, ((0, 0), (0, 0), (0, 1))).reshape(-1, 16 * (side + 1))
+    filled = np.zeros((len(rows) * (side + 1), 16 * (side + 1)), np.int64)
+    for down in range(side):
+        for right in range(side):
+            filled[down :: side + 1, right :: side + 1] = rows
+    return filled
 
 
 def blobs(size: tuple[int, int] = (96, 128), seed: int = 0) -> np.ndarray:
@@ -76,6 +79,7 @@ def blobs(size: tuple[int, int] = (96, 128), seed: int = 0) -> np.ndarray:
         (cells(np.arange(1, 129)), np.uint8, "foreground='any'"),
         (cells(np.arange(1, 256)), np.uint8, "foreground='any'"),
         (cells(np.arange(1, 256), side=2), np.uint8, "foreground='any'"),
+        (cells(np.arange(1, 256), side=1), np.uint8, "foreground='any'"),
         (cells(np.arange(1, 256)), np.uint16, "foreground='any'"),
         (cells(np.arange(1, 256)), np.float32, "foreground='any'"),
         (cells(np.arange(1, 400)), np.uint16, "foreground='any'"),
