@@ -236,6 +236,9 @@ def test_probabilities_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
         evaluate(model, folder(tmp_path / "d", -9999, -9999))
     with pytest.raises(InputError, match="not finite"):
         model.predict(image[None])
+    with pytest.raises(UnetzooError, match=r"the model itself gives logits that are not finite"):
+        unetzoo.export(model, tmp_path / "a.pt2")
+    assert not (tmp_path / "a.pt2").exists()
     overflowing = small("multiclass", 2)
     with torch.no_grad():
         overflowing.head.conv.weight.fill_(3e38)

@@ -45,6 +45,11 @@ def checks(request: Request, eager: Eager, file: Run, stored: Sequence[Tensor]) 
         images = given(chosen or draw_noise(batch, config, request.inputs, height, width), request)
         logits, output = eager(images.models), file(images.file)
         title = f"{batch} × {height} × {width}"
+        if not bool(logits.isfinite().all()):
+            raise UnetzooError(
+                f"the model itself gives logits that are not finite, on {title}: its weights hold NaN or infinity, or "
+                "its values overflow; nothing was kept"
+            )
         _check_shape(output, expected_shape(logits, config.task, request.outputs), title)
         difference = difference_of(output, logits, config.task, request.outputs, absent=request.suppresses)
         same = masks_of(output, config.task, request.outputs) == masks_of(logits, config.task, "logits")
