@@ -19,6 +19,7 @@ from unetzoo.errors import InputError, UnetzooError, WeightsError
 from unetzoo.evaluation import evaluate
 from unetzoo.prediction import Predictor, files
 from unetzoo.prediction.partial import PartialMask
+from unetzoo.serving import answers
 
 pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 RNG = np.random.default_rng(0)
@@ -333,3 +334,17 @@ def test_a_gap_in_an_object_is_no_hole_to_fill() -> None:
     found = Predictor(model, holes="all", device="cpu")(values)
     assert int(found.mask.sum()) == 32 * 32 - 100
     assert (found.mask == 0).equal(found.missing)
+
+
+@pytest.mark.parametrize(("task", "classes"), [("binary", 1), ("multiclass", 3), ("multilabel", 2)])
+def test_the_page_counts_what_was_measured(task: str, classes: int, tmp_path: Path) -> None:
+    values = RNG.normal(5, 2, (1, *SIZE)).astype(np.float32)
+    values[:, :10] = np.nan
+    predictor = Predictor(small(task, classes), device="cpu")
+    found = answers.answer(predictor, write(tmp_path / "a.tif", values), answers.Limits())
+    rows = answers.legend(found)
+    if task != "multilabel":
+        assert sum(row.pixels for row in rows) == SIZE[0] * SIZE[1] - 10 * SIZE[1]
+        assert sum(row.share for row in rows) == pytest.approx(1)
+    assert (answers.at(found, 0.0).mask[..., :10, :] == 0).all()
+    assert answers.painted(answers.fitted(found)).shape == (3, *SIZE)

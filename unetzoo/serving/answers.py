@@ -177,18 +177,20 @@ class Row:
 
 
 def legend(prediction: Prediction) -> list[Row]:
-    """Return a row a class, the background included unless classes may lie over each other."""
+    """Return a row a class, the background included unless classes may lie over each other; of what was measured."""
     config, mask = prediction.config, prediction.mask
+    missing = 0 if prediction.missing is None else int(prediction.missing.sum())
     names = list(class_names_of(config.class_names, config.task, config.num_classes))
     if config.task == "multiclass":
         counts = torch.bincount(mask.flatten(), minlength=config.num_classes).tolist()
+        counts[0] -= missing  # where the mask is 0
     elif config.task == "binary":
         inside = int(mask.sum(dtype=torch.int64))
         names = ["background", *names]
-        counts = [mask.numel() - inside, inside]
+        counts = [mask.numel() - missing - inside, inside]
     else:
         counts = mask.sum(dim=(1, 2), dtype=torch.int64).tolist()
-    pixels = mask.shape[-2] * mask.shape[-1]
+    pixels = max(mask.shape[-2] * mask.shape[-1] - missing, 1)
     colours: list[str | None] = [*images.colours_on(prediction.image, config.num_classes)]
     if config.task != "multilabel":
         colours = [None, *colours[: len(names) - 1]]
