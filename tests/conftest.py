@@ -84,6 +84,19 @@ KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 """The signal that ends a process at once; where there is no SIGKILL, ``os.kill`` does so whatever the signal."""
 
 
+def once(*words: str) -> list[str]:
+    """Return a command line in which the last of an option that is given twice stands for both, as none may be."""
+    found: dict[str, list[str]] = {}
+    for word in words:
+        if word.startswith("--") or not found:
+            name = word.partition("=")[0]
+            found.pop(name, None)
+            found[name] = [word]
+        else:
+            found[[*found][-1]].append(word)
+    return [word for option in found.values() for word in option]
+
+
 def tried(names: Iterable[str], by_default: Iterable[str] = FAMILIES) -> list[Any]:
     """Return names as parameters of a test, of which ``-m slow`` alone runs those outside ``by_default``."""
     return [name if name in by_default else pytest.param(name, marks=pytest.mark.slow) for name in names]

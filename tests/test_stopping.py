@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import KILL, ROOT
+from conftest import KILL, ROOT, once
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
 from test_training import TINY, last, refused, rows, same_runs, train
@@ -235,7 +235,7 @@ def test_the_advice_at_the_end_of_a_run_is_true(
     settings: list[str], nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "a run"
-    given = ["train", "--data", str(nuclei), *TINY, *settings, "--out", str(out)]
+    given = ["train", *once("--data", str(nuclei), *TINY, *settings, "--out", str(out))]
     assert main(given) == 0
     steps = last(out)["global_step"]
     for words in re.findall(r"'unetzoo (train --resume .*)' goes on", capsys.readouterr().out):
@@ -390,8 +390,8 @@ def test_a_norm_of_one_value_is_refused_with_what_trains(
     assert not out.exists()
     assert fixes is not None
     for fix in (["--batch-size", "2"], ["--crop-size", fixes[1]], ["--model.options.norm", "group"]):
-        once = ["--epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "0"]
-        assert main(["train", "--quiet", *settings, *fix, *once, "--out", str(tmp_path / fix[0])]) == 0
+        short = ["--epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "0"]
+        assert main(["train", *once("--quiet", *settings, *fix, *short, "--out", str(tmp_path / fix[0]))]) == 0
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true"])

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import KILL, ROOT
+from conftest import KILL, ROOT, once
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
@@ -96,11 +96,11 @@ def first(nuclei: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(data: Path, out: Path, *arguments: str) -> None:
-    assert main(["train", "--data", str(data), "--out", str(out), "--quiet", *TINY, *arguments]) == 0
+    assert main(["train", "--data", str(data), "--out", str(out), *once("--quiet", *TINY, *arguments)]) == 0
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert main(["train", "--quiet", *arguments]) == 2
+    assert main(["train", *once("--quiet", *arguments)]) == 2
     return capsys.readouterr().err
 
 
@@ -117,13 +117,13 @@ def process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     """Run the command in a process of its own, which finds the callbacks of this file."""
     path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
     variables = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(torch.get_num_threads()), **environment}
-    command = [sys.executable, "-m", "unetzoo", "train", *arguments]
+    command = [sys.executable, "-m", "unetzoo", "train", *once(*arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=variables, timeout=300)
 
 
 def break_off(data: Path, out: Path, *settings: str, batch: int) -> None:
     """Train until a batch at which something breaks that nobody foresaw."""
-    given = ["--data", str(data), "--out", str(out), *TINY, *settings, "--quiet"]
+    given = ["--data", str(data), "--out", str(out), *once(*TINY, *settings, "--quiet")]
     with pytest.raises(ZeroDivisionError):
         main(["train", *given, f"--trainer.callbacks+={__name__}.BreakAt", "--trainer.callbacks.batch", str(batch)])
 
@@ -426,7 +426,7 @@ def test_every_kind_of_network_trains_and_is_judged_as_it_predicts(
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(data / "images" / f"{k}.png")
             Image.fromarray(mask.numpy()).save(data / "masks" / f"{k}.png")
     common = [*TINY[4:], "--epochs", "1", "--quiet", "--data", str(data), "--out", str(out)]
-    assert main(["train", *common, *arguments]) == 0
+    assert main(["train", *once(*common, *arguments)]) == 0
     found = evaluate(unetzoo.load(out / "best.safetensors"), data, split="val")
     bound = 0.02 if "bf16-mixed" in arguments else 1e-6  # validated in bfloat16 there, in float32 here
     assert found.scores.to_dict()["iou"] == pytest.approx(float(rows(out)[0]["iou"]), abs=bound)
