@@ -20,7 +20,7 @@ from test_prediction_files import mask_at, noise, write, write_tiff
 import unetzoo
 from unetzoo import ConfigError, InputError, Predictor, images
 from unetzoo.cli import main
-from unetzoo.data import labels, listing, masks, plain_folders
+from unetzoo.data import labels, list_samples, listing, masks, plain_folders
 from unetzoo.prediction.files import Job, Outputs, find_jobs, predict_files
 from unetzoo.prediction.outputs import check_outputs, mask_paths
 from unetzoo.prediction.partial import PartialMask
@@ -532,7 +532,7 @@ class TestConverted:
         written = plain_folders.convert(tmp_path / "in", tmp_path / "out", meaning)
         found = np.asarray(Image.open(tmp_path / "out" / "masks" / "a.png"))
         assert (found == np.where(values == 299, 65535, values) if ignore else found == values).all()
-        (sample,) = listing.list_samples(tmp_path / "out", written).samples[""]
+        (sample,) = list_samples(tmp_path / "out", written).samples[""]
         target = masks.read_target(sample, written, (20, 24)).numpy()
         assert (target[values < 299] == values[values < 299]).all()
         assert written.ignore == (None if ignore is None else 65535)

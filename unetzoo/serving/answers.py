@@ -87,6 +87,9 @@ class Limits:
                 f"{path.name} has {width} × {height} = {height * width / 1e6:.4g} megapixels: up to "
                 f"{self.megapixels:g} are taken; cut a part out, or make it smaller"
             )
+        stack = images.planes_of(path)
+        if stack.count > 1:
+            raise InputError(f"{path.name} holds {stack}: send one of them, as a file of its own")
         numbers = height * width * _channels(path) if head.startswith(_TIFF) else 0
         allowed = self.megapixels * 1e6 * max(4, in_channels + 1)
         if numbers > allowed:
@@ -97,9 +100,9 @@ class Limits:
 
 
 def _channels(path: Path) -> int:
-    """Return how many numbers a pixel of a TIFF has in all pages, which may be the same few bytes a thousand times."""
+    """Return how many numbers a pixel of a TIFF has: its pages may be the same few bytes a thousand times."""
     image = images.TiffImage(path)
-    return image.samples * sum(map(len, image.stack.pages))
+    return image.samples * len(image.stack.pages[0])
 
 
 def answer(predictor: Predictor, path: str | os.PathLike[str], limits: Limits) -> Prediction:
