@@ -21,7 +21,6 @@ from unetzoo import images
 STORED, SHOWN, UNTOLD = "stored", "shown", "untold"
 """What the mask of a turned image is of: its stored pixels, the upright image, or one of them, taken as the first."""
 _LYING = range(5, 9)
-_ROWS, _COLUMNS = -2, -1
 
 
 def upright(image: Path, mask: Path, values: Tensor) -> tuple[Tensor, str]:
@@ -42,21 +41,10 @@ def upright(image: Path, mask: Path, values: Tensor) -> tuple[Tensor, str]:
     stored = (width, height) if turn in _LYING else (height, width)
     if images.orientation(mask) != 1 or tuple(values.shape[1:]) != stored:
         return values, SHOWN
-    return turned(values, turn), UNTOLD if stored == (height, width) else STORED
-
-
-def turned(values: Tensor, orientation: int) -> Tensor:
-    """Return stored pixels (C, H, W) as an orientation, 1 to 8, shows them."""
-    values = values.mT if orientation in _LYING else values
-    return values.flip(_flips(orientation))
+    return images.upright(values, turn), UNTOLD if stored == (height, width) else STORED
 
 
 def as_stored(values: Tensor, orientation: int) -> Tensor:
-    """Return what :func:`turned` makes ``values`` of."""
-    flipped = values.flip(_flips(orientation))
-    return flipped.mT if orientation in _LYING else flipped
-
-
-def _flips(orientation: int) -> list[int]:
-    """Return the axes along which the pixels run backwards once rows are rows."""
-    return [axis for axis, known in ((_ROWS, (3, 4, 7, 8)), (_COLUMNS, (2, 3, 6, 7))) if orientation in known]
+    """Return what ``images.upright`` makes ``values`` (C, H, W) of."""
+    back = {6: 8, 8: 6}.get(orientation, orientation)  # a quarter turn; all others undo themselves
+    return images.upright(values, back)
