@@ -296,6 +296,16 @@ def test_bmps_of_every_kind(tmp_path: Path) -> None:
         if colours is not None:
             assert same(images.read_values(path), array[None]), (bits, down)
         count += 1
+    for bits, greys, down, size in itertools.product((1, 4, 8), (2, 16, 256), (False, True), (SIZE, (1, 1), (7, 8))):
+        if greys > 2**bits:
+            continue
+        table = np.repeat(np.linspace(0, 255, 2) if greys == 2 else np.arange(greys), 3).reshape(-1, 3)
+        array = below(greys, size).astype(np.uint8)
+        path.write_bytes(bmp(array, bits, table.astype(np.uint8), down))
+        shown = table[array].transpose(2, 0, 1).astype(np.uint8)
+        assert np.array_equal(images.read_image(path).expand(3, -1, -1), shown), (bits, greys, down)
+        assert same(images.read_values(path), array[None]), (bits, greys, down)
+        count += 1
     told("BMP", count)
 
 

@@ -45,6 +45,6 @@ def upright(image: Path, mask: Path, values: Tensor) -> tuple[Tensor, str]:
 
 
 def as_stored(values: Tensor, orientation: int) -> Tensor:
-    """Return what ``images.upright`` makes ``values`` (C, H, W) of."""
+    """Return what ``images.upright`` makes ``values`` (…, H, W) of."""
     back = {6: 8, 8: 6}.get(orientation, orientation)  # a quarter turn; all others undo themselves
     return images.upright(values, back)

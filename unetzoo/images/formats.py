@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from unetzoo.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -48,3 +54,31 @@ def largest_of_netpbm(path: str | os.PathLike[str]) -> int | None:
         if len(fields) >= 3:
             break
     return int(fields[2]) if len(fields) >= 3 and fields[2].isdigit() else None
+
+
+def bmp_of_greys(path: str | os.PathLike[str]) -> tuple[Tensor, int] | None:
+    """Return the indices (H, W) of a BMP of 4 or 8 bits whose palette is greys from black on, and how many these are.
+
+    None of other files. Pillow takes the bytes of such a file for its pixels: of two colours eight to a byte, of 4 bits
+    one. BITMAPINFOHEADER as in Microsoft's Win32 reference.
+
+    Raises:
+        InputError: its rows are run-length encoded, or cut off.
+    """
+    import numpy as np
+
+    content = Path(path).read_bytes()
+    if len(content) < 54 or struct.unpack_from("<I", content, 14)[0] < 40:
+        return None
+    start, width, height = struct.unpack_from("<I4xii", content, 10)
+    bits, packed = struct.unpack_from("<HI", content, 28)
+    colours = struct.unpack_from("<I", content, 46)[0] or 2**bits
+    if bits not in (4, 8) or (bits == 8 and colours != 2):
+        return None
+    rows, across = abs(height), -(-width * bits // 32) * 4
+    if packed or width < 1 or start + rows * across > len(content):
+        raise InputError(f"{str(path)!r} is a BMP of greys in runs, or cut off: save it as PNG")
+    body = np.frombuffer(content, np.uint8, rows * across, start).reshape(rows, across)
+    indices = body if bits == 8 else np.stack([body >> 4, body & 15], axis=-1).reshape(rows, -1)
+    upright = indices[:: -1 if height > 0 else 1, :width]
+    return torch.from_numpy(upright.copy()), colours

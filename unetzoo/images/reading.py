@@ -17,7 +17,7 @@ from unetzoo import extras
 from unetzoo.errors import InputError
 from unetzoo.images import ifd, tiff
 from unetzoo.images.failing import explained
-from unetzoo.images.formats import largest_of_netpbm, open_raster, png_header
+from unetzoo.images.formats import bmp_of_greys, largest_of_netpbm, open_raster, png_header
 from unetzoo.images.missing import without_gaps
 from unetzoo.images.planes import Stack
 from unetzoo.images.raster import Raster
@@ -241,6 +241,9 @@ def _of_file(path: str | os.PathLike[str], file: ImageFile, as_stored: bool) -> 
             return Raster(_decoded(file, as_stored).pixels // (255 // (2**depth - 1)))
     if file.format == "JPEG2000":
         return _by_imagecodecs(path, "jpeg2k_decode", file, alpha=file.mode in _ALPHA)
+    if file.format in ("BMP", "DIB") and file.mode in ("1", "L") and (found := bmp_of_greys(path)) is not None:
+        indices, colours = found
+        return Raster((indices * 255 if colours == 2 and not as_stored else indices)[None])
     raster = _decoded(file, as_stored)
     if file.format == "PPM" and (largest := largest_of_netpbm(path)) is not None:
         return Raster(_of_netpbm(raster.pixels, largest, as_stored))

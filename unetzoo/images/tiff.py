@@ -239,9 +239,9 @@ class TiffImage:
 
 
 def upright(image: Tensor, orientation: int) -> Tensor:
-    """Return an image (C, H, W) that is stored as EXIF's ``orientation`` says, from 1 to 8, as it is looked at."""
+    """Return an image (…, H, W) that is stored as EXIF's ``orientation`` says, from 1 to 8, as it is looked at."""
     image = image.mT if orientation in LYING else image
-    flips = [axis for axis, known in ((1, (3, 4, 7, 8)), (2, (2, 3, 6, 7))) if orientation in known]
+    flips = [axis for axis, known in ((-2, (3, 4, 7, 8)), (-1, (2, 3, 6, 7))) if orientation in known]
     return image.flip(flips).contiguous()
 
 
