@@ -59,6 +59,13 @@ def flag(name: str, given: object) -> list[str]:
     return [] if type(given) is bool else [f"{name}={given!r:.50}: True or False is needed"]
 
 
+def shortened(text: str, most: int = 600) -> str:
+    """Return text in a line, at most so long: without its middle, as what it comes to often stands at the end."""
+    line = " ".join(text.split())
+    half = most // 2
+    return line if len(line) <= most else f"{line[:half]} … {line[-half:]}"
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """Return the sentence about a name that is none of ``known``."""
     names = tuple(known)

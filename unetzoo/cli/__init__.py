@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from unetzoo import __version__, plugins
+from unetzoo.checks import shortened
 from unetzoo.cli import _output, data, demo, exporting, prediction, serving, training, weights, zoo
 from unetzoo.errors import UnetzooError
 from unetzoo.printing import printable
@@ -72,14 +74,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: Windows' encodings have no ✓
     with _output.unbroken():
-        try:
-            return _run(arguments)
-        except UnetzooError as error:
-            print(f"unetzoo: {error}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            print("unetzoo: interrupted", file=sys.stderr)
-            return 130  # as shells count it
+        status = _told(lambda: _run(arguments))
+        # A full disk may say so only now.
+        return _told(sys.stdout.flush) if sys.stdout is not None and status == 0 else status
+
+
+def _told(act: Callable[[], int | None]) -> int:
+    """Return the exit status of what is done, or say in a line why it is not."""
+    try:
+        return act() or 0
+    except UnetzooError as error:
+        print(f"unetzoo: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno is None or error.strerror is None:
+            raise  # of somebody's code, and not the system's
+        of = f" ({shortened(str(error.filename), 200)!r})" if error.filename is not None else ""
+        fix = "; 'ulimit -n 1024' allows more" if error.errno == errno.EMFILE else ""
+        print(f"unetzoo: the system refuses: {error.strerror}{of}{fix}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("unetzoo: interrupted", file=sys.stderr)
+        return 130  # as shells count it
 
 
 def _run(arguments: Sequence[str] | None) -> int:

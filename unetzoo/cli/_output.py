@@ -9,9 +9,13 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
+from unetzoo.errors import WriteError
+
 
 class Output:
     """A stream that what is written to it cannot break: once its reader is gone, all of it is left out.
+
+    Where it cannot be written for another reason, such as a full disk, that is said once.
 
     A command is there for what it does. ``head -1`` behind it has seen enough, and says nothing about a training.
 
@@ -44,10 +48,13 @@ class Output:
         try:
             act(*arguments)
         except OSError as error:
-            # On Windows a pipe without a reader is an invalid argument.
-            if not isinstance(error, BrokenPipeError) and not (os.name == "nt" and error.errno == errno.EINVAL):
-                raise
             self.broken = True
+            # On Windows a pipe without a reader is an invalid argument.
+            unread = isinstance(error, BrokenPipeError) or (os.name == "nt" and error.errno == errno.EINVAL)
+            if not unread and self._stream is not sys.__stderr__:  # which nobody could be told of
+                raise WriteError(
+                    f"what is printed cannot be written: {error.strerror}; send it elsewhere, or make room"
+                ) from error
 
 
 @contextlib.contextmanager

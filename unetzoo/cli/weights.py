@@ -83,10 +83,11 @@ def _verify(options: argparse.Namespace) -> None:
     for name in options.models:
         try:
             saved = weights.verify(sources.located(sources.trained_source(name)))
-            print(f"{saved}; whole, sha256 {saved.sha256[:12]}…")
         except UnetzooError as error:
             print(f"unetzoo: {error}", file=sys.stderr)
             failed.append(name)
+        else:
+            print(f"{saved}; whole, sha256 {saved.sha256[:12]}…")
     if failed:
         raise UnetzooError(f"{len(failed)} of {len(options.models)} failed: {', '.join(failed)}")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unetzoo.checks import TASKS
+from unetzoo.checks import TASKS, shortened
 from unetzoo.data.labels import Labels
 from unetzoo.errors import ConfigError
 
@@ -262,12 +262,20 @@ def _list_csv(source: Path, labels: Labels) -> Listing:
     for split, kind, image, mask in rows:
         name = image.relative_to(shared).with_suffix("").as_posix()
         sample = Sample(name, image, mask, kind, _from(parent, image))
-        problems += [f"{path}: there is no such file" for path in (image, mask) if not path.is_file()]
+        problems += [f"{shortened(str(path))}: there is no such file" for path in (image, mask) if not _is_file(path)]
         other = samples[split].setdefault(sample.name, sample)
         if other is not sample:
             problems.append(f"{image}: {other.image} was listed before, and has the same stem; keep one")
     ordered = {split: tuple(found[name] for name in sorted(found)) for split, found in samples.items()}
     return Listing(labels, ordered or {"": ()}, tuple(problems), ())
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether there is a file; there is none of a name that is longer than names can be."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _from(folder: Path, image: Path) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from unetzoo import checks
 from unetzoo.errors import ConfigError
+from unetzoo.files import strict_json
 from unetzoo.prediction.networks import MERGES
 from unetzoo.prediction.tiles import BLENDS
 from unetzoo.prediction.views import VIEWS
@@ -76,10 +76,10 @@ def _calibrated(path: str | os.PathLike[str]) -> list[float]:
         ConfigError: there is no such file, or another one.
     """
     try:
-        return [float(value) for value in json.loads(Path(path).read_text(encoding="utf-8"))["thresholds"]]
+        return [float(value) for value in strict_json.loads(Path(path).read_text(encoding="utf-8"))["thresholds"]]
     except FileNotFoundError as error:
         raise ConfigError(f"threshold={path!s}: there is no such file; 'unetzoo calibrate' writes one") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ConfigError(
             f"threshold={path!s}: not what 'unetzoo calibrate' writes ({type(error).__name__}: {error})"
         ) from error

@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from unetzoo.errors import WriteError
+from unetzoo.files import strict_json
 from unetzoo.files.writing import write_file
 from unetzoo.prediction.tiles import Grid
 
@@ -130,7 +131,7 @@ class PartialMask:
         import numpy as np
 
         try:
-            note = json.loads((self.folder / "note.json").read_text(encoding="utf-8"))
+            note = strict_json.loads((self.folder / "note.json").read_text(encoding="utf-8"))
             settings, rows, missing, grid = note["settings"], note["rows"], note["missing"], Grid.of(note["grid"])
             size = self._rows.stat().st_size
         except (OSError, ValueError, TypeError, KeyError):

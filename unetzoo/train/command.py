@@ -20,13 +20,11 @@ import jsonargparse
 import pytorch_lightning as lightning
 import torch
 import yaml
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities import rank_zero_only
 
 from unetzoo.checks import one_of
-from unetzoo.devices import in_memory
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.extras import needed
 from unetzoo.files.writing import write_file
@@ -39,7 +37,7 @@ from unetzoo.train.data import FolderData
 from unetzoo.train.flags import FLAGS
 from unetzoo.train.keeping import LAST, KeepLast, WholeFiles
 from unetzoo.train.recipe import Recipe
-from unetzoo.train.refusals import refusal, repeated
+from unetzoo.train.refusals import explained, makeable, refusal, repeated
 from unetzoo.train.runs import CONFIG, HISTORY, Run
 from unetzoo.train.stopping import LimitReachedError, Limits, how_it_ended
 from unetzoo.train.trust import check_settings
@@ -114,6 +112,11 @@ class RunCLI(LightningCLI):
         """Return all that was set, as ``config.yaml`` holds it: everything but where the run goes."""
         text = self.parser.dump(self.config, skip_unset=False, skip_link_targets=True)
         return {key: value for key, value in yaml.safe_load(text).items() if key != "config"}
+
+    def instantiate_classes(self) -> None:
+        """Make the trainer, the model and the data."""
+        with makeable():
+            super().instantiate_classes()
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> lightning.Trainer:
         if config["val_check_interval"] not in (None, 1.0):
@@ -230,7 +233,7 @@ def train(
         check_settings(Path(file))
     short = [f"--{flag.setting}={given[flag.name]}" for flag in FLAGS if flag.name in given]
     words = [*(f"--config={file}" for file in files), *short, *rest]
-    with contextlib.ExitStack() as stack, _quiet(), _explained():
+    with contextlib.ExitStack() as stack, _quiet(), explained():
         place = _place(stack, out, resume, begins=_is_first() and not (print_config or suggest))
         cli = RunCLI(words, place, style)
         if print_config:
@@ -375,24 +378,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Turn what Lightning and CUDA refuse into our own errors."""
-    fix = (
-        "take a smaller --batch-size or --crop-size, --trainer.precision bf16-mixed, --model.gradient_checkpointing "
-        "true, or, where images are read, fewer --data.workers"
-    )
-    try:
-        with in_memory(TrainingError, fix):
-            yield
-    except MisconfigurationException as error:
-        raise ConfigError(f"cannot train: {' '.join(str(error).split())}") from error
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise TrainingError(
-            f"a process that reads images was ended ({' '.join(str(error).split())[:200]}): by a signal to the whole "
-            "group, or for want of memory; --data.workers 0 reads without them, --resume goes on"
-        ) from error

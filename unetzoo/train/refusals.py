@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import types
@@ -9,8 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, Union, get_args, get_origin
 
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.cli import LightningArgumentParser
 
+from unetzoo.checks import shortened
+from unetzoo.devices import in_memory
+from unetzoo.errors import ConfigError, TrainingError, UnetzooError
 from unetzoo.train.flags import FLAGS
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -54,7 +59,7 @@ def refusal(error: Exception, parser: LightningArgumentParser) -> str:
     hints = {action.dest: action._typehint for action in parser._actions if hasattr(action, "_typehint")}
     value = re.search(r"(?:Given value|Got value): (.*?)(?: Given|$)", text)
     if named is None or value is None or named[1] not in hints:
-        return f"{text:.300}"
+        return shortened(text)
     name = SHORT[named[1]].name if named[1] in SHORT else named[1]
     return f"{name}={value[1]!r:.100}: {' or '.join(_allowed(hints[named[1]]))} is needed"
 
@@ -85,3 +90,46 @@ def _suggestions(text: str, parser: LightningArgumentParser) -> str:
     found = [full[near] for name in wrong for near in get_close_matches(name.replace("-", "_"), full, n=1, cutoff=0.6)]
     listed = ", ".join(dict.fromkeys(found))
     return f"; did you mean {listed}?" if found else "; 'unetzoo train --print-config' has all settings"
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Turn what Lightning and CUDA refuse into our own errors."""
+    fix = (
+        "take a smaller --batch-size or --crop-size, --trainer.precision bf16-mixed, --model.gradient_checkpointing "
+        "true, or, where images are read, fewer --data.workers"
+    )
+    try:
+        with in_memory(TrainingError, fix):
+            yield
+    except MisconfigurationException as error:
+        raise ConfigError(f"cannot train: {' '.join(str(error).split())}") from error
+    except (RuntimeError, OSError) as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            f"a process that reads images was ended ({shortened(str(error))}): by a signal to the whole group, or for "
+            "want of memory, of which /dev/shm has its own; --data.workers 0 reads without them, --resume goes on"
+        ) from error
+
+
+@contextlib.contextmanager
+def makeable() -> Iterator[None]:
+    """Turn what the parser says of an object that cannot be made into the one cause of it.
+
+    It tries each of the types that a setting may have, and reports them all.
+    """
+    try:
+        yield
+    except UnetzooError:
+        raise
+    except (ImportError, ValueError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        if cause is error and not isinstance(error, ImportError):
+            raise
+        raise ConfigError(
+            f"cannot train: what the settings name cannot be made ({type(cause).__name__}: {shortened(str(cause))}); "
+            "install what is missing, or leave it out"
+        ) from error
