@@ -17,6 +17,7 @@ import unetzoo
 from unetzoo import drawing
 from unetzoo.checks import shortened
 from unetzoo.cli import main
+from unetzoo.data.listing import list_files
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.prediction.arguments import thresholds
 from unetzoo.train.refusals import explained, makeable
@@ -74,7 +75,7 @@ def test_names_in_a_list_that_no_file_can_have_are_named(
 ) -> None:
     (here / "list.csv").write_text(f"image,mask\n{LONG}.png,{LONG}.png\n", encoding="utf-8")
     told(capsys, *command.split(), "list.csv")
-    listing = unetzoo.data.listing.list_samples(here / "list.csv", unetzoo.data.Labels())
+    listing = list_files(here / "list.csv", unetzoo.data.Labels())
     assert len(listing.problems) == 2
     assert all("there is no such file" in problem and len(problem) < 1000 for problem in listing.problems)
 

@@ -245,7 +245,7 @@ class _Folder:
 def _files(folder: Path) -> list[str]:
     """Return the files of a folder and its sub-folders, relative to it and with /."""
     found = []
-    for parent, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder, onerror=_raised):
         inner = os.path.relpath(parent, folder).replace(os.sep, "/")
         found += names if inner == "." else [f"{inner}/{name}" for name in names]
     return sorted(found)
@@ -319,3 +319,8 @@ def _csv_rows(source: Path) -> list[tuple[str, str, Path, Path]]:
     if problems:
         raise ConfigError(f"{str(source)!r} cannot be used", problems)
     return rows  # type: ignore[return-value]
+
+
+def _raised(error: OSError) -> None:
+    """Stop at a folder that cannot be read: its files would be left out without a word."""
+    raise ConfigError(f"{error.filename} cannot be read: {error.strerror}") from error

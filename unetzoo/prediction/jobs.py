@@ -95,7 +95,7 @@ def _images_of(folder: Path) -> Path:
 def _inside(folder: Path, left_out: Path | None) -> Iterator[Path]:
     """Give the images of a folder and of its sub-folders, by name; each folder once, whatever links lead to it."""
     seen: set[Path] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=_raised, followlinks=True):
         here = Path(place)
         real = here.resolve()
         root = real == folder.resolve()
@@ -115,3 +115,8 @@ def _ending(path: Path) -> str:
     """Return how the mask of an image ends: TIFF and zarr stay what they are, others become PNG."""
     suffix = path.suffix.lower()
     return suffix if suffix in SUFFIXES else ".png"
+
+
+def _raised(error: OSError) -> None:
+    """Stop at a folder that cannot be read: its images would be left out without a word."""
+    raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
