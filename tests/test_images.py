@@ -199,7 +199,7 @@ def test_labels_are_read_as_they_are_stored(tmp_path: Path) -> None:
     assert images.palette_of(tmp_path / "1.png") is None
     tifffile.imwrite(tmp_path / "b.tif", indices.astype(np.int64) - 1)
     assert np.array_equal(images.read_values(tmp_path / "b.tif")[0], indices.astype(int) - 1)
-    assert (images.palette_of(tmp_path / "b.tif"), images.orientation(tmp_path / "b.tif")) == (None, 1)
+    assert (images.palette_of(tmp_path / "b.tif"), images.orientation(tmp_path / "b.tif")) == (None, None)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -438,6 +439,18 @@ def test_the_check_counts_turned_images(tmp_path: Path) -> None:
     assert found.turn == "shown"
     assert found.target[:20].all()
     assert not found.target[20:].any()
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_predicted_masks_are_of_upright_images(tmp_path: Path, orientation: int, ending: str) -> None:
+    stored = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
+    image = photo(tmp_path / f"a.{ending}", stored, orientation)
+    network = unetzoo.create("unet", base_channels=2, in_channels=1)
+    found = unetzoo.Predictor(network, tile=None)(image)
+    mask = turned_by(stored, orientation) > 127
+    dataclasses.replace(found, mask=torch.from_numpy(mask.astype(np.uint8))).save(tmp_path / f"mask.{ending}")
+    assert np.array_equal(target_of(tmp_path / f"mask.{ending}", BINARY, image), mask)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -83,7 +83,7 @@ def decode(sample: Sample, labels: Labels, size: tuple[int, int]) -> Decoded:
         turn = max(part.turn for part in parts)  # the worst of them: untold, stored, shown
         return Decoded(torch.cat([part.target for part in parts]), dict(outside), white, turn)
     if sample.mask.suffix.lower() == POLYGONS:
-        turn = "" if images.orientation(sample.image) == 1 else turning.SHOWN
+        turn = "" if images.orientation(sample.image) in (1, None) else turning.SHOWN
         return Decoded(polygons.read(sample.mask, labels, size), {}, turn=turn)
     whole = _decode_file(sample, sample.mask, labels, size)
     return whole if labels.task == "multilabel" else whole._replace(target=whole.target[0])

@@ -123,7 +123,7 @@ def _write(folder: Path, sample: Sample, listing: Listing, written: Labels) -> N
         shutil.copyfileobj(original, stream)
     target = masks.read_target(sample, listing.labels, images.image_size(sample.image))
     # What is written has no orientation of its own: of a turned image it is read as the mask of the stored pixels.
-    stored = turning.as_stored(target, images.orientation(sample.image))
+    stored = turning.as_stored(target, images.orientation(sample.image) or 1)
     for name, values in _files(stored, written).items():
         images.write_png(_values(values, written), folder / "masks" / name / f"{sample.name}.png")
 

@@ -3,7 +3,7 @@
 Images are read upright. Their masks may be of the upright image, as labelling tools and browsers show it, or of the
 pixels as they are stored, as ImageJ and much of Python read them. One rule for all of them:
 
-- A mask with an orientation of its own is turned by that alone.
+- A mask that says its orientation, upright too, is turned by that alone; the masks of ``predict`` do.
 - A mask of the size that the image is stored in is of the stored pixels, and turned with the image. So is one whose
   size does not tell: of an image that is square, mirrored, or upside down.
 - A mask of the upright image's size stays as it is.
@@ -34,12 +34,12 @@ def upright(image: Path, mask: Path, values: Tensor) -> tuple[Tensor, str]:
     Raises:
         InputError: one of them cannot be read.
     """
-    turn = images.orientation(image)
+    turn = images.orientation(image) or 1
     if turn == 1:
         return values, ""
     height, width = images.image_size(image)
     stored = (width, height) if turn in _LYING else (height, width)
-    if images.orientation(mask) != 1 or tuple(values.shape[1:]) != stored:
+    if images.orientation(mask) is not None or tuple(values.shape[1:]) != stored:
         return values, SHOWN
     return images.upright(values, turn), UNTOLD if stored == (height, width) else STORED
 

@@ -117,15 +117,18 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
             return (width, height) if _orientation(path, file) in tiff.LYING else (height, width)
 
 
-def orientation(path: str | os.PathLike[str]) -> int:
-    """Return how an image is stored, from 1 to 8 as EXIF counts; 1 is upright. :func:`read_image` turns it.
+def orientation(path: str | os.PathLike[str]) -> int | None:
+    """Return how an image is stored, from 1 to 8 as EXIF counts; 1 is upright, None is not said.
+
+    :func:`read_image` turns it.
 
     Raises:
         InputError: no such file, or no such image.
     """
     with explained(path):
         if _is_tiff(path):
-            return TiffImage(path).orientation
+            image = TiffImage(path)
+            return image.orientation if image.says_orientation else None
         with open_raster(path) as file:
             return _orientation(path, file)
 
@@ -257,7 +260,7 @@ def _by_imagecodecs(path: str | os.PathLike[str], decoder: str, file: ImageFile,
     imagecodecs = extras.needed(
         "imagecodecs", f"{str(path)!r}, a {file.format} that Pillow does not read whole", error=InputError
     )
-    turn = _orientation(path, file)
+    turn = _orientation(path, file) or 1
     array = getattr(imagecodecs, decoder)(Path(path).read_bytes())
     array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
     return Raster(tiff.upright(torch.from_numpy(np.ascontiguousarray(array)), turn), alpha)
@@ -291,9 +294,9 @@ def _decoded(file: Image, as_stored: bool) -> Raster:
     return Raster(image.to(_KINDS.get(stored, image.dtype)), opened.mode in _ALPHA)
 
 
-def _orientation(path: str | os.PathLike[str], file: ImageFile) -> int:
-    turned = _exif(path, file).get(ifd.ORIENTATION, 1)
-    return turned if isinstance(turned, int) and 1 <= turned <= 8 else 1
+def _orientation(path: str | os.PathLike[str], file: ImageFile) -> int | None:
+    turned = _exif(path, file).get(ifd.ORIENTATION)
+    return turned if isinstance(turned, int) and 1 <= turned <= 8 else None
 
 
 def _exif(path: str | os.PathLike[str], file: ImageFile) -> Exif:

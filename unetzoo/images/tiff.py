@@ -50,7 +50,8 @@ class TiffImage:
     Attributes:
         stack: its planes.
         height, width: of what is read, upright.
-        orientation: from 1 to 8, as EXIF counts.
+        orientation: from 1 to 8, as EXIF counts; 1 where the file does not say.
+        says_orientation: whether it does.
         rows, columns, samples, bits, photometric: as it is stored.
         alpha: whether the last sample of a pixel is opacity, by ExtraSamples.
         is_planar: whether each sample has an image of its own.
@@ -64,6 +65,7 @@ class TiffImage:
         self.pages = ifd.pages_of(path, _TAGS)
         self.first = self.pages[0]
         self.orientation = self.first.number(ifd.ORIENTATION, 1)
+        self.says_orientation = ifd.ORIENTATION in self.first.tags
         self.photometric = self.first.number(ifd.PHOTOMETRIC, 1)
         self.bits, self.samples = self.first.numbers(ifd.BITS, (1,)), self.first.number(ifd.SAMPLES, 1)
         self.rows, self.columns = self.first.number(ifd.HEIGHT, 0), self.first.number(ifd.WIDTH, 0)

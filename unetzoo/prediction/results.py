@@ -218,6 +218,10 @@ def write_masks(path: str | os.PathLike[str], found: Prediction, mark: Mark | No
         write_file(target, _encoded(layer, found, target.suffix.lower(), mark))
 
 
+_ORIENTATION, _UPRIGHT = 274, 1
+"""Tag of TIFF and EXIF: a mask is of the image as it is looked at, also where the image is stored turned."""
+
+
 def _encoded(values: NDArray[Any], found: Prediction, suffix: str, mark: Mark | None) -> bytes:
     from PIL import Image, PngImagePlugin, TiffImagePlugin
 
@@ -231,12 +235,15 @@ def _encoded(values: NDArray[Any], found: Prediction, suffix: str, mark: Mark | 
             texts.add_text("Software", str(mark))
         # Which GDAL reads as nodata.
         clear = {} if found.missing is None else {"transparency": _gap(found.config)}
-        image.save(stream, "PNG", pnginfo=texts, **clear)
+        exif = Image.Exif()
+        exif[_ORIENTATION] = _UPRIGHT
+        image.save(stream, "PNG", pnginfo=texts, exif=exif, **clear)
         return stream.getvalue()
     directory = TiffImagePlugin.ImageFileDirectory_v2()
     for code, kind, value in (*found.place, *nodata_tag(found.config, found.missing is not None)):
         directory.tagtype[code] = kind
         directory[code] = value
+    directory[_ORIENTATION] = _UPRIGHT
     if mark is not None:
         directory[SOFTWARE] = str(mark)
     image.save(stream, "TIFF", compression="tiff_adobe_deflate", tiffinfo=directory)
