@@ -323,4 +323,5 @@ def _csv_rows(source: Path) -> list[tuple[str, str, Path, Path]]:
 
 def _raised(error: OSError) -> None:
     """Stop at a folder that cannot be read: its files would be left out without a word."""
-    raise ConfigError(f"{error.filename} cannot be read: {error.strerror}") from error
+    if not isinstance(error, FileNotFoundError):  # of one that is not there, the files that lack are named
+        raise ConfigError(f"{error.filename} cannot be read: {error.strerror}") from error
