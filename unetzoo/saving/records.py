@@ -138,11 +138,9 @@ def run_checkpoint(path: str | os.PathLike[str]) -> CheckpointFile:
     file = read_checkpoint(path)
     if not is_saved_model(file):
         if RUN_KEY in file.others:
-            folder = file.path.parent
             raise WeightsError(
                 f"{path} is of a run of an earlier unetzoo, and does not say how its network reads images: take "
-                f"{BEST_FILE} beside it; or let the run go on for an epoch, 'unetzoo train --resume {folder} --epochs "
-                "N', which writes it anew"
+                f"{BEST_FILE} beside it"
             )
         return file
     prefix = file.metadata.get(PREFIX_KEY, "")

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import logging
 import os
-import shlex
 import signal
 import sys
 import tempfile
@@ -262,7 +261,7 @@ def _fit(cli: RunCLI, resumed: bool) -> None:
         return
     reporting.write_card(folder, cli.trainer)
     if cli.style in ("bar", "lines"):
-        print(f"{printable(folder)}: {how_it_ended(cli.trainer, _going_on(folder))}")
+        print(f"{printable(folder)}: {how_it_ended(cli.trainer, places.going_on(folder))}")
         if (folder / BEST_FILE).is_file():
             print(f"{printable(folder)}: {BEST_FILE} is the best epoch's network; {HISTORY}, curves.png, {CARD_FILE}")
         else:
@@ -337,10 +336,6 @@ def _tensorboard(folder: Path) -> Any:
     return TensorBoardLogger(folder, name="", version="tensorboard")
 
 
-def _going_on(folder: Path) -> str:
-    return f"unetzoo train --resume {shlex.quote(str(folder))}"
-
-
 @contextlib.contextmanager
 def _resumable(folder: Path) -> Iterator[None]:
     """Say how to go on where a run is stopped by Ctrl-C or a signal, both of which Lightning turns into an exit.
@@ -355,7 +350,7 @@ def _resumable(folder: Path) -> Iterator[None]:
     except (SystemExit, KeyboardInterrupt) as error:
         if _is_first() and (folder / CONFIG).is_file():
             where = f"goes on from {LAST}" if (folder / LAST).exists() else "begins anew: nothing was kept yet"
-            print(f"unetzoo: stopped; '{printable(_going_on(folder))}' {where}", file=sys.stderr)
+            print(f"unetzoo: stopped; '{printable(places.going_on(folder))}' {where}", file=sys.stderr)
         if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise SystemExit(error.code or 128 + signal.SIGTERM) from None

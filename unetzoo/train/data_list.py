@@ -41,7 +41,7 @@ class KeepData(Callback):
         if self.path.with_name(LAST).exists():
             self.record = _same(self.path, self.record)
 
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write."""
         if trainer.is_global_zero:
             assert self.record is not None

@@ -200,11 +200,8 @@ class KeepBest(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Read it."""
         score = state_dict["score"]
-        if isinstance(score, float):  # of earlier versions, which had -1 for no Dice
-            score = (score >= 0, score)
         self.score = None if score is None else Score(*score)
-        self.epoch, self.metrics = state_dict["epoch"], state_dict["metrics"]
-        self.waited = state_dict.get("waited", 0)
+        self.epoch, self.waited, self.metrics = (state_dict[name] for name in ("epoch", "waited", "metrics"))
 
 
 def _or_from_the_best(last: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from unetzoo.data.record import FILE
 from unetzoo.errors import ConfigError, WriteError
 from unetzoo.files.alone import alone
 from unetzoo.train.runs import CONFIG
+from unetzoo.train.trust import check_settings
 
 LOCK = ".training"
 """Of the process that trains in a folder; removed at its end."""
@@ -75,6 +77,16 @@ def check_run(folder: Path) -> None:
     """
     if not _is_run(folder):
         raise ConfigError(f"resume={folder}: there is no {CONFIG} in it; give the folder of a run")
+
+
+def going_on(folder: Path) -> str:
+    """Return the command that goes on with a run."""
+    words = f"unetzoo train --resume {shlex.quote(str(folder))}"
+    try:
+        check_settings(folder / CONFIG)
+    except ConfigError:  # it names classes, and whoever gave them trusts them
+        words += " --trust"
+    return words
 
 
 @contextlib.contextmanager

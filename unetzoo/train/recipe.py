@@ -294,7 +294,7 @@ class Recipe(lightning.LightningModule):
         if self.trainer.global_rank:
             self._losses.zero_()
         self._plateau_state = checkpoint[RUN_KEY]["plateau"]
-        self._steps_before = checkpoint[RUN_KEY].get("steps", 0)  # of earlier versions: not known
+        self._steps_before = checkpoint[RUN_KEY]["steps"]
 
     def _encoder_lr(self) -> float:
         if self.settings.encoder_lr is not None:
