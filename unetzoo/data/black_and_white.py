@@ -67,7 +67,7 @@ def read(values: Tensor, ignored: Tensor, lossy: bool) -> Read:
     nowhere = top > 0 and not lossy and not bool(foreground.any())
     # Most masks have no grey at all, which is quickly seen.
     pure = 4 * top >= 3 * white and not bool((inside & (values > 0) & (values < top)).any())
-    if nowhere or not (pure or all(_is_cleft(*mask, white, lossy) for mask in zip(values, inside, strict=True))):
+    if nowhere or not (pure or all(_has_two_ends(*mask, white, lossy) for mask in zip(values, inside, strict=True))):
         wrong |= inside & (values > 0)
     return Read(foreground & ~wrong, wrong, white if top > 0 else None)
 
@@ -111,7 +111,7 @@ def _classes(levels: list[int]) -> str:
     return f"greys that stand for classes are task='multiclass' with colours={painted!r}"
 
 
-def _is_cleft(values: Tensor, inside: Tensor, white: int, lossy: bool) -> bool:
+def _has_two_ends(values: Tensor, inside: Tensor, white: int, lossy: bool) -> bool:
     """Return whether the values of a mask (H, W) cluster at black and white; see the head of this file."""
     if not bool(inside.any()):
         return True
