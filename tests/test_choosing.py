@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import KILL, ROOT
+from conftest import KILL, ROOT, once
 from matplotlib.figure import Figure
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
@@ -287,7 +287,7 @@ def parts(tmp_path: Path, registries: None, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_own_parts_are_tried(parts: Path, settings: list[str], tmp_path: Path) -> None:
     __import__("own_parts")
-    given = [*settings, "--epochs", "1", "--loss", "tried_loss + dice"]
+    given = once(*settings, "--epochs", "1", "--loss", "tried_loss + dice")
     (one,) = read_trials(run_trials("tried", given, tmp_path / "out"))
     assert (one.name, one.config.decoder, len(one.curve)) == ("tried", "tried", 1)
 

@@ -95,7 +95,7 @@ def test_keywords_are_the_flags() -> None:
     keywords = inspect.signature(fit).parameters
     assert {flag.name for flag in FLAGS} < set(keywords)
     assert set(keywords) - {flag.name for flag in FLAGS} == {
-        *("out", "config", "resume", "quiet", "style", "settings", "others")
+        *("out", "config", "resume", "quiet", "style", "settings", "trust", "others")
     }
     for name in keywords:
         assert name == "others" or f"{name}: " in fit.__doc__.replace("model, ", "model: ")

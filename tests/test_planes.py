@@ -98,6 +98,17 @@ def test_planes_as_channels_have_one_mask(tmp_path: Path) -> None:
         masks.read_target(sample, split, SIZE)
 
 
+def test_planes_of_files_that_have_one_are_remarked(tmp_path: Path) -> None:
+    """Three planes are RGB to tifffile, if it is not told otherwise."""
+    for k in range(12):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / "images" / f"{k}.tif", np.zeros((3, *SIZE), np.uint8), photometric="rgb")
+        tifffile.imwrite(tmp_path / "masks" / f"{k}.tif", np.eye(*SIZE, dtype=np.uint8) * 255)
+    assert "planes='split': no image has several planes" in check(tmp_path, Labels(planes="split")).warnings
+    assert not any("planes" in warning for warning in check(tmp_path, Labels()).warnings)
+
+
 def test_classes_have_no_largest(tmp_path: Path) -> None:
     stacks(tmp_path, 1)
     labels = Labels(task="multiclass", num_classes=256, planes="max")
@@ -113,6 +124,8 @@ def test_predictors_take_what_was_said(tmp_path: Path, model: Path) -> None:
         predictor(path)
     for planes, expected in (("first", image[0]), ("max", image.max(0)), (1, image[1])):
         assert torch.equal(predictor(path, planes=planes).probabilities, predictor(expected).probabilities)
+    with pytest.raises(InputError, match=r"number of one, from 0 to 2"):
+        predictor(path, planes="split")
     with pytest.raises(InputError, match=r"3 channels.*\b1\b"):
         predictor(path, planes="channels")
 
@@ -122,7 +135,7 @@ def test_the_command_writes_a_mask_a_plane(tmp_path: Path, model: Path, capsys: 
     asked = ["predict", str(model), str(tmp_path / "data" / "images"), "--out", str(out)]
     assert main(asked) == 1
     assert "3 depths (Z)" in capsys.readouterr().err
-    assert main([*asked, "--planes", "split", "--overwrite"]) == 0
+    assert main([*asked, "--planes", "split"]) == 0  # what the message asks for; there are no masks yet
     predictor = Predictor(model)
     for name, (image, _) in written.items():
         for k in range(PLANES):
@@ -134,14 +147,20 @@ def test_the_command_writes_a_mask_a_plane(tmp_path: Path, model: Path, capsys: 
     assert "planes: 'split' there, 'max' now" in capsys.readouterr().err
 
 
-def test_a_run_is_judged_on_the_planes_that_it_was_trained_on(tmp_path: Path) -> None:
+def test_a_run_is_judged_on_the_planes_that_it_was_trained_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("pytorch_lightning")
     stacks(tmp_path / "data", 6)
     run = unetzoo.fit(
         "unet", data=tmp_path / "data", planes="split", ratios=(0.5, 0.5, 0), epochs=1, crop_size=32, batch_size=4,
         out=tmp_path / "run", settings={"model.options": {"base_channels": 2}, "data.workers": 0}, quiet=True,
     )  # fmt: skip
-    found = unetzoo.evaluate(run.folder, tmp_path / "data", split="val")
+    with caplog.at_level("WARNING"):
+        found = unetzoo.evaluate(run.folder, tmp_path / "data", split="val")
+    assert not [record for record in caplog.records if "gone" in record.getMessage() or "new" in record.getMessage()]
+    with pytest.raises(ConfigError, match=r"trained on.*'s\d\d\[\d\]'(, |$)"):
+        unetzoo.evaluate(run.folder, tmp_path / "data")
+    with pytest.raises(ConfigError, match="trained on"):  # the same files, read another way
+        unetzoo.evaluate(run.folder, tmp_path / "data", planes="max")
     assert all("[" in row["name"] for row in found.rows)
     assert len(found.rows) % PLANES == 0
     kept = json.loads((run.folder / "data.json").read_text(encoding="utf-8"))

@@ -131,7 +131,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in (weights, records):
         monkeypatch.setattr(module, "read_record", read)
     monkeypatch.setattr(sources, "pull_from_hub", pull)
-    monkeypatch.setattr(server, "needed", lambda *_: None)
+    monkeypatch.setattr(server, "needed", lambda *_, **__: None)
     return tmp_path
 
 

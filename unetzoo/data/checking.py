@@ -250,6 +250,9 @@ def _warnings(listing: Listing, by_split: Mapping[str, Sequence[_Findings]], con
         if len(names) > 1:
             listed = " and ".join(f"{name!r} in {split}" for split, name in names.items())
             found.append(f"the same image is {listed}: what is measured there is not honest")
+    samples = [f.sample for members in by_split.values() for f in members]
+    if listing.labels.planes == "split" and not any(isinstance(sample.planes, int) for sample in samples):
+        found.append("planes='split': no image has several planes")
     for split in ("train", "val"):
         masked = [f.pixels for f in by_split.get(split, ()) if f.pixels is not None]
         for k, name in enumerate(listing.labels.counted):

@@ -136,12 +136,21 @@ def places(records: Sequence[DataRecord], by: Callable[[str, Pair], str], *, bef
 
 
 def fingerprints(samples: Sequence[Sample]) -> list[str]:
-    """Return the fingerprint of each image.
+    """Return the fingerprint of each image: that of its file, and of one plane of many its number behind it, "…[3]".
 
     Raises:
         InputError: a file cannot be read.
     """
-    return _each(lambda sample: fingerprint(sample.image), samples)
+    return _each(lambda sample: fingerprint(sample.image) + _plane(sample), samples)
+
+
+def file_of(known: str) -> str:
+    """Return the fingerprint of the file from that of an image."""
+    return known.partition("[")[0]
+
+
+def _plane(sample: Sample) -> str:
+    return f"[{sample.planes}]" if isinstance(sample.planes, int) else ""
 
 
 def _mask_of(sample: Sample) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from unetzoo import trained
 from unetzoo.data.listing import Listing, Sample
-from unetzoo.data.record import BEFORE, FILE, DataRecord, Place, fingerprints, places
+from unetzoo.data.record import BEFORE, FILE, DataRecord, Place, file_of, fingerprints, places
 from unetzoo.data.splitting import NAMES, divide, group_keys
 from unetzoo.errors import ConfigError
 from unetzoo.prediction import Predictor
@@ -117,16 +117,18 @@ def _places(samples: Sequence[Sample], seen: Seen, *, before: bool, asked: str |
     """
     if not seen.records:
         return {}
-    by_bytes = places(seen.records, lambda _, pair: pair.image, before=before)
+    # An image is also known by another plane of its file.
+    by_file = places(seen.records, lambda _, pair: file_of(pair.image), before=before)
+    by_bytes = by_file | places(seen.records, lambda _, pair: pair.image, before=before)
     prints = fingerprints(samples)
-    if not any(known in by_bytes for known in prints):
+    if not any(file_of(known) in by_file for known in prints):
         return {}
     by_name = places(seen.records, lambda name, _: name, before=before)
     if asked is not None:
         by_name |= {name: Place(asked, name) for record in seen.records for name in record.splits[asked]}
     found = {}
     for sample, known in zip(samples, prints, strict=True):
-        place = by_bytes.get(known) or by_name.get(sample.name)
+        place = by_bytes.get(known) or by_file.get(file_of(known)) or by_name.get(sample.name)
         if place is not None:
             found[sample.name] = place
     return found

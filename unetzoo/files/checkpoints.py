@@ -139,6 +139,11 @@ def _same_kind(found: torch.dtype, wanted: torch.dtype) -> bool:
     return found.is_floating_point if wanted.is_floating_point else found == wanted
 
 
+_UNREADABLE = (
+    "{path} cannot be read as a file of tensors ({why}); it must be what torch.save(model.state_dict(), path) writes"
+)
+
+
 def load_pickle(path: Path) -> Any:
     """Return what ``torch.save`` wrote, read as text, numbers, tensors, and containers of these.
 
@@ -153,6 +158,8 @@ def load_pickle(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except WeightsError:
         raise
+    except pickles.Damaged as error:
+        raise WeightsError(_UNREADABLE.format(path=path, why=error)) from error
     except (pickle.UnpicklingError, pickles.Refused) as error:
         needed = error.needed if isinstance(error, pickles.Refused) else None
         why = (
@@ -164,10 +171,8 @@ def load_pickle(path: Path) -> Any:
         ) from error
     # Damaged archives raise whatever the layer that stumbled knows: KeyError, EOFError, struct.error and more.
     except Exception as error:
-        raise WeightsError(
-            f"{path} cannot be read as a file of tensors ({type(error).__name__}: {first_line(error)}); "
-            "it must be what torch.save(model.state_dict(), path) writes"
-        ) from error
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise WeightsError(_UNREADABLE.format(path=path, why=why)) from error
 
 
 def _refuse_bombs(path: Path) -> None:

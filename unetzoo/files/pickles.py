@@ -45,6 +45,10 @@ class Refused(Exception):  # noqa: N818 - the word that callers read
         self.needed = needed
 
 
+class Damaged(Refused):
+    """A pickle that is cut off, or none."""
+
+
 class _Made:
     """What an instruction would have built, known by its kind."""
 
@@ -155,7 +159,7 @@ class Pickle:
                 if isinstance(top, _Made):
                     self.bound(top, begun)
         except (IndexError, KeyError, ValueError, struct.error) as error:
-            raise Refused(f"it is damaged ({type(error).__name__})") from error
+            raise Damaged(f"it is damaged ({type(error).__name__})") from error
         raise Refused(f"it has more than {MOST_STEPS:,} instructions")
 
     def bound(self, made: _Made, begun: int) -> None:
@@ -184,7 +188,7 @@ class Pickle:
         """Return the next bytes."""
         end = self.place + count
         if end > len(self.content):
-            raise Refused("it is damaged: it ends too soon")
+            raise Damaged("it is damaged: it ends too soon")
         found = self.content[self.place : end]
         self.place = end
         return found
@@ -195,7 +199,7 @@ class Pickle:
         while (letter := self.take(1)) != b"\n":
             found += letter
             if len(found) > 1000:
-                raise Refused("it is damaged: a name has more than 1,000 letters")
+                raise Damaged("it is damaged: a name has more than 1,000 letters")
         return found.decode()
 
     def since_mark(self) -> list[Any]:

@@ -19,17 +19,25 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "GIF", "JPEG2000", "AVIF
 """Plain rasters, as Pillow calls them. Others are not opened, whatever a file's name says: PostScript, above all, which
 Pillow hands to Ghostscript, and Ghostscript does what the file tells it to."""
 
+_SHOWN = ("PNG", "JPEG", "JPEG 2000", "TIFF", "BMP", "WebP", "GIF", "AVIF", "PGM", "PPM", "PBM", "TGA or QOI")
+
 
 def open_raster(path: str | os.PathLike[str]) -> ImageFile:
     """Open an image by Pillow; nothing is decoded yet.
 
     Raises:
-        PIL.UnidentifiedImageError: it is of no format that is read.
+        InputError: it is of no format that is read.
         PIL.Image.DecompressionBombError: it has more pixels than Pillow lets be read.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
-    return Image.open(path, formats=FORMATS)
+    try:
+        return Image.open(path, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        with Path(path).open("rb") as stream:
+            postscript = b"%!PS" in stream.read(64)
+        why = "PostScript is a program, and is not run" if postscript else f"it is no {', '.join(_SHOWN)}, or damaged"
+        raise InputError(f"{str(path)!r} cannot be read as an image: {why}") from error
 
 
 def png_header(path: str | os.PathLike[str]) -> tuple[int, int] | None:

@@ -63,9 +63,14 @@ class Stack:
             )
         if planes in ("max", "channels"):
             return list(self.pages)
+        if planes == "split":
+            raise InputError(
+                f"{str(path)!r} holds {self}, and planes='split' makes as many images of them: where one is asked for, "
+                f"planes is the number of one, from 0 to {self.count - 1}, or 'first', 'max' or 'channels'"
+            )
         raise InputError(
-            f"{str(path)!r} holds {self}: which are meant? planes (--planes) is 'split' (each is an image of its own; "
-            "where one is asked for, its number), 'first', 'max' (of each pixel the largest value) or 'channels'"
+            f"{str(path)!r} holds {self}: which are meant? planes (--planes) is 'split' (each is an image of its own), "
+            "'first', 'max' (of each pixel the largest value) or 'channels'; in Python the number of one, too"
         )
 
 

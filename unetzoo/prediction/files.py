@@ -259,7 +259,7 @@ def _keep_record(folder: Path, settings: dict[str, Any], overwrite: bool) -> Non
         changed = [
             f"{name}: {before.get(name)!r} there, {now[name]!r} now" for name in now if before.get(name) != now[name]
         ]
-        if changed:
+        if changed and any(other != path for other in folder.iterdir()):  # else nothing came of the call before
             raise ConfigError(
                 f"{folder} holds masks made with other settings: give another --out, or --overwrite", changed
             )
