@@ -61,7 +61,7 @@ class CheckpointFile:
         """
         raise WeightsError(
             f"{self.path} is a checkpoint, and carries no digests, so that damage cannot be seen: 'unetzoo convert "
-            f"{self.path.name} {self.path.stem}.safetensors' makes a file of it that does"
+            f"{self.path} {self.path.stem}.safetensors' makes a file of it that does"
         )
 
 

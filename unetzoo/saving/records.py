@@ -110,7 +110,7 @@ def read_record(path: str | os.PathLike[str]) -> tuple[TensorFile | CheckpointFi
         file = run_checkpoint(path)
     elif path.suffix != SUFFIX and path.is_file():
         raise WeightsError(
-            f"{path} is no {SUFFIX} file; if it is a checkpoint, 'unetzoo convert {path.name} {path.stem}{SUFFIX} "
+            f"{path} is no {SUFFIX} file; if it is a checkpoint, 'unetzoo convert {path} {path.stem}{SUFFIX} "
             "--model NAME' makes one of it"
         )
     else:
