@@ -142,6 +142,16 @@ def registries() -> Iterator[None]:
         registry._entries.update(entries)
 
 
+@pytest.fixture(scope="module")
+def no_curves() -> Iterator[None]:
+    """Leave out the picture of a run's curves, half of the time of a small run, in tests that say nothing of it."""
+    from unetzoo.train import reporting
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(reporting.History, "_write_curves", lambda _: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)

@@ -371,12 +371,13 @@ def test_every_pickle_in_an_archive_is_looked_at(tmp_path: Path) -> None:
             unetzoo.load_state_dict_file(path)
 
 
-def test_a_pickle_cut_or_changed_anywhere_is_an_error_of_ours(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [500, pytest.param(5000, marks=pytest.mark.slow)])
+def test_a_pickle_cut_or_changed_anywhere_is_an_error_of_ours(count: int, tmp_path: Path) -> None:
     torch.save({"state_dict": state_of(), **kept_by_programs()}, tmp_path / "it.pth")
     with zipfile.ZipFile(tmp_path / "it.pth") as archive:
         script = archive.read("it/data.pkl")
     draw = random.Random(0)
-    for _ in range(3000):
+    for _ in range(count):
         changed = bytearray(script[: draw.randrange(len(script))] if draw.random() < 0.1 else script[:4000])
         for _ in range(draw.randrange(1, 4)):
             changed[draw.randrange(len(changed))] = draw.randrange(256)

@@ -23,6 +23,8 @@ from unetzoo.data.record import DataRecord
 from unetzoo.data.splitting import NAMES, allot
 from unetzoo.errors import ConfigError
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 TRAINED = 12
 """Images of the run below, before any is added."""
 RATIOS = (0.5, 0.25, 0.25)

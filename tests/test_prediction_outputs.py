@@ -36,9 +36,9 @@ def saved(path: Path, **options: object) -> Path:
     return path
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return saved(tmp_path / "model.safetensors")
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(tmp_path_factory.mktemp("model") / "model.safetensors")
 
 
 def store(path: Path, array: np.ndarray) -> Path:

@@ -17,6 +17,8 @@ from unetzoo.cli import main
 from unetzoo.evaluation import evaluate
 from unetzoo.saving.conversion import convert
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 SETTINGS = {
     "plain": (),
     "averaged": ("--model.ema", "0.5"),

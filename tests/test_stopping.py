@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import math
+import multiprocessing
 import os
 import re
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import KILL, ROOT, once
+from conftest import KILL, once
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
 from test_training import TINY, last, refused, rows, same_runs, train
@@ -33,6 +34,10 @@ from unetzoo.errors import ConfigError
 from unetzoo.train import places
 from unetzoo.train.judging import Score, score_of
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
+PROCESSES = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+"""Forked processes need not import torch."""
 NO_CALLBACK = ("--trainer.callbacks", "null", "--trust")
 
 
@@ -62,6 +67,9 @@ class CtrlC(Callback):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+STEADY = ("--epochs", "2", "--model.schedule", "constant", "--model.warmup", "0")
+
+
 def with_callback(kind: type, batch: int) -> list[str]:
     return [f"--trainer.callbacks+={__name__}.{kind.__name__}", "--trainer.callbacks.batch", str(batch)]
 
@@ -79,6 +87,14 @@ def done(nuclei: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run of one epoch."""
     out = tmp_path_factory.mktemp("runs") / "done"
     train(nuclei, out, "--epochs", "1")
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole(nuclei: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of two epochs at one rate, which nothing stopped."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    train(nuclei, out, *STEADY)
     return out
 
 
@@ -134,47 +150,50 @@ def test_one_of_several_gets_the_folder_that_all_are_told(there: bool, tmp_path:
     assert out.exists() or not there
 
 
-def test_processes_that_begin_together_have_a_folder_each(tmp_path: Path) -> None:
-    code = (
-        "import sys; from unetzoo.train import places; sys.stdin.readline()\n"
-        "with places.numbered('unet') as folder: print(folder, flush=True); sys.stdin.read()"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with contextlib.ExitStack() as stack:
-        processes = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-c", code],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    env=environment,
-                    cwd=tmp_path,
-                )
-            )
-            for _ in range(6)
-        ]
-        for process in processes:
-            process.stdin.write(b"\n")  # type: ignore[union-attr]
-            process.stdin.flush()  # type: ignore[union-attr]
-        found = {process.stdout.readline() for process in processes}  # type: ignore[union-attr]
-    assert len(found) == 6
+def hold(place: Callable[[], contextlib.AbstractContextManager[Path]], end: Connection) -> None:
+    """Take a folder when told to, say which it is, and keep it until told again."""
+    end.recv()
+    with place() as folder:
+        end.send(folder)
+        end.recv()
+
+
+@contextlib.contextmanager
+def holders(count: int, place: Callable[[], contextlib.AbstractContextManager[Path]]) -> Iterator[list[Any]]:
+    """Give processes that hold folders, each with the end of its pipe; all begin together."""
+    pipes = [PROCESSES.Pipe() for _ in range(count)]
+    found = [(PROCESSES.Process(target=hold, args=(place, theirs)), ours) for ours, theirs in pipes]
+    for process, _ in found:
+        process.start()
+    for _, end in found:
+        end.send(None)
+    yield found
+    for process, end in found:
+        if process.is_alive():
+            end.send(None)
+        process.join()
+    for pipe in pipes:
+        for end in pipe:
+            end.close()
+
+
+def test_processes_that_begin_together_have_a_folder_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with holders(6, functools.partial(places.numbered, "unet")) as processes:
+        found = {end.recv() for _, end in processes}
+        assert len(found) == 6
+        assert {path.name for path in (tmp_path / "runs").iterdir()} == {folder.name for folder in found}
+    assert [process.exitcode for process, _ in processes] == [0] * 6
 
 
 def test_a_run_that_is_going_on_is_not_resumed_until_its_process_is_gone(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").touch()
-    holder = (
-        "import sys; from pathlib import Path; from unetzoo.train import places\n"
-        "with places.resumed(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", holder, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline().strip() == b"held"
+    with holders(1, functools.partial(places.resumed, tmp_path)) as ((process, end),):
+        assert end.recv() == tmp_path
         with pytest.raises(ConfigError, match=r"resume=.*going on at this moment"), places.resumed(tmp_path):
             pass
         os.kill(process.pid, KILL)
-        process.wait()
+        process.join()
     with places.resumed(tmp_path):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
@@ -191,26 +210,27 @@ def test_a_refused_training_leaves_no_folder(nuclei: Path, tmp_path: Path, capsy
 
 
 @pytest.mark.parametrize("reason", ["time", "steps", "callback"])
-def test_a_run_that_stopped_within_an_epoch_goes_on_bit_for_bit(reason: str, nuclei: Path, tmp_path: Path) -> None:
-    settings = ["--epochs", "2", "--model.schedule", "constant", "--model.warmup", "0"]
+def test_a_run_that_stopped_within_an_epoch_goes_on_bit_for_bit(
+    reason: str, whole: Path, nuclei: Path, tmp_path: Path
+) -> None:
     limit, again = {
         "time": (["--trainer.max_time", "00:00:00:00"], ["--trainer.max_time", "null"]),
         "steps": (["--trainer.max_steps", "4"], ["--trainer.max_steps", "-1"]),
         "callback": (with_callback(StopAt, 4), NO_CALLBACK),
     }[reason]
-    train(nuclei, tmp_path / "whole", *settings)
-    train(nuclei, tmp_path / "cut", *settings, *limit)
+    train(nuclei, tmp_path / "cut", *STEADY, *limit)
     assert last(tmp_path / "cut")["global_step"] == (1 if reason == "time" else 4)
     if reason == "time":
         resume(tmp_path / "cut")  # for as long again, which is a step
         assert last(tmp_path / "cut")["global_step"] == 2
     resume(tmp_path / "cut", *again)
-    same_runs(tmp_path / "whole", tmp_path / "cut")
+    same_runs(whole, tmp_path / "cut")
 
 
 def test_more_patience_lets_a_run_go_on(nuclei: Path, tmp_path: Path) -> None:
     # Nothing changes: the first epoch is the best one.
-    settings = ["--epochs", "5", "--lr", "0", "--model.options.norm", "group", "--patience"]
+    settings = ["--epochs", "5", "--lr", "0", "--model.options.norm", "group", "--trainer.limit_train_batches", "1"]
+    settings += ["--patience"]
     train(nuclei, tmp_path / "whole", *settings, "3")
     train(nuclei, tmp_path / "cut", *settings, "1")
     assert len(rows(tmp_path / "cut")) == 2
@@ -344,11 +364,10 @@ def test_a_set_without_the_class_is_judged_by_the_loss(schedule: str, nuclei: Pa
 
 
 def test_ctrl_c_ends_a_training_with_130_and_it_goes_on(
-    nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: Path, nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(nuclei, tmp_path / "whole", "--epochs", "2", "--keep_steps", "1")
     before = signal.getsignal(signal.SIGINT)
-    words = ["train", "--data", str(nuclei), *TINY, "--epochs", "2", "--keep_steps", "1", "--quiet"]
+    words = ["train", "--data", str(nuclei), *TINY, *STEADY, "--keep_steps", "1", "--quiet"]
     assert main([*words, "--out", str(tmp_path / "none"), *with_callback(CtrlC, 0)]) == 130
     assert capsys.readouterr().err == "unetzoo: interrupted\n"
     assert not (tmp_path / "none").exists()
@@ -358,7 +377,7 @@ def test_ctrl_c_ends_a_training_with_130_and_it_goes_on(
     )
     assert signal.getsignal(signal.SIGINT) is before
     resume(tmp_path / "cut", *NO_CALLBACK)
-    same_runs(tmp_path / "whole", tmp_path / "cut")
+    same_runs(whole, tmp_path / "cut")
 
 
 def test_ctrl_c_reaches_who_called_fit(nuclei: Path, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from unetzoo.cli import main
 from unetzoo.errors import ConfigError
 from unetzoo.train.trust import check_settings
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 OWN = """
 import pathlib
 from pytorch_lightning.callbacks import Callback

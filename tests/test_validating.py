@@ -46,6 +46,8 @@ def network(name: str, **options: Any) -> SegmentationModel:
     return made
 
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 SMALL = {"base_channels": 4}
 
 
@@ -100,7 +102,7 @@ def test_networks_that_look_at_a_whole_image_see_tiles_as_in_prediction(
     options: dict[str, Any], shown: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(validating, "TILE", 64)
-    model, images = network("unet3p", **SMALL, **options), torch.randn(1, 1, 80, 200)
+    model, images = network("unet3p", **SMALL, branch_channels=8, **options), torch.randn(1, 1, 80, 200)
     with torch.no_grad():
         outputs, logits = validating.validated(model, images)
     assert {size[2:] for size in shown} == {(64, 64)}

@@ -17,6 +17,8 @@ from unetzoo.errors import ConfigError
 
 LARGEST = 1 << 20
 """Bytes of a file of settings; those that runs leave have 2,000."""
+DEEPEST = 100
+"""Lists and mappings within each other; those that runs leave have 6. The reader takes long for each level."""
 WORDS = {
     "accelerator": {"auto", "cpu", "gpu", "cuda", "mps"},
     "strategy": {
@@ -60,9 +62,15 @@ def _problems_in(path: Path) -> Iterator[str]:
         return
     try:
         text = path.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            yield "it refers to its own parts (YAML's *), which can unfold to any size"
-            return
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                yield "it refers to its own parts (YAML's *), which can unfold to any size"
+                return
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                yield f"it has more than {DEEPEST} lists and mappings within each other"
+                return
         settings = yaml.safe_load(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         yield f"it cannot be read as YAML ({' '.join(str(error).split()):.200})"
