@@ -88,7 +88,8 @@ class Scores:
             ]
             if len(self.class_names) > 1:
                 table.append(["mean of classes", *(_cell(values.nanmean()) for values in columns.values())])
-        return f"{aligned(table)}{self.images} image{'s' * (self.images != 1)}, pixel accuracy {_cell(self.pixel_accuracy)}\n"
+        counted = f"{self.images} image{'s' * (self.images != 1)}"
+        return f"{aligned(table)}{counted}, pixel accuracy {_cell(self.pixel_accuracy)}\n"
 
     def _by_metric(self) -> dict[str, ClassScores]:
         found = {name: getattr(self, name) for name in METRICS}
