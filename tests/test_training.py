@@ -87,6 +87,12 @@ class BreakWeights(Callback):
             pl_module.network.head.conv.weight.data.fill_(math.inf)
 
 
+@pytest.fixture(autouse=True)
+def _no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the picture of the curves, which is looked at in the shared run alone."""
+    monkeypatch.setattr("unetzoo.train.reporting.History._write_curves", lambda _: None)
+
+
 @pytest.fixture(scope="session")
 def first(nuclei: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run of two epochs, with a checkpoint after each step."""
