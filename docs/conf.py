@@ -34,7 +34,8 @@ nitpick_ignore_regex = [
     ),
     (
         "py:.*",
-        r"unetzoo\.augmentation\.composing\.Entry|unetzoo\.losses\._base\.M|unetzoo\.prediction\.(inputs|tiles)\..*",
+        r"unetzoo\.augmentation\.composing\.Entry|unetzoo\.losses\._base\.M|unetzoo\.model\.ForTraining|"
+        r"unetzoo\.prediction\.(inputs|tiles|marks|strips)\..*",
     ),
     (
         "py:.*",

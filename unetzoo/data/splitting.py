@@ -29,10 +29,10 @@ def find_samples(
 ) -> dict[str, tuple[Sample, ...]]:
     """Return the images and masks of a data set by split; :func:`~unetzoo.data.list_samples` says which.
 
-    A layout that has splits of its own keeps them; ``ratios`` and ``seed`` are then not used. Otherwise the split of
-    an image follows from its own name, or that of its group, with ``ratios`` and ``seed``: it is the same on every
-    machine, and stays when other images come or go. :func:`allot` says how, and what happens where a split would be
-    empty. Where a CSV file names the kinds of images, no split lacks a kind.
+    A layout that has splits of its own keeps them; ``ratios`` and ``seed`` are then not used. Otherwise the split of an
+    image follows from its own name, or that of its group, with ``ratios`` and ``seed``: it is the same on every
+    machine, and stays when other images come or go. ``unetzoo.data.splitting.allot`` says how, and what happens where a
+    split would be empty. Where a CSV file names the kinds of images, no split lacks a kind.
 
     Args:
         source: a folder or a .csv file.

@@ -214,7 +214,7 @@ class Predictor:
             target: see :meth:`write_mask`.
             settings: JSON-able; a mask that was begun goes on only under the same ones, and with the same image.
             tell: is called with the number of finished rows, first with those of an earlier run.
-            mark: is written into the mask, see :mod:`unetzoo.prediction.marks`.
+            mark: is written into the mask, see ``unetzoo.prediction.marks``.
 
         Raises:
             InputError: see :meth:`write_mask`; or the image's file was changed while it was read.

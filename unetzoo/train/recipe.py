@@ -48,7 +48,7 @@ class Recipe(lightning.LightningModule):
         encoder_lr: that of the encoder; None: ``lr``, or a tenth of it where the weights were trained before.
         weight_decay: AdamW's, of all but norms and biases.
         schedule: "cosine", "poly", "constant", or "plateau" (a tenth after ten validations without a better score, see
-            :mod:`unetzoo.train.judging`).
+            ``unetzoo.train.judging``).
         warmup: share of the steps during which the rates rise.
         frozen_epochs: first epochs in which the encoder is frozen.
         ema: decay of an exponential moving average of the weights, which is then what is judged and kept, such as
