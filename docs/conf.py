@@ -32,11 +32,8 @@ nitpick_ignore_regex = [
         "py:.*",
         r"(nn\.Module|Module|Tensor|Any|Callable|Mapping|Sequence|Iterable|Options|ConvStyle|Size|Checkpointed)",
     ),
-    (
-        "py:.*",
-        r"unetzoo\.augmentation\.composing\.Entry|unetzoo\.losses\._base\.M|unetzoo\.model\.ForTraining|"
-        r"unetzoo\.prediction\.(inputs|tiles|marks|strips)\..*",
-    ),
+    ("py:.*", r"unetzoo\.augmentation\.composing\.Entry|unetzoo\.losses\._base\.M|unetzoo\.model\.ForTraining"),
+    ("py:.*", r"unetzoo\.prediction\.(inputs|tiles|marks|strips)\..*"),
     (
         "py:.*",
         r"unetzoo\.(nn\.layers|registry|nn\.heads|encoders\._base|decoders\._base)\..*|unetzoo\.zoo\.[A-Z]|unetzoo\.costs\..*",
