@@ -22,6 +22,8 @@ from unetzoo.data import IGNORED, Labels, Sample, SegmentationDataset, check, co
 from unetzoo.data.masks import decode, read_target
 from unetzoo.data.stacks import list_samples
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 BINARY, ANY = Labels(), Labels(foreground="any")
 
 

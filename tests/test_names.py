@@ -21,6 +21,8 @@ from unetzoo.cli import main
 from unetzoo.files.writing import write_file
 from unetzoo.printing import aligned, printable
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 EVIL = "a\x1b[31m\nb\r\x9b2J\u202ec"
 """A class: escape sequences of 7 and 8 bits, ends of lines, and a turn of the direction of writing."""
 LATIN = os.fsdecode(b"caf\xe9")

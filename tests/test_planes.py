@@ -16,6 +16,8 @@ from unetzoo import ConfigError, InputError, Predictor, images
 from unetzoo.cli import main
 from unetzoo.data import Labels, SegmentationDataset, check, find_samples, list_samples, masks
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 PLANES, SIZE = 3, (32, 40)
 RNG = np.random.default_rng(0)
 
