@@ -86,7 +86,7 @@ def fitted(raster: Raster, in_channels: int) -> Tensor:
     Raises:
         InputError: the channels do not fit.
     """
-    alpha = raster.alpha or has_dead_alpha(raster.pixels)
+    alpha = raster.pixels.shape[0] != in_channels and (raster.alpha or has_dead_alpha(raster.pixels))
     image = scaled(fit_channels(raster.pixels, in_channels, alpha))
     if raster.missing is None:
         return image

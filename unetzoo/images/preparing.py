@@ -28,12 +28,15 @@ def fit_channels(image: Tensor, in_channels: int, alpha: bool = False) -> Tensor
     Raises:
         InputError: the channels do not fit.
     """
-    found, alpha = image.shape[0], alpha or has_dead_alpha(image)
+    found = image.shape[0]
+    if found == in_channels:  # and nothing is looked at, at each step of a training
+        return image
+    alpha = alpha or has_dead_alpha(image)
     if not fits(found, in_channels, alpha):
         extra = found == in_channels + 1 and found in (2, 4)
         why = ", and the last is no alpha, by its file or its values: leave it out, or train on all" if extra else ""
         raise InputError(f"an image of {found} channels does not fit in_channels={in_channels}{why}")
-    image = image[:-1] if alpha and found != in_channels else image
+    image = image[:-1] if alpha else image
     return image if image.shape[0] == in_channels else image.repeat(in_channels, 1, 1)
 
 

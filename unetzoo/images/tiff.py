@@ -20,7 +20,7 @@ from torch import Tensor
 from unetzoo import extras
 from unetzoo.errors import InputError
 from unetzoo.images import ifd
-from unetzoo.images.stacks import WANTED, stack_of
+from unetzoo.images.tiff_stacks import WANTED, stack_of
 
 LYING = (5, 6, 7, 8)
 """Orientations whose rows are stored as columns."""

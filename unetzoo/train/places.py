@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unetzoo.data.record import FILE
 from unetzoo.errors import ConfigError, WriteError
-from unetzoo.files.alone import alone
+from unetzoo.files.locking import alone
 from unetzoo.train.runs import CONFIG
 from unetzoo.train.trust import check_settings
 
