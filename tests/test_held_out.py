@@ -32,6 +32,12 @@ TINY = {
     "epochs": 1, "crop_size": 32, "batch_size": 4, "quiet": True, "ratios": RATIOS,
     "settings": {"model.options.base_channels": 4, "data.workers": 0, "data.repeats": 1, "trainer.accelerator": "cpu"},
 }  # fmt: skip
+FURTHER = {
+    **TINY,
+    "batch_size": 1,
+    "settings": {key: value for key, value in TINY["settings"].items() if "options" not in key},
+}
+"""Of a run that begins from another's network."""
 
 
 def expected(key: str, ratios: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0) -> str:
@@ -156,7 +162,7 @@ def test_a_run_lists_its_data(trained: Path) -> None:
     assert {split: [*found[split]] for split in NAMES} == {s: [x.name for x in splits[s]] for s in NAMES}
     pairs = {name: pair for split in NAMES for name, pair in found[split].items()}
     assert len({text for pair in pairs.values() for text in pair}) == 2 * TRAINED
-    assert found["before"] == {}
+    assert found["before"] == found["chosen"] == {}
     record = DataRecord.read(trained / "run" / "data.json")
     assert record.changes(record) == []
     assert record.changes(DataRecord.of(splits)) == []
@@ -280,6 +286,10 @@ def test_validation_images_that_are_tested_on_are_told(
         shutil.copy(data / part / f"{chosen}.png", data.parent / "layout" / "test" / part)
     unetzoo.evaluate(run, data.parent / "layout")
     assert re.search(rf"1 of 3 images .*validated on .*'{chosen}'", caplog.text)
+    caplog.clear()
+    shutil.copytree(data.parent / "layout" / "test", data.parent / "all")
+    unetzoo.evaluate(run, data.parent / "all")
+    assert re.search(rf"1 of 3 images .*validated on .*'{chosen}'", caplog.text)
 
 
 def test_models_that_are_averaged_have_no_training_image_of_any_in_test(both: tuple[Path, Path]) -> None:
@@ -310,14 +320,86 @@ def test_what_the_model_began_with_counts_too(both: tuple[Path, Path]) -> None:
     data, run = both
     own = json.loads((run / "data.json").read_text())
     further = data.parent / "further"
-    unetzoo.fit(run, data=data, out=further, **{**TINY, "settings": {
-        key: value for key, value in TINY["settings"].items() if "channels" not in key}}, seed=4)  # fmt: skip
+    unetzoo.fit(run, data=data, out=further, **FURTHER, seed=4)
     found = json.loads((further / "data.json").read_text())
     assert found["before"] == own["train"]
     both_learned = set(own["train"]) & set(found["test"])
     assert both_learned
     with pytest.raises(ConfigError, match=f"{len(both_learned)} of .* were trained on"):
         unetzoo.evaluate(further, data, split="test")
+
+
+def laid_out(folder: Path, data: Path, splits: dict[str, Sequence[str]]) -> Path:
+    """Return a folder with splits of its own, of copies under the names of ``data``."""
+    for split, names in splits.items():
+        for part in ("images", "masks"):
+            (folder / split / part).mkdir(parents=True)
+            for name in names:
+                shutil.copy(data / part / f"{name}.png", folder / split / part)
+    return folder
+
+
+def test_what_chose_the_model_that_it_began_with_is_told(
+    both: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also after another run between: the grandchild was chosen by what its parent's parent was validated on."""
+    data, run = both
+    own = json.loads((run / "data.json").read_text())
+    draw(data, [name for k in range(3) for name in (f"new{k}", f"later{k}", f"other{k}")], seed=1)
+    (chosen, *_), (held, *_) = own["val"], own["test"]
+    runs, model = [], run / "best.safetensors"
+    for k, word in enumerate(("new", "later")):
+        splits = {"train": [f"{word}0"], "val": [f"{word}1"], "test": [f"{word}2", chosen, held]}
+        layout = laid_out(data.parent / f"layout{k}", data, splits)
+        caplog.clear()
+        runs.append(Path(unetzoo.fit(model, data=layout, out=data.parent / f"run{k}", **FURTHER).folder))
+        said = [record.getMessage() for record in caplog.records]
+        assert [text for text in said if re.search(rf"1 of 3 images of test .*validated on by .*'{chosen}'", text)]
+        assert not [text for text in said if "trained on" in text or f"'{held}'" in text]
+        model = runs[-1] / "best.safetensors"
+        found = json.loads((runs[-1] / "data.json").read_text())
+        assert set(found["chosen"]) == {*own["val"], *(["new1"] if k else [])}
+        assert set(found["before"]) == {*own["train"], *(["new0"] if k else [])}
+        for split, told in (("test", True), ("val", False), (None, True)):
+            caplog.clear()
+            unetzoo.evaluate(runs[-1], layout, split=split)
+            assert (
+                bool(re.search(rf"1 of 3 images .*validated on by what .* began from.*'{chosen}'", caplog.text)) == told
+            )
+    caplog.clear()
+    unetzoo.calibrate(runs[-1], layout, split="test")
+    assert re.search(rf"validated on by what .*'{chosen}'", caplog.text)
+
+
+def test_a_run_that_holds_back_what_its_model_learned_says_so(
+    both: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    data, run = both
+    learned, second, *_ = json.loads((run / "data.json").read_text())["train"]
+    draw(data, ["new0", "new1", "new2"], seed=1)
+    layout = laid_out(
+        data.parent / "layout", data, {"train": ["new0"], "val": ["new1", second], "test": ["new2", learned]}
+    )
+    unetzoo.fit(run, data=layout, out=data.parent / "further", **FURTHER)
+    for split, name in (("val", second), ("test", learned)):
+        said = rf"1 of 2 images of {split} were trained on by .*seed.*'{name}'"
+        assert [record for record in caplog.records if re.search(said, record.getMessage())]
+    shutil.copy(run / "best.safetensors", data.parent / "alone.safetensors")
+    caplog.clear()
+    unetzoo.fit(data.parent / "alone.safetensors", data=layout, out=data.parent / "unknown", **FURTHER)
+    assert re.search(r"no data\.json says what .*alone\.safetensors was trained on", caplog.text)
+    caplog.clear()
+    unetzoo.fit(resume=data.parent / "unknown", epochs=2, quiet=True)
+    assert not caplog.records
+
+
+def test_a_list_of_before_knows_of_no_images_that_chose(both: tuple[Path, Path]) -> None:
+    _, run = both
+    record = DataRecord.read(run / "data.json")
+    found = json.loads((run / "data.json").read_text())
+    del found["chosen"]
+    (run / "data.json").write_text(json.dumps(found), encoding="utf-8")
+    assert DataRecord.read(run / "data.json") == record
 
 
 # Going on

@@ -22,6 +22,8 @@ FILE = "data.json"
 """Its name in the folder of a run."""
 BEFORE = "before"
 """Images that had been trained on by the model that a run began from."""
+CHOSEN = "chosen"
+"""Images that it had been validated on, by which it was chosen."""
 
 
 class Pair(NamedTuple):
@@ -32,7 +34,7 @@ class Pair(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where an image is in a record: "train", "val", "test" or "before", and its name there."""
+    """Where an image is in a record: "train", "val", "test", "before" or "chosen", and its name there."""
 
     split: str
     name: str
@@ -45,10 +47,12 @@ class DataRecord:
     Attributes:
         splits: "train", "val" and "test" → name of an image → its :class:`Pair`.
         before: likewise, images that the model had been trained on before this run.
+        chosen: likewise, others that it had been validated on before, to choose its best epoch or when to stop.
     """
 
     splits: Mapping[str, Mapping[str, Pair]]
     before: Mapping[str, Pair] = field(default_factory=dict)
+    chosen: Mapping[str, Pair] = field(default_factory=dict)
 
     @classmethod
     def of(cls, splits: Mapping[str, Sequence[Sample]], before: Sequence[DataRecord] = ()) -> DataRecord:
@@ -64,7 +68,9 @@ class DataRecord:
         samples = [sample for split in NAMES for sample in splits.get(split, ())]
         pairs = map(Pair, fingerprints(samples), _each(_mask_of, samples))
         found = {split: {sample.name: next(pairs) for sample in splits.get(split, ())} for split in NAMES}
-        return cls(found, {name: pair for record in before for name, pair in record.trained().items()})
+        trained = {name: pair for record in before for name, pair in record.trained().items()}
+        validated = {name: pair for record in before for name, pair in record.validated().items()}
+        return cls(found, trained, {name: pair for name, pair in validated.items() if trained.get(name) != pair})
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> DataRecord:
@@ -77,7 +83,7 @@ class DataRecord:
             parts = _checked(strict_json.loads(Path(path).read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} is no list of what a run was trained on ({error}); move it away") from error
-        return cls({split: parts[split] for split in NAMES}, parts[BEFORE])
+        return cls({split: parts[split] for split in NAMES}, parts[BEFORE], parts[CHOSEN])
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write it as JSON, all or nothing, a line an image.
@@ -90,6 +96,14 @@ class DataRecord:
     def trained(self) -> dict[str, Pair]:
         """Return all that the model was trained on, in this run and before it, by name."""
         return {**self.before, **self.splits["train"]}
+
+    def validated(self) -> dict[str, Pair]:
+        """Return all that the model was validated on, and so chosen by, in this run and before it, by name."""
+        return {**self.chosen, **self.splits["val"]}
+
+    def part(self, name: str) -> Mapping[str, Pair]:
+        """Return the images of a :class:`Place`'s split."""
+        return {**self.splits, BEFORE: self.before, CHOSEN: self.chosen}[name]
 
     def changes(self, now: DataRecord) -> list[str]:
         """Return what is otherwise in ``now``: a sentence an image, in the order of their names."""
@@ -109,9 +123,9 @@ class DataRecord:
 
     def _text(self) -> Iterator[str]:
         yield '{\n"format": 1'
-        for part, pairs in {**self.splits, BEFORE: self.before}.items():
+        for part in (*NAMES, BEFORE, CHOSEN):
             yield f",\n{json.dumps(part)}: {{"
-            yield ",".join(f"\n{json.dumps(name)}: {json.dumps(pair)}" for name, pair in pairs.items())
+            yield ",".join(f"\n{json.dumps(name)}: {json.dumps(pair)}" for name, pair in self.part(part).items())
             yield "}"
         yield "\n}\n"
 
@@ -119,18 +133,18 @@ class DataRecord:
 def places(records: Sequence[DataRecord], by: Callable[[str, Pair], str], *, before: bool) -> dict[str, Place]:
     """Return the place of each image by its fingerprint, or by its name.
 
-    Of several that are alike, in one record or in several, it is the one that was trained on, if one was; else that of
-    validation.
+    Of several that are alike, in one record or in several, it is the one that was trained on, if one was; else one that
+    was validated on.
 
     Args:
         records: of runs.
         by: name and pair → fingerprint or name.
-        before: with what was trained on before the runs.
+        before: with what was trained and validated on before the runs.
     """
     found = {}
-    for part in ("test", "val", *([BEFORE] if before else []), "train"):
+    for part in ("test", CHOSEN, "val", BEFORE, "train") if before else ("test", "val", "train"):
         for record in records:
-            for name, pair in (record.before if part == BEFORE else record.splits[part]).items():
+            for name, pair in record.part(part).items():
                 found[by(name, pair)] = Place(part, name)
     return found
 
@@ -176,7 +190,9 @@ def _checked(found: Any) -> dict[str, dict[str, Pair]]:
     Raises:
         ValueError: it is none.
     """
-    wanted = (*NAMES, BEFORE)
+    wanted = (*NAMES, BEFORE, CHOSEN)
+    if isinstance(found, dict):
+        found = {CHOSEN: {}, **found}  # lists of before do not have it
     if not isinstance(found, dict) or found.keys() != {"format", *wanted} or found["format"] != 1:
         raise ValueError(f'an object with "format": 1 and {", ".join(wanted)} is needed')
     parts = {}

@@ -1,17 +1,21 @@
-"""Which images a model is judged by: those of a split, and none that it was trained on."""
+"""Which images a model is judged by: those of a split, and none that it has seen.
+
+It has seen what it was trained on, which is refused, and what it was chosen by: images that it was validated on, which
+is told. Both also count where a model that it began from has seen them.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unetzoo import trained
 from unetzoo.data.listing import Listing, Sample
-from unetzoo.data.record import BEFORE, FILE, DataRecord, Place, file_of, fingerprints, places
+from unetzoo.data.record import BEFORE, CHOSEN, FILE, DataRecord, Place, file_of, fingerprints, places
 from unetzoo.data.splitting import NAMES, divide, group_keys
 from unetzoo.errors import ConfigError
 from unetzoo.prediction import Predictor
@@ -24,7 +28,7 @@ _logger = logging.getLogger("unetzoo")
 
 @dataclass(frozen=True)
 class Seen:
-    """What is known of the data that models were trained on.
+    """What is known of the data that models have seen.
 
     Attributes:
         models: what they are called in messages.
@@ -43,16 +47,52 @@ def seen_by(predictor: Predictor) -> Seen:
     Raises:
         ConfigError: a list that cannot be read.
     """
+    return seen_at([("the model" if origin is None else str(origin), origin) for origin in predictor.origins])
+
+
+def seen_at(models: Sequence[tuple[str, Path | None]]) -> Seen:
+    """Return what is known of the data of models.
+
+    Args:
+        models: what each is called in messages, and its file or folder, if it has one.
+
+    Raises:
+        ConfigError: a list that cannot be read.
+    """
     found: list[tuple[str, DataRecord | None]] = []
-    for origin in predictor.origins:
+    for name, origin in models:
         path = None if origin is None else record_file(origin)
-        name = "the model" if origin is None else str(origin)
         found.append((name, DataRecord.read(path) if path is not None and path.is_file() else None))
     return Seen(
         " and ".join(dict.fromkeys(name for name, _ in found)),
         tuple(record for _, record in found if record is not None),
         tuple(dict.fromkeys(name for name, record in found if record is None)),
     )
+
+
+def tell(run: DataRecord, seen: Seen) -> None:
+    """Log which images that a run holds back have been seen by the model that it begins from.
+
+    Args:
+        run: what it trains, validates and tests on.
+        seen: by that model.
+    """
+    for model in seen.missing:
+        _logger.warning(
+            "no %s says what %s was trained on: it may have been on images that are validated or tested on here",
+            FILE,
+            model,
+        )
+    fix = "to hold them back, give ratios, seed and group as they were there, or leave them out"
+    for split in ("val", "test"):
+        prints = {name: pair.image for name, pair in run.splits[split].items()}
+        known = _places(prints, seen, before=True)
+        learned = [name for name, place in known.items() if place.split in ("train", BEFORE)]
+        chosen = [name for name, place in known.items() if place.split in ("val", CHOSEN) and split == "test"]
+        if learned:
+            _warn(learned, prints, split, f"were trained on by {seen.models} ({fix})")
+        if chosen:
+            _warn(chosen, prints, split, f"were validated on by {seen.models}, and it was chosen by them ({fix})")
 
 
 def choose(
@@ -98,7 +138,7 @@ def choose(
 def _kept(listing: Listing, group: str | None, seen: Seen) -> dict[str, str] | None:
     """Return the split of each group of images that is in the models' lists, None where no image is."""
     samples = listing.samples[""]
-    found = _places(samples, seen, before=False)
+    found = _places(_prints(samples, seen), seen, before=False)
     if not found:
         return None
     kept: dict[str, str] = {}
@@ -109,38 +149,44 @@ def _kept(listing: Listing, group: str | None, seen: Seen) -> dict[str, str] | N
     return kept
 
 
-def _places(samples: Sequence[Sample], seen: Seen, *, before: bool, asked: str | None = None) -> dict[str, Place]:
-    """Return the places of the samples that the models know, by name; empty where no image is one of theirs.
+def _prints(samples: Sequence[Sample], seen: Seen) -> dict[str, str]:
+    """Return the fingerprint of each image by its name; nothing where nobody has a list to look it up in."""
+    return dict(zip((sample.name for sample in samples), fingerprints(samples), strict=True)) if seen.records else {}
+
+
+def _places(prints: Mapping[str, str], seen: Seen, *, before: bool, asked: str | None = None) -> dict[str, Place]:
+    """Return the places of the images that the models know, by name; empty where no image is one of theirs.
 
     An image is known by its bytes. Its name counts where others of the source are known by theirs, since in other data
     sets images are called "001" too; and where several splits have the name, it is the one of ``asked``.
+
+    Args:
+        prints: name → fingerprint.
+        seen, before, asked: see above, and :func:`unetzoo.data.record.places`.
     """
-    if not seen.records:
-        return {}
     # An image is also known by another plane of its file.
     by_file = places(seen.records, lambda _, pair: file_of(pair.image), before=before)
     by_bytes = by_file | places(seen.records, lambda _, pair: pair.image, before=before)
-    prints = fingerprints(samples)
-    if not any(file_of(known) in by_file for known in prints):
+    if not any(file_of(known) in by_file for known in prints.values()):
         return {}
     by_name = places(seen.records, lambda name, _: name, before=before)
     if asked is not None:
         by_name |= {name: Place(asked, name) for record in seen.records for name in record.splits[asked]}
     found = {}
-    for sample, known in zip(samples, prints, strict=True):
-        place = by_bytes.get(known) or by_file.get(file_of(known)) or by_name.get(sample.name)
+    for name, known in prints.items():
+        place = by_bytes.get(known) or by_file.get(file_of(known)) or by_name.get(name)
         if place is not None:
-            found[sample.name] = place
+            found[name] = place
     return found
 
 
 def _check(found: Sequence[Sample], asked: str | None, source: str | os.PathLike[str], seen: Seen) -> None:
-    """Refuse images that the models were trained on, and say what is not known of the others."""
+    """Refuse images that the models were trained on, and say by which they were chosen, and what is not known."""
     where = str(source) if asked is None else f"{asked} of {source}"
     if seen.missing and asked is not None:
         models = ", ".join(seen.missing)
         _logger.warning("no %s says what %s was trained on: it may have been on images of %s", FILE, models, where)
-    known = _places(found, seen, before=True, asked=asked)
+    known = _places(_prints(found, seen), seen, before=True, asked=asked)
     learned = [name for name, place in known.items() if place.split in ("train", BEFORE)]
     if learned:
         named = [f"{name!r}" + (f" (as {at!r})" if (at := known[name].name) != name else "") for name in learned]
@@ -149,9 +195,10 @@ def _check(found: Sequence[Sample], asked: str | None, source: str | os.PathLike
             f"{len(learned)} of {len(found)} images of {where} were trained on by {seen.models}, and say nothing of "
             f"others: {fix}; --split train scores what was trained on. They are {_some(named)}"
         )
-    chosen = [name for name, place in known.items() if place.split == "val"]
-    if asked == "test" and chosen:
-        _warn(chosen, found, where, f"were validated on by {seen.models}, to choose its best epoch")
+    for split, whom in (("val", seen.models), (CHOSEN, f"what {seen.models} began from")):
+        chosen = [name for name, place in known.items() if place.split == split]
+        if asked != "val" and chosen:
+            _warn(chosen, found, where, f"were validated on by {whom}, to choose its best epoch")
     new = [sample.name for sample in found if sample.name not in known]
     if seen.records and new and (known or asked is not None):
         _warn(new, found, where, f"are new: they were in no split when {seen.models} was trained")
@@ -162,7 +209,7 @@ def _check(found: Sequence[Sample], asked: str | None, source: str | os.PathLike
             _logger.warning("%d images that were in %s are gone: %s", len(gone), where, _some(named))
 
 
-def _warn(names: Sequence[str], found: Sequence[Sample], where: str, said: str) -> None:
+def _warn(names: Sequence[str], found: Sized, where: str, said: str) -> None:
     _logger.warning("%d of %d images of %s %s: %s", len(names), len(found), where, said, _some([*map(repr, names)]))
 
 

@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Callback
 
 from unetzoo.data.record import FILE, DataRecord
 from unetzoo.errors import ConfigError
-from unetzoo.evaluation.held_out import record_file
+from unetzoo.evaluation.held_out import Seen, seen_at, tell
 from unetzoo.saving.records import BEST_FILE
 from unetzoo.saving.sources import source_of
 from unetzoo.train.keeping import LAST
@@ -37,9 +37,12 @@ class KeepData(Callback):
         if stage != "fit":
             return
         assert isinstance(pl_module, Recipe)
-        self.record = DataRecord.of(pl_module.data.samples, _before(pl_module.settings.name))
+        seen = _seen_by(pl_module.settings.name)
+        self.record = DataRecord.of(pl_module.data.samples, seen.records)
         if self.path.with_name(LAST).exists():
             self.record = _same(self.path, self.record)
+        elif trainer.is_global_zero:
+            tell(self.record, seen)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write."""
@@ -48,11 +51,10 @@ class KeepData(Callback):
             self.record.write(self.path)
 
 
-def _before(model: str) -> list[DataRecord]:
-    """Return the record of the model that a run begins from, if there is one."""
-    origin = source_of(model).path
-    path = None if origin is None else record_file(origin)
-    return [DataRecord.read(path)] if path is not None and path.is_file() else []
+def _seen_by(model: str) -> Seen:
+    """Return what is known of the data of the model that a run begins from; of a network of the zoo it is none."""
+    source = source_of(model)
+    return seen_at([] if source.kind == "network" else [(model, source.path)])
 
 
 def _same(path: Path, now: DataRecord) -> DataRecord:
