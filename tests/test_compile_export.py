@@ -1,8 +1,10 @@
-"""torch.compile without graph breaks, torch.export with every dimension free."""
+"""torch.compile without graph breaks, torch.export with every dimension free, torch.jit.trace at any size."""
 
 from __future__ import annotations
 
+import io
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -122,3 +124,58 @@ def test_exports_unet_valid_at_a_size() -> None:
     images = torch.randn(1, 3, 188, 204)
     exported = torch.export.export(model, (images,)).module()
     torch.testing.assert_close(exported(images), model(images), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own, on tracing itself
+@pytest.mark.parametrize(
+    ("name", "options", "recorded"),
+    [
+        *((name, {}, True) for name in SHORT),
+        *(("unetpp_short", {"upsampling": mode, "base_channels": 32}, True) for mode in ("nearest", "bilinear")),
+        *((name, {}, False) for name in ("unet3p_short", "unet_valid")),
+        *(pytest.param(name, {}, how, marks=SLOW) for name in (*PLAIN, *ON_RESNET) for how in (False, True)),
+    ],
+    ids=str,
+)
+def test_a_trace_is_the_network_at_other_sizes(name: str, options: dict[str, object], recorded: bool) -> None:
+    """Logits and gradients; a trace made with gradients asked for, and one without. Nothing is warned of."""
+    sizes = [(1, 3, 188, 188), (2, 3, 204, 188)] if name == "unet_valid" else [(1, 3, 40, 48), (2, 3, 37, 51)]
+    usual = {"base_channels": 2} if name == "unet_valid" else {**light(name), **ALL}
+    model = unetzoo.create(name, **{**usual, **options}).eval().double()
+    with torch.set_grad_enabled(recorded):
+        traced = torch.jit.trace(model, torch.randn(sizes[0], dtype=torch.float64))
+    file = io.BytesIO()
+    torch.jit.save(traced, file)
+    file.seek(0)
+    images = torch.randn(sizes[1], dtype=torch.float64)
+    expected = model(images)
+    torch.testing.assert_close(torch.jit.load(file)(images), expected)
+    weights = [weight for key, weight in model.named_parameters() if not key.startswith(("deep_heads.", "guide."))]
+    theirs = torch.autograd.grad(expected.square().mean(), weights)
+    ours = torch.autograd.grad(traced(images).square().mean(), weights)
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("name", SHORT)
+def test_an_optimized_copy_is_traced(name: str) -> None:
+    model = unetzoo.create(name, **light(name), **ALL).eval()
+    traced = torch.jit.trace(unetzoo.optimize(model), torch.randn(1, 3, 40, 48))
+    images = torch.randn(2, 3, 37, 51)
+    with torch.no_grad():
+        torch.testing.assert_close(traced(images), model(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_tensorboard_draws_a_network(tmp_path: Path) -> None:
+    """In training mode too, as it is when it is made."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(tmp_path)) as writer:
+        writer.add_graph(unetzoo.create("unet3p_short", **light("unet3p_short")), torch.randn(2, 3, 40, 48))
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    convolutions = {node.name.rpartition("/")[0] for node in events.Graph().node if node.op == "aten::_convolution"}
+    assert any("decoder" in name for name in convolutions)
+    assert any("head" in name for name in convolutions)

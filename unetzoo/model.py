@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from unetzoo.errors import ConfigError, InputError
 from unetzoo.nn.heads import ClassificationGuidedModule, SegmentationHead
 from unetzoo.nn.layers import crop
 from unetzoo.nn.processes import warn_if_bypassed
-from unetzoo.nn.resampling import by_torch_func
+from unetzoo.nn.resampling import by_torch_func, by_tracing
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,14 @@ class SegmentationModel(nn.Module):
         self.decoder.gradient_checkpointing = on
 
     def _outputs(self, images: Tensor, deep: bool) -> TrainingOutputs:
+        if torch.compiler.is_compiling() or not by_tracing():
+            return self._computed(images, deep)
+        with warnings.catch_warnings():
+            # It warns wherever Python looks at a number of a shape: here at channels, and to refuse what does not fit.
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+            return self._computed(images, deep)
+
+    def _computed(self, images: Tensor, deep: bool) -> TrainingOutputs:
         self._check(images)
         warn_if_bypassed(self)
         size = images.shape[-2:]

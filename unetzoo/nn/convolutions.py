@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from unetzoo.errors import InputError
-from unetzoo.nn.resampling import Size, autocast_dtype, mixes_first, resize, transformed, upsample_conv
+from unetzoo.nn.resampling import Size, autocast_dtype, by_tracing, mixes_first, resize, transformed, upsample_conv
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,9 @@ def _conv(sources: Sequence[Source], weight: Tensor, bias: Tensor | None, paddin
     recorded = torch.is_grad_enabled() and any(x.requires_grad for x in (weight, *tensors))
     kept_anyway = len(sources) == 1 and isinstance(sources[0], Tensor)
     if kept_anyway or not recorded or transformed():
-        maps = [_made(source, _tensor(source), spare=not recorded) for source in sources]
+        # A trace is held against a second one without gradients: both must do the same.
+        spare = not (recorded or by_tracing())
+        maps = [_made(source, _tensor(source), spare=spare) for source in sources]
         return F.conv2d(_joined(maps, weight), weight, bias, padding=padding)
     out: Tensor = _RemadeInput.apply(sources, padding, weight, bias, *tensors)
     return out

@@ -69,8 +69,13 @@ def upsample_conv(
 
 
 def transformed() -> bool:
-    """Whether torch.compile, torch.export or torch.func takes the program apart: they want plain operators."""
-    return torch.compiler.is_compiling() or by_torch_func()
+    """Whether torch.compile, export, jit.trace or torch.func takes the program apart: they want plain operators."""
+    return torch.compiler.is_compiling() or by_tracing() or by_torch_func()
+
+
+def by_tracing() -> bool:
+    """Whether ``torch.jit.trace`` runs this."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 def by_torch_func() -> bool:
