@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.export import Dim
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from unetzoo.nn import resampling
+from unetzoo.nn import resampling, whole_maps
 from unetzoo.nn.resampling import upsample_conv
 
 MODES = ("bilinear", "nearest")
@@ -66,7 +66,7 @@ def cases(draw: st.DrawFn) -> tuple[tuple[int, int], tuple[int, int]]:
     return small, (draw(sides), draw(sides))
 
 
-@pytest.mark.parametrize("form", [upsample_conv, resampling._by_taps])
+@pytest.mark.parametrize("form", [upsample_conv, whole_maps.by_taps])
 @given(
     sizes=cases(),
     channels=st.integers(2, 6),

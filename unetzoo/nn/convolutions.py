@@ -111,13 +111,18 @@ def _conv(sources: Sequence[Source], weight: Tensor, bias: Tensor | None, paddin
     tensors = [*map(_tensor, sources), *(parameter for norm in norms for parameter in norm.parameters())]
     recorded = torch.is_grad_enabled() and any(x.requires_grad for x in (weight, *tensors))
     kept_anyway = len(sources) == 1 and isinstance(sources[0], Tensor)
-    if kept_anyway or not recorded or transformed():
+    if kept_anyway or not recorded or transformed() or not remakes(sources):
         # A trace is held against a second one without gradients: both must do the same.
         spare = not (recorded or by_tracing())
         maps = [_made(source, _tensor(source), spare=spare) for source in sources]
         return F.conv2d(_joined(maps, weight), weight, bias, padding=padding)
     out: Tensor = _RemadeInput.apply(sources, padding, weight, bias, *tensors)
     return out
+
+
+def remakes(sources: Sequence[Source]) -> bool:  # noqa: ARG001
+    """Whether the input of a convolution is made again for backward."""
+    return True
 
 
 def _tensor(source: Source) -> Tensor:

@@ -21,18 +21,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Size = Sequence[int]
+from unetzoo.nn.whole_maps import (
+    Size as Size,
+    by_taps,
+    resize as resize,
+    tap_gradients,
+    whole_map_gradients,
+    whole_maps,
+)
 
 MIXED_FIRST = 96
 """Channels from which :func:`upsample_conv` mixes first."""
-
-
-def resize(x: Tensor, size: Size, mode: str = "bilinear") -> Tensor:
-    """Resample ``x`` to height and width ``size`` ("nearest", or "bilinear" with pixel centres aligned)."""
-    if x.shape[1] == 1 and torch.compiler.is_exporting():
-        # A single channel's strides may be those of channels last, about which bfloat16 asks symbolic sizes.
-        x = x.clone(memory_format=torch.contiguous_format)
-    return F.interpolate(x, size=tuple(size), mode=mode, align_corners=False if mode == "bilinear" else None)
 
 
 def upsample_conv(
@@ -63,7 +62,7 @@ def upsample_conv(
     if math.prod(kernel) == 1 and padding == 0:
         return resize(F.conv2d(x, weight, bias), size, mode)
     if type(x) is not Tensor or transformed():
-        return _by_taps(x, weight, bias, size, mode, padding)
+        return by_taps(x, weight, bias, size, mode, padding)
     out: Tensor = _UpsampleConv.apply(x, weight, bias, tuple(size), mode, padding)
     return out
 
@@ -94,27 +93,6 @@ def autocast_dtype(x: Tensor) -> torch.dtype:
 def mixes_first(channels: int, out_channels: int, kernel: Size) -> bool:
     """Whether :func:`upsample_conv` mixes the channels before it resamples them."""
     return out_channels <= channels if math.prod(kernel) == 1 else channels >= MIXED_FIRST
-
-
-def _by_taps(x: Tensor, weight: Tensor, bias: Tensor | None, size: Size, mode: str, padding: int) -> Tensor:
-    """The identity in whole maps: for compilers, exporters and devices other than the CPU."""
-    kernel = weight.shape[2:]
-    x = F.conv2d(x, weight.permute(3, 2, 0, 1).reshape(-1, weight.shape[1], 1, 1))
-    x = resize(x, (x.shape[2], size[1]), mode)
-    x = _shifted_sum(x, kernel[1], padding, columns=True)
-    x = resize(x, (size[0], x.shape[3]), mode)
-    x = _shifted_sum(x, kernel[0], padding, columns=False)
-    return x if bias is None else x + bias[:, None, None]
-
-
-def _shifted_sum(x: Tensor, taps: int, padding: int, columns: bool) -> Tensor:
-    """Add ``taps`` groups of channels, the one of tap a shifted by a - padding; zeros come in at the border."""
-    x = F.pad(x, (padding, padding) if columns else (0, 0, padding, padding))
-    parts = []
-    for tap, part in enumerate(x.chunk(taps, dim=1)):
-        cut = (-tap, tap + 1 - taps)
-        parts.append(F.pad(part, cut if columns else (0, 0, *cut)))
-    return functools.reduce(torch.add, parts)
 
 
 class _Axis(NamedTuple):
@@ -221,7 +199,7 @@ class _UpsampleConv(torch.autograd.Function):
     def forward(
         x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, int], mode: str, padding: int
     ) -> Tensor:
-        form = _tiled if x.device.type == "cpu" else _by_taps
+        form = _tiled if x.device.type == "cpu" else whole_maps
         return form(x, weight, bias, size, mode, padding)
 
     @staticmethod
@@ -233,25 +211,12 @@ class _UpsampleConv(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         *needed, biased = ctx.needs_input_grad[:3]
-        if x.device.type == "cpu" and not torch.is_grad_enabled():
-            found = _tiled_gradients(grads[0], x, weight, needed, *ctx.how)
-        else:
-            found = _tap_gradients(grads[0], x, weight, needed, *ctx.how)
+        form = _tiled_gradients if x.device.type == "cpu" else whole_map_gradients
+        # A gradient of these will be asked for, or they have to be the same each time, as the adjoint's sums are not.
+        if torch.is_grad_enabled() or (x.device.type != "cpu" and torch.are_deterministic_algorithms_enabled()):
+            form = tap_gradients
+        found = form(grads[0], x, weight, needed, *ctx.how)
         return (*found, grads[0].sum(dim=(0, 2, 3)) if biased else None, None, None, None)
-
-
-def _tap_gradients(
-    grad: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool], size: tuple[int, int], mode: str, padding: int
-) -> tuple[Tensor | None, ...]:
-    """Return the gradients of x and the weight; differentiable where a gradient of them will be asked for."""
-    again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        if not again:
-            x, weight = (tensor.detach().requires_grad_() for tensor in (x, weight))
-        y = _by_taps(x, weight, None, size, mode, padding)
-    wanted = [tensor for tensor, need in zip((x, weight), needed, strict=True) if need]
-    found = iter(torch.autograd.grad(y, wanted, grad, create_graph=again) if wanted else ())
-    return tuple(next(found) if need else None for need in needed)
 
 
 def _tiled(x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, int], mode: str, padding: int) -> Tensor:

@@ -1,0 +1,191 @@
+"""How the zoo does on a GPU: ``python examples/benchmarks/gpu.py --minutes 10 --out DIR``.
+
+One GPU, torch, torchvision, numpy and safetensors are enough; ``fit`` is timed where Lightning is there too. Parts, the
+ones on which more depends first, each with its share of the time:
+
+- networks: inference and training steps in float32 (TF32) and bfloat16, eager: the plain formulation, the same with
+  images and weights channels last, what the exact layers do step by step, whatever the rule says, and unetzoo as it is.
+- profile: the kernels in which a training step spends its time.
+- layers: every convolution of several maps, up-sampled maps or pending norms that the zoo has at that size.
+- equalities: against the CPU in float64.
+- predictor: tiles a second; fit: images a second, against the bare step.
+- compiled: the same as networks, compiled.
+
+``DIR/gpu.json`` is written anew after each figure, so that the program can be cut at any time. ``--device cpu --smoke``
+runs all of it in a minute, on small networks and images, for a test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from gpu_forms import LAST, OURS, Bench, infer, layers, networks, profile, step, works_of
+from torch import Tensor, nn
+
+import unetzoo
+from unetzoo import drawing
+
+ACCELERATORS = {"cpu": "cpu", "cuda": "gpu"}
+
+
+def equalities(bench: Bench) -> None:
+    """Compare with the CPU in float64, every figure being the largest difference over the largest value."""
+    tf32 = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        for name in bench.models:
+            model = bench.model(name)
+            compared(bench, name, model)
+            if not bench.late:
+                tiled(bench, name, model)
+            bench.cleared()
+    finally:
+        torch.backends.cudnn.allow_tf32 = tf32
+
+
+def compared(bench: Bench, name: str, model: unetzoo.SegmentationModel) -> None:
+    """Compare logits, gradients and optimised copies."""
+    batch = torch.randn(2, 3, 65, 96, generator=torch.Generator().manual_seed(0))
+    there = batch.to(bench.device)
+    exact = copy.deepcopy(model).cpu().double()
+    expected = infer(exact.eval(), batch.double())
+    for dtype, allowed in ((None, 1e-3), (torch.bfloat16, 0.2), (torch.float16, 0.05)):
+        found = infer(unetzoo.optimize(model, dtype=dtype), there).cpu().double()
+        add(bench, f"{name}, optimize, {dtype}", found, expected, allowed)
+    last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    for half in (False, True):
+        allowed = 0.3 if half else 1e-2
+        for way, mine in (("", copy.deepcopy(model)), (", channels last", last)):
+            step(exact.train(), batch.double(), False)
+            step(mine.train(), there.contiguous(memory_format=torch.channels_last) if way else there, half)
+            expected, found = gradient(exact), gradient(mine).cpu()
+            add(bench, f"{name}, gradients{way}{', autocast' if half else ''}", found, expected, allowed)
+
+
+def gradient(model: nn.Module) -> Tensor:
+    """Return all gradients as one vector of length 1."""
+    found = torch.cat([p.grad.flatten().double() for p in model.parameters() if p.grad is not None])
+    return found / found.norm()
+
+
+def add(bench: Bench, what: str, found: Tensor, expected: Tensor, allowed: float) -> None:
+    """Write a difference down."""
+    difference = float((found - expected).abs().max() / (expected.max() - expected.min()))
+    bench.add("equalities", {"what": what, "difference": difference, "allowed": allowed})
+
+
+def tiled(bench: Bench, name: str, model: unetzoo.SegmentationModel) -> None:
+    """Compare a prediction in tiles, several at a time, with that of the CPU one by one."""
+    image = drawing.draw_nuclei(3 * bench.size // 2, 2 * bench.size)[0]
+    how = {"tile": bench.size // 2 if not bench.smoke else 32, "overlap": 0.25}
+    there = unetzoo.Predictor(copy.deepcopy(model), device=bench.device, batch_size=5, **how)(image)
+    here = unetzoo.Predictor(copy.deepcopy(model).cpu(), device="cpu", **how)(image)
+    add(bench, f"{name}, tiles", torch.as_tensor(there.probabilities), torch.as_tensor(here.probabilities), 1e-3)
+
+
+def predictor(bench: Bench) -> None:
+    """Count tiles a second, through the Predictor and without it."""
+    side, tile = (64, 32) if bench.smoke else (4096, 512)
+    drawn, _ = drawing.draw_nuclei(min(side, 512), min(side, 512))
+    image = drawn.repeat(1, side // drawn.shape[1], side // drawn.shape[2])
+    for name in bench.models:
+        for dtype in (torch.bfloat16, torch.float32):
+            if bench.late:
+                return
+            network = unetzoo.optimize(bench.model(name), dtype=dtype)
+            batch = torch.randn(16 if not bench.smoke else 2, 3, tile, tile, device=bench.device)
+            predict = unetzoo.Predictor(network, device=bench.device, tile=tile, overlap=0.0)
+            works = {"bare": lambda n=network, b=batch: infer(n, b), "Predictor": lambda p=predict: p(image)}
+            rows = bench.in_turn(works, min(3, bench.rounds))
+            counts = {"bare": len(batch), "Predictor": (side // tile) ** 2}
+            row = {way: round(counts[way] / its["ms"] * 1e3, 1) for way, its in rows.items()}
+            bench.add("predictor", {"model": name, "dtype": str(dtype), "tiles a second": row})
+            bench.cleared()
+
+
+def fit(bench: Bench) -> None:
+    """Count images a second of ``fit``, by two trainings of different length, and of the bare step."""
+    from torchvision.io import write_png
+
+    name, count, side, batch = (bench.models[0], 10, 32, 2) if bench.smoke else ("resunet18", 512, 256, 16)
+    images = torch.randn(batch, 3, side, side, device=bench.device)
+    model = bench.model(name).train()
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def bare() -> None:
+        step(model, images, True)
+        optimizer.step()
+
+    bare_ms = bench.in_turn({"bare": bare}, bench.rounds)["bare"]["ms"]
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(count):
+            image, mask = drawing.draw_nuclei(side, side, seed=number % 32)
+            for kind, pixels in (("images", image), ("masks", 255 * mask[None].to(torch.uint8))):
+                (Path(folder) / "data" / kind).mkdir(parents=True, exist_ok=True)
+                write_png(pixels, str(Path(folder) / "data" / kind / f"{number:04}.png"))
+        settings = {"trainer.precision": "bf16-mixed", "trainer.accelerator": ACCELERATORS[bench.device.type]}
+        settings |= {f"model.options.{key}": value for key, value in bench.options.items()}
+        seconds = []
+        for epochs in (1, 2) if bench.smoke else (1, 2, 8):  # the first one imports what trains
+            begun = time.perf_counter()
+            unetzoo.fit(
+                name, data=f"{folder}/data", out=f"{folder}/{epochs}", epochs=epochs, batch_size=batch, crop_size=side,
+                quiet=True, settings=settings,
+            )  # fmt: skip
+            seconds.append(time.perf_counter() - begun)
+    each = (seconds[-1] - seconds[-2]) / (1 if bench.smoke else 6)
+    row = {"model": name, "side": side, "batch": batch, "bare step, images a second": round(batch / bare_ms * 1e3, 1)}
+    row |= {"fit, images a second": round(0.8 * count / each, 1), "seconds": seconds}
+    bench.add("fit", row)
+
+
+def compiled(bench: Bench) -> None:
+    """Time compiled networks in bfloat16."""
+    for name in bench.models[:1] if bench.smoke else bench.models:
+        for train in (False,) if bench.smoke else (True, False):
+            for way in (LAST, OURS):
+                if bench.late:
+                    return
+                torch.compiler.reset()
+                begun = time.perf_counter()
+                works = works_of(bench, name, train, True, bench.batches[0], (way,), compiled=True)
+                (row,) = bench.in_turn(works, bench.rounds).values()
+                about = {"model": name, "train": train, "dtype": "bfloat16", "batch": bench.batches[0], "way": way}
+                bench.add("compiled", {**about, **row, "seconds": round(time.perf_counter() - begun, 1)})
+                del works
+                bench.cleared()
+
+
+PARTS: dict[str, tuple[float, Callable[[Bench], None]]] = {
+    "networks": (0.38, networks),
+    "profile": (0.07, profile),
+    "layers": (0.17, layers),
+    "equalities": (0.05, equalities),
+    "predictor": (0.05, predictor),
+    "fit": (0.09, fit),
+    "compiled": (1.0, compiled),
+}
+
+
+def main() -> None:
+    """Measure all parts, or those that are named."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--minutes", type=float, default=10.0, help="time for all of it")
+    parser.add_argument("--out", required=True, type=Path, help="folder for gpu.json")
+    parser.add_argument("--device", default="cuda", choices=("cpu", "cuda"))
+    parser.add_argument("--parts", nargs="+", default=[*PARTS], choices=[*PARTS], metavar="PART")
+    parser.add_argument("--smoke", action="store_true", help="small networks and images, to try the program itself")
+    arguments = parser.parse_args()
+    bench = Bench(arguments.device, arguments.minutes, arguments.out, arguments.smoke)
+    for name in arguments.parts:
+        bench.part(name, *PARTS[name])
+
+
+if __name__ == "__main__":
+    main()
