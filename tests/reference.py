@@ -101,7 +101,7 @@ def double_conv(w: Weights, name: str, x: Tensor, padded: bool = True) -> Tensor
 def up_conv(w: Weights, name: str, x: Tensor, size: Size) -> Tensor:
     """Transposed convolution, kernel = stride, cut to ``size`` at the lower right; without a weight, resampling."""
     if f"{name}.weight" not in w:
-        return (nearest if w.upsampling == "nearest" else bilinear)(x, size)
+        return RESAMPLINGS[w.upsampling](x, size)
     weight = w[f"{name}.weight"]
     x = F.conv_transpose2d(x, weight, w.get(f"{name}.bias"), stride=weight.shape[-1])
     return x[:, :, : size[0], : size[1]]
@@ -115,6 +115,14 @@ def bilinear(x: Tensor, size: Size) -> Tensor:
 def nearest(x: Tensor, size: Size) -> Tensor:
     """Nearest up-sampling to ``size``; the identity where ``x`` has that size."""
     return F.interpolate(x, size=tuple(size), mode="nearest")
+
+
+def bilinear_aligned(x: Tensor, size: Size) -> Tensor:
+    """Bilinear up-sampling to ``size`` with the outermost pixels' centres on each other."""
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
+
+
+RESAMPLINGS = {"nearest": nearest, "bilinear": bilinear, "bilinear_aligned": bilinear_aligned}
 
 
 def pool(x: Tensor, ratio: int) -> Tensor:

@@ -64,6 +64,7 @@ OTHERWISE = {
     "mean": (0.1, 0.2, 0.3, 0.4),
     "std": (0.5, 0.6, 0.7, 0.8),
     "base_channels": 12,
+    "doublings": 3,
     "stem_stride": 2,
     "upsampling": "bilinear",
     "levels": 3,
@@ -187,7 +188,7 @@ def test_a_training_step_is_that_of_the_formulas(name):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8, msg=key) if ours.ndim else None
 
 
-@pytest.mark.parametrize("upsampling", ["nearest", "bilinear"])
+@pytest.mark.parametrize("upsampling", ["nearest", "bilinear", "bilinear_aligned"])
 @pytest.mark.parametrize("name", ["unet", "resunet18", "unetpp", "unetpp_resnet18"])
 def test_formulas_hold_for_other_upsamplings(name, upsampling):
     model = make(name, upsampling=upsampling, deep_supervision=True, num_classes=2, **light(name))

@@ -29,6 +29,7 @@ LAYERS = [
     {"costs"},
     {"images", "metrics", "losses", "augmentation", "objects"},
     {"drawing", "sheets"},
+    {"foreign"},
     {"saving"},
     {"hub", "data", "testing"},
     {"prediction"},

@@ -100,7 +100,9 @@ def test_sum_and_repeat_answer_grey_images_as_rgb_did(channels: int) -> None:
         torch.testing.assert_close(F.conv2d(grey.repeat(1, channels, 1, 1), adapted), expected)
 
 
-@pytest.mark.parametrize(("mode", "size"), [("transpose", (7, 9)), ("nearest", (7, 9)), ("bilinear", (8, 10))])
+@pytest.mark.parametrize(
+    ("mode", "size"), [("transpose", (7, 9)), ("nearest", (7, 9)), ("bilinear", (8, 10)), ("bilinear_aligned", (8, 10))]
+)
 def test_upsampling(mode: str, size: tuple[int, int]) -> None:
     up = layers.Upsample(6, 4, 2, mode, bias=True)
     x = torch.randn(2, 6, 4, 5)
@@ -109,7 +111,7 @@ def test_upsampling(mode: str, size: tuple[int, int]) -> None:
     elif mode == "nearest":
         expected = x.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, :7, :9]
     else:
-        expected = nn.Upsample(scale_factor=2, mode="bilinear")(x)
+        expected = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=mode == "bilinear_aligned")(x)
     found = up(x, size)
     if isinstance(found, Upsampled):
         found = resize(found.x, found.size, found.mode)

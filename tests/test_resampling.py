@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from unetzoo.nn import resampling, whole_maps
 from unetzoo.nn.resampling import upsample_conv
 
-MODES = ("bilinear", "nearest")
+MODES = ("bilinear", "bilinear_aligned", "nearest")
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,8 @@ def mixed_always(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plain(x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, int], mode: str, padding: int = 1) -> Tensor:
-    up = F.interpolate(x, size=size, mode=mode, align_corners=False if mode == "bilinear" else None)
+    aligned = None if mode == "nearest" else mode == "bilinear_aligned"
+    up = F.interpolate(x, size=size, mode=mode.removesuffix("_aligned"), align_corners=aligned)
     return F.conv2d(up, weight, bias, padding=padding)
 
 

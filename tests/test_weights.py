@@ -95,7 +95,7 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
     record = json.loads(said["unetzoo_config"])
     assert record["class_names"] == ["cell", "rim"]
     assert (record["task"], record["mean"], record["std"]) == ("multiclass", [0.1, 0.2, 0.3], [1, 2, 3])
-    assert record["format_version"] == 1
+    assert record["format_version"] == config_module.FORMAT_VERSION == 2
     assert said["unetzoo_version"] == unetzoo.__version__
     content = path.read_bytes()
     data = content[8 + int.from_bytes(content[:8], "little") :]
@@ -121,12 +121,13 @@ def test_newer_formats_are_refused_and_older_ones_migrated(tmp_path: Path, monke
     model = small()
     path = tmp_path / "it.safetensors"
     unetzoo.save(model, path)
-    monkeypatch.setattr(config_module, "FORMAT_VERSION", 2)
-    monkeypatch.setitem(config_module.MIGRATIONS, 1, lambda values: {**values, "class_names": ["migrated"]})
+    now = config_module.FORMAT_VERSION
+    monkeypatch.setattr(config_module, "FORMAT_VERSION", now + 1)
+    monkeypatch.setitem(config_module.MIGRATIONS, now, lambda values: {**values, "class_names": ["migrated"]})
     assert unetzoo.load(path).config.class_names == ("migrated",)
     unetzoo.save(model, path)
     monkeypatch.undo()
-    with pytest.raises(WeightsError, match=r"it\.safetensors: format_version=2 is newer .*upgrade unetzoo"):
+    with pytest.raises(WeightsError, match=r"it\.safetensors: format_version=3 is newer .*upgrade unetzoo"):
         unetzoo.load(path)
 
 

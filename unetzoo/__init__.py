@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from unetzoo.exporting import ExportReport as ExportReport, export as export
     from unetzoo.files.checkpoints import load_state_dict_file as load_state_dict_file
     from unetzoo.folding import OptimizedModel as OptimizedModel, optimize as optimize
+    from unetzoo.foreign.loading import load_foreign as load_foreign
     from unetzoo.hub import (
         PushedModel as PushedModel,
         from_pretrained as from_pretrained,
@@ -85,6 +86,7 @@ _HOMES = {
     "hub": ("PushedModel", "from_pretrained", "pull_from_hub", "push_to_hub", "save_pretrained"),
     "information": ("ModelInfo", "model_info"),
     "model": ("SegmentationModel", "TrainingOutputs"),
+    "foreign.loading": ("load_foreign",),
     "folding": ("OptimizedModel", "optimize"),
     "prediction": ("Prediction", "Predictor"),
     "saving.records": ("SavedModel",),

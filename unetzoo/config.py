@@ -21,10 +21,20 @@ from unetzoo.files import strict_json
 from unetzoo.nn.layers import NORMS, ConvStyle
 from unetzoo.registry import OWN, suggest
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SUGGESTED = 100
 """Unknown names of a record for which near ones are looked for."""
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+def _with_doublings(values: dict[str, Any]) -> dict[str, Any]:
+    """Say what version 1 did not: that the plain encoder's channels double at all levels."""
+    options = values.get("encoder_options")
+    if values.get("encoder") != "plain" or not isinstance(options, Mapping):
+        return values
+    return {**values, "encoder_options": {**options, "doublings": 4}}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_doublings}
 """Format version → what turns its record into one of the next version. Version 1 is the first."""
 
 

@@ -52,7 +52,10 @@ class SegmentationModel(nn.Module):
         decoder: feature maps → features.
         head, deep_heads: features → logits.
         guide: the classification-guided module, or None.
+        origin: of a model made of another program's file: whose it was, and where its results differ. Kept in files.
     """
+
+    origin: str = ""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -131,6 +131,7 @@ def _info_of_saved(source: Source, as_json: bool) -> None:
             "name": source.text,
             "parameters": saved.parameters,
             "bytes": saved.bytes,
+            "origin": saved.origin,
             "config": saved.config.to_dict(),
         }
         print(json.dumps(record, indent=2))

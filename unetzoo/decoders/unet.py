@@ -2,7 +2,9 @@
 
 Paper: Ronneberger, Fischer, Brox 2015, arXiv 1505.04597, figure 1. Here: padded convolutions, so that logits
 have the image's size, and batch norm. On other encoders, whose finest map is coarser than the image, one more
-transposed convolution ends the decoder. "ResUNet" means U-Net on a ResNet, not arXiv 1711.10684.
+transposed convolution ends the decoder. "ResUNet" means U-Net on a ResNet, not arXiv 1711.10684. On a plain encoder
+whose deepest map is no wider than the one above it (``doublings=3``), and without transposed convolutions, each
+double convolution ends as wide as the next skip connection: so are many public bilinear U-Nets.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ class UNetOptions(Options):
     """Options of the U-Net decoder.
 
     Attributes:
-        upsampling: "transpose" (the paper's up-convolution), "nearest" or "bilinear".
+        upsampling: "transpose" (the paper's up-convolution), "nearest", "bilinear", or "bilinear_aligned", which is
+            torch's ``align_corners=True``.
     """
 
     upsampling: str = "transpose"
@@ -55,14 +58,19 @@ class UNetDecoder(Decoder):
     def __init__(self, encoder: Encoder, style: ConvStyle, options: UNetOptions, deep_supervision: bool) -> None:
         super().__init__(encoder, style, options, deep_supervision)
         steps = range(len(encoder.channels) - 1)
-        widths = encoder.channels[:-1] if encoder.symmetric else [64 * 2**level for level in steps]
+        widths = list(encoder.channels[:-1] if encoder.symmetric else [64 * 2**level for level in steps])
+        middles = list(widths)
         coarse = encoder.channels[-1]
+        if encoder.symmetric and coarse == widths[-1] and options.upsampling != "transpose":
+            # What goes up comes as wide as the skip connection that it meets, and no up-sampling here can narrow it.
+            widths = [widths[0], *widths[:-1]]
         self.ups, self.convs = nn.ModuleList(), nn.ModuleList()
         for level in reversed(steps):
             scale = encoder.strides[level + 1] // encoder.strides[level]
             up = Upsample(coarse, widths[level], scale, options.upsampling, style.bias)
             self.ups.append(up)
-            self.convs.append(Concat(DoubleConv(up.out_channels + encoder.channels[level], widths[level], style)))
+            fused = up.out_channels + encoder.channels[level]
+            self.convs.append(Concat(DoubleConv(fused, widths[level], style, middles[level])))
             coarse = widths[level]
         self.last: Upsample | None = None
         self.features = [Feature(widths[0], 1)]

@@ -35,9 +35,11 @@ class UNetValidDecoder(Decoder):
     def __init__(self, encoder: Encoder, style: ConvStyle, options: Options, deep_supervision: bool) -> None:
         super().__init__(encoder, style, options, deep_supervision)
         self.ups, self.convs = nn.ModuleList(), nn.ModuleList()
+        coarse = encoder.channels[-1]
         for width in reversed(encoder.channels[:-1]):
-            self.ups.append(Upsample(2 * width, width, 2, "transpose", style.bias))
+            self.ups.append(Upsample(coarse, width, 2, "transpose", style.bias))
             self.convs.append(Concat(DoubleConv(2 * width, width, style)))
+            coarse = width
         self.features = [Feature(encoder.channels[0], 1)]
         initialise(self)
 

@@ -34,8 +34,8 @@ class UNetPlusPlusOptions(Options):
         levels: depth of the triangle, 1 to 4: x_0_levels is the output. What ``prune`` gives is this. The default is
             4, or as many as the encoder has maps for: one less than these.
         output: "last", or "average" of all heads, the paper's accurate mode (needs deep supervision).
-        upsampling: "transpose", "nearest" or "bilinear"; None takes the authors' own: "transpose" on the plain
-            encoder, "nearest" on others.
+        upsampling: "transpose", "nearest", "bilinear", or "bilinear_aligned", which is torch's ``align_corners=True``;
+            None takes the authors' own: "transpose" on the plain encoder, "nearest" on others.
         base_width: channels of row 0, doubled each row; None takes the authors' own: those of the encoder where
             it is plain, otherwise 32.
     """

@@ -22,12 +22,15 @@ class PlainOptions(Options):
 
     Attributes:
         base_channels: channels of the finest map; each coarser map has twice as many.
+        doublings: after how many levels that ends, 0 to 4: the paper's is 4. With 3 the deepest map is as wide as the
+            one above it, as in many public U-Nets without transposed convolutions.
     """
 
     base_channels: int = 64
+    doublings: int = 4
 
     def problems(self) -> list[str]:
-        return whole("base_channels", self.base_channels, 1, LARGEST)
+        return whole("base_channels", self.base_channels, 1, LARGEST) + whole("doublings", self.doublings, 0, 4)
 
 
 @register_encoder(
@@ -39,7 +42,7 @@ class PlainOptions(Options):
     unpaddable=True,
 )
 class PlainEncoder(Encoder):
-    """Five maps at strides 1, 2, 4, 8, 16 with c, 2c, 4c, 8c, 16c channels, c = ``base_channels``."""
+    """Five maps at strides 1, 2, 4, 8, 16 with c, 2c, 4c, 8c, 16c channels by default, c = ``base_channels``."""
 
     symmetric = True
     image_convolution = "levels.0.0.conv"
@@ -47,7 +50,7 @@ class PlainEncoder(Encoder):
     def __init__(self, in_channels: int, style: ConvStyle, options: PlainOptions, depth: int = 5) -> None:
         super().__init__()
         self.in_channels = in_channels
-        self.channels = tuple(options.base_channels * 2**level for level in range(depth))
+        self.channels = tuple(options.base_channels * 2 ** min(level, options.doublings) for level in range(depth))
         self.strides = tuple(2**level for level in range(depth))
         widths = (in_channels, *self.channels)
         self.levels = nn.ModuleList(DoubleConv(widths[i], widths[i + 1], style) for i in range(depth))

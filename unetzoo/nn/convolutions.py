@@ -18,12 +18,21 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from unetzoo.errors import InputError
-from unetzoo.nn.resampling import Size, autocast_dtype, by_tracing, mixes_first, resize, transformed, upsample_conv
+from unetzoo.nn.resampling import (
+    MODES,
+    Size,
+    autocast_dtype,
+    by_tracing,
+    mixes_first,
+    resize,
+    transformed,
+    upsample_conv,
+)
 
 
 @dataclass(frozen=True)
 class Upsampled:
-    """``x`` resampled to ``size`` ("nearest" or "bilinear"), which is still to be done."""
+    """``x`` resampled to ``size`` in one of :data:`unetzoo.nn.resampling.MODES`, which is still to be done."""
 
     x: Tensor
     size: Size
@@ -76,8 +85,8 @@ class ConcatConv(nn.Conv2d):
         for source in sources:
             if not isinstance(source, Source):
                 return f"a tensor, Upsampled or Activated is needed for each source, not {type(source).__name__}"
-            if isinstance(source, Upsampled) and source.mode not in ("nearest", "bilinear"):
-                return f"Upsampled with mode={source.mode!r}: 'nearest' or 'bilinear' is needed"
+            if isinstance(source, Upsampled) and source.mode not in MODES:
+                return f"Upsampled with mode={source.mode!r}: one of {', '.join(map(repr, MODES))} is needed"
             widths.append(_tensor(source).shape[1])
         if sum(widths) != self.in_channels:
             given = " + ".join(map(str, widths)) or "no"

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unetzoo.nn.convolutions import Activated, ConcatConv, Source, Upsampled
-from unetzoo.nn.resampling import Size
+from unetzoo.nn.resampling import MODES, Size
 
 Norm = Literal["batch", "group", "instance", "layer"]
 Made = TypeVar("Made")
@@ -126,12 +126,15 @@ class ConvNormAct(nn.Module):
 
 
 class DoubleConv(nn.Sequential):
-    """Two times :class:`ConvNormAct`, first in → out, then out → out."""
+    """Two times :class:`ConvNormAct`, first in → middle, then middle → out; the middle is as wide as the output."""
 
-    def __init__(self, in_channels: int, out_channels: int, style: ConvStyle) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, style: ConvStyle, middle_channels: int | None = None
+    ) -> None:
+        middle_channels = out_channels if middle_channels is None else middle_channels
         super().__init__(
-            ConvNormAct(in_channels, out_channels, style),
-            ConvNormAct(out_channels, out_channels, style),
+            ConvNormAct(in_channels, middle_channels, style),
+            ConvNormAct(middle_channels, out_channels, style),
         )
 
     def forward(self, *sources: Source) -> Tensor:
@@ -159,11 +162,12 @@ class Upsample(nn.Module):
     Args:
         in_channels, out_channels: equal unless ``mode`` is "transpose", which alone can change them.
         scale: ratio of the strides; 1 keeps the size.
-        mode: "transpose" (a transposed convolution with kernel = stride = scale), "nearest" or "bilinear".
+        mode: "transpose" (a transposed convolution with kernel = stride = scale), or one of
+            :data:`unetzoo.nn.resampling.MODES`.
         bias: of the transposed convolution.
     """
 
-    MODES = ("transpose", "nearest", "bilinear")
+    MODES = ("transpose", *MODES)
 
     def __init__(self, in_channels: int, out_channels: int, scale: int, mode: str, bias: bool) -> None:
         super().__init__()

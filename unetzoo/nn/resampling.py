@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unetzoo.nn.whole_maps import (
+    MODES as MODES,
     Size as Size,
     by_taps,
     resize as resize,
@@ -48,7 +49,7 @@ def upsample_conv(
         weight: (O, C, K, L), of x's dtype (under autocast any).
         bias: (O,), or None.
         size: H, W that x is resampled to before the convolution. Any; also smaller ones.
-        mode: "nearest" or "bilinear" (pixel centres aligned).
+        mode: one of :data:`MODES`.
         padding: zeros on each side of the resampled map; fewer than K and L.
 
     Returns:

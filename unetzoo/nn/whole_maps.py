@@ -15,13 +15,23 @@ from torch import Tensor
 
 Size = Sequence[int]
 
+MODES = ("nearest", "bilinear", "bilinear_aligned")
+"""Of resampling: "bilinear" lays the borders of both maps on each other, as most programs do, and "bilinear_aligned"
+the centres of their outermost pixels (``align_corners=True``)."""
+
 
 def resize(x: Tensor, size: Size, mode: str = "bilinear") -> Tensor:
-    """Resample ``x`` to height and width ``size`` ("nearest", or "bilinear" with pixel centres aligned)."""
+    """Resample ``x`` to height and width ``size``, in one of :data:`MODES`."""
     if x.shape[1] == 1 and torch.compiler.is_exporting():
         # A single channel's strides may be those of channels last, about which bfloat16 asks symbolic sizes.
         x = x.clone(memory_format=torch.contiguous_format)
-    return F.interpolate(x, size=tuple(size), mode=mode, align_corners=False if mode == "bilinear" else None)
+    if mode == "nearest":
+        return F.interpolate(x, size=tuple(size), mode=mode)
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=_aligned(mode))
+
+
+def _aligned(mode: str) -> bool:
+    return mode == "bilinear_aligned"
 
 
 def by_taps(x: Tensor, weight: Tensor, bias: Tensor | None, size: Size, mode: str, padding: int) -> Tensor:
@@ -128,5 +138,5 @@ def _resize_adjoint(grad: Tensor, size: Size, mode: str) -> Tensor:
     if mode == "nearest":
         found: Tensor = torch.ops.aten.upsample_nearest2d_backward(grad, *sizes, None, None)
     else:
-        found = torch.ops.aten.upsample_bilinear2d_backward(grad, *sizes, False, None, None)
+        found = torch.ops.aten.upsample_bilinear2d_backward(grad, *sizes, _aligned(mode), None, None)
     return found

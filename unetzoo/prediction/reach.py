@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from unetzoo.config import ModelConfig
 from unetzoo.model import SegmentationModel, build_on_meta
+from unetzoo.nn.layers import Upsample
 
 LARGEST = 8192
 """Pixels within which a network that looks only so far must have shown it."""
@@ -33,8 +34,8 @@ def reach(config: ModelConfig, *, heads: bool = False) -> int | None:
         heads: whether those of all heads of deep supervision are meant, too.
 
     Returns:
-        None for a network that looks at the whole image: group and instance norm, and the classification-guided
-        module.
+        None for a network that looks at the whole image: group and instance norm, the classification-guided module,
+        and up-sampling with corners aligned, whose positions depend on the image's size.
     """
     if config.classification_guided or config.norm in ("group", "instance"):
         return None
@@ -44,6 +45,8 @@ def reach(config: ModelConfig, *, heads: bool = False) -> int | None:
 @functools.lru_cache(maxsize=64)
 def _measured(config: ModelConfig, heads: bool) -> int | None:
     probe = _positive(SegmentationModel(config))
+    if any(isinstance(module, Upsample) and module.mode == "bilinear_aligned" for module in probe.modules()):
+        return None
     stride, border, blocks = probe.encoder.strides[-1], probe.decoder.border, 24
     while True:
         side, other = (probe.decoder.input_side(count * stride) for count in (blocks, 1))

@@ -14,6 +14,7 @@ from unetzoo import zoo
 from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.files.checkpoints import SUFFIX as CHECKPOINT_SUFFIX, complete, listed, load_state_dict_file, misfits
 from unetzoo.files.tensors import read_header
+from unetzoo.foreign.loading import built, known, layout_of, unknown
 from unetzoo.model import SegmentationModel, on_meta
 from unetzoo.saving.records import SUFFIX, SavedModel, is_saved_model, read_saved, run_checkpoint
 from unetzoo.saving.weights import load, save
@@ -28,17 +29,18 @@ def convert(
 ) -> SavedModel:
     """Write the state dict in ``source`` as a file that ``load`` takes, and return what that file says.
 
-    Channels, classes, and whether there are heads for deep supervision and classification guidance, are read off the
-    tensors where ``options`` do not say them; the log says what no tensor shows, and was taken as by default. Types
-    stay as they are in the file, half precision too.
+    A file of another program whose network is one of ours needs no name: see :func:`unetzoo.load_foreign`. Of a file
+    whose tensors are named as in this package, channels, classes, and whether there are heads for deep supervision and
+    classification guidance, are read off the tensors where ``options`` do not say them; the log says what no tensor
+    shows, and was taken as by default. Types stay as they are in the file, half precision too.
 
     The ``last.ckpt`` of a run says all of it itself, and needs neither name nor options: its network becomes the file,
     the average of the weights where the run has one, with everything that it knows.
 
     Args:
-        source: as ``load_state_dict_file`` takes it; tensors named as in this package.
+        source: as ``load_state_dict_file`` takes it.
         target: ends in ``.safetensors``.
-        name: of the model in the zoo, or an alias; None for a file that says it itself.
+        name: of the model in the zoo, or an alias; None for a file that says or shows it itself.
         **options: as ``create`` takes them, but no ``pretrained``.
 
     Raises:
@@ -54,10 +56,25 @@ def convert(
         name = zoo.resolve(name)
     if Path(source).suffix == CHECKPOINT_SUFFIX and is_saved_model(run_checkpoint(source)):
         return _convert_own(source, target, name, options)
-    if name is None:
-        raise ConfigError(f"{source} does not say which network it holds: give its name, --model NAME")
     _refuse_another(source, name)
-    state = _unwrapped(load_state_dict_file(source))
+    state = load_state_dict_file(source)
+    layout = layout_of(state)
+    if layout is not None:
+        save(built(source, layout, state, name, options), target)
+        return read_saved(target)
+    if name is None:
+        raise ConfigError(f"{source} {unknown()}")
+    return _convert_named(source, target, _unwrapped(state), name, options)
+
+
+def _convert_named(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    state: dict[str, Tensor],
+    name: str,
+    options: Mapping[str, Any],
+) -> SavedModel:
+    """Write a state dict whose tensors are named as in this package."""
     options = {**_seen(state, zoo.signature(name)), **options}
     with on_meta():
         model = zoo.create(name, **options)
@@ -100,12 +117,12 @@ def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(heads[0].removesuffix(_HEAD)): tensor for name, tensor in state.items()}
 
 
-def _refuse_another(source: str | os.PathLike[str], name: str) -> None:
+def _refuse_another(source: str | os.PathLike[str], name: str | None) -> None:
     """Refuse a file that says itself that it is another model."""
     if Path(source).suffix != SUFFIX or not is_saved_model(read_header(source)):
         return
     found = read_saved(source).config.name
-    fix = "is one already: unetzoo.load takes it" if found == name else f"holds {found}, not {name}"
+    fix = "is one already: unetzoo.load takes it" if name in (found, None) else f"holds {found}, not {name}"
     raise WeightsError(f"{source} {fix}")
 
 
@@ -133,7 +150,8 @@ def _channels(state: Mapping[str, Tensor], model: SegmentationModel) -> int | No
 def _likely_cause(state: Mapping[str, Tensor]) -> str:
     if not any(name.startswith("head.") for name in state):
         return (
-            "its names are not this package's. A file of torchvision's goes to create(..., pretrained=path), and so "
-            "does model.encoder.state_dict() of another library's ResNet; decoders of others are other networks"
+            f"its names are neither this package's nor those of a network that is known ({known()}). A file of "
+            "torchvision's goes to create(..., pretrained=path), and so does model.encoder.state_dict() of another "
+            "library's ResNet"
         )
     return "give the options it was created with"

@@ -24,6 +24,8 @@ CONFIG_KEY = "unetzoo_config"
 VERSION_KEY = "unetzoo_version"
 PREFIX_KEY = "unetzoo_prefix"
 """What the names of the network's tensors begin with, in a checkpoint of a run, which holds others beside them."""
+ORIGIN_KEY = "unetzoo_origin"
+"""Only in models made of other programs' files: whose they were, and where results differ from theirs."""
 RUN_KEY = "recipe"
 """Of what a run keeps in a checkpoint for itself, to go on."""
 
@@ -40,6 +42,7 @@ class SavedModel:
         parameters: number of them, batch-norm statistics not counted.
         bytes: size of the file.
         dtypes: of the floating-point tensors, such as ("float32",).
+        origin: of a model made of another program's file: whose it was, and where its results differ. Else empty.
     """
 
     path: Path
@@ -49,6 +52,7 @@ class SavedModel:
     parameters: int
     bytes: int
     dtypes: tuple[str, ...]
+    origin: str = ""
 
     def __str__(self) -> str:
         classes = f"{self.config.num_classes} class{'es' * (self.config.num_classes > 1)}"
@@ -57,7 +61,7 @@ class SavedModel:
         return printable(
             f"{self.path}: {self.config.name}, {self.config.in_channels} channels → {classes}, "
             f"{self.parameters:,} parameters in {', '.join(self.dtypes)}, {self.bytes / 1e6:.1f} MB, "
-            f"saved by unetzoo {self.unetzoo_version}"
+            f"saved by unetzoo {self.unetzoo_version}{f'; it was {self.origin}' if self.origin else ''}"
         )
 
 
@@ -159,4 +163,5 @@ def described(file: TensorFile | CheckpointFile, model: SegmentationModel) -> Sa
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         bytes=file.size,
         dtypes=tuple(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes)),
+        origin=file.metadata.get(ORIGIN_KEY, ""),
     )

@@ -33,6 +33,7 @@ from unetzoo.saving.records import (
     CONFIG_FILE,
     CONFIG_KEY,
     MODEL_FILE,
+    ORIGIN_KEY,
     SUFFIX,
     VERSION_KEY,
     SavedModel,
@@ -79,7 +80,8 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
             f"cannot save: NaN or infinity in {len(broken)} of {len(state)} tensors, such as {broken[0]}; "
             "go back to an earlier state"
         )
-    write_tensors(path, state, {"format": "pt", VERSION_KEY: __version__, CONFIG_KEY: model.config.to_json()})
+    record = {"format": "pt", VERSION_KEY: __version__, CONFIG_KEY: model.config.to_json()}
+    write_tensors(path, state, {**record, ORIGIN_KEY: model.origin} if model.origin else record)
 
 
 def load(
@@ -142,7 +144,9 @@ def load(
         policy = input_policy or ("sum" if wanted.in_channels == 1 else "repeat")
         adapt_input(state, model, config.in_channels, policy)
     state = {name: tensor.to(device, dtype if tensor.is_floating_point() else None) for name, tensor in state.items()}
-    return _filled(model, state, device, dtype).eval()
+    loaded = _filled(model, state, device, dtype).eval()
+    loaded.origin = file.metadata.get(ORIGIN_KEY, "")
+    return loaded
 
 
 def verify(path: str | os.PathLike[str]) -> SavedModel:

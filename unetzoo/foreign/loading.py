@@ -1,0 +1,132 @@
+"""Files of other programs' networks to models of this zoo."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unetzoo import zoo
+from unetzoo.errors import ConfigError, WeightsError
+from unetzoo.files.checkpoints import complete, listed, load_state_dict_file, misfits
+from unetzoo.foreign import unets
+from unetzoo.foreign.layouts import Layout, Network, State, UnfitError
+from unetzoo.model import SegmentationModel, on_meta
+
+LAYOUTS: tuple[Layout, ...] = (*unets.LAYOUTS,)
+"""All that are known: the first that a state dict is of counts."""
+SHOWN = 8
+"""Tensors that an error lists."""
+
+_logger = logging.getLogger("unetzoo")
+
+
+def load_foreign(path: str | os.PathLike[str], name: str | None = None, **options: Any) -> SegmentationModel:
+    """Return somebody else's U-Net as a model of this zoo, in evaluation mode. Nothing in the file is run.
+
+    Whose it is, is seen by the names and shapes of its tensors: ``docs/coming_from_others.md`` lists those that are
+    known, and where results differ. The log says what it became. The logits are those of the other program to
+    rounding, wherever that takes an image; ``model.origin`` says so too, and is kept in files.
+
+    Args:
+        path: as ``load_state_dict_file`` takes it.
+        name: of the network in the zoo. Needed only where no tensor tells two apart and it is not the usual one.
+        **options: as ``create`` takes them, of what no tensor shows: ``task``, ``class_names``, ``mean``, ``std``,
+            ``dropout``. Mean and std are in none of these files.
+
+    Raises:
+        WeightsError: the file cannot be read, its network is not known, or not in the zoo; says what it is.
+        ConfigError: lists all that is wrong with the name and the options.
+    """
+    state = load_state_dict_file(path)
+    layout = layout_of(state)
+    if layout is None:
+        raise WeightsError(f"{path} {unknown()}")
+    return built(path, layout, state, name, options)
+
+
+def layout_of(state: State) -> Layout | None:
+    """Return the layout of a state dict, None where it is none that is known."""
+    return next((layout for layout in LAYOUTS if layout.is_that_of(state)), None)
+
+
+def known() -> str:
+    """Return whose networks are known by their names."""
+    return ", ".join(layout.title for layout in LAYOUTS)
+
+
+def unknown() -> str:
+    """Return what is said of a file whose names are of no layout that is known."""
+    return (
+        f"does not say which network it holds, and its names are none of those known ({known()}): if they are this "
+        "package's, 'unetzoo convert' takes it with --model NAME; an encoder alone goes to create(..., pretrained=path)"
+    )
+
+
+def built(
+    path: str | os.PathLike[str], layout: Layout, state: State, name: str | None, options: Mapping[str, Any]
+) -> SegmentationModel:
+    """Return the model that a state dict of a layout is; see :func:`load_foreign`."""
+    if "pretrained" in options:
+        raise ConfigError("pretrained is not for a network of another program: all weights come from the file")
+    network = _network(path, layout, state, name)
+    with on_meta():
+        model = zoo.create(network.name, **{**network.options, **options})
+    wanted = model.state_dict()
+    renamed, left = layout.renamed(state)
+    renamed = complete(layout.with_zeros(renamed, wanted), wanted)
+    problems = misfits(wanted, renamed)
+    if problems:
+        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        raise WeightsError(
+            f"{path} holds {layout.title} by its names, which is {network.name} here, and does not fit it:"
+            f"{listed([*problems[:SHOWN], *more])}\n{_advice(options)}"
+        )
+    model.load_state_dict(renamed, assign=True)
+    model.origin = f"{layout.title} ({layout.home}): {network.remark}"
+    _tell(path, layout, network, left, model)
+    return model.eval()
+
+
+def _network(path: str | os.PathLike[str], layout: Layout, state: State, name: str | None) -> Network:
+    """Return the network that a state dict is, the one called ``name`` where several are possible."""
+    try:
+        networks = layout.networks(state)
+    except UnfitError as error:
+        raise WeightsError(
+            f"{path} holds {error.what}, which is no network of this zoo: {error.why}; use it in the program that made "
+            "it, or train one of ours"
+        ) from error
+    except KeyError as error:
+        raise WeightsError(f"{path} holds {layout.title} by its names, and lacks {error.args[0]}") from error
+    if name is None:
+        return networks[0]
+    usual = zoo.resolve(name)
+    found = next((network for network in networks if network.name == usual), None)
+    if found is None:
+        raise WeightsError(
+            f"{path} holds {layout.title}, which is {' or '.join(n.name for n in networks)} here, not {usual}"
+        )
+    return found
+
+
+def _advice(options: Mapping[str, Any]) -> str:
+    if options:
+        return f"leave out {', '.join(options)}, or the file was changed: what is in it is another network"
+    return "it was changed: what is in it is another network"
+
+
+def _tell(
+    path: str | os.PathLike[str], layout: Layout, network: Network, left: Sequence[str], model: SegmentationModel
+) -> None:
+    """Log in one line what the file became, and what could not be seen or was left."""
+    options = "".join(f", {key}={value!r}" for key, value in network.options.items())
+    line = f"{path}: {layout.title}, here {network.name}{options}; {network.remark}"
+    if network.created:
+        line += f"; taken as created with {network.created}, which no tensor shows"
+    if left:
+        line += f"; left out: {', '.join(left[:SHOWN])}"
+    if model.config.mean is None:
+        line += "; it names no mean and std: give those of its training"
+    _logger.warning("%s", line)
