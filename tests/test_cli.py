@@ -107,7 +107,7 @@ def test_the_demo_counts_objects_as_scipy_does(mask: np.ndarray) -> None:
         (["compare", "unet", "--plot", f"{__file__}/a.png"], "cannot be made"),
         (["compare", "resnut50"], "did you mean 'resunet50'"),
         (["compare", "unet", "--plot", "table.xyz"], "'table.xyz'"),
-        (["compare", "unet", "--size", "0"], "size=0"),
+        (["compare", "unet", "--size", "0"], "--size 0"),
         (["compare", "unet,nothing"], "no file .*'nothing'"),
         (["demo", "--image", "missing.png"], "no such file"),
         (["demo", "--model", "unet9"], r"no file .*'unet9'.*trained model .*\(nuclei, vessels\)"),

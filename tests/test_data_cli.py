@@ -106,7 +106,7 @@ def test_problems_are_printed_before_the_status(capsys: pytest.CaptureFixture[st
     (source / "masks" / "p3.png").unlink()
     (source / "images" / "p4.png").write_bytes(b"hello")
     out, err = run(capsys, "check", str(source), "--crop-size", "512", status=2)
-    for words in ("problems (3):", "images/p3.png: no mask", "p4.png' cannot be read", "crop_size=512×512"):
+    for words in ("problems (3):", "images/p3.png: no mask", "p4.png' cannot be read", "--crop-size 512×512"):
         assert words in out
     assert "3 in all" in err
 
@@ -117,12 +117,12 @@ def test_problems_are_printed_before_the_status(capsys: pytest.CaptureFixture[st
         (["check", "missing"], r"'missing': .*no such folder.*\.csv"),
         (["check", "{0}", "--task", "multiclass"], "needs --num-classes, or --class-names"),
         (["check", "{0}", "--task", "multilabel"], "needs --num-classes, or --class-names"),
-        (["check", "{0}", "--ignore", "1"], "ignore=1: .*class"),
+        (["check", "{0}", "--ignore", "1"], "--ignore 1: .*class"),
         (["check", "{0}", "--ratios", "1", "1", "1"], "add up to 1"),
-        (["check", "{0}", "--group", "("], r"group='\(' .*no regular expression"),
-        (["check", "{0}", "--crop-size", "0"], "crop_size=0"),
+        (["check", "{0}", "--group", "("], r"--group '\(' .*no regular expression"),
+        (["check", "{0}", "--crop-size", "0"], "--crop-size 0"),
         (["convert", "{0}", "{0}"], "already.*empty folder"),
-        (["preview", "{0}", "--count", "0"], "count=0"),
+        (["preview", "{0}", "--count", "0"], "--count 0"),
         (["preview", "{0}", "--augmentation", "storng"], "did you mean 'strong'"),
         (["preview", "{0}", "--out", "{0}/images/p1.png/a.png"], "cannot be made"),
     ],

@@ -59,7 +59,7 @@ from unetzoo import ConfigError, InputError, checks
         ("resunet18", {"pretrained": 1}, ["pretrained=1"]),
         ("resunet18", {"pretrained": True, "norm": "group"}, ["norm='group'", "batch norm"]),
         ("resunet18", {"pretrained": True, "norm": None}, ["norm=None", "batch norm"]),
-        ("resunet18", {"input_policy": "sum"}, ["input_policy", "give pretrained"]),
+        ("resunet18", {"input_policy": "sum"}, ["input_policy", "give pretrained=…"]),
         ("resunet18", {"pretrained": True, "input_policy": "add"}, ["'add'", "'keep_rgb'"]),
     ],
 )

@@ -211,7 +211,7 @@ def test_a_layout_with_splits_is_judged_on_its_test_images(folder: Path, tmp_pat
     (tmp_path / "l.csv").write_text("\n".join(["image,mask,split", *lines]), encoding="utf-8")
     assert {row["name"].rpartition("/")[2] for row in evaluate(constant(0.0), tmp_path / "l.csv").rows} == {"2", "3"}
     (tmp_path / "l.csv").write_text("\n".join(["image,mask,split", *lines[:2]]), encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"l\.csv' .*no test images.*--split val"):
+    with pytest.raises(ConfigError, match=r"l\.csv' .*no test images.*split='val'"):
         evaluate(constant(0.0), tmp_path / "l.csv")
 
 

@@ -229,7 +229,7 @@ def test_a_copy_of_a_training_image_is_never_held_out(
     for judge in ways(run):
         assert judge(source=data, split=split) == set(own[split])
         with pytest.raises(
-            ConfigError, match=rf"1 of \d images .*trained on by .*--split train .*'{late}' \(as '{learned}'\)"
+            ConfigError, match=rf"1 of \d images .*trained on by .*split='train' .*'{late}' \(as '{learned}'\)"
         ):
             judge(source=data, split=split, ratios=RATIOS)
     copied(data, learned, "elsewhere")
@@ -268,7 +268,7 @@ def test_all_images_at_once_are_scored_where_none_was_trained_on(
     both: tuple[Path, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     data, run = both
-    with pytest.raises(ConfigError, match=rf"\d of {TRAINED} images .*say which split, such as --split test"):
+    with pytest.raises(ConfigError, match=rf"\d of {TRAINED} images .*say which split, such as split='test'"):
         unetzoo.evaluate(run, data)
     draw(data.parent / "other", [f"{k:03}" for k in range(TRAINED)], seed=3)  # of the same names
     assert len(unetzoo.evaluate(run, data.parent / "other").rows) == TRAINED
@@ -353,9 +353,9 @@ def test_what_chose_the_model_that_it_began_with_is_told(
         layout = laid_out(data.parent / f"layout{k}", data, splits)
         caplog.clear()
         runs.append(Path(unetzoo.fit(model, data=layout, out=data.parent / f"run{k}", **FURTHER).folder))
-        said = [record.getMessage() for record in caplog.records]
-        assert [text for text in said if re.search(rf"1 of 3 images of test .*validated on by .*'{chosen}'", text)]
-        assert not [text for text in said if "trained on" in text or f"'{held}'" in text]
+        begun = [record.getMessage() for record in caplog.records]
+        assert [text for text in begun if re.search(rf"1 of 3 images of test .*validated on by .*'{chosen}'", text)]
+        assert not [text for text in begun if "trained on" in text or f"'{held}'" in text]
         model = runs[-1] / "best.safetensors"
         found = json.loads((runs[-1] / "data.json").read_text())
         assert set(found["chosen"]) == {*own["val"], *(["new1"] if k else [])}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import io
 import json
@@ -94,8 +95,12 @@ def blobs(size: tuple[int, int] = (96, 128), seed: int = 0) -> np.ndarray:
         (cells(np.array([5, 5, 255])), np.uint8, "num_classes=6 and ignore=255"),
         (cells(np.array([1, 2, 255])), np.uint8, "num_classes=3 and ignore=255"),
         (cells(np.array([1, 2, 65535])), np.uint16, "num_classes=3 and ignore=65535"),
-        (cells(np.array([5, 100, 200])), np.uint8, "task='multiclass' with colours='#000000,#050505,#646464,#c8c8c8'"),
-        (cells(np.array([85, 170, 255])), np.uint8, "colours='#000000,#555555,#aaaaaa,#ffffff'"),
+        (
+            cells(np.array([5, 100, 200])),
+            np.uint8,
+            "task='multiclass' with colours=('#000000', '#050505', '#646464', '#c8c8c8')",
+        ),
+        (cells(np.array([85, 170, 255])), np.uint8, "colours=('#000000', '#555555', '#aaaaaa', '#ffffff')"),
         (cells(np.array([130])), np.uint8, "foreground='any'"),
         (cells(np.array([1, 2, 3])), np.uint8, "num_classes=4;"),
         (cells(np.array([254, 255])), np.uint8, "foreground='any'"),
@@ -112,7 +117,7 @@ def test_labels_are_no_black_and_white(tmp_path: Path, values: np.ndarray, kind:
         labels = Labels(task="multiclass", num_classes=int(re.search(r"num_classes=(\d+)", said)[1]), ignore=void)
         assert np.array_equal(target_of(path, labels), np.where(values == void, IGNORED, values))
     elif "colours=" in fix:
-        colours = tuple(re.search("colours='([^']*)'", said)[1].split(","))
+        colours = ast.literal_eval(re.search(r"colours=(\([^)]*\))", said)[1])
         found = target_of(path, Labels(task="multiclass", num_classes=4, colours=colours))
         assert np.array_equal(found, np.searchsorted(np.unique(values), values))
     assert np.array_equal(target_of(path, ANY), values > 0)
@@ -244,7 +249,7 @@ def set_of_ids(folder: Path, count: int = 6) -> Path:
 def test_ids_through_every_door(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = set_of_ids(tmp_path / "ids")
     assert main(["data", "check", str(source)]) == 2
-    assert "foreground='any'" in capsys.readouterr().out
+    assert "--foreground any" in capsys.readouterr().out
     assert main(["data", "check", str(source), "--foreground", "any"]) == 0
     assert main(["data", "convert", str(source), str(tmp_path / "plain"), "--foreground", "any"]) == 0
     for name in ("0", "5"):
@@ -357,7 +362,7 @@ def test_a_shape_in_alpha_is_the_mask(tmp_path: Path, colour: tuple[int, int, in
         assert opened.mode == mode
     assert np.array_equal(target_of(mask), truth)
     if mode == "RGBA":
-        with pytest.raises(InputError, match="in alpha: leave colours out"):
+        with pytest.raises(InputError, match="in alpha: leave colours=… out"):
             target_of(mask, Labels(colours=("#000000", "#ffffff")))
     layers[0] = np.where(blobs((32, 48), seed=3), 255, 0).astype(np.uint8)  # two shapes: nobody knows
     assert "different channels" in refusal(save(np.stack([*layers, truth * np.uint8(255)], 2), tmp_path / "m.png"))

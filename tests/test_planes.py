@@ -48,7 +48,7 @@ def test_what_is_meant_has_to_be_said(tmp_path: Path) -> None:
     stacks(tmp_path)
     report = check(tmp_path, Labels())
     assert len(report.problems) == 12
-    assert all("3 depths (Z)" in problem and "--planes" in problem for problem in report.problems)
+    assert all("3 depths (Z)" in problem and "planes='split'" in problem for problem in report.problems)
     with pytest.raises(ConfigError, match="planes='all'"):
         Labels(planes="all")
     for planes in ("split", "first", "max"):

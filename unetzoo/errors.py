@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from unetzoo.printing import printable
+from unetzoo.printing import printable, said_once
 
 
 class UnetzooError(Exception):
@@ -19,15 +19,17 @@ class ConfigError(UnetzooError, ValueError):
     """A name, an argument or a configuration that cannot be built.
 
     Attributes:
-        problems: a sentence for each thing that is wrong; the message lists them all.
+        problems: a sentence for each thing that is wrong; the message lists them all, and what is wrong with several
+            files once.
     """
 
     def __init__(self, headline: str, problems: Sequence[str] = ()) -> None:
         self.problems = tuple(problems) or (headline,)
-        if len(problems) == 1:
-            headline = f"{headline}: {problems[0]}"
-        elif problems:
-            listed = "".join(f"\n  - {problem}" for problem in problems)
+        said = said_once(problems)
+        if len(said) == 1:
+            headline = f"{headline}: {said[0]}"
+        elif said:
+            listed = "".join(f"\n  - {problem}" for problem in said)
             headline = f"{headline}; {len(problems)} things are wrong:{listed}"
         super().__init__(headline)
 

@@ -44,7 +44,7 @@ def pretrained_problems(spec: EncoderSpec, pretrained: object, norm: object, pol
     found = [] if policy is None else one_of("input_policy", policy, POLICIES)
     if pretrained is False:
         if policy is not None:
-            found.append("input_policy is for pretrained weights: give pretrained, or leave it out")
+            found.append("input_policy is for pretrained weights: give pretrained=…, or leave it out")
         return found
     problem = _source_problem(spec, pretrained)
     if problem is not None:

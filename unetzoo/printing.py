@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 _ESCAPED = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Categories of Unicode: control and format characters, halves of characters, ends of lines and paragraphs."""
 _KEPT = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}\N{SOFT HYPHEN}"
 """Format characters that words are written with."""
+_NAME = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^:='"]+\.\w+(?=: )""")
+"""A file, at the head of a sentence about it."""
+_PIXELS = r"\S+ \(\d+ pixels\)"
+_FOUND = re.compile(rf"{_PIXELS}(?:, {_PIXELS})*(?: and \d+ others)?")
+"""What was found in one, which may be otherwise in the next."""
 
 
 def printable(text: object, *, lines: bool = False) -> str:
@@ -37,6 +44,34 @@ def _escaped(letter: str) -> str:
     if "\udc80" <= letter <= "\udcff":  # a byte, as os.fsdecode gives it
         return f"\\x{ord(letter) - 0xDC00:02x}"
     return letter.encode("unicode_escape").decode("ascii")
+
+
+def said_once(sentences: Iterable[str]) -> list[str]:
+    """Return sentences of which those that say the same of several files are one: see :func:`said_of`.
+
+    Args:
+        sentences: each begins with the name of the file that it is about, or is about none.
+    """
+    names = [(found[0] if (found := _NAME.match(sentence)) else "", sentence) for sentence in sentences]
+    return said_of((name, sentence[len(name) :]) for name, sentence in names)
+
+
+def said_of(files: Iterable[tuple[str, str]]) -> list[str]:
+    """Return sentences about files. What holds of several is said of the first; it names two others, and counts them.
+
+    Args:
+        files: name, and what is said behind it. What values were found in how many pixels may differ.
+    """
+    alike: dict[str, dict[str, str]] = defaultdict(dict)
+    for name, said in files:
+        alike[_FOUND.sub("", said)].setdefault(name, f"{name}{said}")
+    return [_with_others(sentences) for sentences in alike.values()]
+
+
+def _with_others(sentences: dict[str, str]) -> str:
+    (_, sentence), *others = sentences.items()
+    named = ", ".join(name for name, _ in others[:2]) + (", …" if len(others) > 2 else "")
+    return f"{sentence}; so it is with {len(others)} other{'s' * (len(others) > 1)}: {named}" if others else sentence
 
 
 def aligned(table: Sequence[Sequence[str]]) -> str:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from unetzoo import __version__, plugins
 from unetzoo.checks import shortened
 from unetzoo.cli import _output, data, demo, exporting, prediction, serving, training, weights, zoo
+from unetzoo.cli._wording import Wording, warnings_in
 from unetzoo.errors import UnetzooError
 from unetzoo.printing import printable
 
@@ -24,6 +25,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
+        self.set_defaults(command=self)  # of several, one in another, the last
         self.add_argument_group("your own code").add_argument(
             IMPORT,
             action="append",
@@ -111,7 +113,12 @@ def _run(arguments: Sequence[str] | None) -> int:
         _look_in_the_current_folder()
     if modules:
         plugins.import_modules(modules)
-    status: int | None = options.run(options)
+    options.wording = Wording(options.command, settings=options.takes_rest)
+    try:
+        with warnings_in(options.wording):
+            status: int | None = options.run(options)
+    except UnetzooError as error:
+        raise UnetzooError(options.wording(str(error))) from error
     return status or 0
 
 

@@ -137,6 +137,8 @@ def _check(options: argparse.Namespace) -> None:
         crop_size=options.crop_size,
         progress=sys.stderr.isatty(),
     )
+    problems, warnings = (tuple(map(options.wording, said)) for said in (report.problems, report.warnings))
+    report = dataclasses.replace(report, problems=problems, warnings=warnings)
     print(json.dumps(report.to_dict(), indent=2) if options.json else report)
     if report.problems:
         raise ConfigError(f"{options.source!r} cannot be trained on: problems above, {len(report.problems)} in all")

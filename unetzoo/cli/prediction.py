@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unetzoo.cli._options import PLANES, PLANES_HELP, SEVERAL, numbers, pixels_or, threshold
-from unetzoo.printing import printable
+from unetzoo.cli._wording import Wording
+from unetzoo.printing import printable, said_of
 
 if TYPE_CHECKING:
     from unetzoo.prediction.files import Outcome, Report
@@ -99,7 +100,7 @@ def _predict(options: argparse.Namespace) -> int | None:
         holes=options.holes,
         dtype=None if options.dtype is None else getattr(torch, options.dtype),
     )
-    with _Shown(len(jobs), options.json) as shown:
+    with _Shown(len(jobs), options) as shown:
         report = files.predict_files(
             predictor,
             jobs,
@@ -110,19 +111,19 @@ def _predict(options: argparse.Namespace) -> int | None:
         )
     if coco is not None:
         files.write_coco([job for job in jobs if job.source not in report.failed], outputs, predictor.config)
-    _summarise(report, outputs.folder, options.json, shown.objects if options.objects else None)
+    _summarise(report, outputs.folder, options, shown.objects if options.objects else None)
     return 1 if report.failed else None
 
 
 class _Shown:
     """Says what becomes of each image: lines of JSON, or a bar on a terminal."""
 
-    def __init__(self, count: int, as_json: bool) -> None:
+    def __init__(self, count: int, options: argparse.Namespace) -> None:
         from huggingface_hub.utils.tqdm import tqdm
 
-        self.as_json = as_json
+        self.as_json, self.wording = options.json, options.wording
         self.objects = 0
-        quiet = as_json or not sys.stderr.isatty()
+        quiet = self.as_json or not sys.stderr.isatty()
         self.bar: Any = tqdm(total=count, unit="image", disable=quiet)  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> _Shown:
@@ -140,14 +141,14 @@ class _Shown:
         self.bar.update()
         self.objects += outcome.objects or 0
         if self.as_json:
-            print(json.dumps(_record(outcome)), flush=True)
+            print(json.dumps(_record(outcome, self.wording)), flush=True)
 
 
-def _record(outcome: Outcome) -> dict[str, Any]:
+def _record(outcome: Outcome, wording: Wording) -> dict[str, Any]:
     """Return the line of an image."""
     record: dict[str, Any] = {"image": str(outcome.job.source)}
     if outcome.error is not None:
-        return {**record, "status": "failed", "error": outcome.error}
+        return {**record, "status": "failed", "error": wording(outcome.error)}
     new = outcome.found is not None or outcome.rows is not None
     record |= {"status": "segmented" if new else "there already", "mask": outcome.job.name}
     if outcome.found is not None:
@@ -157,10 +158,10 @@ def _record(outcome: Outcome) -> dict[str, Any]:
     return record
 
 
-def _summarise(report: Report, folder: Path, as_json: bool, objects: int | None) -> None:
-    for path, problem in report.failed.items():
-        print(f"unetzoo: {printable(path)}: {printable(problem)}", file=sys.stderr)
-    if as_json:
+def _summarise(report: Report, folder: Path, options: argparse.Namespace, objects: int | None) -> None:
+    for line in said_of((str(path), f": {options.wording(problem)}") for path, problem in report.failed.items()):
+        print(f"unetzoo: {printable(line)}", file=sys.stderr)
+    if options.json:
         return
     parts = [f"{len(report.done)} segmented"]
     parts += [] if objects is None else [f"{objects} objects in them"]

@@ -83,13 +83,13 @@ def fix(outside: Outside) -> str:
     """Return what to do about the values of a mask that is not black and white."""
     if len(outside) == 1 and set(outside) <= {"255", "65535"}:
         return (
-            "black and white is needed, 0/1 or 0/255; class indices are task='multiclass', and give ignore for a value "
-            f"that does not count: {next(iter(outside))} beside 1 may be that, or white"
+            "black and white is needed, 0/1 or 0/255; class indices are task='multiclass', and give ignore=… for a "
+            f"value that does not count: {next(iter(outside))} beside 1 may be that, or white"
         )
     ids = "ids of objects, or any values that all are foreground, are foreground='any'"
     if not all(value.isdecimal() for value in outside):
         return (
-            f"black and white is needed, 0/1 or 0/255; give ignore for a value that does not count; {ids}; threshold "
+            f"black and white is needed, 0/1 or 0/255; give ignore=… for a value that does not count; {ids}; threshold "
             "greys and save them anew"
         )
     levels = sorted(map(int, outside))
@@ -97,7 +97,7 @@ def fix(outside: Outside) -> str:
         classes = "class indices are task='multiclass'; threshold greys and save them anew"
     else:
         classes = _classes(levels)
-    return f"black and white is needed, 0/1 or 0/255; {ids}; {classes}; give ignore for what does not count"
+    return f"black and white is needed, 0/1 or 0/255; {ids}; {classes}; give ignore=… for what does not count"
 
 
 def _classes(levels: list[int]) -> str:
@@ -107,7 +107,7 @@ def _classes(levels: list[int]) -> str:
     if highest > 255 or highest < 3 * len(levels) + 20:
         more = f" and ignore={levels[-1]}" if void else ""
         return f"class indices are task='multiclass' with num_classes={highest + 1}{more}"
-    painted = ",".join(f"#{level * 0x010101:06x}" for level in (0, *levels))
+    painted = tuple(f"#{level * 0x010101:06x}" for level in (0, *levels))
     return f"greys that stand for classes are task='multiclass' with colours={painted!r}"
 
 

@@ -261,7 +261,7 @@ def _warnings(listing: Listing, by_split: Mapping[str, Sequence[_Findings]], con
     whites = Counter(f.white for members in by_split.values() for f in members if f.white is not None)
     if len(whites) > 1:
         listed = ", ".join(f"0 and {white} in {count}" for white, count in sorted(whites.items()))
-        found.append(f"the masks are written with {listed}: give ignore if the larger value does not count")
+        found.append(f"the masks are written with {listed}: give ignore=… if the larger value does not count")
     found += _turned([f.turn for members in by_split.values() for f in members if f.turn])
     found += _nodata([f for members in by_split.values() for f in members])
     found += [f"channel {channel} is the same everywhere in train; its std is taken as 1" for channel in constant]

@@ -88,7 +88,7 @@ class Labels:
 
     def _colour_problems(self) -> list[str]:
         if self.colours is None:
-            return [] if self.ignore_colour is None else ["ignore_colour needs colours, one for each class"]
+            return [] if self.ignore_colour is None else ["ignore_colour=… needs colours=…, one for each class"]
         if self.task == "multilabel":
             return ["colours: a pixel has one colour only; multilabel masks have a folder for each class"]
         given = (self.colours or ()) if self.ignore_colour is None else (*self.colours, self.ignore_colour)

@@ -110,7 +110,7 @@ def labels_of(source: str | os.PathLike[str], *, num_classes: int | None = None,
         if not known and task == "multilabel" and Path(source).suffix.lower() != ".csv":
             known = _class_folders(_roots(Path(source)))
         if not known:
-            raise ConfigError(f"task={task} needs --num-classes, or --class-names")
+            raise ConfigError(f"task={task!r} needs num_classes=…, or class_names=…")
         num_classes = len(known)
     return Labels(num_classes=num_classes, **meaning)
 

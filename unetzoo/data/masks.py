@@ -103,15 +103,15 @@ def explain(outside: Outside, labels: Labels, sample: Sample) -> str:
     listed = ", ".join(f"{value} ({pixels} pixels)" for value, pixels in ranked[:6])
     more = f" and {len(ranked) - 6} others" if len(ranked) > 6 else ""
     if labels.colours is not None:
-        fix = "name every colour in colours, or the one that does not count as ignore_colour"
+        fix = "name every colour in colours=…, or the one that does not count in ignore_colour=…"
     elif labels.task == "multiclass":
-        fix = f"classes are 0…{labels.num_classes - 1}; give ignore for a value that does not count"
+        fix = f"classes are 0…{labels.num_classes - 1}; give ignore=… for a value that does not count"
         if isinstance(sample.mask, Path) and sample.mask.suffix.lower() in _LOSSY:
             fix += "; JPEG does not keep class indices: save masks as PNG"
         elif set(outside) == {"255"}:
             fix += "; masks of 0 and 255 are task='binary'"
     elif labels.foreground == "any":
-        fix = "with foreground='any', ids are whole numbers from 0 up; give ignore for a value that does not count"
+        fix = "with foreground='any', ids are whole numbers from 0 up; give ignore=… for a value that does not count"
     else:
         fix = black_and_white.fix(outside)
     return f"values outside the classes: {listed}{more}; {fix}"
@@ -155,7 +155,7 @@ def _greys(path: Path, values: Tensor) -> Tensor:
         colours = ",".join("#{:02x}{:02x}{:02x}".format(*palette[index]) for index in used[:6])
         raise InputError(
             f"{str(path)!r} has a palette in which black is not the first of the colours in use ({colours}): what its "
-            "indices mean is not known; give colours, background first"
+            "indices mean is not known; give colours=…, background first"
         )
     return values
 
@@ -190,7 +190,7 @@ def _one_channel(path: Path, values: Tensor, labels: Labels) -> Tensor:
         slight = values.shape[0] == 3 and path.suffix.lower() in _LOSSY and int((values - values[:1]).abs().max()) <= 32
         if labels.task == "multiclass" or not slight:
             raise InputError(
-                f"{str(path)!r} has {values.shape[0]} different channels: for painted masks give colours; otherwise "
+                f"{str(path)!r} has {values.shape[0]} different channels: for painted masks give colours=…; otherwise "
                 "save it with one channel"
             )
     return values[:1]
@@ -201,7 +201,7 @@ def _by_colour(path: Path, values: Tensor, labels: Labels) -> Decoded:
         raise InputError(f"{str(path)!r}: colours need 8-bit RGB, not {values.shape[0]} channels of {values.dtype}")
     if _is_shape(path, values):
         raise InputError(
-            f"{str(path)!r} is of one colour, and its shape in alpha: leave colours out, for task='binary'"
+            f"{str(path)!r} is of one colour, and its shape in alpha: leave colours=… out, for task='binary'"
         )
     red, green, blue = images.fit_channels(values, 3).long()
     codes = (red << 16 | green << 8 | blue)[None]

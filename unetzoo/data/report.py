@@ -9,7 +9,7 @@ from typing import Any
 
 from unetzoo.data.labels import Labels
 from unetzoo.errors import ConfigError
-from unetzoo.printing import aligned, printable
+from unetzoo.printing import aligned, printable, said_once
 
 Size = tuple[int, int]
 _SHOWN = 20
@@ -46,7 +46,7 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class DataReport:
-    """A data set. ``str()`` is a table.
+    """A data set. ``str()`` is a table, or what is wrong.
 
     Attributes:
         source: folder or file.
@@ -91,20 +91,26 @@ class DataReport:
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
+        counted = ", ".join(map(printable, self.labels.counted))
+        parts = [f"{printable(self.source)}: {self.labels.task}, {counted}"]
+        # Of data that are refused, figures would be of what could be read of them, or 0.
+        parts += [] if self.problems else self._tables()
+        for title, lines in (("warnings", self.warnings), ("problems", self.problems)):
+            if lines:
+                parts.append("\n  - ".join([f"{title} ({len(lines)}):", *map(printable, _first(lines))]))
+        return "\n\n".join([*parts, *([self._verdict()] * (not self.problems))])
+
+    def _tables(self) -> list[str]:
         kinds = ", ".join(f"{kind} ({count})" for kind, count in self.dtypes.items())
         channels = ", ".join(f"{number} ({count})" for number, count in sorted(self.channels.items()))
-        counted = ", ".join(map(printable, self.labels.counted))
-        parts = [f"{printable(self.source)}: {self.labels.task}, {counted}", aligned(self._sizes()).rstrip()]
-        parts += [aligned(self._classes()).rstrip(), f"pixels: {kinds or '–'}; channels: {channels or '–'}"]
+        parts = [aligned(self._sizes()).rstrip(), aligned(self._classes()).rstrip()]
+        parts.append(f"pixels: {kinds or '–'}; channels: {channels or '–'}")
         if self.mean is not None and self.std is not None:
             rows = [["channel", "mean", "std"]]
             rows += [[str(k), f"{m:.5g}", f"{s:.5g}"] for k, (m, s) in enumerate(zip(self.mean, self.std, strict=True))]
             parts[-1] += f"; in_channels={self.in_channels}"
             parts.append(aligned(rows).rstrip())
-        for title, lines in (("warnings", self.warnings), ("problems", self.problems)):
-            if lines:
-                parts.append("\n  - ".join([f"{title} ({len(lines)}):", *map(printable, _first(lines))]))
-        return "\n\n".join([*parts, *([self._verdict()] * (not self.problems))])
+        return parts
 
     def _verdict(self) -> str:
         count = len(self.warnings)
@@ -129,7 +135,8 @@ class DataReport:
         return rows
 
 
-def _first(lines: Sequence[str]) -> list[str]:
+def _first(sentences: Sequence[str]) -> list[str]:
+    lines = said_once(sentences)
     rest = [f"… and {len(lines) - _SHOWN} more; 'unetzoo data check --json' lists all"] * (len(lines) > _SHOWN)
     return [*lines[:_SHOWN], *rest]
 

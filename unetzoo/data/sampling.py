@@ -51,8 +51,8 @@ class EpochBatches(Sampler[list[Draw]]):
             draws = self._draws()
             raise ConfigError(
                 f"batch_size={batch_size} in {processes} process{'es' * (processes > 1)} is more than the {images} "
-                f"training images, {draws} draws an epoch: give --data.repeats "
-                f"{-(-batch_size * processes // max(images, 1))}, or --batch-size {max(1, draws // processes)}"
+                f"training images, {draws} draws an epoch: give data.repeats="
+                f"{-(-batch_size * processes // max(images, 1))}, or batch_size={max(1, draws // processes)}"
             )
 
     def __len__(self) -> int:

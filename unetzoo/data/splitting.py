@@ -180,7 +180,7 @@ def allot(sizes: Mapping[str, int], ratios: Sequence[float], seed: int) -> dict[
     if not sizes:
         raise ConfigError("there are no images that have masks")
     if len(sizes) < len(wanted):
-        fix = "give ratios whose last is 0, " if 2 <= len(sizes) < 3 else "add images, cut large ones into several, "
+        fix = "give ratios=… whose last is 0, " if 2 <= len(sizes) < 3 else "add images, cut large ones into several, "
         raise ConfigError(
             f"{_count(sizes)} cannot be parted into {', '.join(wanted)}: {fix}or name the splits in a .csv file"
         )

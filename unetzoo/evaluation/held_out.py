@@ -83,7 +83,7 @@ def tell(run: DataRecord, seen: Seen) -> None:
             FILE,
             model,
         )
-    fix = "to hold them back, give ratios, seed and group as they were there, or leave them out"
+    fix = "to hold them back, give ratios=…, seed=… and group=… as they were there, or leave them out"
     for split in ("val", "test"):
         prints = {name: pair.image for name, pair in run.splits[split].items()}
         known = _places(prints, seen, before=True)
@@ -127,7 +127,7 @@ def choose(
         how = {name: reading[name] for name in ("ratios", "seed", "group")}
         found = divide(listing, **how, kept=None if anew else _kept(listing, how["group"], seen))[asked]
     if not found and split is None and own:
-        raise ConfigError(f"{str(source)!r} has splits, and no test images: say which, such as --split val")
+        raise ConfigError(f"{str(source)!r} has splits, and no test images: say which, such as split='val'")
     if not found:
         raise ConfigError(f"{str(source)!r} has no images{'' if asked is None else f' in {asked}'}")
     if asked != "train":
@@ -190,10 +190,10 @@ def _check(found: Sequence[Sample], asked: str | None, source: str | os.PathLike
     learned = [name for name, place in known.items() if place.split in ("train", BEFORE)]
     if learned:
         named = [f"{name!r}" + (f" (as {at!r})" if (at := known[name].name) != name else "") for name in learned]
-        fix = "say which split, such as --split test" if asked is None else "leave them out"
+        fix = "say which split, such as split='test'" if asked is None else "leave them out"
         raise ConfigError(
             f"{len(learned)} of {len(found)} images of {where} were trained on by {seen.models}, and say nothing of "
-            f"others: {fix}; --split train scores what was trained on. They are {_some(named)}"
+            f"others: {fix}; split='train' scores what was trained on. They are {_some(named)}"
         )
     for split, whom in (("val", seen.models), (CHOSEN, f"what {seen.models} began from")):
         chosen = [name for name, place in known.items() if place.split == split]

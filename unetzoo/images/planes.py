@@ -59,18 +59,19 @@ class Stack:
         if self.others:
             raise InputError(
                 f"{str(path)!r} holds {self.count + self.others} pages of different sizes or types: "
-                "planes='first' (--planes first) takes the first; or save them as files of their own"
+                "planes='first' takes the first; or save them as files of their own"
             )
         if planes in ("max", "channels"):
             return list(self.pages)
         if planes == "split":
             raise InputError(
                 f"{str(path)!r} holds {self}, and planes='split' makes as many images of them: where one is asked for, "
-                f"planes is the number of one, from 0 to {self.count - 1}, or 'first', 'max' or 'channels'"
+                f"it is the number of one, from 0 to {self.count - 1}, or 'first', 'max' or 'channels'"
             )
         raise InputError(
-            f"{str(path)!r} holds {self}: which are meant? planes (--planes) is 'split' (each is an image of its own), "
-            "'first', 'max' (of each pixel the largest value) or 'channels'; in Python the number of one, too"
+            f"{str(path)!r} holds {self}: which are meant? planes='split' makes an image of each, planes='first' takes "
+            "the first, planes='max' of each pixel the largest value, planes='channels' all as channels; in Python the "
+            "number of one may stand there, too"
         )
 
 

@@ -307,8 +307,8 @@ class Predictor:
 
 
 _SMALLER = (
-    "give a smaller tile (--tile 512) or batch_size=1, dtype=torch.bfloat16 (--dtype bfloat16), or a TIFF or zarr "
-    "array to write_mask, which reads and writes by rows"
+    "give a smaller tile, such as tile=512, or in Python batch_size=1; a smaller dtype=…, bfloat16; or a TIFF or zarr "
+    "array, whose masks 'unetzoo predict' and write_mask write by rows"
 )
 """What helps where memory is too small for an image."""
 

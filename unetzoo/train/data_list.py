@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Callback
 from unetzoo.data.record import FILE, DataRecord
 from unetzoo.errors import ConfigError
 from unetzoo.evaluation.held_out import Seen, seen_at, tell
+from unetzoo.printing import said_once
 from unetzoo.saving.records import BEST_FILE
 from unetzoo.saving.sources import source_of
 from unetzoo.train.keeping import LAST
@@ -63,7 +64,7 @@ def _same(path: Path, now: DataRecord) -> DataRecord:
     if not path.is_file():
         raise ConfigError(f"there is no {path}, so that nothing says what the run was trained on: {fix}")
     record = DataRecord.read(path)
-    changes = record.changes(now)
+    changes = said_once(record.changes(now))
     if changes:
         raise ConfigError(f"a run goes on with the data that it began with; give those, or {fix}", _few(changes))
     return record

@@ -1,0 +1,183 @@
+"""What commands say: the library's arguments as the options that are typed, and the fix as it is typed next."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+import unetzoo
+from unetzoo.cli import main, parser
+from unetzoo.cli._wording import Wording
+from unetzoo.data import labels_of
+
+OPTIONS = {
+    "train": ["train"],
+    "check": ["data", "check", "x"],
+    "predict": ["predict", "nuclei", "x"],
+    "evaluate": ["evaluate", "nuclei", "--data", "x"],
+    "serve": ["serve", "nuclei"],
+}
+
+
+def wording(command: str) -> Wording:
+    options = parser().parse_args(OPTIONS[command])
+    return Wording(options.command, settings=options.takes_rest)
+
+
+@pytest.mark.parametrize(
+    ("command", "said", "typed"),
+    [
+        ("check", "ids are foreground='any'", "ids are --foreground any"),
+        ("check", "task='multiclass' with num_classes=16", "--task multiclass with --num-classes 16"),
+        ("check", "(ignore=-1)", "(--ignore -1)"),
+        ("check", "give ignore=… for it", "give --ignore for it"),
+        ("check", "colours=('#000000', '#ffffff')", "--colours '#000000,#ffffff'"),
+        ("check", "class_names=['a', 'b c']", "--class-names 'a,b c'"),
+        ("check", "ratios=(0.5, 0.5, 0.0): no", "--ratios 0.5 0.5 0.0: no"),
+        ("check", "group='(a|b)': no", "--group '(a|b)': no"),
+        ("check", "seed=None is none", "seed=None is none"),
+        ("check", "in_channels=3 and model.ema=0.9", "in_channels=3 and model.ema=0.9"),
+        ("check", "'my seed=3.png' and 'seed=3' are files", "'my seed=3.png' and 'seed=3' are files"),
+        ("check", "the run's seed=3 isn't that of seed=4", "the run's --seed 3 isn't that of --seed 4"),
+        ("check", "runs/seed=3/a and reseed=3", "runs/seed=3/a and reseed=3"),
+        ("check", "planes='spl ... it': one of", "--planes 'spl ... it': one of"),
+        ("check", "planes='cut off", "--planes 'cut off"),
+        ("train", "ratios=(0.5, 0.5, 0.0)", "--ratios '[0.5, 0.5, 0.0]'"),
+        ("train", "colours=('#000000', '#ffffff')", "--colours '#000000,#ffffff'"),
+        ("train", "pretrained=True, pretrained=False", "--pretrained, pretrained=False"),
+        ("train", "lr=1e-05: small", "--lr 1e-05: small"),
+        ("train", "trainer.max_epochs=0 and data.repeats=4", "--trainer.max_epochs 0 and --data.repeats 4"),
+        ("train", "model.options.norm='group', model.ema=True", "--model.options.norm group, --model.ema true"),
+        ("train", "out=runs/a: leave it out", "--out runs/a: leave it out"),
+        ("train", "crop_size=(32, 48)", "--crop-size '[32, 48]'"),
+        ("predict", "scales=(0.75, 1)", "--scales 0.75,1"),
+        ("predict", "tile=512, overlap='full'", "--tile 512, --overlap full"),
+        ("predict", "task='binary'", "task='binary'"),
+        ("evaluate", "split='test'", "--split test"),
+        ("serve", "max_megabytes=3", "--max-megabytes 3"),
+    ],
+)  # fmt: skip
+def test_arguments_are_options(command: str, said: str, typed: str) -> None:
+    assert wording(command)(said) == typed
+
+
+@pytest.mark.parametrize("name", ["foreground", "num_classes", "colours", "class_names", "ratios", "ignore", "seed"])
+def test_an_option_reads_back_as_the_argument(name: str) -> None:
+    """By the parser itself."""
+    values: dict[str, Any] = {
+        "foreground": "any", "num_classes": 7, "colours": ("#00ff00", "#ffffff"), "class_names": ("a", "b c'd"),
+        "ratios": (0.25, 0.5, 0.25), "ignore": -1, "seed": 3,
+    }  # fmt: skip
+    typed = wording("check")(f"{name}={values[name]!r}")
+    options = parser().parse_args(["data", "check", "x", *shlex.split(typed)])
+    found = getattr(options, name)
+    assert (tuple(found) if name == "ratios" else found) == values[name]
+
+
+# Through commands
+
+
+def data_of(folder: Path, *levels: int) -> Path:
+    """Write images with masks of squares that have these values."""
+    mask = np.zeros((32, 32), np.uint8)
+    for k, level in enumerate(levels):
+        mask[4 * k : 4 * k + 3, 2:30] = level
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+        for k in range(4):
+            pixels = mask if part == "masks" else np.full((32, 32, 3), 50 + k, np.uint8)
+            Image.fromarray(pixels).save(folder / part / f"{k}.png")
+    return folder
+
+
+FIXES = {
+    "any": ((1, 3, 7), "--foreground any"),
+    "classes": ((1, 2, 3), "--task multiclass with --num-classes 4"),
+    "void": ((5, 15, 255), "--task multiclass with --num-classes 16 and --ignore 255"),
+    "greys": ((85, 170, 255), "--task multiclass with --colours '#000000,#555555,#aaaaaa,#ffffff'"),
+}
+
+
+@pytest.mark.parametrize("kind", FIXES)
+def test_the_fix_is_typed_as_it_is_said(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    levels, fix = FIXES[kind]
+    source = str(data_of(tmp_path / "data", *levels))
+    words = ["data", "check", source]
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert fix in said.out
+    assert not re.search(r"\b(task|foreground|num_classes|ignore|colours)=", said.out + said.err)
+    assert main([*words, "--json"]) == 2
+    assert fix in " ".join(json.loads(capsys.readouterr().out)["problems"])
+    assert main([*words, *shlex.split(fix.replace(" with ", " ").replace(" and ", " "))]) == 0
+    with pytest.raises(unetzoo.ConfigError, match=r"foreground='any'|task='multiclass'"):
+        unetzoo.data.check(source, labels_of(source)).raise_for_problems()
+
+
+def test_a_training_says_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = str(data_of(tmp_path / "data", 1, 3, 7))
+    words = ["train", "--model", "unet", "--data", source, "--out", str(tmp_path / "run")]
+    for more, said in [
+        ([], "--foreground any"),
+        (["--task", "multiclass"], "--task multiclass needs --num-classes"),
+        (["--epochs", "ten"], "--epochs ten: a whole number"),
+        (["--task", "tree"], "--task tree: one of"),
+        (["--trainer.max_epochs", "0"], "--trainer.max_epochs 0: "),
+        (
+            ["--foreground", "any", "--batch-size", "64", "--data.repeats", "1"],
+            r"--data\.repeats \d+, or --batch-size \d",
+        ),
+    ]:
+        assert main([*words, *more]) == 2
+        assert re.search(said, capsys.readouterr().err), said
+    with pytest.raises(unetzoo.ConfigError, match="task='multiclass' needs num_classes=…"):
+        unetzoo.fit("unet", data=source, out=tmp_path / "run", task="multiclass")
+
+
+def test_a_prediction_and_a_warning_say_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "stack.tif", np.zeros((5, 32, 32), np.uint8), metadata={"axes": "ZYX"})
+    assert main(["predict", "nuclei", str(tmp_path / "stack.tif"), "--out", str(tmp_path / "out"), "--json"]) == 1
+    captured = capsys.readouterr()
+    for text in (captured.err, json.loads(captured.out)["error"]):
+        assert "--planes split" in text
+        assert "planes=" not in text
+    with pytest.raises(unetzoo.InputError, match="planes='split'"):
+        unetzoo.images.read_image(tmp_path / "stack.tif")
+    assert main(["predict", "nuclei", str(tmp_path), "--out", str(tmp_path / "new"), "--tile", "-1"]) == 2
+    assert "--tile -1" in capsys.readouterr().err
+
+
+def texts(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the strings of a file that are no docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
+            yield node.lineno, node.value
+
+
+def test_the_library_writes_arguments_with_their_sign() -> None:
+    """Else no command could know them for arguments: "give ignore" is no way to say it."""
+    names = set()
+    for command in OPTIONS:
+        names |= {action.dest for action in parser().parse_args(OPTIONS[command]).command._actions}
+    bare = re.compile(rf"\b(?:give|leave|needs?) (?:{'|'.join(names - {'model', 'data', 'images', 'out'})})\b(?!=)")
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {text}"
+        for path in (ROOT / "unetzoo").rglob("*.py")
+        for line, text in texts(path)
+        if bare.search(text)
+    ]
+    assert not found

@@ -1,0 +1,94 @@
+"""Messages of the library, which name arguments as Python does, in the words of the command line.
+
+A function says ``foreground='any'``, since that is what its caller writes; of a command it is ``--foreground any``. All
+that a command says of the library's passes here, so that the library has one wording. There an argument is always
+written with its sign of equality: ``task='multiclass'``, or ``ignore=…`` where the value is the reader's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import json
+import logging
+import re
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+_QUOTED = r"(?<!\w)(?:'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\")(?!\w)"
+"""A name of a file or of a class, or a command: it is no argument, whatever it holds."""
+_LITERAL = rf"{_QUOTED}|\([^()\n]*\)|\[[^\[\]\n]*\]|-?\d[\d_.]*(?:e[-+]?\d+)?(?!\w)|True\b|False\b|None\b"
+_SETTING = r"(?:trainer|model|data)(?:\.\w+)+"
+"""Full name of a setting of a training."""
+
+
+class Wording:
+    """Writes arguments in a text as the options that they are of a command.
+
+    Args:
+        command: knows the options.
+        settings: the command also takes settings by their full names.
+    """
+
+    def __init__(self, command: argparse.ArgumentParser, *, settings: bool = False) -> None:
+        self._actions = {action.dest: action for action in command._actions if action.option_strings}
+        names = "|".join(sorted(map(re.escape, self._actions), key=len, reverse=True))
+        named = f"{names}|{_SETTING}" if settings else names
+        self._pattern = re.compile(rf"(?P<quoted>{_QUOTED})|(?<![^\s(])(?P<name>{named})=(?:…|(?P<value>{_LITERAL}))?")
+
+    def __call__(self, text: str) -> str:
+        """Return the text; what is no option of the command, or stands in quotes, stays as it is."""
+        return self._pattern.sub(lambda found: found[0] if found["quoted"] else self._typed(found), text)
+
+    def option(self, name: str, value: Any) -> str | None:
+        """Return how an argument is typed, None where its value cannot be."""
+        action = self._actions.get(name)
+        if action is None:
+            return f"--{name} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
+        option = action.option_strings[-1]
+        if action.nargs == 0:
+            return option if value is True else None
+        words = _words(action, value)
+        return None if words is None else " ".join([option, *map(shlex.quote, words)])
+
+    def _typed(self, found: re.Match[str]) -> str:
+        name, literal = found["name"], found["value"]
+        if literal is None:
+            flag = self._actions[name].option_strings[-1] if name in self._actions else f"--{name}"
+            rest = found.string[found.end() : found.end() + 1]
+            return flag if found[0].endswith("…") or not rest or rest in " ,;:)\n" else f"{flag} "
+        try:
+            return self.option(name, ast.literal_eval(literal)) or found[0]
+        except (ValueError, SyntaxError, TypeError):
+            return found[0]
+
+
+@contextlib.contextmanager
+def warnings_in(wording: Wording) -> Iterator[None]:
+    """Let what the library logs within be said in these words."""
+
+    def reworded(record: logging.LogRecord) -> bool:
+        record.msg, record.args = wording(record.getMessage()), ()
+        return True
+
+    logger = logging.getLogger("unetzoo")
+    logger.addFilter(reworded)
+    try:
+        yield
+    finally:
+        logger.removeFilter(reworded)
+
+
+def _words(action: argparse.Action, value: Any) -> list[str] | None:
+    """Return the words behind an option."""
+    if value is None or isinstance(value, bool):
+        return None
+    if not isinstance(value, list | tuple):
+        return [str(value)]
+    if isinstance(action.nargs, int):
+        return [str(part) for part in value]
+    if action.type is not None or all(isinstance(part, str) for part in value):
+        return [",".join(map(str, value))]
+    return [json.dumps(value)]
