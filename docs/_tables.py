@@ -41,7 +41,7 @@ def listed(values: Sequence[int]) -> str:
 
 def decoders() -> dict[str, type[unetzoo.Decoder]]:
     """Return the decoders, the known ones in the order of these pages and new ones after them."""
-    order = ("unet", "unet_valid", "unetpp", "unet3p", "unetpp_lite", "unet3p_lite")
+    order = ("unet", "unet_valid", "unetpp", "unet3p", "unetpp_lite", "unet3p_lite", "smp_unet", "smp_unetplusplus")
     names = sorted(DECODERS, key=lambda name: order.index(name) if name in order else len(order))
     return {name: DECODERS[name] for name in names}
 

@@ -119,7 +119,7 @@ def flags(name: str) -> dict[str, object]:
 
 def light(name: str) -> dict[str, object]:
     """Return options that make the network cheap where that changes no code path."""
-    wanted = {"base_channels": 8, "branch_channels": 20}
+    wanted = {"base_channels": 8, "branch_channels": 20, "decoder_channels": (32, 24, 16, 16, 16)}
     return {key: value for key, value in wanted.items() if key in zoo.signature(name)}
 
 
