@@ -9,6 +9,7 @@ import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -39,12 +40,14 @@ class Network:
         options: as ``create`` takes them.
         remark: where its results are theirs and where they differ, such as "equal where sides divide by 16".
         created: how theirs was created, where no tensor tells, such as "padding=False, the default".
+        idle: pattern of whole names of theirs: what it holds, and no logit depends on.
     """
 
     name: str
     options: Mapping[str, Any]
     remark: str
     created: str = ""
+    idle: str = ""
 
 
 class UnfitError(Exception):
@@ -73,6 +76,8 @@ class Layout:
             first. Raises :class:`UnfitError`, or KeyError where a tensor is missing.
         rules: the first that matches a name renames it; what none matches is an unexpected tensor.
         zero: pattern of our names, of biases that theirs lack: absent as a whole, they are zeros.
+        beside: reads what the program writes beside a file of weights, and which says more than they show. None where
+            nothing stands there; raises ConfigError for a network that is not in the zoo.
     """
 
     title: str
@@ -81,17 +86,19 @@ class Layout:
     networks: Callable[[State], Sequence[Network]]
     rules: Sequence[Rule]
     zero: str | None = None
+    beside: Callable[[Path], Network | None] | None = None
 
     def is_that_of(self, state: State) -> bool:
         """Whether a state dict has a name for each of the marks."""
         return all(any(map(_compiled(mark).fullmatch, state)) for mark in self.marks)
 
-    def renamed(self, state: State) -> tuple[dict[str, Tensor], list[str]]:
-        """Return a state dict under our names, and the names of theirs that are left out."""
+    def renamed(self, state: State, idle: str = "") -> tuple[dict[str, Tensor], list[str]]:
+        """Return a state dict under our names, and the names of theirs that are left out: ``idle`` ones too."""
         found: dict[str, Tensor] = {}
         left = []
+        rules = (Rule(idle, None), *self.rules)
         for name, tensor in state.items():
-            rule, match = _first(self.rules, name)
+            rule, match = _first(rules, name)
             if rule is None or match is None:
                 found[name] = tensor
             elif rule.name is None:

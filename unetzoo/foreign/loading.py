@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from unetzoo import zoo
 from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.files.checkpoints import complete, listed, load_state_dict_file, misfits
-from unetzoo.foreign import unets
+from unetzoo.foreign import smp, unets
 from unetzoo.foreign.layouts import Layout, Network, State, UnfitError
 from unetzoo.model import SegmentationModel, on_meta
 
-LAYOUTS: tuple[Layout, ...] = (*unets.LAYOUTS,)
+LAYOUTS: tuple[Layout, ...] = (*unets.LAYOUTS, *smp.LAYOUTS)
 """All that are known: the first that a state dict is of counts."""
 SHOWN = 8
 """Tensors that an error lists."""
@@ -70,11 +73,21 @@ def built(
     """Return the model that a state dict of a layout is; see :func:`load_foreign`."""
     if "pretrained" in options:
         raise ConfigError("pretrained is not for a network of another program: all weights come from the file")
-    network = _network(path, layout, state, name)
+    network = network_of(path, layout, state, name)
+    model, renamed, line = fitted(path, layout, state, network, options)
+    model.load_state_dict(renamed, assign=True)
+    _logger.warning("%s", line)
+    return model.eval()
+
+
+def fitted(
+    path: str | os.PathLike[str], layout: Layout, state: State, network: Network, options: Mapping[str, Any]
+) -> tuple[SegmentationModel, dict[str, Tensor], str]:
+    """Return the network of shapes alone, a state dict of a layout under its names, and a line about both."""
     with on_meta():
         model = zoo.create(network.name, **{**network.options, **options})
     wanted = model.state_dict()
-    renamed, left = layout.renamed(state)
+    renamed, left = layout.renamed(state, network.idle)
     renamed = complete(layout.with_zeros(renamed, wanted), wanted)
     problems = misfits(wanted, renamed)
     if problems:
@@ -83,16 +96,17 @@ def built(
             f"{path} holds {layout.title} by its names, which is {network.name} here, and does not fit it:"
             f"{listed([*problems[:SHOWN], *more])}\n{_advice(options)}"
         )
-    model.load_state_dict(renamed, assign=True)
     model.origin = f"{layout.title} ({layout.home}): {network.remark}"
-    _tell(path, layout, network, left, model)
-    return model.eval()
+    return model, renamed, _line(path, layout, network, left, model)
 
 
-def _network(path: str | os.PathLike[str], layout: Layout, state: State, name: str | None) -> Network:
+def network_of(path: str | os.PathLike[str], layout: Layout, state: State, name: str | None = None) -> Network:
     """Return the network that a state dict is, the one called ``name`` where several are possible."""
     try:
-        networks = layout.networks(state)
+        said = layout.beside(Path(path)) if layout.beside is not None else None
+        networks = layout.networks(state) if said is None else [said]
+    except ConfigError as error:
+        raise WeightsError(f"{path}: {error}") from error
     except UnfitError as error:
         raise WeightsError(
             f"{path} holds {error.what}, which is no network of this zoo: {error.why}; use it in the program that made "
@@ -117,16 +131,17 @@ def _advice(options: Mapping[str, Any]) -> str:
     return "it was changed: what is in it is another network"
 
 
-def _tell(
+def _line(
     path: str | os.PathLike[str], layout: Layout, network: Network, left: Sequence[str], model: SegmentationModel
-) -> None:
-    """Log in one line what the file became, and what could not be seen or was left."""
+) -> str:
+    """Return in one line what the file became, and what could not be seen or was left."""
     options = "".join(f", {key}={value!r}" for key, value in network.options.items())
     line = f"{path}: {layout.title}, here {network.name}{options}; {network.remark}"
     if network.created:
         line += f"; taken as created with {network.created}, which no tensor shows"
     if left:
-        line += f"; left out: {', '.join(left[:SHOWN])}"
+        more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+        line += f"; left out: {', '.join(left[:SHOWN])}{more}"
     if model.config.mean is None:
         line += "; it names no mean and std: give those of its training"
-    _logger.warning("%s", line)
+    return line

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import socket
 import threading
 import urllib.request
@@ -14,10 +16,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 from unetzoo import __version__
-from unetzoo.errors import DamagedError, HubError, WeightsError
+from unetzoo.errors import ConfigError, DamagedError, HubError, WeightsError
 from unetzoo.files.offline import switched_off
+from unetzoo.foreign import smp
 from unetzoo.saving.hub_errors import translated, unreachable
-from unetzoo.saving.records import CARD_FILE, CONFIG_FILE, MODEL_FILE, SUFFIX, read_config
+from unetzoo.saving.records import CARD_FILE, CONFIG_FILE, MODEL_FILE, SUFFIX, read_config, read_saved
 from unetzoo.saving.repositories import parse, title_of
 from unetzoo.saving.weights import verify
 
@@ -68,10 +71,23 @@ def pull_from_hub(
         if folder is None:
             folder = _fetched(connect(endpoint, token), name, revision, cache_dir)
     try:
-        verify(folder)
+        _verified(folder)
     except DamagedError as error:
         raise _dropped(folder, name, error) from error
     return folder
+
+
+def _verified(folder: Path) -> None:
+    """Hold a model against its digests; one of segmentation_models_pytorch against the Hub's, by which it is kept."""
+    if smp.network_in(folder / CONFIG_FILE) is None:
+        verify(folder)
+        return
+    path = Path(os.path.realpath(folder / MODEL_FILE))
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if re.fullmatch("[0-9a-f]{64}", path.name) and found != path.name:
+        raise DamagedError(f"the sha256 of {MODEL_FILE} is {found[:12]}…, and {path.name[:12]}… on the Hub")
+    read_saved(folder)
 
 
 def connect(endpoint: str | None, token: str | bool | None) -> HfApi:
@@ -131,8 +147,9 @@ def _fetched(api: HfApi, name: str, revision: str, cache_dir: str | os.PathLike[
     config = fetch(CONFIG_FILE, revision)
     commit = config.parent.name  # the branch may move on meanwhile
     try:
-        read_config(config)
-    except WeightsError as error:
+        if smp.network_in(config) is None:
+            read_config(config)
+    except (WeightsError, ConfigError) as error:
         raise HubError("not_a_model", f"{title_of(name, revision)} is no model of unetzoo: {error}") from error
     if CARD_FILE in files:
         fetch(CARD_FILE, commit)

@@ -11,6 +11,8 @@ from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.files.checkpoints import SUFFIX as CHECKPOINT_SUFFIX, CheckpointFile, read_checkpoint
 from unetzoo.files.tensors import DATA_DIGEST, LONGEST_HEADER, TensorFile, check_file, read_header
+from unetzoo.foreign import smp
+from unetzoo.foreign.loading import SHOWN, fitted, network_of
 from unetzoo.model import SegmentationModel, build_on_meta
 from unetzoo.printing import printable
 
@@ -25,6 +27,8 @@ VERSION_KEY = "unetzoo_version"
 PREFIX_KEY = "unetzoo_prefix"
 """What the names of the network's tensors begin with, in a checkpoint of a run, which holds others beside them."""
 ORIGIN_KEY = "unetzoo_origin"
+NOTE_KEY = "unetzoo_note"
+"""Of what was read from another program's file: the line for the log. In no file."""
 """Only in models made of other programs' files: whose they were, and where results differ from theirs."""
 RUN_KEY = "recipe"
 """Of what a run keeps in a checkpoint for itself, to go on."""
@@ -37,7 +41,7 @@ class SavedModel:
     Attributes:
         path: of the file.
         config: of the model.
-        unetzoo_version: of the program that wrote it.
+        unetzoo_version: of the program that wrote it; empty where that was another.
         sha256: of the bytes of its tensors, as written in the file.
         parameters: number of them, batch-norm statistics not counted.
         bytes: size of the file.
@@ -61,8 +65,11 @@ class SavedModel:
         return printable(
             f"{self.path}: {self.config.name}, {self.config.in_channels} channels → {classes}, "
             f"{self.parameters:,} parameters in {', '.join(self.dtypes)}, {self.bytes / 1e6:.1f} MB, "
-            f"saved by unetzoo {self.unetzoo_version}{f'; it was {self.origin}' if self.origin else ''}"
+            f"{self._saved_by()}{f'; it was {self.origin}' if self.origin else ''}"
         )
+
+    def _saved_by(self) -> str:
+        return f"saved by unetzoo {self.unetzoo_version}" if self.unetzoo_version else "saved by another program"
 
 
 def read_saved(path: str | os.PathLike[str]) -> SavedModel:
@@ -86,15 +93,21 @@ def read_config(path: Path) -> ModelConfig:
     Raises:
         WeightsError: missing, or not the record of a model of unetzoo.
     """
+    try:
+        return ModelConfig.from_json(_text(path))
+    except ValueError as error:  # ConfigError is one, and so is a failure to decode
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def _text(path: Path) -> str:
+    """Return the text of a file that is no longer than any model's record."""
     check_file(path)
     if path.stat().st_size > LONGEST_HEADER:
         raise WeightsError(f"{path} is longer than the {LONGEST_HEADER:,} bytes that any model's record has")
     try:
-        return ModelConfig.from_json(path.read_bytes().decode())
+        return path.read_bytes().decode()
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:  # ConfigError is one, and so is a failure to decode
-        raise WeightsError(f"{path}: {error}") from error
 
 
 def model_in(folder: Path) -> Path | None:
@@ -121,14 +134,27 @@ def read_record(path: str | os.PathLike[str]) -> tuple[TensorFile | CheckpointFi
         file = read_header(path)
         file.check_header()
     if not is_saved_model(file):
-        raise WeightsError(
-            f"{path} holds tensors, and does not say of which model: 'unetzoo convert' with --model NAME writes a "
-            "file that does"
-        )
+        return _foreign_record(file)
     try:
         return file, ModelConfig.from_json(file.metadata[CONFIG_KEY])
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from error
+
+
+def _foreign_record(file: TensorFile | CheckpointFile) -> tuple[CheckpointFile, ModelConfig]:
+    """Return what segmentation_models_pytorch wrote, under this package's names, and the config of its network."""
+    state, beside = smp.unwrapped(file.tensors())
+    if not smp.LAYOUT.is_that_of(state):
+        raise WeightsError(
+            f"{file.path} holds tensors, and does not say of which model: 'unetzoo convert' with --model NAME writes a "
+            "file that does"
+        )
+    network = network_of(file.path, smp.LAYOUT, state)
+    model, renamed, line = fitted(file.path, smp.LAYOUT, state, network, {})
+    if beside:
+        line += f"; beside the network: {', '.join(beside[:SHOWN])}"
+    metadata = {ORIGIN_KEY: model.origin, NOTE_KEY: line}
+    return CheckpointFile(file.path, metadata, frozenset(), renamed, file.size), model.config
 
 
 def run_checkpoint(path: str | os.PathLike[str]) -> CheckpointFile:
@@ -158,7 +184,7 @@ def described(file: TensorFile | CheckpointFile, model: SegmentationModel) -> Sa
     return SavedModel(
         path=file.path,
         config=model.config,
-        unetzoo_version=file.metadata.get(VERSION_KEY, "?"),
+        unetzoo_version=file.metadata.get(VERSION_KEY, "" if NOTE_KEY in file.metadata else "?"),
         sha256=file.metadata.get(DATA_DIGEST, "?"),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         bytes=file.size,

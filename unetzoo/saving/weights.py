@@ -33,6 +33,7 @@ from unetzoo.saving.records import (
     CONFIG_FILE,
     CONFIG_KEY,
     MODEL_FILE,
+    NOTE_KEY,
     ORIGIN_KEY,
     SUFFIX,
     VERSION_KEY,
@@ -146,6 +147,8 @@ def load(
     state = {name: tensor.to(device, dtype if tensor.is_floating_point() else None) for name, tensor in state.items()}
     loaded = _filled(model, state, device, dtype).eval()
     loaded.origin = file.metadata.get(ORIGIN_KEY, "")
+    if NOTE_KEY in file.metadata:
+        _logger.warning("%s", file.metadata[NOTE_KEY])
     return loaded
 
 
