@@ -704,7 +704,8 @@ def test_all_tensors_that_do_not_belong_are_listed_in_one_error(counted: Path, t
         ),
         WeightsError,
     )
-    assert all(line in message for line in lines)
+    # What has no name of ours at all is left, whatever it is: a loss beside the network, say.
+    assert all((line in message) == (line != "unexpected: stranger") for line in lines)
     assert not (tmp_path / "out.safetensors").exists()
 
 
@@ -1322,10 +1323,7 @@ def test_other_formats_under_our_suffix_are_refused(tmp_path: Path) -> None:
         {"x": 1},
         {"x": [torch.zeros(3)]},
         {1: torch.zeros(3)},
-        {"x": torch.zeros(3), "epoch": 3},
         {"state_dict": {"x": torch.zeros(3)}, "model": {"y": torch.zeros(3)}},
-        {"state_dict": {"state_dict": {"x": torch.zeros(3)}}},
-        {"state_dict": torch.zeros(3), "epoch": 1},
         "x" * 1000,
         {"x" * 100_000: 1},
     ],

@@ -1,7 +1,8 @@
-"""Pretrained encoders: torchvision's weights from its own enums, or from a file in its layout.
+"""Pretrained encoders: torchvision's weights from its own enums, or from any file that holds the encoder.
 
-Nothing that is read can run code: files are opened as tensors only, and torchvision's are held against the hash
-in their name, also when they come from torch's cache.
+In a file the encoder is looked for by the names and shapes of its tensors, whatever it is wrapped in. Nothing that is
+read can run code: files are opened as tensors only, and torchvision's are held against the hash in their name, also
+when they come from torch's cache.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -19,12 +21,16 @@ from torch import Tensor, nn
 from unetzoo.checks import one_of
 from unetzoo.encoders import ENCODERS, Encoder, EncoderSpec
 from unetzoo.errors import WeightsError
-from unetzoo.files.checkpoints import complete, first_line, listed, load_state_dict_file, misfits
+from unetzoo.files.checkpoints import complete, listed, misfits, read_contents
+from unetzoo.files.finding import Contents, Place, Shape, find, nearest, split_place, taken_and_left
 from unetzoo.files.offline import switched_off
+from unetzoo.files.torch_files import first_line
+from unetzoo.nn.layers import ConvStyle
 from unetzoo.registry import suggest
 
 POLICIES = ("repeat", "mean", "sum", "keep_rgb")
-SUFFIXES = (".pth", ".pt", ".safetensors")
+SUFFIXES = (".pth", ".pt", ".tar", ".ckpt", ".bin", ".safetensors")
+"""Of files; ".tar" is that of ``.pth.tar``."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _ADAPTABLE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -58,14 +64,21 @@ def pretrained_problems(spec: EncoderSpec, pretrained: object, norm: object, pol
     return found
 
 
+def names_weights(spec: EncoderSpec, pretrained: object) -> bool:
+    """Return whether ``pretrained`` means torchvision's own weights, and no file."""
+    names = () if spec.weights is None else _enum(spec.weights).__members__
+    return pretrained is True or (isinstance(pretrained, str) and pretrained in names)
+
+
 def _source_problem(spec: EncoderSpec, pretrained: object) -> str | None:
     if spec.weights is None:
         able = ", ".join(other.title for other in ENCODERS.values() if other.weights is not None)
         return f"pretrained={pretrained!r}: the {spec.title} encoder has no pretrained weights; these have: {able}"
-    if pretrained is True or (isinstance(pretrained, str) and pretrained in _enum(spec.weights).__members__):
+    if names_weights(spec, pretrained):
         return None
-    if isinstance(pretrained, str | os.PathLike) and Path(pretrained).suffix in SUFFIXES:
-        return None if Path(pretrained).is_file() else f"pretrained={str(pretrained)!r}: there is no such file"
+    if isinstance(pretrained, str | os.PathLike) and split_place(pretrained)[0].suffix in SUFFIXES:
+        there = split_place(pretrained)[0].is_file()
+        return None if there else f"pretrained={str(pretrained)!r}: there is no such file"
     known = available_weights(spec)
     return (
         f"pretrained={pretrained!r}: True, False, one of {', '.join(map(repr, known))}, or the path of a "
@@ -73,47 +86,153 @@ def _source_problem(spec: EncoderSpec, pretrained: object) -> str | None:
     )
 
 
-def read_pretrained(spec: EncoderSpec, pretrained: bool | str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Return the state dict that ``pretrained`` means, downloaded where it is not in torch's cache.
+def read_pretrained(spec: EncoderSpec, pretrained: bool | str | os.PathLike[str]) -> Contents:
+    """Return what the file holds that ``pretrained`` means, downloaded where it is not in torch's cache.
 
     Raises:
         WeightsError: missing, damaged, not reachable, or no file of tensors.
     """
-    if isinstance(pretrained, bool):
-        pretrained = "DEFAULT"
-    if spec.weights is not None and str(pretrained) in _enum(spec.weights).__members__:
-        return _read_torchvision(_enum(spec.weights)[str(pretrained)])
-    return load_state_dict_file(Path(pretrained))
+    if spec.weights is not None and names_weights(spec, pretrained):
+        return _read_torchvision(_enum(spec.weights)["DEFAULT" if pretrained is True else pretrained])
+    return read_contents(str(pretrained))
 
 
-def fill_encoder(encoder: Encoder, title: str, state: Mapping[str, Tensor], policy: str) -> None:
-    """Put a state dict in torchvision's layout into ``encoder``: every tensor, and no other.
+def fill_encoder(
+    encoder: Encoder, spec: EncoderSpec, contents: Contents, policy: str | None, decoder: str
+) -> tuple[int, str]:
+    """Put the weights of an encoder, wherever they stand in a file, into ``encoder``.
 
-    What the encoder does not have by design, a classifier say, it leaves out itself, and the convolution that sees
-    the images is adapted by ``policy``; counters of batches, which old files lack, start at 0.
+    What the encoder does not have by design, a classifier say, it leaves out itself; counters of batches, which old
+    files lack, start at 0. The convolution that sees the images is adapted where the file's sees other channels.
+
+    Args:
+        encoder: of ``spec``.
+        spec: its entry in the registry.
+        contents: of the file.
+        policy: for other channels than the file's, see :func:`adapt_input_conv`; None: "sum" for one channel,
+            otherwise "repeat", except from other channels than three to three, which is for the caller to say.
+        decoder: that stands on the encoder, by whose pairs errors name networks.
+
+    Returns:
+        The channels of the images for which the weights in the file are, and in a line what was taken and left.
 
     Raises:
-        WeightsError: lists all tensors that are missing, unexpected or of another shape.
+        WeightsError: the file holds another network, which is named where it is one of the zoo; or it lists tensors
+            that are missing, unexpected or of another shape.
     """
     wanted = encoder.state_dict()
-    cause = _likely_cause(state)
-    state = encoder.from_torchvision(state)
-    if encoder.in_channels != 3:
-        adapt_images(encoder, title, state, 3, policy)
+    found = find(contents, _shapes(encoder), encoder.from_torchvision)
+    if found is None:
+        raise _misfit(encoder, spec, contents, decoder)
+    place, passed = found
+    _refuse_deeper(encoder, spec, contents, place, decoder)
+    state = dict(place.state)
+    known = _channels(encoder, state)
+    how = _adapt(encoder, spec, contents, state, known, policy)
     state = complete(state, wanted)
     problems = misfits(wanted, state)
     if problems:
-        raise WeightsError(f"the weights do not fit {title}{cause}:{listed(problems)}")
+        raise WeightsError(f"the weights do not fit {spec.title}{_inflexible(encoder)}:{listed(problems)}")
     encoder.load_state_dict(state)
+    return known, taken_and_left(contents, place, passed, wanted) + how
 
 
-def _likely_cause(state: Mapping[str, Tensor]) -> str:
-    """Return what explains names that do not fit, where something does."""
-    if any(name.startswith("decoder.") for name in state):
-        if any(name.startswith("head.") for name in state):
-            return " (they are a whole model's: unetzoo.load or unetzoo.convert takes such a file)"
-        return " (they are a whole model's of another library: save its encoder's alone, model.encoder.state_dict())"
-    return ""
+def _shapes(encoder: Encoder) -> dict[str, Shape]:
+    """Return name → shape of an encoder's tensors, of which the image's channels may be any number."""
+    shapes: dict[str, Shape] = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
+    first = f"{encoder.image_convolution}.weight"
+    if encoder.image_convolution is not None and len(shapes.get(first, ())) == 4:
+        shapes[first] = (shapes[first][0], None, *shapes[first][2:])
+    return shapes
+
+
+def _channels(encoder: Encoder, state: Mapping[str, Tensor]) -> int:
+    """Return the channels of the images for which a state dict is."""
+    weight = state.get(f"{encoder.image_convolution}.weight")
+    return encoder.in_channels if weight is None or weight.ndim != 4 else weight.shape[1]
+
+
+def _adapt(
+    encoder: Encoder, spec: EncoderSpec, contents: Contents, state: dict[str, Tensor], known: int, policy: str | None
+) -> str:
+    """Adapt the weights from ``known`` channels to the encoder's, and return a remark on how, for the log."""
+    channels = encoder.in_channels
+    if known == channels:
+        return ""
+    if policy is None and channels == 3:
+        raise WeightsError(
+            f"{contents.path} is for images of {known} channel{'s' * (known > 1)}, and in_channels is 3: give "
+            f"in_channels={known}; or say how the weights become those for 3, input_policy={POLICIES[0]!r} or another "
+            f"of {', '.join(POLICIES)}"
+        )
+    policy = policy or ("sum" if channels == 1 else "repeat")
+    adapt_images(encoder, spec.title, state, known, policy)
+    return f"; {encoder.image_convolution} adapted from {known} to {channels} channels (input_policy={policy!r})"
+
+
+def _refuse_deeper(encoder: Encoder, spec: EncoderSpec, contents: Contents, place: Place, decoder: str) -> None:
+    """Refuse a file whose first stages are those of a shallow encoder, and whose deeper ones are another network's."""
+    if len(encoder.channels) == spec.maps:
+        return
+    behind = replace(contents, asked=place.prefix.rstrip("."))
+    other = None if _stands(spec, behind) else _held(behind)
+    if other is not None:
+        raise WeightsError(_another(spec, contents, other, place.prefix, decoder))
+
+
+def _misfit(encoder: Encoder, spec: EncoderSpec, contents: Contents, decoder: str) -> WeightsError:
+    """Return the error for a file that does not hold the encoder: what it holds, or what is wrong with the nearest."""
+    wanted = encoder.state_dict()
+    near = nearest(contents, wanted, encoder.from_torchvision)
+    if near is None:
+        names = ", ".join(list(contents.tensors)[:4])
+        return WeightsError(
+            f"the weights do not fit {spec.title}: {contents.path} has no tensor of its names; it holds "
+            f"{len(contents.tensors)} tensors, such as {names:.300}"
+        )
+    problems = misfits(wanted, complete(near.state, wanted))
+    other = _held(contents)
+    if other is not None and other is not spec:
+        return WeightsError(f"{_another(spec, contents, other, near.prefix, decoder)}:{listed(problems)}")
+    remark = _inflexible(encoder)
+    return WeightsError(
+        f"the weights do not fit {spec.title}{remark}: {contents.path}, at {near}, has others:{listed(problems)}"
+    )
+
+
+def _another(spec: EncoderSpec, contents: Contents, other: EncoderSpec, prefix: str, decoder: str) -> str:
+    where = f" at {prefix.rstrip('.')!r}" if prefix else ""
+    return (
+        f"the weights do not fit {spec.title}: {contents.path} holds a {other.title}{where}, which is for "
+        f"{other.names(decoder)[0]!r}"
+    )
+
+
+def _inflexible(encoder: Encoder) -> str:
+    """Return a remark on encoders whose weights fit one number of channels."""
+    if encoder.image_convolution is not None or encoder.in_channels == 3:
+        return ""
+    return (
+        f" of in_channels={encoder.in_channels}, which has no convolution that alone sees the images "
+        "(image_convolution), so that weights for other channels cannot be adapted"
+    )
+
+
+def _held(contents: Contents) -> EncoderSpec | None:
+    """Return the encoder of the zoo that a file holds, tensor by tensor; None where it holds none."""
+    able = [spec for spec in ENCODERS.values() if spec.weights is not None]
+    return next((spec for spec in able if _stands(spec, contents)), None)
+
+
+def _stands(spec: EncoderSpec, contents: Contents) -> bool:
+    """Return whether a whole encoder stands in a file, of which it is the only one or the usual one."""
+    norm = spec.weights_norms[0]
+    with torch.device("meta"):
+        encoder = spec.build(3, ConvStyle(norm, bias=norm is None), spec.options(), spec.maps)
+    try:
+        return find(contents, _shapes(encoder), encoder.from_torchvision) is not None
+    except WeightsError:  # several
+        return True
 
 
 def adapt_images(
@@ -181,7 +300,7 @@ def _enum(name: str) -> Any:
     return getattr(models, name)
 
 
-def _read_torchvision(member: Any) -> dict[str, Tensor]:
+def _read_torchvision(member: Any) -> Contents:
     """Return the tensors of a torchvision weights enum, from torch's cache or else from its server."""
     file = Path(urlparse(member.url).path).name
     cached = Path(torch.hub.get_dir(), "checkpoints", file)
@@ -194,7 +313,7 @@ def _read_torchvision(member: Any) -> dict[str, Tensor]:
                 f"{cached} is damaged: its sha256 begins {found[: len(digest)]}, not {digest}; "
                 "delete it, and it will be downloaded again"
             )
-        return load_state_dict_file(cached)
+        return read_contents(cached)
     off = switched_off("UNETZOO_OFFLINE")
     if off:
         raise WeightsError(
@@ -211,4 +330,4 @@ def _read_torchvision(member: Any) -> dict[str, Tensor]:
             f"Put the file there by hand, set TORCH_HOME to the folder whose hub/checkpoints/ holds it, or give "
             f"its path: pretrained='path/to/{file}'"
         ) from error
-    return state
+    return Contents(cached, "", state)

@@ -6,6 +6,7 @@ import fnmatch
 import functools
 import inspect
 import itertools
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,11 +23,13 @@ from unetzoo.pretrained import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     fill_encoder,
+    names_weights,
     pretrained_problems,
     read_pretrained,
 )
 from unetzoo.registry import OWN, Registry, check_name, suggest
 
+_logger = logging.getLogger("unetzoo")
 Builder = Callable[..., SegmentationModel]
 B = TypeVar("B", bound=Builder)
 
@@ -72,12 +75,13 @@ def create(
         name: one of ``list_models()``, or an alias such as "unet_resnet34". ``unetzoo.create`` also takes what
             ``from_pretrained`` does, "nuclei" or "hf-hub:owner/name", with its arguments, in evaluation mode.
         pretrained: weights of the encoder. False: none. True: torchvision's default for it. A name such as
-            "IMAGENET1K_V1". A path to a ``.pth`` or ``.safetensors`` file in torchvision's layout.
+            "IMAGENET1K_V1". A file (.pth, .pt, .pth.tar, .ckpt, .bin, .safetensors) that holds the encoder, whatever
+            it is wrapped in; ``FILE::place`` for the other of two that it holds. The log says what was taken.
         in_channels: channels of the images.
         num_classes: channels of the logits.
-        input_policy: how pretrained weights for RGB take other channel counts: "repeat" (cyclic copies, times
-            3 / in_channels; the default), "mean", "sum" (what a grey image copied to RGB gives; the default
-            for 1 channel), "keep_rgb" (the first three kept, the rest new).
+        input_policy: how pretrained weights take other channel counts than those that they are for, RGB's or the
+            file's: "repeat" (cyclic copies, scaled to the same sum of channels; the default), "mean", "sum" (what a
+            grey image copied to all gives; the default for 1 channel), "keep_rgb" (the first kept, the rest new).
         norm: "batch", "group", "instance", "layer" or None; "auto" is the paper's.
         conv_bias: a bias in all convolutions of decoder and plain encoder. None: only where there is no norm.
         dropout: probability of dropping an element of the deepest map in training.
@@ -85,8 +89,8 @@ def create(
         classification_guided: suppress classes judged absent from an image.
         task: "binary", "multiclass" or "multilabel"; None: binary for one class, otherwise multiclass.
         class_names: one name a class.
-        mean, std: normalisation of images in [0, 1], per channel. None: ImageNet's with pretrained weights and
-            3 channels, otherwise none.
+        mean, std: normalisation of images in [0, 1], per channel. None: ImageNet's with pretrained weights that are
+            for 3 channels, and 3 channels, otherwise none.
         **options: the encoder's and decoder's own; ``model_info(name).options`` lists them.
 
     Raises:
@@ -97,7 +101,9 @@ def create(
     if norm == "auto":
         pair = _pair(name)
         norm = _default_norm(*pair) if pair else "batch"
-    if mean is None and std is None and pretrained is not False and in_channels == 3:
+    given = mean is not None or std is not None
+    assumed = not given and pretrained is not False and in_channels == 3
+    if assumed:
         mean, std = IMAGENET_MEAN, IMAGENET_STD
     common = {
         "in_channels": in_channels,
@@ -116,10 +122,14 @@ def create(
     if pretrained is False:
         return SegmentationModel(config)
     spec = ENCODERS[config.encoder]
-    state = read_pretrained(spec, pretrained)
+    contents = read_pretrained(spec, pretrained)
     model = SegmentationModel(config)
-    policy = input_policy or ("sum" if in_channels == 1 else "repeat")
-    fill_encoder(model.encoder, spec.title, state, policy)
+    known, done = fill_encoder(model.encoder, spec, contents, input_policy, config.decoder)
+    if assumed and known != 3:
+        model.config = config.replace(mean=None, std=None)
+    if not names_weights(spec, pretrained):
+        whose = "" if given else "; mean and std: " + ("none" if model.config.mean is None else "taken as ImageNet's")
+        _logger.warning("%s: %s%s", contents.path, done, whose)
     return model
 
 

@@ -82,6 +82,9 @@ class ResNetEncoder(Encoder):
         return [[self.conv1, self.bn1], *layers]
 
     def from_torchvision(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if "0.weight" in state:  # nn.Sequential(*network.children()), of which the last are often cut off
+            named = ((name.partition("."), tensor) for name, tensor in state.items())
+            state = {f"{_CHILDREN[k]}.{rest}": tensor for (k, _, rest), tensor in named if k in _CHILDREN}
         absent = ("fc.", *(f"layer{level}." for level in range(len(self.channels), 5)))  # the stages of a deeper one
         return {name: tensor for name, tensor in state.items() if not name.startswith(absent)}
 
@@ -95,6 +98,10 @@ class ResNetEncoder(Encoder):
                 yield from ((f"{name}.conv{k}", f"{name}.bn{k}") for k in (1, 2, 3) if hasattr(block, f"conv{k}"))
                 if block.downsample is not None:
                     yield f"{name}.downsample.0", f"{name}.downsample.1"
+
+
+_CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4", "9": "fc"}
+"""Number among torchvision's modules → name, of those with tensors."""
 
 
 def _stem(conv1: nn.Conv2d, in_channels: int, stride: int) -> nn.Conv2d:

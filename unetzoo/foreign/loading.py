@@ -12,7 +12,8 @@ from torch import Tensor
 
 from unetzoo import zoo
 from unetzoo.errors import ConfigError, WeightsError
-from unetzoo.files.checkpoints import complete, listed, load_state_dict_file, misfits
+from unetzoo.files.checkpoints import complete, listed, misfits, read_contents
+from unetzoo.files.finding import Contents, Place, usual
 from unetzoo.foreign import smp, unets
 from unetzoo.foreign.layouts import Layout, Network, State, UnfitError
 from unetzoo.model import SegmentationModel, on_meta
@@ -20,7 +21,7 @@ from unetzoo.model import SegmentationModel, on_meta
 LAYOUTS: tuple[Layout, ...] = (*unets.LAYOUTS, *smp.LAYOUTS)
 """All that are known: the first that a state dict is of counts."""
 SHOWN = 8
-"""Tensors that an error lists."""
+"""Names of tensors left out that the log lists."""
 
 _logger = logging.getLogger("unetzoo")
 
@@ -33,7 +34,7 @@ def load_foreign(path: str | os.PathLike[str], name: str | None = None, **option
     rounding, wherever that takes an image; ``model.origin`` says so too, and is kept in files.
 
     Args:
-        path: as ``load_state_dict_file`` takes it.
+        path: of the file, or ``FILE::place`` for the other of two networks in it.
         name: of the network in the zoo. Needed only where no tensor tells two apart and it is not the usual one.
         **options: as ``create`` takes them, of what no tensor shows: ``task``, ``class_names``, ``mean``, ``std``,
             ``dropout``. Mean and std are in none of these files.
@@ -42,11 +43,25 @@ def load_foreign(path: str | os.PathLike[str], name: str | None = None, **option
         WeightsError: the file cannot be read, its network is not known, or not in the zoo; says what it is.
         ConfigError: lists all that is wrong with the name and the options.
     """
-    state = load_state_dict_file(path)
-    layout = layout_of(state)
-    if layout is None:
+    contents = read_contents(path)
+    found = located(contents)
+    if found is None:
         raise WeightsError(f"{path} {unknown()}")
-    return built(path, layout, state, name, options)
+    place, layout = found
+    return built(contents.path, layout, place.state, name, options)
+
+
+def located(contents: Contents) -> tuple[Place, Layout] | None:
+    """Return where in a file a network of a known layout stands, None where there is none.
+
+    Raises:
+        WeightsError: there are several, and :func:`unetzoo.files.finding.usual` does not say which is meant.
+    """
+    found = {prefix: layout for prefix, state in contents.states() if (layout := layout_of(state)) is not None}
+    if not found:
+        return None
+    place, _ = usual(contents.path, [Place(prefix, contents.under(prefix)) for prefix in found])
+    return place, found[place.prefix]
 
 
 def layout_of(state: State) -> Layout | None:
@@ -91,10 +106,9 @@ def fitted(
     renamed = complete(layout.with_zeros(renamed, wanted), wanted)
     problems = misfits(wanted, renamed)
     if problems:
-        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
         raise WeightsError(
             f"{path} holds {layout.title} by its names, which is {network.name} here, and does not fit it:"
-            f"{listed([*problems[:SHOWN], *more])}\n{_advice(options)}"
+            f"{listed(problems)}\n{_advice(options)}"
         )
     model.origin = f"{layout.title} ({layout.home}): {network.remark}"
     return model, renamed, _line(path, layout, network, left, model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,17 @@ from torch import Tensor
 
 from unetzoo import zoo
 from unetzoo.errors import ConfigError, WeightsError
-from unetzoo.files.checkpoints import SUFFIX as CHECKPOINT_SUFFIX, complete, listed, load_state_dict_file, misfits
+from unetzoo.files.checkpoints import SUFFIX as CHECKPOINT_SUFFIX, complete, listed, misfits, read_contents
+from unetzoo.files.finding import Contents, Place, find, split_place, taken_and_left
 from unetzoo.files.tensors import read_header
-from unetzoo.foreign.loading import built, known, layout_of, unknown
+from unetzoo.foreign.loading import built, known, located, unknown
 from unetzoo.model import SegmentationModel, on_meta
 from unetzoo.saving.records import SUFFIX, SavedModel, is_saved_model, read_saved, run_checkpoint
 from unetzoo.saving.weights import load, save
 
 _HEAD = "head.conv.weight"
+_PARTS = ("encoder", "decoder", "head", "deep_heads", "guide")
+"""Of a network, with tensors."""
 _SHOWN = ("pretrained", "input_policy", "in_channels")
 _logger = logging.getLogger("unetzoo")
 
@@ -27,10 +30,11 @@ _logger = logging.getLogger("unetzoo")
 def convert(
     source: str | os.PathLike[str], target: str | os.PathLike[str], name: str | None = None, **options: Any
 ) -> SavedModel:
-    """Write the state dict in ``source`` as a file that ``load`` takes, and return what that file says.
+    """Write the network in ``source`` as a file that ``load`` takes, and return what that file says.
 
-    A file of another program whose network is one of ours needs no name: see :func:`unetzoo.load_foreign`. Of a file
-    whose tensors are named as in this package, channels, classes, and whether there are heads for deep supervision and
+    It is found whatever it is wrapped in, by the names of its tensors; the log says what was taken and left. A file of
+    another program whose network is one of ours needs no name: see :func:`unetzoo.load_foreign`. Of a file whose
+    tensors are named as in this package, channels, classes, and whether there are heads for deep supervision and
     classification guidance, are read off the tensors where ``options`` do not say them; the log says what no tensor
     shows, and was taken as by default. Types stay as they are in the file, half precision too.
 
@@ -38,7 +42,8 @@ def convert(
     the average of the weights where the run has one, with everything that it knows.
 
     Args:
-        source: as ``load_state_dict_file`` takes it.
+        source: a file of tensors (.pth, .pt, .pth.tar, .ckpt, .bin, .safetensors), or ``FILE::place`` for the other of
+            two networks in it.
         target: ends in ``.safetensors``.
         name: of the model in the zoo, or an alias; None for a file that says or shows it itself.
         **options: as ``create`` takes them, but no ``pretrained``.
@@ -54,27 +59,44 @@ def convert(
         raise ConfigError("pretrained is not for convert: all weights come from the file")
     if name is not None:
         name = zoo.resolve(name)
-    if Path(source).suffix == CHECKPOINT_SUFFIX and is_saved_model(run_checkpoint(source)):
-        return _convert_own(source, target, name, options)
-    _refuse_another(source, name)
-    state = load_state_dict_file(source)
-    layout = layout_of(state)
-    if layout is not None:
-        save(built(source, layout, state, name, options), target)
+    path, asked = split_place(source)
+    if path.suffix == CHECKPOINT_SUFFIX and not asked and is_saved_model(run_checkpoint(path)):
+        return _convert_own(path, target, name, options)
+    _refuse_another(path, name)
+    contents = read_contents(source)
+    found = find(contents, {_HEAD: None}, _own_names, exact=False)
+    if found is None:
+        save(_foreign(contents, name, options), target)
         return read_saved(target)
     if name is None:
-        raise ConfigError(f"{source} {unknown()}")
-    return _convert_named(source, target, _unwrapped(state), name, options)
+        raise ConfigError(f"{source} does not say which network of this package it holds: give its name, --model NAME")
+    return _convert_named(contents, *found, target, name, options)
+
+
+def _foreign(contents: Contents, name: str | None, options: Mapping[str, Any]) -> SegmentationModel:
+    """Return the model that another program's network is here."""
+    found = located(contents)
+    if found is not None:
+        place, layout = found
+        return built(contents.path, layout, place.state, name, options)
+    if name is None:
+        raise ConfigError(f"{contents.path} {unknown()}")
+    raise WeightsError(
+        f"{contents.path} does not fit {name}: it has no {_HEAD}; its names are neither this package's nor those of a "
+        f"network that is known ({known()}). A file that holds an encoder goes to create(..., pretrained=path)"
+    )
 
 
 def _convert_named(
-    source: str | os.PathLike[str],
+    contents: Contents,
+    place: Place,
+    passed: Sequence[Place],
     target: str | os.PathLike[str],
-    state: dict[str, Tensor],
     name: str,
     options: Mapping[str, Any],
 ) -> SavedModel:
     """Write a state dict whose tensors are named as in this package."""
+    state: Mapping[str, Tensor] = place.state
     options = {**_seen(state, zoo.signature(name)), **options}
     with on_meta():
         model = zoo.create(name, **options)
@@ -84,14 +106,15 @@ def _convert_named(
     state = complete(state, model.state_dict())
     problems = misfits(model.state_dict(), state)
     if problems:
-        cause = _likely_cause(state)
         raise WeightsError(
-            f"{source} does not fit {name}:{listed(problems)}\n{len(problems)} tensors do not fit: {cause}"
+            f"{contents.path} does not fit {name}:{listed(problems)}\n{len(problems)} tensors do not fit: give the "
+            "options it was created with"
         )
     model.load_state_dict(state, assign=True)
     save(model, target)
     assumed = {key: value for key, value in zoo.signature(name).items() if key not in {*options, *_SHOWN}}
     listing = ", ".join(f"{key}={getattr(model.config, key, value)!r}" for key, value in assumed.items())
+    _logger.warning("%s: %s", contents.path, taken_and_left(contents, place, passed, state))
     _logger.warning("tensors do not tell all; taken as by default: %s", listing)
     return read_saved(target)
 
@@ -109,12 +132,9 @@ def _convert_own(
     return read_saved(target)
 
 
-def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take off whatever stands before the model's names, where other things stand beside it, such as a loss."""
-    heads = [name for name in state if name.endswith(f".{_HEAD}")]
-    if _HEAD in state or len(heads) != 1:
-        return state
-    return {name.removeprefix(heads[0].removesuffix(_HEAD)): tensor for name, tensor in state.items()}
+def _own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors that have names of this package's networks."""
+    return {name: tensor for name, tensor in state.items() if name.partition(".")[0] in _PARTS}
 
 
 def _refuse_another(source: str | os.PathLike[str], name: str | None) -> None:
@@ -145,13 +165,3 @@ def _channels(state: Mapping[str, Tensor], model: SegmentationModel) -> int | No
     )
     weight = None if first is None else state.get(first)
     return weight.shape[1] if weight is not None and weight.ndim == 4 else None
-
-
-def _likely_cause(state: Mapping[str, Tensor]) -> str:
-    if not any(name.startswith("head.") for name in state):
-        return (
-            f"its names are neither this package's nor those of a network that is known ({known()}). A file of "
-            "torchvision's goes to create(..., pretrained=path), and so does model.encoder.state_dict() of another "
-            "library's ResNet"
-        )
-    return "give the options it was created with"

@@ -12,7 +12,7 @@ from torch import Tensor
 from unetzoo.config import pair_problem
 from unetzoo.decoders import DECODERS, Decoder
 from unetzoo.encoders import ENCODERS, Encoder
-from unetzoo.files.checkpoints import first_line
+from unetzoo.files.torch_files import first_line
 from unetzoo.nn.convolutions import Source
 from unetzoo.nn.layers import ConvStyle
 from unetzoo.testing import _models

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unetzoo.errors import UnetzooError
-from unetzoo.files.checkpoints import first_line
+from unetzoo.files.torch_files import first_line
 
 _OURS = Path(__file__).parent
 _SHOWN = 3

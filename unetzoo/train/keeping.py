@@ -13,7 +13,7 @@ from lightning_fabric.plugins.io import CheckpointIO
 from pytorch_lightning.callbacks import Callback
 
 from unetzoo.errors import TrainingError, WeightsError
-from unetzoo.files.checkpoints import load_pickle
+from unetzoo.files.torch_files import load_pickle
 from unetzoo.files.writing import make_folder, replacing
 from unetzoo.model import build_on_meta
 from unetzoo.saving import weights

@@ -1,0 +1,289 @@
+"""Where in a checkpoint the tensors of a network stand.
+
+Training programs keep a state dict in dictionaries, and its names behind those of the modules that held the network:
+"state_dict" → "module.encoder_q.conv1.weight". Keys of dictionaries and parts of names are one path here, so that what
+stands before a network's own names is one prefix, "state_dict.module.encoder_q.", however it came about.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unetzoo.errors import WeightsError
+
+COUNTER = "num_batches_tracked"
+"""The last part of the names of batch norm's counters, which old files lack."""
+MARK = "::"
+"""Between a file and the place in it that is meant: ``moco.pth.tar::module.encoder_k``."""
+COMPILED = "_orig_mod."
+"""What ``torch.compile`` puts into names, in front of any module. Here it counts for nothing."""
+MOST_PARTS = 20
+"""Of a name that are tried as a prefix. Those of wrapped networks are less than ten deep."""
+LONGEST_NAME = 1000
+"""Letters. A key may stand in a file once, and in a million dictionaries: what is longer is not gone into."""
+
+EVALUATED = frozenset({"teacher", "ema", "swa", "average", "averaged", "avg"})
+"""Of two networks in a file, that which its authors evaluate: the average of the weights, or the teacher, which is one
+(DINO, Caron et al. 2021; mean teacher, Tarvainen and Valpola 2017; timm's ``state_dict_ema``)."""
+PASSED_OVER = frozenset({"student", "momentum", "target", "key", "k", "discriminator"})
+"""That which its authors do not: MoCo (He et al. 2019), MoCo v3 and BYOL (Grill et al. 2020) go on with the encoder
+that is trained by gradients (query, base, online), and leave the one that follows it. Of DINO's two the teacher is
+taken, which is evaluated."""
+
+Shape = tuple[int | None, ...]
+Translate = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that a checkpoint holds.
+
+    Attributes:
+        path: of the file.
+        asked: the place in it that was asked for, a prefix or the middle of one; "" for none.
+        tensors: path → tensor.
+        others: paths of what is no tensor.
+        foreign: names of the classes and functions whose objects were not built.
+    """
+
+    path: Path
+    asked: str
+    tensors: Mapping[str, Tensor]
+    others: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+
+    def states(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """Yield each prefix in what was asked for, the shortest first, and the tensors behind it, by the rest."""
+        found: dict[str, dict[str, Tensor]] = {"": {}}
+        for name, tensor in self.tensors.items():
+            cut = 0
+            for _ in range(MOST_PARTS):
+                found.setdefault(name[:cut], {})[name[cut:]] = tensor
+                cut = name.find(".", cut) + 1
+                if not cut:
+                    break
+        for prefix in sorted(found, key=len):
+            if not self.asked or f".{self.asked}." in f".{prefix}":
+                yield prefix, found[prefix]
+
+    def under(self, prefix: str) -> dict[str, Tensor]:
+        """Return the tensors behind a prefix, by the rest."""
+        return {name[len(prefix) :]: tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place where all tensors of a network stand.
+
+    Attributes:
+        prefix: in front of their names.
+        state: the tensors under the network's own names.
+    """
+
+    prefix: str
+    state: Mapping[str, Tensor]
+
+    def __str__(self) -> str:
+        return repr(self.prefix.rstrip(".")) if self.prefix else "its top"
+
+
+def split_place(source: object) -> tuple[Path, str]:
+    """Return the file and the place in it that ``FILE::place`` means; the place is "" where none is given."""
+    text = str(source)
+    file, mark, place = text.rpartition(MARK)
+    if not mark or Path(text).is_file():
+        return Path(text), ""
+    return Path(file), place.replace(COMPILED, "").strip(".")
+
+
+def flattened(path: Path, content: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list[str]]:
+    """Return all tensors in dictionaries in each other, by path, and the paths of what is none.
+
+    Raises:
+        WeightsError: two have one path.
+    """
+    tensors: dict[str, Tensor] = {}
+    others: list[str] = []
+    ahead: list[tuple[str, Any]] = [("", content)]
+    while ahead:
+        name, value = ahead.pop()
+        if is_plain(value):
+            name = name.replace(COMPILED, "")
+            if name in tensors:
+                raise WeightsError(f"{path} cannot be read: two tensors have the name {name!r:.200}")
+            tensors[name] = value
+        elif isinstance(value, Mapping) and any(isinstance(key, str) for key in value) and len(name) < LONGEST_NAME:
+            inner = f"{name}." if name else ""
+            ahead += [(f"{inner}{key}", value[key]) for key in reversed(value) if isinstance(key, str)]
+        elif name:
+            others.append(name)
+    return tensors, others
+
+
+def is_plain(value: object) -> bool:
+    """Return whether it is a tensor with all its values."""
+    return isinstance(value, Tensor) and value.layout is torch.strided
+
+
+def find(
+    contents: Contents,
+    wanted: Mapping[str, Shape | None],
+    translate: Translate = lambda state: state,
+    *,
+    exact: bool = True,
+) -> tuple[Place, list[Place]] | None:
+    """Return the place where all that is wanted stands, and those that were passed over; None where there is none.
+
+    Args:
+        contents: of the file.
+        wanted: name → shape, in which None fits any length; None for any shape. The counters of batches may be missing.
+        translate: of names behind the right prefix into those of the network; what it leaves out counts for nothing.
+        exact: other tensors in the modules of those that are wanted make it another network.
+
+    Raises:
+        WeightsError: several fit, and :func:`usual` does not say which is meant.
+    """
+    needed = {name: shape for name, shape in wanted.items() if not name.endswith(COUNTER)}
+    modules = {name.partition(".")[0] for name in wanted}
+    places: list[Place] = []
+    for prefix, state in contents.states():
+        own = translated(state, translate) if len(state) >= len(needed) else {}
+        if not all(_is_shaped(own.get(name), shape) for name, shape in needed.items()):
+            continue
+        if exact:
+            if any(name.partition(".")[0] in modules for name in own.keys() - wanted.keys()):
+                continue
+            own = {name: tensor for name, tensor in own.items() if name in wanted}
+        places.append(Place(prefix, own))
+    return usual(contents.path, places) if places else None
+
+
+def usual(path: Path, places: Iterable[Place]) -> tuple[Place, list[Place]]:
+    """Return which of several places is meant, and the others.
+
+    That is what the authors of such files evaluate: a teacher or an average of the weights where there is one,
+    otherwise not the network that follows another by momentum. Those that hold the same tensors are one.
+
+    Raises:
+        WeightsError: no such rule says it; names them. Or one has tensors without values of their own.
+    """
+    found: list[Place] = []
+    for place in places:
+        check_values(path, place.state)
+        if not any(_is_same(place.state, other.state) for other in found):
+            found.append(place)
+    best = max(map(_rank, found))
+    likely = [place for place in found if _rank(place) == best]
+    if len(likely) > 1:
+        raise WeightsError(
+            f"{path} holds several state dicts, {', '.join(map(str, likely[:4]))}"
+            f"{_and_more(likely[4:])}: say which you mean, such as {at(path, likely[0])!r}"
+        )
+    return likely[0], [place for place in found if place is not likely[0]]
+
+
+def check_values(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse tensors without values of their own.
+
+    Raises:
+        WeightsError: one is on another device than the CPU, or has more values than the file holds.
+    """
+    for name, tensor in state.items():
+        if tensor.device.type != "cpu":
+            raise WeightsError(
+                f"{path} cannot be read: {name:.200} is on the {tensor.device} device, and has no values"
+            )
+        # Such a tensor costs nothing here, and any amount of memory as soon as it is copied.
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise WeightsError(f"{path} cannot be read: {name:.200} claims more values than the file holds")
+
+
+def translated(state: Mapping[str, Tensor], translate: Translate) -> dict[str, Tensor]:
+    """Return the tensors under the network's names; none where ``translate`` misses a name that it counts on."""
+    try:
+        return dict(translate(state))
+    except KeyError:
+        return {}
+
+
+def nearest(contents: Contents, wanted: Iterable[str], translate: Translate = lambda state: state) -> Place | None:
+    """Return the place with the most of the wanted names; None where none stands anywhere."""
+    names = frozenset(wanted)
+    best, most = None, 0
+    for prefix, state in contents.states():
+        own = translated(state, translate)
+        found = len(names & own.keys())
+        if found > most:
+            best, most = Place(prefix, own), found
+    return best
+
+
+def at(path: Path, place: Place) -> str:
+    """Return how a place is asked for."""
+    return f"{path}{MARK}{place.prefix.rstrip('.')}"
+
+
+def taken_and_left(contents: Contents, place: Place, passed: Iterable[Place], names: Iterable[str]) -> str:
+    """Return in a line what was taken from a file, and what was left in it.
+
+    Args:
+        contents: of the file.
+        place: where the tensors stand.
+        passed: other places that fit.
+        names: those of the tensors that were taken, as the network calls them.
+    """
+    taken = {id(place.state[name]) for name in names if name in place.state}
+    kept = [path for path, tensor in contents.tensors.items() if id(tensor) in taken]
+    rest = [path for path, tensor in contents.tensors.items() if id(tensor) not in taken]
+    parts = [f"{len(taken)} tensors taken from {place}"]
+    others = [at(contents.path, other) for other in passed]
+    if others:
+        parts.append(f"it holds another that fits, {others[0]!r}{_and_more(others[1:])}")
+    left = _groups([*rest, *contents.others], kept)
+    if left:
+        parts.append(f"left: {', '.join(left[:6])}{_and_more(left[6:])}")
+    if contents.foreign:
+        parts.append(f"not built: {', '.join(contents.foreign[:3])}{_and_more(contents.foreign[3:])}")
+    return "; ".join(parts)
+
+
+def _and_more(rest: Sequence[object]) -> str:
+    return f" and {len(rest)} more" if rest else ""
+
+
+def _groups(left: Iterable[str], kept: Iterable[str]) -> list[str]:
+    """Return the shortest beginnings of names behind which nothing was kept."""
+    trunks = {name[: cut.start()] for name in kept for cut in re.finditer(r"\.", name)}
+    found: dict[str, None] = {}
+    for name in left:
+        ends = [cut.start() for cut in re.finditer(r"\.", name)]
+        found[next((name[:end] for end in ends if name[:end] not in trunks), name)[:60]] = None
+    return list(found)
+
+
+def _is_shaped(tensor: Tensor | None, shape: Shape | None) -> bool:
+    if tensor is None or shape is None:
+        return tensor is not None
+    return tensor.ndim == len(shape) and all(
+        wanted in (None, found) for found, wanted in zip(tensor.shape, shape, strict=True)
+    )
+
+
+def _is_same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(_equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one is other or (one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other))
+
+
+def _rank(place: Place) -> int:
+    words = set(re.split(r"[^a-z0-9]+|(?<=[a-z])(?=[0-9])", place.prefix.lower()))
+    return 2 if words & EVALUATED else 0 if words & PASSED_OVER else 1
