@@ -577,7 +577,7 @@ BROKEN_CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "channels that are floats": (lambda config: {**config, "in_channels": 3.0}, "in_channels=3.0"),
     "channels that are true": (lambda config: {**config, "num_classes": True}, "num_classes=True"),
     "a base of 2**40 channels": (
-        lambda config: {**config, "encoder_options": {"base_channels": 2**40}},
+        lambda config: {**config, "encoder_options": {**config["encoder_options"], "base_channels": 2**40}},
         "base_channels=",
     ),
     "a dropout of 1": (lambda config: {**config, "dropout": 1}, "dropout=1"),
@@ -637,7 +637,8 @@ def test_a_config_with_a_hundred_thousand_unknown_fields_is_refused_soon(saved: 
 
 
 def test_the_largest_network_that_a_config_may_ask_for_costs_no_memory(saved: Path, tmp_path: Path) -> None:
-    config = config_of(saved) | {"encoder_options": {"base_channels": 1 << 20}, "num_classes": 1 << 20}
+    config = config_of(saved) | {"num_classes": 1 << 20}
+    config |= {"encoder_options": {**config["encoder_options"], "base_channels": 1 << 20}}
     config |= {"task": "multiclass", "in_channels": 1 << 20}
     path = with_config(saved, tmp_path / "config.safetensors", json.dumps(config))
     for reader in ("load", "verify"):

@@ -27,7 +27,7 @@ def exact_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
-@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bilinear_aligned"])
 @pytest.mark.parametrize(("small", "large"), [((8, 9), (16, 18)), ((5, 7), (80, 99)), ((1, 1), (33, 2))], ids=str)
 def test_upsample_conv(mode: str, small: tuple[int, int], large: tuple[int, int]) -> None:
     x = torch.randn(2, 160, *small, dtype=torch.float64).contiguous(memory_format=torch.channels_last)

@@ -21,9 +21,9 @@ class PlainOptions(Options):
     """Options of the plain encoder.
 
     Attributes:
-        base_channels: channels of the finest map; each coarser map has twice as many.
-        doublings: after how many levels that ends, 0 to 4: the paper's is 4. With 3 the deepest map is as wide as the
-            one above it, as in many public U-Nets without transposed convolutions.
+        base_channels: channels of the finest map; each coarser map has twice as many, but see doublings.
+        doublings: how often the channels double on the way down, 0 to 4, which is the paper's. With 3 the deepest map
+            is as wide as the one above it, as in many public U-Nets without transposed convolutions.
     """
 
     base_channels: int = 64
