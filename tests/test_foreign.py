@@ -170,6 +170,15 @@ def test_sizes_that_do_not_divide_are_said_to_differ(tmp_path: Path) -> None:
 WRAPPED: dict[str, Callable[[dict[str, Tensor]], object]] = {
     "state_dict": lambda state: {"state_dict": state, "epoch": 3},
     "data parallel": lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+    "milesial's own": lambda state: {**state, "mask_values": [0, 255]},
+    "compiled": lambda state: {f"_orig_mod.{name}": tensor for name, tensor in state.items()},
+    "Lightning, with a loss": lambda state: {
+        "state_dict": {**{f"net.{n}": tensor for n, tensor in state.items()}, "loss.pos_weight": torch.ones(1)}
+    },
+    "an average": lambda state: {
+        "model": {name: torch.zeros_like(tensor) for name, tensor in state.items()},
+        "ema": {"n_averaged": torch.tensor(5), **{f"module.{name}": tensor for name, tensor in state.items()}},
+    },
 }
 
 

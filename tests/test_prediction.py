@@ -246,6 +246,9 @@ class TestReach:
     def test_is_none_for_the_classification_guided_module(self) -> None:
         assert reach(small(classification_guided=True).config) is None
 
+    def test_is_none_where_positions_depend_on_the_image_s_size(self) -> None:
+        assert reach(small(upsampling="bilinear_aligned").config) is None
+
     def test_the_full_overlap_is_refused_there(self) -> None:
         with pytest.raises(ConfigError, match=r"overlap='full': .*whole image.*tile=None"):
             Predictor(small(norm="group"), overlap="full")
