@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import HUB_PORT, needs_links
+from foreign_unets import Milesial
 from hub_server import HubServer
 from huggingface_hub import constants
 from PIL import Image
@@ -113,6 +114,7 @@ def reader(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     weights = models.ResNet18_Weights.IMAGENET1K_V1
     monkeypatch.setattr(weights.value, "url", f"https://example.invalid/{checkpoint.name}")
     shutil.copy(checkpoint, tmp_path / "resnet18.pth")
+    torch.save(Milesial().state_dict(), tmp_path / "theirs.pth")
     if (ROOT / "hubconf.py").exists():
         shutil.copy(ROOT / "hubconf.py", tmp_path)
     monkeypatch.chdir(tmp_path)

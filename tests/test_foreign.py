@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import ROOT
 from foreign_unets import FullScale, Gyb357, Jaxony, Jvanvugt, MateuszBuda, Milesial, Nested, holder
 from torch import Tensor, nn
 
 import unetzoo
 from unetzoo import ConfigError, WeightsError, cli
-from unetzoo.foreign import loading
+from unetzoo.foreign import loading, unets
 from unetzoo.foreign.layouts import Layout, Network, Rule
 
 
@@ -235,6 +236,12 @@ def test_a_new_layout_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(loading, "LAYOUTS", (*loading.LAYOUTS, mine))
     found = unetzoo.load_foreign(saved(state, tmp_path)).state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_the_guide_names_every_layout() -> None:
+    text = (ROOT / "docs" / "coming_from_others.md").read_text(encoding="utf-8")
+    for layout in unets.LAYOUTS:
+        assert all(home in text for home in layout.home.split(", ")), layout.title
 
 
 # Refusals

@@ -27,14 +27,17 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "convert",
         help="a .pth file to one of ours",
-        description="Write a state dict, of a .pth, .pt, .ckpt, .bin or .safetensors file, as a file that says which "
-        "model it is. Nothing in it is run. Channels, classes and extra heads are read off the tensors; last.ckpt of a "
-        "run says all of it itself.",
+        description="Write the network in a .pth, .pt, .pth.tar, .ckpt, .bin or .safetensors file as a file that says "
+        "which model it is. Nothing in it is run. Public U-Nets (milesial's, NestedUNet, UNet 3+, smp's and others) "
+        "are seen by the names of their tensors. Of a file of this package's names, channels, classes and extra heads "
+        "are read off the tensors; last.ckpt of a run says all of it itself.",
     )
-    command.add_argument("source", help="the checkpoint")
+    command.add_argument("source", help="the checkpoint; FILE::place for the other of two networks in it")
     command.add_argument("target", help="the file to write; ends in .safetensors")
     command.add_argument(
-        "--model", metavar="NAME", help="of the zoo; 'unetzoo list' gives them; last.ckpt of a run needs none"
+        "--model",
+        metavar="NAME",
+        help="of the zoo, for a file of this package's names; 'unetzoo list' gives them",
     )
     command.add_argument(
         "--option",
