@@ -21,6 +21,10 @@ from unetzoo.nn.heads import ClassificationGuidedModule, SegmentationHead
 from unetzoo.nn.layers import crop
 from unetzoo.nn.processes import warn_if_bypassed
 from unetzoo.nn.resampling import by_torch_func, by_tracing
+from unetzoo.nn.whole_maps import MOST
+
+FINEST = 64
+"""Channels that the finest map of most networks has at the images' own size, or fewer pixels with more of them."""
 
 
 @dataclass(frozen=True)
@@ -293,8 +297,10 @@ class ForTraining(nn.Module):
 
 
 def _fast_layout(images: Tensor) -> Tensor:
-    """Return ``images`` with the channels last in memory where convolutions are faster so: on the CPU and CUDA."""
+    """Return ``images`` with the channels last in memory where convolutions are faster so: on the CPU and on CUDA."""
     if images.device.type not in ("cpu", "cuda") or torch.compiler.is_exporting() or by_torch_func():
+        return images
+    if images.device.type == "cuda" and images[:, 0].numel() * FINEST >= MOST:
         return images
     return images.contiguous(memory_format=torch.channels_last)
 

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import gc
 import json
+import math
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import unetzoo
-from unetzoo.nn import convolutions, resampling
+from unetzoo.nn import convolutions, resampling, whole_maps
 from unetzoo.nn.convolutions import Activated, ConcatConv, Source, Upsampled
 
 MODELS = ("unet3p_resnet50", "unetpp_resnet50", "resunet50")
@@ -34,8 +35,7 @@ class Way:
 
     Attributes:
         mixes: channels from which they are mixed before they are up-sampled; None: as the rule says.
-        remakes: which inputs of convolutions are made again for backward: "all", "joined" (those with no norm in them),
-            "none"; None: as the rule says.
+        remakes: which inputs of convolutions are made again for backward, "all" or "none"; None: as the rule says.
         last: layout of images and weights: channels last; None: images as unetzoo has them, weights as they are.
         optimized: the copy that ``unetzoo.optimize`` makes.
     """
@@ -51,8 +51,8 @@ class Way:
         with contextlib.ExitStack() as stack:
             if self.mixes is not None:
                 rule = partial(_mixes, self.mixes)
-                stack.enter_context(mock.patch.object(resampling, "mixes_first", rule))
-                stack.enter_context(mock.patch.object(convolutions, "mixes_first", rule))
+                stack.enter_context(mock.patch.object(resampling, "mixes", rule))
+                stack.enter_context(mock.patch.object(convolutions, "mixes", rule))
             if self.remakes is not None:
                 stack.enter_context(mock.patch.object(convolutions, "remakes", REMAKES[self.remakes]))
             if self.last is not None:
@@ -65,32 +65,25 @@ class Way:
         return torch.channels_last if self.last else torch.contiguous_format
 
 
-def _mixes(least: int, channels: int, out_channels: int, kernel: Sequence[int], *_: object, **__: object) -> bool:
-    return channels >= least and (max(kernel) > 1 or out_channels <= channels)
+def _mixes(least: int, x: Tensor, weight: Tensor, *_: object, **__: object) -> bool:
+    return x.shape[1] >= least and (max(weight.shape[2:]) > 1 or len(weight) <= x.shape[1])
 
 
 NEVER, CPU, ALWAYS = 10**9, resampling.MIXED_FIRST, 1
-REMAKES: dict[str, Callable[[list[Source]], bool]] = {
-    "all": lambda sources: True,
-    "joined": lambda sources: not any(isinstance(source, Activated) for source in sources),
-    "none": lambda sources: False,
-}
+REMAKES: dict[str, Callable[[Sequence[Source]], bool]] = {"all": lambda _: True, "none": lambda _: False}
 PLAIN, LAST, OURS = "plain", "plain, channels last", "unetzoo"
 BASE = {PLAIN: Way(NEVER, "none", False), LAST: Way(NEVER, "none", True), OURS: Way()}
 TRAINING = {
     **BASE,
     "unetzoo, weights channels last": Way(last=True),
-    "mixed, remade, channels first": Way(CPU, "all", False),
-    "mixed, remade": Way(CPU, "all", True),
-    "mixed, joined remade": Way(CPU, "joined", True),
     "mixed": Way(CPU, "none", True),
-    "remade": Way(NEVER, "all", True),
-    "joined remade": Way(NEVER, "joined", True),
+    "mixed, remade": Way(CPU, "all", True),
+    "mixed, remade, channels first": Way(CPU, "all", False),
 }
 INFERENCE = {
     **BASE,
-    "mixed, channels first": Way(CPU, None, False),
     "mixed": Way(CPU, None, True),
+    "mixed, channels first": Way(CPU, None, False),
     "optimize": Way(optimized=True),
     "optimize, plain": Way(NEVER, None, True, optimized=True),
     "optimize, mixed": Way(CPU, None, True, optimized=True),
@@ -249,7 +242,7 @@ def works_of(
 
 def networks(bench: Bench) -> None:
     """Time whole networks."""
-    kinds = [(count, train, half) for count in bench.batches for half in (False, True) for train in (True, False)]
+    kinds = [(count, train, half) for count in bench.batches for half in (True, False) for train in (True, False)]
     for count, train, half in kinds:
         for name in bench.models:
             if bench.late:
@@ -267,7 +260,7 @@ def profile(bench: Bench) -> None:
     """Write down where time goes in training steps."""
     kinds = torch.profiler.ProfilerActivity
     activities = [kinds.CPU, kinds.CUDA] if bench.device.type == "cuda" else [kinds.CPU]
-    for half in (False, True):
+    for half in (True, False):
         for name in bench.models:
             works = works_of(bench, name, True, half, bench.batches[0])
             for way in (LAST, "mixed, remade"):
@@ -353,8 +346,10 @@ def layer(bench: Bench, shape: Shape, way: Way, train: bool, half: bool) -> Call
 
 def layers(bench: Bench) -> None:
     """Time each convolution in the ways that differ for it."""
-    for half in (False, True):
+    for half in (True, False):
         for shape, name in shapes(bench).items():
+            if bench.batches[0] * sum(s[1] for s in shape.sources) * math.prod(shape.size) >= whole_maps.MOST:
+                continue  # the plain way cannot be computed channels last
             up = any(kind == "Upsampled" for kind, *_ in shape.sources)
             ways = {
                 **BASE,

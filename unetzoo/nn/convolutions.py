@@ -23,10 +23,10 @@ from unetzoo.nn.resampling import (
     Size,
     autocast_dtype,
     by_tracing,
-    mixes_first,
-    resize,
+    mixed_first,
+    mixes,
+    resize_alike,
     transformed,
-    upsample_conv,
 )
 
 
@@ -74,7 +74,7 @@ class ConcatConv(nn.Conv2d):
             raise InputError(problem)
         out, bias, start = None, self.bias, 0
         for group in self._groups(sources):
-            stop = start + sum(_tensor(source).shape[1] for source in group)
+            stop = start + sum(_tensor(source).shape[1] for source in _listed(group))
             part = _conv(group, self.weight[:, start:stop], bias, self.border)
             out, bias, start = part if out is None else out.add_(part), None, stop
         assert out is not None
@@ -93,14 +93,14 @@ class ConcatConv(nn.Conv2d):
             return f"sources of {given} channels: in_channels={self.in_channels} are needed in all"
         return None
 
-    def _groups(self, sources: Sequence[Source]) -> Iterator[list[Source]]:
-        """Yield neighbours that are convolved together: an up-sampled map of many channels is better off alone."""
+    def _groups(self, sources: Sequence[Source]) -> Iterator[Upsampled | list[Source]]:
+        """Yield neighbours that are convolved together; an up-sampled map whose channels are mixed first is alone."""
         group: list[Source] = []
         for source in sources:
-            if isinstance(source, Upsampled) and mixes_first(source.x.shape[1], self.out_channels, self.kernel_size):
+            if isinstance(source, Upsampled) and mixes(source.x, self.weight, source.size, joined=len(sources) > 1):
                 if group:
                     yield group
-                yield [source]
+                yield source
                 group = []
             else:
                 group.append(source)
@@ -108,12 +108,10 @@ class ConcatConv(nn.Conv2d):
             yield group
 
 
-def _conv(sources: Sequence[Source], weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
-    """Convolve the concatenation of ``sources``, which is made again for backward where gradients are asked for."""
-    if len(sources) == 1 and isinstance(sources[0], Upsampled):
-        x, size, mode = sources[0].x, sources[0].size, sources[0].mode
-        if mixes_first(x.shape[1], weight.shape[0], weight.shape[2:]):
-            return upsample_conv(x, weight, bias, size, mode, padding)
+def _conv(sources: Upsampled | Sequence[Source], weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+    """Convolve the concatenation of ``sources``, which may be made again for backward; or one map, mixed first."""
+    if isinstance(sources, Upsampled):
+        return mixed_first(sources.x, weight, bias, sources.size, sources.mode, padding)
     dtype = autocast_dtype(weight)
     weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
     norms = [source.norm for source in sources if isinstance(source, Activated)]
@@ -129,9 +127,17 @@ def _conv(sources: Sequence[Source], weight: Tensor, bias: Tensor | None, paddin
     return out
 
 
-def remakes(sources: Sequence[Source]) -> bool:  # noqa: ARG001
-    """Whether the input of a convolution is made again for backward."""
-    return True
+def remakes(sources: Sequence[Source]) -> bool:
+    """Whether the input of a convolution is made again for backward.
+
+    Not on CUDA: to concatenate, norm and resample a second time is a tenth of a layer's time there, and on small maps
+    what Python needs for it is more. ``model.gradient_checkpointing()`` saves more memory where it is short.
+    """
+    return _tensor(sources[0]).device.type != "cuda"
+
+
+def _listed(group: Upsampled | list[Source]) -> list[Source]:
+    return [group] if isinstance(group, Upsampled) else group
 
 
 def _tensor(source: Source) -> Tensor:
@@ -147,7 +153,7 @@ def _made(source: Source, x: Tensor, norm: Callable[[Tensor], Tensor] | None = N
     """
     match source:
         case Upsampled():
-            return resize(x, source.size, source.mode)
+            return resize_alike(x, source.size, source.mode)
         case Activated():
             normed = (norm or source.norm)(x)
             out: Tensor = source.act(normed.clone() if normed is x and not spare else normed)

@@ -26,6 +26,7 @@ from unetzoo.nn.whole_maps import (
     Size as Size,
     by_taps,
     resize as resize,
+    resize_alike as resize_alike,
     tap_gradients,
     whole_map_gradients,
     whole_maps,
@@ -40,9 +41,10 @@ def upsample_conv(
 ) -> Tensor:
     """Return ``F.conv2d(resize(x, size, mode), weight, bias, padding=padding)``, exactly, at a fraction of the cost.
 
-    The plain way is taken where it is cheaper: with a kernel of 1 if the convolution adds channels, otherwise below
-    ``MIXED_FIRST`` of them, as there are then not many more to resample than the taps' own. The rule depends on
-    no size, so a program exported at one size is right at all. ``docs/speed.md`` has the measurement.
+    The plain way is taken where it is cheaper. The rule depends on no size, so a program exported at one size is right
+    at all: the plain way with a kernel of 1 if the convolution adds channels, otherwise below ``MIXED_FIRST`` of them,
+    as there are then not many more to resample than the taps' own. On CUDA, where no compiler takes the program, sizes
+    count as well. ``docs/speed.md`` has the measurements.
 
     Args:
         x: (N, C, h, w), floating point.
@@ -55,13 +57,19 @@ def upsample_conv(
     Returns:
         (N, O, H + 2 padding - K + 1, W + 2 padding - L + 1).
     """
+    if mixes(x, weight, size):
+        return mixed_first(x, weight, bias, size, mode, padding)
     dtype = autocast_dtype(x)
     x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    out_channels, channels, *kernel = weight.shape
-    if not mixes_first(channels, out_channels, kernel):
-        return F.conv2d(resize(x, size, mode), weight, bias, padding=padding)
-    if math.prod(kernel) == 1 and padding == 0:
-        return resize(F.conv2d(x, weight, bias), size, mode)
+    return F.conv2d(resize_alike(x, size, mode), weight, bias, padding=padding)
+
+
+def mixed_first(x: Tensor, weight: Tensor, bias: Tensor | None, size: Size, mode: str, padding: int) -> Tensor:
+    """Do :func:`upsample_conv` with channels mixed first, whatever the rule says."""
+    dtype = autocast_dtype(x)
+    x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    if math.prod(weight.shape[2:]) == 1 and padding == 0:
+        return resize_alike(F.conv2d(x, weight, bias), size, mode)
     if type(x) is not Tensor or transformed():
         return by_taps(x, weight, bias, size, mode, padding)
     out: Tensor = _UpsampleConv.apply(x, weight, bias, tuple(size), mode, padding)
@@ -92,8 +100,62 @@ def autocast_dtype(x: Tensor) -> torch.dtype:
 
 
 def mixes_first(channels: int, out_channels: int, kernel: Size) -> bool:
-    """Whether :func:`upsample_conv` mixes the channels before it resamples them."""
+    """Whether :func:`upsample_conv` mixes the channels before it resamples them, by the channels alone."""
     return out_channels <= channels if math.prod(kernel) == 1 else channels >= MIXED_FIRST
+
+
+def mixes(x: Tensor, weight: Tensor, size: Size, joined: bool = False) -> bool:
+    """Whether channels are mixed before they are resampled, in this program on this device.
+
+    On CUDA plain convolutions are so fast that memory traffic decides, and the number of kernels with it: there the
+    rule looks at sizes, and at whether gradients are asked for. Compilers fuse what is costly about it.
+
+    Args:
+        x: (N, C, h, w), to be resampled to ``size``.
+        weight: (O, …, K, L).
+        size: H, W.
+        joined: whether the plain way would concatenate the resampled map with others.
+    """
+    channels, out_channels, kernel = x.shape[1], len(weight), weight.shape[2:]
+    if x.device.type != "cuda" or math.prod(kernel) == 1 or transformed():
+        return mixes_first(channels, out_channels, kernel)
+    recorded = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    return CUDA[recorded].gain(channels, out_channels, len(x) * math.prod(size), size[0] / x.shape[2], joined) > 0
+
+
+class Costs(NamedTuple):
+    """What both formulations cost on an H100, in picoseconds a pixel of the resampled map.
+
+    Fitted to ``docs/measured/gpu_layers_2026-11-27.json``.
+
+    Attributes:
+        resampled: to resample a channel, and read it again.
+        joined: to copy a channel into a concatenation.
+        convolved: to convolve a channel to another one.
+        mixed: to resample the rows of all taps of an output channel, and add them.
+        coarse: to resample the columns, before the rows, where there are as many rows as at the end.
+        launches: of the kernels that mixing takes more than the plain way, in microseconds, whatever the size.
+    """
+
+    resampled: float
+    joined: float
+    convolved: float
+    mixed: float
+    coarse: float
+    launches: float
+
+    def gain(self, channels: int, out_channels: int, pixels: int, scale: float, joined: bool) -> float:
+        """Return the microseconds that mixing ``channels`` first saves, up-sampled by ``scale`` to ``pixels``."""
+        plain = channels * (self.resampled + joined * self.joined + out_channels * self.convolved)
+        ours = out_channels * (self.mixed + self.coarse / scale + channels * self.convolved / scale**2)
+        return pixels * (plain - ours) / 1e6 - self.launches
+
+
+CUDA = {
+    False: Costs(resampled=10.3, joined=3.2, convolved=0.072, mixed=50, coarse=134, launches=500),
+    True: Costs(resampled=29.7, joined=8, convolved=0.216, mixed=92, coarse=301, launches=1000),
+}
+"""By whether gradients are asked for."""
 
 
 class _Axis(NamedTuple):

@@ -6,7 +6,9 @@ devices other than the CPU, with the gradients written out.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Size = Sequence[int]
+
+MOST = 2**31 - 1
+"""Numbers from which a map cannot be resampled on CUDA with its channels last."""
 
 MODES = ("nearest", "bilinear", "bilinear_aligned")
 """Of resampling: "bilinear" lays the borders of both maps on each other, as most programs do, and "bilinear_aligned"
@@ -25,6 +30,8 @@ def resize(x: Tensor, size: Size, mode: str = "bilinear") -> Tensor:
     if x.shape[1] == 1 and torch.compiler.is_exporting():
         # A single channel's strides may be those of channels last, about which bfloat16 asks symbolic sizes.
         x = x.clone(memory_format=torch.contiguous_format)
+    if x.device.type == "cuda" and math.prod((*x.shape[:2], *size)) >= MOST:
+        x = x.contiguous()
     if mode == "nearest":
         return F.interpolate(x, size=tuple(size), mode=mode)
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=_aligned(mode))
@@ -34,13 +41,25 @@ def _aligned(mode: str) -> bool:
     return mode == "bilinear_aligned"
 
 
+def resize_alike(x: Tensor, size: Size, mode: str) -> Tensor:
+    """Do :func:`resize` for a convolution: on CUDA in the type of ``x``, as autocast would take float32 to no end."""
+    with _no_autocast(x):
+        return resize(x, size, mode)
+
+
+def _no_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    if x.device.type != "cuda" or not torch.is_autocast_enabled("cuda"):
+        return contextlib.nullcontext()
+    return torch.autocast("cuda", enabled=False)
+
+
 def by_taps(x: Tensor, weight: Tensor, bias: Tensor | None, size: Size, mode: str, padding: int) -> Tensor:
     """The identity in whole maps, of plain operators: for compilers and exporters, and for gradients of gradients."""
     kernel = weight.shape[2:]
     x = F.conv2d(x, _mixer(weight))
-    x = resize(x, (x.shape[2], size[1]), mode)
+    x = resize_alike(x, (x.shape[2], size[1]), mode)
     x = _shifted_sum(x, kernel[1], padding, columns=True)
-    x = resize(x, (size[0], x.shape[3]), mode)
+    x = resize_alike(x, (size[0], x.shape[3]), mode)
     x = _shifted_sum(x, kernel[0], padding, columns=False)
     return x if bias is None else x + bias[:, None, None]
 
@@ -75,8 +94,8 @@ def whole_maps(
     """The identity in whole maps, for devices other than the CPU: :func:`by_taps` with sums in place."""
     kernel = weight.shape[2:]
     x = F.conv2d(x, _mixer(weight))
-    x = _added(resize(x, (x.shape[2], size[1]), mode), kernel[1], padding, dim=3)
-    x = _added(resize(x, (size[0], x.shape[3]), mode), kernel[0], padding, dim=2)
+    x = _added(resize_alike(x, (x.shape[2], size[1]), mode), kernel[1], padding, dim=3)
+    x = _added(resize_alike(x, (size[0], x.shape[3]), mode), kernel[0], padding, dim=2)
     return x if bias is None else x.add_(bias[:, None, None])
 
 
