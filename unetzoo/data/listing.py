@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import os
-import posixpath
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -150,7 +149,8 @@ def _roots(source: Path) -> dict[str, tuple[Path, Path]]:
                 "for files that lie otherwise, list them in a .csv file with the columns image and mask"
             )
         images, masks = source / "images", _mask_folder(source)
-        inside = sorted(path.name for path in images.iterdir() if not path.name.startswith("."))
+        with os.scandir(images) as entries:
+            inside = sorted(entry.name for entry in entries if not entry.name.startswith("."))
         if not inside or not all(name in SPLITS and (images / name).is_dir() for name in inside):
             return {"": (images, masks)}
         pairs = {name: (images / name, masks / name) for name in inside}
@@ -226,11 +226,12 @@ class _Folder:
 
     def _by_stem(self, folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
         found: dict[str, Path] = {}
-        for inner in _files(folder):  # text, of which 100,000 are read in a second; so many paths take several
-            path = folder / inner
-            stem, suffix = posixpath.splitext(inner)
+        files = _files(folder)
+        for inner in sorted(files):
+            path = files[inner]
+            stem, dot, suffix = inner.rpartition(".")
             hidden = inner.startswith(".") or "/." in inner
-            if hidden or suffix.lower() not in suffixes or posixpath.basename(inner) == "classes.txt":
+            if hidden or f"{dot}{suffix.lower()}" not in suffixes or inner.rpartition("/")[2] == "classes.txt":
                 self.leftovers.append(self._shown(path))
                 continue
             other = found.setdefault(stem, path)
@@ -242,13 +243,15 @@ class _Folder:
         return path.relative_to(self.source).as_posix()
 
 
-def _files(folder: Path) -> list[str]:
-    """Return the files of a folder and its sub-folders, relative to it and with /."""
-    found = []
+def _files(folder: Path) -> dict[str, Path]:
+    """Return the files of a folder and its sub-folders by their paths inside it, with /."""
+    found = {}
     for parent, _, names in os.walk(folder, onerror=_raised):
         inner = os.path.relpath(parent, folder).replace(os.sep, "/")
-        found += names if inner == "." else [f"{inner}/{name}" for name in names]
-    return sorted(found)
+        start, files = "" if inner == "." else f"{inner}/", set(names)
+        # What iterdir gives needs no text taken apart, which is most of the time of a path from one.
+        found |= {f"{start}{path.name}": path for path in Path(parent).iterdir() if path.name in files}
+    return found
 
 
 def _list_csv(source: Path, labels: Labels) -> Listing:

@@ -85,21 +85,19 @@ def divide(
     if "" not in samples:
         _check_given(samples, keys, group)
         return {split: samples.get(split, ()) for split in NAMES}
-    members: dict[str, list[Sample]] = defaultdict(list)
-    for sample, key in zip(samples[""], keys[""], strict=True):
-        members[key].append(sample)
+    sizes = Counter(keys[""])
     parts: dict[str, str] = {}
     if kept is not None:
-        parts = {key: kept.get(key) or split_of(number(key, seed), ratios) for key in members}
+        parts = {key: kept.get(key) or split_of(number(key, seed), ratios) for key in sizes}
     else:
-        for kind, sizes in _by_kind(members).items():
+        for kind, groups in _by_kind(samples[""], keys[""]).items():
             try:
-                parts |= allot(sizes, ratios, seed)
+                parts |= allot({key: sizes[key] for key in groups}, ratios, seed)
             except ConfigError as error:
                 raise ConfigError(f"kind {kind!r}: {error}" if kind else str(error)) from error
     divided: dict[str, list[Sample]] = {split: [] for split in NAMES}
-    for key, split in parts.items():
-        divided[split] += members[key]
+    for sample, key in zip(samples[""], keys[""], strict=True):
+        divided[parts[key]].append(sample)
     return {split: tuple(sorted(found, key=lambda s: s.name)) for split, found in divided.items()}
 
 
@@ -192,12 +190,15 @@ def allot(sizes: Mapping[str, int], ratios: Sequence[float], seed: int) -> dict[
     return {key: split for (_, key), split in zip(drawn, splits, strict=True)}
 
 
-def _by_kind(members: Mapping[str, Sequence[Sample]]) -> dict[str, dict[str, int]]:
-    """Return kind → group → images. A group of several kinds is of a kind of its own, so that it is not parted."""
-    strata: dict[str, dict[str, int]] = defaultdict(dict)
-    for key, found in members.items():
-        strata[" and ".join(sorted({sample.kind for sample in found}))][key] = len(found)
-    return {kind: strata[kind] for kind in sorted(strata)} or {"": {}}
+def _by_kind(samples: Sequence[Sample], keys: Sequence[str]) -> dict[str, list[str]]:
+    """Return kind → groups. A group of several kinds is of a kind of its own, so that it is not parted."""
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for kind, key in {(sample.kind, key): None for sample, key in zip(samples, keys, strict=True)}:
+        kinds[key].add(kind)
+    strata: dict[str, list[str]] = defaultdict(list)
+    for key, found in kinds.items():
+        strata[" and ".join(sorted(found))].append(key)
+    return {kind: strata[kind] for kind in sorted(strata)} or {"": []}
 
 
 def _check_given(samples: Mapping[str, Sequence[Sample]], keys: Mapping[str, list[str]], group: str | None) -> None:
