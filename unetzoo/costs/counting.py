@@ -74,7 +74,7 @@ def count(model: SegmentationModel, side: int) -> tuple[float, float]:
             kept.setdefault(_storage(tensor), tensor)
         return tensor
 
-    quick = _QuickNorms() if weight.is_meta else contextlib.nullcontext()  # type: ignore[no-untyped-call]
+    quick = QuickNorms() if weight.is_meta else contextlib.nullcontext()  # type: ignore[no-untyped-call]
     saving = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with FlopCounterMode(display=False) as counter, saving, quick:
         model.training_outputs(images)
@@ -82,7 +82,7 @@ def count(model: SegmentationModel, side: int) -> tuple[float, float]:
     return counter.get_total_flops() / 2, saved / 2
 
 
-class _QuickNorms(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class QuickNorms(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Answers batch norms on meta at once: torch would go through a reference in Python, most of the time here."""
 
     def __torch_dispatch__(

@@ -22,7 +22,7 @@ from unetzoo.files.writing import replacing
 from unetzoo.folding import OptimizedModel, optimize
 from unetzoo.model import SegmentationModel
 from unetzoo.prediction import Predictor
-from unetzoo.prediction.networks import Model, listed, loaded
+from unetzoo.prediction.networks import Model, check_weights, listed, loaded
 
 
 def export(
@@ -71,7 +71,7 @@ def export(
         UnetzooError: the exporter failed; or the file does not do what the model does: in float32 its logits differ
             by more than 1e-4 of their spread; in other precisions its masks agree on less than 90 % of the pixels, or
             have an IoU under 0.5 on ``images``. Nothing is left behind then.
-        WeightsError: a model cannot be loaded.
+        WeightsError: a model cannot be loaded, or its weights hold NaN or infinity.
         HubError: or not be fetched.
         WriteError: the file cannot be written.
     """
@@ -79,6 +79,8 @@ def export(
     request, files = check(
         _models(model), path, inputs=inputs, outputs=outputs, precision=precision, size=size, images=images
     )
+    for each in request.models:
+        check_weights(each)
     stored = read_images(files, request.config, inputs)
     whole = Samples(stored, request)
     exact = [_exact(model) for model in request.models]

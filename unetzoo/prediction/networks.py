@@ -84,12 +84,7 @@ class Networks:
         if bool(probabilities.isfinite().all()):
             return
         for member in self.members:
-            broken = non_finite(member.state_dict())
-            if broken:
-                raise WeightsError(
-                    f"{member.config.name} has NaN or infinity in {len(broken)} of its tensors, such as {broken[0]}: "
-                    "train it again, or take a file from before"
-                )
+            check_weights(member)
         raise InputError(
             f"{self.config.name} gives probabilities that are not finite: its values overflow on this image; give "
             "dtype=torch.float32 where it is another, and an image in the range that it was trained on"
@@ -176,6 +171,20 @@ def origins(models: Model | Sequence[Model]) -> tuple[Path | None, ...]:
         sources.source_of(model).path if isinstance(model, str | os.PathLike) else None for model in listed(models)
     ]
     return tuple(None if path is None else path.absolute() for path in paths)
+
+
+def check_weights(model: SegmentationModel | OptimizedModel) -> None:
+    """Raise if weights are no numbers.
+
+    Raises:
+        WeightsError: NaN or infinity is among them.
+    """
+    broken = non_finite(model.state_dict())
+    if broken:
+        raise WeightsError(
+            f"{model.config.name} has NaN or infinity in {len(broken)} of its tensors, such as {broken[0]}: "
+            "train it again, or take a file from before"
+        )
 
 
 def check_alike(configs: Sequence[ModelConfig]) -> None:

@@ -10,6 +10,7 @@ import pytorch_lightning as lightning
 import torch
 
 from unetzoo.checks import one_of, whole
+from unetzoo.costs.counting import QuickNorms
 from unetzoo.model import SegmentationModel, build_on_meta
 from unetzoo.train.data import FolderData
 from unetzoo.train.schedules import SCHEDULES
@@ -82,7 +83,8 @@ def _refusal_of_norms(network: SegmentationModel, batch: int, crop: tuple[int, i
     """
     images = torch.empty(batch, network.config.in_channels, *crop, device="meta")
     try:
-        build_on_meta(network.config).train().training_outputs(images)
+        with QuickNorms():  # type: ignore[no-untyped-call]
+            build_on_meta(network.config).train().training_outputs(images)
     except ValueError as error:
         if "more than 1" not in str(error):
             raise
