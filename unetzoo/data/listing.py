@@ -245,7 +245,7 @@ class _Folder:
 
 def _files(folder: Path) -> dict[str, Path]:
     """Return the files of a folder and its sub-folders by their paths inside it, with /."""
-    found = {}
+    found: dict[str, Path] = {}
     for parent, _, names in os.walk(folder, onerror=_raised):
         inner = os.path.relpath(parent, folder).replace(os.sep, "/")
         start, files = "" if inner == "." else f"{inner}/", set(names)
