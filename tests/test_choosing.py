@@ -36,6 +36,8 @@ from unetzoo.evaluation import evaluate
 from unetzoo.train import choosing, run_trials
 from unetzoo.trials import Epoch, TrainingTrial, draw, read_trials, write_trials
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 EPOCHS = 3
 TINY = ("--epochs", str(EPOCHS), "--model.options.base_channels", "4", "--crop-size", "32", "--batch-size", "4", "--lr",
         "1e-2", "--data.workers", "0", "--data.repeats", "1", "--trainer.accelerator", "cpu", "--quiet")  # fmt: skip
@@ -91,7 +93,7 @@ def in_this_process(command: list[str], **_: Any) -> subprocess.CompletedProcess
 
 
 @pytest.fixture(scope="module")
-def tried(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tried(settings: list[str], no_curves: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of two networks' trials."""
     out = tmp_path_factory.mktemp("trials") / "both"
     with pytest.MonkeyPatch.context() as patch:
@@ -285,8 +287,14 @@ def parts(tmp_path: Path, registries: None, monkeypatch: pytest.MonkeyPatch) -> 
         sys.modules.pop(name, None)
 
 
-def test_own_parts_are_tried(parts: Path, settings: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("apart", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_own_parts_are_tried(
+    apart: bool, parts: Path, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What reaches the process that trains, where it is one of its own, is looked at below."""
     __import__("own_parts")
+    if not apart:
+        monkeypatch.setattr(choosing, "subprocess", SimpleNamespace(run=in_this_process))
     given = once(*settings, "--epochs", "1", "--loss", "tried_loss + dice")
     (one,) = read_trials(run_trials("tried", given, tmp_path / "out"))
     assert (one.name, one.config.decoder, len(one.curve)) == ("tried", "tried", 1)

@@ -38,7 +38,11 @@ def short(registries: None) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*SHORT, "resunet18", *(pytest.param(n, marks=SLOW) for n in (*PLAIN, *ON_RESNET[1:]))]
+    "name",
+    [
+        *("unetpp_short", "unet3p_short", "unet3p_lite_short", "resunet18"),
+        *(pytest.param(n, marks=SLOW) for n in ("unet_short", "unetpp_lite_short", *PLAIN, *ON_RESNET[1:])),
+    ],
 )
 def test_training_compiles_whole(name: str) -> None:
     torch._dynamo.reset()
@@ -69,7 +73,8 @@ def test_inference_compiles_whole(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "backend"),
     [
-        ("unetpp_short", {}, "eager"),
+        ("unet_short", {}, "eager"),
+        pytest.param("unetpp_short", {}, "eager", marks=SLOW),
         pytest.param("unet3p_lite", {}, "aot_eager", marks=SLOW),
         pytest.param("resunet18", {}, "aot_eager", marks=SLOW),
     ],

@@ -31,6 +31,8 @@ from unetzoo.data import Labels, find_samples
 from unetzoo.drawing import CLASSES, draw_shapes
 from unetzoo.errors import ConfigError, HubError, InputError
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 EXAMPLES = ROOT / "examples"
 SHORT = ("--data.workers=0", "--trainer.accelerator=cpu", "--data.batch_size=4")
 Run = Callable[..., tuple[str, dict[str, Any]]]

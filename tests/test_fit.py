@@ -23,6 +23,8 @@ from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.train.fitting import fit
 from unetzoo.train.flags import FLAGS
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 SMALL: dict[str, Any] = {
     "model.options.base_channels": 4,
     "data.workers": 0,
@@ -47,7 +49,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(cells: Path, no_curves: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return a run that every kind of value was given to."""
     return fit(
         "unet",

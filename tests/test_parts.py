@@ -47,6 +47,7 @@ def trunk() -> nn.Module:
     return net
 
 
+@pytest.mark.slow  # by default test_docs checks the encoder of the guide
 def test_convnext_keeps_the_contract(convnext: str) -> None:
     check_encoder(convnext)
 

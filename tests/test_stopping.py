@@ -7,7 +7,6 @@ import errno
 import functools
 import io
 import math
-import multiprocessing
 import os
 import re
 import shlex
@@ -25,7 +24,7 @@ import torch
 from conftest import KILL, once
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
-from test_training import TINY, last, refused, rows, same_runs, train
+from test_training import PROCESSES, TINY, last, refused, rows, same_runs, train
 
 import unetzoo
 from unetzoo.cli import main
@@ -36,8 +35,6 @@ from unetzoo.train.judging import Score, score_of
 
 pytestmark = pytest.mark.usefixtures("no_curves")
 
-PROCESSES = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
-"""Forked processes need not import torch."""
 NO_CALLBACK = ("--trainer.callbacks", "null", "--trust")
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import re
 import shutil
 import socket
+import tempfile
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -172,19 +174,22 @@ def script(name: str) -> ModuleType:
 
 
 def data_of(name: str, shared_data: Path, folder: Path) -> Path:
-    """Return the images that a model was trained by."""
+    """Return the images that a model was trained by, which may be listed in a file in ``folder``."""
     if name == "vessels":
         return shared_data / "vessels"
     script("list_nuclei.py").main(shared_data / "nuclei", folder / "nuclei.csv")
     return folder / "nuclei.csv"
 
 
-def splits_of(name: str, source: Path) -> dict[str, list]:
+@functools.cache  # to look at the bytes of all takes seconds
+def splits_of(name: str, shared_data: Path) -> dict[str, list]:
     """Return the images by the split that the list of a model has them in, each known by its bytes."""
     record = json.loads(trained.data_of(name).read_text(encoding="utf-8"))
     found: dict[str, list] = {split: [] for split in ("train", "val", "test")}
     places = {image: split for split in found for image, _ in record[split].values()}
-    for sample in list_samples(source, Labels()).samples[""]:
+    with tempfile.TemporaryDirectory() as folder:
+        samples = list_samples(data_of(name, shared_data, Path(folder)), Labels()).samples[""]
+    for sample in samples:
         found[places[fingerprint(sample.image)]].append(sample)
     return found
 
@@ -267,7 +272,7 @@ def dice_of(predictor: unetzoo.Predictor, samples: list) -> float:
 @pytest.mark.parametrize("name", NAMES)
 def test_no_image_that_a_trained_model_learned_from_is_held_out(name: str, shared_data: Path, tmp_path: Path) -> None:
     """Whoever splits the same images otherwise is told, whatever they are called there."""
-    some_images = splits_of(name, data_of(name, shared_data, tmp_path))
+    some_images = splits_of(name, shared_data)
     for part in ("images", "masks"):
         (tmp_path / "mine" / part).mkdir(parents=True)
     for split, count in (("train", 1), ("test", 2)):
@@ -279,8 +284,8 @@ def test_no_image_that_a_trained_model_learned_from_is_held_out(name: str, share
     assert {row["name"] for row in evaluate(name, tmp_path / "mine", split="test").rows} == {"test0", "test1"}
 
 
-def test_a_few_real_nuclei_of_each_kind(shared_data: Path, tmp_path: Path) -> None:
-    splits = splits_of("nuclei", data_of("nuclei", shared_data, tmp_path))
+def test_a_few_real_nuclei_of_each_kind(shared_data: Path) -> None:
+    splits = splits_of("nuclei", shared_data)
     assert {split: len(found) for split, found in splits.items()} == FIGURES["nuclei"]["images"]
     by_kind: dict[str, list] = {}
     for sample in splits["test"]:
@@ -293,8 +298,8 @@ def test_a_few_real_nuclei_of_each_kind(shared_data: Path, tmp_path: Path) -> No
         assert dice_of(predictor, by_kind[kind][:3]) > least, kind
 
 
-def test_a_real_retina_of_a_child_that_was_not_trained_by(shared_data: Path, tmp_path: Path) -> None:
-    splits = splits_of("vessels", data_of("vessels", shared_data, tmp_path))
+def test_a_real_retina_of_a_child_that_was_not_trained_by(shared_data: Path) -> None:
+    splits = splits_of("vessels", shared_data)
     assert {split: len(found) for split, found in splits.items()} == FIGURES["vessels"]["images"]
     children = {split: {sample.image.stem[6:8] for sample in found} for split, found in splits.items()}
     assert not children["train"] & (children["val"] | children["test"])
@@ -317,9 +322,9 @@ def test_figures_of_the_card_are_measured(name: str, split: str, shared_data: Pa
 
 
 @pytest.fixture
-def retinas(shared_data: Path, tmp_path: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def retinas(shared_data: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Return the test images of ``vessels``, (3, H, W), with their masks, (H, W) bool."""
-    samples = splits_of("vessels", data_of("vessels", shared_data, tmp_path))["test"]
+    samples = splits_of("vessels", shared_data)["test"]
     return [(images.read_image(sample.image), images.read_image(sample.mask)[0] > 0) for sample in samples]
 
 

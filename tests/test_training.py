@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 import json
 import math
+import multiprocessing
 import os
 import re
 import shutil
@@ -26,6 +28,7 @@ import yaml
 from conftest import KILL, ROOT, once
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.tuner.tuning import Tuner
 from torch import Tensor
 
 import unetzoo
@@ -41,6 +44,8 @@ from unetzoo.train.averaging import AveragedModel
 from unetzoo.train.keeping import WholeFiles
 from unetzoo.train.schedules import factor
 
+PROCESSES = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+"""Forked processes need not import torch."""
 TINY = ("--model", "unet", "--model.options.base_channels", "4", "--crop-size", "32", "--batch-size", "4",
         "--data.workers", "0", "--data.repeats", "1", "--trainer.accelerator", "cpu")  # fmt: skip
 
@@ -509,7 +514,10 @@ def test_the_bar_shows_loss_score_pace_and_the_time_left(
     assert "epoch 1/3  loss " in out
 
 
-def test_a_learning_rate_is_suggested(nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_learning_rate_is_suggested(
+    nuclei: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Tuner, "lr_find", functools.partialmethod(Tuner.lr_find, num_training=25))  # of 100
     arguments = ["train", "--data", str(nuclei), "--out", str(tmp_path / "a"), *TINY, "--suggest"]
     assert main(arguments) == 0
     name, value = capsys.readouterr().out.split()[-2:]
@@ -531,9 +539,11 @@ def test_a_killed_run_goes_on_bit_for_bit(seed: int, nuclei: Path, tmp_path: Pat
                 "--patience", "5", "--model.frozen_epochs", "1", *limits]  # fmt: skip
     common = ["--data", str(nuclei), *TINY, *settings]
     train(nuclei, tmp_path / "whole", *settings)
-    killed = process(*common, "--out", str(tmp_path / "cut"), f"--trainer.callbacks+={__name__}.KillAt",
-                     "--trainer.callbacks.batch", str(batch))  # fmt: skip
-    assert abs(killed.returncode) == KILL, killed.stderr
+    killed = PROCESSES.Process(target=main, args=(["train", *once(*common), "--out", str(tmp_path / "cut"),
+        f"--trainer.callbacks+={__name__}.KillAt", "--trainer.callbacks.batch", str(batch)],))  # fmt: skip
+    killed.start()
+    killed.join()
+    assert abs(killed.exitcode) == KILL
     assert last(tmp_path / "cut")["global_step"] == batch - 1
     (tmp_path / "cut" / ".last.ckpt.saving").write_bytes(b"half a checkpoint")
     resumed = ["train", "--resume", str(tmp_path / "cut"), "--quiet", "--trainer.callbacks", "null", "--trust"]
