@@ -125,7 +125,7 @@ def test_the_command_writes_what_predict_and_evaluate_take(
     assert main([*predict, "--threshold", str(out)]) == 2
     assert "not what 'unetzoo calibrate' writes" in capsys.readouterr().err
     assert main([*predict, "--threshold", "nowhere.json"]) == 2
-    assert re.search("threshold=nowhere.json: .*no such file.*'unetzoo calibrate'", capsys.readouterr().err)
+    assert re.search("--threshold nowhere.json: .*no such file.*'unetzoo calibrate'", capsys.readouterr().err)
 
 
 def test_an_average_is_calibrated(folder: Path, tmp_path: Path) -> None:

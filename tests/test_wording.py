@@ -19,6 +19,7 @@ import unetzoo
 from unetzoo.cli import main, parser
 from unetzoo.cli._wording import Wording
 from unetzoo.data import labels_of
+from unetzoo.train.refusals import other_names
 
 OPTIONS = {
     "train": ["train"],
@@ -31,7 +32,10 @@ OPTIONS = {
 
 def wording(command: str) -> Wording:
     options = parser().parse_args(OPTIONS[command])
-    return Wording(options.command, settings=options.takes_rest)
+    found = Wording(options.command, settings=options.takes_rest)
+    if command == "train":
+        found.know(other_names())
+    return found
 
 
 @pytest.mark.parametrize(
@@ -56,12 +60,16 @@ def wording(command: str) -> Wording:
         ("train", "colours=('#000000', '#ffffff')", "--colours '#000000,#ffffff'"),
         ("train", "pretrained=True, pretrained=False", "--pretrained, pretrained=False"),
         ("train", "lr=1e-05: small", "--lr 1e-05: small"),
-        ("train", "trainer.max_epochs=0 and data.repeats=4", "--trainer.max_epochs 0 and --data.repeats 4"),
+        ("train", "trainer.max_epochs=0 and data.repeats=4", "--epochs 0 and --data.repeats 4"),
         ("train", "model.options.norm='group', model.ema=True", "--model.options.norm group, --model.ema true"),
+        ("train", "ema=0.9 and repeats=4: no", "--model.ema 0.9 and --data.repeats 4: no"),
+        ("train", "data.batch_size=2: it was 4; seed_everything=3", "--batch-size 2: it was 4; --seed 3"),
+        ("train", "name=3 and options=… are", "name=3 and --model.options are"),
         ("train", "out=runs/a: leave it out", "--out runs/a: leave it out"),
         ("train", "crop_size=(32, 48)", "--crop-size '[32, 48]'"),
         ("predict", "scales=(0.75, 1)", "--scales 0.75,1"),
         ("predict", "tile=512, overlap='full'", "--tile 512, --overlap full"),
+        ("predict", "tile=None is whole, dtype=None", "--tile none is whole, dtype=None"),
         ("predict", "task='binary'", "task='binary'"),
         ("evaluate", "split='test'", "--split test"),
         ("serve", "max_megabytes=3", "--max-megabytes 3"),
@@ -132,7 +140,7 @@ def test_a_training_says_options(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["--task", "multiclass"], "--task multiclass needs --num-classes"),
         (["--epochs", "ten"], "--epochs ten: a whole number"),
         (["--task", "tree"], "--task tree: one of"),
-        (["--trainer.max_epochs", "0"], "--trainer.max_epochs 0: "),
+        (["--trainer.max_epochs", "0"], "--epochs 0: "),
         (
             ["--foreground", "any", "--batch-size", "64", "--data.repeats", "1"],
             r"--data\.repeats \d+, or --batch-size \d",

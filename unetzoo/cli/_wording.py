@@ -14,7 +14,7 @@ import json
 import logging
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _QUOTED = r"(?<!\w)(?:'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\")(?!\w)"
@@ -34,9 +34,19 @@ class Wording:
 
     def __init__(self, command: argparse.ArgumentParser, *, settings: bool = False) -> None:
         self._actions = {action.dest: action for action in command._actions if action.option_strings}
-        names = "|".join(sorted(map(re.escape, self._actions), key=len, reverse=True))
-        named = f"{names}|{_SETTING}" if settings else names
-        self._pattern = re.compile(rf"(?P<quoted>{_QUOTED})|(?<![^\s(])(?P<name>{named})=(?:…|(?P<value>{_LITERAL}))?")
+        self._others: dict[str, str] = {}
+        self._settings = settings
+        self._pattern = self._compiled()
+
+    def know(self, others: Mapping[str, str]) -> None:
+        """Take these names, where they are no options themselves, for options: "ema" for "model.ema"."""
+        self._others = {name: option for name, option in others.items() if name not in self._actions}
+        self._pattern = self._compiled()
+
+    def _compiled(self) -> re.Pattern[str]:
+        names = sorted(map(re.escape, (*self._actions, *self._others)), key=len, reverse=True)
+        named = "|".join([*names, _SETTING] if self._settings else names)
+        return re.compile(rf"(?P<quoted>{_QUOTED})|(?<![^\s(])(?P<name>{named})=(?:…|(?P<value>{_LITERAL}))?")
 
     def __call__(self, text: str) -> str:
         """Return the text; what is no option of the command, or stands in quotes, stays as it is."""
@@ -44,6 +54,7 @@ class Wording:
 
     def option(self, name: str, value: Any) -> str | None:
         """Return how an argument is typed, None where its value cannot be."""
+        name = self._others.get(name, name)
         action = self._actions.get(name)
         if action is None:
             return f"--{name} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
@@ -54,7 +65,7 @@ class Wording:
         return None if words is None else " ".join([option, *map(shlex.quote, words)])
 
     def _typed(self, found: re.Match[str]) -> str:
-        name, literal = found["name"], found["value"]
+        name, literal = self._others.get(found["name"], found["name"]), found["value"]
         if literal is None:
             flag = self._actions[name].option_strings[-1] if name in self._actions else f"--{name}"
             rest = found.string[found.end() : found.end() + 1]
@@ -82,7 +93,10 @@ def warnings_in(wording: Wording) -> Iterator[None]:
 
 
 def _words(action: argparse.Action, value: Any) -> list[str] | None:
-    """Return the words behind an option."""
+    """Return the words behind an option; None where there are none for the value."""
+    if value is None and callable(action.type):
+        with contextlib.suppress(ValueError):
+            return ["none"] if action.type("none") is None else None
     if value is None or isinstance(value, bool):
         return None
     if not isinstance(value, list | tuple):

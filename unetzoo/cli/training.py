@@ -102,6 +102,7 @@ def _data_options() -> argparse.ArgumentParser:
 
 def _train(options: argparse.Namespace) -> None:
     command = needed("unetzoo.train.command", "training", extra="train")
+    options.wording.know(command.other_names())
     given = {flag.name: getattr(options, flag.name) for flag in FLAGS}
     for flag in FLAGS:
         if flag.many and given[flag.name]:

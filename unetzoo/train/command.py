@@ -36,7 +36,7 @@ from unetzoo.train.data import FolderData
 from unetzoo.train.flags import FLAGS
 from unetzoo.train.keeping import LAST, KeepLast, WholeFiles
 from unetzoo.train.recipe import Recipe
-from unetzoo.train.refusals import explained, makeable, refusal, repeated
+from unetzoo.train.refusals import explained, makeable, other_names as other_names, refusal, repeated
 from unetzoo.train.runs import CONFIG, HISTORY, Run
 from unetzoo.train.stopping import LimitReachedError, Limits, how_it_ended
 from unetzoo.train.trust import check_settings

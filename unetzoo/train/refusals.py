@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import itertools
 import re
 import types
@@ -16,11 +17,21 @@ from pytorch_lightning.cli import LightningArgumentParser
 from unetzoo.checks import shortened
 from unetzoo.devices import in_memory
 from unetzoo.errors import ConfigError, TrainingError, UnetzooError
+from unetzoo.train.data import FolderData
 from unetzoo.train.flags import FLAGS
+from unetzoo.train.recipe import Recipe
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 SHORT = {flag.setting: flag for flag in FLAGS}
 """Full name of a setting → the flag that stands for it."""
+
+
+def other_names() -> dict[str, str]:
+    """Return what errors may call a setting → what the command line does: "ema" → "model.ema", "model.lr" → "lr"."""
+    owners = {"data": FolderData, "model": Recipe}
+    own = {name: f"{owner}.{name}" for owner, cls in owners.items() for name in inspect.signature(cls).parameters}
+    del own["name"]  # which much else has
+    return own | {setting: flag.name for setting, flag in SHORT.items()}
 
 
 def repeated(given: Mapping[str, str], rest: Sequence[str]) -> list[str]:
