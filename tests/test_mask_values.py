@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 import struct
 from pathlib import Path
 
@@ -342,6 +343,46 @@ def test_indices_of_coloured_palettes_are_ids(tmp_path: Path) -> None:
     paletted(indices, *greys).save(tmp_path / "grey.png")
     assert np.array_equal(target_of(tmp_path / "grey.png", Labels(task="multiclass", num_classes=5)), indices)
     assert "80 (" in refusal(tmp_path / "grey.png")
+
+
+@pytest.mark.parametrize("ending", ["png", "gif", "tif", "bmp"])
+@pytest.mark.parametrize(
+    ("colours", "told"),
+    [([BLACK, WHITE], False), ([WHITE, RED], False), ([BLACK, RED, WHITE], False), ([WHITE, BLACK], True),
+     ([WHITE, RED, BLACK], True), ([RED, BLACK], True)],
+)  # fmt: skip
+def test_a_palette_of_classes_with_black_later_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ending: str, colours: list[tuple[int, int, int]], told: bool
+) -> None:
+    """Its indices count, as documented; and the fix that is said reads it by colour, black first."""
+    indices = cells(np.arange(1, 6)) % len(colours)
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+        for k in range(6):
+            if part == "images":
+                save(np.full((*indices.shape, 3), k, np.uint8), tmp_path / part / f"{k}.png")
+            else:
+                kept = indices if k else np.zeros_like(indices)  # class 0 alone says nothing
+                paletted(kept, *colours).save(tmp_path / part / f"{k}.{ending}")
+    words = ["data", "check", str(tmp_path), "--task", "multiclass", "--num-classes", str(len(colours))]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    names = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in colours]
+    found = re.findall(r"(\d) of 6 masks have a palette .*: class (.*)\. Their", said)
+    assert found == ([("5", ", ".join(f"{k} is {name}" for k, name in enumerate(names)))] if told else [])
+    alone = Path(shutil.move(tmp_path / "masks" / f"3.{ending}", tmp_path))
+    assert np.array_equal(target_of(alone, Labels(task="multiclass", num_classes=len(colours))), indices)
+    (tmp_path / "images" / "3.png").unlink()
+    (tmp_path / "image.png").unlink(missing_ok=True)
+    if told:
+        typed = re.search("give --colours '(.*)'", said)[1]
+        assert typed.split(",")[0] == "#000000"
+        assert sorted(typed.split(",")) == sorted(names)
+        assert main([*words, "--colours", typed]) == 0
+        labels = Labels(task="multiclass", num_classes=len(colours), colours=tuple(typed.split(",")))
+        expected = np.array([typed.split(",").index(name) for name in names])[indices]
+        assert np.array_equal(target_of(alone, labels), expected)
+        assert "a palette in" not in capsys.readouterr().out
 
 
 def test_a_coloured_palette_with_black_later_is_refused(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ class _Findings:
     outside: Mapping[str, int] = field(default_factory=dict)
     white: int | None = None  # of a black-and-white mask
     turn: str = ""  # of a turned image's mask
+    colours: tuple[str, ...] = ()  # of the classes, by the mask's palette, where black is not the first
     nodata: int = 0  # pixels
     partly: int = 0  # pixels of which some bands are missing
 
@@ -153,6 +154,9 @@ def _examine_mask(found: _Findings, labels: Labels, size: tuple[int, int], gaps:
     else:
         counted = target[target != IGNORED]
         found.pixels = tuple(torch.bincount(counted, minlength=labels.values).tolist())
+        found.colours = masks.palette_with_black_later(
+            found.sample, labels, [k for k, n in enumerate(found.pixels) if n]
+        )
     found.ignored, found.area, found.outside = int((target == IGNORED).sum()), target.numel(), outside
 
 
@@ -262,10 +266,25 @@ def _warnings(listing: Listing, by_split: Mapping[str, Sequence[_Findings]], con
     if len(whites) > 1:
         listed = ", ".join(f"0 and {white} in {count}" for white, count in sorted(whites.items()))
         found.append(f"the masks are written with {listed}: give ignore=… if the larger value does not count")
+    found += _palettes([f for members in by_split.values() for f in members], listing.labels)
     found += _turned([f.turn for members in by_split.values() for f in members if f.turn])
     found += _nodata([f for members in by_split.values() for f in members])
     found += [f"channel {channel} is the same everywhere in train; its std is taken as 1" for channel in constant]
     return found
+
+
+def _palettes(found: Sequence[_Findings], labels: Labels) -> list[str]:
+    """Return which colours are which classes where a palette begins with another than black, and black comes later."""
+    said = []
+    for colours, count in Counter(f.colours for f in found if f.colours).items():
+        shown = ", ".join(f"{k} is {colour}" for k, colour in enumerate(colours[:6])) + ", …" * (len(colours) > 6)
+        ordered = tuple(sorted(colours, key=lambda colour: colour != "#000000"))
+        fix = f"colours={ordered!r}" if len(set(ordered)) == labels.num_classes else "colours=…"
+        said.append(
+            f"{count} of {len(found)} masks have a palette in which black is not the first: class {shown}. Their "
+            f"indices count, and not their colours; where black is the background, give {fix}"
+        )
+    return said
 
 
 def _turned(turns: Sequence[str]) -> list[str]:

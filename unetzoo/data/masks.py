@@ -4,7 +4,8 @@
   ``labels.foreground="any"``, every whole number above 0 is foreground. Values of a palette are the greys of its
   colours where all those in use are grey, as writers may store white first; otherwise its indices. Where all colours
   are the same and alpha is not, alpha is the mask.
-- Multiclass. Values are class indices; of a palette its indices count, never its colours, grey or not.
+- Multiclass. Values are class indices; of a palette its indices count, never its colours, grey or not. ``check`` tells
+  where black is another class than 0, as it is in black-and-white masks that were written with white first.
 - Painted masks, binary or multiclass: the place of a pixel's colour in ``labels.colours`` is its class.
 - Multilabel. One file as of a binary mask for each class, or one file with a band for each.
 - Polygons, any task: see :mod:`unetzoo.data.polygons`.
@@ -18,6 +19,7 @@ anything else is decided.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +35,10 @@ from unetzoo.data.listing import POLYGONS, Sample
 from unetzoo.data.stacks import planes_of_mask
 from unetzoo.errors import InputError
 
+Palette = Sequence[tuple[int, int, int]]
+
 _LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")
+_BLACK = (0, 0, 0)
 
 
 def read_target(sample: Sample, labels: Labels, size: tuple[int, int]) -> Tensor:
@@ -151,13 +156,42 @@ def _greys(path: Path, values: Tensor) -> Tensor:
         return values
     if all(len({*palette[index]}) == 1 for index in used):
         return torch.tensor([red for red, _, _ in palette])[values]
-    if 0 in used and any(palette[index] == (0, 0, 0) for index in used[1:]):
-        colours = ",".join("#{:02x}{:02x}{:02x}".format(*palette[index]) for index in used[:6])
+    if _black_is_later(palette, used):
+        colours = ",".join(_hex(palette[index]) for index in used[:6])
         raise InputError(
             f"{str(path)!r} has a palette in which black is not the first of the colours in use ({colours}): what its "
             "indices mean is not known; give colours=…, background first"
         )
     return values
+
+
+def palette_with_black_later(sample: Sample, labels: Labels, used: Sequence[int]) -> tuple[str, ...]:
+    """Return the colours of the classes, "#rrggbb", of a mask of indices in whose palette black is another than 0.
+
+    Empty of all other masks. For black and white such a palette is turned or refused; class indices are what they are.
+
+    Args:
+        sample: whose mask it is; it was read.
+        labels: what it means.
+        used: the classes that occur in it.
+    """
+    indices = labels.task == "multiclass" and labels.colours is None
+    if not indices or not isinstance(sample.mask, Path) or sample.mask.suffix.lower() == POLYGONS:
+        return ()
+    palette = images.palette_of(sample.mask)
+    if palette is None or not _black_is_later(palette, (0, *used)):
+        return ()
+    return tuple(map(_hex, palette[: labels.num_classes]))
+
+
+def _black_is_later(palette: Palette, used: Sequence[int]) -> bool:
+    """Return whether the first index is in use, and another one that is stands for black."""
+    later = [palette[index] for index in used if 0 < index < len(palette)]
+    return 0 in used and palette[0] != _BLACK and _BLACK in later
+
+
+def _hex(colour: tuple[int, int, int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def _with_nodata(path: Path, values: Tensor, labels: Labels) -> Labels:
