@@ -24,32 +24,7 @@ def add(commands: Any) -> None:
     command.add_argument("models", nargs="+", metavar="MODEL", help=SAVED)
     command.set_defaults(run=_verify)
 
-    command = commands.add_parser(
-        "convert",
-        help="a .pth file to one of ours",
-        description="Write the network in a .pth, .pt, .pth.tar, .ckpt, .bin or .safetensors file as a file that says "
-        "which model it is. Nothing in it is run. Public U-Nets (milesial's, NestedUNet, UNet 3+, smp's and others) "
-        "are seen by the names of their tensors. Of a file of this package's names, channels, classes and extra heads "
-        "are read off the tensors; last.ckpt of a run says all of it itself.",
-    )
-    command.add_argument("source", help="the checkpoint; FILE::place for the other of two networks in it")
-    command.add_argument("target", help="the file to write; ends in .safetensors")
-    command.add_argument(
-        "--model",
-        metavar="NAME",
-        help="of the zoo, for a file of this package's names; 'unetzoo list' gives them",
-    )
-    command.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        type=option,
-        metavar="NAME=VALUE",
-        help="with which it was created, such as norm=group or class_names=cell,rim; give it once for each; 'unetzoo "
-        "info NAME' lists them",
-    )
-    command.set_defaults(run=_convert)
-
+    _add_convert(commands)
     command = commands.add_parser(
         "push",
         help="a saved model to the Hugging Face Hub",
@@ -77,6 +52,34 @@ def add(commands: Any) -> None:
     command.add_argument("--refresh", action="store_true", help="ask for a newer commit even if it is in the cache")
     command.add_argument("--out", metavar="FILE", help="also copy it to this .safetensors file")
     command.set_defaults(run=_pull)
+
+
+def _add_convert(commands: Any) -> None:
+    command = commands.add_parser(
+        "convert",
+        help="a .pth file to one of ours",
+        description="Write the network in a .pth, .pt, .pth.tar, .ckpt, .bin or .safetensors file as a file that says "
+        "which model it is. Nothing in it is run. Public U-Nets (milesial's, NestedUNet, UNet 3+, smp's and others) "
+        "are seen by the names of their tensors. Of a file of this package's names, channels, classes and extra heads "
+        "are read off the tensors; last.ckpt of a run says all of it itself.",
+    )
+    command.add_argument("source", help="the checkpoint; FILE::place for the other of two networks in it")
+    command.add_argument("target", help="the file to write; ends in .safetensors")
+    command.add_argument(
+        "--model",
+        metavar="NAME",
+        help="of the zoo, for a file of this package's names; 'unetzoo list' gives them",
+    )
+    command.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        type=option,
+        metavar="NAME=VALUE",
+        help="with which it was created, such as norm=group or class_names=cell,rim; give it once for each; 'unetzoo "
+        "info NAME' lists them",
+    )
+    command.set_defaults(run=_convert)
 
 
 def _verify(options: argparse.Namespace) -> None:

@@ -32,7 +32,7 @@ from unetzoo.nn.resampling import (
 
 @dataclass(frozen=True)
 class Upsampled:
-    """``x`` resampled to ``size`` in one of :data:`unetzoo.nn.resampling.MODES`, which is still to be done."""
+    """``x`` resampled to ``size`` ("nearest", "bilinear" or "bilinear_aligned"), which is still to be done."""
 
     x: Tensor
     size: Size

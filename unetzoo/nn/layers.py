@@ -163,7 +163,7 @@ class Upsample(nn.Module):
         in_channels, out_channels: equal unless ``mode`` is "transpose", which alone can change them.
         scale: ratio of the strides; 1 keeps the size.
         mode: "transpose" (a transposed convolution with kernel = stride = scale), or one of
-            :data:`unetzoo.nn.resampling.MODES`.
+            ``unetzoo.nn.resampling.MODES``.
         bias: of the transposed convolution.
     """
 

@@ -51,7 +51,7 @@ def upsample_conv(
         weight: (O, C, K, L), of x's dtype (under autocast any).
         bias: (O,), or None.
         size: H, W that x is resampled to before the convolution. Any; also smaller ones.
-        mode: one of :data:`MODES`.
+        mode: "nearest", "bilinear" or "bilinear_aligned".
         padding: zeros on each side of the resampled map; fewer than K and L.
 
     Returns:

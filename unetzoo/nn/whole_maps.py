@@ -26,7 +26,7 @@ the centres of their outermost pixels (``align_corners=True``)."""
 
 
 def resize(x: Tensor, size: Size, mode: str = "bilinear") -> Tensor:
-    """Resample ``x`` to height and width ``size``, in one of :data:`MODES`."""
+    """Resample ``x`` to height and width ``size``: "nearest", "bilinear", or "bilinear_aligned" (``align_corners``)."""
     if x.shape[1] == 1 and torch.compiler.is_exporting():
         # A single channel's strides may be those of channels last, about which bfloat16 asks symbolic sizes.
         x = x.clone(memory_format=torch.contiguous_format)

@@ -33,10 +33,10 @@ def convert(
     """Write the network in ``source`` as a file that ``load`` takes, and return what that file says.
 
     It is found whatever it is wrapped in, by the names of its tensors; the log says what was taken and left. A file of
-    another program whose network is one of ours needs no name: see :func:`unetzoo.load_foreign`. Of a file whose
-    tensors are named as in this package, channels, classes, and whether there are heads for deep supervision and
-    classification guidance, are read off the tensors where ``options`` do not say them; the log says what no tensor
-    shows, and was taken as by default. Types stay as they are in the file, half precision too.
+    another program whose network is one of ours needs no name: see ``load_foreign``. Of a file whose tensors are named
+    as in this package, channels, classes, and whether there are heads for deep supervision and classification
+    guidance, are read off the tensors where ``options`` do not say them; the log says what no tensor shows, and was
+    taken as by default. Types stay as they are in the file, half precision too.
 
     The ``last.ckpt`` of a run says all of it itself, and needs neither name nor options: its network becomes the file,
     the average of the weights where the run has one, with everything that it knows.
