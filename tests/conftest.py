@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import os
 import shutil
 import signal
@@ -82,6 +83,9 @@ needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="ther
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 """The signal that ends a process at once; where there is no SIGKILL, ``os.kill`` does so whatever the signal."""
+
+PROCESSES = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+"""Forked processes need not import torch."""
 
 
 def once(*words: str) -> list[str]:

@@ -204,11 +204,12 @@ def head_and_data(path: Path) -> tuple[range, range]:
     return range(start * 8), range(start * 8, len(content) * 8)
 
 
-def test_verify_notices_every_single_bit_of_length_and_header(saved: Path, tmp_path: Path) -> None:
+def test_verify_notices_bits_of_length_and_header(saved: Path, tmp_path: Path) -> None:
+    """Every third; all of them below, with all of the file."""
     head, _ = head_and_data(saved)
     assert len(head) > 15_000
     with flipping(saved, tmp_path) as flipper:
-        assert flipper.undetected(head, unetzoo.verify) == []
+        assert flipper.undetected(head[::3], unetzoo.verify) == []
 
 
 def test_verify_notices_the_first_and_last_bits_of_every_tensor_and_many_between(counted: Path, tmp_path: Path) -> None:
@@ -292,9 +293,12 @@ def check_truncations(source: Path, path: Path, readers: Sequence[str], lengths:
             pytest.fail(f"{reader} takes a file cut at byte {length:,} of {len(content):,}")
 
 
-def test_a_file_cut_anywhere_in_its_header_or_data_is_refused_by_every_reader(saved: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_file_cut_anywhere_in_its_header_or_data_is_refused_by_every_reader(
+    step: int, saved: Path, tmp_path: Path
+) -> None:
     size = saved.stat().st_size
-    check_truncations(saved, tmp_path / "cut.safetensors", HEADERS, range(size))
+    check_truncations(saved, tmp_path / "cut.safetensors", HEADERS, range(0, size, step))
     assert not (tmp_path / "converted.safetensors").exists()
 
 

@@ -133,6 +133,12 @@ def reader(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 NARROW_RESNET = '"unet", settings={"model.options.base_channels": 4, "data.workers": 0},'
 LIGHTER = {
+    "README.md": {
+        "250, 333)\n": "50, 67)\n",
+        "3, 300, 200": "3, 100, 70",
+        'create("unetpp", deep': 'create("unetpp", base_channels=8, deep',
+        '"unet3p_resnet18").eval': '"unet3p", base_channels=8).eval',
+    },
     "docs/choosing.md": {},
     "docs/coming_from_smp.md": {"256": "32"},
     "docs/faq.md": {'"unet3p", base_channels=8': '"unet", base_channels=8'},
@@ -230,6 +236,8 @@ def test_the_command_line_takes_what_a_page_shows(command: str) -> None:
 ON_DATA = ("data", "train", "evaluate", "predict", "calibrate", "export")
 SMALL = ["--epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.accelerator", "cpu", "--data.workers", "0"]
 """What makes a run of the pages short. (A single batch cannot be said: Lightning takes 1 for 1.0, which is all.)"""
+ON_RESNET = ("README.md", "docs/getting_started.md", "docs/training.md")
+"""Pages whose networks stand on a ResNet-18."""
 NARROW = ["--model.options.base_channels", "4"]
 
 
@@ -253,9 +261,8 @@ def changed(words: list[str], settings: list[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("page", "whole"),
     [
-        ("README.md", True),
-        *((f"docs/{name}.md", False) for name in ("getting_started", "data", "training", "prediction")),
-        *(pytest.param(f"docs/{name}.md", True, marks=pytest.mark.slow) for name in ("getting_started", "training")),
+        *((page, False) for page in (*ON_RESNET, "docs/data.md", "docs/prediction.md")),
+        *(pytest.param(page, True, marks=pytest.mark.slow) for page in ON_RESNET),
     ],
 )
 def test_the_commands_and_settings_on_data_run_in_their_order(page: str, whole: bool, reader: Path, capfd: Any) -> None:

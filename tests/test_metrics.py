@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torchmetrics.functional.classification as reference
-from conftest import ROOT
+from conftest import PROCESSES
 from hypothesis import given, settings, strategies as st
 from scipy.ndimage import distance_transform_edt
 from skimage.morphology import disk
@@ -631,32 +630,30 @@ try:
     unlike.sync()
 except ValueError as error:
     found["unlike"] = str(error)
-json.dump(found, open(f"{folder}/{rank}.json", "w"))
+with open(f"{folder}/{rank}.json", "w") as file:
+    json.dump(found, file)
 dist.destroy_process_group()
 """
+
+
+def take_part(folder: Path, rank: int) -> None:
+    sys.argv = ["-c", str(folder), str(rank)]
+    exec(PROCESS, {"__name__": "__main__"})
 
 
 def test_processes_that_share_the_images_agree_with_one_that_has_all(tmp_path: Path) -> None:
     logits, target = draw("multiclass", 7, 3, 11, 13, 2)
     torch.save((logits, target), tmp_path / "data.pt")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROCESS, str(tmp_path), str(rank)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+    processes = [PROCESSES.Process(target=take_part, args=(tmp_path, rank)) for rank in range(2)]
     try:
         for process in processes:
-            output, _ = process.communicate(timeout=120)
-            assert process.returncode == 0, output
+            process.start()
+        for process in processes:
+            process.join(120)
+            assert process.exitcode == 0
     finally:
         for process in processes:
             process.kill()
-            process.wait()
     one, two = (json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(2))
     unlike = [each.pop("unlike") for each in (one, two)]
     assert one.pop("own") == 3 + 2  # until the next sync

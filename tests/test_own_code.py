@@ -21,6 +21,8 @@ from unetzoo.cli import main, parser
 from unetzoo.errors import ConfigError
 from unetzoo.plugins import GROUP, Plugins, import_modules
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 MINE = '''
 """Parts that delegate to the zoo's, so that what they compute is known."""
 

@@ -149,6 +149,7 @@ def test_open_gates_leave_a_plain_unet(attention: str) -> None:
 QUICK = ("-n0", "-q", "tests/test_zoo.py", "tests/test_house.py", "-k", "not any_combination and not light")
 
 
+@pytest.mark.slow
 def test_parts_in_the_tree_leave_the_tests_green() -> None:
     assert runpy.run_path(str(PARTS / "in_the_tree.py"))["run"]("attention_unet,convnext", *QUICK) == 0
 

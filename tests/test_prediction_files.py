@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import needs_links
+from conftest import PROCESSES, needs_links
 from PIL import Image
 
 import unetzoo
@@ -471,6 +471,12 @@ def write_tiff(path: Path, array: np.ndarray, **options: object) -> Path:
     return path
 
 
+def predict_by_rows(words: list[str]) -> None:
+    """Run the command in another process, in which an image of this test is a large one."""
+    Image.MAX_IMAGE_PIXELS = 10_000
+    main(words)
+
+
 def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
 
@@ -553,10 +559,6 @@ class TestByRows:
     ) -> None:
         pytest.importorskip("zarr", reason="images by rows need zarr")
         write_tiff(tmp_path / "a.tif", noise(1500, 70), tile=(32, 32), photometric="rgb")
-        code = (
-            "import sys\nfrom PIL import Image\nfrom unetzoo.cli import main\nImage.MAX_IMAGE_PIXELS = 10_000\n"
-            "sys.exit(main(sys.argv[1:]))"
-        )
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
 
         def command(out: str) -> list[str]:
@@ -564,11 +566,15 @@ class TestByRows:
 
         assert main(command("whole")) == 0
         note = tmp_path / "cut" / ".a.tif.partial" / "note.json"
-        with subprocess.Popen([sys.executable, "-c", code, *command("cut")]) as process:
+        process = PROCESSES.Process(target=predict_by_rows, args=(command("cut"),))
+        process.start()
+        try:
             while not (note.exists() and json.loads(note.read_text(encoding="utf-8"))["rows"] > 200):
-                assert process.poll() is None, "it was through before it was killed: give it a larger image"
+                assert process.is_alive(), "it was through before it was killed: give it a larger image"
                 time.sleep(0.002)
+        finally:
             process.kill()
+            process.join()
         assert not (tmp_path / "cut" / "a.tif").exists()
         before = json.loads(note.read_text(encoding="utf-8"))["rows"]
         assert before < 1500

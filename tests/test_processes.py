@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import PROCESSES
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import unetzoo
@@ -68,6 +67,11 @@ dist.destroy_process_group()
 """
 
 
+def take_part(folder: Path, rank: int) -> None:
+    sys.argv = ["-c", str(folder), str(rank)]
+    exec(PROCESS, {"__name__": "__main__"})
+
+
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no processes")
 def test_gradients_of_two_processes_are_those_of_one_with_the_whole_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -79,15 +83,16 @@ def test_gradients_of_two_processes_are_those_of_one_with_the_whole_batch(
     torch.save((images, target), tmp_path / "data.pt")
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    with subprocess.Popen(
-        [sys.executable, "-c", PROCESS, str(tmp_path), "0"],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    ) as process:  # fmt: skip
-        monkeypatch.setattr(sys, "argv", ["-c", str(tmp_path), "1"])
+    first = PROCESSES.Process(target=take_part, args=(tmp_path, 0))
+    first.start()
+    try:
+        monkeypatch.setattr(sys, "argv", sys.argv)
         with warnings.catch_warnings():
-            exec(PROCESS, {"__name__": "__main__"})
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, output
+            take_part(tmp_path, 1)
+        first.join(300)
+        assert first.exitcode == 0
+    finally:
+        first.kill()
     torch.manual_seed(0)
     model = unetzoo.create("unetpp", base_channels=4, in_channels=1, deep_supervision=True, norm="instance").train()
     outputs = model.training_outputs(images)

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import KILL, once
+from conftest import KILL, PROCESSES, once
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
-from test_training import PROCESSES, TINY, last, refused, rows, same_runs, train
+from test_training import TINY, last, refused, rows, same_runs, train
 
 import unetzoo
 from unetzoo.cli import main

@@ -256,6 +256,7 @@ ENCODER_FAULTS: list[tuple[str, type[Encoder], dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.slow  # by default test_docs checks the encoder of the guide
 def test_a_sound_encoder_passes() -> None:
     register(SoundEncoder)
     check_encoder("sound")
@@ -459,6 +460,7 @@ def on_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_decoders, "_ENCODERS", ("plain",))
 
 
+@pytest.mark.slow  # by default test_docs checks the decoder of the guide
 def test_a_sound_decoder_passes() -> None:
     unetzoo.register_decoder("sound")(SoundDecoder)
     check_decoder("sound")

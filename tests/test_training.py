@@ -8,7 +8,6 @@ import functools
 import io
 import json
 import math
-import multiprocessing
 import os
 import re
 import shutil
@@ -25,7 +24,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import KILL, ROOT, once
+from conftest import KILL, PROCESSES, ROOT, once
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.tuner.tuning import Tuner
@@ -44,8 +43,6 @@ from unetzoo.train.averaging import AveragedModel
 from unetzoo.train.keeping import WholeFiles
 from unetzoo.train.schedules import factor
 
-PROCESSES = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
-"""Forked processes need not import torch."""
 TINY = ("--model", "unet", "--model.options.base_channels", "4", "--crop-size", "32", "--batch-size", "4",
         "--data.workers", "0", "--data.repeats", "1", "--trainer.accelerator", "cpu")  # fmt: skip
 
