@@ -39,25 +39,30 @@ def doubled(x: Tensor, aligned: bool = False, scale: int = 2) -> Tensor:
 
 
 class Milesial(nn.Module):
-    """Skip connections come first; sizes that do not divide are rounded down, and padded on the way up."""
+    """Skip connections come first; sizes that do not divide are rounded down, and padded on the way up.
 
-    def __init__(self, c: int = 8, inputs: int = 3, classes: int = 2, bilinear: bool = False, levels: int = 5) -> None:
+    Until 2021 all convolutions had a bias.
+    """
+
+    def __init__(
+        self, c: int = 8, inputs: int = 3, classes: int = 2, bilinear: bool = False, levels: int = 5, bias: bool = False
+    ) -> None:
         super().__init__()
         self.steps = range(1, levels)
         widths = [c * 2**k for k in range(levels)]
         if bilinear:
             widths[-1] //= 2
-        self.inc = holder(double_conv=stack(inputs, c, c, bias=False))
+        self.inc = holder(double_conv=stack(inputs, c, c, bias=bias))
         for k in self.steps:
-            pair = stack(widths[k - 1], widths[k], widths[k], bias=False)
+            pair = stack(widths[k - 1], widths[k], widths[k], bias=bias)
             setattr(self, f"down{k}", holder(maxpool_conv=nn.Sequential(nn.MaxPool2d(2), holder(double_conv=pair))))
         for k in self.steps:
             skip = widths[-1 - k]
             if bilinear:
-                conv = stack(2 * skip, skip, skip // 2 if k < levels - 1 else skip, bias=False)
+                conv = stack(2 * skip, skip, skip // 2 if k < levels - 1 else skip, bias=bias)
                 up = holder(conv=holder(double_conv=conv))
             else:
-                conv = holder(double_conv=stack(2 * skip, skip, skip, bias=False))
+                conv = holder(double_conv=stack(2 * skip, skip, skip, bias=bias))
                 up = holder(up=nn.ConvTranspose2d(2 * skip, skip, 2, stride=2), conv=conv)
             setattr(self, f"up{k}", up)
         self.outc = holder(conv=nn.Conv2d(c, classes, 1))

@@ -34,13 +34,18 @@ class Public:
 
 BILINEAR = {"upsampling": "bilinear_aligned"}
 PUBLIC = {
-    "milesial": Public(Milesial, "unet", {"base_channels": 8, "conv_bias": True, "num_classes": 2}),
+    "milesial": Public(Milesial, "unet", {"base_channels": 8, "conv_bias": True, "task": "multiclass"}),
     "milesial, bilinear": Public(
         lambda: Milesial(bilinear=True, inputs=1),
         "unet",
         {"base_channels": 8, "doublings": 3, "in_channels": 1, "conv_bias": False, **BILINEAR},
     ),
-    "mateuszbuda": Public(MateuszBuda, "unet", {"base_channels": 8, "conv_bias": True, "num_classes": 1}),
+    "milesial, biased": Public(lambda: Milesial(bias=True), "unet", {"conv_bias": True}),
+    "milesial, bilinear, biased": Public(
+        lambda: Milesial(bilinear=True, bias=True), "unet", {"doublings": 3, "conv_bias": True, **BILINEAR}
+    ),
+    "mateuszbuda": Public(MateuszBuda, "unet", {"base_channels": 8, "conv_bias": True, "task": "binary"}),
+    "mateuszbuda, of 3 classes": Public(lambda: MateuszBuda(classes=3), "unet", {"task": "multilabel"}),
     "jaxony": Public(Jaxony, "unet", {"base_channels": 8, "norm": None, "num_classes": 3}),
     "jvanvugt": Public(Jvanvugt, "unet_valid", {"base_channels": 4, "in_channels": 1}, (188, 204)),
     "jvanvugt, padded": Public(

@@ -153,6 +153,8 @@ def _line(
     line = f"{path}: {layout.title}, here {network.name}{options}; {network.remark}"
     if network.created:
         line += f"; taken as created with {network.created}, which no tensor shows"
+    if model.config.task == "multiclass" and "task" not in network.options:
+        line += "; taken as of one class a pixel, task='multiclass'"
     if left:
         more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
         line += f"; left out: {', '.join(left[:SHOWN])}{more}"

@@ -7,7 +7,7 @@ code of theirs is here. Nearly all pool with sizes rounded down, so that they ta
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from unetzoo.foreign.layouts import Layout, Network, Rule, State, UnfitError
@@ -27,6 +27,11 @@ BY_16 = "equal where sides divide by 16, and theirs takes no others"
 FLOORED = "equal where sides divide by 16; elsewhere theirs rounds down, and this network up"
 NARROWED = "it has a 1×1 convolution after each up-sampling; none here has"
 SIGMOID = "theirs ends in a sigmoid, and these are the logits before it"
+
+
+def _sigmoid(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the task of a network that ends in a sigmoid: of several classes, each is judged by itself."""
+    return {"task": "multilabel"} if options["num_classes"] > 1 else {}
 
 
 # https://github.com/milesial/Pytorch-UNet
@@ -68,7 +73,7 @@ def _mateuszbuda(state: State) -> list[Network]:
     levels = highest(state, r"encoder(\d+)\.")
     convolutions = [f"encoder{k}.enc{k}conv1" for k in range(1, levels + 1)]
     options = plain_options(MATEUSZBUDA, state, [*convolutions, "bottleneck.bottleneckconv1"], "conv")
-    return [Network("unet", {**options, "conv_bias": True}, f"{BY_16}; {SIGMOID}")]
+    return [Network("unet", {**options, **_sigmoid(options), "conv_bias": True}, f"{BY_16}; {SIGMOID}")]
 
 
 def _mateuszbuda_rules() -> Iterator[Rule]:
@@ -118,9 +123,10 @@ def _jvanvugt(state: State) -> list[Network]:
         raise UnfitError(f"{JVANVUGT}, up_mode='upsample'", NARROWED)
     unpadded = "equal at all sizes that this network takes; at others theirs crops off centre, and this one refuses"
     padded = "equal where sides divide by 16; elsewhere theirs gives fewer pixels than the image has"
+    averaging = "an early version that pooled by averages is another network, which no tensor shows"
     return [
-        Network("unet_valid", options, unpadded, "padding=False, its default (name it unet where it was padding=True)"),
-        Network("unet", {**options, "norm": None}, padded, "padding=True"),
+        Network("unet_valid", options, f"{unpadded}; {averaging}", "padding=False, its default ('unet' is padding=True)"),
+        Network("unet", {**options, "norm": None}, f"{padded}; {averaging}", "padding=True"),
     ]
 
 
@@ -185,6 +191,7 @@ def _full_scale(state: State) -> list[Network]:
         raise UnfitError(f"{FULL_SCALE}, is_batchnorm=False", "it has norms in the decoder alone")
     options = plain_options(FULL_SCALE, state, [f"conv{k}.conv1.0" for k in range(1, levels + 1)], "outconv1")
     options |= {
+        **_sigmoid(options),
         "branch_channels": len(state["h1_Cat_hd1_conv.weight"]),
         "conv_bias": True,
         "deep_supervision": "outconv5.weight" in state,
@@ -230,6 +237,8 @@ def _gyb357(title: str, name: str, state: State) -> list[Network]:
     if name != "unet":
         options["branch_channels"] = state["out.layers.weight"].shape[1]
     remark = FLOORED
+    if name == "unetpp_lite":
+        remark += "; an early version that resampled all nodes to full size is another network, which no tensor shows"
     if "cgm_head.layers.0.weight" in state or "cgm_head.1.weight" in state:
         remark += "; without its classification-guided module, which multiplies the last map, and is left out"
     return [Network(name, options, remark)]
