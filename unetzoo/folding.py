@@ -106,7 +106,7 @@ def optimize(
     for up, head in _tails(network):
         _join(up, head)
     network.to(dtype=dtype)
-    if weight.device.type == "cpu" or dtype in (torch.bfloat16, torch.float16):
+    if weight.device.type in ("cpu", "cuda") or dtype in (torch.bfloat16, torch.float16):
         network.to(memory_format=torch.channels_last)
     optimized = OptimizedModel(network)
     if compile:

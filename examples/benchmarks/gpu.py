@@ -125,8 +125,9 @@ def fit(bench: Bench) -> None:
 
     bare_ms = bench.in_turn({"bare": bare}, bench.rounds)["bare"]["ms"]
     with tempfile.TemporaryDirectory() as folder:
+        pairs = [drawing.draw_nuclei(side, side, seed=seed) for seed in range(min(count, 32))]
         for number in range(count):
-            image, mask = drawing.draw_nuclei(side, side, seed=number % 32)
+            image, mask = pairs[number % len(pairs)]
             for kind, pixels in (("images", image), ("masks", 255 * mask[None].to(torch.uint8))):
                 (Path(folder) / "data" / kind).mkdir(parents=True, exist_ok=True)
                 write_png(pixels, str(Path(folder) / "data" / kind / f"{number:04}.png"))

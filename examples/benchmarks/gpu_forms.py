@@ -78,15 +78,12 @@ TRAINING = {
     "unetzoo, weights channels last": Way(last=True),
     "mixed": Way(CPU, "none", True),
     "mixed, remade": Way(CPU, "all", True),
-    "mixed, remade, channels first": Way(CPU, "all", False),
 }
 INFERENCE = {
     **BASE,
     "mixed": Way(CPU, None, True),
-    "mixed, channels first": Way(CPU, None, False),
     "optimize": Way(optimized=True),
     "optimize, plain": Way(NEVER, None, True, optimized=True),
-    "optimize, mixed": Way(CPU, None, True, optimized=True),
 }
 
 

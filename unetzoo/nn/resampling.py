@@ -120,7 +120,12 @@ def mixes(x: Tensor, weight: Tensor, size: Size, joined: bool = False) -> bool:
     if x.device.type != "cuda" or math.prod(kernel) == 1 or transformed():
         return mixes_first(channels, out_channels, kernel)
     recorded = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    return CUDA[recorded].gain(channels, out_channels, len(x) * math.prod(size), size[0] / x.shape[2], joined) > 0
+    return (
+        CUDA[recorded, x.dtype.itemsize <= 2].gain(
+            channels, out_channels, len(x) * math.prod(size), size[0] / x.shape[2], joined
+        )
+        > 0
+    )
 
 
 class Costs(NamedTuple):
@@ -152,10 +157,12 @@ class Costs(NamedTuple):
 
 
 CUDA = {
-    False: Costs(resampled=10.3, joined=3.2, convolved=0.072, mixed=50, coarse=134, launches=500),
-    True: Costs(resampled=29.7, joined=8, convolved=0.216, mixed=92, coarse=301, launches=1000),
+    (False, False): Costs(resampled=10.3, joined=3.2, convolved=0.072, mixed=50, coarse=134, launches=500),
+    (False, True): Costs(resampled=9.8, joined=1.6, convolved=0.036, mixed=50, coarse=134, launches=500),
+    (True, False): Costs(resampled=29.7, joined=8, convolved=0.216, mixed=92, coarse=301, launches=1000),
+    (True, True): Costs(resampled=24.6, joined=4, convolved=0.108, mixed=92, coarse=301, launches=800),
 }
-"""By whether gradients are asked for."""
+"""By whether gradients are asked for, and whether numbers are of 16 bits; others are taken for TF32."""
 
 
 class _Axis(NamedTuple):
