@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import unetzoo
 from unetzoo.decoders.light import LightFusion
-from unetzoo.model import on_meta
+from unetzoo.nn.meta import on_meta
 
 WIDTH = 8.4
 

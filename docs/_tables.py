@@ -23,7 +23,7 @@ from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS
 from unetzoo.encoders.resnet import ResNetEncoder, ResNetOptions
 from unetzoo.information import meanings
-from unetzoo.model import on_meta
+from unetzoo.nn.meta import on_meta
 from unetzoo.nn.layers import ConvStyle, group_count
 
 

@@ -10,7 +10,7 @@ from conftest import ALIKE, ROOT, flags
 
 import unetzoo
 from unetzoo import zoo
-from unetzoo.model import on_meta
+from unetzoo.nn.meta import on_meta
 
 BEFORE = ROOT / "tests" / "data" / "names_of_0_1_0.json"
 """Digests that commit 55119f9 gave, for each name at its defaults and with every flag. Never written again."""

@@ -37,7 +37,7 @@ import unetzoo
 from unetzoo import ModelConfig, SegmentationModel
 from unetzoo.errors import ConfigError, UnetzooError, WeightsError
 from unetzoo.files.checkpoints import load_state_dict_file
-from unetzoo.model import on_meta
+from unetzoo.nn.meta import on_meta
 from unetzoo.saving.cards import EarlierCard, ModelCard, read_card, write_card
 from unetzoo.saving.records import SavedModel, read_saved
 

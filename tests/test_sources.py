@@ -19,7 +19,7 @@ import unetzoo
 from unetzoo import ConfigError, UnetzooError, WeightsError, cli, trained, zoo
 from unetzoo.evaluation import evaluate
 from unetzoo.exporting import export
-from unetzoo.model import on_meta
+from unetzoo.nn.meta import on_meta
 from unetzoo.saving import records, sources, weights
 from unetzoo.serving import serve, server
 from unetzoo.train import recipe

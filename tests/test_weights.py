@@ -23,7 +23,7 @@ import unetzoo
 from unetzoo import ConfigError, ModelConfig, WeightsError, WriteError, cli, config as config_module, zoo
 from unetzoo.decoders import Decoder
 from unetzoo.encoders import Encoder, Options
-from unetzoo.model import on_meta
+from unetzoo.nn.meta import on_meta
 from unetzoo.saving import records, weights
 
 OLDEST = ROOT / "tests" / "data" / "format_1.safetensors"
@@ -496,7 +496,7 @@ def test_loading_copies_nothing(tmp_path: Path) -> None:
     unetzoo.save(unetzoo.create("resunet18"), path)
     code = f"""
 import pathlib, re, unetzoo
-from unetzoo.model import on_meta
+from unetzoo.nn.meta import on_meta
 
 def private():
     text = pathlib.Path("/proc/self/smaps_rollup").read_text()

@@ -11,8 +11,9 @@ from typing import Any
 from unetzoo.config import ModelConfig
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS, EncoderSpec, options_of
-from unetzoo.model import SegmentationModel, on_meta
+from unetzoo.model import SegmentationModel
 from unetzoo.nn.layers import NORMS
+from unetzoo.nn.meta import on_meta
 from unetzoo.pretrained import available_weights
 from unetzoo.zoo import PRESETS, Builder, create, index, names, resolve, signature
 

@@ -6,11 +6,9 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from unetzoo.checks import flag, whole
 from unetzoo.config import ModelConfig
@@ -19,6 +17,7 @@ from unetzoo.encoders import ENCODERS
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.nn.heads import ClassificationGuidedModule, SegmentationHead
 from unetzoo.nn.layers import crop
+from unetzoo.nn.meta import on_meta
 from unetzoo.nn.processes import warn_if_bypassed
 from unetzoo.nn.resampling import by_torch_func, by_tracing
 from unetzoo.nn.whole_maps import MOST
@@ -305,35 +304,10 @@ def _fast_layout(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
-@contextlib.contextmanager
-def on_meta() -> Iterator[None]:
-    """Build networks without memory and without drawing weights: shapes alone."""
-    with torch.device("meta"), _Undrawn():
-        yield
-
-
 def build_on_meta(config: ModelConfig) -> SegmentationModel:
     """Return the network that ``config`` records, of shapes alone: see :func:`on_meta`."""
     with on_meta():
         return SegmentationModel(config)
-
-
-_FILLERS = {
-    # Before they work out how much to draw: that is most of what they cost on meta.
-    *(nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_, nn.init.constant_),
-    *(Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_),
-}
-
-
-class _Undrawn(TorchFunctionMode):
-    """Leaves tensors alone that would be filled: on meta that takes time, and does nothing."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func in _FILLERS:
-            return args[0] if args else (kwargs or {})["tensor"]
-        return func(*args, **(kwargs or {}))
 
 
 @contextlib.contextmanager

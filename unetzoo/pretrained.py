@@ -26,6 +26,7 @@ from unetzoo.files.finding import Contents, Place, Shape, find, nearest, split_p
 from unetzoo.files.offline import switched_off
 from unetzoo.files.torch_files import first_line
 from unetzoo.nn.layers import ConvStyle
+from unetzoo.nn.meta import on_meta
 from unetzoo.registry import suggest
 
 POLICIES = ("repeat", "mean", "sum", "keep_rgb")
@@ -227,7 +228,7 @@ def _held(contents: Contents) -> EncoderSpec | None:
 def _stands(spec: EncoderSpec, contents: Contents) -> bool:
     """Return whether a whole encoder stands in a file, of which it is the only one or the usual one."""
     norm = spec.weights_norms[0]
-    with torch.device("meta"):
+    with on_meta():
         encoder = spec.build(3, ConvStyle(norm, bias=norm is None), spec.options(), spec.maps)
     try:
         return find(contents, _shapes(encoder), encoder.from_torchvision) is not None

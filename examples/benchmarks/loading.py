@@ -26,7 +26,8 @@ from torch import nn
 import unetzoo
 from unetzoo.config import ModelConfig
 from unetzoo.files.tensors import read_header
-from unetzoo.model import build_on_meta, on_meta
+from unetzoo.model import build_on_meta
+from unetzoo.nn.meta import on_meta
 
 ROUNDS = 9
 LOAD, TOUCH, VERIFY, COPY, SMP = "load", "load, touch every page", "load, verify=True", "create, copy", "smp"

@@ -18,7 +18,8 @@ from unetzoo.config import ModelConfig
 from unetzoo.costs.counting import costs_of
 from unetzoo.costs.measuring import measured
 from unetzoo.errors import ConfigError, UnetzooError
-from unetzoo.model import SegmentationModel, build_on_meta, on_meta
+from unetzoo.model import SegmentationModel, build_on_meta
+from unetzoo.nn.meta import on_meta
 from unetzoo.prediction import Predictor
 from unetzoo.prediction.networks import Model, check_alike
 from unetzoo.registry import suggest

@@ -16,7 +16,8 @@ from unetzoo.files.checkpoints import complete, listed, misfits, read_contents
 from unetzoo.files.finding import Contents, Place, usual
 from unetzoo.foreign import smp, unets
 from unetzoo.foreign.layouts import Layout, Network, State, UnfitError
-from unetzoo.model import SegmentationModel, on_meta
+from unetzoo.model import SegmentationModel
+from unetzoo.nn.meta import on_meta
 
 LAYOUTS: tuple[Layout, ...] = (*unets.LAYOUTS, *smp.LAYOUTS)
 """All that are known: the first that a state dict is of counts."""

@@ -16,7 +16,8 @@ from unetzoo.files.checkpoints import SUFFIX as CHECKPOINT_SUFFIX, complete, lis
 from unetzoo.files.finding import Contents, Place, find, split_place, taken_and_left
 from unetzoo.files.tensors import read_header
 from unetzoo.foreign.loading import built, known, located, unknown
-from unetzoo.model import SegmentationModel, on_meta
+from unetzoo.model import SegmentationModel
+from unetzoo.nn.meta import on_meta
 from unetzoo.saving.records import SUFFIX, SavedModel, is_saved_model, read_saved, run_checkpoint
 from unetzoo.saving.weights import load, save
 

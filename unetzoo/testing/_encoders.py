@@ -14,8 +14,8 @@ from unetzoo.config import pair_problem
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS, Encoder
 from unetzoo.files.checkpoints import complete, misfits
-from unetzoo.model import on_meta
 from unetzoo.nn.layers import ConvStyle
+from unetzoo.nn.meta import on_meta
 from unetzoo.testing import _models
 from unetzoo.testing._models import Pair
 from unetzoo.testing._running import NORMS, dead_parameters, difference, disturb, norms_in, run

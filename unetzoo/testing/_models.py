@@ -19,7 +19,8 @@ from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS, Options
 from unetzoo.folding import optimize
 from unetzoo.information import info_of
-from unetzoo.model import SegmentationModel, build_on_meta, on_meta
+from unetzoo.model import SegmentationModel, build_on_meta
+from unetzoo.nn.meta import on_meta
 from unetzoo.saving.weights import load, save
 from unetzoo.testing._running import difference, disturb
 from unetzoo.zoo import create, list_models, signature
