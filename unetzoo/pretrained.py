@@ -331,4 +331,4 @@ def _read_torchvision(member: Any) -> Contents:
             f"Put the file there by hand, set TORCH_HOME to the folder whose hub/checkpoints/ holds it, or give "
             f"its path: pretrained='path/to/{file}'"
         ) from error
-    return Contents(cached, "", state)
+    return Contents(cached, None, state)

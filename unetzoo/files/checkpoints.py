@@ -113,7 +113,7 @@ def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             is never opened.
     """
     file, asked = split_place(path)
-    if asked:
+    if asked is not None:
         _, state = next(read_contents(path).states())
         check_values(file, state)
     elif file.suffix == ".safetensors":

@@ -47,14 +47,14 @@ class Contents:
 
     Attributes:
         path: of the file.
-        asked: the place in it that was asked for, a prefix or the middle of one; "" for none.
+        asked: the place in it that was asked for, a prefix or the middle of one, "" for its top; None for any.
         tensors: path → tensor.
         others: paths of what is no tensor.
         foreign: names of the classes and functions whose objects were not built.
     """
 
     path: Path
-    asked: str
+    asked: str | None
     tensors: Mapping[str, Tensor]
     others: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class Contents:
                 if not cut:
                     break
         for prefix in sorted(found, key=len):
-            if not self.asked or f".{self.asked}." in f".{prefix}":
+            if self.asked is None or (f".{self.asked}." in f".{prefix}" if self.asked else not prefix):
                 yield prefix, found[prefix]
 
     def under(self, prefix: str) -> dict[str, Tensor]:
@@ -94,12 +94,12 @@ class Place:
         return repr(self.prefix.rstrip(".")) if self.prefix else "its top"
 
 
-def split_place(source: object) -> tuple[Path, str]:
-    """Return the file and the place in it that ``FILE::place`` means; the place is "" where none is given."""
+def split_place(source: object) -> tuple[Path, str | None]:
+    """Return the file and the place in it that ``FILE::place`` means; None where no place is given."""
     text = str(source)
     file, mark, place = text.rpartition(MARK)
     if not mark or Path(text).is_file():
-        return Path(text), ""
+        return Path(text), None
     return Path(file), place.replace(COMPILED, "").strip(".")
 
 
@@ -206,14 +206,14 @@ def check_values(path: Path, state: Mapping[str, Tensor]) -> None:
 
 
 def translated(state: Mapping[str, Tensor], translate: Translate) -> dict[str, Tensor]:
-    """Return the tensors under the network's names; none where ``translate`` misses a name that it counts on."""
+    """Return the tensors under the network's names; none where ``translate`` stumbles over names of others."""
     try:
         return dict(translate(state))
-    except KeyError:
+    except (LookupError, ValueError):
         return {}
 
 
-def nearest(contents: Contents, wanted: Iterable[str], translate: Translate = lambda state: state) -> Place | None:
+def nearest(contents: Contents, wanted: Iterable[str], translate: Translate) -> Place | None:
     """Return the place with the most of the wanted names; None where none stands anywhere."""
     names = frozenset(wanted)
     best, most = None, 0
@@ -250,7 +250,8 @@ def taken_and_left(contents: Contents, place: Place, passed: Iterable[Place], na
     if left:
         parts.append(f"left: {', '.join(left[:6])}{_and_more(left[6:])}")
     if contents.foreign:
-        parts.append(f"not built: {', '.join(contents.foreign[:3])}{_and_more(contents.foreign[3:])}")
+        names = [f"{name:.100}" for name in contents.foreign[:3]]
+        parts.append(f"not built: {', '.join(names)}{_and_more(contents.foreign[3:])}")
     return "; ".join(parts)
 
 

@@ -11,8 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from unetzoo.checks import one_of, unknown, whole
 from unetzoo.decoders.smp import CHANNELS
 from unetzoo.errors import ConfigError
@@ -49,16 +47,6 @@ _RESNETS: dict[str, tuple[tuple[int, ...], tuple[int, int] | None]] = {
 }
 
 # By tensors
-
-
-def unwrapped(state: State) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the tensors of the network, and the names of others beside it, as a Lightning module has them."""
-    wrapped = [name.removesuffix(HEAD) for name in state if name.endswith(f".{HEAD}")]
-    if HEAD in state or len(wrapped) != 1:
-        return dict(state), []
-    (prefix,) = wrapped
-    inside = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    return inside, [name for name in state if not name.startswith(prefix)]
 
 
 def _networks(state: State) -> list[Network]:

@@ -125,7 +125,9 @@ def _jvanvugt(state: State) -> list[Network]:
     padded = "equal where sides divide by 16; elsewhere theirs gives fewer pixels than the image has"
     averaging = "an early version that pooled by averages is another network, which no tensor shows"
     return [
-        Network("unet_valid", options, f"{unpadded}; {averaging}", "padding=False, its default ('unet' is padding=True)"),
+        Network(
+            "unet_valid", options, f"{unpadded}; {averaging}", "padding=False, its default ('unet' is padding=True)"
+        ),
         Network("unet", {**options, "norm": None}, f"{padded}; {averaging}", "padding=True"),
     ]
 

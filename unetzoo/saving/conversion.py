@@ -61,7 +61,7 @@ def convert(
     if name is not None:
         name = zoo.resolve(name)
     path, asked = split_place(source)
-    if path.suffix == CHECKPOINT_SUFFIX and not asked and is_saved_model(run_checkpoint(path)):
+    if path.suffix == CHECKPOINT_SUFFIX and asked is None and is_saved_model(run_checkpoint(path)):
         return _convert_own(path, target, name, options)
     _refuse_another(path, name)
     contents = read_contents(source)

@@ -10,9 +10,10 @@ from pathlib import Path
 from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.files.checkpoints import SUFFIX as CHECKPOINT_SUFFIX, CheckpointFile, read_checkpoint
+from unetzoo.files.finding import Contents
 from unetzoo.files.tensors import DATA_DIGEST, LONGEST_HEADER, TensorFile, check_file, read_header
 from unetzoo.foreign import smp
-from unetzoo.foreign.loading import SHOWN, fitted, network_of
+from unetzoo.foreign.loading import SHOWN, fitted, located, network_of
 from unetzoo.model import SegmentationModel, build_on_meta
 from unetzoo.printing import printable
 
@@ -143,14 +144,17 @@ def read_record(path: str | os.PathLike[str]) -> tuple[TensorFile | CheckpointFi
 
 def _foreign_record(file: TensorFile | CheckpointFile) -> tuple[CheckpointFile, ModelConfig]:
     """Return what segmentation_models_pytorch wrote, under this package's names, and the config of its network."""
-    state, beside = smp.unwrapped(file.tensors())
-    if not smp.LAYOUT.is_that_of(state):
+    contents = Contents(file.path, None, file.tensors())
+    found = located(contents)
+    if found is None or found[1] is not smp.LAYOUT:
         raise WeightsError(
             f"{file.path} holds tensors, and does not say of which model: 'unetzoo convert' with --model NAME writes a "
             "file that does"
         )
-    network = network_of(file.path, smp.LAYOUT, state)
-    model, renamed, line = fitted(file.path, smp.LAYOUT, state, network, {})
+    place, layout = found
+    network = network_of(file.path, layout, place.state)
+    model, renamed, line = fitted(file.path, layout, place.state, network, {})
+    beside = [name for name in contents.tensors if not name.startswith(place.prefix)]
     if beside:
         line += f"; beside the network: {', '.join(beside[:SHOWN])}"
     metadata = {ORIGIN_KEY: model.origin, NOTE_KEY: line}
