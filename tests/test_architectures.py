@@ -195,6 +195,24 @@ def test_formulas_hold_for_other_upsamplings(name, upsampling):
     formulas_agree(model, (32, 48), (19, 30), (1, 1))
 
 
+@pytest.mark.parametrize("doublings", [3, 1, 0])
+@pytest.mark.parametrize("decoder", dict.fromkeys(OWN[name][0] for name in PADDED))
+def test_formulas_hold_where_channels_stop_doubling(decoder, doublings):
+    known = unetzoo.model_info(decoder).options
+    for upsampling in ("transpose", "bilinear_aligned") if "upsampling" in known else (None,):
+        options = {} if upsampling is None else {"upsampling": upsampling}
+        model = make(decoder, doublings=doublings, deep_supervision=True, **options, **light(decoder))
+        assert model.encoder.channels[-1] == model.encoder.channels[0] * 2**doublings
+        formulas_agree(model, (32, 48), (19, 30))
+
+
+def test_the_steps_of_a_bilinear_u_net_end_as_wide_as_the_next_skip():
+    model = make("unet", doublings=3, base_channels=4, upsampling="bilinear", deep_supervision=True)
+    assert [conv.body[1].conv.out_channels for conv in model.decoder.convs] == [16, 8, 4, 4]
+    assert [feature.channels for feature in model.decoder.features] == [4, 4, 8, 16]
+    assert count_of("unet", doublings=3, upsampling="bilinear_aligned", num_classes=2) == 17_263_042  # as published
+
+
 @pytest.mark.parametrize("size", [(1, 1), pytest.param((2, 3), marks=pytest.mark.slow), (1, 40), (65, 17)], ids=str)
 @pytest.mark.parametrize("decoder", dict.fromkeys(OWN[name][0] for name in PADDED))
 def test_formulas_hold_at_any_size(decoder, size):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -291,18 +292,45 @@ def test_what_is_no_network_of_ours_is_called_by_its_name(kind: str, tmp_path: P
 
 @pytest.mark.parametrize("kind", PUBLIC)
 def test_damage_is_named(kind: str, tmp_path: Path) -> None:
-    """A tensor that is missing, one of another shape, one too many; other widths than each level's double."""
+    """A tensor that is missing, one of another shape, one that is none of a convolution, one too many."""
     public = PUBLIC[kind]
     state = public.build().state_dict()
     weights = [name for name, tensor in state.items() if tensor.ndim == 4]
-    for name in (weights[0], weights[len(weights) // 2], weights[-3]):
+    first, middle, last = weights[0], weights[len(weights) // 2], weights[-3]
+    for changed in (
+        {name: tensor for name, tensor in state.items() if name != first},
+        {**state, middle: torch.cat([state[middle], state[middle][:1]])},
+        {**state, last: torch.zeros(())},
+    ):
         with pytest.raises(WeightsError):
-            unetzoo.load_foreign(saved({key: t for key, t in state.items() if key != name}, tmp_path), **public.given)
-        wide = torch.cat([state[name], state[name][:1]])
-        with pytest.raises(WeightsError):
-            unetzoo.load_foreign(saved({**state, name: wide}, tmp_path), **public.given)
+            unetzoo.load_foreign(saved(changed, tmp_path), **public.given)
     with pytest.raises(WeightsError, match="unexpected: surplus"):
         unetzoo.load_foreign(saved({**state, "surplus": torch.zeros(1)}, tmp_path), **public.given)
+
+
+def test_shapes_that_no_network_has(tmp_path: Path) -> None:
+    state = Milesial().state_dict()
+    for name in (name for name, tensor in state.items() if tensor.ndim == 4 and "3" not in name):
+        for shape in ((), (3,), (0, 3, 3, 3)):
+            with pytest.raises(WeightsError, match=re.escape(str(shape))):
+                unetzoo.load_foreign(saved({**state, name: torch.zeros(shape)}, tmp_path))
+
+
+def test_names_of_a_layout_in_volumes(tmp_path: Path) -> None:
+    state = {name: tensor[..., None] if tensor.ndim == 4 else tensor for name, tensor in Jaxony().state_dict().items()}
+    with pytest.raises(WeightsError, match="volumes"):
+        unetzoo.load_foreign(saved(state, tmp_path))
+
+
+def test_numbers_in_names_cost_nothing(tmp_path: Path) -> None:
+    surplus = {f"down{10**15}.maxpool_conv": torch.zeros(1), f"down{'9' * 5000}.x": torch.zeros(1)}
+    with pytest.raises(WeightsError, match="unexpected: down1000000000000000"):
+        unetzoo.load_foreign(saved({**Milesial().state_dict(), **surplus}, tmp_path))
+
+
+def test_two_tensors_for_one_place(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"unexpected: final\."):
+        unetzoo.load_foreign(saved({**Nested(deep=True).state_dict(), **Nested().state_dict()}, tmp_path))
 
 
 def test_names_of_nobody(tmp_path: Path) -> None:

@@ -104,7 +104,9 @@ class Layout:
             elif rule.name is None:
                 left.append(name)
             else:
-                found[match.expand(rule.name)] = tensor if rule.change is None else rule.change(tensor)
+                ours = match.expand(rule.name)
+                # Two for one place: the second is surplus, and is refused by its own name.
+                found[name if ours in found else ours] = tensor if rule.change is None else rule.change(tensor)
         return found, left
 
     def with_zeros(self, state: State, wanted: State) -> dict[str, Tensor]:

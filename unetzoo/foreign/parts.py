@@ -21,9 +21,19 @@ BLOCKS = r"(encoder\.levels|decoder\.convs)\..*\.conv\.bias"
 
 
 def highest(state: State, pattern: str) -> int:
-    """Return the highest number that the group of ``pattern`` has among the names that begin with it."""
+    """Return the highest number that the group of ``pattern`` has among the names that begin with it, up to 99."""
     found = (re.match(pattern, name) for name in state)
-    return max((int(match[1]) for match in found if match), default=0)
+    return max((int(match[1]) for match in found if match and len(match[1]) <= 2), default=0)
+
+
+def channels(state: State, convolution: str) -> tuple[int, int]:
+    """Return the channels that a convolution makes, and those that it reads."""
+    shape = state[f"{convolution}.weight"].shape
+    if len(shape) == 5:
+        raise UnfitError("a network of volumes", "those of the zoo are for images")
+    if len(shape) != 4 or 0 in shape:
+        raise UnfitError(f"a tensor {convolution}.weight of shape {tuple(shape)}", "a convolution's has 4 sides")
+    return shape[0], shape[1]
 
 
 def plain_options(title: str, state: State, convolutions: Sequence[str], head: str) -> dict[str, Any]:
@@ -37,14 +47,14 @@ def plain_options(title: str, state: State, convolutions: Sequence[str], head: s
     """
     if len(convolutions) != LEVELS:
         raise UnfitError(f"{title} of {len(convolutions)} levels", f"those of the zoo have {LEVELS}")
-    widths = [len(state[f"{name}.weight"]) for name in convolutions]
+    widths = [channels(state, name)[0] for name in convolutions]
     doublings = LEVELS - 2 if widths[-1] == widths[-2] else LEVELS - 1
     if widths != [widths[0] * 2 ** min(level, doublings) for level in range(LEVELS)]:
         listed = ", ".join(map(str, widths))
         raise UnfitError(f"{title} of {listed} channels", "those of the zoo double them at each level")
     options = {
-        "in_channels": state[f"{convolutions[0]}.weight"].shape[1],
-        "num_classes": len(state[f"{head}.weight"]),
+        "in_channels": channels(state, convolutions[0])[1],
+        "num_classes": channels(state, head)[0],
         "base_channels": widths[0],
     }
     return options if doublings == LEVELS - 1 else {**options, "doublings": doublings}
@@ -64,6 +74,8 @@ def module(theirs: str, ours: str) -> Rule:
 
 def up_first(weight: Tensor) -> Tensor:
     """Swap the inputs of a convolution of [skip, up]: here it is [up, skip]; the skip is as wide as its output."""
+    if weight.ndim != 4:
+        return weight
     skip = len(weight)
     return torch.cat((weight[:, skip:], weight[:, :skip]), dim=1)
 

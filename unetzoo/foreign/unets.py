@@ -16,6 +16,7 @@ from unetzoo.foreign.parts import (
     LEVELS,
     NAMED,
     SEQUENTIAL,
+    channels,
     double,
     highest,
     module,
@@ -45,7 +46,7 @@ def _milesial(state: State) -> list[Network]:
     options = plain_options(MILESIAL, state, convolutions, "outc.conv")
     transposed = "up1.up.weight" in state
     if not transposed:
-        middle, skip = (len(state[f"{name}.double_conv.0.weight"]) for name in ("up1.conv", "down3.maxpool_conv.1"))
+        middle, skip = (channels(state, f"{name}.double_conv.0")[0] for name in ("up1.conv", "down3.maxpool_conv.1"))
         if "doublings" not in options or middle != skip:
             raise UnfitError(f"{MILESIAL}, bilinear, of an early version", "its steps up are narrower than any here")
         options["upsampling"] = "bilinear_aligned"
@@ -96,7 +97,8 @@ def _jaxony(state: State) -> list[Network]:
     options = plain_options(JAXONY, state, [f"down_convs.{k}.conv1" for k in range(levels)], "conv_final")
     if "up_convs.0.upconv.weight" not in state:
         raise UnfitError(f"{JAXONY}, up_mode='upsample'", NARROWED)
-    if state["up_convs.0.conv1.weight"].shape[1] != 2 * len(state["up_convs.0.conv1.weight"]):
+    made, given = channels(state, "up_convs.0.conv1")
+    if given != 2 * made:
         raise UnfitError(f"{JAXONY}, merge_mode='add'", "it adds skip connections; those of the zoo are concatenated")
     return [Network("unet", {**options, "norm": None}, BY_16)]
 
@@ -125,9 +127,7 @@ def _jvanvugt(state: State) -> list[Network]:
     padded = "equal where sides divide by 16; elsewhere theirs gives fewer pixels than the image has"
     averaging = "an early version that pooled by averages is another network, which no tensor shows"
     return [
-        Network(
-            "unet_valid", options, f"{unpadded}; {averaging}", "padding=False, its default ('unet' is padding=True)"
-        ),
+        Network("unet_valid", options, f"{unpadded}; {averaging}", "padding=False, its default (padding=True: unet)"),
         Network("unet", {**options, "norm": None}, f"{padded}; {averaging}", "padding=True"),
     ]
 
@@ -194,7 +194,7 @@ def _full_scale(state: State) -> list[Network]:
     options = plain_options(FULL_SCALE, state, [f"conv{k}.conv1.0" for k in range(1, levels + 1)], "outconv1")
     options |= {
         **_sigmoid(options),
-        "branch_channels": len(state["h1_Cat_hd1_conv.weight"]),
+        "branch_channels": channels(state, "h1_Cat_hd1_conv")[0],
         "conv_bias": True,
         "deep_supervision": "outconv5.weight" in state,
     }
@@ -237,7 +237,7 @@ def _gyb357(title: str, name: str, state: State) -> list[Network]:
     options = plain_options(title, state, convolutions, "out.layers")
     options["conv_bias"] = f"{convolutions[0]}.bias" in state
     if name != "unet":
-        options["branch_channels"] = state["out.layers.weight"].shape[1]
+        options["branch_channels"] = channels(state, "out.layers")[1]
     remark = FLOORED
     if name == "unetpp_lite":
         remark += "; an early version that resampled all nodes to full size is another network, which no tensor shows"

@@ -129,7 +129,7 @@ def read_record(path: str | os.PathLike[str]) -> tuple[TensorFile | CheckpointFi
     elif path.suffix != SUFFIX and path.is_file():
         raise WeightsError(
             f"{path} is no {SUFFIX} file; if it is a checkpoint, 'unetzoo convert {path} {path.stem}{SUFFIX} "
-            "--model NAME' makes one of it"
+            "--model NAME' makes one of it; that of a public U-Net needs no --model"
         )
     else:
         file = read_header(path)
@@ -148,8 +148,8 @@ def _foreign_record(file: TensorFile | CheckpointFile) -> tuple[CheckpointFile, 
     found = located(contents)
     if found is None or found[1] is not smp.LAYOUT:
         raise WeightsError(
-            f"{file.path} holds tensors, and does not say of which model: 'unetzoo convert' with --model NAME writes a "
-            "file that does"
+            f"{file.path} holds tensors, and does not say of which model: 'unetzoo convert' with --model NAME, which a "
+            "public U-Net does not need, writes a file that does"
         )
     place, layout = found
     network = network_of(file.path, layout, place.state)
