@@ -23,8 +23,8 @@ from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS
 from unetzoo.encoders.resnet import ResNetEncoder, ResNetOptions
 from unetzoo.information import meanings
-from unetzoo.nn.meta import on_meta
 from unetzoo.nn.layers import ConvStyle, group_count
+from unetzoo.nn.meta import on_meta
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> str:
