@@ -1,19 +1,355 @@
 """smp's networks: ours against segmentation_models_pytorch itself, and its files here."""
 
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+import torch.nn.functional as F
+from conftest import tried
+from hub_server import HubServer
+from segmentation_models_pytorch.decoders.unetplusplus.decoder import DecoderBlock
+from torch import Tensor, nn
 
 import unetzoo
+from unetzoo import ConfigError, WeightsError, cli
+from unetzoo.foreign.loading import network_of as network_in_file
+from unetzoo.foreign.smp import LAYOUT, network_of
 
-ENCODERS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d")
-"""That both have by one name."""
+COMMON = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d")
+"""Encoders that both have by one name."""
+KINDS = {"unet": smp.Unet, "unetplusplus": smp.UnetPlusPlus}
+NARROW = (32, 24, 16, 12, 8)
+WIDE = (32, 24, 16, 16, 16)
+INSTANCE = {"type": "instancenorm", "affine": True}
+
+FORMS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "narrow": ("resnet18", {"decoder_channels": NARROW}, {"decoder_channels": NARROW}),
+    "defaults": ("resnet34", {}, {}),
+    "bottlenecks, bands, classes": ("resnet50", {"in_channels": 4, "classes": 3}, {"in_channels": 4, "num_classes": 3}),
+    "no norm, depth 4": (
+        "resnet18",
+        {"encoder_depth": 4, "decoder_channels": [24, 16, 12, 8], "decoder_use_norm": False},
+        {"decoder_channels": (24, 16, 12, 8), "decoder_norm": None},
+    ),
+    "instance norm, depth 3": (
+        "resnet18",
+        {"encoder_depth": 3, "decoder_channels": (24, 16, 12), "decoder_use_norm": INSTANCE},
+        {"decoder_channels": (24, 16, 12), "decoder_norm": "instance"},
+    ),
+    "bilinear, scse": (
+        "resnet18",
+        {"decoder_channels": WIDE, "decoder_interpolation": "bilinear", "decoder_attention_type": "scse"},
+        {"decoder_channels": WIDE, "upsampling": "bilinear", "attention": "scse"},
+    ),
+    "groups": ("resnext50_32x4d", {"decoder_channels": NARROW}, {"decoder_channels": NARROW}),
+    "timm's": ("tu-resnet18", {"decoder_channels": NARROW}, {"decoder_channels": NARROW}),
+    "timm's, wide, depth 3": (
+        "tu-wide_resnet50_2",
+        {"encoder_depth": 3, "decoder_channels": (24, 16, 12)},
+        {"decoder_channels": (24, 16, 12)},
+    ),
+}  # fmt: skip
+QUICK = ("no norm, depth 4", "instance norm, depth 3", "bilinear, scse", "timm's")
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("architecture", ["Unet", "UnetPlusPlus"])
-def test_counts(architecture: str, encoder: str) -> None:
+def theirs(kind: str, encoder: str = "resnet18", **options: Any) -> nn.Module:
+    """Return a network of smp's with every weight and statistic drawn at random."""
+    torch.manual_seed(0)
+    model = KINDS[kind](encoder, encoder_weights=None, **options)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if name.endswith("running_var"):
+                tensor.uniform_(0.5, 2)
+            elif tensor.is_floating_point() and tensor.ndim == 1:
+                tensor.normal_(0.1, 0.5)
+    return model.eval()
+
+
+def assert_equal(ours: unetzoo.SegmentationModel, other: nn.Module, size: tuple[int, int], idle: str = "") -> None:
+    """Compare logits and gradients, in both modes, in float64."""
+    ours, other = ours.double(), other.double()
+    images = torch.randn(2, ours.config.in_channels, *size, dtype=torch.float64)
+    for training in (False, True):
+        ours.train(training), other.train(training)
+        ours.zero_grad(), other.zero_grad()
+        found, expected = ours(images), other(images)
+        assert (found - expected).abs().max() <= 1e-12 * expected.abs().max()
+        weights = torch.randn_like(expected)
+        (found * weights).sum().backward()
+        (expected * weights).sum().backward()
+        given = {name: parameter.grad for name, parameter in other.named_parameters() if parameter.grad is not None}
+        gradients, left = LAYOUT.renamed(given, idle)
+        assert not left
+        for name, parameter in ours.named_parameters():
+            scale = gradients[name].abs().max()
+            assert (parameter.grad - gradients[name]).abs().max() <= 1e-9 * scale + 1e-12, name
+
+
+@pytest.mark.parametrize("encoder", tried(COMMON, COMMON[:5]))
+@pytest.mark.parametrize("kind", KINDS)
+def test_counts(kind: str, encoder: str) -> None:
     with torch.device("meta"):
-        theirs = getattr(smp, architecture)(encoder, encoder_weights=None)
-    counted = sum(parameter.numel() for parameter in theirs.parameters())
-    assert unetzoo.model_info(f"smp_{architecture.lower()}_{encoder}").parameters == counted
+        other = KINDS[kind](encoder, encoder_weights=None)
+    assert unetzoo.model_info(f"smp_{kind}_{encoder}").parameters == sum(p.numel() for p in other.parameters())
+
+
+@pytest.mark.parametrize("form", tried(FORMS, QUICK))
+@pytest.mark.parametrize("kind", KINDS)
+def test_exact_and_read_off_the_tensors(kind: str, form: str, tmp_path: Path) -> None:
+    encoder, options, wanted = FORMS[form]
+    other = theirs(kind, encoder, **options).double()
+    torch.save(other.state_dict(), tmp_path / "weights.pth")
+    given = {"upsampling": "bilinear"} if "upsampling" in wanted else {}
+    model = unetzoo.load_foreign(tmp_path / "weights.pth", **given)
+    assert (
+        model.config
+        == unetzoo.create(
+            f"smp_{kind}_{encoder.removeprefix('tu-')}",
+            **wanted,
+            **({} if "in_channels" in wanted else {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}),
+        ).config
+    )
+    assert_equal(model, other, (32, 32))
+
+
+def test_sizes_that_do_not_divide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    other = theirs("unet", decoder_channels=NARROW)
+    torch.save(other.state_dict(), tmp_path / "weights.pth")
+    assert_equal(unetzoo.load_foreign(tmp_path / "weights.pth"), other, (37, 51))
+
+    other = theirs("unetplusplus", decoder_channels=NARROW)
+    torch.save(other.state_dict(), tmp_path / "weights.pth")
+    model, size = unetzoo.load_foreign(tmp_path / "weights.pth"), (37, 51)
+    with pytest.raises(RuntimeError, match="divisible by 32"):
+        other(torch.rand(1, 3, *size))
+
+    def forward(block: DecoderBlock, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """As smp's Unet does it: to the size of what it meets."""
+        x = F.interpolate(x, size if skip is None else skip.shape[2:], mode="nearest")
+        return block.conv2(block.conv1(x if skip is None else torch.cat([x, skip], dim=1)))
+
+    monkeypatch.setattr(DecoderBlock, "forward", forward)
+    monkeypatch.setattr(type(other), "check_input_shape", lambda *_: None)
+    assert_equal(model, other, size)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_heads_of_deep_supervision(kind: str) -> None:
+    model = unetzoo.create(f"smp_{kind}_resnet18", decoder_channels=NARROW, deep_supervision=True).eval()
+    outputs = model.training_outputs(torch.rand(1, 3, 41, 64))
+    assert [logits.shape[2:] for logits in outputs.deep] == [(41, 64)] * (4 if kind == "unet" else 3)
+    assert [head.conv.in_channels for head in model.deep_heads] == ([12, 16, 24, 32] if kind == "unet" else [64] * 3)
+    with pytest.raises(ConfigError, match="cannot be pruned"):
+        model.prune(1)
+
+
+def test_a_decoder_of_group_norm_or_attention_looks_at_the_whole_image() -> None:
+    from unetzoo.prediction.reach import reach
+
+    def config(**options: Any) -> unetzoo.ModelConfig:
+        return unetzoo.create("smp_unet_resnet18", decoder_channels=NARROW[:3], **options).config
+
+    assert reach(config(decoder_norm="group")) is None
+    assert reach(config(attention="scse")) is None
+    assert 0 < (reach(config(decoder_norm=None)) or 0) < 500
+
+
+# Its files
+
+
+def saved(folder: Path, kind: str = "unetplusplus", **options: Any) -> nn.Module:
+    model = theirs(kind, **{"decoder_channels": NARROW, **options})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save_pretrained(folder)
+    return model
+
+
+def logits_of(model: nn.Module, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        found = model(images)
+    return found[0] if isinstance(found, tuple) else found
+
+
+def test_a_folder_is_a_trained_model(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options = {"classes": 3, "activation": "sigmoid", "aux_params": {"classes": 5}, "decoder_interpolation": "bilinear"}
+    other = saved(tmp_path / "theirs", **options)
+    model = unetzoo.from_pretrained(tmp_path / "theirs")
+    images = torch.rand(2, 3, 64, 64)
+    assert not model.training
+    assert model.config.task == "multilabel"
+    assert model.config.mean == (0.485, 0.456, 0.406)
+    assert torch.allclose(model.predict(images), logits_of(other, images), atol=1e-5)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "'sigmoid'" in line
+    assert "classification_head.3.weight" in line
+
+    unetzoo.save_pretrained(model, tmp_path / "ours")
+    again = unetzoo.from_pretrained(tmp_path / "ours")
+    assert torch.equal(again(images), model(images))
+    assert again.origin == model.origin
+    assert "segmentation_models_pytorch" in again.origin
+    found = unetzoo.convert(tmp_path / "theirs" / "model.safetensors", tmp_path / "one.safetensors")
+    assert found.config == model.config
+
+
+def test_a_folder_goes_where_a_trained_model_goes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], nuclei: Path
+) -> None:
+    folder = tmp_path / "theirs"
+    other = saved(folder, "unet")
+    assert cli.main(["info", str(folder)]) == 0
+    assert "smp_unet_resnet18" in capsys.readouterr().out
+    image = next((nuclei / "images").iterdir())
+    assert cli.main(["predict", str(folder), str(image), "--out", str(tmp_path / "masks")]) == 0
+    assert (tmp_path / "masks" / image.name).is_file()
+    changed = unetzoo.from_pretrained(folder, num_classes=4, in_channels=1)
+    assert changed(torch.rand(1, 1, 32, 32)).shape == (1, 4, 32, 32)
+    assert torch.equal(changed.decoder.blocks[0].conv[0].conv.weight, other.decoder.blocks[0].conv1[0].weight)
+    with pytest.raises(WeightsError, match="no digests"):
+        unetzoo.verify(folder)
+
+
+def test_a_repository(hub: HubServer, tmp_path: Path) -> None:
+    other = saved(tmp_path / "theirs", "unet")
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    api.create_repo("me/roads")
+    api.upload_folder(repo_id="me/roads", folder_path=tmp_path / "theirs")
+    images = torch.rand(1, 3, 40, 70)
+    for source in ("me/roads", "hf-hub:me/roads@main"):
+        assert torch.allclose(unetzoo.from_pretrained(source)(images), logits_of(other, images), atol=1e-5)
+    asked = len(hub.requests)
+    unetzoo.from_pretrained("me/roads", local_files_only=True)
+    assert len(hub.requests) == asked
+
+    blob = (unetzoo.pull_from_hub("me/roads") / "model.safetensors").resolve()
+    content = bytearray(blob.read_bytes())
+    content[-1] ^= 1
+    blob.write_bytes(content)
+    with pytest.raises(unetzoo.HubError, match="came damaged") as caught:
+        unetzoo.from_pretrained("me/roads")
+    assert caught.value.reason == "damaged"
+    assert unetzoo.from_pretrained("me/roads").config.decoder == "smp_unet"  # fetched anew
+
+    (tmp_path / "theirs" / "config.json").write_text('{"_model_class": "FPN", "encoder_name": "resnet18"}')
+    api.create_repo("me/others")
+    api.upload_folder(repo_id="me/others", folder_path=tmp_path / "theirs")
+    with pytest.raises(unetzoo.HubError, match="_model_class='FPN'") as caught:
+        unetzoo.from_pretrained("me/others")
+    assert caught.value.reason == "not_a_model"
+
+
+@pytest.mark.parametrize("beside", [{}, {"mean": torch.zeros(1, 3, 1, 1), "loss_fn.pos_weight": torch.ones(1)}])
+def test_a_checkpoint_of_lightning(beside: dict[str, Tensor], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    other = theirs("unetplusplus", decoder_channels=NARROW, aux_params={"classes": 2})
+    state = {f"model.{name}": tensor for name, tensor in other.state_dict().items()}
+    content = {"epoch": 3, "pytorch-lightning_version": "2.6.0", "hyper_parameters": {"arch": "UnetPlusPlus"}}
+    torch.save({**content, "state_dict": {**state, **beside}}, tmp_path / "last.ckpt")
+    model = unetzoo.from_pretrained(tmp_path / "last.ckpt")
+    images = torch.rand(1, 3, 64, 64)
+    assert torch.allclose(model(images), logits_of(other, images), atol=1e-5)
+    assert "decoder_interpolation='nearest'" in caplog.text
+    assert all(name in caplog.text for name in beside)
+    saved = unetzoo.convert(tmp_path / "last.ckpt", tmp_path / "model.safetensors", "smp_unetplusplus_resnet18")
+    assert saved.config == model.config
+    with pytest.raises(WeightsError, match="smp_unetplusplus_resnet18 here, not smp_unet_resnet34"):
+        unetzoo.convert(tmp_path / "last.ckpt", tmp_path / "other.safetensors", "smp_unet_resnet34")
+
+
+RECORD = {"_model_class": "Unet", "encoder_name": "resnet18", "decoder_channels": [16, 16, 16, 16, 16]}
+
+
+def test_records_of_every_version() -> None:
+    options = {"decoder_channels": (16, 16, 16, 16, 16)}
+    for more, wanted in (
+        ({"decoder_use_batchnorm": True}, {}),
+        ({"decoder_use_batchnorm": False}, {"decoder_norm": None}),
+        ({"decoder_use_norm": "identity"}, {"decoder_norm": None}),
+        ({"decoder_use_norm": {"type": "batchnorm", "momentum": 0.1}}, {}),
+        ({"decoder_use_norm": INSTANCE}, {"decoder_norm": "instance"}),
+        ({"encoder_name": "tu-resnet18.a1_in1k", "activation": "softmax2d", "classes": 3}, {"task": "multiclass"}),
+        ({"classes": 3, "activation": "sigmoid"}, {"task": "multilabel"}),
+        ({"activation": "sigmoid"}, {}),
+        ({"in_channels": 5}, {"in_channels": 5}),
+        ({"encoder_weights": "imagenet", "output_stride": None}, {}),
+    ):
+        network = network_of({**RECORD, **more})
+        assert network.name == "smp_unet_resnet18"
+        assert {**options, **wanted}.items() <= network.options.items(), more
+        assert ("mean" in network.options) == ("in_channels" not in more)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"_model_class": "DeepLabV3Plus"}, ["_model_class='DeepLabV3Plus'", "'Unet', 'UnetPlusPlus'"]),
+        ({"encoder_name": "efficientnet-b0"}, ["encoder_name='efficientnet-b0'", "'resnet18'"]),
+        ({"encoder_name": ["resnet18"]}, ["encoder_name"]),
+        ({"encoder_depth": 1}, ["encoder_depth=1", "from 2 to 5", "decoder_channels"]),
+        ({"decoder_channels": [16, 16]}, ["decoder_channels=[16, 16]", "5 whole numbers"]),
+        ({"decoder_channels": None}, ["decoder_channels=None"]),
+        ({"decoder_use_norm": "inplace"}, ["decoder_use_norm='inplace'", "'batchnorm'"]),
+        ({"decoder_use_norm": "instancenorm"}, ["affine=True"]),
+        ({"decoder_use_norm": {"type": "batchnorm", "eps": 0.01}}, ["eps=0.01", "1e-05"]),
+        ({"decoder_use_norm": {"type": ["batchnorm"]}}, ["decoder_use_norm"]),
+        ({"decoder_interpolation": "bicubic"}, ["decoder_interpolation='bicubic'", "'nearest', 'bilinear'"]),
+        ({"decoder_attention_type": "cbam"}, ["decoder_attention_type='cbam'"]),
+        ({"activation": "tanh"}, ["activation='tanh'", "'sigmoid'"]),
+        ({"activation": {"a": 1}}, ["activation"]),
+        ({"classes": 0}, ["classes=0"]),
+        ({"output_stride": 16}, ["'output_stride'"]),
+        ({"encoder_name": "vgg16", "classes": 1.5, "activation": "argmax"}, ["'vgg16'", "classes=1.5", "'argmax'"]),
+    ],
+)
+def test_what_is_no_network_of_ours_is_named(wrong: dict[str, Any], said: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        network_of({**RECORD, **wrong})
+    assert all(part in str(caught.value) for part in said), caught.value
+
+
+@pytest.mark.parametrize(
+    ("kind", "encoder", "said"),
+    [
+        ("FPN", "resnet18", "only its Unet and UnetPlusPlus"),
+        ("Unet", "vgg11", "only its Unet and UnetPlusPlus"),
+        ("Unet", "mobilenet_v2", "on another encoder"),
+        ("UnetPlusPlus", "resnext101_32x4d", "on another encoder"),
+    ],
+)
+def test_tensors_of_other_networks_are_named(kind: str, encoder: str, said: str, tmp_path: Path) -> None:
+    with torch.device("meta"):
+        other = getattr(smp, kind)(encoder, encoder_weights=None)
+    # Which it is, is seen by shapes: a tensor of one value that claims to be larger is none that a file can hold.
+    state = {name: torch.zeros((), dtype=x.dtype).expand(x.shape) for name, x in other.state_dict().items()}
+    with pytest.raises(WeightsError, match=said):
+        network_in_file(tmp_path / "weights.pth", LAYOUT, state)
+
+
+def test_a_tensor_that_lacks_is_named(tmp_path: Path) -> None:
+    state = theirs("unet", decoder_channels=NARROW).state_dict()
+    del state["encoder.layer2.0.conv2.weight"]
+    torch.save(state, tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match=r"missing: encoder.layer2.0.conv2"):
+        unetzoo.load_foreign(tmp_path / "weights.pth")
+
+
+def test_a_config_that_the_tensors_contradict(tmp_path: Path) -> None:
+    saved(tmp_path, "unet")
+    record = json.loads((tmp_path / "config.json").read_text())
+    for change, said in (
+        ({"encoder_name": "resnet34"}, "missing: encoder.layer1.2.conv1.weight"),
+        ({"classes": 2}, "head"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({**record, **change}))
+        with pytest.raises(WeightsError, match=said):
+            unetzoo.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    assert unetzoo.from_pretrained(tmp_path).config.decoder == "smp_unet"  # the tensors tell

@@ -57,6 +57,7 @@ def _networks(state: State) -> list[Network]:
     if not blocks or any(name.startswith("decoder.center.") for name in state):
         raise UnfitError(TITLE, f"only its {' and '.join(ARCHITECTURES)} on ResNets are")
     depth, first = len(blocks), blocks[0][1].removesuffix("0.weight")
+    encoders = _encoders(state, depth)
     options = {
         "in_channels": state[_encoder_name(state, "conv1.weight")].shape[1],
         "num_classes": len(state[HEAD]),
@@ -69,10 +70,7 @@ def _networks(state: State) -> list[Network]:
     options |= _normalisation(options["in_channels"])
     created = "decoder_interpolation='nearest' and activation=None, the defaults"
     decoder = ARCHITECTURES["UnetPlusPlus" if nested else "Unet"]
-    return [
-        Network(f"{decoder}_{encoder}", options, REMARK, created, _idle(depth, nested))
-        for encoder in _encoders(state, depth)
-    ]
+    return [Network(f"{decoder}_{encoder}", options, REMARK, created, _idle(depth, nested)) for encoder in encoders]
 
 
 def _encoder_name(state: State, name: str) -> str:
@@ -92,7 +90,7 @@ def _encoders(state: State, depth: int) -> list[str]:
     if _encoder_name(state, "layer1.0.conv3.weight") in state:
         kind = tuple(state[_encoder_name(state, "layer1.0.conv2.weight")].shape[:2])
     fitting = [name for name, (blocks, its) in _RESNETS.items() if kind == its and counts == blocks[: len(counts)]]
-    if not fitting:
+    if not fitting or _encoder_name(state, "conv1.weight") not in state:
         raise UnfitError(f"{TITLE} on another encoder", f"smp's decoders are here on {', '.join(_RESNETS)}")
     return fitting
 
@@ -246,7 +244,7 @@ def _problems(kind: object, encoder: str, values: Mapping[str, Any]) -> list[str
 
 
 def _norm_problems(given: object) -> list[str]:
-    kind, details = (given.get("type"), given) if isinstance(given, Mapping) else (given, {"affine": True})
+    kind, details = (given.get("type"), given) if isinstance(given, Mapping) else (given, {})
     if not isinstance(kind, str | bool) or kind not in _NORMS:
         listed = ", ".join(map(repr, _NORMS))
         return [f"decoder_use_norm={given!r:.100}: one of {listed} is needed, or a dictionary whose 'type' is"]

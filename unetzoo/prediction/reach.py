@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unetzoo.config import ModelConfig
+from unetzoo.decoders.smp import ChannelsAndPixels
 from unetzoo.model import SegmentationModel, build_on_meta
-from unetzoo.nn.layers import Upsample
+from unetzoo.nn.layers import InstanceNorm2d, Upsample
 
 LARGEST = 8192
 """Pixels within which a network that looks only so far must have shown it."""
@@ -34,10 +35,10 @@ def reach(config: ModelConfig, *, heads: bool = False) -> int | None:
         heads: whether those of all heads of deep supervision are meant, too.
 
     Returns:
-        None for a network that looks at the whole image: group and instance norm, the classification-guided module,
-        and up-sampling with corners aligned, whose positions depend on the image's size.
+        None for a network that looks at the whole image: group and instance norm, attention, the
+        classification-guided module, and up-sampling with corners aligned, whose positions depend on the image's size.
     """
-    if config.classification_guided or config.norm in ("group", "instance"):
+    if config.classification_guided:
         return None
     return _measured(config, heads)
 
@@ -45,7 +46,7 @@ def reach(config: ModelConfig, *, heads: bool = False) -> int | None:
 @functools.lru_cache(maxsize=64)
 def _measured(config: ModelConfig, heads: bool) -> int | None:
     probe = _positive(SegmentationModel(config))
-    if any(isinstance(module, Upsample) and module.mode == "bilinear_aligned" for module in probe.modules()):
+    if any(map(_looks_at_all, probe.modules())):
         return None
     stride, border, blocks = probe.encoder.strides[-1], probe.decoder.border, 24
     while True:
@@ -67,6 +68,11 @@ def _measured(config: ModelConfig, heads: bool) -> int | None:
         if blocks * stride >= LARGEST:
             return None
         blocks *= 2
+
+
+def _looks_at_all(module: nn.Module) -> bool:
+    aligned = isinstance(module, Upsample) and module.mode == "bilinear_aligned"
+    return aligned or isinstance(module, nn.GroupNorm | InstanceNorm2d | ChannelsAndPixels)
 
 
 def _positive(probe: SegmentationModel) -> SegmentationModel:

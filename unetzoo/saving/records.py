@@ -143,22 +143,24 @@ def read_record(path: str | os.PathLike[str]) -> tuple[TensorFile | CheckpointFi
 
 
 def _foreign_record(file: TensorFile | CheckpointFile) -> tuple[CheckpointFile, ModelConfig]:
-    """Return what segmentation_models_pytorch wrote, under this package's names, and the config of its network."""
-    contents = Contents(file.path, None, file.tensors())
+    """Return what segmentation_models_pytorch wrote, under this package's names, and the config of its network.
+
+    Its models are taken as ours are, for they say how images are to be normalised; those of others by ``convert``.
+    """
+    path = file.path
+    contents = Contents(path, None, file.tensors())
     found = located(contents)
     if found is None or found[1] is not smp.LAYOUT:
-        raise WeightsError(
-            f"{file.path} holds tensors, and does not say of which model: 'unetzoo convert' with --model NAME, which a "
-            "public U-Net does not need, writes a file that does"
-        )
+        what = "tensors, and does not say of which model" if found is None else f"{found[1].title}, not one of ours"
+        named = " with --model NAME" if found is None else ""
+        raise WeightsError(f"{path} holds {what}: 'unetzoo convert'{named} writes a file of ours")
     place, layout = found
-    network = network_of(file.path, layout, place.state)
-    model, renamed, line = fitted(file.path, layout, place.state, network, {})
+    model, renamed, line = fitted(path, layout, place.state, network_of(path, layout, place.state), {})
     beside = [name for name in contents.tensors if not name.startswith(place.prefix)]
     if beside:
-        line += f"; beside the network: {', '.join(beside[:SHOWN])}"
+        line += f"; beside the network: {', '.join(beside[:SHOWN])}{' and more' if len(beside) > SHOWN else ''}"
     metadata = {ORIGIN_KEY: model.origin, NOTE_KEY: line}
-    return CheckpointFile(file.path, metadata, frozenset(), renamed, file.size), model.config
+    return CheckpointFile(path, metadata, frozenset(), renamed, file.size), model.config
 
 
 def run_checkpoint(path: str | os.PathLike[str]) -> CheckpointFile:
