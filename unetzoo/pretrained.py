@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from unetzoo.checks import one_of
 from unetzoo.encoders import ENCODERS, Encoder, EncoderSpec
 from unetzoo.errors import WeightsError
-from unetzoo.files.checkpoints import complete, listed, misfits, read_contents
+from unetzoo.files.checkpoints import MOST_LISTED, complete, listed, misfits, read_contents
 from unetzoo.files.finding import Contents, Place, Shape, find, nearest, split_place, taken_and_left
 from unetzoo.files.offline import switched_off
 from unetzoo.files.torch_files import first_line
@@ -133,7 +133,7 @@ def fill_encoder(
     state = complete(state, wanted)
     problems = misfits(wanted, state)
     if problems:
-        raise WeightsError(f"the weights do not fit {spec.title}{_inflexible(encoder)}:{listed(problems)}")
+        raise WeightsError(f"the weights do not fit {spec.title}{_inflexible(encoder)}:{listed(problems, MOST_LISTED)}")
     encoder.load_state_dict(state)
     return known, taken_and_left(contents, place, passed, wanted) + how
 
@@ -194,10 +194,10 @@ def _misfit(encoder: Encoder, spec: EncoderSpec, contents: Contents, decoder: st
     problems = misfits(wanted, complete(near.state, wanted))
     other = _held(contents)
     if other is not None and other is not spec:
-        return WeightsError(f"{_another(spec, contents, other, near.prefix, decoder)}:{listed(problems)}")
-    remark = _inflexible(encoder)
+        return WeightsError(f"{_another(spec, contents, other, near.prefix, decoder)}:{listed(problems, MOST_LISTED)}")
     return WeightsError(
-        f"the weights do not fit {spec.title}{remark}: {contents.path}, at {near}, has others:{listed(problems)}"
+        f"the weights do not fit {spec.title}{_inflexible(encoder)}: {contents.path}, at {near}, has others:"
+        f"{listed(problems, MOST_LISTED)}"
     )
 
 

@@ -43,7 +43,7 @@ PREFIXES = ("module.", "model.", "net.")
 AVERAGED = "n_averaged"
 """What ``torch.optim.swa_utils.AveragedModel`` counts, beside the names of its network."""
 MOST_LISTED = 9
-"""Tensors that an error names: with what it says else they stay in sight on a terminal."""
+"""Tensors of a stranger's file that an error names: with what it says else they stay in sight on a terminal."""
 SUFFIX = ".ckpt"
 """Of the checkpoints of a training."""
 
@@ -176,11 +176,11 @@ def misfits(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     return [line for turn in turns for line in turn if line is not None]
 
 
-def listed(problems: Sequence[str]) -> str:
-    """Return the lines of an error that names the first of them, and how many more there are."""
-    rest = len(problems) - MOST_LISTED
-    shown = [*problems[:MOST_LISTED], f"and {rest} more"] if rest > 0 else problems
-    return "".join(f"\n  - {problem:.300}" for problem in shown)
+def listed(problems: Sequence[str], most: int | None = None) -> str:
+    """Return the lines of an error that names all of them, or the first ``most`` and how many more there are."""
+    rest = 0 if most is None else max(0, len(problems) - most)
+    shown = [*problems[:most], f"and {rest} more"] if rest else problems
+    return "".join(f"\n  - {problem}" for problem in shown)
 
 
 def non_finite(state: Mapping[str, Tensor]) -> list[str]:

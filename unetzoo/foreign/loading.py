@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unetzoo import zoo
 from unetzoo.errors import ConfigError, WeightsError
-from unetzoo.files.checkpoints import complete, listed, misfits, read_contents
+from unetzoo.files.checkpoints import MOST_LISTED, complete, listed, misfits, read_contents
 from unetzoo.files.finding import Contents, Place, usual
 from unetzoo.foreign import smp, unets
 from unetzoo.foreign.layouts import Layout, Network, State, UnfitError
@@ -109,7 +109,7 @@ def fitted(
     if problems:
         raise WeightsError(
             f"{path} holds {layout.title} by its names, which is {network.name} here, and does not fit it:"
-            f"{listed(problems)}\n{_advice(options)}"
+            f"{listed(problems, MOST_LISTED)}\n{_advice(options)}"
         )
     model.origin = f"{layout.title} ({layout.home}): {network.remark}"
     return model, renamed, _line(path, layout, network, left, model)

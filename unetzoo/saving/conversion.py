@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unetzoo import zoo
 from unetzoo.errors import ConfigError, WeightsError
-from unetzoo.files.checkpoints import SUFFIX as CHECKPOINT_SUFFIX, complete, listed, misfits, read_contents
+from unetzoo.files.checkpoints import MOST_LISTED, SUFFIX as CHECKPOINT_SUFFIX, complete, listed, misfits, read_contents
 from unetzoo.files.finding import Contents, Place, find, split_place, taken_and_left
 from unetzoo.files.tensors import read_header
 from unetzoo.foreign.loading import built, known, located, unknown
@@ -108,8 +108,8 @@ def _convert_named(
     problems = misfits(model.state_dict(), state)
     if problems:
         raise WeightsError(
-            f"{contents.path} does not fit {name}:{listed(problems)}\n{len(problems)} tensors do not fit: give the "
-            "options it was created with"
+            f"{contents.path} does not fit {name}:{listed(problems, MOST_LISTED)}\n{len(problems)} tensors do not fit: "
+            "give the options it was created with"
         )
     model.load_state_dict(state, assign=True)
     save(model, target)
