@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import inspect
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import ROOT
 from PIL import Image
 
 import unetzoo
-from unetzoo import Run, drawing
+from unetzoo import InputError, Run, drawing, losses
 from unetzoo.cli import main
 from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.train.fitting import fit
@@ -70,6 +72,63 @@ def run(cells: Path, no_curves: None, tmp_path_factory: pytest.TempPathFactory) 
         quiet=True,
         settings={**SMALL, "model.ema": 0.5, "model.class_weights": [1.0, 2.0]},
     )
+
+
+@pytest.mark.parametrize("why", ["nothing", "masks", "augmentation"])
+def test_an_own_loss_that_learns_from_ignored_pixels_stops_a_training(
+    why: str, cells: Path, tmp_path: Path, registries: None
+) -> None:
+    """Where there are such: in masks, or where a turned image ends. Before the first step; else it is taken."""
+
+    def learns(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return (logits.float()[:, 0].sigmoid() - (target == 1).float()).square().mean()
+
+    def right(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        counted = target != -100
+        return ((logits.float()[:, 0].sigmoid() - target) * counted).square().sum() / counted.sum().clamp(min=1)
+
+    for loss in (learns, right):
+        losses.register_loss(loss.__name__, tasks=("binary",))(loss)
+    data = Path(shutil.copytree(cells, tmp_path / "data"))
+    for path in (data / "masks").iterdir() if why == "masks" else ():
+        mask = np.asarray(Image.open(path)).copy()
+        mask[15:25] = (0, 255, 0)
+        Image.fromarray(mask).save(path)
+
+    def trained(loss: str) -> Run:
+        return fit(
+            "unet", data=data, epochs=1, batch_size=4, crop_size=32, loss=f"bce + {loss}", out=tmp_path / loss,
+            augmentation="strong" if why == "augmentation" else "none", colours=("#000000", "#ff0000"),
+            ignore_colour="#00ff00", quiet=True, settings=SMALL,
+        )  # fmt: skip
+
+    if why == "nothing":
+        assert len(trained("learns").history) == 1
+        return
+    with pytest.raises(InputError, match="the loss learns learns from pixels whose target is -100"):
+        trained("learns")
+    assert not list((tmp_path / "learns").rglob("*.ckpt"))
+    assert len(trained("right").history) == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "option", "value"),
+    [
+        ("ignore_colour", "--ignore-colour", "#00ff00"),
+        ("ignore_colour", "--data.ignore_colour", "#00ff00"),
+        ("group", "--group", r"(\d+) #"),
+        ("colours", "--colours", "#000000,#ff0000"),
+    ],
+)
+def test_what_looks_like_a_comment_of_yaml_is_taken(
+    setting: str, option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--model", "unet", "--data", "x", "--print-config"]
+    words += [] if setting == "colours" else ["--colours", "#000000,#ff0000"]
+    for more in ([option, value], [f"{option}={value}"]):
+        assert main([*words, *more]) == 0
+        found = yaml.safe_load(capsys.readouterr().out)["data"][setting]
+        assert found == (value.split(",") if setting == "colours" else value)
 
 
 def test_fit_is_the_command(run: Run, cells: Path, tmp_path: Path) -> None:

@@ -780,6 +780,35 @@ def test_faults_of_own_losses_are_found(fault: str, registries: None) -> None:
         check_loss("wrong")
 
 
+LEARNING = {
+    "binary": lambda x, y: F.softplus(-x[:, 0]).mean(),
+    "multiclass": lambda x, y: F.cross_entropy(x, y.clamp(min=0)),
+    "multilabel": lambda x, y: (x.sigmoid() - y).square().mean(),
+}
+"""Losses whose gradient is not 0 where the target is -100."""
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_learns_from_ignored_pixels_is_refused(task: str, registries: None) -> None:
+    """By its own gradient there: the first term is right."""
+    losses.register_loss("learns", tasks=(task,))(LEARNING[task])
+    logits, target = made(task)
+    heads = losses.DeepSupervision(losses.build("dice + learns", task))
+    heads.try_ignored(TrainingOutputs(logits), target)
+    target[..., 2, 3] = -100
+    with pytest.raises(InputError, match=r"the loss learns learns .*-100.*target != -100.*check_loss"):
+        heads.try_ignored(TrainingOutputs(logits), target)
+    assert not logits.requires_grad
+
+
+@pytest.mark.parametrize(("name", "task"), [(n, task) for n, task in EVERY if task in losses.LOSSES[n].tasks])
+def test_what_leaves_ignored_pixels_out_is_taken(name: str, task: str) -> None:
+    logits, target = made(task)
+    target[..., 2:5, 3] = -100
+    with torch.no_grad():
+        losses.DeepSupervision(losses.build(name, task)).try_ignored(TrainingOutputs(logits), target)
+
+
 def one_term(module: Any, task: str) -> losses.Sum:
     """Return a loss of one's own, a module or a function, as training takes it."""
     if isinstance(module, nn.Module):

@@ -19,6 +19,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -37,7 +38,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 import unetzoo
 from unetzoo import cli, drawing, images
@@ -605,6 +606,32 @@ def test_too_many_bytes_are_not_taken_in(site: Site) -> None:
     status, answer = site.upload("large.png", bytes(1_100_000))
     assert status == 413, answer
     assert all((site.folder / "tmp" / name).stat().st_size < 1_100_000 for name in set(site.files("tmp")) - set(before))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the program that is not to be called is a shell's")
+def test_postscript_that_is_sent_is_refused_by_name_and_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under its own name and an image's, and with DOS's header before it; Pillow itself calls ``gs``."""
+    called, programs = tmp_path / "called", tmp_path / "bin"
+    programs.mkdir()
+    (programs / "gs").write_text(f"#!/bin/sh\necho $@ >> {called}\n", encoding="utf-8")
+    (programs / "gs").chmod(0o755)
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n(x) (w) file\nshowpage\n%%EOF\n"
+    dos = struct.pack("<I6IH", 0xC6D3D0C5, 30, len(script), 0, 0, 0, 0, 0xFFFF) + script
+    with serving(tmp_path, PATH=os.pathsep.join([str(programs), os.environ["PATH"]])) as site:
+        for name, content in (("plot.eps", script), ("plot.png", script), ("dos.png", dos), ("plot.ps", script)):
+            status, answer = site.upload(name, content)
+            assert status == 200, answer
+            assert f"{name} is no PNG, JPEG, TIFF, WebP, GIF or BMP" in site.ask(json.loads(answer)[0])
+        status, answer = site.upload("cells.png", image(tmp_path).read_bytes())
+        assert "segmented in" in site.ask(json.loads(answer)[0])
+    assert not called.exists()
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    with pytest.raises(OSError), Image.open(io.BytesIO(script)) as opened:  # noqa: PT011
+        opened.load()
+    assert called.exists()
 
 
 def test_the_space_serves_the_model_that_its_variable_names(tmp_path: Path) -> None:

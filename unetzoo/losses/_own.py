@@ -1,4 +1,4 @@
-"""Losses of one's own, tried once before they are trusted: whether they take the shapes that they are given."""
+"""Losses of one's own, tried once before they are trusted: by the shapes they are given, and by what does not count."""
 
 from __future__ import annotations
 
@@ -50,6 +50,34 @@ def try_out(name: str, term: nn.Module, logits: Tensor, target: Tensor) -> None:
             f"the loss {name} cannot take {shapes}, as losses of one's own are given them ({type(error).__name__}: "
             f"{error}); a function of one's own can bring them to other shapes and types first"
         ) from error
+
+
+def try_ignored(
+    parts: Callable[[Tensor, Tensor], Mapping[str, Tensor]], logits: Tensor, target: Tensor, ignore_index: int
+) -> None:
+    """Take the gradient of each part of a loss where nothing counts: there it has to be 0.
+
+    Args:
+        parts: of a :class:`~unetzoo.losses.Loss`.
+        logits: (N, C, H, W).
+        target: as the loss takes it, with pixels of ``ignore_index``.
+        ignore_index: marks what does not count.
+
+    Raises:
+        InputError: it is another; names the part.
+    """
+    given = logits.detach().requires_grad_()
+    ignored = target == ignore_index
+    ignored = (ignored if ignored.ndim == 4 else ignored[:, None]).expand_as(given)
+    with torch.enable_grad():
+        found = parts(given, target)
+    for name, value in found.items():
+        slope = torch.autograd.grad(value, given, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
+        if bool(slope[ignored].any()):
+            raise InputError(
+                f"the loss {name} learns from pixels whose target is {ignore_index}, which are in no class: leave them "
+                f"out, as by (target != {ignore_index}); 'unetzoo.testing.check_loss' tries all that a loss must do"
+            )
 
 
 class _PairsError(Exception):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.losses._base import Loss, full, number_problems
+from unetzoo.losses._own import try_ignored
 from unetzoo.losses._target import Truth, ratio, read_target
 from unetzoo.model import TrainingOutputs
 
@@ -81,6 +82,18 @@ class DeepSupervision(nn.Module):
             judged = self._presence(outputs.presence, target, outputs.logits)
             found["presence"] = found.get("presence", 0.0) + self.presence_weight * judged
         return found
+
+    def try_ignored(self, outputs: TrainingOutputs, target: Tensor) -> None:
+        """Do nothing where pixels that do not count give no gradient to the main head, as losses of one's own may.
+
+        Args:
+            outputs, target: as of :meth:`forward`.
+
+        Raises:
+            InputError: they do.
+        """
+        logits = outputs.logits
+        try_ignored(self.loss.parts, logits, _middle(target, logits), self.loss.ignore_index)
 
     def _presence(self, presence: Tensor, target: Tensor, logits: Tensor) -> Tensor:
         count, classes = logits.shape[:2]

@@ -36,7 +36,7 @@ from unetzoo.train.data import FolderData
 from unetzoo.train.flags import FLAGS
 from unetzoo.train.keeping import LAST, KeepLast, WholeFiles
 from unetzoo.train.recipe import Recipe
-from unetzoo.train.refusals import explained, makeable, other_names as other_names, refusal, repeated
+from unetzoo.train.refusals import MODE, explained, makeable, other_names as other_names, refusal, repeated
 from unetzoo.train.runs import CONFIG, HISTORY, Run
 from unetzoo.train.stopping import LimitReachedError, Limits, how_it_ended
 from unetzoo.train.trust import check_settings
@@ -73,7 +73,7 @@ class RunCLI(LightningCLI):
             save_config_callback=None,
             trainer_defaults=DEFAULTS,
             seed_everything_default=0,
-            parser_kwargs={"exit_on_error": False, "prog": "unetzoo train", "allow_abbrev": False},
+            parser_kwargs={"exit_on_error": False, "prog": "unetzoo train", "allow_abbrev": False, "parser_mode": MODE},
             args=list(arguments),
             run=False,
             auto_configure_optimizers=False,
@@ -109,7 +109,7 @@ class RunCLI(LightningCLI):
 
     def settings(self) -> dict[str, Any]:
         """Return all that was set, as ``config.yaml`` holds it: everything but where the run goes."""
-        text = self.parser.dump(self.config, skip_unset=False, skip_link_targets=True)
+        text = self.parser.dump(self.config, format="yaml", skip_unset=False, skip_link_targets=True)
         return {key: value for key, value in yaml.safe_load(text).items() if key != "config"}
 
     def instantiate_classes(self) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, ReduceLROnPlateau
 
 from unetzoo import __version__, losses
+from unetzoo.data import IGNORED
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.model import SegmentationModel, TrainingOutputs
@@ -97,7 +98,7 @@ class Recipe(lightning.LightningModule):
         self._plateau: ReduceLROnPlateau | None = None
         self._plateau_state: dict[str, Any] | None = None
         self._steps = self._steps_before = 0
-        self._built = False
+        self._built = self._tried = False
 
     @property
     def judged(self) -> SegmentationModel:
@@ -230,6 +231,9 @@ class Recipe(lightning.LightningModule):
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
         outputs: TrainingOutputs = self._outputs(batch["image"])
+        if not self._tried and bool((batch["target"] == IGNORED).any()):
+            self._tried = True
+            self.loss.try_ignored(outputs, batch["target"])
         loss: Tensor = self.loss(outputs, batch["target"])
         if not loss.isfinite():
             raise TrainingError(

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, Union, get_args, get_origin
 
+import jsonargparse
+import yaml
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.cli import LightningArgumentParser
 
@@ -24,6 +26,18 @@ from unetzoo.train.recipe import Recipe
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 SHORT = {flag.setting: flag for flag in FLAGS}
 """Full name of a setting → the flag that stands for it."""
+
+
+def _loaded(text: str) -> Any:
+    """Return a value of YAML; but a colour, "#ff0000", which YAML takes for a comment, and so for nothing."""
+    found = _yaml(text)
+    return text if found is None and text.startswith("#") and "\n" not in text else found
+
+
+_yaml = jsonargparse.get_loader("yaml")
+MODE = "unetzoo"
+"""How the parser reads values."""
+jsonargparse.set_loader(MODE, _loaded, (yaml.YAMLError,))
 
 
 def other_names() -> dict[str, str]:
