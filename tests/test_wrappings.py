@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import datetime
 import functools
 import os
 import pickle
+import random
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -509,6 +511,23 @@ def test_the_culprit_is_named(tmp_path: Path) -> None:
     assert lines == ["  - unexpected: decoder.gate.weight"]
 
 
+@pytest.mark.parametrize(
+    ("options", "cause"), [({"norm": "group"}, "norm='group'"), ({"conv_bias": True}, "conv_bias=True")]
+)
+def test_the_option_that_is_missing_is_named(options: dict[str, Any], cause: str, tmp_path: Path) -> None:
+    torch.save({"net": own(**options).state_dict()}, tmp_path / "it.pth")
+    with pytest.raises(WeightsError, match=f"such as {cause}"):
+        unetzoo.convert(tmp_path / "it.pth", tmp_path / "new.safetensors", "unet", base_channels=2)
+    unetzoo.convert(tmp_path / "it.pth", tmp_path / "new.safetensors", "unet", base_channels=2, **options)
+
+
+def test_an_encoder_of_another_norm_is_named_so(tmp_path: Path) -> None:
+    torch.save(unetzoo.create("unetpp_resnet18", levels=1, norm="group").state_dict(), tmp_path / "it.pth")
+    with pytest.raises(WeightsError, match="at 'encoder', was made with another norm") as caught:
+        unetzoo.create("unetpp_resnet18", levels=1, pretrained=tmp_path / "it.pth", in_channels=4)
+    assert "conv1.weight" not in str(caught.value).replace("layer1", "")  # which could be adapted
+
+
 def test_the_encoder_of_an_own_network_is_taken(tmp_path: Path) -> None:
     model = drawn(unetzoo.create("resunet18"), 9)
     unetzoo.save(model, tmp_path / "it.safetensors")
@@ -708,8 +727,72 @@ HARM = ("os.system", "posix.system", "subprocess.Popen", "builtins.eval", "built
 def test_functions_that_no_honest_file_needs_are_refused_by_name(name: str, tmp_path: Path) -> None:
     module, _, function = name.rpartition(".")
     call = f"c{module}\n{function}\n".encode() + b"X\x01\0\0\0x\x85R"
-    script = b"\x80\x02}X\x01\0\0\0a" + call + b"s."
-    head = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
-    (tmp_path / "it.pth").write_bytes(b"".join(pickle.dumps(part, 2) for part in head) + script + pickle.dumps([], 2))
+    path = written(b"\x80\x02}X\x01\0\0\0a" + call + b"s.", tmp_path / "it.pth")
     with pytest.raises(WeightsError, match=f"is not opened.* needs .*{function}"):
-        unetzoo.load_state_dict_file(tmp_path / "it.pth")
+        unetzoo.load_state_dict_file(path)
+
+
+def written(script: bytes, path: Path) -> Path:
+    """Write a file as torch before 1.6 did, with such a pickle in it."""
+    head = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
+    path.write_bytes(b"".join(pickle.dumps(part, 2) for part in head) + script + pickle.dumps([], 2))
+    return path
+
+
+NAMED = b"ctest_wrappings\nLive\nq\xff"
+NESTED = b"K\x01\x85" + b"".join(b"q%ch%c\x86" % (k, k) for k in range(60))
+"""A tuple of itself and itself, sixty times over."""
+ENDLESS = {
+    "arguments": NAMED + NESTED + b"R",
+    "arguments of a new object": NAMED + NESTED + b"\x81",
+    "a state": NAMED + b")\x81" + NESTED + b"b",
+    "an item": NAMED + b")R" + NESTED + b"a",
+    "items": NAMED + b")R(" + NESTED + b"e",
+    "a pair": NAMED + b")RK\x01" + NESTED + b"s",
+    "pairs": NAMED + b")R(K\x01" + NESTED + b"u",
+    "itself, over and over": NAMED + b")R" + b"".join(b"q%ch%c\x85R" % (k, k) for k in range(60)),
+    "states too deep": NAMED + b")R" + b"}b" * 200,
+    "a key": b"}" + NAMED + NESTED + b"RK\x01s",
+    "a key of an object": b"}" + NAMED + b")RK\x01s",
+    "an element of a set": b"cbuiltins\nset\n](" + NAMED + b")Re\x85R",
+    "a storage": b"(X\x07\0\0\0storage" + NAMED + b"X\x01\0\0\x000X\x03\0\0\0cpuK\x01tQ",
+    "a persistent name": b"(X\x05\0\0\0other" + NAMED + b"tQ",
+    "an object of torch's": b"ccollections\nOrderedDict\n)\x81",
+    "arguments of torch's": b"ctorch\nSize\n" + NAMED + b"\x85R",
+}
+
+
+@pytest.mark.parametrize("title", ENDLESS)
+def test_objects_that_would_unfold_without_end_are_refused_before_they_are_read(
+    title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(b"\x80\x02}X\x01\0\0\0a" + ENDLESS[title] + b"s.", tmp_path / "it.pth")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it is built"))
+    RAN.clear()
+    with pytest.raises(WeightsError, match=r"it\.pth") as caught:
+        unetzoo.load_state_dict_file(path)
+    assert not RAN
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(5000, marks=pytest.mark.slow)])
+def test_files_with_objects_cut_or_changed_anywhere_run_nothing(count: int, tmp_path: Path) -> None:
+    """All that torch's reader is given is text, numbers, tensors and containers of these."""
+    path = tmp_path / "it.pth"
+    torch.save(
+        {"kept": harmless_objects(), "live": live_objects(), "state_dict": {"a": torch.ones(2)}}, path,
+        _use_new_zipfile_serialization=False,
+    )  # fmt: skip
+    content = path.read_bytes()
+    chance = random.Random(0)
+    taken = 0
+    for _ in range(count):
+        changed = bytearray(content if chance.random() < 0.9 else content[: chance.randrange(len(content))])
+        for _ in range(chance.randrange(1, 4)):
+            changed[chance.randrange(len(changed))] = chance.randrange(256)
+        path.write_bytes(changed)
+        RAN.clear()
+        with contextlib.suppress(WeightsError):
+            taken += bool(read_contents(path).tensors)
+        assert not RAN
+    assert taken

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from unetzoo.checks import one_of
 from unetzoo.encoders import ENCODERS, Encoder, EncoderSpec
 from unetzoo.errors import WeightsError
-from unetzoo.files.checkpoints import MOST_LISTED, complete, listed, misfits, read_contents
-from unetzoo.files.finding import Contents, Place, Shape, find, nearest, split_place, taken_and_left
+from unetzoo.files.checkpoints import MOST_LISTED, complete, lacks_statistics, listed, misfits, read_contents
+from unetzoo.files.finding import Contents, Place, Shape, find, is_shaped, nearest, split_place, taken_and_left
 from unetzoo.files.offline import switched_off
 from unetzoo.files.torch_files import first_line
 from unetzoo.nn.layers import ConvStyle
@@ -191,12 +191,16 @@ def _misfit(encoder: Encoder, spec: EncoderSpec, contents: Contents, decoder: st
             f"the weights do not fit {spec.title}: {contents.path} has no tensor of its names; it holds "
             f"{len(contents.tensors)} tensors, such as {names:.300}"
         )
-    problems = misfits(wanted, complete(near.state, wanted))
+    first, shapes = f"{encoder.image_convolution}.weight", _shapes(encoder)
+    adaptable = first in wanted and is_shaped(near.state.get(first), shapes[first])
+    state = {**complete(near.state, wanted), **({first: wanted[first]} if adaptable else {})}
+    problems = misfits(wanted, state)
     other = _held(contents)
     if other is not None and other is not spec:
         return WeightsError(f"{_another(spec, contents, other, near.prefix, decoder)}:{listed(problems, MOST_LISTED)}")
+    others = "was made with another norm than batch norm" if lacks_statistics(problems) else "has others"
     return WeightsError(
-        f"the weights do not fit {spec.title}{_inflexible(encoder)}: {contents.path}, at {near}, has others:"
+        f"the weights do not fit {spec.title}{_inflexible(encoder)}: {contents.path}, at {near}, {others}:"
         f"{listed(problems, MOST_LISTED)}"
     )
 

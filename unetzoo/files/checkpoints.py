@@ -176,6 +176,11 @@ def misfits(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     return [line for turn in turns for line in turn if line is not None]
 
 
+def lacks_statistics(problems: Sequence[str]) -> bool:
+    """Return whether all that does not fit is that batch norms' statistics are missing: other norms have none."""
+    return bool(problems) and all(re.fullmatch(r"missing: .*\.running_(mean|var)", problem) for problem in problems)
+
+
 def listed(problems: Sequence[str], most: int | None = None) -> str:
     """Return the lines of an error that names all of them, or the first ``most`` and how many more there are."""
     rest = 0 if most is None else max(0, len(problems) - most)

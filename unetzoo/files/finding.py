@@ -155,7 +155,7 @@ def find(
     places: list[Place] = []
     for prefix, state in contents.states():
         own = translated(state, translate) if len(state) >= len(needed) else {}
-        if not all(_is_shaped(own.get(name), shape) for name, shape in needed.items()):
+        if not all(is_shaped(own.get(name), shape) for name, shape in needed.items()):
             continue
         if exact:
             if any(name.partition(".")[0] in modules for name in own.keys() - wanted.keys()):
@@ -269,7 +269,8 @@ def _groups(left: Iterable[str], kept: Iterable[str]) -> list[str]:
     return list(found)
 
 
-def _is_shaped(tensor: Tensor | None, shape: Shape | None) -> bool:
+def is_shaped(tensor: Tensor | None, shape: Shape | None) -> bool:
+    """Return whether there is a tensor, of a shape in which None fits any length."""
     if tensor is None or shape is None:
         return tensor is not None
     return tensor.ndim == len(shape) and all(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,15 @@ from torch import Tensor
 
 from unetzoo import zoo
 from unetzoo.errors import ConfigError, WeightsError
-from unetzoo.files.checkpoints import MOST_LISTED, SUFFIX as CHECKPOINT_SUFFIX, complete, listed, misfits, read_contents
+from unetzoo.files.checkpoints import (
+    MOST_LISTED,
+    SUFFIX as CHECKPOINT_SUFFIX,
+    complete,
+    lacks_statistics,
+    listed,
+    misfits,
+    read_contents,
+)
 from unetzoo.files.finding import Contents, Place, find, split_place, taken_and_left
 from unetzoo.files.tensors import read_header
 from unetzoo.foreign.loading import built, known, located, unknown
@@ -109,7 +118,7 @@ def _convert_named(
     if problems:
         raise WeightsError(
             f"{contents.path} does not fit {name}:{listed(problems, MOST_LISTED)}\n{len(problems)} tensors do not fit: "
-            "give the options it was created with"
+            f"give the options it was created with{_likely(problems)}"
         )
     model.load_state_dict(state, assign=True)
     save(model, target)
@@ -131,6 +140,15 @@ def _convert_own(
         raise ConfigError(f"{source} says itself what it holds: leave out {', '.join(options)}")
     save(model, target)
     return read_saved(target)
+
+
+def _likely(problems: Sequence[str]) -> str:
+    """Return the option that all misfits point to, where there is one."""
+    if lacks_statistics(problems):
+        return ", such as norm='group': it has no batch norm's statistics"
+    if all(re.fullmatch(r"unexpected: .*conv\.bias", problem) for problem in problems):
+        return ", such as conv_bias=True: its convolutions have biases"
+    return ""
 
 
 def _own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
