@@ -167,7 +167,7 @@ def test_where_memory_runs_out_what_helps_is_named(
     monkeypatch.setattr(OptimizedModel, "forward", full)
     image = torch.rand(3, 40, 40)
     for call in (lambda: predictor(image), lambda: evaluate(predictor, tmp_path / "d", split="val")):
-        with pytest.raises(InputError, match=r"^out of memory.*--tile .*--dtype bfloat16"):
+        with pytest.raises(InputError, match=r"^out of memory.*tile=512.*dtype=torch\.bfloat16"):
             call()
     with pytest.raises(TrainingError, match=r"^out of memory.*--batch-size.*--crop-size.*bf16-mixed"):
         unetzoo.fit(

@@ -70,6 +70,7 @@ def wording(command: str) -> Wording:
         ("predict", "scales=(0.75, 1)", "--scales 0.75,1"),
         ("predict", "tile=512, overlap='full'", "--tile 512, --overlap full"),
         ("predict", "tile=None is whole, dtype=None", "--tile none is whole, dtype=None"),
+        ("predict", "dtype=torch.bfloat16, batch_size=1", "--dtype bfloat16, batch_size=1"),
         ("predict", "task='binary'", "task='binary'"),
         ("evaluate", "split='test'", "--split test"),
         ("serve", "max_megabytes=3", "--max-megabytes 3"),

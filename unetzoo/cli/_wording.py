@@ -19,7 +19,7 @@ from typing import Any
 
 _QUOTED = r"(?<!\w)(?:'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\")(?!\w)"
 """A name of a file or of a class, or a command: it is no argument, whatever it holds."""
-_LITERAL = rf"{_QUOTED}|\([^()\n]*\)|\[[^\[\]\n]*\]|-?\d[\d_.]*(?:e[-+]?\d+)?(?!\w)|True\b|False\b|None\b"
+_LITERAL = rf"{_QUOTED}|\([^()\n]*\)|\[[^\[\]\n]*\]|-?\d[\d_.]*(?:e[-+]?\d+)?(?!\w)|True\b|False\b|None\b|torch\.\w+"
 _SETTING = r"(?:trainer|model|data)(?:\.\w+)+"
 """Full name of a setting of a training."""
 
@@ -71,7 +71,8 @@ class Wording:
             rest = found.string[found.end() : found.end() + 1]
             return flag if found[0].endswith("…") or not rest or rest in " ,;:)\n" else f"{flag} "
         try:
-            return self.option(name, ast.literal_eval(literal)) or found[0]
+            kind = literal.removeprefix("torch.")
+            return self.option(name, kind if kind != literal else ast.literal_eval(literal)) or found[0]
         except (ValueError, SyntaxError, TypeError):
             return found[0]
 

@@ -307,7 +307,7 @@ class Predictor:
 
 
 _SMALLER = (
-    "give a smaller tile, such as tile=512, or in Python batch_size=1; a smaller dtype=…, bfloat16; or a TIFF or zarr "
+    "give a smaller tile, such as tile=512, or dtype=torch.bfloat16, in Python also batch_size=1; or a TIFF or zarr "
     "array, whose masks 'unetzoo predict' and write_mask write by rows"
 )
 """What helps where memory is too small for an image."""
