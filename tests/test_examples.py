@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import json
 import re
 import runpy
 import shutil
@@ -467,6 +468,28 @@ def test_thirteen_bands_of_a_satellite(run: Run, shared_data: Path, tmp_path: Pa
     found = tifffile.imread(tmp_path / "out" / "mask.tif")
     assert (true == -1).any()
     assert dice(found[true >= 0] > 0, true[true >= 0] > 0) > 0.6
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ("networks", "layers", "equalities", "predictor"),
+        pytest.param(("profile", "fit", "compiled"), marks=pytest.mark.slow),
+    ],
+    ids="-".join,
+)
+def test_the_benchmark_for_gpus(
+    parts: tuple[str, ...], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its parts run to the end, here on the CPU, and what they hold against the CPU in float64 is equal."""
+    monkeypatch.syspath_prepend(EXAMPLES / "benchmarks")
+    words = ("--minutes", 10, "--device", "cpu", "--smoke", "--out", tmp_path, "--parts", *parts)
+    run("benchmarks/gpu.py", *words)
+    found = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
+    assert found.get("errors", []) == []
+    assert [*found["seconds"]] == [*parts]
+    assert all(found[part] for part in parts)
+    assert all(row["difference"] <= row["allowed"] for row in found.get("equalities", []))
 
 
 # All of them.

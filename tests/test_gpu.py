@@ -96,6 +96,14 @@ def test_autocast(mode: str) -> None:
         assert float((a.detach().float() - b.detach().float()).norm() / b.detach().float().norm()) <= 0.02
 
 
+def test_maps_too_large_for_channels_last() -> None:
+    """Of 2**31 numbers or more, which torch resamples with their channels first alone."""
+    x = torch.ones(1, 64, 8, 8, dtype=torch.bfloat16, device="cuda").contiguous(memory_format=torch.channels_last)
+    found = resize(x, (5800, 5800))
+    assert found.numel() >= 2**31
+    assert bool((found[0, 63] == 1).all())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_steps_under_autocast(name: str) -> None:
     model = unetzoo.create(name, **light(name)).cuda().train()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import ROOT
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 from torch.export import Dim
@@ -53,6 +55,26 @@ def assert_exact(form: object, x: Tensor, size: tuple[int, int], kernel: int, pa
         assert float((ours - theirs).detach().abs().max()) <= 1e-10 * max(1, float(theirs.detach().abs().max()))
 
 
+def in_whole_maps(*arguments: object) -> Tensor:
+    """What a GPU computes."""
+    return OnGpu.apply(*arguments)
+
+
+class OnGpu(torch.autograd.Function):
+    """The function of devices other than the CPU, on the CPU."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor, weight: Tensor, bias: Tensor, *how: object) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.how = how
+        return whole_maps.whole_maps(x, weight, bias, *how)
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> tuple[Tensor | None, ...]:
+        found = whole_maps.whole_map_gradients(grad, *ctx.saved_tensors, ctx.needs_input_grad[:2], *ctx.how)
+        return (*found, grad.sum(dim=(0, 2, 3)), None, None, None)
+
+
 sides = st.integers(1, 70)
 
 
@@ -67,7 +89,7 @@ def cases(draw: st.DrawFn) -> tuple[tuple[int, int], tuple[int, int]]:
     return small, (draw(sides), draw(sides))
 
 
-@pytest.mark.parametrize("form", [upsample_conv, whole_maps.by_taps])
+@pytest.mark.parametrize("form", [upsample_conv, whole_maps.by_taps, in_whole_maps])
 @given(
     sizes=cases(),
     channels=st.integers(2, 6),
@@ -189,6 +211,45 @@ def test_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
         x, weight, bias = drawn_map(1, channels, 4, 5), drawn(out, channels, kernel, kernel), drawn(out)
         found = upsample_conv(x, weight, bias, (9, 10), "bilinear", padding=kernel // 2)
         torch.testing.assert_close(found, plain(x, weight, bias, (9, 10), "bilinear", kernel // 2))
+
+
+def measured() -> list[tuple[str, bool, dict[str, object], list[float]]]:
+    """Return what was measured on a GPU of each layer with one up-sampled map, in inference and in training."""
+    found = []
+    for row in json.loads((ROOT / "docs" / "measured" / "gpu_h100_2026-11-27.json").read_text(encoding="utf-8"))[
+        "layers"
+    ]:
+        up = [source for source in row["sources"] if source[0] == "Upsampled"]
+        if len(up) == 1:
+            for train in (False, True):
+                times = row["training" if train else "inference"]
+                ways = ("plain, channels last", "mixed" if train else "mixed, remade")
+                case = {
+                    "channels": up[0][1],
+                    "out_channels": row["out"],
+                    "pixels": 8 * math.prod(row["size"]),
+                    "scale": row["size"][0] / up[0][2],
+                    "joined": len(row["sources"]) > 1,
+                }
+                found.append((row["dtype"], train, case, [times[way][0] for way in ways]))
+    return found
+
+
+def test_the_rule_on_cuda_loses_on_no_layer_that_was_measured() -> None:
+    """By 3 % at the most; where mixing first wins by a third or more it is what the rule takes."""
+    taken = 0
+    for dtype, train, case, (plain_ms, mixed_ms) in measured():
+        mixes = resampling.CUDA[train, dtype == "bfloat16"].gain(**case) > 0
+        taken += mixes
+        assert not (mixes and mixed_ms > 1.03 * plain_ms), (dtype, train, case)
+        assert mixes or mixed_ms > plain_ms / 1.5, (dtype, train, case)
+    assert taken >= 20
+
+
+def test_the_rule_on_other_devices_looks_at_channels_alone() -> None:
+    weight = torch.empty(64, 2048, 3, 3)
+    assert resampling.mixes(torch.empty(1, 2048, 1, 1), weight, (2, 2))
+    assert resampling.mixes(torch.empty(1, 2048, 1, 1, device="meta"), weight, (2, 2), joined=True)
 
 
 def test_nothing_but_the_coarse_map_and_the_weight_is_kept() -> None:

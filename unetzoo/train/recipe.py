@@ -166,6 +166,8 @@ class Recipe(lightning.LightningModule):
             raise ConfigError("cannot train", problems)
         if self.settings.gradient_checkpointing:
             self.network.gradient_checkpointing()
+        if self.trainer.strategy.root_device.type == "cuda":  # whose convolutions lay them out so at each step else
+            self.network.to(memory_format=torch.channels_last)
         if self.settings.ema is not None:
             self.average = AveragedModel(self.network, self.settings.ema)
         weights = self.settings.class_weights
