@@ -404,7 +404,8 @@ def test_a_norm_of_one_value_is_refused_with_what_trains(
     out = tmp_path / "a"
     settings = ["--data", str(nuclei), *TINY, "--model", "unet", "--batch-size", "1", "--crop-size", "16"]
     text = refused(capsys, *settings, "--epochs", "1", "--out", str(out))
-    fixes = re.search(r"batch_size=1 with crop_size=\(16, 16\): .* take batch_size=2 or crop_size=(\d+) or", text)
+    said = r"--batch-size 1 with --crop-size .*16.*: .* take --batch-size 2 or --crop-size (\d+) or"
+    fixes = re.search(said, text)
     assert not out.exists()
     assert fixes is not None
     for fix in (["--batch-size", "2"], ["--crop-size", fixes[1]], ["--model.options.norm", "group"]):
@@ -427,4 +428,4 @@ def test_an_average_in_sixteen_bits_is_refused(
 ) -> None:
     text = refused(capsys, "--data", str(nuclei), *TINY, "--model.ema", "0.999", "--trainer.precision", "bf16-true",
                    "--out", str(tmp_path / "a"))  # fmt: skip
-    assert re.search(r"ema=0\.999 with .*bf16-true.*bf16-mixed", text)
+    assert re.search(r"--model\.ema 0\.999 with .*bf16-true.*bf16-mixed.*--model\.ema", text)

@@ -57,7 +57,7 @@ def fit_problems(settings: Any, network: SegmentationModel, data: FolderData, tr
     if settings.ema is not None and trainer.precision in ("bf16-true", "16-true"):
         problems.append(
             f"ema={settings.ema} with trainer.precision={trainer.precision!r}: its steps are too small for numbers of "
-            "16 bits, and the average would stand still; take trainer.precision=bf16-mixed, or leave ema out"
+            "16 bits, and the average would stand still; take trainer.precision=bf16-mixed, or leave ema=… out"
         )
     return problems
 
