@@ -129,7 +129,7 @@ def read_trials(path: str | os.PathLike[str]) -> tuple[TrainingTrial, ...]:
             f"{trial.name}: {key}={entry[key]!r:.80} does not fit its curve, which says {value!r:.80}"
             for trial, entry in zip(trials, records, strict=True)
             for key, value in trial.to_dict().items()
-            if value != entry[key]
+            if key != "config" and value != entry[key]  # which is read, and may be of an earlier version
         ] + _problems(trials)
     if problems:
         raise InputError(f"{path} is damaged: {'; '.join(problems)}; {_MEND}")
