@@ -13,6 +13,7 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor
 from torch.export import Dim
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from unetzoo.nn import resampling, whole_maps
 from unetzoo.nn.resampling import upsample_conv
@@ -292,3 +293,38 @@ def test_work_a_pixel_is_the_same_at_every_size() -> None:
         held.append(max(seen.sizes - {x.untyped_storage().nbytes(), out.untyped_storage().nbytes()}))
     assert max(work) <= 1.1 * min(work)
     assert held[2] <= 1.1 * held[0]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("channels", "out", "height", "width"), [(5, 7, 4, 6), (12, 3, 1, 5), (1, 1, 1, 1)])
+def test_doubled_maps_of_few_channels_by_phases(
+    channels: int, out: int, height: int, width: int, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resampling, "MIXED_FIRST", 96)
+    size = (2 * height, 2 * width)
+    x, weight = (
+        torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+        for shape in ((2, channels, height, width), (out, channels, 3, 3))
+    )
+    shift = torch.randn(out, dtype=torch.float64, requires_grad=True) if bias else None
+    given = [x, weight] if shift is None else [x, weight, shift]
+    found = upsample_conv(x, weight, shift, size, "nearest")
+    plain = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight, shift, padding=1)
+    grad = torch.randn_like(plain)
+    for ours, theirs in zip(
+        (found, *torch.autograd.grad(found, given, grad)),
+        (plain, *torch.autograd.grad(plain, given, grad, retain_graph=True)),
+        strict=True,
+    ):
+        assert torch.allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        upsample_conv(x, weight, shift, size, "nearest")
+    assert counter.get_total_flops() == 2 * 2 * (height + 1) * (width + 1) * 4 * out * channels * 4
+    frozen = torch.autograd.grad(upsample_conv(x, weight.detach(), None, size, "nearest"), x, grad)
+    assert torch.allclose(frozen[0], torch.autograd.grad(plain, x, grad)[0], rtol=1e-12, atol=1e-12)
+
+
+def test_phases_have_second_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resampling, "MIXED_FIRST", 96)
+    x, weight = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((1, 2, 2, 1), (2, 2, 3, 3)))
+    assert torch.autograd.gradgradcheck(lambda *given: upsample_conv(*given, None, (4, 2), "nearest"), (x, weight))

@@ -19,7 +19,7 @@ from unetzoo.nn.heads import ClassificationGuidedModule, SegmentationHead
 from unetzoo.nn.layers import crop
 from unetzoo.nn.meta import on_meta
 from unetzoo.nn.processes import warn_if_bypassed
-from unetzoo.nn.resampling import by_torch_func, by_tracing
+from unetzoo.nn.programs import by_torch_func, by_tracing
 from unetzoo.nn.whole_maps import MOST
 
 FINEST = 64

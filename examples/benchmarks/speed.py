@@ -5,7 +5,8 @@ concatenation built), with the same weights, in the same process, in turn: A B C
 of the plain one's to each, and the share of the roofline: multiply-adds that remain, over the throughput of a large
 3×3 convolution measured in the same turns. Peak memory is that of a fresh process during one call, above what it had
 with model and images ready. Where segmentation_models_pytorch is installed, its Unet and UnetPlusPlus on the same
-encoder are timed as well: other networks, so their size and arithmetic stand beside them.
+encoder are timed as well: other networks, so their size and arithmetic stand beside them. Of ``smp_unet_…`` and
+``smp_unetplusplus_…``, which are its networks, the plain formulation is itself.
 """
 
 import argparse
@@ -27,6 +28,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import unetzoo
+import unetzoo.zoo
+from unetzoo.foreign.smp import LAYOUT
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
 from reference import reference_logits
@@ -73,6 +76,25 @@ class Plain(nn.Module):
         return reference_logits(self.model, images)
 
 
+KINDS = {"smp_unet": "Unet", "smp_unetplusplus": "UnetPlusPlus"}
+"""Decoders here that are segmentation_models_pytorch's → its classes."""
+
+
+def smp_itself(name: str) -> nn.Module | None:
+    """Return segmentation_models_pytorch's own network where ``name`` is one of its, with weights as it draws them."""
+    decoder, encoder = unetzoo.zoo.index()[name]
+    if decoder not in KINDS:
+        return None
+    import segmentation_models_pytorch as smp
+
+    return getattr(smp, KINDS[decoder])(encoder, encoder_weights=None)
+
+
+def same_weights(model: nn.Module, other: nn.Module) -> None:
+    """Give ``model`` the weights of smp's network."""
+    model.load_state_dict(LAYOUT.renamed(other.state_dict())[0])
+
+
 def smp_twin(name: str) -> nn.Module | None:
     """Return segmentation_models_pytorch's network of the same kind on the same encoder."""
     with torch.device("meta"):
@@ -97,13 +119,17 @@ def ways(name: str, train: bool, device: str) -> list[str]:
 def prepare(name: str, way: str, train: bool, device: str) -> nn.Module:
     """Return what is called with images."""
     torch.manual_seed(0)
-    model = smp_twin(name) if way == SMP else unetzoo.create(name)
+    model, theirs = smp_twin(name) if way == SMP else unetzoo.create(name), smp_itself(name)
+    if theirs is not None:
+        same_weights(model, theirs)
+        model = theirs if way in (PLAIN, LAST) else model
     model = model.to(device).train(train)
     for module in model.modules():  # weights as drawn give logits of hardly any spread through this many layers
         if isinstance(module, nn.BatchNorm2d):
             module.running_var.fill_(0.5)
     if way in (PLAIN, LAST):
-        return Plain(model.to(memory_format=torch.channels_last) if way == LAST else model)
+        model = model.to(memory_format=torch.channels_last) if way == LAST else model
+        return Plain(model) if theirs is None else model
     if way in (FOLDED, HALF, COMPILED):
         half = None if way == FOLDED else torch.bfloat16
         return unetzoo.optimize(model, dtype=half, compile=way == COMPILED)
@@ -283,6 +309,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error("--rounds: 1 or more is needed")
+    of_smp = [name for name in arguments.models if unetzoo.zoo.index()[unetzoo.zoo.resolve(name)][0] in KINDS]
+    if of_smp and importlib.util.find_spec("segmentation_models_pytorch") is None:
+        parser.error(f"{', '.join(of_smp)}: compared with smp itself: pip install segmentation-models-pytorch")
     print(f"{machine(arguments.device)}; {'training step' if arguments.train else 'inference'}", flush=True)
     results = []
     for name in arguments.models:

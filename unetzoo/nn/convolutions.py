@@ -18,15 +18,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from unetzoo.errors import InputError
+from unetzoo.nn.programs import by_tracing, transformed
 from unetzoo.nn.resampling import (
     MODES,
     Size,
     autocast_dtype,
-    by_tracing,
     mixed_first,
     mixes,
     resize_alike,
-    transformed,
 )
 
 
@@ -97,7 +96,9 @@ class ConcatConv(nn.Conv2d):
         """Yield neighbours that are convolved together; an up-sampled map whose channels are mixed first is alone."""
         group: list[Source] = []
         for source in sources:
-            if isinstance(source, Upsampled) and mixes(source.x, self.weight, source.size, joined=len(sources) > 1):
+            if isinstance(source, Upsampled) and mixes(
+                source.x, self.weight, source.size, source.mode, self.border, joined=len(sources) > 1
+            ):
                 if group:
                     yield group
                 yield source

@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unetzoo.nn.doubling import doubles, phase_gradients, phases
+from unetzoo.nn.programs import transformed
 from unetzoo.nn.whole_maps import (
     MODES as MODES,
     Size as Size,
@@ -41,10 +43,10 @@ def upsample_conv(
 ) -> Tensor:
     """Return ``F.conv2d(resize(x, size, mode), weight, bias, padding=padding)``, exactly, at a fraction of the cost.
 
-    The plain way is taken where it is cheaper. The rule depends on no size, so a program exported at one size is right
-    at all: the plain way with a kernel of 1 if the convolution adds channels, otherwise below ``MIXED_FIRST`` of them,
-    as there are then not many more to resample than the taps' own. On CUDA, where no compiler takes the program, sizes
-    count as well. ``docs/speed.md`` has the measurements.
+    The plain way is taken where it is cheaper: with a kernel of 1 if the convolution adds channels, otherwise below
+    ``MIXED_FIRST`` of them, as there are then not many more to resample than the taps' own; but exactly doubled
+    "nearest" on the CPU by :mod:`unetzoo.nn.doubling`. On CUDA sizes count as well. Where a compiler or exporter takes
+    the program, they do not, so that it is right at all. ``docs/speed.md`` has the measurements.
 
     Args:
         x: (N, C, h, w), floating point.
@@ -57,7 +59,7 @@ def upsample_conv(
     Returns:
         (N, O, H + 2 padding - K + 1, W + 2 padding - L + 1).
     """
-    if mixes(x, weight, size):
+    if mixes(x, weight, size, mode, padding):
         return mixed_first(x, weight, bias, size, mode, padding)
     dtype = autocast_dtype(x)
     x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
@@ -76,21 +78,6 @@ def mixed_first(x: Tensor, weight: Tensor, bias: Tensor | None, size: Size, mode
     return out
 
 
-def transformed() -> bool:
-    """Whether torch.compile, export, jit.trace or torch.func takes the program apart: they want plain operators."""
-    return torch.compiler.is_compiling() or by_tracing() or by_torch_func()
-
-
-def by_tracing() -> bool:
-    """Whether ``torch.jit.trace`` runs this."""
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
-
-
-def by_torch_func() -> bool:
-    """Whether ``torch.func`` (vmap, grad, jvp) runs this."""
-    return torch._C._are_functorch_transforms_active()
-
-
 def autocast_dtype(x: Tensor) -> torch.dtype:
     """Return the type in which autocast convolves ``x``: its own where there is no autocast."""
     device = x.device.type
@@ -104,7 +91,7 @@ def mixes_first(channels: int, out_channels: int, kernel: Size) -> bool:
     return out_channels <= channels if math.prod(kernel) == 1 else channels >= MIXED_FIRST
 
 
-def mixes(x: Tensor, weight: Tensor, size: Size, joined: bool = False) -> bool:
+def mixes(x: Tensor, weight: Tensor, size: Size, mode: str, padding: int, joined: bool = False) -> bool:
     """Whether channels are mixed before they are resampled, in this program on this device.
 
     On CUDA plain convolutions are so fast that memory traffic decides, and the number of kernels with it: there the
@@ -114,11 +101,13 @@ def mixes(x: Tensor, weight: Tensor, size: Size, joined: bool = False) -> bool:
         x: (N, C, h, w), to be resampled to ``size``.
         weight: (O, …, K, L).
         size: H, W.
+        mode, padding: of the resampling, and of the convolution.
         joined: whether the plain way would concatenate the resampled map with others.
     """
     channels, out_channels, kernel = x.shape[1], len(weight), weight.shape[2:]
     if x.device.type != "cuda" or math.prod(kernel) == 1 or transformed():
-        return mixes_first(channels, out_channels, kernel)
+        first = mixes_first(channels, out_channels, kernel)
+        return first or (not transformed() and doubles(x, weight, size, mode, padding))
     recorded = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     return (
         CUDA[recorded, x.dtype.itemsize <= 2].gain(
@@ -262,6 +251,17 @@ STEP = (8, 16)
 """Rows and columns of one small matrix product. Larger ones multiply more zeros, smaller ones are slow."""
 
 
+def _forms(
+    x: Tensor, weight: Tensor, size: Size, mode: str, padding: int
+) -> tuple[Callable[..., Tensor], Callable[..., tuple[Tensor | None, ...]]]:
+    """Return how the convolution is computed, and its gradients."""
+    if x.device.type != "cpu":
+        return whole_maps, whole_map_gradients
+    if x.shape[1] < MIXED_FIRST and doubles(x, weight, size, mode, padding):
+        return phases, phase_gradients
+    return _tiled, _tiled_gradients
+
+
 class _UpsampleConv(torch.autograd.Function):
     """Keeps x and the weight for backward, nothing else."""
 
@@ -269,7 +269,7 @@ class _UpsampleConv(torch.autograd.Function):
     def forward(
         x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, int], mode: str, padding: int
     ) -> Tensor:
-        form = _tiled if x.device.type == "cpu" else whole_maps
+        form, _ = _forms(x, weight, size, mode, padding)
         return form(x, weight, bias, size, mode, padding)
 
     @staticmethod
@@ -281,7 +281,7 @@ class _UpsampleConv(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         *needed, biased = ctx.needs_input_grad[:3]
-        form = _tiled_gradients if x.device.type == "cpu" else whole_map_gradients
+        _, form = _forms(x, weight, *ctx.how)
         # A gradient of these will be asked for, or they have to be the same each time, as the adjoint's sums are not.
         if torch.is_grad_enabled() or (x.device.type != "cpu" and torch.are_deterministic_algorithms_enabled()):
             form = tap_gradients

@@ -1,0 +1,20 @@
+"""Who runs the program of a network: torch itself, or what takes it apart."""
+
+from __future__ import annotations
+
+import torch
+
+
+def transformed() -> bool:
+    """Whether torch.compile, export, jit.trace or torch.func takes the program apart: they want plain operators."""
+    return torch.compiler.is_compiling() or by_tracing() or by_torch_func()
+
+
+def by_tracing() -> bool:
+    """Whether ``torch.jit.trace`` runs this."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
+def by_torch_func() -> bool:
+    """Whether ``torch.func`` (vmap, grad, jvp) runs this."""
+    return torch._C._are_functorch_transforms_active()
