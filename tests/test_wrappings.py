@@ -538,6 +538,22 @@ def test_the_encoder_of_an_own_network_is_taken(tmp_path: Path) -> None:
 # What is no file of tensors
 
 
+def test_mean_and_std_are_those_of_the_own_model_in_a_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    other = unetzoo.create("resunet18", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    unetzoo.save(other, tmp_path / "saved.safetensors")
+    model = unetzoo.create(LIGHT, pretrained=tmp_path / "saved.safetensors")
+    assert (model.config.mean, model.config.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert "mean and std: those of the model in it" in caplog.text
+    unetzoo.save(unetzoo.create("resunet18"), tmp_path / "none.safetensors")
+    assert unetzoo.create(LIGHT, pretrained=tmp_path / "none.safetensors").config.mean is None
+    given = unetzoo.create(LIGHT, pretrained=tmp_path / "saved.safetensors", mean=(0,) * 3, std=(1,) * 3)
+    assert given.config.mean == (0, 0, 0)
+    tensors = dict(other.state_dict())
+    save_file(tensors, tmp_path / "changed.safetensors", {"unetzoo_config": "{}"})
+    with pytest.raises(WeightsError, match=r"changed\.safetensors: .*format_version"):
+        unetzoo.create(LIGHT, pretrained=tmp_path / "changed.safetensors")
+
+
 def test_torchscript_is_called_so(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it is deprecated

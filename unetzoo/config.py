@@ -22,6 +22,8 @@ from unetzoo.nn.layers import NORMS, ConvStyle
 from unetzoo.registry import OWN, suggest
 
 FORMAT_VERSION = 2
+CONFIG_KEY = "unetzoo_config"
+"""Under which files of a model hold its record."""
 SUGGESTED = 100
 """Unknown names of a record for which near ones are looked for."""
 

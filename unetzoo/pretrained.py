@@ -189,7 +189,7 @@ def _misfit(encoder: Encoder, spec: EncoderSpec, contents: Contents, decoder: st
         names = ", ".join(list(contents.tensors)[:4])
         return WeightsError(
             f"the weights do not fit {spec.title}: {contents.path} has no tensor of its names; it holds "
-            f"{len(contents.tensors)} tensors, such as {names:.300}"
+            f"{len(contents.tensors)} tensors, such as {names:.300}{_whole(contents)}"
         )
     first, shapes = f"{encoder.image_convolution}.weight", _shapes(encoder)
     adaptable = first in wanted and is_shaped(near.state.get(first), shapes[first])
@@ -203,6 +203,12 @@ def _misfit(encoder: Encoder, spec: EncoderSpec, contents: Contents, decoder: st
         f"the weights do not fit {spec.title}{_inflexible(encoder)}: {contents.path}, at {near}, {others}:"
         f"{listed(problems, MOST_LISTED)}"
     )
+
+
+def _whole(contents: Contents) -> str:
+    """Return a remark on files that hold a whole model."""
+    named = all(any(f".{part}." in f".{name}" for name in contents.tensors) for part in ("encoder", "decoder"))
+    return " (they are a whole model's: unetzoo.load or unetzoo.convert takes such a file)" if named else ""
 
 
 def _another(spec: EncoderSpec, contents: Contents, other: EncoderSpec, prefix: str, decoder: str) -> str:

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from unetzoo import trained
-from unetzoo.config import ModelConfig, pair_problem
+from unetzoo.config import CONFIG_KEY, ModelConfig, pair_problem
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS, Options, options_of
-from unetzoo.errors import ConfigError
+from unetzoo.errors import ConfigError, WeightsError
+from unetzoo.files.finding import Contents
 from unetzoo.model import SegmentationModel
 from unetzoo.plain import plain, plain_tuple
 from unetzoo.pretrained import (
@@ -90,7 +91,7 @@ def create(
         task: "binary", "multiclass" or "multilabel"; None: binary for one class, otherwise multiclass.
         class_names: one name a class.
         mean, std: normalisation of images in [0, 1], per channel. None: ImageNet's with pretrained weights that are
-            for 3 channels, and 3 channels, otherwise none.
+            for 3 channels, and 3 channels, otherwise none; those of the model in a file that this package saved.
         **options: the encoder's and decoder's own; ``model_info(name).options`` lists them.
 
     Raises:
@@ -125,12 +126,25 @@ def create(
     contents = read_pretrained(spec, pretrained)
     model = SegmentationModel(config)
     known, done = fill_encoder(model.encoder, spec, contents, input_policy, config.decoder)
+    said = _said(contents)
     if assumed and known != 3:
         model.config = config.replace(mean=None, std=None)
+    elif assumed and said is not None:
+        model.config = config.replace(mean=said.mean, std=said.std)
     if not names_weights(spec, pretrained):
-        whose = "" if given else "; mean and std: " + ("none" if model.config.mean is None else "taken as ImageNet's")
+        assumption = "those of the model in it" if said is not None else "taken as ImageNet's"
+        whose = "" if given else f"; mean and std: {'none' if model.config.mean is None else assumption}"
         _logger.warning("%s: %s%s", contents.path, done, whose)
     return model
+
+
+def _said(contents: Contents) -> ModelConfig | None:
+    """Return the record of a model of this package in a file, None where there is none."""
+    record = contents.text.get(CONFIG_KEY)
+    try:
+        return None if record is None else ModelConfig.from_json(record)
+    except ConfigError as error:
+        raise WeightsError(f"{contents.path}: {error}") from error
 
 
 def from_config(config: ModelConfig) -> SegmentationModel:

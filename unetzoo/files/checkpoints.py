@@ -91,7 +91,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> CheckpointFile:
     path = Path(path)
     content, foreign = read_pickle(path, strict=False)
     state = dict(_state_dict_in(path, content, foreign).state)
-    text = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, str)}
+    text = texts_in(content)
     others = frozenset(name for name in content if isinstance(name, str)) - text.keys()
     return CheckpointFile(path, text, others, state, path.stat().st_size)
 
@@ -136,20 +136,26 @@ def read_contents(source: str | os.PathLike[str]) -> Contents:
     """
     path, asked = split_place(source)
     if path.suffix == ".safetensors":
-        tensors = {name.replace(COMPILED, ""): tensor for name, tensor in read_header(path).tensors().items()}
-        contents = Contents(path, asked, tensors)
+        file = read_header(path)
+        tensors = {name.replace(COMPILED, ""): tensor for name, tensor in file.tensors().items()}
+        contents = Contents(path, asked, tensors, text=file.metadata)
     else:
         content, foreign = read_pickle(path, strict=False)
         found, others = flattened(path, content) if isinstance(content, Mapping) else ({}, [])
         if not found:
             raise _no_state_dict(path, content, foreign)
-        contents = Contents(path, asked, found, tuple(others), foreign)
+        contents = Contents(path, asked, found, tuple(others), foreign, texts_in(content))
     if next(contents.states(), None) is None:
         first = dict.fromkeys(name.partition(".")[0] for name in contents.tensors)
         raise WeightsError(
             f"{path} holds no tensors at {asked!r:.200}; at its top there are {', '.join(list(first)[:8]):.400}"
         )
     return contents
+
+
+def texts_in(content: Mapping[Any, Any]) -> dict[str, str]:
+    """Return the texts at the top of a checkpoint, by name."""
+    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, str)}
 
 
 def complete(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:

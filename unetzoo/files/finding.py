@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Contents:
         tensors: path → tensor.
         others: paths of what is no tensor.
         foreign: names of the classes and functions whose objects were not built.
+        text: by name, what is said beside the tensors: a safetensors file's metadata, texts at a checkpoint's top.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class Contents:
     tensors: Mapping[str, Tensor]
     others: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
+    text: Mapping[str, str] = field(default_factory=dict)
 
     def states(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """Yield each prefix in what was asked for, the shortest first, and the tensors behind it, by the rest."""

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from unetzoo.config import ModelConfig
+from unetzoo.config import CONFIG_KEY, ModelConfig
 from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.files.checkpoints import SUFFIX as CHECKPOINT_SUFFIX, CheckpointFile, read_checkpoint
 from unetzoo.files.finding import Contents
@@ -23,14 +23,13 @@ MODEL_FILE = "model.safetensors"
 BEST_FILE = "best.safetensors"
 """Of the best epoch, in the folder of a run."""
 SUFFIX = ".safetensors"
-CONFIG_KEY = "unetzoo_config"
 VERSION_KEY = "unetzoo_version"
 PREFIX_KEY = "unetzoo_prefix"
 """What the names of the network's tensors begin with, in a checkpoint of a run, which holds others beside them."""
 ORIGIN_KEY = "unetzoo_origin"
+"""Only in models made of other programs' files: whose they were, and where results differ from theirs."""
 NOTE_KEY = "unetzoo_note"
 """Of what was read from another program's file: the line for the log. In no file."""
-"""Only in models made of other programs' files: whose they were, and where results differ from theirs."""
 RUN_KEY = "recipe"
 """Of what a run keeps in a checkpoint for itself, to go on."""
 

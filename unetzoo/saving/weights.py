@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from unetzoo import __version__
-from unetzoo.config import ModelConfig
+from unetzoo.config import CONFIG_KEY, ModelConfig
 from unetzoo.errors import ConfigError, DamagedError, WeightsError
 from unetzoo.files.checkpoints import CheckpointFile, listed, misfits, non_finite
 from unetzoo.files.tensors import (
@@ -31,7 +31,6 @@ from unetzoo.plain import plain, plain_tuple
 from unetzoo.saving.changes import adapt_input, changed_config, new_heads
 from unetzoo.saving.records import (
     CONFIG_FILE,
-    CONFIG_KEY,
     MODEL_FILE,
     NOTE_KEY,
     ORIGIN_KEY,

@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, ReduceLROnPlateau
 
 from unetzoo import __version__, losses
+from unetzoo.config import CONFIG_KEY
 from unetzoo.data import IGNORED
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.model import SegmentationModel, TrainingOutputs
 from unetzoo.parameter_groups import param_groups
 from unetzoo.saving import sources
-from unetzoo.saving.records import CONFIG_KEY, PREFIX_KEY, RUN_KEY, VERSION_KEY
+from unetzoo.saving.records import PREFIX_KEY, RUN_KEY, VERSION_KEY
 from unetzoo.train.averaging import AveragedModel
 from unetzoo.train.checking import fit_problems, setting_problems
 from unetzoo.train.data import FolderData
