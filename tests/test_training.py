@@ -323,6 +323,26 @@ def test_a_frozen_encoder_stays_and_thaws(nuclei: Path, tmp_path: Path) -> None:
     assert all(not torch.equal(middle[name], end[name]) for name in weights)
 
 
+@pytest.mark.parametrize(
+    ("option", "fix"), [("pretrained", "--pretrained"), ("name", "--model"), ("num_classes", "--num-classes")]
+)
+def test_what_has_a_home_of_its_own_is_no_option_of_the_network(
+    option: str, fix: str, nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--data", str(nuclei), "--out", str(tmp_path / "a"), f"--model.options.{option}", "3")
+    said = refused(capsys, "--model", "resunet18", *given)
+    assert re.search(rf"{option}: .*give it as {fix}\b", said)
+
+
+@pytest.mark.parametrize("given", [("--pretrained",), ("--pretrained", "none.pth"), ("--pretrained=none.pth",)])
+def test_pretrained_takes_a_file_or_nothing(
+    given: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["train", "--model", "resunet18", "--data", str(tmp_path), "--print-config", *given])
+    kept = yaml.safe_load(capsys.readouterr().out)["model"]["pretrained"]
+    assert kept == (True if given == ("--pretrained",) else "none.pth")
+
+
 class Snapshots(Callback):
     """Keeps the network's state at each epoch's start, and at the end."""
 

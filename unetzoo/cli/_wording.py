@@ -59,7 +59,7 @@ class Wording:
         if action is None:
             return f"--{name} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
         option = action.option_strings[-1]
-        if action.nargs == 0:
+        if action.nargs == 0 or (action.nargs == "?" and isinstance(value, bool)):
             return option if value is True else None
         words = _words(action, value)
         return None if words is None else " ".join([option, *map(shlex.quote, words)])

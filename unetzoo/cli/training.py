@@ -65,10 +65,8 @@ def _add_train(commands: Any) -> None:
         "--model.ema 0.999 or --model.options.deep_supervision true: --print-config shows all of them.",
     )
     for flag in FLAGS:
-        if flag.value:
-            command.add_argument(flag.option, metavar=flag.value, help=flag.meaning)
-        else:
-            command.add_argument(flag.option, action="store_const", const="true", help=flag.meaning)
+        alone = {} if flag.alone is None else {"nargs": "?", "const": flag.alone}
+        command.add_argument(flag.option, metavar=flag.value, help=flag.meaning, **alone)
     command.add_argument("--out", metavar="FOLDER", help="of the run, new or empty (default: runs/<model>)")
     command.add_argument("--config", metavar="FILE", help="settings of a run: its config.yaml")
     command.add_argument("--resume", metavar="FOLDER", help="go on with the run in this folder, exactly where it stood")

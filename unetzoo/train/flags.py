@@ -15,9 +15,10 @@ class Flag:
     Attributes:
         name: the keyword; the flag has - in place of _.
         setting: its full name, as ``config.yaml`` nests it.
-        value: what the help calls its value; "" for a flag that has none, and means True.
+        value: what the help calls its value.
         meaning: of the help.
         many: whether it takes several values: with commas as a flag, a list as a keyword.
+        alone: its value where the flag stands alone; None: it needs one.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Flag:
     value: str
     meaning: str
     many: bool = False
+    alone: str | None = None
 
     @property
     def option(self) -> str:
@@ -53,5 +55,6 @@ FLAGS = (
     Flag("patience", "patience", "EPOCHS", "stop when validation Dice has not risen for so long (default: never)"),
     Flag("class_names", "data.class_names", "A,B", "one name a class", many=True),
     Flag("colours", "data.colours", "#RRGGBB,…", "of painted masks, one a class", many=True),
-    Flag("pretrained", "model.pretrained", "", "ImageNet weights for the encoder"),
+    Flag("pretrained", "model.pretrained", "FILE", "ImageNet weights for the encoder; or theirs by a name such as "
+         "IMAGENET1K_V1, or a file that holds an encoder", alone="true"),  # fmt: skip
 )

@@ -332,10 +332,12 @@ def _build(settings: Any, data: FolderData) -> SegmentationModel:
         "std": facts.std,
     }
     taken = [
-        f"{key}: the data settle it; " + (f"give it as data.{key}" if key in MEANINGS else "leave it out")
+        f"{key}: the data settle it; " + (f"give it as data.{key}=…" if key in MEANINGS else "leave it out")
         for key in settings.options or {}
         if key in common
     ]
+    own = [key for key in ("name", "pretrained") if key in (settings.options or {})]
+    taken += [f"{key}: it is no option of the network; give it as model.{key}=…" for key in own]
     if taken:
         raise ConfigError("cannot build the network", taken)
     if _is_saved(settings.name):
