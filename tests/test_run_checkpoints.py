@@ -92,6 +92,30 @@ def test_a_changed_config_does_not_fit(run: Path, tmp_path: Path) -> None:
             unetzoo.load(tmp_path / "last.ckpt")
 
 
+@pytest.mark.parametrize(("name", "fix"), [("nuclei", "from_pretrained"), ("resunet18", "create")])
+def test_a_name_that_is_no_file_is_told_whose_it_is(
+    name: str, fix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WeightsError, match=rf"unetzoo\.{fix}\('{name}'\)"):
+        unetzoo.load(name)
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "notes.txt", "cell.png"])
+def test_what_is_no_checkpoint_is_not_to_be_converted(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"whatever")
+    with pytest.raises(WeightsError, match=r"\.safetensors is needed, or .*\.pth") as caught:
+        unetzoo.load(tmp_path / name)
+    assert "convert" not in str(caught.value)
+
+
+def test_an_encoder_alone_is_told_where_it_goes(tmp_path: Path) -> None:
+    encoder = unetzoo.create("unet", base_channels=4).encoder
+    torch.save(encoder.state_dict(), tmp_path / "encoder.pth")
+    with pytest.raises(WeightsError, match=r"encoder alone goes to .*--pretrained FILE.*pretrained=FILE"):
+        unetzoo.load(tmp_path / "encoder.pth")
+
+
 def test_a_checkpoint_of_one_s_own_module_still_needs_the_name(tmp_path: Path) -> None:
     model = unetzoo.create("unet", base_channels=4)
     state = {f"network.{name}": tensor for name, tensor in model.state_dict().items()}

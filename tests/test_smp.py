@@ -264,6 +264,14 @@ def test_a_checkpoint_of_lightning(beside: dict[str, Tensor], tmp_path: Path, ca
         unetzoo.convert(tmp_path / "last.ckpt", tmp_path / "other.safetensors", "smp_unet_resnet34")
 
 
+@pytest.mark.parametrize("name", ["a.pth", "a.pt", "a.pth.tar", "a.bin", "a.ckpt"])
+def test_a_checkpoint_of_any_ending(name: str, tmp_path: Path) -> None:
+    other = theirs("unet", decoder_channels=NARROW)
+    torch.save({"state_dict": other.state_dict(), "epoch": 3}, tmp_path / name)
+    images = torch.rand(1, 3, 64, 64)
+    assert torch.allclose(unetzoo.load(tmp_path / name)(images), logits_of(other, images), atol=1e-5)
+
+
 RECORD = {"_model_class": "Unet", "encoder_name": "resnet18", "decoder_channels": [16, 16, 16, 16, 16]}
 
 

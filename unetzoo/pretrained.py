@@ -21,7 +21,15 @@ from torch import Tensor, nn
 from unetzoo.checks import one_of
 from unetzoo.encoders import ENCODERS, Encoder, EncoderSpec
 from unetzoo.errors import WeightsError
-from unetzoo.files.checkpoints import MOST_LISTED, complete, lacks_statistics, listed, misfits, read_contents
+from unetzoo.files.checkpoints import (
+    MOST_LISTED,
+    SUFFIXES as CHECKPOINTS,
+    complete,
+    lacks_statistics,
+    listed,
+    misfits,
+    read_contents,
+)
 from unetzoo.files.finding import Contents, Place, Shape, find, is_shaped, nearest, split_place, taken_and_left
 from unetzoo.files.offline import switched_off
 from unetzoo.files.torch_files import first_line
@@ -30,7 +38,7 @@ from unetzoo.nn.meta import on_meta
 from unetzoo.registry import suggest
 
 POLICIES = ("repeat", "mean", "sum", "keep_rgb")
-SUFFIXES = (".pth", ".pt", ".tar", ".ckpt", ".bin", ".safetensors")
+SUFFIXES = (*CHECKPOINTS, ".safetensors")
 """Of files; ".tar" is that of ``.pth.tar``."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -46,6 +46,8 @@ MOST_LISTED = 9
 """Tensors of a stranger's file that an error names: with what it says else they stay in sight on a terminal."""
 SUFFIX = ".ckpt"
 """Of the checkpoints of a training."""
+SUFFIXES = (".pth", ".pt", ".tar", SUFFIX, ".bin")
+"""Of files that ``torch.save`` wrote."""
 
 
 @dataclass(frozen=True)

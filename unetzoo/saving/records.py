@@ -7,9 +7,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from unetzoo import trained, zoo
 from unetzoo.config import CONFIG_KEY, ModelConfig
 from unetzoo.errors import ConfigError, WeightsError
-from unetzoo.files.checkpoints import SUFFIX as CHECKPOINT_SUFFIX, CheckpointFile, read_checkpoint
+from unetzoo.files.checkpoints import SUFFIXES as CHECKPOINTS, CheckpointFile, read_checkpoint
 from unetzoo.files.finding import Contents
 from unetzoo.files.tensors import DATA_DIGEST, LONGEST_HEADER, TensorFile, check_file, read_header
 from unetzoo.foreign import smp
@@ -118,17 +119,22 @@ def model_in(folder: Path) -> Path | None:
 def read_record(path: str | os.PathLike[str]) -> tuple[TensorFile | CheckpointFile, ModelConfig]:
     """Return a file and the config in it."""
     path = Path(path)
+    if str(path) in (*trained.names(), *zoo.names()) and not path.exists():
+        function, what = ("from_pretrained", "trained model of the package")
+        if str(path) not in trained.names():
+            function, what = ("create", "network of the zoo")
+        raise WeightsError(f"there is no file {str(path)!r}; the {what} is unetzoo.{function}({str(path)!r})")
     if path.is_dir():
         path = model_in(path) or path / MODEL_FILE
         if not path.is_file():
             raise WeightsError(f"the folder {path.parent} holds no {MODEL_FILE}: unetzoo.save_pretrained writes one")
     file: TensorFile | CheckpointFile
-    if path.suffix == CHECKPOINT_SUFFIX and path.is_file():
+    if path.suffix in CHECKPOINTS and path.is_file():
         file = run_checkpoint(path)
     elif path.suffix != SUFFIX and path.is_file():
         raise WeightsError(
-            f"{path} is no {SUFFIX} file; if it is a checkpoint, 'unetzoo convert {path} {path.stem}{SUFFIX} "
-            "--model NAME' makes one of it; that of a public U-Net needs no --model"
+            f"{path} is no file of a model by its ending: {SUFFIX} is needed, or that of a checkpoint "
+            f"({', '.join(CHECKPOINTS)})"
         )
     else:
         file = read_header(path)
@@ -144,15 +150,20 @@ def read_record(path: str | os.PathLike[str]) -> tuple[TensorFile | CheckpointFi
 def _foreign_record(file: TensorFile | CheckpointFile) -> tuple[CheckpointFile, ModelConfig]:
     """Return what segmentation_models_pytorch wrote, under this package's names, and the config of its network.
 
-    Its models are taken as ours are, for they say how images are to be normalised; those of others by ``convert``.
+    Its models are taken as ours are, for it says how images are to be normalised; those of others by ``convert``.
     """
     path = file.path
     contents = Contents(path, None, file.tensors())
     found = located(contents)
     if found is None or found[1] is not smp.LAYOUT:
-        what = "tensors, and does not say of which model" if found is None else f"{found[1].title}, not one of ours"
-        named = " with --model NAME" if found is None else ""
-        raise WeightsError(f"{path} holds {what}: 'unetzoo convert'{named} writes a file of ours")
+        convert = f"unetzoo convert {path} {path.stem}{'_converted' * (path.suffix == SUFFIX)}{SUFFIX}"
+        if found is not None:
+            raise WeightsError(f"{path} holds {found[1].title}, not one of ours: '{convert}' writes a file of ours")
+        raise WeightsError(
+            f"{path} holds tensors, and does not say of which model: '{convert} --model NAME' writes a file of ours "
+            "where they are a network's of this package; an encoder alone goes to 'unetzoo train --pretrained FILE' or "
+            "'create(..., pretrained=FILE)'"
+        )
     place, layout = found
     model, renamed, line = fitted(path, layout, place.state, network_of(path, layout, place.state), {})
     beside = [name for name in contents.tensors if not name.startswith(place.prefix)]

@@ -105,7 +105,8 @@ def load(
 
     Args:
         path: a ``.safetensors`` file, a folder with a ``model.safetensors``, or the ``last.ckpt`` of a run, of which
-            the network is read that the run judges: the average of its weights, where it has one.
+            the network is read that the run judges: the average of its weights, where it has one. Of others' files
+            (.pth, .pt, .pth.tar, .ckpt, .bin, .safetensors) those of segmentation_models_pytorch.
         device: where the model goes.
         dtype: of its floating-point tensors; None: as in the file.
         verify: also read every byte, and hold it against the digest, and look for NaN and infinity.

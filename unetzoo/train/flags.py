@@ -55,6 +55,9 @@ FLAGS = (
     Flag("patience", "patience", "EPOCHS", "stop when validation Dice has not risen for so long (default: never)"),
     Flag("class_names", "data.class_names", "A,B", "one name a class", many=True),
     Flag("colours", "data.colours", "#RRGGBB,…", "of painted masks, one a class", many=True),
-    Flag("pretrained", "model.pretrained", "FILE", "ImageNet weights for the encoder; or theirs by a name such as "
-         "IMAGENET1K_V1, or a file that holds an encoder", alone="true"),  # fmt: skip
+    Flag(
+        *("pretrained", "model.pretrained", "FILE"),
+        "ImageNet weights for the encoder; or by a name such as IMAGENET1K_V1, or a file that holds an encoder",
+        alone="true",
+    ),
 )
