@@ -88,7 +88,9 @@ KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 """The signal that ends a process at once; where there is no SIGKILL, ``os.kill`` does so whatever the signal."""
 
 PROCESSES = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
-"""Forked processes need not import torch."""
+"""Forked processes need not import torch. Only for what computes no gradients: autograd refuses to after a fork."""
+SPAWNED = multiprocessing.get_context("spawn")
+"""For what does."""
 
 
 def once(*words: str) -> list[str]:

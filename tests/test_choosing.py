@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import KILL, PROCESSES, ROOT, once
+from conftest import KILL, ROOT, SPAWNED, once
 from matplotlib.figure import Figure
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
@@ -239,7 +239,7 @@ def test_the_clock_tells_the_time_and_the_memory_of_each_epoch(cells: Path, tmp_
     words = ["train", "--model", "unet", "--data", str(cells), *TINY, "--out", str(out)]
     words += ["--trainer.callbacks+=unetzoo.train.Clock", f"--trainer.callbacks+={__name__}.Burden"]
     start = time.monotonic()
-    run = PROCESSES.Process(target=main, args=(words,))  # of its own, as peaks never fall
+    run = SPAWNED.Process(target=main, args=(words,))  # of its own, as peaks never fall
     run.start()
     run.join()
     assert run.exitcode == 0

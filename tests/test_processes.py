@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PROCESSES
+from conftest import SPAWNED
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import unetzoo
@@ -83,7 +83,7 @@ def test_gradients_of_two_processes_are_those_of_one_with_the_whole_batch(
     torch.save((images, target), tmp_path / "data.pt")
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    first = PROCESSES.Process(target=take_part, args=(tmp_path, 0))
+    first = SPAWNED.Process(target=take_part, args=(tmp_path, 0))
     first.start()
     try:
         monkeypatch.setattr(sys, "argv", sys.argv)

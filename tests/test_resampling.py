@@ -249,8 +249,9 @@ def test_the_rule_on_cuda_loses_on_no_layer_that_was_measured() -> None:
 
 def test_the_rule_on_other_devices_looks_at_channels_alone() -> None:
     weight = torch.empty(64, 2048, 3, 3)
-    assert resampling.mixes(torch.empty(1, 2048, 1, 1), weight, (2, 2))
-    assert resampling.mixes(torch.empty(1, 2048, 1, 1, device="meta"), weight, (2, 2), joined=True)
+    assert resampling.mixes(torch.empty(1, 2048, 1, 1), weight, (2, 2), "bilinear", 1)
+    coarse = torch.empty(1, 2048, 1, 1, device="meta")
+    assert resampling.mixes(coarse, weight, (2, 2), "bilinear", 1, joined=True)
 
 
 def test_nothing_but_the_coarse_map_and_the_weight_is_kept() -> None:

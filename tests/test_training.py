@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import KILL, PROCESSES, ROOT, once
+from conftest import KILL, ROOT, SPAWNED, once
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.tuner.tuning import Tuner
@@ -556,7 +556,7 @@ def test_a_killed_run_goes_on_bit_for_bit(seed: int, nuclei: Path, tmp_path: Pat
                 "--patience", "5", "--model.frozen_epochs", "1", *limits]  # fmt: skip
     common = ["--data", str(nuclei), *TINY, *settings]
     train(nuclei, tmp_path / "whole", *settings)
-    killed = PROCESSES.Process(target=main, args=(["train", *once(*common), "--out", str(tmp_path / "cut"),
+    killed = SPAWNED.Process(target=main, args=(["train", *once(*common), "--out", str(tmp_path / "cut"),
         f"--trainer.callbacks+={__name__}.KillAt", "--trainer.callbacks.batch", str(batch)],))  # fmt: skip
     killed.start()
     killed.join()
