@@ -8,7 +8,7 @@ import re
 
 import pytest
 import torch
-from conftest import NAMES, ROOT, tried
+from conftest import NAMES, ROOT, light, tried
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
@@ -273,7 +273,7 @@ SMALL = [name for name in NAMES if name != "unet_valid" and ("_" not in name or 
 def test_any_combination_works(
     name: str, height: int, width: int, channels: int, classes: int, batch: int, dtype: torch.dtype, deep: bool
 ) -> None:
-    options = {"in_channels": channels, "num_classes": classes, "deep_supervision": deep}
+    options = {**light(name), "in_channels": channels, "num_classes": classes, "deep_supervision": deep}
     if "base_channels" in unetzoo.zoo.signature(name):
         options["base_channels"] = 4
     model = unetzoo.create(name, **options).to(dtype).eval()
