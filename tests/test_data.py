@@ -252,7 +252,12 @@ def test_a_band_per_class(tmp_path: Path) -> None:
         (np.arange(48, dtype=np.uint8).reshape(SIZE), "png", BINARY, "class indices .*task='multiclass'"),
         (TRUTH * np.uint16(4095), "png", BINARY, r"4095 \(15 pixels\)"),
         (CLASSES * np.uint8(2), "png", Labels(task="multiclass", num_classes=3), "classes are 0…2"),
-        (TRUTH * np.uint8(255), "png", Labels(task="multiclass", num_classes=2), "0 and 255 .*task='binary'"),
+        (
+            TRUTH * np.uint8(255),
+            "png",
+            Labels(task="multiclass", num_classes=2),
+            r"0 and 255 .*task='binary'.*colours=\['#000000', '#ffffff'\]",
+        ),
         (CLASSES * np.float32(0.5), "tif", Labels(task="multiclass", num_classes=3), r"0\.5 \("),
         (np.where(TRUTH, np.nan, 1).astype(np.float32), "tif", BINARY, r"nan or inf \(15 pixels\)"),
         (RNG.integers(0, 256, (*SIZE, 3), dtype=np.uint8), "png", BINARY, "3 .*channels: .*painted.*give colours"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 import re
 import shlex
 from collections.abc import Iterator
@@ -17,8 +18,9 @@ from PIL import Image
 
 import unetzoo
 from unetzoo.cli import main, parser
-from unetzoo.cli._wording import Wording
+from unetzoo.cli._wording import Wording, warnings_in
 from unetzoo.data import labels_of
+from unetzoo.printing import DESCRIPTION
 from unetzoo.train.refusals import other_names
 
 OPTIONS = {
@@ -36,6 +38,25 @@ def wording(command: str) -> Wording:
     if command == "train":
         found.know(other_names())
     return found
+
+
+def test_what_describes_a_network_is_no_option(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("unetzoo")
+    with warnings_in(wording("train")):
+        logger.warning("here unet, num_classes=2", extra=DESCRIPTION)
+        logger.warning("give num_classes=2")
+    assert caplog.messages == ["here unet, num_classes=2", "give --num-classes 2"]
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_a_head_drawn_anew_is_no_option_that_was_given(
+    classes: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unetzoo.save(unetzoo.create("unet", base_channels=4, num_classes=2), tmp_path / "two.safetensors")
+    with warnings_in(wording("train")):
+        unetzoo.load(tmp_path / "two.safetensors", num_classes=classes)
+    assert re.search(rf"head is drawn anew.* {classes} class.* 2.*head\.conv\.weight", caplog.text)
+    assert ("--num-classes 2 and --colours '#000000,#ffffff'" in caplog.text) == (classes == 1)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,11 @@ from unetzoo.decoders import DECODERS
 from unetzoo.encoders import Options
 
 
+def test_the_readme_counts_the_names() -> None:
+    (said,) = re.findall(r"registry of (\d+)\s+names", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert int(said) == len(NAMES)
+
+
 def test_natural_order() -> None:
     assert unetzoo.list_models("resunet*") == [f"resunet{size}" for size in (18, 34, 50, 101, 152)]
     assert unetzoo.list_models("unetpp_resne*t50*") == ["unetpp_resnet50", "unetpp_resnext50_32x4d"]

@@ -17,6 +17,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from unetzoo.printing import DESCRIPTION
+
 _QUOTED = r"(?<!\w)(?:'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\")(?!\w)"
 """A name of a file or of a class, or a command: it is no argument, whatever it holds."""
 _LITERAL = rf"{_QUOTED}|\([^()\n]*\)|\[[^\[\]\n]*\]|-?\d[\d_.]*(?:e[-+]?\d+)?(?!\w)|True\b|False\b|None\b|torch\.\w+"
@@ -79,10 +81,11 @@ class Wording:
 
 @contextlib.contextmanager
 def warnings_in(wording: Wording) -> Iterator[None]:
-    """Let what the library logs within be said in these words."""
+    """Let what the library logs within be said in these words; what only describes stays as it is."""
 
     def reworded(record: logging.LogRecord) -> bool:
-        record.msg, record.args = wording(record.getMessage()), ()
+        if not DESCRIPTION.keys() <= vars(record).keys():
+            record.msg, record.args = wording(record.getMessage()), ()
         return True
 
     logger = logging.getLogger("unetzoo")

@@ -114,7 +114,7 @@ def explain(outside: Outside, labels: Labels, sample: Sample) -> str:
         if isinstance(sample.mask, Path) and sample.mask.suffix.lower() in _LOSSY:
             fix += "; JPEG does not keep class indices: save masks as PNG"
         elif set(outside) == {"255"}:
-            fix += "; masks of 0 and 255 are task='binary'"
+            fix += "; masks of 0 and 255 are task='binary', or num_classes=2 with colours=['#000000', '#ffffff']"
     elif labels.foreground == "any":
         fix = "with foreground='any', ids are whole numbers from 0 up; give ignore=… for a value that does not count"
     else:

@@ -18,6 +18,7 @@ from unetzoo.foreign import smp, unets
 from unetzoo.foreign.layouts import Layout, Network, State, UnfitError
 from unetzoo.model import SegmentationModel
 from unetzoo.nn.meta import on_meta
+from unetzoo.printing import DESCRIPTION
 
 LAYOUTS: tuple[Layout, ...] = (*unets.LAYOUTS, *smp.LAYOUTS)
 """All that are known: the first that a state dict is of counts."""
@@ -92,7 +93,7 @@ def built(
     network = network_of(path, layout, state, name)
     model, renamed, line = fitted(path, layout, state, network, options)
     model.load_state_dict(renamed, assign=True)
-    _logger.warning("%s", line)
+    _logger.warning("%s", line, extra=DESCRIPTION)
     return model.eval()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from unetzoo.checks import one_of
@@ -56,13 +55,21 @@ def adapt_input(state: dict[str, Tensor], model: SegmentationModel, known: int, 
     _logger.warning("in_channels=%d: adapted from %d (%s): %s", channels, known, policy, name)
 
 
-def new_heads(model: SegmentationModel, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Draw anew all that depends on the number of classes; return it by name, in ``dtype``."""
+def new_heads(model: SegmentationModel, weight: Tensor) -> dict[str, Tensor]:
+    """Draw anew all that depends on the number of classes; return it by name, of the type of the file's ``weight``."""
     found: dict[str, Tensor] = {}
     for title in ("head", "deep_heads", "guide"):
         module = getattr(model, title)
         if module is not None:
             initialise(module.to_empty(device="cpu"))
-            found |= {name: tensor.to(dtype) for name, tensor in module.state_dict(prefix=f"{title}.").items()}
-    _logger.warning("num_classes=%d: drawn anew: %s", model.config.num_classes, ", ".join(found))
+            found |= {name: tensor.to(weight.dtype) for name, tensor in module.state_dict(prefix=f"{title}.").items()}
+    classes, before = model.config.num_classes, len(weight)
+    wanted = f"{classes} class{'es' * (classes > 1)}"
+    line = f"the head is drawn anew, for {wanted}, not the file's {before}: {', '.join(found)}"
+    if (before, classes) == (2, 1):
+        line += (
+            "; to train its two on masks of 0 and 255, give task='multiclass', num_classes=2 and "
+            "colours=['#000000', '#ffffff']"
+        )
+    _logger.warning("%s", line)
     return found

@@ -28,6 +28,7 @@ from unetzoo.files.tensors import (
 from unetzoo.folding import OptimizedModel
 from unetzoo.model import SegmentationModel, build_on_meta
 from unetzoo.plain import plain, plain_tuple
+from unetzoo.printing import DESCRIPTION
 from unetzoo.saving.changes import adapt_input, changed_config, new_heads
 from unetzoo.saving.records import (
     CONFIG_FILE,
@@ -140,7 +141,7 @@ def load(
     _check_fit(file, config, model if as_saved else build_on_meta(config))
     state = file.tensors()
     if wanted.num_classes != config.num_classes:
-        state |= new_heads(model, state["head.conv.weight"].dtype)
+        state |= new_heads(model, state["head.conv.weight"])
     if wanted.in_channels != config.in_channels:
         policy = input_policy or ("sum" if wanted.in_channels == 1 else "repeat")
         adapt_input(state, model, config.in_channels, policy)
@@ -148,7 +149,7 @@ def load(
     loaded = _filled(model, state, device, dtype).eval()
     loaded.origin = file.metadata.get(ORIGIN_KEY, "")
     if NOTE_KEY in file.metadata:
-        _logger.warning("%s", file.metadata[NOTE_KEY])
+        _logger.warning("%s", file.metadata[NOTE_KEY], extra=DESCRIPTION)
     return loaded
 
 
