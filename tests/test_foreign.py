@@ -308,6 +308,13 @@ def test_damage_is_named(kind: str, tmp_path: Path) -> None:
         unetzoo.load_foreign(saved({**state, "surplus": torch.zeros(1)}, tmp_path), **public.given)
 
 
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    state = Milesial().state_dict()
+    next(iter(state.values())).view(-1)[0] = float("nan")
+    with pytest.raises(WeightsError, match=r"theirs\.pth .*NaN or infinity in 1 of \d+ tensors"):
+        unetzoo.load_foreign(saved(state, tmp_path))
+
+
 def test_shapes_that_no_network_has(tmp_path: Path) -> None:
     state = Milesial().state_dict()
     for name in (name for name, tensor in state.items() if tensor.ndim == 4 and "3" not in name):

@@ -24,13 +24,14 @@ from unetzoo.errors import WeightsError
 from unetzoo.files.checkpoints import (
     MOST_LISTED,
     SUFFIXES as CHECKPOINTS,
+    check_finite,
     complete,
     lacks_statistics,
     listed,
     misfits,
     read_contents,
 )
-from unetzoo.files.finding import Contents, Place, Shape, find, is_shaped, nearest, split_place, taken_and_left
+from unetzoo.files.finding import Contents, Place, Shape, at, find, is_shaped, nearest, split_place, taken_and_left
 from unetzoo.files.offline import switched_off
 from unetzoo.files.torch_files import first_line
 from unetzoo.nn.layers import ConvStyle
@@ -118,8 +119,8 @@ def fill_encoder(
         encoder: of ``spec``.
         spec: its entry in the registry.
         contents: of the file.
-        policy: for other channels than the file's, see :func:`adapt_input_conv`; None: "sum" for one channel,
-            otherwise "repeat", except from other channels than three to three, which is for the caller to say.
+        policy: for other channels than the file's, see :func:`adapt_input_conv`; None: from three "sum" for one
+            channel, otherwise "repeat"; from other channels than three it is for the caller to say.
         decoder: that stands on the encoder, by whose pairs errors name networks.
 
     Returns:
@@ -127,7 +128,7 @@ def fill_encoder(
 
     Raises:
         WeightsError: the file holds another network, which is named where it is one of the zoo; or it lists tensors
-            that are missing, unexpected or of another shape.
+            that are missing, unexpected, of another shape or not finite.
     """
     wanted = encoder.state_dict()
     found = find(contents, _shapes(encoder), encoder.from_torchvision)
@@ -142,6 +143,7 @@ def fill_encoder(
     problems = misfits(wanted, state)
     if problems:
         raise WeightsError(f"the weights do not fit {spec.title}{_inflexible(encoder)}:{listed(problems, MOST_LISTED)}")
+    check_finite(contents.path, {name: place.state[name] for name in wanted if name in place.state})
     encoder.load_state_dict(state)
     return known, taken_and_left(contents, place, passed, wanted) + how
 
@@ -168,11 +170,11 @@ def _adapt(
     channels = encoder.in_channels
     if known == channels:
         return ""
-    if policy is None and channels == 3:
+    if policy is None and known != 3:
         raise WeightsError(
-            f"{contents.path} is for images of {known} channel{'s' * (known > 1)}, and in_channels is 3: give "
-            f"in_channels={known}; or say how the weights become those for 3, input_policy={POLICIES[0]!r} or another "
-            f"of {', '.join(POLICIES)}"
+            f"{contents.path} is for images of {known} channel{'s' * (known > 1)}, and in_channels is {channels}: give "
+            f"in_channels={known}; or say how the weights become those for {channels}, "
+            f"input_policy={POLICIES[0]!r} or another of {', '.join(POLICIES)}"
         )
     policy = policy or ("sum" if channels == 1 else "repeat")
     adapt_images(encoder, spec.title, state, known, policy)
@@ -193,6 +195,13 @@ def _misfit(encoder: Encoder, spec: EncoderSpec, contents: Contents, decoder: st
     """Return the error for a file that does not hold the encoder: what it holds, or what is wrong with the nearest."""
     wanted = encoder.state_dict()
     near = nearest(contents, wanted, encoder.from_torchvision)
+    elsewhere = None if near else nearest(replace(contents, asked=None), wanted, encoder.from_torchvision)
+    if near is None and elsewhere is not None:
+        asked = repr(contents.asked)[:200] if contents.asked else "its top"
+        return WeightsError(
+            f"the weights do not fit {spec.title}: {contents.path} has no tensor of its names at {asked}; some stand at "
+            f"{elsewhere}: give {at(contents.path, elsewhere)!r:.400}"
+        )
     if near is None:
         names = ", ".join(list(contents.tensors)[:4])
         return WeightsError(
@@ -205,7 +214,7 @@ def _misfit(encoder: Encoder, spec: EncoderSpec, contents: Contents, decoder: st
     problems = misfits(wanted, state)
     other = _held(contents)
     if other is not None and other is not spec:
-        return WeightsError(f"{_another(spec, contents, other, near.prefix, decoder)}:{listed(problems, MOST_LISTED)}")
+        return WeightsError(_another(spec, contents, other, near.prefix, decoder))
     others = "was made with another norm than batch norm" if lacks_statistics(problems) else "has others"
     return WeightsError(
         f"the weights do not fit {spec.title}{_inflexible(encoder)}: {contents.path}, at {near}, {others}:"

@@ -25,6 +25,7 @@ from unetzoo.files.finding import (
     check_values,
     flattened,
     is_plain,
+    places_like,
     split_place,
     usual,
 )
@@ -44,6 +45,10 @@ AVERAGED = "n_averaged"
 """What ``torch.optim.swa_utils.AveragedModel`` counts, beside the names of its network."""
 MOST_LISTED = 9
 """Tensors of a stranger's file that an error names: with what it says else they stay in sight on a terminal."""
+_COUNTING = frozenset(
+    {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int16, torch.int8, torch.uint8}
+)
+"""Types in which a counter of batches may stand, beside its own."""
 SUFFIX = ".ckpt"
 """Of the checkpoints of a training."""
 SUFFIXES = (".pth", ".pt", ".tar", SUFFIX, ".bin")
@@ -140,18 +145,17 @@ def read_contents(source: str | os.PathLike[str]) -> Contents:
     if path.suffix == ".safetensors":
         file = read_header(path)
         tensors = {name.replace(COMPILED, ""): tensor for name, tensor in file.tensors().items()}
-        contents = Contents(path, asked, tensors, text=file.metadata)
+        contents, nested = Contents(path, asked, tensors, text=file.metadata), False
     else:
         content, foreign = read_pickle(path, strict=False)
         found, others = flattened(path, content) if isinstance(content, Mapping) else ({}, [])
         if not found:
             raise _no_state_dict(path, content, foreign)
         contents = Contents(path, asked, found, tuple(others), foreign, texts_in(content))
-    if next(contents.states(), None) is None:
-        first = dict.fromkeys(name.partition(".")[0] for name in contents.tensors)
-        raise WeightsError(
-            f"{path} holds no tensors at {asked!r:.200}; at its top there are {', '.join(list(first)[:8]):.400}"
-        )
+        nested = not any(map(is_plain, content.values()))
+    if asked is not None and (next(contents.states(), None) is None or (not asked and nested)):
+        where = repr(asked[:200]) if asked else "its top"
+        raise WeightsError(f"{path} holds no tensors at {where}; they stand at {places_like(contents)}")
     return contents
 
 
@@ -161,9 +165,19 @@ def texts_in(content: Mapping[Any, Any]) -> dict[str, str]:
 
 
 def complete(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return ``state`` with the counters of batches that old files lack, at 0."""
-    counters = {name: torch.zeros((), dtype=torch.int64) for name in wanted if name.endswith(f".{COUNTER}")}
-    return {**{name: counter for name, counter in counters.items() if name not in state}, **state}
+    """Return ``state`` with the counters of batches as integers, at 0 where old files lack them."""
+    counters = [name for name in wanted if name.endswith(f".{COUNTER}")]
+    lacking = {name: torch.zeros((), dtype=torch.int64) for name in counters if name not in state}
+    return {**lacking, **state, **{name: _whole(state[name]) for name in counters if name in state}}
+
+
+def _whole(counter: Tensor) -> Tensor:
+    """Return a counter as int64, where another type of number holds its value: who casts all tensors casts it too."""
+    if counter.device.type != "cpu" or counter.numel() != 1 or counter.dtype not in _COUNTING:
+        return counter
+    value = counter.item()
+    # Of floating point not each value is whole, and the largest are too large.
+    return counter.to(torch.int64) if abs(value) < 1 << 53 and value == int(value) else counter
 
 
 def misfits(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
@@ -201,10 +215,26 @@ def non_finite(state: Mapping[str, Tensor]) -> list[str]:
     found = []
     for name, tensor in state.items():
         if tensor.is_floating_point() and tensor.numel():
-            low, high = tensor.aminmax()  # NaN anywhere is NaN in both, and no mask is made
+            values = tensor if tensor.element_size() > 1 else tensor.float()  # of 8 bits torch finds no extremes
+            low, high = values.aminmax()  # NaN anywhere is NaN in both, and no mask is made
             if not (low.isfinite() and high.isfinite()):
                 found.append(name)
     return found
+
+
+def check_finite(path: str | os.PathLike[str], state: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are not finite.
+
+    Raises:
+        WeightsError: says how many tensors, and names the first.
+    """
+    broken = non_finite(state)
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        raise WeightsError(
+            f"{path} holds NaN or infinity in {len(broken)} of {len(state)} tensors, "
+            f"{', '.join(f'{name:.100}' for name in broken[:3])}{more}; fetch it again, or take an earlier one"
+        )
 
 
 def _same_kind(found: torch.dtype, wanted: torch.dtype) -> bool:
@@ -248,6 +278,8 @@ def _last(prefix: str) -> str:
 
 
 def _no_state_dict(path: Path, content: Any, foreign: tuple[str, ...]) -> WeightsError:
+    if isinstance(content, Mapping) and not content:
+        return WeightsError(f"{path} holds no state dict: the dictionary in it is empty; save model.state_dict()")
     inside = ", ".join(str(name)[:40] for name in content) if isinstance(content, Mapping) else type(content).__name__
     whole = f" (whole objects, which are not built: {', '.join(foreign[:3])})" if foreign else ""
     return WeightsError(

@@ -7,9 +7,10 @@ stands before a network's own names is one prefix, "state_dict.module.encoder_q.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,30 @@ def nearest(contents: Contents, wanted: Iterable[str], translate: Translate) -> 
         if found > most:
             best, most = Place(prefix, own), found
     return best
+
+
+def places_like(contents: Contents) -> str:
+    """Return places in a file that may be meant by what was asked for: of a like name, else where its names part."""
+    prefixes = [prefix.rstrip(".") for prefix, _ in replace(contents, asked=None).states() if prefix]
+    asked = (contents.asked or "").lower()
+    ends: dict[str, list[str]] = {}  # a prefix may be asked for by its end: "encoder_k"
+    for prefix in prefixes:
+        parts = prefix.split(".")
+        ends.setdefault(".".join(parts[-(asked.count(".") + 1) :]).lower(), []).append(prefix)
+    near = [prefix for end in difflib.get_close_matches(asked, list(ends), 4, 0.75) for prefix in ends[end]]
+    if not near:
+        near = [_lone(contents, name) for name in dict.fromkeys(name.partition(".")[0] for name in contents.tensors)]
+    return f"{', '.join(f'{name:.100}' for name in near[:8])}{_and_more(near[8:])}"
+
+
+def _lone(contents: Contents, place: str) -> str:
+    """Return the place behind another, as long as all names in it go on alike."""
+    while True:
+        within = contents.under(f"{place}.")
+        following = {name.partition(".")[0] for name in within}
+        if len(following) != 1 or following == set(within):
+            return place
+        place = f"{place}.{following.pop()}"
 
 
 def at(path: Path, place: Place) -> str:

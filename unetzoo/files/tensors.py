@@ -25,6 +25,7 @@ from torch import Tensor
 
 from unetzoo.errors import DamagedError, WeightsError
 from unetzoo.files import strict_json
+from unetzoo.files.strangers import SEEN, no_weights
 from unetzoo.files.writing import replacing
 
 DTYPES = {
@@ -210,6 +211,9 @@ def _map(path: Path) -> mmap.mmap:
     try:
         with path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
+            instead = no_weights(stream.read(SEEN))
+            if instead is not None:
+                raise DamagedError(f"{path} cannot be read: {instead}")
             if size < 8:
                 raise DamagedError(f"{path} cannot be read: it has {size} bytes, too few for any tensor file")
             return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)

@@ -21,6 +21,7 @@ import torch
 
 from unetzoo.errors import WeightsError
 from unetzoo.files import pickles
+from unetzoo.files.strangers import SEEN, no_weights
 from unetzoo.files.tensors import check_file
 
 _UNREADABLE = (
@@ -50,6 +51,9 @@ def read_pickle(path: Path, *, strict: bool) -> tuple[Any, tuple[str, ...]]:
             return torch.load(instead or path, map_location="cpu", weights_only=True), foreign
     except WeightsError:
         raise
+    except zipfile.BadZipFile as error:
+        why = "it is cut off or damaged: the list of contents at its end is not whole; download or copy it again"
+        raise WeightsError(_UNREADABLE.format(path=path, why=why)) from error
     except pickles.Damaged as error:
         raise WeightsError(_UNREADABLE.format(path=path, why=error)) from error
     except (pickle.UnpicklingError, pickles.Refused) as error:
@@ -72,8 +76,10 @@ def _looked_through(path: Path, strict: bool) -> tuple[io.BytesIO | None, tuple[
         The file with tuples of text in place of foreign objects, None where it has none; and their classes' names.
     """
     size = path.stat().st_size
-    if size == 0:
-        return None, ()
+    with path.open("rb") as stream:
+        other = no_weights(stream.read(SEEN))
+    if other is not None:
+        raise WeightsError(f"{path} cannot be read: {other}")
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if content[:4] != b"PK\3\4":  # torch tells by these
             return _check_legacy(content, strict)

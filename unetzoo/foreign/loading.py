@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unetzoo import zoo
 from unetzoo.errors import ConfigError, WeightsError
-from unetzoo.files.checkpoints import MOST_LISTED, complete, listed, misfits, read_contents
+from unetzoo.files.checkpoints import MOST_LISTED, check_finite, complete, listed, misfits, read_contents
 from unetzoo.files.finding import Contents, Place, usual
 from unetzoo.foreign import smp, unets
 from unetzoo.foreign.layouts import Layout, Network, State, UnfitError
@@ -42,7 +42,8 @@ def load_foreign(path: str | os.PathLike[str], name: str | None = None, **option
             ``dropout``. Mean and std are in none of these files.
 
     Raises:
-        WeightsError: the file cannot be read, its network is not known, or not in the zoo; says what it is.
+        WeightsError: the file cannot be read, its network is not known, or not in the zoo, or its weights are not
+            finite; says what it is.
         ConfigError: lists all that is wrong with the name and the options.
     """
     contents = read_contents(path)
@@ -92,6 +93,7 @@ def built(
         raise ConfigError("pretrained is not for a network of another program: all weights come from the file")
     network = network_of(path, layout, state, name)
     model, renamed, line = fitted(path, layout, state, network, options)
+    check_finite(path, renamed)
     model.load_state_dict(renamed, assign=True)
     _logger.warning("%s", line, extra=DESCRIPTION)
     return model.eval()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from unetzoo import __version__
 from unetzoo.config import CONFIG_KEY, ModelConfig
 from unetzoo.errors import ConfigError, DamagedError, WeightsError
-from unetzoo.files.checkpoints import CheckpointFile, listed, misfits, non_finite
+from unetzoo.files.checkpoints import CheckpointFile, check_finite, listed, misfits, non_finite
 from unetzoo.files.tensors import (
     TensorFile,
     check_types,
@@ -206,12 +206,7 @@ def _verify(file: TensorFile | CheckpointFile) -> None:
                 pass
     except (SafetensorError, OSError) as error:
         raise DamagedError(f"{file.path} cannot be read by safetensors itself: {error}") from error
-    broken = non_finite(file.tensors())
-    if broken:
-        raise WeightsError(
-            f"{file.path} holds NaN or infinity in {len(broken)} of {len(file.entries)} tensors, such as {broken[0]}; "
-            "fetch it again, or take an earlier one"
-        )
+    check_finite(file.path, file.tensors())
 
 
 def _check_fit(file: TensorFile | CheckpointFile, config: ModelConfig, model: SegmentationModel) -> None:
