@@ -199,8 +199,8 @@ def _misfit(encoder: Encoder, spec: EncoderSpec, contents: Contents, decoder: st
     if near is None and elsewhere is not None:
         asked = repr(contents.asked)[:200] if contents.asked else "its top"
         return WeightsError(
-            f"the weights do not fit {spec.title}: {contents.path} has no tensor of its names at {asked}; some stand at "
-            f"{elsewhere}: give {at(contents.path, elsewhere)!r:.400}"
+            f"the weights do not fit {spec.title}: {contents.path} has no tensor of its names at {asked}; some stand "
+            f"at {elsewhere}: give {at(contents.path, elsewhere)!r:.400}"
         )
     if near is None:
         names = ", ".join(list(contents.tensors)[:4])
@@ -208,13 +208,13 @@ def _misfit(encoder: Encoder, spec: EncoderSpec, contents: Contents, decoder: st
             f"the weights do not fit {spec.title}: {contents.path} has no tensor of its names; it holds "
             f"{len(contents.tensors)} tensors, such as {names:.300}{_whole(contents)}"
         )
+    other = _held(contents)
+    if other is not None and other is not spec:
+        return WeightsError(_another(spec, contents, other, near.prefix, decoder))
     first, shapes = f"{encoder.image_convolution}.weight", _shapes(encoder)
     adaptable = first in wanted and is_shaped(near.state.get(first), shapes[first])
     state = {**complete(near.state, wanted), **({first: wanted[first]} if adaptable else {})}
     problems = misfits(wanted, state)
-    other = _held(contents)
-    if other is not None and other is not spec:
-        return WeightsError(_another(spec, contents, other, near.prefix, decoder))
     others = "was made with another norm than batch norm" if lacks_statistics(problems) else "has others"
     return WeightsError(
         f"the weights do not fit {spec.title}{_inflexible(encoder)}: {contents.path}, at {near}, {others}:"
