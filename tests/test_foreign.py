@@ -197,6 +197,40 @@ def test_wrappings_are_taken_off(wrapping: str, tmp_path: Path) -> None:
     assert_near(model(images), theirs(images), 1e-5)
 
 
+@pytest.mark.parametrize(("taken", "left"), [("model_ema", "model"), ("teacher", "student")])
+def test_which_of_two_networks_was_taken_is_logged(
+    taken: str, left: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = (drawn(Milesial(), torch.float32).state_dict() for _ in range(2))
+    other = {name: tensor + 1 for name, tensor in other.items()}
+    path = saved({left: one, taken: other, "epoch": 3, "loss": {"weight": torch.ones(1)}}, tmp_path)
+    for load in (unetzoo.load_foreign, lambda path: unetzoo.convert(path, tmp_path / "ours.safetensors")):
+        caplog.clear()
+        load(path)
+        (line,) = (record.getMessage() for record in caplog.records)
+        assert f"taken from {taken!r}" in line
+        assert f"another that fits, '{path}::{left}'" in line
+        assert all(name in line for name in ("epoch", "loss.weight"))
+    found = unetzoo.load_foreign(f"{path}::{left}").state_dict()["head.conv.bias"]
+    assert torch.equal(found, one["outc.conv.bias"])
+
+
+def test_a_model_of_this_package_is_called_one(tmp_path: Path) -> None:
+    unetzoo.save_pretrained(unetzoo.create("unet", base_channels=2), tmp_path / "ours")
+    for path in (tmp_path / "ours", tmp_path / "ours" / "model.safetensors"):
+        with pytest.raises(WeightsError, match=r"saved model.*unetzoo\.load takes it"):
+            unetzoo.load_foreign(path)
+
+
+def test_another_number_of_classes_or_channels_is_for_load(tmp_path: Path) -> None:
+    path = saved(Milesial(classes=2).state_dict(), tmp_path)
+    for changed in ({"num_classes": 5}, {"in_channels": 1}):
+        with pytest.raises(
+            WeightsError, match=r"convert it, then load\(…, {}={}\)".format(*next(iter(changed.items())))
+        ):
+            unetzoo.load_foreign(path, **changed)
+
+
 def test_convert_needs_no_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The file made knows what it was, and every command that describes files says so."""
     theirs = drawn(Nested(), torch.float32).half().eval()

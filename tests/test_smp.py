@@ -314,13 +314,61 @@ def test_records_of_every_version() -> None:
         ({"activation": {"a": 1}}, ["activation"]),
         ({"classes": 0}, ["classes=0"]),
         ({"output_stride": 16}, ["'output_stride'"]),
-        ({"encoder_name": "vgg16", "classes": 1.5, "activation": "argmax"}, ["'vgg16'", "classes=1.5", "'argmax'"]),
+        ({"encoder_depth": 9, "classes": 1.5, "activation": "argmax"}, ["encoder_depth=9", "classes=1.5", "'argmax'"]),
     ],
 )
 def test_what_is_no_network_of_ours_is_named(wrong: dict[str, Any], said: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         network_of({**RECORD, **wrong})
     assert all(part in str(caught.value) for part in said), caught.value
+
+
+def test_of_another_kind_only_that_is_said() -> None:
+    """What else stands in config.json are arguments of that kind."""
+    own = {"upsampling": 4, "decoder_dropout": 0.2, "decoder_pyramid_channels": 256}
+    for wrong in ({"_model_class": ["FPN"]}, {"_model_class": "MAnet", "encoder_name": "se_resnet50"}):
+        with pytest.raises(ConfigError) as caught:
+            network_of({**RECORD, **own, **wrong})
+        (said,) = caught.value.problems
+        assert all(f"{key}={value!r}" in said for key, value in wrong.items())
+        assert not any(word in said for word in (*own, "did you mean"))
+
+
+def test_the_log_says_what_was_assumed_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """At every door: a file of tensors, a folder, and what the caller says himself."""
+    other = saved(tmp_path / "theirs", "unet", classes=3)
+    torch.save(other.state_dict(), tmp_path / "weights.pth")
+    assumed = ("decoder_interpolation='nearest'", "mean and std taken as ImageNet's", "taken as of one class a pixel")
+
+    def line() -> str:
+        (record,) = caplog.records
+        caplog.clear()
+        return record.getMessage()
+
+    unetzoo.load_foreign(tmp_path / "weights.pth")
+    said = line()
+    assert all(text in said for text in (*assumed, "say upsampling='bilinear'", "say task='multilabel'"))
+    assert "0.485" not in said
+
+    told = {"task": "multilabel", "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    unetzoo.load_foreign(tmp_path / "weights.pth", upsampling="bilinear", **told)
+    said = line()
+    assert not any(text in said for text in ("nearest", *assumed))
+    assert all(text in said for text in ("upsampling='bilinear'", "task='multilabel'", "mean=(0.5, 0.5, 0.5)"))
+
+    unetzoo.load(tmp_path / "theirs")
+    said = line()
+    assert [text in said for text in assumed] == [False, True, True]  # config.json says the interpolation
+    unetzoo.load(tmp_path / "theirs", **told)
+    said = line()
+    assert not any(text in said for text in ("ImageNet", "0.485", "multiclass"))
+
+
+def test_a_folder_is_converted(tmp_path: Path) -> None:
+    saved(tmp_path / "theirs", "unet", decoder_interpolation="bilinear")
+    found = unetzoo.convert(tmp_path / "theirs", tmp_path / "ours.safetensors")
+    assert "'upsampling': 'bilinear'" in str(found.config.to_dict())
+    assert unetzoo.load_foreign(tmp_path / "theirs").config == found.config
 
 
 @pytest.mark.parametrize(

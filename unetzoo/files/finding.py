@@ -287,13 +287,13 @@ def _and_more(rest: Sequence[object]) -> str:
 
 
 def _groups(left: Iterable[str], kept: Iterable[str]) -> list[str]:
-    """Return the shortest beginnings of names behind which nothing was kept."""
+    """Return the shortest beginnings of names behind which nothing was kept; a name alone behind its own is whole."""
     trunks = {name[: cut.start()] for name in kept for cut in re.finditer(r"\.", name)}
-    found: dict[str, None] = {}
+    found: dict[str, list[str]] = {}
     for name in left:
         ends = [cut.start() for cut in re.finditer(r"\.", name)]
-        found[next((name[:end] for end in ends if name[:end] not in trunks), name)[:60]] = None
-    return list(found)
+        found.setdefault(next((name[:end] for end in ends if name[:end] not in trunks), name), []).append(name)
+    return [(names[0] if len(names) == 1 else group)[:60] for group, names in found.items()]
 
 
 def is_shaped(tensor: Tensor | None, shape: Shape | None) -> bool:

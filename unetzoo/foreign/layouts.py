@@ -31,6 +31,18 @@ class Rule(NamedTuple):
     change: Callable[[Tensor], Tensor] | None = None
 
 
+class Assumption(NamedTuple):
+    """What no tensor shows.
+
+    Attributes:
+        options: ours that say it; "name" is the network's. Where the caller gives one of them, nothing is assumed.
+        said: what is assumed, and what to say where it is not so.
+    """
+
+    options: tuple[str, ...]
+    said: str
+
+
 @dataclass(frozen=True)
 class Network:
     """A network of the zoo.
@@ -39,14 +51,14 @@ class Network:
         name: in the zoo.
         options: as ``create`` takes them.
         remark: where its results are theirs and where they differ, such as "equal where sides divide by 16".
-        created: how theirs was created, where no tensor tells, such as "padding=False, the default".
+        assumed: what no tensor shows.
         idle: pattern of whole names of theirs: what it holds, and no logit depends on.
     """
 
     name: str
     options: Mapping[str, Any]
     remark: str
-    created: str = ""
+    assumed: Sequence[Assumption] = ()
     idle: str = ""
 
 

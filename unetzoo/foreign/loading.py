@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from unetzoo import zoo
+from unetzoo.config import CONFIG_KEY
 from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.files.checkpoints import MOST_LISTED, check_finite, complete, listed, misfits, read_contents
-from unetzoo.files.finding import Contents, Place, usual
+from unetzoo.files.finding import Contents, Place, taken_and_left, usual
 from unetzoo.foreign import smp, unets
 from unetzoo.foreign.layouts import Layout, Network, State, UnfitError
 from unetzoo.model import SegmentationModel
@@ -28,6 +30,28 @@ SHOWN = 8
 _logger = logging.getLogger("unetzoo")
 
 
+@dataclass(frozen=True)
+class Located:
+    """Where in a file a network of a known layout stands.
+
+    Attributes:
+        contents: of the file.
+        layout: of the network.
+        place: that was taken.
+        passed: others where such a network stands.
+    """
+
+    contents: Contents
+    layout: Layout
+    place: Place
+    passed: Sequence[Place]
+
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return self.contents.path
+
+
 def load_foreign(path: str | os.PathLike[str], name: str | None = None, **options: Any) -> SegmentationModel:
     """Return somebody else's U-Net as a model of this zoo, in evaluation mode. Nothing in the file is run.
 
@@ -36,7 +60,8 @@ def load_foreign(path: str | os.PathLike[str], name: str | None = None, **option
     rounding, wherever that takes an image; ``model.origin`` says so too, and is kept in files.
 
     Args:
-        path: of the file, or ``FILE::place`` for the other of two networks in it.
+        path: of the file, or ``FILE::place`` for the other of two networks in it; a folder that smp's
+            ``save_pretrained`` wrote.
         name: of the network in the zoo. Needed only where no tensor tells two apart and it is not the usual one.
         **options: as ``create`` takes them, of what no tensor shows: ``task``, ``class_names``, ``mean``, ``std``,
             ``dropout``. Mean and std are in none of these files.
@@ -46,15 +71,22 @@ def load_foreign(path: str | os.PathLike[str], name: str | None = None, **option
             finite; says what it is.
         ConfigError: lists all that is wrong with the name and the options.
     """
-    contents = read_contents(path)
+    contents = read_contents(file_of(path))
+    if CONFIG_KEY in contents.text:
+        raise WeightsError(f"{path} is a saved model of this package: unetzoo.load takes it")
     found = located(contents)
     if found is None:
         raise WeightsError(f"{path} {unknown()}")
-    place, layout = found
-    return built(contents.path, layout, place.state, name, options)
+    return built(found, name, options)
 
 
-def located(contents: Contents) -> tuple[Place, Layout] | None:
+def file_of(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """Return the file with the tensors in a folder that ``save_pretrained`` wrote; of all else, itself."""
+    file = Path(path) / smp.MODEL_FILE
+    return file if file.is_file() else path
+
+
+def located(contents: Contents) -> Located | None:
     """Return where in a file a network of a known layout stands, None where there is none.
 
     Raises:
@@ -63,8 +95,8 @@ def located(contents: Contents) -> tuple[Place, Layout] | None:
     found = {prefix: layout for prefix, state in contents.states() if (layout := layout_of(state)) is not None}
     if not found:
         return None
-    place, _ = usual(contents.path, [Place(prefix, contents.under(prefix)) for prefix in found])
-    return place, found[place.prefix]
+    place, passed = usual(contents.path, [Place(prefix, contents.under(prefix)) for prefix in found])
+    return Located(contents, found[place.prefix], place, passed)
 
 
 def layout_of(state: State) -> Layout | None:
@@ -85,28 +117,41 @@ def unknown() -> str:
     )
 
 
-def built(
-    path: str | os.PathLike[str], layout: Layout, state: State, name: str | None, options: Mapping[str, Any]
-) -> SegmentationModel:
+def built(found: Located, name: str | None, options: Mapping[str, Any]) -> SegmentationModel:
     """Return the model that a state dict of a layout is; see :func:`load_foreign`."""
     if "pretrained" in options:
         raise ConfigError("pretrained is not for a network of another program: all weights come from the file")
-    network = network_of(path, layout, state, name)
-    model, renamed, line = fitted(path, layout, state, network, options)
-    check_finite(path, renamed)
+    network = network_of(found.path, found.layout, found.place.state, name)
+    told = {*options} if name is None else {"name", *options}
+    model, renamed, line = fitted(found, network, options, told)
+    check_finite(found.path, renamed)
     model.load_state_dict(renamed, assign=True)
     _logger.warning("%s", line, extra=DESCRIPTION)
     return model.eval()
 
 
 def fitted(
-    path: str | os.PathLike[str], layout: Layout, state: State, network: Network, options: Mapping[str, Any]
+    found: Located, network: Network, options: Mapping[str, Any], told: Collection[str]
 ) -> tuple[SegmentationModel, dict[str, Tensor], str]:
-    """Return the network of shapes alone, a state dict of a layout under its names, and a line about both."""
+    """Return the network of shapes alone, its tensors in a file under its names, and a line about both.
+
+    Args:
+        found: in the file.
+        network: which it is.
+        options: more of ``create``.
+        told: names of what the caller says of the model, so that the line does not say that it was assumed.
+    """
+    path, layout = found.path, found.layout
+    for key in ("num_classes", "in_channels"):
+        if options.get(key) is not None and options[key] != network.options.get(key, options[key]):
+            raise WeightsError(
+                f"{path} holds a network of {key}={network.options[key]}: leave out {key}, convert it, then load(…, "
+                f"{key}={options[key]!r:.50}) of the file made"
+            )
     with on_meta():
         model = zoo.create(network.name, **{**network.options, **options})
     wanted = model.state_dict()
-    renamed, left = layout.renamed(state, network.idle)
+    renamed, left = layout.renamed(found.place.state, network.idle)
     renamed = complete(layout.with_zeros(renamed, wanted), wanted)
     problems = misfits(wanted, renamed)
     if problems:
@@ -114,8 +159,9 @@ def fitted(
             f"{path} holds {layout.title} by its names, which is {network.name} here, and does not fit it:"
             f"{listed(problems, MOST_LISTED)}\n{_advice(options)}"
         )
+    shown = {**{key: value for key, value in network.options.items() if key not in told}, **options}
     model.origin = f"{layout.title} ({layout.home}): {network.remark}"
-    return model, renamed, _line(path, layout, network, left, model)
+    return model, renamed, _line(found, network, left, shown, told)
 
 
 def network_of(path: str | os.PathLike[str], layout: Layout, state: State, name: str | None = None) -> Network:
@@ -150,18 +196,20 @@ def _advice(options: Mapping[str, Any]) -> str:
 
 
 def _line(
-    path: str | os.PathLike[str], layout: Layout, network: Network, left: Sequence[str], model: SegmentationModel
+    found: Located, network: Network, left: Sequence[str], options: Mapping[str, Any], told: Collection[str]
 ) -> str:
-    """Return in one line what the file became, and what could not be seen or was left."""
-    options = "".join(f", {key}={value!r}" for key, value in network.options.items())
-    line = f"{path}: {layout.title}, here {network.name}{options}; {network.remark}"
-    if network.created:
-        line += f"; taken as created with {network.created}, which no tensor shows"
-    if model.config.task == "multiclass" and "task" not in network.options:
-        line += "; taken as of one class a pixel, task='multiclass'"
+    """Return in one line what was taken from a file and what it became, what was assumed and what was left."""
+    assumed = [item for item in network.assumed if not set(item.options) & set(told)]
+    unsaid = {name for item in assumed for name in item.options}
+    listed = "".join(f", {key}={value!r}" for key, value in options.items() if key not in unsaid)
+    taken = taken_and_left(found.contents, found.place, found.passed, found.place.state)
+    parts = [f"{found.path}: {found.layout.title}, here {network.name}{listed}", network.remark, taken]
     if left:
         more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
-        line += f"; left out: {', '.join(left[:SHOWN])}{more}"
-    if model.config.mean is None:
-        line += "; it names no mean and std: give those of its training"
-    return line
+        parts.append(f"left out: {', '.join(left[:SHOWN])}{more}")
+    parts += [item.said for item in assumed]
+    if options.get("num_classes", 1) > 1 and "task" not in {*options, *told}:
+        parts.append("taken as of one class a pixel, task='multiclass' (say task='multilabel' if classes overlap)")
+    if "mean" not in {*options, *told}:
+        parts.append("it names no mean and std: give those of its training")
+    return "; ".join(parts)

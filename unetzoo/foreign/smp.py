@@ -15,7 +15,7 @@ from unetzoo.checks import one_of, unknown, whole
 from unetzoo.decoders.smp import CHANNELS
 from unetzoo.errors import ConfigError
 from unetzoo.files import strict_json
-from unetzoo.foreign.layouts import Layout, Network, Rule, State, UnfitError
+from unetzoo.foreign.layouts import Assumption, Layout, Network, Rule, State, UnfitError
 from unetzoo.pretrained import IMAGENET_MEAN, IMAGENET_STD
 
 CONFIG_FILE = "config.json"
@@ -46,6 +46,13 @@ _RESNETS: dict[str, tuple[tuple[int, ...], tuple[int, int] | None]] = {
     "wide_resnet101_2": ((3, 4, 23, 3), (128, 128)),
 }
 
+_INTERPOLATION = Assumption(
+    ("upsampling",),
+    "taken as created with decoder_interpolation='nearest', the default (say upsampling='bilinear' if it was created "
+    "with 'bilinear')",
+)
+_NORMALISATION = Assumption(("mean", "std"), "mean and std taken as ImageNet's, those of its encoders")
+
 # By tensors
 
 
@@ -68,9 +75,9 @@ def _networks(state: State) -> list[Network]:
         ),
     }
     options |= _normalisation(options["in_channels"])
-    created = "decoder_interpolation='nearest' and activation=None, the defaults"
     decoder = ARCHITECTURES["UnetPlusPlus" if nested else "Unet"]
-    return [Network(f"{decoder}_{encoder}", options, REMARK, created, _idle(depth, nested)) for encoder in encoders]
+    assumed = (_INTERPOLATION, *_assumed(options))
+    return [Network(f"{decoder}_{encoder}", options, REMARK, assumed, _idle(depth, nested)) for encoder in encoders]
 
 
 def _encoder_name(state: State, name: str) -> str:
@@ -111,6 +118,11 @@ def _changed(**options: Any) -> dict[str, Any]:
 def _normalisation(in_channels: object) -> dict[str, Any]:
     """Return mean and std: those of all of smp's ResNets are ImageNet's; for other channels it has none."""
     return {"mean": IMAGENET_MEAN, "std": IMAGENET_STD} if in_channels == 3 else {}
+
+
+def _assumed(options: Mapping[str, Any]) -> tuple[Assumption, ...]:
+    """Return what neither tensors nor config.json say of a network with these options."""
+    return (_NORMALISATION,) if "mean" in options else ()
 
 
 def _idle(depth: int, nested: bool) -> str:
@@ -200,7 +212,7 @@ def network_of(record: Mapping[str, Any]) -> Network:
     if record.get(_OLD_NORM) is not None:
         values["decoder_use_norm"] = record[_OLD_NORM]  # smp lets the older name decide
     encoder = re.sub(r"^tu-(\w+)(\..*)?$", r"\1", str(values["encoder_name"]))
-    problems = _problems(record.get(CLASS_KEY, "Unet"), encoder, values)
+    problems = _of_another_kind(record.get(CLASS_KEY, "Unet"), encoder) or _problems(values)
     if problems:
         raise ConfigError("a model of segmentation_models_pytorch that is no network of this zoo", problems)
     channels, depth, nested = values["in_channels"], values["encoder_depth"], record.get(CLASS_KEY) == "UnetPlusPlus"
@@ -221,15 +233,27 @@ def network_of(record: Mapping[str, Any]) -> Network:
     remark = REMARK
     if values["activation"] not in (None, "identity"):
         remark += f"; its activation {values['activation']!r} is left to predict: forward gives logits"
-    return Network(
-        f"{ARCHITECTURES['UnetPlusPlus' if nested else 'Unet']}_{encoder}", options, remark, "", _idle(depth, nested)
+    name = f"{ARCHITECTURES['UnetPlusPlus' if nested else 'Unet']}_{encoder}"
+    return Network(name, options, remark, _assumed(options), _idle(depth, nested))
+
+
+def _of_another_kind(kind: object, encoder: str) -> list[str]:
+    """Return the sentence about an architecture or encoder that is not in the zoo: its other arguments are its own."""
+    found: tuple[tuple[str, object, tuple[str, ...]], ...] = (
+        (CLASS_KEY, kind, tuple(ARCHITECTURES)),
+        ("encoder_name", encoder, tuple(_RESNETS)),
     )
+    said = [
+        f"{key}={given!r:.100}, where one of {', '.join(map(repr, known))} is needed"
+        for key, given, known in found
+        if not isinstance(given, str) or given not in known
+    ]
+    return ["; and ".join(said)] if said else []
 
 
-def _problems(kind: object, encoder: str, values: Mapping[str, Any]) -> list[str]:
-    found = one_of(CLASS_KEY, kind, ARCHITECTURES) + one_of("encoder_name", encoder, _RESNETS)
+def _problems(values: Mapping[str, Any]) -> list[str]:
     depth, widths = values["encoder_depth"], values["decoder_channels"]
-    found += whole("encoder_depth", depth, DEPTHS[0], DEPTHS[-1])
+    found = whole("encoder_depth", depth, DEPTHS[0], DEPTHS[-1])
     if not isinstance(widths, Sequence) or len(widths) != depth or any(whole("", width) for width in widths):
         found.append(
             f"decoder_channels={widths!r:.100}: encoder_depth={depth!r:.20} whole numbers from 1 up are needed"

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from unetzoo.foreign.layouts import Layout, Network, Rule, State, UnfitError
+from unetzoo.foreign.layouts import Assumption, Layout, Network, Rule, State, UnfitError
 from unetzoo.foreign.parts import (
     BLOCKS,
     LEVELS,
@@ -126,9 +126,12 @@ def _jvanvugt(state: State) -> list[Network]:
     unpadded = "equal at all sizes that this network takes; at others theirs crops off centre, and this one refuses"
     padded = "equal where sides divide by 16; elsewhere theirs gives fewer pixels than the image has"
     averaging = "an early version that pooled by averages is another network, which no tensor shows"
+    assumed = Assumption(
+        ("name",), "taken as created with padding=False, the default (say 'unet' if it was created with padding=True)"
+    )
     return [
-        Network("unet_valid", options, f"{unpadded}; {averaging}", "padding=False, its default (padding=True: unet)"),
-        Network("unet", {**options, "norm": None}, f"{padded}; {averaging}", "padding=True"),
+        Network("unet_valid", options, f"{unpadded}; {averaging}", (assumed,)),
+        Network("unet", {**options, "norm": None}, f"{padded}; {averaging}"),
     ]
 
 

@@ -24,7 +24,7 @@ from unetzoo.files.checkpoints import (
 )
 from unetzoo.files.finding import Contents, Place, find, split_place, taken_and_left
 from unetzoo.files.tensors import read_header
-from unetzoo.foreign.loading import built, known, located, unknown
+from unetzoo.foreign.loading import built, file_of, known, located, unknown
 from unetzoo.model import SegmentationModel
 from unetzoo.nn.meta import on_meta
 from unetzoo.saving.records import SUFFIX, SavedModel, is_saved_model, read_saved, run_checkpoint
@@ -53,7 +53,7 @@ def convert(
 
     Args:
         source: a file of tensors (.pth, .pt, .pth.tar, .ckpt, .bin, .safetensors), or ``FILE::place`` for the other of
-            two networks in it.
+            two networks in it; a folder that smp's ``save_pretrained`` wrote.
         target: ends in ``.safetensors``.
         name: of the model in the zoo, or an alias; None for a file that says or shows it itself.
         **options: as ``create`` takes them, but no ``pretrained``.
@@ -69,6 +69,7 @@ def convert(
         raise ConfigError("pretrained is not for convert: all weights come from the file")
     if name is not None:
         name = zoo.resolve(name)
+    source = file_of(source)
     path, asked = split_place(source)
     if path.suffix == CHECKPOINT_SUFFIX and asked is None and is_saved_model(run_checkpoint(path)):
         return _convert_own(path, target, name, options)
@@ -87,8 +88,7 @@ def _foreign(contents: Contents, name: str | None, options: Mapping[str, Any]) -
     """Return the model that another program's network is here."""
     found = located(contents)
     if found is not None:
-        place, layout = found
-        return built(contents.path, layout, place.state, name, options)
+        return built(found, name, options)
     if name is None:
         raise ConfigError(f"{contents.path} {unknown()}")
     raise WeightsError(

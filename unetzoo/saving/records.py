@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from unetzoo import trained, zoo
 from unetzoo.config import CONFIG_KEY, ModelConfig
 from unetzoo.errors import ConfigError, WeightsError
-from unetzoo.files.checkpoints import SUFFIXES as CHECKPOINTS, CheckpointFile, read_checkpoint
-from unetzoo.files.finding import Contents
+from unetzoo.files.checkpoints import SUFFIXES as CHECKPOINTS, CheckpointFile, read_checkpoint, read_contents
 from unetzoo.files.tensors import DATA_DIGEST, LONGEST_HEADER, TensorFile, check_file, read_header
 from unetzoo.foreign import smp
-from unetzoo.foreign.loading import SHOWN, fitted, located, network_of
+from unetzoo.foreign.loading import fitted, located, network_of
 from unetzoo.model import SegmentationModel, build_on_meta
 from unetzoo.printing import printable
 
@@ -116,8 +116,10 @@ def model_in(folder: Path) -> Path | None:
     return next((folder / name for name in (MODEL_FILE, BEST_FILE) if (folder / name).is_file()), None)
 
 
-def read_record(path: str | os.PathLike[str]) -> tuple[TensorFile | CheckpointFile, ModelConfig]:
-    """Return a file and the config in it."""
+def read_record(
+    path: str | os.PathLike[str], told: Collection[str] = ()
+) -> tuple[TensorFile | CheckpointFile, ModelConfig]:
+    """Return a file and the config in it; of another program's, with a note, but not of what the caller has told."""
     path = Path(path)
     if str(path) in (*trained.names(), *zoo.names()) and not path.exists():
         function, what = ("from_pretrained", "trained model of the package")
@@ -140,35 +142,30 @@ def read_record(path: str | os.PathLike[str]) -> tuple[TensorFile | CheckpointFi
         file = read_header(path)
         file.check_header()
     if not is_saved_model(file):
-        return _foreign_record(file)
+        return _foreign_record(file, told)
     try:
         return file, ModelConfig.from_json(file.metadata[CONFIG_KEY])
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from error
 
 
-def _foreign_record(file: TensorFile | CheckpointFile) -> tuple[CheckpointFile, ModelConfig]:
+def _foreign_record(file: TensorFile | CheckpointFile, told: Collection[str]) -> tuple[CheckpointFile, ModelConfig]:
     """Return what segmentation_models_pytorch wrote, under this package's names, and the config of its network.
 
     Its models are taken as ours are, for it says how images are to be normalised; those of others by ``convert``.
     """
     path = file.path
-    contents = Contents(path, None, file.tensors())
-    found = located(contents)
-    if found is None or found[1] is not smp.LAYOUT:
+    found = located(read_contents(path))
+    if found is None or found.layout is not smp.LAYOUT:
         convert = f"unetzoo convert {path} {path.stem}{'_converted' * (path.suffix == SUFFIX)}{SUFFIX}"
         if found is not None:
-            raise WeightsError(f"{path} holds {found[1].title}, not one of ours: '{convert}' writes a file of ours")
+            raise WeightsError(f"{path} holds {found.layout.title}, not one of ours: '{convert}' writes a file of ours")
         raise WeightsError(
             f"{path} holds tensors, and does not say of which model: '{convert} --model NAME' writes a file of ours "
             "where they are a network's of this package; an encoder alone goes to 'unetzoo train --pretrained FILE' or "
             "'create(..., pretrained=FILE)'"
         )
-    place, layout = found
-    model, renamed, line = fitted(path, layout, place.state, network_of(path, layout, place.state), {})
-    beside = [name for name in contents.tensors if not name.startswith(place.prefix)]
-    if beside:
-        line += f"; beside the network: {', '.join(beside[:SHOWN])}{' and more' if len(beside) > SHOWN else ''}"
+    model, renamed, line = fitted(found, network_of(path, found.layout, found.place.state), {}, told)
     metadata = {ORIGIN_KEY: model.origin, NOTE_KEY: line}
     return CheckpointFile(path, metadata, frozenset(), renamed, file.size), model.config
 

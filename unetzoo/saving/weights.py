@@ -124,7 +124,6 @@ def load(
         ConfigError: lists all that is wrong with the other arguments.
     """
     _check_target(device, dtype)
-    file, config = read_record(path)
     changes = {
         "num_classes": plain(num_classes),
         "in_channels": plain(in_channels),
@@ -133,7 +132,10 @@ def load(
         "mean": plain_tuple(mean),
         "std": plain_tuple(std),
     }
-    wanted = changed_config(config, {name: value for name, value in changes.items() if value is not None}, input_policy)
+    changes = {name: value for name, value in changes.items() if value is not None}
+    # Other channels take mean and std with them.
+    file, config = read_record(path, {*changes, *(("mean", "std") if "in_channels" in changes else ())})
+    wanted = changed_config(config, changes, input_policy)
     if verify:
         _verify(file)
     model = build_on_meta(wanted)
