@@ -224,11 +224,9 @@ def test_a_model_of_this_package_is_called_one(tmp_path: Path) -> None:
 
 def test_another_number_of_classes_or_channels_is_for_load(tmp_path: Path) -> None:
     path = saved(Milesial(classes=2).state_dict(), tmp_path)
-    for changed in ({"num_classes": 5}, {"in_channels": 1}):
-        with pytest.raises(
-            WeightsError, match=r"convert it, then load\(…, {}={}\)".format(*next(iter(changed.items())))
-        ):
-            unetzoo.load_foreign(path, **changed)
+    for name, number in (("num_classes", 5), ("in_channels", 1)):
+        with pytest.raises(WeightsError, match=rf"convert it, then load\(…, {name}={number}\)"):
+            unetzoo.load_foreign(path, **{name: number})
 
 
 def test_convert_needs_no_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
