@@ -170,7 +170,7 @@ def test_a_file_of_ours_needs_no_conversion(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"unetzoo convert .*old\.pth old\.safetensors --model NAME"):
         unetzoo.load(tmp_path / "old.pth")
     save_file(state_of(), tmp_path / "bare.safetensors")
-    with pytest.raises(WeightsError, match=r"bare\.safetensors .*which model.*'unetzoo convert'.*--model"):
+    with pytest.raises(WeightsError, match=r"bare\.safetensors .*which model.*'unetzoo convert .*--model"):
         unetzoo.load(tmp_path / "bare.safetensors")
 
 

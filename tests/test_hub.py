@@ -697,5 +697,5 @@ def test_a_file_without_our_record_is_no_model(hub: HubServer) -> None:
     path = Path(constants.HF_HUB_CACHE).parent / "bare.safetensors"
     save_file(model.state_dict(), path)
     hub.repos["me/bare"].commit({"model.safetensors": path.read_bytes()})
-    with pytest.raises(WeightsError, match=r"which model.*'unetzoo convert'.*--model"):
+    with pytest.raises(WeightsError, match=r"which model.*'unetzoo convert .*--model"):
         unetzoo.from_pretrained("me/bare")
