@@ -213,7 +213,7 @@ def _map(path: Path) -> mmap.mmap:
             size = os.fstat(stream.fileno()).st_size
             instead = no_weights(stream.read(SEEN))
             if instead is not None:
-                raise DamagedError(f"{path} cannot be read: {instead}")
+                raise DamagedError(f"{path} is no safetensors file: {instead}")
             if size < 8:
                 raise DamagedError(f"{path} cannot be read: it has {size} bytes, too few for any tensor file")
             return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
