@@ -122,7 +122,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stand in an empty folder, from which nothing is read and nothing pulled."""
     monkeypatch.chdir(tmp_path)
 
-    def read(path: Path) -> None:
+    def read(path: Path, *_told: object) -> None:
         raise ReachedError(PACKAGE if Path(path).parent == trained.FOLDER else Path(path).as_posix())
 
     def pull(text: str, **how: object) -> None:
