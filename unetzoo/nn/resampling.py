@@ -45,7 +45,7 @@ def upsample_conv(
 
     The plain way is taken where it is cheaper: with a kernel of 1 if the convolution adds channels, otherwise below
     ``MIXED_FIRST`` of them, as there are then not many more to resample than the taps' own; but exactly doubled
-    "nearest" on the CPU by :mod:`unetzoo.nn.doubling`. On CUDA sizes count as well. Where a compiler or exporter takes
+    "nearest" on the CPU by ``unetzoo.nn.doubling``. On CUDA sizes count as well. Where a compiler or exporter takes
     the program, they do not, so that it is right at all. ``docs/speed.md`` has the measurements.
 
     Args:
