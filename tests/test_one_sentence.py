@@ -17,7 +17,7 @@ import unetzoo
 from unetzoo import drawing
 from unetzoo.checks import shortened
 from unetzoo.cli import main
-from unetzoo.data.listing import list_files
+from unetzoo.data.understanding import list_files
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.prediction.arguments import thresholds
 from unetzoo.train.refusals import explained, makeable

@@ -64,15 +64,22 @@ def add(commands: Any) -> None:
 
 def _labels_options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(add_help=False)
-    options.add_argument("source", metavar="SOURCE", help="a folder with images/ and masks/, or a .csv file")
-    options.add_argument("--task", choices=TASKS, default="binary", help="(default: binary)")
+    options.add_argument(
+        "source", metavar="SOURCE", help="a folder with images and masks or annotations; or a .csv file"
+    )
+    options.add_argument("--task", choices=TASKS, help="(default: as annotations say, else binary)")
     options.add_argument("--num-classes", type=int, metavar="N", help="multiclass: background is one of them")
     options.add_argument("--class-names", type=_listed, metavar="NAME,…", help="one a class")
+    options.add_argument(
+        "--classes",
+        type=_listed,
+        metavar="NAME,…",
+        help="of annotations: which count, in this order (default: all)",
+    )
     options.add_argument("--ignore", type=int, metavar="VALUE", help="of mask pixels that do not count")
     options.add_argument(
         "--foreground",
         choices=("white", "any"),
-        default="white",
         help="of binary masks: white, or any value above 0, as masks of ids have (default: white)",
     )
     options.add_argument("--colours", type=_listed, metavar="#RRGGBB,…", help="of painted masks, one a class")
@@ -117,6 +124,7 @@ def _labels(options: argparse.Namespace) -> Labels:
         task=options.task,
         num_classes=options.num_classes,
         class_names=options.class_names,
+        classes=options.classes,
         ignore=options.ignore,
         foreground=options.foreground,
         colours=options.colours,

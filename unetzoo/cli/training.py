@@ -92,6 +92,7 @@ def _data_options() -> argparse.ArgumentParser:
     add("--foreground", choices=("white", "any"), help="of binary masks: any is each value above 0, as of ids")
     add("--colours", metavar="#RRGGBB,…", help="of painted masks, one a class")
     add("--ignore-colour", metavar="#RRGGBB", help="of painted pixels that are not counted")
+    add("--classes", metavar="A,B", help="of annotations: which count, in the order of the classes")
     add("--planes", choices=PLANES, help=PLANES_HELP)
     add("--tta", default="none", metavar="VIEWS", help="none, flips or d4 (default: none)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
@@ -151,8 +152,8 @@ def _judged(options: argparse.Namespace, **arguments: Any) -> tuple[Predictor, d
     from unetzoo.prediction import Predictor
     from unetzoo.saving.sources import separated
 
-    names = ("ratios", "seed", "group", "ignore", "foreground", "colours", "ignore_colour", "planes")
+    names = ("ratios", "seed", "group", "ignore", "foreground", "colours", "ignore_colour", "classes", "planes")
     given = {name: getattr(options, name) for name in names}
-    if options.colours is not None:
-        given["colours"] = options.colours.split(",")
+    for name in ("colours", "classes"):
+        given[name] = None if given[name] is None else given[name].split(",")
     return Predictor(separated(options.model), device=options.device, tta=options.tta, **arguments), given

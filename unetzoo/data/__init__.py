@@ -3,14 +3,11 @@
 from unetzoo.data.checking import check as check
 from unetzoo.data.dataset import SegmentationDataset as SegmentationDataset
 from unetzoo.data.labels import IGNORED as IGNORED, Labels as Labels
-from unetzoo.data.listing import (
-    Listing as Listing,
-    Sample as Sample,
-    labels_of as labels_of,
-)
+from unetzoo.data.listing import Listing as Listing, Sample as Sample
 from unetzoo.data.plain_folders import convert as convert
 from unetzoo.data.previewing import preview as preview
 from unetzoo.data.report import DataReport as DataReport, SplitReport as SplitReport
 from unetzoo.data.sampling import EpochBatches as EpochBatches
 from unetzoo.data.splitting import find_samples as find_samples
 from unetzoo.data.stacks import list_samples as list_samples
+from unetzoo.data.understanding import labels_of as labels_of

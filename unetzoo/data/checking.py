@@ -86,6 +86,7 @@ def check(
     problems += _crop_problems(by_split.get("train", []), sides)
     return DataReport(
         source=str(source),
+        understood=listing.understood,
         labels=listing.labels,
         splits={split: _summary(members, group, listing.labels) for split, members in by_split.items()},
         channels=dict(Counter(f.channels for f in found if f.channels)),

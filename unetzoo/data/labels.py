@@ -30,6 +30,8 @@ class Labels:
         colours: "#rrggbb" of each class, background first, for masks that are painted; None for all others. Binary
             masks need two. Not for multilabel.
         ignore_colour: "#rrggbb" of painted pixels that do not count, or None.
+        classes: names of the objects in annotations that count, in the order of the classes, background left out; of
+            binary masks those that are foreground. None: the classes' own names, and all objects of binary masks.
         planes: what is meant by an image of several planes (a stack, the pages of a TIFF, frames): "split", each is an
             image of its own; "first"; "max", of each pixel the largest value; or "channels". A mask of as many planes
             goes with it, plane by plane; or one of a single plane, but for "split". None: such images are refused.
@@ -45,10 +47,11 @@ class Labels:
     foreground: str = "white"
     colours: tuple[str, ...] | None = None
     ignore_colour: str | None = None
+    classes: tuple[str, ...] | None = None
     planes: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("class_names", "colours"):
+        for name in ("class_names", "colours", "classes"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         problems = [*self._class_problems(), *self._value_problems(), *self._colour_problems()]
@@ -70,9 +73,19 @@ class Labels:
     def _class_problems(self) -> list[str]:
         found = class_problems(self.task, self.num_classes)
         found += class_name_problems(self.class_names, self.num_classes, different=True)
+        found += [] if self.classes is None or found else self._picked_problems()
         if self.class_names is not None and "" in self.class_names:
             found.append("class_names: one is empty")
         return found
+
+    def _picked_problems(self) -> list[str]:
+        if not _are_texts(self.classes) or not self.classes or len(set(self.classes)) < len(self.classes):
+            return [f"classes={self.classes!r}: names are needed, one or more, each once"]
+        wanted = self.num_classes - (self.task == "multiclass")
+        if self.task != "binary" and len(self.classes) != wanted:
+            fix = ", as background is one of them" if self.task == "multiclass" else ""
+            return [f"classes: {len(self.classes)} names for num_classes={self.num_classes}{fix}"]
+        return []
 
     def _value_problems(self) -> list[str]:
         found = one_of("foreground", self.foreground, FOREGROUNDS)

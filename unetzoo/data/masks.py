@@ -8,7 +8,7 @@
   where black is another class than 0, as it is in black-and-white masks that were written with white first.
 - Painted masks, binary or multiclass: the place of a pixel's colour in ``labels.colours`` is its class.
 - Multilabel. One file as of a binary mask for each class, or one file with a band for each.
-- Polygons, any task: see :mod:`unetzoo.data.polygons`.
+- Annotations, any task: objects that were drawn, see :mod:`unetzoo.data.drawn`.
 
 Masks of stored pixels turn with their image: :mod:`unetzoo.data.turning`.
 Channels that are all equal count as one, and an opaque alpha channel does not count. Pixels of the value
@@ -28,10 +28,11 @@ import torch
 from torch import Tensor
 
 from unetzoo import images
-from unetzoo.data import black_and_white, polygons, turning
+from unetzoo.data import black_and_white, drawn, turning
+from unetzoo.data.annotations import Drawing, read as read_annotations
 from unetzoo.data.black_and_white import Outside
 from unetzoo.data.labels import IGNORED, Labels
-from unetzoo.data.listing import POLYGONS, Sample
+from unetzoo.data.listing import IMAGE_SUFFIXES, Sample
 from unetzoo.data.stacks import planes_of_mask
 from unetzoo.errors import InputError
 
@@ -87,15 +88,39 @@ def decode(sample: Sample, labels: Labels, size: tuple[int, int]) -> Decoded:
         white = max((part.white for part in parts if part.white is not None), default=None)
         turn = max(part.turn for part in parts)  # the worst of them: untold, stored, shown
         return Decoded(torch.cat([part.target for part in parts]), dict(outside), white, turn)
-    if sample.mask.suffix.lower() == POLYGONS:
+    drawing = drawing_of(sample)
+    if drawing is not None:
         turn = "" if images.orientation(sample.image) in (1, None) else turning.SHOWN
-        return Decoded(polygons.read(sample.mask, labels, size), {}, turn=turn)
+        return Decoded(drawn.target_of(drawing, labels, size), {}, turn=turn)
+    assert isinstance(sample.mask, Path)
     whole = _decode_file(sample, sample.mask, labels, size)
     return whole if labels.task == "multilabel" else whole._replace(target=whole.target[0])
 
 
+def drawing_of(sample: Sample) -> Drawing | None:
+    """Return what was drawn on an image; None where its mask has pixels.
+
+    Raises:
+        InputError: the file cannot be read, or is wrong; lists what.
+    """
+    if isinstance(sample.mask, Drawing):
+        return sample.mask
+    if not isinstance(sample.mask, Path) or sample.mask.suffix.lower() in IMAGE_SUFFIXES:
+        return None
+    document = read_annotations(sample.mask)
+    if document.problems:
+        first, more = document.problems[:5], len(document.problems) - 5
+        rest = f"; and {more} more" if more > 0 else ""
+        raise InputError(f"{str(sample.mask)!r} has wrong annotations: {'; '.join(first)}{rest}")
+    if len(document.drawings) != 1:
+        raise InputError(f"{str(sample.mask)!r} is about {len(document.drawings)} images: one is needed")
+    return next(iter(document.drawings.values()))
+
+
 def shown(sample: Sample) -> str:
     """Return where the sample's mask lies, for messages."""
+    if isinstance(sample.mask, Drawing):
+        return f"{str(sample.mask.source)!r}, image {sample.name!r}"
     if isinstance(sample.mask, Path):
         return repr(str(sample.mask))
     found = [path for path in sample.mask if path is not None]
@@ -176,7 +201,7 @@ def palette_with_black_later(sample: Sample, labels: Labels, used: Sequence[int]
         used: the classes that occur in it.
     """
     indices = labels.task == "multiclass" and labels.colours is None
-    if not indices or not isinstance(sample.mask, Path) or sample.mask.suffix.lower() == POLYGONS:
+    if not indices or not isinstance(sample.mask, Path) or sample.mask.suffix.lower() not in IMAGE_SUFFIXES:
         return ()
     palette = images.palette_of(sample.mask)
     if palette is None or not _black_is_later(palette, (0, *used)):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unetzoo.data.annotations import Drawing
 from unetzoo.data.listing import Sample
 from unetzoo.data.splitting import NAMES
 from unetzoo.errors import ConfigError, InputError
@@ -169,6 +170,8 @@ def _plane(sample: Sample) -> str:
 
 def _mask_of(sample: Sample) -> str:
     """Return the fingerprint of a mask; of one of several files that of all of theirs, in the order of the classes."""
+    if isinstance(sample.mask, Drawing):
+        return sample.mask.fingerprint
     if isinstance(sample.mask, Path):
         return fingerprint(sample.mask)
     parts = ["" if mask is None else fingerprint(mask) for mask in sample.mask]

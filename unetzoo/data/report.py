@@ -50,6 +50,7 @@ class DataReport:
 
     Attributes:
         source: folder or file.
+        understood: what it was taken for, and by which rule images and masks go together.
         labels: as given, with class names where folders tell them.
         splits: by name.
         channels: number of channels, an opaque alpha left out → images.
@@ -62,6 +63,7 @@ class DataReport:
     """
 
     source: str
+    understood: str
     labels: Labels
     splits: dict[str, SplitReport]
     channels: dict[int, int]
@@ -92,7 +94,7 @@ class DataReport:
 
     def __str__(self) -> str:
         counted = ", ".join(map(printable, self.labels.counted))
-        parts = [f"{printable(self.source)}: {self.labels.task}, {counted}"]
+        parts = [f"{printable(self.source)}: {self.labels.task}, {counted}\n{printable(self.understood)}"]
         # Of data that are refused, figures would be of what could be read of them, or 0.
         parts += [] if self.problems else self._tables()
         for title, lines in (("warnings", self.warnings), ("problems", self.problems)):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from unetzoo import images
 from unetzoo.data.labels import Labels
-from unetzoo.data.listing import Listing, Sample, list_files
+from unetzoo.data.listing import Listing, Sample
+from unetzoo.data.understanding import list_files
 from unetzoo.errors import InputError
 
 

@@ -77,6 +77,7 @@ def calibrate(
     foreground: str | None = None,
     colours: Sequence[str] | None = None,
     ignore_colour: str | None = None,
+    classes: Sequence[str] | None = None,
     planes: str | None = None,
     progress: bool = False,
 ) -> Calibration:
@@ -88,7 +89,7 @@ def calibrate(
     Args:
         model: binary or multi-label, as ``unetzoo.evaluation.evaluate`` takes it; a predictor has the tiles and views
             that thresholds are wanted for.
-        source, split, ratios, seed, group, ignore, foreground, colours, ignore_colour, planes: see
+        source, split, ratios, seed, group, ignore, foreground, colours, ignore_colour, classes, planes: see
             ``unetzoo.evaluation.evaluate``.
         progress: show a bar.
 
@@ -100,7 +101,7 @@ def calibrate(
         HubError: or not be fetched.
     """
     given: dict[str, Any] = {"ratios": ratios, "seed": seed, "group": group, "ignore": ignore, "planes": planes}
-    given |= {"foreground": foreground, "colours": colours, "ignore_colour": ignore_colour}
+    given |= {"foreground": foreground, "colours": colours, "ignore_colour": ignore_colour, "classes": classes}
     predictor = predictor_of(model)
     config = predictor.config
     if config.task == "multiclass":

@@ -21,7 +21,7 @@ from unetzoo import images, sheets
 from unetzoo.augmentation import IGNORED
 from unetzoo.checks import class_names_of
 from unetzoo.config import ModelConfig
-from unetzoo.data import Labels, SegmentationDataset
+from unetzoo.data import SegmentationDataset, labels_of
 from unetzoo.data.splitting import RATIOS
 from unetzoo.data.stacks import list_samples
 from unetzoo.errors import ConfigError
@@ -111,6 +111,7 @@ def evaluate(
     foreground: str | None = None,
     colours: Sequence[str] | None = None,
     ignore_colour: str | None = None,
+    classes: Sequence[str] | None = None,
     planes: str | None = None,
     objects: bool = False,
     progress: bool = False,
@@ -130,8 +131,8 @@ def evaluate(
             no such list.
         ratios, seed, group: of the split of a source without splits of its own, in place of the run's list. None:
             those of the run; otherwise (0.8, 0.1, 0.1), 0 and none.
-        ignore, foreground, colours, ignore_colour, planes: how the files are written, see ``unetzoo.data.Labels``.
-            None: likewise.
+        ignore, foreground, colours, ignore_colour, classes, planes: how the files are written, see
+            ``unetzoo.data.Labels``. None: likewise.
         objects: also count objects, and those that meet a true one at an IoU above 0.5. Objects are the connected
             components of both masks, corners included; see ``unetzoo.objects.matched``.
         progress: show a bar.
@@ -146,7 +147,7 @@ def evaluate(
     if objects:
         ndimage()  # says so where it is missing
     given: dict[str, Any] = {"ratios": ratios, "seed": seed, "group": group, "ignore": ignore, "planes": planes}
-    given |= {"foreground": foreground, "colours": colours, "ignore_colour": ignore_colour}
+    given |= {"foreground": foreground, "colours": colours, "ignore_colour": ignore_colour, "classes": classes}
     predictor = predictor_of(model)
     config = predictor.config
     dataset = images_of(predictor, source, split, given)
@@ -192,24 +193,21 @@ def images_of(
     Args:
         predictor: of the models.
         source, split: see :func:`evaluate`.
-        given: "ratios", "seed", "group", "ignore", "foreground", "colours", "ignore_colour", "planes" → value, None
-            where none was given.
+        given: "ratios", "seed", "group", "ignore", "foreground", "colours", "ignore_colour", "classes", "planes" →
+            value, None where none was given.
 
     Raises:
         ConfigError: no such split, images without masks, or images that the models were trained on; lists all that is
             wrong; or the models' runs differ in what was not given.
     """
     config, reading = predictor.config, as_trained(predictor, given)
-    colours = reading["colours"]
-    known = Labels(
+    written = ("ignore", "foreground", "colours", "ignore_colour", "classes", "planes")
+    known = labels_of(
+        source,
         task=config.task,
         num_classes=config.num_classes,
         class_names=config.class_names,
-        colours=None if colours is None else tuple(colours),
-        ignore=reading["ignore"],
-        foreground=reading["foreground"],
-        ignore_colour=reading["ignore_colour"],
-        planes=reading["planes"],
+        **{name: tuple(value) if isinstance(value := reading[name], list) else value for name in written},
     )
     listing = list_samples(source, known)
     if listing.problems:
@@ -238,7 +236,7 @@ def as_trained(predictor: Predictor, given: Mapping[str, Any]) -> dict[str, Any]
     ]
     if problems:
         raise ConfigError("these runs split or read their data differently", problems)
-    known = {"ratios": RATIOS, "seed": 0, "foreground": "white", **(runs[0] if runs else {})}
+    known = {"ratios": RATIOS, "seed": 0, **(runs[0] if runs else {})}
     return {name: known.get(name) if value is None else value for name, value in given.items()}
 
 
@@ -258,10 +256,7 @@ def settings_of_run(model: str | os.PathLike[str]) -> dict[str, Any]:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
         data = found["data"]
         settings = {name: data[name] for name in ("ratios", "group", "ignore", "colours", "ignore_colour")}
-        later = {
-            "foreground": data.get("foreground", "white"),
-            "planes": data.get("planes"),
-        }  # runs of before have none
+        later = {name: data.get(name) for name in ("foreground", "planes", "classes")}  # runs of before have none
         return {**settings, **later, "seed": found["seed_everything"]}
     except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ConfigError(

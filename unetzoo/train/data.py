@@ -42,8 +42,8 @@ class FolderData(lightning.LightningDataModule):
     Args:
         folder: with ``images/`` and ``masks/``, or ``train/``, ``val/`` and perhaps ``test/`` that hold such; or a CSV
             list: see ``unetzoo.data.find_samples``.
-        task, num_classes, class_names, ignore, foreground, colours, ignore_colour, planes: what the files mean, see
-            ``unetzoo.data.Labels``.
+        task, num_classes, class_names, ignore, foreground, colours, ignore_colour, classes, planes: what the files
+            mean, see ``unetzoo.data.Labels``; None: as ``unetzoo.data.labels_of`` has it follow.
         ratios: of the training, validation and test images, where the folder does not part them.
         group: a regular expression; images whose names give the same match stay together.
         crop_size: side of the training crops, or height and width. None: 256, or less where most images are smaller.
@@ -70,13 +70,14 @@ class FolderData(lightning.LightningDataModule):
         self,
         folder: str,
         *,
-        task: str = "binary",
+        task: str | None = None,
         num_classes: int | None = None,
         class_names: list[str] | None = None,
         ignore: int | None = None,
-        foreground: str = "white",
+        foreground: str | None = None,
         colours: list[str] | None = None,
         ignore_colour: str | None = None,
+        classes: list[str] | None = None,
         planes: str | None = None,
         ratios: tuple[float, float, float] = (0.8, 0.1, 0.1),
         group: str | None = None,
@@ -99,6 +100,7 @@ class FolderData(lightning.LightningDataModule):
             foreground=foreground,
             colours=tuple(colours) if colours else None,
             ignore_colour=ignore_colour,
+            classes=tuple(classes) if classes else None,
             planes=planes,
         )
         self.crop_size = crop_size

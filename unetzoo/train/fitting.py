@@ -35,6 +35,7 @@ def fit(
     foreground: str | None = None,
     colours: Sequence[str] | None = None,
     ignore_colour: str | None = None,
+    classes: Sequence[str] | None = None,
     planes: str | None = None,
     ratios: Sequence[float] | None = None,
     group: str | None = None,
@@ -66,13 +67,14 @@ def fit(
         loss: as ``unetzoo.losses.build`` takes it, such as "0.5*bce + dice". By default "bce + dice", and
             "cross_entropy + dice" for multi-class.
         lr: the highest learning rate; 0.001 by default.
-        task: "binary" (the default), "multiclass" or "multilabel".
+        task: "binary", "multiclass" or "multilabel"; by default as annotations say, else "binary".
         num_classes: of the masks; multi-class counts the background.
         class_names: one a class.
         ignore: value of mask pixels that do not count.
         foreground: of binary masks: "white" (the default), or "any" value above 0, as masks of ids have.
         colours: "#RRGGBB" of painted masks, one a class.
         ignore_colour: "#RRGGBB" of painted pixels that do not count.
+        classes: names of the objects in annotations that count, in the order of the classes; all by default.
         planes: what is meant by images of several planes: "split", "first", "max" or "channels"; see
             ``unetzoo.data.Labels``.
         ratios: shares of the training, validation and test images where ``data`` has no splits; (0.8, 0.1, 0.1) by

@@ -43,7 +43,7 @@ FLAGS = (
     Flag("augmentation", "data.augmentation", "NAME", "none, light or strong (default: light)"),
     Flag("loss", "model.loss", "LOSS", "such as 'dice', '0.5*bce + dice', 'unet3p' (default: bce + dice, by task)"),
     Flag("lr", "model.lr", "RATE", "highest learning rate (default: 0.001)"),
-    Flag("task", "data.task", "TASK", "binary, multiclass or multilabel (default: binary)"),
+    Flag("task", "data.task", "TASK", "binary, multiclass or multilabel (default: as annotations say, else binary)"),
     Flag("num_classes", "data.num_classes", "N", "classes; multiclass counts the background (default: 1)"),
     Flag("ignore", "data.ignore", "VALUE", "of mask pixels that are not counted"),
     Flag("foreground", "data.foreground", "VALUES", "of binary masks: white, or any, as of ids (default: white)"),
@@ -54,6 +54,7 @@ FLAGS = (
     Flag("seed", "seed_everything", "N", "of all that is drawn (default: 0)"),
     Flag("patience", "patience", "EPOCHS", "stop when validation Dice has not risen for so long (default: never)"),
     Flag("class_names", "data.class_names", "A,B", "one name a class", many=True),
+    Flag("classes", "data.classes", "A,B", "of annotations: those that count, in this order (default: all)", many=True),
     Flag("colours", "data.colours", "#RRGGBB,…", "of painted masks, one a class", many=True),
     Flag(
         *("pretrained", "model.pretrained", "FILE"),

@@ -1,0 +1,125 @@
+"""Annotations: each format against files that others write, and pixels that others fill."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unetzoo.data import Labels, annotations, find_samples, labels_of, masks
+from unetzoo.data.annotations.coco import uncompressed
+from unetzoo.errors import ConfigError, InputError
+
+mask_of = pytest.importorskip("pycocotools.mask")
+SIZE = (40, 50)
+
+
+def write_coco(folder: Path, annotations: list[dict[str, Any]], images: int = 12, **parts: Any) -> Path:
+    """Write images and their COCO file; returns the folder."""
+    (folder / "images").mkdir(parents=True)
+    listed = []
+    for k in range(images):
+        pixels = np.random.default_rng(k).integers(0, 255, (*SIZE, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{k}.png")
+        listed.append({"id": k, "file_name": f"{k}.png", "height": SIZE[0], "width": SIZE[1]})
+    categories = [{"id": 3, "name": "nucleus"}, {"id": 7, "name": "mitosis"}]
+    found = {"images": listed, "annotations": annotations, "categories": categories, **parts}
+    (folder / "instances.json").write_text(json.dumps(found), encoding="utf-8")
+    return folder
+
+
+def one(k: int, segmentation: Any, category: int = 3, **others: Any) -> dict[str, Any]:
+    """Return an annotation of image ``k``."""
+    return {"id": k + 100, "image_id": k, "category_id": category, "segmentation": segmentation, "iscrowd": 0, **others}
+
+
+def run_lengths(mask: np.ndarray, *, compressed: bool) -> dict[str, Any]:
+    """Return a run-length encoding as pycocotools writes it."""
+    encoded = mask_of.encode(np.asfortranarray(mask.astype(np.uint8)))
+    if compressed:
+        return {"size": encoded["size"], "counts": encoded["counts"].decode()}
+    flat = mask.T.ravel()
+    breaks = np.flatnonzero(np.diff(flat)) + 1
+    counts = np.diff([0, *breaks, flat.size]).tolist()
+    return {"size": list(mask.shape), "counts": [0, *counts] if flat[0] else counts}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_compressed_counts_are_those_of_pycocotools(seed: int) -> None:
+    mask = np.random.default_rng(seed).random((70, 90)) > (0.02, 0.3, 0.5, 0.999)[seed]
+    counts = uncompressed(run_lengths(mask, compressed=True)["counts"])
+    expected = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(mask.shape[::-1]).T
+    assert np.array_equal(mask, expected)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_what_coco_draws_is_what_pycocotools_decodes(tmp_path: Path, compressed: bool) -> None:
+    drawn = np.random.default_rng(1).random((12, *SIZE)) > 0.6
+    written = [one(k, run_lengths(mask, compressed=compressed), 3 + 4 * (k % 2)) for k, mask in enumerate(drawn)]
+    crowd = np.zeros(SIZE, bool)
+    crowd[:, 20:] = True
+    written.append(one(0, run_lengths(crowd, compressed=compressed), iscrowd=1))
+    source = write_coco(tmp_path, written)
+    labels = labels_of(source)
+    assert (labels.task, labels.class_names) == ("multiclass", ("background", "nucleus", "mitosis"))
+    samples = {sample.name: sample for found in find_samples(source, labels).values() for sample in found}
+    assert len(samples) == 12
+    for k, mask in enumerate(drawn):
+        target = masks.read_target(samples[f"images/{k}"], labels, SIZE).numpy()
+        expected = np.where(mask, 1 + k % 2, 0)
+        if k == 0:
+            expected[crowd & ~mask] = -100
+        assert np.array_equal(target, expected)
+
+
+def test_classes_are_picked_and_ordered(tmp_path: Path) -> None:
+    square, other = [[5, 5, 20, 5, 20, 30, 5, 30]], [[0, 0, 9, 0, 9, 9, 0, 9]]
+    source = write_coco(tmp_path, [one(0, square), one(0, other, 7)])
+    labels = labels_of(source, classes=("mitosis", "nucleus"))
+    assert labels.class_names == ("background", "mitosis", "nucleus")
+    sample = next(s for found in find_samples(source, labels).values() for s in found if s.name == "images/0")
+    target = masks.read_target(sample, labels, SIZE).numpy()
+    assert (target[:9, :9] == 1).all()  # the later one lies above
+    assert (target[10:30, 5:20] == 2).all()
+    assert (target > 0).sum() == 15 * 25 + 81 - 16
+    picked = labels_of(source, classes=("mitosis",))
+    assert (picked.task, picked.class_names) == ("binary", ("mitosis",))
+    assert masks.read_target(sample, picked, SIZE).sum() == 81
+    with pytest.raises(ConfigError, match=r"unknown class 'mitoses'.*did you mean 'mitosis'"):
+        labels_of(source, classes=("mitoses",))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (one(0, []), "a box alone is no mask"),
+        (one(99, [[0, 0, 1, 1, 1, 0]]), "image_id 99 is of no image"),
+        (one(0, [[0, 0, 1, 1, 1, 0]], 4), "category_id 4 is of no category"),
+        (one(0, [[0, 0, 1, 1]]), "3 corners or more"),
+        (one(0, {"size": [40, 50], "counts": [3, 4]}), "counts of 7 pixels, its image has 2000"),
+        (one(0, {"size": [50, 40], "counts": [2000]}), r"size \[50, 40\], its image has \[40, 50\]"),
+        (one(0, {"size": [40, 50], "counts": "é"}), "compressed counts"),
+    ],
+)
+def test_wrong_annotations_are_named_all_at_once(tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
+    source = write_coco(tmp_path, [one(0, [[5, 5, 20, 5, 20, 30, 5, 30]]), wrong, wrong])
+    with pytest.raises(ConfigError, match=said) as caught:
+        find_samples(source, Labels())
+    assert len(caught.value.problems) == 2
+
+
+def test_images_that_are_missing_are_named(tmp_path: Path) -> None:
+    source = write_coco(tmp_path, [])
+    (source / "images" / "3.png").unlink()
+    with pytest.raises(ConfigError, match=r"'3.png' of instances.json: there is no such image"):
+        find_samples(source, Labels())
+
+
+def test_files_of_no_known_format(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"version": 1}', encoding="utf-8")
+    with pytest.raises(InputError, match="in a format that is known: COCO JSON"):
+        annotations.read(tmp_path / "a.json")

@@ -1,0 +1,24 @@
+"""Objects as labelling tools write them: a reader a file, behind one registry.
+
+document = annotations.read(Path("instances.json"))
+document.drawings["a.png"].annotations[0].region.pixels((512, 512))
+"""
+
+from unetzoo.data.annotations import coco as coco, yolo as yolo  # which registers them
+from unetzoo.data.annotations._base import (
+    ANNOTATION_FORMATS as ANNOTATION_FORMATS,
+    Annotation as Annotation,
+    AnnotationFormat as AnnotationFormat,
+    Document as Document,
+    Drawing as Drawing,
+    format_of as format_of,
+    read as read,
+    register_annotation_format as register_annotation_format,
+    suffixes as suffixes,
+)
+from unetzoo.data.annotations.regions import (
+    Part as Part,
+    Pixels as Pixels,
+    Polygons as Polygons,
+    Region as Region,
+)

@@ -1,0 +1,149 @@
+"""Which pixels an object covers, by whatever a format has drawn it.
+
+Coordinates are in pixels along their edges, x to the right and y down: the upper left pixel covers 0…1 in both, and has
+its centre at (0.5, 0.5). A region says what it covers within its own box, so that thousands of small objects of a
+large image are cheap.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Size = tuple[int, int]
+Ring = NDArray[np.float64]
+"""(corners, 2), x and y; the last corner is joined to the first."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Pixels of an image: rows from ``top`` and columns from ``left`` on, where ``inside``, (H, W), says which."""
+
+    top: int
+    left: int
+    inside: NDArray[np.bool_]
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Where they are in the image."""
+        height, width = self.inside.shape
+        return slice(self.top, self.top + height), slice(self.left, self.left + width)
+
+
+class Region(Protocol):
+    """Says which pixels an object covers."""
+
+    def pixels(self, size: Size) -> Part:
+        """Return the pixels of an image of (height, width) that lie in it; what lies outside of the image is cut off.
+
+        Raises:
+            InputError: it cannot be drawn on an image of this size.
+        """
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Text that is another for another region."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Polygons:
+    """One polygon or several, which are united: a pixel is covered if its centre lies in one of them.
+
+    Attributes:
+        parts: each is a tuple of rings, of which the even-odd rule makes one polygon: its outline, then its holes.
+        relative: whether coordinates are shares of width and height.
+    """
+
+    parts: tuple[tuple[Ring, ...], ...]
+    relative: bool = False
+
+    def pixels(self, size: Size) -> Part:
+        """Return what they cover, see :class:`Region`."""
+        scale = np.array([size[1], size[0]], np.float64) if self.relative else 1.0
+        return united([fill([ring * scale for ring in rings], size) for rings in self.parts])
+
+    @property
+    def fingerprint(self) -> str:
+        """See :class:`Region`."""
+        return _digest(str(self.relative), *(ring for rings in self.parts for ring in (*rings, np.empty(0))))
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """Pixels one by one.
+
+    Attributes:
+        left, top: of the first column and row; they may lie outside of the image.
+        inside: (H, W) bool.
+    """
+
+    left: int
+    top: int
+    inside: NDArray[np.bool_]
+
+    def pixels(self, size: Size) -> Part:
+        """Return those within the image, see :class:`Region`."""
+        top, left = max(self.top, 0), max(self.left, 0)
+        height, width = self.inside.shape
+        bottom, right = min(self.top + height, size[0]), min(self.left + width, size[1])
+        rows = slice(top - self.top, max(bottom, top) - self.top)
+        columns = slice(left - self.left, max(right, left) - self.left)
+        return Part(top, left, self.inside[rows, columns])
+
+    @property
+    def fingerprint(self) -> str:
+        """See :class:`Region`."""
+        return _digest(f"{self.left} {self.top} {self.inside.shape}", np.packbits(self.inside))
+
+
+def fill(rings: Sequence[Ring], size: Size) -> Part:
+    """Return the pixels whose centres lie in a polygon of several rings, by the even-odd rule."""
+    height, width = size
+    corners = np.concatenate([np.asarray(ring, np.float64).reshape(-1, 2) for ring in rings])
+    following = np.concatenate([np.roll(np.asarray(ring, np.float64).reshape(-1, 2), -1, 0) for ring in rings])
+    # Of a corner that is no number, or beyond all images, no pixel is near.
+    low, high = (np.nan_to_num(edge(corners, 0), nan=0.0) for edge in (np.min, np.max))
+    left, top = (int(min(max(math.floor(value), 0), most)) for value, most in zip(low, (width, height), strict=True))
+    right, bottom = (
+        int(max(min(math.ceil(value), most), first))
+        for value, most, first in zip(high, (width, height), (left, top), strict=True)
+    )
+    (x, y), (next_x, next_y) = corners.T, following.T
+    rows = np.arange(top, bottom)[:, None] + 0.5
+    row, edge = np.nonzero((y <= rows) != (next_y <= rows))
+    at = x[edge] + (rows[row, 0] - y[edge]) * (next_x[edge] - x[edge]) / (next_y[edge] - y[edge])
+    column = np.clip(np.ceil(at - 0.5), left, right).astype(np.int64) - left
+    # Every crossing turns the inside out for all pixels to its right.
+    turns = np.zeros((bottom - top, right - left + 1), np.int64)
+    np.add.at(turns, (row, column), 1)
+    return Part(top, left, turns.cumsum(1)[:, :-1] % 2 == 1)
+
+
+def united(parts: Sequence[Part]) -> Part:
+    """Return the pixels of several parts."""
+    if len(parts) == 1:
+        return parts[0]
+    parts = [part for part in parts if part.inside.size] or list(parts[:1])
+    top, left = min((part.top for part in parts), default=0), min((part.left for part in parts), default=0)
+    bottom = max((part.slices[0].stop for part in parts), default=0)
+    right = max((part.slices[1].stop for part in parts), default=0)
+    inside = np.zeros((bottom - top, right - left), bool)
+    for part in parts:
+        rows, columns = part.slices
+        inside[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] |= part.inside
+    return Part(top, left, inside)
+
+
+def _digest(text: str, *arrays: NDArray[np.generic]) -> str:
+    found = hashlib.sha256(text.encode())
+    for array in arrays:
+        found.update(f" {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()

@@ -1,0 +1,85 @@
+"""From what was drawn on an image to its target.
+
+A pixel belongs to the object in which its centre lies, and of several to the one that is drawn last. Objects whose
+pixels do not count are drawn before all others, so that they are ignored only where nothing else lies.
+
+- Binary: all objects are foreground; with ``labels.classes`` those of these classes.
+- Multiclass: ``labels.classes`` are the classes from 1 on; without it ``labels.class_names`` behind the first, which
+  is the background. Where a format has numbers alone, class k is k + 1.
+- Multilabel: likewise from 0 on; classes lie over each other, each in a map of its own.
+
+Objects of other classes are left out, whether they count or not; a region that does not count and has no class is
+ignored in all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unetzoo.data.annotations import Drawing
+from unetzoo.data.labels import IGNORED, Labels
+from unetzoo.errors import InputError
+
+
+def target_of(drawing: Drawing, labels: Labels, size: tuple[int, int]) -> Tensor:
+    """Return the target that a drawing makes: int64, (H, W), or (classes, H, W) for multilabel.
+
+    Args:
+        drawing: of one image.
+        labels: which classes it is about.
+        size: height and width of the image.
+
+    Raises:
+        InputError: it is of an image of another size, or has a class that is none.
+    """
+    if drawing.size is not None and tuple(drawing.size) != tuple(size):
+        height, width = drawing.size
+        raise InputError(f"{str(drawing.source)!r} is of {width}×{height} pixels, its image {size[1]}×{size[0]}")
+    multilabel = labels.task == "multilabel"
+    target = torch.zeros((labels.num_classes, *size) if multilabel else size, dtype=torch.int64)
+    pixels = target.numpy()
+    for annotation in sorted(drawing.annotations, key=lambda one: not one.ignored):
+        everywhere = annotation.ignored and annotation.kind == ""
+        plane = slice(None) if everywhere else _class_of(annotation.kind, labels, drawing)
+        if plane is None:
+            continue
+        part = annotation.region.pixels(size)
+        value = IGNORED if annotation.ignored else 1 if labels.task != "multiclass" else plane
+        place = pixels[(plane, *part.slices)] if multilabel else pixels[part.slices]
+        place[..., part.inside] = value
+    return target
+
+
+def _class_of(kind: str | int, labels: Labels, drawing: Drawing) -> int | None:
+    """Return the class of an object, from 0 for multilabel, else from 1; None where it is of none that is wanted.
+
+    Raises:
+        InputError: a number without a class.
+    """
+    first = 0 if labels.task == "multilabel" else 1
+    names = _names(labels)
+    if isinstance(kind, str):
+        if names is None:
+            return first
+        return names.index(kind) + first if kind in names else None
+    if labels.task == "binary":
+        return first
+    highest = labels.num_classes - 1 - first
+    if kind > highest:
+        fix = ", as background is one of them" if first else ""
+        raise InputError(
+            f"{str(drawing.source)!r} has an object of class {kind}, but num_classes={labels.num_classes} allows "
+            f"0…{highest}{fix}"
+        )
+    return kind + first
+
+
+def _names(labels: Labels) -> Sequence[str] | None:
+    """Return the classes that objects may be of; None for all."""
+    if labels.classes is not None or labels.task == "binary":
+        return labels.classes
+    names = labels.class_names or ()
+    return names[1:] if labels.task == "multiclass" else names

@@ -1,0 +1,143 @@
+"""Images beside one file of annotations for all of them, or for those of a split: COCO JSON, CVAT XML.
+
+The files may lie anywhere in the folder. Whose images are train, val or test is told by the name of the file or of a
+folder above it: ``train/_annotations.coco.json``, ``annotations/instances_val2017.json``. An image is the one file in
+the folder whose path ends in the name that the annotations have for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from unetzoo.data.annotations import ANNOTATION_FORMATS, AnnotationFormat, Document, format_of, read as read_annotations
+from unetzoo.data.labels import Labels
+from unetzoo.data.layouts._base import Meaning, Understood, register_layout
+from unetzoo.data.listing import SPLITS, Listing, Sample, Tree, is_hidden
+from unetzoo.errors import ConfigError, InputError
+
+_MOST = 50
+"""Files that may be such; more of them are one for each image."""
+
+
+@register_layout("annotated", title="images and a file of annotations for all of them")
+def recognises(tree: Tree) -> Understood | None:
+    """Return what a folder with files of annotations that name their images is."""
+    return of_documents(tree, [tree.files[inner] for inner in _documents(tree)])
+
+
+def of_documents(tree: Tree, paths: list[Path]) -> Understood | None:
+    """Return what images in a folder with these files of annotations are; None where there are none."""
+    if not paths:
+        return None
+    inside = [path.relative_to(tree.path).as_posix() for path in paths]
+    title = " and ".join(dict.fromkeys(_format(path).title for path in paths))
+    said = f"{title}: {', '.join(inside)}: an image is the file whose path ends in its name there"
+    return Understood(said, lambda labels: _listed(tree, paths, labels), lambda: Meaning(_names(paths)))
+
+
+def _documents(tree: Tree) -> list[str]:
+    endings = {suffix for known in ANNOTATION_FORMATS.values() if known.many for suffix in known.suffixes}
+    found = [inner for inner, path in tree.files.items() if path.suffix.lower() in endings and not is_hidden(inner)]
+    if len(found) > _MOST:
+        return []
+    return [inner for inner in found if _is_document(tree.files[inner])]
+
+
+def _is_document(path: Path) -> bool:
+    try:
+        known = format_of(path)
+    except InputError:
+        return False
+    return known is not None and known.many
+
+
+def _format(path: Path) -> AnnotationFormat:
+    known = format_of(path)
+    assert known is not None
+    return known
+
+
+def document_of(path: Path) -> Document:
+    """Return what a file of annotations says; the last ones that were read are kept, unless they were changed.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    status = path.stat()
+    return _document(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=8)
+def _document(path: Path, *_: int) -> Document:
+    return read_annotations(path)
+
+
+def _names(paths: list[Path]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for path in paths for name in document_of(path).names))
+
+
+def _listed(tree: Tree, paths: list[Path], labels: Labels) -> Listing:
+    problems: list[str] = []
+    splits = {path: split_of(path.relative_to(tree.path)) for path in paths}
+    if "" in splits.values() and len({*splits.values()}) > 1:
+        unsaid = ", ".join(path.relative_to(tree.path).as_posix() for path, split in splits.items() if not split)
+        raise ConfigError(f"{str(tree.path)!r} has splits, but {unsaid} is in none: name it so, or move it away")
+    images, found = _Images(tree), defaultdict[str, dict[str, Sample]](dict)
+    for path in paths:
+        document = document_of(path)
+        problems += [f"{path.relative_to(tree.path).as_posix()}: {problem}" for problem in document.problems]
+        for name, drawing in document.drawings.items():
+            image = images.of(name, path, problems)
+            if image is None:
+                continue
+            stem = image.relative_to(tree.path).with_suffix("").as_posix()
+            other = found[splits[path]].setdefault(stem, Sample(stem, image, drawing))
+            if other.mask is not drawing:
+                problems.append(f"{name!r} is annotated twice: in {other.mask.source} and in {path}")  # type: ignore[union-attr]
+    samples = {split: tuple(of_split[name] for name in sorted(of_split)) for split, of_split in found.items()}
+    used = {sample.image for of_split in samples.values() for sample in of_split}
+    leftovers = tuple(inner for inner, path in tree.files.items() if path not in used and path not in splits)
+    return Listing(labels, samples or {"": ()}, tuple(problems), leftovers)
+
+
+def split_of(path: Path) -> str:
+    """Return the split that the name of a file, or of a folder above it, tells; "" where none does."""
+    for part in (path.stem, *reversed(path.parts[:-1])):
+        words = [word for word in re.split(r"[^a-z]+", part.lower()) if word in SPLITS]
+        if words:
+            return SPLITS[words[0]]
+    return ""
+
+
+class _Images:
+    """Finds images of a folder by the ends of their paths."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self._by_name: Mapping[str, list[str]] = defaultdict(list)
+        for inner in tree.images():
+            self._by_name[inner.rpartition("/")[2]].append(inner)
+
+    def of(self, name: str, document: Path, problems: list[str]) -> Path | None:
+        """Return the image of a name; None where there is none, or where several may be meant, which is a problem."""
+        near = (document.parent / name.lstrip("/")).resolve()
+        for found in self._candidates(name):
+            if len(found) > 1 and any(self.tree.files[inner].resolve() == near for inner in found):
+                return self.tree.files[next(inner for inner in found if self.tree.files[inner].resolve() == near)]
+            if len(found) == 1:
+                return self.tree.files[found[0]]
+            if found:
+                problems.append(f"{name!r} of {document.name} may be {' or '.join(found[:3])}: move one away")
+                return None
+        problems.append(f"{name!r} of {document.name}: there is no such image in {str(self.tree.path)!r}")
+        return None
+
+    def _candidates(self, name: str) -> Iterator[list[str]]:
+        """Yield the files that end in the whole of a name; then, as servers have other folders, in its last part."""
+        alike = self._by_name.get(name.rpartition("/")[2], [])
+        yield [inner for inner in alike if f"/{inner}".endswith(f"/{name.lstrip('/')}")]
+        yield list(alike)

@@ -1,0 +1,138 @@
+"""What a folder or a file is, which images and masks it holds, and which classes they have."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unetzoo.checks import TASKS, unknown
+from unetzoo.data.labels import Labels
+from unetzoo.data.layouts import LAYOUTS, Meaning, Understood, annotated, csv_lists
+from unetzoo.data.listing import Listing, Tree
+from unetzoo.errors import ConfigError
+
+
+def understood(source: str | os.PathLike[str]) -> Understood:
+    """Return what a data set is.
+
+    Raises:
+        ConfigError: nothing that is known, or two layouts at once.
+    """
+    source = Path(source)
+    if source.suffix.lower() == ".csv":
+        return csv_lists.understood(source)
+    if source.is_file():
+        found = annotated.of_documents(Tree(source.parent), [source])
+        assert found is not None
+        return found
+    if not source.is_dir():
+        raise ConfigError(f"{str(source)!r}: there is no such folder, and no such .csv file")
+    tree = Tree(source)
+    matches, reasons = [], []
+    for layout in LAYOUTS.values():
+        try:
+            match = layout.recognises(tree)
+        except ConfigError as error:
+            reasons.append(error)
+            continue
+        if match is not None:
+            matches.append(match)
+    if len(matches) > 1:
+        raise ConfigError(
+            f"{str(source)!r} may be two data sets; move one away, or name the file that is meant",
+            [match.said for match in matches],
+        )
+    if not matches and reasons:
+        raise reasons[0]
+    if not matches:
+        raise ConfigError(
+            f"{str(source)!r} has neither images/ and masks/, nor train/ and val/ with the two in each; "
+            "for files that lie otherwise, list them in a .csv file with the columns image and mask"
+        )
+    return matches[0]
+
+
+def list_files(source: str | os.PathLike[str], labels: Labels) -> Listing:
+    """List the files of a data set, as :func:`unetzoo.data.list_samples` does; no image is opened.
+
+    Raises:
+        ConfigError: nothing of the kind is there.
+    """
+    found = understood(source)
+    labels, problems = _named(labels, found)
+    listing = found.listed(labels)
+    return dataclasses.replace(listing, problems=(*problems, *listing.problems), understood=found.said)
+
+
+def labels_of(
+    source: str | os.PathLike[str],
+    *,
+    task: str | None = None,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    **meaning: Any,
+) -> Labels:
+    """Return the labels of a data set; what is not given follows from its annotations, its layout, names or colours.
+
+    Args:
+        source: as in :func:`~unetzoo.data.find_samples`.
+        task: None: "multiclass" where annotations have several classes, else "binary".
+        num_classes: None to have it follow.
+        class_names, classes, **meaning: all else that :class:`Labels` takes; None is as if it were not given.
+
+    Raises:
+        ConfigError: it follows from nothing; wrong arguments; or no data set is there.
+    """
+    given = {name: value for name, value in meaning.items() if value is not None}
+    if task is not None and task not in TASKS:
+        Labels(task=task, **given)  # says so
+    told = understood(source).meaning()
+    settings: dict[str, Any] = {**told.labels, **given}
+    picked = told.names if classes is None else tuple(classes)
+    task = task or told.labels.get("task") or ("multiclass" if len(picked) > 1 else "binary")
+    settings["task"] = task
+    if class_names is None and picked and (task != "binary" or len(picked) == 1):
+        class_names = ("background", *picked) if task == "multiclass" else picked
+    if num_classes is None:
+        known = class_names or settings.get("colours") or (told.folders if task == "multilabel" else ())
+        if task != "binary" and not known:
+            raise ConfigError(f"task={task!r} needs num_classes=…, or class_names=…")
+        num_classes = 1 if task == "binary" else len(known or ())
+    settings |= {"num_classes": num_classes, "class_names": class_names, "classes": classes}
+    labels = Labels(**settings)
+    problems = _unknown_classes(labels, told)
+    if problems:
+        raise ConfigError(f"{str(source)!r} has other classes", problems)
+    return labels
+
+
+def _named(labels: Labels, found: Understood) -> tuple[Labels, list[str]]:
+    """Return labels with the names that annotations have, where they have none, and what does not fit."""
+    if labels.task == "binary" and labels.classes is None:
+        return labels, []
+    told = found.meaning()
+    if labels.class_names is None and labels.classes is None and told.names:
+        names = ("background", *told.names) if labels.task == "multiclass" else told.names
+        if len(names) != labels.num_classes:
+            fix = ", background included" if labels.task == "multiclass" else ""
+            raise ConfigError(
+                f"num_classes={labels.num_classes}, but the annotations have {len(names)} classes{fix}: "
+                f"{', '.join(names)}"
+            )
+        return dataclasses.replace(labels, class_names=names), []
+    return labels, _unknown_classes(labels, told)
+
+
+def _unknown_classes(labels: Labels, told: Meaning) -> list[str]:
+    """Return which of the classes that are wanted no annotation can have."""
+    if not told.names:
+        return []
+    wanted = labels.classes or ()
+    if labels.classes is None and labels.task != "binary":
+        names = labels.class_names or ()
+        wanted = names[1:] if labels.task == "multiclass" else names
+    return [unknown("class", name, told.names) for name in wanted if name not in told.names]
