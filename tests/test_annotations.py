@@ -123,3 +123,27 @@ def test_files_of_no_known_format(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"version": 1}', encoding="utf-8")
     with pytest.raises(InputError, match="in a format that is known: COCO JSON"):
         annotations.read(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGB", "RGBA", "I;16", "jpg"])
+def test_files_of_one_object_each(tmp_path: Path, mode: str) -> None:
+    drawn = np.zeros(SIZE, bool)
+    drawn[8:24, 16:40] = True
+    image = Image.fromarray(drawn.astype(np.uint8) * 255)
+    path = tmp_path / f"one.{'jpg' if mode == 'jpg' else 'png'}"
+    if mode == "P":  # white is stored first
+        image = Image.fromarray((~drawn).astype(np.uint8), "L")
+        image.putpalette([255, 255, 255, 0, 0, 0])
+    elif mode == "I;16":
+        image = Image.fromarray(drawn.astype(np.uint16) * 7)
+    elif mode == "RGBA":
+        image = Image.merge("RGBA", [Image.new("L", image.size, 90)] * 3 + [image])
+    elif mode != "jpg":
+        image = image.convert(mode)
+    image.save(path)
+    found = np.zeros(SIZE, bool)
+    part = annotations.MaskFile(path).pixels(SIZE)
+    found[part.slices] = part.inside
+    assert np.array_equal(found, drawn)
+    with pytest.raises(InputError, match="50×40 pixels, its image 9×9"):
+        annotations.MaskFile(path).pixels((9, 9))

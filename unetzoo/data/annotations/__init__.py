@@ -16,6 +16,7 @@ from unetzoo.data.annotations._base import (
     register_annotation_format as register_annotation_format,
     suffixes as suffixes,
 )
+from unetzoo.data.annotations.mask_files import MaskFile as MaskFile
 from unetzoo.data.annotations.regions import (
     Part as Part,
     Pixels as Pixels,
