@@ -10,4 +10,4 @@ from unetzoo.data.report import DataReport as DataReport, SplitReport as SplitRe
 from unetzoo.data.sampling import EpochBatches as EpochBatches
 from unetzoo.data.splitting import find_samples as find_samples
 from unetzoo.data.stacks import list_samples as list_samples
-from unetzoo.data.understanding import labels_of as labels_of
+from unetzoo.data.understanding import check_meaning as check_meaning, labels_of as labels_of

@@ -110,6 +110,28 @@ def labels_of(
     return labels
 
 
+def check_meaning(*, task: str | None = None, num_classes: int | None = None, **meaning: Any) -> None:
+    """Refuse arguments of :func:`labels_of` that are wrong whatever the data are; nothing is read.
+
+    Raises:
+        ConfigError: lists all that is wrong.
+    """
+    given = {name: value for name, value in meaning.items() if value is not None}
+    named = given.get("class_names") or given.get("colours") or ()
+    picked = given.get("classes") or ()
+    if num_classes is None and task == "multiclass":
+        num_classes = len(named) or (len(picked) + 1 if picked else 2)
+    elif num_classes is None:
+        num_classes = len(named) or len(picked) or 1 if task == "multilabel" else 1
+    if task is None:  # then their number is no more than a guess
+        given, task = {name: value for name, value in given.items() if name not in _COUNTED}, "binary"
+        num_classes = 1
+    Labels(task=task, num_classes=num_classes, **given)
+
+
+_COUNTED = ("class_names", "classes", "colours", "ignore_colour", "foreground")
+
+
 def _named(labels: Labels, found: Understood) -> tuple[Labels, list[str]]:
     """Return labels with the names that annotations have, where they have none, and what does not fit."""
     if labels.task == "binary" and labels.classes is None:

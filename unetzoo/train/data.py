@@ -15,7 +15,16 @@ from torch.utils.data import DataLoader
 
 from unetzoo import augmentation
 from unetzoo.checks import whole
-from unetzoo.data import DataReport, Sample, SegmentationDataset, check, find_samples, labels_of
+from unetzoo.data import (
+    DataReport,
+    Labels,
+    Sample,
+    SegmentationDataset,
+    check,
+    check_meaning,
+    find_samples,
+    labels_of,
+)
 from unetzoo.data.sampling import EpochBatches, SizeBatches
 from unetzoo.errors import ConfigError
 from unetzoo.pretrained import IMAGENET_MEAN, IMAGENET_STD
@@ -62,6 +71,7 @@ class FolderData(lightning.LightningDataModule):
         crop: (height, width) of the training crops.
     """
 
+    labels: Labels
     report: DataReport
     facts: Facts
     crop: tuple[int, int]
@@ -91,18 +101,18 @@ class FolderData(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         self.folder, self.ratios, self.group = folder, ratios, group
-        self.labels = labels_of(
-            folder,
-            task=task,
-            num_classes=num_classes,
-            class_names=tuple(class_names) if class_names else None,
-            ignore=ignore,
-            foreground=foreground,
-            colours=tuple(colours) if colours else None,
-            ignore_colour=ignore_colour,
-            classes=tuple(classes) if classes else None,
-            planes=planes,
-        )
+        self._meaning: dict[str, Any] = {
+            "task": task,
+            "num_classes": num_classes,
+            "class_names": tuple(class_names) if class_names else None,
+            "ignore": ignore,
+            "foreground": foreground,
+            "colours": tuple(colours) if colours else None,
+            "ignore_colour": ignore_colour,
+            "classes": tuple(classes) if classes else None,
+            "planes": planes,
+        }
+        check_meaning(**self._meaning)
         self.crop_size = crop_size
         self.batch_size, self.repeats, self.balance, self.seed = batch_size, repeats, balance, seed
         self.augmentation = augmentation
@@ -131,6 +141,7 @@ class FolderData(lightning.LightningDataModule):
         """
         if self._samples is not None:
             return
+        self.labels = labels_of(self.folder, **self._meaning)
         source: dict[str, Any] = {"ratios": self.ratios, "seed": self.seed, "group": self.group}
         self.report = check(
             self.folder, self.labels, **source, crop_size=self.crop_size, progress=_progress(self.trainer)
