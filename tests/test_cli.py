@@ -6,12 +6,14 @@ import contextlib
 import errno
 import io
 import json
+import logging
 import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,7 +133,16 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], arguments: list
         (["evaluate", "nuclei", "--data", "a", "--obiects"], "unknown: --obiects; did you mean '--objects'"),
         (["compare", "unet", "--zzzzzz"], "unknown: --zzzzzz; 'unetzoo compare --help'"),
         (["predict", "nuclei", "a.png", "--smallest", "twenty"], "'twenty'"),
-        (["predikt"], "'predikt'"),
+        (["predikt"], "unknown command 'predikt'; did you mean 'predict'"),
+        (["convrt", "a.pth", "b.safetensors"], "unknown command 'convrt'; did you mean 'convert'"),
+        (["--import", "json", "trian"], "unknown command 'trian'; did you mean 'train'"),
+        (["data", "chek", "a"], "unknown command 'chek'; did you mean 'check'"),
+        (["zzzzzz"], "unknown command 'zzzzzz' (known: list, "),
+        (
+            ["evaluate", "nuclei", "--data", "a", "--split", "tset"],
+            "--split tset: one of train, val, test is needed; did you mean 'test'",
+        ),
+        (["export", "nuclei", "a.pt2", "--size", "64", "64", "64"], "unknown: 64"),
     ],
 )
 def test_wrong_options_are_said_in_a_line(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
@@ -258,3 +269,46 @@ def test_a_report_is_written_where_nobody_reads_the_table(tmp_path: Path) -> Non
     write_nuclei(tmp_path, 2)
     assert unread("evaluate", "nuclei", "--data", str(tmp_path), "--report", str(tmp_path / "report")) == 0
     assert (tmp_path / "report" / "scores.json").is_file()
+
+
+@pytest.mark.parametrize("typed", ["64x96", "64,96", "64 96", "64×96", "[64, 96]", "(64, 96)"])
+def test_height_and_width_are_typed_as_people_do(typed: str) -> None:
+    """At every door, in front of what else is said and behind it."""
+    words = typed.split() if typed == "64 96" else [typed]
+    for line, name in (
+        (["export", "nuclei", "a.pt2", "--size", *words, "--json"], "size"),
+        (["export", "--size", *words, "nuclei", "a.pt2"], "size"),
+        (["data", "check", "--crop-size", *words, "a"], "crop_size"),
+        (["data", "preview", "a", "--crop-size", *words], "crop_size"),
+        (["train", "--crop-size", *words, "--data", "a"], "crop_size"),
+    ):
+        assert getattr(parser().parse_args(line), name) == (64, 96), line
+
+
+def test_one_number_is_both_sides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import unetzoo.exporting
+
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(unetzoo.exporting, "export", lambda *_, **arguments: given.update(arguments))
+    assert main(["export", "nuclei", str(tmp_path / "a.pt2"), "--size", "64"]) == 0
+    assert given["size"] == (64, 64)
+    assert parser().parse_args(["data", "check", "a", "--crop-size", "64"]).crop_size == 64
+
+
+@pytest.mark.parametrize("typed", ["ten", "64x", "64,64,64", "0", "6.5"])
+def test_what_is_no_size_is_refused(typed: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["export", "nuclei", str(tmp_path / "a.pt2"), "--size", typed]) == 2
+    assert re.search(r"--size .*height and width .*two whole numbers", capsys.readouterr().err)
+
+
+def test_what_was_taken_from_a_file_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In one line, whatever its level, and printable: names in a file are anybody's."""
+    state = {f"net.{name}": tensor for name, tensor in unetzoo.create("unet", base_channels=2).state_dict().items()}
+    torch.save({"state_dict": state, "\x1b[31m": 3}, tmp_path / "it.pth")
+    words = ["convert", str(tmp_path / "it.pth"), str(tmp_path / "a.safetensors"), "--model", "unet"]
+    assert main([*words, "--option", "base_channels=2"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "tensors taken from 'state_dict.net'" in line
+    assert "taken as by default" in line
+    assert "\\x1b[31m" in line
+    assert not logging.getLogger("unetzoo").handlers

@@ -101,6 +101,91 @@ def test_a_name_that_is_no_file_is_told_whose_it_is(
         unetzoo.load(name)
 
 
+@pytest.mark.parametrize("ending", [".pth", ".bin", ".weights", ""])
+def test_a_checkpoint_is_a_run_s_whatever_it_is_called(
+    ending: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of two networks in it, at every door, that which it says it keeps; read once, and nothing is to be looked at."""
+    model, average = (unetzoo.create("resunet18", num_classes=2, mean=(0.5,) * 3, std=(0.2,) * 3) for _ in range(2))
+    state = {f"network.{name}": tensor for name, tensor in model.state_dict().items()}
+    state |= {f"average.model.{name}": tensor for name, tensor in average.state_dict().items()}
+    content = {"unetzoo_config": model.config.to_json(), "unetzoo_prefix": "average.model.", "unetzoo_version": "0"}
+    path = tmp_path / f"mine{ending}"
+    torch.save({"state_dict": state, "epoch": 3, **content}, path)
+    images = torch.rand(1, 3, 32, 32)
+    expected = average.eval()(images)
+
+    for doors in (unetzoo.load, unetzoo.from_pretrained, unetzoo.create):
+        assert torch.equal(doors(path)(images), expected)
+    assert main(["convert", str(path), str(tmp_path / "a.safetensors")]) == 0
+    assert torch.equal(unetzoo.load(tmp_path / "a.safetensors")(images), expected)
+    with pytest.raises(WeightsError, match="holds resunet18, not unetpp"):
+        convert(path, tmp_path / "b.safetensors", "unetpp")
+    assert not caplog.records
+
+    encoder = unetzoo.create("unetpp_resnet18", pretrained=path)
+    assert encoder.config.mean == (0.5,) * 3
+    for name, tensor in average.encoder.state_dict().items():
+        assert torch.equal(encoder.encoder.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize("act", [unetzoo.load, lambda path: convert(path, path.with_name("new.safetensors"))])
+def test_a_file_of_torch_s_is_read_once(act: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import segmentation_models_pytorch as smp
+
+    from unetzoo.files import torch_files
+
+    model = unetzoo.create("unet", base_channels=2)
+    state = {f"network.{name}": tensor for name, tensor in model.state_dict().items()}
+    record = {"unetzoo_config": model.config.to_json(), "unetzoo_prefix": "network."}
+    torch.save({"state_dict": state, **record}, tmp_path / "own.ckpt")
+    other = smp.Unet("resnet18", encoder_weights=None, decoder_channels=(8, 4, 4, 4, 4)).state_dict()
+    content = {"state_dict": other, "ema": {name: tensor.clone() for name, tensor in other.items()}}
+    content["ema"]["segmentation_head.0.bias"] += 1
+    torch.save(content, tmp_path / "theirs.ckpt")
+    read: list[object] = []
+    load = torch.load
+    monkeypatch.setattr(torch_files.torch, "load", lambda *args, **how: read.append(args[0]) or load(*args, **how))
+    for name in ("own.ckpt", "theirs.ckpt"):
+        act(tmp_path / name)
+        assert read == [tmp_path / name]
+        read.clear()
+
+
+def test_two_networks_in_a_file_are_one_line_of_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    import segmentation_models_pytorch as smp
+
+    caplog.set_level("INFO", logger="unetzoo")
+    state = smp.Unet("resnet18", encoder_weights=None, decoder_channels=(8, 4, 4, 4, 4)).state_dict()
+    average = {name: tensor + 1 for name, tensor in state.items()}
+    torch.save({"state_dict": state, "ema": average, "epoch": 3}, tmp_path / "x.ckpt")
+    for act in (unetzoo.load, unetzoo.load_state_dict_file, unetzoo.load_foreign):
+        act(tmp_path / "x.ckpt")
+        (record,) = caplog.records
+        assert f"{tmp_path / 'x.ckpt'}::state_dict" in record.getMessage()
+        assert record.levelname == "WARNING"
+        caplog.clear()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.bin", "model"])
+def test_a_saved_model_is_one_whatever_it_is_called(name: str, tmp_path: Path) -> None:
+    model = unetzoo.create("unet", base_channels=2)
+    unetzoo.save(model, tmp_path / "it.safetensors")
+    (tmp_path / "it.safetensors").rename(tmp_path / name)
+    assert unetzoo.load(tmp_path / name, verify=True).config == model.config
+    assert unetzoo.load_state_dict_file(tmp_path / name).keys() == model.state_dict().keys()
+    with pytest.raises(WeightsError, match="is one already"):
+        convert(tmp_path / name, tmp_path / "new.safetensors")
+
+
+def test_another_program_s_recipe_is_no_run_of_ours(tmp_path: Path) -> None:
+    """Programs that prune networks keep theirs under the same name."""
+    model = unetzoo.create("unet", base_channels=2)
+    torch.save({"state_dict": model.state_dict(), "recipe": {"modifiers": "…", "epoch": 3}}, tmp_path / "it.pt")
+    convert(tmp_path / "it.pt", tmp_path / "new.safetensors", "unet", base_channels=2)
+    assert torch.equal(unetzoo.load(tmp_path / "new.safetensors").head.conv.weight, model.head.conv.weight)
+
+
 @pytest.mark.parametrize("name", ["net.onnx", "notes.txt", "cell.png"])
 def test_what_is_no_checkpoint_is_not_to_be_converted(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"whatever")

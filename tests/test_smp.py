@@ -115,7 +115,9 @@ def test_exact_and_read_off_the_tensors(kind: str, form: str, tmp_path: Path) ->
             **({} if "in_channels" in wanted else {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}),
         ).config
     )
-    assert_equal(model, other, (32, 32))
+    # Of 32 pixels the deepest map is one: a norm of two values multiplies rounding, in wide networks beyond the bound.
+    side = 32 if form in QUICK else 64
+    assert_equal(model, other, (side, side))
 
 
 def test_sizes_that_do_not_divide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -180,6 +182,7 @@ def logits_of(model: nn.Module, images: Tensor) -> Tensor:
 def test_a_folder_is_a_trained_model(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     options = {"classes": 3, "activation": "sigmoid", "aux_params": {"classes": 5}, "decoder_interpolation": "bilinear"}
     other = saved(tmp_path / "theirs", **options)
+    caplog.set_level("INFO", logger="unetzoo")
     model = unetzoo.from_pretrained(tmp_path / "theirs")
     images = torch.rand(2, 3, 64, 64)
     assert not model.training
@@ -187,6 +190,7 @@ def test_a_folder_is_a_trained_model(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert model.config.mean == (0.485, 0.456, 0.406)
     assert torch.allclose(model.predict(images), logits_of(other, images), atol=1e-5)
     (line,) = [record.getMessage() for record in caplog.records]
+    caplog.set_level("WARNING", logger="unetzoo")
     assert "'sigmoid'" in line
     assert "classification_head.3.weight" in line
 
@@ -343,8 +347,11 @@ def test_the_log_says_what_was_assumed_and_nothing_else(tmp_path: Path, caplog: 
     def line() -> str:
         (record,) = caplog.records
         caplog.clear()
+        # A warning is what the reader should look at.
+        assert (record.levelname == "WARNING") == ("(say " in record.getMessage())
         return record.getMessage()
 
+    caplog.set_level("INFO", logger="unetzoo")
     unetzoo.load_foreign(tmp_path / "weights.pth")
     said = line()
     assert all(text in said for text in (*assumed, "say upsampling='bilinear'", "say task='multilabel'"))

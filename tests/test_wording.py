@@ -20,7 +20,7 @@ import unetzoo
 from unetzoo.cli import main, parser
 from unetzoo.cli._wording import Wording, warnings_in
 from unetzoo.data import labels_of
-from unetzoo.printing import DESCRIPTION
+from unetzoo.files.notes import DESCRIPTION
 from unetzoo.train.refusals import other_names
 
 OPTIONS = {
@@ -87,7 +87,7 @@ def test_a_head_drawn_anew_is_no_option_that_was_given(
         ("train", "data.batch_size=2: it was 4; seed_everything=3", "--batch-size 2: it was 4; --seed 3"),
         ("train", "name=3 and options=… are", "name=3 and --model.options are"),
         ("train", "out=runs/a: leave it out", "--out runs/a: leave it out"),
-        ("train", "crop_size=(32, 48)", "--crop-size '[32, 48]'"),
+        ("train", "crop_size=(32, 48)", "--crop-size 32,48"),
         ("predict", "scales=(0.75, 1)", "--scales 0.75,1"),
         ("predict", "tile=512, overlap='full'", "--tile 512, --overlap full"),
         ("predict", "tile=None is whole, dtype=None", "--tile none is whole, dtype=None"),

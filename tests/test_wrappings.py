@@ -215,9 +215,11 @@ def test_an_encoder_is_found_in_what_it_is_wrapped_in(
     row: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     torch.save((BARE | ONE)[row](resnet(), resnet(seed=1)), tmp_path / "it.pth.tar")
+    caplog.set_level("INFO", logger="unetzoo")
     model = unetzoo.create(LIGHT, pretrained=tmp_path / "it.pth.tar")
     assert_holds(model, resnet())
     (record,) = caplog.records
+    assert record.levelname == "INFO"  # nothing of it is wrong
     assert record.getMessage().startswith(f"{tmp_path / 'it.pth.tar'}: ")
     for words in ("tensors taken from", "ImageNet"):
         assert words in record.getMessage()
@@ -395,6 +397,7 @@ def test_thirteen_channels_adapt_to_others(
     theirs = resnet(channels=13)
     path = tmp_path / "it.pth"
     torch.save(body(theirs.state_dict()), path)
+    caplog.set_level("INFO", logger="unetzoo")
     model = unetzoo.create("unetpp_resnet18", levels=1, pretrained=path, in_channels=channels, input_policy=policy)
     bands = theirs.conv1.weight
     wanted = {
@@ -598,6 +601,7 @@ def test_the_encoder_of_an_own_network_is_taken(tmp_path: Path) -> None:
 def test_mean_and_std_are_those_of_the_own_model_in_a_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     other = unetzoo.create("resunet18", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     unetzoo.save(other, tmp_path / "saved.safetensors")
+    caplog.set_level("INFO", logger="unetzoo")
     model = unetzoo.create(LIGHT, pretrained=tmp_path / "saved.safetensors")
     assert (model.config.mean, model.config.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert "mean and std: those of the model in it" in caplog.text

@@ -86,13 +86,16 @@ def _source_problem(spec: EncoderSpec, pretrained: object) -> str | None:
         return f"pretrained={pretrained!r}: the {spec.title} encoder has no pretrained weights; these have: {able}"
     if names_weights(spec, pretrained):
         return None
-    if isinstance(pretrained, str | os.PathLike) and split_place(pretrained)[0].suffix in SUFFIXES:
-        there = split_place(pretrained)[0].is_file()
-        return None if there else f"pretrained={str(pretrained)!r}: there is no such file"
+    if isinstance(pretrained, str | os.PathLike):
+        file = split_place(pretrained)[0]
+        if file.is_file():
+            return None
+        if file.suffix in SUFFIXES:
+            return f"pretrained={str(pretrained)!r}: there is no such file"
     known = available_weights(spec)
     return (
-        f"pretrained={pretrained!r}: True, False, one of {', '.join(map(repr, known))}, or the path of a "
-        f"{', '.join(SUFFIXES)} file is needed{suggest(str(pretrained), known)}"
+        f"pretrained={pretrained!r}: True, False, one of {', '.join(map(repr, known))}, or the path of a file "
+        f"({', '.join(SUFFIXES)}) is needed{suggest(str(pretrained), known)}"
     )
 
 
@@ -109,7 +112,7 @@ def read_pretrained(spec: EncoderSpec, pretrained: bool | str | os.PathLike[str]
 
 def fill_encoder(
     encoder: Encoder, spec: EncoderSpec, contents: Contents, policy: str | None, decoder: str
-) -> tuple[int, str]:
+) -> tuple[int, str, bool]:
     """Put the weights of an encoder, wherever they stand in a file, into ``encoder``.
 
     What the encoder does not have by design, a classifier say, it leaves out itself; counters of batches, which old
@@ -124,7 +127,8 @@ def fill_encoder(
         decoder: that stands on the encoder, by whose pairs errors name networks.
 
     Returns:
-        The channels of the images for which the weights in the file are, and in a line what was taken and left.
+        The channels of the images for which the weights in the file are, in a line what was taken and left, and
+        whether another place in the file fits as well.
 
     Raises:
         WeightsError: the file holds another network, which is named where it is one of the zoo; or it lists tensors
@@ -145,7 +149,7 @@ def fill_encoder(
         raise WeightsError(f"the weights do not fit {spec.title}{_inflexible(encoder)}:{listed(problems, MOST_LISTED)}")
     check_finite(contents.path, {name: place.state[name] for name in wanted if name in place.state})
     encoder.load_state_dict(state)
-    return known, taken_and_left(contents, place, passed, wanted) + how
+    return known, taken_and_left(contents, place, passed, wanted) + how, bool(passed)
 
 
 def _shapes(encoder: Encoder) -> dict[str, Shape]:

@@ -13,8 +13,6 @@ _KEPT = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}\N{SOFT HYPHEN}"
 """Format characters that words are written with."""
 _NAME = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^:='"]+\.\w+(?=: )""")
 """A file, at the head of a sentence about it."""
-DESCRIPTION = {"unetzoo_description": True}
-"""``extra`` of a line of the log that tells what something is: its ``num_classes=2`` is nothing that was given."""
 _PIXELS = r"\S+ \(\d+ pixels\)"
 _FOUND = re.compile(rf"{_PIXELS}(?:, {_PIXELS})*(?: and \d+ others)?")
 """What was found in one, which may be otherwise in the next."""

@@ -6,7 +6,6 @@ import fnmatch
 import functools
 import inspect
 import itertools
-import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS, Options, options_of
 from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.files.finding import Contents
+from unetzoo.files.notes import Note
 from unetzoo.model import SegmentationModel
 from unetzoo.plain import plain, plain_tuple
 from unetzoo.pretrained import (
@@ -30,13 +30,11 @@ from unetzoo.pretrained import (
 )
 from unetzoo.registry import OWN, Registry, check_name, suggest
 
-_logger = logging.getLogger("unetzoo")
 Builder = Callable[..., SegmentationModel]
 B = TypeVar("B", bound=Builder)
 
 PRESETS: Registry[Builder] = Registry("model")
 """The names that :func:`register_model` added, and their builders."""
-
 
 F = TypeVar("F", bound=Callable[..., SegmentationModel])
 
@@ -125,7 +123,7 @@ def create(
     spec = ENCODERS[config.encoder]
     contents = read_pretrained(spec, pretrained)
     model = SegmentationModel(config)
-    known, done = fill_encoder(model.encoder, spec, contents, input_policy, config.decoder)
+    known, done, doubtful = fill_encoder(model.encoder, spec, contents, input_policy, config.decoder)
     said = _said(contents)
     if assumed and known != 3:
         model.config = config.replace(mean=None, std=None)
@@ -134,7 +132,7 @@ def create(
     if not names_weights(spec, pretrained):
         assumption = "those of the model in it" if said is not None else "taken as ImageNet's"
         whose = "" if given else f"; mean and std: {'none' if model.config.mean is None else assumption}"
-        _logger.warning("%s: %s%s", contents.path, done, whose)
+        Note(f"{contents.path}: {done}{whose}", doubtful).log()
     return model
 
 

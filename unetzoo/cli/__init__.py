@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from unetzoo import __version__, plugins
-from unetzoo.checks import shortened
+from unetzoo.checks import shortened, unknown
 from unetzoo.cli import _output, data, demo, exporting, prediction, serving, training, weights, zoo
+from unetzoo.cli._options import sides
 from unetzoo.cli._wording import Wording, warnings_in
 from unetzoo.errors import UnetzooError
 from unetzoo.printing import printable
+from unetzoo.registry import suggest
 
 IMPORT = "--import"
 
@@ -38,7 +40,18 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse, and end the program where an option is given twice that means something once."""
         self._given: dict[str, str] = {}
-        return super().parse_known_args(args, namespace)
+        return super().parse_known_args(None if args is None else self._joined(args), namespace)
+
+    def _joined(self, words: Sequence[str]) -> list[str]:
+        """Return the words with height and width in one, where they stand in two: ``--size 64 96``."""
+        sized = {option for action in self._actions if action.type is sides for option in action.option_strings}
+        found: list[str] = []
+        for word in words:
+            if len(found) > 1 and found[-2] in sized and found[-1].isdecimal() and word.isdecimal():
+                found[-1] += f"x{word}"
+            else:
+                found.append(word)
+        return found
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         """Return the values of an option or an argument; argparse asks for them once for each time it is given."""
@@ -49,6 +62,16 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"{option} is given twice{values}; give it once")
             self._given[option] = said
         return super()._get_values(action, arg_strings)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse a word that is none of those that are possible."""
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            if isinstance(action, argparse._SubParsersAction):
+                self.error(unknown("command", value, known))
+            self.error(
+                f"{action.option_strings[-1]} {value}: one of {', '.join(known)} is needed{suggest(value, known)}"
+            )
 
     def error(self, message: str) -> NoReturn:
         """End the program."""
@@ -115,7 +138,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         plugins.import_modules(modules)
     options.wording = Wording(options.command, settings=options.takes_rest)
     try:
-        with warnings_in(options.wording):
+        with _output.log_shown(), warnings_in(options.wording):
             status: int | None = options.run(options)
     except UnetzooError as error:
         raise UnetzooError(options.wording(str(error))) from error
@@ -152,8 +175,6 @@ def _look_in_the_current_folder() -> None:
 
 def _refuse(rest: Sequence[str], top: Parser, arguments: Sequence[str]) -> NoReturn:
     """End the program, as nobody takes ``rest``."""
-    from unetzoo.registry import suggest
-
     (commands,) = (action for action in top._actions if isinstance(action, argparse._SubParsersAction))
     command: Parser = next((commands.choices[word] for word in arguments if word in commands.choices), top)
     known = [option for action in command._actions for option in action.option_strings]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
 from typing import Any
 
 SAVED = "a trained model such as nuclei, the folder of a run or of a saved model, a .safetensors file, or owner/name"
@@ -25,6 +26,17 @@ def pixels_or(*words: str) -> Any:
 
     read.__name__ = "number of pixels"  # what argparse calls it in its message
     return read
+
+
+def sides(text: str) -> int | tuple[int, int] | str:
+    """Return a side in pixels, or height and width: 64, 64x96, 64,96 or [64, 96]. What is none of these stays text.
+
+    Who gets it refuses it, in the library's words. ``Parser`` joins the two of ``--size 64 96``.
+    """
+    found = re.fullmatch(r"[\[(]?\s*(\d+)(?:\s*[x×,\s]\s*(\d+))?\s*[\])]?", text.strip())
+    if found is None:
+        return text
+    return int(found[1]) if found[2] is None else (int(found[1]), int(found[2]))
 
 
 def threshold(text: str) -> str | list[float]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from unetzoo.errors import WriteError
+from unetzoo.printing import printable
 
 
 class Output:
@@ -71,3 +73,24 @@ def unbroken() -> Iterator[None]:
             output.flush()
             if not output.broken:  # which stays, or Python would complain of the other when it flushes that at its end
                 setattr(sys, name, before[name])
+
+
+class _Shown(logging.Handler):
+    """Prints what is logged to standard error, which may be another one by then, so that a terminal shows it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(printable(record.getMessage(), lines=True), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def log_shown() -> Iterator[None]:
+    """Show what the library logs within: a command is asked once, and tells what it took from a file, too."""
+    logger, handler = logging.getLogger("unetzoo"), _Shown()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)

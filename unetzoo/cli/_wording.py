@@ -17,7 +17,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from unetzoo.printing import DESCRIPTION
+from unetzoo.files.notes import DESCRIPTION
 
 _QUOTED = r"(?<!\w)(?:'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\")(?!\w)"
 """A name of a file or of a class, or a command: it is no argument, whatever it holds."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unetzoo.checks import TASKS
-from unetzoo.cli._options import PLANES, PLANES_HELP
+from unetzoo.cli._options import PLANES, PLANES_HELP, sides
 from unetzoo.errors import ConfigError
 from unetzoo.printing import printable
 
@@ -33,7 +33,9 @@ def add(commands: Any) -> None:
         description="Read every image and mask once and say what they are and what is wrong. The exit status is 2 "
         "where something keeps the data from being trained on.",
     )
-    command.add_argument("--crop-size", type=int, metavar="PIXELS", help="side of the crops that training will take")
+    command.add_argument(
+        "--crop-size", type=sides, metavar="PIXELS", help="side, or HEIGHTxWIDTH, of the crops that training will take"
+    )
     command.set_defaults(run=_check)
 
     command = inner.add_parser(
@@ -55,7 +57,9 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--augmentation", default="light", metavar="PRESET", help="none, light or strong (default: light)"
     )
-    command.add_argument("--crop-size", type=int, metavar="PIXELS", help="side of the crops (default: whole images)")
+    command.add_argument(
+        "--crop-size", type=sides, metavar="PIXELS", help="side, or HEIGHTxWIDTH, of the crops (default: whole images)"
+    )
     command.add_argument("--count", type=int, default=16, metavar="N", help="images (default: 16)")
     command.add_argument("--columns", type=int, default=4, metavar="N", help="(default: 4)")
     command.add_argument("--out", default="preview.png", metavar="FILE", help="(default: preview.png)")

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from unetzoo.cli._options import SEVERAL
+from unetzoo.cli._options import SEVERAL, sides
 
 
 def add(commands: Any) -> None:
@@ -45,7 +45,9 @@ def add(commands: Any) -> None:
         metavar="FOLDER",
         help="of images to compare masks on; int8 needs them, and takes its ranges from them",
     )
-    command.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="fix them (default: any size)")
+    command.add_argument(
+        "--size", type=sides, metavar="HEIGHTxWIDTH", help="fix them, one number for both (default: any size)"
+    )
     command.add_argument("--json", action="store_true", help="as JSON")
     command.set_defaults(run=_export)
 
@@ -62,6 +64,6 @@ def _export(options: argparse.Namespace) -> None:
         outputs=options.outputs,
         precision=options.precision,
         images=options.images,
-        size=options.size,
+        size=(options.size, options.size) if isinstance(options.size, int) else options.size,
     )
     print(json.dumps(report.to_dict(), indent=2) if options.json else report)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetzoo.cli._options import PLANES, PLANES_HELP, SEVERAL, pixels_or, threshold
+from unetzoo.cli._options import PLANES, PLANES_HELP, SEVERAL, pixels_or, sides, threshold
 from unetzoo.extras import needed
 from unetzoo.printing import printable
 from unetzoo.train.flags import FLAGS
@@ -66,7 +66,8 @@ def _add_train(commands: Any) -> None:
     )
     for flag in FLAGS:
         alone = {} if flag.alone is None else {"nargs": "?", "const": flag.alone}
-        command.add_argument(flag.option, metavar=flag.value, help=flag.meaning, **alone)
+        kind = sides if flag.name == "crop_size" else str
+        command.add_argument(flag.option, metavar=flag.value, type=kind, help=flag.meaning, **alone)
     command.add_argument("--out", metavar="FOLDER", help="of the run, new or empty (default: runs/<model>)")
     command.add_argument("--config", metavar="FILE", help="settings of a run: its config.yaml")
     command.add_argument("--resume", metavar="FOLDER", help="go on with the run in this folder, exactly where it stood")
@@ -106,6 +107,8 @@ def _train(options: argparse.Namespace) -> None:
     for flag in FLAGS:
         if flag.many and given[flag.name]:
             given[flag.name] = json.dumps([text.strip() for text in given[flag.name].split(",")])
+    if isinstance(given["crop_size"], tuple):
+        given["crop_size"] = json.dumps(given["crop_size"])
     command.train(
         {name: text for name, text in given.items() if text is not None},
         options.rest,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -29,10 +28,9 @@ from unetzoo.files.finding import (
     split_place,
     usual,
 )
-from unetzoo.files.tensors import read_header
+from unetzoo.files.notes import Note
+from unetzoo.files.tensors import kind_of, read_header
 from unetzoo.files.torch_files import read_pickle
-
-_logger = logging.getLogger("unetzoo")
 
 WRAPPINGS = (
     *("state_dict", "model_state_dict", "model", "model_state", "net", "network", "weights", "params", "generator"),
@@ -49,9 +47,7 @@ _COUNTING = frozenset(
     {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int16, torch.int8, torch.uint8}
 )
 """Types in which a counter of batches may stand, beside its own."""
-SUFFIX = ".ckpt"
-"""Of the checkpoints of a training."""
-SUFFIXES = (".pth", ".pt", ".tar", SUFFIX, ".bin")
+SUFFIXES = (".pth", ".pt", ".tar", ".ckpt", ".bin")
 """Of files that ``torch.save`` wrote."""
 
 
@@ -62,16 +58,16 @@ class CheckpointFile:
     Attributes:
         path: of the file.
         metadata: text by name.
-        others: names of what else stands beside the state dict.
         entries: the state dict.
         size: bytes of the file.
+        note: on another program's, for the log; None of one of ours.
     """
 
     path: Path
     metadata: Mapping[str, str]
-    others: frozenset[str]
     entries: Mapping[str, Tensor]
     size: int
+    note: Note | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors."""
@@ -89,22 +85,8 @@ class CheckpointFile:
         )
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> CheckpointFile:
-    """Return the state dict of a checkpoint, with its full names, and the text that stands beside it.
-
-    Raises:
-        WeightsError: as :func:`load_state_dict_file` does.
-    """
-    path = Path(path)
-    content, foreign = read_pickle(path, strict=False)
-    state = dict(_state_dict_in(path, content, foreign).state)
-    text = texts_in(content)
-    others = frozenset(name for name in content if isinstance(name, str)) - text.keys()
-    return CheckpointFile(path, text, others, state, path.stat().st_size)
-
-
 def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Return the state dict in a ``.safetensors`` file, or in one that ``torch.save`` wrote (.pth, .pt, .ckpt, .bin).
+    """Return the state dict in a ``.safetensors`` file, or in one that ``torch.save`` wrote, whatever it is called.
 
     The usual wrappings are taken off: dictionaries that hold it under a name such as "state_dict", "model" or "ema",
     the prefixes "module.", "model." and "net." where all names have them, and "_orig_mod.". What stands beside it is
@@ -123,7 +105,7 @@ def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if asked is not None:
         _, state = next(read_contents(path).states())
         check_values(file, state)
-    elif file.suffix == ".safetensors":
+    elif kind_of(file) == "safetensors":
         state = read_header(file).tensors()
     else:
         state = dict(_state_dict_in(file, *read_pickle(file, strict=False)).state)
@@ -142,7 +124,7 @@ def read_contents(source: str | os.PathLike[str]) -> Contents:
             code.
     """
     path, asked = split_place(source)
-    if path.suffix == ".safetensors":
+    if kind_of(path) == "safetensors":
         file = read_header(path)
         tensors = {name.replace(COMPILED, ""): tensor for name, tensor in file.tensors().items()}
         contents, nested = Contents(path, asked, tensors, text=file.metadata), False
@@ -265,11 +247,14 @@ def _state_dict_in(path: Path, content: Any, foreign: tuple[str, ...]) -> Place:
             raise WeightsError(f"{path} holds no state dict: {sparse:.200} is a sparse tensor, which no network has")
         places.append(Place(prefix, state))
     place, passed = usual(path, places)
+    said = []
     if passed:
-        _logger.warning("%s: read from %s; it also holds %s", path, place, ", ".join(at(path, it) for it in passed))
+        said.append(f"read from {place}; it also holds {', '.join(at(path, it) for it in passed)}")
     beside = [name for name in candidates[place.prefix] if name not in place.state]
     if beside:
-        _logger.warning("%s: left beside the tensors: %s", path, f"{', '.join(beside):.200}")
+        said.append(f"left beside the tensors: {', '.join(beside):.200}")
+    if said:
+        Note(f"{path}: {'; '.join(said)}", doubtful=bool(passed)).log()
     return place
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+SUFFIX = ".safetensors"
 LONGEST_HEADER = 4_000_000
 """Bytes: twenty times that of the zoo's largest network. What is longer is no network's, or an attack on memory."""
 DATA_DIGEST = "unetzoo_data_sha256"
@@ -190,6 +191,28 @@ def header_digest(header: bytes, own: str) -> str:
 
 class _MalformedError(Exception):
     """What is wrong with a header."""
+
+
+def kind_of(path: Path) -> Literal["safetensors", "torch"] | None:
+    """Return what a file of tensors is, whatever it is called: ``torch`` is what ``torch.save`` writes; None: neither.
+
+    One that is called .safetensors is to be one.
+
+    Raises:
+        WeightsError: missing, or no file.
+    """
+    if path.suffix == SUFFIX:
+        return "safetensors"
+    check_file(path)
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(SEEN)
+    except OSError:
+        return None  # who reads it says why
+    # Behind the length of the header stands an object of JSON. Of a pickle that length would be exabytes.
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= LONGEST_HEADER:
+        return "safetensors"
+    return "torch" if start.startswith((b"PK\3\4", b"\x80")) else None
 
 
 def check_file(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,18 +15,16 @@ from unetzoo.config import CONFIG_KEY
 from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.files.checkpoints import MOST_LISTED, check_finite, complete, listed, misfits, read_contents
 from unetzoo.files.finding import Contents, Place, taken_and_left, usual
+from unetzoo.files.notes import Note
 from unetzoo.foreign import smp, unets
 from unetzoo.foreign.layouts import Layout, Network, State, UnfitError
 from unetzoo.model import SegmentationModel
 from unetzoo.nn.meta import on_meta
-from unetzoo.printing import DESCRIPTION
 
 LAYOUTS: tuple[Layout, ...] = (*unets.LAYOUTS, *smp.LAYOUTS)
 """All that are known: the first that a state dict is of counts."""
 SHOWN = 8
 """Names of tensors left out that the log lists."""
-
-_logger = logging.getLogger("unetzoo")
 
 
 @dataclass(frozen=True)
@@ -123,17 +120,17 @@ def built(found: Located, name: str | None, options: Mapping[str, Any]) -> Segme
         raise ConfigError("pretrained is not for a network of another program: all weights come from the file")
     network = network_of(found.path, found.layout, found.place.state, name)
     told = {*options} if name is None else {"name", *options}
-    model, renamed, line = fitted(found, network, options, told)
+    model, renamed, note = fitted(found, network, options, told)
     check_finite(found.path, renamed)
     model.load_state_dict(renamed, assign=True)
-    _logger.warning("%s", line, extra=DESCRIPTION)
+    note.log()
     return model.eval()
 
 
 def fitted(
     found: Located, network: Network, options: Mapping[str, Any], told: Collection[str]
-) -> tuple[SegmentationModel, dict[str, Tensor], str]:
-    """Return the network of shapes alone, its tensors in a file under its names, and a line about both.
+) -> tuple[SegmentationModel, dict[str, Tensor], Note]:
+    """Return the network of shapes alone, its tensors in a file under its names, and what the log says of both.
 
     Args:
         found: in the file.
@@ -161,7 +158,7 @@ def fitted(
         )
     shown = {**{key: value for key, value in network.options.items() if key not in told}, **options}
     model.origin = f"{layout.title} ({layout.home}): {network.remark}"
-    return model, renamed, _line(found, network, left, shown, told)
+    return model, renamed, _note(found, network, left, shown, told)
 
 
 def network_of(path: str | os.PathLike[str], layout: Layout, state: State, name: str | None = None) -> Network:
@@ -195,10 +192,10 @@ def _advice(options: Mapping[str, Any]) -> str:
     return "it was changed: what is in it is another network"
 
 
-def _line(
+def _note(
     found: Located, network: Network, left: Sequence[str], options: Mapping[str, Any], told: Collection[str]
-) -> str:
-    """Return in one line what was taken from a file and what it became, what was assumed and what was left."""
+) -> Note:
+    """Return in one line what was taken from a file and what it became, what was left, and what was assumed."""
     assumed = [item for item in network.assumed if not set(item.options) & set(told)]
     unsaid = {name for item in assumed for name in item.options}
     listed = "".join(f", {key}={value!r}" for key, value in options.items() if key not in unsaid)
@@ -207,9 +204,10 @@ def _line(
     if left:
         more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
         parts.append(f"left out: {', '.join(left[:SHOWN])}{more}")
-    parts += [item.said for item in assumed]
+    parts += [item.said for item in assumed if item.certain]
+    doubts = [item.said for item in assumed if not item.certain]
     if options.get("num_classes", 1) > 1 and "task" not in {*options, *told}:
-        parts.append("taken as of one class a pixel, task='multiclass' (say task='multilabel' if classes overlap)")
+        doubts.append("taken as of one class a pixel, task='multiclass' (say task='multilabel' if classes overlap)")
     if "mean" not in {*options, *told}:
-        parts.append("it names no mean and std: give those of its training")
-    return "; ".join(parts)
+        doubts.append("it names no mean and std: give those of its training")
+    return Note("; ".join([*parts, *doubts]), doubtful=bool(found.passed or doubts), describes=True)

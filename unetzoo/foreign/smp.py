@@ -51,7 +51,7 @@ _INTERPOLATION = Assumption(
     "taken as created with decoder_interpolation='nearest', the default (say upsampling='bilinear' if it was created "
     "with 'bilinear')",
 )
-_NORMALISATION = Assumption(("mean", "std"), "mean and std taken as ImageNet's, those of its encoders")
+_NORMALISATION = Assumption(("mean", "std"), "mean and std taken as ImageNet's, those of its encoders", certain=True)
 
 # By tensors
 

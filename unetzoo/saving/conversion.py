@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -12,10 +11,11 @@ from typing import Any
 from torch import Tensor
 
 from unetzoo import zoo
+from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.files.checkpoints import (
     MOST_LISTED,
-    SUFFIX as CHECKPOINT_SUFFIX,
+    CheckpointFile,
     complete,
     lacks_statistics,
     listed,
@@ -23,18 +23,18 @@ from unetzoo.files.checkpoints import (
     read_contents,
 )
 from unetzoo.files.finding import Contents, Place, find, split_place, taken_and_left
-from unetzoo.files.tensors import read_header
+from unetzoo.files.notes import Note
+from unetzoo.files.tensors import SUFFIX, kind_of, read_header
 from unetzoo.foreign.loading import built, file_of, known, located, unknown
-from unetzoo.model import SegmentationModel
+from unetzoo.model import SegmentationModel, build_on_meta
 from unetzoo.nn.meta import on_meta
-from unetzoo.saving.records import SUFFIX, SavedModel, is_saved_model, read_saved, run_checkpoint
-from unetzoo.saving.weights import load, save
+from unetzoo.saving.records import SavedModel, is_saved_model, read_saved, run_record
+from unetzoo.saving.weights import check_fit, save
 
 _HEAD = "head.conv.weight"
 _PARTS = ("encoder", "decoder", "head", "deep_heads", "guide")
 """Of a network, with tensors."""
 _SHOWN = ("pretrained", "input_policy", "in_channels")
-_logger = logging.getLogger("unetzoo")
 
 
 def convert(
@@ -48,8 +48,8 @@ def convert(
     guidance, are read off the tensors where ``options`` do not say them; the log says what no tensor shows, and was
     taken as by default. Types stay as they are in the file, half precision too.
 
-    The ``last.ckpt`` of a run says all of it itself, and needs neither name nor options: its network becomes the file,
-    the average of the weights where the run has one, with everything that it knows.
+    The ``last.ckpt`` of a run, whatever it is called by now, says all of it itself, and needs neither name nor options:
+    its network becomes the file, the average of the weights where the run has one, with everything that it knows.
 
     Args:
         source: a file of tensors (.pth, .pt, .pth.tar, .ckpt, .bin, .safetensors), or ``FILE::place`` for the other of
@@ -71,10 +71,12 @@ def convert(
         name = zoo.resolve(name)
     source = file_of(source)
     path, asked = split_place(source)
-    if path.suffix == CHECKPOINT_SUFFIX and asked is None and is_saved_model(run_checkpoint(path)):
-        return _convert_own(path, target, name, options)
-    _refuse_another(path, name)
+    if kind_of(path) == "safetensors":
+        _refuse_another(path, name)
     contents = read_contents(source)
+    own = None if asked is not None or kind_of(path) == "safetensors" else run_record(contents)
+    if own is not None:
+        return _convert_own(*own, target, name, options)
     found = find(contents, {_HEAD: None}, _own_names, exact=False)
     if found is None:
         save(_foreign(contents, name, options), target)
@@ -124,20 +126,26 @@ def _convert_named(
     save(model, target)
     assumed = {key: value for key, value in zoo.signature(name).items() if key not in {*options, *_SHOWN}}
     listing = ", ".join(f"{key}={getattr(model.config, key, value)!r}" for key, value in assumed.items())
-    _logger.warning("%s: %s", contents.path, taken_and_left(contents, place, passed, state))
-    _logger.warning("tensors do not tell all; taken as by default: %s", listing)
+    taken = taken_and_left(contents, place, passed, state)
+    Note(f"{contents.path}: {taken}; tensors do not tell all; taken as by default: {listing}", doubtful=True).log()
     return read_saved(target)
 
 
 def _convert_own(
-    source: str | os.PathLike[str], target: str | os.PathLike[str], name: str | None, options: Mapping[str, Any]
+    file: CheckpointFile,
+    config: ModelConfig,
+    target: str | os.PathLike[str],
+    name: str | None,
+    options: Mapping[str, Any],
 ) -> SavedModel:
     """Write the network of a run's checkpoint."""
-    model = load(source)
-    if name not in (None, model.config.name):
-        raise WeightsError(f"{source} holds {model.config.name}, not {name}")
+    if name not in (None, config.name):
+        raise WeightsError(f"{file.path} holds {config.name}, not {name}")
     if options:
-        raise ConfigError(f"{source} says itself what it holds: leave out {', '.join(options)}")
+        raise ConfigError(f"{file.path} says itself what it holds: leave out {', '.join(options)}")
+    model = build_on_meta(config)
+    check_fit(file, config, model)
+    model.load_state_dict(file.tensors(), assign=True)
     save(model, target)
     return read_saved(target)
 
@@ -157,8 +165,8 @@ def _own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _refuse_another(source: str | os.PathLike[str], name: str | None) -> None:
-    """Refuse a file that says itself that it is another model."""
-    if Path(source).suffix != SUFFIX or not is_saved_model(read_header(source)):
+    """Refuse a safetensors file that says itself that it is another model."""
+    if not is_saved_model(read_header(source)):
         return
     found = read_saved(source).config.name
     fix = "is one already: unetzoo.load takes it" if name in (found, None) else f"holds {found}, not {name}"

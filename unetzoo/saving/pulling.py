@@ -18,9 +18,10 @@ from urllib.parse import urlparse
 from unetzoo import __version__
 from unetzoo.errors import ConfigError, DamagedError, HubError, WeightsError
 from unetzoo.files.offline import switched_off
+from unetzoo.files.tensors import SUFFIX
 from unetzoo.foreign import smp
 from unetzoo.saving.hub_errors import translated, unreachable
-from unetzoo.saving.records import CARD_FILE, CONFIG_FILE, MODEL_FILE, SUFFIX, read_config, read_saved
+from unetzoo.saving.records import CARD_FILE, CONFIG_FILE, MODEL_FILE, read_config, read_saved
 from unetzoo.saving.repositories import parse, title_of
 from unetzoo.saving.weights import verify
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from pathlib import Path
 from unetzoo import trained, zoo
 from unetzoo.config import CONFIG_KEY, ModelConfig
 from unetzoo.errors import ConfigError, WeightsError
-from unetzoo.files.checkpoints import SUFFIXES as CHECKPOINTS, CheckpointFile, read_checkpoint, read_contents
-from unetzoo.files.tensors import DATA_DIGEST, LONGEST_HEADER, TensorFile, check_file, read_header
+from unetzoo.files.checkpoints import SUFFIXES as CHECKPOINTS, CheckpointFile, read_contents
+from unetzoo.files.finding import Contents, check_values
+from unetzoo.files.tensors import DATA_DIGEST, LONGEST_HEADER, SUFFIX, TensorFile, check_file, kind_of, read_header
 from unetzoo.foreign import smp
 from unetzoo.foreign.loading import fitted, located, network_of
 from unetzoo.model import SegmentationModel, build_on_meta
@@ -23,16 +23,15 @@ CARD_FILE = "README.md"
 MODEL_FILE = "model.safetensors"
 BEST_FILE = "best.safetensors"
 """Of the best epoch, in the folder of a run."""
-SUFFIX = ".safetensors"
 VERSION_KEY = "unetzoo_version"
 PREFIX_KEY = "unetzoo_prefix"
 """What the names of the network's tensors begin with, in a checkpoint of a run, which holds others beside them."""
 ORIGIN_KEY = "unetzoo_origin"
 """Only in models made of other programs' files: whose they were, and where results differ from theirs."""
-NOTE_KEY = "unetzoo_note"
-"""Of what was read from another program's file: the line for the log. In no file."""
 RUN_KEY = "recipe"
 """Of what a run keeps in a checkpoint for itself, to go on."""
+_STATE = "state_dict."
+"""Where Lightning puts the tensors of all that is trained."""
 
 
 @dataclass(frozen=True)
@@ -130,32 +129,57 @@ def read_record(
         path = model_in(path) or path / MODEL_FILE
         if not path.is_file():
             raise WeightsError(f"the folder {path.parent} holds no {MODEL_FILE}: unetzoo.save_pretrained writes one")
-    file: TensorFile | CheckpointFile
-    if path.suffix in CHECKPOINTS and path.is_file():
-        file = run_checkpoint(path)
-    elif path.suffix != SUFFIX and path.is_file():
+    kind = kind_of(path)
+    if kind is None and path.suffix not in CHECKPOINTS:
         raise WeightsError(
-            f"{path} is no file of a model by its ending: {SUFFIX} is needed, or that of a checkpoint "
+            f"{path} is no file of a model: {SUFFIX} is needed, or a checkpoint, as torch.save writes it "
             f"({', '.join(CHECKPOINTS)})"
         )
-    else:
-        file = read_header(path)
-        file.check_header()
-    if not is_saved_model(file):
-        return _foreign_record(file, told)
+    if kind != "safetensors":
+        contents = read_contents(path)
+        return run_record(contents) or _foreign_record(contents, told)
+    file = read_header(path)
+    file.check_header()
+    return (file, _config_in(file)) if is_saved_model(file) else _foreign_record(read_contents(path), told)
+
+
+def run_record(contents: Contents) -> tuple[CheckpointFile, ModelConfig] | None:
+    """Return, of a run's checkpoint such as ``last.ckpt``, the network that it judges and keeps, and its config.
+
+    That is the average of the weights where the run has one. None where it is no run's.
+
+    Raises:
+        WeightsError: it is of a run of an earlier unetzoo, which does not say what it holds.
+    """
+    path = contents.path
+    if CONFIG_KEY not in contents.text:
+        if f"{RUN_KEY}.steps" in contents.others and f"{RUN_KEY}.losses" in contents.tensors:
+            raise WeightsError(
+                f"{path} is of a run of an earlier unetzoo, and does not say how its network reads images: take "
+                f"{BEST_FILE} beside it"
+            )
+        return None
+    own = contents.under(f"{_STATE}{contents.text.get(PREFIX_KEY, '')}")
+    check_values(path, own)
+    file = CheckpointFile(path, contents.text, own, path.stat().st_size)
+    return file, _config_in(file)
+
+
+def _config_in(file: TensorFile | CheckpointFile) -> ModelConfig:
+    """Return the config that a file of ours says."""
     try:
-        return file, ModelConfig.from_json(file.metadata[CONFIG_KEY])
+        return ModelConfig.from_json(file.metadata[CONFIG_KEY])
     except ConfigError as error:
-        raise WeightsError(f"{path}: {error}") from error
+        raise WeightsError(f"{file.path}: {error}") from error
 
 
-def _foreign_record(file: TensorFile | CheckpointFile, told: Collection[str]) -> tuple[CheckpointFile, ModelConfig]:
+def _foreign_record(contents: Contents, told: Collection[str]) -> tuple[CheckpointFile, ModelConfig]:
     """Return what segmentation_models_pytorch wrote, under this package's names, and the config of its network.
 
     Its models are taken as ours are, for it says how images are to be normalised; those of others by ``convert``.
     """
-    path = file.path
-    found = located(read_contents(path))
+    path = contents.path
+    found = located(contents)
     if found is None or found.layout is not smp.LAYOUT:
         convert = f"unetzoo convert {path} {path.stem}{'_converted' * (path.suffix == SUFFIX)}{SUFFIX}"
         if found is not None:
@@ -165,30 +189,9 @@ def _foreign_record(file: TensorFile | CheckpointFile, told: Collection[str]) ->
             "where they are a network's of this package; an encoder alone goes to 'unetzoo train --pretrained FILE' or "
             "'create(..., pretrained=FILE)'"
         )
-    model, renamed, line = fitted(found, network_of(path, found.layout, found.place.state), {}, told)
-    metadata = {ORIGIN_KEY: model.origin, NOTE_KEY: line}
-    return CheckpointFile(path, metadata, frozenset(), renamed, file.size), model.config
-
-
-def run_checkpoint(path: str | os.PathLike[str]) -> CheckpointFile:
-    """Return a checkpoint; of a run's, such as ``last.ckpt``, the network that it judges and keeps.
-
-    That is the average of the weights where the run has one. Nothing in the file is run.
-
-    Raises:
-        WeightsError: it cannot be read, or is of a run of an earlier unetzoo, which does not say what it holds.
-    """
-    file = read_checkpoint(path)
-    if not is_saved_model(file):
-        if RUN_KEY in file.others:
-            raise WeightsError(
-                f"{path} is of a run of an earlier unetzoo, and does not say how its network reads images: take "
-                f"{BEST_FILE} beside it"
-            )
-        return file
-    prefix = file.metadata.get(PREFIX_KEY, "")
-    own = {name.removeprefix(prefix): tensor for name, tensor in file.entries.items() if name.startswith(prefix)}
-    return dataclasses.replace(file, entries=own)
+    model, renamed, note = fitted(found, network_of(path, found.layout, found.place.state), {}, told)
+    metadata = {ORIGIN_KEY: model.origin, VERSION_KEY: ""}
+    return CheckpointFile(path, metadata, renamed, path.stat().st_size, note), model.config
 
 
 def described(file: TensorFile | CheckpointFile, model: SegmentationModel) -> SavedModel:
@@ -197,7 +200,7 @@ def described(file: TensorFile | CheckpointFile, model: SegmentationModel) -> Sa
     return SavedModel(
         path=file.path,
         config=model.config,
-        unetzoo_version=file.metadata.get(VERSION_KEY, "" if NOTE_KEY in file.metadata else "?"),
+        unetzoo_version=file.metadata.get(VERSION_KEY, "?"),
         sha256=file.metadata.get(DATA_DIGEST, "?"),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         bytes=file.size,

@@ -6,7 +6,7 @@ import re
 from urllib.parse import urlparse
 
 from unetzoo.errors import ConfigError
-from unetzoo.saving.records import SUFFIX
+from unetzoo.files.tensors import SUFFIX
 
 PREFIX = "hf-hub:"
 _REPOSITORY = re.compile(r"(?P<id>\w[\w.-]*/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)

@@ -37,10 +37,11 @@ import torch
 
 from unetzoo import trained, zoo
 from unetzoo.errors import ConfigError, HubError, UnetzooError, WeightsError
+from unetzoo.files.tensors import SUFFIX
 from unetzoo.model import SegmentationModel
 from unetzoo.registry import OWN, suggest
 from unetzoo.saving.pulling import pull_from_hub
-from unetzoo.saving.records import MODEL_FILE, SUFFIX, model_in
+from unetzoo.saving.records import MODEL_FILE, model_in
 from unetzoo.saving.repositories import PREFIX, behind_the_host, is_repository, parse
 from unetzoo.saving.weights import load
 

@@ -7,7 +7,6 @@ is copied. ``docs/format.md`` describes the file.
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from unetzoo.config import CONFIG_KEY, ModelConfig
 from unetzoo.errors import ConfigError, DamagedError, WeightsError
 from unetzoo.files.checkpoints import CheckpointFile, check_finite, listed, misfits, non_finite
 from unetzoo.files.tensors import (
+    SUFFIX,
     TensorFile,
     check_types,
     write_tensors,
@@ -28,22 +28,17 @@ from unetzoo.files.tensors import (
 from unetzoo.folding import OptimizedModel
 from unetzoo.model import SegmentationModel, build_on_meta
 from unetzoo.plain import plain, plain_tuple
-from unetzoo.printing import DESCRIPTION
 from unetzoo.saving.changes import adapt_input, changed_config, new_heads
 from unetzoo.saving.records import (
     CONFIG_FILE,
     MODEL_FILE,
-    NOTE_KEY,
     ORIGIN_KEY,
-    SUFFIX,
     VERSION_KEY,
     SavedModel,
     described,
     read_config,
     read_record,
 )
-
-_logger = logging.getLogger("unetzoo")
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -105,9 +100,10 @@ def load(
     changed. So do not overwrite the file in place meanwhile; to save over it is safe.
 
     Args:
-        path: a ``.safetensors`` file, a folder with a ``model.safetensors``, or the ``last.ckpt`` of a run, of which
-            the network is read that the run judges: the average of its weights, where it has one. Of others' files
-            (.pth, .pt, .pth.tar, .ckpt, .bin, .safetensors) those of segmentation_models_pytorch.
+        path: a ``.safetensors`` file, a folder with a ``model.safetensors``, or the ``last.ckpt`` of a run, whatever
+            it is called by now, of which the network is read that the run judges: the average of its weights, where it
+            has one. Of others' files (.pth, .pt, .pth.tar, .ckpt, .bin, .safetensors) those of
+            segmentation_models_pytorch.
         device: where the model goes.
         dtype: of its floating-point tensors; None: as in the file.
         verify: also read every byte, and hold it against the digest, and look for NaN and infinity.
@@ -140,7 +136,7 @@ def load(
         _verify(file)
     model = build_on_meta(wanted)
     as_saved = (wanted.num_classes, wanted.in_channels) == (config.num_classes, config.in_channels)
-    _check_fit(file, config, model if as_saved else build_on_meta(config))
+    check_fit(file, config, model if as_saved else build_on_meta(config))
     state = file.tensors()
     if wanted.num_classes != config.num_classes:
         state |= new_heads(model, state["head.conv.weight"])
@@ -150,8 +146,8 @@ def load(
     state = {name: tensor.to(device, dtype if tensor.is_floating_point() else None) for name, tensor in state.items()}
     loaded = _filled(model, state, device, dtype).eval()
     loaded.origin = file.metadata.get(ORIGIN_KEY, "")
-    if NOTE_KEY in file.metadata:
-        _logger.warning("%s", file.metadata[NOTE_KEY], extra=DESCRIPTION)
+    if isinstance(file, CheckpointFile) and file.note is not None:
+        file.note.log()
     return loaded
 
 
@@ -169,12 +165,26 @@ def verify(path: str | os.PathLike[str]) -> SavedModel:
     """
     file, config = read_record(path)
     model = build_on_meta(config)
-    _check_fit(file, config, model)
+    check_fit(file, config, model)
     _verify(file)
     copy = Path(path) / CONFIG_FILE
     if copy.is_file() and read_config(copy) != config:
         raise WeightsError(f"{copy} says another thing than {MODEL_FILE} beside it, which counts; save the folder anew")
     return described(file, model)
+
+
+def check_fit(file: TensorFile | CheckpointFile, config: ModelConfig, model: SegmentationModel) -> None:
+    """Refuse a file whose tensors are not those of the model that it says it holds.
+
+    Raises:
+        WeightsError: lists what does not fit.
+    """
+    problems = misfits(model.state_dict(), file.entries)
+    if problems:
+        raise WeightsError(
+            f"{file.path} does not hold the {config.name} that it says it holds:{listed(problems)}\n"
+            "It was put together from different models; save the right one again"
+        )
 
 
 def unwrapped(model: nn.Module) -> SegmentationModel:
@@ -209,15 +219,6 @@ def _verify(file: TensorFile | CheckpointFile) -> None:
     except (SafetensorError, OSError) as error:
         raise DamagedError(f"{file.path} cannot be read by safetensors itself: {error}") from error
     check_finite(file.path, file.tensors())
-
-
-def _check_fit(file: TensorFile | CheckpointFile, config: ModelConfig, model: SegmentationModel) -> None:
-    problems = misfits(model.state_dict(), file.entries)
-    if problems:
-        raise WeightsError(
-            f"{file.path} does not hold the {config.name} that it says it holds:{listed(problems)}\n"
-            "It was put together from different models; save the right one again"
-        )
 
 
 def _check_target(device: str | torch.device, dtype: torch.dtype | None) -> None:

@@ -39,7 +39,12 @@ FLAGS = (
     Flag("data", "data.folder", "FOLDER", "with images/ and masks/, or train/ and val/ that hold such; or a CSV list"),
     Flag("epochs", "trainer.max_epochs", "N", "passes over the training images (default: 50)"),
     Flag("batch_size", "data.batch_size", "N", "images a step and device (default: 8)"),
-    Flag("crop_size", "data.crop_size", "PIXELS", "side of the training crops (default: 256; less for small images)"),
+    Flag(
+        "crop_size",
+        "data.crop_size",
+        "PIXELS",
+        "side, or HEIGHTxWIDTH, of the training crops (default: 256; less for small images)",
+    ),
     Flag("augmentation", "data.augmentation", "NAME", "none, light or strong (default: light)"),
     Flag("loss", "model.loss", "LOSS", "such as 'dice', '0.5*bce + dice', 'unet3p' (default: bce + dice, by task)"),
     Flag("lr", "model.lr", "RATE", "highest learning rate (default: 0.001)"),
