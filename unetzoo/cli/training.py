@@ -66,7 +66,7 @@ def _add_train(commands: Any) -> None:
     )
     for flag in FLAGS:
         alone = {} if flag.alone is None else {"nargs": "?", "const": flag.alone}
-        kind = sides if flag.name == "crop_size" else str
+        kind = sides if flag.name == "crop_size" else None  # of others the settings tell the type
         command.add_argument(flag.option, metavar=flag.value, type=kind, help=flag.meaning, **alone)
     command.add_argument("--out", metavar="FOLDER", help="of the run, new or empty (default: runs/<model>)")
     command.add_argument("--config", metavar="FILE", help="settings of a run: its config.yaml")
