@@ -162,7 +162,7 @@ def test_references_that_unfold_are_refused(here: Path) -> None:
     lines = ["a0: &a0 [x]"] + [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]" for k in range(1, 10)]
     for text in ("\n".join(lines), "[" * 5000, "a" * (1 << 21), "a: \x00", "a: ["):
         (here / "config.yaml").write_text(text, encoding="utf-8")
-        with pytest.raises(ConfigError, match=r"config\.yaml .*--trust"):
+        with pytest.raises(ConfigError, match=r"config\.yaml .*trust=True"):
             check_settings(here / "config.yaml")
 
 

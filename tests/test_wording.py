@@ -211,3 +211,65 @@ def test_the_library_writes_arguments_with_their_sign() -> None:
         if bare.search(text)
     ]
     assert not found
+
+
+COMMANDS = ("train/command.py", "train/choosing.py", "train/flags.py", "train/places.py", "train/stopping.py")
+"""They write command lines, and read them."""
+ELSE = {
+    "plugins.py": "--import",
+    "registry.py": "of a command: --import",
+    "losses/text.py": "of a command: --import",
+    "train/refusals.py": "--",
+    "train/recipe.py": "--lr",
+    "serving/page.py": "--border",
+    "saving/records.py": "unetzoo train --pretrained FILE",
+    "saving/cards.py": "--out masks",
+}
+"""What is only of commands; what the parser is told and says; style sheets; whole commands over two lines."""
+
+
+def test_the_library_writes_no_options() -> None:
+    """They are nothing to who calls it from Python. Whole commands, in quotes, are."""
+    found = []
+    for path in (ROOT / "unetzoo").rglob("*.py"):
+        name = path.relative_to(ROOT / "unetzoo").as_posix()
+        if name.startswith("cli/") or name in COMMANDS:
+            continue
+        for line, text in texts(path):
+            bare = re.sub(r"'(?:unetzoo [^']*| --[^']*)(?:'|$)", "", text)
+            if re.search(r"(?<![\w-])--[a-z]", bare) and ELSE.get(name, "\0") not in text:
+                found.append(f"{name}:{line}: {text}")
+    assert not found
+
+
+def test_what_a_command_calls_otherwise_than_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--max-megabytes", "--max-megapixels"):
+        assert main(["serve", "nuclei", option, "0"]) == 2
+        said = capsys.readouterr().err
+        assert f"{option} 0.0: " in said
+        assert not re.search(r"\bmega\w+=", said)
+
+
+def test_convert_asks_for_a_name_in_its_caller_s_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    source, target = tmp_path / "own.pth", tmp_path / "a.safetensors"
+    torch.save({"net": unetzoo.create("unet", base_channels=2).state_dict()}, source)
+    assert main(["convert", str(source), str(target)]) == 2
+    said = capsys.readouterr().err
+    assert "give --model" in said
+    assert "name=" not in said
+    with pytest.raises(unetzoo.ConfigError, match="give name=…"):
+        unetzoo.convert(source, target)
+
+
+def test_want_of_memory_is_said_in_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    from unetzoo.train.refusals import explained
+
+    with pytest.raises(unetzoo.TrainingError) as caught, explained():
+        raise RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed.")
+    assert "data.workers=0" in str(caught.value)
+    assert "resume=…" in str(caught.value)
+    typed = wording("train")(str(caught.value))
+    assert "--data.workers 0" in typed
+    assert "--resume goes on" in typed

@@ -13,7 +13,7 @@ from unetzoo.plugins import PLUGINS
 T = TypeVar("T")
 
 
-OWN = "; if it is your own, import what registers it first (--import)"
+OWN = "; if it is your own, import what registers it first (of a command: --import)"
 """What to say of a name that is known nowhere, and near to none."""
 
 

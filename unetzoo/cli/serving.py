@@ -49,6 +49,7 @@ def add(commands: Any) -> None:
 def _serve(options: argparse.Namespace) -> None:
     from unetzoo.serving import Limits, serve
 
+    options.wording.know({"megabytes": "max_megabytes", "megapixels": "max_megapixels"})
     limits = Limits(options.max_megabytes, options.max_megapixels)
     # So that the temporary folder is removed, whoever ends it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

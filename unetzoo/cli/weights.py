@@ -101,6 +101,7 @@ def _verify(options: argparse.Namespace) -> None:
 def _convert(options: argparse.Namespace) -> None:
     from unetzoo.saving import conversion
 
+    options.wording.know({"name": "model"})
     given = [f"--option {name}" for name, _ in options.option]
     twice = [f"{name} is given twice; give it once" for name in dict.fromkeys(given) if given.count(name) > 1]
     if twice:

@@ -110,7 +110,8 @@ def unknown() -> str:
     """Return what is said of a file whose names are of no layout that is known."""
     return (
         f"does not say which network it holds, and its names are none of those known ({known()}): if they are this "
-        "package's, 'unetzoo convert' takes it with --model NAME; an encoder alone goes to create(..., pretrained=path)"
+        "package's, 'unetzoo convert FILE NEW.safetensors --model NAME' takes it; an encoder alone goes to "
+        "create(..., pretrained=path)"
     )
 
 

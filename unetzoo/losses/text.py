@@ -138,7 +138,10 @@ class _Builder:
     def _registered(self, name: str) -> LossSpec | None:
         """Return the loss of a name."""
         if name not in LOSSES:
-            own = "; one of your own is known once what registers it is imported (--import), or goes by a dotted path"
+            own = (
+                "; one of your own is known once what registers it is imported (of a command: --import), or goes by a "
+                "dotted path"
+            )
             self.problems.append(checks.unknown("loss", name, LOSSES) + own)
             return None
         found, task = LOSSES[name], self.common["task"]

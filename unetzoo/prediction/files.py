@@ -247,7 +247,7 @@ def _keep_record(folder: Path, settings: dict[str, Any], overwrite: bool) -> Non
     path = folder / RECORD
     if not path.exists() and folder.is_dir() and any(folder.iterdir()):
         what = "files that are not this command's, true masks perhaps"
-        raise ConfigError(f"{folder} holds {what}: give a new --out")
+        raise ConfigError(f"{folder} holds {what}: give a new out=…")
     now = json.loads(json.dumps(settings))
     if path.exists() and not overwrite:
         try:
@@ -255,13 +255,13 @@ def _keep_record(folder: Path, settings: dict[str, Any], overwrite: bool) -> Non
             if not isinstance(before, dict):
                 raise ValueError(f"an object is needed, not {type(before).__name__}")
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} cannot be read ({error}): give another --out, or --overwrite") from error
+            raise ConfigError(f"{path} cannot be read ({error}): give another out=…, or overwrite=True") from error
         changed = [
             f"{name}: {before.get(name)!r} there, {now[name]!r} now" for name in now if before.get(name) != now[name]
         ]
         if changed and any(other != path for other in folder.iterdir()):  # else nothing came of the call before
             raise ConfigError(
-                f"{folder} holds masks made with other settings: give another --out, or --overwrite", changed
+                f"{folder} holds masks made with other settings: give another out=…, or overwrite=True", changed
             )
     write_file(path, json.dumps(settings, indent=2))
 
@@ -280,11 +280,11 @@ def _is_done(job: Job, outputs: Outputs, config: ModelConfig) -> bool:
     stranger = [path for path, mark in marks.items() if mark is not None and mark.place != identity.place(job.source)]
     stranger += [path for path in others.values() if path.exists() and mark_in(path) is not None]
     if stranger:
-        raise InputError(f"{printable(stranger[0])} is there, of another image: give another --out, or --overwrite")
+        raise InputError(f"{printable(stranger[0])} is there, of another image: give another out=…, or overwrite=True")
     changed = [path for path, mark in marks.items() if mark is None and _is_whole(path)]
     if changed:
         what = "and not as it was written, corrected by hand perhaps"
-        raise InputError(f"{printable(changed[0])} is there, {what}: move it away, or --overwrite")
+        raise InputError(f"{printable(changed[0])} is there, {what}: move it away, or overwrite=True")
     try:
         now = Mark.of(job.source)
     except OSError:

@@ -39,7 +39,7 @@ def find_jobs(
             if model_in(source) is not None and (source / "config.yaml").exists():
                 problems.append(f"{str(source)!r} is the folder of a run: several models go with commas between them")
             elif inside is not None and os.path.realpath(source) == os.path.realpath(inside):
-                problems.append(f"{str(source)!r} is where masks go: give another --out")
+                problems.append(f"{str(source)!r} is where masks go: give another out=…")
             else:
                 place = _images_of(source)
                 found += [(path, path.relative_to(place)) for path in _inside(place, inside)]

@@ -118,7 +118,7 @@ def check_outputs(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig) ->
             others += [files[key]] if key in files else []
         problems += [_clash(other, (what, of), name) for other in others if other != (what, of)]
     if problems:
-        fix = "rename the images, or give each its own --out"
+        fix = "rename the images, or give each its own out=…"
         if len(problems) == 1:
             raise InputError(f"{problems[0]}: {fix}")
         more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []

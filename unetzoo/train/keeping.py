@@ -141,7 +141,7 @@ class KeepLast(Callback):
         if broken:
             raise TrainingError(
                 f"step {trainer.global_step} made {len(broken)} weights NaN or infinite, such as {broken[0]}. "
-                f"{self.path.name} is that of before. Train anew with a lower --lr or --trainer.gradient_clip_val 1"
+                f"{self.path.name} is that of before. Train anew with a lower lr=… or trainer.gradient_clip_val=1"
                 f"{_or_from_the_best(self.path)}"
             )
 
@@ -207,4 +207,4 @@ class KeepBest(Callback):
 def _or_from_the_best(last: Path) -> str:
     """Return the advice to go on from the best network, where there is one."""
     best = last.with_name(BEST_FILE)
-    return f", from --model {best} if you like" if best.is_file() else ""
+    return f", from model={str(best)!r} if you like" if best.is_file() else ""

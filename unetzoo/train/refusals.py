@@ -121,8 +121,8 @@ def _suggestions(text: str, parser: LightningArgumentParser) -> str:
 def explained() -> Iterator[None]:
     """Turn what Lightning and CUDA refuse into our own errors."""
     fix = (
-        "take a smaller --batch-size or --crop-size, --trainer.precision bf16-mixed, --model.gradient_checkpointing "
-        "true, or, where images are read, fewer --data.workers"
+        "take a smaller batch_size=… or crop_size=…, trainer.precision='bf16-mixed', "
+        "model.gradient_checkpointing=True, or, where images are read, fewer data.workers=…"
     )
     try:
         with in_memory(TrainingError, fix):
@@ -134,7 +134,7 @@ def explained() -> Iterator[None]:
             raise
         raise TrainingError(
             f"a process that reads images was ended ({shortened(str(error))}): by a signal to the whole group, or for "
-            "want of memory, of which /dev/shm has its own; --data.workers 0 reads without them, --resume goes on"
+            "want of memory, of which /dev/shm has its own; data.workers=0 reads without them, resume=… goes on"
         ) from error
 
 

@@ -50,8 +50,8 @@ def check_settings(path: Path) -> None:
     problems = list(_problems_in(path))
     if problems:
         raise ConfigError(
-            f"{path} is not followed, as it may be a stranger's. If it is yours, --trust (unetzoo.fit: trust=True) "
-            "follows it, or give what it names as flags",
+            f"{path} is not followed, as it may be a stranger's. If it is yours, trust=True follows it; or give what "
+            "it names yourself",
             problems,
         )
 
