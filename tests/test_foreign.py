@@ -378,3 +378,19 @@ def test_names_of_nobody(tmp_path: Path) -> None:
         unetzoo.load_foreign(path)
     with pytest.raises(ConfigError, match=r"theirs\.pth .*milesial.*--model NAME"):
         unetzoo.convert(path, tmp_path / "it.safetensors")
+
+
+def test_the_guide_says_which_differ_at_other_sizes() -> None:
+    """A row for each, as the record of a model made of it says."""
+    text = (ROOT / "docs" / "coming_from_others.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (\S.*?) \| ((?:\*\*differ|equal at|theirs takes none).*) \|$", text, re.MULTILINE))
+    for kind, public in PUBLIC.items():
+        state = public.build().state_dict()
+        layout = loading.layout_of(state)
+        assert layout is not None
+        network = next(n for n in layout.networks(state) if n.name == public.name)
+        owner = layout.title.partition("'")[0]
+        titles = [title for title in rows if owner in title]
+        (title,) = [one for one in titles if len(titles) == 1 or ("padding" in one) == ("padded" in kind)]
+        differs = re.search("elsewhere theirs (rounds|gives)", network.remark)
+        assert rows[title].startswith("**differ**") == bool(differs), (kind, network.remark)
