@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import copy
+import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import light
+from PIL import Image
 from reference import reference_logits
+from torch import Tensor
 
 import unetzoo
 from unetzoo.nn import convolutions, resampling
 from unetzoo.nn.convolutions import ConcatConv, Upsampled
 from unetzoo.nn.resampling import mixed_first, resize
+from unetzoo.prediction.strips import Tiles
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here"),
 ]
+
+
+class NanFrom(torch.nn.Module):
+    """A loss that breaks at its fourth training batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        self.seen += torch.is_grad_enabled()
+        return logits.mean() * (math.nan if self.seen >= 4 else 1.0)
+
 
 NAMES = ["unet", "unetpp_resnet18", "unet3p", "unet3p_resnet18", "unet3p_lite_resnet18"]
 
@@ -121,6 +140,89 @@ def test_tiles() -> None:
         for device, count in (("cuda", 5), ("cpu", 1))
     )
     torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        *((kind, {}) for kind in ("uint8", "rows of pixels", "grey", "missing")),
+        *(("missing", how) for how in ({"tta": "flips"}, {"merge": "logits"}, {"blend": "linear", "overlap": 0.5})),
+    ],
+    ids=str,
+)
+def test_strips(kind: str, how: dict[str, Any]) -> None:
+    """Many rows of tiles, several of them computed together, read one strip late: of an ensemble, as on the CPU."""
+    models = [unetzoo.create(name, **light(name), mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.3)) for name in NAMES[:2]]
+    image: Any = torch.randint(0, 256, (3, 300, 150), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    image = image[:1] if kind == "grey" else image.permute(1, 2, 0).numpy() if kind == "rows of pixels" else image
+    if kind == "missing":
+        image = image / 255
+        image[:, 60:200, 50:100] = math.nan
+        image[0, 250:] = math.nan
+    expected = unetzoo.Predictor(copy.deepcopy(models), device="cpu", tile=64, **how)(image)
+    for count in (1, 16):
+        found = unetzoo.Predictor(copy.deepcopy(models), device="cuda", tile=64, batch_size=count, **how)(image)
+        assert not found.probabilities.is_pinned()
+        torch.testing.assert_close(found.probabilities, expected.probabilities, rtol=0, atol=1e-3)
+        assert (found.missing is None) == (kind != "missing")
+        if found.missing is not None:
+            assert torch.equal(found.missing, expected.missing)
+
+
+def test_strips_of_many_images() -> None:
+    """Pinned memory is used again, and never while it is read or written: the same image is the same each time."""
+    predictor = unetzoo.Predictor(unetzoo.create("resunet18"), device="cuda", tile=64, overlap=0.0, batch_size=16)
+    images = [torch.rand(3, 640, 512, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+    expected = [predictor(image).probabilities for image in images]
+    for _ in range(5):
+        for image, before in zip(images, expected, strict=True):
+            torch.testing.assert_close(predictor(image).probabilities, before, rtol=0, atol=1e-3)
+
+
+def test_one_strip_waits_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What asks for the work of a strip waits for nothing: any synchronisation in it is an error."""
+    predictor = unetzoo.Predictor(
+        unetzoo.create("unet", **light("unet")), device="cuda", tile=64, overlap=0.0, batch_size=4
+    )
+    image = torch.rand(3, 512, 250)
+    predictor(image)  # what torch does once
+    add = Tiles.add
+
+    def strict(*given: Any) -> None:
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            add(*given)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(Tiles, "add", strict)
+    assert predictor(image).probabilities.shape == (1, 512, 250)
+
+
+def test_an_overflow_in_one_strip_is_said() -> None:
+    model = unetzoo.create("unet", **light("unet"))
+    next(model.parameters()).data.mul_(1e20)
+    image = torch.rand(3, 512, 128)
+    image[:, 200:210, 20:40] = 1e30
+    with pytest.raises(unetzoo.InputError, match="not finite"):
+        unetzoo.Predictor(model, device="cuda", tile=64, overlap=0.0, batch_size=2)(image)
+
+
+def test_a_loss_that_is_not_finite_is_said_of_its_batch(tmp_path: Path) -> None:
+    """It is read one step late, and names its own batch; nothing of it is kept."""
+    pytest.importorskip("pytorch_lightning")
+    for seed in range(12):
+        image, mask = unetzoo.drawing.draw_nuclei(32, 32, seed=seed)
+        for kind, pixels in (("images", image.permute(1, 2, 0)), ("masks", 255 * mask.to(torch.uint8))):
+            (tmp_path / "data" / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.contiguous().numpy()).save(tmp_path / "data" / kind / f"{seed:02}.png")
+    settings = {"model.options.base_channels": 4, "data.workers": 0, "trainer.limit_train_batches": 3}
+    with pytest.raises(unetzoo.TrainingError, match="the loss is nan in epoch 2, batch 1, of these images"):
+        unetzoo.fit(
+            "unet", data=tmp_path / "data", out=tmp_path / "run", epochs=3, batch_size=2, quiet=True, settings=settings,
+            loss=f"dice + {__name__}.NanFrom",
+        )  # fmt: skip
+    assert len(unetzoo.train.Run(tmp_path / "run").history) == 1
 
 
 # The compiler of torch 2.11 imports what torch itself calls deprecated.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import json
 import math
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +23,8 @@ from torch import Tensor, nn
 
 import unetzoo
 from unetzoo import ConfigError, InputError, Predictor, drawing, images
-from unetzoo.prediction import layout, tiles
+from unetzoo.prediction import layout, tiles, transfer
+from unetzoo.prediction.inputs import as_image
 from unetzoo.prediction.reach import memory_of_pixel, reach
 
 FAMILIES = [
@@ -627,3 +630,53 @@ def test_half_precision_is_close(shared_data: Path) -> None:
     plain, half = (Predictor(small(), dtype=dtype)(path).probabilities for dtype in (None, torch.bfloat16))
     assert half.dtype == torch.float32
     assert 0 < (plain - half).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("how", [{}, {"merge": "logits"}], ids=str)
+def test_strips_that_are_read_late_are_the_same(how: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: rows of tiles computed together, and a strip read when the next one has been asked for."""
+    models = [small("unet", mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.3)), small("unetpp_lite")]
+    image = torch.rand(3, 100, 60, generator=torch.Generator().manual_seed(0))
+    image[:, 20:50, 10:40] = math.nan
+    image[0, 70:] = math.nan
+    predictor = Predictor(models, tile=32, batch_size=8, device="cpu", **how)
+    expected = predictor(image)
+    monkeypatch.setattr(transfer.Transfer, "ahead", 1)
+    monkeypatch.setattr(transfer.Transfer, "rows_together", lambda self, at_once, across: at_once // across)
+    found = predictor(image)
+    torch.testing.assert_close(found.probabilities, expected.probabilities, rtol=0, atol=1e-6)
+    assert found.missing is not None
+    assert torch.equal(found.missing, expected.missing)
+    source = as_image(image)
+    grid = predictor.grid(source)
+    assert len(grid.across.starts) == 3
+    for first in range(len(grid.down.starts) + 1):
+        parts = list(predictor.strips(source, grid, first=first))
+        top = [*grid.down.starts, 100][first]
+        assert [part.top for part in parts] == list(
+            itertools.accumulate((part.probabilities.shape[1] for part in parts[:-1]), initial=top)
+        )[: len(parts)]
+        rows = [part.probabilities for part in parts]
+        below = torch.cat(rows, dim=1) if rows else expected.probabilities[:, 100:]
+        torch.testing.assert_close(below, expected.probabilities[:, top:], rtol=0, atol=1e-6)
+
+
+def test_what_is_begun_is_taken_in_order_and_so_many_later() -> None:
+    said: list[str] = []
+
+    def begun(count: int) -> Iterator[Callable[[], int]]:
+        for number in range(count):
+            said.append(f"begin {number}")
+            yield functools.partial(read, number)
+
+    def read(number: int) -> int:
+        said.append(f"read {number}")
+        return number
+
+    assert list(transfer.taken(begun(3), 0)) == [0, 1, 2]
+    assert said == [f"{what} {n}" for n in range(3) for what in ("begin", "read")]
+    said.clear()
+    assert list(transfer.taken(begun(3), 1)) == [0, 1, 2]
+    assert said == ["begin 0", "begin 1", "read 0", "begin 2", "read 1", "read 2"]
+    assert list(transfer.taken(begun(1), 1)) == [0]
+    assert list(transfer.taken(begun(0), 1)) == []

@@ -38,6 +38,7 @@ from unetzoo.data.sampling import EpochBatches, SizeBatches
 from unetzoo.drawing import CLASSES, write_shapes
 from unetzoo.errors import ConfigError, TrainingError, WeightsError
 from unetzoo.evaluation import evaluate
+from unetzoo.prediction.transfer import Transfer
 from unetzoo.train import FolderData
 from unetzoo.train.averaging import AveragedModel
 from unetzoo.train.keeping import WholeFiles
@@ -731,9 +732,12 @@ def test_unknown_keys_in_a_file_are_refused(first: Path, tmp_path: Path, capsys:
     assert "learning_rate" in refused(capsys, "--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "a"))
 
 
+@pytest.mark.parametrize("ahead", [0, 1])
 def test_a_broken_loss_names_the_images_and_keeps_what_was_good(
-    nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ahead: int, nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where a loss is read one step late, as on a GPU."""
+    monkeypatch.setattr(Transfer, "ahead", ahead)
     out = tmp_path / "a"
     text = refused(capsys, "--data", str(nuclei), *TINY, "--epochs", "2", "--keep_steps", "1", "--out", str(out),
                    "--loss", f"dice + {__name__}.NanFrom(batch=4)")  # fmt: skip
@@ -743,6 +747,18 @@ def test_a_broken_loss_names_the_images_and_keeps_what_was_good(
     assert re.search(r"loss .*nan .*epoch 2, batch 1\b", text)
     assert all(known[i].name in text for _, i in next(iter(batches)))
     assert last(out)["global_step"] == 3
+
+
+@pytest.mark.parametrize("batch", [2, 3], ids=["amid an epoch", "at its end"])
+def test_a_broken_loss_that_is_read_late_is_no_other_batch_s(
+    batch: int, nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights are broken by then: what is said is the loss, which came first."""
+    monkeypatch.setattr(Transfer, "ahead", 1)
+    text = refused(capsys, "--data", str(nuclei), *TINY, "--epochs", "2", "--out", str(tmp_path / "a"),
+                   "--loss", f"dice + {__name__}.NanFrom(batch={batch})")  # fmt: skip
+    assert re.search(rf"loss .*nan .*epoch 1, batch {batch}\b", text)
+    assert not (tmp_path / "a" / "last.ckpt").exists()
 
 
 def test_broken_weights_are_not_kept(nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

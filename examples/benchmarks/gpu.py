@@ -145,15 +145,21 @@ def fit(bench: Bench) -> None:
         with (Path(folder) / "run" / "times.csv").open(newline="") as stream:
             rows = list(csv.DictReader(stream))
         first, last = rows[0], rows[-1]
-    each = (float(last["seconds"]) - float(first["seconds"])) / (int(last["epoch"]) - int(first["epoch"]))
+    epochs = int(last["epoch"]) - int(first["epoch"])
+    each = (float(last["seconds"]) - float(first["seconds"])) / epochs
+    names = ("training", "waiting", "validation")
+    seconds = {"all": each} | {name: sum(float(row[name]) for row in rows[1:]) / epochs for name in names}
+    seconds["kept and shown"] = each - seconds["training"] - seconds["validation"]
+    seconds = {name: round(its, 3) for name, its in seconds.items()}
     row = {"model": name, "side": side, "batch": batch, "bare step, images a second": round(batch / bare_ms * 1e3, 1)}
-    bench.add("fit", {**row, "fit, images a second": round(0.8 * count / each, 1), "epochs": int(last["epoch"])})
+    row |= {"fit, images a second": round(0.8 * count / each, 1), "epochs": int(last["epoch"])}
+    bench.add("fit", {**row, "seconds an epoch": seconds})
 
 
 def compiled(bench: Bench) -> None:
-    """Time compiled networks in bfloat16."""
-    for name in bench.models[:1] if bench.smoke else bench.models:
-        for train in (False,) if bench.smoke else (True, False):
+    """Time compiled networks in bfloat16, those first that are compiled soonest: inference, few layers."""
+    for train in (False,) if bench.smoke else (False, True):
+        for name in reversed(bench.models):
             for way in (LAST, OURS):
                 if bench.late:
                     return

@@ -54,6 +54,10 @@ def missing_in(image: Tensor, nodata: float | None = None, alpha: bool = False) 
         alpha: whether the last channel is opacity, which is no band.
     """
     if image.is_floating_point():
+        if nodata is None and image.numel():
+            low, high = image.aminmax()  # NaN, where there is one: one look at all values instead of four
+            if bool((low > -END) & (high < END)):
+                return None
         found = ~(image.abs() < END)  # not of NaN either
         if nodata is not None and abs(nodata) < END:
             found |= (image - nodata).abs() <= 4 * torch.finfo(torch.float32).eps * abs(nodata)

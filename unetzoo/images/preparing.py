@@ -17,10 +17,10 @@ def scaled(image: Tensor) -> Tensor:
 
 
 def fit_channels(image: Tensor, in_channels: int, alpha: bool = False) -> Tensor:
-    """Return ``image`` (C, H, W) with ``in_channels`` channels: an alpha too many is dropped, grey is copied to RGB.
+    """Return ``image`` (…, C, H, W) with ``in_channels`` channels: an alpha too many is dropped, grey is copied to RGB.
 
     Args:
-        image: the image.
+        image: the image, or several.
         in_channels: channels that are wanted.
         alpha: whether the last channel is opacity. A channel of integers that is opaque everywhere is, too; no other
             is ever dropped.
@@ -28,7 +28,7 @@ def fit_channels(image: Tensor, in_channels: int, alpha: bool = False) -> Tensor
     Raises:
         InputError: the channels do not fit.
     """
-    found = image.shape[0]
+    found = image.shape[-3]
     if found == in_channels:  # and nothing is looked at, at each step of a training
         return image
     alpha = alpha or has_dead_alpha(image)
@@ -36,8 +36,8 @@ def fit_channels(image: Tensor, in_channels: int, alpha: bool = False) -> Tensor
         extra = found == in_channels + 1 and found in (2, 4)
         why = ", and the last is no alpha, by its file or its values: leave it out, or train on all" if extra else ""
         raise InputError(f"an image of {found} channels does not fit in_channels={in_channels}{why}")
-    image = image[:-1] if alpha else image
-    return image if image.shape[0] == in_channels else image.repeat(in_channels, 1, 1)
+    image = image[..., :-1, :, :] if alpha else image
+    return image if image.shape[-3] == in_channels else image.repeat_interleave(in_channels, dim=-3)
 
 
 def fits(channels: int, in_channels: int, alpha: bool = False) -> bool:
@@ -47,26 +47,26 @@ def fits(channels: int, in_channels: int, alpha: bool = False) -> bool:
 
 
 def has_dead_alpha(image: Tensor) -> bool:
-    """Return whether the last of 2 or 4 channels (C, H, W) of integers is opaque everywhere."""
-    if image.shape[0] not in (2, 4) or image.dtype.is_floating_point or image.dtype == torch.bool:
+    """Return whether the last of 2 or 4 channels (…, C, H, W) of integers is opaque everywhere."""
+    if image.shape[-3] not in (2, 4) or image.dtype.is_floating_point or image.dtype == torch.bool:
         return False
-    return bool((image[-1].long() == torch.iinfo(image.dtype).max).all())
+    return bool((image[..., -1, :, :].long() == torch.iinfo(image.dtype).max).all())
 
 
-def filled(image: Tensor, mean: Sequence[float] | None) -> Tensor:
-    """Return a scaled image (C, H, W) with the mean of each channel, or 0 without one, instead of NaN.
+def filled(image: Tensor, mean: Sequence[float] | Tensor | None) -> Tensor:
+    """Return a scaled image (…, C, H, W) with the mean of each channel, or 0 without one, instead of NaN.
 
     Normalised by the same mean, missing values are 0: as much as is known of them.
     """
-    values = torch.zeros(image.shape[0]) if mean is None else torch.tensor(mean)
-    return torch.where(image.isnan(), values[:, None, None].to(image), image)
+    values = image.new_zeros(image.shape[-3]) if mean is None else torch.as_tensor(mean).to(image)
+    return torch.where(image.isnan(), values[:, None, None], image)
 
 
-def normalised(image: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> Tensor:
-    """Return (image - mean) / std for each channel of ``image`` (C, H, W); as it is where there is neither."""
+def normalised(image: Tensor, mean: Sequence[float] | Tensor | None, std: Sequence[float] | Tensor | None) -> Tensor:
+    """Return (image - mean) / std for each channel of ``image`` (…, C, H, W); as it is where there is neither."""
     if mean is None or std is None:
         return image
-    subtrahend, divisor = (torch.tensor(numbers, device=image.device)[:, None, None] for numbers in (mean, std))
+    subtrahend, divisor = (torch.as_tensor(numbers, device=image.device)[:, None, None] for numbers in (mean, std))
     return (image - subtrahend) / divisor
 
 

@@ -22,6 +22,8 @@ from unetzoo.saving import sources
 
 Model = SegmentationModel | OptimizedModel | str | os.PathLike[str]
 MERGES = ("probabilities", "logits")
+Levels = Sequence[tuple[Tensor | None, Tensor | None]]
+"""The mean and the standard deviation that each member was trained with, or None, on one device."""
 
 
 class Networks:
@@ -51,7 +53,15 @@ class Networks:
             for member in self.members
         )
 
-    def __call__(self, stored: Tensor, height: int, width: int) -> Tensor:
+    def levels(self, device: torch.device) -> Levels:
+        """Return what images are normalised by, brought to a device: once for all tiles, as it waits there."""
+        numbers = [(member.config.mean, member.config.std) for member in self.members]
+        return [
+            tuple(None if its is None else torch.tensor(its, device=device) for its in pair)  # type: ignore[misc]
+            for pair in numbers
+        ]
+
+    def __call__(self, stored: Tensor, height: int, width: int, levels: Levels) -> Tensor:
         """Return the average of what all members say of all views: (N, classes, height, width) float32.
 
         They are logits, or probabilities where ``merge`` says so.
@@ -59,10 +69,13 @@ class Networks:
         Args:
             stored: (N, C, H, W) as stored, NaN where something is missing; the window begins ``border`` pixels inside.
             height, width: of the window.
+            levels: from :meth:`levels`, on the device of ``stored``.
         """
         total: Tensor | None = None
-        for member in self.members:
-            images = self._prepared(stored, member, height, width)
+        for member, (mean, std) in zip(self.members, levels, strict=True):
+            images = self._shown(stored, member, height, width)
+            images = filled(images, mean) if stored.is_floating_point() else images
+            images = normalised(images, mean, std)
             for view in self.views:
                 said = self._asked(member, images, view)[..., :height, :width].float()
                 said = self.activated(said) if self.merge == "probabilities" else said
@@ -74,14 +87,17 @@ class Networks:
         """Return the probabilities of logits, the classes in dimension -3."""
         return logits.softmax(dim=-3) if self.config.task == "multiclass" else logits.sigmoid()
 
-    def check_finite(self, probabilities: Tensor) -> None:
+    def check_finite(self, found: bool) -> None:
         """Raise if probabilities are no numbers: a mask made of them would be all background, and look like one.
+
+        Args:
+            found: whether all of them are finite.
 
         Raises:
             WeightsError: as weights are not.
             InputError: as the networks overflow on this image.
         """
-        if bool(probabilities.isfinite().all()):
+        if found:
             return
         for member in self.members:
             check_weights(member)
@@ -99,16 +115,13 @@ class Networks:
                 found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return found.hexdigest()
 
-    def _prepared(self, stored: Tensor, member: OptimizedModel, height: int, width: int) -> Tensor:
-        """Return what a member is shown: its own border around the window, normalised its own way."""
-        decoder, config = member.network.decoder, member.config
+    def _shown(self, stored: Tensor, member: OptimizedModel, height: int, width: int) -> Tensor:
+        """Return what a member is shown, not normalised yet: its own border around the window, its own channels."""
+        decoder = member.network.decoder
         skipped = self.border - decoder.border
         height, width = decoder.input_side(height), decoder.input_side(width)
         cut = stored[..., skipped : skipped + height, skipped : skipped + width]
-        found = [fit_channels(scaled(image), config.in_channels) for image in cut]
-        if stored.is_floating_point():
-            found = [filled(image, config.mean) for image in found]
-        return torch.stack([normalised(image, config.mean, config.std) for image in found])
+        return fit_channels(scaled(cut), member.config.in_channels)
 
     def _asked(self, member: OptimizedModel, images: Tensor, view: View) -> Tensor:
         border = member.network.decoder.border
@@ -116,12 +129,11 @@ class Networks:
         return view.undo(member(view.apply(images, member.network.encoder.strides[-1])), size)
 
 
-def cut_out(rows: Tensor, first: int, count: int) -> Tensor:
-    """Return columns ``first`` to ``first + count`` of (C, h, W), mirrored at its ends."""
-    width = rows.shape[-1]
+def columns(first: int, count: int, width: int) -> slice | Tensor:
+    """Return which of ``width`` columns stand at ``first`` to ``first + count``, where the ends are mirrors."""
     if first >= 0 and first + count <= width:
-        return rows[..., first : first + count]
-    return rows[..., mirrored(first, count, width)]
+        return slice(first, first + count)
+    return mirrored(first, count, width)
 
 
 def gathered(models: Model | Sequence[Model], device: torch.device, dtype: torch.dtype | None) -> list[OptimizedModel]:

@@ -24,6 +24,7 @@ from unetzoo.prediction.results import Prediction, in_file, mask_of, nodata_tag
 from unetzoo.prediction.stored import StoredRows
 from unetzoo.prediction.strips import Strip, joined, strips
 from unetzoo.prediction.tiles import Grid
+from unetzoo.prediction.transfer import Transfer
 from unetzoo.prediction.views import views
 
 
@@ -153,7 +154,7 @@ class Predictor:
         check_range(image.image, self.config)
         grid = self.grid(image)
         with _bar(progress, grid.count, "tile") as tick, in_memory(InputError, _SMALLER):
-            found = joined(list(self.strips(image, grid, tick=tick)))
+            found = joined(self.strips(image, grid, tick=tick), image.height)
             return self.result(image, found.probabilities, found.missing)
 
     def write_mask(
@@ -245,6 +246,8 @@ class Predictor:
     ) -> Iterator[Strip]:
         """Give the probabilities of an image in strips, from top to bottom, in the memory of a row of tiles.
 
+        On a GPU it is the memory of two batches of tiles: one is computed while what came of the other is taken.
+
         Args:
             source: gives the image by rows.
             grid: of this image, from :meth:`grid`.
@@ -256,7 +259,7 @@ class Predictor:
             WeightsError: the model has weights that are not finite.
         """
         at_once = self.layout.tiles_at_once(grid, self.device)
-        return strips(self.networks, source, grid, self.device, first=first, at_once=at_once, tick=tick)
+        return strips(self.networks, source, grid, Transfer(self.device), first=first, at_once=at_once, tick=tick)
 
     def settings(self) -> dict[str, Any]:
         """Return, JSON-able, all that masks depend on: arguments, and a digest of the weights."""

@@ -139,7 +139,7 @@ def mask_of(probabilities: Tensor, task: str, thresholds: Sequence[float]) -> Te
     """Return the mask that (classes, H, W) probabilities amount to, see :class:`Prediction`."""
     if task == "multiclass":
         return probabilities.argmax(dim=0).to(torch.uint8 if probabilities.shape[0] <= 256 else torch.int32)
-    mask = (probabilities > torch.tensor(thresholds)[:, None, None]).byte()
+    mask = (probabilities > torch.tensor(thresholds)[:, None, None]).view(torch.uint8)
     return mask[0] if task == "binary" else mask
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from unetzoo.prediction.inputs import Rows
-from unetzoo.prediction.networks import Networks, check_channels, cut_out
+from unetzoo.prediction.networks import Networks, check_channels, columns
 from unetzoo.prediction.tiles import Grid, mirrored
+from unetzoo.prediction.transfer import Transfer, taken
 
 
 class Strip(NamedTuple):
@@ -27,25 +29,28 @@ class Strip(NamedTuple):
     missing: Tensor | None
 
 
-def joined(parts: Sequence[Strip]) -> Strip:
-    """Return strips that lie one below the other as one."""
-    if len(parts) == 1:
-        return parts[0]
-    missing = None
-    if any(part.missing is not None for part in parts):
-        none = torch.zeros_like(parts[0].probabilities[0], dtype=torch.bool)
-        gaps = [
-            none[:1].expand(part.probabilities.shape[1:]) if part.missing is None else part.missing for part in parts
-        ]
-        missing = torch.cat(gaps)
-    return Strip(parts[0].top, torch.cat([part.probabilities for part in parts], dim=1), missing)
+def joined(parts: Iterable[Strip], height: int) -> Strip:
+    """Return the strips of an image, from its first row to its last, as one; each is copied as it comes."""
+    whole: Tensor | None = None
+    missing: Tensor | None = None
+    for part in parts:
+        classes, rows, width = part.probabilities.shape
+        if rows == height and not part.probabilities.is_pinned():
+            return part
+        whole = part.probabilities.new_empty(classes, height, width) if whole is None else whole
+        whole[:, part.top : part.top + rows] = part.probabilities
+        if part.missing is not None:
+            missing = torch.zeros(height, width, dtype=torch.bool) if missing is None else missing
+            missing[part.top : part.top + rows] = part.missing
+    assert whole is not None
+    return Strip(0, whole, missing)
 
 
 def strips(
     networks: Networks,
     source: Rows,
     grid: Grid,
-    device: torch.device,
+    transfer: Transfer,
     *,
     first: int = 0,
     at_once: int = 1,
@@ -54,67 +59,132 @@ def strips(
     """Give the probabilities of an image in strips, from top to bottom.
 
     Args:
-        networks: on ``device``.
+        networks: on the device of ``transfer``.
         source: gives the image by rows.
         grid: its tiles.
-        device: where they are computed.
+        transfer: to the device that computes them, and back.
         first: the row of tiles to begin with, from 0 to their number; what is above it is not given.
         at_once: tiles that the networks are shown at a time.
-        tick: is called after each tile.
+        tick: is called after each tile, when it is computed or, by an accelerator, is about to be.
 
     Raises:
         InputError: the image does not fit the networks, or they overflow on it.
         WeightsError: the networks have weights that are not finite.
     """
     check_channels(source.rows(0, 1), networks.config, source.alpha)
-    down, across = grid.down, grid.across
-    if first == len(down.starts):
+    for strip, sound in taken(_begun(networks, source, grid, transfer, first, at_once, tick), transfer.ahead):
+        networks.check_finite(sound)
+        yield strip
+
+
+def _begun(
+    networks: Networks,
+    source: Rows,
+    grid: Grid,
+    transfer: Transfer,
+    first: int,
+    at_once: int,
+    tick: Callable[[], object] | None,
+) -> Iterator[Callable[[], tuple[Strip, bool]]]:
+    """Ask for one strip after the other; what is given waits for it, and says whether it is finite."""
+    starts, window = grid.down.starts, grid.down.window
+    groups = _groups(grid, first, transfer.rows_together(at_once, len(grid.across.starts)))
+    if not groups:
         return
-    # Rows of the tile above reach into the first one.
-    begin = next(k for k in range(len(down.starts)) if down.starts[k] + down.window > down.starts[first])
-    total = torch.zeros(networks.config.num_classes, down.window, across.starts[-1] + across.window, device=device)
-    for k in range(begin, len(down.starts)):
-        top = down.starts[k]
-        done = (down.starts[k + 1] if k + 1 < len(down.starts) else source.height) - top
-        band = _band(source, top - networks.border, networks.shown(down.window))
+    tiles = Tiles(networks, grid, transfer, source.width)
+    height = max(starts[rows[-1]] - starts[rows[0]] for rows in groups) + window
+    width = grid.across.starts[-1] + grid.across.window
+    total = torch.zeros(networks.config.num_classes, height, width, device=transfer.device)
+    for rows in groups:
+        top, last = starts[rows[0]], rows[-1] + 1
+        band = _band(source, top - networks.border, starts[rows[-1]] - top + networks.shown(window))
         if source.alpha and band.shape[0] != networks.config.in_channels:
             band = band[:-1]
-        _add(total, networks, band, grid, k, at_once, tick)
-        if k >= first:
-            strip = total[:, :done, : source.width]
-            strip = (networks.activated(strip) if networks.merge == "logits" else strip).cpu().clone()
-            networks.check_finite(strip)
-            missing = _missing(band[:, networks.border :][:, :done])
-            yield Strip(top, strip if missing is None else strip.masked_fill_(missing, 0), missing)
+        band = transfer.up(band)
+        tiles.add(total, band, rows, at_once, tick)
+        done = (starts[last] if last < len(starts) else source.height) - top
+        skipped = max(0, starts[first] - top)  # rows of an earlier run
+        if last > first:
+            inside = slice(skipped, done)
+            seen = band[:, networks.border :][:, inside]
+            yield _strip(networks, transfer, top + skipped, total[:, inside, : source.width], seen)
         # The next row of tiles begins ``done`` rows lower, where this one has counted already.
         kept = total[:, done:].clone()
         total.zero_()[:, : kept.shape[1]] = kept
 
 
-def _add(
-    total: Tensor,
-    networks: Networks,
-    band: Tensor,
-    grid: Grid,
-    k: int,
-    at_once: int,
-    tick: Callable[[], object] | None,
-) -> None:
-    """Add what row ``k`` of tiles says of ``band``, the image's rows there, to ``total``, which begins with them."""
-    down, across = grid.down, grid.across
-    rows, _ = down.parts(k)
-    weight = down.weights[k][rows].to(total.device)[:, None]
-    for begin in range(0, len(across.starts), at_once):
-        chosen = range(begin, min(begin + at_once, len(across.starts)))
-        cuts = [cut_out(band, across.starts[n] - networks.border, networks.shown(across.window)) for n in chosen]
-        with torch.inference_mode():
-            said = networks(torch.stack(cuts).to(total.device), down.window, across.window)
-            for n, answer in zip(chosen, said, strict=True):
-                columns, place = across.parts(n)
-                weights = weight * across.weights[n][columns].to(total.device)
-                total[:, rows, place].add_(answer[:, rows, columns] * weights)
-                if tick is not None:
+def _groups(grid: Grid, first: int, together: int) -> list[range]:
+    """Return the rows of tiles that are computed together; which those are does not depend on the first one."""
+    down = grid.down
+    count = len(down.starts)
+    if first == count:
+        return []
+    # Rows of the tile above reach into the first one.
+    k = next(k for k in range(count) if down.starts[k] + down.window > down.starts[first])
+    bounds = [k, *range((k // together + 1) * together, count, together), count]
+    return [range(a, b) for a, b in itertools.pairwise(bounds)]
+
+
+def _strip(
+    networks: Networks, transfer: Transfer, top: int, total: Tensor, band: Tensor
+) -> Callable[[], tuple[Strip, bool]]:
+    """Ask for a strip of what was added up, and of where the image, whose rows there are ``band``, has nothing."""
+    found = networks.activated(total) if networks.merge == "logits" else total.clone()
+    sound = found.isfinite().all()
+    gaps = band.isnan().all(dim=0) if band.is_floating_point() else None
+    if gaps is None:
+        fetch = transfer.down(found, sound)
+    else:
+        fetch = transfer.down(found.masked_fill_(gaps, 0), sound, gaps, gaps.any())
+
+    def fetched() -> tuple[Strip, bool]:
+        probabilities, is_sound, *others = fetch()
+        missing = others[0] if others and bool(others[1]) else None
+        return Strip(top, probabilities, missing), bool(is_sound)
+
+    return fetched
+
+
+class Tiles:
+    """The tiles of an image, on the device: what is the same for all rows of it lies there.
+
+    Args:
+        networks: that are shown them.
+        grid: of the image.
+        transfer: to the device.
+        width: of the image.
+    """
+
+    def __init__(self, networks: Networks, grid: Grid, transfer: Transfer, width: int) -> None:
+        self.networks, self.grid = networks, grid
+        self._levels = networks.levels(transfer.device)
+        self._weights = [axis.weights.to(transfer.device) for axis in (grid.down, grid.across)]
+        side = networks.shown(grid.across.window)
+        cuts = [columns(start - networks.border, side, width) for start in grid.across.starts]
+        self._cuts = [cut if isinstance(cut, slice) else cut.to(transfer.device) for cut in cuts]
+
+    def add(
+        self, total: Tensor, band: Tensor, rows: range, at_once: int, tick: Callable[[], object] | None = None
+    ) -> None:
+        """Add what some rows of tiles say of ``band``, the image's rows there, to ``total``, which begins with them."""
+        tiles = [(k, n) for k in rows for n in range(len(self.grid.across.starts))]
+        for begin in range(0, len(tiles), at_once):
+            chosen = tiles[begin : begin + at_once]
+            with torch.inference_mode():
+                self._add(total, band, chosen, self.grid.down.starts[rows[0]])
+            if tick is not None:
+                for _ in chosen:
                     tick()
+
+    def _add(self, total: Tensor, band: Tensor, chosen: Sequence[tuple[int, int]], top: int) -> None:
+        networks, down, across = self.networks, self.grid.down, self.grid.across
+        side = networks.shown(down.window)
+        cuts = [band[:, down.starts[k] - top :][:, :side][..., self._cuts[n]] for k, n in chosen]
+        said = networks(torch.stack(cuts), down.window, across.window, self._levels)
+        for (k, n), answer in zip(chosen, said, strict=True):
+            (its_rows, rows), (its_columns, along) = down.parts(k), across.parts(n)
+            weights = self._weights[0][k][its_rows][:, None] * self._weights[1][n][its_columns]
+            total[:, rows.start - top : rows.stop - top, along].add_(answer[:, its_rows, its_columns] * weights)
 
 
 def _band(source: Rows, first: int, count: int) -> Tensor:
@@ -123,9 +193,3 @@ def _band(source: Rows, first: int, count: int) -> Tensor:
     low, high = int(wanted.min()), int(wanted.max()) + 1
     band = source.measured(low, high)
     return band if count == high - low and bool((wanted.diff() == 1).all()) else band[:, wanted - low]
-
-
-def _missing(band: Tensor) -> Tensor | None:
-    """Return where all values of (C, rows, W) are missing; None where they nowhere are."""
-    found = band.isnan().all(dim=0) if band.is_floating_point() else None
-    return found if found is not None and bool(found.any()) else None

@@ -136,7 +136,9 @@ class KeepLast(Callback):
         return bool(trainer.strategy.broadcast(due)) if trainer.world_size > 1 else due
 
     def _check(self, trainer: lightning.Trainer, recipe: lightning.LightningModule) -> None:
-        """Refuse to go on with weights that are not finite: they are never kept."""
+        """Refuse to go on with a loss or weights that are not finite: they are never kept."""
+        if isinstance(recipe, Recipe):
+            recipe.check_losses()
         broken = [name for name, tensor in recipe.named_parameters() if not tensor.isfinite().all()]
         if broken:
             raise TrainingError(

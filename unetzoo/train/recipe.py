@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.model import SegmentationModel, TrainingOutputs
 from unetzoo.parameter_groups import param_groups
+from unetzoo.prediction.transfer import Transfer
 from unetzoo.saving import sources
 from unetzoo.saving.records import PREFIX_KEY, RUN_KEY, VERSION_KEY
 from unetzoo.train.averaging import AveragedModel
@@ -99,7 +101,9 @@ class Recipe(lightning.LightningModule):
         self._plateau: ReduceLROnPlateau | None = None
         self._plateau_state: dict[str, Any] | None = None
         self._steps = self._steps_before = 0
-        self._built = self._tried = False
+        self._built = self._tried = self._ignoring = False
+        self._transfer = Transfer(torch.device("cpu"))
+        self._unread: deque[tuple[Callable[[], tuple[Tensor, ...]], str]] = deque()
 
     @property
     def judged(self) -> SegmentationModel:
@@ -215,6 +219,8 @@ class Recipe(lightning.LightningModule):
     def on_fit_start(self) -> None:
         """Move what is no module to the device."""
         self._losses = self._losses.to(self.device)
+        self._transfer = Transfer(self.device)
+        self._unread.clear()
 
     def on_train_start(self) -> None:
         """Freeze the encoder, as Lightning does not announce the epoch that a run goes on within."""
@@ -231,22 +237,42 @@ class Recipe(lightning.LightningModule):
         step = self.trainer.fit_loop.total_batch_idx * self.trainer.world_size + self.trainer.global_rank
         torch.manual_seed((self.settings.seed * 1_000_003 + step) % 2**63)
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Look for pixels that do not count while they are on the CPU: on a GPU each look waits for all steps."""
+        self._ignoring = self.trainer.training and not self._tried and bool((batch["target"] == IGNORED).any())
+        return batch
+
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
         outputs: TrainingOutputs = self._outputs(batch["image"])
-        if not self._tried and bool((batch["target"] == IGNORED).any()):
-            self._tried = True
+        if self._ignoring:
+            self._tried, self._ignoring = True, False
             self.loss.try_ignored(outputs, batch["target"])
         loss: Tensor = self.loss(outputs, batch["target"])
-        if not loss.isfinite():
-            raise TrainingError(
-                f"the loss is {loss.item()} in epoch {self.current_epoch + 1}, batch {batch_idx + 1}, of these "
-                f"images: {', '.join(batch['name'])}. What was saved before is whole. Look at them (unetzoo data "
-                "preview), and try a lower --lr, --trainer.gradient_clip_val 1, or --trainer.precision 32"
-            )
+        where = f"epoch {self.current_epoch + 1}, batch {batch_idx + 1}, of these images: {', '.join(batch['name'])}"
+        self._unread.append((self._transfer.down(loss.detach()), where))
+        self.check_losses(self._transfer.ahead)
         self._losses += torch.stack((loss.detach().double(), torch.ones((), dtype=torch.float64, device=loss.device)))
         self.log("loss", loss.detach(), prog_bar=True, logger=True)
         return loss
+
+    def check_losses(self, unread: int = 0) -> None:
+        """Read the losses of the steps so far, but for the last ones; on a GPU each is read one step late.
+
+        Args:
+            unread: how many of the last ones may wait. None do before anything is kept.
+
+        Raises:
+            TrainingError: one is not finite.
+        """
+        while len(self._unread) > unread:
+            fetch, where = self._unread.popleft()
+            value = fetch()[0].item()
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the loss is {value} in {where}. What was saved before is whole. Look at them (unetzoo data "
+                    "preview), and try a lower --lr, --trainer.gradient_clip_val 1, or --trainer.precision 32"
+                )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take a step, and let the average follow."""

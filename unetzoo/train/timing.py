@@ -17,6 +17,7 @@ from unetzoo.files.writing import write_file
 from unetzoo.train.keeping import KeepBest
 
 TIMES = "times.csv"
+PARTS = ("training", "waiting", "validation")
 
 
 class Clock(Callback):
@@ -26,8 +27,10 @@ class Clock(Callback):
     else each time, and all that a run leaves behind otherwise is the same each time.
 
     ``seconds`` are those of training and validation since the first step; a run that goes on counts on from its
-    checkpoint. ``peak_mib`` is the most memory that the process has held, over what it held when this was made, before
-    the network is; on a GPU, the most of its memory. It is empty where it cannot be told, off Linux.
+    checkpoint. ``training`` and ``validation`` are the epoch's own, and ``waiting`` is the part of its training in
+    which there was no batch: what is left of its seconds went to what is kept and shown. ``peak_mib`` is the most
+    memory that the process has held, over what it held when this was made, before the network is; on a GPU, the most
+    of its memory. It is empty where it cannot be told, off Linux.
     """
 
     def __init__(self) -> None:
@@ -36,15 +39,46 @@ class Clock(Callback):
         self._peak: float | None = None
         self._earlier = 0.0
         self._start: float | None = None
+        self._parts = dict.fromkeys(PARTS, 0.0)
+        self._since = 0.0  # a part began, or a batch ended
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start the clock."""
-        self._start = time.monotonic()
+        self._start = self._since = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Begin an epoch."""
+        self._since = time.monotonic()
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Count what it waited for the batch."""
+        self._count("training", "waiting")
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the step."""
+        self._count("training")
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Count what is left of the last steps."""
+        _wait(pl_module.device)
+        self._count("training")
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Count the validation, before what is kept of it."""
+        _wait(pl_module.device)
+        self._count("validation")
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Add a row, and write the file."""
         self._weigh(pl_module.device)
-        row = {"epoch": trainer.current_epoch + 1, "seconds": round(self._seconds(), 3), "peak_mib": self._peak}
+        parts = {name: round(seconds, 3) for name, seconds in self._parts.items()}
+        seconds = round(self._seconds(), 3)
+        row = {"epoch": trainer.current_epoch + 1, "seconds": seconds, **parts, "peak_mib": self._peak}
+        self._parts = dict.fromkeys(PARTS, 0.0)
         self.rows.append(row)
         if trainer.is_global_zero:
             text = io.StringIO()
@@ -62,6 +96,13 @@ class Clock(Callback):
         self.rows = [dict(row) for row in state_dict["rows"]]
         self._earlier, self._peak = state_dict["seconds"], state_dict["peak"]
 
+    def _count(self, *parts: str) -> None:
+        """Add the time since the last count to these parts."""
+        now = time.monotonic()
+        for name in parts:
+            self._parts[name] += now - self._since
+        self._since = now
+
     def _seconds(self) -> float:
         return self._earlier + (0.0 if self._start is None else time.monotonic() - self._start)
 
@@ -75,6 +116,12 @@ class Clock(Callback):
                 return
             taken = now - self._before
         self._peak = max(self._peak or 0.0, round(taken / 2**20, 1))
+
+
+def _wait(device: torch.device) -> None:
+    """Wait until a GPU is through with what it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _folder_of(trainer: lightning.Trainer) -> Path:
