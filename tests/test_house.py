@@ -48,7 +48,7 @@ GROUND = {"files", "nn"}
 # PIL: torchvision needs it; yaml: huggingface_hub does.
 OPTIONAL = {
     "comparing": {"matplotlib"},
-    "data": {"PIL", "numpy"},
+    "data": {"PIL", "numpy", "roifile", "yaml"},
     "drawing": {"PIL"},
     "evaluation": {"yaml"},
     "exporting": {"numpy", "onnx", "onnxruntime", "onnxscript"},

@@ -15,6 +15,7 @@ EXTRAS = {
     "onnxruntime": "export",
     "onnxscript": "export",
     "pytorch_lightning": "train",
+    "roifile": "annotations",
     "scipy": "objects",
     "tensorboard": "tensorboard",
     "tifffile": "tiff",

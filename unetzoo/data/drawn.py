@@ -9,7 +9,7 @@ pixels do not count are drawn before all others, so that they are ignored only w
 - Multilabel: likewise from 0 on; classes lie over each other, each in a map of its own.
 
 Objects of other classes are left out, whether they count or not; a region that does not count and has no class is
-ignored in all of them.
+ignored in all of them, and one of the background cuts a hole into all that was drawn before it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unetzoo.data.annotations import Drawing
+from unetzoo.data.annotations import BACKGROUND, Drawing
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.errors import InputError
 
@@ -41,16 +41,25 @@ def target_of(drawing: Drawing, labels: Labels, size: tuple[int, int]) -> Tensor
     multilabel = labels.task == "multilabel"
     target = torch.zeros((labels.num_classes, *size) if multilabel else size, dtype=torch.int64)
     pixels = target.numpy()
-    for annotation in sorted(drawing.annotations, key=lambda one: not one.ignored):
-        everywhere = annotation.ignored and annotation.kind == ""
+    for k, annotation in sorted(enumerate(drawing.annotations, 1), key=lambda pair: not pair[1].ignored):
+        everywhere = annotation.kind == BACKGROUND[0] or (annotation.ignored and annotation.kind == "")
         plane = slice(None) if everywhere else _class_of(annotation.kind, labels, drawing)
         if plane is None:
             continue
-        part = annotation.region.pixels(size)
-        value = IGNORED if annotation.ignored else 1 if labels.task != "multiclass" else plane
+        try:
+            part = annotation.region.pixels(size)
+        except InputError as error:
+            raise InputError(f"{str(drawing.source)!r}, annotation {k}: {error}") from error
+        value = IGNORED if annotation.ignored else _value(plane, labels)
         place = pixels[(plane, *part.slices)] if multilabel else pixels[part.slices]
         place[..., part.inside] = value
     return target
+
+
+def _value(plane: int | slice, labels: Labels) -> int:
+    if isinstance(plane, slice):
+        return 0
+    return plane if labels.task == "multiclass" else 1
 
 
 def _class_of(kind: str | int, labels: Labels, drawing: Drawing) -> int | None:

@@ -4,9 +4,18 @@ document = annotations.read(Path("instances.json"))
 document.drawings["a.png"].annotations[0].region.pixels((512, 512))
 """
 
-from unetzoo.data.annotations import coco as coco, yolo as yolo  # which registers them
+from unetzoo.data.annotations import (  # which registers them
+    coco as coco,
+    cvat as cvat,
+    geojson as geojson,
+    imagej as imagej,
+    labelme as labelme,
+    yolo as yolo,
+)
 from unetzoo.data.annotations._base import (
     ANNOTATION_FORMATS as ANNOTATION_FORMATS,
+    BACKGROUND as BACKGROUND,
+    IGNORE as IGNORE,
     Annotation as Annotation,
     AnnotationFormat as AnnotationFormat,
     Document as Document,

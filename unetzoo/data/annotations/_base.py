@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from unetzoo.data.annotations.regions import Region
+from unetzoo.data.annotations.regions import Region, United
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.registry import Registry
 
+BACKGROUND = ("background", "_background_")
+IGNORE = ("ignore", "__ignore__", "ignore*")
+"""Names of classes, whatever their case, that are none in any format: what cuts a hole into what lies below, as CVAT's
+and LabelMe's exporters have it, and what does not count. Both hold for whole annotations, and for all classes."""
 LARGEST = 2**29
 """Bytes that a file of annotations may have: COCO's own of 118,000 images has 4.7e8."""
 
@@ -21,7 +25,7 @@ class Annotation:
 
     Attributes:
         kind: name of its class; its number, from 0, where the format has numbers and the names stand nowhere; "" where
-            the format has no classes.
+            the format has no classes, or this object has none. "background" cuts away what lies below.
         region: which pixels it covers.
         ignored: whether they do not count, as those of a crowd.
     """
@@ -148,7 +152,42 @@ def read(path: Path) -> Document:
     if known is None:
         titles = ", ".join(entry.title for entry in ANNOTATION_FORMATS.values())
         raise InputError(f"{str(path)!r} holds no annotations in a format that is known: {titles}")
-    return known.read(path)
+    return _without_reserved(known.read(path))
+
+
+def _without_reserved(document: Document) -> Document:
+    """Return a document in which the names of :data:`BACKGROUND` and :data:`IGNORE` are no classes."""
+    reserved = {name for name in document.names if name.lower() in (*BACKGROUND, *IGNORE)}
+    if not reserved:
+        return document
+
+    def plain(one: Annotation) -> Annotation:
+        if one.kind not in reserved:
+            return one
+        background = str(one.kind).lower() in BACKGROUND
+        return Annotation(BACKGROUND[0], one.region) if background else Annotation("", one.region, ignored=True)
+
+    drawings = {
+        name: replace(drawing, annotations=tuple(map(plain, drawing.annotations)))
+        for name, drawing in document.drawings.items()
+    }
+    return Document(drawings, tuple(name for name in document.names if name not in reserved), document.problems)
+
+
+def grouped(found: Iterable[tuple[object, Annotation]]) -> tuple[Annotation, ...]:
+    """Return annotations of which those with the same group and class are one, in the place of its last part.
+
+    Args:
+        found: the group of each, None where it has none, and the annotation.
+    """
+    parts: dict[object, list[Annotation]] = {}
+    for k, (group, one) in enumerate(found):
+        key = (k,) if group is None else (group, one.kind, one.ignored)
+        parts[key] = [*parts.pop(key, ()), one]
+    return tuple(
+        ones[0] if len(ones) == 1 else replace(ones[0], region=United(tuple(one.region for one in ones)))
+        for ones in parts.values()
+    )
 
 
 @dataclass

@@ -7,7 +7,6 @@ plain or compressed. Crowds do not count. Annotations lie over those that stand 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -145,8 +144,8 @@ def _region(found: Any, size: Size) -> Region:
 
 def _ring(numbers: Any) -> NDArray[np.float64]:
     fits = isinstance(numbers, list) and len(numbers) >= 6 and len(numbers) % 2 == 0
-    if not fits or not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
-        raise ValueError("x and y of 3 corners or more are needed of each polygon")
+    if not fits or not all(map(parsing.is_place, numbers)):
+        raise ValueError("x and y, finite numbers, of 3 corners or more are needed of each polygon")
     return np.array(numbers, np.float64).reshape(-1, 2)
 
 

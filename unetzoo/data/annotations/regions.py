@@ -16,6 +16,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from unetzoo.errors import InputError
+
 Size = tuple[int, int]
 Ring = NDArray[np.float64]
 """(corners, 2), x and y; the last corner is joined to the first."""
@@ -102,6 +104,91 @@ class Pixels:
     def fingerprint(self) -> str:
         """See :class:`Region`."""
         return _digest(f"{self.left} {self.top} {self.inside.shape}", np.packbits(self.inside))
+
+
+@dataclass(frozen=True)
+class Ellipse:
+    """Pixels whose centres lie in an ellipse.
+
+    Attributes:
+        x, y: its centre.
+        across, down: its radii, along x and y before it is turned.
+        degrees: by which it is turned, clockwise as it is seen.
+    """
+
+    x: float
+    y: float
+    across: float
+    down: float
+    degrees: float = 0.0
+
+    def pixels(self, size: Size) -> Part:
+        """Return what it covers, see :class:`Region`."""
+        cosine, sine = math.cos(math.radians(self.degrees)), math.sin(math.radians(self.degrees))
+        reach = math.hypot(self.across * cosine, self.down * sine), math.hypot(self.across * sine, self.down * cosine)
+        (left, right), (top, bottom) = (
+            (min(max(math.floor(at - half), 0), most), max(min(math.ceil(at + half), most), 0))
+            for at, half, most in zip((self.x, self.y), reach, size[::-1], strict=True)
+        )
+        x = np.arange(left, max(left, right)) + 0.5 - self.x
+        y = np.arange(top, max(top, bottom))[:, None] + 0.5 - self.y
+        along, beside = (x * cosine + y * sine) / self.across, (y * cosine - x * sine) / self.down
+        return Part(top, left, along**2 + beside**2 <= 1)
+
+    @property
+    def fingerprint(self) -> str:
+        """See :class:`Region`."""
+        return _digest(repr(self))
+
+
+@dataclass(frozen=True, eq=False)
+class United:
+    """Several regions that are one object.
+
+    Attributes:
+        regions: two or more.
+    """
+
+    regions: tuple[Region, ...]
+
+    def pixels(self, size: Size) -> Part:
+        """Return what lies in any of them, see :class:`Region`."""
+        return united([region.pixels(size) for region in self.regions])
+
+    @property
+    def fingerprint(self) -> str:
+        """See :class:`Region`."""
+        return _digest(" ".join(region.fingerprint for region in self.regions))
+
+
+@dataclass(frozen=True)
+class NoArea:
+    """What has no pixels, such as a line: it stops whoever wants them, and nobody whose classes are others.
+
+    Attributes:
+        what: it is, with an article.
+    """
+
+    what: str
+
+    def pixels(self, size: Size) -> Part:
+        """Raise ``InputError``."""
+        raise InputError(f"{self.what} has no area: draw it as a polygon, delete it, or name the other classes only")
+
+    @property
+    def fingerprint(self) -> str:
+        """See :class:`Region`."""
+        return _digest(self.what)
+
+
+def box(left: float, top: float, right: float, bottom: float, degrees: float = 0.0) -> Polygons:
+    """Return a rectangle, turned clockwise about its middle."""
+    x, y = (left + right) / 2, (top + bottom) / 2
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float64)
+    if degrees:
+        corners = (corners - [x, y]) @ np.array([(cosine, sine), (-sine, cosine)]) + [x, y]
+    return Polygons(((corners,),))
 
 
 def fill(rings: Sequence[Ring], size: Size) -> Part:

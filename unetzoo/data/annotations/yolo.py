@@ -1,11 +1,15 @@
 """YOLO's segmentation: ``class x1 y1 x2 y2 …``, one polygon a line, in a text file for each image.
 
-Coordinates are shares of width and height. An empty file says that there is nothing. Classes count from 0, without a
-background; their names stand in ``data.yaml`` or ``classes.txt``, and if there is neither, they go by their numbers.
+https://docs.ultralytics.com/datasets/segment. Coordinates are shares of width and height. An empty file says that
+there is nothing. Classes count from 0, without a background. Their names stand in ``data.yaml`` (``names``, a list, or
+numbers and names), as Ultralytics and Roboflow write it, or in ``classes.txt``, a name a line, as labelImg does: the
+nearest of them, beside the text files or up to three folders above. If there is none, they go by their numbers.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +19,10 @@ from unetzoo.data.annotations._base import Annotation, Document, Drawing, regist
 from unetzoo.data.annotations.regions import Polygons
 from unetzoo.errors import InputError
 
+_TELLING = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt")
+_ABOVE = 3
+_LARGEST = 2**20
+"""Bytes of a file of names."""
 _SLACK = 0.01
 """By how much coordinates may lie outside the image, as rounding and augmentation leave them."""
 
@@ -26,17 +34,69 @@ def read(path: Path) -> Document:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{str(path)!r} cannot be read as text: {error}") from error
-    found, problems = [], []
+    found, problems, names = [], [], _names_for(path.parent)
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            kind, ring = _parsed(line)
+            number_of, ring = _parsed(line)
+            kind = _named(number_of, names)
         except ValueError as error:
             problems.append(f"line {number}: {error}")
         else:
             found.append(Annotation(kind, Polygons(((ring,),), relative=True)))
-    return Document({"": Drawing(path, tuple(found))}, problems=tuple(problems))
+    return Document({"": Drawing(path, tuple(found))}, tuple((names or {}).values()), tuple(problems))
+
+
+def _named(number: int, names: Mapping[int, str] | None) -> int | str:
+    if names is None:
+        return number
+    if number not in names:
+        raise ValueError(f"class {number}, and the names are of {', '.join(map(str, names))}")
+    return names[number]
+
+
+def _names_for(folder: Path) -> dict[int, str] | None:
+    """Return the names of the classes by their numbers; None where nothing tells them.
+
+    Raises:
+        InputError: the file that does cannot be read.
+    """
+    for place in (folder, *folder.absolute().parents[:_ABOVE]):
+        for name in _TELLING:
+            try:
+                status = (place / name).stat()
+            except OSError:
+                continue
+            names = _names_in(place / name, status.st_mtime_ns, status.st_size)
+            if names:
+                return names
+    return None
+
+
+@functools.lru_cache(maxsize=64)
+def _names_in(path: Path, _: int, size: int) -> dict[int, str]:
+    if size > _LARGEST:
+        raise InputError(f"{str(path)!r} has {size} bytes: names of classes are fewer")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{str(path)!r} cannot be read as text: {error}") from error
+    if path.suffix == ".txt":
+        return dict(enumerate(line.strip() for line in text.splitlines() if line.strip()))
+    import yaml
+
+    try:
+        found = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise InputError(f"{str(path)!r} cannot be read as YAML: {error}") from error
+    names = found.get("names") if isinstance(found, dict) else None
+    if names is None:
+        return {}
+    names = dict(enumerate(names)) if isinstance(names, list) else names
+    if not isinstance(names, dict) or not all(type(k) is int and type(v) in (str, int) for k, v in names.items()):
+        raise InputError(f"{str(path)!r}: names: a list of texts, or numbers and texts, are needed; put them in quotes")
+    return {number: str(names[number]) for number in sorted(names)}
 
 
 def _parsed(line: str) -> tuple[int, NDArray[np.float64]]:
