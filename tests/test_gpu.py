@@ -20,6 +20,7 @@ from unetzoo.nn import convolutions, resampling
 from unetzoo.nn.convolutions import ConcatConv, Upsampled
 from unetzoo.nn.resampling import mixed_first, resize
 from unetzoo.prediction.strips import Tiles
+from unetzoo.train.runs import Run
 
 pytestmark = [
     pytest.mark.gpu,
@@ -222,7 +223,7 @@ def test_a_loss_that_is_not_finite_is_said_of_its_batch(tmp_path: Path) -> None:
             "unet", data=tmp_path / "data", out=tmp_path / "run", epochs=3, batch_size=2, quiet=True, settings=settings,
             loss=f"dice + {__name__}.NanFrom",
         )  # fmt: skip
-    assert len(unetzoo.train.Run(tmp_path / "run").history) == 1
+    assert len(Run(tmp_path / "run").history) == 1
 
 
 # The compiler of torch 2.11 imports what torch itself calls deprecated.
