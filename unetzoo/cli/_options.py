@@ -12,6 +12,7 @@ SAVED = "a trained model such as nuclei, the folder of a run or of a saved model
 SEVERAL = f"{SAVED}; several, with commas, are averaged"
 
 
+MASKS_HELP = "which files in the folder are the masks, such as 'gt/{name}_gt.png' (default: as the layout has it)"
 PLANES = ("split", "first", "max", "channels")
 PLANES_HELP = "of images of several planes: each an image (split), the first, the largest values (max), or as channels"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unetzoo.checks import TASKS
-from unetzoo.cli._options import PLANES, PLANES_HELP, sides
+from unetzoo.cli._options import MASKS_HELP, PLANES, PLANES_HELP, sides
 from unetzoo.errors import ConfigError
 from unetzoo.printing import printable
 
@@ -89,6 +89,7 @@ def _labels_options() -> argparse.ArgumentParser:
     options.add_argument("--colours", type=_listed, metavar="#RRGGBB,…", help="of painted masks, one a class")
     options.add_argument("--ignore-colour", metavar="#RRGGBB", help="of painted pixels that do not count")
     options.add_argument("--planes", choices=PLANES, help=PLANES_HELP)
+    options.add_argument("--masks", metavar="PATTERN", help=MASKS_HELP)
     return options
 
 
@@ -134,6 +135,7 @@ def _labels(options: argparse.Namespace) -> Labels:
         colours=options.colours,
         ignore_colour=options.ignore_colour,
         planes=options.planes,
+        masks=options.masks,
     )
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetzoo.cli._options import PLANES, PLANES_HELP, SEVERAL, pixels_or, sides, threshold
+from unetzoo.cli._options import MASKS_HELP, PLANES, PLANES_HELP, SEVERAL, pixels_or, sides, threshold
 from unetzoo.extras import needed
 from unetzoo.printing import printable
 from unetzoo.train.flags import FLAGS
@@ -27,8 +27,8 @@ def add(commands: Any) -> None:
         help="a trained network on a folder of images and masks",
         description="Segment the images of a folder and hold the masks against the true ones: a table, and with "
         "--report a row an image and the images that went worst. For a model in the folder of a run, --ratios, "
-        "--seed, --group, --ignore, --foreground, --colours and --planes are those of its config.yaml unless they are "
-        "given.",
+        "--seed, --group, --ignore, --foreground, --colours, --planes and --masks are those of its config.yaml "
+        "unless they are given.",
     )
     command.add_argument("model", help=SEVERAL)
     command.add_argument("--threshold", type=threshold, metavar="P", help="as 'unetzoo predict' takes it")
@@ -46,7 +46,7 @@ def add(commands: Any) -> None:
         help="the thresholds that give the best masks",
         description="Find the threshold of each class that gives the best Dice on a folder of images and masks, and "
         "write them for 'unetzoo predict --threshold'. For a model in the folder of a run, --ratios, --seed, --group, "
-        "--ignore, --foreground, --colours and --planes are those of its config.yaml unless they are given.",
+        "--ignore, --foreground, --colours, --planes and --masks are those of its config.yaml unless they are given.",
     )
     command.add_argument("model", help=SEVERAL)
     command.add_argument("--split", choices=("train", "val", "test"), default="val", help="(default: val)")
@@ -95,6 +95,7 @@ def _data_options() -> argparse.ArgumentParser:
     add("--ignore-colour", metavar="#RRGGBB", help="of painted pixels that are not counted")
     add("--classes", metavar="A,B", help="of annotations: which count, in the order of the classes")
     add("--planes", choices=PLANES, help=PLANES_HELP)
+    add("--masks", metavar="PATTERN", help=MASKS_HELP)
     add("--tta", default="none", metavar="VIEWS", help="none, flips or d4 (default: none)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     return shared
@@ -155,7 +156,18 @@ def _judged(options: argparse.Namespace, **arguments: Any) -> tuple[Predictor, d
     from unetzoo.prediction import Predictor
     from unetzoo.saving.sources import separated
 
-    names = ("ratios", "seed", "group", "ignore", "foreground", "colours", "ignore_colour", "classes", "planes")
+    names = (
+        "ratios",
+        "seed",
+        "group",
+        "ignore",
+        "foreground",
+        "colours",
+        "ignore_colour",
+        "classes",
+        "planes",
+        "masks",
+    )
     given = {name: getattr(options, name) for name in names}
     for name in ("colours", "classes"):
         given[name] = None if given[name] is None else given[name].split(",")

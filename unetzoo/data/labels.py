@@ -35,6 +35,9 @@ class Labels:
         planes: what is meant by an image of several planes (a stack, the pages of a TIFF, frames): "split", each is an
             image of its own; "first"; "max", of each pixel the largest value; or "channels". A mask of as many planes
             goes with it, plane by plane; or one of a single plane, but for "split". None: such images are refused.
+        masks: which files in a folder are the masks, where several may be: a path inside it with ``{name}`` for that of
+            the image, such as "gt/{name}_gt.png", and perhaps ``{split}`` for the folder of a split. None: as the
+            layout has it. Not for CSV files.
 
     Raises:
         ConfigError: lists all that is wrong.
@@ -49,6 +52,7 @@ class Labels:
     ignore_colour: str | None = None
     classes: tuple[str, ...] | None = None
     planes: str | None = None
+    masks: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("class_names", "colours", "classes"):
@@ -56,6 +60,7 @@ class Labels:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         problems = [*self._class_problems(), *self._value_problems(), *self._colour_problems()]
         problems += [] if self.planes is None else one_of("planes", self.planes, images.CHOICES)
+        problems += [] if self.masks is None else _pattern_problems(self.masks)
         if problems:
             raise ConfigError("cannot describe the labels", problems)
 
@@ -114,6 +119,17 @@ class Labels:
             fix = ", background and foreground" if self.task == "binary" else ""
             found.append(f"colours: {len(self.colours)} for {self.values} classes{fix}")
         return found
+
+
+def _pattern_problems(pattern: object) -> list[str]:
+    text = pattern if isinstance(pattern, str) else ""
+    fields = re.findall(r"\{[^}]*\}?", text)
+    outside = text.startswith("/") or ".." in text.split("/") or "\\" in text
+    if "{name}" not in fields or not {*fields} <= {"{name}", "{split}"} or outside:
+        return [
+            f"masks={pattern!r}: a path inside the folder with {{name}} in it is needed, as in 'gt/{{name}}_gt.png'"
+        ]
+    return []
 
 
 def _are_texts(values: object) -> bool:

@@ -89,8 +89,32 @@ class Tree:
     @cached_property
     def files(self) -> dict[str, Path]:
         """All files by their paths inside the folder, with /, sorted; hidden ones are among them."""
-        found = files_of(self.path)
-        return {inner: found[inner] for inner in sorted(found)}
+        return self._walked[0]
+
+    @cached_property
+    def folders(self) -> frozenset[str]:
+        """All folders in it, but for hidden ones, by their paths inside it, with /."""
+        return self._walked[1]
+
+    @cached_property
+    def _walked(self) -> tuple[dict[str, Path], frozenset[str]]:
+        files: dict[str, Path] = {}
+        folders = []
+        for parent, inside, names in os.walk(self.path, onerror=_raised, followlinks=True):
+            inner = os.path.relpath(parent, self.path).replace(os.sep, "/")
+            start, wanted = "" if inner == "." else f"{inner}/", set(names)
+            inside[:] = [name for name in inside if not _leads_back(os.path.join(parent, name))]  # noqa: PTH118
+            folders += [f"{start}{name}" for name in inside]
+            # What iterdir gives needs no text taken apart, which is most of the time of a path from one.
+            files |= {f"{start}{path.name}": path for path in Path(parent).iterdir() if path.name in wanted}
+        kept = frozenset(folder for folder in folders if not is_hidden(folder))
+        return {inner: files[inner] for inner in sorted(files)}, kept
+
+    def inside(self, folder: str = "") -> list[str]:
+        """Return the names of the folders that lie in one, sorted."""
+        start = f"{folder}/" if folder else ""
+        names = (inner.removeprefix(start) for inner in self.folders if inner.startswith(start))
+        return sorted(name for name in names if "/" not in name)
 
     def under(self, folder: str) -> dict[str, Path]:
         """Return the files below a folder, by their paths inside it."""
@@ -112,15 +136,12 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or "/." in name
 
 
-def files_of(folder: Path) -> dict[str, Path]:
-    """Return the files of a folder and its sub-folders by their paths inside it, with /."""
-    found: dict[str, Path] = {}
-    for parent, _, names in os.walk(folder, onerror=_raised):
-        inner = os.path.relpath(parent, folder).replace(os.sep, "/")
-        start, files = "" if inner == "." else f"{inner}/", set(names)
-        # What iterdir gives needs no text taken apart, which is most of the time of a path from one.
-        found |= {f"{start}{path.name}": path for path in Path(parent).iterdir() if path.name in files}
-    return found
+def _leads_back(folder: str) -> bool:
+    """Return whether a folder is a link to one that it lies in."""
+    if not os.path.islink(folder):  # noqa: PTH114
+        return False
+    real = os.path.realpath(folder)
+    return f"{os.path.realpath(os.path.dirname(folder))}{os.sep}".startswith(f"{real}{os.sep}")  # noqa: PTH120
 
 
 def _raised(error: OSError) -> None:

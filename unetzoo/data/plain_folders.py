@@ -79,6 +79,7 @@ def _written_labels(labels: Labels) -> Labels:
         ignore=ignored if ignores else None,
         foreground="white",
         planes=None,
+        masks=None,
         colours=None,
         ignore_colour=None,
         class_names=names,

@@ -4,55 +4,88 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from unetzoo.checks import TASKS, unknown
 from unetzoo.data.labels import Labels
-from unetzoo.data.layouts import LAYOUTS, Meaning, Understood, annotated, csv_lists
-from unetzoo.data.listing import Listing, Tree
+from unetzoo.data.layouts import LAYOUTS, Meaning, Understood, annotated, chosen, csv_lists
+from unetzoo.data.listing import Listing, Tree, is_hidden
 from unetzoo.errors import ConfigError
 
 
-def understood(source: str | os.PathLike[str]) -> Understood:
+def understood(source: str | os.PathLike[str], masks: str | None = None) -> Understood:
     """Return what a data set is.
+
+    Args:
+        source: as in :func:`~unetzoo.data.find_samples`.
+        masks: see :class:`Labels`.
 
     Raises:
         ConfigError: nothing that is known, or two layouts at once.
     """
     source = Path(source)
+    if source.is_dir():
+        tree = Tree(source)
+        return _the_layout(tree) if masks is None else chosen.understood(tree, masks)
+    if masks is not None:
+        raise ConfigError(f"masks={masks!r} is for folders: {str(source)!r} is none")
     if source.suffix.lower() == ".csv":
         return csv_lists.understood(source)
-    if source.is_file():
-        found = annotated.of_documents(Tree(source.parent), [source])
-        assert found is not None
-        return found
-    if not source.is_dir():
+    if not source.is_file():
         raise ConfigError(f"{str(source)!r}: there is no such folder, and no such .csv file")
-    tree = Tree(source)
-    matches, reasons = [], []
-    for layout in LAYOUTS.values():
+    found = annotated.of_documents(Tree(source.parent), [source])
+    assert found is not None
+    return found
+
+
+def _the_layout(tree: Tree) -> Understood:
+    """Return what the one layout says that recognises a folder.
+
+    Raises:
+        ConfigError: none does, or several.
+    """
+    matches, reasons = {}, []
+    for name, layout in LAYOUTS.items():
         try:
             match = layout.recognises(tree)
         except ConfigError as error:
             reasons.append(error)
             continue
         if match is not None:
-            matches.append(match)
-    if len(matches) > 1:
+            matches[name] = match
+    refined = {other for name in matches for other in LAYOUTS[name].refines}
+    found = [match for name, match in matches.items() if name not in refined]
+    if len(found) > 1:
         raise ConfigError(
-            f"{str(source)!r} may be two data sets; move one away, or name the file that is meant",
-            [match.said for match in matches],
+            f"{str(tree.path)!r} may be two data sets; move one away, or name the file that is meant",
+            [match.said for match in found],
         )
-    if not matches and reasons:
+    if found:
+        return found[0]
+    if len(reasons) == 1:
         raise reasons[0]
-    if not matches:
-        raise ConfigError(
-            f"{str(source)!r} has neither images/ and masks/, nor train/ and val/ with the two in each; "
-            "for files that lie otherwise, list them in a .csv file with the columns image and mask"
-        )
-    return matches[0]
+    raise ConfigError(
+        f"{str(tree.path)!r}: which are the images, and which the masks? There {_seen(tree)}. It has "
+        "neither images/ and masks/, nor train/ and val/ with the two in each, nor masks beside their images, as "
+        "a_mask.png; say where masks are, as in masks='gt/{name}_gt.png', or list the files in a .csv file with the "
+        "columns image and mask",
+        [problem for reason in reasons for problem in reason.problems],
+    )
+
+
+def _seen(tree: Tree) -> str:
+    """Return what is in a folder: a clause."""
+    folders = [f"{name}/" for name in tree.inside()]
+    files = [inner for inner in tree.files if not is_hidden(inner)]
+    if not folders and not files:
+        return "is nothing in it"
+    endings = Counter(Path(inner).suffix.lower() or "no ending" for inner in files)
+    counted = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(4)) or "no files"
+    named = ", ".join([*folders[:5], *(["…"] if len(folders) > 5 else []), *files[:3]])
+    return f"is {named} ({counted})"
 
 
 def list_files(source: str | os.PathLike[str], labels: Labels) -> Listing:
@@ -61,7 +94,7 @@ def list_files(source: str | os.PathLike[str], labels: Labels) -> Listing:
     Raises:
         ConfigError: nothing of the kind is there.
     """
-    found = understood(source)
+    found = understood(source, labels.masks)
     labels, problems = _named(labels, found)
     listing = found.listed(labels)
     return dataclasses.replace(listing, problems=(*problems, *listing.problems), understood=found.said)
@@ -90,7 +123,7 @@ def labels_of(
     given = {name: value for name, value in meaning.items() if value is not None}
     if task is not None and task not in TASKS:
         Labels(task=task, **given)  # says so
-    told = understood(source).meaning()
+    told = understood(source, given.get("masks")).meaning()
     settings: dict[str, Any] = {**told.labels, **given}
     picked = told.names if classes is None else tuple(classes)
     task = task or told.labels.get("task") or ("multiclass" if len(picked) > 1 else "binary")

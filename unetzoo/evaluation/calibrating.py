@@ -79,6 +79,7 @@ def calibrate(
     ignore_colour: str | None = None,
     classes: Sequence[str] | None = None,
     planes: str | None = None,
+    masks: str | None = None,
     progress: bool = False,
 ) -> Calibration:
     """Return the threshold of each class that gives the best Dice over all pixels of the images.
@@ -89,7 +90,7 @@ def calibrate(
     Args:
         model: binary or multi-label, as ``unetzoo.evaluation.evaluate`` takes it; a predictor has the tiles and views
             that thresholds are wanted for.
-        source, split, ratios, seed, group, ignore, foreground, colours, ignore_colour, classes, planes: see
+        source, split, ratios, seed, group, ignore, foreground, colours, ignore_colour, classes, planes, masks: see
             ``unetzoo.evaluation.evaluate``.
         progress: show a bar.
 
@@ -102,6 +103,7 @@ def calibrate(
     """
     given: dict[str, Any] = {"ratios": ratios, "seed": seed, "group": group, "ignore": ignore, "planes": planes}
     given |= {"foreground": foreground, "colours": colours, "ignore_colour": ignore_colour, "classes": classes}
+    given |= {"masks": masks}
     predictor = predictor_of(model)
     config = predictor.config
     if config.task == "multiclass":

@@ -113,6 +113,7 @@ def evaluate(
     ignore_colour: str | None = None,
     classes: Sequence[str] | None = None,
     planes: str | None = None,
+    masks: str | None = None,
     objects: bool = False,
     progress: bool = False,
 ) -> Evaluation:
@@ -131,8 +132,8 @@ def evaluate(
             no such list.
         ratios, seed, group: of the split of a source without splits of its own, in place of the run's list. None:
             those of the run; otherwise (0.8, 0.1, 0.1), 0 and none.
-        ignore, foreground, colours, ignore_colour, classes, planes: how the files are written, see
-            ``unetzoo.data.Labels``. None: likewise.
+        ignore, foreground, colours, ignore_colour, classes, planes, masks: how the files are written and called, see
+            ``unetzoo.data.Labels``. None: likewise; of a CSV file no ``masks``.
         objects: also count objects, and those that meet a true one at an IoU above 0.5. Objects are the connected
             components of both masks, corners included; see ``unetzoo.objects.matched``.
         progress: show a bar.
@@ -148,6 +149,7 @@ def evaluate(
         ndimage()  # says so where it is missing
     given: dict[str, Any] = {"ratios": ratios, "seed": seed, "group": group, "ignore": ignore, "planes": planes}
     given |= {"foreground": foreground, "colours": colours, "ignore_colour": ignore_colour, "classes": classes}
+    given |= {"masks": masks}
     predictor = predictor_of(model)
     config = predictor.config
     dataset = images_of(predictor, source, split, given)
@@ -193,15 +195,17 @@ def images_of(
     Args:
         predictor: of the models.
         source, split: see :func:`evaluate`.
-        given: "ratios", "seed", "group", "ignore", "foreground", "colours", "ignore_colour", "classes", "planes" →
-            value, None where none was given.
+        given: "ratios", "seed", "group", "ignore", "foreground", "colours", "ignore_colour", "classes", "planes",
+            "masks" → value, None where none was given.
 
     Raises:
         ConfigError: no such split, images without masks, or images that the models were trained on; lists all that is
             wrong; or the models' runs differ in what was not given.
     """
     config, reading = predictor.config, as_trained(predictor, given)
-    written = ("ignore", "foreground", "colours", "ignore_colour", "classes", "planes")
+    written = ("ignore", "foreground", "colours", "ignore_colour", "classes", "planes", "masks")
+    if given["masks"] is None and not Path(source).is_dir():
+        reading["masks"] = None  # a CSV file names its masks
     known = labels_of(
         source,
         task=config.task,
@@ -256,7 +260,9 @@ def settings_of_run(model: str | os.PathLike[str]) -> dict[str, Any]:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
         data = found["data"]
         settings = {name: data[name] for name in ("ratios", "group", "ignore", "colours", "ignore_colour")}
-        later = {name: data.get(name) for name in ("foreground", "planes", "classes")}  # runs of before have none
+        later = {
+            name: data.get(name) for name in ("foreground", "planes", "classes", "masks")
+        }  # runs of before have none
         return {**settings, **later, "seed": found["seed_everything"]}
     except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ConfigError(

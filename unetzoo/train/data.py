@@ -51,8 +51,8 @@ class FolderData(lightning.LightningDataModule):
     Args:
         folder: with ``images/`` and ``masks/``, or ``train/``, ``val/`` and perhaps ``test/`` that hold such; or a CSV
             list: see ``unetzoo.data.find_samples``.
-        task, num_classes, class_names, ignore, foreground, colours, ignore_colour, classes, planes: what the files
-            mean, see ``unetzoo.data.Labels``; None: as ``unetzoo.data.labels_of`` has it follow.
+        task, num_classes, class_names, ignore, foreground, colours, ignore_colour, classes, planes, masks: what the
+            files mean, see ``unetzoo.data.Labels``; None: as ``unetzoo.data.labels_of`` has it follow.
         ratios: of the training, validation and test images, where the folder does not part them.
         group: a regular expression; images whose names give the same match stay together.
         crop_size: side of the training crops, or height and width. None: 256, or less where most images are smaller.
@@ -89,6 +89,7 @@ class FolderData(lightning.LightningDataModule):
         ignore_colour: str | None = None,
         classes: list[str] | None = None,
         planes: str | None = None,
+        masks: str | None = None,
         ratios: tuple[float, float, float] = (0.8, 0.1, 0.1),
         group: str | None = None,
         crop_size: int | tuple[int, int] | None = None,
@@ -111,6 +112,7 @@ class FolderData(lightning.LightningDataModule):
             "ignore_colour": ignore_colour,
             "classes": tuple(classes) if classes else None,
             "planes": planes,
+            "masks": masks,
         }
         check_meaning(**self._meaning)
         self.crop_size = crop_size

@@ -37,6 +37,7 @@ def fit(
     ignore_colour: str | None = None,
     classes: Sequence[str] | None = None,
     planes: str | None = None,
+    masks: str | None = None,
     ratios: Sequence[float] | None = None,
     group: str | None = None,
     seed: int | None = None,
@@ -77,6 +78,7 @@ def fit(
         classes: names of the objects in annotations that count, in the order of the classes; all by default.
         planes: what is meant by images of several planes: "split", "first", "max" or "channels"; see
             ``unetzoo.data.Labels``.
+        masks: which files in the folder are the masks, such as "gt/{name}_gt.png"; by default as the layout has it.
         ratios: shares of the training, validation and test images where ``data`` has no splits; (0.8, 0.1, 0.1) by
             default.
         group: a regular expression; images whose names match it alike stay in one split.

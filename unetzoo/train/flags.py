@@ -55,6 +55,7 @@ FLAGS = (
     Flag("ratios", "data.ratios", "LIST", "of the training, validation and test images (default: [0.8, 0.1, 0.1])"),
     Flag("ignore_colour", "data.ignore_colour", "#RRGGBB", "of painted pixels that are not counted"),
     Flag("planes", "data.planes", "WHICH", "of images of several planes: split, first, max or channels"),
+    Flag("masks", "data.masks", "PATTERN", "which files are the masks, as 'gt/{name}_gt.png' (default: by the layout)"),
     Flag("group", "data.group", "REGEX", "images whose names match it alike stay in one split"),
     Flag("seed", "seed_everything", "N", "of all that is drawn (default: 0)"),
     Flag("patience", "patience", "EPOCHS", "stop when validation Dice has not risen for so long (default: never)"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,16 +52,18 @@ class Layout:
         title: for messages, such as "images/ and masks/".
         recognises: returns what a folder is, by the names in it and by files of annotations; None where it is laid out
             otherwise. It raises ``ConfigError`` where it is nearly so, with the fix.
+        refines: names of layouts that such a folder has too, in a wider sense; where this one fits they are not meant.
     """
 
     title: str
     recognises: Recognises
+    refines: tuple[str, ...] = ()
 
 
 LAYOUTS: Registry[Layout] = Registry("layout")
 
 
-def register_layout(name: str, *, title: str) -> Callable[[Recognises], Recognises]:
+def register_layout(name: str, *, title: str, refines: Sequence[str] = ()) -> Callable[[Recognises], Recognises]:
     """Register the function that it decorates, see :class:`Layout`.
 
     Raises:
@@ -69,7 +71,7 @@ def register_layout(name: str, *, title: str) -> Callable[[Recognises], Recognis
     """
 
     def decorate(recognises: Recognises) -> Recognises:
-        LAYOUTS.register(name, Layout(title, recognises))
+        LAYOUTS.register(name, Layout(title, recognises, tuple(refines)))
         return recognises
 
     return decorate

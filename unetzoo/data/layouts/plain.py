@@ -1,43 +1,79 @@
-"""``images/`` and ``masks/``, whose files have the same stems; or ``train/``, ``val/``, … with such in them."""
+"""``images/`` and ``masks/``, or folders that are called alike; or ``train/``, ``val/``, … with such in them."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from unetzoo.data.annotations import read as read_annotations, suffixes as annotation_suffixes
 from unetzoo.data.labels import Labels
 from unetzoo.data.layouts._base import Meaning, Understood, register_layout
-from unetzoo.data.listing import IMAGE_SUFFIXES, SPLITS, Listing, Sample, Tree, files_of, is_hidden
+from unetzoo.data.layouts.folders import Places, may_be_mask, places
+from unetzoo.data.layouts.naming import Rule, pairs, the_rule
+from unetzoo.data.listing import IMAGE_SUFFIXES, Listing, Sample, Tree, is_hidden
 from unetzoo.errors import ConfigError, InputError
 
-_MASK_FOLDERS = ("masks", "labels")
-Roots = Mapping[str, tuple[Path, Path]]
+
+@dataclasses.dataclass(frozen=True)
+class Root:
+    """The images and masks of a split.
+
+    Attributes:
+        images, masks: their folders, by their paths inside the data set.
+        rule: by which they go together.
+        classes: names of folders that lie in masks, and not in images too.
+    """
+
+    images: str
+    masks: str
+    rule: Rule
+    classes: tuple[str, ...]
+
+
+Roots = Mapping[str, Root]
 
 
 @register_layout("plain", title="images/ and masks/")
 def recognises(tree: Tree) -> Understood | None:
     """Return what a folder with images/ and masks/ is."""
-    roots = _roots(tree.path)
+    found = {split: place for split, (_, place) in places(tree).items()}
+    roots = {split: _root(tree, place, place.masks) for split, place in found.items() if place.masks is not None}
     if not roots:
         return None
-    first, second = (path.relative_to(tree.path).as_posix() for path in next(iter(roots.values())))
+    without = [place.images for place in found.values() if place.masks is None]
+    return Understood(
+        _said(roots, without), lambda labels: _listed(tree, roots, without, labels), lambda: _meaning(tree, roots)
+    )
+
+
+def _root(tree: Tree, place: Places, masks: str) -> Root:
+    classes = tuple(sorted({*tree.inside(masks)} - {*tree.inside(place.images)}))
+    images = [inner.rpartition(".")[0] for inner in tree.under(place.images) if _is_image(inner)]
+    stems = [inner.rpartition(".")[0] for inner in tree.under(masks) if may_be_mask(inner) and not _is_list(inner)]
+    of_classes = {stem.partition("/")[2] for stem in stems if stem.partition("/")[0] in classes}
+    direct = [stem for stem in stems if stem.partition("/")[0] not in classes]
+    return Root(place.images, masks, the_rule(dict.fromkeys(images), dict.fromkeys(direct or of_classes)), classes)
+
+
+def _said(roots: Roots, without: list[str]) -> str:
+    first = next(iter(roots.values()))
     splits = "" if "" in roots else f", in {', '.join(roots)}"
-    said = f"{first}/ and {second}/{splits}: masks have the stem of their image"
-    return Understood(said, lambda labels: _listed(tree.path, roots, labels), lambda: _meaning(roots))
+    rules = dict.fromkeys(str(root.rule) for root in roots.values())
+    left = f"; {' and '.join(without)} has no masks, and is left out" if without else ""
+    return f"{first.images}/ and {first.masks}/{splits}: {', or '.join(rules)}{left}"
 
 
-def _listed(source: Path, roots: Roots, labels: Labels) -> Listing:
-    folders = _class_folders(roots) if labels.task == "multilabel" else []
+def _listed(tree: Tree, roots: Roots, without: list[str], labels: Labels) -> Listing:
+    folders = sorted({name for root in roots.values() for name in root.classes}) if labels.task == "multilabel" else []
     problems: list[str] = []
     if folders:
         labels, problems = _named(labels, folders)
-    samples, leftovers = {}, []
-    for split, (images, masks) in roots.items():
-        collect = _Folder(source, images, masks)
+    samples = {}
+    leftovers = [f"{images}/{inner}" for images in without for inner in tree.under(images)]
+    for split, root in roots.items():
+        collect = _Folder(tree, root)
         classes = labels.class_names if folders else None
         samples[split] = collect.pairs() if classes is None else collect.pairs_by_class(classes)
         problems += collect.problems
@@ -45,13 +81,13 @@ def _listed(source: Path, roots: Roots, labels: Labels) -> Listing:
     return Listing(labels, samples, tuple(problems), tuple(leftovers))
 
 
-def _meaning(roots: Roots) -> Meaning:
+def _meaning(tree: Tree, roots: Roots) -> Meaning:
     names: dict[str, None] = {}
-    for _, masks in roots.values():
-        for inner, path in files_of(masks).items():
+    for root in roots.values():
+        for inner, path in tree.under(root.masks).items():
             if path.suffix.lower() in annotation_suffixes() and not is_hidden(inner):
                 names |= dict.fromkeys(names_in(path))
-    return Meaning(tuple(names), tuple(_class_folders(roots)))
+    return Meaning(tuple(names), tuple(sorted({name for root in roots.values() for name in root.classes})))
 
 
 def names_in(path: Path) -> tuple[str, ...]:
@@ -68,51 +104,6 @@ def _names_in(path: Path, *_: int) -> tuple[str, ...]:
     return read_annotations(path).names
 
 
-def _roots(source: Path) -> dict[str, tuple[Path, Path]]:
-    """Return the folders of images and masks by split, "" where there are none; empty where no images/ is there.
-
-    Raises:
-        ConfigError: images/ without masks, or a split twice.
-    """
-    splits = {path.name: path for path in sorted(source.iterdir()) if path.name in SPLITS and path.is_dir()}
-    splits = {name: path for name, path in splits.items() if (path / "images").is_dir()}
-    if splits:
-        pairs = {name: (path / "images", _mask_folder(path)) for name, path in splits.items()}
-    else:
-        if not (source / "images").is_dir():
-            return {}
-        images, masks = source / "images", _mask_folder(source)
-        with os.scandir(images) as entries:
-            inside = sorted(entry.name for entry in entries if not entry.name.startswith("."))
-        if not inside or not all(name in SPLITS and (images / name).is_dir() for name in inside):
-            return {"": (images, masks)}
-        pairs = {name: (images / name, masks / name) for name in inside}
-    if len({SPLITS[name] for name in pairs}) < len(pairs):
-        raise ConfigError(f"{str(source)!r} has the same split twice: {', '.join(pairs)}; keep one name")
-    return {SPLITS[name]: pair for name, pair in pairs.items()}
-
-
-def _mask_folder(parent: Path) -> Path:
-    found = [parent / name for name in _MASK_FOLDERS if (parent / name).is_dir()]
-    if len(found) == 1:
-        return found[0]
-    wrong = "both masks/ and labels/: move one away" if found else "images/, but no masks/ (or labels/) beside it"
-    raise ConfigError(f"{str(parent)!r} has {wrong}")
-
-
-def _class_folders(roots: Mapping[str, tuple[Path, Path]]) -> list[str]:
-    """Return names of folders that lie in masks, and not in images too."""
-    found = set()
-    for images, masks in roots.values():
-        if masks.is_dir():
-            found |= {
-                path.name
-                for path in masks.iterdir()
-                if path.is_dir() and not path.name.startswith(".") and not (images / path.name).is_dir()
-            }
-    return sorted(found)
-
-
 def _named(labels: Labels, folders: list[str]) -> tuple[Labels, list[str]]:
     """Return ``labels`` with the names of its classes, and what does not fit."""
     if labels.class_names is None:
@@ -127,44 +118,53 @@ def _named(labels: Labels, folders: list[str]) -> tuple[Labels, list[str]]:
     return labels, found
 
 
+def _is_image(inner: str) -> bool:
+    stem, dot, suffix = inner.rpartition(".")
+    return bool(stem) and f"{dot}{suffix.lower()}" in IMAGE_SUFFIXES and not is_hidden(inner)
+
+
+def _is_list(inner: str) -> bool:
+    """Return whether a file is that of the names of classes, which lies among YOLO's."""
+    return inner.rpartition("/")[2] == "classes.txt"
+
+
 class _Folder:
     """Pairs what lies in one folder of images with what lies in one of masks."""
 
-    def __init__(self, source: Path, images: Path, masks: Path) -> None:
-        self.source, self.masks = source, masks
+    def __init__(self, tree: Tree, root: Root) -> None:
+        self.tree, self.root, self.masks = tree, root, root.masks
         self.problems: list[str] = []
         self.leftovers: list[str] = []
-        self.images = self._by_stem(images, IMAGE_SUFFIXES)
+        self.images = self._by_stem(root.images, IMAGE_SUFFIXES)
 
     def pairs(self) -> tuple[Sample, ...]:
-        masks = self._by_stem(self.masks, IMAGE_SUFFIXES | annotation_suffixes())
-        self._report_unpaired(masks)
+        masks = self._paired(self._by_stem(self.masks, IMAGE_SUFFIXES | annotation_suffixes()))
+        wanted = f"that stem in {self.masks}"
+        if self.root.rule != Rule():
+            wanted += f" ({self.root.rule})"
         for name in self.images.keys() - masks.keys():
-            self.problems.append(f"{self._shown(self.images[name])}: no mask of that stem in {self._shown(self.masks)}")
+            self.problems.append(f"{self._shown(self.images[name])}: no mask of {wanted}")
         self.problems.sort()
         return tuple(Sample(name, self.images[name], masks[name]) for name in sorted(self.images) if name in masks)
 
     def pairs_by_class(self, classes: tuple[str, ...]) -> tuple[Sample, ...]:
-        masks = [self._by_stem(self.masks / name, IMAGE_SUFFIXES) for name in classes]
-        for found in masks:
-            self._report_unpaired(found)
-        if self.masks.is_dir():
-            self.leftovers += [self._shown(path) for path in sorted(self.masks.iterdir()) if path.is_file()]
+        masks = [self._paired(self._by_stem(f"{self.masks}/{name}", IMAGE_SUFFIXES)) for name in classes]
+        self.leftovers += [f"{self.masks}/{inner}" for inner in self.tree.under(self.masks) if "/" not in inner]
         names = sorted(self.images)
         return tuple(Sample(name, self.images[name], tuple(found.get(name) for found in masks)) for name in names)
 
-    def _report_unpaired(self, masks: Mapping[str, Path]) -> None:
-        for name in sorted(masks.keys() - self.images.keys()):
-            self.problems.append(f"{self._shown(masks[name])}: no image of that stem")
+    def _paired(self, masks: Mapping[str, Path]) -> dict[str, Path]:
+        """Return the masks by the stems of their images."""
+        images = pairs(self.root.rule, self.images, masks)
+        for stem in sorted(masks.keys() - images.keys()):
+            self.problems.append(f"{self._shown(masks[stem])}: no image of that stem")
+        return {image: masks[mask] for mask, image in images.items()}
 
-    def _by_stem(self, folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
+    def _by_stem(self, folder: str, suffixes: Iterable[str]) -> dict[str, Path]:
         found: dict[str, Path] = {}
-        files = files_of(folder)
-        for inner in sorted(files):
-            path = files[inner]
+        for inner, path in self.tree.under(folder).items():
             stem, dot, suffix = inner.rpartition(".")
-            named = inner.rpartition("/")[2] == "classes.txt"
-            if is_hidden(inner) or named or f"{dot}{suffix.lower()}" not in suffixes:
+            if is_hidden(inner) or _is_list(inner) or f"{dot}{suffix.lower()}" not in suffixes:
                 self.leftovers.append(self._shown(path))
                 continue
             other = found.setdefault(stem, path)
@@ -173,4 +173,4 @@ class _Folder:
         return found
 
     def _shown(self, path: Path) -> str:
-        return path.relative_to(self.source).as_posix()
+        return path.relative_to(self.tree.path).as_posix()
