@@ -12,7 +12,15 @@ from unetzoo.data.annotations import Drawing
 from unetzoo.data.labels import Labels
 from unetzoo.errors import ConfigError
 
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
 """Names of folders, and values of a CSV's column, → the split."""
 IMAGE_SUFFIXES = frozenset(
     f".{ending}"
@@ -117,8 +125,8 @@ class Tree:
         return sorted(name for name in names if "/" not in name)
 
     def under(self, folder: str) -> dict[str, Path]:
-        """Return the files below a folder, by their paths inside it."""
-        start = f"{folder}/"
+        """Return the files below a folder, "" for all, by their paths inside it."""
+        start = f"{folder}/" if folder else ""
         return {inner.removeprefix(start): path for inner, path in self.files.items() if inner.startswith(start)}
 
     def images(self) -> dict[str, Path]:
