@@ -203,7 +203,9 @@ def test_the_library_writes_arguments_with_their_sign() -> None:
     names = set()
     for command in OPTIONS:
         names |= {action.dest for action in parser().parse_args(OPTIONS[command]).command._actions}
-    bare = re.compile(rf"\b(?:give|leave|needs?) (?:{'|'.join(names - {'model', 'data', 'images', 'masks', 'out'})})\b(?!=)")
+    bare = re.compile(
+        rf"\b(?:give|leave|needs?) (?:{'|'.join(names - {'model', 'data', 'images', 'masks', 'out'})})\b(?!=)"
+    )
     found = [
         f"{path.relative_to(ROOT)}:{line}: {text}"
         for path in (ROOT / "unetzoo").rglob("*.py")
