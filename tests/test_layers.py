@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
-from torch import nn
+from torch import Tensor, nn
 
+import unetzoo
 from unetzoo.nn import layers
 from unetzoo.nn.convolutions import Upsampled
+from unetzoo.nn.layers import ConvStyle, DoubleConv, make_norm
+from unetzoo.nn.layouts import settled
+from unetzoo.nn.norming import normed
 from unetzoo.nn.resampling import resize
 from unetzoo.pretrained import adapt_input_conv
 
@@ -117,3 +123,80 @@ def test_upsampling(mode: str, size: tuple[int, int]) -> None:
         found = resize(found.x, found.size, found.mode)
     torch.testing.assert_close(found, expected)
     assert up.out_channels == expected.shape[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_batch_norm_in_inference_is_written_over_its_input(dtype: torch.dtype) -> None:
+    norm = make_norm("batch", 5).to(dtype).eval()
+    for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        nn.init.uniform_(tensor, 0.5, 2)
+    x = torch.randn(2, 5, 6, 7, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        expected = norm(x)
+        found = normed(norm, x)
+    assert found.data_ptr() == x.data_ptr()
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12 if dtype == torch.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("why", ["training", "gradient", "hook", "half", "instance norm"])
+def test_a_norm_that_cannot_be_written_over_its_input_is_called(why: str) -> None:
+    norm = make_norm("instance" if why == "instance norm" else "batch", 5).train(why == "training")
+    x = torch.randn(2, 5, 6, 7)
+    seen: list[Tensor] = []
+    if why == "hook":
+        norm.register_forward_hook(lambda *given: seen.append(given[1][0]))
+    if why == "half":
+        norm, x = norm.bfloat16(), x.bfloat16()
+    before = x.clone()
+    with torch.set_grad_enabled(why == "gradient"):
+        found = normed(norm, x)
+        expected = copy.deepcopy(norm)(x)
+    assert torch.equal(x, before)
+    assert torch.equal(found, expected)
+    assert not seen or seen[0] is x
+
+
+def test_what_a_hook_keeps_of_a_convolution_is_not_written_over() -> None:
+    layer = DoubleConv(3, 3, ConvStyle()).eval()
+    kept: list[Tensor] = []
+    for part in layer:
+        part.conv.register_forward_hook(lambda *given: kept.append(given[2]))
+    with torch.no_grad():
+        x = torch.randn(1, 3, 8, 8)
+        layer(x)
+        first = F.conv2d(x, layer[0].conv.weight, padding=1)
+        expected = first, F.conv2d(layer[0].norm(first).relu(), layer[1].conv.weight, padding=1)
+    for found, right in zip(kept, expected, strict=True):
+        torch.testing.assert_close(found, right)
+
+
+@pytest.mark.parametrize(("side", "usual"), [(8, True), (32, False)])
+def test_layers_with_more_weights_than_pixels_are_computed_in_the_usual_layout(side: int, usual: bool) -> None:
+    x = torch.randn(1, 64, side, side).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(64, 64, 3, 3)
+    seen: list[Tensor] = []
+
+    def part(given: Tensor) -> Tensor:
+        seen.append(given)
+        return F.conv2d(given, weight, padding=1)
+
+    expected = settled(part, x, weight)  # with gradients, as it lies
+    with torch.no_grad():
+        found = settled(part, x, weight)
+        settled(part, x, weight.contiguous(memory_format=torch.channels_last))  # as optimize lays it out
+        settled(part, x.contiguous(), weight)
+    assert [given is x for given in seen] == [True, not usual, True, False]
+    assert seen[1].is_contiguous() is usual
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_resnet_gives_its_maps_with_the_channels_last() -> None:
+    """Whichever way it computes them: what is transposed or concatenated next would be slower otherwise."""
+    encoder = unetzoo.create("unet_resnet18").eval().double().encoder
+    images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        expected, found = (encoder(x) for x in (images, images.contiguous(memory_format=torch.channels_last)))
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in found)
+    for x, y in zip(found, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=1e-10)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from unetzoo.checks import one_of
 from unetzoo.encoders._base import Encoder, Options, register_encoder
 from unetzoo.nn.layers import ConvStyle, make_norm
+from unetzoo.nn.layouts import settled
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,11 @@ class ResNetEncoder(Encoder):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = [self.run(self._stem_map, images)]
-        for modules in self.stages()[1:]:
-            (layer,) = modules
-            maps.append(self.run(layer, self.maxpool(maps[-1]) if len(maps) == 1 else maps[-1]))
+        for number, (layer,) in enumerate(self.stages()[1:]):
+            shrunk = self.strides[number + 1] // self.strides[number]
+            below = self.maxpool(maps[-1]) if number == 0 else maps[-1]
+            pixels = maps[-1][:, 0].numel() // shrunk**2
+            maps.append(settled(partial(self.run, layer), below, _largest(layer), pixels))
         return maps
 
     def _stem_map(self, images: Tensor) -> Tensor:
@@ -116,6 +119,11 @@ def _stem(conv1: nn.Conv2d, in_channels: int, stride: int) -> nn.Conv2d:
 def _width(layer: nn.Module) -> int:
     """Return the channels that a layer of residual blocks gives: those of its last convolution."""
     return [module for module in layer.modules() if isinstance(module, nn.Conv2d)][-1].out_channels
+
+
+def _largest(layer: nn.Module) -> Tensor:
+    """Return the weight with most numbers of a layer of residual blocks: of their 3×3 convolutions, if not grouped."""
+    return max((module.weight for module in layer.modules() if isinstance(module, nn.Conv2d)), key=Tensor.numel)
 
 
 def _without_norm(encoder: nn.Module) -> None:

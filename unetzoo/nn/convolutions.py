@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from unetzoo.errors import InputError
+from unetzoo.nn.layouts import settled
+from unetzoo.nn.norming import normed
 from unetzoo.nn.programs import by_tracing, transformed
 from unetzoo.nn.resampling import (
     MODES,
@@ -123,7 +125,7 @@ def _conv(sources: Upsampled | Sequence[Source], weight: Tensor, bias: Tensor | 
         # A trace is held against a second one without gradients: both must do the same.
         spare = not (recorded or by_tracing())
         maps = [_made(source, _tensor(source), spare=spare) for source in sources]
-        return F.conv2d(_joined(maps, weight), weight, bias, padding=padding)
+        return settled(lambda x: F.conv2d(x, weight, bias, padding=padding), _joined(maps, weight), weight)
     out: Tensor = _RemadeInput.apply(sources, padding, weight, bias, *tensors)
     return out
 
@@ -156,8 +158,8 @@ def _made(source: Source, x: Tensor, norm: Callable[[Tensor], Tensor] | None = N
         case Upsampled():
             return resize_alike(x, source.size, source.mode)
         case Activated():
-            normed = (norm or source.norm)(x)
-            out: Tensor = source.act(normed.clone() if normed is x and not spare else normed)
+            y = normed(source.norm, x) if spare else (norm or source.norm)(x)
+            out: Tensor = source.act(y.clone() if y is x and not spare else y)
             return out
     return x
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unetzoo.nn.convolutions import Activated, ConcatConv, Source, Upsampled
+from unetzoo.nn.norming import hooked, normed
 from unetzoo.nn.resampling import MODES, Size
 
 Norm = Literal["batch", "group", "instance", "layer"]
@@ -114,12 +115,16 @@ class ConvNormAct(nn.Module):
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, *sources: Source) -> Tensor:
-        out: Tensor = self.act(self.norm(self.conv(*sources)))
+        out: Tensor = self.act(normed(self.norm, self._convolved(*sources)))
         return out
 
     def pending(self, *sources: Source) -> Activated:
         """Convolve, and leave norm and ReLU to the convolution that comes next: nothing else may use the result."""
-        return Activated(self.conv(*sources), self.norm, self.act)
+        return Activated(self._convolved(*sources), self.norm, self.act)
+
+    def _convolved(self, *sources: Source) -> Tensor:
+        out: Tensor = self.conv(*sources)
+        return out.clone() if hooked(self.conv) else out  # what a hook has kept is not written over
 
     def foldable(self) -> list[tuple[str, str]]:
         return [("conv", "norm")]

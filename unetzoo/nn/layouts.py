@@ -1,0 +1,46 @@
+"""How maps lie in memory: with their channels last or first, whichever the next convolution is faster with.
+
+torch's convolutions are faster with the channels last, but copy the weight into that order at every call, and its
+gradient back. Where a layer has many more weights than numbers in its maps, as at the bottom of a network, the copies
+cost more than they bring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from unetzoo.nn.programs import transformed
+
+HEAVY = 2.25
+"""Weights a number of the input and output maps from which the usual layout is the faster one; for a 3×3 convolution
+of C to C channels, up to 2 C pixels a batch."""
+
+
+def settled(part: Callable[[Tensor], Tensor], x: Tensor, weight: Tensor, pixels: int | None = None) -> Tensor:
+    """Return ``part(x)``, computed in the layout that suits it, and laid out as ``x`` is.
+
+    The usual layout is taken only on the CPU, for a weight that is not laid out with the channels last itself, and
+    without gradients: a copy would be kept for backward.
+
+    Args:
+        part: a convolution, or a stage of them.
+        x: (N, C, H, W).
+        weight: (O, C, K, L), of the convolution, or the largest of the stage.
+        pixels: of the batch's output, where they are not about those of ``x``.
+    """
+    if not _heavy(x, weight, pixels):
+        return part(x)
+    return part(x.contiguous()).contiguous(memory_format=torch.channels_last)
+
+
+def _heavy(x: Tensor, weight: Tensor, pixels: int | None) -> bool:
+    if torch.is_grad_enabled() or x.device.type != "cpu" or transformed():
+        return False
+    last = [tensor.is_contiguous(memory_format=torch.channels_last) for tensor in (x, weight)]
+    if last != [True, False]:
+        return False
+    pixels = x[:, 0].numel() if pixels is None else pixels
+    return weight.numel() >= HEAVY * pixels * (len(weight) + weight.shape[1])
