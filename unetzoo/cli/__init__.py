@@ -81,7 +81,7 @@ class Parser(argparse.ArgumentParser):
 def parser() -> Parser:
     """Return the parser of the whole command line; each command's ``run`` is what it does."""
     top = Parser(prog="unetzoo", description="A zoo of U-Nets for PyTorch.")
-    top.set_defaults(takes_rest=False)
+    top.set_defaults(takes_rest=False, library_names={})  # what the library calls otherwise than the options
     top.add_argument("--version", action="version", version=f"unetzoo {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -137,6 +137,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     if modules:
         plugins.import_modules(modules)
     options.wording = Wording(options.command, settings=options.takes_rest)
+    options.wording.know(options.library_names)
     try:
         with _output.log_shown(), warnings_in(options.wording):
             status: int | None = options.run(options)

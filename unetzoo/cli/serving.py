@@ -43,13 +43,13 @@ def add(commands: Any) -> None:
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     command.add_argument("--max-megabytes", type=float, default=50, metavar="N", help="of a file (default: 50)")
     command.add_argument("--max-megapixels", type=float, default=25, metavar="N", help="of an image (default: 25)")
-    command.set_defaults(run=_serve)
+    names = {"megabytes": "max_megabytes", "megapixels": "max_megapixels"}
+    command.set_defaults(run=_serve, library_names=names)
 
 
 def _serve(options: argparse.Namespace) -> None:
     from unetzoo.serving import Limits, serve
 
-    options.wording.know({"megabytes": "max_megabytes", "megapixels": "max_megapixels"})
     limits = Limits(options.max_megabytes, options.max_megapixels)
     # So that the temporary folder is removed, whoever ends it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -79,7 +79,7 @@ def _add_convert(commands: Any) -> None:
         help="with which it was created, such as norm=group or class_names=cell,rim; give it once for each; 'unetzoo "
         "info NAME' lists them",
     )
-    command.set_defaults(run=_convert)
+    command.set_defaults(run=_convert, library_names={"name": "model"})
 
 
 def _verify(options: argparse.Namespace) -> None:
@@ -101,7 +101,6 @@ def _verify(options: argparse.Namespace) -> None:
 def _convert(options: argparse.Namespace) -> None:
     from unetzoo.saving import conversion
 
-    options.wording.know({"name": "model"})
     given = [f"--option {name}" for name, _ in options.option]
     twice = [f"{name} is given twice; give it once" for name in dict.fromkeys(given) if given.count(name) > 1]
     if twice:
