@@ -511,3 +511,133 @@ def test_wrong_names_of_yolo(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.txt").write_text("", encoding="utf-8")
     with pytest.raises(InputError, match=r"data\.yaml"):
         annotations.read(tmp_path / "a.txt")
+
+
+# What is not read, and what no file should do
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a_seg.npy", "\x80", "_cp_masks.png"),
+        ("a.json", '[{"id": 1, "data": {"image": "a.png"}, "annotations": []}]', "Label Studio.*COCO"),
+        ("a.json", '[{"id": 1, "image": "a.png", "annotation_id": 3}]', "Label Studio.*COCO"),
+        ("a.json", '{"_via_img_metadata": {}, "_via_settings": {}}', "VIA.*COCO"),
+        ("a.json", '{"a.png7": {"filename": "a.png", "size": 7, "regions": []}}', "VIA.*COCO"),
+        ("a.json", '{"size": {"height": 3, "width": 3}, "objects": [], "tags": []}', "Supervisely.*COCO"),
+        ("a.json", '[{"data_row": {"id": "x"}}]', "Labelbox.*COCO"),
+        ("a.json", '{"info": {}, "categories": {}, "items": []}', "Datumaro.*COCO"),
+        (
+            "a.xml",
+            '<annotations><version>1.1</version><track id="0" label="car"/></annotations>',
+            "CVAT for images 1.1",
+        ),
+        ("a.xml", "<annotation><filename>a</filename><object><bndbox/></object></annotation>", "SegmentationClass"),
+        ("a.xml", "<ASAP_Annotations><Annotations/></ASAP_Annotations>", "QuPath"),
+        ("a.qpdata", "x", "GeoJSON"),
+    ],
+)
+def test_what_is_not_read_says_what_to_export(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / name).write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match=said):
+        annotations.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.geojson", "a.xml", "a.txt"])
+def test_gigabytes_are_refused_unread(tmp_path: Path, name: str) -> None:
+    with (tmp_path / name).open("wb") as stream:
+        stream.truncate(2**30)
+    with pytest.raises(InputError, match="more than 512 MiB"):
+        annotations.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("text", ["", "[", "[" * 100_000, '{"a": NaN}', "\xff", '{"a": 1, "a": 2}', "9" * 10_000])
+def test_wrong_json_is_one_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match="cannot be read as JSON"):
+        annotations.read(tmp_path / "a.json")
+
+
+KINDS = ["coco", "labelme", "geojson", "cvat", "imagej", "yolo"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [(kind, count) for kind in KINDS for count in (1, 7)]
+    + [pytest.param(kind, 30_000, marks=() if kind == "geojson" else pytest.mark.slow) for kind in KINDS],
+)
+def test_many_objects(tmp_path: Path, kind: str, count: int) -> None:
+    """Squares of two pixels in rows: each is where it should be, and the last one is that of the last line."""
+    side = 400
+    rows = [(2 * (k % 200), 2 * (k // 200)) for k in range(count)]
+    squares = [[[x, y], [x + 2, y], [x + 2, y + 2], [x, y + 2]] for x, y in rows]
+    path = tmp_path / {"cvat": "a.xml", "imagej": "a.zip", "yolo": "a.txt"}.get(kind, "a.json")
+    if kind == "coco":
+        one = {"image_id": 1, "category_id": 1, "iscrowd": 0}
+        write_json(
+            path,
+            {
+                "images": [{"id": 1, "file_name": "a.png", "height": side, "width": side}],
+                "categories": [{"id": 1, "name": "cell"}],
+                "annotations": [
+                    {**one, "id": k, "segmentation": [[n for corner in s for n in corner]]}
+                    for k, s in enumerate(squares)
+                ],
+            },
+        )
+    elif kind == "labelme":
+        labelme(path, *({"label": "cell", "points": s} for s in squares), imageHeight=side, imageWidth=side)
+    elif kind == "geojson":
+        write_json(path, [feature([closed(s)], classification={"name": "cell"}) for s in squares])
+    elif kind == "cvat":
+        shapes = "".join(f'<polygon label="cell" points="{points(s)}"/>' for s in squares)
+        path.write_text(
+            CVAT.format(f'<image name="a.png" width="{side}" height="{side}">{shapes}</image>'), encoding="utf-8"
+        )
+    elif kind == "imagej":
+        roifile = pytest.importorskip("roifile")
+        named = ((np.array(s, np.float32), f"cell-{k}") for k, s in enumerate(squares))
+        rois(path, *(roifile.ImagejRoi.frompoints(ring, name=name) for ring, name in named))
+    else:
+        lines = (" ".join(f"{n / side}" for corner in s for n in corner) for s in squares)
+        path.write_text("".join(f"0 {line}\n" for line in lines), encoding="utf-8")
+    drawing = drawing_of(path)
+    assert len(drawing.annotations) == count
+    expected = np.zeros((side, side), bool)
+    for x, y in rows:
+        expected[y : y + 2, x : x + 2] = True
+    assert np.array_equal(drawn.target_of(drawing, Labels(), (side, side)), expected)
+
+
+def test_what_lies_outside_is_cut_off(tmp_path: Path) -> None:
+    far = [[-50.0, -1e6], [2e9, 20.2], [-50.0, 30.3]]
+    rise = (1e6 + 20.2) / 2e9  # of its upper edge
+    inside = filled([[0, -1e6 + 50 * rise], [80.0, -1e6 + 130 * rise], [80, 30.3], [0, 30.3]])
+    away = [[100.0, 100.0], [120.0, 100.0], [120.0, 120.0]]
+    found = pixels_of(labelme(tmp_path / "a.json", {"label": "a", "points": far}, {"label": "a", "points": away}))
+    assert np.array_equal(found, inside)
+    for shape in (
+        {"shape_type": "circle", "points": [[200, 200], [210, 200]]},
+        {"shape_type": "circle", "points": [[-2e9, 0], [0, 0]]},
+        {"shape_type": "rectangle", "points": [[-20, -20], [-10, -10]]},
+        {"shape_type": "mask", "points": [[70, 50], [89, 69]], "mask": png(np.ones((20, 20)))},
+    ):
+        found = pixels_of(labelme(tmp_path / "a.json", {"label": "a", **shape}))
+        assert found.sum() == (100 if shape["shape_type"] == "mask" else 0)
+
+
+def test_outlines_of_many_corners_on_large_images() -> None:
+    """Memory goes with the pixels, not with rows times corners, which were 2.5 GB here."""
+    angles = np.linspace(0, 2 * np.pi, 500_000, endpoint=False)
+    rough = 2400 + 80 * np.random.default_rng(0).random(len(angles))
+    ring = np.stack([2500 + rough * np.cos(angles), 2500 + rough * np.sin(angles)], 1)
+    part = annotations.Polygons(((ring,),)).pixels((5000, 5000))
+    x, y = ring.T
+    area = abs((x * np.roll(y, -1) - y * np.roll(x, -1)).sum()) / 2
+    assert abs(part.inside.sum() / area - 1) < 1e-3
+
+
+def test_corners_that_are_no_numbers() -> None:
+    for wrong in (np.nan, np.inf):
+        with pytest.raises(InputError, match="not finite"):
+            annotations.Polygons(((np.array([[0, 0], [wrong, 3], [3, 0.0]]),),)).pixels(SIZE)

@@ -26,6 +26,7 @@ from unetzoo.data.annotations._base import (
     suffixes as suffixes,
 )
 from unetzoo.data.annotations.mask_files import MaskFile as MaskFile
+from unetzoo.data.annotations.others import advice as advice
 from unetzoo.data.annotations.regions import (
     Part as Part,
     Pixels as Pixels,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from unetzoo.data.annotations.others import advice
 from unetzoo.data.annotations.regions import Region, United
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.registry import Registry
@@ -146,10 +147,14 @@ def read(path: Path) -> Document:
     """Return what a file of annotations says, of whichever format it is.
 
     Raises:
-        InputError: it cannot be read, or is of no format that is known.
+        InputError: it cannot be read, or is of no format that is known; with what to export instead, where that is
+            known.
     """
     known = format_of(path)
     if known is None:
+        other = advice(path)
+        if other is not None:
+            raise InputError(f"{str(path)!r} is not read: {other}")
         titles = ", ".join(entry.title for entry in ANNOTATION_FORMATS.values())
         raise InputError(f"{str(path)!r} holds no annotations in a format that is known: {titles}")
     return _without_reserved(known.read(path))

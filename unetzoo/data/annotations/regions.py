@@ -192,26 +192,34 @@ def box(left: float, top: float, right: float, bottom: float, degrees: float = 0
 
 
 def fill(rings: Sequence[Ring], size: Size) -> Part:
-    """Return the pixels whose centres lie in a polygon of several rings, by the even-odd rule."""
+    """Return the pixels whose centres lie in a polygon of several rings, by the even-odd rule.
+
+    Raises:
+        InputError: a coordinate is not finite.
+    """
     height, width = size
-    corners = np.concatenate([np.asarray(ring, np.float64).reshape(-1, 2) for ring in rings])
-    following = np.concatenate([np.roll(np.asarray(ring, np.float64).reshape(-1, 2), -1, 0) for ring in rings])
-    # Of a corner that is no number, or beyond all images, no pixel is near.
-    low, high = (np.nan_to_num(edge(corners, 0), nan=0.0) for edge in (np.min, np.max))
-    left, top = (int(min(max(math.floor(value), 0), most)) for value, most in zip(low, (width, height), strict=True))
-    right, bottom = (
-        int(max(min(math.ceil(value), most), first))
-        for value, most, first in zip(high, (width, height), (left, top), strict=True)
-    )
+    corners = rings[0] if len(rings) == 1 else np.concatenate(rings)
+    if not np.isfinite(corners).all():
+        raise InputError("a corner of a polygon is not finite")
+    following = np.concatenate([part for ring in rings for part in (ring[1:], ring[:1])])
+    (low_x, low_y), (high_x, high_y) = corners.min(0).tolist(), corners.max(0).tolist()
+    left, top = math.floor(min(width, max(0.0, low_x))), math.floor(min(height, max(0.0, low_y)))
+    right, bottom = math.ceil(max(left, min(width, high_x))), math.ceil(max(top, min(height, high_y)))
     (x, y), (next_x, next_y) = corners.T, following.T
-    rows = np.arange(top, bottom)[:, None] + 0.5
-    row, edge = np.nonzero((y <= rows) != (next_y <= rows))
-    at = x[edge] + (rows[row, 0] - y[edge]) * (next_x[edge] - x[edge]) / (next_y[edge] - y[edge])
-    column = np.clip(np.ceil(at - 0.5), left, right).astype(np.int64) - left
+    # Rows that an edge crosses: those whose centres lie from its upper end on, and above its lower one.
+    first, last = (
+        np.minimum(np.maximum(np.ceil(end - 0.5), top), bottom).astype(np.int64)
+        for end in (np.minimum(y, next_y), np.maximum(y, next_y))
+    )
+    counts = last - first
+    edge = np.repeat(np.arange(len(counts)), counts)
+    row = np.arange(len(edge)) + np.repeat(first - counts.cumsum() + counts, counts)
+    at = x[edge] + (row + 0.5 - y[edge]) * (next_x[edge] - x[edge]) / (next_y[edge] - y[edge])
+    column = np.minimum(np.maximum(np.ceil(at - 0.5), left), right).astype(np.int64)
     # Every crossing turns the inside out for all pixels to its right.
-    turns = np.zeros((bottom - top, right - left + 1), np.int64)
-    np.add.at(turns, (row, column), 1)
-    return Part(top, left, turns.cumsum(1)[:, :-1] % 2 == 1)
+    turns = np.zeros((bottom - top, right - left + 1), np.int32)
+    np.add.at(turns, (row - top, column - left), 1)
+    return Part(top, left, turns.cumsum(1, dtype=np.int32)[:, :-1] % 2 == 1)
 
 
 def united(parts: Sequence[Part]) -> Part:
