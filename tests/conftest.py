@@ -10,7 +10,9 @@ import shutil
 import signal
 import socket
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -192,3 +194,15 @@ def nuclei(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "images" / f"v{k:02}.png")
         Image.fromarray(mask.numpy().astype(np.uint8) * 255).save(folder / "masks" / f"v{k:02}.png")
     return folder
+
+
+@contextmanager
+def never_waits() -> Iterator[None]:
+    """Make what waits for a GPU an error, and nothing that follows."""
+    with warnings.catch_warnings():  # torch's, that it does not find all
+        warnings.filterwarnings("ignore", message="Synchronization debug mode")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import light
+from conftest import light, never_waits
 from PIL import Image
 from reference import reference_logits
 from torch import Tensor
@@ -190,11 +190,8 @@ def test_one_strip_waits_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     add = Tiles.add
 
     def strict(*given: Any) -> None:
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with never_waits():
             add(*given)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
 
     monkeypatch.setattr(Tiles, "add", strict)
     assert predictor(image).probabilities.shape == (1, 512, 250)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torchmetrics.functional.classification as reference
-from conftest import PROCESSES
+from conftest import PROCESSES, never_waits
 from hypothesis import given, settings, strategies as st
 from scipy.ndimage import distance_transform_edt
 from skimage.morphology import disk
@@ -861,12 +861,9 @@ def test_a_gpu_counts_the_same_and_is_never_waited_for(task: str, classes: int) 
     there = logits.cuda(), target.cuda()
     metrics.update(*there)
     metrics.reset()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with never_waits():
         found: ImageScores = metrics.update(*there)
         metrics.update(*there)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert found.pixel_accuracy.is_cuda
     assert all(row == pytest.approx(other, abs=1e-12) for row, other in zip(found.rows(), rows, strict=True))
     expected.update(logits, target)
