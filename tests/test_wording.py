@@ -222,7 +222,6 @@ ELSE = {
     "registry.py": "of a command: --import",
     "losses/text.py": "of a command: --import",
     "train/refusals.py": "--",
-    "train/recipe.py": "--lr",
     "serving/page.py": "--border",
     "saving/records.py": "unetzoo train --pretrained FILE",
     "saving/cards.py": "--out masks",

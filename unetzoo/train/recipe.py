@@ -271,7 +271,7 @@ class Recipe(lightning.LightningModule):
             if not math.isfinite(value):
                 raise TrainingError(
                     f"the loss is {value} in {where}. What was saved before is whole. Look at them (unetzoo data "
-                    "preview), and try a lower --lr, --trainer.gradient_clip_val 1, or --trainer.precision 32"
+                    "preview), and try a lower lr=…, trainer.gradient_clip_val=1, or trainer.precision=32"
                 )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
