@@ -41,6 +41,7 @@ from huggingface_hub import constants  # noqa: E402
 
 import unetzoo  # noqa: E402
 from unetzoo import drawing, zoo  # noqa: E402
+from unetzoo.data.annotations import ANNOTATION_FORMATS  # noqa: E402
 from unetzoo.decoders import DECODERS  # noqa: E402
 from unetzoo.encoders import ENCODERS  # noqa: E402
 from unetzoo.losses import LOSSES  # noqa: E402
@@ -146,7 +147,10 @@ def shared_data() -> Path:
 @pytest.fixture
 def registries() -> Iterator[None]:
     """Take back what a test registers."""
-    kept = [(registry, dict(registry._entries)) for registry in (DECODERS, ENCODERS, zoo.PRESETS, LOSSES)]
+    kept = [
+        (registry, dict(registry._entries))
+        for registry in (DECODERS, ENCODERS, zoo.PRESETS, LOSSES, ANNOTATION_FORMATS)
+    ]
     yield
     for registry, entries in kept:
         registry._entries.clear()

@@ -16,7 +16,8 @@ from PIL import Image
 from skimage.draw import ellipse, polygon2mask
 
 from unetzoo.data import Labels, annotations, drawn
-from unetzoo.errors import InputError
+from unetzoo.errors import ConfigError, InputError
+from unetzoo.testing import ContractError, check_annotation_format
 
 SIZE = (60, 80)
 RING = [[5.3, 4.2], [70.1, 9.4], [62.0, 50.5], [33.3, 30.0], [8.8, 55.1]]
@@ -641,3 +642,140 @@ def test_corners_that_are_no_numbers() -> None:
     for wrong in (np.nan, np.inf):
         with pytest.raises(InputError, match="not finite"):
             annotations.Polygons(((np.array([[0, 0], [wrong, 3], [3, 0.0]]),),)).pixels(SIZE)
+
+
+# The contract
+
+
+def sample_of(kind: str, folder: Path) -> Path:
+    """Return a file of a format, with objects of every sort."""
+    if kind == "coco":
+        runs = {"size": list(SIZE), "counts": [4000, 300, 500]}
+        one = {"image_id": 1, "category_id": 1, "iscrowd": 0}
+        found = {
+            "images": [{"id": 1, "file_name": "a.png", "height": SIZE[0], "width": SIZE[1]}],
+            "categories": [{"id": 1, "name": "cell"}],
+            "annotations": [{**one, "segmentation": [np.ravel(RING).tolist()]}, {**one, "segmentation": runs}],
+        }
+        return write_json(folder / "a.json", found)
+    if kind == "labelme":
+        mask = {"shape_type": "mask", "points": [[3, 4], [12, 9]], "mask": png(np.eye(6, 10))}
+        circle = {"shape_type": "circle", "points": [[30, 30], [36, 30]]}
+        shapes = (mask, circle, {"points": RING, "group_id": 1}, {"points": HOLE, "group_id": 1})
+        return labelme(folder / "a.json", *({"label": "cell", **shape} for shape in shapes))
+    if kind == "geojson":
+        several = [[closed(RING), closed(HOLE)], [closed(OTHER)]]
+        return write_json(folder / "a.geojson", [feature(several, "MultiPolygon"), feature([closed(OTHER)])])
+    if kind == "cvat":
+        return cvat(
+            folder / "a.xml",
+            f'<polygon label="cell" points="{points(RING)}" z_order="2" group_id="1"/>',
+            f'<mask label="cell" rle="{DOCUMENTED}" left="60" top="40" width="13" height="15"/>',
+            '<ellipse label="cell" cx="40" cy="30" rx="25" ry="10" rotation="30"/>',
+        )
+    if kind == "imagej":
+        roifile = pytest.importorskip("roifile")
+        outlines = (np.array(ring, np.float32) for ring in (RING, OTHER))
+        return rois(folder / "a.zip", *(roifile.ImagejRoi.frompoints(ring, name="cell") for ring in outlines))
+    (folder / "a.txt").write_text("0 0.1 0.1 0.9 0.1 0.5 0.8\n3 0 0 1 0 1 1 0 1\n", encoding="utf-8")
+    return folder / "a.txt"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_formats_keep_their_contract(tmp_path: Path, kind: str) -> None:
+    assert set(KINDS) == set(annotations.ANNOTATION_FORMATS)
+    check_annotation_format(kind, [sample_of(kind, tmp_path)])
+
+
+class Square:
+    """A region with what may go wrong."""
+
+    def __init__(self, fault: str) -> None:
+        self.fault, self.told = fault, 0
+
+    def pixels(self, size: tuple[int, int]) -> annotations.Part:
+        self.told += 1
+        inside = np.ones((2, 2), np.uint8 if self.fault == "kind" else bool)
+        if self.fault == "reach":
+            return annotations.Part(0, size[1], inside)
+        if self.fault == "random" and self.told % 2:
+            inside[0] = 0
+        return annotations.Part(0, 0, inside[: size[0], : size[1]] * (self.fault != "empty"))
+
+    @property
+    def fingerprint(self) -> str:
+        return str(id(self)) if self.fault == "fingerprint" else "square"
+
+
+@pytest.mark.usefixtures("registries")
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("", ""),
+        ("problem", "reading: .*finds problems"),
+        ("two", "reading: .*2 drawings"),
+        ("source", "reading: .*source"),
+        ("unknown", r"recognising \(a\.squares\)"),
+        ("names", "names of classes .*'square'"),
+        ("kind", "pixels .*array"),
+        ("reach", "pixels .*reach out"),
+        ("random", "pixels .*second time"),
+        ("fingerprint", "fingerprints .*read again"),
+        ("same", "fingerprints .*another region"),
+        ("local", "copies .*pickle"),
+        ("damage", "damages .*ValueError"),
+        ("empty", "objects: no object"),
+    ],
+)
+def test_each_fault_of_a_format_is_found(tmp_path: Path, fault: str, said: str) -> None:
+    def recognises(path: Path) -> bool:
+        return path.read_bytes() == b"square" * 9 if fault != "damage" else path.read_bytes()[:6] == b"square"
+
+    @annotations.register_annotation_format(
+        "squares",
+        title="squares",
+        suffixes=[".squares"],
+        recognises=lambda path: fault != "unknown" and recognises(path),
+    )
+    def read(path: Path) -> annotations.Document:
+        if not recognises(path):
+            raise InputError("no square")
+        if path.read_bytes() != b"square" * 9:
+            raise ValueError("damaged")
+
+        class Local(Square):
+            pass
+
+        regions: list[Any] = [(Local if fault == "local" else Square)(fault)]
+        if fault == "same":
+            regions.append(Odd(""))
+        found = tuple(annotations.Annotation("square", region) for region in regions)
+        drawing = annotations.Drawing(tmp_path if fault == "source" else path, found)
+        drawings = {"": drawing} | ({"b": drawing} if fault == "two" else {})
+        return annotations.Document(
+            drawings, () if fault == "names" else ("square",), ("x",) if fault == "problem" else ()
+        )
+
+    path = tmp_path / "a.squares"
+    path.write_bytes(b"square" * 9)
+    if not fault:
+        check_annotation_format("squares", [path])
+        return
+    with pytest.raises(ContractError, match=said):
+        check_annotation_format("squares", [path])
+
+
+class Odd(Square):
+    """Another region with the same fingerprint."""
+
+    def pixels(self, size: tuple[int, int]) -> annotations.Part:
+        return annotations.Part(0, 0, np.ones((1, 1), bool))
+
+
+def test_what_is_checked_is_told_in_full(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'coko'.*did you mean 'coco'"):
+        check_annotation_format("coko", ["a.json"])
+    for wrong in ("a.json", Path("a.json"), []):
+        with pytest.raises(ConfigError, match="a list of files"):
+            check_annotation_format("coco", wrong)

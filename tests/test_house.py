@@ -31,7 +31,7 @@ LAYERS = [
     {"drawing", "sheets"},
     {"foreign"},
     {"saving"},
-    {"hub", "data", "testing"},
+    {"hub", "data"},
     {"prediction"},
     {"evaluation", "exporting", "comparing"},
     {"serving"},
@@ -57,6 +57,7 @@ OPTIONAL = {
     "prediction": {"PIL", "numpy", "tifffile", "zarr"},
     "saving": {"yaml"},
     "serving": {"gradio", "tifffile"},
+    "testing": {"numpy"},
     "train": {"jsonargparse", "lightning_fabric", "pytorch_lightning", "tensorboard", "yaml"},
 }
 """What a part may import beyond the declared dependencies."""

@@ -21,7 +21,7 @@ _SHOWN = 3
 
 
 class ContractError(UnetzooError, AssertionError):
-    """A decoder, an encoder or a loss that breaks its contract.
+    """A decoder, an encoder, a loss or a format of annotations that breaks its contract.
 
     Attributes:
         problems: a line for each thing that is wrong, which begins with the name of the check that found it.

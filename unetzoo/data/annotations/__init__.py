@@ -10,6 +10,8 @@ from unetzoo.data.annotations import (  # which registers them
     geojson as geojson,
     imagej as imagej,
     labelme as labelme,
+    parsing as parsing,
+    regions as regions,
     yolo as yolo,
 )
 from unetzoo.data.annotations._base import (

@@ -64,14 +64,14 @@ def _label_studio(found: Any) -> bool:
 
 
 def _label_studio_brush(found: Any) -> bool:
-    return parsing.has(_first(found), id=int) and "annotation_id" in _first(found)
+    return parsing.has(_first(found), id=int, annotation_id=int)
 
 
 def _via(found: Any) -> bool:
     if parsing.has(found, _via_img_metadata=dict):
         return True
     one = next(iter(found.values()), None) if isinstance(found, dict) else None
-    return parsing.has(one, filename=str) and "regions" in one
+    return parsing.has(one, filename=str, regions=list) or parsing.has(one, filename=str, regions=dict)
 
 
 _COCO = "export it as COCO JSON"
