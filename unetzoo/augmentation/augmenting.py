@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,13 +10,17 @@ import torch
 from torch import Tensor, nn
 from torchvision import tv_tensors
 
+from unetzoo.augmentation._base import bare
 from unetzoo.augmentation.borrowed import INSTEAD, clipping
 from unetzoo.augmentation.composing import Entry, described, parse
 from unetzoo.augmentation.warping import RandomWarp
-from unetzoo.augmentation.windows import Size, centre, random_window
+from unetzoo.augmentation.windows import Size, centre, random_window, unfolded
 from unetzoo.augmentation.windows_needed import reach
 from unetzoo.checks import sides
 from unetzoo.errors import ConfigError, InputError
+from unetzoo.images import scaled
+
+_UNSIGNED = (torch.uint8, torch.uint16, torch.uint32)
 
 
 class Augmentation(nn.Module):
@@ -83,25 +88,47 @@ class Augmentation(nn.Module):
                 of torchvision's cuts them off.
         """
         _check(image, mask)
-        if self._clipping and (image.min() < 0 or image.max() > 1):
-            raise InputError(
-                f"an image from {float(image.min()):.6g} to {float(image.max()):.6g}: {', '.join(self._clipping)} of "
-                f"torchvision would cut it off at, or stretch it to, 0 and 1; {INSTEAD}"
-            )
+        return self.of_stored(image, mask)
+
+    def of_stored(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what :meth:`forward` does of an image that is not scaled yet: only what is needed of it will be.
+
+        Args:
+            image: (C, H, W), as stored; integers are scaled as by ``unetzoo.images.prepare``.
+            mask: (H, W) or (K, H, W), signed integers of any size.
+
+        Returns:
+            As there: of integers, the image is float32, and the mask int64.
+
+        Raises:
+            InputError: as there.
+        """
+        self._check_range(image)
         image, mask = tv_tensors.Image(image), tv_tensors.Mask(mask)
-        if self.crop_size is None:
-            for entry in self._entries:
-                image, mask = _run(entry, image, mask)
-            return image, mask
-        before = len(self._entries) - len(self._sizes) + 1
+        before = len(self._entries) - len(self._sizes) + 1 if self.crop_size else len(self._entries)
+        if before or self.crop_size is None:
+            image, mask = unfolded(image), unfolded(mask)
         for entry in self._entries[:before]:
             image, mask = _run(entry, image, mask)
+        if self.crop_size is None:
+            return image, mask
         image, mask = random_window(image, mask, self.crop_size, self._sizes[0])
         for entry, size in zip(self._entries[before:], self._sizes[1:], strict=True):
             image, mask = _run(entry, image, mask)
             image, mask = centre(image, size), centre(mask, size)
         # A view would keep, and send between processes, all of the image that it was cut out of.
         return tv_tensors.Image(image.contiguous()), tv_tensors.Mask(mask.contiguous())
+
+    def _check_range(self, image: Tensor) -> None:
+        """Refuse values outside 0 to 1 where one of torchvision's cuts them off; unsigned integers have none."""
+        if not self._clipping or image.dtype in _UNSIGNED:
+            return
+        least, most = (float(scaled(value)) for value in image.aminmax())
+        if least < 0 or most > 1:
+            raise InputError(
+                f"an image from {least:.6g} to {most:.6g}: {', '.join(self._clipping)} of torchvision would cut it "
+                f"off at, or stretch it to, 0 and 1; {INSTEAD}"
+            )
 
 
 def build(spec: str | Sequence[Any] = "light", crop_size: int | Sequence[int] | None = None) -> Augmentation:
@@ -159,13 +186,19 @@ def _run(entry: Entry, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
             f"{entry.name} returned an image of {_kind(result[0])} and a mask of {_kind(result[1])} for "
             f"{_kind(image)} and {_kind(mask)}: channels and classes must stay"
         )
-    if not torch.isfinite(result[0]).all() and torch.isfinite(image).all():
+    if not _is_finite(result[0]) and _is_finite(image):
         raise InputError(
             f"{entry.name} made values that are not finite of an image from {float(image.min()):.6g} to "
             f"{float(image.max()):.6g}; torchvision's changes of colour take values from 0 to 1: list them first, "
             "before brightness, contrast and noise of this package, which clip nothing"
         )
     return tv_tensors.Image(result[0]), tv_tensors.Mask(result[1])
+
+
+def _is_finite(image: Tensor) -> bool:
+    """Return whether all values are finite; then their sum is, too, unless it is too large, and quickly found."""
+    values = bare(image)
+    return math.isfinite(float(values.sum())) or bool(values.isfinite().all())
 
 
 def _kind(given: object) -> str:

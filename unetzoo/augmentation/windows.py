@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
+from unetzoo import images
 from unetzoo.augmentation._base import bare, like
 
 IGNORED = -100
@@ -36,33 +37,55 @@ def grown(size: Size, covered: tuple[float, float], margin: float = 0, shrink: f
     return height, width
 
 
+def unfolded(inpt: Tensor) -> Tensor:
+    """Return a copy with the values that transforms work on: integers of an image scaled, a mask's as int64."""
+    values = bare(inpt)
+    if isinstance(inpt, tv_tensors.Mask):
+        return like(inpt, values.to(torch.int64, copy=True, memory_format=torch.contiguous_format))
+    if values.is_floating_point():
+        return like(inpt, values.clone(memory_format=torch.contiguous_format))
+    return like(inpt, images.scaled(values.contiguous()))
+
+
 def random_window(image: Tensor, mask: Tensor, crop: Size, size: Size) -> tuple[Tensor, Tensor]:
-    """Return a window of ``size`` about a crop at random: inside of the image, or about it where that is smaller."""
+    """Return a window of ``size`` about a crop at random: inside of the image, or about it where that is smaller.
+
+    Only what is in it is :func:`unfolded`.
+    """
     corner = []
     for whole, side, needed in zip(image.shape[-2:], crop, size, strict=True):
         low, high = sorted((0, whole - side))
         corner.append(int(torch.randint(low, high + 1, ())) - (needed - side) // 2)
-    return _window(image, corner[0], corner[1], size), _window(mask, corner[0], corner[1], size)
+    top, left = corner
+    window, labels = (_framed(unfolded(_inside(inpt, top, left, size)), top, left, size) for inpt in (image, mask))
+    return window, labels
 
 
 def centre(inpt: Tensor, size: Size) -> Tensor:
     """Return the window in the middle."""
     height, width = inpt.shape[-2:]
-    return _window(inpt, (height - size[0]) // 2, (width - size[1]) // 2, size)
+    if (height, width) == size:
+        return inpt
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    return _framed(_inside(inpt, top, left, size), top, left, size)
 
 
-def _window(inpt: Tensor, top: int, left: int, size: Size) -> Tensor:
-    """Return the part of an image or mask at (top, left): outside, the mean of what is inside, or IGNORED."""
-    values = bare(inpt)
-    height, width = values.shape[-2:]
-    rows = slice(max(top, 0), min(top + size[0], height))
-    columns = slice(max(left, 0), min(left + size[1], width))
-    inside = values[..., rows, columns]
-    if inside.shape[-2:] != size:
-        if isinstance(inpt, tv_tensors.Mask):
-            whole = values.new_full((*values.shape[:-2], *size), IGNORED)
-        else:
-            whole = inside.mean((-2, -1), keepdim=True).expand(*values.shape[:-2], *size).clone()
-        whole[..., rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = inside
-        inside = whole
+def _inside(inpt: Tensor, top: int, left: int, size: Size) -> Tensor:
+    """Return what an image or mask has of the window at (top, left)."""
+    inside = bare(inpt)[..., max(top, 0) : max(top + size[0], 0), max(left, 0) : max(left + size[1], 0)]
     return like(inpt, inside)
+
+
+def _framed(inside: Tensor, top: int, left: int, size: Size) -> Tensor:
+    """Return the window at (top, left) of which ``inside`` is what there is: outside, its mean, or IGNORED."""
+    values = bare(inside)
+    if values.shape[-2:] == size:
+        return inside
+    if isinstance(inside, tv_tensors.Mask):
+        whole = values.new_full((*values.shape[:-2], *size), IGNORED)
+    else:
+        whole = values.mean((-2, -1), keepdim=True).expand(*values.shape[:-2], *size).clone()
+    height, width = values.shape[-2:]
+    down, right = max(-top, 0), max(-left, 0)
+    whole[..., down : down + height, right : right + width] = values
+    return like(inside, whole)

@@ -72,6 +72,24 @@ def read(values: Tensor, ignored: Tensor, lossy: bool) -> Read:
     return Read(foreground & ~wrong, wrong, white if top > 0 else None)
 
 
+def read_pure(values: Tensor, lossy: bool) -> Read | None:
+    """Read masks as :func:`read` does, quickly, where they have nothing but 0 and one white; None of others.
+
+    Args:
+        values: (C, H, W), integers, all of which count.
+        lossy: they come out of a JPEG.
+    """
+    array = values.numpy()  # much faster than torch at integers of 8 and 16 bits
+    top = int(array.max())
+    if not 0 <= top <= _FULL:
+        return None
+    white = 255 if lossy else next(white for white in WHITES if top <= white)
+    if (top and 4 * top < 3 * white) or not bool(((array == 0) | (array == top)).all()):
+        return None
+    foreground = torch.from_numpy((array == top) & (top > 0))
+    return Read(foreground, torch.zeros_like(foreground), white if top else None)
+
+
 def read_ids(values: Tensor, ignored: Tensor) -> Read:
     """Read masks in which every id, a whole number above 0, is an object; arguments as of :func:`read`."""
     wrong = ~((values >= 0) & values.isfinite()) | (values != values.floor() if values.is_floating_point() else False)

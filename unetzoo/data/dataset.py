@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -12,7 +13,10 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from unetzoo import checks, images
+from unetzoo.augmentation import Augmentation
+from unetzoo.augmentation.windows import unfolded
 from unetzoo.data import masks
+from unetzoo.data.kept import ROOM, Kept, Pair, stamp_of
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.listing import Sample
 from unetzoo.errors import ConfigError
@@ -38,6 +42,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         augmentation: called with the image, tv_tensors.Image float32, scaled and not normalised, and the mask,
             tv_tensors.Mask int64; returns the two. None for none.
         seed: of the augmentation.
+        room: bytes, at most, of images and targets that each process keeps as they were read, so as not to read them
+            again while their files stay as they are: 256 MiB, or 0 for none.
 
     Attributes:
         task, num_classes: of ``labels``.
@@ -59,8 +65,10 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         std: Sequence[float] | None = None,
         augmentation: Augment | None = None,
         seed: int = 0,
+        room: int = ROOM,
     ) -> None:
         problems = [] if samples else ["there are no samples"]
+        problems += checks.whole("room", room, 0)
         problems += checks.whole("in_channels", in_channels, 1, checks.LARGEST)
         if (mean is None) != (std is None):
             problems.append("mean and std go together: give both or neither")
@@ -76,6 +84,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self.samples, self.labels, self.in_channels = tuple(samples), labels, in_channels
         self.mean, self.std, self.augmentation, self.seed = mean, std, augmentation, seed
         self.task, self.num_classes = labels.task, labels.num_classes
+        self._kept = Kept(room)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -89,12 +98,17 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """
         epoch, i = index if isinstance(index, tuple) else (0, index)
         sample = self.samples[i]
-        image, gaps = self._image(sample)
-        target = self._target(sample, gaps, (image.shape[1], image.shape[2]))
-        if self.augmentation is not None:
-            image, target = self._augmented(image, target, epoch, i % len(self))
-        image = images.normalised(image, self.mean, self.std)
-        return {"image": image.contiguous(), "target": target.contiguous(), "name": sample.name}
+        image, target = self._pair(i % len(self))
+        if isinstance(self.augmentation, Augmentation):
+            with _chance(self.seed, epoch, i % len(self)):
+                image, target = self.augmentation.of_stored(image, target)
+        else:
+            image, target = unfolded(tv_tensors.Image(image)), unfolded(tv_tensors.Mask(target))
+            if self.augmentation is not None:
+                with _chance(self.seed, epoch, i % len(self)):
+                    image, target = self.augmentation(image, target)
+        image = images.normalised(image.as_subclass(Tensor), self.mean, self.std)
+        return {"image": image.contiguous(), "target": target.as_subclass(Tensor).contiguous(), "name": sample.name}
 
     def targets(self) -> Iterator[Tensor]:
         """Give the target of every image, not augmented."""
@@ -107,8 +121,19 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """Return height and width of every image, from the files' headers alone."""
         return [images.image_size(sample.image) for sample in self.samples]
 
+    def _pair(self, i: int) -> Pair:
+        """Return an image and its target as they were read, now or before."""
+        sample = self.samples[i]
+        stamp = stamp_of((sample.image, *masks.files_of(sample)))
+        found = self._kept.find(i, stamp)
+        if found is not None:
+            return found
+        image, gaps = self._image(sample)
+        target = self._target(sample, gaps, (image.shape[1], image.shape[2]))
+        return self._kept.keep(i, stamp, Pair(image, target.to(_smallest(self.labels))))
+
     def _image(self, sample: Sample) -> tuple[Tensor, Tensor | None]:
-        """Return the image, scaled, and the pixels (H, W) where nothing was measured; None where all was."""
+        """Return the image as stored, and the pixels (H, W) where nothing was measured; None where all was."""
         raster = images.read(sample.image, sample.planes)
         image = images.fitted(raster, self.in_channels)
         if raster.missing is None:
@@ -119,11 +144,17 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         target = masks.read_target(sample, self.labels, size)
         return target if gaps is None else target.masked_fill(gaps, IGNORED)
 
-    def _augmented(self, image: Tensor, target: Tensor, epoch: int, i: int) -> tuple[Tensor, Tensor]:
-        assert self.augmentation is not None
-        digest = hashlib.sha256(f"{self.seed}/{epoch}/{i}".encode()).digest()
-        with torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed, which would seed the accelerator's generators as well.
-            torch.default_generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-            image, target = self.augmentation(tv_tensors.Image(image), tv_tensors.Mask(target))
-        return image.as_subclass(Tensor), target.as_subclass(Tensor)
+
+@contextlib.contextmanager
+def _chance(seed: int, epoch: int, i: int) -> Iterator[None]:
+    """Have torch's generator seeded by three numbers, and leave it as it was."""
+    digest = hashlib.sha256(f"{seed}/{epoch}/{i}".encode()).digest()
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which would seed the accelerator's generators as well.
+        torch.default_generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+        yield
+
+
+def _smallest(labels: Labels) -> torch.dtype:
+    """Return the smallest type that holds IGNORED and all values of a target."""
+    return next(kind for kind in (torch.int8, torch.int16, torch.int64) if labels.values - 1 <= torch.iinfo(kind).max)

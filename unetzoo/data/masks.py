@@ -29,7 +29,7 @@ from torch import Tensor
 
 from unetzoo import images
 from unetzoo.data import black_and_white, drawn, turning
-from unetzoo.data.annotations import Drawing, read as read_annotations
+from unetzoo.data.annotations import Drawing, MaskFile, read as read_annotations
 from unetzoo.data.black_and_white import Outside
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.listing import IMAGE_SUFFIXES, Sample
@@ -97,6 +97,15 @@ def decode(sample: Sample, labels: Labels, size: tuple[int, int]) -> Decoded:
     return whole if labels.task == "multilabel" else whole._replace(target=whole.target[0])
 
 
+def files_of(sample: Sample) -> list[Path]:
+    """Return the files that the target is read from; of what was drawn those that it reads anew."""
+    if isinstance(sample.mask, Drawing):
+        regions = [annotation.region for annotation in sample.mask.annotations]
+        return [region.path for region in regions if isinstance(region, MaskFile)]
+    parts = sample.mask if isinstance(sample.mask, tuple) else (sample.mask,)
+    return [path for path in parts if path is not None]
+
+
 def drawing_of(sample: Sample) -> Drawing | None:
     """Return what was drawn on an image; None where its mask has pixels.
 
@@ -159,14 +168,31 @@ def _decode_file(sample: Sample, path: Path | None, labels: Labels, size: tuple[
         raise InputError(f"{str(path)!r} is {width}×{height} pixels, its image {size[1]}×{size[0]}")
     if labels.colours is not None:
         return _by_colour(path, values, labels)._replace(turn=turn)
-    values = values if values.is_floating_point() else values.long()
     labels = _with_nodata(path, values, labels)
+    plain = _plain(path, values, labels)
+    if plain is not None:
+        return plain._replace(turn=turn)
+    values = values if values.is_floating_point() else values.long()
     if labels.task == "multiclass":
         return _indices(_one_channel(path, values, labels), labels)._replace(turn=turn)
     values = _greys(path, values)
     if labels.task != "multilabel" or values.shape[0] != labels.num_classes:
         values = _one_channel(path, values, labels)
     return _binary(path, values, labels)._replace(turn=turn)
+
+
+def _plain(path: Path, values: Tensor, labels: Labels) -> Decoded | None:
+    """Return what most masks come to, quickly: one channel of classes, or of black and white; None of all others."""
+    if values.shape[0] != 1 or values.is_floating_point() or labels.ignore is not None or labels.foreground == "any":
+        return None
+    if labels.task == "multiclass":
+        array = values.numpy()  # much faster than torch at integers of 8 and 16 bits
+        inside = array.min() >= 0 and array.max() < labels.num_classes
+        return Decoded(values.long(), {}) if inside else None
+    if (labels.task == "multilabel" and labels.num_classes > 1) or images.palette_of(path) is not None:
+        return None
+    read = black_and_white.read_pure(values, path.suffix.lower() in _LOSSY)
+    return None if read is None else Decoded(read.foreground.long(), {}, read.white)
 
 
 def _greys(path: Path, values: Tensor) -> Tensor:

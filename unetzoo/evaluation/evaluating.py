@@ -218,7 +218,7 @@ def images_of(
         raise ConfigError(f"{str(source)!r} cannot be evaluated on", listing.problems)
     anew = any(given[name] is not None for name in ("ratios", "seed", "group"))
     samples = choose(source, listing, split, reading, seen_by(predictor), anew=anew)
-    return SegmentationDataset(samples, known, in_channels=config.in_channels)
+    return SegmentationDataset(samples, known, in_channels=config.in_channels, room=0)  # each is read once
 
 
 def as_trained(predictor: Predictor, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -85,13 +85,11 @@ def blanked(image: Tensor, missing: Tensor | None) -> Tensor:
 
 
 def fitted(raster: Raster, in_channels: int) -> Tensor:
-    """Return an image as (in_channels, H, W) float32, scaled, with NaN where values are missing.
+    """Return an image as (in_channels, H, W): as stored where nothing is missing, else scaled, with NaN for it.
 
     Raises:
         InputError: the channels do not fit.
     """
     alpha = raster.pixels.shape[0] != in_channels and (raster.alpha or has_dead_alpha(raster.pixels))
-    image = scaled(fit_channels(raster.pixels, in_channels, alpha))
-    if raster.missing is None:
-        return image
-    return image.masked_fill(fit_channels(raster.missing, in_channels, alpha), math.nan)
+    missing = None if raster.missing is None else fit_channels(raster.missing, in_channels, alpha)
+    return blanked(fit_channels(raster.pixels, in_channels, alpha), missing)

@@ -13,11 +13,11 @@ from unetzoo.errors import InputError
 
 def scaled(image: Tensor) -> Tensor:
     """Return float32: integers divided by the largest value of their type, floating point as it is."""
-    return image.float() / (1 if image.dtype.is_floating_point else torch.iinfo(image.dtype).max)
+    return image.float() if image.is_floating_point() else image.float().div_(torch.iinfo(image.dtype).max)
 
 
 def fit_channels(image: Tensor, in_channels: int, alpha: bool = False) -> Tensor:
-    """Return ``image`` (…, C, H, W) with ``in_channels`` channels: an alpha too many is dropped, grey is copied to RGB.
+    """Return a view of ``image`` (…, C, H, W) with ``in_channels``: an alpha too many is dropped, grey repeated as RGB.
 
     Args:
         image: the image, or several.
@@ -37,7 +37,7 @@ def fit_channels(image: Tensor, in_channels: int, alpha: bool = False) -> Tensor
         why = ", and the last is no alpha, by its file or its values: leave it out, or train on all" if extra else ""
         raise InputError(f"an image of {found} channels does not fit in_channels={in_channels}{why}")
     image = image[..., :-1, :, :] if alpha else image
-    return image if image.shape[-3] == in_channels else image.repeat_interleave(in_channels, dim=-3)
+    return image.expand(*image.shape[:-3], in_channels, *image.shape[-2:])
 
 
 def fits(channels: int, in_channels: int, alpha: bool = False) -> bool:

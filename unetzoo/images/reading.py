@@ -281,7 +281,9 @@ def _decoded(file: Image, as_stored: bool) -> Raster:
     from PIL import ImageOps
     from torchvision.transforms.functional import pil_to_tensor
 
-    opened = ImageOps.exif_transpose(file)
+    file.load()  # first: PNG may have EXIF behind its pixels
+    upright = file.getexif().get(ifd.ORIENTATION, 1) == 1  # most are, and need no copy
+    opened = file if upright else ImageOps.exif_transpose(file)
     stored = opened.mode
     if stored in _CONVERSIONS and not (as_stored and stored in ("1", "P")):
         target = _CONVERSIONS[stored]

@@ -1,0 +1,88 @@
+"""What was read of files, kept as long as these stay as they are and there is room."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+ROOM = 256 * 2**20
+"""Bytes that a data set keeps in each process that reads of it."""
+Stamp = tuple[tuple[int, ...], ...]
+
+
+class Pair(NamedTuple):
+    """An image and its target, before anything was drawn at random.
+
+    Attributes:
+        image: (in_channels, H, W), as stored; where values are missing, float32, scaled and filled.
+        target: (H, W), or (classes, H, W), of the smallest type that holds it.
+    """
+
+    image: Tensor
+    target: Tensor
+
+
+class Kept:
+    """Pairs by their number. What came first stays: of images drawn in any order, as many are found as there is room.
+
+    A copy in another process is empty.
+
+    Attributes:
+        room: bytes, at most, of all that is kept.
+        taken: bytes that are in use.
+    """
+
+    def __init__(self, room: int = ROOM) -> None:
+        self.room, self.taken = room, 0
+        self._pairs: dict[int, tuple[Stamp, Pair]] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"room": self.room, "taken": 0, "_pairs": {}}
+
+    def find(self, number: int, stamp: Stamp | None) -> Pair | None:
+        """Return a pair if its files are those that it was read from."""
+        found = self._pairs.get(number)
+        if found is None or found[0] == stamp:
+            return None if found is None else found[1]
+        del self._pairs[number]
+        self.taken -= _size(found[1])
+        return None
+
+    def keep(self, number: int, stamp: Stamp | None, pair: Pair) -> Pair:
+        """Return the pair, kept if there is room for it."""
+        if stamp is None or self.taken + _size(pair) > self.room:
+            return pair
+        own = Pair(*map(_own, pair))
+        self._pairs[number] = stamp, own
+        self.taken += _size(own)
+        return own
+
+
+def stamp_of(files: Iterable[Path]) -> Stamp | None:
+    """Return what changes when a file is replaced or written to; None where one is no plain file."""
+    try:
+        found = [path.stat() for path in files]
+    except OSError:
+        return None  # reading will say what is wrong
+    if not all(stat.S_ISREG(each.st_mode) for each in found):
+        return None
+    return tuple((each.st_dev, each.st_ino, each.st_size, each.st_mtime_ns, each.st_ctime_ns) for each in found)
+
+
+def _once(values: Tensor) -> Tensor:
+    """Return what must be kept: of grey that is given three times one channel."""
+    return values if values.stride(0) else values[:1]
+
+
+def _own(values: Tensor) -> Tensor:
+    """Return a copy: a view would keep all of what it is a view of, such as an alpha channel."""
+    return _once(values).clone(memory_format=torch.contiguous_format).expand(values.shape)
+
+
+def _size(pair: Pair) -> int:
+    return sum(values.element_size() * _once(values).numel() for values in pair)
