@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import unicodedata
 from pathlib import Path
@@ -11,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unetzoo.data import Labels, find_samples, list_samples, masks
+from unetzoo.data import Labels, check, convert, find_samples, labels_of, list_samples, masks
 from unetzoo.data.listing import Listing
-from unetzoo.errors import ConfigError
+from unetzoo.errors import ConfigError, InputError
 
 SIZE = (12, 10)
 
@@ -339,3 +340,385 @@ def test_many_files_are_listed_in_as_many_steps(tmp_path: Path, monkeypatch: pyt
     assert len(listing.samples[""]) == 300
     assert not listing.problems
     assert len(calls) < 30
+
+
+# Layouts that say which class a value is.
+
+
+def palette(values: np.ndarray, path: Path, colours: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(values.astype(np.uint8)).convert("P")
+    image.putdata(values.astype(np.uint8).ravel().tolist())
+    image.putpalette([number for colour in colours for number in colour])
+    image.save(path)
+    return path
+
+
+VOC_COLOURS = [(0, 0, 0), (128, 0, 0), (0, 128, 0), *[(k, 255 - k, k // 2) for k in range(3, 255)], (224, 224, 192)]
+
+
+def voc(folder: Path) -> dict[str, np.ndarray]:
+    """Write Pascal VOC, with a border of 255 around each object, and images that nobody segmented."""
+    truth = {}
+    for k in range(6):
+        values = np.zeros(SIZE, np.uint8)
+        values[2:8, 2:8] = 255
+        values[3:7, 3:7] = (k * 5 + 1) % 21
+        truth[f"2007_{k:06}"] = values
+        picture(folder / "JPEGImages" / f"2007_{k:06}.jpg")
+        palette(values, folder / "SegmentationClass" / f"2007_{k:06}.png", VOC_COLOURS)
+        palette(values, folder / "SegmentationObject" / f"2007_{k:06}.png", VOC_COLOURS)
+        (folder / "Annotations").mkdir(exist_ok=True)
+        (folder / "Annotations" / f"2007_{k:06}.xml").write_text("<annotation/>")
+    picture(folder / "JPEGImages" / "2009_000001.jpg")
+    lists = folder / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    listed = sorted(truth)
+    for name, chosen in (("train", listed[:4]), ("val", listed[4:]), ("trainval", listed), ("test", ["2008_000001"])):
+        (lists / f"{name}.txt").write_text("".join(f"{one}\n" for one in chosen))
+    return truth
+
+
+def test_pascal_voc(tmp_path: Path) -> None:
+    truth = voc(tmp_path / "VOCdevkit" / "VOC2012")
+    labels = labels_of(tmp_path)
+    assert (labels.task, labels.num_classes, labels.ignore) == ("multiclass", 21, 255)
+    assert labels.class_names is not None
+    assert (labels.class_names[0], labels.class_names[15], labels.class_names[20]) == (
+        "background",
+        "person",
+        "tvmonitor",
+    )
+    listing = list_samples(tmp_path, labels)
+    assert not listing.problems
+    assert {split: len(found) for split, found in listing.samples.items()} == {"train": 4, "val": 2}
+    for split, samples in listing.samples.items():
+        for sample in samples:
+            expected = np.where(truth[sample.name] == 255, -100, truth[sample.name].astype(int))
+            assert np.array_equal(target(listing, sample.name, split), expected)
+
+
+def test_classes_of_pascal_voc_are_picked(tmp_path: Path) -> None:
+    truth = voc(tmp_path)["2007_000000"]  # an aeroplane, 1
+    picked = labels_of(tmp_path, classes=("person", "aeroplane"))
+    assert (picked.task, picked.class_names) == ("multiclass", ("background", "person", "aeroplane"))
+    expected = np.where(truth == 255, -100, np.where(truth == 1, 2, 0))
+    assert np.array_equal(target(list_samples(tmp_path, picked), "2007_000000", "train"), expected)
+    # A network that was trained on them says the same by the names of its classes alone.
+    again = labels_of(tmp_path, task="multiclass", num_classes=3, class_names=("background", "person", "aeroplane"))
+    assert again.codes == picked.codes
+    one = labels_of(tmp_path, classes=("person",))
+    assert (one.task, one.num_classes, one.class_names) == ("binary", 1, ("person",))
+    assert not (target(list_samples(tmp_path, one), "2007_000000", "train") == 1).any()
+    anything = labels_of(tmp_path, task="binary")
+    expected = np.where(truth == 255, -100, (truth > 0).astype(int))
+    assert np.array_equal(target(list_samples(tmp_path, anything), "2007_000000", "train"), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"classes": ("persons",)}, r"unknown class 'persons'.*did you mean 'person'"),
+        ({"classes": ("background", "person")}, r"unknown class 'background'"),
+        ({"num_classes": 20}, r"num_classes=20, but there are 21"),
+        ({"task": "multilabel"}, r"task='multiclass'"),
+    ],
+)
+def test_classes_that_pascal_voc_has_not(tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    voc(tmp_path)
+    with pytest.raises(ConfigError, match=said):
+        labels_of(tmp_path, **options)
+
+
+def test_what_lists_of_pascal_voc_name_must_be_there(tmp_path: Path) -> None:
+    voc(tmp_path)
+    (tmp_path / "SegmentationClass" / "2007_000001.png").unlink()
+    (tmp_path / "JPEGImages" / "2007_000005.jpg").unlink()
+    problems = list_samples(tmp_path, labels_of(tmp_path)).problems
+    assert [
+        ("2007_000001" in problems[0], "mask" in problems[0]),
+        ("2007_000005" in problems[1], "image" in problems[1]),
+    ]
+    assert len(problems) == 2
+
+
+LABELMAP = """# label:color_rgb:parts:actions
+background:0,0,0::
+cat:250,50,83::
+dog:51,221,255::
+ignored:224,224,192::
+"""
+COLOURS = {0: (0, 0, 0), 1: (250, 50, 83), 2: (51, 221, 255), 255: (224, 224, 192)}
+
+
+@pytest.mark.parametrize("painted", [True, False])
+def test_masks_of_cvat(tmp_path: Path, painted: bool) -> None:
+    """Its "segmentation mask": RGB, or a palette; the classes are in labelmap.txt."""
+    (tmp_path / "labelmap.txt").write_text(LABELMAP)
+    values = np.random.default_rng(0).choice([0, 1, 2, 255], SIZE)
+    picture(tmp_path / "JPEGImages" / "a.png")
+    for folder in ("SegmentationClass", "SegmentationObject"):
+        if painted:
+            save(np.array([COLOURS[k] for k in values.flat], np.uint8).reshape(*SIZE, 3), tmp_path / folder / "a.png")
+        else:
+            colours = [COLOURS[k] for k in (0, 1, 2, 255)]
+            palette(np.where(values == 255, 3, values), tmp_path / folder / "a.png", colours)
+    (tmp_path / "ImageSets" / "Segmentation").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "Segmentation" / "default.txt").write_text("a\n")
+    labels = labels_of(tmp_path)
+    assert labels.class_names == ("background", "cat", "dog")
+    expected = np.where(values == 255, -100, values)
+    assert np.array_equal(target(list_samples(tmp_path, labels), "a"), expected)
+    dogs = labels_of(tmp_path, classes=("dog",))
+    expected = np.where(values == 255, -100, (values == 2).astype(int))
+    assert np.array_equal(target(list_samples(tmp_path, dogs), "a"), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("label_colors.txt", "64 128 64\tAnimal\n192 0 128\t\tArchway\n0 0 0\tVoid\n"),
+        ("class_dict.csv", "name,r,g,b\nAnimal,64,128,64\nArchway,192,0,128\nVoid,0,0,0\n"),
+    ],
+)
+@pytest.mark.parametrize("masks", ["{}annot", "{}_labels"])
+def test_camvid(tmp_path: Path, name: str, text: str, masks: str) -> None:
+    (tmp_path / name).write_text(text)
+    colours = np.array([(64, 128, 64), (192, 0, 128), (0, 0, 0)], np.uint8)
+    values = np.random.default_rng(0).integers(0, 3, SIZE)
+    for split in ("train", "val", "test"):
+        picture(tmp_path / split / "0001TP_006690.png")
+        ending = "_L" if masks == "{}_labels" else ""
+        save(colours[values], tmp_path / masks.format(split) / f"0001TP_006690{ending}.png")
+    labels = labels_of(tmp_path)
+    assert (labels.task, labels.class_names) == ("multiclass", ("Animal", "Archway", "Void"))
+    listing = list_samples(tmp_path, labels)
+    assert {split: len(found) for split, found in listing.samples.items()} == {"train": 1, "val": 1, "test": 1}
+    assert np.array_equal(target(listing, "0001TP_006690", "val"), values)
+
+
+def test_indices_with_a_list_of_names(tmp_path: Path) -> None:
+    (tmp_path / "class_names.txt").write_text("_background_\ncell\nrim\n")
+    values = np.random.default_rng(0).integers(0, 3, SIZE).astype(np.uint8)
+    picture(tmp_path / "images" / "a.png")
+    save(values, tmp_path / "masks" / "a.png")
+    labels = labels_of(tmp_path)
+    assert labels.class_names == ("_background_", "cell", "rim")
+    assert np.array_equal(target(list_samples(tmp_path, labels), "a"), values)
+    rims = labels_of(tmp_path, classes=("rim",))
+    assert np.array_equal(target(list_samples(tmp_path, rims), "a"), values == 2)
+
+
+@pytest.mark.parametrize("text", ["", "a:1,2,3\nb\n", "a:1,2,300\n", "a:1,2,3\na:1,2,4\n"])
+def test_lists_of_classes_that_are_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "labelmap.txt").write_text(text)
+    picture(tmp_path / "images" / "a.png")
+    black_and_white(1, tmp_path / "masks" / "a.png")
+    with pytest.raises(ConfigError, match=r"labelmap\.txt.* no list of classes"):
+        labels_of(tmp_path)
+
+
+OFFICIAL = """unlabeled 0 255, ego vehicle 1 255, rectification border 2 255, out of roi 3 255, static 4 255,
+dynamic 5 255, ground 6 255, road 7 0, sidewalk 8 1, parking 9 255, rail track 10 255, building 11 2, wall 12 3,
+fence 13 4, guard rail 14 255, bridge 15 255, tunnel 16 255, pole 17 5, polegroup 18 255, traffic light 19 6, traffic sign 20 7,
+vegetation 21 8, terrain 22 9, sky 23 10, person 24 11, rider 25 12, car 26 13, truck 27 14, bus 28 15,
+caravan 29 255, trailer 30 255, train 31 16, motorcycle 32 17, bicycle 33 18"""
+"""Name, id and train id of each label of Cityscapes."""
+CITY = [entry.strip().rsplit(" ", 2) for entry in OFFICIAL.replace("\n", " ").split(",")]
+
+
+def cityscapes(folder: Path, ending: str) -> dict[str, np.ndarray]:
+    truth = {}
+    for split, city in (("train", "aachen"), ("train", "bochum"), ("val", "frankfurt"), ("test", "berlin")):
+        name = f"{city}/{city}_000000_000019"
+        ids = np.random.default_rng(len(truth)).integers(0, 34 if split != "test" else 4, SIZE)
+        train_ids = np.array([int(CITY[k][2]) for k in ids.flat]).reshape(SIZE)
+        truth[name] = np.where(train_ids == 255, -100, train_ids)
+        picture(folder / "leftImg8bit" / split / f"{name}_leftImg8bit.png")
+        for kind, values in (("labelIds", ids), ("labelTrainIds", train_ids), ("instanceIds", ids * 1000)):
+            if kind in ("labelIds", "instanceIds", ending):
+                deep = np.uint16 if kind == "instanceIds" else np.uint8
+                save(values.astype(deep), folder / "gtFine" / split / f"{name}_gtFine_{kind}.png")
+        (folder / "gtFine" / split / f"{name}_gtFine_polygons.json").write_text("{}")
+    return truth
+
+
+@pytest.mark.parametrize("ending", ["labelIds", "labelTrainIds"])
+def test_cityscapes(tmp_path: Path, ending: str) -> None:
+    truth = cityscapes(tmp_path, ending)
+    labels = labels_of(tmp_path)
+    assert labels.class_names == tuple(name for name, _, train in CITY if train != "255")
+    listing = list_samples(tmp_path, labels)
+    assert not listing.problems
+    assert [*listing.samples] == ["train", "val"]
+    assert ending in listing.understood
+    assert "test" in listing.understood
+    for split, samples in listing.samples.items():
+        for sample in samples:
+            assert np.array_equal(target(listing, sample.name, split), truth[sample.name])
+    picked = labels_of(tmp_path, classes=("road", "car"))
+    name = "aachen/aachen_000000_000019"
+    expected = np.select([truth[name] == 0, truth[name] == 13, truth[name] == -100], [1, 2, -100], 0)
+    assert np.array_equal(target(list_samples(tmp_path, picked), name, "train"), expected)
+    with pytest.raises(ConfigError, match="classes="):
+        labels_of(tmp_path, task="binary")
+    next((tmp_path / "gtFine" / "val").rglob(f"*{ending}.png")).unlink()
+    (problem,) = list_samples(tmp_path, labels).problems
+    assert "frankfurt" in problem
+
+
+def dsb(folder: Path, images: int = 6) -> dict[str, np.ndarray]:
+    truth = {}
+    for k in range(images):
+        name = f"{k:064x}"
+        picture(folder / "stage1_train" / name / "images" / f"{name}.png")
+        truth[name] = np.zeros(SIZE, bool)
+        (folder / "stage1_train" / name / "masks").mkdir()
+        for j in range(k):
+            mask = np.zeros(SIZE, np.uint8)
+            mask[j : j + 2, 2 * j % 8 : 2 * j % 8 + 3] = 255
+            truth[name] |= mask > 0
+            save(mask, folder / "stage1_train" / name / "masks" / f"{j:064x}.png")
+    picture(folder / "stage1_test" / "x" / "images" / "x.png")
+    return truth
+
+
+@pytest.mark.parametrize("inside", ["", "stage1_train"])
+def test_a_folder_for_each_image(tmp_path: Path, inside: str) -> None:
+    truth = dsb(tmp_path)
+    labels = labels_of(tmp_path / inside)
+    assert labels.task == "binary"
+    listing = list_samples(tmp_path / inside, labels)
+    assert not listing.problems
+    assert names(listing) == {"": sorted(truth)}
+    assert all(np.array_equal(target(listing, name), found) for name, found in truth.items())
+    assert ("stage1_test" in listing.understood) == (inside == "")
+    drawing = listing.samples[""][3].mask
+    assert len(drawing.annotations) == 3  # objects keep what they are
+    convert(tmp_path / inside, tmp_path / "plain", labels)
+    plain = list_samples(tmp_path / "plain", Labels())
+    assert all(np.array_equal(target(plain, name), found) for name, found in truth.items())
+
+
+def test_a_folder_for_each_image_without_masks(tmp_path: Path) -> None:
+    dsb(tmp_path)
+    picture(tmp_path / "stage1_train" / "other" / "images" / "other.png")
+    (problem,) = list_samples(tmp_path, Labels()).problems
+    assert problem.startswith("stage1_train/other: no masks/")
+
+
+def nnunet(folder: Path, labels: Any, channels: int = 1, **more: Any) -> dict[str, np.ndarray]:
+    truth = {}
+    for k in range(5):
+        truth[f"case_{k:03}"] = values = np.random.default_rng(k).integers(0, 4, SIZE).astype(np.uint8)
+        for channel in range(channels):
+            picture(folder / "imagesTr" / f"case_{k:03}_{channel:04}.png")
+        save(values, folder / "labelsTr" / f"case_{k:03}.png")
+    picture(folder / "imagesTs" / "case_900_0000.png")
+    told = {"channel_names": {str(k): "any" for k in range(channels)}, "labels": labels, "numTraining": 5}
+    (folder / "dataset.json").write_text(json.dumps(told | {"file_ending": ".png"} | more))
+    return truth
+
+
+def test_nnunet(tmp_path: Path) -> None:
+    truth = nnunet(tmp_path, {"background": 0, "edema": 1, "core": 2, "ignore": 3})
+    labels = labels_of(tmp_path)
+    assert (labels.class_names, labels.ignore) == (("background", "edema", "core"), 3)
+    listing = list_samples(tmp_path, labels)
+    assert not listing.problems
+    assert names(listing) == {"": sorted(truth)}
+    assert "imagesTs" in listing.understood
+    for name, values in truth.items():
+        assert np.array_equal(target(listing, name), np.where(values == 3, -100, values.astype(int)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "more", "said"),
+    [
+        ({"background": 0, "whole": [1, 2, 3], "core": [2, 3]}, {}, "whole, core are regions"),
+        ({"background": 0, "a": 2}, {}, "whole numbers from 0 on"),
+        ({"background": 0, "a": "1"}, {}, "whole numbers from 0 on"),
+        ({"background": 0, "a": 1}, {"file_ending": ".nii.gz"}, "file_ending '.nii.gz'"),
+        ([], {}, "channel_names and labels are needed"),
+    ],
+)
+def test_what_is_no_nnunet_that_is_read(tmp_path: Path, labels: Any, more: dict[str, Any], said: str) -> None:
+    nnunet(tmp_path, labels, **more)
+    with pytest.raises(ConfigError, match=said):
+        labels_of(tmp_path)
+
+
+# Values that are one more than the classes.
+
+
+def test_where_0_is_what_nobody_labelled(tmp_path: Path) -> None:
+    """As in ADE20K: 150 classes from 1 on."""
+    values = np.random.default_rng(0).integers(0, 151, (*SIZE,)).astype(np.uint8)
+    values[0, :2] = 0, 150
+    picture(tmp_path / "images" / "a.jpg")
+    save(values, tmp_path / "annotations" / "a.png")
+    labels = labels_of(tmp_path, task="multiclass", num_classes=150, ignore=0)
+    found = target(list_samples(tmp_path, labels), "a")
+    assert np.array_equal(found, np.where(values == 0, -100, values.astype(int) - 1))
+    written = convert(tmp_path, tmp_path / "plain", labels)
+    assert np.array_equal(target(list_samples(tmp_path / "plain", written), "a"), found)
+    fewer = labels_of(tmp_path, task="multiclass", num_classes=149, ignore=0)
+    with pytest.raises(InputError, match=r"150 \(.*classes are 1…149"):
+        target(list_samples(tmp_path, fewer), "a")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"task": "multilabel", "num_classes": 2, "codes": (0, 1)},
+        {"codes": (0, 2)},
+        {"task": "multiclass", "num_classes": 2, "codes": (0, -1)},
+        {"task": "multiclass", "num_classes": 2, "codes": "01"},
+        {"codes": (0, 1), "colours": ("#000000", "#ffffff", "#ff0000")},
+        {"ignore": 0},
+    ],
+)
+def test_codes_that_are_none(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"codes|colours|ignore"):
+        Labels(**options)
+
+
+def test_objects_that_do_not_count_are_written_as_such(tmp_path: Path) -> None:
+    """Where no value of masks was told to be ignored, those of a crowd are all the same."""
+    voc(tmp_path / "voc")
+    labels = labels_of(tmp_path / "voc", classes=("aeroplane",))
+    written = convert(tmp_path / "voc", tmp_path / "plain", labels)
+    found, expected = (
+        target(list_samples(source, given), "2007_000000", "train")
+        for source, given in ((tmp_path / "plain", written), (tmp_path / "voc", labels))
+    )
+    assert np.array_equal(found, expected)
+    assert (expected == -100).any()
+
+
+def test_names_are_needed_to_pick_from(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png")
+    black_and_white(1, tmp_path / "masks" / "a.png")
+    with pytest.raises(ConfigError, match=r"classes=.*names"):
+        labels_of(tmp_path, classes=("cell",))
+
+
+# Splits.
+
+
+def test_what_validates_is_parted_from_what_trains_where_a_layout_has_no_place_for_it(tmp_path: Path) -> None:
+    for split, first, count in (("train", 0, 12), ("test", 20, 3)):
+        for k in range(first, first + count):
+            picture(tmp_path / split / "images" / f"p{k}.png")
+            black_and_white(k, tmp_path / split / "masks" / f"p{k}.png")
+    found = find_samples(tmp_path, Labels(), seed=1)
+    assert [sample.name for sample in found["test"]] == ["p20", "p21", "p22"]
+    assert found["train"]
+    assert found["val"]
+    parted = {sample.name for split in ("train", "val") for sample in found[split]}
+    assert parted == {f"p{k}" for k in range(12)}
+    assert found == find_samples(tmp_path, Labels(), seed=1, ratios=(0.8, 0.1, 0.1))
+    report = check(tmp_path, Labels(), seed=1)
+    assert report.counts == {split: len(samples) for split, samples in found.items()}
+    with pytest.raises(ConfigError, match=r"group '2' is in train and test"):
+        find_samples(tmp_path, Labels(), group="p(2)?")

@@ -35,6 +35,9 @@ class Labels:
         planes: what is meant by an image of several planes (a stack, the pages of a TIFF, frames): "split", each is an
             image of its own; "first"; "max", of each pixel the largest value; or "channels". A mask of as many planes
             goes with it, plane by plane; or one of a single plane, but for "split". None: such images are refused.
+        codes: which class each value 0, 1, 2, … in the files is, or each of ``colours``; IGNORED for one that does not
+            count. None: the values are the classes; of multiclass masks with ``ignore=0``, where 0 is what nobody
+            labelled, they are one more. Not for multilabel.
         masks: which files in a folder are the masks, where several may be: a path inside it with ``{name}`` for that of
             the image, such as "gt/{name}_gt.png", and perhaps ``{split}`` for the folder of a split. None: as the
             layout has it. Not for CSV files.
@@ -52,10 +55,11 @@ class Labels:
     ignore_colour: str | None = None
     classes: tuple[str, ...] | None = None
     planes: str | None = None
+    codes: tuple[int, ...] | None = None
     masks: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("class_names", "colours", "classes"):
+        for name in ("class_names", "colours", "classes", "codes"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         problems = [*self._class_problems(), *self._value_problems(), *self._colour_problems()]
@@ -74,6 +78,11 @@ class Labels:
     def values(self) -> int:
         """Number of values that a target may have, :data:`IGNORED` aside: 0 up to but not this."""
         return self.num_classes if self.task == "multiclass" else 2
+
+    @property
+    def skips_zero(self) -> bool:
+        """Whether values of masks are one more than the classes, as 0 does not count."""
+        return self.task == "multiclass" and self.ignore == 0 and self.codes is None
 
     def _class_problems(self) -> list[str]:
         found = class_problems(self.task, self.num_classes)
@@ -98,11 +107,22 @@ class Labels:
             found.append("foreground='any': masks of classes and of colours say what is foreground; leave it out")
         wrong = whole("ignore", self.ignore, None, others=(None,))
         found += wrong
-        if wrong or self.ignore is None:
+        found += self._code_problems()
+        if wrong or self.ignore is None or self.codes is not None or self.skips_zero:
             return found
         if self.task in TASKS and type(self.num_classes) is int and 0 <= self.ignore < self.values:
             found.append(f"ignore={self.ignore}: is the value of a class; choose one outside 0…{self.values - 1}")
         return found
+
+    def _code_problems(self) -> list[str]:
+        if self.codes is None:
+            return []
+        if self.task == "multilabel":
+            return ["codes: a value is one class only; multilabel masks have a folder for each class"]
+        whole = isinstance(self.codes, tuple) and all(type(code) is int for code in self.codes)
+        if not whole or not all(code == IGNORED or 0 <= code < self.values for code in self.codes or ()):
+            return [f"codes={self.codes!r:.100}: classes are needed, 0…{self.values - 1}, or {IGNORED} for none"]
+        return []
 
     def _colour_problems(self) -> list[str]:
         if self.colours is None:
@@ -115,7 +135,8 @@ class Labels:
         found = []
         if len({colour.lower() for colour in given}) < len(given):
             found.append(f"colours={given!r}: one is there twice")
-        if type(self.num_classes) is int and len(self.colours) != self.values:
+        wanted = self.values if self.codes is None else len(self.codes)
+        if type(self.num_classes) is int and len(self.colours) != wanted:
             fix = ", background and foreground" if self.task == "binary" else ""
             found.append(f"colours: {len(self.colours)} for {self.values} classes{fix}")
         return found

@@ -24,6 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,6 +41,8 @@ Palette = Sequence[tuple[int, int, int]]
 
 _LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")
 _BLACK = (0, 0, 0)
+_OUTSIDE = -1
+"""In tables of values: none of them."""
 
 
 def read_target(sample: Sample, labels: Labels, size: tuple[int, int]) -> Tensor:
@@ -143,8 +146,9 @@ def explain(outside: Outside, labels: Labels, sample: Sample) -> str:
     more = f" and {len(ranked) - 6} others" if len(ranked) > 6 else ""
     if labels.colours is not None:
         fix = "name every colour in colours=…, or the one that does not count in ignore_colour=…"
-    elif labels.task == "multiclass":
-        fix = f"classes are 0…{labels.num_classes - 1}; give ignore=… for a value that does not count"
+    elif labels.task == "multiclass" or labels.codes is not None:
+        what, (first, last) = "classes" if labels.codes is None else "values", _known(labels)
+        fix = f"{what} are {first}…{last}; give ignore=… for a value that does not count"
         if isinstance(sample.mask, Path) and sample.mask.suffix.lower() in _LOSSY:
             fix += "; JPEG does not keep class indices: save masks as PNG"
         elif set(outside) == {"255"}:
@@ -173,7 +177,7 @@ def _decode_file(sample: Sample, path: Path | None, labels: Labels, size: tuple[
     if plain is not None:
         return plain._replace(turn=turn)
     values = values if values.is_floating_point() else values.long()
-    if labels.task == "multiclass":
+    if labels.task == "multiclass" or labels.codes is not None:
         return _indices(_one_channel(path, values, labels), labels)._replace(turn=turn)
     values = _greys(path, values)
     if labels.task != "multilabel" or values.shape[0] != labels.num_classes:
@@ -183,7 +187,11 @@ def _decode_file(sample: Sample, path: Path | None, labels: Labels, size: tuple[
 
 def _plain(path: Path, values: Tensor, labels: Labels) -> Decoded | None:
     """Return what most masks come to, quickly: one channel of classes, or of black and white; None of all others."""
-    if values.shape[0] != 1 or values.is_floating_point() or labels.ignore is not None or labels.foreground == "any":
+    if values.shape[0] != 1 or values.is_floating_point():
+        return None
+    if labels.codes is not None or (labels.task == "multiclass" and labels.ignore is not None):
+        return _by_table(values, labels) if values.dtype == torch.uint8 else None
+    if labels.ignore is not None or labels.foreground == "any":
         return None
     if labels.task == "multiclass":
         array = values.numpy()  # much faster than torch at integers of 8 and 16 bits
@@ -193,6 +201,19 @@ def _plain(path: Path, values: Tensor, labels: Labels) -> Decoded | None:
         return None
     read = black_and_white.read_pure(values, path.suffix.lower() in _LOSSY)
     return None if read is None else Decoded(read.foreground.long(), {}, read.white)
+
+
+def _by_table(values: Tensor, labels: Labels) -> Decoded | None:
+    """Return what 8 bits mean, each looked up; None where a value is outside."""
+    first, last = _known(labels)
+    table = np.full(256, _OUTSIDE)
+    classes = range(last - first + 1) if labels.codes is None else labels.codes
+    for value, known in zip(range(first, min(last, 255) + 1), classes, strict=False):
+        table[value] = known
+    if labels.ignore is not None and 0 <= labels.ignore < 256:
+        table[labels.ignore] = IGNORED
+    target = table[values.numpy()]
+    return None if (target == _OUTSIDE).any() else Decoded(torch.from_numpy(target), {})
 
 
 def _greys(path: Path, values: Tensor) -> Tensor:
@@ -226,7 +247,7 @@ def palette_with_black_later(sample: Sample, labels: Labels, used: Sequence[int]
         labels: what it means.
         used: the classes that occur in it.
     """
-    indices = labels.task == "multiclass" and labels.colours is None
+    indices = labels.task == "multiclass" and labels.colours is None and labels.codes is None
     if not indices or not isinstance(sample.mask, Path) or sample.mask.suffix.lower() not in IMAGE_SUFFIXES:
         return ()
     palette = images.palette_of(sample.mask)
@@ -255,7 +276,7 @@ def _with_nodata(path: Path, values: Tensor, labels: Labels) -> Labels:
         return labels
     by_white = labels.task != "multiclass" and labels.foreground == "white"
     white = by_white and value in black_and_white.WHITES and not bool((values == 1).any())
-    return labels if white or 0 <= value < labels.values else replace(labels, ignore=int(value))
+    return labels if white or 0 <= value <= _known(labels)[1] else replace(labels, ignore=int(value))
 
 
 def _one_channel(path: Path, values: Tensor, labels: Labels) -> Tensor:
@@ -296,6 +317,8 @@ def _by_colour(path: Path, values: Tensor, labels: Labels) -> Decoded:
         same = codes == int(colour[1:], 16)
         target[same] = k
         left &= ~same
+    if labels.codes is not None:
+        target = torch.where(target == IGNORED, IGNORED, torch.tensor(labels.codes)[target.clamp(min=0)])
     if labels.ignore_colour is not None:
         left &= codes != int(labels.ignore_colour[1:], 16)
     return Decoded(target, {f"#{value:06x}": pixels for value, pixels in _counts(codes[left])})
@@ -303,9 +326,17 @@ def _by_colour(path: Path, values: Tensor, labels: Labels) -> Decoded:
 
 def _indices(values: Tensor, labels: Labels) -> Decoded:
     ignored = _ignored(values, labels)
-    inside = (values >= 0) & (values < labels.num_classes) & (values == values.floor() if _is_float(values) else True)
-    target = torch.where(inside & ~ignored, values.nan_to_num() if _is_float(values) else values, IGNORED).long()
-    return Decoded(target, _as_text(values[~inside & ~ignored]))
+    first, last = _known(labels)
+    inside = (values >= first) & (values <= last) & (values == values.floor() if _is_float(values) else True)
+    classes = torch.where(inside, values, first).long() - first
+    classes = classes if labels.codes is None else torch.tensor(labels.codes)[classes]
+    return Decoded(torch.where(inside & ~ignored, classes, IGNORED), _as_text(values[~inside & ~ignored]))
+
+
+def _known(labels: Labels) -> tuple[int, int]:
+    """Return the first and the last value of masks that is a class."""
+    first = int(labels.skips_zero)
+    return first, first + (labels.values if labels.codes is None else len(labels.codes)) - 1
 
 
 def _binary(path: Path, values: Tensor, labels: Labels) -> Decoded:

@@ -31,7 +31,7 @@ def convert(
     """Write a data set as a folder with ``images/`` and ``masks/``, or ``train/``, ``val/``, … if it has splits.
 
     Images are copied byte for byte. Masks become PNG: class indices for multiclass (8 bits, 16 for more than 255
-    classes), 0 and 255 for binary, and for multilabel a folder of the latter for each class. Where ``labels`` has
+    classes), 0 and 255 for binary, and for multilabel a folder of the latter for each class. Where there are
     pixels that do not count, they become 255, in 16 bits 65535, and the foreground of binary and multilabel masks 1.
     Masks of turned images are written as of the stored pixels. All masks are read before anything is written.
 
@@ -54,15 +54,18 @@ def convert(
     written = _written_labels(listing.labels)
     found = [(split, sample) for split, samples in listing.samples.items() for sample in samples]
     problems = [*listing.problems, *_name_problems(written), *_place_problems(found)]
+    ignores = written.ignore is not None
     for _, sample in _shown(found, "checked", progress):
         try:
-            masks.read_target(sample, listing.labels, images.image_size(sample.image))
+            target_of = masks.read_target(sample, listing.labels, images.image_size(sample.image))
+            ignores |= bool((target_of == IGNORED).any())
         except InputError as error:
             problems.append(str(error))
     if not found:
         problems.append("there are no images")
     if problems:
         raise ConfigError(f"{str(source)!r} cannot be converted", problems)
+    written = dataclasses.replace(written, ignore=_ignored(written) if ignores else None)
     for split, sample in _shown(found, "written", progress):
         _write(target / split, sample, listing, written)
     return written
@@ -72,13 +75,14 @@ def _written_labels(labels: Labels) -> Labels:
     ignores = labels.ignore is not None or labels.ignore_colour is not None
     if labels.num_classes > _DEEP_IGNORE:
         raise ConfigError(f"num_classes={labels.num_classes}: masks of 16 bits hold {_DEEP_IGNORE} classes")
-    ignored = _DEEP_IGNORE if labels.task == "multiclass" and labels.num_classes > _IGNORE else _IGNORE
     names = labels.counted if labels.task == "multilabel" else labels.class_names
     return dataclasses.replace(
         labels,
-        ignore=ignored if ignores else None,
+        ignore=_ignored(labels) if ignores else None,
         foreground="white",
         planes=None,
+        codes=None,
+        classes=None,
         masks=None,
         colours=None,
         ignore_colour=None,
@@ -137,6 +141,11 @@ def _files(target: Tensor, written: Labels) -> Mapping[str, Tensor]:
 def _values(target: Tensor, written: Labels) -> Tensor:
     """Return what is written for a target, uint8, or uint16 where classes are too many."""
     white = 255 if written.task != "multiclass" and written.ignore is None else 1
-    deep = written.task == "multiclass" and written.num_classes > _IGNORE
-    ignored = _DEEP_IGNORE if deep else _IGNORE
+    ignored = _ignored(written)
+    deep = ignored == _DEEP_IGNORE
     return torch.where(target == IGNORED, ignored, target * white).to(torch.uint16 if deep else torch.uint8)
+
+
+def _ignored(labels: Labels) -> int:
+    """Return the value of pixels that do not count in what is written."""
+    return _DEEP_IGNORE if labels.task == "multiclass" and labels.num_classes > _IGNORE else _IGNORE

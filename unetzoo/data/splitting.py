@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import re
@@ -29,7 +30,8 @@ def find_samples(
 ) -> dict[str, tuple[Sample, ...]]:
     """Return the images and masks of a data set by split; :func:`~unetzoo.data.list_samples` says which.
 
-    A layout that has splits of its own keeps them; ``ratios`` and ``seed`` are then not used. Otherwise the split of an
+    A layout that has splits of its own keeps them; ``ratios`` and ``seed`` are then not used, but where it has none for
+    "val": then that is parted from "train", by the shares of the two. Otherwise the split of an
     image follows from its own name, or that of its group, with ``ratios`` and ``seed``: it is the same on every
     machine, and stays when other images come or go. ``unetzoo.data.splitting.allot`` says how, and what happens where a
     split would be empty. Where a CSV file names the kinds of images, no split lacks a kind.
@@ -82,23 +84,35 @@ def divide(
     check_arguments(ratios, seed, group)
     samples = listing.samples
     keys = {split: group_keys(found, group) for split, found in samples.items()}
+    if lacks_val(listing):
+        _check_given(samples, keys, group, ("train",))
+        # Of what trains; the test stays what the layout has for it.
+        share = ratios[1] / (ratios[0] + ratios[1])
+        whole = dataclasses.replace(listing, samples={"": samples["train"]})
+        parts = divide(whole, ratios=(1 - share, share, 0), seed=seed, group=group, kept=kept)
+        return parts | {"test": (*parts["test"], *samples.get("test", ()))}
     if "" not in samples:
-        _check_given(samples, keys, group)
+        _check_given(samples, keys, group, ("train", "val"))
         return {split: samples.get(split, ()) for split in NAMES}
     sizes = Counter(keys[""])
-    parts: dict[str, str] = {}
+    homes: dict[str, str] = {}
     if kept is not None:
-        parts = {key: kept.get(key) or split_of(number(key, seed), ratios) for key in sizes}
+        homes = {key: kept.get(key) or split_of(number(key, seed), ratios) for key in sizes}
     else:
         for kind, groups in _by_kind(samples[""], keys[""]).items():
             try:
-                parts |= allot({key: sizes[key] for key in groups}, ratios, seed)
+                homes |= allot({key: sizes[key] for key in groups}, ratios, seed)
             except ConfigError as error:
                 raise ConfigError(f"kind {kind!r}: {error}" if kind else str(error)) from error
     divided: dict[str, list[Sample]] = {split: [] for split in NAMES}
     for sample, key in zip(samples[""], keys[""], strict=True):
-        divided[parts[key]].append(sample)
+        divided[homes[key]].append(sample)
     return {split: tuple(sorted(found, key=lambda s: s.name)) for split, found in divided.items()}
+
+
+def lacks_val(listing: Listing) -> bool:
+    """Return whether a layout says what trains, and has no place for what validates."""
+    return bool(listing.samples.get("train")) and "val" not in listing.samples
 
 
 def check_arguments(ratios: Sequence[float], seed: int, group: str | None) -> None:
@@ -201,10 +215,12 @@ def _by_kind(samples: Sequence[Sample], keys: Sequence[str]) -> dict[str, list[s
     return {kind: strata[kind] for kind in sorted(strata)} or {"": []}
 
 
-def _check_given(samples: Mapping[str, Sequence[Sample]], keys: Mapping[str, list[str]], group: str | None) -> None:
-    """Refuse a layout whose own splits are empty, or part groups."""
+def _check_given(
+    samples: Mapping[str, Sequence[Sample]], keys: Mapping[str, list[str]], group: str | None, needed: Sequence[str]
+) -> None:
+    """Refuse a layout of whose own splits one that is needed is empty, or which part groups."""
     problems = [
-        f"the split {split!r} is empty: move some of the others there" for split in NAMES[:2] if not samples.get(split)
+        f"the split {split!r} is empty: move some of the others there" for split in needed if not samples.get(split)
     ]
     if group is not None:
         homes: dict[str, list[str]] = defaultdict(list)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unetzoo.checks import TASKS, unknown
+from unetzoo.data import picking
 from unetzoo.data.labels import Labels
 from unetzoo.data.layouts import LAYOUTS, Meaning, Understood, annotated, chosen, csv_lists
 from unetzoo.data.listing import Listing, Tree, is_hidden
@@ -124,6 +125,14 @@ def labels_of(
     if task is not None and task not in TASKS:
         Labels(task=task, **given)  # says so
     told = understood(source, given.get("masks")).meaning()
+    if "class_names" in told.labels and "colours" not in given:
+        asked: dict[str, Any] = {
+            "task": task,
+            "num_classes": num_classes,
+            "class_names": class_names,
+            "classes": classes,
+        }
+        return Labels(**{**picking.settings(told.labels, **asked), **given})
     settings: dict[str, Any] = {**told.labels, **given}
     picked = told.names if classes is None else tuple(classes)
     task = task or told.labels.get("task") or ("multiclass" if len(picked) > 1 else "binary")
@@ -138,9 +147,17 @@ def labels_of(
     settings |= {"num_classes": num_classes, "class_names": class_names, "classes": classes}
     labels = Labels(**settings)
     problems = _unknown_classes(labels, told)
+    if classes is not None and not told.names:
+        problems = ["classes=… picks from classes that have names, and here none have: leave it out"]
     if problems:
         raise ConfigError(f"{str(source)!r} has other classes", problems)
     return labels
+
+
+def has_names(source: str | os.PathLike[str], masks: str | None = None) -> bool:
+    """Return whether a data set has names of classes, from which some can be picked; see :func:`understood`."""
+    told = understood(source, masks).meaning()
+    return bool(told.names or "class_names" in told.labels)
 
 
 def check_meaning(*, task: str | None = None, num_classes: int | None = None, **meaning: Any) -> None:

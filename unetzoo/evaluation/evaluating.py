@@ -24,6 +24,7 @@ from unetzoo.config import ModelConfig
 from unetzoo.data import SegmentationDataset, labels_of
 from unetzoo.data.splitting import RATIOS
 from unetzoo.data.stacks import list_samples
+from unetzoo.data.understanding import has_names
 from unetzoo.errors import ConfigError
 from unetzoo.evaluation.held_out import choose, seen_by
 from unetzoo.files.writing import write_file
@@ -206,6 +207,8 @@ def images_of(
     written = ("ignore", "foreground", "colours", "ignore_colour", "classes", "planes", "masks")
     if given["masks"] is None and not Path(source).is_dir():
         reading["masks"] = None  # a CSV file names its masks
+    if given["classes"] is None and reading["classes"] and not has_names(source, reading["masks"]):
+        reading["classes"] = None  # all that masks without names have are the classes themselves
     known = labels_of(
         source,
         task=config.task,

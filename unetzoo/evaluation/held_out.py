@@ -16,7 +16,7 @@ from typing import Any
 from unetzoo import trained
 from unetzoo.data.listing import Listing, Sample
 from unetzoo.data.record import BEFORE, CHOSEN, FILE, DataRecord, Place, file_of, fingerprints, places
-from unetzoo.data.splitting import NAMES, divide, group_keys
+from unetzoo.data.splitting import NAMES, divide, group_keys, lacks_val
 from unetzoo.errors import ConfigError
 from unetzoo.prediction import Predictor
 
@@ -121,7 +121,7 @@ def choose(
     asked = "test" if split is None and own else split
     if asked is None:
         found = listing.samples[""]
-    elif own:
+    elif own and not (asked in ("train", "val") and lacks_val(listing)):
         found = listing.samples.get(asked, ())
     else:
         how = {name: reading[name] for name in ("ratios", "seed", "group")}
@@ -137,7 +137,7 @@ def choose(
 
 def _kept(listing: Listing, group: str | None, seen: Seen) -> dict[str, str] | None:
     """Return the split of each group of images that is in the models' lists, None where no image is."""
-    samples = listing.samples[""]
+    samples = listing.samples.get("", listing.samples.get("train", ()))
     found = _places(_prints(samples, seen), seen, before=False)
     if not found:
         return None

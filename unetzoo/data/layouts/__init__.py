@@ -2,10 +2,14 @@
 
 from unetzoo.data.layouts import (  # which registers them
     annotated as annotated,
+    apart as apart,
     beside as beside,
     chosen as chosen,
+    cityscapes as cityscapes,
     csv_lists as csv_lists,
+    nnunet as nnunet,
     plain as plain,
+    voc as voc,
 )
 from unetzoo.data.layouts._base import (
     LAYOUTS as LAYOUTS,

@@ -19,6 +19,7 @@ class Meaning:
         names: of the classes that annotations have, background left out; empty where there are none.
         folders: of masks, one a class, as multilabel data may have them.
         labels: fields of ``Labels`` that follow from the layout, such as "ignore" → 255; what is asked for goes before.
+            "class_names" are those of values or colours of masks, all of them, from which classes are picked.
     """
 
     names: tuple[str, ...] = ()

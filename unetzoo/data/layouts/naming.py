@@ -22,12 +22,12 @@ MASK_ENDINGS = tuple(
     f"{mark}{word}"
     for word in (
         *("mask", "masks", "label", "labels", "seg", "segmentation", "gt", "groundtruth", "annotation", "cp_masks"),
-        *("manual1", "manual2", "1stHO", "2ndHO", "labelIds", "labelTrainIds", "RoiSet", "rois"),
+        *("manual1", "manual2", "1stHO", "2ndHO", "RoiSet", "rois", "L"),
     )
     for mark in "_-"
 )
 """What a mask may have behind the stem of its image; upper and lower case are alike."""
-IMAGE_ENDINGS = ("_image", "_img", "_sat", "_training", "_test")
+IMAGE_ENDINGS = ("_image", "_img", "_sat", "_training", "_test", "_leftImg8bit")
 """What an image may have behind its stem, in place of which its mask has something else, or nothing."""
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from unetzoo.data.annotations import read as read_annotations, suffixes as annotation_suffixes
 from unetzoo.data.labels import Labels
+from unetzoo.data.layouts import class_tables
 from unetzoo.data.layouts._base import Meaning, Understood, register_layout
 from unetzoo.data.layouts.folders import Places, may_be_mask, places
 from unetzoo.data.layouts.naming import Rule, pairs, the_rule
@@ -87,7 +89,12 @@ def _meaning(tree: Tree, roots: Roots) -> Meaning:
         for inner, path in tree.under(root.masks).items():
             if path.suffix.lower() in annotation_suffixes() and not is_hidden(inner):
                 names |= dict.fromkeys(names_in(path))
-    return Meaning(tuple(names), tuple(sorted({name for root in roots.values() for name in root.classes})))
+    folders = tuple(sorted({name for root in roots.values() for name in root.classes}))
+    table = None if names or folders else class_tables.found_in(tree, "")
+    if table is None:
+        return Meaning(tuple(names), folders)
+    masks = (path for root in roots.values() for inner, path in tree.under(root.masks).items() if _is_image(inner))
+    return table.meaning([*itertools.islice(masks, 1)])
 
 
 def names_in(path: Path) -> tuple[str, ...]:

@@ -1,0 +1,81 @@
+"""Cityscapes: ``leftImg8bit/<split>/<city>/x_leftImg8bit.png`` and ``gtFine/<split>/<city>/x_gtFine_labelIds.png``.
+
+https://github.com/mcordts/cityscapesScripts. Masks of ids have 34 values, of which the benchmark judges 19, in the
+order of their "train ids"; the rest does not count. Where masks of train ids were made, they are read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unetzoo import images
+from unetzoo.data.labels import IGNORED, Labels
+from unetzoo.data.layouts._base import Meaning, Understood, register_layout
+from unetzoo.data.listing import SPLITS, Listing, Sample, Tree, is_hidden
+from unetzoo.errors import ConfigError, InputError
+
+NAMES = (
+    *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
+    *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
+)
+"""The classes that are judged, by their train ids."""
+_JUDGED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+"""Their ids (labels.py of cityscapesScripts)."""
+CODES = tuple(_JUDGED.index(value) if value in _JUDGED else IGNORED for value in range(34))
+_IMAGES, _MASKS = "leftImg8bit", "gtFine"
+_IMAGE = f"_{_IMAGES}.png"
+_TRAIN_IDS, _IDS = f"_{_MASKS}_labelTrainIds.png", f"_{_MASKS}_labelIds.png"
+
+
+@register_layout("cityscapes", title="Cityscapes", refines=("plain", "beside"))
+def recognises(tree: Tree) -> Understood | None:
+    """Return what a folder with leftImg8bit/ and gtFine/ is."""
+    if not {_IMAGES, _MASKS} <= {*tree.inside()}:
+        return None
+    ending = _TRAIN_IDS if any(inner.endswith(_TRAIN_IDS) for inner in tree.under(_MASKS)) else _IDS
+    splits = [name for name in tree.inside(_IMAGES) if name in SPLITS]
+    if not splits:
+        raise ConfigError(f"{str(tree.path / _IMAGES)!r} has none of train/, val/ and test/, as Cityscapes has")
+    hidden = [split for split in splits if SPLITS[split] == "test" and _is_empty(tree, split, ending)]
+    kept = [split for split in splits if split not in hidden]
+    left = "; the masks of test have nothing that counts, and it is left out" if hidden else ""
+    said = (
+        f"Cityscapes: {_IMAGES}/ and {_MASKS}/, in {', '.join(kept)}: masks have {ending!r} where their image has "
+        f"{_IMAGE!r}; its 19 classes, and all else does not count{left}"
+    )
+    labels: dict[str, Any] = {"class_names": NAMES} | ({"ignore": 255} if ending == _TRAIN_IDS else {"codes": CODES})
+    return Understood(said, lambda given: _listed(tree, kept, ending, given), lambda: Meaning(labels=labels))
+
+
+def _is_empty(tree: Tree, split: str, ending: str) -> bool:
+    """Return whether the first mask of a split has no class, as those have that are passed on of the test."""
+    first = next((path for inner, path in tree.under(f"{_MASKS}/{split}").items() if inner.endswith(ending)), None)
+    if first is None:
+        return True
+    try:
+        values = torch.unique(images.read_values(first)).tolist()
+    except InputError as error:
+        raise ConfigError(str(error)) from error
+    return not any(value < 19 if ending == _TRAIN_IDS else value in _JUDGED for value in values)
+
+
+def _listed(tree: Tree, splits: list[str], ending: str, labels: Labels) -> Listing:
+    samples, problems = {}, []
+    for split in splits:
+        found = _named(tree, f"{_IMAGES}/{split}", _IMAGE)
+        masks = _named(tree, f"{_MASKS}/{split}", ending)
+        missing, over = found.keys() - masks.keys(), masks.keys() - found.keys()
+        problems += [f"{_IMAGES}/{split}/{name}{_IMAGE}: no mask {name}{ending}" for name in sorted(missing)]
+        problems += [f"{_MASKS}/{split}/{name}{ending}: no image {name}{_IMAGE}" for name in sorted(over)]
+        samples[SPLITS[split]] = tuple(
+            Sample(name, found[name], masks[name]) for name in sorted(found.keys() & masks.keys())
+        )
+    return Listing(labels, samples, tuple(problems), ())
+
+
+def _named(tree: Tree, folder: str, ending: str) -> dict[str, Path]:
+    files = tree.under(folder)
+    return {i.removesuffix(ending): path for i, path in files.items() if i.endswith(ending) and not is_hidden(i)}

@@ -1,0 +1,101 @@
+"""nnU-Net v2: ``imagesTr/case_0000.png``, ``labelsTr/case.png`` and ``dataset.json``; v1 as well.
+
+https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md. The four digits are the number of a
+channel. Values of masks are the classes that ``dataset.json`` names; "ignore" is the value that does not count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unetzoo.data.annotations import parsing
+from unetzoo.data.labels import Labels
+from unetzoo.data.layouts._base import Meaning, Understood, register_layout
+from unetzoo.data.listing import Listing, Sample, Tree, is_hidden, is_image
+from unetzoo.errors import ConfigError, InputError
+
+_FILE = "dataset.json"
+_PARTS = {"train": ("imagesTr", "labelsTr"), "test": ("imagesTs", "labelsTs")}
+
+
+@register_layout("nnunet", title="nnU-Net", refines=("plain", "beside"))
+def recognises(tree: Tree) -> Understood | None:
+    """Return what a folder with imagesTr/, labelsTr/ and dataset.json is."""
+    if not {*_PARTS["train"]} <= {*tree.inside()}:
+        return None
+    if _FILE not in tree.files:
+        raise ConfigError(f"{str(tree.path)!r} has imagesTr/ and labelsTr/, as nnU-Net has, but no {_FILE}")
+    labels, channels = _told(tree.files[_FILE])
+    parts = {split: places for split, places in _PARTS.items() if {*places} <= {*tree.inside()}}
+    left = "; imagesTs/ has no masks, and is left out" if "test" not in parts and "imagesTs" in tree.inside() else ""
+    said = (
+        f"nnU-Net: {' and '.join(f'{images}/, {masks}/' for images, masks in parts.values())}: masks have the name of "
+        f"their image without its _0000; classes as in {_FILE}{left}"
+    )
+    return Understood(said, lambda given: _listed(tree, parts, channels, given), lambda: Meaning(labels=labels))
+
+
+def _told(path: Path) -> tuple[dict[str, Any], int]:
+    """Return the fields of ``Labels`` that a dataset.json tells, and the number of channels.
+
+    Raises:
+        ConfigError: it cannot be read, or lacks what is needed; or a class is a region of several values.
+    """
+    try:
+        found = parsing.json_of(path)
+    except InputError as error:
+        raise ConfigError(str(error)) from error
+    channels = found.get("channel_names", found.get("modality")) if isinstance(found, Mapping) else None
+    labels = found.get("labels") if isinstance(found, Mapping) else None
+    if not isinstance(labels, Mapping) or not isinstance(channels, Mapping) or not channels:
+        raise ConfigError(f"{str(path)!r} is none of nnU-Net's: channel_names and labels are needed")
+    ending = found.get("file_ending", ".nii.gz")
+    if not is_image(f"a{ending}"):
+        raise ConfigError(
+            f"{str(path)!r} has file_ending {ending!r:.40}: images of two dimensions are read, as .png or .tif"
+        )
+    regions = [name for name, value in labels.items() if isinstance(value, list)]
+    if regions:
+        raise ConfigError(
+            f"{str(path)!r}: {', '.join(regions)} are regions of several values, and a pixel may be in two of them: "
+            "save a mask for each as multilabel data, in masks/<class>/"
+        )
+    old = all(str(name).isdecimal() for name in labels)  # v1 has value → name
+    values = {str(value): int(name) for name, value in labels.items()} if old else dict(labels)
+    ignore = values.pop("ignore", None)
+    if sorted(values.values(), key=str) != sorted(range(len(values)), key=str) or type(ignore) not in (int, type(None)):
+        raise ConfigError(f"{str(path)!r}: labels are whole numbers from 0 on, each once, not {labels!r:.200}")
+    names = tuple(sorted(values, key=lambda name: values[name]))
+    return {"class_names": names} | ({} if ignore is None else {"ignore": ignore}), len(channels)
+
+
+def _listed(tree: Tree, parts: Mapping[str, tuple[str, str]], channels: int, labels: Labels) -> Listing:
+    if channels > 1:
+        raise ConfigError(
+            f"{str(tree.path / _FILE)!r} has {channels} channels, each in files of its own: save the channels of each "
+            "image as one TIFF of several bands, in images/, and the masks in masks/"
+        )
+    samples, problems, leftovers = {}, [], []
+    for split, (of_images, of_masks) in parts.items():
+        images: dict[str, dict[int, Path]] = defaultdict(dict)
+        for inner, path in tree.under(of_images).items():
+            match = re.fullmatch(r"(.+)_(\d{4})\.\w+", inner)
+            if match is not None and is_image(inner) and not is_hidden(inner):
+                images[match[1]][int(match[2])] = path
+            else:
+                leftovers.append(f"{of_images}/{inner}")
+        masks = {i.rpartition(".")[0]: path for i, path in tree.under(of_masks).items() if is_image(i)}
+        problems += [f"{of_images}/{name}_0000: no mask {name} in {of_masks}/" for name in images if name not in masks]
+        problems += [f"{of_masks}/{name}: no image {name}_0000 in {of_images}/" for name in masks if name not in images]
+        problems += [
+            f"{of_images}/{name}: channels {', '.join(f'{k:04}' for k in found)}, where {_FILE} has {channels}"
+            for name, found in images.items()
+            if sorted(found) != [*range(channels)]
+        ]
+        kept = [name for name in sorted(images) if name in masks and 0 in images[name]]
+        samples[split] = tuple(Sample(name, images[name][0], masks[name]) for name in kept)
+    return Listing(labels, samples if len(samples) > 1 else {"": samples["train"]}, tuple(problems), tuple(leftovers))

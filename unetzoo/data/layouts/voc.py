@@ -1,0 +1,106 @@
+"""Pascal VOC: ``JPEGImages/``, ``SegmentationClass/``, and lists of names in ``ImageSets/Segmentation/``.
+
+http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html. The masks of the original have a palette, whose
+indices are its 21 classes, and 255 for the border of objects. CVAT's and Datumaro's "segmentation mask" has the classes
+and their colours in ``labelmap.txt``, labelme's ``labelme2voc.py`` their names in ``class_names.txt``. Images that no
+list names, or without lists those without a mask, are not segmented there: they are left out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unetzoo.data.labels import Labels
+from unetzoo.data.layouts import class_tables
+from unetzoo.data.layouts._base import Meaning, Understood, register_layout
+from unetzoo.data.listing import SPLITS, Listing, Sample, Tree, is_hidden, is_image
+from unetzoo.errors import ConfigError
+
+NAMES = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+"""The classes of Pascal VOC by the indices of its masks."""
+BORDER = 255
+_IMAGES, _LISTS = "JPEGImages", "ImageSets/Segmentation"
+_MASKS = ("SegmentationClassPNG", "SegmentationClass")
+
+
+@register_layout("voc", title="Pascal VOC", refines=("plain", "beside"))
+def recognises(tree: Tree) -> Understood | None:
+    """Return what a folder with JPEGImages/ and SegmentationClass/ is; they may lie deeper, as in VOCdevkit/VOC2012."""
+    homes = sorted(
+        inner.removesuffix(_IMAGES) for inner in tree.folders if inner == _IMAGES or inner.endswith(f"/{_IMAGES}")
+    )
+    found = [(home, home + name) for home in homes for name in _MASKS if home + name in tree.folders]
+    if not found:
+        return None
+    if len({home for home, _ in found}) > 1:
+        listed = " and ".join(sorted({home for home, _ in found}))
+        raise ConfigError(f"{str(tree.path)!r} has several data sets like Pascal VOC, in {listed}: name one of them")
+    home, folder = found[0]
+    masks = _by_stem(tree, folder)
+    lists = _lists(tree, home)
+    table = class_tables.found_in(tree, home)
+    said = (
+        f"Pascal VOC: {home}{_IMAGES}/ and {folder}/: masks have the stem of their image; "
+        f"{_how(lists)}; {'classes as in ' + table.path.name if table else 'its 21 classes, and 255 does not count'}"
+    )
+    return Understood(
+        said, lambda labels: _listed(tree, home, masks, lists, labels), lambda: _meaning(table, [*masks.values()])
+    )
+
+
+def _by_stem(tree: Tree, folder: str) -> dict[str, Path]:
+    files = tree.under(folder)
+    return {inner.rpartition(".")[0]: path for inner, path in files.items() if is_image(inner) and not is_hidden(inner)}
+
+
+def _lists(tree: Tree, home: str) -> dict[str, tuple[str, ...]]:
+    """Return split → the names that its list has; "" → those of the only list; nothing where there is none.
+
+    Raises:
+        ConfigError: a list cannot be read.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for inner, path in tree.under(f"{home}{_LISTS}").items():
+        if inner.lower().endswith(".txt") and "/" not in inner and not is_hidden(inner):
+            try:
+                text = path.read_text(encoding="utf-8-sig")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(f"{str(path)!r} cannot be read as text: {error}") from error
+            found[inner[:-4].lower()] = tuple(line.strip() for line in text.splitlines() if line.strip())
+    splits = {SPLITS[name]: names for name, names in found.items() if name in SPLITS}
+    if "train" in splits and "val" in splits:
+        return splits
+    return {"": tuple(dict.fromkeys(name for names in found.values() for name in names))} if found else {}
+
+
+def _how(lists: dict[str, tuple[str, ...]]) -> str:
+    if not lists:
+        return "images without a mask are left out"
+    named = f"{', '.join(lists)} as" if "" not in lists else "the images that are"
+    return f"{named} listed in {_LISTS}/"
+
+
+def _listed(
+    tree: Tree, home: str, masks: dict[str, Path], lists: dict[str, tuple[str, ...]], labels: Labels
+) -> Listing:
+    images, problems = _by_stem(tree, f"{home}{_IMAGES}"), []
+    samples = {}
+    for split, names in (lists or {"": tuple(masks)}).items():
+        if split == "test" and not any(name in masks for name in names):
+            continue  # as in the original, whose masks of the test are not public
+        for name in names:
+            missing = [what for what, known in (("image", images), ("mask", masks)) if name not in known]
+            problems += [f"{name!r} is in {split or 'a'} list, but has no {what}" for what in missing if lists]
+            problems += [f"{masks[name].name}: no image of that stem" for what in missing if not lists]
+        kept = sorted({name for name in names if name in images and name in masks})
+        samples[split] = tuple(Sample(name, images[name], masks[name]) for name in kept)
+    return Listing(labels, samples, tuple(problems), ())
+
+
+def _meaning(table: class_tables.Table | None, masks: list[Path]) -> Meaning:
+    if table is None:
+        return Meaning(labels={"class_names": NAMES, "ignore": BORDER})
+    return table.meaning(masks, ignore=BORDER)
