@@ -88,3 +88,13 @@ def test_meta_keeps_what_a_real_step_keeps() -> None:
             model, images = unetzoo.create("unet3p_resnet18").train(), torch.zeros(2, 3, 64, 64)
             sizes.append(kept(model, lambda m=model, x=images: m(x)))
     assert sizes[0] == pytest.approx(sizes[1], rel=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "share"), [("Unet", 0.72), ("UnetPlusPlus", 0.55)])
+def test_memory_kept_for_backward_against_smp(kind: str, share: float) -> None:
+    """Of one step on two images, on smp's own network: what its own code keeps, and ours."""
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    model, images = on_meta(f"smp_{kind.lower()}_resnet34", train=True)
+    with torch.device("meta"):
+        theirs = getattr(smp, kind)("resnet34", encoder_weights=None).train()
+    assert kept(model, lambda: model(images)) <= share * kept(theirs, lambda: theirs(images))
