@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 from skimage.draw import ellipse, polygon2mask
 
-from unetzoo.data import Labels, annotations, drawn
-from unetzoo.errors import ConfigError, InputError
+from unetzoo.data import Labels, annotations, drawn, labels_of
+from unetzoo.errors import ConfigError, InputError, UnetzooError
 from unetzoo.testing import ContractError, check_annotation_format
 
 SIZE = (60, 80)
@@ -542,6 +542,22 @@ def test_what_is_not_read_says_what_to_export(tmp_path: Path, name: str, text: s
     (tmp_path / name).write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=said):
         annotations.read(tmp_path / name)
+
+
+def test_folders_of_other_tools_say_what_to_export(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "images" / "a_seg.npy").write_bytes(b"\x80")
+    write_json(tmp_path / "project.json", [{"id": 1, "data": {"image": "a.png"}, "annotations": []}])
+    with pytest.raises(ConfigError) as caught:
+        labels_of(tmp_path)
+    told = " ".join(caught.value.problems)
+    assert "project.json: it is Label Studio" in told
+    assert "a_seg.npy" in told
+    for name, said in (("project.json", "Label Studio"), ("a.json", "LabelMe JSON, about one image")):
+        labelme(tmp_path / "a.json", {"label": "cell", "points": RING})
+        with pytest.raises(UnetzooError, match=said):
+            labels_of(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.geojson", "a.xml", "a.txt"])

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import unetzoo
+from unetzoo.cli import main
 from unetzoo.data import Labels, annotations, find_samples, labels_of, masks
 from unetzoo.data.annotations.coco import uncompressed
 from unetzoo.errors import ConfigError, InputError
@@ -110,6 +112,34 @@ def test_wrong_annotations_are_named_all_at_once(tmp_path: Path, wrong: dict[str
     with pytest.raises(ConfigError, match=said) as caught:
         find_samples(source, Labels())
     assert len(caught.value.problems) == 2
+
+
+def test_coco_in_and_coco_out(tmp_path: Path, no_curves: None) -> None:
+    """From COCO to a network of one epoch, and from what it predicts back to COCO, with the classes' names."""
+    pytest.importorskip("scipy", reason="objects need SciPy")
+    reader = pytest.importorskip("pycocotools.coco")
+    square, other = [[5, 5, 30, 5, 30, 30, 5, 30]], [[32, 20, 48, 20, 48, 38, 32, 38]]
+    written = [one(k, shape, kind) for k in range(12) for shape, kind in ((square, 3), (other, 7))]
+    source = write_coco(tmp_path / "in", written)
+    settings = {"model.options.base_channels": 4, "data.workers": 0, "data.repeats": 1, "trainer.accelerator": "cpu"}
+    run = unetzoo.fit(
+        "unet", data=source, out=tmp_path / "run", epochs=1, crop_size=32, batch_size=4, augmentation="none",
+        settings=settings, quiet=True,
+    )  # fmt: skip
+    asked = ["--out", str(tmp_path / "out"), "--coco", str(tmp_path / "out.json")]
+    assert main(["predict", str(run.folder), str(source / "images"), *asked]) == 0
+    record = reader.COCO(str(tmp_path / "out.json"))
+    assert [category["name"] for category in record.dataset["categories"]] == ["nucleus", "mitosis"]
+    assert [image["file_name"] for image in record.dataset["images"]] == sorted(f"{k}.png" for k in range(12))
+    assert len(record.dataset["annotations"]) > 20
+    # What was written is a data set again, and reads as the masks that were written beside it.
+    (source / "instances.json").unlink()
+    (source / "out.json").write_text((tmp_path / "out.json").read_text(encoding="utf-8"), encoding="utf-8")
+    labels = labels_of(source, task="multiclass")
+    for found in find_samples(source, labels).values():
+        for sample in found:
+            mask = np.array(Image.open(tmp_path / "out" / f"{sample.image.stem}.png"))
+            assert np.array_equal(masks.read_target(sample, labels, SIZE).numpy(), mask)
 
 
 def test_images_that_are_missing_are_named(tmp_path: Path) -> None:

@@ -11,10 +11,14 @@ from typing import Any
 
 from unetzoo.checks import TASKS, unknown
 from unetzoo.data import picking
+from unetzoo.data.annotations import advice, known_format, may_be_other
 from unetzoo.data.labels import Labels
 from unetzoo.data.layouts import LAYOUTS, Meaning, Understood, annotated, chosen, csv_lists
 from unetzoo.data.listing import Listing, Tree, is_hidden
 from unetzoo.errors import ConfigError
+
+_LOOKED_AT = 20
+"""Files of which it is told what they are, where a folder is no data set."""
 
 
 def understood(source: str | os.PathLike[str], masks: str | None = None) -> Understood:
@@ -37,6 +41,9 @@ def understood(source: str | os.PathLike[str], masks: str | None = None) -> Unde
         return csv_lists.understood(source)
     if not source.is_file():
         raise ConfigError(f"{str(source)!r}: there is no such folder, and no such .csv file")
+    known = known_format(source)
+    if not known.many:
+        raise ConfigError(f"{str(source)!r} is {known.title}, about one image: name the folder that has the image, too")
     found = annotated.of_documents(Tree(source.parent), [source])
     assert found is not None
     return found
@@ -66,6 +73,9 @@ def _the_layout(tree: Tree) -> Understood:
         )
     if found:
         return found[0]
+    exports = _exports(tree)
+    if len(reasons) == 1 and exports:
+        raise ConfigError(f"{str(tree.path)!r} is no data set yet", [*reasons[0].problems, *exports])
     if len(reasons) == 1:
         raise reasons[0]
     raise ConfigError(
@@ -73,7 +83,7 @@ def _the_layout(tree: Tree) -> Understood:
         "neither images/ and masks/, nor train/ and val/ with the two in each, nor masks beside their images, as "
         "a_mask.png; say where masks are, as in masks='gt/{name}_gt.png', or list the files in a .csv file with the "
         "columns image and mask",
-        [problem for reason in reasons for problem in reason.problems],
+        [*(problem for reason in reasons for problem in reason.problems), *exports],
     )
 
 
@@ -87,6 +97,17 @@ def _seen(tree: Tree) -> str:
     counted = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(4)) or "no files"
     named = ", ".join([*folders[:5], *(["…"] if len(folders) > 5 else []), *files[:3]])
     return f"is {named} ({counted})"
+
+
+def _exports(tree: Tree) -> list[str]:
+    """Return what the folder has of tools whose files are not read, and what to export from them instead."""
+    others = [inner for inner in tree.files if not is_hidden(inner) and may_be_other(inner)]
+    told: dict[str, str] = {}
+    for inner in others[:_LOOKED_AT]:
+        found = advice(tree.files[inner])
+        if found is not None:
+            told.setdefault(found, f"{inner}: {found}")
+    return list(told.values())
 
 
 def list_files(source: str | os.PathLike[str], labels: Labels) -> Listing:

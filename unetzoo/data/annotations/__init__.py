@@ -23,12 +23,13 @@ from unetzoo.data.annotations._base import (
     Document as Document,
     Drawing as Drawing,
     format_of as format_of,
+    known_format as known_format,
     read as read,
     register_annotation_format as register_annotation_format,
     suffixes as suffixes,
 )
 from unetzoo.data.annotations.mask_files import MaskFile as MaskFile
-from unetzoo.data.annotations.others import advice as advice
+from unetzoo.data.annotations.others import advice as advice, may_be_other as may_be_other
 from unetzoo.data.annotations.regions import (
     Part as Part,
     Pixels as Pixels,

@@ -143,6 +143,22 @@ def format_of(path: Path) -> AnnotationFormat | None:
     return ANNOTATION_FORMATS[found[0]] if found else None
 
 
+def known_format(path: Path) -> AnnotationFormat:
+    """Return the format of a file of annotations.
+
+    Raises:
+        InputError: as :func:`format_of`; or it is of none that is known, with what to export instead, where that is.
+    """
+    known = format_of(path)
+    if known is not None:
+        return known
+    other = advice(path)
+    if other is not None:
+        raise InputError(f"{str(path)!r} is not read: {other}")
+    titles = ", ".join(entry.title for entry in ANNOTATION_FORMATS.values())
+    raise InputError(f"{str(path)!r} holds no annotations in a format that is known: {titles}")
+
+
 def read(path: Path) -> Document:
     """Return what a file of annotations says, of whichever format it is.
 
@@ -150,14 +166,7 @@ def read(path: Path) -> Document:
         InputError: it cannot be read, or is of no format that is known; with what to export instead, where that is
             known.
     """
-    known = format_of(path)
-    if known is None:
-        other = advice(path)
-        if other is not None:
-            raise InputError(f"{str(path)!r} is not read: {other}")
-        titles = ", ".join(entry.title for entry in ANNOTATION_FORMATS.values())
-        raise InputError(f"{str(path)!r} holds no annotations in a format that is known: {titles}")
-    return _without_reserved(known.read(path))
+    return _without_reserved(known_format(path).read(path))
 
 
 def _without_reserved(document: Document) -> Document:

@@ -42,6 +42,11 @@ def advice(path: Path) -> str | None:
     return None
 
 
+def may_be_other(name: str) -> bool:
+    """Return whether a file has an ending of what is not read here."""
+    return name.lower().endswith(tuple(suffix for other in OTHERS for suffix in other.suffixes))
+
+
 def _json(fits: Callable[[Any], bool]) -> Callable[[Path], bool]:
     return lambda path: fits(parsing.json_of(path))
 

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from unetzoo.data.annotations import ANNOTATION_FORMATS, AnnotationFormat, Document, format_of, read as read_annotations
+from unetzoo.data.annotations import ANNOTATION_FORMATS, Document, format_of, known_format, read as read_annotations
 from unetzoo.data.labels import Labels
 from unetzoo.data.layouts._base import Meaning, Understood, register_layout
 from unetzoo.data.listing import SPLITS, Listing, Sample, Tree, is_hidden
@@ -34,7 +34,7 @@ def of_documents(tree: Tree, paths: list[Path]) -> Understood | None:
     if not paths:
         return None
     inside = [path.relative_to(tree.path).as_posix() for path in paths]
-    title = " and ".join(dict.fromkeys(_format(path).title for path in paths))
+    title = " and ".join(dict.fromkeys(known_format(path).title for path in paths))
     said = f"{title}: {', '.join(inside)}: an image is the file whose path ends in its name there"
     return Understood(said, lambda labels: _listed(tree, paths, labels), lambda: Meaning(_names(paths)))
 
@@ -53,12 +53,6 @@ def _is_document(path: Path) -> bool:
     except InputError:
         return False
     return known is not None and known.many
-
-
-def _format(path: Path) -> AnnotationFormat:
-    known = format_of(path)
-    assert known is not None
-    return known
 
 
 def document_of(path: Path) -> Document:
