@@ -161,7 +161,7 @@ def test_convert_and_check_again(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert record["target"] == str(target)
     assert record["labels"]["task"] == "binary"
     first, second = (json.loads(run(capsys, "check", str(f), "--json")[0]) for f in (source, target))
-    assert {**first, "source": ""} == {**second, "source": ""}
+    assert {**first, "source": "", "command": ""} == {**second, "source": "", "command": ""}
     assert str(target.parent / "again") in run(capsys, "convert", str(source), str(tmp_path / "again"))[0]
 
 

@@ -13,6 +13,8 @@ _KEPT = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}\N{SOFT HYPHEN}"
 """Format characters that words are written with."""
 _NAME = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^:='"]+\.\w+(?=: )""")
 """A file, at the head of a sentence about it."""
+_VARYING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\d+""")
+"""Names and numbers within a sentence."""
 _PIXELS = r"\S+ \(\d+ pixels\)"
 _FOUND = re.compile(rf"{_PIXELS}(?:, {_PIXELS})*(?: and \d+ others)?")
 """What was found in one, which may be otherwise in the next."""
@@ -52,8 +54,7 @@ def said_once(sentences: Iterable[str]) -> list[str]:
     Args:
         sentences: each begins with the name of the file that it is about, or is about none.
     """
-    names = [(found[0] if (found := _NAME.match(sentence)) else "", sentence) for sentence in sentences]
-    return said_of((name, sentence[len(name) :]) for name, sentence in names)
+    return said_of(_parted(sentences))
 
 
 def said_of(files: Iterable[tuple[str, str]]) -> list[str]:
@@ -62,10 +63,43 @@ def said_of(files: Iterable[tuple[str, str]]) -> list[str]:
     Args:
         files: name, and what is said behind it. What values were found in how many pixels may differ.
     """
+    return [_with_others(sentences) for sentences in _alike(files).values()]
+
+
+def said_by_kind(sentences: Iterable[str], rest: str, most: int = 10) -> list[str]:
+    """Return sentences as :func:`said_once` does, of each kind at most some, and then how many more there are.
+
+    Sentences are of a kind where they differ in names and numbers alone. Of kinds there are at most twice as many.
+
+    Args:
+        sentences: each begins with the name of the file that it is about, or is about none.
+        rest: where all are listed, for the last line of what is left out.
+        most: sentences of a kind.
+    """
+    kinds: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for said, named in _alike(_parted(sentences)).items():
+        kinds[_VARYING.sub("", said)].append(named)
+    shown = []
+    for found in [*kinds.values()][: 2 * most]:
+        more = sum(map(len, found[most:]))
+        shown += [_with_others(named) for named in found[:most]]
+        shown += [f"… and {more} more of this kind; {rest}"] * bool(more)
+    others = sum(len(named) for found in [*kinds.values()][2 * most :] for named in found)
+    return [*shown, *[f"… and {others} more, of other kinds; {rest}"] * bool(others)]
+
+
+def _parted(sentences: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the name of the file that each sentence is about, "" of none, and what is said behind it."""
+    names = [(found[0] if (found := _NAME.match(sentence)) else "", sentence) for sentence in sentences]
+    return [(name, sentence[len(name) :]) for name, sentence in names]
+
+
+def _alike(files: Iterable[tuple[str, str]]) -> dict[str, dict[str, str]]:
+    """Return what is said → file → the sentence."""
     alike: dict[str, dict[str, str]] = defaultdict(dict)
     for name, said in files:
         alike[_FOUND.sub("", said)].setdefault(name, f"{name}{said}")
-    return [_with_others(sentences) for sentences in alike.values()]
+    return alike
 
 
 def _with_others(sentences: dict[str, str]) -> str:

@@ -81,7 +81,8 @@ class Parser(argparse.ArgumentParser):
 def parser() -> Parser:
     """Return the parser of the whole command line; each command's ``run`` is what it does."""
     top = Parser(prog="unetzoo", description="A zoo of U-Nets for PyTorch.")
-    top.set_defaults(takes_rest=False, library_names={})  # what the library calls otherwise than the options
+    # Names are what the library calls otherwise than the options.
+    top.set_defaults(takes_rest=False, names_code=False, library_names={})
     top.add_argument("--version", action="version", version=f"unetzoo {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -132,7 +133,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         _refuse(rest, top, words)
     options.rest = rest
     modules += getattr(options, "import", [])  # abbreviated
-    if modules or options.takes_rest:  # no other command imports what it is not told to: see SECURITY.md
+    if (
+        modules or options.takes_rest or options.names_code
+    ):  # no other command imports what it is not told to: see SECURITY.md
         _look_in_the_current_folder()
     if modules:
         plugins.import_modules(modules)

@@ -36,6 +36,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--crop-size", type=sides, metavar="PIXELS", help="side, or HEIGHTxWIDTH, of the crops that training will take"
     )
+    command.add_argument("--html", metavar="FILE", help="also write a page with histograms, and images with masks")
     command.set_defaults(run=_check)
 
     command = inner.add_parser(
@@ -55,7 +56,14 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--split", choices=("train", "val", "test"), default="train", help="(default: train)")
     command.add_argument(
-        "--augmentation", default="light", metavar="PRESET", help="none, light or strong (default: light)"
+        "--augmentation",
+        default="light",
+        metavar="LIST",
+        help="none, light or strong; a list as YAML has it, '[light, RandomBlur: {sigma: 2}]'; a class of your own, "
+        "mine.Salt; or a .yaml file with a list, or with the settings of a training (default: light)",
+    )
+    command.add_argument(
+        "--trust", action="store_true", help="the file of --augmentation is mine: it may name any class"
     )
     command.add_argument(
         "--crop-size", type=sides, metavar="PIXELS", help="side, or HEIGHTxWIDTH, of the crops (default: whole images)"
@@ -63,7 +71,7 @@ def add(commands: Any) -> None:
     command.add_argument("--count", type=int, default=16, metavar="N", help="images (default: 16)")
     command.add_argument("--columns", type=int, default=4, metavar="N", help="(default: 4)")
     command.add_argument("--out", default="preview.png", metavar="FILE", help="(default: preview.png)")
-    command.set_defaults(run=_preview)
+    command.set_defaults(run=_preview, names_code=True)
 
 
 def _labels_options() -> argparse.ArgumentParser:
@@ -154,6 +162,9 @@ def _check(options: argparse.Namespace) -> None:
     problems, warnings = (tuple(map(options.wording, said)) for said in (report.problems, report.warnings))
     report = dataclasses.replace(report, problems=problems, warnings=warnings)
     print(json.dumps(report.to_dict(), indent=2) if options.json else report)
+    if options.html:
+        report.write_html(options.html)
+        print(f"page: {printable(Path(options.html).resolve())}", file=sys.stderr)
     if report.problems:
         raise ConfigError(f"{options.source!r} cannot be trained on: problems above, {len(report.problems)} in all")
 
@@ -169,11 +180,12 @@ def _convert(options: argparse.Namespace) -> None:
 
 def _preview(options: argparse.Namespace) -> None:
     from unetzoo import augmentation, data
+    from unetzoo.train.trust import augmentation_of
 
     labels = _labels(options)
-    augment = augmentation.build(options.augmentation, options.crop_size)
+    augment = augmentation.build(augmentation_of(options.augmentation, trusted=options.trust), options.crop_size)
     source = {"ratios": options.ratios, "seed": options.seed, "group": options.group}
-    report = data.check(options.source, labels, progress=sys.stderr.isatty(), **source)
+    report = data.check(options.source, labels, closely=False, progress=sys.stderr.isatty(), **source)
     report.raise_for_problems()
     problems = augment.type_problems(report.dtypes)
     if problems:

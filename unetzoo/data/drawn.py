@@ -16,7 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unetzoo.data.annotations import BACKGROUND, Drawing
@@ -24,13 +26,14 @@ from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.errors import InputError
 
 
-def target_of(drawing: Drawing, labels: Labels, size: tuple[int, int]) -> Tensor:
+def target_of(drawing: Drawing, labels: Labels, size: tuple[int, int], ids: NDArray[np.int64] | None = None) -> Tensor:
     """Return the target that a drawing makes: int64, (H, W), or (classes, H, W) for multilabel.
 
     Args:
         drawing: of one image.
         labels: which classes it is about.
         size: height and width of the image.
+        ids: (H, W) of 0, to be written to: k where the k-th object that counts lies, and none that is drawn later.
 
     Raises:
         InputError: it is of an image of another size, or has a class that is none.
@@ -40,7 +43,7 @@ def target_of(drawing: Drawing, labels: Labels, size: tuple[int, int]) -> Tensor
         raise InputError(f"{str(drawing.source)!r} is of {width}×{height} pixels, its image {size[1]}×{size[0]}")
     multilabel = labels.task == "multilabel"
     target = torch.zeros((labels.num_classes, *size) if multilabel else size, dtype=torch.int64)
-    pixels = target.numpy()
+    pixels, number = target.numpy(), 0
     for k, annotation in sorted(enumerate(drawing.annotations, 1), key=lambda pair: not pair[1].ignored):
         everywhere = annotation.kind == BACKGROUND[0] or (annotation.ignored and annotation.kind == "")
         plane = slice(None) if everywhere else _class_of(annotation.kind, labels, drawing)
@@ -53,6 +56,9 @@ def target_of(drawing: Drawing, labels: Labels, size: tuple[int, int]) -> Tensor
         value = IGNORED if annotation.ignored else _value(plane, labels)
         place = pixels[(plane, *part.slices)] if multilabel else pixels[part.slices]
         place[..., part.inside] = value
+        if ids is not None and not annotation.ignored:
+            number += 1
+            ids[part.slices][part.inside] = 0 if everywhere else number
     return target
 
 

@@ -70,16 +70,23 @@ class Decoded(NamedTuple):
         outside: the values that are.
         white: what a black-and-white mask has for white; None of others, and of one that is all black.
         turn: what the mask of a turned image was taken for, one of :mod:`unetzoo.data.turning`; "" of other images.
+        ids: where the mask tells objects apart, a number for each: (H, W), or (classes, H, W), of any type. They mean
+            something where ``target`` has an object.
     """
 
     target: Tensor
     outside: Outside
     white: int | None = None
     turn: str = ""
+    ids: Tensor | None = None
 
 
-def decode(sample: Sample, labels: Labels, size: tuple[int, int]) -> Decoded:
+def decode(sample: Sample, labels: Labels, size: tuple[int, int], *, ids: bool = False) -> Decoded:
     """Return the target, and the values that it cannot hold.
+
+    Args:
+        sample, labels, size: as of :func:`read_target`.
+        ids: whether drawn objects are to be told apart, which takes as much memory again.
 
     Raises:
         InputError: a mask that cannot be read, or is of another size.
@@ -90,14 +97,20 @@ def decode(sample: Sample, labels: Labels, size: tuple[int, int]) -> Decoded:
         outside: Counter[str] = sum((Counter(part.outside) for part in parts), Counter())
         white = max((part.white for part in parts if part.white is not None), default=None)
         turn = max(part.turn for part in parts)  # the worst of them: untold, stored, shown
-        return Decoded(torch.cat([part.target for part in parts]), dict(outside), white, turn)
+        numbered = [part.ids for part in parts if part.ids is not None]
+        joined = torch.cat(numbered) if labels.foreground == "any" else None
+        return Decoded(torch.cat([part.target for part in parts]), dict(outside), white, turn, joined)
     drawing = drawing_of(sample)
     if drawing is not None:
         turn = "" if images.orientation(sample.image) in (1, None) else turning.SHOWN
-        return Decoded(drawn.target_of(drawing, labels, size), {}, turn=turn)
+        numbers = torch.zeros(size, dtype=torch.int64) if ids else None
+        target = drawn.target_of(drawing, labels, size, None if numbers is None else numbers.numpy())
+        return Decoded(target, {}, turn=turn, ids=numbers)
     assert isinstance(sample.mask, Path)
     whole = _decode_file(sample, sample.mask, labels, size)
-    return whole if labels.task == "multilabel" else whole._replace(target=whole.target[0])
+    if labels.task == "multilabel":
+        return whole
+    return whole._replace(target=whole.target[0], ids=None if whole.ids is None else whole.ids[0])
 
 
 def files_of(sample: Sample) -> list[Path]:
@@ -163,7 +176,8 @@ def explain(outside: Outside, labels: Labels, sample: Sample) -> str:
 def _decode_file(sample: Sample, path: Path | None, labels: Labels, size: tuple[int, int]) -> Decoded:
     """Return the target of one file as (1 or classes, H, W)."""
     if path is None:
-        return Decoded(torch.zeros((1, *size), dtype=torch.int64), {})
+        nothing = torch.zeros((1, *size), dtype=torch.int64)
+        return Decoded(nothing, {}, ids=nothing)
     planes = planes_of_mask(sample, path, labels)
     values = images.read_image(path, planes) if labels.colours is not None else images.read_values(path, planes)
     values, turn = turning.upright(sample.image, path, values)
@@ -348,7 +362,7 @@ def _binary(path: Path, values: Tensor, labels: Labels) -> Decoded:
     else:
         read = black_and_white.read_ids(values, ignored)
     target = torch.where(read.wrong | ignored, IGNORED, read.foreground.long())
-    return Decoded(target, _as_text(values[read.wrong]), read.white)
+    return Decoded(target, _as_text(values[read.wrong]), read.white, ids=values if labels.foreground == "any" else None)
 
 
 def _is_shape(path: Path, values: Tensor) -> bool:

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from unetzoo import checks, images, sheets
 from unetzoo.data.dataset import SegmentationDataset
-from unetzoo.data.labels import IGNORED
+from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.errors import ConfigError
 
-_SIDE = 256
+SIDE = 256
 
 
 def preview(dataset: SegmentationDataset, path: str | os.PathLike[str], *, count: int = 16, columns: int = 4) -> None:
@@ -39,8 +39,18 @@ def preview(dataset: SegmentationDataset, path: str | os.PathLike[str], *, count
 def _tile(dataset: SegmentationDataset, draw: tuple[int, int]) -> Tensor:
     """Return one item as (3, H, W) uint8."""
     item = dataset[draw]
-    target = item["target"]
-    shown = sheets.stretched(sheets.denormalised(item["image"], dataset.mean, dataset.std))
+    return tile(sheets.denormalised(item["image"], dataset.mean, dataset.std), item["target"], dataset.labels)
+
+
+def tile(image: Tensor, target: Tensor, labels: Labels) -> Tensor:
+    """Return an image with its mask laid over it as (3, H, W) uint8, of at most 256 pixels a side.
+
+    Args:
+        image: (C, H, W), floating point.
+        target: as a data set has it; what does not count is darkened.
+        labels: what it means.
+    """
+    shown = sheets.stretched(image)
     shown[:, (target == IGNORED).reshape(-1, *target.shape[-2:]).all(0)] //= 3
-    masks = sheets.class_masks(target, dataset.task, dataset.num_classes)
-    return sheets.shrunk(images.overlay(shown, masks, alpha=0.4), _SIDE)
+    masks = sheets.class_masks(target, labels.task, labels.num_classes)
+    return sheets.shrunk(images.overlay(shown, masks, alpha=0.4), SIDE)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import os
 from dataclasses import dataclass
 from typing import Any
 
+from unetzoo.data.counting import TOLD, ObjectsReport
+from unetzoo.data.examples import Example
+from unetzoo.data.histograms import Histogram
 from unetzoo.data.labels import Labels
+from unetzoo.data.page import Page
 from unetzoo.errors import ConfigError
-from unetzoo.printing import aligned, printable, said_once
+from unetzoo.files.writing import write_file
+from unetzoo.printing import aligned, printable, said_by_kind
 
 Size = tuple[int, int]
-_SHOWN = 20
+_ALL = "'unetzoo data check --json' lists all"
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class SplitReport:
         ignored: share of pixels that do not count.
         empty: images without any class but background.
         outside: values outside the classes → pixels.
+        objects: how many there are; None where they were not counted.
     """
 
     images: int
@@ -42,6 +48,7 @@ class SplitReport:
     ignored: float
     empty: int
     outside: dict[str, int]
+    objects: ObjectsReport | None
 
 
 @dataclass(frozen=True)
@@ -55,11 +62,15 @@ class DataReport:
         splits: by name.
         channels: number of channels, an opaque alpha left out → images.
         dtypes: type of the pixels → images.
+        stacks: number of planes, from 2 on → files.
         in_channels: what a model of these images needs; None where they differ too much.
         mean, std: of each channel over all pixels of the training split, integers being scaled as
             ``unetzoo.images.scaled`` does; None where nothing could be read.
         problems: what keeps the data from being trained on, a sentence each.
         warnings: what may be meant, or not.
+        histograms: how sizes, values and objects are spread; none where the check did not look closely.
+        examples: images for :meth:`write_html`; likewise.
+        command: that trains on the data, as a shell takes it; "" where they cannot be trained on.
     """
 
     source: str
@@ -68,11 +79,15 @@ class DataReport:
     splits: dict[str, SplitReport]
     channels: dict[int, int]
     dtypes: dict[str, int]
+    stacks: dict[int, int]
     in_channels: int | None
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
+    histograms: tuple[Histogram, ...]
+    examples: tuple[Example, ...]
+    command: str
 
     @property
     def counts(self) -> dict[str, int]:
@@ -83,40 +98,91 @@ class DataReport:
         """Do nothing where there are no problems.
 
         Raises:
-            ConfigError: lists them, twenty at most.
+            ConfigError: lists them, ten of a kind at most.
         """
         if self.problems:
-            raise ConfigError(f"{self.source!r} cannot be trained on", _first(self.problems))
+            raise ConfigError(f"{self.source!r} cannot be trained on", said_by_kind(self.problems, _ALL))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as JSON-able values."""
-        return dataclasses.asdict(self)
+        """Return all of it but the examples, as JSON-able values."""
+        found = dataclasses.asdict(dataclasses.replace(self, examples=()))
+        return {name: value for name, value in found.items() if name != "examples"}
+
+    def write_html(self, path: str | os.PathLike[str]) -> None:
+        """Write it as one page of HTML, with histograms and with images that have their masks laid over them.
+
+        The page needs nothing else: no script, no network. It has at most 24 images, of up to 256 pixels a side, which
+        are read again.
+
+        Args:
+            path: of the file.
+
+        Raises:
+            WriteError: it cannot be written.
+        """
+        problems, warnings = (said_by_kind(said, _ALL) for said in (self.problems, self.warnings))
+        page = Page(
+            title=self.source,
+            said=(f"{self.labels.task}: {', '.join(self.labels.counted)}", self.understood, self.verdict),
+            sections={"Problems": problems, "Warnings": warnings, "Facts": [] if problems else self.facts()},
+            command=self.command,
+            tables=[] if problems else self.tables(),
+            histograms=self.histograms,
+            examples=self.examples,
+            labels=self.labels,
+        )
+        write_file(path, page.html())
 
     def __str__(self) -> str:
         counted = ", ".join(map(printable, self.labels.counted))
         parts = [f"{printable(self.source)}: {self.labels.task}, {counted}\n{printable(self.understood)}"]
         # Of data that are refused, figures would be of what could be read of them, or 0.
-        parts += [] if self.problems else self._tables()
+        if not self.problems:
+            parts += [aligned(table).rstrip() for table in self.tables()] + ["\n".join(map(printable, self.facts()))]
         for title, lines in (("warnings", self.warnings), ("problems", self.problems)):
             if lines:
-                parts.append("\n  - ".join([f"{title} ({len(lines)}):", *map(printable, _first(lines))]))
-        return "\n\n".join([*parts, *([self._verdict()] * (not self.problems))])
+                shown = map(printable, said_by_kind(lines, _ALL))
+                parts.append("\n  - ".join([f"{title} ({len(lines)}):", *shown]))
+        parts += [] if self.problems else [self.verdict]
+        return "\n\n".join([*parts, *([f"train with\n{printable(self.command)}"] * bool(self.command))])
 
-    def _tables(self) -> list[str]:
+    @property
+    def verdict(self) -> str:
+        """How it ends, in a line."""
+        wrong, odd = len(self.problems), len(self.warnings)
+        said = f"{wrong or 'no'} problem{'s' * (wrong != 1)}"
+        return f"{said}, {odd} warning{'s' * (odd != 1)}" if odd else said
+
+    def tables(self) -> list[list[list[str]]]:
+        """Return the figures: of sizes, of classes, of objects and of channels, each with a line of titles."""
+        found = [self._sizes(), self._classes()]
+        found += [self._objects()] if any(split.objects is not None for split in self.splits.values()) else []
+        if self.mean is not None and self.std is not None:
+            rows = [[str(k), f"{m:.5g}", f"{s:.5g}"] for k, (m, s) in enumerate(zip(self.mean, self.std, strict=True))]
+            found.append([["channel", "mean", "std"], *rows])
+        return found
+
+    def facts(self) -> list[str]:
+        """Return what is no table, a line each."""
         kinds = ", ".join(f"{kind} ({count})" for kind, count in self.dtypes.items())
         channels = ", ".join(f"{number} ({count})" for number, count in sorted(self.channels.items()))
-        parts = [aligned(self._sizes()).rstrip(), aligned(self._classes()).rstrip()]
-        parts.append(f"pixels: {kinds or '–'}; channels: {channels or '–'}")
-        if self.mean is not None and self.std is not None:
-            rows = [["channel", "mean", "std"]]
-            rows += [[str(k), f"{m:.5g}", f"{s:.5g}"] for k, (m, s) in enumerate(zip(self.mean, self.std, strict=True))]
-            parts[-1] += f"; in_channels={self.in_channels}"
-            parts.append(aligned(rows).rstrip())
-        return parts
-
-    def _verdict(self) -> str:
-        count = len(self.warnings)
-        return f"no problems, {count} warning{'s' * (count != 1)}" if count else "no problems"
+        said = [f"pixels: {kinds or '–'}; channels: {channels or '–'}"]
+        said[0] += f"; in_channels={self.in_channels}" if self.mean is not None else ""
+        if self.stacks:
+            files = ", ".join(f"{planes} ({count})" for planes, count in self.stacks.items())
+            said.append(f"files of several planes: {files}; planes={self.labels.planes!r}")
+        objects = [split.objects for split in self.splits.values() if split.objects is not None]
+        if objects:
+            how = " and ".join(sorted({one.how for one in objects}))
+            total, counted = sum(self.counts.values()), sum(one.images for one in objects)
+            joined = "" if how == TOLD else ", so that objects that touch are one"
+            said.append(
+                f"objects: {how}{joined}; counted in {counted} of {total} images; medians of those per "
+                "image, and of areas, which are in pixels"
+            )
+        elif self.histograms:
+            said.append("objects: not counted, as masks do not tell them apart; pip install 'unetzoo[objects]' does")
+        return said
 
     def _sizes(self) -> list[list[str]]:
         header = ["split", "images", "smallest", "median", "largest", "sizes", "empty", "ignored"]
@@ -136,11 +202,14 @@ class DataReport:
             rows.append([name, *(cell for pair in cells for cell in pair)])
         return rows
 
-
-def _first(sentences: Sequence[str]) -> list[str]:
-    lines = said_once(sentences)
-    rest = [f"… and {len(lines) - _SHOWN} more; 'unetzoo data check --json' lists all"] * (len(lines) > _SHOWN)
-    return [*lines[:_SHOWN], *rest]
+    def _objects(self) -> list[list[str]]:
+        rows = [["split", "objects", "per image", "most", "area", "touching"]]
+        for name, split in self.splits.items():
+            found = split.objects
+            if found is not None:
+                area, touching = ("–" if x is None else f"{x:g}" for x in (found.area, found.touching))
+                rows.append([name, str(found.total), f"{found.median:g}", str(found.most), area, touching])
+        return rows
 
 
 def _percent(share: float) -> str:

@@ -146,6 +146,26 @@ def labels_of(
     if task is not None and task not in TASKS:
         Labels(task=task, **given)  # says so
     told = understood(source, given.get("masks")).meaning()
+    return labels_from(
+        told, source, task=task, num_classes=num_classes, class_names=class_names, classes=classes, **given
+    )
+
+
+def labels_from(
+    told: Meaning,
+    source: str | os.PathLike[str],
+    *,
+    task: str | None = None,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    **given: Any,
+) -> Labels:
+    """Return the labels of a data set that says this of itself, as :func:`labels_of` does; nothing is read.
+
+    Raises:
+        ConfigError: it follows from nothing; or wrong arguments.
+    """
     if "class_names" in told.labels and "colours" not in given:
         asked: dict[str, Any] = {
             "task": task,

@@ -146,7 +146,12 @@ class FolderData(lightning.LightningDataModule):
         self.labels = labels_of(self.folder, **self._meaning)
         source: dict[str, Any] = {"ratios": self.ratios, "seed": self.seed, "group": self.group}
         self.report = check(
-            self.folder, self.labels, **source, crop_size=self.crop_size, progress=_progress(self.trainer)
+            self.folder,
+            self.labels,
+            **source,
+            crop_size=self.crop_size,
+            closely=False,
+            progress=_progress(self.trainer),
         )
         self.report.raise_for_problems()
         self.labels = self.report.labels

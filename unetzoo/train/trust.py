@@ -47,7 +47,9 @@ def check_settings(path: Path) -> None:
     """
     if not path.is_file():
         return  # the parser says so
-    problems = list(_problems_in(path))
+    problems: list[str] = []
+    settings = _read(path, problems)
+    problems += _problems_in(settings) if isinstance(settings, Mapping) else []  # of others, the parser says so
     if problems:
         raise ConfigError(
             f"{path} is not followed, as it may be a stranger's. If it is yours, trust=True follows it; or give what "
@@ -56,27 +58,63 @@ def check_settings(path: Path) -> None:
         )
 
 
-def _problems_in(path: Path) -> Iterator[str]:
-    if path.stat().st_size > LARGEST:
-        yield f"it has more than {LARGEST:,} bytes"
-        return
+def augmentation_of(text: str, *, trusted: bool = False) -> Any:
+    """Return what ``unetzoo.augmentation.build`` is to make of what the user typed.
+
+    Args:
+        text: a name; a list, "[…]", as YAML has it; or a file, .yaml or .yml, that holds a name or a list, or settings
+            of a training, of which ``data.augmentation`` is taken.
+        trusted: whether the file may name any class.
+
+    Raises:
+        ConfigError: no such file, or no YAML; or the file names classes that nobody asked for. None is imported.
+    """
+    path, problems = Path(text), list[str]()
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        try:
+            return yaml.safe_load(text) if text.lstrip().startswith("[") else text
+        except yaml.YAMLError as error:
+            raise ConfigError(
+                f"augmentation={text!r}: no list in YAML ({' '.join(str(error).split()):.200})"
+            ) from error
+    found = _read(path, problems)
+    if isinstance(found, Mapping):
+        found = found["data"] if isinstance(found.get("data"), Mapping) else found
+        found = found.get("augmentation")
+    if found is None and not problems:
+        problems.append("it holds neither a list of transforms, nor settings with data.augmentation")
+    fix = ""
+    if not trusted and (named := list(_transform_problems(found))):
+        problems += named
+        fix = ", as it may be a stranger's. If it is yours, --trust follows it, or --import the modules that it names"
+    if problems:
+        raise ConfigError(f"{text!r} is not followed{fix}", problems)
+    return found
+
+
+def _read(path: Path, problems: list[str]) -> Any:
+    """Return what a file of YAML holds; None, and say in ``problems`` why, where it is not plain."""
     try:
+        if path.stat().st_size > LARGEST:
+            problems.append(f"it has more than {LARGEST:,} bytes")
+            return None
         text = path.read_text(encoding="utf-8")
         depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
-                yield "it refers to its own parts (YAML's *), which can unfold to any size"
-                return
+                problems.append("it refers to its own parts (YAML's *), which can unfold to any size")
+                return None
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
-                yield f"it has more than {DEEPEST} lists and mappings within each other"
-                return
-        settings = yaml.safe_load(text)
+                problems.append(f"it has more than {DEEPEST} lists and mappings within each other")
+                return None
+        return yaml.safe_load(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        yield f"it cannot be read as YAML ({' '.join(str(error).split()):.200})"
-        return
-    if not isinstance(settings, Mapping):
-        return  # the parser says so
+        problems.append(f"it cannot be read as YAML ({' '.join(str(error).split()):.200})")
+        return None
+
+
+def _problems_in(settings: Mapping[Any, Any]) -> Iterator[str]:
     yield from _odd_keys(settings, "")
     for part in ("trainer", "model", "data"):
         if isinstance(settings.get(part), str):

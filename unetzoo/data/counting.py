@@ -1,0 +1,124 @@
+"""How many objects are in a mask, and how large they are.
+
+Annotations, and masks of ids, tell objects apart. Of all other masks the connected components of each class are
+counted, for which SciPy is needed; objects that touch are one there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unetzoo.data.masks import Decoded
+from unetzoo.errors import ConfigError
+from unetzoo.objects.components import areas, ndimage
+
+TOLD, COMPONENTS = "told apart by the masks", "connected components"
+MOST = 2**31
+"""Pixels, times classes, of which components are sought; of larger data sets in every k-th image."""
+
+
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """The objects of one mask.
+
+    Attributes:
+        how: :data:`TOLD` or :data:`COMPONENTS`.
+        areas: of each, in pixels.
+        touching: how many touch another one, with an edge or a corner; None of components.
+    """
+
+    how: str
+    areas: NDArray[np.int64]
+    touching: int | None
+
+
+@dataclass(frozen=True)
+class ObjectsReport:
+    """The objects of a split.
+
+    Attributes:
+        how: they are told apart: "told apart by the masks" or "connected components".
+        images: in which they were counted.
+        total: number of them.
+        median, most: in an image.
+        area: their median, in pixels; None where there are none.
+        touching: how many touch another one; None of components.
+    """
+
+    how: str
+    images: int
+    total: int
+    median: float
+    most: int
+    area: float | None
+    touching: int | None
+
+
+def can_find_components() -> bool:
+    """Return whether SciPy is installed."""
+    try:
+        ndimage()
+    except ConfigError:
+        return False
+    return True
+
+
+def counted(decoded: Decoded, *, components: bool) -> Counted | None:
+    """Return the objects of a mask; None where it does not tell them apart, and components are not asked for.
+
+    Args:
+        decoded: the mask.
+        components: whether they are sought.
+    """
+    if decoded.ids is not None:
+        return _told(decoded.ids, decoded.target)
+    if not components:
+        return None
+    target = decoded.target.clamp(min=0)  # what does not count is no object
+    planes = target.numpy().reshape(-1, *target.shape[-2:])
+    return Counted(COMPONENTS, np.concatenate([areas(plane, connectivity=2) for plane in planes]), None)
+
+
+def _told(ids: Tensor, target: Tensor) -> Counted:
+    inside = target > 0
+    inside = inside if inside.ndim == ids.ndim else inside.any(0)
+    numbers = np.where(inside.numpy(), ids.numpy(), 0).astype(np.int64)
+    pixels_of, touching = [], 0
+    for plane in numbers.reshape(-1, *numbers.shape[-2:]):
+        found, pixels = np.unique(plane[plane != 0], return_counts=True)
+        pixels_of.append(pixels.astype(np.int64))
+        touching += len(_with_neighbours(plane)) if len(found) > 1 else 0
+    return Counted(TOLD, np.concatenate(pixels_of), touching)
+
+
+def _with_neighbours(plane: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the ids of objects that share an edge or a corner of a pixel with another one."""
+    pairs = [
+        (plane[:, 1:], plane[:, :-1]), (plane[1:], plane[:-1]),
+        (plane[1:, 1:], plane[:-1, :-1]), (plane[1:, :-1], plane[:-1, 1:]),
+    ]  # fmt: skip
+    met = [np.concatenate((a[(both := (a != b) & (a != 0) & (b != 0))], b[both])) for a, b in pairs]
+    return np.unique(np.concatenate(met))
+
+
+def summed(found: Sequence[Counted]) -> ObjectsReport | None:
+    """Return what the masks of a split come to; None where nothing was counted."""
+    if not found:
+        return None
+    numbers = [len(one.areas) for one in found]
+    pixels = np.concatenate([one.areas for one in found])
+    touching = [one.touching for one in found if one.touching is not None]
+    return ObjectsReport(
+        how=" and ".join(sorted({one.how for one in found})),
+        images=len(found),
+        total=sum(numbers),
+        median=float(np.median(numbers)),
+        most=max(numbers),
+        area=float(np.median(pixels)) if len(pixels) else None,
+        touching=sum(touching) if touching else None,
+    )

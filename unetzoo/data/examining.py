@@ -1,0 +1,153 @@
+"""What one image and its mask are: all that the check learns of them, in the one time that it reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unetzoo import images
+from unetzoo.data import counting, looks, masks
+from unetzoo.data.labels import IGNORED, Labels
+from unetzoo.data.listing import Sample
+from unetzoo.errors import InputError
+
+VALUES = 2**18
+"""Pixels of each channel, of all images together, that are kept for histograms, or 16 an image."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is looked at.
+
+    Attributes:
+        labels: what the masks mean.
+        images: number of them.
+        closely: whether objects are counted, and what histograms and comparisons need is kept.
+        components: whether objects are also sought where masks do not tell them apart.
+    """
+
+    labels: Labels
+    images: int
+    closely: bool
+    components: bool
+
+    @property
+    def values(self) -> int:
+        """About how many pixels of each channel are kept for histograms."""
+        return max(16, min(4096, VALUES // self.images))
+
+    def seeks(self, place: int, pixels: int) -> bool:
+        """Return whether components are sought in the image at a place, from 0 on, of so many pixels."""
+        work = self.images * pixels * max(1, self.labels.num_classes - (self.labels.task == "multiclass"))
+        return self.components and place % max(1, -(-work // counting.MOST)) == 0
+
+
+@dataclass
+class Findings:
+    """What one image and its mask are."""
+
+    sample: Sample
+    split: str
+    problems: list[str] = field(default_factory=list)
+    digest: bytes = b""
+    look: looks.Look | None = None
+    size: tuple[int, int] | None = None
+    channels: int = 0
+    alpha: bool = False  # the last of them is opacity, by the file, and not opaque everywhere
+    dtype: str = ""
+    values: NDArray[np.generic] | None = None  # some of the pixels, (C, n)
+    statistics: tuple[Tensor, Tensor, Tensor] | None = None  # values, mean, sum of squared deviations, (C, 1, 1)
+    planes: int = 1  # of the file
+    pixels: tuple[int, ...] | None = None  # of each of labels.counted
+    objects: counting.Counted | None = None
+    ignored: int = 0
+    area: int = 0
+    outside: Mapping[str, int] = field(default_factory=dict)
+    white: int | None = None  # of a black-and-white mask
+    turn: str = ""  # of a turned image's mask
+    colours: tuple[str, ...] = ()  # of the classes, by the mask's palette, where black is not the first
+    nodata: int = 0  # pixels
+    partly: int = 0  # pixels of which some bands are missing
+
+
+def examined(sample: Sample, split: str, place: int, wanted: Wanted) -> Findings:
+    """Return what an image and its mask are.
+
+    Args:
+        sample: the two.
+        split: to which they belong; that of "train" is measured.
+        place: of the image among all, from 0 on.
+        wanted: what is looked at.
+    """
+    found = Findings(sample, split)
+    try:
+        raster = images.read(sample.image, sample.planes)
+        image, missing = raster.pixels, raster.missing
+        found.size, found.dtype = (image.shape[1], image.shape[2]), str(image.dtype).removeprefix("torch.")
+        found.planes = 1 if sample.planes is None else images.planes_of(sample.image).count
+        dead = images.has_dead_alpha(image)
+        image = image[:-1] if dead else image
+        found.channels, found.alpha = image.shape[0], raster.alpha and not dead
+        found.digest = looks.digest_of(image)
+        if wanted.closely:
+            found.look, found.values = looks.look_of(image), _some(image, missing, wanted.values)
+        if split == "train":
+            found.statistics = _statistics(image, None if missing is None else missing[: image.shape[0]])
+        gaps = None
+        if missing is not None:
+            bands = missing[:-1] if raster.alpha or dead else missing
+            gaps = bands.all(dim=0)
+            found.nodata, found.partly = int(gaps.sum()), int((bands.any(dim=0) & ~gaps).sum())
+        _examine_mask(found, wanted, place, gaps)
+    except (InputError, OSError) as error:
+        found.problems.append(str(error))
+    return found
+
+
+def _some(image: Tensor, missing: Tensor | None, most: int) -> NDArray[np.generic]:
+    """Return evenly taken pixels (C, n) of those that have all bands, as they are stored."""
+    values = image.flatten(1)
+    if missing is not None:
+        values = values[:, ~missing[: image.shape[0]].any(0).flatten()]
+    step = max(1, values.shape[1] // most)
+    taken: NDArray[np.generic] = values[:, ::step].numpy().copy()
+    return taken
+
+
+def _statistics(image: Tensor, missing: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return number, mean and sum of squared deviations of the values that each band of a scaled image has."""
+    values = image.double() / (1 if image.is_floating_point() else torch.iinfo(image.dtype).max)
+    if missing is None:
+        variance, mean = torch.var_mean(values, (1, 2), correction=0, keepdim=True)
+        count = torch.full_like(mean, image[0].numel())
+        return count, mean, variance * count
+    known = ~missing
+    count = known.sum((1, 2), keepdim=True).double()
+    mean = (values * known).sum((1, 2), keepdim=True) / count.clamp(min=1)
+    return count, mean, ((values - mean) * known).square().sum((1, 2), keepdim=True)
+
+
+def _examine_mask(found: Findings, wanted: Wanted, place: int, gaps: Tensor | None) -> None:
+    assert found.size is not None
+    labels = wanted.labels
+    decoded = masks.decode(found.sample, labels, found.size, ids=wanted.closely)
+    found.outside, found.white, found.turn = decoded.outside, decoded.white, decoded.turn
+    target = decoded.target if gaps is None else decoded.target.masked_fill(gaps, IGNORED)
+    if wanted.closely:
+        found.objects = counting.counted(decoded, components=wanted.seeks(place, found.size[0] * found.size[1]))
+    if found.outside:
+        found.problems.append(f"{masks.shown(found.sample)}: {masks.explain(found.outside, labels, found.sample)}")
+    if labels.task == "multilabel":
+        found.pixels = tuple((target == 1).flatten(1).sum(1).tolist())
+    else:
+        inside = target[target != IGNORED]
+        found.pixels = tuple(torch.bincount(inside, minlength=labels.values).tolist())
+        found.colours = masks.palette_with_black_later(
+            found.sample, labels, [k for k, n in enumerate(found.pixels) if n]
+        )
+    found.ignored, found.area = int((target == IGNORED).sum()), target.numel()

@@ -1,0 +1,128 @@
+"""What a person should know of a data set that can be trained on: a sentence each, in bounded length."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from unetzoo.data import looks, turning
+from unetzoo.data.examining import Findings
+from unetzoo.data.labels import Labels
+from unetzoo.data.listing import Listing
+
+_NAMED = 5
+_CLASSES = 20
+
+
+def warnings_of(listing: Listing, by_split: Mapping[str, Sequence[Findings]], constant: Sequence[int]) -> list[str]:
+    """Return what may be meant, or not.
+
+    Args:
+        listing: of the data set.
+        by_split: what its images are.
+        constant: channels that are the same everywhere in the training images.
+    """
+    everything = [found for members in by_split.values() for found in members]
+    said = []
+    if listing.leftovers:
+        shown = ", ".join(listing.leftovers[:_NAMED])
+        more = f" and {len(listing.leftovers) - _NAMED} more" if len(listing.leftovers) > _NAMED else ""
+        said.append(f"neither images nor masks, left out: {shown}{more}")
+    said += _twice(everything)
+    if listing.labels.planes == "split" and not any(isinstance(found.sample.planes, int) for found in everything):
+        said.append("planes='split': no image has several planes")
+    said += [sentence for split, members in by_split.items() for sentence in _absent(split, members, listing.labels)]
+    whites = Counter(found.white for found in everything if found.white is not None)
+    if len(whites) > 1:
+        listed = ", ".join(f"0 and {white} in {count}" for white, count in sorted(whites.items()))
+        said.append(f"the masks are written with {listed}: give ignore=… if the larger value does not count")
+    said += _palettes(everything, listing.labels)
+    said += _turned([found.turn for found in everything if found.turn])
+    said += _nodata(everything)
+    said += [f"channel {channel} is the same everywhere in train; its std is taken as 1" for channel in constant]
+    return said
+
+
+def _twice(found: Sequence[Findings]) -> list[str]:
+    """Return which images are in two splits, or look as if they were."""
+    seen = [one for one in found if one.digest]
+    said = []
+
+    def listed(pairs: Sequence[tuple[int, int]]) -> str:
+        shown = [
+            " and ".join(f"{seen[place].sample.name!r} in {seen[place].split}" for place in pair)
+            for pair in pairs[:_NAMED]
+        ]
+        return "; ".join(shown) + (f"; and {len(pairs) - _NAMED} more" if len(pairs) > _NAMED else "")
+
+    if same := looks.twice([(one.split, one.digest) for one in seen]):
+        said.append(f"the same image is {listed(same)}: what is measured there is not honest")
+    known = [(one.split, one.digest, one.look) for one in seen if one.look is not None]
+    near, left_out = looks.alike(known)
+    if near:
+        alike = f"{len(near)} image{'s look' if len(near) > 1 else ' looks'} like one of another split"
+        said.append(
+            f"{alike}, by difference hashes of 64 and 1120 bits: {listed(near)}: look at them; group=… keeps together "
+            "what belongs together"
+        )
+    if left_out:
+        said.append(
+            f"{left_out} images were not looked for in other splits, since more than {looks.MOST} have a coarse hash "
+            "like theirs"
+        )
+    return said
+
+
+def _absent(split: str, found: Sequence[Findings], labels: Labels) -> list[str]:
+    """Return the classes that never occur in a split."""
+    masked = [one.pixels for one in found if one.pixels is not None]
+    absent = [name for k, name in enumerate(labels.counted) if masked and not any(pixels[k] for pixels in masked)]
+    if not absent:
+        return []
+    names, more = ", ".join(map(repr, absent[:_CLASSES])), len(absent) - _CLASSES
+    return [f"{names}{f' and {more} more' if more > 0 else ''} never occur{'s' * (len(absent) == 1)} in {split}"]
+
+
+def _palettes(found: Sequence[Findings], labels: Labels) -> list[str]:
+    """Return which colours are which classes where a palette begins with another than black, and black comes later."""
+    said = []
+    for colours, count in Counter(f.colours for f in found if f.colours).items():
+        shown = ", ".join(f"{k} is {colour}" for k, colour in enumerate(colours[:6])) + ", …" * (len(colours) > 6)
+        ordered = tuple(sorted(colours, key=lambda colour: colour != "#000000"))
+        fix = f"colours={ordered!r}" if len(set(ordered)) == labels.num_classes else "colours=…"
+        said.append(
+            f"{count} of {len(found)} masks have a palette in which black is not the first: class {shown}. Their "
+            f"indices count, and not their colours; where black is the background, give {fix}"
+        )
+    return said
+
+
+def _turned(turns: Sequence[str]) -> list[str]:
+    """Return how the masks of turned images were taken."""
+    if not turns:
+        return []
+    how = {
+        turning.STORED: "{} of the stored pixels, by their size, turned with the image",
+        turning.SHOWN: "{} of the upright image, left as they are",
+        turning.UNTOLD: "{} whose size does not tell, taken as of the stored pixels and turned with the image: look at "
+        "them (unetzoo data preview)",
+    }
+    listed = "; ".join(how[turn].format(count) for turn, count in sorted(Counter(turns).items()))
+    return [f"{len(turns)} images are turned by their EXIF orientation, with masks, {listed}"]
+
+
+def _nodata(found: Sequence[Findings]) -> list[str]:
+    """Return how much was not measured, and what becomes of it."""
+    empty, partly = [f.nodata for f in found if f.nodata], [f.partly for f in found if f.partly]
+    said = []
+    if empty:
+        said.append(
+            f"{sum(empty)} pixels of {len(empty)} images are nodata: they are in no mean, no loss and no score, and "
+            "nodata in masks that are predicted"
+        )
+    if partly:
+        said.append(
+            f"{sum(partly)} pixels of {len(partly)} images are nodata in some of their bands: the mean stands there "
+            "for what is missing, and they count"
+        )
+    return said
