@@ -311,7 +311,7 @@ def settings_of(command: str) -> dict[str, Any]:
     assert not rest or rest[0].startswith("--data.")
     found = {flag.name: getattr(options, flag.name) for flag in FLAGS}
     found |= {word.removeprefix("--data."): text for word, text in zip(rest[::2], rest[1::2], strict=True)}
-    return {name: text for name, text in found.items() if text is not None}
+    return {name: str(value) for name, value in found.items() if value is not None}
 
 
 @pytest.mark.parametrize(
@@ -320,6 +320,7 @@ def settings_of(command: str) -> dict[str, Any]:
         ({}, {}, {}),
         ({"ignore": -1}, {}, {"ignore": "-1"}),
         ({"foreground": "any"}, {}, {"foreground": "any"}),
+        ({"masks": "masks/{name}.png"}, {}, {"masks": "masks/{name}.png"}),
         ({"class_names": ("a cell",)}, {}, {"class_names": "a cell"}),
         ({"class_names": ("one, two",)}, {}, {"class_names": '["one, two"]'}),
         ({"task": "multiclass", "num_classes": 3}, {}, {"task": "multiclass", "num_classes": "3"}),
@@ -330,8 +331,8 @@ def settings_of(command: str) -> dict[str, Any]:
         ),
         (
             {"colours": ("#000000", "#ffffff")},
-            {"ratios": (0.5, 0.25, 0.25)},
-            {"colours": "#000000,#ffffff", "ratios": "[0.5, 0.25, 0.25]"},
+            {"ratios": (0.5, 0.25, 0.25), "crop_size": (16, 32)},
+            {"colours": "#000000,#ffffff", "ratios": "[0.5, 0.25, 0.25]", "crop_size": "(16, 32)"},
         ),
     ],
 )
