@@ -116,7 +116,7 @@ def _image(example: Example, labels: Labels) -> str:
     try:
         raster = images.read(example.sample.image, example.sample.planes)
         opacity = raster.alpha or images.has_dead_alpha(raster.pixels)
-        image = images.fitted(raster, raster.pixels.shape[0] - opacity)
+        image = images.scaled(images.fitted(raster, raster.pixels.shape[0] - opacity))
     except (InputError, OSError):
         return ""
     size = (image.shape[1], image.shape[2])
