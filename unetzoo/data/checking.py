@@ -40,8 +40,8 @@ def check(
     Args:
         source, labels, ratios, seed, group: as in :func:`~unetzoo.data.find_samples`.
         crop_size: side, or height and width, of the crops that training will take; None for whole images.
-        closely: also count objects, look for images that look like one of another split, and keep what histograms and
-            thumbnails need. What keeps data from being trained on is found without it.
+        closely: also count objects, look for images that look like one of another split, keep what histograms and
+            thumbnails need, and say the command that trains. What keeps data from being trained on is found without.
         progress: show a bar.
 
     Raises:
@@ -69,7 +69,7 @@ def check(
     problems += _crop_problems(train, sides)
     settings: dict[str, Any] = {"seed": seed, "group": group, "crop_size": crop_size}
     settings |= {"ratios": tuple(ratios)} if "" in listing.samples else {}
-    command = "" if problems else training_command(source, (labels, listing.labels), settings)
+    command = training_command(source, (labels, listing.labels), settings) if closely and not problems else ""
     return DataReport(
         source=str(source),
         understood=listing.understood,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 import json
 import os
 import shlex
@@ -10,17 +10,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unetzoo.data.labels import Labels
+from unetzoo.data.layouts import Meaning
 from unetzoo.data.splitting import RATIOS
 from unetzoo.data.understanding import labels_from, understood
 from unetzoo.errors import ConfigError
 
 MODEL = "unet"
 DEFAULTS = {"ratios": RATIOS, "seed": 0, "group": None, "crop_size": None}
-_ORDER = (
-    *("task", "classes", "colours", "class_names", "masks", "ignore", "ignore_colour", "planes", "foreground"),
-    "num_classes",
+_FLAGS = (
+    *("task", "classes", "class_names", "colours", "num_classes", "masks", "ignore", "ignore_colour", "planes"),
+    "foreground",
 )
-"""Of the flags. What may follow from others is behind them, and tried without first."""
+"""Fields of ``Labels`` that have a flag; of as few flags those that come first are taken."""
 _LISTS = ("class_names", "classes", "colours")
 
 
@@ -33,24 +34,22 @@ def training_command(source: str | os.PathLike[str], labels: Sequence[Labels], s
         settings: "ratios", "seed", "group" and "crop_size".
     """
     told = understood(source, labels[0].masks).meaning()
-
-    def makes(flags: Mapping[str, Any]) -> bool:
-        try:
-            return labels_from(told, source, **flags) in labels
-        except ConfigError:
-            return False
-
-    flags = {field.name: getattr(labels[0], field.name) for field in dataclasses.fields(Labels)}
-    flags = {name: value for name, value in flags.items() if value is not None}
-    if not makes(flags):
+    wanted = {name: value for name in _FLAGS if (value := getattr(labels[0], name)) is not None}
+    choices = itertools.chain.from_iterable(itertools.combinations(wanted.items(), k) for k in range(len(wanted) + 1))
+    flags = next((dict(some) for some in choices if _labels_by(told, source, dict(some)) in labels), None)
+    if flags is None:
         return ""
-    for name in [name for name in reversed(_ORDER) if name in flags]:
-        fewer = {other: value for other, value in flags.items() if other != name}
-        flags = fewer if makes(fewer) else flags
-    flags = {name: flags[name] for name in _ORDER if name in flags}
     flags |= {name: value for name, value in settings.items() if value != DEFAULTS[name]}
     words = ["unetzoo", "train", "--model", MODEL, *_flag("data", os.fspath(source))]
     return shlex.join([*words, *(word for name, value in flags.items() for word in _flag(name, value))])
+
+
+def _labels_by(told: Meaning, source: str | os.PathLike[str], flags: Mapping[str, Any]) -> Labels | None:
+    """Return the labels that flags make, None where they make none."""
+    try:
+        return labels_from(told, source, **flags)
+    except ConfigError:
+        return None
 
 
 def _flag(name: str, value: Any) -> list[str]:

@@ -70,7 +70,8 @@ class DataReport:
         warnings: what may be meant, or not.
         histograms: how sizes, values and objects are spread; none where the check did not look closely.
         examples: images for :meth:`write_html`; likewise.
-        command: that trains on the data, as a shell takes it; "" where they cannot be trained on.
+        command: that trains on the data, as a shell takes it; "" where they cannot be trained on, or flags cannot say
+            what the masks mean; likewise.
     """
 
     source: str
