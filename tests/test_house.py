@@ -53,7 +53,7 @@ OPTIONAL = {
     "evaluation": {"yaml"},
     "exporting": {"numpy", "onnx", "onnxruntime", "onnxscript"},
     "images": {"PIL", "imagecodecs", "numpy", "tifffile"},
-    "objects": {"numpy", "scipy"},
+    "objects": {"PIL", "numpy", "scipy", "yaml"},
     "prediction": {"PIL", "numpy", "tifffile", "zarr"},
     "saving": {"yaml"},
     "serving": {"gradio", "tifffile"},

@@ -308,12 +308,11 @@ def test_objects_of_a_folder_s_masks_are_those_of_what_was_measured(tmp_path: Pa
     values = RNG.normal(5, 2, (1, *SIZE)).astype(np.float32)
     values[:, :10] = np.nan
     write(tmp_path / "in" / "a.tif", values)
-    predictor, outputs = Predictor(small(), device="cpu"), files.Outputs(tmp_path / "out", coco=tmp_path / "coco.json")
+    predictor, outputs = Predictor(small(), device="cpu"), files.Outputs(tmp_path / "out", formats=("coco",))
     jobs = files.find_jobs([tmp_path / "in"])
     files.predict_files(predictor, jobs, outputs, predictor.settings())
-    files.write_coco(jobs, outputs, predictor.config)
     found = predictor(tmp_path / "in" / "a.tif")
-    assert len(json.loads((tmp_path / "coco.json").read_text())["annotations"]) == len(found.instances())
+    assert len(json.loads((tmp_path / "out" / "coco" / "annotations.json").read_text())["annotations"]) == len(found.instances())
 
 
 @pytest.mark.parametrize("ending", [".png", ".tif"])

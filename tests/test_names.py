@@ -89,7 +89,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["evaluate", "MODEL", "--data", "SET", "--objects"],
         ["evaluate", "MODEL", "--data", "SET", "--json"],
         ["calibrate", "MODEL", "--data", "SET", "--out", "OUT/t.json"],
-        ["predict", "MODEL", "SET", "--out", "OUT/masks", "--overlay", "--objects", "--coco", "OUT/coco.json"],
+        ["predict", "MODEL", "SET", "--out", "OUT/masks", "--overlay", "--write", "geojson,coco,labelme,yolo"],
         ["predict", "MODEL", "SET", "--out", "OUT/masks", "--json"],
         ["predict", "MODEL", "SET", "--out", f"OUT/{LATIN}"],
         ["info", "MODEL"],
@@ -104,7 +104,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_terminal_is_not_driven(
     command: list[str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    if "--objects" in command:
+    if "--objects" in command or "--write" in command:
         pytest.importorskip("scipy", reason="objects need SciPy")
     if command[0] == "train":
         command = [*command, "--model.options", "{base_channels: 4}"]
@@ -123,13 +123,13 @@ def test_a_terminal_is_not_driven(
 
 def test_names_in_json_are_those_of_the_files(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     pytest.importorskip("scipy", reason="objects need SciPy")
-    out, coco = tmp_path / "masks", tmp_path / "coco.json"
+    out = tmp_path / "masks"
     command = ["predict", str(folder / "m.safetensors"), str(folder / "set"), "--out", str(out), "--json"]
-    assert main([*command, "--coco", str(coco)]) == 0
+    assert main([*command, "--write", "coco"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     there = {path.name for path in (folder / "set" / "images").iterdir()}
     assert {Path(line["image"]).name for line in lines} == there
-    record = json.loads(coco.read_text(encoding="utf-8"))
+    record = json.loads((out / "coco" / "annotations.json").read_text(encoding="utf-8"))
     assert {entry["file_name"] for entry in record["images"]} == there
     assert [entry["name"] for entry in record["categories"]] == [EVIL]
     assert all((out / line["mask"]).is_file() for line in lines)

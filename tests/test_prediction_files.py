@@ -85,7 +85,7 @@ class TestCommand:
         pytest.importorskip("scipy", reason="objects need SciPy")
         write(tmp_path / "in" / "a.png")
         out = tmp_path / "masks"
-        asked = ["--overlay", "--probabilities", "--objects", "--coco", str(tmp_path / "coco.json"), "--json"]
+        asked = ["--overlay", "--probabilities", "--write", "geojson,coco", "--json"]
         assert main(["predict", str(model), str(tmp_path / "in"), "--out", str(out), *asked]) == 0
         found = Predictor(model)(tmp_path / "in" / "a.png")
         (line,) = map(json.loads, capsys.readouterr().out.splitlines())
@@ -98,10 +98,10 @@ class TestCommand:
             "shares": found.shares(),
         }
         assert (np.load(out / "probabilities" / "a.npy") == found.probabilities.numpy()).all()
-        assert json.loads((out / "objects" / "a.geojson").read_text(encoding="utf-8")) == found.geojson()
+        assert json.loads((out / "geojson" / "a.geojson").read_text(encoding="utf-8")) == found.geojson()
         found.overlay(tmp_path / "o.png")
         assert (out / "overlays" / "a.png").read_bytes() == (tmp_path / "o.png").read_bytes()
-        record = json.loads((tmp_path / "coco.json").read_text(encoding="utf-8"))
+        record = json.loads((out / "coco" / "annotations.json").read_text(encoding="utf-8"))
         assert sum(entry["area"] for entry in record["annotations"]) == int(found.mask.sum())
         assert [entry["file_name"] for entry in record["images"]] == ["a.png"]
 

@@ -184,9 +184,9 @@ class TestDone:
         for name in ("a.png", "b.tif"):
             write(tmp_path / "in" / name, ord(name[0]))
         predictor, jobs = Predictor(model), find_jobs([tmp_path / "in"])
-        outputs = Outputs(tmp_path / "masks", overlays=True, probabilities=True, objects=True)
+        outputs = Outputs(tmp_path / "masks", overlays=True, probabilities=True, formats=("geojson",))
         assert len(predict_files(predictor, jobs, outputs, {}).done) == 2
-        for name in ("a.png", "b.tif", "overlays/a.png", "probabilities/a.npy", "objects/a.geojson", "overlays/b.png"):
+        for name in ("a.png", "b.tif", "overlays/a.png", "probabilities/a.npy", "geojson/a.geojson", "overlays/b.png"):
             path = outputs.folder / name
             whole = path.read_bytes()
             for left in (0, len(whole) // 2, -200):
@@ -299,17 +299,21 @@ class TestPlaces:
         assert re.search(r"overlays.*x\.png .*another image", capsys.readouterr().err)
         assert (out / "overlays" / "x.png").read_bytes() == before
 
-    @pytest.mark.parametrize("coco", ["masks/a.png", "masks/.unetzoo.json", "masks/a.png/coco.json", "in/a.png"])
-    def test_coco_is_written_over_nothing(
-        self, coco: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    @pytest.mark.parametrize("image", ["coco/annotations.json.png", "yolo/data.yaml/a.png"])
+    def test_what_is_about_all_images_is_written_over_no_mask(
+        self, image: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     ) -> None:
         pytest.importorskip("scipy", reason="objects need SciPy")
-        before = write(tmp_path / "in" / "a.png").read_bytes()
+        write(tmp_path / "in" / image)
         command = ["predict", str(model), str(tmp_path / "in"), "--out", str(tmp_path / "masks")]
-        assert main([*command, "--coco", str(tmp_path / coco)]) == 2
-        assert "COCO JSON" in capsys.readouterr().err
-        assert (tmp_path / "in" / "a.png").read_bytes() == before
-        assert not (tmp_path / "masks").exists()
+        code = main([*command, "--write", "coco,yolo"])
+        said = capsys.readouterr().err
+        if image.startswith("coco"):
+            assert code == 0  # the names differ
+        else:
+            assert code == 2
+            assert re.search(r"mask of .*data\.yaml/a\.png.*description of all images", said)
+            assert not (tmp_path / "masks").exists()
 
     def test_no_mask_is_written_over_its_image(self, model: Path, tmp_path: Path) -> None:
         image = write(tmp_path / "masks" / "a.png")
@@ -326,7 +330,7 @@ class TestPlaces:
             ("é", unicodedata.normalize("NFD", "é"), "e"),
             ("class_1", "class_2", "class_0"),
             ("class_1", "x", "CLASS_1"),
-            ("overlays", "objects", "probabilities"),
+            ("overlays", "labelme", "probabilities"),
             ("cat ", "cat", "cat."),
             ("straße", "STRASSE", "x" * 300),
             ("..", "", "\x1b[31m"),
@@ -337,7 +341,7 @@ class TestPlaces:
         paths = mask_paths(tmp_path / "x.png", model.config)
         folders = [unicodedata.normalize("NFC", path.parent.name).casefold() for path in paths]
         assert len(set(folders)) == 3
-        assert not set(folders) & {"overlays", "probabilities", "objects"}
+        assert not set(folders) & {"overlays", "probabilities", "labelme"}
         found = Predictor(model)(torch.from_numpy(noise(16, 16)).permute(2, 0, 1))
         found.save(tmp_path / "x.png")
         for path, layer in zip(paths, found.mask, strict=True):
@@ -357,10 +361,9 @@ class TestCoco:
         for k, name in enumerate(["a/x.png", "b/x.jpg", "y.bmp"]):
             write(tmp_path / "in" / name, k)
         write(tmp_path / "single.png", 5)
-        coco = tmp_path / "coco.json"
         command = ["predict", str(model), str(tmp_path / "in"), str(tmp_path / "single.png")]
-        assert main([*command, "--out", str(tmp_path / "masks"), "--coco", str(coco)]) == 0
-        record = json.loads(coco.read_text(encoding="utf-8"))
+        assert main([*command, "--out", str(tmp_path / "masks"), "--write", "coco"]) == 0
+        record = json.loads((tmp_path / "masks" / "coco" / "annotations.json").read_text(encoding="utf-8"))
         assert [entry["file_name"] for entry in record["images"]] == ["y.bmp", "a/x.png", "b/x.jpg", "single.png"]
         for entry in record["images"][:3]:
             area = sum(a["area"] for a in record["annotations"] if a["image_id"] == entry["id"])
@@ -373,12 +376,12 @@ class TestCoco:
         write(tmp_path / "in" / "a.png")
         store(tmp_path / "in" / "b.zarr", noise(40, 40))
         command = ["predict", str(model), str(tmp_path / "in"), "--out", str(tmp_path / "masks")]
-        coco = ["--coco", str(tmp_path / "coco.json")]
+        coco = ["--write", "coco"]
         monkeypatch.setattr(Predictor, "write_rows", lambda *_: pytest.fail("it was worked on"))
         assert main([*command, *coco]) == 1
         assert re.search(r"b\.zarr: .*by rows, without coco", capsys.readouterr().err)
         monkeypatch.undo()
-        record = json.loads((tmp_path / "coco.json").read_text(encoding="utf-8"))
+        record = json.loads((tmp_path / "masks" / "coco" / "annotations.json").read_text(encoding="utf-8"))
         assert [entry["file_name"] for entry in record["images"]] == ["a.png"]
         assert main(command) == 0
         capsys.readouterr()
@@ -403,8 +406,8 @@ class TestManyClasses:
         pytest.importorskip("scipy", reason="objects need SciPy")
         skimage = pytest.importorskip("skimage.io", reason="skimage reads the mask")
         image = write(tmp_path / "in" / f"a{kind}", size=(24, 32))
-        out, coco = tmp_path / "masks", tmp_path / "coco.json"
-        asked = ["--overlay", "--objects", "--coco", str(coco)]
+        out = tmp_path / "masks"
+        asked = ["--overlay", "--write", "geojson,coco"]
         assert main(["predict", str(many), str(image), "--out", str(out), *asked]) == 0
         found = Predictor(many)(image)
         assert found.mask.max() > 256
@@ -414,11 +417,11 @@ class TestManyClasses:
             listing.Sample("a", image, out / f"a{kind}"), labels.Labels(task="multiclass", num_classes=300), (24, 32)
         )
         assert torch.equal(target, found.mask.long())
-        record = json.loads(coco.read_text(encoding="utf-8"))
+        record = json.loads((out / "coco" / "annotations.json").read_text(encoding="utf-8"))
         kinds, areas = zip(*((a["category_id"], a["area"]) for a in record["annotations"]), strict=True)
         expected = np.bincount(found.mask.numpy().ravel())
         assert (np.bincount(kinds, areas)[1:] == expected[1:]).all()
-        outlines = json.loads((out / "objects" / "a.geojson").read_text(encoding="utf-8"))
+        outlines = json.loads((out / "geojson" / "a.geojson").read_text(encoding="utf-8"))
         assert len(outlines["features"]) == len(record["annotations"])
         assert mask_at(out / "overlays" / "a.png").shape == (24, 32, 3)
         assert main(["predict", str(many), str(image), "--out", str(out), *asked]) == 0

@@ -57,6 +57,11 @@ def numbers(text: str) -> list[float]:
 numbers.__name__ = "list of numbers"  # what argparse calls it in its message
 
 
+def words(text: str) -> tuple[str, ...]:
+    """Return the words of a list with commas, each once."""
+    return tuple(dict.fromkeys(word for part in text.split(",") if (word := part.strip())))
+
+
 def option(text: str) -> tuple[str, Any]:
     """Return name and value of ``name=value``: numbers, true, false, none, lists with commas; all else is text."""
     name, equals, value = text.partition("=")

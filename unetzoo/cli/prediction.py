@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetzoo.cli._options import PLANES, PLANES_HELP, SEVERAL, numbers, pixels_or, threshold
+from unetzoo.cli._options import PLANES, PLANES_HELP, SEVERAL, numbers, pixels_or, threshold, words
 from unetzoo.cli._wording import Wording
 from unetzoo.printing import printable, said_of
 
@@ -33,8 +33,11 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--probabilities", action="store_true", help="also write probabilities/: .npy, (classes, height, width) float32"
     )
-    command.add_argument("--objects", action="store_true", help="also write objects/: outlines as GeoJSON; needs SciPy")
-    command.add_argument("--coco", metavar="FILE", help="also write all objects as COCO JSON; needs SciPy")
+    command.add_argument(
+        "--write", type=words, default=(), metavar="FORMAT,…",
+        help="also write the objects for correction in other tools, into a folder a format: coco, geojson, labelme, "
+        "labels (an integer an object), rois (ImageJ) or yolo, several with commas; needs unetzoo[annotations]",
+    )  # fmt: skip
     command.add_argument("--tta", default="none", metavar="VIEWS", help="none, flips or d4 (default: none)")
     command.add_argument(
         "--scales", type=numbers, default=[1.0], metavar="S,…", help="of the views, such as 0.75,1,1.25"
@@ -76,16 +79,13 @@ def add(commands: Any) -> None:
 def _predict(options: argparse.Namespace) -> int | None:
     import torch
 
-    from unetzoo.objects.components import ndimage
     from unetzoo.prediction import Predictor, files
     from unetzoo.saving.sources import separated
 
     # Pillow's, of large images: they are read by rows, or refused.
     warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
-    coco = None if options.coco is None else Path(options.coco)
-    outputs = files.Outputs(Path(options.out), options.overlay, options.probabilities, options.objects, coco)
-    if options.objects or coco:
-        ndimage()  # or an error, before any work
+    outputs = files.Outputs(Path(options.out), options.overlay, options.probabilities, options.write)
+    outputs.writers()  # or an error, before any work
     jobs = files.find_jobs(options.images, inside=outputs.folder, planes=options.planes)
     predictor = Predictor(
         separated(options.model),
@@ -109,9 +109,7 @@ def _predict(options: argparse.Namespace) -> int | None:
             overwrite=options.overwrite,
             tell=shown.tell,
         )
-    if coco is not None:
-        files.write_coco([job for job in jobs if job.source not in report.failed], outputs, predictor.config)
-    _summarise(report, outputs.folder, options, shown.objects if options.objects else None)
+    _summarise(report, outputs.folder, options, shown.objects if options.write else None)
     return 1 if report.failed else None
 
 

@@ -1,4 +1,4 @@
-"""From masks to objects: cleaning, connected components, matching, outlines, GeoJSON and COCO JSON.
+"""From masks to objects: cleaning, connected components, matching, outlines, and what tools for labelling read.
 
 Plain functions of masks in memory, usable without any model::
 
@@ -12,11 +12,33 @@ for multiclass, where class 0 is background and makes no objects, and (classes, 
 Needs ``pip install "unetzoo[objects]"``.
 """
 
+from unetzoo.objects import label_images as label_images  # which registers its format
 from unetzoo.objects.cleaning import cleaned
 from unetzoo.objects.coco import to_coco
 from unetzoo.objects.finding import Instances, instances
 from unetzoo.objects.geojson import to_geojson
+from unetzoo.objects.labelme import to_labelme
 from unetzoo.objects.matching import Matches, matched
 from unetzoo.objects.outlines import polygons
+from unetzoo.objects.rois import to_rois
+from unetzoo.objects.writing import WRITERS, Annotated, Writer, register_writer, writers
+from unetzoo.objects.yolo import to_yolo
 
-__all__ = ["Instances", "Matches", "cleaned", "instances", "matched", "polygons", "to_coco", "to_geojson"]
+__all__ = [
+    "WRITERS",
+    "Annotated",
+    "Instances",
+    "Matches",
+    "Writer",
+    "cleaned",
+    "instances",
+    "matched",
+    "polygons",
+    "register_writer",
+    "to_coco",
+    "to_geojson",
+    "to_labelme",
+    "to_rois",
+    "to_yolo",
+    "writers",
+]

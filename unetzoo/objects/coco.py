@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unetzoo.checks import class_name_problems, class_names_of
+from unetzoo.checks import class_name_problems
 from unetzoo.errors import ConfigError
 from unetzoo.objects.finding import Instances
 from unetzoo.objects.outlines import polygons
+from unetzoo.objects.writing import Annotated, object_classes, place_of, register_writer
 
 
 def to_coco(
@@ -39,36 +41,63 @@ def to_coco(
             or SciPy is missing.
     """
     record: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": [], "categories": []}
+    named = (Annotated(found, class_names, name) for name, found in images)
+    for image, drawn, record["categories"] in _described(named):
+        record["images"].append(image)
+        record["annotations"] += drawn
+    return record
+
+
+@register_writer("coco", title="COCO JSON", suffix=".json", many=True, folder="annotations")
+def _written(images: Iterable[Annotated]) -> Iterator[str]:
+    """Give the text of a data set piece by piece; the images come last, as one of them is little to keep."""
+    listed, between, categories = [], "", list[dict[str, Any]]()
+    yield '{"annotations": ['
+    for image, drawn, categories in _described(images):  # noqa: B007
+        listed.append({**image, "file_name": place_of("COCO JSON", image["file_name"])})
+        for annotation in drawn:
+            yield f"{between}\n{json.dumps(annotation)}"
+            between = ","
+    yield f'],\n"categories": {json.dumps(categories)},\n"images": {json.dumps(listed)}}}\n'
+
+
+def _described(
+    images: Iterable[Annotated],
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]]:
+    """Give each image, its annotations, and the categories of all.
+
+    Raises:
+        ConfigError: see :func:`to_coco`.
+    """
     known: tuple[str, int] | None = None
-    for number, (name, found) in enumerate(images, 1):
+    total = 0
+    for number, image in enumerate(images, 1):
+        found = image.instances
         if known is None:
             known = found.task, found.num_classes
-            problems = class_name_problems(class_names, found.num_classes)
+            problems = class_name_problems(image.class_names, found.num_classes)
             if problems:
                 raise ConfigError("cannot write COCO JSON", problems)
-            record["categories"] = _categories(class_names_of(class_names, *known), found.task)
+            names = object_classes(*known, image.class_names)
+            categories = [
+                {"id": kind + _shift(found.task), "name": name, "supercategory": ""} for kind, name in names.items()
+            ]
         elif (found.task, found.num_classes) != known:
             raise ConfigError(
-                f"cannot write COCO JSON: {name!r} has {found.num_classes} {found.task} classes, and the first "
+                f"cannot write COCO JSON: {image.name!r} has {found.num_classes} {found.task} classes, and the first "
                 f"image {known[1]} {known[0]} ones; write a file for each model"
             )
-        height, width = found.labels.shape[-2:]
-        record["images"].append({"id": number, "file_name": name, "width": width, "height": height})
-        record["annotations"] += _annotations(found, number, len(record["annotations"]) + 1)
+        height, width = image.size
+        drawn = _annotations(found, number, total + 1)
+        total += len(drawn)
+        yield {"id": number, "file_name": image.name, "width": width, "height": height}, drawn, categories
     if known is None:
         raise ConfigError("cannot write COCO JSON: there are no images; one at least is needed")
-    return record
 
 
 def _shift(task: str) -> int:
     """Return what makes a class the id of a category, as those count from 1."""
     return 0 if task == "multiclass" else 1
-
-
-def _categories(names: Sequence[str], task: str) -> list[dict[str, Any]]:
-    shift = _shift(task)
-    listed = [{"id": k + shift, "name": name, "supercategory": ""} for k, name in enumerate(names)]
-    return listed[1 - shift :]
 
 
 def _annotations(found: Instances, image: int, first: int) -> list[dict[str, Any]]:

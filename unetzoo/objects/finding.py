@@ -50,6 +50,16 @@ class Instances:
     def __len__(self) -> int:
         return len(self.classes)
 
+    def of_class(self, kind: int) -> Instances:
+        """Return the objects of one class, numbered anew, as of a binary mask."""
+        kept = self.classes == kind
+        numbers = torch.zeros(len(self) + 1, dtype=torch.int32)
+        numbers[1:][kept] = torch.arange(1, int(kept.sum()) + 1, dtype=torch.int32)
+        plane = self.labels[kind] if self.task == "multilabel" else self.labels
+        scores = None if self.scores is None else self.scores[kept]
+        table = self.areas[kept], self.boxes[kept], self.centroids[kept]
+        return Instances("binary", 1, numbers[plane.long()], torch.zeros_like(self.classes[kept]), *table, scores)
+
     def rows(self, class_names: Sequence[str] | None = None) -> list[dict[str, int | float | str]]:
         """Return the table as records of plain numbers, for JSON or CSV.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from unetzoo.checks import class_name_problems
 from unetzoo.errors import ConfigError
 from unetzoo.objects.finding import Instances
 from unetzoo.objects.outlines import polygons
+from unetzoo.objects.writing import Annotated, register_writer
 
 _DEFAULT = ("EPSG:4326", "OGC:CRS84")
 """RFC 7946's own system, which files do not name."""
@@ -70,6 +72,11 @@ def to_geojson(
         features.append({"type": "Feature", "geometry": geometry, "properties": properties})
     named = {} if crs is None or crs.upper() in _DEFAULT else {"crs": _named(crs)}
     return {"type": "FeatureCollection", **named, "features": features}
+
+
+@register_writer("geojson", title="GeoJSON", suffix=".geojson")
+def _written(found: Annotated) -> str:
+    return json.dumps(to_geojson(found.instances, found.class_names, transform=found.transform, crs=found.crs))
 
 
 _PROPERTIES = ("id", "class", "class_name", "area", "score")

@@ -11,15 +11,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from unetzoo import images, objects
+from unetzoo import images
 from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, InputError, UnetzooError
 from unetzoo.files import identity, strict_json
 from unetzoo.files.writing import write_file
+from unetzoo.prediction.annotations import check_shared, write_of_all, write_of_image
 from unetzoo.prediction.inputs import Rows, as_image
 from unetzoo.prediction.jobs import find_jobs as find_jobs
+from unetzoo.prediction.ledger import Ledger
 from unetzoo.prediction.marks import Mark, is_cut_off, mark_in
 from unetzoo.prediction.outputs import (
+    KINDS,
+    LEDGER,
     RECORD as RECORD,
     Job as Job,
     Outputs as Outputs,
@@ -27,7 +31,7 @@ from unetzoo.prediction.outputs import (
     mask_paths,
 )
 from unetzoo.prediction.predictor import Predictor
-from unetzoo.prediction.results import Prediction, of_files, write_masks
+from unetzoo.prediction.results import Prediction, write_masks
 from unetzoo.prediction.stored import SUFFIXES, StoredRows, is_big
 from unetzoo.printing import printable
 
@@ -119,10 +123,12 @@ def predict_files(
 
     Raises:
         ConfigError: the folder holds masks made with other settings, or files of one's own.
-        InputError: two files would be written to one place.
+        InputError: two files would be written to one place, or over what somebody corrected.
         WriteError: the folder cannot be written.
     """
     check_outputs(jobs, outputs, predictor.config)
+    ledger = Ledger(outputs.folder / LEDGER, overwrite)
+    check_shared(outputs, predictor.config, ledger)
     _keep_record(outputs.folder, settings, overwrite)
     report, tell = Report(), _Listener(tell)
     left = []
@@ -147,27 +153,11 @@ def predict_files(
                     report.done.append(job.source)
                 else:
                     found = predictor(source)
-                    writing.append((job, found, writers.submit(_write, found, job, outputs, mark)))
+                    writing.append((job, found, writers.submit(_write, found, job, outputs, mark, ledger)))
             _settle(report, writing, READ_AHEAD, tell)
         _settle(report, writing, 0, tell)
+    write_of_all([job for job in jobs if job.source not in report.failed], outputs, predictor.config, ledger)
     return report
-
-
-def write_coco(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig) -> None:
-    """Write the objects of all masks to ``outputs.coco``, see ``unetzoo.objects.to_coco``.
-
-    Raises:
-        InputError: a mask cannot be read.
-        WriteError: the file cannot be written.
-    """
-
-    def found() -> Iterator[tuple[str, objects.Instances]]:
-        for job in jobs:
-            layers = [images.read_values(path)[0] for path in mask_paths(outputs.mask(job), config)]
-            yield job.image, objects.instances(of_files(layers, config), config.task, config.num_classes)
-
-    assert outputs.coco is not None
-    write_file(outputs.coco, json.dumps(objects.to_coco(found(), config.class_names)))
 
 
 def _read_ahead(readers: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[tuple[Rows, Mark]]]]:
@@ -215,26 +205,23 @@ def _reported(report: Report, job: Job, tell: _Listener) -> Iterator[None]:
         tell(Outcome(job, error=report.failed[job.source]))
 
 
-def _write(found: Prediction, job: Job, outputs: Outputs, mark: Mark) -> int | None:
+def _write(found: Prediction, job: Job, outputs: Outputs, mark: Mark, ledger: Ledger) -> int | None:
     """Write all that is wanted of an image, the mask last: where it is, all is. Return the number of objects."""
-    others, count = outputs.others(job), None
+    count = write_of_image(found, job, outputs, ledger)
+    others = outputs.others(job, found.config)
     if "overlays" in others:
-        found.overlay(others["overlays"])
+        found.overlay(others["overlays"][0])
     if "probabilities" in others:
-        found.save_probabilities(others["probabilities"])
-    if "objects" in others:
-        record = found.geojson()
-        count = len(record["features"])
-        write_file(others["objects"], json.dumps(record))
-    sizes = {kind: path.stat().st_size for kind, path in others.items()}
+        found.save_probabilities(others["probabilities"][0])
+    sizes = {kind: sum(path.stat().st_size for path in paths) for kind, paths in others.items()}
     write_masks(outputs.mask(job), found, replace(mark, others=sizes))
     return count
 
 
 def _refuse_by_rows(job: Job, outputs: Outputs, predictor: Predictor) -> None:
     """Raise if an image is read by rows, and more is wanted of it than its mask."""
-    asked = [*outputs.others(job), *(name for name in ("smallest", "holes") if getattr(predictor, name))]
-    asked += [] if outputs.coco is None else ["coco"]
+    asked = [kind for kind in KINDS if getattr(outputs, kind)]
+    asked += [*outputs.formats, *(name for name in ("smallest", "holes") if getattr(predictor, name))]
     if asked and is_big(job.source):
         raise InputError(f"so large an image is written by rows, without {', '.join(asked)}: leave that out for it")
 
@@ -272,13 +259,15 @@ def _is_done(job: Job, outputs: Outputs, config: ModelConfig) -> bool:
     Raises:
         InputError: what is there is another image's, or a file that unetzoo did not write.
     """
-    mask, others = outputs.mask(job), outputs.others(job)
+    mask, others = outputs.mask(job), outputs.others(job, config)
     masks = mask_paths(mask, config)
     if job.source.suffix.lower() in SUFFIXES and mask.exists():
         masks = [mask]  # one file, written by rows
     marks = {path: mark_in(path) for path in masks if path.exists()}
     stranger = [path for path, mark in marks.items() if mark is not None and mark.place != identity.place(job.source)]
-    stranger += [path for path in others.values() if path.exists() and mark_in(path) is not None]
+    stranger += [
+        path for paths in others.values() for path in paths if path.exists() and mark_in(path) is not None
+    ]
     if stranger:
         raise InputError(f"{printable(stranger[0])} is there, of another image: give another out=…, or overwrite=True")
     changed = [path for path, mark in marks.items() if mark is None and _is_whole(path)]
@@ -291,7 +280,9 @@ def _is_done(job: Job, outputs: Outputs, config: ModelConfig) -> bool:
         return False  # and reading it will say why
     if len(marks) < len(masks) or not all(mark is not None and mark.same_image(now) for mark in marks.values()):
         return False
-    sizes = {kind: path.stat().st_size if path.is_file() else None for kind, path in others.items()}
+    if not all(path.is_file() for paths in others.values() for path in paths):
+        return False
+    sizes = {kind: sum(path.stat().st_size for path in paths) for kind, paths in others.items()}
     return all(sizes.items() <= mark.others.items() for mark in marks.values() if mark is not None)
 
 

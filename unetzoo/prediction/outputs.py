@@ -13,12 +13,16 @@ from unetzoo import checks
 from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError
 from unetzoo.files.names import place_key
+from unetzoo.objects import WRITERS, Writer, writers
+from unetzoo.objects.writing import object_classes
 from unetzoo.printing import printable
 
 RECORD = ".unetzoo.json"
 """What a folder of masks is known by: the settings under which they were made."""
-KINDS = {"overlays": ".png", "probabilities": ".npy", "objects": ".geojson"}
-"""Folders beside the masks, and the endings of what is in them."""
+LEDGER = ".unetzoo.written"
+"""Beside it: digests of the annotations that were written, by which those that somebody corrected are known."""
+KINDS = {"overlays": ".png", "probabilities": ".npy"}
+"""Folders beside the masks, and the endings of what is in them; each format of annotations has one of its name, too."""
 
 
 @dataclass(frozen=True)
@@ -46,27 +50,71 @@ class Outputs:
         folder: of the masks, which keep the images' names and sub-folders.
         overlays: also ``overlays/<name>.png``.
         probabilities: also ``probabilities/<name>.npy``.
-        objects: also ``objects/<name>.geojson``.
-        coco: also the objects of all images as COCO JSON, into this file.
+        formats: also the objects in these, names of ``unetzoo.objects.WRITERS``: ``<format>/<name>.<suffix>`` and
+            what else they need, or one file for all images.
     """
 
     folder: Path
     overlays: bool = False
     probabilities: bool = False
-    objects: bool = False
-    coco: Path | None = None
+    formats: tuple[str, ...] = ()
 
     def mask(self, job: Job) -> Path:
         """Return where the mask goes, the name of the file for a model of several labels."""
         return self.folder / job.name
 
-    def others(self, job: Job) -> dict[str, Path]:
+    def others(self, job: Job, config: ModelConfig) -> dict[str, list[Path]]:
         """Return what else is written of an image, and where."""
-        return {
-            kind: (self.folder / kind / job.name).with_suffix(ending)
+        found = {
+            kind: [(self.folder / kind / job.name).with_suffix(ending)]
             for kind, ending in KINDS.items()
             if getattr(self, kind)
         }
+        return found | {kind: list(paths.values()) for kind, paths in self.annotations(job, config).items()}
+
+    def annotations(self, job: Job, config: ModelConfig) -> dict[str, dict[int | None, Path]]:
+        """Return where each format has the objects of an image: of all classes (None), or of each.
+
+        Formats that have one file for all images are left out.
+        """
+        found: dict[str, dict[int | None, Path]] = {}
+        for kind, writer in self.writers().items():
+            if not writer.many:
+                place = self.folder / kind / writer.folder
+                classes: dict[int | None, str] = {None: ""}
+                if writer.by_class and config.task != "binary":
+                    folders = class_folders(config)
+                    classes = {k: folders[k] for k in object_classes(config.task, config.num_classes, None)}
+                found[kind] = {
+                    k: (place / folder / job.name).with_suffix(writer.suffix) for k, folder in classes.items()
+                }
+        return found
+
+    def shared(self) -> dict[str, tuple[str, Path]]:
+        """Return the files that are about all images: name of the format → what it is called, and where it goes."""
+        return {
+            kind: (writer.title, self.folder / kind / f"{writer.folder}{writer.suffix}")
+            for kind, writer in self.writers().items()
+            if writer.many
+        }
+
+    def beside(self, config: ModelConfig) -> dict[Path, str]:
+        """Return what else goes into the folders of formats: path → text."""
+        names = list(object_classes(config.task, config.num_classes, config.class_names).values())
+        return {
+            self.folder / kind / name: text
+            for kind, writer in self.writers().items()
+            if writer.beside is not None
+            for name, text in writer.beside(names).items()
+        }
+
+    def writers(self) -> dict[str, Writer]:
+        """Return the formats.
+
+        Raises:
+            ConfigError: one is unknown, or what it needs is not installed.
+        """
+        return writers(self.formats)
 
 
 def mask_paths(path: str | os.PathLike[str], config: ModelConfig) -> list[Path]:
@@ -78,15 +126,19 @@ def mask_paths(path: str | os.PathLike[str], config: ModelConfig) -> list[Path]:
     path = Path(path)
     if config.task != "multilabel":
         return [path]
+    return [path.parent / folder / path.name for folder in class_folders(config)]
+
+
+def class_folders(config: ModelConfig) -> list[str]:
+    """Return a folder for each class, see :func:`mask_paths`."""
     numbered = checks.class_names_of(None, config.task, config.num_classes)
     names = config.class_names or numbered
     count = Counter(map(place_key, names))
-    taken = set(map(place_key, (*numbered, *KINDS)))
-    folders = [
+    taken = set(map(place_key, (*numbered, *KINDS, *WRITERS)))
+    return [
         name if _is_plain(name) and count[place_key(name)] == 1 and place_key(name) not in taken else number
         for name, number in zip(names, numbered, strict=True)
     ]
-    return [path.parent / folder / path.name for folder in folders]
 
 
 def _is_plain(name: str) -> bool:
@@ -104,7 +156,7 @@ def check_outputs(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig) ->
     """
     sources = {os.path.realpath(job.source) for job in jobs}
     folder = Path(os.path.realpath(outputs.folder))
-    files = {RECORD: ("record", "the settings")}
+    files = {RECORD: ("record", "the settings"), LEDGER: ("record", "what was written")}
     folders: dict[str, tuple[str, str]] = {}
     problems: list[str] = []
     for what, of, name in _written(jobs, outputs, config):
@@ -135,12 +187,13 @@ def _written(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig) -> Iter
         # A multi-label model's is one file where it is written by rows.
         for path in dict.fromkeys((*mask_paths(job.name, config), Path(job.name))):
             yield "mask", printable(job.source), path.as_posix()
-        for kind, path in outputs.others(job).items():
-            yield kind, printable(job.source), path.relative_to(outputs.folder).as_posix()
-    if outputs.coco is not None:
-        path, folder = Path(os.path.realpath(outputs.coco)), Path(os.path.realpath(outputs.folder))
-        # Joined to the folder, a whole path stays what it is.
-        yield "COCO JSON", "all images", (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
+        for kind, others in outputs.others(job, config).items():
+            for path in others:
+                yield kind, printable(job.source), path.relative_to(outputs.folder).as_posix()
+    for title, path in outputs.shared().values():
+        yield title, "all images", path.relative_to(outputs.folder).as_posix()
+    for path in outputs.beside(config):
+        yield "description", "all images", path.relative_to(outputs.folder).as_posix()
 
 
 def _clash(one: tuple[str, str], other: tuple[str, str], name: str) -> str:

@@ -1,0 +1,51 @@
+"""Objects as YOLO's text for segmentation: a polygon a line, a file an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unetzoo.objects.bridging import bridged
+from unetzoo.objects.finding import Instances
+from unetzoo.objects.outlines import polygons
+from unetzoo.objects.writing import Annotated, register_writer
+
+_DIGITS = 8
+"""Behind the point: a thousandth of a pixel in images of 100,000."""
+
+
+def to_yolo(instances: Instances) -> str:
+    """Return the objects of an image as lines "class x1 y1 x2 y2 …", x and y as shares of width and height.
+
+    Classes count from 0, and the background of a multiclass task is none. A line is one closed polygon: where an
+    object has holes, or parts that touch by corners alone, it goes to them and back along the same way. Filled by the
+    even-odd rule that gives the very pixels; what draws outlines as well, as OpenCV does, draws that way too.
+
+    Raises:
+        ConfigError: SciPy is missing.
+    """
+    height, width = instances.labels.shape[-2:]
+    first = 1 if instances.task == "multiclass" else 0
+    lines = []
+    for kind, parts in zip(instances.classes.tolist(), polygons(instances), strict=True):
+        line = bridged([[ring.numpy() for ring in part] for part in parts])
+        shares = (line / (width, height)).round(_DIGITS).ravel().tolist()
+        lines.append(" ".join([str(kind - first), *map(_short, shares)]) + "\n")
+    return "".join(lines)
+
+
+def _short(share: float) -> str:
+    return f"{share:.{_DIGITS}f}".rstrip("0").rstrip(".")
+
+
+def _beside(names: Sequence[str]) -> dict[str, str]:
+    """Return the file that says what the classes are called, and where the images are to be."""
+    import yaml
+
+    said = {"train": "images", "val": "images", "names": dict(enumerate(names))}
+    note = "# images/ is to lie beside labels/, with images of the same names; part them into train and val.\n"
+    return {"data.yaml": note + yaml.safe_dump(said, allow_unicode=True, sort_keys=False, width=1000)}
+
+
+@register_writer("yolo", title="YOLO text", suffix=".txt", folder="labels", beside=_beside)
+def _written(found: Annotated) -> str:
+    return to_yolo(found.instances)

@@ -1,0 +1,79 @@
+"""The objects of predictions, written for the tools in which people correct them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from unetzoo import images, objects
+from unetzoo.config import ModelConfig
+from unetzoo.objects import Annotated
+from unetzoo.prediction.geography import georeference
+from unetzoo.prediction.ledger import Ledger
+from unetzoo.prediction.outputs import Job, Outputs, mask_paths
+from unetzoo.prediction.results import Prediction, of_files
+
+
+def check_shared(outputs: Outputs, config: ModelConfig, ledger: Ledger) -> None:
+    """Raise if a file about all images is there, and was corrected.
+
+    Raises:
+        InputError: it was.
+    """
+    for path in [*(path for _, path in outputs.shared().values()), *outputs.beside(config)]:
+        ledger.check(path)
+
+
+def write_of_image(found: Prediction, job: Job, outputs: Outputs, ledger: Ledger) -> int | None:
+    """Write the objects of an image in all formats, and return how many there are; None where there are no formats.
+
+    Raises:
+        InputError: a file is there, and was corrected; none is written then.
+        WriteError: a file cannot be written.
+    """
+    if not outputs.formats:
+        return None
+    places, known = outputs.annotations(job, found.config), outputs.writers()
+    for path in (path for paths in places.values() for path in paths.values()):
+        ledger.check(path)
+    all_classes = found.instances()
+    for kind, paths in places.items():
+        for k, path in paths.items():
+            of = all_classes if k is None else all_classes.of_class(k)
+            names = found.config.class_names if k is None else None
+            seen = _from(path.parent, job.source)
+            one = Annotated(of, names, job.image, seen, **georeference(found.place))
+            ledger.write(path, known[kind].pieces([one]))
+    return len(all_classes)
+
+
+def write_of_all(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig, ledger: Ledger) -> None:
+    """Write what is about all images: their objects, as their masks say, one image in memory at a time.
+
+    Raises:
+        InputError: a mask cannot be read.
+        WriteError: a file cannot be written.
+    """
+    if not jobs:
+        return
+    for path, text in outputs.beside(config).items():
+        ledger.write(path, [text.encode()])
+    for kind, (_, path) in outputs.shared().items():
+        ledger.write(path, outputs.writers()[kind].pieces(_of_masks(jobs, outputs, config, path.parent)))
+
+
+def _of_masks(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig, folder: Path) -> Iterator[Annotated]:
+    for job in jobs:
+        layers = [images.read_values(path)[0] for path in mask_paths(outputs.mask(job), config)]
+        found = objects.instances(of_files(layers, config), config.task, config.num_classes)
+        yield Annotated(found, config.class_names, job.image, _from(folder, job.source))
+
+
+def _from(folder: Path, source: Path) -> str:
+    """Return the path of an image from a folder, with /; the whole one where they are on different drives."""
+    place = Path(os.path.realpath(source.parent)) / source.name
+    try:
+        return Path(os.path.relpath(place, os.path.realpath(folder))).as_posix()
+    except ValueError:
+        return place.as_posix()
