@@ -312,7 +312,9 @@ def test_objects_of_a_folder_s_masks_are_those_of_what_was_measured(tmp_path: Pa
     jobs = files.find_jobs([tmp_path / "in"])
     files.predict_files(predictor, jobs, outputs, predictor.settings())
     found = predictor(tmp_path / "in" / "a.tif")
-    assert len(json.loads((tmp_path / "out" / "coco" / "annotations.json").read_text())["annotations"]) == len(found.instances())
+    assert len(json.loads((tmp_path / "out" / "coco" / "annotations.json").read_text())["annotations"]) == len(
+        found.instances()
+    )
 
 
 @pytest.mark.parametrize("ending", [".png", ".tif"])

@@ -28,7 +28,7 @@ def to_rois(instances: Instances, class_names: Sequence[str] | None = None) -> b
     """Return the objects of an image as an archive of ImageJ's ROIs.
 
     An object is a polygon, and a composite where it has holes or parts that touch by corners alone. It is called by its
-    number and its class, "0001-nucleus". Its group is the class in a multiclass task, else the class + 1; the last
+    class and its number, "nucleus-0001". Its group is the class in a multiclass task, else the class + 1; the last
     group of ImageJ, 255, has all those above.
 
     Args:
@@ -47,11 +47,12 @@ def to_rois(instances: Instances, class_names: Sequence[str] | None = None) -> b
         for row, parts in zip(rows, polygons(instances), strict=True):
             rings = [ring.numpy() for part in parts for ring in part]
             roi = _polygon(roifile, rings[0]) if len(rings) == 1 else _composite(roifile, rings, row)
-            roi.name = f"{row['id']:0{digits}}-{_in_16_bits(str(row['class_name']))}"
+            number = f"{row['id']:0{digits}}"
+            roi.name = f"{_in_16_bits(str(row['class_name']))}-{number}"
             roi.group = min(int(row["class"]) + shift, _MOST)
             # What it is called in ImageJ; a name that could be a path is none in an archive.
             plain = re.fullmatch(r"[\w ()+,-]+", roi.name)
-            entry = roi.name if plain else f"{row['id']:0{digits}}"
+            entry = roi.name if plain else number
             archive.writestr(zipfile.ZipInfo(f"{entry}.roi", _TIME), roi.tobytes(), zipfile.ZIP_DEFLATED)
     return stream.getvalue()
 

@@ -43,7 +43,8 @@ def _beside(names: Sequence[str]) -> dict[str, str]:
 
     said = {"train": "images", "val": "images", "names": dict(enumerate(names))}
     note = "# images/ is to lie beside labels/, with images of the same names; part them into train and val.\n"
-    return {"data.yaml": note + yaml.safe_dump(said, allow_unicode=True, sort_keys=False, width=1000)}
+    plain = all(map(str.isprintable, names))  # others are escaped
+    return {"data.yaml": note + yaml.safe_dump(said, allow_unicode=plain, sort_keys=False, width=1000)}
 
 
 @register_writer("yolo", title="YOLO text", suffix=".txt", folder="labels", beside=_beside)

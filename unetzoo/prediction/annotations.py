@@ -9,10 +9,9 @@ from pathlib import Path
 from unetzoo import images, objects
 from unetzoo.config import ModelConfig
 from unetzoo.objects import Annotated
-from unetzoo.prediction.geography import georeference
 from unetzoo.prediction.ledger import Ledger
 from unetzoo.prediction.outputs import Job, Outputs, mask_paths
-from unetzoo.prediction.results import Prediction, of_files
+from unetzoo.prediction.results import Prediction, annotated, of_files
 
 
 def check_shared(outputs: Outputs, config: ModelConfig, ledger: Ledger) -> None:
@@ -37,15 +36,12 @@ def write_of_image(found: Prediction, job: Job, outputs: Outputs, ledger: Ledger
     places, known = outputs.annotations(job, found.config), outputs.writers()
     for path in (path for paths in places.values() for path in paths.values()):
         ledger.check(path)
-    all_classes = found.instances()
+    instances = found.instances()
     for kind, paths in places.items():
         for k, path in paths.items():
-            of = all_classes if k is None else all_classes.of_class(k)
-            names = found.config.class_names if k is None else None
-            seen = _from(path.parent, job.source)
-            one = Annotated(of, names, job.image, seen, **georeference(found.place))
+            one = annotated(found, instances, k, job.image, _from(path.parent, job.source))
             ledger.write(path, known[kind].pieces([one]))
-    return len(all_classes)
+    return len(instances)
 
 
 def write_of_all(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig, ledger: Ledger) -> None:

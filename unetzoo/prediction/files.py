@@ -265,9 +265,7 @@ def _is_done(job: Job, outputs: Outputs, config: ModelConfig) -> bool:
         masks = [mask]  # one file, written by rows
     marks = {path: mark_in(path) for path in masks if path.exists()}
     stranger = [path for path, mark in marks.items() if mark is not None and mark.place != identity.place(job.source)]
-    stranger += [
-        path for paths in others.values() for path in paths if path.exists() and mark_in(path) is not None
-    ]
+    stranger += [path for paths in others.values() for path in paths if path.exists() and mark_in(path) is not None]
     if stranger:
         raise InputError(f"{printable(stranger[0])} is there, of another image: give another out=…, or overwrite=True")
     changed = [path for path, mark in marks.items() if mark is None and _is_whole(path)]

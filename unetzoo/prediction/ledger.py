@@ -33,7 +33,7 @@ class Ledger:
         except FileNotFoundError:
             lines = []
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{str(path)!r} cannot be read: give another --out, or --overwrite") from error
+            raise InputError(f"{str(path)!r} cannot be read: give another out=…, or overwrite=True") from error
         for line in lines:
             digest, _, name = line.partition(" ")
             self._known[name].add(digest)
@@ -52,7 +52,7 @@ class Ledger:
                 digest.update(piece)
         if _short(digest) not in self._known[self._name(path)] and not _is_cut_off(path):
             what = "and not as it was written, corrected by hand perhaps"
-            raise InputError(f"{printable(path)} is there, {what}: move it away, or --overwrite")
+            raise InputError(f"{printable(path)} is there, {what}: move it away, or overwrite=True")
 
     def write(self, path: Path, pieces: Iterable[bytes]) -> None:
         """Write a file all or nothing, and make its folder where there is none.

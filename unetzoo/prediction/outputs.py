@@ -73,22 +73,17 @@ class Outputs:
         return found | {kind: list(paths.values()) for kind, paths in self.annotations(job, config).items()}
 
     def annotations(self, job: Job, config: ModelConfig) -> dict[str, dict[int | None, Path]]:
-        """Return where each format has the objects of an image: of all classes (None), or of each.
+        """Return where each format has the objects of an image, see :func:`annotation_paths`.
 
         Formats that have one file for all images are left out.
         """
-        found: dict[str, dict[int | None, Path]] = {}
-        for kind, writer in self.writers().items():
-            if not writer.many:
-                place = self.folder / kind / writer.folder
-                classes: dict[int | None, str] = {None: ""}
-                if writer.by_class and config.task != "binary":
-                    folders = class_folders(config)
-                    classes = {k: folders[k] for k in object_classes(config.task, config.num_classes, None)}
-                found[kind] = {
-                    k: (place / folder / job.name).with_suffix(writer.suffix) for k, folder in classes.items()
-                }
-        return found
+        return {
+            kind: annotation_paths(
+                (self.folder / kind / writer.folder / job.name).with_suffix(writer.suffix), writer, config
+            )
+            for kind, writer in self.writers().items()
+            if not writer.many
+        }
 
     def shared(self) -> dict[str, tuple[str, Path]]:
         """Return the files that are about all images: name of the format → what it is called, and where it goes."""
@@ -127,6 +122,15 @@ def mask_paths(path: str | os.PathLike[str], config: ModelConfig) -> list[Path]:
     if config.task != "multilabel":
         return [path]
     return [path.parent / folder / path.name for folder in class_folders(config)]
+
+
+def annotation_paths(path: str | os.PathLike[str], writer: Writer, config: ModelConfig) -> dict[int | None, Path]:
+    """Return the files that a format has for ``path``: one of all classes (None), or of each, as masks have them."""
+    path = Path(path)
+    if not writer.by_class or config.task == "binary":
+        return {None: path}
+    folders = class_folders(config)
+    return {k: path.parent / folders[k] / path.name for k in object_classes(config.task, config.num_classes, None)}
 
 
 def class_folders(config: ModelConfig) -> list[str]:

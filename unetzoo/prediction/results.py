@@ -18,7 +18,7 @@ from unetzoo.errors import InputError
 from unetzoo.files.writing import write_file
 from unetzoo.prediction.geography import Tag, georeference
 from unetzoo.prediction.marks import SOFTWARE, Mark
-from unetzoo.prediction.outputs import mask_paths
+from unetzoo.prediction.outputs import annotation_paths, mask_paths
 from unetzoo.printing import printable
 
 if TYPE_CHECKING:
@@ -115,6 +115,31 @@ class Prediction:
         """
         return objects.to_geojson(self.instances(), self.config.class_names, **georeference(self.place))
 
+    def save_annotations(
+        self, path: str | os.PathLike[str], kind: str, image: str | os.PathLike[str] | None = None
+    ) -> None:
+        """Write the objects for another tool, in one of the formats of ``unetzoo.objects.WRITERS``; needs SciPy.
+
+        Label images of a model of several classes are one file a class, in folders of the classes' names beside
+        ``path``'s name.
+
+        Args:
+            path: ends as files of the format do. Folders are made where they are missing.
+            kind: "coco", "geojson", "labelme", "labels", "rois" or "yolo", or the name of a format of your own.
+            image: the image as it lies from ``path``'s folder, for formats that say so; None: of ``name``, beside it.
+
+        Raises:
+            ConfigError: an unknown format, or what it needs is not installed.
+            InputError: another ending, or the format names an image that has no file.
+            WriteError: the file cannot be written.
+        """
+        writer = objects.writers([kind])[kind]
+        if Path(path).suffix.lower() != writer.suffix:
+            raise InputError(f"{writer.title} cannot be written to {str(path)!r}: it is a {writer.suffix}")
+        seen = Path(image).as_posix() if image is not None else self.name or ""
+        for k, target in annotation_paths(path, writer, self.config).items():
+            write_file(target, b"".join(writer.pieces([annotated(self, self.instances(), k, seen, seen)])))
+
     def save_probabilities(self, path: str | os.PathLike[str]) -> None:
         """Write the probabilities as an array of NumPy, (classes, H, W) float32.
 
@@ -133,6 +158,15 @@ class Prediction:
         stream = io.BytesIO()
         np.save(stream, self.probabilities.numpy())
         write_file(path, stream.getvalue())
+
+
+def annotated(
+    found: Prediction, instances: objects.Instances, kind: int | None, name: str, path: str
+) -> objects.Annotated:
+    """Return what a format is told of an image: all its objects, or those of a class alone."""
+    if kind is not None:
+        return objects.Annotated(instances.of_class(kind), None, name, path, **georeference(found.place))
+    return objects.Annotated(instances, found.config.class_names, name, path, **georeference(found.place))
 
 
 def mask_of(probabilities: Tensor, task: str, thresholds: Sequence[float]) -> Tensor:
