@@ -345,6 +345,7 @@ def test_what_is_there_is_not_done_again(
     assert {path: path.read_bytes() for path in before if path.suffix == ".tif"} == {
         path: content for path, content in before.items() if path.suffix == ".tif"
     }
+    (out / "a.png").unlink()  # as if it had been killed before it wrote that
     assert main(command(model, images, "labelme")) == 0  # which is known, though another run came between
     write(images / "c.png", 3)
     assert main(command(model, images, "labelme,coco")) == 0
@@ -410,6 +411,21 @@ def test_a_format_that_cannot_be_written_is_said_before(
     printed = capsys.readouterr().err
     assert all(word in printed for word in said)
     assert not (images.parent / "out").exists()
+
+
+def test_turned_images_have_annotations_as_they_are_looked_at(model: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    (tmp_path / "cells").mkdir()
+    Image.fromarray(noise(30, 50)).save(tmp_path / "cells" / "a.png", exif=exif)
+    assert main(command(model, tmp_path / "cells", "labelme,labels,coco")) == 0
+    mask = Predictor(model)(tmp_path / "cells" / "a.png").mask.numpy()
+    assert mask.shape == (50, 30)
+    out = tmp_path / "out"
+    assert ((np.asarray(Image.open(out / "labels" / "a.tif")) > 0) == mask).all()
+    assert sum(plane for plane, _ in labelme(out / "labelme" / "a.json", mask.shape)).tolist() == mask.tolist()
+    (image,) = json.loads((out / "coco" / "annotations.json").read_text(encoding="utf-8"))["images"]
+    assert (image["height"], image["width"]) == mask.shape
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])

@@ -28,12 +28,15 @@ class Ledger:
         self.path, self.overwrite = path, overwrite
         self._lock = threading.Lock()
         self._known: dict[str, set[str]] = defaultdict(set)
+        self._read()
+
+    def _read(self) -> None:
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = self.path.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
-            lines = []
+            return
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{str(path)!r} cannot be read: give another out=…, or overwrite=True") from error
+            raise InputError(f"{str(self.path)!r} cannot be read: give another out=…, or overwrite=True") from error
         for line in lines:
             digest, _, name = line.partition(" ")
             self._known[name].add(digest)
@@ -50,7 +53,10 @@ class Ledger:
         with path.open("rb") as stream:
             while piece := stream.read(_PIECE):
                 digest.update(piece)
-        if _short(digest) not in self._known[self._name(path)] and not _is_cut_off(path):
+        known = self._known[self._name(path)]
+        if _short(digest) not in known:
+            self._read()  # another process may have written it
+        if _short(digest) not in known and not _is_cut_off(path):
             what = "and not as it was written, corrected by hand perhaps"
             raise InputError(f"{printable(path)} is there, {what}: move it away, or overwrite=True")
 
