@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -126,15 +127,15 @@ def test_coco_in_and_coco_out(tmp_path: Path, no_curves: None) -> None:
         "unet", data=source, out=tmp_path / "run", epochs=1, crop_size=32, batch_size=4, augmentation="none",
         settings=settings, quiet=True,
     )  # fmt: skip
-    asked = ["--out", str(tmp_path / "out"), "--coco", str(tmp_path / "out.json")]
+    asked = ["--out", str(tmp_path / "out"), "--write", "coco"]
     assert main(["predict", str(run.folder), str(source / "images"), *asked]) == 0
-    record = reader.COCO(str(tmp_path / "out.json"))
+    record = reader.COCO(str(tmp_path / "out" / "coco" / "annotations.json"))
     assert [category["name"] for category in record.dataset["categories"]] == ["nucleus", "mitosis"]
     assert [image["file_name"] for image in record.dataset["images"]] == sorted(f"{k}.png" for k in range(12))
     assert len(record.dataset["annotations"]) > 20
     # What was written is a data set again, and reads as the masks that were written beside it.
     (source / "instances.json").unlink()
-    (source / "out.json").write_text((tmp_path / "out.json").read_text(encoding="utf-8"), encoding="utf-8")
+    shutil.copy(tmp_path / "out" / "coco" / "annotations.json", source)
     labels = labels_of(source, task="multiclass")
     for found in find_samples(source, labels).values():
         for sample in found:
