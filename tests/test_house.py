@@ -52,7 +52,7 @@ OPTIONAL = {
     "drawing": {"PIL"},
     "evaluation": {"yaml"},
     "exporting": {"numpy", "onnx", "onnxruntime", "onnxscript"},
-    "images": {"PIL", "imagecodecs", "numpy", "tifffile"},
+    "images": {"PIL", "imagecodecs", "nibabel", "numpy", "pydicom", "tifffile"},
     "objects": {"PIL", "numpy", "scipy", "yaml"},
     "prediction": {"PIL", "numpy", "tifffile", "zarr"},
     "saving": {"yaml"},

@@ -24,10 +24,13 @@ SPLITS = {
 """Names of folders, and values of a CSV's column, → the split."""
 IMAGE_SUFFIXES = frozenset(
     f".{ending}"
-    for line in ("png apng jpg jpeg jpe jfif tif tiff bmp dib", "webp gif jp2 j2k avif ppm pgm pbm pnm pfm tga qoi")
+    for line in (
+        "png apng jpg jpeg jpe jfif tif tiff bmp dib webp gif jp2 j2k avif ppm pgm pbm pnm pfm tga qoi",
+        "nii gz dcm dicom",
+    )
     for ending in line.split()
 )
-"""Endings of images, in small letters."""
+"""Endings of images, in small letters; ".gz" is that of ".nii.gz"."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,8 @@ class Tree:
 
 def is_image(name: str) -> bool:
     """Return whether a file ends as images do."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (of hundreds of thousands of names)
+    ending = os.path.splitext(name)[1].lower()  # noqa: PTH122 (of hundreds of thousands of names)
+    return ending in IMAGE_SUFFIXES and (ending != ".gz" or name.lower().endswith(".nii.gz"))
 
 
 def is_hidden(name: str) -> bool:

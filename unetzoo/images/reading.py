@@ -18,6 +18,7 @@ from unetzoo.errors import InputError
 from unetzoo.images import ifd, tiff
 from unetzoo.images.failing import explained
 from unetzoo.images.formats import bmp_of_greys, largest_of_netpbm, open_raster, png_header
+from unetzoo.images.medical import is_medical, volume_of
 from unetzoo.images.missing import without_gaps
 from unetzoo.images.planes import Stack
 from unetzoo.images.raster import Raster
@@ -53,6 +54,9 @@ def read_image(path: str | os.PathLike[str], planes: str | int | None = None) ->
     ``imagecodecs``: both are the extra ``tiff``. The bands of a TIFF are the samples of a pixel, planar or interleaved,
     and the pages that ImageJ, OME or tifffile call channels. All other pages are planes, and so are the frames of an
     animation.
+
+    NIfTI and DICOM, told by their names (``.nii``, ``.nii.gz``, ``.dcm``), need the extra ``medical``: each slice or
+    frame is a plane, in the values that the file's scaling gives, such as Hounsfield units.
 
     What the file's tag calls nodata comes as it is stored; :func:`read` says where it is.
 
@@ -112,6 +116,9 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         if _is_tiff(path):
             image = TiffImage(path)
             return image.height, image.width
+        if is_medical(path):
+            volume = volume_of(path)
+            return volume.height, volume.width
         with open_raster(path) as file:
             width, height = file.size
             return (width, height) if _orientation(path, file) in tiff.LYING else (height, width)
@@ -129,6 +136,8 @@ def orientation(path: str | os.PathLike[str]) -> int | None:
         if _is_tiff(path):
             image = TiffImage(path)
             return image.orientation if image.says_orientation else None
+        if is_medical(path):
+            return None
         with open_raster(path) as file:
             return _orientation(path, file)
 
@@ -145,6 +154,8 @@ def palette_of(path: str | os.PathLike[str]) -> tuple[tuple[int, int, int], ...]
         if _is_tiff(path):
             table = TiffImage(path).palette()
             return None if table is None else tuple(tuple(colour) for colour in table.T.tolist())
+        if is_medical(path):
+            return None
         with open_raster(path) as file:
             flat = (file.getpalette("RGB") or []) if file.mode == "P" else None
     return None if flat is None else tuple(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
@@ -159,6 +170,8 @@ def planes_of(path: str | os.PathLike[str]) -> Stack:
     with explained(path):
         if _is_tiff(path):
             return TiffImage(path).stack
+        if is_medical(path):
+            return volume_of(path).stack
         with open_raster(path) as file:
             return _frames(file)
 
@@ -173,6 +186,9 @@ def _read(path: str | os.PathLike[str], planes: str | int | None, as_stored: boo
     with explained(path):
         if _is_tiff(path):
             return _of_tiff(TiffImage(path), planes, as_stored)
+        if is_medical(path):
+            volume = volume_of(path)
+            return _one([Raster(volume.read(pages)) for pages in volume.stack.chosen(planes, path)], planes)
         with open_raster(path) as file:
             chosen = _frames(file).chosen(planes, path)
             parts = []

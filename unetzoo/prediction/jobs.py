@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from unetzoo.data.listing import IMAGE_SUFFIXES
+from unetzoo.data.listing import IMAGE_SUFFIXES, is_image
 from unetzoo.errors import InputError, UnetzooError
 from unetzoo.prediction.outputs import RECORD, Job
 from unetzoo.prediction.stored import SUFFIXES, count_planes
@@ -107,7 +107,7 @@ def _inside(folder: Path, left_out: Path | None) -> Iterator[Path]:
         seen.add(real)
         arrays = sorted(name for name in folders if name.lower().endswith(".zarr") and not name.startswith("."))
         folders[:] = sorted(name for name in folders if name not in arrays and not name.startswith("."))
-        files = (name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."))
+        files = (name for name in names if is_image(name) and not name.startswith("."))
         yield from (here / name for name in sorted((*files, *arrays)))
 
 
