@@ -720,5 +720,5 @@ def test_what_validates_is_parted_from_what_trains_where_a_layout_has_no_place_f
     assert found == find_samples(tmp_path, Labels(), seed=1, ratios=(0.8, 0.1, 0.1))
     report = check(tmp_path, Labels(), seed=1)
     assert report.counts == {split: len(samples) for split, samples in found.items()}
-    with pytest.raises(ConfigError, match=r"group '2' is in train and test"):
+    with pytest.raises(ConfigError, match=r"group '2' is in test and train"):
         find_samples(tmp_path, Labels(), group="p(2)?")
