@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import unicodedata
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import unetzoo
+from unetzoo.cli import main
 from unetzoo.data import Labels, check, convert, find_samples, labels_of, list_samples, masks
 from unetzoo.data.listing import Listing
 from unetzoo.errors import ConfigError, InputError
 
-SIZE = (12, 10)
+SIZE = (18, 16)
 
 
 def save(array: np.ndarray, path: Path, **options: Any) -> Path:
@@ -26,7 +30,7 @@ def save(array: np.ndarray, path: Path, **options: Any) -> Path:
 
 
 def picture(path: Path) -> Path:
-    generator = np.random.default_rng(len(path.name))
+    generator = np.random.default_rng(zlib.crc32(path.name.encode()))
     return save(generator.integers(0, 256, (*SIZE, 3), dtype=np.uint8), path)
 
 
@@ -722,3 +726,71 @@ def test_what_validates_is_parted_from_what_trains_where_a_layout_has_no_place_f
     assert report.counts == {split: len(samples) for split, samples in found.items()}
     with pytest.raises(ConfigError, match=r"group '2' is in test and train"):
         find_samples(tmp_path, Labels(), group="p(2)?")
+
+
+def csv_of(folder: Path, numbers: range, split: str = "") -> Path:
+    rows = ["image,mask" + (",split" if split else "")]
+    for k in numbers:
+        picture(folder / "scans" / f"{k}.png")
+        black_and_white(k, folder / "gt" / f"{k}.png")
+        rows.append(f"scans/{k}.png,gt/{k}.png" + (f",{split}" if split else ""))
+    (folder / "list.csv").write_text("\n".join(rows) + "\n")
+    return folder / "list.csv"
+
+
+def test_several_lists_are_one_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sources = [csv_of(tmp_path / "a", range(20)), csv_of(tmp_path / "b", range(10, 30))]
+    listing = list_samples(sources, Labels())
+    assert not listing.problems
+    expected = [f"{folder}/scans/{k}" for folder, first in (("a", 0), ("b", 10)) for k in range(first, first + 20)]
+    assert names(listing) == {"": sorted(expected)}
+    assert np.array_equal(target(listing, "b/scans/17"), shape(17))
+    together = {split: {s.image for s in found} for split, found in find_samples(sources, Labels()).items()}
+    # Each image is in the split that it has where its list is alone.
+    for source in sources:
+        for split, found in find_samples(source, Labels()).items():
+            assert {sample.image for sample in found} <= together[split]
+    assert main(["data", "check", *map(str, sources)]) == 0
+    assert "2 CSV lists" in capsys.readouterr().out
+    assert main(["data", "convert", *map(str, sources), str(tmp_path / "plain")]) == 0
+    assert len(list_samples(tmp_path / "plain", Labels()).samples[""]) == 40
+
+
+def test_lists_of_which_some_have_splits(tmp_path: Path) -> None:
+    sources = [csv_of(tmp_path / name, range(3), name) for name in ("train", "val")]
+    assert names(list_samples(sources, Labels())) == {
+        name: [f"{name}/scans/{k}" for k in range(3)] for name in ("train", "val")
+    }
+    with pytest.raises(ConfigError, match=r"c.list\.csv does not: .* column split"):
+        list_samples([*sources, csv_of(tmp_path / "c", range(3))], Labels())
+    with pytest.raises(ConfigError, match=r"several .csv files.*: .*train$"):
+        list_samples([*sources, tmp_path / "train"], Labels())
+
+
+# Every door.
+
+
+@pytest.mark.parametrize("make", [chase, voc, cityscapes, dsb, nnunet])
+def test_all_doors_understand_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Any) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    given, words = {}, []
+    if make is chase:
+        given, words = {"masks": "{name}_1stHO.png", "ratios": [0.6, 0.4, 0.0]}, ["--masks", "{name}_1stHO.png"]
+    extra = {cityscapes: ["labelIds"], nnunet: [{"background": 0, "edema": 1, "core": 2, "ignore": 3}]}
+    make(data, *extra.get(make, []))
+    ratios = ["--ratios", "0.6", "0.4", "0"] if make is chase else []
+    assert main(["data", "check", str(data), *words, *ratios, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    labels = labels_of(data, masks=given.get("masks"))
+    assert told["labels"] == json.loads(json.dumps(dataclasses.asdict(labels)))
+    assert told["understood"] == list_samples(data, labels).understood
+    if make is not voc:
+        return  # one training is enough
+    settings = {"model.options.base_channels": 4, "data.workers": 0, "trainer.accelerator": "cpu"}
+    fitted = {"epochs": 1, "crop_size": 16, "batch_size": 2, "quiet": True, "settings": settings}
+    unetzoo.fit("unet", data=data, out=run, classes=["person", "aeroplane"], **fitted)
+    model = unetzoo.load(run)
+    assert model.config.class_names == ("background", "person", "aeroplane")
+    assert main(["evaluate", str(run), "--data", str(data), "--split", "val", "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert "aeroplane" in json.dumps(scores)

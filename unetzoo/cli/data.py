@@ -77,7 +77,10 @@ def add(commands: Any) -> None:
 def _labels_options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(add_help=False)
     options.add_argument(
-        "source", metavar="SOURCE", help="a folder with images and masks or annotations; or a .csv file"
+        "source",
+        nargs="+",
+        metavar="SOURCE",
+        help="a folder with images and masks or annotations; or .csv files",
     )
     options.add_argument("--task", choices=TASKS, help="(default: as annotations say, else binary)")
     options.add_argument("--num-classes", type=int, metavar="N", help="multiclass: background is one of them")
@@ -166,7 +169,7 @@ def _check(options: argparse.Namespace) -> None:
         report.write_html(options.html)
         print(f"page: {printable(Path(options.html).resolve())}", file=sys.stderr)
     if report.problems:
-        raise ConfigError(f"{options.source!r} cannot be trained on: problems above, {len(report.problems)} in all")
+        raise ConfigError(f"{report.source!r} cannot be trained on: problems above, {len(report.problems)} in all")
 
 
 def _convert(options: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unetzoo.cli._options import MASKS_HELP, PLANES, PLANES_HELP, SEVERAL, pixels_or, sides, threshold
+from unetzoo.errors import ConfigError
 from unetzoo.extras import needed
 from unetzoo.printing import printable
 from unetzoo.train.flags import FLAGS
@@ -30,7 +31,7 @@ def add(commands: Any) -> None:
         "--seed, --group, --ignore, --foreground, --colours, --planes and --masks are those of its config.yaml "
         "unless they are given.",
     )
-    command.add_argument("model", help=SEVERAL)
+    command.add_argument("model", nargs="?", help=SEVERAL)
     command.add_argument("--threshold", type=threshold, metavar="P", help="as 'unetzoo predict' takes it")
     command.add_argument("--report", metavar="FOLDER", help="write scores.json, per_image.csv and worst.png there")
     command.add_argument("--smallest", type=int, default=0, metavar="PIXELS", help="as 'unetzoo predict' takes it")
@@ -48,7 +49,7 @@ def add(commands: Any) -> None:
         "write them for 'unetzoo predict --threshold'. For a model in the folder of a run, --ratios, --seed, --group, "
         "--ignore, --foreground, --colours, --planes and --masks are those of its config.yaml unless they are given.",
     )
-    command.add_argument("model", help=SEVERAL)
+    command.add_argument("model", nargs="?", help=SEVERAL)
     command.add_argument("--split", choices=("train", "val", "test"), default="val", help="(default: val)")
     command.add_argument("--out", default="thresholds.json", metavar="FILE", help="(default: thresholds.json)")
     command.add_argument("--json", action="store_true", help="as JSON")
@@ -66,6 +67,7 @@ def _add_train(commands: Any) -> None:
     )
     for flag in FLAGS:
         alone = {} if flag.alone is None else {"nargs": "?", "const": flag.alone}
+        alone |= {"nargs": "+"} if flag.name == "data" else {}
         kind = sides if flag.name == "crop_size" else None  # of others the settings tell the type
         command.add_argument(flag.option, metavar=flag.value, type=kind, help=flag.meaning, **alone)
     command.add_argument("--out", metavar="FOLDER", help="of the run, new or empty (default: runs/<model>)")
@@ -84,7 +86,7 @@ def _data_options() -> argparse.ArgumentParser:
     """Return the options of what is predicted and held against masks."""
     shared = argparse.ArgumentParser(add_help=False)
     add = shared.add_argument
-    add("--data", required=True, metavar="FOLDER", help="with images/ and masks/; or a CSV list")
+    add("--data", required=True, nargs="+", metavar="FOLDER", help="of images and masks; or CSV lists")
     add("--ratios", type=float, nargs=3, metavar=("TRAIN", "VAL", "TEST"),
         help="with --split: those of the training (default: 0.8 0.1 0.1)")  # fmt: skip
     add("--seed", type=int, metavar="N", help="with --split: that of the training")
@@ -105,6 +107,8 @@ def _train(options: argparse.Namespace) -> None:
     command = needed("unetzoo.train.command", "training", extra="train")
     options.wording.know(command.other_names())
     given = {flag.name: getattr(options, flag.name) for flag in FLAGS}
+    if given["data"] is not None:
+        given["data"] = given["data"][0] if len(given["data"]) == 1 else json.dumps(given["data"])
     for flag in FLAGS:
         if flag.many and given[flag.name]:
             given[flag.name] = json.dumps([text.strip() for text in given[flag.name].split(",")])
@@ -152,7 +156,14 @@ def _calibrate(options: argparse.Namespace) -> None:
 
 
 def _judged(options: argparse.Namespace, **arguments: Any) -> tuple[Predictor, dict[str, Any]]:
-    """Return a predictor, and how the data are split and read where it is not as in its run."""
+    """Return a predictor, and how the data are split and read where it is not as in its run.
+
+    A model that comes behind --data is the last of what that took, as several data are .csv files.
+    """
+    if options.model is None and len(options.data) > 1:
+        options.model = options.data.pop()
+    if options.model is None:
+        raise ConfigError("a model is needed, before --data")
     from unetzoo.prediction import Predictor
     from unetzoo.saving.sources import separated
 

@@ -3,7 +3,7 @@
 from unetzoo.data.checking import check as check
 from unetzoo.data.dataset import SegmentationDataset as SegmentationDataset
 from unetzoo.data.labels import IGNORED as IGNORED, Labels as Labels
-from unetzoo.data.listing import Listing as Listing, Sample as Sample
+from unetzoo.data.listing import Listing as Listing, Sample as Sample, Source as Source
 from unetzoo.data.plain_folders import convert as convert
 from unetzoo.data.previewing import preview as preview
 from unetzoo.data.report import DataReport as DataReport, SplitReport as SplitReport

@@ -17,7 +17,7 @@ from unetzoo.data.commanding import training_command
 from unetzoo.data.examining import Findings, Wanted, examined
 from unetzoo.data.histograms import Histogram, histogram
 from unetzoo.data.labels import Labels
-from unetzoo.data.listing import Sample
+from unetzoo.data.listing import Sample, Source, title_of
 from unetzoo.data.report import DataReport, SplitReport
 from unetzoo.data.splitting import RATIOS, check_arguments, divide, group_keys
 from unetzoo.data.stacks import list_samples
@@ -25,7 +25,7 @@ from unetzoo.errors import ConfigError
 
 
 def check(
-    source: str | os.PathLike[str],
+    source: Source,
     labels: Labels,
     *,
     ratios: Sequence[float] = RATIOS,
@@ -71,7 +71,7 @@ def check(
     settings |= {"ratios": tuple(ratios)} if "" in listing.samples else {}
     command = training_command(source, (labels, listing.labels), settings) if closely and not problems else ""
     return DataReport(
-        source=str(source),
+        source=title_of(source),
         understood=listing.understood,
         labels=listing.labels,
         splits={split: _summary(members, group, listing.labels) for split, members in by_split.items()},

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unetzoo.data.labels import Labels
 from unetzoo.data.layouts import Meaning
+from unetzoo.data.listing import Source, paths_of
 from unetzoo.data.splitting import RATIOS
 from unetzoo.data.understanding import labels_from, understood
 from unetzoo.errors import ConfigError
@@ -25,7 +25,7 @@ _FLAGS = (
 _LISTS = ("class_names", "classes", "colours")
 
 
-def training_command(source: str | os.PathLike[str], labels: Sequence[Labels], settings: Mapping[str, Any]) -> str:
+def training_command(source: Source, labels: Sequence[Labels], settings: Mapping[str, Any]) -> str:
     """Return the command, quoted as a shell takes it; empty where flags cannot say what is wanted.
 
     Args:
@@ -40,11 +40,12 @@ def training_command(source: str | os.PathLike[str], labels: Sequence[Labels], s
     if flags is None:
         return ""
     flags |= {name: value for name, value in settings.items() if value != DEFAULTS[name]}
-    words = ["unetzoo", "train", "--model", MODEL, *_flag("data", os.fspath(source))]
+    first, *others = map(str, paths_of(source))
+    words = ["unetzoo", "train", "--model", MODEL, *_flag("data", first), *others]
     return shlex.join([*words, *(word for name, value in flags.items() for word in _flag(name, value))])
 
 
-def _labels_by(told: Meaning, source: str | os.PathLike[str], flags: Mapping[str, Any]) -> Labels | None:
+def _labels_by(told: Meaning, source: Source, flags: Mapping[str, Any]) -> Labels | None:
     """Return the labels that flags make, None where they make none."""
     try:
         return labels_from(told, source, **flags)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,8 @@ from unetzoo.data.annotations import Drawing
 from unetzoo.data.labels import Labels
 from unetzoo.errors import ConfigError
 
+Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""A folder, a file, or several CSV files."""
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -82,6 +84,16 @@ class Listing:
     problems: tuple[str, ...]
     leftovers: tuple[str, ...]
     understood: str = ""
+
+
+def title_of(source: Source) -> str:
+    """Return what a data set is called in messages."""
+    return " and ".join(map(str, paths_of(source)))
+
+
+def paths_of(source: Source) -> list[Path]:
+    """Return the folder or the files of a data set."""
+    return [Path(source)] if isinstance(source, str | os.PathLike) else [Path(path) for path in source]
 
 
 class Tree:

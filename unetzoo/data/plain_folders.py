@@ -14,7 +14,7 @@ from torch import Tensor
 from unetzoo import images
 from unetzoo.data import masks, turning
 from unetzoo.data.labels import IGNORED, Labels
-from unetzoo.data.listing import Listing, Sample
+from unetzoo.data.listing import Listing, Sample, Source, title_of
 from unetzoo.data.stacks import list_samples
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.files.names import place_key
@@ -25,9 +25,7 @@ _IGNORE = 255
 _DEEP_IGNORE = 65535
 
 
-def convert(
-    source: str | os.PathLike[str], target: str | os.PathLike[str], labels: Labels, *, progress: bool = False
-) -> Labels:
+def convert(source: Source, target: str | os.PathLike[str], labels: Labels, *, progress: bool = False) -> Labels:
     """Write a data set as a folder with ``images/`` and ``masks/``, or ``train/``, ``val/``, … if it has splits.
 
     Images are copied byte for byte. Masks become PNG: class indices for multiclass (8 bits, 16 for more than 255
@@ -64,7 +62,7 @@ def convert(
     if not found:
         problems.append("there are no images")
     if problems:
-        raise ConfigError(f"{str(source)!r} cannot be converted", problems)
+        raise ConfigError(f"{title_of(source)!r} cannot be converted", problems)
     written = dataclasses.replace(written, ignore=_ignored(written) if ignores else None)
     for split, sample in _shown(found, "written", progress):
         _write(target / split, sample, listing, written)

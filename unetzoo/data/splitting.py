@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -12,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from unetzoo import checks
 from unetzoo.data.labels import Labels
-from unetzoo.data.listing import Listing, Sample
+from unetzoo.data.listing import Listing, Sample, Source, title_of
 from unetzoo.data.stacks import list_samples
 from unetzoo.errors import ConfigError
 
@@ -21,7 +20,7 @@ RATIOS = (0.8, 0.1, 0.1)
 
 
 def find_samples(
-    source: str | os.PathLike[str],
+    source: Source,
     labels: Labels,
     *,
     ratios: Sequence[float] = RATIOS,
@@ -59,7 +58,7 @@ def find_samples(
     except ConfigError as error:
         problems += error.problems
     if problems:
-        raise ConfigError(f"{str(source)!r} cannot be trained on", problems)
+        raise ConfigError(f"{title_of(source)!r} cannot be trained on", problems)
     return splits
 
 

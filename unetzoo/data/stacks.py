@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
 from unetzoo import images
 from unetzoo.data.labels import Labels
-from unetzoo.data.listing import Listing, Sample
+from unetzoo.data.listing import Listing, Sample, Source
 from unetzoo.data.understanding import list_files
 from unetzoo.errors import InputError
 
 
-def list_samples(source: str | os.PathLike[str], labels: Labels) -> Listing:
+def list_samples(source: Source, labels: Labels) -> Listing:
     """List a data set: a folder, or a .csv file.
 
     A folder has ``images/`` and ``masks/`` (or ``labels/``), whose files have the same stem, sub-folders included;

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +13,14 @@ from unetzoo.data import picking
 from unetzoo.data.annotations import advice, known_format, may_be_other
 from unetzoo.data.labels import Labels
 from unetzoo.data.layouts import LAYOUTS, Meaning, Understood, annotated, chosen, csv_lists
-from unetzoo.data.listing import Listing, Tree, is_hidden
+from unetzoo.data.listing import Listing, Source, Tree, is_hidden, paths_of, title_of
 from unetzoo.errors import ConfigError
 
 _LOOKED_AT = 20
 """Files of which it is told what they are, where a folder is no data set."""
 
 
-def understood(source: str | os.PathLike[str], masks: str | None = None) -> Understood:
+def understood(source: Source, masks: str | None = None) -> Understood:
     """Return what a data set is.
 
     Args:
@@ -31,22 +30,36 @@ def understood(source: str | os.PathLike[str], masks: str | None = None) -> Unde
     Raises:
         ConfigError: nothing that is known, or two layouts at once.
     """
-    source = Path(source)
-    if source.is_dir():
-        tree = Tree(source)
+    paths = paths_of(source)
+    if len(paths) != 1:
+        return _several(paths, masks)
+    path = paths[0]
+    if path.is_dir():
+        tree = Tree(path)
         return _the_layout(tree) if masks is None else chosen.understood(tree, masks)
     if masks is not None:
-        raise ConfigError(f"masks={masks!r} is for folders: {str(source)!r} is none")
-    if source.suffix.lower() == ".csv":
-        return csv_lists.understood(source)
-    if not source.is_file():
-        raise ConfigError(f"{str(source)!r}: there is no such folder, and no such .csv file")
-    known = known_format(source)
+        raise ConfigError(f"masks={masks!r} is for folders: {title_of(source)!r} is none")
+    if path.suffix.lower() == ".csv":
+        return csv_lists.understood([path])
+    if not path.is_file():
+        raise ConfigError(f"{title_of(source)!r}: there is no such folder, and no such .csv file")
+    known = known_format(path)
     if not known.many:
-        raise ConfigError(f"{str(source)!r} is {known.title}, about one image: name the folder that has the image, too")
-    found = annotated.of_documents(Tree(source.parent), [source])
+        raise ConfigError(f"{str(path)!r} is {known.title}, about one image: name the folder that has the image, too")
+    found = annotated.of_documents(Tree(path.parent), [path])
     assert found is not None
     return found
+
+
+def _several(paths: list[Path], masks: str | None) -> Understood:
+    """Return what several files are, which are lists."""
+    others = [str(path) for path in paths if path.suffix.lower() != ".csv"]
+    if others or not paths:
+        said = ", ".join(others) or "nothing was given"
+        raise ConfigError(f"several .csv files are one data set, and nothing else is: {said}")
+    if masks is not None:
+        raise ConfigError(f"masks={masks!r} is for folders: .csv files name their masks")
+    return csv_lists.understood(paths)
 
 
 def _the_layout(tree: Tree) -> Understood:
@@ -110,7 +123,7 @@ def _exports(tree: Tree) -> list[str]:
     return list(told.values())
 
 
-def list_files(source: str | os.PathLike[str], labels: Labels) -> Listing:
+def list_files(source: Source, labels: Labels) -> Listing:
     """List the files of a data set, as :func:`unetzoo.data.list_samples` does; no image is opened.
 
     Raises:
@@ -123,7 +136,7 @@ def list_files(source: str | os.PathLike[str], labels: Labels) -> Listing:
 
 
 def labels_of(
-    source: str | os.PathLike[str],
+    source: Source,
     *,
     task: str | None = None,
     num_classes: int | None = None,
@@ -153,7 +166,7 @@ def labels_of(
 
 def labels_from(
     told: Meaning,
-    source: str | os.PathLike[str],
+    source: Source,
     *,
     task: str | None = None,
     num_classes: int | None = None,
@@ -191,11 +204,11 @@ def labels_from(
     if classes is not None and not told.names:
         problems = ["classes=… picks from classes that have names, and here none have: leave it out"]
     if problems:
-        raise ConfigError(f"{str(source)!r} has other classes", problems)
+        raise ConfigError(f"{title_of(source)!r} has other classes", problems)
     return labels
 
 
-def has_names(source: str | os.PathLike[str], masks: str | None = None) -> bool:
+def has_names(source: Source, masks: str | None = None) -> bool:
     """Return whether a data set has names of classes, from which some can be picked; see :func:`understood`."""
     told = understood(source, masks).meaning()
     return bool(told.names or "class_names" in told.labels)

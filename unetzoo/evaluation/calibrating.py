@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unetzoo.checks import class_names_of
+from unetzoo.data.listing import Source
 from unetzoo.errors import ConfigError
 from unetzoo.evaluation.evaluating import images_of, predictor_of, shown
 from unetzoo.files.writing import write_file
@@ -67,7 +68,7 @@ class Calibration:
 
 def calibrate(
     model: Predictor | Model | Sequence[Model],
-    source: str | os.PathLike[str],
+    source: Source,
     *,
     split: str | None = "val",
     ratios: Sequence[float] | None = None,

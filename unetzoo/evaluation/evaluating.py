@@ -22,6 +22,7 @@ from unetzoo.augmentation import IGNORED
 from unetzoo.checks import class_names_of
 from unetzoo.config import ModelConfig
 from unetzoo.data import SegmentationDataset, labels_of
+from unetzoo.data.listing import Source, paths_of, title_of
 from unetzoo.data.splitting import RATIOS
 from unetzoo.data.stacks import list_samples
 from unetzoo.data.understanding import has_names
@@ -102,7 +103,7 @@ class Evaluation:
 
 def evaluate(
     model: Predictor | Model | Sequence[Model],
-    source: str | os.PathLike[str],
+    source: Source,
     *,
     split: str | None = None,
     ratios: Sequence[float] | None = None,
@@ -125,7 +126,7 @@ def evaluate(
     Args:
         model: as ``unetzoo.Predictor`` takes it: a model, which stays on its device, a name or a path, or a list
             whose answers are averaged; or a predictor, with its tiles, views and thresholds.
-        source: a folder or a CSV file, see ``unetzoo.data.list_samples``.
+        source: a folder, a CSV file, or several CSV files in a list, see ``unetzoo.data.list_samples``.
         split: "train", "val" or "test". None: "test" of a source that has splits of its own, every image of others.
             Where ``model`` is the folder or the file of a run, the run's own list, ``data.json``, says which images
             are in it, wherever they lie now; new ones follow from their names, and the log says so. But for "train",
@@ -188,9 +189,7 @@ def predictor_of(model: Predictor | Model | Sequence[Model]) -> Predictor:
     return Predictor(model, device=devices[0] if devices else "auto")
 
 
-def images_of(
-    predictor: Predictor, source: str | os.PathLike[str], split: str | None, given: Mapping[str, Any]
-) -> SegmentationDataset:
+def images_of(predictor: Predictor, source: Source, split: str | None, given: Mapping[str, Any]) -> SegmentationDataset:
     """Return the images of a split, not normalised: a predictor does that.
 
     Args:
@@ -205,7 +204,7 @@ def images_of(
     """
     config, reading = predictor.config, as_trained(predictor, given)
     written = ("ignore", "foreground", "colours", "ignore_colour", "classes", "planes", "masks")
-    if given["masks"] is None and not Path(source).is_dir():
+    if given["masks"] is None and not any(path.is_dir() for path in paths_of(source)):
         reading["masks"] = None  # a CSV file names its masks
     if given["classes"] is None and reading["classes"] and not has_names(source, reading["masks"]):
         reading["classes"] = None  # all that masks without names have are the classes themselves
@@ -218,7 +217,7 @@ def images_of(
     )
     listing = list_samples(source, known)
     if listing.problems:
-        raise ConfigError(f"{str(source)!r} cannot be evaluated on", listing.problems)
+        raise ConfigError(f"{title_of(source)!r} cannot be evaluated on", listing.problems)
     anew = any(given[name] is not None for name in ("ratios", "seed", "group"))
     samples = choose(source, listing, split, reading, seen_by(predictor), anew=anew)
     return SegmentationDataset(samples, known, in_channels=config.in_channels, room=0)  # each is read once

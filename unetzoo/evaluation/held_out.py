@@ -7,14 +7,13 @@ is told. Both also count where a model that it began from has seen them.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unetzoo import trained
-from unetzoo.data.listing import Listing, Sample
+from unetzoo.data.listing import Listing, Sample, Source, title_of
 from unetzoo.data.record import BEFORE, CHOSEN, FILE, DataRecord, Place, file_of, fingerprints, places
 from unetzoo.data.splitting import NAMES, divide, group_keys, lacks_val
 from unetzoo.errors import ConfigError
@@ -96,7 +95,7 @@ def tell(run: DataRecord, seen: Seen) -> None:
 
 
 def choose(
-    source: str | os.PathLike[str],
+    source: Source,
     listing: Listing,
     split: str | None,
     reading: Mapping[str, Any],
@@ -127,9 +126,9 @@ def choose(
         how = {name: reading[name] for name in ("ratios", "seed", "group")}
         found = divide(listing, **how, kept=None if anew else _kept(listing, how["group"], seen))[asked]
     if not found and split is None and own:
-        raise ConfigError(f"{str(source)!r} has splits, and no test images: say which, such as split='val'")
+        raise ConfigError(f"{title_of(source)!r} has splits, and no test images: say which, such as split='val'")
     if not found:
-        raise ConfigError(f"{str(source)!r} has no images{'' if asked is None else f' in {asked}'}")
+        raise ConfigError(f"{title_of(source)!r} has no images{'' if asked is None else f' in {asked}'}")
     if asked != "train":
         _check(found, asked, source, seen)
     return tuple(found)
@@ -180,9 +179,9 @@ def _places(prints: Mapping[str, str], seen: Seen, *, before: bool, asked: str |
     return found
 
 
-def _check(found: Sequence[Sample], asked: str | None, source: str | os.PathLike[str], seen: Seen) -> None:
+def _check(found: Sequence[Sample], asked: str | None, source: Source, seen: Seen) -> None:
     """Refuse images that the models were trained on, and say by which they were chosen, and what is not known."""
-    where = str(source) if asked is None else f"{asked} of {source}"
+    where = title_of(source) if asked is None else f"{asked} of {title_of(source)}"
     if seen.missing and asked is not None:
         models = ", ".join(seen.missing)
         _logger.warning("no %s says what %s was trained on: it may have been on images of %s", FILE, models, where)

@@ -25,6 +25,7 @@ from unetzoo.data import (
     find_samples,
     labels_of,
 )
+from unetzoo.data.listing import title_of
 from unetzoo.data.sampling import EpochBatches, SizeBatches
 from unetzoo.errors import ConfigError
 from unetzoo.pretrained import IMAGENET_MEAN, IMAGENET_STD
@@ -50,7 +51,7 @@ class FolderData(lightning.LightningDataModule):
 
     Args:
         folder: with ``images/`` and ``masks/``, or ``train/``, ``val/`` and perhaps ``test/`` that hold such; or a CSV
-            list: see ``unetzoo.data.find_samples``.
+            list, or several in a list: see ``unetzoo.data.find_samples``.
         task, num_classes, class_names, ignore, foreground, colours, ignore_colour, classes, planes, masks: what the
             files mean, see ``unetzoo.data.Labels``; None: as ``unetzoo.data.labels_of`` has it follow.
         ratios: of the training, validation and test images, where the folder does not part them.
@@ -78,7 +79,7 @@ class FolderData(lightning.LightningDataModule):
 
     def __init__(
         self,
-        folder: str,
+        folder: str | list[str],
         *,
         task: str | None = None,
         num_classes: int | None = None,
@@ -123,9 +124,10 @@ class FolderData(lightning.LightningDataModule):
         self._samples: dict[str, tuple[Sample, ...]] | None = None
         problems = whole("batch_size", batch_size) + whole("workers", self.workers, 0)
         problems += [] if repeats is None else whole("repeats", repeats)
-        if any("\ud800" <= letter <= "\udfff" for letter in folder):
+        if any("\ud800" <= letter <= "\udfff" for letter in title_of(folder)):
             # The run's settings are YAML, which is text, and by them it goes on.
-            problems.append(f"data={printable(folder)}: this name is no UTF-8: rename the folder, or give a link to it")
+            fix = "rename the folder, or give a link to it"
+            problems.append(f"data={printable(title_of(folder))}: this name is no UTF-8: {fix}")
         if problems:
             raise ConfigError("cannot read the data", problems)
 

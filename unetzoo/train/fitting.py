@@ -20,7 +20,7 @@ Source = str | os.PathLike[str]
 def fit(
     model: Source | None = None,
     *,
-    data: Source | None = None,
+    data: Source | Sequence[Source] | None = None,
     epochs: int | None = None,
     out: Source | None = None,
     batch_size: int | None = None,
@@ -58,7 +58,8 @@ def fit(
 
     Args:
         model: a name of ``list_models()``; or a trained model to go on from, as ``from_pretrained`` takes it.
-        data: a folder with ``images/`` and ``masks/``, or with ``train/`` and ``val/`` that hold such; or a CSV list.
+        data: a folder with ``images/`` and ``masks/``, or with ``train/`` and ``val/`` that hold such, or laid out as
+            ``unetzoo.data.list_samples`` says; or a CSV list, or several in a list.
         epochs: passes over the training images; 50 by default.
         out: folder of the run, new or empty. None: ``runs/<model>``, numbered if there is one.
         batch_size: images a step and device; 8 by default.

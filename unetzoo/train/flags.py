@@ -36,7 +36,7 @@ class Flag:
 
 FLAGS = (
     Flag("model", "model.name", "NAME", "of the zoo; or, to go on from it, a trained model, a run, a file, owner/name"),
-    Flag("data", "data.folder", "FOLDER", "with images/ and masks/, or train/ and val/ that hold such; or a CSV list"),
+    Flag("data", "data.folder", "FOLDER", "of images and masks, as 'unetzoo data check' understands it; or CSV lists"),
     Flag("epochs", "trainer.max_epochs", "N", "passes over the training images (default: 50)"),
     Flag("batch_size", "data.batch_size", "N", "images a step and device (default: 8)"),
     Flag(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from unetzoo import images, sheets
 from unetzoo.comparing.plotting import require_plot
+from unetzoo.data.listing import paths_of
 from unetzoo.files.writing import make_folder, write_file
 from unetzoo.printing import printable
 from unetzoo.saving import cards
@@ -261,11 +262,12 @@ def write_card(folder: Path, trainer: lightning.Trainer) -> None:
     best, data = _best_of(trainer), _data_of(trainer)
     if best.epoch is None:
         return
+    names = " and ".join(path.name for path in paths_of(data.folder))
     counts = {name: split.images for name, split in data.report.splits.items()}
     card = cards.ModelCard(
-        training_data=f"Images of {Path(data.folder).name}: {counts['train']}.",
+        training_data=f"Images of {names}: {counts['train']}.",
         metrics={name: value for name, value in best.metrics.items() if value is not None and name != "images"},
-        evaluation_data=f"validation images of {Path(data.folder).name}: {counts['val']}; epoch {best.epoch + 1}.",
+        evaluation_data=f"validation images of {names}: {counts['val']}; epoch {best.epoch + 1}.",
         text="Trained with unetzoo; `config.yaml` in the folder of the run has every setting.",
     )
     path = folder / CARD_FILE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from unetzoo.checks import shortened
@@ -14,22 +15,23 @@ from unetzoo.data.listing import SPLITS, Listing, Sample
 from unetzoo.errors import ConfigError
 
 
-def understood(source: Path) -> Understood:
-    """Return what a CSV file is."""
-    said = "a CSV list: each row names an image and its mask"
-    return Understood(said, lambda labels: _list_csv(source, labels))
+def understood(sources: Sequence[Path]) -> Understood:
+    """Return what a CSV file is, or what several are, which are read one after the other."""
+    what = "a CSV list" if len(sources) == 1 else f"{len(sources)} CSV lists"
+    return Understood(f"{what}: each row names an image and its mask", lambda labels: _list_csv(sources, labels))
 
 
-def _list_csv(source: Path, labels: Labels) -> Listing:
-    rows = _csv_rows(source)
-    shared = Path(os.path.commonpath([image.parent for _, _, image, _ in rows])) if rows else source.parent
-    parent = source.parent.absolute()
-    if shared.is_relative_to(parent):
-        shared = parent
+def _list_csv(sources: Sequence[Path], labels: Labels) -> Listing:
+    by_list = {source: _csv_rows(source) for source in sources}
+    rows = [(source.parent.absolute(), row) for source, found in by_list.items() for row in found]
+    unsaid = [str(source) for source, found in by_list.items() if found and not found[0][0]]
+    if unsaid and any(row[0] for _, row in rows):
+        raise ConfigError(f"some of these lists name splits, and {', '.join(unsaid)} does not: give it a column split")
+    shared = _shared([source.parent.absolute() for source in sources], [image for _, (_, _, image, _) in rows])
     problems: list[str] = []
     samples: dict[str, dict[str, Sample]] = defaultdict(dict)
-    for split, kind, image, mask in rows:
-        name = image.relative_to(shared).with_suffix("").as_posix()
+    for parent, (split, kind, image, mask) in rows:
+        name = _from(shared, image)
         sample = Sample(name, image, mask, kind, _from(parent, image))
         problems += [f"{shortened(str(path))}: there is no such file" for path in (image, mask) if not _is_file(path)]
         other = samples[split].setdefault(sample.name, sample)
@@ -37,6 +39,16 @@ def _list_csv(source: Path, labels: Labels) -> Listing:
             problems.append(f"{image}: {other.image} was listed before, and has the same stem; keep one")
     ordered = {split: tuple(found[name] for name in sorted(found)) for split, found in samples.items()}
     return Listing(labels, ordered or {"": ()}, tuple(problems), ())
+
+
+def _shared(parents: list[Path], images: list[Path]) -> Path:
+    """Return the folder from which images are named: that of the lists where all lie in it, else that of all images."""
+    try:
+        shared = Path(os.path.commonpath([image.parent for image in images] or parents))
+        of_lists = Path(os.path.commonpath(parents))
+    except ValueError:  # on two drives
+        return parents[0]
+    return of_lists if shared.is_relative_to(of_lists) else shared
 
 
 def _is_file(path: Path) -> bool:
