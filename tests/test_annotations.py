@@ -143,6 +143,12 @@ def test_coco_in_and_coco_out(tmp_path: Path, no_curves: None) -> None:
             assert np.array_equal(masks.read_target(sample, labels, SIZE).numpy(), mask)
 
 
+def test_categories_that_are_missing(tmp_path: Path) -> None:
+    source = write_coco(tmp_path, [one(0, [[0, 0, 1, 1, 1, 0]])], categories=None)
+    with pytest.raises(InputError, match=r"instances\.json' is COCO JSON without categories"):
+        labels_of(source)
+
+
 def test_images_that_are_missing_are_named(tmp_path: Path) -> None:
     source = write_coco(tmp_path, [])
     (source / "images" / "3.png").unlink()

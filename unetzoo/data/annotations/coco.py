@@ -23,13 +23,19 @@ from unetzoo.errors import InputError
 
 
 def _recognises(path: Path) -> bool:
-    return parsing.has(parsing.json_of(path), images=list, annotations=list, categories=list)
+    return parsing.has(parsing.json_of(path), images=list, annotations=list)
 
 
 @register_annotation_format("coco", title="COCO JSON", suffixes=(".json",), recognises=_recognises, many=True)
 def read(path: Path) -> Document:
-    """Return what a file of COCO's says."""
+    """Return what a file of COCO's says.
+
+    Raises:
+        InputError: it has no categories at all.
+    """
     found, faults = parsing.json_of(path), Faults()
+    if not isinstance(found.get("categories"), list):
+        raise InputError(f"{str(path)!r} is COCO JSON without categories, the names of classes: export them, too")
     images = {
         image["id"]: image for k, image in enumerate(found["images"]) if _is_image(image, f"image {k + 1}", faults)
     }
