@@ -104,6 +104,7 @@ def test_folders_and_endings(tmp_path: Path, images: str, of_masks: str, image: 
         ("{}.tif", "{}_cp_masks.png"),  # Cellpose
         ("ISIC_{}.jpg", "ISIC_{}_segmentation.png"),
         ("{}.ome.tif", "{}_labels.ome.tif"),
+        ("{}.ome.tif", "{}_labels.png"),
         ("case{0}/{0}.tif", "case{0}/{0}_mask.tif"),
     ],
 )
@@ -642,7 +643,7 @@ def test_nnunet(tmp_path: Path) -> None:
         ({"background": 0, "whole": [1, 2, 3], "core": [2, 3]}, {}, "whole, core are regions"),
         ({"background": 0, "a": 2}, {}, "whole numbers from 0 on"),
         ({"background": 0, "a": "1"}, {}, "whole numbers from 0 on"),
-        ({"background": 0, "a": 1}, {"file_ending": ".nii.gz"}, "file_ending '.nii.gz'"),
+        ({"background": 0, "a": 1}, {"file_ending": ".nrrd"}, "file_ending '.nrrd'"),
         ([], {}, "channel_names and labels are needed"),
     ],
 )
@@ -794,3 +795,31 @@ def test_all_doors_understand_the_same(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["evaluate", str(run), "--data", str(data), "--split", "val", "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)
     assert "aeroplane" in json.dumps(scores)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_endings_of_volumes_are_behind_the_stem(tmp_path: Path, beside: bool) -> None:
+    """Listing opens nothing: .nii.gz is one ending, and what a mask has stands before it."""
+    places = ("", "") if beside else ("images/", "masks/")
+    for name in (f"{places[0]}a.nii.gz", f"{places[1]}a_seg.nii.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (sample,) = list_samples(tmp_path, Labels()).samples[""]
+    assert (sample.image.name, sample.mask.name) == ("a.nii.gz", "a_seg.nii.gz")
+
+
+def test_nnunet_of_volumes(tmp_path: Path) -> None:
+    for name in ("imagesTr/case_001_0000.nii.gz", "labelsTr/case_001.nii.gz"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    told = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps(told))
+    labels = labels_of(tmp_path)
+    assert (labels.task, labels.class_names) == ("binary", ("liver",))
+    assert names(list_samples(tmp_path, labels)) == {"": ["case_001"]}
+
+
+def test_channels_in_files_of_their_own_are_refused(tmp_path: Path) -> None:
+    nnunet(tmp_path, {"background": 0, "a": 1, "b": 2, "c": 3}, channels=2)
+    with pytest.raises(ConfigError, match=r"2 channels.*one TIFF of several bands"):
+        list_samples(tmp_path, labels_of(tmp_path))

@@ -127,7 +127,7 @@ def the_rule(images: Collection[str], masks: Collection[str]) -> Rule:
 
 
 def _spelling(images: Collection[str], masks: Collection[str]) -> dict[str, str]:
-    """Return stems as they are compared: as one composes them, in small letters, and without .ome.
+    """Return stems as they are compared: as one composes them, in small letters, and without .ome and .nii.
 
     Where two would be the same then, big and small letters differ; where they are still the same, all do.
     """
@@ -139,8 +139,11 @@ def _spelling(images: Collection[str], masks: Collection[str]) -> dict[str, str]
 
 
 def composed(name: str) -> str:
-    """Return a name with its accents composed, whatever a file system makes of them, and without .ome at its end."""
-    return unicodedata.normalize("NFC", name[:-4] if name.lower().endswith(".ome") else name)
+    """Return a name with its accents composed, however a file system has them, and without .ome or .nii at its end.
+
+    A stem ends in those where the file ends in .ome.tif or .nii.gz.
+    """
+    return unicodedata.normalize("NFC", name[:-4] if name.lower().endswith((".ome", ".nii")) else name)
 
 
 def _ends(stem: str, ending: str) -> bool:

@@ -56,7 +56,7 @@ def _told(path: Path) -> tuple[dict[str, Any], int]:
     ending = found.get("file_ending", ".nii.gz")
     if not is_image(f"a{ending}"):
         raise ConfigError(
-            f"{str(path)!r} has file_ending {ending!r:.40}: images of two dimensions are read, as .png or .tif"
+            f"{str(path)!r} has file_ending {ending!r:.40}: .png, .tif and .nii.gz are read, and some more"
         )
     regions = [name for name, value in labels.items() if isinstance(value, list)]
     if regions:
@@ -83,12 +83,14 @@ def _listed(tree: Tree, parts: Mapping[str, tuple[str, str]], channels: int, lab
     for split, (of_images, of_masks) in parts.items():
         images: dict[str, dict[int, Path]] = defaultdict(dict)
         for inner, path in tree.under(of_images).items():
-            match = re.fullmatch(r"(.+)_(\d{4})\.\w+", inner)
+            match = re.fullmatch(r"(.+)_(\d{4})(?:\.nii)?\.\w+", inner)
             if match is not None and is_image(inner) and not is_hidden(inner):
                 images[match[1]][int(match[2])] = path
             else:
                 leftovers.append(f"{of_images}/{inner}")
-        masks = {i.rpartition(".")[0]: path for i, path in tree.under(of_masks).items() if is_image(i)}
+        masks = {
+            i.rpartition(".")[0].removesuffix(".nii"): path for i, path in tree.under(of_masks).items() if is_image(i)
+        }
         problems += [f"{of_images}/{name}_0000: no mask {name} in {of_masks}/" for name in images if name not in masks]
         problems += [f"{of_masks}/{name}: no image {name}_0000 in {of_images}/" for name in masks if name not in images]
         problems += [
