@@ -299,21 +299,23 @@ class TestPlaces:
         assert re.search(r"overlays.*x\.png .*another image", capsys.readouterr().err)
         assert (out / "overlays" / "x.png").read_bytes() == before
 
-    @pytest.mark.parametrize("image", ["coco/annotations.json.png", "yolo/data.yaml/a.png"])
-    def test_what_is_about_all_images_is_written_over_no_mask(
-        self, image: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [
+            (["yolo/data.yaml/a.png"], r"mask of .*data\.yaml/a\.png.*description of all images"),
+            (["a.tif", "labels/a.tif"], r"labels of .*a\.tif and the mask of .*labels/a\.tif"),
+        ],
+    )
+    def test_annotations_are_written_over_no_mask(
+        self, names: list[str], message: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     ) -> None:
         pytest.importorskip("scipy", reason="objects need SciPy")
-        write(tmp_path / "in" / image)
+        for name in names:
+            write(tmp_path / "in" / name)
         command = ["predict", str(model), str(tmp_path / "in"), "--out", str(tmp_path / "masks")]
-        code = main([*command, "--write", "coco,yolo"])
-        said = capsys.readouterr().err
-        if image.startswith("coco"):
-            assert code == 0  # the names differ
-        else:
-            assert code == 2
-            assert re.search(r"mask of .*data\.yaml/a\.png.*description of all images", said)
-            assert not (tmp_path / "masks").exists()
+        assert main([*command, "--write", "coco,yolo,labels"]) == 2
+        assert re.search(message, capsys.readouterr().err)
+        assert not (tmp_path / "masks").exists()
 
     def test_no_mask_is_written_over_its_image(self, model: Path, tmp_path: Path) -> None:
         image = write(tmp_path / "masks" / "a.png")
