@@ -16,7 +16,7 @@ from unetzoo.objects.outlines import polygons
 from unetzoo.objects.writing import Annotated, place_of, register_writer
 
 VERSION = "5.5.0"
-"""Of LabelMe, whose files these are like; others of 5 open them, too."""
+"""Of LabelMe, whose files these are like; 6 reads them as well."""
 
 
 def to_labelme(instances: Instances, image: str, class_names: Sequence[str] | None = None) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Ledger:
     def _read(self) -> None:
         try:
             lines = self.path.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # what cannot be written says so by itself
             return
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{str(self.path)!r} cannot be read: give another out=…, or overwrite=True") from error
