@@ -823,3 +823,76 @@ def test_channels_in_files_of_their_own_are_refused(tmp_path: Path) -> None:
     nnunet(tmp_path, {"background": 0, "a": 1, "b": 2, "c": 3}, channels=2)
     with pytest.raises(ConfigError, match=r"2 channels.*one TIFF of several bands"):
         list_samples(tmp_path, labels_of(tmp_path))
+
+
+# Annotations beside images, and exports.
+
+
+def labelme(path: Path, label: str) -> None:
+    corners = [[2, 3], [9, 3], [9, 8], [2, 8]]
+    shape = {"label": label, "points": corners, "shape_type": "polygon", "group_id": None, "flags": {}}
+    told = {"version": "5.4.1", "flags": {}, "shapes": [shape], "imagePath": f"{path.stem}.jpg", "imageData": None}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(told | {"imageHeight": SIZE[0], "imageWidth": SIZE[1]}))
+
+
+@pytest.mark.parametrize("folders", [("", ""), ("img/", "ann/"), ("train/", "train/")])
+def test_a_file_of_annotations_for_each_image(tmp_path: Path, folders: tuple[str, str]) -> None:
+    for k in range(4):
+        picture(tmp_path / folders[0] / f"{k}.jpg")
+        labelme(tmp_path / folders[1] / f"{k}.json", "cell" if k else "rim")
+    labels = labels_of(tmp_path)
+    assert (labels.task, labels.class_names) == ("multiclass", ("background", "rim", "cell"))
+    listing = list_samples(tmp_path, labels)
+    assert (listing.problems, listing.leftovers) == ((), ())
+    found = target(listing, "1")
+    assert (found[3:8, 2:9] == 2).all()
+    assert (found > 0).sum() == 35
+
+
+def test_images_that_are_annotated_twice(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    labelme(tmp_path / "a.json", "cell")
+    black_and_white(1, tmp_path / "a_mask.png")
+    with pytest.raises(ConfigError, match=r"(?s)LabelMe.*'_mask'|'_mask'.*LabelMe"):
+        list_samples(tmp_path, Labels())
+    assert np.array_equal(target(list_samples(tmp_path, Labels(masks="{name}_mask.png")), "a"), shape(1))
+    assert (target(list_samples(tmp_path, Labels(masks="{name}.json")), "a") == 1).sum() == 35
+
+
+def test_exports_of_roboflow_for_yolo(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text("train: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['cat', 'dog']\n")
+    for split in ("train", "valid", "test"):
+        picture(tmp_path / split / "images" / "a_jpg.rf.0123.jpg")
+        (tmp_path / split / "labels").mkdir()
+        (tmp_path / split / "labels" / "a_jpg.rf.0123.txt").write_text("1 0 0 0.5 0 0.5 1 0 1\n")
+    (tmp_path / "README.roboflow.txt").touch()
+    labels = labels_of(tmp_path)
+    assert labels.class_names == ("background", "cat", "dog")
+    listing = list_samples(tmp_path, labels)
+    assert not listing.problems
+    assert [*listing.samples] == ["test", "train", "val"]
+    found = target(listing, "a_jpg.rf.0123", "val")
+    assert (found[:, : SIZE[1] // 2] == 2).all()
+    assert (found > 0).sum() == SIZE[0] * SIZE[1] // 2
+    dogs = labels_of(tmp_path, classes=("dog",))
+    assert target(list_samples(tmp_path, dogs), "a_jpg.rf.0123", "val").sum() == SIZE[0] * SIZE[1] // 2
+
+
+def test_exports_of_roboflow_in_coco(tmp_path: Path) -> None:
+    for split in ("train", "valid"):
+        picture(tmp_path / split / "a.jpg")
+        told = {
+            "images": [{"id": 0, "file_name": "a.jpg", "height": SIZE[0], "width": SIZE[1]}],
+            "categories": [
+                {"id": 0, "name": "cells", "supercategory": "none"},
+                {"id": 1, "name": "cell", "supercategory": "cells"},
+            ],
+            "annotations": [{"id": 1, "image_id": 0, "category_id": 1, "segmentation": [[2, 3, 9, 3, 9, 8, 2, 8]]}],
+        }
+        (tmp_path / split / "_annotations.coco.json").write_text(json.dumps(told))
+    labels = labels_of(tmp_path)
+    assert (labels.task, labels.class_names) == ("binary", ("cell",))
+    listing = list_samples(tmp_path, labels)
+    assert names(listing) == {"train": ["train/a"], "val": ["valid/a"]}
+    assert target(listing, "valid/a", "val").sum() == 35
