@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from unetzoo import extras, images
-from unetzoo.data import Labels, list_samples, masks
+from unetzoo.data import Labels, labels_of, list_samples, masks
 from unetzoo.errors import InputError
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -100,6 +101,26 @@ def test_volumes_and_their_masks(tmp_path: Path) -> None:
     assert [sample.planes for sample in samples] == [0, 1, 2, 3]
     for sample in samples:
         assert np.array_equal(masks.read_target(sample, meaning, (8, 9)), labels[:, :, sample.planes].T)
+
+
+def test_nnunet_of_volumes(tmp_path: Path) -> None:
+    """As nnU-Net's own data sets are: volumes, of which each slice is an image here."""
+    chance, truth = np.random.default_rng(0), {}
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+    for name in ("la_003", "la_004"):
+        truth[name] = chance.integers(0, 2, (9, 8, 3)).astype(np.uint8)
+        write_nifti(tmp_path / "imagesTr" / f"{name}_0000.nii.gz", chance.random((9, 8, 3)).astype(np.float32))
+        write_nifti(tmp_path / "labelsTr" / f"{name}.nii.gz", truth[name])
+    told = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "heart": 1}, "file_ending": ".nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps(told))
+    labels = labels_of(tmp_path, planes="split")
+    listing = list_samples(tmp_path, labels)
+    assert not listing.problems
+    assert [sample.name for sample in listing.samples[""]] == [f"{name}[{k}]" for name in truth for k in range(3)]
+    for sample in listing.samples[""]:
+        expected = truth[sample.stack][:, :, sample.planes].T
+        assert np.array_equal(masks.read_target(sample, labels, (8, 9)), expected)
 
 
 def test_slices_of_dicom(tmp_path: Path) -> None:
