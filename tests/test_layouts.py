@@ -793,8 +793,12 @@ def test_all_doors_understand_the_same(tmp_path: Path, capsys: pytest.CaptureFix
     model = unetzoo.load(run)
     assert model.config.class_names == ("background", "person", "aeroplane")
     assert main(["evaluate", str(run), "--data", str(data), "--split", "val", "--json"]) == 0
-    scores = json.loads(capsys.readouterr().out)
-    assert "aeroplane" in json.dumps(scores)
+    scores = capsys.readouterr().out
+    assert "aeroplane" in scores
+    assert main(["evaluate", "--data", str(data), str(run), "--split", "val", "--json"]) == 0
+    assert capsys.readouterr().out == scores
+    assert main(["evaluate", "--data", str(data)]) == 2
+    assert "a model is needed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("beside", [False, True])

@@ -38,10 +38,10 @@ def recognises(tree: Tree) -> Understood | None:
     files = {inner: path for inner, path in tree.under(folder).items() if not is_hidden(inner)}
     found = [*_of_images(files), *_of_annotations(files)]
     if len(found) > 1:
+        both = "; or ".join(one.said for one in found)
         raise ConfigError(
-            f"{str(tree.path)!r} has several masks beside its images; say which are meant, as in "
-            f"masks='{_pattern(found[0])}'",
-            [one.said for one in found],
+            f"{str(tree.path)!r} has several masks beside its images: {both}. Say which are meant, as in "
+            f"masks='{_pattern(found[0])}'"
         )
     if not found:
         return None

@@ -119,7 +119,11 @@ def the_rule(images: Collection[str], masks: Collection[str]) -> Rule:
         return fitting[0]
     shown = f"images such as {_shown(images)}; masks such as {_shown(masks)}"
     if fitting:
-        raise ConfigError(f"masks may go with images by several rules ({shown})", [str(rule) for rule in fitting])
+        both = "; or ".join(map(str, fitting))
+        raise ConfigError(
+            f"masks may go with images by several rules ({shown}): {both}. Say which are meant, as in "
+            "masks='masks/{name}_mask.png'"
+        )
     raise ConfigError(
         f"no mask has the name of an image ({shown}): masks have the stem of their image, or that with "
         f"{', '.join(ending for ending in MASK_ENDINGS if ending[0] == '_')} behind it"
