@@ -131,7 +131,7 @@ def test_stacks_are_counted(tmp_path: Path) -> None:
     assert not report.problems
     assert report.stacks == {2: 2, 3: 2}
     assert sum(report.counts.values()) == 10
-    assert "files of several planes: 2 (2), 3 (2); planes='split'" in str(report)
+    assert "files of several planes: 2 (2), 3 (2); taken: split" in str(report)
 
 
 # Images that occur twice
@@ -311,6 +311,7 @@ def settings_of(command: str) -> dict[str, Any]:
     assert not rest or rest[0].startswith("--data.")
     found = {flag.name: getattr(options, flag.name) for flag in FLAGS}
     found |= {word.removeprefix("--data."): text for word, text in zip(rest[::2], rest[1::2], strict=True)}
+    (found["data"],) = found["data"]
     return {name: str(value) for name, value in found.items() if value is not None}
 
 

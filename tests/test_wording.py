@@ -215,7 +215,17 @@ def test_the_library_writes_arguments_with_their_sign() -> None:
     assert not found
 
 
-COMMANDS = ("train/command.py", "train/choosing.py", "train/flags.py", "train/places.py", "train/stopping.py")
+COMMANDS = (
+    *("data/commanding.py", "train/command.py", "train/choosing.py", "train/flags.py", "train/places.py"),
+    "train/stopping.py",
+)
+    "data/commanding.py",
+    "train/command.py",
+    "train/choosing.py",
+    "train/flags.py",
+    "train/places.py",
+    "train/stopping.py",
+)
 """They write command lines, and read them."""
 ELSE = {
     "plugins.py": "--import",

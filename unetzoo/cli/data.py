@@ -186,7 +186,7 @@ def _preview(options: argparse.Namespace) -> None:
     from unetzoo.train.trust import augmentation_of
 
     labels = _labels(options)
-    augment = augmentation.build(augmentation_of(options.augmentation, trusted=options.trust), options.crop_size)
+    augment = augmentation.build(augmentation_of(options.augmentation, trust=options.trust), options.crop_size)
     source = {"ratios": options.ratios, "seed": options.seed, "group": options.group}
     report = data.check(options.source, labels, closely=False, progress=sys.stderr.isatty(), **source)
     report.raise_for_problems()

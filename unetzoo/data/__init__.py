@@ -1,7 +1,9 @@
 """Data sets of images and masks: listing, splitting, checking, reading."""
 
 from unetzoo.data.checking import check as check
+from unetzoo.data.counting import ObjectsReport as ObjectsReport
 from unetzoo.data.dataset import SegmentationDataset as SegmentationDataset
+from unetzoo.data.histograms import Histogram as Histogram
 from unetzoo.data.labels import IGNORED as IGNORED, Labels as Labels
 from unetzoo.data.listing import Listing as Listing, Sample as Sample, Source as Source
 from unetzoo.data.plain_folders import convert as convert

@@ -171,7 +171,7 @@ class DataReport:
         said[0] += f"; in_channels={self.in_channels}" if self.mean is not None else ""
         if self.stacks:
             files = ", ".join(f"{planes} ({count})" for planes, count in self.stacks.items())
-            said.append(f"files of several planes: {files}; planes={self.labels.planes!r}")
+            said.append(f"files of several planes: {files}; taken: {self.labels.planes}")
         objects = [split.objects for split in self.splits.values() if split.objects is not None]
         if objects:
             how = " and ".join(sorted({one.how for one in objects}))

@@ -58,13 +58,13 @@ def check_settings(path: Path) -> None:
         )
 
 
-def augmentation_of(text: str, *, trusted: bool = False) -> Any:
+def augmentation_of(text: str, *, trust: bool = False) -> Any:
     """Return what ``unetzoo.augmentation.build`` is to make of what the user typed.
 
     Args:
         text: a name; a list, "[…]", as YAML has it; or a file, .yaml or .yml, that holds a name or a list, or settings
             of a training, of which ``data.augmentation`` is taken.
-        trusted: whether the file may name any class.
+        trust: whether the file may name any class.
 
     Raises:
         ConfigError: no such file, or no YAML; or the file names classes that nobody asked for. None is imported.
@@ -84,9 +84,9 @@ def augmentation_of(text: str, *, trusted: bool = False) -> Any:
     if found is None and not problems:
         problems.append("it holds neither a list of transforms, nor settings with data.augmentation")
     fix = ""
-    if not trusted and (named := list(_transform_problems(found))):
+    if not trust and (named := list(_transform_problems(found))):
         problems += named
-        fix = ", as it may be a stranger's. If it is yours, --trust follows it, or --import the modules that it names"
+        fix = ", as it may be a stranger's. If it is yours, trust=True follows it; or import the modules that it names"
     if problems:
         raise ConfigError(f"{text!r} is not followed{fix}", problems)
     return found
