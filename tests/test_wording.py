@@ -219,13 +219,6 @@ COMMANDS = (
     *("data/commanding.py", "train/command.py", "train/choosing.py", "train/flags.py", "train/places.py"),
     "train/stopping.py",
 )
-    "data/commanding.py",
-    "train/command.py",
-    "train/choosing.py",
-    "train/flags.py",
-    "train/places.py",
-    "train/stopping.py",
-)
 """They write command lines, and read them."""
 ELSE = {
     "plugins.py": "--import",
