@@ -27,7 +27,7 @@ from torch import Tensor
 from torchvision import models
 
 import unetzoo
-from unetzoo import drawing, images
+from unetzoo import augmentation, drawing, images
 from unetzoo.data import Labels, find_samples
 from unetzoo.drawing import CLASSES, draw_shapes
 from unetzoo.errors import ConfigError, HubError, InputError
@@ -490,6 +490,17 @@ def test_the_benchmark_for_gpus(
     assert [*found["seconds"]] == [*parts]
     assert all(found[part] for part in parts)
     assert all(row["difference"] <= row["allowed"] for row in found.get("equalities", []))
+
+
+def test_the_benchmark_for_data(run: Run, tmp_path: Path) -> None:
+    """Each way makes items, those of other packages where they are installed."""
+    folder = cells(tmp_path / "cells", 4)
+    said, _ = run("benchmarks/data.py", folder, "--images", 2, "--rounds", 1, "--json", tmp_path / "data.json")
+    found = json.loads((tmp_path / "data.json").read_text(encoding="utf-8"))
+    ours = {(preset, place): rate for _, name, preset, place, rate in found if name == "unetzoo"}
+    assert [*ours] == [(preset, place) for preset in augmentation.PRESETS for place in ("read anew", "in memory")]
+    assert all(rate > 0 for *_, rate in found)
+    assert f"{folder}: 2 images" in said
 
 
 # All of them.

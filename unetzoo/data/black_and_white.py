@@ -72,8 +72,8 @@ def read(values: Tensor, ignored: Tensor, lossy: bool) -> Read:
     return Read(foreground & ~wrong, wrong, white if top > 0 else None)
 
 
-def read_pure(values: Tensor, lossy: bool) -> Read | None:
-    """Read masks as :func:`read` does, quickly, where they have nothing but 0 and one white; None of others.
+def read_pure(values: Tensor, lossy: bool) -> tuple[Tensor, int | None] | None:
+    """Return foreground and white as :func:`read` does, quickly, of masks of nothing but 0 and one white; else None.
 
     Args:
         values: (C, H, W), integers, all of which count.
@@ -86,8 +86,7 @@ def read_pure(values: Tensor, lossy: bool) -> Read | None:
     white = 255 if lossy else next(white for white in WHITES if top <= white)
     if (top and 4 * top < 3 * white) or not bool(((array == 0) | (array == top)).all()):
         return None
-    foreground = torch.from_numpy((array == top) & (top > 0))
-    return Read(foreground, torch.zeros_like(foreground), white if top else None)
+    return torch.from_numpy(array != 0), white if top else None
 
 
 def read_ids(values: Tensor, ignored: Tensor) -> Read:

@@ -115,7 +115,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         for i, size in enumerate(self.sizes()):
             sample = self.samples[i]
             gaps = self._image(sample)[1] if images.may_lack(sample.image) else None
-            yield self._target(sample, gaps, size)
+            yield self._target(sample, gaps, size).long()
 
     def sizes(self) -> list[tuple[int, int]]:
         """Return height and width of every image, from the files' headers alone."""
@@ -130,7 +130,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             return found
         image, gaps = self._image(sample)
         target = self._target(sample, gaps, (image.shape[1], image.shape[2]))
-        return self._kept.keep(i, stamp, Pair(image, target.to(_smallest(self.labels))))
+        return self._kept.keep(i, stamp, Pair(image, target))
 
     def _image(self, sample: Sample) -> tuple[Tensor, Tensor | None]:
         """Return the image as stored, and the pixels (H, W) where nothing was measured; None where all was."""
@@ -141,7 +141,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return images.filled(image, self.mean), image.isnan().all(dim=0)
 
     def _target(self, sample: Sample, gaps: Tensor | None, size: tuple[int, int]) -> Tensor:
-        target = masks.read_target(sample, self.labels, size)
+        target = masks.read_target(sample, self.labels, size, _smallest(self.labels))
         return target if gaps is None else target.masked_fill(gaps, IGNORED)
 
 

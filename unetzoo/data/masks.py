@@ -45,13 +45,14 @@ _OUTSIDE = -1
 """In tables of values: none of them."""
 
 
-def read_target(sample: Sample, labels: Labels, size: tuple[int, int]) -> Tensor:
-    """Return the target of an image: int64, (H, W), or (classes, H, W) for multilabel.
+def read_target(sample: Sample, labels: Labels, size: tuple[int, int], dtype: torch.dtype = torch.int64) -> Tensor:
+    """Return the target of an image: (H, W), or (classes, H, W) for multilabel.
 
     Args:
         sample: whose mask it is.
         labels: what the mask means.
         size: height and width of the image.
+        dtype: signed integers that hold all classes and IGNORED.
 
     Raises:
         InputError: a mask that cannot be read, of another size, or with values outside the classes.
@@ -59,14 +60,14 @@ def read_target(sample: Sample, labels: Labels, size: tuple[int, int]) -> Tensor
     found = decode(sample, labels, size)
     if found.outside:
         raise InputError(f"{shown(sample)}: {explain(found.outside, labels, sample)}")
-    return found.target
+    return found.target.to(dtype)
 
 
 class Decoded(NamedTuple):
     """A target as :func:`read_target` returns it, and what it does not tell.
 
     Attributes:
-        target: ignored where a value is outside the classes.
+        target: signed integers, ignored where a value is outside the classes.
         outside: the values that are.
         white: what a black-and-white mask has for white; None of others, and of one that is all black.
         turn: what the mask of a turned image was taken for, one of :mod:`unetzoo.data.turning`; "" of other images.
@@ -214,7 +215,7 @@ def _plain(path: Path, values: Tensor, labels: Labels) -> Decoded | None:
     if (labels.task == "multilabel" and labels.num_classes > 1) or images.palette_of(path) is not None:
         return None
     read = black_and_white.read_pure(values, path.suffix.lower() in _LOSSY)
-    return None if read is None else Decoded(read.foreground.long(), {}, read.white)
+    return None if read is None else Decoded(read[0].to(torch.int8), {}, read[1])
 
 
 def _by_table(values: Tensor, labels: Labels) -> Decoded | None:

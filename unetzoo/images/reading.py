@@ -307,8 +307,8 @@ def _decoded(file: Image, as_stored: bool) -> Raster:
     elif stored == "I;16B":  # torch knows its own machine's order of bytes alone
         opened = opened.convert("I")
     image: Tensor = pil_to_tensor(opened)
-    if as_stored and stored == "1":
-        image = (image > 0).byte()
+    if image.dtype == torch.bool:  # one bit as it is stored
+        image = image.byte()
     return Raster(image.to(_KINDS.get(stored, image.dtype)), opened.mode in _ALPHA)
 
 
