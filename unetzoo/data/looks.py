@@ -12,7 +12,7 @@ images go into buckets by each, and only those of one bucket are compared, so th
 not with their square. Buckets of more than :data:`MOST` images, which are of some all but empty kind, are left out.
 
 The coarse hash is that of Krawetz, "Kind of like that", 2013 (www.hackerfactor.com/blog, 529); the fine one and its
-threshold are ours: two frames of a film, seconds apart, differ in 0.04 to 0.24, twenty retinas in 0.245 and more.
+threshold are ours: images of one scene were seen to differ in 0.045 to 0.235, twenty retinas in 0.245 and more.
 """
 
 from __future__ import annotations
