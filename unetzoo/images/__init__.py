@@ -1,7 +1,7 @@
 """Images in and out: reading, preparing for a network, laying a mask over one, writing."""
 
 from unetzoo.images.failing import explained as explained
-from unetzoo.images.formats import open_raster as open_raster
+from unetzoo.images.formats import open_png as open_png, open_raster as open_raster
 from unetzoo.images.ifd import NODATA as NODATA, pages_of as pages_of
 from unetzoo.images.missing import (
     blanked as blanked,

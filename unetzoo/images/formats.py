@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from pathlib import Path
@@ -38,6 +39,20 @@ def open_raster(path: str | os.PathLike[str]) -> ImageFile:
             postscript = b"%!PS" in stream.read(64)
         why = "PostScript is a program, and is not run" if postscript else f"it is no {', '.join(_SHOWN)}, or damaged"
         raise InputError(f"{str(path)!r} cannot be read as an image: {why}") from error
+
+
+def open_png(data: bytes) -> ImageFile:
+    """Open a PNG that other data hold; nothing is decoded yet.
+
+    Raises:
+        InputError: it is none, or has more pixels than Pillow lets be read.
+    """
+    from PIL import Image
+
+    try:
+        return Image.open(io.BytesIO(data), formats=["PNG"])
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"it is no PNG: {error}") from error
 
 
 def png_header(path: str | os.PathLike[str]) -> tuple[int, int] | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from unetzoo.data.annotations import parsing
 from unetzoo.data.annotations._base import Annotation, Document, Drawing, Faults, grouped, register_annotation_format
 from unetzoo.data.annotations.regions import Ellipse, NoArea, Part, Pixels, Polygons, Region, Ring, Size, box
 from unetzoo.errors import InputError
+from unetzoo.images import open_png
 
 _POLYGONS = ("polygon", "oriented_rectangle", "rotation", "quadrilateral")
 _NO_AREA = {"line": "a line", "linestrip": "a line", "point": "a point", "points": "a point"}
@@ -122,31 +122,21 @@ def _mask(text: Any, points: Ring, size: Size | None) -> Region:
         raise ValueError(f"its mask is no base64: {error}") from None
     (left, top), (right, bottom) = points.astype(int).tolist()
     wanted = right - left + 1, bottom - top + 1
-    with _opened(png) as file:
-        if file.size != wanted:
-            raise ValueError(f"its mask has {file.width}×{file.height} pixels, its points {wanted[0]}×{wanted[1]}")
+    try:
+        with open_png(png) as file:
+            found = file.size
+    except InputError as error:
+        raise ValueError(f"its mask: {error}") from None
+    if found != wanted:
+        raise ValueError(f"its mask has {found[0]}×{found[1]} pixels, its points {wanted[0]}×{wanted[1]}")
     if size is not None and (wanted[0] > size[1] or wanted[1] > size[0]):
         raise ValueError(f"its mask of {wanted[0]}×{wanted[1]} pixels is larger than the image")
     return _Png(left, top, png)
 
 
-def _opened(png: bytes) -> Any:
-    """Return a PNG, of which nothing but the header was read.
-
-    Raises:
-        ValueError: it is none.
-    """
-    from PIL import Image
-
-    try:
-        return Image.open(io.BytesIO(png), formats=["PNG"])
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"its mask is no PNG: {error}") from None
-
-
 def _decoded(png: bytes) -> NDArray[np.bool_]:
     try:
-        with _opened(png) as file:
+        with open_png(png) as file:
             return np.asarray(file.convert("L")) > 0
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"its mask cannot be read: {error}") from error
