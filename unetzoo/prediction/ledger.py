@@ -11,6 +11,7 @@ from pathlib import Path
 
 from unetzoo.errors import InputError, WriteError
 from unetzoo.files.writing import make_folder, replacing
+from unetzoo.images import open_raster
 from unetzoo.printing import printable
 
 _PIECE = 2**20
@@ -100,8 +101,6 @@ def _is_cut_off(path: Path) -> bool:
     """Return whether a file ends too early, as a full disk leaves it."""
     import zipfile
 
-    from PIL import Image
-
     if path.suffix in (".json", ".geojson"):
         with path.open("rb") as stream:
             stream.seek(0, 2)
@@ -111,8 +110,8 @@ def _is_cut_off(path: Path) -> bool:
         return not zipfile.is_zipfile(path)
     if path.suffix == ".tif":
         try:
-            with Image.open(path) as image:
+            with open_raster(path) as image:
                 image.load()
-        except (OSError, SyntaxError, ValueError):
+        except (InputError, OSError, SyntaxError, ValueError):
             return True
     return path.stat().st_size == 0
