@@ -27,7 +27,7 @@ exclude_patterns = ["_build", "generated"]
 nitpicky = True
 nitpick_ignore_regex = [
     # What autodoc reads from annotations of other libraries, or from private names, has no page here.
-    ("py:.*", r"(torch|collections|typing|pathlib|os|abc|pytorch_lightning)\..*"),
+    ("py:.*", r"(torch|numpy|collections|typing|pathlib|os|abc|pytorch_lightning)\..*"),
     (
         "py:.*",
         r"(nn\.Module|Module|Tensor|Any|Callable|Mapping|Sequence|Iterable|Options|ConvStyle|Size|Checkpointed)",
