@@ -454,10 +454,12 @@ def test_geojson_in_coordinates_of_a_map() -> None:
     assert CRS.from_user_input(name) == CRS.from_epsg(32633)
 
 
-@pytest.mark.parametrize("crs", [None, "EPSG:4326", "OGC:CRS84"])
-def test_geojson_in_degrees_names_no_system(crs: str | None) -> None:
+@pytest.mark.parametrize("crs", ["EPSG:4326", "epsg:4326", "OGC:CRS84"])
+def test_geojson_in_degrees_has_the_longitude_first(crs: str) -> None:
     found = instances(FRAME, "binary", 1)
-    assert "crs" not in to_geojson(found, transform=(1e-4, 0, 13, 0, -1e-4, 52), crs=crs)
+    record = to_geojson(found, transform=(1e-4, 0, 13, 0, -1e-4, 52), crs=crs)
+    assert CRS.from_user_input(record["crs"]["properties"]["name"]) == CRS.from_user_input("OGC:CRS84")
+    assert "crs" not in to_geojson(found, transform=(1e-4, 0, 13, 0, -1e-4, 52))
 
 
 @pytest.mark.parametrize(

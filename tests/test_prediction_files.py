@@ -23,6 +23,7 @@ from PIL import Image
 import unetzoo
 from unetzoo import ConfigError, InputError, Predictor, WriteError, drawing, images
 from unetzoo.cli import main
+from unetzoo.data import annotations
 from unetzoo.prediction import files, reach
 from unetzoo.prediction.by_rows import begun
 from unetzoo.prediction.geography import geography, georeference
@@ -411,8 +412,11 @@ class TestGeography:
             drawn = rasterize(shapes, (50, 60), transform=file.transform)
         assert 0 < found.mask.sum() < found.mask.numel()
         assert (torch.from_numpy(drawn) == found.mask).all()
-        named = record.get("crs", {"properties": {"name": "urn:ogc:def:crs:EPSG::4326"}})
-        assert named["properties"]["name"] == f"urn:ogc:def:crs:{crs.replace(':', '::')}"
+        named = crs.replace("EPSG:", "EPSG::").replace("EPSG::4326", "OGC:1.3:CRS84")
+        assert record["crs"] == {"type": "name", "properties": {"name": f"urn:ogc:def:crs:{named}"}}
+        (tmp_path / "a.geojson").write_text(json.dumps(record), encoding="utf-8")
+        with pytest.raises(InputError, match=r"a\.geojson.*not in pixels"):
+            annotations.read(tmp_path / "a.geojson")
         assert "objectType" not in record["features"][0]["properties"]
         found.save(tmp_path / "mask.tif")
         with rasterio.open(path) as file, rasterio.open(tmp_path / "mask.tif") as mask:

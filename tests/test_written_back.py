@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
+import re
 import shutil
 import sys
 import zipfile
@@ -19,7 +21,7 @@ from PIL import Image
 from test_prediction_files import noise, write
 
 import unetzoo
-from unetzoo import ConfigError, InputError, Predictor, data, objects
+from unetzoo import ConfigError, InputError, Predictor, data, images, objects
 from unetzoo.cli import main
 from unetzoo.data import annotations, masks
 from unetzoo.objects import WRITERS, Annotated, Instances
@@ -32,7 +34,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 draw = pytest.importorskip("skimage.draw", reason="skimage fills the polygons")
 
 NAMES = ['née "β" #1: x', "it's, 核"]
-FORMATS = ["coco", "geojson", "labelme", "labels", "rois", "yolo"]
+FORMATS = ["coco", "geojson", "labelme", "labels", "nifti", "rois", "yolo"]
+NEEDED = {"nifti": "nibabel", "rois": "roifile"}
 
 
 def drawn(*rows: str) -> np.ndarray:
@@ -142,9 +145,19 @@ READERS: dict[str, Callable[[Path, tuple[int, int]], Iterator[tuple[np.ndarray, 
 }  # fmt: skip
 
 
+def needs(*kinds: str) -> None:
+    for module in (NEEDED[kind] for kind in kinds if kind in NEEDED):
+        pytest.importorskip(module, reason=f"{module} writes the file")
+
+
+def nifti(path: Path) -> np.ndarray:
+    """Return the slice of a file, as nibabel reads it, with rows first."""
+    found = np.asarray(pytest.importorskip("nibabel").load(path).dataobj)
+    return (found if found.ndim == 2 else found[:, :, 0]).T
+
+
 def written(kind: str, found: Instances, folder: Path, names: list[str] | None = None) -> Path:
-    if kind == "rois":
-        pytest.importorskip("roifile", reason="roifile writes the file")
+    needs(kind)
     path = folder / f"a{WRITERS[kind].suffix}"
     path.write_bytes(content(kind, found, names))
     return path
@@ -152,7 +165,7 @@ def written(kind: str, found: Instances, folder: Path, names: list[str] | None =
 
 def test_these_formats_ship() -> None:
     assert set(WRITERS) >= set(FORMATS)
-    assert set(READERS) == set(FORMATS) - {"labels"}
+    assert set(READERS) == set(FORMATS) - {"labels", "nifti"}
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
@@ -164,8 +177,6 @@ def test_the_very_pixels_come_back(kind: str, mask: np.ndarray, tmp_path: Path) 
     there, here = each(found), [plane for plane, _ in READERS[kind](path, mask.shape)]
     assert len(there) == len(here)
     assert all((one == other).all() for one, other in zip(there, here, strict=True))
-    if kind == "rois" and not there:
-        return  # nothing says of an archive of nothing that it is ImageJ's
     (drawing,) = annotations.read(path).drawings.values()
     again = np.zeros(mask.shape, np.uint8)
     assert len(drawing.annotations) == len(there)
@@ -187,6 +198,28 @@ def test_label_images_are_the_numbers_themselves(mask: str, kind: str, tmp_path:
         assert read.dtype == kind
         assert (read == found.labels.numpy()).all()
     assert content("labels", found) == path.read_bytes()
+
+
+@pytest.mark.parametrize(("mask", "kind"), [("none", "uint16"), ("noise", "uint16"), ("70,225", "int32")])
+def test_nifti_has_the_numbers_themselves(mask: str, kind: str, tmp_path: Path) -> None:
+    """As nibabel and unetzoo read them; x is the first axis."""
+    found = found_in(dots(265) if mask == "70,225" else MASKS[mask])
+    path = written("nifti", found, tmp_path)
+    nibabel = pytest.importorskip("nibabel")
+    read, labels = nibabel.load(path), found.labels.numpy()
+    assert read.get_data_dtype() == kind
+    assert read.shape == labels.shape[::-1]
+    assert (labels == np.asarray(read.dataobj).T).all()
+    assert (images.read_values(path)[0].numpy() == labels).all()
+    assert content("nifti", found) == path.read_bytes()
+    # Where ITK has an image that says nothing: its axes run left and back, those of NIfTI right and to the front.
+    assert (read.affine == np.diag([-1, -1, 1, 1])).all()
+
+
+def test_nifti_with_a_side_of_more_than_15_bits(tmp_path: Path) -> None:
+    mask = np.zeros((2, 33_000), np.uint8)
+    mask[1, 32_999] = 1
+    assert (nifti(written("nifti", found_in(mask), tmp_path)) == mask).all()
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -264,29 +297,29 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> Path:
+def cells(tmp_path: Path) -> Path:
     write(tmp_path / "cells" / "a.png", 1)
     write(tmp_path / "cells" / "plate 1" / "b.jpg", 2, (33, 40))
     return tmp_path / "cells"
 
 
-def command(model: Path, images: Path, formats: str, *more: str) -> list[str]:
-    return ["predict", str(model), str(images), "--out", str(images.parent / "out"), "--write", formats, *more]
+def command(model: Path, cells: Path, formats: str, *more: str) -> list[str]:
+    return ["predict", str(model), str(cells), "--out", str(cells.parent / "out"), "--write", formats, *more]
 
 
-def test_each_format_has_a_folder(model: Path, images: Path, capsys: pytest.CaptureFixture) -> None:
-    pytest.importorskip("roifile", reason="roifile writes the files")
-    out = images.parent / "out"
-    assert main(command(model, images, ",".join(FORMATS))) == 0
+def test_each_format_has_a_folder(model: Path, cells: Path, capsys: pytest.CaptureFixture) -> None:
+    needs(*FORMATS)
+    out = cells.parent / "out"
+    assert main(command(model, cells, ",".join(FORMATS))) == 0
     predictor = Predictor(model)
-    results = {name: predictor(images / name) for name in ("a.png", "plate 1/b.jpg")}
+    results = {name: predictor(cells / name) for name in ("a.png", "plate 1/b.jpg")}
     count = sum(len(one.instances()) for one in results.values())
     assert f"{count} objects" in capsys.readouterr().out
     assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == {
         ".unetzoo.json", ".unetzoo.written", "a.png", "plate 1/b.png", "coco/annotations.json", "yolo/data.yaml",
         "geojson/a.geojson", "geojson/plate 1/b.geojson", "labelme/a.json", "labelme/plate 1/b.json",
         "labels/a.tif", "labels/plate 1/b.tif", "rois/a.zip", "rois/plate 1/b.zip",
-        "yolo/labels/a.txt", "yolo/labels/plate 1/b.txt",
+        "nifti/a.nii.gz", "nifti/plate 1/b.nii.gz", "yolo/labels/a.txt", "yolo/labels/plate 1/b.txt",
     }  # fmt: skip
     for name, one in results.items():
         stem = name.partition(".")[0]
@@ -294,9 +327,10 @@ def test_each_format_has_a_folder(model: Path, images: Path, capsys: pytest.Capt
             path = out / kind / folder / f"{stem}{WRITERS[kind].suffix}"
             planes = [plane for plane, _ in READERS[kind](path, one.mask.shape)]
             assert all((x == y).all() for x, y in zip(planes, each(one.instances()), strict=True))
+        assert (nifti(out / "nifti" / f"{stem}.nii.gz") == one.instances().labels.numpy()).all()
         path = out / "labelme" / f"{stem}.json"
         image = path.parent / json.loads(path.read_text(encoding="utf-8"))["imagePath"]
-        assert image.samefile(images / name)
+        assert image.samefile(cells / name)
     record = json.loads((out / "coco" / "annotations.json").read_text(encoding="utf-8"))
     assert [entry["file_name"] for entry in record["images"]] == ["a.png", "plate 1/b.jpg"]
     assert len(record["annotations"]) == count
@@ -305,19 +339,18 @@ def test_each_format_has_a_folder(model: Path, images: Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("kind", ["coco", "geojson", "labelme", "rois", "yolo"])
-def test_what_was_written_is_a_data_set(kind: str, model: Path, images: Path) -> None:
-    if kind == "rois":
-        pytest.importorskip("roifile", reason="roifile writes the files")
-    assert main(command(model, images, kind)) == 0
-    place, out = images.parent / "set", images.parent / "out" / kind
+def test_what_was_written_is_a_data_set(kind: str, model: Path, cells: Path) -> None:
+    needs(kind)
+    assert main(command(model, cells, kind)) == 0
+    place, out = cells.parent / "set", cells.parent / "out" / kind
     if kind == "yolo":
         shutil.copytree(out, place)
-        shutil.copytree(images, place / "images")
+        shutil.copytree(cells, place / "images")
     elif kind == "coco":
-        shutil.copytree(images, place)
+        shutil.copytree(cells, place)
         shutil.copy(out / "annotations.json", place)
     else:
-        shutil.copytree(images, place / "images")
+        shutil.copytree(cells, place / "images")
         shutil.copytree(out, place / "masks")
     meant = data.labels_of(place)
     samples = data.list_samples(place, meant).samples[""]
@@ -328,89 +361,124 @@ def test_what_was_written_is_a_data_set(kind: str, model: Path, images: Path) ->
         assert torch.equal(target.squeeze().long(), mask.long())
 
 
-def test_what_is_there_is_not_done_again(
-    model: Path, images: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", ["labels", "nifti", "rois"])
+def test_what_was_written_passes_the_check(
+    kind: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert main(command(model, images, "labelme,labels,coco,yolo")) == 0
-    out = images.parent / "out"
+    """With an image among others that has no objects."""
+    needs(kind)
+    cells = tmp_path / "set" / "images"
+    for k in range(9):
+        write(cells / f"{k}.png", k)
+    Image.new("RGB", (40, 30)).save(cells / "9.png")
+    predictor = Predictor(model, threshold=0.6)
+    assert not predictor(cells / "9.png").mask.any()
+    formats = [kind, "--threshold", "0.6"]
+    assert main(command(model, cells, *formats)) == 0
+    shutil.copytree(cells.parent / "out" / kind, cells.parent / "masks")
+    shutil.rmtree(cells.parent / "out")
+    capsys.readouterr()
+    more = [] if kind == "rois" else ["--foreground", "any"]
+    assert main(["data", "check", str(cells.parent), *more]) == 0, capsys.readouterr().out
+    meant = data.labels_of(cells.parent, **({"foreground": "any"} if more else {}))
+    for sample in data.list_samples(cells.parent, meant).samples[""]:
+        mask = predictor(sample.image).mask
+        target = masks.read_target(sample, meant, tuple(mask.shape))
+        assert torch.equal(target.squeeze().long(), mask.long())
+
+
+def test_what_is_there_is_not_done_again(
+    model: Path, cells: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(command(model, cells, "labelme,labels,coco,yolo")) == 0
+    out = cells.parent / "out"
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     with monkeypatch.context() as patched:
         patched.setattr(Predictor, "__call__", lambda *_: pytest.fail("it was done again"))
-        assert main(command(model, images, "coco,yolo,labels")) == 0
-        assert main(command(model, images, "labelme,labels,coco,yolo")) == 0
+        assert main(command(model, cells, "coco,yolo,labels")) == 0
+        assert main(command(model, cells, "labelme,labels,coco,yolo")) == 0
     assert "2 there already" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in before} == before
     (out / "labels" / "a.tif").unlink()
-    assert main(command(model, images, "geojson,labels")) == 0
+    assert main(command(model, cells, "geojson,labels")) == 0
     assert {path: path.read_bytes() for path in before if path.suffix == ".tif"} == {
         path: content for path, content in before.items() if path.suffix == ".tif"
     }
     (out / "a.png").unlink()  # as if it had been killed before it wrote that
-    assert main(command(model, images, "labelme")) == 0  # which is known, though another run came between
-    write(images / "c.png", 3)
-    assert main(command(model, images, "labelme,coco")) == 0
+    assert main(command(model, cells, "labelme")) == 0  # which is known, though another run came between
+    write(cells / "c.png", 3)
+    assert main(command(model, cells, "labelme,coco")) == 0
     record = json.loads((out / "coco" / "annotations.json").read_text(encoding="utf-8"))
     assert [entry["file_name"] for entry in record["images"]] == ["a.png", "c.png", "plate 1/b.jpg"]
 
 
-@pytest.mark.parametrize("kind", ["labelme", "geojson", "labels", "yolo"])
+@pytest.mark.parametrize("kind", ["labelme", "geojson", "labels", "nifti", "yolo"])
 def test_what_was_corrected_is_not_written_over(
-    kind: str, model: Path, images: Path, capsys: pytest.CaptureFixture
+    kind: str, model: Path, cells: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """Neither where its size is the same, nor where the mask is gone."""
-    assert main(command(model, images, kind)) == 0
-    out = images.parent / "out"
+    needs(kind)
+    assert main(command(model, cells, kind)) == 0
+    out = cells.parent / "out"
     path = out / kind / ("labels" if kind == "yolo" else "") / f"a{WRITERS[kind].suffix}"
     if kind == "labels":
         plane = np.asarray(Image.open(path))
         Image.fromarray(np.flipud(plane)).save(path)
+    elif kind == "nifti":
+        path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-2] + b"\7\0"))
     else:
         path.write_bytes(path.read_bytes().replace(b"1", b"2"))
     corrected = path.read_bytes()
     (out / "a.png").unlink()
     capsys.readouterr()
-    assert main(command(model, images, f"{kind},coco")) == 1
+    assert main(command(model, cells, f"{kind},coco")) == 1
     said = capsys.readouterr().err
-    assert all(word in said for word in (f"a{path.suffix}", "corrected", "--overwrite"))
+    assert all(word in said for word in (path.name, "corrected", "--overwrite"))
     assert path.read_bytes() == corrected
     assert not (out / "a.png").exists()
     record = json.loads((out / "coco" / "annotations.json").read_text(encoding="utf-8"))
     assert [entry["file_name"] for entry in record["images"]] == ["plate 1/b.jpg"]
-    assert main(command(model, images, kind, "--overwrite")) == 0
+    assert main(command(model, cells, kind, "--overwrite")) == 0
     assert path.read_bytes() != corrected
 
 
 @pytest.mark.parametrize("name", ["coco/annotations.json", "yolo/data.yaml"])
 def test_what_was_corrected_of_all_images_stops_before_any_work(
-    name: str, model: Path, images: Path, capsys: pytest.CaptureFixture
+    name: str, model: Path, cells: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert main(command(model, images, "coco,yolo")) == 0
-    path = images.parent / "out" / name
+    assert main(command(model, cells, "coco,yolo")) == 0
+    path = cells.parent / "out" / name
     path.write_text(path.read_text(encoding="utf-8").replace("nucleus", "cell"), encoding="utf-8")
     corrected = path.read_bytes()
-    write(images / "c.png", 3)
+    write(cells / "c.png", 3)
     capsys.readouterr()
-    assert main(command(model, images, "coco,yolo")) == 2
+    assert main(command(model, cells, "coco,yolo")) == 2
     said = capsys.readouterr().err
     assert all(word in said for word in (path.name, "corrected", "--overwrite"))
     assert path.read_bytes() == corrected
-    assert not (images.parent / "out" / "c.png").exists()
-    assert main(command(model, images, "coco,yolo", "--overwrite")) == 0
+    assert not (cells.parent / "out" / "c.png").exists()
+    assert main(command(model, cells, "coco,yolo", "--overwrite")) == 0
     assert path.read_bytes() != corrected
 
 
 @pytest.mark.parametrize(
     ("formats", "said"),
-    [("labelm", ["labelm", "labelme"]), ("coco,nifty", ["nifty", "known"]), ("rois", ["roifile", "annotations"])],
+    [
+        ("labelm", ["labelm", "labelme"]),
+        ("coco,nifty", ["nifty", "known"]),
+        ("rois", ["roifile", "annotations"]),
+        ("nifti", ["nibabel", "medical"]),
+    ],
 )
 def test_a_format_that_cannot_be_written_is_said_before(
-    formats: str, said: list[str], images: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    formats: str, said: list[str], cells: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "roifile", None)
-    assert main(command(Path("no.safetensors"), images, formats)) == 2
+    for module in NEEDED.values():
+        monkeypatch.setitem(sys.modules, module, None)
+    assert main(command(Path("no.safetensors"), cells, formats)) == 2
     printed = capsys.readouterr().err
     assert all(word in printed for word in said)
-    assert not (images.parent / "out").exists()
+    assert not (cells.parent / "out").exists()
 
 
 def test_turned_images_have_annotations_as_they_are_looked_at(model: Path, tmp_path: Path) -> None:
@@ -429,15 +497,15 @@ def test_turned_images_have_annotations_as_they_are_looked_at(model: Path, tmp_p
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
-def test_label_images_of_several_classes_have_folders(task: str, images: Path) -> None:
+def test_label_images_of_several_classes_have_folders(task: str, cells: Path) -> None:
     torch.manual_seed(3)
     names = ["background", "cell", "nucleus"]
     network = unetzoo.create("unet", base_channels=4, num_classes=3, task=task, class_names=names)
-    unetzoo.save(network, images.parent / "m.safetensors")
-    assert main(command(images.parent / "m.safetensors", images, "labels")) == 0
-    mask = Predictor(network)(images / "a.png").mask.numpy()
+    unetzoo.save(network, cells.parent / "m.safetensors")
+    assert main(command(cells.parent / "m.safetensors", cells, "labels")) == 0
+    mask = Predictor(network)(cells / "a.png").mask.numpy()
     for k, name in enumerate(names):
-        path = images.parent / "out" / "labels" / name / "a.tif"
+        path = cells.parent / "out" / "labels" / name / "a.tif"
         if task == "multiclass" and k == 0:
             assert not path.exists()
             continue
@@ -445,23 +513,91 @@ def test_label_images_of_several_classes_have_folders(task: str, images: Path) -
         assert (np.asarray(Image.open(path)) == expected.labels.numpy()).all()
 
 
+def network_of_greys() -> torch.nn.Module:
+    torch.manual_seed(0)
+    network = unetzoo.create("unet", base_channels=4, in_channels=1, class_names=["nucleus"])
+    with torch.no_grad():
+        network.head.conv.weight.mul_(8)
+    return network
+
+
+PLACE = np.array([[-0.6, -0.3, 0.1, 10], [-0.2, 0.8, 0.2, -20], [0.1, 0.1, 2.5, 33], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("shape", "qform", "sform"),
+    [
+        *(((20, 16, 3), *codes) for codes in ((0, 0), (1, 0), (0, 2), (1, 4))),
+        *((shape, 1, 4) for shape in ((20, 16), (20, 16, 1), (20, 16, 2, 2))),
+    ],
+    ids=str,
+)
+def test_nifti_lies_where_its_image_does(shape: tuple[int, ...], qform: int, sform: int, tmp_path: Path) -> None:
+    """Each slice of a volume at its depth, with the codes and the unit of the image; nothing else is told of it."""
+    nibabel = pytest.importorskip("nibabel")
+    array = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    source = nibabel.Nifti1Image(array, None)
+    source.header.set_zooms((0.5, 0.6, 2.0, 1.5)[: len(shape)])
+    source.header.set_qform(PLACE if qform else None, qform)
+    source.header.set_sform(PLACE if sform else None, sform)
+    source.header.set_xyzt_units("micron", "sec" if len(shape) == 4 else None)
+    source.header["descrip"], source.header["cal_max"] = b"somebody", 90
+    source.header.set_slope_inter(2, 1)
+    (tmp_path / "cells").mkdir()
+    nibabel.save(source, tmp_path / "cells" / "a.nii.gz")
+    model = tmp_path / "m.safetensors"
+    unetzoo.save(network_of_greys(), model)
+    assert main(command(model, tmp_path / "cells", "nifti", "--planes", "split")) == 0
+    count = array[0, 0].size
+    source = nibabel.load(tmp_path / "cells" / "a.nii.gz")
+    assert len(list((tmp_path / "out" / "nifti").iterdir())) == count
+    for k in range(count):
+        name = "a" if count == 1 else f"a_{k}"
+        path = tmp_path / "out" / "nifti" / f"{name}.nii.gz"
+        assert (
+            nifti(path) == found_in(np.asarray(Image.open(tmp_path / "out" / f"{name}.png")) // 255).labels.numpy()
+        ).all()
+        found = nibabel.load(path)
+        depth = k % array.shape[2] if array.ndim > 2 else 0
+        assert found.shape == (*shape[:2], *((1,) if len(shape) > 2 else ()))
+        for form in ("get_qform", "get_sform"):
+            (here, code), (there, other) = (getattr(one, form)(coded=True) for one in (found, source))
+            assert code == other
+            if code:
+                np.testing.assert_allclose(here, moved(there, depth), atol=1e-5)
+        assert found.header.get_zooms()[:2] == source.header.get_zooms()[:2]
+        assert found.header["pixdim"][3] == source.header["pixdim"][3]
+        assert found.header.get_xyzt_units() == ("micron", "unknown")
+        assert (found.header["descrip"], found.header["cal_max"]) == (b"", 0)
+        found = Predictor(network_of_greys())(tmp_path / "cells" / "a.nii.gz", planes=k)
+        found.save_annotations(tmp_path / "x.nii.gz", "nifti")
+        assert (tmp_path / "x.nii.gz").read_bytes() == path.read_bytes()
+
+
+def moved(affine: np.ndarray, depth: int) -> np.ndarray:
+    step = np.eye(4)
+    step[2, 3] = depth
+    return affine @ step
+
+
 # Python
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_prediction_is_written(kind: str, model: Path, tmp_path: Path) -> None:
-    if kind == "rois":
-        pytest.importorskip("roifile", reason="roifile writes the file")
+    needs(kind)
     found = Predictor(model)(noise(30, 40))
     path = tmp_path / "new" / f"x{WRITERS[kind].suffix}"
     found.save_annotations(path, kind, image="x.png")
     planes = (
         [np.asarray(Image.open(path)) == k for k in range(1, len(found.instances()) + 1)]
         if kind == "labels"
+        else [nifti(path) == k for k in range(1, len(found.instances()) + 1)]
+        if kind == "nifti"
         else [plane for plane, _ in READERS[kind](path, (30, 40))]
     )
     assert all((x == y).all() for x, y in zip(planes, each(found.instances()), strict=True))
-    with pytest.raises(InputError, match=rf"x\.bin.*\{WRITERS[kind].suffix}"):
+    with pytest.raises(InputError, match=rf"x\.bin.*{re.escape(WRITERS[kind].suffix)}"):
         found.save_annotations(tmp_path / "x.bin", kind)
     with pytest.raises(ConfigError, match="labelme"):
         found.save_annotations(path, "labelmee")

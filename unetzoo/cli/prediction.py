@@ -36,7 +36,8 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--write", type=words, default=(), metavar="FORMAT,…",
         help="also write the objects for correction in other tools, into a folder a format: coco, geojson, labelme, "
-        "labels (an integer an object), rois (ImageJ) or yolo, several with commas; needs unetzoo[annotations]",
+        "labels (an integer an object), nifti (the same as .nii.gz; needs unetzoo[medical] too), rois (ImageJ) or "
+        "yolo, several with commas; needs unetzoo[annotations]",
     )  # fmt: skip
     command.add_argument("--tta", default="none", metavar="VIEWS", help="none, flips or d4 (default: none)")
     command.add_argument(

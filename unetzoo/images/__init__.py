@@ -3,6 +3,7 @@
 from unetzoo.images.failing import explained as explained
 from unetzoo.images.formats import open_png as open_png, open_raster as open_raster
 from unetzoo.images.ifd import NODATA as NODATA, pages_of as pages_of
+from unetzoo.images.medical import nifti_header as nifti_header
 from unetzoo.images.missing import (
     blanked as blanked,
     darkened as darkened,

@@ -26,6 +26,11 @@ _LARGEST = 178_956_970
 """Pixels of a slice: as Pillow has it, what is more is a bomb."""
 _MOST = 2**20
 """Slices of a file."""
+_PLACE = (
+    *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *("sform_code", "srow_x", "srow_y", "srow_z"),
+)
+"""Fields of NIfTI's header that say where the image lies, beside the size of its voxels."""
 
 
 class Volume(Protocol):
@@ -56,13 +61,32 @@ def volume_of(path: str | os.PathLike[str]) -> Volume:
     Raises:
         InputError: nibabel or pydicom is missing, or the file is of no use; damage raises whatever they do.
     """
-    return _Nifti(path) if Path(path).name.lower().endswith((".nii", ".nii.gz")) else _Dicom(path)
+    return _Nifti(path) if is_nifti(path) else _Dicom(path)
+
+
+def nifti_header(path: str | os.PathLike[str], planes: str | int | None) -> bytes | None:
+    """Return a header of NIfTI for what is made of an image: where its pixels lie, and nothing else that the file says.
+
+    Args:
+        path: of the image; None is returned where it is no NIfTI.
+        planes: which planes of it are meant: the number of one, or what ``read_image`` takes; those that are several
+            lie where the first does.
+
+    Raises:
+        InputError: nibabel is missing, or the file is of no use, or there is no such plane.
+    """
+    return _Nifti(path).header(planes) if is_nifti(path) else None
+
+
+def is_nifti(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file is NIfTI, by its name."""
+    return Path(path).name.lower().endswith((".nii", ".nii.gz"))
 
 
 class _Nifti:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         nibabel = extras.needed("nibabel", f"{str(path)!r}, a NIfTI image", error=InputError)
-        self._image = nibabel.load(path)
+        self._path, self._image = path, nibabel.load(path)
         shape = self._image.shape
         if not 2 <= len(shape) <= 4:
             raise InputError(f"{str(path)!r} has {len(shape)} axes: x and y, and perhaps z and time, are needed")
@@ -74,11 +98,42 @@ class _Nifti:
     def read(self, pages: Sequence[int]) -> Tensor:
         return torch.cat([self._slice(page) for page in pages])
 
+    def header(self, planes: str | int | None) -> bytes:
+        """Return a header for one slice of these planes, see :func:`nifti_header`."""
+        page = self.stack.chosen(planes, self._path)[0][0]
+        found = self._image.header
+        nibabel = extras.needed("nibabel", "NIfTI images", error=InputError)
+        # NIfTI-2 only where a side needs it: some software does not read that.
+        made = nibabel.Nifti1Header() if max(self.width, self.height) < 2**15 else nibabel.Nifti2Header()
+        made.set_data_shape((self.width, self.height, 1) if self._axes else (self.width, self.height))
+        # As they are, not by way of matrices: quaternions would come back otherwise rounded.
+        for name in _PLACE:
+            made[name] = found[name]
+        made["pixdim"][:4] = found["pixdim"][:4]
+        made["xyzt_units"] = int(found["xyzt_units"]) % 8  # of space
+        depth = self._place(page)[0] if self._axes else 0
+        if depth:
+            for row in ("srow_x", "srow_y", "srow_z"):
+                made[row][3] += depth * made[row][2]
+            try:
+                step = found.get_qform()[:3, 2]
+            except ValueError:  # of no length 1, in a file whose matrix is what counts
+                made["qform_code"] = 0
+            else:
+                for name, length in zip(("qoffset_x", "qoffset_y", "qoffset_z"), step, strict=True):
+                    made[name] += depth * length
+        return bytes(made.binaryblock)
+
+    def _place(self, page: int) -> tuple[int, ...]:
+        """Return where a slice lies along the third and the fourth axis."""
+        import numpy as np
+
+        return tuple(map(int, np.unravel_index(page, self._axes, order="F"))) if self._axes else ()
+
     def _slice(self, page: int) -> Tensor:
         import numpy as np
 
-        place = np.unravel_index(page, self._axes, order="F") if self._axes else ()
-        found = np.asarray(self._image.dataobj[(slice(None), slice(None), *map(int, place))])
+        found = np.asarray(self._image.dataobj[(slice(None), slice(None), *self._place(page))])
         if found.dtype.names:  # RGB and RGBA, a byte each
             found = np.stack([found[name] for name in found.dtype.names], -1)
         return _tensor(found.reshape(self.width, self.height, -1).transpose(2, 1, 0))

@@ -16,8 +16,8 @@ from unetzoo.objects.finding import Instances
 from unetzoo.objects.outlines import polygons
 from unetzoo.objects.writing import Annotated, register_writer
 
-_DEFAULT = ("EPSG:4326", "OGC:CRS84")
-"""RFC 7946's own system, which files do not name."""
+_DEGREES = ("EPSG:4326", "OGC:CRS84")
+"""RFC 7946's own system, longitude first. It need not be named; here it is, so that nobody takes degrees for pixels."""
 
 
 def to_geojson(
@@ -45,7 +45,7 @@ def to_geojson(
         transform: (a, b, c, d, e, f) with x' = a x + b y + c and y' = d x + e y + f, from corners of pixels to
             coordinates: rasterio's ``dataset.transform`` as it is. GDAL's own order is another: c, a, b, f, d, e.
         crs: the system of those coordinates, "EPSG:32633" say. Written as the "crs" of GeoJSON 2008 (section 3),
-            which RFC 7946 dropped (section 4) and GDAL reads; left out for EPSG:4326, in which x is the longitude.
+            which RFC 7946 dropped (section 4) and GDAL reads; EPSG:4326, in which x is the longitude, as OGC:CRS84.
 
     Raises:
         ConfigError: lists all arguments that are wrong; or SciPy is missing.
@@ -70,7 +70,7 @@ def to_geojson(
         if transform is None:
             properties |= _for_qupath(properties)
         features.append({"type": "Feature", "geometry": geometry, "properties": properties})
-    named = {} if crs is None or crs.upper() in _DEFAULT else {"crs": _named(crs)}
+    named = {} if crs is None else {"crs": _named(crs)}
     return {"type": "FeatureCollection", **named, "features": features}
 
 
@@ -100,7 +100,9 @@ def _for_qupath(properties: dict[str, Any]) -> dict[str, Any]:
 
 def _named(crs: str) -> dict[str, Any]:
     authority, code = crs.split(":")
-    return {"type": "name", "properties": {"name": f"urn:ogc:def:crs:{authority.upper()}::{code}"}}
+    degrees = crs.upper() in _DEGREES
+    name = "urn:ogc:def:crs:OGC:1.3:CRS84" if degrees else f"urn:ogc:def:crs:{authority.upper()}::{code}"
+    return {"type": "name", "properties": {"name": name}}
 
 
 def _numbers(transform: object) -> tuple[float, ...] | None:

@@ -1,22 +1,56 @@
-"""Objects as label images, an integer an object: what napari, Cellpose, StarDist and scikit-image call labels."""
+"""Objects as label images, an integer an object: what napari, Cellpose, StarDist and scikit-image call labels.
+
+0 is between them, and from 1 up each is one: of 16 bits, or of 32 where there are more than 65,535.
+"""
 
 from __future__ import annotations
 
+import gzip
 import io
 
 import numpy as np
+from numpy.typing import NDArray
 
+from unetzoo import extras
 from unetzoo.objects.writing import Annotated, register_writer
 
 
 @register_writer("labels", title="label images", suffix=".tif", by_class=True)
 def _written(found: Annotated) -> bytes:
-    """Return a TIFF of 16 bits, or of 32 where there are more than 65,535 objects: 0, and from 1 up an object each."""
     from PIL import Image
 
-    labels = found.instances.labels.numpy()
-    # Pillow has no unsigned 32 bits.
-    kind = np.uint16 if len(found.instances) <= np.iinfo(np.uint16).max else np.int32
     stream = io.BytesIO()
-    Image.fromarray(labels.astype(kind)).save(stream, "TIFF", compression="tiff_adobe_deflate")
+    Image.fromarray(_labels(found)).save(stream, "TIFF", compression="tiff_adobe_deflate")
     return stream.getvalue()
+
+
+@register_writer("nifti", title="NIfTI label images", suffix=".nii.gz", by_class=True, needs="nibabel")
+def _written_as_nifti(found: Annotated) -> bytes:
+    """Return a slice, x along its first axis and y along its second, that lies where the image does.
+
+    An image that says nothing of that has pixels of size 1 from the origin on, right and down: as ITK takes images, so
+    that ITK-SNAP and 3D Slicer lay one over the other.
+    """
+    nibabel = extras.needed("nibabel", "NIfTI label images")
+    labels = _labels(found).T
+    # NIfTI-1 has 15 bits for a side.
+    kind = nibabel.Nifti1Image if max(labels.shape) < 2**15 else nibabel.Nifti2Image
+    header = kind.header_class(found.header)
+    if found.header is None:
+        header.set_data_shape(labels.shape)
+        header.set_qform(_RIGHT_AND_DOWN, "scanner")
+        header.set_sform(_RIGHT_AND_DOWN, "scanner")
+    header.set_data_dtype(labels.dtype)
+    header.set_intent("label")
+    return gzip.compress(kind(labels.reshape(header.get_data_shape()), None, header).to_bytes(), mtime=0)
+
+
+_RIGHT_AND_DOWN = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""NIfTI's own axes run to the right and the front of a patient, ITK's to the left and the back."""
+
+
+def _labels(found: Annotated) -> NDArray[np.uint16] | NDArray[np.int32]:
+    labels = found.instances.labels.numpy()
+    if len(found.instances) <= np.iinfo(np.uint16).max:
+        return labels.astype(np.uint16)
+    return labels.astype(np.int32)  # Pillow has no unsigned 32 bits

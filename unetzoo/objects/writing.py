@@ -29,6 +29,7 @@ class Annotated:
         path: of the image, from the folder of the file that is written, with /; "" where it has none.
         transform: from corners of pixels to coordinates, see ``to_geojson``; None: there are pixels alone.
         crs: the system of those coordinates.
+        header: of NIfTI, of this size and without pixels, which says where in space the image lies; None: nothing does.
     """
 
     instances: Instances
@@ -37,6 +38,7 @@ class Annotated:
     path: str = ""
     transform: tuple[float, ...] | None = None
     crs: str | None = None
+    header: bytes | None = None
 
     @property
     def size(self) -> tuple[int, int]:

@@ -70,6 +70,7 @@ class LoadedImage(Rows):
         image: (C, H, W).
         name: its file's, or None.
         place, alpha: see :class:`Rows`.
+        header: of a NIfTI image, what ``unetzoo.images.nifti_header`` returns.
         missing: (C, H, W) bool, which values are; None where none is. Those of ``image`` are not looked at there.
     """
 
@@ -80,11 +81,13 @@ class LoadedImage(Rows):
         place: tuple[Tag, ...] = (),
         alpha: bool = False,
         missing: Tensor | None = None,
+        header: bytes | None = None,
     ) -> None:
         self.image = image
         self.missing = missing
         self.name = name
         self.place = place
+        self.header = header
         self.alpha = alpha or images.has_dead_alpha(image)
         self.height, self.width = image.shape[1:]
 
@@ -112,7 +115,8 @@ def as_image(source: Any, planes: str | int | None = None) -> LoadedImage:
         return source
     if isinstance(source, str | os.PathLike):
         raster = images.read(source, planes)
-        return LoadedImage(raster.pixels, Path(source).name, geography(source), raster.alpha, raster.missing)
+        header = images.nifti_header(source, planes)
+        return LoadedImage(raster.pixels, Path(source).name, geography(source), raster.alpha, raster.missing, header)
     alpha, missing = False, None
     if isinstance(source, Tensor):
         image = source.detach().cpu()

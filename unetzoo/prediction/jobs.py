@@ -53,13 +53,13 @@ def find_jobs(
         looked = ", ".join(map(repr, map(str, sources)))
         raise InputError(f"no images in {looked}: {', '.join(sorted(IMAGE_SUFFIXES | {'.zarr'}))} are looked for")
     kept = list({os.path.realpath(path): (path, name) for path, name in reversed(found)}.values())[::-1]
-    stems = [name.with_suffix("").as_posix() for _, name in kept]
+    stems = [name.as_posix().removesuffix(_suffix(name)) for _, name in kept]
     twice = {stem for stem, count in Counter(stems).items() if count > 1}
     return [
         Job(
             path,
             f"{name.as_posix() if stem in twice else stem}{number}{_ending(path)}",
-            f"{name.with_suffix('').as_posix()}{number}{name.suffix}",
+            f"{stem}{number}{_suffix(name)}",
             part,
         )
         for (path, name), stem in zip(kept, stems, strict=True)
@@ -109,6 +109,11 @@ def _inside(folder: Path, left_out: Path | None) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if name not in arrays and not name.startswith("."))
         files = (name for name in names if is_image(name) and not name.startswith("."))
         yield from (here / name for name in sorted((*files, *arrays)))
+
+
+def _suffix(name: Path) -> str:
+    """Return an image's ending, with its dot; that of NIfTI has two."""
+    return name.name[-7:] if name.name.lower().endswith(".nii.gz") else name.suffix
 
 
 def _ending(path: Path) -> str:

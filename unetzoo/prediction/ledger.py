@@ -99,7 +99,9 @@ def _short(digest: hashlib._Hash) -> str:
 
 def _is_cut_off(path: Path) -> bool:
     """Return whether a file ends too early, as a full disk leaves it."""
+    import gzip
     import zipfile
+    import zlib
 
     if path.suffix in (".json", ".geojson"):
         with path.open("rb") as stream:
@@ -108,6 +110,13 @@ def _is_cut_off(path: Path) -> bool:
             return not stream.read().rstrip().endswith(b"}")
     if path.suffix == ".zip":
         return not zipfile.is_zipfile(path)
+    if path.suffix == ".gz":
+        try:
+            with gzip.open(path) as packed:
+                while packed.read(2**20):
+                    pass
+        except (OSError, EOFError, zlib.error):
+            return True
     if path.suffix == ".tif":
         try:
             with open_raster(path) as image:

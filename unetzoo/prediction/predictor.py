@@ -239,7 +239,7 @@ class Predictor:
                 mask, self.config.task, self.config.num_classes, smallest=self.smallest, holes=self.holes
             )
             mask = mask if missing is None else mask.masked_fill(missing, 0)  # a gap in an object is a hole, too
-        return Prediction(probabilities, mask, image.image, self.config, image.name, image.place, missing)
+        return Prediction(probabilities, mask, image.image, self.config, image.name, image.place, missing, image.header)
 
     def strips(
         self, source: Rows, grid: Grid, first: int = 0, tick: Callable[[], object] | None = None

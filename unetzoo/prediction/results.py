@@ -41,6 +41,7 @@ class Prediction:
         name: of the image's file, None where there is none.
         place: of a GeoTIFF, the tags that say where on the globe it lies; a mask that is saved as TIFF keeps them.
         missing: (H, W) bool, where nothing was measured: there the probabilities and the mask are 0. None: nowhere.
+        header: of a NIfTI image, a header that says where in space it lies, for ``save_annotations``.
     """
 
     probabilities: Tensor
@@ -50,6 +51,7 @@ class Prediction:
     name: str | None = None
     place: tuple[Tag, ...] = ()
     missing: Tensor | None = None
+    header: bytes | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the mask as an image that ``unetzoo.data`` reads as a mask.
@@ -121,11 +123,12 @@ class Prediction:
         """Write the objects for another tool, in one of the formats of ``unetzoo.objects.WRITERS``; needs SciPy.
 
         Label images of a model of several classes are one file a class, in folders of the classes' names beside
-        ``path``'s name.
+        ``path``'s name. YOLO's text has the numbers of classes alone: their names are in the ``data.yaml`` that
+        ``unetzoo predict --write yolo`` writes for the whole folder, and this does not.
 
         Args:
             path: ends as files of the format do. Folders are made where they are missing.
-            kind: "coco", "geojson", "labelme", "labels", "rois" or "yolo", or the name of a format of your own.
+            kind: "coco", "geojson", "labelme", "labels", "nifti", "rois" or "yolo", or a format of your own.
             image: the image as it lies from ``path``'s folder, for formats that say so; None: of ``name``, beside it.
 
         Raises:
@@ -134,7 +137,7 @@ class Prediction:
             WriteError: the file cannot be written.
         """
         writer = objects.writers([kind])[kind]
-        if Path(path).suffix.lower() != writer.suffix:
+        if not Path(path).name.lower().endswith(writer.suffix):
             raise InputError(f"{writer.title} cannot be written to {str(path)!r}: it is a {writer.suffix}")
         seen = Path(image).as_posix() if image is not None else self.name or ""
         for k, target in annotation_paths(path, writer, self.config).items():
@@ -164,9 +167,10 @@ def annotated(
     found: Prediction, instances: objects.Instances, kind: int | None, name: str, path: str
 ) -> objects.Annotated:
     """Return what a format is told of an image: all its objects, or those of a class alone."""
+    lies = {**georeference(found.place), "header": found.header}
     if kind is not None:
-        return objects.Annotated(instances.of_class(kind), None, name, path, **georeference(found.place))
-    return objects.Annotated(instances, found.config.class_names, name, path, **georeference(found.place))
+        return objects.Annotated(instances.of_class(kind), None, name, path, **lies)
+    return objects.Annotated(instances, found.config.class_names, name, path, **lies)
 
 
 def mask_of(probabilities: Tensor, task: str, thresholds: Sequence[float]) -> Tensor:

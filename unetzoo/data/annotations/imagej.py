@@ -3,7 +3,8 @@
 https://imagej.net/ij/developer/source/ij/io/RoiDecoder.java.html, read by roifile. Polygons, freehand and traced
 outlines, rectangles, ovals, and composites of several outlines, whose holes are holes. A class is the name that
 somebody gave, without the number that ImageJ adds to equal names ("nucleus", "nucleus-1"); names of digits, as ImageJ
-gives them by itself, are none. What stands later in the file lies above.
+gives them by itself, are none. What stands later in the file lies above. An
+empty archive says that there is nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def _recognises(path: Path) -> bool:
             return stream.read(4) == _MAGIC
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(name.lower().endswith(".roi") for name in archive.namelist())
+            names = archive.namelist()
+            return not names or any(name.lower().endswith(".roi") for name in names)
     except (zipfile.BadZipFile, NotImplementedError, ValueError):
         return False
 
