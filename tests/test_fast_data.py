@@ -92,7 +92,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The images that were read."""
     found: list[Path] = []
     read = images.read
-    monkeypatch.setattr(images, "read", lambda path, planes=None: [found.append(path), read(path, planes)][1])
+    monkeypatch.setattr(images, "read", lambda files, planes=None: [found.extend(files), read(files, planes)][1])
     return found
 
 

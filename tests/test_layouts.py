@@ -12,12 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
+import torch
 from PIL import Image
 
 import unetzoo
+from unetzoo import images
 from unetzoo.cli import main
-from unetzoo.data import Labels, check, convert, find_samples, labels_of, list_samples, masks
+from unetzoo.data import Labels, SegmentationDataset, check, convert, find_samples, labels_of, list_samples, masks
 from unetzoo.data.listing import Listing
+from unetzoo.data.record import DataRecord
 from unetzoo.errors import ConfigError, InputError
 
 SIZE = (18, 16)
@@ -823,10 +827,136 @@ def test_nnunet_of_volumes(tmp_path: Path) -> None:
     assert names(list_samples(tmp_path, labels)) == {"": ["case_001"]}
 
 
-def test_channels_in_files_of_their_own_are_refused(tmp_path: Path) -> None:
-    nnunet(tmp_path, {"background": 0, "a": 1, "b": 2, "c": 3}, channels=2)
-    with pytest.raises(ConfigError, match=r"2 channels.*one TIFF of several bands"):
-        list_samples(tmp_path, labels_of(tmp_path))
+CLASSES = {"background": 0, "a": 1, "b": 2, "c": 3}
+
+
+def in_files(folder: Path, channels: int = 2, kind: type = np.uint8, ending: str = ".png") -> dict[str, np.ndarray]:
+    """Write an nnU-Net data set whose channels are files of their own, and return its images (C, H, W)."""
+    nnunet(folder, CLASSES, channels=channels)
+    truth = {}
+    for k in range(5):
+        top = np.iinfo(kind).max if np.issubdtype(kind, np.integer) else 1
+        truth[f"case_{k:03}"] = (np.random.default_rng(90 + k).random((channels, *SIZE)) * top).astype(kind)
+        for channel, values in enumerate(truth[f"case_{k:03}"]):
+            (folder / "imagesTr" / f"case_{k:03}_{channel:04}.png").unlink()
+            save(values, folder / "imagesTr" / f"case_{k:03}_{channel:04}{ending}")
+    return truth
+
+
+@pytest.mark.parametrize(("kind", "ending"), [(np.uint8, ".png"), (np.uint16, ".png"), (np.float32, ".tif")])
+def test_channels_in_files_of_their_own(tmp_path: Path, kind: type, ending: str) -> None:
+    truth = in_files(tmp_path / "data", 3, kind, ending)
+    labels = labels_of(tmp_path / "data")
+    listing = list_samples(tmp_path / "data", labels)
+    assert not listing.problems
+    assert "_0000 to _0002" in listing.understood
+    scale = np.iinfo(kind).max if np.issubdtype(kind, np.integer) else 1
+    dataset = SegmentationDataset(listing.samples[""], listing.labels)
+    assert dataset.sizes() == [SIZE] * 5
+    for item, whole in zip(dataset, dataset.targets(), strict=False):
+        assert np.allclose(item["image"].numpy(), truth[item["name"]] / np.float32(scale), atol=1e-7)
+        assert np.array_equal(item["target"], target(listing, item["name"]))
+        assert np.array_equal(item["target"], whole)
+    report = check(tmp_path / "data", labels)
+    assert (report.problems, report.channels, report.dtypes) == ((), {3: 5}, {np.dtype(kind).name: 5})
+    train = np.stack([truth[s.name] / scale for s in find_samples(tmp_path / "data", labels)["train"]])
+    assert report.mean == pytest.approx(train.mean((0, 2, 3)), rel=1e-6)
+    assert report.std == pytest.approx(train.std((0, 2, 3)), rel=1e-6)
+    written = convert(tmp_path / "data", tmp_path / "plain", labels)
+    plain = list_samples(tmp_path / "plain", written)
+    for sample in plain.samples[""]:
+        assert np.array_equal(tifffile.imread(sample.image), truth[sample.name])
+        assert np.array_equal(images.read_image(sample.image).numpy(), truth[sample.name])
+        assert np.array_equal(target(plain, sample.name), target(listing, sample.name))
+
+
+def test_nodata_of_channels_stays(tmp_path: Path) -> None:
+    """Of unsigned integers it is nodata where all channels have it, and a value where one has."""
+    truth = in_files(tmp_path / "data")
+    for name, values in truth.items():
+        values[0] = values[0].clip(1)
+        values[:, 2:5, 3:6] = 0
+        for channel in range(2):
+            path = tmp_path / "data" / "imagesTr" / f"{name}_{channel:04}"
+            path.with_suffix(".png").unlink()
+            tifffile.imwrite(path.with_suffix(".tif"), values[channel], extratags=[(42113, 2, 0, "0", True)])
+    values[1, 8, 8] = 0
+    tifffile.imwrite(path.with_suffix(".tif"), values[1], extratags=[(42113, 2, 0, "0", True)])
+    written = convert(tmp_path / "data", tmp_path / "plain", labels_of(tmp_path / "data"))
+    gaps = np.zeros(SIZE, bool)
+    gaps[2:5, 3:6] = True
+    both = [list_samples(tmp_path / "data", labels_of(tmp_path / "data")), list_samples(tmp_path / "plain", written)]
+    for listing in both:
+        dataset = SegmentationDataset(listing.samples[""], listing.labels, in_channels=2)
+        for item, whole in zip(dataset, dataset.targets(), strict=False):
+            assert np.array_equal(item["target"] == -100, gaps)
+            assert np.array_equal(item["target"], whole)
+            assert np.allclose(item["image"].numpy(), truth[item["name"]] / np.float32(255))
+
+
+def test_training_on_channels_in_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    truth = in_files(data)
+    settings = {"model.options.base_channels": 4, "data.workers": 0, "trainer.accelerator": "cpu"}
+    unetzoo.fit("unet", data=data, out=run, epochs=1, crop_size=16, batch_size=2, quiet=True, settings=settings)
+    predictor = unetzoo.Predictor(run)
+    assert predictor.config.in_channels == 2
+    (sample,) = find_samples(data, labels_of(data))["val"]
+    found = predictor(sample.files)
+    assert torch.equal(found.probabilities, predictor(truth[sample.name].transpose(1, 2, 0)).probabilities)
+    assert torch.equal(predictor([tuple(map(str, sample.files))])[0].mask, found.mask)
+    assert main(["evaluate", str(run), "--data", str(data), "--split", "val", "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    right = np.mean(found.mask.numpy() == target(list_samples(data, labels_of(data)), sample.name))
+    assert scores["accuracy"] == pytest.approx(1 - (1 - right) / 2, abs=1e-6)  # an error is one of 2 classes of 4
+    with pytest.raises(InputError, match=r"1 channels: unet was trained on 2.*predictor\(\('a_0000.png'"):
+        predictor(sample.image)
+    for wrong in ((), (sample.image, 3)):
+        with pytest.raises(InputError, match="a tuple of the paths of its channels"):
+            predictor(wrong)
+    assert main(["data", "preview", str(data), "--out", str(tmp_path / "sheet.png")]) == 0
+    # What has another second channel is another image.
+    record = DataRecord.of(find_samples(data, labels_of(data)))
+    save(np.full(SIZE, 255, np.uint8), sample.channels[0])
+    (change,) = record.changes(DataRecord.of(find_samples(data, labels_of(data))))
+    assert change.endswith("another image")
+    assert check(data, labels_of(data)).channels == {2: 5}  # what is white everywhere is no opacity here
+
+
+def test_colours_are_three_channels_in_one_file(tmp_path: Path) -> None:
+    nnunet(tmp_path, CLASSES)
+    told = json.loads((tmp_path / "dataset.json").read_text())
+    (tmp_path / "dataset.json").write_text(json.dumps(told | {"channel_names": {"0": "R", "1": "G", "2": "B"}}))
+    report = check(tmp_path, labels_of(tmp_path))
+    assert (report.problems, report.channels) == ((), {3: 5})
+
+
+def test_channels_that_do_not_go_together(tmp_path: Path) -> None:
+    in_files(tmp_path)
+    labels, images_of = labels_of(tmp_path), tmp_path / "imagesTr"
+    (images_of / "case_001_0001.png").unlink()
+    save(np.zeros((SIZE[0], 9), np.uint8), images_of / "case_002_0001.png")
+    save(np.zeros(SIZE, np.uint16), images_of / "case_003_0001.png")
+    Image.new("LA", SIZE[::-1], (3, 4)).save(images_of / "case_004_0001.png")
+    problems = check(tmp_path, labels, ratios=(0.5, 0.5, 0)).problems
+    assert len(problems) == 4
+    for k, said in enumerate(("0000, where", "9×18 uint8", "16×18 uint16", "opacity"), 1):
+        assert any(f"case_{k:03}" in problem and said in problem for problem in problems), (k, problems)
+    with pytest.raises(ConfigError, match="cannot be converted") as caught:
+        convert(tmp_path, tmp_path / "plain", labels)
+    assert len(caught.value.problems) == 4
+    assert not (tmp_path / "plain").exists()
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+def test_another_number_of_channels_than_was_told(tmp_path: Path, kept: int) -> None:
+    """All second files are lost; or each file is grey saved as colours."""
+    nnunet(tmp_path, CLASSES, channels=2)
+    for path in (tmp_path / "imagesTr").iterdir():
+        if int(path.stem[-4:]) >= kept:
+            path.unlink()
+    (problem,) = list_samples(tmp_path, labels_of(tmp_path)).problems
+    assert f"{3 * kept} channels in all, where dataset.json has 2" in problem
 
 
 # Annotations beside images, and exports.

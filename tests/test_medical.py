@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from unetzoo import extras, images
-from unetzoo.data import Labels, labels_of, list_samples, masks
+from unetzoo.data import Labels, SegmentationDataset, labels_of, list_samples, masks
+from unetzoo.data.record import fingerprints
 from unetzoo.errors import InputError
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -121,6 +122,27 @@ def test_nnunet_of_volumes(tmp_path: Path) -> None:
     for sample in listing.samples[""]:
         expected = truth[sample.stack][:, :, sample.planes].T
         assert np.array_equal(masks.read_target(sample, labels, (8, 9)), expected)
+
+
+def test_nnunet_of_volumes_of_several_channels(tmp_path: Path) -> None:
+    """As BraTS has them: a volume for each sequence of MRI."""
+    chance = np.random.default_rng(0)
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+    values = chance.normal(0, 300, (2, 9, 8, 3)).astype(np.float32)
+    for channel in range(2):
+        write_nifti(tmp_path / "imagesTr" / f"a_{channel:04}.nii.gz", values[channel])
+    write_nifti(tmp_path / "labelsTr" / "a.nii.gz", chance.integers(0, 2, (9, 8, 3)).astype(np.uint8))
+    told = {"channel_names": {"0": "T1", "1": "FLAIR"}, "labels": {"background": 0, "tumour": 1}}
+    (tmp_path / "dataset.json").write_text(json.dumps(told))
+    labels = labels_of(tmp_path, planes="split")
+    listing = list_samples(tmp_path, labels)
+    assert not listing.problems
+    dataset = SegmentationDataset(listing.samples[""], labels, in_channels=2)
+    for sample, item in zip(dataset.samples, dataset, strict=False):
+        assert np.array_equal(item["image"], values[..., sample.planes].transpose(0, 2, 1))
+    prints = fingerprints(dataset.samples)
+    assert [one.partition("[")[2] for one in prints] == ["0]", "1]", "2]"]
 
 
 def test_slices_of_dicom(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """Give the target of every image, not augmented."""
         for i, size in enumerate(self.sizes()):
             sample = self.samples[i]
-            gaps = self._image(sample)[1] if images.may_lack(sample.image) else None
+            gaps = self._image(sample)[1] if any(map(images.may_lack, sample.files)) else None
             yield self._target(sample, gaps, size).long()
 
     def sizes(self) -> list[tuple[int, int]]:
@@ -124,7 +124,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     def _pair(self, i: int) -> Pair:
         """Return an image and its target as they were read, now or before."""
         sample = self.samples[i]
-        stamp = stamp_of((sample.image, *masks.files_of(sample)))
+        stamp = stamp_of((*sample.files, *masks.files_of(sample)))
         found = self._kept.find(i, stamp)
         if found is not None:
             return found
@@ -134,7 +134,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     def _image(self, sample: Sample) -> tuple[Tensor, Tensor | None]:
         """Return the image as stored, and the pixels (H, W) where nothing was measured; None where all was."""
-        raster = images.read(sample.image, sample.planes)
+        raster = images.read(sample.files, sample.planes)
         image = images.fitted(raster, self.in_channels)
         if raster.missing is None:
             return image, None

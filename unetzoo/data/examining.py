@@ -86,11 +86,11 @@ def examined(sample: Sample, split: str, place: int, wanted: Wanted) -> Findings
     """
     found = Findings(sample, split)
     try:
-        raster = images.read(sample.image, sample.planes)
+        raster = images.read(sample.files, sample.planes)
         image, missing = raster.pixels, raster.missing
         found.size, found.dtype = (image.shape[1], image.shape[2]), str(image.dtype).removeprefix("torch.")
         found.planes = 1 if sample.planes is None else images.planes_of(sample.image).count
-        dead = images.has_dead_alpha(image)
+        dead = not sample.channels and images.has_dead_alpha(image)
         image = image[:-1] if dead else image
         found.channels, found.alpha = image.shape[0], raster.alpha and not dead
         found.digest = looks.digest_of(image)

@@ -49,6 +49,7 @@ class Sample:
             from the folder of that file, which stays the same when images of other folders are listed too. All
             planes of one file have the same.
         planes: which planes of its file are meant, as ``unetzoo.images.read_image`` takes it.
+        channels: further files of the image, whose channels follow those of ``image``.
     """
 
     name: str
@@ -57,6 +58,12 @@ class Sample:
     kind: str = ""
     key: str = ""
     planes: str | int | None = None
+    channels: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Return the files of the image, in the order of their channels."""
+        return (self.image, *self.channels)
 
     @property
     def stack(self) -> str:

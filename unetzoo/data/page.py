@@ -114,7 +114,7 @@ def _figure(example: Example, labels: Labels) -> str:
 def _image(example: Example, labels: Labels) -> str:
     """Return the image; without a mask where that cannot be read, and nothing where the image cannot."""
     try:
-        raster = images.read(example.sample.image, example.sample.planes)
+        raster = images.read(example.sample.files, example.sample.planes)
         opacity = raster.alpha or images.has_dead_alpha(raster.pixels)
         image = images.scaled(images.fitted(raster, raster.pixels.shape[0] - opacity))
     except (InputError, OSError):

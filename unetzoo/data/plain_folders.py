@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unetzoo import images
+from unetzoo import extras, images
 from unetzoo.data import masks, turning
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.listing import Listing, Sample, Source, title_of
@@ -28,8 +28,9 @@ _DEEP_IGNORE = 65535
 def convert(source: Source, target: str | os.PathLike[str], labels: Labels, *, progress: bool = False) -> Labels:
     """Write a data set as a folder with ``images/`` and ``masks/``, or ``train/``, ``val/``, … if it has splits.
 
-    Images are copied byte for byte. Masks become PNG: class indices for multiclass (8 bits, 16 for more than 255
-    classes), 0 and 255 for binary, and for multilabel a folder of the latter for each class. Where there are
+    Images are copied byte for byte, but for those whose channels are files of their own: they become a TIFF of as many
+    bands, upright, which needs the extra ``tiff``. Masks become PNG: class indices for multiclass (8 bits, 16 for more
+    than 255 classes), 0 and 255 for binary, and for multilabel a folder of the latter for each class. Where there are
     pixels that do not count, they become 255, in 16 bits 65535, and the foreground of binary and multilabel masks 1.
     Masks of turned images are written as of the stored pixels. All masks are read before anything is written.
 
@@ -53,8 +54,12 @@ def convert(source: Source, target: str | os.PathLike[str], labels: Labels, *, p
     found = [(split, sample) for split, samples in listing.samples.items() for sample in samples]
     problems = [*listing.problems, *_name_problems(written), *_place_problems(found)]
     ignores = written.ignore is not None
+    if any(sample.channels for _, sample in found):
+        extras.needed("tifffile", "a TIFF of several bands")  # before all images are read
     for _, sample in _shown(found, "checked", progress):
         try:
+            if sample.channels:
+                images.stored(sample.files, sample.planes)  # they may not go together
             target_of = masks.read_target(sample, listing.labels, images.image_size(sample.image))
             ignores |= bool((target_of == IGNORED).any())
         except InputError as error:
@@ -120,13 +125,17 @@ def _shown(found: list[tuple[str, Sample]], unit: str, progress: bool) -> Iterab
 
 
 def _write(folder: Path, sample: Sample, listing: Listing, written: Labels) -> None:
-    image = folder / "images" / f"{sample.name}{sample.image.suffix}"
+    image = folder / "images" / f"{sample.name}{'.tif' if sample.channels else sample.image.suffix}"
     make_folder(image.parent)
-    with sample.image.open("rb") as original, replacing(image) as stream:
-        shutil.copyfileobj(original, stream)
+    if sample.channels:
+        raster, nodata = images.stored(sample.files, sample.planes)
+        images.write_bands(raster.pixels, image, nodata)
+    else:
+        with sample.image.open("rb") as original, replacing(image) as stream:
+            shutil.copyfileobj(original, stream)
     target = masks.read_target(sample, listing.labels, images.image_size(sample.image))
     # What is written has no orientation of its own: of a turned image it is read as the mask of the stored pixels.
-    stored = turning.as_stored(target, images.orientation(sample.image) or 1)
+    stored = turning.as_stored(target, images.orientation(image) or 1)
     for name, values in _files(stored, written).items():
         images.write_png(_values(values, written), folder / "masks" / name / f"{sample.name}.png")
 

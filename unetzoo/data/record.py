@@ -151,12 +151,12 @@ def places(records: Sequence[DataRecord], by: Callable[[str, Pair], str], *, bef
 
 
 def fingerprints(samples: Sequence[Sample]) -> list[str]:
-    """Return the fingerprint of each image: that of its file, and of one plane of many its number behind it, "…[3]".
+    """Return the fingerprint of each image: that of its files, and of one plane of many its number behind it, "…[3]".
 
     Raises:
         InputError: a file cannot be read.
     """
-    return _each(lambda sample: fingerprint(sample.image) + _plane(sample), samples)
+    return _each(lambda sample: _together(sample.files) + _plane(sample), samples)
 
 
 def file_of(known: str) -> str:
@@ -174,7 +174,16 @@ def _mask_of(sample: Sample) -> str:
         return sample.mask.fingerprint
     if isinstance(sample.mask, Path):
         return fingerprint(sample.mask)
-    parts = ["" if mask is None else fingerprint(mask) for mask in sample.mask]
+    return _digest_of(sample.mask)
+
+
+def _together(files: tuple[Path, ...]) -> str:
+    """Return the fingerprint of an image: its file's, or that of all of theirs."""
+    return fingerprint(files[0]) if len(files) == 1 else _digest_of(files)
+
+
+def _digest_of(files: Sequence[Path | None]) -> str:
+    parts = ["" if path is None else fingerprint(path) for path in files]
     return hashlib.sha256(",".join(parts).encode()).hexdigest()[:24]
 
 

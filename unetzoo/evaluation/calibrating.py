@@ -113,7 +113,7 @@ def calibrate(
     counts = torch.zeros(config.num_classes, 2, STEPS + 1, dtype=torch.float64)
     for i in shown(range(len(dataset)), progress):
         sample = dataset.samples[i]
-        probabilities = predictor(sample.image, planes=sample.planes).probabilities
+        probabilities = predictor(sample.files, planes=sample.planes).probabilities
         _count(counts, probabilities, dataset[i]["target"].reshape(config.num_classes, -1))
     found = [_best(background, foreground) for background, foreground in counts]
     return Calibration(

@@ -164,7 +164,7 @@ def evaluate(
     for i in shown(range(len(dataset)), progress):
         item, kind = dataset[i], dataset.samples[i].kind
         sample = dataset.samples[i]
-        mask = predictor(sample.image, planes=sample.planes).mask  # the file, as prediction reads it
+        mask = predictor(sample.files, planes=sample.planes).mask  # the files, as prediction reads it
         (row,) = metrics[kind].update_masks(mask[None].long(), item["target"][None]).rows()
         rows.append({"name": item["name"], **({"kind": kind} if kind else {}), **row})
         if objects:
@@ -302,7 +302,7 @@ def _rank(row: Mapping[str, str | float | None]) -> tuple[bool, float]:
 
 def _tiles(predictor: Predictor, dataset: SegmentationDataset, i: int) -> tuple[Tensor, ...]:
     item, sample = dataset[i], dataset.samples[i]
-    mask = predictor(sample.image, planes=sample.planes).mask
+    mask = predictor(sample.files, planes=sample.planes).mask
     tiles = sheets.beside(item["image"], item["target"], mask, dataset.task, dataset.num_classes)
     return tuple(sheets.shrunk(tile, 320) for tile in tiles)
 

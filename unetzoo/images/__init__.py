@@ -1,5 +1,6 @@
 """Images in and out: reading, preparing for a network, laying a mask over one, writing."""
 
+from unetzoo.images.bands import write_bands as write_bands
 from unetzoo.images.failing import explained as explained
 from unetzoo.images.formats import open_png as open_png, open_raster as open_raster
 from unetzoo.images.ifd import NODATA as NODATA, pages_of as pages_of
@@ -34,5 +35,6 @@ from unetzoo.images.reading import (
     read as read,
     read_image as read_image,
     read_values as read_values,
+    stored as stored,
 )
 from unetzoo.images.tiff import TiffImage as TiffImage, nodata as nodata, upright as upright

@@ -16,6 +16,7 @@ from torch import Tensor
 from unetzoo import extras
 from unetzoo.errors import InputError
 from unetzoo.images import ifd, tiff
+from unetzoo.images.bands import stacked
 from unetzoo.images.failing import explained
 from unetzoo.images.formats import bmp_of_greys, largest_of_netpbm, open_raster, png_header
 from unetzoo.images.medical import is_medical, volume_of
@@ -33,13 +34,27 @@ _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _KINDS = {"I": torch.int32, "I;16": torch.uint16, "I;16B": torch.uint16}
 
 
-def read(path: str | os.PathLike[str], planes: str | int | None = None) -> Raster:
+def read(path: str | os.PathLike[str] | tuple[Path, ...], planes: str | int | None = None) -> Raster:
     """Return an image with what its file says of it, and what was not measured, see :func:`read_image`.
 
+    Args:
+        path: of the file; or of several, whose channels are those of one image, in this order.
+        planes: see :func:`read_image`; the same of each file.
+
     Raises:
-        InputError: as there, but for numbers that are not finite.
+        InputError: as there, but for numbers that are not finite; or several files that do not go together.
     """
-    return without_gaps(_checked(path, planes), tiff.nodata(path))
+    return without_gaps(*stored(path, planes))
+
+
+def stored(path: str | os.PathLike[str] | tuple[Path, ...], planes: str | int | None) -> tuple[Raster, float | None]:
+    """Return an image as it is stored, and what its file, or files, call nodata, see :func:`read`.
+
+    Raises:
+        InputError: as there.
+    """
+    files = path if isinstance(path, tuple) else (Path(path),)
+    return stacked([(file, _checked(file, planes), tiff.nodata(file)) for file in files])
 
 
 def read_image(path: str | os.PathLike[str], planes: str | int | None = None) -> Tensor:

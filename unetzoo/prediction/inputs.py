@@ -102,10 +102,11 @@ class LoadedImage(Rows):
 
 
 def as_image(source: Any, planes: str | int | None = None) -> LoadedImage:
-    """Return a path, an array (H, W) or (H, W, C), a tensor (C, H, W) or (H, W), or a PIL image as an image.
+    """Return what :class:`~unetzoo.prediction.Predictor` takes for an image as one.
 
     Args:
-        source: one of these.
+        source: a path, a tuple of the paths of its channels, an array (H, W) or (H, W, C), a tensor (C, H, W) or
+            (H, W), or a PIL image.
         planes: which planes of a file are meant, see ``unetzoo.images.read_image``.
 
     Raises:
@@ -113,10 +114,11 @@ def as_image(source: Any, planes: str | int | None = None) -> LoadedImage:
     """
     if isinstance(source, LoadedImage):
         return source
-    if isinstance(source, str | os.PathLike):
-        raster = images.read(source, planes)
-        header = images.nifti_header(source, planes)
-        return LoadedImage(raster.pixels, Path(source).name, geography(source), raster.alpha, raster.missing, header)
+    files = source if isinstance(source, tuple) and source else (source,)
+    if all(isinstance(path, str | os.PathLike) for path in files):
+        raster, first = images.read(tuple(map(Path, files)), planes), files[0]  # the others lie where the first does
+        header = images.nifti_header(first, planes)
+        return LoadedImage(raster.pixels, Path(first).name, geography(first), raster.alpha, raster.missing, header)
     alpha, missing = False, None
     if isinstance(source, Tensor):
         image = source.detach().cpu()
@@ -127,8 +129,8 @@ def as_image(source: Any, planes: str | int | None = None) -> LoadedImage:
         image, missing = _of_array(source)
     else:
         raise InputError(
-            f"an image of type {type(source).__name__}: a path, an array (H, W) or (H, W, C), a tensor (C, H, W), or "
-            "a PIL image is needed"
+            f"an image of type {type(source).__name__}: a path, a tuple of the paths of its channels, an array (H, W) "
+            "or (H, W, C), a tensor (C, H, W), or a PIL image is needed"
         )
     if image.ndim == 2:
         image, missing = image[None], None if missing is None else missing[None]

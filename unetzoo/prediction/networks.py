@@ -244,6 +244,11 @@ def check_channels(image: Tensor, config: ModelConfig, alpha: bool = False) -> N
         said += "; arrays are (height, width, channels), tensors (channels, height, width)"
     elif found == config.in_channels + 1:
         said += ", and nothing says that the last is an alpha channel: leave it out"
+    elif found < config.in_channels:
+        said += (
+            "; where its channels are files of their own, call predictor(('a_0000.png', 'a_0001.png')) in Python, or "
+            "save them as one TIFF of several bands"
+        )
     raise InputError(said)
 
 

@@ -126,13 +126,14 @@ class Predictor:
         """Segment an image, or a list of them.
 
         Args:
-            source: the path of an image; an array (H, W) or (H, W, C); a tensor (C, H, W) or (H, W); a PIL image.
-                Integers of 8, 16 or 32 bits are divided by the largest value of their type; floating point is taken as
-                it is, as in training. A list of these gives a list. A dictionary with "image", an array (N, H, W, C)
-                or a sequence of images, gives the same dictionary with "mask", as ``map_batches`` of Ray Data
-                passes them; an image that does not fit is an error for all of them. Where nothing was measured (what
-                a file's tag calls nodata, NaN, infinity, the ends of float32, masked values of an array) the network
-                sees the mean of its training, and ``Prediction.missing`` is set.
+            source: the path of an image; a tuple of paths, if its channels are files of their own; an array (H, W) or
+                (H, W, C); a tensor (C, H, W) or (H, W); a PIL image. Integers of 8, 16 or 32 bits are divided by the
+                largest value of their type; floating point is taken as it is, as in training. A list of these gives a
+                list. A dictionary with "image", an array (N, H, W, C) or a sequence of images, gives the same
+                dictionary with "mask", as ``map_batches`` of Ray Data passes them; an image that does not fit is an
+                error for all of them. Where nothing was measured (what a file's tag calls nodata, NaN, infinity, the
+                ends of float32, masked values of an array) the network sees the mean of its training, and
+                ``Prediction.missing`` is set.
             progress: show a bar.
             planes: what is meant by a file of several planes, see ``unetzoo.images.read_image``: "first", "max",
                 "channels", or the number of one; ``unetzoo.images.planes_of(path).count`` says how many there are.

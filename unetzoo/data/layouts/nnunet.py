@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unetzoo import images
 from unetzoo.data.annotations import parsing
 from unetzoo.data.labels import Labels
 from unetzoo.data.layouts._base import Meaning, Understood, register_layout
@@ -32,9 +33,10 @@ def recognises(tree: Tree) -> Understood | None:
     labels, channels = _told(tree.files[_FILE])
     parts = {split: places for split, places in _PARTS.items() if {*places} <= {*tree.inside()}}
     left = "; imagesTs/ has no masks, and is left out" if "test" not in parts and "imagesTs" in tree.inside() else ""
+    last = f"channels are its _0000 to _{channels - 1:04}, or all in one file; " if channels > 1 else ""
     said = (
         f"nnU-Net: {' and '.join(f'{images}/, {masks}/' for images, masks in parts.values())}: masks have the name of "
-        f"their image without its _0000; classes as in {_FILE}{left}"
+        f"their image without its _0000; {last}classes as in {_FILE}{left}"
     )
     return Understood(said, lambda given: _listed(tree, parts, channels, given), lambda: Meaning(labels=labels))
 
@@ -74,30 +76,62 @@ def _told(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _listed(tree: Tree, parts: Mapping[str, tuple[str, str]], channels: int, labels: Labels) -> Listing:
-    if channels > 1:
-        raise ConfigError(
-            f"{str(tree.path / _FILE)!r} has {channels} channels, each in files of its own: save the channels of each "
-            "image as one TIFF of several bands, in images/, and the masks in masks/"
-        )
-    samples, problems, leftovers = {}, [], []
+    problems: list[str] = []
+    leftovers: list[str] = []
+    found = {split: _images(tree.under(place), place, leftovers) for split, (place, _) in parts.items()}
+    # Colours are three channels in one file, as nnU-Net's own reader of PNG has them.
+    whole = all(sorted(files) == [0] for images_of in found.values() for files in images_of.values())
+    wanted = [0] if whole else [*range(channels)]
+    samples = {}
     for split, (of_images, of_masks) in parts.items():
-        images: dict[str, dict[int, Path]] = defaultdict(dict)
-        for inner, path in tree.under(of_images).items():
-            match = re.fullmatch(r"(.+)_(\d{4})(?:\.nii)?\.\w+", inner)
-            if match is not None and is_image(inner) and not is_hidden(inner):
-                images[match[1]][int(match[2])] = path
-            else:
-                leftovers.append(f"{of_images}/{inner}")
+        cases = found[split]
         masks = {
             i.rpartition(".")[0].removesuffix(".nii"): path for i, path in tree.under(of_masks).items() if is_image(i)
         }
-        problems += [f"{of_images}/{name}_0000: no mask {name} in {of_masks}/" for name in images if name not in masks]
-        problems += [f"{of_masks}/{name}: no image {name}_0000 in {of_images}/" for name in masks if name not in images]
+        problems += [f"{of_images}/{name}_0000: no mask {name} in {of_masks}/" for name in cases if name not in masks]
+        problems += [f"{of_masks}/{name}: no image {name}_0000 in {of_images}/" for name in masks if name not in cases]
         problems += [
-            f"{of_images}/{name}: channels {', '.join(f'{k:04}' for k in found)}, where {_FILE} has {channels}"
-            for name, found in images.items()
-            if sorted(found) != [*range(channels)]
+            f"{of_images}/{name}: channels {', '.join(f'{k:04}' for k in sorted(files))}, where {_FILE} has {channels}"
+            for name, files in cases.items()
+            if sorted(files) != wanted
         ]
-        kept = [name for name in sorted(images) if name in masks and 0 in images[name]]
-        samples[split] = tuple(Sample(name, images[name][0], masks[name]) for name in kept)
+        samples[split] = tuple(
+            Sample(name, files[0], masks[name], channels=tuple(files[k] for k in wanted[1:]))
+            for name, files in sorted(cases.items())
+            if name in masks and sorted(files) == wanted
+        )
+        problems += _other_channels(samples[split][:1], channels, labels)
     return Listing(labels, samples if len(samples) > 1 else {"": samples["train"]}, tuple(problems), tuple(leftovers))
+
+
+def _images(inside: Mapping[str, Path], folder: str, leftovers: list[str]) -> dict[str, dict[int, Path]]:
+    """Return the files of each image by the number of their channel; others go to ``leftovers``."""
+    found: dict[str, dict[int, Path]] = defaultdict(dict)
+    for inner, path in inside.items():
+        match = re.fullmatch(r"(.+)_(\d{4})(?:\.nii)?\.\w+", inner)
+        if match is not None and is_image(inner) and not is_hidden(inner):
+            found[match[1]][int(match[2])] = path
+        else:
+            leftovers.append(f"{folder}/{inner}")
+    return found
+
+
+def _other_channels(samples: Sequence[Sample], channels: int, labels: Labels) -> list[str]:
+    """Return what is wrong with the channels of images, which are read, by the number that was told.
+
+    A single one says nothing of what is in the files: colours are called so, too.
+    """
+    problems = []
+    for sample in samples if channels > 1 else ():
+        try:
+            raster = images.read(sample.files, 0 if labels.planes == "split" else labels.planes)
+        except InputError:  # whoever reads it says so
+            continue
+        bands = raster.pixels.shape[0]
+        if channels not in (bands, bands - raster.alpha):
+            listed = ", ".join(path.name for path in sample.files)
+            problems.append(
+                f"{listed}: {bands} channel{'s' * (bands > 1)} in all, where {_FILE} has {channels}: name each, and "
+                "have a file for each, or all in one"
+            )
+    return problems

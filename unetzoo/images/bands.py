@@ -1,0 +1,73 @@
+"""Images whose channels are files of their own, as nnU-Net and microscopes keep them: together, and as one file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unetzoo import extras
+from unetzoo.errors import InputError
+from unetzoo.files.writing import write_file
+from unetzoo.images.ifd import NODATA
+from unetzoo.images.raster import Raster
+
+_ASCII = 2
+"""Of TIFF's types."""
+
+
+def stacked(parts: Sequence[tuple[Path, Raster, float | None]]) -> tuple[Raster, float | None]:
+    """Return the channels of several files as one image, in their order, and what the files call nodata.
+
+    Args:
+        parts: path, image and nodata of each.
+
+    Raises:
+        InputError: they differ in size, type or nodata; or one of several has an opacity.
+    """
+    if not parts:
+        raise InputError("an image of no files: give the path of one, or of each of its channels")
+    path, first, nodata = parts[0]
+    if len(parts) == 1:
+        return first, nodata
+    for other, raster, its_nodata in parts[1:]:
+        said = [_said(one.pixels, gap) for one, gap in ((first, nodata), (raster, its_nodata))]
+        if said[0] != said[1]:
+            raise InputError(
+                f"{str(other)!r} is {said[1]}, and {str(path)!r}, of the same image, {said[0]}: channels of one image "
+                "have the same size, type and nodata"
+            )
+    veiled = [str(one) for one, raster, _ in parts if raster.alpha]
+    if veiled:
+        raise InputError(f"{veiled[0]!r} has an opacity, and is one of {len(parts)} files of an image: save it without")
+    return Raster(torch.cat([raster.pixels for _, raster, _ in parts])), nodata
+
+
+def write_bands(image: Tensor, path: Path, nodata: float | None) -> None:
+    """Write an image as a TIFF of several bands, values as they are, and make its folder where there is none.
+
+    Args:
+        image: (C, H, W), of any type that :func:`~unetzoo.images.read_image` returns.
+        path: of the file.
+        nodata: what its file is to call so; None for nothing.
+
+    Raises:
+        ConfigError: tifffile is not installed: the extra ``tiff``.
+        WriteError: the file cannot be written.
+    """
+    tifffile = extras.needed("tifffile", "a TIFF of several bands")
+    tags = [] if nodata is None else [(NODATA, _ASCII, 0, repr(nodata), True)]
+    file = io.BytesIO()  # tifffile takes no file without a name
+    tifffile.imwrite(
+        file, image.numpy(), photometric="minisblack", planarconfig="separate", metadata=None, extratags=tags
+    )
+    write_file(path, file.getvalue())
+
+
+def _said(pixels: Tensor, nodata: float | None) -> str:
+    height, width = pixels.shape[1:]
+    kind = str(pixels.dtype).removeprefix("torch.")
+    return f"{width}×{height} {kind} pixels{'' if nodata is None else f', nodata {nodata!r}'}"
