@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from PIL import Image
 
 import unetzoo
 from unetzoo.cli import main
-from unetzoo.data import Labels, annotations, find_samples, labels_of, masks
+from unetzoo.data import Labels, annotations, check, find_samples, labels_of, masks
 from unetzoo.data.annotations.coco import uncompressed
 from unetzoo.errors import ConfigError, InputError
 
@@ -184,3 +185,49 @@ def test_files_of_one_object_each(tmp_path: Path, mode: str) -> None:
     assert np.array_equal(found, drawn)
     with pytest.raises(InputError, match="50×40 pixels, its image 9×9"):
         annotations.MaskFile(path).pixels((9, 9))
+
+
+def test_objects_without_a_class_are_refused_where_others_have_one(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    square = [[[2, 2], [9, 2], [9, 9], [2, 9], [2, 2]]]
+    for k in range(4):
+        Image.new("RGB", (20, 20)).save(tmp_path / "images" / f"{k}.png")
+        named = [{"name": name} for name in ("tumour", "stroma")] + [None] * (k == 1)
+        features = [
+            {
+                "type": "Feature",
+                "geometry": {"type": "Polygon", "coordinates": square},
+                "properties": {"objectType": "annotation"} | ({} if kind is None else {"classification": kind}),
+            }
+            for kind in named
+        ]
+        text = json.dumps({"type": "FeatureCollection", "features": features})
+        (tmp_path / "labels" / f"{k}.geojson").write_text(text, encoding="utf-8")
+    report = check(tmp_path, labels_of(tmp_path))
+    assert len(report.problems) == 1
+    assert re.search(r"1\.geojson' has objects without a class.*classes=….*task='binary'", report.problems[0])
+    assert not check(tmp_path, labels_of(tmp_path, classes=("stroma",))).problems
+    assert not check(tmp_path, labels_of(tmp_path, task="binary")).problems
+
+
+def test_the_category_that_roboflow_adds_is_no_class(tmp_path: Path) -> None:
+    categories = [{"id": 0, "name": "cells", "supercategory": "none"}, {"id": 3, "name": "a", "supercategory": "x"}]
+    source = write_coco(tmp_path, [one(0, [[5, 5, 20, 5, 20, 30, 5, 30]])], categories=categories)
+    assert labels_of(source).class_names == ("a",)
+
+
+def test_the_image_of_another_size_is_named(tmp_path: Path) -> None:
+    source = write_coco(tmp_path, [one(0, [[5, 5, 20, 5, 20, 30, 5, 30]])])
+    Image.new("RGB", (9, 9)).save(source / "images" / "3.png")
+    (problem,) = check(source, labels_of(source)).problems
+    assert "'images/3'" in problem
+    assert "50×40" in problem
+
+
+def test_broken_json_is_told_where_nothing_else_is_there(tmp_path: Path) -> None:
+    source = write_coco(tmp_path, [])
+    text = (source / "instances.json").read_text(encoding="utf-8")
+    (source / "instances.json").write_text(text[: len(text) // 2], encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"instances\.json' cannot be read as JSON"):
+        labels_of(source)

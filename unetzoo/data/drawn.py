@@ -8,6 +8,7 @@ pixels do not count are drawn before all others, so that they are ignored only w
   is the background. Where a format has numbers alone, class k is k + 1.
 - Multilabel: likewise from 0 on; classes lie over each other, each in a map of its own.
 
+An object without a class is refused where others have one, unless ``labels.classes`` says which count.
 Objects of other classes are left out, whether they count or not; a region that does not count and has no class is
 ignored in all of them, and one of the background cuts a hole into all that was drawn before it.
 """
@@ -72,13 +73,18 @@ def _class_of(kind: str | int, labels: Labels, drawing: Drawing) -> int | None:
     """Return the class of an object, from 0 for multilabel, else from 1; None where it is of none that is wanted.
 
     Raises:
-        InputError: a number without a class.
+        InputError: a number without a class; or none, where others have one.
     """
     first = 0 if labels.task == "multilabel" else 1
     names = _names(labels)
     if isinstance(kind, str):
         if names is None:
             return first
+        if kind == "" and labels.classes is None:
+            raise InputError(
+                f"{str(drawing.source)!r} has objects without a class, beside {', '.join(names)}: give them one; "
+                "or name in classes=… which count, and they are left out; or take all of them, with task='binary'"
+            )
         return names.index(kind) + first if kind in names else None
     if labels.task == "binary":
         return first

@@ -105,7 +105,10 @@ def decode(sample: Sample, labels: Labels, size: tuple[int, int], *, ids: bool =
     if drawing is not None:
         turn = "" if images.orientation(sample.image) in (1, None) else turning.SHOWN
         numbers = torch.zeros(size, dtype=torch.int64) if ids else None
-        target = drawn.target_of(drawing, labels, size, None if numbers is None else numbers.numpy())
+        try:
+            target = drawn.target_of(drawing, labels, size, None if numbers is None else numbers.numpy())
+        except InputError as error:  # a file about many images does not say by its name which is meant
+            raise InputError(f"{sample.name!r}: {error}" if sample.mask is drawing else str(error)) from error
         return Decoded(target, {}, turn=turn, ids=numbers)
     assert isinstance(sample.mask, Path)
     whole = _decode_file(sample, sample.mask, labels, size)

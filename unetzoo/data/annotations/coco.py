@@ -184,8 +184,17 @@ def _where(k: int, annotation: Any) -> str:
 
 
 def _names(categories: list[Any], kinds: Mapping[Any, str], annotations: list[Any]) -> tuple[str, ...]:
-    """Return the names of the categories, but for that which Roboflow adds: another's parent that nobody uses."""
-    parents = {category.get("supercategory") for category in categories if isinstance(category, Mapping)}
+    """Return the names of the categories, but for the one that Roboflow adds, which nobody uses.
+
+    It is the parent of the others, or has the number 0 and no parent.
+    """
+    found = [category for category in categories if isinstance(category, Mapping)]
+    parents = {category.get("supercategory") for category in found}
+    parents |= {category.get("name") for category in found if _is_root(category)} if len(kinds) > 1 else set()
     used = {annotation.get("category_id") for annotation in annotations if isinstance(annotation, Mapping)}
     names = [name for key, name in kinds.items() if key in used or name not in parents or len(kinds) == 1]
     return tuple(dict.fromkeys(names))
+
+
+def _is_root(category: Mapping[str, Any]) -> bool:
+    return category.get("id") == 0 and category.get("supercategory") == "none"

@@ -44,15 +44,17 @@ def _documents(tree: Tree) -> list[str]:
     found = [inner for inner, path in tree.files.items() if path.suffix.lower() in endings and not is_hidden(inner)]
     if len(found) > _MOST:
         return []
-    return [inner for inner in found if _is_document(tree.files[inner])]
-
-
-def _is_document(path: Path) -> bool:
-    try:
-        known = format_of(path)
-    except InputError:
-        return False
-    return known is not None and known.many
+    documents, broken = [], []
+    for inner in found:
+        try:
+            known = format_of(tree.files[inner])
+        except InputError as error:
+            broken.append(str(error))
+            continue
+        documents += [inner] if known is not None and known.many else []
+    if broken and not documents:
+        raise ConfigError(f"{str(tree.path)!r} has files of annotations that cannot be read", broken)
+    return documents
 
 
 def document_of(path: Path) -> Document:
