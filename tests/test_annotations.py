@@ -14,7 +14,7 @@ from PIL import Image
 
 import unetzoo
 from unetzoo.cli import main
-from unetzoo.data import Labels, annotations, check, find_samples, labels_of, masks
+from unetzoo.data import Labels, annotations, check, convert, find_samples, labels_of, list_samples, masks
 from unetzoo.data.annotations.coco import uncompressed
 from unetzoo.errors import ConfigError, InputError
 
@@ -231,3 +231,16 @@ def test_broken_json_is_told_where_nothing_else_is_there(tmp_path: Path) -> None
     (source / "instances.json").write_text(text[: len(text) // 2], encoding="utf-8")
     with pytest.raises(ConfigError, match=r"instances\.json' cannot be read as JSON"):
         labels_of(source)
+
+
+def test_what_is_converted_is_read_by_itself(tmp_path: Path) -> None:
+    square, other = [[5, 5, 20, 5, 20, 30, 5, 30]], [[0, 0, 9, 0, 9, 9, 0, 9]]
+    source = write_coco(tmp_path / "in", [one(0, square), one(1, other, 7)])
+    labels = labels_of(source)
+    convert(source, tmp_path / "out", labels)
+    again = labels_of(tmp_path / "out")
+    assert again == labels
+    before, after = (list_samples(p, labels).samples[""] for p in (source, tmp_path / "out"))
+    for old, new in zip(before, after, strict=True):
+        pair = (masks.read_target(sample, labels, SIZE).numpy() for sample in (old, new))
+        assert np.array_equal(*pair)

@@ -178,7 +178,12 @@ def _convert(options: argparse.Namespace) -> None:
     labels = data.convert(options.source, options.target, _labels(options), progress=sys.stderr.isatty())
     target = str(Path(options.target).resolve())
     record = {"target": target, "labels": dataclasses.asdict(labels)}
-    print(json.dumps(record, indent=2) if options.json else f"{printable(target)}\nread it with {labels}")
+    said = ", ".join(
+        f"{field.name}={value!r}"
+        for field in dataclasses.fields(labels)
+        if (value := getattr(labels, field.name)) != field.default
+    )
+    print(json.dumps(record, indent=2) if options.json else f"{printable(target)}\nread it with Labels({said})")
 
 
 def _preview(options: argparse.Namespace) -> None:

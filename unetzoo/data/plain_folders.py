@@ -14,11 +14,12 @@ from torch import Tensor
 from unetzoo import extras, images
 from unetzoo.data import masks, turning
 from unetzoo.data.labels import IGNORED, Labels
+from unetzoo.data.layouts import class_tables
 from unetzoo.data.listing import Listing, Sample, Source, title_of
 from unetzoo.data.stacks import list_samples
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.files.names import place_key
-from unetzoo.files.writing import make_folder, replacing
+from unetzoo.files.writing import make_folder, replacing, write_file
 
 _IGNORE = 255
 """Of pixels that do not count, in what is written; with more classes than that :data:`_DEEP_IGNORE`."""
@@ -32,6 +33,7 @@ def convert(source: Source, target: str | os.PathLike[str], labels: Labels, *, p
     bands, upright, which needs the extra ``tiff``. Masks become PNG: class indices for multiclass (8 bits, 16 for more
     than 255 classes), 0 and 255 for binary, and for multilabel a folder of the latter for each class. Where there are
     pixels that do not count, they become 255, in 16 bits 65535, and the foreground of binary and multilabel masks 1.
+    Names of multiclass go into ``class_names.txt``, by which the folder is read. Objects that touch are one in a mask.
     Masks of turned images are written as of the stored pixels. All masks are read before anything is written.
 
     Args:
@@ -71,6 +73,9 @@ def convert(source: Source, target: str | os.PathLike[str], labels: Labels, *, p
     written = dataclasses.replace(written, ignore=_ignored(written) if ignores else None)
     for split, sample in _shown(found, "written", progress):
         _write(target / split, sample, listing, written)
+    named = class_tables.text_of(written.class_names or ()) if written.task == "multiclass" else None
+    if named:
+        write_file(target / "class_names.txt", named)
     return written
 
 

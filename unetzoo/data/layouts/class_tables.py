@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,13 @@ def read(path: Path) -> Table:
         raise ConfigError(f"{str(path)!r} is no list of classes: a name, and perhaps a colour, are needed a line{said}")
     colours = tuple(one[1] for one in found if one is not None and one[1] is not None)
     return Table(path, names, colours or None)
+
+
+def text_of(names: Sequence[str]) -> str | None:
+    """Return what a ``class_names.txt`` of these classes holds; None where they would be read otherwise."""
+    alike = Table(Path(), tuple(names), None).meaning([]).labels == {"class_names": tuple(names)}
+    fits = alike and all(_row(name) == (name, None) and not name.startswith("#") for name in names)
+    return "".join(f"{name}\n" for name in names) if fits else None
 
 
 def _row(line: str) -> tuple[str, str | None] | None:
