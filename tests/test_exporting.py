@@ -831,11 +831,9 @@ def saved(tmp_path: Path) -> Path:
 
 def command(*words: str) -> None:
     """Run ``unetzoo export`` as it will be called, whether or not the whole command line has it yet."""
-    import argparse
+    from unetzoo.cli import Parser, exporting
 
-    from unetzoo.cli import exporting
-
-    top = argparse.ArgumentParser()
+    top = Parser()
     exporting.add(top.add_subparsers())
     options = top.parse_args(["export", *words])
     options.run(options)

@@ -396,7 +396,7 @@ def test_the_command_refuses_bad_limits_and_ports(capsys: Any) -> None:
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert cli.main(["serve", "x", "--max-megabytes", "0"]) == 2
-        assert re.search(r"megabytes=0\.0: .*above 0", capsys.readouterr().err)
+        assert re.search(r"--max-megabytes 0\.0: .*above 0", capsys.readouterr().err)
         assert cli.main(["serve", "x", "--port", "70000"]) == 2
         assert re.search("--port 70000: .*1 to 65535", capsys.readouterr().err)
     finally:

@@ -169,7 +169,7 @@ def test_where_memory_runs_out_what_helps_is_named(
     for call in (lambda: predictor(image), lambda: evaluate(predictor, tmp_path / "d", split="val")):
         with pytest.raises(InputError, match=r"^out of memory.*tile=512.*dtype=torch\.bfloat16"):
             call()
-    with pytest.raises(TrainingError, match=r"^out of memory.*--batch-size.*--crop-size.*bf16-mixed"):
+    with pytest.raises(TrainingError, match=r"^out of memory.*batch_size=.*crop_size=.*bf16-mixed"):
         unetzoo.fit(
             "unet", data=tmp_path / "d", out=tmp_path / "run", epochs=1, crop_size=32, batch_size=2, quiet=True,
             task="multiclass", num_classes=5, settings={"model.options.base_channels": 4, "data.workers": 0},
