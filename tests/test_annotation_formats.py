@@ -216,7 +216,8 @@ def test_classes_of_geojson(tmp_path: Path) -> None:
     document = annotations.read(path)
     assert document.names == ("Tumor", "Tumor: Positive", "Stroma", "Nucleus")
     names = ("background", *document.names)
-    found = pixels_of(path, task="multiclass", num_classes=5, class_names=names)
+    # One has no class, and is left out as others are named.
+    found = pixels_of(path, task="multiclass", num_classes=5, class_names=names, classes=document.names)
     expected = np.full(SIZE, -100)
     for k, ring in enumerate((RING, HOLE, OTHER, OTHER), 1):
         expected[filled(ring)] = k
