@@ -292,8 +292,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = unetzoo.create("unet", base_channels=4, class_names=["nucleus"])
     with torch.no_grad():
         network.head.conv.weight.mul_(8)
-    unetzoo.save(network, tmp_path_factory.mktemp("model") / "model.safetensors")
-    return tmp_path_factory.getbasetemp() / "model0" / "model.safetensors"
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    unetzoo.save(network, path)
+    return path
 
 
 @pytest.fixture
