@@ -33,6 +33,7 @@ nitpick_ignore_regex = [
         r"(nn\.Module|Module|Tensor|Any|Callable|Mapping|Sequence|Iterable|Options|ConvStyle|Size|Checkpointed)",
     ),
     ("py:.*", r"unetzoo\.augmentation\.composing\.Entry|unetzoo\.losses\._base\.M|unetzoo\.model\.ForTraining"),
+    ("py:.*", r"unetzoo\.objects\.writing\.F|unetzoo\.data\.examples\.Example"),
     ("py:.*", r"unetzoo\.prediction\.(inputs|tiles|marks|strips)\..*"),
     (
         "py:.*",
