@@ -17,6 +17,7 @@ from unetzoo.cli import main
 from unetzoo.data import Labels, annotations, check, convert, find_samples, labels_of, list_samples, masks
 from unetzoo.data.annotations.coco import uncompressed
 from unetzoo.errors import ConfigError, InputError
+from unetzoo.files import strict_json
 
 mask_of = pytest.importorskip("pycocotools.mask")
 SIZE = (40, 50)
@@ -244,3 +245,23 @@ def test_what_is_converted_is_read_by_itself(tmp_path: Path) -> None:
     for old, new in zip(before, after, strict=True):
         pair = (masks.read_target(sample, labels, SIZE).numpy() for sample in (old, new))
         assert np.array_equal(*pair)
+
+
+def test_files_are_parsed_for_what_they_are_and_for_what_they_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each door asks what the folder is, and files of this kind have up to half a gigabyte."""
+    source = write_coco(tmp_path, [one(0, [[5, 5, 20, 5, 20, 30, 5, 30]])])
+    found = json.loads((source / "instances.json").read_text(encoding="utf-8"))
+    for split, images in (("train", found["images"][:8]), ("val", found["images"][8:])):
+        listed = [each for each in found["annotations"] if any(each["image_id"] == image["id"] for image in images)]
+        text = json.dumps({**found, "images": images, "annotations": listed})
+        (source / f"instances_{split}.json").write_text(text, encoding="utf-8")
+    (source / "instances.json").unlink()
+    parsed: list[str] = []
+    loads = strict_json.loads
+    monkeypatch.setattr(strict_json, "loads", lambda text: (parsed.append(text), loads(text))[1])
+    labels = labels_of(source)
+    assert not check(source, labels).problems
+    find_samples(source, labels)
+    assert len(parsed) == 4

@@ -281,7 +281,8 @@ class Recipe(lightning.LightningModule):
             self.average.update(self.network)
 
     def on_validation_epoch_start(self) -> None:
-        """Begin to count anew."""
+        """Begin to count anew, if the steps before were sound."""
+        self.check_losses()
         self.metrics.reset()
         self._validation = torch.zeros(2, dtype=torch.float64, device=self.device)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from unetzoo.data.annotations import parsing
 from unetzoo.data.annotations.others import advice
 from unetzoo.data.annotations.regions import Region, United
 from unetzoo.errors import ConfigError, InputError
@@ -129,18 +131,25 @@ def format_of(path: Path) -> AnnotationFormat | None:
         InputError: the file cannot be read; or it is of two formats.
     """
     ending = path.suffix.lower()
-    known = [name for name, entry in ANNOTATION_FORMATS.items() if ending in entry.suffixes]
+    known = tuple(name for name, entry in ANNOTATION_FORMATS.items() if ending in entry.suffixes)
     if not known:
         return None
     try:
-        if path.stat().st_size > LARGEST:
+        status = path.stat()
+        if status.st_size > LARGEST:
             raise InputError(f"{str(path)!r} has more than {LARGEST // 2**20} MiB: part it into several files")
-        found = [name for name in known if ANNOTATION_FORMATS[name].recognises(path)]
+        found = _recognised(path, known, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from error
     if len(found) > 1:
         raise InputError(f"{str(path)!r} may be {' or '.join(ANNOTATION_FORMATS[name].title for name in found)}")
     return ANNOTATION_FORMATS[found[0]] if found else None
+
+
+@functools.lru_cache(maxsize=2**18)
+def _recognised(path: Path, known: tuple[str, ...], *_: int) -> tuple[str, ...]:
+    """Return which of these formats a file is of: once, as many ask, and the file may have to be parsed for it."""
+    return tuple(name for name in known if ANNOTATION_FORMATS[name].recognises(path))
 
 
 def known_format(path: Path) -> AnnotationFormat:
@@ -166,7 +175,10 @@ def read(path: Path) -> Document:
         InputError: it cannot be read, or is of no format that is known; with what to export instead, where that is
             known.
     """
-    return _without_reserved(known_format(path).read(path))
+    try:
+        return _without_reserved(known_format(path).read(path))
+    finally:
+        parsing.forget()
 
 
 def _without_reserved(document: Document) -> Document:
@@ -197,7 +209,9 @@ def grouped(found: Iterable[tuple[object, Annotation]]) -> tuple[Annotation, ...
     parts: dict[object, list[Annotation]] = {}
     for k, (group, one) in enumerate(found):
         key = (k,) if group is None else (group, one.kind, one.ignored)
-        parts[key] = [*parts.pop(key, ()), one]
+        ones = parts.pop(key, [])
+        ones.append(one)
+        parts[key] = ones
     return tuple(
         ones[0] if len(ones) == 1 else replace(ones[0], region=United(tuple(one.region for one in ones)))
         for ones in parts.values()
