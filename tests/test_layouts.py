@@ -976,12 +976,13 @@ def test_a_file_of_annotations_for_each_image(tmp_path: Path, folders: tuple[str
         picture(tmp_path / folders[0] / f"{k}.jpg")
         labelme(tmp_path / folders[1] / f"{k}.json", "cell" if k else "rim")
     labels = labels_of(tmp_path)
-    assert (labels.task, labels.class_names) == ("multiclass", ("background", "rim", "cell"))
+    assert (labels.task, labels.class_names) == ("multiclass", ("background", "cell", "rim"))
     listing = list_samples(tmp_path, labels)
     assert (listing.problems, listing.leftovers) == ((), ())
     found = target(listing, "1")
-    assert (found[3:8, 2:9] == 2).all()
+    assert (found[3:8, 2:9] == 1).all()
     assert (found > 0).sum() == 35
+    assert (target(listing, "0")[3:8, 2:9] == 2).all()
 
 
 def test_images_that_are_annotated_twice(tmp_path: Path) -> None:

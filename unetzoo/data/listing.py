@@ -84,6 +84,7 @@ class Listing:
         problems: a sentence for each image or mask that has no partner, or several.
         leftovers: files that are neither images nor masks, hidden ones among them, relative to the source.
         understood: what the folder was taken for, and by which rule images and masks go together: a sentence.
+        warnings: a sentence for each thing that may not be meant.
     """
 
     labels: Labels
@@ -91,6 +92,7 @@ class Listing:
     problems: tuple[str, ...]
     leftovers: tuple[str, ...]
     understood: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def title_of(source: Source) -> str:

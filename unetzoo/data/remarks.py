@@ -23,7 +23,7 @@ def warnings_of(listing: Listing, by_split: Mapping[str, Sequence[Findings]], co
         constant: channels that are the same everywhere in the training images.
     """
     everything = [found for members in by_split.values() for found in members]
-    said = []
+    said = [*listing.warnings]
     if listing.leftovers:
         shown = ", ".join(listing.leftovers[:_NAMED])
         more = f" and {len(listing.leftovers) - _NAMED} more" if len(listing.leftovers) > _NAMED else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from unetzoo.data import picking
 from unetzoo.data.annotations import advice, known_format, may_be_other
 from unetzoo.data.labels import Labels
 from unetzoo.data.layouts import LAYOUTS, Meaning, Understood, annotated, chosen, csv_lists
+from unetzoo.data.layouts.class_names import alike
 from unetzoo.data.listing import Listing, Source, Tree, is_hidden, paths_of, title_of
 from unetzoo.errors import ConfigError
 
@@ -130,9 +132,11 @@ def list_files(source: Source, labels: Labels) -> Listing:
         ConfigError: nothing of the kind is there.
     """
     found = understood(source, labels.masks)
-    labels, problems = _named(labels, found)
+    labels, problems, warnings = _named(labels, found)
     listing = found.listed(labels)
-    return dataclasses.replace(listing, problems=(*problems, *listing.problems), understood=found.said)
+    return dataclasses.replace(
+        listing, problems=(*problems, *listing.problems), understood=found.said, warnings=tuple(warnings)
+    )
 
 
 def labels_of(
@@ -236,10 +240,10 @@ def check_meaning(*, task: str | None = None, num_classes: int | None = None, **
 _COUNTED = ("class_names", "classes", "colours", "ignore_colour", "foreground")
 
 
-def _named(labels: Labels, found: Understood) -> tuple[Labels, list[str]]:
-    """Return labels with the names that annotations have, where they have none, and what does not fit."""
+def _named(labels: Labels, found: Understood) -> tuple[Labels, list[str], list[str]]:
+    """Return labels with the names that annotations have, where they have none; what does not fit; and warnings."""
     if labels.task == "binary" and labels.classes is None:
-        return labels, []
+        return labels, [], []
     told = found.meaning()
     if labels.class_names is None and labels.classes is None and told.names:
         names = ("background", *told.names) if labels.task == "multiclass" else told.names
@@ -249,8 +253,29 @@ def _named(labels: Labels, found: Understood) -> tuple[Labels, list[str]]:
                 f"num_classes={labels.num_classes}, but the annotations have {len(names)} classes{fix}: "
                 f"{', '.join(names)}"
             )
-        return dataclasses.replace(labels, class_names=names), []
-    return labels, _unknown_classes(labels, told)
+        labels = dataclasses.replace(labels, class_names=names)
+    return labels, _unknown_classes(labels, told), _alike(labels, told)
+
+
+def _alike(labels: Labels, told: Meaning) -> list[str]:
+    """Return which names may be one class that is written in two ways, unless ``labels.classes`` has all of them."""
+    said = []
+    for group in alike(told.names or (told.folders if labels.task == "multilabel" else ())):
+        # Letters that are composed otherwise look the same: they are told by their numbers.
+        written = ascii if len({unicodedata.normalize("NFC", name) for name in group}) < len(group) else repr
+        kept = [name for name in group if name in (labels.classes or group)]
+        left = [name for name in group if name not in kept]
+        if labels.classes is None:
+            said.append(
+                f"{' and '.join(map(written, group))} are {len(group)} classes, but may be meant as one: rename one of "
+                "them, or say in classes=… which ones count"
+            )
+        elif kept and left:
+            said.append(
+                f"{' and '.join(map(written, left))} is left out, but may be meant as {written(kept[0])}: rename it if "
+                "so, or name it in classes=… too"
+            )
+    return said
 
 
 def _unknown_classes(labels: Labels, told: Meaning) -> list[str]:

@@ -35,8 +35,8 @@ def to_geojson(
     "score" where there are scores.
 
     Without a transform coordinates are whole pixels, x to the right and y down, as QuPath reads them, and each feature
-    has QuPath's own properties "objectType" (detection), "classification" and "measurements" too. QGIS takes them
-    for degrees, and draws images that have no georeference below y = 0: give it ``transform=(1, 0, 0, 0, -1, 0)``.
+    has QuPath's own properties "objectType" (detection), "classification" and "measurements" too. RFC 7946 knows
+    degrees alone: QGIS takes whole pixels for those. So a transform needs the system that it leads to.
 
     Args:
         instances: what :func:`unetzoo.objects.instances` found.
@@ -44,6 +44,7 @@ def to_geojson(
             "foreground"; or "background", "class_1", …; or "class_0", …, as the task is.
         transform: (a, b, c, d, e, f) with x' = a x + b y + c and y' = d x + e y + f, from corners of pixels to
             coordinates: rasterio's ``dataset.transform`` as it is. GDAL's own order is another: c, a, b, f, d, e.
+            It needs a ``crs``.
         crs: the system of those coordinates, "EPSG:32633" say. Written as the "crs" of GeoJSON 2008 (section 3),
             which RFC 7946 dropped (section 4) and GDAL reads; EPSG:4326, in which x is the longitude, as OGC:CRS84.
 
@@ -123,6 +124,9 @@ def _transform_problems(transform: object, affine: Sequence[float] | None) -> li
 
 
 def _crs_problems(crs: object, transform: object) -> list[str]:
+    if crs is None and transform is not None:
+        why = "readers would take its coordinates for degrees, as RFC 7946 has it"
+        return [f"transform without crs: {why}: give crs='EPSG:32633', say; of degrees it is crs='EPSG:4326'"]
     if crs is None:
         return []
     found = []

@@ -70,11 +70,14 @@ class Document:
             image of its own stem.
         names: of all classes, in the file's order, those that never occur included.
         problems: a sentence for each thing that is wrong, "annotation 7: …"; the rest was read.
+        listed: whether the file has a list of classes, whose order they keep. Otherwise the classes of a data set are
+            sorted by name, as the order of objects says nothing.
     """
 
     drawings: Mapping[str, Drawing]
     names: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    listed: bool = False
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,7 @@ def _without_reserved(document: Document) -> Document:
         name: replace(drawing, annotations=tuple(map(plain, drawing.annotations)))
         for name, drawing in document.drawings.items()
     }
-    return Document(drawings, tuple(name for name in document.names if name not in reserved), document.problems)
+    return replace(document, drawings=drawings, names=tuple(name for name in document.names if name not in reserved))
 
 
 def grouped(found: Iterable[tuple[object, Annotation]]) -> tuple[Annotation, ...]:

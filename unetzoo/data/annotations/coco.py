@@ -59,7 +59,8 @@ def read(path: Path) -> Document:
         image["file_name"].replace("\\", "/"): Drawing(path, tuple(drawn[key]), _size(image))
         for key, image in images.items()
     }
-    return Document(drawings, _names(found["categories"], kinds, found["annotations"]), tuple(faults.sentences))
+    names = _names(found["categories"], kinds, found["annotations"])
+    return Document(drawings, names, tuple(faults.sentences), listed=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,7 +38,7 @@ def read(path: Path) -> Document:
     for name, image in reader.images.items():
         ordered = sorted(image.shapes, key=lambda shape: shape[0])
         drawings[name] = Drawing(path, grouped((group, one) for _, group, one in ordered), image.size)
-    return Document(drawings, tuple(reader.names), tuple(reader.faults.sentences))
+    return Document(drawings, tuple(reader.names), tuple(reader.faults.sentences), listed=True)
 
 
 @dataclass

@@ -45,7 +45,7 @@ def read(path: Path) -> Document:
             problems.append(f"line {number}: {error}")
         else:
             found.append(Annotation(kind, Polygons(((ring,),), relative=True)))
-    return Document({"": Drawing(path, tuple(found))}, tuple((names or {}).values()), tuple(problems))
+    return Document({"": Drawing(path, tuple(found))}, tuple((names or {}).values()), tuple(problems), listed=True)
 
 
 def _named(number: int, names: Mapping[int, str] | None) -> int | str:

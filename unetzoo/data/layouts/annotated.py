@@ -16,6 +16,7 @@ from pathlib import Path
 from unetzoo.data.annotations import ANNOTATION_FORMATS, Document, format_of, known_format, read as read_annotations
 from unetzoo.data.labels import Labels
 from unetzoo.data.layouts._base import Meaning, Understood, register_layout
+from unetzoo.data.layouts.class_names import names_of
 from unetzoo.data.listing import SPLITS, Listing, Sample, Tree, is_hidden
 from unetzoo.errors import ConfigError, InputError
 
@@ -35,8 +36,12 @@ def of_documents(tree: Tree, paths: list[Path]) -> Understood | None:
         return None
     inside = [path.relative_to(tree.path).as_posix() for path in paths]
     title = " and ".join(dict.fromkeys(known_format(path).title for path in paths))
-    said = f"{title}: {', '.join(inside)}: an image is the file whose path ends in its name there"
-    return Understood(said, lambda labels: _listed(tree, paths, labels), lambda: Meaning(_names(paths)))
+    said = f"{title}: {', '.join(inside)}: images are found by the file names in it"
+    return Understood(said, lambda labels: _listed(tree, paths, labels), lambda: _meaning(paths))
+
+
+def _meaning(paths: list[Path]) -> Meaning:
+    return Meaning(names_of(map(document_of, paths)))
 
 
 def _documents(tree: Tree) -> list[str]:
@@ -70,10 +75,6 @@ def document_of(path: Path) -> Document:
 @functools.lru_cache(maxsize=8)
 def _document(path: Path, *_: int) -> Document:
     return read_annotations(path)
-
-
-def _names(paths: list[Path]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for path in paths for name in document_of(path).names))
 
 
 def _listed(tree: Tree, paths: list[Path], labels: Labels) -> Listing:

@@ -10,8 +10,8 @@ from pathlib import Path
 from unetzoo.data.annotations import format_of, suffixes as annotation_suffixes
 from unetzoo.data.labels import Labels
 from unetzoo.data.layouts._base import Meaning, Understood, register_layout
+from unetzoo.data.layouts.class_names import names_in
 from unetzoo.data.layouts.naming import MASK_ENDINGS, pairs, role, rules
-from unetzoo.data.layouts.plain import names_in
 from unetzoo.data.listing import SPLITS, Listing, Sample, Tree, is_hidden, is_image
 from unetzoo.errors import ConfigError, InputError
 
@@ -155,8 +155,7 @@ def _listed(tree: Tree, start: str, found: _Pairing, splits: Mapping[str, str], 
 
 
 def _meaning(found: _Pairing) -> Meaning:
-    annotated = [path for path in found.masks.values() if path.suffix.lower() in annotation_suffixes()]
-    return Meaning(tuple(dict.fromkeys(name for path in annotated for name in names_in(path))))
+    return Meaning(names_in(found.masks.values()))
 
 
 def _shown(tree: Tree, path: Path) -> str:

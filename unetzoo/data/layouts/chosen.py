@@ -12,12 +12,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from unetzoo.data.annotations import suffixes as annotation_suffixes
 from unetzoo.data.labels import Labels
 from unetzoo.data.layouts._base import Meaning, Understood
+from unetzoo.data.layouts.class_names import names_in
 from unetzoo.data.layouts.folders import places
 from unetzoo.data.layouts.naming import IMAGE_ENDINGS, MASK_ENDINGS, composed, pairs, rules
-from unetzoo.data.layouts.plain import names_in
 from unetzoo.data.listing import Listing, Sample, Tree, is_hidden
 from unetzoo.errors import ConfigError
 
@@ -124,8 +123,7 @@ def _mask_of(name: str, split: str, masks: Found) -> list[Path]:
 
 
 def _meaning(masks: Found) -> Meaning:
-    annotated = [path for path in masks.values() if path.suffix.lower() in annotation_suffixes()]
-    return Meaning(tuple(dict.fromkeys(name for path in annotated for name in names_in(path))))
+    return Meaning(names_in(masks.values()))
 
 
 def _shown(tree: Tree, path: Path) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from unetzoo.checks import shortened
 from unetzoo.data.labels import Labels
-from unetzoo.data.layouts._base import Understood
+from unetzoo.data.layouts._base import Meaning, Understood
+from unetzoo.data.layouts.class_names import names_in
 from unetzoo.data.listing import SPLITS, Listing, Sample
 from unetzoo.errors import ConfigError
 
@@ -18,7 +19,12 @@ from unetzoo.errors import ConfigError
 def understood(sources: Sequence[Path]) -> Understood:
     """Return what a CSV file is, or what several are, which are read one after the other."""
     what = "a CSV list" if len(sources) == 1 else f"{len(sources)} CSV lists"
-    return Understood(f"{what}: each row names an image and its mask", lambda labels: _list_csv(sources, labels))
+    said = f"{what}: each row names an image and its mask"
+    return Understood(said, lambda labels: _list_csv(sources, labels), lambda: _meaning(sources))
+
+
+def _meaning(sources: Sequence[Path]) -> Meaning:
+    return Meaning(names_in(mask for source in sources for *_, mask in _csv_rows(source)))
 
 
 def _list_csv(sources: Sequence[Path], labels: Labels) -> Listing:

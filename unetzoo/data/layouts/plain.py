@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from unetzoo.data.annotations import read as read_annotations, suffixes as annotation_suffixes
+from unetzoo.data.annotations import suffixes as annotation_suffixes
 from unetzoo.data.labels import Labels
 from unetzoo.data.layouts import class_tables
 from unetzoo.data.layouts._base import Meaning, Understood, register_layout
+from unetzoo.data.layouts.class_names import names_in
 from unetzoo.data.layouts.folders import Places, may_be_mask, places
 from unetzoo.data.layouts.naming import Rule, pairs, the_rule
 from unetzoo.data.listing import IMAGE_SUFFIXES, Listing, Sample, Tree, is_hidden
-from unetzoo.errors import ConfigError, InputError
+from unetzoo.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,31 +84,14 @@ def _listed(tree: Tree, roots: Roots, without: list[str], labels: Labels) -> Lis
 
 
 def _meaning(tree: Tree, roots: Roots) -> Meaning:
-    names: dict[str, None] = {}
-    for root in roots.values():
-        for inner, path in tree.under(root.masks).items():
-            if path.suffix.lower() in annotation_suffixes() and not is_hidden(inner):
-                names |= dict.fromkeys(names_in(path))
+    files = (path for root in roots.values() for inner, path in tree.under(root.masks).items() if not is_hidden(inner))
+    names = names_in(files)
     folders = tuple(sorted({name for root in roots.values() for name in root.classes}))
     table = None if names or folders else class_tables.found_in(tree, "")
     if table is None:
-        return Meaning(tuple(names), folders)
+        return Meaning(names, folders)
     masks = (path for root in roots.values() for inner, path in tree.under(root.masks).items() if _is_image(inner))
     return table.meaning([*itertools.islice(masks, 1)])
-
-
-def names_in(path: Path) -> tuple[str, ...]:
-    """Return the classes of a file of annotations; none where it cannot be read, which reading it will say."""
-    try:
-        status = path.stat()
-        return _names_in(path, status.st_mtime_ns, status.st_size)
-    except (InputError, OSError):
-        return ()
-
-
-@functools.lru_cache(maxsize=2**18)
-def _names_in(path: Path, *_: int) -> tuple[str, ...]:
-    return read_annotations(path).names
 
 
 def _named(labels: Labels, folders: list[str]) -> tuple[Labels, list[str]]:

@@ -1,0 +1,72 @@
+"""The names of classes that files of annotations have, in an order that does not change when an image is added.
+
+Formats with a list of their own, such as COCO's categories, say the order themselves. Of all others it would be that of
+whichever object is read first: their names are sorted instead, numbers in them by value, whatever their case.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from unetzoo.data.annotations import Document, read as read_annotations, suffixes as annotation_suffixes
+from unetzoo.errors import InputError
+
+
+def names_in(paths: Iterable[Path]) -> tuple[str, ...]:
+    """Return the classes of those files that are annotations; those that cannot be read have none: reading says why."""
+    known = annotation_suffixes()
+    return _joined(_names_in(path) for path in paths if path.suffix.lower() in known)
+
+
+def names_of(documents: Iterable[Document]) -> tuple[str, ...]:
+    """Return the classes of what files say."""
+    return _joined((document.listed, document.names) for document in documents)
+
+
+def alike(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return names that differ in case, spaces or the composition of letters alone: groups of two or more."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups["".join(_folded(name).split())].append(name)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def _joined(found: Iterable[tuple[bool, tuple[str, ...]]]) -> tuple[str, ...]:
+    """Return names of lists in their order, then all others, sorted."""
+    listed: dict[str, None] = {}
+    others: set[str] = set()
+    for is_list, names in found:
+        if is_list:
+            listed |= dict.fromkeys(names)
+        else:
+            others.update(names)
+    return (*listed, *sorted(others - listed.keys(), key=_place))
+
+
+def _place(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Return by what a name is sorted: "type 2" comes before "Type 10"."""
+    parts = re.split(r"(\d+)", _folded(name))
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def _names_in(path: Path) -> tuple[bool, tuple[str, ...]]:
+    try:
+        status = path.stat()
+        return _kept_names(path, status.st_mtime_ns, status.st_size)
+    except (InputError, OSError):
+        return False, ()
+
+
+@functools.lru_cache(maxsize=2**18)
+def _kept_names(path: Path, *_: int) -> tuple[bool, tuple[str, ...]]:
+    document = read_annotations(path)
+    return document.listed, document.names
