@@ -43,7 +43,8 @@ def add(commands: Any) -> None:
         "convert",
         parents=[labels, form],
         help="write plain folders of images and PNG masks",
-        description="Write any data set that can be read as images/ and masks/: images byte for byte, masks as PNG.",
+        description="Write any data set that can be read as images/ and masks/: images byte for byte, masks as PNG. "
+        "Masks have classes, not objects: objects of a class that touch become one.",
     )
     command.add_argument("target", metavar="TARGET", help="a folder, empty or new")
     command.set_defaults(run=_convert)

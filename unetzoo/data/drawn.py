@@ -16,18 +16,46 @@ ignored in all of them, and one of the background cuts a hole into all that was 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unetzoo.data.annotations import BACKGROUND, Drawing
+from unetzoo.data.annotations import BACKGROUND, Annotation, Drawing, read as read_annotations
 from unetzoo.data.labels import IGNORED, Labels
+from unetzoo.data.listing import IMAGE_SUFFIXES, Sample
 from unetzoo.errors import InputError
 
 
-def target_of(drawing: Drawing, labels: Labels, size: tuple[int, int], ids: NDArray[np.int64] | None = None) -> Tensor:
+def drawing_of(sample: Sample) -> Drawing | None:
+    """Return what was drawn on an image; None where its mask has pixels.
+
+    Raises:
+        InputError: the file cannot be read, or is wrong; lists what.
+    """
+    if isinstance(sample.mask, Drawing):
+        return sample.mask
+    if not isinstance(sample.mask, Path) or sample.mask.suffix.lower() in IMAGE_SUFFIXES:
+        return None
+    document = read_annotations(sample.mask)
+    if document.problems:
+        first, more = document.problems[:5], len(document.problems) - 5
+        rest = f"; and {more} more" if more > 0 else ""
+        raise InputError(f"{str(sample.mask)!r} has wrong annotations: {'; '.join(first)}{rest}")
+    if len(document.drawings) != 1:
+        raise InputError(f"{str(sample.mask)!r} is about {len(document.drawings)} images: one is needed")
+    return next(iter(document.drawings.values()))
+
+
+def target_of(
+    drawing: Drawing,
+    labels: Labels,
+    size: tuple[int, int],
+    ids: NDArray[np.int64] | None = None,
+    nowhere: list[Annotation] | None = None,
+) -> Tensor:
     """Return the target that a drawing makes: int64, (H, W), or (classes, H, W) for multilabel.
 
     Args:
@@ -35,6 +63,7 @@ def target_of(drawing: Drawing, labels: Labels, size: tuple[int, int], ids: NDAr
         labels: which classes it is about.
         size: height and width of the image.
         ids: (H, W) of 0, to be written to: k where the k-th object that counts lies, and none that is drawn later.
+        nowhere: to which objects are added that count, and cover no pixel: they lie outside, or between centres.
 
     Raises:
         InputError: it is of an image of another size, or has a class that is none.
@@ -54,6 +83,9 @@ def target_of(drawing: Drawing, labels: Labels, size: tuple[int, int], ids: NDAr
             part = annotation.region.pixels(size)
         except InputError as error:
             raise InputError(f"{str(drawing.source)!r}, annotation {k}: {error}") from error
+        counts = not annotation.ignored and not everywhere
+        if nowhere is not None and counts and not part.inside.any():
+            nowhere.append(annotation)
         value = IGNORED if annotation.ignored else _value(plane, labels)
         place = pixels[(plane, *part.slices)] if multilabel else pixels[part.slices]
         place[..., part.inside] = value

@@ -67,6 +67,7 @@ class Findings:
     objects: counting.Counted | None = None
     ignored: int = 0
     area: int = 0
+    nowhere: int = 0  # objects that cover no pixel
     outside: Mapping[str, int] = field(default_factory=dict)
     white: int | None = None  # of a black-and-white mask
     turn: str = ""  # of a turned image's mask
@@ -137,6 +138,7 @@ def _examine_mask(found: Findings, wanted: Wanted, place: int, gaps: Tensor | No
     labels = wanted.labels
     decoded = masks.decode(found.sample, labels, found.size, ids=wanted.closely)
     found.outside, found.white, found.turn = decoded.outside, decoded.white, decoded.turn
+    found.nowhere = decoded.nowhere
     target = decoded.target if gaps is None else decoded.target.masked_fill(gaps, IGNORED)
     if wanted.closely:
         found.objects = counting.counted(decoded, components=wanted.seeks(place, found.size[0] * found.size[1]))

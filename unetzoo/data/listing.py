@@ -10,6 +10,7 @@ from pathlib import Path
 
 from unetzoo.data.annotations import Drawing
 from unetzoo.data.labels import Labels
+from unetzoo.data.object_ids import ObjectIds
 from unetzoo.errors import ConfigError
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -50,6 +51,7 @@ class Sample:
             planes of one file have the same.
         planes: which planes of its file are meant, as ``unetzoo.images.read_image`` takes it.
         channels: further files of the image, whose channels follow those of ``image``.
+        objects: a file that tells its objects apart, beside a mask that has their classes; None where there is none.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Sample:
     key: str = ""
     planes: str | int | None = None
     channels: tuple[Path, ...] = ()
+    objects: ObjectIds | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from unetzoo import images
 from unetzoo.data import black_and_white, drawn, turning
-from unetzoo.data.annotations import Drawing, MaskFile, read as read_annotations
+from unetzoo.data.annotations import Annotation, Drawing, MaskFile
 from unetzoo.data.black_and_white import Outside
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.listing import IMAGE_SUFFIXES, Sample
@@ -73,6 +73,7 @@ class Decoded(NamedTuple):
         turn: what the mask of a turned image was taken for, one of :mod:`unetzoo.data.turning`; "" of other images.
         ids: where the mask tells objects apart, a number for each: (H, W), or (classes, H, W), of any type. They mean
             something where ``target`` has an object.
+        nowhere: how many drawn objects cover no pixel of the image.
     """
 
     target: Tensor
@@ -80,6 +81,7 @@ class Decoded(NamedTuple):
     white: int | None = None
     turn: str = ""
     ids: Tensor | None = None
+    nowhere: int = 0
 
 
 def decode(sample: Sample, labels: Labels, size: tuple[int, int], *, ids: bool = False) -> Decoded:
@@ -87,7 +89,8 @@ def decode(sample: Sample, labels: Labels, size: tuple[int, int], *, ids: bool =
 
     Args:
         sample, labels, size: as of :func:`read_target`.
-        ids: whether drawn objects are to be told apart, which takes as much memory again.
+        ids: whether objects are to be told apart that are drawn, or that ``sample.objects`` numbers, which takes as
+            much memory again.
 
     Raises:
         InputError: a mask that cannot be read, or is of another size.
@@ -101,20 +104,24 @@ def decode(sample: Sample, labels: Labels, size: tuple[int, int], *, ids: bool =
         numbered = [part.ids for part in parts if part.ids is not None]
         joined = torch.cat(numbered) if labels.foreground == "any" else None
         return Decoded(torch.cat([part.target for part in parts]), dict(outside), white, turn, joined)
-    drawing = drawing_of(sample)
+    drawing = drawn.drawing_of(sample)
     if drawing is not None:
         turn = "" if images.orientation(sample.image) in (1, None) else turning.SHOWN
         numbers = torch.zeros(size, dtype=torch.int64) if ids else None
+        nowhere: list[Annotation] = []
         try:
-            target = drawn.target_of(drawing, labels, size, None if numbers is None else numbers.numpy())
+            target = drawn.target_of(drawing, labels, size, None if numbers is None else numbers.numpy(), nowhere)
         except InputError as error:  # a file about many images does not say by its name which is meant
             raise InputError(f"{sample.name!r}: {error}" if sample.mask is drawing else str(error)) from error
-        return Decoded(target, {}, turn=turn, ids=numbers)
+        return Decoded(target, {}, turn=turn, ids=numbers, nowhere=len(nowhere))
     assert isinstance(sample.mask, Path)
     whole = _decode_file(sample, sample.mask, labels, size)
     if labels.task == "multilabel":
         return whole
-    return whole._replace(target=whole.target[0], ids=None if whole.ids is None else whole.ids[0])
+    of_objects = None if whole.ids is None else whole.ids[0]
+    if ids and sample.objects is not None:
+        of_objects = sample.objects.read(sample.image, size)
+    return whole._replace(target=whole.target[0], ids=of_objects)
 
 
 def files_of(sample: Sample) -> list[Path]:
@@ -124,26 +131,6 @@ def files_of(sample: Sample) -> list[Path]:
         return [region.path for region in regions if isinstance(region, MaskFile)]
     parts = sample.mask if isinstance(sample.mask, tuple) else (sample.mask,)
     return [path for path in parts if path is not None]
-
-
-def drawing_of(sample: Sample) -> Drawing | None:
-    """Return what was drawn on an image; None where its mask has pixels.
-
-    Raises:
-        InputError: the file cannot be read, or is wrong; lists what.
-    """
-    if isinstance(sample.mask, Drawing):
-        return sample.mask
-    if not isinstance(sample.mask, Path) or sample.mask.suffix.lower() in IMAGE_SUFFIXES:
-        return None
-    document = read_annotations(sample.mask)
-    if document.problems:
-        first, more = document.problems[:5], len(document.problems) - 5
-        rest = f"; and {more} more" if more > 0 else ""
-        raise InputError(f"{str(sample.mask)!r} has wrong annotations: {'; '.join(first)}{rest}")
-    if len(document.drawings) != 1:
-        raise InputError(f"{str(sample.mask)!r} is about {len(document.drawings)} images: one is needed")
-    return next(iter(document.drawings.values()))
 
 
 def shown(sample: Sample) -> str:

@@ -36,6 +36,7 @@ def warnings_of(listing: Listing, by_split: Mapping[str, Sequence[Findings]], co
     if len(whites) > 1:
         listed = ", ".join(f"0 and {white} in {count}" for white, count in sorted(whites.items()))
         said.append(f"the masks are written with {listed}: give ignore=… if the larger value does not count")
+    said += _nowhere(everything)
     said += _palettes(everything, listing.labels)
     said += _turned([found.turn for found in everything if found.turn])
     said += _nodata(everything)
@@ -56,7 +57,7 @@ def _twice(found: Sequence[Findings]) -> list[str]:
         return "; ".join(shown) + (f"; and {len(pairs) - _NAMED} more" if len(pairs) > _NAMED else "")
 
     if same := looks.twice([(one.split, one.digest) for one in seen]):
-        said.append(f"the same image is {listed(same)}: what is measured there is not honest")
+        said.append(f"the same image is {listed(same)}: scores on held-out images will be too good")
     known = [(one.split, one.digest, one.look) for one in seen if one.look is not None]
     near, left_out = looks.alike(known)
     if near:
@@ -71,6 +72,18 @@ def _twice(found: Sequence[Findings]) -> list[str]:
             "like theirs"
         )
     return said
+
+
+def _nowhere(found: Sequence[Findings]) -> list[str]:
+    """Return how many objects cover no pixel."""
+    of = [one for one in found if one.nowhere]
+    if not of:
+        return []
+    total = sum(one.nowhere for one in of)
+    many, first = total > 1, min(one.sample.name for one in of)
+    where = f"{len(of)} images, {first!r} first" if len(of) > 1 else repr(first)
+    left = "they are left out" if many else "it is left out"
+    return [f"{total} object{'s' * many} in {where}: outside the image, or smaller than a pixel; {left}"]
 
 
 def _absent(split: str, found: Sequence[Findings], labels: Labels) -> list[str]:

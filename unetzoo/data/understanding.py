@@ -183,6 +183,8 @@ def labels_from(
     Raises:
         ConfigError: it follows from nothing; or wrong arguments.
     """
+    if told.assumed and class_names is not None and not {*class_names[1:]} <= {*told.labels["class_names"]}:
+        told = Meaning(labels={**{k: v for k, v in told.labels.items() if k != "class_names"}, "task": "multiclass"})
     if "class_names" in told.labels and "colours" not in given:
         asked: dict[str, Any] = {
             "task": task,
@@ -200,7 +202,8 @@ def labels_from(
     if num_classes is None:
         known = class_names or settings.get("colours") or (told.folders if task == "multilabel" else ())
         if task != "binary" and not known:
-            raise ConfigError(f"task={task!r} needs num_classes=…, or class_names=…")
+            hint = f": {told.hint}" if told.hint else ""
+            raise ConfigError(f"task={task!r} needs num_classes=…, or class_names=…{hint}")
         num_classes = 1 if task == "binary" else len(known or ())
     settings |= {"num_classes": num_classes, "class_names": class_names, "classes": classes}
     labels = Labels(**settings)

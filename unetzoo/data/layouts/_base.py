@@ -20,11 +20,15 @@ class Meaning:
         folders: of masks, one a class, as multilabel data may have them.
         labels: fields of ``Labels`` that follow from the layout, such as "ignore" → 255; what is asked for goes before.
             "class_names" are those of values or colours of masks, all of them, from which classes are picked.
+        assumed: whether those names only fit, so that other ones may be given.
+        hint: how classes get names, where the data set has masks of classes and no names.
     """
 
     names: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     labels: Mapping[str, Any] = field(default_factory=dict)
+    assumed: bool = False
+    hint: str = ""
 
 
 @dataclass(frozen=True)

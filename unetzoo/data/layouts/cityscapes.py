@@ -15,6 +15,7 @@ from unetzoo import images
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.layouts._base import Meaning, Understood, register_layout
 from unetzoo.data.listing import SPLITS, Listing, Sample, Tree, is_hidden
+from unetzoo.data.object_ids import ObjectIds
 from unetzoo.errors import ConfigError, InputError
 
 NAMES = (
@@ -27,6 +28,9 @@ _JUDGED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32,
 CODES = tuple(_JUDGED.index(value) if value in _JUDGED else IGNORED for value in range(34))
 _IMAGES, _MASKS = "leftImg8bit", "gtFine"
 _IMAGE = f"_{_IMAGES}.png"
+_OBJECTS = f"_{_MASKS}_instanceIds.png"
+_FIRST = 1000
+"""Lowest value of an object there: 1000 times the id of the class, and a number. Below, nothing is told apart."""
 _TRAIN_IDS, _IDS = f"_{_MASKS}_labelTrainIds.png", f"_{_MASKS}_labelIds.png"
 
 
@@ -41,10 +45,11 @@ def recognises(tree: Tree) -> Understood | None:
         raise ConfigError(f"{str(tree.path / _IMAGES)!r} has none of train/, val/ and test/, as Cityscapes has")
     hidden = [split for split in splits if SPLITS[split] == "test" and _is_empty(tree, split, ending)]
     kept = [split for split in splits if split not in hidden]
+    told = f"; {_OBJECTS!r} tell objects apart" if any(i.endswith(_OBJECTS) for i in tree.under(_MASKS)) else ""
     left = "; the masks of test have nothing that counts, and it is left out" if hidden else ""
     said = (
         f"Cityscapes: {_IMAGES}/ and {_MASKS}/, in {', '.join(kept)}: masks have {ending!r} where their image has "
-        f"{_IMAGE!r}; its 19 classes, and all else does not count{left}"
+        f"{_IMAGE!r}; its 19 classes, and all else does not count{told}{left}"
     )
     labels: dict[str, Any] = {"class_names": NAMES} | ({"ignore": 255} if ending == _TRAIN_IDS else {"codes": CODES})
     return Understood(said, lambda given: _listed(tree, kept, ending, given), lambda: Meaning(labels=labels))
@@ -70,8 +75,11 @@ def _listed(tree: Tree, splits: list[str], ending: str, labels: Labels) -> Listi
         missing, over = found.keys() - masks.keys(), masks.keys() - found.keys()
         problems += [f"{_IMAGES}/{split}/{name}{_IMAGE}: no mask {name}{ending}" for name in sorted(missing)]
         problems += [f"{_MASKS}/{split}/{name}{ending}: no image {name}{_IMAGE}" for name in sorted(over)]
+        files = _named(tree, f"{_MASKS}/{split}", _OBJECTS)
+        ids = {name: ObjectIds(path, _FIRST) for name, path in files.items()}
         samples[SPLITS[split]] = tuple(
-            Sample(name, found[name], masks[name]) for name in sorted(found.keys() & masks.keys())
+            Sample(name, found[name], masks[name], objects=ids.get(name))
+            for name in sorted(found.keys() & masks.keys())
         )
     return Listing(labels, samples, tuple(problems), ())
 

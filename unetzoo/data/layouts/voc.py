@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from unetzoo import images
 from unetzoo.data.labels import Labels
 from unetzoo.data.layouts import class_tables
 from unetzoo.data.layouts._base import Meaning, Understood, register_layout
 from unetzoo.data.listing import SPLITS, Listing, Sample, Tree, is_hidden, is_image
-from unetzoo.errors import ConfigError
+from unetzoo.data.object_ids import ObjectIds
+from unetzoo.errors import ConfigError, InputError
 
 NAMES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -24,6 +26,16 @@ NAMES = (
 BORDER = 255
 _IMAGES, _LISTS = "JPEGImages", "ImageSets/Segmentation"
 _MASKS = ("SegmentationClassPNG", "SegmentationClass")
+_OBJECTS = {"SegmentationClassPNG": "SegmentationObjectPNG", "SegmentationClass": "SegmentationObject"}
+"""Where objects are told apart, by the folder of the masks: an index each, 0 and 255 aside."""
+_SEEN = 20
+"""Masks of which it is seen whether they are VOC's own."""
+_HINT = (
+    "the masks do not have the 21 classes of Pascal VOC, and nothing names theirs. Put a class_names.txt, a name a "
+    "line, background first, beside JPEGImages/; or give colours=… where masks are painted"
+)
+_Files = dict[str, Path]
+"""By stem."""
 
 
 @register_layout("voc", title="Pascal VOC", refines=("plain", "beside"))
@@ -39,15 +51,17 @@ def recognises(tree: Tree) -> Understood | None:
         listed = " and ".join(sorted({home for home, _ in found}))
         raise ConfigError(f"{str(tree.path)!r} has several data sets like Pascal VOC, in {listed}: name one of them")
     home, folder = found[0]
-    masks = _by_stem(tree, folder)
+    apart = home + _OBJECTS[folder.removeprefix(home)]
+    masks, objects = _by_stem(tree, folder), _by_stem(tree, apart)
     lists = _lists(tree, home)
     table = class_tables.found_in(tree, home)
-    said = (
-        f"Pascal VOC: {home}{_IMAGES}/ and {folder}/: masks have the stem of their image; "
-        f"{_how(lists)}; {'classes as in ' + table.path.name if table else 'its 21 classes, and 255 does not count'}"
-    )
+    said = f"Pascal VOC: {home}{_IMAGES}/ and {folder}/: masks have the stem of their image; "
+    said += f"{apart}/ tells objects apart; " if objects else ""
+    said += f"{_how(lists)}; {_classes_as(table, [*masks.values()])}"
     return Understood(
-        said, lambda labels: _listed(tree, home, masks, lists, labels), lambda: _meaning(table, [*masks.values()])
+        said,
+        lambda labels: _listed(tree, home, (masks, objects), lists, labels),
+        lambda: _meaning(table, [*masks.values()]),
     )
 
 
@@ -84,9 +98,11 @@ def _how(lists: dict[str, tuple[str, ...]]) -> str:
 
 
 def _listed(
-    tree: Tree, home: str, masks: dict[str, Path], lists: dict[str, tuple[str, ...]], labels: Labels
+    tree: Tree, home: str, found: tuple[_Files, _Files], lists: dict[str, tuple[str, ...]], labels: Labels
 ) -> Listing:
-    images, problems = _by_stem(tree, f"{home}{_IMAGES}"), []
+    (masks, objects), images = found, _by_stem(tree, f"{home}{_IMAGES}")
+    ids = {name: ObjectIds(path, void=BORDER) for name, path in objects.items()}
+    problems = []
     samples = {}
     for split, names in (lists or {"": tuple(masks)}).items():
         if split == "test" and not any(name in masks for name in names):
@@ -96,11 +112,34 @@ def _listed(
             problems += [f"{name!r} is in {split or 'a'} list, but has no {what}" for what in missing if lists]
             problems += [f"{masks[name].name}: no image of that stem" for what in missing if not lists]
         kept = sorted({name for name in names if name in images and name in masks})
-        samples[split] = tuple(Sample(name, images[name], masks[name]) for name in kept)
+        samples[split] = tuple(Sample(name, images[name], masks[name], objects=ids.get(name)) for name in kept)
     return Listing(labels, samples, tuple(problems), ())
 
 
+def _classes_as(table: class_tables.Table | None, masks: list[Path]) -> str:
+    if table is not None:
+        return f"classes as in {table.path.name}"
+    if _fit(masks):
+        return "its 21 classes, and 255 does not count"
+    return "its 21 classes do not fit the masks, and no others are named"
+
+
 def _meaning(table: class_tables.Table | None, masks: list[Path]) -> Meaning:
-    if table is None:
-        return Meaning(labels={"class_names": NAMES, "ignore": BORDER})
-    return table.meaning(masks, ignore=BORDER)
+    if table is not None:
+        return table.meaning(masks, ignore=BORDER)
+    if _fit(masks):
+        return Meaning(labels={"class_names": NAMES, "ignore": BORDER}, assumed=True)
+    return Meaning(labels={"task": "multiclass", "ignore": BORDER}, hint=_HINT)
+
+
+def _fit(masks: list[Path]) -> bool:
+    """Return whether some of the masks have one channel, and indices of Pascal VOC alone."""
+    for path in masks[:: max(1, len(masks) // _SEEN)]:
+        try:
+            values = images.read_values(path)
+        except InputError:
+            continue  # whoever needs it will say why
+        known = (values == BORDER) | ((values >= 0) & (values < len(NAMES)))
+        if not bool(known.all()) or bool((values != values[:1]).any()):
+            return False
+    return True
