@@ -10,7 +10,9 @@ from collections.abc import Iterable, Sequence
 
 from unetzoo.registry import suggest
 
-TASKS = ("binary", "multiclass", "multilabel")
+TASKS = ("binary", "multiclass", "multilabel", "instances")
+PIXEL_TASKS = ("binary", "multiclass", "multilabel")
+"""What a mask of pixels can be; losses and scores of pixels know these alone. See :func:`pixel_task`."""
 LARGEST = 1 << 20
 """Of channels and classes: far above any network's, and far below what overflows when it is multiplied."""
 
@@ -72,9 +74,9 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     return f"unknown {kind} {name!r:.100}{suggest(str(name), names)} (known: {', '.join(names)})"
 
 
-def class_problems(task: object, classes: object) -> list[str]:
-    """Return what is wrong with a task and its number of classes."""
-    found = one_of("task", task, TASKS) + whole("num_classes", classes, 1, LARGEST)
+def class_problems(task: object, classes: object, tasks: Sequence[str] = TASKS) -> list[str]:
+    """Return what is wrong with a task, one of ``tasks``, and its number of classes."""
+    found = one_of("task", task, tasks) + whole("num_classes", classes, 1, LARGEST)
     if not found and task == "binary" and classes != 1:
         found.append(f"num_classes={classes}: task='binary' has 1 class; more are 'multiclass' or 'multilabel'")
     elif not found and task == "multiclass" and classes == 1:
@@ -103,15 +105,25 @@ def class_name_problems(names: object, classes: object, *, different: bool = Fal
     return found
 
 
+def pixel_task(task: str, classes: int) -> str:
+    """Return the task that the classes of pixels are: of "instances" with one class "binary", else "multilabel"."""
+    if task != "instances":
+        return task
+    return "binary" if classes == 1 else "multilabel"
+
+
 def class_names_of(names: Sequence[str] | None, task: str, classes: int) -> tuple[str, ...]:
     """Return one name a class: those given, or those that classes without names have everywhere.
 
-    These are "foreground" for a binary task; "background", "class_1", "class_2", … for multi-class, by the value in
-    the mask; "class_0", "class_1", … for multi-label, by the plane of the mask.
+    These are "foreground" for a binary task, and "object" for instances of one class; "background", "class_1",
+    "class_2", … for multi-class, by the value in the mask; "class_0", "class_1", … for multi-label and instances,
+    by the plane of the mask.
     """
     if names is not None:
         return tuple(names)
     if task == "binary":
         return ("foreground",)
+    if task == "instances" and classes == 1:
+        return ("object",)
     found = [f"class_{k}" for k in range(classes)]
     return ("background", *found[1:]) if task == "multiclass" else tuple(found)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from unetzoo.checks import LARGEST, class_name_problems, class_problems, flag, one_of, unknown, whole
+from unetzoo.checks import LARGEST, class_name_problems, class_problems, flag, one_of, pixel_task, unknown, whole
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS, Options, options_of
 from unetzoo.errors import ConfigError
@@ -48,7 +48,7 @@ class ModelConfig:
         decoder, encoder: names in the registries.
         decoder_options, encoder_options: frozen dataclasses of that decoder's and encoder's own options.
         in_channels: channels of the images, from 1 up.
-        num_classes: channels of the logits, from 1 up.
+        num_classes: classes, from 1 up; but for ``task="instances"`` as many as the logits have channels.
         norm: "batch", "group", "instance", "layer" (over the channels of each pixel), or None. The decoder's alone on
             an encoder that has a norm of its own.
         conv_bias: whether the convolutions before the heads have a bias. Always True without a norm; with one,
@@ -57,7 +57,8 @@ class ModelConfig:
             at the end of the contracting path of the 2015 paper (section 3.1).
         deep_supervision: whether there are heads for ``training_outputs`` besides the main one.
         classification_guided: whether a classification-guided module suppresses classes judged absent.
-        task: "binary" (1 class, sigmoid), "multiclass" (softmax) or "multilabel" (sigmoid per class).
+        task: "binary" (1 class, sigmoid), "multiclass" (softmax), "multilabel" (sigmoid per class), or "instances"
+            (sigmoid per class, and of one map more that keeps objects apart: see :mod:`unetzoo.objects`).
         class_names: one name a class, or None.
         mean, std: per-channel normalisation of images in [0, 1] that the model expects, or None.
 
@@ -90,6 +91,16 @@ class ModelConfig:
     def name(self) -> str:
         """The model's usual name in the zoo."""
         return ENCODERS[self.encoder].names(self.decoder)[0]
+
+    @property
+    def channels(self) -> int:
+        """Channels of the logits: one a class, and for instances the map that keeps objects apart behind them."""
+        return self.num_classes + (self.task == "instances")
+
+    @property
+    def pixel_task(self) -> str:
+        """What the mask is: ``task``, or for instances "binary" with one class and "multilabel" with several."""
+        return pixel_task(self.task, self.num_classes)
 
     @property
     def style(self) -> ConvStyle:
@@ -224,6 +235,8 @@ def _common_problems(values: Mapping[str, Any]) -> list[str]:
         found += flag(name, values[name])
     norm, dropout = values["norm"], values["dropout"]
     found += one_of("norm", norm, (*NORMS, None))
+    if task == "instances" and values["classification_guided"] is True:
+        found.append("classification_guided=True: task='instances' has a map of edges, which is no class; leave it out")
     if norm is None and values["conv_bias"] is False:
         found.append("conv_bias=False: without a norm every convolution has a bias; leave it out")
     if type(dropout) not in (int, float) or not 0 <= dropout < 1:

@@ -34,8 +34,9 @@ class TrainingOutputs:
     classification-guided, as ``model(images)`` then moves the logits of absent classes by -10,000.
 
     Attributes:
-        logits: (N, num_classes, H, W), the main head's.
-        deep: one (N, num_classes, H, W) for each deep-supervision head, in the decoder's order: from the finest stage
+        logits: (N, channels, H, W), the main head's; ``config.channels`` of them: one a class, and for
+            ``task="instances"`` one more, of the edges that keep objects apart.
+        deep: one (N, channels, H, W) for each deep-supervision head, in the decoder's order: from the finest stage
             to the coarsest, or from the shallowest of nested decoders to the deepest. Empty without deep supervision.
         presence: (N, num_classes) logits, above 0 where the class is judged to occur in the image; None without
             guidance.
@@ -73,7 +74,7 @@ class SegmentationModel(nn.Module):
             )
         self.decoder = decoder(self.encoder, config.style, config.decoder_options, config.deep_supervision)
         self.head, *deep = (
-            SegmentationHead(feature.channels, config.num_classes, self.decoder.head_kernel, feature.stride)
+            SegmentationHead(feature.channels, config.channels, self.decoder.head_kernel, feature.stride)
             for feature in self.decoder.features
         )
         self.deep_heads = nn.ModuleList(deep)
@@ -90,7 +91,7 @@ class SegmentationModel(nn.Module):
                 normalised as ``config.mean`` and ``config.std`` say. Any H and W from 1 up, but see unet_valid.
 
         Returns:
-            (N, num_classes, H, W) logits. In evaluation mode those of classes that the classification-guided
+            (N, config.channels, H, W) logits. In evaluation mode those of classes that the classification-guided
             module judges absent are suppressed.
 
         Raises:
@@ -122,7 +123,7 @@ class SegmentationModel(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """Return probabilities (N, num_classes, H, W) in evaluation mode, whatever mode the model is in.
+        """Return probabilities (N, config.channels, H, W) in evaluation mode, whatever mode the model is in.
 
         Args:
             images: as :meth:`forward` takes them. ``unet_valid`` takes any size here: the border is mirrored,

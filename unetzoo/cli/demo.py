@@ -61,10 +61,10 @@ def _demo(options: argparse.Namespace) -> None:
     config = predictor.config
     height, width = image.shape[-2:]
     print(f"{options.model} on {options.image or 'a drawn image'}, {width} × {height} pixels, in {seconds:.1f} s:")
-    layers = found.mask[None] if config.task == "binary" else found.mask
+    layers = found.mask[None] if config.pixel_task == "binary" else found.mask
     for k, (name, share) in enumerate(found.shares().items()):
-        if config.task != "multiclass" or k > 0:
-            mask = found.mask == k if config.task == "multiclass" else layers[k] > 0
+        if config.pixel_task != "multiclass" or k > 0:
+            mask = found.mask == k if config.pixel_task == "multiclass" else layers[k] > 0
             print(f"{printable(name)}: {count(mask)} objects, {share:.1%} of the image")
     print(f"overlay: {printable(Path(options.out).resolve())}\n")
     costs = costs_of(build_on_meta(config), model_info(config.name), COUNTED)

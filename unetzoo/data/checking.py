@@ -153,8 +153,8 @@ def _summary(found: Sequence[Findings], group: str | None, labels: Labels) -> Sp
     pixels = [sum(f.pixels[k] for f in masked if f.pixels) for k in range(len(labels.counted))]
     ignored = sum(f.ignored for f in masked)
     area = sum(f.area for f in masked)
-    counted = max(1, (area - ignored) // (labels.num_classes if labels.task == "multilabel" else 1))
-    background = 0 if labels.task == "multilabel" else 1
+    counted = max(1, (area - ignored) // (labels.num_classes if labels.pixel_task == "multilabel" else 1))
+    background = 0 if labels.pixel_task == "multilabel" else 1
     return SplitReport(
         images=len(found),
         groups=None if group is None else len(_keys([f.sample for f in found], group)),
@@ -183,7 +183,7 @@ def _histograms(by_split: Mapping[str, Sequence[Findings]], labels: Labels) -> t
     counted = {split: [one.objects for one in part if one.objects is not None] for split, part in by_split.items()}
     numbers = {split: [len(one.areas) for one in members] for split, members in counted.items()}
     areas = {split: [area for one in members for area in one.areas.tolist()] for split, members in counted.items()}
-    foreground = 0 if labels.task == "multilabel" else 1
+    foreground = 0 if labels.pixel_task == "multilabel" else 1
     shares = {
         split: [sum(one.pixels[foreground:]) / one.area for one in members if one.pixels is not None and one.area]
         for split, members in by_split.items()

@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 from unetzoo import checks, images
 from unetzoo.augmentation import Augmentation
 from unetzoo.augmentation.windows import unfolded
-from unetzoo.data import masks
+from unetzoo.data import edges, masks
 from unetzoo.data.kept import ROOM, Kept, Pair, stamp_of
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.listing import Sample
@@ -29,10 +29,13 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     ``dataset[i]``, or ``dataset[epoch, i]``, is a dictionary: "image" float32 (in_channels, H, W), normalised;
     "target" int64 (H, W), or (classes, H, W) for multilabel, with -100 where pixels
-    do not count, or nothing was measured; "name". Missing values, see ``unetzoo.images.read``, have the mean
-    of their channel, 0 without one, before anything is augmented, and so are 0 when normalised. What the augmentation
-    draws is a function of ``seed``, epoch and i alone: not of the number of workers, nor of what was drawn before; and
-    torch's own generator stays as it was.
+    do not count, or nothing was measured; "name". For instances "target" is as for binary, or of several classes as for
+    multilabel, and there are two more: "ids" int64 (H, W), a number an object and 0 elsewhere, and "edges" int64 (H,
+    W), see :func:`unetzoo.data.edges.edges_of`, with -100 as in "target".
+
+    Missing values, see ``unetzoo.images.read``, have the mean of their channel, 0 without one, before anything is
+    augmented, and so are 0 when normalised. What the augmentation draws is a function of ``seed``, epoch and i alone:
+    not of the number of workers, nor of what was drawn before; and torch's own generator stays as it was.
 
     Args:
         samples: as :func:`~unetzoo.data.find_samples` returns them.
@@ -46,7 +49,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             again while their files stay as they are: 256 MiB, or 0 for none.
 
     Attributes:
-        task, num_classes: of ``labels``.
+        task, num_classes: of the targets: of ``labels``, but for instances "binary" or "multilabel".
         ignore_index: of target pixels that do not count.
 
     Raises:
@@ -83,7 +86,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             raise ConfigError("cannot make a data set", problems)
         self.samples, self.labels, self.in_channels = tuple(samples), labels, in_channels
         self.mean, self.std, self.augmentation, self.seed = mean, std, augmentation, seed
-        self.task, self.num_classes = labels.task, labels.num_classes
+        self.task, self.num_classes = labels.pixel_task, labels.num_classes
         self._kept = Kept(room)
 
     def __len__(self) -> int:
@@ -108,10 +111,19 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
                 with _chance(self.seed, epoch, i % len(self)):
                     image, target = self.augmentation(image, target)
         image = images.normalised(image.as_subclass(Tensor), self.mean, self.std)
-        return {"image": image.contiguous(), "target": target.as_subclass(Tensor).contiguous(), "name": sample.name}
+        truth = edges.parted if self.labels.task == "instances" else _alone
+        return {"image": image.contiguous(), **truth(target.as_subclass(Tensor).contiguous()), "name": sample.name}
 
     def targets(self) -> Iterator[Tensor]:
         """Give the target of every image, not augmented."""
+        for whole in self._stored_targets():
+            yield edges.parted(whole)["target"] if self.labels.task == "instances" else whole
+
+    def loss_targets(self) -> LossTargets:
+        """Return the targets as losses take them: of instances the edges behind the classes, else :meth:`targets`."""
+        return LossTargets(self)
+
+    def _stored_targets(self) -> Iterator[Tensor]:
         for i, size in enumerate(self.sizes()):
             sample = self.samples[i]
             gaps = self._image(sample)[1] if any(map(images.may_lack, sample.files)) else None
@@ -141,8 +153,38 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return images.filled(image, self.mean), image.isnan().all(dim=0)
 
     def _target(self, sample: Sample, gaps: Tensor | None, size: tuple[int, int]) -> Tensor:
-        target = masks.read_target(sample, self.labels, size, _smallest(self.labels))
+        if self.labels.task == "instances":
+            target = edges.read_objects(sample, self.labels, size)
+        else:
+            target = masks.read_target(sample, self.labels, size, _smallest(self.labels))
         return target if gaps is None else target.masked_fill(gaps, IGNORED)
+
+
+class LossTargets:
+    """The targets of a data set as losses take them, for ``unetzoo.losses.class_weights_from``.
+
+    Attributes:
+        task, num_classes: of the logits; of instances "multilabel", with one class more for the edges.
+        ignore_index: of pixels that do not count.
+    """
+
+    ignore_index = IGNORED
+
+    def __init__(self, dataset: SegmentationDataset) -> None:
+        self._dataset = dataset
+        self._objects = dataset.labels.task == "instances"
+        self.task = "multilabel" if self._objects else dataset.task
+        self.num_classes = dataset.num_classes + self._objects
+
+    def targets(self) -> Iterator[Tensor]:
+        """Give the target of every image, not augmented."""
+        for whole in self._dataset._stored_targets():
+            parts = edges.parted(whole) if self._objects else {}
+            yield edges.joined(parts["target"], parts["edges"]) if parts else whole
+
+
+def _alone(target: Tensor) -> dict[str, Tensor]:
+    return {"target": target}
 
 
 @contextlib.contextmanager

@@ -71,7 +71,7 @@ def target_of(
     if drawing.size is not None and tuple(drawing.size) != tuple(size):
         height, width = drawing.size
         raise InputError(f"{str(drawing.source)!r} is of {width}×{height} pixels, its image {size[1]}×{size[0]}")
-    multilabel = labels.task == "multilabel"
+    multilabel = labels.pixel_task == "multilabel"
     target = torch.zeros((labels.num_classes, *size) if multilabel else size, dtype=torch.int64)
     pixels, number = target.numpy(), 0
     for k, annotation in sorted(enumerate(drawing.annotations, 1), key=lambda pair: not pair[1].ignored):
@@ -98,7 +98,7 @@ def target_of(
 def _value(plane: int | slice, labels: Labels) -> int:
     if isinstance(plane, slice):
         return 0
-    return plane if labels.task == "multiclass" else 1
+    return plane if labels.pixel_task == "multiclass" else 1
 
 
 def _class_of(kind: str | int, labels: Labels, drawing: Drawing) -> int | None:
@@ -107,7 +107,7 @@ def _class_of(kind: str | int, labels: Labels, drawing: Drawing) -> int | None:
     Raises:
         InputError: a number without a class; or none, where others have one.
     """
-    first = 0 if labels.task == "multilabel" else 1
+    first = 0 if labels.pixel_task == "multilabel" else 1
     names = _names(labels)
     if isinstance(kind, str):
         if names is None:
@@ -118,7 +118,7 @@ def _class_of(kind: str | int, labels: Labels, drawing: Drawing) -> int | None:
                 "or name in classes=… which count, and they are left out; or take all of them, with task='binary'"
             )
         return names.index(kind) + first if kind in names else None
-    if labels.task == "binary":
+    if labels.pixel_task == "binary":
         return first
     highest = labels.num_classes - 1 - first
     if kind > highest:
@@ -132,7 +132,7 @@ def _class_of(kind: str | int, labels: Labels, drawing: Drawing) -> int | None:
 
 def _names(labels: Labels) -> Sequence[str] | None:
     """Return the classes that objects may be of; None for all."""
-    if labels.classes is not None or labels.task == "binary":
+    if labels.classes is not None or labels.pixel_task == "binary":
         return labels.classes
     names = labels.class_names or ()
-    return names[1:] if labels.task == "multiclass" else names
+    return names[1:] if labels.pixel_task == "multiclass" else names

@@ -43,7 +43,7 @@ class Wanted:
 
     def seeks(self, place: int, pixels: int) -> bool:
         """Return whether components are sought in the image at a place, from 0 on, of so many pixels."""
-        work = self.images * pixels * max(1, self.labels.num_classes - (self.labels.task == "multiclass"))
+        work = self.images * pixels * max(1, self.labels.num_classes - (self.labels.pixel_task == "multiclass"))
         return self.components and place % max(1, -(-work // counting.MOST)) == 0
 
 
@@ -144,7 +144,7 @@ def _examine_mask(found: Findings, wanted: Wanted, place: int, gaps: Tensor | No
         found.objects = counting.counted(decoded, components=wanted.seeks(place, found.size[0] * found.size[1]))
     if found.outside:
         found.problems.append(f"{masks.shown(found.sample)}: {masks.explain(found.outside, labels, found.sample)}")
-    if labels.task == "multilabel":
+    if labels.pixel_task == "multilabel":
         found.pixels = tuple((target == 1).flatten(1).sum(1).tolist())
     else:
         inside = target[target != IGNORED]

@@ -55,7 +55,7 @@ def _wishes(found: Sequence[Findings], labels: Labels) -> Iterator[tuple[int, st
     shares = {place: [n / max(1, found[place].area) for n in found[place].pixels or ()] for place in good}
     totals = [sum(shares[place][k] for place in good) for k in range(len(labels.counted))]
     splits = list(dict.fromkeys(found[place].split for place in good))
-    first = 0 if labels.task == "multilabel" else 1
+    first = 0 if labels.pixel_task == "multilabel" else 1
     # The rarest class first, since there may be more classes than places.
     for k in sorted(range(first, len(labels.counted)), key=totals.__getitem__):
         for split in splits:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from unetzoo import images
 from unetzoo.augmentation import IGNORED as IGNORED
-from unetzoo.checks import TASKS, class_name_problems, class_names_of, class_problems, one_of, whole
+from unetzoo.checks import TASKS, class_name_problems, class_names_of, class_problems, one_of, pixel_task, whole
 from unetzoo.errors import ConfigError
 
 FOREGROUNDS = ("white", "any")
@@ -20,13 +20,16 @@ class Labels:
     """The classes of a data set, and how its mask files write them. Lists become tuples.
 
     Attributes:
-        task: "binary" (one class against the rest), "multiclass" (one class a pixel, background among them) or
-            "multilabel" (any number of classes a pixel).
-        num_classes: 1 for binary, from 2 up for multiclass, from 1 up for multilabel.
+        task: "binary" (one class against the rest), "multiclass" (one class a pixel, background among them),
+            "multilabel" (any number of classes a pixel) or "instances" (objects, each a number in a label image, or
+            each an annotation).
+        num_classes: 1 for binary, from 2 up for multiclass, from 1 up for multilabel and for instances, of which
+            background is none.
         class_names: one a class, or None.
         ignore: value in mask files of pixels that do not count, or None. They become ``IGNORED``.
         foreground: of binary masks, and of multilabel ones class by class: "white" of black-and-white masks, or "any"
-            whole number above 0, as masks have whose values are the ids of objects.
+            whole number above 0, as masks have whose values are the ids of objects. For instances "white" says that
+            each connected component is an object.
         colours: "#rrggbb" of each class, background first, for masks that are painted; None for all others. Binary
             masks need two. Not for multilabel.
         ignore_colour: "#rrggbb" of painted pixels that do not count, or None.
@@ -69,10 +72,15 @@ class Labels:
             raise ConfigError("cannot describe the labels", problems)
 
     @property
+    def pixel_task(self) -> str:
+        """What the classes of pixels are: ``task``, or for instances "binary" with one class, else "multilabel"."""
+        return pixel_task(self.task, self.num_classes)
+
+    @property
     def counted(self) -> tuple[str, ...]:
         """Names of what pixels are counted as: the classes, and for binary masks the background before them."""
         names = class_names_of(self.class_names, self.task, self.num_classes)
-        return ("background", *names) if self.task == "binary" else names
+        return ("background", *names) if self.pixel_task == "binary" else names
 
     @property
     def values(self) -> int:
@@ -117,8 +125,8 @@ class Labels:
     def _code_problems(self) -> list[str]:
         if self.codes is None:
             return []
-        if self.task == "multilabel":
-            return ["codes: a value is one class only; multilabel masks have a folder for each class"]
+        if self.task in ("multilabel", "instances"):
+            return [f"codes: a value is one class only; {self.task} masks of several classes have a folder for each"]
         whole = isinstance(self.codes, tuple) and all(type(code) is int for code in self.codes)
         if not whole or not all(code == IGNORED or 0 <= code < self.values for code in self.codes or ()):
             return [f"codes={self.codes!r:.100}: classes are needed, 0…{self.values - 1}, or {IGNORED} for none"]
@@ -129,6 +137,8 @@ class Labels:
             return [] if self.ignore_colour is None else ["ignore_colour=… needs colours=…, one for each class"]
         if self.task == "multilabel":
             return ["colours: a pixel has one colour only; multilabel masks have a folder for each class"]
+        if self.task == "instances":
+            return ["colours: they tell classes apart, and no objects; label images or annotations are needed"]
         given = (self.colours or ()) if self.ignore_colour is None else (*self.colours, self.ignore_colour)
         if not _are_texts(given) or not all(re.fullmatch("#[0-9a-fA-F]{6}", colour) for colour in given):
             return [f"colours={given!r}: each is written '#rrggbb'"]

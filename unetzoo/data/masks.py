@@ -116,7 +116,7 @@ def decode(sample: Sample, labels: Labels, size: tuple[int, int], *, ids: bool =
         return Decoded(target, {}, turn=turn, ids=numbers, nowhere=len(nowhere))
     assert isinstance(sample.mask, Path)
     whole = _decode_file(sample, sample.mask, labels, size)
-    if labels.task == "multilabel":
+    if labels.pixel_task == "multilabel":
         return whole
     of_objects = None if whole.ids is None else whole.ids[0]
     if ids and sample.objects is not None:
@@ -150,7 +150,7 @@ def explain(outside: Outside, labels: Labels, sample: Sample) -> str:
     more = f" and {len(ranked) - 6} others" if len(ranked) > 6 else ""
     if labels.colours is not None:
         fix = "name every colour in colours=…, or the one that does not count in ignore_colour=…"
-    elif labels.task == "multiclass" or labels.codes is not None:
+    elif labels.pixel_task == "multiclass" or labels.codes is not None:
         what, (first, last) = "classes" if labels.codes is None else "values", _known(labels)
         fix = f"{what} are {first}…{last}; give ignore=… for a value that does not count"
         if isinstance(sample.mask, Path) and sample.mask.suffix.lower() in _LOSSY:
@@ -182,10 +182,10 @@ def _decode_file(sample: Sample, path: Path | None, labels: Labels, size: tuple[
     if plain is not None:
         return plain._replace(turn=turn)
     values = values if values.is_floating_point() else values.long()
-    if labels.task == "multiclass" or labels.codes is not None:
+    if labels.pixel_task == "multiclass" or labels.codes is not None:
         return _indices(_one_channel(path, values, labels), labels)._replace(turn=turn)
     values = _greys(path, values)
-    if labels.task != "multilabel" or values.shape[0] != labels.num_classes:
+    if labels.pixel_task != "multilabel" or values.shape[0] != labels.num_classes:
         values = _one_channel(path, values, labels)
     return _binary(path, values, labels)._replace(turn=turn)
 
@@ -194,15 +194,15 @@ def _plain(path: Path, values: Tensor, labels: Labels) -> Decoded | None:
     """Return what most masks come to, quickly: one channel of classes, or of black and white; None of all others."""
     if values.shape[0] != 1 or values.is_floating_point():
         return None
-    if labels.codes is not None or (labels.task == "multiclass" and labels.ignore is not None):
+    if labels.codes is not None or (labels.pixel_task == "multiclass" and labels.ignore is not None):
         return _by_table(values, labels) if values.dtype == torch.uint8 else None
     if labels.ignore is not None or labels.foreground == "any":
         return None
-    if labels.task == "multiclass":
+    if labels.pixel_task == "multiclass":
         array = values.numpy()  # much faster than torch at integers of 8 and 16 bits
         inside = array.min() >= 0 and array.max() < labels.num_classes
         return Decoded(values.long(), {}) if inside else None
-    if (labels.task == "multilabel" and labels.num_classes > 1) or images.palette_of(path) is not None:
+    if (labels.pixel_task == "multilabel" and labels.num_classes > 1) or images.palette_of(path) is not None:
         return None
     read = black_and_white.read_pure(values, path.suffix.lower() in _LOSSY)
     return None if read is None else Decoded(read[0].to(torch.int8), {}, read[1])
@@ -252,7 +252,7 @@ def palette_with_black_later(sample: Sample, labels: Labels, used: Sequence[int]
         labels: what it means.
         used: the classes that occur in it.
     """
-    indices = labels.task == "multiclass" and labels.colours is None and labels.codes is None
+    indices = labels.pixel_task == "multiclass" and labels.colours is None and labels.codes is None
     if not indices or not isinstance(sample.mask, Path) or sample.mask.suffix.lower() not in IMAGE_SUFFIXES:
         return ()
     palette = images.palette_of(sample.mask)
@@ -279,7 +279,7 @@ def _with_nodata(path: Path, values: Tensor, labels: Labels) -> Labels:
     value = images.nodata(path)
     if labels.ignore is not None or value is None or not value.is_integer() or abs(value) >= 2**32:
         return labels
-    by_white = labels.task != "multiclass" and labels.foreground == "white"
+    by_white = labels.pixel_task != "multiclass" and labels.foreground == "white"
     white = by_white and value in black_and_white.WHITES and not bool((values == 1).any())
     return labels if white or 0 <= value <= _known(labels)[1] else replace(labels, ignore=int(value))
 
@@ -289,9 +289,9 @@ def _one_channel(path: Path, values: Tensor, labels: Labels) -> Tensor:
         opaque = torch.unique(values[-1])
         if len(opaque) == 1 and int(opaque) in black_and_white.WHITES:
             values = values[:-1]
-        elif labels.task != "multiclass" and _is_shape(path, values):
+        elif labels.pixel_task != "multiclass" and _is_shape(path, values):
             values = values[-1:]
-    if labels.task == "multilabel":
+    if labels.pixel_task == "multilabel":
         raise InputError(
             f"{str(path)!r} has {values.shape[0]} channels: multilabel needs one for each of the {labels.num_classes} "
             "classes, or a folder of masks for each"
@@ -299,7 +299,7 @@ def _one_channel(path: Path, values: Tensor, labels: Labels) -> Tensor:
     if values.shape[0] > 1 and bool((values != values[:1]).any()):
         # JPEG keeps grey exactly, but an image that was painted on may come out slightly coloured.
         slight = values.shape[0] == 3 and path.suffix.lower() in _LOSSY and int((values - values[:1]).abs().max()) <= 32
-        if labels.task == "multiclass" or not slight:
+        if labels.pixel_task == "multiclass" or not slight:
             raise InputError(
                 f"{str(path)!r} has {values.shape[0]} different channels: for painted masks give colours=…; otherwise "
                 "save it with one channel"

@@ -84,7 +84,7 @@ class Page:
 
     def _legend(self) -> str:
         """Return the colours of the classes."""
-        first = 0 if self.labels.task == "multilabel" else 1
+        first = 0 if self.labels.pixel_task == "multilabel" else 1
         names = self.labels.counted[first:]
         if len(names) == 1:
             return ""
@@ -121,7 +121,7 @@ def _image(example: Example, labels: Labels) -> str:
         return ""
     size = (image.shape[1], image.shape[2])
     gaps = image.isnan()
-    target = torch.zeros((labels.num_classes, *size) if labels.task == "multilabel" else size, dtype=torch.int64)
+    target = torch.zeros((labels.num_classes, *size) if labels.pixel_task == "multilabel" else size, dtype=torch.int64)
     with contextlib.suppress(InputError, OSError):  # what is wrong is said below the image
         target = masks.decode(example.sample, labels, size).target
     shown = tile(images.filled(image, None), target.masked_fill(gaps.all(dim=0), IGNORED), labels)

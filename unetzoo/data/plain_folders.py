@@ -73,7 +73,7 @@ def convert(source: Source, target: str | os.PathLike[str], labels: Labels, *, p
     written = dataclasses.replace(written, ignore=_ignored(written) if ignores else None)
     for split, sample in _shown(found, "written", progress):
         _write(target / split, sample, listing, written)
-    named = class_tables.text_of(written.class_names or ()) if written.task == "multiclass" else None
+    named = class_tables.text_of(written.class_names or ()) if written.pixel_task == "multiclass" else None
     if named:
         write_file(target / "class_names.txt", named)
     return written
@@ -83,7 +83,7 @@ def _written_labels(labels: Labels) -> Labels:
     ignores = labels.ignore is not None or labels.ignore_colour is not None
     if labels.num_classes > _DEEP_IGNORE:
         raise ConfigError(f"num_classes={labels.num_classes}: masks of 16 bits hold {_DEEP_IGNORE} classes")
-    names = labels.counted if labels.task == "multilabel" else labels.class_names
+    names = labels.counted if labels.pixel_task == "multilabel" else labels.class_names
     return dataclasses.replace(
         labels,
         ignore=_ignored(labels) if ignores else None,
@@ -100,7 +100,7 @@ def _written_labels(labels: Labels) -> Labels:
 
 def _name_problems(labels: Labels) -> list[str]:
     """Return class names that cannot be those of folders on every system."""
-    if labels.task != "multilabel":
+    if labels.pixel_task != "multilabel":
         return []
     return [
         f"class {name!r}: such a name cannot be a folder's"
@@ -147,12 +147,12 @@ def _write(folder: Path, sample: Sample, listing: Listing, written: Labels) -> N
 
 def _files(target: Tensor, written: Labels) -> Mapping[str, Tensor]:
     """Return what is written, by sub-folder of masks."""
-    return dict(zip(written.counted, target, strict=True)) if written.task == "multilabel" else {"": target}
+    return dict(zip(written.counted, target, strict=True)) if written.pixel_task == "multilabel" else {"": target}
 
 
 def _values(target: Tensor, written: Labels) -> Tensor:
     """Return what is written for a target, uint8, or uint16 where classes are too many."""
-    white = 255 if written.task != "multiclass" and written.ignore is None else 1
+    white = 255 if written.pixel_task != "multiclass" and written.ignore is None else 1
     ignored = _ignored(written)
     deep = ignored == _DEEP_IGNORE
     return torch.where(target == IGNORED, ignored, target * white).to(torch.uint16 if deep else torch.uint8)
@@ -160,4 +160,4 @@ def _values(target: Tensor, written: Labels) -> Tensor:
 
 def _ignored(labels: Labels) -> int:
     """Return the value of pixels that do not count in what is written."""
-    return _DEEP_IGNORE if labels.task == "multiclass" and labels.num_classes > _IGNORE else _IGNORE
+    return _DEEP_IGNORE if labels.pixel_task == "multiclass" and labels.num_classes > _IGNORE else _IGNORE

@@ -52,5 +52,5 @@ def tile(image: Tensor, target: Tensor, labels: Labels) -> Tensor:
     """
     shown = sheets.stretched(image)
     shown[:, (target == IGNORED).reshape(-1, *target.shape[-2:]).all(0)] //= 3
-    masks = sheets.class_masks(target, labels.task, labels.num_classes)
+    masks = sheets.class_masks(target, labels.pixel_task, labels.num_classes)
     return sheets.shrunk(images.overlay(shown, masks, alpha=0.4), SIDE)

@@ -61,9 +61,9 @@ def planes_of_mask(sample: Sample, mask: Path, labels: Labels) -> str | int | No
         raise InputError(
             f"{str(mask)!r} has {own} plane{'s' * (own > 1)}, its image {count}: a mask for each is needed"
         )
-    if sample.planes == "max" and labels.task == "multiclass":
+    if sample.planes == "max" and labels.pixel_task == "multiclass":
         raise InputError(f"{str(mask)!r} has {own} planes, and classes have no largest: give it one plane")
-    if sample.planes == "channels" and labels.task != "multilabel":
+    if sample.planes == "channels" and labels.pixel_task != "multilabel":
         raise InputError(f"{str(mask)!r} has {own} planes, and its image one, of as many channels: give it one plane")
     return sample.planes
 

@@ -194,6 +194,8 @@ def labels_from(
         }
         return Labels(**{**picking.settings(told.labels, **asked), **given})
     settings: dict[str, Any] = {**told.labels, **given}
+    if task == "instances":
+        settings.setdefault("foreground", "any")  # what tells objects apart is a number each
     picked = told.names if classes is None else tuple(classes)
     task = task or told.labels.get("task") or ("multiclass" if len(picked) > 1 else "binary")
     settings["task"] = task
@@ -233,7 +235,7 @@ def check_meaning(*, task: str | None = None, num_classes: int | None = None, **
     if num_classes is None and task == "multiclass":
         num_classes = len(named) or (len(picked) + 1 if picked else 2)
     elif num_classes is None:
-        num_classes = len(named) or len(picked) or 1 if task == "multilabel" else 1
+        num_classes = len(named) or len(picked) or 1 if task in ("multilabel", "instances") else 1
     if task is None:  # then their number is no more than a guess
         given, task = {name: value for name, value in given.items() if name not in _COUNTED}, "binary"
         num_classes = 1
@@ -245,13 +247,13 @@ _COUNTED = ("class_names", "classes", "colours", "ignore_colour", "foreground")
 
 def _named(labels: Labels, found: Understood) -> tuple[Labels, list[str], list[str]]:
     """Return labels with the names that annotations have, where they have none; what does not fit; and warnings."""
-    if labels.task == "binary" and labels.classes is None:
+    if labels.pixel_task == "binary" and labels.classes is None:
         return labels, [], []
     told = found.meaning()
     if labels.class_names is None and labels.classes is None and told.names:
-        names = ("background", *told.names) if labels.task == "multiclass" else told.names
+        names = ("background", *told.names) if labels.pixel_task == "multiclass" else told.names
         if len(names) != labels.num_classes:
-            fix = ", background included" if labels.task == "multiclass" else ""
+            fix = ", background included" if labels.pixel_task == "multiclass" else ""
             raise ConfigError(
                 f"num_classes={labels.num_classes}, but the annotations have {len(names)} classes{fix}: "
                 f"{', '.join(names)}"
@@ -263,7 +265,7 @@ def _named(labels: Labels, found: Understood) -> tuple[Labels, list[str], list[s
 def _alike(labels: Labels, told: Meaning) -> list[str]:
     """Return which names may be one class that is written in two ways, unless ``labels.classes`` has all of them."""
     said = []
-    for group in alike(told.names or (told.folders if labels.task == "multilabel" else ())):
+    for group in alike(told.names or (told.folders if labels.pixel_task == "multilabel" else ())):
         # Letters that are composed otherwise look the same: they are told by their numbers.
         written = ascii if len({unicodedata.normalize("NFC", name) for name in group}) < len(group) else repr
         kept = [name for name in group if name in (labels.classes or group)]
@@ -286,7 +288,7 @@ def _unknown_classes(labels: Labels, told: Meaning) -> list[str]:
     if not told.names:
         return []
     wanted = labels.classes or ()
-    if labels.classes is None and labels.task != "binary":
+    if labels.classes is None and labels.pixel_task != "binary":
         names = labels.class_names or ()
-        wanted = names[1:] if labels.task == "multiclass" else names
+        wanted = names[1:] if labels.pixel_task == "multiclass" else names
     return [unknown("class", name, told.names) for name in wanted if name not in told.names]

@@ -107,7 +107,7 @@ def calibrate(
     given |= {"masks": masks}
     predictor = predictor_of(model)
     config = predictor.config
-    if config.task == "multiclass":
+    if config.pixel_task == "multiclass":
         raise ConfigError("a multi-class mask is its likeliest class: there is no threshold to find")
     dataset = images_of(predictor, source, split, given)
     counts = torch.zeros(config.num_classes, 2, STEPS + 1, dtype=torch.float64)

@@ -157,7 +157,7 @@ def evaluate(
     dataset = images_of(predictor, source, split, given)
     names = class_names_of(config.class_names, config.task, config.num_classes)
     metrics = defaultdict[str, SegmentationMetrics](
-        lambda: SegmentationMetrics(config.task, config.num_classes, class_names=names)
+        lambda: SegmentationMetrics(config.pixel_task, config.num_classes, class_names=names)
     )
     matches = defaultdict[str, Matches](Matches)
     rows: list[dict[str, str | float | None]] = []
@@ -174,7 +174,7 @@ def evaluate(
     order = sorted(range(len(rows)), key=lambda i: _rank(rows[i]))
     worst = tuple(_tiles(predictor, dataset, i) for i in order[:WORST])
     kinds = {kind: (metrics[kind].compute(), matches[kind] if objects else None) for kind in sorted(metrics) if kind}
-    total = SegmentationMetrics(config.task, config.num_classes, class_names=names)
+    total = SegmentationMetrics(config.pixel_task, config.num_classes, class_names=names)
     for part in metrics.values():
         total.merge(part)
     everything = sum(matches.values(), Matches()) if objects else None
@@ -276,7 +276,7 @@ def _matches(mask: Tensor, target: Tensor, config: ModelConfig) -> Matches:
     """Return what the objects of a predicted mask met; pixels that are ignored belong to none, in either mask."""
     counted = target != IGNORED
     found, true = (
-        instances((values.long() * counted).cpu(), config.task, config.num_classes) for values in (mask, target)
+        instances((values.long() * counted).cpu(), config.pixel_task, config.num_classes) for values in (mask, target)
     )
     return matched(found, true)
 

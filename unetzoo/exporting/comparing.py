@@ -71,7 +71,7 @@ def agreement_on(request: Request, eager: Eager, file: Run, samples: Samples) ->
     config = request.config
     classes = torch.arange(config.num_classes if config.task == "multiclass" else 1).view(-1, 1, 1, 1)
     shares, pixels = [], []
-    both, either = torch.zeros(2, config.num_classes, dtype=torch.long)
+    both, either = torch.zeros(2, config.channels, dtype=torch.long)
     for tiles in samples:
         same = count = 0
         for tile in tiles:

@@ -149,15 +149,16 @@ def ports(request: Request) -> tuple[Port, Port]:
 
 
 def _output(config: ModelConfig, outputs: str, sides: str, averaged: bool) -> Port:
-    every = f"(batch, {config.num_classes}, {sides})"
+    every = f"(batch, {config.channels}, {sides})"
+    edges = ", and of the edges between objects behind them" if config.task == "instances" else ""
     if outputs == "logits" and averaged:
         kind = "log" if config.task == "multiclass" else "log-odds"
-        return Port("logits", "float32", every, f"{kind} of the mean probability")
+        return Port("logits", "float32", every, f"{kind} of the mean probability{edges}")
     if outputs == "logits":
-        return Port("logits", "float32", every, "before sigmoid or softmax")
+        return Port("logits", "float32", every, f"before sigmoid or softmax{edges}")
     if outputs == "probabilities":
         kind = "softmax over the classes" if config.task == "multiclass" else "sigmoid of each class"
-        return Port("probabilities", "float32", every, f"0 to 1, {kind}")
+        return Port("probabilities", "float32", every, f"0 to 1, {kind}{edges}")
     meaning = {
         "binary": "1 where the probability is above 0.5, else 0",
         "multiclass": "index of the likeliest class",

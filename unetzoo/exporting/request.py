@@ -232,6 +232,8 @@ def _fit_problems(
     config = models[0].config
     if outputs == "mask" and config.task == "multiclass" and config.num_classes > MASK_CLASSES:
         yield f"outputs='mask' is uint8, too small for {config.num_classes} classes: take 'logits' or 'probabilities'"
+    if outputs == "mask" and config.task == "instances":
+        yield "outputs='mask' tells no objects apart: take 'probabilities', and unetzoo.objects.separated of them"
     parameters = sum(parameter.numel() for model in models for parameter in model.parameters())
     weights = parameters * (2 if precision == "float16" else 4)
     if form == "onnx" and weights > ONNX_BYTES:

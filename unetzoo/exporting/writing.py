@@ -49,8 +49,8 @@ def export(
             processor and ``torch._inductor.aoti_load_package``; takes minutes and a C++ compiler.
         inputs: "normalised": float32 as the model itself takes them; "uint8" or "uint16": pixels as stored, scaled
             to [0, 1] and normalised by ``config.mean`` and ``config.std`` inside, as ``images.prepare`` does.
-        outputs: "logits" or "probabilities": (batch, num_classes, height, width) float32; the logits of an average are
-            the log-odds of the mean probability, for multi-class models its log; "mask": uint8, of
+        outputs: "logits" or "probabilities": (batch, ``config.channels``, height, width) float32; the logits of an
+            average are the log-odds of the mean probability, for multi-class models its log; "mask": uint8, of
             (batch, height, width) the index of the likeliest class, or 1 where a binary model's probability is above
             0.5, and for ``task="multilabel"`` the same of each class, (batch, num_classes, height, width).
         precision: of weights and arithmetic; what goes in and comes out stays as above. "float32". "float16" (.onnx,

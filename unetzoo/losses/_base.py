@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from unetzoo.checks import TASKS, one_of, whole
+from unetzoo.checks import PIXEL_TASKS, one_of, whole
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.losses._target import Truth, read_target, target_problems
 from unetzoo.registry import Registry
@@ -159,7 +159,7 @@ class LossSpec:
     """
 
     make: Callable[..., Any]
-    tasks: tuple[str, ...] = TASKS
+    tasks: tuple[str, ...] = PIXEL_TASKS
 
     @property
     def takes(self) -> tuple[str, ...]:
@@ -195,7 +195,7 @@ LOSSES: Registry[LossSpec] = Registry("loss")
 """Name in texts → loss."""
 
 
-def register_loss(name: str, *, tasks: Sequence[str] = TASKS) -> Callable[[M], M]:
+def register_loss(name: str, *, tasks: Sequence[str] = PIXEL_TASKS) -> Callable[[M], M]:
     """Register a loss: ``build``, ``unetzoo train --loss`` and ``unetzoo.fit`` know it by its name.
 
     Decorates a class or a function. A class is a :class:`SingleLoss`, or any other ``torch.nn.Module`` that is called
@@ -210,7 +210,7 @@ def register_loss(name: str, *, tasks: Sequence[str] = TASKS) -> Callable[[M], M
     Raises:
         ConfigError: the name is taken, or cannot be a name; a task that is none; neither a class nor a function.
     """
-    problems = [problem for task in tasks for problem in one_of("tasks", task, TASKS)]
+    problems = [problem for task in tasks for problem in one_of("tasks", task, PIXEL_TASKS)]
     problems += [] if tasks else [f"tasks={tasks!r}: one or more are needed"]
     if problems:
         raise ConfigError(f"cannot register the loss {name!r}", problems)
@@ -243,7 +243,7 @@ def number_problems(name: str, value: object, low: float, high: float = math.inf
 
 def common_problems(task: object, class_weights: object, ignore_index: object) -> list[str]:
     """Return a sentence for each wrong value among the arguments that all losses take."""
-    found = one_of("task", task, TASKS) + whole("ignore_index", ignore_index, None)
+    found = one_of("task", task, PIXEL_TASKS) + whole("ignore_index", ignore_index, None)
     return found + _weight_problems(task, class_weights)
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from unetzoo.checks import class_problems
+from unetzoo.checks import PIXEL_TASKS, class_problems
 from unetzoo.errors import ConfigError, InputError
 
 
@@ -52,7 +52,7 @@ def class_weights_from(data: LabelledData) -> Tensor:
         ConfigError: names the classes that never occur, or that fill every pixel: no weight fixes that.
         InputError: a target of another shape, or with values that are no class.
     """
-    problems = class_problems(data.task, data.num_classes)
+    problems = class_problems(data.task, data.num_classes, PIXEL_TASKS)
     if problems:
         raise ConfigError("cannot weigh the classes", problems)
     pixels = torch.zeros(data.num_classes, dtype=torch.int64)

@@ -145,7 +145,7 @@ class _Builder:
             self.problems.append(checks.unknown("loss", name, LOSSES) + own)
             return None
         found, task = LOSSES[name], self.common["task"]
-        if task in checks.TASKS and task not in found.tasks:
+        if task in checks.PIXEL_TASKS and task not in found.tasks:
             self.problems.append(f"{name} is no loss of task={task!r}: it serves {', '.join(map(repr, found.tasks))}")
             return None
         return found

@@ -7,7 +7,7 @@ from typing import TypeGuard
 
 from torch import Tensor
 
-from unetzoo.checks import class_problems, whole
+from unetzoo.checks import PIXEL_TASKS, class_problems, whole
 
 
 def tensor_problems(name: str, value: object) -> list[str]:
@@ -19,7 +19,7 @@ def tensor_problems(name: str, value: object) -> list[str]:
 
 def task_problems(task: object, classes: object, ignore_index: object) -> list[str]:
     """Return what is wrong with task, number of classes and ignored value, which depend on each other."""
-    found = class_problems(task, classes)
+    found = class_problems(task, classes, PIXEL_TASKS)
     wrong = whole("ignore_index", ignore_index, None)
     if not wrong and task in ("binary", "multilabel") and ignore_index in (0, 1):
         wrong.append(f"ignore_index={ignore_index} with task={task!r}: 0 and 1 are what is counted")

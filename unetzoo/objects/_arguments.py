@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unetzoo.checks import class_problems
+from unetzoo.checks import PIXEL_TASKS, class_problems
 from unetzoo.errors import InputError
 
 
 def shared_problems(task: object, classes: object, connectivity: object) -> list[str]:
     """Return what is wrong with the arguments that all functions share."""
-    found = class_problems(task, classes)
+    found = class_problems(task, classes, PIXEL_TASKS)
     if connectivity not in (1, 2) or isinstance(connectivity, bool | float):
         found.append(f"connectivity={connectivity!r}: 1 (pixels that share an edge) or 2 (or a corner) is needed")
     return found

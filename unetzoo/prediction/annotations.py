@@ -62,7 +62,7 @@ def write_of_all(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig, led
 def _of_masks(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig, folder: Path) -> Iterator[Annotated]:
     for job in jobs:
         layers = [images.read_values(path)[0] for path in mask_paths(outputs.mask(job), config)]
-        found = objects.instances(of_files(layers, config), config.task, config.num_classes)
+        found = objects.instances(of_files(layers, config), config.pixel_task, config.num_classes)
         yield Annotated(found, config.class_names, job.image, _from(folder, job.source))
 
 

@@ -50,7 +50,7 @@ def begun(
     if target.suffix.lower() != ".zarr" and target.is_dir():
         raise InputError(f"{str(target)!r} is a folder: give the name of a file")
     check_channels(source.rows(0, 1), config, source.alpha)
-    layers = config.num_classes if config.task == "multilabel" else 1
+    layers = config.num_classes if config.pixel_task == "multilabel" else 1
     shape = (layers, source.height, source.width)
     return PartialMask(target, shape, stored_as(config), {**settings, "image": source.identity}, lay_out)
 

@@ -95,7 +95,7 @@ class Outputs:
 
     def beside(self, config: ModelConfig) -> dict[Path, str]:
         """Return what else goes into the folders of formats: path → text."""
-        names = list(object_classes(config.task, config.num_classes, config.class_names).values())
+        names = list(object_classes(config.pixel_task, config.num_classes, config.class_names).values())
         return {
             self.folder / kind / name: text
             for kind, writer in self.writers().items()
@@ -119,7 +119,7 @@ def mask_paths(path: str | os.PathLike[str], config: ModelConfig) -> list[Path]:
     model does not say where files go. Names that differ in upper and lower case alone are one on some systems.
     """
     path = Path(path)
-    if config.task != "multilabel":
+    if config.pixel_task != "multilabel":
         return [path]
     return [path.parent / folder / path.name for folder in class_folders(config)]
 
@@ -127,10 +127,12 @@ def mask_paths(path: str | os.PathLike[str], config: ModelConfig) -> list[Path]:
 def annotation_paths(path: str | os.PathLike[str], writer: Writer, config: ModelConfig) -> dict[int | None, Path]:
     """Return the files that a format has for ``path``: one of all classes (None), or of each, as masks have them."""
     path = Path(path)
-    if not writer.by_class or config.task == "binary":
+    if not writer.by_class or config.pixel_task == "binary":
         return {None: path}
     folders = class_folders(config)
-    return {k: path.parent / folders[k] / path.name for k in object_classes(config.task, config.num_classes, None)}
+    return {
+        k: path.parent / folders[k] / path.name for k in object_classes(config.pixel_task, config.num_classes, None)
+    }
 
 
 def class_folders(config: ModelConfig) -> list[str]:

@@ -226,21 +226,26 @@ class Predictor:
         tell(mask.done)
         with in_memory(InputError, _SMALLER):
             for strip in self.strips(source, mask.grid, first=mask.grid.down.window_at(mask.done)):
-                part = mask_of(strip.probabilities, self.config.task, self.thresholds)
+                part = mask_of(strip.probabilities[: self.config.num_classes], self.config.task, self.thresholds)
                 mask.put(in_file(part, self.config, strip.missing), missing=strip.missing is not None)
                 tell(mask.done)
         source.check_unchanged()
         by_rows.write(mask, target, (*source.place, *nodata_tag(self.config, mask.missing)), mark)
 
     def result(self, image: LoadedImage, probabilities: Tensor, missing: Tensor | None) -> Prediction:
-        """Return what probabilities (classes, H, W) amount to, cleaned as ``smallest`` and ``holes`` say."""
+        """Return what probabilities (channels, H, W) amount to, cleaned as ``smallest`` and ``holes`` say."""
+        classes = self.config.num_classes
+        edges = probabilities[classes] if len(probabilities) > classes else None
+        probabilities = probabilities[:classes]
         mask = mask_of(probabilities, self.config.task, self.thresholds)
         if self.smallest or self.holes:
             mask = objects.cleaned(
-                mask, self.config.task, self.config.num_classes, smallest=self.smallest, holes=self.holes
+                mask, self.config.pixel_task, self.config.num_classes, smallest=self.smallest, holes=self.holes
             )
             mask = mask if missing is None else mask.masked_fill(missing, 0)  # a gap in an object is a hole, too
-        return Prediction(probabilities, mask, image.image, self.config, image.name, image.place, missing, image.header)
+        return Prediction(
+            probabilities, mask, image.image, self.config, image.name, image.place, missing, image.header, edges
+        )
 
     def strips(
         self, source: Rows, grid: Grid, first: int = 0, tick: Callable[[], object] | None = None

@@ -41,6 +41,8 @@ class Prediction:
         name: of the image's file, None where there is none.
         place: of a GeoTIFF, the tags that say where on the globe it lies; a mask that is saved as TIFF keeps them.
         missing: (H, W) bool, where nothing was measured: there the probabilities and the mask are 0. None: nowhere.
+        edges: of ``task="instances"`` the probability of each pixel to be the edge of an object, (H, W) float32; else
+            None.
         header: of a NIfTI image, a header that says where in space it lies, for ``save_annotations``.
     """
 
@@ -52,6 +54,7 @@ class Prediction:
     place: tuple[Tag, ...] = ()
     missing: Tensor | None = None
     header: bytes | None = None
+    edges: Tensor | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the mask as an image that ``unetzoo.data`` reads as a mask.
@@ -85,7 +88,7 @@ class Prediction:
         path = Path(path)
         if path.suffix.lower() != ".png":
             raise InputError(f"an overlay cannot be written to {str(path)!r}: it is a .png")
-        masks = sheets.class_masks(self.mask, self.config.task, self.config.num_classes)
+        masks = sheets.class_masks(self.mask, self.config.pixel_task, self.config.num_classes)
         images.write_png(images.overlay(sheets.visible(self.image), masks), path)
 
     def __repr__(self) -> str:
@@ -178,12 +181,14 @@ def mask_of(probabilities: Tensor, task: str, thresholds: Sequence[float]) -> Te
     if task == "multiclass":
         return probabilities.argmax(dim=0).to(torch.uint8 if probabilities.shape[0] <= 256 else torch.int32)
     mask = (probabilities > torch.tensor(thresholds)[:, None, None]).view(torch.uint8)
-    return mask[0] if task == "binary" else mask
+    if task == "instances" and len(mask) > 1:  # a pixel is of one object, and an object of one class
+        mask &= probabilities.argmax(dim=0) == torch.arange(len(mask))[:, None, None]
+    return mask[0] if len(mask) == 1 and task != "multilabel" else mask
 
 
 def stored_as(config: ModelConfig) -> str:
     """Return the type of a mask's numbers in a file: "uint8", and "uint16" or "int32" where classes are too many."""
-    classes = config.num_classes if config.task == "multiclass" else 1
+    classes = config.num_classes if config.pixel_task == "multiclass" else 1
     return "uint8" if classes <= 256 else "uint16" if classes <= 65536 else "int32"
 
 
@@ -196,10 +201,10 @@ def in_file(mask: Tensor, config: ModelConfig, missing: Tensor | None) -> Tensor
     Raises:
         InputError: something is missing, and the classes leave no value for it.
     """
-    values = mask if config.task == "multiclass" else mask * 255
+    values = mask if config.pixel_task == "multiclass" else mask * 255
     if missing is None:
         return values
-    if config.task == "multiclass" and _gap(config) < config.num_classes:
+    if config.pixel_task == "multiclass" and _gap(config) < config.num_classes:
         raise InputError(
             f"{config.num_classes} classes leave masks of {stored_as(config)} no value for nodata: fill the image first"
         )
@@ -208,11 +213,11 @@ def in_file(mask: Tensor, config: ModelConfig, missing: Tensor | None) -> Tensor
 
 def of_files(layers: Sequence[Tensor], config: ModelConfig) -> Tensor:
     """Return the mask, see :class:`Prediction`, whose files hold these layers (H, W); 0 where nothing was measured."""
-    if config.task == "multiclass":
+    if config.pixel_task == "multiclass":
         indices = layers[0].to(torch.int32)  # with unsigned 16 bits torch does little
         return indices.where(indices < config.num_classes, 0)
     mask = torch.stack(list(layers)).eq(255).byte()
-    return mask[0] if config.task == "binary" else mask
+    return mask[0] if config.pixel_task == "binary" else mask
 
 
 def nodata_tag(config: ModelConfig, missing: bool) -> tuple[Tag, ...]:
@@ -222,7 +227,7 @@ def nodata_tag(config: ModelConfig, missing: bool) -> tuple[Tag, ...]:
 
 def _gap(config: ModelConfig) -> int:
     """Return what a file has where nothing was measured."""
-    if config.task != "multiclass":
+    if config.pixel_task != "multiclass":
         return 127
     return torch.iinfo(getattr(torch, stored_as(config))).max
 
@@ -251,7 +256,7 @@ def write_masks(path: str | os.PathLike[str], found: Prediction, mark: Mark | No
         WriteError: the file cannot be written.
     """
     values = in_file(found.mask, found.config, found.missing).numpy().astype(stored_as(found.config), copy=False)
-    layers = values if found.config.task == "multilabel" else values[None]
+    layers = values if found.config.pixel_task == "multilabel" else values[None]
     for target, layer in zip(mask_paths(path, found.config), layers, strict=True):
         write_file(target, _encoded(layer, found, target.suffix.lower(), mark))
 
@@ -264,7 +269,7 @@ def _encoded(values: NDArray[Any], found: Prediction, suffix: str, mark: Mark | 
     from PIL import Image, PngImagePlugin, TiffImagePlugin
 
     image = Image.fromarray(values)
-    if found.config.task == "multiclass" and values.dtype == "uint8":
+    if found.config.pixel_task == "multiclass" and values.dtype == "uint8":
         image.putpalette(_palette())
     stream = io.BytesIO()
     if suffix == ".png":

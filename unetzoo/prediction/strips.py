@@ -20,7 +20,8 @@ class Strip(NamedTuple):
 
     Attributes:
         top: the first of the rows.
-        probabilities: (classes, rows, W) float32 on the CPU; 0 where all bands are missing.
+        probabilities: (channels, rows, W) float32 on the CPU, see ``ModelConfig.channels``; 0 where all bands are
+            missing.
         missing: (rows, W) bool, where they are; None where that is nowhere.
     """
 
@@ -94,7 +95,7 @@ def _begun(
     tiles = Tiles(networks, grid, transfer, source.width)
     height = max(starts[rows[-1]] - starts[rows[0]] for rows in groups) + window
     width = grid.across.starts[-1] + grid.across.window
-    total = torch.zeros(networks.config.num_classes, height, width, device=transfer.device)
+    total = torch.zeros(networks.config.channels, height, width, device=transfer.device)
     for rows in groups:
         top, last = starts[rows[0]], rows[-1] + 1
         band = _band(source, top - networks.border, starts[rows[-1]] - top + networks.shown(window))

@@ -294,6 +294,8 @@ def _body(saved: SavedModel, name: str, card: ModelCard) -> str:
 def _task(config: ModelConfig) -> str:
     if config.task == "binary":
         return "one class against the background"
+    if config.task == "instances":
+        return f"objects of {config.num_classes} class{'es' * (config.num_classes > 1)}, told apart where they touch"
     kind = "exclusive" if config.task == "multiclass" else "independent"
     return f"{config.num_classes} {kind} classes"
 
@@ -323,7 +325,9 @@ def _facts(saved: SavedModel, info: information.ModelInfo) -> str:
             if config.mean and config.std
             else ""
         ),
-        "output": f"logits of {config.num_classes} class{'es' * (config.num_classes > 1)}, task `{config.task}`",
+        "output": f"logits of {config.num_classes} class{'es' * (config.num_classes > 1)}"
+        + (", and of the edges between objects" if config.task == "instances" else "")
+        + f", task `{config.task}`",
         "classes": ", ".join(
             f"{k}: {html.escape(label, quote=False)}" for k, label in enumerate(config.class_names or ())
         ),

@@ -135,10 +135,10 @@ def load(
     if verify:
         _verify(file)
     model = build_on_meta(wanted)
-    as_saved = (wanted.num_classes, wanted.in_channels) == (config.num_classes, config.in_channels)
+    as_saved = (wanted.channels, wanted.in_channels) == (config.channels, config.in_channels)
     check_fit(file, config, model if as_saved else build_on_meta(config))
     state = file.tensors()
-    if wanted.num_classes != config.num_classes:
+    if wanted.channels != config.channels:
         state |= new_heads(model, state["head.conv.weight"])
     if wanted.in_channels != config.in_channels:
         policy = input_policy or ("sum" if wanted.in_channels == 1 else "repeat")

@@ -123,14 +123,14 @@ def answer(predictor: Predictor, path: str | os.PathLike[str], limits: Limits) -
         raise InputError(" ".join(str(error).replace(str(path), path.name).split())) from error
     visible = sheets.visible(found.image)
     shown = images.overlay(visible, torch.zeros(visible.shape[1:], dtype=torch.bool))
-    kept = found.probabilities[:0].clone() if found.config.task == "multiclass" else found.probabilities
+    kept = found.probabilities[:0].clone() if found.config.pixel_task == "multiclass" else found.probabilities
     return replace(found, image=shown, probabilities=kept)
 
 
 def at(prediction: Prediction, threshold: float) -> Prediction:
     """Return a kept prediction with the mask of another threshold; a multi-class one as it is."""
     config = prediction.config
-    if config.task == "multiclass":
+    if config.pixel_task == "multiclass":
         return prediction
     mask = mask_of(prediction.probabilities, config.task, (threshold,) * config.num_classes)
     return replace(prediction, mask=mask)
@@ -144,7 +144,7 @@ def overlaid(prediction: Prediction, opacity: float) -> Tensor:
 def painted(prediction: Prediction) -> Tensor:
     """Return the mask alone, (3, H, W) uint8: white on black of a binary model, else in the colours of the overlay."""
     masks = _coloured(prediction)
-    if prediction.config.task == "binary":
+    if prediction.config.pixel_task == "binary":
         return (masks * 255).byte().expand(3, -1, -1)
     return images.overlay(torch.zeros_like(prediction.image), masks, 1)
 
@@ -159,7 +159,7 @@ def fitted(prediction: Prediction) -> Prediction:
 
 
 def _coloured(prediction: Prediction) -> Tensor:
-    return sheets.class_masks(prediction.mask, prediction.config.task, prediction.config.num_classes)
+    return sheets.class_masks(prediction.mask, prediction.config.pixel_task, prediction.config.num_classes)
 
 
 @dataclass(frozen=True)
@@ -184,10 +184,10 @@ def legend(prediction: Prediction) -> list[Row]:
     config, mask = prediction.config, prediction.mask
     missing = 0 if prediction.missing is None else int(prediction.missing.sum())
     names = list(class_names_of(config.class_names, config.task, config.num_classes))
-    if config.task == "multiclass":
+    if config.pixel_task == "multiclass":
         counts = torch.bincount(mask.flatten(), minlength=config.num_classes).tolist()
         counts[0] -= missing  # where the mask is 0
-    elif config.task == "binary":
+    elif config.pixel_task == "binary":
         inside = int(mask.sum(dtype=torch.int64))
         names = ["background", *names]
         counts = [mask.numel() - missing - inside, inside]
@@ -195,7 +195,7 @@ def legend(prediction: Prediction) -> list[Row]:
         counts = mask.sum(dim=(1, 2), dtype=torch.int64).tolist()
     pixels = max(mask.shape[-2] * mask.shape[-1] - missing, 1)
     colours: list[str | None] = [*images.colours_on(prediction.image, config.num_classes)]
-    if config.task != "multilabel":
+    if config.pixel_task != "multilabel":
         colours = [None, *colours[: len(names) - 1]]
     return [Row(*row, row[2] / pixels) for row in zip(names, colours, counts, strict=True)]
 
@@ -218,7 +218,7 @@ def write_masks(prediction: Prediction, folder: Path) -> Path:
     config = prediction.config
     stem = Path(prediction.name or "image").stem
     file = folder / f"{stem}_mask.png"
-    if config.task != "multilabel":
+    if config.pixel_task != "multilabel":
         prediction.save(file)
         return file
     # Names of classes come with the model, and may hold what leads out of a folder.

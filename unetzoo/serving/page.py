@@ -114,7 +114,7 @@ def build(gradio: Any, predictor: Predictor, name: str, line: str, limits: Limit
         limits: of images.
     """
     gr, events = gradio, Events(gradio, predictor, limits)
-    what = "masks (ZIP)" if predictor.config.task == "multilabel" else "mask (PNG)"
+    what = "masks (ZIP)" if predictor.config.pixel_task == "multilabel" else "mask (PNG)"
     button = {"interactive": False, "min_width": 140, "size": "md"}
     old = (SECONDS_KEPT // 6, SECONDS_KEPT)  # how often it is looked for, and from what age on
     with gr.Blocks(title=name, analytics_enabled=False, delete_cache=old, fill_width=True) as page:
@@ -127,7 +127,7 @@ def build(gradio: Any, predictor: Predictor, name: str, line: str, limits: Limit
                 parts["image"] = gr.Image(**_view("image", 300))
                 parts["threshold"] = gr.Slider(
                     0, 0.99, THRESHOLD, step=0.01, label="Threshold", elem_id="threshold",
-                    visible=predictor.config.task != "multiclass",
+                    visible=predictor.config.pixel_task != "multiclass",
                 )  # fmt: skip
                 parts["opacity"] = gr.Slider(
                     0, 1, OPACITY, step=0.05, label="Opacity of the overlay", elem_id="opacity"

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from unetzoo.checks import TASKS
+from unetzoo.checks import PIXEL_TASKS
 from unetzoo.losses import LOSSES, Loss, build
 from unetzoo.testing._running import run
 
@@ -49,7 +49,7 @@ def check_loss(text: str) -> None:
         ContractError: lists all that is wrong.
     """
     spec = LOSSES.get(text.partition("(")[0].strip())
-    cases = [_Case(text, task) for task in (TASKS if spec is None else spec.tasks)]
+    cases = [_Case(text, task) for task in (PIXEL_TASKS if spec is None else spec.tasks)]
     checks = (values, repeated, ignored_pixels, targets_of_one_value, large_logits, half_precision)
     run(
         f"the loss {text!r}",

@@ -35,6 +35,10 @@ def setting_problems(settings: Any) -> list[str]:
     return found
 
 
+def _meant(network: SegmentationModel) -> str:
+    return "channels, the edges last" if network.config.task == "instances" else "classes"
+
+
 def fit_problems(settings: Any, network: SegmentationModel, data: FolderData, trainer: lightning.Trainer) -> list[str]:
     """Return what does not fit together, the network being the one that the settings ask for."""
     problems = []
@@ -48,9 +52,9 @@ def fit_problems(settings: Any, network: SegmentationModel, data: FolderData, tr
     heads = 1 + len(network.deep_heads)
     if settings.head_weights is not None and len(settings.head_weights) != heads:
         problems.append(f"head_weights: {len(settings.head_weights)} numbers for {heads} heads, the main one first")
-    classes = network.config.num_classes
+    classes = network.config.channels
     if isinstance(settings.class_weights, list) and len(settings.class_weights) != classes:
-        problems.append(f"class_weights: {len(settings.class_weights)} numbers for {classes} classes")
+        problems.append(f"class_weights: {len(settings.class_weights)} numbers for {classes} {_meant(network)}")
     finds_unused = getattr(trainer.strategy, "_ddp_kwargs", {}).get("find_unused_parameters")
     if settings.frozen_epochs and trainer.world_size > 1 and not finds_unused:
         problems.append("frozen_epochs in several processes needs trainer.strategy=ddp_find_unused_parameters_true")

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR, LinearLR, ReduceLROnPlateau
 from unetzoo import __version__, losses
 from unetzoo.config import CONFIG_KEY
 from unetzoo.data import IGNORED
+from unetzoo.data.edges import joined
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.model import SegmentationModel, TrainingOutputs
@@ -33,6 +34,7 @@ from unetzoo.train.validating import validated
 MEANINGS = ("num_classes", "task", "class_names")
 """Options of a network that say what its data mean, and are given with them."""
 DEFAULT_LOSSES = {"binary": "bce + dice", "multiclass": "cross_entropy + dice", "multilabel": "bce + dice"}
+"""Of what the logits are: for instances one channel a class and one of the edges, which is multilabel."""
 
 
 class Recipe(lightning.LightningModule):
@@ -175,17 +177,19 @@ class Recipe(lightning.LightningModule):
             self.network.to(memory_format=torch.channels_last)
         if self.settings.ema is not None:
             self.average = AveragedModel(self.network, self.settings.ema)
-        weights = self.settings.class_weights
+        weights, task = self.settings.class_weights, data.labels.task
+        truths = data.training_set().loss_targets()
+        logits = "multilabel" if task == "instances" else task
         self.loss = losses.DeepSupervision(
             losses.build(
-                self.settings.loss or DEFAULT_LOSSES[data.labels.task],
-                data.labels.task,
-                class_weights=losses.class_weights_from(data.training_set()) if weights == "auto" else weights,
+                self.settings.loss or DEFAULT_LOSSES[logits],
+                logits,
+                class_weights=weights if weights != "auto" else losses.class_weights_from(truths),
             ),
             weights=self.settings.head_weights,
         )
         self.metrics = SegmentationMetrics(
-            data.labels.task, data.labels.num_classes, class_names=data.labels.class_names
+            data.labels.pixel_task, data.labels.num_classes, class_names=data.labels.class_names
         )
         self._losses = torch.zeros(2, dtype=torch.float64)
         self._outputs = self.network.training_outputs
@@ -247,8 +251,8 @@ class Recipe(lightning.LightningModule):
         outputs: TrainingOutputs = self._outputs(batch["image"])
         if self._ignoring:
             self._tried, self._ignoring = True, False
-            self.loss.try_ignored(outputs, batch["target"])
-        loss: Tensor = self.loss(outputs, batch["target"])
+            self.loss.try_ignored(outputs, _truth(batch))
+        loss: Tensor = self.loss(outputs, _truth(batch))
         where = f"epoch {self.current_epoch + 1}, batch {batch_idx + 1}, of these images: {', '.join(batch['name'])}"
         self._unread.append((self._transfer.down(loss.detach()), where))
         self.check_losses(self._transfer.ahead)
@@ -290,9 +294,9 @@ class Recipe(lightning.LightningModule):
         """Count the confusions of a batch of whole images."""
         images, target = batch["image"], batch["target"]
         outputs, logits = validated(self.judged, images)
-        loss = self.loss(outputs, target)
+        loss = self.loss(outputs, _truth(batch))
         self._validation += torch.stack((loss.double() * len(images), torch.ones_like(loss).double() * len(images)))
-        self.metrics.update(logits, target)
+        self.metrics.update(logits[:, : self.metrics.num_classes], target)
 
     def on_validation_epoch_end(self) -> None:
         """Judge, with all processes' counts, and lower the rates where nothing got better."""
@@ -346,6 +350,11 @@ class Recipe(lightning.LightningModule):
             return values
         total: Tensor = self.trainer.strategy.reduce(values.clone().to(self.device), reduce_op="sum")
         return total
+
+
+def _truth(batch: Mapping[str, Any]) -> Tensor:
+    """Return what logits are held against: of instances the edges are behind the classes."""
+    return joined(batch["target"], batch["edges"]) if "edges" in batch else batch["target"]
 
 
 def _build(settings: Any, data: FolderData) -> SegmentationModel:

@@ -149,7 +149,7 @@ class ImageSheets(Callback):
         image, target = item["image"][window], item["target"][window]
         mask = predicted_mask(recipe.judged, image)
         shown = sheets.denormalised(image, config.mean, config.std)
-        return sheets.beside(shown, target, mask, config.task, config.num_classes)
+        return sheets.beside(shown, target, mask, config.pixel_task, config.num_classes)
 
 
 class Progress(Callback):

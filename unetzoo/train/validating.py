@@ -47,8 +47,9 @@ def predicted_mask(network: SegmentationModel, image: Tensor) -> Tensor:
     like = next(network.parameters())  # in half or double precision, where a run trains in it
     with evaluating(network):
         logits = validated(network, image[None].to(like))[1][0].float().cpu()
-    probabilities = logits.softmax(dim=0) if network.config.task == "multiclass" else logits.sigmoid()
-    return sheets.predicted(probabilities, network.config.task)
+    config = network.config
+    probabilities = logits.softmax(dim=0) if config.task == "multiclass" else logits.sigmoid()
+    return sheets.predicted(probabilities[: config.num_classes], config.pixel_task)
 
 
 def _grid(config: ModelConfig, unit: int, size: torch.Size) -> Grid:

@@ -68,7 +68,8 @@ def _said(roots: Roots, without: list[str]) -> str:
 
 
 def _listed(tree: Tree, roots: Roots, without: list[str], labels: Labels) -> Listing:
-    folders = sorted({name for root in roots.values() for name in root.classes}) if labels.task == "multilabel" else []
+    several = labels.pixel_task == "multilabel"
+    folders = sorted({name for root in roots.values() for name in root.classes}) if several else []
     problems: list[str] = []
     if folders:
         labels, problems = _named(labels, folders)

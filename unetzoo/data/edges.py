@@ -1,0 +1,102 @@
+"""Objects as a network learns them: their classes, pixel by pixel, and the edges that keep them apart.
+
+What separates touching objects is a map of its own, as in the solutions of the 2018 Data Science Bowl (Caicedo et al.
+2019, "Nucleus segmentation across imaging experiments", Nature Methods): a sigmoid beside those of the classes, whose
+target follows from the numbers of the objects. It is the same for a turned or mirrored image, so that tiles, views
+and models can be averaged like probabilities. docs/objects.md has what was tried.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unetzoo.data import masks
+from unetzoo.data.labels import IGNORED, Labels
+from unetzoo.data.listing import Sample
+from unetzoo.errors import InputError
+from unetzoo.objects.components import components
+
+WIDTH = 1
+"""Pixels by which an edge reaches into an object."""
+
+
+def edges_of(ids: Tensor) -> Tensor:
+    """Return where objects end: their pixels that have a pixel of something else among their eight neighbours.
+
+    The border of the image ends no object, and neither do pixels that do not count.
+
+    Args:
+        ids: (..., H, W) integers, one number an object, 0 between them, negative where pixels do not count.
+
+    Returns:
+        bool, of the same shape.
+    """
+    planes = ids.reshape(-1, 1, *ids.shape[-2:]).double()  # which holds every number exactly
+    side = 2 * WIDTH + 1
+    highest = F.max_pool2d(planes, side, stride=1, padding=WIDTH)
+    lowest = -F.max_pool2d(-planes.where(planes >= 0, torch.inf), side, stride=1, padding=WIDTH)
+    found = (planes > 0) & ((highest != planes) | (lowest != planes))
+    return found.reshape(ids.shape)
+
+
+def read_objects(sample: Sample, labels: Labels, size: tuple[int, int]) -> Tensor:
+    """Return the classes of an image's pixels, and behind them the numbers of its objects.
+
+    Args:
+        sample, labels, size: as of :func:`unetzoo.data.masks.read_target`; of instances.
+
+    Returns:
+        (classes + 1, H, W) int32: 0 and 1 for each class, then numbers from 1 up and 0 between objects; IGNORED in all
+        of them where pixels do not count.
+
+    Raises:
+        InputError: a mask that cannot be read, of another size, or with values outside the classes.
+    """
+    found = masks.decode(sample, labels, size, ids=True)
+    if found.outside:
+        raise InputError(f"{masks.shown(sample)}: {masks.explain(found.outside, labels, sample)}")
+    classes = found.target.reshape(-1, *size).int()
+    ids = _components(classes) if found.ids is None else _numbered(found.ids.reshape(-1, *size), classes)
+    ignored = (classes == IGNORED).any(dim=0)
+    return torch.cat([classes, ids[None]]).masked_fill(ignored, IGNORED)
+
+
+def parted(target: Tensor) -> dict[str, Tensor]:
+    """Return "target", "edges" and "ids" of a data set's item, of what :func:`read_objects` gave, augmented perhaps."""
+    classes, ids = target[:-1].long(), target[-1].long()
+    edges = edges_of(ids).long().masked_fill(ids < 0, IGNORED)
+    return {"target": classes[0] if len(classes) == 1 else classes, "edges": edges, "ids": ids.clamp(min=0)}
+
+
+def joined(target: Tensor, edges: Tensor) -> Tensor:
+    """Return the target of a loss, (classes + 1, H, W) or (N, classes + 1, H, W): the classes, and the edges behind.
+
+    Args:
+        target, edges: of an item of a data set, or of a batch of them: classes (H, W) or (classes, H, W), and edges
+            (H, W).
+    """
+    classes = target.unsqueeze(-3) if target.ndim == edges.ndim else target
+    return torch.cat([classes, edges.unsqueeze(-3)], dim=-3)
+
+
+def _components(classes: Tensor) -> Tensor:
+    """Return the connected components of all classes, numbered through."""
+    found = torch.zeros(classes.shape[1:], dtype=torch.int32)
+    for plane in classes:
+        numbers = torch.from_numpy(components((plane == 1).byte().numpy(), connectivity=2)[0])
+        found = torch.where(numbers > 0, numbers + found.max(), found)
+    return found
+
+
+def _numbered(ids: Tensor, classes: Tensor) -> Tensor:
+    """Return numbers from 1 up of the objects that lie in a class; of planes that overlap the last one's."""
+    found = torch.zeros(ids.shape[1:], dtype=torch.int32)
+    inside = classes == 1
+    for k, plane in enumerate(ids):
+        within = inside[k] if len(ids) == len(inside) else inside.any(dim=0)
+        values, numbers = torch.unique(torch.where(within, plane, 0), return_inverse=True)
+        numbers = numbers.int() + (0 if int(values[0]) == 0 else 1)
+        found = torch.where(numbers > 0, numbers + found.max(), found)
+    return found
