@@ -24,13 +24,13 @@ from torchvision.ops import sigmoid_focal_loss
 
 import unetzoo
 from unetzoo import ConfigError, InputError, TrainingOutputs, losses
-from unetzoo.checks import TASKS
+from unetzoo.checks import PIXEL_TASKS
 from unetzoo.testing import ContractError, check_loss
 
 CHANNELS = {"binary": 1, "multiclass": 3, "multilabel": 3}
 REGIONS = ("dice", "iou", "tversky", "lovasz")
 PIXELS = ("bce", "cross_entropy", "focal")
-EVERY = [(name, task) for name in losses.LOSSES for task in TASKS]
+EVERY = [(name, task) for name in losses.LOSSES for task in PIXEL_TASKS]
 
 
 def made(task: str, size: tuple[int, int] = (13, 12), count: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -307,7 +307,7 @@ def test_closed_forms(text: str, expected: float) -> None:
     assert float(losses.build(text, "binary")(*hand_made())) == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", PIXEL_TASKS)
 @pytest.mark.parametrize("per", ["image", "batch"])
 def test_dice_iou_and_tversky_are_monai_s(task: str, per: str) -> None:
     from monai.losses import DiceLoss, TverskyLoss
@@ -377,7 +377,7 @@ def lovasz_extension(errors: np.ndarray, truth: np.ndarray) -> float:
     return total
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", PIXEL_TASKS)
 @pytest.mark.parametrize("per", ["image", "batch"])
 @pytest.mark.parametrize("ignoring", [False, True])
 def test_lovasz_loss_is_the_extension_by_its_definition(task: str, per: str, ignoring: bool) -> None:
@@ -423,7 +423,7 @@ def test_lovasz_slopes_keep_their_digits_in_large_images() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    task=st.sampled_from(TASKS),
+    task=st.sampled_from(PIXEL_TASKS),
     size=st.tuples(st.integers(1, 13), st.integers(1, 13)),
     name=st.sampled_from(list(losses.LOSSES)),
     seed=st.integers(0, 1000),
@@ -789,7 +789,7 @@ LEARNING = {
 """Losses whose gradient is not 0 where the target is -100."""
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", PIXEL_TASKS)
 def test_what_learns_from_ignored_pixels_is_refused(task: str, registries: None) -> None:
     """By its own gradient there: the first term is right."""
     losses.register_loss("learns", tasks=(task,))(LEARNING[task])
@@ -1029,7 +1029,7 @@ def test_deep_supervision_adds_heads_by_weight() -> None:
     torch.testing.assert_close(losses.DeepSupervision(loss)(TrainingOutputs(logits), target), each[0])
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", PIXEL_TASKS)
 def test_presence_is_held_against_what_occurs(task: str) -> None:
     logits, target = made(task, count=3)
     channels = CHANNELS[task]
