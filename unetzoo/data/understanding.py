@@ -202,11 +202,12 @@ def labels_from(
     if class_names is None and picked and (task != "binary" or len(picked) == 1):
         class_names = ("background", *picked) if task == "multiclass" else picked
     if num_classes is None:
-        known = class_names or settings.get("colours") or (told.folders if task == "multilabel" else ())
-        if task != "binary" and not known:
+        known = class_names or settings.get("colours") or (told.folders if task in ("multilabel", "instances") else ())
+        alone = task == "binary" or (task == "instances" and not known)
+        if not alone and not known:
             hint = f": {told.hint}" if told.hint else ""
             raise ConfigError(f"task={task!r} needs num_classes=…, or class_names=…{hint}")
-        num_classes = 1 if task == "binary" else len(known or ())
+        num_classes = 1 if alone else len(known or ())
     settings |= {"num_classes": num_classes, "class_names": class_names, "classes": classes}
     labels = Labels(**settings)
     problems = _unknown_classes(labels, told)
