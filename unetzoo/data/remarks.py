@@ -63,13 +63,13 @@ def _twice(found: Sequence[Findings]) -> list[str]:
     if near:
         alike = f"{len(near)} image{'s look' if len(near) > 1 else ' looks'} like one of another split"
         said.append(
-            f"{alike}, by difference hashes of 64 and 1120 bits: {listed(near)}: look at them; group=… keeps together "
-            "what belongs together"
+            f"{alike}, by difference hashes of 64 and 1120 bits: {listed(near)}: look at them; group=… keeps related "
+            "images in one split"
         )
     if left_out:
         said.append(
-            f"{left_out} images were not looked for in other splits, since more than {looks.MOST} have a coarse hash "
-            "like theirs"
+            f"{left_out} images were not compared with those of other splits: more than {looks.MOST} have a coarse "
+            "hash like theirs"
         )
     return said
 
@@ -104,8 +104,8 @@ def _palettes(found: Sequence[Findings], labels: Labels) -> list[str]:
         ordered = tuple(sorted(colours, key=lambda colour: colour != "#000000"))
         fix = f"colours={ordered!r}" if len(set(ordered)) == labels.num_classes else "colours=…"
         said.append(
-            f"{count} of {len(found)} masks have a palette in which black is not the first: class {shown}. Their "
-            f"indices count, and not their colours; where black is the background, give {fix}"
+            f"{count} of {len(found)} masks have a palette in which black is not the first: class {shown}. "
+            f"Their indices are read, not their colours; if black is the background, give {fix}"
         )
     return said
 
@@ -115,13 +115,12 @@ def _turned(turns: Sequence[str]) -> list[str]:
     if not turns:
         return []
     how = {
-        turning.STORED: "{} of the stored pixels, by their size, turned with the image",
-        turning.SHOWN: "{} of the upright image, left as they are",
-        turning.UNTOLD: "{} whose size does not tell, taken as of the stored pixels and turned with the image: look at "
-        "them (unetzoo data preview)",
+        turning.STORED: "{} of the stored pixels (by their size), turned with the image",
+        turning.SHOWN: "{} of the upright image, kept as they are",
+        turning.UNTOLD: "{} whose size does not tell, turned with the image: look at them (unetzoo data preview)",
     }
     listed = "; ".join(how[turn].format(count) for turn, count in sorted(Counter(turns).items()))
-    return [f"{len(turns)} images are turned by their EXIF orientation, with masks, {listed}"]
+    return [f"{len(turns)} images are turned by their EXIF orientation; their masks are {listed}"]
 
 
 def _nodata(found: Sequence[Findings]) -> list[str]:
@@ -130,12 +129,12 @@ def _nodata(found: Sequence[Findings]) -> list[str]:
     said = []
     if empty:
         said.append(
-            f"{sum(empty)} pixels of {len(empty)} images are nodata: they are in no mean, no loss and no score, and "
-            "nodata in masks that are predicted"
+            f"{sum(empty)} pixels of {len(empty)} images are nodata: they count in no mean, no loss and no score, "
+            "and are nodata in predicted masks"
         )
     if partly:
         said.append(
-            f"{sum(partly)} pixels of {len(partly)} images are nodata in some of their bands: the mean stands there "
-            "for what is missing, and they count"
+            f"{sum(partly)} pixels of {len(partly)} images are nodata in some of their bands: they count, with "
+            "the mean where a value is missing"
         )
     return said

@@ -90,14 +90,13 @@ def _the_layout(tree: Tree) -> Understood:
         return found[0]
     exports = _exports(tree)
     if len(reasons) == 1 and exports:
-        raise ConfigError(f"{str(tree.path)!r} is no data set yet", [*reasons[0].problems, *exports])
+        raise ConfigError(f"{str(tree.path)!r} cannot be read yet", [*reasons[0].problems, *exports])
     if len(reasons) == 1:
         raise reasons[0]
     raise ConfigError(
-        f"{str(tree.path)!r}: which are the images, and which the masks? There {_seen(tree)}. It has "
-        "neither images/ and masks/, nor train/ and val/ with the two in each, nor masks beside their images, as "
-        "a_mask.png; say where masks are, as in masks='gt/{name}_gt.png', or list the files in a .csv file with the "
-        "columns image and mask",
+        f"{str(tree.path)!r}: cannot tell images from masks. There {_seen(tree)}. It has neither images/ and masks/, "
+        "nor train/ and val/ with the two in each, nor masks beside their images, as a_mask.png. Say where masks are, "
+        "as in masks='gt/{name}_gt.png', or list the files in a .csv file with the columns image and mask",
         [*(problem for reason in reasons for problem in reason.problems), *exports],
     )
 
@@ -212,7 +211,7 @@ def labels_from(
     labels = Labels(**settings)
     problems = _unknown_classes(labels, told)
     if classes is not None and not told.names:
-        problems = ["classes=… picks from classes that have names, and here none have: leave it out"]
+        problems = ["classes=… needs classes with names, and these have none: leave it out"]
     if problems:
         raise ConfigError(f"{title_of(source)!r} has other classes", problems)
     return labels

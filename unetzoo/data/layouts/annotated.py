@@ -128,7 +128,7 @@ class _Images:
             if len(found) == 1:
                 return self.tree.files[found[0]]
             if found:
-                problems.append(f"{name!r} of {document.name} may be {' or '.join(found[:3])}: move one away")
+                problems.append(f"{name!r} of {document.name} could be {' or '.join(found[:3])}: move one away")
                 return None
         problems.append(f"{name!r} of {document.name}: there is no such image in {str(self.tree.path)!r}")
         return None

@@ -71,7 +71,7 @@ class Rule:
         if self.image:
             instead = f"{self.mask!r} where their image has {self.image!r}" if self.mask else f"no {self.image!r}"
             return f"masks have the stem of their image, with {instead}"
-        return "masks have the stem of their image" + (f" and {self.mask!r} behind it" if self.mask else "")
+        return "masks have the stem of their image" + (f" followed by {self.mask!r}" if self.mask else "")
 
 
 def pairs(rule: Rule, images: Collection[str], masks: Collection[str]) -> dict[str, str]:
@@ -125,8 +125,8 @@ def the_rule(images: Collection[str], masks: Collection[str]) -> Rule:
             "masks='masks/{name}_mask.png'"
         )
     raise ConfigError(
-        f"no mask has the name of an image ({shown}): masks have the stem of their image, or that with "
-        f"{', '.join(ending for ending in MASK_ENDINGS if ending[0] == '_')} behind it"
+        f"no mask has the name of an image ({shown}): masks have the stem of their image, or that followed by "
+        f"{', '.join(ending for ending in MASK_ENDINGS if ending[0] == '_')}"
     )
 
 
