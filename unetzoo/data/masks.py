@@ -130,7 +130,8 @@ def files_of(sample: Sample) -> list[Path]:
         regions = [annotation.region for annotation in sample.mask.annotations]
         return [region.path for region in regions if isinstance(region, MaskFile)]
     parts = sample.mask if isinstance(sample.mask, tuple) else (sample.mask,)
-    return [path for path in parts if path is not None]
+    numbered = [] if sample.objects is None else [sample.objects.path]
+    return [*(path for path in parts if path is not None), *numbered]
 
 
 def shown(sample: Sample) -> str:
