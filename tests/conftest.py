@@ -36,6 +36,7 @@ atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 for variable in ("HF_TOKEN", "HF_HUB_OFFLINE", "UNETZOO_OFFLINE", "HF_HUB_CACHE"):
     os.environ.pop(variable, None)
 
+from drawn import cut_draws, own_draws  # noqa: E402
 from hub_server import HubServer  # noqa: E402
 from huggingface_hub import constants  # noqa: E402
 
@@ -171,6 +172,20 @@ def pytest_collection_finish() -> None:
     """Look for garbage again, but no more through the modules and the thousands of tests, which stay."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cut_draws() -> Iterator[None]:
+    """Build networks in half of the time; what says something of how weights are drawn takes ``torch_s_draws``."""
+    with pytest.MonkeyPatch.context() as patch:
+        cut_draws(patch)
+        yield
+
+
+@pytest.fixture
+def torch_s_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw weights as torch does."""
+    own_draws(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

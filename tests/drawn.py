@@ -5,7 +5,10 @@ from __future__ import annotations
 import functools
 import math
 import zlib
+from collections.abc import Callable
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -46,3 +49,57 @@ def quick(name: str, **options: object) -> unetzoo.SegmentationModel:
     with unetzoo.model.on_meta():
         model = unetzoo.create(name, **options)
     return fill(model, torch.float32)
+
+
+LARGE = 2**18
+"""Numbers of a tensor from which on it is cut from others: networks of few channels are drawn as they are."""
+FILLERS = {name: getattr(nn.init, name) for name in ("normal_", "kaiming_normal_", "kaiming_uniform_")}
+"""torch's own."""
+
+
+@functools.cache
+def normal_noise() -> Tensor:
+    return torch.randn(2**23, generator=torch.Generator().manual_seed(0))
+
+
+def _scale(name: str, mean: float = 0.0, std: float = 1.0, **options: Any) -> float | None:
+    """Return by how much a filler scales what is drawn, before the fan if it is ``kaiming``; None for another mean."""
+    if name == "normal_":
+        return None if mean else std
+    gain = nn.init.calculate_gain(options.get("nonlinearity", "leaky_relu"), options.get("a", 0))
+    return gain * (math.sqrt(3) if "uniform" in name else 1)
+
+
+def cut_draws(patch: pytest.MonkeyPatch) -> None:
+    """Let torch's fillers cut large tensors from numbers drawn once, at a place that torch's generator says.
+
+    Distribution, and dependence on the seed, are torch's; a tenth of the suite's time went into drawing.
+    """
+
+    def cutting(name: str) -> Callable[..., Tensor]:
+        def fill(tensor: Tensor, *values: Any, **options: Any) -> Tensor:
+            if tensor.is_meta:
+                return tensor
+            numbers = tensor.numel()
+            plain = type(tensor.detach()) is Tensor and tensor.dtype == torch.float32 and tensor.is_contiguous()
+            usual = plain and tensor.is_cpu and not values and "generator" not in options
+            scale = _scale(name, **options) if usual and LARGE <= numbers < 2**23 else None
+            if scale is None:
+                return FILLERS[name](tensor, *values, **options)
+            if "kaiming" in name:
+                scale /= math.sqrt(nn.init._calculate_correct_fan(tensor, options.get("mode", "fan_in")))
+            numbers_drawn = noise(torch.float32) if "uniform" in name else normal_noise()
+            start = int(torch.randint(len(numbers_drawn) - numbers, ()))
+            torch.mul(numbers_drawn[start : start + numbers].view(tensor.shape), scale, out=tensor.detach())
+            return tensor
+
+        return fill
+
+    for name in FILLERS:
+        patch.setattr(nn.init, name, cutting(name))
+
+
+def own_draws(patch: pytest.MonkeyPatch) -> None:
+    """Let torch draw again."""
+    for name, filler in FILLERS.items():
+        patch.setattr(nn.init, name, filler)

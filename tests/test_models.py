@@ -189,6 +189,7 @@ def test_dropout_acts_in_training_alone() -> None:
     assert torch.equal(whole(images), model(images))
 
 
+@pytest.mark.usefixtures("torch_s_draws")
 @pytest.mark.parametrize("name", ["unet", "unetpp", "unet3p", "resunet34", "unet3p_lite_resnet18"])
 def test_first_logits_neither_vanish_nor_explode(name: str) -> None:
     """He's initialisation keeps the variance of maps about that of the images."""
@@ -197,11 +198,13 @@ def test_first_logits_neither_vanish_nor_explode(name: str) -> None:
     assert 0.05 < logits.std() < 20
 
 
+@pytest.mark.usefixtures("torch_s_draws")
 def test_initial_weights_have_the_paper_s_deviation() -> None:
     conv = unetzoo.create("unet").encoder.levels[4][1].conv
     assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 1024)), rel=0.01)
 
 
+@pytest.mark.usefixtures("torch_s_draws")
 def test_weights_without_a_relu_have_a_smaller_gain() -> None:
     """1×1 and transposed convolutions: a standard deviation of sqrt(1 / fan_in), not sqrt(2 / fan_in)."""
     decoder = unetzoo.create("unetpp_lite_resnet18").decoder
