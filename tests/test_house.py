@@ -53,7 +53,7 @@ OPTIONAL = {
     "evaluation": {"yaml"},
     "exporting": {"numpy", "onnx", "onnxruntime", "onnxscript"},
     "images": {"PIL", "imagecodecs", "nibabel", "numpy", "pydicom", "tifffile"},
-    "objects": {"PIL", "numpy", "scipy", "yaml"},
+    "objects": {"PIL", "numpy", "scipy", "skimage", "yaml"},
     "prediction": {"PIL", "numpy", "tifffile", "zarr"},
     "saving": {"yaml"},
     "serving": {"gradio", "tifffile"},

@@ -19,6 +19,7 @@ EXTRAS = {
     "pytorch_lightning": "train",
     "roifile": "annotations",
     "scipy": "objects",
+    "skimage": "objects",
     "tensorboard": "tensorboard",
     "tifffile": "tiff",
     "zarr": "big",

@@ -59,6 +59,17 @@ def add(commands: Any) -> None:
         help="of probabilities, one or one a class with commas; or the file that 'unetzoo calibrate' wrote "
         "(default: 0.5)",
     )  # fmt: skip
+    _add_objects(command)
+    command.add_argument("--planes", choices=PLANES, help=f"{PLANES_HELP}; split writes a mask a plane")
+    command.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="(default: float32)")
+    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
+    command.add_argument("--overwrite", action="store_true", help="do all of them anew")
+    command.add_argument("--json", action="store_true", help="print an object an image, a line each")
+    command.set_defaults(run=_predict)
+
+
+def _add_objects(command: argparse.ArgumentParser) -> None:
+    """Add what objects depend on."""
     command.add_argument(
         "--smallest", type=int, default=0, metavar="PIXELS", help="leave smaller objects out; needs SciPy"
     )
@@ -69,12 +80,11 @@ def add(commands: Any) -> None:
         metavar="PIXELS",
         help="fill holes of up to so many, or all; needs SciPy",
     )
-    command.add_argument("--planes", choices=PLANES, help=f"{PLANES_HELP}; split writes a mask a plane")
-    command.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="(default: float32)")
-    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
-    command.add_argument("--overwrite", action="store_true", help="do all of them anew")
-    command.add_argument("--json", action="store_true", help="print an object an image, a line each")
-    command.set_defaults(run=_predict)
+    command.add_argument(
+        "--split", type=float, default=0.0, metavar="PIXELS",
+        help="objects that touch come apart where they are narrower by so many than at their widest, such as 1.5; "
+        "masks stay as they are; needs scikit-image (default: 0, connected pieces are objects)",
+    )  # fmt: skip
 
 
 def _predict(options: argparse.Namespace) -> int | None:
@@ -99,6 +109,7 @@ def _predict(options: argparse.Namespace) -> int | None:
         threshold=options.threshold,
         smallest=options.smallest,
         holes=options.holes,
+        split=options.split,
         dtype=None if options.dtype is None else getattr(torch, options.dtype),
     )
     with _Shown(len(jobs), options) as shown:

@@ -36,6 +36,8 @@ def add(commands: Any) -> None:
     command.add_argument("--report", metavar="FOLDER", help="write scores.json, per_image.csv and worst.png there")
     command.add_argument("--smallest", type=int, default=0, metavar="PIXELS", help="as 'unetzoo predict' takes it")
     command.add_argument("--holes", type=pixels_or("all"), default=0, metavar="PIXELS", help="likewise")
+    command.add_argument("--split-objects", type=float, default=0.0, metavar="PIXELS",
+        help="count them as 'unetzoo predict --split' divides them")  # fmt: skip
     command.add_argument("--objects", action="store_true", help="also count objects, and those that meet a true one")
     command.add_argument("--json", action="store_true", help="as JSON")
     command.add_argument("--split", choices=("train", "val", "test"), help="(default: test if there is, or all)")
@@ -130,12 +132,13 @@ def _train(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from unetzoo import evaluation
 
-    predictor, given = _judged(options, threshold=options.threshold, smallest=options.smallest, holes=options.holes)
+    chosen = {"threshold": options.threshold, "smallest": options.smallest, "holes": options.holes}
+    predictor, given = _judged(options, **chosen, split=options.split_objects)
     found = evaluation.evaluate(
         predictor,
         options.data,
         split=options.split,
-        objects=options.objects,
+        objects=options.objects or bool(options.split_objects),
         progress=sys.stderr.isatty(),
         **given,
     )

@@ -137,7 +137,8 @@ def evaluate(
         ignore, foreground, colours, ignore_colour, classes, planes, masks: how the files are written and called, see
             ``unetzoo.data.Labels``. None: likewise; of a CSV file no ``masks``.
         objects: also count objects, and those that meet a true one at an IoU above 0.5. Objects are the connected
-            components of both masks, corners included; see ``unetzoo.objects.matched``.
+            components of both masks, corners included, those of the predicted one divided as the predictor's ``split``
+            says; see ``unetzoo.objects.matched``.
         progress: show a bar.
 
     Raises:
@@ -168,7 +169,7 @@ def evaluate(
         (row,) = metrics[kind].update_masks(mask[None].long(), item["target"][None]).rows()
         rows.append({"name": item["name"], **({"kind": kind} if kind else {}), **row})
         if objects:
-            met = _matches(mask, item["target"], config)
+            met = _matches(mask, item["target"], config, predictor.split)
             matches[kind] += met
             rows[-1] |= _object_record(met)
     order = sorted(range(len(rows)), key=lambda i: _rank(rows[i]))
@@ -272,11 +273,12 @@ def settings_of_run(model: str | os.PathLike[str]) -> dict[str, Any]:
         ) from error
 
 
-def _matches(mask: Tensor, target: Tensor, config: ModelConfig) -> Matches:
+def _matches(mask: Tensor, target: Tensor, config: ModelConfig, split: float) -> Matches:
     """Return what the objects of a predicted mask met; pixels that are ignored belong to none, in either mask."""
     counted = target != IGNORED
     found, true = (
-        instances((values.long() * counted).cpu(), config.pixel_task, config.num_classes) for values in (mask, target)
+        instances((values.long() * counted).cpu(), config.pixel_task, config.num_classes, split=width)
+        for values, width in ((mask, split), (target, 0.0))
     )
     return matched(found, true)
 

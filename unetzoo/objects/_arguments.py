@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +20,13 @@ def shared_problems(task: object, classes: object, connectivity: object) -> list
     if connectivity not in (1, 2) or isinstance(connectivity, bool | float):
         found.append(f"connectivity={connectivity!r}: 1 (pixels that share an edge) or 2 (or a corner) is needed")
     return found
+
+
+def split_problems(split: object) -> list[str]:
+    """Return what is wrong with the pixels by which objects are split."""
+    if type(split) in (int, float) and 0 <= cast(float, split) < math.inf:
+        return []
+    return [f"split={split!r}: a number of pixels from 0 up is needed, such as 1.5; 0 splits nothing"]
 
 
 def planes_of(mask: Tensor, task: str, classes: int) -> NDArray[Any]:

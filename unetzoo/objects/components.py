@@ -38,7 +38,7 @@ def components(plane: NDArray[Any], connectivity: int) -> tuple[NDArray[np.int32
         found, count = scipy.label(plane[box] == value, structure)
         np.add(found, len(values), out=numbers[box], where=found > 0)
         values += [value] * count
-    return _in_reading_order(numbers, np.array(values, np.int64))
+    return in_reading_order(numbers, np.array(values, np.int64))
 
 
 def areas(plane: NDArray[Any], connectivity: int) -> NDArray[np.int64]:
@@ -52,9 +52,10 @@ def areas(plane: NDArray[Any], connectivity: int) -> NDArray[np.int64]:
     return np.concatenate(found)
 
 
-def _in_reading_order(
+def in_reading_order(
     numbers: NDArray[np.int32], values: NDArray[np.int64]
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return numbers 1…n (H, W) and the n values that go with them, numbered anew by their first pixels."""
     at = np.flatnonzero(numbers)
     first = np.zeros(len(values) + 1, np.int64)
     first[numbers.ravel()[at][::-1]] = at[::-1]  # of several writes the last one stays: the first pixel's

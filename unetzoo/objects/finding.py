@@ -1,4 +1,4 @@
-"""Objects of a mask: connected components, and a table of them."""
+"""Objects of a mask: connected components, or these divided where they are narrow; and a table of them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from unetzoo.checks import class_name_problems, class_names_of
 from unetzoo.errors import ConfigError, InputError
-from unetzoo.objects._arguments import planes_of, shared_problems
+from unetzoo.objects._arguments import planes_of, shared_problems, split_problems
 from unetzoo.objects.components import components, ndimage
+from unetzoo.objects.separating import separated
 
 _SLACK = 1e-3
 """By how much means of probabilities may lie outside 0…1, as rounding leaves them."""
@@ -93,9 +94,20 @@ class Instances:
 
 
 def instances(
-    mask: Tensor, task: str, num_classes: int, *, probabilities: Tensor | None = None, connectivity: int = 2
+    mask: Tensor,
+    task: str,
+    num_classes: int,
+    *,
+    probabilities: Tensor | None = None,
+    connectivity: int = 2,
+    split: float = 0.0,
 ) -> Instances:
     """Return the connected components of ``mask``, numbered in reading order of their first pixels.
+
+    With ``split`` those that have a narrow place are divided there: two parts of a component become two objects where
+    all that joins them is narrower than either, at their widest places, by more than ``split`` pixels, as half-widths
+    count (the distance to the nearest pixel that is not of the component). Every pixel of the mask stays in an object.
+    Where the image's border cuts an object, its width is that of what is seen.
 
     Two components that touch are two objects where their classes differ. Class 0 of a multiclass mask is background.
     The classes of a multilabel mask are taken one after the other, and the numbers run on.
@@ -107,12 +119,14 @@ def instances(
         num_classes: of the model, background included in a multiclass task.
         probabilities: (classes, H, W) floating point from 0 to 1, as the mask came from; None: no scores.
         connectivity: 1: pixels that share an edge belong together; 2: or a corner.
+        split: in pixels; 0 divides nothing. Of little they come apart at every bend of an outline, from the half-width
+            of objects on they never do: 1 to 2 for nuclei of 10 to 30 pixels. Needs scikit-image.
 
     Raises:
-        ConfigError: lists all arguments that are wrong; or SciPy is missing.
+        ConfigError: lists all arguments that are wrong; or SciPy or scikit-image is missing.
         InputError: ``mask`` is none of this task, or ``probabilities`` are none or do not fit it.
     """
-    problems = shared_problems(task, num_classes, connectivity)
+    problems = shared_problems(task, num_classes, connectivity) + split_problems(split)
     if problems:
         raise ConfigError("cannot find objects", problems)
     planes = planes_of(mask, task, num_classes)
@@ -120,6 +134,8 @@ def instances(
     tables, maps, total = [], [], 0
     for k, plane in enumerate(planes):
         numbers, values = components(plane, connectivity)
+        if split:
+            numbers, values = separated(numbers, values, split, connectivity)
         tables.append(_table(numbers, values if task == "multiclass" else np.full(len(values), k), channels))
         np.add(numbers, total, out=numbers, where=numbers > 0)
         maps.append(torch.from_numpy(numbers))

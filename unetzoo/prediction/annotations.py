@@ -44,8 +44,15 @@ def write_of_image(found: Prediction, job: Job, outputs: Outputs, ledger: Ledger
     return len(instances)
 
 
-def write_of_all(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig, ledger: Ledger) -> None:
+def write_of_all(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig, split: float, ledger: Ledger) -> None:
     """Write what is about all images: their objects, as their masks say, one image in memory at a time.
+
+    Args:
+        jobs: all images.
+        outputs: what is written, and where.
+        config: of the model.
+        split: of the predictor, see ``unetzoo.objects.instances``.
+        ledger: knows what was written.
 
     Raises:
         InputError: a mask cannot be read.
@@ -56,13 +63,15 @@ def write_of_all(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig, led
     for path, text in outputs.beside(config).items():
         ledger.write(path, [text.encode()])
     for kind, (_, path) in outputs.shared().items():
-        ledger.write(path, outputs.writers()[kind].pieces(_of_masks(jobs, outputs, config, path.parent)))
+        ledger.write(path, outputs.writers()[kind].pieces(_of_masks(jobs, outputs, config, split, path.parent)))
 
 
-def _of_masks(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig, folder: Path) -> Iterator[Annotated]:
+def _of_masks(
+    jobs: Sequence[Job], outputs: Outputs, config: ModelConfig, split: float, folder: Path
+) -> Iterator[Annotated]:
     for job in jobs:
         layers = [images.read_values(path)[0] for path in mask_paths(outputs.mask(job), config)]
-        found = objects.instances(of_files(layers, config), config.pixel_task, config.num_classes)
+        found = objects.instances(of_files(layers, config), config.pixel_task, config.num_classes, split=split)
         yield Annotated(found, config.class_names, job.image, _from(folder, job.source))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from unetzoo import checks
 from unetzoo.errors import ConfigError
 from unetzoo.files import strict_json
+from unetzoo.objects._arguments import split_problems
 from unetzoo.prediction.networks import MERGES
 from unetzoo.prediction.tiles import BLENDS
 from unetzoo.prediction.views import VIEWS
@@ -24,6 +25,7 @@ def problems(
     merge: object,
     smallest: object,
     holes: object,
+    split: object,
     batch_size: object,
 ) -> list[str]:
     """Return a sentence for each argument that is wrong."""
@@ -44,6 +46,7 @@ def problems(
     ):
         found.append(f"scales={scales!r}: a list of numbers from 0.1 to 10 is needed")
     found += checks.whole("smallest", smallest, 0) + checks.whole("holes", holes, 0, others=("all",))
+    found += split_problems(split)
     return found + checks.whole("batch_size", batch_size, others=(None,))
 
 

@@ -156,7 +156,8 @@ def predict_files(
                     writing.append((job, found, writers.submit(_write, found, job, outputs, mark, ledger)))
             _settle(report, writing, READ_AHEAD, tell)
         _settle(report, writing, 0, tell)
-    write_of_all([job for job in jobs if job.source not in report.failed], outputs, predictor.config, ledger)
+    good = [job for job in jobs if job.source not in report.failed]
+    write_of_all(good, outputs, predictor.config, predictor.split, ledger)
     return report
 
 

@@ -15,6 +15,7 @@ from unetzoo import objects
 from unetzoo.devices import device_of, in_memory
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.objects.components import ndimage
+from unetzoo.objects.separating import check_separable
 from unetzoo.prediction import arguments, by_rows
 from unetzoo.prediction.inputs import LoadedImage, Rows, as_image
 from unetzoo.prediction.layout import Layout
@@ -57,6 +58,8 @@ class Predictor:
             by default. Not for multi-class models, whose mask is the likeliest class.
         smallest, holes: objects of fewer pixels are left out of masks, and holes of up to so many filled, or "all"; see
             ``unetzoo.objects.cleaned``. Needs SciPy.
+        split: objects that touch come apart where they are narrower than at their widest by more than so many pixels;
+            0 for connected components. Masks stay as they are. See ``unetzoo.objects.instances``; needs scikit-image.
         dtype: to compute in. None: float32 for what is loaded, whatever it is kept in; a model's own for a model.
             ``torch.bfloat16`` is faster where the machine has it, see ``optimize``.
         batch_size: tiles at a time; None: 1 on the CPU, where more are no faster, else as many as fit, up to 16.
@@ -85,6 +88,7 @@ class Predictor:
         threshold: float | Sequence[float] | str | os.PathLike[str] | None = None,
         smallest: int = 0,
         holes: int | Literal["all"] = 0,
+        split: float = 0.0,
         dtype: torch.dtype | None = None,
         batch_size: int | None = None,
     ) -> None:
@@ -97,6 +101,7 @@ class Predictor:
             merge=merge,
             smallest=smallest,
             holes=holes,
+            split=split,
             batch_size=batch_size,
         )
         if problems:
@@ -108,9 +113,11 @@ class Predictor:
         self.config, self.origins = self.networks.config, origins(model)
         self.thresholds = arguments.thresholds(threshold, self.config.task, self.config.num_classes)
         self.layout = Layout(self.networks, tile, overlap, blend, batch_size)
-        self.smallest, self.holes = smallest, holes
+        self.smallest, self.holes, self.split = smallest, holes, split
         if smallest or holes:
             ndimage()  # or an error, before any work
+        if split:
+            check_separable()
 
     @overload
     def __call__(
@@ -243,9 +250,8 @@ class Predictor:
                 mask, self.config.pixel_task, self.config.num_classes, smallest=self.smallest, holes=self.holes
             )
             mask = mask if missing is None else mask.masked_fill(missing, 0)  # a gap in an object is a hole, too
-        return Prediction(
-            probabilities, mask, image.image, self.config, image.name, image.place, missing, image.header, edges
-        )
+        said = probabilities, mask, image.image, self.config
+        return Prediction(*said, image.name, image.place, missing, image.header, edges, self.split)
 
     def strips(
         self, source: Rows, grid: Grid, first: int = 0, tick: Callable[[], object] | None = None
@@ -268,7 +274,7 @@ class Predictor:
         return strips(self.networks, source, grid, Transfer(self.device), first=first, at_once=at_once, tick=tick)
 
     def settings(self) -> dict[str, Any]:
-        """Return, JSON-able, all that masks depend on: arguments, and a digest of the weights."""
+        """Return, JSON-able, all that masks and objects depend on: arguments, and a digest of the weights."""
         return {
             "models": [member.config.name for member in self.networks.members],
             "weights": self.networks.digest()[:16],
@@ -281,6 +287,7 @@ class Predictor:
             "thresholds": list(self.thresholds),
             "smallest": self.smallest,
             "holes": self.holes,
+            "split": self.split,
             "dtype": str(self.networks.members[0].dtype),
         }
 

@@ -44,6 +44,7 @@ class Prediction:
         edges: of ``task="instances"`` the probability of each pixel to be the edge of an object, (H, W) float32; else
             None.
         header: of a NIfTI image, a header that says where in space it lies, for ``save_annotations``.
+        split: pixels, as the predictor has them: by which objects that touch come apart.
     """
 
     probabilities: Tensor
@@ -55,6 +56,7 @@ class Prediction:
     missing: Tensor | None = None
     header: bytes | None = None
     edges: Tensor | None = None
+    split: float = 0.0
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the mask as an image that ``unetzoo.data`` reads as a mask.
@@ -110,8 +112,11 @@ class Prediction:
         return dict(zip(names, (counts / max(measured, 1)).tolist(), strict=True))
 
     def instances(self) -> objects.Instances:
-        """Return the connected components of the mask, with the mean probability of each; needs SciPy."""
-        return objects.instances(self.mask, self.config.task, self.config.num_classes, probabilities=self.probabilities)
+        """Return the objects of the mask, divided as ``split`` says, with the mean probability of each; needs SciPy."""
+        config = self.config
+        return objects.instances(
+            self.mask, config.pixel_task, config.num_classes, probabilities=self.probabilities, split=self.split
+        )
 
     def geojson(self) -> dict[str, Any]:
         """Return the outlines of all objects as GeoJSON, see ``unetzoo.objects.to_geojson``; needs SciPy.
