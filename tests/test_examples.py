@@ -526,11 +526,14 @@ def code_lines(path: Path) -> int:
 
 @functools.cache
 def strings_of_tests() -> set[str]:
-    """Return the strings that tests are written with: one calls a script by its name, not in a longer text."""
+    """Return the strings of tests that name scripts: one calls a script by its name, not in a longer text."""
+    texts = (path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    named = [script.name for script in scripts()]
     return {
         node.value
-        for path in (ROOT / "tests").glob("test_*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for text in texts
+        if any(name in text for name in named)  # the others need not be parsed
+        for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
 
