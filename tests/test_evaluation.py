@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from scipy import ndimage
 
 import unetzoo
 from unetzoo import sheets
@@ -42,6 +43,24 @@ def constant(value: float) -> unetzoo.SegmentationModel:
         model.head.conv.weight.zero_()
         model.head.conv.bias.fill_(value)
     return model.eval()
+
+
+def white(**given: object) -> unetzoo.SegmentationModel:
+    """Return a network that finds what is brighter than grey, pixel by pixel."""
+    model = unetzoo.create("unet", base_channels=4, **given)
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            weights.zero_()
+            if name.startswith(("encoder.levels.0", "decoder.convs.3", "head")) and name.endswith("weight"):
+                middle = (..., weights.shape[-2] // 2, weights.shape[-1] // 2) if weights.ndim == 4 else ...
+                weights[middle] = 1
+        model.head.conv.bias.fill_(-0.1)
+    return model.eval()
+
+
+def counts(objects: unetzoo.objects.ObjectScores) -> tuple[int, int, int]:
+    """Return how many meet, are false, and are missed."""
+    return objects.met, objects.found - objects.met, objects.true - objects.met
 
 
 def test_figures_are_those_of_the_masks(folder: Path, tmp_path: Path) -> None:
@@ -95,20 +114,28 @@ def test_each_kind_of_image_has_figures_of_its_own(
         assert scores.to_dict()["dice"] == pytest.approx(2 * sum(truth[part]) / sum(truth[part] + pixels[part]))
         assert scores.images == 2
         # All is one object: it meets the true one where that is more than half of the image.
-        assert objects == (unetzoo.objects.Matches(0, 2, 1) if kind == "dark" else unetzoo.objects.Matches(1, 1, 1))
+        assert counts(objects) == ((0, 2, 1) if kind == "dark" else (1, 1, 1))
     assert found.scores.to_dict() == evaluate(constant(3.0), folder).scores.to_dict()
-    assert found.objects == unetzoo.objects.Matches(1, 3, 2)
+    assert counts(found.objects) == (1, 3, 2)
     by_name = {str(row["name"])[-1]: row for row in found.rows}
-    assert [by_name[str(k)]["object_ap"] for k in range(4)] == [0, 0, 0, 1]
+    assert [by_name[str(k)]["object_ap_50"] for k in range(4)] == [0, 0, 0, 1]
     assert [by_name[str(k)]["kind"] for k in range(4)] == ["dark", "dark", "light", "light"]
-    assert str(found).splitlines()[-1].split() == ["all", "4", "0.5559", "0.3849", "0.1667", "3", "4"]
+    assert by_name["3"]["object_ap"] == pytest.approx(0.5)  # an IoU of 3/4 is above 0.5 … 0.7
+    lines = [line.split() for line in str(found).splitlines()]
+    assert [row for row in lines if row[:1] == ["all"] and "pixels" not in row] == [
+        ["all", "4", "0.5559", "0.3849"],
+        ["all", "3", "4", "0.2857", "0.2500", "0.3333", "0.2143", "0.7500"],
+        ["all", *["0.1667"] * 5, *["0.0000"] * 5, "0.0833"],
+    ]
+    assert " ".join(lines[-1]) == "true objects: connected components; those that touch are one"
 
     unetzoo.save(constant(3.0), tmp_path / "m.safetensors")
     command = ["evaluate", str(tmp_path / "m.safetensors"), "--data", str(tmp_path / "list.csv")]
     assert main([*command, "--objects", "--json", "--report", str(tmp_path / "report")]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert (printed["objects_true"], printed["objects_found"], printed["object_ap"]) == (3, 4, pytest.approx(1 / 6))
-    assert printed["kinds"]["light"]["object_ap"] == pytest.approx(1 / 3)
+    assert (printed["objects_true"], printed["objects_found"], printed["object_ap_50"]) == (3, 4, pytest.approx(1 / 6))
+    assert printed["kinds"]["light"]["object_ap_50"] == pytest.approx(1 / 3)
+    assert printed["objects_how"] == "connected components"
     with (tmp_path / "report" / "per_image.csv").open() as stream:
         assert [row["objects_found"] for row in csv.DictReader(stream)] == ["1"] * 4
 
@@ -121,7 +148,95 @@ def test_ignored_pixels_belong_to_no_object(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((8, 20, 3), np.uint8)).save(tmp_path / "images" / "a.png")
     Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
     found = evaluate(constant(3.0), tmp_path, ignore=255, objects=True)
-    assert found.objects == unetzoo.objects.Matches(1, 0, 0)
+    assert counts(found.objects) == (1, 0, 0)
+
+
+def test_objects_that_nobody_labelled_are_not_false(tmp_path: Path) -> None:
+    """All is found, as one object, most of which lies where nothing counts; it meets none, as none is there."""
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    mask = np.full((8, 20), 255, np.uint8)
+    mask[:, :8] = 0
+    Image.fromarray(np.zeros((8, 20, 3), np.uint8)).save(tmp_path / "images" / "a.png")
+    Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
+    assert counts(evaluate(constant(3.0), tmp_path, ignore=255, objects=True).objects) == (0, 0, 0)
+    mask[:, :12] = 0
+    Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
+    assert counts(evaluate(constant(3.0), tmp_path, ignore=255, objects=True).objects) == (0, 1, 0)
+
+
+@pytest.fixture
+def touching(tmp_path: Path) -> Path:
+    """Return a label image of two objects that touch and one that does not, and the same ones in other forms."""
+    ids = np.zeros((24, 40), np.uint16)
+    ids[4:20, 2:12], ids[4:20, 12:22], ids[4:20, 28:38] = 300, 7, 9
+    layouts = {"ids": "images/a.png", "apart": "a/images/a.png", "drawn": "images/a.png", "masks": "images/a.png"}
+    for name, image in layouts.items():
+        (tmp_path / name / image).parent.mkdir(parents=True)
+        Image.fromarray(np.uint8(ids > 0) * 255).convert("RGB").save(tmp_path / name / image)
+    for name in ("ids", "masks"):
+        (tmp_path / name / "masks").mkdir()
+        Image.fromarray(ids if name == "ids" else np.uint8(ids > 0) * 255).save(tmp_path / name / "masks" / "a.png")
+    (tmp_path / "apart" / "a" / "masks").mkdir()
+    boxes = []
+    for k in (300, 7, 9):
+        Image.fromarray(np.uint8(ids == k) * 255).save(tmp_path / "apart" / "a" / "masks" / f"{k}.png")
+        rows, columns = np.nonzero(ids == k)
+        left, top, right, bottom = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+        corners = [[left, top], [right, top], [right, bottom], [left, bottom]]
+        boxes.append({"label": "cell", "shape_type": "polygon", "points": np.array(corners, float).tolist()})
+    record = {"imagePath": "a.png", "imageHeight": 24, "imageWidth": 40, "shapes": boxes}
+    (tmp_path / "drawn" / "annotations").mkdir()
+    (tmp_path / "drawn" / "annotations" / "a.json").write_text(json.dumps(record), encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("form", ["ids", "apart", "drawn", "masks"])
+def test_true_objects_are_those_that_the_data_tell_apart(
+    form: str, touching: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Everything white is found, so that the two that touch are found as one: it meets neither."""
+    model = white()
+    given = {"foreground": "any"} if form == "ids" else {}
+    found = evaluate(model, touching / form, objects=True, **given)
+    assert found.scores.dice.mean == 1
+    if form == "masks":
+        assert counts(found.objects) == (2, 0, 0)
+        assert found.how == "connected components"
+        return
+    assert counts(found.objects) == (1, 1, 2)
+    assert found.objects.pooled()["ap"] == 0.25
+    assert found.rows[0]["objects_error"] == -1
+    assert str(found).splitlines()[-1] == "true objects: told apart by the masks"
+    assert found.to_dict()["objects_how"] == found.how
+
+
+def test_true_objects_of_several_classes_lie_over_each_other(touching: Path) -> None:
+    """Each class has its own objects, whatever is drawn over them."""
+    path = touching / "drawn" / "annotations" / "a.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["shapes"] += [{**record["shapes"][0], "label": "hole"}]
+    path.write_text(json.dumps(record), encoding="utf-8")
+    model = white(task="multilabel", num_classes=2, class_names=["cell", "hole"])
+    objects = evaluate(model, touching / "drawn", objects=True).objects
+    assert [(one.true, one.found) for one in objects.classes] == [(3, 2), (1, 2)]
+
+
+def test_real_nuclei_that_touch_are_several(shared_data: Path, tmp_path: Path) -> None:
+    """Held against the ids themselves: as many as there are, of which components would melt some."""
+    home = shared_data / "nuclei"
+    names = sorted(path.name for path in (home / "instances").iterdir())[:40:8]
+    for part in ("images", "instances"):
+        (tmp_path / part).mkdir()
+        for name in names:
+            (tmp_path / part / name).symlink_to((home / part / name).resolve())
+    (tmp_path / "instances").rename(tmp_path / "masks")
+    there = sum(len(np.unique(np.asarray(Image.open(home / "instances" / name)))) - 1 for name in names)
+    melted = sum(ndimage.label(np.asarray(Image.open(home / "instances" / name)) > 0, np.ones((3, 3)))[1]
+                 for name in names)  # fmt: skip
+    found = evaluate(constant(-3.0), tmp_path, foreground="any", objects=True)
+    assert (found.objects.true, found.objects.found, found.how) == (there, 0, "told apart by the masks")
+    assert melted < there
 
 
 def test_whatever_a_predictor_takes_is_evaluated(folder: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from skimage import measure, morphology
 from torch import Tensor
 
 from unetzoo import ConfigError, InputError, images
-from unetzoo.objects import Instances, Matches, cleaned, instances, matched, polygons, to_coco, to_geojson
+from unetzoo.objects import Instances, cleaned, instances, polygons, to_coco, to_geojson
 
 SIDES = st.tuples(st.integers(1, 12), st.integers(1, 12))
 CONNECTIVITIES = st.sampled_from([1, 2])
@@ -684,47 +684,3 @@ def test_without_scipy_the_error_says_what_to_install(monkeypatch: pytest.Monkey
     ):
         with pytest.raises(ConfigError, match=r"unetzoo\[objects\]"):
             work()
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.data(), st.sampled_from([0.5, 0.6, 0.75]))
-def test_objects_that_meet_are_those_of_a_plain_search(data: st.DataObject, iou: float) -> None:
-    size = data.draw(SIDES)
-    masks = [torch.from_numpy(data.draw(arrays(np.uint8, size, elements=st.integers(0, 2)))) for _ in range(2)]
-    found, true = (instances(mask, "multiclass", 3) for mask in masks)
-    sets = [
-        [(int(mask[pixels[0]]), set(pixels)) for pixels in searched(mask.numpy(), 2) if mask[pixels[0]]]
-        for mask in masks
-    ]
-    met = sum(one == other and len(a & b) / len(a | b) > iou for one, a in sets[0] for other, b in sets[1])
-    assert matched(found, true, iou=iou) == Matches(met, len(sets[0]) - met, len(sets[1]) - met)
-
-
-def test_objects_of_the_same_pixels_and_another_class_do_not_meet() -> None:
-    ours, theirs = drawn("11.2", "11.2"), drawn("22.2", "22.2")
-    assert matched(instances(ours, "multiclass", 3), instances(theirs, "multiclass", 3)) == Matches(1, 1, 1)
-    layers = torch.stack([drawn("11..", "11.."), drawn("..11", "..11")])
-    both = [instances(mask, "multilabel", 2) for mask in (layers, layers.flip(0))]
-    assert matched(both[0], both[0]) == Matches(2, 0, 0)
-    assert matched(*both) == Matches(0, 2, 2)
-
-
-def test_half_an_overlap_is_no_match() -> None:
-    whole, half = (instances(drawn(row), "binary", 1) for row in ("1111", "11.."))
-    assert matched(half, whole) == Matches(0, 1, 1)  # an IoU of 0.5 is not above 0.5
-    assert matched(whole, whole, iou=0.99) == Matches(1, 0, 0)
-
-
-def test_average_precision_is_that_of_the_counts() -> None:
-    total = Matches(6, 1, 2) + Matches(2, 0, 1)
-    assert (total.found, total.true, total.average_precision) == (9, 11, 8 / 12)
-    assert np.isnan(Matches().average_precision)
-
-
-def test_objects_that_cannot_be_matched() -> None:
-    small, large = instances(drawn("1."), "binary", 1), instances(drawn("1..", "..."), "binary", 1)
-    with pytest.raises(InputError, match=r"\('binary', 1, \(1, 2\)\),.* \('binary', 1, \(2, 3\)\)"):
-        matched(small, large)
-    for wrong in (0.4, 1, True, "0.5", float("nan")):
-        with pytest.raises(ConfigError, match=r"from 0\.5 to below 1"):
-            matched(small, small, iou=wrong)

@@ -313,11 +313,11 @@ def test_a_real_retina_of_a_child_that_was_not_trained_by(shared_data: Path) -> 
 def test_figures_of_the_card_are_measured(name: str, split: str, shared_data: Path, tmp_path: Path) -> None:
     source = data_of(name, shared_data, tmp_path)
     expected = FIGURES[name][split]["all"]
-    objects = "object_ap" in expected
+    objects = "object_ap_50" in expected
     found = evaluate(name, source, split=split, objects=objects).to_dict()
     for kind, figures in {"all": expected, **expected.get("kinds", {})}.items():
         measured = found if kind == "all" else found["kinds"][kind]
-        for score in ("dice", "iou", "precision", "recall", "specificity", *(["object_ap"] if objects else [])):
+        for score in ("dice", "iou", "precision", "recall", "specificity", *(["object_ap_50"] if objects else [])):
             assert measured[score] == pytest.approx(figures[score], abs=2e-3), (kind, score)
 
 
@@ -366,7 +366,7 @@ def test_the_card_tells_the_figures(name: str) -> None:
         for kind, told in {"all": figures, **figures.get("kinds", {})}.items():
             place = rf"{split} \| {kind}" if "kinds" in figures else split
             row = re.search(rf"^\| {place} \| (.*) \|$", card, re.MULTILINE)
-            scores = ("dice", "iou", "object_ap" if "object_ap" in told else "precision")
+            scores = ("dice", "iou", "object_ap_50" if "object_ap_50" in told else "precision")
             assert row is not None, (split, kind)
             assert row[1].split(" | ")[1:4] == [f"{told[score]:.3f}" for score in scores], (split, kind)
 

@@ -13,7 +13,7 @@ from unetzoo.saving import records
 HERE = Path(__file__).parent
 DOCS = HERE.parent.parent / "docs"
 COLUMNS = {
-    "nuclei": "images dice iou object_ap object_ap@20 objects_true objects_found objects_found@20",
+    "nuclei": "images dice iou object_ap_50 object_ap_50@20 objects_true objects_found objects_found@20",
     "vessels": "images dice iou precision recall specificity",
 }
 """Scores of the card's table; with @20, those that leave objects of fewer pixels out."""

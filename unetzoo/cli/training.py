@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
     command.add_argument("--holes", type=pixels_or("all"), default=0, metavar="PIXELS", help="likewise")
     command.add_argument("--split-objects", type=float, default=0.0, metavar="PIXELS",
         help="count them as 'unetzoo predict --split' divides them")  # fmt: skip
-    command.add_argument("--objects", action="store_true", help="also count objects, and those that meet a true one")
+    command.add_argument("--objects", action="store_true", help="also hold objects against the true ones: AP, PQ, F1")
     command.add_argument("--json", action="store_true", help="as JSON")
     command.add_argument("--split", choices=("train", "val", "test"), help="(default: test if there is, or all)")
     command.set_defaults(run=_evaluate)

@@ -86,7 +86,7 @@ def counted(decoded: Decoded, *, components: bool) -> Counted | None:
 
 def _told(ids: Tensor, target: Tensor) -> Counted:
     inside = target > 0
-    inside = inside if inside.ndim == ids.ndim else inside.any(0)
+    inside = inside if inside.ndim == ids.ndim else inside.any(0)  # of instances of several classes
     numbers = np.where(inside.numpy(), ids.numpy(), 0).astype(np.int64)
     pixels_of, touching = [], 0
     for plane in numbers.reshape(-1, *numbers.shape[-2:]):

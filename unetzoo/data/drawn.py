@@ -62,7 +62,8 @@ def target_of(
         drawing: of one image.
         labels: which classes it is about.
         size: height and width of the image.
-        ids: (H, W) of 0, to be written to: k where the k-th object that counts lies, and none that is drawn later.
+        ids: of 0, (H, W) or of the target's shape, to be written to: k where the k-th object that counts lies, and none
+            that is drawn later.
         nowhere: to which objects are added that count, and cover no pixel: they lie outside, or between centres.
 
     Raises:
@@ -87,11 +88,12 @@ def target_of(
         if nowhere is not None and counts and not part.inside.any():
             nowhere.append(annotation)
         value = IGNORED if annotation.ignored else _value(plane, labels)
-        place = pixels[(plane, *part.slices)] if multilabel else pixels[part.slices]
-        place[..., part.inside] = value
+        where = (plane, *part.slices) if multilabel else part.slices
+        pixels[where][..., part.inside] = value
         if ids is not None and not annotation.ignored:
             number += 1
-            ids[part.slices][part.inside] = 0 if everywhere else number
+            numbered = ids[where] if ids.ndim == pixels.ndim else ids[part.slices]
+            numbered[..., part.inside] = 0 if everywhere else number
     return target
 
 

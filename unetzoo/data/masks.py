@@ -71,8 +71,8 @@ class Decoded(NamedTuple):
         outside: the values that are.
         white: what a black-and-white mask has for white; None of others, and of one that is all black.
         turn: what the mask of a turned image was taken for, one of :mod:`unetzoo.data.turning`; "" of other images.
-        ids: where the mask tells objects apart, a number for each: (H, W), or (classes, H, W), of any type. They mean
-            something where ``target`` has an object.
+        ids: where the mask tells objects apart, a number for each: (H, W), or for multilabel (classes, H, W), of any
+            type. They mean something where ``target`` has an object.
         nowhere: how many drawn objects cover no pixel of the image.
     """
 
@@ -107,7 +107,8 @@ def decode(sample: Sample, labels: Labels, size: tuple[int, int], *, ids: bool =
     drawing = drawn.drawing_of(sample)
     if drawing is not None:
         turn = "" if images.orientation(sample.image) in (1, None) else turning.SHOWN
-        numbers = torch.zeros(size, dtype=torch.int64) if ids else None
+        shape = (labels.num_classes, *size) if labels.task == "multilabel" else size
+        numbers = torch.zeros(shape, dtype=torch.int64) if ids else None
         nowhere: list[Annotation] = []
         try:
             target = drawn.target_of(drawing, labels, size, None if numbers is None else numbers.numpy(), nowhere)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,9 +19,10 @@ from torch import Tensor
 from unetzoo import images, sheets
 from unetzoo.augmentation import IGNORED
 from unetzoo.checks import class_names_of
-from unetzoo.config import ModelConfig
-from unetzoo.data import SegmentationDataset, labels_of
-from unetzoo.data.listing import Source, paths_of, title_of
+from unetzoo.data import Labels, SegmentationDataset, labels_of
+from unetzoo.data.counting import COMPONENTS, TOLD
+from unetzoo.data.listing import Sample, Source, paths_of, title_of
+from unetzoo.data.masks import decode
 from unetzoo.data.splitting import RATIOS
 from unetzoo.data.stacks import list_samples
 from unetzoo.data.understanding import has_names
@@ -30,8 +30,9 @@ from unetzoo.errors import ConfigError
 from unetzoo.evaluation.held_out import choose, seen_by
 from unetzoo.files.writing import write_file
 from unetzoo.metrics import Scores, SegmentationMetrics
-from unetzoo.objects import Matches, instances, matched
+from unetzoo.objects import Instances, ObjectScores, instances, matched
 from unetzoo.objects.components import ndimage
+from unetzoo.objects.scores import tables
 from unetzoo.prediction import Predictor
 from unetzoo.prediction.networks import Model, listed
 from unetzoo.printing import aligned, printable
@@ -48,37 +49,46 @@ class Evaluation:
     Attributes:
         scores: of all images.
         objects: of all images; None where they were not asked for.
+        how: the true objects are "told apart by the masks", "connected components", or one in some images and the
+            other in others; None likewise.
         kinds: kind of image → its own scores and objects; empty where the source names no kinds.
         rows: a record an image, the worst Dice first: "name", "kind" where there are kinds, the scores, None where
-            not defined, and with objects "object_ap", "objects_true" and "objects_found".
+            not defined, and those of ``ObjectScores.row`` where objects were asked for.
         worst: for the worst images, three tiles (3, H, W) uint8 each: the image, its true mask, the predicted one.
     """
 
     scores: Scores
-    objects: Matches | None
-    kinds: Mapping[str, tuple[Scores, Matches | None]]
+    objects: ObjectScores | None
+    how: str | None
+    kinds: Mapping[str, tuple[Scores, ObjectScores | None]]
     rows: tuple[dict[str, str | float | None], ...]
     worst: tuple[tuple[Tensor, ...], ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all but the images as JSON-able numbers: those of ``Scores.to_dict``, "objects" and "kinds"."""
+        """Return all but the images as JSON-able numbers.
+
+        Returns:
+            Those of ``Scores.to_dict``; with objects those of ``ObjectScores.to_dict``, and "objects_how"; with kinds
+            "kinds", kind → the same.
+        """
+        record: dict[str, Any] = _record(self.scores, self.objects)
+        record |= {} if self.how is None else {"objects_how": self.how}
         kinds = {kind: _record(*found) for kind, found in self.kinds.items()}
-        return _record(self.scores, self.objects) | ({"kinds": kinds} if kinds else {})
+        return record | ({"kinds": kinds} if kinds else {})
 
     def __str__(self) -> str:
-        return str(self.scores) + self._summary()
-
-    def _summary(self) -> str:
-        """Return a table of kinds and objects, with a row for each kind and one for all; "" where there are neither."""
-        if self.objects is None and not self.kinds:
-            return ""
+        text = str(self.scores)
         parts = {**self.kinds, "all": (self.scores, self.objects)}
-        table = [["", "images", "dice", "iou", *(["AP at 0.5", "objects", "found"] if self.objects else [])]]
-        for name, (scores, objects) in parts.items():
-            numbers = [scores.dice.mean, scores.iou.mean, *([objects.average_precision] if objects else [])]
-            counts = [objects.true, objects.found] if objects else []
-            table.append([name, str(scores.images), *(f"{number:.4f}" for number in numbers), *map(str, counts)])
-        return "\n" + aligned(table)
+        if self.kinds:
+            table = [["", "images", "dice", "iou"]]
+            for name, (scores, _) in parts.items():
+                table.append([name, str(scores.images), f"{scores.dice.mean:.4f}", f"{scores.iou.mean:.4f}"])
+            text += f"\n{aligned(table)}"
+        if self.objects is not None:
+            text += f"\n{tables({name: objects for name, (_, objects) in parts.items() if objects is not None})}"
+            melted = "; those that touch are one" if COMPONENTS in str(self.how) else ""
+            text += f"true objects: {self.how}{melted}\n"
+        return text
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write ``scores.json``, ``scores.txt``, ``per_image.csv`` and ``worst.png`` to a folder, made if missing.
@@ -136,9 +146,9 @@ def evaluate(
             those of the run; otherwise (0.8, 0.1, 0.1), 0 and none.
         ignore, foreground, colours, ignore_colour, classes, planes, masks: how the files are written and called, see
             ``unetzoo.data.Labels``. None: likewise; of a CSV file no ``masks``.
-        objects: also count objects, and those that meet a true one at an IoU above 0.5. Objects are the connected
-            components of both masks, corners included, those of the predicted one divided as the predictor's ``split``
-            says; see ``unetzoo.objects.matched``.
+        objects: also hold the objects of each mask, as ``Prediction.instances`` has them, against the true ones, see
+            ``unetzoo.objects.ObjectScores``. Those are what annotations and masks of ids tell apart, and elsewhere
+            connected components, corners included; see ``Evaluation.how``.
         progress: show a bar.
 
     Raises:
@@ -160,26 +170,30 @@ def evaluate(
     metrics = defaultdict[str, SegmentationMetrics](
         lambda: SegmentationMetrics(config.pixel_task, config.num_classes, class_names=names)
     )
-    matches = defaultdict[str, Matches](Matches)
+    matches, how = defaultdict[str, ObjectScores](ObjectScores), set[str]()
     rows: list[dict[str, str | float | None]] = []
     for i in shown(range(len(dataset)), progress):
-        item, kind = dataset[i], dataset.samples[i].kind
-        sample = dataset.samples[i]
-        mask = predictor(sample.files, planes=sample.planes).mask  # the files, as prediction reads it
-        (row,) = metrics[kind].update_masks(mask[None].long(), item["target"][None]).rows()
+        item, sample = dataset[i], dataset.samples[i]
+        kind = sample.kind
+        found = predictor(sample.files, planes=sample.planes)  # the files, as prediction reads it
+        (row,) = metrics[kind].update_masks(found.mask[None].long(), item["target"][None]).rows()
         rows.append({"name": item["name"], **({"kind": kind} if kind else {}), **row})
         if objects:
-            met = _matches(mask, item["target"], config, predictor.split)
+            told, true = true_objects(sample, dataset.labels, item["target"])
+            ignored = item["target"] == IGNORED
+            met = matched(found.instances(), true, ignored=ignored, class_names=config.class_names)
+            how.add(told)
             matches[kind] += met
-            rows[-1] |= _object_record(met)
+            rows[-1] |= met.row()
     order = sorted(range(len(rows)), key=lambda i: _rank(rows[i]))
     worst = tuple(_tiles(predictor, dataset, i) for i in order[:WORST])
     kinds = {kind: (metrics[kind].compute(), matches[kind] if objects else None) for kind in sorted(metrics) if kind}
     total = SegmentationMetrics(config.pixel_task, config.num_classes, class_names=names)
     for part in metrics.values():
         total.merge(part)
-    everything = sum(matches.values(), Matches()) if objects else None
-    return Evaluation(total.compute(), everything, kinds, tuple(rows[i] for i in order), worst)
+    everything = sum(matches.values(), ObjectScores()) if objects else None
+    told_apart = " and ".join(sorted(how)) or None
+    return Evaluation(total.compute(), everything, told_apart, kinds, tuple(rows[i] for i in order), worst)
 
 
 def predictor_of(model: Predictor | Model | Sequence[Model]) -> Predictor:
@@ -273,27 +287,25 @@ def settings_of_run(model: str | os.PathLike[str]) -> dict[str, Any]:
         ) from error
 
 
-def _matches(mask: Tensor, target: Tensor, config: ModelConfig, split: float) -> Matches:
-    """Return what the objects of a predicted mask met; pixels that are ignored belong to none, in either mask."""
-    counted = target != IGNORED
-    found, true = (
-        instances((values.long() * counted).cpu(), config.pixel_task, config.num_classes, split=width)
-        for values, width in ((mask, split), (target, 0.0))
-    )
-    return matched(found, true)
+def true_objects(sample: Sample, labels: Labels, target: Tensor) -> tuple[str, Instances]:
+    """Return the true objects of an image, and how they are told apart: ``TOLD`` or ``COMPONENTS``.
+
+    Args:
+        sample: whose mask it is.
+        labels: what the mask means.
+        target: of the data set's item; pixels that are ignored belong to no object.
+
+    Raises:
+        InputError: the mask cannot be read.
+        ConfigError: SciPy is missing.
+    """
+    ids = decode(sample, labels, (target.shape[-2], target.shape[-1]), ids=True).ids
+    mask = target.clamp(min=0)
+    return COMPONENTS if ids is None else TOLD, instances(mask, labels.pixel_task, labels.num_classes, ids=ids)
 
 
-def _object_record(objects: Matches) -> dict[str, float | None]:
-    precision = objects.average_precision
-    return {
-        "object_ap": None if math.isnan(precision) else precision,
-        "objects_true": objects.true,
-        "objects_found": objects.found,
-    }
-
-
-def _record(scores: Scores, objects: Matches | None) -> dict[str, float | None]:
-    return scores.to_dict() | (_object_record(objects) if objects else {})
+def _record(scores: Scores, objects: ObjectScores | None) -> dict[str, float | None]:
+    return scores.to_dict() | (objects.to_dict() if objects else {})
 
 
 def _rank(row: Mapping[str, str | float | None]) -> tuple[bool, float]:

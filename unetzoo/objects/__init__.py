@@ -18,17 +18,19 @@ from unetzoo.objects.coco import to_coco
 from unetzoo.objects.finding import Instances, instances
 from unetzoo.objects.geojson import to_geojson
 from unetzoo.objects.labelme import to_labelme
-from unetzoo.objects.matching import Matches, matched
+from unetzoo.objects.matching import matched
 from unetzoo.objects.outlines import polygons
 from unetzoo.objects.rois import to_rois
+from unetzoo.objects.scores import ClassObjects, ObjectScores
 from unetzoo.objects.writing import WRITERS, Annotated, Writer, register_writer, writers
 from unetzoo.objects.yolo import to_yolo
 
 __all__ = [
     "WRITERS",
     "Annotated",
+    "ClassObjects",
     "Instances",
-    "Matches",
+    "ObjectScores",
     "Writer",
     "cleaned",
     "instances",

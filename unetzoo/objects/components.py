@@ -41,6 +41,25 @@ def components(plane: NDArray[Any], connectivity: int) -> tuple[NDArray[np.int32
     return in_reading_order(numbers, np.array(values, np.int64))
 
 
+def told_apart(plane: NDArray[Any], ids: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return the objects that ids tell apart, as :func:`components` does: of equal values and of one id that is not 0.
+
+    Args:
+        plane: (H, W) integers.
+        ids: (H, W), of any type.
+    """
+    at = np.flatnonzero((plane > 0) & (ids != 0))
+    values, known = plane.ravel()[at].astype(np.int64), ids.ravel()[at]
+    # Sorted are runs of equal pixels, of which there are far fewer.
+    starts = np.flatnonzero(np.r_[True, (values[1:] != values[:-1]) | (known[1:] != known[:-1])][: len(at)])
+    _, order = np.unique(known[starts], return_inverse=True)
+    highest = int(plane.max()) + 1
+    pairs, which = np.unique(order * highest + values[starts], return_inverse=True)
+    numbers = np.zeros(plane.shape, np.int32)
+    numbers.ravel()[at] = np.repeat(which + 1, np.diff(starts, append=len(at)))
+    return in_reading_order(numbers, pairs % highest)
+
+
 def areas(plane: NDArray[Any], connectivity: int) -> NDArray[np.int64]:
     """Return the areas, in pixels, of what :func:`components` finds, class by class; they alone take half as long."""
     scipy = ndimage()

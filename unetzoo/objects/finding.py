@@ -14,7 +14,7 @@ from torch import Tensor
 from unetzoo.checks import class_name_problems, class_names_of
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.objects._arguments import planes_of, shared_problems, split_problems
-from unetzoo.objects.components import components, ndimage
+from unetzoo.objects.components import components, ndimage, told_apart
 from unetzoo.objects.separating import separated
 
 _SLACK = 1e-3
@@ -101,6 +101,7 @@ def instances(
     probabilities: Tensor | None = None,
     connectivity: int = 2,
     split: float = 0.0,
+    ids: Tensor | None = None,
 ) -> Instances:
     """Return the connected components of ``mask``, numbered in reading order of their first pixels.
 
@@ -121,21 +122,28 @@ def instances(
         connectivity: 1: pixels that share an edge belong together; 2: or a corner.
         split: in pixels; 0 divides nothing. Of little they come apart at every bend of an outline, from the half-width
             of objects on they never do: 1 to 2 for nuclei of 10 to 30 pixels. Needs scikit-image.
+        ids: where objects are known, as in a label image: not components, but the pixels of one id and one class are
+            an object, wherever they lie, and nothing is divided. (H, W), or of each class its own (classes, H, W), of
+            any type; 0 is no object, also inside the mask. The numbers are given anew.
 
     Raises:
         ConfigError: lists all arguments that are wrong; or SciPy or scikit-image is missing.
-        InputError: ``mask`` is none of this task, or ``probabilities`` are none or do not fit it.
+        InputError: ``mask`` is none of this task, or ``probabilities`` or ``ids`` are none or do not fit it.
     """
     problems = shared_problems(task, num_classes, connectivity) + split_problems(split)
     if problems:
         raise ConfigError("cannot find objects", problems)
     planes = planes_of(mask, task, num_classes)
     channels = None if probabilities is None else _channels(probabilities, (num_classes, *planes.shape[1:]))
+    known = None if ids is None else _known(ids, planes.shape)
     tables, maps, total = [], [], 0
     for k, plane in enumerate(planes):
-        numbers, values = components(plane, connectivity)
-        if split:
-            numbers, values = separated(numbers, values, split, connectivity)
+        if known is not None:
+            numbers, values = told_apart(plane, known[k])
+        else:
+            numbers, values = components(plane, connectivity)
+            if split:
+                numbers, values = separated(numbers, values, split, connectivity)
         tables.append(_table(numbers, values if task == "multiclass" else np.full(len(values), k), channels))
         np.add(numbers, total, out=numbers, where=numbers > 0)
         maps.append(torch.from_numpy(numbers))
@@ -147,6 +155,18 @@ def instances(
     return Instances(
         task, num_classes, labels, classes, areas, boxes, centroids, None if channels is None else scores.float()
     )
+
+
+def _known(ids: Tensor, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return ids as (planes, H, W).
+
+    Raises:
+        InputError: they are none, or of another shape.
+    """
+    if not isinstance(ids, Tensor) or tuple(ids.shape) not in (shape, shape[-2:]):
+        kind = tuple(ids.shape) if isinstance(ids, Tensor) else type(ids).__name__
+        raise InputError(f"ids: a torch.Tensor of the mask's height and width is needed, not {kind}")
+    return np.broadcast_to(ids.cpu().numpy(), shape)
 
 
 def _channels(probabilities: Tensor, shape: tuple[int, ...]) -> NDArray[Any]:
