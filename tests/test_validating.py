@@ -82,6 +82,13 @@ def test_logits_of_tiles_are_those_of_the_whole(
         torch.testing.assert_close(part, expected, rtol=0, atol=2e-5)
 
 
+def test_how_far_a_network_looks_is_found_in_mixed_precision() -> None:
+    config = network("unet", base_channels=4, num_classes=5).config
+    with torch.autocast("cpu", torch.bfloat16):
+        found = reach(config)
+    assert found == reach(config.replace(num_classes=6)) is not None
+
+
 @pytest.mark.parametrize("name", ["unet", "unet_valid", "unetpp", "resunet18"])
 def test_a_small_image_is_shown_whole_as_prediction_mirrors_it(name: str) -> None:
     """Held against the plain way: the network's own answer to the image, mirrored to a multiple of its stride."""

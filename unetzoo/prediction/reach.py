@@ -56,7 +56,8 @@ def _measured(config: ModelConfig, heads: bool) -> int | None:
         images[2:] = torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         first = blocks // 2 * stride
         images[1::2, :, first + border : first + border + stride] += 1
-        with torch.inference_mode():
+        # Autocast, which a training in mixed precision has on, would round what is looked for.
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
             logits = probe(images)
             if heads:
                 outputs = probe.training_outputs(images)
