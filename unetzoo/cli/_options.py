@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 import ast
 import re
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unetzoo.printing import printable
+
+if TYPE_CHECKING:
+    from unetzoo.prediction import Predictor
 
 SAVED = "a trained model such as nuclei, the folder of a run or of a saved model, a .safetensors file, or owner/name"
 """What ``from_pretrained`` takes; owner/name is of the Hugging Face Hub."""
@@ -47,6 +53,15 @@ def threshold(text: str) -> str | list[float]:
         ValueError: neither.
     """
     return text if text.endswith(".json") else numbers(text)
+
+
+def note_of(predictor: Predictor, threshold: object, smallest: object, split: object) -> str | None:
+    """Return what a predictor has taken from the file of ``--threshold`` beside thresholds; None: nothing."""
+    if not isinstance(threshold, str):
+        return None
+    taken = [f"split {predictor.split:g}"] if split is None and predictor.split else []
+    taken += [f"smallest {predictor.smallest}"] if smallest is None and predictor.smallest else []
+    return f"objects as {printable(Path(threshold))} says: {', '.join(taken)}" if taken else None
 
 
 def numbers(text: str) -> list[float]:

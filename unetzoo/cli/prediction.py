@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetzoo.cli._options import PLANES, PLANES_HELP, SEVERAL, numbers, pixels_or, threshold, words
+from unetzoo.cli._options import PLANES, PLANES_HELP, SEVERAL, note_of, numbers, pixels_or, threshold, words
 from unetzoo.cli._wording import Wording
 from unetzoo.printing import printable, said_of
 
@@ -70,9 +70,7 @@ def add(commands: Any) -> None:
 
 def _add_objects(command: argparse.ArgumentParser) -> None:
     """Add what objects depend on."""
-    command.add_argument(
-        "--smallest", type=int, default=0, metavar="PIXELS", help="leave smaller objects out; needs SciPy"
-    )
+    command.add_argument("--smallest", type=int, metavar="PIXELS", help="leave smaller objects out; needs SciPy")
     command.add_argument(
         "--holes",
         type=pixels_or("all"),
@@ -81,7 +79,7 @@ def _add_objects(command: argparse.ArgumentParser) -> None:
         help="fill holes of up to so many, or all; needs SciPy",
     )
     command.add_argument(
-        "--split", type=float, default=0.0, metavar="PIXELS",
+        "--split", type=float, metavar="PIXELS",
         help="objects that touch come apart where they are narrower by so many than at their widest, such as 1.5; "
         "masks stay as they are; needs scikit-image (default: 0, connected pieces are objects)",
     )  # fmt: skip
@@ -112,6 +110,9 @@ def _predict(options: argparse.Namespace) -> int | None:
         split=options.split,
         dtype=None if options.dtype is None else getattr(torch, options.dtype),
     )
+    note = note_of(predictor, options.threshold, options.smallest, options.split)
+    if note is not None:
+        print(note, file=sys.stderr)
     with _Shown(len(jobs), options) as shown:
         report = files.predict_files(
             predictor,

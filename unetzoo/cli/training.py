@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetzoo.cli._options import MASKS_HELP, PLANES, PLANES_HELP, SEVERAL, pixels_or, sides, threshold
+from unetzoo.cli._options import MASKS_HELP, PLANES, PLANES_HELP, SEVERAL, note_of, pixels_or, sides, threshold
 from unetzoo.errors import ConfigError
 from unetzoo.extras import needed
 from unetzoo.printing import printable
@@ -34,9 +34,9 @@ def add(commands: Any) -> None:
     command.add_argument("model", nargs="?", help=SEVERAL)
     command.add_argument("--threshold", type=threshold, metavar="P", help="as 'unetzoo predict' takes it")
     command.add_argument("--report", metavar="FOLDER", help="write scores.json, per_image.csv and worst.png there")
-    command.add_argument("--smallest", type=int, default=0, metavar="PIXELS", help="as 'unetzoo predict' takes it")
+    command.add_argument("--smallest", type=int, metavar="PIXELS", help="as 'unetzoo predict' takes it")
     command.add_argument("--holes", type=pixels_or("all"), default=0, metavar="PIXELS", help="likewise")
-    command.add_argument("--split-objects", type=float, default=0.0, metavar="PIXELS",
+    command.add_argument("--split-objects", type=float, metavar="PIXELS",
         help="count them as 'unetzoo predict --split' divides them")  # fmt: skip
     command.add_argument("--objects", action="store_true", help="also hold objects against the true ones: AP, PQ, F1")
     command.add_argument("--json", action="store_true", help="as JSON")
@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
         parents=[data],
         help="the thresholds that give the best masks",
         description="Find the threshold of each class that gives the best Dice on a folder of images and masks, and "
-        "write them for 'unetzoo predict --threshold'. For a model in the folder of a run, --ratios, --seed, --group, "
+        "write them for 'unetzoo predict --threshold'; with label images or annotations also how objects are split. For a model in the folder of a run, --ratios, --seed, --group, "
         "--ignore, --foreground, --colours, --planes and --masks are those of its config.yaml unless they are given.",
     )
     command.add_argument("model", nargs="?", help=SEVERAL)
@@ -134,6 +134,9 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     chosen = {"threshold": options.threshold, "smallest": options.smallest, "holes": options.holes}
     predictor, given = _judged(options, **chosen, split=options.split_objects)
+    note = note_of(predictor, options.threshold, options.smallest, options.split_objects)
+    if note is not None:
+        print(note, file=sys.stderr)
     found = evaluation.evaluate(
         predictor,
         options.data,

@@ -1,4 +1,4 @@
-"""Thresholds of probabilities, found on images with masks."""
+"""Thresholds of probabilities, found on images with masks; and how objects are told apart, where these do."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ import torch
 from torch import Tensor
 
 from unetzoo.checks import class_names_of
+from unetzoo.data import SegmentationDataset
 from unetzoo.data.listing import Source
+from unetzoo.data.masks import decode
 from unetzoo.errors import ConfigError
 from unetzoo.evaluation.evaluating import images_of, predictor_of, shown
+from unetzoo.evaluation.separating import Separation, Trials
 from unetzoo.files.writing import write_file
+from unetzoo.images import image_size
+from unetzoo.objects.separating import check_separable
 from unetzoo.prediction import Predictor
 from unetzoo.prediction.networks import Model
+from unetzoo.prediction.results import mask_of
 from unetzoo.printing import aligned
 
 STEPS = 1000
@@ -34,6 +40,8 @@ class Calibration:
         dice: of each class with it, over all pixels together; nan where the class never occurs.
         dice_at_half: with a threshold of 0.5.
         images: number of them.
+        separation: by how many pixels objects are split, and from which size on they are kept, with these thresholds;
+            None where the images do not tell objects apart.
     """
 
     classes: tuple[str, ...]
@@ -41,11 +49,16 @@ class Calibration:
     dice: tuple[float, ...]
     dice_at_half: tuple[float, ...]
     images: int
+    separation: Separation | None = None
 
     def __str__(self) -> str:
         rows = zip(self.classes, self.thresholds, self.dice, self.dice_at_half, strict=True)
         table = [[name, f"{threshold:.3f}", f"{dice:.4f}", f"{half:.4f}"] for name, threshold, dice, half in rows]
-        return aligned([["class", "threshold", "Dice", "Dice at 0.5"], *table])
+        said = aligned([["class", "threshold", "Dice", "Dice at 0.5"], *table])
+        if self.separation is None:
+            return said
+        split, smallest, precision, plain = self.separation
+        return f"{said}objects: split {split:g}, smallest {smallest}: AP at 0.5 {precision:.4f}, without {plain:.4f}\n"
 
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-able; Dice is None where the class never occurs."""
@@ -55,6 +68,7 @@ class Calibration:
             "dice": [None if value != value else value for value in self.dice],
             "dice_at_half": [None if value != value else value for value in self.dice_at_half],
             "images": self.images,
+            "objects": None if self.separation is None else self.separation._asdict(),
         }
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -85,6 +99,10 @@ def calibrate(
 ) -> Calibration:
     """Return the threshold of each class that gives the best Dice over all pixels of the images.
 
+    Where the images tell objects apart (label images with ``foreground="any"``, annotations, label images beside the
+    masks), also ``split`` and ``smallest`` of the predictor that give the best average precision at an IoU of 0.5 with
+    these thresholds, all objects of the images together; that needs scikit-image, and segments the images once more.
+
     Of thresholds that are equally good the one nearest to 0.5 is taken; so it is for a class that never occurs. Find
     them on validation images, and judge them on others.
 
@@ -111,18 +129,42 @@ def calibrate(
         raise ConfigError("a multi-class mask is its likeliest class: there is no threshold to find")
     dataset = images_of(predictor, source, split, given)
     counts = torch.zeros(config.num_classes, 2, STEPS + 1, dtype=torch.float64)
+    if _ids_of(dataset, 0) is not None:
+        check_separable()  # or an error, before any work
     for i in shown(range(len(dataset)), progress):
         sample = dataset.samples[i]
         probabilities = predictor(sample.files, planes=sample.planes).probabilities
         _count(counts, probabilities, dataset[i]["target"].reshape(config.num_classes, -1))
     found = [_best(background, foreground) for background, foreground in counts]
+    thresholds = tuple(threshold for threshold, _, _ in found)
     return Calibration(
         class_names_of(config.class_names, config.task, config.num_classes),
-        tuple(threshold for threshold, _, _ in found),
+        thresholds,
         tuple(dice for _, dice, _ in found),
         tuple(half for _, _, half in found),
         len(dataset),
+        _separation(predictor, dataset, thresholds, progress),
     )
+
+
+def _separation(
+    predictor: Predictor, dataset: SegmentationDataset, thresholds: tuple[float, ...], progress: bool
+) -> Separation | None:
+    """Return how objects are best told apart; None where an image does not tell them apart."""
+    trials = Trials()
+    for i in shown(range(len(dataset)), progress):
+        sample, target, ids = dataset.samples[i], dataset[i]["target"], _ids_of(dataset, i)
+        if ids is None:
+            return None
+        probabilities = predictor(sample.files, planes=sample.planes).probabilities
+        trials.add(mask_of(probabilities, predictor.config.task, thresholds), target, ids)
+    return trials.best()
+
+
+def _ids_of(dataset: SegmentationDataset, i: int) -> Tensor | None:
+    """Return the numbers of the objects of an image, None where its mask tells none apart."""
+    sample = dataset.samples[i]
+    return decode(sample, dataset.labels, image_size(sample.image), ids=True).ids
 
 
 def _count(counts: Tensor, probabilities: Tensor, target: Tensor) -> None:

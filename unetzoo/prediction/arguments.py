@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from unetzoo import checks
 from unetzoo.errors import ConfigError
@@ -45,14 +46,34 @@ def problems(
         or not all(type(scale) in (int, float) and 0.1 <= scale <= 10 for scale in scales)
     ):
         found.append(f"scales={scales!r}: a list of numbers from 0.1 to 10 is needed")
-    found += checks.whole("smallest", smallest, 0) + checks.whole("holes", holes, 0, others=("all",))
-    found += split_problems(split)
+    found += checks.whole("smallest", smallest, 0, others=(None,)) + checks.whole("holes", holes, 0, others=("all",))
+    found += [] if split is None else split_problems(split)
     return found + checks.whole("batch_size", batch_size, others=(None,))
 
 
-def thresholds(
-    given: float | Sequence[float] | str | os.PathLike[str] | None, task: str, classes: int
-) -> tuple[float, ...]:
+class Calibrated(NamedTuple):
+    """What is taken of a file that ``unetzoo calibrate`` wrote, or given in its place.
+
+    Attributes:
+        thresholds: of all classes, or of each; None: none were given.
+        smallest, split: see ``unetzoo.Predictor``.
+    """
+
+    thresholds: float | Sequence[float] | None
+    smallest: int = 0
+    split: float = 0.0
+
+
+def calibrated(given: float | Sequence[float] | str | os.PathLike[str] | None) -> Calibrated:
+    """Return what ``threshold`` of a predictor says.
+
+    Raises:
+        ConfigError: it names a file that is not there, or another one.
+    """
+    return _read(given) if isinstance(given, str | os.PathLike) else Calibrated(given)
+
+
+def thresholds(given: float | Sequence[float] | None, task: str, classes: int) -> tuple[float, ...]:
     """Return a threshold a class.
 
     Raises:
@@ -62,8 +83,6 @@ def thresholds(
         return (0.5,) * classes
     if task == "multiclass":
         raise ConfigError(f"threshold={given!r}: the mask of a multi-class model is its likeliest class; leave it out")
-    if isinstance(given, str | os.PathLike):
-        given = _calibrated(given)
     listed = (given,) * classes if isinstance(given, int | float) else tuple(given)
     if len(listed) != classes:
         raise ConfigError(f"threshold: {len(listed)} numbers for {classes} classes: give one, or one a class")
@@ -72,14 +91,21 @@ def thresholds(
     return tuple(map(float, listed))
 
 
-def _calibrated(path: str | os.PathLike[str]) -> list[float]:
-    """Return the thresholds in a file that ``unetzoo calibrate`` wrote.
+def _read(path: str | os.PathLike[str]) -> Calibrated:
+    """Return what is in a file that ``unetzoo calibrate`` wrote.
 
     Raises:
         ConfigError: there is no such file, or another one.
     """
     try:
-        return [float(value) for value in strict_json.loads(Path(path).read_text(encoding="utf-8"))["thresholds"]]
+        record = strict_json.loads(Path(path).read_text(encoding="utf-8"))
+        found = [float(value) for value in record["thresholds"]]
+        objects = record.get("objects") or {"smallest": 0, "split": 0.0}  # of files of before there are none
+        smallest, split = objects["smallest"], objects["split"]
+        wrong = checks.whole("smallest", smallest, 0) + split_problems(split)
+        if wrong:
+            raise ValueError(wrong[0])
+        return Calibrated(found, smallest, split)
     except FileNotFoundError as error:
         raise ConfigError(f"threshold={path!s}: there is no such file; 'unetzoo calibrate' writes one") from error
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:

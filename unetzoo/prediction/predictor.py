@@ -54,12 +54,14 @@ class Predictor:
         tta: test-time augmentation: "none", "flips" (the average of 4 views) or "d4" (of all 8 symmetries of a square).
         scales: of the views, such as ``(0.75, 1, 1.25)``.
         merge: what is averaged over tiles, views and models: "probabilities" or "logits".
-        threshold: of probabilities, for all classes or each, or the file of them that ``unetzoo calibrate`` wrote; 0.5
-            by default. Not for multi-class models, whose mask is the likeliest class.
+        threshold: of probabilities, for all classes or each, or the file that ``unetzoo calibrate`` wrote; 0.5 by
+            default. Not for multi-class models, whose mask is the likeliest class. Of the file ``smallest`` and
+            ``split`` are taken, too, where they are in it and are not given.
         smallest, holes: objects of fewer pixels are left out of masks, and holes of up to so many filled, or "all"; see
-            ``unetzoo.objects.cleaned``. Needs SciPy.
+            ``unetzoo.objects.cleaned``. None: what the file of ``threshold`` says, or 0. Needs SciPy.
         split: objects that touch come apart where they are narrower than at their widest by more than so many pixels;
-            0 for connected components. Masks stay as they are. See ``unetzoo.objects.instances``; needs scikit-image.
+            0 for connected components. None: likewise. Masks stay as they are. See
+            ``unetzoo.objects.instances``; needs scikit-image.
         dtype: to compute in. None: float32 for what is loaded, whatever it is kept in; a model's own for a model.
             ``torch.bfloat16`` is faster where the machine has it, see ``optimize``.
         batch_size: tiles at a time; None: 1 on the CPU, where more are no faster, else as many as fit, up to 16.
@@ -86,9 +88,9 @@ class Predictor:
         scales: Sequence[float] = (1.0,),
         merge: str = "probabilities",
         threshold: float | Sequence[float] | str | os.PathLike[str] | None = None,
-        smallest: int = 0,
+        smallest: int | None = None,
         holes: int | Literal["all"] = 0,
-        split: float = 0.0,
+        split: float | None = None,
         dtype: torch.dtype | None = None,
         batch_size: int | None = None,
     ) -> None:
@@ -111,12 +113,15 @@ class Predictor:
         self.tta, self.scales = tta, list(map(float, scales))
         self.networks = Networks(gathered(model, self.device, dtype), views(tta, tuple(self.scales)), merge)
         self.config, self.origins = self.networks.config, origins(model)
-        self.thresholds = arguments.thresholds(threshold, self.config.task, self.config.num_classes)
+        calibrated = arguments.calibrated(threshold)
+        self.thresholds = arguments.thresholds(calibrated.thresholds, self.config.task, self.config.num_classes)
         self.layout = Layout(self.networks, tile, overlap, blend, batch_size)
-        self.smallest, self.holes, self.split = smallest, holes, split
-        if smallest or holes:
+        self.holes = holes
+        self.smallest = calibrated.smallest if smallest is None else smallest
+        self.split = calibrated.split if split is None else split
+        if self.smallest or holes:
             ndimage()  # or an error, before any work
-        if split:
+        if self.split:
             check_separable()
 
     @overload

@@ -1,0 +1,120 @@
+"""How objects are told apart, found on images whose objects are known: against a plain trial of every choice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unetzoo import ConfigError, Predictor, calibrate
+from unetzoo.cli import main
+from unetzoo.evaluation.separating import SPLITS, Trials
+from unetzoo.objects import cleaned, instances
+from unetzoo.prediction.arguments import calibrated
+
+
+def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a mask of discs that touch, with specks, and the ids of the discs."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:80, :100]
+    ids = np.zeros((80, 100), np.int64)
+    for k in range(1, 12):
+        v, u, r = *rng.uniform((8, 8), (72, 92)), rng.uniform(6, 10)
+        ids[((y - v) ** 2 + (x - u) ** 2 < r * r) & (ids == 0)] = 3 * k
+    specks = np.zeros(ids.shape, bool)
+    specks[rng.integers(0, 80, 9), rng.integers(0, 100, 9)] = True
+    return ((ids > 0) | specks).astype(np.uint8), ids
+
+
+def precision_of(scenes: list[tuple[np.ndarray, np.ndarray]], split: float, smallest: int) -> float:
+    """Return met / (met + false + missed), by holding each object against each."""
+    met = found = true = 0
+    for mask, ids in scenes:
+        kept = cleaned(torch.from_numpy(mask), "binary", 1, smallest=smallest)
+        labels = instances(kept, "binary", 1, split=split).labels.numpy()
+        ours = [labels == k for k in range(1, labels.max() + 1)]
+        theirs = [ids == k for k in np.unique(ids)[1:]]
+        met += sum((a & b).sum() > 0.5 * (a | b).sum() for a in ours for b in theirs)
+        found, true = found + len(ours), true + len(theirs)
+    return met / (found + true - met)
+
+
+def test_the_choice_is_the_best_of_all() -> None:
+    scenes = [scene(seed) for seed in range(4)]
+    trials = Trials()
+    for mask, ids in scenes:
+        target = torch.from_numpy((ids > 0).astype(np.int64))
+        trials.add(torch.from_numpy(mask), target, torch.from_numpy(ids))
+    best = trials.best()
+    assert best.plain == pytest.approx(precision_of(scenes, 0, 0))
+    assert best.precision == pytest.approx(precision_of(scenes, best.split, best.smallest))
+    every = {(split, least): precision_of(scenes, split, least) for split in SPLITS for least in (0, 2, 10, 30)}
+    assert best.precision >= max(every.values()) - 1e-9
+    assert best.precision > best.plain + 0.2
+    assert best.split > 0
+    assert 1 < best.smallest < 100
+
+
+def test_images_of_one_object_each_tell_nothing() -> None:
+    mask = torch.ones(9, 9, dtype=torch.uint8)
+    trials = Trials()
+    trials.add(mask, mask.long(), mask.long())
+    assert trials.best() is None
+
+
+def test_pixels_that_do_not_count_are_of_no_object() -> None:
+    mask, ids = scene(0)
+    target = torch.from_numpy((ids > 0).astype(np.int64))
+    target[:, 50:] = -100
+    trials = Trials()
+    trials.add(torch.from_numpy(mask), target, torch.from_numpy(ids))
+    left = np.where(np.arange(100) < 50, ids, 0)
+    assert sum(map(len, trials.true)) == len(np.unique(left)) - 1
+
+
+def test_real_nuclei_and_the_file_is_the_door(
+    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Label images of nuclei: what calibrate finds is what predict and evaluate do, unless they are told otherwise."""
+    for part in ("images", "masks"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+    for path in sorted((shared_data / "nuclei/images").iterdir())[:3]:
+        image = Image.open(path)
+        image.crop((0, 0, 192, 192)).save(tmp_path / "data/images" / path.name)
+        Image.open(shared_data / "nuclei/instances" / path.name).crop((0, 0, 192, 192)).save(
+            tmp_path / "data/masks" / path.name
+        )
+    predictor, out = Predictor("nuclei"), tmp_path / "t.json"
+    found = calibrate(predictor, tmp_path / "data", split=None, foreground="any")
+    assert found.separation.precision >= found.separation.plain > 0.3
+    assert calibrate(predictor, tmp_path / "data", split=None, foreground="any") == found
+    found.write(out)
+    record = json.loads(out.read_text(encoding="utf-8"))
+    assert record["objects"] == found.separation._asdict()
+    record["objects"] |= {"split": 1.25, "smallest": 7}
+    out.write_text(json.dumps(record), encoding="utf-8")
+    assert (calibrated(out).split, calibrated(out).smallest) == (1.25, 7)
+    read, told = Predictor("nuclei", threshold=out), Predictor("nuclei", threshold=out, split=0, smallest=3)
+    assert (read.split, read.smallest, read.thresholds) == (1.25, 7, found.thresholds)
+    assert (told.split, told.smallest, told.thresholds) == (0, 3, found.thresholds)
+    assert read.settings()["split"] == 1.25
+    command = ["predict", "nuclei", str(tmp_path / "data/images"), "--out", str(tmp_path / "m"), "--write", "labels"]
+    capsys.readouterr()
+    assert main([*command, "--threshold", str(out)]) == 0
+    assert f"objects as {out} says: split 1.25, smallest 7" in capsys.readouterr().err
+    for path in (tmp_path / "data/images").iterdir():
+        labels = np.asarray(Image.open((tmp_path / "m/labels" / path.name).with_suffix(".tif")))
+        assert (labels == read(path).instances().labels.numpy()).all()
+
+
+def test_files_of_before_and_broken_ones(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    path.write_text('{"thresholds": [0.4]}', encoding="utf-8")
+    assert calibrated(path) == ([0.4], 0, 0.0)
+    path.write_text('{"thresholds": [0.4], "objects": {"split": -1, "smallest": 0}}', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"not what 'unetzoo calibrate' writes.*split=-1"):
+        calibrated(path)
