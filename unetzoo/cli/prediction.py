@@ -79,6 +79,11 @@ def _add_objects(command: argparse.ArgumentParser) -> None:
         help="fill holes of up to so many, or all; needs SciPy",
     )
     command.add_argument(
+        "--table", metavar="FILE.csv",
+        help="also write a row for each object of all images: class, area, place, shape, intensities of each channel, "
+        "under scikit-image's names; needs it",
+    )  # fmt: skip
+    command.add_argument(
         "--split", type=float, metavar="PIXELS",
         help="objects that touch come apart where they are narrower by so many than at their widest, such as 1.5; "
         "masks stay as they are; needs scikit-image (default: 0, connected pieces are objects)",
@@ -93,7 +98,8 @@ def _predict(options: argparse.Namespace) -> int | None:
 
     # Pillow's, of large images: they are read by rows, or refused.
     warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
-    outputs = files.Outputs(Path(options.out), options.overlay, options.probabilities, options.write)
+    table = None if options.table is None else Path(options.table)
+    outputs = files.Outputs(Path(options.out), options.overlay, options.probabilities, options.write, table)
     outputs.writers()  # or an error, before any work
     jobs = files.find_jobs(options.images, inside=outputs.folder, planes=options.planes)
     predictor = Predictor(

@@ -39,6 +39,7 @@ def add(commands: Any) -> None:
     command.add_argument("--split-objects", type=float, metavar="PIXELS",
         help="count them as 'unetzoo predict --split' divides them")  # fmt: skip
     command.add_argument("--objects", action="store_true", help="also hold objects against the true ones: AP, PQ, F1")
+    command.add_argument("--table", metavar="FILE.csv", help="of the objects, as 'unetzoo predict' writes it")
     command.add_argument("--json", action="store_true", help="as JSON")
     command.add_argument("--split", choices=("train", "val", "test"), help="(default: test if there is, or all)")
     command.set_defaults(run=_evaluate)
@@ -142,6 +143,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         options.data,
         split=options.split,
         objects=options.objects or bool(options.split_objects),
+        table=options.table,
         progress=sys.stderr.isatty(),
         **given,
     )

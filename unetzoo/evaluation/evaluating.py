@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -33,7 +34,9 @@ from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.objects import Instances, ObjectScores, instances, matched
 from unetzoo.objects.components import ndimage
 from unetzoo.objects.scores import tables
+from unetzoo.objects.table import check_table, table as measured, table_file
 from unetzoo.prediction import Predictor
+from unetzoo.prediction.inputs import as_image
 from unetzoo.prediction.networks import Model, listed
 from unetzoo.printing import aligned, printable
 from unetzoo.saving.sources import source_of
@@ -127,6 +130,7 @@ def evaluate(
     planes: str | None = None,
     masks: str | None = None,
     objects: bool = False,
+    table: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Segment images as ``unetzoo.Predictor`` does, and hold the masks against the true ones.
@@ -149,17 +153,19 @@ def evaluate(
         objects: also hold the objects of each mask, as ``Prediction.instances`` has them, against the true ones, see
             ``unetzoo.objects.ObjectScores``. Those are what annotations and masks of ids tell apart, and elsewhere
             connected components, corners included; see ``Evaluation.how``.
+        table: a CSV file to write, with a row for each object that is found, see ``unetzoo.objects.table``.
         progress: show a bar.
 
     Raises:
         ConfigError: no such split, images without masks, or images that a model was trained on; lists all that is
-            wrong; runs that are averaged and split or read their data differently. ``objects`` needs SciPy.
-        InputError: a file that cannot be read, or does not fit the model.
+            wrong; runs that are averaged and split or read their data differently. ``objects`` needs SciPy, and
+            ``table`` scikit-image.
+        InputError: a file that cannot be read, or does not fit the model; a ``table`` that is no .csv.
+        WriteError: the table cannot be written.
         WeightsError: a model cannot be loaded.
         HubError: or not be fetched.
     """
-    if objects:
-        ndimage()  # says so where it is missing
+    _check_needs(objects, table)
     given: dict[str, Any] = {"ratios": ratios, "seed": seed, "group": group, "ignore": ignore, "planes": planes}
     given |= {"foreground": foreground, "colours": colours, "ignore_colour": ignore_colour, "classes": classes}
     given |= {"masks": masks}
@@ -172,19 +178,24 @@ def evaluate(
     )
     matches, how = defaultdict[str, ObjectScores](ObjectScores), set[str]()
     rows: list[dict[str, str | float | None]] = []
-    for i in shown(range(len(dataset)), progress):
-        item, sample = dataset[i], dataset.samples[i]
-        kind = sample.kind
-        found = predictor(sample.files, planes=sample.planes)  # the files, as prediction reads it
-        (row,) = metrics[kind].update_masks(found.mask[None].long(), item["target"][None]).rows()
-        rows.append({"name": item["name"], **({"kind": kind} if kind else {}), **row})
-        if objects:
-            told, true = true_objects(sample, dataset.labels, item["target"])
-            ignored = item["target"] == IGNORED
-            met = matched(found.instances(), true, ignored=ignored, class_names=config.class_names)
-            how.add(told)
-            matches[kind] += met
-            rows[-1] |= met.row()
+    with contextlib.ExitStack() as files:
+        keep = None if table is None else files.enter_context(table_file(table, config.in_channels))
+        for i in shown(range(len(dataset)), progress):
+            item, sample = dataset[i], dataset.samples[i]
+            kind, image = sample.kind, as_image(sample.files, sample.planes)  # the files, as prediction reads them
+            said = predictor(image)
+            (row,) = metrics[kind].update_masks(said.mask[None].long(), item["target"][None]).rows()
+            rows.append({"name": item["name"], **({"kind": kind} if kind else {}), **row})
+            found = said.instances() if objects or keep is not None else None
+            if objects and found is not None:
+                told, true = true_objects(sample, dataset.labels, item["target"])
+                met = matched(found, true, ignored=item["target"] == IGNORED, class_names=config.class_names)
+                how.add(told)
+                matches[kind] += met
+                rows[-1] |= met.row()
+            if keep is not None and found is not None:
+                pixels = images.fit_channels(image.image, config.in_channels, image.alpha)
+                keep(item["name"], measured(found, pixels, class_names=config.class_names))
     order = sorted(range(len(rows)), key=lambda i: _rank(rows[i]))
     worst = tuple(_tiles(predictor, dataset, i) for i in order[:WORST])
     kinds = {kind: (metrics[kind].compute(), matches[kind] if objects else None) for kind in sorted(metrics) if kind}
@@ -194,6 +205,14 @@ def evaluate(
     everything = sum(matches.values(), ObjectScores()) if objects else None
     told_apart = " and ".join(sorted(how)) or None
     return Evaluation(total.compute(), everything, told_apart, kinds, tuple(rows[i] for i in order), worst)
+
+
+def _check_needs(objects: bool, table: str | os.PathLike[str] | None) -> None:
+    """Raise if what objects need is missing, or a table has no name of one."""
+    if objects:
+        ndimage()
+    if table is not None:
+        check_table(table)
 
 
 def predictor_of(model: Predictor | Model | Sequence[Model]) -> Predictor:

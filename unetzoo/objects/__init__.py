@@ -22,6 +22,7 @@ from unetzoo.objects.matching import matched
 from unetzoo.objects.outlines import polygons
 from unetzoo.objects.rois import to_rois
 from unetzoo.objects.scores import ClassObjects, ObjectScores
+from unetzoo.objects.table import table
 from unetzoo.objects.writing import WRITERS, Annotated, Writer, register_writer, writers
 from unetzoo.objects.yolo import to_yolo
 
@@ -37,6 +38,7 @@ __all__ = [
     "matched",
     "polygons",
     "register_writer",
+    "table",
     "to_coco",
     "to_geojson",
     "to_labelme",

@@ -9,6 +9,8 @@ from pathlib import Path
 from unetzoo import images, objects
 from unetzoo.config import ModelConfig
 from unetzoo.objects import Annotated
+from unetzoo.objects.table import table_file
+from unetzoo.prediction.inputs import as_image
 from unetzoo.prediction.ledger import Ledger
 from unetzoo.prediction.outputs import Job, Outputs, mask_paths
 from unetzoo.prediction.results import Prediction, annotated, of_files
@@ -66,13 +68,37 @@ def write_of_all(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig, spl
         ledger.write(path, outputs.writers()[kind].pieces(_of_masks(jobs, outputs, config, split, path.parent)))
 
 
+def write_table(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig, split: float) -> None:
+    """Write the table of the objects of all images, as their masks say: of those that were there already, too.
+
+    Args:
+        jobs, outputs, config, split: see :func:`write_of_all`.
+
+    Raises:
+        InputError: a mask or an image cannot be read.
+        WriteError: the file cannot be written.
+    """
+    if outputs.table is None:
+        return
+    with table_file(outputs.table, config.in_channels) as write:
+        for job in jobs:
+            seen = as_image(job.source, job.planes)
+            image = images.fit_channels(seen.image, config.in_channels, seen.alpha)
+            found = _of_mask(job, outputs, config, split)
+            write(job.image, objects.table(found, image, class_names=config.class_names))
+
+
 def _of_masks(
     jobs: Sequence[Job], outputs: Outputs, config: ModelConfig, split: float, folder: Path
 ) -> Iterator[Annotated]:
     for job in jobs:
-        layers = [images.read_values(path)[0] for path in mask_paths(outputs.mask(job), config)]
-        found = objects.instances(of_files(layers, config), config.pixel_task, config.num_classes, split=split)
+        found = _of_mask(job, outputs, config, split)
         yield Annotated(found, config.class_names, job.image, _from(folder, job.source))
+
+
+def _of_mask(job: Job, outputs: Outputs, config: ModelConfig, split: float) -> objects.Instances:
+    layers = [images.read_values(path)[0] for path in mask_paths(outputs.mask(job), config)]
+    return objects.instances(of_files(layers, config), config.pixel_task, config.num_classes, split=split)
 
 
 def _from(folder: Path, source: Path) -> str:

@@ -16,7 +16,8 @@ from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, InputError, UnetzooError
 from unetzoo.files import identity, strict_json
 from unetzoo.files.writing import write_file
-from unetzoo.prediction.annotations import check_shared, write_of_all, write_of_image
+from unetzoo.objects.table import check_table
+from unetzoo.prediction.annotations import check_shared, write_of_all, write_of_image, write_table
 from unetzoo.prediction.inputs import Rows, as_image
 from unetzoo.prediction.jobs import find_jobs as find_jobs
 from unetzoo.prediction.ledger import Ledger
@@ -127,6 +128,8 @@ def predict_files(
         WriteError: the folder cannot be written.
     """
     check_outputs(jobs, outputs, predictor.config)
+    if outputs.table is not None:
+        check_table(outputs.table)
     ledger = Ledger(outputs.folder / LEDGER, overwrite)
     check_shared(outputs, predictor.config, ledger)
     _keep_record(outputs.folder, settings, overwrite)
@@ -158,6 +161,7 @@ def predict_files(
         _settle(report, writing, 0, tell)
     good = [job for job in jobs if job.source not in report.failed]
     write_of_all(good, outputs, predictor.config, predictor.split, ledger)
+    write_table(good, outputs, predictor.config, predictor.split)
     return report
 
 
@@ -222,6 +226,7 @@ def _write(found: Prediction, job: Job, outputs: Outputs, mark: Mark, ledger: Le
 def _refuse_by_rows(job: Job, outputs: Outputs, predictor: Predictor) -> None:
     """Raise if an image is read by rows, and more is wanted of it than its mask."""
     asked = [kind for kind in KINDS if getattr(outputs, kind)]
+    asked += ["table"] if outputs.table is not None else []
     asked += [*outputs.formats, *(name for name in ("smallest", "holes") if getattr(predictor, name))]
     if asked and is_big(job.source):
         raise InputError(f"so large an image is written by rows, without {', '.join(asked)}: leave that out for it")

@@ -52,12 +52,14 @@ class Outputs:
         probabilities: also ``probabilities/<name>.npy``.
         formats: also the objects in these, names of ``unetzoo.objects.WRITERS``: ``<format>/<name>.<suffix>`` and
             what else they need, or one file for all images.
+        table: a CSV file with a row for each object, of all images, see ``unetzoo.objects.table``; None: none.
     """
 
     folder: Path
     overlays: bool = False
     probabilities: bool = False
     formats: tuple[str, ...] = ()
+    table: Path | None = None
 
     def mask(self, job: Job) -> Path:
         """Return where the mask goes, the name of the file for a model of several labels."""

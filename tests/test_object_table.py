@@ -1,0 +1,192 @@
+"""Tables of objects, against scikit-image, closed forms, and the pixels themselves."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.measure import regionprops_table
+
+import unetzoo
+from unetzoo import ConfigError, InputError
+from unetzoo.cli import main
+from unetzoo.evaluation import evaluate
+from unetzoo.objects import instances, table
+from unetzoo.objects.table import INTENSITIES, PROPERTIES, table_file
+from unetzoo.prediction import Predictor
+
+
+def white(channels: int = 3) -> unetzoo.SegmentationModel:
+    """Return a network that finds what is brighter than black, pixel by pixel."""
+    model = unetzoo.create("unet", base_channels=4, in_channels=channels, class_names=["cell"])
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            weights.zero_()
+            if name.startswith(("encoder.levels.0", "decoder.convs.3", "head")) and name.endswith("weight"):
+                weights[(..., weights.shape[-2] // 2, weights.shape[-1] // 2) if weights.ndim == 4 else ...] = 1
+        model.head.conv.bias.fill_(-0.1)
+    return model.eval()
+
+
+def scene(seed: int) -> np.ndarray:
+    """Return an image (24, 40, 3) with three boxes of different colours on black."""
+    rng = np.random.default_rng(seed)
+    image = np.zeros((24, 40, 3), np.uint8)
+    for left in (2, 14, 27):
+        top, bottom = rng.integers(1, 8), rng.integers(12, 23)
+        image[top:bottom, left : left + rng.integers(5, 10)] = rng.integers(60, 250, 3)
+    return image
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "cells").mkdir()
+    for k in range(3):
+        Image.fromarray(scene(k)).save(tmp_path / "cells" / f"{k}.png")
+    unetzoo.save(white(), tmp_path / "m.safetensors")
+    return tmp_path
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def predict(folder: Path, *more: str) -> int:
+    command = ["predict", str(folder / "m.safetensors"), str(folder / "cells"), "--out", str(folder / "masks")]
+    return main([*command, "--table", str(folder / "objects.csv"), *more])
+
+
+def test_columns_are_those_of_scikit_image() -> None:
+    rng = np.random.default_rng(0)
+    mask = torch.from_numpy((rng.random((30, 40)) < 0.4).astype(np.uint8))
+    image = torch.from_numpy(rng.integers(0, 60000, (2, 30, 40)).astype(np.uint16))
+    found = instances(mask, "binary", 1)
+    columns = table(found, image, class_names=["cell"])
+    expected = regionprops_table(
+        found.labels.numpy(), image.numpy().transpose(1, 2, 0), properties=(*PROPERTIES, *INTENSITIES)
+    )
+    assert list(columns) == ["label", "class", *[name for name in expected if name != "label"]]
+    assert set(columns["class"]) == {"cell"}
+    for name, values in expected.items():
+        assert np.array_equal(columns[name], values), name
+    centroids = np.stack([columns["centroid-1"], columns["centroid-0"]], 1)
+    assert centroids + 0.5 == pytest.approx(found.centroids.numpy())
+    boxes = np.stack([columns[f"bbox-{k}"] for k in (1, 0, 3, 2)], 1)
+    assert (boxes == found.boxes.numpy()).all()
+    assert "intensity_mean-0" not in table(found)
+
+
+def test_an_ellipse_in_closed_form() -> None:
+    y, x = torch.meshgrid(torch.arange(200), torch.arange(200), indexing="ij")
+    mask = ((x - 100) / 80) ** 2 + ((y - 90) / 40) ** 2 < 1
+    columns = {name: values[0] for name, values in table(instances(mask, "binary", 1)).items()}
+    assert (columns["centroid-0"], columns["centroid-1"]) == pytest.approx((90, 100))
+    assert columns["area"] == pytest.approx(np.pi * 80 * 40, rel=1e-2)
+    assert (columns["axis_major_length"], columns["axis_minor_length"]) == pytest.approx((160, 80), rel=1e-2)
+    assert columns["eccentricity"] == pytest.approx(3**0.5 / 2, rel=1e-2)
+    assert abs(columns["orientation"]) == pytest.approx(np.pi / 2, abs=1e-2)  # along the columns
+    assert columns["solidity"] == pytest.approx(1, abs=0.02)
+
+
+def test_classes_of_each_task_have_their_names() -> None:
+    many = instances(torch.tensor([[1, 1, 0, 2]]), "multiclass", 3)
+    assert table(many)["class"].tolist() == ["class_1", "class_2"]
+    layers = instances(torch.tensor([[[1, 1, 1, 0]], [[0, 1, 0, 1]]]), "multilabel", 2)
+    columns = table(layers, torch.arange(4.0).reshape(1, 1, 4), class_names=["a", "b"])
+    assert columns["label"].tolist() == [1, 2, 3]
+    assert columns["class"].tolist() == ["a", "b", "b"]
+    assert columns["intensity_mean-0"].tolist() == [1, 1, 3]
+    nothing = table(instances(torch.zeros(3, 4, dtype=torch.uint8), "binary", 1), torch.zeros(1, 3, 4))
+    assert {len(values) for values in nothing.values()} == {0}
+    with pytest.raises(InputError, match="channels, 1, 4"):
+        table(many, torch.zeros(1, 1, 5))
+    with pytest.raises(ConfigError, match="class_names"):
+        table(many, class_names=["a"])
+
+
+def test_predict_writes_a_row_an_object(folder: Path) -> None:
+    assert predict(folder) == 0
+    rows = rows_of(folder / "objects.csv")
+    assert [(row["image"], row["label"]) for row in rows] == [(f"{k}.png", str(n)) for k in range(3) for n in (1, 2, 3)]
+    assert list(rows[0])[:5] == ["image", "label", "class", "area", "centroid-0"]
+    for row in rows:
+        image = scene(int(row["image"][0]))
+        top, left, bottom, right = (int(row[f"bbox-{k}"]) for k in range(4))
+        box = image[top:bottom, left:right]
+        assert float(row["area"]) == (box[..., 0] > 0).sum() == box[..., 0].size
+        means = [float(row[f"intensity_mean-{k}"]) for k in range(3)]
+        assert means == pytest.approx(box.reshape(-1, 3).mean(0))
+        assert row["class"] == "cell"
+
+
+def test_what_is_there_already_is_in_the_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same table comes of one call, of one that goes on, and of one that has nothing to do."""
+    predict(folder)
+    whole = (folder / "objects.csv").read_bytes()
+    (folder / "objects.csv").unlink()
+    (folder / "masks" / "1.png").unlink()
+    capsys.readouterr()
+    assert predict(folder) == 0
+    assert "1 segmented, 2 there already" in capsys.readouterr().out
+    assert (folder / "objects.csv").read_bytes() == whole
+    (folder / "objects.csv").write_text("anything", encoding="utf-8")
+    assert predict(folder) == 0
+    assert (folder / "objects.csv").read_bytes() == whole
+
+
+def test_images_that_fail_are_left_out(folder: Path) -> None:
+    (folder / "cells" / "1.png").write_bytes(b"none")
+    assert predict(folder) == 1
+    assert {row["image"] for row in rows_of(folder / "objects.csv")} == {"0.png", "2.png"}
+
+
+def test_images_of_other_channels_have_the_same_columns(folder: Path) -> None:
+    """Grey is three equal channels to this model, and opacity none."""
+    Image.fromarray(scene(0)[..., 0]).save(folder / "cells" / "0.png")
+    Image.fromarray(scene(1)).convert("RGBA").save(folder / "cells" / "1.png")
+    assert predict(folder) == 0
+    rows = rows_of(folder / "objects.csv")
+    assert {row["image"] for row in rows} == {"0.png", "1.png", "2.png"}
+    assert rows[0]["intensity_max-0"] == rows[0]["intensity_max-2"] != ""
+
+
+def test_a_table_that_cannot_be(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(folder)
+    for command in (["predict", "m.safetensors", "cells"], ["evaluate", "m.safetensors", "--data", "cells"]):
+        assert main([*command, "--table", "objects.xlsx"]) == 2
+        assert "objects.xlsx" in capsys.readouterr().err
+    assert not (folder / "masks").exists()
+
+
+def test_a_table_is_written_all_or_nothing(tmp_path: Path) -> None:
+    (tmp_path / "old.csv").write_text("old", encoding="utf-8")
+    found = instances(torch.ones(2, 2, dtype=torch.uint8), "binary", 1)
+
+    def begin() -> None:
+        with table_file(tmp_path / "old.csv", 3) as write:
+            write("a", table(found, torch.zeros(3, 2, 2)))
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        begin()
+    assert [path.name for path in tmp_path.iterdir()] == ["old.csv"]
+    assert (tmp_path / "old.csv").read_text(encoding="utf-8") == "old"
+
+
+def test_evaluate_writes_the_same_table(folder: Path, tmp_path: Path) -> None:
+    predict(folder)
+    data = tmp_path / "data"
+    (data / "images").mkdir(parents=True)
+    (data / "masks").mkdir()
+    for k in range(3):
+        Image.fromarray(scene(k)).save(data / "images" / f"{k}.png")
+        Image.fromarray(np.uint8(scene(k)[..., 0] > 0) * 255).save(data / "masks" / f"{k}.png")
+    found = evaluate(Predictor(white()), data, objects=True, table=tmp_path / "new" / "judged.csv")
+    rows = rows_of(tmp_path / "new" / "judged.csv")
+    assert [{**row, "image": f"{row['image']}.png"} for row in rows] == rows_of(folder / "objects.csv")
+    assert (found.objects.true, found.objects.met) == (9, 9)

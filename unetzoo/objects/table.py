@@ -1,0 +1,122 @@
+"""A table of objects, a row each, measured by scikit-image's ``regionprops_table`` under its own names."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unetzoo import extras
+from unetzoo.checks import class_name_problems, class_names_of
+from unetzoo.errors import ConfigError, InputError
+from unetzoo.files.writing import make_folder, replacing
+from unetzoo.objects.finding import Instances
+from unetzoo.printing import printable
+
+PROPERTIES = (
+    "label", "area", "centroid", "bbox", "axis_major_length", "axis_minor_length", "eccentricity", "orientation",
+    "perimeter", "equivalent_diameter_area", "extent", "area_convex", "solidity", "euler_number",
+)  # fmt: skip
+"""Of shapes, in the order of the columns."""
+INTENSITIES = ("intensity_mean", "intensity_std", "intensity_min", "intensity_max")
+"""Of each channel of the image, behind those."""
+
+Columns = dict[str, NDArray[Any]]
+
+
+def table(found: Instances, image: Tensor | None = None, *, class_names: Sequence[str] | None = None) -> Columns:
+    """Return a column for each measure, with a number for each object, as ``pandas.DataFrame`` takes them.
+
+    Names and numbers are those of ``skimage.measure.regionprops_table``; lengths and areas are in pixels, angles in
+    radian. As there, "centroid-0" and "centroid-1" are row and column, and the upper left pixel has its centre at (0,
+    0): ``Instances.centroids`` are x and y, and 0.5 more. "bbox-0" … "bbox-3" are the first row and column, and those
+    behind the last. "orientation" is the angle between the axis of rows and the longest one, counter-clockwise.
+
+    Args:
+        found: the objects.
+        image: (C, H, W) as its file has it, whose intensities are measured: "intensity_mean-0" is of the first channel.
+            None: none are.
+        class_names: one name a class, background included in a multiclass task, see ``Instances.rows``.
+
+    Returns:
+        "label", the object's number in ``found.labels``; "class", its class's name; and the measures.
+
+    Raises:
+        ConfigError: names that are none, or not one a class; or scikit-image is missing.
+        InputError: an image of another size.
+    """
+    problems = class_name_problems(class_names, found.num_classes)
+    if problems:
+        raise ConfigError("cannot name the objects", problems)
+    size = tuple(found.labels.shape[-2:])
+    if image is not None and (image.ndim != 3 or tuple(image.shape[1:]) != size):
+        raise InputError(f"an image of shape {tuple(image.shape)}: (channels, {size[0]}, {size[1]}) is needed")
+    measure = _measuring()
+    pixels = None if image is None else image.cpu().numpy().transpose(1, 2, 0)
+    names = PROPERTIES if image is None else (*PROPERTIES, *INTENSITIES)
+    planes = found.labels.numpy().reshape(-1, *size)
+    parts = [measure.regionprops_table(plane, pixels, properties=names) for plane in planes]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    label = columns.pop("label")
+    called = np.array(class_names_of(class_names, found.task, found.num_classes), object)
+    return {"label": label, "class": called[found.classes.numpy()], **columns}
+
+
+@contextlib.contextmanager
+def table_file(path: str | os.PathLike[str], channels: int) -> Iterator[Callable[[str, Columns], None]]:
+    """Give a function that writes the objects of an image, its name and what :func:`table` returns, as CSV.
+
+    The file takes its place when the block ends well, all or nothing; images are not kept in memory.
+
+    Args:
+        path: ends in .csv. Its folder is made where it is missing.
+        channels: of the images.
+
+    Raises:
+        InputError: another ending.
+        ConfigError: scikit-image is missing.
+        WriteError: the file cannot be written.
+    """
+    check_table(path)
+    nothing = np.zeros((1, 1), np.int32), np.zeros((1, 1, channels))
+    columns = _measuring().regionprops_table(*nothing, properties=(*PROPERTIES, *INTENSITIES))
+    header = ["label", "class", *(name for name in columns if name != "label")]
+    make_folder(Path(path).parent)
+    with replacing(path) as stream:
+        text = io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["image", *header])
+
+        def write(name: str, columns: Columns) -> None:
+            cells = [columns[column].tolist() for column in header]
+            cells[1] = [printable(name) for name in cells[1]]
+            writer.writerows((printable(name), *row) for row in zip(*cells, strict=True))
+
+        try:
+            yield write
+        finally:
+            text.detach()  # which flushes, and leaves the stream open
+
+
+def check_table(path: str | os.PathLike[str]) -> None:
+    """Raise if a table cannot be written there.
+
+    Raises:
+        InputError: it does not end in .csv.
+        ConfigError: scikit-image is missing.
+    """
+    if Path(path).suffix.lower() != ".csv":
+        raise InputError(f"a table of objects cannot be written to {str(path)!r}: it is a .csv")
+    _measuring()
+
+
+def _measuring() -> Any:
+    return extras.needed("skimage.measure", "a table of objects")
