@@ -50,7 +50,7 @@ OPTIONAL = {
     "comparing": {"matplotlib"},
     "data": {"PIL", "numpy", "roifile", "yaml"},
     "drawing": {"PIL"},
-    "evaluation": {"yaml"},
+    "evaluation": {"numpy", "yaml"},
     "exporting": {"numpy", "onnx", "onnxruntime", "onnxscript"},
     "images": {"PIL", "imagecodecs", "nibabel", "numpy", "pydicom", "tifffile"},
     "objects": {"PIL", "numpy", "scipy", "skimage", "yaml"},
