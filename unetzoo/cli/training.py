@@ -49,9 +49,9 @@ def add(commands: Any) -> None:
         parents=[data],
         help="the thresholds that give the best masks",
         description="Find the threshold of each class that gives the best Dice on a folder of images and masks, and "
-        "write them for 'unetzoo predict --threshold'; with label images or annotations also how objects are split. For "
-        "a model in the folder of a run, --ratios, --seed, --group, --ignore, --foreground, --colours, --planes and "
-        "--masks are those of its config.yaml unless they are given.",
+        "write them for 'unetzoo predict --threshold'; with label images or annotations also how objects are split. "
+        "For a model in the folder of a run, --ratios, --seed, --group, --ignore, --foreground, --colours, --planes "
+        "and --masks are those of its config.yaml unless they are given.",
     )
     command.add_argument("model", nargs="?", help=SEVERAL)
     command.add_argument("--split", choices=("train", "val", "test"), default="val", help="(default: val)")
