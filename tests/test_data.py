@@ -342,7 +342,7 @@ def test_what_the_classes_of_polygons_mean(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("0 .5 .5 .2 .2", "line 2: 4 numbers .*box"),
+        ("0 .5 .5 .2 .2", "4 numbers .*box"),
         ("0 0 0 1 0 1", "line 2: 5 numbers"),
         ("0 0 0 100 0 100 80", "from 0 to 1"),
         ("0 0 0 nan 0 1 1", "from 0 to 1"),
@@ -484,7 +484,7 @@ def test_a_group_of_several_kinds_stays_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("folders", "said"),
     [
-        ([], "neither images/ and masks/, nor train/ and val/"),
+        ([], "images/ and masks/ with the same names"),
         (["images"], "no masks/"),
         (["images", "masks", "labels"], "both masks/ and labels/"),
         (["train/images", "train/masks", "val/images"], "no masks/"),
@@ -1131,5 +1131,5 @@ def test_a_thousand_problems_are_not_a_thousand_lines(tmp_path: Path) -> None:
         Image.new("L", (9 + k, 8), 7).save(tmp_path / "masks" / f"{k:02}.png")  # a sentence each
     report = check(tmp_path, Labels(task="multiclass", num_classes=3))
     assert len(report.problems) == 30
-    with pytest.raises(ConfigError, match=r"… .*\b20 more of this kind.*'unetzoo data check --json'"):
+    with pytest.raises(ConfigError, match=r"of this kind are 29 others.*'unetzoo data check --json'"):
         report.raise_for_problems()

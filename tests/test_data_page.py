@@ -71,17 +71,22 @@ def splits(folder: Path, count: int = 3) -> Path:
 # What is said
 
 
-def test_ten_problems_of_a_kind_and_then_a_count() -> None:
+def test_problems_of_a_kind_are_one_line() -> None:
     sentences = [f"'masks/{k}.png' is {k + 9}×8 pixels, its image 8×8" for k in range(222)]
     others = ["'a.png' is empty", "'b.png' is empty"]
     said = said_by_kind([*sentences, *others], "--json lists all")
-    assert said[:10] == sentences[:10]
-    assert said[10:] == [
-        "… and 212 more of this kind; --json lists all",
+    named = ", ".join(f"'masks/{k}.png'" for k in range(1, 10))
+    assert said == [
+        f"{sentences[0]}; of this kind are 221 others: {named}, …; --json lists all",
         "'a.png' is empty; so it is with 1 other: 'b.png'",
     ]
-    assert said_by_kind(sentences[:10], "") == sentences[:10]
+    assert said_by_kind(sentences[:10], "all") == [f"{sentences[0]}; of this kind are 9 others: {named}"]
     assert said_by_kind([], "") == []
+
+
+def test_of_one_file_the_places_are_named() -> None:
+    said = said_by_kind([f"a.json: annotation {k}: no corners" for k in range(3)], "")
+    assert said == ["a.json: annotation 0: no corners; of this kind are 2 others: annotation 1, annotation 2"]
 
 
 def test_of_many_kinds_some_are_said() -> None:
@@ -96,8 +101,9 @@ def test_the_page_of_a_folder_with_many_problems_is_short(tmp_path: Path, capsys
         save(np.zeros((8, 9 + k), np.uint8), tmp_path / "masks" / f"{k:02}.png")
     assert main(["data", "check", str(tmp_path)]) == 2
     out = capsys.readouterr().out
-    assert out.count("its image 8×8") == 10
-    assert "… and 20 more of this kind; 'unetzoo data check --json' lists all" in out
+    assert out.count("its image 8×8") == 1
+    assert "of this kind are 29 others" in out
+    assert "'unetzoo data check --json' lists all" in out
     assert "train with" not in out
 
 

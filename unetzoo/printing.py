@@ -67,25 +67,46 @@ def said_of(files: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def said_by_kind(sentences: Iterable[str], rest: str, most: int = 10) -> list[str]:
-    """Return sentences as :func:`said_once` does, of each kind at most some, and then how many more there are.
+    """Return a sentence for each kind: the first, how many others there are, and what some of these are about.
 
-    Sentences are of a kind where they differ in names and numbers alone. Of kinds there are at most twice as many.
+    Sentences are of a kind where they differ in names and numbers alone. Of kinds there are at most twice as many as
+    there are examples of each.
 
     Args:
         sentences: each begins with the name of the file that it is about, or is about none.
-        rest: where all are listed, for the last line of what is left out.
-        most: sentences of a kind.
+        rest: where all are listed, for the end of what leaves some out.
+        most: examples of a kind, the first among them.
     """
-    kinds: dict[str, list[dict[str, str]]] = defaultdict(list)
+    kinds: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for said, named in _alike(_parted(sentences)).items():
-        kinds[_VARYING.sub("", said)].append(named)
-    shown = []
-    for found in [*kinds.values()][: 2 * most]:
-        more = sum(map(len, found[most:]))
-        shown += [_with_others(named) for named in found[:most]]
-        shown += [f"… and {more} more of this kind; {rest}"] * bool(more)
-    others = sum(len(named) for found in [*kinds.values()][2 * most :] for named in found)
+        kinds[_VARYING.sub("", said)] += [(name, sentence[len(name) :]) for name, sentence in named.items()]
+    found = [*kinds.values()]
+    shown = [_with_examples(of_kind, rest, most) for of_kind in found[: 2 * most]]
+    others = sum(map(len, found[2 * most :]))
     return [*shown, *[f"… and {others} more, of other kinds; {rest}"] * bool(others)]
+
+
+def some_of(names: Sequence[str], most: int = 10, *, quoted: bool = True) -> str:
+    """Return the first of some names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(map(repr if quoted else str, names[:most])) + (f" and {more} more" if more > 0 else "")
+
+
+def _with_examples(alike: Sequence[tuple[str, str]], rest: str, most: int) -> str:
+    """Return the first of sentences of a kind, each a name and what is said behind it, and what others are about."""
+    (name, said), *others = alike
+    if not others:
+        return f"{name}{said}"
+    about = [other if other != name else _difference(said, behind) for other, behind in others[: most - 1]]
+    more = f", …; {rest}" if len(others) >= most else ""
+    kind = "so it is with" if len({_FOUND.sub("", behind) for _, behind in alike}) == 1 else "of this kind are"
+    return f"{name}{said}; {kind} {len(others)} other{'s' * (len(others) > 1)}: {', '.join(about)}{more}"
+
+
+def _difference(one: str, other: str) -> str:
+    """Return the first clause of a sentence that is another in the next."""
+    parts = zip(one.split(": "), other.split(": "), strict=False)
+    return next((theirs.strip(": ") for ours, theirs in parts if ours != theirs), other.strip(": "))
 
 
 def _parted(sentences: Iterable[str]) -> list[tuple[str, str]]:

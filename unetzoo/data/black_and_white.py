@@ -21,6 +21,7 @@ What cannot be told: labels below ¼ and above ¾ of white that are all thinner 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -96,8 +97,42 @@ def read_ids(values: Tensor, ignored: Tensor) -> Read:
     return Read((values > 0) & ~wrong & ~ignored, wrong, None)
 
 
-def fix(outside: Outside) -> str:
-    """Return what to do about the values of a mask that is not black and white."""
+def are_areas(values: Tensor, wrong: Tensor) -> bool:
+    """Return whether at least half of the wrong pixels of masks (C, H, W) lie in squares of 2 × 2 of their own value.
+
+    Ids of objects and classes do, greys of a photograph do not.
+    """
+    right, below = values[:, :-1, :-1] == values[:, :-1, 1:], values[:, :-1, :-1] == values[:, 1:, :-1]
+    squares = right & below & (values[:, :-1, :-1] == values[:, 1:, 1:])
+    areas = torch.zeros_like(wrong)
+    for rows in (slice(None, -1), slice(1, None)):
+        for columns in (slice(None, -1), slice(1, None)):
+            areas[:, rows, columns] |= squares
+    return 2 * int((areas & wrong).sum()) >= int(wrong.sum())
+
+
+def are_ids(masks: Sequence[Outside]) -> bool:
+    """Return whether masks whose values are areas look like instance label images, an id an object, and not classes.
+
+    That is so where they have more than 32 values; or where each has 1, 2, 3, … without a gap, and as many as it has
+    objects: 5 or more in one and not the same in all, or 10 in a single mask.
+    """
+    if len({value for mask in masks for value in mask}) > _FEW:
+        return True
+    counts = {len(mask) for mask in masks}
+    whole = all({*mask} == {str(k + 1) for k in range(len(mask))} for mask in masks)
+    return whole and max(counts, default=0) >= (10 if len(masks) == 1 else 5) and (len(masks) == 1 or len(counts) > 1)
+
+
+def fix(outside: Outside, alike: Sequence[Outside] = (), named: bool = False) -> str:
+    """Return what to do about the values of a mask that is not black and white.
+
+    Args:
+        outside: the values.
+        alike: those of all masks of the data set whose values are areas, this one's among them; none where it is alone
+            or has no areas.
+        named: whether its name says that it has ids of objects.
+    """
     if len(outside) == 1 and set(outside) <= {"255", "65535"}:
         return (
             "black and white is needed, 0/1 or 0/255; class indices are task='multiclass', and give ignore=… for a "
@@ -109,7 +144,14 @@ def fix(outside: Outside) -> str:
             f"black and white is needed, 0/1 or 0/255; give ignore=… for a value that does not count; {ids}; threshold "
             "greys and save them anew"
         )
-    levels = sorted(map(int, outside))
+    levels = sorted({int(value) for mask in alike or (outside,) for value in mask})
+    if alike and (named or are_ids(alike)):
+        objects, masks = sum(map(len, alike)), f"{len(alike)} masks" if len(alike) > 1 else "one mask"
+        classes = f"; class indices are task='multiclass' with num_classes={levels[-1] + 1}" * (levels[-1] < 256)
+        return (
+            f"this looks like an instance label image, an id an object, {objects} objects in {masks}: give "
+            f"foreground='any', for one class of all objects, or task='instances', which keeps them apart{classes}"
+        )
     if len(levels) > _FEW:
         classes = "class indices are task='multiclass'; threshold greys and save them anew"
     else:

@@ -14,13 +14,14 @@ import torch
 from unetzoo import checks, images
 from unetzoo.data import counting, examples, remarks
 from unetzoo.data.commanding import training_command
-from unetzoo.data.examining import Findings, Wanted, examined
+from unetzoo.data.examining import Findings, Wanted, examined, explain_values
 from unetzoo.data.histograms import Histogram, histogram
 from unetzoo.data.labels import Labels
 from unetzoo.data.listing import Sample, Source, title_of
 from unetzoo.data.report import DataReport, SplitReport
 from unetzoo.data.splitting import RATIOS, check_arguments, divide, group_keys
 from unetzoo.data.stacks import list_samples
+from unetzoo.data.understanding import exports_of
 from unetzoo.errors import ConfigError
 
 
@@ -60,6 +61,7 @@ def check(
     components = closely and counting.can_find_components()
     wanted = Wanted(listing.labels, max(1, len(listed)), closely, components)
     found = _all(listed, wanted, progress)
+    explain_values(found, listing.labels)
     by_split = {split: [findings for findings in found if findings.split == split] for split in splits}
     train = by_split.get("train", [])
     problems += [problem for findings in found for problem in findings.problems]
@@ -82,7 +84,7 @@ def check(
         mean=mean,
         std=std,
         problems=tuple(problems),
-        warnings=(*remarks.warnings_of(listing, by_split, constant), *_small(train, sides)),
+        warnings=(*remarks.warnings_of(listing, by_split, constant), *_small(train, sides), *exports_of(source)),
         histograms=_histograms(by_split, listing.labels) if closely else (),
         examples=examples.chosen(found, listing.labels) if closely else (),
         command=command,

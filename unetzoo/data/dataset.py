@@ -45,8 +45,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         augmentation: called with the image, tv_tensors.Image float32, scaled and not normalised, and the mask,
             tv_tensors.Mask int64; returns the two. None for none.
         seed: of the augmentation.
-        room: bytes, at most, of images and targets that each process keeps as they were read, so as not to read them
-            again while their files stay as they are: 256 MiB, or 0 for none.
+        room: bytes, at most, of images and targets that are kept as they were read, so as not to read them again while
+            their files stay as they are: 256 MiB, or 0 for none. The workers of a loader share them equally.
 
     Attributes:
         task, num_classes: of the targets: of ``labels``, but for instances "binary" or "multilabel".

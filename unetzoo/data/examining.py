@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -69,6 +69,7 @@ class Findings:
     area: int = 0
     nowhere: int = 0  # objects that cover no pixel
     outside: Mapping[str, int] = field(default_factory=dict)
+    areas: bool = False  # of those values, see masks.Decoded
     white: int | None = None  # of a black-and-white mask
     turn: str = ""  # of a turned image's mask
     colours: tuple[str, ...] = ()  # of the classes, by the mask's palette, where black is not the first
@@ -137,13 +138,11 @@ def _examine_mask(found: Findings, wanted: Wanted, place: int, gaps: Tensor | No
     assert found.size is not None
     labels = wanted.labels
     decoded = masks.decode(found.sample, labels, found.size, ids=wanted.closely)
-    found.outside, found.white, found.turn = decoded.outside, decoded.white, decoded.turn
+    found.outside, found.areas, found.white, found.turn = decoded.outside, decoded.areas, decoded.white, decoded.turn
     found.nowhere = decoded.nowhere
     target = decoded.target if gaps is None else decoded.target.masked_fill(gaps, IGNORED)
     if wanted.closely:
         found.objects = counting.counted(decoded, components=wanted.seeks(place, found.size[0] * found.size[1]))
-    if found.outside:
-        found.problems.append(f"{masks.shown(found.sample)}: {masks.explain(found.outside, labels, found.sample)}")
     if labels.pixel_task == "multilabel":
         found.pixels = tuple((target == 1).flatten(1).sum(1).tolist())
     else:
@@ -153,3 +152,12 @@ def _examine_mask(found: Findings, wanted: Wanted, place: int, gaps: Tensor | No
             found.sample, labels, [k for k, n in enumerate(found.pixels) if n]
         )
     found.ignored, found.area = int((target == IGNORED).sum()), target.numel()
+
+
+def explain_values(found: Sequence[Findings], labels: Labels) -> None:
+    """Add to the problems what values outside the classes are: of one mask alone it is not known what they mean."""
+    alike = [dict(one.outside) for one in found if one.areas]
+    for one in found:
+        if one.outside:
+            said = masks.explain(dict(one.outside), labels, one.sample, alike if one.areas else ())
+            one.problems.append(f"{masks.shown(one.sample)}: {said}")

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 ROOM = 256 * 2**20
-"""Bytes that a data set keeps in each process that reads of it."""
+"""Bytes that a data set keeps, in all the workers that read of it together."""
 Stamp = tuple[tuple[int, ...], ...]
 
 
@@ -30,11 +31,11 @@ class Pair(NamedTuple):
 class Kept:
     """Pairs by their number. What came first stays: of images drawn in any order, as many are found as there is room.
 
-    A copy in another process is empty.
+    A copy in another process is empty. A worker of a loader has a share of the room, the same as each of the others.
 
     Attributes:
-        room: bytes, at most, of all that is kept.
-        taken: bytes that are in use.
+        room: bytes, at most, of all that is kept, in all workers together.
+        taken: bytes that are in use in this process.
     """
 
     def __init__(self, room: int = ROOM) -> None:
@@ -55,7 +56,9 @@ class Kept:
 
     def keep(self, number: int, stamp: Stamp | None, pair: Pair) -> Pair:
         """Return the pair, kept if there is room for it."""
-        if stamp is None or self.taken + _size(pair) > self.room:
+        worker = get_worker_info()
+        share = self.room if worker is None else self.room // worker.num_workers
+        if stamp is None or self.taken + _size(pair) > share:
             return pair
         own = Pair(*map(_own, pair))
         self._pairs[number] = stamp, own

@@ -88,6 +88,7 @@ class Listing:
         leftovers: files that are neither images nor masks, hidden ones among them, relative to the source.
         understood: what the folder was taken for, and by which rule images and masks go together: a sentence.
         warnings: a sentence for each thing that may not be meant.
+        unnamed: images that no annotation names, relative to the source, where a file of annotations names them.
     """
 
     labels: Labels
@@ -96,6 +97,7 @@ class Listing:
     leftovers: tuple[str, ...]
     understood: str = ""
     warnings: tuple[str, ...] = ()
+    unnamed: tuple[str, ...] = ()
 
 
 def title_of(source: Source) -> str:

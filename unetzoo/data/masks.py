@@ -59,7 +59,8 @@ def read_target(sample: Sample, labels: Labels, size: tuple[int, int], dtype: to
     """
     found = decode(sample, labels, size)
     if found.outside:
-        raise InputError(f"{shown(sample)}: {explain(found.outside, labels, sample)}")
+        said = explain(found.outside, labels, sample, [found.outside] * found.areas)
+        raise InputError(f"{shown(sample)}: {said}")
     return found.target.to(dtype)
 
 
@@ -74,6 +75,7 @@ class Decoded(NamedTuple):
         ids: where the mask tells objects apart, a number for each: (H, W), or for multilabel (classes, H, W), of any
             type. They mean something where ``target`` has an object.
         nowhere: how many drawn objects cover no pixel of the image.
+        areas: whether the values outside the classes are whole numbers that fill areas.
     """
 
     target: Tensor
@@ -82,6 +84,7 @@ class Decoded(NamedTuple):
     turn: str = ""
     ids: Tensor | None = None
     nowhere: int = 0
+    areas: bool = False
 
 
 def decode(sample: Sample, labels: Labels, size: tuple[int, int], *, ids: bool = False) -> Decoded:
@@ -145,8 +148,8 @@ def shown(sample: Sample) -> str:
     return f"the masks of {sample.name!r} ({found[0].parent.parent})" if found else f"no mask of {sample.name!r}"
 
 
-def explain(outside: Outside, labels: Labels, sample: Sample) -> str:
-    """Return what the values outside the classes are, and what to do."""
+def explain(outside: Outside, labels: Labels, sample: Sample, alike: Sequence[Outside] = ()) -> str:
+    """Return what the values outside the classes are, and what to do; ``alike`` as of ``black_and_white.fix``."""
     ranked = sorted(outside.items(), key=lambda item: -item[1])
     listed = ", ".join(f"{value} ({pixels} pixels)" for value, pixels in ranked[:6])
     more = f" and {len(ranked) - 6} others" if len(ranked) > 6 else ""
@@ -162,7 +165,7 @@ def explain(outside: Outside, labels: Labels, sample: Sample) -> str:
     elif labels.foreground == "any":
         fix = "with foreground='any', ids are whole numbers from 0 up; give ignore=… for a value that does not count"
     else:
-        fix = black_and_white.fix(outside)
+        fix = black_and_white.fix(outside, alike, named="_cp_masks." in shown(sample))
     return f"values outside the classes: {listed}{more}; {fix}"
 
 
@@ -334,7 +337,7 @@ def _by_colour(path: Path, values: Tensor, labels: Labels) -> Decoded:
 def _indices(values: Tensor, labels: Labels) -> Decoded:
     ignored = _ignored(values, labels)
     first, last = _known(labels)
-    inside = (values >= first) & (values <= last) & (values == values.floor() if _is_float(values) else True)
+    inside = (values >= first) & (values <= last) & (values == values.floor() if values.is_floating_point() else True)
     classes = torch.where(inside, values, first).long() - first
     classes = classes if labels.codes is None else torch.tensor(labels.codes)[classes]
     return Decoded(torch.where(inside & ~ignored, classes, IGNORED), _as_text(values[~inside & ~ignored]))
@@ -348,14 +351,15 @@ def _known(labels: Labels) -> tuple[int, int]:
 
 def _binary(path: Path, values: Tensor, labels: Labels) -> Decoded:
     ignored, lossy = _ignored(values, labels), path.suffix.lower() in _LOSSY
-    if labels.foreground == "white":
-        read = black_and_white.read(values, ignored, lossy)
-    elif lossy:
+    white = labels.foreground == "white"
+    if lossy and not white:
         raise InputError(f"{str(path)!r}: JPEG does not keep ids, and foreground='any' takes its noise for objects")
-    else:
-        read = black_and_white.read_ids(values, ignored)
+    read = black_and_white.read(values, ignored, lossy) if white else black_and_white.read_ids(values, ignored)
     target = torch.where(read.wrong | ignored, IGNORED, read.foreground.long())
-    return Decoded(target, _as_text(values[read.wrong]), read.white, ids=values if labels.foreground == "any" else None)
+    outside, ids = _as_text(values[read.wrong]), values if labels.foreground == "any" else None
+    exact = bool(outside) and not lossy and all(map(str.isdecimal, outside))
+    areas = exact and black_and_white.are_areas(values, read.wrong)
+    return Decoded(target, outside, None if outside else read.white, ids=ids, areas=areas)
 
 
 def _is_shape(path: Path, values: Tensor) -> bool:
@@ -368,10 +372,6 @@ def _is_shape(path: Path, values: Tensor) -> bool:
 
 def _ignored(values: Tensor, labels: Labels) -> Tensor:
     return torch.zeros_like(values, dtype=torch.bool) if labels.ignore is None else values == labels.ignore
-
-
-def _is_float(values: Tensor) -> bool:
-    return values.is_floating_point()
 
 
 def _counts(values: Tensor) -> list[tuple[int, int]]:

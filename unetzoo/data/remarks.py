@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from unetzoo.data import looks, turning
 from unetzoo.data.examining import Findings
 from unetzoo.data.labels import Labels
-from unetzoo.data.listing import Listing
+from unetzoo.data.listing import Listing, is_hidden, is_image
+from unetzoo.printing import some_of
 
 _NAMED = 5
 _CLASSES = 20
@@ -24,14 +25,20 @@ def warnings_of(listing: Listing, by_split: Mapping[str, Sequence[Findings]], co
     """
     everything = [found for members in by_split.values() for found in members]
     said = [*listing.warnings]
-    if listing.leftovers:
-        shown = ", ".join(listing.leftovers[:_NAMED])
-        more = f" and {len(listing.leftovers) - _NAMED} more" if len(listing.leftovers) > _NAMED else ""
-        said.append(f"neither images nor masks, left out: {shown}{more}")
+    alone = [inner for inner in listing.leftovers if is_image(inner) and not is_hidden(inner)]
+    others = [inner for inner in listing.leftovers if not is_image(inner) or is_hidden(inner)]
+    for what, names in (
+        ("neither images nor masks", others),
+        ("images without a partner", alone),
+        ("no annotation names them", listing.unnamed),
+    ):
+        said += [f"{what}, left out: {some_of(names, _NAMED, quoted=False)}"] * bool(names)
     said += _twice(everything)
     if listing.labels.planes == "split" and not any(isinstance(found.sample.planes, int) for found in everything):
         said.append("planes='split': no image has several planes")
-    said += [sentence for split, members in by_split.items() for sentence in _absent(split, members, listing.labels)]
+    # Of masks that are wrong it is not known which classes they have.
+    whole = [] if listing.problems else [(s, m) for s, m in by_split.items() if not any(one.problems for one in m)]
+    said += [sentence for split, members in whole for sentence in _absent(split, members, listing.labels)]
     whites = Counter(found.white for found in everything if found.white is not None)
     if len(whites) > 1:
         listed = ", ".join(f"0 and {white} in {count}" for white, count in sorted(whites.items()))

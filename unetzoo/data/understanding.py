@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from unetzoo.checks import TASKS, unknown
 from unetzoo.data import picking
-from unetzoo.data.annotations import advice, known_format, may_be_other
+from unetzoo.data.annotations import advice, format_of, known_format, may_be_other
 from unetzoo.data.labels import Labels
 from unetzoo.data.layouts import LAYOUTS, Meaning, Understood, annotated, chosen, csv_lists
 from unetzoo.data.layouts.class_names import alike
 from unetzoo.data.listing import Listing, Source, Tree, is_hidden, paths_of, title_of
-from unetzoo.errors import ConfigError
+from unetzoo.errors import ConfigError, InputError
 
 _LOOKED_AT = 20
 """Files of which it is told what they are, where a folder is no data set."""
+
+
+_SETTINGS = ("dataset.json", "plans.json", "splits_final.json")
+"""JSON that lies among images and is about none, as nnU-Net has it."""
 
 
 def understood(source: Source, masks: str | None = None) -> Understood:
@@ -83,7 +87,8 @@ def _the_layout(tree: Tree) -> Understood:
     found = [match for name, match in matches.items() if name not in refined]
     if len(found) > 1:
         raise ConfigError(
-            f"{str(tree.path)!r} may be two data sets; move one away, or name the file that is meant",
+            f"{str(tree.path)!r} may be two data sets; move one away, name the file that is meant, or say which files "
+            "are the masks, as in masks='masks/{name}.png' or masks='labels/{name}.json'",
             [match.said for match in found],
         )
     if found:
@@ -94,9 +99,8 @@ def _the_layout(tree: Tree) -> Understood:
     if len(reasons) == 1:
         raise reasons[0]
     raise ConfigError(
-        f"{str(tree.path)!r}: cannot tell images from masks. There {_seen(tree)}. It has neither images/ and masks/, "
-        "nor train/ and val/ with the two in each, nor masks beside their images, as a_mask.png. Say where masks are, "
-        "as in masks='gt/{name}_gt.png', or list the files in a .csv file with the columns image and mask",
+        f"{str(tree.path)!r} is no data set: there {_seen(tree)}. Usual are images/ and masks/ with the same names, "
+        "a.png with a_mask.png, or images with COCO JSON; others: masks='gt/{name}_gt.png', a .csv, docs/data.md",
         [*(problem for reason in reasons for problem in reason.problems), *exports],
     )
 
@@ -116,12 +120,37 @@ def _seen(tree: Tree) -> str:
 def _exports(tree: Tree) -> list[str]:
     """Return what the folder has of tools whose files are not read, and what to export from them instead."""
     others = [inner for inner in tree.files if not is_hidden(inner) and may_be_other(inner)]
-    told: dict[str, str] = {}
-    for inner in others[:_LOOKED_AT]:
-        found = advice(tree.files[inner])
+    told: dict[str, list[str]] = defaultdict(list)
+    looked: Counter[tuple[str, str]] = Counter()
+    for inner in others:
+        place = inner.rpartition("/")[0], Path(inner).suffix.lower()  # files that lie together are of one tool
+        looked[place] += 1
+        found = _unread(tree.files[inner]) if looked[place] <= _LOOKED_AT else None
         if found is not None:
-            told.setdefault(found, f"{inner}: {found}")
-    return list(told.values())
+            told[found].append(inner)
+    return [
+        f"{names[0]}: {found}" + (f"; so it is with {len(names) - 1} others" if names[1:] else "")
+        for found, names in told.items()
+    ]
+
+
+def _unread(path: Path) -> str | None:
+    """Return what a file is, and what to do, if it is of a tool and is not read; None of others."""
+    try:
+        if format_of(path) is not None:
+            return None
+    except InputError:  # of a damaged one nothing is known
+        pass
+    found = advice(path)
+    if found is None and path.suffix.lower() == ".json" and path.name not in _SETTINGS:
+        return "it is JSON in no format that is known: export COCO JSON, or LabelMe's, from the tool that it is of"
+    return found
+
+
+def exports_of(source: Source) -> list[str]:
+    """Return what a data set that is understood has beside it of tools whose files are not read, a sentence each."""
+    path = paths_of(source)[0]
+    return [f"{said}; it is left out" for said in _exports(Tree(path))] if path.is_dir() else []
 
 
 def list_files(source: Source, labels: Labels) -> Listing:

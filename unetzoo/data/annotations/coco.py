@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unetzoo.data.annotations import parsing
+from unetzoo.data.annotations import parsing, regions
 from unetzoo.data.annotations._base import Annotation, Document, Drawing, Faults, register_annotation_format
 from unetzoo.data.annotations.regions import Part, Polygons, Region, Size
 from unetzoo.errors import InputError
+from unetzoo.printing import some_of
 
 
 def _recognises(path: Path) -> bool:
@@ -48,13 +49,23 @@ def read(path: Path) -> Document:
         else:
             faults.add(f"category {k + 1}", "an id and a name are needed")
     drawn: dict[Any, list[Annotation]] = defaultdict(list)
+    boxes = dict[Any, int]()
     for k, annotation in enumerate(found["annotations"]):
+        if _is_box(annotation, images):
+            boxes[annotation["image_id"]] = boxes.get(annotation["image_id"], 0) + 1
+            continue
         try:
             image, one = _annotation(annotation, images, kinds)
         except ValueError as error:
             faults.add(_where(k, annotation), error)
         else:
             drawn[image].append(one)
+    if boxes:
+        named = [images[image]["file_name"] for image in boxes]
+        faults.sentences.append(
+            f"{sum(boxes.values())} of {len(found['annotations'])} annotations are detection boxes, without a "
+            f"segmentation: {regions.NO_BOXES}; they are of {some_of(named)}"
+        )
     drawings = {
         image["file_name"].replace("\\", "/"): Drawing(path, tuple(drawn[key]), _size(image))
         for key, image in images.items()
@@ -135,6 +146,13 @@ def _annotation(found: Any, images: Mapping[Any, Any], kinds: Mapping[Any, str])
     if not isinstance(kind, int) or kind not in kinds:
         raise ValueError(f"category_id {kind!r:.60} is of no category")
     return image, Annotation(kinds[kind], _region(found.get("segmentation"), _size(images[image])), _crowd(found))
+
+
+def _is_box(found: Any, images: Mapping[Any, Any]) -> bool:
+    """Return whether an annotation of an image has a box, and nothing else that says where it is."""
+    if not parsing.has(found, bbox=list) or found.get("segmentation"):
+        return False
+    return isinstance(found.get("image_id"), int | str) and found["image_id"] in images
 
 
 def _crowd(found: Mapping[str, Any]) -> bool:

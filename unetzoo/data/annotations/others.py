@@ -88,7 +88,7 @@ OTHERS = (
         "save its masks as an image (_cp_masks.png or .tif: 'Save masks as PNG/TIF' in Cellpose)",
     ),
     Other("Label Studio's own JSON", (".json",), _json(_label_studio), f"{_COCO}, brushes included"),
-    Other("Label Studio's small JSON", (".json",), _json(_label_studio_brush), f"{_COCO}, brushes included"),
+    Other("Label Studio's JSON-MIN", (".json",), _json(_label_studio_brush), f"{_COCO}, brushes included"),
     Other("VIA's own JSON", (".json",), _json(_via), f"{_COCO} (Annotation, Export Annotations)"),
     Other(
         "Supervisely's own JSON",

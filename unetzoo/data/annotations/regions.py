@@ -21,6 +21,8 @@ from unetzoo.errors import InputError
 Size = tuple[int, int]
 Ring = NDArray[np.float64]
 """(corners, 2), x and y; the last corner is joined to the first."""
+NO_BOXES = "a box alone is no mask: export segmentation (polygons or RLE) from the tool"
+"""What is said of files that hold boxes, in any format."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ nearest of them, beside the text files or up to three folders above. If there is
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetzoo.data.annotations._base import Annotation, Document, Drawing, register_annotation_format
-from unetzoo.data.annotations.regions import Polygons
+from unetzoo.data.annotations.regions import NO_BOXES, Polygons
 from unetzoo.errors import InputError
 
 _TELLING = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt")
@@ -34,17 +35,22 @@ def read(path: Path) -> Document:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{str(path)!r} cannot be read as text: {error}") from error
-    found, problems, names = [], [], _names_for(path.parent)
+    found, problems, names, boxes = [], [], _names_for(path.parent), 0
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
+            if _is_box(line):
+                boxes += 1
+                continue
             number_of, ring = _parsed(line)
             kind = _named(number_of, names)
         except ValueError as error:
             problems.append(f"line {number}: {error}")
         else:
             found.append(Annotation(kind, Polygons(((ring,),), relative=True)))
+    if boxes:  # without their number: what is wrong with many files is said once
+        problems.append(f"lines of a class and 4 numbers are detection boxes: {NO_BOXES}")
     return Document({"": Drawing(path, tuple(found))}, tuple((names or {}).values()), tuple(problems), listed=True)
 
 
@@ -99,6 +105,19 @@ def _names_in(path: Path, _: int, size: int) -> dict[int, str]:
     return {number: str(names[number]) for number in sorted(names)}
 
 
+def _is_box(line: str) -> bool:
+    """Return whether a line is a class, and centre and size of a box."""
+    words = line.split()
+    return len(words) == 5 and words[0].isdecimal() and all(map(_is_number, words[1:]))
+
+
+def _is_number(word: str) -> bool:
+    try:
+        return math.isfinite(float(word))
+    except ValueError:
+        return False
+
+
 def _parsed(line: str) -> tuple[int, NDArray[np.float64]]:
     """Return class and corners, (corners, 2).
 
@@ -112,8 +131,6 @@ def _parsed(line: str) -> tuple[int, NDArray[np.float64]]:
         numbers = [float(text) for text in rest]
     except ValueError:
         raise ValueError("coordinates are numbers") from None
-    if len(numbers) == 4:
-        raise ValueError("4 numbers are a box; a polygon has 6 or more")
     if len(numbers) < 6 or len(numbers) % 2:
         raise ValueError(f"{len(numbers)} numbers; x and y of 3 corners or more are needed")
     if not all(-_SLACK <= number <= 1 + _SLACK for number in numbers):

@@ -19,6 +19,7 @@ from unetzoo.data.layouts._base import Meaning, Understood, register_layout
 from unetzoo.data.layouts.class_names import names_of
 from unetzoo.data.listing import SPLITS, Listing, Sample, Tree, is_hidden
 from unetzoo.errors import ConfigError, InputError
+from unetzoo.printing import some_of
 
 _MOST = 50
 """Files that may be such; more of them are one for each image."""
@@ -97,8 +98,12 @@ def _listed(tree: Tree, paths: list[Path], labels: Labels) -> Listing:
                 problems.append(f"{name!r} is annotated twice: in {other.mask.source} and in {path}")  # type: ignore[union-attr]
     samples = {split: tuple(of_split[name] for name in sorted(of_split)) for split, of_split in found.items()}
     used = {sample.image for of_split in samples.values() for sample in of_split}
-    leftovers = tuple(inner for inner, path in tree.files.items() if path not in used and path not in splits)
-    return Listing(labels, samples or {"": ()}, tuple(problems), leftovers)
+    problems += images.misspelt()
+    left = [inner for inner, path in tree.files.items() if path not in used and path not in splits]
+    known, nearly = tree.images(), {*images.nearly.values()}
+    unnamed = tuple(inner for inner in left if inner in known and inner not in nearly)
+    leftovers = tuple(inner for inner in left if inner not in known)
+    return Listing(labels, samples or {"": ()}, tuple(problems), leftovers, unnamed=unnamed)
 
 
 def split_of(path: Path) -> str:
@@ -115,9 +120,14 @@ class _Images:
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
+        self.nearly: dict[tuple[str, str], str] = {}
+        """Document and name in it → the one file that differs from this in ending or case alone."""
         self._by_name: Mapping[str, list[str]] = defaultdict(list)
+        self._by_stem: Mapping[str, list[str]] = defaultdict(list)
         for inner in tree.images():
-            self._by_name[inner.rpartition("/")[2]].append(inner)
+            name = inner.rpartition("/")[2]
+            self._by_name[name].append(inner)
+            self._by_stem[_stem(name)].append(inner)
 
     def of(self, name: str, document: Path, problems: list[str]) -> Path | None:
         """Return the image of a name; None where there is none, or where several may be meant, which is a problem."""
@@ -130,11 +140,31 @@ class _Images:
             if found:
                 problems.append(f"{name!r} of {document.name} could be {' or '.join(found[:3])}: move one away")
                 return None
-        problems.append(f"{name!r} of {document.name}: there is no such image in {str(self.tree.path)!r}")
+        alike = self._by_stem.get(_stem(name.rpartition("/")[2]), [])
+        if len(alike) == 1:
+            self.nearly[document.name, name] = alike[0]
+        else:
+            problems.append(f"{name!r} of {document.name}: there is no such image in {str(self.tree.path)!r}")
         return None
+
+    def misspelt(self) -> list[str]:
+        """Return a sentence for each document whose names differ from files in ending or case alone."""
+        by_document: dict[str, list[str]] = defaultdict(list)
+        for (document, name), inner in self.nearly.items():
+            by_document[document].append(f"{name!r} (did you mean {inner!r}?)")
+        return [
+            f"{len(pairs)} image{'s' * (len(pairs) > 1)} of {document} differ{'s' * (len(pairs) == 1)} in ending or "
+            f"case from the files in {str(self.tree.path)!r}: {some_of(pairs, quoted=False)}; rename the files, or the "
+            "images in the annotations"
+            for document, pairs in by_document.items()
+        ]
 
     def _candidates(self, name: str) -> Iterator[list[str]]:
         """Yield the files that end in the whole of a name; then, as servers have other folders, in its last part."""
         alike = self._by_name.get(name.rpartition("/")[2], [])
         yield [inner for inner in alike if f"/{inner}".endswith(f"/{name.lstrip('/')}")]
         yield list(alike)
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0].casefold()

@@ -39,10 +39,8 @@ def recognises(tree: Tree) -> Understood | None:
     found = [*_of_images(files), *_of_annotations(files)]
     if len(found) > 1:
         both = "; or ".join(one.said for one in found)
-        raise ConfigError(
-            f"{str(tree.path)!r} has several masks beside its images: {both}. Say which are meant, as in "
-            f"masks='{_pattern(found[0])}'"
-        )
+        patterns = " or ".join(f"masks={_pattern(one)!r}" for one in found)
+        raise ConfigError(f"{str(tree.path)!r} has several masks beside its images: {both}. Say which: {patterns}")
     if not found:
         return None
     start = f"{folder}/" if folder else ""

@@ -160,7 +160,8 @@ class _Folder:
                 continue
             other = found.setdefault(stem, path)
             if other is not path:
-                self.problems.append(f"{self._shown(path)}: {self._shown(other)} has the same stem; keep one")
+                fix = f", or give masks='{folder}/{{name}}{path.suffix}'" if folder == self.masks else ""
+                self.problems.append(f"{self._shown(path)}: {self._shown(other)} has the same stem; keep one{fix}")
         return found
 
     def _shown(self, path: Path) -> str:

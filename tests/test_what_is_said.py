@@ -1,0 +1,177 @@
+"""Data that cannot be used as they are: what they are, and what to do, is said once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unetzoo import ConfigError
+from unetzoo.data import Labels, SegmentationDataset, check, find_samples, kept
+
+SIDE = 32
+
+
+def save(path: Path, values: np.ndarray | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng([*path.stem.encode()]).integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)
+    Image.fromarray(noise if values is None else values).save(path)
+
+
+def cells(count: int, first: int = 1) -> np.ndarray:
+    """Return a label image of so many squares of 3 × 3 pixels."""
+    values = np.zeros((SIDE, SIDE), np.uint8)
+    for k in range(count):
+        top, left = 1 + 5 * (k // 6), 1 + 5 * (k % 6)
+        values[top : top + 3, left : left + 3] = first + k
+    return values
+
+
+def coco(path: Path, names: Sequence[str], segmentation: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = [{"id": k, "file_name": name, "height": SIDE, "width": SIDE} for k, name in enumerate(names)]
+    one = {"category_id": 1, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 0, "segmentation": segmentation}
+    found = {
+        "images": images,
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [{"id": k, "image_id": k // 2, **one} for k in range(2 * len(names))],
+    }
+    path.write_text(json.dumps(found))
+
+
+SQUARE = [[1, 1, 9, 1, 9, 9, 1, 9]]
+
+
+def test_boxes_of_coco_are_one_problem(tmp_path: Path) -> None:
+    names = [f"{k:02}.png" for k in range(12)]
+    for name in names:
+        save(tmp_path / "images" / name)
+    coco(tmp_path / "boxes.json", names, [])
+    report = check(tmp_path, Labels(), closely=False)
+    (problem,) = report.problems
+    for part in ("24 of 24", "detection boxes", "export segmentation", "'00.png'", "'09.png' and 2 more"):
+        assert part in problem
+    assert report.warnings == ()  # that a class never occurs only follows from it
+
+
+def test_boxes_of_yolo_are_one_line(tmp_path: Path) -> None:
+    for k in range(12):
+        save(tmp_path / "images" / f"{k:02}.png")
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        (tmp_path / "labels" / f"{k:02}.txt").write_text("0 0.5 0.5 0.1 0.1\n" * (k % 4 + 1))
+    report = check(tmp_path, Labels(), closely=False)
+    assert len(report.problems) == 12
+    with pytest.raises(ConfigError) as caught:
+        report.raise_for_problems()
+    assert str(caught.value).count("detection boxes") == 1
+    assert "11 others" in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["_cp_masks.png", "_cp_masks.tif", ".png"])
+def test_ids_of_objects_are_told_from_classes(tmp_path: Path, ending: str) -> None:
+    beside = ending.startswith("_")
+    for k in range(12):
+        save(tmp_path / ("" if beside else "images") / f"{k:02}.jpg")
+        save(tmp_path / ("" if beside else "masks") / f"{k:02}{ending}", cells(4 + k))
+    report = check(tmp_path, Labels(), closely=False)
+    with pytest.raises(ConfigError) as caught:
+        report.raise_for_problems()
+    said = str(caught.value)
+    assert said.count("instance label image") == 1
+    assert f"{sum(range(4, 16))} objects in 12 masks" in said
+    assert "foreground='any'" in said
+    assert report.warnings == ()
+    check(tmp_path, Labels(foreground="any"), closely=False).raise_for_problems()
+
+
+def test_classes_are_no_ids_and_have_no_white(tmp_path: Path) -> None:
+    for k in range(12):
+        save(tmp_path / "images" / f"{k:02}.jpg")
+        values = np.zeros((SIDE, SIDE), np.uint8)
+        values[4:12] = 1
+        values[20:28] = 2 if k % 2 else 0
+        save(tmp_path / "masks" / f"{k:02}.png", values)
+    report = check(tmp_path, Labels(), closely=False)
+    assert all("num_classes=3" in problem and "instance" not in problem for problem in report.problems)
+    assert len(report.problems) == 6
+    assert not any("written with" in warning for warning in report.warnings)
+
+
+def test_images_without_annotations_are_named_so(tmp_path: Path) -> None:
+    for k in range(8):
+        save(tmp_path / f"{k}.png")
+    coco(tmp_path / "a.json", [f"{k}.png" for k in range(6)], SQUARE)
+    (warning,) = (said for said in check(tmp_path, Labels(), closely=False).warnings if "left out" in said)
+    assert "no annotation names them" in warning
+    assert warning.endswith("6.png, 7.png")
+
+
+def test_another_ending_or_case_is_suggested(tmp_path: Path) -> None:
+    for k in range(4):
+        save(tmp_path / "images" / f"cell_{k}.png")
+    coco(tmp_path / "a.json", ["cell_0.jpg", "CELL_1.PNG", "cell_2.png", "other.png"], SQUARE)
+    report = check(tmp_path, Labels(), closely=False)
+    (near,) = (problem for problem in report.problems if "did you mean" in problem)
+    assert "'cell_0.jpg' (did you mean 'images/cell_0.png'?)" in near
+    assert "'CELL_1.PNG' (did you mean 'images/cell_1.png'?)" in near
+    assert any(problem.startswith("'other.png'") and "no such image" in problem for problem in report.problems)
+    (left,) = (said for said in report.warnings if "left out" in said)
+    assert left.endswith("left out: images/cell_3.png")
+
+
+def test_an_empty_folder_is_answered_briefly(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nothing in it.*docs/data\.md") as caught:
+        find_samples(tmp_path, Labels())
+    assert len(str(caught.value)) < 250 + len(str(tmp_path))
+
+
+def test_masks_and_annotations_both_are_offered(tmp_path: Path) -> None:
+    for k in range(4):
+        save(tmp_path / f"{k}.png")
+        save(tmp_path / f"{k}_mask.png", cells(1, 255))
+        shape = {"label": "cell", "points": [[1, 1], [9, 1], [9, 9]], "shape_type": "polygon"}
+        found = {"version": "5.5.0", "shapes": [shape], "imagePath": f"{k}.png", "imageHeight": SIDE}
+        (tmp_path / f"{k}.json").write_text(json.dumps({**found, "imageWidth": SIDE}))
+    with pytest.raises(ConfigError) as caught:
+        find_samples(tmp_path, Labels())
+    for pattern in ("{name}_mask.png", "{name}.json"):
+        assert f"masks={pattern!r}" in str(caught.value)
+        assert len(find_samples(tmp_path, Labels(masks=pattern))["train"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("images/a_seg.npy", "", "_cp_masks.png"),
+        ("min.json", '[{"image": "a.png", "id": 1, "annotation_id": 2, "label": []}]', "Label Studio's JSON-MIN"),
+        ("notes.json", '{"hello": 1}', "no format that is known"),
+    ],
+)
+def test_files_of_tools_beside_masks_are_named_once(tmp_path: Path, name: str, text: str, said: str) -> None:
+    for k in range(8):
+        save(tmp_path / "images" / f"{k}.png")
+        save(tmp_path / "masks" / f"{k}.png", cells(1, 255))
+        (tmp_path / name.replace("a_", f"{k}_")).write_text(text)
+    report = check(tmp_path, Labels(), closely=False)
+    assert report.problems == ()
+    assert sum(said in warning for warning in report.warnings) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_workers_share_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    for k in range(8):
+        save(tmp_path / "images" / f"{k}.png")
+        save(tmp_path / "masks" / f"{k}.png", cells(1, 255))
+    samples = [one for split in find_samples(tmp_path, Labels()).values() for one in split]
+    pair = SIDE * SIDE * 4  # bytes of three channels, and of the target
+    data = SegmentationDataset(samples, Labels(), room=4 * pair)
+    assert kept.ROOM == 256 * 2**20
+    monkeypatch.setattr(kept, "get_worker_info", lambda: SimpleNamespace(num_workers=workers) if workers else None)
+    for k in range(8):
+        data[k]
+    assert data._kept.taken == 4 * pair // max(1, workers)
