@@ -94,8 +94,7 @@ def _write_tiff(mask: PartialMask, target: Path, tags: Sequence[Tag], mark: Mark
         for band in (mask.rows(layer, y, TILE) for y in range(0, height, TILE))
         for x in range(0, width, TILE)
     )
-    big = mask.size > 2**31
-    with module("tifffile").TiffWriter(target, bigtiff=big) as writer:
+    with writer_of(target, mask.size) as writer:
         writer.write(
             tiles,
             shape=mask.shape if layers > 1 else mask.shape[1:],
@@ -108,6 +107,11 @@ def _write_tiff(mask: PartialMask, target: Path, tags: Sequence[Tag], mark: Mark
             software=None if mark is None else str(mark),
             extratags=[(code, kind, _count(value), value, True) for code, kind, value in tags],
         )
+
+
+def writer_of(target: Path, size: int) -> Any:
+    """Return tifffile's writer of a file of about so many bytes."""
+    return module("tifffile").TiffWriter(target, bigtiff=size > 2**31)
 
 
 def _count(value: Any) -> int:

@@ -151,9 +151,9 @@ def predict_files(
                 if isinstance(source, StoredRows):
                     with source:
                         _refuse_by_rows(job, outputs, predictor)
-                        finished = _row_teller(job, source, tell)
-                        predictor.write_rows(source, outputs.mask(job), settings, finished, mark)
+                        count = _write_rows(predictor, source, job, outputs, settings, tell, mark, ledger)
                     report.done.append(job.source)
+                    tell(Outcome(job, objects=count, rows=(source.height, source.height)))
                 else:
                     found = predictor(source)
                     writing.append((job, found, writers.submit(_write, found, job, outputs, mark, ledger)))
@@ -224,16 +224,36 @@ def _write(found: Prediction, job: Job, outputs: Outputs, mark: Mark, ledger: Le
 
 
 def _refuse_by_rows(job: Job, outputs: Outputs, predictor: Predictor) -> None:
-    """Raise if an image is read by rows, and more is wanted of it than its mask."""
+    """Raise if an image is read by rows, and more is wanted of it than its mask and label image."""
     asked = [kind for kind in KINDS if getattr(outputs, kind)]
     asked += ["table"] if outputs.table is not None else []
-    asked += [*outputs.formats, *(name for name in ("smallest", "holes") if getattr(predictor, name))]
+    asked += [name for name in outputs.formats if name != "labels" or predictor.config.task == "instances"]
+    asked += ["holes"] if predictor.holes else []
     if asked and is_big(job.source):
         raise InputError(f"so large an image is written by rows, without {', '.join(asked)}: leave that out for it")
 
 
-def _row_teller(job: Job, source: StoredRows, tell: Tell) -> Callable[[int], object]:
-    return lambda rows: tell(Outcome(job, rows=(rows, source.height)))
+def _write_rows(
+    predictor: Predictor,
+    source: StoredRows,
+    job: Job,
+    outputs: Outputs,
+    settings: dict[str, Any],
+    tell: Tell,
+    mark: Mark,
+    ledger: Ledger,
+) -> int | None:
+    """Write all that is wanted of an image by rows. Return the number of objects, as :func:`_write` does."""
+
+    def finished(rows: int) -> None:
+        if rows < source.height:
+            tell(Outcome(job, rows=(rows, source.height)))
+
+    labels = outputs.annotations(job, predictor.config).get("labels", {})
+    for path in labels.values():
+        ledger.check(path)
+    place = outputs.mask(job)
+    return predictor.write_rows(source, place, settings, finished, mark, labels=labels, save=ledger.write)
 
 
 def _keep_record(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:

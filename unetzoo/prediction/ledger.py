@@ -11,7 +11,7 @@ from pathlib import Path
 
 from unetzoo.errors import InputError, WriteError
 from unetzoo.files.writing import make_folder, replacing
-from unetzoo.images import open_raster
+from unetzoo.prediction.marks import is_cut_off
 from unetzoo.printing import printable
 
 _PIECE = 2**20
@@ -117,10 +117,6 @@ def _is_cut_off(path: Path) -> bool:
                     pass
         except (OSError, EOFError, zlib.error):
             return True
-    if path.suffix == ".tif":
-        try:
-            with open_raster(path) as image:
-                image.load()
-        except (InputError, OSError, SyntaxError, ValueError):
-            return True
+    if path.suffix == ".tif" and is_cut_off(path):
+        return True
     return path.stat().st_size == 0

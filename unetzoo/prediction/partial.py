@@ -94,6 +94,20 @@ class PartialMask:
         self.missing |= missing
         write_file(self.folder / "note.json", json.dumps(self._note()))
 
+    def replace(self, layer: int, first: int, rows: Any) -> None:
+        """Write an array (n, width) in place of finished rows of a layer.
+
+        Raises:
+            WriteError: they cannot be written.
+        """
+        _, height, width = self.shape
+        try:
+            with self._rows.open("r+b") as stream:
+                stream.seek((layer * height + first) * width * rows.itemsize)
+                stream.write(rows.astype(self.dtype, copy=False).tobytes())
+        except OSError as error:
+            raise WriteError(f"{self.folder} cannot be written: {error.strerror}") from error
+
     def rows(self, layer: int, first: int, count: int) -> Any:
         """Return finished rows of a layer, at most to its end, as an array (rows, width)."""
         import numpy as np

@@ -6,6 +6,8 @@ import contextlib
 import copy
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
@@ -16,11 +18,12 @@ from unetzoo.devices import device_of, in_memory
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.objects.components import ndimage
 from unetzoo.objects.separating import check_separable
-from unetzoo.prediction import arguments, by_rows
+from unetzoo.prediction import arguments, by_rows, objects_by_rows
 from unetzoo.prediction.inputs import LoadedImage, Rows, as_image
 from unetzoo.prediction.layout import Layout
 from unetzoo.prediction.marks import Mark
 from unetzoo.prediction.networks import Model, Networks, check_channels, check_range, gathered, origins
+from unetzoo.prediction.outputs import annotation_paths
 from unetzoo.prediction.results import Prediction, in_file, mask_of, nodata_tag
 from unetzoo.prediction.stored import StoredRows
 from unetzoo.prediction.strips import Strip, joined, strips
@@ -175,6 +178,7 @@ class Predictor:
         source: str | os.PathLike[str],
         target: str | os.PathLike[str],
         *,
+        labels: str | os.PathLike[str] | None = None,
         planes: str | int | None = None,
         progress: bool = False,
     ) -> None:
@@ -189,20 +193,24 @@ class Predictor:
                 or OME-Zarr. Extra ``big``.
             target: a .tif, .tiff or .zarr: (H, W) uint8, of a multi-label model (classes, H, W); 0 and 255, or indices
                 of classes, uint16 where there are more than 256. A GeoTIFF's place on the globe is kept.
+            labels: a .tif for a label image of the objects, as ``Prediction.save_annotations`` has them: of several
+                classes one each, in folders of their names. They are those of the whole image; but a component of more
+                than 2048 rows that is split is divided as its rows come.
             progress: show a bar.
 
         Raises:
-            ConfigError: tifffile or zarr is not installed, or this predictor has ``smallest`` or ``holes``: objects
-                are not looked for across rows.
+            ConfigError: tifffile or zarr is not installed, or this predictor has ``holes``, which are not looked for
+                across rows; or ``labels`` of a model of ``task="instances"``.
             InputError: the image cannot be read so, or does not fit the model; another ending of ``target``. Nothing
                 was written.
             WriteError: the mask cannot be written; what is done is kept.
         """
-        if self.smallest or self.holes:
-            raise ConfigError(
-                f"a mask by rows has no smallest={self.smallest!r} or holes={self.holes!r}: leave them out, and clean "
-                "the mask with unetzoo.objects.cleaned where it fits in memory"
-            )
+        problems = [f"holes={self.holes!r}: they are not looked for across rows"] if self.holes else []
+        if labels is not None and self.config.task == "instances":
+            problems.append("labels=…: edges between objects are not kept by rows")
+        if problems:
+            raise ConfigError("a mask by rows cannot have these; leave them out", problems)
+        targets = {} if labels is None else annotation_paths(labels, objects.writers(["labels"])["labels"], self.config)
         with StoredRows(source, planes) as rows, _bar(progress, rows.height, "row") as bar:
             done = 0
 
@@ -211,7 +219,7 @@ class Predictor:
                 bar(finished - done)
                 done = finished
 
-            self.write_rows(rows, target, self.settings(), tell)
+            self.write_rows(rows, target, self.settings(), tell, labels=targets)
 
     def write_rows(
         self,
@@ -220,8 +228,11 @@ class Predictor:
         settings: Mapping[str, Any],
         tell: Callable[[int], object] = lambda rows: None,
         mark: Mark | None = None,
-    ) -> None:
-        """Do what :meth:`write_mask` does, of an image that is open; ``smallest`` and ``holes`` are left out.
+        *,
+        labels: Mapping[int | None, Path] | None = None,
+        save: objects_by_rows.Save = objects_by_rows.write_pieces,
+    ) -> int | None:
+        """Do what :meth:`write_mask` does, of an image that is open; ``holes`` are left out.
 
         Args:
             source: the image.
@@ -229,6 +240,11 @@ class Predictor:
             settings: JSON-able; a mask that was begun goes on only under the same ones, and with the same image.
             tell: is called with the number of finished rows, first with those of an earlier run.
             mark: is written into the mask, see ``unetzoo.prediction.marks``.
+            labels: class → label image of its objects, or None → of all.
+            save: writes what it is given to the path of a label image.
+
+        Returns:
+            The number of objects, None without ``labels``.
 
         Raises:
             InputError: see :meth:`write_mask`; or the image's file was changed while it was read.
@@ -242,7 +258,15 @@ class Predictor:
                 mask.put(in_file(part, self.config, strip.missing), missing=strip.missing is not None)
                 tell(mask.done)
         source.check_unchanged()
+        if self.smallest > 1:
+            objects_by_rows.clean(mask, self.config, self.smallest)
+        count = None
+        if labels:
+            count = objects_by_rows.write_labels(mask, self.config, self.split, labels, save)
+            size = sum(path.stat().st_size for path in labels.values())
+            mark = None if mark is None else replace(mark, others={"labels": size})
         by_rows.write(mask, target, (*source.place, *nodata_tag(self.config, mask.missing)), mark)
+        return count
 
     def result(self, image: LoadedImage, probabilities: Tensor, missing: Tensor | None) -> Prediction:
         """Return what probabilities (channels, H, W) amount to, cleaned as ``smallest`` and ``holes`` say."""

@@ -1,0 +1,134 @@
+"""Objects of images beyond memory: those of the image in memory."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import unetzoo
+from unetzoo import Predictor
+from unetzoo.cli import main
+from unetzoo.prediction import by_rows, objects_by_rows
+from unetzoo.prediction.partial import PartialMask
+
+tifffile = pytest.importorskip("tifffile", reason="images by rows need tifffile")
+pytest.importorskip("zarr", reason="and zarr")
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have rows come by 16, so that objects lie over many of them."""
+    monkeypatch.setattr(objects_by_rows, "TILE", 16)
+
+
+def network(task: str, classes: int) -> unetzoo.SegmentationModel:
+    """Return a network that finds each class in about half of the coarse noise."""
+    torch.manual_seed(0)
+    model = unetzoo.create("unet", base_channels=4, num_classes=classes, task=task).eval()
+    with torch.no_grad():
+        logits = model(torch.from_numpy(coarse(96, 96)).permute(2, 0, 1)[None] / 255)
+        model.head.conv.bias.sub_(logits.mean((0, 2, 3)))
+        for parameter in (model.head.conv.weight, model.head.conv.bias):
+            parameter.mul_(8)
+    return model
+
+
+def coarse(height: int, width: int) -> np.ndarray:
+    """Return noise whose objects are larger than a pixel."""
+    noise = np.random.default_rng(3).integers(0, 256, (height // 10 + 1, width // 10 + 1, 3), np.uint8)
+    return np.array(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def noisy(path: Path) -> np.ndarray:
+    """Write an image of coarse noise."""
+    image = coarse(150, 90)
+    tifffile.imwrite(path, image, photometric="rgb", metadata=None)
+    return image
+
+
+@pytest.mark.parametrize(("task", "classes"), [("binary", 1), ("multiclass", 3), ("multilabel", 2)])
+@pytest.mark.parametrize("split", [0, 0.5])
+def test_label_images_are_those_of_the_image_in_memory(task: str, classes: int, split: float, tmp_path: Path) -> None:
+    predictor = Predictor(network(task, classes), tile=64, split=split, smallest=4)
+    image = noisy(tmp_path / "a.tif")
+    predictor.write_mask(tmp_path / "a.tif", tmp_path / "rows" / "m.tif", labels=tmp_path / "rows" / "l.tif")
+    found = predictor(image)
+    found.save_annotations(tmp_path / "whole" / "l.tif", "labels")
+    assert len(found.instances()) > 5
+    names = sorted(path.relative_to(tmp_path / "whole").as_posix() for path in (tmp_path / "whole").rglob("*.tif"))
+    assert names == sorted(
+        path.relative_to(tmp_path / "rows").as_posix() for path in (tmp_path / "rows").rglob("l.tif")
+    )
+    for name in names:
+        by_row, whole = (tifffile.imread(tmp_path / folder / name) for folder in ("rows", "whole"))
+        assert by_row.dtype == whole.dtype
+        assert (by_row == whole).all()
+    mask = tifffile.imread(tmp_path / "rows" / "m.tif")
+    assert (mask == found.mask.numpy() * (1 if task == "multiclass" else 255)).all()
+    assert not [path for path in (tmp_path / "rows").iterdir() if path.name.startswith(".")]
+
+
+def test_the_command_writes_label_images_and_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unetzoo.save(network("binary", 1), tmp_path / "m.safetensors")
+    (tmp_path / "in").mkdir()
+    image = noisy(tmp_path / "in" / "a.tif")
+    expected = Predictor(tmp_path / "m.safetensors", tile=64, split=0.5, smallest=4)(image).instances()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    out = tmp_path / "out"
+    command = ["predict", str(tmp_path / "m.safetensors"), str(tmp_path / "in"), "--out", str(out), "--tile", "64"]
+    command += ["--split", "0.5", "--smallest", "4"]
+    assert main([*command, "--write", "labels", "--json"]) == 0
+    (line,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (line["status"], line["objects"]) == ("segmented", len(expected))
+    with tifffile.TiffFile(out / "labels" / "a.tif") as file:
+        assert file.pages[0].is_tiled
+        labels = file.asarray()
+    assert (labels == expected.labels.numpy()).all()
+    assert main([*command, "--write", "labels"]) == 0
+    assert "1 there already" in capsys.readouterr().out
+    labels[:9] = 0
+    tifffile.imwrite(out / "labels" / "a.tif", labels)  # corrected by hand
+    (out / "a.tif").unlink()
+    assert main([*command, "--write", "labels"]) == 1
+    assert "corrected by hand" in capsys.readouterr().err
+    assert main([*command, "--write", "coco"]) == 1
+    assert re.search(r"by rows, without coco", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("stop", ["clean", "numbers", "labels"])
+def test_a_kill_while_objects_are_written_changes_nothing(
+    stop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left of the work on objects is done anew, from rows of which some are cleaned already."""
+    predictor = Predictor(network("binary", 1), tile=64, split=0.5, smallest=9)
+    noisy(tmp_path / "a.tif")
+    predictor.write_mask(tmp_path / "a.tif", tmp_path / "m.tif", labels=tmp_path / "l.tif")
+    place = {
+        "clean": (PartialMask, "replace"), "numbers": (objects_by_rows, "_numbered"), "labels": (by_rows, "write"),
+    }[stop]  # fmt: skip
+    for count in range(3 if stop == "clean" else 1):
+        real, calls = getattr(*place), itertools.count()
+
+        def killed(*given: object, real=real, calls=calls, count=count) -> object:
+            if next(calls) == count:
+                raise KeyboardInterrupt
+            return real(*given)
+
+        target = tmp_path / f"{stop}{count}"
+        with monkeypatch.context() as patch:
+            patch.setattr(*place, killed)
+            with pytest.raises(KeyboardInterrupt):
+                predictor.write_mask(tmp_path / "a.tif", target / "m.tif", labels=target / "l.tif")
+        assert not (target / "m.tif").exists()
+        predictor.write_mask(tmp_path / "a.tif", target / "m.tif", labels=target / "l.tif")
+        for name in ("m.tif", "l.tif"):
+            assert (target / name).read_bytes() == (tmp_path / name).read_bytes()
