@@ -12,8 +12,9 @@ from PIL import Image
 
 from unetzoo import ConfigError, Predictor, calibrate
 from unetzoo.cli import main
+from unetzoo.evaluation import evaluate
 from unetzoo.evaluation.separating import SPLITS, Trials
-from unetzoo.objects import cleaned, instances
+from unetzoo.objects import cleaned, instances, matched
 from unetzoo.prediction.arguments import calibrated
 
 
@@ -74,6 +75,12 @@ def test_pixels_that_do_not_count_are_of_no_object() -> None:
     trials.add(torch.from_numpy(mask), target, torch.from_numpy(ids))
     left = np.where(np.arange(100) < 50, ids, 0)
     assert sum(map(len, trials.true)) == len(np.unique(left)) - 1
+    for split in (0.0, 1.0):
+        found = instances(torch.from_numpy(mask), "binary", 1, split=split)
+        true = instances((target == 1).byte(), "binary", 1, ids=torch.from_numpy(ids))
+        expected = matched(found, true, ignored=target == -100)
+        met = np.concatenate(trials.met[split])
+        assert (int(met.sum()), len(met)) == (expected.met, expected.found)
 
 
 def test_real_nuclei_and_the_file_is_the_door(
@@ -95,6 +102,8 @@ def test_real_nuclei_and_the_file_is_the_door(
     found.write(out)
     record = json.loads(out.read_text(encoding="utf-8"))
     assert record["objects"] == found.separation._asdict()
+    judged = evaluate(Predictor("nuclei", threshold=out), tmp_path / "data", foreground="any", objects=True)
+    assert judged.objects.to_dict()["object_ap_50"] == pytest.approx(found.separation.precision)
     record["objects"] |= {"split": 1.25, "smallest": 7}
     out.write_text(json.dumps(record), encoding="utf-8")
     assert (calibrated(out).split, calibrated(out).smallest) == (1.25, 7)

@@ -70,7 +70,7 @@ class Trials:
                 labels = found.labels.numpy()
                 own = np.zeros(len(found) + 1, np.int64)
                 own[labels] = areas
-                seen, met = _met(np.where(counted, labels, 0), truth, len(found), sizes)
+                seen, met = _met(np.where(counted, labels, 0), truth, found.areas.numpy(), sizes)
                 self.areas[split].append(own[1:][seen])
                 self.met[split].append(met[seen])
 
@@ -92,14 +92,18 @@ class Trials:
 
 
 def _met(
-    found: NDArray[np.int32], true: NDArray[np.int64], count: int, sizes: NDArray[np.int64]
+    found: NDArray[np.int32], true: NDArray[np.int64], areas: NDArray[np.int64], sizes: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return of each of ``count`` objects whether anything of it counts, and whether it meets a true one."""
+    """Return of each object found whether it counts, and whether it meets a true one.
+
+    It does not count where it meets none, and most of it is ignored, as ``unetzoo.objects.matched`` has it; ``areas``
+    are with that, numbers and ``sizes`` of true objects without.
+    """
     codes, common = np.unique(found.astype(np.int64) * len(sizes) + true, return_counts=True)
     rows, columns = np.divmod(codes, len(sizes))
-    own = np.bincount(rows, common, minlength=count + 1)
+    own = np.bincount(rows, common, minlength=len(areas) + 1)
     union = own[rows] + sizes[columns] - common
     pairs = (rows > 0) & (columns > 0) & (common > _IOU * union)
-    met = np.zeros(count + 1, bool)
+    met = np.zeros(len(areas) + 1, bool)
     met[rows[pairs]] = True
-    return own[1:] > 0, met[1:]
+    return met[1:] | (2 * own[1:] >= areas), met[1:]
