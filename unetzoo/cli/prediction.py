@@ -128,7 +128,7 @@ def _predict(options: argparse.Namespace) -> int | None:
             overwrite=options.overwrite,
             tell=shown.tell,
         )
-    _summarise(report, outputs.folder, options, shown.objects if options.write else None)
+    _summarise(report, outputs.folder, options, shown.objects if outputs.of_model(predictor.config).formats else None)
     return 1 if report.failed else None
 
 

@@ -17,6 +17,10 @@ from unetzoo.objects._arguments import planes_of, shared_problems, split_problem
 from unetzoo.objects.components import components, ndimage, told_apart
 from unetzoo.objects.separating import separated
 
+SPLIT_BY_EDGES = 1.0
+"""Pixels of ``split`` that suit models of ``task="instances"``, where nobody says others."""
+_INSIDE = 0.4
+"""By which the probability of a class exceeds that of an edge inside of an object; see docs/objects.md."""
 _SLACK = 1e-3
 """By how much means of probabilities may lie outside 0…1, as rounding leaves them."""
 
@@ -101,6 +105,7 @@ def instances(
     probabilities: Tensor | None = None,
     connectivity: int = 2,
     split: float = 0.0,
+    edges: Tensor | None = None,
     ids: Tensor | None = None,
 ) -> Instances:
     """Return the connected components of ``mask``, numbered in reading order of their first pixels.
@@ -108,7 +113,8 @@ def instances(
     With ``split`` those that have a narrow place are divided there: two parts of a component become two objects where
     all that joins them is narrower than either, at their widest places, by more than ``split`` pixels, as half-widths
     count (the distance to the nearest pixel that is not of the component). Every pixel of the mask stays in an object.
-    Where the image's border cuts an object, its width is that of what is seen.
+    Where the image's border cuts an object, its width is that of what is seen. With ``edges`` as well, which models of
+    ``task="instances"`` give, widths end there: objects that no narrow place shows come apart, too.
 
     Two components that touch are two objects where their classes differ. Class 0 of a multiclass mask is background.
     The classes of a multilabel mask are taken one after the other, and the numbers run on.
@@ -122,6 +128,8 @@ def instances(
         connectivity: 1: pixels that share an edge belong together; 2: or a corner.
         split: in pixels; 0 divides nothing. Of little they come apart at every bend of an outline, from the half-width
             of objects on they never do: 1 to 2 for nuclei of 10 to 30 pixels. Needs scikit-image.
+        edges: (H, W) floating point, the probability of each pixel to be the edge of an object, with ``probabilities``:
+            one is where that of its class exceeds it by no more than 0.4. Taken into account where ``split`` is not 0.
         ids: where objects are known, as in a label image: not components, but the pixels of one id and one class are
             an object, wherever they lie, and nothing is divided. (H, W), or of each class its own (classes, H, W), of
             any type; 0 is no object, also inside the mask. The numbers are given anew.
@@ -131,10 +139,13 @@ def instances(
         InputError: ``mask`` is none of this task, or ``probabilities`` or ``ids`` are none or do not fit it.
     """
     problems = shared_problems(task, num_classes, connectivity) + split_problems(split)
+    if edges is not None and probabilities is None:
+        problems.append("edges without probabilities: give both")
     if problems:
         raise ConfigError("cannot find objects", problems)
     planes = planes_of(mask, task, num_classes)
     channels = None if probabilities is None else _channels(probabilities, (num_classes, *planes.shape[1:]))
+    ends = None if edges is None else _channels(edges, planes.shape[1:], "edges")
     known = None if ids is None else _known(ids, planes.shape)
     tables, maps, total = [], [], 0
     for k, plane in enumerate(planes):
@@ -143,7 +154,8 @@ def instances(
         else:
             numbers, values = components(plane, connectivity)
             if split:
-                numbers, values = separated(numbers, values, split, connectivity)
+                ending = None if ends is None or channels is None else channels[k] - ends <= _INSIDE
+                numbers, values = separated(numbers, values, split, connectivity, ending)
         tables.append(_table(numbers, values if task == "multiclass" else np.full(len(values), k), channels))
         np.add(numbers, total, out=numbers, where=numbers > 0)
         maps.append(torch.from_numpy(numbers))
@@ -169,7 +181,7 @@ def _known(ids: Tensor, shape: tuple[int, ...]) -> NDArray[Any]:
     return np.broadcast_to(ids.cpu().numpy(), shape)
 
 
-def _channels(probabilities: Tensor, shape: tuple[int, ...]) -> NDArray[Any]:
+def _channels(probabilities: Tensor, shape: tuple[int, ...], name: str = "probabilities") -> NDArray[Any]:
     """Return probabilities as float32.
 
     Raises:
@@ -177,13 +189,13 @@ def _channels(probabilities: Tensor, shape: tuple[int, ...]) -> NDArray[Any]:
     """
     if not isinstance(probabilities, Tensor) or not probabilities.is_floating_point():
         kind = probabilities.dtype if isinstance(probabilities, Tensor) else type(probabilities).__name__
-        raise InputError(f"probabilities: a torch.Tensor of floating point is needed, not {kind}")
+        raise InputError(f"{name}: a torch.Tensor of floating point is needed, not {kind}")
     if tuple(probabilities.shape) != shape:
-        raise InputError(f"probabilities of shape {tuple(probabilities.shape)}: {shape} is needed for this mask")
+        raise InputError(f"{name} of shape {tuple(probabilities.shape)}: {shape} is needed for this mask")
     found: NDArray[Any] = probabilities.detach().cpu().float().numpy()
     low, high = float(found.min()), float(found.max())
     if not (low >= -_SLACK and high <= 1 + _SLACK):
-        raise InputError(f"probabilities from {low:.3g} to {high:.3g}: 0 to 1 is needed; these may be logits")
+        raise InputError(f"{name} from {low:.3g} to {high:.3g}: 0 to 1 is needed; these may be logits")
     return found
 
 

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
+
 from unetzoo import images, objects
 from unetzoo.config import ModelConfig
 from unetzoo.objects import Annotated
@@ -97,8 +99,13 @@ def _of_masks(
 
 
 def _of_mask(job: Job, outputs: Outputs, config: ModelConfig, split: float) -> objects.Instances:
-    layers = [images.read_values(path)[0] for path in mask_paths(outputs.mask(job), config)]
-    return objects.instances(of_files(layers, config), config.pixel_task, config.num_classes, split=split)
+    mask = of_files([images.read_values(path)[0] for path in mask_paths(outputs.mask(job), config)], config)
+    ids = None
+    if config.task == "instances":  # which objects there are, a mask does not tell
+        ids = torch.stack(
+            [images.read_values(path)[0].long() for path in outputs.annotations(job, config)["labels"].values()]
+        )
+    return objects.instances(mask, config.pixel_task, config.num_classes, split=split, ids=ids)
 
 
 def _from(folder: Path, source: Path) -> str:

@@ -56,12 +56,12 @@ class Calibrated(NamedTuple):
 
     Attributes:
         thresholds: of all classes, or of each; None: none were given.
-        smallest, split: see ``unetzoo.Predictor``.
+        smallest, split: see ``unetzoo.Predictor``; None: as the task has it.
     """
 
     thresholds: float | Sequence[float] | None
     smallest: int = 0
-    split: float = 0.0
+    split: float | None = None
 
 
 def calibrated(given: float | Sequence[float] | str | os.PathLike[str] | None) -> Calibrated:

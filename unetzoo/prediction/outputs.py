@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unetzoo import checks
@@ -51,7 +51,8 @@ class Outputs:
         overlays: also ``overlays/<name>.png``.
         probabilities: also ``probabilities/<name>.npy``.
         formats: also the objects in these, names of ``unetzoo.objects.WRITERS``: ``<format>/<name>.<suffix>`` and
-            what else they need, or one file for all images.
+            what else they need, or one file for all images. Of models that tell objects apart "labels" is always
+            written, see :meth:`of_model`.
         table: a CSV file with a row for each object, of all images, see ``unetzoo.objects.table``; None: none.
     """
 
@@ -60,6 +61,12 @@ class Outputs:
     probabilities: bool = False
     formats: tuple[str, ...] = ()
     table: Path | None = None
+
+    def of_model(self, config: ModelConfig) -> Outputs:
+        """Return what is written with a model: of objects also the label images, as no mask tells which they are."""
+        if config.task != "instances" or "labels" in self.formats:
+            return self
+        return replace(self, formats=(*self.formats, "labels"))
 
     def mask(self, job: Job) -> Path:
         """Return where the mask goes, the name of the file for a model of several labels."""

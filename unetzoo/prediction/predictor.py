@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from unetzoo import objects
+from unetzoo.config import ModelConfig
 from unetzoo.devices import device_of, in_memory
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.objects.components import ndimage
+from unetzoo.objects.finding import SPLIT_BY_EDGES
 from unetzoo.objects.separating import check_separable
 from unetzoo.prediction import arguments, by_rows, objects_by_rows
 from unetzoo.prediction.inputs import LoadedImage, Rows, as_image
@@ -121,7 +123,7 @@ class Predictor:
         self.layout = Layout(self.networks, tile, overlap, blend, batch_size)
         self.holes = holes
         self.smallest = calibrated.smallest if smallest is None else smallest
-        self.split = calibrated.split if split is None else split
+        self.split = next((each for each in (split, calibrated.split) if each is not None), _split_of(self.config))
         if self.smallest or holes:
             ndimage()  # or an error, before any work
         if self.split:
@@ -349,6 +351,11 @@ class Predictor:
             self.device = device
             for member in self.networks.members:
                 member.to(device)
+
+
+def _split_of(config: ModelConfig) -> float:
+    """Return by how many pixels objects come apart where nobody says it."""
+    return SPLIT_BY_EDGES if config.task == "instances" else 0.0
 
 
 _SMALLER = (

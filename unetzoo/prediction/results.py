@@ -115,7 +115,12 @@ class Prediction:
         """Return the objects of the mask, divided as ``split`` says, with the mean probability of each; needs SciPy."""
         config = self.config
         return objects.instances(
-            self.mask, config.pixel_task, config.num_classes, probabilities=self.probabilities, split=self.split
+            self.mask,
+            config.pixel_task,
+            config.num_classes,
+            probabilities=self.probabilities,
+            split=self.split,
+            edges=self.edges,
         )
 
     def geojson(self) -> dict[str, Any]:

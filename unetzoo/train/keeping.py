@@ -192,11 +192,11 @@ class KeepBest(Callback):
             make_folder(self.path.parent)
             weights.save(network, self.path)
         self.score, self.epoch, self.waited = score, trainer.current_epoch, 0
-        self.metrics = pl_module.scores.to_dict()
+        self.metrics = pl_module.figures
 
     def state_dict(self) -> dict[str, Any]:
         """Return which epoch was the best."""
-        score = None if self.score is None else (self.score.by_dice, self.score.value)
+        score = None if self.score is None else (self.score.by_score, self.score.value, self.score.then)
         return {"score": score, "epoch": self.epoch, "waited": self.waited, "metrics": self.metrics}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -20,6 +20,8 @@ from unetzoo.data.edges import joined
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.model import SegmentationModel, TrainingOutputs
+from unetzoo.objects import ObjectScores
+from unetzoo.objects.separating import check_separable
 from unetzoo.parameter_groups import param_groups
 from unetzoo.prediction.transfer import Transfer
 from unetzoo.saving import sources
@@ -29,6 +31,7 @@ from unetzoo.train.checking import fit_problems, setting_problems
 from unetzoo.train.data import FolderData
 from unetzoo.train.judging import Score, score_of
 from unetzoo.train.schedules import factor
+from unetzoo.train.telling_apart import ObjectMetrics
 from unetzoo.train.validating import validated
 
 MEANINGS = ("num_classes", "task", "class_names")
@@ -66,6 +69,7 @@ class Recipe(lightning.LightningModule):
     Attributes:
         network: the model, from when training begins.
         scores: of the epoch's validation; None before it.
+        objects: likewise, where they are told apart.
     """
 
     network: SegmentationModel
@@ -99,6 +103,7 @@ class Recipe(lightning.LightningModule):
         self.lr = lr
         self.average: AveragedModel | None = None
         self.scores: Scores | None = None
+        self.objects: ObjectScores | None = None
         self.validation_loss: float | None = None
         self._plateau: ReduceLROnPlateau | None = None
         self._plateau_state: dict[str, Any] | None = None
@@ -120,7 +125,13 @@ class Recipe(lightning.LightningModule):
     @property
     def score(self) -> Score | None:
         """How good the epoch is, None before it is validated."""
-        return None if self.scores is None else score_of({**self.scores.to_dict(), "val_loss": self.validation_loss})
+        return None if self.scores is None else score_of({**self.figures, "val_loss": self.validation_loss})
+
+    @property
+    def figures(self) -> dict[str, float | None]:
+        """What the epoch's validation came to, by name; empty before it."""
+        found = {} if self.scores is None else self.scores.to_dict()
+        return found | ({} if self.objects is None else self.objects.row())
 
     @property
     def data(self) -> FolderData:
@@ -165,6 +176,8 @@ class Recipe(lightning.LightningModule):
         if self._built:
             return
         data = self.data
+        if data.labels.task == "instances":
+            check_separable()  # or an error, before any work
         with torch.random.fork_rng():
             torch.manual_seed(self.settings.seed)
             self.network = _build(self.settings, data)
@@ -191,6 +204,7 @@ class Recipe(lightning.LightningModule):
         self.metrics = SegmentationMetrics(
             data.labels.pixel_task, data.labels.num_classes, class_names=data.labels.class_names
         )
+        self.object_metrics = ObjectMetrics(data.labels) if task == "instances" else None
         self._losses = torch.zeros(2, dtype=torch.float64)
         self._outputs = self.network.training_outputs
         if self.settings.compile:
@@ -234,7 +248,7 @@ class Recipe(lightning.LightningModule):
         """Freeze or thaw the encoder; forget what the epoch before was judged."""
         self._freeze()
         self._losses.zero_()
-        self.scores = self.validation_loss = None
+        self.scores = self.objects = self.validation_loss = None
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make what the step draws a function of its number."""
@@ -288,6 +302,8 @@ class Recipe(lightning.LightningModule):
         """Begin to count anew, if the steps before were sound."""
         self.check_losses()
         self.metrics.reset()
+        if self.object_metrics is not None:
+            self.object_metrics.reset()
         self._validation = torch.zeros(2, dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
@@ -297,21 +313,24 @@ class Recipe(lightning.LightningModule):
         loss = self.loss(outputs, _truth(batch))
         self._validation += torch.stack((loss.double() * len(images), torch.ones_like(loss).double() * len(images)))
         self.metrics.update(logits[:, : self.metrics.num_classes], target)
+        if self.object_metrics is not None:
+            self.object_metrics.update(logits, batch)
 
     def on_validation_epoch_end(self) -> None:
         """Judge, with all processes' counts, and lower the rates where nothing got better."""
         self.metrics.sync()
         self.scores = self.metrics.compute()
+        self.objects = None if self.object_metrics is None else self.object_metrics.compute()
         total, count = self._all_summed(self._validation).tolist()
         self.validation_loss = total / count if count else math.nan
-        found = {key: value for key, value in self.scores.to_dict().items() if "/" not in key and value is not None}
+        found = {key: value for key, value in self.figures.items() if "/" not in key and value is not None}
         shown = {f"val/{key}": torch.tensor(value, dtype=torch.float32) for key, value in found.items()}
         self.log_dict(shown | {"val/loss": torch.tensor(self.validation_loss)}, logger=True)
         self.log("dice", shown.get("val/dice", torch.tensor(math.nan)), prog_bar=True, logger=False)
         if self._plateau is not None and not self.trainer.sanity_checking:
             assert self.score is not None
             # The plateau asks for a rise by a share, which is a fall of the loss by a number: exp(-loss) has both.
-            self._plateau.step(self.score.value if self.score.by_dice else math.exp(min(self.score.value, 700.0)))
+            self._plateau.step(self.score.value if self.score.by_score else math.exp(min(self.score.value, 700.0)))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what is no weight: of the run, to go on; of the network, for ``unetzoo.load``."""

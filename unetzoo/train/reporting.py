@@ -50,7 +50,7 @@ class History(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Add a row, and write both files."""
         assert isinstance(pl_module, Recipe)
-        scores = {} if pl_module.scores is None else pl_module.scores.to_dict()
+        scores = pl_module.figures
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
@@ -96,7 +96,9 @@ class History(Callback):
     def _write_curves(self) -> None:
         path = self.folder / "curves.png"
         figure = require_plot(path)(figsize=(9, 4), layout="constrained")
-        for axes, names in zip(figure.subplots(1, 2), (("loss", "val_loss"), ("dice", "iou")), strict=True):
+        for axes, names in zip(
+            figure.subplots(1, 2), (("loss", "val_loss"), ("dice", "iou", "object_ap_50")), strict=True
+        ):
             for name in names:
                 points = [(row["epoch"], row[name]) for row in self.rows if row.get(name) is not None]
                 if points:
@@ -200,16 +202,16 @@ class Progress(Callback):
         loss = pl_module.training_loss  # of all processes: each must ask
         if self.style == "quiet" or not trainer.is_global_zero:
             return
-        scores = {} if pl_module.scores is None else pl_module.scores.to_dict()
+        scores = pl_module.figures
         record = {"epoch": trainer.current_epoch + 1, "loss": loss, "val_loss": pl_module.validation_loss, **scores}
         if self.style == "json":
             print(json.dumps(record), flush=True)
             return
-        short = ("loss", "val_loss", "dice", "iou")
+        short = ("loss", "val_loss", "dice", "iou", "object_ap_50")
         words = [f"{name} {record[name]:.4f}" for name in short if record.get(name) is not None]
         best = ""
         if _best_of(trainer).epoch == trainer.current_epoch and pl_module.score is not None:
-            best = "  (best so far)" if pl_module.score.by_dice else "  (best so far, by the loss)"
+            best = "  (best so far)" if pl_module.score.by_score else "  (best so far, by the loss)"
         line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {'  '.join(words)}{best}"
         if self._bar is None:
             print(line, flush=True)

@@ -1,0 +1,289 @@
+"""Objects as a task: what a network learns of them, what becomes of what it says, and every door on the way."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from skimage.segmentation import find_boundaries
+from torch import Tensor
+
+import unetzoo
+from unetzoo import ConfigError, Predictor
+from unetzoo.cli import main
+from unetzoo.data import Labels, SegmentationDataset, find_samples, labels_of
+from unetzoo.data.edges import edges_of, joined
+from unetzoo.losses import class_weights_from
+from unetzoo.objects import instances, matched
+from unetzoo.objects.finding import SPLIT_BY_EDGES
+from unetzoo.train import Run
+
+SIZE = 64
+
+
+def disc(y: float, x: float, radius: float, size: int = SIZE) -> np.ndarray:
+    rows, columns = np.mgrid[:size, :size]
+    return (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
+
+
+def discs() -> np.ndarray:
+    """A chain of discs that overlap, each cut by the next one, and one alone."""
+    ids = np.zeros((SIZE, SIZE), np.uint16)
+    for k, x in enumerate((10, 24, 38, 52), 1):
+        ids[disc(20, x, 8)] = k
+    ids[disc(50, 30, 7)] = 9
+    return ids
+
+
+def rods(width: int) -> np.ndarray:
+    """Rods side by side, end to end as well, without a pixel between them."""
+    ids = np.zeros((SIZE, SIZE), np.uint16)
+    for k in range(5):
+        ids[8:32, 6 + k * width : 6 + (k + 1) * width] = 2 * k + 1
+        ids[32:56, 6 + k * width : 6 + (k + 1) * width] = 2 * k + 2
+    return ids
+
+
+def ring() -> np.ndarray:
+    """A ring, a disc that fills its hole, and a second ring that has a disc inside and does not touch it."""
+    ids = np.zeros((SIZE, SIZE), np.uint16)
+    ids[disc(20, 20, 14)] = 1
+    ids[disc(20, 20, 7)] = 2
+    ids[disc(46, 46, 14)] = 3
+    ids[disc(46, 46, 9)] = 0
+    ids[disc(46, 46, 4)] = 4
+    return ids
+
+
+SCENES = {
+    "discs": discs(),
+    "rods of 9": rods(9),
+    "rods of 5": rods(5),
+    "rods of 4": rods(4),
+    "ring": ring(),
+    "one": disc(30, 30, 20).astype(np.uint16),
+    "none": np.zeros((SIZE, SIZE), np.uint16),
+}
+
+
+def said_of(ids: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Return what a network without faults says: the probabilities of the mask and of the edges."""
+    true = torch.from_numpy(ids.astype(np.int64))
+    return (true > 0).float()[None], edges_of(true).float()
+
+
+class TestEdges:
+    @pytest.mark.parametrize("name", SCENES)
+    def test_they_are_scikit_image_s_inner_boundaries(self, name: str) -> None:
+        expected = find_boundaries(SCENES[name], connectivity=2, mode="inner")
+        np.testing.assert_array_equal(edges_of(torch.from_numpy(SCENES[name].astype(np.int64))).numpy(), expected)
+
+    def test_large_numbers_are_told_apart(self) -> None:
+        ids = torch.full((4, 6), 2**40)
+        ids[:, 3:] += 1
+        assert edges_of(ids).sum() == 8
+
+    def test_pixels_that_do_not_count_and_the_border_end_no_object(self) -> None:
+        ids = torch.full((8, 8), 3)
+        ids[:, 5:] = -100
+        assert not edges_of(ids).any()
+
+
+class TestObjects:
+    @pytest.mark.parametrize("name", SCENES)
+    def test_what_touches_comes_apart(self, name: str) -> None:
+        ids = SCENES[name]
+        probabilities, edges = said_of(ids)
+        mask = probabilities[0] > 0.5
+        found = instances(mask, "binary", 1, probabilities=probabilities, edges=edges, split=SPLIT_BY_EDGES)
+        true = instances(mask, "binary", 1, ids=torch.from_numpy(ids.astype(np.int64)))
+        assert len(found) == len(np.unique(ids[ids > 0]))
+        assert torch.equal(found.labels > 0, mask)
+        scores = matched(found, true)
+        assert scores.met == len(true)
+        if len(true):
+            assert scores.pooled()["sq"] > 0.9
+
+    def test_without_edges_a_straight_wall_is_no_neck(self) -> None:
+        probabilities, _ = said_of(SCENES["rods of 9"])
+        assert len(instances(probabilities[0] > 0.5, "binary", 1, split=SPLIT_BY_EDGES)) == 1
+
+    def test_turning_the_image_turns_the_objects(self) -> None:
+        probabilities, edges = said_of(SCENES["discs"])
+        once, turned = (
+            instances((p[0] > 0.5), "binary", 1, probabilities=p, edges=e, split=SPLIT_BY_EDGES)
+            for p, e in ((probabilities, edges), (probabilities.rot90(1, (1, 2)), edges.rot90(1, (0, 1))))
+        )
+        assert sorted(once.areas.tolist()) == sorted(turned.areas.tolist())
+
+    def test_edges_want_probabilities(self) -> None:
+        with pytest.raises(ConfigError, match="edges without probabilities"):
+            instances(torch.ones(4, 4, dtype=torch.uint8), "binary", 1, edges=torch.zeros(4, 4), split=1)
+
+
+class TestNetwork:
+    def test_it_has_a_channel_more_than_classes(self, tmp_path: Path) -> None:
+        model = unetzoo.create("unet", num_classes=2, task="instances", base_channels=4, deep_supervision=True).eval()
+        images = torch.rand(1, 3, 32, 48)
+        assert model(images).shape == (1, 3, 32, 48)
+        assert all(head.shape[1] == 3 for head in model.training_outputs(images).deep)
+        unetzoo.save(model, tmp_path / "a.safetensors")
+        again = unetzoo.load(tmp_path / "a.safetensors")
+        assert again.config == model.config
+        assert torch.equal(again(images), model(images))
+
+    def test_a_semantic_model_goes_on_with_a_new_head(self, tmp_path: Path) -> None:
+        model = unetzoo.create("unet", base_channels=4).eval()
+        unetzoo.save(model, tmp_path / "a.safetensors")
+        again = unetzoo.load(tmp_path / "a.safetensors", task="instances")
+        assert again.config.channels == 2
+        assert torch.equal(
+            again.state_dict()["encoder.levels.0.0.conv.weight"], model.state_dict()["encoder.levels.0.0.conv.weight"]
+        )
+
+    def test_a_guide_of_classes_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match="classification_guided=True: task='instances'"):
+            unetzoo.create("unet3p", task="instances", classification_guided=True)
+
+
+def write(folder: Path, scenes: dict[str, np.ndarray], ending: str = ".png") -> Path:
+    """Write scenes as images whose objects are brighter than the ground, and their numbers."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for name, ids in scenes.items():
+        shade = np.random.default_rng(0).integers(0, 20, ids.shape)
+        Image.fromarray(
+            (shade + 160 * (ids > 0) - 60 * find_boundaries(ids, mode="inner") * (ids > 0)).astype(np.uint8)
+        ).save(folder / "images" / f"{name}.png")
+        Image.fromarray(ids).save(folder / "masks" / f"{name}{ending}")
+    return folder
+
+
+class TestData:
+    def test_items_have_the_mask_the_edges_and_the_numbers(self, tmp_path: Path) -> None:
+        write(tmp_path, {"a": SCENES["ring"]})
+        labels = labels_of(tmp_path, task="instances")
+        assert (labels.num_classes, labels.foreground) == (1, "any")
+        samples = find_samples(tmp_path, labels, ratios=(1, 0, 0))["train"]
+        (item,) = SegmentationDataset(samples, labels, in_channels=1)
+        np.testing.assert_array_equal(item["target"].numpy(), SCENES["ring"] > 0)
+        np.testing.assert_array_equal(item["ids"].numpy(), SCENES["ring"])
+        np.testing.assert_array_equal(
+            item["edges"].numpy(), find_boundaries(SCENES["ring"], connectivity=2, mode="inner")
+        )
+        assert torch.equal(joined(item["target"], item["edges"]), torch.stack([item["target"], item["edges"]]))
+
+    def test_what_an_augmentation_moves_moves_with_its_edges(self, tmp_path: Path) -> None:
+        write(tmp_path, {"a": SCENES["discs"]})
+        labels = labels_of(tmp_path, task="instances")
+        samples = find_samples(tmp_path, labels, ratios=(1, 0, 0))["train"]
+        augment = unetzoo.augmentation.build(["RandomQuarterTurn", {"RandomHorizontalFlip": {"p": 1.0}}])
+        (item,) = SegmentationDataset(samples, labels, in_channels=1, augmentation=augment)
+        ids = item["ids"].numpy()
+        assert sorted(np.bincount(ids.ravel())) == sorted(
+            np.bincount(np.unique(SCENES["discs"], return_inverse=True)[1].ravel())
+        )
+        np.testing.assert_array_equal(item["edges"].numpy(), find_boundaries(ids, connectivity=2, mode="inner"))
+
+    def test_annotations_of_two_classes_have_two_planes(self, tmp_path: Path) -> None:
+        (tmp_path / "images").mkdir()
+        (tmp_path / "labels").mkdir()
+        Image.new("L", (20, 10)).save(tmp_path / "images" / "a.png")
+        shapes = [("b", 2, 6), ("a", 6, 10), ("a", 12, 18)]
+        record = {
+            "version": "5.5.0", "flags": {}, "imagePath": "a.png", "imageData": None, "imageHeight": 10, "imageWidth": 20,
+            "shapes": [
+                {"label": kind, "points": [[x, 2], [end, 8]], "shape_type": "rectangle", "flags": {}, "group_id": None}
+                for kind, x, end in shapes
+            ],
+        }  # fmt: skip
+        (tmp_path / "labels" / "a.json").write_text(json.dumps(record))
+        labels = labels_of(tmp_path, task="instances")
+        assert labels.class_names == ("a", "b")
+        samples = find_samples(tmp_path, labels, ratios=(1, 0, 0))["train"]
+        (item,) = SegmentationDataset(samples, labels, in_channels=1)
+        assert item["target"].sum(dim=(1, 2)).tolist() == [60, 24]
+        assert sorted(item["ids"].unique().tolist()) == [0, 1, 2, 3]
+        assert item["edges"][4, 5:7].tolist() == [1, 1]
+        weights = class_weights_from(SegmentationDataset(samples, labels, in_channels=1).loss_targets())
+        assert weights[:2].tolist() == pytest.approx([(140 / 60) ** 0.5, (176 / 24) ** 0.5])
+
+    def test_each_part_of_a_black_and_white_mask_is_an_object_where_that_is_said(self, tmp_path: Path) -> None:
+        mask = ((SCENES["ring"] > 0) * 255).astype(np.uint8)
+        write(tmp_path, {"a": mask})
+        labels = labels_of(tmp_path, task="instances", foreground="white")
+        samples = find_samples(tmp_path, labels, ratios=(1, 0, 0))["train"]
+        (item,) = SegmentationDataset(samples, labels, in_channels=1)
+        assert int(item["ids"].max()) == 3
+
+    def test_colours_tell_no_objects_apart(self) -> None:
+        with pytest.raises(ConfigError, match="label images or annotations are needed"):
+            Labels(task="instances", colours=("#000000", "#ffffff"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Give a run that has learned drawn scenes by heart."""
+    folder = tmp_path_factory.mktemp("instances")
+    scenes = {name: SCENES[key] for name, key in (("a", "discs"), ("b", "rods of 9"), ("c", "ring"), ("d", "one"))}
+    for part in ("train", "val"):
+        write(folder / "data" / part, scenes)
+    return unetzoo.fit(
+        "unet", data=folder / "data", out=folder / "run", task="instances", epochs=25, crop_size=64, batch_size=4, lr=5e-3,
+        augmentation="none", quiet=True,
+        settings={"data.workers": 0, "data.repeats": 6, "model.options.base_channels": 8, "model.options.depth": 4} | SMALLER,
+    )  # fmt: skip
+
+
+SMALLER: dict[str, Any] = {}
+
+
+class TestTraining:
+    def test_it_learns_objects_by_heart_and_judges_itself_by_them(self, run: Run) -> None:
+        best = max(run.history, key=lambda row: row["object_ap_50"] or 0)
+        assert run.best_epoch == best["epoch"]
+        assert best["object_ap_50"] >= 0.95
+        assert best["objects_true"] == 4 + 1 + 10 + 4 + 1
+
+    def test_a_predictor_finds_what_was_learned(self, run: Run, tmp_path: Path) -> None:
+        data = run.folder.parent / "data" / "val"
+        out = tmp_path / "out"
+        assert main(
+            [
+                "predict",
+                str(run.folder),
+                str(data / "images"),
+                "--out",
+                str(out),
+                "--write",
+                "coco",
+                "--table",
+                str(tmp_path / "t.csv"),
+            ]
+        ) in (0, None)
+        for name, key in (("a", "discs"), ("b", "rods of 9"), ("c", "ring")):
+            found = tifffile.imread(out / "labels" / f"{name}.tif")
+            assert len(np.unique(found[found > 0])) == len(np.unique(SCENES[key][SCENES[key] > 0]))
+            np.testing.assert_array_equal(found > 0, np.array(Image.open(out / f"{name}.png")) > 0)
+        assert len(json.loads(next((out / "coco").glob("*.json")).read_text())["annotations"]) == 20
+        assert len(list(csv.DictReader((tmp_path / "t.csv").open()))) == 20
+
+    def test_evaluation_counts_the_same_objects(self, run: Run) -> None:
+        found = unetzoo.evaluation.evaluate(run.folder, run.folder.parent / "data", split="val", objects=True)
+        row = run.history[(run.best_epoch or 1) - 1]
+        assert found.objects is not None
+        assert found.objects.true == row["objects_true"]
+        assert found.objects.pooled()["ap_50"] == pytest.approx(row["object_ap_50"])
+
+    def test_tiles_and_views_give_the_objects_of_the_whole(self, run: Run) -> None:
+        path = run.folder.parent / "data" / "val" / "images" / "a.png"
+        whole = Predictor(run.folder, tile=None)(path).instances()
+        tiled = Predictor(run.folder, tile=32, overlap=16, tta="flips")(path).instances()
+        assert len(whole) == len(tiled) == 5

@@ -1,0 +1,56 @@
+"""Objects of validation images, found as a predictor finds them, and held against the true ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor
+
+from unetzoo.data import IGNORED, Labels
+from unetzoo.objects import ObjectScores, instances, matched
+from unetzoo.objects.finding import SPLIT_BY_EDGES
+from unetzoo.prediction.results import mask_of
+
+
+class ObjectMetrics:
+    """Counts objects batch by batch, over any number of processes.
+
+    Args:
+        labels: of the data, whose task is "instances".
+    """
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all that was counted."""
+        self._scores = ObjectScores()
+
+    def update(self, logits: Tensor, batch: Mapping[str, Any]) -> None:
+        """Count the objects of whole images.
+
+        Args:
+            logits: (N, classes + 1, H, W).
+            batch: "target" and "ids" of the images, see ``unetzoo.data.SegmentationDataset``.
+        """
+        probabilities = logits.float().sigmoid().cpu()
+        for said, target, ids in zip(probabilities, batch["target"].cpu(), batch["ids"].cpu(), strict=True):
+            self._scores += self._matched(said, target, ids)
+
+    def compute(self) -> ObjectScores:
+        """Return the scores of all processes' images."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return self._scores
+        parts: list[ObjectScores | None] = [None] * dist.get_world_size()
+        dist.all_gather_object(parts, self._scores)
+        return sum((part for part in parts if part is not None), ObjectScores())
+
+    def _matched(self, said: Tensor, target: Tensor, ids: Tensor) -> ObjectScores:
+        task, classes, ignored = self.labels.pixel_task, self.labels.num_classes, target == IGNORED
+        mask = mask_of(said[:-1], "instances", (0.5,) * classes)
+        found = instances(mask, task, classes, probabilities=said[:-1], edges=said[-1], split=SPLIT_BY_EDGES)
+        true = instances((target == 1).byte(), task, classes, ids=ids)
+        return matched(found, true, ignored=ignored, class_names=self.labels.class_names)
