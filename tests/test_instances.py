@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +22,7 @@ from unetzoo.data.edges import edges_of, joined
 from unetzoo.losses import class_weights_from
 from unetzoo.objects import instances, matched
 from unetzoo.objects.finding import SPLIT_BY_EDGES
-from unetzoo.train import Run
+from unetzoo.train.runs import Run
 
 SIZE = 64
 
@@ -198,7 +197,8 @@ class TestData:
         Image.new("L", (20, 10)).save(tmp_path / "images" / "a.png")
         shapes = [("b", 2, 6), ("a", 6, 10), ("a", 12, 18)]
         record = {
-            "version": "5.5.0", "flags": {}, "imagePath": "a.png", "imageData": None, "imageHeight": 10, "imageWidth": 20,
+            "version": "5.5.0", "flags": {}, "imagePath": "a.png", "imageData": None,
+            "imageHeight": 10, "imageWidth": 20,
             "shapes": [
                 {"label": kind, "points": [[x, 2], [end, 8]], "shape_type": "rectangle", "flags": {}, "group_id": None}
                 for kind, x, end in shapes
@@ -236,13 +236,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     for part in ("train", "val"):
         write(folder / "data" / part, scenes)
     return unetzoo.fit(
-        "unet", data=folder / "data", out=folder / "run", task="instances", epochs=25, crop_size=64, batch_size=4, lr=5e-3,
-        augmentation="none", quiet=True,
-        settings={"data.workers": 0, "data.repeats": 6, "model.options.base_channels": 8, "model.options.depth": 4} | SMALLER,
-    )  # fmt: skip
-
-
-SMALLER: dict[str, Any] = {}
+        "unet",
+        data=folder / "data",
+        out=folder / "run",
+        task="instances",
+        epochs=25,
+        crop_size=64,
+        batch_size=4,
+        lr=5e-3,
+        augmentation="none",
+        quiet=True,
+        settings={"data.workers": 0, "data.repeats": 6, "model.options.base_channels": 8},
+    )
 
 
 class TestTraining:
