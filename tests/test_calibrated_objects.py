@@ -17,6 +17,9 @@ from unetzoo.evaluation.separating import SPLITS, Trials
 from unetzoo.objects import cleaned, instances, matched
 from unetzoo.prediction.arguments import calibrated
 
+SURE = torch.ones(1, 80, 100)
+"""Probabilities, where they do not matter."""
+
 
 def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return a mask of discs that touch, with specks, and the ids of the discs."""
@@ -49,7 +52,7 @@ def test_the_choice_is_the_best_of_all() -> None:
     trials = Trials()
     for mask, ids in scenes:
         target = torch.from_numpy((ids > 0).astype(np.int64))
-        trials.add(torch.from_numpy(mask), target, torch.from_numpy(ids))
+        trials.add(torch.from_numpy(mask), target, torch.from_numpy(ids), SURE)
     best = trials.best()
     assert best.plain == pytest.approx(precision_of(scenes, 0, 0))
     assert best.precision == pytest.approx(precision_of(scenes, best.split, best.smallest))
@@ -63,7 +66,7 @@ def test_the_choice_is_the_best_of_all() -> None:
 def test_images_of_one_object_each_tell_nothing() -> None:
     mask = torch.ones(9, 9, dtype=torch.uint8)
     trials = Trials()
-    trials.add(mask, mask.long(), mask.long())
+    trials.add(mask, mask.long(), mask.long(), SURE)
     assert trials.best() is None
 
 
@@ -72,7 +75,7 @@ def test_pixels_that_do_not_count_are_of_no_object() -> None:
     target = torch.from_numpy((ids > 0).astype(np.int64))
     target[:, 50:] = -100
     trials = Trials()
-    trials.add(torch.from_numpy(mask), target, torch.from_numpy(ids))
+    trials.add(torch.from_numpy(mask), target, torch.from_numpy(ids), SURE)
     left = np.where(np.arange(100) < 50, ids, 0)
     assert sum(map(len, trials.true)) == len(np.unique(left)) - 1
     for split in (0.0, 1.0):

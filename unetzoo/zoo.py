@@ -77,7 +77,7 @@ def create(
             "IMAGENET1K_V1". A file (.pth, .pt, .pth.tar, .ckpt, .bin, .safetensors) that holds the encoder, whatever
             it is wrapped in; ``FILE::place`` for the other of two that it holds. The log says what was taken.
         in_channels: channels of the images.
-        num_classes: channels of the logits.
+        num_classes: channels of the logits; for ``task="instances"`` there is one more, of the edges of objects.
         input_policy: how pretrained weights take other channel counts than those that they are for, RGB's or the
             file's: "repeat" (cyclic copies, scaled to the same sum of channels; the default), "mean", "sum" (what a
             grey image copied to all gives; the default for 1 channel), "keep_rgb" (the first kept, the rest new).
@@ -86,7 +86,7 @@ def create(
         dropout: probability of dropping an element of the deepest map in training.
         deep_supervision: heads at several depths, for ``training_outputs``.
         classification_guided: suppress classes judged absent from an image.
-        task: "binary", "multiclass" or "multilabel"; None: binary for one class, otherwise multiclass.
+        task: "binary", "multiclass", "multilabel" or "instances"; None: binary for one class, otherwise multiclass.
         class_names: one name a class.
         mean, std: normalisation of images in [0, 1], per channel. None: ImageNet's with pretrained weights that are
             for 3 channels, and 3 channels, otherwise none; those of the model in a file that this package saved.

@@ -13,6 +13,7 @@ import torch
 
 from unetzoo import checks, images
 from unetzoo.data import counting, examples, remarks
+from unetzoo.data.black_and_white import WHITES
 from unetzoo.data.commanding import training_command
 from unetzoo.data.examining import Findings, Wanted, examined, explain_values
 from unetzoo.data.histograms import Histogram, histogram
@@ -65,6 +66,7 @@ def check(
     by_split = {split: [findings for findings in found if findings.split == split] for split in splits}
     train = by_split.get("train", [])
     problems += [problem for findings in found for problem in findings.problems]
+    problems += _unnumbered(found, labels)
     in_channels = _in_channels(found, problems)
     mean, std, constant = _normalisation(train, in_channels)
     problems += _type_problems(found)
@@ -100,6 +102,25 @@ def _all(listed: Sequence[tuple[Sample, str]], wanted: Wanted, progress: bool) -
 
             steps = tqdm(steps, total=len(items), unit="image", leave=False)  # type: ignore[no-untyped-call]
         return list(steps)
+
+
+def _unnumbered(found: Sequence[Findings], labels: Labels) -> list[str]:
+    """Return that masks of instances are black and white, where each has one number alone, that of white."""
+    first = 0 if labels.pixel_task == "multilabel" else 1
+    having = [one for one in found if one.pixels is not None and any(one.pixels[first:])]
+    said = [one.alone for one in having if one.alone is not None]
+    whites = {white for white, _ in said}
+    if labels.task != "instances" or len(said) < len(having) or len(whites) != 1 or not whites <= {*WHITES}:
+        return []
+    if whites == {1} and all(parts < 2 for _, parts in said):
+        return []  # an object in each image, perhaps
+    return [
+        (
+            f"the masks of all {len(having)} images have one number alone, {whites.pop()}: they tell no objects apart; "
+            "give label images or annotations, or foreground='white', which takes each connected part for an object, "
+            "or task='binary'"
+        )
+    ]
 
 
 def _in_channels(found: Sequence[Findings], problems: list[str]) -> int | None:

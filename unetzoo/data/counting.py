@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -82,6 +83,16 @@ def counted(decoded: Decoded, *, components: bool) -> Counted | None:
     target = decoded.target.clamp(min=0)  # what does not count is no object
     planes = target.numpy().reshape(-1, *target.shape[-2:])
     return Counted(COMPONENTS, np.concatenate([areas(plane, connectivity=2) for plane in planes]), None)
+
+
+def alone(ids: Tensor, target: Tensor) -> tuple[int, int] | None:
+    """Return the only number that a mask has, and of how many connected parts its pixels are; None of other masks."""
+    inside = (ids.long().reshape(-1, *ids.shape[-2:]) * (target.reshape(-1, *target.shape[-2:]) > 0)).amax(0)
+    found = torch.unique(inside[inside > 0])
+    if len(found) != 1:
+        return None
+    parts = areas((inside > 0).byte().numpy(), connectivity=2) if can_find_components() else ()
+    return int(found), len(parts)
 
 
 def _told(ids: Tensor, target: Tensor) -> Counted:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unetzoo import images
 from unetzoo.data import counting, looks, masks
+from unetzoo.data.annotations import Drawing
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.listing import Sample
 from unetzoo.errors import InputError
@@ -65,6 +66,7 @@ class Findings:
     planes: int = 1  # of the file
     pixels: tuple[int, ...] | None = None  # of each of labels.counted
     objects: counting.Counted | None = None
+    alone: tuple[int, int] | None = None  # the only number in a mask of numbered objects, and its connected parts
     ignored: int = 0
     area: int = 0
     nowhere: int = 0  # objects that cover no pixel
@@ -140,6 +142,8 @@ def _examine_mask(found: Findings, wanted: Wanted, place: int, gaps: Tensor | No
     decoded = masks.decode(found.sample, labels, found.size, ids=wanted.closely)
     found.outside, found.areas, found.white, found.turn = decoded.outside, decoded.areas, decoded.white, decoded.turn
     found.nowhere = decoded.nowhere
+    if labels.task == "instances" and decoded.ids is not None and not isinstance(found.sample.mask, Drawing):
+        found.alone = counting.alone(decoded.ids, decoded.target)
     target = decoded.target if gaps is None else decoded.target.masked_fill(gaps, IGNORED)
     if wanted.closely:
         found.objects = counting.counted(decoded, components=wanted.seeks(place, found.size[0] * found.size[1]))

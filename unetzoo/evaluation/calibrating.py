@@ -156,8 +156,9 @@ def _separation(
         sample, target, ids = dataset.samples[i], dataset[i]["target"], _ids_of(dataset, i)
         if ids is None:
             return None
-        probabilities = predictor(sample.files, planes=sample.planes).probabilities
-        trials.add(mask_of(probabilities, predictor.config.task, thresholds), target, ids)
+        said = predictor(sample.files, planes=sample.planes)
+        mask = mask_of(said.probabilities, predictor.config.task, thresholds)
+        trials.add(mask, target, ids, said.probabilities, said.edges)
     return trials.best()
 
 

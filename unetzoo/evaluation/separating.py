@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -47,17 +47,22 @@ class Trials:
     met: dict[float, list[NDArray[np.bool_]]] = field(default_factory=lambda: {split: [] for split in SPLITS})
     true: list[NDArray[np.int64]] = field(default_factory=list)
 
-    def add(self, mask: Tensor, target: Tensor, ids: Tensor) -> None:
+    def add(
+        self, mask: Tensor, target: Tensor, ids: Tensor, probabilities: Tensor, edges: Tensor | None = None
+    ) -> None:
         """Count the objects of an image.
 
         Args:
             mask: as predicted, not cleaned.
             target: the true one, of the same shape.
             ids: (H, W) or (classes, H, W), the number of each object; it counts where ``target`` has a class.
+            probabilities: (classes, H, W), of which the mask was made.
+            edges: (H, W), see ``unetzoo.objects.instances``; None: the model sees none.
         """
         numbers = ids.expand(target.shape).numpy()
         planes = [plane.reshape(-1, *target.shape[-2:]) for plane in (mask.cpu().numpy(), target.numpy(), numbers)]
-        for said, true, number in zip(*planes, strict=True):
+        for said, true, number, probability in zip(*planes, probabilities, strict=True):
+            seen_by: dict[str, Any] = {"probabilities": probability[None], "edges": edges}
             counted = true != IGNORED
             known = np.unique(np.where(true == 1, number, 0), return_inverse=True)
             truth = known[1].reshape(true.shape) + int(known[0][0] != 0)  # 0 between objects
@@ -66,7 +71,7 @@ class Trials:
             whole = instances(torch.from_numpy(said), "binary", 1)
             areas = np.concatenate([[0], whole.areas.numpy()])[whole.labels.numpy()]
             for split in SPLITS:
-                found = whole if not split else instances(torch.from_numpy(said), "binary", 1, split=split)
+                found = whole if not split else instances(torch.from_numpy(said), "binary", 1, split=split, **seen_by)
                 labels = found.labels.numpy()
                 own = np.zeros(len(found) + 1, np.int64)
                 own[labels] = areas

@@ -69,7 +69,8 @@ def fit(
         loss: as ``unetzoo.losses.build`` takes it, such as "0.5*bce + dice". By default "bce + dice", and
             "cross_entropy + dice" for multi-class.
         lr: the highest learning rate; 0.001 by default.
-        task: "binary", "multiclass" or "multilabel"; by default as annotations say, else "binary".
+        task: "binary", "multiclass", "multilabel" or "instances" (objects, told apart where they touch); by default as
+            annotations say, else "binary".
         num_classes: of the masks; multi-class counts the background.
         class_names: one a class.
         ignore: value of mask pixels that do not count.
