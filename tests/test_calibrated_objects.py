@@ -64,7 +64,7 @@ def test_the_choice_is_the_best_of_all() -> None:
 
 
 def test_images_of_one_object_each_tell_nothing() -> None:
-    mask = torch.ones(9, 9, dtype=torch.uint8)
+    mask = torch.ones(80, 100, dtype=torch.uint8)
     trials = Trials()
     trials.add(mask, mask.long(), mask.long(), SURE)
     assert trials.best() is None
