@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from unetzoo.cli import main
-from unetzoo.data import check, labels_of, list_samples, masks
-from unetzoo.errors import ConfigError
+from unetzoo.data import SegmentationDataset, check, labels_of, list_samples, masks
+from unetzoo.errors import ConfigError, InputError
 
 SIZE = (16, 20)
 CLASSES = np.zeros(SIZE, np.uint8)
@@ -54,6 +54,14 @@ def ids_of(folder: Path, **options: object) -> np.ndarray:
     return decoded.ids.numpy()
 
 
+def test_a_mask_of_classes_alone_tells_no_objects_apart(tmp_path: Path) -> None:
+    voc(tmp_path)
+    labels = labels_of(tmp_path, task="instances")
+    sample = next(sample for part in list_samples(tmp_path, labels).samples.values() for sample in part)
+    with pytest.raises(InputError, match="tells no objects apart"):
+        SegmentationDataset([sample], labels)[0]
+
+
 def same_objects(found: np.ndarray) -> bool:
     """Return whether ids are those that were written, whatever their numbers."""
     pairs = {*zip(found.flat, IDS.flat, strict=True)}
@@ -82,6 +90,14 @@ def test_objects_of_pascal_voc(tmp_path: Path, written: str) -> None:
         assert split.objects is not None
         assert (split.objects.how, split.objects.total) == ("told apart by the masks", 3 * split.images)
         assert (split.objects.touching, split.objects.area) == (2 * split.images, np.median(AREAS))
+    labels = labels_of(tmp_path, task="instances")
+    assert (labels.task, labels.num_classes) == ("instances", 1)
+    for sample in (sample for part in list_samples(tmp_path, labels).samples.values() for sample in part):
+        (item,) = SegmentationDataset([sample], labels)
+        assert same_objects(item["ids"].numpy())
+        assert np.array_equal(item["target"].numpy() == 1, IDS > 0)
+    with pytest.raises(ConfigError, match="pick one by classes"):
+        labels_of(tmp_path, task="instances", classes=("person", "aeroplane"))
     # Of a class that is picked, its objects alone.
     people = check(tmp_path, labels_of(tmp_path, classes=("person",))).splits["train"]
     assert people.objects is not None

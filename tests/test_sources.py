@@ -22,7 +22,7 @@ from unetzoo.exporting import export
 from unetzoo.nn.meta import on_meta
 from unetzoo.saving import records, sources, weights
 from unetzoo.serving import serve, server
-from unetzoo.train import recipe
+from unetzoo.train import building
 
 PACKAGE = "the file of the package"
 NETWORK = "the network"
@@ -83,7 +83,7 @@ def verify(text: str) -> None:
 def train(text: str) -> None:
     labels = SimpleNamespace(num_classes=1, task="binary", class_names=None)
     data: Any = SimpleNamespace(labels=labels, facts=SimpleNamespace(in_channels=3, mean=None, std=None))
-    recipe._build(SimpleNamespace(name=text, options=None, pretrained=False), data)
+    building.built(SimpleNamespace(name=text, options=None, pretrained=False), data)
 
 
 def serving(text: str) -> None:

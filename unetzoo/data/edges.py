@@ -57,6 +57,11 @@ def read_objects(sample: Sample, labels: Labels, size: tuple[int, int]) -> Tenso
     found = masks.decode(sample, labels, size, ids=True)
     if found.outside:
         raise InputError(f"{masks.shown(sample)}: {masks.explain(found.outside, labels, sample)}")
+    if found.ids is None and labels.foreground == "any":
+        raise InputError(
+            f"{masks.shown(sample)} tells no objects apart: task='instances' needs label images or annotations, or of "
+            "Pascal VOC SegmentationObject/, of Cityscapes _instanceIds.png"
+        )
     classes = found.target.reshape(-1, *size).int()
     ids = _components(classes) if found.ids is None else _numbered(found.ids.reshape(-1, *size), classes)
     ignored = (classes == IGNORED).any(dim=0)

@@ -125,7 +125,7 @@ class Labels:
     def _code_problems(self) -> list[str]:
         if self.codes is None:
             return []
-        if self.task in ("multilabel", "instances"):
+        if self.pixel_task == "multilabel":
             return [f"codes: a value is one class only; {self.task} masks of several classes have a folder for each"]
         whole = isinstance(self.codes, tuple) and all(type(code) is int for code in self.codes)
         if not whole or not all(code == IGNORED or 0 <= code < self.values for code in self.codes or ()):

@@ -34,6 +34,8 @@ def settings(
     Raises:
         ConfigError: there are no such classes, or others than there are.
     """
+    if task == "instances":
+        return _of_objects(told, class_names, classes, num_classes)
     names = tuple(told["class_names"])
     first = names[:1] if names[0].lower() in _BACKGROUNDS else ()
     if task == "multilabel":
@@ -56,6 +58,20 @@ def settings(
             f"num_classes={num_classes}, but there are {found['num_classes']}: {_listed(names)}; classes=… picks some"
         )
     return found
+
+
+def _of_objects(
+    told: Mapping[str, Any], class_names: Sequence[str] | None, classes: Sequence[str] | None, num_classes: int | None
+) -> dict[str, Any]:
+    """Return fields of ``Labels`` for objects of one class, whose pixels have any of those that are picked."""
+    picked = classes if classes is None or len(classes) != 1 else tuple(classes)
+    if (num_classes or 1) > 1 or (picked is not None and len(picked) > 1):
+        raise ConfigError(
+            "task='instances' of several classes is for annotations, and for a folder of label images a class; here "
+            "masks have the classes, and other files the objects: pick one by classes=…, or leave it out for all"
+        )
+    found = settings(told, task="binary", num_classes=None, class_names=None, classes=picked)
+    return {**found, "task": "instances", "foreground": "any", "class_names": class_names or found["class_names"]}
 
 
 def _picked(

@@ -24,9 +24,9 @@ from unetzoo.objects import ObjectScores
 from unetzoo.objects.separating import check_separable
 from unetzoo.parameter_groups import param_groups
 from unetzoo.prediction.transfer import Transfer
-from unetzoo.saving import sources
 from unetzoo.saving.records import PREFIX_KEY, RUN_KEY, VERSION_KEY
 from unetzoo.train.averaging import AveragedModel
+from unetzoo.train.building import built, is_saved
 from unetzoo.train.checking import fit_problems, setting_problems
 from unetzoo.train.data import FolderData
 from unetzoo.train.judging import Score, score_of
@@ -34,8 +34,6 @@ from unetzoo.train.schedules import factor
 from unetzoo.train.telling_apart import ObjectMetrics
 from unetzoo.train.validating import validated
 
-MEANINGS = ("num_classes", "task", "class_names")
-"""Options of a network that say what its data mean, and are given with them."""
 DEFAULT_LOSSES = {"binary": "bce + dice", "multiclass": "cross_entropy + dice", "multilabel": "bce + dice"}
 """Of what the logits are: for instances one channel a class and one of the edges, which is multilabel."""
 
@@ -180,7 +178,7 @@ class Recipe(lightning.LightningModule):
             check_separable()  # or an error, before any work
         with torch.random.fork_rng():
             torch.manual_seed(self.settings.seed)
-            self.network = _build(self.settings, data)
+            self.network = built(self.settings, data)
         problems = fit_problems(self.settings, self.network, data, self.trainer)
         if problems:
             raise ConfigError("cannot train", problems)
@@ -356,7 +354,7 @@ class Recipe(lightning.LightningModule):
     def _encoder_lr(self) -> float:
         if self.settings.encoder_lr is not None:
             return float(self.settings.encoder_lr)
-        return self.lr * (0.1 if self.settings.pretrained or _is_saved(self.settings.name) else 1.0)
+        return self.lr * (0.1 if self.settings.pretrained or is_saved(self.settings.name) else 1.0)
 
     def _freeze(self) -> None:
         frozen = self.settings.frozen_epochs
@@ -374,33 +372,3 @@ class Recipe(lightning.LightningModule):
 def _truth(batch: Mapping[str, Any]) -> Tensor:
     """Return what logits are held against: of instances the edges are behind the classes."""
     return joined(batch["target"], batch["edges"]) if "edges" in batch else batch["target"]
-
-
-def _build(settings: Any, data: FolderData) -> SegmentationModel:
-    labels, facts = data.labels, data.facts
-    common: dict[str, Any] = {
-        "in_channels": facts.in_channels,
-        "num_classes": labels.num_classes,
-        "task": labels.task,
-        "class_names": labels.class_names,
-        "mean": facts.mean,
-        "std": facts.std,
-    }
-    taken = [
-        f"{key}: the data settle it; " + (f"give it as data.{key}=…" if key in MEANINGS else "leave it out")
-        for key in settings.options or {}
-        if key in common
-    ]
-    own = [key for key in ("name", "pretrained") if key in (settings.options or {})]
-    taken += [f"{key}: it is no option of the network; give it as model.{key}=…" for key in own]
-    if taken:
-        raise ConfigError("cannot build the network", taken)
-    if _is_saved(settings.name):
-        if settings.options or settings.pretrained:
-            raise ConfigError(f"{settings.name} is trained already: it takes neither options nor pretrained")
-        return sources.create(settings.name, dtype=torch.float32, **common).train()
-    return sources.create(settings.name, pretrained=settings.pretrained, **common, **(settings.options or {}))
-
-
-def _is_saved(name: str) -> bool:
-    return sources.source_of(name).kind != "network"

@@ -1,0 +1,51 @@
+"""The network of a training: a new one of the zoo, or a trained one to go on from, for the data at hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from unetzoo.errors import ConfigError
+from unetzoo.model import SegmentationModel
+from unetzoo.saving import sources
+from unetzoo.train.data import FolderData
+
+MEANINGS = ("num_classes", "task", "class_names")
+"""Options of a network that say what its data mean, and are given with them."""
+
+
+def built(settings: Any, data: FolderData) -> SegmentationModel:
+    """Return the network that the settings of a recipe ask for, for the classes and channels of the data.
+
+    Raises:
+        ConfigError: options that the data settle, or that a trained network does not take.
+    """
+    labels, facts = data.labels, data.facts
+    common: dict[str, Any] = {
+        "in_channels": facts.in_channels,
+        "num_classes": labels.num_classes,
+        "task": labels.task,
+        "class_names": labels.class_names,
+        "mean": facts.mean,
+        "std": facts.std,
+    }
+    taken = [
+        f"{key}: the data settle it; " + (f"give it as data.{key}=…" if key in MEANINGS else "leave it out")
+        for key in settings.options or {}
+        if key in common
+    ]
+    own = [key for key in ("name", "pretrained") if key in (settings.options or {})]
+    taken += [f"{key}: it is no option of the network; give it as model.{key}=…" for key in own]
+    if taken:
+        raise ConfigError("cannot build the network", taken)
+    if is_saved(settings.name):
+        if settings.options or settings.pretrained:
+            raise ConfigError(f"{settings.name} is trained already: it takes neither options nor pretrained")
+        return sources.create(settings.name, dtype=torch.float32, **common).train()
+    return sources.create(settings.name, pretrained=settings.pretrained, **common, **(settings.options or {}))
+
+
+def is_saved(name: str) -> bool:
+    """Return whether a name is that of a trained network, and none of the zoo."""
+    return sources.source_of(name).kind != "network"
