@@ -10,6 +10,7 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
+from skimage.measure import label
 from skimage.segmentation import find_boundaries
 from torch import Tensor
 
@@ -68,6 +69,17 @@ SCENES = {
     "one": disc(30, 30, 20).astype(np.uint16),
     "none": np.zeros((SIZE, SIZE), np.uint16),
 }
+
+
+def crowd(seed: int) -> np.ndarray:
+    """Discs by chance, each in front of those before it: many touch."""
+    rng, ids = np.random.default_rng(seed), np.zeros((SIZE, SIZE), np.uint16)
+    for k in range(1, 14):
+        ids[disc(*rng.uniform(0, SIZE, 2), rng.uniform(5, 9))] = k
+    for k in range(1, 14):  # what is seen of one that others hide
+        if (ids == k).sum() < 60 or label(ids == k, connectivity=2).max() > 1:
+            ids[ids == k] = 0
+    return ids
 
 
 def said_of(ids: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -309,10 +321,13 @@ class TestTraining:
 
     @pytest.mark.parametrize("name", ["unet", pytest.param("unet3p", marks=pytest.mark.slow)])
     def test_what_was_cut_goes_on_bit_for_bit(self, name: str, run: Run, tmp_path: Path) -> None:
-        data, settings = (
-            run.folder.parent / "data",
-            {"data.workers": 0, "model.options.base_channels": 4} | {"model.schedule": "constant"},
-        )
+        data = run.folder.parent / "data"
+        settings = {
+            "data.workers": 0,
+            "model.options.base_channels": 4,
+            "model.schedule": "constant",
+            "model.warmup": 0,
+        }
         common = {"data": data, "task": "instances", "crop_size": 32, "batch_size": 2, "quiet": True}
         whole = unetzoo.fit(name, out=tmp_path / "whole", epochs=2, settings=settings, **common)
         limit = {"trainer.limit_val_batches": 1.0, "trainer.max_steps": 3}
@@ -321,3 +336,24 @@ class TestTraining:
         assert (cut.folder / "metrics.csv").read_bytes() == (whole.folder / "metrics.csv").read_bytes()
         ours, theirs = cut.load().state_dict(), whole.load().state_dict()
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", ["unet", "unetpp", "unet3p", "unetpp_lite_resnet18", "unet3p_lite_resnet18"])
+    def test_every_architecture_learns_twenty_crops_by_heart(self, name: str, tmp_path: Path) -> None:
+        for part in ("train", "val"):
+            write(tmp_path / "data" / part, {f"{seed:02}": crowd(seed) for seed in range(20)})
+        small = {} if "resnet" in name or "res" in name else {"model.options.base_channels": 8}
+        run = unetzoo.fit(
+            name,
+            data=tmp_path / "data",
+            out=tmp_path / "run",
+            task="instances",
+            epochs=30,
+            crop_size=64,
+            batch_size=4,
+            lr=3e-3,
+            augmentation="none",
+            quiet=True,
+            settings={"data.workers": 0, "data.repeats": 3, **small},
+        )
+        assert max(row["object_ap_50"] or 0 for row in run.history) >= 0.95
