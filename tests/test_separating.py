@@ -21,7 +21,7 @@ from unetzoo import ConfigError, Predictor
 from unetzoo.cli import main
 from unetzoo.objects import Instances, instances
 from unetzoo.objects.components import components
-from unetzoo.objects.separating import separated
+from unetzoo.objects.separating import basins, summits
 
 MASKS = st.tuples(st.integers(1, 14), st.integers(1, 14)).flatmap(
     lambda size: arrays(np.uint8, size, elements=st.sampled_from([0, 1, 1, 1, 1, 1]))
@@ -97,22 +97,22 @@ def test_as_many_objects_as_a_plain_flood_finds_summits(mask: np.ndarray, rise: 
 )
 def test_any_landscape_has_its_summits(heights: np.ndarray, rise: float, connectivity: int) -> None:
     numbers, values = components((heights > 0.15).astype(np.uint8), connectivity)
-    found, kinds = separated(numbers, values, rise, connectivity, heights)
-    assert ((found > 0) == (numbers > 0)).all()
-    assert len(kinds) == found.max(initial=0)
     for k in range(1, len(values) + 1):
         part = numbers == k
-        expected = summits_of(heights.astype(np.float64), part, rise, connectivity)
-        assert len(np.unique(found[part])) == expected
+        seeds, count = summits(heights, part, rise, connectivity)
+        assert count == summits_of(heights.astype(np.float64), part, rise, connectivity)
+        found = basins(heights, seeds, part, connectivity)
+        assert ((found > 0) == part).all()
+        assert np.unique(found[part]).tolist() == list(range(1, count + 1))
 
 
 def test_a_ridge_with_small_dips_is_one_summit() -> None:
     """Of two summits of the same height, between which it hardly falls, h_maxima of scikit-image makes two."""
     heights = np.array([[1.0, 5.0, 4.9, 5.0, 1.0, 3.0, 1.0]])
-    numbers, values = components(np.ones((1, 7), np.uint8), 2)
-    assert separated(numbers, values, 1.0, 2, heights)[0].max() == 2
-    assert separated(numbers, values, 0.05, 2, heights)[0].max() == 3
-    assert separated(numbers, values, 2.0, 2, heights)[0].max() == 1  # 3 is not more than 2 above 1
+    inside = np.ones((1, 7), bool)
+    assert summits(heights, inside, 1.0, 2)[1] == 2
+    assert summits(heights, inside, 0.05, 2)[1] == 3
+    assert summits(heights, inside, 2.0, 2)[1] == 1  # 3 is not more than 2 above 1
 
 
 # Drawn scenes

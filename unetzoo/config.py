@@ -94,12 +94,12 @@ class ModelConfig:
 
     @property
     def channels(self) -> int:
-        """Channels of the logits: one a class, and for instances the map that keeps objects apart behind them."""
+        """How many channels the logits have, one a class, and for instances the map that keeps objects apart."""
         return self.num_classes + (self.task == "instances")
 
     @property
     def pixel_task(self) -> str:
-        """What the mask is: ``task``, or for instances "binary" with one class and "multilabel" with several."""
+        """The task of the mask, ``task`` itself, or for instances "binary" with one class and "multilabel" with more."""
         return pixel_task(self.task, self.num_classes)
 
     @property

@@ -50,7 +50,7 @@ def convert(source: Source, target: str | os.PathLike[str], labels: Labels, *, p
     """
     target = Path(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(f"{str(target)!r} is not an empty folder: choose another")
+        raise ConfigError(f"{str(target)!r} is there already, and is not an empty folder: choose another")
     listing = list_samples(source, labels)
     written = _written_labels(listing.labels)
     found = [(split, sample) for split, samples in listing.samples.items() for sample in samples]

@@ -240,7 +240,7 @@ def labels_from(
     labels = Labels(**settings)
     problems = _unknown_classes(labels, told)
     if classes is not None and not told.names:
-        problems = ["classes=… needs classes with names, and these have none: leave it out"]
+        problems = ["classes=… picks classes by their names, and these have none: leave it out"]
     if problems:
         raise ConfigError(f"{title_of(source)!r} has other classes", problems)
     return labels

@@ -121,7 +121,8 @@ def summits(
     lowered = np.where(inside, known - rise, low)
     rebuilt = skimage.reconstruction(lowered, known, "dilation", footprint=structure)
     found, count = ndimage().label(skimage.local_maxima(rebuilt, connectivity=connectivity) & inside, structure)
-    return found, count
+    # Of land all of one height, without anything around it, local_maxima finds none.
+    return (found, count) if count > 1 else (inside.astype(np.int32), 1)
 
 
 def _is_one_hill(heights: NDArray[np.floating[Any]], inside: NDArray[np.bool_], rise: float) -> bool:
