@@ -29,7 +29,11 @@ def add(commands: Any) -> None:
     command.add_argument("model", help=SEVERAL)
     command.add_argument("images", nargs="+", metavar="IMAGE", help="images, or folders of images")
     command.add_argument("--out", default="masks", metavar="FOLDER", help="of the masks (default: masks)")
-    command.add_argument("--overlay", action="store_true", help="also write overlays/: the images with their masks")
+    command.add_argument(
+        "--overlay", action="store_true",
+        help="also write overlays/: the images with their masks; with --split, and of models that tell objects apart, "
+        "neighbouring objects differ in colour",
+    )  # fmt: skip
     command.add_argument(
         "--probabilities", action="store_true", help="also write probabilities/: .npy, (classes, height, width) float32"
     )

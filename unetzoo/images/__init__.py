@@ -12,7 +12,14 @@ from unetzoo.images.missing import (
     may_lack as may_lack,
     missing_in as missing_in,
 )
-from unetzoo.images.overlays import COLOURS as COLOURS, CYAN as CYAN, colours_on as colours_on, overlay as overlay
+from unetzoo.images.overlays import (
+    COLOURS as COLOURS,
+    CYAN as CYAN,
+    colours_on as colours_on,
+    object_colours as object_colours,
+    overlay as overlay,
+    overlay_objects as overlay_objects,
+)
 from unetzoo.images.planes import CHOICES as CHOICES, Stack as Stack, stack_along as stack_along
 from unetzoo.images.png import write_png as write_png
 from unetzoo.images.preparing import (

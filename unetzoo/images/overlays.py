@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,16 +40,107 @@ def overlay(image: Tensor, masks: Tensor, alpha: float = 0.5) -> Tensor:
         masks: (H, W) or (classes, H, W), bool.
         alpha: how much of the colour covers, from 0 to 1; from 0.5 the rim has nothing but its colour.
     """
-    if image.dtype != torch.uint8:
-        light = image.float() - image.float().min()
-        image = (light / light.max().clamp(min=1) * 255).byte()
-    rgb = image[:1].expand(3, -1, -1) if image.shape[0] < 3 else image[:3]
+    rgb = _rgb(image)
     shown = rgb.float()
     layers = masks.reshape(-1, *masks.shape[-2:])
     width = max(1, min(masks.shape[-2:]) // 512)
-    outside = F.max_pool2d((~layers)[:, None].float(), 2 * width + 1, stride=1, padding=width)[:, 0] > 0
+    outside = _most((~layers)[:, None].float(), width)[:, 0] > 0
     for mask, rim, name in zip(layers, layers & outside, colours_on(rgb, len(layers)), strict=True):
         colour = torch.tensor([*bytes.fromhex(name[1:])])[:, None, None]
         cover = alpha * (1 + rim.float()).clamp(max=1 / alpha if alpha else 1)
         shown = torch.where(mask, (1 - cover) * shown + cover * colour, shown)
     return shown.byte()
+
+
+def overlay_objects(image: Tensor, labels: Tensor, alpha: float = 0.5) -> Tensor:
+    """Return the image as (3, H, W) uint8 with objects laid over it, neighbours in different colours.
+
+    The rim is that of :func:`overlay`, and lies between objects that touch, too.
+
+    Args:
+        image: (C, H, W), as :func:`overlay` takes it.
+        labels: (H, W) or (planes, H, W), integers: a number from 1 up for each object, 0 between them.
+        alpha: how much of the colour covers, from 0 to 1.
+    """
+    shown = _rgb(image).float()
+    width = max(1, min(labels.shape[-2:]) // 512)
+    palette = torch.tensor([[*bytes.fromhex(name[1:])] for name in COLOURS], dtype=torch.float32)
+    for plane in labels.reshape(-1, *labels.shape[-2:]).long():
+        colour = palette[object_colours(plane)][(plane - 1).clamp(min=0)] if plane.any() else palette[:1, None]
+        numbers = plane[None].double()
+        most, least = (_most(sign * numbers, width)[0] for sign in (1, -1))
+        rim = (plane > 0) & (most != -least)
+        cover = alpha * (1 + rim.float()).clamp(max=1 / alpha if alpha else 1)
+        shown = torch.where(plane > 0, (1 - cover) * shown + cover * colour.permute(2, 0, 1), shown)
+    return shown.byte()
+
+
+def object_colours(labels: Tensor) -> Tensor:
+    """Return for each object, (objects,) int64, which of :data:`COLOURS` it has, so that neighbours differ.
+
+    Neighbours are objects no more than ``NEAR`` pixels apart. Objects are coloured from the most crowded ones on:
+    whoever is left with the fewest neighbours comes last. Two neighbours share a colour only where one has neighbours
+    of all colours by then.
+
+    Args:
+        labels: (H, W) int64, a number from 1 up for each object, 0 between them.
+    """
+    around: list[set[int]] = [set() for _ in range(int(labels.max()) + 1)]
+    for one, other in _neighbours(labels).tolist():
+        around[one].add(other)
+        around[other].add(one)
+    colours = [-1] * len(around)
+    for number in reversed(_fewest_first(around)):
+        taken = {colours[other] for other in around[number]}
+        turned = [(number - 1 + k) % len(COLOURS) for k in range(len(COLOURS))]
+        colours[number] = next((colour for colour in turned if colour not in taken), turned[0])
+    return torch.tensor(colours[1:], dtype=torch.long)
+
+
+NEAR = 3
+"""Pixels along each axis, from one object to its neighbour."""
+
+
+def _neighbours(labels: Tensor) -> Tensor:
+    """Return the pairs of objects that are near, (pairs, 2), the lower number first."""
+    height, width = labels.shape
+    count, found = int(labels.max()) + 1, []
+    for down in range(min(NEAR, height - 1) + 1):
+        for right in range(-min(NEAR, width - 1), min(NEAR, width - 1) + 1):
+            one = labels[: height - down, max(-right, 0) : width - max(right, 0)]
+            other = labels[down:, max(right, 0) : width - max(-right, 0)]
+            differ = (one > 0) & (other > 0) & (one != other)
+            low, high = torch.minimum(one[differ], other[differ]), torch.maximum(one[differ], other[differ])
+            found.append((low * count + high).unique())
+    codes = torch.cat(found).unique()
+    return torch.stack([codes // count, codes % count], dim=1)
+
+
+def _fewest_first(around: list[set[int]]) -> list[int]:
+    """Return the objects in the order in which they leave: always the one that has the fewest neighbours left."""
+    left = [len(others) for others in around]
+    queue = [(left[number], number) for number in range(1, len(around))]
+    heapq.heapify(queue)
+    order, gone = [], [False] * len(around)
+    while queue:
+        count, number = heapq.heappop(queue)
+        if gone[number] or count != left[number]:
+            continue
+        gone[number] = True
+        order.append(number)
+        for other in around[number]:
+            if not gone[other]:
+                left[other] -= 1
+                heapq.heappush(queue, (left[other], other))
+    return order
+
+
+def _rgb(image: Tensor) -> Tensor:
+    if image.dtype != torch.uint8:
+        light = image.float() - image.float().min()
+        image = (light / light.max().clamp(min=1) * 255).byte()
+    return image[:1].expand(3, -1, -1) if image.shape[0] < 3 else image[:3]
+
+
+def _most(numbers: Tensor, reach: int) -> Tensor:
+    return F.max_pool2d(numbers, 2 * reach + 1, stride=1, padding=reach)

@@ -78,20 +78,28 @@ class Prediction:
         write_masks(path, self)
 
     def overlay(self, path: str | os.PathLike[str]) -> None:
-        """Write the image with the mask laid over it, a colour a class, as a PNG file.
+        """Write the image with the mask laid over it, as a PNG file.
+
+        Each class has its colour. Of ``task="instances"``, and where ``split`` is not 0, neighbouring objects differ in
+        colour instead, which needs SciPy and scikit-image.
 
         Args:
             path: ends in .png. Folders are made where they are missing.
 
         Raises:
+            ConfigError: objects are asked for, and what finds them is not installed.
             InputError: another ending.
             WriteError: the file cannot be written.
         """
         path = Path(path)
         if path.suffix.lower() != ".png":
             raise InputError(f"an overlay cannot be written to {str(path)!r}: it is a .png")
+        image = sheets.visible(self.image)
+        if self.config.task == "instances" or self.split:
+            images.write_png(images.overlay_objects(image, self.instances().labels), path)
+            return
         masks = sheets.class_masks(self.mask, self.config.pixel_task, self.config.num_classes)
-        images.write_png(images.overlay(sheets.visible(self.image), masks), path)
+        images.write_png(images.overlay(image, masks), path)
 
     def __repr__(self) -> str:
         """Return its image's name and size and the classes' shares, and none of the pixels."""
