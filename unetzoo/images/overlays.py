@@ -111,8 +111,8 @@ def _neighbours(labels: Tensor) -> Tensor:
             other = labels[down:, max(right, 0) : width - max(-right, 0)]
             differ = (one > 0) & (other > 0) & (one != other)
             low, high = torch.minimum(one[differ], other[differ]), torch.maximum(one[differ], other[differ])
-            found.append((low * count + high).unique())
-    codes = torch.cat(found).unique()
+            found.append(torch.unique(low * count + high))
+    codes = torch.unique(torch.cat(found))
     return torch.stack([codes // count, codes % count], dim=1)
 
 
