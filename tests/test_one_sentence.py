@@ -19,7 +19,7 @@ from unetzoo.checks import shortened
 from unetzoo.cli import main
 from unetzoo.data.understanding import list_files
 from unetzoo.errors import ConfigError, TrainingError
-from unetzoo.prediction.arguments import thresholds
+from unetzoo.prediction.arguments import calibrated, thresholds
 from unetzoo.train.refusals import explained, makeable
 
 LONG = "x" * 5000
@@ -66,7 +66,7 @@ def told(capsys: pytest.CaptureFixture[str], *words: str, status: int = 2) -> st
 def test_thresholds_that_nobody_writes_are_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "thresholds.json").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match="threshold"):
-        thresholds(tmp_path / "thresholds.json", "binary", 1)
+        thresholds(calibrated(tmp_path / "thresholds.json").thresholds, "binary", 1)
 
 
 @pytest.mark.parametrize("command", ["data check", "train --model unet --data", "evaluate m.safetensors --data"])

@@ -260,10 +260,12 @@ def kill_saves_of_models(folder: Path, kills: dict[int, int]) -> None:
     assert landed >= sum(kills.values()) / 5, f"too few kills hit a save: {landed}"
 
 
+@pytest.mark.usefixtures("torch_s_draws")  # as the process that is killed draws them
 def test_a_model_whose_save_is_killed_loads_and_verifies_as_one_of_the_two(tmp_path: Path) -> None:
     kill_saves_of_models(tmp_path, {4: 20, 40: 14, 150: 6})
 
 
+@pytest.mark.usefixtures("torch_s_draws")  # as the process that is killed draws them
 @pytest.mark.slow
 def test_models_survive_hundreds_of_kills(tmp_path: Path) -> None:
     kill_saves_of_models(tmp_path, {4: 200, 40: 150, 250: 50})

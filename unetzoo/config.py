@@ -99,7 +99,7 @@ class ModelConfig:
 
     @property
     def pixel_task(self) -> str:
-        """The task of the mask: ``task``, or for instances "binary" with one class and "multilabel" with more."""
+        """The mask's task, ``task`` itself, or for instances "binary" with one class and "multilabel" with more."""
         return pixel_task(self.task, self.num_classes)
 
     @property
