@@ -13,7 +13,7 @@ from PIL import Image
 from unetzoo import ConfigError, Predictor, calibrate
 from unetzoo.cli import main
 from unetzoo.evaluation import evaluate
-from unetzoo.evaluation.separating import SPLITS, Trials
+from unetzoo.evaluation.object_trials import SPLITS, Trials
 from unetzoo.objects import cleaned, instances, matched
 from unetzoo.prediction.arguments import calibrated
 
@@ -68,6 +68,15 @@ def test_images_of_one_object_each_tell_nothing() -> None:
     trials = Trials()
     trials.add(mask, mask.long(), mask.long(), SURE)
     assert trials.best() is None
+
+
+def test_where_nothing_meets_the_precision_is_0_without_a_sign() -> None:
+    _, ids = scene(0)
+    trials = Trials()
+    target = torch.from_numpy((ids > 0).astype(np.int64))
+    trials.add(torch.zeros(80, 100, dtype=torch.uint8), target, torch.from_numpy(ids), SURE)
+    best = trials.best()
+    assert json.dumps(best) == "[0.0, 0, 0.0, 0.0]"
 
 
 def test_pixels_that_do_not_count_are_of_no_object() -> None:

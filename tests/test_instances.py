@@ -22,6 +22,7 @@ from unetzoo.data.edges import edges_of, joined
 from unetzoo.losses import class_weights_from
 from unetzoo.objects import instances, matched
 from unetzoo.objects.finding import SPLIT_BY_EDGES
+from unetzoo.prediction.files import Outputs, find_jobs, predict_files
 from unetzoo.train.runs import Run
 
 SIZE = 64
@@ -93,6 +94,13 @@ class TestEdges:
     def test_they_are_scikit_image_s_inner_boundaries(self, name: str) -> None:
         expected = find_boundaries(SCENES[name], connectivity=2, mode="inner")
         np.testing.assert_array_equal(edges_of(torch.from_numpy(SCENES[name].astype(np.int64))).numpy(), expected)
+
+    @pytest.mark.parametrize("shape", [(1, 9), (9, 1), (1, 1), (2, 3, 8, 7)])
+    def test_any_shape_has_those_of_its_planes(self, shape: tuple[int, ...]) -> None:
+        ids = np.random.default_rng(0).integers(0, 3, shape)
+        planes = ids.reshape(-1, *shape[-2:])
+        expected = [find_boundaries(plane, connectivity=2, mode="inner") for plane in planes]
+        np.testing.assert_array_equal(edges_of(torch.from_numpy(ids)).numpy(), np.reshape(expected, shape))
 
     def test_large_numbers_are_told_apart(self) -> None:
         ids = torch.full((4, 6), 2**40)
@@ -305,6 +313,21 @@ class TestTraining:
             np.testing.assert_array_equal(found > 0, np.array(Image.open(out / f"{name}.png")) > 0)
         assert len(json.loads(next((out / "coco").glob("*.json")).read_text())["annotations"]) == 20
         assert len((tmp_path / "t.csv").read_text().splitlines()) == 1 + 20
+
+    def test_images_beyond_memory_are_refused_with_what_to_do(self, run: Run, tmp_path: Path) -> None:
+        zarr = pytest.importorskip("zarr")
+        image = zarr.create_array(tmp_path / "a.zarr", shape=(64, 64), chunks=(32, 32), dtype="uint8")
+        image[:] = 7
+        jobs = find_jobs([tmp_path / "a.zarr"])
+        report = predict_files(Predictor(run.folder), jobs, Outputs(tmp_path / "out"), {})
+        (problem,) = report.failed.values()
+        assert "write_mask" in problem
+        Predictor(run.folder).write_mask(tmp_path / "a.zarr", tmp_path / "mask.tif")
+        assert tifffile.imread(tmp_path / "mask.tif").shape == (64, 64)
+
+    def test_objects_are_found_once(self, run: Run) -> None:
+        found = Predictor(run.folder)(run.folder.parent / "data" / "val" / "images" / "a.png")
+        assert found.instances() is found.instances()
 
     def test_evaluation_counts_the_same_objects(self, run: Run) -> None:
         found = unetzoo.evaluation.evaluate(run.folder, run.folder.parent / "data", split="train", objects=True)

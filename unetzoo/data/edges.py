@@ -9,7 +9,6 @@ and models can be averaged like probabilities. docs/objects.md has what was trie
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from unetzoo.data import masks
@@ -17,9 +16,6 @@ from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.listing import Sample
 from unetzoo.errors import InputError
 from unetzoo.objects.components import components
-
-WIDTH = 1
-"""Pixels by which an edge reaches into an object."""
 
 
 def edges_of(ids: Tensor) -> Tensor:
@@ -33,12 +29,16 @@ def edges_of(ids: Tensor) -> Tensor:
     Returns:
         bool, of the same shape.
     """
-    planes = ids.reshape(-1, 1, *ids.shape[-2:]).double()  # which holds every number exactly
-    side = 2 * WIDTH + 1
-    highest = F.max_pool2d(planes, side, stride=1, padding=WIDTH)
-    lowest = -F.max_pool2d(-planes.where(planes >= 0, torch.inf), side, stride=1, padding=WIDTH)
-    found = (planes > 0) & ((highest != planes) | (lowest != planes))
-    return found.reshape(ids.shape)
+    found = torch.zeros_like(ids, dtype=torch.bool)
+    height, width = ids.shape[-2:]
+    for down, right in ((0, 1), (1, -1), (1, 0), (1, 1)):  # half of the neighbours: each pair is met once
+        columns, others = (slice(max(step, 0), width + min(step, 0)) for step in (-right, right))
+        rows, below = slice(0, height - down), slice(down, height)
+        one, other = ids[..., rows, columns], ids[..., below, others]
+        differ = (one != other) & (one >= 0) & (other >= 0)
+        found[..., rows, columns] |= differ
+        found[..., below, others] |= differ
+    return found & (ids > 0)
 
 
 def read_objects(sample: Sample, labels: Labels, size: tuple[int, int]) -> Tensor:

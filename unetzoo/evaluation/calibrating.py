@@ -17,7 +17,7 @@ from unetzoo.data.listing import Source
 from unetzoo.data.masks import decode
 from unetzoo.errors import ConfigError
 from unetzoo.evaluation.evaluating import images_of, predictor_of, shown
-from unetzoo.evaluation.separating import Separation, Trials
+from unetzoo.evaluation.object_trials import Separation, Trials
 from unetzoo.files.writing import write_file
 from unetzoo.images import image_size
 from unetzoo.objects.separating import check_separable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,30 +36,76 @@ def matched(
         InputError: objects of masks of different sizes, tasks or classes; or pixels of another size.
     """
     _check(found, true, ignored, class_names)
-    left = None if ignored is None else ignored.cpu().numpy()
-    areas, outside = _areas(found, left)
-    true_areas, _ = _areas(true, left)
-    rows, columns, common = _overlaps(found, true, left)
-    union = areas[rows] + true_areas[columns] - common
-    same = found.classes.numpy()[rows] == true.classes.numpy()[columns]
-    meets = [same & (100 * common > threshold * union) for threshold in THRESHOLDS]
-    half = meets[0]  # those that meet at a higher threshold are among them
-    counted = outside <= areas
-    counted[rows[half]] = True
+    pairs = pairs_of(found, true, ignored)
+    half, counted = pairs.meets(), pairs.counted()
+    meets = [pairs.meets(threshold) for threshold in THRESHOLDS]
     kinds = object_classes(found.task, found.num_classes, class_names)
-    kind_of_pair = found.classes.numpy()[rows]
+    kind_of_pair = found.classes.numpy()[pairs.rows]
     parts = []
     for kind in kinds:
         of_kind = kind_of_pair == kind
         parts.append(
             ClassObjects.of_image(
-                int(((true.classes.numpy() == kind) & (true_areas > 0)).sum()),
+                int(((true.classes.numpy() == kind) & (pairs.true_areas > 0)).sum()),
                 int(((found.classes.numpy() == kind) & counted).sum()),
-                (common / union)[half & of_kind],
+                pairs.iou[half & of_kind],
                 [int((met & of_kind).sum()) for met in meets],
             )
         )
     return ObjectScores(tuple(kinds.values()), tuple(parts), images=1)
+
+
+class Pairs(NamedTuple):
+    """Objects found and true ones that have pixels in common that count.
+
+    Attributes:
+        rows, columns: of each pair, the row of the one and of the other.
+        common, union: pixels of each pair.
+        same: whether both are of one class.
+        areas, outside: of each object found, pixels that count and that do not.
+        true_areas: of each true object, pixels that count.
+    """
+
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    common: NDArray[np.int64]
+    union: NDArray[np.int64]
+    same: NDArray[np.bool_]
+    areas: NDArray[np.int64]
+    outside: NDArray[np.int64]
+    true_areas: NDArray[np.int64]
+
+    @property
+    def iou(self) -> NDArray[np.float64]:
+        """The intersection over union of each pair."""
+        found: NDArray[np.float64] = self.common / self.union
+        return found
+
+    def meets(self, threshold: int = THRESHOLDS[0]) -> NDArray[np.bool_]:
+        """Return which pairs meet: their IoU is above so many hundredths."""
+        found: NDArray[np.bool_] = self.same & (100 * self.common > threshold * self.union)
+        return found
+
+    def met(self) -> NDArray[np.bool_]:
+        """Return which objects found are true ones at 0.5."""
+        found = np.zeros(len(self.areas), bool)
+        found[self.rows[self.meets()]] = True
+        return found
+
+    def counted(self) -> NDArray[np.bool_]:
+        """Return which objects found count: they meet a true one, or no more than half of them is ignored."""
+        found: NDArray[np.bool_] = self.met() | (self.outside <= self.areas)
+        return found
+
+
+def pairs_of(found: Instances, true: Instances, ignored: Tensor | None) -> Pairs:
+    """Return the pairs of objects of two masks of one image, see :func:`matched`."""
+    left = None if ignored is None else ignored.cpu().numpy()
+    areas, outside = _areas(found, left)
+    true_areas, _ = _areas(true, left)
+    rows, columns, common = _overlaps(found, true, left)
+    same = found.classes.numpy()[rows] == true.classes.numpy()[columns]
+    return Pairs(rows, columns, common, areas[rows] + true_areas[columns] - common, same, areas, outside, true_areas)
 
 
 def _check(found: Instances, true: Instances, ignored: Tensor | None, class_names: Sequence[str] | None) -> None:

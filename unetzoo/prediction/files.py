@@ -228,8 +228,13 @@ def _refuse_by_rows(job: Job, outputs: Outputs, predictor: Predictor) -> None:
     """Raise if an image is read by rows, and more is wanted of it than its mask and label image."""
     asked = [kind for kind in KINDS if getattr(outputs, kind)]
     asked += ["table"] if outputs.table is not None else []
-    asked += [name for name in outputs.formats if name != "labels" or predictor.config.task == "instances"]
+    asked += [name for name in outputs.formats if name != "labels"]
     asked += ["holes"] if predictor.holes else []
+    if predictor.config.task == "instances" and is_big(job.source):
+        raise InputError(
+            "so large an image is written by rows, which do not keep the edges between objects: unetzoo.Predictor's "
+            "write_mask writes its mask alone; tiles of the image have objects"
+        )
     if asked and is_big(job.source):
         raise InputError(f"so large an image is written by rows, without {', '.join(asked)}: leave that out for it")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 from collections.abc import Sequence
@@ -120,7 +121,14 @@ class Prediction:
         return dict(zip(names, (counts / max(measured, 1)).tolist(), strict=True))
 
     def instances(self) -> objects.Instances:
-        """Return the objects of the mask, divided as ``split`` says, with the mean probability of each; needs SciPy."""
+        """Return the objects of the mask, divided as ``split`` says, with the mean probability of each; needs SciPy.
+
+        They are found once, and every call returns the same.
+        """
+        return self._objects
+
+    @functools.cached_property
+    def _objects(self) -> objects.Instances:
         config = self.config
         return objects.instances(
             self.mask,

@@ -30,8 +30,8 @@ from unetzoo.train.building import built, is_saved
 from unetzoo.train.checking import fit_problems, setting_problems
 from unetzoo.train.data import FolderData
 from unetzoo.train.judging import Score, score_of
+from unetzoo.train.object_metrics import ObjectMetrics
 from unetzoo.train.schedules import factor
-from unetzoo.train.telling_apart import ObjectMetrics
 from unetzoo.train.validating import validated
 
 DEFAULT_LOSSES = {"binary": "bce + dice", "multiclass": "cross_entropy + dice", "multilabel": "bce + dice"}
