@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import importlib.util
+import itertools
 import json
 import re
 import shutil
@@ -188,8 +190,8 @@ def splits_of(name: str, shared_data: Path) -> dict[str, list]:
     found: dict[str, list] = {split: [] for split in ("train", "val", "test")}
     places = {image: split for split in found for image, _ in record[split].values()}
     with tempfile.TemporaryDirectory() as folder:
-        samples = list_samples(data_of(name, shared_data, Path(folder)), Labels()).samples[""]
-    for sample in samples:
+        listed = list_samples(data_of(name, shared_data, Path(folder)), Labels()).samples
+    for sample in itertools.chain(*listed.values()):
         found[places[fingerprint(sample.image)]].append(sample)
     return found
 
@@ -197,7 +199,7 @@ def splits_of(name: str, shared_data: Path) -> dict[str, list]:
 def draw_data(name: str, folder: Path) -> None:
     """Write twelve drawn images as the recipe's data: of three kinds for nuclei, of four children for vessels."""
     some_images = folder / "vessels"  # as the recipe calls them; that of nuclei goes by the list
-    for part in ("images", "masks"):
+    for part in ("images", "masks", "instances"):
         (some_images / part).mkdir(parents=True)
     for k in range(12):
         image, mask = draw_nuclei(64, 64, seed=k)
@@ -208,11 +210,20 @@ def draw_data(name: str, folder: Path) -> None:
         file = f"Image_{k // 3:02d}{'LRM'[k % 3]}.png"
         images.write_png(image, some_images / "images" / file)
         images.write_png(mask.expand(3, -1, -1).byte() * 255, some_images / "masks" / file)
+        Image.fromarray(ndimage.label(mask.numpy())[0].astype(np.uint16)).save(some_images / "instances" / file)
     if name == "nuclei":
+        parts = {"train": range(6), "val": range(6, 9), "test": range(9, 12)}
+        files = sorted((some_images / "images").iterdir())
+        record = {part: {str(k): (fingerprint(files[k]), "") for k in numbers} for part, numbers in parts.items()}
+        trained.data_of(name).write_text(json.dumps(record), encoding="utf-8")
         script("list_nuclei.py").main(some_images, folder / "nuclei.csv")
-        lines = (folder / "nuclei.csv").read_text(encoding="utf-8").splitlines()[1:]
-        kinds = [line.rpartition(",")[2] for line in lines]
-        assert Counter(kinds) == {"fluorescence": 4, "bright field": 4, "histology": 4}
+        for path, kinds in (
+            ("nuclei.csv", {"fluorescence": 4, "bright field": 4, "histology": 4}),
+            ("nuclei_training.csv", {"fluorescence": 4, "stained": 8}),
+        ):
+            rows = list(csv.DictReader((folder / path).read_text(encoding="utf-8").splitlines()))
+            assert Counter(row["kind"] for row in rows) == kinds
+            assert [row["split"] for row in rows] == ["train"] * 6 + ["val"] * 3 + ["test"] * 3
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -223,6 +234,7 @@ def test_the_recipe_runs_and_makes_what_the_package_holds(
     monkeypatch.chdir(tmp_path)
     for part in ("docs/_static", "package"):
         (tmp_path / part).mkdir(parents=True)
+    monkeypatch.setattr(trained, "FOLDER", tmp_path / "package")
     draw_data(name, tmp_path)
     assert main(["train", "--config", str(PROGRAMS / f"{name}.yaml"), "--out", "run", "--quiet",
                  "--model.options.base_channels", "4", "--crop-size", "32", "--epochs", "1", "--data.workers", "0",
@@ -230,18 +242,17 @@ def test_the_recipe_runs_and_makes_what_the_package_holds(
     monkeypatch.syspath_prepend(PROGRAMS)  # where keep.py, started as a program, finds card.py
     keep = script("keep.py")
     monkeypatch.setattr(keep.card, "DOCS", tmp_path / "docs")
-    monkeypatch.setattr(trained, "FOLDER", tmp_path / "package")
-    keep.main(name, tmp_path / "run")
+    source, split = {
+        "nuclei": ("nuclei.csv", {}),
+        "vessels": ("vessels", {"ratios": (0.6, 0.2, 0.2), "group": r"Image_(\d+)"}),
+    }[name]
+    keep.main(name, tmp_path / "run", Path(source))
     run = unetzoo.load(tmp_path / "run" / "best.safetensors").state_dict()
     kept = unetzoo.load(tmp_path / "package" / f"{name}.safetensors")
     for key, tensor in kept.state_dict().items():
         assert torch.equal(tensor, run[key].half() if run[key].is_floating_point() else run[key]), key
     assert kept.config.class_names == {"nuclei": ("nucleus",), "vessels": ("vessel",)}[name]
     figures = json.loads((tmp_path / "docs" / f"{name}.json").read_text(encoding="utf-8"))
-    source, split = {
-        "nuclei": ("nuclei.csv", {"ratios": (0.7, 0.15, 0.15)}),
-        "vessels": ("vessels", {"ratios": (0.6, 0.2, 0.2), "group": r"Image_(\d+)"}),
-    }[name]
     expected = find_samples(source, Labels(), **split)
     assert figures["images"] == {split: len(found) for split, found in expected.items()}
     assert (tmp_path / "package" / f"{name}.json").read_bytes() == (tmp_path / "run" / "data.json").read_bytes()
@@ -264,7 +275,7 @@ def dice_of(predictor: unetzoo.Predictor, samples: list) -> float:
     both = total = 0
     for sample in samples:
         found = predictor(sample.image).mask.bool()
-        true = images.read_image(sample.mask)[0] > 0
+        true = images.read_values(sample.mask)[0].long() > 0
         both, total = both + 2 * int((found & true).sum()), total + int(found.sum() + true.sum())
     return both / total
 

@@ -29,7 +29,7 @@ def main(name: str, run: Path) -> None:
         figures=lines(name, figures),
         minutes=((run / "metrics.csv").stat().st_mtime - (run / "config.yaml").stat().st_mtime) / 60,
         epochs=len(rows),
-        best=max(rows, key=lambda row: float(row["dice"]))["epoch"],
+        best=max(rows, key=lambda row: (float(row.get("object_ap_50", 0)), float(row["dice"])))["epoch"],
         recipe=(HERE / f"{name}.yaml").read_text(encoding="utf-8"),
         **figures["kinds"],
         **figures["images"],

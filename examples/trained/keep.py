@@ -1,6 +1,7 @@
-"""Put a trained run into the package: ``python keep.py NAME RUN`` writes its weights, figures, log, curves and card.
+"""Put a trained run into the package: ``python keep.py NAME RUN DATA`` writes weights, figures, log, curves and card.
 
-NAME.yaml beside this file is the recipe. Run it where the recipe was run.
+NAME.yaml beside this file is the recipe. DATA is what the figures are of: the recipe's data, or a list of the same
+images that tells more kinds apart.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from pathlib import Path
 
 import card
 import torch
-import yaml
 
 import unetzoo
 from unetzoo import trained
@@ -24,35 +24,34 @@ MODELS = {"nuclei": ("nucleus", 20), "vessels": ("vessel", 0)}
 """Name: its class, and pixels of the smallest object of the second figures; 0: objects are not counted."""
 
 
-def main(name: str, run: Path) -> None:
+def main(name: str, run: Path, data: Path) -> None:
     """Write the model to the package, and what is told of it to ``docs/``."""
     model = unetzoo.load(run, dtype=torch.float16, class_names=[MODELS[name][0]])
     unetzoo.save(model, trained.weights_of(name))
     shutil.copy(run / "data.json", trained.data_of(name))
-    text = json.dumps(measured(name, run), indent=1) + "\n"
+    text = json.dumps(measured(name, run, data), indent=1) + "\n"
     (card.DOCS / f"{name}.json").write_text(text, encoding="utf-8")
     shutil.copy(run / "metrics.csv", card.DOCS / "_static" / f"{name}.csv")
     shutil.copy(run / "curves.png", card.DOCS / "_static" / f"{name}_curves.png")
     card.main(name, run)
 
 
-def measured(name: str, run: Path) -> dict:
+def measured(name: str, run: Path, data: Path) -> dict:
     """Return how many images there are, and the scores of those that did not train."""
     smallest = MODELS[name][1]
-    source = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"]["folder"]
-    listed = list_samples(source, Labels()).samples[""]
-    kinds = Counter(sample.kind.replace(" ", "_") for sample in listed if sample.kind)
+    listed = list_samples(data, Labels()).samples
+    kinds = Counter(one.kind.replace(" ", "_") for samples in listed.values() for one in samples if one.kind)
     splits = json.loads((run / "data.json").read_text(encoding="utf-8"))
     counts = {split: len(splits[split]) for split in ("train", "val", "test")}
     figures = {"images": counts, "kinds": dict(sorted(kinds.items()))}
     for split in ("val", "test"):
         for least in (0, smallest) if smallest else (0,):
             predictor = unetzoo.Predictor(name, smallest=least)
-            found = evaluate(predictor, source, split=split, objects=bool(smallest), progress=True)
+            found = evaluate(predictor, data, split=split, objects=bool(smallest), progress=True)
             figures.setdefault(split, {})[f"from_{least}" if least else "all"] = found.to_dict()
             print(f"{split}, objects of {least} pixels and more", found, sep="\n")
     return figures
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -1,20 +1,24 @@
-"""List the 553 nuclei of the 2018 Data Science Bowl with their kind: ``python list_nuclei.py FOLDER nuclei.csv``.
+"""List the 553 nuclei of the 2018 Data Science Bowl with kind and split: ``python list_nuclei.py FOLDER nuclei.csv``.
 
-FOLDER has ``images/`` and ``masks/``. The kind follows from the pixels: coloured images are histology, grey ones
-with nuclei brighter than the rest are fluorescence, the other grey ones bright field.
+FOLDER has ``images/``, and ``instances/`` with their label images. The kind follows from the pixels: coloured images
+are histology, grey ones with nuclei brighter than the rest are fluorescence, the other grey ones bright field. The
+split is that of the package's record of the model, by the bytes of the images: what one edition is tested by, none was
+trained by. ``nuclei_training.csv`` beside it is the same list, but with the few images of histology and bright field as
+one kind, "stained": as many crops are drawn of each kind.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import os
 import sys
 from pathlib import Path
 
 import torch
 
-from unetzoo import images
-from unetzoo.data import Labels, list_samples
+from unetzoo import images, trained
+from unetzoo.files.identity import fingerprint
 
 
 def kind_of(image: torch.Tensor, mask: torch.Tensor) -> str:
@@ -28,14 +32,24 @@ def kind_of(image: torch.Tensor, mask: torch.Tensor) -> str:
 
 
 def main(folder: Path, target: Path) -> None:
-    """Write the list: paths relative to its own folder, one row an image."""
+    """Write the lists: paths relative to their own folder, one row an image."""
+    record = json.loads(trained.data_of("nuclei").read_text(encoding="utf-8"))
+    split = {image: part for part in ("train", "val", "test") for image, _ in record[part].values()}
+    rows = []
+    for image in sorted((folder / "images").glob("*.png")):
+        ids = folder / "instances" / image.name
+        kind = kind_of(images.fit_channels(images.read_image(image), 3), images.read_values(ids)[0].long())
+        paths = (Path(os.path.relpath(path, target.parent)).as_posix() for path in (image, ids))
+        rows.append([*paths, kind, split[fingerprint(image)]])
+    write(target, rows)
+    merged = [[*paths, kind if kind == "fluorescence" else "stained", part] for *paths, kind, part in rows]
+    write(target.with_name(f"{target.stem}_training.csv"), merged)
+
+
+def write(target: Path, rows: list[list[str]]) -> None:
+    """Write a list with its head."""
     with target.open("w", encoding="utf-8", newline="") as stream:
-        table = csv.writer(stream, lineterminator="\n")
-        table.writerow(["image", "mask", "kind"])
-        for sample in list_samples(folder, Labels()).samples[""]:
-            kind = kind_of(images.fit_channels(images.read_image(sample.image), 3), images.read_image(sample.mask)[0])
-            paths = (Path(os.path.relpath(path, target.parent)).as_posix() for path in (sample.image, sample.mask))
-            table.writerow([*paths, kind])
+        csv.writer(stream, lineterminator="\n").writerows([["image", "mask", "kind", "split"], *rows])
 
 
 if __name__ == "__main__":
