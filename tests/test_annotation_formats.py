@@ -582,7 +582,7 @@ KINDS = ["coco", "labelme", "geojson", "cvat", "imagej", "yolo"]
 @pytest.mark.parametrize(
     ("kind", "count"),
     [(kind, count) for kind in KINDS for count in (1, 7)]
-    + [pytest.param(kind, 30_000, marks=() if kind == "geojson" else pytest.mark.slow) for kind in KINDS],
+    + [pytest.param(kind, 30_000, marks=pytest.mark.slow) for kind in KINDS],
 )
 def test_many_objects(tmp_path: Path, kind: str, count: int) -> None:
     """Squares of two pixels in rows: each is where it should be, and the last one is that of the last line."""
