@@ -314,16 +314,20 @@ class TestTraining:
         assert len(json.loads(next((out / "coco").glob("*.json")).read_text())["annotations"]) == 20
         assert len((tmp_path / "t.csv").read_text().splitlines()) == 1 + 20
 
-    def test_images_beyond_memory_are_refused_with_what_to_do(self, run: Run, tmp_path: Path) -> None:
+    def test_images_beyond_memory_have_the_objects_of_those_in_memory(self, run: Run, tmp_path: Path) -> None:
         zarr = pytest.importorskip("zarr")
+        seen = np.array(Image.open(run.folder.parent / "data" / "val" / "images" / "b.png"))
         image = zarr.create_array(tmp_path / "a.zarr", shape=(64, 64), chunks=(32, 32), dtype="uint8")
-        image[:] = 7
-        jobs = find_jobs([tmp_path / "a.zarr"])
-        report = predict_files(Predictor(run.folder), jobs, Outputs(tmp_path / "out"), {})
-        (problem,) = report.failed.values()
-        assert "write_mask" in problem
-        Predictor(run.folder).write_mask(tmp_path / "a.zarr", tmp_path / "mask.tif")
-        assert tifffile.imread(tmp_path / "mask.tif").shape == (64, 64)
+        image[:] = seen
+        jobs, predictor = find_jobs([tmp_path / "a.zarr"]), Predictor(run.folder)
+        told: list[int | None] = []
+        report = predict_files(
+            predictor, jobs, Outputs(tmp_path / "out"), {}, tell=lambda outcome: told.append(outcome.objects)
+        )
+        assert not report.failed
+        assert told[-1] == 10
+        (labels,) = (tmp_path / "out" / "labels").rglob("*.tif")
+        np.testing.assert_array_equal(tifffile.imread(labels), predictor(seen).instances().labels.numpy())
 
     def test_objects_are_found_once(self, run: Run) -> None:
         found = Predictor(run.folder)(run.folder.parent / "data" / "val" / "images" / "a.png")

@@ -15,7 +15,9 @@ from PIL import Image
 import unetzoo
 from unetzoo import Predictor
 from unetzoo.cli import main
+from unetzoo.objects import instances
 from unetzoo.prediction import by_rows, objects_by_rows
+from unetzoo.prediction.inputs import as_image
 from unetzoo.prediction.partial import PartialMask
 
 tifffile = pytest.importorskip("tifffile", reason="images by rows need tifffile")
@@ -29,12 +31,14 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def network(task: str, classes: int) -> unetzoo.SegmentationModel:
-    """Return a network that finds each class in about half of the coarse noise."""
+    """Return a network that finds each class in about half of the coarse noise, and edges in some of it."""
     torch.manual_seed(0)
     model = unetzoo.create("unet", base_channels=4, num_classes=classes, task=task).eval()
     with torch.no_grad():
         logits = model(torch.from_numpy(coarse(96, 96)).permute(2, 0, 1)[None] / 255)
         model.head.conv.bias.sub_(logits.mean((0, 2, 3)))
+        if task == "instances":  # edges are seldom
+            model.head.conv.bias[-1] -= logits[:, -1].std()
         for parameter in (model.head.conv.weight, model.head.conv.bias):
             parameter.mul_(8)
     return model
@@ -53,7 +57,10 @@ def noisy(path: Path) -> np.ndarray:
     return image
 
 
-@pytest.mark.parametrize(("task", "classes"), [("binary", 1), ("multiclass", 3), ("multilabel", 2)])
+@pytest.mark.parametrize(
+    ("task", "classes"),
+    [("binary", 1), ("multiclass", 3), ("multilabel", 2), ("instances", 1), ("instances", 2)],
+)
 @pytest.mark.parametrize("split", [0, 0.5])
 def test_label_images_are_those_of_the_image_in_memory(task: str, classes: int, split: float, tmp_path: Path) -> None:
     predictor = Predictor(network(task, classes), tile=64, split=split, smallest=4)
@@ -62,6 +69,13 @@ def test_label_images_are_those_of_the_image_in_memory(task: str, classes: int, 
     found = predictor(image)
     found.save_annotations(tmp_path / "whole" / "l.tif", "labels")
     assert len(found.instances()) > 5
+    if task == "instances" and split:
+        without = instances(found.mask, predictor.config.pixel_task, classes, probabilities=found.probabilities)
+        assert len(found.instances()) > len(without)
+    grid, boxes = predictor.grid(as_image(image)), found.instances().boxes
+    corners = itertools.product(grid.across.starts[1:], grid.down.starts[1:])
+    over = [((boxes[:, :2] < x) & (boxes[:, 2:] > x)).all(1) for x in map(torch.tensor, corners)]
+    assert torch.stack(over).any()  # an object of four tiles
     names = sorted(path.relative_to(tmp_path / "whole").as_posix() for path in (tmp_path / "whole").rglob("*.tif"))
     assert names == sorted(
         path.relative_to(tmp_path / "rows").as_posix() for path in (tmp_path / "rows").rglob("l.tif")
@@ -75,10 +89,11 @@ def test_label_images_are_those_of_the_image_in_memory(task: str, classes: int, 
     assert not [path for path in (tmp_path / "rows").iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize("task", ["binary", "instances"])
 def test_the_command_writes_label_images_and_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    unetzoo.save(network("binary", 1), tmp_path / "m.safetensors")
+    unetzoo.save(network(task, 1), tmp_path / "m.safetensors")
     (tmp_path / "in").mkdir()
     image = noisy(tmp_path / "in" / "a.tif")
     expected = Predictor(tmp_path / "m.safetensors", tile=64, split=0.5, smallest=4)(image).instances()
@@ -104,12 +119,13 @@ def test_the_command_writes_label_images_and_counts(
     assert re.search(r"by rows, without coco", capsys.readouterr().err)
 
 
+@pytest.mark.parametrize("task", ["binary", "instances"])
 @pytest.mark.parametrize("stop", ["clean", "numbers", "labels"])
 def test_a_kill_while_objects_are_written_changes_nothing(
-    stop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stop: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is left of the work on objects is done anew, from rows of which some are cleaned already."""
-    predictor = Predictor(network("binary", 1), tile=64, split=0.5, smallest=9)
+    predictor = Predictor(network(task, 1), tile=64, split=0.5, smallest=9)
     noisy(tmp_path / "a.tif")
     predictor.write_mask(tmp_path / "a.tif", tmp_path / "m.tif", labels=tmp_path / "l.tif")
     place = {

@@ -154,7 +154,7 @@ def instances(
         else:
             numbers, values = components(plane, connectivity)
             if split:
-                ending = None if ends is None or channels is None else channels[k] - ends <= _INSIDE
+                ending = None if ends is None or channels is None else ended(channels[k], ends)
                 numbers, values = separated(numbers, values, split, connectivity, ending)
         tables.append(_table(numbers, values if task == "multiclass" else np.full(len(values), k), channels))
         np.add(numbers, total, out=numbers, where=numbers > 0)
@@ -167,6 +167,12 @@ def instances(
     return Instances(
         task, num_classes, labels, classes, areas, boxes, centroids, None if channels is None else scores.float()
     )
+
+
+def ended(probabilities: NDArray[Any], edges: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which pixels of a class edges end an object in, of the probabilities of both; of any shape."""
+    found: NDArray[np.bool_] = probabilities - edges <= _INSIDE
+    return found
 
 
 def _known(ids: Tensor, shape: tuple[int, ...]) -> NDArray[Any]:

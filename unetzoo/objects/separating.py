@@ -67,11 +67,10 @@ def separated(
     for k, (down, across) in enumerate(ndimage().find_objects(numbers), 1):
         if edges is None and not _could_be_two(down, across, rise, numbers.shape):
             continue
-        # With what is around it, as far as the image goes.
-        around = 1 if edges is None else 1 + _REACH
+        # With a pixel around it, as far as the image goes: what lies farther away is as that one is.
         box = (
-            slice(max(down.start - around, 0), min(down.stop + around, height)),
-            slice(max(across.start - around, 0), min(across.stop + around, width)),
+            slice(max(down.start - 1, 0), min(down.stop + 1, height)),
+            slice(max(across.start - 1, 0), min(across.stop + 1, width)),
         )
         inside = numbers[box] == k
         deep = inside if edges is None else inside & ~edges[box]

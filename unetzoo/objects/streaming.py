@@ -40,19 +40,23 @@ class NumberedRows:
         self._same: list[int] = [0]  # number → another of the same object, itself where there is none
         self._top = 0  # row of the plane where what is held back begins
         self._plane: Plane = np.zeros((0, width), np.uint8)
+        self._edges: NDArray[np.bool_] = np.zeros((0, width), bool)
         self._found: NDArray[np.uint32] = np.zeros((0, width), np.uint32)
         # For each cut that something open reaches: the row below it, classes and numbers above it.
         self._seams: list[tuple[int, Plane, NDArray[np.int64]]] = []
 
-    def add(self, rows: Plane, last: bool) -> NDArray[np.uint32]:
+    def add(self, rows: Plane, last: bool, edges: NDArray[np.bool_] | None = None) -> NDArray[np.uint32]:
         """Take the next rows (n, width) of classes, and return the numbers of those rows that are through.
 
         Args:
             rows: whole numbers, 0 between objects.
+            edges: of the same shape, where a network sees objects end. None, of these rows as of all others: nothing
+                is known of that.
             last: whether there are no more: then all that is held back is returned.
         """
         plane = np.concatenate([self._plane, rows])
         self._found = np.concatenate([self._found, np.zeros(rows.shape, np.uint32)])
+        known = None if edges is None else np.concatenate([self._edges, edges])
         numbers, values = components(plane, 2)
         tops = np.array([box[0].start for box in ndimage().find_objects(numbers)], np.int64)
         is_open = np.zeros(len(values) + 1, bool)
@@ -60,7 +64,7 @@ class NumberedRows:
             is_open[numbers[-1]] = True
             is_open[0] = False
             is_open[1:] &= len(plane) - tops <= self.limit
-        waiting = is_open[numbers] | self._number(plane, numbers, values, ~is_open, last)
+        waiting = is_open[numbers] | self._number(plane, known, numbers, values, ~is_open, last)
         self._seams.append((self._top + len(plane), plane[-1] * ~waiting[-1], self._found[-1].astype(np.int64)))
         plane[~waiting] = 0
         # With a row above what is open: what is beside an object counts for where it is divided.
@@ -68,6 +72,7 @@ class NumberedRows:
         keep = len(plane) if last else keep
         through = self._found[:keep]
         self._plane, self._found, self._top = plane[keep:], self._found[keep:], self._top + keep
+        self._edges = self._edges if known is None else known[keep:]
         self._seams = [seam for seam in self._seams if seam[0] >= self._top]
         return through
 
@@ -83,7 +88,13 @@ class NumberedRows:
         return found
 
     def _number(
-        self, plane: Plane, numbers: NDArray[np.int32], values: NDArray[np.int64], chosen: NDArray[np.bool_], last: bool
+        self,
+        plane: Plane,
+        edges: NDArray[np.bool_] | None,
+        numbers: NDArray[np.int32],
+        values: NDArray[np.int64],
+        chosen: NDArray[np.bool_],
+        last: bool,
     ) -> NDArray[np.bool_]:
         """Give numbers to the objects of the components that are chosen, and return the pixels that must wait."""
         chosen[0] = False
@@ -91,7 +102,7 @@ class NumberedRows:
         found, kinds = anew[numbers], values[chosen[1:]]
         waits = np.zeros(len(kinds) + 1, bool)
         if self.split and len(kinds):
-            found, kinds = separated(found, kinds, self.split, 2)
+            found, kinds = separated(found, kinds, self.split, 2, edges)
             waits = np.zeros(len(kinds) + 1, bool)
             if not last:  # of a tall component, those that the next rows may be of
                 tops = np.array([box[0].start for box in ndimage().find_objects(found)], np.int64)

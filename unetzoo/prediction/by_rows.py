@@ -8,20 +8,29 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
 from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError, WriteError
 from unetzoo.images import NODATA
+from unetzoo.objects.finding import ended
 from unetzoo.prediction.geography import Tag
 from unetzoo.prediction.inputs import Rows
 from unetzoo.prediction.marks import BEGIN, Mark
 from unetzoo.prediction.networks import check_channels
 from unetzoo.prediction.partial import PartialMask
-from unetzoo.prediction.results import stored_as
+from unetzoo.prediction.results import in_file, stored_as
 from unetzoo.prediction.stored import SUFFIXES, module
+from unetzoo.prediction.strips import Strip
 from unetzoo.prediction.tiles import Grid
 
 TILE = 512
 """Side of the tiles and chunks of masks."""
+EDGE = 254
+"""On the disk, of models that tell objects apart: a pixel of the class, 255 in the mask, in which an object ends."""
 
 
 def begun(
@@ -55,14 +64,43 @@ def begun(
     return PartialMask(target, shape, stored_as(config), {**settings, "image": source.identity}, lay_out)
 
 
+def kept(part: Tensor, strip: Strip, config: ModelConfig) -> Tensor:
+    """Return rows of a mask as they are kept on the disk: as files have it, and all that says which objects they are.
+
+    Args:
+        part: (H, W) or (classes, H, W), the mask.
+        strip: of which it was made.
+        config: of the model.
+
+    Raises:
+        InputError: see ``unetzoo.prediction.results.in_file``.
+    """
+    values = in_file(part, config, strip.missing)
+    if config.task != "instances":
+        return values
+    classes = strip.probabilities[: config.num_classes].reshape(part.shape).numpy()
+    edges = torch.from_numpy(ended(classes, strip.probabilities[config.num_classes].numpy()))
+    return values.masked_fill(edges & (values == 255), EDGE)
+
+
+def in_mask(rows: NDArray[Any], config: ModelConfig) -> NDArray[Any]:
+    """Return rows of the mask as files have it, of those that are kept."""
+    return np.where(rows == EDGE, rows.dtype.type(255), rows) if config.task == "instances" else rows
+
+
 def write(
-    mask: PartialMask, target: str | os.PathLike[str], place: Sequence[Tag] = (), mark: Mark | None = None
+    mask: PartialMask,
+    target: str | os.PathLike[str],
+    config: ModelConfig,
+    place: Sequence[Tag] = (),
+    mark: Mark | None = None,
 ) -> None:
     """Write a mask whose rows are all done, and remove what it grew in.
 
     Args:
         mask: (H, W), or of a multi-label model (classes, H, W).
         target: see :func:`begun`.
+        config: of the model.
         place: tags of TIFF to be written as well; of a zarr array GDAL's nodata alone, as its fill value.
         mark: what ``mark_in`` returns of it.
 
@@ -73,11 +111,11 @@ def write(
     saving = mask.folder / target.name
     try:
         if target.suffix.lower() == ".zarr":
-            _write_zarr(mask, saving, next((int(value) for code, _, value in place if code == NODATA), 0), mark)
+            _write_zarr(mask, saving, config, next((int(value) for code, _, value in place if code == NODATA), 0), mark)
             if target.is_dir():
                 shutil.rmtree(target)
         else:
-            _write_tiff(mask, saving, place, mark)
+            _write_tiff(mask, saving, config, place, mark)
             with saving.open("r+b") as stream:
                 os.fsync(stream.fileno())
         saving.replace(target)
@@ -86,12 +124,12 @@ def write(
         raise WriteError(f"{target} cannot be written ({error.strerror}); {mask.folder} has its pixels") from error
 
 
-def _write_tiff(mask: PartialMask, target: Path, tags: Sequence[Tag], mark: Mark | None) -> None:
+def _write_tiff(mask: PartialMask, target: Path, config: ModelConfig, tags: Sequence[Tag], mark: Mark | None) -> None:
     layers, height, width = mask.shape
     tiles = (
         band[:, x : x + TILE]
         for layer in range(layers)
-        for band in (mask.rows(layer, y, TILE) for y in range(0, height, TILE))
+        for band in (in_mask(mask.rows(layer, y, TILE), config) for y in range(0, height, TILE))
         for x in range(0, width, TILE)
     )
     with writer_of(target, mask.size) as writer:
@@ -118,7 +156,7 @@ def _count(value: Any) -> int:
     return len(value) if isinstance(value, str | tuple | list) else 1
 
 
-def _write_zarr(mask: PartialMask, target: Path, fill: int, mark: Mark | None) -> None:
+def _write_zarr(mask: PartialMask, target: Path, config: ModelConfig, fill: int, mark: Mark | None) -> None:
     layers, height, width = mask.shape
     shutil.rmtree(target, ignore_errors=True)  # of a run that was killed while it wrote this
     chunk = (min(TILE, height), min(TILE, width))
@@ -135,4 +173,5 @@ def _write_zarr(mask: PartialMask, target: Path, fill: int, mark: Mark | None) -
     )
     for layer in range(layers):
         for y in range(0, height, TILE):
-            array[(layer, slice(y, y + TILE)) if layers > 1 else slice(y, y + TILE)] = mask.rows(layer, y, TILE)
+            rows = in_mask(mask.rows(layer, y, TILE), config)
+            array[(layer, slice(y, y + TILE)) if layers > 1 else slice(y, y + TILE)] = rows

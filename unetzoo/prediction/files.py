@@ -230,11 +230,6 @@ def _refuse_by_rows(job: Job, outputs: Outputs, predictor: Predictor) -> None:
     asked += ["table"] if outputs.table is not None else []
     asked += [name for name in outputs.formats if name != "labels"]
     asked += ["holes"] if predictor.holes else []
-    if predictor.config.task == "instances" and is_big(job.source):
-        raise InputError(
-            "so large an image is written by rows, which do not keep the edges between objects: unetzoo.Predictor's "
-            "write_mask writes its mask alone; tiles of the image have objects"
-        )
     if asked and is_big(job.source):
         raise InputError(f"so large an image is written by rows, without {', '.join(asked)}: leave that out for it")
 

@@ -16,7 +16,7 @@ from unetzoo.config import ModelConfig
 from unetzoo.errors import WriteError
 from unetzoo.files.writing import make_folder, replacing
 from unetzoo.objects.streaming import LargeRows, NumberedRows
-from unetzoo.prediction.by_rows import TILE, writer_of
+from unetzoo.prediction.by_rows import EDGE, TILE, in_mask, writer_of
 from unetzoo.prediction.partial import PartialMask
 
 LIMIT = 2048
@@ -97,15 +97,17 @@ def _numbered(
     known = NumberedRows(width, split, LIMIT if split else 0)
     with (mask.folder / f"objects{layer}").open("wb") as stream:
         for y in range(0, height, TILE):
-            stream.write(known.add(_classes(mask.rows(layer, y, TILE), config), y + TILE >= height).tobytes())
+            rows = mask.rows(layer, y, TILE)
+            edges = rows == EDGE if config.task == "instances" else None
+            stream.write(known.add(_classes(rows, config), y + TILE >= height, edges).tobytes())
     return known.order(), np.array([0, *known.classes], np.int64)
 
 
 def _classes(values: NDArray[Any], config: ModelConfig) -> NDArray[Any]:
-    """Return the classes, 0 for background and where nothing was measured, of a mask's values in files."""
+    """Return the classes, 0 for background and where nothing was measured, of a mask's values on the disk."""
     if config.pixel_task == "multiclass":
         return np.where(values < config.num_classes, values, 0)
-    inside: NDArray[np.uint8] = (values == 255).astype(np.uint8)
+    inside: NDArray[np.uint8] = (in_mask(values, config) == 255).astype(np.uint8)
     return inside
 
 

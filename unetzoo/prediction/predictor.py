@@ -26,7 +26,7 @@ from unetzoo.prediction.layout import Layout
 from unetzoo.prediction.marks import Mark
 from unetzoo.prediction.networks import Model, Networks, check_channels, check_range, gathered, origins
 from unetzoo.prediction.outputs import annotation_paths
-from unetzoo.prediction.results import Prediction, in_file, mask_of, nodata_tag
+from unetzoo.prediction.results import Prediction, mask_of, nodata_tag
 from unetzoo.prediction.stored import StoredRows
 from unetzoo.prediction.strips import Strip, joined, strips
 from unetzoo.prediction.tiles import Grid
@@ -202,16 +202,13 @@ class Predictor:
 
         Raises:
             ConfigError: tifffile or zarr is not installed, or this predictor has ``holes``, which are not looked for
-                across rows; or ``labels`` of a model of ``task="instances"``.
+                across rows.
             InputError: the image cannot be read so, or does not fit the model; another ending of ``target``. Nothing
                 was written.
             WriteError: the mask cannot be written; what is done is kept.
         """
-        problems = [f"holes={self.holes!r}: they are not looked for across rows"] if self.holes else []
-        if labels is not None and self.config.task == "instances":
-            problems.append("labels=…: edges between objects are not kept by rows")
-        if problems:
-            raise ConfigError("a mask by rows cannot have these; leave them out", problems)
+        if self.holes:
+            raise ConfigError(f"holes={self.holes!r}: they are not looked for across rows; leave it out")
         targets = {} if labels is None else annotation_paths(labels, objects.writers(["labels"])["labels"], self.config)
         with StoredRows(source, planes) as rows, _bar(progress, rows.height, "row") as bar:
             done = 0
@@ -257,7 +254,7 @@ class Predictor:
         with in_memory(InputError, _SMALLER):
             for strip in self.strips(source, mask.grid, first=mask.grid.down.window_at(mask.done)):
                 part = mask_of(strip.probabilities[: self.config.num_classes], self.config.task, self.thresholds)
-                mask.put(in_file(part, self.config, strip.missing), missing=strip.missing is not None)
+                mask.put(by_rows.kept(part, strip, self.config), missing=strip.missing is not None)
                 tell(mask.done)
         source.check_unchanged()
         if self.smallest > 1:
@@ -267,7 +264,8 @@ class Predictor:
             count = objects_by_rows.write_labels(mask, self.config, self.split, labels, save)
             size = sum(path.stat().st_size for path in labels.values())
             mark = None if mark is None else replace(mark, others={"labels": size})
-        by_rows.write(mask, target, (*source.place, *nodata_tag(self.config, mask.missing)), mark)
+        place = *source.place, *nodata_tag(self.config, mask.missing)
+        by_rows.write(mask, target, self.config, place, mark)
         return count
 
     def result(self, image: LoadedImage, probabilities: Tensor, missing: Tensor | None) -> Prediction:
