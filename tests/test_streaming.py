@@ -120,6 +120,7 @@ def test_memory_is_that_of_the_rows_that_are_open() -> None:
         tracemalloc.stop()
         return found
 
+    peak(1)  # imports are none of it
     assert peak(12) < 1.1 * peak(3)
 
 
