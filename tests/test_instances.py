@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -328,6 +329,35 @@ class TestTraining:
         assert told[-1] == 10
         (labels,) = (tmp_path / "out" / "labels").rglob("*.tif")
         np.testing.assert_array_equal(tifffile.imread(labels), predictor(seen).instances().labels.numpy())
+
+    @pytest.mark.parametrize("missing", [{"skimage"}, {"skimage", "scipy"}])
+    def test_without_what_separates_there_are_masks_and_a_warning(
+        self,
+        missing: set[str],
+        run: Run,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        image = str(run.folder.parent / "data" / "val" / "images" / "a.png")
+        assert main(["predict", str(run.folder), image, "--out", str(tmp_path / "whole")]) in (0, None)
+        assert (tmp_path / "whole" / "labels" / "a.tif").is_file()
+        for name in [*missing, *(name for name in sys.modules if name.partition(".")[0] in missing)]:
+            monkeypatch.setitem(sys.modules, name, None)
+        caplog.clear()
+        assert main(["predict", str(run.folder), image, "--out", str(tmp_path / "out"), "--overlay"]) in (0, None)
+        assert "pip install 'unetzoo[objects]'" in caplog.text
+        assert {path.name for path in (tmp_path / "out").iterdir() if path.name[0] != "."} == {"a.png", "overlays"}
+        mask, whole = (np.array(Image.open(tmp_path / name / "a.png")) for name in ("out", "whole"))
+        np.testing.assert_array_equal(mask, whole)
+        with pytest.raises(ConfigError, match=r"unetzoo\[objects\]"):
+            Predictor(run.folder)(image).instances()
+        for k, asked in enumerate((["--split", "1"], ["--write", "labels"], ["--table", str(tmp_path / "t.csv")])):
+            out = tmp_path / str(k)
+            assert main(["predict", str(run.folder), image, "--out", str(out), *asked]) == 2
+            assert "unetzoo[objects]" in capsys.readouterr().err
+            assert not out.exists()
 
     def test_objects_are_found_once(self, run: Run) -> None:
         found = Predictor(run.folder)(run.folder.parent / "data" / "val" / "images" / "a.png")

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetzoo import extras
+from unetzoo.errors import ConfigError
 from unetzoo.objects.components import in_reading_order, ndimage
 
 _PURPOSE = "objects that are split"
@@ -31,6 +32,15 @@ def check_separable() -> None:
     """
     ndimage()
     extras.needed("skimage.segmentation", _PURPOSE)
+
+
+def separable() -> bool:
+    """Return whether what separates objects is installed."""
+    try:
+        check_separable()
+    except ConfigError:
+        return False
+    return True
 
 
 def separated(

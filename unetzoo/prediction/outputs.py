@@ -14,6 +14,7 @@ from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError
 from unetzoo.files.names import place_key
 from unetzoo.objects import WRITERS, Writer, writers
+from unetzoo.objects.separating import check_separable, separable
 from unetzoo.objects.writing import object_classes
 from unetzoo.printing import printable
 
@@ -63,8 +64,18 @@ class Outputs:
     table: Path | None = None
 
     def of_model(self, config: ModelConfig) -> Outputs:
-        """Return what is written with a model: of objects also the label images, as no mask tells which they are."""
-        if config.task != "instances" or "labels" in self.formats:
+        """Return what is written with a model: of objects also the label images, as no mask tells which they are.
+
+        Where what finds objects is not installed, and nobody asked for them, they are left out: the predictor said so.
+
+        Raises:
+            ConfigError: it is not installed, and formats are asked for.
+        """
+        if config.task != "instances":
+            return self
+        if self.formats:
+            check_separable()
+        if "labels" in self.formats or not separable():
             return self
         return replace(self, formats=(*self.formats, "labels"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from unetzoo.devices import device_of, in_memory
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.objects.components import ndimage
 from unetzoo.objects.finding import SPLIT_BY_EDGES
-from unetzoo.objects.separating import check_separable
+from unetzoo.objects.separating import check_separable, separable
 from unetzoo.prediction import arguments, by_rows, objects_by_rows
 from unetzoo.prediction.inputs import LoadedImage, Rows, as_image
 from unetzoo.prediction.layout import Layout
@@ -32,6 +33,8 @@ from unetzoo.prediction.strips import Strip, joined, strips
 from unetzoo.prediction.tiles import Grid
 from unetzoo.prediction.transfer import Transfer
 from unetzoo.prediction.views import views
+
+_logger = logging.getLogger("unetzoo")
 
 
 class Predictor:
@@ -66,7 +69,8 @@ class Predictor:
             ``unetzoo.objects.cleaned``. None: what the file of ``threshold`` says, or 0. Needs SciPy.
         split: objects that touch come apart where they are narrower than at their widest by more than so many pixels;
             0 for connected components. None: likewise. Masks stay as they are. See
-            ``unetzoo.objects.instances``; needs scikit-image.
+            ``unetzoo.objects.instances``; needs scikit-image, without which a model of ``task="instances"`` still
+            gives masks where nobody asked for more, and a warning.
         dtype: to compute in. None: float32 for what is loaded, whatever it is kept in; a model's own for a model.
             ``torch.bfloat16`` is faster where the machine has it, see ``optimize``.
         batch_size: tiles at a time; None: 1 on the CPU, where more are no faster, else as many as fit, up to 16.
@@ -123,11 +127,14 @@ class Predictor:
         self.layout = Layout(self.networks, tile, overlap, blend, batch_size)
         self.holes = holes
         self.smallest = calibrated.smallest if smallest is None else smallest
-        self.split = next((each for each in (split, calibrated.split) if each is not None), _split_of(self.config))
+        asked = next((each for each in (split, calibrated.split) if each is not None), None)
+        self.split = _split_of(self.config) if asked is None else asked
         if self.smallest or holes:
             ndimage()  # or an error, before any work
-        if self.split:
+        if asked:
             check_separable()
+        elif self.split and not separable():
+            _logger.warning("this model tells objects apart, which needs pip install 'unetzoo[objects]': masks alone")
 
     @overload
     def __call__(

@@ -17,6 +17,7 @@ from unetzoo import checks, images, objects, sheets
 from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError
 from unetzoo.files.writing import write_file
+from unetzoo.objects.separating import separable
 from unetzoo.prediction.geography import Tag, georeference
 from unetzoo.prediction.marks import SOFTWARE, Mark
 from unetzoo.prediction.outputs import annotation_paths, mask_paths
@@ -82,13 +83,12 @@ class Prediction:
         """Write the image with the mask laid over it, as a PNG file.
 
         Each class has its colour. Of ``task="instances"``, and where ``split`` is not 0, neighbouring objects differ in
-        colour instead, which needs SciPy and scikit-image.
+        colour instead, where SciPy and scikit-image are installed.
 
         Args:
             path: ends in .png. Folders are made where they are missing.
 
         Raises:
-            ConfigError: objects are asked for, and what finds them is not installed.
             InputError: another ending.
             WriteError: the file cannot be written.
         """
@@ -96,7 +96,7 @@ class Prediction:
         if path.suffix.lower() != ".png":
             raise InputError(f"an overlay cannot be written to {str(path)!r}: it is a .png")
         image = sheets.visible(self.image)
-        if self.config.task == "instances" or self.split:
+        if (self.config.task == "instances" or self.split) and separable():
             images.write_png(images.overlay_objects(image, self.instances().labels), path)
             return
         masks = sheets.class_masks(self.mask, self.config.pixel_task, self.config.num_classes)
