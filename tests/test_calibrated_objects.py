@@ -10,11 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+import unetzoo
 from unetzoo import ConfigError, Predictor, calibrate
 from unetzoo.cli import main
 from unetzoo.evaluation import evaluate
 from unetzoo.evaluation.object_trials import SPLITS, Trials
-from unetzoo.objects import cleaned, instances, matched
+from unetzoo.objects import ObjectScores, cleaned, instances, matched
 from unetzoo.prediction.arguments import calibrated
 
 SURE = torch.ones(1, 80, 100)
@@ -93,6 +94,90 @@ def test_pixels_that_do_not_count_are_of_no_object() -> None:
         expected = matched(found, true, ignored=target == -100)
         met = np.concatenate(trials.met[split])
         assert (int(met.sum()), len(met)) == (expected.met, expected.found)
+
+
+def two_classes(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a mask of large discs of class 1 and small ones of class 2, that touch, their classes, and their ids."""
+    rng, (mask, ids) = np.random.default_rng(seed), scene(seed)
+    y, x = np.mgrid[:80, :100]
+    small = np.zeros(ids.shape, np.int64)
+    for k in range(1, 14):
+        v, u = rng.uniform((4, 4), (76, 96))
+        small[((y - v) ** 2 + (x - u) ** 2 < 14) & (small == 0)] = 100 + k
+    classes = np.where(small > 0, 2, ids > 0)
+    return np.where(small > 0, 2, mask).astype(np.uint8), classes, np.where(small > 0, small, ids)
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_of_several_classes_it_is_the_best_mean_of_them(task: str) -> None:
+    """Against ``matched`` for every choice; small objects of one class keep those of the other from being left out."""
+    trials, every = Trials(task), dict.fromkeys(((s, n) for s in SPLITS for n in (0, 2, 4, 8, 20, 40)), ObjectScores())
+    for seed in range(3):
+        mask, classes, ids = map(torch.from_numpy, two_classes(seed))
+        shape = (task, 3 if task == "multiclass" else 2)
+        if task == "multilabel":
+            mask, classes = (torch.stack([one == 1, one == 2]).to(one.dtype) for one in (mask, classes))
+        trials.add(mask, classes.long(), ids, torch.ones(shape[1], 80, 100))
+        true = instances(classes.long(), *shape, ids=ids)
+        for split, least in every:
+            found = instances(cleaned(mask, *shape, smallest=least), *shape, split=split)
+            every[split, least] += matched(found, true)
+    figures = {choice: scores.pooled()["ap_50"] for choice, scores in every.items()}
+    best = trials.best()
+    assert best.precision >= max(figures.values()) - 1e-9
+    assert best.plain == pytest.approx(figures[0.0, 0])
+    again = ObjectScores()
+    for seed in range(3):
+        mask, classes, ids = map(torch.from_numpy, two_classes(seed))
+        if task == "multilabel":
+            mask, classes = (torch.stack([one == 1, one == 2]).to(one.dtype) for one in (mask, classes))
+        found = instances(cleaned(mask, *shape, smallest=best.smallest), *shape, split=best.split)
+        again += matched(found, instances(classes.long(), *shape, ids=ids))
+    assert best.precision == pytest.approx(again.pooled()["ap_50"])
+    assert best.smallest < 15  # pixels of a small disc
+
+
+def test_a_class_without_objects_is_none_of_the_mean() -> None:
+    trials = Trials("multiclass")
+    mask, ids = map(torch.from_numpy, scene(0))
+    trials.add(mask, (ids > 0).long(), ids, torch.ones(3, 80, 100))
+    alone = Trials()
+    alone.add(mask, (ids > 0).long(), ids, SURE)
+    assert trials.best() == alone.best()
+
+
+def test_a_multi_class_model_finds_how_its_objects_are_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The true objects are the model's own, split by a pixel: the file brings them back."""
+    torch.manual_seed(0)
+    model = unetzoo.create("unet", base_channels=4, num_classes=3, task="multiclass").eval()
+    rng = np.random.default_rng(0)
+    (tmp_path / "data/images").mkdir(parents=True)
+    for k in range(3):
+        noise = Image.fromarray(rng.integers(0, 256, (8, 10, 3), np.uint8)).resize((100, 80), Image.Resampling.BICUBIC)
+        noise.save(tmp_path / f"data/images/{k}.png")
+    with torch.no_grad():
+        logits = model(torch.from_numpy(np.array(noise)).permute(2, 0, 1)[None] / 255)
+        model.head.conv.bias.sub_(logits.mean((0, 2, 3)))
+    unetzoo.save(model, tmp_path / "m.safetensors")
+    data, out = tmp_path / "data", tmp_path / "t.json"
+    command = [str(tmp_path / "m.safetensors"), str(data / "images"), "--out"]
+    assert main(["predict", *command, str(tmp_path / "true"), "--write", "coco", "--split", "1"]) == 0
+    (tmp_path / "true/coco/annotations.json").rename(data / "annotations.json")
+    calibrate_it = ["calibrate", command[0], "--data", str(data), "--split", "train", "--out", str(out)]
+    assert main(calibrate_it) == 0
+    record = json.loads(out.read_text(encoding="utf-8"))
+    assert record["thresholds"] == record["dice"] == []
+    assert record["objects"]["precision"] == 1 > record["objects"]["plain"]
+    assert 0 < record["objects"]["split"] <= 1
+    assert "objects: split" in capsys.readouterr().out
+    judged = evaluate(Predictor(command[0], threshold=out), data, split="train", objects=True)
+    assert judged.objects.to_dict()["object_ap_50"] == 1
+    assert main(["predict", *command, str(tmp_path / "again"), "--threshold", str(out)]) == 0
+    assert f"split {record['objects']['split']:g}" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="0 numbers for 1 class"):
+        Predictor(unetzoo.create("unet", base_channels=4), threshold=out)
 
 
 def test_real_nuclei_and_the_file_is_the_door(

@@ -29,7 +29,7 @@ from huggingface_hub import constants
 from PIL import Image
 from torchvision import models
 
-from unetzoo import drawing, images, zoo
+from unetzoo import drawing, images, objects, zoo
 from unetzoo.cli import main
 from unetzoo.decoders import DECODERS
 from unetzoo.drawing import write_shapes
@@ -277,7 +277,7 @@ def changed(words: list[str], settings: list[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("page", "whole"),
     [
-        *((page, False) for page in (*ON_RESNET, "docs/data.md", "docs/prediction.md")),
+        *((page, False) for page in (*ON_RESNET, "docs/data.md", "docs/prediction.md", "docs/objects.md")),
         *(pytest.param(page, True, marks=pytest.mark.slow) for page in ON_RESNET),
     ],
 )
@@ -293,9 +293,10 @@ def test_the_commands_and_settings_on_data_run_in_their_order(
         monkeypatch.setattr(reporting.History, "_write_curves", lambda _: None)
     write_shapes("shapes", 10, size=(64, 64), task="multiclass", seed=0)
     in_two_processes = whole and page == "docs/training.md"  # each of which validates
-    write_nuclei(reader / "cells", 29 if in_two_processes else 10)
+    write_nuclei(reader / "cells", 29 if in_two_processes else 10, told_apart=page == "docs/objects.md")
     images.write_png(drawing.draw_nuclei(64, 64)[0], reader / "cells.png")
     (reader / "nuclei").symlink_to(reader / "cells")
+    (reader / "new").symlink_to(reader / "cells" / "images")
     if page == "docs/prediction.md":
         assert main(["train", "--model", "unet", *NARROW, "--data", "cells", "--out",
                      "runs/a", *SMALL, "--crop-size", "32", "--quiet"]) == 0  # fmt: skip
@@ -324,13 +325,14 @@ def test_the_commands_and_settings_on_data_run_in_their_order(
     assert ran > 1
 
 
-def write_nuclei(folder: Path, count: int) -> None:
+def write_nuclei(folder: Path, count: int, *, told_apart: bool = False) -> None:
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True)
     for k in range(count):
         image, mask = drawing.draw_nuclei(64, 64, seed=k)
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "images" / f"{k}.png")
-        Image.fromarray(mask.numpy()).save(folder / "masks" / f"{k}.png")
+        numbers = objects.instances(mask > 0, "binary", 1).labels.numpy().astype("uint16")
+        Image.fromarray(numbers if told_apart else mask.numpy()).save(folder / "masks" / f"{k}.png")
 
 
 def test_every_page_of_an_architecture_has_an_example() -> None:

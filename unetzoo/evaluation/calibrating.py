@@ -36,7 +36,8 @@ class Calibration:
 
     Attributes:
         classes: their names.
-        thresholds: of each class: a pixel belongs to it above.
+        thresholds: of each class: a pixel belongs to it above. Empty, as ``dice`` and ``dice_at_half`` are, of a
+            multi-class model, whose mask is the likeliest class.
         dice: of each class with it, over all pixels together; nan where the class never occurs.
         dice_at_half: with a threshold of 0.5.
         images: number of them.
@@ -52,9 +53,11 @@ class Calibration:
     separation: Separation | None = None
 
     def __str__(self) -> str:
-        rows = zip(self.classes, self.thresholds, self.dice, self.dice_at_half, strict=True)
-        table = [[name, f"{threshold:.3f}", f"{dice:.4f}", f"{half:.4f}"] for name, threshold, dice, half in rows]
-        said = aligned([["class", "threshold", "Dice", "Dice at 0.5"], *table])
+        said = ""
+        if self.thresholds:
+            rows = zip(self.classes, self.thresholds, self.dice, self.dice_at_half, strict=True)
+            table = [[name, f"{threshold:.3f}", f"{dice:.4f}", f"{half:.4f}"] for name, threshold, dice, half in rows]
+            said = aligned([["class", "threshold", "Dice", "Dice at 0.5"], *table])
         if self.separation is None:
             return said
         split, smallest, precision, plain = self.separation
@@ -101,21 +104,22 @@ def calibrate(
 
     Where the images tell objects apart (label images with ``foreground="any"``, annotations, label images beside the
     masks), also ``split`` and ``smallest`` of the predictor that give the best average precision at an IoU of 0.5 with
-    these thresholds, all objects of the images together; that needs scikit-image, and segments the images once more.
+    these thresholds, all objects of the images together, as a mean of the classes; that needs scikit-image, and
+    segments the images once more. Of a multi-class model these are all there is to find.
 
     Of thresholds that are equally good the one nearest to 0.5 is taken; so it is for a class that never occurs. Find
     them on validation images, and judge them on others.
 
     Args:
-        model: binary or multi-label, as ``unetzoo.evaluation.evaluate`` takes it; a predictor has the tiles and views
+        model: as ``unetzoo.evaluation.evaluate`` takes it; a predictor has the tiles and views
             that thresholds are wanted for.
         source, split, ratios, seed, group, ignore, foreground, colours, ignore_colour, classes, planes, masks: see
             ``unetzoo.evaluation.evaluate``.
         progress: show a bar.
 
     Raises:
-        ConfigError: a multi-class model, no such split, or images without masks; or runs and images as ``evaluate``
-            refuses them.
+        ConfigError: a multi-class model, and an image that tells no objects apart, or none with two of a class; no such
+            split, or images without masks; or runs and images as ``evaluate`` refuses them.
         InputError: a file that cannot be read, or does not fit the model.
         WeightsError: a model cannot be loaded.
         HubError: or not be fetched.
@@ -125,37 +129,52 @@ def calibrate(
     given |= {"masks": masks}
     predictor = predictor_of(model)
     config = predictor.config
-    if config.pixel_task == "multiclass":
-        raise ConfigError("a multi-class mask is its likeliest class: there is no threshold to find")
     dataset = images_of(predictor, source, split, given)
-    counts = torch.zeros(config.num_classes, 2, STEPS + 1, dtype=torch.float64)
-    if _ids_of(dataset, 0) is not None:
+    told_apart = all(_ids_of(dataset, i) is not None for i in range(len(dataset)))
+    if told_apart:
         check_separable()  # or an error, before any work
-    for i in shown(range(len(dataset)), progress):
-        sample = dataset.samples[i]
-        probabilities = predictor(sample.files, planes=sample.planes).probabilities
-        _count(counts, probabilities, dataset[i]["target"].reshape(config.num_classes, -1))
-    found = [_best(background, foreground) for background, foreground in counts]
+    if config.pixel_task == "multiclass" and not told_apart:
+        raise ConfigError(_NOTHING.format("there is an image that tells none apart"))
+    found = [] if config.pixel_task == "multiclass" else _thresholds(predictor, dataset, progress)
     thresholds = tuple(threshold for threshold, _, _ in found)
+    separation = _separation(predictor, dataset, thresholds, progress) if told_apart else None
+    if separation is None and not found:
+        raise ConfigError(_NOTHING.format("no image has two of a class"))
     return Calibration(
         class_names_of(config.class_names, config.task, config.num_classes),
         thresholds,
         tuple(dice for _, dice, _ in found),
         tuple(half for _, _, half in found),
         len(dataset),
-        _separation(predictor, dataset, thresholds, progress),
+        separation,
     )
+
+
+_NOTHING = (
+    "a multi-class mask is its likeliest class: there is no threshold to find, only how objects are split, and {}: "
+    "give label images, or annotations"
+)
+
+
+def _thresholds(predictor: Predictor, dataset: SegmentationDataset, progress: bool) -> list[tuple[float, float, float]]:
+    """Return the best threshold of each class, and Dice there and at 0.5."""
+    classes = predictor.config.num_classes
+    counts = torch.zeros(classes, 2, STEPS + 1, dtype=torch.float64)
+    for i in shown(range(len(dataset)), progress):
+        sample = dataset.samples[i]
+        probabilities = predictor(sample.files, planes=sample.planes).probabilities
+        _count(counts, probabilities, dataset[i]["target"].reshape(classes, -1))
+    return [_best(background, foreground) for background, foreground in counts]
 
 
 def _separation(
     predictor: Predictor, dataset: SegmentationDataset, thresholds: tuple[float, ...], progress: bool
 ) -> Separation | None:
-    """Return how objects are best told apart; None where an image does not tell them apart."""
-    trials = Trials()
+    """Return how objects are best told apart; None where no image has two of a class."""
+    trials = Trials(predictor.config.pixel_task)
     for i in shown(range(len(dataset)), progress):
         sample, target, ids = dataset.samples[i], dataset[i]["target"], _ids_of(dataset, i)
-        if ids is None:
-            return None
+        assert ids is not None
         said = predictor(sample.files, planes=sample.planes)
         mask = mask_of(said.probabilities, predictor.config.task, thresholds)
         trials.add(mask, target, ids, said.probabilities, said.edges)

@@ -22,7 +22,8 @@ class Separation(NamedTuple):
 
     Attributes:
         split, smallest: as ``unetzoo.Predictor`` takes them.
-        precision: met / (met + false + missed) with these, at an IoU above 0.5, over all images together.
+        precision: met / (met + false + missed) with these, at an IoU above 0.5, over all images together; the mean of
+            the classes where there is an object, true or found.
         plain: the same of connected components, all of them.
     """
 
@@ -34,14 +35,18 @@ class Separation(NamedTuple):
 
 @dataclass
 class Trials:
-    """What objects meet, for each of :data:`SPLITS`.
+    """What objects meet, for each of :data:`SPLITS`: lists with an entry for each class of each image.
 
     Attributes:
+        task: of the masks, "binary", "multiclass" or "multilabel".
+        classes: which one it is.
         areas: of the connected component that each object found is of, which ``smallest`` goes by.
         met: whether it is a true one.
         true: areas of the true objects.
     """
 
+    task: str = "binary"
+    classes: list[int] = field(default_factory=list)
     areas: dict[float, list[NDArray[np.int64]]] = field(default_factory=lambda: {split: [] for split in SPLITS})
     met: dict[float, list[NDArray[np.bool_]]] = field(default_factory=lambda: {split: [] for split in SPLITS})
     true: list[NDArray[np.int64]] = field(default_factory=list)
@@ -52,17 +57,23 @@ class Trials:
         """Count the objects of an image.
 
         Args:
-            mask: as predicted, not cleaned.
-            target: the true one, of the same shape.
+            mask: as predicted, not cleaned, of the shape that masks of the task have.
+            target: the true one, of the same shape; IGNORED where pixels do not count.
             ids: (H, W) or (classes, H, W), the number of each object; it counts where ``target`` has a class.
             probabilities: (classes, H, W), of which the mask was made.
             edges: (H, W), see ``unetzoo.objects.instances``; None: the model sees none.
         """
-        shape = (-1, *target.shape[-2:])
-        planes = [plane.reshape(shape) for plane in (mask.cpu(), target, ids.expand(target.shape))]
-        for said, true, number, probability in zip(*planes, probabilities, strict=True):
-            seen_by: dict[str, Any] = {"probabilities": probability[None], "edges": edges}
-            truth = instances((true == 1).byte(), "binary", 1, ids=number)
+        kinds = range(1, len(probabilities)) if self.task == "multiclass" else range(len(probabilities))
+        shape = (1 if self.task == "multiclass" else len(kinds), *target.shape[-2:])
+        planes = [
+            plane.reshape(shape).expand(len(kinds), -1, -1) for plane in (mask.cpu(), target, ids.expand(target.shape))
+        ]
+        for kind, said, true, number in zip(kinds, *planes, strict=True):
+            value = kind if self.task == "multiclass" else 1
+            said = (said == value).byte()
+            seen_by: dict[str, Any] = {"probabilities": probabilities[kind, None], "edges": edges}
+            truth = instances((true == value).byte(), "binary", 1, ids=number)
+            self.classes.append(kind)
             self.true.append(truth.areas.numpy())
             whole = instances(said, "binary", 1)
             areas = np.concatenate([[0], whole.areas.numpy()])[whole.labels.numpy()]
@@ -76,17 +87,39 @@ class Trials:
                 self.met[split].append(pairs.met()[counted])
 
     def best(self) -> Separation | None:
-        """Return what is best, of equals the least; None where the images do not tell objects apart."""
-        true = np.concatenate(self.true) if self.true else np.empty(0, np.int64)
+        """Return what is best, of equals the least; None where no image has two objects of a class."""
         if all(len(sizes) < 2 for sizes in self.true):
             return None
-        limit = int(np.median(true) // 2)  # larger ones are objects
+        kinds = sorted(set(self.classes))
+        true = [self._of(kind, self.true) for kind in kinds]
+        limit = min(int(np.median(sizes) // 2) for sizes in true if len(sizes))  # larger ones are objects
         tried = []
         for split in SPLITS:
-            areas, met = np.concatenate(self.areas[split]), np.concatenate(self.met[split])
-            for least in (0, *np.unique(areas[areas < limit] + 1).tolist()):
-                kept = areas >= least
-                hits = int(met[kept].sum())
-                tried.append(Separation(split, least, hits / (int(kept.sum()) + len(true) - hits), 0.0))
+            areas, met = ([self._of(kind, some[split]) for kind in kinds] for some in (self.areas, self.met))
+            classes = list(zip(areas, met, map(len, true), strict=True))
+            every = np.concatenate(areas)
+            sizes = (0, *np.unique(every[every < limit] + 1).tolist())
+            tried += [Separation(split, least, _precision(classes, least), 0.0) for least in sizes]
         best = max(tried, key=lambda one: (one.precision, -one.split, -one.smallest))
         return best._replace(plain=tried[0].precision)
+
+    def _of(self, kind: int, parts: list[NDArray[Any]]) -> NDArray[Any]:
+        """Return what all images have of a class."""
+        return np.concatenate([part for part, other in zip(parts, self.classes, strict=True) if other == kind])
+
+
+def _precision(classes: list[tuple[NDArray[np.int64], NDArray[np.bool_], int]], least: int) -> float:
+    """Return met / (met + false + missed), the mean of the classes that have an object.
+
+    Args:
+        classes: of each the areas that its objects found go by, which of them meet a true one, and how many true ones
+            there are.
+        least: the area from which on they are kept.
+    """
+    found = []
+    for areas, met, true in classes:
+        kept = areas >= least
+        hits = int(met[kept].sum())
+        if true + int(kept.sum()):
+            found.append(hits / (int(kept.sum()) + true - hits))
+    return sum(found) / len(found)

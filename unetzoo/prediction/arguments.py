@@ -81,6 +81,8 @@ def thresholds(given: float | Sequence[float] | None, task: str, classes: int) -
     """
     if given is None:
         return (0.5,) * classes
+    if task == "multiclass" and given == []:  # of a file that is about a model of many classes
+        return (0.5,) * classes
     if task == "multiclass":
         raise ConfigError(f"threshold={given!r}: the mask of a multi-class model is its likeliest class; leave it out")
     listed = (given,) * classes if isinstance(given, int | float) else tuple(given)
