@@ -414,3 +414,40 @@ class TestTraining:
             settings={"data.workers": 0, "data.repeats": 3, **small},
         )
         assert max(row["object_ap_50"] or 0 for row in run.history) >= 0.95
+
+
+class TestHeads:
+    """What becomes of the head where a model goes on with or without edges."""
+
+    @pytest.mark.parametrize(("classes", "task"), [(1, "binary"), (3, "multilabel")])
+    def test_classes_are_kept_with_and_without_edges(self, classes: int, task: str, tmp_path: Path) -> None:
+        image = torch.rand(1, 3, 32, 32)
+        model = unetzoo.create(
+            "unet", task="instances", num_classes=classes, base_channels=4, deep_supervision=True,
+        ).eval()  # fmt: skip
+        unetzoo.save(model, tmp_path / "edges.safetensors")
+        plain = unetzoo.load(tmp_path / "edges.safetensors", task=task)
+        torch.testing.assert_close(plain(image), model(image)[:, :classes])
+        unetzoo.save(plain, tmp_path / "plain.safetensors")
+        again = unetzoo.load(tmp_path / "plain.safetensors", task="instances")
+        assert again.config == model.config
+        torch.testing.assert_close(again(image)[:, :classes], plain(image))
+        ours, theirs = again.head.conv.weight[classes:], model.head.conv.weight[classes:]
+        assert not torch.equal(ours, theirs)
+        for one, other in zip(again.deep_heads, model.deep_heads, strict=True):
+            assert torch.equal(one.conv.weight[:classes], other.conv.weight[:classes])
+
+    @pytest.mark.parametrize(
+        ("classes", "wanted", "task"), [(1, 2, "multiclass"), (2, 3, "multiclass"), (1, 2, "multilabel")]
+    )
+    def test_edges_are_never_taken_for_a_class(
+        self, classes: int, wanted: int, task: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """As many outputs, which say other things."""
+        model = unetzoo.create("unet", task="instances", num_classes=classes, base_channels=4)
+        unetzoo.save(model, tmp_path / "a.safetensors")
+        other = unetzoo.load(tmp_path / "a.safetensors", task=task, num_classes=wanted)
+        assert other.head.conv.weight.shape == model.head.conv.weight.shape
+        assert not torch.equal(other.head.conv.weight, model.head.conv.weight)
+        assert "drawn anew" in caplog.text
+        assert "#000000" not in caplog.text

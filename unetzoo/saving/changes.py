@@ -55,18 +55,37 @@ def adapt_input(state: dict[str, Tensor], model: SegmentationModel, known: int, 
     _logger.warning("in_channels=%d: adapted from %d (%s): %s", channels, known, policy, name)
 
 
-def new_heads(model: SegmentationModel, weight: Tensor) -> dict[str, Tensor]:
-    """Draw anew all that depends on the number of classes; return it by name, of the type of the file's ``weight``."""
+def head_changes(before: ModelConfig, after: ModelConfig) -> bool:
+    """Return whether what a head says changes: how many outputs there are, or whether the last one is of edges."""
+    edges = (before.task == "instances") != (after.task == "instances")
+    return edges or before.channels != after.channels
+
+
+def new_heads(model: SegmentationModel, before: ModelConfig, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Draw anew all that depends on the number of classes; return it by name, of the type that the file has it in.
+
+    Of the same classes with or without edges, those of the file's tensors are kept: the edges come last.
+    """
     found: dict[str, Tensor] = {}
+    after, weight = model.config, state["head.conv.weight"]
+    kept = before.num_classes if (before.pixel_task, before.num_classes) == (after.pixel_task, after.num_classes) else 0
     for title in ("head", "deep_heads", "guide"):
         module = getattr(model, title)
         if module is not None:
             initialise(module.to_empty(device="cpu"))
             found |= {name: tensor.to(weight.dtype) for name, tensor in module.state_dict(prefix=f"{title}.").items()}
-    classes, before = model.config.num_classes, len(weight)
+    if kept:
+        for name, tensor in found.items():
+            tensor[:kept] = state[name][:kept]
+        if before.task == "instances":
+            _logger.warning("task=%r: of the file's head the classes are kept, without the edges", after.task)
+        else:
+            _logger.warning("task='instances': the file's head is kept, and drawn anew for the edges")
+        return found
+    classes = after.num_classes
     wanted = f"{classes} class{'es' * (classes > 1)}"
-    line = f"the head is drawn anew, for {wanted}, not the file's {before}: {', '.join(found)}"
-    if (before, classes) == (2, 1):
+    line = f"the head is drawn anew, for {wanted}, not the file's {before.num_classes}: {', '.join(found)}"
+    if (before.task, before.num_classes, classes) == ("multiclass", 2, 1):
         line += (
             "; to train its two on masks of 0 and 255, give task='multiclass', num_classes=2 and "
             "colours=['#000000', '#ffffff']"

@@ -28,7 +28,7 @@ from unetzoo.files.tensors import (
 from unetzoo.folding import OptimizedModel
 from unetzoo.model import SegmentationModel, build_on_meta
 from unetzoo.plain import plain, plain_tuple
-from unetzoo.saving.changes import adapt_input, changed_config, new_heads
+from unetzoo.saving.changes import adapt_input, changed_config, head_changes, new_heads
 from unetzoo.saving.records import (
     CONFIG_FILE,
     MODEL_FILE,
@@ -138,8 +138,8 @@ def load(
     as_saved = (wanted.channels, wanted.in_channels) == (config.channels, config.in_channels)
     check_fit(file, config, model if as_saved else build_on_meta(config))
     state = file.tensors()
-    if wanted.channels != config.channels:
-        state |= new_heads(model, state["head.conv.weight"])
+    if head_changes(config, wanted):
+        state |= new_heads(model, config, state)
     if wanted.in_channels != config.in_channels:
         policy = input_policy or ("sum" if wanted.in_channels == 1 else "repeat")
         adapt_input(state, model, config.in_channels, policy)
