@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from torch import Tensor
 import unetzoo
 from unetzoo import ConfigError, Predictor
 from unetzoo.cli import main
-from unetzoo.data import Labels, SegmentationDataset, check, labels_of, list_samples
-from unetzoo.data.edges import edges_of, joined
+from unetzoo.data import Labels, SegmentationDataset, check, convert, labels_of, list_samples
+from unetzoo.data.edges import edges_of, joined, read_objects
+from unetzoo.evaluation.evaluating import true_objects
 from unetzoo.losses import class_weights_from
 from unetzoo.objects import instances, matched
 from unetzoo.objects.finding import SPLIT_BY_EDGES
@@ -257,6 +259,115 @@ class TestData:
         for part in ("train", "val"):
             write(tmp_path / part, {"a": SCENES["one"], "b": SCENES["none"]})
         assert not check(tmp_path, labels_of(tmp_path, task="instances")).problems
+
+    def test_a_pixel_is_of_one_object_and_of_its_class_alone(self, tmp_path: Path) -> None:
+        """Of label images of two classes that overlap it is that of the last one."""
+        below, above = np.zeros((2, SIZE, SIZE), np.uint16)
+        below[disc(30, 20, 12)], below[disc(30, 44, 8)] = 1, 2
+        above[disc(30, 24, 5)], above[disc(30, 50, 6)] = 1, 2
+        (tmp_path / "images").mkdir()
+        Image.new("L", (SIZE, SIZE)).save(tmp_path / "images" / "a.png")
+        for name, ids in (("cell", below), ("nucleus", above)):
+            (tmp_path / "masks" / name).mkdir(parents=True)
+            Image.fromarray(ids).save(tmp_path / "masks" / name / "a.png")
+        labels = labels_of(tmp_path, task="instances", class_names=["cell", "nucleus"])
+        samples = list_samples(tmp_path, labels).samples[""]
+        (item,) = SegmentationDataset(samples, labels, in_channels=1)
+        np.testing.assert_array_equal(item["target"].numpy(), [(below > 0) & (above == 0), above > 0])
+        np.testing.assert_array_equal(item["target"].sum(0).numpy(), item["ids"].numpy() > 0)
+        true = true_objects(samples[0], labels, item["target"])[1]
+        assert true.classes.tolist() == [0, 0, 1, 1]
+        assert true.areas[:2].tolist() == [((below == k) & (above == 0)).sum() for k in (1, 2)]
+        assert sorted(true.areas[2:].tolist()) == sorted((above == k).sum() for k in (1, 2))
+
+    @pytest.mark.parametrize("turn", [1, 6])
+    def test_annotations_become_label_images_that_say_the_same(self, turn: int, tmp_path: Path) -> None:
+        """Rectangles of two classes: side by side, over and in another class, hidden in part, and ignored."""
+        source, target = tmp_path / "in", tmp_path / "out"
+        source.mkdir()
+        rectangles = [
+            ("b", 1, 2, 6, 8, 0), ("b", 6, 2, 9, 8, 0), ("a", 4, 5, 12, 9, 0), ("a", 12, 0, 15, 10, 0),
+            ("a", 14, 3, 18, 7, 0), ("b", 6, 6, 8, 8, 0), ("a", 17, 0, 20, 2, 1),
+        ]  # fmt: skip
+        exif = Image.Exif()
+        exif[274] = turn
+        for name in "xyz":
+            Image.new("L", (10, 20) if turn == 6 else (20, 10), 50).save(source / f"{name}.jpg", exif=exif)
+        record = {
+            "images": [{"id": k, "file_name": f"{n}.jpg", "width": 20, "height": 10} for k, n in enumerate("xyz")],
+            "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+            "annotations": [
+                {
+                    "id": 10 * k + i, "image_id": k, "category_id": "ab".index(kind) + 1, "iscrowd": crowd,
+                    "segmentation": [[x, y, u, y, u, v, x, v]], "bbox": [x, y, u - x, v - y], "area": 1,
+                }
+                for k in range(2)
+                for i, (kind, x, y, u, v, crowd) in enumerate(rectangles[k:])
+            ],
+        }  # fmt: skip
+        (source / "annotations.json").write_text(json.dumps(record), encoding="utf-8")
+        labels = labels_of(source, task="instances")
+        written = convert(source, target, labels)
+        assert written == Labels(
+            task="instances", num_classes=2, class_names=("a", "b"), foreground="any", ignore=65535
+        )
+        assert labels_of(target, task="instances", ignore=65535, class_names=["a", "b"]) == written
+        with Image.open(target / "masks" / "a" / "x.png") as file:
+            assert (file.format, file.mode) == ("PNG", "I;16")
+        before, after = (list_samples(*one).samples[""] for one in ((source, labels), (target, written)))
+        counts = []
+        for old, new in zip(before, after, strict=True):
+            assert old.image.read_bytes() == new.image.read_bytes()
+            one, other = (read_objects(sample, said, (10, 20)) for sample, said in ((old, labels), (new, written)))
+            assert torch.equal(one[:2], other[:2])
+            assert ((one[:2] == 1).sum(0) == (one[2] > 0)).all()  # a pixel is of one object, and of one class
+            assert torch.equal(edges_of(one[2]), edges_of(other[2]))
+            pairs = np.unique(torch.stack([one[2], other[2]]).flatten(1).numpy(), axis=1)
+            assert len(pairs[0]) == len(np.unique(pairs[0])) == len(np.unique(pairs[1]))
+            counts.append(int((pairs[0] > 0).sum()))
+            true = [true_objects(sample, said, one[:2].long())[1] for sample, said in ((old, labels), (new, written))]
+            assert torch.equal(true[0].labels, true[1].labels)
+        assert counts == [6, 5, 0]
+
+    @pytest.mark.parametrize("foreground", ["any", "white"])
+    def test_what_was_converted_is_trained_on_by_the_command_that_the_check_prints(
+        self, foreground: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        scenes = {f"{k}": SCENES["discs"] if foreground == "any" else crowd(k) for k in range(5)}
+        if foreground == "white":
+            scenes = {name: ((ids > 0) * 255).astype(np.uint8) for name, ids in scenes.items()}
+        write(tmp_path / "in", scenes, ".tif")
+        target = tmp_path / "out"
+        command = ["data", "convert", str(tmp_path / "in"), str(target), "--task", "instances"]
+        assert main([*command, "--foreground", foreground]) == 0
+        assert "task='instances', foreground='any'" in capsys.readouterr().out
+        for name, ids in scenes.items():
+            found = np.array(Image.open(target / "masks" / f"{name}.png"))
+            expected = np.unique(ids, return_inverse=True)[1] if foreground == "any" else label(ids, connectivity=2)
+            np.testing.assert_array_equal(found, expected.reshape(ids.shape))
+        assert main(["data", "check", str(target), "--task", "instances"]) == 0
+        last = capsys.readouterr().out.splitlines()[-1]
+        words = shlex.split(last[last.index("unetzoo ") :])[1:]
+        assert words == ["train", "--model", "unet", "--data", str(target), "--task", "instances"]
+        small = ["--epochs", "1", "--batch-size", "2", "--crop-size", "32", "--quiet", "--data.workers", "0"]
+        small += ["--trainer.limit_train_batches", "2", "--model.options.base_channels", "4"]
+        assert main([*words, *small, "--out", str(tmp_path / "run")]) == 0
+        assert Run(tmp_path / "run").load().config.task == "instances"
+
+    def test_what_label_images_cannot_say_is_not_converted(self, tmp_path: Path) -> None:
+        """Of Pascal VOC an object may have no number."""
+        folder = tmp_path / "in"
+        for part in ("JPEGImages", "SegmentationClass", "SegmentationObject", "ImageSets/Segmentation"):
+            (folder / part).mkdir(parents=True)
+        ids = np.where(SCENES["discs"] == 9, 0, SCENES["discs"]).astype(np.uint8)
+        Image.new("RGB", (SIZE, SIZE)).save(folder / "JPEGImages/a.jpg")
+        Image.fromarray((SCENES["discs"] > 0).astype(np.uint8)).save(folder / "SegmentationClass/a.png")
+        Image.fromarray(ids).save(folder / "SegmentationObject/a.png")
+        (folder / "ImageSets/Segmentation/train.txt").write_text("a\n", encoding="utf-8")
+        (folder / "class_names.txt").write_text("background\ncell\n", encoding="utf-8")
+        with pytest.raises(ConfigError, match=f"{(SCENES['discs'] == 9).sum()} pixels of .* are of no object"):
+            convert(folder, tmp_path / "out", labels_of(folder, task="instances"))
+        assert not (tmp_path / "out").exists()
 
     def test_colours_tell_no_objects_apart(self) -> None:
         with pytest.raises(ConfigError, match="label images or annotations are needed"):

@@ -44,7 +44,8 @@ def add(commands: Any) -> None:
         parents=[labels, form],
         help="write plain folders of images and PNG masks",
         description="Write any data set that can be read as images/ and masks/: images byte for byte, masks as PNG. "
-        "Masks have classes, not objects: objects of a class that touch become one.",
+        "Masks have classes, not objects: objects of a class that touch become one. With --task instances they are "
+        "label images of 16 bits, which number the objects, and nothing is lost.",
     )
     command.add_argument("target", metavar="TARGET", help="a folder, empty or new")
     command.set_defaults(run=_convert)

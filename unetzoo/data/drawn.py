@@ -58,6 +58,8 @@ def target_of(
 ) -> Tensor:
     """Return the target that a drawing makes: int64, (H, W), or (classes, H, W) for multilabel.
 
+    For instances of several classes, too, but a pixel is of the object alone that is drawn last.
+
     Args:
         drawing: of one image.
         labels: which classes it is about.
@@ -88,6 +90,8 @@ def target_of(
         if nowhere is not None and counts and not part.inside.any():
             nowhere.append(annotation)
         value = IGNORED if annotation.ignored else _value(plane, labels)
+        if labels.task == "instances" and multilabel and counts:  # what lies below is not seen
+            pixels[(slice(None), *part.slices)][..., part.inside] = 0
         where = (plane, *part.slices) if multilabel else part.slices
         pixels[where][..., part.inside] = value
         if ids is not None and not annotation.ignored:

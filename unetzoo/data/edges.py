@@ -41,6 +41,31 @@ def edges_of(ids: Tensor) -> Tensor:
     return found & (ids > 0)
 
 
+def read_numbers(sample: Sample, labels: Labels, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return the classes of an image's pixels, and the numbers of its objects.
+
+    Args:
+        sample, labels, size: as of :func:`unetzoo.data.masks.read_target`; of instances.
+
+    Returns:
+        (classes, H, W) int32, 0 and 1 for each class, IGNORED where pixels do not count; and whole numbers, (1, H, W)
+        or of each class its own (classes, H, W), as files and annotations have them: what lies in a class counts.
+
+    Raises:
+        InputError: see :func:`read_objects`.
+    """
+    found = masks.decode(sample, labels, size, ids=True)
+    if found.outside:
+        raise InputError(f"{masks.shown(sample)}: {masks.explain(found.outside, labels, sample)}")
+    if found.ids is None and labels.foreground == "any":
+        raise InputError(
+            f"{masks.shown(sample)} tells no objects apart: task='instances' needs label images or annotations, or of "
+            "Pascal VOC SegmentationObject/, of Cityscapes _instanceIds.png"
+        )
+    classes = found.target.reshape(-1, *size).int()
+    return classes, _components(classes) if found.ids is None else found.ids.reshape(-1, *size)
+
+
 def read_objects(sample: Sample, labels: Labels, size: tuple[int, int]) -> Tensor:
     """Return the classes of an image's pixels, and behind them the numbers of its objects.
 
@@ -54,18 +79,9 @@ def read_objects(sample: Sample, labels: Labels, size: tuple[int, int]) -> Tenso
     Raises:
         InputError: a mask that cannot be read, of another size, or with values outside the classes.
     """
-    found = masks.decode(sample, labels, size, ids=True)
-    if found.outside:
-        raise InputError(f"{masks.shown(sample)}: {masks.explain(found.outside, labels, sample)}")
-    if found.ids is None and labels.foreground == "any":
-        raise InputError(
-            f"{masks.shown(sample)} tells no objects apart: task='instances' needs label images or annotations, or of "
-            "Pascal VOC SegmentationObject/, of Cityscapes _instanceIds.png"
-        )
-    classes = found.target.reshape(-1, *size).int()
-    ids = _components(classes) if found.ids is None else _numbered(found.ids.reshape(-1, *size), classes)
+    classes, ids = read_numbers(sample, labels, size)
     ignored = (classes == IGNORED).any(dim=0)
-    return torch.cat([classes, ids[None]]).masked_fill(ignored, IGNORED)
+    return torch.cat([classes, _numbered(ids, classes)[None]]).masked_fill(ignored, IGNORED)
 
 
 def parted(target: Tensor) -> dict[str, Tensor]:
@@ -87,12 +103,9 @@ def joined(target: Tensor, edges: Tensor) -> Tensor:
 
 
 def _components(classes: Tensor) -> Tensor:
-    """Return the connected components of all classes, numbered through."""
-    found = torch.zeros(classes.shape[1:], dtype=torch.int32)
-    for plane in classes:
-        numbers = torch.from_numpy(components((plane == 1).byte().numpy(), connectivity=2)[0])
-        found = torch.where(numbers > 0, numbers + found.max(), found)
-    return found
+    """Return the connected components of each class, numbered by itself."""
+    planes = [components((plane == 1).byte().numpy(), connectivity=2)[0] for plane in classes]
+    return torch.stack(list(map(torch.from_numpy, planes)))
 
 
 def _numbered(ids: Tensor, classes: Tensor) -> Tensor:

@@ -106,7 +106,10 @@ def decode(sample: Sample, labels: Labels, size: tuple[int, int], *, ids: bool =
         turn = max(part.turn for part in parts)  # the worst of them: untold, stored, shown
         numbered = [part.ids for part in parts if part.ids is not None]
         joined = torch.cat(numbered) if labels.foreground == "any" else None
-        return Decoded(torch.cat([part.target for part in parts]), dict(outside), white, turn, joined)
+        target = torch.cat([part.target for part in parts])
+        if labels.task == "instances":
+            _uncover(target)
+        return Decoded(target, dict(outside), white, turn, joined)
     drawing = drawn.drawing_of(sample)
     if drawing is not None:
         turn = "" if images.orientation(sample.image) in (1, None) else turning.SHOWN
@@ -126,6 +129,12 @@ def decode(sample: Sample, labels: Labels, size: tuple[int, int], *, ids: bool =
     if ids and sample.objects is not None:
         of_objects = sample.objects.read(sample.image, size)
     return whole._replace(target=whole.target[0], ids=of_objects)
+
+
+def _uncover(target: Tensor) -> None:
+    """Leave of each class (classes, H, W) what objects of the later ones do not cover: a pixel is of one object."""
+    for k in range(1, len(target)):
+        target[:k].masked_fill_(target[k] == 1, 0)
 
 
 def files_of(sample: Sample) -> list[Path]:

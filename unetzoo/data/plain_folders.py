@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unetzoo import extras, images
-from unetzoo.data import masks, turning
+from unetzoo.data import edges, masks, turning
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.layouts import class_tables
 from unetzoo.data.listing import Listing, Sample, Source, title_of
@@ -22,7 +22,7 @@ from unetzoo.files.names import place_key
 from unetzoo.files.writing import make_folder, replacing, write_file
 
 _IGNORE = 255
-"""Of pixels that do not count, in what is written; with more classes than that :data:`_DEEP_IGNORE`."""
+"""Of pixels that do not count, in what is written; with more classes than that, and of objects, the next."""
 _DEEP_IGNORE = 65535
 
 
@@ -33,7 +33,9 @@ def convert(source: Source, target: str | os.PathLike[str], labels: Labels, *, p
     bands, upright, which needs the extra ``tiff``. Masks become PNG: class indices for multiclass (8 bits, 16 for more
     than 255 classes), 0 and 255 for binary, and for multilabel a folder of the latter for each class. Where there are
     pixels that do not count, they become 255, in 16 bits 65535, and the foreground of binary and multilabel masks 1.
-    Names of multiclass go into ``class_names.txt``, by which the folder is read. Objects that touch are one in a mask.
+    Names of multiclass go into ``class_names.txt``, by which the folder is read. Objects that touch are one in a mask;
+    for instances label images of 16 bits take its place, with a number for each object of an image, 0 between them,
+    and 65535 where pixels do not count; of several classes in a folder for each.
     Masks of turned images are written as of the stored pixels. All masks are read before anything is written.
 
     Args:
@@ -62,7 +64,7 @@ def convert(source: Source, target: str | os.PathLike[str], labels: Labels, *, p
         try:
             if sample.channels:
                 images.stored(sample.files, sample.planes)  # they may not go together
-            target_of = masks.read_target(sample, listing.labels, images.image_size(sample.image))
+            target_of = _target(sample, listing.labels)
             ignores |= bool((target_of == IGNORED).any())
         except InputError as error:
             problems.append(str(error))
@@ -87,7 +89,7 @@ def _written_labels(labels: Labels) -> Labels:
     return dataclasses.replace(
         labels,
         ignore=_ignored(labels) if ignores else None,
-        foreground="white",
+        foreground="any" if labels.task == "instances" else "white",
         planes=None,
         codes=None,
         classes=None,
@@ -138,11 +140,38 @@ def _write(folder: Path, sample: Sample, listing: Listing, written: Labels) -> N
     else:
         with sample.image.open("rb") as original, replacing(image) as stream:
             shutil.copyfileobj(original, stream)
-    target = masks.read_target(sample, listing.labels, images.image_size(sample.image))
+    target = _target(sample, listing.labels)
     # What is written has no orientation of its own: of a turned image it is read as the mask of the stored pixels.
     stored = turning.as_stored(target, images.orientation(image) or 1)
     for name, values in _files(stored, written).items():
         images.write_png(_values(values, written), folder / "masks" / name / f"{sample.name}.png")
+
+
+def _target(sample: Sample, labels: Labels) -> Tensor:
+    """Return what a mask says of an image: classes, or the numbers of objects; (H, W), or (classes, H, W).
+
+    Raises:
+        InputError: a mask that cannot be read, or label images cannot say what it says.
+    """
+    size = images.image_size(sample.image)
+    if labels.task != "instances":
+        return masks.read_target(sample, labels, size)
+    classes, ids = edges.read_numbers(sample, labels, size)
+    planes = []
+    for name, plane, own in zip(labels.counted[-len(classes) :], classes, ids.expand(classes.shape), strict=True):
+        inside = plane == 1
+        bare = int((inside & (own == 0)).sum())
+        if bare:
+            raise InputError(
+                f"{masks.shown(sample)}: {bare} pixels of {name!r} are of no object, which label images cannot say: "
+                "number them, or convert for another task"
+            )
+        values, numbers = torch.unique(torch.where(inside, own, 0), return_inverse=True)
+        numbers += int(values[0] != 0)
+        if int(numbers.max()) >= _DEEP_IGNORE:
+            raise InputError(f"{masks.shown(sample)}: {int(numbers.max())} objects, and 16 bits number 65534")
+        planes.append(numbers.masked_fill(plane == IGNORED, IGNORED))
+    return torch.stack(planes) if labels.pixel_task == "multilabel" else planes[0]
 
 
 def _files(target: Tensor, written: Labels) -> Mapping[str, Tensor]:
@@ -151,8 +180,9 @@ def _files(target: Tensor, written: Labels) -> Mapping[str, Tensor]:
 
 
 def _values(target: Tensor, written: Labels) -> Tensor:
-    """Return what is written for a target, uint8, or uint16 where classes are too many."""
-    white = 255 if written.pixel_task != "multiclass" and written.ignore is None else 1
+    """Return what is written for a target, uint8, or uint16 for objects and where classes are too many."""
+    masked = written.task in ("binary", "multilabel") and written.ignore is None
+    white = 255 if masked else 1
     ignored = _ignored(written)
     deep = ignored == _DEEP_IGNORE
     return torch.where(target == IGNORED, ignored, target * white).to(torch.uint16 if deep else torch.uint8)
@@ -160,4 +190,5 @@ def _values(target: Tensor, written: Labels) -> Tensor:
 
 def _ignored(labels: Labels) -> int:
     """Return the value of pixels that do not count in what is written."""
-    return _DEEP_IGNORE if labels.pixel_task == "multiclass" and labels.num_classes > _IGNORE else _IGNORE
+    many = labels.task == "multiclass" and labels.num_classes > _IGNORE
+    return _DEEP_IGNORE if many or labels.task == "instances" else _IGNORE
