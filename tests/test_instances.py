@@ -26,6 +26,7 @@ from unetzoo.losses import class_weights_from
 from unetzoo.objects import instances, matched
 from unetzoo.objects.finding import SPLIT_BY_EDGES
 from unetzoo.prediction.files import Outputs, find_jobs, predict_files
+from unetzoo.prediction.results import Prediction
 from unetzoo.train.runs import Run
 
 SIZE = 64
@@ -65,7 +66,39 @@ def ring() -> np.ndarray:
     return ids
 
 
+def aslant() -> np.ndarray:
+    """Rods side by side that run from border to border, and one across their ends, without a pixel between them."""
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    way = rows + 0.5 * columns
+    ids = np.zeros((SIZE, SIZE), np.uint16)
+    for k in range(4):
+        ids[(way >= 20 + 9 * k) & (way < 29 + 9 * k)] = k + 1
+    ids[:, 52:60][ids[:, 52:60] > 0] = 5
+    ids[:, 60:] = 0
+    return ids
+
+
+def at_the_border() -> np.ndarray:
+    """Discs and rods that the border of the image cuts, two in its corners, and of each some that touch there."""
+    ids = np.zeros((SIZE, SIZE), np.uint16)
+    for k, (y, x) in enumerate(((0, 0), (0, 17), (2, 34), (63, 63), (63, 47), (30, 63)), 1):
+        ids[disc(y, x, 9)] = k
+    ids[24:32, :30], ids[32:40, :26], ids[44:, 4:12], ids[48:, 12:21] = 11, 12, 13, 14
+    return ids
+
+
+def nested() -> np.ndarray:
+    """A disc in a ring in a ring, each of which fills the hole of the next."""
+    ids = np.zeros((SIZE, SIZE), np.uint16)
+    for k, radius in enumerate((29, 20, 11), 1):
+        ids[disc(32, 31, radius)] = k
+    return ids
+
+
 SCENES = {
+    "rods aslant": aslant(),
+    "at the border": at_the_border(),
+    "nested": nested(),
     "discs": discs(),
     "rods of 9": rods(9),
     "rods of 5": rods(5),
@@ -130,6 +163,22 @@ class TestObjects:
         assert scores.met == len(true)
         if len(true):
             assert scores.pooled()["sq"] > 0.9
+
+    @pytest.mark.parametrize("name", SCENES)
+    def test_label_images_come_back_as_they_were_found(self, name: str, tmp_path: Path) -> None:
+        """As a file and through ``unetzoo.data``: the mask, the edges and the numbers of the prediction."""
+        probabilities, edges = said_of(SCENES[name])
+        mask, image = (probabilities[0] > 0.5).byte(), torch.zeros(1, SIZE, SIZE)
+        config = unetzoo.create("unet", task="instances", in_channels=1, base_channels=4).config
+        found = Prediction(probabilities, mask, image, config, edges=edges, split=SPLIT_BY_EDGES)
+        found.save_annotations(tmp_path / "masks" / "a.tif", "labels")
+        (tmp_path / "images").mkdir()
+        Image.new("L", (SIZE, SIZE)).save(tmp_path / "images" / "a.png")
+        labels = labels_of(tmp_path, task="instances")
+        (item,) = SegmentationDataset(list_samples(tmp_path, labels).samples[""], labels, in_channels=1)
+        assert torch.equal(item["target"], mask.long())
+        assert torch.equal(item["ids"], found.instances().labels.to(item["ids"].dtype))
+        assert torch.equal(item["edges"], edges_of(found.instances().labels).long())
 
     def test_without_edges_a_straight_wall_is_no_neck(self) -> None:
         probabilities, _ = said_of(SCENES["rods of 9"])
