@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 import unetzoo
-from unetzoo import Predictor
+from unetzoo import ConfigError, Predictor
 from unetzoo.cli import main
 from unetzoo.objects import instances
 from unetzoo.prediction import by_rows, objects_by_rows
@@ -87,6 +88,18 @@ def test_label_images_are_those_of_the_image_in_memory(task: str, classes: int, 
     mask = tifffile.imread(tmp_path / "rows" / "m.tif")
     assert (mask == found.mask.numpy() * (1 if task == "multiclass" else 255)).all()
     assert not [path for path in (tmp_path / "rows").iterdir() if path.name.startswith(".")]
+
+
+def test_without_scikit_image_nothing_is_begun_of_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that tells objects apart gives masks without it; label images take as long as these."""
+    noisy(tmp_path / "a.tif")
+    monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
+    predictor = Predictor(network("instances", 1), tile=64)
+    with pytest.raises(ConfigError, match=r"pip install 'unetzoo\[objects\]'"):
+        predictor.write_mask(tmp_path / "a.tif", tmp_path / "m.tif", labels=tmp_path / "l.tif")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
+    predictor.write_mask(tmp_path / "a.tif", tmp_path / "m.tif")
+    assert set(np.unique(tifffile.imread(tmp_path / "m.tif"))) == {0, 255}
 
 
 @pytest.mark.parametrize("task", ["binary", "instances"])

@@ -208,8 +208,8 @@ class Predictor:
             progress: show a bar.
 
         Raises:
-            ConfigError: tifffile or zarr is not installed, or this predictor has ``holes``, which are not looked for
-                across rows.
+            ConfigError: tifffile or zarr is not installed, or what finds objects is not, and ``labels`` are asked for;
+                or this predictor has ``holes``, which are not looked for across rows.
             InputError: the image cannot be read so, or does not fit the model; another ending of ``target``. Nothing
                 was written.
             WriteError: the mask cannot be written; what is done is kept.
@@ -253,9 +253,12 @@ class Predictor:
             The number of objects, None without ``labels``.
 
         Raises:
+            ConfigError: what finds objects is not installed.
             InputError: see :meth:`write_mask`; or the image's file was changed while it was read.
             WriteError: likewise.
         """
+        if labels and self.split:
+            check_separable()  # or an error, before any work
         mask = by_rows.begun(source, target, self.config, settings, lambda: self.grid(source))
         tell(mask.done)
         with in_memory(InputError, _SMALLER):
