@@ -35,7 +35,7 @@ class Separation(NamedTuple):
 
 @dataclass
 class Trials:
-    """What objects meet, for each of :data:`SPLITS`: lists with an entry for each class of each image.
+    """What objects meet, for each of :data:`SPLITS`: lists with an entry for each class that an image has.
 
     Attributes:
         task: of the masks, "binary", "multiclass" or "multilabel".
@@ -70,9 +70,11 @@ class Trials:
         ]
         for kind, said, true, number in zip(kinds, *planes, strict=True):
             value = kind if self.task == "multiclass" else 1
-            said = (said == value).byte()
+            said, there = (said == value).byte(), (true == value).byte()
+            if not bool(said.any() | there.any()):
+                continue  # most of many classes are in few images
             seen_by: dict[str, Any] = {"probabilities": probabilities[kind, None], "edges": edges}
-            truth = instances((true == value).byte(), "binary", 1, ids=number)
+            truth = instances(there, "binary", 1, ids=number)
             self.classes.append(kind)
             self.true.append(truth.areas.numpy())
             whole = instances(said, "binary", 1)
