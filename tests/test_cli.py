@@ -157,7 +157,7 @@ def test_wrong_options_are_said_in_a_line(capsys: pytest.CaptureFixture[str], ar
 
 def test_a_trained_model_tells_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     said = run(capsys, "info", "nuclei")
-    assert "1,942,337 parameters in float16" in said
+    assert "1,942,354 parameters in float16" in said
     assert said.endswith(trained.card_of("nuclei").read_text(encoding="utf-8"))
     record = json.loads(run(capsys, "info", "nuclei", "--json"))
     assert record["config"]["class_names"] == ["nucleus"]
