@@ -5,9 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import unetzoo
-from unetzoo import Predictor, images
+from unetzoo import ConfigError, Predictor, images, sheets
+from unetzoo.cli import main
+from unetzoo.data import Labels, SegmentationDataset, list_samples
+from unetzoo.data.previewing import preview
 
 
 def scattered(height: int, width: int, count: int, gap: float) -> torch.Tensor:
@@ -58,3 +62,77 @@ def test_an_overlay_of_split_objects_has_their_colours(tmp_path: Path) -> None:
     expected = images.overlay_objects(image, found.instances().labels)
     assert torch.equal(images.read_image(tmp_path / "o.png"), expected)
     assert not torch.equal(expected, images.overlay(image, found.mask > 0))
+
+
+def test_objects_on_a_red_image_are_not_red() -> None:
+    red = torch.zeros(3, 60, 80, dtype=torch.uint8)
+    red[0] = 200
+    shown = images.overlay_objects(red, scattered(60, 80, 60, 0), alpha=1)
+    colours = torch.unique(shown.flatten(1).T, dim=0).int()
+    assert len(colours) > 3
+    assert all(colour[0] <= 1.5 * max(colour[1:]) for colour in colours.tolist())
+
+
+@pytest.mark.parametrize("split", [0.0, 1.0])
+def test_outlines_alone_leave_the_rest_as_it_is(split: float, tmp_path: Path) -> None:
+    segmentation = pytest.importorskip("skimage.segmentation")
+    image = torch.randint(0, 200, (3, 40, 40), dtype=torch.uint8)
+    found = Predictor(unetzoo.create("unet", base_channels=4), split=split)(image)
+    found.overlay(tmp_path / "filled.png")
+    found.overlay(tmp_path / "outline.png", outline=True)
+    filled, outline = (images.read_image(tmp_path / f"{name}.png") for name in ("filled", "outline"))
+    numbers = found.instances().labels if split else found.mask
+    rim = torch.from_numpy(segmentation.find_boundaries(numbers.int().numpy(), connectivity=2, mode="inner"))
+    assert rim.any()
+    assert torch.equal(outline, torch.where(rim, filled, image))
+
+
+def test_overlays_of_two_kinds_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unetzoo.save(unetzoo.create("unet", base_channels=4), tmp_path / "m.safetensors")
+    monkeypatch.chdir(tmp_path)
+    images.write_png(torch.randint(0, 200, (3, 40, 40), dtype=torch.uint8), tmp_path / "a.png")
+    written = []
+    for words in (["--overlay", "a.png"], ["--overlay", "outline", "a.png"], ["a.png", "--overlay=outline"]):
+        assert main(["predict", "m.safetensors", *words]) == 0
+        written.append((tmp_path / "masks" / "overlays" / "a.png").read_bytes())
+    found = Predictor(tmp_path / "m.safetensors")(tmp_path / "a.png")
+    for outline, name in ((False, "f.png"), (True, "o.png")):
+        found.overlay(tmp_path / name, outline=outline)
+    assert written == [(tmp_path / name).read_bytes() for name in ("f.png", "o.png", "o.png")]
+
+
+def test_overlays_by_class_become_overlays_by_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("skimage")
+    unetzoo.save(unetzoo.create("unet", base_channels=4, task="instances"), tmp_path / "m.safetensors")
+    monkeypatch.chdir(tmp_path)
+    images.write_png(torch.randint(0, 200, (3, 40, 40), dtype=torch.uint8), tmp_path / "a.png")
+    words = ["predict", "m.safetensors", "a.png", "--overlay"]
+    with monkeypatch.context() as patch:
+        patch.setattr("unetzoo.objects.separating.check_separable", lambda: (_ for _ in ()).throw(ConfigError("")))
+        assert main(words) == 0
+    first = (tmp_path / "masks" / "overlays" / "a.png").read_bytes()
+    assert main(words) == 0
+    assert (tmp_path / "masks" / "overlays" / "a.png").read_bytes() != first
+    Predictor(tmp_path / "m.safetensors")(tmp_path / "a.png").overlay(tmp_path / "o.png")
+    assert (tmp_path / "masks" / "overlays" / "a.png").read_bytes() == (tmp_path / "o.png").read_bytes()
+
+
+def test_a_preview_has_objects_in_their_colours(tmp_path: Path) -> None:
+    ids = scattered(64, 64, 12, 0).int()
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    images.write_png(torch.full((3, 64, 64), 90, dtype=torch.uint8), tmp_path / "images" / "a.png")
+    Image.fromarray(ids.numpy().astype("uint16")).save(tmp_path / "masks" / "a.png")
+    labels = Labels(task="instances", foreground="any")
+    samples = list_samples(tmp_path, labels).samples[""]
+    preview(SegmentationDataset(samples, labels), tmp_path / "sheet.png", count=1, columns=1)
+    sheet = images.read_image(tmp_path / "sheet.png")
+    expected = images.overlay_objects(sheets.stretched(torch.full((3, 64, 64), 90 / 255)), ids, alpha=0.4)
+    windows = sheet.unfold(1, 64, 1).unfold(2, 64, 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
+    assert any(torch.equal(window, expected) for window in windows)
+
+
+def test_a_misspelt_kind_of_overlay_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["predict", "nuclei", "--overlay", "outlin", str(tmp_path)])
+    assert "did you mean 'outline'" in capsys.readouterr().err

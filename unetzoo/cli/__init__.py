@@ -43,10 +43,26 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(None if args is None else self._joined(args), namespace)
 
     def _joined(self, words: Sequence[str]) -> list[str]:
-        """Return the words with height and width in one, where they stand in two: ``--size 64 96``."""
+        """Return the words with height and width in one, where they stand in two: ``--size 64 96``.
+
+        An option that may have a word takes the next one only if that is one of its own, or nearly so and no file:
+        ``--overlay a.png`` is followed by an image.
+        """
+        optional = {
+            option: action
+            for action in self._actions
+            if action.nargs == "?" and action.choices is not None
+            for option in action.option_strings
+        }
         sized = {option for action in self._actions if action.type is sides for option in action.option_strings}
         found: list[str] = []
         for word in words:
+            if found and found[-1] in optional:
+                known = [*map(str, optional[found[-1]].choices or ())]
+                if word in known or (not word.startswith("-") and suggest(word, known) and not Path(word).exists()):
+                    found[-1] += f"={word}"
+                    continue
+                found[-1] += f"={optional[found[-1]].const}"
             if len(found) > 1 and found[-2] in sized and found[-1].isdecimal() and word.isdecimal():
                 found[-1] += f"x{word}"
             else:

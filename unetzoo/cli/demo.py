@@ -49,6 +49,7 @@ def _demo(options: argparse.Namespace) -> None:
     from unetzoo.information import model_info
     from unetzoo.model import build_on_meta
     from unetzoo.prediction import Predictor
+    from unetzoo.prediction.results import shows_objects
     from unetzoo.printing import aligned, printable
 
     predictor = Predictor(options.model)
@@ -62,10 +63,12 @@ def _demo(options: argparse.Namespace) -> None:
     height, width = image.shape[-2:]
     print(f"{options.model} on {options.image or 'a drawn image'}, {width} × {height} pixels, in {seconds:.1f} s:")
     layers = found.mask[None] if config.pixel_task == "binary" else found.mask
+    objects = found.instances() if shows_objects(config, predictor.split) else None
     for k, (name, share) in enumerate(found.shares().items()):
         if config.pixel_task != "multiclass" or k > 0:
             mask = found.mask == k if config.pixel_task == "multiclass" else layers[k] > 0
-            print(f"{printable(name)}: {count(mask)} objects, {share:.1%} of the image")
+            number = count(mask) if objects is None else int((objects.classes == k).sum())
+            print(f"{printable(name)}: {number} objects, {share:.1%} of the image")
     print(f"overlay: {printable(Path(options.out).resolve())}\n")
     costs = costs_of(build_on_meta(config), model_info(config.name), COUNTED)
     print(aligned([header(COUNTED), cells(costs)]), end="")

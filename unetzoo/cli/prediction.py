@@ -30,9 +30,9 @@ def add(commands: Any) -> None:
     command.add_argument("images", nargs="+", metavar="IMAGE", help="images, or folders of images")
     command.add_argument("--out", default="masks", metavar="FOLDER", help="of the masks (default: masks)")
     command.add_argument(
-        "--overlay", action="store_true",
-        help="also write overlays/: the images with their masks; with --split, and of models that tell objects apart, "
-        "neighbouring objects differ in colour",
+        "--overlay", nargs="?", const="filled", choices=("filled", "outline"),
+        help="also write overlays/: the images with their masks, filled (default) or as outlines; with --split, and of "
+        "models that tell objects apart, neighbouring objects differ in colour",
     )  # fmt: skip
     command.add_argument(
         "--probabilities", action="store_true", help="also write probabilities/: .npy, (classes, height, width) float32"
@@ -103,7 +103,14 @@ def _predict(options: argparse.Namespace) -> int | None:
     # Pillow's, of large images: they are read by rows, or refused.
     warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
     table = None if options.table is None else Path(options.table)
-    outputs = files.Outputs(Path(options.out), options.overlay, options.probabilities, options.write, table)
+    outputs = files.Outputs(
+        Path(options.out),
+        options.overlay is not None,
+        options.probabilities,
+        options.write,
+        table,
+        options.overlay == "outline",
+    )
     outputs.writers()  # or an error, before any work
     jobs = files.find_jobs(options.images, inside=outputs.folder, planes=options.planes)
     predictor = Predictor(

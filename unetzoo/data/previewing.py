@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import torch
 from torch import Tensor
 
 from unetzoo import checks, images, sheets
@@ -39,18 +40,24 @@ def preview(dataset: SegmentationDataset, path: str | os.PathLike[str], *, count
 def _tile(dataset: SegmentationDataset, draw: tuple[int, int]) -> Tensor:
     """Return one item as (3, H, W) uint8."""
     item = dataset[draw]
-    return tile(sheets.denormalised(item["image"], dataset.mean, dataset.std), item["target"], dataset.labels)
+    image = sheets.denormalised(item["image"], dataset.mean, dataset.std)
+    return tile(image, item["target"], dataset.labels, item.get("ids"))
 
 
-def tile(image: Tensor, target: Tensor, labels: Labels) -> Tensor:
+def tile(image: Tensor, target: Tensor, labels: Labels, ids: Tensor | None = None) -> Tensor:
     """Return an image with its mask laid over it as (3, H, W) uint8, of at most 256 pixels a side.
 
     Args:
         image: (C, H, W), floating point.
         target: as a data set has it; what does not count is darkened.
         labels: what it means.
+        ids: (H, W), a number an object and 0 elsewhere: neighbours differ in colour then. None: classes do.
     """
     shown = sheets.stretched(image)
     shown[:, (target == IGNORED).reshape(-1, *target.shape[-2:]).all(0)] //= 3
+    if ids is not None:
+        _, numbers = torch.unique(torch.cat([ids.new_zeros(1), ids.flatten()]), return_inverse=True)
+        objects = numbers[1:].reshape(ids.shape)
+        return sheets.shrunk(images.overlay_objects(shown, objects, alpha=0.4), SIDE)
     masks = sheets.class_masks(target, labels.pixel_task, labels.num_classes)
     return sheets.shrunk(images.overlay(shown, masks, alpha=0.4), SIDE)

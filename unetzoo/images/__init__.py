@@ -17,6 +17,7 @@ from unetzoo.images.overlays import (
     CYAN as CYAN,
     colours_on as colours_on,
     object_colours as object_colours,
+    object_palette as object_palette,
     overlay as overlay,
     overlay_objects as overlay_objects,
 )

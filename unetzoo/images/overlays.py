@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 
 import torch
 import torch.nn.functional as F
@@ -21,14 +22,32 @@ def colours_on(image: Tensor, count: int) -> list[str]:
             and endoscopy are, stained tissue is not.
         count: of masks.
     """
-    if count == 1 and image.shape[0] >= 3:
-        red, green, blue = image[:3].float().mean((-2, -1)).tolist()
-        if red > 1.5 * max(green, blue):
-            return [CYAN]
+    if count == 1 and _is_red(image):
+        return [CYAN]
     return [COLOURS[k % len(COLOURS)] for k in range(count)]
 
 
-def overlay(image: Tensor, masks: Tensor, alpha: float = 0.5) -> Tensor:
+def object_palette(image: Tensor) -> list[str]:
+    """Return the colours of objects laid over an image, (C, H, W): on a red one those of :data:`COLOURS` not red."""
+    if not _is_red(image):
+        return COLOURS
+    return [name for name in COLOURS if not _is_red(_colour(name))]
+
+
+def _is_red(image: Tensor) -> bool:
+    """Return whether the mean of an image's red is above one and a half times those of green and blue."""
+    if image.shape[0] < 3:
+        return False
+    red, green, blue = image[:3].float().mean((-2, -1)).tolist()
+    return bool(red > 1.5 * max(green, blue))
+
+
+def _colour(name: str) -> Tensor:
+    """Return a colour such as "#e6194b" as an image of a pixel, (3, 1, 1)."""
+    return torch.tensor([*bytes.fromhex(name[1:])])[:, None, None]
+
+
+def overlay(image: Tensor, masks: Tensor, alpha: float = 0.5, *, outline: bool = False) -> Tensor:
     """Return the image as (3, H, W) uint8 with one colour laid over each mask, and twice as much along its rim.
 
     The colours are those of :func:`colours_on`; where masks overlap, they are laid over each other. The rim lies inside
@@ -39,6 +58,7 @@ def overlay(image: Tensor, masks: Tensor, alpha: float = 0.5) -> Tensor:
             is shown grey, of more than three the first three.
         masks: (H, W) or (classes, H, W), bool.
         alpha: how much of the colour covers, from 0 to 1; from 0.5 the rim has nothing but its colour.
+        outline: leave out what is not the rim.
     """
     rgb = _rgb(image)
     shown = rgb.float()
@@ -46,37 +66,44 @@ def overlay(image: Tensor, masks: Tensor, alpha: float = 0.5) -> Tensor:
     width = max(1, min(masks.shape[-2:]) // 512)
     outside = _most((~layers)[:, None].float(), width)[:, 0] > 0
     for mask, rim, name in zip(layers, layers & outside, colours_on(rgb, len(layers)), strict=True):
-        colour = torch.tensor([*bytes.fromhex(name[1:])])[:, None, None]
-        cover = alpha * (1 + rim.float()).clamp(max=1 / alpha if alpha else 1)
-        shown = torch.where(mask, (1 - cover) * shown + cover * colour, shown)
+        shown = _covered(shown, rim if outline else mask, rim, _colour(name), alpha)
     return shown.byte()
 
 
-def overlay_objects(image: Tensor, labels: Tensor, alpha: float = 0.5) -> Tensor:
+def overlay_objects(image: Tensor, labels: Tensor, alpha: float = 0.5, *, outline: bool = False) -> Tensor:
     """Return the image as (3, H, W) uint8 with objects laid over it, neighbours in different colours.
 
-    The rim is that of :func:`overlay`, and lies between objects that touch, too.
+    The colours are those of :func:`object_palette`. The rim is that of :func:`overlay`, and lies between objects that
+    touch, too.
 
     Args:
         image: (C, H, W), as :func:`overlay` takes it.
         labels: (H, W) or (planes, H, W), integers: a number from 1 up for each object, 0 between them.
         alpha: how much of the colour covers, from 0 to 1.
+        outline: leave out what is not the rim.
     """
-    shown = _rgb(image).float()
+    rgb = _rgb(image)
+    shown = rgb.float()
     width = max(1, min(labels.shape[-2:]) // 512)
-    palette = torch.tensor([[*bytes.fromhex(name[1:])] for name in COLOURS], dtype=torch.float32)
+    palette = torch.cat([_colour(name)[:, 0].T for name in object_palette(rgb)]).float()
     for plane in labels.reshape(-1, *labels.shape[-2:]).long():
-        colour = palette[object_colours(plane)][(plane - 1).clamp(min=0)] if plane.any() else palette[:1, None]
+        colour = (
+            palette[object_colours(plane, len(palette))][(plane - 1).clamp(min=0)] if plane.any() else palette[:1, None]
+        )
         numbers = plane[None].double()
         most, least = (_most(sign * numbers, width)[0] for sign in (1, -1))
         rim = (plane > 0) & (most != -least)
-        cover = alpha * (1 + rim.float()).clamp(max=1 / alpha if alpha else 1)
-        shown = torch.where(plane > 0, (1 - cover) * shown + cover * colour.permute(2, 0, 1), shown)
+        shown = _covered(shown, rim if outline else plane > 0, rim, colour.permute(2, 0, 1), alpha)
     return shown.byte()
 
 
-def object_colours(labels: Tensor) -> Tensor:
-    """Return for each object, (objects,) int64, which of :data:`COLOURS` it has, so that neighbours differ.
+def _covered(shown: Tensor, where: Tensor, rim: Tensor, colour: Tensor, alpha: float) -> Tensor:
+    cover = alpha * (1 + rim.float()).clamp(max=1 / alpha if alpha else 1)
+    return torch.where(where, (1 - cover) * shown + cover * colour, shown)
+
+
+def object_colours(labels: Tensor, colours: int = len(COLOURS)) -> Tensor:
+    """Return for each object, (objects,) int64, which of so many colours it has, so that neighbours differ.
 
     Neighbours are objects no more than ``NEAR`` pixels apart. Objects are coloured from the most crowded ones on:
     whoever is left with the fewest neighbours comes last. Two neighbours share a colour only where one has neighbours
@@ -84,17 +111,18 @@ def object_colours(labels: Tensor) -> Tensor:
 
     Args:
         labels: (H, W) int64, a number from 1 up for each object, 0 between them.
+        colours: how many there are.
     """
     around: list[set[int]] = [set() for _ in range(int(labels.max()) + 1)]
     for one, other in _neighbours(labels).tolist():
         around[one].add(other)
         around[other].add(one)
-    colours = [-1] * len(around)
+    chosen = [-1] * len(around)
     for number in reversed(_fewest_first(around)):
-        taken = {colours[other] for other in around[number]}
-        turned = [(number - 1 + k) % len(COLOURS) for k in range(len(COLOURS))]
-        colours[number] = next((colour for colour in turned if colour not in taken), turned[0])
-    return torch.tensor(colours[1:], dtype=torch.long)
+        taken = {chosen[other] for other in around[number]}
+        turned = [(number - 1 + k) % colours for k in range(colours)]
+        chosen[number] = next((colour for colour in turned if colour not in taken), turned[0])
+    return torch.tensor(chosen[1:], dtype=torch.long)
 
 
 NEAR = 3
@@ -102,16 +130,27 @@ NEAR = 3
 
 
 def _neighbours(labels: Tensor) -> Tensor:
-    """Return the pairs of objects that are near, (pairs, 2), the lower number first."""
-    height, width = labels.shape
-    count, found = int(labels.max()) + 1, []
-    for down in range(min(NEAR, height - 1) + 1):
-        for right in range(-min(NEAR, width - 1), min(NEAR, width - 1) + 1):
-            one = labels[: height - down, max(-right, 0) : width - max(right, 0)]
-            other = labels[down:, max(right, 0) : width - max(-right, 0)]
-            differ = (one > 0) & (other > 0) & (one != other)
+    """Return the pairs of objects that are near, (pairs, 2), the lower number first.
+
+    Of the pixels by which two objects are nearest, the one beside each, towards the other, is not of the object: no
+    others are compared.
+    """
+    count = int(labels.max()) + 1
+    padded = F.pad(labels, (NEAR, NEAR, 0, NEAR))
+    width, flat = padded.shape[1], padded.flatten()
+    inside = labels > 0
+    found = [flat[:0]]
+    for down, right in ((0, 1), (1, -1), (1, 0), (1, 1)):
+        beside = padded[down : down + labels.shape[0], NEAR + right : NEAR + right + labels.shape[1]]
+        at = (inside & (beside != labels)).nonzero()
+        place = at[:, 0] * width + at[:, 1] + NEAR
+        one = flat[place]
+        steps = range(1, NEAR + 1)
+        for y, x in itertools.product(steps if down else [0], [right * k for k in steps] if right else [0]):
+            other = flat[place + y * width + x]
+            differ = (other > 0) & (other != one)
             low, high = torch.minimum(one[differ], other[differ]), torch.maximum(one[differ], other[differ])
-            found.append(torch.unique(low * count + high))
+            found.append(torch.unique_consecutive(low * count + high))  # rows of pixels are of the same two
     codes = torch.unique(torch.cat(found))
     return torch.stack([codes // count, codes % count], dim=1)
 

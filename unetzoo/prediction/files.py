@@ -32,7 +32,7 @@ from unetzoo.prediction.outputs import (
     mask_paths,
 )
 from unetzoo.prediction.predictor import Predictor
-from unetzoo.prediction.results import Prediction, write_masks
+from unetzoo.prediction.results import Prediction, shows_objects, write_masks
 from unetzoo.prediction.stored import SUFFIXES, StoredRows, is_big
 from unetzoo.printing import printable
 
@@ -138,7 +138,7 @@ def predict_files(
     left = []
     for job in jobs:
         with _reported(report, job, tell):
-            if not overwrite and _is_done(job, outputs, predictor.config):
+            if not overwrite and _is_done(job, outputs, predictor.config, predictor.split):
                 _refuse_by_rows(job, outputs, predictor)
                 report.skipped.append(job.source)
                 tell(Outcome(job))
@@ -216,10 +216,10 @@ def _write(found: Prediction, job: Job, outputs: Outputs, mark: Mark, ledger: Le
     count = write_of_image(found, job, outputs, ledger)
     others = outputs.others(job, found.config)
     if "overlays" in others:
-        found.overlay(others["overlays"][0])
+        found.overlay(others["overlays"][0], outline=outputs.outline)
     if "probabilities" in others:
         found.save_probabilities(others["probabilities"][0])
-    sizes = {kind: sum(path.stat().st_size for path in paths) for kind, paths in others.items()}
+    sizes = _sizes(others, outputs, found.config, found.split)
     write_masks(outputs.mask(job), found, replace(mark, others=sizes))
     return count
 
@@ -280,7 +280,7 @@ def _keep_record(folder: Path, settings: dict[str, Any], overwrite: bool) -> Non
     write_file(path, json.dumps(settings, indent=2))
 
 
-def _is_done(job: Job, outputs: Outputs, config: ModelConfig) -> bool:
+def _is_done(job: Job, outputs: Outputs, config: ModelConfig, split: float) -> bool:
     """Return whether all that is wanted of an image is there, whole, and of the image as it is now.
 
     Raises:
@@ -307,8 +307,14 @@ def _is_done(job: Job, outputs: Outputs, config: ModelConfig) -> bool:
         return False
     if not all(path.is_file() for paths in others.values() for path in paths):
         return False
-    sizes = {kind: sum(path.stat().st_size for path in paths) for kind, paths in others.items()}
+    sizes = _sizes(others, outputs, config, split)
     return all(sizes.items() <= mark.others.items() for mark in marks.values() if mark is not None)
+
+
+def _sizes(others: dict[str, list[Path]], outputs: Outputs, config: ModelConfig, split: float) -> dict[str, int]:
+    """Return the bytes of what is written with a mask, by the names that its mark has for it."""
+    objects = shows_objects(config, split)
+    return {outputs.marked(kind, objects): sum(path.stat().st_size for path in paths) for kind, paths in others.items()}
 
 
 def _is_whole(path: Path) -> bool:

@@ -55,6 +55,7 @@ class Outputs:
             what else they need, or one file for all images. Of models that tell objects apart "labels" is always
             written, see :meth:`of_model`.
         table: a CSV file with a row for each object, of all images, see ``unetzoo.objects.table``; None: none.
+        outline: overlays have outlines alone.
     """
 
     folder: Path
@@ -62,6 +63,7 @@ class Outputs:
     probabilities: bool = False
     formats: tuple[str, ...] = ()
     table: Path | None = None
+    outline: bool = False
 
     def of_model(self, config: ModelConfig) -> Outputs:
         """Return what is written with a model: of objects also the label images, as no mask tells which they are.
@@ -104,6 +106,12 @@ class Outputs:
             for kind, writer in self.writers().items()
             if not writer.many
         }
+
+    def marked(self, kind: str, objects: bool) -> str:
+        """Return what a mark calls files of a kind: of overlays also what they show, so that none are mixed."""
+        if kind != "overlays":
+            return kind
+        return "-".join(["overlays", *(["objects"] if objects else []), *(["outline"] if self.outline else [])])
 
     def shared(self) -> dict[str, tuple[str, Path]]:
         """Return the files that are about all images: name of the format → what it is called, and where it goes."""

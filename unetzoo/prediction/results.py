@@ -79,7 +79,7 @@ class Prediction:
         check_suffix(path, self.config)
         write_masks(path, self)
 
-    def overlay(self, path: str | os.PathLike[str]) -> None:
+    def overlay(self, path: str | os.PathLike[str], *, outline: bool = False) -> None:
         """Write the image with the mask laid over it, as a PNG file.
 
         Each class has its colour. Of ``task="instances"``, and where ``split`` is not 0, neighbouring objects differ in
@@ -87,6 +87,7 @@ class Prediction:
 
         Args:
             path: ends in .png. Folders are made where they are missing.
+            outline: lay the outlines alone over it.
 
         Raises:
             InputError: another ending.
@@ -96,11 +97,11 @@ class Prediction:
         if path.suffix.lower() != ".png":
             raise InputError(f"an overlay cannot be written to {str(path)!r}: it is a .png")
         image = sheets.visible(self.image)
-        if (self.config.task == "instances" or self.split) and separable():
-            images.write_png(images.overlay_objects(image, self.instances().labels), path)
+        if shows_objects(self.config, self.split):
+            images.write_png(images.overlay_objects(image, self.instances().labels, outline=outline), path)
             return
         masks = sheets.class_masks(self.mask, self.config.pixel_task, self.config.num_classes)
-        images.write_png(images.overlay(image, masks), path)
+        images.write_png(images.overlay(image, masks, outline=outline), path)
 
     def __repr__(self) -> str:
         """Return its image's name and size and the classes' shares, and none of the pixels."""
@@ -190,6 +191,11 @@ class Prediction:
         stream = io.BytesIO()
         np.save(stream, self.probabilities.numpy())
         write_file(path, stream.getvalue())
+
+
+def shows_objects(config: ModelConfig, split: float) -> bool:
+    """Return whether overlays colour objects, and not classes."""
+    return (config.task == "instances" or split > 0) and separable()
 
 
 def annotated(
