@@ -95,7 +95,7 @@ def test_a_trained_model_is_no_network_of_the_zoo() -> None:
 
 
 COMMANDS = {
-    "predict {} data/images --out out/masks": "out/masks/*",
+    "predict {} data/images --out out/masks": "out/masks/**/*",
     "evaluate {} --data data --split test --json": None,
     "calibrate {} --data data --out out/thresholds.json --json": "out/thresholds.json",
     "demo --model {} --out out/demo.png": "out/demo.png",
@@ -127,7 +127,8 @@ def test_each_command_takes_the_name_as_it_takes_the_file(
         assert main(command.format(source).split()) == 0
         # Not how long it took.
         said = re.sub(r'(seconds|_ms)": [\d.]+|in [\d.]+ s', "", capsys.readouterr().out)
-        written = COMMANDS[command] and {path.name: path.read_bytes() for path in tmp_path.glob(COMMANDS[command])}
+        files = [path for path in tmp_path.glob(COMMANDS[command] or "none") if path.is_file()]
+        written = {path.relative_to(tmp_path): path.read_bytes() for path in files}
         outcomes.append((said.replace(str(file), source).replace(source, "it"), written))
         shutil.rmtree(tmp_path / "out")
     assert outcomes[0] == outcomes[1]
