@@ -233,6 +233,7 @@ def test_prediction_is_timed_in_turn_with_resunet18(monkeypatch: pytest.MonkeyPa
     assert ratio == pytest.approx(2.5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is weighed on Linux alone")
 def test_the_clock_tells_the_time_and_the_memory_of_each_epoch(cells: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"

@@ -662,6 +662,7 @@ def test_two_processes_are_killed_and_go_on_bit_for_bit(nuclei: Path, tmp_path: 
     same_runs(tmp_path / "whole", tmp_path / "cut")
 
 
+@pytest.mark.slow  # test_processes.py has the gradients
 def test_one_process_and_two_agree(nuclei: Path, tmp_path: Path) -> None:
     # Group norm, as batch norm's statistics are each process's own.
     settings = ["--model.options.norm=group", "--epochs", "1"]
