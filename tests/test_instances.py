@@ -611,3 +611,21 @@ class TestHeads:
         assert not torch.equal(other.head.conv.weight, model.head.conv.weight)
         assert "drawn anew" in caplog.text
         assert "#000000" not in caplog.text
+
+
+def test_a_pixel_of_a_band_a_class_is_of_the_last_class_alone(tmp_path: Path) -> None:
+    """As of a folder a class; what does not count stays so, whichever class says it."""
+    bands = np.zeros((2, 16, 16), np.uint8)
+    bands[0, 2:10, 2:10], bands[1, 6:14, 6:14] = 1, 1
+    bands[0, 7, 7] = 9
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "images" / "a.png")
+    tifffile.imwrite(tmp_path / "masks" / "a.tif", bands, photometric="minisblack", planarconfig="separate")
+    labels = Labels(task="instances", num_classes=2, ignore=9, foreground="any")
+    (item,) = SegmentationDataset(list_samples(tmp_path, labels).samples[""], labels)
+    first, second = item["target"]
+    assert first[7, 7] == -100
+    counted = first >= 0
+    assert torch.equal((first == 1)[counted], torch.from_numpy((bands[0] == 1) & (bands[1] == 0))[counted])
+    assert torch.equal((second == 1)[counted], torch.from_numpy(bands[1] == 1)[counted])

@@ -124,6 +124,8 @@ def decode(sample: Sample, labels: Labels, size: tuple[int, int], *, ids: bool =
     assert isinstance(sample.mask, Path)
     whole = _decode_file(sample, sample.mask, labels, size)
     if labels.pixel_task == "multilabel":
+        if labels.task == "instances":
+            _uncover(whole.target)
         return whole
     of_objects = None if whole.ids is None else whole.ids[0]
     if ids and sample.objects is not None:
@@ -134,7 +136,7 @@ def decode(sample: Sample, labels: Labels, size: tuple[int, int], *, ids: bool =
 def _uncover(target: Tensor) -> None:
     """Leave of each class (classes, H, W) what objects of the later ones do not cover: a pixel is of one object."""
     for k in range(1, len(target)):
-        target[:k].masked_fill_(target[k] == 1, 0)
+        target[:k].masked_fill_((target[:k] == 1) & (target[k] == 1), 0)
 
 
 def files_of(sample: Sample) -> list[Path]:
