@@ -513,6 +513,11 @@ class TestTraining:
         np.testing.assert_array_equal(mask, whole)
         with pytest.raises(ConfigError, match=r"unetzoo\[objects\]"):
             Predictor(run.folder)(image).instances()
+        with pytest.raises(ConfigError, match=r"unetzoo\[objects\]"):
+            unetzoo.evaluation.evaluate(run.folder, tmp_path / "no such data", objects=True)  # before any work
+        if "scipy" not in missing:  # connected components do without scikit-image
+            assert main(["predict", str(run.folder), image, "--out", str(tmp_path / "c"), "--split", "0"]) in (0, None)
+            assert (tmp_path / "c" / "labels" / "a.tif").is_file()
         for k, asked in enumerate((["--split", "1"], ["--write", "labels"], ["--table", str(tmp_path / "t.csv")])):
             out = tmp_path / str(k)
             assert main(["predict", str(run.folder), image, "--out", str(out), *asked]) == 2

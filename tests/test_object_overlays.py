@@ -1,6 +1,7 @@
 """Objects laid over images: neighbours differ in colour, and rims lie between them."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -108,7 +109,7 @@ def test_overlays_by_class_become_overlays_by_object(tmp_path: Path, monkeypatch
     images.write_png(torch.randint(0, 200, (3, 40, 40), dtype=torch.uint8), tmp_path / "a.png")
     words = ["predict", "m.safetensors", "a.png", "--overlay"]
     with monkeypatch.context() as patch:
-        patch.setattr("unetzoo.objects.separating.check_separable", lambda: (_ for _ in ()).throw(ConfigError("")))
+        patch.setattr("unetzoo.objects.separating.check_separable", Mock(side_effect=ConfigError("")))
         assert main(words) == 0
     first = (tmp_path / "masks" / "overlays" / "a.png").read_bytes()
     assert main(words) == 0

@@ -13,8 +13,8 @@ grid of parameters on the validation images is kept, and said of the test images
 - ``distance``: the mask, and the distance to the object's edge as a share of its largest (torch-em).
 - ``centre``: the mask, and the way from each pixel to the centre of its object.
 
-AP is at an IoU above 0.5, all objects counted together, those of less than 20 pixels left out. Shares of the loss's
-time in that of a step are of the processor's time.
+AP is at an IoU above 0.5, all objects counted together; those found that have fewer than 20 pixels are left out.
+Shares of the loss's time in that of a step are of the processor's time.
 """
 
 from __future__ import annotations

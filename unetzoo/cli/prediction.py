@@ -139,7 +139,8 @@ def _predict(options: argparse.Namespace) -> int | None:
             overwrite=options.overwrite,
             tell=shown.tell,
         )
-    _summarise(report, outputs.folder, options, shown.objects if outputs.of_model(predictor.config).formats else None)
+    counted = outputs.of_model(predictor.config, predictor.split).formats
+    _summarise(report, outputs.folder, options, shown.objects if counted else None)
     return 1 if report.failed else None
 
 

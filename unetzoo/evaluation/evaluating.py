@@ -32,8 +32,8 @@ from unetzoo.evaluation.held_out import choose, seen_by
 from unetzoo.files.writing import write_file
 from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.objects import Instances, ObjectScores, instances, matched
-from unetzoo.objects.components import ndimage
 from unetzoo.objects.scores import tables
+from unetzoo.objects.separating import check_separable
 from unetzoo.objects.table import check_table, table as measured, table_file
 from unetzoo.prediction import Predictor
 from unetzoo.prediction.inputs import as_image
@@ -165,11 +165,11 @@ def evaluate(
         WeightsError: a model cannot be loaded.
         HubError: or not be fetched.
     """
-    _check_needs(objects, table)
     given: dict[str, Any] = {"ratios": ratios, "seed": seed, "group": group, "ignore": ignore, "planes": planes}
     given |= {"foreground": foreground, "colours": colours, "ignore_colour": ignore_colour, "classes": classes}
     given |= {"masks": masks}
     predictor = predictor_of(model)
+    _check_needs(objects, predictor.split, table)
     config = predictor.config
     dataset = images_of(predictor, source, split, given)
     names = class_names_of(config.class_names, config.task, config.num_classes)
@@ -207,10 +207,10 @@ def evaluate(
     return Evaluation(total.compute(), everything, told_apart, kinds, tuple(rows[i] for i in order), worst)
 
 
-def _check_needs(objects: bool, table: str | os.PathLike[str] | None) -> None:
+def _check_needs(objects: bool, split: float, table: str | os.PathLike[str] | None) -> None:
     """Raise if what objects need is missing, or a table has no name of one."""
     if objects:
-        ndimage()
+        check_separable(split)
     if table is not None:
         check_table(table)
 

@@ -24,20 +24,21 @@ _SAMPLES = 100_000
 """Points on straight ways between summits of a part, at most."""
 
 
-def check_separable() -> None:
-    """Raise if objects cannot be separated.
+def check_separable(split: float = 1.0) -> None:
+    """Raise if objects cannot be separated by so many pixels; by 0 they are connected components.
 
     Raises:
-        ConfigError: scikit-image or SciPy is not installed.
+        ConfigError: SciPy is not installed, or scikit-image, which components do without.
     """
     ndimage()
-    extras.needed("skimage.segmentation", _PURPOSE)
+    if split:
+        extras.needed("skimage.segmentation", _PURPOSE)
 
 
-def separable() -> bool:
-    """Return whether what separates objects is installed."""
+def separable(split: float) -> bool:
+    """Return whether what separates objects by so many pixels is installed."""
     try:
-        check_separable()
+        check_separable(split)
     except ConfigError:
         return False
     return True

@@ -127,7 +127,7 @@ def predict_files(
         InputError: two files would be written to one place, or over what somebody corrected.
         WriteError: the folder cannot be written.
     """
-    outputs = outputs.of_model(predictor.config)
+    outputs = outputs.of_model(predictor.config, predictor.split)
     check_outputs(jobs, outputs, predictor.config)
     if outputs.table is not None:
         check_table(outputs.table)

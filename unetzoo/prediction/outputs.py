@@ -65,7 +65,7 @@ class Outputs:
     table: Path | None = None
     outline: bool = False
 
-    def of_model(self, config: ModelConfig) -> Outputs:
+    def of_model(self, config: ModelConfig, split: float) -> Outputs:
         """Return what is written with a model: of objects also the label images, as no mask tells which they are.
 
         Where what finds objects is not installed, and nobody asked for them, they are left out: the predictor said so.
@@ -76,8 +76,8 @@ class Outputs:
         if config.task != "instances":
             return self
         if self.formats:
-            check_separable()
-        if "labels" in self.formats or not separable():
+            check_separable(split)
+        if "labels" in self.formats or not separable(split):
             return self
         return replace(self, formats=(*self.formats, "labels"))
 

@@ -133,7 +133,7 @@ class Predictor:
             ndimage()  # or an error, before any work
         if asked:
             check_separable()
-        elif self.split and not separable():
+        elif self.config.task == "instances" and not separable(self.split):
             _logger.warning("this model tells objects apart, which needs pip install 'unetzoo[objects]': masks alone")
 
     @overload
@@ -257,8 +257,8 @@ class Predictor:
             InputError: see :meth:`write_mask`; or the image's file was changed while it was read.
             WriteError: likewise.
         """
-        if labels and self.split:
-            check_separable()  # or an error, before any work
+        if labels:
+            check_separable(self.split)  # or an error, before any work
         mask = by_rows.begun(source, target, self.config, settings, lambda: self.grid(source))
         tell(mask.done)
         with in_memory(InputError, _SMALLER):

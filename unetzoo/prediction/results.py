@@ -195,7 +195,7 @@ class Prediction:
 
 def shows_objects(config: ModelConfig, split: float) -> bool:
     """Return whether overlays colour objects, and not classes."""
-    return (config.task == "instances" or split > 0) and separable()
+    return (config.task == "instances" or split > 0) and separable(split)
 
 
 def annotated(
