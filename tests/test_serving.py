@@ -15,6 +15,7 @@ import importlib.util
 import io
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -29,9 +30,10 @@ import types
 import urllib.parse
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -60,9 +62,9 @@ def network(task: str, **options: Any) -> Any:
 
 
 @functools.cache
-def made(task: str, **options: Any) -> Any:
+def made(task: str, names: tuple[str, ...] = (), **options: Any) -> Any:
     torch.manual_seed(2)
-    names = NAMES[task]
+    names = names or NAMES[task]
     model = unetzoo.create("unet", base_channels=4, task=task, num_classes=len(names), class_names=names, **options)
     model.train()
     with torch.no_grad():
@@ -72,10 +74,14 @@ def made(task: str, **options: Any) -> Any:
     return model.eval()
 
 
-def image(folder: Path, name: str = "cells.png", height: int = 90, width: int = 130) -> Path:
+def image(folder: Path, name: str = "cells.png", height: int = 90, width: int = 130, seed: int = 0) -> Path:
     path = folder / name
-    Image.fromarray(drawing.draw_nuclei(height, width)[0].permute(1, 2, 0).numpy()).save(path)
+    Image.fromarray(drawing.draw_nuclei(height, width, seed=seed)[0].permute(1, 2, 0).numpy()).save(path)
     return path
+
+
+def seen(task: str, path: Path, **options: Any) -> answers.Segmented:
+    return answers.answer(Predictor(network(task), device="cpu", **options), path, Limits()).at(0.5)
 
 
 # What the page says of an image
@@ -89,11 +95,10 @@ def test_a_moved_threshold_gives_the_mask_that_a_predictor_of_that_threshold_giv
     model = network(task)
     path = image(tmp_path)
     kept = answers.answer(Predictor(model, device="cpu"), path, Limits())
-    moved = answers.at(kept, threshold)
+    moved = kept.at(threshold).prediction
     own = {} if task == "multiclass" else {"threshold": threshold}
     expected = Predictor(model, device="cpu", **own)(path)
     assert torch.equal(moved.mask, expected.mask)
-    assert (task == "multiclass") == (moved.mask is kept.mask)
     if threshold == 0.5:
         assert moved.mask.unique().numel() > 1
 
@@ -111,14 +116,14 @@ def test_files_are_byte_for_byte_those_of_a_prediction(task: str, kind: str, tmp
         pixels = drawn[0].numpy().astype(kind) * 3 + 7
         Image.fromarray(pixels / 999 if kind == "float32" else pixels).save(path)
     predictor = Predictor(network(task), device="cpu")
-    plain, kept = predictor(path), answers.answer(predictor, path, Limits())
+    plain, seen = predictor(path), answers.answer(predictor, path, Limits()).at(0.5)
     plain.overlay(tmp_path / "expected.png")
-    written = answers.write_overlay(kept, 0.5, tmp_path)
+    written = answers.write_overlay(seen, 0.5, tmp_path)
     assert written.name == "cells_overlay.png"
     assert written.read_bytes() == (tmp_path / "expected.png").read_bytes()
     if task != "multilabel":
         plain.save(tmp_path / "mask" / "expected.png")
-        mask = answers.write_masks(kept, tmp_path)
+        mask = answers.write_masks(seen, tmp_path)
         assert mask.name == "cells_mask.png"
         assert mask.read_bytes() == (tmp_path / "mask" / "expected.png").read_bytes()
 
@@ -127,28 +132,28 @@ def test_masks_of_a_multi_label_model_are_a_zip_whose_names_lead_nowhere(tmp_pat
     """Names of classes come with a model of anybody's: ``../../cell`` must not leave a folder, here or there."""
     inner = tmp_path / "a" / "b"
     inner.mkdir(parents=True)
-    kept = answers.answer(Predictor(network("multilabel"), device="cpu"), image(tmp_path), Limits())
-    with zipfile.ZipFile(answers.write_masks(kept, inner)) as archive:
+    found = seen("multilabel", image(tmp_path))
+    with zipfile.ZipFile(answers.write_masks(found, inner)) as archive:
         assert archive.namelist() == ["0_nucleus/cells_mask.png", "1__cell/cells_mask.png"]
         for k, name in enumerate(archive.namelist()):
             mask = np.array(Image.open(io.BytesIO(archive.read(name))))
-            assert np.array_equal(mask, kept.mask[k].numpy() * 255)
+            assert np.array_equal(mask, found.prediction.mask[k].numpy() * 255)
             assert 0 < mask.mean() < 255
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.iterdir()) == ["a", "cells.png"]
 
 
 @pytest.mark.parametrize("task", NAMES)
 def test_what_is_kept_is_no_more_than_the_page_needs(task: str, tmp_path: Path) -> None:
-    kept = answers.answer(Predictor(network(task), device="cpu"), image(tmp_path, height=40, width=60), Limits())
-    held = sum(tensor.untyped_storage().nbytes() for tensor in (kept.image, kept.mask, kept.probabilities))
-    pixels, classes = 40 * 60, len(NAMES[task])
-    assert held <= pixels * (4 if task == "multiclass" else 3 + 5 * classes)
+    kept = answers.answer(Predictor(network(task), device="cpu"), image(tmp_path, height=200, width=300), Limits())
+    for threshold in (0.5, 0.7):
+        kept.at(threshold)
+        assert len(pickle.dumps(kept)) <= 200 * 300 * (4 if task == "multiclass" else 3 + 5 * len(NAMES[task])) + 9000
 
 
 @pytest.mark.parametrize("task", NAMES)
 def test_the_legend_counts_what_a_person_would_count(task: str, tmp_path: Path) -> None:
-    kept = answers.answer(Predictor(network(task), device="cpu"), image(tmp_path), Limits())
-    rows, mask = answers.legend(kept), kept.mask.numpy()
+    found = seen(task, image(tmp_path))
+    rows, mask = answers.legend(found), found.prediction.mask.numpy()
     red, green, yellow = images.COLOURS[:3]
     if task == "binary":
         expected = [("background", None, (mask == 0).sum()), ("nucleus", red, (mask == 1).sum())]
@@ -175,11 +180,11 @@ def test_classes_without_names_have_one_in_the_legend(
 ) -> None:
     model = unetzoo.create("unet", base_channels=2, task=task, num_classes=classes).eval()
     kept = answers.answer(Predictor(model, device="cpu"), image(tmp_path, height=32, width=32), Limits())
-    assert [row.name for row in answers.legend(kept)] == expected
+    assert [row.name for row in answers.legend(kept.at(0.5))] == expected
 
 
 def test_the_legend_is_a_table_whose_names_are_text() -> None:
-    rows = [answers.Row("<script>x</script>", None, 1234567, 0.25), answers.Row("a & b", "#e6194b", 0, 0.0)]
+    rows = [answers.Row("<script>x</script>", None, None, 1234567, 0.25), answers.Row("a & b", "#e6194b", None, 0, 0.0)]
 
     class Reader(html.parser.HTMLParser):
         cells: list[str] = []  # noqa: RUF012
@@ -199,39 +204,40 @@ def test_the_legend_is_a_table_whose_names_are_text() -> None:
 
 def test_the_painted_mask_has_the_colours_of_the_legend(tmp_path: Path) -> None:
     for task in NAMES:
-        kept = answers.answer(Predictor(network(task), device="cpu"), image(tmp_path), Limits())
-        painted = answers.painted(kept).permute(1, 2, 0).numpy()
+        found = seen(task, image(tmp_path))
+        painted, mask = answers.picture(found).painted().permute(1, 2, 0).numpy(), found.prediction.mask.numpy()
         expected = np.zeros_like(painted)
         if task == "binary":
-            expected[kept.mask.numpy() == 1] = 255
+            expected[mask == 1] = 255
         else:
-            layers = kept.mask.numpy() if task == "multilabel" else [kept.mask.numpy() == k for k in (1, 2, 3)]
+            layers = mask if task == "multilabel" else [mask == k for k in (1, 2, 3)]
             for layer, colour in zip(layers, images.COLOURS, strict=False):
                 expected[layer.astype(bool)] = [*bytes.fromhex(colour[1:])]
         assert np.array_equal(painted, expected)
 
 
 def test_the_opacity_is_how_much_the_colour_covers(tmp_path: Path) -> None:
-    kept = answers.answer(Predictor(network("binary"), device="cpu"), image(tmp_path), Limits())
-    inside = kept.mask.bool()
-    assert torch.equal(answers.overlaid(kept, 0), kept.image)
-    full = answers.overlaid(kept, 1)
-    assert torch.equal(full[:, ~inside], kept.image[:, ~inside])
+    drawn = answers.picture(seen("binary", image(tmp_path)))
+    inside = drawn.mask.bool()
+    assert torch.equal(drawn.overlaid(0), drawn.image)
+    full = drawn.overlaid(1)
+    assert torch.equal(full[:, ~inside], drawn.image[:, ~inside])
     assert set(full[:, inside].T.unique(dim=0).flatten().tolist()) == {0xE6, 0x19, 0x4B}
 
 
 def test_large_images_are_shown_small_and_small_ones_as_they_are(tmp_path: Path) -> None:
-    predictor = Predictor(network("multiclass"), device="cpu")
-    small = answers.answer(predictor, image(tmp_path), Limits())
-    assert torch.equal(answers.fitted(small).mask, small.mask)
-    assert torch.equal(answers.fitted(small).image, small.image)
-    wide = replace(small, image=small.image.repeat(1, 4, 20), mask=small.mask.repeat(4, 20))
-    shown = answers.fitted(wide)
+    small = answers.picture(seen("multiclass", image(tmp_path)))
+    assert torch.equal(small.fitted().mask, small.mask)
+    assert torch.equal(small.fitted().image, small.image)
+    numbers = torch.arange(90 * 130, dtype=torch.int32).reshape(90, 130) + 2**24
+    wide = answers.Picture(small.image.repeat(1, 4, 20), small.mask.repeat(4, 20), numbers.repeat(4, 20), small.config)
+    shown = wide.fitted()
     assert shown.image.shape[1:] == shown.mask.shape == (round(360 * 1200 / 2600), 1200)
     # The nearest pixel of each, by hand: classes are not mixed to others.
     rows = np.floor((np.arange(shown.mask.shape[0]) + 0.5) * 360 / shown.mask.shape[0]).astype(int)
     columns = np.floor((np.arange(1200) + 0.5) * 2600 / 1200).astype(int)
     assert np.array_equal(shown.mask.numpy(), wide.mask.numpy()[rows][:, columns])
+    assert np.array_equal(shown.labels.numpy(), wide.labels.numpy()[rows][:, columns])
 
 
 def test_the_network_is_asked_once_a_image_however_often_sliders_move(tmp_path: Path) -> None:
@@ -242,7 +248,7 @@ def test_the_network_is_asked_once_a_image_however_often_sliders_move(tmp_path: 
         asked.append(path)
         return predictor(path)
 
-    counted.config = predictor.config  # type: ignore[attr-defined]
+    counted.config, counted.split = predictor.config, predictor.split  # type: ignore[attr-defined]
     events = Events(types.SimpleNamespace(update=dict), counted, Limits())  # type: ignore[arg-type]
     path = str(image(tmp_path))
     kept, _, _, *first = events.ask(path, 0.5, 0.5)
@@ -255,6 +261,71 @@ def test_the_network_is_asked_once_a_image_however_often_sliders_move(tmp_path: 
         == events.ask(None, 0.5, 0.5)[3:]
         == [None, None, "", *[{"interactive": False}] * 2]
     )
+
+
+# Objects
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.45])
+@pytest.mark.parametrize(
+    ("task", "names", "split"),
+    [
+        ("instances", NAMES["binary"], None),
+        ("instances", NAMES["multilabel"], None),
+        *((task, names, 1.5) for task, names in NAMES.items()),
+    ],
+)
+def test_objects_are_counted_and_coloured_as_predictions_have_them(
+    task: str, names: tuple[str, ...], split: float | None, threshold: float, tmp_path: Path
+) -> None:
+    pytest.importorskip("skimage")
+    model, path = network(task, names=names), image(tmp_path)
+    own = {} if task == "multiclass" else {"threshold": threshold}
+    expected = Predictor(model, device="cpu", split=split, **own)(path)
+    found = answers.answer(Predictor(model, device="cpu", split=split), path, Limits()).at(threshold)
+    kinds = [row["class_name"] for row in expected.instances().rows(names)]
+    counted = [name for name in names if name != "ground"]
+    rows = [(row.name, row.objects) for row in answers.legend(found)]
+    assert rows[-len(counted) :] == [(name, kinds.count(name)) for name in counted]
+    assert [number for _, number in rows[: -len(counted)]] == [None] * (len(rows) - len(counted))
+    assert len(kinds) > 5
+    expected.overlay(tmp_path / "expected.png")
+    assert answers.write_overlay(found, 0.5, tmp_path).read_bytes() == (tmp_path / "expected.png").read_bytes()
+
+
+def test_objects_are_found_once_a_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("skimage")
+    finding = Mock(wraps=unetzoo.objects.instances)
+    monkeypatch.setattr("unetzoo.objects.instances", finding)
+    model = network("instances", names=NAMES["binary"])
+    events = Events(types.SimpleNamespace(update=dict), Predictor(model, device="cpu"), Limits())
+    kept, note, _, *first = events.ask(str(image(tmp_path)), 0.5, 0.5)
+    assert "objects" not in note.lower()
+    numbers = [re.findall(r"<td>([\d,]*)</td>", legend)[3] for legend in [first[2], *(
+        events.redraw(kept, threshold, opacity)[2] for threshold, opacity in ((0.5, 0.1), (0.45, 0.1), (0.45, 0.9))
+    )]]  # fmt: skip
+    kept.at(0.45)
+    assert finding.call_count == 2
+    assert numbers[0] == numbers[1] != numbers[2] == numbers[3]
+
+
+def test_connected_pieces_are_not_called_objects(tmp_path: Path) -> None:
+    found = seen("binary", image(tmp_path))
+    assert [row.objects for row in answers.legend(found)] == [None, None]
+    assert "objects" not in answers.legend_html(answers.legend(found))
+
+
+def test_without_what_finds_objects_there_are_masks_and_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
+    model, path = network("instances", names=NAMES["binary"]), image(tmp_path)
+    predictor = Predictor(model, device="cpu")
+    events = Events(types.SimpleNamespace(update=dict), predictor, Limits())
+    kept, note, _, *shown = events.ask(str(path), 0.5, 0.5)
+    assert re.search(r"not counted.*pip install .*unetzoo\[objects\]", note)
+    assert "objects" not in shown[2]
+    expected = predictor(path)
+    assert torch.equal(kept.at(0.5).prediction.mask, expected.mask)
+    assert np.array_equal(shown[0], images.overlay(kept.at(0.5).prediction.image, expected.mask > 0).permute(1, 2, 0))
 
 
 # What is refused
@@ -317,8 +388,7 @@ def test_files_of_other_kinds_are_refused_whatever_their_name(name: str, content
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".gif", ".bmp"])
 def test_every_kind_that_is_named_is_taken_and_damaged_ones_are_refused(suffix: str, tmp_path: Path) -> None:
     path = image(tmp_path, f"cells{suffix}")
-    kept = answers.answer(Predictor(network("binary"), device="cpu"), path, Limits())
-    assert kept.image.shape == (3, 90, 130)
+    assert seen("binary", path).prediction.image.shape == (3, 90, 130)
     path.write_bytes(path.read_bytes()[:40])
     assert "cannot be read" in refused(path)
 
@@ -409,7 +479,7 @@ def test_the_space_is_of_the_gradio_that_the_extra_allows() -> None:
     assert front["sdk"] == "gradio"
     assert (folder / front["app_file"]).is_file()
     assert front["colorFrom"], front["colorTo"]
-    assert (folder / "requirements.txt").read_text(encoding="utf-8").split() == ["unetzoo[demo]"]
+    assert (folder / "requirements.txt").read_text(encoding="utf-8").split() == ["unetzoo[demo,objects]"]
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     (asked,) = (text for text in extras["demo"] if text.startswith("gradio"))
     lowest, below = re.fullmatch(r"gradio>=([\d.]+),<(\d+)", asked).groups()
@@ -533,11 +603,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def test_a_model_of_the_package_is_served_by_its_name(tmp_path: Path) -> None:
-    command = ["-m", "unetzoo", "serve", "nuclei", "--port", str(free_port()), "--device", "cpu"]
+    pytest.importorskip("skimage")
+    path = image(tmp_path, height=200, width=260, seed=3)
+    alone, parts = (len(Predictor("nuclei", split=split)(path).instances()) for split in (None, 0))
+    assert alone > parts
+    command = ["-m", "unetzoo", "serve", "nuclei", "--port", str(free_port()), "--device", "cpu", "--split", "0"]
     with serving(tmp_path, command=command) as site:
         assert b">nuclei<" in site.request("GET", "/config")[1]
-        _, answer = site.upload("cells.png", image(tmp_path).read_bytes())
-        assert "nucleus" in site.ask(json.loads(answer)[0])
+        _, answer = site.upload("cells.png", path.read_bytes())
+        assert f"nucleus</td><td>{parts}</td>" in site.ask(json.loads(answer)[0])
 
 
 def test_the_end_leaves_nothing_and_nothing_was_sent_anywhere(tmp_path: Path) -> None:

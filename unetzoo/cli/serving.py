@@ -41,6 +41,13 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--port", type=int, default=7860, metavar="N", help="(default: 7860)")
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
+    command.add_argument(
+        "--split",
+        type=float,
+        metavar="PIXELS",
+        help="count objects; those that touch come apart where they are narrower by so many than at their widest, such "
+        "as 1.5; needs scikit-image (default: only models that tell objects apart count them)",
+    )
     command.add_argument("--max-megabytes", type=float, default=50, metavar="N", help="of a file (default: 50)")
     command.add_argument("--max-megapixels", type=float, default=25, metavar="N", help="of an image (default: 25)")
     names = {"megabytes": "max_megabytes", "megapixels": "max_megapixels"}
@@ -61,6 +68,7 @@ def _serve(options: argparse.Namespace) -> None:
             host=options.host,
             port=options.port,
             device=options.device,
+            split=options.split,
             limits=limits,
             names=options.name,
         ) as address,

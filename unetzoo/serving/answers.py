@@ -20,9 +20,10 @@ from unetzoo.config import ModelConfig
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS
 from unetzoo.errors import ConfigError, InputError, UnetzooError
+from unetzoo.objects import Instances
 from unetzoo.prediction import Prediction, Predictor
 from unetzoo.prediction.outputs import mask_paths
-from unetzoo.prediction.results import mask_of
+from unetzoo.prediction.results import mask_of, shows_objects
 from unetzoo.saving import cards
 from unetzoo.saving.records import CARD_FILE
 from unetzoo.saving.repositories import PREFIX
@@ -105,12 +106,55 @@ def _channels(path: Path) -> int:
     return image.samples * len(image.stack.pages[0])
 
 
-def answer(predictor: Predictor, path: str | os.PathLike[str], limits: Limits) -> Prediction:
-    """Segment an image that somebody sent, and return what has to be kept of it.
+@dataclass(frozen=True)
+class Segmented:
+    """An image that somebody sent, with the mask and the objects of one threshold.
 
-    Returns:
-        The image as uint8 (3, H, W), the mask, and, where a threshold can be moved, the probabilities: 4 bytes a
-        pixel and class, and 4 a pixel.
+    Attributes:
+        prediction: the image as uint8 (3, H, W), and the mask; without probabilities.
+        objects: of the mask; None where the model tells none apart and nobody asked for ``split``, or where what finds
+            them is not installed.
+    """
+
+    prediction: Prediction
+    objects: Instances | None
+
+
+class Answer:
+    """What is kept of an image that somebody sent: as much as another threshold needs, and what came of the last one.
+
+    Args:
+        found: with the image as uint8 (3, H, W). Kept of it are 3 bytes a pixel, and 5 a pixel and class, or 1 a pixel
+            where no threshold can be moved; of objects 4 a pixel and class, and 4 a pixel of their edges.
+    """
+
+    def __init__(self, found: Prediction) -> None:
+        self._found = found
+        self._last: tuple[float, Segmented] | None = None
+        if found.config.pixel_task == "multiclass":
+            self._last = 0.0, _segmented(found)
+            self._found = self._last[1].prediction
+
+    def at(self, threshold: float) -> Segmented:
+        """Return mask and objects of a threshold; a multi-class model has none, and its mask stays.
+
+        Objects are found where a threshold is new: what is drawn anew, or written, has those of the last one.
+        """
+        found, last, config = self._found, self._last, self._found.config
+        if last is None or (config.pixel_task != "multiclass" and last[0] != threshold):
+            mask = mask_of(found.probabilities, config.task, (threshold,) * config.num_classes)
+            self._found = replace(found, mask=mask)
+            self._last = last = threshold, _segmented(self._found)
+        return last[1]
+
+
+def _segmented(found: Prediction) -> Segmented:
+    objects = found.instances() if shows_objects(found.config, found.split) else None
+    return Segmented(replace(found, probabilities=found.probabilities[:0].clone(), edges=None), objects)
+
+
+def answer(predictor: Predictor, path: str | os.PathLike[str], limits: Limits) -> Answer:
+    """Segment an image that somebody sent.
 
     Raises:
         InputError: in one line that names no folder.
@@ -123,43 +167,59 @@ def answer(predictor: Predictor, path: str | os.PathLike[str], limits: Limits) -
         raise InputError(" ".join(str(error).replace(str(path), path.name).split())) from error
     visible = sheets.visible(found.image)
     shown = images.overlay(visible, torch.zeros(visible.shape[1:], dtype=torch.bool))
-    kept = found.probabilities[:0].clone() if found.config.pixel_task == "multiclass" else found.probabilities
-    return replace(found, image=shown, probabilities=kept)
+    return Answer(replace(found, image=shown))
 
 
-def at(prediction: Prediction, threshold: float) -> Prediction:
-    """Return a kept prediction with the mask of another threshold; a multi-class one as it is."""
-    config = prediction.config
-    if config.pixel_task == "multiclass":
-        return prediction
-    mask = mask_of(prediction.probabilities, config.task, (threshold,) * config.num_classes)
-    return replace(prediction, mask=mask)
+@dataclass(frozen=True)
+class Picture:
+    """What is drawn of a segmented image.
+
+    Attributes:
+        image: (3, H, W) uint8.
+        mask: as :class:`unetzoo.prediction.Prediction` has it.
+        labels: int32, (H, W) or (classes, H, W), the object of each pixel; None: classes are coloured.
+        config: of the model.
+    """
+
+    image: Tensor
+    mask: Tensor
+    labels: Tensor | None
+    config: ModelConfig
+
+    def overlaid(self, opacity: float) -> Tensor:
+        """Return the image with the mask laid over it, (3, H, W) uint8, as ``Prediction.overlay`` writes it."""
+        if self.labels is not None:
+            return images.overlay_objects(self.image, self.labels, opacity)
+        return images.overlay(self.image, self._masks(), opacity)
+
+    def painted(self) -> Tensor:
+        """Return the mask alone, (3, H, W) uint8: white on black of a binary model, else in the classes' colours."""
+        masks = self._masks()
+        if self.config.pixel_task == "binary":
+            return (masks * 255).byte().expand(3, -1, -1)
+        return images.overlay(torch.zeros_like(self.image), masks, 1)
+
+    def fitted(self) -> Picture:
+        """Return it with no side longer than a page shows."""
+        image = sheets.shrunk(self.image, SIDE)
+        labels = None if self.labels is None else _nearest(self.labels, image.shape[1:])
+        return replace(self, image=image, mask=_nearest(self.mask, image.shape[1:]), labels=labels)
+
+    def _masks(self) -> Tensor:
+        return sheets.class_masks(self.mask, self.config.pixel_task, self.config.num_classes)
 
 
-def overlaid(prediction: Prediction, opacity: float) -> Tensor:
-    """Return the image with the mask laid over it, (3, H, W) uint8."""
-    return images.overlay(prediction.image, _coloured(prediction), opacity)
+def picture(seen: Segmented) -> Picture:
+    """Return what is drawn, in full size."""
+    found, objects = seen.prediction, seen.objects
+    return Picture(found.image, found.mask, None if objects is None else objects.labels, found.config)
 
 
-def painted(prediction: Prediction) -> Tensor:
-    """Return the mask alone, (3, H, W) uint8: white on black of a binary model, else in the colours of the overlay."""
-    masks = _coloured(prediction)
-    if prediction.config.pixel_task == "binary":
-        return (masks * 255).byte().expand(3, -1, -1)
-    return images.overlay(torch.zeros_like(prediction.image), masks, 1)
-
-
-def fitted(prediction: Prediction) -> Prediction:
-    """Return image and mask with no side longer than a page shows; the probabilities are left out."""
-    image = sheets.shrunk(prediction.image, SIDE)
-    layers = prediction.mask.reshape(1, -1, *prediction.mask.shape[-2:]).float()
-    mask = F.interpolate(layers, image.shape[1:], mode="nearest-exact").to(prediction.mask.dtype)
-    mask = mask.reshape(*prediction.mask.shape[:-2], *image.shape[1:])
-    return replace(prediction, image=image, mask=mask, probabilities=prediction.probabilities[:0], missing=None)
-
-
-def _coloured(prediction: Prediction) -> Tensor:
-    return sheets.class_masks(prediction.mask, prediction.config.pixel_task, prediction.config.num_classes)
+def _nearest(numbers: Tensor, size: torch.Size) -> Tensor:
+    """Return (H, W) or (classes, H, W) integers in another size: no two are mixed to a third."""
+    layers = numbers.reshape(1, -1, *numbers.shape[-2:]).double()  # of more objects than float32 can count
+    fitted = F.interpolate(layers, size, mode="nearest-exact").to(numbers.dtype)
+    return fitted.reshape(*numbers.shape[:-2], *size)
 
 
 @dataclass(frozen=True)
@@ -168,19 +228,23 @@ class Row:
 
     Attributes:
         name: of the class.
-        colour: in the overlay, such as "#e6194b"; None for the background, which has none.
+        colour: of the class, such as "#e6194b"; None where nothing is painted in one: the background, and one class
+            whose objects have colours of their own.
+        objects: how many the class has; None where none are told apart, and of a background.
         pixels: of the class.
         share: of the image, from 0 to 1.
     """
 
     name: str
     colour: str | None
+    objects: int | None
     pixels: int
     share: float
 
 
-def legend(prediction: Prediction) -> list[Row]:
+def legend(seen: Segmented) -> list[Row]:
     """Return a row a class, the background included unless classes may lie over each other; of what was measured."""
+    prediction, objects = seen.prediction, seen.objects
     config, mask = prediction.config, prediction.mask
     missing = 0 if prediction.missing is None else int(prediction.missing.sum())
     names = list(class_names_of(config.class_names, config.task, config.num_classes))
@@ -195,26 +259,41 @@ def legend(prediction: Prediction) -> list[Row]:
         counts = mask.sum(dim=(1, 2), dtype=torch.int64).tolist()
     pixels = max(mask.shape[-2] * mask.shape[-1] - missing, 1)
     colours: list[str | None] = [*images.colours_on(prediction.image, config.num_classes)]
+    numbers: list[int | None] = [None] * config.num_classes
+    if objects is not None:
+        numbers = torch.bincount(objects.classes, minlength=config.num_classes).tolist()
+        colours = [None] if config.pixel_task == "binary" else colours
     if config.pixel_task != "multilabel":
         colours = [None, *colours[: len(names) - 1]]
-    return [Row(*row, row[2] / pixels) for row in zip(names, colours, counts, strict=True)]
+        numbers = [None, *numbers[1 - len(names) :]]
+    shares = [count / pixels for count in counts]
+    return [Row(*row) for row in zip(names, colours, numbers, counts, shares, strict=True)]
 
 
 def legend_html(rows: list[Row]) -> str:
-    """Return the legend as a table."""
-    lines = [
-        f'<tr><td><span class="chip" style="background:{row.colour or "transparent"}"></span>{html.escape(row.name)}'
-        f"</td><td>{row.pixels:,}</td><td>{row.share:.1%}</td></tr>"
-        for row in rows
-    ]
+    """Return the legend as a table, with a column of objects where they are told apart."""
+    counted = any(row.objects is not None for row in rows)
+    lines = []
+    for row in rows:
+        chip = f'<span class="chip" style="background:{row.colour or "transparent"}"></span>'
+        number = "" if row.objects is None else f"{row.objects:,}"
+        cells = [
+            f"{chip}{html.escape(row.name)}",
+            *([number] if counted else []),
+            f"{row.pixels:,}",
+            f"{row.share:.1%}",
+        ]
+        lines.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    head = ["class", *(["objects"] if counted else []), "pixels", "share"]
     return (
-        '<table class="legend"><thead><tr><th>class</th><th>pixels</th><th>share</th></tr></thead>'
+        f'<table class="legend"><thead><tr>{"".join(f"<th>{name}</th>" for name in head)}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table>"
     )
 
 
-def write_masks(prediction: Prediction, folder: Path) -> Path:
+def write_masks(seen: Segmented, folder: Path) -> Path:
     """Write the mask as ``Prediction.save`` does, as PNG; those of a multi-label model as a ZIP of one a class."""
+    prediction = seen.prediction
     config = prediction.config
     stem = Path(prediction.name or "image").stem
     file = folder / f"{stem}_mask.png"
@@ -233,10 +312,10 @@ def write_masks(prediction: Prediction, folder: Path) -> Path:
     return target
 
 
-def write_overlay(prediction: Prediction, opacity: float, folder: Path) -> Path:
+def write_overlay(seen: Segmented, opacity: float, folder: Path) -> Path:
     """Write the image with the mask laid over it, as PNG."""
-    target = folder / f"{Path(prediction.name or 'image').stem}_overlay.png"
-    images.write_png(overlaid(prediction, opacity), target)
+    target = folder / f"{Path(seen.prediction.name or 'image').stem}_overlay.png"
+    images.write_png(picture(seen).overlaid(opacity), target)
     return target
 
 

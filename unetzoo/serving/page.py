@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from unetzoo.errors import InputError
-from unetzoo.prediction import Prediction, Predictor
+from unetzoo.objects.separating import separable
+from unetzoo.prediction import Predictor
 from unetzoo.serving import answers
-from unetzoo.serving.answers import Limits
+from unetzoo.serving.answers import Answer, Limits, Segmented
 
 THRESHOLD, OPACITY = 0.5, 0.5
 """Where the sliders stand at first; those of Predictor and of Prediction.overlay."""
@@ -59,6 +60,9 @@ class Events:
         self.invitation = _note(
             f"PNG, JPEG, TIFF, WebP, GIF or BMP, up to {limits.megapixels:g} megapixels and {limits.megabytes:g} MB."
         )
+        # Of a model that tells objects apart: who asked for `split` was refused before.
+        missing = predictor.config.task == "instances" and not separable(predictor.split)
+        self.uncounted = " Objects are not counted: that needs pip install 'unetzoo[objects]'." if missing else ""
 
     def ask(self, path: str | None, threshold: float, opacity: float) -> list[Any]:
         """Segment an image; return what is kept, a note, the image, and what :meth:`shown` returns."""
@@ -69,37 +73,38 @@ class Events:
             found = answers.answer(self.predictor, path, self.limits)
         except InputError as error:
             return [None, _refusal(str(error)), None, *self.shown(None, opacity)]
-        height, width = found.image.shape[1:]
-        said = f"{width} × {height} pixels, segmented in {time.perf_counter() - begin:.1f} s."
-        image = _array(answers.fitted(found).image)
-        return [found, _note(said), image, *self.shown(answers.at(found, threshold), opacity)]
+        seconds, seen = time.perf_counter() - begin, found.at(threshold)
+        height, width = seen.prediction.image.shape[1:]
+        said = f"{width} × {height} pixels, segmented in {seconds:.1f} s.{self.uncounted}"
+        image = _array(answers.picture(seen).fitted().image)
+        return [found, _note(said), image, *self.shown(seen, opacity)]
 
-    def redraw(self, found: Prediction | None, threshold: float, opacity: float) -> list[Any]:
+    def redraw(self, found: Answer | None, threshold: float, opacity: float) -> list[Any]:
         """Return what :meth:`shown` returns for other sliders; the network is not asked."""
-        return self.shown(None if found is None else answers.at(found, threshold), opacity)
+        return self.shown(None if found is None else found.at(threshold), opacity)
 
-    def shown(self, prediction: Prediction | None, opacity: float) -> list[Any]:
+    def shown(self, seen: Segmented | None, opacity: float) -> list[Any]:
         """Return overlay, mask, legend, and whether each of them can be downloaded."""
-        ready = [self.gradio.update(interactive=prediction is not None)] * 2
-        if prediction is None:
+        ready = [self.gradio.update(interactive=seen is not None)] * 2
+        if seen is None:
             return [None, None, "", *ready]
-        small = answers.fitted(prediction)
-        drawn = [_array(answers.overlaid(small, opacity)), _array(answers.painted(small))]
-        return [*drawn, answers.legend_html(answers.legend(prediction)), *ready]
+        small = answers.picture(seen).fitted()
+        drawn = [_array(small.overlaid(opacity)), _array(small.painted())]
+        return [*drawn, answers.legend_html(answers.legend(seen)), *ready]
 
-    def write_mask(self, found: Prediction | None, threshold: float, _: float) -> str:
+    def write_mask(self, found: Answer | None, threshold: float, _: float) -> str:
         """Write the mask in full size; return its file."""
         return self._written(found, threshold, answers.write_masks)
 
-    def write_overlay(self, found: Prediction | None, threshold: float, opacity: float) -> str:
+    def write_overlay(self, found: Answer | None, threshold: float, opacity: float) -> str:
         """Write the overlay in full size; return its file."""
-        return self._written(found, threshold, lambda shown, folder: answers.write_overlay(shown, opacity, folder))
+        return self._written(found, threshold, lambda seen, folder: answers.write_overlay(seen, opacity, folder))
 
-    def _written(self, found: Prediction | None, threshold: float, write: Callable[[Prediction, Path], Path]) -> str:
+    def _written(self, found: Answer | None, threshold: float, write: Callable[[Segmented, Path], Path]) -> str:
         if found is None:
             raise self.gradio.Error("This image is no longer kept here: give it again.", print_exception=False)
         with tempfile.TemporaryDirectory() as folder:
-            file = write(answers.at(found, threshold), Path(folder))
+            file = write(found.at(threshold), Path(folder))
             kept = os.environ["GRADIO_TEMP_DIR"]
             return str(self.gradio.processing_utils.save_file_to_cache(file, cache_dir=kept))
 

@@ -29,15 +29,16 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 7860,
     device: str = "auto",
+    split: float | None = None,
     limits: Limits | None = None,
     names: Iterable[str] = (),
 ) -> Iterator[str]:
     """Serve a page for a model while the block runs, and give its address.
 
-    The page takes an image, shows its mask, and lets a threshold be moved without asking the network again. One
-    image is segmented at a time; others wait. Files lie in a temporary folder that is removed at the end; nothing
-    else is read or written for a visitor, and nothing is sent to anybody else. While it serves, the process's
-    temporary folder is that one.
+    The page takes an image, shows its mask, and lets a threshold be moved without asking the network again. It counts
+    objects, and shows each in its colour, where the model tells them apart. One image is segmented at a time; others
+    wait. Files lie in a temporary folder that is removed at the end; nothing else is read or written for a visitor,
+    and nothing is sent to anybody else. While it serves, the process's temporary folder is that one.
 
     Args:
         model: as :class:`unetzoo.prediction.Predictor` takes it.
@@ -45,13 +46,15 @@ def serve(
             password, and no encryption.
         port: from 1 to 65535.
         device: "auto" (a GPU if there is one), "cpu", "cuda", …
+        split: as :class:`unetzoo.prediction.Predictor` takes it; above 0 the objects of any model are counted.
         limits: of the images that are taken; None: ``Limits()``.
         names: under which visitors reach the page, besides addresses such as "192.168.1.5", "localhost", ``host`` and
             this machine's own name; those of a proxy, such as "masks.example.org". A request that names another
             server, or comes from another one's page, is refused.
 
     Raises:
-        ConfigError: gradio is missing, host and port cannot be served at, a name is none, or ``device`` is none.
+        ConfigError: gradio is missing, host and port cannot be served at, a name is none, ``device`` or ``split`` is
+            none, or what divides objects is not installed where ``split`` is given.
         WeightsError: the model cannot be loaded.
         HubError: or not be fetched.
     """
@@ -61,7 +64,7 @@ def serve(
     with _own_folder(), contextlib.ExitStack() as stack:
         gradio = needed("gradio", "the page")
         middleware = needed("starlette.middleware", "the page", extra="demo")
-        predictor = Predictor(model, device=device)
+        predictor = Predictor(model, device=device, split=split)
         name, line = heading(model, predictor.config)
         page = build(gradio, predictor, name, line, limits)
         stack.callback(page.close, verbose=False)
