@@ -11,12 +11,12 @@ from unetzoo.drawing import draw_nuclei
 HERE = Path(__file__).resolve().parent
 
 
-def nuclei() -> tuple[images.Tensor, images.Tensor]:
-    """Return a drawn image beside itself with the mask of ``nuclei`` laid over it, (3, H, W) uint8, and the mask."""
+def nuclei() -> images.Tensor:
+    """Return a drawn image beside itself with the objects of ``nuclei`` laid over it, (3, H, W) uint8."""
     image, _ = draw_nuclei(300, 400, seed=4)
-    mask = unetzoo.Predictor("nuclei")(image).mask
-    return sheets.sheet([[image, images.overlay(image, mask > 0)]]), mask
+    found = unetzoo.Predictor("nuclei")(image).instances()
+    return sheets.sheet([[image, images.overlay_objects(image, found.labels)]])
 
 
 if __name__ == "__main__":
-    images.write_png(nuclei()[0], HERE / "_static" / "nuclei.png")
+    images.write_png(nuclei(), HERE / "_static" / "nuclei.png")
