@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import io
@@ -12,6 +13,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,9 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], arguments: list
         (["predict", "nuclei", "a.png", "--smalest", "20"], "unknown: --smalest 20; did you mean '--smallest'"),
         (["evaluate", "nuclei", "--data", "a", "--obiects"], "unknown: --obiects; did you mean '--objects'"),
         (["compare", "unet", "--zzzzzz"], "unknown: --zzzzzz; 'unetzoo compare --help'"),
+        (["predict", "m", "--over", "a.png"], "unknown: --over; did you mean '--overlay', '--overlap', '--overwrite'?"),
+        (["predict", "m", "a.png", "--prob"], "unknown: --prob; did you mean '--probabilities'?; 'unetzoo predict --"),
+        (["--vers"], "required: COMMAND; unknown: --vers; did you mean '--version'?"),
         (["predict", "nuclei", "a.png", "--smallest", "twenty"], "'twenty'"),
         (["predikt"], "unknown command 'predikt'; did you mean 'predict'"),
         (["convrt", "a.pth", "b.safetensors"], "unknown command 'convrt'; did you mean 'convert'"),
@@ -153,6 +158,27 @@ def test_wrong_options_are_said_in_a_line(capsys: pytest.CaptureFixture[str], ar
     assert said in error
     assert error.startswith("unetzoo: ")
     assert error.count("\n") == 1
+
+
+def commands(of: argparse.ArgumentParser, *words: str) -> Iterator[tuple[tuple[str, ...], argparse.ArgumentParser]]:
+    """Give each command that is none of others, and its parser."""
+    inner = [action.choices for action in of._actions if isinstance(action, argparse._SubParsersAction)]
+    yield from [] if inner else [(words, of)]
+    for name, command in (item for choices in inner for item in choices.items()):
+        yield from commands(command, *words, name)
+
+
+def test_no_command_takes_an_abbreviated_option(capsys: pytest.CaptureFixture[str]) -> None:
+    tried = 0
+    for words, command in commands(parser()):
+        options = [option for option in command._option_string_actions if len(option) > 4]
+        for option in (option for option in options if option[:-1] not in options and words != ("train",)):
+            with pytest.raises(SystemExit):  # before any work, whatever else is missing
+                main([*words, option[:-1], "1"])
+            said = capsys.readouterr().err
+            assert re.search(f"unknown: {option[:-1]}\\b.*; did you mean .*'{option}'", said), said
+            tried += 1
+    assert tried > 150
 
 
 def test_a_trained_model_tells_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:

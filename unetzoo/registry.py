@@ -18,10 +18,11 @@ OWN = "; if it is your own, import what registers it first (of a command: --impo
 
 
 def suggest(wrong: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'a', 'b'?"`` for the known names near to ``wrong``, or ``""``."""
+    """Return ``"; did you mean 'a', 'b'?"`` for the known names that ``wrong`` begins, or is near to, or ``""``."""
     small = {name.lower(): name for name in known}
-    near = [small[name] for name in difflib.get_close_matches(wrong.lower(), small, n=3, cutoff=0.6)]
-    return f"; did you mean {', '.join(map(repr, near))}?" if near else ""
+    begun = [name for name in small if wrong and name.startswith(wrong.lower())]
+    near = [*dict.fromkeys((*begun, *difflib.get_close_matches(wrong.lower(), small, n=3, cutoff=0.6)))][:3]
+    return f"; did you mean {', '.join(repr(small[name]) for name in near)}?" if near else ""
 
 
 class Registry(Mapping[str, T], Generic[T]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import io
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,10 +24,14 @@ IMPORT = "--import"
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong in a line, as all other errors are said; of each command alike."""
+    """A parser that says what is wrong in a line, as all other errors are said; of each command alike.
+
+    Options have one name: what is cut short is refused, as it may be another option's name in the next version.
+    """
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
+        super().__init__(allow_abbrev=False, **settings)
+        self._words: list[str] = []
         self.set_defaults(command=self)  # of several, one in another, the last
         self.add_argument_group("your own code").add_argument(
             IMPORT,
@@ -40,7 +45,8 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse, and end the program where an option is given twice that means something once."""
         self._given: dict[str, str] = {}
-        return super().parse_known_args(None if args is None else self._joined(args), namespace)
+        self._words = self._joined(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(self._words, namespace)
 
     def _joined(self, words: Sequence[str]) -> list[str]:
         """Return the words with height and width in one, where they stand in two: ``--size 64 96``.
@@ -90,7 +96,23 @@ class Parser(argparse.ArgumentParser):
             )
 
     def error(self, message: str) -> NoReturn:
-        """End the program."""
+        """End the program; with what is unknown, which may be meant for what is missing."""
+        inner = any(isinstance(action, argparse._SubParsersAction) for action in self._actions)
+        own = itertools.takewhile(lambda word: word != "--" and (word.startswith("-") or not inner), self._words)
+        strange = [
+            word for word in own
+            if word.startswith("--") and word.partition("=")[0] not in self._option_string_actions
+        ]  # fmt: skip
+        self.end(f"{message}; {self.unknown(strange)}" if strange and not self.get_default("takes_rest") else message)
+
+    def unknown(self, words: Sequence[str]) -> str:
+        """Return what is said of words that nobody takes."""
+        known = [option for action in self._actions for option in action.option_strings]
+        hints = (suggest(word.partition("=")[0], known) for word in words if word.startswith("-"))
+        return f"unknown: {' '.join(words)}{''.join(hints)}"
+
+    def end(self, message: str) -> NoReturn:
+        """End the program with a line."""
         self.exit(2, f"unetzoo: {printable(message, lines=True)}; '{self.prog} --help' has what there is\n")
 
 
@@ -142,13 +164,11 @@ def _told(act: Callable[[], int | None]) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     """Parse, and do it."""
-    top = parser()
     modules, words = _taken_out(sys.argv[1:] if arguments is None else arguments)
-    options, rest = top.parse_known_args(words)
+    options, rest = parser().parse_known_args(words)
     if rest and not options.takes_rest:
-        _refuse(rest, top, words)
+        options.command.end(options.command.unknown(rest))
     options.rest = rest
-    modules += getattr(options, "import", [])  # abbreviated
     if (
         modules or options.takes_rest or options.names_code
     ):  # no other command imports what it is not told to: see SECURITY.md
@@ -191,15 +211,6 @@ def _look_in_the_current_folder() -> None:
     folder = str(Path.cwd())
     if not {"", folder} & set(sys.path):
         sys.path.append(folder)
-
-
-def _refuse(rest: Sequence[str], top: Parser, arguments: Sequence[str]) -> NoReturn:
-    """End the program, as nobody takes ``rest``."""
-    (commands,) = (action for action in top._actions if isinstance(action, argparse._SubParsersAction))
-    command: Parser = next((commands.choices[word] for word in arguments if word in commands.choices), top)
-    known = [option for action in command._actions for option in action.option_strings]
-    hints = "".join(suggest(word.partition("=")[0], known) for word in rest if word.startswith("-"))
-    command.error(f"unknown: {' '.join(rest)}{hints}")
 
 
 if __name__ == "__main__":

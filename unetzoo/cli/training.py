@@ -63,7 +63,6 @@ def add(commands: Any) -> None:
 def _add_train(commands: Any) -> None:
     command = commands.add_parser(
         "train",
-        allow_abbrev=False,
         help="a network on a folder of images and masks",
         description="Train a network on a folder of images and masks. Needs pip install 'unetzoo[train]'. What these "
         "options do not cover is set by its full name, such as --trainer.devices 2, --trainer.precision bf16-mixed, "
