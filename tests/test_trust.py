@@ -22,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("no_curves")
 OWN = """
 import pathlib
 from pytorch_lightning.callbacks import Callback
+import torch
 from torch import nn
 import os, subprocess
 
@@ -31,6 +32,10 @@ pathlib.Path("imported").touch()
 class Mark(Callback):
     def __init__(self, note: str = ""):
         pathlib.Path("made").touch()
+
+
+class Descent(torch.optim.SGD):
+    pass
 
 
 class Flip(nn.Module):
@@ -119,6 +124,9 @@ HARMFUL: dict[str, dict[str, Any]] = {
     "an added setting": {"trainer__callbacks+": "strange.Mark"},
     "a loss": {"model__loss": "bce + 0.5 * strange.edge"},
     "a loss with options": {"model__loss": "strange.deeper.Edge(a=1)"},
+    "an optimiser": {"model__optimiser": "strange.Descent"},
+    "torch's own reader, as optimiser": {"model__optimiser": "torch.hub.load"},
+    "a class among an optimiser's options": {"model__optimiser_options": {"betas": named("strange.Mark")}},
     "a transform": {"data__augmentation": ["light", "strange.Flip"]},
     "a transform with options": {"data__augmentation": [{"strange.Flip": {}}]},
     "a transform in another": {"data__augmentation": [{"RandomApply": {"transforms": ["strange.Flip"]}}]},
@@ -177,6 +185,7 @@ HARMLESS: dict[str, dict[str, Any]] = {
         ]
     },
     "losses": {"model__loss": "0.5*bce + tversky(alpha=0.3, beta=0.7)"},
+    "optimisers": {"model__optimiser": "sgd", "model__optimiser_options": {"momentum": 0.9}},
     "transforms": {"data__augmentation": [{"RandomBrightness": {"strength": 0.2}}, "RandomVerticalFlip"]},
 }
 
@@ -195,6 +204,7 @@ def test_a_run_of_usual_settings_goes_on_without_a_word(here: Path) -> None:
 OWNED = {
     "trainer__callbacks": [named("strange.Mark", note="a")],
     "model__loss": "dice + strange.edge",
+    "model__optimiser": "strange.Descent",
     "data__augmentation": ["light", "strange.Flip"],
 }
 

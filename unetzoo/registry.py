@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import keyword
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Generic, TypeVar
+from importlib import import_module
+from typing import Any, Generic, TypeVar
 
 from unetzoo.errors import ConfigError
 from unetzoo.plugins import PLUGINS
@@ -79,3 +80,21 @@ def check_name(kind: str, name: str) -> None:
         raise ConfigError(
             f"{name!r} cannot name a {kind}: use small letters, digits and underscores, starting with a letter"
         )
+
+
+def imported(path: str) -> Any:
+    """Return what a dotted path names, a class of somebody's for instance; its module is imported for that.
+
+    Raises:
+        ConfigError: it is no dotted path, the module cannot be imported, or it holds nothing of that name.
+    """
+    home, _, last = path.rpartition(".")
+    if not home or not all(part.isidentifier() for part in path.split(".")):
+        raise ConfigError(f"{path!r:.100} is no dotted path, such as 'my_project.parts.Name'")
+    try:
+        module = import_module(home)
+    except Exception as error:  # somebody else's module: whatever it raises
+        raise ConfigError(f"{path}: {home} cannot be imported ({type(error).__name__}: {error})") from error
+    if not hasattr(module, last):
+        raise ConfigError(f"{path}: {home} has no {last!r}{suggest(last, dir(module))}")
+    return getattr(module, last)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from unetzoo import checks
 from unetzoo.errors import ConfigError
 from unetzoo.losses._base import COMMON, LOSSES, Loss, LossSpec, common_problems
 from unetzoo.losses.compound import Sum
-from unetzoo.registry import suggest
+from unetzoo.registry import imported, suggest
 
 SHORT = "one or more losses with weights are needed, such as '0.5*bce + dice' or 'tversky(alpha=0.3, beta=0.7)'"
 
@@ -155,16 +154,12 @@ class _Builder:
         if not all(part.isidentifier() for part in name.split(".")):
             self.problems.append(f"{name!r:.100} names no loss: {SHORT}")
             return None
-        home, _, last = name.rpartition(".")
         try:
-            module = importlib.import_module(home)
-        except Exception as error:  # somebody else's module: whatever it raises
-            self.problems.append(f"{name}: {home} cannot be imported ({type(error).__name__}: {error})")
+            found: Callable[..., Any] = imported(name)
+        except ConfigError as error:
+            self.problems += error.problems
             return None
-        found: Callable[..., Any] | None = getattr(module, last, None)
-        if found is None:
-            self.problems.append(f"{name}: {home} has no {last!r}{suggest(last, dir(module))}")
-        elif not callable(found) or (isinstance(found, type) and not issubclass(found, nn.Module)):
+        if not callable(found) or (isinstance(found, type) and not issubclass(found, nn.Module)):
             self.problems.append(f"{name}: a subclass of torch.nn.Module or a function is needed, not {found!r:.100}")
         else:
             return LossSpec(found)

@@ -13,6 +13,7 @@ from unetzoo.checks import one_of, whole
 from unetzoo.costs.counting import QuickNorms
 from unetzoo.model import SegmentationModel, build_on_meta
 from unetzoo.train.data import FolderData
+from unetzoo.train.optimisers import optimiser_problems
 from unetzoo.train.schedules import SCHEDULES
 
 
@@ -23,6 +24,8 @@ def setting_problems(settings: Any) -> list[str]:
         value = getattr(settings, name)
         if value is not None and not 0 <= value < math.inf:
             found.append(f"{name}={value!r}: a finite number from 0 up is needed")
+    if not found:
+        found += optimiser_problems(settings.optimiser, settings.optimiser_options, settings.weight_decay)
     if not 0 <= settings.warmup < 1:
         found.append(f"warmup={settings.warmup!r}: a share of the steps from 0 up to but not 1 is needed")
     if settings.ema is not None and not 0 <= settings.ema < 1:

@@ -25,6 +25,7 @@ from unetzoo.objects.separating import check_separable
 from unetzoo.parameter_groups import param_groups
 from unetzoo.prediction.transfer import Transfer
 from unetzoo.saving.records import PREFIX_KEY, RUN_KEY, VERSION_KEY
+from unetzoo.train import optimisers
 from unetzoo.train.averaging import AveragedModel
 from unetzoo.train.building import built, is_saved
 from unetzoo.train.checking import fit_problems, setting_problems
@@ -39,7 +40,7 @@ DEFAULT_LOSSES = {"binary": "bce + dice", "multiclass": "cross_entropy + dice", 
 
 
 class Recipe(lightning.LightningModule):
-    """Trains a network of the zoo with AdamW on what a :class:`FolderData` gives.
+    """Trains a network of the zoo on what a :class:`FolderData` gives.
 
     The network is built when training begins, as the data say how many channels and classes it has. All randomness of
     a step comes from ``seed`` and the step's number, so that a run goes on exactly where it was cut.
@@ -53,7 +54,11 @@ class Recipe(lightning.LightningModule):
         class_weights: "auto" (from how often each class occurs), or one number a class; None: all alike.
         lr: the highest learning rate of decoder and heads.
         encoder_lr: that of the encoder; None: ``lr``, or a tenth of it where the weights were trained before.
-        weight_decay: AdamW's, of all but norms and biases.
+        optimiser: "adamw", "sgd" (with nnU-Net v2's Nesterov momentum of 0.99), any other of ``torch.optim`` in small
+            letters, or the dotted path of a subclass of ``torch.optim.Optimizer``.
+        optimiser_options: arguments of its class, such as ``{"betas": [0.9, 0.99]}``.
+        weight_decay: of all but norms and biases; None: the optimiser's own, which is 0.01 for "adamw", nnU-Net v2's
+            3e-5 for "sgd", and torch's for others.
         schedule: "cosine", "poly", "constant", or "plateau" (a tenth after ten validations without a better score, see
             ``unetzoo.train.judging``).
         warmup: share of the steps during which the rates rise.
@@ -83,7 +88,9 @@ class Recipe(lightning.LightningModule):
         class_weights: str | list[float] | None = None,
         lr: float = 1e-3,
         encoder_lr: float | None = None,
-        weight_decay: float = 0.01,
+        optimiser: str = "adamw",
+        optimiser_options: dict[str, Any] | None = None,
+        weight_decay: float | None = None,
         schedule: str = "cosine",
         warmup: float = 0.05,
         frozen_epochs: int = 0,
@@ -210,15 +217,12 @@ class Recipe(lightning.LightningModule):
         self._built = True
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW with a rate for the encoder and one for the rest, and the schedule of both."""
+        """Return the optimiser, with a rate for the encoder and one for the rest, and the schedule of both."""
         self.network.freeze_encoder(0)
-        groups = param_groups(
-            self.network,
-            self.lr,
-            encoder_lr=self._encoder_lr(),
-            weight_decay=self.settings.weight_decay,
-        )
-        optimiser = torch.optim.AdamW(groups)
+        settings = self.settings
+        decay = optimisers.decay_of(settings.optimiser, settings.weight_decay)
+        groups = param_groups(self.network, self.lr, encoder_lr=self._encoder_lr(), weight_decay=decay)
+        optimiser = optimisers.made(settings.optimiser, settings.optimiser_options, groups, self.lr, decay)
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
             raise ConfigError("trainer.max_epochs=-1: a number of epochs or of steps is needed; schedules end with it")

@@ -127,6 +127,7 @@ def _problems_in(settings: Mapping[Any, Any]) -> Iterator[str]:
     model, data, trainer = (settings.get(part) for part in ("model", "data", "trainer"))
     if isinstance(model, Mapping):
         yield from _loss_problems(model.get("loss"))
+        yield from _path_problems(model.get("optimiser"), "model.optimiser")
     if isinstance(data, Mapping):
         yield from _transform_problems(data.get("augmentation"))
     for key, value in trainer.items() if isinstance(trainer, Mapping) else ():
@@ -186,6 +187,12 @@ def _loss_problems(loss: Any) -> Iterator[str]:
             yield f"model.loss names {name!r:.100}"
 
 
+def _path_problems(name: Any, where: str) -> Iterator[str]:
+    """Say what a name imports: it may be a dotted path."""
+    if isinstance(name, str) and "." in name and not _is_the_users(*name.rpartition(".")[::2]):
+        yield f"{where} names {name!r:.100}"
+
+
 def _transform_problems(spec: Any) -> Iterator[str]:
     """Say what an augmentation imports: a name in it may be a dotted path."""
     if isinstance(spec, Mapping):
@@ -195,8 +202,8 @@ def _transform_problems(spec: Any) -> Iterator[str]:
     elif isinstance(spec, list):
         for value in spec:
             yield from _transform_problems(value)
-    elif isinstance(spec, str) and "." in spec and not _is_the_users(*spec.rpartition(".")[::2]):
-        yield f"data.augmentation names {spec!r:.100}"
+    else:
+        yield from _path_problems(spec, "data.augmentation")
 
 
 def _is_the_users(module: str, name: str) -> bool:

@@ -1,0 +1,113 @@
+"""Optimisers by name: those of ``torch.optim``, and classes of one's own by their dotted paths."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from unetzoo.checks import one_of
+from unetzoo.errors import ConfigError
+from unetzoo.registry import imported, suggest
+
+NAMES: dict[str, type[Optimizer]] = {
+    name.lower(): kind
+    for name, kind in vars(torch.optim).items()
+    if isinstance(kind, type) and issubclass(kind, Optimizer) and kind is not Optimizer
+}
+"""Name → class. Some cannot be taken, such as LBFGS: :func:`optimiser_problems` finds out."""
+DEFAULTS: dict[str, dict[str, Any]] = {"sgd": {"momentum": 0.99, "nesterov": True, "weight_decay": 3e-5}}
+"""Name → what is not torch's default here. "sgd" is that of nnU-Net v2 (``nnUNetTrainer.configure_optimizers``), whose
+learning rate is 0.01."""
+SETTLED = {"params": "the network's", "lr": "give it as lr=…", "weight_decay": "give it as weight_decay=…"}
+"""Arguments of a class that are no options, and why."""
+
+
+def optimiser_problems(name: str, options: Mapping[str, Any] | None, weight_decay: float | None) -> list[str]:
+    """Return what is wrong with an optimiser; it takes one step on two small tensors to find out.
+
+    Args:
+        name: in ``torch.optim``, in small letters, or a dotted path of a subclass of ``torch.optim.Optimizer``.
+        options: arguments of its class.
+        weight_decay: None: its own.
+    """
+    try:
+        kind = _class_of(name)
+    except ConfigError as error:
+        return list(error.problems)
+    takes, anything = _arguments(kind)
+    listed = ", ".join(key for key in takes if key not in SETTLED)
+    found = []
+    for key in options or {}:
+        if key in SETTLED:
+            found.append(f"optimiser_options: {key} is no option; {SETTLED[key]}")
+        elif key not in takes and not anything:
+            found.append(f"optimiser_options: unknown option {key!r}{suggest(key, takes)} ({name} takes: {listed})")
+    if weight_decay and "weight_decay" not in takes and not anything:
+        found.append(f"weight_decay={weight_decay}: {name} knows none; leave it out")
+    return found or _refusals(name, options, weight_decay)
+
+
+def made(
+    name: str, options: Mapping[str, Any] | None, groups: list[dict[str, Any]], lr: float, weight_decay: float
+) -> Optimizer:
+    """Return the optimiser of parameter groups that have rates and decays of their own."""
+    kind = _class_of(name)
+    takes, _ = _arguments(kind)
+    given = DEFAULTS.get(name, {}) | {"lr": lr, "weight_decay": weight_decay} | dict(options or {})
+    settled = {key: value for key, value in given.items() if key in takes or key not in SETTLED}
+    return kind(groups, **settled)
+
+
+def decay_of(name: str, weight_decay: float | None) -> float:
+    """Return the weight decay, that of the optimiser itself where None is given, and 0 where it knows none."""
+    if weight_decay is not None:
+        return weight_decay
+    own = DEFAULTS.get(name, {}).get("weight_decay", _arguments(_class_of(name))[0].get("weight_decay"))
+    return float(own) if isinstance(own, int | float) else 0.0
+
+
+def _class_of(name: str) -> type[Optimizer]:
+    """Return the class of a name or a dotted path.
+
+    Raises:
+        ConfigError: there is none, or it is no optimiser.
+    """
+    if "." not in name:
+        if name not in NAMES:
+            usable = [known for known in NAMES if not _refusals(known, None, None)]
+            raise ConfigError(f"{one_of('optimiser', name, usable)[0]}; one of your own goes by its dotted path")
+        return NAMES[name]
+    try:
+        found = imported(name)
+    except ConfigError as error:
+        raise ConfigError(f"optimiser={name!r}: {error}") from error
+    if not isinstance(found, type) or not issubclass(found, Optimizer):
+        raise ConfigError(f"optimiser={name!r}: a subclass of torch.optim.Optimizer is needed, not {found!r:.100}")
+    return found
+
+
+def _arguments(kind: type[Optimizer]) -> tuple[dict[str, Any], bool]:
+    """Return argument → default of a class, and whether it takes any other as well."""
+    parameters = inspect.signature(kind).parameters.values()
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    return {one.name: one.default for one in parameters if one.kind is not one.VAR_KEYWORD}, anything
+
+
+def _refusals(name: str, options: Mapping[str, Any] | None, weight_decay: float | None) -> list[str]:
+    """Return what an optimiser says to a step on a weight of four dimensions and a bias, in two groups."""
+    parameters = [nn.Parameter(torch.ones(2, 2, 1, 1)), nn.Parameter(torch.ones(2))]
+    decay = decay_of(name, weight_decay)
+    groups = [{"params": [p], "lr": 0.1, "weight_decay": decay * (p.ndim > 1)} for p in parameters]
+    try:
+        optimiser = made(name, options, groups, 0.1, decay)
+        for parameter in parameters:
+            parameter.grad = torch.ones_like(parameter)
+        optimiser.step()
+    except Exception as error:  # torch's or somebody else's class: whatever it raises
+        return [f"optimiser={name!r} cannot be taken ({type(error).__name__}: {error})"]
+    return []
