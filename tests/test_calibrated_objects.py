@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -215,6 +216,33 @@ def test_real_nuclei_and_the_file_is_the_door(
     for path in (tmp_path / "data/images").iterdir():
         labels = np.asarray(Image.open((tmp_path / "m/labels" / path.name).with_suffix(".tif")))
         assert (labels == read(path).instances().labels.numpy()).all()
+
+
+@pytest.mark.parametrize(
+    ("ids", "lacking"),
+    [
+        ([[1, 1, 0], [0, 0, 0]], "no image has two of a class"),
+        ([[1, 2, 0], [0, 0, 0]], "no image has two of a class"),  # one of each
+        ([[1, 2, 3], [4, 0, 0]], None),
+    ],
+)
+def test_objects_that_say_nothing_are_refused_before_the_work(
+    ids: list[list[int]], lacking: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of Pascal VOC's kind: classes in one file, objects in another; odd ids are of class 1, even ones of class 2."""
+    for part in ("JPEGImages", "SegmentationClass", "SegmentationObject"):
+        (tmp_path / part).mkdir()
+    numbers = np.kron(np.array(ids, np.uint8), np.ones((20, 20), np.uint8))
+    Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(tmp_path / "JPEGImages/a.jpg")
+    classes = np.where(numbers > 0, 2 - numbers % 2, 0).astype(np.uint8)
+    for part, values in (("SegmentationObject", numbers), ("SegmentationClass", classes)):
+        Image.fromarray(values).save(tmp_path / part / "a.png")
+    model = unetzoo.create("unet", base_channels=2, num_classes=21, task="multiclass")
+    asked = Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr(Predictor, "__call__", asked)
+    with pytest.raises(KeyboardInterrupt if lacking is None else ConfigError, match=lacking):
+        calibrate(model, tmp_path, split=None)
+    assert asked.called == (lacking is None)
 
 
 def test_files_of_before_and_broken_ones(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -130,16 +131,16 @@ def calibrate(
     predictor = predictor_of(model)
     config = predictor.config
     dataset = images_of(predictor, source, split, given)
-    told_apart = all(_ids_of(dataset, i) is not None for i in range(len(dataset)))
-    if told_apart:
+    lacking = _lacking(dataset)
+    if lacking is None:
         check_separable()  # or an error, before any work
-    if config.pixel_task == "multiclass" and not told_apart:
-        raise ConfigError(_NOTHING.format("there is an image that tells none apart"))
+    elif config.pixel_task == "multiclass":
+        raise ConfigError(_NOTHING.format(lacking))
     found = [] if config.pixel_task == "multiclass" else _thresholds(predictor, dataset, progress)
     thresholds = tuple(threshold for threshold, _, _ in found)
-    separation = _separation(predictor, dataset, thresholds, progress) if told_apart else None
-    if separation is None and not found:
-        raise ConfigError(_NOTHING.format("no image has two of a class"))
+    separation = _separation(predictor, dataset, thresholds, progress) if lacking is None else None
+    if separation is None and not found:  # two of a class, but where the image has nodata
+        raise ConfigError(_NOTHING.format(_NO_TWO))
     return Calibration(
         class_names_of(config.class_names, config.task, config.num_classes),
         thresholds,
@@ -154,6 +155,28 @@ _NOTHING = (
     "a multi-class mask is its likeliest class: there is no threshold to find, only how objects are split, and {}: "
     "give label images, or annotations"
 )
+_NO_TWO = "no image has two of a class"
+
+
+def _lacking(dataset: SegmentationDataset) -> str | None:
+    """Return why the masks do not say how objects come apart; None where they do."""
+    two = False
+    for sample in dataset.samples:
+        mask = decode(sample, dataset.labels, image_size(sample.image), ids=True)
+        if mask.ids is None:
+            return "there is an image that tells none apart"
+        two = two or _has_two(mask.target, mask.ids)
+    return None if two else _NO_TWO
+
+
+def _has_two(target: Tensor, ids: Tensor) -> bool:
+    """Return whether a class has two objects; as :class:`~unetzoo.data.masks.Decoded` has target and ids."""
+    planes = [tensor.reshape(-1, *tensor.shape[-2:]).numpy() for tensor in (target, ids.expand(target.shape))]
+    return any(
+        np.count_nonzero(np.unique(numbers[plane == kind])) > 1
+        for plane, numbers in zip(*planes, strict=True)
+        for kind in np.unique(plane[plane > 0])
+    )
 
 
 def _thresholds(predictor: Predictor, dataset: SegmentationDataset, progress: bool) -> list[tuple[float, float, float]]:
