@@ -161,3 +161,35 @@ def test_a_kill_while_objects_are_written_changes_nothing(
         predictor.write_mask(tmp_path / "a.tif", target / "m.tif", labels=target / "l.tif")
         for name in ("m.tif", "l.tif"):
             assert (target / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_rows_without_edges_are_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that a version left which kept the mask alone: objects of its rows would not come apart."""
+    predictor, put = Predictor(network("instances", 1), tile=64, split=0.5), PartialMask.put
+    noisy(tmp_path / "a.tif")
+    names, done = ("m.tif", "l.tif"), []
+
+    def counted(self: PartialMask, part: torch.Tensor, **options: bool) -> None:
+        put(self, part, **options)
+        done.append(part.shape[0])
+        if len(done) == 1:
+            raise KeyboardInterrupt
+
+    def write(folder: Path) -> None:
+        predictor.write_mask(tmp_path / "a.tif", folder / names[0], labels=folder / names[1])
+
+    write(tmp_path / "new")
+    monkeypatch.setattr(PartialMask, "put", counted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "old")
+    folder = tmp_path / "old" / ".m.tif.partial"
+    note = json.loads((folder / "note.json").read_text(encoding="utf-8"))
+    del note["settings"]["edge"]
+    (folder / "note.json").write_text(json.dumps(note), encoding="utf-8")
+    rows = np.fromfile(folder / "rows", np.uint8)
+    assert by_rows.EDGE in rows
+    np.where(rows == by_rows.EDGE, 255, rows).astype(np.uint8).tofile(folder / "rows")
+    write(tmp_path / "old")
+    assert sum(done[1:]) == 150
+    for name in names:
+        assert (tmp_path / "old" / name).read_bytes() == (tmp_path / "new" / name).read_bytes()

@@ -61,7 +61,9 @@ def begun(
     check_channels(source.rows(0, 1), config, source.alpha)
     layers = config.num_classes if config.pixel_task == "multilabel" else 1
     shape = (layers, source.height, source.width)
-    return PartialMask(target, shape, stored_as(config), {**settings, "image": source.identity}, lay_out)
+    # What the rows hold beside the mask: those of a version that kept no edges are not gone on with.
+    beside = {"edge": EDGE} if config.task == "instances" else {}
+    return PartialMask(target, shape, stored_as(config), {**settings, "image": source.identity, **beside}, lay_out)
 
 
 def kept(part: Tensor, strip: Strip, config: ModelConfig) -> Tensor:
