@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from test_training import TINY, break_off, last, refused, same_runs, train
+from test_training import TINY, break_off, last, refused, rows, same_runs, train
 from torch import Tensor, nn
 
 import unetzoo
 from unetzoo.cli import main
 from unetzoo.train.optimisers import NAMES, decay_of, made, optimiser_problems
+from unetzoo.train.schedules import factor, warmup_of
 
 pytestmark = pytest.mark.usefixtures("no_curves")
 
@@ -139,3 +141,65 @@ def test_moments_are_kept_and_a_run_goes_on_bit_for_bit(name: str, nuclei: Path,
     assert all(state.keys() == moments for state in states["state"].values())
     assert main(["train", "--resume", str(tmp_path / "cut"), "--quiet", "--trainer.callbacks", "null", "--trust"]) == 0
     same_runs(tmp_path / "whole", tmp_path / "cut")
+
+
+# Schedules
+
+
+def test_schedules_are_their_formulas() -> None:
+    assert [factor("cosine", step, 110, 1 / 11) for step in (0, 4, 9, 10, 35, 60, 110)] == pytest.approx(
+        [0.1, 0.5, 1, 1, 0.5 + math.sqrt(2) / 4, 0.5, 0]
+    )
+    assert [factor("poly", step, 100, 0) for step in (0, 50, 90)] == pytest.approx([1, 0.5**0.9, 0.1**0.9])
+    assert factor("constant", 70, 100, 0.05) == 1
+
+
+@pytest.mark.parametrize(("steps", "share"), [(100, None), (57, None), (20, 0.1), (20, 0.0), (2, 0.9), (1, None)])
+def test_one_cycle_is_torch_s(steps: int, share: float | None) -> None:
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], momentum=0.9)
+    given = {} if share is None else {"pct_start": share}
+    torch_s = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=2.0, total_steps=steps, **given)
+    expected = []
+    for _ in range(steps):
+        expected.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        if len(expected) < steps:
+            torch_s.step()
+    found = [2.0 * factor("one_cycle", step, steps, warmup_of("one_cycle", share)) for step in range(steps)]
+    assert found == pytest.approx(expected, rel=1e-9)
+    assert (
+        factor("one_cycle", steps, steps, warmup_of("one_cycle", share)) < 1e-5
+    )  # after the last step, where torch ends
+
+
+def halved(done: float) -> float:
+    return 1 - done / 2
+
+
+def wordy(done: float) -> str:
+    return "low"
+
+
+def test_rates_follow_a_function_of_one_s_own(nuclei: Path, tmp_path: Path) -> None:
+    train(nuclei, tmp_path / "a", "--epochs", "2", "--lr", "0.01", "--model.schedule", f"{__name__}.halved",
+          "--model.warmup", "0", "--trainer.limit_val_batches", "0")  # fmt: skip
+    assert [float(row["lr"]) for row in rows(tmp_path / "a")] == pytest.approx([0.0075, 0.005])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        ("cosin", "--model.schedule cosin: .*'one_cycle'.*did you mean 'cosine'.*dotted path"),
+        ("nowhere.falling", "nowhere cannot be imported"),
+        (f"{__name__}.halve", "did you mean 'halved'"),
+        (f"{__name__}.wordy", "gives 'low' for the share 0.0: .*number"),
+        ("math.log", r"cannot be called .*ValueError"),
+        ("math.isqrt", r"cannot be called .*TypeError"),
+    ],
+)
+def test_schedules_that_cannot_be_followed_are_refused_before_the_data(
+    schedule: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = refused(capsys, "--data", str(tmp_path / "no-such"), *TINY, "--model.schedule", schedule)
+    assert re.search(said, text), text
+    assert "no-such" not in text

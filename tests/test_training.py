@@ -42,7 +42,6 @@ from unetzoo.prediction.transfer import Transfer
 from unetzoo.train import FolderData
 from unetzoo.train.averaging import AveragedModel
 from unetzoo.train.keeping import WholeFiles
-from unetzoo.train.schedules import factor
 
 TINY = ("--model", "unet", "--model.options.base_channels", "4", "--crop-size", "32", "--batch-size", "4",
         "--data.workers", "0", "--data.repeats", "1", "--trainer.accelerator", "cpu")  # fmt: skip
@@ -233,14 +232,6 @@ def test_validation_sees_each_image_once_in_batches_of_one_size(processes: int) 
     for batch in batches:
         assert len({sizes[i] for i in batch}) == 1
         assert len(batch) == 1 or len(batch) * math.prod(sizes[batch[0]]) <= 200
-
-
-def test_schedules_are_their_formulas() -> None:
-    assert [factor("cosine", step, 110, 10) for step in (0, 4, 9, 10, 35, 60, 110)] == pytest.approx(
-        [0.1, 0.5, 1, 1, 0.5 + math.sqrt(2) / 4, 0.5, 0]
-    )
-    assert [factor("poly", step, 100, 0) for step in (0, 50, 90)] == pytest.approx([1, 0.5**0.9, 0.1**0.9])
-    assert factor("constant", 70, 100, 5) == 1
 
 
 def test_the_average_is_its_recursion() -> None:

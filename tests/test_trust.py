@@ -38,6 +38,10 @@ class Descent(torch.optim.SGD):
     pass
 
 
+def halved(done):
+    return 1 - done / 2
+
+
 class Flip(nn.Module):
     def forward(self, image, mask):
         return image, mask
@@ -126,6 +130,7 @@ HARMFUL: dict[str, dict[str, Any]] = {
     "a loss with options": {"model__loss": "strange.deeper.Edge(a=1)"},
     "an optimiser": {"model__optimiser": "strange.Descent"},
     "torch's own reader, as optimiser": {"model__optimiser": "torch.hub.load"},
+    "a schedule": {"model__schedule": "strange.halved"},
     "a class among an optimiser's options": {"model__optimiser_options": {"betas": named("strange.Mark")}},
     "a transform": {"data__augmentation": ["light", "strange.Flip"]},
     "a transform with options": {"data__augmentation": [{"strange.Flip": {}}]},
@@ -205,6 +210,7 @@ OWNED = {
     "trainer__callbacks": [named("strange.Mark", note="a")],
     "model__loss": "dice + strange.edge",
     "model__optimiser": "strange.Descent",
+    "model__schedule": "strange.halved",
     "data__augmentation": ["light", "strange.Flip"],
 }
 

@@ -9,24 +9,25 @@ from typing import Any
 import pytorch_lightning as lightning
 import torch
 
-from unetzoo.checks import one_of, whole
+from unetzoo.checks import whole
 from unetzoo.costs.counting import QuickNorms
 from unetzoo.model import SegmentationModel, build_on_meta
 from unetzoo.train.data import FolderData
 from unetzoo.train.optimisers import optimiser_problems
-from unetzoo.train.schedules import SCHEDULES
+from unetzoo.train.schedules import schedule_problems
 
 
 def setting_problems(settings: Any) -> list[str]:
     """Return what is wrong with the settings of a recipe by themselves."""
-    found = one_of("schedule", settings.schedule, SCHEDULES)
+    found: list[str] = []
     for name in ("lr", "encoder_lr", "weight_decay"):
         value = getattr(settings, name)
         if value is not None and not 0 <= value < math.inf:
             found.append(f"{name}={value!r}: a finite number from 0 up is needed")
     if not found:
         found += optimiser_problems(settings.optimiser, settings.optimiser_options, settings.weight_decay)
-    if not 0 <= settings.warmup < 1:
+    found += schedule_problems(settings.schedule)
+    if settings.warmup is not None and not 0 <= settings.warmup < 1:
         found.append(f"warmup={settings.warmup!r}: a share of the steps from 0 up to but not 1 is needed")
     if settings.ema is not None and not 0 <= settings.ema < 1:
         found.append(f"ema={settings.ema!r}: a decay from 0 up to but not 1 is needed, such as 0.999")

@@ -77,8 +77,8 @@ def _class_of(name: str) -> type[Optimizer]:
     Raises:
         ConfigError: there is none, or it is no optimiser.
     """
-    if "." not in name:
-        if name not in NAMES:
+    if not isinstance(name, str) or "." not in name:
+        if not isinstance(name, str) or name not in NAMES:
             usable = [known for known in NAMES if not _refusals(known, None, None)]
             raise ConfigError(f"{one_of('optimiser', name, usable)[0]}; one of your own goes by its dotted path")
         return NAMES[name]

@@ -32,7 +32,7 @@ from unetzoo.train.checking import fit_problems, setting_problems
 from unetzoo.train.data import FolderData
 from unetzoo.train.judging import Score, score_of
 from unetzoo.train.object_metrics import ObjectMetrics
-from unetzoo.train.schedules import factor
+from unetzoo.train.schedules import factor, warmup_of
 from unetzoo.train.validating import validated
 
 DEFAULT_LOSSES = {"binary": "bce + dice", "multiclass": "cross_entropy + dice", "multilabel": "bce + dice"}
@@ -59,9 +59,9 @@ class Recipe(lightning.LightningModule):
         optimiser_options: arguments of its class, such as ``{"betas": [0.9, 0.99]}``.
         weight_decay: of all but norms and biases; None: the optimiser's own, which is 0.01 for "adamw", nnU-Net v2's
             3e-5 for "sgd", and torch's for others.
-        schedule: "cosine", "poly", "constant", or "plateau" (a tenth after ten validations without a better score, see
-            ``unetzoo.train.judging``).
-        warmup: share of the steps during which the rates rise.
+        schedule: "cosine", "poly", "one_cycle", "constant", "plateau" (a tenth after ten validations without a better
+            score, see ``unetzoo.train.judging``), or the dotted path of a function: share of the steps → factor.
+        warmup: share of the steps during which the rates rise; None: 0.05, and 0.3 for "one_cycle".
         frozen_epochs: first epochs in which the encoder is frozen.
         ema: decay of an exponential moving average of the weights, which is then what is judged and kept, such as
             0.999; None: none.
@@ -92,7 +92,7 @@ class Recipe(lightning.LightningModule):
         optimiser_options: dict[str, Any] | None = None,
         weight_decay: float | None = None,
         schedule: str = "cosine",
-        warmup: float = 0.05,
+        warmup: float | None = None,
         frozen_epochs: int = 0,
         ema: float | None = None,
         gradient_checkpointing: bool = False,
@@ -113,6 +113,7 @@ class Recipe(lightning.LightningModule):
         self._plateau: ReduceLROnPlateau | None = None
         self._plateau_state: dict[str, Any] | None = None
         self._steps = self._steps_before = 0
+        self._warmup = warmup_of(schedule, warmup)
         self._built = self._tried = self._ignoring = False
         self._transfer = Transfer(torch.device("cpu"))
         self._unread: deque[tuple[Callable[[], tuple[Tensor, ...]], str]] = deque()
@@ -161,18 +162,17 @@ class Recipe(lightning.LightningModule):
     @property
     def rescheduled(self) -> str | None:
         """What becomes of the rate of a run that goes on to another end than it had; None where it stays."""
-        settings, step = self.settings, self.trainer.global_step
+        schedule, step = self.settings.schedule, self.trainer.global_step
         if not self._steps_before:
             return None
         before, now = (
-            self.lr * factor(settings.schedule, step, steps, round(settings.warmup * steps))
-            for steps in (self._steps_before, self._steps)
+            self.lr * factor(schedule, step, steps, self._warmup) for steps in (self._steps_before, self._steps)
         )
         if before == now:
             return None
         way = "rises" if now > before else "falls"
         return (
-            f"the learning rate {way} from {before:.3g} to {now:.3g} here: the schedule '{settings.schedule}' ends "
+            f"the learning rate {way} from {before:.3g} to {now:.3g} here: the schedule '{schedule}' ends "
             f"after {self._steps} steps now, and did after {self._steps_before}"
         )
 
@@ -226,14 +226,15 @@ class Recipe(lightning.LightningModule):
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
             raise ConfigError("trainer.max_epochs=-1: a number of epochs or of steps is needed; schedules end with it")
-        self._steps, warmup = int(steps), round(self.settings.warmup * steps)
-        if self.settings.schedule == "plateau":
+        self._steps = int(steps)
+        if settings.schedule == "plateau":
             self._plateau = ReduceLROnPlateau(optimiser, mode="max", factor=0.1, patience=10)
             if self._plateau_state is not None:
                 self._plateau.load_state_dict(self._plateau_state)
-            rates: Any = LinearLR(optimiser, 1 / max(1, warmup), total_iters=max(1, warmup))
+            rising = max(1, round(self._warmup * steps))
+            rates: Any = LinearLR(optimiser, 1 / rising, total_iters=rising)
         else:
-            rates = LambdaLR(optimiser, lambda step: factor(self.settings.schedule, step, self._steps, warmup))
+            rates = LambdaLR(optimiser, lambda step: factor(settings.schedule, step, self._steps, self._warmup))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 
     def on_fit_start(self) -> None:

@@ -127,7 +127,8 @@ def _problems_in(settings: Mapping[Any, Any]) -> Iterator[str]:
     model, data, trainer = (settings.get(part) for part in ("model", "data", "trainer"))
     if isinstance(model, Mapping):
         yield from _loss_problems(model.get("loss"))
-        yield from _path_problems(model.get("optimiser"), "model.optimiser")
+        for key in ("optimiser", "schedule"):
+            yield from _path_problems(model.get(key), f"model.{key}")
     if isinstance(data, Mapping):
         yield from _transform_problems(data.get("augmentation"))
     for key, value in trainer.items() if isinstance(trainer, Mapping) else ():
