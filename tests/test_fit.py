@@ -136,7 +136,7 @@ def test_fit_is_the_command(run: Run, cells: Path, tmp_path: Path) -> None:
     words = ["--model", "unet", "--data", str(cells), "--epochs", "2", "--out", str(tmp_path / "b"), "--quiet"]
     words += ["--batch-size", "4", "--crop-size", "[32, 32]", "--augmentation", "[light, {RandomBlur: {p: 0.2}}]"]
     words += ["--loss", "0.5*bce + dice", "--lr", "0.01", "--task", "multiclass", "--class-names", "ground,cell"]
-    words += ["--colours", "#000000,#ff0000", "--ratios", "[0.6, 0.2, 0.2]", "--group", r"(\d+)", "--seed", "3"]
+    words += ["--colours", "#000000,#ff0000", "--ratios", "0.6", "0.2", "0.2", "--group", r"(\d+)", "--seed", "3"]
     words += [
         "--model.options.base_channels",
         "4",

@@ -197,10 +197,23 @@ def test_a_run_that_is_going_on_is_not_resumed_until_its_process_is_gone(tmp_pat
 
 
 def test_a_refused_training_leaves_no_folder(nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    refused(capsys, "--data", str(nuclei), *TINY, "--out", str(tmp_path / "runs" / "a"), "--crop-size", "64")
+    refused(
+        capsys,
+        "--data",
+        str(nuclei),
+        *TINY,
+        "--out",
+        str(tmp_path / "runs" / "a"),
+        "--epochs",
+        "1",
+        "--crop-size",
+        "64",
+    )
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "a").touch()
-    assert "file of that name" in refused(capsys, "--data", str(nuclei), *TINY, "--out", str(tmp_path / "a"))
+    assert "file of that name" in refused(
+        capsys, "--data", str(nuclei), *TINY, "--epochs", "1", "--out", str(tmp_path / "a")
+    )
 
 
 # Stopped early, and gone on with
@@ -426,6 +439,6 @@ def test_runs_in_true_precision_have_sheets(precision: str, nuclei: Path, tmp_pa
 def test_an_average_in_sixteen_bits_is_refused(
     nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = refused(capsys, "--data", str(nuclei), *TINY, "--model.ema", "0.999", "--trainer.precision", "bf16-true",
-                   "--out", str(tmp_path / "a"))  # fmt: skip
+    text = refused(capsys, "--data", str(nuclei), *TINY, "--epochs", "1", "--model.ema", "0.999",
+                   "--trainer.precision", "bf16-true", "--out", str(tmp_path / "a"))  # fmt: skip
     assert re.search(r"--model\.ema 0\.999 with .*bf16-true.*bf16-mixed.*--model\.ema", text)

@@ -527,7 +527,7 @@ def test_a_learning_rate_is_suggested(
     nuclei: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Tuner, "lr_find", functools.partialmethod(Tuner.lr_find, num_training=25))  # of 100
-    arguments = ["train", "--data", str(nuclei), "--out", str(tmp_path / "a"), *TINY, "--suggest"]
+    arguments = ["train", "--data", str(nuclei), "--out", str(tmp_path / "a"), *TINY, "--epochs", "50", "--suggest"]
     assert main(arguments) == 0
     name, value = capsys.readouterr().out.split()[-2:]
     assert name == "--lr"
@@ -540,12 +540,13 @@ def test_a_learning_rate_is_suggested(
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_a_killed_run_goes_on_bit_for_bit(seed: int, nuclei: Path, tmp_path: Path) -> None:
-    limits = [["--trainer.limit_train_batches", "2"], [], []][seed]
-    most = 8 if limits else 12
+    by_steps = ["--steps", "8", "--steps-per-epoch", "2", "--data.repeats", "null"]
+    length = ["--epochs", "4"] if seed else by_steps
+    most = (8, 12, 12)[seed]
     batch = int(torch.randint(2, most, (1,), generator=torch.Generator().manual_seed(seed)))
-    settings = ["--epochs", "4", "--keep_steps", "1", "--seed", str(seed), "--model.ema", "0.9", "--augmentation",
+    settings = [*length, "--keep_steps", "1", "--seed", str(seed), "--model.ema", "0.9", "--augmentation",
                 "strong", "--model.options.dropout", "0.3", "--model.schedule", ("cosine", "plateau", "poly")[seed],
-                "--patience", "5", "--model.frozen_epochs", "1", *limits]  # fmt: skip
+                "--patience", "5", "--model.frozen_epochs", "1"]  # fmt: skip
     common = ["--data", str(nuclei), *TINY, *settings]
     train(nuclei, tmp_path / "whole", *settings)
     killed = SPAWNED.Process(target=main, args=(["train", *once(*common), "--out", str(tmp_path / "cut"),
@@ -675,7 +676,7 @@ def test_one_process_and_two_agree(nuclei: Path, tmp_path: Path) -> None:
 
 def test_errors_come_before_work(nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], first: Path) -> None:
     out = ["--out", str(tmp_path / "a")]
-    data = ["--data", str(nuclei), *TINY, *out]
+    data = ["--data", str(nuclei), *TINY, *out, "--epochs", "1"]
     one = tmp_path / "one"
     for part in ("images", "masks"):
         (one / part).mkdir(parents=True)
@@ -697,11 +698,14 @@ def test_errors_come_before_work(nuclei: Path, tmp_path: Path, capsys: pytest.Ca
         (r"--crop-size big: a whole number or .*\[0, 0\]", [*data, "--crop-size", "big"]),
         ("--trainer.precision 17: 64 or 32 or 16", [*data, "--trainer.precision", "17"]),
         ("head", [*data, "--model.head_weights", "[1, 2]"]),
-        ("--out .*: .*already; .*resume .*another folder", ["--data", str(nuclei), *TINY, "--out", str(first)]),
+        (
+            "--out .*: .*already; .*resume .*another folder",
+            ["--data", str(nuclei), *TINY, "--epochs", "1", "--out", str(first)],
+        ),
         (r"--resume .*: .*no config\.yaml", ["--resume", str(tmp_path / "one")]),
         ("--batch-size 2: it was 4", ["--resume", str(first), "--batch-size", "2"]),
         ("val_check_interval", [*data, "--trainer.val_check_interval", "0.5"]),
-        ("--epochs many: a whole number", [*data, "--epochs", "many"]),
+        ("--epochs many: a whole number", [*data[:-1], "many"]),
     ):
         text = refused(capsys, *arguments)
         assert text.startswith("unetzoo: ")
@@ -712,7 +716,7 @@ def test_errors_come_before_work(nuclei: Path, tmp_path: Path, capsys: pytest.Ca
 def test_labels_outside_the_classes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_shapes(tmp_path / "data", 12, size=(48, 48))
     text = refused(capsys, "--data", str(tmp_path / "data"), *TINY, "--task", "multiclass", "--num-classes", "3",
-                   "--out", str(tmp_path / "a"))  # fmt: skip
+                   "--epochs", "1", "--out", str(tmp_path / "a"))  # fmt: skip
     assert "masks" in text
     assert "3" in text
 

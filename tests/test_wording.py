@@ -77,7 +77,7 @@ def test_a_head_drawn_anew_is_no_option_that_was_given(
         ("check", "runs/seed=3/a and reseed=3", "runs/seed=3/a and reseed=3"),
         ("check", "planes='spl ... it': one of", "--planes 'spl ... it': one of"),
         ("check", "planes='cut off", "--planes 'cut off"),
-        ("train", "ratios=(0.5, 0.5, 0.0)", "--ratios '[0.5, 0.5, 0.0]'"),
+        ("train", "ratios=(0.5, 0.5, 0.0)", "--ratios 0.5 0.5 0.0"),
         ("train", "colours=('#000000', '#ffffff')", "--colours '#000000,#ffffff'"),
         ("train", "pretrained=True, pretrained=False", "--pretrained, pretrained=False"),
         ("train", "lr=1e-05: small", "--lr 1e-05: small"),
@@ -164,7 +164,7 @@ def test_a_training_says_options(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["--task", "tree"], "--task tree: one of"),
         (["--trainer.max_epochs", "0"], "--epochs 0: "),
         (
-            ["--foreground", "any", "--batch-size", "64", "--data.repeats", "1"],
+            ["--foreground", "any", "--batch-size", "64", "--epochs", "1", "--data.repeats", "1"],
             r"--data\.repeats \d+, or --batch-size \d",
         ),
     ]:

@@ -140,3 +140,11 @@ def aligned(table: Sequence[Sequence[str]]) -> str:
         for row in rows
     )
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def span(seconds: float) -> str:
+    """Return a time as people say it: "40 s", "12 min", "2 h 5 min"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

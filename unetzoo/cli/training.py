@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unetzoo import __version__
 from unetzoo.cli._options import MASKS_HELP, PLANES, PLANES_HELP, SEVERAL, note_of, pixels_or, sides, threshold
 from unetzoo.errors import ConfigError
 from unetzoo.extras import needed
@@ -69,10 +70,12 @@ def _add_train(commands: Any) -> None:
         "--model.ema 0.999 or --model.options.deep_supervision true: --print-config shows all of them.",
     )
     for flag in FLAGS:
-        alone = {} if flag.alone is None else {"nargs": "?", "const": flag.alone}
-        alone |= {"nargs": "+"} if flag.name == "data" else {}
-        kind = sides if flag.name == "crop_size" else None  # of others the settings tell the type
-        command.add_argument(flag.option, metavar=flag.value, type=kind, help=flag.meaning, **alone)
+        more: dict[str, Any] = {} if flag.alone is None else {"nargs": "?", "const": flag.alone}
+        more |= {"nargs": "+"} if flag.name == "data" else {}
+        more |= {"type": sides} if flag.name == "crop_size" else {}  # of others the settings tell the type
+        if flag.numbers:
+            more |= {"type": float, "nargs": len(flag.value.split()), "metavar": tuple(flag.value.split())}
+        command.add_argument(flag.option, **{"metavar": flag.value, "help": flag.meaning, **more})
     command.add_argument("--out", metavar="FOLDER", help="of the run, new or empty (default: runs/<model>)")
     command.add_argument("--config", metavar="FILE", help="settings of a run: its config.yaml")
     command.add_argument("--resume", metavar="FOLDER", help="go on with the run in this folder, exactly where it stood")
@@ -107,6 +110,9 @@ def _data_options() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> None:
+    if not (options.quiet or options.json or options.print_config or options.suggest):
+        what = options.resume or options.config or f"{options.model} on {options.data and ', '.join(options.data)}"
+        print(f"unetzoo {__version__}: {printable(what)}", flush=True)  # Lightning takes seconds to load
     command = needed("unetzoo.train.command", "training", extra="train")
     options.wording.know(command.other_names())
     given = {flag.name: getattr(options, flag.name) for flag in FLAGS}
@@ -115,8 +121,9 @@ def _train(options: argparse.Namespace) -> None:
     for flag in FLAGS:
         if flag.many and given[flag.name]:
             given[flag.name] = json.dumps([text.strip() for text in given[flag.name].split(",")])
-    if isinstance(given["crop_size"], tuple):
-        given["crop_size"] = json.dumps(given["crop_size"])
+    for name, value in given.items():
+        if isinstance(value, tuple | list):
+            given[name] = json.dumps(value)
     command.train(
         {name: text for name, text in given.items() if text is not None},
         options.rest,

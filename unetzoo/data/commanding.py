@@ -56,6 +56,8 @@ def _labels_by(told: Meaning, source: Source, flags: Mapping[str, Any]) -> Label
 def _flag(name: str, value: Any) -> list[str]:
     """Return the words of a setting of ``unetzoo train``."""
     option = f"--{name.replace('_', '-')}"
+    if name == "ratios":
+        return [option, *map(str, value)]
     if name in _LISTS:
         plain = all("," not in text and text == text.strip() for text in value)
         option, text = (option, ",".join(value)) if plain else (f"--data.{name}", json.dumps(value, ensure_ascii=False))

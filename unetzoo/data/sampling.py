@@ -17,14 +17,16 @@ Draw = tuple[int, int]
 class EpochBatches(Sampler[list[Draw]]):
     """Shuffled training batches of one process among several, the same on every machine.
 
-    An epoch shows each image ``repeats`` times. Batch k of the epoch is made of the k-th ``batch_size ×
-    processes`` draws, of which each process takes its share in order; draws that fill no batch are left out, others
-    each epoch. So one process with a batch of 8 sees what two with batches of 4 see.
+    A pass shows each image ``repeats`` times. An epoch is a pass, or ``steps`` batches of passes without end: then each
+    goes on where the one before stopped, within a batch too. Batch k is made of the k-th ``batch_size × processes``
+    draws, of which each process takes its share in order. So one process with a batch of 8 sees what two with batches
+    of 4 see. Where an epoch is a pass, draws that fill no batch are left out, others each epoch.
 
     Args:
         images: number of them.
         batch_size: draws a batch and process.
-        repeats: draws of each image in an epoch; or a number for each image, from 0 up.
+        repeats: draws of each image in a pass; or a number for each image, from 0 up.
+        steps: batches of an epoch; None: those of a pass.
         seed: of the order.
         rank, processes: this process's number, and how many there are.
 
@@ -38,11 +40,14 @@ class EpochBatches(Sampler[list[Draw]]):
         batch_size: int,
         *,
         repeats: int | Sequence[int] = 1,
+        steps: int | None = None,
         seed: int = 0,
         rank: int = 0,
         processes: int = 1,
     ) -> None:
         self.images, self.batch_size, self.repeats, self.seed = images, batch_size, repeats, seed
+        self.steps = steps
+        self._pass: tuple[int, list[Draw]] = (-1, [])  # the one that was last drawn from, and its order
         self.rank, self.processes = rank, processes
         self.epoch = 0
         self.first = 0
@@ -57,7 +62,7 @@ class EpochBatches(Sampler[list[Draw]]):
 
     def __len__(self) -> int:
         """Return the number of batches of a whole epoch."""
-        return self._draws() // (self.batch_size * self.processes)
+        return self._draws() // (self.batch_size * self.processes) if self.steps is None else self.steps
 
     @property
     def sampler(self) -> EpochBatches:
@@ -70,21 +75,30 @@ class EpochBatches(Sampler[list[Draw]]):
             self.epoch, self.first = epoch, 0
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        order = self._order()
         first, self.first = self.first, 0
+        together = self.batch_size * self.processes
+        begin = self.epoch * (self._draws() if self.steps is None else self.steps * together)
         for batch in range(first, len(self)):
-            start = (batch * self.processes + self.rank) * self.batch_size
-            yield order[start : start + self.batch_size]
+            start = begin + batch * together + self.rank * self.batch_size
+            yield [self._draw(place) for place in range(start, start + self.batch_size)]
+
+    def _draw(self, place: int) -> Draw:
+        """Return a draw by its place among those of all passes."""
+        number, place = divmod(place, self._draws())
+        if number != self._pass[0]:
+            self._pass = number, self._order(number)
+        return self._pass[1][place]
 
     def _draws(self) -> int:
         return self.images * self.repeats if isinstance(self.repeats, int) else sum(self.repeats)
 
-    def _order(self) -> list[Draw]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+    def _order(self, number: int) -> list[Draw]:
+        """Return the draws of a pass."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
         if not isinstance(self.repeats, int):
-            draws = [(self.epoch * n + time, i) for i, n in enumerate(self.repeats) for time in range(n)]
+            draws = [(number * n + time, i) for i, n in enumerate(self.repeats) for time in range(n)]
             return [draws[k] for k in torch.randperm(len(draws), generator=generator).tolist()]
-        times = range(self.epoch * self.repeats, (self.epoch + 1) * self.repeats)
+        times = range(number * self.repeats, (number + 1) * self.repeats)
         return [(time, i) for time in times for i in torch.randperm(self.images, generator=generator).tolist()]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import logging
 import os
@@ -27,14 +28,15 @@ from unetzoo.checks import one_of
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.extras import needed
 from unetzoo.files.writing import write_file
-from unetzoo.printing import printable
+from unetzoo.printing import printable, span
 from unetzoo.saving.records import BEST_FILE, CARD_FILE
 from unetzoo.saving.repositories import PREFIX
-from unetzoo.train import places, reporting
+from unetzoo.train import budgets, places, reporting
 from unetzoo.train.callbacks import run_callbacks
 from unetzoo.train.data import FolderData
 from unetzoo.train.flags import FLAGS
 from unetzoo.train.keeping import LAST, KeepLast, WholeFiles
+from unetzoo.train.measuring import measured
 from unetzoo.train.recipe import Recipe
 from unetzoo.train.refusals import MODE, explained, makeable, other_names as other_names, refusal, repeated
 from unetzoo.train.runs import CONFIG, HISTORY, Run
@@ -42,7 +44,6 @@ from unetzoo.train.stopping import LimitReachedError, Limits, how_it_ended
 from unetzoo.train.trust import check_settings
 
 DEFAULTS = {
-    "max_epochs": 50,
     "logger": False,
     # Ours stand in their place, and do what they cannot: see keeping.py, reporting.py and sampling.py.
     "enable_checkpointing": False,
@@ -58,6 +59,8 @@ MAY_CHANGE = (
 """What a run that goes on may set anew; all else would make another run of it."""
 Place = Callable[[str], Path]
 """Gives the folder of a run, by the name of its model."""
+LONG = 500
+"""Steps from which on it is measured how long they will take."""
 COUNTS_OR_SHARES = ("trainer.limit_train_batches", "trainer.limit_val_batches")
 """Batches where they are whole numbers, shares of all where they are not."""
 
@@ -65,8 +68,8 @@ COUNTS_OR_SHARES = ("trainer.limit_train_batches", "trainer.limit_val_batches")
 class RunCLI(LightningCLI):
     """Lightning's command line for a :class:`Recipe` on a :class:`FolderData`, with what a run leaves behind."""
 
-    def __init__(self, arguments: Sequence[str], place: Place, style: str) -> None:
-        self._place, self.style = place, style
+    def __init__(self, arguments: Sequence[str], place: Place, style: str, settle: Callable[[Any], None]) -> None:
+        self._place, self.style, self._settle = place, style, settle
         super().__init__(
             Recipe,
             FolderData,
@@ -82,6 +85,8 @@ class RunCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what is neither the model's, the data's nor the trainer's."""
+        parser.add_argument("--steps", type=int | None, default=None, help="of the optimiser")
+        parser.add_argument("--minutes", type=float | None, default=None, help="as many steps as fit")
         parser.add_argument("--patience", type=int | None, default=None, help="stop after so many epochs without a "
                             "better validation Dice")  # fmt: skip
         parser.add_argument("--keep_minutes", type=float, default=5.0, help="between checkpoints within an epoch")
@@ -101,6 +106,7 @@ class RunCLI(LightningCLI):
             self.config = parser.parse_args(args)  # type: ignore[arg-type]
         except jsonargparse.ArgumentError as error:
             raise ConfigError(f"cannot train: {refusal(error, parser)}") from error
+        self._settle(self.config)
 
     @functools.cached_property
     def folder(self) -> Path:
@@ -108,9 +114,10 @@ class RunCLI(LightningCLI):
         return self._place(Path(self.config.model.name.removeprefix(PREFIX)).stem)
 
     def settings(self) -> dict[str, Any]:
-        """Return all that was set, as ``config.yaml`` holds it: everything but where the run goes."""
+        """Return all that was set, as ``config.yaml`` holds it: everything but where the run goes, and the minutes."""
         text = self.parser.dump(self.config, format="yaml", skip_unset=False, skip_link_targets=True)
-        return {key: value for key, value in yaml.safe_load(text).items() if key != "config"}
+        aside = ("config", "steps", "minutes")  # epochs of so many steps say it
+        return {key: value for key, value in yaml.safe_load(text).items() if key not in aside}
 
     def instantiate_classes(self) -> None:
         """Make the trainer, the model and the data."""
@@ -140,7 +147,7 @@ class RunCLI(LightningCLI):
         (last,) = (callback for callback in keeping if isinstance(callback, KeepLast))
         own = [
             *callbacks,
-            KeepSettings(self.folder, self.settings()),
+            KeepSettings(self.folder, self.settings),
             *keeping,
             Limits(last, config["max_time"]),
         ]
@@ -148,14 +155,14 @@ class RunCLI(LightningCLI):
         settings = {
             **config,
             "max_time": None,
-            "callbacks": [*(config["callbacks"] or []), *own],
             "plugins": [*(plugins if isinstance(plugins, list) else [plugins]), WholeFiles()],
             "default_root_dir": tempfile.gettempdir(),  # where the tuner keeps a file of its own
         }
+        self.bare = functools.partial(lightning.Trainer, **{**settings, "logger": False})
         if self.config.tensorboard:
             settings["logger"] = _tensorboard(self.folder)
         try:
-            return lightning.Trainer(**settings)
+            return lightning.Trainer(**{**settings, "callbacks": [*(config["callbacks"] or []), *own]})
         except (ValueError, TypeError) as error:
             raise ConfigError(f"the trainer cannot be set up: {' '.join(str(error).split())}") from error
 
@@ -167,10 +174,10 @@ class KeepSettings(Callback):
 
     Args:
         folder: of the run.
-        settings: all that was set.
+        settings: returns all that was set.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: Callable[[], Mapping[str, Any]]) -> None:
         self.folder, self.settings = folder, settings
         self._written = False
 
@@ -180,7 +187,7 @@ class KeepSettings(Callback):
         """Write before the first batch."""
         if trainer.is_global_zero and not self._written:
             self._written = True
-            write_file(self.folder / CONFIG, yaml.safe_dump(dict(self.settings), sort_keys=False))
+            write_file(self.folder / CONFIG, yaml.safe_dump(dict(self.settings()), sort_keys=False))
 
 
 def train(
@@ -221,6 +228,8 @@ def train(
     """
     style = style or ("bar" if sys.stderr.isatty() else "lines")
     problems = [*problems, *one_of("style", style, reporting.STYLES), *repeated(given, rest)]
+    if print_config and not (config or resume):
+        given = {"model": "NAME", "data": "FOLDER", **given}
     if not (config or resume) and not {"model", "data"} <= given.keys():
         problems.append("model and data are needed; or config, a file of settings; or resume, the folder of a run")
     if resume and out is not None:
@@ -234,7 +243,9 @@ def train(
     words = [*(f"--config={file}" for file in files), *short, *rest]
     with contextlib.ExitStack() as stack, _quiet(), explained():
         place = _place(stack, out, resume, begins=_is_first() and not (print_config or suggest))
-        cli = RunCLI(words, place, style)
+        asked = {*given, *(["epochs"] if _names(rest, "trainer.max_epochs") else [])}
+        settle = functools.partial(budgets.settle, given=asked, resumed=bool(resume))
+        cli = RunCLI(words, place, style, settle)
         if print_config:
             print(yaml.safe_dump(cli.settings(), sort_keys=False), end="")
         elif suggest:
@@ -247,6 +258,8 @@ def train(
 def _fit(cli: RunCLI, resumed: bool) -> None:
     """Train, or go on, and say what there is in the end."""
     folder, last = cli.folder, cli.folder / LAST
+    if not resumed:
+        _time(cli)
     if resumed:
         _check_same(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")), cli.settings())
         _check_epochs(len(Run(folder).history), cli.config.trainer.max_epochs)
@@ -266,6 +279,38 @@ def _fit(cli: RunCLI, resumed: bool) -> None:
             print(f"{printable(folder)}: {BEST_FILE} is the best epoch's network; {HISTORY}, curves.png, {CARD_FILE}")
         else:
             print(f"{printable(folder)}: there is no {BEST_FILE}, as no epoch was validated yet")
+
+
+def _names(rest: Sequence[str], setting: str) -> bool:
+    """Return whether words of a command line name a setting."""
+    return any(word.partition("=")[0] == f"--{setting}" for word in rest)
+
+
+def _time(cli: RunCLI) -> None:
+    """Find the steps for the minutes that are asked for, and say how long they take; of a short run, do nothing.
+
+    Raises:
+        ConfigError: minutes are asked for where nothing can be measured.
+    """
+    config, strategy = cli.config, cli.config.trainer.strategy
+    alone = cli.trainer.world_size == 1 and isinstance(strategy, str)
+    if config.minutes is not None and not alone:
+        raise ConfigError("minutes are measured in one process alone: give steps=… for several")
+    long = config.data.steps_per_epoch and config.trainer.max_epochs * config.data.steps_per_epoch >= LONG
+    if config.minutes is None and not (long and alone and cli.style in ("bar", "lines")):
+        return
+    pace = measured(cli.bare, copy.deepcopy(cli.model), cli.datamodule)
+    if config.minutes is not None:
+        budgets.set_steps(config, pace.steps_in(60 * config.minutes, config.data.steps_per_epoch))
+        cli.datamodule.steps_per_epoch = config.data.steps_per_epoch
+        cli.trainer.fit_loop.max_epochs = config.trainer.max_epochs
+    epochs, length = config.trainer.max_epochs, config.data.steps_per_epoch
+    if cli.style in ("bar", "lines"):
+        print(
+            f"{epochs * length} steps in {epochs} epochs will take about {span(pace.seconds(epochs, length))}: "
+            f"{pace.step:.2g} s a step, {pace.validation:.2g} s a validation",
+            flush=True,
+        )
 
 
 def _check_epochs(done: int, wanted: int | None) -> None:

@@ -58,9 +58,11 @@ class FolderData(lightning.LightningDataModule):
         group: a regular expression; images whose names give the same match stay together.
         crop_size: side of the training crops, or height and width. None: 256, or less where most images are smaller.
         batch_size: images a step and process.
-        repeats: crops of each image in an epoch. None: as many as cover the images once, on average.
-        balance: as many crops of each kind of image, where a CSV list names kinds, and as many in all; images of
-            rare kinds are drawn more often for it.
+        steps_per_epoch: of the optimiser, after which the network is validated; crops are drawn from passes over the
+            images without end. None: an epoch is a pass.
+        repeats: crops of each image in a pass. None: as many as cover the images once, on average.
+        balance: as many crops of each kind of image, where a CSV list names kinds; images of rare kinds are drawn more
+            often for it.
         augmentation: "none", "light", "strong", or a list: see ``unetzoo.augmentation.build``.
         workers: processes that read images; None: half the processors, 8 at most.
         seed: of split, order and augmentation.
@@ -95,6 +97,7 @@ class FolderData(lightning.LightningDataModule):
         group: str | None = None,
         crop_size: int | tuple[int, int] | None = None,
         batch_size: int = 8,
+        steps_per_epoch: int | None = None,
         repeats: int | None = None,
         balance: bool = False,
         augmentation: str | list[Any] = "light",
@@ -118,12 +121,18 @@ class FolderData(lightning.LightningDataModule):
         check_meaning(**self._meaning)
         self.crop_size = crop_size
         self.batch_size, self.repeats, self.balance, self.seed = batch_size, repeats, balance, seed
-        self.augmentation = augmentation
+        self.steps_per_epoch, self.augmentation = steps_per_epoch, augmentation
         self.workers = min(8, (os.cpu_count() or 1) // 2) if workers is None else workers
         self._position = (0, 0)
         self._samples: dict[str, tuple[Sample, ...]] | None = None
         problems = whole("batch_size", batch_size) + whole("workers", self.workers, 0)
         problems += [] if repeats is None else whole("repeats", repeats)
+        problems += [] if steps_per_epoch is None else whole("steps_per_epoch", steps_per_epoch)
+        if repeats is not None and steps_per_epoch is not None:
+            problems.append(
+                f"repeats={repeats}: crops of each image in a pass over them, and an epoch is none here, but "
+                f"steps_per_epoch={steps_per_epoch}; give epochs=… with it, or leave it out"
+            )
         if any("\ud800" <= letter <= "\udfff" for letter in title_of(folder)):
             # The run's settings are YAML, which is text, and by them it goes on.
             fix = "rename the folder, or give a link to it"
@@ -204,6 +213,7 @@ class FolderData(lightning.LightningDataModule):
             len(dataset),
             self.batch_size,
             repeats=self._balanced(dataset) if self.balance else self._repeats(dataset),
+            steps=self.steps_per_epoch and self.steps_per_epoch * trainer.accumulate_grad_batches,
             seed=self.seed,
             rank=trainer.global_rank,
             processes=trainer.world_size,
@@ -253,6 +263,8 @@ class FolderData(lightning.LightningDataModule):
     def _repeats(self, dataset: SegmentationDataset) -> int:
         if self.repeats is not None:
             return self.repeats
+        if self.steps_per_epoch is not None:
+            return 1
         assert self.trainer is not None
         sizes = dataset.sizes()
         covering = statistics.mean(height * width for height, width in sizes) / (self.crop[0] * self.crop[1])
@@ -260,9 +272,12 @@ class FolderData(lightning.LightningDataModule):
         return max(1, round(covering), filling)
 
     def _balanced(self, dataset: SegmentationDataset) -> list[int]:
-        """Return the crops of each image, such that all kinds have as many."""
+        """Return the crops of each image in a pass, such that all kinds have as many."""
         counts = Counter(sample.kind for sample in dataset.samples)
-        each = len(dataset) * self._repeats(dataset) / len(counts)
+        if self.steps_per_epoch is None:
+            each = len(dataset) * self._repeats(dataset) / len(counts)
+        else:  # a pass may be as long as it must for shares of 3 % and better
+            each = 16 * max(counts.values())
         return [max(1, round(each / counts[sample.kind])) for sample in dataset.samples]
 
 

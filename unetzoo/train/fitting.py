@@ -21,7 +21,10 @@ def fit(
     model: Source | None = None,
     *,
     data: Source | Sequence[Source] | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
     epochs: int | None = None,
+    steps_per_epoch: int | None = None,
     out: Source | None = None,
     batch_size: int | None = None,
     crop_size: int | Sequence[int] | None = None,
@@ -60,7 +63,10 @@ def fit(
         model: a name of ``list_models()``; or a trained model to go on from, as ``from_pretrained`` takes it.
         data: a folder with ``images/`` and ``masks/``, or with ``train/`` and ``val/`` that hold such, or laid out as
             ``unetzoo.data.list_samples`` says; or a CSV list, or several in a list.
-        epochs: passes over the training images; 50 by default.
+        steps: of the optimiser, a batch each. By default 3000, whatever the data and the network.
+        minutes: in place of steps: as many as fit, by what some are measured to take before it starts.
+        epochs: in place of steps: passes over the training images; or, with ``steps_per_epoch``, so many of these.
+        steps_per_epoch: between two validations. By default 100, or a fiftieth of the steps if that is more.
         out: folder of the run, new or empty. None: ``runs/<model>``, numbered if there is one.
         batch_size: images a step and device; 8 by default.
         crop_size: side of the training crops in pixels, or height and width. By default 256, or less where most images

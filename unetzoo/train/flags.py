@@ -18,6 +18,7 @@ class Flag:
         value: what the help calls its value.
         meaning: of the help.
         many: whether it takes several values: with commas as a flag, a list as a keyword.
+        numbers: whether it takes as many numbers as ``value`` has words; a list as a keyword.
         alone: its value where the flag stands alone; None: it needs one.
     """
 
@@ -26,6 +27,7 @@ class Flag:
     value: str
     meaning: str
     many: bool = False
+    numbers: bool = False
     alone: str | None = None
 
     @property
@@ -37,7 +39,12 @@ class Flag:
 FLAGS = (
     Flag("model", "model.name", "NAME", "of the zoo; or, to go on from it, a trained model, a run, a file, owner/name"),
     Flag("data", "data.folder", "FOLDER", "of images and masks, as 'unetzoo data check' understands it; or CSV lists"),
-    Flag("epochs", "trainer.max_epochs", "N", "passes over the training images (default: 50)"),
+    Flag("steps", "steps", "N", "of the optimiser, a batch each (default: 3000, unless minutes or epochs are given)"),
+    Flag("minutes", "minutes", "N", "as many steps as fit, by what some are measured to take before it starts"),
+    Flag("epochs", "trainer.max_epochs", "N", "passes over the training images; or epochs of --steps-per-epoch"),
+    Flag(
+        "steps_per_epoch", "data.steps_per_epoch", "N", "between two validations (default: 100, or 1/50 of the steps)"
+    ),
     Flag("batch_size", "data.batch_size", "N", "images a step and device (default: 8)"),
     Flag(
         "crop_size",
@@ -52,7 +59,10 @@ FLAGS = (
     Flag("num_classes", "data.num_classes", "N", "classes; multiclass counts the background (default: 1)"),
     Flag("ignore", "data.ignore", "VALUE", "of mask pixels that are not counted"),
     Flag("foreground", "data.foreground", "VALUES", "of binary masks: white, or any, as of ids (default: white)"),
-    Flag("ratios", "data.ratios", "LIST", "of the training, validation and test images (default: [0.8, 0.1, 0.1])"),
+    Flag(
+        *("ratios", "data.ratios", "TRAIN VAL TEST", "shares of the images (default: 0.8 0.1 0.1)"),
+        numbers=True,
+    ),
     Flag("ignore_colour", "data.ignore_colour", "#RRGGBB", "of painted pixels that are not counted"),
     Flag("planes", "data.planes", "WHICH", "of images of several planes: split, first, max or channels"),
     Flag("masks", "data.masks", "PATTERN", "which files are the masks, as 'gt/{name}_gt.png' (default: by the layout)"),

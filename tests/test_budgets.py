@@ -1,0 +1,259 @@
+"""How long a run trains: steps, minutes and epochs, and what is drawn in epochs of so many steps."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+from test_training import TINY, break_off, last, refused, rows, same_runs, train
+
+import unetzoo
+from unetzoo import drawing
+from unetzoo.cli import main
+from unetzoo.data.sampling import EpochBatches
+from unetzoo.errors import ConfigError
+from unetzoo.printing import span
+from unetzoo.train import measuring
+from unetzoo.train.budgets import STEPS, cut
+from unetzoo.train.data import FolderData
+from unetzoo.train.measuring import Pace
+
+pytestmark = pytest.mark.usefixtures("no_curves")
+STEPWISE = ("--data.repeats", "null")
+"""What a run by steps is given beside TINY, which counts crops of a pass."""
+
+
+# Into epochs
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs", "length"),
+    [(1, 1, 1), (99, 1, 99), (150, 1, 150), (250, 2, 125), (1009, 10, 101), (3000, 30, 100), (100_000, 50, 2000)],
+)
+def test_steps_are_cut_into_epochs(steps: int, epochs: int, length: int) -> None:
+    assert cut(steps) == (epochs, length)
+    assert steps <= epochs * length <= 1.01 * steps
+
+
+def test_an_epoch_has_the_steps_that_are_asked_for() -> None:
+    assert cut(1000, 250) == (4, 250)
+    assert cut(1001, 250) == (5, 250)
+
+
+def settings(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int | None, int | None]:
+    """Return epochs and their steps, as the settings have them."""
+    assert main(["train", "--model", "unet", "--data", "nowhere", *arguments, "--print-config"]) == 0
+    found = yaml.safe_load(capsys.readouterr().out)
+    assert not {"steps", "minutes"} & found.keys()
+    return found["trainer"]["max_epochs"], found["data"]["steps_per_epoch"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ([], (STEPS // 100, 100)),
+        (["--steps", "500"], (5, 100)),
+        (["--steps", "500", "--steps-per-epoch", "50"], (10, 50)),
+        (["--epochs", "7"], (7, None)),
+        (["--trainer.max_epochs", "7"], (7, None)),
+        (["--epochs", "7", "--steps-per-epoch", "20"], (7, 20)),
+    ],
+)
+def test_settings_hold_epochs_alone(
+    asked: list[str], expected: tuple[int, int | None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert settings(capsys, *asked) == expected
+
+
+def test_what_is_asked_for_goes_before_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("steps: 200\n", encoding="utf-8")
+    assert settings(capsys, "--config", str(path)) == (2, 100)
+    assert settings(capsys, "--config", str(path), "--epochs", "3") == (3, None)
+    path.write_text("trainer: {max_epochs: 4}\n", encoding="utf-8")
+    assert settings(capsys, "--config", str(path)) == (4, None)
+    assert settings(capsys, "--config", str(path), "--steps", "300") == (3, 100)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--steps", "5", "--epochs", "2"], "--steps 5 and --epochs 2: give one of them"),
+        (["--steps", "5", "--trainer.max_epochs", "2"], "--steps 5 and --epochs 2: give one of them"),
+        (["--steps", "5", "--minutes", "2"], "--steps 5 and --minutes 2.0: give one of them"),
+        (["--steps", "0"], "--steps 0: a whole number from 1 up is needed"),
+        (["--minutes", "-1"], "--minutes -1.0: a number above 0 is needed"),
+        (["--steps-per-epoch", "0"], "--steps-per-epoch 0: a whole number from 1 up is needed"),
+        (["--steps", "9", "--data.repeats", "2"], "and an epoch is none here, but --steps-per-epoch 9"),
+        (["--trainer.max_steps", "4000"], "more than the 3000 that are made; give --steps 4000"),
+    ],
+)
+def test_budgets_that_do_not_fit_are_refused(
+    asked: list[str], said: str, nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refused(capsys, "--data", str(nuclei), "--out", str(tmp_path / "a"), *TINY, *STEPWISE, *asked)
+    assert said in error
+    assert not (tmp_path / "a").exists()
+
+
+# What is drawn
+
+
+@pytest.mark.parametrize("repeats", [2, [3, 0, 1, 2, 1]])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_epochs_of_steps_go_through_passes_without_end(processes: int, repeats: int | list[int]) -> None:
+    passes = EpochBatches(5, 1, repeats=repeats, seed=4)
+    expected = []
+    for number in range(8):
+        passes.set_epoch(number)
+        expected += [draw for batch in passes for draw in batch]
+    parts = [
+        EpochBatches(5, 4 // processes, repeats=repeats, steps=3, seed=4, rank=rank, processes=processes)
+        for rank in range(processes)
+    ]
+    found = []
+    for epoch in range(4):
+        for part in parts:
+            part.set_epoch(epoch)
+        assert {len(part) for part in parts} == {3}
+        found += [draw for together in zip(*parts, strict=True) for batch in together for draw in batch]
+    assert found == expected[: 4 * 3 * 4]
+
+
+def test_an_epoch_of_steps_goes_on_from_a_batch() -> None:
+    batches, whole = (EpochBatches(3, 2, steps=5, seed=5) for _ in range(2))  # more than a pass has
+    for one in (batches, whole):
+        one.set_epoch(2)
+    batches.first = 3
+    assert list(batches) == list(whole)[3:]
+    assert len(list(batches)) == 5
+
+
+def test_kinds_are_drawn_alike_in_epochs_of_steps(nuclei: Path, tmp_path: Path) -> None:
+    kinds = ["many"] * 11 + ["few"] * 4
+    rows = [f"{nuclei}/images/v{k:02}.png,{nuclei}/masks/v{k:02}.png,{kind}" for k, kind in enumerate(kinds)]
+    (tmp_path / "list.csv").write_text("\n".join(["image,mask,kind", *rows]), encoding="utf-8")
+    data = FolderData(
+        str(tmp_path / "list.csv"), crop_size=16, batch_size=4, steps_per_epoch=4000, balance=True, workers=0
+    )
+    data.trainer = SimpleNamespace(world_size=1, global_rank=0, is_global_zero=True, accumulate_grad_batches=1)
+    data.setup()
+    shown = Counter(data.training_set().samples[i].kind for batch in data._batches() for _, i in batch)
+    assert shown["many"] + shown["few"] == 16_000
+    assert shown["many"] / shown["few"] == pytest.approx(1, abs=0.03)
+
+
+# Runs
+
+
+def test_a_run_makes_the_steps_that_are_asked_for(nuclei: Path, tmp_path: Path) -> None:
+    train(
+        nuclei,
+        tmp_path / "a",
+        *STEPWISE,
+        "--steps",
+        "4",
+        "--steps-per-epoch",
+        "2",
+        "--trainer.accumulate_grad_batches",
+        "2",
+    )
+    assert [row["step"] for row in rows(tmp_path / "a")] == ["2", "4"]
+    assert last(tmp_path / "a")["global_step"] == 4
+
+
+def test_a_run_of_steps_goes_on_to_more(nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steady = [*STEPWISE, "--model.schedule", "constant", "--model.warmup", "0", "--steps-per-epoch", "2"]
+    train(nuclei, tmp_path / "a", *steady, "--steps", "2")
+    assert main(["train", "--resume", str(tmp_path / "a"), "--steps", "4", "--quiet"]) == 0
+    train(nuclei, tmp_path / "b", *steady, "--steps", "4")
+    same_runs(tmp_path / "a", tmp_path / "b")
+    assert main(["train", "--resume", str(tmp_path / "a"), "--minutes", "4", "--quiet"]) == 2
+    assert "the steps are settled" in capsys.readouterr().err
+
+
+def test_a_run_of_passes_goes_on_by_passes(nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    break_off(nuclei, tmp_path / "a", "--epochs", "1", batch=1)
+    assert main(["train", "--resume", str(tmp_path / "a"), "--steps", "4", "--quiet", "--trust"]) == 2
+    assert "this run counts passes over the images; give --epochs" in capsys.readouterr().err
+
+
+# Minutes
+
+
+def test_minutes_hold_as_many_steps_as_fit() -> None:
+    pace = Pace(step=0.5, validation=2.0)
+    assert pace.steps_in(60) == 116  # an epoch of 116 steps, and its validation, take just 60 s
+    assert pace.steps_in(3600) == 7000  # fifty epochs of 140 steps take 3600 s
+    assert pace.steps_in(60, length=20) == 100  # five epochs of 12 s
+    with pytest.raises(ConfigError, match=r"minutes=0\.0333: a step takes 0\.5 s here, and a validation 2\.0 s"):
+        pace.steps_in(2)
+
+
+def test_minutes_are_steps_by_what_is_measured(nuclei: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Pace] = []
+
+    def measured(*arguments: Any) -> Pace:
+        found.append(measuring.measured(*arguments))
+        return Pace(step=10.0, validation=10.0)
+
+    monkeypatch.setattr("unetzoo.train.command.measured", measured)
+    train(nuclei, tmp_path / "a", *STEPWISE, "--minutes", "0.7", "--steps-per-epoch", "3")
+    assert last(tmp_path / "a")["global_step"] == 3  # 42 s: an epoch of three steps, and its validation
+    assert 0 < found[0].step < 60
+    assert 0 < found[0].validation < 60
+    # And what was measured left nothing behind: its settings make the same run.
+    assert (
+        main(["train", "--config", str(tmp_path / "a" / "config.yaml"), "--out", str(tmp_path / "b"), "--quiet"]) == 0
+    )
+    same_runs(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_pace_is_that_of_steps_and_of_all_validation_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in ("train", "val"):
+        drawing.write_shapes(tmp_path / "shapes" / part, 6, size=(32, 32), task="multiclass", seed=0)
+    clock = itertools.count(step=2.0)
+    monkeypatch.setattr(measuring, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(measuring, "SECONDS", 1e9)
+    found: list[Pace] = []
+    monkeypatch.setattr(
+        "unetzoo.train.command.measured",
+        lambda *arguments: found.append(measuring.measured(*arguments)) or Pace(1.0, 1.0),
+    )
+    given = ["--task", "multiclass", "--num-classes", "5", "--batch-size", "2", "--minutes", "0.05"]
+    train(tmp_path / "shapes", tmp_path / "a", *STEPWISE, *given)
+    assert found == [Pace(step=2.0, validation=6.0)]  # six images in batches of two
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(40.2, "40 s"), (60, "1 min"), (725, "12 min"), (7500, "2 h 5 min")])
+def test_spans_are_told_as_people_do(seconds: float, text: str) -> None:
+    assert span(seconds) == text
+
+
+# What is said first
+
+
+def test_the_first_line_comes_before_lightning_does(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_lightning.py").write_text("raise SystemExit('Lightning is being imported')", encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
+    words = [sys.executable, "-m", "unetzoo", "train", "--model", "unet", "--data", "cells"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment, timeout=100)
+    assert done.stderr == "Lightning is being imported\n"
+    assert done.stdout == f"unetzoo {unetzoo.__version__}: unet on cells\n"
+
+
+def test_all_settings_are_printed_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--print-config"]) == 0
+    found = yaml.safe_load(capsys.readouterr().out)
+    assert found["model"]["name"] == "NAME"
+    assert found["data"]["folder"] == "FOLDER"
+    assert found["trainer"]["precision"] is None

@@ -1,0 +1,121 @@
+"""How long steps and validations take here: measured before a run begins, on networks and batches like its own."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from unetzoo.errors import ConfigError
+from unetzoo.train.budgets import cut
+from unetzoo.train.data import FolderData
+from unetzoo.train.recipe import Recipe
+
+STEPS, BATCHES = 12, 4
+"""Of training and of validation that are measured, at most; the first of each is not, as much is set up in it."""
+SECONDS = 15.0
+"""After which no further ones are measured."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds that a step of the optimiser takes, and one validation on all images."""
+
+    step: float
+    validation: float
+
+    def seconds(self, epochs: int, length: int) -> float:
+        """Return what so many epochs of so many steps take."""
+        return epochs * (length * self.step + self.validation)
+
+    def steps_in(self, seconds: float, length: int | None = None) -> int:
+        """Return the most steps that fit, cut into epochs as :func:`unetzoo.train.budgets.cut` does.
+
+        Raises:
+            ConfigError: not even one, and its validation, does.
+        """
+
+        def fits(steps: int) -> bool:
+            return self.seconds(*cut(steps, length)) <= seconds
+
+        if not fits(1):
+            raise ConfigError(
+                f"minutes={seconds / 60:.3g}: a step takes {self.step:.1f} s here, and a validation "
+                f"{self.validation:.1f} s: give more, a smaller network, or smaller crops"
+            )
+        low, high = 1, 2
+        while fits(high):
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+        return low
+
+
+class _Enough(Exception):  # noqa: N818
+    """Leaves a loop of Lightning's that has been measured."""
+
+
+class _Watch(Callback):
+    """Notes when each batch ended, and leaves after so many."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.ends = most, list[float]()
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Note it where the optimiser took a step."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self._note(pl_module.device)
+
+    def on_validation_batch_end(self, trainer: Any, pl_module: Any, *_: Any, **__: Any) -> None:
+        """Note it."""
+        self._note(pl_module.device)
+
+    def _note(self, device: torch.device) -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        self.ends.append(time.monotonic())
+        if len(self.ends) == self.most or (len(self.ends) > 2 and self.ends[-1] - self.ends[0] > SECONDS):
+            raise _Enough
+
+
+def measured(trainer_of: Callable[..., lightning.Trainer], recipe: Recipe, data: FolderData) -> Pace:
+    """Return the pace of a run, which is left as if nothing had been measured.
+
+    Args:
+        trainer_of: makes a trainer with the callbacks that it is given, and all else as the run's.
+        recipe: a copy of the run's, of which no network is built yet.
+        data: the run's own: it is checked here then, and not again.
+    """
+    length, data.steps_per_epoch = data.steps_per_epoch, STEPS
+    try:
+        with torch.random.fork_rng():
+            steps, _ = _timed(lambda watch: trainer_of(callbacks=[watch]).fit(recipe, datamodule=data), STEPS)
+            batches = data.val_dataloader().batch_sampler.batches  # type: ignore[union-attr]
+            most = min(BATCHES, len(batches))
+            validations, first = _timed(
+                lambda watch: trainer_of(callbacks=[watch]).validate(recipe, datamodule=data, verbose=False), most
+            )
+    finally:
+        data.steps_per_epoch = length
+    sizes = data.validation_set().sizes()
+    pixels = [sum(sizes[i][0] * sizes[i][1] for i in batch) for batch in batches]
+    seen = pixels[first : first + len(validations)]
+    return Pace(sum(steps) / len(steps), sum(validations) * sum(pixels) / sum(seen))
+
+
+def _timed(act: Callable[[_Watch], Any], most: int) -> tuple[list[float], int]:
+    """Return the seconds of batches, and the number of the first of them: 1, or 0 where there is no other."""
+    watch, begin = _Watch(most), time.monotonic()
+    with contextlib.suppress(_Enough):
+        act(watch)
+    first = min(1, len(watch.ends) - 1)
+    ends = watch.ends if first else [begin, *watch.ends]
+    return [after - before for before, after in itertools.pairwise(ends)], first
