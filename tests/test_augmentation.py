@@ -50,6 +50,9 @@ GEOMETRY: list[Any] = [
 PHOTOMETRY: list[Any] = [
     {"RandomBrightness": {"strength": 0.7, "p": 1}},
     {"RandomContrast": {"strength": 0.7, "p": 1}},
+    {"RandomGamma": {"gamma": [0.5, 2], "p": 1}},
+    {"RandomGamma": {"gamma": [0.5, 2], "inverted": True, "p": 1}},
+    {"RandomLowResolution": {"scale": [0.4, 0.9], "p": 1}},
     {"RandomNoise": {"sigma": 0.7, "p": 1}},
     {"RandomBlur": {"sigma": 2, "p": 1}},
 ]
@@ -206,7 +209,13 @@ def test_warps_bend_as_far_as_said_and_never_fold() -> None:
     assert stats.kstest(drawn.numpy(), stats.norm(0, 3).cdf).pvalue > 0.01
 
 
-@pytest.mark.parametrize("name", ["RandomWarp", "RandomBrightness", "RandomContrast", "RandomNoise", "RandomBlur"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("RandomWarp", "RandomBrightness", "RandomContrast", "RandomGamma", "RandomNoise", "RandomBlur"),
+        "RandomLowResolution",
+    ],
+)
 def test_transforms_happen_as_often_as_said(name: str) -> None:
     image = torch.randn(1, 12, 12)
     for p in (0, 0.3, 1):
@@ -238,6 +247,47 @@ def test_contrast_multiplies_about_each_channel_s_mean() -> None:
         assert np.allclose(changed, mean + factor * (image.numpy() - mean), atol=1e-5)
         factors.append(factor)
     assert stats.kstest(factors, stats.uniform(0.6, 0.8).cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("power", [0.5, 1.0, 3.0])
+def test_gamma_is_its_formula(inverted: bool, power: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of nnU-Net's GammaTransform with ``p_retain_stats=1``, but for the deviation's divisor, n for n - 1."""
+    monkeypatch.setattr(augmentation.RandomGamma, "_draw", lambda self: power)
+    image = torch.rand(3, 16, 20) ** 2 * torch.tensor([0.01, 1, 50])[:, None, None] - 3
+    image[1] = 7.0  # one value alone stays as it is
+    changed = build([{"RandomGamma": {"inverted": inverted, "p": 1}}])(image, torch.zeros(16, 20).long())[0].numpy()
+    for plane, found in zip(image.double().numpy(), changed, strict=True):
+        values = -plane if inverted else plane
+        width = values.max() - values.min()
+        bent = ((values - values.min()) / (width or 1)) ** power * width + values.min()
+        bent = (bent - bent.mean()) / (bent.std() or 1) * values.std() + values.mean()
+        np.testing.assert_allclose(found, -bent if inverted else bent, rtol=1e-4, atol=1e-4 * plane.std() + 1e-7)
+
+
+def test_powers_below_one_are_as_frequent_as_those_above() -> None:
+    transform = augmentation.RandomGamma(gamma=(0.5, 4))
+    torch.manual_seed(0)
+    drawn = np.array([transform._draw() for _ in range(400)])
+    assert stats.kstest(drawn[drawn < 1], stats.uniform(0.5, 0.5).cdf).pvalue > 0.01
+    assert stats.kstest(drawn[drawn > 1], stats.uniform(1, 3).cdf).pvalue > 0.01
+    assert (drawn < 1).mean() == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.5, 1.0])
+def test_a_low_resolution_keeps_one_pixel_of_each_cell(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augmentation.RandomLowResolution, "_draw", lambda self: scale)
+    transform = build([{"RandomLowResolution": {"p": 1}}])
+    for height, width in ((20, 31), (2, 3), (1, 1)):
+        image = torch.randn(2, height, width, dtype=torch.float64)
+        changed = transform(image, torch.zeros(height, width).long())[0].numpy()
+        rows, columns = (max(1, round(side * scale)) for side in (height, width))
+        kept = image.numpy()[:, [int((k + 0.5) * height / rows) for k in range(rows)]]
+        kept = kept[..., [int((k + 0.5) * width / columns) for k in range(columns)]]
+        places = [np.clip((np.arange(n) + 0.5) * m / n - 0.5, 0, m - 1) for n, m in ((height, rows), (width, columns))]
+        grid = np.stack(np.meshgrid(*places, indexing="ij"))
+        expected = [ndimage.map_coordinates(plane, grid, order=1) for plane in kept]
+        np.testing.assert_allclose(changed, np.stack(expected), rtol=1e-9, atol=1e-9)
 
 
 def test_noise_is_normal_and_independent_of_scale() -> None:
@@ -726,6 +776,14 @@ def test_wrong_tensors_are_refused(image: Any, mask: Any, words: str) -> None:
         ([{"RandomBrightness": {"strength": -1}}], "strength=-1: .*0 up"),
         ([{"RandomContrast": {"strength": 1.1}}], "strength=1.1: .*0 to 1"),
         ([{"RandomNoise": {"sigma": "0.1"}}], "sigma='0.1': a number"),
+        ([{"RandomGamma": {"gamma": [1.1, 1.5]}}], r"gamma=\[1.1, 1.5\]: two .* above 0 to 1 and one from 1 up"),
+        ([{"RandomGamma": {"gamma": 2}}], "gamma=2: two numbers are needed"),
+        ([{"RandomGamma": {"inverted": 1}}], "inverted=1: True or False is needed"),
+        (
+            [{"RandomLowResolution": {"scale": [0, 1]}}],
+            r"scale=\[0, 1\]: two numbers are needed, one from above 0 to 1",
+        ),
+        ([{"RandomLowResolution": {"scale": [0.9, 0.5]}}], r"scale=\[0.9, 0.5\]: two numbers"),
         ([{"RandomBlur": {"sigma": math.inf}}], "sigma=inf: a number"),
         ([{"RandomBlur": {"p": True}}], "p=True: .*number.*0 to 1"),
         ([{"RandomWarp": {"scale": [2, 1]}}], r"scale=\[2, 1\]: .*two .*above 0.*smaller"),

@@ -18,7 +18,14 @@ large image is never warped to use a corner of it.
 
 from unetzoo.augmentation.augmenting import Augmentation, build
 from unetzoo.augmentation.composing import OURS, PRESETS
-from unetzoo.augmentation.photometric import RandomBlur, RandomBrightness, RandomContrast, RandomNoise
+from unetzoo.augmentation.photometric import (
+    RandomBlur,
+    RandomBrightness,
+    RandomContrast,
+    RandomGamma,
+    RandomLowResolution,
+    RandomNoise,
+)
 from unetzoo.augmentation.warping import RandomQuarterTurn, RandomWarp
 from unetzoo.augmentation.windows import IGNORED
 
@@ -30,6 +37,8 @@ __all__ = [
     "RandomBlur",
     "RandomBrightness",
     "RandomContrast",
+    "RandomGamma",
+    "RandomLowResolution",
     "RandomNoise",
     "RandomQuarterTurn",
     "RandomWarp",

@@ -45,3 +45,20 @@ def number_problems(name: str, value: object, low: float, high: float = math.inf
     if is_number(value) and low <= value <= high:  # type: ignore[operator]
         return []
     return [f"{name}={value!r}: a number from {low} {'up' if high == math.inf else f'to {high}'} is needed"]
+
+
+def range_problems(name: str, value: object, least: tuple[float, float], most: tuple[float, float]) -> list[str]:
+    """Return what is wrong with a range of numbers above 0.
+
+    Args:
+        name, value: of an option: two numbers, the first no larger than the second.
+        least, most: between which the first must lie, and the second; the lower bound is not among them where it is 0.
+    """
+    if is_pair(value):
+        ends = zip(value, (least, most), strict=True)  # type: ignore[call-overload]
+        if all(is_number(end) and max(low, 1e-9) <= end <= high for end, (low, high) in ends) and value[0] <= value[1]:  # type: ignore[index]
+            return []
+    said = " and ".join(
+        f"one from {low or 'above 0'} {'up' if high == math.inf else f'to {high}'}" for low, high in (least, most)
+    )
+    return [f"{name}={value!r:.100}: two numbers are needed, {said}"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from unetzoo.checks import sides
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.images import scaled
 
+Aim = Callable[[Tensor], tuple[int, int] | None]
 _UNSIGNED = (torch.uint8, torch.uint16, torch.uint32)
 
 
@@ -90,12 +91,13 @@ class Augmentation(nn.Module):
         _check(image, mask)
         return self.of_stored(image, mask)
 
-    def of_stored(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def of_stored(self, image: Tensor, mask: Tensor, aim: Aim | None = None) -> tuple[Tensor, Tensor]:
         """Return what :meth:`forward` does of an image that is not scaled yet: only what is needed of it will be.
 
         Args:
             image: (C, H, W), as stored; integers are scaled as by ``unetzoo.images.prepare``.
             mask: (H, W) or (K, H, W), signed integers of any size.
+            aim: gives, of the mask, the pixel that a crop lies about; None, or where it gives none: anywhere.
 
         Returns:
             As there: of integers, the image is float32, and the mask int64.
@@ -112,7 +114,8 @@ class Augmentation(nn.Module):
             image, mask = _run(entry, image, mask)
         if self.crop_size is None:
             return image, mask
-        image, mask = random_window(image, mask, self.crop_size, self._sizes[0])
+        about = None if aim is None else aim(bare(mask))
+        image, mask = random_window(image, mask, self.crop_size, self._sizes[0], about)
         for entry, size in zip(self._entries[before:], self._sizes[1:], strict=True):
             image, mask = _run(entry, image, mask)
             image, mask = centre(image, size), centre(mask, size)

@@ -14,12 +14,22 @@ from torchvision.transforms import v2
 
 from unetzoo.augmentation._base import is_word
 from unetzoo.augmentation.borrowed import CONTAINERS, REFUSED, TORCHVISION, construct
-from unetzoo.augmentation.photometric import RandomBlur, RandomBrightness, RandomContrast, RandomNoise
+from unetzoo.augmentation.photometric import (
+    RandomBlur,
+    RandomBrightness,
+    RandomContrast,
+    RandomGamma,
+    RandomLowResolution,
+    RandomNoise,
+)
 from unetzoo.augmentation.warping import RandomQuarterTurn, RandomWarp
 from unetzoo.errors import ConfigError
 from unetzoo.registry import suggest
 
-OURS = (RandomQuarterTurn, RandomWarp, RandomBrightness, RandomContrast, RandomNoise, RandomBlur)
+OURS = (
+    *(RandomQuarterTurn, RandomWarp, RandomBrightness, RandomContrast, RandomGamma, RandomNoise, RandomBlur),
+    RandomLowResolution,
+)
 _FLIPS: list[dict[str, dict[str, Any]]] = [
     {"RandomHorizontalFlip": {"p": 0.5}},
     {"RandomVerticalFlip": {"p": 0.5}},
@@ -37,6 +47,9 @@ PRESETS: dict[str, list[dict[str, dict[str, Any]]]] = {
         *_FLIPS,
         {"RandomBrightness": {"strength": 0.4, "p": 0.5}},
         {"RandomContrast": {"strength": 0.4, "p": 0.5}},
+        {"RandomGamma": {"gamma": [0.7, 1.5], "p": 0.3}},
+        {"RandomGamma": {"gamma": [0.7, 1.5], "inverted": True, "p": 0.1}},
+        {"RandomLowResolution": {"scale": [0.5, 1.0], "p": 0.25}},
         {"RandomBlur": {"sigma": 1.5, "p": 0.2}},
         {"RandomNoise": {"sigma": 0.3, "p": 0.3}},
     ],

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from unetzoo.augmentation._base import bare, like, number_problems, uniform
+from unetzoo.augmentation._base import bare, like, number_problems, range_problems, uniform
+from unetzoo.checks import flag
 from unetzoo.errors import ConfigError
 
 
@@ -141,6 +142,68 @@ class RandomBlur(Photometric):
         padded = F.pad(image[None], (radius,) * 4, mode="replicate")[0]
         across = _weighed([padded[..., k : k + width] for k in range(len(bell))], bell)
         return _weighed([across[..., k : k + height, :] for k in range(len(bell))], bell)
+
+
+class RandomGamma(Photometric):
+    """Bend the values of each channel between its least and its largest by a power; mean and deviation stay.
+
+    As nnU-Net does: ``((x - least) / range) ** gamma · range + least``, brought back to the mean and the standard
+    deviation that the channel had. One power is drawn for all channels, below 1 as often as above.
+
+    Args:
+        gamma: the least power, above 0 and at most 1, and the largest, from 1 up.
+        inverted: bend from the other end, as if dark were bright.
+        p: probability of doing anything.
+
+    Raises:
+        ConfigError: lists all that is wrong.
+    """
+
+    def __init__(self, gamma: Sequence[float] = (0.7, 1.5), inverted: bool = False, p: float = 0.3) -> None:
+        super().__init__(p, [*range_problems("gamma", gamma, (0, 1), (1, math.inf)), *flag("inverted", inverted)])
+        self.gamma, self.inverted = gamma, inverted
+
+    def _draw(self) -> float:
+        low, high = self.gamma
+        return uniform(low, 1) if torch.rand(()) < 0.5 else uniform(1, high)
+
+    def _change(self, image: Tensor, amount: float) -> Tensor:
+        values = -image if self.inverted else image
+        least, most = values.amin((-2, -1), keepdim=True), values.amax((-2, -1), keepdim=True)
+        width = torch.where(most > least, most - least, 1)
+        bent = ((values - least) / width) ** amount
+        # What follows takes all that is linear back, so that range and least need not be put in first.
+        bent -= bent.mean((-2, -1), keepdim=True)
+        spread = _spread(bent)
+        bent *= _spread(image) / torch.where(spread > 0, spread, 1)
+        bent = -bent if self.inverted else bent
+        return bent.add_(image.mean((-2, -1), keepdim=True))
+
+
+class RandomLowResolution(Photometric):
+    """Take pixels away, each side scaled down to the nearest, and put them back between by lines.
+
+    As nnU-Net's simulation of a low resolution.
+
+    Args:
+        scale: the least and the largest share of each side that is left, above 0 and at most 1.
+        p: probability of doing anything.
+
+    Raises:
+        ConfigError: lists all that is wrong.
+    """
+
+    def __init__(self, scale: Sequence[float] = (0.5, 1), p: float = 0.25) -> None:
+        super().__init__(p, range_problems("scale", scale, (0, 1), (0, 1)))
+        self.scale = scale
+
+    def _draw(self) -> float:
+        return uniform(*self.scale)
+
+    def _change(self, image: Tensor, amount: float) -> Tensor:
+        size = image.shape[-2:]
+        small = F.interpolate(image[None], [max(1, round(side * amount)) for side in size], mode="nearest-exact")
+        return F.interpolate(small, size, mode="bilinear")[0]
 
 
 def _weighed(parts: Sequence[Tensor], weights: Tensor) -> Tensor:

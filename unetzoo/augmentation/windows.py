@@ -47,15 +47,22 @@ def unfolded(inpt: Tensor) -> Tensor:
     return like(inpt, images.scaled(values.contiguous()))
 
 
-def random_window(image: Tensor, mask: Tensor, crop: Size, size: Size) -> tuple[Tensor, Tensor]:
+def random_window(
+    image: Tensor, mask: Tensor, crop: Size, size: Size, about: tuple[int, int] | None = None
+) -> tuple[Tensor, Tensor]:
     """Return a window of ``size`` about a crop at random: inside of the image, or about it where that is smaller.
 
-    Only what is in it is :func:`unfolded`.
+    The crop has the pixel ``about`` in its middle if there is one, or as near to it as the image's border allows. Only
+    what is in the window is :func:`unfolded`.
     """
     corner = []
-    for whole, side, needed in zip(image.shape[-2:], crop, size, strict=True):
+    for axis, (whole, side, needed) in enumerate(zip(image.shape[-2:], crop, size, strict=True)):
         low, high = sorted((0, whole - side))
-        corner.append(int(torch.randint(low, high + 1, ())) - (needed - side) // 2)
+        if about is None or whole < side:
+            first = int(torch.randint(low, high + 1, ()))
+        else:
+            first = min(max(about[axis] - side // 2, low), high)
+        corner.append(first - (needed - side) // 2)
     top, left = corner
     window, labels = (_framed(unfolded(_inside(inpt, top, left, size)), top, left, size) for inpt in (image, mask))
     return window, labels

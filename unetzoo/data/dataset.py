@@ -16,6 +16,7 @@ from unetzoo import checks, images
 from unetzoo.augmentation import Augmentation
 from unetzoo.augmentation.windows import unfolded
 from unetzoo.data import edges, masks
+from unetzoo.data.aiming import Pixel, drawn_pixel, share_problems
 from unetzoo.data.kept import ROOM, Kept, Pair, stamp_of
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.listing import Sample
@@ -44,6 +45,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         mean, std: per-channel normalisation, or None for none.
         augmentation: called with the image, tv_tensors.Image float32, scaled and not normalised, and the mask,
             tv_tensors.Mask int64; returns the two. None for none.
+        foreground_crops: share of the crops that lie about a pixel of a class, drawn first, see
+            :mod:`unetzoo.data.aiming`; for an ``unetzoo.augmentation.Augmentation`` with a crop size.
         seed: of the augmentation.
         room: bytes, at most, of images and targets that are kept as they were read, so as not to read them again while
             their files stay as they are: 256 MiB, or 0 for none. The workers of a loader share them equally.
@@ -67,6 +70,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         augmentation: Augment | None = None,
+        foreground_crops: float = 0.0,
         seed: int = 0,
         room: int = ROOM,
     ) -> None:
@@ -82,8 +86,10 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         ]
         if std is not None and not all(value > 0 for value in std):
             problems.append(f"std={tuple(std)!r}: numbers above 0 are needed")
+        problems += share_problems(foreground_crops)
         if problems:
             raise ConfigError("cannot make a data set", problems)
+        self.foreground_crops = foreground_crops
         self.samples, self.labels, self.in_channels = tuple(samples), labels, in_channels
         self.mean, self.std, self.augmentation, self.seed = mean, std, augmentation, seed
         self.task, self.num_classes = labels.pixel_task, labels.num_classes
@@ -104,7 +110,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         image, target = self._pair(i % len(self))
         if isinstance(self.augmentation, Augmentation):
             with _chance(self.seed, epoch, i % len(self)):
-                image, target = self.augmentation.of_stored(image, target)
+                image, target = self.augmentation.of_stored(image, target, self._aim)
         else:
             image, target = unfolded(tv_tensors.Image(image)), unfolded(tv_tensors.Mask(target))
             if self.augmentation is not None:
@@ -132,6 +138,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     def sizes(self) -> list[tuple[int, int]]:
         """Return height and width of every image, from the files' headers alone."""
         return [images.image_size(sample.image) for sample in self.samples]
+
+    def _aim(self, target: Tensor) -> Pixel | None:
+        return drawn_pixel(target, self.labels.task, self.foreground_crops)
 
     def _pair(self, i: int) -> Pair:
         """Return an image and its target as they were read, now or before."""

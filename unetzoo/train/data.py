@@ -25,6 +25,7 @@ from unetzoo.data import (
     find_samples,
     labels_of,
 )
+from unetzoo.data.aiming import share_problems
 from unetzoo.data.listing import title_of
 from unetzoo.data.sampling import EpochBatches, SizeBatches
 from unetzoo.errors import ConfigError
@@ -57,6 +58,8 @@ class FolderData(lightning.LightningDataModule):
         ratios: of the training, validation and test images, where the folder does not part them.
         group: a regular expression; images whose names give the same match stay together.
         crop_size: side of the training crops, or height and width. None: 256, or less where most images are smaller.
+        foreground_crops: share of the crops that lie about a pixel of a class, drawn first, so that rare classes are
+            seen. A third by default, as in nnU-Net.
         batch_size: images a step and process.
         steps_per_epoch: of the optimiser, after which the network is validated; crops are drawn from passes over the
             images without end. None: an epoch is a pass.
@@ -96,6 +99,7 @@ class FolderData(lightning.LightningDataModule):
         ratios: tuple[float, float, float] = (0.8, 0.1, 0.1),
         group: str | None = None,
         crop_size: int | tuple[int, int] | None = None,
+        foreground_crops: float = 0.33,
         batch_size: int = 8,
         steps_per_epoch: int | None = None,
         repeats: int | None = None,
@@ -119,13 +123,14 @@ class FolderData(lightning.LightningDataModule):
             "masks": masks,
         }
         check_meaning(**self._meaning)
-        self.crop_size = crop_size
+        self.crop_size, self.foreground_crops = crop_size, foreground_crops
         self.batch_size, self.repeats, self.balance, self.seed = batch_size, repeats, balance, seed
         self.steps_per_epoch, self.augmentation = steps_per_epoch, augmentation
         self.workers = min(8, (os.cpu_count() or 1) // 2) if workers is None else workers
         self._position = (0, 0)
         self._samples: dict[str, tuple[Sample, ...]] | None = None
         problems = whole("batch_size", batch_size) + whole("workers", self.workers, 0)
+        problems += share_problems(foreground_crops)
         problems += [] if repeats is None else whole("repeats", repeats)
         problems += [] if steps_per_epoch is None else whole("steps_per_epoch", steps_per_epoch)
         if repeats is not None and steps_per_epoch is not None:
@@ -240,6 +245,7 @@ class FolderData(lightning.LightningDataModule):
             mean=facts.mean,
             std=facts.std,
             augmentation=augment,
+            foreground_crops=self.foreground_crops,
             seed=self.seed,
         )
 
