@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import pytorch_lightning as lightning
 import torch
+from pytorch_lightning.plugins import FSDPPrecision, MixedPrecision
 from test_training import TINY, break_off, last, refused, rows, same_runs, train
 from torch import Tensor, nn
 
 import unetzoo
+from unetzoo import losses
 from unetzoo.cli import main
+from unetzoo.train import FolderData, Recipe
+from unetzoo.train.clipping import clipping_problems, is_clipped
 from unetzoo.train.optimisers import NAMES, decay_of, made, optimiser_problems
 from unetzoo.train.schedules import factor, warmup_of
 
@@ -35,6 +42,18 @@ class Signs(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     parameter -= group["lr"] * parameter.grad.sign()
         return loss
+
+
+class Outlier(nn.Module):
+    """Dice, but for a training batch whose loss is far too large."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__()
+        self.batch, self.seen, self.dice = batch, 0, losses.build("dice", "binary")
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        self.seen += logits.requires_grad
+        return self.dice(logits, target) * (1e6 if logits.requires_grad and self.seen == self.batch else 1)
 
 
 # Optimisers
@@ -132,10 +151,12 @@ def test_an_optimiser_of_one_s_own_trains(nuclei: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_moments_are_kept_and_a_run_goes_on_bit_for_bit(name: str, nuclei: Path, tmp_path: Path) -> None:
+    """Within an epoch, some of whose steps are clipped; how many were is a figure of the run, too."""
     settings = ["--epochs", "2", "--keep_steps", "1", "--model.optimiser", name, "--lr", "0.01", "--model.schedule",
-                "poly", "--images_every", "99"]  # fmt: skip
+                "poly", "--images_every", "99", "--trainer.gradient_clip_val", "1.4"]  # fmt: skip
     train(nuclei, tmp_path / "whole", *settings)
-    break_off(nuclei, tmp_path / "cut", *settings, batch=4)
+    assert 0 < float(rows(tmp_path / "whole")[0]["clipped"]) < 1
+    break_off(nuclei, tmp_path / "cut", *settings, batch=3)
     (states,) = last(tmp_path / "cut")["optimizer_states"]
     moments = {"sgd": {"momentum_buffer"}, "adam": {"step", "exp_avg", "exp_avg_sq"}}[name]
     assert all(state.keys() == moments for state in states["state"].values())
@@ -203,3 +224,96 @@ def test_schedules_that_cannot_be_followed_are_refused_before_the_data(
     text = refused(capsys, "--data", str(tmp_path / "no-such"), *TINY, "--model.schedule", schedule)
     assert re.search(said, text), text
     assert "no-such" not in text
+
+
+# Clipping
+
+
+def weights(out: Path) -> Tensor:
+    state = last(out)["state_dict"]
+    return torch.cat([value.flatten() for name, value in state.items() if name.endswith("weight")])
+
+
+def test_clipping_changes_no_bit_of_a_healthy_run_and_bounds_an_outlier(nuclei: Path, tmp_path: Path) -> None:
+    common = ("--epochs", "2", "--model.optimiser", "sgd", "--trainer.limit_val_batches", "0", "--images_every", "99")
+    off = ("--trainer.gradient_clip_val", "0")
+    found = {}
+    for batch in (99, 3):
+        for name, settings in (("clipped", ()), ("as it is", off)):
+            out = tmp_path / f"{name} {batch}"
+            train(nuclei, out, *common, *settings, "--loss", f"{__name__}.Outlier(batch={batch})")
+            found[name, batch] = weights(out)
+            shares = [row["clipped"] for row in rows(out)]
+            assert shares == (["", ""] if settings else [str(1 / 3 if batch == 3 else 0.0), "0.0"])
+    assert torch.equal(found["clipped", 99], found["as it is", 99])
+    pull = {name: (found[name, 3] - found[name, 99]).norm() for name in ("clipped", "as it is")}
+    # A step of norm 12 at 0.001, of which 1 + 0.99 + 0.99² + … come in time.
+    assert 0 < pull["clipped"] < 0.001 * 12 * 5
+    assert pull["as it is"] > 100
+
+
+def test_half_precision_is_clipped_by_its_true_gradients(nuclei: Path) -> None:
+    """Of a step of SGD at the rate 1 the norm is the limit, whatever the loss was scaled by."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
+    trainer = lightning.Trainer(
+        max_steps=1,
+        gradient_clip_val=0.05,
+        plugins=[MixedPrecision("16-mixed", "cpu", scaler)],
+        limit_val_batches=0,
+        **dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False),
+    )
+    recipe = Recipe("unet", options={"base_channels": 4, "norm": "group"}, lr=1.0, optimiser="torch.optim.SGD",
+                    schedule="constant", warmup=0)  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        trainer.fit(recipe, datamodule=FolderData(str(nuclei), crop_size=32, batch_size=4, workers=0, repeats=1))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        before = unetzoo.create("unet", base_channels=4, norm="group")
+    moved = [now.detach() - then for now, then in zip(recipe.network.parameters(), before.parameters(), strict=True)]
+    assert torch.cat([step.flatten() for step in moved]).norm().item() == pytest.approx(0.05, rel=1e-3)
+
+
+def test_a_step_is_clipped_where_its_norm_is_beyond() -> None:
+    weight, bias = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))
+    optimiser = torch.optim.SGD([{"params": [weight]}, {"params": [bias]}, {"params": [nn.Parameter(torch.zeros(1))]}])
+    for gradients, norm, value in (((2.0, 3.0, 6.0), 7.0, 6.0), ((math.inf, 0.0, 0.0), None, None)):
+        weight.grad, bias.grad = torch.tensor(gradients[:2]), torch.tensor(gradients[2:])
+        for by_value, size in ((False, norm), (True, value)):
+            found = [
+                float(is_clipped(optimiser, limit, by_value)) for limit in (0.999 * (size or 1), 1.001 * (size or 1))
+            ]
+            assert found == ([0.0, 0.0] if size is None else [1.0, 0.0])
+
+
+def test_clipping_that_is_the_rule_is_said(nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    limits = ("--trainer.gradient_clip_val", "1e-3", "--trainer.limit_val_batches", "0")
+    arguments = ["train", "--data", str(nuclei), "--out", str(tmp_path / "a"), *TINY, "--epochs", "1", *limits]
+    assert main(arguments) == 0
+    assert re.search(r"epoch 1/1 .*clipped in 100 % of the steps", capsys.readouterr().out)
+    assert [row["clipped"] for row in rows(tmp_path / "a")] == ["1.0"]
+
+
+@pytest.mark.parametrize(
+    ("options", "trainer", "said"),
+    [
+        ({"fused": True}, {"precision": "16-mixed"}, "fused"),
+        ({"fused": True}, {"precision": "16-mixed", "gradient_clip_val": 0}, None),
+        ({"fused": True}, {"precision": "bf16-mixed"}, None),
+        (None, {"precision": "16-mixed"}, None),
+        (None, {"precision_plugin": FSDPPrecision("32-true")}, "shards"),
+        (None, {"precision_plugin": FSDPPrecision("32-true"), "gradient_clip_algorithm": "value"}, None),
+    ],
+)
+def test_what_cannot_be_clipped_is_refused(
+    options: dict[str, Any] | None, trainer: dict[str, Any], said: str | None
+) -> None:
+    usual = {
+        "gradient_clip_val": 12.0,
+        "gradient_clip_algorithm": None,
+        "precision": "32-true",
+        "precision_plugin": None,
+    }
+    problems = clipping_problems(options, SimpleNamespace(**{**usual, **trainer}))
+    assert bool(problems) == bool(said)
+    assert all(said in problem and "gradient_clip_val=0" in problem for problem in problems)

@@ -12,6 +12,7 @@ import torch
 from unetzoo.checks import whole
 from unetzoo.costs.counting import QuickNorms
 from unetzoo.model import SegmentationModel, build_on_meta
+from unetzoo.train.clipping import clipping_problems
 from unetzoo.train.data import FolderData
 from unetzoo.train.optimisers import optimiser_problems
 from unetzoo.train.schedules import schedule_problems
@@ -62,6 +63,7 @@ def fit_problems(settings: Any, network: SegmentationModel, data: FolderData, tr
     finds_unused = getattr(trainer.strategy, "_ddp_kwargs", {}).get("find_unused_parameters")
     if settings.frozen_epochs and trainer.world_size > 1 and not finds_unused:
         problems.append("frozen_epochs in several processes needs trainer.strategy=ddp_find_unused_parameters_true")
+    problems += clipping_problems(settings.optimiser_options, trainer)
     if settings.ema is not None and trainer.precision in ("bf16-true", "16-true"):
         problems.append(
             f"ema={settings.ema} with trainer.precision={trainer.precision!r}: its steps are too small for numbers of "

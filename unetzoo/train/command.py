@@ -31,7 +31,7 @@ from unetzoo.files.writing import write_file
 from unetzoo.printing import printable, span
 from unetzoo.saving.records import BEST_FILE, CARD_FILE
 from unetzoo.saving.repositories import PREFIX
-from unetzoo.train import budgets, places, reporting
+from unetzoo.train import budgets, clipping, places, reporting
 from unetzoo.train.callbacks import run_callbacks
 from unetzoo.train.data import FolderData
 from unetzoo.train.flags import FLAGS
@@ -44,6 +44,7 @@ from unetzoo.train.stopping import LimitReachedError, Limits, how_it_ended
 from unetzoo.train.trust import check_settings
 
 DEFAULTS = {
+    "gradient_clip_val": clipping.NORM,
     "logger": False,
     # Ours stand in their place, and do what they cannot: see keeping.py, reporting.py and sampling.py.
     "enable_checkpointing": False,

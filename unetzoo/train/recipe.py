@@ -25,14 +25,14 @@ from unetzoo.objects.separating import check_separable
 from unetzoo.parameter_groups import param_groups
 from unetzoo.prediction.transfer import Transfer
 from unetzoo.saving.records import PREFIX_KEY, RUN_KEY, VERSION_KEY
-from unetzoo.train import optimisers
+from unetzoo.train import clipping, optimisers
 from unetzoo.train.averaging import AveragedModel
 from unetzoo.train.building import built, is_saved
 from unetzoo.train.checking import fit_problems, setting_problems
 from unetzoo.train.data import FolderData
 from unetzoo.train.judging import Score, score_of
 from unetzoo.train.object_metrics import ObjectMetrics
-from unetzoo.train.schedules import factor, warmup_of
+from unetzoo.train.schedules import factor, moved, warmup_of
 from unetzoo.train.validating import validated
 
 DEFAULT_LOSSES = {"binary": "bce + dice", "multiclass": "cross_entropy + dice", "multilabel": "bce + dice"}
@@ -156,25 +156,21 @@ class Recipe(lightning.LightningModule):
     @property
     def training_loss(self) -> float:
         """The mean loss of the epoch's batches so far, over all processes."""
-        total, count = self._all_summed(self._losses).tolist()
-        return total / count if count else math.nan
+        return self._mean(self._losses)
+
+    @property
+    def clipped(self) -> float | None:
+        """The share of the epoch's steps so far whose gradients were clipped, None where none ever are."""
+        share = self._mean(self._clipped)
+        return None if math.isnan(share) else share
 
     @property
     def rescheduled(self) -> str | None:
         """What becomes of the rate of a run that goes on to another end than it had; None where it stays."""
-        schedule, step = self.settings.schedule, self.trainer.global_step
         if not self._steps_before:
             return None
-        before, now = (
-            self.lr * factor(schedule, step, steps, self._warmup) for steps in (self._steps_before, self._steps)
-        )
-        if before == now:
-            return None
-        way = "rises" if now > before else "falls"
-        return (
-            f"the learning rate {way} from {before:.3g} to {now:.3g} here: the schedule '{schedule}' ends "
-            f"after {self._steps} steps now, and did after {self._steps_before}"
-        )
+        ends = self._steps_before, self._steps
+        return moved(self.settings.schedule, self._warmup, self.lr, self.trainer.global_step, ends)
 
     def configure_model(self) -> None:
         """Build the network for the data."""
@@ -210,7 +206,7 @@ class Recipe(lightning.LightningModule):
             data.labels.pixel_task, data.labels.num_classes, class_names=data.labels.class_names
         )
         self.object_metrics = ObjectMetrics(data.labels) if task == "instances" else None
-        self._losses = torch.zeros(2, dtype=torch.float64)
+        self._losses, self._clipped = (torch.zeros(2, dtype=torch.float64) for _ in range(2))
         self._outputs = self.network.training_outputs
         if self.settings.compile:
             self._outputs = torch.compile(self._outputs)
@@ -239,7 +235,7 @@ class Recipe(lightning.LightningModule):
 
     def on_fit_start(self) -> None:
         """Move what is no module to the device."""
-        self._losses = self._losses.to(self.device)
+        self._losses, self._clipped = self._losses.to(self.device), self._clipped.to(self.device)
         self._transfer = Transfer(self.device)
         self._unread.clear()
 
@@ -251,6 +247,7 @@ class Recipe(lightning.LightningModule):
         """Freeze or thaw the encoder; forget what the epoch before was judged."""
         self._freeze()
         self._losses.zero_()
+        self._clipped.zero_()
         self.scores = self.objects = self.validation_loss = None
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -295,6 +292,15 @@ class Recipe(lightning.LightningModule):
                     "preview), and try a lower lr=…, trainer.gradient_clip_val=1, or trainer.precision=32"
                 )
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip as the trainer says, and count the steps at which that changed something."""
+        if gradient_clip_val:
+            clipped = clipping.is_clipped(optimizer, gradient_clip_val, by_value=gradient_clip_algorithm == "value")
+            self._clipped += torch.stack((clipped, torch.ones_like(clipped)))
+        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take a step, and let the average follow."""
         super().optimizer_step(*args, **kwargs)
@@ -324,8 +330,7 @@ class Recipe(lightning.LightningModule):
         self.metrics.sync()
         self.scores = self.metrics.compute()
         self.objects = None if self.object_metrics is None else self.object_metrics.compute()
-        total, count = self._all_summed(self._validation).tolist()
-        self.validation_loss = total / count if count else math.nan
+        self.validation_loss = self._mean(self._validation)
         found = {key: value for key, value in self.figures.items() if "/" not in key and value is not None}
         shown = {f"val/{key}": torch.tensor(value, dtype=torch.float32) for key, value in found.items()}
         self.log_dict(shown | {"val/loss": torch.tensor(self.validation_loss)}, logger=True)
@@ -344,15 +349,17 @@ class Recipe(lightning.LightningModule):
         }
         checkpoint[RUN_KEY] = {
             "losses": self._all_summed(self._losses).cpu(),
+            "clipped": self._all_summed(self._clipped).cpu(),
             "plateau": None if self._plateau is None else self._plateau.state_dict(),
             "steps": self._steps,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Read what :meth:`on_save_checkpoint` kept; the sum of all processes goes to the first."""
-        self._losses = checkpoint[RUN_KEY]["losses"].clone()
+        self._losses, self._clipped = (checkpoint[RUN_KEY][name].clone() for name in ("losses", "clipped"))
         if self.trainer.global_rank:
             self._losses.zero_()
+            self._clipped.zero_()
         self._plateau_state = checkpoint[RUN_KEY]["plateau"]
         self._steps_before = checkpoint[RUN_KEY]["steps"]
 
@@ -365,6 +372,11 @@ class Recipe(lightning.LightningModule):
         frozen = self.settings.frozen_epochs
         if frozen:
             self.network.freeze_encoder(None if self.current_epoch < frozen else 0)
+
+    def _mean(self, sums: Tensor) -> float:
+        """Return the mean over all processes of what a sum and a count of each come to; nan for nothing."""
+        total, count = self._all_summed(sums).tolist()
+        return total / count if count else math.nan
 
     def _all_summed(self, values: Tensor) -> Tensor:
         """Return the sum over all processes."""

@@ -22,6 +22,7 @@ from unetzoo.files.writing import make_folder, write_file
 from unetzoo.printing import printable
 from unetzoo.saving import cards
 from unetzoo.saving.records import BEST_FILE, CARD_FILE, read_saved
+from unetzoo.train import clipping
 from unetzoo.train.data import FolderData
 from unetzoo.train.keeping import KeepBest
 from unetzoo.train.recipe import Recipe
@@ -56,6 +57,7 @@ class History(Callback):
             "step": trainer.global_step,
             "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
             "loss": pl_module.training_loss,
+            "clipped": pl_module.clipped,
             "val_loss": pl_module.validation_loss,
             **scores,
         }
@@ -199,11 +201,12 @@ class Progress(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Print the epoch's line."""
         assert isinstance(pl_module, Recipe)
-        loss = pl_module.training_loss  # of all processes: each must ask
+        loss, clipped = pl_module.training_loss, pl_module.clipped  # of all processes: each must ask
         if self.style == "quiet" or not trainer.is_global_zero:
             return
         scores = pl_module.figures
-        record = {"epoch": trainer.current_epoch + 1, "loss": loss, "val_loss": pl_module.validation_loss, **scores}
+        record = {"epoch": trainer.current_epoch + 1, "loss": loss, "clipped": clipped}
+        record |= {"val_loss": pl_module.validation_loss, **scores}
         if self.style == "json":
             print(json.dumps(record), flush=True)
             return
@@ -212,6 +215,7 @@ class Progress(Callback):
         best = ""
         if _best_of(trainer).epoch == trainer.current_epoch and pl_module.score is not None:
             best = "  (best so far)" if pl_module.score.by_score else "  (best so far, by the loss)"
+        best += clipping.often(clipped)
         line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {'  '.join(words)}{best}"
         if self._bar is None:
             print(line, flush=True)

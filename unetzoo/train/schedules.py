@@ -62,6 +62,23 @@ def _one_cycle(step: int, steps: int, warmup: float) -> float:
     return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * share))
 
 
+def moved(schedule: str, warmup: float, lr: float, step: int, ends: tuple[int, int]) -> str | None:
+    """Return what becomes of the rate of a run that goes on to another end than it had; None where it stays.
+
+    Args:
+        schedule, warmup, step: see :func:`factor`.
+        lr: the highest rate.
+        ends: steps of the whole training, before and now.
+    """
+    before, now = (lr * factor(schedule, step, steps, warmup) for steps in ends)
+    if before == now:
+        return None
+    return (
+        f"the learning rate {'rises' if now > before else 'falls'} from {before:.3g} to {now:.3g} here: the schedule "
+        f"'{schedule}' ends after {ends[1]} steps now, and did after {ends[0]}"
+    )
+
+
 def schedule_problems(schedule: str) -> list[str]:
     """Return what is wrong with a schedule; a function of one's own is called at the start, amid and at the end."""
     if not isinstance(schedule, str) or "." not in schedule:
