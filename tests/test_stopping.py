@@ -350,6 +350,50 @@ def test_an_epoch_is_judged_by_dice_or_by_the_loss_where_no_class_occurs(
     assert score < Score(True, 0.3)
 
 
+@pytest.mark.parametrize(
+    ("monitor", "score"),
+    [
+        ("iou", Score(True, 0.125)),
+        ("recall/rim", Score(True, 0.75)),
+        ("val_loss", Score(False, -0.5)),
+        ("precision", Score(False, -0.5)),  # not defined in this epoch
+        ("object_pq", Score(True, 0.0)),
+    ],
+)
+def test_an_epoch_is_judged_by_the_figure_that_is_named(monitor: str, score: Score) -> None:
+    row = {"val_loss": 0.5, "dice": 0.25, "recall": 0.5, "recall/rim": 0.75, "iou": 0.125, "precision": None}
+    assert score_of({**row, "object_pq": 0.0, "objects_true": 3, "object_ap_50": 0.9}, monitor) == score
+
+
+def test_the_best_epoch_is_that_of_the_figure(nuclei: Path, tmp_path: Path) -> None:
+    """Of rows that figures order otherwise than Dice does, whatever order that is."""
+    out = tmp_path / "a"
+    train(nuclei, out, "--epochs", "4", "--monitor", "recall", "--lr", "0.02")
+    values = [float(row["recall"]) for row in rows(out)]
+    firsts = [1 + values.index(max(values[: k + 1])) for k in range(4)]
+    assert [int(row["best"]) for row in rows(out)] == firsts
+    assert unetzoo.Run(out).best_epoch == firsts[-1]
+    dice = [float(row["dice"]) for row in rows(out)]
+    assert dice.index(max(dice)) != values.index(max(values))  # else this would show nothing
+
+
+@pytest.mark.parametrize(
+    ("monitor", "said"),
+    [
+        ("dicee", "did you mean 'dice'"),
+        ("val_loss/rim", "dice, dice_per_image, .* are possible"),
+        ("object_pq", "of objects, with --task instances"),
+        ("dice/rim", "there is one class; give --monitor dice"),
+    ],
+)
+def test_figures_that_are_none_are_refused(
+    monitor: str, said: str, nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--data", str(nuclei), *TINY, "--epochs", "1", "--monitor", monitor, "--out", str(tmp_path / "a")]
+    assert re.search(said, refused(capsys, *words))
+    assert not (tmp_path / "a").exists()
+
+
 @pytest.mark.parametrize("schedule", ["cosine", pytest.param("plateau", marks=pytest.mark.slow)])
 def test_a_set_without_the_class_is_judged_by_the_loss(schedule: str, nuclei: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(nuclei, tmp_path / "data"))

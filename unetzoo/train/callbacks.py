@@ -31,8 +31,7 @@ def run_callbacks(
         folder: of the run, made if missing: ``best.safetensors``, ``last.ckpt``, ``data.json``, ``metrics.csv``,
             ``curves.png`` and ``predictions/``.
         style: what is printed: "bar", "lines", "json" or "quiet".
-        patience: stop after so many epochs without a better validation Dice, or loss where the validation masks hold no
-            class; None: never.
+        patience: stop after so many epochs without a better one, see ``unetzoo.train.judging``; None: never.
         images_every: epochs between sheets of predictions.
         keep_minutes: between checkpoints within an epoch.
         keep_steps: optimiser steps between checkpoints within an epoch, in place of minutes; None: by time.

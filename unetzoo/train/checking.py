@@ -14,6 +14,7 @@ from unetzoo.costs.counting import QuickNorms
 from unetzoo.model import SegmentationModel, build_on_meta
 from unetzoo.train.clipping import clipping_problems
 from unetzoo.train.data import FolderData
+from unetzoo.train.judging import monitor_problems
 from unetzoo.train.optimisers import optimiser_problems
 from unetzoo.train.schedules import schedule_problems
 
@@ -32,6 +33,7 @@ def setting_problems(settings: Any) -> list[str]:
         found.append(f"warmup={settings.warmup!r}: a share of the steps from 0 up to but not 1 is needed")
     if settings.ema is not None and not 0 <= settings.ema < 1:
         found.append(f"ema={settings.ema!r}: a decay from 0 up to but not 1 is needed, such as 0.999")
+    found += monitor_problems(settings.monitor)
     found += whole("frozen_epochs", settings.frozen_epochs, 0)
     if isinstance(settings.class_weights, str) and settings.class_weights != "auto":
         found.append(f"class_weights={settings.class_weights!r}: 'auto' or one number a class is needed")
@@ -60,6 +62,8 @@ def fit_problems(settings: Any, network: SegmentationModel, data: FolderData, tr
     classes = network.config.channels
     if isinstance(settings.class_weights, list) and len(settings.class_weights) != classes:
         problems.append(f"class_weights: {len(settings.class_weights)} numbers for {classes} {_meant(network)}")
+    labels = data.labels
+    problems += monitor_problems(settings.monitor, labels.class_names or (), objects=labels.task == "instances")
     finds_unused = getattr(trainer.strategy, "_ddp_kwargs", {}).get("find_unused_parameters")
     if settings.frozen_epochs and trainer.world_size > 1 and not finds_unused:
         problems.append("frozen_epochs in several processes needs trainer.strategy=ddp_find_unused_parameters_true")

@@ -89,7 +89,7 @@ class RunCLI(LightningCLI):
         parser.add_argument("--steps", type=int | None, default=None, help="of the optimiser")
         parser.add_argument("--minutes", type=float | None, default=None, help="as many steps as fit")
         parser.add_argument("--patience", type=int | None, default=None, help="stop after so many epochs without a "
-                            "better validation Dice")  # fmt: skip
+                            "better one")  # fmt: skip
         parser.add_argument("--keep_minutes", type=float, default=5.0, help="between checkpoints within an epoch")
         parser.add_argument("--keep_steps", type=int | None, default=None, help="instead of minutes: optimiser steps")
         parser.add_argument("--images_every", type=int, default=5, help="epochs between sheets of predictions")

@@ -44,6 +44,7 @@ def fit(
     ratios: Sequence[float] | None = None,
     group: str | None = None,
     seed: int | None = None,
+    monitor: str | None = None,
     patience: int | None = None,
     pretrained: bool | Source | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -91,7 +92,9 @@ def fit(
             default.
         group: a regular expression; images whose names match it alike stay in one split.
         seed: of all that is drawn; 0 by default.
-        patience: stop after so many epochs without a better validation Dice.
+        monitor: the figure of ``metrics.csv`` by which the best epoch is kept, such as "iou", "boundary_f", "dice/rim"
+            or "val_loss". By default "dice", and where objects are told apart "object_ap_50".
+        patience: stop after so many epochs without a better one.
         pretrained: True: ImageNet weights for the encoder; or their name or file, as ``create`` takes them.
         settings: full name → value of anything else that ``unetzoo train --print-config`` shows, such as
             ``{"trainer.precision": "bf16-mixed", "model.ema": 0.999, "model.options.norm": "group"}``; what text can

@@ -149,7 +149,7 @@ class KeepLast(Callback):
 
 
 class KeepBest(Callback):
-    """Writes ``best.safetensors``: the network of the epoch with the best validation Dice.
+    """Writes ``best.safetensors``: the network of the best epoch, see ``unetzoo.train.judging``.
 
     Where no class occurs in the validation masks, it is that with the lowest loss, see ``unetzoo.train.judging``.
     Where the weights are averaged, it is the average.

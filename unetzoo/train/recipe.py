@@ -65,6 +65,8 @@ class Recipe(lightning.LightningModule):
         frozen_epochs: first epochs in which the encoder is frozen.
         ema: decay of an exponential moving average of the weights, which is then what is judged and kept, such as
             0.999; None: none.
+        monitor: the figure of an epoch by which the best is kept, of those of ``metrics.csv``: "iou", "boundary_f",
+            "dice/rim", "object_pq", "val_loss" …; None: see ``unetzoo.train.judging``.
         gradient_checkpointing: less memory, a third more time.
         compile: the network with ``torch.compile``.
         seed: of new weights, and of what is drawn in training.
@@ -95,6 +97,7 @@ class Recipe(lightning.LightningModule):
         warmup: float | None = None,
         frozen_epochs: int = 0,
         ema: float | None = None,
+        monitor: str | None = None,
         gradient_checkpointing: bool = False,
         compile: bool = False,  # noqa: A002
         seed: int = 0,
@@ -131,7 +134,9 @@ class Recipe(lightning.LightningModule):
     @property
     def score(self) -> Score | None:
         """How good the epoch is, None before it is validated."""
-        return None if self.scores is None else score_of({**self.figures, "val_loss": self.validation_loss})
+        if self.scores is None:
+            return None
+        return score_of({**self.figures, "val_loss": self.validation_loss}, self.settings.monitor)
 
     @property
     def figures(self) -> dict[str, float | None]:

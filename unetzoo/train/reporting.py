@@ -52,6 +52,7 @@ class History(Callback):
         """Add a row, and write both files."""
         assert isinstance(pl_module, Recipe)
         scores = pl_module.figures
+        best = _best_of(trainer).epoch
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
@@ -59,6 +60,7 @@ class History(Callback):
             "loss": pl_module.training_loss,
             "clipped": pl_module.clipped,
             "val_loss": pl_module.validation_loss,
+            "best": None if best is None else best + 1,
             **scores,
         }
         self.rows.append(row)
@@ -214,7 +216,8 @@ class Progress(Callback):
         words = [f"{name} {record[name]:.4f}" for name in short if record.get(name) is not None]
         best = ""
         if _best_of(trainer).epoch == trainer.current_epoch and pl_module.score is not None:
-            best = "  (best so far)" if pl_module.score.by_score else "  (best so far, by the loss)"
+            monitor = pl_module.settings.monitor if pl_module.score.by_score else "the loss"
+            best = f"  (best so far, by {monitor})" if monitor else "  (best so far)"
         best += clipping.often(clipped)
         line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {'  '.join(words)}{best}"
         if self._bar is None:

@@ -113,7 +113,10 @@ class Run:
         return path
 
     def _best(self) -> dict[str, float | int | None] | None:
-        judged = [row for row in self.history if row.get("val_loss") is not None]
+        history = self.history
+        if history and "best" in history[-1]:
+            return next((row for row in history if row["epoch"] == history[-1]["best"]), None)
+        judged = [row for row in history if row.get("val_loss") is not None]  # of a version that did not say
         return max(judged, key=score_of, default=None)
 
 
