@@ -23,6 +23,7 @@ from unetzoo.printing import printable
 from unetzoo.saving import cards
 from unetzoo.saving.records import BEST_FILE, CARD_FILE, read_saved
 from unetzoo.train import clipping
+from unetzoo.train.curves import write_curves
 from unetzoo.train.data import FolderData
 from unetzoo.train.keeping import KeepBest
 from unetzoo.train.recipe import Recipe
@@ -98,22 +99,7 @@ class History(Callback):
         write_file(self.folder / HISTORY, text.getvalue())
 
     def _write_curves(self) -> None:
-        path = self.folder / "curves.png"
-        figure = require_plot(path)(figsize=(9, 4), layout="constrained")
-        for axes, names in zip(
-            figure.subplots(1, 2), (("loss", "val_loss"), ("dice", "iou", "object_ap_50")), strict=True
-        ):
-            for name in names:
-                points = [(row["epoch"], row[name]) for row in self.rows if row.get(name) is not None]
-                if points:
-                    axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), marker=".")
-                    axes.legend()
-            axes.set(xlabel="epoch")
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.grid(lw=0.3)
-        file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=110)
-        write_file(path, file.getvalue())
+        write_curves(self.rows, self.folder / "curves.png")
         self._drawn = time.monotonic()
 
 

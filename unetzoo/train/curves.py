@@ -1,0 +1,76 @@
+"""The curves of a run: losses and scores of its epochs, on scales that a single outlier does not flatten."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+from unetzoo.comparing.plotting import require_plot
+from unetzoo.files.writing import write_file
+
+Row = Mapping[str, float | int | None]
+LOSSES, SCORES = ("loss", "val_loss"), ("dice", "iou", "object_ap_50")
+
+
+def top_of(values: Sequence[float]) -> float | None:
+    """Return where an axis ends that some values would flatten; None where it shows all of them.
+
+    Nine tenths of the values, and five times as much again above them, are always shown. So the first epochs of an
+    ordinary run are, and a loss that leapt to a hundred times the others is not.
+    """
+    if len(values) < 5:
+        return None
+    typical = quantiles(values, n=10, method="inclusive")[-1]
+    top = typical + 5 * (typical - min(values))
+    return top if max(values) > top > typical else None
+
+
+def write_curves(rows: Sequence[Row], path: Path) -> None:
+    """Draw losses and scores over epochs, as PNG, and mark the best epoch.
+
+    Args:
+        rows: of ``metrics.csv``.
+        path: of the file.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    figure = require_plot(path)(figsize=(9, 4), layout="constrained")
+    best = rows[-1].get("best") if rows else None
+    for axes, title, names in zip(figure.subplots(1, 2), ("loss", "validation"), (LOSSES, SCORES), strict=True):
+        _draw(axes, {name: _points(rows, name) for name in names})
+        if best is not None:
+            axes.axvline(best, color="0.6", lw=1, ls=":", label=f"best epoch, {best}", zorder=0)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
+        axes.set(xlabel="epoch", title=title)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(lw=0.3)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=110)
+    write_file(path, file.getvalue())
+
+
+def _points(rows: Sequence[Row], name: str) -> list[tuple[float, float]]:
+    return [(row["epoch"], value) for row in rows if (value := row.get(name)) is not None and math.isfinite(value)]  # type: ignore[misc]
+
+
+def _draw(axes: Any, curves: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+    """Draw curves; points above the end of the axis are arrows at it, the highest with its value."""
+    values = [value for points in curves.values() for _, value in points]
+    top = top_of(values)
+    for name, points in curves.items():
+        if not points:
+            continue
+        (line,) = axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), marker=".")
+        beyond = [point for point in points if top is not None and point[1] > top]
+        for epoch, value in beyond:
+            axes.plot(epoch, top, marker="^", color=line.get_color(), clip_on=False)
+            if value == max(value for _, value in beyond):
+                axes.annotate(f"{value:.3g}", (epoch, top), (6, -4), textcoords="offset points", va="top", fontsize=8)
+    if top is not None:
+        axes.set_ylim(min(values) - 0.05 * (top - min(values)), top)
