@@ -424,7 +424,7 @@ class TestData:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(tmp_path_factory: pytest.TempPathFactory, no_curves: None) -> Run:
     """Give a run that has learned drawn scenes by heart."""
     folder = tmp_path_factory.mktemp("instances")
     scenes = {name: SCENES[key] for name, key in (("a", "discs"), ("b", "rods of 9"), ("c", "ring"), ("d", "one"))}
@@ -435,13 +435,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         data=folder / "data",
         out=folder / "run",
         task="instances",
-        epochs=25,
+        epochs=4,
         crop_size=64,
         batch_size=4,
         lr=5e-3,
         augmentation="none",
         quiet=True,
-        settings={"data.workers": 0, "data.repeats": 6, "model.options.base_channels": 8},
+        settings={"data.workers": 0, "data.repeats": 20, "model.options.base_channels": 8},
     )
 
 
