@@ -149,9 +149,9 @@ def test_ignored_pixels_are_as_if_cut_off(name: str, task: str) -> None:
     torch.testing.assert_close(loss(logits, whole), loss(logits[..., :8, :], target[..., :8, :]))
 
 
-@pytest.mark.parametrize(("name", "task"), EVERY)
+@pytest.mark.parametrize(("name", "task"), [(n, t) for n, t in EVERY if n != "nnunet"])
 def test_a_batch_is_the_mean_of_its_halves(name: str, task: str) -> None:
-    """So that two processes of half a batch train as one does."""
+    """So that two processes of half a batch train as one does; nnU-Net's takes the batch as one image."""
     logits, target = made(task, count=4)
     target[1] = 0  # an image without foreground must count in the mean over images
     loss = losses.build(name, task)
@@ -325,6 +325,63 @@ def test_dice_iou_and_tversky_are_monai_s(task: str, per: str) -> None:
         pairs += [(losses.Dice(task, per=per, background=False), DiceLoss(include_background=False, **common))]
     for ours, theirs in pairs:
         torch.testing.assert_close(ours(logits.float(), target), theirs(logits.float(), y))
+
+
+@pytest.mark.parametrize("task", PIXEL_TASKS)
+@pytest.mark.parametrize("per", ["image", "batch"])
+@pytest.mark.parametrize("smooth", [1e-5, 1.0])
+def test_smooth_dice_is_monai_s_also_of_classes_that_do_not_occur(task: str, per: str, smooth: float) -> None:
+    from monai.losses import DiceLoss
+
+    logits, target = made(task, count=3)
+    target[0] = 0  # no foreground at all
+    if task == "multiclass":
+        target[target == 2] = 1
+    y = one_hot(task, target, torch.float32)
+    common = {"sigmoid": task != "multiclass", "softmax": task == "multiclass", "batch": per == "batch"}
+    theirs = DiceLoss(**common, smooth_nr=smooth, smooth_dr=smooth)(logits.float(), y)
+    found = losses.build(f"dice(smooth={smooth}, per='{per}')", task)(logits.float(), target)
+    torch.testing.assert_close(found, theirs)
+
+
+def of_nnunet(logits: Tensor, target: Tensor, regions: bool) -> Tensor:
+    """The formula of nnU-Net 2.8 written out: ``DC_and_CE_loss``, or ``DC_and_BCE_loss`` of regions that may overlap.
+
+    Args:
+        logits: (N, C, H, W), a channel for the background among them but for regions.
+        target: (N, H, W) of class numbers, or (N, C, H, W) of 0 and 1, -100 where ignored.
+        regions: see above.
+    """
+    mask = (target != -100).double()
+    mask = mask if regions else mask[:, None]
+    if regions:
+        y, p = target.clamp(min=0).double(), logits.sigmoid()
+        pixels = -((y * p.log() + (1 - y) * (1 - p).log()) * mask).sum() / mask.sum()
+    else:
+        y = torch.stack([target == c for c in range(logits.shape[1])], dim=1).double()
+        p = logits.exp() / logits.exp().sum(dim=1, keepdim=True)
+        pixels = -(y * p.log()).sum() / mask.sum()
+        y, p = y[:, 1:], p[:, 1:]
+    overlap, true, found = ((x * mask).sum(dim=(0, 2, 3)) for x in (p * y, y, p))
+    dice = (2 * overlap + 1e-5) / (true + found + 1e-5).clip(1e-8)
+    return pixels - dice.mean()
+
+
+@pytest.mark.parametrize("task", PIXEL_TASKS)
+@pytest.mark.parametrize("ignoring", [False, True])
+def test_nnunet_is_its_formula(task: str, ignoring: bool) -> None:
+    logits, target = made(task, count=3)
+    target[0] = 0
+    if task == "multiclass":
+        target[target == 2] = 1  # nowhere in the batch
+    if ignoring:
+        target[..., 2:5, 1:7] = -100
+    theirs = torch.cat((torch.zeros_like(logits), logits), dim=1) if task == "binary" else logits
+    expected = 1 + of_nnunet(theirs, target, regions=task == "multilabel")
+    torch.testing.assert_close(losses.build("nnunet", task)(logits, target), expected, rtol=1e-10, atol=1e-12)
+    if task == "multiclass":
+        text = "cross_entropy + dice(smooth=1e-5, per='batch', background=False)"
+        torch.testing.assert_close(losses.build(text, task)(logits, target), expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(("name", "task"), [(n, t) for n, t in EVERY if n in REGIONS])

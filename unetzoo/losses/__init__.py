@@ -6,7 +6,7 @@ Plain torch, usable without any trainer. :class:`Loss` says what all of them sha
 from unetzoo.losses._base import LOSSES, Loss, LossSpec, SingleLoss, register_loss
 from unetzoo.losses._target import Truth
 from unetzoo.losses.balance import LabelledData, class_weights_from
-from unetzoo.losses.compound import Sum, UNet3PLoss, UNetPPLoss
+from unetzoo.losses.compound import NNUNetLoss, Sum, UNet3PLoss, UNetPPLoss
 from unetzoo.losses.pixels import BCE, CrossEntropy, Focal
 from unetzoo.losses.regions import Dice, IoU, Lovasz, RegionLoss, Tversky
 from unetzoo.losses.structure import MSSSIM, Gaps
@@ -27,6 +27,7 @@ __all__ = [
     "Loss",
     "LossSpec",
     "Lovasz",
+    "NNUNetLoss",
     "RegionLoss",
     "SingleLoss",
     "Sum",

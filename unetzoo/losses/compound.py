@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unetzoo.errors import InputError
 from unetzoo.losses._base import Loss, SingleLoss, number_problems, register_loss
 from unetzoo.losses._own import own_target, try_out
-from unetzoo.losses.pixels import BCE, Focal
+from unetzoo.losses.pixels import BCE, CrossEntropy, Focal
 from unetzoo.losses.regions import Dice, IoU
 from unetzoo.losses.structure import MSSSIM
 
@@ -104,6 +104,26 @@ class UNet3PLoss(Sum):
     ) -> None:
         terms = [loss(task, class_weights=class_weights, ignore_index=ignore_index) for loss in (Focal, MSSSIM, IoU)]
         super().__init__(task, [(1, term) for term in terms], ignore_index=ignore_index)
+
+
+@register_loss("nnunet")
+class NNUNetLoss(Sum):
+    """Cross-entropy + Dice of all images of the batch together, without background: nnU-Net v2's.
+
+    Paper: Isensee et al. 2021, arXiv 1904.08128; formula: nnU-Net v2, ``DC_and_CE_loss`` with ``batch_dice`` and a
+    smoothing term of 1e-5, and ``DC_and_BCE_loss`` for multilabel tasks, plus 1. Its binary networks have a channel
+    for the background, and cross-entropy over the two is that of the sigmoid of their difference, as here. Where it
+    trains in several processes, it takes all of their images together; here each process takes its own. Arguments: see
+    :class:`SingleLoss`.
+    """
+
+    def __init__(
+        self, task: str, *, class_weights: Sequence[float] | Tensor | None = None, ignore_index: int = -100
+    ) -> None:
+        pixels = CrossEntropy if task == "multiclass" else BCE
+        common: dict[str, Any] = {"class_weights": class_weights, "ignore_index": ignore_index}
+        dice = Dice(task, smooth=1e-5, per="batch", background=task != "multiclass", **common)
+        super().__init__(task, [(1, pixels(task, **common)), (1, dice)], ignore_index=ignore_index)
 
 
 def _flat(term: nn.Module) -> list[tuple[float, nn.Module]]:

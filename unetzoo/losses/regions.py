@@ -1,8 +1,9 @@
 """Losses that compare regions: Dice, IoU, Tversky, Lovász.
 
 Each is taken for every class in every image, over the pixels that count; then comes the mean over the classes that
-occur in the image, weighted by the class weights, then the mean over the images. An image where no class occurs adds
-0: its false positives are for a loss of pixels to see, which such a loss is usually added to.
+occur in the image, weighted by the class weights, then the mean over the images; or all images of a batch are taken as
+one. An image where no class occurs adds 0: its false positives are for a loss of pixels to see, which such a loss is
+usually added to.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ class RegionLoss(SingleLoss):
         per: "image", or "batch": all pixels of the batch are taken as one image's.
         background: False leaves class 0 of a multiclass task out.
     """
+
+    absent = False
+    """Whether classes count that do not occur."""
 
     def __init__(
         self,
@@ -57,7 +61,8 @@ class RegionLoss(SingleLoss):
     def measure(self, logits: Tensor, truth: Truth) -> Tensor:
         """Return the loss; see the head of this file."""
         rows = [self._rows(x) for x in (logits, truth.classes, truth.valid)]
-        weights = (rows[1].amax(dim=2) > 0) * self.weights(logits)
+        present = rows[2].any(dim=2) if self.absent else rows[1].amax(dim=2) > 0
+        weights = present * self.weights(logits)
         if not self.background:
             weights = weights * (torch.arange(logits.shape[1], device=logits.device) > 0)
         losses = self.per_class(*rows)
@@ -76,16 +81,41 @@ class RegionLoss(SingleLoss):
 
 @register_loss("dice")
 class Dice(RegionLoss):
-    """Soft Dice loss: 1 − 2 Σ p·y / (Σ p + Σ y).
+    """Soft Dice loss: 1 − (2 Σ p·y + s) / (Σ p + Σ y + s).
 
-    Formula: Drozdzal et al. 2016, arXiv 1608.04117; without a smoothing term, which a class that occurs
-    does not need. Arguments: see :class:`RegionLoss`.
+    Formula: Drozdzal et al. 2016, arXiv 1608.04117.
+
+    Args:
+        task, per, background, class_weights, ignore_index: see :class:`RegionLoss`.
+        smooth: s, from 0 up. A class that occurs needs none. Above 0 the classes that do not occur count, too, as in
+            nnU-Net and MONAI, both of which have 1e-5.
     """
+
+    def __init__(
+        self,
+        task: str,
+        *,
+        smooth: float = 0.0,
+        per: str = "image",
+        background: bool = True,
+        class_weights: Sequence[float] | Tensor | None = None,
+        ignore_index: int = -100,
+    ) -> None:
+        super().__init__(
+            task,
+            per=per,
+            background=background,
+            class_weights=class_weights,
+            ignore_index=ignore_index,
+            problems=number_problems("smooth", smooth, 0),
+        )
+        self.smooth = smooth
+        self.absent = smooth > 0
 
     def per_class(self, logits: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
         """Return the loss of each class; see :class:`RegionLoss`."""
         both, surplus, missed = self.overlap(logits, truth, valid)
-        return ratio(surplus + missed, 2 * both + surplus + missed)
+        return ratio(surplus + missed, 2 * both + surplus + missed + self.smooth)
 
 
 @register_loss("iou")
