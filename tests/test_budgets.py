@@ -231,7 +231,9 @@ def test_a_pace_is_that_of_steps_and_of_all_validation_images(tmp_path: Path, mo
     )
     given = ["--task", "multiclass", "--num-classes", "5", "--batch-size", "2", "--minutes", "0.05"]
     train(tmp_path / "shapes", tmp_path / "a", *STEPWISE, *given)
-    assert found == [Pace(step=2.0, validation=6.0)]  # six images in batches of two
+    train(tmp_path / "shapes", tmp_path / "b", *STEPWISE, *given, "--trainer.limit_val_batches", "2")
+    train(tmp_path / "shapes", tmp_path / "c", *STEPWISE, *given, "--trainer.limit_val_batches", "0")
+    assert found == [Pace(2.0, 6.0), Pace(2.0, 4.0), Pace(2.0, 0.0)]  # six images in batches of two
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(40.2, "40 s"), (60, "1 min"), (725, "12 min"), (7500, "2 h 5 min")])

@@ -259,12 +259,12 @@ def train(
 def _fit(cli: RunCLI, resumed: bool) -> None:
     """Train, or go on, and say what there is in the end."""
     folder, last = cli.folder, cli.folder / LAST
-    if not resumed:
-        _time(cli)
     if resumed:
         _check_same(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")), cli.settings())
         _check_epochs(len(Run(folder).history), cli.config.trainer.max_epochs)
     with _resumable(folder), contextlib.suppress(LimitReachedError):
+        if not resumed:
+            _time(cli)
         cli.trainer.fit(
             cli.model,
             datamodule=cli.datamodule,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
 import pytorch_lightning as lightning
@@ -97,18 +99,26 @@ def measured(trainer_of: Callable[..., lightning.Trainer], recipe: Recipe, data:
     length, data.steps_per_epoch = data.steps_per_epoch, STEPS
     try:
         with torch.random.fork_rng():
-            steps, _ = _timed(lambda watch: trainer_of(callbacks=[watch]).fit(recipe, datamodule=data), STEPS)
-            batches = data.val_dataloader().batch_sampler.batches  # type: ignore[union-attr]
-            most = min(BATCHES, len(batches))
+            trainer = functools.partial(trainer_of, limit_train_batches=None, max_steps=-1)
+            steps, _ = _timed(lambda watch: trainer(callbacks=[watch]).fit(recipe, datamodule=data), STEPS)
+            pixels = _validated(data, trainer(callbacks=[]).limit_val_batches)
+            if not pixels:
+                return Pace(mean(steps), 0.0)
+            most = min(BATCHES, len(pixels))
             validations, first = _timed(
-                lambda watch: trainer_of(callbacks=[watch]).validate(recipe, datamodule=data, verbose=False), most
+                lambda watch: trainer(callbacks=[watch]).validate(recipe, datamodule=data, verbose=False), most
             )
     finally:
         data.steps_per_epoch = length
+    return Pace(mean(steps), sum(validations) * sum(pixels) / sum(pixels[first : first + len(validations)]))
+
+
+def _validated(data: FolderData, limit: int | float) -> list[int]:
+    """Return the pixels of each batch that a validation sees: of so many, or of a share of all."""
+    batches = data.val_dataloader().batch_sampler.batches  # type: ignore[union-attr]
+    count = limit if isinstance(limit, int) else int(limit * len(batches))
     sizes = data.validation_set().sizes()
-    pixels = [sum(sizes[i][0] * sizes[i][1] for i in batch) for batch in batches]
-    seen = pixels[first : first + len(validations)]
-    return Pace(sum(steps) / len(steps), sum(validations) * sum(pixels) / sum(seen))
+    return [sum(sizes[i][0] * sizes[i][1] for i in batch) for batch in batches[:count]]
 
 
 def _timed(act: Callable[[_Watch], Any], most: int) -> tuple[list[float], int]:
