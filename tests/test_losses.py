@@ -1152,6 +1152,31 @@ def test_supervision_that_does_not_fit() -> None:
         assert len(caught.value.problems) == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "parts"),
+    [
+        ("unet", {"deep_supervision": False}, [1]),
+        ("unet", {}, [4, 2, 1, 0]),
+        ("unet3p", {}, [8, 4, 2, 1, 0]),
+        ("unetpp", {}, [4, 0, 1, 2]),  # x_0_4, then x_0_1, x_0_2, x_0_3
+        ("unetpp", {"levels": 2}, [2, 1]),
+        ("unetpp_lite", {"levels": 3}, [2, 0, 1]),
+        ("smp_unet_resnet18", {}, [8, 4, 2, 1, 0]),
+        ("smp_unetplusplus_resnet18", {}, [4, 0, 1, 2]),
+    ],
+)
+def test_geometric_weights_are_halved_from_head_to_head(name: str, options: dict[str, Any], parts: list[int]) -> None:
+    width = {} if name.startswith("smp") else {"base_channels": 4}
+    model = unetzoo.create(name, **width, **{"deep_supervision": True, **options})
+    expected = [part / sum(parts) for part in parts]
+    assert losses.geometric_weights(model) == pytest.approx(expected, rel=1e-12)
+    if name == "unetpp" and 0 in parts:  # that of the smallest network that pruning leaves
+        images = torch.rand(1, 3, 32, 32)
+        model.eval()
+        shallowest = model.training_outputs(images).deep[parts.index(0) - 1]
+        torch.testing.assert_close(model.prune(1)(images), shallowest)
+
+
 @pytest.mark.parametrize("name", ["unet_valid", "unet3p", "unetpp"])
 def test_models_train_on_their_outputs(name: str) -> None:
     """A few steps on one batch bring the loss down, every head and the presence logits included."""

@@ -317,3 +317,35 @@ def test_what_cannot_be_clipped_is_refused(
     problems = clipping_problems(options, SimpleNamespace(**{**usual, **trainer}))
     assert bool(problems) == bool(said)
     assert all(said in problem and "gradient_clip_val=0" in problem for problem in problems)
+
+
+# Heads
+
+
+def test_geometric_weights_of_heads_reach_the_loss(nuclei: Path, tmp_path: Path) -> None:
+    """The last head stays as it was, and the others do not."""
+    train(nuclei, tmp_path / "a", "--epochs", "1", "--model.options.deep_supervision", "true", "--model.head_weights",
+          "geometric", "--model.weight_decay", "0", "--trainer.limit_val_batches", "0")  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        before = unetzoo.create("unet", base_channels=4, deep_supervision=True).state_dict()
+    after = last(tmp_path / "a")["state_dict"]
+    heads = ["head.conv.weight", *(f"deep_heads.{k}.conv.weight" for k in range(3))]
+    assert [torch.equal(after[f"network.{name}"], before[name]) for name in heads] == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["geometrc"], "--model.head_weights geometrc: .*did you mean 'geometric'"),
+        (["geometric", "--model", "unetpp", "--model.options.deep_supervision=true", "--model.options.output=average"],
+         r"--model.head_weights geometric: .*average.*4 numbers"),
+        (["[1, 2]"], "head_weights: 2 numbers for 1 heads"),
+    ],
+)  # fmt: skip
+def test_weights_that_no_heads_have_are_refused(
+    given: list[str], said: str, nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("--data", str(nuclei), "--out", str(tmp_path / "a"), *TINY, "--epochs", "1")
+    text = refused(capsys, *common, "--model.head_weights", *given)
+    assert re.search(said, text), text

@@ -46,6 +46,8 @@ class Decoder(Checkpointed, ABC):
         features: channels and stride of each feature that ``forward`` gives: the main one, then, with deep
             supervision, the others.
         head_kernel: kernel of the convolution that makes logits of them.
+        nested: whether the features of deep supervision are those of nested decoders, the shallowest first, and not
+            those of coarser stages, the finest first.
         averages_heads: whether the answer is the average of all heads.
         prunable: how many levels ``pruned`` takes, the last of which is the whole; 0 where there is nothing to prune.
         fewest_maps, most_maps: how few and how many maps of an encoder it takes.
@@ -66,6 +68,7 @@ class Decoder(Checkpointed, ABC):
     encoder_defaults: ClassVar[Mapping[str, Any]] = {}
     border: ClassVar[int] = 0
     supervisable: ClassVar[bool] = True
+    nested: ClassVar[bool] = False
     fewest_maps: ClassVar[int] = 2
     most_maps: ClassVar[int] = 5
     published: ClassVar[Mapping[str, float]] = {}

@@ -182,6 +182,7 @@ class SmpUNetPlusPlusDecoder(SmpDecoder):
     title = "smp's UNet++"
     paper = "Zhou et al. 2018, arXiv 1807.10165"
     summary = "segmentation_models_pytorch's UnetPlusPlus: its models fit"
+    nested = True
 
     def __init__(self, encoder: Encoder, style: ConvStyle, options: SmpOptions, deep_supervision: bool) -> None:
         super().__init__(encoder, style, options, deep_supervision)

@@ -61,6 +61,7 @@ def nested_problems(levels: object, output: object) -> list[str]:
 class NestedDecoder(Decoder):
     """The triangle of nodes that UNet++ and its light form share; a subclass makes the nodes and the ends."""
 
+    nested = True
     levels: int
     nodes: nn.ModuleDict
     ends: nn.ModuleDict

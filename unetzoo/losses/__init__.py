@@ -10,7 +10,7 @@ from unetzoo.losses.compound import NNUNetLoss, Sum, UNet3PLoss, UNetPPLoss
 from unetzoo.losses.pixels import BCE, CrossEntropy, Focal
 from unetzoo.losses.regions import Dice, IoU, Lovasz, RegionLoss, Tversky
 from unetzoo.losses.structure import MSSSIM, Gaps
-from unetzoo.losses.supervision import DeepSupervision
+from unetzoo.losses.supervision import DeepSupervision, geometric_weights
 from unetzoo.losses.text import build
 
 __all__ = [
@@ -37,5 +37,6 @@ __all__ = [
     "UNetPPLoss",
     "build",
     "class_weights_from",
+    "geometric_weights",
     "register_loss",
 ]

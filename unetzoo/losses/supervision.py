@@ -12,7 +12,7 @@ from unetzoo.errors import ConfigError, InputError
 from unetzoo.losses._base import Loss, full, number_problems
 from unetzoo.losses._own import try_ignored
 from unetzoo.losses._target import Truth, ratio, read_target
-from unetzoo.model import TrainingOutputs
+from unetzoo.model import SegmentationModel, TrainingOutputs
 
 
 class DeepSupervision(nn.Module):
@@ -24,9 +24,9 @@ class DeepSupervision(nn.Module):
 
     Args:
         loss: of one head.
-        weights: from 0 up, one a head, the main one first, then ``TrainingOutputs.deep``'s; used as they are. None: 1
-            divided by the number of heads, so that the loss, and the learning rate that suits it, are about those of
-            the model without deep supervision.
+        weights: from 0 up, one a head, the main one first, then ``TrainingOutputs.deep``'s; used as they are, such as
+            :func:`geometric_weights` of a model. None: 1 divided by the number of heads. Either way the loss, and the
+            learning rate that suits it, are about those of the model without deep supervision.
         presence_weight: from 0 up, of the presence logits' term.
 
     Raises:
@@ -101,6 +101,26 @@ class DeepSupervision(nn.Module):
             raise InputError(f"presence logits of shape {tuple(presence.shape)}: {(count, classes)} is needed")
         truth = read_target(self.loss.task, target, classes, self.loss.ignore_index, full(presence.dtype))
         return truth.guarded(presence_loss(presence.to(truth.classes), truth))
+
+
+def geometric_weights(model: SegmentationModel) -> tuple[float, ...]:
+    """Return weights for :class:`DeepSupervision`, each half of the one before it: 1, 1/2, 1/4, …, over their sum.
+
+    The first is of the main head, then come coarser stages, or nested decoders that are shallower. Of more than two
+    heads the last one, the coarsest or shallowest, gets 0, as in nnU-Net v2 (``_build_loss``), where it is 0 of two
+    heads as well.
+
+    Args:
+        model: with or without deep supervision; a single head has a weight of 1.
+
+    Returns:
+        One a head, in the order of ``training_outputs``, 1 in all.
+    """
+    halved = [0.5**k for k in range(1 + len(model.deep_heads))]
+    if len(halved) > 2:
+        halved[-1] = 0.0
+    main, *deep = (weight / sum(halved) for weight in halved)
+    return (main, *(reversed(deep) if model.decoder.nested else deep))
 
 
 def presence_loss(presence: Tensor, truth: Truth) -> Tensor:

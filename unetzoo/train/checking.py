@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as lightning
 import torch
 
-from unetzoo.checks import whole
+from unetzoo.checks import one_of, whole
 from unetzoo.costs.counting import QuickNorms
 from unetzoo.model import SegmentationModel, build_on_meta
 from unetzoo.train.clipping import clipping_problems
@@ -35,6 +35,8 @@ def setting_problems(settings: Any) -> list[str]:
         found.append(f"ema={settings.ema!r}: a decay from 0 up to but not 1 is needed, such as 0.999")
     found += monitor_problems(settings.monitor)
     found += whole("frozen_epochs", settings.frozen_epochs, 0)
+    if isinstance(settings.head_weights, str):
+        found += one_of("head_weights", settings.head_weights, ("geometric",))
     if isinstance(settings.class_weights, str) and settings.class_weights != "auto":
         found.append(f"class_weights={settings.class_weights!r}: 'auto' or one number a class is needed")
     if isinstance(settings.class_weights, Sequence) and not isinstance(settings.class_weights, str):
@@ -57,7 +59,13 @@ def fit_problems(settings: Any, network: SegmentationModel, data: FolderData, tr
     ):  # or processes norm together
         problems += _norm_problems(network, data)
     heads = 1 + len(network.deep_heads)
-    if settings.head_weights is not None and len(settings.head_weights) != heads:
+    if settings.head_weights == "geometric":
+        if network.decoder.averages_heads:
+            problems.append(
+                "head_weights='geometric': the last head is not trained, and output='average' averages it in; give "
+                f"{heads} numbers, or output='last'"
+            )
+    elif settings.head_weights is not None and len(settings.head_weights) != heads:
         problems.append(f"head_weights: {len(settings.head_weights)} numbers for {heads} heads, the main one first")
     classes = network.config.channels
     if isinstance(settings.class_weights, list) and len(settings.class_weights) != classes:

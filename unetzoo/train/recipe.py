@@ -50,7 +50,8 @@ class Recipe(lightning.LightningModule):
         options: of the network, as ``unetzoo.create`` takes them, such as ``deep_supervision``.
         pretrained: ImageNet weights for the encoder, as ``unetzoo.create`` takes them.
         loss: see ``unetzoo.losses.build``. None: "bce + dice"; for multiclass "cross_entropy + dice".
-        head_weights: of the loss at each head, the main one first; None: all alike.
+        head_weights: of the loss at each head, the main one first; "geometric": see ``losses.geometric_weights``; None:
+            all alike.
         class_weights: "auto" (from how often each class occurs), or one number a class; None: all alike.
         lr: the highest learning rate of decoder and heads.
         encoder_lr: that of the encoder; None: ``lr``, or a tenth of it where the weights were trained before.
@@ -86,7 +87,7 @@ class Recipe(lightning.LightningModule):
         options: dict[str, Any] | None = None,
         pretrained: bool | str = False,
         loss: str | None = None,
-        head_weights: list[float] | None = None,
+        head_weights: str | list[float] | None = None,
         class_weights: str | list[float] | None = None,
         lr: float = 1e-3,
         encoder_lr: float | None = None,
@@ -196,7 +197,7 @@ class Recipe(lightning.LightningModule):
             self.network.to(memory_format=torch.channels_last)
         if self.settings.ema is not None:
             self.average = AveragedModel(self.network, self.settings.ema)
-        weights, task = self.settings.class_weights, data.labels.task
+        weights, heads, task = self.settings.class_weights, self.settings.head_weights, data.labels.task
         truths = data.training_set().loss_targets()
         logits = "multilabel" if task == "instances" else task
         self.loss = losses.DeepSupervision(
@@ -205,7 +206,7 @@ class Recipe(lightning.LightningModule):
                 logits,
                 class_weights=weights if weights != "auto" else losses.class_weights_from(truths),
             ),
-            weights=self.settings.head_weights,
+            weights=losses.geometric_weights(self.network) if heads == "geometric" else heads,
         )
         self.metrics = SegmentationMetrics(
             data.labels.pixel_task, data.labels.num_classes, class_names=data.labels.class_names
