@@ -19,12 +19,14 @@ from statistics import mean
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 import unetzoo
-from unetzoo import drawing
+from unetzoo import drawing, losses
 
 SGD = {"model.optimiser": "sgd", "model.lr": 0.01, "model.schedule": "poly", "model.warmup": 0}
 HEADS = {"model.options.deep_supervision": True}
+OUTLIER = {"model.loss": "cross_entropy + dice + __main__.Outlier(step=60)"}
 GEOMETRIC = {**HEADS, "model.head_weights": "geometric"}
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
@@ -33,12 +35,28 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "`one_cycle`, 0.003": {"model.schedule": "one_cycle", "model.lr": 0.003},
     "heads alike": HEADS,
     "heads `geometric`": GEOMETRIC,
-    'dice, `per="batch"`': {"model.loss": 'PIXELS + dice(per="batch")'},
-    "dice, `background=False`": {"model.loss": "PIXELS + dice(background=False)"},
+    'dice, `per="batch"`': {"model.loss": 'cross_entropy + dice(per="batch")'},
+    "dice, `background=False`": {"model.loss": "cross_entropy + dice(background=False)"},
     "`nnunet`": {"model.loss": "nnunet"},
+    "an outlier": OUTLIER,
+    "an outlier, clipped at 100": {**OUTLIER, "trainer.gradient_clip_val": 100},
+    "an outlier, not clipped": {**OUTLIER, "trainer.gradient_clip_val": 0},
     "nnU-Net's: `sgd`, `geometric`, `nnunet`": {**SGD, **GEOMETRIC, "model.loss": "nnunet"},
 }
-"""Way → settings by their full names; PIXELS is the cross-entropy of the task."""
+"""Way → settings by their full names."""
+
+
+class Outlier(nn.Module):
+    """Nothing, but at one step of the training the cross-entropy a million times."""
+
+    def __init__(self, task: str, *, step: int) -> None:
+        super().__init__()
+        self.step, self.seen, self.loss = step, 0, losses.build("cross_entropy", task)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of a batch."""
+        self.seen += logits.requires_grad
+        return self.loss(logits, target) * (1e6 if logits.requires_grad and self.seen == self.step else 0)
 
 
 def settings_of(way: str, task: str, steps: int) -> dict[str, Any] | None:
@@ -47,8 +65,6 @@ def settings_of(way: str, task: str, steps: int) -> dict[str, Any] | None:
     found |= {"trainer.accelerator": "cpu", "model.lr": 1e-3, **WAYS[way]}
     if task == "binary" and "background" in found.get("model.loss", ""):
         return None
-    if "model.loss" in found:
-        found["model.loss"] = found["model.loss"].replace("PIXELS", "bce" if task == "binary" else "cross_entropy")
     return found
 
 
