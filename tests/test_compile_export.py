@@ -89,7 +89,7 @@ def test_compiles_whole_with_free_sizes(name: str, options: dict[str, int], back
             torch.testing.assert_close(compiled(images), model(images), rtol=1e-4, atol=1e-4)
 
 
-@SLOW  # test_folding compiles one by default
+@SLOW
 @pytest.mark.filterwarnings("ignore")
 def test_compiles_to_machine_code() -> None:
     if shutil.which("g++") is None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -234,17 +236,20 @@ def test_exports(name: str, dtype: torch.dtype | None) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_compiles() -> None:
-    if shutil.which("g++") is None:
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiles(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one graph; to machine code, which takes long, where slow tests run."""
+    if backend == "inductor" and shutil.which("g++") is None:
         pytest.skip("the inductor backend needs a C++ compiler, and g++ is not there")
     torch._dynamo.reset()
-    model = (
-        disturbed("unet3p", levels=1) if "levels" in unetzoo.zoo.signature("unet3p") else disturbed("unetpp", levels=1)
-    )
+    compiled = Mock(wraps=functools.partial(torch.compile, backend=backend, fullgraph=True))
+    monkeypatch.setattr(torch, "compile", compiled)
+    model = disturbed("unetpp", levels=1)
     optimized = unetzoo.optimize(model, example=some_images(""), compile=True)
     with torch.no_grad():
         assert_same(optimized(some_images("")), model.eval()(some_images("")))
         assert_same(optimized.predict(some_images("")), model.predict(some_images("")))
+    assert compiled.called
 
 
 def test_refusals(tmp_path: Path) -> None:
