@@ -15,10 +15,12 @@ from torch.optim import Optimizer
 NORM = 12.0
 """Largest norm of all gradients together that a step takes as it is; nnU-Net v2's.
 
-A clipped step is scaled down to it, and any other multiplied by 1, which changes no bit. Means over pixels and classes,
-as the losses here are, have norms of 0.5 to 2 in a healthy run, and a few times that in its first steps
-(docs/training.md). A batch far beyond would pull SGD's weights away at once; Adam's step is bounded, but the batch's
-square stays in the second moment for thousands of steps, during which all others count for next to nothing.
+A clipped step is scaled down to it, and any other multiplied by 1, which changes no bit. Losses that are means over
+pixels and classes have norms of 0.3 to 5, and up to 11 in the first steps of ResNets; of ten networks that were tried,
+UNet 3+ alone goes beyond: 20 to 32 in its first four steps. A batch far beyond pulls SGD's weights away at once. Adam's
+step is bounded, but the batch's square stays in the second moment for thousands of steps, during which all others
+count for little: with one loss of 400 a million times too large, a small U-Net ended at a loss of 1.93 as it is, 1.63
+with a norm of 100, 1.08 with 12, and 0.98 without that batch; by SGD at NaN, and at 1.41 with 12 (1.38 without it).
 """
 OFTEN = 0.5
 """Share of an epoch's steps from which on clipping is no rare event, but a lower rate, which is said then."""
