@@ -177,14 +177,14 @@ def test_info_says_what_create_builds(name: str) -> None:
 
 
 def test_dropout_acts_in_training_alone() -> None:
-    model = unetzoo.create("resunet18", dropout=0.5)
+    model = unetzoo.create("unet", base_channels=8, dropout=0.5)
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         model.train()
         assert not torch.equal(model(images), model(images))
         model.eval()
         assert torch.equal(model(images), model(images))
-    whole = unetzoo.create("resunet18").eval()
+    whole = unetzoo.create("unet", base_channels=8).eval()
     whole.load_state_dict(model.state_dict())
     assert torch.equal(whole(images), model(images))
 
@@ -253,7 +253,7 @@ def test_narrowest_networks(name: str, options: dict[str, int], norm: str | None
 
 
 def test_unet_valid_learns_with_every_parameter() -> None:
-    model = unetzoo.create("unet_valid", num_classes=2, dropout=0.25)
+    model = unetzoo.create("unet_valid", base_channels=8, num_classes=2, dropout=0.25)
     outputs = model.training_outputs(torch.randn(1, 3, 188, 204))
     assert outputs.logits.shape == (1, 2, 4, 20)
     assert outputs.deep == ()

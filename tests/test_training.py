@@ -423,7 +423,7 @@ def test_more_classes_train(task: str, tmp_path: Path) -> None:
     "arguments",
     [
         ("--model", "unet3p_resnet18", "--model.options.deep_supervision=true", "--loss", "unet3p",
-         "--model.options.classification_guided=true"),
+         "--model.options.classification_guided=true", "--model.options.branch_channels=16"),
         ("--model", "unetpp_resnet18", "--model.options.deep_supervision=true", "--model.options.base_width=8",
          "--model.options.output=average", "--model.head_weights", "[1, 0.5, 0.5, 0.5]", "--loss", "unetpp"),
         ("--model", "unet_valid", "--model.options.base_channels=2", "--crop-size", "188", "--batch-size", "2"),
