@@ -177,10 +177,46 @@ def holders(count: int, place: Callable[[], contextlib.AbstractContextManager[Pa
 def test_processes_that_begin_together_have_a_folder_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with holders(6, functools.partial(places.numbered, "unet")) as processes:
+        assert all(end.poll(100) for _, end in processes)  # or one ended before it had a folder
         found = {end.recv() for _, end in processes}
         assert len(found) == 6
         assert {path.name for path in (tmp_path / "runs").iterdir()} == {folder.name for folder in found}
     assert [process.exitcode for process, _ in processes] == [0] * 6
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, FileExistsError])
+def test_a_folder_whose_parent_was_removed_just_now_is_made(
+    error: type[OSError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As between the two calls of the system that a folder and its parent take."""
+    mkdir, calls = Path.mkdir, []
+
+    def once_removed(path: Path, *arguments: Any, **options: Any) -> None:
+        calls.append(path)
+        if len(calls) == 1:
+            raise error(errno.ENOENT, "the parent is gone", str(path))
+        mkdir(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", once_removed)
+    with places.named(tmp_path / "runs" / "a") as folder:
+        assert folder.is_dir()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_empty_folder_that_another_process_made_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mkdir = Path.mkdir
+
+    def overtaken(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.name == "unet" and not path.exists():
+            mkdir(path, parents=True)
+        mkdir(path, *arguments, **options)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "mkdir", overtaken)
+    with places.numbered("unet") as folder:
+        assert folder == Path("runs/unet-2")
+        assert Path("runs/unet").is_dir()
+    assert Path("runs/unet").is_dir()
 
 
 def test_a_run_that_is_going_on_is_not_resumed_until_its_process_is_gone(tmp_path: Path) -> None:

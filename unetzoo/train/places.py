@@ -91,22 +91,38 @@ def going_on(folder: Path) -> str:
 
 @contextlib.contextmanager
 def _made(folder: Path) -> Iterator[bool]:
-    """Make a folder, and give whether it is new; remove what is still empty at the end."""
+    """Make a folder, and give whether it is new; if it is, remove what is still empty at the end."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    new = True
     try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        new = False
+        new = _is_new(folder)
     except (OSError, ValueError) as error:
         problem = getattr(error, "strerror", None) or error
         raise WriteError(f"the folder {str(folder)!r} cannot be made: {problem}") from error
     try:
         yield new
     finally:
-        for path in missing:
+        for path in missing if new else ():
             with contextlib.suppress(OSError):  # there is something in it, another run perhaps
                 path.rmdir()
+
+
+def _is_new(folder: Path, tries: int = 100) -> bool:
+    """Make a folder, and return whether it was not there.
+
+    Other processes remove empty folders that they made, also the one that this folder is to be in: then again.
+    """
+    for k in range(tries):
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if folder.exists():
+                return False
+        except FileNotFoundError:
+            if k == tries - 1:
+                raise
+        else:
+            return True
+    return False
 
 
 @contextlib.contextmanager
