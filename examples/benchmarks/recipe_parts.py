@@ -30,6 +30,7 @@ OUTLIER = {"model.loss": "cross_entropy + dice + __main__.Outlier(step=60)"}
 GEOMETRIC = {**HEADS, "model.head_weights": "geometric"}
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
+    "0.003": {"model.lr": 0.003},
     "`sgd`, 0.01, `poly`": SGD,
     "`one_cycle`": {"model.schedule": "one_cycle"},
     "`one_cycle`, 0.003": {"model.schedule": "one_cycle", "model.lr": 0.003},
