@@ -287,13 +287,13 @@ def test_no_image_that_a_trained_model_learned_from_is_held_out(name: str, share
     some_images = splits_of(name, shared_data)
     for part in ("images", "masks"):
         (tmp_path / "mine" / part).mkdir(parents=True)
-    for split, count in (("train", 1), ("test", 2)):
-        for k, sample in enumerate(some_images[split][:count]):
-            shutil.copy(sample.image, tmp_path / "mine" / "images" / f"{split}{k}{sample.image.suffix}")
-            shutil.copy(sample.mask, tmp_path / "mine" / "masks" / f"{split}{k}{sample.mask.suffix}")
-    with pytest.raises(ConfigError, match=rf"1 of 3 images .*trained on by .*{name}.*'train0' \(as "):
+    for split in ("train", "test"):
+        sample = some_images[split][0]
+        shutil.copy(sample.image, tmp_path / "mine" / "images" / f"{split}{sample.image.suffix}")
+        shutil.copy(sample.mask, tmp_path / "mine" / "masks" / f"{split}{sample.mask.suffix}")
+    with pytest.raises(ConfigError, match=rf"1 of 2 images .*trained on by .*{name}.*'train' \(as "):
         evaluate(name, tmp_path / "mine")
-    assert {row["name"] for row in evaluate(name, tmp_path / "mine", split="test").rows} == {"test0", "test1"}
+    assert [row["name"] for row in evaluate(name, tmp_path / "mine", split="test").rows] == ["test"]
 
 
 def test_a_few_real_nuclei_of_each_kind(shared_data: Path) -> None:
