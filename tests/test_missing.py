@@ -348,9 +348,9 @@ def test_the_page_counts_what_was_measured(task: str, classes: int, tmp_path: Pa
     values[:, :10] = np.nan
     predictor = Predictor(small(task, classes), device="cpu")
     found = answers.answer(predictor, write(tmp_path / "a.tif", values), answers.Limits())
-    rows = answers.legend(found)
+    rows = answers.legend(found.at(0.5))
     if task != "multilabel":
         assert sum(row.pixels for row in rows) == SIZE[0] * SIZE[1] - 10 * SIZE[1]
         assert sum(row.share for row in rows) == pytest.approx(1)
-    assert (answers.at(found, 0.0).mask[..., :10, :] == 0).all()
-    assert answers.painted(answers.fitted(found)).shape == (3, *SIZE)
+    assert (found.at(0.0).prediction.mask[..., :10, :] == 0).all()
+    assert answers.picture(found.at(0.0)).fitted().painted().shape == (3, *SIZE)

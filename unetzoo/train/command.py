@@ -27,7 +27,6 @@ from pytorch_lightning.utilities import rank_zero_only
 from unetzoo.checks import one_of
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.extras import needed
-from unetzoo.files.writing import write_file
 from unetzoo.printing import printable, span
 from unetzoo.saving.records import BEST_FILE, CARD_FILE
 from unetzoo.saving.repositories import PREFIX
@@ -35,7 +34,7 @@ from unetzoo.train import budgets, clipping, places, reporting
 from unetzoo.train.callbacks import run_callbacks
 from unetzoo.train.data import FolderData
 from unetzoo.train.flags import FLAGS
-from unetzoo.train.keeping import LAST, KeepLast, WholeFiles
+from unetzoo.train.keeping import LAST, KeepLast, KeepSettings, WholeFiles
 from unetzoo.train.measuring import measured
 from unetzoo.train.recipe import Recipe
 from unetzoo.train.refusals import MODE, explained, makeable, other_names as other_names, refusal, repeated
@@ -168,29 +167,6 @@ class RunCLI(LightningCLI):
             raise ConfigError(f"the trainer cannot be set up: {' '.join(str(error).split())}") from error
 
 
-class KeepSettings(Callback):
-    """Writes the ``config.yaml`` of a run, when all has been checked and work begins.
-
-    A run that is refused, or has nothing left to do, keeps the one that it has.
-
-    Args:
-        folder: of the run.
-        settings: returns all that was set.
-    """
-
-    def __init__(self, folder: Path, settings: Callable[[], Mapping[str, Any]]) -> None:
-        self.folder, self.settings = folder, settings
-        self._written = False
-
-    def on_train_batch_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Write before the first batch."""
-        if trainer.is_global_zero and not self._written:
-            self._written = True
-            write_file(self.folder / CONFIG, yaml.safe_dump(dict(self.settings()), sort_keys=False))
-
-
 def train(
     given: Mapping[str, str],
     rest: Sequence[str] = (),
@@ -308,7 +284,7 @@ def _time(cli: RunCLI) -> None:
     epochs, length = config.trainer.max_epochs, config.data.steps_per_epoch
     if cli.style in ("bar", "lines"):
         print(
-            f"{epochs * length} steps in {epochs} epochs will take about {span(pace.seconds(epochs, length))}: "
+            f"{epochs * length} steps in {epochs} epoch{'s' * (epochs > 1)} will take about {span(pace.seconds(epochs, length))}: "
             f"{pace.step:.2g} s a step, {pace.validation:.2g} s a validation",
             flush=True,
         )

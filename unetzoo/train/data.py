@@ -129,21 +129,27 @@ class FolderData(lightning.LightningDataModule):
         self.workers = min(8, (os.cpu_count() or 1) // 2) if workers is None else workers
         self._position = (0, 0)
         self._samples: dict[str, tuple[Sample, ...]] | None = None
-        problems = whole("batch_size", batch_size) + whole("workers", self.workers, 0)
-        problems += share_problems(foreground_crops)
-        problems += [] if repeats is None else whole("repeats", repeats)
-        problems += [] if steps_per_epoch is None else whole("steps_per_epoch", steps_per_epoch)
-        if repeats is not None and steps_per_epoch is not None:
-            problems.append(
-                f"repeats={repeats}: crops of each image in a pass over them, and an epoch is none here, but "
-                f"steps_per_epoch={steps_per_epoch}; give epochs=… with it, or leave it out"
-            )
-        if any("\ud800" <= letter <= "\udfff" for letter in title_of(folder)):
-            # The run's settings are YAML, which is text, and by them it goes on.
-            fix = "rename the folder, or give a link to it"
-            problems.append(f"data={printable(title_of(folder))}: this name is no UTF-8: {fix}")
+        problems = self._problems()
         if problems:
             raise ConfigError("cannot read the data", problems)
+
+    def _problems(self) -> list[str]:
+        """Return what is wrong with the settings by themselves."""
+        repeats, steps = self.repeats, self.steps_per_epoch
+        problems = whole("batch_size", self.batch_size) + whole("workers", self.workers, 0)
+        problems += share_problems(self.foreground_crops)
+        problems += [] if repeats is None else whole("repeats", repeats)
+        problems += [] if steps is None else whole("steps_per_epoch", steps)
+        if repeats is not None and steps is not None:
+            problems.append(
+                f"repeats={repeats}: crops of each image in a pass over them, and an epoch is no pass here, but "
+                f"steps_per_epoch={steps}; give epochs=… with it, or leave it out"
+            )
+        if any("\ud800" <= letter <= "\udfff" for letter in title_of(self.folder)):
+            # The run's settings are YAML, which is text, and by them it goes on.
+            fix = "rename the folder, or give a link to it"
+            problems.append(f"data={printable(title_of(self.folder))}: this name is no UTF-8: {fix}")
+        return problems
 
     @property
     def samples(self) -> Mapping[str, tuple[Sample, ...]]:

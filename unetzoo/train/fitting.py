@@ -123,12 +123,7 @@ def fit(
     problems += checks.flag("quiet", quiet) + checks.flag("trust", trust)
     if quiet is True and style not in (None, "quiet"):
         problems.append(f"quiet=True and style={style!r}: give one of them")
-    texts = {}
-    for name, value in (*given.items(), *settings.items()):
-        try:
-            texts[name] = _text(value)
-        except (TypeError, ValueError, AttributeError):
-            problems.append(_unsayable(name, value))
+    texts = _texts({**given, **settings}, problems)
     folder = command.train(
         {name: texts[name] for name in given if name in texts},
         [f"--{name}={texts[name]}" for name in settings if name in texts],
@@ -140,6 +135,17 @@ def fit(
         problems=problems,
     )
     return Run(folder)
+
+
+def _texts(values: Mapping[str, Any], problems: list[str]) -> dict[str, str]:
+    """Return values as the command line would give them; say in ``problems`` which no text can say."""
+    texts = {}
+    for name, value in values.items():
+        try:
+            texts[name] = _text(value)
+        except (TypeError, ValueError, AttributeError):
+            problems.append(_unsayable(name, value))
+    return texts
 
 
 def _text(value: Any) -> str:

@@ -55,7 +55,12 @@ FLAGS = (
     Flag("augmentation", "data.augmentation", "NAME", "none, light or strong (default: light)"),
     Flag("loss", "model.loss", "LOSS", "such as 'dice', '0.5*bce + dice', 'unet3p' (default: bce + dice, by task)"),
     Flag("lr", "model.lr", "RATE", "highest learning rate (default: 0.001)"),
-    Flag("task", "data.task", "TASK", "binary, multiclass or multilabel (default: as annotations say, else binary)"),
+    Flag(
+        "task",
+        "data.task",
+        "TASK",
+        "binary, multiclass, multilabel or instances (default: as annotations say, else binary)",
+    ),
     Flag("num_classes", "data.num_classes", "N", "classes; multiclass counts the background (default: 1)"),
     Flag("ignore", "data.ignore", "VALUE", "of mask pixels that are not counted"),
     Flag("foreground", "data.foreground", "VALUES", "of binary masks: white, or any, as of ids (default: white)"),

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as lightning
 import torch
+import yaml
 from lightning_fabric.plugins.io import CheckpointIO
 from pytorch_lightning.callbacks import Callback
 
 from unetzoo.errors import TrainingError, WeightsError
 from unetzoo.files.torch_files import load_pickle
-from unetzoo.files.writing import make_folder, replacing
+from unetzoo.files.writing import make_folder, replacing, write_file
 from unetzoo.model import build_on_meta
 from unetzoo.saving import weights
 from unetzoo.saving.records import BEST_FILE
 from unetzoo.train.judging import Score
 from unetzoo.train.recipe import Recipe
+from unetzoo.train.runs import CONFIG
 
 LAST = "last.ckpt"
 
@@ -204,6 +207,29 @@ class KeepBest(Callback):
         score = state_dict["score"]
         self.score = None if score is None else Score(*score)
         self.epoch, self.waited, self.metrics = (state_dict[name] for name in ("epoch", "waited", "metrics"))
+
+
+class KeepSettings(Callback):
+    """Writes the ``config.yaml`` of a run, when all has been checked and work begins.
+
+    A run that is refused, or has nothing left to do, keeps the one that it has.
+
+    Args:
+        folder: of the run.
+        settings: returns all that was set.
+    """
+
+    def __init__(self, folder: Path, settings: Callable[[], Mapping[str, Any]]) -> None:
+        self.folder, self.settings = folder, settings
+        self._written = False
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Write before the first batch."""
+        if trainer.is_global_zero and not self._written:
+            self._written = True
+            write_file(self.folder / CONFIG, yaml.safe_dump(dict(self.settings()), sort_keys=False))
 
 
 def _or_from_the_best(last: Path) -> str:
