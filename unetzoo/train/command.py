@@ -284,8 +284,8 @@ def _time(cli: RunCLI) -> None:
     epochs, length = config.trainer.max_epochs, config.data.steps_per_epoch
     if cli.style in ("bar", "lines"):
         print(
-            f"{epochs * length} steps in {epochs} epoch{'s' * (epochs > 1)} will take about {span(pace.seconds(epochs, length))}: "
-            f"{pace.step:.2g} s a step, {pace.validation:.2g} s a validation",
+            f"{epochs * length} steps in {epochs} epoch{'s' * (epochs > 1)} will take about "
+            f"{span(pace.seconds(epochs, length))}: {pace.step:.2g} s a step, {pace.validation:.2g} s a validation",
             flush=True,
         )
 

@@ -59,7 +59,7 @@ FLAGS = (
         "task",
         "data.task",
         "TASK",
-        "binary, multiclass, multilabel or instances (default: as annotations say, else binary)",
+        "binary, multiclass, multilabel or instances (default: as the data say, or binary)",
     ),
     Flag("num_classes", "data.num_classes", "N", "classes; multiclass counts the background (default: 1)"),
     Flag("ignore", "data.ignore", "VALUE", "of mask pixels that are not counted"),
