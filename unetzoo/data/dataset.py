@@ -46,7 +46,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         augmentation: called with the image, tv_tensors.Image float32, scaled and not normalised, and the mask,
             tv_tensors.Mask int64; returns the two. None for none.
         foreground_crops: share of the crops that lie about a pixel of a class, drawn first, see
-            :mod:`unetzoo.data.aiming`; for an ``unetzoo.augmentation.Augmentation`` with a crop size.
+            ``unetzoo.data.aiming``; for an ``unetzoo.augmentation.Augmentation`` with a crop size.
         seed: of the augmentation.
         room: bytes, at most, of images and targets that are kept as they were read, so as not to read them again while
             their files stay as they are: 256 MiB, or 0 for none. The workers of a loader share them equally.
