@@ -25,7 +25,7 @@ class DeepSupervision(nn.Module):
     Args:
         loss: of one head.
         weights: from 0 up, one a head, the main one first, then ``TrainingOutputs.deep``'s; used as they are, such as
-            ``unetzoo.losses.supervision.geometric_weights`` of a model. None: 1 divided by the number of heads. Either way the loss, and the
+            ``geometric_weights`` of a model. None: 1 divided by the number of heads. Either way the loss, and the
             learning rate that suits it, are about those of the model without deep supervision.
         presence_weight: from 0 up, of the presence logits' term.
 
