@@ -262,7 +262,7 @@ def kill_saves_of_models(folder: Path, kills: dict[int, int]) -> None:
 
 @pytest.mark.usefixtures("torch_s_draws")  # as the process that is killed draws them
 def test_a_model_whose_save_is_killed_loads_and_verifies_as_one_of_the_two(tmp_path: Path) -> None:
-    kill_saves_of_models(tmp_path, {4: 20, 40: 14, 150: 6})
+    kill_saves_of_models(tmp_path, {4: 10, 40: 7, 150: 3})
 
 
 @pytest.mark.usefixtures("torch_s_draws")  # as the process that is killed draws them
