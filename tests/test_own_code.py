@@ -99,7 +99,7 @@ COMMANDS = [
     "predict run cells/images/0.png --out masks",
     "evaluate run --data cells --split val",
     "calibrate run --data cells --split val",
-    "export run mine.pt2",
+    "export run mine.pt2 --size 32 32",
     "verify run/best.safetensors",
     "info run",
 ]
