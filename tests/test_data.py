@@ -484,7 +484,7 @@ def test_a_group_of_several_kinds_stays_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("folders", "said"),
     [
-        ([], "images/ and masks/ with the same names"),
+        ([], "images/ and masks/ (or instances/) with the same names"),
         (["images"], "no masks/"),
         (["images", "masks", "labels"], "both masks/ and labels/"),
         (["train/images", "train/masks", "val/images"], "no masks/"),

@@ -360,8 +360,8 @@ class TestData:
         assert written == Labels(
             task="instances", num_classes=2, class_names=("a", "b"), foreground="any", ignore=65535
         )
-        assert labels_of(target, task="instances", ignore=65535, class_names=["a", "b"]) == written
-        with Image.open(target / "masks" / "a" / "x.png") as file:
+        assert labels_of(target, ignore=65535, class_names=["a", "b"]) == written
+        with Image.open(target / "instances" / "a" / "x.png") as file:
             assert (file.format, file.mode) == ("PNG", "I;16")
         before, after = (list_samples(*one).samples[""] for one in ((source, labels), (target, written)))
         counts = []
@@ -391,13 +391,13 @@ class TestData:
         assert main([*command, "--foreground", foreground]) == 0
         assert "task='instances', foreground='any'" in capsys.readouterr().out
         for name, ids in scenes.items():
-            found = np.array(Image.open(target / "masks" / f"{name}.png"))
+            found = np.array(Image.open(target / "instances" / f"{name}.png"))
             expected = np.unique(ids, return_inverse=True)[1] if foreground == "any" else label(ids, connectivity=2)
             np.testing.assert_array_equal(found, expected.reshape(ids.shape))
-        assert main(["data", "check", str(target), "--task", "instances"]) == 0
+        assert main(["data", "check", str(target)]) == 0
         last = capsys.readouterr().out.splitlines()[-1]
         words = shlex.split(last[last.index("unetzoo ") :])[1:]
-        assert words == ["train", "--model", "unet", "--data", str(target), "--task", "instances"]
+        assert words == ["train", "--model", "unet", "--data", str(target)]
         small = ["--epochs", "1", "--batch-size", "2", "--crop-size", "32", "--quiet", "--data.workers", "0"]
         small += ["--trainer.limit_train_batches", "2", "--model.options.base_channels", "4"]
         assert main([*words, *small, "--out", str(tmp_path / "run")]) == 0

@@ -19,7 +19,17 @@ from PIL import Image
 import unetzoo
 from unetzoo import images
 from unetzoo.cli import main
-from unetzoo.data import Labels, SegmentationDataset, check, convert, find_samples, labels_of, list_samples, masks
+from unetzoo.data import (
+    Labels,
+    SegmentationDataset,
+    check,
+    convert,
+    edges,
+    find_samples,
+    labels_of,
+    list_samples,
+    masks,
+)
 from unetzoo.data.listing import Listing
 from unetzoo.data.record import DataRecord
 from unetzoo.errors import ConfigError, InputError
@@ -96,6 +106,62 @@ def test_folders_and_endings(tmp_path: Path, images: str, of_masks: str, image: 
     assert all(np.array_equal(target(listing, image.format(k), splits[0]), shape(k)) for k in range(4))
     assert "'_mask'" in listing.understood or mask == "{}"
     assert "'_sat'" in listing.understood or image == "{}"
+
+
+@pytest.mark.parametrize(
+    ("of_images", "of_ids"),
+    [("images", "instances"), ("train/images", "train/instances"), ("images/train", "instances/train"),
+     ("train_images", "train_instances")],
+)  # fmt: skip
+def test_label_images_in_a_folder_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], of_images: str, of_ids: str
+) -> None:
+    """Each object is a number: the folder's name says so, and no flag is needed."""
+    splits = ["train", "val"] if "train" in of_images else [""]
+    ids = np.kron(np.arange(12, dtype=np.uint8).reshape(4, 3), np.ones((4, 5), np.uint8))
+    ids = np.pad(ids, ((1, 1), (0, 1)))
+    for split in splits:
+        for k in range(6):
+            picture(tmp_path / of_images.replace("train", split) / f"{k}.png")
+            save(ids, tmp_path / of_ids.replace("train", split) / f"{k}.png")
+    labels = labels_of(tmp_path)
+    assert labels == Labels(task="instances", foreground="any")
+    listing = list_samples(tmp_path, labels)
+    assert not listing.problems
+    assert [*names(listing)] == splits
+    np.testing.assert_array_equal(edges.read_numbers(listing.samples[splits[0]][0], labels, SIZE)[1].squeeze(), ids)
+    assert labels_of(tmp_path, task="binary") == Labels(foreground="any")
+    assert main(["data", "check", str(tmp_path)]) == 0
+    assert "--task" not in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_masks_go_before_label_images_unless_objects_are_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for k in range(6):
+        picture(tmp_path / "images" / f"{k}.png")
+        black_and_white(k, tmp_path / "masks" / f"{k}.png")
+        save(shape(k).astype(np.uint8) * 7, tmp_path / "instances" / f"{k}.png")
+    assert labels_of(tmp_path) == Labels()
+    masked = list_samples(tmp_path, Labels())
+    assert masked.samples[""][0].mask == tmp_path / "masks" / "0.png"
+    numbered = list_samples(tmp_path, labels_of(tmp_path, task="instances"))
+    assert numbered.samples[""][0].mask == tmp_path / "instances" / "0.png"
+    assert not numbered.warnings
+    assert main(["data", "check", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert sum("--task instances takes the label images" in line for line in said.splitlines()) == 1
+    assert said.splitlines()[-1].endswith(f"--data {tmp_path}")
+    assert main(["data", "check", str(tmp_path), "--task", "instances"]) == 0
+    assert (
+        "instances/: masks have the stem of their image; the masks beside them are left out" in capsys.readouterr().out
+    )
+
+
+def test_images_alone_name_both_folders_that_may_stand_beside_them(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png")
+    with pytest.raises(ConfigError, match=r"no masks/ .* instances/ of label images"):
+        list_samples(tmp_path, Labels())
 
 
 @pytest.mark.parametrize("split", ["", "train/"])

@@ -33,7 +33,7 @@ def training_command(source: Source, labels: Sequence[Labels], settings: Mapping
         labels: of it; any of them will do.
         settings: "ratios", "seed", "group" and "crop_size".
     """
-    told = understood(source, labels[0].masks).meaning()
+    told = understood(source, labels[0].masks, labels[0].task).meaning()
     wanted = {name: value for name in _FLAGS if (value := getattr(labels[0], name)) is not None}
     choices = itertools.chain.from_iterable(itertools.combinations(wanted.items(), k) for k in range(len(wanted) + 1))
     flags = next((dict(some) for some in choices if _labels_by(told, source, dict(some)) in labels), None)

@@ -29,12 +29,14 @@ _DEEP_IGNORE = 65535
 def convert(source: Source, target: str | os.PathLike[str], labels: Labels, *, progress: bool = False) -> Labels:
     """Write a data set as a folder with ``images/`` and ``masks/``, or ``train/``, ``val/``, … if it has splits.
 
+    For instances the masks are label images, in ``instances/``.
+
     Images are copied byte for byte, but for those whose channels are files of their own: they become a TIFF of as many
     bands, upright, which needs the extra ``tiff``. Masks become PNG: class indices for multiclass (8 bits, 16 for more
     than 255 classes), 0 and 255 for binary, and for multilabel a folder of the latter for each class. Where there are
     pixels that do not count, they become 255, in 16 bits 65535, and the foreground of binary and multilabel masks 1.
     Names of multiclass go into ``class_names.txt``, by which the folder is read. Objects that touch are one in a mask;
-    for instances label images of 16 bits take its place, with a number for each object of an image, 0 between them,
+    label images have 16 bits, with a number for each object of an image, 0 between them,
     and 65535 where pixels do not count; of several classes in a folder for each.
     Masks of turned images are written as of the stored pixels. All masks are read before anything is written.
 
@@ -143,8 +145,9 @@ def _write(folder: Path, sample: Sample, listing: Listing, written: Labels) -> N
     target = _target(sample, listing.labels)
     # What is written has no orientation of its own: of a turned image it is read as the mask of the stored pixels.
     stored = turning.as_stored(target, images.orientation(image) or 1)
+    home = "instances" if written.task == "instances" else "masks"
     for name, values in _files(stored, written).items():
-        images.write_png(_values(values, written), folder / "masks" / name / f"{sample.name}.png")
+        images.write_png(_values(values, written), folder / home / name / f"{sample.name}.png")
 
 
 def _target(sample: Sample, labels: Labels) -> Tensor:

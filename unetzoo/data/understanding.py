@@ -26,12 +26,12 @@ _SETTINGS = ("dataset.json", "plans.json", "splits_final.json")
 """JSON that lies among images and is about none, as nnU-Net has it."""
 
 
-def understood(source: Source, masks: str | None = None) -> Understood:
+def understood(source: Source, masks: str | None = None, task: str | None = None) -> Understood:
     """Return what a data set is.
 
     Args:
         source: as in :func:`~unetzoo.data.find_samples`.
-        masks: see :class:`Labels`.
+        masks, task: see :class:`Labels`; None: not asked for.
 
     Raises:
         ConfigError: nothing that is known, or two layouts at once.
@@ -42,7 +42,10 @@ def understood(source: Source, masks: str | None = None) -> Understood:
     path = paths[0]
     if path.is_dir():
         tree = Tree(path)
-        return _the_layout(tree) if masks is None else chosen.understood(tree, masks)
+        if masks is not None:
+            return chosen.understood(tree, masks)
+        found = _the_layout(tree)
+        return (found.instances or found) if task == "instances" else found
     if masks is not None:
         raise ConfigError(f"masks={masks!r} is for folders: {title_of(source)!r} is none")
     if path.suffix.lower() == ".csv":
@@ -52,9 +55,9 @@ def understood(source: Source, masks: str | None = None) -> Understood:
     known = known_format(path)
     if not known.many:
         raise ConfigError(f"{str(path)!r} is {known.title}, about one image: name the folder that has the image, too")
-    found = annotated.of_documents(Tree(path.parent), [path])
-    assert found is not None
-    return found
+    of_file = annotated.of_documents(Tree(path.parent), [path])
+    assert of_file is not None
+    return of_file
 
 
 def _several(paths: list[Path], masks: str | None) -> Understood:
@@ -99,8 +102,9 @@ def _the_layout(tree: Tree) -> Understood:
     if len(reasons) == 1:
         raise reasons[0]
     raise ConfigError(
-        f"{str(tree.path)!r} is no data set: there {_seen(tree)}. Usual are images/ and masks/ with the same names, "
-        "a.png with a_mask.png, or images with COCO JSON; others: masks='gt/{name}_gt.png', a .csv, docs/data.md",
+        f"{str(tree.path)!r} is no data set: there {_seen(tree)}. Usual are images/ and masks/ (or instances/) with "
+        "the same names, a.png with a_mask.png, or images with COCO JSON; others: masks='gt/{name}_gt.png', a .csv, "
+        "docs/data.md",
         [*(problem for reason in reasons for problem in reason.problems), *exports],
     )
 
@@ -159,11 +163,11 @@ def list_files(source: Source, labels: Labels) -> Listing:
     Raises:
         ConfigError: nothing of the kind is there.
     """
-    found = understood(source, labels.masks)
+    found = understood(source, labels.masks, labels.task)
     labels, problems, warnings = _named(labels, found)
     listing = found.listed(labels)
     return dataclasses.replace(
-        listing, problems=(*problems, *listing.problems), understood=found.said, warnings=tuple(warnings)
+        listing, problems=(*problems, *listing.problems), understood=found.said, warnings=(*listing.warnings, *warnings)
     )
 
 
@@ -180,7 +184,8 @@ def labels_of(
 
     Args:
         source: as in :func:`~unetzoo.data.find_samples`.
-        task: None: "multiclass" where annotations have several classes, else "binary".
+        task: None: "multiclass" where annotations have several classes, "instances" of label images in instances/,
+            else "binary".
         num_classes: None to have it follow.
         class_names, classes, **meaning: all else that :class:`Labels` takes; None is as if it were not given.
 
@@ -190,7 +195,7 @@ def labels_of(
     given = {name: value for name, value in meaning.items() if value is not None}
     if task is not None and task not in TASKS:
         Labels(task=task, **given)  # says so
-    told = understood(source, given.get("masks")).meaning()
+    told = understood(source, given.get("masks"), task).meaning()
     return labels_from(
         told, source, task=task, num_classes=num_classes, class_names=class_names, classes=classes, **given
     )
@@ -222,10 +227,10 @@ def labels_from(
         }
         return Labels(**{**picking.settings(told.labels, **asked), **given})
     settings: dict[str, Any] = {**told.labels, **given}
-    if task == "instances":
-        settings.setdefault("foreground", "any")  # what tells objects apart is a number each
     picked = told.names if classes is None else tuple(classes)
     task = task or told.labels.get("task") or ("multiclass" if len(picked) > 1 else "binary")
+    if "instances" in (task, told.labels.get("task")) and task != "multiclass":
+        settings.setdefault("foreground", "any")  # what tells objects apart is a number each
     settings["task"] = task
     if class_names is None and picked and (task != "binary" or len(picked) == 1):
         class_names = ("background", *picked) if task == "multiclass" else picked
@@ -246,9 +251,9 @@ def labels_from(
     return labels
 
 
-def has_names(source: Source, masks: str | None = None) -> bool:
+def has_names(source: Source, masks: str | None = None, task: str | None = None) -> bool:
     """Return whether a data set has names of classes, from which some can be picked; see :func:`understood`."""
-    told = understood(source, masks).meaning()
+    told = understood(source, masks, task).meaning()
     return bool(told.names or "class_names" in told.labels)
 
 

@@ -240,7 +240,7 @@ def images_of(predictor: Predictor, source: Source, split: str | None, given: Ma
     written = ("ignore", "foreground", "colours", "ignore_colour", "classes", "planes", "masks")
     if given["masks"] is None and not any(path.is_dir() for path in paths_of(source)):
         reading["masks"] = None  # a CSV file names its masks
-    if given["classes"] is None and reading["classes"] and not has_names(source, reading["masks"]):
+    if given["classes"] is None and reading["classes"] and not has_names(source, reading["masks"], config.task):
         reading["classes"] = None  # all that masks without names have are the classes themselves
     known = labels_of(
         source,

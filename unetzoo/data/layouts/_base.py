@@ -39,11 +39,13 @@ class Understood:
         said: in one line: the layout, and the rule by which images and masks go together.
         listed: finds them.
         meaning: what they say of their classes; may read all files of annotations.
+        instances: what it is for task="instances", where that is something else; or None.
     """
 
     said: str
     listed: Callable[[Labels], Listing]
     meaning: Callable[[], Meaning] = Meaning
+    instances: Understood | None = None
 
 
 Recognises = Callable[[Tree], Understood | None]

@@ -54,7 +54,7 @@ def recognises(tree: Tree) -> Understood | None:
 def _folder(tree: Tree) -> str | None:
     """Return the folder that is meant: that of images, if there is one and none of masks; None if there are both."""
     inside = {inner for inner in tree.folders if inner.count("/") < 2}
-    if any(role(inner.rpartition("/")[2]) == "masks" for inner in inside):
+    if any(role(inner.rpartition("/")[2]) in ("masks", "instances") for inner in inside):
         return None
     images = [inner for inner in inside if role(inner) == "images"]
     return images[0] if len(images) == 1 else ""

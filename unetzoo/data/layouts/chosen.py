@@ -68,7 +68,7 @@ def _regex(pattern: str) -> str:
 
 def _folders(tree: Tree, pattern: str, masks: Found) -> dict[str, tuple[str, str]]:
     """Return split → the name of its folder, and where its images are; of one folder for all "" → "" and that."""
-    found = places(tree, masks=False)
+    found = places(tree, "")
     if found:
         return {split: (name, place.images) for split, (name, place) in found.items()}
     if "{split}" in pattern:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from unetzoo.data.annotations import suffixes as annotation_suffixes
-from unetzoo.data.layouts.naming import IMAGE_FOLDERS, MASK_FOLDERS, plain_name, role, split_and_role
+from unetzoo.data.layouts.naming import FOLDERS, plain_name, role, split_and_role
 from unetzoo.data.listing import IMAGE_SUFFIXES, SPLITS, Tree, is_hidden
 from unetzoo.errors import ConfigError
 
@@ -24,12 +24,12 @@ class Places:
     masks: str | None
 
 
-def places(tree: Tree, *, masks: bool = True) -> dict[str, tuple[str, Places]]:
+def places(tree: Tree, kind: str = "masks") -> dict[str, tuple[str, Places]]:
     """Return split → the name of its folder, and its places; the split is "" where there are none.
 
     Args:
         tree: the data set.
-        masks: whether masks are looked for.
+        kind: the role of what is looked for beside the images: "masks" or "instances"; "" for nothing.
 
     Returns:
         Nothing where no folder is called as those of images are.
@@ -37,7 +37,7 @@ def places(tree: Tree, *, masks: bool = True) -> dict[str, tuple[str, Places]]:
     Raises:
         ConfigError: images without masks, two folders that may be meant, or a split twice.
     """
-    found = [group for group in (_in_splits(tree, masks), _beside(tree, masks), _joined(tree, masks)) if group]
+    found = [group for group in (_in_splits(tree, kind), _beside(tree, kind), _joined(tree, kind)) if group]
     if len(found) > 1:
         both = " and in ".join(next(iter(group.values())).images for group in found)
         raise ConfigError(f"{str(tree.path)!r} has images in {both}: move one away")
@@ -48,24 +48,24 @@ def places(tree: Tree, *, masks: bool = True) -> dict[str, tuple[str, Places]]:
     return {splits[name]: (name, place) for name, place in named.items()}
 
 
-def _in_splits(tree: Tree, masks: bool) -> dict[str, Places]:
+def _in_splits(tree: Tree, kind: str) -> dict[str, Places]:
     """Return the places of train/images and train/masks, by the name of the split's folder."""
     found = {}
     for name in tree.inside():
         if name.lower() in SPLITS and any(role(inner) == "images" for inner in tree.inside(name)):
             may_lack = SPLITS[name.lower()] == "test"
             found[name] = Places(
-                _one(tree, name, "images") or "", _one(tree, name, "masks", may_lack=may_lack) if masks else None
+                _one(tree, name, "images") or "", _one(tree, name, kind, may_lack=may_lack) if kind else None
             )
     return found
 
 
-def _beside(tree: Tree, masks: bool) -> dict[str, Places]:
+def _beside(tree: Tree, kind: str) -> dict[str, Places]:
     """Return the places of images and masks, or of images/train and masks/train."""
     images = _one(tree, "", "images")
     if images is None:
         return {}
-    mask = _one(tree, "", "masks") if masks else None
+    mask = _one(tree, "", kind) if kind else None
     inside = tree.inside(images)
     direct = (inner for inner in tree.under(images) if "/" not in inner and not is_hidden(inner))
     if not inside or not all(name.lower() in SPLITS for name in inside) or next(direct, None) is not None:
@@ -84,32 +84,31 @@ def _split_of_masks(tree: Tree, masks: str | None, name: str) -> str | None:
     return f"{masks}/{alike[0] if len(alike) == 1 else name}"
 
 
-def _joined(tree: Tree, masks: bool) -> dict[str, Places]:
+def _joined(tree: Tree, kind: str) -> dict[str, Places]:
     """Return the places of train_images and train_masks, or of train and trainannot."""
-    by_role: dict[str, dict[str, list[str]]] = {"images": {}, "masks": {}, "": {}}
+    by_role: dict[str, dict[str, list[str]]] = {"": {}, **{known: {} for known in FOLDERS}}
     for name in tree.inside():
-        split, kind = split_and_role(name)
+        split, of_name = split_and_role(name)
         if split:
-            by_role[kind].setdefault(split, []).append(name)
+            by_role[of_name].setdefault(split, []).append(name)
     found = {}
-    for split, of_masks in by_role["masks"].items():
+    for split, of_masks in by_role[kind or "masks"].items():
         of_images = by_role["images"].get(split) or by_role[""].get(split) or []
         if len(of_images) > 1 or len(of_masks) > 1:
             raise _several(tree, "", [*of_images] if len(of_images) > 1 else of_masks)
         if of_images:
-            found[split] = Places(of_images[0], of_masks[0] if masks else None)
+            found[split] = Places(of_images[0], of_masks[0] if kind else None)
     return found
 
 
 def _one(tree: Tree, parent: str, kind: str, *, may_lack: bool = False) -> str | None:
-    """Return the one folder of images or of masks.
+    """Return the one folder of a role.
 
     Raises:
         ConfigError: there are several, or none of masks.
     """
-    known = IMAGE_FOLDERS if kind == "images" else MASK_FOLDERS
     names = [name for name in tree.inside(parent) if role(name) == kind]
-    names.sort(key=lambda name: known.index(plain_name(name)))
+    names.sort(key=lambda name: FOLDERS[kind].index(plain_name(name)))
     start = f"{parent}/" if parent else ""
     if len(names) > 1:
         names = [name for name in names if has_masks(tree.under(start + name))] or names
@@ -117,9 +116,12 @@ def _one(tree: Tree, parent: str, kind: str, *, may_lack: bool = False) -> str |
         raise _several(tree, start, names)
     if names:
         return start + names[0]
-    if kind == "masks" and not may_lack:
-        images = next(name for name in tree.inside(parent) if role(name) == "images")
-        raise ConfigError(f"{str(tree.path / parent)!r} has {images}/, but no masks/ (or labels/) beside it")
+    roles = {role(name): name for name in tree.inside(parent)}
+    if kind == "masks" and not may_lack and "instances" not in roles:
+        raise ConfigError(
+            f"{str(tree.path / parent)!r} has {roles['images']}/, but no masks/ (or labels/) beside it, and no "
+            "instances/ of label images"
+        )
     return None
 
 

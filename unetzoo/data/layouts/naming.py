@@ -18,6 +18,10 @@ MASK_FOLDERS = (
     *("1stmanual", "2ndmanual", "manual1", "manual2", "manual"),
 )
 """Names of folders of masks, likewise."""
+INSTANCE_FOLDERS = ("instances", "instance", "instancemasks", "instancelabels")
+"""Names of folders of label images, in which each object is a number, likewise."""
+FOLDERS = {"images": IMAGE_FOLDERS, "masks": MASK_FOLDERS, "instances": INSTANCE_FOLDERS}
+"""Role of a folder → its names, the likelier ones first."""
 MASK_ENDINGS = tuple(
     f"{mark}{word}"
     for word in (
@@ -37,9 +41,8 @@ def plain_name(folder: str) -> str:
 
 
 def role(folder: str) -> str:
-    """Return whether a folder of this name holds the "images", the "masks", or ("") something else."""
-    name = plain_name(folder)
-    return "images" if name in IMAGE_FOLDERS else "masks" if name in MASK_FOLDERS else ""
+    """Return whether a folder of this name holds the "images", the "masks", "instances", or ("") something else."""
+    return next((kind for kind, names in FOLDERS.items() if plain_name(folder) in names), "")
 
 
 def split_and_role(folder: str) -> tuple[str, str]:

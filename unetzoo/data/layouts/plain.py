@@ -1,4 +1,8 @@
-"""``images/`` and ``masks/``, or folders that are called alike; or ``train/``, ``val/``, … with such in them."""
+"""``images/`` and ``masks/``, or folders that are called alike; or ``train/``, ``val/``, … with such in them.
+
+``instances/`` in place of ``masks/`` holds label images, in which each object is a number. Where there are both, the
+masks are taken, but for ``task="instances"``.
+"""
 
 from __future__ import annotations
 
@@ -39,14 +43,28 @@ Roots = Mapping[str, Root]
 
 @register_layout("plain", title="images/ and masks/")
 def recognises(tree: Tree) -> Understood | None:
-    """Return what a folder with images/ and masks/ is."""
-    found = {split: place for split, (_, place) in places(tree).items()}
+    """Return what a folder with images/ and masks/, or instances/, is."""
+    masked, numbered = _of_kind(tree, "masks"), _of_kind(tree, "instances")
+    if masked is None or numbered is None:
+        return masked or numbered
+    said = "there are masks and label images: the masks are taken; task='instances' takes the label images"
+    return dataclasses.replace(
+        masked,
+        listed=lambda labels: dataclasses.replace(masked.listed(labels), warnings=(said,)),
+        instances=dataclasses.replace(numbered, said=f"{numbered.said}; the masks beside them are left out"),
+    )
+
+
+def _of_kind(tree: Tree, kind: str) -> Understood | None:
+    """Return what a folder is by its folders of "masks", or of "instances"; None where there are none."""
+    found = {split: place for split, (_, place) in places(tree, kind).items()}
     roots = {split: _root(tree, place, place.masks) for split, place in found.items() if place.masks is not None}
     if not roots:
         return None
     without = [place.images for place in found.values() if place.masks is None]
+    meaning = _meaning if kind == "masks" else _meaning_of_instances
     return Understood(
-        _said(roots, without), lambda labels: _listed(tree, roots, without, labels), lambda: _meaning(tree, roots)
+        _said(roots, without), lambda labels: _listed(tree, roots, without, labels), lambda: meaning(tree, roots)
     )
 
 
@@ -84,10 +102,18 @@ def _listed(tree: Tree, roots: Roots, without: list[str], labels: Labels) -> Lis
     return Listing(labels, samples, tuple(problems), tuple(leftovers))
 
 
-def _meaning(tree: Tree, roots: Roots) -> Meaning:
+def _meaning_of_instances(tree: Tree, roots: Roots) -> Meaning:
+    return Meaning(*_classes(tree, roots), labels={"task": "instances"})
+
+
+def _classes(tree: Tree, roots: Roots) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of classes that annotations have, and those of folders of masks."""
     files = (path for root in roots.values() for inner, path in tree.under(root.masks).items() if not is_hidden(inner))
-    names = names_in(files)
-    folders = tuple(sorted({name for root in roots.values() for name in root.classes}))
+    return names_in(files), tuple(sorted({name for root in roots.values() for name in root.classes}))
+
+
+def _meaning(tree: Tree, roots: Roots) -> Meaning:
+    names, folders = _classes(tree, roots)
     table = None if names or folders else class_tables.found_in(tree, "")
     if table is None:
         return Meaning(names, folders)
