@@ -150,7 +150,7 @@ def test_masks_go_before_label_images_unless_objects_are_asked_for(
     assert not numbered.warnings
     assert main(["data", "check", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert sum("--task instances takes the label images" in line for line in said.splitlines()) == 1
+    assert sum("the task 'instances' takes the label images" in line for line in said.splitlines()) == 1
     assert said.splitlines()[-1].endswith(f"--data {tmp_path}")
     assert main(["data", "check", str(tmp_path), "--task", "instances"]) == 0
     assert (

@@ -7,12 +7,14 @@ import errno
 import functools
 import io
 import math
+import multiprocessing
 import os
 import re
 import shlex
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -62,6 +64,21 @@ class CtrlC(Callback):
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         if trainer.fit_loop.total_batch_idx + 1 == self.batch:
             os.kill(os.getpid(), signal.SIGINT)
+
+
+class TermOfGroup(Callback):
+    """Sends SIGTERM, after a training batch, to its own process and to those that read images, as to their group."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.fit_loop.total_batch_idx + 1 == self.batch:
+            readers = multiprocessing.active_children()
+            assert len(readers) >= 2
+            for process in (os.getpid(), *(reader.pid for reader in readers)):
+                os.kill(process, signal.SIGTERM)
+            time.sleep(5)  # torch raises meanwhile
 
 
 STEADY = ("--epochs", "2", "--model.schedule", "constant", "--model.warmup", "0")
@@ -468,6 +485,22 @@ def test_ctrl_c_ends_a_training_with_130_and_it_goes_on(
     assert signal.getsignal(signal.SIGINT) is before
     resume(tmp_path / "cut", *NO_CALLBACK)
     same_runs(whole, tmp_path / "cut")
+
+
+@pytest.mark.parametrize(
+    ("steps", "where"), [("1", r"goes on from last\.ckpt"), ("9", "begins anew: nothing was kept yet")]
+)
+def test_a_signal_to_the_whole_group_is_told_as_one_to_the_process(
+    steps: str, where: str, nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As ``timeout`` and job schedulers send it: the processes that read images get it, too."""
+    out = tmp_path / "cut"
+    words = ["train", *once("--data", str(nuclei), *TINY, *STEADY, "--data.workers", "2")]
+    words += ["--keep_steps", steps, "--quiet", "--out", str(out), *with_callback(TermOfGroup, 2)]
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert re.fullmatch(rf"unetzoo: stopped; '.*--resume .*cut --trust' {where}\n", capsys.readouterr().err)
 
 
 def test_ctrl_c_reaches_who_called_fit(nuclei: Path, tmp_path: Path) -> None:

@@ -7,10 +7,8 @@ import copy
 import functools
 import logging
 import os
-import signal
 import sys
 import tempfile
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +20,6 @@ import torch
 import yaml
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
-from pytorch_lightning.utilities import rank_zero_only
 
 from unetzoo.checks import one_of
 from unetzoo.errors import ConfigError, TrainingError
@@ -39,7 +36,7 @@ from unetzoo.train.measuring import measured
 from unetzoo.train.recipe import Recipe
 from unetzoo.train.refusals import MODE, explained, makeable, other_names as other_names, refusal, repeated
 from unetzoo.train.runs import CONFIG, HISTORY, Run
-from unetzoo.train.stopping import LimitReachedError, Limits, how_it_ended
+from unetzoo.train.stopping import LimitReachedError, Limits, how_it_ended, is_first, resumable
 from unetzoo.train.trust import check_settings
 
 DEFAULTS = {
@@ -219,7 +216,7 @@ def train(
     short = [f"--{flag.setting}={given[flag.name]}" for flag in FLAGS if flag.name in given]
     words = [*(f"--config={file}" for file in files), *short, *rest]
     with contextlib.ExitStack() as stack, _quiet(), explained():
-        place = _place(stack, out, resume, begins=_is_first() and not (print_config or suggest))
+        place = _place(stack, out, resume, begins=is_first() and not (print_config or suggest))
         asked = {*given, *(["epochs"] if _names(rest, "trainer.max_epochs") else [])}
         settle = functools.partial(budgets.settle, given=asked, resumed=bool(resume))
         cli = RunCLI(words, place, style, settle)
@@ -238,7 +235,7 @@ def _fit(cli: RunCLI, resumed: bool) -> None:
     if resumed:
         _check_same(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")), cli.settings())
         _check_epochs(len(Run(folder).history), cli.config.trainer.max_epochs)
-    with _resumable(folder), contextlib.suppress(LimitReachedError):
+    with resumable(folder, cli.trainer), contextlib.suppress(LimitReachedError):
         if not resumed:
             _time(cli)
         cli.trainer.fit(
@@ -308,11 +305,6 @@ def _place(
     return lambda name: stack.enter_context(places.numbered(name) if out is None else places.named(Path(out)))
 
 
-def _is_first() -> bool:
-    """Return whether this is the first of several processes, before any of them has met the others."""
-    return bool(getattr(rank_zero_only, "rank", 0) == 0)
-
-
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse settings that would make another run of one that goes on."""
     old, new = dict(_flat(before)), dict(_flat(now))
@@ -356,29 +348,6 @@ def _tensorboard(folder: Path) -> Any:
     from pytorch_lightning.loggers import TensorBoardLogger
 
     return TensorBoardLogger(folder, name="", version="tensorboard")
-
-
-@contextlib.contextmanager
-def _resumable(folder: Path) -> Iterator[None]:
-    """Say how to go on where a run is stopped by Ctrl-C or a signal, both of which Lightning turns into an exit.
-
-    Raises:
-        KeyboardInterrupt: it was Ctrl-C.
-    """
-    on_main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except (SystemExit, KeyboardInterrupt) as error:
-        if _is_first() and (folder / CONFIG).is_file():
-            where = f"goes on from {LAST}" if (folder / LAST).exists() else "begins anew: nothing was kept yet"
-            print(f"unetzoo: stopped; '{printable(places.going_on(folder))}' {where}", file=sys.stderr)
-        if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise SystemExit(error.code or 128 + signal.SIGTERM) from None
-    finally:
-        if on_main:
-            signal.signal(signal.SIGINT, before)  # Lightning leaves it without effect
 
 
 @contextlib.contextmanager

@@ -133,7 +133,7 @@ def explained() -> Iterator[None]:
         if "DataLoader worker" not in str(error):
             raise
         raise TrainingError(
-            f"a process that reads images was ended ({shortened(str(error))}): by a signal to the whole group, or for "
+            f"a process that reads images was ended ({shortened(str(error))}): perhaps for "
             "want of memory, of which /dev/shm has its own; data.workers=0 reads without them, resume=… goes on"
         ) from error
 

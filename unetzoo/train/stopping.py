@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as lightning
 from pytorch_lightning.callbacks import Callback, Timer
+from pytorch_lightning.utilities import rank_zero_only
 
-from unetzoo.train.keeping import KeepBest, KeepLast
+from unetzoo.printing import printable
+from unetzoo.train import places
+from unetzoo.train.keeping import LAST, KeepBest, KeepLast
+from unetzoo.train.runs import CONFIG
 
 
 class Patience(Callback):
@@ -112,3 +122,49 @@ def how_it_ended(trainer: lightning.Trainer, resume: str) -> str:
         if isinstance(callback, Limits) and callback.reason == "time":
             return f"stopped in epoch {done + 1}, as its time was up; '{resume}' goes on, for as long again"
     return f"stopped by a callback, after {done} epochs; '{resume}' goes on"
+
+
+def is_first() -> bool:
+    """Return whether this is the first of several processes, before any of them has met the others."""
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
+
+
+@contextlib.contextmanager
+def resumable(folder: Path, trainer: lightning.Trainer) -> Iterator[None]:
+    """Say how to go on where a run is stopped by Ctrl-C or a signal, both of which Lightning turns into an exit.
+
+    Args:
+        folder: of the run.
+        trainer: of it.
+
+    Raises:
+        KeyboardInterrupt: it was Ctrl-C.
+        SystemExit: it was SIGTERM, to this process or to its whole group.
+    """
+    on_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _is_of_the_group(error, trainer):
+            raise
+        if is_first() and (folder / CONFIG).is_file():
+            where = f"goes on from {LAST}" if (folder / LAST).exists() else "begins anew: nothing was kept yet"
+            print(f"unetzoo: stopped; '{printable(places.going_on(folder))}' {where}", file=sys.stderr)
+        if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise SystemExit(getattr(error, "code", None) or 128 + signal.SIGTERM) from None
+    finally:
+        if on_main:
+            signal.signal(signal.SIGINT, before)  # Lightning leaves it without effect
+
+
+def _is_of_the_group(error: RuntimeError, trainer: lightning.Trainer) -> bool:
+    """Return whether a process that reads images was ended by a SIGTERM that went to the whole group.
+
+    torch raises of its reader at once, before Lightning has looked at the signal.
+    """
+    causes: list[BaseException | None] = [error, error.__cause__, error.__context__]
+    said = f"killed by signal: {signal.strsignal(signal.SIGTERM)}"
+    ended = trainer.received_sigterm or any(said in str(cause) for cause in causes)
+    return ended and "DataLoader worker" in str(error)

@@ -47,7 +47,7 @@ def recognises(tree: Tree) -> Understood | None:
     masked, numbered = _of_kind(tree, "masks"), _of_kind(tree, "instances")
     if masked is None or numbered is None:
         return masked or numbered
-    said = "there are masks and label images: the masks are taken; task='instances' takes the label images"
+    said = "there are masks and label images: the masks are taken; the task 'instances' takes the label images"
     return dataclasses.replace(
         masked,
         listed=lambda labels: dataclasses.replace(masked.listed(labels), warnings=(said,)),
