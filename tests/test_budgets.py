@@ -202,11 +202,13 @@ def test_minutes_hold_as_many_steps_as_fit() -> None:
 def test_minutes_are_steps_by_what_is_measured(nuclei: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[Pace] = []
 
+    original = measuring.measured
+
     def measured(*arguments: Any) -> Pace:
-        found.append(measuring.measured(*arguments))
+        found.append(original(*arguments))
         return Pace(step=10.0, validation=10.0)
 
-    monkeypatch.setattr("unetzoo.train.command.measured", measured)
+    monkeypatch.setattr("unetzoo.train.measuring.measured", measured)
     train(nuclei, tmp_path / "a", *STEPWISE, "--minutes", "0.7", "--steps-per-epoch", "3")
     assert last(tmp_path / "a")["global_step"] == 3  # 42 s: an epoch of three steps, and its validation
     assert 0 < found[0].step < 60
@@ -225,10 +227,8 @@ def test_a_pace_is_that_of_steps_and_of_all_validation_images(tmp_path: Path, mo
     monkeypatch.setattr(measuring, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     monkeypatch.setattr(measuring, "SECONDS", 1e9)
     found: list[Pace] = []
-    monkeypatch.setattr(
-        "unetzoo.train.command.measured",
-        lambda *arguments: found.append(measuring.measured(*arguments)) or Pace(1.0, 1.0),
-    )
+    measured = measuring.measured
+    monkeypatch.setattr(measuring, "measured", lambda *given: found.append(measured(*given)) or Pace(1.0, 1.0))
     given = ["--task", "multiclass", "--num-classes", "5", "--batch-size", "2", "--minutes", "0.05"]
     train(tmp_path / "shapes", tmp_path / "a", *STEPWISE, *given)
     train(tmp_path / "shapes", tmp_path / "b", *STEPWISE, *given, "--trainer.limit_val_batches", "2")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SAVED = "a trained model such as nuclei, the folder of a run or of a saved model, a .safetensors file, or owner/name"
 """What ``from_pretrained`` takes; owner/name is of the Hugging Face Hub."""
-SEVERAL = f"{SAVED}; several, with commas, are averaged"
+SEVERAL = f"{SAVED}; several, with commas, are averaged, and so are the folds of a folder of folds"
 
 
 MASKS_HELP = "which files in the folder are the masks, such as 'gt/{name}_gt.png' (default: as the layout has it)"
@@ -56,12 +56,21 @@ def threshold(text: str) -> str | list[float]:
 
 
 def note_of(predictor: Predictor, threshold: object, smallest: object, split: object) -> str | None:
-    """Return what a predictor has taken from the file of ``--threshold`` beside thresholds; None: nothing."""
-    if not isinstance(threshold, str):
+    """Return what a predictor has taken from a file beside what was asked for; None: nothing.
+
+    Of the file of ``--threshold`` it is all but the thresholds, of a training by folds all of it.
+    """
+    if predictor.advice is None and not isinstance(threshold, str):
         return None
     taken = [f"split {predictor.split:g}"] if split is None and predictor.split else []
     taken += [f"smallest {predictor.smallest}"] if smallest is None and predictor.smallest else []
-    return f"objects as {printable(Path(threshold))} says: {', '.join(taken)}" if taken else None
+    if predictor.advice is None:
+        return f"objects as {printable(Path(str(threshold)))} says: {', '.join(taken)}" if taken else None
+    if predictor.config.pixel_task != "multiclass":
+        taken.append(f"threshold {', '.join(f'{value:g}' for value in predictor.thresholds)}")
+    taken.append(f"tta {predictor.tta}")
+    count = len(predictor.networks.members)
+    return f"the average of {count} folds, as {printable(predictor.advice)} says: {', '.join(taken)}"
 
 
 def numbers(text: str) -> list[float]:

@@ -43,7 +43,7 @@ def add(commands: Any) -> None:
         "labels (an integer an object), nifti (the same as .nii.gz; needs unetzoo[medical] too), rois (ImageJ) or "
         "yolo, several with commas; needs unetzoo[annotations]",
     )  # fmt: skip
-    command.add_argument("--tta", default="none", metavar="VIEWS", help="none, flips or d4 (default: none)")
+    command.add_argument("--tta", metavar="VIEWS", help="none, flips or d4 (default: none)")
     command.add_argument(
         "--scales", type=numbers, default=[1.0], metavar="S,…", help="of the views, such as 0.75,1,1.25"
     )

@@ -104,7 +104,7 @@ def _data_options() -> argparse.ArgumentParser:
     add("--classes", metavar="A,B", help="of annotations: which count, in the order of the classes")
     add("--planes", choices=PLANES, help=PLANES_HELP)
     add("--masks", metavar="PATTERN", help=MASKS_HELP)
-    add("--tta", default="none", metavar="VIEWS", help="none, flips or d4 (default: none)")
+    add("--tta", metavar="VIEWS", help="none, flips or d4 (default: none)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     return shared
 

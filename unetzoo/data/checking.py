@@ -20,7 +20,7 @@ from unetzoo.data.histograms import Histogram, histogram
 from unetzoo.data.labels import Labels
 from unetzoo.data.listing import Sample, Source, title_of
 from unetzoo.data.report import DataReport, SplitReport
-from unetzoo.data.splitting import RATIOS, check_arguments, divide, group_keys
+from unetzoo.data.splitting import RATIOS, Fold, check_arguments, divide, group_keys
 from unetzoo.data.stacks import list_samples
 from unetzoo.data.understanding import exports_of
 from unetzoo.errors import ConfigError
@@ -33,6 +33,7 @@ def check(
     ratios: Sequence[float] = RATIOS,
     seed: int = 0,
     group: str | None = None,
+    fold: Fold | None = None,
     crop_size: int | tuple[int, int] | None = None,
     closely: bool = True,
     progress: bool = False,
@@ -40,7 +41,7 @@ def check(
     """Read every image and mask of a data set once, in threads, and report what they are and what is wrong.
 
     Args:
-        source, labels, ratios, seed, group: as in :func:`~unetzoo.data.find_samples`.
+        source, labels, ratios, seed, group, fold: as in :func:`~unetzoo.data.find_samples`.
         crop_size: side, or height and width, of the crops that training will take; None for whole images.
         closely: also count objects, look for images that look like one of another split, keep what histograms and
             thumbnails need, and say the command that trains. What keeps data from being trained on is found without.
@@ -50,11 +51,11 @@ def check(
         ConfigError: nothing is there, or wrong arguments; all else is in the report.
     """
     sides = _sides(crop_size)
-    check_arguments(ratios, seed, group)
+    check_arguments(ratios, seed, group, fold)
     listing = list_samples(source, labels)
     problems = [*listing.problems]
     try:
-        splits = divide(listing, ratios=ratios, seed=seed, group=group)
+        splits = divide(listing, ratios=ratios, seed=seed, group=group, fold=fold)
     except ConfigError as error:
         problems += error.problems
         splits = {split or "train": found for split, found in listing.samples.items()}

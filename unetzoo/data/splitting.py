@@ -17,6 +17,8 @@ from unetzoo.errors import ConfigError
 
 NAMES = ("train", "val", "test")
 RATIOS = (0.8, 0.1, 0.1)
+Fold = tuple[int, int]
+"""Which, from 1, of how many."""
 
 
 def find_samples(
@@ -26,6 +28,7 @@ def find_samples(
     ratios: Sequence[float] = RATIOS,
     seed: int = 0,
     group: str | None = None,
+    fold: Fold | None = None,
 ) -> dict[str, tuple[Sample, ...]]:
     """Return the images and masks of a data set by split; :func:`~unetzoo.data.list_samples` says which.
 
@@ -42,6 +45,8 @@ def find_samples(
         seed: of the split.
         group: a regular expression, searched in each name: images in which its first group (or, without one, all
             that it finds) is the same text never part.
+        fold: which of how many, for cross-validation: "val" is this part of all images but those of "test", which is
+            as without folds, and "train" is the rest; see :func:`deal`.
 
     Returns:
         "train", "val" and "test"; only the last may be empty.
@@ -54,7 +59,7 @@ def find_samples(
     problems = [*listing.problems]
     splits: dict[str, tuple[Sample, ...]] = {}
     try:
-        splits = divide(listing, ratios=ratios, seed=seed, group=group)
+        splits = divide(listing, ratios=ratios, seed=seed, group=group, fold=fold)
     except ConfigError as error:
         problems += error.problems
     if problems:
@@ -69,18 +74,21 @@ def divide(
     seed: int = 0,
     group: str | None = None,
     kept: Mapping[str, str] | None = None,
+    fold: Fold | None = None,
 ) -> dict[str, tuple[Sample, ...]]:
     """Return the samples of ``listing`` by split, as :func:`find_samples` does.
 
     Args:
-        listing, ratios, seed, group: as there.
+        listing, ratios, seed, group, fold: as there.
         kept: group → the split that it was in when a run was trained, and stays in. The others follow from their
             names, and a split may be empty. None: there was no such run.
 
     Raises:
         ConfigError: as there.
     """
-    check_arguments(ratios, seed, group)
+    check_arguments(ratios, seed, group, fold)
+    if fold is not None:
+        return _folded(divide(listing, ratios=ratios, seed=seed, group=group), fold, seed, group)
     samples = listing.samples
     keys = {split: group_keys(found, group) for split, found in samples.items()}
     if lacks_val(listing):
@@ -114,7 +122,7 @@ def lacks_val(listing: Listing) -> bool:
     return bool(listing.samples.get("train")) and "val" not in listing.samples
 
 
-def check_arguments(ratios: Sequence[float], seed: int, group: str | None) -> None:
+def check_arguments(ratios: Sequence[float], seed: int, group: str | None, fold: Fold | None = None) -> None:
     """Do nothing where the arguments of :func:`find_samples` can be used.
 
     Raises:
@@ -127,7 +135,7 @@ def check_arguments(ratios: Sequence[float], seed: int, group: str | None) -> No
             f"ratios={tuple(ratios)!r}: three numbers that add up to 1 are needed, for train, val and test; only the "
             "last may be 0"
         )
-    problems += checks.whole("seed", seed, None)
+    problems += checks.whole("seed", seed, None) + ([] if fold is None else fold_problems(*fold))
     try:
         re.compile(group or "")
     except (re.error, TypeError) as error:
@@ -201,6 +209,62 @@ def allot(sizes: Mapping[str, int], ratios: Sequence[float], seed: int) -> dict[
     tests = min(max(found["test"], 1), judging - 1) if "test" in wanted else 0
     splits = ["test"] * tests + ["val"] * (judging - tests) + ["train"] * (len(drawn) - judging)
     return {key: split for (_, key), split in zip(drawn, splits, strict=True)}
+
+
+def fold_problems(fold: int | None, folds: int | None) -> list[str]:
+    """Return what is wrong with a fold: its number, from 1, and how many there are; None for none."""
+    if folds is None:
+        return [] if fold is None else [f"fold={fold!r}: of how many? Give folds=… too, such as folds=5"]
+    problems = checks.whole("folds", folds, 2)
+    if not problems and fold is not None and not (type(fold) is int and 1 <= fold <= folds):
+        problems.append(f"fold={fold!r}: from 1 to {folds}, as folds={folds}")
+    return problems
+
+
+def deal(strata: Mapping[str, Mapping[str, int]], folds: int, seed: int) -> dict[str, int]:
+    """Return the fold of each group of images, from 1, such that all have as many images, and as many of each kind.
+
+    The largest groups come first, those of a size in the order of their :func:`number`. Each goes to the fold that has
+    the fewest images of its kind; of several such to the one with the fewest of all, and then to the first. It is the
+    same on every machine; but when images are added, others may change their fold.
+
+    Args:
+        strata: kind → images in each group, by its key.
+        folds: from 2 up.
+        seed: of the numbers.
+
+    Raises:
+        ConfigError: fewer groups than folds.
+    """
+    sizes = {key: size for groups in strata.values() for key, size in groups.items()}
+    if len(sizes) < folds:
+        raise ConfigError(f"{_count(sizes)} cannot be parted into {folds} folds: give fewer, or add images")
+    homes: dict[str, int] = {}
+    total: Counter[int] = Counter()
+    for _, groups in sorted(strata.items()):
+        own: Counter[int] = Counter()
+        for key in sorted(groups, key=lambda key: (-groups[key], number(key, seed), key)):
+            home = min(range(1, folds + 1), key=lambda k: (own[k], total[k], k))
+            homes[key] = home
+            own[home] += groups[key]
+            total[home] += groups[key]
+    return homes
+
+
+def _folded(
+    splits: Mapping[str, tuple[Sample, ...]], fold: Fold, seed: int, group: str | None
+) -> dict[str, tuple[Sample, ...]]:
+    """Return splits of which all that is no test is parted anew, by folds."""
+    samples = sorted((*splits["train"], *splits["val"]), key=lambda sample: sample.name)
+    keys = group_keys(samples, group)
+    sizes = Counter(keys)
+    strata = {kind: {key: sizes[key] for key in groups} for kind, groups in _by_kind(samples, keys).items()}
+    number, folds = fold
+    homes = deal(strata, folds, seed)
+    parts: dict[bool, list[Sample]] = {True: [], False: []}
+    for sample, key in zip(samples, keys, strict=True):
+        parts[homes[key] == number].append(sample)
+    return {"train": tuple(parts[False]), "val": tuple(parts[True]), "test": splits["test"]}
 
 
 def _by_kind(samples: Sequence[Sample], keys: Sequence[str]) -> dict[str, list[str]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unetzoo.checks import class_names_of
 from unetzoo.data import SegmentationDataset
-from unetzoo.data.listing import Source
+from unetzoo.data.listing import Sample, Source
 from unetzoo.data.masks import decode
 from unetzoo.errors import ConfigError
 from unetzoo.evaluation.evaluating import images_of, predictor_of, shown
@@ -24,7 +24,7 @@ from unetzoo.images import image_size
 from unetzoo.objects.separating import check_separable
 from unetzoo.prediction import Predictor
 from unetzoo.prediction.networks import Model
-from unetzoo.prediction.results import mask_of
+from unetzoo.prediction.results import Prediction, mask_of
 from unetzoo.printing import aligned
 
 STEPS = 1000
@@ -129,24 +129,64 @@ def calibrate(
     given |= {"foreground": foreground, "colours": colours, "ignore_colour": ignore_colour, "classes": classes}
     given |= {"masks": masks}
     predictor = predictor_of(model)
-    config = predictor.config
-    dataset = images_of(predictor, source, split, given)
-    lacking = _lacking(dataset)
+    multiclass = predictor.config.pixel_task == "multiclass"
+    pairs = [Judged(predictor, images_of(predictor, source, split, given))]
+    lacking = lacking_objects(pairs)
     if lacking is None:
         check_separable()  # or an error, before any work
-    elif config.pixel_task == "multiclass":
+    elif multiclass:
         raise ConfigError(_NOTHING.format(lacking))
-    found = [] if config.pixel_task == "multiclass" else _thresholds(predictor, dataset, progress)
+    found = [] if multiclass else best_thresholds(pairs, progress)
     thresholds = tuple(threshold for threshold, _, _ in found)
-    separation = _separation(predictor, dataset, thresholds, progress) if lacking is None else None
+    separation = None
+    if lacking is None:
+        trials = Trials(predictor.config.pixel_task)
+        for seen in segmented(pairs, thresholds, progress):
+            add_objects(trials, seen)
+        separation = trials.best()
     if separation is None and not found:  # two of a class, but where the image has nodata
         raise ConfigError(_NOTHING.format(_NO_TWO))
+    return calibration(pairs, found, separation)
+
+
+class Judged(NamedTuple):
+    """A predictor, and images whose masks are known, of the model's own classes."""
+
+    predictor: Predictor
+    dataset: SegmentationDataset
+
+
+class Seen(NamedTuple):
+    """An image that was segmented.
+
+    Attributes:
+        pair: which of the predictors and data sets, by its place.
+        sample: of the image.
+        dataset: of the same.
+        said: as predicted.
+        mask: by the thresholds alone.
+        target: the true mask.
+    """
+
+    pair: int
+    sample: Sample
+    dataset: SegmentationDataset
+    said: Prediction
+    mask: Tensor
+    target: Tensor
+
+
+def calibration(
+    pairs: Sequence[Judged], found: Sequence[tuple[float, float, float]], separation: Separation | None
+) -> Calibration:
+    """Return what was found: the threshold, Dice and Dice at 0.5 of each class, and how objects are told apart."""
+    config = pairs[0].predictor.config
     return Calibration(
         class_names_of(config.class_names, config.task, config.num_classes),
-        thresholds,
+        tuple(threshold for threshold, _, _ in found),
         tuple(dice for _, dice, _ in found),
         tuple(half for _, _, half in found),
-        len(dataset),
+        sum(len(dataset) for _, dataset in pairs),
         separation,
     )
 
@@ -158,14 +198,15 @@ _NOTHING = (
 _NO_TWO = "no image has two of a class"
 
 
-def _lacking(dataset: SegmentationDataset) -> str | None:
+def lacking_objects(pairs: Sequence[Judged]) -> str | None:
     """Return why the masks do not say how objects come apart; None where they do."""
     two = False
-    for sample in dataset.samples:
-        mask = decode(sample, dataset.labels, image_size(sample.image), ids=True)
-        if mask.ids is None:
-            return "there is an image that tells none apart"
-        two = two or _has_two(mask.target, mask.ids)
+    for _, dataset in pairs:
+        for sample in dataset.samples:
+            mask = decode(sample, dataset.labels, image_size(sample.image), ids=True)
+            if mask.ids is None:
+                return "there is an image that tells none apart"
+            two = two or _has_two(mask.target, mask.ids)
     return None if two else _NO_TWO
 
 
@@ -179,35 +220,39 @@ def _has_two(target: Tensor, ids: Tensor) -> bool:
     )
 
 
-def _thresholds(predictor: Predictor, dataset: SegmentationDataset, progress: bool) -> list[tuple[float, float, float]]:
-    """Return the best threshold of each class, and Dice there and at 0.5."""
-    classes = predictor.config.num_classes
+def best_thresholds(pairs: Sequence[Judged], progress: bool) -> list[tuple[float, float, float]]:
+    """Return the best threshold of each class over the images of all pairs together, and Dice there and at 0.5."""
+    classes = pairs[0].predictor.config.num_classes
     counts = torch.zeros(classes, 2, STEPS + 1, dtype=torch.float64)
-    for i in shown(range(len(dataset)), progress):
+    for _, (predictor, dataset), i in _images(pairs, progress):
         sample = dataset.samples[i]
         probabilities = predictor(sample.files, planes=sample.planes).probabilities
         _count(counts, probabilities, dataset[i]["target"].reshape(classes, -1))
     return [_best(background, foreground) for background, foreground in counts]
 
 
-def _separation(
-    predictor: Predictor, dataset: SegmentationDataset, thresholds: tuple[float, ...], progress: bool
-) -> Separation | None:
-    """Return how objects are best told apart; None where no image has two of a class."""
-    trials = Trials(predictor.config.pixel_task)
-    for i in shown(range(len(dataset)), progress):
-        sample, target, ids = dataset.samples[i], dataset[i]["target"], _ids_of(dataset, i)
-        assert ids is not None
+def segmented(pairs: Sequence[Judged], thresholds: tuple[float, ...], progress: bool) -> Iterator[Seen]:
+    """Give each image of each pair as it is segmented with these thresholds; of multi-class there are none."""
+    for pair, (predictor, dataset), i in _images(pairs, progress):
+        sample = dataset.samples[i]
         said = predictor(sample.files, planes=sample.planes)
         mask = mask_of(said.probabilities, predictor.config.task, thresholds)
-        trials.add(mask, target, ids, said.probabilities, said.edges)
-    return trials.best()
+        yield Seen(pair, sample, dataset, said, mask, dataset[i]["target"])
 
 
-def _ids_of(dataset: SegmentationDataset, i: int) -> Tensor | None:
-    """Return the numbers of the objects of an image, None where its mask tells none apart."""
-    sample = dataset.samples[i]
-    return decode(sample, dataset.labels, image_size(sample.image), ids=True).ids
+def add_objects(trials: Trials, seen: Seen) -> None:
+    """Count the objects of an image whose mask tells them apart."""
+    ids = decode(seen.sample, seen.dataset.labels, image_size(seen.sample.image), ids=True).ids
+    assert ids is not None
+    trials.add(seen.mask, seen.target, ids, seen.said.probabilities, seen.said.edges)
+
+
+def _images(pairs: Sequence[Judged], progress: bool) -> Iterator[tuple[int, Judged, int]]:
+    """Give each image: the place of its pair, the pair, and its number there."""
+    every = [(pair, i) for pair, (_, dataset) in enumerate(pairs) for i in range(len(dataset))]
+    for step in shown(range(len(every)), progress):
+        pair, i = every[step]
+        yield pair, pairs[pair], i
 
 
 def _count(counts: Tensor, probabilities: Tensor, target: Tensor) -> None:

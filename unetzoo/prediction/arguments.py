@@ -38,7 +38,7 @@ def problems(
     found += checks.one_of("blend", blend, (None, *BLENDS))
     if overlap == "full" and blend not in (None, "crop"):
         found.append(f"blend={blend!r} with overlap='full': leave it out, as each pixel is then exact in one tile")
-    found += checks.one_of("tta", tta, VIEWS)
+    found += checks.one_of("tta", tta, (None, *VIEWS))
     found += checks.one_of("merge", merge, MERGES)
     if (
         not isinstance(scales, list | tuple)
@@ -56,12 +56,13 @@ class Calibrated(NamedTuple):
 
     Attributes:
         thresholds: of all classes, or of each; None: none were given.
-        smallest, split: see ``unetzoo.Predictor``; None: as the task has it.
+        smallest, split, tta: see ``unetzoo.Predictor``; None: as the task has it.
     """
 
     thresholds: float | Sequence[float] | None
     smallest: int = 0
     split: float | None = None
+    tta: str = "none"
 
 
 def calibrated(given: float | Sequence[float] | str | os.PathLike[str] | None) -> Calibrated:
@@ -94,7 +95,7 @@ def thresholds(given: float | Sequence[float] | None, task: str, classes: int) -
 
 
 def _read(path: str | os.PathLike[str]) -> Calibrated:
-    """Return what is in a file that ``unetzoo calibrate`` wrote.
+    """Return what is in a file that ``unetzoo calibrate`` wrote, or a training by folds.
 
     Raises:
         ConfigError: there is no such file, or another one.
@@ -103,11 +104,14 @@ def _read(path: str | os.PathLike[str]) -> Calibrated:
         record = strict_json.loads(Path(path).read_text(encoding="utf-8"))
         found = [float(value) for value in record["thresholds"]]
         objects = record.get("objects") or {"smallest": 0, "split": 0.0}  # of files of before there are none
-        smallest, split = objects["smallest"], objects["split"]
-        wrong = checks.whole("smallest", smallest, 0) + split_problems(split)
+        smallest, split, tta = objects["smallest"], objects["split"], record.get("tta", "none")
+        if record.get("masks"):
+            smallest, split = record["masks"]["smallest"], None
+        wrong = checks.whole("smallest", smallest, 0) + ([] if split is None else split_problems(split))
+        wrong += checks.one_of("tta", tta, VIEWS)
         if wrong:
             raise ValueError(wrong[0])
-        return Calibrated(found, smallest, split)
+        return Calibrated(found, smallest, split, tta)
     except FileNotFoundError as error:
         raise ConfigError(f"threshold={path!s}: there is no such file; 'unetzoo calibrate' writes one") from error
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:

@@ -18,7 +18,7 @@ from unetzoo.images import filled, fit_channels, fits, normalised, scaled
 from unetzoo.model import SegmentationModel
 from unetzoo.prediction.tiles import mirrored
 from unetzoo.prediction.views import View
-from unetzoo.saving import sources
+from unetzoo.saving import folds, sources
 
 Model = SegmentationModel | OptimizedModel | str | os.PathLike[str]
 MERGES = ("probabilities", "logits")
@@ -150,14 +150,18 @@ def gathered(models: Model | Sequence[Model], device: torch.device, dtype: torch
 
 
 def listed(models: Model | Sequence[Model]) -> list[Model]:
-    """Return the models of one or several.
+    """Return the models of one or several; the folder of a training by folds is several.
 
     Raises:
         ConfigError: there is none.
+        WeightsError: a fold has no network yet.
     """
-    found: list[Model] = list(models) if isinstance(models, list | tuple) else [models]  # type: ignore[list-item]
-    if not found:
+    given: list[Model] = list(models) if isinstance(models, list | tuple) else [models]  # type: ignore[list-item]
+    if not given:
         raise ConfigError("no model is given")
+    found: list[Model] = []
+    for model in given:
+        found += folds.members(model) or [model]
     return found
 
 

@@ -33,6 +33,7 @@ from unetzoo.prediction.strips import Strip, joined, strips
 from unetzoo.prediction.tiles import Grid
 from unetzoo.prediction.transfer import Transfer
 from unetzoo.prediction.views import views
+from unetzoo.saving import folds
 
 _logger = logging.getLogger("unetzoo")
 
@@ -50,7 +51,8 @@ class Predictor:
     Args:
         model: what ``from_pretrained`` takes: a ``.safetensors`` file, the folder of a run, "nuclei", a repository of
             the Hugging Face Hub; or a model; or a list of them, of the same task and classes, whose answers are
-            averaged.
+            averaged; or the folder of a training by folds, whose networks are averaged, with ``threshold``,
+            ``smallest``, ``split`` and ``tta`` as its ``folds.json`` has them unless ``threshold`` is given.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps", …
         tile: side of the square windows in pixels, overlap included; rounded up to a multiple of the stride. None: the
             whole image at once. "auto": the whole image where it fits in half of the free memory, else 1024 or
@@ -60,6 +62,7 @@ class Predictor:
         blend: how overlapping tiles are joined: "gaussian", "linear", or "crop" (each pixel from the tile in whose
             middle it lies best). None: "crop" with the full overlap, else "gaussian".
         tta: test-time augmentation: "none", "flips" (the average of 4 views) or "d4" (of all 8 symmetries of a square).
+            None: as the file of ``threshold`` says, or none.
         scales: of the views, such as ``(0.75, 1, 1.25)``.
         merge: what is averaged over tiles, views and models: "probabilities" or "logits".
         threshold: of probabilities, for all classes or each, or the file that ``unetzoo calibrate`` wrote; 0.5 by
@@ -78,6 +81,7 @@ class Predictor:
     Attributes:
         config: of the (first) model: classes, channels, normalisation.
         origins: the file or the folder that each model was read from; None for networks and repositories.
+        advice: the ``folds.json`` that was followed, or None.
 
     Raises:
         ConfigError: lists all that is wrong with the arguments; or models that do not go together.
@@ -93,7 +97,7 @@ class Predictor:
         tile: int | str | None = "auto",
         overlap: float | int | str = 0.25,
         blend: str | None = None,
-        tta: str = "none",
+        tta: str | None = None,
         scales: Sequence[float] = (1.0,),
         merge: str = "probabilities",
         threshold: float | Sequence[float] | str | os.PathLike[str] | None = None,
@@ -119,10 +123,11 @@ class Predictor:
             raise ConfigError("cannot predict so", problems)
         self._asked = device
         self.device = device_of(device)
-        self.tta, self.scales = tta, list(map(float, scales))
-        self.networks = Networks(gathered(model, self.device, dtype), views(tta, tuple(self.scales)), merge)
+        self.advice = folds.advice(model) if threshold is None else None
+        calibrated = arguments.calibrated(threshold if self.advice is None else self.advice)
+        self.tta, self.scales = calibrated.tta if tta is None else tta, list(map(float, scales))
+        self.networks = Networks(gathered(model, self.device, dtype), views(self.tta, tuple(self.scales)), merge)
         self.config, self.origins = self.networks.config, origins(model)
-        calibrated = arguments.calibrated(threshold)
         self.thresholds = arguments.thresholds(calibrated.thresholds, self.config.task, self.config.num_classes)
         self.layout = Layout(self.networks, tile, overlap, blend, batch_size)
         self.holes = holes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import logging
 import os
@@ -24,15 +23,16 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 from unetzoo.checks import one_of
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.extras import needed
-from unetzoo.printing import printable, span
+from unetzoo.printing import printable
+from unetzoo.saving.folds import fold_folder, folds_in
 from unetzoo.saving.records import BEST_FILE, CARD_FILE
 from unetzoo.saving.repositories import PREFIX
-from unetzoo.train import budgets, clipping, places, reporting
+from unetzoo.train import budgets, clipping, folds, places, reporting
 from unetzoo.train.callbacks import run_callbacks
 from unetzoo.train.data import FolderData
 from unetzoo.train.flags import FLAGS
 from unetzoo.train.keeping import LAST, KeepLast, KeepSettings, WholeFiles
-from unetzoo.train.measuring import measured
+from unetzoo.train.measuring import forecast
 from unetzoo.train.recipe import Recipe
 from unetzoo.train.refusals import MODE, explained, makeable, other_names as other_names, refusal, repeated
 from unetzoo.train.runs import CONFIG, HISTORY, Run
@@ -54,10 +54,8 @@ MAY_CHANGE = (
     *("keep_minutes", "keep_steps", "images_every", "tensorboard"),
 )
 """What a run that goes on may set anew; all else would make another run of it."""
-Place = Callable[[str], Path]
-"""Gives the folder of a run, by the name of its model."""
-LONG = 500
-"""Steps from which on it is measured how long they will take."""
+Place = Callable[[str, int | None], Path]
+"""Gives the folder of a run, by the name of its model, and the number of a fold."""
 COUNTS_OR_SHARES = ("trainer.limit_train_batches", "trainer.limit_val_batches")
 """Batches where they are whole numbers, shares of all where they are not."""
 
@@ -108,7 +106,12 @@ class RunCLI(LightningCLI):
     @functools.cached_property
     def folder(self) -> Path:
         """Where the run goes."""
-        return self._place(Path(self.config.model.name.removeprefix(PREFIX)).stem)
+        return self._place(Path(self.config.model.name.removeprefix(PREFIX)).stem, self.config.data.fold)
+
+    @property
+    def folds(self) -> int | None:
+        """How many runs this is, where it is none of them by itself."""
+        return None if self.config.data.fold is not None else self.config.data.folds
 
     def settings(self) -> dict[str, Any]:
         """Return all that was set, as ``config.yaml`` holds it: everything but where the run goes, and the minutes."""
@@ -117,7 +120,9 @@ class RunCLI(LightningCLI):
         return {key: value for key, value in yaml.safe_load(text).items() if key not in aside}
 
     def instantiate_classes(self) -> None:
-        """Make the trainer, the model and the data."""
+        """Make the trainer, the model and the data; of all folds at once, each run does it for itself."""
+        if self.folds is not None:
+            return
         with makeable():
             super().instantiate_classes()
 
@@ -210,6 +215,9 @@ def train(
         problems.append(f"out={out}: leave it out; a run that goes on stays in its folder")
     if problems:
         raise ConfigError("cannot train", problems)
+    if resume and folds_in(resume):
+        folds.go_on(train, Path(resume), given, rest, style=style, trust=trust)
+        return Path(resume)
     files = [os.fspath(path) for path in (Path(resume) / CONFIG if resume else None, config) if path]
     for file in () if trust else files:
         check_settings(Path(file))
@@ -222,6 +230,9 @@ def train(
         cli = RunCLI(words, place, style, settle)
         if print_config:
             print(yaml.safe_dump(cli.settings(), sort_keys=False), end="")
+        elif cli.folds is not None:
+            folds.check_whole(cli.config, suggest)
+            folds.begin(train, cli.folder, cli.folds, given, rest, config=config, style=style, trust=trust)
         elif suggest:
             _suggest(cli)
         else:
@@ -237,7 +248,7 @@ def _fit(cli: RunCLI, resumed: bool) -> None:
         _check_epochs(len(Run(folder).history), cli.config.trainer.max_epochs)
     with resumable(folder, cli.trainer), contextlib.suppress(LimitReachedError):
         if not resumed:
-            _time(cli)
+            forecast(cli)
         cli.trainer.fit(
             cli.model,
             datamodule=cli.datamodule,
@@ -260,33 +271,6 @@ def _names(rest: Sequence[str], setting: str) -> bool:
     return any(word.partition("=")[0] == f"--{setting}" for word in rest)
 
 
-def _time(cli: RunCLI) -> None:
-    """Find the steps for the minutes that are asked for, and say how long they take; of a short run, do nothing.
-
-    Raises:
-        ConfigError: minutes are asked for where nothing can be measured.
-    """
-    config, strategy = cli.config, cli.config.trainer.strategy
-    alone = cli.trainer.world_size == 1 and isinstance(strategy, str)
-    if config.minutes is not None and not alone:
-        raise ConfigError("minutes are measured in one process alone: give steps=… for several")
-    long = config.data.steps_per_epoch and config.trainer.max_epochs * config.data.steps_per_epoch >= LONG
-    if config.minutes is None and not (long and alone and cli.style in ("bar", "lines")):
-        return
-    pace = measured(cli.bare, copy.deepcopy(cli.model), cli.datamodule)
-    if config.minutes is not None:
-        budgets.set_steps(config, pace.steps_in(60 * config.minutes, config.data.steps_per_epoch))
-        cli.datamodule.steps_per_epoch = config.data.steps_per_epoch
-        cli.trainer.fit_loop.max_epochs = config.trainer.max_epochs
-    epochs, length = config.trainer.max_epochs, config.data.steps_per_epoch
-    if cli.style in ("bar", "lines"):
-        print(
-            f"{epochs * length} steps in {epochs} epoch{'s' * (epochs > 1)} will take about "
-            f"{span(pace.seconds(epochs, length))}: {pace.step:.2g} s a step, {pace.validation:.2g} s a validation",
-            flush=True,
-        )
-
-
 def _check_epochs(done: int, wanted: int | None) -> None:
     """Refuse fewer epochs than a run has behind it: written to its settings, they would keep it from going on."""
     if wanted is not None and 0 <= wanted < done:
@@ -299,10 +283,18 @@ def _place(
     """Return what gives the folder of a run; where it ``begins`` here, this process has it for itself."""
     if resume:
         places.check_run(Path(resume))
-        return lambda name: stack.enter_context(places.resumed(Path(resume))) if begins else Path(resume)
-    if not begins:  # other processes than the first are told the folder by it
-        return lambda name: Path("runs", name) if out is None else Path(out)
-    return lambda name: stack.enter_context(places.numbered(name) if out is None else places.named(Path(out)))
+        return lambda _, __: stack.enter_context(places.resumed(Path(resume))) if begins else Path(resume)
+
+    def place(name: str, fold: int | None) -> Path:
+        if fold is not None and out is None:
+            raise ConfigError(f"fold={fold}: give out=…, the folder that all folds of this training go to")
+        folder = Path("runs", name) if out is None else Path(out)
+        folder = folder if fold is None else fold_folder(folder, fold)
+        if not begins:  # other processes than the first are told the folder by it
+            return folder
+        return stack.enter_context(places.numbered(name) if out is None else places.named(folder))
+
+    return place
 
 
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

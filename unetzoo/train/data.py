@@ -28,6 +28,7 @@ from unetzoo.data import (
 from unetzoo.data.aiming import share_problems
 from unetzoo.data.listing import title_of
 from unetzoo.data.sampling import EpochBatches, SizeBatches
+from unetzoo.data.splitting import fold_problems
 from unetzoo.errors import ConfigError
 from unetzoo.pretrained import IMAGENET_MEAN, IMAGENET_STD
 from unetzoo.printing import printable
@@ -57,6 +58,8 @@ class FolderData(lightning.LightningDataModule):
             files mean, see ``unetzoo.data.Labels``; None: as ``unetzoo.data.labels_of`` has it follow.
         ratios: of the training, validation and test images, where the folder does not part them.
         group: a regular expression; images whose names give the same match stay together.
+        folds, fold: for cross-validation: all images but those of the test are parted into so many folds, of which this
+            one, from 1, validates and the others train.
         crop_size: side of the training crops, or height and width. None: 256, or less where most images are smaller.
         foreground_crops: share of the crops that lie about a pixel of a class, drawn first, so that rare classes are
             seen. A third by default, as in nnU-Net.
@@ -98,6 +101,8 @@ class FolderData(lightning.LightningDataModule):
         masks: str | None = None,
         ratios: tuple[float, float, float] = (0.8, 0.1, 0.1),
         group: str | None = None,
+        folds: int | None = None,
+        fold: int | None = None,
         crop_size: int | tuple[int, int] | None = None,
         foreground_crops: float = 0.33,
         batch_size: int = 8,
@@ -110,6 +115,7 @@ class FolderData(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         self.folder, self.ratios, self.group = folder, ratios, group
+        self.folds, self.fold = folds, fold
         self._meaning: dict[str, Any] = {
             "task": task,
             "num_classes": num_classes,
@@ -137,7 +143,9 @@ class FolderData(lightning.LightningDataModule):
         """Return what is wrong with the settings by themselves."""
         repeats, steps = self.repeats, self.steps_per_epoch
         problems = whole("batch_size", self.batch_size) + whole("workers", self.workers, 0)
-        problems += share_problems(self.foreground_crops)
+        problems += share_problems(self.foreground_crops) + fold_problems(self.fold, self.folds)
+        if self.folds is not None and self.fold is None:
+            problems.append(f"folds={self.folds!r}: which of them? Give fold=1, or another")
         problems += [] if repeats is None else whole("repeats", repeats)
         problems += [] if steps is None else whole("steps_per_epoch", steps)
         if repeats is not None and steps is not None:
@@ -167,6 +175,8 @@ class FolderData(lightning.LightningDataModule):
             return
         self.labels = labels_of(self.folder, **self._meaning)
         source: dict[str, Any] = {"ratios": self.ratios, "seed": self.seed, "group": self.group}
+        if self.fold is not None:
+            source["fold"] = (self.fold, self.folds)
         self.report = check(
             self.folder,
             self.labels,

@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from unetzoo import checks
@@ -43,6 +44,8 @@ def fit(
     masks: str | None = None,
     ratios: Sequence[float] | None = None,
     group: str | None = None,
+    folds: int | None = None,
+    fold: int | None = None,
     seed: int | None = None,
     monitor: str | None = None,
     patience: int | None = None,
@@ -91,6 +94,10 @@ def fit(
         ratios: shares of the training, validation and test images where ``data`` has no splits; (0.8, 0.1, 0.1) by
             default.
         group: a regular expression; images whose names match it alike stay in one split.
+        folds: cross-validation: so many runs, in ``fold-1``, ``fold-2``, … of the folder, each validated on another
+            part of all images but those of the test, and trained on the rest; then what is best for their average is
+            found, see ``unetzoo.evaluation.across_folds.choose``. What ends one run, such as ``minutes``, is for each.
+        fold: with ``folds``, this run alone; ``out`` is needed then, the folder of all of them.
         seed: of all that is drawn; 0 by default.
         monitor: the figure of ``metrics.csv`` by which the best epoch is kept, such as "iou", "boundary_f", "dice/rim"
             or "val_loss". By default "dice", and where objects are told apart "object_ap_50".
@@ -100,14 +107,14 @@ def fit(
             ``{"trainer.precision": "bf16-mixed", "model.ema": 0.999, "model.options.norm": "group"}``; what text can
             say, as all of it is written to ``config.yaml``.
         config: a file of settings, such as ``config.yaml`` of another run; keywords go before it.
-        resume: folder of a run to go on with; ``model``, ``data`` and ``out`` are left out then.
+        resume: folder of a run, or of folds, to go on with; ``model``, ``data`` and ``out`` are left out then.
         style: what is printed: "bar", "lines" (one an epoch), "json" or "quiet". None: a bar on a terminal, else lines.
         quiet: print nothing; short for ``style="quiet"``.
         trust: whether the file of ``config``, or of the run that ``resume`` names, is yours, and may name any class to
             be imported and made; else a few of Lightning's callbacks alone.
 
     Returns:
-        The run.
+        The run; of all folds one whose ``folds`` are runs.
 
     Raises:
         ConfigError: lists what is wrong with the arguments, or with the data; nothing was trained.
@@ -115,26 +122,29 @@ def fit(
         WeightsError: a checkpoint, or the model to go on from, is damaged.
         WriteError: the folder cannot be written, or the disk is full.
     """
-    arguments = locals()
+    return Run(_trained(locals()))
+
+
+def _trained(arguments: Mapping[str, Any]) -> Path:
+    """Train by the arguments of :func:`fit`, and return the folder."""
     command = needed("unetzoo.train.command", "unetzoo.fit", extra="train")
+    settings, quiet, style, trust = (arguments[name] for name in ("settings", "quiet", "style", "trust"))
     given = {flag.name: arguments[flag.name] for flag in FLAGS if arguments[flag.name] is not None}
-    problems = [_unknown(name) for name in others] + _setting_problems(settings, given)
+    problems = [_unknown(name) for name in arguments["others"]] + _setting_problems(settings, given)
     settings = settings if isinstance(settings, Mapping) else {}
     problems += checks.flag("quiet", quiet) + checks.flag("trust", trust)
     if quiet is True and style not in (None, "quiet"):
         problems.append(f"quiet=True and style={style!r}: give one of them")
     texts = _texts({**given, **settings}, problems)
-    folder = command.train(
+    folder: Path = command.train(
         {name: texts[name] for name in given if name in texts},
         [f"--{name}={texts[name]}" for name in settings if name in texts],
-        config=config,
-        out=out,
-        resume=resume,
+        **{name: arguments[name] for name in ("config", "out", "resume")},
         style="quiet" if quiet is True else style,
         trust=trust is True,
         problems=problems,
     )
-    return Run(folder)
+    return folder
 
 
 def _texts(values: Mapping[str, Any], problems: list[str]) -> dict[str, str]:

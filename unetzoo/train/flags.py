@@ -72,6 +72,8 @@ FLAGS = (
     Flag("planes", "data.planes", "WHICH", "of images of several planes: split, first, max or channels"),
     Flag("masks", "data.masks", "PATTERN", "which files are the masks, as 'gt/{name}_gt.png' (default: by the layout)"),
     Flag("group", "data.group", "REGEX", "images whose names match it alike stay in one split"),
+    Flag("folds", "data.folds", "N", "cross-validation: so many runs, each validated on another part of the images"),
+    Flag("fold", "data.fold", "K", "of --folds: this run alone, into its folder in --out"),
     Flag("seed", "seed_everything", "N", "of all that is drawn (default: 0)"),
     Flag(
         "monitor",

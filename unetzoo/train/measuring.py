@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import itertools
 import time
@@ -16,7 +17,8 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from unetzoo.errors import ConfigError
-from unetzoo.train.budgets import cut
+from unetzoo.printing import span
+from unetzoo.train.budgets import cut, set_steps
 from unetzoo.train.data import FolderData
 from unetzoo.train.recipe import Recipe
 
@@ -24,6 +26,8 @@ STEPS, BATCHES = 12, 4
 """Of training and of validation that are measured, at most; the first of each is not, as much is set up in it."""
 SECONDS = 15.0
 """After which no further ones are measured."""
+LONG = 500
+"""Steps of a run from which on it is measured how long they will take."""
 
 
 @dataclass(frozen=True)
@@ -129,3 +133,33 @@ def _timed(act: Callable[[_Watch], Any], most: int) -> tuple[list[float], int]:
     first = min(1, len(watch.ends) - 1)
     ends = watch.ends if first else [begin, *watch.ends]
     return [after - before for before, after in itertools.pairwise(ends)], first
+
+
+def forecast(cli: Any) -> None:
+    """Find the steps for the minutes that are asked for, and say how long they take; of a short run, do nothing.
+
+    Args:
+        cli: ``unetzoo.train.command.RunCLI``, of a run that begins.
+
+    Raises:
+        ConfigError: minutes are asked for where nothing can be measured.
+    """
+    config, strategy = cli.config, cli.config.trainer.strategy
+    alone = cli.trainer.world_size == 1 and isinstance(strategy, str)
+    if config.minutes is not None and not alone:
+        raise ConfigError("minutes are measured in one process alone: give steps=… for several")
+    long = config.data.steps_per_epoch and config.trainer.max_epochs * config.data.steps_per_epoch >= LONG
+    if config.minutes is None and not (long and alone and cli.style in ("bar", "lines")):
+        return
+    pace = measured(cli.bare, copy.deepcopy(cli.model), cli.datamodule)
+    if config.minutes is not None:
+        set_steps(config, pace.steps_in(60 * config.minutes, config.data.steps_per_epoch))
+        cli.datamodule.steps_per_epoch = config.data.steps_per_epoch
+        cli.trainer.fit_loop.max_epochs = config.trainer.max_epochs
+    epochs, length = config.trainer.max_epochs, config.data.steps_per_epoch
+    if cli.style in ("bar", "lines"):
+        print(
+            f"{epochs * length} steps in {epochs} epoch{'s' * (epochs > 1)} will take about "
+            f"{span(pace.seconds(epochs, length))}: {pace.step:.2g} s a step, {pace.validation:.2g} s a validation",
+            flush=True,
+        )

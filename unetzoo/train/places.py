@@ -11,6 +11,7 @@ from pathlib import Path
 from unetzoo.data.record import FILE
 from unetzoo.errors import ConfigError, WriteError
 from unetzoo.files.locking import alone
+from unetzoo.saving.folds import fold_folder, folds_in
 from unetzoo.train.runs import CONFIG
 from unetzoo.train.trust import check_settings
 
@@ -69,6 +70,20 @@ def resumed(folder: Path) -> Iterator[Path]:
         yield folder
 
 
+@contextlib.contextmanager
+def several(folder: Path) -> Iterator[None]:
+    """Give a folder of folds to this process alone, as all of them go on.
+
+    Raises:
+        ConfigError: they are going on already.
+        WriteError: nothing can be written there.
+    """
+    with _held(folder) as held:
+        if not held:
+            raise ConfigError(f"resume={folder}: its folds are going on at this moment")
+        yield
+
+
 def check_run(folder: Path) -> None:
     """Refuse a folder that is no run's.
 
@@ -80,10 +95,13 @@ def check_run(folder: Path) -> None:
 
 
 def going_on(folder: Path) -> str:
-    """Return the command that goes on with a run."""
+    """Return the command that goes on with a run, or with all folds where they are trained one after the other."""
+    if (folder.parent / LOCK).exists():
+        folder = folder.parent
     words = f"unetzoo train --resume {shlex.quote(str(folder))}"
     try:
-        check_settings(folder / CONFIG)
+        for path in (folder / CONFIG, *(fold_folder(folder, fold) / CONFIG for fold in folds_in(folder))):
+            check_settings(path)
     except ConfigError:  # it names classes, and whoever gave them trusts them
         words += " --trust"
     return words

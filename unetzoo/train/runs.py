@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unetzoo.errors import ConfigError, WeightsError
+from unetzoo.saving.folds import FOLDS_FILE, fold_folder, folds_in
 from unetzoo.train.judging import score_of
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ HISTORY = "metrics.csv"
 
 
 class Run:
-    """A run of training: what ``unetzoo.fit`` and ``unetzoo train`` leave in a folder.
+    """A run of training: what ``unetzoo.fit`` and ``unetzoo train`` leave in a folder; or the folds of a training.
 
     It is taken wherever the folder is: ``evaluate(run, …)``, ``unetzoo.fit(model=run, …)``. Figures are read when they
     are asked for, so that a run that is still going shows how far it is.
@@ -29,6 +31,8 @@ class Run:
 
     Attributes:
         folder: the same, as a path.
+        folds: the runs of the folds in it; empty for a run like any other. Those have a history each, and together a
+            predictor, their average.
 
     Raises:
         ConfigError: there is no run in this folder.
@@ -36,7 +40,8 @@ class Run:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
-        if not any((self.folder / name).is_file() for name in (CONFIG, HISTORY)):
+        self.folds = tuple(Run(fold_folder(self.folder, fold)) for fold in folds_in(self.folder))
+        if not self.folds and not any((self.folder / name).is_file() for name in (CONFIG, HISTORY)):
             raise ConfigError(
                 f"there is no run in {self.folder}: neither {CONFIG} nor {HISTORY}; give a folder that a training was "
                 "told to write to"
@@ -59,7 +64,9 @@ class Run:
 
     @property
     def best_dice(self) -> float | None:
-        """The validation Dice of that epoch, in [0, 1], or None."""
+        """The validation Dice of that epoch, in [0, 1], or None; of folds that of all that they held back."""
+        if self.folds:
+            return self._across()
         best = self._best()
         return None if best is None else best.get("dice")
 
@@ -88,7 +95,7 @@ class Run:
         """
         from unetzoo.prediction import Predictor
 
-        return Predictor(self._kept(), **options)
+        return Predictor(self.folder if self.folds else self._kept(), **options)
 
     def __fspath__(self) -> str:
         return str(self.folder)
@@ -97,6 +104,9 @@ class Run:
         return f"Run({str(self.folder)!r})"
 
     def __str__(self) -> str:
+        if self.folds:
+            dice = "not finished" if self.best_dice is None else f"out-of-fold Dice {self.best_dice:.4f}"
+            return f"{self.folder}: {len(self.folds)} folds, {dice}"
         epochs = len(self.history)
         if self.best_epoch is None:
             return f"{self.folder}: no epoch was judged yet"
@@ -107,10 +117,19 @@ class Run:
         """Return the file of the network that was kept."""
         from unetzoo.saving.records import BEST_FILE
 
+        if self.folds:
+            raise WeightsError(
+                f"{self.folder}: there are {len(self.folds)} networks in it; predictor() averages them, and "
+                "folds[0].load() is the first"
+            )
         path = self.folder / BEST_FILE
         if not path.is_file():
             raise WeightsError(f"{path}: there is none yet; the first epoch that was validated writes it")
         return path
+
+    def _across(self) -> float | None:
+        path = self.folder / FOLDS_FILE
+        return json.loads(path.read_text(encoding="utf-8"))["scores"]["dice"] if path.is_file() else None
 
     def _best(self) -> dict[str, float | int | None] | None:
         history = self.history

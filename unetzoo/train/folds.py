@@ -1,0 +1,157 @@
+"""Folds: a run for each part of the images, validated on it, one run after the other in a folder of theirs.
+
+``runs/cells/fold-1`` … are runs like any other, and may as well be trained each by a command of its own, on machines of
+their own. When all of them are there, what is best for their average is found on what each held back:
+``unetzoo.evaluation.across_folds``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from unetzoo.data.splitting import fold_problems
+from unetzoo.errors import ConfigError
+from unetzoo.evaluation.across_folds import choose
+from unetzoo.printing import printable, span
+from unetzoo.saving.folds import FOLDS_FILE, fold_folder, folds_in
+from unetzoo.saving.records import BEST_FILE
+from unetzoo.train import places
+from unetzoo.train.runs import CONFIG
+
+Train = Callable[..., Path]
+"""``unetzoo.train.command.train``, for one run."""
+SPEAKING = ("bar", "lines")
+"""Styles in which more than an epoch's figures is printed."""
+
+
+def begin(train: Train, folder: Path, folds: int, given: Mapping[str, str], rest: Sequence[str], **how: Any) -> None:
+    """Train all folds of a new run, and find what is best for their average.
+
+    Args:
+        train: trains one.
+        folder: of the folds, which this process has for itself.
+        folds: number of them.
+        given, rest: settings, as ``train`` takes them.
+        **how: "config", "style" and "trust" likewise.
+    """
+
+    def one(fold: int) -> None:
+        if fold == 1:
+            train({**given, "fold": "1"}, rest, out=folder, **how)
+        else:  # as the first was set up: minutes have become steps there
+            train({"fold": str(fold)}, config=_settings(folder, 1), out=folder, style=how["style"], trust=True)
+
+    _each(folder, folds, one, how["style"])
+
+
+def go_on(train: Train, folder: Path, given: Mapping[str, str], rest: Sequence[str], **how: Any) -> None:
+    """Go on with all folds of a folder, each where it stood, train what is missing, and find what is best.
+
+    Args:
+        train, folder, given, rest: as :func:`begin` takes them.
+        **how: "style" and "trust" likewise.
+
+    Raises:
+        ConfigError: settings that a run which goes on has for good; or a fold's are not there.
+    """
+    folds = _number_of(folder)
+    there = folds_in(folder)
+
+    def one(fold: int) -> None:
+        if fold in there:
+            train(given, rest, resume=fold_folder(folder, fold), **how)
+        else:
+            settings = {**given, "fold": str(fold)}
+            train(settings, rest, config=_settings(folder, there[0]), out=folder, **how)
+
+    with places.several(folder):
+        _each(folder, folds, one, how["style"])
+
+
+def check_whole(config: Any, suggest: bool) -> None:
+    """Refuse what cannot be done with all folds in one command.
+
+    Several processes would each go from fold to fold at their own pace.
+
+    Args:
+        config: all settings of the training.
+        suggest: whether a learning rate is asked for.
+
+    Raises:
+        ConfigError: fewer than two folds; several devices or machines; or a rate, which one fold has.
+    """
+    problems = fold_problems(None, config.data.folds)
+    problems += ["suggest looks at the images of one training: give fold=1 with it"] if suggest else []
+    if problems:
+        raise ConfigError("cannot train", problems)
+    trainer = config.trainer
+    devices = torch.cuda.device_count() if trainer.devices in ("auto", -1, "-1") else trainer.devices
+    started = [name for name in ("WORLD_SIZE", "SLURM_NTASKS") if os.environ.get(name, "1") != "1"]
+    if trainer.num_nodes != 1 or devices not in (0, 1, "1") or started:
+        raise ConfigError(
+            "folds are trained one after the other by one process on one device: give trainer.devices=1; or start a "
+            "command for each fold, with fold=1 and so on, which may use several"
+        )
+
+
+def _each(folder: Path, folds: int, one: Callable[[int], None], style: str) -> None:
+    for fold in _told(folds, style):
+        one(fold)
+    if not all((fold_folder(folder, fold) / BEST_FILE).is_file() for fold in range(1, folds + 1)):
+        return  # stopped before it was validated, which its own lines say
+    found = choose(folder, progress=style == "bar")
+    found.write(folder)
+    if style in SPEAKING:
+        print(found, end="")
+        print(
+            f"{printable(folder)}: {FOLDS_FILE} says what is best; 'unetzoo predict {printable(folder)} IMAGES' does it"
+        )
+
+
+def _told(folds: int, style: str) -> Iterator[int]:
+    """Give the numbers of the folds; say which one it is, and how long those behind it may take."""
+    begin = time.monotonic()
+    for fold in range(1, folds + 1):
+        took = (time.monotonic() - begin) / max(1, fold - 1)
+        left = f"; {folds + 1 - fold} to go, about {span(took * (folds + 1 - fold))}" if fold > 1 else ""
+        if style in SPEAKING:
+            print(f"fold {fold} of {folds}{left}", flush=True)
+        elif style == "json":
+            print(json.dumps({"fold": fold, "folds": folds}), flush=True)
+        yield fold
+
+
+def _settings(folder: Path, fold: int) -> Path:
+    return fold_folder(folder, fold) / CONFIG
+
+
+def _number_of(folder: Path) -> int:
+    """Return how many folds there are to be, as those that are there say.
+
+    Raises:
+        ConfigError: they disagree.
+    """
+    said = {fold: _folds_of(_settings(folder, fold)) for fold in folds_in(folder)}
+    first, *others = said.values()
+    if first is None or any(number != first for number in others):
+        listed = ", ".join(f"fold-{fold}: folds={number}" for fold, number in said.items())
+        raise ConfigError(f"{folder}: these are not folds of one training: {listed}; give each a folder of its own")
+    return first
+
+
+def _folds_of(path: Path) -> int | None:
+    """Return the number of folds that the settings of a run say, None where they say none."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = settings["data"]["folds"]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        return None
+    return found if type(found) is int else None
