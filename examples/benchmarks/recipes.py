@@ -33,6 +33,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -171,18 +172,13 @@ def scores(predicted: Path, true: Path, classes: int) -> dict[str, Any]:
     paths = sorted(true.glob("*.png"))
     for path in paths:
         found, truth = (np.asarray(Image.open(folder / path.name)) for folder in (predicted, true))
-        if classes == 2:
-            found = found > 0
+        found = found > 0 if classes == 2 else found
         metrics.update_masks(*(torch.from_numpy(mask.astype(np.int64))[None] for mask in (found, truth)))
     dice = metrics.compute().dice
     first = 0 if classes == 2 else 1  # without the background
-    each: list[float] = dice.pooled[first:].tolist()
-    return {
-        "dice": mean(each),
-        "dice_per_image": mean(dice.per_image[first:].tolist()),
-        "dice_each": each,
-        "test_images": len(paths),
-    }
+    pooled, per_image = dice.pooled[first:], dice.per_image[first:]
+    found = {"dice": float(pooled.nanmean()), "dice_per_image": float(per_image.nanmean())}
+    return {**found, "dice_each": pooled.tolist(), "test_images": len(paths)}
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
@@ -215,24 +211,21 @@ def run_all(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Do the runs that are not in the file, one after another, seed by seed; return all results."""
     results: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out.exists() else []
     folder = options.out.with_suffix("")
-    for seed in options.seeds:
-        for name in options.sets:
-            for way in options.ways:
-                key = {"set": name, "way": way, "seed": seed, "minutes": options.minutes}
-                if any(key.items() <= one.items() for one in results):
-                    continue
-                data = folder / "data" / name
-                prepare(name, options.data, data)
-                out = folder / f"{name}-{way}-{seed}-{options.minutes:g}"
-                try:
-                    done = train(way, data, out, options.minutes, seed)
-                except subprocess.CalledProcessError as error:
-                    print(f"{out.name} failed, status {error.returncode}; the next call tries again", flush=True)
-                    continue
-                found = scores(out / "masks", data / "test" / "masks", done["classes"])
-                results.append({**key, **done, **found, "versions": versions(way)})
-                write_file(options.out, json.dumps(results, indent=1))
-                print(json.dumps(results[-1]), flush=True)
+    for seed, name, way in product(options.seeds, options.sets, options.ways):
+        key = {"set": name, "way": way, "seed": seed, "minutes": options.minutes}
+        if any(key.items() <= one.items() for one in results):
+            continue
+        data, out = folder / "data" / name, folder / f"{name}-{way}-{seed}-{options.minutes:g}"
+        prepare(name, options.data, data)
+        try:
+            done = train(way, data, out, options.minutes, seed)
+        except subprocess.CalledProcessError as error:
+            print(f"{out.name} failed, status {error.returncode}; the next call tries again", flush=True)
+            continue
+        found = scores(out / "masks", data / "test" / "masks", done["classes"])
+        results.append({**key, **done, **found, "versions": versions(way)})
+        write_file(options.out, json.dumps(results, indent=1))
+        print(json.dumps(results[-1]), flush=True)
     return results
 
 
