@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision import tv_tensors
 
@@ -20,7 +22,7 @@ from unetzoo.checks import sides
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.images import scaled
 
-Aim = Callable[[Tensor], tuple[int, int] | None]
+Aim = Callable[[Tensor], NDArray[np.bool_] | None]
 _UNSIGNED = (torch.uint8, torch.uint16, torch.uint32)
 
 
@@ -97,7 +99,7 @@ class Augmentation(nn.Module):
         Args:
             image: (C, H, W), as stored; integers are scaled as by ``unetzoo.images.prepare``.
             mask: (H, W) or (K, H, W), signed integers of any size.
-            aim: gives, of the mask, the pixel that a crop lies about; None, or where it gives none: anywhere.
+            aim: gives, of the mask, (H, W) pixels of which a crop is to hold one, or None; see ``random_window``.
 
         Returns:
             As there: of integers, the image is float32, and the mask int64.
@@ -114,8 +116,8 @@ class Augmentation(nn.Module):
             image, mask = _run(entry, image, mask)
         if self.crop_size is None:
             return image, mask
-        about = None if aim is None else aim(bare(mask))
-        image, mask = random_window(image, mask, self.crop_size, self._sizes[0], about)
+        wanted = None if aim is None else aim(bare(mask))
+        image, mask = random_window(image, mask, self.crop_size, self._sizes[0], wanted)
         for entry, size in zip(self._entries[before:], self._sizes[1:], strict=True):
             image, mask = _run(entry, image, mask)
             image, mask = centre(image, size), centre(mask, size)

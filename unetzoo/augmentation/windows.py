@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision import tv_tensors
 
@@ -48,22 +50,29 @@ def unfolded(inpt: Tensor) -> Tensor:
 
 
 def random_window(
-    image: Tensor, mask: Tensor, crop: Size, size: Size, about: tuple[int, int] | None = None
+    image: Tensor, mask: Tensor, crop: Size, size: Size, wanted: NDArray[np.bool_] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return a window of ``size`` about a crop at random: inside of the image, or about it where that is smaller.
 
-    The crop has the pixel ``about`` in its middle if there is one, or as near to it as the image's border allows. Only
-    what is in the window is :func:`unfolded`.
+    A crop with none of the pixels that are ``wanted`` in its middle, half as high and wide, out of which no turn brings
+    them, is moved, such that one of them, each alike, is its central pixel, or as near to it as the image's border
+    allows. Only what is in the window is :func:`unfolded`.
+
+    Args:
+        image, mask: of the same height and width.
+        crop, size: in pixels.
+        wanted: (H, W), True somewhere; None: nothing in particular.
     """
-    corner = []
-    for axis, (whole, side, needed) in enumerate(zip(image.shape[-2:], crop, size, strict=True)):
-        low, high = sorted((0, whole - side))
-        if about is None or whole < side:
-            first = int(torch.randint(low, high + 1, ()))
-        else:
-            first = min(max(about[axis] - side // 2, low), high)
-        corner.append(first - (needed - side) // 2)
-    top, left = corner
+    ranges = [sorted((0, whole - side)) for whole, side in zip(image.shape[-2:], crop, strict=True)]
+    first = [int(torch.randint(low, high + 1, ())) for low, high in ranges]
+    middle = tuple(slice(max(0, at + side // 4), at + side - side // 4) for at, side in zip(first, crop, strict=True))
+    if wanted is not None and not wanted[middle].any():
+        places = np.flatnonzero(wanted)
+        about = divmod(int(places[int(torch.randint(len(places), ()))]), wanted.shape[1])
+        for axis, (low, high) in enumerate(ranges):
+            if low == 0:  # else all of the image is in the crop
+                first[axis] = min(max(about[axis] - crop[axis] // 2, 0), high)
+    top, left = (at - (needed - side) // 2 for at, side, needed in zip(first, crop, size, strict=True))
     window, labels = (_framed(unfolded(_inside(inpt, top, left, size)), top, left, size) for inpt in (image, mask))
     return window, labels
 

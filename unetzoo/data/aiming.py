@@ -1,18 +1,17 @@
-"""Crops that hold foreground: where a training crop is to lie, so that rare and small classes are seen.
+"""Crops that hold foreground: what a training crop is to hold, so that rare and small classes are seen.
 
-As nnU-Net does (Isensee et al. 2021, Nature Methods, supplementary note 2): for a share of the crops a class is drawn
-among those that the image has, then a pixel of it, about which the crop lies. So each class of an image is aimed at
-alike, however few pixels it has.
+As in nnU-Net (Isensee et al. 2021, Nature Methods, supplementary note 2) a share of the crops is to hold foreground: a
+class is drawn among those that the image has, each alike, however few pixels it has. There a crop lies about a pixel of
+it in any case; here only where it would have none of the class in its middle otherwise. So foreground that is
+everywhere is seen as often as it is there: with crops about it, networks find too much of it.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-
-Pixel = tuple[int, int]
-"""Row and column."""
 
 
 def share_problems(share: float) -> list[str]:
@@ -22,14 +21,17 @@ def share_problems(share: float) -> list[str]:
     return [f"foreground_crops={share!r}: a share of the crops, from 0 to 1, is needed"]
 
 
-def drawn_pixel(target: Tensor, task: str, share: float) -> Pixel | None:
-    """Return a pixel of a class that is drawn first, each alike; None for all but a share, or without any foreground.
+def drawn_class(target: Tensor, task: str, share: float) -> NDArray[np.bool_] | None:
+    """Return where a class is that is drawn; None for all but a share, or without any foreground.
 
     Args:
         target: (H, W) of binary and multi-class, (classes, H, W) of multi-label, as a data set has it; for instances
             the numbers of objects are behind the classes. Pixels below 0 do not count, and 0 is the background.
         task: of the labels.
-        share: of the draws that give a pixel, from 0 to 1.
+        share: of the draws that give a class, from 0 to 1.
+
+    Returns:
+        (H, W), True somewhere.
     """
     if not share or torch.rand(()) >= share:
         return None
@@ -37,16 +39,10 @@ def drawn_pixel(target: Tensor, task: str, share: float) -> Pixel | None:
     if task in ("binary", "multiclass"):
         found = np.bincount(np.maximum(values, 0).ravel())
         present = np.flatnonzero(found[1:]) + 1
-        inside = values == present[_drawn(len(present))] if len(present) else None
-    else:
-        planes = (values[:-1] if task == "instances" else values) == 1
-        present = np.flatnonzero(planes.any(axis=(1, 2)))
-        inside = planes[present[_drawn(len(present))]] if len(present) else None
-    if inside is None:
-        return None
-    places = np.flatnonzero(inside)
-    row, column = divmod(int(places[_drawn(len(places))]), inside.shape[1])
-    return row, column
+        return np.asarray(values == present[_drawn(len(present))]) if len(present) else None
+    planes = (values[:-1] if task == "instances" else values) == 1
+    present = np.flatnonzero(planes.any(axis=(1, 2)))
+    return np.asarray(planes[present[_drawn(len(present))]]) if len(present) else None
 
 
 def _drawn(count: int) -> int:

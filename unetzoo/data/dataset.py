@@ -7,7 +7,9 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
@@ -16,7 +18,7 @@ from unetzoo import checks, images
 from unetzoo.augmentation import Augmentation
 from unetzoo.augmentation.windows import unfolded
 from unetzoo.data import edges, masks
-from unetzoo.data.aiming import Pixel, drawn_pixel, share_problems
+from unetzoo.data.aiming import drawn_class, share_problems
 from unetzoo.data.kept import ROOM, Kept, Pair, stamp_of
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.listing import Sample
@@ -45,7 +47,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         mean, std: per-channel normalisation, or None for none.
         augmentation: called with the image, tv_tensors.Image float32, scaled and not normalised, and the mask,
             tv_tensors.Mask int64; returns the two. None for none.
-        foreground_crops: share of the crops that lie about a pixel of a class, drawn first, see
+        foreground_crops: share of the crops that hold foreground in any case, of a class that is drawn, see
             ``unetzoo.data.aiming``; for an ``unetzoo.augmentation.Augmentation`` with a crop size.
         seed: of the augmentation.
         room: bytes, at most, of images and targets that are kept as they were read, so as not to read them again while
@@ -139,8 +141,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """Return height and width of every image, from the files' headers alone."""
         return [images.image_size(sample.image) for sample in self.samples]
 
-    def _aim(self, target: Tensor) -> Pixel | None:
-        return drawn_pixel(target, self.labels.task, self.foreground_crops)
+    def _aim(self, target: Tensor) -> NDArray[np.bool_] | None:
+        return drawn_class(target, self.labels.task, self.foreground_crops)
 
     def _pair(self, i: int) -> Pair:
         """Return an image and its target as they were read, now or before."""

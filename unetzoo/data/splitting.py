@@ -46,7 +46,7 @@ def find_samples(
         group: a regular expression, searched in each name: images in which its first group (or, without one, all
             that it finds) is the same text never part.
         fold: which of how many, for cross-validation: "val" is this part of all images but those of "test", which is
-            as without folds, and "train" is the rest; see :func:`deal`.
+            as without folds, and "train" is the rest; see ``unetzoo.data.splitting.deal``.
 
     Returns:
         "train", "val" and "test"; only the last may be empty.

@@ -61,8 +61,8 @@ class FolderData(lightning.LightningDataModule):
         folds, fold: for cross-validation: all images but those of the test are parted into so many folds, of which this
             one, from 1, validates and the others train.
         crop_size: side of the training crops, or height and width. None: 256, or less where most images are smaller.
-        foreground_crops: share of the crops that lie about a pixel of a class, drawn first, so that rare classes are
-            seen. A third by default, as in nnU-Net.
+        foreground_crops: share of the crops that hold foreground in any case, of a class that is drawn, so that rare
+            ones are seen; see ``unetzoo.data.aiming``. A third by default, as in nnU-Net.
         batch_size: images a step and process.
         steps_per_epoch: of the optimiser, after which the network is validated; crops are drawn from passes over the
             images without end. None: an epoch is a pass.
