@@ -17,17 +17,18 @@ import jsonargparse
 import pytorch_lightning as lightning
 import torch
 import yaml
+from huggingface_hub.utils.tqdm import tqdm
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from unetzoo.checks import one_of
-from unetzoo.errors import ConfigError, TrainingError
+from unetzoo.errors import ConfigError
 from unetzoo.extras import needed
 from unetzoo.printing import printable
 from unetzoo.saving.folds import fold_folder, folds_in
 from unetzoo.saving.records import BEST_FILE, CARD_FILE
 from unetzoo.saving.repositories import PREFIX
-from unetzoo.train import budgets, clipping, folds, places, reporting
+from unetzoo.train import budgets, clipping, folds, places, reporting, suggesting
 from unetzoo.train.callbacks import run_callbacks
 from unetzoo.train.data import FolderData
 from unetzoo.train.flags import FLAGS
@@ -191,7 +192,7 @@ def train(
         out: folder of the run, new or empty; None: ``runs/<name of the model>``, numbered if there is one.
         resume: folder of a run to go on with instead.
         style: see ``reporting.Progress``; None: a bar on a terminal, else lines.
-        suggest: print a learning rate and, on a GPU, a batch size to try, and train nothing.
+        suggest: print a learning rate to try, and train nothing.
         print_config: print the settings as YAML, and train nothing.
         trust: whether ``config``, or that of ``resume``, may name any class: see ``trust.py``.
         problems: what the caller finds wrong with what it was given.
@@ -322,17 +323,18 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _suggest(cli: RunCLI) -> None:
-    """Print what Lightning's tuner finds."""
-    from pytorch_lightning.tuner.tuning import Tuner
+    """Print the rate that did best of some, and on stderr what came of each."""
+    quiet = cli.style == "quiet"
+    with tqdm(total=len(suggesting.RATES), unit="rate", leave=False, disable=cli.style != "bar") as bar:  # type: ignore[no-untyped-call]
 
-    tuner = Tuner(cli.trainer)
-    if cli.trainer.strategy.root_device.type == "cuda":
-        print(f"--batch-size {tuner.scale_batch_size(cli.model, datamodule=cli.datamodule)}")
-    found = tuner.lr_find(cli.model, datamodule=cli.datamodule, update_attr=False)
-    rate = None if found is None else found.suggestion()
-    if rate is None:
-        raise TrainingError("no learning rate stood out: the loss did not fall; look at the data, or keep the default")
-    print(f"--lr {rate:.2g}")
+        def tell(rate: float) -> None:
+            bar.set_postfix_str(f"lr {rate:g}")
+            bar.update()
+
+        trials, begin = suggesting.tried(cli.bare, cli.model, cli.datamodule, tell)
+    if not quiet:
+        print(suggesting.table(trials), end="", file=sys.stderr)
+    print(f"--lr {suggesting.suggestion(trials, begin):g}")
 
 
 def _tensorboard(folder: Path) -> Any:

@@ -1,0 +1,120 @@
+"""Which learning rate to take: short trainings at one rate after the other, from the same weights, on the same crops.
+
+A range test (Smith 2017, section 3.3: one training in which the rate rises until the loss does) is cheaper, but what it
+proposes hangs on where a noisy curve is steepest. Here each rate has a training of its own, with the run's whole
+schedule, and is judged by the loss that it comes to.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from statistics import mean
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from unetzoo.errors import TrainingError
+from unetzoo.printing import aligned
+from unetzoo.train.data import FolderData
+from unetzoo.train.recipe import Recipe
+
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+"""Those that are tried, from the lowest up."""
+STEPS = 60
+"""Of each training."""
+WORSE = 2
+"""So many rates in a row above the best, each worse than it, end the search."""
+FALL = 0.02
+"""Share of the loss at the beginning by which it must fall for a rate to be told."""
+Trial = tuple[float, float]
+"""Rate, and the mean loss of the last third of the steps; infinite where it diverged."""
+
+
+class _Diverged(Exception):  # noqa: N818
+    """Leaves a training whose loss is not finite."""
+
+
+class _Losses(Callback):
+    """Keeps the loss of each batch."""
+
+    def __init__(self) -> None:
+        self.found: list[float] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Keep it."""
+        self.found.append(float(outputs["loss"]))
+        if not math.isfinite(self.found[-1]):
+            raise _Diverged
+
+
+def suggestion(trials: Sequence[Trial], begin: float) -> float:
+    """Return the rate that came to the lowest loss.
+
+    Args:
+        trials: at least one.
+        begin: the loss before any step.
+
+    Raises:
+        TrainingError: none brought the loss down; or the best is the highest of all, so that higher ones may be better.
+    """
+    rate, loss = min(trials, key=lambda trial: trial[1])
+    if not loss < begin - FALL * abs(begin):
+        raise TrainingError(
+            f"no learning rate stood out: in {STEPS} steps none brought the loss of {begin:.4g} down by "
+            f"{100 * FALL:g} %, the best of them to {loss:.4g}; look at images and masks with 'unetzoo data check', or keep the default"
+        )
+    if rate == RATES[-1]:
+        raise TrainingError(f"no learning rate stood out: {rate:g}, the highest that is tried, is the best of all")
+    return rate
+
+
+def tried(
+    trainer_of: Callable[..., lightning.Trainer],
+    recipe: Recipe,
+    data: FolderData,
+    tell: Callable[[float], object] = lambda rate: None,
+) -> tuple[list[Trial], float]:
+    """Return what came of each rate, and the loss of the first batch.
+
+    Args:
+        trainer_of: makes a trainer with the arguments that it is given, and all else as the run's.
+        recipe: the run's, of which no network is built yet; it is copied.
+        data: the run's own.
+        tell: is called with each rate before it is tried.
+    """
+    data.steps_per_epoch, trials, begin = STEPS, list[Trial](), math.nan
+    for rate in RATES:
+        tell(rate)
+        losses = _losses(trainer_of, recipe, data, rate)
+        begin = losses[0] if not trials else begin
+        last = losses[-max(1, len(losses) // 3) :]
+        trials.append((rate, mean(last) if all(map(math.isfinite, last)) else math.inf))
+        best = min(range(len(trials)), key=lambda k: trials[k][1])
+        if len(trials) - 1 - best >= WORSE:
+            break
+    return trials, begin
+
+
+def table(trials: Sequence[Trial]) -> str:
+    """Return the table of what came of each rate."""
+    rows = [[f"{rate:g}", "diverged" if math.isinf(loss) else f"{loss:.4f}"] for rate, loss in trials]
+    return aligned([["lr", f"loss after {STEPS} steps"], *rows])
+
+
+def _losses(trainer_of: Callable[..., lightning.Trainer], recipe: Recipe, data: FolderData, rate: float) -> list[float]:
+    losses, own = _Losses(), copy.deepcopy(recipe)
+    own.lr = own.settings.lr = rate
+    length = {"max_epochs": 1, "max_steps": -1, "limit_train_batches": None, "limit_val_batches": 0}
+    with torch.random.fork_rng():
+        trainer = trainer_of(callbacks=[losses], **length)
+        try:
+            trainer.fit(own, datamodule=data)
+        except _Diverged:
+            pass
+        except TrainingError:  # the recipe sees it itself
+            losses.found.append(math.nan)
+    return losses.found
