@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import functools
 import io
 import json
 import math
@@ -27,7 +26,6 @@ import yaml
 from conftest import KILL, ROOT, SPAWNED, once
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.tuner.tuning import Tuner
 from torch import Tensor
 
 import unetzoo
@@ -39,7 +37,7 @@ from unetzoo.drawing import CLASSES, write_shapes
 from unetzoo.errors import ConfigError, TrainingError, WeightsError
 from unetzoo.evaluation import evaluate
 from unetzoo.prediction.transfer import Transfer
-from unetzoo.train import FolderData
+from unetzoo.train import FolderData, suggesting
 from unetzoo.train.averaging import AveragedModel
 from unetzoo.train.keeping import WholeFiles
 
@@ -526,13 +524,43 @@ def test_the_bar_shows_loss_score_pace_and_the_time_left(
 def test_a_learning_rate_is_suggested(
     nuclei: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Tuner, "lr_find", functools.partialmethod(Tuner.lr_find, num_training=25))  # of 100
+    monkeypatch.setattr(suggesting, "STEPS", 9)
+    monkeypatch.setattr(suggesting, "RATES", (1e-4, 1e-2, 1e6, 1e7, 1e8))
     arguments = ["train", "--data", str(nuclei), "--out", str(tmp_path / "a"), *TINY, "--epochs", "50", "--suggest"]
     assert main(arguments) == 0
-    name, value = capsys.readouterr().out.split()[-2:]
-    assert name == "--lr"
-    assert 1e-8 < float(value) < 1
+    out, err = capsys.readouterr()
+    assert out == "--lr 0.01\n"
+    tried = [line.split()[0] for line in err.splitlines()[1:]]
+    assert tried == ["0.0001", "0.01", "1e+06", "1e+07"]  # two worse ones end it
     assert not (tmp_path / "a").exists()
+
+
+def test_rates_are_tried_from_the_same_weights_on_the_same_crops(
+    nuclei: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suggesting, "STEPS", 3)
+    monkeypatch.setattr(suggesting, "RATES", (1e-5, 1e-4, 1e-3))
+    found: list[list[float]] = []
+    losses = suggesting._losses
+    monkeypatch.setattr(suggesting, "_losses", lambda *given: found.append(losses(*given)) or found[-1])
+    main(["train", "--data", str(nuclei), "--out", str(tmp_path / "a"), *TINY, "--epochs", "1", "--suggest", "--quiet"])
+    assert [len(each) for each in found] == [3, 3, 3]
+    assert len({each[0] for each in found}) == 1
+    assert len({each[1] for each in found}) == 3
+
+
+@pytest.mark.parametrize(
+    ("trials", "said"),
+    [
+        ([(1e-4, 0.995), (3e-4, 0.99)], "none brought the loss of 1 down by 2 %, the best of them to 0.99"),
+        ([(1e-4, math.inf), (3e-4, math.inf)], "none brought the loss"),
+        ([(1e-4, 0.9), (1.0, 0.5)], "1, the highest that is tried, is the best"),
+    ],
+)
+def test_a_rate_that_does_not_stand_out_is_not_suggested(trials: list[tuple[float, float]], said: str) -> None:
+    with pytest.raises(TrainingError, match=said):
+        suggesting.suggestion(trials, 1.0)
+    assert suggesting.suggestion([(1e-4, 0.9), (1e-3, 0.5), (1e-2, math.inf)], 1.0) == 1e-3
 
 
 # Killed, and gone on with

@@ -65,7 +65,8 @@ def suggestion(trials: Sequence[Trial], begin: float) -> float:
     if not loss < begin - FALL * abs(begin):
         raise TrainingError(
             f"no learning rate stood out: in {STEPS} steps none brought the loss of {begin:.4g} down by "
-            f"{100 * FALL:g} %, the best of them to {loss:.4g}; look at images and masks with 'unetzoo data check', or keep the default"
+            f"{100 * FALL:g} %, the best of them to {loss:.4g}; look at the data with 'unetzoo data check', or keep "
+            "the default"
         )
     if rate == RATES[-1]:
         raise TrainingError(f"no learning rate stood out: {rate:g}, the highest that is tried, is the best of all")
