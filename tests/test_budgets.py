@@ -37,11 +37,20 @@ STEPWISE = ("--data.repeats", "null")
 
 @pytest.mark.parametrize(
     ("steps", "epochs", "length"),
-    [(1, 1, 1), (99, 1, 99), (150, 1, 150), (250, 2, 125), (1009, 10, 101), (3000, 30, 100), (100_000, 50, 2000)],
+    [
+        *((1, 1, 1), (9, 9, 1), (11, 11, 1), (40, 10, 4), (61, 16, 4), (150, 10, 15), (500, 10, 50)),
+        *((1009, 10, 101), (3000, 30, 100), (100_000, 50, 2000)),
+    ],
 )
 def test_steps_are_cut_into_epochs(steps: int, epochs: int, length: int) -> None:
     assert cut(steps) == (epochs, length)
-    assert steps <= epochs * length <= 1.01 * steps
+
+
+def test_short_runs_are_validated_ten_times_and_little_is_added() -> None:
+    for steps in range(1, 2000):
+        epochs, length = cut(steps)
+        assert min(10, steps) <= epochs < 20 or epochs == steps // 100
+        assert steps <= epochs * length <= 1.05 * steps
 
 
 def test_an_epoch_has_the_steps_that_are_asked_for() -> None:
@@ -61,7 +70,7 @@ def settings(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int |
     ("asked", "expected"),
     [
         ([], (STEPS // 100, 100)),
-        (["--steps", "500"], (5, 100)),
+        (["--steps", "500"], (10, 50)),
         (["--steps", "500", "--steps-per-epoch", "50"], (10, 50)),
         (["--epochs", "7"], (7, None)),
         (["--trainer.max_epochs", "7"], (7, None)),
@@ -77,11 +86,11 @@ def test_settings_hold_epochs_alone(
 def test_what_is_asked_for_goes_before_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "settings.yaml"
     path.write_text("steps: 200\n", encoding="utf-8")
-    assert settings(capsys, "--config", str(path)) == (2, 100)
+    assert settings(capsys, "--config", str(path)) == (10, 20)
     assert settings(capsys, "--config", str(path), "--epochs", "3") == (3, None)
     path.write_text("trainer: {max_epochs: 4}\n", encoding="utf-8")
     assert settings(capsys, "--config", str(path)) == (4, None)
-    assert settings(capsys, "--config", str(path), "--steps", "300") == (3, 100)
+    assert settings(capsys, "--config", str(path), "--steps", "300") == (10, 30)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +102,7 @@ def test_what_is_asked_for_goes_before_a_file(tmp_path: Path, capsys: pytest.Cap
         (["--steps", "0"], "--steps 0: a whole number from 1 up is needed"),
         (["--minutes", "-1"], "--minutes -1.0: a number above 0 is needed"),
         (["--steps-per-epoch", "0"], "--steps-per-epoch 0: a whole number from 1 up is needed"),
-        (["--steps", "9", "--data.repeats", "2"], "and an epoch is no pass here, but --steps-per-epoch 9"),
+        (["--steps", "9", "--data.repeats", "2"], "and an epoch is no pass here, but --steps-per-epoch 1"),
         (["--trainer.max_steps", "4000"], "more than the 3000 that are made; give --steps 4000"),
     ],
 )
@@ -103,6 +112,23 @@ def test_budgets_that_do_not_fit_are_refused(
     error = refused(capsys, "--data", str(nuclei), "--out", str(tmp_path / "a"), *TINY, *STEPWISE, *asked)
     assert said in error
     assert not (tmp_path / "a").exists()
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of budget, trainer, names, settings and data; and nothing is made."""
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    out = tmp_path / "a"
+    common = ["--model", "unett", "--data", str(tmp_path / "data"), "--out", str(out), "--data.workers", "0"]
+    wrong = ["--steps", "5", "--minutes", "2", "--loss", "dicee", "--monitor", "dices", "--batch-size", "0"]
+    error = refused(capsys, *common, *wrong, "--trainer.val_check_interval", "0.5")
+    said = ["give one of them", "val_check_interval", "'unett'", "'dicee'", "--monitor dices", "--batch-size 0"]
+    assert all(text in error for text in said)
+    assert f"{len(said)} things are wrong" in error
+    error = refused(capsys, *common, "--steps", "5", "--minutes", "2")
+    assert all(text in error for text in ("3 things are wrong", "give one of them", "'unett'", "no masks/"))
+    error = refused(capsys, *common)  # names and data, which only a look at the folder shows
+    assert all(text in error for text in ("2 things are wrong", "'unett'", "no masks/"))
+    assert not out.exists()
 
 
 # What is drawn
@@ -179,6 +205,23 @@ def test_a_run_of_steps_goes_on_to_more(nuclei: Path, tmp_path: Path, capsys: py
     same_runs(tmp_path / "a", tmp_path / "b")
     assert main(["train", "--resume", str(tmp_path / "a"), "--minutes", "4", "--quiet"]) == 2
     assert "the steps are settled" in capsys.readouterr().err
+    assert main(["train", "--resume", str(tmp_path / "a"), "--steps", "2", "--quiet"]) == 2
+    assert "--steps 2: 4 are done already" in capsys.readouterr().err
+    assert main(["train", "--resume", str(tmp_path / "a"), "--loss", "dice", "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert "only --steps or --epochs, --data, --data.workers, --patience, " in error
+    assert "--loss dice: it was not given" in error
+    assert "None" not in error
+
+
+def test_advice_is_in_the_unit_that_was_given(nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--data", str(nuclei), *TINY[:6], *TINY[8:10], *TINY[-2:], "--batch-size", "4"]
+    assert main([*words, "--steps", "3", "--out", str(tmp_path / "a")]) == 0
+    assert (
+        f"all steps are done, 3; 'unetzoo train --resume {tmp_path / 'a'} --steps 6' goes on" in capsys.readouterr().out
+    )
+    assert main([*words, "--epochs", "1", "--steps-per-epoch", "2", "--out", str(tmp_path / "b")]) == 0
+    assert "all epochs are done, 1;" in capsys.readouterr().out
 
 
 def test_a_run_of_passes_goes_on_by_passes(nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,11 +235,11 @@ def test_a_run_of_passes_goes_on_by_passes(nuclei: Path, tmp_path: Path, capsys:
 
 def test_minutes_hold_as_many_steps_as_fit() -> None:
     pace = Pace(step=0.5, validation=2.0)
-    assert pace.steps_in(60) == 116  # an epoch of 116 steps, and its validation, take just 60 s
-    assert pace.steps_in(3600) == 7000  # fifty epochs of 140 steps take 3600 s
-    assert pace.steps_in(60, length=20) == 100  # five epochs of 12 s
+    assert pace.epochs_in(60) == (3, 36)  # three epochs of 20 s, a tenth of which is validation
+    assert pace.epochs_in(3600) == (50, 140)  # fifty epochs of 72 s
+    assert pace.epochs_in(60, length=20) == (5, 20)  # five epochs of 12 s
     with pytest.raises(ConfigError, match=r"minutes=0\.0333: a step takes 0\.5 s here, and a validation 2\.0 s"):
-        pace.steps_in(2)
+        pace.epochs_in(2)
 
 
 def test_minutes_are_steps_by_what_is_measured(nuclei: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

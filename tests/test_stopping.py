@@ -81,6 +81,14 @@ class TermOfGroup(Callback):
             time.sleep(5)  # torch raises meanwhile
 
 
+class EmptyMasks(Callback):
+    """Makes a network say that there is nothing, before the first step."""
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        with torch.no_grad():
+            pl_module.network.head.conv.bias.fill_(-9.0)
+
+
 STEADY = ("--epochs", "2", "--model.schedule", "constant", "--model.warmup", "0")
 
 
@@ -418,14 +426,32 @@ def test_an_epoch_is_judged_by_the_figure_that_is_named(monitor: str, score: Sco
     assert score_of({**row, "object_pq": 0.0, "objects_true": 3, "object_ap_50": 0.9}, monitor) == score
 
 
-def test_the_best_epoch_is_that_of_the_figure(nuclei: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rate", ["0", "0.03"])
+def test_an_epoch_that_is_no_good_is_not_called_the_best_so_far(
+    rate: str, nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a network whose masks are empty, at a rate at which they stay so, and at one at which they do not."""
+    bias = [f"--trainer.callbacks+={__name__}.EmptyMasks", "--epochs", "2", "--augmentation", "none"]
+    words = once("--data", str(nuclei), *TINY, *bias, "--lr", rate, "--loss", "dice", "--model.warmup", "0")
+    assert main(["train", *words, "--out", str(tmp_path / "a")]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    dice = [float(row["dice"]) for row in rows(tmp_path / "a")]
+    assert (max(dice) == 0) == (rate == "0")
+    for k, line in enumerate(lines):
+        assert ("best so far" in line) == (dice[k] > max([0.0, *dice[:k]]))
+
+
+def test_the_best_epoch_is_that_of_the_figure(nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of rows that figures order otherwise than Dice does, whatever order that is."""
     out = tmp_path / "a"
-    train(nuclei, out, "--epochs", "4", "--monitor", "recall", "--lr", "0.02")
+    words = once("--data", str(nuclei), *TINY, "--epochs", "4", "--monitor", "recall", "--lr", "0.02")
+    assert main(["train", *words, "--out", str(out)]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
     values = [float(row["recall"]) for row in rows(out)]
     firsts = [1 + values.index(max(values[: k + 1])) for k in range(4)]
     assert [int(row["best"]) for row in rows(out)] == firsts
     assert unetzoo.Run(out).best_epoch == firsts[-1]
+    assert all(f"recall {value:.4f}" in line for value, line in zip(values, said, strict=True))
     dice = [float(row["dice"]) for row in rows(out)]
     assert dice.index(max(dice)) != values.index(max(values))  # else this would show nothing
 
@@ -433,7 +459,7 @@ def test_the_best_epoch_is_that_of_the_figure(nuclei: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("monitor", "said"),
     [
-        ("dicee", "did you mean 'dice'"),
+        ("dices", "--monitor dices: did you mean 'dice'"),
         ("val_loss/rim", "dice, dice_per_image, .* are possible"),
         ("object_pq", "of objects, with --task instances"),
         ("dice/rim", "there is one class; give --monitor dice"),

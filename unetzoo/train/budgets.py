@@ -6,24 +6,33 @@ from collections.abc import Collection
 from typing import Any
 
 from unetzoo.checks import whole
-from unetzoo.errors import ConfigError
 
 STEPS = 3000
 """Of the optimiser, where nothing else is asked for: for every network and every data set, few images or many."""
 NAMES = ("steps", "minutes", "epochs")
+FEWEST, MOST = 10, 50
+"""Validations of a run by steps, where their number allows it."""
 
 
-def cut(steps: int, length: int | None = None) -> tuple[int, int]:
+def cut(steps: int, length: int | None = None, fewest: int = FEWEST) -> tuple[int, int]:
     """Return into how many epochs, of how many steps each, a number of steps is cut; it is rounded up to whole ones.
 
-    Without a ``length`` an epoch has a hundred steps, or so many that there are fifty epochs; that adds a hundredth at
-    most.
+    Args:
+        steps: of the optimiser.
+        length: steps of an epoch. None: a hundred, or more such that there are fifty epochs, or fewer such that there
+            are ``fewest`` to twice as many, by which as little as can be is added.
+        fewest: epochs, each of which is validated.
     """
-    epochs = min(50, max(1, steps // 100)) if length is None else -(-steps // length)
-    return epochs, length or -(-steps // epochs)
+    if length is not None:
+        return -(-steps // length), length
+    epochs = min(MOST, steps // 100)
+    if epochs < fewest:
+        several = range(min(fewest, steps), min(2 * fewest, steps + 1))
+        epochs = min(several, key=lambda count: (count * -(-steps // count), count))
+    return epochs, -(-steps // epochs)
 
 
-def settle(config: Any, given: Collection[str], *, resumed: bool = False) -> None:
+def settle(config: Any, given: Collection[str], *, resumed: bool = False) -> list[str]:
     """Turn what was asked for into epochs of so many steps, which is what the trainer and the data go by.
 
     Minutes stay as they are, as they wait for a measurement: see ``measuring.py``.
@@ -34,8 +43,8 @@ def settle(config: Any, given: Collection[str], *, resumed: bool = False) -> Non
         given: names that were asked for in this call itself; they go before what a file says.
         resumed: whether the file is of the run that goes on.
 
-    Raises:
-        ConfigError: two of them are asked for at once, or one is no such number.
+    Returns:
+        What is wrong: two of them are asked for at once, or one is no such number. Nothing is set then.
     """
     asked = {"steps": config.steps, "minutes": config.minutes, "epochs": config.trainer.max_epochs}
     wanted = [name for name in NAMES if name in given] or [name for name in NAMES if asked[name] is not None]
@@ -50,17 +59,18 @@ def settle(config: Any, given: Collection[str], *, resumed: bool = False) -> Non
         problems.append("minutes: of a run that goes on the steps are settled; give steps=… or epochs=…")
     if resumed and wanted == ["steps"] and length is None:
         problems.append(f"steps={config.steps}: this run counts passes over the images; give epochs=…")
+    limit = config.trainer.max_steps
+    if not wanted and limit > STEPS:
+        problems.append(f"trainer.max_steps={limit}: more than the {STEPS} that are made; give steps={limit}")
     if problems:
-        raise ConfigError("cannot train", problems)
+        return problems
     for name in set(NAMES[:2]) - set(wanted):
         config[name] = None
     if wanted in (["steps"], []):
         set_steps(config, config.steps or STEPS)
     if wanted == ["minutes"]:
         config.trainer.max_epochs = 1  # until it is measured
-    limit = config.trainer.max_steps
-    if not wanted and limit > STEPS:
-        raise ConfigError(f"trainer.max_steps={limit}: more than the {STEPS} that are made; give steps={limit}")
+    return []
 
 
 def set_steps(config: Any, steps: int) -> None:

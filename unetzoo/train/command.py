@@ -15,7 +15,6 @@ from typing import Any
 
 import jsonargparse
 import pytorch_lightning as lightning
-import torch
 import yaml
 from huggingface_hub.utils.tqdm import tqdm
 from pytorch_lightning.callbacks import Callback
@@ -34,8 +33,9 @@ from unetzoo.train.data import FolderData
 from unetzoo.train.flags import FLAGS
 from unetzoo.train.keeping import LAST, KeepLast, KeepSettings, WholeFiles
 from unetzoo.train.measuring import forecast
+from unetzoo.train.mistakes import name_problems, other_problems, trainer_problems
 from unetzoo.train.recipe import Recipe
-from unetzoo.train.refusals import MODE, explained, makeable, other_names as other_names, refusal, repeated
+from unetzoo.train.refusals import MODE, explained, makeable, other_names as other_names, refusal, repeated, short_name
 from unetzoo.train.runs import CONFIG, HISTORY, Run
 from unetzoo.train.stopping import LimitReachedError, Limits, how_it_ended, is_first, resumable
 from unetzoo.train.trust import check_settings
@@ -51,10 +51,10 @@ DEFAULTS = {
     "num_sanity_val_steps": 0,
 }
 MAY_CHANGE = (
-    *("trainer", "data.folder", "data.workers", "patience"),
+    *("data.folder", "data.workers", "patience"),
     *("keep_minutes", "keep_steps", "images_every", "tensorboard"),
 )
-"""What a run that goes on may set anew; all else would make another run of it."""
+"""What a run that goes on may set anew, beside what is the trainer's; all else would make another run of it."""
 Place = Callable[[str, int | None], Path]
 """Gives the folder of a run, by the name of its model, and the number of a fold."""
 COUNTS_OR_SHARES = ("trainer.limit_train_batches", "trainer.limit_val_batches")
@@ -64,8 +64,10 @@ COUNTS_OR_SHARES = ("trainer.limit_train_batches", "trainer.limit_val_batches")
 class RunCLI(LightningCLI):
     """Lightning's command line for a :class:`Recipe` on a :class:`FolderData`, with what a run leaves behind."""
 
-    def __init__(self, arguments: Sequence[str], place: Place, style: str, settle: Callable[[Any], None]) -> None:
-        self._place, self.style, self._settle = place, style, settle
+    def __init__(
+        self, arguments: Sequence[str], place: Place, style: str, settle: Callable[[Any], list[str]], looks: bool
+    ) -> None:
+        self._place, self.style, self._settle, self._looks = place, style, settle, looks
         super().__init__(
             Recipe,
             FolderData,
@@ -102,7 +104,7 @@ class RunCLI(LightningCLI):
             self.config = parser.parse_args(args)  # type: ignore[arg-type]
         except jsonargparse.ArgumentError as error:
             raise ConfigError(f"cannot train: {refusal(error, parser)}") from error
-        self._settle(self.config)
+        self._problems = self._settle(self.config)
 
     @functools.cached_property
     def folder(self) -> Path:
@@ -121,27 +123,33 @@ class RunCLI(LightningCLI):
         return {key: value for key, value in yaml.safe_load(text).items() if key not in aside}
 
     def instantiate_classes(self) -> None:
-        """Make the trainer, the model and the data; of all folds at once, each run does it for itself."""
-        if self.folds is not None:
-            return
-        with makeable():
-            super().instantiate_classes()
+        """Make the trainer, the model and the data; of all folds at once, each run does it for itself.
+
+        Raises:
+            ConfigError: lists all that is wrong with what was asked for; also where the data lie, if they are used.
+        """
+        config, names = self.config, name_problems(self.config.model) if self._looks else []
+        problems = [*self._problems, *trainer_problems(config.trainer, config.patience), *names]
+        try:
+            if not problems and self.folds is not None:
+                return None
+            if not problems:
+                with makeable():
+                    return super().instantiate_classes()
+        except ConfigError as error:
+            problems = [*error.problems]
+            others = self._other_problems()
+            if {*others} <= {*problems}:
+                raise
+        else:
+            others = self._other_problems()
+        raise ConfigError("cannot train", [*dict.fromkeys([*problems, *others])])
+
+    def _other_problems(self) -> list[str]:
+        first = {} if self.folds is None else {"fold": 1}
+        return other_problems(self.config.model.as_dict(), {**self.config.data.as_dict(), **first}, self._looks)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> lightning.Trainer:
-        if config["val_check_interval"] not in (None, 1.0):
-            raise ConfigError(
-                "trainer.val_check_interval: runs go on exactly only where validation ends an epoch; "
-                "trainer.limit_train_batches makes shorter epochs"
-            )
-        if config["max_epochs"] == 0:
-            raise ConfigError("trainer.max_epochs=0: nothing would be trained; 1 or more is needed")
-        if config["accelerator"] in ("gpu", "cuda") and not torch.cuda.is_available():
-            raise ConfigError(
-                f"trainer.accelerator={config['accelerator']!r}: torch finds no GPU here; leave it out to train on "
-                "what there is"
-            )
-        if self.config.patience is not None and config["limit_val_batches"] == 0:
-            raise ConfigError("patience judges by validation, and trainer.limit_val_batches=0: leave one of them out")
         keeping = run_callbacks(
             self.folder,
             style=self.style,
@@ -228,7 +236,7 @@ def train(
         place = _place(stack, out, resume, begins=is_first() and not (print_config or suggest))
         asked = {*given, *(["epochs"] if _names(rest, "trainer.max_epochs") else [])}
         settle = functools.partial(budgets.settle, given=asked, resumed=bool(resume))
-        cli = RunCLI(words, place, style, settle)
+        cli = RunCLI(words, place, style, settle, looks=not print_config)
         if print_config:
             print(yaml.safe_dump(cli.settings(), sort_keys=False), end="")
         elif cli.folds is not None:
@@ -237,16 +245,17 @@ def train(
         elif suggest:
             _suggest(cli)
         else:
-            _fit(cli, resumed=bool(resume))
+            _fit(cli, resumed=bool(resume), by_steps="epochs" not in asked)
     return cli.folder
 
 
-def _fit(cli: RunCLI, resumed: bool) -> None:
-    """Train, or go on, and say what there is in the end."""
+def _fit(cli: RunCLI, resumed: bool, by_steps: bool) -> None:
+    """Train, or go on, and say what there is in the end; ``by_steps``: epochs were not asked for."""
     folder, last = cli.folder, cli.folder / LAST
     if resumed:
         _check_same(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")), cli.settings())
-        _check_epochs(len(Run(folder).history), cli.config.trainer.max_epochs)
+        length = cli.config.data.steps_per_epoch if by_steps else None
+        _check_longer(len(Run(folder).history), cli.config.trainer.max_epochs, length)
     with resumable(folder, cli.trainer), contextlib.suppress(LimitReachedError):
         if not resumed:
             forecast(cli)
@@ -260,11 +269,16 @@ def _fit(cli: RunCLI, resumed: bool) -> None:
         return
     reporting.write_card(folder, cli.trainer)
     if cli.style in ("bar", "lines"):
-        print(f"{printable(folder)}: {how_it_ended(cli.trainer, places.going_on(folder))}")
+        print(f"{printable(folder)}: {_how_it_ended(cli, by_steps)}")
         if (folder / BEST_FILE).is_file():
             print(f"{printable(folder)}: {BEST_FILE} is the best epoch's network; {HISTORY}, curves.png, {CARD_FILE}")
         else:
             print(f"{printable(folder)}: there is no {BEST_FILE}, as no epoch was validated yet")
+
+
+def _how_it_ended(cli: RunCLI, by_steps: bool) -> str:
+    by_steps = by_steps and cli.config.data.steps_per_epoch is not None  # as it is, once minutes are measured
+    return how_it_ended(cli.trainer, places.going_on(cli.folder), by_steps=by_steps)
 
 
 def _names(rest: Sequence[str], setting: str) -> bool:
@@ -272,10 +286,16 @@ def _names(rest: Sequence[str], setting: str) -> bool:
     return any(word.partition("=")[0] == f"--{setting}" for word in rest)
 
 
-def _check_epochs(done: int, wanted: int | None) -> None:
-    """Refuse fewer epochs than a run has behind it: written to its settings, they would keep it from going on."""
+def _check_longer(done: int, wanted: int | None, length: int | None) -> None:
+    """Refuse fewer epochs than a run has behind it: written to its settings, they would keep it from going on.
+
+    Args:
+        done, wanted: epochs.
+        length: steps of one, where steps are counted.
+    """
     if wanted is not None and 0 <= wanted < done:
-        raise ConfigError(f"epochs={wanted}: {done} are done already; give more, or leave it out")
+        unit, each = ("epochs", 1) if length is None else ("steps", length)
+        raise ConfigError(f"{unit}={wanted * each}: {done * each} are done already; give more, or leave it out")
 
 
 def _place(
@@ -301,17 +321,27 @@ def _place(
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse settings that would make another run of one that goes on."""
     old, new = dict(_flat(before)), dict(_flat(now))
+    may = (*MAY_CHANGE, "trainer")
     changed = [
-        f"{key}={new.get(key)!r}: it was {old.get(key)!r}"
+        _change(short_name(key), old.get(key), new.get(key))
         for key in {**old, **new}
-        if old.get(key) != new.get(key) and not any(key == may or key.startswith(f"{may}.") for may in MAY_CHANGE)
+        if old.get(key) != new.get(key) and not any(key == one or key.startswith(f"{one}.") for one in may)
     ]
     if changed:
+        longer = "epochs=…" if new.get("data.steps_per_epoch") is None else "steps=… or epochs=…"
+        others = ", ".join(f"{short_name(name)}=…" for name in MAY_CHANGE)
         raise ConfigError(
-            f"a run goes on as it was set up; only {', '.join(MAY_CHANGE)} may change. Give its {CONFIG} as "
-            "config, and another out, for a new run",
+            f"a run goes on as it was set up: only {longer}, {others} and what begins with trainer. may change. Give "
+            f"its {CONFIG} as config=…, and another out=…, for a new run",
             changed,
         )
+
+
+def _change(name: str, old: Any, new: Any) -> str:
+    """Return what is said of a setting that is another now; None is one that is not given."""
+    if new is None:
+        return f"{name}=… is left out: it was {old!r}"
+    return f"{name}={new!r}: it was {'not given' if old is None else repr(old)}"
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -173,7 +173,7 @@ class FolderData(lightning.LightningDataModule):
         """
         if self._samples is not None:
             return
-        self.labels = labels_of(self.folder, **self._meaning)
+        self.understand()
         source: dict[str, Any] = {"ratios": self.ratios, "seed": self.seed, "group": self.group}
         if self.fold is not None:
             source["fold"] = (self.fold, self.folds)
@@ -196,6 +196,14 @@ class FolderData(lightning.LightningDataModule):
             raise ConfigError("cannot augment the data", problems)
         self._batches()
         self._validation_batches()
+
+    def understand(self) -> None:
+        """Find what the masks mean, by the layout of the folder; no image is opened.
+
+        Raises:
+            ConfigError: nothing that is known is there, or the settings do not fit it.
+        """
+        self.labels = labels_of(self.folder, **self._meaning)
 
     def state_dict(self) -> dict[str, int]:
         """Return the epoch that the run is in, and how many of its batches it has trained on."""

@@ -43,7 +43,10 @@ FLAGS = (
     Flag("minutes", "minutes", "N", "as many steps as fit, by what some are measured to take before it starts"),
     Flag("epochs", "trainer.max_epochs", "N", "passes over the training images; or epochs of --steps-per-epoch"),
     Flag(
-        "steps_per_epoch", "data.steps_per_epoch", "N", "between two validations (default: 100, or 1/50 of the steps)"
+        "steps_per_epoch",
+        "data.steps_per_epoch",
+        "N",
+        "between two validations (default: 100; or such that there are 10 to 50)",
     ),
     Flag("batch_size", "data.batch_size", "N", "images a step and device (default: 8)"),
     Flag(

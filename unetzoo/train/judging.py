@@ -57,7 +57,8 @@ def monitor_problems(monitor: str | None, classes: Sequence[str] | None = None, 
     known = (LOSS, *FIGURES, *(OBJECT_FIGURES if objects else ()))
     if name not in known or (name == LOSS and of_class):
         others = " or one of objects, with task='instances'" if not objects and name in OBJECT_FIGURES else ""
-        return [f"monitor={monitor!r}: {', '.join(known)} are possible{others}{suggest(name, known)}"]
+        meant = suggest(name, known).removeprefix("; ")
+        return [f"monitor={monitor!r}: {f'{meant} ' if meant else ''}{', '.join(known)} are possible{others}"]
     if not of_class or classes is None:
         return []
     if len(classes) < 2:

@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import Callback
 
 from unetzoo.errors import ConfigError
 from unetzoo.printing import span
-from unetzoo.train.budgets import cut, set_steps
+from unetzoo.train.budgets import FEWEST, cut
 from unetzoo.train.data import FolderData
 from unetzoo.train.recipe import Recipe
 
@@ -41,15 +41,18 @@ class Pace:
         """Return what so many epochs of so many steps take."""
         return epochs * (length * self.step + self.validation)
 
-    def steps_in(self, seconds: float, length: int | None = None) -> int:
-        """Return the most steps that fit, cut into epochs as :func:`unetzoo.train.budgets.cut` does.
+    def epochs_in(self, seconds: float, length: int | None = None) -> tuple[int, int]:
+        """Return epochs, and steps of each, that fit: the most steps, cut as :func:`unetzoo.train.budgets.cut` does.
+
+        Where validation is slow a run has fewer: about as many as take a tenth of the time.
 
         Raises:
             ConfigError: not even one, and its validation, does.
         """
+        fewest = FEWEST if not self.validation else min(FEWEST, max(1, int(seconds / 10 / self.validation)))
 
         def fits(steps: int) -> bool:
-            return self.seconds(*cut(steps, length)) <= seconds
+            return self.seconds(*cut(steps, length, fewest)) <= seconds
 
         if not fits(1):
             raise ConfigError(
@@ -62,7 +65,7 @@ class Pace:
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if fits(middle) else (low, middle)
-        return low
+        return cut(low, length, fewest)
 
 
 class _Enough(Exception):  # noqa: N818
@@ -153,9 +156,9 @@ def forecast(cli: Any) -> None:
         return
     pace = measured(cli.bare, copy.deepcopy(cli.model), cli.datamodule)
     if config.minutes is not None:
-        set_steps(config, pace.steps_in(60 * config.minutes, config.data.steps_per_epoch))
-        cli.datamodule.steps_per_epoch = config.data.steps_per_epoch
-        cli.trainer.fit_loop.max_epochs = config.trainer.max_epochs
+        epochs, length = pace.epochs_in(60 * config.minutes, config.data.steps_per_epoch)
+        config.trainer.max_epochs = cli.trainer.fit_loop.max_epochs = epochs
+        config.data.steps_per_epoch = cli.datamodule.steps_per_epoch = length
     epochs, length = config.trainer.max_epochs, config.data.steps_per_epoch
     if cli.style in ("bar", "lines"):
         print(

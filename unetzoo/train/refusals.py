@@ -48,6 +48,11 @@ def other_names() -> dict[str, str]:
     return own | {setting: flag.name for setting, flag in SHORT.items()}
 
 
+def short_name(setting: str) -> str:
+    """Return the keyword of a setting, "lr" of "model.lr"; its full name where it has none."""
+    return SHORT[setting].name if setting in SHORT else setting
+
+
 def repeated(given: Mapping[str, str], rest: Sequence[str]) -> list[str]:
     """Return what to say of each setting that is given twice: the last would win, without a word.
 
@@ -85,8 +90,7 @@ def refusal(error: Exception, parser: LightningArgumentParser) -> str:
     value = re.search(r"(?:Given value|Got value): (.*?)(?: Given|$)", text)
     if named is None or value is None or named[1] not in hints:
         return shortened(text)
-    name = SHORT[named[1]].name if named[1] in SHORT else named[1]
-    return f"{name}={value[1]!r:.100}: {' or '.join(_allowed(hints[named[1]]))} is needed"
+    return f"{short_name(named[1])}={value[1]!r:.100}: {' or '.join(_allowed(hints[named[1]]))} is needed"
 
 
 def _allowed(hint: Any) -> Iterator[str]:

@@ -32,6 +32,8 @@ from unetzoo.train.stopping import LimitReachedError
 from unetzoo.train.validating import predicted_mask
 
 STYLES = ("bar", "lines", "json", "quiet")
+SHORT = ("loss", "val_loss", "dice", "iou", "object_ap_50")
+"""Figures of an epoch's line, beside that by which the best is kept."""
 
 
 class History(Callback):
@@ -198,12 +200,10 @@ class Progress(Callback):
         if self.style == "json":
             print(json.dumps(record), flush=True)
             return
-        short = ("loss", "val_loss", "dice", "iou", "object_ap_50")
+        monitor = pl_module.settings.monitor
+        short = dict.fromkeys((*SHORT, *([monitor] if monitor else [])))
         words = [f"{name} {record[name]:.4f}" for name in short if record.get(name) is not None]
-        best = ""
-        if _best_of(trainer).epoch == trainer.current_epoch and pl_module.score is not None:
-            monitor = pl_module.settings.monitor if pl_module.score.by_score else "the loss"
-            best = f"  (best so far, by {monitor})" if monitor else "  (best so far)"
+        best = _said_of_best(pl_module) if _best_of(trainer).epoch == trainer.current_epoch else ""
         best += clipping.often(clipped)
         line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {'  '.join(words)}{best}"
         if self._bar is None:
@@ -246,6 +246,15 @@ class Progress(Callback):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _said_of_best(recipe: Recipe) -> str:
+    """Return what is said of an epoch that is the best so far; nothing where no epoch was any good."""
+    score = recipe.score
+    if score is None or (score.by_score and score.value == score.then == 0):
+        return ""
+    monitor = recipe.settings.monitor if score.by_score else "the loss"
+    return f"  (best so far, by {monitor})" if monitor else "  (best so far)"
 
 
 def write_card(folder: Path, trainer: lightning.Trainer) -> None:

@@ -98,16 +98,18 @@ class Limits(Callback):
         return bool(self.reason)
 
 
-def how_it_ended(trainer: lightning.Trainer, resume: str) -> str:
+def how_it_ended(trainer: lightning.Trainer, resume: str, *, by_steps: bool = False) -> str:
     """Return what ended a run, and what makes it go on.
 
     Args:
         trainer: has fitted.
         resume: the command that goes on.
+        by_steps: whether the run's length is told in steps of the optimiser, and not in epochs.
     """
     done = trainer.current_epoch
     if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= done:
-        return f"all epochs are done, {done}; '{resume} --epochs {2 * done}' goes on"
+        unit, count = ("steps", trainer.global_step) if by_steps else ("epochs", done)
+        return f"all {unit} are done, {count}; '{resume} --{unit} {2 * count}' goes on"
     if trainer.global_step == trainer.max_steps:
         return (
             f"stopped after {trainer.max_steps} steps; '{resume} --trainer.max_steps {2 * trainer.max_steps}' goes on"
