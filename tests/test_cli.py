@@ -136,6 +136,7 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], arguments: list
         (["compare", "unet", "--zzzzzz"], "unknown: --zzzzzz; 'unetzoo compare --help'"),
         (["predict", "m", "--over", "a.png"], "unknown: --over; did you mean '--overlay', '--overlap', '--overwrite'?"),
         (["predict", "m", "a.png", "--prob"], "unknown: --prob; did you mean '--probabilities'?; 'unetzoo predict --"),
+        (["predict", "m", "a.png", "--outlines"], "unknown: --outlines; did you mean '--overlay outline'?"),
         (["--vers"], "required: COMMAND; unknown: --vers; did you mean '--version'?"),
         (["predict", "nuclei", "a.png", "--smallest", "twenty"], "'twenty'"),
         (["predikt"], "unknown command 'predikt'; did you mean 'predict'"),

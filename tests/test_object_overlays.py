@@ -1,5 +1,6 @@
 """Objects laid over images: neighbours differ in colour, and rims lie between them."""
 
+import re
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -88,18 +89,33 @@ def test_outlines_alone_leave_the_rest_as_it_is(split: float, tmp_path: Path) ->
     assert torch.equal(outline, torch.where(rim, filled, image))
 
 
-def test_overlays_of_two_kinds_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overlays_of_two_kinds_are_not_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     unetzoo.save(unetzoo.create("unet", base_channels=4), tmp_path / "m.safetensors")
     monkeypatch.chdir(tmp_path)
     images.write_png(torch.randint(0, 200, (3, 40, 40), dtype=torch.uint8), tmp_path / "a.png")
     written = []
-    for words in (["--overlay", "a.png"], ["--overlay", "outline", "a.png"], ["a.png", "--overlay=outline"]):
-        assert main(["predict", "m.safetensors", *words]) == 0
+    for words, status in (
+        (["--overlay", "a.png"], 0),
+        (["--overlay", "outline", "a.png"], 2),
+        (["a.png"], 0),
+        (["a.png", "--overlay=outline"], 2),
+        (["--overlay", "outline", "a.png", "--overwrite"], 0),
+        (["a.png", "--overlay=outline"], 0),
+        (["a.png", "--overlay"], 2),
+    ):
+        assert main(["predict", "m.safetensors", *words]) == status
+        said = capsys.readouterr()
+        if status:
+            assert re.search("masks/overlays holds overlays of another kind.* --out, or --overwrite", said.err)
         written.append((tmp_path / "masks" / "overlays" / "a.png").read_bytes())
+    assert main(["predict", "m.safetensors", "a.png", "--overlay", "outline", "--out", "lines"]) == 0
+    assert capsys.readouterr().out == "masks in lines: 1 segmented; overlays in lines/overlays\n"
     found = Predictor(tmp_path / "m.safetensors")(tmp_path / "a.png")
     for outline, name in ((False, "f.png"), (True, "o.png")):
         found.overlay(tmp_path / name, outline=outline)
-    assert written == [(tmp_path / name).read_bytes() for name in ("f.png", "o.png", "o.png")]
+    assert written == [(tmp_path / name).read_bytes() for name in (*["f.png"] * 4, *["o.png"] * 3)]
 
 
 def test_overlays_by_class_become_overlays_by_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,7 +132,7 @@ def test_what_is_there_already_is_in_the_table(folder: Path, capsys: pytest.Capt
     (folder / "masks" / "1.png").unlink()
     capsys.readouterr()
     assert predict(folder) == 0
-    assert "1 segmented, 2 there already" in capsys.readouterr().out
+    assert f"1 segmented, 2 there already; objects in {folder / 'objects.csv'}\n" in capsys.readouterr().out
     assert (folder / "objects.csv").read_bytes() == whole
     (folder / "objects.csv").write_text("anything", encoding="utf-8")
     assert predict(folder) == 0

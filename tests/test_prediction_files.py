@@ -144,7 +144,7 @@ class TestCommand:
         alike = [other for line in lines for other in line.partition("so it is with 1 other: ")[2].split(", ") if other]
         assert sorted([*named, *(Path(other).name for other in alike)]) == sorted([*bad, "self.png"])
         assert all(line.startswith("unetzoo: ") for line in lines)
-        assert printed.out == f"{out}: {len(good)} segmented, {len(bad) + 1} failed\n"
+        assert printed.out == f"masks in {out}: {len(good)} segmented, {len(bad) + 1} failed\n"
         assert {path.stem for path in out.iterdir() if path.suffix in (".png", ".tif")} == set(good)
         assert mask_at(out / "g_strip.png").shape == (1, 65535)
         assert mask_at(out / "f_gif.png").shape == (40, 40)
@@ -162,7 +162,7 @@ class TestCommand:
         os.utime(folder / "0.png", (1, 1))  # a change is one, whatever its time
         capsys.readouterr()
         assert main(command) == 0
-        assert capsys.readouterr().out == f"{out}: 2 segmented, 1 there already\n"
+        assert capsys.readouterr().out == f"masks in {out}: 2 segmented, 1 there already\n"
         assert (out / "1.png").stat().st_ino == inode
         expected = Predictor(model)([folder / "0.png", folder / "2.png"])
         assert (mask_at(out / "0.png") == expected[0].mask.numpy() * 255).all()

@@ -118,11 +118,11 @@ class TestIdentity:
             if time is not None and kind != ".zarr":
                 os.utime(path, (time, time))
             assert main(["predict", str(model), str(path.parent), "--out", str(out)]) == 0
-            assert capsys.readouterr().out == f"{out}: 1 segmented\n"
+            assert capsys.readouterr().out == f"masks in {out}: 1 segmented\n"
             found = stored(out / path.name) if kind == ".zarr" else mask_at(out / path.name)
             assert (found == Predictor(model)(array).mask.numpy() * 255).all()
         assert main(["predict", str(model), str(path.parent), "--out", str(out)]) == 0
-        assert capsys.readouterr().out == f"{out}: 0 segmented, 1 there already\n"
+        assert capsys.readouterr().out == f"masks in {out}: 0 segmented, 1 there already\n"
 
     @pytest.mark.parametrize("kind", [".tif", ".zarr"])
     def test_another_image_of_one_name_is_refused(
@@ -484,7 +484,7 @@ def test_a_bad_zarr_stops_nothing(bad: str, model: Path, tmp_path: Path, capsys:
                     chunk.write_bytes(b"no chunk")
     assert main(["predict", str(model), str(tmp_path / "in"), "--out", str(tmp_path / "masks")]) == 1
     printed = capsys.readouterr()
-    assert printed.out == f"{tmp_path / 'masks'}: 2 segmented, 1 failed\n"
+    assert printed.out == f"masks in {tmp_path / 'masks'}: 2 segmented, 1 failed\n"
     assert printed.err.count("\n") == 1
     assert "b.zarr: " in printed.err
     if bad != "chunks":

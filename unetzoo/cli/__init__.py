@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import errno
 import io
 import itertools
@@ -108,8 +109,17 @@ class Parser(argparse.ArgumentParser):
     def unknown(self, words: Sequence[str]) -> str:
         """Return what is said of words that nobody takes."""
         known = [option for action in self._actions for option in action.option_strings]
-        hints = (suggest(word.partition("=")[0], known) for word in words if word.startswith("-"))
+        hints = (self._value(word) or suggest(word.partition("=")[0], known) for word in words if word.startswith("-"))
         return f"unknown: {' '.join(words)}{''.join(hints)}"
+
+    def _value(self, word: str) -> str:
+        """Return what is said of a word that is nearly the value of an option, as --outlines of --overlay outline."""
+        named = [action for action in self._actions if action.option_strings and action.choices]
+        values = {
+            str(value): f"{action.option_strings[-1]} {value}" for action in named for value in action.choices or ()
+        }
+        near = difflib.get_close_matches(word.lstrip("-"), values, n=1, cutoff=0.85)
+        return f"; did you mean '{values[near[0]]}'?" if near else ""
 
     def end(self, message: str) -> NoReturn:
         """End the program with a line."""

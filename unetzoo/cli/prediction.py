@@ -14,7 +14,7 @@ from unetzoo.cli._wording import Wording
 from unetzoo.printing import printable, said_of
 
 if TYPE_CHECKING:
-    from unetzoo.prediction.files import Outcome, Report
+    from unetzoo.prediction.files import Outcome, Outputs, Report
 
 
 def add(commands: Any) -> None:
@@ -139,8 +139,8 @@ def _predict(options: argparse.Namespace) -> int | None:
             overwrite=options.overwrite,
             tell=shown.tell,
         )
-    counted = outputs.of_model(predictor.config, predictor.split).formats
-    _summarise(report, outputs.folder, options, shown.objects if counted else None)
+    written = outputs.of_model(predictor.config, predictor.split)
+    _summarise(report, written, options, shown.objects if written.formats else None)
     return 1 if report.failed else None
 
 
@@ -187,7 +187,7 @@ def _record(outcome: Outcome, wording: Wording) -> dict[str, Any]:
     return record
 
 
-def _summarise(report: Report, folder: Path, options: argparse.Namespace, objects: int | None) -> None:
+def _summarise(report: Report, written: Outputs, options: argparse.Namespace, objects: int | None) -> None:
     for line in said_of((str(path), f": {options.wording(problem)}") for path, problem in report.failed.items()):
         print(f"unetzoo: {printable(line)}", file=sys.stderr)
     if options.json:
@@ -196,7 +196,8 @@ def _summarise(report: Report, folder: Path, options: argparse.Namespace, object
     parts += [] if objects is None else [f"{objects} objects in them"]
     parts += [f"{len(report.skipped)} there already"] if report.skipped else []
     parts += [f"{len(report.failed)} failed"] if report.failed else []
-    print(f"{printable(folder)}: {', '.join(parts)}")
+    others = "".join(f"; {kind} in {printable(path)}" for kind, path in written.places().items())
+    print(f"masks in {printable(written.folder)}: {', '.join(parts)}{others}")
 
 
 def _share_or_pixels(text: str) -> float | int | str:

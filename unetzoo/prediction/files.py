@@ -36,6 +36,8 @@ from unetzoo.prediction.results import Prediction, shows_objects, write_masks
 from unetzoo.prediction.stored import SUFFIXES, StoredRows, is_big
 from unetzoo.printing import printable
 
+SHOWN = "overlay"
+"""Beside the settings in a folder's record: how its overlays show masks and objects, so that none are mixed."""
 READ_AHEAD = 4
 """Images that wait for the network, and masks that wait to be written, at most."""
 
@@ -123,7 +125,7 @@ def predict_files(
             it raises ends the call: it is no image's failure.
 
     Raises:
-        ConfigError: the folder holds masks made with other settings, or files of one's own.
+        ConfigError: the folder holds masks made with other settings, overlays of another kind, or files of one's own.
         InputError: two files would be written to one place, or over what somebody corrected.
         WriteError: the folder cannot be written.
     """
@@ -133,7 +135,7 @@ def predict_files(
         check_table(outputs.table)
     ledger = Ledger(outputs.folder / LEDGER, overwrite)
     check_shared(outputs, predictor.config, ledger)
-    _keep_record(outputs.folder, settings, overwrite)
+    _keep_record(outputs, settings, overwrite)
     report, tell = Report(), _Listener(tell)
     left = []
     for job in jobs:
@@ -257,12 +259,12 @@ def _write_rows(
     return predictor.write_rows(source, place, settings, finished, mark, labels=labels, save=ledger.write)
 
 
-def _keep_record(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
-    path = folder / RECORD
+def _keep_record(outputs: Outputs, settings: dict[str, Any], overwrite: bool) -> None:
+    folder, path = outputs.folder, outputs.folder / RECORD
     if not path.exists() and folder.is_dir() and any(folder.iterdir()):
         what = "files that are not this command's, true masks perhaps"
         raise ConfigError(f"{folder} holds {what}: give a new out=…")
-    now = json.loads(json.dumps(settings))
+    now, shown = json.loads(json.dumps(settings)), outputs.shown
     if path.exists() and not overwrite:
         try:
             before = strict_json.loads(path.read_text(encoding="utf-8"))
@@ -277,7 +279,14 @@ def _keep_record(folder: Path, settings: dict[str, Any], overwrite: bool) -> Non
             raise ConfigError(
                 f"{folder} holds masks made with other settings: give another out=…, or overwrite=True", changed
             )
-    write_file(path, json.dumps(settings, indent=2))
+        there = before.get(SHOWN)
+        if None not in (there, shown) and there != shown:
+            raise ConfigError(
+                f"{folder / 'overlays'} holds overlays of another kind, {there} and not {shown}: give another out=…, "
+                "or overwrite=True"
+            )
+        shown = shown or there
+    write_file(path, json.dumps(settings if shown is None else {**settings, SHOWN: shown}, indent=2))
 
 
 def _is_done(job: Job, outputs: Outputs, config: ModelConfig, split: float) -> bool:

@@ -121,6 +121,17 @@ class Outputs:
             if writer.many
         }
 
+    def places(self) -> dict[str, Path]:
+        """Return where all but the masks goes: what it is → its folder, or its file."""
+        kinds = [kind for kind in KINDS if getattr(self, kind)]
+        found = {kind: self.folder / kind for kind in (*kinds, *self.formats)}
+        return found if self.table is None else {**found, "objects": self.table}
+
+    @property
+    def shown(self) -> str | None:
+        """How overlays show masks and objects: "filled" or "outline"; None where there are none."""
+        return None if not self.overlays else "outline" if self.outline else "filled"
+
     def beside(self, config: ModelConfig) -> dict[Path, str]:
         """Return what else goes into the folders of formats: path → text."""
         names = list(object_classes(config.pixel_task, config.num_classes, config.class_names).values())
