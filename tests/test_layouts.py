@@ -132,7 +132,9 @@ def test_label_images_in_a_folder_of_their_own(
     np.testing.assert_array_equal(edges.read_numbers(listing.samples[splits[0]][0], labels, SIZE)[1].squeeze(), ids)
     assert labels_of(tmp_path, task="binary") == Labels(foreground="any")
     assert main(["data", "check", str(tmp_path)]) == 0
-    assert "--task" not in capsys.readouterr().out.splitlines()[-1]
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"{tmp_path}: objects, each told apart (instances)"
+    assert "--task" not in said[-1]
 
 
 def test_masks_go_before_label_images_unless_objects_are_asked_for(

@@ -83,6 +83,23 @@ class Labels:
         return ("background", *names) if self.pixel_task == "binary" else names
 
     @property
+    def told(self) -> str:
+        """What the masks say of an image, in words."""
+        names = class_names_of(self.class_names, self.task, self.num_classes)
+        listed = ", ".join(names)
+        if self.task == "instances":
+            of_class = (
+                "" if self.class_names is None else f" of {listed}" if len(names) == 1 else f" of {len(names)} classes"
+            )
+            return f"objects{of_class}, each told apart{f': {listed}' if len(names) > 1 else ''} (instances)"
+        if self.task == "binary":
+            return f"one class against the background: {listed} (binary)"
+        if len(names) == 1:
+            return f"one class: {listed} ({self.task})"
+        how = "one a pixel" if self.task == "multiclass" else "which may overlap"
+        return f"{len(names)} classes, {how}: {listed} ({self.task})"
+
+    @property
     def values(self) -> int:
         """Number of values that a target may have, :data:`IGNORED` aside: 0 up to but not this."""
         return self.num_classes if self.task == "multiclass" else 2

@@ -124,7 +124,7 @@ class DataReport:
         problems, warnings = (said_by_kind(said, _ALL) for said in (self.problems, self.warnings))
         page = Page(
             title=self.source,
-            said=(f"{self.labels.task}: {', '.join(self.labels.counted)}", self.understood, self.verdict),
+            said=(self.labels.told, self.understood, self.verdict),
             sections={"Problems": problems, "Warnings": warnings, "Facts": [] if problems else self.facts()},
             command=self.command,
             tables=[] if problems else self.tables(),
@@ -135,8 +135,7 @@ class DataReport:
         write_file(path, page.html())
 
     def __str__(self) -> str:
-        counted = ", ".join(map(printable, self.labels.counted))
-        parts = [f"{printable(self.source)}: {self.labels.task}, {counted}\n{printable(self.understood)}"]
+        parts = [f"{printable(self.source)}: {printable(self.labels.told)}\n{printable(self.understood)}"]
         # Of data that are refused, figures would be of what could be read of them, or 0.
         if not self.problems:
             parts += [aligned(table).rstrip() for table in self.tables()] + ["\n".join(map(printable, self.facts()))]
