@@ -304,10 +304,15 @@ def test_a_report_holds_the_figures_and_the_worst_images(
     assert printed["dice_per_image"] == pytest.approx(np.mean([float(row["dice"]) for row in rows]))
     with Image.open(report / "worst.png") as image:
         sheet = np.asarray(image)
-    # Four rows of three tiles, each in a frame of four white pixels; the second row's middle tile is the true mask:
-    # its upper quarter is red, the rest is not.
-    assert sheet.shape == (4 * 44 + 4, 3 * 37 + 4, 3)
-    plain, true, predicted = (sheet[44 + 4 : 44 + 44, 4 + 37 * n : 4 + 37 * n + 31] for n in range(3))
+    # Below the legend and the columns' titles, lines of 20 pixels, four rows of a line and of three tiles, with four
+    # white pixels below and beside them; the second row's middle tile is the true mask: its upper quarter is red.
+    assert sheet.shape == (2 * 20 + 4 * (20 + 44), 3 * 160 + 4, 3)
+    top = 40 + 64 + 20
+    plain, true, predicted = (sheet[top : top + 40, 4 + 160 * n : 4 + 160 * n + 31] for n in range(3))
+    for line in (0, 20, 40, 40 + 64):  # are written in black on white
+        dark = (sheet[line : line + 20] < 100).all(2)
+        assert 0 < dark.mean() < 0.2
+    assert (sheet[:20] == (230, 25, 75)).all(2).sum() > 50  # the first colour, in the legend
     changed = (plain != true).any(axis=2)
     assert changed[:10].all()
     assert not changed[10:].any()

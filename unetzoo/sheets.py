@@ -1,17 +1,54 @@
-"""Images side by side, with masks laid over them."""
+"""Images side by side, with masks laid over them, and with what is said of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from unetzoo import images
+from unetzoo.checks import class_names_of
+from unetzoo.printing import printable
 
 GAP = 4
 """White pixels around each tile."""
+COLUMNS = ("image", "true mask", "predicted mask")
+"""Titles of what :func:`beside` returns."""
+NARROWEST = 160
+"""Pixels of a column that has a title, at least."""
+LINE, LETTERS = 20, 13
+"""Pixels of a line of text, and of its letters."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A line of a legend.
+
+    Attributes:
+        name: of the class, or of what is painted; anybody's text.
+        colours: in which it is: one, or several where images differ or objects do.
+    """
+
+    name: str
+    colours: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Tiles side by side, below a line of text.
+
+    Attributes:
+        title: the line; anybody's text.
+        tiles: (3, H, W) uint8 of any sizes.
+    """
+
+    title: str
+    tiles: Sequence[Tensor]
 
 
 def stretched(image: Tensor) -> Tensor:
@@ -64,6 +101,100 @@ def beside(image: Tensor, target: Tensor, prediction: Tensor, task: str, num_cla
     shown = stretched(image)
     plain = images.overlay(shown, torch.zeros(shown.shape[1:], dtype=torch.bool))
     return [plain, *(images.overlay(shown, class_masks(mask, task, num_classes), 0.4) for mask in (target, prediction))]
+
+
+def beside_objects(image: Tensor, true: Tensor, found: Tensor) -> list[Tensor]:
+    """Return three tiles, as :func:`beside` does, in which neighbouring objects differ in colour.
+
+    Args:
+        image: (C, H, W), floating point.
+        true, found: (H, W) or (planes, H, W), integers: a number for each object, 0 between them.
+    """
+    shown = stretched(image)
+    plain = images.overlay(shown, torch.zeros(shown.shape[1:], dtype=torch.bool))
+    return [plain, *(images.overlay_objects(shown, labels, 0.4) for labels in (true, found))]
+
+
+def class_keys(
+    shown: Sequence[Tensor], task: str, num_classes: int, class_names: Sequence[str] | None, *, objects: bool = False
+) -> list[Key]:
+    """Return the legend of images, (C, H, W), with masks laid over them: the classes that are painted.
+
+    Args:
+        shown: the images without their masks, by which single classes and objects have other colours on red ones.
+        task, num_classes, class_names: of the network.
+        objects: whether objects are coloured, and not classes.
+    """
+    if objects:
+        colours = dict.fromkeys(colour for image in shown for colour in images.object_palette(image))
+        return [Key("objects: neighbours differ in colour", tuple(colours))]
+    names = class_names_of(class_names, task, num_classes)[task == "multiclass" :]
+    by_image = [images.colours_on(image, len(names)) for image in shown]
+    return [Key(name, tuple(dict.fromkeys(colours[k] for colours in by_image))) for k, name in enumerate(names)]
+
+
+def titled(rows: Sequence[Row], keys: Sequence[Key] = (), columns: Sequence[str] = COLUMNS) -> Tensor:
+    """Return rows of tiles as one image on white, with their titles, those of the columns, and a legend above all.
+
+    Lines that are too long end in "…". The tiles' pixels are as they are.
+    """
+    height, width = ((max(tile.shape[dim] for row in rows for tile in row.tiles) + GAP) for dim in (1, 2))
+    width = max(width, NARROWEST)
+    across = len(columns) * width + GAP
+    places = [(GAP + k * width, title) for k, title in enumerate(columns)]
+    parts = [*_legend(keys, across), _line([(x, [], title, width - GAP) for x, title in places], across)]
+    for row in rows:
+        parts.append(_line([(GAP, [], row.title, across - 2 * GAP)], across))
+        tiles = torch.full((3, height, across), 255, dtype=torch.uint8)
+        for (x, _), tile in zip(places, row.tiles, strict=True):
+            tiles[:, : tile.shape[1], x : x + tile.shape[2]] = tile
+        parts.append(tiles)
+    return torch.cat(parts, dim=1)
+
+
+_Piece = tuple[int, Sequence[str], str, int]
+"""Where text begins, the squares of colour before it, the text, and the pixels that both may take."""
+
+
+def _legend(keys: Sequence[Key], width: int) -> list[Tensor]:
+    """Return the lines of a legend, each as full as it can be."""
+    lines: list[list[_Piece]] = []
+    x = width
+    for key in keys:
+        needed = min(round(_font().getlength(printable(key.name))) + LETTERS * len(key.colours) + 16, width - 2 * GAP)
+        if x + needed > width - GAP:
+            lines.append([])
+            x = GAP
+        lines[-1].append((x, key.colours, key.name, needed))
+        x += needed
+    return [_line(line, width) for line in lines]
+
+
+def _line(pieces: Sequence[_Piece], width: int) -> Tensor:
+    """Return a line of text, (3, LINE, width) uint8."""
+    canvas = Image.new("RGB", (width, LINE), "white")
+    draw, font = ImageDraw.Draw(canvas), _font()
+    for x, colours, text, room in pieces:
+        for k, colour in enumerate(colours):
+            left = x + k * LETTERS
+            draw.rectangle((left, 5, left + LETTERS - 4, LETTERS + 1), fill=colour)
+        start = len(colours) * LETTERS
+        draw.text((x + start, 2), _shortened(printable(text), room - start), fill="black", font=font)
+    return torch.from_numpy(np.array(canvas)).permute(2, 0, 1)
+
+
+def _shortened(text: str, room: int) -> str:
+    """Return text that takes no more pixels."""
+    if _font().getlength(text) <= room:
+        return text
+    kept = len(text)
+    while kept and _font().getlength(f"{text[:kept]}…") > room:
+        kept -= max(1, kept // 16)
+    return f"{text[:kept]}…"
+
+
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(LETTERS)
 
 
 def sheet(rows: Sequence[Sequence[Tensor]]) -> Tensor:

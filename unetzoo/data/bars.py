@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import html
-
 from unetzoo import images
 from unetzoo.data.histograms import Histogram
-from unetzoo.printing import printable
+from unetzoo.markup import escaped
 
 _WIDTH, _HEIGHT, _FOOT, _HEAD = 360, 120, 16, 4
 _MOST = 6
 """Series that are drawn; thirteen bands would hide each other."""
-
-
-def escaped(text: object) -> str:
-    """Return anybody's text as HTML shows it, without obeying it, in attributes too."""
-    return html.escape(printable(text), quote=True)
 
 
 def drawn(histogram: Histogram) -> str:

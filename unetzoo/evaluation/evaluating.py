@@ -20,6 +20,7 @@ from torch import Tensor
 from unetzoo import images, sheets
 from unetzoo.augmentation import IGNORED
 from unetzoo.checks import class_names_of
+from unetzoo.config import ModelConfig
 from unetzoo.data import Labels, SegmentationDataset, labels_of
 from unetzoo.data.counting import COMPONENTS, TOLD
 from unetzoo.data.listing import Sample, Source, paths_of, title_of
@@ -58,6 +59,7 @@ class Evaluation:
         rows: a record an image, the worst Dice first: "name", "kind" where there are kinds, the scores, None where
             not defined, and those of ``ObjectScores.row`` where objects were asked for.
         worst: for the worst images, three tiles (3, H, W) uint8 each: the image, its true mask, the predicted one.
+        config: of the network.
     """
 
     scores: Scores
@@ -66,6 +68,7 @@ class Evaluation:
     kinds: Mapping[str, tuple[Scores, ObjectScores | None]]
     rows: tuple[dict[str, str | float | None], ...]
     worst: tuple[tuple[Tensor, ...], ...]
+    config: ModelConfig
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the images as JSON-able numbers.
@@ -111,7 +114,11 @@ class Evaluation:
             ("per_image.csv", table.getvalue()),
         ):
             write_file(folder / name, text)
-        images.write_png(sheets.sheet(self.worst), folder / "worst.png")
+        titles = [_title(row) for row in self.rows]
+        shown = [sheets.Row(title, tiles) for title, tiles in zip(titles, self.worst, strict=False)]
+        plain = [tiles[0] for tiles in self.worst]
+        keys = sheets.class_keys(plain, self.config.pixel_task, self.config.num_classes, self.scores.class_names)
+        images.write_png(sheets.titled(shown, keys), folder / "worst.png")
 
 
 def evaluate(
@@ -204,7 +211,7 @@ def evaluate(
         total.merge(part)
     everything = sum(matches.values(), ObjectScores()) if objects else None
     told_apart = " and ".join(sorted(how)) or None
-    return Evaluation(total.compute(), everything, told_apart, kinds, tuple(rows[i] for i in order), worst)
+    return Evaluation(total.compute(), everything, told_apart, kinds, tuple(rows[i] for i in order), worst, config)
 
 
 def _check_needs(objects: bool, split: float, table: str | os.PathLike[str] | None) -> None:
@@ -331,6 +338,12 @@ def _rank(row: Mapping[str, str | float | None]) -> tuple[bool, float]:
     """Return what sorts rows by Dice, the worst first; where it is not defined, there was nothing to find, or found."""
     dice = row["dice"]
     return dice is None, 0.0 if dice is None else float(dice)
+
+
+def _title(row: Mapping[str, str | float | None]) -> str:
+    """Return what is said of an image above it."""
+    scores = [f"{name} {value:.3f}" for name in ("dice", "iou") if isinstance(value := row[name], float)]
+    return "   ".join([str(row["name"]), *(scores or ["nothing to find, and nothing found"])])
 
 
 def _tiles(predictor: Predictor, dataset: SegmentationDataset, i: int) -> tuple[Tensor, ...]:
