@@ -16,6 +16,7 @@ from unetzoo.train.clipping import clipping_problems
 from unetzoo.train.data import FolderData
 from unetzoo.train.judging import monitor_problems
 from unetzoo.train.optimisers import optimiser_problems
+from unetzoo.train.own_metrics import call_problems, metric_problems, names_of
 from unetzoo.train.schedules import schedule_problems
 
 
@@ -33,7 +34,8 @@ def setting_problems(settings: Any) -> list[str]:
         found.append(f"warmup={settings.warmup!r}: a share of the steps from 0 up to but not 1 is needed")
     if settings.ema is not None and not 0 <= settings.ema < 1:
         found.append(f"ema={settings.ema!r}: a decay from 0 up to but not 1 is needed, such as 0.999")
-    found += monitor_problems(settings.monitor)
+    wrong = metric_problems(settings.metrics)
+    found += wrong or monitor_problems(settings.monitor, own=names_of(settings.metrics))
     found += whole("frozen_epochs", settings.frozen_epochs, 0)
     if isinstance(settings.head_weights, str):
         found += one_of("head_weights", settings.head_weights, ("geometric",))
@@ -71,7 +73,11 @@ def fit_problems(settings: Any, network: SegmentationModel, data: FolderData, tr
     if isinstance(settings.class_weights, list) and len(settings.class_weights) != classes:
         problems.append(f"class_weights: {len(settings.class_weights)} numbers for {classes} {_meant(network)}")
     labels = data.labels
-    problems += monitor_problems(settings.monitor, labels.class_names or (), objects=labels.task == "instances")
+    own = names_of(settings.metrics)
+    problems += monitor_problems(
+        settings.monitor, labels.class_names or (), objects=labels.task == "instances", own=own
+    )
+    problems += call_problems(settings.metrics, labels)
     finds_unused = getattr(trainer.strategy, "_ddp_kwargs", {}).get("find_unused_parameters")
     if settings.frozen_epochs and trainer.world_size > 1 and not finds_unused:
         problems.append("frozen_epochs in several processes needs trainer.strategy=ddp_find_unused_parameters_true")

@@ -43,15 +43,18 @@ OBJECT_FIGURES = tuple(f"object_{name}" for name in OBJECT_SCORES)
 """Likewise, where objects are told apart."""
 
 
-def monitor_problems(monitor: str | None, classes: Sequence[str] | None = None, *, objects: bool = True) -> list[str]:
+def monitor_problems(
+    monitor: str | None, classes: Sequence[str] | None = None, *, objects: bool = True, own: Sequence[str] = ()
+) -> list[str]:
     """Return what is wrong with the name of a figure that is to judge.
 
     Args:
         monitor: the name; None: the rule above.
         classes: the names of the classes; None: not known yet.
         objects: whether they are told apart.
+        own: further figures, see ``unetzoo.train.own_metrics``.
     """
-    if monitor is None:
+    if monitor is None or monitor in own:
         return []
     name, _, of_class = monitor.partition("/")
     known = (LOSS, *FIGURES, *(OBJECT_FIGURES if objects else ()))

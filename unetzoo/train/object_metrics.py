@@ -40,13 +40,13 @@ class ObjectMetrics:
         for said, target, ids in zip(probabilities, batch["target"].cpu(), batch["ids"].cpu(), strict=True):
             self._scores += self._matched(said, target, ids)
 
-    def compute(self) -> ObjectScores:
-        """Return the scores of all processes' images."""
+    def row(self) -> dict[str, float | None]:
+        """Return the figures of all processes' images, by name."""
         if not (dist.is_available() and dist.is_initialized()):
-            return self._scores
+            return self._scores.row()
         parts: list[ObjectScores | None] = [None] * dist.get_world_size()
         dist.all_gather_object(parts, self._scores)
-        return sum((part for part in parts if part is not None), ObjectScores())
+        return sum((part for part in parts if part is not None), ObjectScores()).row()
 
     def _matched(self, said: Tensor, target: Tensor, ids: Tensor) -> ObjectScores:
         task, classes, ignored = self.labels.pixel_task, self.labels.num_classes, target == IGNORED

@@ -20,7 +20,6 @@ from unetzoo.data.edges import joined
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.model import SegmentationModel, TrainingOutputs
-from unetzoo.objects import ObjectScores
 from unetzoo.objects.separating import check_separable
 from unetzoo.parameter_groups import param_groups
 from unetzoo.prediction.transfer import Transfer
@@ -32,6 +31,7 @@ from unetzoo.train.checking import fit_problems, setting_problems
 from unetzoo.train.data import FolderData
 from unetzoo.train.judging import Score, score_of
 from unetzoo.train.object_metrics import ObjectMetrics
+from unetzoo.train.own_metrics import OwnMetrics
 from unetzoo.train.schedules import factor, moved, warmup_of
 from unetzoo.train.validating import validated
 
@@ -68,6 +68,7 @@ class Recipe(lightning.LightningModule):
             0.999; None: none.
         monitor: the figure of an epoch by which the best is kept, of those of ``metrics.csv``: "iou", "boundary_f",
             "dice/rim", "object_pq", "val_loss" …; None: see ``unetzoo.train.judging``.
+        metrics: dotted paths of functions, further figures of an epoch: see ``unetzoo.train.own_metrics``.
         gradient_checkpointing: less memory, a third more time.
         compile: the network with ``torch.compile``.
         seed: of new weights, and of what is drawn in training.
@@ -75,7 +76,6 @@ class Recipe(lightning.LightningModule):
     Attributes:
         network: the model, from when training begins.
         scores: of the epoch's validation; None before it.
-        objects: likewise, where they are told apart.
     """
 
     network: SegmentationModel
@@ -99,6 +99,7 @@ class Recipe(lightning.LightningModule):
         frozen_epochs: int = 0,
         ema: float | None = None,
         monitor: str | None = None,
+        metrics: list[str] | None = None,
         gradient_checkpointing: bool = False,
         compile: bool = False,  # noqa: A002
         seed: int = 0,
@@ -112,7 +113,7 @@ class Recipe(lightning.LightningModule):
         self.lr = lr
         self.average: AveragedModel | None = None
         self.scores: Scores | None = None
-        self.objects: ObjectScores | None = None
+        self._further: dict[str, float | None] = {}
         self.validation_loss: float | None = None
         self._plateau: ReduceLROnPlateau | None = None
         self._plateau_state: dict[str, Any] | None = None
@@ -142,8 +143,7 @@ class Recipe(lightning.LightningModule):
     @property
     def figures(self) -> dict[str, float | None]:
         """What the epoch's validation came to, by name; empty before it."""
-        found = {} if self.scores is None else self.scores.to_dict()
-        return found | ({} if self.objects is None else self.objects.row())
+        return {} if self.scores is None else {**self.scores.to_dict(), **self._further}
 
     @property
     def data(self) -> FolderData:
@@ -211,7 +211,8 @@ class Recipe(lightning.LightningModule):
         self.metrics = SegmentationMetrics(
             data.labels.pixel_task, data.labels.num_classes, class_names=data.labels.class_names
         )
-        self.object_metrics = ObjectMetrics(data.labels) if task == "instances" else None
+        self._counters: list[ObjectMetrics | OwnMetrics] = [ObjectMetrics(data.labels)] if task == "instances" else []
+        self._counters += [OwnMetrics(self.settings.metrics, data.labels)] if self.settings.metrics else []
         self._losses, self._clipped = (torch.zeros(2, dtype=torch.float64) for _ in range(2))
         self._outputs = self.network.training_outputs
         if self.settings.compile:
@@ -254,7 +255,7 @@ class Recipe(lightning.LightningModule):
         self._freeze()
         self._losses.zero_()
         self._clipped.zero_()
-        self.scores = self.objects = self.validation_loss = None
+        self.scores = self.validation_loss = None
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make what the step draws a function of its number."""
@@ -317,8 +318,8 @@ class Recipe(lightning.LightningModule):
         """Begin to count anew, if the steps before were sound."""
         self.check_losses()
         self.metrics.reset()
-        if self.object_metrics is not None:
-            self.object_metrics.reset()
+        for counter in self._counters:
+            counter.reset()
         self._validation = torch.zeros(2, dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
@@ -328,14 +329,14 @@ class Recipe(lightning.LightningModule):
         loss = self.loss(outputs, _truth(batch))
         self._validation += torch.stack((loss.double() * len(images), torch.ones_like(loss).double() * len(images)))
         self.metrics.update(logits[:, : self.metrics.num_classes], target)
-        if self.object_metrics is not None:
-            self.object_metrics.update(logits, batch)
+        for counter in self._counters:
+            counter.update(logits, batch)
 
     def on_validation_epoch_end(self) -> None:
         """Judge, with all processes' counts, and lower the rates where nothing got better."""
         self.metrics.sync()
         self.scores = self.metrics.compute()
-        self.objects = None if self.object_metrics is None else self.object_metrics.compute()
+        self._further = {name: value for counter in self._counters for name, value in counter.row().items()}
         self.validation_loss = self._mean(self._validation)
         found = {key: value for key, value in self.figures.items() if "/" not in key and value is not None}
         shown = {f"val/{key}": torch.tensor(value, dtype=torch.float32) for key, value in found.items()}

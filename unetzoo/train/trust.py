@@ -129,6 +129,9 @@ def _problems_in(settings: Mapping[Any, Any]) -> Iterator[str]:
         yield from _loss_problems(model.get("loss"))
         for key in ("optimiser", "schedule"):
             yield from _path_problems(model.get(key), f"model.{key}")
+        metrics = model.get("metrics")
+        for path in metrics if isinstance(metrics, list) else [metrics]:
+            yield from _path_problems(path, "model.metrics")
     if isinstance(data, Mapping):
         yield from _transform_problems(data.get("augmentation"))
     for key, value in trainer.items() if isinstance(trainer, Mapping) else ():
