@@ -47,7 +47,7 @@ def stacked(parts: Sequence[tuple[Path, Raster, float | None]]) -> tuple[Raster,
 
 
 def write_bands(image: Tensor, path: Path, nodata: float | None) -> None:
-    """Write an image as a TIFF of several bands, values as they are, and make its folder where there is none.
+    """Write an image as a TIFF of its bands, values as they are, and make its folder where there is none.
 
     Args:
         image: (C, H, W), of any type that :func:`~unetzoo.images.read_image` returns.
@@ -61,8 +61,14 @@ def write_bands(image: Tensor, path: Path, nodata: float | None) -> None:
     tifffile = extras.needed("tifffile", "a TIFF of several bands")
     tags = [] if nodata is None else [(NODATA, _ASCII, 0, repr(nodata), True)]
     file = io.BytesIO()  # tifffile takes no file without a name
+    one = len(image) == 1
     tifffile.imwrite(
-        file, image.numpy(), photometric="minisblack", planarconfig="separate", metadata=None, extratags=tags
+        file,
+        (image[0] if one else image).numpy(),
+        photometric="minisblack",
+        planarconfig=None if one else "separate",
+        metadata=None,
+        extratags=tags,
     )
     write_file(path, file.getvalue())
 

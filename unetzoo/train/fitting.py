@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from unetzoo import checks
+from unetzoo.errors import ConfigError
 from unetzoo.extras import needed
 from unetzoo.plain import plain
 from unetzoo.train.flags import FLAGS
+from unetzoo.train.given_sets import is_given, write_given
 from unetzoo.train.runs import Run
 
 Source = str | os.PathLike[str]
@@ -21,7 +23,7 @@ Source = str | os.PathLike[str]
 def fit(
     model: Source | None = None,
     *,
-    data: Source | Sequence[Source] | None = None,
+    data: Source | Sequence[Source] | Any | None = None,
     steps: int | None = None,
     minutes: float | None = None,
     epochs: int | None = None,
@@ -66,7 +68,9 @@ def fit(
     Args:
         model: a name of ``list_models()``; or a trained model to go on from, as ``from_pretrained`` takes it.
         data: a folder with ``images/`` and ``masks/``, or with ``train/`` and ``val/`` that hold such, or laid out as
-            ``unetzoo.data.list_samples`` says; or a CSV list, or several in a list.
+            ``unetzoo.data.list_samples`` says; or a CSV list, or several in a list; or a map-style data set of images
+            and masks, or a tuple of two, to train and to validate on, which are written to ``<out>-data`` first: see
+            ``unetzoo.train.given_sets.write_given``.
         steps: of the optimiser, a batch each. By default 3000, whatever the data and the network.
         minutes: in place of steps: as many as fit, by what some are measured to take before it starts.
         epochs: in place of steps: passes over the training images; or, with ``steps_per_epoch``, so many of these.
@@ -133,6 +137,8 @@ def _trained(arguments: Mapping[str, Any]) -> Path:
     problems = [_unknown(name) for name in arguments["others"]] + _setting_problems(settings, given)
     settings = settings if isinstance(settings, Mapping) else {}
     problems += checks.flag("quiet", quiet) + checks.flag("trust", trust)
+    if is_given(arguments["data"]):
+        given["data"] = _written(arguments, problems)
     if quiet is True and style not in (None, "quiet"):
         problems.append(f"quiet=True and style={style!r}: give one of them")
     texts = _texts({**given, **settings}, problems)
@@ -145,6 +151,20 @@ def _trained(arguments: Mapping[str, Any]) -> Path:
         problems=problems,
     )
     return folder
+
+
+def _written(arguments: Mapping[str, Any], problems: Sequence[str]) -> Path:
+    """Write a data set that was given beside the run, and return its folder.
+
+    Raises:
+        ConfigError: nothing says where; or as ``write_given`` says.
+    """
+    out = arguments["out"]
+    if out is None or problems:
+        own = [] if out is not None else ["data is a data set, which is written beside the run: give out=…"]
+        raise ConfigError("cannot train", [*problems, *own])
+    how = {name: arguments[name] for name in ("task", "ignore", "class_names")}
+    return write_given(arguments["data"], Path(f"{os.fspath(out)}-data"), **how)
 
 
 def _texts(values: Mapping[str, Any], problems: list[str]) -> dict[str, str]:

@@ -1,0 +1,130 @@
+"""Data sets of one's own: what of them is written, to the bit, and that a run is as on a folder of the same images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import unetzoo
+from unetzoo import ConfigError, drawing, images
+from unetzoo.train.given_sets import is_given, write_given
+
+HOW: dict[str, Any] = {"task": None, "ignore": None, "class_names": None}
+
+
+class Pairs(torch.utils.data.Dataset):
+    """Items that were given."""
+
+    def __init__(self, items: list) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.items[i]
+
+
+def nuclei(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    drawn = [drawing.draw_nuclei(32, 32, seed=k) for k in range(count)]
+    return [(image.permute(1, 2, 0).numpy(), (mask > 0).numpy()) for image, mask in drawn]
+
+
+def test_a_run_is_that_on_a_folder_of_the_same_images(tmp_path: Path) -> None:
+    items = nuclei(12)
+    for k, (image, mask) in enumerate(items):
+        for part, values in (("images", image), ("masks", mask.astype(np.uint8) * 255)):
+            (tmp_path / "folder" / part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(tmp_path / "folder" / part / f"{k:06}.png")
+    how: dict[str, Any] = {
+        "epochs": 1, "crop_size": 16, "quiet": True, "settings": {"data.workers": 0, "model.options.base_channels": 4},
+    }  # fmt: skip
+    theirs = unetzoo.fit("unet", data=tmp_path / "folder", out=tmp_path / "b", **how)
+    mine = unetzoo.fit("unet", data=Pairs(items), out=tmp_path / "a", **how)
+    assert (mine.folder / "metrics.csv").read_bytes() == (theirs.folder / "metrics.csv").read_bytes()
+    weights = [run.load().state_dict() for run in (mine, theirs)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+    again = unetzoo.fit(resume=tmp_path / "a", epochs=2, quiet=True)
+    assert len(again.history) == 2
+
+
+@pytest.mark.parametrize(
+    ("image", "suffix"),
+    [
+        (np.arange(24, dtype=np.uint8).reshape(2, 4, 3), "png"),
+        (np.arange(8, dtype=np.uint8).reshape(2, 4), "png"),
+        (torch.arange(24, dtype=torch.uint8).reshape(3, 2, 4), "png"),
+        (torch.arange(40).reshape(5, 2, 4).float() / 7 - 2, "tif"),
+        (np.arange(8, dtype=np.uint16).reshape(2, 4) * 900, "tif"),
+        (np.arange(8, dtype=np.float32).reshape(2, 4) / 7, "tif"),
+    ],
+)
+def test_images_are_written_to_the_bit(image: Any, suffix: str, tmp_path: Path) -> None:
+    write_given(Pairs([{"image": image, "mask": np.eye(2, 4, dtype=int)}]), tmp_path / "d", **HOW)
+    found = images.read_image(tmp_path / "d" / "images" / f"000000.{suffix}")
+    expected = image if isinstance(image, torch.Tensor) else torch.from_numpy(np.atleast_3d(image)).permute(2, 0, 1)
+    assert found.dtype == expected.dtype
+    assert torch.equal(found, expected)
+    mask = np.asarray(Image.open(tmp_path / "d" / "masks" / "000000.png"))
+    assert mask.tolist() == [[255, 0, 0, 0], [0, 255, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("how", "mask", "stored"),
+    [
+        ({"task": "multiclass"}, [[0, 2], [1, 3]], {"": [[0, 2], [1, 3]]}),
+        ({"task": "multiclass", "ignore": 255}, [[0, -100], [1, 3]], {"": [[0, 255], [1, 3]]}),
+        ({"task": "binary", "ignore": 127}, [[0, -100], [1, 1]], {"": [[0, 127], [255, 255]]}),
+        ({"task": "instances"}, [[0, 700], [1, 1]], {"": [[0, 700], [1, 1]]}),
+        (
+            {"task": "multilabel", "class_names": ("a", "b")},
+            [[[0, 1], [1, 1]], [[0, 0], [1, 0]]],
+            {"a": [[0, 255], [255, 255]], "b": [[0, 0], [255, 0]]},
+        ),
+    ],
+)
+def test_masks_are_written_as_files_have_them(how: dict, mask: list, stored: dict, tmp_path: Path) -> None:
+    image = np.zeros((2, 2, 3), np.uint8)
+    write_given((Pairs([(image, torch.tensor(mask))]), Pairs([(image, np.array(mask))])), tmp_path / "d", **HOW | how)
+    for split in ("train", "val"):
+        for title, values in stored.items():
+            found = np.asarray(Image.open(tmp_path / "d" / split / "masks" / title / "000000.png"))
+            assert found.tolist() == values
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ((np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5), int)), r"shape \(4, 5\) for an image of \(3, 4, 4\)"),
+        ((np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4))), "float64: integers"),
+        ((np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 2)), "the value 2, and 0 and 1"),
+        ((np.zeros((4, 4, 3), np.uint8), np.full((4, 4), -100)), "give ignore=255"),
+        ({"image": np.zeros((4, 4, 3), np.uint8)}, "one of mask, target, label"),
+        (np.zeros((4, 4, 3), np.uint8), r"a ndarray: \(image, mask\)"),
+        (("nothing.png", np.zeros((4, 4), int)), "no such file"),
+    ],
+)
+def test_items_that_are_none_are_refused_and_nothing_is_left(item: Any, said: str, tmp_path: Path) -> None:
+    good = (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), int))
+    with pytest.raises(ConfigError, match=rf"data: item 1: .*{said}"):
+        unetzoo.fit("unet", data=Pairs([good, item]), out=tmp_path / "run", quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_says_where_it_would_be_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="give out=…"):
+        unetzoo.fit("unet", data=Pairs(nuclei(1)))
+    (tmp_path / "run-data").mkdir()
+    with pytest.raises(ConfigError, match="run-data, where the data set would be written, is there"):
+        unetzoo.fit("unet", data=Pairs(nuclei(1)), out=tmp_path / "run")
+
+
+def test_paths_are_no_data_sets() -> None:
+    assert not any(map(is_given, ("cells", Path("cells"), ["a.csv", "b.csv"], ("a.csv", "b.csv"), None)))
+    assert is_given(Pairs([]))
+    assert is_given((Pairs([]), Pairs([])))

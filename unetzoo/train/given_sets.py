@@ -1,0 +1,130 @@
+"""Data sets of one's own as ``unetzoo.fit`` takes them: written once, as a folder that is trained on like any other.
+
+So they are checked, split, listed and gone on with as all data are, whatever draws, downloads or caches is in them, and
+the run says on which pixels it was trained.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unetzoo import images
+from unetzoo.errors import ConfigError, UnetzooError
+from unetzoo.images.bands import write_bands
+from unetzoo.prediction.inputs import as_image
+
+MASKS = ("mask", "target", "label")
+"""What items that are mappings may call their masks."""
+SPLITS = ("train", "val")
+
+
+def is_set(data: object) -> bool:
+    """Return whether something is a map-style data set: with a length and items, and no path or list of paths."""
+    plain = isinstance(data, str | bytes | Mapping | Sequence)
+    return not plain and hasattr(data, "__len__") and hasattr(data, "__getitem__")
+
+
+def is_given(data: object) -> bool:
+    """Return whether something is a data set, or two: of the training and of the validation."""
+    return is_set(data) or (isinstance(data, tuple) and len(data) == len(SPLITS) and all(map(is_set, data)))
+
+
+def write_given(
+    data: Any, folder: Path, *, task: str | None, ignore: int | None, class_names: Sequence[str] | None
+) -> Path:
+    """Write a data set, or two, as a folder of images and masks, and return it.
+
+    Args:
+        data: map-style: items (image, mask), or mappings with "image" and one of :data:`MASKS`. Images as
+            ``unetzoo.Predictor`` takes them: arrays (H, W) or (H, W, C), tensors (C, H, W), PIL images, paths. Masks
+            are integers, arrays or tensors: (H, W) of 0 and 1, of classes, or of the numbers of objects
+            (``task="instances"``); (classes, H, W) of 0 and 1 where ``task="multilabel"``. Two are train and val.
+        folder: a new one.
+        task: of the masks.
+        ignore: value that is written where the mask is negative, which does not count.
+        class_names: of multi-label masks; None: "class_0", "class_1", …
+
+    Raises:
+        ConfigError: the folder is there; lists what is wrong with items. Nothing is left behind then.
+        WriteError: it cannot be written.
+    """
+    if folder.exists():
+        raise ConfigError(
+            f"{folder}, where the data set would be written, is there already: give another out, or it as data"
+        )
+    sets = dict(zip(SPLITS, data, strict=True)) if isinstance(data, tuple) else {"": data}
+    try:
+        for split, one in sets.items():
+            for i in range(len(one)):
+                try:
+                    image, mask = _pair(one[i])
+                    _write(image, mask, folder / split, f"{i:06}", task, ignore, class_names)
+                except UnetzooError as error:
+                    raise ConfigError(f"data: item {i}{f' of {split}' if split else ''}: {error}") from error
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder
+
+
+def _pair(item: Any) -> tuple[Any, Tensor]:
+    """Return image and mask of an item."""
+    if isinstance(item, Mapping):
+        name = next((name for name in MASKS if name in item), None)
+        if "image" not in item or name is None:
+            raise ConfigError(f"it has {', '.join(map(repr, item))}: 'image' and one of {', '.join(MASKS)} are needed")
+        image, mask = item["image"], item[name]
+    elif isinstance(item, tuple | list) and len(item) == 2:
+        image, mask = item
+    else:
+        raise ConfigError(f"a {type(item).__name__}: (image, mask) is needed, or a mapping with both")
+    mask = mask.detach().cpu() if isinstance(mask, Tensor) else torch.from_numpy(np.array(mask))
+    if mask.is_floating_point() or mask.is_complex():
+        raise ConfigError(f"a mask of {mask.dtype}: integers are needed, or bool")
+    return image, mask.squeeze(0).long() if mask.ndim == 3 and len(mask) == 1 else mask.long()
+
+
+def _write(
+    image: Any, mask: Tensor, folder: Path, name: str, task: str | None, ignore: int | None, names: Sequence[str] | None
+) -> None:
+    loaded = as_image(image)
+    pixels = loaded.image[:-1] if loaded.alpha else loaded.image
+    wanted = (*mask.shape[: mask.ndim - 2], *pixels.shape[1:])
+    if mask.ndim != (3 if task == "multilabel" else 2) or mask.shape != wanted:
+        raise ConfigError(f"a mask of shape {tuple(mask.shape)} for an image of {tuple(pixels.shape)}, task={task!r}")
+    if bool((mask < 0).any()):
+        if ignore is None:
+            raise ConfigError(
+                "its mask has values below 0, which do not count: give ignore=255, by which they are written"
+            )
+        mask = torch.where(mask < 0, ignore, mask)
+    if pixels.dtype == torch.uint8 and len(pixels) in (1, 3):
+        images.write_png(pixels[0] if len(pixels) == 1 else pixels, folder / "images" / f"{name}.png")
+    else:
+        write_bands(pixels, folder / "images" / f"{name}.tif", None)
+    if task == "multilabel":
+        for k, plane in enumerate(mask):
+            title = f"class_{k}" if names is None else names[k]
+            images.write_png(_stored(plane, ignore, white=True), folder / "masks" / title / f"{name}.png")
+    else:
+        images.write_png(_stored(mask, ignore, white=task in (None, "binary")), folder / "masks" / f"{name}.png")
+
+
+def _stored(mask: Tensor, ignore: int | None, *, white: bool) -> Tensor:
+    """Return a mask as its file has it: foreground of black and white is 255."""
+    kept = torch.full_like(mask, True, dtype=torch.bool) if ignore is None else mask != ignore
+    if white:
+        if bool((mask[kept] > 1).any()):
+            fix = "task='multiclass' takes more, and task='instances' the numbers of objects"
+            raise ConfigError(f"its mask has the value {int(mask[kept].max())}, and 0 and 1 are needed; {fix}")
+        mask = torch.where(kept, 255 * mask, mask)
+    if int(mask.max()) > 65535:
+        raise ConfigError(f"its mask has the value {int(mask.max())}: at most 65535 can be written")
+    return mask.to(torch.uint8 if int(mask.max()) <= 255 else torch.uint16)
