@@ -899,6 +899,13 @@ def test_own_losses_compare_an_image_with_its_target_alone(name: str, count: int
             loss(logits, one)
 
 
+@pytest.mark.parametrize("like", [lambda x, y: y.to(x), lambda x, y: y.type_as(x)])
+def test_a_target_may_take_the_type_of_logits(like: Any, registries: None) -> None:
+    loss = one_term(lambda x, y: (x[:, 0] - like(x, y)).abs().mean(), "binary")
+    logits, target = torch.randn(3, 1, 6, 5), torch.randint(2, (3, 6, 5))
+    torch.testing.assert_close(loss(logits, target), (logits[:, 0] - target).abs().mean())
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_what_would_fail_on_another_batch_is_refused_on_this_one(classes: int, registries: None) -> None:
     """As many images as classes: torch takes the images of the target for classes of the logits."""

@@ -84,6 +84,10 @@ class _PairsError(Exception):
     """Two tensors that torch would broadcast to one value for each pair of images."""
 
 
+_LIKE = ("to", "type_as", "view_as", "reshape_as")
+"""Functions that take a tensor for its type or its shape alone."""
+
+
 class _NoPairs(TorchFunctionMode):
     """Looks at the arguments of each function of torch."""
 
@@ -91,6 +95,8 @@ class _NoPairs(TorchFunctionMode):
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         given: Mapping[str, Any] = kwargs or {}
+        if getattr(func, "__name__", "") in _LIKE:
+            return func(*args, **given)
         shapes = {tuple(value.shape) for value in (*args, *given.values()) if isinstance(value, Tensor)}
         for shape in shapes:
             flat = (shape[0], *shape[2:]) if len(shape) == 4 and shape[1] == 1 else None
