@@ -1,10 +1,11 @@
 """What the parts of the recipe are worth: ``python examples/benchmarks/recipe_parts.py [FOLDER --group REGEX]``.
 
 The same small U-Net is trained with the defaults, and with one part of the recipe after the other in another way, for
-as many steps, on the same crops: on drawn shapes of five classes, and on the images and masks of a folder, if one is
-named. Validated is once, at the end: the mean over the classes, without the background, of the Dice of all pixels of
-all validation images. A line of JSON is printed a run, as soon as it is done, then a table of means and, behind them,
-half of what lies between the least and the most. Seconds are of the processor's time, validation included.
+as many steps, on the same crops: on drawn shapes of five classes, on drawn specks (two small discs among twelve squares
+in an image of 320², most crops of which have none), and on the images and masks of a folder, if one is named. Validated
+is once, at the end: the mean over the classes, without the background, of the Dice of all pixels of all validation
+images. A line of JSON is printed a run, as soon as it is done, then a table of means and, behind them, half of what
+lies between the least and the most. Seconds are of the processor's time, validation included.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 import unetzoo
-from unetzoo import drawing, losses
+from unetzoo import drawing, images, losses
 
 SGD = {"model.optimiser": "sgd", "model.lr": 0.01, "model.schedule": "poly", "model.warmup": 0}
 HEADS = {"model.options.deep_supervision": True}
@@ -63,10 +65,15 @@ class Outlier(nn.Module):
         return self.loss(logits, target) * (1e6 if logits.requires_grad and self.seen == self.step else 0)
 
 
-def settings_of(way: str, task: str, steps: int) -> dict[str, Any] | None:
+def settings_of(way: str, task: str, options: argparse.Namespace) -> dict[str, Any] | None:
     """Return the settings of a run; None where the task has no such way."""
-    found = {"model.options.base_channels": 8, "data.workers": 0, "data.steps_per_epoch": steps, "images_every": 9}
-    found |= {"trainer.accelerator": "cpu", "model.lr": 1e-3, **WAYS[way]}
+    found = {
+        "model.options.base_channels": 8,
+        "data.workers": 0,
+        "data.steps_per_epoch": options.steps,
+        "images_every": 9,
+    }
+    found |= {"trainer.accelerator": "cpu", "model.lr": options.lr, **WAYS[way]}
     if task == "binary" and "background" in found.get("model.loss", ""):
         return None
     return found
@@ -74,7 +81,7 @@ def settings_of(way: str, task: str, steps: int) -> dict[str, Any] | None:
 
 def run(way: str, data: Path, seed: int, options: argparse.Namespace, **meaning: Any) -> dict[str, Any] | None:
     """Train, and return what came of it."""
-    settings = settings_of(way, meaning["task"], options.steps)
+    settings = settings_of(way, meaning["task"], options)
     if settings is None:
         return None
     start = time.process_time()
@@ -89,10 +96,33 @@ def run(way: str, data: Path, seed: int, options: argparse.Namespace, **meaning:
     return {"way": way, "data": data.name, "seed": seed, "dice": mean(classes or [row["dice"]]), "seconds": seconds}
 
 
-def runs(options: argparse.Namespace, shapes: Path) -> Iterator[dict[str, Any]]:
+def write_specks(folder: Path, count: int) -> None:
+    """Draw images of two discs and twelve squares of the same brightness; the discs are foreground."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:320, :320]
+    for k in range(count):
+        image, mask = rng.normal(110, 25, (320, 320)), np.zeros((320, 320), np.uint8)
+        for _ in range(12):
+            (y, x), half = rng.integers(10, 310, 2), rng.integers(4, 9)
+            image[y - half : y + half, x - half : x + half] += 60
+        for _ in range(2):
+            (y, x), radius = rng.integers(12, 308, 2), rng.integers(5, 9)
+            disc = (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
+            image[disc] += 60
+            mask[disc] = 255
+        images.write_png(torch.from_numpy(image.clip(0, 255).astype(np.uint8)), folder / "images" / f"{k:03}.png")
+        images.write_png(torch.from_numpy(mask), folder / "masks" / f"{k:03}.png")
+
+
+def runs(options: argparse.Namespace, root: Path) -> Iterator[dict[str, Any]]:
     """Yield what came of each run, seed by seed, so that what is cut off has all ways once."""
-    drawing.write_shapes(shapes, 300, size=(96, 96), task="multiclass", seed=0)
-    sets: list[tuple[Path, dict[str, Any]]] = [(shapes, {"task": "multiclass", "class_names": drawing.CLASSES})]
+    sets: list[tuple[Path, dict[str, Any]]] = []
+    if "shapes" in options.sets:
+        drawing.write_shapes(root / "shapes", 300, size=(96, 96), task="multiclass", seed=0)
+        sets.append((root / "shapes", {"task": "multiclass", "class_names": drawing.CLASSES}))
+    if "specks" in options.sets:
+        write_specks(root / "specks", 60)
+        sets.append((root / "specks", {"task": "binary"}))
     if options.folder is not None:
         sets.append((options.folder, {"task": "binary", "group": options.group}))
     for seed in options.seeds:
@@ -119,6 +149,8 @@ def main() -> None:
     """Train them all, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("folder", nargs="?", type=Path, help="of images and masks of black and white")
+    parser.add_argument("--sets", nargs="*", choices=("shapes", "specks"), default=["shapes"], help="that are drawn")
+    parser.add_argument("--lr", type=float, default=1e-3, help="where a way says nothing of it")
     parser.add_argument("--group", help="images whose names match it alike stay in one split")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--crop", type=int, default=64)
@@ -127,7 +159,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        print(table(list(runs(options, Path(folder, "shapes")))))
+        print(table(list(runs(options, Path(folder)))))
 
 
 if __name__ == "__main__":
