@@ -7,6 +7,7 @@ import math
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import monai.metrics
 import numpy as np
@@ -23,6 +24,7 @@ from torch import Tensor
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.images import read_image
 from unetzoo.metrics import METRICS, ImageScores, Scores, SegmentationMetrics
+from unetzoo.metrics.intervals import object_intervals, pixel_intervals
 
 COUNTED = METRICS[:-1]
 """All but the boundary score."""
@@ -871,3 +873,41 @@ def test_a_gpu_counts_the_same_and_is_never_waited_for(task: str, classes: int) 
     metrics.update(there[0], torch.full_like(there[1], 7))
     with pytest.raises(InputError, match="target holds 7"):
         metrics.compute()
+
+
+# Intervals
+
+
+def test_intervals_of_two_images_end_at_each_of_them() -> None:
+    """A quarter of the draws is of one image alone: 2.5 % from either end lie those, by class and in their mean."""
+    metrics = SegmentationMetrics("multiclass", 3, class_names=["ground", "cell", "wall"])
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 16, 16, generator=generator)
+    scores = metrics.update(logits, torch.randint(3, (2, 16, 16), generator=generator))
+    found = pixel_intervals(scores.counts, metrics.class_names)
+    one, other = scores.rows()
+    for name in ("dice", "iou/wall", "boundary_f/cell", "specificity"):
+        assert found[name] == pytest.approx(sorted((one[name], other[name])))
+
+
+def test_intervals_are_those_of_scipy() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    generator = np.random.default_rng(0)
+    counts = generator.integers(1, 200, (40, 4, 1)) * generator.integers(1, 5, (40, 1, 1))
+
+    def dice(tp: Any, fp: Any, fn: Any, axis: int = -1) -> Any:
+        return 2 * tp.sum(axis) / (2 * tp.sum(axis) + fp.sum(axis) + fn.sum(axis))
+
+    expected = stats.bootstrap(
+        tuple(counts[:, k, 0] for k in range(3)), dice, paired=True, method="percentile", n_resamples=20_000, rng=1
+    ).confidence_interval
+    low, high = pixel_intervals(torch.from_numpy(counts), ["cell"])["dice"]
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.05 * (expected.high - expected.low))
+
+
+def test_intervals_of_objects_of_two_images_end_at_each_of_them() -> None:
+    counts = torch.tensor([[[4.0], [5], [3], [2.4]], [[10], [8], [2], [1.5]]])  # true, found, met, their IoU
+    found = object_intervals(counts, ["cell"])
+    assert found["object_ap_50"] == pytest.approx((2 / 16, 3 / 6))
+    assert found["object_f1"] == pytest.approx((4 / 18, 6 / 9))
+    assert found["object_pq"] == pytest.approx((3 / 18, 4.8 / 9))

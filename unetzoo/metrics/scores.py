@@ -104,11 +104,14 @@ class ImageScores:
         metrics: name of the metric (``METRICS``) → (N, C) float64 in [0, 1], nan where not defined.
         pixel_accuracy: (N,) float64, as of :class:`Scores`, for each image.
         class_names: one name a class.
+        counts: (N, 4 or 8, C) int64: true and false positives, false and true negatives; and boundary pixels of
+            prediction and target, and how many of each are matched. Sums of them are counts of several images.
     """
 
     metrics: Mapping[str, Tensor]
     pixel_accuracy: Tensor
     class_names: tuple[str, ...]
+    counts: Tensor
 
     def rows(self) -> list[dict[str, float | None]]:
         """Return one flat record an image, with the keys of :meth:`Scores.to_dict`.

@@ -211,7 +211,7 @@ class SegmentationMetrics:
         self._own = tally if self._own is None else self._own + tally
         self._all = None
         metrics = dict(zip(METRICS, scores.unbind(dim=1), strict=False))
-        return ImageScores(metrics, self._pixel_accuracy(counts), self.class_names)
+        return ImageScores(metrics, self._pixel_accuracy(counts), self.class_names, counts)
 
     def _layered(self, mask: Tensor) -> Tensor:
         """Return ``mask`` as (N, 1 or num_classes, H, W), int64 unless it is floating point."""

@@ -8,7 +8,7 @@ from pytorch_lightning.callbacks import Callback
 
 from unetzoo.checks import one_of, whole
 from unetzoo.errors import ConfigError
-from unetzoo.train import reporting
+from unetzoo.train import pictures, reporting
 from unetzoo.train.data_list import KeepData
 from unetzoo.train.keeping import KeepBest, KeepLast
 from unetzoo.train.stopping import Patience
@@ -49,7 +49,7 @@ def run_callbacks(
         best,
         *([] if patience is None else [Patience(best, patience)]),
         reporting.History(folder),
-        reporting.ImageSheets(folder, images_every),
+        pictures.ImageSheets(folder, images_every),
         reporting.Progress(style),
         KeepLast(folder, keep_minutes, keep_steps),
     ]

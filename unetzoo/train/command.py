@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,9 +26,9 @@ from unetzoo.errors import ConfigError
 from unetzoo.extras import needed
 from unetzoo.printing import printable
 from unetzoo.saving.folds import fold_folder, folds_in
-from unetzoo.saving.records import BEST_FILE, CARD_FILE
+from unetzoo.saving.records import BEST_FILE
 from unetzoo.saving.repositories import PREFIX
-from unetzoo.train import budgets, clipping, folds, places, reporting, suggesting
+from unetzoo.train import budgets, clipping, folds, places, report_page, reporting, suggesting
 from unetzoo.train.callbacks import run_callbacks
 from unetzoo.train.data import FolderData
 from unetzoo.train.flags import FLAGS
@@ -36,7 +37,7 @@ from unetzoo.train.measuring import forecast
 from unetzoo.train.mistakes import name_problems, other_problems, trainer_problems
 from unetzoo.train.recipe import Recipe
 from unetzoo.train.refusals import MODE, explained, makeable, other_names as other_names, refusal, repeated, short_name
-from unetzoo.train.runs import CONFIG, HISTORY, Run
+from unetzoo.train.runs import CONFIG, Run
 from unetzoo.train.stopping import LimitReachedError, Limits, how_it_ended, is_first, resumable
 from unetzoo.train.trust import check_settings
 
@@ -251,7 +252,7 @@ def train(
 
 def _fit(cli: RunCLI, resumed: bool, by_steps: bool) -> None:
     """Train, or go on, and say what there is in the end; ``by_steps``: epochs were not asked for."""
-    folder, last = cli.folder, cli.folder / LAST
+    folder, last, begun = cli.folder, cli.folder / LAST, time.monotonic()
     if resumed:
         _check_same(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")), cli.settings())
         length = cli.config.data.steps_per_epoch if by_steps else None
@@ -267,11 +268,14 @@ def _fit(cli: RunCLI, resumed: bool, by_steps: bool) -> None:
         )
     if not cli.trainer.is_global_zero:
         return
-    reporting.write_card(folder, cli.trainer)
+    ended = _how_it_ended(cli, by_steps)
+    reporting.write_leftovers(folder, cli.trainer, ended, time.monotonic() - begun)
     if cli.style in ("bar", "lines"):
-        print(f"{printable(folder)}: {_how_it_ended(cli, by_steps)}")
+        print(f"{printable(folder)}: {ended}")
         if (folder / BEST_FILE).is_file():
-            print(f"{printable(folder)}: {BEST_FILE} is the best epoch's network; {HISTORY}, curves.png, {CARD_FILE}")
+            print(
+                f"{printable(folder)}: {BEST_FILE} is the best epoch's network; {report_page.FILE} shows how good it is"
+            )
         else:
             print(f"{printable(folder)}: there is no {BEST_FILE}, as no epoch was validated yet")
 

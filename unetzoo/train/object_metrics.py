@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from unetzoo.data import IGNORED, Labels
-from unetzoo.objects import ObjectScores, instances, matched
+from unetzoo.objects import Instances, ObjectScores, instances, matched
 from unetzoo.objects.finding import SPLIT_BY_EDGES
 from unetzoo.prediction.results import mask_of
 
@@ -49,8 +49,14 @@ class ObjectMetrics:
         return sum((part for part in parts if part is not None), ObjectScores()).row()
 
     def _matched(self, said: Tensor, target: Tensor, ids: Tensor) -> ObjectScores:
-        task, classes, ignored = self.labels.pixel_task, self.labels.num_classes, target == IGNORED
-        mask = mask_of(said[:-1], "instances", (0.5,) * classes)
-        found = instances(mask, task, classes, probabilities=said[:-1], edges=said[-1], split=SPLIT_BY_EDGES)
-        true = instances((target == 1).byte(), task, classes, ids=ids)
-        return matched(found, true, ignored=ignored, class_names=self.labels.class_names)
+        true = instances((target == 1).byte(), self.labels.pixel_task, self.labels.num_classes, ids=ids)
+        found = found_objects(said, self.labels)
+        return matched(found, true, ignored=target == IGNORED, class_names=self.labels.class_names)
+
+
+def found_objects(said: Tensor, labels: Labels) -> Instances:
+    """Return the objects that a network says there are: of (classes + 1, H, W) probabilities, the edges last."""
+    mask = mask_of(said[:-1], "instances", (0.5,) * labels.num_classes)
+    return instances(
+        mask, labels.pixel_task, labels.num_classes, probabilities=said[:-1], edges=said[-1], split=SPLIT_BY_EDGES
+    )

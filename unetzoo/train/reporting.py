@@ -1,4 +1,4 @@
-"""What a run shows: a bar while it lasts, a line and a row an epoch, curves, images of what it predicts, a card."""
+"""What a run shows: a bar while it lasts, a line and a row an epoch, curves, a card."""
 
 from __future__ import annotations
 
@@ -13,23 +13,20 @@ from typing import Any
 
 import pytorch_lightning as lightning
 from pytorch_lightning.callbacks import Callback
-from torch import Tensor
 
-from unetzoo import images, sheets
 from unetzoo.comparing.plotting import require_plot
 from unetzoo.data.listing import paths_of
-from unetzoo.files.writing import make_folder, write_file
+from unetzoo.files.writing import write_file
 from unetzoo.printing import printable
 from unetzoo.saving import cards
 from unetzoo.saving.records import BEST_FILE, CARD_FILE, read_saved
-from unetzoo.train import clipping
+from unetzoo.train import clipping, report_page
 from unetzoo.train.curves import write_curves
 from unetzoo.train.data import FolderData
 from unetzoo.train.keeping import KeepBest
 from unetzoo.train.recipe import Recipe
 from unetzoo.train.runs import HISTORY
 from unetzoo.train.stopping import LimitReachedError
-from unetzoo.train.validating import predicted_mask
 
 STYLES = ("bar", "lines", "json", "quiet")
 SHORT = ("loss", "val_loss", "dice", "iou", "object_ap_50")
@@ -103,47 +100,6 @@ class History(Callback):
     def _write_curves(self) -> None:
         write_curves(self.rows, self.folder / "curves.png")
         self._drawn = time.monotonic()
-
-
-class ImageSheets(Callback):
-    """Writes a sheet of validation images, each beside its true mask and the predicted one, every few epochs.
-
-    Args:
-        folder: of the run; the sheets are ``predictions/epoch_0005.png`` and so on.
-        every: epochs between two; the last epoch has one too.
-        count: of images.
-        side: pixels, the most of an image's middle that is shown.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str], every: int = 5, count: int = 6, side: int = 256) -> None:
-        self.folder = Path(folder) / "predictions"
-        self.every, self.count, self.side = every, count, side
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Draw a sheet if it is time."""
-        epoch = trainer.current_epoch + 1
-        if epoch % self.every and epoch != trainer.max_epochs:
-            return
-        assert isinstance(pl_module, Recipe)
-        rows = [self._row(pl_module, item) for item in self._items(pl_module)]
-        if trainer.is_global_zero:
-            make_folder(self.folder)
-            images.write_png(sheets.sheet(rows), self.folder / f"epoch_{epoch:04}.png")
-
-    def _items(self, recipe: Recipe) -> list[dict[str, Any]]:
-        """Return images spread evenly over the validation set: the same each time."""
-        dataset = recipe.data.validation_set()
-        count = min(self.count, len(dataset))
-        return [dataset[i * len(dataset) // count] for i in range(count)]
-
-    def _row(self, recipe: Recipe, item: dict[str, Any]) -> list[Tensor]:
-        top, left = (max(0, (side - self.side) // 2) for side in item["image"].shape[-2:])
-        window = (..., slice(top, top + self.side), slice(left, left + self.side))
-        config = recipe.network.config
-        image, target = item["image"][window], item["target"][window]
-        mask = predicted_mask(recipe.judged, image)
-        shown = sheets.denormalised(image, config.mean, config.std)
-        return sheets.beside(shown, target, mask, config.pixel_task, config.num_classes)
 
 
 class Progress(Callback):
@@ -255,6 +211,22 @@ def _said_of_best(recipe: Recipe) -> str:
         return ""
     monitor = recipe.settings.monitor if score.by_score else "the loss"
     return f"  (best so far, by {monitor})" if monitor else "  (best so far)"
+
+
+def write_leftovers(folder: Path, trainer: lightning.Trainer, ended: str, seconds: float) -> None:
+    """Write the run's ``README.md`` and ``report.html``.
+
+    Args:
+        folder: of the run.
+        trainer: has fitted.
+        ended: what ended it, in a line.
+        seconds: that it took.
+
+    Raises:
+        WriteError: a file cannot be written.
+    """
+    write_card(folder, trainer)
+    report_page.write_report(folder, trainer, _best_of(trainer), _data_of(trainer), ended, seconds)
 
 
 def write_card(folder: Path, trainer: lightning.Trainer) -> None:

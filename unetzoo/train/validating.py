@@ -42,14 +42,17 @@ def validated(network: SegmentationModel, images: Tensor) -> tuple[TrainingOutpu
 
 
 @torch.no_grad()
-def predicted_mask(network: SegmentationModel, image: Tensor) -> Tensor:
-    """Return the mask that a network gives a normalised image (C, H, W), as its targets are, on the CPU."""
+def probabilities(network: SegmentationModel, image: Tensor) -> Tensor:
+    """Return what a network says of a normalised image (C, H, W): (channels, H, W) float32 from 0 to 1, on the CPU."""
     like = next(network.parameters())  # in half or double precision, where a run trains in it
     with evaluating(network):
         logits = validated(network, image[None].to(like))[1][0].float().cpu()
-    config = network.config
-    probabilities = logits.softmax(dim=0) if config.task == "multiclass" else logits.sigmoid()
-    return sheets.predicted(probabilities[: config.num_classes], config.pixel_task)
+    return logits.softmax(dim=0) if network.config.task == "multiclass" else logits.sigmoid()
+
+
+def predicted_mask(said: Tensor, config: ModelConfig) -> Tensor:
+    """Return the mask that :func:`probabilities` amount to, as targets are."""
+    return sheets.predicted(said[: config.num_classes], config.pixel_task)
 
 
 def _grid(config: ModelConfig, unit: int, size: torch.Size) -> Grid:

@@ -1,0 +1,79 @@
+"""How far scores may be from what other images would give: bootstrap intervals over the images that were scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unetzoo.metrics.counting import scores_of
+from unetzoo.metrics.scores import METRICS
+
+DRAWS = 1000
+"""Samples of as many images as there are, drawn with replacement."""
+SHARE = 0.95
+Interval = tuple[float, float]
+
+
+def pixel_intervals(counts: Tensor, class_names: Sequence[str], *, seed: int = 0) -> dict[str, Interval]:
+    """Return the 95 % interval of each score of all images' pixels together.
+
+    It is the percentile bootstrap (Efron 1979, "Bootstrap methods: another look at the jackknife", Annals of Statistics
+    7): images are drawn with replacement, their pixels counted together and scored, a thousand times; between the
+    2.5th and the 97.5th percentile lies the interval. It says how much the choice of images matters, and nothing of
+    other trainings.
+
+    Args:
+        counts: (N, 4 or 8, C) integers, of each image, as ``ImageScores.counts`` has them; two images or more.
+        class_names: C names.
+        seed: of what is drawn.
+
+    Returns:
+        With the keys of ``Scores.to_dict``: "dice", the mean over classes, and "dice/rim" of each of several.
+    """
+    found = scores_of(_resampled(counts, seed))
+    return {
+        key: interval
+        for k, name in enumerate(METRICS[: found.shape[1]])
+        for key, interval in _named(name, found[:, k], class_names).items()
+    }
+
+
+def object_intervals(counts: Tensor, class_names: Sequence[str], *, seed: int = 0) -> dict[str, Interval]:
+    """Return the 95 % interval of "object_ap_50", "object_f1" and "object_pq", as :func:`pixel_intervals` does.
+
+    Args:
+        counts: (N, 4, C), of each image: true objects, found ones, those that meet at an IoU of 0.5, and the sum of the
+            IoU of these.
+        class_names, seed: likewise.
+    """
+    true, found, met, iou = _resampled(counts, seed).unbind(1)
+    both = true + found
+    figures = {"object_ap_50": met / (both - met), "object_f1": 2 * met / both, "object_pq": 2 * iou / both}
+    return {
+        key: interval for name, values in figures.items() for key, interval in _named(name, values, class_names).items()
+    }
+
+
+def _resampled(counts: Tensor, seed: int) -> Tensor:
+    """Return the sums of (N, …) over the images of each draw, (DRAWS, …) float64."""
+    number = len(counts)
+    generator = torch.Generator().manual_seed(seed)
+    flat = counts.flatten(1).double()
+    draws = [torch.randint(number, (number,), generator=generator) for _ in range(DRAWS)]
+    times = torch.stack([torch.bincount(drawn, minlength=number) for drawn in draws]).double()
+    return (times @ flat).reshape(DRAWS, *counts.shape[1:])
+
+
+def _named(name: str, values: Tensor, class_names: Sequence[str]) -> dict[str, Interval]:
+    """Return the intervals of (DRAWS, C) values: of their mean over classes, and of each class of several."""
+    found = {name: _interval(values.nanmean(1))}
+    if len(class_names) > 1:
+        found |= {f"{name}/{label}": _interval(values[:, k]) for k, label in enumerate(class_names)}
+    return found
+
+
+def _interval(values: Tensor) -> Interval:
+    low, high = torch.nanquantile(values, torch.tensor([(1 - SHARE) / 2, (1 + SHARE) / 2], dtype=values.dtype)).tolist()
+    return low, high

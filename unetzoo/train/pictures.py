@@ -1,0 +1,123 @@
+"""Validation images beside their true masks and what a network in training predicts, with what that came to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+from unetzoo import images, sheets
+from unetzoo.data import Labels
+from unetzoo.files.writing import make_folder
+from unetzoo.metrics import SegmentationMetrics
+from unetzoo.model import SegmentationModel
+from unetzoo.objects import instances
+from unetzoo.train.object_metrics import found_objects
+from unetzoo.train.recipe import Recipe
+from unetzoo.train.validating import predicted_mask, probabilities
+
+FOLDER = "predictions"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image of which a network has predicted the mask.
+
+    Attributes:
+        name: of the image.
+        tiles: (3, H, W) uint8 each: the image, its true mask, the predicted one.
+        dice: of what is shown, the mean over the classes that are there or predicted; None where there are none.
+    """
+
+    name: str
+    tiles: tuple[Tensor, ...]
+    dice: float | None
+
+    @property
+    def title(self) -> str:
+        """What is said above it."""
+        return f"{self.name}   {'nothing there, and nothing found' if self.dice is None else f'dice {self.dice:.3f}'}"
+
+
+def shown(network: SegmentationModel, item: Mapping[str, Any], labels: Labels, side: int) -> Shown:
+    """Return an image of a validation set with its masks; of objects that are told apart, neighbours differ in colour.
+
+    Args:
+        network: predicts.
+        item: of a ``SegmentationDataset``, normalised for the network.
+        labels: what its target means.
+        side: pixels, the most of the image's middle that is shown.
+    """
+    top, left = (max(0, (length - side) // 2) for length in item["image"].shape[-2:])
+    window = (..., slice(top, top + side), slice(left, left + side))
+    config, image, target = network.config, item["image"][window], item["target"][window]
+    said = probabilities(network, image)
+    mask = predicted_mask(said, config)
+    metrics = SegmentationMetrics(config.pixel_task, config.num_classes, boundary_tolerance=None)
+    (row,) = metrics.update_masks(mask[None].long(), target[None]).rows()
+    plain = sheets.denormalised(image, config.mean, config.std)
+    if config.task == "instances":
+        ids = item["ids"][window]
+        true = instances((target == 1).byte(), config.pixel_task, config.num_classes, ids=ids)
+        tiles = sheets.beside_objects(plain, true.labels, found_objects(said, labels).labels)
+    else:
+        tiles = sheets.beside(plain, target, mask, config.pixel_task, config.num_classes)
+    return Shown(item["name"], tuple(tiles), row["dice"])
+
+
+def sheet(rows: list[Shown], network: SegmentationModel) -> Tensor:
+    """Return images as one, (3, H, W) uint8, with their names and scores, and a legend."""
+    return sheets.titled([sheets.Row(row.title, row.tiles) for row in rows], keys(rows, network))
+
+
+def keys(rows: list[Shown], network: SegmentationModel) -> list[sheets.Key]:
+    """Return the legend of images."""
+    config = network.config
+    plain = [row.tiles[0] for row in rows]
+    task, objects = config.pixel_task, config.task == "instances"
+    return sheets.class_keys(plain, task, config.num_classes, config.class_names, objects=objects)
+
+
+class ImageSheets(Callback):
+    """Writes a sheet of validation images, each beside its true mask and the predicted one, every few epochs.
+
+    Args:
+        folder: of the run; the sheets are ``predictions/epoch_0005.png`` and so on.
+        every: epochs between two; the last epoch has one too.
+        count: of images.
+        side: pixels, the most of an image's middle that is shown.
+
+    Attributes:
+        latest: the sheet of this epoch, (3, H, W) uint8; None where it has none.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], every: int = 5, count: int = 6, side: int = 256) -> None:
+        self.folder = Path(folder) / FOLDER
+        self.every, self.count, self.side = every, count, side
+        self.latest: Tensor | None = None
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Draw a sheet if it is time."""
+        epoch = trainer.current_epoch + 1
+        self.latest = None
+        if epoch % self.every and epoch != trainer.max_epochs:
+            return
+        assert isinstance(pl_module, Recipe)
+        labels = pl_module.data.labels
+        rows = [shown(pl_module.judged, item, labels, self.side) for item in self._items(pl_module)]
+        if trainer.is_global_zero:
+            make_folder(self.folder)
+            self.latest = sheet(rows, pl_module.judged)
+            images.write_png(self.latest, self.folder / f"epoch_{epoch:04}.png")
+
+    def _items(self, recipe: Recipe) -> list[dict[str, Any]]:
+        """Return images spread evenly over the validation set: the same each time."""
+        dataset = recipe.data.validation_set()
+        count = min(self.count, len(dataset))
+        return [dataset[i * len(dataset) // count] for i in range(count)]

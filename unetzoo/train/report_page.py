@@ -1,0 +1,217 @@
+"""``report.html`` of a run: how it was trained, on what, how good it is, and where it fails, in one file."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from torch import Tensor
+
+from unetzoo.checks import class_names_of
+from unetzoo.data import IGNORED
+from unetzoo.data.listing import paths_of
+from unetzoo.files.writing import write_file
+from unetzoo.markup import document, embedded, escaped, legend, picture, section, table
+from unetzoo.metrics import SegmentationMetrics
+from unetzoo.metrics.intervals import DRAWS, Interval, object_intervals, pixel_intervals
+from unetzoo.model import SegmentationModel
+from unetzoo.objects import ObjectScores, instances, matched
+from unetzoo.printing import span
+from unetzoo.saving import weights
+from unetzoo.saving.records import BEST_FILE
+from unetzoo.train.data import FolderData
+from unetzoo.train.keeping import KeepBest
+from unetzoo.train.object_metrics import found_objects
+from unetzoo.train.pictures import Shown, keys, shown
+from unetzoo.train.runs import CONFIG
+from unetzoo.train.validating import predicted_mask, probabilities
+
+FILE = "report.html"
+SHOWN = 3
+"""Images of the best and of the worst."""
+SIDE = 512
+"""Pixels, the most of the middle of such an image that is shown."""
+ALONE = ("pixel_accuracy", "objects_true", "objects_found")
+"""Scores that are told without an interval."""
+PACKAGES = ("unetzoo", "torch", "torchvision", "pytorch-lightning", "numpy", "pillow", "scipy", "scikit-image")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the kept network comes to on the validation images, each by itself.
+
+    Attributes:
+        places: of the images in the validation set.
+        figure: name of the score by which images are compared: "dice", or "object_ap_50" where objects are told apart.
+        values: that of each image; None where it is not defined.
+        intervals: name of a score of all images together → its 95 % interval; empty for a single image.
+    """
+
+    places: tuple[int, ...]
+    figure: str
+    values: tuple[float | None, ...]
+    intervals: Mapping[str, Interval]
+
+    def ranked(self) -> list[int]:
+        """Return the images where the figure is defined, the worst first."""
+        known = [(value, place) for place, value in zip(self.places, self.values, strict=True) if value is not None]
+        return [place for _, place in sorted(known)]
+
+
+def write_report(
+    folder: Path, trainer: lightning.Trainer, best: KeepBest, data: FolderData, ended: str, seconds: float
+) -> None:
+    """Write the page; the network of the best epoch is shown the validation images once more.
+
+    The same run makes the same page, but for the time, the hardware and the versions.
+
+    Args:
+        folder: of the run, with all else that it leaves.
+        trainer: has fitted.
+        best: keeps the best network.
+        data: what was trained on.
+        ended: what ended the run, in a line.
+        seconds: that the training took.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    parts = [f"<p>{escaped(line)}</p>" for line in _summary(best, data, ended)]
+    if best.epoch is not None:
+        network = weights.load(folder / BEST_FILE).to(trainer.strategy.root_device)
+        judged = _judged(network, data, trainer)
+        parts += _scores(best, judged) + _curves(folder) + _images(network, data, judged)
+    parts += ["<h2>Data</h2>", f"<p>{escaped(data.report.understood)}</p>", *map(table, data.report.tables())]
+    parts += section("Facts", data.report.facts()) + section("Warnings", data.report.warnings)
+    parts += ["<h2>Settings</h2>", f"<pre>{escaped_lines((folder / CONFIG).read_text(encoding='utf-8'))}</pre>"]
+    parts += ["<h2>Time and place</h2>", table([["", ""], *_surroundings(trainer, seconds)])]
+    write_file(folder / FILE, document(f"Training {folder.resolve().name}", parts))
+
+
+def escaped_lines(text: str) -> str:
+    """Return text of several lines as HTML shows it."""
+    return "\n".join(escaped(line) for line in text.splitlines())
+
+
+def _summary(best: KeepBest, data: FolderData, ended: str) -> list[str]:
+    names = " and ".join(path.name for path in paths_of(data.folder))
+    counts = data.report.counts
+    said = [
+        f"{names}: {data.labels.told}; {counts['train']} training and {counts['val']} validation images",
+        ended.partition(";")[0],
+    ]
+    return said if best.epoch is None else [*said, f"kept: the network of epoch {best.epoch + 1}, {BEST_FILE}"]
+
+
+def _judged(network: SegmentationModel, data: FolderData, trainer: lightning.Trainer) -> Judged:
+    """Score each validation image by itself, and all together with their intervals."""
+    dataset, labels = data.validation_set(), data.labels
+    names = class_names_of(labels.class_names, labels.task, labels.num_classes)
+    metrics = SegmentationMetrics(labels.pixel_task, labels.num_classes, class_names=names)
+    places = _validated(data, trainer)
+    pixels, objects, values = [], [], []
+    for i in places:
+        item = dataset[i]
+        said = probabilities(network, item["image"])
+        scores = metrics.update_masks(predicted_mask(said, network.config)[None].long(), item["target"][None])
+        row = scores.rows()[0]
+        if labels.task == "instances":
+            true = instances((item["target"] == 1).byte(), labels.pixel_task, labels.num_classes, ids=item["ids"])
+            met = matched(found_objects(said, labels), true, ignored=item["target"] == IGNORED, class_names=names)
+            objects.append(_counted(met))
+            row |= met.row()
+        pixels.append(scores.counts[0])
+        values.append(row["object_ap_50" if objects else "dice"])
+    intervals: dict[str, Interval] = {}
+    if len(places) > 1:
+        intervals |= pixel_intervals(torch.stack(pixels), names)
+        intervals |= object_intervals(torch.stack(objects), names) if objects else {}
+    return Judged(tuple(places), "object_ap_50" if objects else "dice", tuple(values), intervals)
+
+
+def _validated(data: FolderData, trainer: lightning.Trainer) -> list[int]:
+    """Return which images a validation sees: all, or in one process those of the first batches."""
+    if trainer.world_size > 1:
+        return list(range(len(data.validation_set())))
+    batches = data.val_dataloader().batch_sampler.batches  # type: ignore[union-attr]
+    return sorted(i for batch in batches[: int(trainer.num_val_batches[0])] for i in batch)
+
+
+def _counted(met: ObjectScores) -> Tensor:
+    """Return what intervals of objects are made of, (4, classes) float64."""
+    return torch.tensor([[one.true, one.found, one.met[0], one.iou] for one in met.classes], dtype=torch.float64).T
+
+
+def _scores(best: KeepBest, judged: Judged) -> list[str]:
+    """Return the table of the best epoch's scores."""
+    rows = [["score", "value", "95 % interval"]]
+    for name, value in best.metrics.items():
+        if value is None or name.endswith("_per_image") or "_per_image/" in name:
+            continue
+        between = judged.intervals.get(name)
+        said = "" if between is None else f"{between[0]:.3f} – {between[1]:.3f}"
+        if said or name.partition("/")[0] in ALONE:
+            rows.append([name, f"{value:.4f}" if isinstance(value, float) else str(value), said])
+    how = (
+        f"Intervals are of {len(judged.places)} validation images, drawn {DRAWS:,} times with replacement: how much it "
+        "matters which images they are. Trainings with other seeds, and images of other places, may differ by more."
+    )
+    return ["<h2>Scores of the validation images</h2>", table(rows), *([f"<p>{how}</p>"] if judged.intervals else [])]
+
+
+def _curves(folder: Path) -> list[str]:
+    path = folder / "curves.png"
+    if not path.is_file():
+        return []
+    return ["<h2>Curves</h2>", f'<div class="whole">{embedded(path.read_bytes(), "png", 990)}</div>']
+
+
+def _images(network: SegmentationModel, data: FolderData, judged: Judged) -> list[str]:
+    """Return the images that went worst and best."""
+    order, dataset = judged.ranked(), data.validation_set()
+    worst = order[:SHOWN]
+    groups = {"Worst images": worst, "Best images": [i for i in order[::-1][:SHOWN] if i not in worst]}
+    parts = []
+    for title, places in groups.items():
+        rows = [shown(network, dataset[i], data.labels, SIDE) for i in places]
+        if rows:
+            parts += [
+                f"<h2>{title}</h2>",
+                f"<p>By {judged.figure}: the image, its true mask, and the predicted one</p>",
+            ]
+            parts += [legend(keys(rows, network)), *map(_figure, rows)]
+    return parts
+
+
+def _figure(row: Shown) -> str:
+    tiles = "".join(picture(tile, min(256, tile.shape[2])) for tile in row.tiles)
+    return f'<p>{escaped(row.title)}</p><div class="row">{tiles}</div>'
+
+
+def _surroundings(trainer: lightning.Trainer, seconds: float) -> Sequence[Sequence[str]]:
+    """Return when and on what was trained, and with which packages."""
+    device: Any = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    several = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""
+    found = [
+        ["written", time.strftime("%Y-%m-%d %H:%M %Z")],
+        ["this call took", span(seconds)],
+        ["device", f"{device.type}: {name}{several}"],
+        ["processors", f"{os.cpu_count()}, {torch.get_num_threads()} threads"],
+        ["system", platform.platform()],
+        ["Python", platform.python_version()],
+    ]
+    for package in PACKAGES:
+        try:
+            found.append([package, metadata.version(package)])
+        except metadata.PackageNotFoundError:
+            continue
+    return found
