@@ -24,6 +24,7 @@ from unetzoo.metrics import SegmentationMetrics
 from unetzoo.metrics.intervals import DRAWS, Interval, object_intervals, pixel_intervals
 from unetzoo.model import SegmentationModel
 from unetzoo.objects import ObjectScores, instances, matched
+from unetzoo.objects.scores import AP
 from unetzoo.printing import span
 from unetzoo.saving import weights
 from unetzoo.saving.records import BEST_FILE
@@ -39,8 +40,8 @@ SHOWN = 3
 """Images of the best and of the worst."""
 SIDE = 512
 """Pixels, the most of the middle of such an image that is shown."""
-ALONE = ("pixel_accuracy", "objects_true", "objects_found")
-"""Scores that are told without an interval."""
+LEFT_OUT = ("images", *(f"object_{name}" for name in AP[1:]))
+"""Scores that ``metrics.csv`` has, too, and of which there are enough here."""
 PACKAGES = ("unetzoo", "torch", "torchvision", "pytorch-lightning", "numpy", "pillow", "scipy", "scikit-image")
 
 
@@ -154,12 +155,12 @@ def _scores(best: KeepBest, judged: Judged) -> list[str]:
     """Return the table of the best epoch's scores."""
     rows = [["score", "value", "95 % interval"]]
     for name, value in best.metrics.items():
-        if value is None or name.endswith("_per_image") or "_per_image/" in name:
+        plain = name.partition("/")[0]
+        if value is None or plain.endswith("_per_image") or plain in LEFT_OUT:
             continue
         between = judged.intervals.get(name)
         said = "" if between is None else f"{between[0]:.3f} – {between[1]:.3f}"
-        if said or name.partition("/")[0] in ALONE:
-            rows.append([name, f"{value:.4f}" if isinstance(value, float) else str(value), said])
+        rows.append([name, f"{value:.4f}" if isinstance(value, float) else str(value), said])
     how = (
         f"Intervals are of {len(judged.places)} validation images, drawn {DRAWS:,} times with replacement: how much it "
         "matters which images they are. Trainings with other seeds, and images of other places, may differ by more."
