@@ -152,7 +152,7 @@ def test_what_is_kept_is_counted(kind: str, size: int, tmp_path: Path) -> None:
     dataset[0]
     assert dataset._kept.taken == SIDES[0] * SIDES[1] * (size + 1)
     ((_, pair),) = dataset._kept._pairs.values()
-    assert sum(values.untyped_storage().nbytes() for values in pair) == dataset._kept.taken
+    assert sum(values.untyped_storage().nbytes() for values in (pair.image, pair.target)) == dataset._kept.taken
 
 
 def test_rooms_that_cannot_be(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_copy_keeps_nothing(tmp_path: Path, reads: list[Path]) -> None:
 
 
 def test_nothing_is_kept_without_a_stamp() -> None:
-    kept, pair = Kept(1000), Pair(torch.zeros(1, 2, 2), torch.zeros(2, 2))
+    kept, pair = Kept(1000), Pair(torch.zeros(1, 2, 2), torch.zeros(2, 2), (None, None))
     assert kept.keep(0, None, pair) is pair
     assert kept.find(0, None) is None
     assert kept.taken == 0

@@ -21,9 +21,10 @@ from unetzoo.files import strict_json
 from unetzoo.nn.layers import NORMS, ConvStyle
 from unetzoo.registry import OWN, suggest
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CONFIG_KEY = "unetzoo_config"
 """Under which files of a model hold its record."""
+NORMALISATIONS = ("fixed", "image")
 SUGGESTED = 100
 """Unknown names of a record for which near ones are looked for."""
 
@@ -36,7 +37,12 @@ def _with_doublings(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "encoder_options": {**options, "doublings": 4}}
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_doublings}
+def _with_normalisation(values: dict[str, Any]) -> dict[str, Any]:
+    """Say what version 2 did not: that all images are normalised alike."""
+    return {**values, "normalisation": "fixed"}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_doublings, 2: _with_normalisation}
 """Format version → what turns its record into one of the next version. Version 1 is the first."""
 
 
@@ -61,6 +67,8 @@ class ModelConfig:
             (sigmoid per class, and of one map more that keeps objects apart: see :mod:`unetzoo.objects`).
         class_names: one name a class, or None.
         mean, std: per-channel normalisation of images in [0, 1] that the model expects, or None.
+        normalisation: "fixed": all images by ``mean`` and ``std``; "image": each image by the mean and the standard
+            deviation of its own values, channel by channel, as in nnU-Net: see ``unetzoo.images.prepare``.
 
     Raises:
         ConfigError: lists all that is wrong.
@@ -81,6 +89,7 @@ class ModelConfig:
     class_names: tuple[str, ...] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    normalisation: str = "fixed"
 
     def __post_init__(self) -> None:
         problems = self._problems()
@@ -258,6 +267,9 @@ def _channel_problems(values: Mapping[str, Any]) -> list[str]:
             found.append(f"std={value!r}: numbers above 0 are needed")
     if (values["mean"] is None) != (values["std"] is None):
         found.append("mean and std go together: give both or neither")
+    found += one_of("normalisation", values["normalisation"], NORMALISATIONS)
+    if values["normalisation"] == "image" and (values["mean"], values["std"]) != (None, None):
+        found.append("normalisation='image': each image is normalised by its own mean and std; leave out mean and std")
     return found
 
 

@@ -88,7 +88,8 @@ class SegmentationModel(nn.Module):
 
         Args:
             images: (N, in_channels, H, W), floating point, of the model's dtype (any under autocast),
-                normalised as ``config.mean`` and ``config.std`` say. Any H and W from 1 up, but see unet_valid.
+                normalised as ``config.normalisation``, ``mean`` and ``std`` say, of which nothing is done here. Any H
+                and W from 1 up, but see unet_valid.
 
         Returns:
             (N, config.channels, H, W) logits. In evaluation mode those of classes that the classification-guided

@@ -66,11 +66,9 @@ def visible(image: Tensor) -> Tensor:
     return image if image.dtype in (torch.uint8, torch.uint16) else stretched(image.float())
 
 
-def denormalised(image: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> Tensor:
+def denormalised(image: Tensor, mean: Tensor | None, std: Tensor | None) -> Tensor:
     """Return what :func:`unetzoo.images.normalised` was given."""
-    if mean is None or std is None:
-        return image
-    return image * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]
+    return image if mean is None or std is None else image * std[:, None, None] + mean[:, None, None]
 
 
 def class_masks(target: Tensor, task: str, num_classes: int) -> Tensor:

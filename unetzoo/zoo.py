@@ -66,6 +66,7 @@ def create(
     class_names: Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    normalisation: str | None = None,
     **options: Any,
 ) -> SegmentationModel:
     """Build a segmentation network by name.
@@ -90,6 +91,8 @@ def create(
         class_names: one name a class.
         mean, std: normalisation of images in [0, 1], per channel. None: ImageNet's with pretrained weights that are
             for 3 channels, and 3 channels, otherwise none; those of the model in a file that this package saved.
+        normalisation: "fixed" by these; "image": of each image by its own mean and standard deviation. None: "fixed",
+            or that of the model in such a file.
         **options: the encoder's and decoder's own; ``model_info(name).options`` lists them.
 
     Raises:
@@ -100,7 +103,7 @@ def create(
     if norm == "auto":
         pair = _pair(name)
         norm = _default_norm(*pair) if pair else "batch"
-    given = mean is not None or std is not None
+    given = mean is not None or std is not None or normalisation == "image"
     assumed = not given and pretrained is not False and in_channels == 3
     if assumed:
         mean, std = IMAGENET_MEAN, IMAGENET_STD
@@ -116,6 +119,7 @@ def create(
         "class_names": plain_tuple(class_names),
         "mean": plain_tuple(mean),
         "std": plain_tuple(std),
+        "normalisation": "fixed" if normalisation is None else normalisation,
     }
     config = _configure(name, common, options, pretrained, input_policy)
     if pretrained is False:
@@ -127,8 +131,8 @@ def create(
     said = _said(contents)
     if assumed and known != 3:
         model.config = config.replace(mean=None, std=None)
-    elif assumed and said is not None:
-        model.config = config.replace(mean=said.mean, std=said.std)
+    elif assumed and said is not None and normalisation in (None, said.normalisation):
+        model.config = config.replace(mean=said.mean, std=said.std, normalisation=said.normalisation)
     if not names_weights(spec, pretrained):
         assumption = "those of the model in it" if said is not None else "taken as ImageNet's"
         whose = "" if given else f"; mean and std: {'none' if model.config.mean is None else assumption}"

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import torch
 
 from unetzoo import checks, images
 from unetzoo.data import counting, examples, remarks
@@ -152,23 +151,15 @@ def _type_problems(found: Sequence[Findings]) -> list[str]:
 def _normalisation(
     found: Sequence[Findings], in_channels: int | None
 ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, list[int]]:
-    """Return mean and standard deviation of all pixels, and the channels that are constant.
-
-    Images are joined as in Chan, Golub and LeVeque 1979 (equation 2.1), which does not cancel.
-    """
+    """Return mean and standard deviation of all pixels, and the channels that are constant."""
     known = [(f.statistics, f.alpha) for f in found if f.statistics is not None]
     if in_channels is None or not known:
         return None, None, []
-    count, mean, squares = torch.zeros(3, in_channels, 1, 1, dtype=torch.float64)
-    for parts, alpha in known:
-        more, its_mean, its_squares = (images.fit_channels(part, in_channels, alpha) for part in parts)
-        step, total = its_mean - mean, (count + more).clamp(min=1)
-        squares = squares + its_squares + step**2 * (count * more / total)
-        mean = mean + step * (more / total)
-        count = count + more
-    std = (squares / count.clamp(min=1)).sqrt().flatten().tolist()
-    constant = [channel for channel, value in enumerate(std) if value == 0]
-    return tuple(mean.flatten().tolist()), tuple(value or 1.0 for value in std), constant
+    whole = images.merged(
+        [images.Moments(*(images.fit_channels(part, in_channels, alpha) for part in parts)) for parts, alpha in known]
+    )
+    constant = [channel for channel, value in enumerate(whole.squares.flatten().tolist()) if value == 0]
+    return tuple(whole.mean.flatten().tolist()), tuple(whole.std.flatten().tolist()), constant
 
 
 def _summary(found: Sequence[Findings], group: str | None, labels: Labels) -> SplitReport:

@@ -17,6 +17,7 @@ from torchvision import tv_tensors
 from unetzoo import checks, images
 from unetzoo.augmentation import Augmentation
 from unetzoo.augmentation.windows import unfolded
+from unetzoo.config import NORMALISATIONS
 from unetzoo.data import edges, masks
 from unetzoo.data.aiming import drawn_class, share_problems
 from unetzoo.data.kept import ROOM, Kept, Pair, stamp_of
@@ -45,6 +46,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         labels: what the masks mean.
         in_channels: channels of the items' images.
         mean, std: per-channel normalisation, or None for none.
+        normalisation: "fixed" by these; "image": of each image by the mean and standard deviation of its own values,
+            all of them, before anything is cut out or augmented.
         augmentation: called with the image, tv_tensors.Image float32, scaled and not normalised, and the mask,
             tv_tensors.Mask int64; returns the two. None for none.
         foreground_crops: share of the crops that hold foreground in any case, of a class that is drawn, see
@@ -71,6 +74,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         in_channels: int = 3,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        normalisation: str = "fixed",
         augmentation: Augment | None = None,
         foreground_crops: float = 0.0,
         seed: int = 0,
@@ -81,6 +85,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         problems += checks.whole("in_channels", in_channels, 1, checks.LARGEST)
         if (mean is None) != (std is None):
             problems.append("mean and std go together: give both or neither")
+        problems += checks.one_of("normalisation", normalisation, NORMALISATIONS)
+        if normalisation == "image" and (mean, std) != (None, None):
+            problems.append("normalisation='image' takes each image's own mean and std: leave out mean and std")
         problems += [
             f"{name}: {len(values)} numbers for in_channels={in_channels}"
             for name, values in (("mean", mean), ("std", std))
@@ -93,7 +100,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             raise ConfigError("cannot make a data set", problems)
         self.foreground_crops = foreground_crops
         self.samples, self.labels, self.in_channels = tuple(samples), labels, in_channels
-        self.mean, self.std, self.augmentation, self.seed = mean, std, augmentation, seed
+        self.mean, self.std, self.normalisation = mean, std, normalisation
+        self.augmentation, self.seed = augmentation, seed
         self.task, self.num_classes = labels.pixel_task, labels.num_classes
         self._kept = Kept(room)
 
@@ -109,7 +117,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """
         epoch, i = index if isinstance(index, tuple) else (0, index)
         sample = self.samples[i]
-        image, target = self._pair(i % len(self))
+        image, target, levels = self._pair(i % len(self))
         if isinstance(self.augmentation, Augmentation):
             with _chance(self.seed, epoch, i % len(self)):
                 image, target = self.augmentation.of_stored(image, target, self._aim)
@@ -118,9 +126,13 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             if self.augmentation is not None:
                 with _chance(self.seed, epoch, i % len(self)):
                     image, target = self.augmentation(image, target)
-        image = images.normalised(image.as_subclass(Tensor), self.mean, self.std)
+        image = images.normalised(image.as_subclass(Tensor), *levels)
         truth = edges.parted if self.labels.task == "instances" else _alone
         return {"image": image.contiguous(), **truth(target.as_subclass(Tensor).contiguous()), "name": sample.name}
+
+    def levels(self, i: int) -> images.Levels:
+        """Return the mean and the standard deviation that an image is normalised by, (in_channels,) each, or None."""
+        return self._pair(i).levels
 
     def targets(self) -> Iterator[Tensor]:
         """Give the target of every image, not augmented."""
@@ -134,7 +146,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     def _stored_targets(self) -> Iterator[Tensor]:
         for i, size in enumerate(self.sizes()):
             sample = self.samples[i]
-            gaps = self._image(sample)[1] if any(map(images.may_lack, sample.files)) else None
+            gaps = self._image(sample)[2] if any(map(images.may_lack, sample.files)) else None
             yield self._target(sample, gaps, size).long()
 
     def sizes(self) -> list[tuple[int, int]]:
@@ -151,17 +163,25 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         found = self._kept.find(i, stamp)
         if found is not None:
             return found
-        image, gaps = self._image(sample)
+        image, levels, gaps = self._image(sample)
         target = self._target(sample, gaps, (image.shape[1], image.shape[2]))
-        return self._kept.keep(i, stamp, Pair(image, target))
+        return self._kept.keep(i, stamp, Pair(image, target, levels))
 
-    def _image(self, sample: Sample) -> tuple[Tensor, Tensor | None]:
-        """Return the image as stored, and the pixels (H, W) where nothing was measured; None where all was."""
+    def _image(self, sample: Sample) -> tuple[Tensor, images.Levels, Tensor | None]:
+        """Return the image as stored, what normalises it, and the pixels (H, W) without any measurement, or None."""
         raster = images.read(sample.files, sample.planes)
         image = images.fitted(raster, self.in_channels)
+        levels = self._levels(image)
         if raster.missing is None:
-            return image, None
-        return images.filled(image, self.mean), image.isnan().all(dim=0)
+            return image, levels, None
+        return images.filled(image, levels[0]), levels, image.isnan().all(dim=0)
+
+    def _levels(self, image: Tensor) -> images.Levels:
+        if self.normalisation == "image":
+            return images.moments(image).levels
+        if self.mean is None or self.std is None:
+            return None, None
+        return torch.tensor(self.mean), torch.tensor(self.std)
 
     def _target(self, sample: Sample, gaps: Tensor | None, size: tuple[int, int]) -> Tensor:
         if self.labels.task == "instances":

@@ -62,7 +62,7 @@ class Findings:
     alpha: bool = False  # the last of them is opacity, by the file, and not opaque everywhere
     dtype: str = ""
     values: NDArray[np.generic] | None = None  # some of the pixels, (C, n)
-    statistics: tuple[Tensor, Tensor, Tensor] | None = None  # values, mean, sum of squared deviations, (C, 1, 1)
+    statistics: images.Moments | None = None
     planes: int = 1  # of the file
     pixels: tuple[int, ...] | None = None  # of each of labels.counted
     objects: counting.Counted | None = None
@@ -101,7 +101,7 @@ def examined(sample: Sample, split: str, place: int, wanted: Wanted) -> Findings
         if wanted.closely:
             found.look, found.values = looks.look_of(image), _some(image, missing, wanted.values)
         if split == "train":
-            found.statistics = _statistics(image, None if missing is None else missing[: image.shape[0]])
+            found.statistics = images.moments(image, None if missing is None else missing[: image.shape[0]])
         gaps = None
         if missing is not None:
             bands = missing[:-1] if raster.alpha or dead else missing
@@ -121,19 +121,6 @@ def _some(image: Tensor, missing: Tensor | None, most: int) -> NDArray[np.generi
     step = max(1, values.shape[1] // most)
     taken: NDArray[np.generic] = values[:, ::step].numpy().copy()
     return taken
-
-
-def _statistics(image: Tensor, missing: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return number, mean and sum of squared deviations of the values that each band of a scaled image has."""
-    values = image.double() / (1 if image.is_floating_point() else torch.iinfo(image.dtype).max)
-    if missing is None:
-        variance, mean = torch.var_mean(values, (1, 2), correction=0, keepdim=True)
-        count = torch.full_like(mean, image[0].numel())
-        return count, mean, variance * count
-    known = ~missing
-    count = known.sum((1, 2), keepdim=True).double()
-    mean = (values * known).sum((1, 2), keepdim=True) / count.clamp(min=1)
-    return count, mean, ((values - mean) * known).square().sum((1, 2), keepdim=True)
 
 
 def _examine_mask(found: Findings, wanted: Wanted, place: int, gaps: Tensor | None) -> None:

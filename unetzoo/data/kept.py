@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from unetzoo.images import Levels
+
 ROOM = 256 * 2**20
 """Bytes that a data set keeps, in all the workers that read of it together."""
 Stamp = tuple[tuple[int, ...], ...]
@@ -22,10 +24,12 @@ class Pair(NamedTuple):
     Attributes:
         image: (in_channels, H, W), as stored; where values are missing, float32, scaled and filled.
         target: (H, W), or (classes, H, W), of the smallest type that holds it.
+        levels: mean and standard deviation that the image is normalised by.
     """
 
     image: Tensor
     target: Tensor
+    levels: Levels
 
 
 class Kept:
@@ -60,7 +64,7 @@ class Kept:
         share = self.room if worker is None else self.room // worker.num_workers
         if stamp is None or self.taken + _size(pair) > share:
             return pair
-        own = Pair(*map(_own, pair))
+        own = pair._replace(image=_own(pair.image), target=_own(pair.target))
         self._pairs[number] = stamp, own
         self.taken += _size(own)
         return own
@@ -88,4 +92,4 @@ def _own(values: Tensor) -> Tensor:
 
 
 def _size(pair: Pair) -> int:
-    return sum(values.element_size() * _once(values).numel() for values in pair)
+    return sum(values.element_size() * _once(values).numel() for values in (pair.image, pair.target))

@@ -40,7 +40,7 @@ def preview(dataset: SegmentationDataset, path: str | os.PathLike[str], *, count
 def _tile(dataset: SegmentationDataset, draw: tuple[int, int]) -> Tensor:
     """Return one item as (3, H, W) uint8."""
     item = dataset[draw]
-    image = sheets.denormalised(item["image"], dataset.mean, dataset.std)
+    image = sheets.denormalised(item["image"], *dataset.levels(draw[1]))
     return tile(image, item["target"], dataset.labels, item.get("ids"))
 
 

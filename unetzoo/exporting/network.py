@@ -135,6 +135,8 @@ def ports(request: Request) -> tuple[Port, Port]:
     if request.inputs in _INTEGERS:
         largest = torch.iinfo(_INTEGERS[request.inputs]).max
         meaning = f"0 to {largest}, scaled{' and normalised' if normalised else ''} inside"
+    elif config.normalisation == "image":
+        meaning = "(pixels - mean) / std of each channel, both of the whole image, never of a tile"
     elif config.mean is None:
         meaning = "0 to 1"
     else:
@@ -185,6 +187,7 @@ def metadata(request: Request) -> dict[str, str]:
         "class_names": json.dumps(config.class_names),
         "mean": json.dumps(config.mean),
         "std": json.dumps(config.std),
+        "normalisation": config.normalisation,
         "inputs": request.inputs,
         "outputs": request.outputs,
         "precision": request.precision,

@@ -69,7 +69,7 @@ class Request:
         """What all models have in common; mean and std are None where they are normalised differently."""
         first, *others = (model.config for model in self.models)
         names = next((config.class_names for config in (first, *others) if config.class_names is not None), None)
-        alike = all((config.mean, config.std) == (first.mean, first.std) for config in others)
+        alike = all(_scale(config) == _scale(first) for config in others)
         return first.replace(class_names=names, **({} if alike else {"mean": None, "std": None}))
 
     @property
@@ -169,8 +169,21 @@ def _average_problems(models: Sequence[SegmentationModel | OptimizedModel], inpu
         yield f"these models take images of {counts} channels, and a file takes one number of them"
     if len({network_of(model).decoder.border for model in models}) > 1:
         yield "these models lack borders of different widths, and a file has one output"
-    if inputs == "normalised" and len({(config.mean, config.std) for config in configs}) > 1:
-        yield "inputs='normalised', and these models are normalised differently: take 'uint8' or 'uint16'"
+    itself = any(config.normalisation == "image" for config in configs)
+    if inputs in ("uint8", "uint16") and itself:
+        yield (
+            f"inputs={inputs!r}: this model normalises each image by its own mean and standard deviation, and a file "
+            "that is shown a tile, or an image with padding, would take those of that: give inputs='normalised', and "
+            "normalise whole images before"
+        )
+    if inputs == "normalised" and len({_scale(config) for config in configs}) > 1:
+        fix = "export each by itself" if itself else "take 'uint8' or 'uint16'"
+        yield f"inputs='normalised', and these models are normalised differently: {fix}"
+
+
+def _scale(config: ModelConfig) -> tuple[object, ...]:
+    """Return what says how a model's images are normalised."""
+    return config.normalisation, config.mean, config.std
 
 
 def _path_problems(path: str | os.PathLike[str]) -> Iterator[str]:

@@ -93,9 +93,11 @@ def _taken(image: Tensor, dim: int, places: Tensor) -> Tensor:
     return whole.index_select(dim, places).to(image.dtype)
 
 
-def given(stored: Sequence[Tensor], request: Request) -> Given:
-    """Return images (in_channels, H, W) of one size as a batch."""
-    prepared = tuple(torch.cat([images.prepare(image, model.config) for image in stored]) for model in request.models)
+def given(stored: Sequence[Tensor], request: Request, whole: images.Moments | None = None) -> Given:
+    """Return images (in_channels, H, W) of one size as a batch; ``whole``: of the image that they are parts of."""
+    prepared = tuple(
+        torch.cat([images.prepare(image, model.config, whole=whole) for image in stored]) for model in request.models
+    )
     return Given(prepared[0] if request.inputs == "normalised" else torch.stack(list(stored)), prepared)
 
 
@@ -144,17 +146,18 @@ class Samples:
     def __iter__(self) -> Iterator[Iterator[Tile]]:
         """Give the tiles of each image."""
         for image, places in zip(self._stored, self._places, strict=True):
-            yield (self._tile(image, place) for place in places)
+            whole = images.moments(image) if self._request.config.normalisation == "image" else None
+            yield (self._tile(image, place, whole) for place in places)
 
     def inputs(self) -> Iterator[Tensor]:
         """Give what the file is shown, tile by tile."""
         return (tile.given.file for tiles in self for tile in tiles)
 
-    def _tile(self, image: Tensor, place: _Place) -> Tile:
+    def _tile(self, image: Tensor, place: _Place, whole: images.Moments | None) -> Tile:
         rows, columns = (mirrored(at.first, at.length, side) for at, side in zip(place, image.shape[1:], strict=True))
         cut = _taken(_taken(image, 1, rows), 2, columns)
         counted = (slice(span.begin, span.end) for span in place)
-        return Tile(given([cut], self._request), *counted)
+        return Tile(given([cut], self._request, whole), *counted)
 
 
 class _Span(NamedTuple):

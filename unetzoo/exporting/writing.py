@@ -48,7 +48,8 @@ def export(
             program of ``torch.export``. ``.aoti.pt2``: a package compiled by AOTInductor, for this kind of
             processor and ``torch._inductor.aoti_load_package``; takes minutes and a C++ compiler.
         inputs: "normalised": float32 as the model itself takes them; "uint8" or "uint16": pixels as stored, scaled
-            to [0, 1] and normalised by ``config.mean`` and ``config.std`` inside, as ``images.prepare`` does.
+            to [0, 1] and normalised by ``config.mean`` and ``config.std`` inside, as ``images.prepare`` does. Not for
+            models that normalise each image by itself, as a file cannot know whether it is shown a whole one.
         outputs: "logits" or "probabilities": (batch, ``config.channels``, height, width) float32; the logits of an
             average are the log-odds of the mean probability, for multi-class models its log; "mask": uint8, of
             (batch, height, width) the index of the likeliest class, or 1 where a binary model's probability is above

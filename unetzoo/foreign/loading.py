@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def load_foreign(path: str | os.PathLike[str], name: str | None = None, **option
             ``save_pretrained`` wrote.
         name: of the network in the zoo. Needed only where no tensor tells two apart and it is not the usual one.
         **options: as ``create`` takes them, of what no tensor shows: ``task``, ``class_names``, ``mean``, ``std``,
-            ``dropout``. Mean and std are in none of these files.
+            ``normalisation``, ``dropout``. Mean and std are in none of these files.
 
     Raises:
         WeightsError: the file cannot be read, its network is not known, or not in the zoo, or its weights are not
@@ -140,6 +140,9 @@ def fitted(
         told: names of what the caller says of the model, so that the line does not say that it was assumed.
     """
     path, layout = found.path, found.layout
+    if options.get("normalisation") == "image":  # what the other program's images were normalised by goes
+        known = {key: value for key, value in network.options.items() if key not in ("mean", "std")}
+        network, told = replace(network, options=known), {*told, "mean", "std"}
     for key in ("num_classes", "in_channels"):
         if options.get(key) is not None and options[key] != network.options.get(key, options[key]):
             raise WeightsError(

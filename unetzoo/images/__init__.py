@@ -12,6 +12,7 @@ from unetzoo.images.missing import (
     may_lack as may_lack,
     missing_in as missing_in,
 )
+from unetzoo.images.moments import Moments as Moments, merged as merged, moments as moments
 from unetzoo.images.overlays import (
     COLOURS as COLOURS,
     CYAN as CYAN,
@@ -24,10 +25,12 @@ from unetzoo.images.overlays import (
 from unetzoo.images.planes import CHOICES as CHOICES, Stack as Stack, stack_along as stack_along
 from unetzoo.images.png import write_png as write_png
 from unetzoo.images.preparing import (
+    Levels as Levels,
     filled as filled,
     fit_channels as fit_channels,
     fits as fits,
     has_dead_alpha as has_dead_alpha,
+    levels as levels,
     normalised as normalised,
     prepare as prepare,
     scaled as scaled,

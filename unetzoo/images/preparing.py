@@ -9,6 +9,10 @@ from torch import Tensor
 
 from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError
+from unetzoo.images.moments import Moments, moments
+
+Levels = tuple[Tensor | None, Tensor | None]
+"""Mean and standard deviation of each channel of a scaled image, (C,) float32; None where it stays as it is."""
 
 
 def scaled(image: Tensor) -> Tensor:
@@ -70,18 +74,51 @@ def normalised(image: Tensor, mean: Sequence[float] | Tensor | None, std: Sequen
     return (image - subtrahend) / divisor
 
 
-def prepare(image: Tensor, config: ModelConfig, alpha: bool = False) -> Tensor:
+def levels(config: ModelConfig, whole: Moments | None, alpha: bool = False) -> Levels:
+    """Return what an image is normalised by for a model.
+
+    Args:
+        config: of the model.
+        whole: moments of the whole image, never of a part; where ``config.normalisation`` is "fixed", None will do.
+        alpha: whether the last of its channels is opacity, see :func:`fit_channels`.
+
+    Raises:
+        InputError: the channels do not fit.
+    """
+    if config.normalisation == "image":
+        assert whole is not None
+        return Moments(*(fit_channels(part, config.in_channels, alpha) for part in whole)).levels
+    if config.mean is None or config.std is None:
+        return None, None
+    return torch.tensor(config.mean), torch.tensor(config.std)
+
+
+def prepare(image: Tensor, config: ModelConfig, alpha: bool = False, whole: Moments | None = None) -> Tensor:
     """Return ``image`` (C, H, W) as a batch (1, in_channels, H, W) that the model expects.
 
     Integers are scaled by the largest value of their type, so that 8 and 16 bits become [0, 1]; floating point is
     taken as it is. An alpha channel too many (``alpha``, see :func:`fit_channels`) is dropped, grey is copied to RGB,
-    and the channels normalised by ``config.mean`` and ``config.std`` where there are any. Instead of NaN there is that
-    mean. Training sees images through the same functions.
+    and the channels normalised as ``config.normalisation`` says: by ``config.mean`` and ``config.std`` where there are
+    any, or each image by its own mean and standard deviation. Instead of NaN there is that mean. Training sees images
+    through the same functions.
+
+    Args:
+        image: the image.
+        config: of the model.
+        alpha: whether its last channel is opacity.
+        whole: where ``image`` is a part of one, what :func:`~unetzoo.images.moments` returns of the whole: for models
+            that normalise each image by itself.
 
     Raises:
         InputError: the channels do not fit.
     """
     if image.ndim != 3:
         raise InputError(f"an image of shape {tuple(image.shape)}: (channels, height, width) is needed")
-    fitting = filled(scaled(fit_channels(image, config.in_channels, alpha)), config.mean)
-    return normalised(fitting, config.mean, config.std)[None]
+    fitting = fit_channels(image, config.in_channels, alpha)
+    if config.normalisation == "image":
+        alpha = alpha or has_dead_alpha(image)
+        mean, std = levels(config, moments(image) if whole is None else whole, alpha)
+    else:
+        mean, std = levels(config, None)
+    fitting = filled(scaled(fitting), mean)
+    return normalised(fitting, mean, std)[None]

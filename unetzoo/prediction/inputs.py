@@ -16,6 +16,9 @@ from unetzoo.errors import InputError
 from unetzoo.files.identity import spaced
 from unetzoo.prediction.geography import Tag, geography
 
+_AT_ONCE = 512
+"""Rows that are looked at together where all are."""
+
 
 class Rows(ABC):
     """An image that is read by rows.
@@ -56,6 +59,11 @@ class Rows(ABC):
             InputError: its file was replaced or written to.
         """
         return
+
+    def moments(self) -> images.Moments:
+        """Return how the values of the whole image are spread, for networks that normalise each image by itself."""
+        blocks = (self.measured(k, min(k + _AT_ONCE, self.height)) for k in range(0, self.height, _AT_ONCE))
+        return images.merged([images.moments(block) for block in blocks])
 
     def measured(self, first: int, last: int) -> Tensor:
         """Return these rows; where something is missing in them scaled, float32, with NaN there."""

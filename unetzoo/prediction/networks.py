@@ -14,16 +14,15 @@ from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, InputError, WeightsError
 from unetzoo.files.checkpoints import non_finite
 from unetzoo.folding import OptimizedModel, optimize
-from unetzoo.images import filled, fit_channels, fits, normalised, scaled
+from unetzoo.images import Levels, filled, fit_channels, fits, levels, normalised, scaled
 from unetzoo.model import SegmentationModel
+from unetzoo.prediction.inputs import Rows
 from unetzoo.prediction.tiles import mirrored
 from unetzoo.prediction.views import View
 from unetzoo.saving import folds, sources
 
 Model = SegmentationModel | OptimizedModel | str | os.PathLike[str]
 MERGES = ("probabilities", "logits")
-Levels = Sequence[tuple[Tensor | None, Tensor | None]]
-"""The mean and the standard deviation that each member was trained with, or None, on one device."""
 
 
 class Networks:
@@ -53,15 +52,17 @@ class Networks:
             for member in self.members
         )
 
-    def levels(self, device: torch.device) -> Levels:
-        """Return what images are normalised by, brought to a device: once for all tiles, as it waits there."""
-        numbers = [(member.config.mean, member.config.std) for member in self.members]
-        return [
-            tuple(None if its is None else torch.tensor(its, device=device) for its in pair)  # type: ignore[misc]
-            for pair in numbers
-        ]
+    def levels(self, source: Rows, device: torch.device) -> list[Levels]:
+        """Return what each member normalises an image by, on a device: once for all tiles, of the whole image."""
+        configs = [member.config for member in self.members]
+        whole = source.moments() if any(config.normalisation == "image" for config in configs) else None
+        found = []
+        for config in configs:
+            mean, std = levels(config, whole, source.alpha)
+            found.append((None if mean is None else mean.to(device), None if std is None else std.to(device)))
+        return found
 
-    def __call__(self, stored: Tensor, height: int, width: int, levels: Levels) -> Tensor:
+    def __call__(self, stored: Tensor, height: int, width: int, levels: Sequence[Levels]) -> Tensor:
         """Return the average of what all members say of all views: (N, classes, height, width) float32.
 
         They are logits, or probabilities where ``merge`` says so.

@@ -92,7 +92,7 @@ def _begun(
     groups = _groups(grid, first, transfer.rows_together(at_once, len(grid.across.starts)))
     if not groups:
         return
-    tiles = Tiles(networks, grid, transfer, source.width)
+    tiles = Tiles(networks, grid, transfer, source)
     height = max(starts[rows[-1]] - starts[rows[0]] for rows in groups) + window
     width = grid.across.starts[-1] + grid.across.window
     total = torch.zeros(networks.config.channels, height, width, device=transfer.device)
@@ -153,15 +153,15 @@ class Tiles:
         networks: that are shown them.
         grid: of the image.
         transfer: to the device.
-        width: of the image.
+        source: the image.
     """
 
-    def __init__(self, networks: Networks, grid: Grid, transfer: Transfer, width: int) -> None:
+    def __init__(self, networks: Networks, grid: Grid, transfer: Transfer, source: Rows) -> None:
         self.networks, self.grid = networks, grid
-        self._levels = networks.levels(transfer.device)
+        self._levels = networks.levels(source, transfer.device)
         self._weights = [axis.weights.to(transfer.device) for axis in (grid.down, grid.across)]
         side = networks.shown(grid.across.window)
-        cuts = [columns(start - networks.border, side, width) for start in grid.across.starts]
+        cuts = [columns(start - networks.border, side, source.width) for start in grid.across.starts]
         self._cuts = [cut if isinstance(cut, slice) else cut.to(transfer.device) for cut in cuts]
 
     def add(

@@ -320,11 +320,7 @@ def _facts(saved: SavedModel, info: information.ModelInfo) -> str:
     differing = [f"`{key}={shown[key]!r}`" for key, default in info.options.items() if _differs(key, default, shown)]
     lines = {
         "input": f"{config.in_channels} channel{'s' * (config.in_channels > 1)}, any height and width"
-        + (
-            f"; values from 0 to 1, then less the mean {_numbers(config.mean)}, divided by {_numbers(config.std)}"
-            if config.mean and config.std
-            else ""
-        ),
+        + _normalisation(config),
         "output": f"logits of {config.num_classes} class{'es' * (config.num_classes > 1)}"
         + (", and of the edges between objects" if config.task == "instances" else "")
         + f", task `{config.task}`",
@@ -340,8 +336,16 @@ def _facts(saved: SavedModel, info: information.ModelInfo) -> str:
     return "\n".join(f"- {title}: {printable(' '.join(text.split()))}" for title, text in lines.items() if text)
 
 
+def _normalisation(config: ModelConfig) -> str:
+    if config.normalisation == "image":
+        return "; each image less its own mean, divided by its own standard deviation, channel by channel"
+    if config.mean and config.std:
+        return f"; values from 0 to 1, then less the mean {_numbers(config.mean)}, divided by {_numbers(config.std)}"
+    return ""
+
+
 def _differs(key: str, default: Any, shown: Mapping[str, Any]) -> bool:
-    told = ("in_channels", "num_classes", "task", "class_names", "mean", "std")
+    told = ("in_channels", "num_classes", "task", "class_names", "mean", "std", "normalisation")
     settled = default is None or (key == "conv_bias")
     return key in shown and key not in told and shown[key] != default and not settled
 

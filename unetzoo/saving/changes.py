@@ -33,8 +33,11 @@ def changed_config(config: ModelConfig, changes: dict[str, Any], input_policy: s
     if classes != config.num_classes:
         task = "multilabel" if config.task == "multilabel" else "binary" if classes == 1 else "multiclass"
         changes = {"class_names": None, "task": task, **changes}
-    if changes.get("in_channels", config.in_channels) != config.in_channels:
+    other_channels = changes.get("in_channels", config.in_channels) != config.in_channels
+    if other_channels or changes.get("normalisation") == "image":
         changes = {"mean": None, "std": None, **changes}
+    if changes.get("mean") is not None:
+        changes = {"normalisation": "fixed", **changes}
     return config.replace(**changes) if changes else config
 
 

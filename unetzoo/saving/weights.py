@@ -93,6 +93,7 @@ def load(
     task: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    normalisation: str | None = None,
 ) -> SegmentationModel:
     """Return the model in a file that :func:`save` wrote, in evaluation mode. Nothing is downloaded.
 
@@ -111,8 +112,8 @@ def load(
         in_channels: another number of channels: the first convolution is adapted, see ``input_policy``.
         input_policy: "repeat" (the default), "mean", "sum" (the default for 1 channel) or "keep_rgb", as in
             ``create``.
-        class_names, task, mean, std: replace those in the file; None leaves them. With another ``num_classes`` the
-            names go, and with other ``in_channels`` mean and std, unless they are given.
+        class_names, task, mean, std, normalisation: replace those in the file; None leaves them. With another
+            ``num_classes`` the names go, and with other ``in_channels`` mean and std, unless they are given.
 
     Raises:
         WeightsError: missing, damaged, not a model of unetzoo, or written by a newer unetzoo; lists all tensors that
@@ -127,10 +128,11 @@ def load(
         "task": task,
         "mean": plain_tuple(mean),
         "std": plain_tuple(std),
+        "normalisation": normalisation,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
-    # Other channels take mean and std with them.
-    file, config = read_record(path, {*changes, *(("mean", "std") if "in_channels" in changes else ())})
+    settled = ("mean", "std") if {"in_channels", "normalisation"} & {*changes} else ()  # see changed_config
+    file, config = read_record(path, {*changes, *settled})
     wanted = changed_config(config, changes, input_policy)
     if verify:
         _verify(file)

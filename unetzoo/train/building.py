@@ -9,6 +9,7 @@ import torch
 from unetzoo.errors import ConfigError
 from unetzoo.model import SegmentationModel
 from unetzoo.saving import sources
+from unetzoo.saving.records import read_saved
 from unetzoo.train.data import FolderData
 
 MEANINGS = ("num_classes", "task", "class_names")
@@ -29,6 +30,7 @@ def built(settings: Any, data: FolderData) -> SegmentationModel:
         "class_names": labels.class_names,
         "mean": facts.mean,
         "std": facts.std,
+        "normalisation": facts.normalisation,
     }
     taken = [
         f"{key}: the data settle it; " + (f"give it as data.{key}=…" if key in MEANINGS else "leave it out")
@@ -42,8 +44,18 @@ def built(settings: Any, data: FolderData) -> SegmentationModel:
     if is_saved(settings.name):
         if settings.options or settings.pretrained:
             raise ConfigError(f"{settings.name} is trained already: it takes neither options nor pretrained")
+        _check_normalisation(settings.name, facts.normalisation)
         return sources.create(settings.name, dtype=torch.float32, **common).train()
     return sources.create(settings.name, pretrained=settings.pretrained, **common, **(settings.options or {}))
+
+
+def _check_normalisation(name: str, asked: str) -> None:
+    """Refuse to show a network that has seen each image in its own scale images in another one, unless asked to."""
+    own = read_saved(sources.located(sources.trained_source(name))).config.normalisation
+    if own == "image" and asked == "fixed":
+        raise ConfigError(
+            f"{name} was trained on images that are normalised each by itself: give data.normalisation=image"
+        )
 
 
 def is_saved(name: str) -> bool:

@@ -14,7 +14,8 @@ import pytorch_lightning as lightning
 from torch.utils.data import DataLoader
 
 from unetzoo import augmentation
-from unetzoo.checks import whole
+from unetzoo.checks import one_of, whole
+from unetzoo.config import NORMALISATIONS
 from unetzoo.data import (
     DataReport,
     Labels,
@@ -39,11 +40,12 @@ CROP = 256
 
 @dataclass(frozen=True)
 class Facts:
-    """What a network must know of the images: channels, and how they are normalised."""
+    """What a network must know of the images: channels, and how they are normalised (see ``ModelConfig``)."""
 
     in_channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    normalisation: str
 
 
 class FolderData(lightning.LightningDataModule):
@@ -63,6 +65,8 @@ class FolderData(lightning.LightningDataModule):
         crop_size: side of the training crops, or height and width. None: 256, or less where most images are smaller.
         foreground_crops: share of the crops that hold foreground in any case, of a class that is drawn, so that rare
             ones are seen; see ``unetzoo.data.aiming``. A third by default, as in nnU-Net.
+        normalisation: "fixed": RGB of 8 bits by ImageNet's mean and standard deviation, everything else by the training
+            images'; "image": each image by its own, as nnU-Net does where units mean nothing. Goes into the model.
         batch_size: images a step and process.
         steps_per_epoch: of the optimiser, after which the network is validated; crops are drawn from passes over the
             images without end. None: an epoch is a pass.
@@ -105,6 +109,7 @@ class FolderData(lightning.LightningDataModule):
         fold: int | None = None,
         crop_size: int | tuple[int, int] | None = None,
         foreground_crops: float = 0.33,
+        normalisation: str = "fixed",
         batch_size: int = 8,
         steps_per_epoch: int | None = None,
         repeats: int | None = None,
@@ -129,7 +134,7 @@ class FolderData(lightning.LightningDataModule):
             "masks": masks,
         }
         check_meaning(**self._meaning)
-        self.crop_size, self.foreground_crops = crop_size, foreground_crops
+        self.crop_size, self.foreground_crops, self.normalisation = crop_size, foreground_crops, normalisation
         self.batch_size, self.repeats, self.balance, self.seed = batch_size, repeats, balance, seed
         self.steps_per_epoch, self.augmentation = steps_per_epoch, augmentation
         self.workers = min(8, (os.cpu_count() or 1) // 2) if workers is None else workers
@@ -143,6 +148,7 @@ class FolderData(lightning.LightningDataModule):
         """Return what is wrong with the settings by themselves."""
         repeats, steps = self.repeats, self.steps_per_epoch
         problems = whole("batch_size", self.batch_size) + whole("workers", self.workers, 0)
+        problems += one_of("normalisation", self.normalisation, NORMALISATIONS)
         problems += share_problems(self.foreground_crops) + fold_problems(self.fold, self.folds)
         if self.folds is not None and self.fold is None:
             problems.append(f"folds={self.folds!r}: which of them? Give fold=1, or another")
@@ -268,6 +274,7 @@ class FolderData(lightning.LightningDataModule):
             in_channels=facts.in_channels,
             mean=facts.mean,
             std=facts.std,
+            normalisation=facts.normalisation,
             augmentation=augment,
             foreground_crops=self.foreground_crops,
             seed=self.seed,
@@ -276,12 +283,15 @@ class FolderData(lightning.LightningDataModule):
     def _facts(self) -> Facts:
         report = self.report
         channels = report.in_channels
-        if channels == 3 and set(report.dtypes) == {"uint8"}:
-            return Facts(3, IMAGENET_MEAN, IMAGENET_STD)  # as encoders were trained, and as good as others for RGB
         assert channels is not None  # else there are problems
+        if self.normalisation == "image":
+            return Facts(channels, None, None, "image")
+        if channels == 3 and set(report.dtypes) == {"uint8"}:
+            # As encoders were trained, and as good as others for RGB.
+            return Facts(3, IMAGENET_MEAN, IMAGENET_STD, "fixed")
         assert report.mean is not None
         assert report.std is not None
-        return Facts(channels, report.mean, report.std)
+        return Facts(channels, report.mean, report.std, "fixed")
 
     def _crop(self) -> tuple[int, int]:
         """Return (height, width) of the crops."""

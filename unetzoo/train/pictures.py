@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as lightning
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from unetzoo import images, sheets
-from unetzoo.data import Labels
+from unetzoo.data import SegmentationDataset
 from unetzoo.files.writing import make_folder
 from unetzoo.metrics import SegmentationMetrics
 from unetzoo.model import SegmentationModel
@@ -45,15 +43,16 @@ class Shown:
         return f"{self.name}   {'nothing there, and nothing found' if self.dice is None else f'dice {self.dice:.3f}'}"
 
 
-def shown(network: SegmentationModel, item: Mapping[str, Any], labels: Labels, side: int) -> Shown:
+def shown(network: SegmentationModel, dataset: SegmentationDataset, i: int, side: int) -> Shown:
     """Return an image of a validation set with its masks; of objects that are told apart, neighbours differ in colour.
 
     Args:
         network: predicts.
-        item: of a ``SegmentationDataset``, normalised for the network.
-        labels: what its target means.
+        dataset: of validation images, normalised for the network.
+        i: the number of the image.
         side: pixels, the most of the image's middle that is shown.
     """
+    item = dataset[i]
     top, left = (max(0, (length - side) // 2) for length in item["image"].shape[-2:])
     window = (..., slice(top, top + side), slice(left, left + side))
     config, image, target = network.config, item["image"][window], item["target"][window]
@@ -61,11 +60,11 @@ def shown(network: SegmentationModel, item: Mapping[str, Any], labels: Labels, s
     mask = predicted_mask(said, config)
     metrics = SegmentationMetrics(config.pixel_task, config.num_classes, boundary_tolerance=None)
     (row,) = metrics.update_masks(mask[None].long(), target[None]).rows()
-    plain = sheets.denormalised(image, config.mean, config.std)
+    plain = sheets.denormalised(image, *dataset.levels(i))
     if config.task == "instances":
         ids = item["ids"][window]
         true = instances((target == 1).byte(), config.pixel_task, config.num_classes, ids=ids)
-        tiles = sheets.beside_objects(plain, true.labels, found_objects(said, labels).labels)
+        tiles = sheets.beside_objects(plain, true.labels, found_objects(said, dataset.labels).labels)
     else:
         tiles = sheets.beside(plain, target, mask, config.pixel_task, config.num_classes)
     return Shown(item["name"], tuple(tiles), row["dice"])
@@ -109,15 +108,10 @@ class ImageSheets(Callback):
         if epoch % self.every and epoch != trainer.max_epochs:
             return
         assert isinstance(pl_module, Recipe)
-        labels = pl_module.data.labels
-        rows = [shown(pl_module.judged, item, labels, self.side) for item in self._items(pl_module)]
+        dataset = pl_module.data.validation_set()
+        count = min(self.count, len(dataset))  # spread evenly over the set, the same each time
+        rows = [shown(pl_module.judged, dataset, i * len(dataset) // count, self.side) for i in range(count)]
         if trainer.is_global_zero:
             make_folder(self.folder)
             self.latest = sheet(rows, pl_module.judged)
             images.write_png(self.latest, self.folder / f"epoch_{epoch:04}.png")
-
-    def _items(self, recipe: Recipe) -> list[dict[str, Any]]:
-        """Return images spread evenly over the validation set: the same each time."""
-        dataset = recipe.data.validation_set()
-        count = min(self.count, len(dataset))
-        return [dataset[i * len(dataset) // count] for i in range(count)]

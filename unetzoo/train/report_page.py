@@ -182,7 +182,7 @@ def _images(network: SegmentationModel, data: FolderData, judged: Judged) -> lis
     groups = {"Worst images": worst, "Best images": [i for i in order[::-1][:SHOWN] if i not in worst]}
     parts = []
     for title, places in groups.items():
-        rows = [shown(network, dataset[i], data.labels, SIDE) for i in places]
+        rows = [shown(network, dataset, i, SIDE) for i in places]
         if rows:
             parts += [
                 f"<h2>{title}</h2>",

@@ -1,0 +1,74 @@
+"""How the values of an image are spread, channel by channel: what it is normalised by where each image is by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+class Moments(NamedTuple):
+    """How the values of each channel are spread, integers divided by the largest of their type: (C, 1, 1) float64.
+
+    Attributes:
+        number: of values that were measured.
+        mean: of them; 0 without any.
+        squares: the sum of their squared differences from the mean.
+    """
+
+    number: Tensor
+    mean: Tensor
+    squares: Tensor
+
+    @property
+    def std(self) -> Tensor:
+        """The standard deviation, of all values and not of a sample; 1 where it would be 0, or is none in float32."""
+        std = (self.squares / self.number.clamp(min=1)).sqrt()
+        return torch.where(std >= _TINY, std, 1.0)
+
+    @property
+    def levels(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, (C,) float32."""
+        return self.mean.flatten().float(), self.std.flatten().float()
+
+
+def moments(image: Tensor, missing: Tensor | None = None) -> Moments:
+    """Return how the values of an image are spread.
+
+    Args:
+        image: (C, H, W), as stored. NaN counts as missing.
+        missing: (C, H, W) bool, which values are left out.
+    """
+    once = image if image.stride(0) or len(image) == 1 else image[:1]  # grey that is given three times
+    found = [_of(band, None if missing is None else missing[k]) for k, band in enumerate(once)]
+    number, mean, squares = torch.tensor(found, dtype=torch.float64).T[..., None, None].expand(3, len(image), 1, 1)
+    return Moments(number, mean, squares)
+
+
+def merged(parts: Sequence[Moments]) -> Moments:
+    """Return those of all values together, as in Chan, Golub and LeVeque 1979 (equation 2.1), which does not cancel."""
+    count, mean, squares = parts[0]
+    for more, its_mean, its_squares in parts[1:]:
+        step, total = its_mean - mean, (count + more).clamp(min=1)
+        squares = squares + its_squares + step**2 * (count * more / total)
+        mean = mean + step * (more / total)
+        count = count + more
+    return Moments(count, mean, squares)
+
+
+def _of(band: Tensor, missing: Tensor | None) -> tuple[int, float, float]:
+    """Return number, mean and sum of squared deviations of a channel (H, W)."""
+    values = band.double() / (1 if band.is_floating_point() else torch.iinfo(band.dtype).max)
+    gaps = values.isnan() if missing is None else missing | values.isnan()
+    known = values[~gaps] if bool(gaps.any()) else values.flatten()
+    if not len(known):
+        return 0, 0.0, 0.0
+    # Differences from a value of the channel: where all are the same they are 0, and not what rounding leaves of it.
+    first = float(known[0])
+    apart = known - first
+    middle = float(apart.mean())
+    return len(known), first + middle, float((apart - middle).square().sum())
