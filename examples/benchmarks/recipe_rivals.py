@@ -4,10 +4,10 @@ DATA has ``train/``, ``val/`` and ``test/`` with ``images/`` and ``masks/``, PNG
 ``masks/``, the predicted class indices of the test images, and ``done.json``, what was trained and how long it took.
 
 ``nnunet`` is nnU-Net v2, 2D, one fold: its own fingerprint, planner, preprocessing, trainer and predictor, with
-mirrored views and overlapping tiles as it has them. Two things are ours. Its 1000 epochs of 250 iterations become
-:data:`EPOCHS` of as many as fit the budget, by what some iterations are measured to take, so that its schedule ends in
-time; validation keeps its share of one batch in five. And its planner is told to fit :data:`GIGABYTES` of memory
-instead of 8, since an iteration of what it plans for these would last minutes on one core.
+mirrored views and overlapping tiles as it has them. Two things are ours. Its 1000 epochs of 250 steps become
+:data:`EPOCHS`, the first of :data:`FIRST` steps, the others of as many as fit their share of what is left of the
+budget, so that its schedule ends in time; validation keeps its share of one batch in five. And its planner is told to
+fit :data:`GIGABYTES` of memory instead of 8, since a step of what it plans for these would last minutes on one core.
 
 ``smp`` is the script of many tutorials: ``Unet`` on a ``resnet34`` of segmentation_models_pytorch, cross-entropy +
 Dice, Adam at 0.001, flips, crops of 256² (or what the smallest image has) in batches of 8, under Lightning; the weights
@@ -25,7 +25,6 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-EPOCHS = 25
+EPOCHS, FIRST = 25, 4
 GIGABYTES = 0.5
 CROP, BATCH, LEAST = 256, 8, 25
 IMAGENET = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
@@ -62,14 +61,8 @@ def nnunet(data: Path, out: Path, minutes: float) -> dict[str, Any]:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     start = time.monotonic()
-    training, validation = measure(folder, out)
-    # What remains of the budget, less a second for the curves that each epoch draws.
-    left = minutes * 60 - (time.monotonic() - start) - EPOCHS
-    steps = max(1, int(left / EPOCHS / (training + validation / 5)))
-    start = time.monotonic()
     trainer = nnunet_trainer(folder)
-    trainer.num_epochs, trainer.num_iterations_per_epoch = EPOCHS, steps
-    trainer.num_val_iterations_per_epoch = math.ceil(steps / 5)
+    steps = fill(trainer, start + minutes * 60)
     trainer.run_training()
     seconds = time.monotonic() - start
     predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
@@ -79,7 +72,7 @@ def nnunet(data: Path, out: Path, minutes: float) -> dict[str, Any]:
     targets = [str(out / "masks" / Path(image).stem) for (image,) in images]
     predictor.predict_from_files_sequential(images, targets)
     plans = trainer.configuration_manager
-    found = {"steps": EPOCHS * steps, "seconds": seconds, "planning_seconds": planned, "classes": classes}
+    found = {"steps": sum(steps), "seconds": seconds, "planning_seconds": planned, "classes": classes}
     return found | {"parameters": size(trainer.network), "crop": list(plans.patch_size), "batch": plans.batch_size}
 
 
@@ -119,26 +112,21 @@ def nnunet_trainer(folder: Path) -> Any:
     return nnUNetTrainer({**plans, "continue_training": False}, "2d", 0, meaning, torch.device("cpu"))
 
 
-def measure(folder: Path, out: Path) -> tuple[float, float]:
-    """Return the seconds of a training and of a validation step, of a trainer that is thrown away."""
-    trainer = nnunet_trainer(folder)
-    trainer.on_train_start()
-    trainer.on_train_epoch_start()
-    training = timed(lambda: trainer.train_step(next(trainer.dataloader_train)), 4)
-    trainer.on_validation_epoch_start()
-    with torch.no_grad():
-        validation = timed(lambda: trainer.validation_step(next(trainer.dataloader_val)), 2)
-    shutil.rmtree(out / "results")
-    return training, validation
+def fill(trainer: Any, end: float) -> list[int]:
+    """Have the epochs of a trainer end in time; the list that is returned gets the steps of each."""
+    begin, steps, original = time.monotonic(), [], trainer.on_train_epoch_start
+    trainer.num_epochs = EPOCHS
 
+    def start_epoch() -> None:
+        now = time.monotonic()
+        # Validation and all else is in what a step took so far.
+        a_step = (now - begin) / sum(steps) if steps else (end - begin) / EPOCHS / FIRST
+        steps.append(max(1, round((end - now) / (EPOCHS - len(steps)) / a_step)))
+        trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = steps[-1], math.ceil(steps[-1] / 5)
+        original()
 
-def timed(work: Callable[[], object], times: int) -> float:
-    """Return the mean seconds of some work, which is done once before."""
-    work()
-    start = time.monotonic()
-    for _ in range(times):
-        work()
-    return (time.monotonic() - start) / times
+    trainer.on_train_epoch_start = start_epoch
+    return steps
 
 
 # --- segmentation_models_pytorch ---------------------------------------------------------------------------------
