@@ -191,7 +191,7 @@ def test_images_that_are_not_rgb(run: Run, tmp_path: Path, count: int, policy: s
     options = [] if policy is None else ["--policy", policy]
     said, _ = run(
         "non_rgb.py", data, tmp_path / "new.tif", tmp_path / "out", "--pretrained", tmp_path / "resnet18.pth",
-        *options, *SHORT, "--model=unet3p_lite_resnet18", "--trainer.max_epochs=1", "--data.repeats=24",
+        *options, *SHORT, "--model=unet3p_lite_resnet18", "--trainer.max_epochs=1", "--data.repeats=16",
         "--data.batch_size=8", "--data.crop_size=32",
         "--model.encoder_lr=0.003", "--model.lr=0.003",
     )  # fmt: skip
