@@ -231,6 +231,10 @@ class TestAverage:
         assert json.loads(capsys.readouterr().out)["images"] == 1
         with pytest.raises(ConfigError, match="trained on"):
             unetzoo.evaluate(whole.folder, data)
+        with pytest.raises(ConfigError, match="no images in val that none of these models was trained on"):
+            unetzoo.evaluate(whole.folder, data, split="val")
+        with pytest.raises(WeightsError, match=r"holds 2 folds, whose networks.*fold-1"):
+            unetzoo.from_pretrained(whole.folder)
 
     def test_folds_that_are_not_done_are_not_averaged(self, data: Path, tmp_path: Path) -> None:
         train(data, tmp_path / "out", folds=2, fold=1)

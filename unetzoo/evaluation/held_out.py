@@ -128,7 +128,8 @@ def choose(
     if not found and split is None and own:
         raise ConfigError(f"{title_of(source)!r} has splits, and no test images: say which, such as split='val'")
     if not found:
-        raise ConfigError(f"{title_of(source)!r} has no images{'' if asked is None else f' in {asked}'}")
+        several = " that none of these models was trained on" if asked == "val" and len(seen.records) > 1 else ""
+        raise ConfigError(f"{title_of(source)!r} has no images{'' if asked is None else f' in {asked}'}{several}")
     if asked != "train":
         _check(found, asked, source, seen)
     return tuple(found)

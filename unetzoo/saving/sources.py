@@ -40,6 +40,7 @@ from unetzoo.errors import ConfigError, HubError, UnetzooError, WeightsError
 from unetzoo.files.tensors import SUFFIX
 from unetzoo.model import SegmentationModel
 from unetzoo.registry import OWN, suggest
+from unetzoo.saving.folds import folds_in
 from unetzoo.saving.pulling import pull_from_hub
 from unetzoo.saving.records import MODEL_FILE, model_in
 from unetzoo.saving.repositories import PREFIX, behind_the_host, is_repository, parse
@@ -139,6 +140,11 @@ def located(source: Source, *, revision: str | None = None, **how: Any) -> Path:
         if revision is not None:
             kind = "comes with the package" if source.kind == "trained" else "is a file or folder here"
             raise ConfigError(f"revision={revision!r} is for repositories; {source.text!r} {kind}")
+        if source.kind == "folder" and (there := folds_in(source.path)):
+            raise WeightsError(
+                f"the folder {source.text} holds {len(there)} folds, whose networks Predictor, predict, evaluate and "
+                f"export average; one of them is {source.text}/fold-{there[0]}"
+            )
         if source.kind == "folder" and model_in(source.path) is None and is_repository(source.text):
             raise WeightsError(
                 f"the folder {source.text} here has no {MODEL_FILE}; {PREFIX}{source.text} is the repository"
