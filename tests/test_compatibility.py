@@ -25,7 +25,7 @@ def record_of_version_1(config: unetzoo.ModelConfig) -> str:
     record = {**config.to_dict(), "format_version": 1}
     if config.encoder == "plain":
         assert record["encoder_options"].pop("doublings") == 4
-    assert record.pop("normalisation") == "fixed"
+    assert (record.pop("normalisation"), record.pop("resize")) == ("fixed", 1.0)
     text = json.dumps(record, indent=2) + "\n"
     assert unetzoo.ModelConfig.from_json(text) == config
     return text

@@ -7,12 +7,15 @@ collect what is wrong with all its arguments and raise one error: ``ConfigError(
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 
 from unetzoo.registry import suggest
 
 TASKS = ("binary", "multiclass", "multilabel", "instances")
 PIXEL_TASKS = ("binary", "multiclass", "multilabel")
 """What a mask of pixels can be; losses and scores of pixels know these alone. See :func:`pixel_task`."""
+_DENOMINATOR = 16
+"""The largest of a factor of an image's sides: tiles are multiples of it."""
 LARGEST = 1 << 20
 """Of channels and classes: far above any network's, and far below what overflows when it is multiplied."""
 
@@ -54,6 +57,21 @@ def sides(name: str, given: object, least: int = 1, *, square: bool = False) -> 
         return []
     more = ", or one for both" if square else ""
     return [f"{name}={given!r:.100}: height and width are needed, two whole numbers from {least} up{more}"]
+
+
+def ratio(resize: float) -> Fraction:
+    """Return the fraction of small numbers that a factor of sides is taken for: 0.333 is a third."""
+    return Fraction(resize).limit_denominator(_DENOMINATOR)
+
+
+def resize_problems(given: object) -> list[str]:
+    """Return what is wrong with a factor of an image's sides."""
+    if type(given) not in (int, float) or not 1 / _DENOMINATOR <= given <= _DENOMINATOR:  # type: ignore[operator]
+        return [f"resize={given!r:.50}: a factor from 1/{_DENOMINATOR} to {_DENOMINATOR} is needed, such as 0.5"]
+    near = ratio(given)  # type: ignore[arg-type]
+    if abs(float(near) - given) > 1e-3:  # type: ignore[operator]
+        return [f"resize={given!r}: a fraction of small numbers is needed; {near} = {float(near):.6g} is near"]
+    return []
 
 
 def flag(name: str, given: object) -> list[str]:

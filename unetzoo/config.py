@@ -13,7 +13,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from unetzoo.checks import LARGEST, class_name_problems, class_problems, flag, one_of, pixel_task, unknown, whole
+from unetzoo.checks import (
+    LARGEST,
+    class_name_problems,
+    class_problems,
+    flag,
+    one_of,
+    pixel_task,
+    resize_problems,
+    unknown,
+    whole,
+)
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS, Options, options_of
 from unetzoo.errors import ConfigError
@@ -21,7 +31,7 @@ from unetzoo.files import strict_json
 from unetzoo.nn.layers import NORMS, ConvStyle
 from unetzoo.registry import OWN, suggest
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 CONFIG_KEY = "unetzoo_config"
 """Under which files of a model hold its record."""
 NORMALISATIONS = ("fixed", "image")
@@ -42,7 +52,16 @@ def _with_normalisation(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "normalisation": "fixed"}
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_doublings, 2: _with_normalisation}
+def _with_size(values: dict[str, Any]) -> dict[str, Any]:
+    """Say what version 3 did not: that images are seen at their own size."""
+    return {**values, "resize": 1.0}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: _with_doublings,
+    2: _with_normalisation,
+    3: _with_size,
+}
 """Format version → what turns its record into one of the next version. Version 1 is the first."""
 
 
@@ -69,6 +88,7 @@ class ModelConfig:
         mean, std: per-channel normalisation of images in [0, 1] that the model expects, or None.
         normalisation: "fixed": all images by ``mean`` and ``std``; "image": each image by the mean and the standard
             deviation of its own values, channel by channel, as in nnU-Net: see ``unetzoo.images.prepare``.
+        resize: factor of the sides of images, at which they are seen; 1 for their own size.
 
     Raises:
         ConfigError: lists all that is wrong.
@@ -90,6 +110,7 @@ class ModelConfig:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     normalisation: str = "fixed"
+    resize: float = 1.0
 
     def __post_init__(self) -> None:
         problems = self._problems()
@@ -216,6 +237,8 @@ class ModelConfig:
                 found.append(f"{part}_options: {allowed.__name__} is needed, not {type(options).__name__}")
                 return found
         maps = max(encoder.maps, decoder.fewest_maps)  # too few of them is said above
+        if decoder.border and self.resize != 1:
+            found.append(f"resize={self.resize!r}: {self.decoder} takes sides of its own alone; leave it out")
         found += decoder.problems(self.decoder_options, self.deep_supervision is True, maps)
         found += self.encoder_options.problems()
         if not decoder.supervisable:
@@ -250,7 +273,7 @@ def _common_problems(values: Mapping[str, Any]) -> list[str]:
         found.append("conv_bias=False: without a norm every convolution has a bias; leave it out")
     if type(dropout) not in (int, float) or not 0 <= dropout < 1:
         found.append(f"dropout={dropout!r}: a probability from 0 up to but not 1 is needed")
-    return found + _channel_problems(values)
+    return found + _channel_problems(values) + resize_problems(values["resize"])
 
 
 def _channel_problems(values: Mapping[str, Any]) -> list[str]:

@@ -67,6 +67,7 @@ def create(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     normalisation: str | None = None,
+    resize: float = 1.0,
     **options: Any,
 ) -> SegmentationModel:
     """Build a segmentation network by name.
@@ -93,6 +94,8 @@ def create(
             for 3 channels, and 3 channels, otherwise none; those of the model in a file that this package saved.
         normalisation: "fixed" by these; "image": of each image by its own mean and standard deviation. None: "fixed",
             or that of the model in such a file.
+        resize: factor of the sides of images, at which ``Predictor`` shows them: 0.5, or another fraction of small
+            numbers.
         **options: the encoder's and decoder's own; ``model_info(name).options`` lists them.
 
     Raises:
@@ -105,8 +108,7 @@ def create(
         norm = _default_norm(*pair) if pair else "batch"
     given = mean is not None or std is not None or normalisation == "image"
     assumed = not given and pretrained is not False and in_channels == 3
-    if assumed:
-        mean, std = IMAGENET_MEAN, IMAGENET_STD
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if assumed else (mean, std)
     common = {
         "in_channels": in_channels,
         "num_classes": num_classes,
@@ -120,6 +122,7 @@ def create(
         "mean": plain_tuple(mean),
         "std": plain_tuple(std),
         "normalisation": "fixed" if normalisation is None else normalisation,
+        "resize": plain(resize),
     }
     config = _configure(name, common, options, pretrained, input_policy)
     if pretrained is False:

@@ -48,6 +48,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         mean, std: per-channel normalisation, or None for none.
         normalisation: "fixed" by these; "image": of each image by the mean and standard deviation of its own values,
             all of them, before anything is cut out or augmented.
+        resize: factor of the sides of images and targets, see ``unetzoo.images.resized``; before they are augmented.
         augmentation: called with the image, tv_tensors.Image float32, scaled and not normalised, and the mask,
             tv_tensors.Mask int64; returns the two. None for none.
         foreground_crops: share of the crops that hold foreground in any case, of a class that is drawn, see
@@ -75,6 +76,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         normalisation: str = "fixed",
+        resize: float = 1.0,
         augmentation: Augment | None = None,
         foreground_crops: float = 0.0,
         seed: int = 0,
@@ -95,13 +97,13 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         ]
         if std is not None and not all(value > 0 for value in std):
             problems.append(f"std={tuple(std)!r}: numbers above 0 are needed")
-        problems += share_problems(foreground_crops)
+        problems += checks.resize_problems(resize) + share_problems(foreground_crops)
         if problems:
             raise ConfigError("cannot make a data set", problems)
         self.foreground_crops = foreground_crops
         self.samples, self.labels, self.in_channels = tuple(samples), labels, in_channels
         self.mean, self.std, self.normalisation = mean, std, normalisation
-        self.augmentation, self.seed = augmentation, seed
+        self.resize, self.augmentation, self.seed = resize, augmentation, seed
         self.task, self.num_classes = labels.pixel_task, labels.num_classes
         self._kept = Kept(room)
 
@@ -135,7 +137,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return self._pair(i).levels
 
     def targets(self) -> Iterator[Tensor]:
-        """Give the target of every image, not augmented."""
+        """Give the target of every image, as files have it: not augmented, of the image's own size."""
         for whole in self._stored_targets():
             yield edges.parted(whole)["target"] if self.labels.task == "instances" else whole
 
@@ -144,14 +146,14 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return LossTargets(self)
 
     def _stored_targets(self) -> Iterator[Tensor]:
-        for i, size in enumerate(self.sizes()):
-            sample = self.samples[i]
+        for sample in self.samples:
             gaps = self._image(sample)[2] if any(map(images.may_lack, sample.files)) else None
-            yield self._target(sample, gaps, size).long()
+            yield self._target(sample, gaps, images.image_size(sample.image)).long()
 
     def sizes(self) -> list[tuple[int, int]]:
-        """Return height and width of every image, from the files' headers alone."""
-        return [images.image_size(sample.image) for sample in self.samples]
+        """Return height and width of every item's image before it is augmented, from the files' headers alone."""
+        stored = (images.image_size(sample.image) for sample in self.samples)
+        return [(images.resized_side(h, self.resize), images.resized_side(w, self.resize)) for h, w in stored]
 
     def _aim(self, target: Tensor) -> NDArray[np.bool_] | None:
         return drawn_class(target, self.labels.task, self.foreground_crops)
@@ -165,6 +167,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             return found
         image, levels, gaps = self._image(sample)
         target = self._target(sample, gaps, (image.shape[1], image.shape[2]))
+        if self.resize != 1:
+            image = images.resized(images.scaled(image), self.resize)
+            target = images.resized_labels(target, self.resize, IGNORED)
         return self._kept.keep(i, stamp, Pair(image, target, levels))
 
     def _image(self, sample: Sample) -> tuple[Tensor, images.Levels, Tensor | None]:

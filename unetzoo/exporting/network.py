@@ -141,6 +141,8 @@ def ports(request: Request) -> tuple[Port, Port]:
         meaning = "0 to 1"
     else:
         meaning = "(pixels in 0 to 1 - mean) / std of each channel"
+    if config.resize != 1:
+        meaning += f", of an image that was resized by {config.resize:g}, which is the size of what comes out, too"
     if request.size is None:
         meaning += f"; height and width from {request.least} up"
     name = "image"
@@ -188,6 +190,7 @@ def metadata(request: Request) -> dict[str, str]:
         "mean": json.dumps(config.mean),
         "std": json.dumps(config.std),
         "normalisation": config.normalisation,
+        "resize": json.dumps(config.resize),
         "inputs": request.inputs,
         "outputs": request.outputs,
         "precision": request.precision,

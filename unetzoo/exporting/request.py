@@ -177,13 +177,19 @@ def _average_problems(models: Sequence[SegmentationModel | OptimizedModel], inpu
             "normalise whole images before"
         )
     if inputs == "normalised" and len({_scale(config) for config in configs}) > 1:
-        fix = "export each by itself" if itself else "take 'uint8' or 'uint16'"
+        fix = (
+            "export each by itself"
+            if itself or any(config.resize != 1 for config in configs)
+            else "take 'uint8' or 'uint16'"
+        )
         yield f"inputs='normalised', and these models are normalised differently: {fix}"
+    if inputs in ("uint8", "uint16") and any(config.resize != 1 for config in configs):
+        yield f"inputs={inputs!r}: images are resized for this model; take 'normalised', and resize before and behind"
 
 
 def _scale(config: ModelConfig) -> tuple[object, ...]:
-    """Return what says how a model's images are normalised."""
-    return config.normalisation, config.mean, config.std
+    """Return what says how a model's images are normalised, and resized."""
+    return config.normalisation, config.mean, config.std, config.resize
 
 
 def _path_problems(path: str | os.PathLike[str]) -> Iterator[str]:

@@ -95,9 +95,8 @@ def _taken(image: Tensor, dim: int, places: Tensor) -> Tensor:
 
 def given(stored: Sequence[Tensor], request: Request, whole: images.Moments | None = None) -> Given:
     """Return images (in_channels, H, W) of one size as a batch; ``whole``: of the image that they are parts of."""
-    prepared = tuple(
-        torch.cat([images.prepare(image, model.config, whole=whole) for image in stored]) for model in request.models
-    )
+    configs = [model.config.replace(resize=1.0) for model in request.models]  # a file is shown what is resized already
+    prepared = tuple(torch.cat([images.prepare(image, config, whole=whole) for image in stored]) for config in configs)
     return Given(prepared[0] if request.inputs == "normalised" else torch.stack(list(stored)), prepared)
 
 

@@ -48,4 +48,10 @@ from unetzoo.images.reading import (
     read_values as read_values,
     stored as stored,
 )
+from unetzoo.images.resizing import (
+    mirrored as mirrored,
+    resized as resized,
+    resized_labels as resized_labels,
+    resized_side as resized_side,
+)
 from unetzoo.images.tiff import TiffImage as TiffImage, nodata as nodata, upright as upright

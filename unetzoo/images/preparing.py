@@ -10,6 +10,7 @@ from torch import Tensor
 from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError
 from unetzoo.images.moments import Moments, moments
+from unetzoo.images.resizing import resized
 
 Levels = tuple[Tensor | None, Tensor | None]
 """Mean and standard deviation of each channel of a scaled image, (C,) float32; None where it stays as it is."""
@@ -99,8 +100,8 @@ def prepare(image: Tensor, config: ModelConfig, alpha: bool = False, whole: Mome
     Integers are scaled by the largest value of their type, so that 8 and 16 bits become [0, 1]; floating point is
     taken as it is. An alpha channel too many (``alpha``, see :func:`fit_channels`) is dropped, grey is copied to RGB,
     and the channels normalised as ``config.normalisation`` says: by ``config.mean`` and ``config.std`` where there are
-    any, or each image by its own mean and standard deviation. Instead of NaN there is that mean. Training sees images
-    through the same functions.
+    any, or each image by its own mean and standard deviation. Instead of NaN there is that mean. Then it is resized as
+    ``config.resize`` says. Training sees images through the same functions.
 
     Args:
         image: the image.
@@ -121,4 +122,4 @@ def prepare(image: Tensor, config: ModelConfig, alpha: bool = False, whole: Mome
     else:
         mean, std = levels(config, None)
     fitting = filled(scaled(fitting), mean)
-    return normalised(fitting, mean, std)[None]
+    return resized(normalised(fitting, mean, std), config.resize)[None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from unetzoo.checks import ratio
 from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, InputError, WeightsError
 from unetzoo.files.checkpoints import non_finite
@@ -30,7 +32,7 @@ class Networks:
 
     Attributes:
         config: of the first.
-        unit: pixels that windows begin at multiples of: the largest stride.
+        unit: pixels that windows begin at multiples of: the largest stride, in pixels of the image.
     """
 
     def __init__(self, members: Sequence[OptimizedModel], views: Sequence[View], merge: str) -> None:
@@ -38,7 +40,7 @@ class Networks:
         self.views = tuple(views)
         self.merge = merge
         self.config: ModelConfig = members[0].config
-        self.unit = max(member.network.encoder.strides[-1] for member in members)
+        self.unit = math.lcm(*(unit_of(member.network) for member in members))
 
     @property
     def border(self) -> int:
@@ -127,7 +129,13 @@ class Networks:
     def _asked(self, member: OptimizedModel, images: Tensor, view: View) -> Tensor:
         border = member.network.decoder.border
         size = torch.Size(side - 2 * border for side in images.shape[-2:])
+        view = view._replace(scale=view.scale * float(ratio(member.config.resize)))
         return view.undo(member(view.apply(images, member.network.encoder.strides[-1])), size)
+
+
+def unit_of(network: SegmentationModel) -> int:
+    """Return the pixels of an image that windows begin at multiples of, so that they are whole pixels of its maps."""
+    return network.encoder.strides[-1] * ratio(network.config.resize).denominator
 
 
 def columns(first: int, count: int, width: int) -> slice | Tensor:

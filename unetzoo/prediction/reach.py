@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from unetzoo.checks import ratio
 from unetzoo.config import ModelConfig
 from unetzoo.decoders.smp import ChannelsAndPixels
 from unetzoo.model import SegmentationModel, build_on_meta
@@ -40,7 +42,11 @@ def reach(config: ModelConfig, *, heads: bool = False) -> int | None:
     """
     if config.classification_guided:
         return None
-    return _measured(config, heads)
+    found = _measured(config.replace(resize=1.0), heads)
+    if found is None or config.resize == 1:
+        return found
+    # Interpolation, there and back, looks at a neighbour; or, antialiased, at all that a pixel covers.
+    return math.ceil((found + 2 + 2 * max(1.0, config.resize)) / float(ratio(config.resize)))
 
 
 @functools.lru_cache(maxsize=64)
@@ -90,7 +96,7 @@ def _positive(probe: SegmentationModel) -> SegmentationModel:
 
 
 def memory_of_pixel(config: ModelConfig) -> float:
-    """Return how many bytes a network needs for a pixel of its image, at most at once: those of its maps.
+    """Return how many bytes a network needs for a pixel of an image, at most at once: those of its maps.
 
     Counted on a network without memory; what convolutions need to work in is not.
     """
@@ -99,7 +105,7 @@ def memory_of_pixel(config: ModelConfig) -> float:
     images = torch.empty(1, config.in_channels, side, side, device="meta")
     with torch.no_grad(), _Peak() as counted:
         model(images)
-    return float(counted.peak) / side**2
+    return float(counted.peak) / side**2 * config.resize**2
 
 
 class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unetzoo.images import mirrored as mirrored
+
 BLENDS = ("gaussian", "linear", "crop")
 
 
@@ -131,13 +133,3 @@ def _weights(starts: tuple[int, ...], window: int, blend: str) -> Tensor:
     for k, start in enumerate(starts):
         weights[k] /= total[start : start + window]
     return weights
-
-
-def mirrored(first: int, count: int, length: int) -> Tensor:
-    """Return which of ``length`` pixels stand at ``first``, ``first`` + 1, … where the ends are mirrors.
-
-    The outermost pixel is not repeated, as in the overlap-tile strategy of Ronneberger et al. 2015 (figure 2).
-    """
-    period = max(2 * (length - 1), 1)
-    rows = torch.arange(first, first + count).remainder(period)
-    return torch.minimum(rows, period - rows).clamp(max=length - 1)

@@ -94,6 +94,7 @@ def load(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     normalisation: str | None = None,
+    resize: float | None = None,
 ) -> SegmentationModel:
     """Return the model in a file that :func:`save` wrote, in evaluation mode. Nothing is downloaded.
 
@@ -112,8 +113,8 @@ def load(
         in_channels: another number of channels: the first convolution is adapted, see ``input_policy``.
         input_policy: "repeat" (the default), "mean", "sum" (the default for 1 channel) or "keep_rgb", as in
             ``create``.
-        class_names, task, mean, std, normalisation: replace those in the file; None leaves them. With another
-            ``num_classes`` the names go, and with other ``in_channels`` mean and std, unless they are given.
+        class_names, task, mean, std, normalisation, resize: replace those in the file; None leaves them. With
+            another ``num_classes`` the names go, and with other ``in_channels`` mean and std, unless they are given.
 
     Raises:
         WeightsError: missing, damaged, not a model of unetzoo, or written by a newer unetzoo; lists all tensors that
@@ -129,6 +130,7 @@ def load(
         "mean": plain_tuple(mean),
         "std": plain_tuple(std),
         "normalisation": normalisation,
+        "resize": plain(resize),
     }
     changes = {name: value for name, value in changes.items() if value is not None}
     settled = ("mean", "std") if {"in_channels", "normalisation"} & {*changes} else ()  # see changed_config

@@ -31,6 +31,7 @@ def built(settings: Any, data: FolderData) -> SegmentationModel:
         "mean": facts.mean,
         "std": facts.std,
         "normalisation": facts.normalisation,
+        "resize": data.resize,
     }
     taken = [
         f"{key}: the data settle it; " + (f"give it as data.{key}=…" if key in MEANINGS else "leave it out")
@@ -44,18 +45,25 @@ def built(settings: Any, data: FolderData) -> SegmentationModel:
     if is_saved(settings.name):
         if settings.options or settings.pretrained:
             raise ConfigError(f"{settings.name} is trained already: it takes neither options nor pretrained")
-        _check_normalisation(settings.name, facts.normalisation)
+        _check_seen(settings.name, facts.normalisation, data.resize)
         return sources.create(settings.name, dtype=torch.float32, **common).train()
     return sources.create(settings.name, pretrained=settings.pretrained, **common, **(settings.options or {}))
 
 
-def _check_normalisation(name: str, asked: str) -> None:
-    """Refuse to show a network that has seen each image in its own scale images in another one, unless asked to."""
-    own = read_saved(sources.located(sources.trained_source(name))).config.normalisation
-    if own == "image" and asked == "fixed":
-        raise ConfigError(
-            f"{name} was trained on images that are normalised each by itself: give data.normalisation=image"
-        )
+def _check_seen(name: str, normalisation: str, resize: float) -> None:
+    """Refuse to show a network images otherwise than it has seen them, where that was not by default.
+
+    Raises:
+        ConfigError: its images were normalised each by itself, or resized, and these are not.
+    """
+    own = read_saved(sources.located(sources.trained_source(name))).config
+    problems = []
+    if own.normalisation == "image" and normalisation == "fixed":
+        problems.append("its images are normalised each by itself: give data.normalisation=image")
+    if own.resize != 1 and resize == 1:
+        problems.append(f"its images are resized: give data.resize={own.resize:g}, or another factor")
+    if problems:
+        raise ConfigError(f"cannot go on from {name}", problems)
 
 
 def is_saved(name: str) -> bool:

@@ -14,7 +14,7 @@ import pytorch_lightning as lightning
 from torch.utils.data import DataLoader
 
 from unetzoo import augmentation
-from unetzoo.checks import one_of, whole
+from unetzoo.checks import one_of, resize_problems, whole
 from unetzoo.config import NORMALISATIONS
 from unetzoo.data import (
     DataReport,
@@ -67,6 +67,8 @@ class FolderData(lightning.LightningDataModule):
             ones are seen; see ``unetzoo.data.aiming``. A third by default, as in nnU-Net.
         normalisation: "fixed": RGB of 8 bits by ImageNet's mean and standard deviation, everything else by the training
             images'; "image": each image by its own, as nnU-Net does where units mean nothing. Goes into the model.
+        resize: factor of the sides of images, at which the network is trained and sees them ever after: 0.5, or another
+            fraction of small numbers. Crops are of the resized images; validation scores are of images as they are.
         batch_size: images a step and process.
         steps_per_epoch: of the optimiser, after which the network is validated; crops are drawn from passes over the
             images without end. None: an epoch is a pass.
@@ -110,6 +112,7 @@ class FolderData(lightning.LightningDataModule):
         crop_size: int | tuple[int, int] | None = None,
         foreground_crops: float = 0.33,
         normalisation: str = "fixed",
+        resize: float = 1.0,
         batch_size: int = 8,
         steps_per_epoch: int | None = None,
         repeats: int | None = None,
@@ -135,6 +138,7 @@ class FolderData(lightning.LightningDataModule):
         }
         check_meaning(**self._meaning)
         self.crop_size, self.foreground_crops, self.normalisation = crop_size, foreground_crops, normalisation
+        self.resize = resize
         self.batch_size, self.repeats, self.balance, self.seed = batch_size, repeats, balance, seed
         self.steps_per_epoch, self.augmentation = steps_per_epoch, augmentation
         self.workers = min(8, (os.cpu_count() or 1) // 2) if workers is None else workers
@@ -148,7 +152,7 @@ class FolderData(lightning.LightningDataModule):
         """Return what is wrong with the settings by themselves."""
         repeats, steps = self.repeats, self.steps_per_epoch
         problems = whole("batch_size", self.batch_size) + whole("workers", self.workers, 0)
-        problems += one_of("normalisation", self.normalisation, NORMALISATIONS)
+        problems += one_of("normalisation", self.normalisation, NORMALISATIONS) + resize_problems(self.resize)
         problems += share_problems(self.foreground_crops) + fold_problems(self.fold, self.folds)
         if self.folds is not None and self.fold is None:
             problems.append(f"folds={self.folds!r}: which of them? Give fold=1, or another")
@@ -187,7 +191,7 @@ class FolderData(lightning.LightningDataModule):
             self.folder,
             self.labels,
             **source,
-            crop_size=self.crop_size,
+            crop_size=self.crop_size if self.resize == 1 else None,  # of resized images, which are not looked at there
             closely=False,
             progress=_progress(self.trainer),
         )
@@ -275,6 +279,7 @@ class FolderData(lightning.LightningDataModule):
             mean=facts.mean,
             std=facts.std,
             normalisation=facts.normalisation,
+            resize=self.resize if part == "train" else 1.0,  # the network's own, where it is validated
             augmentation=augment,
             foreground_crops=self.foreground_crops,
             seed=self.seed,

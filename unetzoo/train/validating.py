@@ -6,11 +6,14 @@ import torch
 from torch import Tensor
 
 from unetzoo import sheets
+from unetzoo.checks import ratio
 from unetzoo.config import ModelConfig
 from unetzoo.model import SegmentationModel, TrainingOutputs, evaluating
 from unetzoo.nn.layers import crop
+from unetzoo.prediction.networks import unit_of
 from unetzoo.prediction.reach import reach
 from unetzoo.prediction.tiles import Grid, lay_out, mirrored, rounded_up
+from unetzoo.prediction.views import View
 
 TILE = 1024
 """Pixels of the longest side that is shown at once; more for networks that look so far that all would be overlap."""
@@ -27,7 +30,7 @@ def validated(network: SegmentationModel, images: Tensor) -> tuple[TrainingOutpu
     is taken.
     """
     size = images.shape[-2:]
-    grid = _grid(network.config, network.encoder.strides[-1], size)
+    grid = _grid(network.config, unit_of(network), size)
     heads: list[Tensor] = []
     presence = None
     for k in range(len(grid.down.starts)):
@@ -76,12 +79,14 @@ def _cut_out(network: SegmentationModel, images: Tensor, grid: Grid, k: int, n: 
 
 def _asked(network: SegmentationModel, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
     """Return the logits of a user of the network, left out where there is the main head's alone, and of all heads."""
+    view, size = View(scale=float(ratio(network.config.resize))), images.shape[-2:]
+    images = view.apply(images, network.encoder.strides[-1])
     outputs = network.training_outputs(images)
     heads = [outputs.logits, *outputs.deep]
     if network.guide is not None or network.decoder.averages_heads or outputs.deep:
         plain = network.guide is None and not network.decoder.averages_heads
         heads = [outputs.logits if plain else network(images), *heads]
-    return heads, outputs.presence
+    return [view.undo(head, size) for head in heads], outputs.presence
 
 
 def _empty(head: Tensor, grid: Grid) -> Tensor:
