@@ -477,7 +477,7 @@ def test_a_network_kept_in_half_precision_is_trained_in_full(nuclei: Path, tmp_p
 def test_events_of_tensorboard_hold_the_figures(nuclei: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train(nuclei, tmp_path / "a", "--epochs", "2", "--tensorboard", "true", "--trainer.log_every_n_steps", "1")
+    train(nuclei, tmp_path / "a", "--epochs", "2", "--logger", "csv", "tensorboard", "--trainer.log_every_n_steps", "1")
     events = EventAccumulator(str(tmp_path / "a" / "tensorboard"))
     events.Reload()
     written = [event.value for event in events.Scalars("val/dice")]

@@ -11,6 +11,7 @@ EXTRAS = {
     "gradio": "demo",
     "jsonargparse": "train",
     "matplotlib": "plot",
+    "mlflow": "mlflow",
     "nibabel": "medical",
     "onnx": "export",
     "onnxruntime": "export",
@@ -22,6 +23,7 @@ EXTRAS = {
     "skimage": "objects",
     "tensorboard": "tensorboard",
     "tifffile": "tiff",
+    "wandb": "wandb",
     "zarr": "big",
 }
 """Package → the extra of unetzoo that installs it."""

@@ -71,7 +71,7 @@ def _add_train(commands: Any) -> None:
     )
     for flag in FLAGS:
         more: dict[str, Any] = {} if flag.alone is None else {"nargs": "?", "const": flag.alone}
-        more |= {"nargs": "+"} if flag.name == "data" else {}
+        more |= {"nargs": "+"} if flag.name in ("data", "logger") else {}
         more |= {"type": sides} if flag.name == "crop_size" else {}  # of others the settings tell the type
         if flag.numbers:
             more |= {"type": float, "nargs": len(flag.value.split()), "metavar": tuple(flag.value.split())}

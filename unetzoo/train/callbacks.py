@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from pytorch_lightning.callbacks import Callback
 
@@ -11,6 +12,7 @@ from unetzoo.errors import ConfigError
 from unetzoo.train import pictures, reporting
 from unetzoo.train.data_list import KeepData
 from unetzoo.train.keeping import KeepBest, KeepLast
+from unetzoo.train.loggers import ToLoggers
 from unetzoo.train.stopping import Patience
 
 
@@ -43,13 +45,14 @@ def run_callbacks(
     problems += [] if patience is None else whole("patience", patience)
     if problems:
         raise ConfigError("cannot show a run", problems)
-    best = KeepBest(folder)
+    best, sheets = KeepBest(folder), pictures.ImageSheets(folder, images_every)
     return [
         KeepData(folder),
         best,
         *([] if patience is None else [Patience(best, patience)]),
         reporting.History(folder),
-        pictures.ImageSheets(folder, images_every),
+        sheets,
+        ToLoggers(Path(folder), sheets),
         reporting.Progress(style),
         KeepLast(folder, keep_minutes, keep_steps),
     ]

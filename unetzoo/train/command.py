@@ -23,12 +23,11 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from unetzoo.checks import one_of
 from unetzoo.errors import ConfigError
-from unetzoo.extras import needed
 from unetzoo.printing import printable
 from unetzoo.saving.folds import fold_folder, folds_in
 from unetzoo.saving.records import BEST_FILE
 from unetzoo.saving.repositories import PREFIX
-from unetzoo.train import budgets, clipping, folds, places, report_page, reporting, suggesting
+from unetzoo.train import budgets, clipping, folds, loggers, places, report_page, reporting, suggesting
 from unetzoo.train.callbacks import run_callbacks
 from unetzoo.train.data import FolderData
 from unetzoo.train.flags import FLAGS
@@ -53,7 +52,7 @@ DEFAULTS = {
 }
 MAY_CHANGE = (
     *("data.folder", "data.workers", "patience"),
-    *("keep_minutes", "keep_steps", "images_every", "tensorboard"),
+    *("keep_minutes", "keep_steps", "images_every", "logger"),
 )
 """What a run that goes on may set anew, beside what is the trainer's; all else would make another run of it."""
 Place = Callable[[str, int | None], Path]
@@ -91,7 +90,7 @@ class RunCLI(LightningCLI):
         parser.add_argument("--keep_minutes", type=float, default=5.0, help="between checkpoints within an epoch")
         parser.add_argument("--keep_steps", type=int | None, default=None, help="instead of minutes: optimiser steps")
         parser.add_argument("--images_every", type=int, default=5, help="epochs between sheets of predictions")
-        parser.add_argument("--tensorboard", type=bool, default=False, help="write TensorBoard events too")
+        parser.add_argument("--logger", type=str | list[str] | None, default=None, help="names of loggers")
         for action in parser._actions:
             if action.dest in COUNTS_OR_SHARES:
                 # Lightning names float first, by which 1, one batch, would become 1.0, all of them.
@@ -113,6 +112,12 @@ class RunCLI(LightningCLI):
         return self._place(Path(self.config.model.name.removeprefix(PREFIX)).stem, self.config.data.fold)
 
     @property
+    def loggers(self) -> list[str]:
+        """Names of loggers."""
+        given = self.config.logger or []
+        return [given] if isinstance(given, str) else list(given)
+
+    @property
     def folds(self) -> int | None:
         """How many runs this is, where it is none of them by itself."""
         return None if self.config.data.fold is not None else self.config.data.folds
@@ -131,6 +136,7 @@ class RunCLI(LightningCLI):
         """
         config, names = self.config, name_problems(self.config.model) if self._looks else []
         problems = [*self._problems, *trainer_problems(config.trainer, config.patience), *names]
+        problems += loggers.logger_problems(self.loggers)
         try:
             if not problems and self.folds is not None:
                 return None
@@ -171,8 +177,7 @@ class RunCLI(LightningCLI):
             "default_root_dir": tempfile.gettempdir(),  # where the tuner keeps a file of its own
         }
         self.bare = functools.partial(lightning.Trainer, **{**settings, "logger": False})
-        if self.config.tensorboard:
-            settings["logger"] = _tensorboard(self.folder)
+        settings["logger"] = loggers.opened(self.loggers, self.folder) or False
         try:
             return lightning.Trainer(**{**settings, "callbacks": [*(config["callbacks"] or []), *own]})
         except (ValueError, TypeError) as error:
@@ -260,6 +265,7 @@ def _fit(cli: RunCLI, resumed: bool, by_steps: bool) -> None:
     with resumable(folder, cli.trainer), contextlib.suppress(LimitReachedError):
         if not resumed:
             forecast(cli)
+        loggers.check_open(cli.trainer)
         cli.trainer.fit(
             cli.model,
             datamodule=cli.datamodule,
@@ -369,13 +375,6 @@ def _suggest(cli: RunCLI) -> None:
     if not quiet:
         print(suggesting.table(trials), end="", file=sys.stderr)
     print(f"--lr {suggesting.suggestion(trials, begin):g}")
-
-
-def _tensorboard(folder: Path) -> Any:
-    needed("tensorboard", "tensorboard=true")
-    from pytorch_lightning.loggers import TensorBoardLogger
-
-    return TensorBoardLogger(folder, name="", version="tensorboard")
 
 
 @contextlib.contextmanager

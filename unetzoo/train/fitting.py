@@ -51,6 +51,7 @@ def fit(
     seed: int | None = None,
     monitor: str | None = None,
     patience: int | None = None,
+    logger: str | Sequence[str] | None = None,
     pretrained: bool | Source | None = None,
     settings: Mapping[str, Any] | None = None,
     config: Source | None = None,
@@ -74,7 +75,8 @@ def fit(
         steps: of the optimiser, a batch each. By default 3000, whatever the data and the network.
         minutes: in place of steps: as many as fit, by what some are measured to take before it starts.
         epochs: in place of steps: passes over the training images; or, with ``steps_per_epoch``, so many of these.
-        steps_per_epoch: between two validations. By default 100, or a fiftieth of the steps if that is more.
+        steps_per_epoch: between two validations. By default 100; or more, such that there are fifty epochs, or fewer,
+            such that there are ten or a few more.
         out: folder of the run, new or empty. None: ``runs/<model>``, numbered if there is one.
         batch_size: images a step and device; 8 by default.
         crop_size: side of the training crops in pixels, or height and width. By default 256, or less where most images
@@ -106,6 +108,7 @@ def fit(
         monitor: the figure of ``metrics.csv`` by which the best epoch is kept, such as "iou", "boundary_f", "dice/rim"
             or "val_loss". By default "dice", and where objects are told apart "object_ap_50".
         patience: stop after so many epochs without a better one.
+        logger: "tensorboard", "wandb" or "mlflow", or several in a list, to log to beside ``metrics.csv``.
         pretrained: True: ImageNet weights for the encoder; or their name or file, as ``create`` takes them.
         settings: full name → value of anything else that ``unetzoo train --print-config`` shows, such as
             ``{"trainer.precision": "bf16-mixed", "model.ema": 0.999, "model.options.norm": "group"}``; what text can

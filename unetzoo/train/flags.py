@@ -85,6 +85,10 @@ FLAGS = (
         "of metrics.csv, by which the best epoch is kept (default: dice; of objects object_ap_50)",
     ),
     Flag("patience", "patience", "EPOCHS", "stop when no epoch was better for so long (default: never)"),
+    Flag(
+        *("logger", "logger", "NAME"),
+        "also log to: tensorboard, wandb, mlflow, or several; csv, metrics.csv, is always written",
+    ),
     Flag("class_names", "data.class_names", "A,B", "one name a class", many=True),
     Flag("classes", "data.classes", "A,B", "of annotations: those that count, in this order (default: all)", many=True),
     Flag("colours", "data.colours", "#RRGGBB,…", "of painted masks, one a class", many=True),

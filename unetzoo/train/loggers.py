@@ -1,0 +1,161 @@
+"""Where a run's figures go beside ``metrics.csv``: TensorBoard, Weights & Biases, MLflow, by one list of names."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+from pytorch_lightning.callbacks import Callback
+
+from unetzoo.checks import one_of
+from unetzoo.errors import ConfigError
+from unetzoo.extras import needed
+from unetzoo.files.writing import write_file
+from unetzoo.printing import printable
+from unetzoo.train.pictures import ImageSheets
+from unetzoo.train.recipe import Recipe
+
+PROJECT = "unetzoo"
+"""Name of the project of W&B, and of the experiment of MLflow."""
+RUNS = "loggers.json"
+"""In the folder of a run: what W&B and MLflow call it, so that a run that goes on is the same one there."""
+
+
+def logger_problems(names: Sequence[str]) -> list[str]:
+    """Return what is wrong with the names of loggers."""
+    return [problem for name in names for problem in one_of("logger", name, LOGGERS)]
+
+
+def opened(names: Sequence[str], folder: Path) -> list[Any]:
+    """Return the loggers of a run, as Lightning's trainer takes them; none for "csv", which is always written.
+
+    Args:
+        names: of :data:`LOGGERS`.
+        folder: of the run.
+
+    Raises:
+        ConfigError: a package is missing.
+    """
+    known = _known(folder)
+    return [logger for name in dict.fromkeys(names) if (logger := LOGGERS[name](folder, known.get(name))) is not None]
+
+
+def _tensorboard(folder: Path, _: str | None) -> Any:
+    needed("tensorboard", "logger='tensorboard'")
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    return TensorBoardLogger(folder, name="", version="tensorboard")
+
+
+def _wandb(folder: Path, run: str | None) -> Any:
+    needed("wandb", "logger='wandb'")
+    from pytorch_lightning.loggers import WandbLogger
+
+    return WandbLogger(project=PROJECT, name=folder.resolve().name, save_dir=folder, id=run, resume="allow")
+
+
+def _mlflow(folder: Path, run: str | None) -> Any:
+    needed("mlflow", "logger='mlflow'")
+    from pytorch_lightning.loggers import MLFlowLogger
+
+    place = os.environ.get("MLFLOW_TRACKING_URI")
+    if place is None:
+        # MLflow refuses its store of plain files, which needs no server and no database, unless this is set.
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        place = (folder.resolve() / "mlruns").as_uri()
+    return MLFlowLogger(PROJECT, run_name=folder.resolve().name, tracking_uri=place, run_id=run)
+
+
+LOGGERS: dict[str, Callable[[Path, str | None], Any]] = {
+    "csv": lambda folder, run: None,
+    "tensorboard": _tensorboard,
+    "wandb": _wandb,
+    "mlflow": _mlflow,
+}
+
+
+class ToLoggers(Callback):
+    """Gives loggers the settings, the rate, the scores of each class and the sheets of images.
+
+    Losses and scores of all classes together are what the :class:`Recipe` logs. It stands behind ``ImageSheets``.
+
+    Args:
+        folder: of the run.
+        sheets: has the latest one.
+    """
+
+    def __init__(self, folder: Path, sheets: ImageSheets) -> None:
+        self.folder, self.sheets = folder, sheets
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Keep what the run is called elsewhere."""
+        found = {name: str(logger.version if name == "wandb" else logger.run_id) for name, logger in _named(trainer)}
+        if trainer.is_global_zero and found:
+            write_file(self.folder / RUNS, json.dumps(found))
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Log an epoch."""
+        assert isinstance(pl_module, Recipe)
+        if not trainer.loggers or not trainer.is_global_zero:
+            return
+        step = trainer.global_step
+        rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+        by_class = {key: value for key, value in pl_module.figures.items() if "/" in key and value is not None}
+        for logger in trainer.loggers:
+            logger.log_metrics({"lr": rate, **{_plain(f"val/{key}"): value for key, value in by_class.items()}}, step)
+            if self.sheets.latest is not None:
+                _log_image(logger, self.sheets.latest, step)
+
+
+def check_open(trainer: lightning.Trainer) -> None:
+    """Begin the runs of all loggers, before any work.
+
+    Raises:
+        ConfigError: one cannot be begun, as without a network or a key.
+    """
+    for logger in trainer.loggers:
+        try:
+            _ = logger.experiment  # type: ignore[attr-defined]
+        except Exception as error:  # of anybody's package: a missing key, a server that is not there
+            name = type(logger).__name__.removesuffix("Logger").lower()
+            offline = "; WANDB_MODE=offline keeps it in the run's folder" if name == "wandb" else ""
+            said = printable(" ".join(str(error).split()))
+            raise ConfigError(f"logger={name!r} cannot begin: {said:.500}{offline}") from error
+
+
+def _named(trainer: lightning.Trainer) -> list[tuple[str, Any]]:
+    """Return the loggers whose runs have names elsewhere."""
+    kinds = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
+    return [(kinds[type(one).__name__], one) for one in trainer.loggers if type(one).__name__ in kinds]
+
+
+def _known(folder: Path) -> dict[str, str]:
+    path = folder / RUNS
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} cannot be read ({error}): remove it, and loggers begin a new run") from error
+    return {name: text for name, text in found.items() if isinstance(text, str)} if isinstance(found, dict) else {}
+
+
+def _plain(name: str) -> str:
+    """Return a name with such letters alone as MLflow takes."""
+    return re.sub(r"[^\w\-. /]", "_", name)
+
+
+def _log_image(logger: Any, image: Any, step: int) -> None:
+    pixels = image.permute(1, 2, 0).numpy()
+    match type(logger).__name__:
+        case "TensorBoardLogger":
+            logger.experiment.add_image("validation", image, step)
+        case "WandbLogger":
+            logger.log_image("validation", [pixels], step)
+        case "MLFlowLogger":
+            logger.experiment.log_image(logger.run_id, pixels, artifact_file=f"validation/step_{step:07}.png")
