@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def test_tensorboard_has_rate_classes_and_sheets(shapes: Path, tmp_path: Path) -
     events = EventAccumulator(str(tmp_path / "a" / "tensorboard"))
     events.Reload()
     found = rows(tmp_path / "a")
-    for tag, column in (("lr", "lr"), ("val/dice", "dice"), ("val/iou/b _round_", "iou/b (round)")):
+    for tag, column in (("lr", "lr"), ("val/dice", "dice"), ("val_by_class/iou/b _round_", "iou/b (round)")):
         written = [event.value for event in events.Scalars(tag)]
         assert written == pytest.approx([float(row[column]) for row in found], rel=1e-6)
     (image,) = events.Images("validation")
@@ -64,27 +65,36 @@ def test_wandb_offline_has_the_figures_and_goes_on_as_the_same_run(
     assert folders
     assert {folder.name.rpartition("-")[2] for folder in folders} == {name}
     kept = [record for folder in folders for record in history(next(folder.glob("*.wandb")))]
-    for tag, column in (("lr", "lr"), ("val/iou/b _round_", "iou/b (round)"), ("val/dice", "dice")):
+    for tag, column in (("lr", "lr"), ("val_by_class/iou/b _round_", "iou/b (round)"), ("val/dice", "dice")):
         written = [float(record[tag]) for record in kept if tag in record]
         assert written == pytest.approx([float(row[column]) for row in rows(out)], rel=1e-6)
     assert list(out.rglob("validation_*.png"))
 
 
 def history(path: Path) -> list[dict[str, Any]]:
-    """Return what a file of W&B's has logged, by its own reader."""
-    from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal import datastore
+    """Return what a file of W&B's has logged: records of LevelDB's log format, behind seven bytes.
 
-    store = datastore.DataStore()
-    store.open_for_scan(str(path))
-    found = []
-    while (data := store.scan_data()) is not None:
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        if record.WhichOneof("record_type") == "history":
-            names = (item.key or "/".join(item.nested_key) for item in record.history.item)
-            values = (json.loads(item.value_json) for item in record.history.item)
-            found.append(dict(zip(names, values, strict=True)))
+    https://github.com/google/leveldb/blob/main/doc/log_format.md: blocks of 32 KiB hold pieces of records, each behind
+    a checksum (4 bytes), its length (2) and its kind (1): whole, first, middle or last.
+    """
+    from wandb.proto import wandb_internal_pb2
+
+    data, at, whole, found = path.read_bytes(), 7, b"", []
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        length, kind = struct.unpack_from("<HB", data, at + 4)
+        whole += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(whole)
+            whole = b""
+            if record.WhichOneof("record_type") == "history":
+                names = ["/".join(item.nested_key) or item.key for item in record.history.item]
+                values = [json.loads(item.value_json) for item in record.history.item]
+                found.append(dict(zip(names, values, strict=True)))
     return found
 
 
@@ -95,6 +105,7 @@ def test_mlflow_in_the_folder_has_the_figures_and_goes_on_as_the_same_run(
     from mlflow.tracking import MlflowClient
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "a"
     train(shapes, out, "--epochs", "1", *CLASSES, "--logger", "mlflow")
@@ -104,7 +115,7 @@ def test_mlflow_in_the_folder_has_the_figures_and_goes_on_as_the_same_run(
     (experiment,) = (one for one in client.search_experiments() if one.name == "unetzoo")
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.run_id == json.loads((out / "loggers.json").read_text(encoding="utf-8"))["mlflow"]
-    for tag, column in (("lr", "lr"), ("val/dice", "dice"), ("val/iou/b _round_", "iou/b (round)")):
+    for tag, column in (("lr", "lr"), ("val/dice", "dice"), ("val_by_class/iou/b _round_", "iou/b (round)")):
         written = [metric.value for metric in client.get_metric_history(run.info.run_id, tag)]
         assert written == pytest.approx([float(row[column]) for row in rows(out)], rel=1e-6)
     assert [path.suffix for path in (out / "mlruns").rglob("step_*")] == [".png"] * 2

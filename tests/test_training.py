@@ -260,6 +260,7 @@ def test_a_run_leaves_a_network_its_figures_and_images(first: Path, nuclei: Path
             "data.json",
             "last.ckpt",
             "metrics.csv",
+            "report.html",
             "predictions",
             "README.md",
         )

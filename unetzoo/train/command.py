@@ -265,13 +265,13 @@ def _fit(cli: RunCLI, resumed: bool, by_steps: bool) -> None:
     with resumable(folder, cli.trainer), contextlib.suppress(LimitReachedError):
         if not resumed:
             forecast(cli)
-        loggers.check_open(cli.trainer)
-        cli.trainer.fit(
-            cli.model,
-            datamodule=cli.datamodule,
-            ckpt_path=last if resumed and last.exists() else None,
-            weights_only=True,
-        )
+        with loggers.begun(cli.trainer):
+            cli.trainer.fit(
+                cli.model,
+                datamodule=cli.datamodule,
+                ckpt_path=last if resumed and last.exists() else None,
+                weights_only=True,
+            )
     if not cli.trainer.is_global_zero:
         return
     ended = _how_it_ended(cli, by_steps)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,19 +106,30 @@ class ToLoggers(Callback):
             return
         step = trainer.global_step
         rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
-        by_class = {key: value for key, value in pl_module.figures.items() if "/" in key and value is not None}
+        figures = {"lr": rate, **_by_class(pl_module.figures)}
         for logger in trainer.loggers:
-            logger.log_metrics({"lr": rate, **{_plain(f"val/{key}"): value for key, value in by_class.items()}}, step)
+            logger.log_metrics(figures, step)
             if self.sheets.latest is not None:
                 _log_image(logger, self.sheets.latest, step)
 
 
-def check_open(trainer: lightning.Trainer) -> None:
-    """Begin the runs of all loggers, before any work.
+@contextlib.contextmanager
+def begun(trainer: lightning.Trainer) -> Iterator[None]:
+    """Begin the runs of all loggers, before any work, and end W&B's, of which a process has one at a time.
 
     Raises:
         ConfigError: one cannot be begun, as without a network or a key.
     """
+    _begin(trainer)
+    try:
+        yield
+    finally:
+        for name, logger in _named(trainer):
+            if name == "wandb" and trainer.is_global_zero:
+                logger.experiment.finish()
+
+
+def _begin(trainer: lightning.Trainer) -> None:
     for logger in trainer.loggers:
         try:
             _ = logger.experiment  # type: ignore[attr-defined]
@@ -145,9 +157,17 @@ def _known(folder: Path) -> dict[str, str]:
     return {name: text for name, text in found.items() if isinstance(text, str)} if isinstance(found, dict) else {}
 
 
-def _plain(name: str) -> str:
-    """Return a name with such letters alone as MLflow takes."""
-    return re.sub(r"[^\w\-. /]", "_", name)
+def _by_class(figures: Mapping[str, float | None]) -> dict[str, float]:
+    """Return the scores of each class, with such letters alone in their names as MLflow takes.
+
+    They are apart from those of all classes, as its store of files has a file for "dice", which is no folder then.
+    """
+    named = ((*key.partition("/")[::2], value) for key, value in figures.items() if "/" in key)
+    return {
+        f"val_by_class/{score}/{re.sub(r'[^-. a-zA-Z0-9_]', '_', name)}": value
+        for score, name, value in named
+        if value is not None
+    }
 
 
 def _log_image(logger: Any, image: Any, step: int) -> None:
