@@ -54,6 +54,7 @@ def test_what_lies_behind_the_image_does_not_count() -> None:
     found = images.resized_labels(torch.ones(1, 5, 4, dtype=torch.int8), 0.5, -100)
     assert found.tolist() == [[[1, 1], [1, 1], [-100, -100]]]
     assert images.resized(torch.rand(1, 5, 4), 0.5).shape == (1, 3, 2)
+    assert all(images.resized(torch.ones(1, 50, 40), factor).max() == 1 for factor in (0.3, 0.75, 7 / 16, 1.5))
 
 
 @pytest.mark.parametrize("resize", [0.5, 1.5])

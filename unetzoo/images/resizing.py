@@ -33,6 +33,7 @@ def resized(image: Tensor, resize: float) -> Tensor:
         image = image.index_select(dim, mirrored(0, (-(-length // scale.denominator) + 2) * scale.denominator, length))
     size = [int(side * scale) for side in image.shape[1:]]
     found = F.interpolate(image[None], size, mode="bilinear", antialias=scale < 1)[0]
+    found.clamp_(*image.aminmax())  # rounding must bring no value beyond 1, say, which augmentation would refuse
     return found[:, : size[0] - 2 * scale.numerator, : size[1] - 2 * scale.numerator]
 
 
