@@ -25,7 +25,7 @@ def shares(target: torch.Tensor, task: str, share: float) -> dict[Any, float]:
     """Return how often each class is drawn, by the places of its pixels, None for no class."""
     torch.manual_seed(0)
     drawn = [drawn_class(target, task, share) for _ in range(DRAWS)]
-    counts = Counter(None if plane is None else tuple(map(tuple, np.argwhere(plane).tolist())) for plane in drawn)
+    counts = Counter(None if plane is None else tuple(map(tuple, plane.nonzero().tolist())) for plane in drawn)
     return {places: count / DRAWS for places, count in counts.items()}
 
 

@@ -6,9 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision import tv_tensors
 
@@ -22,7 +20,7 @@ from unetzoo.checks import sides
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.images import scaled
 
-Aim = Callable[[Tensor], NDArray[np.bool_] | None]
+Aim = Callable[[Tensor], Tensor | None]
 _UNSIGNED = (torch.uint8, torch.uint16, torch.uint32)
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torchvision import tv_tensors
 
@@ -50,7 +48,7 @@ def unfolded(inpt: Tensor) -> Tensor:
 
 
 def random_window(
-    image: Tensor, mask: Tensor, crop: Size, size: Size, wanted: NDArray[np.bool_] | None = None
+    image: Tensor, mask: Tensor, crop: Size, size: Size, wanted: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return a window of ``size`` about a crop at random: inside of the image, or about it where that is smaller.
 
@@ -61,13 +59,13 @@ def random_window(
     Args:
         image, mask: of the same height and width.
         crop, size: in pixels.
-        wanted: (H, W), True somewhere; None: nothing in particular.
+        wanted: (H, W) bool, True somewhere; None: nothing in particular.
     """
     ranges = [sorted((0, whole - side)) for whole, side in zip(image.shape[-2:], crop, strict=True)]
     first = [int(torch.randint(low, high + 1, ())) for low, high in ranges]
     middle = tuple(slice(max(0, at + side // 4), at + side - side // 4) for at, side in zip(first, crop, strict=True))
     if wanted is not None and not wanted[middle].any():
-        places = np.flatnonzero(wanted)
+        places = wanted.reshape(-1).nonzero()
         about = divmod(int(places[int(torch.randint(len(places), ()))]), wanted.shape[1])
         for axis, (low, high) in enumerate(ranges):
             if low == 0:  # else all of the image is in the crop

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -21,7 +20,7 @@ def share_problems(share: float) -> list[str]:
     return [f"foreground_crops={share!r}: a share of the crops, from 0 to 1, is needed"]
 
 
-def drawn_class(target: Tensor, task: str, share: float) -> NDArray[np.bool_] | None:
+def drawn_class(target: Tensor, task: str, share: float) -> Tensor | None:
     """Return where a class is that is drawn; None for all but a share, or without any foreground.
 
     Args:
@@ -31,7 +30,7 @@ def drawn_class(target: Tensor, task: str, share: float) -> NDArray[np.bool_] | 
         share: of the draws that give a class, from 0 to 1.
 
     Returns:
-        (H, W), True somewhere.
+        (H, W) bool, True somewhere.
     """
     if not share or torch.rand(()) >= share:
         return None
@@ -39,10 +38,10 @@ def drawn_class(target: Tensor, task: str, share: float) -> NDArray[np.bool_] | 
     if task in ("binary", "multiclass"):
         found = np.bincount(np.maximum(values, 0).ravel())
         present = np.flatnonzero(found[1:]) + 1
-        return np.asarray(values == present[_drawn(len(present))]) if len(present) else None
+        return target == int(present[_drawn(len(present))]) if len(present) else None
     planes = (values[:-1] if task == "instances" else values) == 1
     present = np.flatnonzero(planes.any(axis=(1, 2)))
-    return np.asarray(planes[present[_drawn(len(present))]]) if len(present) else None
+    return torch.from_numpy(planes[present[_drawn(len(present))]]) if len(present) else None
 
 
 def _drawn(count: int) -> int:

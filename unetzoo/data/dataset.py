@@ -7,9 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
@@ -155,7 +153,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         stored = (images.image_size(sample.image) for sample in self.samples)
         return [(images.resized_side(h, self.resize), images.resized_side(w, self.resize)) for h, w in stored]
 
-    def _aim(self, target: Tensor) -> NDArray[np.bool_] | None:
+    def _aim(self, target: Tensor) -> Tensor | None:
         return drawn_class(target, self.labels.task, self.foreground_crops)
 
     def _pair(self, i: int) -> Pair:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,10 +84,24 @@ def _pair(item: Any) -> tuple[Any, Tensor]:
         image, mask = item
     else:
         raise ConfigError(f"a {type(item).__name__}: (image, mask) is needed, or a mapping with both")
-    mask = mask.detach().cpu() if isinstance(mask, Tensor) else torch.from_numpy(np.array(mask))
+    mask = _tensor(mask)
     if mask.is_floating_point() or mask.is_complex():
         raise ConfigError(f"a mask of {mask.dtype}: integers are needed, or bool")
     return image, mask.squeeze(0).long() if mask.ndim == 3 and len(mask) == 1 else mask.long()
+
+
+def _tensor(mask: Any) -> Tensor:
+    """Return a mask that is a tensor, an array or a PIL image."""
+    if isinstance(mask, Tensor):
+        return mask.detach().cpu()
+    if type(mask).__module__.partition(".")[0] == "PIL":
+        return images.from_pil(mask).pixels
+    try:
+        return torch.as_tensor(mask.copy())  # an array that is a view of another may run backwards
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"a mask of type {type(mask).__name__}: an array, a tensor or a PIL image is needed"
+        ) from error
 
 
 def _write(
