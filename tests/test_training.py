@@ -555,13 +555,18 @@ def test_rates_are_tried_from_the_same_weights_on_the_same_crops(
     [
         ([(1e-4, 0.995), (3e-4, 0.99)], "none brought the loss of 1 down by 2 %, the best of them to 0.99"),
         ([(1e-4, math.inf), (3e-4, math.inf)], "none brought the loss"),
-        ([(1e-4, 0.9), (1.0, 0.5)], "1, the highest that is tried, is the best"),
     ],
 )
 def test_a_rate_that_does_not_stand_out_is_not_suggested(trials: list[tuple[float, float]], said: str) -> None:
     with pytest.raises(TrainingError, match=said):
         suggesting.suggestion(trials, 1.0)
-    assert suggesting.suggestion([(1e-4, 0.9), (1e-3, 0.5), (1e-2, math.inf)], 1.0) == 1e-3
+
+
+def test_the_lowest_rate_that_comes_half_as_far_is_suggested() -> None:
+    trials = [(1e-4, 0.9), (3e-4, 0.8), (1e-3, 0.6), (3e-3, 0.2), (1e-2, math.inf)]
+    assert suggesting.suggestion(trials, 1.0) == 1e-3
+    assert suggesting.suggestion(trials, 2.0) == 1e-4
+    assert suggesting.suggestion(trials[-2:], 1.0) == 3e-3
 
 
 # Killed, and gone on with

@@ -30,6 +30,8 @@ WORSE = 2
 """So many rates in a row above the best, each worse than it, end the search."""
 FALL = 0.02
 """Share of the loss at the beginning by which it must fall for a rate to be told."""
+SHARE = 0.5
+"""Of the largest fall of the loss, which the rate that is taken reaches."""
 Trial = tuple[float, float]
 """Rate, and the mean loss of the last third of the steps; infinite where it diverged."""
 
@@ -52,25 +54,23 @@ class _Losses(Callback):
 
 
 def suggestion(trials: Sequence[Trial], begin: float) -> float:
-    """Return the rate that came to the lowest loss.
+    """Return the lowest rate that brought the loss down by half as much as the best of all did.
 
     Args:
         trials: at least one.
         begin: the loss before any step.
 
     Raises:
-        TrainingError: none brought the loss down; or the best is the highest of all, so that higher ones may be better.
+        TrainingError: none brought the loss down.
     """
-    rate, loss = min(trials, key=lambda trial: trial[1])
-    if not loss < begin - FALL * abs(begin):
+    least = min(loss for _, loss in trials)
+    if not least < begin - FALL * abs(begin):
         raise TrainingError(
             f"no learning rate stood out: in {STEPS} steps none brought the loss of {begin:.4g} down by "
-            f"{100 * FALL:g} %, the best of them to {loss:.4g}; look at the data with 'unetzoo data check', or keep "
+            f"{100 * FALL:g} %, the best of them to {least:.4g}; look at the data with 'unetzoo data check', or keep "
             "the default"
         )
-    if rate == RATES[-1]:
-        raise TrainingError(f"no learning rate stood out: {rate:g}, the highest that is tried, is the best of all")
-    return rate
+    return next(rate for rate, loss in trials if loss <= begin - SHARE * (begin - least))
 
 
 def tried(
