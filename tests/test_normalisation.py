@@ -250,6 +250,13 @@ class TestFiles:
         unetzoo.save(unetzoo.load(tmp_path / "hub", mean=[0.5] * 3, std=[0.2] * 3), tmp_path / "b.safetensors")
         assert unetzoo.load(tmp_path / "b.safetensors", normalisation="image").config == model.config
 
+    def test_smp_s_files_can_be_said_to_be_of_it(self, tmp_path: Path) -> None:
+        smp = pytest.importorskip("segmentation_models_pytorch")
+        torch.save(smp.Unet("resnet18", encoder_weights=None).state_dict(), tmp_path / "a.pth")
+        config = unetzoo.load_foreign(tmp_path / "a.pth", normalisation="image").config
+        assert (config.normalisation, config.mean) == ("image", None)  # and ImageNet's are not assumed
+        assert unetzoo.load(tmp_path / "a.pth", normalisation="image").config == config
+
     def test_records_of_before_are_of_constants(self) -> None:
         record = unetzoo.create("unet", mean=[0.1] * 3, std=[0.2] * 3).config.to_dict()
         assert record.pop("normalisation") == "fixed"
