@@ -143,7 +143,9 @@ def _validated(data: FolderData, trainer: lightning.Trainer) -> list[int]:
     if trainer.world_size > 1:
         return list(range(len(data.validation_set())))
     batches = data.val_dataloader().batch_sampler.batches  # type: ignore[union-attr]
-    return sorted(i for batch in batches[: int(trainer.num_val_batches[0])] for i in batch)
+    limit = trainer.limit_val_batches
+    count = limit if isinstance(limit, int) else int(limit * len(batches))
+    return sorted(i for batch in batches[:count] for i in batch)
 
 
 def _counted(met: ObjectScores) -> Tensor:
