@@ -248,7 +248,7 @@ def test_objects_that_say_nothing_are_refused_before_the_work(
 def test_files_of_before_and_broken_ones(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     path.write_text('{"thresholds": [0.4]}', encoding="utf-8")
-    assert calibrated(path) == ([0.4], 0, 0.0)
+    assert calibrated(path) == ([0.4], 0, 0.0, "none")
     path.write_text('{"thresholds": [0.4], "objects": {"split": -1, "smallest": 0}}', encoding="utf-8")
     with pytest.raises(ConfigError, match=r"not what 'unetzoo calibrate' writes.*split=-1"):
         calibrated(path)

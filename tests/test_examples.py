@@ -127,7 +127,7 @@ def test_fine_tuning_refuses_imagenets_weights_for_a_trained_model(run: Run, tmp
 
 def test_multiclass_prints_the_scores_and_paints_the_mask_of_its_network(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    said, _ = run("multiclass.py", out, "--images", 60, "--epochs", 2, "--side", 64, *SHORT, "--data.repeats=3",
+    said, _ = run("multiclass.py", out, "--images", 60, "--epochs", 2, "--side", 64, *SHORT, "--data.repeats=5",
                   "--data.batch_size=8", "--data.crop_size=32", "--model.options.base_channels=8",
                   "--model.lr=0.01")  # fmt: skip
     model = unetzoo.load(out / "run" / "best.safetensors")

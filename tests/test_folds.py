@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 from collections import Counter
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import SPAWNED
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
 
@@ -138,7 +138,7 @@ class TestRuns:
                  *(f"--{name}={value}" for name, value in SMALL.items()), "--quiet", "--keep_steps", "1",
                  f"--trainer.callbacks+={__name__}.KillIn", "--trainer.callbacks.fold", str(fold),
                  "--trainer.callbacks.batch", str(batch)]  # fmt: skip
-        killed = multiprocessing.get_context("spawn").Process(target=main, args=(words,))
+        killed = SPAWNED.Process(target=main, args=(words,))
         killed.start()
         killed.join()
         assert killed.exitcode == -signal.SIGKILL

@@ -82,7 +82,8 @@ def verify(text: str) -> None:
 
 def train(text: str) -> None:
     labels = SimpleNamespace(num_classes=1, task="binary", class_names=None)
-    data: Any = SimpleNamespace(labels=labels, facts=SimpleNamespace(in_channels=3, mean=None, std=None))
+    facts = SimpleNamespace(in_channels=3, mean=None, std=None, normalisation="fixed")
+    data: Any = SimpleNamespace(labels=labels, facts=facts, resize=1.0)
     building.built(SimpleNamespace(name=text, options=None, pretrained=False), data)
 
 

@@ -109,8 +109,13 @@ class Parser(argparse.ArgumentParser):
     def unknown(self, words: Sequence[str]) -> str:
         """Return what is said of words that nobody takes."""
         known = [option for action in self._actions for option in action.option_strings]
-        hints = (self._value(word) or suggest(word.partition("=")[0], known) for word in words if word.startswith("-"))
+        hints = (self._hint(word.partition("=")[0], known) for word in words if word.startswith("-"))
         return f"unknown: {' '.join(words)}{''.join(hints)}"
+
+    def _hint(self, word: str, known: Sequence[str]) -> str:
+        """Return what is said of an unknown option: what it begins goes before values, and these before near ones."""
+        begins = any(option.startswith(word) for option in known)
+        return (not begins and self._value(word)) or suggest(word, known)
 
     def _value(self, word: str) -> str:
         """Return what is said of a word that is nearly the value of an option, as --outlines of --overlay outline."""

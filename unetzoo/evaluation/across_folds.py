@@ -50,9 +50,9 @@ tell how good the average is.
 ```text
 {found}```
 
-```sh
-unetzoo predict FOLDER images --out masks
-unetzoo evaluate FOLDER --data DATA --split test
+```python
+predictor = unetzoo.Predictor(FOLDER)
+unetzoo.evaluate(predictor, DATA, split="test")
 ```
 """
 

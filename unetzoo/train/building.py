@@ -56,7 +56,7 @@ def _check_seen(name: str, normalisation: str, resize: float) -> None:
     Raises:
         ConfigError: its images were normalised each by itself, or resized, and these are not.
     """
-    own = read_saved(sources.located(sources.trained_source(name))).config
+    own = read_saved(sources.located(sources.source_of(name))).config
     problems = []
     if own.normalisation == "image" and normalisation == "fixed":
         problems.append("its images are normalised each by itself: give data.normalisation=image")
