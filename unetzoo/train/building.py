@@ -45,8 +45,9 @@ def built(settings: Any, data: FolderData) -> SegmentationModel:
     if is_saved(settings.name):
         if settings.options or settings.pretrained:
             raise ConfigError(f"{settings.name} is trained already: it takes neither options nor pretrained")
+        network = sources.create(settings.name, dtype=torch.float32, **common).train()
         _check_seen(settings.name, facts.normalisation, data.resize)
-        return sources.create(settings.name, dtype=torch.float32, **common).train()
+        return network
     return sources.create(settings.name, pretrained=settings.pretrained, **common, **(settings.options or {}))
 
 
