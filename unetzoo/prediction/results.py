@@ -119,7 +119,7 @@ class Prediction:
         else:
             counts = self.mask.reshape(config.num_classes, -1).sum(dim=1)
         names = checks.class_names_of(config.class_names, config.task, config.num_classes)
-        return dict(zip(names, (counts / max(measured, 1)).tolist(), strict=True))
+        return dict(zip(names, (counts.double() / max(measured, 1)).tolist(), strict=True))
 
     def instances(self) -> objects.Instances:
         """Return the objects of the mask, divided as ``split`` says, with the mean probability of each; needs SciPy.
