@@ -464,13 +464,11 @@ def test_an_address_that_cannot_be_served_is_refused_before_the_model_is_loaded(
 
 def test_the_command_refuses_bad_limits_and_ports(capsys: Any) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    try:
-        assert cli.main(["serve", "x", "--max-megabytes", "0"]) == 2
-        assert re.search(r"--max-megabytes 0\.0: .*above 0", capsys.readouterr().err)
-        assert cli.main(["serve", "x", "--port", "70000"]) == 2
-        assert re.search("--port 70000: .*1 to 65535", capsys.readouterr().err)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    assert cli.main(["serve", "x", "--max-megabytes", "0"]) == 2
+    assert re.search(r"--max-megabytes 0\.0: .*above 0", capsys.readouterr().err)
+    assert cli.main(["serve", "x", "--port", "70000"]) == 2
+    assert re.search("--port 70000: .*1 to 65535", capsys.readouterr().err)
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_the_space_is_of_the_gradio_that_the_extra_allows() -> None:

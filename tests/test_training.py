@@ -562,11 +562,12 @@ def test_a_rate_that_does_not_stand_out_is_not_suggested(trials: list[tuple[floa
         suggesting.suggestion(trials, 1.0)
 
 
-def test_the_lowest_rate_that_comes_half_as_far_is_suggested() -> None:
-    trials = [(1e-4, 0.9), (3e-4, 0.8), (1e-3, 0.6), (3e-3, 0.2), (1e-2, math.inf)]
+def test_the_lowest_rate_that_comes_far_enough_is_suggested() -> None:
+    """From 0.9 to 0.2 are 0.7, four tenths of which are 0.28; the rate of 0.6 is the first that is below 0.62."""
+    trials = [(1e-4, 0.9), (3e-4, 0.63), (1e-3, 0.6), (3e-3, 0.2), (1e-2, math.inf)]
     assert suggesting.suggestion(trials, 1.0) == 1e-3
-    assert suggesting.suggestion(trials, 2.0) == 1e-4
-    assert suggesting.suggestion(trials[-2:], 1.0) == 3e-3
+    assert suggesting.suggestion(trials[3:], 1.0) == 3e-3
+    assert suggesting.suggestion([(1e-4, math.inf), *trials[2:]], 1.0) == 1e-3
 
 
 # Killed, and gone on with

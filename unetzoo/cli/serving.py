@@ -7,6 +7,7 @@ import contextlib
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from unetzoo.cli._options import SAVED
@@ -58,11 +59,10 @@ def _serve(options: argparse.Namespace) -> None:
     from unetzoo.serving import Limits, serve
 
     limits = Limits(options.max_megabytes, options.max_megapixels)
-    # So that the temporary folder is removed, whoever ends it.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(f"loading {options.source} …", file=sys.stderr)
     with (
         contextlib.suppress(KeyboardInterrupt),
+        _ended_by_sigterm(),
         serve(
             options.source,
             host=options.host,
@@ -76,3 +76,13 @@ def _serve(options: argparse.Namespace) -> None:
         print(f"{address} (Ctrl-C ends it)", flush=True)
         while True:
             time.sleep(3600)
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end it as Ctrl-C does, so that the temporary folder is removed, whoever ends it."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
