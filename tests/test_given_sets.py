@@ -128,3 +128,16 @@ def test_paths_are_no_data_sets() -> None:
     assert not any(map(is_given, ("cells", Path("cells"), ["a.csv", "b.csv"], ("a.csv", "b.csv"), None)))
     assert is_given(Pairs([]))
     assert is_given((Pairs([]), Pairs([])))
+
+
+def test_masks_of_pil_and_with_an_axis_of_channels(tmp_path: Path) -> None:
+    """Painted ones, mode "P" as VOC has them, are their indices."""
+    values, image = np.array([[0, 2], [1, 3]], np.uint8), np.zeros((2, 2, 3), np.uint8)
+    painted = Image.fromarray(values, "L").convert("P")
+    painted.putdata(values.ravel().tolist())
+    masks = [painted, Image.fromarray(values), values[None], torch.from_numpy(values)[None], values[:, ::-1][:, ::-1]]
+    write_given(Pairs([(image, mask) for mask in masks]), tmp_path / "d", **HOW | {"task": "multiclass"})
+    for path in sorted((tmp_path / "d" / "masks").iterdir()):
+        assert np.asarray(Image.open(path)).tolist() == values.tolist()
+    write_given(Pairs([(image, values[None] == 1)]), tmp_path / "m", **HOW | {"task": "multilabel"})
+    assert np.asarray(Image.open(tmp_path / "m" / "masks" / "class_0" / "000000.png")).tolist() == [[0, 0], [255, 0]]

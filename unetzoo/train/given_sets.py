@@ -87,7 +87,7 @@ def _pair(item: Any) -> tuple[Any, Tensor]:
     mask = _tensor(mask)
     if mask.is_floating_point() or mask.is_complex():
         raise ConfigError(f"a mask of {mask.dtype}: integers are needed, or bool")
-    return image, mask.squeeze(0).long() if mask.ndim == 3 and len(mask) == 1 else mask.long()
+    return image, mask.long()
 
 
 def _tensor(mask: Any) -> Tensor:
@@ -95,6 +95,8 @@ def _tensor(mask: Any) -> Tensor:
     if isinstance(mask, Tensor):
         return mask.detach().cpu()
     if type(mask).__module__.partition(".")[0] == "PIL":
+        if mask.mode == "P":  # the indices are the classes, the colours are for the eye
+            return torch.frombuffer(bytearray(mask.tobytes()), dtype=torch.uint8).reshape(mask.height, mask.width)
         return images.from_pil(mask).pixels
     try:
         return torch.as_tensor(mask.copy())  # an array that is a view of another may run backwards
@@ -108,6 +110,8 @@ def _write(
     image: Any, mask: Tensor, folder: Path, name: str, task: str | None, ignore: int | None, names: Sequence[str] | None
 ) -> None:
     loaded = as_image(image)
+    if mask.ndim == 3 and len(mask) == 1 and task != "multilabel":
+        mask = mask[0]
     pixels = loaded.image[:-1] if loaded.alpha else loaded.image
     wanted = (*mask.shape[: mask.ndim - 2], *pixels.shape[1:])
     if mask.ndim != (3 if task == "multilabel" else 2) or mask.shape != wanted:
