@@ -43,6 +43,8 @@ DTYPES = {
 SUFFIX = ".safetensors"
 LONGEST_HEADER = 4_000_000
 """Bytes: twenty times that of the zoo's largest network. What is longer is no network's, or an attack on memory."""
+ALIGNED = 64
+"""Bytes at a multiple of which torch's own tensors start: its products of matrices round otherwise elsewhere."""
 DATA_DIGEST = "unetzoo_data_sha256"
 HEADER_DIGEST = "unetzoo_header_sha256"
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
@@ -152,8 +154,7 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], m
         WeightsError: it cannot be written, or a tensor is of a type that has no place in it.
     """
     check_types(tensors)
-    # The widest first: so every tensor starts at a multiple of its width, as safetensors lays them out.
-    ordered = dict(sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])))
+    ordered = dict(sorted(tensors.items(), key=_place))
     blank = {**metadata, DATA_DIGEST: "0" * 64, HEADER_DIGEST: "0" * 64}
     placed = _header(ordered, blank)
     with replacing(path) as stream:
@@ -291,9 +292,9 @@ def _whole_numbers(values: object) -> bool:
 def _tensor(mapped: mmap.mmap, entry: Entry) -> Tensor:
     if entry.start == entry.stop:
         return torch.empty(entry.shape, dtype=entry.dtype)
-    if entry.start % entry.dtype.itemsize:  # only in files of other writers
+    if entry.start % ALIGNED:  # few of our own files, and all of other writers'
         copy = bytearray(mapped[entry.start : entry.stop])
-        return torch.frombuffer(copy, dtype=entry.dtype).reshape(entry.shape)
+        return torch.frombuffer(copy, dtype=entry.dtype).reshape(entry.shape).clone()
     count = (entry.stop - entry.start) // entry.dtype.itemsize
     return torch.frombuffer(mapped, dtype=entry.dtype, count=count, offset=entry.start).reshape(entry.shape)
 
@@ -306,7 +307,17 @@ def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes
         record[name] = {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, end]}
         at = end
     text = json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode()
-    return text + b" " * (-len(text) % 8)
+    return text + b" " * (-(8 + len(text)) % ALIGNED)
+
+
+def _place(item: tuple[str, Tensor]) -> tuple[bool, int, str]:
+    """Return what a named tensor's place in a file is sorted by: where it is, it and those behind it are aligned.
+
+    Tensors that fill whole blocks of :data:`ALIGNED` bytes come first, then the widest types: each of these starts at
+    a multiple of its width, as safetensors lays them out.
+    """
+    name, tensor = item
+    return tensor.numel() * tensor.element_size() % ALIGNED > 0, -tensor.element_size(), name
 
 
 def _bytes(tensor: Tensor) -> memoryview:
