@@ -148,3 +148,8 @@ def span(seconds: float) -> str:
         return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as people say it: "812 MB", "7.5 GB"; of 1024 a step, as memory is."""
+    return f"{count / 2**20:.0f} MB" if count < 2**30 else f"{count / 2**30:.1f} GB"

@@ -37,6 +37,8 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "crops anywhere": {"data.foreground_crops": 0},
     "not clipped": {"trainer.gradient_clip_val": 0},
     "crops anywhere, not clipped": {"data.foreground_crops": 0, "trainer.gradient_clip_val": 0},
+    "augmentation `none`": {"data.augmentation": "none"},
+    "augmentation `strong`": {"data.augmentation": "strong"},
     "`one_cycle`": {"model.schedule": "one_cycle"},
     "`one_cycle`, 0.003": {"model.schedule": "one_cycle", "model.lr": 0.003},
     "heads alike": HEADS,

@@ -92,7 +92,7 @@ def fit_problems(settings: Any, network: SegmentationModel, data: FolderData, tr
 
 def _norm_problems(network: SegmentationModel, data: FolderData) -> list[str]:
     """Return whether a norm sees a single value of a channel, of which there is no variance."""
-    batch, (height, width) = data.batch_size, data.crop
+    batch, (height, width) = data.crops, data.crop
     problem = _refusal_of_norms(network, batch, (height, width))
     if problem is None:
         return []

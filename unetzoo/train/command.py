@@ -27,7 +27,7 @@ from unetzoo.printing import printable
 from unetzoo.saving.folds import fold_folder, folds_in
 from unetzoo.saving.records import BEST_FILE
 from unetzoo.saving.repositories import PREFIX
-from unetzoo.train import budgets, clipping, folds, loggers, places, report_page, reporting, suggesting
+from unetzoo.train import budgets, clipping, folds, loggers, memory, places, report_page, reporting, suggesting
 from unetzoo.train.callbacks import run_callbacks
 from unetzoo.train.data import FolderData
 from unetzoo.train.flags import FLAGS
@@ -264,6 +264,7 @@ def _fit(cli: RunCLI, resumed: bool, by_steps: bool) -> None:
         _check_longer(len(Run(folder).history), cli.config.trainer.max_epochs, length)
     with resumable(folder, cli.trainer), contextlib.suppress(LimitReachedError):
         if not resumed:
+            memory.settle(cli)
             forecast(cli)
         with loggers.begun(cli.trainer):
             cli.trainer.fit(
@@ -365,6 +366,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def _suggest(cli: RunCLI) -> None:
     """Print the rate that did best of some, and on stderr what came of each."""
     quiet = cli.style == "quiet"
+    memory.settle(cli)
     with tqdm(total=len(suggesting.RATES), unit="rate", leave=False, disable=cli.style != "bar") as bar:  # type: ignore[no-untyped-call]
 
         def tell(rate: float) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as lightning
 from torch.utils.data import DataLoader
@@ -34,6 +34,7 @@ from unetzoo.errors import ConfigError
 from unetzoo.pretrained import IMAGENET_MEAN, IMAGENET_STD
 from unetzoo.printing import printable
 
+AUTO = "auto"
 CROP = 256
 """Pixels, the most that a side of a crop has where none is asked for."""
 
@@ -69,7 +70,8 @@ class FolderData(lightning.LightningDataModule):
             images'; "image": each image by its own, as nnU-Net does where units mean nothing. Goes into the model.
         resize: factor of the sides of images, at which the network is trained and sees them ever after: 0.5, or another
             fraction of small numbers. Crops are of the resized images; validation scores are of images as they are.
-        batch_size: images a step and process.
+        batch_size: images a step and process. "auto": as many as fit in memory, see ``unetzoo.train.memory``, which
+            puts their number here before a run begins.
         steps_per_epoch: of the optimiser, after which the network is validated; crops are drawn from passes over the
             images without end. None: an epoch is a pass.
         repeats: crops of each image in a pass. None: as many as cover the images once, on average.
@@ -113,7 +115,7 @@ class FolderData(lightning.LightningDataModule):
         foreground_crops: float = 0.33,
         normalisation: str = "fixed",
         resize: float = 1.0,
-        batch_size: int = 8,
+        batch_size: int | Literal["auto"] = 8,
         steps_per_epoch: int | None = None,
         repeats: int | None = None,
         balance: bool = False,
@@ -151,7 +153,8 @@ class FolderData(lightning.LightningDataModule):
     def _problems(self) -> list[str]:
         """Return what is wrong with the settings by themselves."""
         repeats, steps = self.repeats, self.steps_per_epoch
-        problems = whole("batch_size", self.batch_size) + whole("workers", self.workers, 0)
+        problems = [] if self.batch_size == AUTO else whole("batch_size", self.batch_size)
+        problems += whole("workers", self.workers, 0)
         problems += one_of("normalisation", self.normalisation, NORMALISATIONS) + resize_problems(self.resize)
         problems += share_problems(self.foreground_crops) + fold_problems(self.fold, self.folds)
         if self.folds is not None and self.fold is None:
@@ -168,6 +171,12 @@ class FolderData(lightning.LightningDataModule):
             fix = "rename the folder, or give a link to it"
             problems.append(f"data={printable(title_of(self.folder))}: this name is no UTF-8: {fix}")
         return problems
+
+    @property
+    def crops(self) -> int:
+        """Crops of a batch, once they are known."""
+        assert isinstance(self.batch_size, int)
+        return self.batch_size
 
     @property
     def samples(self) -> Mapping[str, tuple[Sample, ...]]:
@@ -250,7 +259,7 @@ class FolderData(lightning.LightningDataModule):
         assert trainer is not None
         return EpochBatches(
             len(dataset),
-            self.batch_size,
+            self.crops,
             repeats=self._balanced(dataset) if self.balance else self._repeats(dataset),
             steps=self.steps_per_epoch and self.steps_per_epoch * trainer.accumulate_grad_batches,
             seed=self.seed,
@@ -262,7 +271,7 @@ class FolderData(lightning.LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         sizes = self.validation_set().sizes()
-        return SizeBatches(sizes, self.batch_size, rank=trainer.global_rank, processes=trainer.world_size)
+        return SizeBatches(sizes, self.crops, rank=trainer.global_rank, processes=trainer.world_size)
 
     def _loading(self) -> dict[str, Any]:
         assert self.trainer is not None
@@ -313,7 +322,7 @@ class FolderData(lightning.LightningDataModule):
         assert self.trainer is not None
         sizes = dataset.sizes()
         covering = statistics.mean(height * width for height, width in sizes) / (self.crop[0] * self.crop[1])
-        filling = -(-self.batch_size * self.trainer.world_size // len(sizes))
+        filling = -(-self.crops * self.trainer.world_size // len(sizes))
         return max(1, round(covering), filling)
 
     def _balanced(self, dataset: SegmentationDataset) -> list[int]:

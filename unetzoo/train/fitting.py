@@ -29,7 +29,7 @@ def fit(
     epochs: int | None = None,
     steps_per_epoch: int | None = None,
     out: Source | None = None,
-    batch_size: int | None = None,
+    batch_size: int | str | None = None,
     crop_size: int | Sequence[int] | None = None,
     augmentation: str | Sequence[Any] | None = None,
     loss: str | None = None,
@@ -78,7 +78,8 @@ def fit(
         steps_per_epoch: between two validations. By default 100; or more, such that there are fifty epochs, or fewer,
             such that there are ten or a few more.
         out: folder of the run, new or empty. None: ``runs/<model>``, numbered if there is one.
-        batch_size: images a step and device; 8 by default.
+        batch_size: images a step and device; 8 by default. "auto": as many as fit in 8 GB, or in the memory that is
+            free, and no more than 5 % of all pixels.
         crop_size: side of the training crops in pixels, or height and width. By default 256, or less where most images
             are smaller.
         augmentation: "none", "light" (the default), "strong", or a list as ``unetzoo.augmentation.build`` takes it.

@@ -48,7 +48,7 @@ FLAGS = (
         "N",
         "between two validations (default: 100; or such that there are 10 to 50)",
     ),
-    Flag("batch_size", "data.batch_size", "N", "images a step and device (default: 8)"),
+    Flag("batch_size", "data.batch_size", "N", "images a step and device; auto: as many as fit in 8 GB (default: 8)"),
     Flag(
         "crop_size",
         "data.crop_size",

@@ -124,7 +124,7 @@ class Progress(Callback):
         from huggingface_hub.utils.tqdm import tqdm
 
         data = _data_of(trainer)
-        batch, done = data.batch_size * trainer.world_size, trainer.fit_loop.total_batch_idx + 1
+        batch, done = data.crops * trainer.world_size, trainer.fit_loop.total_batch_idx + 1
         self._bar = tqdm(  # type: ignore[no-untyped-call]
             total=int(trainer.num_training_batches * (trainer.max_epochs or 1)) * batch,
             initial=done * batch,
