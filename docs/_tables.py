@@ -236,8 +236,17 @@ def encoders_table() -> str:
             continue
         info = infos()[names[0]]
         encoder = count(build(info.name).encoder)
-        rows.append((f"`{name}`", spec.paper, listed(info.channels), listed(info.strides), f"{encoder:,}"))
-    return table(("Name", "Paper", "Channels", "Strides", "Parameters"), rows, (4,))
+        top = "–" if spec.weights is None else f"{accuracy(getattr(models, spec.weights).DEFAULT)['acc@1']:.1f}"
+        norms = spec.own_norm or ", ".join("none" if norm is None else norm for norm in spec.norms)
+        maps = (listed(info.channels), listed(info.strides))
+        rows.append((f"`{name}`", spec.paper, *maps, norms, f"{encoder:,}", top))
+    return table(("Name", "Paper", "Channels", "Strides", "Norms", "Parameters", "Top-1"), rows, (5, 6))
+
+
+def accuracy(member: Any) -> dict[str, float]:
+    """Return what torchvision records of weights, on ImageNet-1K and in per cent."""
+    scores: dict[str, float] = member.meta["_metrics"]["ImageNet-1K"]
+    return scores
 
 
 def stems_table() -> str:
@@ -257,7 +266,7 @@ def weights_table() -> str:
             continue
         enum = getattr(models, spec.weights)
         for member in enum:
-            scores = member.meta["_metrics"]["ImageNet-1K"]
+            scores, preset = accuracy(member), member.transforms()
             rows.append(
                 (
                     f"`{name}`",
@@ -265,10 +274,11 @@ def weights_table() -> str:
                     f"`{Path(member.url).name}`",
                     f"{scores['acc@1']:.3f}",
                     f"{scores['acc@5']:.3f}",
-                    member.transforms.keywords.get("resize_size", 256),
+                    *preset.resize_size,
+                    *preset.crop_size,
                 )
             )
-    return table(("Encoder", "Weights", "File", "Top-1", "Top-5", "Resize"), rows, (3, 4, 5))
+    return table(("Encoder", "Weights", "File", "Top-1", "Top-5", "Resize", "Crop"), rows, (3, 4, 5, 6))
 
 
 def groups_table() -> str:

@@ -64,15 +64,17 @@ ALIKE = (
     "resnext101_64x4d",
     "wide_resnet50_2",
     "wide_resnet101_2",
+    "efficientnet_b3",
+    "efficientnet_v2_s",
 )
-"""Encoders made of the blocks of others, only more of them or wider ones: what is added to the zoo is none of these."""
+"""Encoders made of the blocks of others, only more of them, wider or simpler ones: what is added to the zoo is none of
+these."""
 FAMILIES = [name for name in NAMES if zoo.index()[name][1] not in ALIKE]
 """Every decoder on an encoder of every kind of block."""
 SMALL = [name for name in FAMILIES if name in PADDED and "next" not in name]
-ONCE = [
-    name for name in FAMILIES if zoo.index()[name][1] not in ("resnet50", "resnext50_32x4d") or "unetpp_lite" in name
-]
-"""Every decoder on the plain encoder and on ResNet-18, and either bottleneck under one decoder, a cheap one."""
+UNDER_ONE = ("resnet50", "resnext50_32x4d", "mobilenet_v3_large", "efficientnet_b0")
+ONCE = [name for name in FAMILIES if zoo.index()[name][1] not in UNDER_ONE or "unetpp_lite" in name]
+"""Every decoder on the plain encoder and on ResNet-18, and each other kind of block under one decoder, a cheap one."""
 
 
 def _links() -> bool:

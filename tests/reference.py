@@ -1,7 +1,7 @@
 """Every network of the zoo, written out as the formulas of its paper.
 
 Nothing here calls the zoo's forward code: weights are read by name, and all else is ``torch.nn.functional``. The
-maps of a ResNet are what torchvision's own network computes on its way. This is also the plain way, every map at
+maps of torchvision's encoders are what its own network computes on its way. This is also the plain way, every map at
 full size and every concatenation built, that ``examples/benchmarks/speed.py`` measures the zoo against.
 
 Batch norms are in the mode that the model is in. Default options; besides these ``upsampling``, ``num_classes``,
@@ -142,7 +142,7 @@ def strides(model: nn.Module) -> tuple[int, ...]:
     """Return the strides of the encoder's maps."""
     if model.config.encoder == "plain":
         return (1, 2, 4, 8, 16)
-    stem_stride = model.config.encoder_options.stem_stride
+    stem_stride = getattr(model.config.encoder_options, "stem_stride", 4)
     return {4: (2, 4, 8, 16, 32), 2: (2, 2, 4, 8, 16), 1: (1, 1, 2, 4, 8)}[stem_stride]
 
 
@@ -188,6 +188,43 @@ def torchvision_resnet(arch: str, stem_stride: int = 4, biased: bool = False) ->
     for module in net.modules() if biased else ():
         if isinstance(module, nn.Conv2d):
             module.bias = nn.Parameter(module.weight.new_empty(module.out_channels))
+    return net
+
+
+LAST = {
+    "mobilenet_v3_large": (1, 3, 6, 12, 16),
+    "efficientnet_b0": (1, 2, 3, 5, 7),
+    "efficientnet_b3": (1, 2, 3, 5, 7),
+    "efficientnet_v2_s": (1, 2, 3, 5, 6),
+}
+"""Number in torchvision's ``features`` of the last module at strides 2, 4, 8, 16 and 32, expansions to the classifier
+of EfficientNets left out."""
+
+
+def features_maps(w: Weights, config: ModelConfig, images: Tensor) -> list[Tensor]:
+    """Return what torchvision's network computes on its way through ``features``, as far as there are weights."""
+    there = {int(name.split(".")[1]) for name in w}
+    net = body(config.encoder, "features.0.1.weight" not in w, len(there)).train(w.training)
+    run = partial(torch.func.functional_call, net, dict(w), (images,), strict=True)
+    return intermediate_maps(net, [f"features.{number}" for number in LAST[config.encoder] if number in there], run)
+
+
+@cache
+def body(arch: str, biased: bool, length: int) -> nn.Module:
+    """Return the first modules of ``features`` of torchvision's network, without weights.
+
+    Args:
+        biased: no batch norm, but a bias in each convolution.
+    """
+    with torch.device("meta"):
+        features = torchvision.models.get_model(arch, weights=None).features[:length]
+    for name, module in list(features.named_modules()) if biased else ():
+        if isinstance(module, nn.Conv2d):
+            module.bias = nn.Parameter(module.weight.new_empty(module.out_channels))
+        if isinstance(module, nn.BatchNorm2d):
+            features.set_submodule(name, nn.Identity())
+    net = nn.Sequential()
+    net.add_module("features", features)
     return net
 
 
@@ -329,7 +366,7 @@ RESNETS = (
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"),
 )
-ENCODERS = {"plain": plain_maps, **dict.fromkeys(RESNETS, resnet_maps)}
+ENCODERS = {"plain": plain_maps, **dict.fromkeys(RESNETS, resnet_maps), **dict.fromkeys(LAST, features_maps)}
 DECODERS = {
     "unet": unet,
     "unetpp": unetpp,

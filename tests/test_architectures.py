@@ -14,6 +14,7 @@ from conftest import ALIKE, ONCE, light, tried
 from drawn import drawn, fill
 from reference import (
     BORDER,
+    LAST,
     RESNETS,
     VALID_CROPS,
     encoder_maps,
@@ -163,7 +164,7 @@ def test_logits_follow_the_formulas_with_every_flag(name):
 
 
 def logits_follow_the_formulas(name: str, options: dict) -> None:
-    if OWN[name][1] in ("resnet18", "resnet34"):
+    if OWN[name][1] in ("resnet18", "resnet34", *LAST):
         formulas_agree(make(name, **options), (32, 64), (37, 51))
     else:
         sizes = ((33, 47),) if options and OWN[name][1] != "plain" else ((33, 47), (32, 64))
@@ -177,14 +178,19 @@ def test_a_training_step_is_that_of_the_formulas(name):
     model = make(name, **options, **light(name)).train()
     plain = copy.deepcopy(model)
     images = some_images(model, *((188, 188) if name == "unet_valid" else (33, 40)), batch=2)
-    found, expected = tensors(model.training_outputs(images)), reference_outputs(plain, images)
+    torch.manual_seed(2)  # of stochastic depth
+    found = tensors(model.training_outputs(images))
+    torch.manual_seed(2)
+    expected = reference_outputs(plain, images)
     for ours, theirs in zip(found, expected, strict=True):
         assert_near(ours.detach(), theirs.detach(), tolerance=1e-8)
     for outputs in (found, expected):
         sum(logits.square().mean() for logits in outputs).backward()
+    # Of a bias that a norm further on takes away the gradient is nothing but rounding.
+    least = 1e-9 * max(float(parameter.grad.abs().max()) for parameter in plain.parameters())
     for (key, ours), theirs in zip(model.named_parameters(), plain.parameters(), strict=True):
         difference = float((ours.grad - theirs.grad).abs().max())
-        assert difference <= 1e-6 * float(theirs.grad.abs().max()), key
+        assert difference <= 1e-6 * max(least, float(theirs.grad.abs().max())), key
     for (key, ours), theirs in zip(model.named_buffers(), plain.buffers(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8, msg=key) if ours.ndim else None
 

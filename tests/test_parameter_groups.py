@@ -12,7 +12,10 @@ from torch import nn
 
 import unetzoo
 
-NAMES = ["unet", "unetpp", "unet3p_lite", "resunet18", "unet3p_resnet18", "unetpp_lite_resnet18"]
+NAMES = [
+    *("unet", "unetpp", "unet3p_lite", "resunet18", "unet3p_resnet18", "unetpp_lite_resnet18"),
+    "unet_efficientnet_b0",  # which has stochastic depth
+]
 
 
 def step(model: nn.Module, optimiser: torch.optim.Optimizer) -> None:

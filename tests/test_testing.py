@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from reference import LAST
 from torch import Tensor, nn
 
 import unetzoo
@@ -20,7 +21,7 @@ from unetzoo.nn.resampling import resize
 from unetzoo.testing import ContractError, _decoders, _encoders, check_decoder, check_encoder
 
 pytestmark = pytest.mark.usefixtures("registries")
-SHIPPED_DECODERS, SHIPPED_ENCODERS = tuple(DECODERS), ("plain", "resnet18")
+SHIPPED_DECODERS, SHIPPED_ENCODERS = tuple(DECODERS), ("plain", "resnet18", *LAST)
 
 
 @pytest.mark.slow

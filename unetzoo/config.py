@@ -77,7 +77,7 @@ class ModelConfig:
         norm: "batch", "group", "instance", "layer" (over the channels of each pixel), or None. The decoder's alone on
             an encoder that has a norm of its own.
         conv_bias: whether the convolutions before the heads have a bias. Always True without a norm; with one,
-            torchvision's ResNets have none all the same, as their weights are.
+            torchvision's encoders have none all the same, as their weights are.
         dropout: probability, from 0 up to but not 1, of dropping an element of the deepest map in training, as
             at the end of the contracting path of the 2015 paper (section 3.1).
         deep_supervision: whether there are heads for ``training_outputs`` besides the main one.

@@ -234,8 +234,9 @@ def _whole(contents: Contents) -> str:
 
 def _another(spec: EncoderSpec, contents: Contents, other: EncoderSpec, prefix: str, decoder: str) -> str:
     where = f" at {prefix.rstrip('.')!r}" if prefix else ""
+    article = "an" if other.title.startswith(tuple("AEIO")) else "a"
     return (
-        f"the weights do not fit {spec.title}: {contents.path} holds a {other.title}{where}, which is for "
+        f"the weights do not fit {spec.title}: {contents.path} holds {article} {other.title}{where}, which is for "
         f"{other.names(decoder)[0]!r}"
     )
 

@@ -23,6 +23,15 @@ class Feature(NamedTuple):
     stride: int
 
 
+def widths(encoder: Encoder, finest: int, levels: int) -> list[int]:
+    """Return the channels of a decoder's levels on an encoder that it does not mirror, finest first.
+
+    They double from ``finest`` on, but are at most twice those of the skip connection at their level: what is fused is
+    no richer than what it is fused of, and a decoder of a ResNet's widths would be many times a mobile encoder.
+    """
+    return [min(finest * 2**level, 2 * encoder.channels[level]) for level in range(levels)]
+
+
 class Pruned(NamedTuple):
     """What pruning leaves of a decoder.
 

@@ -2,7 +2,8 @@
 
 Paper: Ronneberger, Fischer, Brox 2015, arXiv 1505.04597, figure 1. Here: padded convolutions, so that logits
 have the image's size, and batch norm. On other encoders, whose finest map is coarser than the image, one more
-transposed convolution ends the decoder. "ResUNet" means U-Net on a ResNet, not arXiv 1711.10684. On a plain encoder
+transposed convolution ends the decoder, whose levels are 64, 128, 256 and 512 channels wide, or twice as wide as their
+skip connection where that is less. "ResUNet" means U-Net on a ResNet, not arXiv 1711.10684. On a plain encoder
 whose deepest map is no wider than the one above it (``doublings=3``), and without transposed convolutions, each
 double convolution ends as wide as the next skip connection: so are many public bilinear U-Nets.
 """
@@ -16,7 +17,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from unetzoo.checks import one_of
-from unetzoo.decoders._base import Decoder, Feature, register_decoder
+from unetzoo.decoders._base import Decoder, Feature, register_decoder, widths as level_widths
 from unetzoo.encoders import Encoder, Options
 from unetzoo.nn.convolutions import Source
 from unetzoo.nn.layers import Concat, ConvStyle, DoubleConv, Upsample, initialise
@@ -58,7 +59,7 @@ class UNetDecoder(Decoder):
     def __init__(self, encoder: Encoder, style: ConvStyle, options: UNetOptions, deep_supervision: bool) -> None:
         super().__init__(encoder, style, options, deep_supervision)
         steps = range(len(encoder.channels) - 1)
-        widths = list(encoder.channels[:-1] if encoder.symmetric else [64 * 2**level for level in steps])
+        widths = list(encoder.channels[:-1]) if encoder.symmetric else level_widths(encoder, 64, len(steps))
         middles = list(widths)
         coarse = encoder.channels[-1]
         if encoder.symmetric and coarse == widths[-1] and options.upsampling != "transpose":

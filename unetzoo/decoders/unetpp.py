@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from unetzoo.checks import LARGEST, one_of, whole
-from unetzoo.decoders._base import Decoder, Feature, Pruned, register_decoder
+from unetzoo.decoders._base import Decoder, Feature, Pruned, register_decoder, widths as level_widths
 from unetzoo.encoders import Encoder, Options
 from unetzoo.nn.layers import Concat, ConvStyle, DoubleConv, Upsample, initialise
 from unetzoo.nn.resampling import Size
@@ -37,7 +37,7 @@ class UNetPlusPlusOptions(Options):
         upsampling: "transpose", "nearest", "bilinear", or "bilinear_aligned", which is torch's ``align_corners=True``;
             None takes the authors' own: "transpose" on the plain encoder, "nearest" on others.
         base_width: channels of row 0, doubled each row; None takes the authors' own: those of the encoder where
-            it is plain, otherwise 32.
+            it is plain, otherwise 32, and no row wider than twice its map of the encoder.
     """
 
     levels: int = MOST_LEVELS
@@ -159,8 +159,8 @@ class UNetPlusPlusDecoder(NestedDecoder):
     ) -> None:
         super().__init__(encoder, style, options, deep_supervision)
         upsampling = options.upsampling or ("transpose" if encoder.symmetric else "nearest")
-        base = options.base_width or (encoder.channels[0] if encoder.symmetric else 32)
-        widths = [base * 2**level for level in range(self.levels)]
+        base = options.base_width or (encoder.channels[0] if encoder.symmetric else None)
+        widths = [base * 2**level for level in range(self.levels)] if base else level_widths(encoder, 32, self.levels)
         for j in range(1, self.levels + 1):
             for i in range(self.levels + 1 - j):
                 row = encoder.channels[i] + (j - 1) * widths[i]

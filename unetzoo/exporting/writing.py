@@ -61,7 +61,7 @@ def export(
             the file will see. int8 needs them; of any precision the masks are compared on them. Up to 32 are used,
             spread evenly over more; whole, in tiles as prediction cuts them, of which they may have 128 together.
         size: height and width, to fix them; ``unet_valid``, whose sides are 16 k + 60, can be exported no other way.
-            None: any from the largest stride of the encoder plus 1 up, 33 for ResNets.
+            None: any from the largest stride of the encoder plus 1 up, 33 for torchvision's.
 
     Returns:
         Differences, agreement of masks and times at three sizes. Print it.

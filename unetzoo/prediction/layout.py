@@ -100,7 +100,8 @@ def _full_reach(networks: Networks) -> int:
     if None in found:
         name = networks.members[found.index(None)].config.name
         raise ConfigError(
-            f"overlap='full': {name} looks at the whole image (group or instance norm, or the classification-"
-            "guided module), so that no overlap is full; give pixels or a share, or tile=None"
+            f"overlap='full': {name} looks at the whole image (group or instance norm, attention, squeeze-"
+            "excitation, or the classification-guided module), so that no overlap is full; give pixels or a share, or "
+            "tile=None"
         )
     return max(value for value in found if value is not None)

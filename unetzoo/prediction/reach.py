@@ -37,7 +37,7 @@ def reach(config: ModelConfig, *, heads: bool = False) -> int | None:
         heads: whether those of all heads of deep supervision are meant, too.
 
     Returns:
-        None for a network that looks at the whole image: group and instance norm, attention, the
+        None for a network that looks at the whole image: group and instance norm, attention, squeeze-excitation, the
         classification-guided module, and up-sampling with corners aligned, whose positions depend on the image's size.
     """
     if config.classification_guided:
@@ -79,7 +79,7 @@ def _measured(config: ModelConfig, heads: bool) -> int | None:
 
 def _looks_at_all(module: nn.Module) -> bool:
     aligned = isinstance(module, Upsample) and module.mode == "bilinear_aligned"
-    return aligned or isinstance(module, nn.GroupNorm | InstanceNorm2d | ChannelsAndPixels)
+    return aligned or isinstance(module, nn.GroupNorm | InstanceNorm2d | ChannelsAndPixels | nn.AdaptiveAvgPool2d)
 
 
 def _positive(probe: SegmentationModel) -> SegmentationModel:

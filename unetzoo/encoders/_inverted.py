@@ -1,0 +1,52 @@
+"""Encoders of inverted residuals, as MobileNets and EfficientNets are made of: narrow maps, wide blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from unetzoo.encoders._base import Options
+from unetzoo.encoders._features import FeaturesEncoder
+from unetzoo.nn.layers import ConvStyle, make_norm
+
+
+class InvertedEncoder(FeaturesEncoder):
+    """Maps of a torchvision network of inverted residuals, its batch norms with the family's epsilon and momentum.
+
+    Other norms take their place (``norm_layer`` not being an argument of all these networks); squeeze-excitation and
+    stochastic depth stay.
+    """
+
+    def __init__(
+        self, in_channels: int, style: ConvStyle, options: Options, depth: int = 5, *, arch: str, cuts: Sequence[int]
+    ) -> None:
+        from torchvision import models
+
+        super().__init__(getattr(models, arch)(weights=None), cuts[:depth], in_channels)
+        if style.norm == "batch":
+            return
+        for conv, norm in list(self.foldable()):
+            channels = len(self.get_submodule(conv).get_parameter("weight"))
+            self.set_submodule(norm, make_norm(style.norm, channels))
+        if style.norm is None:
+            _without_norm(self)
+
+
+def _without_norm(encoder: nn.Module) -> None:
+    """Draw convolutions by what each neuron reads, give each a bias, and start each residual branch at zero.
+
+    torchvision draws them by how many read it, depth-wise ones as if all channels did: without a norm behind them
+    nothing would come out of the deepest block. The zero start, so that depth does not explode, is that of
+    torchvision's ``zero_init_residual`` and of Fixup (arXiv 1901.09321).
+    """
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+            if module.bias is None:
+                module.bias = nn.Parameter(torch.zeros_like(module.weight[:, 0, 0, 0]))
+    for module in encoder.modules():
+        if getattr(module, "use_res_connect", False):
+            last = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)][-1]
+            nn.init.zeros_(last.weight)
