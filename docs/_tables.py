@@ -20,7 +20,7 @@ from torchvision import models
 import unetzoo
 from unetzoo.config import pair_problem
 from unetzoo.decoders import DECODERS
-from unetzoo.encoders import ENCODERS
+from unetzoo.encoders import ENCODERS, EncoderSpec
 from unetzoo.encoders.resnet import ResNetEncoder, ResNetOptions
 from unetzoo.information import meanings
 from unetzoo.nn.layers import ConvStyle, group_count
@@ -44,6 +44,11 @@ def decoders() -> dict[str, type[unetzoo.Decoder]]:
     order = ("unet", "unet_valid", "unetpp", "unet3p", "unetpp_lite", "unet3p_lite", "smp_unet", "smp_unetplusplus")
     names = sorted(DECODERS, key=lambda name: order.index(name) if name in order else len(order))
     return {name: DECODERS[name] for name in names}
+
+
+def encoders() -> dict[str, EncoderSpec]:
+    """Return the encoders: the plain one, then the ResNets, then the others."""
+    return {name: ENCODERS[name] for name in sorted(ENCODERS, key=lambda name: (name != "plain", "res" not in name))}
 
 
 @cache
@@ -75,9 +80,9 @@ def zoo_table() -> str:
     """Return one table an architecture, with every name of the registry."""
     parts = []
     for decoder in decoders().values():
-        encoders = [spec.title for spec in ENCODERS.values()]
+        titles = [spec.title for spec in encoders().values()]
         members = [info for info in infos().values() if info.architecture == decoder.title]
-        members.sort(key=lambda info: encoders.index(info.encoder))
+        members.sort(key=lambda info: titles.index(info.encoder))
         rows = [
             (
                 "<br>".join(f"`{name}`" for name in (info.name, *info.aliases)),
@@ -99,7 +104,7 @@ def grid() -> str:
     titles = {decoder.title: key for key, decoder in decoders().items()}
     millions = {(info.encoder, info.architecture): f"{info.parameters / 1e6:.2f}" for info in infos().values()}
     head = ["Encoder", *(f"`{key}`" for key in titles.values())]
-    rows = [[spec.title, *(millions.get((spec.title, title), "–") for title in titles)] for spec in ENCODERS.values()]
+    rows = [[spec.title, *(millions.get((spec.title, title), "–") for title in titles)] for spec in encoders().values()]
     return table(head, rows, range(1, len(head)))
 
 
@@ -230,7 +235,7 @@ def options_table(options: type) -> str:
 
 def encoders_table() -> str:
     rows = []
-    for name, spec in ENCODERS.items():
+    for name, spec in encoders().items():
         names = [spec.names(decoder)[0] for decoder in decoders() if pair_problem(decoder, name) is None]
         if not names:
             continue
@@ -261,7 +266,7 @@ def stems_table() -> str:
 
 def weights_table() -> str:
     rows = []
-    for name, spec in ENCODERS.items():
+    for name, spec in encoders().items():
         if spec.weights is None:
             continue
         enum = getattr(models, spec.weights)

@@ -152,6 +152,23 @@ def test_weights_come_from_torch_s_cache(
         unetzoo.create("unet3p_lite_mobilenet_v3_large", pretrained="IMAGENET1K_V1")
 
 
+def test_the_body_is_found_by_its_numbers(theirs: nn.Module, tmp_path: Path) -> None:
+    """As in torchvision's own network for segmentation, and in sequences made of its modules."""
+    segmenter = models.segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None)
+    body = theirs.features.state_dict()
+    files = {
+        "body": body,
+        "sequence": nn.Sequential(*theirs.children()).state_dict(),
+        "segmenter": {**segmenter.state_dict(), **{f"backbone.{name}": tensor for name, tensor in body.items()}},
+    }
+    assert files["segmenter"].keys() == segmenter.state_dict().keys()
+    expected = kept(theirs, "mobilenet_v3_large")
+    for name, state in files.items():
+        torch.save(state, tmp_path / f"{name}.pth")
+        model = unetzoo.create("unet3p_lite_mobilenet_v3_large", pretrained=tmp_path / f"{name}.pth")
+        assert all(torch.equal(tensor, expected[key]) for key, tensor in model.encoder.state_dict().items())
+
+
 def test_weights_of_another_network_are_refused_by_its_name(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"holds a MobileNetV3-Large, which is for 'unet_mobilenet_v3_large'"):
         unetzoo.create("unet_efficientnet_b0", pretrained=checkpoint)

@@ -59,6 +59,8 @@ class FeaturesEncoder(Encoder):
         return [[self.features[number] for number in range(*cuts)] for cuts in itertools.pairwise(self.cuts)]
 
     def from_torchvision(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if "0.0.weight" in state:  # the body by itself, by numbers, as in torchvision's networks for segmentation
+            state = {f"features.{name}": tensor for name, tensor in state.items()}
         absent = tuple(f"{name}." for name in self.absent)  # the classifier, and stages of a deeper encoder
         return {name: tensor for name, tensor in state.items() if not name.startswith(absent)}
 
