@@ -23,6 +23,7 @@ EXTRAS = {
     "skimage": "objects",
     "tensorboard": "tensorboard",
     "tifffile": "tiff",
+    "timm": "timm",
     "wandb": "wandb",
     "zarr": "big",
 }

@@ -15,7 +15,7 @@ from unetzoo.model import SegmentationModel
 from unetzoo.nn.layers import NORMS
 from unetzoo.nn.meta import on_meta
 from unetzoo.pretrained import available_weights
-from unetzoo.zoo import PRESETS, Builder, create, index, names, resolve, signature
+from unetzoo.zoo import PRESETS, Builder, create, names, pair_of, resolve, signature
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _explained(name: str) -> dict[str, str]:
     """Return argument → meaning, for a name of the zoo; of a user's own name, those that all names share."""
     explained = meanings(create, "Args")
     if name not in PRESETS:
-        decoder, encoder = index()[name]
+        decoder, encoder = pair_of(name)
         explained["norm"] += _norm_of(ENCODERS[encoder])
         explained |= meanings(ENCODERS[encoder].options, "Attributes")
         explained |= meanings(DECODERS[decoder].Options, "Attributes")
@@ -152,7 +152,7 @@ def _describe(name: str) -> str:
     """Return what a name is, in a few lines, without building it."""
     if name in PRESETS:
         return inspect.getdoc(PRESETS[name]) or name
-    pair = index()[name]
+    pair = pair_of(name)
     decoder, encoder = DECODERS[pair[0]], ENCODERS[pair[1]]
     return (
         f"{decoder.title} on the {encoder.title} encoder: {decoder.summary}.\n\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import keyword
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
@@ -35,6 +35,9 @@ class Registry(Mapping[str, T], Generic[T]):
 
     Whoever looks into it sees what installed packages add, too: they are imported when one is first looked into.
 
+    A family is of entries that another package has, too many to list: they are found by their names, which begin with
+    the family's, and are not among those that the registry goes through.
+
     Args:
         kind: what the entries are, for messages ("encoder").
     """
@@ -42,6 +45,7 @@ class Registry(Mapping[str, T], Generic[T]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, T] = {}
+        self._families: dict[str, tuple[Callable[[str], T], Callable[[], Iterable[str]]]] = {}
 
     def register(self, name: str, entry: T) -> T:
         """Add ``entry`` as ``name`` and return it.
@@ -55,8 +59,36 @@ class Registry(Mapping[str, T], Generic[T]):
         self._entries[name] = entry
         return entry
 
+    def register_family(self, prefix: str, find: Callable[[str], T], names: Callable[[], Iterable[str]]) -> None:
+        """Add a family.
+
+        Args:
+            prefix: of its names, with a slash at the end, such as "timm/".
+            find: name without the prefix → entry; raises ``ConfigError`` for one that cannot be had.
+            names: all that may be had, without the prefix; raises ``ConfigError`` where their package is missing.
+        """
+        self._families[prefix] = find, names
+
+    def families(self) -> dict[str, Callable[[], Iterable[str]]]:
+        """Return prefix → what gives the names of the family, without it."""
+        return {prefix: names for prefix, (_, names) in self._families.items()}
+
+    def _found(self, name: object) -> T | None:
+        """Return the entry of a family; None where the name begins with none.
+
+        Raises:
+            ConfigError: it begins with one, and there is no such entry.
+        """
+        for prefix, (find, _) in self._families.items():
+            if isinstance(name, str) and name.startswith(prefix):
+                return find(name.removeprefix(prefix))
+        return None
+
     def __getitem__(self, name: str) -> T:
         PLUGINS.load()
+        found = self._found(name)
+        if found is not None:
+            return found
         try:
             return self._entries[name]
         except KeyError:
@@ -66,7 +98,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         PLUGINS.load()
-        return isinstance(name, str) and name in self._entries
+        return isinstance(name, str) and (name in self._entries or self._found(name) is not None)
 
     def __iter__(self) -> Iterator[str]:
         PLUGINS.load()

@@ -194,11 +194,12 @@ def list_models(
     """Return names of the zoo in natural order (resunet18 before resunet101), for ``create``.
 
     Args:
-        pattern: a wildcard or several, such as "unetpp_*"; an alias counts as its name.
+        pattern: a wildcard or several, such as "unetpp_*"; an alias counts as its name. One that has "timm/" in it is
+            for timm's encoders, too, which are not listed otherwise: "unet_timm/convnext*".
         exclude: a wildcard or several, of names to leave out; a whole alias counts as its name.
         pretrained: instead the names of the trained models that come with the package, for ``from_pretrained``.
     """
-    known = {name: name for name in trained.names()} if pretrained else names()
+    known = {name: name for name in trained.names()} if pretrained else {**names(), **_of_families(pattern)}
     found = {known[name] for name in filter(_matcher(pattern), known)}
     unwanted = _matcher(exclude)
     found -= {usual for name, usual in known.items() if unwanted(usual) or name in _patterns(exclude)}
@@ -211,12 +212,34 @@ def names() -> dict[str, str]:
     return {**usual, **{name: name for name in PRESETS}}
 
 
+def _of_families(patterns: str | Iterable[str]) -> dict[str, str]:
+    """Return name → name of the pairs on encoders of the families that the patterns name."""
+    found: dict[str, str] = {}
+    for prefix, members in ENCODERS.families().items():
+        wanted = [pattern for pattern in _patterns(patterns) if prefix in pattern]
+        if wanted:
+            fits = _matcher(wanted)
+            every = (f"{decoder}_{prefix}{member}" for decoder in DECODERS for member in members())
+            found |= {name: name for name in every if fits(name)}
+    return found
+
+
+def is_known(name: object) -> bool:
+    """Return whether a text is a name or an alias, or such as those on an encoder of a family have."""
+    return isinstance(name, str) and (name in names() or _of_family(name) is not None)
+
+
 def resolve(name: str) -> str:
     """Return the usual name for a name or alias.
 
     Raises:
         ConfigError: it is unknown; suggests the nearest.
     """
+    if isinstance(name, str) and (pair := _of_family(name)) is not None:
+        problem = pair_problem(*pair)
+        if problem is not None:
+            raise ConfigError(f"{name!r} cannot be built: {problem}")
+        return name
     known = names()
     if not isinstance(name, str) or name not in known:
         raise ConfigError(_unknown(name))
@@ -233,7 +256,7 @@ def signature(name: str) -> dict[str, Any]:
     if name in PRESETS:
         parameters = inspect.signature(PRESETS[name]).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}
-    decoder, encoder = index()[name]
+    decoder, encoder = pair_of(name)
     shared = _shared_defaults()
     shared["norm"] = _default_norm(decoder, encoder)
     if not DECODERS[decoder].supervisable:
@@ -263,9 +286,23 @@ def index() -> dict[str, tuple[str, str]]:
     return found
 
 
+def pair_of(name: str) -> tuple[str, str]:
+    """Return the decoder and the encoder of a usual name or alias that is a pair's."""
+    return _of_family(name) or index()[name]
+
+
 def _pair(name: object) -> tuple[str, str] | None:
     """Return the decoder and encoder that a name or alias stands for, None where there are none."""
-    return index().get(name) if isinstance(name, str) else None
+    return (_of_family(name) or index().get(name)) if isinstance(name, str) else None
+
+
+def _of_family(name: str) -> tuple[str, str] | None:
+    """Return decoder and encoder of a name whose encoder is one of a family, such as "unet_timm/convnextv2_tiny"."""
+    for prefix in ENCODERS.families():
+        decoder, _, member = name.partition(f"_{prefix}")
+        if member and decoder in DECODERS:
+            return decoder, f"{prefix}{member}"
+    return None
 
 
 def _pair_names(decoder: str, encoder: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -205,6 +205,30 @@ def max_pool(x: Tensor, scale: int) -> Tensor:
         x = F.pad(x, (0, scale - 1, 0, scale - 1), value=-torch.inf)
         return F.max_pool2d(x, scale, scale)
     return F.max_pool2d(x, scale, scale, ceil_mode=True)
+
+
+def pad_to_multiple(x: Tensor, step: int) -> Tensor:
+    """Pad zeros at the lower right, so that ``step`` divides the sides of maps (N, C, H, W)."""
+    if not torch.compiler.is_exporting():
+        rows, columns = (-side % step for side in x.shape[-2:])
+        return F.pad(x, (0, columns, 0, rows)) if rows or columns else x
+    # What a size lacks cannot be asked of a symbolic one: rows, and columns, are taken by number, and those that there
+    # are not are the last ones, times 0.
+    for dim in (2, 3):
+        side = x.shape[dim]
+        numbers = torch.arange((side - 1) // step * step + step, device=x.device)
+        there = (numbers < side).to(x.dtype)
+        x = x.index_select(dim, numbers.clamp(max=side - 1)) * (there[:, None] if dim == 2 else there)
+    return x
+
+
+def upper_left(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Return the first rows and columns of maps (N, C, H, W), as many as ``size`` says, or the maps themselves."""
+    if not torch.compiler.is_exporting():
+        return x if tuple(x.shape[-2:]) == tuple(size) else x[..., : size[0], : size[1]].contiguous()
+    # A slice asks whether there are as many, which cannot be told of symbolic sizes.
+    rows, columns = (torch.arange(side, device=x.device) for side in size)
+    return x.index_select(2, rows).index_select(3, columns)
 
 
 def adaptive_max_pool(x: Tensor, size: Size, scale: int) -> Tensor:

@@ -4,7 +4,8 @@ In this order:
 
 1. A ``Path`` is a file or a folder.
 2. "hf-hub:owner/name" and "hf-hub:owner/name@revision": a repository of the Hugging Face Hub.
-3. A name or an alias of ``list_models()``: a network of the zoo, whose weights are random.
+3. A name or an alias of ``list_models()``, or one such as "unet_timm/convnextv2_tiny": a network of the zoo, whose
+   weights are random.
 4. A name of ``list_models(pretrained=True)``: a trained model of the package.
 5. A file or a folder that is there.
 6. "owner/name" and "owner/name@revision": a repository.
@@ -265,7 +266,7 @@ def _meaning(given: object) -> Source | None:
         return None
     if given.startswith(PREFIX):
         return Source("repository", given, None, *_parsed(given))
-    if given in zoo.names():
+    if zoo.is_known(given):
         return Source("network", given)
     if given in trained.names():
         return Source("trained", given, trained.weights_of(given))

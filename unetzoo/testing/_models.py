@@ -84,7 +84,7 @@ class Pair:
 
 def listing(pair: Pair) -> Iterator[str]:
     """The name is listed, and people are told what it is."""
-    if pair.name not in list_models():
+    if pair.name not in list_models(pair.name):
         yield f"{pair.name} is not in list_models()"
         return
     info = info_of(pair.name, pair.create_on_meta())

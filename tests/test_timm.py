@@ -1,0 +1,148 @@
+"""timm's networks as encoders: maps against timm's own, files that timm wrote, names, and what is refused."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import Tensor
+
+import unetzoo
+from unetzoo import ConfigError
+from unetzoo.encoders import ENCODERS
+from unetzoo.model import SegmentationModel
+from unetzoo.testing import check_encoder
+
+SMALL = ("convnextv2_atto", "mobilenetv4_conv_small")
+"""Four maps from stride 4, of which ``features_only`` takes sequences apart; five, with the names of the whole."""
+
+
+def made(name: str, **options: object) -> SegmentationModel:
+    return unetzoo.create(f"unet_timm/{name}", **options)  # type: ignore[arg-type]
+
+
+def filled(name: str) -> tuple[torch.nn.Module, SegmentationModel]:
+    """Return timm's whole network, with norms that are not the identity, and ours with its weights."""
+    torch.manual_seed(0)
+    whole, model = timm.create_model(name).eval(), made(name).eval()
+    for tensor in whole.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.uniform_(0.1, 0.3) if tensor.ndim < 2 else tensor.mul_(1.5)
+    model.encoder.load_state_dict(model.encoder.from_torchvision(whole.state_dict()))
+    return whole, model
+
+
+def theirs(whole: torch.nn.Module, images: Tensor, maps: int) -> list[Tensor]:
+    """Return the maps that timm gives of its whole network, by another way than ``features_only``."""
+    found: list[Tensor] = whole.forward_intermediates(images, intermediates_only=True)  # type: ignore[operator]
+    return found[-maps:]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_maps_are_timm_s_own(name: str) -> None:
+    whole, model = filled(name)
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        found, expected = model.encoder(images), theirs(whole, images, len(model.encoder.channels))
+    assert [each.shape[1] for each in found] == list(model.encoder.channels)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_other_sizes_are_those_of_the_image_with_zeros_beside_it(name: str) -> None:
+    whole, model = filled(name)
+    image = torch.randn(1, 3, 37, 50)
+    padded = torch.zeros(1, 3, 64, 64)
+    padded[..., :37, :50] = image
+    with torch.no_grad():
+        found, expected = model.encoder(image), theirs(whole, padded, len(model.encoder.channels))
+    for one, other, stride in zip(found, expected, model.encoder.strides, strict=True):
+        height, width = -(-37 // stride), -(-50 // stride)
+        assert torch.equal(one, other[..., :height, :width])
+    with torch.no_grad():
+        assert model(image).shape == (1, 1, 37, 50)
+        assert model(torch.randn(1, 3, 1, 1)).shape == (1, 1, 1, 1)
+
+
+def test_stages_are_those_that_a_map_depends_on() -> None:
+    encoder = made("mobilenetv4_conv_small").encoder
+    encoder.freeze(2)
+    frozen = {name for name, parameter in encoder.named_parameters() if not parameter.requires_grad}
+    told = ("net.conv_stem.", "net.bn1.", "net.blocks.0.")  # of strides 2 and 4, by timm's feature_info
+    assert frozen == {name for name, _ in encoder.named_parameters() if name.startswith(told)}
+
+
+def test_fewer_maps_are_those_of_a_shallower_network() -> None:
+    spec = ENCODERS["timm/mobilenetv4_conv_small"]
+    style = made("mobilenetv4_conv_small").config.style
+    whole, part = (spec.build(3, style, spec.options(), depth).eval() for depth in (5, 3))
+    names = set(part.state_dict())
+    assert names < set(whole.state_dict())
+    assert not any(name.startswith("net.blocks.3.") for name in names)
+    part.load_state_dict({name: tensor for name, tensor in whole.state_dict().items() if name in names})
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for one, other in zip(part(images), whole(images)[:3], strict=True):
+            assert torch.equal(one, other)
+
+
+def test_a_saved_model_comes_back_and_says_which_timm_made_it(tmp_path: Path) -> None:
+    model = made("convnextv2_atto", num_classes=3, in_channels=5).eval()
+    unetzoo.save(model, tmp_path / "a.safetensors")
+    again = unetzoo.load(tmp_path / "a.safetensors")
+    assert again.config == model.config
+    assert again.config.encoder_options.timm_version == timm.__version__  # type: ignore[attr-defined]
+    assert again.config.name == "unet_timm/convnextv2_atto"
+    images = torch.randn(1, 5, 40, 56)
+    with torch.no_grad():
+        assert torch.equal(again(images), model(images))
+    assert len(unetzoo.load(tmp_path / "a.safetensors", in_channels=1)(torch.randn(2, 1, 32, 32))) == 2
+
+
+def test_names_are_listed_where_they_are_asked_for() -> None:
+    assert not any("timm" in name for name in unetzoo.list_models())
+    assert not any("timm" in name for name in unetzoo.list_models("unet_*"))
+    named = unetzoo.list_models("unet_timm/convnextv2_*")
+    assert named == sorted((f"unet_timm/{name}" for name in timm.list_models("convnextv2_*")), key=named.index)
+    assert len(named) == len(timm.list_models("convnextv2_*")) > 5
+    info = unetzoo.model_info("unetpp_timm/convnextv2_atto")
+    assert (info.encoder, info.strides) == ("timm's convnextv2_atto", (4, 8, 16, 32))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("vit_tiny_patch16_224", "strides 16, 16, 16, and 4 or more even ones that grow are needed"),
+        ("swin_tiny_patch4_window7_224", "images of 32 × 32 pixels are not taken"),
+        ("convnextv2_ato", "has no network 'convnextv2_ato'; did you mean 'convnextv2_atto'"),
+        ("convnextv2_atto.fcmae", "give 'timm/convnextv2_atto', and pretrained='fcmae'"),
+    ],
+)
+def test_what_cannot_be_an_encoder_is_refused_with_the_reason(name: str, said: str) -> None:
+    with pytest.raises(ConfigError, match="timm") as caught:
+        made(name)
+    assert said in str(caught.value)
+
+
+def test_decoders_of_unpadded_convolutions_are_refused() -> None:
+    with pytest.raises(ConfigError, match="needs an encoder of unpadded convolutions, and those of timm's"):
+        unetzoo.create("unet_valid_timm/convnextv2_atto")
+
+
+def test_a_missing_timm_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ConfigError, match=r"timm is needed; pip install 'unetzoo\[timm\]'"):
+        made("convnextv2_pico")
+    with pytest.raises(ConfigError, match=r"unetzoo\[timm\]"):
+        unetzoo.list_models("*timm/*")
+    assert unetzoo.list_models("unet")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*SMALL, "efficientnet_b0", "hrnet_w18_small", "edgenext_xx_small", "regnety_002"])
+def test_encoders_of_timm_keep_the_contract(name: str) -> None:
+    check_encoder(f"timm/{name}")

@@ -1,0 +1,266 @@
+"""timm's networks as encoders, by their names there: ``unet_timm/convnextv2_tiny``. Needs the extra ``timm``.
+
+Code: timm's own networks (Wightman 2019, github.com/huggingface/pytorch-image-models, Apache-2.0), made by its
+``features_only``. Any that gives four maps or more at even strides, each of which divides the next, and takes images of
+any size that the coarsest divides. Here: images of other sizes get zeros at the lower right, and maps are cut to what
+is the image's, rounded up; of more than five maps the coarsest five are taken.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from unetzoo.encoders._base import ENCODERS, Encoder, EncoderSpec, Options
+from unetzoo.errors import ConfigError
+from unetzoo.extras import needed
+from unetzoo.nn.layers import ConvStyle, pad_to_multiple, upper_left
+from unetzoo.nn.meta import on_meta
+from unetzoo.registry import suggest
+
+FAMILY = "timm/"
+FEWEST, MOST = 4, 5
+"""Maps that are needed, and that are taken."""
+PAPER = "Wightman 2019, doi 10.5281/zenodo.4414861, and what it names for this network"
+
+
+def _timm(model: str) -> Any:
+    return needed("timm", f"the encoder {FAMILY + model!r}")
+
+
+def _version() -> str:
+    return str(_timm("…").__version__)
+
+
+@dataclass(frozen=True)
+class TimmOptions(Options):
+    """Options of the encoders of timm.
+
+    Attributes:
+        timm_version: of the package by which the network was made first; leave it to be recorded.
+    """
+
+    timm_version: str = field(default_factory=_version)
+
+    def problems(self) -> list[str]:
+        given = self.timm_version
+        return [] if isinstance(given, str) else [f"timm_version={given!r}: leave it out; it is recorded by itself"]
+
+
+class Taken(NamedTuple):
+    """The maps of a network of timm that are taken: their numbers there, their channels and strides."""
+
+    numbers: tuple[int, ...]
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class TimmEncoder(Encoder):
+    """Four or five maps of a network of timm, which is the attribute ``net``."""
+
+    def __init__(self, in_channels: int, style: ConvStyle, options: TimmOptions, depth: int, *, model: str) -> None:
+        super().__init__()
+        taken = Taken(*(part[:depth] for part in _taken(model)))
+        self.model, self.in_channels = model, in_channels
+        self.channels, self.strides = taken.channels, taken.strides
+        self.net: nn.Module = _timm(model).create_model(
+            model, features_only=True, pretrained=False, in_chans=in_channels, out_indices=taken.numbers
+        )
+        self.image_convolution = _image_convolution(model)
+        stages = _stages_of(model, depth)
+        for name in stages.unused:
+            if stages.parted:
+                self.net.set_submodule(name, _nothing(self.net.get_submodule(name)))
+            else:
+                self.net.get_submodule(name).requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        height, width = images.shape[-2:]
+        maps = self.run(partial(_maps_of, self.net), pad_to_multiple(images, self.strides[-1]))
+        sizes = [[(side - 1) // stride + 1 for side in (height, width)] for stride in self.strides]
+        return [upper_left(each, size) for each, size in zip(maps, sizes, strict=True)]
+
+    def stages(self) -> list[Sequence[nn.Module]]:
+        names = _stages_of(self.model, len(self.channels)).names
+        return [[self.net.get_submodule(name) for name in stage] for stage in names]
+
+    def from_torchvision(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what of a state dict of timm's whole network is this encoder's."""
+        own, whole = {name.removeprefix("net.") for name in self.state_dict()}, _whole_names(self.model)
+        found = {}
+        for name, tensor in state.items():
+            first, _, rest = name.partition(".")
+            # ``features_only`` takes the first level of sequences apart, or holds the whole network as one part.
+            forms = (name, f"{first}_{rest}", f"model.{name}")
+            place = next((form for form in forms if form in own), None)
+            if place is not None or name not in whole:  # else it is the classifier, or of a deeper encoder
+                found[f"net.{place}" if place else name] = tensor
+        return found
+
+
+def _maps_of(net: nn.Module, images: Tensor) -> list[Tensor]:
+    """Return the maps, channels first."""
+    last = str(getattr(net, "output_fmt", "")).endswith("NHWC")
+    return [each.permute(0, 3, 1, 2) if last else each for each in net(images)]
+
+
+def _made(model: str, in_channels: int = 3, **options: Any) -> nn.Module:
+    """Return a network of timm on the meta device."""
+    with on_meta():
+        made: nn.Module = _timm(model).create_model(model, pretrained=False, in_chans=in_channels, **options)
+    return made
+
+
+@functools.cache
+def _taken(model: str) -> Taken:
+    """Return which maps of a network are taken.
+
+    Raises:
+        ConfigError: timm gives no maps of it, or such as no decoder can stand on.
+    """
+    why = f"{FAMILY + model!r} cannot be an encoder"
+    try:
+        net = _made(model, features_only=True)
+    except Exception as error:  # of each network's own: it has no maps
+        said = " ".join(str(error).split())
+        raise ConfigError(f"{why}: timm gives no maps of it ({type(error).__name__}: {said:.200})") from error
+    info: Any = net.feature_info
+    channels, strides = tuple(info.channels()[-MOST:]), tuple(info.reduction()[-MOST:])
+    finer = [*strides[:-1]]
+    fits = all(a < b and b % a == 0 for a, b in zip(finer, strides[1:], strict=True))
+    if len(strides) < FEWEST or not fits or any(stride % 2 for stride in strides):
+        raise ConfigError(
+            f"{why}: its maps have the strides {', '.join(map(str, strides))}, and {FEWEST} or more even ones that "
+            "grow are needed; take a convolutional network, or one with stages"
+        )
+    _try_sizes(net, channels, strides, why)
+    return Taken(tuple(range(len(info.reduction())))[-MOST:], channels, strides)
+
+
+def _try_sizes(net: nn.Module, channels: Sequence[int], strides: Sequence[int], why: str) -> None:
+    """Refuse a network that takes images of some sizes alone."""
+    for factors in ((1, 1), (2, 3), (5, 3)):
+        height, width = (factor * strides[-1] for factor in factors)
+        wanted = [(2, c, height // s, width // s) for c, s in zip(channels, strides, strict=True)]
+        try:
+            found = [tuple(each.shape) for each in _maps_of(net, torch.empty(2, 3, height, width, device="meta"))]
+        except Exception as error:  # of each network's own
+            said = " ".join(str(error).split())
+            raise ConfigError(
+                f"{why}: images of {height} × {width} pixels are not taken ({type(error).__name__}: {said:.200}); such "
+                "networks are for images of one size, or of few"
+            ) from error
+        if found[-len(wanted) :] != wanted:
+            raise ConfigError(f"{why}: its maps are {found} of an image of {height} × {width}, and not {wanted}")
+
+
+@functools.cache
+def _image_convolution(model: str) -> str | None:
+    """Return the name of the convolution that alone depends on the channels of the images."""
+    three, five = (_made(model, count, features_only=True).state_dict() for count in (3, 5))
+    changed = [name for name, tensor in three.items() if tensor.shape != five[name].shape]
+    alone = len(changed) == 1 and changed[0].endswith(".weight") and three[changed[0]].ndim == 4
+    return f"net.{changed[0].removesuffix('.weight')}" if alone else None
+
+
+@functools.cache
+def _whole_names(model: str) -> frozenset[str]:
+    """Return the names of the tensors of timm's whole network."""
+    return frozenset(_made(model).state_dict())
+
+
+class _Stages(NamedTuple):
+    """Of a network that gives some maps.
+
+    Attributes:
+        names: of the modules with tensors of each stage.
+        unused: of the outermost that no map comes from, where fewer maps are asked for than there are.
+        parted: whether the network works without these. Where all of it works together, as in HRNet, they stay.
+    """
+
+    names: tuple[tuple[str, ...], ...]
+    unused: tuple[str, ...]
+    parted: bool
+
+
+@functools.cache
+def _stages_of(model: str, depth: int) -> _Stages:
+    """Return which module is of which stage: of the first whose map depends on its parameters."""
+    taken = _taken(model)
+    net = _made(model, features_only=True, out_indices=taken.numbers[:depth])
+    named = dict(net.named_parameters())
+    side = 2 * taken.strides[-1]
+    images = torch.empty(2, 3, side, side, device="meta")
+    maps = _maps_of(net, images)
+    stage: dict[str, int] = {}
+    for number, each in enumerate(maps):
+        grads = torch.autograd.grad(each.sum(), list(named.values()), retain_graph=True, allow_unused=True)
+        for name, grad in zip(named, grads, strict=True):
+            if grad is not None:
+                stage.setdefault(name.rpartition(".")[0], number)
+    if "" in stage:
+        raise ConfigError(f"{FAMILY + model!r} cannot be an encoder: it has parameters that belong to no stage")
+    names = tuple(tuple(name for name, which in stage.items() if which == number) for number in range(len(maps)))
+    unused = tuple(_unused(net, set(stage)))
+    for name in unused:
+        net.set_submodule(name, _nothing(net.get_submodule(name)))
+    try:
+        parted = [each.shape for each in _maps_of(net, images)] == [each.shape for each in maps]
+    except Exception:
+        parted = False
+    return _Stages(names, unused, parted)
+
+
+def _nothing(module: nn.Module) -> nn.Module:
+    """Return what stands in the place of a module that is left out: a network may go through it."""
+    return nn.Sequential() if isinstance(module, nn.Sequential) else nn.Identity()
+
+
+def _unused(net: nn.Module, used: set[str]) -> Iterator[str]:
+    """Yield the outermost modules with parameters none of which is used."""
+    holds = {name for name, module in net.named_modules() if next(module.parameters(), None) is not None}
+    for name in holds:
+        inside = f"{name}."
+        lives = any(other == name or other.startswith(inside) for other in used)
+        above = name.rpartition(".")[0]
+        above_lives = not above or any(other == above or other.startswith(f"{above}.") for other in used)
+        if name and not lives and above_lives:
+            yield name
+
+
+@functools.cache
+def _spec(model: str) -> EncoderSpec:
+    """Return the entry of a network of timm.
+
+    Raises:
+        ConfigError: timm is not installed, has no such network, or it cannot be an encoder.
+    """
+    timm = _timm(model)
+    plain, _, tag = model.partition(".")
+    known = timm.list_models()
+    if plain not in known:
+        raise ConfigError(f"timm {timm.__version__} has no network {plain!r}{suggest(plain, known)}")
+    if tag:
+        raise ConfigError(f"{FAMILY + model!r}: give {FAMILY + plain!r}, and pretrained={tag!r}")
+    return EncoderSpec(
+        title=f"timm's {model}",
+        paper=PAPER,
+        options=TimmOptions,
+        build=partial(TimmEncoder, model=model),
+        names=lambda decoder: (f"{decoder}_{FAMILY}{model}",),
+        maps=len(_taken(model).strides),
+        norms=("batch", "group", "instance", "layer", None),
+        own_norm="norms",
+        weights=None,
+        weights_norms=("batch",),
+        unpaddable=False,
+    )
+
+
+ENCODERS.register_family(FAMILY, _spec, lambda: _timm("*").list_models())
