@@ -41,7 +41,7 @@ from hub_server import HubServer  # noqa: E402
 from huggingface_hub import constants  # noqa: E402
 
 import unetzoo  # noqa: E402
-from unetzoo import drawing, zoo  # noqa: E402
+from unetzoo import drawing, naming, zoo  # noqa: E402
 from unetzoo.data.annotations import ANNOTATION_FORMATS  # noqa: E402
 from unetzoo.decoders import DECODERS  # noqa: E402
 from unetzoo.encoders import ENCODERS  # noqa: E402
@@ -69,11 +69,11 @@ ALIKE = (
 )
 """Encoders made of the blocks of others, only more of them, wider or simpler ones: what is added to the zoo is none of
 these."""
-FAMILIES = [name for name in NAMES if zoo.index()[name][1] not in ALIKE]
+FAMILIES = [name for name in NAMES if naming.index()[name][1] not in ALIKE]
 """Every decoder on an encoder of every kind of block."""
 SMALL = [name for name in FAMILIES if name in PADDED and "next" not in name]
 UNDER_ONE = ("resnet50", "resnext50_32x4d", "mobilenet_v3_large", "efficientnet_b0")
-ONCE = [name for name in FAMILIES if zoo.index()[name][1] not in UNDER_ONE or "unetpp_lite" in name]
+ONCE = [name for name in FAMILIES if naming.index()[name][1] not in UNDER_ONE or "unetpp_lite" in name]
 """Every decoder on the plain encoder and on ResNet-18, and each other kind of block under one decoder, a cheap one."""
 
 
@@ -152,7 +152,7 @@ def registries() -> Iterator[None]:
     """Take back what a test registers."""
     kept = [
         (registry, dict(registry._entries))
-        for registry in (DECODERS, ENCODERS, zoo.PRESETS, LOSSES, ANNOTATION_FORMATS)
+        for registry in (DECODERS, ENCODERS, naming.PRESETS, LOSSES, ANNOTATION_FORMATS)
     ]
     yield
     for registry, entries in kept:

@@ -28,7 +28,7 @@ from reference import (
 from torch import Tensor, nn
 
 import unetzoo
-from unetzoo import zoo
+from unetzoo import naming
 from unetzoo.config import ModelConfig
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS
@@ -43,7 +43,7 @@ def usual(decoder: str, encoder: str) -> str:
     return ENCODERS[encoder].names(decoder)[0]
 
 
-OWN = {name: pair for name, pair in zoo.index().items() if has_reference(*pair) and name == usual(*pair)}
+OWN = {name: pair for name, pair in naming.index().items() if has_reference(*pair) and name == usual(*pair)}
 """Names of which there is a reference: other tests may add theirs, and so may new parts of the zoo."""
 
 NAMES = [name for name in unetzoo.list_models() if name in OWN]

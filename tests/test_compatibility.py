@@ -9,7 +9,7 @@ import pytest
 from conftest import ALIKE, ROOT, flags
 
 import unetzoo
-from unetzoo import zoo
+from unetzoo import naming
 from unetzoo.nn.meta import on_meta
 
 BEFORE = ROOT / "tests" / "data" / "names_of_0_1_0.json"
@@ -36,8 +36,8 @@ def test_earlier_files_fit_every_name(alike: bool) -> None:
     """Where the encoder is made of no other's blocks; and, in the longer form, where it is."""
     found = {}
     every = json.loads(BEFORE.read_text(encoding="utf-8"))["models"]
-    assert {entry.partition(", ")[0] for entry in every} <= set(zoo.index())
-    expected = {key: every[key] for key in every if (zoo.index()[key.partition(", ")[0]][1] in ALIKE) == alike}
+    assert {entry.partition(", ")[0] for entry in every} <= set(naming.index())
+    expected = {key: every[key] for key in every if (naming.index()[key.partition(", ")[0]][1] in ALIKE) == alike}
     assert len(expected) > 30
     for entry in expected:
         name, _, title = entry.partition(", ")

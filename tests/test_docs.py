@@ -29,7 +29,7 @@ from huggingface_hub import constants
 from PIL import Image
 from torchvision import models
 
-from unetzoo import drawing, images, objects, zoo
+from unetzoo import drawing, images, naming, objects
 from unetzoo.cli import main
 from unetzoo.decoders import DECODERS
 from unetzoo.drawing import write_shapes
@@ -121,7 +121,7 @@ def reader(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
     monkeypatch.setenv("HF_TOKEN", "hf_me")
     monkeypatch.setattr(choosing, "SIDE", 64)  # of the image by which predictions are timed
-    registries = [DECODERS, ENCODERS, zoo.PRESETS, LOSSES]
+    registries = [DECODERS, ENCODERS, naming.PRESETS, LOSSES]
     before = [dict(registry._entries) for registry in registries]
     torch.manual_seed(0)
     with HubServer(HUB_PORT):
@@ -246,7 +246,7 @@ def test_the_command_line_takes_what_a_page_shows(command: str) -> None:
     for pattern in [*getattr(parsed, "patterns", []), *filter(None, named)]:
         if pattern.startswith("hf-hub:"):
             continue
-        assert zoo.list_models(pattern) or zoo.list_models(pattern, pretrained=True), f"{pattern} fits no name"
+        assert naming.list_models(pattern) or naming.list_models(pattern, pretrained=True), f"{pattern} fits no name"
 
 
 ON_DATA = ("data", "train", "evaluate", "predict", "calibrate", "export")

@@ -21,7 +21,7 @@ from torch.export import Dim
 from torch.nn.utils import prune
 
 import unetzoo
-from unetzoo import ConfigError, InputError, UnetzooError, WeightsError, zoo
+from unetzoo import ConfigError, InputError, UnetzooError, WeightsError, naming
 from unetzoo.nn.layers import ConvNormAct
 
 TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
@@ -50,7 +50,7 @@ def test_logits_are_the_same(name: str) -> None:
     assert model.training
     with torch.no_grad():
         assert_same(optimized(some_images(name)), model.eval()(some_images(name)))
-    if has_reference(*zoo.index()[name]):  # of another part some norm may follow no convolution
+    if has_reference(*naming.index()[name]):  # of another part some norm may follow no convolution
         assert not any(isinstance(module, nn.BatchNorm2d | nn.Dropout) for module in optimized.modules())
     assert not any(parameter.requires_grad for parameter in optimized.parameters())
 

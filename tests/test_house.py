@@ -16,7 +16,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "unetzoo"
 LAYERS = [
     {"printing"},
-    {"errors", "plain", "trained"},
+    {"errors", "trained"},
     {"plugins"},
     {"devices", "extras", "files", "nn", "registry"},
     {"checks"},
@@ -24,7 +24,8 @@ LAYERS = [
     {"decoders"},
     {"config", "pretrained"},
     {"model"},
-    {"zoo", "folding", "parameter_groups"},
+    {"naming", "folding", "parameter_groups"},
+    {"zoo"},
     {"information", "trials"},
     {"costs"},
     {"images", "metrics", "losses", "objects"},

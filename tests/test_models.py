@@ -13,13 +13,13 @@ from drawn import quick
 from torch import Tensor, nn
 
 import unetzoo
-from unetzoo import zoo
+from unetzoo import naming
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS
 from unetzoo.nn.layers import NORMS
 
 ON_RESNET = [ENCODERS["resnet18"].names(decoder)[0] for decoder in DECODERS if DECODERS[decoder].border == 0]
-PER_DECODER = [*(name for name in PADDED if zoo.index()[name][1] == "plain"), *ON_RESNET]
+PER_DECODER = [*(name for name in PADDED if naming.index()[name][1] == "plain"), *ON_RESNET]
 
 
 @pytest.mark.parametrize("name", tried(PADDED, ONCE))
@@ -169,7 +169,7 @@ def test_predict_gives_probabilities_and_leaves_the_mode(name: str) -> None:
 def test_info_says_what_create_builds(name: str) -> None:
     info = unetzoo.model_info(name)
     assert info.name == name
-    assert len(info.channels) == len(info.strides) <= ENCODERS[zoo.index()[name][1]].maps
+    assert len(info.channels) == len(info.strides) <= ENCODERS[naming.index()[name][1]].maps
     assert "arXiv" in info.paper
     built = {key: value for key, value in info.options.items() if key not in ("pretrained", "input_policy")}
     with unetzoo.model.on_meta():

@@ -82,7 +82,7 @@ def folder(tmp_path: Path, forgotten: None, monkeypatch: pytest.MonkeyPatch) -> 
 def forget() -> None:
     """Forget mine, as another process would not know it."""
     sys.modules.pop("mine", None)
-    for known in (unetzoo.zoo.DECODERS, unetzoo.zoo.ENCODERS, unetzoo.zoo.PRESETS, losses.LOSSES):
+    for known in (unetzoo.zoo.DECODERS, unetzoo.zoo.ENCODERS, unetzoo.naming.PRESETS, losses.LOSSES):
         for name in [name for name in known._entries if name.startswith("mine")]:
             del known._entries[name]
 

@@ -13,7 +13,7 @@ import torch
 from conftest import ROOT
 
 import unetzoo
-from unetzoo import ConfigError, information, zoo
+from unetzoo import ConfigError, information, naming
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_list_from_the_cache(cached: str) -> None:
     entries = torch.hub.list(cached, skip_validation=True)
-    assert sorted(entries) == sorted([*zoo.names(), "from_pretrained"])
+    assert sorted(entries) == sorted([*naming.names(), "from_pretrained"])
 
 
 def test_help_is_worth_reading(cached: str) -> None:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     )
     from unetzoo.information import ModelInfo as ModelInfo, model_info as model_info
     from unetzoo.model import SegmentationModel as SegmentationModel, TrainingOutputs as TrainingOutputs
+    from unetzoo.naming import list_models as list_models
     from unetzoo.parameter_groups import param_groups as param_groups
     from unetzoo.prediction import Prediction as Prediction, Predictor as Predictor
     from unetzoo.saving.cards import ModelCard as ModelCard
@@ -55,11 +56,7 @@ if TYPE_CHECKING:
     from unetzoo.saving.weights import load as load, save as save, verify as verify
     from unetzoo.train.fitting import fit as fit
     from unetzoo.train.runs import Run as Run
-    from unetzoo.zoo import (
-        from_config as from_config,
-        list_models as list_models,
-        register_model as register_model,
-    )
+    from unetzoo.zoo import from_config as from_config, register_model as register_model
 
 _HOMES = {
     "evaluation": ("Calibration", "Evaluation", "calibrate", "evaluate"),
@@ -86,6 +83,7 @@ _HOMES = {
     "hub": ("PushedModel", "from_pretrained", "pull_from_hub", "push_to_hub", "save_pretrained"),
     "information": ("ModelInfo", "model_info"),
     "model": ("SegmentationModel", "TrainingOutputs"),
+    "naming": ("list_models",),
     "foreign.loading": ("load_foreign",),
     "folding": ("OptimizedModel", "optimize"),
     "prediction": ("Prediction", "Predictor"),
@@ -94,7 +92,7 @@ _HOMES = {
     "saving.sources": ("create",),
     "train.fitting": ("fit",),
     "train.runs": ("Run",),
-    "zoo": ("from_config", "list_models", "register_model"),
+    "zoo": ("from_config", "register_model"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 _MODULES = (

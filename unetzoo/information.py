@@ -12,10 +12,11 @@ from unetzoo.config import ModelConfig
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS, EncoderSpec, options_of
 from unetzoo.model import SegmentationModel
+from unetzoo.naming import PRESETS, Builder, names, pair_of, resolve
 from unetzoo.nn.layers import NORMS
 from unetzoo.nn.meta import on_meta
 from unetzoo.pretrained import available_weights
-from unetzoo.zoo import PRESETS, Builder, create, names, pair_of, resolve, signature
+from unetzoo.zoo import create, signature
 
 
 @dataclass(frozen=True)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 import inspect
-import itertools
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
-from unetzoo import trained
-from unetzoo.config import CONFIG_KEY, ModelConfig, pair_problem
+from unetzoo.config import CONFIG_KEY, ModelConfig
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS, Options, options_of
 from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.files.finding import Contents
 from unetzoo.files.notes import Note
+from unetzoo.files.plain import plain, plain_tuple
 from unetzoo.model import SegmentationModel
-from unetzoo.plain import plain, plain_tuple
+from unetzoo.naming import PRESETS, Builder, meant, names, pair_of, resolve, unknown_model
 from unetzoo.pretrained import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -28,13 +25,9 @@ from unetzoo.pretrained import (
     pretrained_problems,
     read_pretrained,
 )
-from unetzoo.registry import OWN, Registry, check_name, suggest
+from unetzoo.registry import check_name, suggest
 
-Builder = Callable[..., SegmentationModel]
 B = TypeVar("B", bound=Builder)
-
-PRESETS: Registry[Builder] = Registry("model")
-"""The names that :func:`register_model` added, and their builders."""
 
 F = TypeVar("F", bound=Callable[..., SegmentationModel])
 
@@ -104,7 +97,7 @@ def create(
     """
     in_channels, num_classes = plain(in_channels), plain(num_classes)
     if norm == "auto":
-        pair = _pair(name)
+        pair = meant(name)
         norm = _default_norm(*pair) if pair else "batch"
     given = mean is not None or std is not None or normalisation == "image"
     assumed = not given and pretrained is not False and in_channels == 3
@@ -188,64 +181,6 @@ def register_model(name: str) -> Callable[[B], B]:
     return decorate
 
 
-def list_models(
-    pattern: str | Iterable[str] = "*", *, exclude: str | Iterable[str] = (), pretrained: bool = False
-) -> list[str]:
-    """Return names of the zoo in natural order (resunet18 before resunet101), for ``create``.
-
-    Args:
-        pattern: a wildcard or several, such as "unetpp_*"; an alias counts as its name. One that has "timm/" in it is
-            for timm's encoders, too, which are not listed otherwise: "unet_timm/convnext*".
-        exclude: a wildcard or several, of names to leave out; a whole alias counts as its name.
-        pretrained: instead the names of the trained models that come with the package, for ``from_pretrained``.
-    """
-    known = {name: name for name in trained.names()} if pretrained else {**names(), **_of_families(pattern)}
-    found = {known[name] for name in filter(_matcher(pattern), known)}
-    unwanted = _matcher(exclude)
-    found -= {usual for name, usual in known.items() if unwanted(usual) or name in _patterns(exclude)}
-    return sorted(found, key=_natural)
-
-
-def names() -> dict[str, str]:
-    """Return alias or name → name, for the whole zoo."""
-    usual = {name: _pair_names(*pair)[0] for name, pair in index().items()}
-    return {**usual, **{name: name for name in PRESETS}}
-
-
-def _of_families(patterns: str | Iterable[str]) -> dict[str, str]:
-    """Return name → name of the pairs on encoders of the families that the patterns name."""
-    found: dict[str, str] = {}
-    for prefix, members in ENCODERS.families().items():
-        wanted = [pattern for pattern in _patterns(patterns) if prefix in pattern]
-        if wanted:
-            fits = _matcher(wanted)
-            every = (f"{decoder}_{prefix}{member}" for decoder in DECODERS for member in members())
-            found |= {name: name for name in every if fits(name)}
-    return found
-
-
-def is_known(name: object) -> bool:
-    """Return whether a text is a name or an alias, or such as those on an encoder of a family have."""
-    return isinstance(name, str) and (name in names() or _of_family(name) is not None)
-
-
-def resolve(name: str) -> str:
-    """Return the usual name for a name or alias.
-
-    Raises:
-        ConfigError: it is unknown; suggests the nearest.
-    """
-    if isinstance(name, str) and (pair := _of_family(name)) is not None:
-        problem = pair_problem(*pair)
-        if problem is not None:
-            raise ConfigError(f"{name!r} cannot be built: {problem}")
-        return name
-    known = names()
-    if not isinstance(name, str) or name not in known:
-        raise ConfigError(_unknown(name))
-    return known[name]
-
-
 def signature(name: str) -> dict[str, Any]:
     """Return argument → default of all that ``create`` takes for a name or alias.
 
@@ -267,46 +202,6 @@ def signature(name: str) -> dict[str, Any]:
     for key in {*own[0], *own[1]} & _shared_defaults().keys() | own[0].keys() & own[1].keys():
         raise ConfigError(f"{name}: {key!r} is the name of two options; rename that of your decoder or encoder")
     return {**shared, **own[0], **own[1]}
-
-
-def index() -> dict[str, tuple[str, str]]:
-    """Return name or alias → decoder and encoder.
-
-    Raises:
-        ConfigError: a decoder or encoder was registered whose names are those of another pair.
-    """
-    found: dict[str, tuple[str, str]] = {}
-    for pair in itertools.product(DECODERS, ENCODERS):
-        if pair_problem(*pair) is not None:
-            continue
-        for name in _pair_names(*pair):
-            if name in found:
-                raise ConfigError(f"the model name {name!r} is taken: it stands for {found[name]} and for {pair}")
-            found[name] = pair
-    return found
-
-
-def pair_of(name: str) -> tuple[str, str]:
-    """Return the decoder and the encoder of a usual name or alias that is a pair's."""
-    return _of_family(name) or index()[name]
-
-
-def _pair(name: object) -> tuple[str, str] | None:
-    """Return the decoder and encoder that a name or alias stands for, None where there are none."""
-    return (_of_family(name) or index().get(name)) if isinstance(name, str) else None
-
-
-def _of_family(name: str) -> tuple[str, str] | None:
-    """Return decoder and encoder of a name whose encoder is one of a family, such as "unet_timm/convnextv2_tiny"."""
-    for prefix in ENCODERS.families():
-        decoder, _, member = name.partition(f"_{prefix}")
-        if member and decoder in DECODERS:
-            return decoder, f"{prefix}{member}"
-    return None
-
-
-def _pair_names(decoder: str, encoder: str) -> tuple[str, ...]:
-    return ENCODERS[encoder].names(decoder)
 
 
 def _shared_defaults() -> dict[str, Any]:
@@ -336,8 +231,8 @@ def _configure(
     name: str, common: Mapping[str, Any], options: Mapping[str, Any], pretrained: Any, policy: str | None
 ) -> ModelConfig:
     """Return the configuration of a pair, or raise one error that lists all that is wrong."""
-    pair = _pair(name)
-    problems = [] if pair else [_unknown(name)]
+    pair = meant(name)
+    problems = [] if pair else [unknown_model(name)]
     decoder, encoder = pair or ("unet", "plain")
     encoder_options, decoder_options = _own_options(decoder, encoder, options)
     if pair:
@@ -360,25 +255,6 @@ def _configure(
     if problems:
         raise ConfigError(f"cannot create {name!r}", problems)
     return config
-
-
-def impossible(name: object) -> str | None:
-    """Return why the pair that would have this name is not in the zoo; None where the name is no pair's."""
-    for pair in itertools.product(DECODERS, ENCODERS):
-        problem = pair_problem(*pair)
-        if problem is not None and name in _pair_names(*pair):
-            return f"{name!r} cannot be built: {problem}"
-    return None
-
-
-def _unknown(name: object) -> str:
-    reason = impossible(name)
-    if reason is not None:
-        return reason
-    saved = str(name).count("/") == 1 or str(name).endswith(".safetensors") or name in trained.names()
-    near = suggest(str(name), names())
-    fix = "; unetzoo.from_pretrained takes saved models" if saved else "" if near else OWN
-    return f"unknown model {name!r}{near}{fix} (unetzoo.list_models() gives all names)"
 
 
 def _unknown_option(key: str, known: Mapping[str, Any]) -> str:
@@ -409,19 +285,3 @@ def _build_custom(name: str, arguments: Mapping[str, Any]) -> SegmentationModel:
             "create() or from_config(); a network of another form is a decoder or an encoder to register"
         )
     return model
-
-
-def _matcher(patterns: str | Iterable[str]) -> Callable[[str], bool]:
-    wanted = _patterns(patterns)
-    return lambda name: any(fnmatch.fnmatchcase(name, pattern) for pattern in wanted)
-
-
-def _patterns(patterns: str | Iterable[str]) -> tuple[str, ...]:
-    listed = (patterns,) if isinstance(patterns, str) else tuple(patterns) if isinstance(patterns, Iterable) else None
-    if listed is None or not all(isinstance(pattern, str) for pattern in listed):
-        raise ConfigError(f"{patterns!r}: a wildcard such as 'unetpp_*', or several, is needed")
-    return listed
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

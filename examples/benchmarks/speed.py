@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import unetzoo
-import unetzoo.zoo
+import unetzoo.naming
 from unetzoo.foreign.smp import LAYOUT
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
@@ -82,7 +82,7 @@ KINDS = {"smp_unet": "Unet", "smp_unetplusplus": "UnetPlusPlus"}
 
 def smp_itself(name: str) -> nn.Module | None:
     """Return segmentation_models_pytorch's own network where ``name`` is one of its, with weights as it draws them."""
-    decoder, encoder = unetzoo.zoo.index()[name]
+    decoder, encoder = unetzoo.naming.index()[name]
     if decoder not in KINDS:
         return None
     import segmentation_models_pytorch as smp
@@ -309,7 +309,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error("--rounds: 1 or more is needed")
-    of_smp = [name for name in arguments.models if unetzoo.zoo.index()[unetzoo.zoo.resolve(name)][0] in KINDS]
+    of_smp = [name for name in arguments.models if unetzoo.naming.index()[unetzoo.naming.resolve(name)][0] in KINDS]
     if of_smp and importlib.util.find_spec("segmentation_models_pytorch") is None:
         parser.error(f"{', '.join(of_smp)}: compared with smp itself: pip install segmentation-models-pytorch")
     print(f"{machine(arguments.device)}; {'training step' if arguments.train else 'inference'}", flush=True)

@@ -71,19 +71,19 @@ def add(commands: Any) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from unetzoo import zoo
+    from unetzoo import naming
 
     patterns = options.patterns or ["*"]
-    found = zoo.list_models(patterns, exclude=options.exclude, pretrained=options.pretrained)
+    found = naming.list_models(patterns, exclude=options.exclude, pretrained=options.pretrained)
     if not found:
         from unetzoo.registry import suggest
 
         wanted = " ".join(patterns)
-        if not options.pretrained and zoo.list_models(patterns, pretrained=True):
+        if not options.pretrained and naming.list_models(patterns, pretrained=True):
             raise UnetzooError(f"no name fits {wanted!r}; 'unetzoo list --pretrained' has it")
-        if zoo.list_models(patterns):
+        if naming.list_models(patterns):
             raise UnetzooError(f"names fit {wanted!r}, but --exclude or --pretrained leaves none of them")
-        raise UnetzooError(f"no name fits {wanted!r}{suggest(wanted, zoo.names())}; 'unetzoo list' gives all")
+        raise UnetzooError(f"no name fits {wanted!r}{suggest(wanted, naming.names())}; 'unetzoo list' gives all")
     print("\n".join(found))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from unetzoo import information, zoo
+from unetzoo import information, naming, zoo
 from unetzoo.checks import whole
 from unetzoo.comparing.table import Comparison, ComparisonRow
 from unetzoo.config import ModelConfig
@@ -115,7 +115,7 @@ def _chosen(models: Any, exclude: str | Iterable[str], options: dict[str, Any]) 
         except UnetzooError as error:
             errors.append(error)
     unwanted = (exclude,) if isinstance(exclude, str) else tuple(exclude)
-    usual = zoo.names()
+    usual = naming.names()
     unwanted = tuple(usual.get(pattern, pattern) for pattern in unwanted)  # an alias counts as its name
     left = [entry for entry in found.values() if not any(fnmatch.fnmatchcase(entry.name, p) for p in unwanted)]
     if not left and not errors:
@@ -135,13 +135,13 @@ def _entries(asked: Compared) -> list[_Entry]:
     if not isinstance(asked, str | os.PathLike):
         return [_Entry(asked.config.name, (asked.config,))]
     if isinstance(asked, str) and any(mark in asked for mark in "*?[") and not Path(asked).exists():
-        names = zoo.list_models(asked)
+        names = naming.list_models(asked)
         if not names:
-            raise ConfigError(f"{asked!r} fits no model{suggest(asked, zoo.names())}")
+            raise ConfigError(f"{asked!r} fits no model{suggest(asked, naming.names())}")
         return [_Entry(name, (name,)) for name in names]
     source = named_source(asked)
     if source.kind == "network":
-        name = zoo.resolve(source.text)
+        name = naming.resolve(source.text)
         return [_Entry(name, (name,))]
     return [_Entry(source.text, (read_saved(located(source)).config,))]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unetzoo import zoo
+from unetzoo import naming, zoo
 from unetzoo.config import CONFIG_KEY
 from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.files.checkpoints import MOST_LISTED, check_finite, complete, listed, misfits, read_contents
@@ -181,7 +181,7 @@ def network_of(path: str | os.PathLike[str], layout: Layout, state: State, name:
         raise WeightsError(f"{path} holds {layout.title} by its names, and lacks {error.args[0]}") from error
     if name is None:
         return networks[0]
-    usual = zoo.resolve(name)
+    usual = naming.resolve(name)
     found = next((network for network in networks if network.name == usual), None)
     if found is None:
         raise WeightsError(

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from unetzoo import information, trained, zoo
+from unetzoo import information, naming, trained
 from unetzoo.config import ModelConfig
 from unetzoo.costs.counting import costs_of
 from unetzoo.costs.tables import cells, header, markdown
@@ -18,8 +18,8 @@ from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS, options_of
 from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.files import strict_json
+from unetzoo.files.plain import plain
 from unetzoo.model import build_on_meta
-from unetzoo.plain import plain
 from unetzoo.printing import printable
 from unetzoo.saving.records import SavedModel
 
@@ -207,7 +207,7 @@ def write_card(saved: SavedModel, name: str, card: ModelCard | None, earlier: Ea
         earlier: of the README.md that this one replaces. Its owner's words stay, and so do its front matter and facts
             where ``card`` is silent; metrics only if they are of the same weights.
     """
-    if name in zoo.names() or name in trained.names():
+    if name in naming.names() or name in trained.names():
         name = f"./{name}"  # the folder: by its name alone, the network or the trained model would be meant
     card = (card or ModelCard()).over(earlier.about(saved.sha256).card)
     text = f"{_TEXT_BEGIN}\n\n{card.text.strip()}\n\n{_TEXT_END}\n\n" if card.text else ""
@@ -243,7 +243,7 @@ def _front_matter(front: Mapping[str, Any], config: ModelConfig, card: ModelCard
     title = name.rpartition("/")[2] or config.name
     data = ModelCardData(model_name=title, eval_results=results) if results else ModelCardData()
     index: dict[str, Any] = data.to_dict()  # type: ignore[no-untyped-call]
-    known = {*DECODERS, *ENCODERS, *zoo.names()}  # those that an earlier model left
+    known = {*DECODERS, *ENCODERS, *naming.names()}  # those that an earlier model left
     theirs = front.get("tags")
     theirs = theirs if isinstance(theirs, list) else []
     tags = [*_own_tags(config), *(tag for tag in theirs if isinstance(tag, str) and tag not in known)]

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unetzoo import zoo
+from unetzoo import naming, zoo
 from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.files.checkpoints import (
@@ -68,7 +68,7 @@ def convert(
     if "pretrained" in options:
         raise ConfigError("pretrained is not for convert: all weights come from the file")
     if name is not None:
-        name = zoo.resolve(name)
+        name = naming.resolve(name)
     source = file_of(source)
     path, asked = split_place(source)
     if kind_of(path) == "safetensors":

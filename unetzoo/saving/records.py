@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from unetzoo import trained, zoo
+from unetzoo import naming, trained
 from unetzoo.config import CONFIG_KEY, ModelConfig
 from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.files.checkpoints import SUFFIXES as CHECKPOINTS, CheckpointFile, read_contents
@@ -120,7 +120,7 @@ def read_record(
 ) -> tuple[TensorFile | CheckpointFile, ModelConfig]:
     """Return a file and the config in it; of another program's, with a note, but not of what the caller has told."""
     path = Path(path)
-    if str(path) in (*trained.names(), *zoo.names()) and not path.exists():
+    if str(path) in (*trained.names(), *naming.names()) and not path.exists():
         function, what = ("from_pretrained", "trained model of the package")
         if str(path) not in trained.names():
             function, what = ("create", "network of the zoo")

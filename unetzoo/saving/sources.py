@@ -36,7 +36,7 @@ from typing import Any, Literal, TypeVar, cast
 
 import torch
 
-from unetzoo import trained, zoo
+from unetzoo import naming, trained, zoo
 from unetzoo.errors import ConfigError, HubError, UnetzooError, WeightsError
 from unetzoo.files.tensors import SUFFIX
 from unetzoo.model import SegmentationModel
@@ -266,7 +266,7 @@ def _meaning(given: object) -> Source | None:
         return None
     if given.startswith(PREFIX):
         return Source("repository", given, None, *_parsed(given))
-    if zoo.is_known(given):
+    if naming.is_known(given):
         return Source("network", given)
     if given in trained.names():
         return Source("trained", given, trained.weights_of(given))
@@ -311,7 +311,7 @@ def _meaningless(given: object) -> UnetzooError:
     if not isinstance(given, str | os.PathLike):
         return ConfigError(f"{given!r:.100}: the name of a model or the path of one is needed")
     text = os.fspath(given)
-    reason = zoo.impossible(given)
+    reason = naming.impossible(given)
     if reason is not None:
         return ConfigError(reason)
     if isinstance(given, os.PathLike):
@@ -319,7 +319,7 @@ def _meaningless(given: object) -> UnetzooError:
     if is_repository(text):
         return WeightsError(f"there is no file or folder {text!r}; a repository of that name is {PREFIX}{text}")
     as_path = text.endswith(SUFFIX) or any(mark in text for mark in (os.sep, "/", "\\"))
-    near = suggest(text, (*zoo.names(), *trained.names()))
+    near = suggest(text, (*naming.names(), *trained.names()))
     own = "" if as_path or near else OWN
     said = (
         f"there is no file or folder {text!r}, it is no trained model of the package ({', '.join(trained.names())}), "

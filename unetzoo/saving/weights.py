@@ -19,6 +19,7 @@ from unetzoo import __version__
 from unetzoo.config import CONFIG_KEY, ModelConfig
 from unetzoo.errors import ConfigError, DamagedError, WeightsError
 from unetzoo.files.checkpoints import CheckpointFile, check_finite, listed, misfits, non_finite
+from unetzoo.files.plain import plain, plain_tuple
 from unetzoo.files.tensors import (
     SUFFIX,
     TensorFile,
@@ -27,7 +28,6 @@ from unetzoo.files.tensors import (
 )
 from unetzoo.folding import OptimizedModel
 from unetzoo.model import SegmentationModel, build_on_meta
-from unetzoo.plain import plain, plain_tuple
 from unetzoo.saving.changes import adapt_input, changed_config, head_changes, new_heads
 from unetzoo.saving.records import (
     CONFIG_FILE,

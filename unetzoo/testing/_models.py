@@ -20,10 +20,11 @@ from unetzoo.encoders import ENCODERS, Options
 from unetzoo.folding import optimize
 from unetzoo.information import info_of
 from unetzoo.model import SegmentationModel, build_on_meta
+from unetzoo.naming import list_models
 from unetzoo.nn.meta import on_meta
 from unetzoo.saving.weights import load, save
 from unetzoo.testing._running import difference, disturb
-from unetzoo.zoo import create, list_models, signature
+from unetzoo.zoo import create, signature
 
 _FREE_SIZES = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14)
 """Whether torch.export keeps heights and widths apart that were rounded up."""

@@ -20,7 +20,7 @@ from statistics import median
 import torch
 import torchvision
 
-from unetzoo import __version__, folding, plugins, zoo
+from unetzoo import __version__, folding, naming, plugins, zoo
 from unetzoo.comparing import comparison
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS
@@ -93,7 +93,7 @@ def run_trials(
 
 def _collect(out: Path) -> Path:
     """Write the results of all that are done, of other calls too."""
-    found = [out / name / TRIAL for name in zoo.list_models() if (out / name / TRIAL).is_file()]
+    found = [out / name / TRIAL for name in naming.list_models() if (out / name / TRIAL).is_file()]
     write_trials([trial for path in found for trial in read_trials(path)], out / RESULTS)
     return out / RESULTS
 
@@ -102,10 +102,10 @@ def _homes(names: Iterable[str], arguments: Sequence[str]) -> dict[str, str]:
     """Return part → module of all that was registered outside of unetzoo and that the trials need."""
     makers: dict[str, object] = {}
     for name in names:
-        if name in zoo.PRESETS:
-            makers[name] = zoo.PRESETS[name]
+        if name in naming.PRESETS:
+            makers[name] = naming.PRESETS[name]
         else:
-            decoder, encoder = zoo.index()[name]
+            decoder, encoder = naming.index()[name]
             makers |= {decoder: DECODERS[decoder], encoder: ENCODERS[encoder].build}
     words = set(re.findall(r"\w+", " ".join(arguments)))
     makers |= {name: loss.make for name, loss in LOSSES.items() if name in words}

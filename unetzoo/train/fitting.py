@@ -12,7 +12,7 @@ from typing import Any
 from unetzoo import checks
 from unetzoo.errors import ConfigError
 from unetzoo.extras import needed
-from unetzoo.plain import plain
+from unetzoo.files.plain import plain
 from unetzoo.train.flags import FLAGS
 from unetzoo.train.given_sets import is_given, write_given
 from unetzoo.train.runs import Run
