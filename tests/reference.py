@@ -5,8 +5,8 @@ maps of torchvision's encoders are what its own network computes on its way. Thi
 full size and every concatenation built, that ``examples/benchmarks/speed.py`` measures the zoo against.
 
 Batch norms are in the mode that the model is in. Default options; besides these ``upsampling``, ``num_classes``,
-``in_channels``, ``base_channels``, ``stem_stride``, ``norm`` "batch" or None, ``conv_bias``, deep supervision, and
-UNet++'s ``levels`` and ``output``. Classification guidance is left out: logits are ungated.
+``in_channels``, ``base_channels``, ``stem_stride``, ``attention``, ``norm`` "batch" or None, ``conv_bias``, deep
+supervision, and UNet++'s ``levels`` and ``output``. Classification guidance is left out: logits are ungated.
 
 ``DECODERS`` and ``ENCODERS`` at the end say of which parts there is a reference. A new part needs none; where it has
 one, the tests of ``test_architectures.py`` take it from there.
@@ -265,15 +265,36 @@ def valid_size(side: int) -> int:
 def unet(w: Weights, e: Sequence[Tensor], size: Size, s: Sequence[int]) -> list[Tensor]:
     """d_k = DC([up(d_(k+1)), e_k]) with d_5 = e_5; features d_1, …, d_4.
 
-    On a ResNet d_1 goes up once more, by a transposed convolution.
+    On a ResNet d_1 goes up once more, by a transposed convolution. With gates, e_k is gate(e_k, d_(k+1)) but for e_1.
     """
     d = [e[4]]
     for step, skip in enumerate((e[3], e[2], e[1], e[0])):
         up = up_conv(w, f"decoder.ups.{step}.conv", d[0], skip.shape[-2:])
+        if f"decoder.gates.{step}.psi.weight" in w:
+            skip = gate(w, f"decoder.gates.{step}", skip, d[0])
         d.insert(0, double_conv(w, f"decoder.convs.{step}.body", torch.cat([up, skip], dim=1)))
     ended = "decoder.last.conv.weight" not in w and d[0].shape[-2:] == size
     main = d[0] if ended else up_conv(w, "decoder.last.conv", d[0], size)
     return [main, *d[1:4]]
+
+
+def gate(w: Weights, name: str, x: Tensor, g: Tensor) -> Tensor:
+    """arXiv 1804.03999, equations 1 and 2: alpha x, alpha = up(sigmoid(psi ReLU(W_x x + W_g g + b_g) + b_psi))."""
+    taps = w[f"{name}.skip.weight"]
+    scale = taps.shape[-1]
+    rows, columns = (scale * -(-side // scale) for side in x.shape[-2:])
+    whole = x.new_zeros(*x.shape[:2], rows, columns)
+    whole[:, :, : x.shape[2], : x.shape[3]] = x
+    q = (
+        torch.einsum("ic,nchw->nihw", w[f"{name}.gating.weight"][:, :, 0, 0], g)
+        + w[f"{name}.gating.bias"][:, None, None]
+    )
+    for a in range(scale):
+        for b in range(scale):
+            q = q + torch.einsum("ic,nchw->nihw", taps[:, :, a, b], whole[:, :, a::scale, b::scale])
+    q = torch.einsum("i,nihw->nhw", w[f"{name}.psi.weight"][0, :, 0, 0], F.relu(q)) + w[f"{name}.psi.bias"]
+    alpha = 1 / (1 + torch.exp(-q))
+    return x * bilinear(alpha[:, None], x.shape[-2:])
 
 
 # UNet++: arXiv 1807.10165

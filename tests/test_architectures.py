@@ -69,6 +69,8 @@ OTHERWISE = {
     "doublings": 3,
     "stem_stride": 2,
     "upsampling": "bilinear",
+    "convolutions": 1,
+    "attention": True,
     "levels": 3,
     "output": "average",
     "base_width": 24,

@@ -26,6 +26,9 @@ def record_of_version_1(config: unetzoo.ModelConfig) -> str:
     if config.encoder == "plain":
         assert record["encoder_options"].pop("doublings") == 4
     assert (record.pop("normalisation"), record.pop("resize")) == ("fixed", 1.0)
+    if config.decoder == "unet":
+        options = record["decoder_options"]
+        assert (options.pop("convolutions"), options.pop("attention")) == (2, False)
     text = json.dumps(record, indent=2) + "\n"
     assert unetzoo.ModelConfig.from_json(text) == config
     return text

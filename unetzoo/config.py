@@ -31,7 +31,7 @@ from unetzoo.files import strict_json
 from unetzoo.nn.layers import NORMS, ConvStyle
 from unetzoo.registry import OWN, suggest
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 CONFIG_KEY = "unetzoo_config"
 """Under which files of a model hold its record."""
 NORMALISATIONS = ("fixed", "image")
@@ -57,10 +57,19 @@ def _with_size(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "resize": 1.0}
 
 
+def _with_steps(values: dict[str, Any]) -> dict[str, Any]:
+    """Say what version 4 did not: that steps of U-Net have two convolutions, and skip connections no gates."""
+    options = values.get("decoder_options")
+    if values.get("decoder") != "unet" or not isinstance(options, Mapping):
+        return values
+    return {**values, "decoder_options": {**options, "convolutions": 2, "attention": False}}
+
+
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: _with_doublings,
     2: _with_normalisation,
     3: _with_size,
+    4: _with_steps,
 }
 """Format version → what turns its record into one of the next version. Version 1 is the first."""
 
@@ -135,7 +144,8 @@ class ModelConfig:
     @property
     def style(self) -> ConvStyle:
         """What all convolutions of the model share."""
-        return ConvStyle(self.norm, self.conv_bias, padded=DECODERS[self.decoder].border == 0)
+        padded = DECODERS[self.decoder].border == 0
+        return ConvStyle(self.norm, self.conv_bias, padded, ENCODERS[self.encoder].activation)
 
     def replace(self, **changes: Any) -> ModelConfig:
         """Return a copy with ``changes``, checked anew. Options of encoder and decoder go by their own names.

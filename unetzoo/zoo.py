@@ -211,15 +211,16 @@ def _shared_defaults() -> dict[str, Any]:
 
 def _default_norm(decoder: str, encoder: str) -> str | None:
     """Return the paper's norm, or the encoder's first where it has another choice."""
-    usual, norms = DECODERS[decoder].default_norm, ENCODERS[encoder].norms
-    return usual if usual in norms else norms[0]
+    upper, spec = DECODERS[decoder], ENCODERS[encoder]
+    usual = upper.default_norm if spec.default_norm == "auto" else spec.default_norm
+    return usual if usual in spec.norms else spec.norms[0]
 
 
 def _own_options(decoder: str, encoder: str, given: Mapping[str, Any]) -> tuple[Options, Options]:
     """Return the options of the encoder and of the decoder, with those ``given`` that are theirs."""
     spec, upper = ENCODERS[encoder], DECODERS[decoder]
     kinds = (spec.options, upper.Options)
-    as_set = ({**upper.encoder_defaults, **given}, {**upper.defaults(spec.maps), **given})
+    as_set = ({**upper.encoder_defaults, **given}, {**upper.defaults(spec.maps), **spec.decoder_defaults, **given})
     mine = [
         {key: value for key, value in values.items() if key in kind.__dataclass_fields__}
         for kind, values in zip(kinds, as_set, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -96,6 +97,9 @@ class EncoderSpec:
             decoder's alone. None where the encoder follows ``norm``.
         weights: torchvision's name of the enum of its weights, None where there are no pretrained ones.
         weights_norms: norms with which those weights go; of no account with an ``own_norm``.
+        default_norm: its paper's norm, where the caller names none; "auto" is the decoder's.
+        activation: its paper's, for encoder and decoder: one of ``unetzoo.nn.layers.ACTIVATIONS``.
+        decoder_defaults: decoder options that its paper sets otherwise, of whatever decoder has them.
         unpaddable: whether it can be built of unpadded convolutions.
     """
 
@@ -109,6 +113,9 @@ class EncoderSpec:
     own_norm: str | None
     weights: str | None
     weights_norms: tuple[str | None, ...]
+    default_norm: str | None
+    activation: str
+    decoder_defaults: Mapping[str, Any]
     unpaddable: bool
 
 
@@ -127,6 +134,9 @@ def register_encoder(
     own_norm: str | None = None,
     weights: str | None = None,
     weights_norms: tuple[str | None, ...] = ("batch",),
+    default_norm: str | None = "auto",
+    activation: str = "relu",
+    decoder_defaults: Mapping[str, Any] = MappingProxyType({}),
     unpaddable: bool = False,
 ) -> Callable[[Callable[..., Encoder]], Callable[..., Encoder]]:
     """Register an encoder: its pairs with all decoders that can stand on it join the zoo as ``<decoder>_<name>``.
@@ -153,6 +163,9 @@ def register_encoder(
             own_norm=own_norm,
             weights=weights,
             weights_norms=weights_norms,
+            default_norm=default_norm,
+            activation=activation,
+            decoder_defaults=decoder_defaults,
             unpaddable=unpaddable,
         )
         ENCODERS.register(name, spec)

@@ -26,6 +26,7 @@ from unetzoo.nn.resampling import MODES, Size
 Norm = Literal["batch", "group", "instance", "layer"]
 Made = TypeVar("Made")
 NORMS: tuple[str, ...] = ("batch", "group", "instance", "layer")
+ACTIVATIONS: tuple[str, ...] = ("relu", "leaky_relu")
 
 
 class InstanceNorm2d(nn.Module):
@@ -77,6 +78,11 @@ def make_norm(norm: str | None, channels: int) -> nn.Module:
     raise AssertionError(f"config lets no such norm through: {norm!r}")
 
 
+def make_activation(activation: str) -> nn.Module:
+    """Return the activation of that name (one of :data:`ACTIVATIONS`), which writes over its input."""
+    return nn.LeakyReLU(0.01, inplace=True) if activation == "leaky_relu" else nn.ReLU(inplace=True)
+
+
 @runtime_checkable
 class Foldable(Protocol):
     """A module that knows which of its batch norms read the output of one convolution, and nothing else does."""
@@ -97,29 +103,31 @@ class ConvStyle:
         norm: the normalisation after each 3×3 convolution, None for none.
         bias: whether convolutions, transposed ones too, have a bias.
         padded: False for the unpadded convolutions of the 2015 paper, each of which costs a border pixel.
+        activation: what follows the norm, one of :data:`ACTIVATIONS`.
     """
 
     norm: str | None = "batch"
     bias: bool = False
     padded: bool = True
+    activation: str = "relu"
 
 
 class ConvNormAct(nn.Module):
-    """3×3 convolution → norm → ReLU, of one or several sources: see :class:`unetzoo.nn.convolutions.ConcatConv`."""
+    """3×3 convolution → norm → activation, of one or more sources: see :class:`unetzoo.nn.convolutions.ConcatConv`."""
 
     def __init__(self, in_channels: int, out_channels: int, style: ConvStyle) -> None:
         super().__init__()
         padding = 1 if style.padded else 0
         self.conv = ConcatConv(in_channels, out_channels, 3, padding, style.bias)
         self.norm = make_norm(style.norm, out_channels)
-        self.act = nn.ReLU(inplace=True)
+        self.act = make_activation(style.activation)
 
     def forward(self, *sources: Source) -> Tensor:
         out: Tensor = self.act(normed(self.norm, self._convolved(*sources)))
         return out
 
     def pending(self, *sources: Source) -> Activated:
-        """Convolve, and leave norm and ReLU to the convolution that comes next: nothing else may use the result."""
+        """Convolve, and leave norm and activation to the next convolution: nothing else may use the result."""
         return Activated(self._convolved(*sources), self.norm, self.act)
 
     def _convolved(self, *sources: Source) -> Tensor:
@@ -229,6 +237,14 @@ def upper_left(x: Tensor, size: Sequence[int]) -> Tensor:
     # A slice asks whether there are as many, which cannot be told of symbolic sizes.
     rows, columns = (torch.arange(side, device=x.device) for side in size)
     return x.index_select(2, rows).index_select(3, columns)
+
+
+def halve(x: Tensor) -> Tensor:
+    """Average-pool, 2×2 at stride 2, size rounded up: a window over the border is the mean of the pixels it holds."""
+    if torch.compiler.is_exporting():
+        # As in max_pool. The pixels beyond are those at the border once more, which changes no such mean.
+        return F.avg_pool2d(F.pad(x, (0, 1, 0, 1), mode="replicate"), 2)
+    return F.avg_pool2d(x, 2, ceil_mode=True)
 
 
 def adaptive_max_pool(x: Tensor, size: Size, scale: int) -> Tensor:

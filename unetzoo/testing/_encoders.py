@@ -53,7 +53,7 @@ def check_encoder(name: str) -> None:
 def _build(name: str, in_channels: int = 3, norm: str | None = "batch", depth: int | None = None) -> Encoder:
     spec = ENCODERS[name]
     norm = norm if norm in spec.norms else spec.norms[0]
-    style = ConvStyle(norm, bias=norm is None)
+    style = ConvStyle(norm, bias=norm is None, activation=spec.activation)
     return spec.build(in_channels, style, _options(name), spec.maps if depth is None else depth)
 
 
