@@ -23,6 +23,7 @@ from unetzoo.encoders import register_encoder
 from unetzoo.encoders.plain import PlainEncoder, PlainOptions
 from unetzoo.nn.gates import AttentionGate
 from unetzoo.nn.meta import on_meta
+from unetzoo.prediction.reach import reach
 
 UNETS = [name for name in unetzoo.list_models() if zoo.index()[name][0] == "unet"]
 
@@ -174,6 +175,38 @@ def test_a_training_step_is_that_of_the_formulas(name: str) -> None:
             assert float((found[key] - expected).abs().max()) <= 1e-6 * float(expected.abs().max()), key
 
 
+def test_all_that_a_pixel_depends_on_is_within_reach() -> None:
+    """Of what gates let through, too: other pixels in blocks beyond that far from a block change nothing in it."""
+    model = make("unet", base_channels=4)
+    plain, gated = (reach(model.config.replace(attention=attention)) for attention in (False, True))
+    assert plain == 94
+    assert gated is not None
+    assert gated > plain
+    images = images_of(model, 17 * 16, 16)
+    beyond = -(-gated // 16)  # blocks
+
+    def changed(blocks: int) -> bool:
+        others = images.clone()
+        others[:, :, : (8 - blocks) * 16] = 9
+        others[:, :, (9 + blocks) * 16 :] = -9
+        with torch.no_grad():
+            first, second = (model(each)[:, :, 8 * 16 : 9 * 16] for each in (images, others))
+        return not torch.equal(first, second)
+
+    assert not changed(beyond)
+    assert changed(beyond - 1)
+
+
+def test_tiles_with_full_overlap_are_the_whole(short: None) -> None:
+    model = make("unet_short3", torch.float32, base_channels=4)
+    image = torch.randint(256, (3, 150, 170), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    whole, tiled = (
+        unetzoo.Predictor(model, device="cpu", **how)(image.permute(1, 2, 0).numpy()).probabilities
+        for how in ({"tile": None}, {"tile": 96, "overlap": "full"})
+    )
+    assert float(abs(whole - tiled).max()) <= 1e-4
+
+
 def test_the_copy_for_inference_gives_the_same() -> None:
     model = make("resunet18", torch.float32)
     images = images_of(model, 37, 51)
@@ -205,6 +238,20 @@ def test_programs_take_any_size() -> None:
             assert_near(traced(images), model(images), 1e-5)
 
 
+@pytest.mark.usefixtures("short")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_exported_files_give_the_same(tmp_path: Path) -> None:
+    """Of the copy for inference, whose channels lie last: those of alpha, a single one, are first as well."""
+    model = make("unet_short3", torch.float32, base_channels=4)
+    unetzoo.export(model, tmp_path / "it.pt2", inputs="normalised")
+    exported = torch.export.load(tmp_path / "it.pt2").module()
+    for size in ((32, 40), (21, 27)):
+        images = images_of(model, *size)
+        with torch.no_grad():
+            assert_near(exported(images), model(images), 1e-5)
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 def test_onnx_gives_the_same(tmp_path: Path) -> None:
     model = make("unet_short3", torch.float32, base_channels=4)

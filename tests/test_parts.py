@@ -130,6 +130,12 @@ def test_a_gate_follows_the_formula(attention: str) -> None:
         assert alpha.std() > 0.01
 
 
+def test_the_gates_of_the_zoo_are_not_added_to_it(attention: str) -> None:
+    assert len(unetzoo.create("attention_unet", base_channels=4, convolutions=1).decoder.gates) == 3
+    with pytest.raises(unetzoo.ConfigError, match="attention=True: these gates are always there"):
+        unetzoo.create("attention_unet", attention=True)
+
+
 def test_open_gates_leave_a_plain_unet(attention: str) -> None:
     """With every α at 1 the network is U-Net, whose tensors it has under the same names."""
     model, plain = (unetzoo.create(name, base_channels=4).eval() for name in ("attention_unet", "unet"))

@@ -21,7 +21,7 @@ from unetzoo.nn.resampling import resize
 from unetzoo.testing import ContractError, _decoders, _encoders, check_decoder, check_encoder
 
 pytestmark = pytest.mark.usefixtures("registries")
-SHIPPED_DECODERS, SHIPPED_ENCODERS = tuple(DECODERS), ("plain", "resnet18", *LAST)
+SHIPPED_DECODERS, SHIPPED_ENCODERS = tuple(DECODERS), ("plain", "resnet18", "resenc_small", *LAST)
 
 
 @pytest.mark.slow

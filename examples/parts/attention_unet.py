@@ -6,6 +6,8 @@ Paper: Oktay et al. 2018, arXiv 1804.03999, sections 2.2 and 2.3. A gate weighs 
 
 g being the decoder's map one level down, all W and ψ convolutions of 1×1. α is found on the grid of g and resampled
 bilinearly to that of x. The finest skip connection is not gated, as its map is not yet one of content (section 2.3).
+unetzoo has such gates itself, ``create("unet", attention=True)``: this file shows how a decoder is added.
+
 Ours: two dimensions; W_x takes every second pixel (the authors' code: a 2×2 convolution at stride 2), which rounds odd
 sizes up; half as many channels inside a gate as x has; no further convolution behind it. Else as in ``unet``.
 
@@ -16,7 +18,7 @@ unetzoo: put it into ``unetzoo/decoders/``. ``python examples/parts/attention_un
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -60,9 +62,15 @@ class AttentionUNetDecoder(UNetDecoder):
     summary = "U-Net with skip connections gated by attention"
     published: ClassVar = {}
 
+    @classmethod
+    def problems(cls, options: Any, deep_supervision: bool, maps: int) -> list[str]:
+        found = super().problems(options, deep_supervision, maps)
+        return [*found, "attention=True: these gates are always there; leave it out"] if options.attention else found
+
     def __init__(self, encoder: Encoder, style: ConvStyle, options: UNetOptions, deep_supervision: bool) -> None:
         super().__init__(encoder, style, options, deep_supervision)
-        coarse = [encoder.channels[-1], *(conv.body[1].conv.out_channels for conv in self.convs)]
+        convolutions = ([m for m in conv.modules() if isinstance(m, nn.Conv2d)] for conv in self.convs)
+        coarse = [encoder.channels[-1], *(last.out_channels for *_, last in convolutions)]
         self.gates = nn.ModuleList()
         for step, level in enumerate(reversed(range(1, len(encoder.channels) - 1))):
             scale = encoder.strides[level + 1] // encoder.strides[level]

@@ -93,9 +93,10 @@ class UNetDecoder(Decoder):
             up = Upsample(coarse, widths[level], scale, options.upsampling, style.bias)
             self.ups.append(up)
             fused = up.out_channels + encoder.channels[level]
-            twice = options.convolutions == 2
-            fuse = DoubleConv(fused, widths[level], style, middles[level]) if twice else None
-            self.convs.append(Concat(fuse or ConvNormAct(fused, widths[level], style)))
+            if options.convolutions == 1:
+                self.convs.append(Concat(ConvNormAct(fused, widths[level], style)))
+            else:
+                self.convs.append(Concat(DoubleConv(fused, widths[level], style, middles[level])))
             coarse = widths[level]
         self.last: Upsample | None = None
         self.features = [Feature(widths[0], 1)]

@@ -57,14 +57,19 @@ class AttentionGate(nn.Module):
 
     def coefficients(self, x: Tensor, g: Tensor) -> Tensor:
         """Return alpha (N, 1, H, W), from 0 to 1, of what :meth:`forward` takes."""
-        beyond = self.scale - 1  # at sizes that divide no window reaches there
-        padded = F.pad(x, (0, beyond, 0, beyond)) if beyond else x
-        q: Tensor = self.psi(self.act(self.skip(padded) + self.gating(g)))
+        q = self.scores(x, g)
         if torch.compiler.is_exporting():
             # A single channel's strides may be those of channels last, about which the sigmoid asks symbolic sizes.
             q = q.clone(memory_format=torch.contiguous_format)
         alpha = q.sigmoid()
-        return resize(alpha, x.shape[-2:]) if beyond else alpha
+        return alpha if self.scale == 1 else resize(alpha, x.shape[-2:])
+
+    def scores(self, x: Tensor, g: Tensor) -> Tensor:
+        """Return q (N, 1, H / scale, W / scale), of what :meth:`forward` takes."""
+        beyond = self.scale - 1  # at sizes that divide no window reaches there
+        padded = F.pad(x, (0, beyond, 0, beyond)) if beyond else x
+        q: Tensor = self.psi(self.act(self.skip(padded) + self.gating(g)))
+        return q
 
     def open(self) -> None:
         """Let nearly everything pass, to begin with."""

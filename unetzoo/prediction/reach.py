@@ -18,7 +18,9 @@ from unetzoo.checks import ratio
 from unetzoo.config import ModelConfig
 from unetzoo.decoders.smp import ChannelsAndPixels
 from unetzoo.model import SegmentationModel, build_on_meta
+from unetzoo.nn.gates import AttentionGate
 from unetzoo.nn.layers import InstanceNorm2d, Upsample
+from unetzoo.nn.resampling import resize
 
 LARGEST = 8192
 """Pixels within which a network that looks only so far must have shown it."""
@@ -37,7 +39,7 @@ def reach(config: ModelConfig, *, heads: bool = False) -> int | None:
         heads: whether those of all heads of deep supervision are meant, too.
 
     Returns:
-        None for a network that looks at the whole image: group and instance norm, attention, squeeze-excitation, the
+        None for a network that looks at the whole image: group and instance norm, scSE, squeeze-excitation, the
         classification-guided module, and up-sampling with corners aligned, whose positions depend on the image's size.
     """
     if config.classification_guided:
@@ -82,9 +84,24 @@ def _looks_at_all(module: nn.Module) -> bool:
     return aligned or isinstance(module, nn.GroupNorm | InstanceNorm2d | ChannelsAndPixels | nn.AdaptiveAvgPool2d)
 
 
+class _AddedGate(nn.Module):
+    """An attention gate that adds its scores, where a product with zero, and a flat sigmoid, would hide them."""
+
+    def __init__(self, gate: AttentionGate) -> None:
+        super().__init__()
+        self.gate = gate
+
+    def forward(self, x: Tensor, g: Tensor) -> Tensor:
+        return x + resize(self.gate.scores(x, g), x.shape[-2:])
+
+
 def _positive(probe: SegmentationModel) -> SegmentationModel:
     """Return the network in float64, averaging with positive weights, with batch norms that do nothing."""
     probe = probe.double().eval()
+    for module in list(probe.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, AttentionGate):
+                setattr(module, name, _AddedGate(child))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, value in (*probe.named_parameters(), *probe.named_buffers()):
