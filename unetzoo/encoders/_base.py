@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -97,10 +97,10 @@ class EncoderSpec:
             decoder's alone. None where the encoder follows ``norm``.
         weights: torchvision's name of the enum of its weights, None where there are no pretrained ones.
         weights_norms: norms with which those weights go; of no account with an ``own_norm``.
+        unpaddable: whether it can be built of unpadded convolutions.
         default_norm: its paper's norm, where the caller names none; "auto" is the decoder's.
         activation: its paper's, for encoder and decoder: one of ``unetzoo.nn.layers.ACTIVATIONS``.
         decoder_defaults: decoder options that its paper sets otherwise, of whatever decoder has them.
-        unpaddable: whether it can be built of unpadded convolutions.
     """
 
     title: str
@@ -113,10 +113,10 @@ class EncoderSpec:
     own_norm: str | None
     weights: str | None
     weights_norms: tuple[str | None, ...]
-    default_norm: str | None
-    activation: str
-    decoder_defaults: Mapping[str, Any]
     unpaddable: bool
+    default_norm: str | None = "auto"
+    activation: str = "relu"
+    decoder_defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 ENCODERS: Registry[EncoderSpec] = Registry("encoder")
