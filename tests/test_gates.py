@@ -18,14 +18,14 @@ from torch import Tensor
 from torch.export import Dim, export
 
 import unetzoo
-from unetzoo import zoo
+from unetzoo import naming
 from unetzoo.encoders import register_encoder
 from unetzoo.encoders.plain import PlainEncoder, PlainOptions
 from unetzoo.nn.gates import AttentionGate
 from unetzoo.nn.meta import on_meta
 from unetzoo.prediction.reach import reach
 
-UNETS = [name for name in unetzoo.list_models() if zoo.index()[name][0] == "unet"]
+UNETS = [name for name in unetzoo.list_models() if naming.index()[name][0] == "unet"]
 
 
 def make(name: str, dtype: torch.dtype = torch.float64, **options: Any) -> unetzoo.SegmentationModel:
