@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from hub_server import HubServer
+from safetensors.torch import save_file
 from torch import Tensor
 
 import unetzoo
-from unetzoo import ConfigError
+from unetzoo import ConfigError, WeightsError
 from unetzoo.encoders import ENCODERS
 from unetzoo.model import SegmentationModel
+from unetzoo.pretrained import normalisation_of
 from unetzoo.testing import check_encoder
 
 SMALL = ("convnextv2_atto", "mobilenetv4_conv_small")
@@ -88,6 +91,66 @@ def test_fewer_maps_are_those_of_a_shallower_network() -> None:
     with torch.no_grad():
         for one, other in zip(part(images), whole(images)[:3], strict=True):
             assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("channels", [3, 1, 5])
+def test_a_file_of_timm_s_fits_key_for_key(name: str, channels: int, tmp_path: Path) -> None:
+    """Of the whole network, classifier and all; the first convolution becomes that for other channels."""
+    whole, _ = filled(name)
+    save_file(whole.state_dict(), tmp_path / "timm.safetensors")
+    file = str(tmp_path / "timm.safetensors")
+    model = made(name, pretrained=file, in_channels=channels, input_policy="sum").eval()
+    grey = torch.randn(2, 1, 64, 64)
+    with torch.no_grad():
+        found = model.encoder(grey.expand(-1, channels, -1, -1))
+        expected = theirs(whole, grey.expand(-1, 3, -1, -1), len(model.encoder.channels))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(other.abs().max()))
+
+
+def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
+    save_file(timm.create_model("mobilenetv4_conv_small").state_dict(), tmp_path / "a.safetensors")
+    with pytest.raises(WeightsError, match=r"do not fit timm's convnextv2_atto"):
+        made("convnextv2_atto", pretrained=str(tmp_path / "a.safetensors"))
+    state = {**timm.create_model("convnextv2_atto").state_dict(), "stages.0.blocks.9.more": torch.ones(2)}
+    save_file(state, tmp_path / "b.safetensors")
+    with pytest.raises(WeightsError, match=r"stages\.0\.blocks\.9\.more"):
+        made("convnextv2_atto", pretrained=str(tmp_path / "b.safetensors"))
+
+
+def test_published_weights_come_by_timm_from_the_hub_and_then_from_its_cache(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, _ = filled("convnextv2_atto")
+    save_file(whole.state_dict(), tmp_path / "model.safetensors")
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    hub.add_repo("timm/convnextv2_atto.fcmae_ft_in1k", {"model.safetensors": weights})
+    with caplog.at_level("INFO", "unetzoo"):
+        model = made("convnextv2_atto", pretrained=True).eval()
+    assert "licence: cc-by-nc-4.0" in caplog.text
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for one, other in zip(model.encoder(images), theirs(whole, images, 4), strict=True):
+            assert torch.equal(one, other)
+    assert (model.config.mean, model.config.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    hub.close()
+    monkeypatch.setenv("UNETZOO_OFFLINE", "1")
+    again = made("convnextv2_atto", pretrained="fcmae_ft_in1k").eval()
+    with torch.no_grad():
+        assert torch.equal(again.encoder(images)[-1], model.encoder(images)[-1])
+    with pytest.raises(WeightsError, match=r"convnextv2_atto\.fcmae are not in the cache .* UNETZOO_OFFLINE=1 forbids"):
+        made("convnextv2_atto", pretrained="fcmae")
+
+
+def test_weights_say_how_images_are_normalised() -> None:
+    """Not all of timm's are for ImageNet's mean and deviation."""
+    with pytest.raises(ConfigError, match=r"True, False, one of 'e2400_r224_in1k', 'e1200_r224_in1k'"):
+        made("mobilenetv4_conv_small", pretrained="e9")
+    spec = ENCODERS["timm/mobilenetv3_large_100"]
+    config = timm.get_pretrained_cfg("mobilenetv3_large_100.miil_in21k")
+    assert config.mean == (0.0, 0.0, 0.0)
+    assert normalisation_of(spec, "miil_in21k") == (tuple(config.mean), tuple(config.std))
 
 
 def test_a_saved_model_comes_back_and_says_which_timm_made_it(tmp_path: Path) -> None:

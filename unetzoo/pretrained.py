@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from unetzoo.checks import one_of
-from unetzoo.encoders import ENCODERS, Encoder, EncoderSpec
+from unetzoo.encoders import ENCODERS, Encoder, EncoderSpec, Published
 from unetzoo.errors import WeightsError
 from unetzoo.files.checkpoints import (
     MOST_LISTED,
@@ -50,6 +50,8 @@ def available_weights(spec: EncoderSpec) -> tuple[str, ...]:
     """Return the names of an encoder's weights, torchvision's default first."""
     if spec.weights is None:
         return ()
+    if isinstance(spec.weights, Published):
+        return spec.weights.names()
     members = _enum(spec.weights).__members__
     default = members["DEFAULT"].name
     return (default, *(name for name in members if name not in (default, "DEFAULT")))
@@ -75,9 +77,17 @@ def pretrained_problems(spec: EncoderSpec, pretrained: object, norm: object, pol
 
 
 def names_weights(spec: EncoderSpec, pretrained: object) -> bool:
-    """Return whether ``pretrained`` means torchvision's own weights, and no file."""
-    names = () if spec.weights is None else _enum(spec.weights).__members__
+    """Return whether ``pretrained`` means published weights, torchvision's say, and no file."""
+    names = _enum(spec.weights).__members__ if isinstance(spec.weights, str) else available_weights(spec)
     return pretrained is True or (isinstance(pretrained, str) and pretrained in names)
+
+
+def normalisation_of(spec: EncoderSpec, pretrained: object) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of the images for which weights are; of a file as of the usual weights."""
+    names = available_weights(spec)
+    if not isinstance(spec.weights, Published) or not names:
+        return IMAGENET_MEAN, IMAGENET_STD  # as all of torchvision's
+    return spec.weights.normalisation(pretrained if pretrained in names else names[0])
 
 
 def _source_problem(spec: EncoderSpec, pretrained: object) -> str | None:
@@ -85,7 +95,9 @@ def _source_problem(spec: EncoderSpec, pretrained: object) -> str | None:
         able = ", ".join(other.title for other in ENCODERS.values() if other.weights is not None)
         return f"pretrained={pretrained!r}: the {spec.title} encoder has no pretrained weights; these have: {able}"
     if names_weights(spec, pretrained):
-        return None
+        if available_weights(spec):
+            return None
+        return f"pretrained={pretrained!r}: there are no published weights of {spec.title}; give the path of a file"
     if isinstance(pretrained, str | os.PathLike):
         file = split_place(pretrained)[0]
         if file.is_file():
@@ -106,6 +118,8 @@ def read_pretrained(spec: EncoderSpec, pretrained: bool | str | os.PathLike[str]
         WeightsError: missing, damaged, not reachable, or no file of tensors.
     """
     if spec.weights is not None and names_weights(spec, pretrained):
+        if isinstance(spec.weights, Published):
+            return spec.weights.read(spec.weights.names()[0] if pretrained is True else str(pretrained))
         return _read_torchvision(_enum(spec.weights)["DEFAULT" if pretrained is True else pretrained])
     return read_contents(str(pretrained))
 

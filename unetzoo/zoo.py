@@ -22,6 +22,7 @@ from unetzoo.pretrained import (
     IMAGENET_STD,
     fill_encoder,
     names_weights,
+    normalisation_of,
     pretrained_problems,
     read_pretrained,
 )
@@ -96,12 +97,13 @@ def create(
         WeightsError: the pretrained weights are missing, damaged or for another network.
     """
     in_channels, num_classes = plain(in_channels), plain(num_classes)
+    pair = meant(name)
     if norm == "auto":
-        pair = meant(name)
         norm = _default_norm(*pair) if pair else "batch"
     given = mean is not None or std is not None or normalisation == "image"
     assumed = not given and pretrained is not False and in_channels == 3
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if assumed else (mean, std)
+    if assumed:
+        mean, std = normalisation_of(ENCODERS[pair[1]], pretrained) if pair else (IMAGENET_MEAN, IMAGENET_STD)
     common = {
         "in_channels": in_channels,
         "num_classes": num_classes,
@@ -130,7 +132,7 @@ def create(
     elif assumed and said is not None and normalisation in (None, said.normalisation):
         model.config = config.replace(mean=said.mean, std=said.std, normalisation=said.normalisation)
     if not names_weights(spec, pretrained):
-        assumption = "those of the model in it" if said is not None else "taken as ImageNet's"
+        assumption = "those of the model in it" if said is not None else "taken as those of published weights"
         whose = "" if given else f"; mean and std: {'none' if model.config.mean is None else assumption}"
         Note(f"{contents.path}: {done}{whose}", doubtful).log()
     return model

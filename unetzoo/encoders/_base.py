@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from unetzoo.files.finding import Contents
 from unetzoo.nn.layers import NORMS, Checkpointed, ConvStyle
 from unetzoo.registry import Registry
 
@@ -81,6 +82,26 @@ class Encoder(Checkpointed, ABC):
         return self
 
 
+class Published(ABC):
+    """Weights that a package publishes for one encoder, and knows how to fetch."""
+
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """Return their names, the usual ones first; empty where there are none."""
+
+    @abstractmethod
+    def read(self, name: str) -> Contents:
+        """Return the tensors of some of them, fetched where they are not in the package's cache.
+
+        Raises:
+            WeightsError: they cannot be had.
+        """
+
+    @abstractmethod
+    def normalisation(self, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return the mean and the standard deviation of the channels of images in [0, 1] that they are for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderSpec:
     """An entry of the registry of encoders.
@@ -95,7 +116,8 @@ class EncoderSpec:
         norms: those that ``norm`` may name with it, the one to prefer first.
         own_norm: what the encoder normalises by whatever ``norm`` says, such as "layer norm"; ``norm`` is then the
             decoder's alone. None where the encoder follows ``norm``.
-        weights: torchvision's name of the enum of its weights, None where there are no pretrained ones.
+        weights: torchvision's name of the enum of its weights, or what another package publishes; None where there are
+            no pretrained ones.
         weights_norms: norms with which those weights go; of no account with an ``own_norm``.
         unpaddable: whether it can be built of unpadded convolutions.
         default_norm: its paper's norm, where the caller names none; "auto" is the decoder's.
@@ -111,7 +133,7 @@ class EncoderSpec:
     maps: int
     norms: tuple[str | None, ...]
     own_norm: str | None
-    weights: str | None
+    weights: str | Published | None
     weights_norms: tuple[str | None, ...]
     unpaddable: bool
     default_norm: str | None = "auto"

@@ -12,14 +12,19 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from unetzoo.encoders._base import ENCODERS, Encoder, EncoderSpec, Options
-from unetzoo.errors import ConfigError
+from unetzoo.encoders._base import ENCODERS, Encoder, EncoderSpec, Options, Published
+from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.extras import needed
+from unetzoo.files.finding import Contents
+from unetzoo.files.notes import Note
+from unetzoo.files.offline import switched_off
+from unetzoo.files.torch_files import first_line
 from unetzoo.nn.layers import ConvStyle, pad_to_multiple, upper_left
 from unetzoo.nn.meta import on_meta
 from unetzoo.registry import suggest
@@ -93,14 +98,16 @@ class TimmEncoder(Encoder):
     def from_torchvision(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what of a state dict of timm's whole network is this encoder's."""
         own, whole = {name.removeprefix("net.") for name in self.state_dict()}, _whole_names(self.model)
+        parts = {name.partition(".")[0] for name in whole}
         found = {}
         for name, tensor in state.items():
             first, _, rest = name.partition(".")
             # ``features_only`` takes the first level of sequences apart, or holds the whole network as one part.
-            forms = (name, f"{first}_{rest}", f"model.{name}")
-            place = next((form for form in forms if form in own), None)
-            if place is not None or name not in whole:  # else it is the classifier, or of a deeper encoder
-                found[f"net.{place}" if place else name] = tensor
+            place = next((form for form in (name, f"{first}_{rest}", f"model.{name}") if form in own), None)
+            if place is None and name in whole:
+                continue  # of the classifier, or of a deeper encoder
+            # What the network does not have, in one of its parts, makes it another one.
+            found[f"net.{place or name}" if place or first in parts else name] = tensor
         return found
 
 
@@ -234,6 +241,53 @@ def _unused(net: nn.Module, used: set[str]) -> Iterator[str]:
             yield name
 
 
+class _Weights(Published):
+    """Those that timm's authors publish for a network, fetched by timm itself; names are timm's tags."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+
+    def names(self) -> tuple[str, ...]:
+        timm = _timm(self.model)
+        every = [name.partition(".")[2] for name in timm.list_pretrained(f"{self.model}.*")]
+        usual = timm.get_pretrained_cfg(self.model, allow_unregistered=True)
+        return tuple(sorted(every, key=lambda tag: (usual is None or tag != usual.tag, tag)))
+
+    def read(self, name: str) -> Contents:
+        timm, whole, config = _timm(self.model), f"{self.model}.{name}", self._config(name)
+        file = _cached(config)
+        off = switched_off("UNETZOO_OFFLINE", "HF_HUB_OFFLINE")
+        if file is None and off:
+            raise WeightsError(f"the weights {whole} are not in the cache of the Hub, and {off} forbids to fetch them")
+        overlay = {} if file is None else {"file": str(file)}
+        try:
+            state = timm.create_model(whole, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
+        except Exception as error:  # of the network's, the client's of the Hub and of safetensors
+            raise WeightsError(
+                f"the weights {whole} could not be had by timm ({type(error).__name__}: {first_line(error)}); check "
+                "the network, or give a file of timm's: pretrained='path/to/model.safetensors'"
+            ) from error
+        Note(f"{whole}: fetched by timm; licence: {config.license or 'not told'}").log()
+        return Contents(Path(whole), None, state)
+
+    def normalisation(self, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        config = self._config(name)
+        return tuple(config.mean), tuple(config.std)
+
+    def _config(self, name: str) -> Any:
+        return _timm(self.model).get_pretrained_cfg(f"{self.model}.{name}")
+
+
+def _cached(config: Any) -> Path | None:
+    """Return the file of weights in the cache of the Hub, so that what is there needs no network; None: not there."""
+    if not config.hf_hub_id:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(config.hf_hub_id, config.hf_hub_filename or "model.safetensors")
+    return Path(found) if isinstance(found, str) else None
+
+
 @functools.cache
 def _spec(model: str) -> EncoderSpec:
     """Return the entry of a network of timm.
@@ -257,7 +311,7 @@ def _spec(model: str) -> EncoderSpec:
         maps=len(_taken(model).strides),
         norms=("batch", "group", "instance", "layer", None),
         own_norm="norms",
-        weights=None,
+        weights=_Weights(model),
         weights_norms=("batch",),
         unpaddable=False,
     )

@@ -234,7 +234,7 @@ def _tensors(module: nn.Module) -> list[Tensor]:
 def pretrained_weights(name: str) -> Iterator[str]:
     """Torchvision's tensors are the encoder's, name by name, after ``from_torchvision``."""
     spec = ENCODERS[name]
-    if spec.weights is None:
+    if not isinstance(spec.weights, str):
         return
     from torchvision import models
 
