@@ -356,7 +356,7 @@ def tables() -> Iterator[tuple[str, str]]:
     for name, decoder in DECODERS.items():
         if dataclasses.fields(decoder.Options):
             yield f"options_{name}", options_table(decoder.Options)
-    for name in ("plain", "resnet50", "resenc"):
+    for name in ("plain", "resnet50", "resenc", "convnext_tiny"):
         yield f"options_{name}", options_table(ENCODERS[name].options)
 
 

@@ -67,14 +67,15 @@ ALIKE = (
     "efficientnet_b3",
     "efficientnet_v2_s",
     "resenc",
+    "regnet_y_3_2gf",
+    "convnext_small",
 )
 """Encoders made of the blocks of others, only more of them, wider or simpler ones: what is added to the zoo is none of
 these."""
 FAMILIES = [name for name in NAMES if naming.index()[name][1] not in ALIKE]
 """Every decoder on an encoder of every kind of block."""
-SMALL = [name for name in FAMILIES if name in PADDED and "next" not in name]
-UNDER_ONE = ("resnet50", "resnext50_32x4d", "mobilenet_v3_large", "efficientnet_b0", "resenc_small")
-ONCE = [name for name in FAMILIES if naming.index()[name][1] not in UNDER_ONE or "unetpp_lite" in name]
+SMALL = [name for name in FAMILIES if name in PADDED and "resnext" not in name]
+ONCE = [name for name in FAMILIES if naming.index()[name][1] in ("plain", "resnet18") or "unetpp_lite" in name]
 """Every decoder on the plain encoder and on ResNet-18, and each other kind of block under one decoder, a cheap one."""
 
 
@@ -135,7 +136,10 @@ def flags(name: str) -> dict[str, object]:
 
 def light(name: str) -> dict[str, object]:
     """Return options that make the network cheap where that changes no code path."""
-    wanted = {"base_channels": 8, "base_features": 8, "branch_channels": 20, "decoder_channels": (32, 24, 16, 16, 16)}
+    pair = naming.meant(name)
+    maps = 5 if pair is None else ENCODERS[pair[1]].maps
+    widths = (32, 24, 16, 16, 16)[:maps]
+    wanted = {"base_channels": 8, "base_features": 8, "branch_channels": 20, "decoder_channels": widths}
     return {key: value for key, value in wanted.items() if key in zoo.signature(name)}
 
 

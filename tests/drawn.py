@@ -35,7 +35,8 @@ def drawn(name: str, like: Tensor, dtype: torch.dtype) -> Tensor:
     if name.endswith(("bias", "running_mean")):
         return values * 0.3
     # Of the deepest networks' blocks, so that what they add up to does not leave the range of their activations.
-    return (1 + 0.5 * values) * (0.7 if "layer" in name else 0.5 if "features" in name else 1)
+    residual = "layer" in name or "trunk_output" in name
+    return (1 + 0.5 * values) * (0.7 if residual else 0.5 if "features" in name else 1)
 
 
 def fill(module: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:

@@ -21,7 +21,9 @@ from unetzoo.nn.resampling import resize
 from unetzoo.testing import ContractError, _decoders, _encoders, check_decoder, check_encoder
 
 pytestmark = pytest.mark.usefixtures("registries")
-SHIPPED_DECODERS, SHIPPED_ENCODERS = tuple(DECODERS), ("plain", "resnet18", "resenc_small", *LAST)
+SHIPPED_DECODERS = tuple(DECODERS)
+SHIPPED_ENCODERS = ("plain", "resnet18", "resenc_small", *LAST, "regnet_y_1_6gf", "regnet_y_3_2gf", "densenet121",
+                    "convnext_tiny", "convnext_small")  # fmt: skip
 
 
 @pytest.mark.slow

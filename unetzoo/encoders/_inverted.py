@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import nn
 
 from unetzoo.encoders._base import Options
 from unetzoo.encoders._features import FeaturesEncoder
-from unetzoo.nn.layers import ConvStyle, make_norm
+from unetzoo.nn.layers import ConvStyle, add_biases, make_norm
 
 
 class InvertedEncoder(FeaturesEncoder):
@@ -41,11 +40,10 @@ def _without_norm(encoder: nn.Module) -> None:
     nothing would come out of the deepest block. The zero start, so that depth does not explode, is that of
     torchvision's ``zero_init_residual`` and of Fixup (arXiv 1901.09321).
     """
+    add_biases(encoder)
     for module in encoder.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
-            if module.bias is None:
-                module.bias = nn.Parameter(torch.zeros_like(module.weight[:, 0, 0, 0]))
     for module in encoder.modules():
         if getattr(module, "use_res_connect", False):
             last = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)][-1]

@@ -247,6 +247,17 @@ def halve(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, 2, ceil_mode=True)
 
 
+def pad_up(x: Tensor, step: int) -> Tensor:
+    """Pad zeros at the lower right, so that a convolution with kernel = stride = ``step`` rounds sizes up.
+
+    At sizes that divide there are none, but in an exported program, where that convolution leaves them out.
+    """
+    if torch.compiler.is_exporting():
+        # What a size lacks would be asked of a symbolic one. This is enough for any, and too little for one more.
+        return F.pad(x, (0, step - 1, 0, step - 1))
+    return pad_to_multiple(x, step)
+
+
 def adaptive_max_pool(x: Tensor, size: Size, scale: int) -> Tensor:
     """Adaptive max-pool to ``size``, which is x's size over ``scale``, rounded up; identity at scale 1."""
     if scale == 1:
@@ -261,6 +272,14 @@ def adaptive_max_pool(x: Tensor, size: Size, scale: int) -> Tensor:
         rows = (x.index_select(dim, torch.minimum(first + k, last)) for k in range(scale + 1))
         x = functools.reduce(torch.maximum, rows)
     return x
+
+
+def add_biases(module: nn.Module) -> None:
+    """Give each convolution in ``module`` that has no bias one of zeros."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d) and layer.bias is None:
+            weight = layer.weight
+            layer.bias = nn.Parameter(torch.zeros(layer.out_channels, device=weight.device, dtype=weight.dtype))
 
 
 def initialise(module: nn.Module) -> None:

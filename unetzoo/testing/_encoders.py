@@ -243,8 +243,8 @@ def pretrained_weights(name: str) -> Iterator[str]:
         return
     enum = getattr(models, spec.weights)
     network = next(key for key in models.list_models(models) if models.get_model_weights(key) is enum)
+    theirs = models.get_model(network, weights=None).state_dict()  # not on meta: RegNets compute with tensors' values
     with on_meta():
-        theirs = models.get_model(network, weights=None).state_dict()
         for depth in range(1, spec.maps + 1):
             encoder = _build(name, norm=spec.weights_norms[0], depth=depth)
             wanted = encoder.state_dict()
