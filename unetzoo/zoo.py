@@ -122,18 +122,33 @@ def create(
     config = _configure(name, common, options, pretrained, input_policy)
     if pretrained is False:
         return SegmentationModel(config)
+    return _pretrained(config, pretrained, input_policy, None if given else normalisation or "")
+
+
+def _pretrained(
+    config: ModelConfig, pretrained: bool | str | os.PathLike[str], policy: str | None, wanted: str | None
+) -> SegmentationModel:
+    """Return a network whose encoder has pretrained weights.
+
+    Args:
+        config: of the network.
+        pretrained, policy: as :func:`create` takes them.
+        wanted: None where mean and deviation were given; else those of ``config`` are assumed, and a file may know
+            better if it normalises as this says, or if this is empty.
+    """
     spec = ENCODERS[config.encoder]
     contents = read_pretrained(spec, pretrained)
     model = SegmentationModel(config)
-    known, done, doubtful = fill_encoder(model.encoder, spec, contents, input_policy, config.decoder)
+    known, done, doubtful = fill_encoder(model.encoder, spec, contents, policy, config.decoder)
     said = _said(contents)
+    assumed = wanted is not None and config.in_channels == 3
     if assumed and known != 3:
         model.config = config.replace(mean=None, std=None)
-    elif assumed and said is not None and normalisation in (None, said.normalisation):
+    elif assumed and said is not None and wanted in ("", said.normalisation):
         model.config = config.replace(mean=said.mean, std=said.std, normalisation=said.normalisation)
     if not names_weights(spec, pretrained):
         assumption = "those of the model in it" if said is not None else "taken as those of published weights"
-        whose = "" if given else f"; mean and std: {'none' if model.config.mean is None else assumption}"
+        whose = "" if wanted is None else f"; mean and std: {'none' if model.config.mean is None else assumption}"
         Note(f"{contents.path}: {done}{whose}", doubtful).log()
     return model
 
