@@ -347,3 +347,22 @@ def test_what_rounds_up_is_exported_with_free_sizes(name: str, depth: int) -> No
         for size in ((33, 50), (47, 9)):
             for found, expected in zip(run(some_images(*size)), encoder(some_images(*size)), strict=True):
                 torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_convnext_layer_scales_do_not_decay() -> None:
+    model = unetzoo.create("unet_convnext_tiny")
+    groups = unetzoo.param_groups(model, 1e-3, weight_decay=0.05)
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    scales = [p for name, p in model.named_parameters() if name.endswith("layer_scale")]
+    assert len(scales) == 3 + 3 + 9 + 3
+    assert {decay[id(scale)] for scale in scales} == {0}
+    weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear | nn.ConvTranspose2d)]
+    assert {decay[id(weight)] for weight in weights} == {0.05}
+
+
+def test_convnext_is_told_apart_by_its_norm() -> None:
+    info = unetzoo.model_info("unetpp_convnext_tiny")
+    assert info.options["levels"] == 3
+    assert info.strides == (4, 8, 16, 32)
+    assert "decoder's alone: ConvNeXt-Tiny always has its own layer norm" in info.meanings["norm"]
+    assert "unet_valid_convnext_tiny" not in unetzoo.list_models()

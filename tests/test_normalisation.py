@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as lightning
 import tifffile
 import torch
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from unetzoo.data import Labels, SegmentationDataset, find_samples
 from unetzoo.prediction.inputs import as_image
 from unetzoo.prediction.stored import StoredRows
 from unetzoo.serving import Limits, answers
+from unetzoo.train.data import FolderData
 
 OFTEN = np.random.default_rng(0)
 
@@ -228,11 +230,68 @@ class TestTraining:
         )
         total = either + sum(int(b.sum()) for _, b in dice)
         assert run.best_dice == pytest.approx(2 * both / total, abs=2e-3)
+        common = {"data": str(data), "epochs": 1, "quiet": True, "crop_size": 32, "batch_size": 4}
+        best = str(run.folder / "best.safetensors")
+        again = unetzoo.fit(best, out=str(tmp_path / "b"), settings={"data.workers": 0}, **common)
+        assert again.load().config.normalisation == "image"  # as the network knows them
         with pytest.raises(ConfigError, match=r"data\.normalisation=image"):
-            unetzoo.fit(
-                str(run.folder / "best.safetensors"), data=str(data), out=str(tmp_path / "b"), epochs=1, quiet=True,
-                settings={"data.workers": 0},
-            )  # fmt: skip
+            unetzoo.fit(best, out=str(tmp_path / "c"), settings={"data.normalisation": "fixed"}, **common)
+
+    @pytest.mark.parametrize(
+        ("bands", "dtype", "expected"),
+        [(1, np.uint8, "image"), (3, np.uint8, "image"), (1, np.uint16, "image"), (4, np.uint8, "fixed"),
+         (1, np.float32, "fixed")],
+    )  # fmt: skip
+    def test_what_has_no_unit_is_normalised_by_itself(
+        self, bands: int, dtype: type[np.generic], expected: str, tmp_path: Path
+    ) -> None:
+        """Up to three channels of whole numbers; floating point and more bands are fixed."""
+        rng = np.random.default_rng(0)
+        for part in ("images", "masks"):
+            (tmp_path / "data" / part).mkdir(parents=True)
+        axes = {"axes": "CYX"} if bands > 3 else None
+        for k in range(10):
+            pixels = rng.integers(0, 200, (bands, 40, 40)).astype(dtype)
+            stored = pixels[0] if bands == 1 else pixels if bands > 3 else pixels.transpose(1, 2, 0)
+            photometric = "rgb" if bands == 3 else "minisblack"
+            tifffile.imwrite(tmp_path / "data" / "images" / f"{k}.tif", stored, photometric=photometric, metadata=axes)
+            mask = (pixels[0] > 100).astype(np.uint8) * 255
+            Image.fromarray(mask).save(tmp_path / "data" / "masks" / f"{k}.png")
+        data = FolderData(str(tmp_path / "data"), workers=0)
+        data.trainer = lightning.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
+        data.setup()
+        assert (data.facts.normalisation, data.facts.mean is None) == (expected, expected == "image")
+
+    def test_pretrained_weights_and_trained_networks_bring_theirs(self, tmp_path: Path) -> None:
+        """ImageNet's constants with its weights; those of the file of a trained network."""
+        from torchvision import models
+
+        torch.save(models.resnet18(weights=None).state_dict(), tmp_path / "resnet18.pth")
+        unetzoo.save(unetzoo.create("unet", base_channels=4, mean=[0.3] * 3, std=[0.1] * 3), tmp_path / "a.safetensors")
+        folder = self.rgb(tmp_path / "data")
+        common = {"data": str(folder), "steps": 1, "quiet": True, "crop_size": 32, "batch_size": 2}
+        settings = {"data.workers": 0, "trainer.accelerator": "cpu"}
+        pretrained = unetzoo.fit(
+            "resunet18", pretrained=str(tmp_path / "resnet18.pth"), out=str(tmp_path / "b"), settings=settings, **common
+        )
+        config = pretrained.load().config
+        assert (config.normalisation, config.mean) == ("fixed", (0.485, 0.456, 0.406))
+        went_on = unetzoo.fit(str(tmp_path / "a.safetensors"), out=str(tmp_path / "c"), settings=settings, **common)
+        assert went_on.load().config.normalisation == "fixed"
+        new = unetzoo.fit(
+            "unet", out=str(tmp_path / "d"), settings=settings | {"model.options.base_channels": 4}, **common
+        )
+        assert new.load().config.normalisation == "image"
+
+    def rgb(self, folder: Path) -> Path:
+        """Write ten images of nuclei in RGB, and their masks."""
+        for part in ("images", "masks"):
+            (folder / part).mkdir(parents=True)
+        for k in range(10):
+            image, mask = drawing.draw_nuclei(40, 48, seed=k)
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "images" / f"{k}.png")
+            Image.fromarray(mask.numpy().astype(np.uint8) * 255).save(folder / "masks" / f"{k}.png")
+        return folder
 
 
 class TestFiles:

@@ -24,10 +24,10 @@ pytestmark = pytest.mark.usefixtures("registries")
 
 
 @pytest.fixture
-def convnext(registries: None) -> str:
-    if "convnext_tiny" not in ENCODERS:  # else it is in the tree
-        runpy.run_path(str(PARTS / "convnext.py"))
-    return "convnext_tiny"
+def mnasnet(registries: None) -> str:
+    if "mnasnet0_5" not in ENCODERS:  # else it is in the tree
+        runpy.run_path(str(PARTS / "mnasnet.py"))
+    return "mnasnet0_5"
 
 
 @pytest.fixture
@@ -39,17 +39,17 @@ def attention(registries: None) -> str:
 
 @pytest.fixture
 def trunk() -> nn.Module:
-    """torchvision's own network, none of whose layer scales is next to nothing."""
-    net = torchvision.models.convnext_tiny(weights=None).eval()
-    for name, parameter in net.named_parameters():
-        if name.endswith("layer_scale"):
-            nn.init.uniform_(parameter, 0.2, 0.8)
+    """torchvision's own network, none of whose norms is the identity."""
+    net = torchvision.models.mnasnet0_5(weights=None).eval()
+    for name, tensor in net.state_dict().items():
+        if name.endswith(("running_mean", "running_var")):
+            nn.init.uniform_(tensor, 0.2, 0.8)
     return net
 
 
 @pytest.mark.slow  # by default test_docs checks the encoder of the guide
-def test_convnext_keeps_the_contract(convnext: str) -> None:
-    check_encoder(convnext)
+def test_mnasnet_keeps_the_contract(mnasnet: str) -> None:
+    check_encoder(mnasnet)
 
 
 @pytest.mark.slow  # by default test_docs checks the decoder of the guide
@@ -57,62 +57,39 @@ def test_attention_unet_keeps_the_contract(attention: str) -> None:
     check_decoder(attention)
 
 
-def test_convnext_maps_are_torchvisions_bit_for_bit(convnext: str, trunk: nn.Module) -> None:
-    encoder = unetzoo.create("unet_convnext_tiny").encoder.eval()
+def test_mnasnet_maps_are_torchvisions_bit_for_bit(mnasnet: str, trunk: nn.Module) -> None:
+    encoder = unetzoo.create("unet_mnasnet0_5").encoder.eval()
     encoder.load_state_dict(encoder.from_torchvision(trunk.state_dict()))
-    names = ["features.1", "features.3", "features.5", "features.7"]
-    for size in ((64, 64), (32, 96)):
+    names = ["layers.7", "layers.8", "layers.9", "layers.11", "layers.13"]
+    for size in ((64, 64), (32, 96), (37, 51)):
         images = torch.randn(2, 3, *size)
         with torch.no_grad():
             expected = intermediate_maps(trunk, names, functools.partial(trunk, images))
             found = encoder(images)
-        assert len(found) == 4
+        assert len(found) == 5
         assert all(map(torch.equal, found, expected))
-    images = torch.randn(1, 3, 37, 50)
-    with torch.no_grad():
-        whole = F.pad(images, (0, 2, 0, 3))  # the next sizes that 4 divides: 40 and 52
-        (expected,) = intermediate_maps(trunk, names[:1], functools.partial(trunk, whole))
-        assert torch.equal(encoder(images)[0], expected)
 
 
 @pytest.mark.parametrize("in_channels", [3, 2])
-def test_convnext_takes_torchvisions_file(in_channels: int, convnext: str, trunk: nn.Module, tmp_path: Path) -> None:
-    torch.save(trunk.state_dict(), tmp_path / "convnext_tiny.pth")
-    model = unetzoo.create(
-        "unetpp_convnext_tiny",
-        pretrained=tmp_path / "convnext_tiny.pth",
-        norm="group",
-        levels=2,
-        in_channels=in_channels,
-    )
+def test_mnasnet_takes_torchvisions_file(in_channels: int, mnasnet: str, trunk: nn.Module, tmp_path: Path) -> None:
+    torch.save(trunk.state_dict(), tmp_path / "mnasnet.pth")
+    model = unetzoo.create("unetpp_mnasnet0_5", pretrained=tmp_path / "mnasnet.pth", levels=2, in_channels=in_channels)
     state = model.encoder.state_dict()
-    assert {name.split(".")[1] for name in state} == {"0", "1", "2", "3", "4", "5"}
+    assert {int(name.split(".")[1]) for name in state} == {0, 1, 3, 4, 6, 7, 8, 9}  # 2 and 5 are activations
     for name, tensor in state.items():
         expected = trunk.state_dict()[name]
-        if name == "features.0.0.weight" and in_channels == 2:
+        if name == "layers.0.weight" and in_channels == 2:
             expected = expected[:, :2] * 1.5
         assert torch.equal(tensor, expected), name
-    kinds = {type(module).__name__ for module in model.decoder.modules() if "Norm" in type(module).__name__}
-    assert kinds == {"ConvNormAct", "GroupNorm"}
 
 
-def test_convnext_layer_scales_do_not_decay(convnext: str) -> None:
-    model = unetzoo.create("unet_convnext_tiny")
-    groups = unetzoo.param_groups(model, 1e-3, weight_decay=0.05)
-    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
-    scales = [p for name, p in model.named_parameters() if name.endswith("layer_scale")]
-    assert len(scales) == 3 + 3 + 9 + 3
-    assert {decay[id(scale)] for scale in scales} == {0}
-    weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear | nn.ConvTranspose2d)]
-    assert {decay[id(weight)] for weight in weights} == {0.05}
-
-
-def test_convnext_is_told_apart_by_its_norm(convnext: str) -> None:
-    info = unetzoo.model_info("unetpp_convnext_tiny")
-    assert info.options["levels"] == 3
-    assert info.strides == (4, 8, 16, 32)
-    assert "decoder's alone: ConvNeXt-T always has its own layer norm" in info.meanings["norm"]
-    assert "unet_valid_convnext_tiny" not in unetzoo.list_models()
+def test_mnasnet_has_batch_norms_alone(mnasnet: str) -> None:
+    info = unetzoo.model_info("unetpp_mnasnet0_5")
+    assert info.strides == (2, 4, 8, 16, 32)
+    assert "MNASNet 0.5 takes 'batch'" in info.meanings["norm"]
+    with pytest.raises(unetzoo.ConfigError, match=r"norm='group'.*with MNASNet 0\.5"):
+        unetzoo.create("unet_mnasnet0_5", norm="group")
+    assert "unet_valid_mnasnet0_5" not in unetzoo.list_models()
 
 
 def test_a_gate_follows_the_formula(attention: str) -> None:
@@ -157,10 +134,10 @@ QUICK = ("-n0", "-q", "tests/test_zoo.py", "tests/test_house.py", "-k", "not any
 
 @pytest.mark.slow
 def test_parts_in_the_tree_leave_the_tests_green() -> None:
-    assert runpy.run_path(str(PARTS / "in_the_tree.py"))["run"]("attention_unet,convnext", *QUICK) == 0
+    assert runpy.run_path(str(PARTS / "in_the_tree.py"))["run"]("attention_unet,mnasnet", *QUICK) == 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["attention_unet", "convnext"])
+@pytest.mark.parametrize("part", ["attention_unet", "mnasnet"])
 def test_a_part_in_the_tree_leaves_all_tests_green(part: str) -> None:
     assert runpy.run_path(str(PARTS / "in_the_tree.py"))["run"](part, "-q") == 0

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import unetzoo
-from unetzoo import ConfigError, WeightsError
+from unetzoo import ConfigError, HubError, WeightsError
 from unetzoo.encoders import ENCODERS
 from unetzoo.model import SegmentationModel
 from unetzoo.pretrained import normalisation_of
@@ -172,6 +172,7 @@ def test_names_are_listed_where_they_are_asked_for() -> None:
     named = unetzoo.list_models("unet_timm/convnextv2_*")
     assert named == sorted((f"unet_timm/{name}" for name in timm.list_models("convnextv2_*")), key=named.index)
     assert len(named) == len(timm.list_models("convnextv2_*")) > 5
+    assert unetzoo.list_models("unet_timm*convnextv2_*") == named  # "timm" is enough
     info = unetzoo.model_info("unetpp_timm/convnextv2_atto")
     assert (info.encoder, info.strides) == ("timm's convnextv2_atto", (4, 8, 16, 32))
 
@@ -179,8 +180,8 @@ def test_names_are_listed_where_they_are_asked_for() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("vit_tiny_patch16_224", "strides 16, 16, 16, and 4 or more even ones that grow are needed"),
-        ("swin_tiny_patch4_window7_224", "images of 32 × 32 pixels are not taken"),
+        ("vit_tiny_patch16_224", "its maps have the strides 16, 16, 16. An encoder needs 4 maps or more"),
+        ("swin_tiny_patch4_window7_224", "it is not for images of any size; it refused 32 × 32 pixels"),
         ("convnextv2_ato", "has no network 'convnextv2_ato'; did you mean 'convnextv2_atto'"),
         ("convnextv2_atto.fcmae", "give 'timm/convnextv2_atto', and pretrained='fcmae'"),
     ],
@@ -189,6 +190,14 @@ def test_what_cannot_be_an_encoder_is_refused_with_the_reason(name: str, said: s
     with pytest.raises(ConfigError, match="timm") as caught:
         made(name)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("unet_tim/resnet18", "unet_timm/resnet18"), ("timm/resnet18", "unet_timm/resnet18")]
+)
+def test_a_slip_in_timm_is_no_repository(name: str, meant: str, hub: HubServer) -> None:
+    with pytest.raises(HubError, match=rf"no file or folder '{name}' here; did you mean '{meant}'\?; as a repository"):
+        unetzoo.create(name)
 
 
 def test_decoders_of_unpadded_convolutions_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import itertools
 import re
@@ -27,7 +28,7 @@ def list_models(
     """Return names of the zoo in natural order (resunet18 before resunet101), for ``create``.
 
     Args:
-        pattern: a wildcard or several, such as "unetpp_*"; an alias counts as its name. One that has "timm/" in it is
+        pattern: a wildcard or several, such as "unetpp_*"; an alias counts as its name. One that has "timm" in it is
             for timm's encoders, too, which are not listed otherwise: "unet_timm/convnext*".
         exclude: a wildcard or several, of names to leave out; a whole alias counts as its name.
         pretrained: instead the names of the trained models that come with the package, for ``from_pretrained``.
@@ -49,7 +50,7 @@ def _of_families(patterns: str | Iterable[str]) -> dict[str, str]:
     """Return name → name of the pairs on encoders of the families that the patterns name."""
     found: dict[str, str] = {}
     for prefix, members in ENCODERS.families().items():
-        wanted = [pattern for pattern in _patterns(patterns) if prefix in pattern]
+        wanted = [pattern for pattern in _patterns(patterns) if prefix.rstrip("/") in pattern]
         if wanted:
             fits = _matcher(wanted)
             every = (f"{decoder}_{prefix}{member}" for decoder in DECODERS for member in members())
@@ -126,6 +127,18 @@ def impossible(name: object) -> str | None:
         if problem is not None and name in _pair_names(*pair):
             return f"{name!r} cannot be built: {problem}"
     return None
+
+
+def near_family(text: str) -> str:
+    """Return ``"; did you mean …?"`` for a name such as "unet_tim/resnet18", or an empty text."""
+    head, _, member = text.partition("/")
+    for prefix in ENCODERS.families():
+        family = prefix.rstrip("/")
+        heads = [f"{decoder}_{family}" for decoder in DECODERS]
+        near = [min(heads, key=len)] if head == family else difflib.get_close_matches(head, heads, n=1, cutoff=0.8)
+        if near and member:
+            return f"; did you mean {f'{near[0]}/{member}'!r}?"
+    return ""
 
 
 def unknown_model(name: object) -> str:

@@ -69,9 +69,10 @@ def create(
     Args:
         name: one of ``list_models()``, or an alias such as "unet_resnet34". ``unetzoo.create`` also takes what
             ``from_pretrained`` does, "nuclei" or "hf-hub:owner/name", with its arguments, in evaluation mode.
-        pretrained: weights of the encoder. False: none. True: torchvision's default for it. A name such as
-            "IMAGENET1K_V1". A file (.pth, .pt, .pth.tar, .ckpt, .bin, .safetensors) that holds the encoder, whatever
-            it is wrapped in; ``FILE::place`` for the other of two that it holds. The log says what was taken.
+        pretrained: weights of the encoder. False: none. True: the default of those that torchvision or timm has.
+            A name of such, as "IMAGENET1K_V1". A file (.pth, .pt, .pth.tar, .ckpt, .bin, .safetensors) that holds the
+            encoder, whatever it is wrapped in; ``FILE::place`` for the other of two that it holds. The log says what
+            was taken.
         in_channels: channels of the images.
         num_classes: channels of the logits; for ``task="instances"`` there is one more, of the edges of objects.
         input_policy: how pretrained weights take other channel counts than those that they are for, RGB's or the
@@ -147,7 +148,8 @@ def _pretrained(
     elif assumed and said is not None and wanted in ("", said.normalisation):
         model.config = config.replace(mean=said.mean, std=said.std, normalisation=said.normalisation)
     if not names_weights(spec, pretrained):
-        assumption = "those of the model in it" if said is not None else "taken as those of published weights"
+        seen = "ImageNet's" if config.mean == IMAGENET_MEAN else "those of published weights"
+        assumption = "those of the model in it" if said is not None else f"taken as {seen}"
         whose = "" if wanted is None else f"; mean and std: {'none' if model.config.mean is None else assumption}"
         Note(f"{contents.path}: {done}{whose}", doubtful).log()
     return model
@@ -279,12 +281,13 @@ def _unknown_option(key: str, known: Mapping[str, Any]) -> str:
     elsewhere = [
         title
         for title, kind in (
-            *((spec.title, spec.options) for spec in ENCODERS.values()),
             *((decoder.title, decoder.Options) for decoder in DECODERS.values()),
+            *((spec.title, spec.options) for spec in ENCODERS.values()),
         )
         if key in kind.__dataclass_fields__
     ]
-    belongs = f"; it is an option of {elsewhere[0]} networks" if elsewhere else ""
+    more = f" and {len(elsewhere) - 3} other" if len(elsewhere) > 3 else ""
+    belongs = f"; it is an option of {', '.join(elsewhere[:3])}{more} networks" if elsewhere else ""
     return f"unknown option {key!r}{belongs or suggest(key, known)}"
 
 

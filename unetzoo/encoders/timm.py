@@ -143,8 +143,8 @@ def _taken(model: str) -> Taken:
     fits = all(a < b and b % a == 0 for a, b in zip(finer, strides[1:], strict=True))
     if len(strides) < FEWEST or not fits or any(stride % 2 for stride in strides):
         raise ConfigError(
-            f"{why}: its maps have the strides {', '.join(map(str, strides))}, and {FEWEST} or more even ones that "
-            "grow are needed; take a convolutional network, or one with stages"
+            f"{why}: its maps have the strides {', '.join(map(str, strides))}. An encoder needs {FEWEST} maps or more, "
+            "with even strides, each a multiple of the one before; take a network with stages, such as a ConvNeXt"
         )
     _try_sizes(net, channels, strides, why)
     return Taken(tuple(range(len(info.reduction())))[-MOST:], channels, strides)
@@ -160,8 +160,7 @@ def _try_sizes(net: nn.Module, channels: Sequence[int], strides: Sequence[int], 
         except Exception as error:  # of each network's own
             said = " ".join(str(error).split())
             raise ConfigError(
-                f"{why}: images of {height} × {width} pixels are not taken ({type(error).__name__}: {said:.200}); such "
-                "networks are for images of one size, or of few"
+                f"{why}: it is not for images of any size; it refused {height} × {width} pixels ({said:.200})"
             ) from error
         if found[-len(wanted) :] != wanted:
             raise ConfigError(f"{why}: its maps are {found} of an image of {height} × {width}, and not {wanted}")

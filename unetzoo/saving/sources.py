@@ -156,8 +156,9 @@ def located(source: Source, *, revision: str | None = None, **how: Any) -> Path:
     except HubError as error:
         if source.text.startswith(PREFIX) or error.reason not in ("missing", "offline", "unreachable"):
             raise
+        near = naming.near_family(source.text)
         raise HubError(
-            error.reason, f"there is no file or folder {source.text!r} here; as a repository, {error}"
+            error.reason, f"there is no file or folder {source.text!r} here{near}; as a repository, {error}"
         ) from error
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError
 from unetzoo.model import SegmentationModel
 from unetzoo.saving import sources
@@ -22,6 +23,10 @@ def built(settings: Any, data: FolderData) -> SegmentationModel:
     Raises:
         ConfigError: options that the data settle, or that a trained network does not take.
     """
+    if settings.pretrained:
+        data.normalise_as("fixed")
+    elif is_saved(settings.name):
+        data.normalise_as(_own(settings.name).normalisation)
     labels, facts = data.labels, data.facts
     common: dict[str, Any] = {
         "in_channels": facts.in_channels,
@@ -57,7 +62,7 @@ def _check_seen(name: str, normalisation: str, resize: float) -> None:
     Raises:
         ConfigError: its images were normalised each by itself, or resized, and these are not.
     """
-    own = read_saved(sources.located(sources.source_of(name))).config
+    own = _own(name)
     problems = []
     if own.normalisation == "image" and normalisation == "fixed":
         problems.append("its images are normalised each by itself: give data.normalisation=image")
@@ -65,6 +70,11 @@ def _check_seen(name: str, normalisation: str, resize: float) -> None:
         problems.append(f"its images are resized: give data.resize={own.resize:g}, or another factor")
     if problems:
         raise ConfigError(f"cannot go on from {name}", problems)
+
+
+def _own(name: str) -> ModelConfig:
+    """Return the configuration of a trained network."""
+    return read_saved(sources.located(sources.source_of(name))).config
 
 
 def is_saved(name: str) -> bool:

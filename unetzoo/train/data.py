@@ -35,6 +35,8 @@ from unetzoo.pretrained import IMAGENET_MEAN, IMAGENET_STD
 from unetzoo.printing import printable
 
 AUTO = "auto"
+MOST_BANDS = 3
+"""Channels of images that are normalised each by itself, where nothing else is asked for."""
 CROP = 256
 """Pixels, the most that a side of a crop has where none is asked for."""
 
@@ -67,7 +69,10 @@ class FolderData(lightning.LightningDataModule):
         foreground_crops: share of the crops that hold foreground in any case, of a class that is drawn, so that rare
             ones are seen; see ``unetzoo.data.aiming``. A third by default, as in nnU-Net.
         normalisation: "fixed": RGB of 8 bits by ImageNet's mean and standard deviation, everything else by the training
-            images'; "image": each image by its own, as nnU-Net does where units mean nothing. Goes into the model.
+            images'; "image": each image by its own, as nnU-Net does where units mean nothing. None: "image" for up to
+            three channels of whole numbers, photographs and microscopes' images; "fixed" for floating point and more
+            bands, whose numbers have units; "fixed" with pretrained weights; and for a trained network as it knows
+            them. Goes into the model.
         resize: factor of the sides of images, at which the network is trained and sees them ever after: 0.5, or another
             fraction of small numbers. Crops are of the resized images; validation scores are of images as they are.
         batch_size: images a step and process. "auto": as many as fit in memory, see ``unetzoo.train.memory``, which
@@ -113,7 +118,7 @@ class FolderData(lightning.LightningDataModule):
         fold: int | None = None,
         crop_size: int | tuple[int, int] | None = None,
         foreground_crops: float = 0.33,
-        normalisation: str = "fixed",
+        normalisation: str | None = None,
         resize: float = 1.0,
         batch_size: int | Literal["auto"] = 8,
         steps_per_epoch: int | None = None,
@@ -148,14 +153,19 @@ class FolderData(lightning.LightningDataModule):
         self._samples: dict[str, tuple[Sample, ...]] | None = None
         problems = self._problems()
         if problems:
-            raise ConfigError("cannot read the data", problems)
+            raise ConfigError("wrong settings of the data", problems)
 
     def _problems(self) -> list[str]:
         """Return what is wrong with the settings by themselves."""
         repeats, steps = self.repeats, self.steps_per_epoch
-        problems = [] if self.batch_size == AUTO else whole("batch_size", self.batch_size)
+        size = self.batch_size
+        problems = (
+            []
+            if size == AUTO or not whole("batch_size", size)
+            else [f"batch_size={size!r}: a whole number from 1 up is needed, or 'auto'"]
+        )
         problems += whole("workers", self.workers, 0)
-        problems += one_of("normalisation", self.normalisation, NORMALISATIONS) + resize_problems(self.resize)
+        problems += one_of("normalisation", self.normalisation, (None, *NORMALISATIONS)) + resize_problems(self.resize)
         problems += share_problems(self.foreground_crops) + fold_problems(self.fold, self.folds)
         if self.folds is not None and self.fold is None:
             problems.append(f"folds={self.folds!r}: which of them? Give fold=1, or another")
@@ -223,6 +233,12 @@ class FolderData(lightning.LightningDataModule):
             ConfigError: nothing that is known is there, or the settings do not fit it.
         """
         self.labels = labels_of(self.folder, **self._meaning)
+
+    def normalise_as(self, normalisation: str) -> None:
+        """Normalise images as the weights of a network are used to, where nothing else is asked for."""
+        if self.normalisation is None:
+            self.normalisation = normalisation
+            self.facts = self._facts()
 
     def state_dict(self) -> dict[str, int]:
         """Return the epoch that the run is in, and how many of its batches it has trained on."""
@@ -298,10 +314,11 @@ class FolderData(lightning.LightningDataModule):
         report = self.report
         channels = report.in_channels
         assert channels is not None  # else there are problems
-        if self.normalisation == "image":
+        units = channels > MOST_BANDS or any(dtype.startswith("float") for dtype in report.dtypes)
+        if (self.normalisation or ("fixed" if units else "image")) == "image":
             return Facts(channels, None, None, "image")
         if channels == 3 and set(report.dtypes) == {"uint8"}:
-            # As encoders were trained, and as good as others for RGB.
+            # As encoders were trained.
             return Facts(3, IMAGENET_MEAN, IMAGENET_STD, "fixed")
         assert report.mean is not None
         assert report.std is not None

@@ -144,12 +144,12 @@ def settle(cli: Any) -> None:
     found = max(FEWEST, min(fitting, covering))
     cli.config.data.batch_size = data.batch_size = found
     if cli.style in ("bar", "lines"):
-        why = f"{size(limit)} may be taken" if found == fitting else "they are 5 % of all pixels"
-        least = " at least" if found == FEWEST else ""
-        print(
-            f"batch_size {found}: a step takes {size(int(MARGIN * needed(few, more, found)))}, and {why}{least}",
-            flush=True,
-        )
+        why = f"{found} crops see about 5 % of all pixels, the most that auto takes"
+        if found == fitting:
+            why = f"more would not fit in {size(limit)}"
+        elif found == FEWEST:
+            why = "auto takes no fewer"
+        print(f"batch_size {found}: a step takes {size(int(MARGIN * needed(few, more, found)))}; {why}", flush=True)
 
 
 def needed(few: Sequence[int], more: Sequence[int], crops: int) -> int:
