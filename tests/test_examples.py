@@ -79,8 +79,12 @@ def dice(found: np.ndarray, true: np.ndarray) -> float:
 
 
 def normalised(one_image: np.ndarray, config: unetzoo.ModelConfig) -> Tensor:
-    """Return an image (H, W, C) uint8 as a batch that a model of ImageNet's normalisation takes, by hand."""
-    image = (one_image[..., :3] / 255 - np.array(config.mean)) / np.array(config.std)
+    """Return an image (H, W, C) uint8 as a batch that a model takes, normalised by hand."""
+    values = one_image[..., :3] / 255
+    if config.normalisation == "image":
+        image = (values - values.mean((0, 1))) / values.std((0, 1))
+    else:
+        image = (values - np.array(config.mean)) / np.array(config.std)
     return torch.from_numpy(image.transpose(2, 0, 1)[None]).float()
 
 
