@@ -14,15 +14,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import _zoo
+import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
 import unetzoo
 from unetzoo.config import pair_problem
+from unetzoo.costs.counting import QuickNorms
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS, EncoderSpec
 from unetzoo.encoders.resnet import ResNetEncoder, ResNetOptions
-from unetzoo.information import meanings
+from unetzoo.information import info_of, meanings
 from unetzoo.nn.layers import ConvStyle, group_count
 from unetzoo.nn.meta import on_meta
 
@@ -52,8 +56,21 @@ def encoders() -> dict[str, EncoderSpec]:
 
 
 @cache
+def counted(name: str) -> tuple[unetzoo.ModelInfo, float]:
+    """Return what there is to know of a name, and its GFLOPs for one image of 256².
+
+    They are those of ``compare``, which finds what autograd keeps as well: in four times as long.
+    """
+    model = build(name)
+    side = model.decoder.input_side(256)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, QuickNorms():
+        model.eval()(torch.empty(1, 3, side, side, device="meta"))
+    return info_of(name, model), counter.get_total_flops() / 1e9
+
+
+@cache
 def infos() -> dict[str, unetzoo.ModelInfo]:
-    return {name: unetzoo.model_info(name) for name in unetzoo.list_models()}
+    return {name: counted(name)[0] for name in unetzoo.list_models()}
 
 
 def build(name: str, **options: Any) -> unetzoo.SegmentationModel:
@@ -68,35 +85,13 @@ def count(module: nn.Module) -> int:
 # --- The zoo -----------------------------------------------------------------------------------------------
 
 
-def published(info: unetzoo.ModelInfo) -> str:
-    """Return the published millions of parameters, and a mark: whether ours, rounded alike, are as many."""
-    if info.published is None:
-        return ""
-    number = f"{info.published:.2f}"
-    return f"{number}M {'✓' if f'{info.parameters / 1e6:.2f}' == number else '✗'}".replace(" ", "\N{NO-BREAK SPACE}")
-
-
 def zoo_table() -> str:
-    """Return one table an architecture, with every name of the registry."""
-    parts = []
-    for decoder in decoders().values():
-        titles = [spec.title for spec in encoders().values()]
-        members = [info for info in infos().values() if info.architecture == decoder.title]
-        members.sort(key=lambda info: titles.index(info.encoder))
-        rows = [
-            (
-                "<br>".join(f"`{name}`" for name in (info.name, *info.aliases)),
-                info.encoder.replace(" ", "\N{NO-BREAK SPACE}"),
-                f"{info.parameters:,}",
-                published(info),
-                listed(info.channels),
-                listed(info.strides),
-            )
-            for info in members
-        ]
-        head = ("Name, aliases", "Encoder", "Parameters", "Published", "Channels", "Strides")
-        parts.append(f"### {decoder.title}\n\n{decoder.paper}: {decoder.summary}.\n\n{table(head, rows, (2, 3))}")
-    return "\n".join(parts)
+    """Return what each architecture is, and one table of all names of the registry, with its filter."""
+    titles = [[spec.title for spec in registry.values()] for registry in (decoders(), encoders())]
+    members = [counted(name) for name in unetzoo.list_models()]
+    members.sort(key=lambda member: (titles[0].index(member[0].architecture), titles[1].index(member[0].encoder)))
+    about = [f"- **{decoder.title}**: {decoder.summary}. {decoder.paper}.\n" for decoder in decoders().values()]
+    return "".join(about) + f"\n```{{raw}} html\n{_zoo.page(members)}\n```\n"
 
 
 def grid() -> str:

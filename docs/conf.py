@@ -105,9 +105,16 @@ def drop_module_signature(*arguments: Any) -> tuple[str, str] | None:
     return ("", "") if arguments[-2] == "(*args: Any, **kwargs: Any)" else None
 
 
+def load_filter(app: Sphinx, page: str, *_: Any) -> None:
+    """Load the filter of the table of all names, on its page alone."""
+    if page == "zoo":
+        app.add_js_file("zoo.js", loading_method="defer")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("diagram", Diagram)
     app.connect("builder-inited", generate)
     app.connect("autodoc-process-docstring", join_names, priority=100)  # before napoleon
     app.connect("autodoc-process-signature", drop_module_signature)
+    app.connect("html-page-context", load_filter)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

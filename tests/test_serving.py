@@ -882,18 +882,6 @@ def test_names_that_are_none_are_all_named() -> None:
 # The page, in a browser
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        pytest.skip("there is no Chromium: apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])  # as root, in CI
-        yield browser
-        browser.close()
-
-
 class Visitor:
     """Somebody at the page."""
 
