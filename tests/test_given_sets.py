@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 import unetzoo
 from unetzoo import ConfigError, drawing, images
 from unetzoo.train.given_sets import is_given, write_given
+
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 HOW: dict[str, Any] = {"task": None, "ignore": None, "class_names": None}
 
@@ -120,8 +124,78 @@ def test_it_says_where_it_would_be_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="give out=…"):
         unetzoo.fit("unet", data=Pairs(nuclei(1)))
     (tmp_path / "run-data").mkdir()
-    with pytest.raises(ConfigError, match="run-data, where the data set would be written, is there"):
-        unetzoo.fit("unet", data=Pairs(nuclei(1)), out=tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"run-data, where .*is there already: .*pass that folder as data=…"):
+        write_given(Pairs(nuclei(1)), tmp_path / "run-data", **HOW)
+
+
+TINY: dict[str, Any] = {
+    "steps": 1, "crop_size": 16, "quiet": True, "settings": {"data.workers": 0, "model.options.base_channels": 2},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"loss": "dyce"}, "dyce"),  # refused before it is written
+        ({"epochs": 2}, "steps.*epochs"),  # refused by the command, after it was
+        ({"class_names": ["a", "b"]}, "class_names"),  # by what the data are
+        ({"settings": {"model.emma": 1}}, "model.ema"),
+        ({"resume": "nothing"}, "leave it out"),
+    ],
+)
+def test_a_refused_call_leaves_nothing_and_the_corrected_one_works(wrong: dict, said: str, tmp_path: Path) -> None:
+    items = nuclei(6)
+    with pytest.raises(ConfigError, match=rf"(?s){said}"):
+        unetzoo.fit("unet", data=Pairs(items), out=tmp_path / "run", **TINY | wrong)
+    assert list(tmp_path.iterdir()) == []
+    if "loss" in wrong:
+        assert len(unetzoo.fit("unet", data=Pairs(items), out=tmp_path / "run", **TINY).history) == 1
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run-data"]
+
+
+def content(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_second_run_writes_over_nothing(tmp_path: Path) -> None:
+    """The data that are there may be the user's own, or other runs'."""
+    items = nuclei(6)
+    run, data = tmp_path / "run", tmp_path / "run-data"
+    unetzoo.fit("unet", data=Pairs(items), out=run, **TINY)
+    before = content(tmp_path)
+    with pytest.raises(ConfigError, match="run: there is something already; resume goes on with it"):
+        unetzoo.fit("unet", data=Pairs(items), out=run, **TINY)
+    assert content(tmp_path) == before
+    shutil.rmtree(run)
+    before = content(data)
+
+    def trained_on() -> str:
+        unetzoo.fit("unet", data=Pairs(items), out=run, **TINY)
+        found = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"]["folder"]
+        shutil.rmtree(run)
+        assert content(data) == before
+        return str(found)
+
+    assert trained_on() == str(data)  # the same images
+    items = nuclei(7)[1:]
+    with pytest.raises(ConfigError, match="class_names"):
+        unetzoo.fit("unet", data=Pairs(items), out=run, **TINY | {"class_names": ["a", "b"]})
+    assert [path.name for path in tmp_path.iterdir()] == ["run-data"]
+    assert trained_on() == f"{data}-2"  # others
+    assert trained_on() == f"{data}-2"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run-data", "run-data-2"]
+
+
+def test_folds_one_by_one_are_of_the_same_pixels(tmp_path: Path) -> None:
+    items = nuclei(8)
+    how = TINY | {"out": tmp_path / "run", "folds": 2}
+    unetzoo.fit("unet", data=Pairs(items), fold=1, **how)
+    before = content(tmp_path)
+    with pytest.raises(ConfigError, match=r"run-data, where .*is there already: .*pass that folder as data=…"):
+        unetzoo.fit("unet", data=Pairs(items[::-1]), fold=2, **how)
+    assert content(tmp_path) == before
+    unetzoo.fit("unet", data=Pairs(items), fold=2, **how)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run-data"]
 
 
 def test_paths_are_no_data_sets() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import os
@@ -13,8 +14,9 @@ from unetzoo import checks
 from unetzoo.errors import ConfigError
 from unetzoo.extras import needed
 from unetzoo.files.plain import plain
+from unetzoo.saving.folds import fold_folder
 from unetzoo.train.flags import FLAGS
-from unetzoo.train.given_sets import is_given, write_given
+from unetzoo.train.given_sets import beside, is_given
 from unetzoo.train.runs import Run
 
 Source = str | os.PathLike[str]
@@ -141,34 +143,54 @@ def _trained(arguments: Mapping[str, Any]) -> Path:
     problems = [_unknown(name) for name in arguments["others"]] + _setting_problems(settings, given)
     settings = settings if isinstance(settings, Mapping) else {}
     problems += checks.flag("quiet", quiet) + checks.flag("trust", trust)
-    if is_given(arguments["data"]):
-        given["data"] = _written(arguments, problems)
     if quiet is True and style not in (None, "quiet"):
         problems.append(f"quiet=True and style={style!r}: give one of them")
+    data = given.pop("data") if is_given(arguments["data"]) else None
     texts = _texts({**given, **settings}, problems)
-    folder: Path = command.train(
-        {name: texts[name] for name in given if name in texts},
-        [f"--{name}={texts[name]}" for name in settings if name in texts],
-        **{name: arguments[name] for name in ("config", "out", "resume")},
-        style="quiet" if quiet is True else style,
-        trust=trust is True,
-        problems=problems,
-    )
-    return folder
+    with contextlib.ExitStack() as stack:
+        if data is not None:
+            _check_before_it_is_written(arguments, texts, problems)
+            how = {name: arguments[name] for name in ("task", "ignore", "class_names")}
+            folder = stack.enter_context(beside(data, Path(arguments["out"]), **how))
+            given["data"], texts["data"] = folder, os.fspath(folder)
+        trained: Path = command.train(
+            {name: texts[name] for name in given if name in texts},
+            [f"--{name}={texts[name]}" for name in settings if name in texts],
+            **{name: arguments[name] for name in ("config", "out", "resume")},
+            style="quiet" if quiet is True else style,
+            trust=trust is True,
+            problems=problems,
+        )
+    return trained
 
 
-def _written(arguments: Mapping[str, Any], problems: Sequence[str]) -> Path:
-    """Write a data set that was given beside the run, and return its folder.
+def _check_before_it_is_written(
+    arguments: Mapping[str, Any], texts: Mapping[str, str], problems: Sequence[str]
+) -> None:
+    """Refuse what needs no look at the data, before a data set is written, which may take long.
 
     Raises:
-        ConfigError: nothing says where; or as ``write_given`` says.
+        ConfigError: there are problems; nothing says where it goes; a run is there; or names are unknown.
     """
-    out = arguments["out"]
-    if out is None or problems:
-        own = [] if out is not None else ["data is a data set, which is written beside the run: give out=…"]
-        raise ConfigError("cannot train", [*problems, *own])
-    how = {name: arguments[name] for name in ("task", "ignore", "class_names")}
-    return write_given(arguments["data"], Path(f"{os.fspath(out)}-data"), **how)
+    from unetzoo.train import mistakes, places, stopping
+
+    out, fold, found = arguments["out"], arguments["fold"], [*problems]
+    if arguments["resume"] is not None:
+        found.append("data is a data set, and a run goes on with the data that it began with: leave it out")
+    elif out is None:
+        found.append("data is a data set, which is written beside the run: give out=…")
+    elif not stopping.is_first():
+        # The others would each write it, and draw other pixels perhaps.
+        found.append(f"data is a data set, and several processes train: write it once, and pass {out}-data as data=…")
+    else:
+        try:
+            places.check_free(Path(out) if fold is None else fold_folder(Path(out), fold))
+        except ConfigError as error:
+            found += error.problems
+    if arguments["config"] is None and "model" in texts:
+        found += mistakes.name_problems({"name": texts["model"], "loss": texts.get("loss")})
+    if found:
+        raise ConfigError("cannot train", found)
 
 
 def _texts(values: Mapping[str, Any], problems: list[str]) -> dict[str, str]:

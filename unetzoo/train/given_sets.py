@@ -6,18 +6,25 @@ the run says on which pixels it was trained.
 
 from __future__ import annotations
 
+import contextlib
+import filecmp
+import itertools
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from unetzoo import images
 from unetzoo.errors import ConfigError, UnetzooError
 from unetzoo.images.bands import write_bands
 from unetzoo.prediction.inputs import as_image
+from unetzoo.saving.folds import fold_folder, folds_in
+from unetzoo.train.runs import CONFIG
 
 MASKS = ("mask", "target", "label")
 """What items that are mappings may call their masks."""
@@ -55,9 +62,7 @@ def write_given(
         WriteError: it cannot be written.
     """
     if folder.exists():
-        raise ConfigError(
-            f"{folder}, where the data set would be written, is there already: give another out, or it as data"
-        )
+        raise ConfigError(_there(folder))
     sets = dict(zip(SPLITS, data, strict=True)) if isinstance(data, tuple) else {"": data}
     try:
         for split, one in sets.items():
@@ -71,6 +76,58 @@ def write_given(
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return folder
+
+
+@contextlib.contextmanager
+def beside(data: Any, out: Path, **how: Any) -> Iterator[Path]:
+    """Write a data set beside a run that is to come, give its folder, and remove it if no training begins on it.
+
+    It is ``<out>-data``. What is there already may be the user's, or another run's, and stays: then it is
+    ``<out>-data-2`` and so on; or one of those before, if that holds the same files.
+
+    Args:
+        data: as :func:`write_given` takes it.
+        out: folder of the run.
+        **how: as :func:`write_given` takes it.
+
+    Raises:
+        ConfigError: as :func:`write_given`; or folds that are there have other data.
+        WriteError: it cannot be written.
+    """
+    names = (Path(f"{out}-data{'' if k == 1 else f'-{k}'}") for k in itertools.count(1))
+    before = list(itertools.takewhile(os.path.lexists, names))
+    folder = Path(f"{out}-data{f'-{len(before) + 1}' if before else ''}")
+    write_given(data, folder, **how)
+    try:
+        found = next((one for one in before if _are_alike(one, folder)), folder)
+        if found == folder and before and folds_in(out):
+            raise ConfigError(_there(before[0]))  # all folds are of the same pixels
+        yield found
+    finally:
+        if not _is_trained_on(folder, out):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_trained_on(folder: Path, out: Path) -> bool:
+    """Return whether a run, or a fold of it, has begun on the data in a folder."""
+    for path in (out / CONFIG, *(fold_folder(out, fold) / CONFIG for fold in folds_in(out))):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+            if yaml.safe_load(path.read_text(encoding="utf-8"))["data"]["folder"] == str(folder):
+                return True
+    return False
+
+
+def _there(folder: Path) -> str:
+    return (
+        f"{folder}, where the data set would be written, is there already: give another out=…, or pass that folder as "
+        "data=…"
+    )
+
+
+def _are_alike(one: Path, other: Path) -> bool:
+    """Return whether two folders hold the same files, to the byte."""
+    files = [sorted(path.relative_to(home) for path in home.rglob("*") if path.is_file()) for home in (one, other)]
+    return files[0] == files[1] and all(filecmp.cmp(one / path, other / path, shallow=False) for path in files[0])
 
 
 def _pair(item: Any) -> tuple[Any, Tensor]:

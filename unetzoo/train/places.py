@@ -27,15 +27,24 @@ def named(folder: Path) -> Iterator[Path]:
         ConfigError: there is something already, or another run is beginning there.
         WriteError: it cannot be made.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"out={folder}: there is a file of that name; give another folder")
+    _check_no_file(folder)
     with _made(folder), _held(folder) as held:
         if not held:
             raise ConfigError(f"out={folder}: a run is going on there at this moment; give another folder")
-        if not _is_free(folder):
-            fix = "resume goes on with it; or give another folder" if _is_run(folder) else "give another folder"
-            raise ConfigError(f"out={folder}: there is something already; {fix}")
+        check_free(folder)
         yield folder
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder for a new run in which there is something already.
+
+    Raises:
+        ConfigError: there is, or it is a file.
+    """
+    _check_no_file(folder)
+    if folder.exists() and not _is_free(folder):
+        fix = "resume goes on with it; or give another folder" if _is_run(folder) else "give another folder"
+        raise ConfigError(f"out={folder}: there is something already; {fix}")
 
 
 @contextlib.contextmanager
@@ -153,6 +162,11 @@ def _held(folder: Path) -> Iterator[bool]:
         except OSError as error:
             raise WriteError(f"nothing can be written in {folder}: {error.strerror}") from error
         yield held
+
+
+def _check_no_file(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"out={folder}: there is a file of that name; give another folder")
 
 
 def _is_run(folder: Path) -> bool:
