@@ -174,7 +174,7 @@ def _average_problems(models: Sequence[SegmentationModel | OptimizedModel], inpu
         yield (
             f"inputs={inputs!r}: this model normalises each image by its own mean and standard deviation, and a file "
             "that is shown a tile, or an image with padding, would take those of that: give inputs='normalised', and "
-            "normalise whole images before"
+            "normalise whole images before; or train with data.normalisation=fixed"
         )
     if inputs == "normalised" and len({_scale(config) for config in configs}) > 1:
         fix = (

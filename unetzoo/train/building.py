@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from unetzoo.errors import ConfigError
 from unetzoo.model import SegmentationModel
 from unetzoo.saving import sources
 from unetzoo.saving.records import read_saved
+from unetzoo.saving.weights import load
 from unetzoo.train.data import FolderData
 
 MEANINGS = ("num_classes", "task", "class_names")
@@ -23,10 +25,11 @@ def built(settings: Any, data: FolderData) -> SegmentationModel:
     Raises:
         ConfigError: options that the data settle, or that a trained network does not take.
     """
+    path, own = (None, None) if not is_saved(settings.name) else _known(settings.name)
     if settings.pretrained:
         data.normalise_as("fixed")
-    elif is_saved(settings.name):
-        data.normalise_as(_own(settings.name).normalisation)
+    elif own is not None:
+        data.normalise_as(own.normalisation)
     labels, facts = data.labels, data.facts
     common: dict[str, Any] = {
         "in_channels": facts.in_channels,
@@ -47,22 +50,21 @@ def built(settings: Any, data: FolderData) -> SegmentationModel:
     taken += [f"{key}: it is no option of the network; give it as model.{key}=…" for key in own]
     if taken:
         raise ConfigError("cannot build the network", taken)
-    if is_saved(settings.name):
+    if path is not None and own is not None:
         if settings.options or settings.pretrained:
             raise ConfigError(f"{settings.name} is trained already: it takes neither options nor pretrained")
-        network = sources.create(settings.name, dtype=torch.float32, **common).train()
-        _check_seen(settings.name, facts.normalisation, data.resize)
+        network = load(path, dtype=torch.float32, **common).train()
+        _check_seen(settings.name, own, facts.normalisation, data.resize)
         return network
     return sources.create(settings.name, pretrained=settings.pretrained, **common, **(settings.options or {}))
 
 
-def _check_seen(name: str, normalisation: str, resize: float) -> None:
+def _check_seen(name: str, own: ModelConfig, normalisation: str, resize: float) -> None:
     """Refuse to show a network images otherwise than it has seen them, where that was not by default.
 
     Raises:
         ConfigError: its images were normalised each by itself, or resized, and these are not.
     """
-    own = _own(name)
     problems = []
     if own.normalisation == "image" and normalisation == "fixed":
         problems.append("its images are normalised each by itself: give data.normalisation=image")
@@ -72,9 +74,10 @@ def _check_seen(name: str, normalisation: str, resize: float) -> None:
         raise ConfigError(f"cannot go on from {name}", problems)
 
 
-def _own(name: str) -> ModelConfig:
-    """Return the configuration of a trained network."""
-    return read_saved(sources.located(sources.source_of(name))).config
+def _known(name: str) -> tuple[Path, ModelConfig]:
+    """Return where a trained network is, pulled if need be, and its configuration."""
+    path = sources.located(sources.named_source(name))
+    return path, read_saved(path).config
 
 
 def is_saved(name: str) -> bool:
