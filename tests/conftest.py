@@ -41,7 +41,7 @@ from hub_server import HubServer  # noqa: E402
 from huggingface_hub import constants  # noqa: E402
 
 import unetzoo  # noqa: E402
-from unetzoo import drawing, naming, zoo  # noqa: E402
+from unetzoo import drawing, naming, plugins, zoo  # noqa: E402
 from unetzoo.data.annotations import ANNOTATION_FORMATS  # noqa: E402
 from unetzoo.decoders import DECODERS  # noqa: E402
 from unetzoo.encoders import ENCODERS  # noqa: E402
@@ -198,6 +198,14 @@ def torch_s_draws(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _imports_forgotten() -> Iterator[None]:
+    """Forget which modules a test's commands imported by name: a process is of one command, and says them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plugins, "_NAMED", {*plugins._NAMED})
+        yield
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import unetzoo
 from unetzoo import drawing
 from unetzoo.cli import main
 from unetzoo.errors import ConfigError
+from unetzoo.plugins import import_modules
 from unetzoo.train.trust import check_settings
 
 pytestmark = pytest.mark.usefixtures("no_curves")
@@ -204,6 +206,64 @@ def test_a_run_of_usual_settings_goes_on_without_a_word(here: Path) -> None:
     run = unetzoo.fit(config=written(here, **HARMLESS["callbacks"]), out="run", quiet=True)
     unetzoo.fit(resume=run, epochs=2, quiet=True)
     assert len(run.history) == 2
+
+
+@pytest.mark.parametrize(
+    ("title", "proposed"),
+    [
+        ("a loss", True),
+        ("names alone", True),
+        ("a transform in another", True),
+        ("a loss with options", False),  # there is no strange/deeper.py
+        ("a program", False),
+        ("torch's own reader, as optimiser", False),
+        ("a class elsewhere", False),
+        ("another file", False),
+        ("a registry", False),
+        ("a short name", False),
+    ],
+)
+def test_an_import_is_proposed_where_it_is_enough_and_only_of_one_s_own(title: str, proposed: bool, here: Path) -> None:
+    sys.path.append(str(here))  # as the command does
+    path = Path(written(here, **HARMFUL[title]))
+    with pytest.raises(ConfigError, match=r"trust=True follows it") as caught:
+        check_settings(path)
+    assert ("trust=True follows it, or of a command --import strange; or" in str(caught.value)) == proposed
+    assert "--import" not in str(caught.value).replace("--import strange;", "") or proposed
+    assert "strange" not in sys.modules
+    if proposed:
+        import_modules(["strange"])
+        check_settings(path)
+
+
+def test_an_import_is_proposed_for_all_that_is_named_or_not_at_all(here: Path) -> None:
+    sys.path.append(str(here))
+    (here / "parts").mkdir()
+    for name in ("__init__", "inner"):
+        (here / "parts" / f"{name}.py").write_text(OWN, encoding="utf-8")
+    path = Path(written(here, model__loss="strange.edge + parts.inner.edge", model__optimiser="parts.Descent"))
+    with pytest.raises(ConfigError, match=r"of a command --import parts --import parts\.inner --import strange; or"):
+        check_settings(path)
+    path = Path(written(here, model__loss="strange.edge", model__optimiser="torch.optim.SGD"))
+    with pytest.raises(ConfigError, match="trust=True follows it; or give"):
+        check_settings(path)
+
+
+@pytest.mark.parametrize("given", [["--import", "strange"], ["--trust"], []])
+def test_the_command_that_goes_on_works_as_it_is_printed(
+    given: list[str], here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the first run and of the resumed one, each in a process of its own, which knows of no import before."""
+    words = ["--config", written(here), "--out", "a", "--model.loss", "dice + strange.edge", "--epochs", "1", *given]
+    for epochs in (1, 2, 4):
+        monkeypatch.setattr("unetzoo.plugins._NAMED", set())
+        sys.modules.pop("strange", None)
+        assert main(["train", *words]) == 0, capsys.readouterr().err
+        assert len(unetzoo.Run("a").history) == epochs
+        (said,) = re.findall(r"'unetzoo train (--resume .*)' goes on", capsys.readouterr().out)
+        assert " ".join(given or ["--trust"]) in said
+        assert ("--trust" in said) == (given != ["--import", "strange"])
+        words = shlex.split(said)
 
 
 OWNED = {

@@ -225,6 +225,7 @@ ELSE = {
     "registry.py": "of a command: --import",
     "losses/text.py": "of a command: --import",
     "train/refusals.py": "--",
+    "train/trust.py": "--import",
     "serving/page.py": "--border",
     "saving/records.py": "unetzoo train --pretrained FILE",
     "saving/cards.py": "--out masks",

@@ -67,6 +67,7 @@ class Plugins:
 
 PLUGINS = Plugins(GROUP)
 _NAMED: set[str] = set()
+"""Modules, dotted."""
 
 
 def import_modules(names: Iterable[str]) -> None:
@@ -86,7 +87,7 @@ def import_modules(names: Iterable[str]) -> None:
             )
         try:
             import_module(name)
-            _NAMED.add(name.partition(".")[0])
+            _NAMED.add(name)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise _stopped(name, error) from error
@@ -98,9 +99,16 @@ def import_modules(names: Iterable[str]) -> None:
             raise _stopped(name, error) from error
 
 
+def named() -> tuple[str, ...]:
+    """Return the modules that were imported by name in this process, in the order of the alphabet."""
+    return tuple(sorted(_NAMED))
+
+
 def asked_for() -> set[str]:
     """Return the packages whose import the user asked for: by name, or as installed packages announce themselves."""
-    return _NAMED | {entry.module.partition(".")[0] for entry in metadata.entry_points(group=GROUP)}
+    return {name.partition(".")[0] for name in _NAMED} | {
+        entry.module.partition(".")[0] for entry in metadata.entry_points(group=GROUP)
+    }
 
 
 def homes_of(makers: Mapping[str, object]) -> dict[str, str]:

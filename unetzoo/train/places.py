@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from unetzoo import plugins
 from unetzoo.data.record import FILE
 from unetzoo.errors import ConfigError, WriteError
 from unetzoo.files.locking import alone
@@ -108,6 +109,7 @@ def going_on(folder: Path) -> str:
     if (folder.parent / LOCK).exists():
         folder = folder.parent
     words = f"unetzoo train --resume {shlex.quote(str(folder))}"
+    words += "".join(f" --import {module}" for module in plugins.named())
     try:
         for path in (folder / CONFIG, *(fold_folder(folder, fold) / CONFIG for fold in folds_in(folder))):
             check_settings(path)

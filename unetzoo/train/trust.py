@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -52,10 +52,38 @@ def check_settings(path: Path) -> None:
     problems += _problems_in(settings) if isinstance(settings, Mapping) else []  # of others, the parser says so
     if problems:
         raise ConfigError(
-            f"{path} is not followed, as it may be a stranger's. If it is yours, trust=True follows it; or give what "
-            "it names yourself",
+            f"{path} is not followed, as it may be a stranger's. If it is yours, trust=True follows it{_by(problems)}; "
+            "or give what it names yourself",
             problems,
         )
+
+
+def _by(problems: Sequence[str]) -> str:
+    """Return the option that would do as well: to import what lies in the current folder and holds all that is named.
+
+    Other modules are not proposed: by the import of a library, a file could have any of its functions called.
+    """
+    found = [re.fullmatch(r".* names '([\w.]+)\.\w+'", problem) for problem in problems]
+    modules = sorted({match[1] for match in found if match})
+    if not all(found) or not all(map(_is_here, modules)):
+        return ""
+    return f", or of a command {' '.join(f'--import {module}' for module in modules)}"
+
+
+def _is_here(module: str) -> bool:
+    """Return whether an import of a module takes a file of the current folder; nothing is imported to find out."""
+    here, (root, *others) = Path.cwd(), module.split(".")
+    if root in plugins.asked_for():
+        return False  # it is imported already, and what is named is not its own
+    try:
+        spec = find_spec(root)
+    except ValueError:  # __main__
+        return False
+    origin = Path(spec.origin).resolve() if spec is not None and spec.origin else None
+    if origin == here / root / "__init__.py":
+        inner = here.joinpath(root, *others)
+        return inner.is_dir() or inner.with_suffix(".py").is_file()
+    return origin == here / f"{root}.py" and not others
 
 
 def augmentation_of(text: str, *, trust: bool = False) -> Any:
@@ -221,7 +249,7 @@ def _strays(value: Any, where: str) -> Iterator[str]:
     """Say which classes and functions are named where values belong."""
     if isinstance(value, Mapping):
         if {"class_path", "init_args", "dict_kwargs"} & value.keys():
-            yield f"{where} names {value.get('class_path')!r:.100}"
+            yield f"{where} names {value.get('class_path')!r:.100}, and no class is taken there"
         for key, inside in value.items():
             yield from _strays(inside, f"{where}.{key!s:.100}")
     elif isinstance(value, list):
@@ -230,4 +258,4 @@ def _strays(value: Any, where: str) -> Iterator[str]:
     elif isinstance(value, str) and ".init_args" in where and _DOTTED.fullmatch(value):
         root = value.partition(".")[0]
         if root in sys.modules or find_spec(root) is not None:
-            yield f"{where} names {value!r:.100}"
+            yield f"{where} names {value!r:.100}, and no class is taken there"
