@@ -25,11 +25,11 @@ def built(settings: Any, data: FolderData) -> SegmentationModel:
     Raises:
         ConfigError: options that the data settle, or that a trained network does not take.
     """
-    path, own = (None, None) if not is_saved(settings.name) else _known(settings.name)
-    if settings.pretrained:
+    trained = _trained(settings.name) if is_saved(settings.name) else None
+    if trained is not None:
+        data.normalise_as(trained[1].normalisation)
+    elif settings.pretrained:
         data.normalise_as("fixed")
-    elif own is not None:
-        data.normalise_as(own.normalisation)
     labels, facts = data.labels, data.facts
     common: dict[str, Any] = {
         "in_channels": facts.in_channels,
@@ -46,15 +46,15 @@ def built(settings: Any, data: FolderData) -> SegmentationModel:
         for key in settings.options or {}
         if key in common
     ]
-    own = [key for key in ("name", "pretrained") if key in (settings.options or {})]
-    taken += [f"{key}: it is no option of the network; give it as model.{key}=…" for key in own]
+    elsewhere = [key for key in ("name", "pretrained") if key in (settings.options or {})]
+    taken += [f"{key}: it is no option of the network; give it as model.{key}=…" for key in elsewhere]
     if taken:
         raise ConfigError("cannot build the network", taken)
-    if path is not None and own is not None:
+    if trained is not None:
         if settings.options or settings.pretrained:
             raise ConfigError(f"{settings.name} is trained already: it takes neither options nor pretrained")
-        network = load(path, dtype=torch.float32, **common).train()
-        _check_seen(settings.name, own, facts.normalisation, data.resize)
+        network = load(trained[0], dtype=torch.float32, **common).train()
+        _check_seen(settings.name, trained[1], facts.normalisation, data.resize)
         return network
     return sources.create(settings.name, pretrained=settings.pretrained, **common, **(settings.options or {}))
 
@@ -74,7 +74,7 @@ def _check_seen(name: str, own: ModelConfig, normalisation: str, resize: float) 
         raise ConfigError(f"cannot go on from {name}", problems)
 
 
-def _known(name: str) -> tuple[Path, ModelConfig]:
+def _trained(name: str) -> tuple[Path, ModelConfig]:
     """Return where a trained network is, pulled if need be, and its configuration."""
     path = sources.located(sources.named_source(name))
     return path, read_saved(path).config
