@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import inspect
 import re
 import shutil
@@ -237,6 +238,47 @@ def test_all_that_is_wrong_comes_at_once(cells: Path, tmp_path: Path) -> None:
     ):
         assert sum(bool(re.search(words, problem)) for problem in caught.value.problems) == 1, words
     assert not (tmp_path / "a").exists()
+
+
+def test_own_parts_are_given_by_their_paths(cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = """
+import functools
+import torch
+
+class Focus(torch.nn.Module):
+    def forward(self, logits, target):
+        return logits.sum() * 0
+
+def tversky(logits, target):
+    return logits.sum() * 0
+
+def made():
+    def inner(logits, target):
+        return 0
+    return inner
+
+later = functools.partial(tversky)
+"""
+    (tmp_path / "owned.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    owned = importlib.import_module("owned")
+    for given, said in (
+        ({"loss": owned.tversky}, r"loss=.*dotted path as text, such as 'owned\.tversky'"),
+        ({"loss": owned.Focus}, r"loss=.*dotted path .*'owned\.Focus'"),
+        ({"loss": owned.Focus()}, r"loss=.*dotted path .*'owned\.Focus'"),
+        ({"loss": owned.made()}, r"loss=.*dotted path .*'mine\.name'"),
+        ({"loss": owned.later}, r"loss=.*dotted path .*'mine\.name'"),
+        ({"loss": lambda logits, target: 0}, r"loss=.*dotted path .*'mine\.name'"),
+        ({"augmentation": ["light", owned.Focus()]}, r"augmentation=.*dotted path .*'owned\.Focus'"),
+        ({"augmentation": [{owned.Focus: {}}]}, r"augmentation=.*dotted path .*'owned\.Focus'"),
+        ({"settings": {"model.metrics": [owned.tversky]}}, r"model\.metrics=.*dotted path .*'owned\.tversky'"),
+        ({"settings": {"model.optimiser": torch.optim.SGD}}, r"model\.optimiser=.*'torch\.optim\.sgd\.SGD'"),
+        ({"lr": owned.tversky}, "lr=.*: text, a number, True or False, or lists"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            fit("unet", data=cells, out=tmp_path / "run", **given)
+        assert re.search(f"(?s){said}", str(caught.value)), (said, str(caught.value))
+    assert not (tmp_path / "run").exists()
 
 
 def test_wrong_settings_are_refused(cells: Path, tmp_path: Path) -> None:

@@ -153,6 +153,27 @@ def test_a_refused_call_leaves_nothing_and_the_corrected_one_works(wrong: dict, 
         assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run-data"]
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ([1, 2, 3], r"data=\[1, 2, 3\]: a data set of images and masks, .* is needed"),
+        ((Pairs([]), "cells"), "a data set of images and masks, .* is needed"),
+        (5, "data=5: a data set of images and masks, .* is needed"),
+        ({"image": 1}, "a data set of images and masks, .* is needed"),
+        (b"cells", "a data set of images and masks, .* is needed"),
+        (iter([]), "a data set of images and masks, .* is needed"),
+        (Pairs([]), "the data set is empty"),
+        ((Pairs(nuclei(1)), Pairs([])), "the data set is empty"),
+    ],
+)
+def test_what_is_no_data_set_is_told_before_anything_is_written(data: Any, said: str, tmp_path: Path) -> None:
+    """And with all else that is wrong."""
+    with pytest.raises(ConfigError, match=said) as caught:
+        unetzoo.fit("unet", data=data, out=tmp_path / "run", dat=1, settings={"model.lr": print})
+    assert len(caught.value.problems) == 3
+    assert list(tmp_path.iterdir()) == []
+
+
 def content(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

@@ -20,6 +20,11 @@ from unetzoo.train.given_sets import beside, is_given
 from unetzoo.train.runs import Run
 
 Source = str | os.PathLike[str]
+DOTTED = (
+    *("loss", "augmentation", "model.loss", "data.augmentation", "model.metrics", "model.optimiser", "model.schedule"),
+    "trainer.callbacks",
+)
+"""What may be somebody's own, by dotted paths."""
 
 
 def fit(
@@ -146,6 +151,9 @@ def _trained(arguments: Mapping[str, Any]) -> Path:
     if quiet is True and style not in (None, "quiet"):
         problems.append(f"quiet=True and style={style!r}: give one of them")
     data = given.pop("data") if is_given(arguments["data"]) else None
+    if wrong := _data_problems(arguments["data"]):
+        given["data"] = ""  # the command refuses, for these problems and all others
+    problems += wrong
     texts = _texts({**given, **settings}, problems)
     with contextlib.ExitStack() as stack:
         if data is not None:
@@ -224,7 +232,41 @@ def _unsayable(name: str, value: Any) -> str:
     if name == "model":
         kind = type(value).__name__
         return f"model: a name or a path is needed, not {kind}; unetzoo.save(model, path) makes a file to go on from"
+    if name in DOTTED and (own := _own_part(value)) is not None:
+        return (
+            f"{name}={value!r:.100}: give its dotted path as text, such as {_path_of(own)!r}, and not the thing itself"
+        )
     return f"{name}={value!r:.100}: text, a number, True or False, or lists of them are needed"
+
+
+def _own_part(value: Any) -> Any:
+    """Return the function, class or object of somebody's in a value, or in its lists and mappings; None for none."""
+    if isinstance(value, Mapping):
+        value = [*value, *value.values()]
+    if isinstance(value, list | tuple):
+        return next((found for one in value if (found := _own_part(one)) is not None), None)
+    made = type(value).__module__ != "builtins"
+    return value if made or callable(value) else None
+
+
+def _path_of(part: Any) -> str:
+    """Return the dotted path by which a function or a class, or that of an object, is imported; else an example."""
+    named = part if hasattr(part, "__qualname__") else type(part)
+    module, name = str(getattr(named, "__module__", "")), str(getattr(named, "__qualname__", ""))
+    imported = name.isidentifier() and module not in ("__main__", "builtins", "functools", "None", "")
+    return f"{module}.{name}" if imported else "mine.name"
+
+
+def _data_problems(data: Any) -> list[str]:
+    """Return what is wrong with ``data`` that is neither a place, nor several, nor a data set with items."""
+    listed = isinstance(data, Sequence) and not isinstance(data, str | bytes)
+    places = [*data] if listed else [data]
+    if data is None or (not is_given(data) and all(isinstance(place, str | os.PathLike) for place in places)):
+        return []
+    if is_given(data):
+        return ["data: the data set is empty"] if 0 in map(len, data if isinstance(data, tuple) else (data,)) else []
+    what = "a data set of images and masks, with a length and items, is needed, or a tuple of two"
+    return [f"data={data!r:.100}: {what}; or a folder, or .csv lists"]
 
 
 def _unknown(name: str) -> str:
