@@ -52,7 +52,7 @@ def test_the_checkpoint_is_the_network_that_the_run_judges(run: Path, nuclei: Pa
     images = torch.rand(2, 3, 48, 40, dtype=next(model.parameters()).dtype)
     assert torch.equal(model(images), own.eval()(images))
     assert model.config.class_names == ("nucleus",)
-    assert model.config.mean is not None
+    assert model.config.normalisation == "image"
     assert model.config == unetzoo.load(run / "best.safetensors").config
 
     (row,) = csv.DictReader((run / "metrics.csv").read_text(encoding="utf-8").splitlines())

@@ -139,9 +139,7 @@ def test_a_training_shows_no_more_than_a_tile_and_scores_the_same(
     # The scores of the whole images.
     model = run.load()
     samples = unetzoo.data.find_samples(tmp_path / "d", labels, ratios=(0.34, 0.66, 0))["val"]
-    dataset = unetzoo.data.SegmentationDataset(
-        samples, labels, in_channels=3, mean=model.config.mean, std=model.config.std
-    )
+    dataset = unetzoo.data.SegmentationDataset(samples, labels, in_channels=3, normalisation=model.config.normalisation)
     metrics = SegmentationMetrics("multiclass", 5)
     with torch.no_grad(), evaluating(model):
         for k in range(len(dataset)):
