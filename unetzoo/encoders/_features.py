@@ -65,12 +65,7 @@ class FeaturesEncoder(Encoder):
         return {name: tensor for name, tensor in state.items() if not name.startswith(absent)}
 
     def foldable(self) -> Iterator[tuple[str, str]]:
-        # torchvision's blocks cannot say it themselves: their norms stand in sequences with their convolutions.
-        from torchvision.ops import Conv2dNormActivation
-
-        for name, module in self.named_modules():
-            if isinstance(module, Conv2dNormActivation):
-                yield f"{name}.0", f"{name}.1"
+        return convolutions_with_norms(self)
 
     def _first(self, conv: nn.Conv2d, in_channels: int) -> nn.Conv2d:
         """Return torchvision's first convolution for ``in_channels``."""
@@ -85,6 +80,18 @@ class FeaturesEncoder(Encoder):
     def draw(weight: Tensor) -> None:
         """Draw the weight of the first convolution as torchvision does in this family."""
         nn.init.kaiming_normal_(weight, mode="fan_out")
+
+
+def convolutions_with_norms(network: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield the names of convolutions and of the norms behind them, which stand in sequences in torchvision's blocks.
+
+    These blocks cannot say it themselves: see :class:`unetzoo.nn.layers.Foldable`.
+    """
+    from torchvision.ops import Conv2dNormActivation
+
+    for name, module in network.named_modules():
+        if isinstance(module, Conv2dNormActivation):
+            yield f"{name}.0", f"{name}.1"
 
 
 def _width(stage: Sequence[nn.Module]) -> int:

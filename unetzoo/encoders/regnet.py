@@ -15,6 +15,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from unetzoo.encoders._base import Encoder, Options, register_encoder
+from unetzoo.encoders._features import convolutions_with_norms
 from unetzoo.nn.layers import ConvStyle, add_biases, make_norm
 
 
@@ -72,12 +73,7 @@ class RegNetEncoder(Encoder):
         return {name: tensor for name, tensor in state.items() if not name.startswith(absent)}
 
     def foldable(self) -> Iterator[tuple[str, str]]:
-        # torchvision's blocks cannot say it themselves: their norms stand in sequences with their convolutions.
-        from torchvision.ops import Conv2dNormActivation
-
-        for name, module in self.named_modules():
-            if isinstance(module, Conv2dNormActivation):
-                yield f"{name}.0", f"{name}.1"
+        return convolutions_with_norms(self)
 
 
 def _without_norm(encoder: nn.Module) -> None:
