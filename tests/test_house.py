@@ -180,6 +180,19 @@ print(unetzoo.losses.build("dice", "binary").task, unetzoo.metrics.METRICS[0])
     assert done.stdout.splitlines() == ["unetzoo", "", "binary dice"]
 
 
+def test_a_mask_needs_no_compiler_and_none_of_torchvision_s_models(tmp_path: Path) -> None:
+    """Each takes about a second to import, more than all the rest of a first small mask."""
+    code = """
+import sys
+from unetzoo import cli, drawing
+drawing.write_shapes("drawn", 1, size=(64, 64), task="multiclass", seed=0)
+cli.main(["predict", "nuclei", "drawn/images", "--out", "masks", "--overlay"])
+print(*{"torchvision", "torch._dynamo", "sympy", "triton"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == "", done.stdout
+
+
 def test_no_module_is_a_public_function_s_namesake() -> None:
     import unetzoo
 

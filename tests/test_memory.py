@@ -14,8 +14,9 @@ from test_training import TINY, refused, same_runs, train
 from torch.profiler import ProfilerActivity, profile
 
 import unetzoo
+from unetzoo.costs.living import LiveBytes
 from unetzoo.train import memory
-from unetzoo.train.memory import FEWEST, MARGIN, PROBES, LiveBytes, free_memory, most_crops, needed
+from unetzoo.train.memory import FEWEST, MARGIN, PROBES, free_memory, most_crops, needed
 
 pytestmark = pytest.mark.usefixtures("no_curves")
 AUTO = ("--batch-size", "auto", "--data.repeats", "null")

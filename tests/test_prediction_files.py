@@ -725,7 +725,7 @@ def test_a_resumed_mask_keeps_its_grid(model: Path, tmp_path: Path, monkeypatch:
     """Free memory, which says how large tiles are, is another at every look; the tiles are those of the first."""
     write_tiff(tmp_path / "a.tif", noise(300, 80), photometric="rgb")
     predictor, put, parts = Predictor(model), PartialMask.put, []
-    each = reach.memory_of_pixel(predictor.config)
+    each = reach.memory_of_pixel(predictor.networks.members[0])
 
     def free(*sides: int) -> None:
         """Let tiles of these sides be what fits, one after the other."""

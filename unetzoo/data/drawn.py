@@ -25,8 +25,9 @@ from torch import Tensor
 
 from unetzoo.data.annotations import BACKGROUND, Annotation, Drawing, read as read_annotations
 from unetzoo.data.labels import IGNORED, Labels
-from unetzoo.data.listing import IMAGE_SUFFIXES, Sample
+from unetzoo.data.listing import Sample
 from unetzoo.errors import InputError
+from unetzoo.images import IMAGE_SUFFIXES
 
 
 def drawing_of(sample: Sample) -> Drawing | None:

@@ -12,6 +12,7 @@ from unetzoo.data.annotations import Drawing
 from unetzoo.data.labels import Labels
 from unetzoo.data.object_ids import ObjectIds
 from unetzoo.errors import ConfigError
+from unetzoo.images import is_image
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """A folder, a file, or several CSV files."""
@@ -25,15 +26,6 @@ SPLITS = {
     "testing": "test",
 }
 """Names of folders, and values of a CSV's column, → the split."""
-IMAGE_SUFFIXES = frozenset(
-    f".{ending}"
-    for line in (
-        "png apng jpg jpeg jpe jfif tif tiff bmp dib webp gif jp2 j2k avif ppm pgm pbm pnm pfm tga qoi",
-        "nii gz dcm dicom",
-    )
-    for ending in line.split()
-)
-"""Endings of images, in small letters; ".gz" is that of ".nii.gz"."""
 
 
 @dataclass(frozen=True)
@@ -161,12 +153,6 @@ class Tree:
     def images(self) -> dict[str, Path]:
         """Return the files that end as images do, but for hidden ones."""
         return {inner: path for inner, path in self.files.items() if is_image(inner) and not is_hidden(inner)}
-
-
-def is_image(name: str) -> bool:
-    """Return whether a file ends as images do."""
-    ending = os.path.splitext(name)[1].lower()  # noqa: PTH122 (of hundreds of thousands of names)
-    return ending in IMAGE_SUFFIXES and (ending != ".gz" or name.lower().endswith(".nii.gz"))
 
 
 def is_hidden(name: str) -> bool:

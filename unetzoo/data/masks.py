@@ -33,9 +33,10 @@ from unetzoo.data import black_and_white, drawn, turning
 from unetzoo.data.annotations import Annotation, Drawing, MaskFile
 from unetzoo.data.black_and_white import Outside
 from unetzoo.data.labels import IGNORED, Labels
-from unetzoo.data.listing import IMAGE_SUFFIXES, Sample
+from unetzoo.data.listing import Sample
 from unetzoo.data.stacks import planes_of_mask
 from unetzoo.errors import InputError
+from unetzoo.images import IMAGE_SUFFIXES
 
 Palette = Sequence[tuple[int, int, int]]
 

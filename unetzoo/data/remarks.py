@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from unetzoo.data import looks, turning
 from unetzoo.data.examining import Findings
 from unetzoo.data.labels import Labels
-from unetzoo.data.listing import Listing, is_hidden, is_image
+from unetzoo.data.listing import Listing, is_hidden
+from unetzoo.images import is_image
 from unetzoo.printing import some_of
 
 _NAMED = 5

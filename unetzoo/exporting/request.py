@@ -16,9 +16,9 @@ from torch.export import Dim
 
 from unetzoo.checks import one_of
 from unetzoo.config import ModelConfig
-from unetzoo.data.listing import IMAGE_SUFFIXES
 from unetzoo.errors import ConfigError
 from unetzoo.folding import OptimizedModel
+from unetzoo.images import IMAGE_SUFFIXES
 from unetzoo.model import SegmentationModel
 from unetzoo.prediction.networks import check_alike
 

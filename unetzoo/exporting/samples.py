@@ -14,7 +14,8 @@ from torch import Tensor
 from unetzoo import images
 from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError
-from unetzoo.exporting.request import Request
+from unetzoo.exporting.request import Request, network_of
+from unetzoo.folding import optimize
 from unetzoo.prediction.layout import SHARE
 from unetzoo.prediction.reach import available_memory, memory_of_pixel
 from unetzoo.prediction.tiles import lay_out, mirrored
@@ -175,7 +176,7 @@ class _Place(NamedTuple):
 
 def _longest(request: Request) -> int:
     """Return the longest side of a tile whose maps fit in half of the free memory."""
-    memory = max(memory_of_pixel(model.config) for model in request.models)
+    memory = max(memory_of_pixel(optimize(network_of(model))) for model in request.models)
     fits = int((SHARE * available_memory(torch.device("cpu")) / memory) ** 0.5)
     return max(min(LONGEST_TILE, fits), request.least)
 

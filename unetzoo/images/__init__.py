@@ -2,7 +2,12 @@
 
 from unetzoo.images.bands import write_bands as write_bands
 from unetzoo.images.failing import explained as explained
-from unetzoo.images.formats import open_png as open_png, open_raster as open_raster
+from unetzoo.images.formats import (
+    IMAGE_SUFFIXES as IMAGE_SUFFIXES,
+    is_image as is_image,
+    open_png as open_png,
+    open_raster as open_raster,
+)
 from unetzoo.images.ifd import NODATA as NODATA, pages_of as pages_of
 from unetzoo.images.medical import nifti_header as nifti_header
 from unetzoo.images.missing import (

@@ -14,13 +14,30 @@ from torch import Tensor
 from unetzoo.errors import InputError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from PIL.ImageFile import ImageFile
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "GIF", "JPEG2000", "AVIF", "PPM", "TGA", "QOI")
 """Plain rasters, as Pillow calls them. Others are not opened, whatever a file's name says: PostScript, above all, which
 Pillow hands to Ghostscript, and Ghostscript does what the file tells it to."""
 
+IMAGE_SUFFIXES = frozenset(
+    f".{ending}"
+    for line in (
+        "png apng jpg jpeg jpe jfif tif tiff bmp dib webp gif jp2 j2k avif ppm pgm pbm pnm pfm tga qoi",
+        "nii gz dcm dicom",
+    )
+    for ending in line.split()
+)
+"""Endings of images, in small letters; ".gz" is that of ".nii.gz"."""
+
 _SHOWN = ("PNG", "JPEG", "JPEG 2000", "TIFF", "BMP", "WebP", "GIF", "AVIF", "PGM", "PPM", "PBM", "TGA or QOI")
+
+
+def is_image(name: str) -> bool:
+    """Return whether a file ends as images do."""
+    ending = os.path.splitext(name)[1].lower()  # noqa: PTH122 (of hundreds of thousands of names)
+    return ending in IMAGE_SUFFIXES and (ending != ".gz" or name.lower().endswith(".nii.gz"))
 
 
 def open_raster(path: str | os.PathLike[str]) -> ImageFile:
@@ -53,6 +70,17 @@ def open_png(data: bytes) -> ImageFile:
         return Image.open(io.BytesIO(data), formats=["PNG"])
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"it is no PNG: {error}") from error
+
+
+def pixels_of(image: Image) -> Tensor:
+    """Return a copy of the pixels of a Pillow image as (C, H, W), of the type that its mode has.
+
+    As torchvision's ``pil_to_tensor``, which takes longer to import than a small image to segment.
+    """
+    import numpy as np
+
+    pixels = torch.from_numpy(np.array(image))
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
 def png_header(path: str | os.PathLike[str]) -> tuple[int, int] | None:

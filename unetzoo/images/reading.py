@@ -18,7 +18,7 @@ from unetzoo.errors import InputError
 from unetzoo.images import ifd, tiff
 from unetzoo.images.bands import stacked
 from unetzoo.images.failing import explained
-from unetzoo.images.formats import bmp_of_greys, largest_of_netpbm, open_raster, png_header
+from unetzoo.images.formats import bmp_of_greys, largest_of_netpbm, open_raster, pixels_of, png_header
 from unetzoo.images.medical import is_medical, volume_of
 from unetzoo.images.missing import without_gaps
 from unetzoo.images.planes import Stack
@@ -310,7 +310,6 @@ def _of_netpbm(image: Tensor, largest: int, as_stored: bool) -> Tensor:
 def _decoded(file: Image, as_stored: bool) -> Raster:
     """Return the pixels of what Pillow reads whole."""
     from PIL import ImageOps
-    from torchvision.transforms.functional import pil_to_tensor
 
     file.load()  # first: PNG may have EXIF behind its pixels
     upright = file.getexif().get(ifd.ORIENTATION, 1) == 1  # most are, and need no copy
@@ -321,7 +320,7 @@ def _decoded(file: Image, as_stored: bool) -> Raster:
         opened = opened.convert("RGBA" if opened.has_transparency_data else target)
     elif stored == "I;16B":  # torch knows its own machine's order of bytes alone
         opened = opened.convert("I")
-    image: Tensor = pil_to_tensor(opened)
+    image = pixels_of(opened)
     if image.dtype == torch.bool:  # one bit as it is stored
         image = image.byte()
     return Raster(image.to(_KINDS.get(stored, image.dtype)), opened.mode in _ALPHA)

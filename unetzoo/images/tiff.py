@@ -20,6 +20,7 @@ from torch import Tensor
 from unetzoo import extras
 from unetzoo.errors import InputError
 from unetzoo.images import ifd
+from unetzoo.images.formats import pixels_of
 from unetzoo.images.tiff_stacks import WANTED, stack_of
 
 LYING = (5, 6, 7, 8)
@@ -228,13 +229,12 @@ class TiffImage:
     def _shown(self, image: Tensor) -> Tensor:
         """Return stored values as an image: palettes and CMYK as RGB, fewer than 8 bits spread over all 8."""
         from PIL import Image
-        from torchvision.transforms import functional
 
         if (table := self.palette()) is not None:
             shown: Tensor = table[:, image[0].long()].byte()
             return shown
         if self.photometric == _CMYK and image.dtype == torch.uint8 and image.shape[0] == 4:
-            image = functional.pil_to_tensor(Image.fromarray(image.permute(1, 2, 0).numpy(), "CMYK").convert("RGB"))
+            image = pixels_of(Image.fromarray(image.permute(1, 2, 0).numpy(), "CMYK").convert("RGB"))
         elif self.photometric == _CMYK:
             raise InputError(f"{str(self.path)!r} is CMYK of {self.samples} samples, {image.dtype}: save it as RGB")
         return image * (255 // (2 ** self.bits[0] - 1)) if self.bits[0] in (1, 2, 4) else image

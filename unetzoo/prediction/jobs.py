@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from unetzoo.data.listing import IMAGE_SUFFIXES, is_image
 from unetzoo.errors import InputError, UnetzooError
+from unetzoo.images import IMAGE_SUFFIXES, is_image
 from unetzoo.prediction.outputs import RECORD, Job
 from unetzoo.prediction.stored import SUFFIXES, count_planes
 from unetzoo.saving.records import model_in

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 
 from unetzoo.errors import ConfigError
@@ -36,12 +38,16 @@ class Layout:
     ) -> None:
         self.tile, self.overlap, self.batch_size = tile, overlap, batch_size
         self.blend = blend or ("crop" if overlap == "full" else "gaussian")
-        self._unit = networks.unit
+        self._unit, self._members = networks.unit, networks.members
         self._reach = _full_reach(networks) if overlap == "full" else None
         if type(tile) is int:
             self._overlap(tile)  # or an error, before any work
-        self._memory = max(memory_of_pixel(member.config) for member in networks.members)
         self._scale = max(view.scale for view in networks.views)
+
+    @cached_property
+    def _memory(self) -> float:
+        """Bytes that the hungriest network needs for a pixel."""
+        return max(map(memory_of_pixel, self._members))
 
     def grid(self, height: int, width: int, device: torch.device) -> Grid:
         """Return the tiles of an image. With ``tile="auto"`` they depend on the memory that is free at this moment."""

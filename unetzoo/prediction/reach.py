@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from unetzoo.checks import ratio
 from unetzoo.config import ModelConfig
+from unetzoo.costs.living import LiveBytes
 from unetzoo.decoders.smp import ChannelsAndPixels
-from unetzoo.model import SegmentationModel, build_on_meta
+from unetzoo.folding import OptimizedModel
+from unetzoo.model import SegmentationModel
 from unetzoo.nn.gates import AttentionGate
 from unetzoo.nn.layers import InstanceNorm2d, Upsample
 from unetzoo.nn.resampling import resize
@@ -112,51 +111,23 @@ def _positive(probe: SegmentationModel) -> SegmentationModel:
     return probe
 
 
-def memory_of_pixel(config: ModelConfig) -> float:
+def memory_of_pixel(model: OptimizedModel) -> float:
     """Return how many bytes a network needs for a pixel of an image, at most at once: those of its maps.
 
-    Counted on a network without memory; what convolutions need to work in is not.
+    Counted while it sees an image of zeros, of 128 pixels a side or two of its coarsest steps. What convolutions need
+    to work in is not counted. A network without memory, on meta, would say the same, and import a compiler for it.
     """
-    model = build_on_meta(config).eval()
-    side = model.decoder.input_side(256)
-    images = torch.empty(1, config.in_channels, side, side, device="meta")
-    with torch.no_grad(), _Peak() as counted:
-        model(images)
-    return float(counted.peak) / side**2 * config.resize**2
-
-
-class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the tensors that live at the same time, of those that are made inside it."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now: int = 0
-        self.peak: int = 0
-        self.users: dict[int, int] = {}  # storage → tensors that lie in it
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(tensor, Tensor):
-                self._count(tensor)
-        return out
-
-    def _count(self, tensor: Tensor) -> None:
-        key, size = tensor.untyped_storage()._cdata, tensor.untyped_storage().nbytes()
-        if key not in self.users:
-            self.users[key] = 0
-            self.now += size
-            self.peak = max(self.peak, self.now)
-        self.users[key] += 1
-        weakref.finalize(tensor, self._forget, key, size)
-
-    def _forget(self, key: int, size: int) -> None:
-        self.users[key] -= 1
-        if not self.users[key]:
-            del self.users[key]
-            self.now -= size
+    network = model.network
+    side = network.decoder.input_side(max(128, 2 * network.encoder.strides[-1]))
+    live = LiveBytes()
+    for weight in (*model.parameters(), *model.buffers()):
+        live.see(weight)
+    live.part()
+    before, device = live.most[-1], next(model.parameters()).device
+    with torch.inference_mode(), live:
+        # Not the network itself, which may be compiled: that would be compiled again, for this size and this counting.
+        network.forward(torch.zeros(1, model.config.in_channels, side, side, dtype=model.dtype, device=device))
+    return (live.most[-1] - before) / side**2 * model.config.resize**2
 
 
 def available_memory(device: torch.device) -> int:

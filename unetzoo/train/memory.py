@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,9 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from unetzoo.costs.living import LiveBytes
 from unetzoo.errors import ConfigError
 from unetzoo.printing import size
 from unetzoo.train.data import AUTO, FolderData
@@ -37,47 +36,6 @@ COVERED = 0.05
 """Of the pixels of all training images, the most that a batch sees, as in nnU-Net."""
 FEWEST = 2
 """Crops of a batch, whatever else holds, as in nnU-Net."""
-
-
-class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the tensors that are alive while it is entered, which :meth:`see` was shown or that are new.
-
-    Attributes:
-        most: bytes, the most after any operation of each part.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.most = [0]
-        self._alive, self._known = 0, set[int]()
-
-    def see(self, tensor: Tensor) -> None:
-        """Count the memory of a tensor, once, until nobody holds it any more."""
-        storage = tensor.untyped_storage()
-        key, held = storage._cdata, storage.nbytes()
-        if key in self._known:
-            return
-        self._known.add(key)
-        self._alive += held
-        weakref.finalize(storage, self._forget, key, held)
-
-    def _forget(self, key: int, held: int) -> None:
-        self._known.discard(key)
-        self._alive -= held
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        done = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(done):
-            if isinstance(leaf, Tensor):
-                self.see(leaf)
-        self.most[-1] = max(self.most[-1], self._alive)
-        return done
-
-    def part(self) -> None:
-        """Begin the next part."""
-        self.most.append(self._alive)
 
 
 class _Second(Callback):

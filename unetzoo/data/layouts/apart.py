@@ -11,8 +11,9 @@ from pathlib import Path
 from unetzoo.data.annotations import Annotation, Drawing, MaskFile
 from unetzoo.data.labels import Labels
 from unetzoo.data.layouts._base import Understood, register_layout
-from unetzoo.data.listing import SPLITS, Listing, Sample, Tree, is_hidden, is_image
+from unetzoo.data.listing import SPLITS, Listing, Sample, Tree, is_hidden
 from unetzoo.errors import ConfigError
+from unetzoo.images import is_image
 
 
 @register_layout("apart", title="a folder for each image, and a mask for each object", refines=("plain", "beside"))

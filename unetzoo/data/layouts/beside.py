@@ -12,8 +12,9 @@ from unetzoo.data.labels import Labels
 from unetzoo.data.layouts._base import Meaning, Understood, register_layout
 from unetzoo.data.layouts.class_names import names_in
 from unetzoo.data.layouts.naming import MASK_ENDINGS, pairs, role, rules
-from unetzoo.data.listing import SPLITS, Listing, Sample, Tree, is_hidden, is_image
+from unetzoo.data.listing import SPLITS, Listing, Sample, Tree, is_hidden
 from unetzoo.errors import ConfigError, InputError
+from unetzoo.images import is_image
 
 _JUDGED = 20
 """Files of annotations of which one at least must be in a format that is known."""

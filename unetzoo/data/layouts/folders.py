@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from unetzoo.data.annotations import suffixes as annotation_suffixes
 from unetzoo.data.layouts.naming import FOLDERS, plain_name, role, split_and_role
-from unetzoo.data.listing import IMAGE_SUFFIXES, SPLITS, Tree, is_hidden
+from unetzoo.data.listing import SPLITS, Tree, is_hidden
 from unetzoo.errors import ConfigError
+from unetzoo.images import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from unetzoo import images
 from unetzoo.data.annotations import parsing
 from unetzoo.data.labels import Labels
 from unetzoo.data.layouts._base import Meaning, Understood, register_layout
-from unetzoo.data.listing import Listing, Sample, Tree, is_hidden, is_image
+from unetzoo.data.listing import Listing, Sample, Tree, is_hidden
 from unetzoo.errors import ConfigError, InputError
+from unetzoo.images import is_image
 
 _FILE = "dataset.json"
 _PARTS = {"train": ("imagesTr", "labelsTr"), "test": ("imagesTs", "labelsTs")}

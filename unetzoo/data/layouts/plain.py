@@ -18,8 +18,9 @@ from unetzoo.data.layouts._base import Meaning, Understood, register_layout
 from unetzoo.data.layouts.class_names import names_in
 from unetzoo.data.layouts.folders import Places, may_be_mask, places
 from unetzoo.data.layouts.naming import Rule, pairs, the_rule
-from unetzoo.data.listing import IMAGE_SUFFIXES, Listing, Sample, Tree, is_hidden
+from unetzoo.data.listing import Listing, Sample, Tree, is_hidden
 from unetzoo.errors import ConfigError
+from unetzoo.images import IMAGE_SUFFIXES
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,10 @@ from unetzoo import images
 from unetzoo.data.labels import Labels
 from unetzoo.data.layouts import class_tables
 from unetzoo.data.layouts._base import Meaning, Understood, register_layout
-from unetzoo.data.listing import SPLITS, Listing, Sample, Tree, is_hidden, is_image
+from unetzoo.data.listing import SPLITS, Listing, Sample, Tree, is_hidden
 from unetzoo.data.object_ids import ObjectIds
 from unetzoo.errors import ConfigError, InputError
+from unetzoo.images import is_image
 
 NAMES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
