@@ -27,7 +27,7 @@ def main(file: str, source: str, target: str) -> None:
     pixels = pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)  # (height, width, channels) to channels first
     (mask,) = session.run(None, {image.name: pixels[None]})[0]
 
-    names = json.loads(facts["class_names"]) or [f"class {k}" for k in range(int(facts["num_classes"]))]
+    names = json.loads(facts["classes"]) or [f"class {k}" for k in range(int(facts["num_classes"]))]
     layers = (
         [mask == k for k in range(len(names))] if facts["task"] == "multiclass" else mask.reshape(-1, *mask.shape[-2:])
     )

@@ -26,14 +26,24 @@ def add(commands: Any) -> None:
     )
     command.add_argument("target", metavar="TARGET", help="the file to write: .onnx, .pt2 or .aoti.pt2")
     command.add_argument(
+        "--for",
+        dest="consumer",
+        metavar="PROGRAM",
+        help="qgis: an .onnx for QGIS's plugin Deepness, with what it reads from it; --inputs is then the type of the "
+        "rasters' pixels, uint8 (default), uint16 or float32",
+    )
+    command.add_argument(
+        "--resolution",
+        type=float,
+        metavar="CM",
+        help="with --for qgis: the centimetres that a pixel of the training images covers",
+    )
+    command.add_argument(
         "--inputs",
-        default="normalised",
         metavar="KIND",
         help="normalised: float32; uint8 or uint16: pixels as stored, normalised inside (default: normalised)",
     )
-    command.add_argument(
-        "--outputs", default="logits", metavar="KIND", help="logits, probabilities or mask (default: logits)"
-    )
+    command.add_argument("--outputs", metavar="KIND", help="logits, probabilities or mask (default: logits)")
     command.add_argument(
         "--precision",
         default="float32",
@@ -42,8 +52,8 @@ def add(commands: Any) -> None:
     )
     command.add_argument(
         "--images",
-        metavar="FOLDER",
-        help="of images to compare masks on; int8 needs them, and takes its ranges from them",
+        metavar="PATH",
+        help="a folder of images, or one, to compare masks on; int8 needs them, and takes its ranges from them",
     )
     command.add_argument(
         "--size", type=sides, metavar="HEIGHTxWIDTH", help="fix them, one number for both (default: any size)"
@@ -64,6 +74,8 @@ def _export(options: argparse.Namespace) -> None:
         outputs=options.outputs,
         precision=options.precision,
         images=options.images,
+        consumer=options.consumer,
+        resolution=options.resolution,
         size=(options.size, options.size) if isinstance(options.size, int) else options.size,
     )
     print(json.dumps(report.to_dict(), indent=2) if options.json else report)

@@ -38,7 +38,7 @@ def checks(request: Request, eager: Eager, file: Run, stored: Sequence[Tensor]) 
     config, least = request.config, request.least
     shapes = [(3, least, least + 6), (2, 2 * least + 1, 4 * least - 2), (1, max(TIMED, least), max(TIMED, least))]
     if request.size is not None:
-        shapes = [(batch, *request.size) for batch in (3, 2, 1)]
+        shapes = [(batch, *request.size) for batch in ((3, 2, 1) if request.qgis is None else (1,))]
     found = []
     for batch, height, width in shapes:
         chosen = [fitted(stored[k % len(stored)], height, width) for k in range(batch)] if stored else None

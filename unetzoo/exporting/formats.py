@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from unetzoo import __version__
+from unetzoo.exporting import qgis
 from unetzoo.exporting.network import example, ports
 from unetzoo.exporting.quantising import quantised
 from unetzoo.exporting.request import Request
@@ -84,7 +85,7 @@ def _onnx(request: Request, program: ExportedProgram, facts: Mapping[str, str], 
         input_names=[taken.name],
         output_names=[given.name],
         dynamic_shapes=request.dynamic_shapes,  # for the names of the sides
-        opset_version=OPSET,
+        opset_version=OPSET if request.qgis is None else qgis.OPSET,
         dynamo=True,
         external_data=False,
         verbose=False,
@@ -96,6 +97,8 @@ def _onnx(request: Request, program: ExportedProgram, facts: Mapping[str, str], 
     if request.precision == "int8":
         model = quantised(model, taken.name, samples)
     _anonymise(model.graph)
+    if request.qgis is not None:
+        model.ir_version = qgis.IR_VERSION  # nothing in it is newer
     model.producer_name, model.producer_version = "unetzoo", __version__
     del model.metadata_props[:]
     for name, text in facts.items():

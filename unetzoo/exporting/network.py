@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unetzoo import __version__
 from unetzoo.config import ModelConfig
+from unetzoo.exporting import qgis
 from unetzoo.exporting.outcome import Port
 from unetzoo.exporting.request import Request
 from unetzoo.folding import OptimizedModel, optimize
@@ -121,8 +122,8 @@ def _member(model: SegmentationModel | OptimizedModel, dtype: torch.dtype, input
 
 
 def example(request: Request) -> Tensor:
-    """Return images with which to trace: two, as torch takes a single one for a special case."""
-    shape = (2, request.config.in_channels, *request.example_size)
+    """Return images with which to trace: two where there may be any number, as one is a special case to torch."""
+    shape = (2 if request.qgis is None else 1, request.config.in_channels, *request.example_size)
     return torch.zeros(shape, dtype=_INTEGERS.get(request.inputs, torch.float32))
 
 
@@ -131,10 +132,12 @@ def ports(request: Request) -> tuple[Port, Port]:
     config, border = request.config, request.border
     normalised = any(model.config.mean is not None for model in request.models)
     height, width = request.size or ("height", "width")
-    sides = f"{height}, {width}"
+    sides, batch = f"{height}, {width}", "batch" if request.qgis is None else "1"
     if request.inputs in _INTEGERS:
         largest = torch.iinfo(_INTEGERS[request.inputs]).max
         meaning = f"0 to {largest}, scaled{' and normalised' if normalised else ''} inside"
+    elif request.qgis is not None:
+        meaning = "(pixels / 255 - standardization_mean) / standardization_std of each channel"
     elif config.normalisation == "image":
         meaning = "(pixels - mean) / std of each channel, both of the whole image, never of a tile"
     elif config.mean is None:
@@ -146,14 +149,14 @@ def ports(request: Request) -> tuple[Port, Port]:
     if request.size is None:
         meaning += f"; height and width from {request.least} up"
     name = "image"
-    taken = Port(name, _integer_or_float(request.inputs), f"(batch, {config.in_channels}, {sides})", meaning)
+    taken = Port(name, _integer_or_float(request.inputs), f"({batch}, {config.in_channels}, {sides})", meaning)
     if request.size is not None and border:
         sides = ", ".join(str(side - 2 * border) for side in request.size)
-    return taken, _output(config, request.outputs, sides, averaged=len(request.models) > 1)
+    return taken, _output(config, request.outputs, batch, sides, averaged=len(request.models) > 1)
 
 
-def _output(config: ModelConfig, outputs: str, sides: str, averaged: bool) -> Port:
-    every = f"(batch, {config.channels}, {sides})"
+def _output(config: ModelConfig, outputs: str, batch: str, sides: str, averaged: bool) -> Port:
+    every = f"({batch}, {config.channels}, {sides})"
     edges = ", and of the edges between objects behind them" if config.task == "instances" else ""
     if outputs == "logits" and averaged:
         kind = "log" if config.task == "multiclass" else "log-odds"
@@ -168,25 +171,33 @@ def _output(config: ModelConfig, outputs: str, sides: str, averaged: bool) -> Po
         "multiclass": "index of the likeliest class",
         "multilabel": "1 where the class's probability is above 0.5, else 0",
     }[config.task]
-    return Port("mask", "uint8", every if config.task == "multilabel" else f"(batch, {sides})", meaning)
+    return Port("mask", "uint8", every if config.task == "multilabel" else f"({batch}, {sides})", meaning)
 
 
 def _integer_or_float(inputs: str) -> str:
     return inputs if inputs in _INTEGERS else "float32"
 
 
-def metadata(request: Request) -> dict[str, str]:
-    """Return what goes into the file for whoever runs it: text by name; lists, None and the config as JSON."""
+def metadata(request: Request, stored: Sequence[Tensor] = ()) -> dict[str, str]:
+    """Return what goes into the file for whoever runs it: text by name; lists, None and the config as JSON.
+
+    Args:
+        request: what is asked for.
+        stored: the images that were given, for files that keep their mean and deviation.
+    """
     config = request.config
     taken, given = ports(request)
     several = {"models": json.dumps([model.config.to_dict() for model in request.models])}
+    plugin = qgis.metadata(config, request.qgis, request.example_size[0], stored) if request.qgis is not None else {}
     return {
+        **plugin,
         **(several if len(request.models) > 1 else {}),
         "unetzoo_version": __version__,
         "config": config.to_json(),
         "task": config.task,
         "num_classes": str(config.num_classes),
-        "class_names": json.dumps(config.class_names),
+        # Not "class_names", which QGIS's plugin reads as an object of another kind, and stops at anything else.
+        "classes": json.dumps(config.class_names),
         "mean": json.dumps(config.mean),
         "std": json.dumps(config.std),
         "normalisation": config.normalisation,

@@ -17,6 +17,8 @@ from torch.export import Dim
 from unetzoo.checks import one_of
 from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError
+from unetzoo.exporting import qgis
+from unetzoo.exporting.qgis import Qgis
 from unetzoo.folding import OptimizedModel
 from unetzoo.images import IMAGE_SUFFIXES
 from unetzoo.model import SegmentationModel
@@ -31,6 +33,7 @@ PRECISIONS = {
 }
 INPUTS = ("normalised", "uint8", "uint16")
 OUTPUTS = ("logits", "probabilities", "mask")
+CONSUMERS = ("qgis",)
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 """What the extra ``export`` installs."""
 ONNX_BYTES = 2**31 - 2**24
@@ -53,6 +56,7 @@ class Request:
         inputs, outputs, precision: as given.
         size: height and width, None where they stay free.
         least: smallest height and width where they stay free.
+        qgis: what a file for QGIS's plugin is to know besides; None of other files.
     """
 
     models: tuple[SegmentationModel | OptimizedModel, ...]
@@ -63,6 +67,7 @@ class Request:
     precision: str
     size: tuple[int, int] | None
     least: int
+    qgis: Qgis | None = None
 
     @property
     def config(self) -> ModelConfig:
@@ -96,6 +101,8 @@ class Request:
     @property
     def dynamic_shapes(self) -> tuple[dict[int, Any]]:
         """What stays free, as ``torch.export.export`` takes it."""
+        if self.qgis is not None:
+            return ({},)
         if self.size is not None:
             return ({0: Dim("batch")},)
         return ({0: Dim("batch"), 2: Dim("height", min=self.least), 3: Dim("width", min=self.least)},)
@@ -110,11 +117,14 @@ def check(
     models: Sequence[object],
     path: str | os.PathLike[str],
     *,
-    inputs: str,
-    outputs: str,
+    inputs: str | None,
+    outputs: str | None,
     precision: str,
     size: Sequence[int] | None,
     images: Images | None,
+    consumer: str | None = None,
+    resolution: float | None = None,
+    threshold: float = 0.5,
 ) -> tuple[Request, list[Path]]:
     """Return the request, and the paths of its images.
 
@@ -123,19 +133,31 @@ def check(
     """
     ending = next((ending for ending in FORMATS if os.fspath(path).endswith(ending)), None)
     form = None if ending is None else FORMATS[ending]
+    for_qgis = consumer == "qgis"
+    inputs = inputs or ("uint8" if for_qgis else "normalised")
+    outputs = outputs or ("probabilities" if for_qgis else "logits")
+    size = (qgis.SIDE, qgis.SIDE) if for_qgis and size is None else size
     files, problems = find_images(images)
     known = [model for model in models if isinstance(model, SegmentationModel | OptimizedModel)]
     problems = [
         *(problem for model in models for problem in _model_problems(model)),
-        *_average_problems(known, inputs),
+        *_average_problems(known, "normalised" if for_qgis else inputs),
         *_path_problems(path),
-        *one_of("inputs", inputs, INPUTS),
+        *one_of("consumer", consumer, (None, *CONSUMERS)),
+        *([] if for_qgis else one_of("inputs", inputs, INPUTS)),
         *one_of("outputs", outputs, OUTPUTS),
         *_precision_problems(precision, form),
         *_size_problems([network_of(model) for model in known], size),
         *([] if form is None else _machine_problems(form, size)),
         *problems,
     ]
+    if for_qgis:
+        configs = [model.config for model in known]
+        problems += qgis.problems(configs, form, inputs, outputs, precision, resolution)
+        problems += qgis.image_problems(configs, len(files))
+        problems += qgis.side_problems(size, [network_of(model).decoder.border for model in known])
+    elif resolution is not None:
+        problems.append(f"resolution={resolution!r} goes with consumer='qgis': leave it out")
     if precision == "int8" and images is None:
         problems.append("precision='int8' needs images=: a folder, or a list, of some like those it will see")
     if known:
@@ -146,7 +168,9 @@ def check(
     fixed = None if size is None else (size[0], size[1])
     # So that the deepest map has more than one pixel: torch sees one apart.
     least = max(max(network_of(model).encoder.strides) for model in known) + 1
-    return Request(tuple(known), Path(path), form, inputs, outputs, precision, fixed, least), files
+    wanted = Qgis(inputs, float(resolution or 0), threshold) if for_qgis else None
+    taken = "normalised" if for_qgis else inputs
+    return Request(tuple(known), Path(path), form, taken, outputs, precision, fixed, least, wanted), files
 
 
 def _model_problems(model: object) -> list[str]:
@@ -265,8 +289,10 @@ def find_images(images: Images | None) -> tuple[list[Path], list[str]]:
         return [], []
     if isinstance(images, str | os.PathLike):
         folder = Path(images)
+        if folder.is_file():
+            return [folder], []
         if not folder.is_dir():
-            return [], [f"images={str(images)!r}: there is no such folder; a single file goes in a list"]
+            return [], [f"images={str(images)!r}: there is no such folder or file"]
         folder = folder / "images" if (folder / "images").is_dir() else folder  # a data set, whose masks are none
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     else:

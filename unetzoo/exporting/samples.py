@@ -127,11 +127,12 @@ class Samples:
         request: what is asked for.
 
     Attributes:
+        stored: as given.
         share: of the images' pixels, that count.
     """
 
     def __init__(self, stored: Sequence[Tensor], request: Request) -> None:
-        self._stored, self._request = stored, request
+        self.stored, self._request = stored, request
         most = max(1, MOST_TILES // max(len(stored), 1))
         side = _longest(request) if stored else LONGEST_TILE
         self._places = [_spread(_places(image, side, request), most) for image in stored]
@@ -141,11 +142,11 @@ class Samples:
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self._stored)
+        return len(self.stored)
 
     def __iter__(self) -> Iterator[Iterator[Tile]]:
         """Give the tiles of each image."""
-        for image, places in zip(self._stored, self._places, strict=True):
+        for image, places in zip(self.stored, self._places, strict=True):
             whole = images.moments(image) if self._request.config.normalisation == "image" else None
             yield (self._tile(image, place, whole) for place in places)
 

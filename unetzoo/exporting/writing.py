@@ -29,11 +29,13 @@ def export(
     model: Predictor | Model | Sequence[Model],
     path: str | os.PathLike[str],
     *,
-    inputs: str = "normalised",
-    outputs: str = "logits",
+    inputs: str | None = None,
+    outputs: str | None = None,
     precision: str = "float32",
     images: Images | None = None,
     size: Sequence[int] | None = None,
+    consumer: str | None = None,
+    resolution: float | None = None,
 ) -> ExportReport:
     """Write ``model`` as a file that runs without unetzoo, and compare it with the model before it is kept.
 
@@ -43,25 +45,32 @@ def export(
     Args:
         model: of any kind, on any device, in either mode; or what ``unetzoo.Predictor`` takes: the name or path of
             one; or a list of them, or a predictor, whose networks' probabilities are averaged in one file, each network
-            with its own normalisation. Views, tiles and thresholds of a predictor are left out.
+            with its own normalisation. Views, tiles and thresholds of a predictor are left out, but for QGIS's.
         path: its ending says the format. ``.onnx``: ONNX, opset 20, one file; needs ``unetzoo[export]``. ``.pt2``: a
             program of ``torch.export``. ``.aoti.pt2``: a package compiled by AOTInductor, for this kind of
             processor and ``torch._inductor.aoti_load_package``; takes minutes and a C++ compiler.
-        inputs: "normalised": float32 as the model itself takes them; "uint8" or "uint16": pixels as stored, scaled
-            to [0, 1] and normalised by ``config.mean`` and ``config.std`` inside, as ``images.prepare`` does. Not for
-            models that normalise each image by itself, as a file cannot know whether it is shown a whole one.
-        outputs: "logits" or "probabilities": (batch, ``config.channels``, height, width) float32; the logits of an
-            average are the log-odds of the mean probability, for multi-class models its log; "mask": uint8, of
-            (batch, height, width) the index of the likeliest class, or 1 where a binary model's probability is above
-            0.5, and for ``task="multilabel"`` the same of each class, (batch, num_classes, height, width).
+        inputs: None or "normalised": float32 as the model itself takes them; "uint8" or "uint16": pixels as stored,
+            scaled to [0, 1] and normalised by ``config.mean`` and ``config.std`` inside, as ``images.prepare`` does.
+            Not for models that normalise each image by itself, as a file cannot know whether it is shown a whole one.
+        outputs: "logits", which None is, or "probabilities": (batch, ``config.channels``, height, width) float32; the
+            logits of an average are the log-odds of the mean probability, for multi-class models its log; "mask":
+            uint8, of (batch, height, width) the index of the likeliest class, or 1 where a binary model's probability
+            is above 0.5, and for ``task="multilabel"`` the same of each class, (batch, num_classes, height, width).
         precision: of weights and arithmetic; what goes in and comes out stays as above. "float32". "float16" (.onnx,
             .pt2) and "bfloat16" (.pt2, .aoti.pt2) halve the file. "int8" (.onnx) quarters it: convolutions in 8 bits,
             with ranges taken from ``images``.
-        images: a folder of images, or one that has them in ``images/``, or a list of files: some like those that
-            the file will see. int8 needs them; of any precision the masks are compared on them. Up to 32 are used,
+        images: a folder of images, or one that has them in ``images/``, a file, or a list of files: some like those
+            that the file will see. int8 needs them; of any precision the masks are compared on them. Up to 32 are used,
             spread evenly over more; whole, in tiles as prediction cuts them, of which they may have 128 together.
         size: height and width, to fix them; ``unet_valid``, whose sides are 16 k + 60, can be exported no other way.
             None: any from the largest stride of the encoder plus 1 up, 33 for torchvision's.
+        consumer: the program that the file is for, where the format alone does not make it one of its own: "qgis",
+            for QGIS's plugin Deepness (.onnx). One image at a time, square, of 512 pixels a side unless ``size``
+            says another; probabilities; and what the plugin reads from a file of classes, normalisation, resolution
+            and threshold. ``inputs`` is then the type of the rasters' pixels, "uint8", which None is, "uint16" or
+            "float32"; and a model that normalises each image by itself needs ``images=``, the one raster by which the
+            plugin will normalise.
+        resolution: for "qgis": the centimetres that a pixel of the training images covers; the plugin resamples to it.
 
     Returns:
         Differences, agreement of masks and times at three sizes. Print it.
@@ -78,11 +87,20 @@ def export(
     """
     start = time.perf_counter()
     request, files = check(
-        _models(model), path, inputs=inputs, outputs=outputs, precision=precision, size=size, images=images
+        _models(model),
+        path,
+        inputs=inputs,
+        outputs=outputs,
+        precision=precision,
+        size=size,
+        images=images,
+        consumer=consumer,
+        resolution=resolution,
+        threshold=model.thresholds[0] if isinstance(model, Predictor) else 0.5,
     )
     for each in request.models:
         check_weights(each)
-    stored = read_images(files, request.config, inputs)
+    stored = read_images(files, request.config, request.inputs if request.qgis is None else request.qgis.pixels)
     whole = Samples(stored, request)
     exact = [_exact(model) for model in request.models]
     network = deployed(request, exact)
@@ -129,7 +147,7 @@ def _eager(exact: Sequence[SegmentationModel | OptimizedModel], task: str) -> Ea
 
 def _file(request: Request, network: Deployed, whole: Samples) -> bytes:
     try:
-        return content(request, network, metadata(request), whole.inputs())
+        return content(request, network, metadata(request, whole.stored), whole.inputs())
     # The exporters of torch and onnxruntime raise errors of many kinds.
     except Exception as error:
         raise _failed(request, "could not be exported", error) from error
