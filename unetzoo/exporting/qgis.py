@@ -62,7 +62,7 @@ def problems(
         if config.task not in ("binary", "multiclass"):
             yield (
                 f"task={config.task!r}: QGIS's plugin draws one class at each pixel, and tells no objects apart; "
-                "predict_files writes GeoTIFFs and, with geojson=True, outlines, which QGIS opens"
+                "GeoTIFFs of prediction, and Prediction.geojson(), are what QGIS opens then"
             )
 
 
