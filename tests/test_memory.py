@@ -15,8 +15,9 @@ from torch.profiler import ProfilerActivity, profile
 
 import unetzoo
 from unetzoo.costs.living import LiveBytes
+from unetzoo.devices import free_memory
 from unetzoo.train import memory
-from unetzoo.train.memory import FEWEST, MARGIN, PROBES, free_memory, most_crops, needed
+from unetzoo.train.memory import FEWEST, MARGIN, PROBES, most_crops, needed
 
 pytestmark = pytest.mark.usefixtures("no_curves")
 AUTO = ("--batch-size", "auto", "--data.repeats", "null")

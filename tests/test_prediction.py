@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 import unetzoo
 from unetzoo import ConfigError, InputError, Predictor, drawing, images
-from unetzoo.prediction import layout, tiles, transfer
+from unetzoo.devices import transfer
+from unetzoo.prediction import layout, tiles
 from unetzoo.prediction.inputs import as_image
 from unetzoo.prediction.reach import memory_of_pixel, reach
 
@@ -227,7 +228,7 @@ class TestTiled:
         predictor = Predictor(model)
         assert predictor.grid(shown).count == 1
         monkeypatch.setattr(
-            layout, "available_memory", lambda device: 2 * 130**2 * memory_of_pixel(predictor.networks.members[0])
+            layout, "free_memory", lambda device: 2 * 130**2 * memory_of_pixel(predictor.networks.members[0])
         )
         grid = predictor.grid(shown)
         assert (grid.down.window, grid.across.window) == (128, 128)

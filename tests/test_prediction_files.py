@@ -24,7 +24,7 @@ import unetzoo
 from unetzoo import ConfigError, InputError, Predictor, WriteError, drawing, images
 from unetzoo.cli import main
 from unetzoo.data import annotations
-from unetzoo.prediction import files, reach
+from unetzoo.prediction import files, layout, reach
 from unetzoo.prediction.by_rows import begun
 from unetzoo.prediction.geography import geography, georeference
 from unetzoo.prediction.inputs import LoadedImage
@@ -730,8 +730,7 @@ def test_a_resumed_mask_keeps_its_grid(model: Path, tmp_path: Path, monkeypatch:
     def free(*sides: int) -> None:
         """Let tiles of these sides be what fits, one after the other."""
         memory = itertools.cycle([int(2 * each * (side + 1) ** 2) for side in sides])
-        monkeypatch.setattr(reach, "_of_system", lambda: next(memory))
-        monkeypatch.setattr(reach, "_of_group", lambda: 2**62)
+        monkeypatch.setattr(layout, "free_memory", lambda device: next(memory))
 
     def interrupted(self: PartialMask, part: torch.Tensor, **options: bool) -> None:
         put(self, part, **options)

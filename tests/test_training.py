@@ -33,10 +33,10 @@ from unetzoo import drawing
 from unetzoo.cli import main
 from unetzoo.data import Labels, find_samples
 from unetzoo.data.sampling import EpochBatches, SizeBatches
+from unetzoo.devices import Transfer
 from unetzoo.drawing import CLASSES, write_shapes
 from unetzoo.errors import ConfigError, TrainingError, WeightsError
 from unetzoo.evaluation import evaluate
-from unetzoo.prediction.transfer import Transfer
 from unetzoo.train import FolderData, suggesting
 from unetzoo.train.averaging import AveragedModel
 from unetzoo.train.keeping import WholeFiles

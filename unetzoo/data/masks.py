@@ -36,7 +36,6 @@ from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.listing import Sample
 from unetzoo.data.stacks import planes_of_mask
 from unetzoo.errors import InputError
-from unetzoo.images import IMAGE_SUFFIXES
 
 Palette = Sequence[tuple[int, int, int]]
 
@@ -270,7 +269,7 @@ def palette_with_black_later(sample: Sample, labels: Labels, used: Sequence[int]
         used: the classes that occur in it.
     """
     indices = labels.pixel_task == "multiclass" and labels.colours is None and labels.codes is None
-    if not indices or not isinstance(sample.mask, Path) or sample.mask.suffix.lower() not in IMAGE_SUFFIXES:
+    if not indices or not isinstance(sample.mask, Path) or sample.mask.suffix.lower() not in images.IMAGE_SUFFIXES:
         return ()
     palette = images.palette_of(sample.mask)
     if palette is None or not _black_is_later(palette, (0, *used)):

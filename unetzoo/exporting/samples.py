@@ -16,8 +16,8 @@ from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError
 from unetzoo.exporting.request import Request, network_of
 from unetzoo.folding import optimize
-from unetzoo.prediction.layout import SHARE
-from unetzoo.prediction.reach import available_memory, memory_of_pixel
+from unetzoo.prediction.layout import room
+from unetzoo.prediction.reach import memory_of_pixel
 from unetzoo.prediction.tiles import lay_out, mirrored
 
 LONGEST_TILE = 1024
@@ -178,7 +178,7 @@ class _Place(NamedTuple):
 def _longest(request: Request) -> int:
     """Return the longest side of a tile whose maps fit in half of the free memory."""
     memory = max(memory_of_pixel(optimize(network_of(model))) for model in request.models)
-    fits = int((SHARE * available_memory(torch.device("cpu")) / memory) ** 0.5)
+    fits = int((room(torch.device("cpu")) / memory) ** 0.5)
     return max(min(LONGEST_TILE, fits), request.least)
 
 

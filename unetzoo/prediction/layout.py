@@ -6,15 +6,24 @@ from functools import cached_property
 
 import torch
 
+from unetzoo.devices import free_memory
 from unetzoo.errors import ConfigError
 from unetzoo.prediction.networks import Networks
-from unetzoo.prediction.reach import available_memory, memory_of_pixel, reach
+from unetzoo.prediction.reach import memory_of_pixel, reach
 from unetzoo.prediction.tiles import Grid, lay_out, rounded_up
 
 LARGEST_TILE = 1024
 """Side that ``tile="auto"`` takes where the whole image does not fit: larger ones are hardly faster."""
 SHARE = 0.5
 """Of the memory that is free, for a network's maps: convolutions need some to work in as well."""
+FALLBACK = 4 * 2**30
+"""Bytes taken to be free where the system does not say."""
+
+
+def room(device: torch.device) -> float:
+    """Return the bytes that a network's maps may take on a device at this moment."""
+    free = free_memory(device)
+    return SHARE * (FALLBACK if free is None else free)
 
 
 class Layout:
@@ -63,19 +72,19 @@ class Layout:
         if device.type == "cpu":
             return 1
         pixels = grid.down.window * grid.across.window
-        return max(1, min(16, int(SHARE * available_memory(device) / (self._memory * pixels))))
+        return max(1, min(16, int(room(device) / (self._memory * pixels))))
 
     def _window(self, height: int, width: int, device: torch.device) -> int | None:
         if self.tile != "auto":
             assert not isinstance(self.tile, str)
             return self.tile
         unit = self._unit
-        room = SHARE * available_memory(device) / (self._memory * self._scale**2)
-        if rounded_up(height, unit) * rounded_up(width, unit) <= room:
+        fitting = room(device) / (self._memory * self._scale**2)
+        if rounded_up(height, unit) * rounded_up(width, unit) <= fitting:
             return None
         # With the full overlap a small tile would be little but overlap.
         largest = LARGEST_TILE if self._reach is None else max(LARGEST_TILE, 8 * self._reach)
-        return max(min(int(room**0.5) // unit * unit, largest), 2 * unit)
+        return max(min(int(fitting**0.5) // unit * unit, largest), 2 * unit)
 
     def _overlap(self, window: int) -> int:
         """Return the overlap in pixels, a multiple of the stride, less than a window."""

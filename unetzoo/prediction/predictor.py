@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unetzoo import objects
 from unetzoo.config import ModelConfig
-from unetzoo.devices import device_of, in_memory
+from unetzoo.devices import Transfer, device_of, in_memory
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.objects.components import ndimage
 from unetzoo.objects.finding import SPLIT_BY_EDGES
@@ -31,7 +31,6 @@ from unetzoo.prediction.results import Prediction, mask_of, nodata_tag
 from unetzoo.prediction.stored import StoredRows
 from unetzoo.prediction.strips import Strip, joined, strips
 from unetzoo.prediction.tiles import Grid
-from unetzoo.prediction.transfer import Transfer
 from unetzoo.prediction.views import views
 from unetzoo.saving import folds
 

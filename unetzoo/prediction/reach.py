@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
-from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +20,6 @@ from unetzoo.nn.resampling import resize
 
 LARGEST = 8192
 """Pixels within which a network that looks only so far must have shown it."""
-FALLBACK = 4 * 2**30
-"""Bytes taken to be free where the system does not say."""
 
 
 def reach(config: ModelConfig, *, heads: bool = False) -> int | None:
@@ -128,30 +123,3 @@ def memory_of_pixel(model: OptimizedModel) -> float:
         # Not the network itself, which may be compiled: that would be compiled again, for this size and this counting.
         network.forward(torch.zeros(1, model.config.in_channels, side, side, dtype=model.dtype, device=device))
     return (live.most[-1] - before) / side**2 * model.config.resize**2
-
-
-def available_memory(device: torch.device) -> int:
-    """Return the bytes that a device has free; of the CPU, those that its process may still take."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return min(_asked(_of_system), _asked(_of_group))
-
-
-def _asked(question: Callable[[], int]) -> int:
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        return question()
-    return FALLBACK
-
-
-def _of_system() -> int:
-    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
-
-
-def _of_group() -> int:
-    """Return what a container leaves; a group without a bound leaves all."""
-    folder = Path("/sys/fs/cgroup")
-    bound = (folder / "memory.max").read_text(encoding="utf-8").strip() if (folder / "memory.max").exists() else "max"
-    if bound == "max":
-        return 2**62
-    return max(int(bound) - int((folder / "memory.current").read_text(encoding="utf-8")), 0)

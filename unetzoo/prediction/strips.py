@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from unetzoo.devices import Transfer, taken
 from unetzoo.prediction.inputs import Rows
 from unetzoo.prediction.networks import Networks, check_channels, columns
 from unetzoo.prediction.tiles import Grid, mirrored
-from unetzoo.prediction.transfer import Transfer, taken
 
 
 class Strip(NamedTuple):

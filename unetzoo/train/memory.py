@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as lightning
@@ -21,6 +20,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from unetzoo.costs.living import LiveBytes
+from unetzoo.devices import free_memory
 from unetzoo.errors import ConfigError
 from unetzoo.printing import size
 from unetzoo.train.data import AUTO, FolderData
@@ -129,25 +129,6 @@ def most_crops(few: Sequence[int], more: Sequence[int], limit: int) -> int:
         middle = (low + high) // 2
         low, high = (middle, high) if needed(few, more, middle) <= limit else (low, middle)
     return low
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Return the bytes of memory that can still be had on a device, None where it cannot be told."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    if device.type != "cpu":
-        return None
-    table = Path("/proc/meminfo")
-    if not table.is_file():
-        return None
-    (line,) = (line for line in table.read_text(encoding="utf-8").splitlines() if line.startswith("MemAvailable:"))
-    here = int(line.split()[1]) * 1024
-    group = Path("/sys/fs/cgroup")  # of a container, which may have less than the machine
-    try:
-        most, taken = ((group / f"memory.{name}").read_text(encoding="utf-8").strip() for name in ("max", "current"))
-    except OSError:
-        return here
-    return here if most == "max" else max(0, min(here, int(most) - int(taken)))
 
 
 def _measured(trainer_of: Callable[..., lightning.Trainer], recipe: Recipe, data: FolderData, crops: int) -> list[int]:

@@ -17,12 +17,12 @@ from unetzoo import __version__, losses
 from unetzoo.config import CONFIG_KEY
 from unetzoo.data import IGNORED
 from unetzoo.data.edges import joined
+from unetzoo.devices import Transfer
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.model import SegmentationModel, TrainingOutputs
 from unetzoo.objects.separating import check_separable
 from unetzoo.parameter_groups import param_groups
-from unetzoo.prediction.transfer import Transfer
 from unetzoo.saving.records import PREFIX_KEY, RUN_KEY, VERSION_KEY
 from unetzoo.train import clipping, optimisers
 from unetzoo.train.averaging import AveragedModel
