@@ -18,7 +18,7 @@ LAYERS = [
     {"printing"},
     {"errors", "trained"},
     {"plugins"},
-    {"devices", "extras", "files", "nn", "registry"},
+    {"devices", "extras", "files", "markup", "nn", "registry"},
     {"checks"},
     {"encoders"},
     {"decoders"},
@@ -30,7 +30,6 @@ LAYERS = [
     {"costs"},
     {"images", "metrics", "losses", "objects"},
     {"augmentation", "drawing", "sheets"},
-    {"markup"},
     {"foreign"},
     {"saving"},
     {"hub", "data"},
@@ -187,7 +186,7 @@ import sys
 from unetzoo import cli, drawing
 drawing.write_shapes("drawn", 1, size=(64, 64), task="multiclass", seed=0)
 cli.main(["predict", "nuclei", "drawn/images", "--out", "masks", "--overlay"])
-print(*{"torchvision", "torch._dynamo", "sympy", "triton"} & set(sys.modules))
+print(*{"torchvision", "torch._dynamo", "sympy", "triton", "IPython", "matplotlib"} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.splitlines()[-1] == "", done.stdout

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from unetzoo import markup
 from unetzoo.config import ModelConfig
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS, EncoderSpec, options_of
@@ -19,7 +20,7 @@ from unetzoo.pretrained import available_weights
 from unetzoo.zoo import create, signature
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelInfo:
     """What there is to know of a name without building it.
 
@@ -51,6 +52,31 @@ class ModelInfo:
     pretrained: tuple[str, ...]
     options: Mapping[str, Any]
     meanings: Mapping[str, str]
+
+    def facts(self) -> dict[str, str]:
+        """Return what is no option, in words: the name and what it is first."""
+        published = "" if self.published is None else f" (published: {self.published:.2f}M)"
+        maps = zip(self.channels, self.strides, strict=True)
+        return {
+            self.name: f"{self.architecture} on {self.encoder}: {self.summary}",
+            "aliases": ", ".join(self.aliases) or "–",
+            "parameters": f"{self.parameters:,}{published}",
+            "maps": ", ".join(f"{channels} channels at stride {stride}" for channels, stride in maps),
+            "paper": self.paper,
+            "encoder's": self.encoder_paper,
+            "pretrained": ", ".join(self.pretrained) or "–",
+        }
+
+    def __repr__(self) -> str:
+        return f"ModelInfo({self.name!r}: {self.architecture} on {self.encoder}, {self.parameters:,} parameters)"
+
+    def _repr_html_(self) -> str:
+        (name, said), *facts = self.facts().items()
+        meanings = {option: meaning.replace("``", "") for option, meaning in self.meanings.items()}
+        options = [[option, repr(default), meanings.get(option, "")] for option, default in self.options.items()]
+        tables = markup.table([["", ""], *facts]), markup.table([["option", "default", "what it is"], *options])
+        parts = (f'<div class="words">{table}</div>' for table in tables)
+        return markup.shown(f"{name}: {said}", parts)
 
 
 def model_info(name: str) -> ModelInfo:

@@ -1,4 +1,7 @@
-"""Pages of HTML that need nothing else: no script, no other file, no network. Texts in them may be anybody's."""
+"""HTML that needs nothing else: no script, no other file, no network. Texts in it may be anybody's.
+
+Whole pages, and what a notebook shows below a cell.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ import base64
 import html
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from unetzoo.printing import printable
-from unetzoo.sheets import Key
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = """
@@ -28,6 +31,37 @@ img { max-width: 256px; display: block; } .bad { color: #a40000; } .whole img { 
 .keys i { display: inline-block; width: 0.8em; height: 0.8em; margin-right: 0.3em; border-radius: 2px; }
 """
 
+# Notebooks are light or dark, and have colours of their own: what is here takes these, and greys that are seen on both.
+_SHOWN = """
+.unetzoo { font-size: 0.95em; line-height: 1.45; } .unetzoo p, .unetzoo li, .unetzoo h2 { overflow-wrap: anywhere; }
+.unetzoo p { margin: 0.3em 0; } .unetzoo h2 { font-size: 1.05em; margin: 0.9em 0 0.3em; }
+.unetzoo pre { border: 1px solid rgba(128, 128, 128, 0.4); padding: 0.5em; white-space: pre-wrap; }
+.unetzoo .scroll { max-height: 34em; overflow: auto; }
+.unetzoo table { border-collapse: collapse; margin: 0.4em 0; font-variant-numeric: tabular-nums; }
+.unetzoo td, .unetzoo th { text-align: right; padding: 0.2em 0.7em; }
+.unetzoo tr { border-bottom: 1px solid rgba(128, 128, 128, 0.35); }
+.unetzoo td:first-child, .unetzoo th:first-child { text-align: left; overflow-wrap: anywhere; }
+.unetzoo .words td, .unetzoo .words th { text-align: left; } .unetzoo .words td:first-child { white-space: nowrap; }
+.unetzoo .row { display: flex; flex-wrap: wrap; gap: 1em; } .unetzoo .wide figure { width: 345px; }
+.unetzoo figure { margin: 0; width: 256px; font-size: 0.9em; } .unetzoo img { max-width: 100%; height: auto; }
+.unetzoo svg { width: 100%; } .unetzoo svg text { font-size: 11px; fill: currentColor; }
+.unetzoo .bad { font-weight: bold; } .unetzoo .keys span { margin-right: 0.9em; white-space: nowrap; }
+.unetzoo .keys i { display: inline-block; width: 0.8em; height: 0.8em; margin-right: 0.3em; }
+"""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A line of a legend.
+
+    Attributes:
+        name: of the class, or of what is painted; anybody's text.
+        colours: in which it is: one, or several where images differ or objects do.
+    """
+
+    name: str
+    colours: tuple[str, ...]
+
 
 def escaped(text: object) -> str:
     """Return anybody's text as HTML shows it, without obeying it, in attributes too."""
@@ -42,6 +76,13 @@ def document(title: str, parts: Iterable[str]) -> str:
     )
     start = f'<!DOCTYPE html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head>\n<body>'
     return "\n".join([start, f"<h1>{escaped(title)}</h1>", *parts, "</body></html>", ""])
+
+
+def shown(title: str, parts: Iterable[str]) -> str:
+    """Return a title and parts that are HTML already as a notebook shows them below a cell, light or dark."""
+    return "\n".join(
+        [f'<div class="unetzoo"><style>{_SHOWN}</style>', f"<p><b>{escaped(title)}</b></p>", *parts, "</div>"]
+    )
 
 
 def section(title: str, lines: Sequence[str]) -> list[str]:

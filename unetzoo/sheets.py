@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unetzoo import images
 from unetzoo.checks import class_names_of
+from unetzoo.markup import Key as Key
 from unetzoo.printing import printable
 
 GAP = 4
@@ -23,19 +24,6 @@ NARROWEST = 160
 """Pixels of a column that has a title, at least."""
 LINE, LETTERS = 20, 13
 """Pixels of a line of text, and of its letters."""
-
-
-@dataclass(frozen=True)
-class Key:
-    """A line of a legend.
-
-    Attributes:
-        name: of the class, or of what is painted; anybody's text.
-        colours: in which it is: one, or several where images differ or objects do.
-    """
-
-    name: str
-    colours: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -92,6 +80,20 @@ def shrunk(tile: Tensor, side: int) -> Tensor:
         return tile
     size = [max(1, round(length * side / longest)) for length in tile.shape[1:]]
     return F.interpolate(tile[None].float(), size, mode="bilinear", antialias=True)[0].round().byte()
+
+
+def enlarged(tile: Tensor, side: int) -> Tensor:
+    """Return (3, H, W) with each pixel as often as its longest side stays within ``side``; once where it is longer."""
+    times = max(1, side // max(tile.shape[1:]))
+    return tile.repeat_interleave(times, 1).repeat_interleave(times, 2)
+
+
+def nearest(numbers: Tensor, size: Sequence[int]) -> Tensor:
+    """Return integers, (H, W) or (layers, H, W), in another height and width: no two are mixed to a third."""
+    layers = numbers.reshape(1, -1, *numbers.shape[-2:]).double()  # of more objects than float32 can count
+    return (
+        F.interpolate(layers, tuple(size), mode="nearest-exact").to(numbers.dtype).reshape(*numbers.shape[:-2], *size)
+    )
 
 
 def beside(image: Tensor, target: Tensor, prediction: Tensor, task: str, num_classes: int) -> list[Tensor]:

@@ -99,16 +99,7 @@ def _info(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(asdict(info), indent=2))
         return
-    published = "" if info.published is None else f" (published: {info.published:.2f}M)"
-    lines: dict[str, Any] = {
-        info.name: f"{info.architecture} on {info.encoder}: {info.summary}",
-        "aliases": ", ".join(info.aliases) or "–",
-        "parameters": f"{info.parameters:,}{published}",
-        "maps": ", ".join(f"{c} channels at stride {s}" for c, s in zip(info.channels, info.strides, strict=True)),
-        "paper": info.paper,
-        "encoder's": info.encoder_paper,
-        "pretrained": ", ".join(info.pretrained) or "–",
-    }
+    lines = info.facts()
     width = max(map(len, lines))
     for title, text in lines.items():
         print(f"{title:{width}}  {text}")

@@ -8,12 +8,13 @@ import json
 import os
 from dataclasses import asdict, dataclass, fields
 
+from unetzoo import markup
 from unetzoo.checks import one_of
 from unetzoo.comparing.plotting import draw_costs, require_plot, write_plot
 from unetzoo.costs.counting import Costs
 from unetzoo.costs.tables import cells, header, markdown
 from unetzoo.errors import ConfigError
-from unetzoo.printing import aligned
+from unetzoo.printing import aligned, some_of
 from unetzoo.trials import TrainingTrial, draw
 
 FORMATS = ("text", "md", "csv", "json")
@@ -44,7 +45,7 @@ class ComparisonRow(Costs):
     times_resunet18: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Rows, for images of ``size`` × ``size`` pixels. ``str()`` is the text table.
 
@@ -60,6 +61,16 @@ class Comparison:
 
     def __str__(self) -> str:
         return self.render("text")
+
+    def __repr__(self) -> str:
+        return (
+            f"Comparison({some_of([row.name for row in self.rows], 3, quoted=False)}; {self.size} × {self.size} pixels)"
+        )
+
+    def _repr_html_(self) -> str:
+        count = f"{len(self.rows)} network{'s' * (len(self.rows) != 1)}"
+        table = f'<div class="scroll">{markup.table(self._cells())}</div>'
+        return markup.shown(f"{count}, for images of {self.size} × {self.size} pixels", [table])
 
     def render(self, form: str) -> str:
         """Return the table as "text", "md" (Markdown), "csv" or "json".

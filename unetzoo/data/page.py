@@ -16,7 +16,7 @@ from unetzoo.data.histograms import Histogram
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.previewing import SIDE, tile
 from unetzoo.errors import InputError
-from unetzoo.markup import document, escaped, legend, picture, section, table
+from unetzoo.markup import document, escaped, legend, picture, section, shown, table
 
 _LONGEST = 300
 """Letters of a name in a caption."""
@@ -49,6 +49,14 @@ class Page:
 
     def html(self) -> str:
         """Return the page."""
+        return document(self.title, self.parts())
+
+    def shown(self) -> str:
+        """Return what a notebook shows."""
+        return shown(self.title, self.parts())
+
+    def parts(self) -> list[str]:
+        """Return what is below the title."""
         parts = [f"<p>{escaped(line)}</p>" for line in self.said]
         parts += [f"<h2>Train with</h2><pre>{escaped(self.command)}</pre>"] if self.command else []
         for title, lines in self.sections.items():
@@ -59,7 +67,7 @@ class Page:
         if self.examples:
             parts += ["<h2>Images</h2>", self._legend()]
             parts.append(f'<div class="row">{"".join(_figure(one, self.labels) for one in self.examples)}</div>')
-        return document(self.title, parts)
+        return parts
 
     def _legend(self) -> str:
         """Return the colours of the classes."""
@@ -90,5 +98,5 @@ def _image(example: Example, labels: Labels) -> str:
     target = torch.zeros((labels.num_classes, *size) if labels.pixel_task == "multilabel" else size, dtype=torch.int64)
     with contextlib.suppress(InputError, OSError):  # what is wrong is said below the image
         target = masks.decode(example.sample, labels, size).target
-    shown = tile(images.filled(image, None), target.masked_fill(gaps.all(dim=0), IGNORED), labels)
-    return picture(shown, min(SIDE, shown.shape[2]))
+    laid = tile(images.filled(image, None), target.masked_fill(gaps.all(dim=0), IGNORED), labels)
+    return picture(laid, min(SIDE, laid.shape[2]))

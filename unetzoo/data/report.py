@@ -18,6 +18,8 @@ from unetzoo.printing import aligned, printable, said_by_kind
 
 Size = tuple[int, int]
 _ALL = "'unetzoo data check --json' lists all"
+_SHOWN = 6
+"""Images in a notebook."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class SplitReport:
     objects: ObjectsReport | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DataReport:
     """A data set. ``str()`` is a table, or what is wrong.
 
@@ -121,18 +123,28 @@ class DataReport:
         Raises:
             WriteError: it cannot be written.
         """
+        write_file(path, self._page(self.examples).html())
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the page, with few of its images."""
+        return self._page(self.examples[:_SHOWN]).shown()
+
+    def _page(self, examples: tuple[Example, ...]) -> Page:
         problems, warnings = (said_by_kind(said, _ALL) for said in (self.problems, self.warnings))
-        page = Page(
+        return Page(
             title=self.source,
             said=(self.labels.told, self.understood, self.verdict),
             sections={"Problems": problems, "Warnings": warnings, "Facts": [] if problems else self.facts()},
             command=self.command,
             tables=[] if problems else self.tables(),
             histograms=self.histograms,
-            examples=self.examples,
+            examples=examples,
             labels=self.labels,
         )
-        write_file(path, page.html())
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {name}" for name, count in self.counts.items())
+        return f"DataReport({self.source!r}: {counts or 'no images'}; {self.verdict})"
 
     def __str__(self) -> str:
         parts = [f"{printable(self.source)}: {printable(self.labels.told)}\n{printable(self.understood)}"]

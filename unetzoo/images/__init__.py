@@ -28,7 +28,7 @@ from unetzoo.images.overlays import (
     overlay_objects as overlay_objects,
 )
 from unetzoo.images.planes import CHOICES as CHOICES, Stack as Stack, stack_along as stack_along
-from unetzoo.images.png import write_png as write_png
+from unetzoo.images.png import png_of as png_of, write_png as write_png
 from unetzoo.images.preparing import (
     Levels as Levels,
     filled as filled,

@@ -20,8 +20,13 @@ def write_png(image: Tensor, path: str | os.PathLike[str]) -> None:
     Raises:
         WriteError: the file cannot be written.
     """
+    write_file(path, png_of(image))
+
+
+def png_of(image: Tensor) -> bytes:
+    """Return the PNG file of an image, as :func:`write_png` takes it."""
     from PIL import Image
 
     file = io.BytesIO()
     Image.fromarray((image if image.ndim == 2 else image.permute(1, 2, 0)).numpy()).save(file, "PNG")
-    write_file(path, file.getvalue())
+    return file.getvalue()

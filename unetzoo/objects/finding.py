@@ -11,21 +11,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unetzoo import markup
 from unetzoo.checks import class_name_problems, class_names_of
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.objects._arguments import planes_of, shared_problems, split_problems
 from unetzoo.objects.components import components, ndimage, told_apart
 from unetzoo.objects.separating import separated
+from unetzoo.printing import some_of
 
 SPLIT_BY_EDGES = 1.0
 """Pixels of ``split`` that suit models of ``task="instances"``, where nobody says others."""
 _INSIDE = 0.4
 """By which the probability of a class exceeds that of an edge inside of an object; see docs/objects.md."""
+_SHOWN = 10
+"""Objects that a notebook lists."""
 _SLACK = 1e-3
 """By how much means of probabilities may lie outside 0…1, as rounding leaves them."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Instances:
     """What :func:`instances` found: a map of numbers, and a table with a row for each; on the CPU.
 
@@ -54,6 +58,28 @@ class Instances:
 
     def __len__(self) -> int:
         return len(self.classes)
+
+    def __repr__(self) -> str:
+        height, width = self.labels.shape[-2:]
+        return f"Instances({self._counted()} in {height} × {width})"
+
+    def _repr_html_(self) -> str:
+        """Return the first objects as a notebook shows them, with what all come to."""
+        said = "" if not len(self) else f", of {float(self.areas.double().median()):g} pixels at the median"
+        rows = [[_cell(value) for value in row.values()] for row in self.rows()[:_SHOWN]]
+        more = [f"<p>… and {len(self) - _SHOWN:,} more: <code>.rows()</code> has all</p>"] if len(self) > _SHOWN else []
+        table = [markup.table([[*self.rows()[0]], *rows])] if rows else []
+        return markup.shown(f"{self._counted()}{said}", [*table, *more])
+
+    def _counted(self) -> str:
+        """Return how many objects there are, of several classes of each."""
+        total = f"{len(self):,} object{'s' * (len(self) != 1)}"
+        if self.num_classes == 1 or not len(self):
+            return total
+        names = class_names_of(None, self.task, self.num_classes)
+        counts = torch.bincount(self.classes, minlength=self.num_classes).tolist()
+        of_each = [f"{name} {count:,}" for name, count in zip(names, counts, strict=True) if count]
+        return f"{total} ({some_of(of_each, 6, quoted=False)})"
 
     def of_class(self, kind: int) -> Instances:
         """Return the objects of one class, numbered anew, as of a binary mask."""
@@ -95,6 +121,10 @@ class Instances:
         if self.scores is not None:
             columns["score"] = [round(score, 6) for score in self.scores.tolist()]
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _cell(value: float | str) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def instances(

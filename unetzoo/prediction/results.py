@@ -13,21 +13,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from unetzoo import checks, images, objects, sheets
+from unetzoo import checks, images, objects
 from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError
 from unetzoo.files.writing import write_file
 from unetzoo.objects.separating import separable
+from unetzoo.prediction import showing
 from unetzoo.prediction.geography import Tag, georeference
 from unetzoo.prediction.marks import SOFTWARE, Mark
 from unetzoo.prediction.outputs import annotation_paths, mask_paths
-from unetzoo.printing import printable
+from unetzoo.printing import printable, some_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SUFFIXES = (".png", ".tif", ".tiff")
 """Of masks: kept as they are, unlike in a JPEG."""
+_SAID = 6
+"""Classes of which the share is said, where there are more."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -96,18 +99,47 @@ class Prediction:
         path = Path(path)
         if path.suffix.lower() != ".png":
             raise InputError(f"an overlay cannot be written to {str(path)!r}: it is a .png")
-        image = sheets.visible(self.image)
-        if shows_objects(self.config, self.split):
-            images.write_png(images.overlay_objects(image, self.instances().labels, outline=outline), path)
-            return
-        masks = sheets.class_masks(self.mask, self.config.pixel_task, self.config.num_classes)
-        images.write_png(images.overlay(image, masks, outline=outline), path)
+        images.write_png(self._look().painted(outline=outline), path)
+
+    def show(self, *, outline: bool = False) -> None:
+        """Show the image beside what was found in it, with names and colours, small enough for a screen.
+
+        In a notebook (Jupyter, VS Code, Colab) below the cell, where the last line of a cell shows itself without it.
+        Elsewhere in the viewer of images that Pillow finds; where there is none, and where there is no screen, as on a
+        server, in a PNG file among the system's temporary ones, whose path is printed. matplotlib is not needed.
+
+        Args:
+            outline: show the outlines alone.
+
+        Raises:
+            WriteError: there is no screen, and the file cannot be written.
+        """
+        showing.show(self._look().sheet(self._title(), outline=outline), self.name or "unetzoo")
+
+    def _repr_png_(self) -> bytes:
+        """Return what a notebook shows of it, as :meth:`show` does."""
+        return images.png_of(self._look().sheet(self._title()))
+
+    def _look(self) -> showing.Look:
+        labels = self.instances().labels if shows_objects(self.config, self.split) else None
+        return showing.Look(self.image, self.mask, labels, self.config)
+
+    def _title(self) -> str:
+        """Return what is said above the image: its name, how many objects, the largest shares."""
+        named = f"{self.name}: " if self.name else ""
+        counted = f"{len(self.instances()):,} objects; " if shows_objects(self.config, self.split) else ""
+        return f"{named}{counted}{self._said()}"
+
+    def _said(self) -> str:
+        """Return the shares of the classes, of many the largest ones."""
+        shares = self.shares()
+        names = list(shares) if len(shares) <= _SAID else sorted(shares, key=lambda name: -shares[name])
+        return some_of([f"{printable(name)} {shares[name]:.1%}" for name in names], _SAID, quoted=False)
 
     def __repr__(self) -> str:
         """Return its image's name and size and the classes' shares, and none of the pixels."""
         height, width = self.mask.shape[-2:]
-        shares = ", ".join(f"{printable(name)} {share:.1%}" for name, share in self.shares().items())
-        return f"Prediction({'' if self.name is None else f'{self.name!r}, '}{height} × {width}: {shares})"
+        return f"Prediction({'' if self.name is None else f'{self.name!r}, '}{height} × {width}: {self._said()})"
 
     def shares(self) -> dict[str, float]:
         """Return the share of the pixels that each class has, by its name; those that are missing are left out."""

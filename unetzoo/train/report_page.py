@@ -32,10 +32,10 @@ from unetzoo.train.data import FolderData
 from unetzoo.train.keeping import KeepBest
 from unetzoo.train.object_metrics import found_objects
 from unetzoo.train.pictures import Shown, keys, shown
-from unetzoo.train.runs import CONFIG
+from unetzoo.train.runs import CONFIG, CURVES, REPORT
 from unetzoo.train.validating import predicted_mask, probabilities
 
-FILE = "report.html"
+FILE = REPORT
 SHOWN = 3
 """Images of the best and of the worst."""
 SIDE = 512
@@ -171,7 +171,7 @@ def _scores(best: KeepBest, judged: Judged) -> list[str]:
 
 
 def _curves(folder: Path) -> list[str]:
-    path = folder / "curves.png"
+    path = folder / CURVES
     if not path.is_file():
         return []
     return ["<h2>Curves</h2>", f'<div class="whole">{embedded(path.read_bytes(), "png", 990)}</div>']

@@ -25,7 +25,7 @@ from unetzoo.train.curves import write_curves
 from unetzoo.train.data import FolderData
 from unetzoo.train.keeping import KeepBest
 from unetzoo.train.recipe import Recipe
-from unetzoo.train.runs import HISTORY
+from unetzoo.train.runs import CURVES, HISTORY
 from unetzoo.train.stopping import LimitReachedError
 
 STYLES = ("bar", "lines", "json", "quiet")
@@ -46,7 +46,7 @@ class History(Callback):
         self.folder = Path(folder)
         self.rows: list[dict[str, float | int | None]] = []
         self._drawn = time.monotonic()
-        require_plot("curves.png")
+        require_plot(CURVES)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Add a row, and write both files."""
@@ -98,7 +98,7 @@ class History(Callback):
         write_file(self.folder / HISTORY, text.getvalue())
 
     def _write_curves(self) -> None:
-        write_curves(self.rows, self.folder / "curves.png")
+        write_curves(self.rows, self.folder / CURVES)
         self._drawn = time.monotonic()
 
 

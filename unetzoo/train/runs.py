@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unetzoo import markup
 from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.saving.folds import FOLDS_FILE, fold_folder, folds_in
 from unetzoo.train.judging import score_of
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 CONFIG = "config.yaml"
 HISTORY = "metrics.csv"
+CURVES, REPORT = "curves.png", "report.html"
+_SHOWN = ("epoch", "loss", "val_loss", "dice", "iou", "object_ap_50")
+"""Columns of the history in a notebook."""
+_LAST = 5
+"""Rows of it."""
 
 
 class Run:
@@ -113,6 +119,23 @@ class Run:
         dice = "no Dice" if self.best_dice is None else f"validation Dice {self.best_dice:.4f}"
         return f"{self.folder}: {dice} in epoch {self.best_epoch} of {epochs}"
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: how far it is and how good, the curves, and the last epochs."""
+        if self.folds:
+            rows = [[run.folder.name, _said(run.best_dice), _said(run.best_epoch)] for run in self.folds]
+            return markup.shown(str(self), [markup.table([["fold", "Dice", "best epoch"], *rows])])
+        history, curves = self.history, self.folder / CURVES
+        parts = []
+        if curves.is_file():
+            parts.append(markup.embedded(curves.read_bytes(), "png", 990))
+        if history:
+            names = [name for name in _SHOWN if any(row.get(name) is not None for row in history)]
+            rows = [[_said(row.get(name)) for name in names] for row in history[-_LAST:]]
+            parts.append(markup.table([names, *rows]))
+        if (self.folder / REPORT).is_file():
+            parts.append(f"<p>More in {markup.escaped(self.folder / REPORT)}</p>")
+        return markup.shown(str(self), parts)
+
     def _kept(self) -> Path:
         """Return the file of the network that was kept."""
         from unetzoo.saving.records import BEST_FILE
@@ -143,3 +166,7 @@ def _number(text: str) -> float | int | None:
     if not text:
         return None
     return int(text) if text.isdigit() else float(text)
+
+
+def _said(value: float | int | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
