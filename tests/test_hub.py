@@ -23,7 +23,8 @@ from safetensors.torch import load_file, save_file
 
 import unetzoo
 from unetzoo import ConfigError, HubError, WeightsError, cli, drawing, trained, zoo
-from unetzoo.saving import cards, pulling, records
+from unetzoo.files import reaching
+from unetzoo.saving import cards, records
 
 THREE = ("README.md", "config.json", "model.safetensors")
 
@@ -504,9 +505,9 @@ def test_a_host_that_refuses_is_reported_at_once(monkeypatch: pytest.MonkeyPatch
 def test_a_host_that_says_nothing_is_given_up_within_five_seconds(
     hub: HubServer, monkeypatch: pytest.MonkeyPatch, silent: str
 ) -> None:
-    assert pulling.ANSWER_SECONDS < 5
+    assert reaching.ANSWER_SECONDS < 5
     if silent == "name":
-        monkeypatch.setattr(pulling, "ANSWER_SECONDS", 1)  # in full it is waited for the answer alone
+        monkeypatch.setattr(reaching, "ANSWER_SECONDS", 1)  # in full it is waited for the answer alone
 
         def look_up(*_: object, **__: object) -> None:
             time.sleep(2.5)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -141,6 +143,20 @@ def test_published_weights_come_by_timm_from_the_hub_and_then_from_its_cache(
         assert torch.equal(again.encoder(images)[-1], model.encoder(images)[-1])
     with pytest.raises(WeightsError, match=r"convnextv2_atto\.fcmae are not in the cache .* UNETZOO_OFFLINE=1 forbids"):
         made("convnextv2_atto", pretrained="fcmae")
+
+
+@pytest.mark.parametrize("silent", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["closed", "silent"])
+def test_a_hub_that_gives_nothing_is_given_up_within_five_seconds(hub: HubServer, silent: bool, capfd: Any) -> None:
+    """timm's own client tries for more than a minute, and prints each of its retries."""
+    if silent:
+        hub.fail(".*", hang=20, times=100)
+    else:
+        hub.close()
+    start = time.monotonic()
+    with pytest.raises(WeightsError, match=r"convnextv2_atto\.fcmae_ft_in1k could not be had .* pretrained='path/to/"):
+        made("convnextv2_atto", pretrained=True)
+    assert time.monotonic() - start < 6
+    assert capfd.readouterr() == ("", "")
 
 
 def test_weights_say_how_images_are_normalised() -> None:

@@ -33,6 +33,7 @@ from unetzoo.files.checkpoints import (
 )
 from unetzoo.files.finding import Contents, Place, Shape, at, find, is_shaped, nearest, split_place, taken_and_left
 from unetzoo.files.offline import switched_off
+from unetzoo.files.reaching import silence
 from unetzoo.files.torch_files import first_line
 from unetzoo.nn.layers import ConvStyle
 from unetzoo.nn.meta import on_meta
@@ -367,6 +368,9 @@ def _read_torchvision(member: Any) -> Contents:
             f"the weights {file} are not in torch's cache ({cached.parent}), and {off} forbids to fetch them"
         )
     try:
+        problem = silence(member.url)  # torch's client waits for ever
+        if problem is not None:
+            raise problem
         state: dict[str, Tensor] = member.get_state_dict(progress=True, check_hash=True, weights_only=True)
     # torch.hub raises URLError, other OSErrors, or RuntimeError for a wrong hash.
     except (OSError, RuntimeError) as error:

@@ -24,6 +24,7 @@ from unetzoo.extras import needed
 from unetzoo.files.finding import Contents
 from unetzoo.files.notes import Note
 from unetzoo.files.offline import switched_off
+from unetzoo.files.reaching import ANSWER_SECONDS, silence
 from unetzoo.files.torch_files import first_line
 from unetzoo.nn.layers import ConvStyle, pad_to_multiple, upper_left
 from unetzoo.nn.meta import on_meta
@@ -260,11 +261,13 @@ class _Weights(Published):
             raise WeightsError(f"the weights {whole} are not in the cache of the Hub, and {off} forbids to fetch them")
         overlay = {} if file is None else {"file": str(file)}
         try:
+            if file is None:
+                _ask(config)
             state = timm.create_model(whole, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
         except Exception as error:  # of the network's, the client's of the Hub and of safetensors
             raise WeightsError(
                 f"the weights {whole} could not be had by timm ({type(error).__name__}: {first_line(error)}); check "
-                "the network, or give a file of timm's: pretrained='path/to/model.safetensors'"
+                "the network, HF_ENDPOINT and proxies, or give a file of timm's: pretrained='path/to/model.safetensors'"
             ) from error
         Note(f"{whole}: fetched by timm; licence: {config.license or 'not told'}").log()
         return Contents(Path(whole), None, state)
@@ -285,6 +288,28 @@ def _cached(config: Any) -> Path | None:
 
     found = try_to_load_from_cache(config.hf_hub_id, config.hf_hub_filename or "model.safetensors")
     return Path(found) if isinstance(found, str) else None
+
+
+def _ask(config: Any) -> None:
+    """Ask whoever has a file of weights for an answer: the retries of timm's clients take more than a minute.
+
+    Raises:
+        OSError: no connection within a few seconds.
+        Exception: of the Hub's client: no answer, or a refusal.
+    """
+    if not config.hf_hub_id:
+        address = str(config.url)
+    else:
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        address = api.endpoint
+    problem = silence(address)
+    if problem is not None:
+        raise problem
+    if config.hf_hub_id:
+        name, _, revision = config.hf_hub_id.partition("@")
+        api.model_info(name, revision=revision or None, timeout=ANSWER_SECONDS)
 
 
 @functools.cache

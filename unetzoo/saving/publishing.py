@@ -15,11 +15,12 @@ from torch import nn
 from unetzoo import trained
 from unetzoo.errors import ConfigError, HubError, WeightsError
 from unetzoo.files.offline import switched_off
+from unetzoo.files.reaching import ANSWER_SECONDS
 from unetzoo.files.tensors import check_file
 from unetzoo.files.writing import make_folder, write_file
 from unetzoo.saving.cards import ModelCard, read_card, write_card
 from unetzoo.saving.hub_errors import LOG_IN, translated
-from unetzoo.saving.pulling import ANSWER_SECONDS, connect
+from unetzoo.saving.pulling import connect
 from unetzoo.saving.records import CARD_FILE, CONFIG_FILE, MODEL_FILE, read_saved
 from unetzoo.saving.repositories import parse
 from unetzoo.saving.sources import Source, located, trained_source

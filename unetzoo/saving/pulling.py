@@ -8,16 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import socket
-import threading
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlparse
 
 from unetzoo import __version__
 from unetzoo.errors import ConfigError, DamagedError, HubError, WeightsError
 from unetzoo.files.offline import switched_off
+from unetzoo.files.reaching import ANSWER_SECONDS, silence
 from unetzoo.files.tensors import SUFFIX
 from unetzoo.foreign import smp
 from unetzoo.saving.hub_errors import translated, unreachable
@@ -28,7 +25,6 @@ from unetzoo.saving.weights import verify
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-ANSWER_SECONDS = 4.5
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -100,24 +96,7 @@ def connect(endpoint: str | None, token: str | bool | None) -> HfApi:
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=endpoint, token=token, library_name="unetzoo", library_version=__version__)
-    address = urlparse(api.endpoint)
-    host, port = address.hostname or "", address.port or (443 if address.scheme == "https" else 80)
-    if urllib.request.getproxies().get(address.scheme) and not urllib.request.proxy_bypass(host):
-        return api  # whether the proxy reaches it is the proxy's to say
-    outcome: list[OSError | None] = []
-
-    def knock() -> None:
-        try:
-            socket.create_connection((host, port), timeout=ANSWER_SECONDS).close()
-            outcome.append(None)
-        except OSError as error:
-            outcome.append(error)
-
-    # In a thread, as looking up a name cannot be given a limit.
-    thread = threading.Thread(target=knock, daemon=True)
-    thread.start()
-    thread.join(ANSWER_SECONDS)
-    problem = outcome[0] if outcome else TimeoutError(f"no answer within {ANSWER_SECONDS} s")
+    problem = silence(api.endpoint)
     if problem is not None:
         raise unreachable(api.endpoint, problem) from problem
     return api
