@@ -6,6 +6,7 @@ import importlib.util
 import json
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -45,9 +46,19 @@ def test_tensorboard_has_rate_classes_and_sheets(shapes: Path, tmp_path: Path) -
     for tag, column in (("lr", "lr"), ("val/dice", "dice"), ("val_by_class/iou/b _round_", "iou/b (round)")):
         written = [event.value for event in events.Scalars(tag)]
         assert written == pytest.approx([float(row[column]) for row in found], rel=1e-6)
+        assert [event.step for event in events.Scalars(tag)] == [int(row["step"]) for row in found]
+    # Of a short run each step is there, the first as 1.
+    assert [event.step for event in events.Scalars("loss")] == list(range(1, int(found[-1]["step"]) + 1))
     (image,) = events.Images("validation")
     assert image.encoded_image_string[:4] == b"\x89PNG"
     assert image.step == int(found[-1]["step"])
+
+
+@pytest.mark.parametrize(("steps", "every"), [(1, 1), (199, 1), (3000, 30), (5000, 50), (90_000, 50)])
+def test_the_loss_has_a_hundred_points_or_one_in_fifty_steps(steps: int, every: int) -> None:
+    trainer: Any = SimpleNamespace(estimated_stepping_batches=steps, log_every_n_steps=50)
+    loggers.LogOften().on_train_start(trainer, None)  # type: ignore[arg-type]
+    assert trainer.log_every_n_steps == every
 
 
 @missing("wandb")

@@ -167,6 +167,7 @@ class RunCLI(LightningCLI):
             *callbacks,
             KeepSettings(self.folder, self.settings),
             *keeping,
+            *([loggers.LogOften()] if config["log_every_n_steps"] is None else []),
             Limits(last, config["max_time"]),
         ]
         plugins = config["plugins"] or []

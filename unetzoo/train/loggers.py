@@ -23,6 +23,8 @@ from unetzoo.train.recipe import Recipe
 
 PROJECT = "unetzoo"
 """Name of the project of W&B, and of the experiment of MLflow."""
+POINTS = 100
+"""Of the curve of the training loss, at least, where a run has so many steps."""
 RUNS = "loggers.json"
 """In the folder of a run: what W&B and MLflow call it, so that a run that goes on is the same one there."""
 
@@ -111,6 +113,15 @@ class ToLoggers(Callback):
             logger.log_metrics(figures, step)
             if self.sheets.latest is not None:
                 _log_image(logger, self.sheets.latest, step)
+
+
+class LogOften(Callback):
+    """Logs the training loss so often that short runs have a curve, too: :data:`POINTS` times, or every 50 steps."""
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Settle it, now that the length of the run is known."""
+        every = int(trainer.estimated_stepping_batches) // POINTS
+        trainer.log_every_n_steps = min(max(every, 1), trainer.log_every_n_steps)  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
