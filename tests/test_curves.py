@@ -39,6 +39,29 @@ def drawn(path: Path, losses: list[float]) -> int:
     return int(where.max() - where.min())
 
 
+def coloured(path: Path, colour: tuple[int, int, int]) -> int:
+    """Return how many pixels are of a colour of matplotlib's."""
+    return int((np.abs(np.asarray(Image.open(path).convert("RGB"), int) - colour).max(2) < 40).sum())
+
+
+def test_what_the_run_is_judged_by_is_drawn(tmp_path: Path) -> None:
+    third = (44, 160, 44)
+    rows = [
+        {"epoch": k, "loss": 1 / k, "best": 3, "dice": 0.5, "iou": 0.4, "recall": 0.6, "minus_area": -k}
+        for k in range(1, 4)
+    ]
+    for monitor in (None, "recall", "minus_area"):
+        write_curves(rows, tmp_path / f"{monitor}.png", monitor)
+    assert coloured(tmp_path / "None.png", third) == 0
+    assert coloured(tmp_path / "recall.png", third) > 50
+    # What is no score from 0 to 1 has axes of its own.
+    widths = [
+        np.asarray(Image.open(tmp_path / f"{monitor}.png").convert("L")).shape[1]
+        for monitor in (None, "recall", "minus_area")
+    ]
+    assert widths[0] == widths[1] < widths[2]
+
+
 def test_a_leap_of_the_loss_leaves_its_curve_readable(tmp_path: Path) -> None:
     smooth = drawn(tmp_path / "a.png", FALLING)
     leap = [*FALLING[:10], 1e4, *FALLING[11:]]

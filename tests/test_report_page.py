@@ -68,6 +68,16 @@ def test_the_worst_image_comes_first_and_none_twice(run: Path, nuclei: Path) -> 
     assert all(said.count(line) == 1 for line in shown)
 
 
+def test_images_are_ranked_by_what_the_run_is_judged_by(nuclei: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a"
+    train(nuclei, out, "--epochs", "2", "--lr", "0.01", "--monitor", "recall_per_image")
+    images = sorted(evaluate(out, nuclei, split="val").rows, key=lambda row: float(row["recall"]))
+    said = Read(page(out)).text
+    shown = [f"{row['name']}   dice {float(row['dice']):.3f}   recall {float(row['recall']):.3f}" for row in images]
+    assert "By recall: the image" in said
+    assert said.index("Worst images") < said.index(shown[0]) < said.index(shown[1])
+
+
 def test_all_that_a_reader_asks_is_there(run: Path) -> None:
     said = Read(page(run)).text
     for text in ("Curves", "Data", "Settings", "12 training and 2 validation images", "base_channels: 4", "torch",

@@ -29,22 +29,28 @@ def top_of(values: Sequence[float]) -> float | None:
     return top if max(values) > top > typical else None
 
 
-def write_curves(rows: Sequence[Row], path: Path) -> None:
+def write_curves(rows: Sequence[Row], path: Path, monitor: str | None = None) -> None:
     """Draw losses and scores over epochs, as PNG, and mark the best epoch.
 
     Args:
         rows: of ``metrics.csv``.
         path: of the file.
+        monitor: the figure by which the best epoch is kept, drawn beside the others; one that is no score from 0 to 1,
+            by axes of its own.
 
     Raises:
         WriteError: it cannot be written.
     """
-    figure = require_plot(path)(figsize=(9, 4), layout="constrained")
-    best = rows[-1].get("best") if rows else None
-    for axes, title, names in zip(figure.subplots(1, 2), ("loss", "validation"), (LOSSES, SCORES), strict=True):
+    panels = {"loss": LOSSES, "validation": SCORES}
+    if monitor is not None and monitor not in LOSSES:
+        scores = all(0 <= value <= 1 for _, value in _points(rows, monitor))
+        panels |= {"validation": tuple(dict.fromkeys((*SCORES, monitor)))} if scores else {"judged by": (monitor,)}
+    figure = require_plot(path)(figsize=(4.5 * len(panels), 4), layout="constrained")
+    best, by = rows[-1].get("best") if rows else None, f", by {monitor.replace('_', ' ')}" if monitor else ""
+    for axes, (title, names) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         _draw(axes, {name: _points(rows, name) for name in names})
         if best is not None:
-            axes.axvline(best, color="0.6", lw=1, ls=":", label=f"best epoch, {best}", zorder=0)
+            axes.axvline(best, color="0.6", lw=1, ls=":", label=f"best epoch, {best}{by}", zorder=0)
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
         axes.set(xlabel="epoch", title=title)

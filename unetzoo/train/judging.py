@@ -69,6 +69,21 @@ def monitor_problems(
     return one_of("monitor", monitor, [f"{name}/{one}" for one in classes])
 
 
+def figure_of_images(monitor: str | None, *, objects: bool) -> str:
+    """Return the score by which single images are compared, where a run is judged by ``monitor``.
+
+    Those of an epoch are means over images, or of all their pixels; a loss is of batches, and leaves it to the rule.
+
+    Args:
+        monitor: name of the figure that judges; None: the rule above.
+        objects: whether they are told apart.
+    """
+    if monitor is None or monitor == LOSS:
+        return "object_ap_50" if objects else "dice"
+    name, slash, of_class = monitor.partition("/")
+    return (name.removesuffix("_per_image") if name in FIGURES else name) + slash + of_class
+
+
 def score_of(row: Mapping[str, float | int | None], monitor: str | None = None) -> Score:
     """Return how good an epoch that was validated is.
 

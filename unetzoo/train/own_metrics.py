@@ -118,6 +118,21 @@ def call_problems(paths: Sequence[str] | None, labels: Labels) -> list[str]:
     return problems
 
 
+def value_of(name: str, paths: Sequence[str] | None, said: Tensor, target: Tensor, labels: Labels) -> float | None:
+    """Return what the function of a name says of an image.
+
+    Args:
+        name: of the figure.
+        paths: of the functions.
+        said: probabilities (channels, H, W).
+        target: the true mask.
+        labels: of the data.
+    """
+    path = next(path for path in paths or () if _name(path) == name)
+    mask = mask_of(said[: labels.num_classes], labels.task or "binary", (0.5,) * labels.num_classes)
+    return _number(imported(path)(mask, target.clone()))
+
+
 def _name(path: str) -> str:
     return path.rpartition(".")[2]
 

@@ -11,11 +11,13 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from unetzoo import images, sheets
-from unetzoo.data import SegmentationDataset
+from unetzoo.checks import class_names_of
+from unetzoo.data import IGNORED, SegmentationDataset
 from unetzoo.files.writing import make_folder
 from unetzoo.metrics import SegmentationMetrics
 from unetzoo.model import SegmentationModel
-from unetzoo.objects import instances
+from unetzoo.objects import instances, matched
+from unetzoo.train.judging import figure_of_images
 from unetzoo.train.object_metrics import found_objects
 from unetzoo.train.recipe import Recipe
 from unetzoo.train.validating import predicted_mask, probabilities
@@ -31,19 +33,26 @@ class Shown:
         name: of the image.
         tiles: (3, H, W) uint8 each: the image, its true mask, the predicted one.
         dice: of what is shown, the mean over the classes that are there or predicted; None where there are none.
+        judge: name and value of another score by which the run is judged; None: of none.
     """
 
     name: str
     tiles: tuple[Tensor, ...]
     dice: float | None
+    judge: tuple[str, float | None] | None = None
 
     @property
     def title(self) -> str:
         """What is said above it."""
-        return f"{self.name}   {'nothing there, and nothing found' if self.dice is None else f'dice {self.dice:.3f}'}"
+        if self.dice is None:
+            return f"{self.name}   nothing there, and nothing found"
+        scores = {"dice": self.dice} | ({} if self.judge is None else dict([self.judge]))
+        return "   ".join([self.name, *(f"{name} {'–' if x is None else f'{x:.3f}'}" for name, x in scores.items())])
 
 
-def shown(network: SegmentationModel, dataset: SegmentationDataset, i: int, side: int) -> Shown:
+def shown(
+    network: SegmentationModel, dataset: SegmentationDataset, i: int, side: int, monitor: str | None = None
+) -> Shown:
     """Return an image of a validation set with its masks; of objects that are told apart, neighbours differ in colour.
 
     Args:
@@ -51,6 +60,7 @@ def shown(network: SegmentationModel, dataset: SegmentationDataset, i: int, side
         dataset: of validation images, normalised for the network.
         i: the number of the image.
         side: pixels, the most of the image's middle that is shown.
+        monitor: the figure by which the run is judged, said beside Dice; but for functions of somebody's.
     """
     item = dataset[i]
     top, left = (max(0, (length - side) // 2) for length in item["image"].shape[-2:])
@@ -58,16 +68,25 @@ def shown(network: SegmentationModel, dataset: SegmentationDataset, i: int, side
     config, image, target = network.config, item["image"][window], item["target"][window]
     said = probabilities(network, image)
     mask = predicted_mask(said, config)
-    metrics = SegmentationMetrics(config.pixel_task, config.num_classes, boundary_tolerance=None)
+    figure, labels = figure_of_images(monitor, objects=config.task == "instances"), dataset.labels
+    metrics = SegmentationMetrics(
+        config.pixel_task,
+        config.num_classes,
+        class_names=class_names_of(labels.class_names, config.task, config.num_classes),
+        boundary_tolerance=2.0 if figure.startswith("boundary_f") else None,
+    )
     (row,) = metrics.update_masks(mask[None].long(), target[None]).rows()
     plain = sheets.denormalised(image, *dataset.levels(i))
     if config.task == "instances":
         ids = item["ids"][window]
         true = instances((target == 1).byte(), config.pixel_task, config.num_classes, ids=ids)
-        tiles = sheets.beside_objects(plain, true.labels, found_objects(said, dataset.labels).labels)
+        found = found_objects(said, labels)
+        row |= matched(found, true, ignored=target == IGNORED, class_names=metrics.class_names).row()
+        tiles = sheets.beside_objects(plain, true.labels, found.labels)
     else:
         tiles = sheets.beside(plain, target, mask, config.pixel_task, config.num_classes)
-    return Shown(item["name"], tuple(tiles), row["dice"])
+    judge = (figure, row[figure]) if figure in row and figure != "dice" else None
+    return Shown(item["name"], tuple(tiles), row["dice"], judge)
 
 
 def sheet(rows: list[Shown], network: SegmentationModel) -> Tensor:
@@ -110,7 +129,8 @@ class ImageSheets(Callback):
         assert isinstance(pl_module, Recipe)
         dataset = pl_module.data.validation_set()
         count = min(self.count, len(dataset))  # spread evenly over the set, the same each time
-        rows = [shown(pl_module.judged, dataset, i * len(dataset) // count, self.side) for i in range(count)]
+        places = [k * len(dataset) // count for k in range(count)]
+        rows = [shown(pl_module.judged, dataset, i, self.side, pl_module.settings.monitor) for i in places]
         if trainer.is_global_zero:
             make_folder(self.folder)
             self.latest = sheet(rows, pl_module.judged)

@@ -279,7 +279,7 @@ class Recipe(lightning.LightningModule):
         self.check_losses(self._transfer.ahead)
         self._losses += torch.stack((loss.detach().double(), torch.ones((), dtype=torch.float64, device=loss.device)))
         self.log("loss", loss.detach(), prog_bar=True, logger=True)
-        self._log_step(self.trainer.global_step + 1)
+        self.log("step", float(self.trainer.global_step + 1), logger=True)  # Lightning would count one less
         return loss
 
     def check_losses(self, unread: int = 0) -> None:
@@ -341,8 +341,8 @@ class Recipe(lightning.LightningModule):
         self.validation_loss = self._mean(self._validation)
         found = {key: value for key, value in self.figures.items() if "/" not in key and value is not None}
         shown = {f"val/{key}": torch.tensor(value, dtype=torch.float32) for key, value in found.items()}
-        self.log_dict(shown | {"val/loss": torch.tensor(self.validation_loss)}, logger=True)
-        self._log_step(self.trainer.global_step)
+        ends = {"val/loss": torch.tensor(self.validation_loss), "step": torch.tensor(float(self.trainer.global_step))}
+        self.log_dict(shown | ends, logger=True)
         self.log("dice", shown.get("val/dice", torch.tensor(math.nan)), prog_bar=True, logger=False)
         if self._plateau is not None and not self.trainer.sanity_checking:
             assert self.score is not None
@@ -371,10 +371,6 @@ class Recipe(lightning.LightningModule):
             self._clipped.zero_()
         self._plateau_state = checkpoint[RUN_KEY]["plateau"]
         self._steps_before = checkpoint[RUN_KEY]["steps"]
-
-    def _log_step(self, step: int) -> None:
-        """Say after how many steps figures are what they are: Lightning would count one less."""
-        self.log("step", float(step), logger=True)
 
     def _encoder_lr(self) -> float:
         if self.settings.encoder_lr is not None:

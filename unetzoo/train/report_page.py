@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,12 @@ from unetzoo.printing import span
 from unetzoo.saving import weights
 from unetzoo.saving.records import BEST_FILE
 from unetzoo.train.data import FolderData
+from unetzoo.train.judging import figure_of_images
 from unetzoo.train.keeping import KeepBest
 from unetzoo.train.object_metrics import found_objects
+from unetzoo.train.own_metrics import names_of, value_of
 from unetzoo.train.pictures import Shown, keys, shown
+from unetzoo.train.recipe import Recipe
 from unetzoo.train.runs import CONFIG, CURVES, REPORT
 from unetzoo.train.validating import predicted_mask, probabilities
 
@@ -51,7 +54,7 @@ class Judged:
 
     Attributes:
         places: of the images in the validation set.
-        figure: name of the score by which images are compared: "dice", or "object_ap_50" where objects are told apart.
+        figure: name of the score by which images are compared, see ``judging.figure_of_images``.
         values: that of each image; None where it is not defined.
         intervals: name of a score of all images together → its 95 % interval; empty for a single image.
     """
@@ -60,6 +63,10 @@ class Judged:
     figure: str
     values: tuple[float | None, ...]
     intervals: Mapping[str, Interval]
+
+    def value(self, place: int) -> float | None:
+        """Return that of an image."""
+        return self.values[self.places.index(place)]
 
     def ranked(self) -> list[int]:
         """Return the images where the figure is defined, the worst first."""
@@ -115,6 +122,8 @@ def _summary(best: KeepBest, data: FolderData, ended: str) -> list[str]:
 def _judged(network: SegmentationModel, data: FolderData, trainer: lightning.Trainer) -> Judged:
     """Score each validation image by itself, and all together with their intervals."""
     dataset, labels = data.validation_set(), data.labels
+    settings = _settings_of(trainer)
+    figure = figure_of_images(settings.monitor, objects=labels.task == "instances")
     names = class_names_of(labels.class_names, labels.task, labels.num_classes)
     metrics = SegmentationMetrics(labels.pixel_task, labels.num_classes, class_names=names)
     places = _validated(data, trainer)
@@ -130,12 +139,20 @@ def _judged(network: SegmentationModel, data: FolderData, trainer: lightning.Tra
             objects.append(_counted(met))
             row |= met.row()
         pixels.append(scores.counts[0])
-        values.append(row["object_ap_50" if objects else "dice"])
+        if figure in names_of(settings.metrics):
+            row[figure] = value_of(figure, settings.metrics, said, item["target"], labels)
+        values.append(row[figure])
     intervals: dict[str, Interval] = {}
     if len(places) > 1:
         intervals |= pixel_intervals(torch.stack(pixels), names)
         intervals |= object_intervals(torch.stack(objects), names) if objects else {}
-    return Judged(tuple(places), "object_ap_50" if objects else "dice", tuple(values), intervals)
+    return Judged(tuple(places), figure, tuple(values), intervals)
+
+
+def _settings_of(trainer: lightning.Trainer) -> Any:
+    recipe = trainer.lightning_module
+    assert isinstance(recipe, Recipe)
+    return recipe.settings
 
 
 def _validated(data: FolderData, trainer: lightning.Trainer) -> list[int]:
@@ -185,6 +202,8 @@ def _images(network: SegmentationModel, data: FolderData, judged: Judged) -> lis
     parts = []
     for title, places in groups.items():
         rows = [shown(network, dataset, i, SIDE) for i in places]
+        if judged.figure != "dice":
+            rows = [replace(row, judge=(judged.figure, judged.value(i))) for row, i in zip(rows, places, strict=True)]
         if rows:
             parts += [
                 f"<h2>{title}</h2>",

@@ -67,19 +67,19 @@ class History(Callback):
         if trainer.is_global_zero:
             self._write_table()
             if time.monotonic() - self._drawn > self._PAUSE:
-                self._write_curves()
+                self._write_curves(pl_module)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Draw the last curves."""
         if trainer.is_global_zero:
-            self._write_curves()
+            self._write_curves(pl_module)
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
         """Draw them too where the run ends within an epoch."""
         if isinstance(exception, LimitReachedError) and self.rows and trainer.is_global_zero:
-            self._write_curves()
+            self._write_curves(pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows."""
@@ -97,8 +97,9 @@ class History(Callback):
         table.writerows(self.rows)
         write_file(self.folder / HISTORY, text.getvalue())
 
-    def _write_curves(self) -> None:
-        write_curves(self.rows, self.folder / CURVES)
+    def _write_curves(self, recipe: lightning.LightningModule) -> None:
+        assert isinstance(recipe, Recipe)
+        write_curves(self.rows, self.folder / CURVES, recipe.settings.monitor)
         self._drawn = time.monotonic()
 
 
