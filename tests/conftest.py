@@ -171,7 +171,7 @@ def no_curves() -> Iterator[None]:
     from unetzoo.train import reporting
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(reporting.History, "_write_curves", lambda _: None)
+        patched.setattr(reporting.History, "_write_curves", lambda *_: None)
         yield
 
 

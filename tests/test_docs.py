@@ -182,7 +182,7 @@ def lighten(monkeypatch: pytest.MonkeyPatch) -> None:
         return subprocess.CompletedProcess(command, main(command[3:]))
 
     monkeypatch.setattr(choosing, "subprocess", SimpleNamespace(run=train))
-    monkeypatch.setattr(reporting.History, "_write_curves", lambda _: None)
+    monkeypatch.setattr(reporting.History, "_write_curves", lambda *_: None)
     for room in (_decoders, _encoders):
 
         def some(part: str, checks: list[Any], run: Callable[..., None] = room.run) -> None:
@@ -290,7 +290,7 @@ def test_the_commands_and_settings_on_data_run_in_their_order(
     README's runs paint their curves.
     """
     if not whole and page != "README.md":
-        monkeypatch.setattr(reporting.History, "_write_curves", lambda _: None)
+        monkeypatch.setattr(reporting.History, "_write_curves", lambda *_: None)
     write_shapes("shapes", 10, size=(64, 64), task="multiclass", seed=0)
     in_two_processes = whole and page == "docs/training.md"  # each of which validates
     write_nuclei(reader / "cells", 29 if in_two_processes else 10, told_apart=page == "docs/objects.md")
