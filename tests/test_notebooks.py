@@ -8,6 +8,7 @@ import json
 import os
 import re
 import struct
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,6 @@ import pytest
 from conftest import ROOT
 
 from unetzoo import drawing
-
-nbclient = pytest.importorskip("nbclient", reason="pip install nbclient ipykernel: notebooks are run by it")
-pytest.importorskip("ipykernel", reason="pip install nbclient ipykernel: notebooks are run by it")
 
 FOLDER = ROOT / "examples" / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
@@ -54,6 +52,9 @@ def read(name: str) -> dict[str, Any]:
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., list[Any]]:
     """Run a notebook, texts of it replaced, in a folder of its own; return the cells with their outputs."""
+    for package in ("ipykernel", "nbclient"):
+        pytest.importorskip(package, reason=f"pip install {package}: notebooks are run by it")
+    import nbclient
     import nbformat
 
     def called(name: str, **replaced: str) -> list[Any]:
@@ -66,7 +67,8 @@ def run(tmp_path: Path) -> Callable[..., list[Any]]:
         work = tmp_path / "work"
         work.mkdir()
         book = nbformat.reads(text, as_version=4)
-        client = nbclient.NotebookClient(book, timeout=600, resources={"metadata": {"path": str(work)}})
+        resources = {"metadata": {"path": str(work)}}
+        client = nbclient.NotebookClient(book, timeout=600, startup_timeout=300, resources=resources)
         places = (tmp_path / "start", ROOT, *filter(None, [os.environ.get("PYTHONPATH")]))
         client.execute(env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places)), "IPYTHONDIR": str(tmp_path)})
         return book.cells
@@ -191,8 +193,6 @@ def test_coming_from_smp(run: Callable[..., list[Any]]) -> None:
 @pytest.mark.slow
 def test_a_kernel_reaches_no_network(tmp_path: Path) -> None:
     """Else the tests above would say nothing of that."""
-    import subprocess
-
     (tmp_path / "sitecustomize.py").write_text(LOCAL, encoding="utf-8")
     code = "import urllib.request; urllib.request.urlopen('http://192.0.2.1/', timeout=5)"
     done = subprocess.run(
