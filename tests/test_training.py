@@ -90,7 +90,7 @@ class BreakWeights(Callback):
 @pytest.fixture(autouse=True)
 def _no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the picture of the curves, which is looked at in the shared run alone."""
-    monkeypatch.setattr("unetzoo.train.reporting.History._write_curves", lambda _: None)
+    monkeypatch.setattr("unetzoo.train.reporting.History._write_curves", lambda *_: None)
 
 
 @pytest.fixture(scope="session")

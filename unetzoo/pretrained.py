@@ -93,8 +93,11 @@ def normalisation_of(spec: EncoderSpec, pretrained: object) -> tuple[tuple[float
 
 def _source_problem(spec: EncoderSpec, pretrained: object) -> str | None:
     if spec.weights is None:
-        able = ", ".join(other.title for other in ENCODERS.values() if other.weights is not None)
-        return f"pretrained={pretrained!r}: the {spec.title} encoder has no pretrained weights; these have: {able}"
+        able = [name for name, other in ENCODERS.items() if other.weights is not None]
+        return (
+            f"pretrained={pretrained!r}: the {spec.title} encoder has no pretrained weights; these encoders have: "
+            f"{', '.join(able)} (such as 'unet_{able[0]}')"
+        )
     if names_weights(spec, pretrained):
         if available_weights(spec):
             return None

@@ -279,15 +279,15 @@ def _configure(
 
 def _unknown_option(key: str, known: Mapping[str, Any]) -> str:
     elsewhere = [
-        title
-        for title, kind in (
-            *((decoder.title, decoder.Options) for decoder in DECODERS.values()),
-            *((spec.title, spec.options) for spec in ENCODERS.values()),
+        name
+        for name, kind in (
+            *((name, decoder.Options) for name, decoder in DECODERS.items()),
+            *((spec.names("unet")[0], spec.options) for spec in ENCODERS.values()),
         )
         if key in kind.__dataclass_fields__
     ]
-    more = f" and {len(elsewhere) - 3} other" if len(elsewhere) > 3 else ""
-    belongs = f"; it is an option of {', '.join(elsewhere[:3])}{more} networks" if elsewhere else ""
+    more = f" and {len(elsewhere) - 3} others" if len(elsewhere) > 3 else ""
+    belongs = f"; it is an option of {', '.join(map(repr, elsewhere[:3]))}{more}" if elsewhere else ""
     return f"unknown option {key!r}{belongs or suggest(key, known)}"
 
 

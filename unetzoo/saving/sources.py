@@ -250,7 +250,8 @@ def _all_problems(function: Callable[..., object], name: Any, arguments: dict[st
         try:
             function(name, **arguments)
         except ConfigError as others:
-            return ConfigError(f"cannot create {name!r}", [*error.problems, *others.problems[1:]])
+            if others.problems[1:]:
+                return ConfigError(f"cannot create {name!r}", [*error.problems, *others.problems[1:]])
     return error
 
 
@@ -321,10 +322,13 @@ def _meaningless(given: object) -> UnetzooError:
         return WeightsError(f"there is no file or folder {text!r}; a repository of that name is {PREFIX}{text}")
     as_path = text.endswith(SUFFIX) or any(mark in text for mark in (os.sep, "/", "\\"))
     near = suggest(text, (*naming.names(), *trained.names()))
-    own = "" if as_path or near else OWN
+    if near and not as_path:
+        return ConfigError(
+            f"unknown model {text!r}{near} (unetzoo.list_models() gives all names; no file is called so)"
+        )
     said = (
-        f"there is no file or folder {text!r}, it is no trained model of the package ({', '.join(trained.names())}), "
-        "no network of the zoo, and no name of a repository: those are 'owner/name' or 'owner/name@revision'"
-        f"{behind_the_host(text)}{near}{own} (unetzoo.list_models() gives all names)"
+        f"there is no file or folder {text!r}{behind_the_host(text)}{near or '.'} It is no trained model of the "
+        f"package ({', '.join(trained.names())}), no network of the zoo (unetzoo.list_models() gives all names), and "
+        f"no name of a repository: those are 'owner/name' or 'owner/name@revision'{'' if as_path or near else OWN}"
     )
     return WeightsError(said) if as_path else ConfigError(said)
