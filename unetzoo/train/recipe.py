@@ -50,7 +50,7 @@ class Recipe(lightning.LightningModule):
         options: of the network, as ``unetzoo.create`` takes them, such as ``deep_supervision``.
         pretrained: ImageNet weights for the encoder, as ``unetzoo.create`` takes them.
         loss: see ``unetzoo.losses.build``. None: "bce + dice"; for multiclass "cross_entropy + dice".
-        head_weights: of the loss at each head, main one first; "geometric": ``losses.geometric_weights``; None: all alike.
+        head_weights: of the loss at each head, main one first; "geometric": ``losses.geometric_weights``; None: alike.
         class_weights: "auto" (from how often each class occurs), or one number a class; None: all alike.
         lr: the highest learning rate of decoder and heads.
         encoder_lr: that of the encoder; None: ``lr``, or a tenth of it where the weights were trained before.
