@@ -229,9 +229,12 @@ class TestAverage:
         assert (np.asarray(Image.open(out / "05.png")) == expected).all()
         assert main(["evaluate", str(whole.folder), "--data", str(data), "--split", "test", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["images"] == 1
-        with pytest.raises(ConfigError, match="trained on"):
+        with pytest.raises(ConfigError, match=r"trained on; .*README\.md has the scores of what each fold held back"):
             unetzoo.evaluate(whole.folder, data)
-        with pytest.raises(ConfigError, match="no images in val that none of these models was trained on"):
+        chosen = json.loads((whole.folder / "folds.json").read_text(encoding="utf-8"))
+        how = f"views {chosen['tta']}, threshold {chosen['thresholds'][0]:.3f}, parts of any size:\nfold  images "
+        assert how in (whole.folder / "README.md").read_text(encoding="utf-8")
+        with pytest.raises(ConfigError, match=r"none of the 2 models was trained on; .*README\.md has"):
             unetzoo.evaluate(whole.folder, data, split="val")
         with pytest.raises(WeightsError, match=r"holds 2 folds, whose networks.*fold-1"):
             unetzoo.from_pretrained(whole.folder)

@@ -89,11 +89,17 @@ class AcrossFolds:
         rows = [*zip(map(str, self.folds), self.scores, strict=True), ("all", self.together)]
         table += [[name, str(its.images), f"{its.dice.mean:.4f}", f"{its.iou.mean:.4f}"] for name, its in rows]
         views = ", ".join(f"{name} {dice:.4f}" for name, dice in self.views.items())
-        text = f"{aligned(table)}views: {self.tta} of {views}\n{self.calibration}"
+        text = f"{self._how()}\n{aligned(table)}views: {self.tta} of {views}\n{self.calibration}"
         if self.cleaning is not None:
             smallest, dice, plain = self.cleaning
             text += f"masks: smallest {smallest}: Dice {dice:.4f}, without {plain:.4f}\n"
         return text
+
+    def _how(self) -> str:
+        """Return of what the table of folds is."""
+        by = ", ".join(f"{threshold:.3f}" for threshold in self.calibration.thresholds)
+        masks = f"threshold{'s' * (',' in by)} {by}" if by else "the likeliest class"
+        return f"each fold's network on the images it held back: views {self.tta}, {masks}, parts of any size:"
 
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-able: what ``Calibration.to_dict`` has, and the rest."""

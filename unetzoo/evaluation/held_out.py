@@ -18,6 +18,8 @@ from unetzoo.data.record import BEFORE, CHOSEN, FILE, DataRecord, Place, file_of
 from unetzoo.data.splitting import NAMES, divide, group_keys, lacks_val
 from unetzoo.errors import ConfigError
 from unetzoo.prediction import Predictor
+from unetzoo.saving.folds import fold_folder, folds_in
+from unetzoo.saving.records import CARD_FILE
 
 SHOWN = 5
 """Images that a message names."""
@@ -33,11 +35,18 @@ class Seen:
         models: what they are called in messages.
         records: of those that have one.
         missing: the models that have none.
+        folds: the folder, where they are the folds of one.
     """
 
     models: str
     records: tuple[DataRecord, ...]
     missing: tuple[str, ...]
+    folds: Path | None = None
+
+    @property
+    def elsewhere(self) -> str:
+        """Where the scores of images are that most of the models have seen, and one has not."""
+        return "" if self.folds is None else f"; {self.folds / CARD_FILE} has the scores of what each fold held back"
 
 
 def seen_by(predictor: Predictor) -> Seen:
@@ -66,7 +75,16 @@ def seen_at(models: Sequence[tuple[str, Path | None]]) -> Seen:
         " and ".join(dict.fromkeys(name for name, _ in found)),
         tuple(record for _, record in found if record is not None),
         tuple(dict.fromkeys(name for name, record in found if record is None)),
+        _folder_of_folds([origin for _, origin in models]),
     )
+
+
+def _folder_of_folds(origins: Sequence[Path | None]) -> Path | None:
+    """Return the folder of which all folds are among the models, and nothing else; None where that is not so."""
+    folders = {None if origin is None else origin.parent for origin in origins}
+    folder = folders.pop() if len(folders) == 1 else None
+    whole = folder is not None and len(origins) > 1 and {*origins} == {fold_folder(folder, k) for k in folds_in(folder)}
+    return folder if whole else None
 
 
 def tell(run: DataRecord, seen: Seen) -> None:
@@ -128,7 +146,9 @@ def choose(
     if not found and split is None and own:
         raise ConfigError(f"{title_of(source)!r} has splits, and no test images: say which, such as split='val'")
     if not found:
-        several = " that none of these models was trained on" if asked == "val" and len(seen.records) > 1 else ""
+        several = ""
+        if asked == "val" and len(seen.records) > 1:
+            several = f" that none of the {len(seen.records)} models was trained on{seen.elsewhere}"
         raise ConfigError(f"{title_of(source)!r} has no images{'' if asked is None else f' in {asked}'}{several}")
     if asked != "train":
         _check(found, asked, source, seen)
@@ -193,7 +213,7 @@ def _check(found: Sequence[Sample], asked: str | None, source: Source, seen: See
         fix = "say which split, such as split='test'" if asked is None else "leave them out"
         raise ConfigError(
             f"{len(learned)} of {len(found)} images of {where} were trained on by {seen.models}, and say nothing of "
-            f"others: {fix}; split='train' scores what was trained on. They are {_some(named)}"
+            f"others: {fix}; split='train' scores what was trained on{seen.elsewhere}. They are {_some(named)}"
         )
     for split, whom in (("val", seen.models), (CHOSEN, f"what {seen.models} began from")):
         chosen = [name for name, place in known.items() if place.split == split]
