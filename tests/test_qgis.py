@@ -78,8 +78,7 @@ def assert_alike(found: np.ndarray, wanted: np.ndarray) -> None:
     assert (found != wanted).mean() < 2e-3
 
 
-@pytest.mark.parametrize("pixels", PIXELS)
-@pytest.mark.parametrize("task", ["binary", "multiclass"])
+@pytest.mark.parametrize(("task", "pixels"), [("binary", "uint8"), ("multiclass", "uint16"), ("binary", "float32")])
 def test_the_plugin_s_masks_are_the_model_s(task: str, pixels: str, tmp_path: Path) -> None:
     model = build(task=task, num_classes=1 if task == "binary" else 3, mean=MEAN, std=STD)
     export(model, tmp_path / "x.onnx", consumer="qgis", resolution=10, size=(SIDE, SIDE), inputs=pixels)
