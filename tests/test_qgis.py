@@ -11,7 +11,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import light
 from PIL import Image
 
 import unetzoo
@@ -24,7 +23,7 @@ PIXELS = {"uint8": (np.uint8, 255), "uint16": (np.uint16, 65535), "float32": (np
 
 def build(**options: Any) -> unetzoo.SegmentationModel:
     torch.manual_seed(0)
-    return unetzoo.create("unet", **{**light("unet"), **options}).eval()
+    return unetzoo.create("unetpp", base_channels=4, levels=1, **options).eval()
 
 
 def raster(pixels: str, height: int = SIDE, width: int = SIDE) -> np.ndarray:
@@ -132,12 +131,14 @@ def test_classes_are_numbered_and_the_likeliest_is_meant(tmp_path: Path) -> None
 
 
 def test_a_predictor_s_threshold_is_the_file_s(tmp_path: Path) -> None:
-    model = build()
-    predictor = unetzoo.Predictor(model, threshold=0.45)
+    model, tile = build(), raster("uint8")
+    probabilities = model.predict(torch.from_numpy(tile / 255).float().permute(2, 0, 1)[None])
+    threshold = round(float(probabilities.median()), 3)
+    predictor = unetzoo.Predictor(model, threshold=threshold)
     export(predictor, tmp_path / "x.onnx", consumer="qgis", resolution=10, size=(48, 48))
-    plugin, tile = Deepness(tmp_path / "x.onnx"), raster("uint8")
-    assert plugin.facts["seg_thresh"] == 0.45
-    assert_alike(plugin(tile), expected(model, tile / 255, 0.45))
+    plugin = Deepness(tmp_path / "x.onnx")
+    assert plugin.facts["seg_thresh"] == threshold != 0.5
+    assert_alike(plugin(tile), expected(model, tile / 255, threshold))
 
 
 @pytest.mark.parametrize(
