@@ -29,7 +29,7 @@ LAYERS = [
     {"information", "trials"},
     {"costs"},
     {"images", "metrics", "losses", "objects"},
-    {"augmentation", "drawing", "sheets"},
+    {"augmentation", "drawing", "sheets", "slides"},
     {"foreign"},
     {"saving"},
     {"hub", "data"},
@@ -60,6 +60,7 @@ OPTIONAL = {
     "saving": {"yaml"},
     "serving": {"gradio", "tifffile"},
     "sheets": {"PIL", "numpy"},
+    "slides": {"numpy", "openslide", "tifffile", "zarr"},
     "testing": {"numpy"},
     "train": {"jsonargparse", "lightning_fabric", "pytorch_lightning", "tensorboard", "yaml"},
 }

@@ -17,7 +17,7 @@ import unetzoo
 from unetzoo import ConfigError, Predictor
 from unetzoo.cli import main
 from unetzoo.objects import instances
-from unetzoo.prediction import by_rows, objects_by_rows
+from unetzoo.prediction import by_rows, objects_by_rows, outlines_by_rows
 from unetzoo.prediction.inputs import as_image
 from unetzoo.prediction.partial import PartialMask
 
@@ -88,6 +88,30 @@ def test_label_images_are_those_of_the_image_in_memory(task: str, classes: int, 
     mask = tifffile.imread(tmp_path / "rows" / "m.tif")
     assert (mask == found.mask.numpy() * (1 if task == "multiclass" else 255)).all()
     assert not [path for path in (tmp_path / "rows").iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("task", "classes", "split"),
+    [("binary", 1, 0.5), ("multiclass", 3, 0), ("multilabel", 2, 0), ("instances", 2, 0.5)],
+)
+def test_outlines_are_those_of_the_image_in_memory(
+    task: str, classes: int, split: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of tall objects as well, which are traced by themselves, and of such that hang together by corners alone."""
+    monkeypatch.setattr(outlines_by_rows, "BAND", 16)
+    monkeypatch.setattr(outlines_by_rows, "TALL", 20)
+    predictor = Predictor(network(task, classes), tile=64, split=split)
+    image = noisy(tmp_path / "a.tif")
+    predictor.write_mask(tmp_path / "a.tif", tmp_path / "m.tif", geojson=tmp_path / "a.geojson")
+    written = json.loads((tmp_path / "a.geojson").read_text(encoding="utf-8"))
+    found = predictor(image)
+    expected = found.geojson()
+    for feature in expected["features"]:
+        del feature["properties"]["score"], feature["properties"]["measurements"]
+    written["features"].sort(key=lambda feature: feature["properties"]["id"])
+    assert written == expected
+    heights = found.instances().boxes[:, 3] - found.instances().boxes[:, 1]
+    assert heights.min() < 16 < 32 < heights.max()
 
 
 def test_without_scikit_image_nothing_is_begun_of_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

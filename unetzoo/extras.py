@@ -16,6 +16,7 @@ EXTRAS = {
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",
+    "openslide": "slides",
     "pydicom": "medical",
     "pytorch_lightning": "train",
     "roifile": "annotations",

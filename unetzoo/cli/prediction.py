@@ -64,12 +64,31 @@ def add(commands: Any) -> None:
         "(default: 0.5)",
     )  # fmt: skip
     _add_objects(command)
+    _add_slides(command)
     command.add_argument("--planes", choices=PLANES, help=f"{PLANES_HELP}; split writes a mask a plane")
     command.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="(default: float32)")
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     command.add_argument("--overwrite", action="store_true", help="do all of them anew")
     command.add_argument("--json", action="store_true", help="print an object an image, a line each")
     command.set_defaults(run=_predict)
+
+
+def _add_slides(command: argparse.ArgumentParser) -> None:
+    """Add what is asked of slides."""
+    command.add_argument(
+        "--mpp", type=float, metavar="UM",
+        help="of slides (.svs, .ndpi, .scn, .mrxs, .bif, OME-TIFF and other pyramids): µm a pixel, such as 0.5, as in "
+        "the training; the nearest finer level is read and resampled; needs unetzoo[big], and of most but .svs and "
+        ".tif unetzoo[slides]",
+    )  # fmt: skip
+    command.add_argument("--level", type=int, metavar="N", help="of slides: a level as it is stored, 0 the finest")
+    command.add_argument(
+        "--mpp-stored", type=float, metavar="UM", help="of slides: µm a pixel of level 0, where a file does not say it"
+    )
+    command.add_argument(
+        "--background", choices=("skip", "keep"),
+        help="of slides: skip computes no tiles without tissue, and is 0 beside it (default); keep computes all",
+    )  # fmt: skip
 
 
 def _add_objects(command: argparse.ArgumentParser) -> None:
@@ -112,7 +131,8 @@ def _predict(options: argparse.Namespace) -> int | None:
         options.overlay == "outline",
     )
     outputs.writers()  # or an error, before any work
-    jobs = files.find_jobs(options.images, inside=outputs.folder, planes=options.planes)
+    asked = {name: getattr(options, name) for name in ("mpp", "level", "mpp_stored", "background")}
+    jobs = files.find_jobs(options.images, inside=outputs.folder, planes=options.planes, slides=asked)
     predictor = Predictor(
         separated(options.model),
         device=options.device,
@@ -135,7 +155,7 @@ def _predict(options: argparse.Namespace) -> int | None:
             predictor,
             jobs,
             outputs,
-            {**predictor.settings(), "planes": options.planes},
+            {**predictor.settings(), "planes": options.planes, "slides": asked if {*asked.values()} - {None} else None},
             overwrite=options.overwrite,
             tell=shown.tell,
         )
@@ -169,6 +189,9 @@ class _Shown:
                 return
         self.bar.update()
         self.objects += outcome.objects or 0
+        if outcome.background is not None and not self.as_json:
+            said = f"{printable(outcome.job.source.name)}: {outcome.background:.0%} is no tissue, and is left out"
+            self.bar.write(f"{said} (--background keep computes it)", file=sys.stderr)
         if self.as_json:
             print(json.dumps(_record(outcome, self.wording)), flush=True)
 
@@ -182,6 +205,8 @@ def _record(outcome: Outcome, wording: Wording) -> dict[str, Any]:
     record |= {"status": "segmented" if new else "there already", "mask": outcome.job.name}
     if outcome.found is not None:
         record |= {"size": list(outcome.found.mask.shape[-2:]), "shares": outcome.found.shares()}
+    if outcome.background is not None:
+        record["background"] = round(outcome.background, 4)
     if outcome.objects is not None:
         record["objects"] = outcome.objects
     return record

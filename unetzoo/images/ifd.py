@@ -16,8 +16,10 @@ from typing import Any, BinaryIO
 from unetzoo.errors import InputError
 
 SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 254, 256, 257, 258, 259, 262, 266
-DESCRIPTION, OFFSETS, ORIENTATION, SAMPLES, COUNTS, PLANAR, PREDICTOR = 270, 273, 274, 277, 279, 284, 317
-PALETTE, TILE_WIDTH, TILE_OFFSETS, TILE_COUNTS, EXTRA_SAMPLES, FORMAT = 320, 322, 324, 325, 338, 339
+DESCRIPTION, OFFSETS, ORIENTATION, SAMPLES, STRIP_ROWS, COUNTS = 270, 273, 274, 277, 278, 279
+X_RESOLUTION, Y_RESOLUTION, PLANAR, RESOLUTION_UNIT, PREDICTOR = 282, 283, 284, 296, 317
+PALETTE, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS, SUB_PAGES = 320, 322, 323, 324, 325, 330
+EXTRA_SAMPLES, FORMAT = 338, 339
 DEPTH, STK_PLANES, NODATA = 32997, 33629, 42113
 """Tags by their names in TIFF 6.0; DEPTH is SGI's, STK_PLANES MetaMorph's, NODATA GDAL's."""
 _FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "s", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d"}
@@ -95,6 +97,24 @@ def pages_of(path: str | os.PathLike[str], codes: Collection[int], most: int | N
     return found
 
 
+def pages_at(path: str | os.PathLike[str], offsets: Collection[int], codes: Collection[int]) -> list[Page]:
+    """Return the pages of a TIFF whose tags begin at these offsets, as its tag of sub-pages names them.
+
+    Args:
+        path: of the file.
+        offsets: in bytes; those where no page can be are left out.
+        codes: the tags that are wanted.
+    """
+    wanted = frozenset(codes)
+    with Path(path).open("rb") as stream:
+        kind = _kind(stream.read(4))
+        if kind is None:
+            return []
+        end = os.fstat(stream.fileno()).st_size
+        found = (_page(stream, offset, kind, wanted, end) for offset in dict.fromkeys(offsets))
+        return [page for page in found if page is not None]
+
+
 def _kind(head: bytes) -> tuple[str, bool] | None:
     """Return the order of bytes and whether it is a BigTIFF."""
     return {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}.get(head)
@@ -111,21 +131,33 @@ def _pages(stream: BinaryIO, wanted: frozenset[int]) -> Iterator[Page]:
     seen: set[int] = set()
     while len(text := stream.read(size)) == size:
         (offset,) = struct.unpack(order + number, text)
-        if not 0 < offset < end or offset in seen:
+        if offset in seen:
             return
         seen.add(offset)
+        page = _page(stream, offset, kind, wanted, end)
+        if page is None:
+            return
+        yield page
         stream.seek(offset)
-        head = stream.read(8 if big else 2)
-        if len(head) < (8 if big else 2):
-            return
-        (count,) = struct.unpack(order + ("Q" if big else "H"), head)
-        width = 20 if big else 12
-        if offset + len(head) + count * width > end:
-            return
-        entries = stream.read(count * width)
-        after = stream.tell()
-        yield Page(offset, order == "<", _tags(stream, entries, order, big, wanted, end))
-        stream.seek(after)
+        (count,) = struct.unpack(order + ("Q" if big else "H"), stream.read(8 if big else 2))
+        stream.seek(count * (20 if big else 12), os.SEEK_CUR)
+
+
+def _page(stream: BinaryIO, offset: int, kind: tuple[str, bool], wanted: frozenset[int], end: int) -> Page | None:
+    """Return the page whose tags begin at ``offset``; None where they do not lie in the file."""
+    order, big = kind
+    if not 0 < offset < end:
+        return None
+    stream.seek(offset)
+    head = stream.read(8 if big else 2)
+    if len(head) < (8 if big else 2):
+        return None
+    (count,) = struct.unpack(order + ("Q" if big else "H"), head)
+    width = 20 if big else 12
+    if offset + len(head) + count * width > end:
+        return None
+    entries = stream.read(count * width)
+    return Page(offset, order == "<", _tags(stream, entries, order, big, wanted, end))
 
 
 def _tags(stream: BinaryIO, entries: bytes, order: str, big: bool, wanted: frozenset[int], end: int) -> _Tags:

@@ -132,7 +132,11 @@ class TiffImage:
 
     def page_of(self, file: Any, number: int) -> Any:
         """Return a page of a file that is :meth:`opened`."""
-        file.filehandle.seek(self.pages[number].offset)
+        return self.page_at(file, self.pages[number].offset, number)
+
+    def page_at(self, file: Any, offset: int, number: int = 0) -> Any:
+        """Return the page of a file that is :meth:`opened` whose tags begin at ``offset``."""
+        file.filehandle.seek(offset)
         return _tifffile_for(self.path).TiffPage(file, index=number)
 
     def array_of(self, file: Any, number: int) -> Any:

@@ -96,6 +96,25 @@ def _shaped(text: str, first: Page) -> Axes:
 
 def _ome(text: str, samples: int, count: int) -> tuple[Axes, list[int] | None]:
     """Return the axes of the first image, and the page of each place (OME-TIFF specification, "TiffData")."""
+    found, parts = ome_pixels(text)
+    sizes = {axis: int(found[f"Size{axis}"]) for axis in "ZCT"}
+    if sizes["C"] % samples or min(sizes.values()) < 1:
+        raise ValueError(text)
+    sizes["C"] //= samples
+    names = found["DimensionOrder"][2:]
+    if sorted(names) != ["C", "T", "Z"] or math.prod(sizes.values()) != count:
+        raise ValueError(text)
+    axes = [(axis, sizes[axis]) for axis in reversed(names)]
+    return axes, _places(parts, names, sizes, samples, count)
+
+
+def ome_pixels(text: str) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """Return what OME-XML says of the first image: the attributes of its Pixels, and of each of its TiffData.
+
+    Raises:
+        ValueError: it has entities of its own.
+        xml.parsers.expat.ExpatError: it is no XML.
+    """
     found: dict[str, str] = {}
     parts: list[dict[str, str]] = []
     open_images = 0
@@ -116,15 +135,7 @@ def _ome(text: str, samples: int, count: int) -> tuple[Axes, list[int] | None]:
     parser.StartElementHandler = begin
     parser.EntityDeclHandler = refuse
     parser.Parse(text.encode(), True)
-    sizes = {axis: int(found[f"Size{axis}"]) for axis in "ZCT"}
-    if sizes["C"] % samples or min(sizes.values()) < 1:
-        raise ValueError(text)
-    sizes["C"] //= samples
-    names = found["DimensionOrder"][2:]
-    if sorted(names) != ["C", "T", "Z"] or math.prod(sizes.values()) != count:
-        raise ValueError(text)
-    axes = [(axis, sizes[axis]) for axis in reversed(names)]
-    return axes, _places(parts, names, sizes, samples, count)
+    return found, parts
 
 
 def _places(

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from unetzoo.checks import class_name_problems
@@ -26,6 +27,7 @@ def to_geojson(
     *,
     transform: Iterable[float] | None = None,
     crs: str | None = None,
+    scale: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
     """Return a GeoJSON FeatureCollection (RFC 7946), for ``json.dump``: a feature for each object.
 
@@ -47,6 +49,8 @@ def to_geojson(
             It needs a ``crs``.
         crs: the system of those coordinates, "EPSG:32633" say. Written as the "crs" of GeoJSON 2008 (section 3),
             which RFC 7946 dropped (section 4) and GDAL reads; EPSG:4326, in which x is the longitude, as OGC:CRS84.
+        scale: of a mask of a smaller copy, pixels of the whole image to one of it, down and across: coordinates are
+            those of the whole image, such as a slide's level 0. Without a transform. Areas stay the mask's own.
 
     Raises:
         ConfigError: lists all arguments that are wrong; or SciPy is missing.
@@ -56,28 +60,60 @@ def to_geojson(
         *class_name_problems(class_names, instances.num_classes),
         *_transform_problems(transform, affine),
         *_crs_problems(crs, transform),
+        *_scale_problems(scale, transform),
     ]
     if problems:
         raise ConfigError("cannot write GeoJSON", problems)
+    return {**head_of(crs), "features": features_of(instances, class_names, affine, scale)}
+
+
+def head_of(crs: str | None) -> dict[str, Any]:
+    """Return what a FeatureCollection has before its features."""
+    return {"type": "FeatureCollection", **({} if crs is None else {"crs": _named(crs)})}
+
+
+def features_of(
+    instances: Instances,
+    class_names: Sequence[str] | None,
+    affine: Sequence[float] | None,
+    scale: tuple[float, float] | None,
+    *,
+    ids: Sequence[int] | None = None,
+    corner: tuple[int, int] = (0, 0),
+) -> list[dict[str, Any]]:
+    """Return a feature for each object, see :func:`to_geojson`.
+
+    Args:
+        instances: of an image, or of a part of it.
+        class_names, scale: see :func:`to_geojson`.
+        affine: its transform, as six numbers.
+        ids: of the objects; None: as they are counted here.
+        corner: row and column of the part's first pixel in the image.
+    """
     features = []
-    for row, parts in zip(instances.rows(class_names), polygons(instances), strict=True):
-        coordinates = [[_closed(ring, affine) for ring in part] for part in parts]
+    shift = torch.tensor(corner[::-1])
+    rows = instances.rows(class_names)
+    for row, parts, number in zip(rows, polygons(instances), ids or range(1, len(rows) + 1), strict=True):
+        row["id"] = number
+        coordinates = [[_closed(ring + shift, affine) for ring in part] for part in parts]
+        if scale is not None and scale != (1, 1):
+            coordinates = [[_scaled(ring, scale) for ring in part] for part in coordinates]
         single = len(coordinates) == 1
         geometry = {
             "type": "Polygon" if single else "MultiPolygon",
             "coordinates": coordinates[0] if single else coordinates,
         }
         properties: dict[str, Any] = {key: row[key] for key in _PROPERTIES if key in row}
-        if transform is None:
+        if affine is None:
             properties |= _for_qupath(properties)
         features.append({"type": "Feature", "geometry": geometry, "properties": properties})
-    named = {} if crs is None else {"crs": _named(crs)}
-    return {"type": "FeatureCollection", **named, "features": features}
+    return features
 
 
 @register_writer("geojson", title="GeoJSON", suffix=".geojson")
 def _written(found: Annotated) -> str:
-    return json.dumps(to_geojson(found.instances, found.class_names, transform=found.transform, crs=found.crs))
+    placed = to_geojson(found.instances, found.class_names, transform=found.transform, crs=found.crs, scale=found.scale)
+    return json.dumps(placed)
 
 
 _PROPERTIES = ("id", "class", "class_name", "area", "score")
@@ -92,6 +128,12 @@ def _closed(ring: Tensor, affine: Sequence[float] | None) -> list[list[int]] | l
     a, b, c, d, e, f = affine
     moved = [[a * x + b * y + c, d * x + e * y + f] for x, y in points]
     return moved if a * e - b * d > 0 else moved[::-1]
+
+
+def _scaled(ring: list[Any], scale: tuple[float, float]) -> list[list[float]]:
+    """Return a ring in pixels of the whole image, to a thousandth."""
+    down, across = scale
+    return [[round(x * across, 3), round(y * down, 3)] for x, y in ring]
 
 
 def _for_qupath(properties: dict[str, Any]) -> dict[str, Any]:
@@ -121,6 +163,18 @@ def _transform_problems(transform: object, affine: Sequence[float] | None) -> li
         return [f"transform={transform!r:.100}: six finite numbers (a, b, c, d, e, f) are needed, or rasterio's Affine"]
     a, b, _, d, e, _ = affine
     return [] if a * e - b * d else [f"transform={affine}: all points would fall on one line"]
+
+
+def _scale_problems(scale: object, transform: object) -> list[str]:
+    if scale is None:
+        return []
+    if not (
+        isinstance(scale, tuple)
+        and len(scale) == 2
+        and all(isinstance(n, int | float) and math.isfinite(n) and n > 0 for n in scale)
+    ):
+        return [f"scale={scale!r:.100}: two numbers above 0 are needed, down and across"]
+    return [] if transform is None else ["scale with transform: give one of both"]
 
 
 def _crs_problems(crs: object, transform: object) -> list[str]:

@@ -29,6 +29,7 @@ class Annotated:
         path: of the image, from the folder of the file that is written, with /; "" where it has none.
         transform: from corners of pixels to coordinates, see ``to_geojson``; None: there are pixels alone.
         crs: the system of those coordinates.
+        scale: of a slide that was looked at smaller, see ``to_geojson``; None: its pixels are the image's own.
         header: of NIfTI, of this size and without pixels, which says where in space the image lies; None: nothing does.
     """
 
@@ -38,6 +39,7 @@ class Annotated:
     path: str = ""
     transform: tuple[float, ...] | None = None
     crs: str | None = None
+    scale: tuple[float, float] | None = None
     header: bytes | None = None
 
     @property

@@ -96,6 +96,7 @@ def write(
     config: ModelConfig,
     place: Sequence[Tag] = (),
     mark: Mark | None = None,
+    mpp: tuple[float, float] | None = None,
 ) -> None:
     """Write a mask whose rows are all done, and remove what it grew in.
 
@@ -105,6 +106,7 @@ def write(
         config: of the model.
         place: tags of TIFF to be written as well; of a zarr array GDAL's nodata alone, as its fill value.
         mark: what ``mark_in`` returns of it.
+        mpp: µm a pixel, down and across, for TIFF's tags of resolution.
 
     Raises:
         WriteError: it cannot be written; what is done is kept.
@@ -117,7 +119,7 @@ def write(
             if target.is_dir():
                 shutil.rmtree(target)
         else:
-            _write_tiff(mask, saving, config, place, mark)
+            _write_tiff(mask, saving, config, place, mark, mpp)
             with saving.open("r+b") as stream:
                 os.fsync(stream.fileno())
         saving.replace(target)
@@ -126,7 +128,14 @@ def write(
         raise WriteError(f"{target} cannot be written ({error.strerror}); {mask.folder} has its pixels") from error
 
 
-def _write_tiff(mask: PartialMask, target: Path, config: ModelConfig, tags: Sequence[Tag], mark: Mark | None) -> None:
+def _write_tiff(
+    mask: PartialMask,
+    target: Path,
+    config: ModelConfig,
+    tags: Sequence[Tag],
+    mark: Mark | None,
+    mpp: tuple[float, float] | None,
+) -> None:
     layers, height, width = mask.shape
     tiles = (
         band[:, x : x + TILE]
@@ -134,9 +143,11 @@ def _write_tiff(mask: PartialMask, target: Path, config: ModelConfig, tags: Sequ
         for band in (in_mask(mask.rows(layer, y, TILE), config) for y in range(0, height, TILE))
         for x in range(0, width, TILE)
     )
+    size = {} if mpp is None else {"resolution": (1e4 / mpp[1], 1e4 / mpp[0]), "resolutionunit": "CENTIMETER"}
     with writer_of(target, mask.size) as writer:
         writer.write(
             tiles,
+            **size,
             shape=mask.shape if layers > 1 else mask.shape[1:],
             dtype=mask.dtype,
             tile=(TILE, TILE),

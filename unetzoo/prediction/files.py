@@ -33,6 +33,7 @@ from unetzoo.prediction.outputs import (
 )
 from unetzoo.prediction.predictor import Predictor
 from unetzoo.prediction.results import Prediction, shows_objects, write_masks
+from unetzoo.prediction.slides import SlideRows
 from unetzoo.prediction.stored import SUFFIXES, StoredRows, is_big
 from unetzoo.printing import printable
 
@@ -52,6 +53,7 @@ class Outcome:
         error: what is wrong with it.
         rows: finished rows of an image that is written by rows, and all of them: it is not through yet where these
             differ.
+        background: which share of a slide was left out, as it is no tissue; None where none was looked for.
     """
 
     job: Job
@@ -59,6 +61,7 @@ class Outcome:
     objects: int | None = None
     error: str | None = None
     rows: tuple[int, int] | None = None
+    background: float | None = None
 
 
 Tell = Callable[[Outcome], object]
@@ -151,12 +154,14 @@ def predict_files(
         for job, reading in _read_ahead(readers, left):
             with _reported(report, job, tell):
                 source, mark = reading.result()
-                if isinstance(source, StoredRows):
+                if isinstance(source, StoredRows | SlideRows):
                     with source:
                         _refuse_by_rows(job, outputs, predictor)
                         count = _write_rows(predictor, source, job, outputs, settings, tell, mark, ledger)
                     report.done.append(job.source)
-                    tell(Outcome(job, objects=count, rows=(source.height, source.height)))
+                    left_out = None if source.tissue is None else 1 - source.tissue.share
+                    rows = (source.height, source.height)
+                    tell(Outcome(job, objects=count, rows=rows, background=left_out))
                 else:
                     found = predictor(source)
                     writing.append((job, found, writers.submit(_write, found, job, outputs, mark, ledger)))
@@ -180,11 +185,15 @@ def _read_ahead(readers: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tu
 
 def _read(job: Job) -> tuple[Rows, Mark]:
     """Return an image, and the mark it has: from before it is read, so that one replaced since is another."""
-    if is_big(job.source):
-        rows = StoredRows(job.source, job.planes)
+    if _by_rows(job):
+        rows = StoredRows(job.source, job.planes) if job.slide is None else SlideRows(job.slide, job.planes)
         return rows, rows.mark
     mark = Mark.of(job.source)
     return as_image(job.source, job.planes), mark
+
+
+def _by_rows(job: Job) -> bool:
+    return job.slide is not None or is_big(job.source)
 
 
 def _settle(
@@ -227,18 +236,18 @@ def _write(found: Prediction, job: Job, outputs: Outputs, mark: Mark, ledger: Le
 
 
 def _refuse_by_rows(job: Job, outputs: Outputs, predictor: Predictor) -> None:
-    """Raise if an image is read by rows, and more is wanted of it than its mask and label image."""
+    """Raise if an image is read by rows, and more is wanted of it than its mask, label image and GeoJSON."""
     asked = [kind for kind in KINDS if getattr(outputs, kind)]
     asked += ["table"] if outputs.table is not None else []
-    asked += [name for name in outputs.formats if name != "labels"]
+    asked += [name for name in outputs.formats if name not in ("labels", "geojson")]
     asked += ["holes"] if predictor.holes else []
-    if asked and is_big(job.source):
+    if asked and _by_rows(job):
         raise InputError(f"so large an image is written by rows, without {', '.join(asked)}: leave that out for it")
 
 
 def _write_rows(
     predictor: Predictor,
-    source: StoredRows,
+    source: StoredRows | SlideRows,
     job: Job,
     outputs: Outputs,
     settings: dict[str, Any],
@@ -252,11 +261,14 @@ def _write_rows(
         if rows < source.height:
             tell(Outcome(job, rows=(rows, source.height)))
 
-    labels = outputs.annotations(job, predictor.config).get("labels", {})
-    for path in labels.values():
+    places = outputs.annotations(job, predictor.config)
+    for path in (path for paths in places.values() for path in paths.values()):
         ledger.check(path)
+    labels, outlines = places.get("labels", {}), places.get("geojson", {}).get(None)
     place = outputs.mask(job)
-    return predictor.write_rows(source, place, settings, finished, mark, labels=labels, save=ledger.write)
+    return predictor.write_rows(
+        source, place, settings, finished, mark, labels=labels, geojson=outlines, save=ledger.write
+    )
 
 
 def _keep_record(outputs: Outputs, settings: dict[str, Any], overwrite: bool) -> None:
@@ -297,7 +309,7 @@ def _is_done(job: Job, outputs: Outputs, config: ModelConfig, split: float) -> b
     """
     mask, others = outputs.mask(job), outputs.others(job, config)
     masks = mask_paths(mask, config)
-    if job.source.suffix.lower() in SUFFIXES and mask.exists():
+    if (job.slide is not None or job.source.suffix.lower() in SUFFIXES) and mask.exists():
         masks = [mask]  # one file, written by rows
     marks = {path: mark_in(path) for path in masks if path.exists()}
     stranger = [path for path, mark in marks.items() if mark is not None and mark.place != identity.place(job.source)]

@@ -15,6 +15,7 @@ from unetzoo import images
 from unetzoo.errors import InputError
 from unetzoo.files.identity import spaced
 from unetzoo.prediction.geography import Tag, geography
+from unetzoo.slides import Tissue
 
 _AT_ONCE = 512
 """Rows that are looked at together where all are."""
@@ -30,12 +31,18 @@ class Rows(ABC):
         alpha: whether the last channel is opacity, by the file or as it is opaque everywhere; it is left out where
             the network takes one channel fewer.
         nodata: what its file calls so; None where it calls nothing so.
+        tissue: of a slide, where there is any: what lies elsewhere is not computed, and is 0; None: all is.
+        scale: of a slide, pixels of its level 0 to one of the image, down and across; None of all others.
+        mpp: of a slide, µm a pixel of the image, down and across; None where nothing says so.
     """
 
     name: str | None
     place: tuple[Tag, ...] = ()
     alpha: bool = False
     nodata: float | None = None
+    tissue: Tissue | None = None
+    scale: tuple[float, float] | None = None
+    mpp: tuple[float, float] | None = None
     height: int
     width: int
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from unetzoo.errors import InputError, UnetzooError
 from unetzoo.images import IMAGE_SUFFIXES, is_image
 from unetzoo.prediction.outputs import RECORD, Job
 from unetzoo.prediction.stored import SUFFIXES, count_planes
 from unetzoo.saving.records import model_in
+from unetzoo.slides import SLIDES, Slide, is_slide
 
 
 def find_jobs(
-    sources: Sequence[str | os.PathLike[str]], inside: Path | None = None, planes: str | None = None
+    sources: Sequence[str | os.PathLike[str]],
+    inside: Path | None = None,
+    planes: str | None = None,
+    slides: Mapping[str, Any] | None = None,
 ) -> list[Job]:
     """Return the images among files and folders, in the order given, those of a folder by name.
 
@@ -29,7 +34,11 @@ def find_jobs(
     ``planes`` says what is meant by a file of several planes, see ``unetzoo.images.read_image``; with "split" each of
     them is an image of its own, whose mask has its number behind its name: "a_0.tif", "a_1.tif".
 
+    ``slides`` has what is asked of slides, arguments of :class:`unetzoo.slides.Slide`; with "mpp" or "level" among them
+    all images are taken for slides.
+
     Raises:
+        ConfigError: what is asked of slides is wrong.
         InputError: there is no such file or folder, or no image in any.
     """
     found: list[tuple[Path, Path]] = []
@@ -51,8 +60,13 @@ def find_jobs(
         raise InputError("; ".join(problems))
     if not found:
         looked = ", ".join(map(repr, map(str, sources)))
-        raise InputError(f"no images in {looked}: {', '.join(sorted(IMAGE_SUFFIXES | {'.zarr'}))} are looked for")
+        raise InputError(
+            f"no images in {looked}: {', '.join(sorted({*IMAGE_SUFFIXES, '.zarr', *SLIDES}))} are looked for"
+        )
     kept = list({os.path.realpath(path): (path, name) for path, name in reversed(found)}.values())[::-1]
+    asked = {key: value for key, value in (slides or {}).items() if value is not None}
+    as_slides = bool({"mpp", "level"} & set(asked))
+    Slide("", **asked)  # or an error, before any work
     stems = [name.as_posix().removesuffix(_suffix(name)) for _, name in kept]
     twice = {stem for stem, count in Counter(stems).items() if count > 1}
     return [
@@ -61,6 +75,7 @@ def find_jobs(
             f"{name.as_posix() if stem in twice else stem}{number}{_ending(path)}",
             f"{stem}{number}{_suffix(name)}",
             part,
+            Slide(path, **asked) if as_slides or is_slide(path) else None,
         )
         for (path, name), stem in zip(kept, stems, strict=True)
         for part, number in _planes(path, planes)
@@ -107,7 +122,7 @@ def _inside(folder: Path, left_out: Path | None) -> Iterator[Path]:
         seen.add(real)
         arrays = sorted(name for name in folders if name.lower().endswith(".zarr") and not name.startswith("."))
         folders[:] = sorted(name for name in folders if name not in arrays and not name.startswith("."))
-        files = (name for name in names if is_image(name) and not name.startswith("."))
+        files = (name for name in names if (is_image(name) or is_slide(name)) and not name.startswith("."))
         yield from (here / name for name in sorted((*files, *arrays)))
 
 
@@ -117,8 +132,10 @@ def _suffix(name: Path) -> str:
 
 
 def _ending(path: Path) -> str:
-    """Return how the mask of an image ends: TIFF and zarr stay what they are, others become PNG."""
+    """Return how the mask of an image ends: TIFF and zarr stay what they are, slides become TIFF, others PNG."""
     suffix = path.suffix.lower()
+    if is_slide(path):
+        return ".tif"
     return suffix if suffix in SUFFIXES else ".png"
 
 

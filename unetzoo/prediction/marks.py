@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import struct
@@ -41,7 +42,7 @@ class Mark:
         Raises:
             OSError: it cannot be read.
         """
-        return cls(place(source), identity(source), {})
+        return cls(place(source), _identity(Path(source)), {})
 
     def __str__(self) -> str:
         return " ".join([BEGIN, self.place, self.identity, *(f"{name}:{size}" for name, size in self.others.items())])
@@ -49,6 +50,14 @@ class Mark:
     def same_image(self, other: Mark) -> bool:
         """Return whether both are of one image that has not changed."""
         return (self.place, self.identity) == (other.place, other.identity)
+
+
+def _identity(path: Path) -> str:
+    """Return the identity of an image: of MIRAX's, whose pixels lie in a folder beside the file, of both."""
+    if path.suffix.lower() == ".mrxs" and path.with_suffix("").is_dir():
+        both = f"{identity(path)} {identity(path.with_suffix(''))}"
+        return hashlib.sha256(both.encode()).hexdigest()[:24]
+    return identity(path)
 
 
 def mark_in(path: Path) -> Mark | None:

@@ -5,7 +5,8 @@ Both begin anew after a kill. That takes little beside the network, and rows tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ LIMIT = 2048
 """Rows that are held back, at most, for an object that is split."""
 _PIECE = 2**20
 
+AT_ONCE = 2**22
+"""Pixels that are looked at together, at most: so that memory does not grow with the width either."""
+
 Save = Callable[[Path, Iterable[bytes]], object]
 
 
@@ -36,6 +40,11 @@ def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
     with replacing(path) as stream:
         for piece in pieces:
             stream.write(piece)
+
+
+def rows_at_once(width: int, most: int) -> int:
+    """Return how many rows of such a width are looked at together."""
+    return min(most, max(16, AT_ONCE // width))
 
 
 def clean(mask: PartialMask, config: ModelConfig, smallest: int) -> None:
@@ -54,53 +63,98 @@ def clean(mask: PartialMask, config: ModelConfig, smallest: int) -> None:
             done += len(kept)
 
 
+@dataclass(frozen=True, eq=False)
+class Numbered:
+    """The objects of a layer of a mask, whose numbers lie in a file beside its rows.
+
+    Attributes:
+        path: of the file, uint32: numbers as they were given.
+        height, width: of the mask.
+        order: number given → number of the object in reading order; 0 stays.
+        classes: number given → class.
+    """
+
+    path: Path
+    height: int
+    width: int
+    order: NDArray[np.uint32]
+    classes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return int(self.order.max())
+
+    def given(self, first: int, count: int, left: int = 0, columns: int | None = None) -> NDArray[np.uint32]:
+        """Return numbers as they were given: of rows, at most to the end, or of a part of them."""
+        count = min(count, self.height - first)
+        if columns is None:
+            start = first * self.width * 4
+            return np.fromfile(self.path, np.uint32, count * self.width, offset=start).reshape(count, self.width)
+        with self.path.open("rb") as stream:
+            found = np.empty((count, columns), np.uint32)
+            for row in range(count):
+                stream.seek(((first + row) * self.width + left) * 4)
+                stream.readinto(found[row].data)
+        return found
+
+
+def numbered(mask: PartialMask, config: ModelConfig, split: float) -> list[Numbered]:
+    """Return the objects of each layer of a mask whose rows are all done.
+
+    Raises:
+        WriteError: their numbers cannot be written.
+    """
+    try:
+        return [_numbered(mask, layer, config, split) for layer in range(mask.shape[0])]
+    except OSError as error:
+        raise WriteError(f"{mask.folder} cannot be written: {error.strerror}; what is done is kept") from error
+
+
 def write_labels(
-    mask: PartialMask, config: ModelConfig, split: float, targets: Mapping[int | None, Path], save: Save
-) -> int:
-    """Write label images, TIFF in tiles, of all objects or of those of each class, and return how many there are.
+    mask: PartialMask,
+    layers: Sequence[Numbered],
+    config: ModelConfig,
+    targets: Mapping[int | None, Path],
+    save: Save,
+) -> None:
+    """Write label images, TIFF in tiles, of all objects or of those of each class.
 
     Args:
-        mask: all rows of it are done.
+        mask: whose objects they are.
+        layers: of :func:`numbered`.
         config: of the model.
-        split: see ``unetzoo.objects.instances``.
         targets: class → path; None: all classes in one.
         save: takes a path and what goes there.
 
     Raises:
         WriteError: they cannot be written.
     """
-    try:
-        found = [_numbered(mask, layer, config, split) for layer in range(mask.shape[0])]
-    except OSError as error:
-        raise WriteError(f"{mask.folder} cannot be written: {error.strerror}; what is done is kept") from error
     for kind, path in targets.items():
-        layer = kind or 0 if config.pixel_task == "multilabel" else 0
-        order, classes = found[layer]
+        found = layers[kind or 0 if config.pixel_task == "multilabel" else 0]
+        order = found.order
         if config.pixel_task == "multiclass" and kind is not None:
-            order = order * (classes == kind)
+            order = order * (found.classes == kind)
         ranks = np.unique(order, return_inverse=True)[1] + (order.min() > 0)
         table = ranks.astype(np.uint16 if ranks.max() <= np.iinfo(np.uint16).max else np.uint32)
         stored = mask.folder / "labels.tif"
         try:
-            _write_tiff(stored, mask.folder / f"objects{layer}", table, mask.shape[1:])
+            _write_tiff(stored, found, table)
         except OSError as error:
             raise WriteError(f"{stored} cannot be written: {error.strerror}; what is done is kept") from error
         save(path, _pieces(stored))
-    return sum(int(order.max()) for order, _ in found)
 
 
-def _numbered(
-    mask: PartialMask, layer: int, config: ModelConfig, split: float
-) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """Write numbers of a layer's objects beside its rows, and return the order that they come to, and their classes."""
+def _numbered(mask: PartialMask, layer: int, config: ModelConfig, split: float) -> Numbered:
+    """Write numbers of a layer's objects beside its rows."""
     _, height, width = mask.shape
     known = NumberedRows(width, split, LIMIT if split else 0)
-    with (mask.folder / f"objects{layer}").open("wb") as stream:
-        for y in range(0, height, TILE):
-            rows = mask.rows(layer, y, TILE)
+    path = mask.folder / f"objects{layer}"
+    with path.open("wb") as stream:
+        step = rows_at_once(width, TILE)
+        for y in range(0, height, step):
+            rows = mask.rows(layer, y, step)
             edges = rows == EDGE if config.task == "instances" else None
-            stream.write(known.add(_classes(rows, config), y + TILE >= height, edges).tobytes())
-    return known.order(), np.array([0, *known.classes], np.int64)
+            stream.write(known.add(_classes(rows, config), y + step >= height, edges).tobytes())
+    return Numbered(path, height, width, known.order(), np.array([0, *known.classes], np.int64))
 
 
 def _classes(values: NDArray[Any], config: ModelConfig) -> NDArray[Any]:
@@ -111,20 +165,17 @@ def _classes(values: NDArray[Any], config: ModelConfig) -> NDArray[Any]:
     return inside
 
 
-def _write_tiff(target: Path, numbers: Path, table: NDArray[Any], size: tuple[int, int]) -> None:
-    height, width = size
-
+def _write_tiff(target: Path, found: Numbered, table: NDArray[Any]) -> None:
     def tiles() -> Iterator[NDArray[Any]]:
-        for y in range(0, height, TILE):
-            rows = min(TILE, height - y)
-            band = table[np.fromfile(numbers, np.uint32, rows * width, offset=y * width * 4).reshape(rows, width)]
-            for x in range(0, width, TILE):
+        for y in range(0, found.height, TILE):
+            band = table[found.given(y, TILE)]
+            for x in range(0, found.width, TILE):
                 yield band[:, x : x + TILE]
 
-    with writer_of(target, height * width * table.itemsize) as writer:
+    with writer_of(target, found.height * found.width * table.itemsize) as writer:
         writer.write(
             tiles(),
-            shape=size,
+            shape=(found.height, found.width),
             dtype=table.dtype,
             tile=(TILE, TILE),
             photometric="minisblack",

@@ -17,6 +17,7 @@ from unetzoo.objects import WRITERS, Writer, writers
 from unetzoo.objects.separating import check_separable, separable
 from unetzoo.objects.writing import object_classes
 from unetzoo.printing import printable
+from unetzoo.slides import Slide
 
 RECORD = ".unetzoo.json"
 """What a folder of masks is known by: the settings under which they were made."""
@@ -35,12 +36,14 @@ class Job:
         name: of the mask, inside the folder of masks, with / and its ending.
         image: of the image, inside the folder that was given, with / and its ending.
         planes: which planes of its file are meant, as ``unetzoo.images.read_image`` takes it.
+        slide: what is asked of it, where it is a slide.
     """
 
     source: Path
     name: str
     image: str
     planes: str | int | None = None
+    slide: Slide | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
 import os
@@ -22,17 +21,22 @@ from unetzoo.objects.components import ndimage
 from unetzoo.objects.finding import SPLIT_BY_EDGES
 from unetzoo.objects.separating import check_separable, separable
 from unetzoo.prediction import arguments, by_rows, objects_by_rows
+from unetzoo.prediction.bars import bar_of
+from unetzoo.prediction.geography import georeference
 from unetzoo.prediction.inputs import LoadedImage, Rows, as_image
 from unetzoo.prediction.layout import Layout
 from unetzoo.prediction.marks import Mark
 from unetzoo.prediction.networks import Model, Networks, check_channels, check_range, gathered, origins
+from unetzoo.prediction.outlines_by_rows import geojson_pieces
 from unetzoo.prediction.outputs import annotation_paths
 from unetzoo.prediction.results import Prediction, mask_of, nodata_tag
+from unetzoo.prediction.slides import SlideRows, loaded
 from unetzoo.prediction.stored import StoredRows
 from unetzoo.prediction.strips import Strip, joined, strips
 from unetzoo.prediction.tiles import Grid
 from unetzoo.prediction.views import views
 from unetzoo.saving import folds
+from unetzoo.slides import Slide
 
 _logger = logging.getLogger("unetzoo")
 
@@ -161,7 +165,7 @@ class Predictor:
                 dictionary with "mask", as ``map_batches`` of Ray Data passes them; an image that does not fit is an
                 error for all of them. Where nothing was measured (what a file's tag calls nodata, NaN, infinity, the
                 ends of float32, masked values of an array) the network sees the mean of its training, and
-                ``Prediction.missing`` is set.
+                ``Prediction.missing`` is set. Of a :class:`~unetzoo.slides.Slide` the level or resolution that it says.
             progress: show a bar.
             planes: what is meant by a file of several planes, see ``unetzoo.images.read_image``: "first", "max",
                 "channels", or the number of one; ``unetzoo.images.planes_of(path).count`` says how many there are.
@@ -178,20 +182,21 @@ class Predictor:
         return self._one(source, progress, planes)
 
     def _one(self, source: Any, progress: bool = False, planes: str | int | None = None) -> Prediction:
-        image = as_image(source, planes)
+        image = loaded(source, planes) if isinstance(source, Slide) else as_image(source, planes)
         check_channels(image.image, self.config, image.alpha)
         check_range(image.image, self.config)
         grid = self.grid(image)
-        with _bar(progress, grid.count, "tile") as tick, in_memory(InputError, _SMALLER):
+        with bar_of(progress, grid.count, "tile") as tick, in_memory(InputError, _SMALLER):
             found = joined(self.strips(image, grid, tick=tick), image.height)
             return self.result(image, found.probabilities, found.missing)
 
     def write_mask(
         self,
-        source: str | os.PathLike[str],
+        source: str | os.PathLike[str] | Slide,
         target: str | os.PathLike[str],
         *,
         labels: str | os.PathLike[str] | None = None,
+        geojson: str | os.PathLike[str] | None = None,
         planes: str | int | None = None,
         progress: bool = False,
     ) -> None:
@@ -203,12 +208,13 @@ class Predictor:
 
         Args:
             source: a .tif or .tiff file, of a pyramid the largest level; a .zarr array (H, W), (H, W, C) or (C, H, W),
-                or OME-Zarr. Extra ``big``.
+                or OME-Zarr. Extra ``big``. Or a :class:`~unetzoo.slides.Slide`.
             target: a .tif, .tiff or .zarr: (H, W) uint8, of a multi-label model (classes, H, W); 0 and 255, or indices
                 of classes, uint16 where there are more than 256. A GeoTIFF's place on the globe is kept.
             labels: a .tif for a label image of the objects, as ``Prediction.save_annotations`` has them: of several
                 classes one each, in folders of their names. They are those of the whole image; but a component of more
                 than 2048 rows that is split is divided as its rows come.
+            geojson: a .geojson for their outlines: of a slide in pixels of its level 0.
             progress: show a bar.
 
         Raises:
@@ -221,7 +227,8 @@ class Predictor:
         if self.holes:
             raise ConfigError(f"holes={self.holes!r}: they are not looked for across rows; leave it out")
         targets = {} if labels is None else annotation_paths(labels, objects.writers(["labels"])["labels"], self.config)
-        with StoredRows(source, planes) as rows, _bar(progress, rows.height, "row") as bar:
+        rows = SlideRows(source, planes) if isinstance(source, Slide) else StoredRows(source, planes)
+        with rows, bar_of(progress, rows.height, "row") as bar:
             done = 0
 
             def tell(finished: int) -> None:
@@ -229,7 +236,8 @@ class Predictor:
                 bar(finished - done)
                 done = finished
 
-            self.write_rows(rows, target, self.settings(), tell, labels=targets)
+            outlines = None if geojson is None else Path(geojson)
+            self.write_rows(rows, target, self.settings(), tell, labels=targets, geojson=outlines)
 
     def write_rows(
         self,
@@ -240,6 +248,7 @@ class Predictor:
         mark: Mark | None = None,
         *,
         labels: Mapping[int | None, Path] | None = None,
+        geojson: Path | None = None,
         save: objects_by_rows.Save = objects_by_rows.write_pieces,
     ) -> int | None:
         """Do what :meth:`write_mask` does, of an image that is open; ``holes`` are left out.
@@ -251,17 +260,18 @@ class Predictor:
             tell: is called with the number of finished rows, first with those of an earlier run.
             mark: is written into the mask, see ``unetzoo.prediction.marks``.
             labels: class → label image of its objects, or None → of all.
-            save: writes what it is given to the path of a label image.
+            geojson: for their outlines.
+            save: writes what it is given to the path of a label image or GeoJSON.
 
         Returns:
-            The number of objects, None without ``labels``.
+            The number of objects, None without ``labels`` and ``geojson``.
 
         Raises:
             ConfigError: what finds objects is not installed.
             InputError: see :meth:`write_mask`; or the image's file was changed while it was read.
             WriteError: likewise.
         """
-        if labels:
+        if labels or geojson:
             check_separable(self.split)  # or an error, before any work
         mask = by_rows.begun(source, target, self.config, settings, lambda: self.grid(source))
         tell(mask.done)
@@ -273,13 +283,19 @@ class Predictor:
         source.check_unchanged()
         if self.smallest > 1:
             objects_by_rows.clean(mask, self.config, self.smallest)
-        count = None
-        if labels:
-            count = objects_by_rows.write_labels(mask, self.config, self.split, labels, save)
-            size = sum(path.stat().st_size for path in labels.values())
-            mark = None if mark is None else replace(mark, others={"labels": size})
+        count, others = None, {}
+        if labels or geojson:
+            layers = objects_by_rows.numbered(mask, self.config, self.split)
+            count = sum(map(len, layers))
+            if labels:
+                objects_by_rows.write_labels(mask, layers, self.config, labels, save)
+                others["labels"] = sum(path.stat().st_size for path in labels.values())
+            if geojson:
+                save(geojson, geojson_pieces(layers, self.config, **georeference(source.place), scale=source.scale))
+                others["geojson"] = geojson.stat().st_size
+        mark = None if mark is None else replace(mark, others=others)
         place = *source.place, *nodata_tag(self.config, mask.missing)
-        by_rows.write(mask, target, self.config, place, mark)
+        by_rows.write(mask, target, self.config, place, mark, source.mpp)
         return count
 
     def result(self, image: LoadedImage, probabilities: Tensor, missing: Tensor | None) -> Prediction:
@@ -294,7 +310,7 @@ class Predictor:
             )
             mask = mask if missing is None else mask.masked_fill(missing, 0)  # a gap in an object is a hole, too
         said = probabilities, mask, image.image, self.config
-        return Prediction(*said, image.name, image.place, missing, image.header, edges, self.split)
+        return Prediction(*said, image.name, image.place, missing, image.header, edges, self.split, image.scale)
 
     def strips(
         self, source: Rows, grid: Grid, first: int = 0, tick: Callable[[], object] | None = None
@@ -375,14 +391,3 @@ _SMALLER = (
     "array, whose masks 'unetzoo predict' and write_mask write by rows"
 )
 """What helps where memory is too small for an image."""
-
-
-@contextlib.contextmanager
-def _bar(shown: bool, count: int, unit: str) -> Iterator[Callable[..., object]]:
-    if not shown:
-        yield lambda *_: None
-        return
-    from huggingface_hub.utils.tqdm import tqdm
-
-    with tqdm(total=count, unit=unit, leave=False) as bar:  # type: ignore[no-untyped-call]
-        yield bar.update

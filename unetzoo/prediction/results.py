@@ -50,6 +50,7 @@ class Prediction:
             None.
         header: of a NIfTI image, a header that says where in space it lies, for ``save_annotations``.
         split: pixels, as the predictor has them: by which objects that touch come apart.
+        scale: of a slide, pixels of its level 0 to one of the image, down and across.
     """
 
     probabilities: Tensor
@@ -62,6 +63,7 @@ class Prediction:
     header: bytes | None = None
     edges: Tensor | None = None
     split: float = 0.0
+    scale: tuple[float, float] | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the mask as an image that ``unetzoo.data`` reads as a mask.
@@ -175,9 +177,12 @@ class Prediction:
     def geojson(self) -> dict[str, Any]:
         """Return the outlines of all objects as GeoJSON, see ``unetzoo.objects.to_geojson``; needs SciPy.
 
-        Coordinates are pixels, and of a GeoTIFF with an EPSG code those of its own system.
+        Coordinates are pixels, of a slide those of its level 0, and of a GeoTIFF with an EPSG code those of its own
+        system.
         """
-        return objects.to_geojson(self.instances(), self.config.class_names, **georeference(self.place))
+        return objects.to_geojson(
+            self.instances(), self.config.class_names, **georeference(self.place), scale=self.scale
+        )
 
     def save_annotations(
         self, path: str | os.PathLike[str], kind: str, image: str | os.PathLike[str] | None = None
@@ -234,7 +239,7 @@ def annotated(
     found: Prediction, instances: objects.Instances, kind: int | None, name: str, path: str
 ) -> objects.Annotated:
     """Return what a format is told of an image: all its objects, or those of a class alone."""
-    lies = {**georeference(found.place), "header": found.header}
+    lies = {**georeference(found.place), "header": found.header, "scale": found.scale}
     if kind is not None:
         return objects.Annotated(instances.of_class(kind), None, name, path, **lies)
     return objects.Annotated(instances, found.config.class_names, name, path, **lies)

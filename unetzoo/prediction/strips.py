@@ -98,17 +98,24 @@ def _begun(
     total = torch.zeros(networks.config.channels, height, width, device=transfer.device)
     for rows in groups:
         top, last = starts[rows[0]], rows[-1] + 1
-        band = _band(source, top - networks.border, starts[rows[-1]] - top + networks.shown(window))
-        if source.alpha and band.shape[0] != networks.config.in_channels:
-            band = band[:-1]
-        band = transfer.up(band)
-        tiles.add(total, band, rows, at_once, tick)
+        chosen = [(k, n) for k in rows for n in range(len(grid.across.starts)) if _shows(source, grid, k, n)]
+        band = None
+        if chosen:
+            band = _band(source, top - networks.border, starts[rows[-1]] - top + networks.shown(window))
+            if source.alpha and band.shape[0] != networks.config.in_channels:
+                band = band[:-1]
+            band = transfer.up(band)
+            tiles.add(total, band, top, chosen, at_once, tick)
+        if tick is not None:
+            for _ in range(len(rows) * len(grid.across.starts) - len(chosen)):
+                tick()
         done = (starts[last] if last < len(starts) else source.height) - top
         skipped = max(0, starts[first] - top)  # rows of an earlier run
         if last > first:
             inside = slice(skipped, done)
-            seen = band[:, networks.border :][:, inside]
-            yield _strip(networks, transfer, top + skipped, total[:, inside, : source.width], seen)
+            seen = None if band is None else band[:, networks.border :][:, inside]
+            tissue = None if source.tissue is None else source.tissue.rows(top + skipped, top + done, source.width)
+            yield _strip(networks, transfer, top + skipped, total[:, inside, : source.width], seen, tissue)
         # The next row of tiles begins ``done`` rows lower, where this one has counted already.
         kept = total[:, done:].clone()
         total.zero_()[:, : kept.shape[1]] = kept
@@ -126,13 +133,26 @@ def _groups(grid: Grid, first: int, together: int) -> list[range]:
     return [range(a, b) for a, b in itertools.pairwise(bounds)]
 
 
+def _shows(source: Rows, grid: Grid, k: int, n: int) -> bool:
+    """Return whether a tile shows anything that counts."""
+    if source.tissue is None:
+        return True
+    top, left = grid.down.starts[k], grid.across.starts[n]
+    return source.tissue.any(top, top + grid.down.window, left, left + grid.across.window)
+
+
 def _strip(
-    networks: Networks, transfer: Transfer, top: int, total: Tensor, band: Tensor
+    networks: Networks, transfer: Transfer, top: int, total: Tensor, band: Tensor | None, tissue: Tensor | None
 ) -> Callable[[], tuple[Strip, bool]]:
-    """Ask for a strip of what was added up, and of where the image, whose rows there are ``band``, has nothing."""
+    """Ask for a strip of what was added up, and of where the image, whose rows there are ``band``, has nothing.
+
+    Outside of ``tissue`` it is 0: a pixel there may lie in some tiles that were computed, and in some that were not.
+    """
     found = networks.activated(total) if networks.merge == "logits" else total.clone()
     sound = found.isfinite().all()
-    gaps = band.isnan().all(dim=0) if band.is_floating_point() else None
+    if tissue is not None:
+        found.masked_fill_(~tissue.to(found.device), 0)
+    gaps = band.isnan().all(dim=0) if band is not None and band.is_floating_point() else None
     if gaps is None:
         fetch = transfer.down(found, sound)
     else:
@@ -165,14 +185,26 @@ class Tiles:
         self._cuts = [cut if isinstance(cut, slice) else cut.to(transfer.device) for cut in cuts]
 
     def add(
-        self, total: Tensor, band: Tensor, rows: range, at_once: int, tick: Callable[[], object] | None = None
+        self,
+        total: Tensor,
+        band: Tensor,
+        top: int,
+        tiles: Sequence[tuple[int, int]],
+        at_once: int,
+        tick: Callable[[], object] | None = None,
     ) -> None:
-        """Add what some rows of tiles say of ``band``, the image's rows there, to ``total``, which begins with them."""
-        tiles = [(k, n) for k in rows for n in range(len(self.grid.across.starts))]
+        """Add what tiles say of ``band``, the image's rows there, to ``total``, whose first row is ``top``.
+
+        Args:
+            total, band, top: as said.
+            tiles: numbers of their row and their column.
+            at_once: tiles that the networks are shown at a time.
+            tick: is called after each.
+        """
         for begin in range(0, len(tiles), at_once):
             chosen = tiles[begin : begin + at_once]
             with torch.inference_mode():
-                self._add(total, band, chosen, self.grid.down.starts[rows[0]])
+                self._add(total, band, chosen, top)
             if tick is not None:
                 for _ in chosen:
                     tick()

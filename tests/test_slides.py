@@ -1,0 +1,487 @@
+"""Slides: levels and µm from headers, resampling in windows, background, outlines in level 0, and a kill on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+import unetzoo
+from unetzoo import ConfigError, InputError, Predictor
+from unetzoo.cli import main
+from unetzoo.prediction.networks import Networks
+from unetzoo.prediction.partial import PartialMask
+from unetzoo.prediction.slides import SlideRows
+from unetzoo.slides import Slide, open_slide, tissue_in
+from unetzoo.slides.tissue import otsu
+
+tifffile = pytest.importorskip("tifffile", reason="slides need tifffile")
+pytest.importorskip("zarr", reason="and zarr")
+pytest.importorskip("imagecodecs", reason="and JPEG of it")
+from drawn_slides import aperio, hamamatsu, mirax, ome, smaller, stained  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    return stained(700, 1010)
+
+
+@pytest.fixture(scope="module")
+def slide(image: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return aperio(tmp_path_factory.mktemp("slide") / "a.svs", image, compression=None)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    network = unetzoo.create("unet", base_channels=4)
+    with torch.no_grad():
+        network.head.conv.weight.mul_(8)
+    unetzoo.save(network, tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+@pytest.fixture
+def violet(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Have all networks find what is violet, pixel by pixel, and return what they were shown."""
+    seen = []
+
+    def ask(self: Networks, stored: Tensor, height: int, width: int, levels: object) -> Tensor:
+        seen.append(tuple(stored.shape))
+        return (stored[:, 0] < 150).float()[:, None, :height, :width]
+
+    monkeypatch.setattr(Networks, "__call__", ask)
+    return seen
+
+
+def read(slide: Slide) -> Tensor:
+    with SlideRows(slide) as rows:
+        return rows.rows(0, rows.height)
+
+
+def reference(image: np.ndarray, step: float) -> Tensor:
+    """Return an image resampled by torch, not rounded: it has the last pixel only where it lies inside as a whole."""
+    planes = torch.from_numpy(image.astype(np.float64)).permute(2, 0, 1)[None]
+    if step < 1:
+        return F.interpolate(planes, scale_factor=1 / step, mode="bilinear", recompute_scale_factor=False)[0]
+    return F.interpolate(planes, scale_factor=1 / step, mode="bilinear", antialias=True, recompute_scale_factor=False)[
+        0
+    ]
+
+
+def apart(found: Tensor, expected: Tensor) -> float:
+    """Return how far two images are apart, but for their last rows and columns, which one of them may lack."""
+    height, width = (min(sides) - 1 for sides in zip(found.shape[1:], expected.shape[1:], strict=True))
+    found, expected = (image.double()[:, :height, :width] for image in (found, expected))
+    return float((found - expected).abs().max())
+
+
+# Levels
+
+
+def levels_of(path: Path, planes: str | None = None) -> tuple[list[tuple[int, int]], tuple[float, float] | None]:
+    with contextlib.ExitStack() as keeping:
+        found = open_slide(path, planes, keeping)
+        return [(level.height, level.width) for level in found.levels], found.mpp
+
+
+def test_levels_are_the_smaller_copies_and_no_label(slide: Path, image: np.ndarray, tmp_path: Path) -> None:
+    assert levels_of(slide) == ([(700, 1010), (175, 252), (43, 63)], (0.25, 0.25))
+    for number, step in ((0, 1), (1, 4), (2, 16)):
+        assert np.array_equal(read(Slide(slide, level=number)).permute(1, 2, 0).numpy(), smaller(image, step))
+    assert levels_of(ome(tmp_path / "a.ome.tif", image)) == ([(700, 1010), (350, 505), (175, 252)], (0.5, 0.5))
+    channels = np.stack([image[..., k].astype(np.uint16) * 9 for k in (0, 1)])
+    path = ome(tmp_path / "b.tif", channels)
+    assert levels_of(path) == ([(700, 1010), (350, 505), (175, 252)], (0.5, 0.5))
+    assert np.array_equal(read(Slide(path, level=2)).numpy(), tifffile.imread(path, level=2))
+
+
+def pixels(attributes: str, before: str = "") -> str:
+    return f"{before}<OME><Image><Pixels {attributes}/></Image></OME>"
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({"resolution": (40_000, 20_000), "resolutionunit": "CENTIMETER"}, (0.5, 0.25)),
+        ({"resolution": (50_800, 50_800), "resolutionunit": "INCH"}, (0.5, 0.5)),
+        ({"resolution": (300, 300), "resolutionunit": "INCH"}, None),
+        ({"resolution": (4, 4), "resolutionunit": "NONE"}, None),
+        ({"description": "Aperio x|MPP = 0.2525|Left = 3"}, (0.2525, 0.2525)),
+        ({"description": "Aperio x|MPP = 0"}, None),
+        ({"description": "Aperio x|MPP = 1.2.3"}, None),
+        ({"description": "Aperio x|MPP = 99999999999999999999"}, None),
+        ({"description": "ImageJ=1.54\nunit=\\u00B5m\n", "resolution": (2, 2), "resolutionunit": "NONE"}, (0.5, 0.5)),
+        ({"description": pixels('PhysicalSizeX="250" PhysicalSizeXUnit="nm" PhysicalSizeY="0.5"')}, (0.5, 0.25)),
+        ({"description": pixels('PhysicalSizeX="1" PhysicalSizeXUnit="pixel" PhysicalSizeY="1"')}, None),
+        ({"description": pixels('PhysicalSizeX="&e;" PhysicalSizeY="1"', '<!DOCTYPE a [<!ENTITY e "1">]>')}, None),
+        ({}, None),
+    ],
+)  # fmt: skip
+def test_microns_are_what_the_header_says(how: dict[str, Any], expected: object, tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((40, 50, 3), np.uint8), photometric="rgb", metadata=None, tile=(16, 16), **how)
+    found = levels_of(path)[1]
+    assert found == (None if expected is None else pytest.approx(expected))
+    if expected is None:
+        with pytest.raises(InputError, match=r"50×40 pixels, and does not say .*level=….*mpp_stored=…"):
+            SlideRows(Slide(path, mpp=0.5))
+        with SlideRows(Slide(path, mpp=0.5, mpp_stored=0.25)) as rows:
+            assert (rows.height, rows.width, rows.mpp) == (20, 25, (0.5, 0.5))
+
+
+# Resampling
+
+
+@pytest.mark.parametrize("step", [0.95, 1.7, 2, 3.3])
+@pytest.mark.parametrize("kind", ["uint8", "uint16"])
+def test_any_window_is_what_torch_makes_of_the_whole(step: float, kind: str, tmp_path: Path) -> None:
+    """Noise, at sizes that do not divide; the value before rounding is torch's, but for that of float32."""
+    image = np.random.default_rng(0).integers(0, np.iinfo(kind).max, (211, 157, 3), kind)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, image, photometric="rgb", metadata=None, tile=(64, 32))
+    with SlideRows(Slide(path, mpp=step, mpp_stored=1.0)) as rows:
+        whole = rows.rows(0, rows.height)
+        parts = [rows.rows(k, min(k + 7, rows.height)) for k in range(0, rows.height, 7)]
+        assert torch.equal(whole, torch.cat(parts, 1))
+        assert (rows.height, rows.width) == (round(211 / step), round(157 / step))
+    assert apart(whole, reference(image, step)) <= 0.5 + (1e-4 if kind == "uint8" else 0.03)
+
+
+def test_the_nearest_finer_level_is_read(slide: Path, image: np.ndarray) -> None:
+    for mpp, level, step in ((0.26, 1, 0.26 / 0.25), (0.9, 1, 3.6), (1.0, 4, 1.0), (2.5, 4, 2.5), (6.0, 16, 1.5)):
+        assert apart(read(Slide(slide, mpp=mpp)), reference(smaller(image, level), step)) <= 0.5 + 1e-4
+
+
+def test_what_cannot_be_meant_is_refused_with_what_there_is(slide: Path, tmp_path: Path) -> None:
+    has = "level 0 of 1010×700 pixels of 0.25 µm; level 1 of 252×175 pixels of 1 µm; level 2 of 63×43 pixels of 4 µm"
+    for asked, why in (({}, "which is meant"), ({"mpp": 0.2}, "finer than all"), ({"level": 3}, "not among them")):
+        with pytest.raises(InputError, match=f"{has}: .*{why}"):
+            SlideRows(Slide(slide, **asked))
+    with pytest.raises(ConfigError, match=r"mpp=-1.*\n.*level=1\.5.*\n.*mpp and level.*\n.*background='no'"):
+        Slide(slide, mpp=-1, level=1.5, background="no")  # type: ignore[arg-type]
+    Image.new("RGB", (30, 30)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"no slide: \.svs"):
+        SlideRows(Slide(tmp_path / "a.png", mpp=1))
+    scale = [(33550, 12, 3, (1.0, 1.0, 0.0), True)]
+    tifffile.imwrite(tmp_path / "map.tif", np.zeros((40, 50), np.uint8), metadata=None, extratags=scale)
+    with pytest.raises(InputError, match="lies on a map"):
+        SlideRows(Slide(tmp_path / "map.tif", level=0))
+
+
+# Prediction
+
+
+def test_at_a_resolution_it_is_what_the_predictor_says_of_the_resampled_image(
+    slide: Path, image: np.ndarray, model: Path, tmp_path: Path
+) -> None:
+    predictor = Predictor(model, tile=128)
+    asked, plain = Slide(slide, mpp=0.47, background="keep"), reference(image, 1.88).round().byte()
+    assert apart(read(asked), plain) <= 1
+    assert (read(asked)[:, :371, :536] != plain[:, :371, :536]).double().mean() < 2e-3  # halves, rounded in float32
+    expected = predictor(read(asked))
+    assert (expected.mask[:350, :520] == predictor(plain).mask[:350, :520]).double().mean() > 0.999
+    assert torch.equal(predictor(asked).probabilities, expected.probabilities)
+    predictor.write_mask(asked, tmp_path / "m.tif")
+    assert np.array_equal(tifffile.imread(tmp_path / "m.tif"), expected.mask.numpy() * 255)
+    with tifffile.TiffFile(tmp_path / "m.tif") as file:
+        tags = {name: file.pages[0].tags[name].value for name in ("XResolution", "YResolution", "ResolutionUnit")}
+    assert tags["ResolutionUnit"] == 3
+    for name in ("XResolution", "YResolution"):
+        assert tags[name][0] / tags[name][1] == pytest.approx(1e4 / 0.47)
+
+
+@pytest.mark.parametrize("merge", ["probabilities", "logits"])
+def test_without_background_the_tissue_is_as_it_was(slide: Path, merge: str, model: Path, image: np.ndarray) -> None:
+    predictor = Predictor(model, tile=96, merge=merge)
+    kept, skipped = (predictor(Slide(slide, mpp=0.5, background=how)) for how in ("keep", "skip"))
+    with SlideRows(Slide(slide, mpp=0.5)) as rows:
+        assert rows.tissue is not None
+        tissue = rows.tissue.rows(0, rows.height, rows.width)
+        assert rows.tissue.share == pytest.approx(float(tissue.double().mean()), abs=0.05)
+    assert torch.equal(skipped.probabilities, kept.probabilities * tissue)
+    pink = torch.from_numpy(image[::2, ::2, 1] < 200)
+    assert 0.1 < float(pink.double().mean()) < 0.3
+    assert bool(tissue[pink].all())
+    assert float(tissue.double().mean()) < 0.6
+
+
+def test_tiles_of_background_are_neither_read_nor_computed(
+    slide: Path, model: Path, violet: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor, read = Predictor(model, tile=32, overlap=0), []
+    with SlideRows(Slide(slide, mpp=0.5)) as rows:
+        real = rows._image.rows
+        monkeypatch.setattr(rows._image, "rows", lambda a, b: read.append((a, b)) or real(a, b))
+        grid, ticks = predictor.grid(rows), []
+        strips = list(predictor.strips(rows, grid, tick=lambda: ticks.append(1)))
+        tissue = rows.tissue.rows(0, rows.height, rows.width)
+    assert len(ticks) == grid.count
+    places = [(y, x) for y in grid.down.starts for x in grid.across.starts]
+    assert len(violet) == sum(bool(tissue[y : y + 32, x : x + 32].any()) for y, x in places) < 0.8 * grid.count
+    assert sum(len(strip.probabilities[0]) for strip in strips) == 350
+    shown = {y for y in grid.down.starts if bool(tissue[y : y + 32].any())}
+    assert {first for first, _ in read} - {0} == shown - {0}
+    assert 0 < len(shown) < len(grid.down.starts)
+
+
+def test_tissue_is_known_by_its_rule(image: np.ndarray) -> None:
+    filters = pytest.importorskip("skimage.filters", reason="whose threshold it is")
+    for seed in range(5):
+        values = torch.from_numpy(np.random.default_rng(seed).integers(0, 40 + 40 * seed, 5000))
+        values[:2000] += 30
+        assert abs(otsu(values) - filters.threshold_otsu(values.numpy(), nbins=256)) <= 1
+    glass = torch.full((3, 20, 20), 243, dtype=torch.uint8)
+    assert not tissue_in(glass).any()
+    glass[:, 9, 9] = torch.tensor([226, 190, 210])
+    assert tissue_in(glass).nonzero().aminmax(dim=0)[0].tolist() == [7, 7]
+    assert int(tissue_in(glass).sum()) == 25
+    assert tissue_in(torch.full((3, 4, 4), 120, dtype=torch.uint8)).all()  # grey, and dark
+    everywhere = torch.from_numpy(np.random.default_rng(0).integers(150, 200, (3, 30, 30), np.uint8))
+    assert tissue_in(everywhere).all()  # no glass: Otsu alone would part it
+
+
+def test_outlines_are_those_of_level_0(violet: object, model: Path, tmp_path: Path) -> None:
+    """A bar that is drawn on level 0 has its corners there again, whatever is looked at; objects are the same."""
+    image = np.full((640, 960, 3), 243, np.uint8)
+    image[300:420, 200:560] = (226, 150, 190)
+    image[336:384, 240:480] = (90, 60, 140)
+    path = aperio(tmp_path / "bar.svs", image, compression=None)
+    predictor = Predictor(model, tile=64)
+    for asked, slack in (
+        ({"level": 0}, 0),
+        ({"mpp": 0.5}, 0),
+        ({"level": 1}, 0),
+        ({"mpp": 0.4}, 1.6),
+        ({"mpp": 1.3}, 5.2),
+    ):
+        slide, target = Slide(path, **asked), tmp_path / "bar.geojson"
+        predictor.write_mask(slide, tmp_path / "bar.tif", geojson=target)
+        (feature,) = json.loads(target.read_text(encoding="utf-8"))["features"]
+        corners = np.array(feature["geometry"]["coordinates"][0])
+        assert np.abs([*corners.min(0), *corners.max(0)] - np.array([240, 336, 480, 384])).max() <= slack
+        if not slack:
+            assert corners.tolist() == [[240, 336], [480, 336], [480, 384], [240, 384], [240, 336]]
+        assert feature["properties"]["objectType"] == "detection"
+        (same,) = predictor(slide).geojson()["features"]
+        assert same["geometry"] == feature["geometry"]
+
+
+def test_the_command_segments_a_folder_of_slides(
+    slide: Path, image: np.ndarray, violet: object, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    (folder / "a.svs").write_bytes(slide.read_bytes())
+    ome(folder / "b.ome.tif", image, 0.25)
+    aperio(folder / "c.svs", image, mpp=None)
+    command = ["predict", str(model), str(folder), "--out", str(out), "--tile", "128", "--mpp", "0.5"]
+    command += ["--write", "geojson,labels", "--json"]
+    assert main(command) == 1
+    lines = {Path(line["image"]).name: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert "give --level" in lines["c.svs"]["error"]
+    assert "or --mpp-stored" in lines["c.svs"]["error"]
+    assert lines["a.svs"]["objects"] > 20
+    assert 0.4 < lines["a.svs"]["background"] < 0.8
+    assert lines["a.svs"]["mask"] == "a.tif"
+    assert (tifffile.imread(out / "a.tif") == tifffile.imread(out / "b.ome.tif")).mean() > 0.99  # of another level
+    features = json.loads((out / "geojson" / "a.geojson").read_text(encoding="utf-8"))["features"]
+    assert len(features) == lines["a.svs"]["objects"] == tifffile.imread(out / "labels" / "a.tif").max()
+    assert main([*command[:-3], "--write", "geojson,labels"]) == 1
+    assert "2 there already, 1 failed" in capsys.readouterr().out
+    assert main([*command, "--background", "keep"]) == 2
+    assert "other settings" in capsys.readouterr().err
+    assert main(["predict", str(model), str(slide), "--out", str(tmp_path / "other"), "--level", "1"]) == 0
+    assert re.search(r"a\.svs: [45]\d% is no tissue, and is left out", capsys.readouterr().err)
+
+
+def test_what_is_asked_of_slides_is_said_at_once(model: Path, slide: Path, tmp_path: Path, capsys: Any) -> None:
+    command = ["predict", str(model), str(slide), "--out", str(tmp_path / "out")]
+    assert main([*command, "--mpp", "0"]) == 2
+    assert "--mpp 0" in capsys.readouterr().err
+    assert main([*command, "--mpp", "0.5", "--overlay"]) == 1
+    assert "without overlays" in capsys.readouterr().err
+    assert main(command) == 1
+    assert "Give --mpp" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["stopped", pytest.param("killed", marks=pytest.mark.slow)])
+def test_resumed_it_writes_the_same_bytes(
+    how: str, slide: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["predict", str(model), str(slide), "--tile", "64", "--mpp", "0.45", "--write", "geojson,labels", "--out"]
+    if how == "killed":
+        code = (
+            "import os, signal, sys\nfrom unetzoo.cli import main\nfrom unetzoo.prediction.partial import PartialMask\n"
+            "put = PartialMask.put\n"
+            "def die(self, *args, **more):\n    put(self, *args, **more)\n"
+            "    if self.done > 100: os.kill(os.getpid(), signal.SIGKILL)\n"
+            "PartialMask.put = die\nmain(sys.argv[1:])"
+        )
+        killed = subprocess.run([sys.executable, "-c", code, *command, str(tmp_path / "a")], check=False)
+        assert killed.returncode == -signal.SIGKILL
+    else:
+        put = PartialMask.put
+
+        def stop(self: PartialMask, *args: Any, **more: Any) -> None:
+            put(self, *args, **more)
+            if self.done > 100:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(PartialMask, "put", stop)
+            assert main([*command, str(tmp_path / "a")]) == 130
+    note = json.loads((tmp_path / "a" / ".a.tif.partial" / "note.json").read_text(encoding="utf-8"))
+    assert 100 < note["rows"] < 300
+    assert main([*command, str(tmp_path / "a")]) == 0
+    assert main([*command, str(tmp_path / "b")]) == 0
+    for name in ("a.tif", "labels/a.tif", "geojson/a.geojson"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert len(json.loads((tmp_path / "a" / "geojson" / "a.geojson").read_text(encoding="utf-8"))["features"]) > 1
+
+
+# Hostile and damaged files
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "why"),
+    [
+        (256, 2**31, "pixels: 1 to 1,000,000"),
+        (257, 900_000, "cut off"),
+        (322, 2**30, "parts of 1073741824×256"),
+        (323, 2**24, "parts of 256×16777216"),
+        (322, 0, "tiles of 0×256"),
+        (324, 2**31, "cut off"),
+    ],
+)
+def test_no_header_is_believed(tag: int, value: int, why: str, slide: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.svs"
+    path.write_bytes(slide.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        found = file.pages[0].tags[tag]
+        place = found.valueoffset if found.count > 1 else found.offset + 8
+        kind = found.offset + 2
+    with path.open("r+b") as stream:
+        stream.seek(kind)
+        stream.write((4).to_bytes(2, "little"))
+        stream.seek(place)
+        stream.write(value.to_bytes(4, "little"))
+    with pytest.raises(InputError, match=why):
+        SlideRows(Slide(path, level=0))
+
+
+def test_sub_pages_may_lead_anywhere(image: np.ndarray, tmp_path: Path) -> None:
+    path = ome(tmp_path / "a.tif", image[:200, :200])
+    with tifffile.TiffFile(path) as file:
+        found = file.pages[0].tags[330]
+        own = file.pages[0].offset
+    with path.open("r+b") as stream:
+        stream.seek(found.valueoffset)
+        for offset in (own, 2**31):
+            stream.write(offset.to_bytes(4 if found.dtype in (4, 13) else 8, "little"))
+    assert levels_of(path)[0] == [(200, 200)]
+
+
+# OpenSlide
+
+
+def test_mirax_by_openslide(image: np.ndarray, violet: object, model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openslide", reason="MIRAX needs the extra slides")
+    path = mirax(tmp_path / "m.mrxs", image)
+    found = read(Slide(path, level=1))
+    assert np.array_equal(found.permute(1, 2, 0).numpy()[:350, :505], smaller(image, 2))
+    assert apart(read(Slide(path, mpp=0.75))[:, :231, :331], reference(smaller(image, 2), 1.5)) <= 0.5 + 1e-4
+    predictor, out = Predictor(model, tile=128), tmp_path / "out"
+    assert main(["predict", str(model), str(path), "--out", str(out), "--mpp", "0.5", "--tile", "128"]) == 0
+    as_tiff = predictor(Slide(ome(tmp_path / "a.ome.tif", image, 0.25), mpp=0.5))
+    assert np.array_equal(tifffile.imread(out / "m.tif")[:350, :505], as_tiff.mask.numpy() * 255)
+    with SlideRows(Slide(path, mpp=0.5)) as rows:
+        (path.with_suffix("") / "Data0000.dat").write_bytes(b"another")
+        with pytest.raises(InputError, match="was changed while it was read"):
+            rows.check_unchanged()
+    with pytest.raises(InputError, match="OpenSlide says"):
+        SlideRows(Slide(path, level=0)).rows(0, 10)
+
+
+def test_hamamatsu_by_openslide(image: np.ndarray, tmp_path: Path) -> None:
+    pytest.importorskip("openslide", reason="NDPI needs the extra slides")
+    path = hamamatsu(tmp_path / "h.ndpi", image)
+    assert levels_of(path)[1] == pytest.approx((0.23, 0.23))
+    found = read(Slide(path, level=0)).permute(1, 2, 0).numpy().astype(int)
+    assert np.abs(found - image).mean() < 3  # JPEG
+
+
+def test_without_openslide_it_is_said_which_extra_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.mrxs").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "openslide", None)
+    with pytest.raises(ConfigError, match=r"pip install 'unetzoo\[slides\]'"):
+        SlideRows(Slide(tmp_path / "a.mrxs", mpp=0.5))
+
+
+# Memory
+
+
+STUB = """
+import resource, sys
+from unetzoo.cli import main
+from unetzoo.prediction.networks import Networks
+
+def violet(self, stored, height, width, levels):
+    return (stored[:, 0] < 150).float()[:, None, :height, :width]
+
+Networks.__call__ = violet
+status = main(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+sys.exit(status)
+"""
+
+
+def large(path: Path, side: int) -> Path:
+    """Write a slide of two tiles over and over, one of 16 of which has tissue: its pixels are in no memory."""
+    imagecodecs = pytest.importorskip("imagecodecs", reason="which packs its tiles")
+    tile = stained(512, 512)
+    kinds = [imagecodecs.jpeg_encode(each, colorspace="rgb", outcolorspace="rgb") for each in (tile, tile * 0 + 243)]
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        for step in (1, 4, 16):
+            across = -(-(side // step) // 512)
+            writer.write(
+                (kinds[(k // across + k % across) % 16 > 0] for k in range(across**2)),
+                shape=(side // step, side // step, 3),
+                dtype="u1",
+                tile=(512, 512),
+                photometric="rgb",
+                compression="jpeg",
+                description="Aperio x|MPP = 0.25",
+                metadata=None,
+            )
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="getrusage gives the peak of memory in KiB on Linux alone")
+def test_memory_does_not_grow_with_the_slide(model: Path, tmp_path: Path) -> None:
+    """Slides of 10,000 and of 40,000 pixels a side, with outlines and label images: some minutes."""
+    peaks = {}
+    for side in (10_000, 40_000):
+        path, out, begun = large(tmp_path / f"{side}.svs", side), tmp_path / f"out{side}", time.time()
+        command = ["predict", str(model), str(path), "--tile", "256", "--mpp", "0.5", "--write", "geojson,labels"]
+        code = [sys.executable, "-c", STUB, *command, "--out", str(out)]
+        done = subprocess.run(code, check=True, capture_output=True, text=True)
+        peaks[side] = int(done.stdout.split()[-1])
+        print(f"{side}: peak {peaks[side] / 2**20:.0f} MiB, {time.time() - begun:.0f} s; {done.stderr.strip()}")
+        with tifffile.TiffFile(out / f"{side}.tif") as file:
+            assert file.pages[0].shape == (side // 2, side // 2)
+    assert peaks[40_000] < 1.5 * peaks[10_000]

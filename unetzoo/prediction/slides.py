@@ -1,0 +1,155 @@
+"""Slides as predictors take them: rows of pixels of the size that was asked for, in the memory of some of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unetzoo.errors import InputError
+from unetzoo.images import explained
+from unetzoo.prediction.inputs import LoadedImage, Rows
+from unetzoo.prediction.marks import Mark
+from unetzoo.slides import Levels, Slide, Tissue, open_slide, resampled, side_of, taps, tissue_in
+from unetzoo.slides.tissue import CELL
+
+BLOCK = 2**23
+"""Bytes of a level that are resampled at once."""
+LONGEST = 4096
+"""Rows of a level that are."""
+
+
+class SlideRows(Rows):
+    """A slide that is open, of which only the rows asked for are read.
+
+    Args:
+        slide: what is asked of it.
+        planes: which planes are meant, where it has several; see ``unetzoo.images.read_image``.
+
+    Attributes:
+        mark: of the slide as it was when it was opened.
+
+    Raises:
+        ConfigError: what reads it is not installed.
+        InputError: it cannot be read so; or it does not say what is needed: the message has what it says.
+    """
+
+    def __init__(self, slide: Slide, planes: str | int | None = None) -> None:
+        self.path, self.planes, self.slide = Path(slide.path), planes, slide
+        self.name = self.path.name
+        self._open = contextlib.ExitStack()
+        try:
+            with explained(self.path):
+                self.mark = Mark.of(self.path)
+                levels = open_slide(self.path, planes, self._open)
+                chosen = levels.chosen(slide)
+                self._image = _Scaled(levels, chosen.level, chosen.steps)
+                self.height, self.width = self._image.height, self._image.width
+                self.alpha, self.scale, self.mpp = levels.alpha, chosen.down, chosen.mpp
+                if slide.background == "skip" and levels.dtype == torch.uint8 and levels.channels - levels.alpha == 3:
+                    self.tissue = Tissue(tissue_in(_copy_of(levels)), (chosen.down[0] / CELL, chosen.down[1] / CELL))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def identity(self) -> str:
+        """Return what tells the image from another, see :class:`Rows`: its file, and what is asked of it."""
+        planes = "" if self.planes is None else f" planes {self.planes}"
+        return f"{self.mark.place} {self.mark.identity}{planes} {self.slide.settings()}"
+
+    def check_unchanged(self) -> None:
+        """Raise if the file was replaced or written to since it was opened, see :class:`Rows`."""
+        with explained(self.path):
+            now = Mark.of(self.path)
+        if not now.same_image(self.mark):
+            raise InputError(f"{str(self.path)!r} was changed while it was read: begin again when it is complete")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._open.close()
+
+    def __enter__(self) -> SlideRows:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def rows(self, first: int, last: int) -> Tensor:
+        """Return some rows, see :class:`Rows`."""
+        with explained(self.path):
+            return self._image.rows(first, last)
+
+
+class _Scaled:
+    """A level at another size, by rows.
+
+    Args:
+        levels: of the slide.
+        level: its number.
+        steps: pixels of the level to a new one, down and across.
+    """
+
+    def __init__(self, levels: Levels, level: int, steps: tuple[float, float]) -> None:
+        self._levels, self._level, self._steps = levels, level, steps
+        self._size = levels.levels[level].height, levels.levels[level].width
+        self.height, self.width = (side_of(side, step) for side, step in zip(self._size, steps, strict=True))
+
+    def rows(self, first: int, last: int) -> Tensor:
+        """Return rows (C, last - first, width)."""
+        if self._steps == (1.0, 1.0):
+            return self._levels.window(self._level, first, last, 0, self.width)
+        found = torch.empty(self._levels.channels, last - first, self.width, dtype=self._levels.dtype)
+        for top, bottom in _parts(first, last, max(1, int(LONGEST / self._steps[0]))):
+            down, above = self._taps(0, top, bottom)
+            tall = int(down[0].max()) + 1
+            pixel = tall * self._levels.channels * self._levels.dtype.itemsize * self._steps[1]
+            for left, right in _parts(0, self.width, max(64, int(BLOCK / pixel))):
+                across, beside = self._taps(1, left, right)
+                wide = int(across[0].max()) + 1
+                part = self._levels.window(self._level, above, above + tall, beside, beside + wide)
+                found[:, top - first : bottom - first, left:right] = resampled(part, down, across)
+        return found
+
+    def _taps(self, axis: int, first: int, last: int) -> tuple[tuple[Tensor, Tensor], int]:
+        """Return :func:`taps` that count from the first pixel that any of them needs, and this pixel."""
+        indices, weights = taps(first, last, self._size[axis], self._steps[axis])
+        begin = int(indices.min())
+        return (indices - begin, weights), begin
+
+
+def _parts(first: int, last: int, most: int) -> Iterator[tuple[int, int]]:
+    for begin in range(first, last, most):
+        yield begin, min(begin + most, last)
+
+
+def _copy_of(levels: Levels) -> Tensor:
+    """Return a small copy of a slide, RGB, a pixel of it :data:`CELL` of level 0 a side."""
+    level = max((k for k, one in enumerate(levels.levels) if max(one.down) <= CELL), default=0)
+    down = levels.levels[level].down
+    image = _Scaled(levels, level, (CELL / down[0], CELL / down[1]))
+    return torch.cat([image.rows(*part)[:3] for part in _parts(0, image.height, 64)], dim=1)
+
+
+def loaded(slide: Slide, planes: str | int | None = None) -> LoadedImage:
+    """Return a slide in memory.
+
+    Raises:
+        ConfigError: what reads it is not installed.
+        InputError: it cannot be read so; or it is too large for that.
+    """
+    from PIL import Image
+
+    with SlideRows(slide, planes) as source:
+        pixels = source.height * source.width
+        if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
+            raise InputError(
+                f"{str(slide.path)!r} has {source.width}×{source.height} pixels so: 'unetzoo predict' and write_mask "
+                "write its mask by rows; or give a larger mpp=…"
+            )
+        image = LoadedImage(source.rows(0, source.height), source.name, alpha=source.alpha)
+        image.tissue, image.scale, image.mpp = source.tissue, source.scale, source.mpp
+    return image

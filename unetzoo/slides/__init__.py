@@ -1,0 +1,7 @@
+"""Slides: images of several levels, whose pixels have a size in micrometres."""
+
+from unetzoo.slides.asking import SLIDES as SLIDES, Slide as Slide, is_slide as is_slide
+from unetzoo.slides.levels import Level as Level, Levels as Levels
+from unetzoo.slides.opening import open_slide as open_slide
+from unetzoo.slides.resampling import resampled as resampled, side_of as side_of, taps as taps
+from unetzoo.slides.tissue import Tissue as Tissue, tissue_in as tissue_in

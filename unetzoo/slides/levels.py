@@ -1,0 +1,119 @@
+"""The levels of a slide, whatever reads it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from unetzoo.errors import InputError
+from unetzoo.slides.asking import Slide
+
+LONGEST = 1_000_000
+"""Pixels of a side. The largest scanners' have some 300,000."""
+LARGEST_BLOCK = 2**28
+"""Bytes of a tile or a strip, decoded: it is decoded as a whole."""
+SLACK = 0.1
+"""By which share of itself a resolution may be finer than level 0: scanners of "40×" have 0.22 to 0.26 µm."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """A level of a slide.
+
+    Attributes:
+        height, width: in pixels.
+        down: pixels of level 0 to one of it, down and across.
+    """
+
+    height: int
+    width: int
+    down: tuple[float, float] = (1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What is read of a slide.
+
+    Attributes:
+        level: its number.
+        steps: pixels of the level to one of the image, down and across.
+        down: pixels of level 0 to one of the image, down and across.
+        mpp: µm to a pixel of the image, down and across; None: nothing says so.
+    """
+
+    level: int
+    steps: tuple[float, float]
+    down: tuple[float, float]
+    mpp: tuple[float, float] | None
+
+
+class Levels(ABC):
+    """A slide that is open.
+
+    Attributes:
+        levels: the finest first.
+        mpp: µm a pixel of level 0, down and across; None where the file does not say.
+        dtype: of its values, as numpy has it.
+        channels: how many.
+        alpha: whether the last is opacity.
+    """
+
+    levels: Sequence[Level]
+    mpp: tuple[float, float] | None
+    dtype: Any
+    channels: int
+    alpha: bool = False
+
+    @abstractmethod
+    def window(self, level: int, top: int, bottom: int, left: int, right: int) -> Tensor:
+        """Return pixels of a level: (C, bottom - top, right - left), as they are stored."""
+
+    def chosen(self, slide: Slide) -> Chosen:
+        """Return what is to be read.
+
+        Raises:
+            InputError: the file does not say what is needed, or has no such level; says what it has, and the fix.
+        """
+        stored = self.mpp if slide.mpp_stored is None else (float(slide.mpp_stored),) * 2
+        said = f"{str(slide.path)!r} has {self.described(stored)}"
+        if slide.level is not None:
+            if slide.level >= len(self.levels):
+                raise InputError(f"{said}: level={slide.level} is not among them, from 0 to {len(self.levels) - 1}")
+            down = self.levels[slide.level].down
+            mpp = None if stored is None else (stored[0] * down[0], stored[1] * down[1])
+            return Chosen(slide.level, (1.0, 1.0), down, mpp)
+        if slide.mpp is None:
+            raise InputError(f"{said}: which is meant? Give mpp=…, the µm a pixel of the training, or level=…")
+        if stored is None:
+            raise InputError(f"{said}: give level=…, or mpp_stored=…, the µm a pixel of level 0, with mpp={slide.mpp}")
+        if slide.mpp < max(stored) * (1 - SLACK):
+            raise InputError(f"{said}: mpp={slide.mpp} is finer than all of them; give {max(stored):.4g} or more")
+        wanted = (slide.mpp / stored[0], slide.mpp / stored[1])
+        level = max(
+            (k for k, one in enumerate(self.levels) if one.down[0] <= wanted[0] and one.down[1] <= wanted[1]), default=0
+        )
+        down = self.levels[level].down
+        return Chosen(level, (wanted[0] / down[0], wanted[1] / down[1]), wanted, (float(slide.mpp),) * 2)
+
+    def described(self, mpp: tuple[float, float] | None) -> str:
+        """Return what the levels are, for messages."""
+        each = [
+            f"{one.width}×{one.height} pixels" + ("" if mpp is None else f" of {mpp[1] * one.down[1]:.4g} µm")
+            for one in self.levels
+        ]
+        levels = "; ".join(f"level {k} of {text}" for k, text in enumerate(each))
+        return levels if mpp is not None else f"{levels}, and does not say how many µm a pixel is"
+
+
+def check_sides(path: object, height: int, width: int) -> None:
+    """Raise if a slide cannot be so large.
+
+    Raises:
+        InputError: it is empty, or longer than :data:`LONGEST`.
+    """
+    if not 1 <= height <= LONGEST or not 1 <= width <= LONGEST:
+        raise InputError(f"{str(path)!r} says that it has {width}×{height} pixels: 1 to {LONGEST:,} a side are read")
