@@ -450,7 +450,7 @@ sys.exit(status)
 
 
 def large(path: Path, side: int) -> Path:
-    """Write a slide of two tiles over and over, one of 16 of which has tissue: its pixels are in no memory."""
+    """Write a slide of two tiles over and over, by blocks of 8192 pixels with tissue or without, on all levels."""
     imagecodecs = pytest.importorskip("imagecodecs", reason="which packs its tiles")
     tile = stained(512, 512)
     kinds = [imagecodecs.jpeg_encode(each, colorspace="rgb", outcolorspace="rgb") for each in (tile, tile * 0 + 243)]
@@ -458,7 +458,7 @@ def large(path: Path, side: int) -> Path:
         for step in (1, 4, 16):
             across = -(-(side // step) // 512)
             writer.write(
-                (kinds[(k // across + k % across) % 16 > 0] for k in range(across**2)),
+                (kinds[(k // across * step // 16 + k % across * step // 16) % 4 > 0] for k in range(across**2)),
                 shape=(side // step, side // step, 3),
                 dtype="u1",
                 tile=(512, 512),

@@ -24,7 +24,7 @@ LIMIT = 2048
 """Rows that are held back, at most, for an object that is split."""
 _PIECE = 2**20
 
-AT_ONCE = 2**22
+AT_ONCE = 2**21
 """Pixels that are looked at together, at most: so that memory does not grow with the width either."""
 
 Save = Callable[[Path, Iterable[bytes]], object]
@@ -168,9 +168,9 @@ def _classes(values: NDArray[Any], config: ModelConfig) -> NDArray[Any]:
 def _write_tiff(target: Path, found: Numbered, table: NDArray[Any]) -> None:
     def tiles() -> Iterator[NDArray[Any]]:
         for y in range(0, found.height, TILE):
-            band = table[found.given(y, TILE)]
+            band = found.given(y, TILE)
             for x in range(0, found.width, TILE):
-                yield band[:, x : x + TILE]
+                yield table[band[:, x : x + TILE]]
 
     with writer_of(target, found.height * found.width * table.itemsize) as writer:
         writer.write(
