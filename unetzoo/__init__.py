@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from unetzoo.saving.records import SavedModel as SavedModel
     from unetzoo.saving.sources import create as create
     from unetzoo.saving.weights import load as load, save as save, verify as verify
-    from unetzoo.slides.asking import Slide as Slide
+    from unetzoo.slides import Slide as Slide
     from unetzoo.train.fitting import fit as fit
     from unetzoo.train.runs import Run as Run
     from unetzoo.zoo import from_config as from_config, register_model as register_model
@@ -91,7 +91,7 @@ _HOMES = {
     "saving.records": ("SavedModel",),
     "saving.weights": ("load", "save", "verify"),
     "saving.sources": ("create",),
-    "slides.asking": ("Slide",),
+    "slides": ("Slide",),
     "train.fitting": ("fit",),
     "train.runs": ("Run",),
     "zoo": ("from_config", "register_model"),

@@ -32,7 +32,7 @@ class Slide:
         level: the number of a level, 0 being the finest, as it is stored. One of both is needed.
         mpp_stored: µm a pixel of level 0, where the file does not say it, or says it wrong.
         background: "skip": tiles without tissue are not computed, and what is no tissue is 0, see
-            :class:`unetzoo.slides.Tissue`; "keep": all is computed. Of images that are not RGB of 8 bits all is.
+            ``unetzoo.slides.Tissue``; "keep": all is computed. Of images that are not RGB of 8 bits all is.
 
     Raises:
         ConfigError: lists all that is wrong.
