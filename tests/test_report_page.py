@@ -85,6 +85,20 @@ def test_all_that_a_reader_asks_is_there(run: Path) -> None:
         assert text in said
 
 
+def test_settings_are_a_table_that_says_what_is_not_usual(run: Path) -> None:
+    text = page(run)
+    assert "<h1>unet trained on nuclei0: a</h1>" in text
+    head, _, rest = text.partition("<h2>Settings</h2>")[2].partition("<details>")
+    for name, value, usual in (
+        *(("model.name", "unet", ""), ("model.loss", "bce + dice", ""), ("model.lr", "0.01", "0.001")),
+        *(("trainer.max_epochs", "2", "30"), ("data.ratios", "[0.8, 0.1, 0.1]", "")),
+        ("model.options.base_channels", "4", "–"),
+    ):
+        assert f"<tr><td>{name}</td><td>{value}</td><td>{usual}</td></tr>" in head
+    assert "trainer.strategy" not in head
+    assert "strategy: auto" in rest
+
+
 def test_a_page_needs_nothing_else(run: Path) -> None:
     for tag, attributes in Read(page(run)).tags:
         assert tag not in ("script", "link", "iframe", "a")
@@ -119,7 +133,24 @@ def test_texts_are_shown_and_not_obeyed(tmp_path: Path) -> None:
     assert f'cell & "{EVIL}"' in seen.text
     assert re.search(rf"{re.escape(EVIL)}\d+   dice", seen.text)
     assert {tag for tag, _ in seen.tags} <= {
-        *("html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "div", "img", "ul", "li", "pre"),
+        *(
+            "html",
+            "head",
+            "meta",
+            "title",
+            "style",
+            "body",
+            "h1",
+            "h2",
+            "p",
+            "div",
+            "img",
+            "ul",
+            "li",
+            "pre",
+            "details",
+            "summary",
+        ),
         *("table", "tr", "th", "td", "span", "i"),
     }
     assert not any(name.startswith("on") for _, attributes in seen.tags for name in attributes)

@@ -287,6 +287,17 @@ def test_the_saved_settings_reproduce_the_run(first: Path, tmp_path: Path) -> No
     same_runs(first, tmp_path / "b")
 
 
+def test_the_usual_loss_is_written_and_a_run_from_before_goes_on(nuclei: Path, tmp_path: Path) -> None:
+    train(nuclei, tmp_path / "a", "--epochs", "1")
+    file = tmp_path / "a" / "config.yaml"
+    text = file.read_text(encoding="utf-8")
+    assert "\n  loss: bce + dice\n" in text
+    file.write_text(text.replace("loss: bce + dice", "loss: null"), encoding="utf-8")  # as it was before
+    assert main(["train", "--resume", str(tmp_path / "a"), "--epochs", "2", "--quiet"]) == 0
+    assert main(["train", "--resume", str(tmp_path / "a"), "--epochs", "3", "--quiet"]) == 0  # the text is in it now
+    assert len(rows(tmp_path / "a")) == 3
+
+
 def test_another_seed_makes_another_run(first: Path, nuclei: Path, tmp_path: Path) -> None:
     train(nuclei, tmp_path / "b", "--epochs", "1", "--seed", "1")
     assert rows(tmp_path / "b")[0]["loss"] != rows(first)[0]["loss"]

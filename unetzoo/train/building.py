@@ -15,8 +15,15 @@ from unetzoo.saving.records import read_saved
 from unetzoo.saving.weights import load
 from unetzoo.train.data import FolderData
 
+DEFAULT_LOSSES = {"binary": "bce + dice", "multiclass": "cross_entropy + dice", "multilabel": "bce + dice"}
+"""Of what the logits are, see :func:`logits_of`."""
 MEANINGS = ("num_classes", "task", "class_names")
 """Options of a network that say what its data mean, and are given with them."""
+
+
+def logits_of(task: str) -> str:
+    """Return the task of logits: of instances a channel a class and one of the edges, which is multilabel."""
+    return "multilabel" if task == "instances" else task
 
 
 def built(settings: Any, data: FolderData) -> SegmentationModel:

@@ -37,6 +37,7 @@ from unetzoo.train.mistakes import name_problems, other_problems, trainer_proble
 from unetzoo.train.recipe import Recipe
 from unetzoo.train.refusals import MODE, explained, makeable, other_names as other_names, refusal, repeated, short_name
 from unetzoo.train.runs import CONFIG, Run
+from unetzoo.train.settings_table import flat
 from unetzoo.train.stopping import LimitReachedError, Limits, how_it_ended, is_first, resumable
 from unetzoo.train.trust import check_settings
 
@@ -124,7 +125,14 @@ class RunCLI(LightningCLI):
 
     def settings(self) -> dict[str, Any]:
         """Return all that was set, as ``config.yaml`` holds it: everything but where the run goes, and the minutes."""
-        text = self.parser.dump(self.config, format="yaml", skip_unset=False, skip_link_targets=True)
+        return self._nested(self.config)
+
+    def defaults(self) -> dict[str, Any]:
+        """Return what they are where nothing is given, likewise."""
+        return self._nested(self.parser.get_defaults(skip_validation=True), skip_validation=True)
+
+    def _nested(self, config: jsonargparse.Namespace, **how: bool) -> dict[str, Any]:
+        text = self.parser.dump(config, format="yaml", skip_unset=False, skip_link_targets=True, **how)
         aside = ("config", "steps", "minutes")  # epochs of so many steps say it
         return {key: value for key, value in yaml.safe_load(text).items() if key not in aside}
 
@@ -277,7 +285,7 @@ def _fit(cli: RunCLI, resumed: bool, by_steps: bool) -> None:
     if not cli.trainer.is_global_zero:
         return
     ended = _how_it_ended(cli, by_steps)
-    reporting.write_leftovers(folder, cli.trainer, ended, time.monotonic() - begun)
+    reporting.write_leftovers(folder, cli.trainer, cli.defaults(), ended, time.monotonic() - begun)
     if cli.style in ("bar", "lines"):
         print(f"{printable(folder)}: {ended}")
         if (folder / BEST_FILE).is_file():
@@ -332,7 +340,7 @@ def _place(
 
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse settings that would make another run of one that goes on."""
-    old, new = dict(_flat(before)), dict(_flat(now))
+    old, new = dict(flat(before)), dict(flat(now))
     may = (*MAY_CHANGE, "trainer")
     changed = [
         _change(short_name(key), old.get(key), new.get(key))
@@ -354,14 +362,6 @@ def _change(name: str, old: Any, new: Any) -> str:
     if new is None:
         return f"{name}=… is left out: it was {old!r}"
     return f"{name}={new!r}: it was {'not given' if old is None else repr(old)}"
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _suggest(cli: RunCLI) -> None:

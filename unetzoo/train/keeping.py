@@ -20,6 +20,7 @@ from unetzoo.files.writing import make_folder, replacing, write_file
 from unetzoo.model import build_on_meta
 from unetzoo.saving import weights
 from unetzoo.saving.records import BEST_FILE
+from unetzoo.train.building import DEFAULT_LOSSES, logits_of
 from unetzoo.train.judging import Score
 from unetzoo.train.recipe import Recipe
 from unetzoo.train.runs import CONFIG
@@ -216,7 +217,7 @@ class KeepSettings(Callback):
 
     Args:
         folder: of the run.
-        settings: returns all that was set.
+        settings: returns all that was set. Where no loss was, the file has the usual one.
     """
 
     def __init__(self, folder: Path, settings: Callable[[], Mapping[str, Any]]) -> None:
@@ -229,7 +230,12 @@ class KeepSettings(Callback):
         """Write before the first batch."""
         if trainer.is_global_zero and not self._written:
             self._written = True
-            write_file(self.folder / CONFIG, yaml.safe_dump(dict(self.settings()), sort_keys=False))
+            assert isinstance(pl_module, Recipe)
+            settings = dict(self.settings())
+            # What is in force, so that the file means the same wherever another loss is the usual one.
+            loss = settings["model"]["loss"] or DEFAULT_LOSSES[logits_of(pl_module.data.labels.task)]
+            settings["model"] = {**settings["model"], "loss": loss}
+            write_file(self.folder / CONFIG, yaml.safe_dump(settings, sort_keys=False))
 
 
 def _or_from_the_best(last: Path) -> str:

@@ -26,7 +26,7 @@ from unetzoo.parameter_groups import param_groups
 from unetzoo.saving.records import PREFIX_KEY, RUN_KEY, VERSION_KEY
 from unetzoo.train import clipping, optimisers
 from unetzoo.train.averaging import AveragedModel
-from unetzoo.train.building import built, is_saved
+from unetzoo.train.building import DEFAULT_LOSSES, built, is_saved, logits_of
 from unetzoo.train.checking import fit_problems, setting_problems
 from unetzoo.train.data import FolderData
 from unetzoo.train.judging import Score, score_of
@@ -34,9 +34,6 @@ from unetzoo.train.object_metrics import ObjectMetrics
 from unetzoo.train.own_metrics import OwnMetrics
 from unetzoo.train.schedules import factor, moved, warmup_of
 from unetzoo.train.validating import validated
-
-DEFAULT_LOSSES = {"binary": "bce + dice", "multiclass": "cross_entropy + dice", "multilabel": "bce + dice"}
-"""Of what the logits are: for instances one channel a class and one of the edges, which is multilabel."""
 
 
 class Recipe(lightning.LightningModule):
@@ -197,8 +194,7 @@ class Recipe(lightning.LightningModule):
         if self.settings.ema is not None:
             self.average = AveragedModel(self.network, self.settings.ema)
         weights, heads, task = self.settings.class_weights, self.settings.head_weights, data.labels.task
-        truths = data.training_set().loss_targets()
-        logits = "multilabel" if task == "instances" else task
+        truths, logits = data.training_set().loss_targets(), logits_of(task)
         self.loss = losses.DeepSupervision(
             losses.build(
                 self.settings.loss or DEFAULT_LOSSES[logits],

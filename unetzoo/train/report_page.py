@@ -13,6 +13,7 @@ from typing import Any
 
 import pytorch_lightning as lightning
 import torch
+import yaml
 from torch import Tensor
 
 from unetzoo.checks import class_names_of
@@ -28,6 +29,7 @@ from unetzoo.objects.scores import AP
 from unetzoo.printing import span
 from unetzoo.saving import weights
 from unetzoo.saving.records import BEST_FILE
+from unetzoo.train.building import logits_of
 from unetzoo.train.data import FolderData
 from unetzoo.train.judging import figure_of_images
 from unetzoo.train.keeping import KeepBest
@@ -36,6 +38,7 @@ from unetzoo.train.own_metrics import names_of, value_of
 from unetzoo.train.pictures import Shown, keys, shown
 from unetzoo.train.recipe import Recipe
 from unetzoo.train.runs import CONFIG, CURVES, REPORT
+from unetzoo.train.settings_table import settings_rows
 from unetzoo.train.validating import predicted_mask, probabilities
 
 FILE = REPORT
@@ -75,7 +78,13 @@ class Judged:
 
 
 def write_report(
-    folder: Path, trainer: lightning.Trainer, best: KeepBest, data: FolderData, ended: str, seconds: float
+    folder: Path,
+    trainer: lightning.Trainer,
+    best: KeepBest,
+    data: FolderData,
+    defaults: Mapping[str, Any],
+    ended: str,
+    seconds: float,
 ) -> None:
     """Write the page; the network of the best epoch is shown the validation images once more.
 
@@ -86,6 +95,7 @@ def write_report(
         trainer: has fitted.
         best: keeps the best network.
         data: what was trained on.
+        defaults: of all settings, as ``config.yaml`` nests them.
         ended: what ended the run, in a line.
         seconds: that the training took.
 
@@ -99,9 +109,23 @@ def write_report(
         parts += _scores(best, judged) + _curves(folder) + _images(network, data, judged)
     parts += ["<h2>Data</h2>", f"<p>{escaped(data.report.understood)}</p>", *map(table, data.report.tables())]
     parts += section("Facts", data.report.facts()) + section("Warnings", data.report.warnings)
-    parts += ["<h2>Settings</h2>", f"<pre>{escaped_lines((folder / CONFIG).read_text(encoding='utf-8'))}</pre>"]
+    parts += _settings((folder / CONFIG).read_text(encoding="utf-8"), defaults, logits_of(data.labels.task))
     parts += ["<h2>Time and place</h2>", table([["", ""], *_surroundings(trainer, seconds)])]
-    write_file(folder / FILE, document(f"Training {folder.resolve().name}", parts))
+    write_file(folder / FILE, document(_title(folder, trainer, data), parts))
+
+
+def _title(folder: Path, trainer: lightning.Trainer, data: FolderData) -> str:
+    recipe = trainer.lightning_module
+    assert isinstance(recipe, Recipe)
+    names = " and ".join(path.name for path in paths_of(data.folder))
+    return f"{recipe.network.config.name} trained on {names}: {folder.resolve().name}"
+
+
+def _settings(text: str, defaults: Mapping[str, Any], task: str) -> list[str]:
+    """Return the settings that matter as a table, and the whole file folded up."""
+    rows = settings_rows(yaml.safe_load(text), defaults, task)
+    whole = f"<details><summary>All settings: {CONFIG}</summary><pre>{escaped_lines(text)}</pre></details>"
+    return ["<h2>Settings</h2>", table(rows), whole]
 
 
 def escaped_lines(text: str) -> str:

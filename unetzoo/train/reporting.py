@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -214,12 +215,15 @@ def _said_of_best(recipe: Recipe) -> str:
     return f"  (best so far, by {monitor})" if monitor else "  (best so far)"
 
 
-def write_leftovers(folder: Path, trainer: lightning.Trainer, ended: str, seconds: float) -> None:
+def write_leftovers(
+    folder: Path, trainer: lightning.Trainer, defaults: Mapping[str, Any], ended: str, seconds: float
+) -> None:
     """Write the run's ``README.md`` and ``report.html``.
 
     Args:
         folder: of the run.
         trainer: has fitted.
+        defaults: of all settings.
         ended: what ended it, in a line.
         seconds: that it took.
 
@@ -227,7 +231,7 @@ def write_leftovers(folder: Path, trainer: lightning.Trainer, ended: str, second
         WriteError: a file cannot be written.
     """
     write_card(folder, trainer)
-    report_page.write_report(folder, trainer, _best_of(trainer), _data_of(trainer), ended, seconds)
+    report_page.write_report(folder, trainer, _best_of(trainer), _data_of(trainer), defaults, ended, seconds)
 
 
 def write_card(folder: Path, trainer: lightning.Trainer) -> None:
