@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import once
+from conftest import ROOT, once
 from PIL import Image
 from test_training import TINY, train
 
@@ -99,6 +99,23 @@ def test_settings_are_a_table_that_says_what_is_not_usual(run: Path) -> None:
     assert "strategy: auto" in rest
 
 
+def columns_that_are_described(title: str) -> set[str]:
+    """Return the names in the first cells of a table of docs/training.md, which has this title."""
+    rows = (ROOT / "docs" / "training.md").read_text(encoding="utf-8").partition(title)[2].partition("\n\n")[0]
+    return {name for row in rows.splitlines() for name in re.findall("`([^`]+)`", row.split("|")[1] if row else "")}
+
+
+def plain_columns(folder: Path) -> set[str]:
+    """Return the columns of ``metrics.csv``, those of classes and of images as that of all."""
+    with (folder / "metrics.csv").open(encoding="utf-8", newline="") as stream:
+        return {name.partition("/")[0].removesuffix("_per_image") for name in next(csv.reader(stream))}
+
+
+def test_every_column_is_described(run: Path) -> None:
+    described = columns_that_are_described("| column | |\n")
+    assert plain_columns(run) == described - {"object_ap", "objects_true"}
+
+
 def test_a_page_needs_nothing_else(run: Path) -> None:
     for tag, attributes in Read(page(run)).tags:
         assert tag not in ("script", "link", "iframe", "a")
@@ -166,6 +183,9 @@ def test_objects_are_judged_by_objects(tmp_path: Path) -> None:
         Image.fromarray((ids > 0) * np.uint8(200)).save(tmp_path / "data" / "images" / f"{k}.png")
         Image.fromarray(ids).save(tmp_path / "data" / "instances" / f"{k}.png")
     train(tmp_path / "data", tmp_path / "run", "--epochs", "1")
+    objects = {name for name in plain_columns(tmp_path / "run") if name.startswith("object")}
+    known = columns_that_are_described("a mean of images:\n\n| name | |\n")
+    assert {name for name in objects if not re.fullmatch(r"object_ap_[6-9]\d", name)} <= known
     seen = Read(page(tmp_path / "run"))
     assert "objects, each told apart (instances)" in seen.text
     assert "neighbours differ in colour" in seen.text
