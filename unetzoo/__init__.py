@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from unetzoo.saving.cards import ModelCard as ModelCard
     from unetzoo.saving.conversion import convert as convert
     from unetzoo.saving.records import SavedModel as SavedModel
-    from unetzoo.saving.sources import create as create
+    from unetzoo.saving.sources import create as create, from_bioimageio as from_bioimageio
     from unetzoo.saving.weights import load as load, save as save, verify as verify
     from unetzoo.slides import Slide as Slide
     from unetzoo.train.fitting import fit as fit
@@ -90,7 +90,7 @@ _HOMES = {
     "prediction": ("Prediction", "Predictor"),
     "saving.records": ("SavedModel",),
     "saving.weights": ("load", "save", "verify"),
-    "saving.sources": ("create",),
+    "saving.sources": ("create", "from_bioimageio"),
     "slides": ("Slide",),
     "train.fitting": ("fit",),
     "train.runs": ("Run",),

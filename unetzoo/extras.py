@@ -8,6 +8,7 @@ from typing import Any
 from unetzoo.errors import ConfigError, UnetzooError
 
 EXTRAS = {
+    "bioimageio": "bioimageio",
     "gradio": "demo",
     "jsonargparse": "train",
     "matplotlib": "plot",

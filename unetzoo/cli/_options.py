@@ -13,7 +13,10 @@ from unetzoo.printing import printable
 if TYPE_CHECKING:
     from unetzoo.prediction import Predictor
 
-SAVED = "a trained model such as nuclei, the folder of a run or of a saved model, a .safetensors file, or owner/name"
+SAVED = (
+    "a trained model such as nuclei, the folder of a run or of a saved model, a .safetensors file, a package that "
+    "export wrote (.zip), or owner/name"
+)
 """What ``from_pretrained`` takes; owner/name is of the Hugging Face Hub."""
 SEVERAL = f"{SAVED}; several, with commas, are averaged, and so are the folds of a folder of folds"
 

@@ -14,17 +14,19 @@ def add(commands: Any) -> None:
     """Add ``export`` to the commands of the command line."""
     command = commands.add_parser(
         "export",
-        help="a trained network to ONNX or torch.export",
+        help="a trained network to ONNX, torch.export or BioImage.IO",
         description="Write a saved model as a file that runs without unetzoo, compare it with the model, and print how "
         "they agree. The ending says the format: .onnx (needs pip install 'unetzoo[export]'), .pt2 (torch.export), "
-        ".aoti.pt2 (compiled for this kind of processor). It takes from seconds to minutes.",
+        ".aoti.pt2 (compiled for this kind of processor), .zip (a package of BioImage.IO for Fiji, QuPath, ilastik and "
+        "napari; needs pip install 'unetzoo[bioimageio]', --author, and --license where no model card has it). "
+        "It takes from seconds to minutes.",
     )
     command.add_argument(
         "source",
         metavar="MODEL",
         help=SEVERAL,
     )
-    command.add_argument("target", metavar="TARGET", help="the file to write: .onnx, .pt2 or .aoti.pt2")
+    command.add_argument("target", metavar="TARGET", help="the file to write: .onnx, .pt2, .aoti.pt2 or .zip")
     command.add_argument(
         "--for",
         dest="consumer",
@@ -41,9 +43,14 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--inputs",
         metavar="KIND",
-        help="normalised: float32; uint8 or uint16: pixels as stored, normalised inside (default: normalised)",
+        help="normalised: float32; uint8 or uint16: pixels as stored, normalised inside (default: normalised; of a "
+        "package uint8)",
     )
-    command.add_argument("--outputs", metavar="KIND", help="logits, probabilities or mask (default: logits)")
+    command.add_argument(
+        "--outputs",
+        metavar="KIND",
+        help="logits, probabilities or mask (default: logits; of a package probabilities)",
+    )
     command.add_argument(
         "--precision",
         default="float32",
@@ -58,14 +65,27 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--size", type=sides, metavar="HEIGHTxWIDTH", help="fix them, one number for both (default: any size)"
     )
+    command.add_argument(
+        "--author", dest="authors", action="append", default=[], metavar="NAME", help="of a package; may be repeated"
+    )
+    command.add_argument("--license", metavar="NAME", help="of a package, as SPDX has it: MIT, CC-BY-4.0, …")
+    command.add_argument(
+        "--cite",
+        dest="citations",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="in a package, with a DOI or a link; may be repeated",
+    )
     command.add_argument("--json", action="store_true", help="as JSON")
     command.set_defaults(run=_export)
 
 
 def _export(options: argparse.Namespace) -> None:
-    from unetzoo.exporting import export
+    from unetzoo.exporting import About, export
     from unetzoo.saving.sources import separated
 
+    about = About(authors=options.authors, license=options.license, citations=options.citations)
     print(f"exporting {options.source}, and comparing it …", file=sys.stderr)
     report = export(
         separated(options.source),
@@ -77,5 +97,6 @@ def _export(options: argparse.Namespace) -> None:
         consumer=options.consumer,
         resolution=options.resolution,
         size=(options.size, options.size) if isinstance(options.size, int) else options.size,
+        about=about,
     )
     print(json.dumps(report.to_dict(), indent=2) if options.json else report)

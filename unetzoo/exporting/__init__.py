@@ -1,5 +1,6 @@
-"""Models as files that run without this library: ONNX, ``torch.export`` programs, AOTInductor packages."""
+"""Models as files that run without this library: ONNX, ``torch.export`` programs, AOTInductor packages, BioImage.IO."""
 
+from unetzoo.exporting.about import About as About
 from unetzoo.exporting.outcome import (
     Check as Check,
     ExportReport as ExportReport,

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import logging
 import tempfile
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from unetzoo import __version__
 from unetzoo.exporting import qgis
 from unetzoo.exporting.network import example, ports
 from unetzoo.exporting.quantising import quantised
+from unetzoo.exporting.quiet import quiet
 from unetzoo.exporting.request import Request
 
 OPSET = 20
@@ -60,19 +58,6 @@ def runner(form: str, file: bytes) -> Callable[[Tensor], Tensor]:
                 loaded: Callable[[Tensor], Tensor] = torch._inductor.aoti_load_package(str(package))
                 return loaded
         return _session(file)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep warnings and log lines below errors to themselves: exporters have dozens, none of them for users."""
-    before = logging.root.manager.disable
-    logging.disable(max(before, logging.WARNING))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _onnx(request: Request, program: ExportedProgram, facts: Mapping[str, str], samples: Iterable[Tensor]) -> bytes:

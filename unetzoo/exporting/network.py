@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from unetzoo.config import ModelConfig
 from unetzoo.exporting import qgis
 from unetzoo.exporting.outcome import Port
 from unetzoo.exporting.request import Request
+from unetzoo.exporting.whole import Mirrored
 from unetzoo.folding import OptimizedModel, optimize
 from unetzoo.model import SegmentationModel
 
@@ -73,11 +75,13 @@ class Deployed(nn.Module):
         network: images, scaled to [0, 1] where ``inputs`` are integers → logits.
         task: of the model.
         inputs, outputs: as :func:`unetzoo.exporting.export` takes them.
+        channelled: whether masks of one channel have it as a dimension.
     """
 
-    def __init__(self, network: nn.Module, task: str, inputs: str, outputs: str) -> None:
+    def __init__(self, network: nn.Module, task: str, inputs: str, outputs: str, *, channelled: bool = False) -> None:
         super().__init__()
         self.network = network
+        self.channelled = channelled
         self.task = task
         self.outputs = outputs
         self.largest = torch.iinfo(_INTEGERS[inputs]).max if inputs in _INTEGERS else None
@@ -92,8 +96,8 @@ class Deployed(nn.Module):
             return logits.softmax(dim=1) if self.task == "multiclass" else logits.sigmoid()
         if self.outputs == "mask":
             # Above 0 is above one half behind a sigmoid.
-            found = logits.argmax(dim=1) if self.task == "multiclass" else logits > 0
-            return (found[:, 0] if self.task == "binary" else found).to(torch.uint8)
+            found = logits.argmax(dim=1, keepdim=True) if self.task == "multiclass" else logits > 0
+            return (found if self.task == "multilabel" or self.channelled else found[:, 0]).to(torch.uint8)
         return logits
 
 
@@ -108,10 +112,15 @@ def deployed(request: Request, exact: Sequence[SegmentationModel | OptimizedMode
         ConfigError: a weight of the model is made of others, by pruning say.
     """
     dtype = torch.float32 if request.precision == "int8" else getattr(torch, request.precision)
-    networks = [_member(model, dtype, request.inputs) for model in exact]
     task = request.config.task
-    network = networks[0] if len(networks) == 1 else Averaged(networks, task)
-    return Deployed(network, task, request.inputs, request.outputs)
+    if request.whole:
+        # Where each image is normalised by itself, whoever runs it does so: it may be shown tiles.
+        inputs = "normalised" if request.config.normalisation == "image" else request.inputs
+        network = Mirrored(_member(exact[0], dtype, inputs), exact[0])
+        return Deployed(network, task, inputs, request.outputs, channelled=True)
+    networks = [_member(model, dtype, request.inputs) for model in exact]
+    merged = networks[0] if len(networks) == 1 else Averaged(networks, task)
+    return Deployed(merged, task, request.inputs, request.outputs)
 
 
 def _member(model: SegmentationModel | OptimizedModel, dtype: torch.dtype, inputs: str) -> nn.Module:
@@ -129,6 +138,8 @@ def example(request: Request) -> Tensor:
 
 def ports(request: Request) -> tuple[Port, Port]:
     """Return what goes in and what comes out."""
+    if request.whole:
+        return _pixels(request), _channelled(request)
     config, border = request.config, request.border
     normalised = any(model.config.mean is not None for model in request.models)
     height, width = request.size or ("height", "width")
@@ -153,6 +164,23 @@ def ports(request: Request) -> tuple[Port, Port]:
     if request.size is not None and border:
         sides = ", ".join(str(side - 2 * border) for side in request.size)
     return taken, _output(config, request.outputs, batch, sides, averaged=len(request.models) > 1)
+
+
+def _pixels(request: Request) -> Port:
+    """Return what a package takes: any pixels, float32."""
+    config = request.config
+    if config.normalisation == "image":
+        meaning = "pixels as stored, less the mean of the whole image's, by their standard deviation"
+    else:
+        normalised = " and normalised" if config.mean is not None else ""
+        meaning = f"pixels as stored, 0 to {torch.iinfo(_INTEGERS[request.inputs]).max}, scaled{normalised} inside"
+    return Port("image", "float32", f"(batch, {config.in_channels}, height, width)", meaning)
+
+
+def _channelled(request: Request) -> Port:
+    """Return what a package gives, masks with a channel, too, as programs that read packages expect one."""
+    port = _output(request.config, request.outputs, "batch", "height, width", averaged=False)
+    return replace(port, shape=port.shape.replace("(batch, height", "(batch, 1, height"))
 
 
 def _output(config: ModelConfig, outputs: str, batch: str, sides: str, averaged: bool) -> Port:

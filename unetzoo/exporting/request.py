@@ -18,18 +18,20 @@ from unetzoo.checks import one_of
 from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError
 from unetzoo.exporting import qgis
+from unetzoo.exporting.about import About
 from unetzoo.exporting.qgis import Qgis
 from unetzoo.folding import OptimizedModel
 from unetzoo.images import IMAGE_SUFFIXES
 from unetzoo.model import SegmentationModel
 from unetzoo.prediction.networks import check_alike
 
-FORMATS = {".aoti.pt2": "aoti", ".onnx": "onnx", ".pt2": "pt2"}
+FORMATS = {".aoti.pt2": "aoti", ".onnx": "onnx", ".pt2": "pt2", ".zip": "bioimageio"}
 """Ending of the file → format; the longest ending first."""
 PRECISIONS = {
     "onnx": ("float32", "float16", "int8"),  # onnxruntime has no convolution in bfloat16 for processors
     "pt2": ("float32", "bfloat16", "float16"),
     "aoti": ("float32", "bfloat16"),
+    "bioimageio": ("float32",),
 }
 INPUTS = ("normalised", "uint8", "uint16")
 OUTPUTS = ("logits", "probabilities", "mask")
@@ -52,8 +54,9 @@ class Request:
     Attributes:
         models: whose average is exported; often one.
         path: of the file to write.
-        format: "onnx", "pt2" or "aoti".
-        inputs, outputs, precision: as given.
+        format: "onnx", "pt2", "aoti" or "bioimageio".
+        inputs, outputs: as given, or what the format has by default.
+        precision: as given.
         size: height and width, None where they stay free.
         least: smallest height and width where they stay free.
         qgis: what a file for QGIS's plugin is to know besides; None of other files.
@@ -89,9 +92,14 @@ class Request:
         return any(model.config.classification_guided for model in self.models)
 
     @property
+    def whole(self) -> bool:
+        """Whether images are normalised, and mirrored to the sizes that the network takes, as a predictor does."""
+        return self.format == "bioimageio"
+
+    @property
     def border(self) -> int:
         """Pixels that the output lacks on each side."""
-        return network_of(self.models[0]).decoder.border
+        return 0 if self.whole else network_of(self.models[0]).decoder.border
 
     @property
     def example_size(self) -> tuple[int, int]:
@@ -125,6 +133,7 @@ def check(
     consumer: str | None = None,
     resolution: float | None = None,
     threshold: float = 0.5,
+    about: About | None = None,
 ) -> tuple[Request, list[Path]]:
     """Return the request, and the paths of its images.
 
@@ -133,21 +142,25 @@ def check(
     """
     ending = next((ending for ending in FORMATS if os.fspath(path).endswith(ending)), None)
     form = None if ending is None else FORMATS[ending]
-    for_qgis = consumer == "qgis"
-    inputs = inputs or ("uint8" if for_qgis else "normalised")
-    outputs = outputs or ("probabilities" if for_qgis else "logits")
+    for_qgis, packaged = consumer == "qgis", form == "bioimageio"
+    inputs = inputs or ("uint8" if for_qgis or packaged else "normalised")
+    outputs = outputs or ("probabilities" if for_qgis or packaged else "logits")
     size = (qgis.SIDE, qgis.SIDE) if for_qgis and size is None else size
     files, problems = find_images(images)
     known = [model for model in models if isinstance(model, SegmentationModel | OptimizedModel)]
     problems = [
         *(problem for model in models for problem in _model_problems(model)),
-        *_average_problems(known, "normalised" if for_qgis else inputs),
+        *(
+            _package_problems(models, inputs, size, about or About())
+            if packaged
+            else _average_problems(known, "normalised" if for_qgis else inputs)
+        ),
         *_path_problems(path),
         *one_of("consumer", consumer, (None, *CONSUMERS)),
         *([] if for_qgis else one_of("inputs", inputs, INPUTS)),
         *one_of("outputs", outputs, OUTPUTS),
         *_precision_problems(precision, form),
-        *_size_problems([network_of(model) for model in known], size),
+        *([] if packaged else _size_problems([network_of(model) for model in known], size)),
         *([] if form is None else _machine_problems(form, size)),
         *problems,
     ]
@@ -180,6 +193,27 @@ def _model_problems(model: object) -> list[str]:
         said = f"this copy is optimized already, in {model.dtype}, and export() does both itself"
         return [f"{said}: give the model that it was made from"]
     return [f"a SegmentationModel is needed, from unetzoo.create() or load(), not {type(model).__name__}"]
+
+
+def _package_problems(models: Sequence[object], inputs: str, size: object, about: About) -> Iterator[str]:
+    yield from about.missing()
+    if len(models) != 1:
+        yield f"a package holds one network, and {len(models)} are given: export each, or their average as .onnx"
+    for model in models:
+        if isinstance(model, OptimizedModel):
+            yield (
+                "a package holds the network to train on, too, which a predictor and optimize() have no more: give the "
+                "model, its name or its file"
+            )
+        elif isinstance(model, SegmentationModel) and model.config.resize != 1:
+            yield (
+                f"images are resized by {model.config.resize:g} for this model, and programs that read packages resize "
+                "none: train with data.resize=1, or take .onnx"
+            )
+    if inputs == "normalised":
+        yield "inputs='normalised': a package takes pixels as stored: 'uint8' or 'uint16' says what white is"
+    if size is not None:
+        yield f"size={size!r}: a package says itself which sizes it takes, which are many; leave it out"
 
 
 def _average_problems(models: Sequence[SegmentationModel | OptimizedModel], inputs: object) -> Iterator[str]:
@@ -260,6 +294,10 @@ def _size_problems(networks: Sequence[SegmentationModel], size: object) -> Itera
 
 def _machine_problems(form: str, size: object) -> Iterator[str]:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None] if form == "onnx" else []
+    if form == "bioimageio":
+        if importlib.util.find_spec("bioimageio") is None:
+            yield ".zip, a package of BioImage.IO, needs bioimageio.core: pip install 'unetzoo[bioimageio]'"
+        return
     if missing:
         yield f".onnx needs {' and '.join(missing)}: pip install 'unetzoo[export]'"
     if size is None and tuple(map(int, torch.__version__.split(".")[:2])) < _FREE_SIZES_SINCE:

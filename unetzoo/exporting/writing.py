@@ -12,12 +12,17 @@ import torch
 from torch import Tensor
 
 from unetzoo.errors import UnetzooError
+from unetzoo.exporting.about import About, card_beside
 from unetzoo.exporting.comparing import Eager, Run, agreement_on, checks
 from unetzoo.exporting.formats import content, runner
 from unetzoo.exporting.network import Deployed, average_logits, deployed, metadata, ports
 from unetzoo.exporting.outcome import ExportReport
+from unetzoo.exporting.package import package, tested
+from unetzoo.exporting.quiet import quiet
 from unetzoo.exporting.request import Images, Request, check
 from unetzoo.exporting.samples import Samples, read_images
+from unetzoo.exporting.whole import logits_of
+from unetzoo.files.packages import SUFFIX as PACKAGE
 from unetzoo.files.writing import replacing
 from unetzoo.folding import OptimizedModel, optimize
 from unetzoo.model import SegmentationModel
@@ -36,6 +41,7 @@ def export(
     size: Sequence[int] | None = None,
     consumer: str | None = None,
     resolution: float | None = None,
+    about: About | None = None,
 ) -> ExportReport:
     """Write ``model`` as a file that runs without unetzoo, and compare it with the model before it is kept.
 
@@ -48,14 +54,18 @@ def export(
             with its own normalisation. Views, tiles and thresholds of a predictor are left out, but for QGIS's.
         path: its ending says the format. ``.onnx``: ONNX, opset 20, one file; needs ``unetzoo[export]``. ``.pt2``: a
             program of ``torch.export``. ``.aoti.pt2``: a package compiled by AOTInductor, for this kind of
-            processor and ``torch._inductor.aoti_load_package``; takes minutes and a C++ compiler.
-        inputs: None or "normalised": float32 as the model itself takes them; "uint8" or "uint16": pixels as stored,
-            scaled to [0, 1] and normalised by ``config.mean`` and ``config.std`` inside, as ``images.prepare`` does.
-            Not for models that normalise each image by itself, as a file cannot know whether it is shown a whole one.
-        outputs: "logits", which None is, or "probabilities": (batch, ``config.channels``, height, width) float32; the
-            logits of an average are the log-odds of the mean probability, for multi-class models its log; "mask":
-            uint8, of (batch, height, width) the index of the likeliest class, or 1 where a binary model's probability
-            is above 0.5, and for ``task="multilabel"`` the same of each class, (batch, num_classes, height, width).
+            processor and ``torch._inductor.aoti_load_package``; takes minutes and a C++ compiler. ``.zip``: a package
+            of BioImage.IO, of one model, for Fiji, QuPath, ilastik and napari; needs ``unetzoo[bioimageio]``.
+        inputs: "normalised": float32 as the model itself takes them; "uint8" or "uint16": pixels as stored, scaled to
+            [0, 1] and normalised by ``config.mean`` and ``config.std`` inside, as ``images.prepare`` does. Not for
+            models that normalise each image by itself, as a file cannot know whether it is shown a whole one. Packages
+            take such pixels as float32; of models that normalise each image by itself, too, which the program that
+            reads the package does. None: "normalised", in packages "uint8".
+        outputs: "logits" or "probabilities": (batch, ``config.channels``, height, width) float32; the logits of an
+            average are the log-odds of the mean probability, for multi-class models its log; "mask": uint8, of
+            (batch, height, width) the index of the likeliest class, or 1 where a binary model's probability is above
+            0.5, and for ``task="multilabel"`` the same of each class, (batch, num_classes, height, width). In packages
+            a mask of one channel is (batch, 1, height, width). None: "logits", in packages "probabilities".
         precision: of weights and arithmetic; what goes in and comes out stays as above. "float32". "float16" (.onnx,
             .pt2) and "bfloat16" (.pt2, .aoti.pt2) halve the file. "int8" (.onnx) quarters it: convolutions in 8 bits,
             with ranges taken from ``images``.
@@ -63,7 +73,7 @@ def export(
             that the file will see. int8 needs them; of any precision the masks are compared on them. Up to 32 are used,
             spread evenly over more; whole, in tiles as prediction cuts them, of which they may have 128 together.
         size: height and width, to fix them; ``unet_valid``, whose sides are 16 k + 60, can be exported no other way.
-            None: any from the largest stride of the encoder plus 1 up, 33 for torchvision's.
+            None: any from the largest stride of the encoder plus 1 up, 33 for torchvision's. Not for packages.
         consumer: the program that the file is for, where the format alone does not make it one of its own: "qgis",
             for QGIS's plugin Deepness (.onnx). One image at a time, square, of 512 pixels a side unless ``size``
             says another; probabilities; and what the plugin reads from a file of classes, normalisation, resolution
@@ -71,6 +81,7 @@ def export(
             "float32"; and a model that normalises each image by itself needs ``images=``, the one raster by which the
             plugin will normalise.
         resolution: for "qgis": the centimetres that a pixel of the training images covers; the plugin resamples to it.
+        about: who made the model, its licence, what to cite: packages say so, and need authors and a licence.
 
     Returns:
         Differences, agreement of masks and times at three sizes. Print it.
@@ -86,6 +97,7 @@ def export(
         WriteError: the file cannot be written.
     """
     start = time.perf_counter()
+    about, card = _told(model, path, about)
     request, files = check(
         _models(model),
         path,
@@ -96,6 +108,7 @@ def export(
         images=images,
         consumer=consumer,
         resolution=resolution,
+        about=about,
         threshold=model.thresholds[0] if isinstance(model, Predictor) else 0.5,
     )
     for each in request.models:
@@ -105,8 +118,8 @@ def export(
     exact = [_exact(model) for model in request.models]
     network = deployed(request, exact)
     with replacing(request.path) as stream:
-        file = _file(request, network, whole)
-        eager, run = _eager(exact, request.config.task), _running(request, file)
+        file = _file(request, network, whole, about, card)
+        eager, run = _eager(exact, request), _running(request, file)
         tried = checks(request, eager, run, stored)
         agreement = agreement_on(request, eager, run, whole) if stored else None
         stream.write(file)
@@ -134,19 +147,37 @@ def _exact(model: SegmentationModel | OptimizedModel) -> SegmentationModel | Opt
     return copied.to("cpu", torch.float32).eval()
 
 
-def _eager(exact: Sequence[SegmentationModel | OptimizedModel], task: str) -> Eager:
+def _eager(exact: Sequence[SegmentationModel | OptimizedModel], request: Request) -> Eager:
     """Return what the models answer: of several the average, in float64, which the file's is held against."""
 
     @torch.inference_mode()
     def run(images: Sequence[Tensor]) -> Tensor:
+        if request.whole:
+            return logits_of(exact[0], images[0])
         logits: list[Tensor] = [model(batch) for model, batch in zip(exact, images, strict=True)]
-        return logits[0] if len(logits) == 1 else average_logits([each.double() for each in logits], task).float()
+        if len(logits) == 1:
+            return logits[0]
+        return average_logits([each.double() for each in logits], request.config.task).float()
 
     return run
 
 
-def _file(request: Request, network: Deployed, whole: Samples) -> bytes:
+def _told(
+    model: Predictor | Model | Sequence[Model], path: str | os.PathLike[str], about: About | None
+) -> tuple[About, str]:
+    """Return what a package is to say, with what the card beside the model knows, and the text of the card."""
+    given = About() if about is None else about
+    if not os.fspath(path).endswith(PACKAGE):
+        return given, ""
+    card, text = card_beside(model)
+    return given.over(card), text
+
+
+def _file(request: Request, network: Deployed, whole: Samples, about: About, card: str) -> bytes:
     try:
+        if request.format == "bioimageio":
+            with quiet():
+                return package(request, network, about, card, whole.stored)
         return content(request, network, metadata(request, whole.stored), whole.inputs())
     # The exporters of torch and onnxruntime raise errors of many kinds.
     except Exception as error:
@@ -155,7 +186,9 @@ def _file(request: Request, network: Deployed, whole: Samples) -> bytes:
 
 def _running(request: Request, file: bytes) -> Run:
     try:
-        run = runner(request.format, file)
+        run = tested(file, request) if request.format == "bioimageio" else runner(request.format, file)
+    except UnetzooError:
+        raise
     except Exception as error:
         raise _failed(request, "was exported, and cannot be loaded", error) from error
 

@@ -132,7 +132,15 @@ def read_header(path: str | os.PathLike[str]) -> TensorFile:
         DamagedError: not a whole and well-formed safetensors file.
     """
     path = Path(path)
-    content = _map(path)
+    return read_mapped(path, _map(path))
+
+
+def read_mapped(path: Path, content: mmap.mmap) -> TensorFile:
+    """Return what the bytes of a safetensors file say, which came from ``path``, without reading its tensors.
+
+    Raises:
+        DamagedError: not a whole and well-formed safetensors file.
+    """
     size, length = len(content), int.from_bytes(content[:8], "little")
     if content[:4] == b"PK\x03\x04":
         raise DamagedError(f"{path} is what torch.save writes, under a wrong name: call it .pth, and convert it")

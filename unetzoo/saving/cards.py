@@ -6,7 +6,7 @@ import html
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from unetzoo.costs.tables import cells, header, markdown
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS, options_of
 from unetzoo.errors import ConfigError, WeightsError
-from unetzoo.files import strict_json
+from unetzoo.files import strict_json, strict_yaml
 from unetzoo.files.plain import plain
 from unetzoo.model import build_on_meta
 from unetzoo.printing import printable
@@ -30,10 +30,6 @@ _END = "<!-- end of the unetzoo card -->"
 _TEXT_BEGIN = "<!-- text of the ModelCard: replaced where another is given -->"
 _TEXT_END = "<!-- end of the text -->"
 _MARKS = (_BEGIN, _END, _TEXT_BEGIN, _TEXT_END)
-LONGEST_FRONT_MATTER = 100_000
-"""Characters: more takes longer to parse than anybody waits."""
-DEEPEST_FRONT_MATTER = 50
-"""Lists within lists: the time to parse them grows with the square of that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,32 +165,11 @@ def _cut(text: str, begin: str, end: str) -> tuple[str, str]:
     return (inside, before + after.lstrip("\n")) if mark else ("", text)
 
 
-def _entangled(tokens: Iterable[Any]) -> bool:
-    """Return whether there are aliases, or levels so deep that reading them would take many seconds."""
-    depth = 0
-    for token in tokens:
-        kind = type(token).__name__
-        depth += kind.endswith(("SequenceStartToken", "MappingStartToken"))
-        depth -= kind in ("FlowSequenceEndToken", "FlowMappingEndToken", "BlockEndToken")
-        if kind == "AliasToken" or depth > DEEPEST_FRONT_MATTER:
-            return True
-    return False
-
-
 def _read_front_matter(text: str, where: object) -> dict[str, Any]:
-    import yaml  # huggingface_hub needs it
-
     try:
-        if len(text) > LONGEST_FRONT_MATTER or _entangled(yaml.scan(text)):
-            raise ValueError(
-                f"aliases, more than {DEEPEST_FRONT_MATTER} levels of nesting, "
-                f"or more than {LONGEST_FRONT_MATTER:,} characters"
-            )
-        front = yaml.safe_load(text)
-    # A date that is none, or a list as a key, raises what Python knows.
-    except Exception as error:
+        return strict_yaml.loads(text)
+    except ValueError as error:
         raise WeightsError(f"the YAML at the head of {where} cannot be read; fix it or delete it: {error}") from error
-    return {str(key): value for key, value in front.items()} if isinstance(front, dict) else {}
 
 
 def write_card(saved: SavedModel, name: str, card: ModelCard | None, earlier: EarlierCard) -> str:

@@ -12,6 +12,7 @@ from unetzoo.config import CONFIG_KEY, ModelConfig
 from unetzoo.errors import ConfigError, WeightsError
 from unetzoo.files.checkpoints import SUFFIXES as CHECKPOINTS, CheckpointFile, read_contents
 from unetzoo.files.finding import Contents, check_values
+from unetzoo.files.packages import is_package, read_package
 from unetzoo.files.tensors import DATA_DIGEST, LONGEST_HEADER, SUFFIX, TensorFile, check_file, kind_of, read_header
 from unetzoo.foreign import smp
 from unetzoo.foreign.loading import fitted, located, network_of
@@ -129,11 +130,15 @@ def read_record(
         path = model_in(path) or path / MODEL_FILE
         if not path.is_file():
             raise WeightsError(f"the folder {path.parent} holds no {MODEL_FILE}: unetzoo.save_pretrained writes one")
+    if is_package(path):
+        file = read_package(path)
+        file.check_header()
+        return file, _config_in(file)
     kind = kind_of(path)
     if kind is None and path.suffix not in CHECKPOINTS:
         raise WeightsError(
             f"{path} is no file of a model: {SUFFIX} is needed, or a checkpoint, as torch.save writes it "
-            f"({', '.join(CHECKPOINTS)})"
+            f"({', '.join(CHECKPOINTS)}), or a package that export wrote (.zip)"
         )
     if kind != "safetensors":
         contents = read_contents(path)
@@ -169,6 +174,8 @@ def _config_in(file: TensorFile | CheckpointFile) -> ModelConfig:
     """Return the config that a file of ours says."""
     try:
         return ModelConfig.from_json(file.metadata[CONFIG_KEY])
+    except KeyError:
+        raise WeightsError(f"{file.path} holds tensors, and does not say of which network") from None
     except ConfigError as error:
         raise WeightsError(f"{file.path}: {error}") from error
 

@@ -38,6 +38,7 @@ import torch
 
 from unetzoo import naming, trained, zoo
 from unetzoo.errors import ConfigError, HubError, UnetzooError, WeightsError
+from unetzoo.files.packages import is_package, read_package
 from unetzoo.files.tensors import SUFFIX
 from unetzoo.model import SegmentationModel
 from unetzoo.registry import OWN, suggest
@@ -204,6 +205,26 @@ def from_pretrained(
         "refresh": refresh,
     }
     return _loaded(trained_source(source), how, options)
+
+
+def from_bioimageio(path: str | os.PathLike[str], **options: Any) -> SegmentationModel:
+    """Return the network of a BioImage.IO package that ``export`` wrote, in evaluation mode, to predict with or train.
+
+    Only its safetensors file is read, and held against the sha256 in the description; no program in it is opened.
+    ``load`` and ``Predictor`` take such packages, too.
+
+    Args:
+        path: of the ``.zip`` file.
+        **options: as :func:`load` takes them, ``num_classes`` or ``device`` for instance.
+
+    Raises:
+        WeightsError: no such package, one that another program wrote, damaged, or an archive that is not to be opened.
+        ConfigError: lists all that is wrong with the other arguments.
+    """
+    _check_options(options)
+    if not is_package(Path(path)):
+        read_package(Path(path))  # which says what is wrong
+    return load(path, **options)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from unetzoo import __version__
 from unetzoo.config import CONFIG_KEY, ModelConfig
 from unetzoo.errors import ConfigError, DamagedError, WeightsError
 from unetzoo.files.checkpoints import CheckpointFile, check_finite, listed, misfits, non_finite
+from unetzoo.files.packages import SUFFIX as PACKAGE
 from unetzoo.files.plain import plain, plain_tuple
 from unetzoo.files.tensors import (
     SUFFIX,
@@ -102,10 +103,10 @@ def load(
     changed. So do not overwrite the file in place meanwhile; to save over it is safe.
 
     Args:
-        path: a ``.safetensors`` file, a folder with a ``model.safetensors``, or the ``last.ckpt`` of a run, whatever
-            it is called by now, of which the network is read that the run judges: the average of its weights, where it
-            has one. Of others' files (.pth, .pt, .pth.tar, .ckpt, .bin, .safetensors) those of
-            segmentation_models_pytorch.
+        path: a ``.safetensors`` file, a folder with a ``model.safetensors``, a package of BioImage.IO that ``export``
+            wrote (``.zip``), or the ``last.ckpt`` of a run, whatever it is called by now, of which the network is read
+            that the run judges: the average of its weights, where it has one. Of others' files (.pth, .pt,
+            .pth.tar, .ckpt, .bin, .safetensors) those of segmentation_models_pytorch.
         device: where the model goes.
         dtype: of its floating-point tensors; None: as in the file.
         verify: also read every byte, and hold it against the digest, and look for NaN and infinity.
@@ -217,7 +218,8 @@ def _verify(file: TensorFile | CheckpointFile) -> None:
     file.check_data()
     try:
         # A second opinion, so that what we call whole can be read by all programs. It takes only names in UTF-8.
-        if not any("\udc80" <= letter <= "\udcff" for letter in str(file.path)):
+        packed = file.path.suffix.lower() == PACKAGE
+        if not packed and not any("\udc80" <= letter <= "\udcff" for letter in str(file.path)):
             with safe_open(file.path, "pt"):
                 pass
     except (SafetensorError, OSError) as error:

@@ -1,0 +1,122 @@
+"""What a package says of a model beyond what the model itself tells: who made it, and what others may do with it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from unetzoo import trained
+from unetzoo.errors import ConfigError
+from unetzoo.saving.cards import EarlierCard, read_card
+from unetzoo.saving.records import CARD_FILE
+from unetzoo.saving.sources import source_of
+
+LICENCES = {
+    name.lower(): name
+    for name in (
+        *("MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MPL-2.0", "CC0-1.0", "CC-BY-4.0"),
+        *("CC-BY-SA-4.0", "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "CC-BY-ND-4.0", "CC-BY-NC-ND-4.0", "CC-BY-3.0"),
+        *("GPL-2.0-only", "GPL-2.0-or-later", "GPL-3.0-only", "GPL-3.0-or-later", "LGPL-3.0-only", "AGPL-3.0-only"),
+        *("AGPL-3.0-or-later", "LGPL-3.0-or-later", "LGPL-2.1-only", "Unlicense", "ODbL-1.0", "ODC-By-1.0"),
+    )
+}
+"""As the Hub and the command line write them → as SPDX does. Others are given in SPDX's own letters."""
+_NAME = re.compile(r"[A-Za-z0-9_+\- ()]{5,128}")
+_LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
+_LINK = re.compile(r"https?://[^\s<>\"]+[^\s<>\".,;)]")
+_DOI = re.compile(r"\b10\.\d{4,9}/[^\s<>\"]+[^\s<>\".,;)]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a BioImage.IO package says beyond what the model tells.
+
+    Attributes:
+        authors: their names; needed.
+        license: as SPDX or the Hub write it, "MIT" or "cc-by-4.0". None: that of the model card beside the model.
+        citations: what to cite, each with its DOI or a link in it; the paper of the network is always there.
+        name: of the package: from 5 to 128 letters, digits, spaces and ``_+-()``. None: the network and its classes.
+        description: a sentence or two. None: of network and classes.
+
+    Raises:
+        ConfigError: lists all that is wrong.
+    """
+
+    authors: Sequence[str] = ()
+    license: str | None = None
+    citations: Sequence[str] = ()
+    name: str | None = None
+    description: str | None = None
+
+    def __post_init__(self) -> None:
+        problems = list(self._problems())
+        if problems:
+            raise ConfigError("cannot say this about a model", problems)
+        licence = None if self.license is None else LICENCES.get(self.license.lower(), self.license)
+        object.__setattr__(self, "license", licence)
+
+    def _problems(self) -> Iterator[str]:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in ("authors", "citations"):
+                if isinstance(value, str) or not all(isinstance(each, str) and each.strip() for each in value):
+                    yield f"{field.name}={value!r:.100}: a list of texts is needed"
+            elif value is not None and (not isinstance(value, str) or not value.strip()):
+                yield f"{field.name}={value!r:.100}: text is needed"
+        if isinstance(self.name, str) and not _NAME.fullmatch(self.name):
+            yield f"name={self.name!r:.150}: 5 to 128 letters, digits, spaces and _+-() are allowed"
+        if isinstance(self.license, str) and not _LICENCE.fullmatch(self.license):
+            yield f"license={self.license!r:.50}: a name of SPDX is needed, 'MIT' or 'CC-BY-4.0' for instance"
+        if isinstance(self.description, str) and len(self.description) > 1024:
+            yield f"description has {len(self.description)} characters; 1024 are allowed"
+        if not isinstance(self.citations, str):
+            for text in self.citations:
+                if isinstance(text, str) and not (_LINK.search(text) or _DOI.search(text)):
+                    yield f"citations: {text!r:.100} has no DOI and no link in it, by which it is found"
+
+    def over(self, card: EarlierCard | None) -> About:
+        """Return the same, with the licence of the model's own card where none is given."""
+        found = None if card is None else card.card.license
+        return replace(self, license=found) if self.license is None and found not in (None, "other") else self
+
+    def missing(self) -> Iterator[str]:
+        """Give a sentence for each thing that a package needs and nobody told."""
+        if not self.authors:
+            yield "a package names its authors: authors=['Ada Lovelace'], of About"
+        if self.license is None:
+            yield "a package states its licence, and no card beside the model does: license='CC-BY-4.0', of About"
+
+
+def reference(text: str) -> dict[str, str]:
+    """Return a citation as a package has it: the text, and its DOI or its link."""
+    doi, link = _DOI.search(text), _LINK.search(text)
+    if doi is not None:
+        return {"text": text, "doi": doi.group()}
+    assert link is not None
+    return {"text": text, "url": link.group()}
+
+
+def card_beside(model: object) -> tuple[EarlierCard | None, str]:
+    """Return the model card that lies beside a model, read, and its text; None and "" where there is none.
+
+    Args:
+        model: as ``export`` takes it; only the name of a trained model, and a folder, have cards.
+    """
+    if not isinstance(model, str | os.PathLike):
+        return None, ""
+    source = source_of(model)
+    path: Path | None = None
+    if source.kind == "trained":
+        path = trained.card_of(source.text)
+    elif source.kind == "folder" and source.path is not None:
+        path = source.path / CARD_FILE
+    if path is None or not path.is_file():
+        return None, ""
+    text = path.read_text(encoding="utf-8")
+    card = read_card(text, path)
+    if source.kind == "trained":
+        card = replace(card, card=replace(card.card, license="mit"))  # that of the package, see publishing
+    return card, text

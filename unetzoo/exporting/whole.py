@@ -1,0 +1,95 @@
+"""A network for images of any size, shown to it as ``Predictor`` does: mirrored to whole strides, and cropped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unetzoo.exporting.request import network_of
+from unetzoo.folding import OptimizedModel
+from unetzoo.model import SegmentationModel
+from unetzoo.prediction.reach import reach
+from unetzoo.prediction.tiles import mirrored
+
+FARTHEST = 96
+"""Pixels of context that tiles are asked to have, at most: what the plain U-Net sees. Residual networks see farther, if
+faintly, and with their context the least tile would be larger than many images."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a program cuts images into tiles for a network: sides are ``least`` + k · ``step`` pixels.
+
+    Attributes:
+        least: the smallest side, with the halo on both ends.
+        step: the network's stride, so that all tiles begin at multiples of it, and its poolings see the same pixels
+            together as in the whole image.
+        halo: pixels on each end that a tile overlaps its neighbours by, a multiple of the step.
+        exact: whether the network looks no farther, so that tiles say what the whole image would.
+    """
+
+    least: int
+    step: int
+    halo: int
+    exact: bool
+
+
+def tiling(model: SegmentationModel | OptimizedModel) -> Tiling:
+    """Return how images are cut for a network."""
+    step = max(network_of(model).encoder.strides)
+    needed = reach(model.config)
+    halo = -(-(FARTHEST if needed is None else min(needed, FARTHEST)) // step) * step
+    return Tiling(2 * halo + step, step, halo, needed is not None and needed <= halo)
+
+
+class Mirrored(nn.Module):
+    """Images of any size → logits of the same size.
+
+    They are mirrored at their right and lower ends up to a multiple of the stride, and all around by the border that
+    the network's logits lack. Positions are reckoned with operators, so that a trace holds for all sizes.
+
+    Args:
+        network: images of whole strides → logits.
+        model: whose sizes count.
+    """
+
+    def __init__(self, network: nn.Module, model: SegmentationModel | OptimizedModel) -> None:
+        super().__init__()
+        self.network = network
+        decoder = network_of(model).decoder
+        self.step, self.border = max(network_of(model).encoder.strides), decoder.border
+        self.added = decoder.input_side(self.step) - self.step
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the logits (N, classes, H, W) of (N, channels, H, W)."""
+        shape = torch._shape_as_tensor(image)
+        shown = image
+        for dim in (2, 3):
+            shown = shown.index_select(dim, self._places(shape[dim]))
+        logits: Tensor = self.network(shown)
+        return logits[..., : shape[2], : shape[3]]
+
+    def _places(self, side: Tensor) -> Tensor:
+        """Return which rows are shown, of ``side``: 3 2 1 | 0 1 2 3 | 2 1 0 for instance."""
+        end = (side + self.step - 1) // self.step * self.step + self.added - self.border
+        period = (2 * (side - 1)).clamp(min=1)
+        place = torch.arange(-self.border, end) % period  # type: ignore[call-overload]
+        return torch.minimum(torch.minimum(place, period - place), side - 1)
+
+
+@torch.inference_mode()
+def logits_of(model: SegmentationModel | OptimizedModel, image: Tensor) -> Tensor:
+    """Return the logits (N, classes, H, W) of images (N, channels, H, W) of any size, without a trace.
+
+    It is the plain way, by which the traced one is judged.
+    """
+    network = network_of(model)
+    step, border = max(network.encoder.strides), network.decoder.border
+    sides = image.shape[-2:]
+    for dim, side in zip((2, 3), sides, strict=True):
+        shown = network.decoder.input_side(-(-side // step) * step)
+        image = image.index_select(dim, mirrored(-border, shown, side))
+    logits: Tensor = model(image)
+    return logits[..., : sides[0], : sides[1]]
