@@ -23,9 +23,9 @@ from PIL import Image
 from torch import Tensor
 
 import unetzoo
-from unetzoo import ConfigError, DamagedError, UnetzooError, WeightsError
+from unetzoo import ConfigError, DamagedError, InputError, UnetzooError, WeightsError
 from unetzoo.cli import main
-from unetzoo.exporting import About, comparing, export, request, writing
+from unetzoo.exporting import About, comparing, export, package, request, writing
 
 ABOUT = About(authors=["Ada Lovelace"], license="cc-by-4.0", citations=["Lovelace 1843, doi 10.1000/xyz-1."])
 PROGRAM = "weights.pt"
@@ -237,6 +237,24 @@ def test_what_fails_its_test_leaves_the_older_file(written: Path, monkeypatch: p
         export(build(), written, about=ABOUT)
     assert written.read_bytes() == before
     assert [path.name for path in written.parent.iterdir()] == ["cells.zip"]
+
+
+def test_the_sample_is_the_first_on_which_something_is_found(tmp_path: Path) -> None:
+    """The specification takes no test whose output is nothing; of a mask that is the same as an empty one."""
+    model = build(in_channels=1)
+    with torch.no_grad():
+        for parameter in model.head.parameters():
+            parameter.zero_()  # logits of 0 are no object
+    with pytest.raises(InputError, match="finds nothing on the sample"):
+        export(model, tmp_path / "cells.zip", about=ABOUT, outputs="mask")
+    assert not list(tmp_path.iterdir())
+    asked, _ = request.check(
+        [model], tmp_path / "x.zip", inputs=None, outputs=None, precision="float32", size=None, images=None, about=ABOUT
+    )
+    dark, bright = (torch.full((1, 8, 8), value, dtype=torch.uint8) for value in (0, 255))
+    image, output = package._sample([dark, bright], lambda shown: (shown > 9).float(), asked)
+    assert torch.equal(image, bright)
+    assert float(output.min()) == 1
 
 
 def test_the_licence_comes_from_the_card_beside_the_model(tmp_path: Path) -> None:

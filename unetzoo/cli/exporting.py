@@ -65,6 +65,13 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--size", type=sides, metavar="HEIGHTxWIDTH", help="fix them, one number for both (default: any size)"
     )
+    _add_about(command)
+    command.add_argument("--json", action="store_true", help="as JSON")
+    command.set_defaults(run=_export)
+
+
+def _add_about(command: argparse.ArgumentParser) -> None:
+    """Add what a package says besides."""
     command.add_argument(
         "--author", dest="authors", action="append", default=[], metavar="NAME", help="of a package; may be repeated"
     )
@@ -77,8 +84,6 @@ def add(commands: Any) -> None:
         metavar="TEXT",
         help="in a package, with a DOI or a link; may be repeated",
     )
-    command.add_argument("--json", action="store_true", help="as JSON")
-    command.set_defaults(run=_export)
 
 
 def _export(options: argparse.Namespace) -> None:

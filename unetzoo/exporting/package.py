@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unetzoo.errors import UnetzooError
+from unetzoo.errors import InputError, UnetzooError
 from unetzoo.exporting.about import About
 from unetzoo.exporting.comparing import Run, masks_of
 from unetzoo.exporting.description import (
@@ -38,6 +38,8 @@ from unetzoo.saving.weights import save
 
 SHOWN = 256
 """Side of the test image and of the cover's halves, in pixels, or the next that the network's tiles have."""
+FAINTEST = 1e-4
+"""A test output has something larger; the specification refuses those that are fainter than a tenth of it."""
 _WHEN = (1980, 1, 1, 0, 0, 0)
 _HIDDEN = ".debug_pkl"
 """Parts of a TorchScript file that note where on this machine its sources lay."""
@@ -51,14 +53,17 @@ def package(request: Request, network: nn.Module, about: About, card: str, store
         network: what goes in, float32 pixels → what comes out, of any size.
         about: who and what.
         card: text of the model's own card, "" where it has none.
-        stored: images (in_channels, H, W), of which the first is the sample; clouds where there are none.
+        stored: images (in_channels, H, W): the first on which something is found is the sample; clouds where there are
+            none.
+
+    Raises:
+        InputError: nothing is found on any.
     """
     tiles = tiling(request.models[0])
     side = tiles.least + max(0, -(-(SHOWN - tiles.least) // tiles.step)) * tiles.step
-    image = fitted(stored[0], side, side) if stored else draw_noise(1, request.config, request.inputs, side, side)[0]
     program = torch_script(network, request)
-    shown = normalised(image, request)
-    output = opened(program)(shown)
+    drawn = [] if stored else draw_noise(1, request.config, request.inputs, side, side)
+    image, output = _sample([fitted(each, side, side) for each in stored] or drawn, opened(program), request)
     members = {
         WEIGHTS: program,
         MODEL: _saved(request.models[0]),
@@ -72,6 +77,18 @@ def package(request: Request, network: nn.Module, about: About, card: str, store
 
     described = yaml.safe_dump(description(request, about, tiles, digests), sort_keys=False, allow_unicode=True)
     return _zipped({DESCRIPTIONS[0]: described.encode(), **members})
+
+
+def _sample(candidates: Sequence[Tensor], run: Callable[[Tensor], Tensor], request: Request) -> tuple[Tensor, Tensor]:
+    """Return an image and what comes out of it, which the specification wants to be more than nothing."""
+    for image in candidates:
+        output = run(normalised(image, request))
+        if bool((output.abs() > FAINTEST).any()):
+            return image, output
+    raise InputError(
+        f"{request.title} finds nothing on the sample, and a package is tested by what is found: give images=…, some "
+        "with what it was trained to find; without, clouds are drawn"
+    )
 
 
 def torch_script(network: nn.Module, request: Request) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unetzoo.errors import UnetzooError
+from unetzoo.errors import InputError, UnetzooError
 from unetzoo.exporting.about import About, card_beside
 from unetzoo.exporting.comparing import Eager, Run, agreement_on, checks
 from unetzoo.exporting.formats import content, runner
@@ -88,7 +88,7 @@ def export(
 
     Raises:
         ConfigError: lists all that is wrong with the arguments, or missing on this machine.
-        InputError: images that cannot be read, or do not fit; lists them.
+        InputError: images that cannot be read, or do not fit; lists them. Of a package, that nothing is found on them.
         UnetzooError: the exporter failed; or the file does not do what the model does: in float32 its logits differ
             by more than 1e-4 of their spread; in other precisions its masks agree on less than 90 % of the pixels, or
             have an IoU under 0.5 on ``images``. Nothing is left behind then.
@@ -179,6 +179,8 @@ def _file(request: Request, network: Deployed, whole: Samples, about: About, car
             with quiet():
                 return package(request, network, about, card, whole.stored)
         return content(request, network, metadata(request, whole.stored), whole.inputs())
+    except InputError:
+        raise
     # The exporters of torch and onnxruntime raise errors of many kinds.
     except Exception as error:
         raise _failed(request, "could not be exported", error) from error

@@ -215,7 +215,7 @@ def from_bioimageio(path: str | os.PathLike[str], **options: Any) -> Segmentatio
 
     Args:
         path: of the ``.zip`` file.
-        **options: as :func:`load` takes them, ``num_classes`` or ``device`` for instance.
+        **options: as ``load`` takes them, ``num_classes`` or ``device`` for instance.
 
     Raises:
         WeightsError: no such package, one that another program wrote, damaged, or an archive that is not to be opened.
