@@ -241,7 +241,7 @@ def test_the_command_line_takes_what_a_page_shows(command: str) -> None:
     if hasattr(parsed, "import"):  # the names are those of a reader's own module
         return
     named = [getattr(parsed, "name", None), getattr(parsed, "model", None)]
-    saved = (".safetensors", "/a", "/nuclei")  # files, and folders of runs
+    saved = (".safetensors", ".zip", "/a", "/nuclei")  # files, and folders of runs
     named = [name for name in named if isinstance(name, str) and not name.endswith(saved)]
     for pattern in [*getattr(parsed, "patterns", []), *filter(None, named)]:
         if pattern.startswith("hf-hub:"):
