@@ -89,6 +89,32 @@ def hamamatsu(path: Path, image: np.ndarray, mpp: float = 0.23) -> Path:
     return path
 
 
+def leica(path: Path, image: np.ndarray, mpp: float = 0.5) -> Path:
+    """Write an .scn: tiles, three levels, of a slide that lies 80 rows and 120 columns inside of the glass."""
+    height, width = image.shape[:2]
+    nm, steps = round(mpp * 1000), (1, 2, 4)
+    sizes = "".join(
+        f'<dimension sizeX="{width // step}" sizeY="{height // step}" r="{k}" ifd="{k}"/>'
+        for k, step in enumerate(steps)
+    )
+    said = (
+        '<?xml version="1.0"?><scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01">'
+        f'<collection name="a" uuid="b" barcode="" sizeX="{(width + 300) * nm}" sizeY="{(height + 200) * nm}">'
+        '<image name="i" uuid="c"><creationDate>2020-01-01T00:00:00Z</creationDate><device model="m" version="1"/>'
+        f'<pixels sizeX="{width}" sizeY="{height}">{sizes}</pixels>'
+        f'<view sizeX="{width * nm}" sizeY="{height * nm}" offsetX="{120 * nm}" offsetY="{80 * nm}" spacingZ="0"/>'
+        "<scanSettings><objectiveSettings><objective>20</objective></objectiveSettings><illuminationSettings>"
+        "<numericalAperture>0.5</numericalAperture><illuminationSource>brightfield</illuminationSource>"
+        "</illuminationSettings></scanSettings></image></collection></scn>"
+    )
+    how = {"photometric": "rgb", "tile": (256, 256), "metadata": None, "resolutionunit": "CENTIMETER"}
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        for k, step in enumerate(steps):
+            resolution = (1e4 / mpp / step,) * 2
+            writer.write(smaller(image, step), description=None if k else said, resolution=resolution, **how)
+    return path
+
+
 def mirax(path: Path, image: np.ndarray, mpp: float = 0.25, side: int = 128, levels: int = 3) -> Path:
     """Write an .mrxs and its folder: PNGs of ``side`` pixels, each level half of that before it."""
     height, width = image.shape[:2]

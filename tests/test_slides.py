@@ -31,7 +31,7 @@ from unetzoo.slides.tissue import otsu
 tifffile = pytest.importorskip("tifffile", reason="slides need tifffile")
 pytest.importorskip("zarr", reason="and zarr")
 pytest.importorskip("imagecodecs", reason="and JPEG of it")
-from drawn_slides import aperio, hamamatsu, mirax, ome, smaller, stained  # noqa: E402
+from drawn_slides import aperio, hamamatsu, leica, mirax, ome, smaller, stained  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -422,6 +422,20 @@ def test_hamamatsu_by_openslide(image: np.ndarray, tmp_path: Path) -> None:
     assert levels_of(path)[1] == pytest.approx((0.23, 0.23))
     found = read(Slide(path, level=0)).permute(1, 2, 0).numpy().astype(int)
     assert np.abs(found - image).mean() < 3  # JPEG
+
+
+def test_leica_by_openslide_is_where_the_slide_lies(image: np.ndarray, tmp_path: Path) -> None:
+    """On the glass, of 1310 × 900 pixels, it begins at column 120 and row 80: what is read is the slide."""
+    openslide = pytest.importorskip("openslide", reason="SCN needs the extra slides")
+    path = leica(tmp_path / "l.scn", image)
+    with openslide.OpenSlide(path) as opened:
+        assert opened.dimensions == (1310, 900)
+    sizes, mpp = levels_of(path)
+    assert sizes[:2] == [(700, 1010), (350, 505)]
+    assert mpp == pytest.approx((0.5, 0.5))
+    for level in (0, 1):  # the third does not divide, and OpenSlide puts it between pixels
+        found = read(Slide(path, level=level)).permute(1, 2, 0).numpy()
+        assert np.array_equal(found, smaller(image, 2**level))
 
 
 def test_without_openslide_it_is_said_which_extra_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
