@@ -15,7 +15,7 @@ from torch import Tensor
 import unetzoo
 from unetzoo import ConfigError
 from unetzoo.decoders import DECODERS
-from unetzoo.encoders import Options
+from unetzoo.encoders import ENCODERS, Options
 
 
 def test_the_readme_counts_the_names() -> None:
@@ -32,6 +32,11 @@ def test_wildcards_and_exclusions() -> None:
     assert unetzoo.list_models("unet3p_*res*", exclude=["*lite*", "*ne[x]t*", "*wide*", "*152", "*enc*"]) == [
         f"unet3p_resnet{size}" for size in (18, 34, 50, 101)
     ]
+    assert unetzoo.list_encoders("resne*t50*") == ["resnet50", "resnext50_32x4d"]
+    assert unetzoo.list_encoders(["resnet*", "conv*"], exclude="*1*") == [
+        *("convnext_small", "convnext_tiny", "resnet34", "resnet50")
+    ]
+    assert all(f"unetpp_{name}" in unetzoo.list_models() for name in unetzoo.list_encoders() if name != "plain")
     assert unetzoo.list_models(["unet", "unetpp"]) == ["unet", "unetpp"]
     assert unetzoo.list_models("nothing*") == []
     assert unetzoo.list_models("unet_resnet18") == ["resunet18"]
@@ -41,6 +46,21 @@ def test_wildcards_and_exclusions() -> None:
     assert unetzoo.list_models("n*", pretrained=True) == ["nuclei"]
     assert unetzoo.list_models("u*", pretrained=True) == []
     assert "nuclei" not in unetzoo.list_models()
+
+
+def test_pages_have_the_encoders_and_what_is_counted_of_them() -> None:
+    """Those that are not made when the docs are built, but read where they lie."""
+    page = (ROOT / "docs" / "encoders.md").read_text(encoding="utf-8").partition("| family | names |\n")[2]
+    rows = [row.split("|")[2] for row in page.partition("\n\n")[0].splitlines()[1:]]
+    assert {name for row in rows for name in re.findall("`([a-z0-9_]+)`", row.partition(":")[0])} == {*ENCODERS}
+    page = (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8").partition("## Which encoder?")[2]
+    told = re.findall(r"^\| `(\w+)` \| ([0-9,]+) \| ([0-9.]+) \| (\d+) \|$", page, re.M)
+    assert len(told) == 10
+    for name, parameters, *_ in told:
+        assert f"{unetzoo.model_info(name).parameters:,}" == parameters
+    name, _, gflops, memory = told[0]
+    (row,) = unetzoo.compare(name, size=512).rows
+    assert (f"{row.gflops:.1f}", f"{row.activation_mib:.0f}") == (gflops, memory)
 
 
 @pytest.mark.parametrize("size", [18, 34, 50, 101, 152])

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     )
     from unetzoo.information import ModelInfo as ModelInfo, model_info as model_info
     from unetzoo.model import SegmentationModel as SegmentationModel, TrainingOutputs as TrainingOutputs
-    from unetzoo.naming import list_models as list_models
+    from unetzoo.naming import list_encoders as list_encoders, list_models as list_models
     from unetzoo.parameter_groups import param_groups as param_groups
     from unetzoo.prediction import Prediction as Prediction, Predictor as Predictor
     from unetzoo.saving.cards import ModelCard as ModelCard
@@ -84,7 +84,7 @@ _HOMES = {
     "hub": ("PushedModel", "from_pretrained", "pull_from_hub", "push_to_hub", "save_pretrained"),
     "information": ("ModelInfo", "model_info"),
     "model": ("SegmentationModel", "TrainingOutputs"),
-    "naming": ("list_models",),
+    "naming": ("list_encoders", "list_models"),
     "foreign.loading": ("load_foreign",),
     "folding": ("OptimizedModel", "optimize"),
     "prediction": ("Prediction", "Predictor"),

@@ -40,6 +40,22 @@ def list_models(
     return sorted(found, key=_natural)
 
 
+def list_encoders(pattern: str | Iterable[str] = "*", *, exclude: str | Iterable[str] = ()) -> list[str]:
+    """Return names of encoders in natural order; on "resnet50" stand "unet_resnet50", "unetpp_resnet50" and so on.
+
+    Args:
+        pattern: a wildcard or several, such as "convnext*". One that has "timm" in it is for timm's, too, which are not
+            listed otherwise: "timm/convnext*".
+        exclude: a wildcard or several, of names to leave out.
+    """
+    known = [*ENCODERS]
+    for prefix, members in ENCODERS.families().items():
+        if any(prefix.rstrip("/") in one for one in _patterns(pattern)):
+            known += [f"{prefix}{member}" for member in members()]
+    unwanted = _matcher(exclude)
+    return sorted((name for name in filter(_matcher(pattern), known) if not unwanted(name)), key=_natural)
+
+
 def names() -> dict[str, str]:
     """Return alias or name → name, for the whole zoo."""
     usual = {name: _pair_names(*pair)[0] for name, pair in index().items()}
