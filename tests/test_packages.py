@@ -264,6 +264,7 @@ def test_the_licence_comes_from_the_card_beside_the_model(tmp_path: Path) -> Non
         about, card = writing._told(folder, "cells.zip", About(authors=["Ada"], license=given))
         assert (about.license, about.authors) == (expected, ["Ada"])
         assert "Of cells." in card
+        assert not card.startswith("---")
     assert writing._told("vessels", "vessels.zip", None)[0].license == "MIT"
     assert writing._told(folder, "cells.onnx", None) == (About(), "")
 

@@ -24,6 +24,7 @@ LICENCES = {
     )
 }
 """As the Hub and the command line write them → as SPDX does. Others are given in SPDX's own letters."""
+_FRONT_MATTER = re.compile(r"\A---\n.*?^---\n", re.DOTALL | re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z0-9_+\- ()]{5,128}")
 _LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 _LINK = re.compile(r"https?://[^\s<>\"]+[^\s<>\".,;)]")
@@ -100,7 +101,7 @@ def reference(text: str) -> dict[str, str]:
 
 
 def card_beside(model: object) -> tuple[EarlierCard | None, str]:
-    """Return the model card that lies beside a model, read, and its text; None and "" where there is none.
+    """Return the model card beside a model, read, and its text below the front matter; None and "" without one.
 
     Args:
         model: as ``export`` takes it; only the name of a trained model, and a folder, have cards.
@@ -119,4 +120,4 @@ def card_beside(model: object) -> tuple[EarlierCard | None, str]:
     card = read_card(text, path)
     if source.kind == "trained":
         card = replace(card, card=replace(card.card, license="mit"))  # that of the package, see publishing
-    return card, text
+    return card, _FRONT_MATTER.sub("", text, count=1)

@@ -116,9 +116,10 @@ def channels_of(request: Request) -> list[str]:
 
 def title(config: ModelConfig) -> str:
     """Return a name of a package, in the letters that it may have."""
-    classes = " and ".join(config.class_names or ()) or f"{config.num_classes} classes"
+    count = f"{config.num_classes} class{'es' * (config.num_classes > 1)}"
+    classes = " and ".join(config.class_names or ()) or count
     words = re.sub(r"[^A-Za-z0-9_+\- ()]", " ", f"{config.name} ({classes})")
-    return words if len(words) <= 64 else f"{config.name} ({config.num_classes} classes)"
+    return words if len(words) <= 64 else f"{config.name} ({count})"
 
 
 def sentence(config: ModelConfig) -> str:
