@@ -542,7 +542,11 @@ def test_a_learning_rate_is_suggested(
     assert main(arguments) == 0
     out, err = capsys.readouterr()
     assert out == "--lr 0.01\n"
-    tried = [line.split()[0] for line in err.splitlines()[1:]]
+    first, outlook, _, *lines, why = err.splitlines()
+    assert first == "up to 5 rates, from 0.0001 to 1e+08, of 9 steps each"
+    assert re.fullmatch(r"the first took \d+ s: \d+ s more at most", outlook)
+    assert why == "0.01 has the least loss"
+    tried = [line.split()[0] for line in lines]
     assert tried == ["0.0001", "0.01", "1e+06", "1e+07"]  # two worse ones end it
     assert not (tmp_path / "a").exists()
 
@@ -577,6 +581,9 @@ def test_the_lowest_rate_that_comes_far_enough_is_suggested() -> None:
     """From 0.9 to 0.2 are 0.7, four tenths of which are 0.28; the rate of 0.6 is the first that is below 0.62."""
     trials = [(1e-4, 0.9), (3e-4, 0.63), (1e-3, 0.6), (3e-3, 0.2), (1e-2, math.inf)]
     assert suggesting.suggestion(trials, 1.0) == 1e-3
+    assert suggesting.reason(trials, 1e-3).startswith(
+        "0.003 has the least loss, and 0.001 is proposed: the lowest that"
+    )
     assert suggesting.suggestion(trials[3:], 1.0) == 3e-3
     assert suggesting.suggestion([(1e-4, math.inf), *trials[2:]], 1.0) == 1e-3
 

@@ -17,7 +17,6 @@ from typing import Any
 import jsonargparse
 import pytorch_lightning as lightning
 import yaml
-from huggingface_hub.utils.tqdm import tqdm
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
@@ -365,19 +364,15 @@ def _change(name: str, old: Any, new: Any) -> str:
 
 
 def _suggest(cli: RunCLI) -> None:
-    """Print the rate that did best of some, and on stderr what came of each."""
-    quiet = cli.style == "quiet"
+    """Print the rate to take, and on stderr what came of each."""
     memory.settle(cli)
-    with tqdm(total=len(suggesting.RATES), unit="rate", leave=False, disable=cli.style != "bar") as bar:  # type: ignore[no-untyped-call]
 
-        def tell(rate: float) -> None:
-            bar.set_postfix_str(f"lr {rate:g}")
-            bar.update()
+    def say(text: str) -> None:
+        if cli.style != "quiet":
+            print(text, file=sys.stderr, flush=True)
 
-        trials, begin = suggesting.tried(cli.bare, cli.model, cli.datamodule, tell)
-    if not quiet:
-        print(suggesting.table(trials), end="", file=sys.stderr)
-    print(f"--lr {suggesting.suggestion(trials, begin):g}")
+    rate = suggesting.found(cli.bare, cli.model, cli.datamodule, say, progress=cli.style == "bar")
+    print(f"--lr {rate:g}")
 
 
 @contextlib.contextmanager

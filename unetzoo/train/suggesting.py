@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Sequence
 from statistics import mean
 from typing import Any
 
 import pytorch_lightning as lightning
 import torch
+from huggingface_hub.utils.tqdm import tqdm
 from pytorch_lightning.callbacks import Callback
 
 from unetzoo.errors import TrainingError
-from unetzoo.printing import aligned
+from unetzoo.printing import aligned, span
 from unetzoo.train.data import FolderData
 from unetzoo.train.recipe import Recipe
 
@@ -103,6 +105,52 @@ def tried(
         if len(trials) - 1 - best >= WORSE:
             break
     return trials, begin
+
+
+def found(
+    trainer_of: Callable[..., lightning.Trainer],
+    recipe: Recipe,
+    data: FolderData,
+    say: Callable[[str], object],
+    progress: bool,
+) -> float:
+    """Return the rate to take.
+
+    Args:
+        trainer_of, recipe, data: see :func:`tried`.
+        say: is told how long it may take, what came of each rate, and why this one is taken.
+        progress: show a bar.
+
+    Raises:
+        TrainingError: no rate brought the loss down.
+    """
+    begun = time.monotonic()
+
+    def tell(rate: float) -> None:
+        if rate == RATES[1]:
+            took = time.monotonic() - begun
+            say(f"the first took {span(took)}: {span((len(RATES) - 1) * took)} more at most")
+        bar.set_postfix_str(f"lr {rate:g}")
+        bar.update()
+
+    say(f"up to {len(RATES)} rates, from {RATES[0]:g} to {RATES[-1]:g}, of {STEPS} steps each")
+    with tqdm(total=len(RATES), unit="rate", leave=False, disable=not progress) as bar:  # type: ignore[no-untyped-call]
+        trials, begin = tried(trainer_of, recipe, data, tell)
+    say(table(trials).rstrip("\n"))
+    taken = suggestion(trials, begin)
+    say(reason(trials, taken))
+    return taken
+
+
+def reason(trials: Sequence[Trial], taken: float) -> str:
+    """Return why a rate is proposed, which may not be that of the least loss."""
+    best = min(trials, key=lambda trial: trial[1])[0]
+    if best == taken:
+        return f"{taken:g} has the least loss"
+    return (
+        f"{best:g} has the least loss, and {taken:g} is proposed: the lowest that comes {SHARE:.0%} of the way there. "
+        f"What is best in {STEPS} steps is too high for a whole run"
+    )
 
 
 def table(trials: Sequence[Trial]) -> str:
