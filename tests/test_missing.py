@@ -20,7 +20,7 @@ from unetzoo.evaluation import evaluate
 from unetzoo.exporting import writing
 from unetzoo.prediction import Predictor, files
 from unetzoo.prediction.partial import PartialMask
-from unetzoo.serving import answers
+from unetzoo.serving import Limits, answers, counts, pictures
 
 pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 RNG = np.random.default_rng(0)
@@ -347,10 +347,10 @@ def test_the_page_counts_what_was_measured(task: str, classes: int, tmp_path: Pa
     values = RNG.normal(5, 2, (1, *SIZE)).astype(np.float32)
     values[:, :10] = np.nan
     predictor = Predictor(small(task, classes), device="cpu")
-    found = answers.answer(predictor, write(tmp_path / "a.tif", values), answers.Limits())
-    rows = answers.legend(found.at(0.5))
+    found = answers.answer(predictor, write(tmp_path / "a.tif", values), Limits())
+    rows = counts.legend(found.at(0.5))
     if task != "multilabel":
         assert sum(row.pixels for row in rows) == SIZE[0] * SIZE[1] - 10 * SIZE[1]
         assert sum(row.share for row in rows) == pytest.approx(1)
     assert (found.at(0.0).prediction.mask[..., :10, :] == 0).all()
-    assert answers.picture(found.at(0.0)).fitted().painted().shape == (3, *SIZE)
+    assert pictures.picture(found.at(0.0)).fitted().painted().shape == (3, *SIZE)

@@ -5,8 +5,10 @@ What needs gradio, Playwright and Chromium skips without them: ``pip install "un
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import copy
+import csv
 import functools
 import html.parser
 import http.client
@@ -45,9 +47,13 @@ from PIL import EpsImagePlugin, Image
 import unetzoo
 from unetzoo import cli, drawing, images
 from unetzoo.errors import ConfigError, InputError
+from unetzoo.objects.table import table_file
 from unetzoo.prediction import Predictor
-from unetzoo.serving import Limits, answers, serve
-from unetzoo.serving.page import Events
+from unetzoo.serving import Limits, answers, counts, files, parts, pictures, serve
+from unetzoo.serving.events import VIEWS, Events
+from unetzoo.serving.heading import heading
+from unetzoo.serving.limits import FILES
+from unetzoo.serving.samples import samples
 
 NAMES = {
     "binary": ("nucleus",),
@@ -78,6 +84,12 @@ def image(folder: Path, name: str = "cells.png", height: int = 90, width: int = 
     path = folder / name
     Image.fromarray(drawing.draw_nuclei(height, width, seed=seed)[0].permute(1, 2, 0).numpy()).save(path)
     return path
+
+
+def pixels(shown: str) -> np.ndarray[Any, Any]:
+    """Return the pixels of the image in HTML."""
+    (content,) = re.findall(r'src="data:image/png;base64,([^"]+)"', shown)
+    return np.array(Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB"))
 
 
 def seen(task: str, path: Path, **options: Any) -> answers.Segmented:
@@ -118,12 +130,12 @@ def test_files_are_byte_for_byte_those_of_a_prediction(task: str, kind: str, tmp
     predictor = Predictor(network(task), device="cpu")
     plain, seen = predictor(path), answers.answer(predictor, path, Limits()).at(0.5)
     plain.overlay(tmp_path / "expected.png")
-    written = answers.write_overlay(seen, 0.5, tmp_path)
+    written = files.write_overlay(seen, 0.5, tmp_path)
     assert written.name == "cells_overlay.png"
     assert written.read_bytes() == (tmp_path / "expected.png").read_bytes()
     if task != "multilabel":
         plain.save(tmp_path / "mask" / "expected.png")
-        mask = answers.write_masks(seen, tmp_path)
+        mask = files.write_masks(seen, tmp_path)
         assert mask.name == "cells_mask.png"
         assert mask.read_bytes() == (tmp_path / "mask" / "expected.png").read_bytes()
 
@@ -133,7 +145,7 @@ def test_masks_of_a_multi_label_model_are_a_zip_whose_names_lead_nowhere(tmp_pat
     inner = tmp_path / "a" / "b"
     inner.mkdir(parents=True)
     found = seen("multilabel", image(tmp_path))
-    with zipfile.ZipFile(answers.write_masks(found, inner)) as archive:
+    with zipfile.ZipFile(files.write_masks(found, inner)) as archive:
         assert archive.namelist() == ["0_nucleus/cells_mask.png", "1__cell/cells_mask.png"]
         for k, name in enumerate(archive.namelist()):
             mask = np.array(Image.open(io.BytesIO(archive.read(name))))
@@ -153,7 +165,7 @@ def test_what_is_kept_is_no_more_than_the_page_needs(task: str, tmp_path: Path) 
 @pytest.mark.parametrize("task", NAMES)
 def test_the_legend_counts_what_a_person_would_count(task: str, tmp_path: Path) -> None:
     found = seen(task, image(tmp_path))
-    rows, mask = answers.legend(found), found.prediction.mask.numpy()
+    rows, mask = counts.legend(found), found.prediction.mask.numpy()
     red, green, yellow = images.COLOURS[:3]
     if task == "binary":
         expected = [("background", None, (mask == 0).sum()), ("nucleus", red, (mask == 1).sum())]
@@ -180,11 +192,11 @@ def test_classes_without_names_have_one_in_the_legend(
 ) -> None:
     model = unetzoo.create("unet", base_channels=2, task=task, num_classes=classes).eval()
     kept = answers.answer(Predictor(model, device="cpu"), image(tmp_path, height=32, width=32), Limits())
-    assert [row.name for row in answers.legend(kept.at(0.5))] == expected
+    assert [row.name for row in counts.legend(kept.at(0.5))] == expected
 
 
 def test_the_legend_is_a_table_whose_names_are_text() -> None:
-    rows = [answers.Row("<script>x</script>", None, None, 1234567, 0.25), answers.Row("a & b", "#e6194b", None, 0, 0.0)]
+    rows = [counts.Row("<script>x</script>", None, None, 1234567, 0.25), counts.Row("a & b", "#e6194b", None, 0, 0.0)]
 
     class Reader(html.parser.HTMLParser):
         cells: list[str] = []  # noqa: RUF012
@@ -197,15 +209,15 @@ def test_the_legend_is_a_table_whose_names_are_text() -> None:
             self.cells.append(data)
 
     reader = Reader()
-    reader.feed(answers.legend_html(rows))
-    assert reader.cells[3:] == ["<script>x</script>", "1,234,567", "25.0%", "a & b", "0", "0.0%"]
-    assert reader.tags == {"table", "thead", "tbody", "tr", "th", "td", "span"}
+    reader.feed(parts.legend_html(rows))
+    assert reader.cells[4:] == ["<script>x</script>", "1,234,567", "25.0%", "a & b", "0", "0.0%"]
+    assert reader.tags == {"table", "caption", "thead", "tbody", "tr", "th", "td", "span"}
 
 
 def test_the_painted_mask_has_the_colours_of_the_legend(tmp_path: Path) -> None:
     for task in NAMES:
         found = seen(task, image(tmp_path))
-        painted, mask = answers.picture(found).painted().permute(1, 2, 0).numpy(), found.prediction.mask.numpy()
+        painted, mask = pictures.picture(found).painted().permute(1, 2, 0).numpy(), found.prediction.mask.numpy()
         expected = np.zeros_like(painted)
         if task == "binary":
             expected[mask == 1] = 255
@@ -217,7 +229,7 @@ def test_the_painted_mask_has_the_colours_of_the_legend(tmp_path: Path) -> None:
 
 
 def test_the_opacity_is_how_much_the_colour_covers(tmp_path: Path) -> None:
-    drawn = answers.picture(seen("binary", image(tmp_path)))
+    drawn = pictures.picture(seen("binary", image(tmp_path)))
     inside = drawn.mask.bool()
     assert torch.equal(drawn.overlaid(0), drawn.image)
     full = drawn.overlaid(1)
@@ -226,11 +238,11 @@ def test_the_opacity_is_how_much_the_colour_covers(tmp_path: Path) -> None:
 
 
 def test_large_images_are_shown_small_and_small_ones_as_they_are(tmp_path: Path) -> None:
-    small = answers.picture(seen("multiclass", image(tmp_path)))
+    small = pictures.picture(seen("multiclass", image(tmp_path)))
     assert torch.equal(small.fitted().mask, small.mask)
     assert torch.equal(small.fitted().image, small.image)
     numbers = torch.arange(90 * 130, dtype=torch.int32).reshape(90, 130) + 2**24
-    wide = answers.Picture(small.image.repeat(1, 4, 20), small.mask.repeat(4, 20), numbers.repeat(4, 20), small.config)
+    wide = pictures.Picture(small.image.repeat(1, 4, 20), small.mask.repeat(4, 20), numbers.repeat(4, 20), small.config)
     shown = wide.fitted()
     assert shown.image.shape[1:] == shown.mask.shape == (round(360 * 1200 / 2600), 1200)
     # The nearest pixel of each, by hand: classes are not mixed to others.
@@ -245,22 +257,19 @@ def test_the_network_is_asked_once_a_image_however_often_sliders_move(tmp_path: 
     asked: list[object] = []
 
     def counted(path: object) -> Any:
-        asked.append(path)
+        asked.append(str(path))
         return predictor(path)
 
     counted.config, counted.split = predictor.config, predictor.split  # type: ignore[attr-defined]
     events = Events(types.SimpleNamespace(update=dict), counted, Limits())  # type: ignore[arg-type]
     path = str(image(tmp_path))
-    kept, _, _, *first = events.ask(path, 0.5, 0.5)
-    shares = [re.findall(r"[\d,]+</td>", events.redraw(kept, threshold, 0.5)[2])[-1] for threshold in (0.2, 0.4, 0.5)]
-    assert len(set(shares)) == 3
-    assert first[2] == events.redraw(kept, 0.5, 0.1)[2]
-    assert asked == [Path(path)]
-    assert (
-        events.redraw(None, 0.5, 0.5)
-        == events.ask(None, 0.5, 0.5)[3:]
-        == [None, None, "", *[{"interactive": False}] * 2]
-    )
+    kept, _, *first = events.ask([path], None, 0, 0.5, 0.5, VIEWS[0])
+    legends = [events.redraw(kept, threshold, 0.5, VIEWS[0])[3] for threshold in (0.2, 0.4, 0.5)]
+    assert len({re.findall(r"[\d,]+</td>", legend)[-1] for legend in legends}) == 3
+    assert first[3] == events.redraw(kept, 0.5, 0.1, VIEWS[2])[3]
+    assert asked == [path]
+    nothing = [events.invitation, "", "", "", "", *[{"interactive": False}] * 3]
+    assert events.redraw(None, 0.5, 0.5, VIEWS[0]) == events.ask(None, kept, 0, 0.5, 0.5, VIEWS[0])[2:] == nothing
 
 
 # Objects
@@ -285,12 +294,12 @@ def test_objects_are_counted_and_coloured_as_predictions_have_them(
     found = answers.answer(Predictor(model, device="cpu", split=split), path, Limits()).at(threshold)
     kinds = [row["class_name"] for row in expected.instances().rows(names)]
     counted = [name for name in names if name != "ground"]
-    rows = [(row.name, row.objects) for row in answers.legend(found)]
+    rows = [(row.name, row.objects) for row in counts.legend(found)]
     assert rows[-len(counted) :] == [(name, kinds.count(name)) for name in counted]
     assert [number for _, number in rows[: -len(counted)]] == [None] * (len(rows) - len(counted))
     assert len(kinds) > 5
     expected.overlay(tmp_path / "expected.png")
-    assert answers.write_overlay(found, 0.5, tmp_path).read_bytes() == (tmp_path / "expected.png").read_bytes()
+    assert files.write_overlay(found, 0.5, tmp_path).read_bytes() == (tmp_path / "expected.png").read_bytes()
 
 
 def test_objects_are_found_once_a_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,20 +308,21 @@ def test_objects_are_found_once_a_threshold(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("unetzoo.objects.instances", finding)
     model = network("instances", names=NAMES["binary"])
     events = Events(types.SimpleNamespace(update=dict), Predictor(model, device="cpu"), Limits())
-    kept, note, _, *first = events.ask(str(image(tmp_path)), 0.5, 0.5)
+    kept, _, note, *first = events.ask([str(image(tmp_path))], None, 0, 0.5, 0.5, VIEWS[0])
     assert "objects" not in note.lower()
     numbers = [re.findall(r"<td>([\d,]*)</td>", legend)[3] for legend in [first[2], *(
-        events.redraw(kept, threshold, opacity)[2] for threshold, opacity in ((0.5, 0.1), (0.45, 0.1), (0.45, 0.9))
+        events.redraw(kept, threshold, opacity, VIEWS[0])[3]
+        for threshold, opacity in ((0.5, 0.1), (0.45, 0.1), (0.45, 0.9))
     )]]  # fmt: skip
-    kept.at(0.45)
+    events.repaint(kept, 0.45, 0.5, VIEWS[1])
     assert finding.call_count == 2
     assert numbers[0] == numbers[1] != numbers[2] == numbers[3]
 
 
 def test_connected_pieces_are_not_called_objects(tmp_path: Path) -> None:
     found = seen("binary", image(tmp_path))
-    assert [row.objects for row in answers.legend(found)] == [None, None]
-    assert "objects" not in answers.legend_html(answers.legend(found))
+    assert [row.objects for row in counts.legend(found)] == [None, None]
+    assert "objects" not in parts.legend_html(counts.legend(found))
 
 
 def test_without_what_finds_objects_there_are_masks_and_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,12 +330,15 @@ def test_without_what_finds_objects_there_are_masks_and_a_note(tmp_path: Path, m
     model, path = network("instances", names=NAMES["binary"]), image(tmp_path)
     predictor = Predictor(model, device="cpu")
     events = Events(types.SimpleNamespace(update=dict), predictor, Limits())
-    kept, note, _, *shown = events.ask(str(path), 0.5, 0.5)
+    kept, _, note, _, *shown = events.ask([str(path)], None, 0, 0.5, 0.5, VIEWS[0])
     assert re.search(r"not counted.*pip install .*unetzoo\[objects\]", note)
-    assert "objects" not in shown[2]
+    assert "objects" not in shown[1]
+    assert shown[2] == ""
+    assert events.files == ["mask", "overlay"]
     expected = predictor(path)
-    assert torch.equal(kept.at(0.5).prediction.mask, expected.mask)
-    assert np.array_equal(shown[0], images.overlay(kept.at(0.5).prediction.image, expected.mask > 0).permute(1, 2, 0))
+    found = kept.seen(0.5).prediction
+    assert torch.equal(found.mask, expected.mask)
+    assert np.array_equal(pixels(shown[0]), images.overlay(found.image, expected.mask > 0).permute(1, 2, 0))
 
 
 # What is refused
@@ -412,21 +425,21 @@ def test_limits_that_are_none_are_all_named(wrong: Any) -> None:
 def test_the_heading_is_the_model_s_name_and_what_its_card_says(tmp_path: Path, monkeypatch: Any) -> None:
     model = network("binary")
     line = "U-Net on the plain encoder."
-    assert answers.heading(model, model.config) == ("unet", line)
+    assert heading(model, model.config) == ("unet", line)
     unetzoo.save(model, tmp_path / "cells.safetensors")
-    assert answers.heading(tmp_path / "cells.safetensors", model.config) == ("cells", line)
+    assert heading(tmp_path / "cells.safetensors", model.config) == ("cells", line)
     card = unetzoo.ModelCard(training_data="Twelve images of <cells>.")
     unetzoo.save_pretrained(model, tmp_path / "blobs", card=card)
     expected = ("blobs", f"{line} Trained on: Twelve images of <cells>.")
     monkeypatch.chdir(tmp_path)
     for source in (tmp_path / "blobs", "blobs", "blobs/", f"{tmp_path}/blobs/"):
-        assert answers.heading(source, model.config) == expected
+        assert heading(source, model.config) == expected
     monkeypatch.chdir(tmp_path / "blobs")
-    assert answers.heading(".", model.config) == expected
+    assert heading(".", model.config) == expected
     # One that is not there, and, as no network is asked, in no cache.
-    assert answers.heading("hf-hub:me/blobs", model.config) == ("me/blobs", line)
+    assert heading("hf-hub:me/blobs", model.config) == ("me/blobs", line)
     (tmp_path / "blobs" / "README.md").write_bytes(b"---\n: [\n---\n\xff")
-    assert answers.heading(tmp_path / "blobs", model.config) == ("blobs", line)
+    assert heading(tmp_path / "blobs", model.config) == ("blobs", line)
 
 
 @pytest.mark.parametrize("name", unetzoo.list_models(pretrained=True))
@@ -434,9 +447,9 @@ def test_the_heading_of_a_model_of_the_package_is_its_name(name: str, tmp_path: 
     monkeypatch.chdir(tmp_path)
     model = unetzoo.from_pretrained(name)
     line = "U-Net on the plain encoder."
-    assert answers.heading(name, model.config) == (name, line)
+    assert heading(name, model.config) == (name, line)
     unetzoo.save_pretrained(model, tmp_path / name, card=unetzoo.ModelCard(training_data="Others."))
-    assert answers.heading(f"./{name}", model.config) == (name, f"{line} Trained on: Others.")
+    assert heading(f"./{name}", model.config) == (name, f"{line} Trained on: Others.")
 
 
 # The server, without gradio
@@ -534,8 +547,10 @@ class Site:
         """Send the event of a new image at ``path`` on the server; return all that comes of it."""
         status, config = self.request("GET", "/config")
         assert status == 200
-        (event,) = (d for d in json.loads(config)["dependencies"] if len(d["inputs"]) == 3 and len(d["outputs"]) == 8)
-        data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, 0.5, 0.5]
+        config = json.loads(config)
+        (file,) = (part["id"] for part in config["components"] if part["props"].get("elem_id") == "file")
+        (event,) = (event for event in config["dependencies"] if [file, "change"] in event["targets"])
+        data = [[{"path": path, "meta": {"_type": "gradio.FileData"}}], None, 0, 0.5, 0.5, VIEWS[0]]
         body = {"data": data, "fn_index": event["id"], "session_hash": "test", "event_data": None}
         status, answer = self.request(
             "POST", "/gradio_api/queue/join", json.dumps(body).encode(), {"Content-Type": "application/json"}
@@ -603,13 +618,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def test_a_model_of_the_package_is_served_by_its_name(tmp_path: Path) -> None:
     pytest.importorskip("skimage")
     path = image(tmp_path, height=200, width=260, seed=3)
-    alone, parts = (len(Predictor("nuclei", split=split)(path).instances()) for split in (None, 0))
-    assert alone > parts
+    alone, alone_parts = (len(Predictor("nuclei", split=split)(path).instances()) for split in (None, 0))
+    assert alone > alone_parts
     command = ["-m", "unetzoo", "serve", "nuclei", "--port", str(free_port()), "--device", "cpu", "--split", "0"]
     with serving(tmp_path, command=command) as site:
         assert b">nuclei<" in site.request("GET", "/config")[1]
         _, answer = site.upload("cells.png", path.read_bytes())
-        assert f"nucleus</td><td>{parts}</td>" in site.ask(json.loads(answer)[0])
+        assert f"nucleus</th><td>{alone_parts}</td>" in site.ask(json.loads(answer)[0])
 
 
 def test_the_end_leaves_nothing_and_nothing_was_sent_anywhere(tmp_path: Path) -> None:
@@ -807,7 +822,7 @@ def test_an_event_that_readers_could_take_in_two_ways_is_refused(named: Site, st
         (b"\xef\xbb\xbf" + whole.encode(), 400),
         (b"\xff", 400),
         (b"[" * 60_000, 400),
-        (b"[" + b"0," * 40_000 + b"0]", 413),
+        (b"[" + b"0," * 140_000 + b"0]", 413),
     ):
         status, _ = named.request("POST", "/gradio_api/queue/join", body, {"Content-Type": "application/json"})
         assert status == expected, body[:40]
@@ -911,15 +926,12 @@ class Visitor:
 
     def counts(self) -> list[tuple[str, int]]:
         rows = self.page.locator("#legend tbody tr").all()
-        cells = [row.locator("td").all_inner_texts() for row in rows]
+        cells = [row.locator("th, td").all_inner_texts() for row in rows]
         return [(name.strip(), int(count.replace(",", ""))) for name, count, _ in cells]
 
     def shown(self, view: str) -> np.ndarray[Any, Any]:
         """Return the pixels of an image on the page."""
-        source = self.page.locator(f"#{view} img").get_attribute("src")
-        status, content = self.site.request("GET", urllib.parse.urlsplit(source).path)
-        assert status == 200
-        return np.array(Image.open(io.BytesIO(content)).convert("RGB"))
+        return pixels(self.page.locator(f"#{view}").inner_html())
 
 
 @pytest.fixture
@@ -1038,3 +1050,412 @@ def test_the_page_of_several_classes_has_their_legend(task: str, browser: Any, t
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 assert len(archive.namelist()) == 2
         visitor.page.close()
+
+
+# Objects and their files
+
+
+def counted(folder: Path, task: str = "instances", names: tuple[str, ...] = ("nucleus",), **options: Any) -> Any:
+    """Return a predictor that tells objects apart, an image, and what is found in it."""
+    pytest.importorskip("skimage")
+    path = options.pop("path", None) or image(folder)
+    predictor = Predictor(network(task, names=names, **options), device="cpu", split=1.5)
+    return predictor, path, answers.answer(predictor, path, Limits()).at(0.5)
+
+
+@pytest.mark.parametrize("kind", ["grey", "coloured", "uint16"])
+@pytest.mark.parametrize("names", [("nucleus",), ("nucleus", "cell")])
+def test_the_table_has_what_the_package_s_own_has(kind: str, names: tuple[str, ...], tmp_path: Path) -> None:
+    drawn = drawing.draw_nuclei(90, 130)[0]
+    path = tmp_path / "cells.tif"
+    if kind == "uint16":
+        Image.fromarray(drawn[0].numpy().astype("uint16") * 201 + 7).save(path)
+    else:
+        drawn = drawn if kind == "grey" else torch.stack([drawn[0], drawn[1] // 2, 255 - drawn[2]])
+        Image.fromarray(drawn.permute(1, 2, 0).numpy()).save(path)
+    predictor, path, found = counted(tmp_path, names=names, path=path)
+    plain = predictor(path)
+    expected = unetzoo.objects.table(plain.instances(), plain.image, class_names=names)
+    rows = counts.measured(found, 10_000)
+    assert len(rows) > 5
+    assert [row.number for row in rows] == expected["label"].tolist()
+    assert [row.name for row in rows] == expected["class"].tolist()
+    assert [row.area for row in rows] == expected["area"].tolist()
+    titles = counts.intensity_names(found)
+    assert titles == (
+        [f"mean intensity, {colour}" for colour in ("red", "green", "blue")]
+        if kind == "coloured"
+        else ["mean intensity"]
+    )
+    for k in range(len(titles)):
+        assert [row.intensities[k] for row in rows] == pytest.approx(expected[f"intensity_mean-{k}"].tolist())
+    largest = counts.measured(found, 3)
+    assert [row.number for row in largest] == sorted(
+        sorted(expected["label"].tolist(), key=lambda k: -expected["area"][k - 1])[:3]
+    )
+    shown = parts.object_table(largest, titles, len(rows))
+    assert f"The 3 largest of {len(rows)} objects" in shown
+
+
+@pytest.mark.parametrize("task", NAMES)
+def test_objects_are_written_by_the_package_s_own_writers(task: str, tmp_path: Path) -> None:
+    predictor, path, found = counted(tmp_path, task, NAMES[task])
+    plain = predictor(path)
+    for kind, suffix in (("geojson", ".geojson"), ("coco", ".json"), ("labels", ".tif")):
+        plain.save_annotations(tmp_path / "own" / f"x{suffix}", kind)
+        written = files.write_objects(found, kind, tmp_path)
+        if kind == "labels" and task != "binary":
+            assert written.name == "cells_labels.zip"
+            with zipfile.ZipFile(written) as archive:
+                labels = [np.array(Image.open(io.BytesIO(archive.read(name)))) for name in archive.namelist()]
+                assert archive.namelist()[0].endswith("_nucleus/cells_labels.tif")
+                assert not any(".." in name or name.startswith("/") for name in archive.namelist())
+            kinds = {"multiclass": (1, 2, 3), "multilabel": (0, 1)}[task]
+            for layer, k in zip(labels, kinds, strict=True):
+                assert layer.dtype == np.uint16
+                assert np.array_equal(layer, plain.instances().of_class(k).labels.numpy())
+        else:
+            assert written.name == f"cells_{kind}{suffix}"
+            assert written.read_bytes() == (tmp_path / "own" / f"x{suffix}").read_bytes()
+
+
+def test_an_overlay_may_have_outlines_alone(tmp_path: Path) -> None:
+    predictor, path, found = counted(tmp_path)
+    predictor(path).overlay(tmp_path / "expected.png", outline=True)
+    written = files.write_overlay(found, 0.5, tmp_path, outline=True)
+    assert written.read_bytes() == (tmp_path / "expected.png").read_bytes()
+    events = Events(types.SimpleNamespace(update=dict), predictor, Limits())
+    kept = events.ask([str(path)], None, 0, 0.5, 0.5, VIEWS[0])[0]
+    for view, expected in (
+        (VIEWS[1], Image.open(tmp_path / "expected.png")),
+        (VIEWS[2], Image.fromarray(found.prediction.mask.numpy() * 255)),
+        (VIEWS[3], Image.open(path)),
+    ):
+        assert np.array_equal(pixels(events.repaint(kept, 0.5, 0.5, view)), np.array(expected.convert("RGB")))
+
+
+FORMULAS = ("=HYPERLINK(1)", "+1", "-2+3", "@SUM(1)", ' =1"', "'=1")
+
+
+def test_no_cell_of_a_table_is_a_formula(tmp_path: Path) -> None:
+    """Names of files and classes are anybody's: a spreadsheet would run what begins with one of four signs."""
+    predictor, path, found = counted(tmp_path, names=("=cmd|' /C calc'!A0",))
+    plain = predictor(path)
+    with table_file(tmp_path / "own.csv", 3) as write:
+        columns = unetzoo.objects.table(plain.instances(), plain.image)
+        write("cells.png", columns)
+    named = [(f"{name}.png", found) for name in FORMULAS]
+    (tmp_path / "out").mkdir()
+    files.write_all([*named, ("cells.png", found)], 0.5, tmp_path / "out", outline=False, measures=True)
+    with zipfile.ZipFile(tmp_path / "out" / "results.zip") as archive:
+        for table in ("objects.csv", "counts.csv"):
+            rows = list(csv.reader(io.StringIO(archive.read(table).decode())))
+            words = [cell for row in rows for cell in row if not re.fullmatch(r"-?[\d.]+(e-?\d+)?", cell)]
+            assert not [cell for cell in words if cell.lstrip(" '\"")[:1] in tuple("=+-@") and cell[0] != "'"]
+            assert {"'=HYPERLINK(1).png", "'+1.png", "cells.png"} <= {row[0] for row in rows}
+        own = list(csv.reader(io.StringIO((tmp_path / "own.csv").read_text(encoding="utf-8"))))
+        rows = list(csv.reader(io.StringIO(archive.read("objects.csv").decode())))
+    assert rows[0] == own[0]
+    assert [[row[0], *row[3:]] for row in rows if row[0] == "cells.png"] == [[row[0], *row[3:]] for row in own[1:]]
+    assert {row[2] for row in rows[1:]} == {"'=cmd|' /C calc'!A0"}
+
+
+def test_folders_in_the_zip_lead_nowhere_and_are_each_one_image_s() -> None:
+    names = [
+        "a.png",
+        "A.tif",
+        "../../a.png",
+        "/etc/passwd",
+        "..\\x.png",
+        "<img src=x>.png",
+        "..png",
+        "CON.png",
+        "a\n.png",
+    ]
+    found = files.folders([*names, f"{'n' * 300}.png", ".png", "é.png", "class_1.png"])
+    assert len({name.casefold() for name in found}) == len(found)
+    for name in found:
+        assert re.fullmatch(r"[\w ()+,-]{1,90}", name)
+        assert name.casefold() not in ("con", "")
+    assert found[:2] == ["a", "A_2"]
+    assert found[-1] == "class_1"
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>.png", '" onerror="alert(1).png', "${alert(1)}{{x}}.png"])
+def test_names_on_the_page_are_text(name: str) -> None:
+    rows = [counts.Row(name, None, 1, 1, 0.5)]
+    thumbnails = [parts.Thumbnail(name, "data:x", current=True), parts.Thumbnail(name, "", name)]
+    drawn = parts.view(torch.zeros(3, 2, 2, dtype=torch.uint8), parts.description(name, (2, 2), "x", rows))
+    table = parts.object_table([counts.Measured(1, name, 3, (0.5,))], [name], 1)
+    texts: list[str] = []
+    tags: dict[str, set[str]] = {}
+
+    class Reader(html.parser.HTMLParser):
+        def handle_starttag(self, tag: str, attributes: Any) -> None:
+            tags.setdefault(tag, set()).update(dict(attributes))
+            texts.extend(value for _, value in attributes if value)
+
+        def handle_data(self, data: str) -> None:
+            texts.append(data)
+
+    for shown in (parts.strip(thumbnails, name), drawn, table, parts.note(name), parts.refusal(name)):
+        Reader().feed(shown)
+    assert sum(name in text for text in texts) >= 9
+    assert "script" not in tags
+    assert not [attribute for inner in tags.values() for attribute in inner if attribute.startswith("on")]
+
+
+# Several images
+
+
+def asked_for(events: Events, paths: list[Path]) -> list[Any]:
+    """Return what the page has after all turns."""
+    tray, turn = None, 0
+    while True:
+        tray, following, *shown = events.ask([str(path) for path in paths], tray, turn, 0.5, 0.5, VIEWS[0])
+        if following == turn:
+            return [tray, *shown]
+        turn = following
+
+
+def test_images_in_a_row_are_segmented_one_a_turn(tmp_path: Path) -> None:
+    predictor = Predictor(network("binary"), device="cpu")
+    events = Events(types.SimpleNamespace(update=dict), predictor, Limits())
+    (tmp_path / "bad.png").write_text("words")
+    paths = [image(tmp_path, "a.png"), tmp_path / "bad.png", image(tmp_path, "b.png", 60, 70, seed=4)]
+    given = list(map(str, paths))
+    tray, turn, note, strip, *_ = events.ask(given, None, 0, 0.5, 0.5, VIEWS[0])
+    assert (turn, tray.current.name, strip.count("waiting")) == (1, "a.png", 2)
+    assert "1 of 3 images are done" in note
+    tray, turn, note, strip, *same = events.ask(given, tray, turn, 0.5, 0.5, VIEWS[0])
+    assert same[:3] == [{}, {}, {}]  # what is looked at stays
+    assert "bad.png is no PNG" in note
+    tray, turn, note, strip, *_ = events.ask(given, tray, turn, 0.5, 0.5, VIEWS[0])
+    assert (turn, tray.current.name, "3 of 3" in note) == (2, "a.png", True)
+    for wrong in (1, 3, -1, True, "2", None, 2.0):
+        assert pixels(events.choose(wrong, tray, 0.5, 0.5, VIEWS[3])[2]).shape == (90, 130, 3)
+    assert np.array_equal(pixels(events.choose(2, tray, 0.5, 0.5, VIEWS[3])[2]), np.array(Image.open(paths[2])))
+    assert [torch.equal(found.prediction.mask, predictor(path).mask) for (_, found), path in
+            zip(tray.all_seen(0.5), (paths[0], paths[2]), strict=True)] == [True, True]  # fmt: skip
+    # One that comes later is looked at; what is taken out of the list is dropped.
+    later = image(tmp_path, "later.png", 40, 50)
+    tray, *_ = events.ask([*given, str(later)], tray, turn, 0.5, 0.5, VIEWS[0])
+    assert tray.current.name == "later.png"
+    tray, *_ = events.ask(given[2:], tray, turn, 0.5, 0.5, VIEWS[0])
+    assert [entry.name for entry in tray.entries] == ["b.png"]
+    assert tray.current is tray.entries[0]
+
+
+def test_all_images_of_a_visitor_keep_to_what_one_may_have(tmp_path: Path) -> None:
+    limits = Limits(megapixels=0.03)
+    events = Events(types.SimpleNamespace(update=dict), Predictor(network("binary"), device="cpu"), limits)
+    paths = [image(tmp_path, f"{k}.png", 100, 100, seed=k) for k in range(5)]
+    tray, note, *_ = asked_for(events, paths)
+    assert len(tray.all_seen(0.5)) == 3
+    assert len(re.findall(r"role=.alert.>\d.png: no room beside the others", note)) == 2
+    tray.current.answer.at(0.7)
+    thumbnails = sum(len(entry.thumbnail) for entry in tray.entries)
+    assert len(pickle.dumps([entry.answer for entry in tray.entries])) <= 0.03e6 * 8 + 3 * 9000
+    assert thumbnails < 3 * 40_000
+    size = sum(path.stat().st_size for path in paths[:2])
+    events.limits = Limits(megabytes=(size + 0.5) / 2**20)
+    assert len(asked_for(events, paths)[0].all_seen(0.5)) == 2
+
+
+def test_objects_are_measured_in_the_image_as_its_file_has_it_and_it_is_kept_once(tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    drawn = drawing.draw_nuclei(200, 300)[0]
+    Image.fromarray(drawn[0].numpy().astype("uint16") * 201).save(tmp_path / "grey.tif")
+    predictor = Predictor(network("binary"), device="cpu", split=1.5)
+    for path, kept in ((image(tmp_path, "rgb.png", 200, 300), 3), (tmp_path / "grey.tif", 5)):
+        found = answers.answer(predictor, path, Limits())
+        expected = predictor(path).image
+        assert torch.equal(found.at(0.5).measured, expected if kept == 5 else found.image)
+        table = 80 * len(found.at(0.5).objects)
+        assert len(pickle.dumps(found)) <= 200 * 300 * (kept + 5 + 4) + table + 9000
+
+
+def test_too_many_images_are_refused_and_the_others_taken(tmp_path: Path) -> None:
+    model = unetzoo.create("unet", base_channels=1, task="binary", num_classes=1).eval()
+    events = Events(types.SimpleNamespace(update=dict), Predictor(model, device="cpu"), Limits())
+    paths = [image(tmp_path, f"{k}.png", 16, 16) for k in range(FILES + 2)]
+    tray, note, *_ = asked_for(events, paths)
+    assert len(tray.all_seen(0.5)) == FILES
+    assert re.findall(r"(\d+)\.png: up to 20 images", note) == ["20", "21"]
+
+
+def test_samples_are_drawn_and_of_as_many_channels_as_the_model_takes(tmp_path: Path) -> None:
+    for channels, count in ((1, 2), (3, 2), (4, 0)):
+        model = unetzoo.create("unet", base_channels=1, in_channels=channels, task="binary", num_classes=1).eval()
+        drawn = samples(model.config)
+        assert len(drawn) == count
+        for sample in drawn:
+            (tmp_path / sample.file).write_bytes(sample.content)
+            answers.answer(Predictor(model, device="cpu"), tmp_path / sample.file, Limits())
+    for name in unetzoo.list_models(pretrained=True):
+        for sample in samples(unetzoo.from_pretrained(name).config):
+            (tmp_path / sample.file).write_bytes(sample.content)
+            mask = Predictor(name, device="cpu")(tmp_path / sample.file).mask
+            assert 0.02 < mask.float().mean() < 0.5
+    events = Events(types.SimpleNamespace(update=dict), Predictor(network("binary"), device="cpu"), Limits())
+    for wrong in (-1, 2, True, "0", None):
+        assert events.sample(wrong, ["a"]) == ["a"]
+    assert events.sample(9, None) == []
+
+
+# Doors for several files
+
+
+def test_an_upload_says_how_long_it_is_and_all_its_files_keep_to_the_limit(site: Site) -> None:
+    before = site.files("tmp")
+    part = b'--xx\r\nContent-Disposition: form-data; name="files"; filename="%d.png"\r\n\r\n'
+    body = b"".join(part % k + bytes(400_000) + b"\r\n" for k in range(3)) + b"--xx--\r\n"
+    kind = {"Content-Type": "multipart/form-data; boundary=xx"}
+    status, answer = site.request("POST", "/gradio_api/upload", body, kind)
+    assert (status, b"together" in answer) == (413, True)
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", site.port, timeout=60)) as connection:
+        connection.request("POST", "/gradio_api/upload", iter([body]), kind, encode_chunked=True)
+        assert connection.getresponse().status == 411
+    for wrong in ("-1", "1e3", "9" * 30, ""):
+        status, _ = site.request("POST", "/gradio_api/upload", None, {**kind, "Content-Length": wrong})
+        assert status in (400, 411)
+    assert site.files("tmp") == before
+
+
+def words(content: str) -> list[str]:
+    """Return what somebody reads, of what a page says of itself."""
+    return re.findall(r"[a-z]+", content.lower())
+
+
+def test_the_page_is_used_by_keys_alone(browser: Any, tmp_path: Path) -> None:
+    """A drawn image, two more, outlines, the table, files: no mouse; and names for whoever hears the page."""
+    pytest.importorskip("skimage")
+    command = ["-m", "unetzoo", "serve", "nuclei", "--port", str(free_port()), "--device", "cpu"]
+    with serving(tmp_path, command=command) as site:
+        visitor = Visitor(browser, site, accept_downloads=True)
+        page = visitor.page
+
+        def reach(name: str) -> Any:
+            """Press Tab until the element of a name has the focus, which has to be seen."""
+            for _ in range(80):
+                page.keyboard.press("Tab")
+                focused = page.locator(":focus")
+                if focused.count() and name in (focused.get_attribute("aria-label") or focused.inner_text()):
+                    style = focused.evaluate(
+                        "(e) => [getComputedStyle(e).outlineStyle, getComputedStyle(e).outlineWidth]"
+                    )
+                    assert style == ["solid", "3px"], name
+                    return focused
+            raise AssertionError(f"{name} is not reached")
+
+        page.wait_for_selector("#samples button")
+        reach("Drawn nuclei")
+        page.keyboard.press("Enter")
+        visitor.wait_for("#note", "drawn_nuclei.png: 320 × 256 pixels, segmented in")
+        reach("Fewer nuclei")
+        page.keyboard.press("Space")
+        visitor.wait_for("#note", "fewer_nuclei.png: 160 × 128 pixels, segmented in")
+        visitor.wait_for("#note", "2 of 2 images are done")
+        reach("drawn_nuclei.png")
+        page.keyboard.press("Enter")
+        visitor.wait_for("#note", "320 × 256")
+        assert page.locator("#strip [aria-current=true]").inner_text().startswith("drawn_nuclei")
+        sample, other = samples(unetzoo.from_pretrained("nuclei").config)
+        for drawn in (sample, other):
+            (tmp_path / drawn.file).write_bytes(drawn.content)
+        path = tmp_path / sample.file
+        plain = Predictor("nuclei", device="cpu")(path)
+        table = unetzoo.objects.table(plain.instances(), plain.image, class_names=("nucleus",))
+        visitor.wait_for("#objects caption", f"{len(plain.instances())} objects")
+
+        page.locator("#view input").first.focus()
+        page.keyboard.press("ArrowRight")
+        page.wait_for_selector("#overlay img[alt*='outlines only']")
+        assert page.locator("#overlay img").get_attribute("alt") == (
+            f"drawn_nuclei.png, 320 × 256 pixels, outlines only: background {1 - plain.mask.float().mean():.1%} of the "
+            f"image; nucleus {len(plain.instances())} objects, {plain.mask.float().mean():.1%} of the image"
+        )
+        plain.overlay(tmp_path / "outline.png", outline=True)
+        assert np.array_equal(visitor.shown("overlay"), np.array(Image.open(tmp_path / "outline.png")))
+
+        reach("area (pixels)")
+        for direction, downward in (("descending", True), ("ascending", False)):
+            page.keyboard.press("Enter")
+            assert page.locator("#objects th[aria-sort]").get_attribute("aria-sort") == direction
+            shown = [int(text) for text in page.locator("#objects tbody td:nth-child(3)").all_inner_texts()]
+            assert shown == sorted(table["area"].tolist(), reverse=downward)
+        with table_file(tmp_path / "own.csv", 3) as write:
+            write("drawn_nuclei.png", table)
+        for kind, suffix in (("geojson", "geojson"), ("coco", "json"), ("labels", "tif")):
+            plain.save_annotations(tmp_path / f"own.{suffix}", kind)
+        for title, name, own in (
+            ("Download label image", "drawn_nuclei_labels.tif", "own.tif"),
+            ("Download outlines (GeoJSON)", "drawn_nuclei_geojson.geojson", "own.geojson"),
+            ("Download outlines (COCO)", "drawn_nuclei_coco.json", "own.json"),
+            ("Download table", "drawn_nuclei_objects.csv", "own.csv"),
+        ):
+            reach(title)
+            with page.expect_download() as caught:
+                page.keyboard.press("Enter")
+            assert caught.value.suggested_filename == name
+            assert Path(caught.value.path()).read_bytes() == (tmp_path / own).read_bytes()
+        reach("Download all results")
+        with page.expect_download() as caught:
+            page.keyboard.press("Enter")
+        with zipfile.ZipFile(caught.value.path()) as archive:
+            kinds = ("coco.json", "geojson.geojson", "labels.tif", "mask.png", "overlay.png")
+            expected = [f"{stem}/{stem}_{kind}" for stem in ("drawn_nuclei", "fewer_nuclei") for kind in kinds]
+            assert sorted(archive.namelist()) == sorted([*expected, "counts.csv", "objects.csv"])
+            labels = np.array(Image.open(io.BytesIO(archive.read("fewer_nuclei/fewer_nuclei_labels.tif"))))
+            second = Predictor("nuclei", device="cpu")(tmp_path / other.file).instances()
+            assert np.array_equal(labels, second.labels.numpy())
+            assert archive.read("drawn_nuclei/drawn_nuclei_overlay.png") == (tmp_path / "outline.png").read_bytes()
+
+        tree = page.locator("main").aria_snapshot()
+        for part in ('heading "nuclei" [level=1]', 'list "Your images"', 'button "fewer_nuclei.png"', "- status:",
+                     'radio "Outlines only" [checked]', 'region "Table of objects"', 'columnheader "mean intensity"',
+                     'slider "range slider for How sure the model has to be', 'table "Classes and their colours"',
+                     'rowheader "nucleus"'):  # fmt: skip
+            assert part in tree, part
+        assert "common." not in tree
+        assert not {"logits", "argmax", "binary", "multiclass", "multilabel", "tensor", "inference"} & {*words(tree)}
+        assert page.locator("html").get_attribute("lang")
+        faint = page.evaluate(CONTRAST)
+        assert faint == []
+        visitor.page.close()
+
+
+CONTRAST = """() => {
+  const channels = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
+  const light = (rgb) => rgb.slice(0, 3).map((v) => v / 255)
+    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, k) => sum + v * [0.2126, 0.7152, 0.0722][k], 0);
+  const found = [];
+  const read = '.heading h1, .heading p, p.note, table th, table td, .strip .name, h2, [id^=save-]';
+  for (const e of document.querySelectorAll(read)) {
+    let ground = null, opacity = 1;
+    for (let up = e; up; up = up.parentElement) {
+      const style = getComputedStyle(up), paint = channels(style.backgroundColor);
+      opacity *= Number(style.opacity);
+      if (ground === null && (paint.length === 3 || paint[3] === 1)) ground = paint.slice(0, 3);
+    }
+    ground = ground ?? [255, 255, 255];
+    const ink = channels(getComputedStyle(e).color).slice(0, 3).map((v, k) => v * opacity + ground[k] * (1 - opacity));
+    const [dark, bright] = [light(ground), light(ink)].sort((a, b) => a - b), ratio = (bright + 0.05) / (dark + 0.05);
+    if (ratio < 4.5) found.push([e.className || e.tagName, ratio]);
+  }
+  return found;
+}"""
+"""WCAG's ratio of text that the page itself has to what is behind it: lower than 4.5 is hard to read."""
+
+
+def test_files_that_are_too_large_together_are_refused_and_the_next_are_taken(
+    visit: Callable[..., Visitor], tmp_path: Path
+) -> None:
+    visitor = visit()
+    for k in range(3):
+        (tmp_path / f"{k}.bmp").write_bytes(bytes(500_000))
+    visitor.page.set_input_files("#file input[type=file]", [tmp_path / f"{k}.bmp" for k in range(3)])
+    visitor.page.get_by_text(re.compile("together", re.IGNORECASE)).nth(1).wait_for()
+    visitor.send(image(tmp_path))
+    visitor.wait_for("#note", "segmented in")

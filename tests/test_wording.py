@@ -226,7 +226,7 @@ ELSE = {
     "losses/text.py": "of a command: --import",
     "train/refusals.py": "--",
     "train/trust.py": "--import",
-    "serving/page.py": "--border",
+    "serving/style.py": "--border",
     "saving/records.py": "unetzoo train --pretrained FILE",
     "saving/cards.py": "--out masks",
 }

@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "serve",
         help="a web page for a trained network",
-        description="Serve a web page on this machine: drop an image, see its mask, move the threshold, download. "
+        description="Serve a web page on this machine: drop images, see their masks, count objects, download. "
         "Nothing is sent anywhere else. Ctrl-C ends it. Needs pip install 'unetzoo[demo]'.",
     )
     command.add_argument(

@@ -21,8 +21,10 @@ READ = re.compile(
     re.DOTALL,
 )
 WRITTEN = (UPLOAD, "/gradio_api/queue/join")
-LONGEST_EVENT = 1 << 16
-"""Bytes of an event: where an upload lies, and where two sliders stand."""
+LONGEST_EVENT = 1 << 18
+"""Bytes of an event: where uploads lie, and where two sliders stand."""
+AROUND_FILES = 1 << 16
+"""Bytes of an upload that are none of its files': their names, and what stands between them."""
 NOTHING = 404, "there is nothing here"
 _ELSEWHERE = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:/|[\\/]{2})", re.IGNORECASE)
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@\[\]]+)(?::(\d{1,5}))?", re.IGNORECASE)
@@ -41,10 +43,14 @@ class Gate:
         app: that is guarded.
         machine: names of this machine, such as "localhost".
         public: names under which visitors reach this server through a proxy.
+        most: bytes of the files of one upload, all together.
     """
 
-    def __init__(self, app: Callable[..., Awaitable[None]], machine: Iterable[str], public: Iterable[str]) -> None:
+    def __init__(
+        self, app: Callable[..., Awaitable[None]], machine: Iterable[str], public: Iterable[str], most: int
+    ) -> None:
         self.app = app
+        self.most = most
         self.public = {name.lower().rstrip(".") for name in public}
         self.names = self.public | {name.lower().rstrip(".") for name in machine}
 
@@ -82,8 +88,18 @@ class Gate:
             known = path in WRITTEN
         else:
             known = scope["method"] in ("GET", "HEAD") and READ.fullmatch(path) is not None
+        if known and scope["method"] == "POST" and path == UPLOAD:
+            return self._upload_refusal(_headers(scope, b"content-length"))
         if not known or (path.startswith(FILE) and _ELSEWHERE.match(path[len(FILE) :])):
             return NOTHING
+        return None
+
+    def _upload_refusal(self, lengths: list[str]) -> tuple[int, str] | None:
+        """Return status and reason if an upload does not say how long it is, to which it is held, or is too long."""
+        if len(lengths) != 1 or re.fullmatch(r"[0-9]{1,18}", lengths[0]) is None:
+            return 411, "an upload says how long it is"
+        if int(lengths[0]) > self.most + AROUND_FILES:
+            return 413, f"files of up to {self.most / 2**20:g} MB are taken together"
         return None
 
     def _is_ours(self, host: str) -> bool:

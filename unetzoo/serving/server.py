@@ -14,9 +14,11 @@ from unetzoo.errors import ConfigError
 from unetzoo.extras import needed
 from unetzoo.prediction import Predictor
 from unetzoo.prediction.networks import Model
-from unetzoo.serving.answers import Limits, heading
 from unetzoo.serving.gate import Gate
-from unetzoo.serving.page import CSS, build, theme
+from unetzoo.serving.heading import heading
+from unetzoo.serving.limits import Limits
+from unetzoo.serving.page import build, theme
+from unetzoo.serving.style import CSS, LABEL
 
 VISITORS = 8
 """Whose images are kept: the ninth takes the place of who was longest away."""
@@ -35,10 +37,10 @@ def serve(
 ) -> Iterator[str]:
     """Serve a page for a model while the block runs, and give its address.
 
-    The page takes an image, shows its mask, and lets a threshold be moved without asking the network again. It counts
-    objects, and shows each in its colour, where the model tells them apart. One image is segmented at a time; others
-    wait. Files lie in a temporary folder that is removed at the end; nothing else is read or written for a visitor,
-    and nothing is sent to anybody else. While it serves, the process's temporary folder is that one.
+    The page takes images, shows their masks, and lets a threshold be moved without asking the network again. It counts
+    objects, measures them, and shows each in its colour, where the model tells them apart. One image is segmented at
+    a time; others wait. Files lie in a temporary folder that is removed at the end; nothing else is read or written
+    for a visitor, and nothing is sent to anybody else. While it serves, the process's temporary folder is that one.
 
     Args:
         model: as :class:`unetzoo.prediction.Predictor` takes it.
@@ -85,8 +87,9 @@ def serve(
             pwa=False,
             mcp_server=False,
             css=CSS,
+            js=LABEL,
             theme=theme(gradio),
-            app_kwargs={"middleware": [middleware.Middleware(Gate, machine, public)]},
+            app_kwargs={"middleware": [middleware.Middleware(Gate, machine, public, limits.max_bytes)]},
         )
         yield str(page.local_url).rstrip("/")
 
