@@ -265,8 +265,23 @@ def test_the_licence_comes_from_the_card_beside_the_model(tmp_path: Path) -> Non
         assert (about.license, about.authors) == (expected, ["Ada"])
         assert "Of cells." in card
         assert not card.startswith("---")
-    assert writing._told("vessels", "vessels.zip", None)[0].license == "MIT"
+    for one in ("vessels", ["vessels"]):
+        assert writing._told(one, "vessels.zip", None)[0].license == "MIT"
     assert writing._told(folder, "cells.onnx", None) == (About(), "")
+
+
+def test_the_command_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cells.safetensors"
+    unetzoo.save(build(class_names=("cell",)), path)
+    out = tmp_path / "cells.zip"
+    assert main(["export", str(path), str(out)]) == 2
+    assert "--author 'Ada Lovelace'" in capsys.readouterr().err
+    words = ["--author", "Ada", "--author", "Charles", "--license", "mit", "--cite", "x, https://example.org/y"]
+    assert main(["export", str(path), str(out), *words]) == 0
+    said = described(members_of(out.read_bytes()))
+    assert [author["name"] for author in said["authors"]] == ["Ada", "Charles"]
+    assert said["license"] == "MIT"
+    assert said["cite"][0]["url"] == "https://example.org/y"
 
 
 # And back

@@ -86,9 +86,9 @@ class About:
     def missing(self) -> Iterator[str]:
         """Give a sentence for each thing that a package needs and nobody told."""
         if not self.authors:
-            yield "a package names its authors: authors=['Ada Lovelace'], of About"
+            yield "a package names its authors: authors=['Ada Lovelace'] (unetzoo.exporting.About)"
         if self.license is None:
-            yield "a package states its licence, and no card beside the model does: license='CC-BY-4.0', of About"
+            yield "a package states its licence, and no model card does: license='CC-BY-4.0' (unetzoo.exporting.About)"
 
 
 def reference(text: str) -> dict[str, str]:
@@ -106,6 +106,8 @@ def card_beside(model: object) -> tuple[EarlierCard | None, str]:
     Args:
         model: as ``export`` takes it; only the name of a trained model, and a folder, have cards.
     """
+    if isinstance(model, list | tuple) and len(model) == 1:  # as the command line gives it
+        model = model[0]
     if not isinstance(model, str | os.PathLike):
         return None, ""
     source = source_of(model)
