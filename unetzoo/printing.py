@@ -129,6 +129,11 @@ def _with_others(sentences: dict[str, str]) -> str:
     return f"{sentence}; so it is with {len(others)} other{'s' * (len(others) > 1)}: {named}" if others else sentence
 
 
+def counted(count: int, what: str, many: str | None = None) -> str:
+    """Return how many there are of a thing: "1 image", "2 images"; ``many`` is the plural that is no plain "s"."""
+    return f"{count} {what if count == 1 else many or f'{what}s'}"
+
+
 def aligned(table: Sequence[Sequence[str]]) -> str:
     """Return a table as :func:`printable` text: the first column to the left, all others to the right."""
     rows = [[printable(cell) for cell in row] for row in table]

@@ -26,6 +26,7 @@ from unetzoo.pretrained import (
     pretrained_problems,
     read_pretrained,
 )
+from unetzoo.printing import counted
 from unetzoo.registry import check_name, suggest
 
 B = TypeVar("B", bound=Builder)
@@ -286,7 +287,7 @@ def _unknown_option(key: str, known: Mapping[str, Any]) -> str:
         )
         if key in kind.__dataclass_fields__
     ]
-    more = f" and {len(elsewhere) - 3} others" if len(elsewhere) > 3 else ""
+    more = f" and {counted(len(elsewhere) - 3, 'other')}" if len(elsewhere) > 3 else ""
     belongs = f"; it is an option of {', '.join(map(repr, elsewhere[:3]))}{more}" if elsewhere else ""
     return f"unknown option {key!r}{belongs or suggest(key, known)}"
 

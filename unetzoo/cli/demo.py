@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unetzoo.cli._options import SAVED
+from unetzoo.printing import counted
 
 NEXT = (
     ("unetzoo predict {model} *.png --out masks --overlay", "masks of your own images, of any size"),
@@ -68,7 +69,7 @@ def _demo(options: argparse.Namespace) -> None:
         if config.pixel_task != "multiclass" or k > 0:
             mask = found.mask == k if config.pixel_task == "multiclass" else layers[k] > 0
             number = count(mask) if objects is None else int((objects.classes == k).sum())
-            print(f"{printable(name)}: {number} objects, {share:.1%} of the image")
+            print(f"{printable(name)}: {counted(number, 'object')}, {share:.1%} of the image")
     print(f"overlay: {printable(Path(options.out).resolve())}\n")
     costs = costs_of(build_on_meta(config), model_info(config.name), COUNTED)
     print(aligned([header(COUNTED), cells(costs)]), end="")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from unetzoo.cli._options import PLANES, PLANES_HELP, SEVERAL, note_of, numbers, pixels_or, threshold, words
 from unetzoo.cli._wording import Wording
-from unetzoo.printing import printable, said_of
+from unetzoo.printing import counted, printable, said_of
 
 if TYPE_CHECKING:
     from unetzoo.prediction.files import Outcome, Outputs, Report
@@ -218,7 +218,7 @@ def _summarise(report: Report, written: Outputs, options: argparse.Namespace, ob
     if options.json:
         return
     parts = [f"{len(report.done)} segmented"]
-    parts += [] if objects is None else [f"{objects} objects in them"]
+    parts += [] if objects is None else [f"{counted(objects, 'object')} in them"]
     parts += [f"{len(report.skipped)} there already"] if report.skipped else []
     parts += [f"{len(report.failed)} failed"] if report.failed else []
     others = "".join(f"; {kind} in {printable(path)}" for kind, path in written.places().items())

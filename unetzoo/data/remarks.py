@@ -10,7 +10,7 @@ from unetzoo.data.examining import Findings
 from unetzoo.data.labels import Labels
 from unetzoo.data.listing import Listing, is_hidden
 from unetzoo.images import is_image
-from unetzoo.printing import some_of
+from unetzoo.printing import counted, some_of
 
 _NAMED = 5
 _CLASSES = 20
@@ -76,8 +76,8 @@ def _twice(found: Sequence[Findings]) -> list[str]:
         )
     if left_out:
         said.append(
-            f"{left_out} images were not compared with those of other splits: more than {looks.MOST} have a coarse "
-            "hash like theirs"
+            f"not compared with images of other splits: {counted(left_out, 'image')}, as more than {looks.MOST} have a "
+            "coarse hash like theirs"
         )
     return said
 
@@ -128,7 +128,8 @@ def _turned(turns: Sequence[str]) -> list[str]:
         turning.UNTOLD: "{} whose size does not tell, turned with the image: look at them (unetzoo data preview)",
     }
     listed = "; ".join(how[turn].format(count) for turn, count in sorted(Counter(turns).items()))
-    return [f"{len(turns)} images are turned by their EXIF orientation; their masks are {listed}"]
+    turned = f"{counted(len(turns), 'image')} {'is' if len(turns) == 1 else 'are'} turned by the EXIF orientation"
+    return [f"{turned}; of the masks {listed}"]
 
 
 def _nodata(found: Sequence[Findings]) -> list[str]:
@@ -137,12 +138,12 @@ def _nodata(found: Sequence[Findings]) -> list[str]:
     said = []
     if empty:
         said.append(
-            f"{sum(empty)} pixels of {len(empty)} images are nodata: they count in no mean, no loss and no score, "
-            "and are nodata in predicted masks"
+            f"{counted(sum(empty), 'pixel')} of {counted(len(empty), 'image')} are nodata: they count in no mean, no "
+            "loss and no score, and are nodata in predicted masks"
         )
     if partly:
         said.append(
-            f"{sum(partly)} pixels of {len(partly)} images are nodata in some of their bands: they count, with "
-            "the mean where a value is missing"
+            f"{counted(sum(partly), 'pixel')} of {counted(len(partly), 'image')} are nodata in some of their bands: "
+            "they count, with the mean where a value is missing"
         )
     return said

@@ -17,6 +17,7 @@ from unetzoo.data.layouts import LAYOUTS, Meaning, Understood, annotated, chosen
 from unetzoo.data.layouts.class_names import alike
 from unetzoo.data.listing import Listing, Source, Tree, is_hidden, paths_of, title_of
 from unetzoo.errors import ConfigError, InputError
+from unetzoo.printing import counted
 
 _LOOKED_AT = 20
 """Files of which it is told what they are, where a folder is no data set."""
@@ -133,7 +134,7 @@ def _exports(tree: Tree) -> list[str]:
         if found is not None:
             told[found].append(inner)
     return [
-        f"{names[0]}: {found}" + (f"; so it is with {len(names) - 1} others" if names[1:] else "")
+        f"{names[0]}: {found}" + (f"; so it is with {counted(len(names) - 1, 'other')}" if names[1:] else "")
         for found, names in told.items()
     ]
 

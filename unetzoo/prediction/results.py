@@ -129,8 +129,11 @@ class Prediction:
     def _title(self) -> str:
         """Return what is said above the image: its name, how many objects, the largest shares."""
         named = f"{self.name}: " if self.name else ""
-        counted = f"{len(self.instances()):,} objects; " if shows_objects(self.config, self.split) else ""
-        return f"{named}{counted}{self._said()}"
+        objects = ""
+        if shows_objects(self.config, self.split):
+            number = len(self.instances())
+            objects = f"{number:,} object{'s' * (number != 1)}; "
+        return f"{named}{objects}{self._said()}"
 
     def _said(self) -> str:
         """Return the shares of the classes, of many the largest ones."""

@@ -17,7 +17,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from unetzoo.errors import ConfigError
-from unetzoo.printing import span
+from unetzoo.printing import counted, span
 from unetzoo.train.budgets import FEWEST, cut
 from unetzoo.train.data import FolderData
 from unetzoo.train.recipe import Recipe
@@ -162,7 +162,7 @@ def forecast(cli: Any) -> None:
     epochs, length = config.trainer.max_epochs, config.data.steps_per_epoch
     if cli.style in ("bar", "lines"):
         print(
-            f"{epochs * length} steps in {epochs} epoch{'s' * (epochs > 1)} will take about "
+            f"{counted(epochs * length, 'step')} in {counted(epochs, 'epoch')} will take about "
             f"{span(pace.seconds(epochs, length))}: {pace.step:.2g} s a step, {pace.validation:.2g} s a validation",
             flush=True,
         )

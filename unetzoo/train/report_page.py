@@ -26,7 +26,7 @@ from unetzoo.metrics.intervals import DRAWS, Interval, object_intervals, pixel_i
 from unetzoo.model import SegmentationModel
 from unetzoo.objects import ObjectScores, instances, matched
 from unetzoo.objects.scores import AP
-from unetzoo.printing import span
+from unetzoo.printing import counted, span
 from unetzoo.saving import weights
 from unetzoo.saving.records import BEST_FILE
 from unetzoo.train.building import logits_of
@@ -137,7 +137,7 @@ def _summary(best: KeepBest, data: FolderData, ended: str) -> list[str]:
     names = " and ".join(path.name for path in paths_of(data.folder))
     counts = data.report.counts
     said = [
-        f"{names}: {data.labels.told}; {counts['train']} training and {counts['val']} validation images",
+        f"{names}: {data.labels.told}; {counts['train']} training and {counted(counts['val'], 'validation image')}",
         ended.partition(";")[0],
     ]
     return said if best.epoch is None else [*said, f"kept: the network of epoch {best.epoch + 1}, {BEST_FILE}"]

@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import Callback
 from unetzoo.comparing.plotting import require_plot
 from unetzoo.data.listing import paths_of
 from unetzoo.files.writing import write_file
-from unetzoo.printing import printable
+from unetzoo.printing import counted, printable
 from unetzoo.saving import cards
 from unetzoo.saving.records import BEST_FILE, CARD_FILE, read_saved
 from unetzoo.train import clipping, report_page
@@ -191,9 +191,9 @@ class Progress(Callback):
         counts = {name: split.images for name, split in data.report.splits.items()}
         print(
             f"{recipe.network.config.name}, {sum(p.numel() for p in recipe.network.parameters()):,} parameters, on "
-            f"{recipe.device}; {counts['train']} training and {counts['val']} validation images, "
-            f"{trainer.num_training_batches} steps an epoch, crops of {data.crop[0]} × {data.crop[1]}, "
-            f"{data.report.in_channels} channel(s)"
+            f"{recipe.device}; {counts['train']} training and {counted(counts['val'], 'validation image')}, "
+            f"{counted(int(trainer.num_training_batches), 'step')} an epoch, crops of {data.crop[0]} × {data.crop[1]}, "
+            f"{counted(data.report.in_channels or 0, 'channel')}"
         )
         for warning in data.report.warnings:
             print(f"warning: {printable(warning)}")

@@ -14,7 +14,7 @@ import pytorch_lightning as lightning
 from pytorch_lightning.callbacks import Callback, Timer
 from pytorch_lightning.utilities import rank_zero_only
 
-from unetzoo.printing import printable
+from unetzoo.printing import counted, printable
 from unetzoo.train import places
 from unetzoo.train.keeping import LAST, KeepBest, KeepLast
 from unetzoo.train.runs import CONFIG
@@ -111,19 +111,18 @@ def how_it_ended(trainer: lightning.Trainer, resume: str, *, by_steps: bool = Fa
         unit, count = ("steps", trainer.global_step) if by_steps else ("epochs", done)
         return f"all {unit} are done, {count}; '{resume} --{unit} {2 * count}' goes on"
     if trainer.global_step == trainer.max_steps:
-        return (
-            f"stopped after {trainer.max_steps} steps; '{resume} --trainer.max_steps {2 * trainer.max_steps}' goes on"
-        )
+        steps = trainer.max_steps
+        return f"stopped after {counted(steps, 'step')}; '{resume} --trainer.max_steps {2 * steps}' goes on"
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Patience) and callback.is_over:
             waited = callback.best.waited
             return (
-                f"stopped after {done} epochs, the last {waited} of them no better; '{resume} --patience {2 * waited}' "
-                "goes on"
+                f"stopped after {counted(done, 'epoch')}, the last {waited} of them no better; '{resume} --patience "
+                f"{2 * waited}' goes on"
             )
         if isinstance(callback, Limits) and callback.reason == "time":
             return f"stopped in epoch {done + 1}, as its time was up; '{resume}' goes on, for as long again"
-    return f"stopped by a callback, after {done} epochs; '{resume}' goes on"
+    return f"stopped by a callback, after {counted(done, 'epoch')}; '{resume}' goes on"
 
 
 def is_first() -> bool:
