@@ -29,8 +29,8 @@ from unetzoo.printing import said_once
         (["'a' is bad", "'b' is good", "'c' is bad"], ["'a' is bad; so it is with 1 other: 'c'", "'b' is good"]),
         (["'it\\'s' is bad", '"it\'s" is bad'], ["'it\\'s' is bad; so it is with 1 other: \"it's\""]),
         (
-            ["'a' holds 3 (7 pixels), 4 (1 pixels) and 2 others; fix", "'b' holds -5 (9 pixels); fix"],
-            ["'a' holds 3 (7 pixels), 4 (1 pixels) and 2 others; fix; so it is with 1 other: 'b'"],
+            ["'a' holds 3 (7 pixels), 4 (1 pixels) and 1 other; fix", "'b' holds -5 (9 pixels); fix"],
+            ["'a' holds 3 (7 pixels), 4 (1 pixels) and 1 other; fix; so it is with 1 other: 'b'"],
         ),
         (["'a' is 3 wide", "'b' is 4 wide"], ["'a' is 3 wide", "'b' is 4 wide"]),
         (["seed=a: a number", "lr=b: a number"], ["seed=a: a number", "lr=b: a number"]),

@@ -16,7 +16,7 @@ _NAME = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^:='"]+\.\w+(?=: )""
 _VARYING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\d+""")
 """Names and numbers within a sentence."""
 _PIXELS = r"\S+ \(\d+ pixels\)"
-_FOUND = re.compile(rf"{_PIXELS}(?:, {_PIXELS})*(?: and \d+ others)?")
+_FOUND = re.compile(rf"{_PIXELS}(?:, {_PIXELS})*(?: and \d+ others?)?")
 """What was found in one, which may be otherwise in the next."""
 
 

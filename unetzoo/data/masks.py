@@ -163,7 +163,7 @@ def explain(outside: Outside, labels: Labels, sample: Sample, alike: Sequence[Ou
     """Return what the values outside the classes are, and what to do; ``alike`` as of ``black_and_white.fix``."""
     ranked = sorted(outside.items(), key=lambda item: -item[1])
     listed = ", ".join(f"{value} ({pixels} pixels)" for value, pixels in ranked[:6])
-    more = f" and {len(ranked) - 6} more" if len(ranked) > 6 else ""
+    more = f" and {len(ranked) - 6} other{'s' * (len(ranked) > 7)}" if len(ranked) > 6 else ""
     if labels.colours is not None:
         fix = "name every colour in colours=…, or the one that does not count in ignore_colour=…"
     elif labels.pixel_task == "multiclass" or labels.codes is not None:
