@@ -1,0 +1,47 @@
+"""Which models widgets offer, and predictors that are kept between two uses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unetzoo import trained
+from unetzoo.errors import InputError
+from unetzoo.prediction import Predictor
+
+_kept: dict[tuple[Any, ...], Predictor] = {}
+_MOST = 2
+"""Predictors that are kept: as many as are compared."""
+
+
+def offered() -> list[str]:
+    """Return the models that come with the package."""
+    return [*trained.names()]
+
+
+def predictor_of(text: str) -> Predictor:
+    """Return a predictor of a model: a trained one, a file, the folder of a run, or a repository of the Hub.
+
+    A model that was asked for last is not read again, unless its file has changed.
+
+    Raises:
+        InputError: nothing was chosen.
+        ConfigError, WeightsError, HubError: as ``unetzoo.Predictor``.
+    """
+    from unetzoo.saving.records import model_in
+    from unetzoo.saving.sources import trained_source
+
+    text = text.strip()
+    if not text:
+        raise InputError("no model is chosen: take one of the list, or a file, a run's folder, owner/name of the Hub")
+    source = trained_source(text)
+    key: tuple[Any, ...] = (text,)
+    if source.path is not None:
+        file = source.path if source.path.is_file() else model_in(source.path)
+        seen = file.stat() if file is not None and file.is_file() else None
+        key = (text, *((seen.st_mtime_ns, seen.st_size) if seen else ()))
+    if key not in _kept:
+        found = Predictor(text)
+        while len(_kept) >= _MOST:
+            del _kept[next(iter(_kept))]
+        _kept[key] = found
+    return _kept[key]

@@ -1,0 +1,189 @@
+"""The planes of a layer through a network, once; masks and objects of any threshold after that."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unetzoo import objects
+from unetzoo.checks import class_names_of
+from unetzoo.devices import in_memory
+from unetzoo.errors import InputError
+from unetzoo.napari.layers import Planes, stacked
+from unetzoo.prediction import Prediction, Predictor
+from unetzoo.prediction.inputs import as_image
+from unetzoo.prediction.networks import check_channels, check_range
+from unetzoo.prediction.results import mask_of, shows_objects
+from unetzoo.prediction.strips import joined
+
+Progress = tuple[int, int]
+COLUMNS = ("label", "slice", "class", "area", "y", "x")
+"""Of the table that is shown: y and x are centroids, in pixels from the centre of the first."""
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """The planes of a layer, segmented: another threshold asks no network.
+
+    Attributes:
+        planes: of the layer.
+        found: of each plane, with its probabilities.
+    """
+
+    planes: Planes
+    found: tuple[Prediction, ...]
+
+    @property
+    def has_threshold(self) -> bool:
+        """Whether a threshold makes the mask: of a multi-class model the likeliest class does."""
+        return self.found[0].config.pixel_task != "multiclass"
+
+    @property
+    def tells_objects_apart(self) -> bool:
+        """Whether the model gives objects."""
+        return shows_objects(self.found[0].config, self.found[0].split)
+
+    def at(self, threshold: float, smallest: int = 0) -> Segmented:
+        """Return it with the masks of a threshold, from 0 to 1, and without objects of fewer pixels than ``smallest``.
+
+        Raises:
+            ConfigError: objects are to be left out, and SciPy is missing.
+        """
+        config = self.found[0].config
+        thresholds = (threshold,) * config.num_classes
+        found = []
+        for one in self.found:
+            mask = mask_of(one.probabilities, config.task, thresholds)
+            if smallest > 1:
+                mask = objects.cleaned(mask, config.pixel_task, config.num_classes, smallest=smallest)
+            found.append(replace(one, mask=mask))
+        return Segmented(self.planes, tuple(found))
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What is shown of a segmented layer.
+
+    Attributes:
+        labels: what follows the layer's name → (…, H, W): classes, or the numbers of objects. One, or one a class of a
+            multi-label model, whose classes may lie over each other.
+        rows: of the table, see :data:`COLUMNS`; none where objects are not asked for.
+        objects: of each plane; the numbers in ``labels`` run on from plane to plane, these begin anew.
+    """
+
+    labels: dict[str, NDArray[Any]]
+    rows: tuple[tuple[int, str, str, int, float, float], ...] = ()
+    objects: tuple[objects.Instances, ...] = ()
+
+
+def segment(
+    predictor: Predictor, planes: Planes, stop: threading.Event | None = None
+) -> Generator[Progress, None, Segmented | None]:
+    """Segment planes one after the other, and tell after each row of tiles how many are done, and of how many.
+
+    Args:
+        predictor: of the model, whose rules for tiles hold.
+        planes: of the layer.
+        stop: ends it after the tile that is computed; None is returned then.
+
+    Raises:
+        InputError: the layer does not fit the model, or memory is too small. The first plane tells before others cost.
+        WeightsError: the model has weights that are not finite.
+    """
+    found, count = [], len(planes.indices)
+    for k, index in enumerate(planes.indices):
+        image = as_image(planes.plane(index))
+        image.name = planes.name
+        check_channels(image.image, predictor.config, image.alpha)
+        check_range(image.image, predictor.config)
+        grid, parts = predictor.grid(image), []
+        try:
+            with in_memory(InputError, "close other layers, or segment a slice at a time"):
+                for strip in predictor.strips(image, grid, tick=lambda: _check(stop)):
+                    parts.append(strip)
+                    share = len(parts) / len(grid.down.starts)
+                    yield round(100 * (k + min(share, 1))), 100 * count
+                whole = joined(parts, image.height)
+                found.append(predictor.result(image, whole.probabilities, whole.missing))
+        except StoppedError:
+            return None
+        yield 100 * (k + 1), 100 * count
+    return Segmented(planes, tuple(found))
+
+
+class StoppedError(Exception):
+    """Leaves a prediction that somebody cancelled."""
+
+
+def _check(stop: threading.Event | None) -> None:
+    if stop is not None and stop.is_set():
+        raise StoppedError
+
+
+def labelled(seen: Segmented, *, apart: bool) -> Labelled:
+    """Return the labels of a segmented layer, and a table of its objects.
+
+    Args:
+        seen: at its threshold.
+        apart: objects, each with a number of its own, and not classes.
+
+    Raises:
+        ConfigError: objects are asked for, and what finds them is not installed.
+    """
+    config = seen.found[0].config
+    names = class_names_of(config.class_names, config.task, config.num_classes)
+    if not apart:
+        return Labelled(_by_class(seen, [one.mask.numpy() for one in seen.found], names))
+    parts, each, rows, before = [], [], [], 0
+    for index, one in zip(seen.planes.indices, seen.found, strict=True):
+        instances = one.instances()
+        numbers = instances.labels.numpy()
+        parts.append(np.where(numbers > 0, numbers + before, 0).astype(np.int32))
+        where = ",".join(map(str, index))
+        for row in instances.rows(config.class_names):
+            at = round(float(row["y"]) - 0.5, 2), round(float(row["x"]) - 0.5, 2)
+            rows.append((int(row["id"]) + before, where, str(row["class_name"]), int(row["area"]), *at))
+        each.append(instances)
+        before += len(instances)
+    return Labelled(_by_class(seen, parts, names), tuple(rows), tuple(each))
+
+
+def _by_class(seen: Segmented, parts: list[NDArray[Any]], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    """Return masks or numbers as layers: one, or of a multi-label model one a class."""
+    if seen.found[0].config.pixel_task != "multilabel":
+        return {"": stacked(seen.planes, parts)}
+    return {name: stacked(seen.planes, [part[k] for part in parts]) for k, name in enumerate(names)}
+
+
+def write_table(seen: Segmented, shown: Labelled, path: str) -> int:
+    """Write the table of objects as CSV, as ``unetzoo predict --table`` does, and return how many there are.
+
+    "label" is the object's number in the layer; "image" is the layer, with the slice of a stack.
+
+    Args:
+        seen: the layer.
+        shown: with objects.
+        path: ends in .csv.
+
+    Raises:
+        InputError: another ending, or there are no objects.
+        ConfigError: scikit-image is missing.
+        WriteError: the file cannot be written.
+    """
+    from unetzoo.objects.table import table, table_file
+
+    if not shown.objects:
+        raise InputError("there are no objects in a table of classes: show objects first")
+    before = 0
+    with table_file(path, seen.found[0].image.shape[0]) as write:
+        for index, one, instances in zip(seen.planes.indices, seen.found, shown.objects, strict=True):
+            columns = table(instances, one.image, class_names=one.config.class_names)
+            columns["label"] = columns["label"] + before
+            write(seen.planes.name + (f"[{','.join(map(str, index))}]" if index else ""), columns)
+            before += len(instances)
+    return before
