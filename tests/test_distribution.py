@@ -98,7 +98,14 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
     package = {name: content for name, content in held.items() if not name.startswith(f"{DIST_INFO}/")}
     assert package == built.sources("unetzoo")
     assert {"unetzoo/py.typed", "unetzoo/__init__.py", "unetzoo/__main__.py"} <= set(package)
-    assert {PurePosixPath(name).suffix for name in package} <= {".py", ".typed", ".safetensors", ".json", ".md"}
+    assert {PurePosixPath(name).suffix for name in package} <= {
+        ".py",
+        ".typed",
+        ".safetensors",
+        ".json",
+        ".md",
+        ".yaml",
+    }
     about = {name.removeprefix(f"{DIST_INFO}/") for name in set(held) - set(package)}
     assert about == {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
     assert held[f"{DIST_INFO}/licenses/LICENSE"] == (ROOT / "LICENSE").read_bytes()
@@ -107,6 +114,10 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
         "unetzoo",
         "=",
         "unetzoo.cli:main",
+        "[napari.manifest]",
+        "unetzoo",
+        "=",
+        "unetzoo.napari:napari.yaml",
     ]
     assert built.wheel.name == f"unetzoo-{unetzoo.__version__}-py3-none-any.whl"
     assert built.wheel.stat().st_size < 12_000_000

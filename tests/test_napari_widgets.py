@@ -5,6 +5,7 @@ Needs ``unetzoo[napari]`` and a window system: ``xvfb-run pytest -n 0 tests/test
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import subprocess
@@ -42,7 +43,8 @@ def viewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     found = napari.Viewer(show=True)
     found.window.resize(1280, 840)
     yield found
-    found.close()
+    with contextlib.suppress(RuntimeError):  # a test may have closed it
+        found.close()
 
 
 @pytest.fixture
@@ -260,3 +262,18 @@ def test_layers_are_trained_on_stopped_gone_on_with_and_used(viewer: Any, said: 
     click(widget.work.button)
     done(widget)
     assert "there is something already" in said[-1] or "is there already" in said[-1]
+
+
+def test_a_training_ends_with_the_window(viewer: Any, tmp_path: Path) -> None:
+    image, masks = drawing.draw_nuclei(128, 192)
+    viewer.add_image(image[0].numpy(), name="cells")
+    viewer.add_labels(np.asarray(unetzoo.objects.instances(masks, "binary", 1).labels), name="mine")
+    widget = opened(viewer, "Train")
+    widget.out.line.setText(str(tmp_path / "run"))
+    click(widget.work.button)
+    wait(lambda: widget._training is not None)
+    process, work = widget._training._process, widget.work
+    assert process.poll() is None
+    viewer.window._qt_window.close()
+    assert process.wait(60) != 0
+    wait(lambda: not work.is_running)

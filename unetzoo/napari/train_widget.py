@@ -7,7 +7,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtGui import QPixmap
 from qtpy.QtWidgets import (
     QComboBox,
@@ -68,7 +68,21 @@ class Train(QWidget):
         self.curve.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._training: training.Training | None = None
         self._stopped = False
+        begun: list[training.Training] = []
+        self._begun_trainings = begun
+        self.destroyed.connect(lambda: training.stop_all(begun))
         self._lay_out()
+
+    def showEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
+        """Look at the window from now on: a training ends with it, and can be gone on with."""
+        self.window().installEventFilter(self)
+        super().showEvent(event)
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:  # noqa: N802  Qt's name
+        """Stop a training when the window is closed, as napari waits for it then."""
+        if event.type() == QEvent.Type.Close and watched is self.window():
+            self._halt()
+        return False
 
     def _lay_out(self) -> None:
         form = QFormLayout()
@@ -100,7 +114,7 @@ class Train(QWidget):
             return
         model, folder = self.model.text, self.data.text or f"{out}-data"
         task = None if self.data.text else str(self.task.currentData())
-        self._stopped = False
+        self._stopped, begun = False, self._begun_trainings
 
         def work() -> Generator[Any, None, bool]:
             classes = None if write is None else write(Path(folder))
@@ -108,7 +122,7 @@ class Train(QWidget):
             if self._stopped:
                 return False
             self._training = training.Training(plan)
-            self.destroyed.connect(self._training.stop)  # with the window; it can be gone on with
+            begun.append(self._training)
             try:
                 return (yield from self._training.epochs())
             finally:
@@ -161,7 +175,8 @@ class Train(QWidget):
         self._stopped = True
         if self._training is not None:
             self._training.stop()
-        self.note.setText("stops after this step…")
+        if self.work.is_running:
+            self.note.setText("stops after this step…")
 
     def use_it(self) -> Any:
         """Open Segment with what was trained, and return that widget."""

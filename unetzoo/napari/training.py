@@ -198,6 +198,12 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONUTF8": "1", "PYTHONPATH": f"{home}{os.pathsep}{given}" if given else home}
 
 
+def stop_all(begun: list[Training]) -> None:
+    """Stop trainings; those that have ended stay so."""
+    for one in begun:
+        one.stop()
+
+
 def rows_of(folder: str) -> list[dict[str, Any]]:
     """Return the figures of a run so far, an epoch each; none where there is none yet."""
     with contextlib.suppress(ConfigError):
