@@ -36,6 +36,8 @@ MANY = {(*words, action.dest) for words, action in OPTIONS if isinstance(action,
 def test_what_may_be_repeated_is_stated() -> None:
     assert {(*words, name) for *words, name in MANY if name != "import"} == {
         ("convert", "option"),
+        ("export", "authors"),
+        ("export", "citations"),
         ("list", "exclude"),
         ("compare", "exclude"),
         ("serve", "name"),

@@ -352,7 +352,8 @@ class Predictor:
 
     def grid(self, source: Rows) -> Grid:
         """Return the tiles of an image; with ``tile="auto"`` another call may return others, as memory is taken."""
-        return self.layout.grid(source.height, source.width, self.device)
+        with in_memory(InputError, _SMALLER):  # a network is tried out for it, once
+            return self.layout.grid(source.height, source.width, self.device)
 
     def _batch(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         import numpy as np
