@@ -16,8 +16,8 @@ import torch
 from test_packages import ABOUT, build, rewritten
 
 import unetzoo
-from unetzoo import UnetzooError
-from unetzoo.exporting import comparing, export, package, request, writing
+from unetzoo import ConfigError, UnetzooError
+from unetzoo.exporting import About, comparing, export, package, request, writing
 
 core = pytest.importorskip("bioimageio.core", reason="bioimageio.core is not installed: the extra bioimageio")
 pytestmark = pytest.mark.filterwarnings("ignore")  # its own, and those of what it needs
@@ -127,3 +127,9 @@ def test_it_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr(request.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(unetzoo.ConfigError, match=r"unetzoo\[bioimageio\]"):
         export(build(), tmp_path / "model.zip", about=ABOUT)
+
+
+def test_a_licence_that_a_package_may_not_have_is_told_before_any_work(tmp_path: Path) -> None:
+    about = About(authors=["Ada Lovelace"], license="CC-BY-4")
+    with pytest.raises(ConfigError, match=r"license='CC-BY-4' is not in SPDX's list.*did you mean 'CC-BY-4\.0'"):
+        export(build(), tmp_path / "cells.zip", about=about)

@@ -168,9 +168,11 @@ def test_the_nearest_finer_level_is_read(slide: Path, image: np.ndarray) -> None
 
 def test_what_cannot_be_meant_is_refused_with_what_there_is(slide: Path, tmp_path: Path) -> None:
     has = "level 0 of 1010×700 pixels of 0.25 µm; level 1 of 252×175 pixels of 1 µm; level 2 of 63×43 pixels of 4 µm"
-    for asked, why in (({}, "which is meant"), ({"mpp": 0.2}, "finer than all"), ({"level": 3}, "not among them")):
+    for asked, why in (({}, "which is meant"), ({"mpp": 0.2}, "finer than all")):
         with pytest.raises(InputError, match=f"{has}: .*{why}"):
             SlideRows(Slide(slide, **asked))
+    with pytest.raises(InputError, match=f"level=3: .* has {has}$"):
+        SlideRows(Slide(slide, level=3))
     with pytest.raises(ConfigError, match=r"mpp=-1.*\n.*level=1\.5.*\n.*mpp and level.*\n.*background='no'"):
         Slide(slide, mpp=-1, level=1.5, background="no")  # type: ignore[arg-type]
     Image.new("RGB", (30, 30)).save(tmp_path / "a.png")

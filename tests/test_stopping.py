@@ -515,7 +515,8 @@ def test_ctrl_c_ends_a_training_with_130_and_it_goes_on(
 
 
 @pytest.mark.parametrize(
-    ("steps", "where"), [("1", r"goes on from last\.ckpt"), ("9", "begins anew: nothing was kept yet")]
+    ("steps", "where"),
+    [("1", r"goes on from last\.ckpt"), ("9", "begins with the first step again: nothing was kept yet")],
 )
 def test_a_signal_to_the_whole_group_is_told_as_one_to_the_process(
     steps: str, where: str, nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

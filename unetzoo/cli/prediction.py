@@ -221,7 +221,8 @@ def _summarise(report: Report, written: Outputs, options: argparse.Namespace, ob
     parts += [] if objects is None else [f"{counted(objects, 'object')} in them"]
     parts += [f"{len(report.skipped)} there already"] if report.skipped else []
     parts += [f"{len(report.failed)} failed"] if report.failed else []
-    others = "".join(f"; {kind} in {printable(path)}" for kind, path in written.places().items())
+    places = written.places() if report.done or report.skipped else {}
+    others = "".join(f"; {kind} in {printable(path)}" for kind, path in places.items())
     print(f"masks in {printable(written.folder)}: {', '.join(parts)}{others}")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from unetzoo import trained
 from unetzoo.errors import ConfigError
+from unetzoo.registry import suggest
 from unetzoo.saving.cards import EarlierCard, read_card
 from unetzoo.saving.records import CARD_FILE
 from unetzoo.saving.sources import source_of
@@ -86,9 +87,28 @@ class About:
     def missing(self) -> Iterator[str]:
         """Give a sentence for each thing that a package needs and nobody told."""
         if not self.authors:
-            yield "a package names its authors: authors=['Ada Lovelace'] (unetzoo.exporting.About)"
+            yield "a package names its authors: give authors=['Ada Lovelace'] (unetzoo.exporting.About)"
         if self.license is None:
-            yield "a package states its licence, and no model card does: license='CC-BY-4.0' (unetzoo.exporting.About)"
+            yield (
+                "a package states its licence, and no model card does: give license='CC-BY-4.0' "
+                "(unetzoo.exporting.About)"
+            )
+        elif not _is_known(self.license):
+            near = suggest(self.license, LICENCES.values())
+            yield f"license={self.license!r} is not in SPDX's list of licences, as 'MIT' and 'CC-BY-4.0' are{near}"
+
+
+def _is_known(licence: str) -> bool:
+    """Return whether a package may have a licence; True where what knows is not installed, which is told elsewhere."""
+    try:
+        from bioimageio.spec.generic.v0_3 import LicenseId
+    except ImportError:
+        return True
+    try:
+        LicenseId(licence)
+    except ValueError:
+        return False
+    return True
 
 
 def reference(text: str) -> dict[str, str]:

@@ -350,6 +350,10 @@ class Predictor:
             "dtype": str(self.networks.members[0].dtype),
         }
 
+    def __repr__(self) -> str:
+        names = ", ".join(member.config.name for member in self.networks.members)
+        return f"Predictor({names}; task={self.config.task!r}, device={str(self.device)!r})"
+
     def grid(self, source: Rows) -> Grid:
         """Return the tiles of an image; with ``tile="auto"`` another call may return others, as memory is taken."""
         with in_memory(InputError, _SMALLER):  # a network is tried out for it, once

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from unetzoo import naming, trained
 from unetzoo.config import CONFIG_KEY, ModelConfig
-from unetzoo.errors import ConfigError, WeightsError
+from unetzoo.errors import ConfigError, DamagedError, WeightsError
 from unetzoo.files.checkpoints import SUFFIXES as CHECKPOINTS, CheckpointFile, read_contents
 from unetzoo.files.finding import Contents, check_values
-from unetzoo.files.packages import is_package, read_package
+from unetzoo.files.packages import SUFFIX as PACKAGE, is_package, read_package
 from unetzoo.files.tensors import DATA_DIGEST, LONGEST_HEADER, SUFFIX, TensorFile, check_file, kind_of, read_header
 from unetzoo.foreign import smp
 from unetzoo.foreign.loading import fitted, located, network_of
@@ -135,6 +135,8 @@ def read_record(
         file.check_header()
         return file, _config_in(file)
     kind = kind_of(path)
+    if kind is None and path.suffix.lower() == PACKAGE and path.is_file():
+        raise DamagedError(f"{path} is no package of BioImage.IO, or a damaged one: fetch or export it again")
     if kind is None and path.suffix not in CHECKPOINTS:
         raise WeightsError(
             f"{path} is no file of a model: {SUFFIX} is needed, or a checkpoint, as torch.save writes it "

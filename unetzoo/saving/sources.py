@@ -345,7 +345,7 @@ def _meaningless(given: object) -> UnetzooError:
     near = suggest(text, (*naming.names(), *trained.names()))
     if near and not as_path:
         return ConfigError(
-            f"unknown model {text!r}{near} (unetzoo.list_models() gives all names; no file is called so)"
+            f"unknown model {text!r}{near} (unetzoo.list_models() gives all names; and there is no such file)"
         )
     said = (
         f"there is no file or folder {text!r}{behind_the_host(text)}{near or '.'} It is no trained model of the "

@@ -82,7 +82,7 @@ class Levels(ABC):
         said = f"{str(slide.path)!r} has {self.described(stored)}"
         if slide.level is not None:
             if slide.level >= len(self.levels):
-                raise InputError(f"{said}: level={slide.level} is not among them, from 0 to {len(self.levels) - 1}")
+                raise InputError(f"level={slide.level}: {str(slide.path)!r} has {self.described(stored, said=False)}")
             down = self.levels[slide.level].down
             mpp = None if stored is None else (stored[0] * down[0], stored[1] * down[1])
             return Chosen(slide.level, (1.0, 1.0), down, mpp)
@@ -99,14 +99,14 @@ class Levels(ABC):
         down = self.levels[level].down
         return Chosen(level, (wanted[0] / down[0], wanted[1] / down[1]), wanted, (float(slide.mpp),) * 2)
 
-    def described(self, mpp: tuple[float, float] | None) -> str:
-        """Return what the levels are, for messages."""
+    def described(self, mpp: tuple[float, float] | None, *, said: bool = True) -> str:
+        """Return what the levels are, for messages; and, unless ``said`` is False, that nothing says how large."""
         each = [
             f"{one.width}×{one.height} pixels" + ("" if mpp is None else f" of {mpp[1] * one.down[1]:.4g} µm")
             for one in self.levels
         ]
         levels = "; ".join(f"level {k} of {text}" for k, text in enumerate(each))
-        return levels if mpp is not None else f"{levels}, and does not say how many µm a pixel is"
+        return levels if mpp is not None or not said else f"{levels}, and does not say how many µm a pixel is"
 
 
 def check_sides(path: object, height: int, width: int) -> None:

@@ -150,7 +150,8 @@ def resumable(folder: Path, trainer: lightning.Trainer) -> Iterator[None]:
         if isinstance(error, RuntimeError) and not _is_of_the_group(error, trainer):
             raise
         if is_first() and (folder / CONFIG).is_file():
-            where = f"goes on from {LAST}" if (folder / LAST).exists() else "begins anew: nothing was kept yet"
+            kept = (folder / LAST).exists()
+            where = f"goes on from {LAST}" if kept else "begins with the first step again: nothing was kept yet"
             print(f"unetzoo: stopped; '{printable(places.going_on(folder))}' {where}", file=sys.stderr)
         if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
