@@ -1313,7 +1313,10 @@ def test_an_upload_says_how_long_it_is_and_all_its_files_keep_to_the_limit(site:
     status, answer = site.request("POST", "/gradio_api/upload", None, {**kind, "Content-Length": "1200300"})
     assert (status, b"together" in answer) == (413, True)
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", site.port, timeout=60)) as connection:
-        connection.request("POST", "/gradio_api/upload", iter([b"--xx--\r\n"]), kind, encode_chunked=True)
+        connection.putrequest("POST", "/gradio_api/upload")
+        for name, value in {**kind, "Transfer-Encoding": "chunked"}.items():
+            connection.putheader(name, value)
+        connection.endheaders()
         assert connection.getresponse().status == 411
     for wrong in ("-1", "1e3", "9" * 30, ""):
         status, _ = site.request("POST", "/gradio_api/upload", None, {**kind, "Content-Length": wrong})
