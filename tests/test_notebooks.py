@@ -149,7 +149,7 @@ def test_each_cell_is_explained_and_the_badge_leads_to_it(name: str) -> None:
 
 def test_first_masks(run: Callable[..., list[Any]]) -> None:
     ndimage = pytest.importorskip("scipy.ndimage", reason="objects are found by SciPy")
-    cells = run("first_masks")
+    cells = run("1_first_masks")
     drawn = ndimage.label(drawing.draw_nuclei(256, 320, seed=1)[1].numpy(), structure=[[1] * 3] * 3)[1]
     counted = int(re.search(r"^(\d+) nuclei, \d+ pixels", printed(cells), re.MULTILINE)[1])
     assert abs(counted - drawn) <= 2
@@ -169,7 +169,7 @@ def test_first_masks(run: Callable[..., list[Any]]) -> None:
 @pytest.mark.slow
 def test_train_on_your_folder(run: Callable[..., list[Any]]) -> None:
     pytest.importorskip("pytorch_lightning", reason="trainings stand on it")
-    cells = run("train_on_your_folder", STEPS="4")
+    cells = run("2_train_on_your_folder", STEPS="4")
     report, trained = displayed(cells, "text/html")
     assert "no problems" in report
     assert "epoch 4 of 4" in trained or re.search(r"epoch \d of \d", trained)
@@ -181,7 +181,7 @@ def test_train_on_your_folder(run: Callable[..., list[Any]]) -> None:
 @pytest.mark.slow
 def test_coming_from_smp(run: Callable[..., list[Any]]) -> None:
     pytest.importorskip("segmentation_models_pytorch", reason="the notebook comes from there")
-    cells = run("coming_from_smp")
+    cells = run("3_coming_from_smp")
     assert float(re.search(r"largest difference: (\S+)", printed(cells))[1]) < 1e-5
     first, second = displayed(cells, "image/png")
     assert first == second  # the file is the model
