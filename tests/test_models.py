@@ -11,6 +11,7 @@ import torch
 from conftest import NAMES, ONCE, PADDED, SMALL, flags, light, tried
 from drawn import quick
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 import unetzoo
 from unetzoo import naming
@@ -49,6 +50,11 @@ def test_any_size_comes_back_at_its_size_and_every_parameter_learns(name: str) -
 @pytest.mark.parametrize("name", tried(SMALL, ONCE))
 def test_default_options_train(name: str) -> None:
     model = unetzoo.create(name, **light(name))
+    for module in model.modules():
+        if isinstance(
+            module, StochasticDepth
+        ):  # of ConvNeXts and EfficientNets: by chance both images leave a block out
+            module.p = 0.0
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
     for _ in range(2 if "resenc" in name else 1):  # whose residual branches start at zero, and let none through before
         optimizer.step()
