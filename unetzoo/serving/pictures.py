@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from unetzoo import images, sheets
@@ -53,8 +52,8 @@ class Picture:
     def fitted(self) -> Picture:
         """Return it with no side longer than a page shows."""
         image = sheets.shrunk(self.image, SIDE)
-        labels = None if self.labels is None else _nearest(self.labels, image.shape[1:])
-        return replace(self, image=image, mask=_nearest(self.mask, image.shape[1:]), labels=labels)
+        labels = None if self.labels is None else sheets.nearest(self.labels, image.shape[1:])
+        return replace(self, image=image, mask=sheets.nearest(self.mask, image.shape[1:]), labels=labels)
 
     def _masks(self) -> Tensor:
         return sheets.class_masks(self.mask, self.config.pixel_task, self.config.num_classes)
@@ -64,10 +63,3 @@ def picture(seen: Segmented) -> Picture:
     """Return what is drawn, in full size."""
     found, objects = seen.prediction, seen.objects
     return Picture(found.image, found.mask, None if objects is None else objects.labels, found.config)
-
-
-def _nearest(numbers: Tensor, size: torch.Size) -> Tensor:
-    """Return (H, W) or (classes, H, W) integers in another size: no two are mixed to a third."""
-    layers = numbers.reshape(1, -1, *numbers.shape[-2:]).double()  # of more objects than float32 can count
-    fitted = F.interpolate(layers, size, mode="nearest-exact").to(numbers.dtype)
-    return fitted.reshape(*numbers.shape[:-2], *size)
