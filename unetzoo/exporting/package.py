@@ -32,7 +32,7 @@ from unetzoo.exporting.request import Request
 from unetzoo.exporting.samples import draw_noise, fitted, given
 from unetzoo.exporting.whole import tiling
 from unetzoo.files.packages import DESCRIPTIONS, MODEL
-from unetzoo.images.overlays import overlay
+from unetzoo.images import overlay, png_of
 from unetzoo.model import SegmentationModel
 from unetzoo.saving.weights import save
 
@@ -197,8 +197,6 @@ def _array(values: Tensor) -> bytes:
 
 def _cover(image: Tensor, output: Tensor, request: Request) -> bytes:
     """Return a PNG, twice as wide as high: the sample, and the same with what was found on it."""
-    from PIL import Image
-
     config = request.config
     found = masks_of(plain(output, request), config.task, request.outputs)
     masks = (
@@ -206,10 +204,7 @@ def _cover(image: Tensor, output: Tensor, request: Request) -> bytes:
     )
     masks = masks[: config.num_classes].reshape(-1, *image.shape[1:])
     before = overlay(image, torch.zeros(0, *image.shape[1:], dtype=torch.bool))
-    shown = torch.cat([before, overlay(image, masks)], dim=2)
-    file = io.BytesIO()
-    Image.fromarray(shown.permute(1, 2, 0).numpy()).save(file, "PNG", optimize=True)
-    return file.getvalue()
+    return png_of(torch.cat([before, overlay(image, masks)], dim=2))
 
 
 def _zipped(members: dict[str, bytes]) -> bytes:

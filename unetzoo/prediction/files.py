@@ -22,6 +22,7 @@ from unetzoo.prediction.inputs import Rows, as_image
 from unetzoo.prediction.jobs import find_jobs as find_jobs
 from unetzoo.prediction.ledger import Ledger
 from unetzoo.prediction.marks import Mark, is_cut_off, mark_in
+from unetzoo.prediction.opened import OpenedRows
 from unetzoo.prediction.outputs import (
     KINDS,
     LEDGER,
@@ -154,7 +155,7 @@ def predict_files(
         for job, reading in _read_ahead(readers, left):
             with _reported(report, job, tell):
                 source, mark = reading.result()
-                if isinstance(source, StoredRows | SlideRows):
+                if isinstance(source, OpenedRows):
                     with source:
                         _refuse_by_rows(job, outputs, predictor)
                         count = _write_rows(predictor, source, job, outputs, settings, tell, mark, ledger)
@@ -247,7 +248,7 @@ def _refuse_by_rows(job: Job, outputs: Outputs, predictor: Predictor) -> None:
 
 def _write_rows(
     predictor: Predictor,
-    source: StoredRows | SlideRows,
+    source: OpenedRows,
     job: Job,
     outputs: Outputs,
     settings: dict[str, Any],

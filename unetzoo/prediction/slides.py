@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from unetzoo.errors import InputError
 from unetzoo.images import explained
-from unetzoo.prediction.inputs import LoadedImage, Rows
-from unetzoo.prediction.marks import Mark
+from unetzoo.prediction.inputs import LoadedImage
+from unetzoo.prediction.opened import OpenedRows
 from unetzoo.slides import Levels, Slide, Tissue, open_slide, resampled, side_of, taps, tissue_in
 from unetzoo.slides.tissue import CELL
 
@@ -22,15 +20,12 @@ LONGEST = 4096
 """Rows of a level that are."""
 
 
-class SlideRows(Rows):
+class SlideRows(OpenedRows):
     """A slide that is open, of which only the rows asked for are read.
 
     Args:
         slide: what is asked of it.
         planes: which planes are meant, where it has several; see ``unetzoo.images.read_image``.
-
-    Attributes:
-        mark: of the slide as it was when it was opened.
 
     Raises:
         ConfigError: what reads it is not installed.
@@ -38,45 +33,18 @@ class SlideRows(Rows):
     """
 
     def __init__(self, slide: Slide, planes: str | int | None = None) -> None:
-        self.path, self.planes, self.slide = Path(slide.path), planes, slide
-        self.name = self.path.name
-        self._open = contextlib.ExitStack()
-        try:
-            with explained(self.path):
-                self.mark = Mark.of(self.path)
-                levels = open_slide(self.path, planes, self._open)
-                chosen = levels.chosen(slide)
-                self._image = _Scaled(levels, chosen.level, chosen.steps)
-                self.height, self.width = self._image.height, self._image.width
-                self.alpha, self.scale, self.mpp = levels.alpha, chosen.down, chosen.mpp
-                if slide.background == "skip" and levels.dtype == torch.uint8 and levels.channels - levels.alpha == 3:
-                    self.tissue = Tissue(tissue_in(_copy_of(levels)), (chosen.down[0] / CELL, chosen.down[1] / CELL))
-        except BaseException:
-            self.close()
-            raise
+        self.slide, self.asked = slide, f" {slide.settings()}"
+        super().__init__(slide.path, planes)
 
-    @property
-    def identity(self) -> str:
-        """Return what tells the image from another, see :class:`Rows`: its file, and what is asked of it."""
-        planes = "" if self.planes is None else f" planes {self.planes}"
-        return f"{self.mark.place} {self.mark.identity}{planes} {self.slide.settings()}"
-
-    def check_unchanged(self) -> None:
-        """Raise if the file was replaced or written to since it was opened, see :class:`Rows`."""
-        with explained(self.path):
-            now = Mark.of(self.path)
-        if not now.same_image(self.mark):
-            raise InputError(f"{str(self.path)!r} was changed while it was read: begin again when it is complete")
-
-    def close(self) -> None:
-        """Close the file."""
-        self._open.close()
-
-    def __enter__(self) -> SlideRows:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def _begin(self) -> None:
+        levels = open_slide(self.path, self.planes, self._open)
+        chosen = levels.chosen(self.slide)
+        self._image = _Scaled(levels, chosen.level, chosen.steps)
+        self.height, self.width = self._image.height, self._image.width
+        self.alpha, self.scale, self.mpp = levels.alpha, chosen.down, chosen.mpp
+        rgb = levels.dtype == torch.uint8 and levels.channels - levels.alpha == 3
+        if self.slide.background == "skip" and rgb:
+            self.tissue = Tissue(tissue_in(_copy_of(levels)), (chosen.down[0] / CELL, chosen.down[1] / CELL))
 
     def rows(self, first: int, last: int) -> Tensor:
         """Return some rows, see :class:`Rows`."""

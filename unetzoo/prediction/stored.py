@@ -15,8 +15,7 @@ from unetzoo import extras
 from unetzoo.errors import InputError
 from unetzoo.images import Stack, TiffImage, explained, image_size, joined, nodata, planes_of, stack_along
 from unetzoo.prediction.geography import geography
-from unetzoo.prediction.inputs import Rows
-from unetzoo.prediction.marks import Mark
+from unetzoo.prediction.opened import OpenedRows
 
 SUFFIXES = (".tif", ".tiff", ".zarr")
 """Of what is read, and written, by rows."""
@@ -24,7 +23,7 @@ _BANDS = "CS"
 """Axes of a zarr array that are channels of an image."""
 
 
-class StoredRows(Rows):
+class StoredRows(OpenedRows):
     """A TIFF file or a zarr array, of which only the rows asked for are read.
 
     Of a pyramid, and of an OME-Zarr, the largest level is taken.
@@ -33,58 +32,23 @@ class StoredRows(Rows):
         path: a .tif or .tiff file, a .zarr folder.
         planes: which planes are meant, where it has several; see ``unetzoo.images.read_image``.
 
-    Attributes:
-        mark: of the image as it was when it was opened.
-
     Raises:
         ConfigError: tifffile or zarr is not installed.
         InputError: it cannot be read so; or it has several planes, and which are meant was not said.
     """
 
-    def __init__(self, path: str | os.PathLike[str], planes: str | int | None = None) -> None:
-        self.path, self.planes = Path(path), planes
-        self.name = self.path.name
-        self._open = contextlib.ExitStack()
-        try:
-            with explained(self.path):
-                self.mark = Mark.of(self.path)
-                if self.path.suffix.lower() == ".zarr":
-                    self._planes = _of_zarr(self.path, planes)
-                else:
-                    self._planes, self.alpha = _of_tiff(self.path, planes, self._open)
-            first = self._planes[0][0]
-            self.height, self.width = first.height, first.width
-            if not self.height or not self.width:
-                raise InputError(f"{str(self.path)!r} is empty: {self.width}×{self.height} pixels")
-            if first.dtype.kind not in "uif" or first.dtype.itemsize > 4:
-                raise InputError(f"{str(self.path)!r} holds {first.dtype}: 8 to 32 bits are needed")
-            self.place, self.nodata = geography(self.path), nodata(self.path)
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def identity(self) -> str:
-        """Return what tells the image from another, see :class:`Rows`: where it lies, and the identity of its file."""
-        planes = "" if self.planes is None else f" planes {self.planes}"
-        return f"{self.mark.place} {self.mark.identity}{planes}"
-
-    def check_unchanged(self) -> None:
-        """Raise if the file was replaced or written to since it was opened, see :class:`Rows`."""
-        with explained(self.path):
-            now = Mark.of(self.path)
-        if not now.same_image(self.mark):
-            raise InputError(f"{str(self.path)!r} was changed while it was read: begin again when it is complete")
-
-    def close(self) -> None:
-        """Close the file."""
-        self._open.close()
-
-    def __enter__(self) -> StoredRows:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def _begin(self) -> None:
+        if self.path.suffix.lower() == ".zarr":
+            self._planes = _of_zarr(self.path, self.planes)
+        else:
+            self._planes, self.alpha = _of_tiff(self.path, self.planes, self._open)
+        first = self._planes[0][0]
+        self.height, self.width = first.height, first.width
+        if not self.height or not self.width:
+            raise InputError(f"{str(self.path)!r} is empty: {self.width}×{self.height} pixels")
+        if first.dtype.kind not in "uif" or first.dtype.itemsize > 4:
+            raise InputError(f"{str(self.path)!r} holds {first.dtype}: 8 to 32 bits are needed")
+        self.place, self.nodata = geography(self.path), nodata(self.path)
 
     def rows(self, first: int, last: int) -> Tensor:
         """Return some rows, see :class:`Rows`."""
