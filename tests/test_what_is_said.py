@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from unetzoo import ConfigError
+from unetzoo.cli import main
 from unetzoo.data import Labels, SegmentationDataset, check, find_samples, kept
 
 SIDE = 32
@@ -175,3 +177,47 @@ def test_workers_share_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for k in range(8):
         data[k]
     assert data._kept.taken == 4 * pair // max(1, workers)
+
+
+def pairs(folder: Path, *names: str) -> Path:
+    for name in names:
+        save(folder / "images" / f"{name}.png")
+        save(folder / "masks" / f"{name}.png", 255 * (cells(3) > 0).astype(np.uint8))
+    return folder
+
+
+def of_few(source: Path, **how: object) -> list[str]:
+    """Return the warnings that few images validate."""
+    report = check(source, Labels(), closely=False, **how)  # type: ignore[arg-type]
+    assert not report.problems
+    return [one for one in report.warnings if "the best epoch is chosen" in one]
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "1 image: .* by it alone"), (2, "2 images: .* by them alone"), (3, "")])
+def test_few_images_that_validate_are_warned_of_once(tmp_path: Path, count: int, said: str) -> None:
+    pairs(tmp_path / "train", *(f"a{k}" for k in range(4)))
+    pairs(tmp_path / "val", *(f"b{k}" for k in range(count)))
+    found = of_few(tmp_path)
+    assert len(found) == bool(said)
+    assert not said or re.match(f"val has {said}.* move some of the others there, .* folds=5, ", found[0])
+
+
+def test_a_split_that_leaves_few_is_warned_of_with_its_fixes(tmp_path: Path) -> None:
+    pairs(tmp_path, *(f"{patient}_{k}" for patient in "abc" for k in range(3)))
+    (alone,) = of_few(tmp_path, ratios=(0.5, 0.4, 0.1), group="^(.)")
+    assert re.match(r"val has 3 images of 1 group: .*give ratios=… .* folds=2, ", alone)  # of the two that do not test
+    assert not of_few(tmp_path, ratios=(0.2, 0.8, 0))
+    assert not of_few(tmp_path, fold=(1, 3), ratios=(0.8, 0.2, 0))  # all validate in the end
+
+
+def test_commands_say_the_fixes_of_few_images_as_they_are_typed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = str(pairs(tmp_path / "data", *map(str, range(6))))
+    words = ["train", "--model", "unet", "--model.options.base_channels", "2", "--crop-size", "16", "--batch-size", "2"]
+    words += ["--steps", "1", "--data.workers", "0", "--data", source, "--out", str(tmp_path / "run")]
+    for command in (["data", "check", source], words):
+        assert main(command) == 0
+        said = " ".join("".join(capsys.readouterr()).split())
+        assert said.count("val has 1 image: ") == 1
+        assert "give --ratios with a larger second number, or train with --folds 5, which" in said

@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
         "--crop-size", type=sides, metavar="PIXELS", help="side, or HEIGHTxWIDTH, of the crops that training will take"
     )
     command.add_argument("--html", metavar="FILE", help="also write a page with histograms, and images with masks")
-    command.set_defaults(run=_check)
+    command.set_defaults(run=_check, library_names={"folds": "folds"})  # of the training that comes next
 
     command = inner.add_parser(
         "convert",

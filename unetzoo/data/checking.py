@@ -86,7 +86,12 @@ def check(
         mean=mean,
         std=std,
         problems=tuple(problems),
-        warnings=(*remarks.warnings_of(listing, by_split, constant), *_small(train, sides), *exports_of(source)),
+        warnings=(
+            *remarks.warnings_of(listing, by_split, constant),
+            *_small(train, sides),
+            *exports_of(source),
+            *(remarks.few_to_validate(listing, by_split, group) if fold is None and not problems else ()),
+        ),
         histograms=_histograms(by_split, listing.labels) if closely else (),
         examples=examples.chosen(found, listing.labels) if closely else (),
         command=command,

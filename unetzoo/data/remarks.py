@@ -9,11 +9,15 @@ from unetzoo.data import looks, turning
 from unetzoo.data.examining import Findings
 from unetzoo.data.labels import Labels
 from unetzoo.data.listing import Listing, is_hidden
+from unetzoo.data.splitting import group_keys
 from unetzoo.images import is_image
 from unetzoo.printing import counted, some_of
 
 _NAMED = 5
 _CLASSES = 20
+_FEW = 3
+"""Validation images, or groups of them, below which that is said: their mean says little of other images."""
+_FOLDS = 5
 
 
 def warnings_of(listing: Listing, by_split: Mapping[str, Sequence[Findings]], constant: Sequence[int]) -> list[str]:
@@ -50,6 +54,29 @@ def warnings_of(listing: Listing, by_split: Mapping[str, Sequence[Findings]], co
     said += _nodata(everything)
     said += [f"channel {channel} is the same everywhere in train; its std is taken as 1" for channel in constant]
     return said
+
+
+def few_to_validate(listing: Listing, by_split: Mapping[str, Sequence[Findings]], group: str | None) -> list[str]:
+    """Return that few images decide which epoch is the best; of data that can be trained on, without folds.
+
+    Args:
+        listing, by_split: as in :func:`warnings_of`.
+        group: as in :func:`~unetzoo.data.find_samples`.
+    """
+    samples = {split: [found.sample for found in by_split.get(split, ())] for split in ("train", "val")}
+    groups = {split: len({*group_keys(found, group)}) for split, found in samples.items()}
+    images, parts = len(samples["val"]), groups["val"]
+    if not 0 < parts < _FEW:
+        return []
+    of = "" if parts == images else f" of {counted(parts, 'group')}"
+    alone = images == 1
+    more = "move some of the others there" if "val" in listing.samples else "give ratios=… with a larger second number"
+    folds = min(_FOLDS, sum(groups.values()))
+    return [
+        f"val has {counted(images, 'image')}{of}: the best epoch is chosen by {'it' if alone else 'them'} alone, and the "
+        f"figures say little about other images; add images, {more}, or train with folds={folds}, by which each image "
+        "validates once"
+    ]
 
 
 def _twice(found: Sequence[Findings]) -> list[str]:

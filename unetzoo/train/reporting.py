@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import os
 import sys
 import time
@@ -29,6 +30,7 @@ from unetzoo.train.recipe import Recipe
 from unetzoo.train.runs import CURVES, HISTORY
 from unetzoo.train.stopping import LimitReachedError
 
+_logger = logging.getLogger("unetzoo")
 STYLES = ("bar", "lines", "json", "quiet")
 SHORT = ("loss", "val_loss", "dice", "iou", "object_ap_50")
 """Figures of an epoch's line, beside that by which the best is kept."""
@@ -196,7 +198,8 @@ class Progress(Callback):
             f"{counted(data.report.in_channels or 0, 'channel')}"
         )
         for warning in data.report.warnings:
-            print(f"warning: {printable(warning)}")
+            # By the log, which a command says in the options that are typed.
+            _logger.warning("warning: %s", printable(warning))
         if trainer.global_step and not trainer.should_stop:
             print(f"goes on in epoch {trainer.current_epoch + 1}, after step {trainer.global_step}", flush=True)
 
