@@ -184,6 +184,40 @@ def test_what_cannot_be_meant_is_refused_with_what_there_is(slide: Path, tmp_pat
         SlideRows(Slide(tmp_path / "map.tif", level=0))
 
 
+@pytest.mark.parametrize("name", ["a.svs", "a.tif", "a.zarr"])
+def test_what_is_not_there_is_said_alike_at_every_door(
+    name: str, slide: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """The predictor, slides, writing by rows and both commands: no such file, and what may be meant."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b.svs").write_bytes(b"")
+    predictor, absent = Predictor(model), f"'{name}': there is no such file"
+    fix = "is 'b.svs' meant?" if name == "a.svs" else "check the path"
+    for door in (
+        lambda: predictor(name),
+        lambda: predictor((name, "b.svs")),
+        lambda: predictor(Slide(name, level=0)),
+        lambda: predictor.write_mask(name, "out.tif"),
+        lambda: predictor.write_mask(Slide(name, mpp=0.5), "out.tif"),
+    ):
+        with pytest.raises(InputError) as raised:
+            door()
+        assert str(raised.value) == f"{absent}: {fix}"
+    assert main(["predict", str(model), name, "--mpp", "0.5", "--out", "out"]) == 2
+    assert main(["evaluate", str(model), "--data", name]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith(f"unetzoo: {absent} or folder: ")
+    assert said[1].startswith(f"unetzoo: '{name}': there is no such folder, and no such .csv file: ")
+    assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "b.svs"}
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.svs': there is no such file, and no folder '.*none': check the path"):
+        Predictor(model)(Slide(tmp_path / "none" / "a.svs", level=0))
+    with pytest.raises(InputError, match="it is a folder: give the path of a file in it"):
+        Predictor(model)(Slide(tmp_path, level=0))
+
+
 # Prediction
 
 

@@ -17,6 +17,7 @@ from unetzoo.data.layouts import LAYOUTS, Meaning, Understood, annotated, chosen
 from unetzoo.data.layouts.class_names import alike
 from unetzoo.data.listing import Listing, Source, Tree, is_hidden, paths_of, title_of
 from unetzoo.errors import ConfigError, InputError
+from unetzoo.files.absent import absent
 from unetzoo.printing import counted
 
 _LOOKED_AT = 20
@@ -52,7 +53,7 @@ def understood(source: Source, masks: str | None = None, task: str | None = None
     if path.suffix.lower() == ".csv":
         return csv_lists.understood([path])
     if not path.is_file():
-        raise ConfigError(f"{title_of(source)!r}: there is no such folder, and no such .csv file")
+        raise ConfigError(absent(path, "folder, and no such .csv file"))
     known = known_format(path)
     if not known.many:
         raise ConfigError(f"{str(path)!r} is {known.title}, about one image: name the folder that has the image, too")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unetzoo import extras
 from unetzoo.errors import InputError
+from unetzoo.files.absent import absent
 from unetzoo.images import ifd, tiff
 from unetzoo.images.bands import stacked
 from unetzoo.images.failing import explained
@@ -193,7 +194,7 @@ def planes_of(path: str | os.PathLike[str]) -> Stack:
 
 def _is_tiff(path: str | os.PathLike[str]) -> bool:
     if not Path(path).is_file():
-        raise InputError(f"{str(path)!r}: there is no such file")
+        raise InputError(absent(path))
     return ifd.is_tiff(path)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unetzoo.errors import InputError, UnetzooError
+from unetzoo.files.absent import absent
 from unetzoo.images import IMAGE_SUFFIXES, is_image
 from unetzoo.prediction.outputs import RECORD, Job
 from unetzoo.prediction.stored import SUFFIXES, count_planes
@@ -55,7 +56,7 @@ def find_jobs(
         elif source.exists():
             found.append((source, Path(source.name)))
         else:
-            problems.append(f"{str(source)!r}: there is no such file or folder")
+            problems.append(absent(source, "file or folder"))
     if problems:
         raise InputError("; ".join(problems))
     if not found:

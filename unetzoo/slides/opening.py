@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 
 from unetzoo.errors import InputError
+from unetzoo.files.absent import absent
 from unetzoo.images import ifd
 from unetzoo.slides.asking import BY_OPENSLIDE, SLIDES
 from unetzoo.slides.levels import Levels
@@ -20,8 +21,8 @@ def open_slide(path: Path, planes: str | int | None, keeping: contextlib.ExitSta
         ConfigError: what reads it is not installed.
         InputError: it cannot be read, or says nothing of levels and sizes: it is no slide.
     """
-    if not path.exists():
-        raise InputError(f"{str(path)!r}: there is no such file")
+    if not path.is_file():
+        raise InputError(absent(path))
     if path.suffix.lower() in BY_OPENSLIDE:
         if planes is not None and planes != "first":
             raise InputError(f"{str(path)!r} is a slide of one plane: leave planes={planes!r} out")

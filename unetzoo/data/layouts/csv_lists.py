@@ -14,6 +14,7 @@ from unetzoo.data.layouts._base import Meaning, Understood
 from unetzoo.data.layouts.class_names import names_in
 from unetzoo.data.listing import SPLITS, Listing, Sample
 from unetzoo.errors import ConfigError
+from unetzoo.files.absent import absent
 
 
 def understood(sources: Sequence[Path]) -> Understood:
@@ -83,6 +84,8 @@ def _csv_rows(source: Path) -> list[tuple[str, str, Path, Path]]:
         with source.open(newline="", encoding="utf-8-sig") as stream:
             table = csv.DictReader(stream, strict=True)
             columns, records = list(table.fieldnames or ()), list(table)
+    except FileNotFoundError as error:
+        raise ConfigError(absent(source)) from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{str(source)!r} cannot be read as CSV: {error}") from error
     if not {"image", "mask"} <= set(columns) <= {"image", "mask", "split", "kind"}:
