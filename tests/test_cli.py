@@ -114,7 +114,7 @@ def test_the_demo_counts_objects_as_scipy_does(mask: np.ndarray) -> None:
         (["compare", "unet", "--size", "0"], "--size 0"),
         (["compare", "unet,nothing"], "no file .*'nothing'"),
         (["demo", "--image", "missing.png"], "no such file"),
-        (["demo", "--model", "unet9"], r"unknown model 'unet9'; did you mean 'unet'.*list_models"),
+        (["demo", "--model", "unet9"], r"unknown model 'unet9'; did you mean 'unet'.*'unetzoo list'"),
         (["demo", "--model", "x_y"], r"no file .*'x_y'\. .*trained model .*\(nuclei, vessels\)"),
         (["demo", "--model", "unet"], "'unet' .*network .*weights .*random"),
         (["demo", "--out", "a.jpg"], r"overlay .*'a\.jpg'.*\.png"),

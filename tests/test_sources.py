@@ -67,6 +67,7 @@ class ReachedError(Exception):
 
 def command(*words: str) -> None:
     options = cli.parser().parse_args(words)
+    options.wording = str
     with contextlib.redirect_stdout(io.StringIO()):
         options.run(options)
 

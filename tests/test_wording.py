@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import logging
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -189,13 +189,13 @@ def test_a_prediction_and_a_warning_say_options(tmp_path: Path, capsys: pytest.C
     assert "--tile -1" in capsys.readouterr().err
 
 
-def texts(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the strings of a file that are no docstrings."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
-            yield node.lineno, node.value
+@functools.cache
+def texts(path: Path) -> list[tuple[int, str]]:
+    """Return the strings of a file that are no docstrings."""
+    nodes = [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    told = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    strings = [node for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return [(node.lineno, str(node.value)) for node in strings if id(node) not in told]
 
 
 def test_the_library_writes_arguments_with_their_sign() -> None:
@@ -227,7 +227,7 @@ ELSE = {
     "train/refusals.py": "--",
     "train/trust.py": "--import",
     "serving/style.py": "--border",
-    "saving/records.py": "unetzoo train --pretrained FILE",
+    "saving/records.py": " --model NAME' writes",
     "saving/cards.py": "--out masks",
 }
 """What is only of commands; what the parser is told and says; style sheets; whole commands over two lines."""
@@ -278,3 +278,75 @@ def test_want_of_memory_is_said_in_options(monkeypatch: pytest.MonkeyPatch) -> N
     typed = wording("train")(str(caught.value))
     assert "--data.workers 0" in typed
     assert "--resume goes on" in typed
+
+
+NO_CALLS = {
+    "cli/weights.py": "unetzoo.from_pretrained(",  # of the model that was pushed, for who loads it
+    "costs/measuring.py": "import sys; ",
+    "evaluation/across_folds.py": "```python",
+    "exporting/description.py": "```python",
+    "information.py": "unetzoo.create(",
+    "saving/cards.py": "unetzoo.Predictor(",
+    "saving/records.py": "is unetzoo.",  # and then a name, as below
+}
+"""Texts that show Python to who writes it: cards, pages, docstrings; or run it."""
+OF_PYTHON = {
+    "exporting/request.py": ("a SegmentationModel is needed", "unetzoo.objects.separated of them"),
+    "zoo.py": ("a SegmentationModel is needed",),
+    "folding.py": ("a SegmentationModel is needed",),
+    "foreign/loading.py": ("convert it, then load(…, ", "is a saved model of this package",),
+    "losses/_own.py": ("unetzoo.testing.check_loss",),
+    "losses/supervision.py": ("a loss of unetzoo.losses is needed",),
+    "saving/weights.py": ("a SegmentationModel is needed",),
+    "testing/_annotations.py": ("unetzoo.data.annotations.Document",),
+    "train/__init__.py": ("has no attribute",),
+    "train/fitting.py": ("unetzoo.save(model, path)",),
+}
+"""What no command can bring about, since it passes no objects; or who reads it writes Python."""
+CALL = re.compile(r"\bunetzoo\.[a-z]\w+(?:\.\w+)*|(?<![.\w])(?:create|load|save|fit|Predictor|Labels|About)\(")
+
+
+def test_commands_name_no_functions_of_python() -> None:
+    """What the library says to who calls it, is said of commands as commands, or cannot be said by one."""
+    inside, found = wording("train"), []
+    for path in (ROOT / "unetzoo").rglob("*.py"):
+        name = path.relative_to(ROOT / "unetzoo").as_posix()
+        if name == "cli/_wording.py" or name in COMMANDS:
+            continue
+        for line, text in texts(path):
+            if " " not in text.strip() or NO_CALLS.get(name, "\0") in text:
+                continue  # names of modules and files
+            if CALL.search(inside(text)) and not any(part in text for part in OF_PYTHON.get(name, ())):
+                found.append(f"{name}:{line}: {text}")
+    assert not found
+
+
+def test_a_call_is_said_as_the_command_that_does_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    folder, state = tmp_path / "empty", tmp_path / "own.pth"
+    folder.mkdir()
+    torch.save({"some.weight": torch.ones(2, 2)}, state)
+    saved = str(tmp_path / "a.safetensors")
+    unetzoo.save(unetzoo.create("unet", base_channels=2), saved)
+    new = str(tmp_path / "new.safetensors")
+    for words, said in [
+        (["info", "resenc_small"], r"unknown model 'resenc_small'.*\('unetzoo list' gives all names; and there is no"),
+        (["info", "./nothing/here"], r"no network of the zoo \('unetzoo list' gives all names\)"),
+        (["predict", "resnut50", saved], r"did you mean 'resunet50', .*'unetzoo list'"),
+        (["convert", str(state), new], r"an encoder alone goes to 'unetzoo train --pretrained FILE'$"),
+        (["convert", str(state), new, "--model", "nuclei"], r"'nuclei', the name of a network, which no saved"),
+        (["convert", saved, new], "is one already: every command takes it"),
+        (["verify", str(state)], r"an encoder alone goes to 'unetzoo train --pretrained FILE'"),
+        (["verify", str(folder)], r"the folder \S+ holds no model\.safetensors$"),
+        (["export", saved, str(tmp_path / "a.zip")], r"give --author 'Ada Lovelace'\n.*give --license CC-BY-4\.0"),
+    ]:
+        assert main(words) == 2
+        text = capsys.readouterr().err
+        assert re.search(said, text, re.MULTILINE), text
+        assert not re.search(r"unetzoo\.[a-z]\w+[ (]", text), text
+    with pytest.raises(unetzoo.ConfigError, match=r"\(unetzoo\.list_models\(\) gives all names; and"):
+        unetzoo.Predictor("resnut50")
+    said = wording("train")
+    assert said("the network of the zoo is unetzoo.create('unet')") == "the network of the zoo is 'unet'"
+    assert said("convert it, then load(…, num_classes=3) of the file made") == "convert it, then train from the file made"

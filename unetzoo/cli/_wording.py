@@ -2,7 +2,8 @@
 
 A function says ``foreground='any'``, since that is what its caller writes; of a command it is ``--foreground any``. All
 that a command says of the library's passes here, so that the library has one wording. There an argument is always
-written with its sign of equality: ``task='multiclass'``, or ``ignore=…`` where the value is the reader's.
+written with its sign of equality: ``task='multiclass'``, or ``ignore=…`` where the value is the reader's. Likewise what
+calls a function of Python is said as the command that does the same: see ``CALLS``.
 """
 
 from __future__ import annotations
@@ -24,6 +25,22 @@ _QUOTED = r"(?<!\w)(?:'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\")(?!\w)"
 _LITERAL = rf"{_QUOTED}|\([^()\n]*\)|\[[^\[\]\n]*\]|-?\d[\d_.]*(?:e[-+]?\d+)?(?!\w)|True\b|False\b|None\b|torch\.\w+"
 _SETTING = r"(?:trainer|model|data)(?:\.\w+)+"
 """Full name of a setting of a training."""
+
+CALLS = {
+    r"unetzoo\.list_models\(\)": "'unetzoo list'",
+    r"; unetzoo\.from_pretrained takes saved models": ", the name of a network, which no saved model is",
+    r"unetzoo\.(?:create|from_pretrained)\((?P<model>'[^'\n]*')\)": r"\g<model>",
+    r" \(unetzoo\.save_pretrained writes one\)": "",
+    r"unetzoo\.load takes it": "every command takes it",
+    r"unetzoo\.load or unetzoo\.convert": "'unetzoo convert'",
+    r"then load\(…, [^()\n]*\) of the file": "then train from the file",
+    r"create\(\.\.\., pretrained=path\)": "'unetzoo train --pretrained FILE'",
+    r"unetzoo\.images\.read says where": "replace them by numbers",
+    r"unetzoo\.save writes": "'unetzoo convert' writes",
+    r" \(unetzoo\.exporting\.About\)": "",
+    r"GeoTIFFs of prediction, and Prediction\.geojson\(\),": "the masks and --write geojson of 'unetzoo predict'",
+}
+"""What a message says to somebody who writes Python → what it says to somebody who types commands."""
 
 
 class Wording:
@@ -48,11 +65,23 @@ class Wording:
     def _compiled(self) -> re.Pattern[str]:
         names = sorted(map(re.escape, (*self._actions, *self._others)), key=len, reverse=True)
         named = "|".join([*names, _SETTING] if self._settings else names)
-        return re.compile(rf"(?P<quoted>{_QUOTED})|(?<![^\s(])(?P<name>{named})=(?:…|(?P<value>{_LITERAL}))?")
+        argument = rf"(?<![^\s(])(?P<name>{named})=(?:…|(?P<value>{_LITERAL}))?"
+        return re.compile(rf"(?P<quoted>{_QUOTED})|(?P<call>{'|'.join(CALLS)})|{argument}")
 
     def __call__(self, text: str) -> str:
         """Return the text; what is no option of the command, or stands in quotes, stays as it is."""
-        return self._pattern.sub(lambda found: found[0] if found["quoted"] else self._typed(found), text)
+        return self._pattern.sub(self._said, text)
+
+    def _said(self, found: re.Match[str]) -> str:
+        """Return what takes the place of a part of a text."""
+        if found["quoted"]:
+            return found[0]
+        if found["call"] is None:
+            return self._typed(found)
+        for call, command in CALLS.items():
+            if same := re.fullmatch(call, found[0]):
+                return same.expand(command)
+        raise AssertionError(found[0])
 
     def option(self, name: str, value: Any) -> str | None:
         """Return how an argument is typed, None where its value cannot be."""

@@ -180,12 +180,18 @@ def _convert(options: argparse.Namespace) -> None:
     labels = data.convert(options.source, options.target, _labels(options), progress=sys.stderr.isatty())
     target = str(Path(options.target).resolve())
     record = {"target": target, "labels": dataclasses.asdict(labels)}
-    said = ", ".join(
-        f"{field.name}={value!r}"
-        for field in dataclasses.fields(labels)
-        if (value := getattr(labels, field.name)) != field.default
-    )
-    print(json.dumps(record, indent=2) if options.json else f"{printable(target)}\nread it with Labels({said})")
+    print(json.dumps(record, indent=2) if options.json else f"{printable(target)}\n{_how_to_read(options, labels)}")
+
+
+def _how_to_read(options: argparse.Namespace, labels: Labels) -> str:
+    """Return the command that trains on what was converted, or what tells the meaning of its masks."""
+    from unetzoo.data.commanding import training_command
+
+    if command := training_command(options.target, (labels,), {}):
+        return f"train with\n{printable(command)}"
+    fields = {field.name: field.default for field in dataclasses.fields(labels)}
+    given = {name: value for name, default in fields.items() if (value := getattr(labels, name)) != default}
+    return f"read it with {' '.join(options.wording(f'{name}={value!r}') for name, value in given.items())}"
 
 
 def _preview(options: argparse.Namespace) -> None:

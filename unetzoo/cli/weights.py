@@ -90,7 +90,7 @@ def _verify(options: argparse.Namespace) -> None:
         try:
             saved = weights.verify(sources.located(sources.trained_source(name)))
         except UnetzooError as error:
-            print(f"unetzoo: {error}", file=sys.stderr)
+            print(f"unetzoo: {options.wording(str(error))}", file=sys.stderr)
             failed.append(name)
         else:
             print(f"{saved}; whole, sha256 {saved.sha256[:12]}…")

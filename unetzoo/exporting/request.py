@@ -301,7 +301,7 @@ def _machine_problems(form: str, size: object) -> Iterator[str]:
     if missing:
         yield f".onnx needs {' and '.join(missing)}: pip install 'unetzoo[export]'"
     if size is None and tuple(map(int, torch.__version__.split(".")[:2])) < _FREE_SIZES_SINCE:
-        yield f"torch {torch.__version__} exports one size only: give size=(height, width), or install torch>=2.14"
+        yield f"torch {torch.__version__} exports one size only: give size=…, or install torch>=2.14"
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if form == "aoti" and shutil.which(compiler) is None:
         yield f".aoti.pt2 needs a C++ compiler, and there is no {compiler}: install it, or name another in CXX"

@@ -101,7 +101,7 @@ class _Builder:
             if keyword.arg is None:
                 self.problems.append(f"'{ast.unparse(keyword)}'"[:100] + ": options go by name: name=value")
             elif keyword.arg in self.common:
-                self.problems.append(f"{keyword.arg} is the same for all terms: give it to build(), not in the text")
+                self.problems.append(f"{keyword.arg} is the same for all terms: leave it out of the text")
             else:
                 found[keyword.arg] = value
         return found

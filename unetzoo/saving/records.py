@@ -129,7 +129,7 @@ def read_record(
     if path.is_dir():
         path = model_in(path) or path / MODEL_FILE
         if not path.is_file():
-            raise WeightsError(f"the folder {path.parent} holds no {MODEL_FILE}: unetzoo.save_pretrained writes one")
+            raise WeightsError(f"the folder {path.parent} holds no {MODEL_FILE} (unetzoo.save_pretrained writes one)")
     if is_package(path):
         file = read_package(path)
         file.check_header()
@@ -195,8 +195,7 @@ def _foreign_record(contents: Contents, told: Collection[str]) -> tuple[Checkpoi
             raise WeightsError(f"{path} holds {found.layout.title}, not one of ours: '{convert}' writes a file of ours")
         raise WeightsError(
             f"{path} holds tensors, and does not say of which model: '{convert} --model NAME' writes a file of ours "
-            "where they are a network's of this package; an encoder alone goes to 'unetzoo train --pretrained FILE' or "
-            "'create(..., pretrained=FILE)'"
+            "where they are a network's of this package; an encoder alone goes to create(..., pretrained=path)"
         )
     model, renamed, note = fitted(found, network_of(path, found.layout, found.place.state), {}, told)
     metadata = {ORIGIN_KEY: model.origin, VERSION_KEY: ""}
