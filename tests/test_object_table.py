@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
+from conftest import ROOT
 from PIL import Image
 from skimage.measure import regionprops_table
 
@@ -15,7 +18,8 @@ import unetzoo
 from unetzoo import ConfigError, InputError
 from unetzoo.cli import main
 from unetzoo.evaluation import evaluate
-from unetzoo.objects import instances, table
+from unetzoo.objects import columns, instances, table
+from unetzoo.objects.columns import MICRONS, NAMED, SHAPES, columns_of
 from unetzoo.objects.table import INTENSITIES, PROPERTIES, table_file
 from unetzoo.prediction import Predictor
 
@@ -91,6 +95,74 @@ def test_an_ellipse_in_closed_form() -> None:
     assert columns["eccentricity"] == pytest.approx(3**0.5 / 2, rel=1e-2)
     assert abs(columns["orientation"]) == pytest.approx(np.pi / 2, abs=1e-2)  # along the columns
     assert columns["solidity"] == pytest.approx(1, abs=0.02)
+
+
+def test_microns_in_closed_form() -> None:
+    """An ellipse of 80 × 40 µm, and a box, on pixels that are no squares and lie in a larger image."""
+    y, x = torch.meshgrid(torch.arange(200), torch.arange(200), indexing="ij")
+    mask = ((x - 100) / 80) ** 2 + ((y - 90) / 40) ** 2 < 1
+    found = {name: values[0] for name, values in table(instances(mask, "binary", 1), mpp=(0.5, 0.5)).items()}
+    assert found["area_um2"] == pytest.approx(np.pi * 40 * 20, rel=1e-2)
+    assert (found["axis_major_length_um"], found["axis_minor_length_um"]) == pytest.approx((80, 40), rel=1e-2)
+    assert found["feret_diameter_max_um"] == pytest.approx(80, rel=1e-2)
+    assert found["equivalent_diameter_area_um"] == pytest.approx(2 * (40 * 20) ** 0.5, rel=1e-2)
+    a, b = 40, 20
+    around = np.pi * (3 * (a + b) - ((3 * a + b) * (a + 3 * b)) ** 0.5)  # Ramanujan
+    assert found["perimeter_um"] == pytest.approx(around, rel=5e-2)
+    assert (found["centroid-0_um"], found["centroid-1_um"]) == pytest.approx((45, 50))
+    assert found["area"] == 4 * found["area_um2"]
+    box = torch.zeros(50, 90, dtype=torch.uint8)
+    box[10:30, 20:80] = 1
+    found = table(instances(box, "binary", 1), mpp=(0.5, 0.25), corner=(100, 200))
+    (area,), (centre,), (longest,) = (found[k] for k in ("area_um2", "centroid-1_um", "feret_diameter_max_um"))
+    assert area == 20 * 60 * 0.5 * 0.25
+    assert centre == pytest.approx((200 + 20 + 29.5) * 0.25)
+    assert longest == pytest.approx(np.hypot(20 * 0.5, 60 * 0.25), rel=0.03)
+    assert found["axis_major_length_um"] == pytest.approx(4 * (60**2 / 12) ** 0.5 * 0.25, rel=1e-3)
+    assert np.isnan(found["perimeter_um"]).all()
+    assert [found[f"bbox-{k}"][0] for k in range(4)] == [110, 220, 130, 280]
+
+
+def test_microns_are_those_of_the_file_or_as_said(folder: Path) -> None:
+    """An OME-TIFF says it; of the others nothing does, unless the command does."""
+    cells = folder / "cells"
+    said = {"axes": "YXS", "PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 500}
+    said |= {"PhysicalSizeYUnit": "nm"}
+    tifffile.imwrite(cells / "3.ome.tif", scene(3), photometric="rgb", metadata=said)
+    assert predict(folder) == 0
+    rows = rows_of(folder / "objects.csv")
+    assert list(rows[0]) == ["image", *(column.name for column in columns_of(3, microns=True))]
+    for row in rows:
+        known = row["image"].startswith("3")
+        assert {row[column.name] == "" for column in MICRONS} == {not known}
+        if known:
+            assert float(row["area_um2"]) == float(row["area"]) / 4
+    command = ["predict", str(folder / "m.safetensors"), str(cells), "--out", str(folder / "masks")]
+    assert main([*command, "--table", str(folder / "objects.csv"), "--mpp-stored", "2"]) == 0
+    rows = rows_of(folder / "objects.csv")
+    assert {float(row["perimeter_um"]) / float(row["perimeter"]) for row in rows} == {2.0}
+    data = folder / "data"
+    for name in ("images", "masks"):
+        (data / name).mkdir(parents=True)
+    (data / "images" / "3.tif").write_bytes((cells / "3.ome.tif").read_bytes())
+    Image.fromarray(np.uint8(scene(3)[..., 0] > 0) * 255).save(data / "masks" / "3.png")
+    evaluate(Predictor(white()), data, table=folder / "judged.csv")
+    assert [float(row["area_um2"]) * 4 for row in rows_of(folder / "judged.csv")] == [
+        float(row["area"]) for row in rows if row["image"].startswith("3")
+    ]
+
+
+def test_the_guide_describes_every_column() -> None:
+    guide = (ROOT / "docs" / "prediction.md").read_text(encoding="utf-8")
+    written = re.findall(
+        r"^\| (`.*`[^|]*) \| ([^|]*)\| (.*) \|$", guide.partition("### A table of objects")[2], re.MULTILINE
+    )
+    expected = [(f"`{column.name}`", column.unit, column.said) for column in (*NAMED, *SHAPES)]
+    expected += [
+        (f"`{column.name}-0`, `{column.name}-1`, …", column.unit, column.said) for column in columns.INTENSITIES
+    ]
+    expected += [(f"`{column.name}`", column.unit, column.said) for column in MICRONS]
+    assert [(name, unit.strip(), said) for name, unit, said in written[1 : len(expected) + 1]] == expected
 
 
 def test_classes_of_each_task_have_their_names() -> None:

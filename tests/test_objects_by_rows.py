@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 import re
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage.measure import regionprops_table
 
 import unetzoo
 from unetzoo import ConfigError, Predictor
 from unetzoo.cli import main
 from unetzoo.objects import instances
-from unetzoo.prediction import by_rows, objects_by_rows, outlines_by_rows
+from unetzoo.objects.table import INTENSITIES, PROPERTIES
+from unetzoo.prediction import by_rows, objects_by_rows, outlines_by_rows, table_by_rows
 from unetzoo.prediction.inputs import as_image
 from unetzoo.prediction.partial import PartialMask
 
@@ -88,6 +91,46 @@ def test_label_images_are_those_of_the_image_in_memory(task: str, classes: int, 
     mask = tifffile.imread(tmp_path / "rows" / "m.tif")
     assert (mask == found.mask.numpy() * (1 if task == "multiclass" else 255)).all()
     assert not [path for path in (tmp_path / "rows").iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("task", "classes", "split"),
+    [("multiclass", 3, 0), pytest.param("multilabel", 2, 0, marks=pytest.mark.slow), ("instances", 2, 0.5)],
+)
+def test_tables_are_scikit_image_s_of_the_label_image(
+    task: str, classes: int, split: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of tall objects too; made with the mask or later, and again when the mask is there already."""
+    for name, value in (("BAND", 16), ("TALL", 20)):
+        monkeypatch.setattr(outlines_by_rows, name, value)
+    monkeypatch.setattr(table_by_rows, "TILE", 16)
+    image = coarse(100, 70)
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", metadata=None)
+    unetzoo.save(network(task, classes), tmp_path / "m.safetensors")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    command = ["predict", str(tmp_path / "m.safetensors"), str(tmp_path / "a.tif"), "--tile", "64"]
+    command += ["--split", str(split), "--out", str(tmp_path / "out"), "--write", "labels"]
+    assert main(command) == 0
+    written = []
+    for _ in range(2):
+        assert main([*command, "--table", str(tmp_path / "a.csv")]) == 0
+        written.append((tmp_path / "a.csv").read_bytes())
+    assert written[0] == written[1]
+    rows = list(csv.DictReader(written[0].decode().splitlines()))
+    before = 0
+    for path in sorted((tmp_path / "out" / "labels").rglob("*.tif")):
+        expected = regionprops_table(tifffile.imread(path), image, properties=(*PROPERTIES, *INTENSITIES))
+        count = len(expected["label"])
+        kind = path.parent.name if task != "binary" else "foreground"
+        found = sorted((row for row in rows if row["class"] == kind), key=lambda row: int(row["label"]))
+        assert count == len(found) > 5
+        for name in expected.keys() - {"label"}:
+            values = [float(row[name]) for row in found]
+            assert values == pytest.approx(expected[name].tolist(), rel=1e-9, abs=1e-9), name
+        if task in ("binary", "multilabel", "instances"):
+            assert [int(row["label"]) for row in found] == list(range(before + 1, before + count + 1))
+            before += count
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.endswith((".objects", ".partial"))]
 
 
 @pytest.mark.parametrize(

@@ -557,8 +557,14 @@ class TestByRows:
         assert (pytest.importorskip("tifffile").imread(out / "large.tif") == expected).all()
         assert main(command) == 0
         assert "2 there already" in capsys.readouterr().out
-        assert main([*command, "--overwrite", "--overlay"]) == 1
-        assert re.search("by rows.*without overlays", capsys.readouterr().err)
+        assert main([*command, "--overwrite", "--probabilities"]) == 1
+        assert re.search("by rows.*without probabilities", capsys.readouterr().err)
+        assert main([*command, "--overwrite", "--overlay"]) == 0
+        monkeypatch.undo()
+        with Image.open(out / "overlays" / "large.png") as shown:
+            found = torch.from_numpy(np.array(shown)).permute(2, 0, 1)
+        whole = torch.from_numpy(array).permute(2, 0, 1)
+        assert torch.equal(found, images.overlay(whole, torch.from_numpy(expected > 0)))
 
     def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
         self, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

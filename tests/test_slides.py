@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import re
 import signal
@@ -22,10 +23,13 @@ from torch import Tensor
 import unetzoo
 from unetzoo import ConfigError, InputError, Predictor
 from unetzoo.cli import main
+from unetzoo.prediction import overlay_by_rows
 from unetzoo.prediction.networks import Networks
 from unetzoo.prediction.partial import PartialMask
 from unetzoo.prediction.slides import SlideRows
+from unetzoo.prediction.stored import StoredRows
 from unetzoo.slides import Slide, open_slide, tissue_in
+from unetzoo.slides.pyramid import TiffLevels
 from unetzoo.slides.tissue import otsu
 
 tifffile = pytest.importorskip("tifffile", reason="slides need tifffile")
@@ -316,6 +320,27 @@ def test_outlines_are_those_of_level_0(violet: object, model: Path, tmp_path: Pa
         assert same["geometry"] == feature["geometry"]
 
 
+def test_a_table_of_a_slide_is_in_microns(slide: Path, violet: object, model: Path, tmp_path: Path) -> None:
+    """Areas are those of the outlines in level 0, by the formula of the shoelace, times 0.25² µm²."""
+    out = tmp_path / "out"
+    command = ["predict", str(model), str(slide), "--out", str(out), "--mpp", "0.4", "--tile", "128"]
+    assert main([*command, "--write", "geojson", "--table", str(tmp_path / "t.csv")]) == 0
+    features = json.loads((out / "geojson" / "a.geojson").read_text(encoding="utf-8"))["features"]
+    with (tmp_path / "t.csv").open(encoding="utf-8") as stream:
+        rows = {int(row["label"]): row for row in csv.DictReader(stream)}
+    assert len(rows) == len(features) > 20
+    for feature in features:
+        row, rings = rows[feature["properties"]["id"]], feature["geometry"]["coordinates"]
+        polygons = [rings] if feature["geometry"]["type"] == "Polygon" else rings
+        parts = [np.array(ring) for polygon in polygons for ring in polygon]
+        areas = [(p[:-1, 0] * p[1:, 1] - p[1:, 0] * p[:-1, 1]).sum() / 2 for p in parts]  # holes turn the other way
+        assert float(row["area_um2"]) == pytest.approx(abs(sum(areas)) * 0.25**2, rel=1e-3)
+        corners = np.concatenate(parts) * 0.25
+        assert float(row["bbox-0"]) * 0.4 == pytest.approx(corners[:, 1].min(), abs=1e-2)
+        assert corners[:, 1].min() < float(row["centroid-0_um"]) + 0.2 < corners[:, 1].max()
+        assert 0 <= float(row["intensity_max-0"]) < 150  # violet
+
+
 def test_the_command_segments_a_folder_of_slides(
     slide: Path, image: np.ndarray, violet: object, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -344,12 +369,64 @@ def test_the_command_segments_a_folder_of_slides(
     assert re.search(r"a\.svs: [45]\d% is no tissue, and is left out", capsys.readouterr().err)
 
 
+@pytest.mark.parametrize("outline", [False, True])
+def test_the_overlay_is_a_small_copy_of_slide_and_mask(
+    outline: bool, slide: Path, image: np.ndarray, violet: object, model: Path, tmp_path: Path, capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Half of the mask's size, of level 1 and not of level 0: the same by Pillow, and by slices of the mask."""
+    monkeypatch.setattr(overlay_by_rows, "SIDE", 250)
+    read: list[int] = []
+    window = TiffLevels.window
+    monkeypatch.setattr(TiffLevels, "window", lambda self, k, *a: read.append(k) or window(self, k, *a))
+    out = tmp_path / "out"
+    command = ["predict", str(model), str(slide), "--out", str(out), "--mpp", "0.5", "--tile", "128"]
+    command += ["--overlay", "outline" if outline else "filled"]
+    assert main(command) == 0
+    assert "a.svs: a pixel of the overlay is 2.02 of the mask" in capsys.readouterr().err
+    assert read[-1] == 1
+    with Image.open(out / "overlays" / "a.png") as file:
+        assert file.info["Description"] == "1 pixel is 2.02 × 2.02 of the mask, 1.01 µm"
+        shown = np.asarray(file).astype(int)
+    assert shown.shape == (173, 250, 3)
+    plain = np.asarray(Image.fromarray(smaller(image, 4)).resize((250, 173), Image.Resampling.BILINEAR)).astype(int)
+    mask = tifffile.imread(out / "a.tif")
+    y, x = (((np.arange(n) + 0.5) * side / n).astype(int) for n, side in zip((173, 250), mask.shape, strict=True))
+    small = mask[y][:, x] > 0
+    assert 200 < small.sum() < 9000
+    assert np.abs(shown - plain)[~small].max() <= 1
+    beside = np.pad(~small, 1)
+    rim = small & np.logical_or.reduce([beside[a : a + 173, b : b + 250] for a in range(3) for b in range(3)])
+    colour = np.array([0xE6, 0x19, 0x4B])
+    assert np.abs(shown - colour)[rim].max() <= 1
+    inside = small & ~rim
+    assert inside.any()
+    assert np.abs(shown - (plain if outline else (plain + colour) / 2))[inside].max() <= 2
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["status"] == "there already"
+
+
+def test_an_overlay_of_16_bits_shows_what_was_measured(tmp_path: Path, violet: object) -> None:
+    """Channels, no levels, and nodata, which has the least value elsewhere and not the type's."""
+    values = np.random.default_rng(0).integers(2000, 3000, (1, 90, 120)).astype(np.uint16)
+    values[0, :30] = 65535
+    tifffile.imwrite(tmp_path / "a.tif", values[0], metadata=None, extratags=[(42113, 2, None, "65535", True)])
+    with StoredRows(tmp_path / "a.tif") as rows:
+        small = rows.small(30, 40)
+    expected = np.where(values[0] == 65535, values[0, 30:].min(), values[0]).astype(np.float64)
+    reference = F.interpolate(torch.from_numpy(expected)[None, None], size=(30, 40), mode="bilinear", antialias=True)
+    assert small.dtype == torch.uint16
+    assert float((small.double() - reference[0]).abs().max()) <= 0.6
+
+
 def test_what_is_asked_of_slides_is_said_at_once(model: Path, slide: Path, tmp_path: Path, capsys: Any) -> None:
     command = ["predict", str(model), str(slide), "--out", str(tmp_path / "out")]
     assert main([*command, "--mpp", "0"]) == 2
     assert "--mpp 0" in capsys.readouterr().err
-    assert main([*command, "--mpp", "0.5", "--overlay"]) == 1
-    assert "without overlays" in capsys.readouterr().err
+    for option in (["--probabilities"], ["--write", "coco"], ["--holes", "all"]):
+        assert main([*command, "--mpp", "0.5", *option]) == 1
+        assert f"without {option[-1].strip('-').replace('all', 'holes')}" in capsys.readouterr().err
+        assert not (tmp_path / "out" / "a.tif").exists()
     assert main(command) == 1
     assert "Give --mpp" in capsys.readouterr().err
 
@@ -487,6 +564,7 @@ def test_without_openslide_it_is_said_which_extra_is_needed(tmp_path: Path, monk
 STUB = """
 import resource, sys
 from unetzoo.cli import main
+from unetzoo.prediction import overlay_by_rows
 from unetzoo.prediction.networks import Networks
 
 def violet(self, stored, height, width, levels):

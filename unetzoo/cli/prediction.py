@@ -83,7 +83,10 @@ def _add_slides(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     command.add_argument("--level", type=int, metavar="N", help="of slides: a level as it is stored, 0 the finest")
     command.add_argument(
-        "--mpp-stored", type=float, metavar="UM", help="of slides: µm a pixel of level 0, where a file does not say it"
+        "--mpp-stored",
+        type=float,
+        metavar="UM",
+        help="µm a pixel of level 0 of slides, and of images that are no slides, where a file does not say it",
     )
     command.add_argument(
         "--background", choices=("skip", "keep"),
@@ -104,7 +107,7 @@ def _add_objects(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--table", metavar="FILE.csv",
         help="also write a row for each object of all images: class, area, place, shape, intensities of each channel, "
-        "under scikit-image's names; needs it",
+        "under scikit-image's names, in µm too where the size of a pixel is known; needs it",
     )  # fmt: skip
     command.add_argument(
         "--split", type=float, metavar="PIXELS",
@@ -133,6 +136,7 @@ def _predict(options: argparse.Namespace) -> int | None:
     outputs.writers()  # or an error, before any work
     asked = {name: getattr(options, name) for name in ("mpp", "level", "mpp_stored", "background")}
     jobs = files.find_jobs(options.images, inside=outputs.folder, planes=options.planes, slides=asked)
+    as_slides = bool({*asked.values()} - {None}) and any(job.slide is not None for job in jobs)
     predictor = Predictor(
         separated(options.model),
         device=options.device,
@@ -155,7 +159,7 @@ def _predict(options: argparse.Namespace) -> int | None:
             predictor,
             jobs,
             outputs,
-            {**predictor.settings(), "planes": options.planes, "slides": asked if {*asked.values()} - {None} else None},
+            {**predictor.settings(), "planes": options.planes, "slides": asked if as_slides else None},
             overwrite=options.overwrite,
             tell=shown.tell,
         )
@@ -192,6 +196,9 @@ class _Shown:
         if outcome.background is not None and not self.as_json:
             said = f"{printable(outcome.job.source.name)}: {outcome.background:.0%} is no tissue, and is left out"
             self.bar.write(f"{said} (--background keep computes it)", file=sys.stderr)
+        if outcome.shrunk is not None and outcome.shrunk > 1 and not self.as_json:
+            said = f"{printable(outcome.job.source.name)}: a pixel of the overlay is {outcome.shrunk:.4g} of the mask"
+            self.bar.write(f"{said}, down and across", file=sys.stderr)
         if self.as_json:
             print(json.dumps(_record(outcome, self.wording)), flush=True)
 
@@ -207,6 +214,8 @@ def _record(outcome: Outcome, wording: Wording) -> dict[str, Any]:
         record |= {"size": list(outcome.found.mask.shape[-2:]), "shares": outcome.found.shares()}
     if outcome.background is not None:
         record["background"] = round(outcome.background, 4)
+    if outcome.shrunk is not None:
+        record["overlay_pixel"] = round(outcome.shrunk, 4)
     if outcome.objects is not None:
         record["objects"] = outcome.objects
     return record

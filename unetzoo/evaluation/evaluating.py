@@ -8,7 +8,7 @@ import io
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,13 @@ from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.objects import Instances, ObjectScores, instances, matched
 from unetzoo.objects.scores import tables
 from unetzoo.objects.separating import check_separable
-from unetzoo.objects.table import check_table, table as measured, table_file
+from unetzoo.objects.table import Columns, check_table, table as measured, table_file
 from unetzoo.prediction import Predictor
 from unetzoo.prediction.inputs import as_image
 from unetzoo.prediction.networks import Model, listed
 from unetzoo.printing import aligned, printable
 from unetzoo.saving.sources import source_of
+from unetzoo.slides import microns_in
 
 WORST = 8
 """Images shown in a report."""
@@ -186,7 +187,7 @@ def evaluate(
     matches, how = defaultdict[str, ObjectScores](ObjectScores), set[str]()
     rows: list[dict[str, str | float | None]] = []
     with contextlib.ExitStack() as files:
-        keep = None if table is None else files.enter_context(table_file(table, config.in_channels))
+        keep = None if table is None else files.enter_context(_table_of(table, dataset))
         for i in shown(range(len(dataset)), progress):
             item, sample = dataset[i], dataset.samples[i]
             kind, image = sample.kind, as_image(sample.files, sample.planes)  # the files, as prediction reads them
@@ -202,7 +203,7 @@ def evaluate(
                 rows[-1] |= met.row()
             if keep is not None and found is not None:
                 pixels = images.fit_channels(image.image, config.in_channels, image.alpha)
-                keep(item["name"], measured(found, pixels, class_names=config.class_names))
+                keep(item["name"], measured(found, pixels, class_names=config.class_names, mpp=image.mpp))
     order = sorted(range(len(rows)), key=lambda i: _rank(rows[i]))
     worst = tuple(_tiles(predictor, dataset, i) for i in order[:WORST])
     kinds = {kind: (metrics[kind].compute(), matches[kind] if objects else None) for kind in sorted(metrics) if kind}
@@ -212,6 +213,14 @@ def evaluate(
     everything = sum(matches.values(), ObjectScores()) if objects else None
     told_apart = " and ".join(sorted(how)) or None
     return Evaluation(total.compute(), everything, told_apart, kinds, tuple(rows[i] for i in order), worst, config)
+
+
+def _table_of(
+    path: str | os.PathLike[str], dataset: SegmentationDataset
+) -> contextlib.AbstractContextManager[Callable[[str, Columns], None]]:
+    """Return what writes the table of the objects of a data set's images: in µm, too, where one of them says it."""
+    microns = any(microns_in(sample.files[0]) for sample in dataset.samples)
+    return table_file(path, dataset.in_channels, microns=microns)
 
 
 def _check_needs(objects: bool, split: float, table: str | os.PathLike[str] | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,21 +19,30 @@ from unetzoo import extras
 from unetzoo.checks import class_name_problems, class_names_of
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.files.writing import make_folder, replacing
+from unetzoo.objects import columns
+from unetzoo.objects.columns import MICRONS, SHAPES, properties_of
 from unetzoo.objects.finding import Instances
 from unetzoo.printing import printable
 
-PROPERTIES = (
-    "label", "area", "centroid", "bbox", "axis_major_length", "axis_minor_length", "eccentricity", "orientation",
-    "perimeter", "equivalent_diameter_area", "extent", "area_convex", "solidity", "euler_number",
-)  # fmt: skip
+PROPERTIES = ("label", *properties_of(SHAPES))
 """Of shapes, in the order of the columns."""
-INTENSITIES = ("intensity_mean", "intensity_std", "intensity_min", "intensity_max")
+INTENSITIES = properties_of(columns.INTENSITIES)
 """Of each channel of the image, behind those."""
+SQUARE = 1e-3
+"""By which share sides of a pixel may differ, as headers round them, for it to be taken for a square."""
 
 Columns = dict[str, NDArray[Any]]
+_MICRONS = {column.name: None for column in MICRONS}
 
 
-def table(found: Instances, image: Tensor | None = None, *, class_names: Sequence[str] | None = None) -> Columns:
+def table(
+    found: Instances,
+    image: Tensor | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    mpp: tuple[float, float] | None = None,
+    corner: tuple[int, int] = (0, 0),
+) -> Columns:
     """Return a column for each measure, with a number for each object, as ``pandas.DataFrame`` takes them.
 
     Names and numbers are those of ``skimage.measure.regionprops_table``; lengths and areas are in pixels, angles in
@@ -45,9 +55,13 @@ def table(found: Instances, image: Tensor | None = None, *, class_names: Sequenc
         image: (C, H, W) as its file has it, whose intensities are measured: "intensity_mean-0" is of the first channel.
             None: none are.
         class_names: one name a class, background included in a multiclass task, see ``Instances.rows``.
+        mpp: µm a pixel, down and across: then lengths and areas are there in µm and µm², too, as "perimeter_um" and
+            "area_um2". Of pixels that are no squares "perimeter_um" is NaN.
+        corner: row and column of the first pixel in a larger image, in which places are counted.
 
     Returns:
-        "label", the object's number in ``found.labels``; "class", its class's name; and the measures.
+        "label", the object's number in ``found.labels``; "class", its class's name; and the measures, see
+        ``unetzoo.objects.columns``.
 
     Raises:
         ConfigError: names that are none, or not one a class; or scikit-image is missing.
@@ -64,14 +78,35 @@ def table(found: Instances, image: Tensor | None = None, *, class_names: Sequenc
     names = PROPERTIES if image is None else (*PROPERTIES, *INTENSITIES)
     planes = found.labels.numpy().reshape(-1, *size)
     parts = [measure.regionprops_table(plane, pixels, properties=names) for plane in planes]
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    label = columns.pop("label")
+    measures = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    for axis in (0, 1):
+        for name in (f"centroid-{axis}", f"bbox-{axis}", f"bbox-{axis + 2}"):
+            measures[name] = measures[name] + corner[axis]
+    label = measures.pop("label")
     called = np.array(class_names_of(class_names, found.task, found.num_classes), object)
-    return {"label": label, "class": called[found.classes.numpy()], **columns}
+    microns = {} if mpp is None else _in_microns(measures, planes, mpp)
+    return {"label": label, "class": called[found.classes.numpy()], **measures, **microns}
+
+
+def _in_microns(measures: Columns, planes: NDArray[Any], mpp: tuple[float, float]) -> Columns:
+    """Return lengths and areas in µm and µm²."""
+    side = math.sqrt(mpp[0] * mpp[1])
+    found = {f"{column.name}_um2": measures[column.name] * side**2 for column in SHAPES if column.unit == columns.AREA}
+    lengths = [column.name for column in SHAPES if f"{column.name}_um" in _MICRONS]
+    found |= {f"{name}_um": measures[name] * side for name in lengths}
+    if abs(mpp[0] / mpp[1] - 1) > SQUARE:
+        names = [name for name in lengths if not name.startswith(("centroid", "perimeter"))]
+        again = [_measuring().regionprops_table(plane, properties=names, spacing=mpp) for plane in planes]
+        found |= {f"{name}_um": np.concatenate([part[name] for part in again]) for name in names}
+        found["perimeter_um"] = np.full(len(measures["area"]), np.nan)  # scikit-image knows it of squares alone
+    found |= {f"centroid-{axis}_um": measures[f"centroid-{axis}"] * mpp[axis] for axis in (0, 1)}
+    return {name: found[name] for name in _MICRONS}
 
 
 @contextlib.contextmanager
-def table_file(path: str | os.PathLike[str], channels: int) -> Iterator[Callable[[str, Columns], None]]:
+def table_file(
+    path: str | os.PathLike[str], channels: int, *, microns: bool = False
+) -> Iterator[Callable[[str, Columns], None]]:
     """Give a function that writes the objects of an image, its name and what :func:`table` returns, as CSV.
 
     The file takes its place when the block ends well, all or nothing; images are not kept in memory.
@@ -79,6 +114,7 @@ def table_file(path: str | os.PathLike[str], channels: int) -> Iterator[Callable
     Args:
         path: ends in .csv. Its folder is made where it is missing.
         channels: of the images.
+        microns: whether there are columns in µm: those of images of which nothing says it are empty there.
 
     Raises:
         InputError: another ending.
@@ -86,17 +122,19 @@ def table_file(path: str | os.PathLike[str], channels: int) -> Iterator[Callable
         WriteError: the file cannot be written.
     """
     check_table(path)
-    nothing = np.zeros((1, 1), np.int32), np.zeros((1, 1, channels))
-    columns = _measuring().regionprops_table(*nothing, properties=(*PROPERTIES, *INTENSITIES))
-    header = ["label", "class", *(name for name in columns if name != "label")]
+    header = [column.name for column in columns.columns_of(channels, microns=microns)]
     make_folder(Path(path).parent)
     with replacing(path) as stream:
         text = io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["image", *header])
 
-        def write(name: str, columns: Columns) -> None:
-            cells = [columns[column].tolist() for column in header]
+        def write(name: str, measures: Columns) -> None:
+            unknown = [""] * len(measures["label"])
+            cells = [
+                measures[column].tolist() if column in measures or column not in _MICRONS else unknown
+                for column in header
+            ]
             cells[1] = [printable(name) for name in cells[1]]
             writer.writerows((printable(name), *row) for row in zip(*cells, strict=True))
 

@@ -13,9 +13,11 @@ from unetzoo.config import ModelConfig
 from unetzoo.objects import Annotated
 from unetzoo.objects.table import table_file
 from unetzoo.prediction.inputs import as_image
+from unetzoo.prediction.jobs import is_by_rows, microns, opened
 from unetzoo.prediction.ledger import Ledger
 from unetzoo.prediction.outputs import Job, Outputs, mask_paths
 from unetzoo.prediction.results import Prediction, annotated, of_files
+from unetzoo.prediction.table_by_rows import tables
 
 
 def check_shared(outputs: Outputs, config: ModelConfig, ledger: Ledger) -> None:
@@ -82,12 +84,19 @@ def write_table(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig, spli
     """
     if outputs.table is None:
         return
-    with table_file(outputs.table, config.in_channels) as write:
-        for job in jobs:
+    sizes = [microns(job) for job in jobs]
+    with table_file(outputs.table, config.in_channels, microns=any(sizes)) as write:
+        for job, mpp in zip(jobs, sizes, strict=True):
+            if is_by_rows(job):
+                labels = outputs.annotations(job, config)["labels"] if config.task == "instances" else {}
+                with opened(job) as source:
+                    for columns in tables(outputs.mask(job), [*labels.values()], source, config, split):
+                        write(job.image, columns)
+                continue
             seen = as_image(job.source, job.planes)
             image = images.fit_channels(seen.image, config.in_channels, seen.alpha)
             found = _of_mask(job, outputs, config, split)
-            write(job.image, objects.table(found, image, class_names=config.class_names))
+            write(job.image, objects.table(found, image, class_names=config.class_names, mpp=mpp))
 
 
 def _of_masks(

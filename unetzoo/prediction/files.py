@@ -18,13 +18,13 @@ from unetzoo.files import identity, strict_json
 from unetzoo.files.writing import write_file
 from unetzoo.objects.table import check_table
 from unetzoo.prediction.annotations import check_shared, write_of_all, write_of_image, write_table
+from unetzoo.prediction.beside_rows import Beside
 from unetzoo.prediction.inputs import Rows, as_image
-from unetzoo.prediction.jobs import find_jobs as find_jobs
+from unetzoo.prediction.jobs import find_jobs as find_jobs, is_by_rows, opened
 from unetzoo.prediction.ledger import Ledger
 from unetzoo.prediction.marks import Mark, is_cut_off, mark_in
 from unetzoo.prediction.opened import OpenedRows
 from unetzoo.prediction.outputs import (
-    KINDS,
     LEDGER,
     RECORD as RECORD,
     Job as Job,
@@ -32,10 +32,10 @@ from unetzoo.prediction.outputs import (
     check_outputs as check_outputs,
     mask_paths,
 )
+from unetzoo.prediction.overlay_by_rows import shrinking
 from unetzoo.prediction.predictor import Predictor
 from unetzoo.prediction.results import Prediction, shows_objects, write_masks
-from unetzoo.prediction.slides import SlideRows
-from unetzoo.prediction.stored import SUFFIXES, StoredRows, is_big
+from unetzoo.prediction.stored import SUFFIXES, is_big
 from unetzoo.printing import printable
 
 SHOWN = "overlay"
@@ -55,6 +55,7 @@ class Outcome:
         rows: finished rows of an image that is written by rows, and all of them: it is not through yet where these
             differ.
         background: which share of a slide was left out, as it is no tissue; None where none was looked for.
+        shrunk: pixels of the mask, down and across, to one of the overlay, where it was written by rows.
     """
 
     job: Job
@@ -63,6 +64,7 @@ class Outcome:
     error: str | None = None
     rows: tuple[int, int] | None = None
     background: float | None = None
+    shrunk: float | None = None
 
 
 Tell = Callable[[Outcome], object]
@@ -144,8 +146,8 @@ def predict_files(
     left = []
     for job in jobs:
         with _reported(report, job, tell):
+            _refuse_by_rows(job, outputs, predictor)
             if not overwrite and _is_done(job, outputs, predictor.config, predictor.split):
-                _refuse_by_rows(job, outputs, predictor)
                 report.skipped.append(job.source)
                 tell(Outcome(job))
             else:
@@ -157,12 +159,12 @@ def predict_files(
                 source, mark = reading.result()
                 if isinstance(source, OpenedRows):
                     with source:
-                        _refuse_by_rows(job, outputs, predictor)
                         count = _write_rows(predictor, source, job, outputs, settings, tell, mark, ledger)
                     report.done.append(job.source)
                     left_out = None if source.tissue is None else 1 - source.tissue.share
                     rows = (source.height, source.height)
-                    tell(Outcome(job, objects=count, rows=rows, background=left_out))
+                    shrunk = shrinking(source.height, source.width) if outputs.overlays else None
+                    tell(Outcome(job, objects=count, rows=rows, background=left_out, shrunk=shrunk))
                 else:
                     found = predictor(source)
                     writing.append((job, found, writers.submit(_write, found, job, outputs, mark, ledger)))
@@ -186,15 +188,11 @@ def _read_ahead(readers: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tu
 
 def _read(job: Job) -> tuple[Rows, Mark]:
     """Return an image, and the mark it has: from before it is read, so that one replaced since is another."""
-    if _by_rows(job):
-        rows = StoredRows(job.source, job.planes) if job.slide is None else SlideRows(job.slide, job.planes)
+    if is_by_rows(job):
+        rows = opened(job)
         return rows, rows.mark
     mark = Mark.of(job.source)
     return as_image(job.source, job.planes), mark
-
-
-def _by_rows(job: Job) -> bool:
-    return job.slide is not None or is_big(job.source)
 
 
 def _settle(
@@ -231,18 +229,17 @@ def _write(found: Prediction, job: Job, outputs: Outputs, mark: Mark, ledger: Le
         found.overlay(others["overlays"][0], outline=outputs.outline)
     if "probabilities" in others:
         found.save_probabilities(others["probabilities"][0])
-    sizes = _sizes(others, outputs, found.config, found.split)
+    sizes = _sizes(job, others, outputs, found.config, found.split)
     write_masks(outputs.mask(job), found, replace(mark, others=sizes))
     return count
 
 
 def _refuse_by_rows(job: Job, outputs: Outputs, predictor: Predictor) -> None:
-    """Raise if an image is read by rows, and more is wanted of it than its mask, label image and GeoJSON."""
-    asked = [kind for kind in KINDS if getattr(outputs, kind)]
-    asked += ["table"] if outputs.table is not None else []
+    """Raise if an image is read by rows, and something is wanted of it that needs the whole mask in memory."""
+    asked = ["probabilities"] if outputs.probabilities else []
     asked += [name for name in outputs.formats if name not in ("labels", "geojson")]
     asked += ["holes"] if predictor.holes else []
-    if asked and _by_rows(job):
+    if asked and is_by_rows(job):
         raise InputError(f"so large an image is written by rows, without {', '.join(asked)}: leave that out for it")
 
 
@@ -265,11 +262,11 @@ def _write_rows(
     places = outputs.annotations(job, predictor.config)
     for path in (path for paths in places.values() for path in paths.values()):
         ledger.check(path)
-    labels, outlines = places.get("labels", {}), places.get("geojson", {}).get(None)
-    place = outputs.mask(job)
-    return predictor.write_rows(
-        source, place, settings, finished, mark, labels=labels, geojson=outlines, save=ledger.write
+    overlay = outputs.others(job, predictor.config)["overlays"][0] if outputs.overlays else None
+    beside = Beside(
+        places.get("labels", {}), places.get("geojson", {}).get(None), overlay, outputs.outline, ledger.write
     )
+    return predictor.write_rows(source, outputs.mask(job), settings, finished, mark, beside=beside)
 
 
 def _keep_record(outputs: Outputs, settings: dict[str, Any], overwrite: bool) -> None:
@@ -329,13 +326,15 @@ def _is_done(job: Job, outputs: Outputs, config: ModelConfig, split: float) -> b
         return False
     if not all(path.is_file() for paths in others.values() for path in paths):
         return False
-    sizes = _sizes(others, outputs, config, split)
+    sizes = _sizes(job, others, outputs, config, split)
     return all(sizes.items() <= mark.others.items() for mark in marks.values() if mark is not None)
 
 
-def _sizes(others: dict[str, list[Path]], outputs: Outputs, config: ModelConfig, split: float) -> dict[str, int]:
+def _sizes(
+    job: Job, others: dict[str, list[Path]], outputs: Outputs, config: ModelConfig, split: float
+) -> dict[str, int]:
     """Return the bytes of what is written with a mask, by the names that its mark has for it."""
-    objects = shows_objects(config, split)
+    objects = shows_objects(config, split) and not is_by_rows(job)
     return {outputs.marked(kind, objects): sum(path.stat().st_size for path in paths) for kind, paths in others.items()}
 
 

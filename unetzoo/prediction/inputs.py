@@ -15,10 +15,12 @@ from unetzoo import images
 from unetzoo.errors import InputError
 from unetzoo.files.identity import spaced
 from unetzoo.prediction.geography import Tag, geography
-from unetzoo.slides import Tissue
+from unetzoo.slides import Tissue, microns_in, resampled, taps
 
 _AT_ONCE = 512
 """Rows that are looked at together where all are."""
+_SHRUNK = 128
+"""Rows that are made smaller together."""
 
 
 class Rows(ABC):
@@ -33,7 +35,7 @@ class Rows(ABC):
         nodata: what its file calls so; None where it calls nothing so.
         tissue: of a slide, where there is any: what lies elsewhere is not computed, and is 0; None: all is.
         scale: of a slide, pixels of its level 0 to one of the image, down and across; None of all others.
-        mpp: of a slide, µm a pixel of the image, down and across; None where nothing says so.
+        mpp: µm a pixel of the image, down and across; None where nothing says so.
     """
 
     name: str | None
@@ -71,6 +73,23 @@ class Rows(ABC):
         """Return how the values of the whole image are spread, for networks that normalise each image by itself."""
         blocks = (self.measured(k, min(k + _AT_ONCE, self.height)) for k in range(0, self.height, _AT_ONCE))
         return images.merged([images.moments(block) for block in blocks])
+
+    def small(self, height: int, width: int) -> Tensor:
+        """Return the image in a smaller size, (at most 3 channels, height, width): for people to look at.
+
+        Of what is missing it has the least value around. No more than some rows of the image are in memory.
+        """
+        steps = self.height / height, self.width / width
+        across = taps(0, width, self.width, steps[1])
+        found, together = [], max(1, int(_SHRUNK / steps[0]))
+        for top in range(0, height, together):
+            indices, weights = taps(top, min(top + together, height), self.height, steps[0])
+            first = int(indices.min())
+            band = self.rows(first, int(indices.max()) + 1)[:3]
+            missing = images.missing_in(band, self.nodata)
+            band = band if missing is None else images.darkened(band, missing)
+            found.append(resampled(band, (indices - first, weights), across))
+        return torch.cat(found, dim=1)
 
     def measured(self, first: int, last: int) -> Tensor:
         """Return these rows; where something is missing in them scaled, float32, with NaN there."""
@@ -133,7 +152,9 @@ def as_image(source: Any, planes: str | int | None = None) -> LoadedImage:
     if all(isinstance(path, str | os.PathLike) for path in files):
         raster, first = images.read(tuple(map(Path, files)), planes), files[0]  # the others lie where the first does
         header = images.nifti_header(first, planes)
-        return LoadedImage(raster.pixels, Path(first).name, geography(first), raster.alpha, raster.missing, header)
+        loaded = LoadedImage(raster.pixels, Path(first).name, geography(first), raster.alpha, raster.missing, header)
+        loaded.mpp = microns_in(first)
+        return loaded
     alpha, missing = False, None
     if isinstance(source, Tensor):
         image = source.detach().cpu()

@@ -12,10 +12,12 @@ from typing import Any
 from unetzoo.errors import InputError, UnetzooError
 from unetzoo.files.absent import absent
 from unetzoo.images import IMAGE_SUFFIXES, is_image
+from unetzoo.prediction.opened import OpenedRows
 from unetzoo.prediction.outputs import RECORD, Job
-from unetzoo.prediction.stored import SUFFIXES, count_planes
+from unetzoo.prediction.slides import SlideRows, microns_of
+from unetzoo.prediction.stored import SUFFIXES, StoredRows, count_planes, is_big
 from unetzoo.saving.records import model_in
-from unetzoo.slides import SLIDES, Slide, is_slide
+from unetzoo.slides import SLIDES, Slide, is_slide, microns_in
 
 
 def find_jobs(
@@ -36,7 +38,7 @@ def find_jobs(
     them is an image of its own, whose mask has its number behind its name: "a_0.tif", "a_1.tif".
 
     ``slides`` has what is asked of slides, arguments of :class:`unetzoo.slides.Slide`; with "mpp" or "level" among them
-    all images are taken for slides.
+    all images are taken for slides. Of images that are none "mpp_stored" says how large a pixel is.
 
     Raises:
         ConfigError: what is asked of slides is wrong.
@@ -77,10 +79,42 @@ def find_jobs(
             f"{stem}{number}{_suffix(name)}",
             part,
             Slide(path, **asked) if as_slides or is_slide(path) else None,
+            asked.get("mpp_stored"),
         )
         for (path, name), stem in zip(kept, stems, strict=True)
         for part, number in _planes(path, planes)
     ]
+
+
+def is_by_rows(job: Job) -> bool:
+    """Return whether an image is read and written by rows: a slide, or one beyond memory."""
+    return job.slide is not None or is_big(job.source)
+
+
+def opened(job: Job) -> OpenedRows:
+    """Return an image that is read by rows, which its ``close`` ends.
+
+    Raises:
+        ConfigError: what reads it is not installed.
+        InputError: it cannot be read so.
+    """
+    if job.slide is not None:
+        return SlideRows(job.slide, job.planes)
+    rows = StoredRows(job.source, job.planes)
+    rows.mpp = rows.mpp if job.mpp is None else (job.mpp, job.mpp)
+    return rows
+
+
+def microns(job: Job) -> tuple[float, float] | None:
+    """Return µm a pixel of an image, down and across; None where nothing says so.
+
+    Raises:
+        ConfigError: what reads it is not installed.
+        InputError: it cannot be read.
+    """
+    if job.slide is not None:
+        return microns_of(job.slide, job.planes)
+    return microns_in(job.source) if job.mpp is None else (job.mpp, job.mpp)
 
 
 def _planes(path: Path, planes: str | None) -> list[tuple[str | int | None, str]]:

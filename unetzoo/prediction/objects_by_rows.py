@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,16 @@ AT_ONCE = 2**21
 """Pixels that are looked at together, at most: so that memory does not grow with the width either."""
 
 Save = Callable[[Path, Iterable[bytes]], object]
+
+
+class RowsOfMask(Protocol):
+    """A mask whose rows are all there; ``PartialMask`` says what is what."""
+
+    folder: Path
+    shape: tuple[int, int, int]
+
+    def rows(self, layer: int, first: int, count: int) -> Any:
+        """Return rows of a layer, at most to its end, as an array (rows, width)."""
 
 
 def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
@@ -97,7 +107,7 @@ class Numbered:
         return found
 
 
-def numbered(mask: PartialMask, config: ModelConfig, split: float) -> list[Numbered]:
+def numbered(mask: RowsOfMask, config: ModelConfig, split: float) -> list[Numbered]:
     """Return the objects of each layer of a mask whose rows are all done.
 
     Raises:
@@ -143,7 +153,7 @@ def write_labels(
         save(path, _pieces(stored))
 
 
-def _numbered(mask: PartialMask, layer: int, config: ModelConfig, split: float) -> Numbered:
+def _numbered(mask: RowsOfMask, layer: int, config: ModelConfig, split: float) -> Numbered:
     """Write numbers of a layer's objects beside its rows."""
     _, height, width = mask.shape
     known = NumberedRows(width, split, LIMIT if split else 0)

@@ -58,7 +58,7 @@ def geojson_pieces(
     yield f'{json.dumps(head_of(crs))[:-1]}, "features": ['.encode()
     before, between = 0, ""
     for layer, found in enumerate(layers):
-        for part, ids, corner in _parts(found, layer, config):
+        for part, ids, corner in ended_objects(found, layer, config):
             numbers = (ids + before).tolist()
             features = features_of(part, config.class_names, transform, scale, ids=numbers, corner=corner)
             for feature in features:
@@ -68,7 +68,7 @@ def geojson_pieces(
     yield b"]}"
 
 
-def _parts(
+def ended_objects(
     found: Numbered, layer: int, config: ModelConfig
 ) -> Iterator[tuple[Instances, NDArray[np.int64], tuple[int, int]]]:
     """Give objects that ended, their numbers, and the row and column of the window that they are numbered in."""

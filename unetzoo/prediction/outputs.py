@@ -37,6 +37,7 @@ class Job:
         image: of the image, inside the folder that was given, with / and its ending.
         planes: which planes of its file are meant, as ``unetzoo.images.read_image`` takes it.
         slide: what is asked of it, where it is a slide.
+        mpp: µm a pixel, where somebody says it of an image that is no slide.
     """
 
     source: Path
@@ -44,6 +45,7 @@ class Job:
     image: str
     planes: str | int | None = None
     slide: Slide | None = None
+    mpp: float | None = None
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,11 @@ from unetzoo.objects.finding import SPLIT_BY_EDGES
 from unetzoo.objects.separating import check_separable, separable
 from unetzoo.prediction import arguments, by_rows, objects_by_rows
 from unetzoo.prediction.bars import bar_of
-from unetzoo.prediction.geography import georeference
+from unetzoo.prediction.beside_rows import Beside
 from unetzoo.prediction.inputs import LoadedImage, Rows, as_image
 from unetzoo.prediction.layout import Layout
 from unetzoo.prediction.marks import Mark
 from unetzoo.prediction.networks import Model, Networks, check_channels, check_range, gathered, origins
-from unetzoo.prediction.outlines_by_rows import geojson_pieces
 from unetzoo.prediction.outputs import annotation_paths
 from unetzoo.prediction.results import Prediction, mask_of, nodata_tag
 from unetzoo.prediction.slides import SlideRows, loaded
@@ -197,6 +196,7 @@ class Predictor:
         *,
         labels: str | os.PathLike[str] | None = None,
         geojson: str | os.PathLike[str] | None = None,
+        overlay: str | os.PathLike[str] | None = None,
         planes: str | int | None = None,
         progress: bool = False,
     ) -> None:
@@ -215,6 +215,7 @@ class Predictor:
                 classes one each, in folders of their names. They are those of the whole image; but a component of more
                 than 2048 rows that is split is divided as its rows come.
             geojson: a .geojson for their outlines: of a slide in pixels of its level 0.
+            overlay: a .png for the image with the mask laid over it, both made smaller: at most 2000 pixels a side.
             progress: show a bar.
 
         Raises:
@@ -236,8 +237,8 @@ class Predictor:
                 bar(finished - done)
                 done = finished
 
-            outlines = None if geojson is None else Path(geojson)
-            self.write_rows(rows, target, self.settings(), tell, labels=targets, geojson=outlines)
+            outlines, small = (None if path is None else Path(path) for path in (geojson, overlay))
+            self.write_rows(rows, target, self.settings(), tell, beside=Beside(targets, outlines, small))
 
     def write_rows(
         self,
@@ -246,10 +247,7 @@ class Predictor:
         settings: Mapping[str, Any],
         tell: Callable[[int], object] = lambda rows: None,
         mark: Mark | None = None,
-        *,
-        labels: Mapping[int | None, Path] | None = None,
-        geojson: Path | None = None,
-        save: objects_by_rows.Save = objects_by_rows.write_pieces,
+        beside: Beside | None = None,
     ) -> int | None:
         """Do what :meth:`write_mask` does, of an image that is open; ``holes`` are left out.
 
@@ -259,19 +257,18 @@ class Predictor:
             settings: JSON-able; a mask that was begun goes on only under the same ones, and with the same image.
             tell: is called with the number of finished rows, first with those of an earlier run.
             mark: is written into the mask, see ``unetzoo.prediction.marks``.
-            labels: class → label image of its objects, or None → of all.
-            geojson: for their outlines.
-            save: writes what it is given to the path of a label image or GeoJSON.
+            beside: what else is written; None: nothing.
 
         Returns:
-            The number of objects, None without ``labels`` and ``geojson``.
+            The number of objects, None where none were asked for.
 
         Raises:
             ConfigError: what finds objects is not installed.
             InputError: see :meth:`write_mask`; or the image's file was changed while it was read.
             WriteError: likewise.
         """
-        if labels or geojson:
+        beside = Beside() if beside is None else beside
+        if beside.has_objects:
             check_separable(self.split)  # or an error, before any work
         mask = by_rows.begun(source, target, self.config, settings, lambda: self.grid(source))
         tell(mask.done)
@@ -283,16 +280,7 @@ class Predictor:
         source.check_unchanged()
         if self.smallest > 1:
             objects_by_rows.clean(mask, self.config, self.smallest)
-        count, others = None, {}
-        if labels or geojson:
-            layers = objects_by_rows.numbered(mask, self.config, self.split)
-            count = sum(map(len, layers))
-            if labels:
-                objects_by_rows.write_labels(mask, layers, self.config, labels, save)
-                others["labels"] = sum(path.stat().st_size for path in labels.values())
-            if geojson:
-                save(geojson, geojson_pieces(layers, self.config, **georeference(source.place), scale=source.scale))
-                others["geojson"] = geojson.stat().st_size
+        count, others = beside.write(mask, source, self.config, self.split)
         mark = None if mark is None else replace(mark, others=others)
         place = *source.place, *nodata_tag(self.config, mask.missing)
         by_rows.write(mask, target, self.config, place, mark, source.mpp)
@@ -310,7 +298,8 @@ class Predictor:
             )
             mask = mask if missing is None else mask.masked_fill(missing, 0)  # a gap in an object is a hole, too
         said = probabilities, mask, image.image, self.config
-        return Prediction(*said, image.name, image.place, missing, image.header, edges, self.split, image.scale)
+        lies = image.scale, image.mpp
+        return Prediction(*said, image.name, image.place, missing, image.header, edges, self.split, *lies)
 
     def strips(
         self, source: Rows, grid: Grid, first: int = 0, tick: Callable[[], object] | None = None

@@ -51,6 +51,7 @@ class Prediction:
         header: of a NIfTI image, a header that says where in space it lies, for ``save_annotations``.
         split: pixels, as the predictor has them: by which objects that touch come apart.
         scale: of a slide, pixels of its level 0 to one of the image, down and across.
+        mpp: µm a pixel of the image, down and across; None where nothing says so.
     """
 
     probabilities: Tensor
@@ -64,6 +65,7 @@ class Prediction:
     edges: Tensor | None = None
     split: float = 0.0
     scale: tuple[float, float] | None = None
+    mpp: tuple[float, float] | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the mask as an image that ``unetzoo.data`` reads as a mask.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -39,6 +41,7 @@ class SlideRows(OpenedRows):
     def _begin(self) -> None:
         levels = open_slide(self.path, self.planes, self._open)
         chosen = levels.chosen(self.slide)
+        self._levels = levels
         self._image = _Scaled(levels, chosen.level, chosen.steps)
         self.height, self.width = self._image.height, self._image.width
         self.alpha, self.scale, self.mpp = levels.alpha, chosen.down, chosen.mpp
@@ -50,6 +53,11 @@ class SlideRows(OpenedRows):
         """Return some rows, see :class:`Rows`."""
         with explained(self.path):
             return self._image.rows(first, last)
+
+    def small(self, height: int, width: int) -> Tensor:
+        """Return the slide in a smaller size, see :class:`Rows`, from the nearest finer level."""
+        with explained(self.path):
+            return _in_size(self._levels, height, width)[:3]
 
 
 class _Scaled:
@@ -98,8 +106,30 @@ def _copy_of(levels: Levels) -> Tensor:
     """Return a small copy of a slide, RGB, a pixel of it :data:`CELL` of level 0 a side."""
     level = max((k for k, one in enumerate(levels.levels) if max(one.down) <= CELL), default=0)
     down = levels.levels[level].down
-    image = _Scaled(levels, level, (CELL / down[0], CELL / down[1]))
-    return torch.cat([image.rows(*part)[:3] for part in _parts(0, image.height, 64)], dim=1)
+    return _whole(_Scaled(levels, level, (CELL / down[0], CELL / down[1])))[:3]
+
+
+def _in_size(levels: Levels, height: int, width: int) -> Tensor:
+    """Return a slide in a smaller size."""
+    fine = (k for k, one in enumerate(levels.levels) if one.height >= height and one.width >= width)
+    level = max(fine, default=0)
+    size = levels.levels[level].height, levels.levels[level].width
+    return _whole(_Scaled(levels, level, (size[0] / height, size[1] / width)))
+
+
+def _whole(image: _Scaled) -> Tensor:
+    return torch.cat([image.rows(*part) for part in _parts(0, image.height, 64)], dim=1)
+
+
+def microns_of(slide: Slide, planes: str | int | None = None) -> tuple[float, float] | None:
+    """Return µm a pixel of what is read of a slide, down and across; None where nothing says so.
+
+    Raises:
+        ConfigError: what reads it is not installed.
+        InputError: it cannot be read so.
+    """
+    with contextlib.ExitStack() as keeping, explained(slide.path):
+        return open_slide(Path(slide.path), planes, keeping).chosen(slide).mpp
 
 
 def loaded(slide: Slide, planes: str | int | None = None) -> LoadedImage:

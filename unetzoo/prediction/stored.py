@@ -16,6 +16,7 @@ from unetzoo.errors import InputError
 from unetzoo.images import Stack, TiffImage, explained, image_size, joined, nodata, planes_of, stack_along
 from unetzoo.prediction.geography import geography
 from unetzoo.prediction.opened import OpenedRows
+from unetzoo.slides import microns_in
 
 SUFFIXES = (".tif", ".tiff", ".zarr")
 """Of what is read, and written, by rows."""
@@ -48,7 +49,7 @@ class StoredRows(OpenedRows):
             raise InputError(f"{str(self.path)!r} is empty: {self.width}×{self.height} pixels")
         if first.dtype.kind not in "uif" or first.dtype.itemsize > 4:
             raise InputError(f"{str(self.path)!r} holds {first.dtype}: 8 to 32 bits are needed")
-        self.place, self.nodata = geography(self.path), nodata(self.path)
+        self.place, self.nodata, self.mpp = geography(self.path), nodata(self.path), microns_in(self.path)
 
     def rows(self, first: int, last: int) -> Tensor:
         """Return some rows, see :class:`Rows`."""

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from xml.parsers import expat
 
 from unetzoo.images import ifd
 from unetzoo.images.ifd import Page
+from unetzoo.images.tiff import LYING
 from unetzoo.images.tiff_stacks import ome_pixels
 from unetzoo.slides.asking import is_microns
 
 WANTED = (ifd.DESCRIPTION, ifd.X_RESOLUTION, ifd.Y_RESOLUTION, ifd.RESOLUTION_UNIT)
 """Tags that say it."""
+ON_A_MAP = (33550, 34264)
+"""GeoTIFF's scale and matrix: the size of its pixels is its map's."""
 _UNITS = {"nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
 _OF_TAGS = {2: 25_400.0, 3: 10_000.0}
 """Unit of the tags of resolution → µm: inches and centimetres."""
 PRINTED = 20.0
 """µm: from here on, 1,270 dots an inch, the tags mean paper. Programs write 72 or 300 without knowing of any scale."""
+
+
+def microns_in(path: str | os.PathLike[str]) -> tuple[float, float] | None:
+    """Return µm a pixel, down and across, of the image of a TIFF; None of other files, and where nothing says so.
+
+    Raises:
+        InputError: the file is cut off before its first page's tags.
+    """
+    pages = ifd.pages_of(path, (*WANTED, *ON_A_MAP, ifd.ORIENTATION), most=1)
+    if not pages or {*ON_A_MAP} & {*pages[0].tags}:
+        return None
+    found = microns_of(pages[0])
+    return found[::-1] if found is not None and pages[0].number(ifd.ORIENTATION, 1) in LYING else found
 
 
 def microns_of(page: Page) -> tuple[float, float] | None:

@@ -16,15 +16,13 @@ from unetzoo.errors import InputError
 from unetzoo.images import TiffImage, ifd, joined, nodata, pages_of
 from unetzoo.images.ifd import Page
 from unetzoo.slides.levels import LARGEST_BLOCK, Level, Levels, check_sides
-from unetzoo.slides.microns import WANTED, microns_of
+from unetzoo.slides.microns import ON_A_MAP, WANTED, microns_of
 
 _ALIKE = (ifd.BITS, ifd.SAMPLES, ifd.FORMAT, ifd.PLANAR)
 _TAGS = (
     *(*WANTED, *_ALIKE, ifd.WIDTH, ifd.HEIGHT, ifd.SUB_PAGES, ifd.SUBFILE, ifd.STRIP_ROWS, ifd.TILE_WIDTH),
-    *(ifd.TILE_HEIGHT, ifd.OFFSETS, ifd.COUNTS, ifd.TILE_OFFSETS, ifd.TILE_COUNTS, *(33550, 34264)),
+    *(ifd.TILE_HEIGHT, ifd.OFFSETS, ifd.COUNTS, ifd.TILE_OFFSETS, ifd.TILE_COUNTS, *ON_A_MAP),
 )
-_ON_A_MAP = (33550, 34264)
-"""GeoTIFF's scale and matrix."""
 _MOST = 64
 """Smaller copies that are looked at."""
 _SMALLEST_STEP = 1.2
@@ -92,7 +90,7 @@ class TiffLevels(Levels):
 
 
 def _check_no_map(path: Path, first: Page) -> None:
-    if set(_ON_A_MAP) & set(first.tags) or nodata(path) is not None:
+    if set(ON_A_MAP) & set(first.tags) or nodata(path) is not None:
         raise InputError(
             f"{str(path)!r} lies on a map, or has nodata: its resolution is the map's, and no µm. Leave mpp and level "
             "out, or have GDAL resample it: gdalwarp -tr 10 10"
