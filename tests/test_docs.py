@@ -47,6 +47,10 @@ PAGES = sorted(
 FENCE = re.compile(r"^(`{3,})(\w+)[^\n]*\n(.*?)^\1 *$", re.MULTILINE | re.DOTALL)
 
 
+EMPTY_LINK = re.compile(r"(?<!!)\[\s*\]\(")
+"""Sphinx fills such a link with the title that it leads to; where Markdown is read as it is, it shows nothing."""
+
+
 @dataclass(frozen=True)
 class Block:
     """A fenced block: its language, its text, and the line of the page on which the text starts."""
@@ -67,6 +71,16 @@ def blocks(page: str) -> list[Block]:
         found.append(Block(match[2], match[3], text.count("\n", 0, match.start(3)) + 1, follows))
         end = match.end()
     return found
+
+
+def test_links_have_a_text() -> None:
+    assert EMPTY_LINK.search("see [](zoo.md)")
+    assert not EMPTY_LINK.search("see [All names](zoo.md) and ![](a.png)")
+    folders = (ROOT / name for name in ("docs", "examples", "unetzoo"))  # whose .py and .ipynb hold Markdown, too
+    files = [path for folder in folders for kind in ("md", "py", "ipynb") for path in folder.rglob(f"*.{kind}")]
+    files = [*ROOT.glob("*.md"), *(path for path in files if not {"_build", "generated"} & {*path.parts})]
+    assert len(files) > 300
+    assert not [path for path in files if EMPTY_LINK.search(path.read_text(encoding="utf-8"))]
 
 
 def pages_with(*languages: str) -> list[str]:

@@ -193,7 +193,9 @@ def of_few(source: Path, **how: object) -> list[str]:
     return [one for one in report.warnings if "the best epoch is chosen" in one]
 
 
-@pytest.mark.parametrize(("count", "said"), [(1, "1 image: .* by it alone"), (2, "2 images: .* by them alone"), (3, "")])
+@pytest.mark.parametrize(
+    ("count", "said"), [(1, "1 image: .* by it alone"), (2, "2 images: .* by them alone"), (3, "")]
+)
 def test_few_images_that_validate_are_warned_of_once(tmp_path: Path, count: int, said: str) -> None:
     pairs(tmp_path / "train", *(f"a{k}" for k in range(4)))
     pairs(tmp_path / "val", *(f"b{k}" for k in range(count)))

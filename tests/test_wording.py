@@ -294,7 +294,10 @@ OF_PYTHON = {
     "exporting/request.py": ("a SegmentationModel is needed", "unetzoo.objects.separated of them"),
     "zoo.py": ("a SegmentationModel is needed",),
     "folding.py": ("a SegmentationModel is needed",),
-    "foreign/loading.py": ("convert it, then load(…, ", "is a saved model of this package",),
+    "foreign/loading.py": (
+        "convert it, then load(…, ",
+        "is a saved model of this package",
+    ),
     "losses/_own.py": ("unetzoo.testing.check_loss",),
     "losses/supervision.py": ("a loss of unetzoo.losses is needed",),
     "saving/weights.py": ("a SegmentationModel is needed",),
@@ -349,4 +352,6 @@ def test_a_call_is_said_as_the_command_that_does_it(tmp_path: Path, capsys: pyte
         unetzoo.Predictor("resnut50")
     said = wording("train")
     assert said("the network of the zoo is unetzoo.create('unet')") == "the network of the zoo is 'unet'"
-    assert said("convert it, then load(…, num_classes=3) of the file made") == "convert it, then train from the file made"
+    assert (
+        said("convert it, then load(…, num_classes=3) of the file made") == "convert it, then train from the file made"
+    )

@@ -72,11 +72,9 @@ def few_to_validate(listing: Listing, by_split: Mapping[str, Sequence[Findings]]
     alone = images == 1
     more = "move some of the others there" if "val" in listing.samples else "give ratios=… with a larger second number"
     folds = min(_FOLDS, sum(groups.values()))
-    return [
-        f"val has {counted(images, 'image')}{of}: the best epoch is chosen by {'it' if alone else 'them'} alone, and the "
-        f"figures say little about other images; add images, {more}, or train with folds={folds}, by which each image "
-        "validates once"
-    ]
+    said = f"val has {counted(images, 'image')}{of}: the best epoch is chosen by {'it' if alone else 'them'} alone, and"
+    fix = f"add images, {more}, or train with folds={folds}, which validates on each image once"
+    return [f"{said} the figures say little about other images; {fix}"]
 
 
 def _twice(found: Sequence[Findings]) -> list[str]:
