@@ -21,9 +21,9 @@ from PIL import Image
 from torch import Tensor
 
 import unetzoo
-from unetzoo import ConfigError, InputError, Predictor
+from unetzoo import ConfigError, InputError, Predictor, images
 from unetzoo.cli import main
-from unetzoo.prediction import overlay_by_rows
+from unetzoo.prediction import by_rows, overlay_by_rows
 from unetzoo.prediction.networks import Networks
 from unetzoo.prediction.partial import PartialMask
 from unetzoo.prediction.slides import SlideRows
@@ -435,7 +435,7 @@ def test_what_is_asked_of_slides_is_said_at_once(model: Path, slide: Path, tmp_p
 def test_resumed_it_writes_the_same_bytes(
     how: str, slide: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = ["predict", str(model), str(slide), "--tile", "64", "--mpp", "0.45", "--write", "geojson,labels", "--out"]
+    command = ["predict", str(model), str(slide), "--tile", "64", "--mpp", "0.45", "--write", "geojson,labels", "--overlay", "--out"]
     if how == "killed":
         code = (
             "import os, signal, sys\nfrom unetzoo.cli import main\nfrom unetzoo.prediction.partial import PartialMask\n"
@@ -461,9 +461,90 @@ def test_resumed_it_writes_the_same_bytes(
     assert 100 < note["rows"] < 300
     assert main([*command, str(tmp_path / "a")]) == 0
     assert main([*command, str(tmp_path / "b")]) == 0
-    for name in ("a.tif", "labels/a.tif", "geojson/a.geojson"):
+    for name in ("a.tif", "labels/a.tif", "geojson/a.geojson", "overlays/a.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert len(json.loads((tmp_path / "a" / "geojson" / "a.geojson").read_text(encoding="utf-8"))["features"]) > 1
+
+
+# Masks
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+def test_a_mask_is_a_pyramid_to_other_readers(
+    slide: Path, image: np.ndarray, violet: object, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By tifffile, OpenSlide and GDAL: levels of nearest pixels, and µm a pixel; and a mask as any to this package."""
+    openslide = pytest.importorskip("openslide", reason="which reads the mask, too")
+    rasterio = pytest.importorskip("rasterio", reason="and so does GDAL")
+    monkeypatch.setattr(by_rows, "TILE", 64)
+    predictor, target = Predictor(model, tile=128), tmp_path / "m.tif"
+    predictor.write_mask(Slide(slide, mpp=0.4), target)
+    whole = predictor(Slide(slide, mpp=0.4)).mask.numpy() * 255
+    height, width = whole.shape
+    assert (height, width) == (438, 631)
+    expected = [whole]
+    for step in (4, 16):
+        columns = np.arange(width // step) * step + step // 2
+        expected.append(whole[np.arange(height // step) * step + step // 2][:, columns])
+    with tifffile.TiffFile(target) as file:
+        levels = file.series[0].levels
+        assert [level.asarray().tolist() for level in levels] == [level.tolist() for level in expected]
+        assert [page.tags["NewSubfileType"].value for page in file.pages] == [0, 1, 1]
+        for page in file.pages:
+            above, below = page.tags["XResolution"].value
+            assert 1e4 * below / above * page.imagewidth == pytest.approx(0.4 * width)
+    with openslide.OpenSlide(target) as opened:
+        assert opened.level_dimensions == tuple(level.shape[::-1] for level in expected)
+        assert [float(opened.properties[f"openslide.mpp-{axis}"]) for axis in "xy"] == pytest.approx([0.4, 0.4])
+        for k, level in enumerate(expected):
+            found = np.asarray(opened.read_region((0, 0), k, level.shape[::-1]))
+            assert np.array_equal(found[..., 0], level)
+            assert np.array_equal(found[..., 2], level)
+    with rasterio.open(target) as opened:
+        assert opened.overviews(1) == [4, 16]
+    assert np.array_equal(images.read_values(target)[0].numpy(), whole)
+    assert levels_of(target) == ([(438, 631), (109, 157), (27, 39)], pytest.approx((0.4, 0.4)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (512, 512), (513, 3), (7, 40_000), (100_001, 60_003)])
+def test_levels_end_with_one_tile(height: int, width: int) -> None:
+    steps = by_rows.steps_of(height, width)
+    assert steps == [4**k for k in range(len(steps))]
+    assert min(height, width) // steps[-1] >= 1
+    assert max(height, width) / steps[-1] <= 512 or min(height, width) < 4 * steps[-1]
+    assert len(steps) == 1 or max(height, width) // steps[-2] > 512
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_no_class_is_mixed_of_two(task: str, slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(by_rows, "TILE", 64)
+    torch.manual_seed(0)
+    predictor = Predictor(unetzoo.create("unet", base_channels=4, num_classes=4, task=task), tile=128)
+    predictor.write_mask(Slide(slide, mpp=1, background="keep"), tmp_path / "m.tif")
+    whole, small = (tifffile.imread(tmp_path / "m.tif", level=k) for k in (0, 1))
+    assert np.array_equal(small, whole[..., 2::4, 2::4][..., : small.shape[-2], : small.shape[-1]])
+    assert len(np.unique(small)) > 1
+
+
+def test_a_pyramid_that_was_cut_off_is_written_again(
+    slide: Path, violet: object, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """In the last level, and in the tags before it: all of the mask itself is still there."""
+    monkeypatch.setattr(by_rows, "TILE", 64)
+    command = ["predict", str(model), str(slide), "--tile", "128", "--mpp", "0.5", "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    target = tmp_path / "out" / "a.tif"
+    whole = target.read_bytes()
+    with tifffile.TiffFile(target) as file:
+        last = file.pages[-1]
+        cuts = [len(whole) - 1, last.offset + 20]
+    for cut in cuts:
+        target.write_bytes(whole[:cut])
+        assert main(command) == 0
+        assert "1 segmented" in capsys.readouterr().out
+        assert target.read_bytes() == whole
+    assert main(command) == 0
+    assert "1 there already" in capsys.readouterr().out
 
 
 # Hostile and damaged files
@@ -564,7 +645,7 @@ def test_without_openslide_it_is_said_which_extra_is_needed(tmp_path: Path, monk
 STUB = """
 import resource, sys
 from unetzoo.cli import main
-from unetzoo.prediction import overlay_by_rows
+from unetzoo.prediction import by_rows, overlay_by_rows
 from unetzoo.prediction.networks import Networks
 
 def violet(self, stored, height, width, levels):
@@ -601,11 +682,12 @@ def large(path: Path, side: int) -> Path:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="getrusage gives the peak of memory in KiB on Linux alone")
 def test_memory_does_not_grow_with_the_slide(model: Path, tmp_path: Path) -> None:
-    """Slides of 10,000 and of 40,000 pixels a side, with outlines and label images: some minutes."""
+    """Slides of 10,000 and of 40,000 pixels a side, with all that is written of them: some minutes."""
     peaks = {}
     for side in (10_000, 40_000):
         path, out, begun = large(tmp_path / f"{side}.svs", side), tmp_path / f"out{side}", time.time()
         command = ["predict", str(model), str(path), "--tile", "256", "--mpp", "0.5", "--write", "geojson,labels"]
+        command += ["--overlay", "--table", str(tmp_path / "t.csv")]
         code = [sys.executable, "-c", STUB, *command, "--out", str(out)]
         done = subprocess.run(code, check=True, capture_output=True, text=True)
         peaks[side] = int(done.stdout.split()[-1])

@@ -97,6 +97,24 @@ def pages_of(path: str | os.PathLike[str], codes: Collection[int], most: int | N
     return found
 
 
+def ends_well(path: str | os.PathLike[str], last: Page) -> bool:
+    """Return whether no page of a TIFF comes behind this one: one that is named, and is not there, was cut off.
+
+    Args:
+        path: of the file.
+        last: of its pages.
+    """
+    with Path(path).open("rb") as stream:
+        kind = _kind(stream.read(4))
+        assert kind is not None
+        order, big = kind
+        stream.seek(last.offset)
+        (count,) = struct.unpack(order + ("Q" if big else "H"), stream.read(8 if big else 2))
+        stream.seek(count * (20 if big else 12), os.SEEK_CUR)
+        size = 8 if big else 4
+        return stream.read(size) == bytes(size)
+
+
 def pages_at(path: str | os.PathLike[str], offsets: Collection[int], codes: Collection[int]) -> list[Page]:
     """Return the pages of a TIFF whose tags begin at these offsets, as its tag of sub-pages names them.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from unetzoo.prediction.tiles import Grid
 
 TILE = 512
 """Side of the tiles and chunks of masks."""
+DOWN = 4
+"""Pixels of a level, down and across, to one of the next."""
 EDGE = 254
 """On the disk, of models that tell objects apart: a pixel of the class, 255 in the mask, in which an object ends."""
 
@@ -137,27 +139,53 @@ def _write_tiff(
     mpp: tuple[float, float] | None,
 ) -> None:
     layers, height, width = mask.shape
-    tiles = (
-        band[:, x : x + TILE]
-        for layer in range(layers)
-        for band in (in_mask(mask.rows(layer, y, TILE), config) for y in range(0, height, TILE))
-        for x in range(0, width, TILE)
-    )
-    size = {} if mpp is None else {"resolution": (1e4 / mpp[1], 1e4 / mpp[0]), "resolutionunit": "CENTIMETER"}
-    with writer_of(target, mask.size) as writer:
-        writer.write(
-            tiles,
-            **size,
-            shape=mask.shape if layers > 1 else mask.shape[1:],
-            dtype=mask.dtype,
-            tile=(TILE, TILE),
-            photometric="minisblack",
-            planarconfig="separate" if layers > 1 else None,
-            compression="zlib",
-            metadata=None,
-            software=None if mark is None else str(mark),
-            extratags=[(code, kind, _count(value), value, True) for code, kind, value in tags],
-        )
+    steps = steps_of(height, width)
+    with writer_of(target, sum(mask.size // step**2 for step in steps)) as writer:
+        for step in steps:
+            size = height // step, width // step
+            scale = None if mpp is None else (1e4 / mpp[1] * size[1] / width, 1e4 / mpp[0] * size[0] / height)
+            writer.write(
+                _tiles(mask, step, config),
+                shape=(layers, *size) if layers > 1 else size,
+                dtype=mask.dtype,
+                tile=(TILE, TILE),
+                photometric="minisblack",
+                planarconfig="separate" if layers > 1 else None,
+                compression="zlib",
+                metadata=None,
+                subfiletype=int(step > 1),  # a smaller copy of the first page
+                resolution=scale,
+                resolutionunit=None if scale is None else "CENTIMETER",
+                software=None if mark is None or step > 1 else str(mark),
+                extratags=[(code, kind, _count(value), value, True) for code, kind, value in tags if step == 1],
+            )
+
+
+def steps_of(height: int, width: int) -> list[int]:
+    """Return how many pixels, down and across, are one of each level of a mask, 1 first.
+
+    Each level is a quarter of that before it, down and across, until one tile has it.
+    """
+    steps = [1]
+    while max(height, width) // steps[-1] > TILE and min(height, width) // (steps[-1] * DOWN) >= 1:
+        steps.append(steps[-1] * DOWN)
+    return steps
+
+
+def _tiles(mask: PartialMask, step: int, config: ModelConfig) -> Iterator[NDArray[Any]]:
+    """Give the tiles of a level: of every ``step`` × ``step`` pixels the one in the middle, never a mean of classes."""
+    layers, height, width = mask.shape
+    middle = step // 2
+    for layer in range(layers):
+        for y in range(0, height // step, TILE):
+            if step == 1:
+                band = mask.rows(layer, y, TILE)
+            else:
+                rows = range(y * step + middle, min(y + TILE, height // step) * step, step)
+                band = np.concatenate([mask.rows(layer, row, 1)[:, middle::step] for row in rows])
+            band = in_mask(band[:, : width // step], config)
+            for x in range(0, width // step, TILE):
+                yield band[:, x : x + TILE]
 
 
 def writer_of(target: Path, size: int) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 from unetzoo import images
 from unetzoo.files.identity import identity, place
+from unetzoo.images.ifd import Page
 
 SOFTWARE = 305
 """Tag of TIFF that has the mark; of PNG a text of this name, of zarr an attribute."""
@@ -112,16 +113,20 @@ def _in_png(path: Path) -> tuple[str | None, bool]:
 
 
 def _in_tiff(path: Path) -> tuple[str | None, bool]:
-    """Return the text of a TIFF, and whether its strips and tiles lie within it."""
-    pages = images.pages_of(path, (SOFTWARE, *_STRIPS, *_TILES), most=1)
+    """Return the text of a TIFF, and whether the strips and tiles of all its levels lie within it."""
+    pages = images.pages_of(path, (SOFTWARE, *_STRIPS, *_TILES))
     if not pages:
         return None, False
-    offsets, counts = (
-        pages[0].numbers(strips) or pages[0].numbers(tiles) for strips, tiles in zip(_STRIPS, _TILES, strict=True)
-    )
     size = path.stat().st_size
-    whole = len(offsets) > 0 and all(first + count <= size for first, count in zip(offsets, counts, strict=True))
+    whole = images.ifd.ends_well(path, pages[-1]) and all(_lies_within(page, size) for page in pages)
     return pages[0].text(SOFTWARE), whole
+
+
+def _lies_within(page: Page, size: int) -> bool:
+    offsets, counts = (
+        page.numbers(strips) or page.numbers(tiles) for strips, tiles in zip(_STRIPS, _TILES, strict=True)
+    )
+    return len(offsets) > 0 and all(first + count <= size for first, count in zip(offsets, counts, strict=True))
 
 
 def _in_zarr(path: Path) -> Any:
