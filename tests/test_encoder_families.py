@@ -148,6 +148,14 @@ def test_densenet_averages_over_the_pixels_there_are() -> None:
                 torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", unetzoo.list_encoders())
+def test_a_tenth_of_each_statistic_is_new_with_each_step(name: str) -> None:
+    """Slower ones lag behind the weights of a training from scratch, whose network is then wrong on every image."""
+    with on_meta():
+        model = unetzoo.create(f"unet3p_lite_{name}" if name != "plain" else "unet")
+    assert {module.momentum for module in model.modules() if isinstance(module, nn.BatchNorm2d)} <= {0.1}
+
+
 def test_a_step_changes_weights_and_statistics_as_torchvision_s() -> None:
     """In training mode, with and without recomputed activations."""
     images = some_images(32, 64)

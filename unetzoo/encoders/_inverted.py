@@ -10,12 +10,15 @@ from unetzoo.encoders._base import Options
 from unetzoo.encoders._features import FeaturesEncoder
 from unetzoo.nn.layers import ConvStyle, add_biases, make_norm
 
+MOMENTUM = 0.1
+"""Of batch norms, torch's default: the share of a running statistic that each training step replaces."""
+
 
 class InvertedEncoder(FeaturesEncoder):
-    """Maps of a torchvision network of inverted residuals, its batch norms with the family's epsilon and momentum.
+    """Maps of a torchvision network of inverted residuals, its batch norms with the family's epsilon.
 
-    Other norms take their place (``norm_layer`` not being an argument of all these networks); squeeze-excitation and
-    stochastic depth stay.
+    Their momentum is torch's 0.1 in all of them. Other norms take their place (``norm_layer`` not being an argument of
+    all these networks); squeeze-excitation and stochastic depth stay.
     """
 
     def __init__(
@@ -25,6 +28,12 @@ class InvertedEncoder(FeaturesEncoder):
 
         super().__init__(getattr(models, arch)(weights=None), cuts[:depth], in_channels)
         if style.norm == "batch":
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    # MobileNetV3 has 0.01, for the hundreds of thousands of steps of ImageNet. After 275 steps 6 % of
+                    # a running variance would still be the 1 it began with, which is far more than all the rest of
+                    # it: the network trains well, and is wrong on every image that it is validated on.
+                    module.momentum = MOMENTUM
             return
         for conv, norm in list(self.foldable()):
             channels = len(self.get_submodule(conv).get_parameter("weight"))
