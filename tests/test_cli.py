@@ -344,3 +344,43 @@ def test_what_was_taken_from_a_file_is_shown(tmp_path: Path, capsys: pytest.Capt
     assert "taken as by default" in line
     assert "\\x1b[31m" in line
     assert not logging.getLogger("unetzoo").handlers
+
+
+@pytest.mark.parametrize(
+    ("missing", "words", "said"),
+    [
+        ("gradio", ["serve", "me/it"], r"the page: gradio is needed; pip install 'unetzoo\[demo\]'"),
+        ("skimage", ["serve", "me/it", "--split", "1.5"], r"objects that are split: skimage is needed; .*\[objects\]'"),
+        ("onnx onnxruntime", ["export", "me/it", "a.onnx"], r"\.onnx: onnx and onnxruntime are needed; .*\[export\]'"),
+        ("bioimageio", ["export", "me/it", "a.zip"], r"ends in \.zip: bioimageio is needed; .*\[bioimageio\]'"),
+        ("skimage", ["predict", "me/it", "a.png", "--table", "a.csv"], r"a table of objects: skimage is needed"),
+        ("skimage", ["predict", "me/it", "a.png", "--split", "1"], r"objects that are split: skimage is needed"),
+        ("scipy", ["predict", "me/it", "a.png", "--holes", "all"], r"objects: scipy is needed; .*\[objects\]'"),
+        ("skimage", ["evaluate", "me/it", "--data", "d", "--objects"], r"objects that are split: skimage is needed"),
+        ("scipy", ["evaluate", "me/it", "--data", "d", "--smallest", "9"], r"objects: scipy is needed"),
+    ],
+)
+def test_what_is_not_installed_is_said_before_a_model_is_looked_for(
+    missing: str, words: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is no such model here, which is not reached; nor is it said that it is loaded."""
+    for package in (*missing.split(), *(["gradio"] if words[0] == "serve" else [])):
+        monkeypatch.setitem(sys.modules, package, None)
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert re.search(said, captured.err)
+    assert captured.out == ""
+    assert not re.search("loading|exporting me|me/it", captured.err)
+
+
+def test_a_training_tells_what_is_not_installed_with_all_else_that_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("wandb", "mlflow", "timm"):
+        monkeypatch.setitem(sys.modules, package, None)
+    words = ["train", "--model", "unet_timm/resnet18", "--data", "nowhere", "--logger", "wandb", "mlflow"]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    for part in ("--logger wandb: wandb", "--logger mlflow: mlflow", "the encoder 'timm/resnet18': timm"):
+        assert f"  - {part} is needed; pip install 'unetzoo[" in said
+    assert "'nowhere': there is no such folder" in said

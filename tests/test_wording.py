@@ -342,7 +342,6 @@ def test_a_call_is_said_as_the_command_that_does_it(tmp_path: Path, capsys: pyte
         (["convert", saved, new], "is one already: every command takes it"),
         (["verify", str(state)], r"an encoder alone goes to 'unetzoo train --pretrained FILE'"),
         (["verify", str(folder)], r"the folder \S+ holds no model\.safetensors$"),
-        (["export", saved, str(tmp_path / "a.zip")], r"give --author 'Ada Lovelace'\n.*give --license CC-BY-4\.0"),
     ]:
         assert main(words) == 2
         text = capsys.readouterr().err

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from unetzoo.errors import ConfigError, UnetzooError
@@ -50,6 +52,31 @@ def needed(module: str, purpose: str, *, extra: str | None = None, error: type[U
     except ModuleNotFoundError as problem:
         if problem.name is None or problem.name.partition(".")[0] == "unetzoo":
             raise  # a fault of ours, and no extra that is missing
-        raise error(
-            f"{purpose}: {problem.name} is needed; pip install 'unetzoo[{extra or EXTRAS[package]}]'"
-        ) from problem
+        raise error(_said(purpose, [problem.name], extra or EXTRAS[package])) from problem
+
+
+def check_installed(needs: Iterable[tuple[str, str]]) -> None:
+    """Do nothing where all of some packages are installed. None is imported, which can take seconds.
+
+    Args:
+        needs: packages of :data:`EXTRAS`, each with what needs it.
+
+    Raises:
+        ConfigError: lists those that are missing.
+    """
+    missing: dict[tuple[str, str], list[str]] = {}
+    for package, what in needs:
+        if find_spec(package) is None:
+            missing.setdefault((what, EXTRAS[package]), []).append(package)
+    problems = [_said(what, packages, extra) for (what, extra), packages in missing.items()]
+    if len(problems) == 1:
+        raise ConfigError(problems[0])
+    if problems:
+        raise ConfigError("packages are missing", problems)
+
+
+def _said(purpose: str, missing: Sequence[str], extra: str) -> str:
+    """Return what is said of packages that are missing."""
+    *others, last = missing
+    named = f"{', '.join(others)} and {last} are" if others else f"{last} is"
+    return f"{purpose}: {named} needed; pip install 'unetzoo[{extra}]'"

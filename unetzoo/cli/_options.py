@@ -76,6 +76,21 @@ def note_of(predictor: Predictor, threshold: object, smallest: object, split: ob
     return f"the average of {count} folds, as {printable(predictor.advice)} says: {', '.join(taken)}"
 
 
+def asked_of_objects(
+    *, split: float | None = None, filtered: bool = False, table: object = None
+) -> list[tuple[str, str]]:
+    """Return the packages that options of objects need, each with what needs it.
+
+    Args:
+        split: by so many pixels, or None.
+        filtered: whether small objects are left out, or holes filled.
+        table: file of one, or None.
+    """
+    needs = [("scipy", "objects")] if filtered or split else []
+    needs += [("skimage", "objects that are split")] if split else []
+    return needs + ([] if table is None else [("skimage", "a table of objects")])
+
+
 def numbers(text: str) -> list[float]:
     """Return the numbers of a list with commas."""
     return [float(value) for value in text.split(",")]

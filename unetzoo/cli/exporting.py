@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from unetzoo.cli._options import SEVERAL, sides
+from unetzoo.extras import check_installed
 
 
 def add(commands: Any) -> None:
@@ -87,6 +89,9 @@ def _add_about(command: argparse.ArgumentParser) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    needs = {".onnx": ("onnx", "onnxscript", "onnxruntime"), ".zip": ("bioimageio",)}
+    suffix = Path(options.target).suffix.lower()
+    check_installed([(package, f"a file that ends in {suffix}") for package in needs.get(suffix, ())])
     from unetzoo.exporting import About, export
     from unetzoo.saving.sources import separated
 

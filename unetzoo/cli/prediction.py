@@ -9,8 +9,19 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetzoo.cli._options import PLANES, PLANES_HELP, SEVERAL, note_of, numbers, pixels_or, threshold, words
+from unetzoo.cli._options import (
+    PLANES,
+    PLANES_HELP,
+    SEVERAL,
+    asked_of_objects,
+    note_of,
+    numbers,
+    pixels_or,
+    threshold,
+    words,
+)
 from unetzoo.cli._wording import Wording
+from unetzoo.extras import check_installed
 from unetzoo.printing import counted, printable, said_of
 
 if TYPE_CHECKING:
@@ -117,6 +128,8 @@ def _add_objects(command: argparse.ArgumentParser) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int | None:
+    filtered = bool(options.smallest or options.holes)
+    check_installed(asked_of_objects(split=options.split, filtered=filtered, table=options.table))
     import torch
 
     from unetzoo.prediction import Predictor, files

@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from unetzoo.cli._options import SAVED
+from unetzoo.cli._options import SAVED, asked_of_objects
+from unetzoo.extras import check_installed
 
 
 def add(commands: Any) -> None:
@@ -59,6 +60,7 @@ def _serve(options: argparse.Namespace) -> None:
     from unetzoo.serving import Limits, serve
 
     limits = Limits(options.max_megabytes, options.max_megapixels)
+    check_installed([("gradio", "the page"), *asked_of_objects(split=options.split)])
     print(f"loading {options.source} …", file=sys.stderr)
     with (
         contextlib.suppress(KeyboardInterrupt),

@@ -9,9 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unetzoo import __version__
-from unetzoo.cli._options import MASKS_HELP, PLANES, PLANES_HELP, SEVERAL, note_of, pixels_or, sides, threshold
+from unetzoo.cli._options import (
+    MASKS_HELP,
+    PLANES,
+    PLANES_HELP,
+    SEVERAL,
+    asked_of_objects,
+    note_of,
+    pixels_or,
+    sides,
+    threshold,
+)
 from unetzoo.errors import ConfigError
-from unetzoo.extras import needed
+from unetzoo.extras import check_installed, needed
 from unetzoo.printing import printable
 from unetzoo.train.flags import FLAGS
 
@@ -138,6 +148,8 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    filtered, split = bool(options.smallest or options.holes), options.split_objects or float(options.objects)
+    check_installed(asked_of_objects(split=split, filtered=filtered, table=options.table))
     from unetzoo import evaluation
 
     chosen = {"threshold": options.threshold, "smallest": options.smallest, "holes": options.holes}

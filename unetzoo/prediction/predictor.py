@@ -123,6 +123,11 @@ class Predictor:
         )
         if problems:
             raise ConfigError("cannot predict so", problems)
+        # Or an error, before a model is loaded, or fetched.
+        if smallest or holes:
+            ndimage()
+        if split:
+            check_separable()
         self._asked = device
         self.device = device_of(device)
         self.advice = folds.advice(model) if threshold is None else None
@@ -136,8 +141,8 @@ class Predictor:
         self.smallest = calibrated.smallest if smallest is None else smallest
         asked = next((each for each in (split, calibrated.split) if each is not None), None)
         self.split = _split_of(self.config) if asked is None else asked
-        if self.smallest or holes:
-            ndimage()  # or an error, before any work
+        if self.smallest:
+            ndimage()
         if asked:
             check_separable()
         elif self.config.task == "instances" and not separable(self.split):

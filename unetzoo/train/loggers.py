@@ -15,9 +15,10 @@ from pytorch_lightning.callbacks import Callback
 
 from unetzoo.checks import one_of
 from unetzoo.errors import ConfigError
-from unetzoo.extras import needed
+from unetzoo.extras import EXTRAS, check_installed, needed
 from unetzoo.files.writing import write_file
 from unetzoo.printing import printable
+from unetzoo.train.mistakes import collected
 from unetzoo.train.pictures import ImageSheets
 from unetzoo.train.recipe import Recipe
 
@@ -30,8 +31,11 @@ RUNS = "loggers.json"
 
 
 def logger_problems(names: Sequence[str]) -> list[str]:
-    """Return what is wrong with the names of loggers."""
-    return [problem for name in names for problem in one_of("logger", name, LOGGERS)]
+    """Return what is wrong with the names of loggers, and which need what is not installed."""
+    problems = [problem for name in names for problem in one_of("logger", name, LOGGERS)]
+    with collected(problems):
+        check_installed([(name, f"logger={name!r}") for name in dict.fromkeys(names) if name in EXTRAS])
+    return problems
 
 
 def opened(names: Sequence[str], folder: Path) -> list[Any]:

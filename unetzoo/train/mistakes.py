@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from unetzoo import losses
+from unetzoo import losses, naming
 from unetzoo.checks import PIXEL_TASKS
+from unetzoo.encoders import ENCODERS
 from unetzoo.errors import ConfigError, UnetzooError
 from unetzoo.saving.sources import source_of
 from unetzoo.train.data import FolderData
@@ -39,12 +40,15 @@ def trainer_problems(config: Mapping[str, Any], patience: int | None) -> list[st
 def name_problems(model: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with the names of the network and of the loss, whatever the data are."""
     problems: list[str] = []
-    with _collected(problems):
-        source_of(model["name"])
+    with collected(problems):
+        source = source_of(model["name"])
+        pair = naming.meant(source.text) if source.kind == "network" else None
+        if pair is not None:
+            ENCODERS[pair[1]]  # or an error, if it is timm's, and that is not installed
     if model["loss"] is not None:
         by_task: list[list[str]] = [[] for _ in PIXEL_TASKS]
         for task, found in zip(PIXEL_TASKS, by_task, strict=True):
-            with _collected(found):
+            with collected(found):
                 losses.build(model["loss"], task)
         problems += [] if not all(by_task) else by_task[0]  # what one task takes, the data may ask for
     return problems
@@ -60,9 +64,9 @@ def other_problems(model: Mapping[str, Any], data: Mapping[str, Any], looks: boo
         looks: whether the data are looked for.
     """
     problems: list[str] = []
-    with _collected(problems):
+    with collected(problems):
         Recipe(**model)
-    with _collected(problems):
+    with collected(problems):
         folder = FolderData(**data)
         if looks:
             folder.understand()
@@ -70,7 +74,7 @@ def other_problems(model: Mapping[str, Any], data: Mapping[str, Any], looks: boo
 
 
 @contextlib.contextmanager
-def _collected(problems: list[str]) -> Iterator[None]:
+def collected(problems: list[str]) -> Iterator[None]:
     """Add to ``problems`` what is refused within."""
     try:
         yield
