@@ -435,7 +435,8 @@ def test_what_is_asked_of_slides_is_said_at_once(model: Path, slide: Path, tmp_p
 def test_resumed_it_writes_the_same_bytes(
     how: str, slide: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = ["predict", str(model), str(slide), "--tile", "64", "--mpp", "0.45", "--write", "geojson,labels", "--overlay", "--out"]
+    command = ["predict", str(model), str(slide), "--tile", "64", "--mpp", "0.45", "--write", "geojson,labels"]
+    command += ["--overlay", "--out"]
     if how == "killed":
         code = (
             "import os, signal, sys\nfrom unetzoo.cli import main\nfrom unetzoo.prediction.partial import PartialMask\n"

@@ -121,3 +121,29 @@ def _value(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+def add_slides(command: argparse.ArgumentParser) -> None:
+    """Add what is asked of slides."""
+    command.add_argument(
+        "--mpp", type=float, metavar="UM",
+        help="of slides (.svs, .ndpi, .scn, .mrxs, .bif, OME-TIFF and other pyramids): µm a pixel, such as 0.5, as in "
+        "the training; the nearest finer level is read and resampled; needs unetzoo[big], and of most but .svs and "
+        ".tif unetzoo[slides]",
+    )  # fmt: skip
+    command.add_argument("--level", type=int, metavar="N", help="of slides: a level as it is stored, 0 the finest")
+    command.add_argument(
+        "--mpp-stored",
+        type=float,
+        metavar="UM",
+        help="µm a pixel of level 0 of slides, and of images that are no slides, where a file does not say it",
+    )
+    command.add_argument(
+        "--background", choices=("skip", "keep"),
+        help="of slides: skip computes no tiles without tissue, and is 0 beside it (default); keep computes all",
+    )  # fmt: skip
+
+
+def slides_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what is asked of slides, None where nothing was said."""
+    return {name: getattr(options, name) for name in ("mpp", "level", "mpp_stored", "background")}

@@ -13,10 +13,12 @@ from unetzoo.cli._options import (
     PLANES,
     PLANES_HELP,
     SEVERAL,
+    add_slides,
     asked_of_objects,
     note_of,
     numbers,
     pixels_or,
+    slides_of,
     threshold,
     words,
 )
@@ -75,34 +77,13 @@ def add(commands: Any) -> None:
         "(default: 0.5)",
     )  # fmt: skip
     _add_objects(command)
-    _add_slides(command)
+    add_slides(command)
     command.add_argument("--planes", choices=PLANES, help=f"{PLANES_HELP}; split writes a mask a plane")
     command.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="(default: float32)")
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     command.add_argument("--overwrite", action="store_true", help="do all of them anew")
     command.add_argument("--json", action="store_true", help="print an object an image, a line each")
     command.set_defaults(run=_predict)
-
-
-def _add_slides(command: argparse.ArgumentParser) -> None:
-    """Add what is asked of slides."""
-    command.add_argument(
-        "--mpp", type=float, metavar="UM",
-        help="of slides (.svs, .ndpi, .scn, .mrxs, .bif, OME-TIFF and other pyramids): µm a pixel, such as 0.5, as in "
-        "the training; the nearest finer level is read and resampled; needs unetzoo[big], and of most but .svs and "
-        ".tif unetzoo[slides]",
-    )  # fmt: skip
-    command.add_argument("--level", type=int, metavar="N", help="of slides: a level as it is stored, 0 the finest")
-    command.add_argument(
-        "--mpp-stored",
-        type=float,
-        metavar="UM",
-        help="µm a pixel of level 0 of slides, and of images that are no slides, where a file does not say it",
-    )
-    command.add_argument(
-        "--background", choices=("skip", "keep"),
-        help="of slides: skip computes no tiles without tissue, and is 0 beside it (default); keep computes all",
-    )  # fmt: skip
 
 
 def _add_objects(command: argparse.ArgumentParser) -> None:
@@ -147,7 +128,7 @@ def _predict(options: argparse.Namespace) -> int | None:
         options.overlay == "outline",
     )
     outputs.writers()  # or an error, before any work
-    asked = {name: getattr(options, name) for name in ("mpp", "level", "mpp_stored", "background")}
+    asked = slides_of(options)
     jobs = files.find_jobs(options.images, inside=outputs.folder, planes=options.planes, slides=asked)
     as_slides = bool({*asked.values()} - {None}) and any(job.slide is not None for job in jobs)
     predictor = Predictor(

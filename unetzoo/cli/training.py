@@ -14,10 +14,12 @@ from unetzoo.cli._options import (
     PLANES,
     PLANES_HELP,
     SEVERAL,
+    add_slides,
     asked_of_objects,
     note_of,
     pixels_or,
     sides,
+    slides_of,
     threshold,
 )
 from unetzoo.errors import ConfigError
@@ -53,6 +55,7 @@ def add(commands: Any) -> None:
     command.add_argument("--table", metavar="FILE.csv", help="of the objects, as 'unetzoo predict' writes it")
     command.add_argument("--json", action="store_true", help="as JSON")
     command.add_argument("--split", choices=("train", "val", "test"), help="(default: test if there is, or all)")
+    add_slides(command)
     command.set_defaults(run=_evaluate)
 
     command = commands.add_parser(
@@ -163,6 +166,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         split=options.split,
         objects=options.objects or bool(options.split_objects),
         table=options.table,
+        slides=slides_of(options),
         progress=sys.stderr.isatty(),
         **given,
     )

@@ -40,7 +40,7 @@ from unetzoo.errors import InputError
 Palette = Sequence[tuple[int, int, int]]
 
 _LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")
-_BLACK = (0, 0, 0)
+_BLACK, _HEX = (0, 0, 0), "#{:02x}{:02x}{:02x}"
 _OUTSIDE = -1
 """In tables of values: none of them."""
 
@@ -104,11 +104,10 @@ def decode(sample: Sample, labels: Labels, size: tuple[int, int], *, ids: bool =
         outside: Counter[str] = sum((Counter(part.outside) for part in parts), Counter())
         white = max((part.white for part in parts if part.white is not None), default=None)
         turn = max(part.turn for part in parts)  # the worst of them: untold, stored, shown
-        numbered = [part.ids for part in parts if part.ids is not None]
-        joined = torch.cat(numbered) if labels.foreground == "any" else None
+        joined = torch.cat([part.ids for part in parts if part.ids is not None]) if labels.foreground == "any" else None
         target = torch.cat([part.target for part in parts])
         if labels.task == "instances":
-            _uncover(target)
+            uncover(target)
         return Decoded(target, dict(outside), white, turn, joined)
     drawing = drawn.drawing_of(sample)
     if drawing is not None:
@@ -125,7 +124,7 @@ def decode(sample: Sample, labels: Labels, size: tuple[int, int], *, ids: bool =
     whole = _decode_file(sample, sample.mask, labels, size)
     if labels.pixel_task == "multilabel":
         if labels.task == "instances":
-            _uncover(whole.target)
+            uncover(whole.target)
         return whole
     of_objects = None if whole.ids is None else whole.ids[0]
     if ids and sample.objects is not None:
@@ -133,7 +132,7 @@ def decode(sample: Sample, labels: Labels, size: tuple[int, int], *, ids: bool =
     return whole._replace(target=whole.target[0], ids=of_objects)
 
 
-def _uncover(target: Tensor) -> None:
+def uncover(target: Tensor) -> None:
     """Leave of each class (classes, H, W) what objects of the later ones do not cover: a pixel is of one object."""
     for k in range(1, len(target)):
         target[:k].masked_fill_((target[:k] == 1) & (target[k] == 1), 0)
@@ -191,19 +190,23 @@ def _decode_file(sample: Sample, path: Path | None, labels: Labels, size: tuple[
     if tuple(values.shape[1:]) != tuple(size):
         height, width = values.shape[1:]
         raise InputError(f"{str(path)!r} is {width}×{height} pixels, its image {size[1]}×{size[0]}")
+    return of_values(path, values, labels)._replace(turn=turn)
+
+
+def of_values(path: Path, values: Tensor, labels: Labels) -> Decoded:
+    """Return what values (C, H, W) of a mask, or of some of its rows, mean: (1 or classes, H, W)."""
     if labels.colours is not None:
-        return _by_colour(path, values, labels)._replace(turn=turn)
+        return _by_colour(path, values, labels)
     labels = _with_nodata(path, values, labels)
-    plain = _plain(path, values, labels)
-    if plain is not None:
-        return plain._replace(turn=turn)
+    if (plain := _plain(path, values, labels)) is not None:
+        return plain
     values = values if values.is_floating_point() else values.long()
     if labels.pixel_task == "multiclass" or labels.codes is not None:
-        return _indices(_one_channel(path, values, labels), labels)._replace(turn=turn)
+        return _indices(_one_channel(path, values, labels), labels)
     values = _greys(path, values)
     if labels.pixel_task != "multilabel" or values.shape[0] != labels.num_classes:
         values = _one_channel(path, values, labels)
-    return _binary(path, values, labels)._replace(turn=turn)
+    return _binary(path, values, labels)
 
 
 def _plain(path: Path, values: Tensor, labels: Labels) -> Decoded | None:
@@ -250,7 +253,7 @@ def _greys(path: Path, values: Tensor) -> Tensor:
     if all(len({*palette[index]}) == 1 for index in used):
         return torch.tensor([red for red, _, _ in palette])[values]
     if _black_is_later(palette, used):
-        colours = ",".join(_hex(palette[index]) for index in used[:6])
+        colours = ",".join(_HEX.format(*palette[index]) for index in used[:6])
         raise InputError(
             f"{str(path)!r} has a palette in which black is not the first of the colours in use ({colours}): what its "
             "indices mean is not known; give colours=…, background first"
@@ -274,17 +277,13 @@ def palette_with_black_later(sample: Sample, labels: Labels, used: Sequence[int]
     palette = images.palette_of(sample.mask)
     if palette is None or not _black_is_later(palette, (0, *used)):
         return ()
-    return tuple(map(_hex, palette[: labels.num_classes]))
+    return tuple(_HEX.format(*colour) for colour in palette[: labels.num_classes])
 
 
 def _black_is_later(palette: Palette, used: Sequence[int]) -> bool:
     """Return whether the first index is in use, and another one that is stands for black."""
     later = [palette[index] for index in used if 0 < index < len(palette)]
     return 0 in used and palette[0] != _BLACK and _BLACK in later
-
-
-def _hex(colour: tuple[int, int, int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def _with_nodata(path: Path, values: Tensor, labels: Labels) -> Labels:

@@ -10,9 +10,18 @@ from unetzoo.data.labels import Labels
 from unetzoo.data.listing import Listing, Sample, Source
 from unetzoo.data.understanding import list_files
 from unetzoo.errors import InputError
+from unetzoo.printing import some_of
+from unetzoo.slides import is_slide
+
+SLIDES_FIX = (
+    "which 'unetzoo predict' takes, and 'unetzoo evaluate' where a .csv file lists slides and their masks (columns "
+    "image and mask). For all else export regions at the resolution of the training, in QuPath with File › Export "
+    "images, and take these"
+)
+"""What is said of slides among the images of a data set."""
 
 
-def list_samples(source: Source, labels: Labels) -> Listing:
+def list_samples(source: Source, labels: Labels, *, slides: bool = False) -> Listing:
     """List a data set: a folder, or a .csv file.
 
     A folder has ``images/`` and ``masks/`` (or ``labels/``), whose files have the same stem, sub-folders included;
@@ -24,10 +33,21 @@ def list_samples(source: Source, labels: Labels) -> Listing:
     With ``labels.planes="split"``, each plane of an image of several is a sample, whose name ends in its number,
     "a[0]", "a[1]" and so on; of no other file anything is read. Planes of one file are never parted by a split.
 
+    Slides, told by their names, are a problem of the listing unless ``slides`` is True: read as they are, they would be
+    their finest level, and no size that anybody asked for.
+
     Raises:
         ConfigError: nothing of the kind is there.
     """
-    return with_planes(list_files(source, labels))
+    found = with_planes(list_files(source, labels))
+    of_slides = [] if slides else [sample.image for part in found.samples.values() for sample in part]
+    names = [str(path) for path in of_slides if is_slide(path)]
+    # Beside a data set that is whole there may be anything.
+    names += [name for name in found.leftovers if is_slide(name)] if found.problems else []
+    if not names:
+        return found
+    listed = f"{some_of(names, 3)}: " + ("that is a slide" if len(names) == 1 else "these are slides")
+    return dataclasses.replace(found, problems=(*found.problems, f"{listed}, {SLIDES_FIX}"))
 
 
 def with_planes(listing: Listing) -> Listing:

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from unetzoo import images, sheets
 from unetzoo.augmentation import IGNORED
-from unetzoo.checks import class_names_of
 from unetzoo.config import ModelConfig
 from unetzoo.data import Labels, SegmentationDataset, labels_of
 from unetzoo.data.counting import COMPONENTS, TOLD
@@ -30,6 +29,7 @@ from unetzoo.data.stacks import list_samples
 from unetzoo.data.understanding import has_names
 from unetzoo.errors import ConfigError
 from unetzoo.evaluation.held_out import choose, seen_by
+from unetzoo.evaluation.slides import Slides, judged, metrics_of
 from unetzoo.files.writing import write_file
 from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.objects import Instances, ObjectScores, instances, matched
@@ -139,6 +139,7 @@ def evaluate(
     masks: str | None = None,
     objects: bool = False,
     table: str | os.PathLike[str] | None = None,
+    slides: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Segment images as ``unetzoo.Predictor`` does, and hold the masks against the true ones.
@@ -162,6 +163,10 @@ def evaluate(
             ``unetzoo.objects.ObjectScores``. Those are what annotations and masks of ids tell apart, and elsewhere
             connected components, corners included; see ``Evaluation.how``.
         table: a CSV file to write, with a row for each object that is found, see ``unetzoo.objects.table``.
+        slides: what is asked of slides, arguments of ``unetzoo.Slide`` such as ``{"mpp": 0.5}``; with "mpp" or "level"
+            all images are taken for slides. A CSV file lists them with their masks: a .tif of the size that is looked
+            at, or a .geojson of polygons in pixels of level 0. They are segmented and held against these by rows,
+            without ``objects``, ``table`` and the boundary F-score, which other images beside them lack then, too.
         progress: show a bar.
 
     Raises:
@@ -179,35 +184,33 @@ def evaluate(
     predictor = predictor_of(model)
     _check_needs(objects, predictor.split, table)
     config = predictor.config
-    dataset = images_of(predictor, source, split, given)
-    names = class_names_of(config.class_names, config.task, config.num_classes)
-    metrics = defaultdict[str, SegmentationMetrics](
-        lambda: SegmentationMetrics(config.pixel_task, config.num_classes, class_names=names)
+    asked = Slides(slides or {})
+    dataset = images_of(predictor, source, split, given, slides=True)
+    by_rows = asked.check(
+        dataset.samples, dataset.labels, objects=objects or table is not None, holes=bool(predictor.holes)
     )
+    metrics = defaultdict[str, SegmentationMetrics](lambda: metrics_of(config, by_rows))
+    tiles: dict[int, tuple[Tensor, ...]] = {}
     matches, how = defaultdict[str, ObjectScores](ObjectScores), set[str]()
     rows: list[dict[str, str | float | None]] = []
     with contextlib.ExitStack() as files:
-        keep = None if table is None else files.enter_context(_table_of(table, dataset))
+        keep = None
+        if table is not None:
+            keep = files.enter_context(table_file(table, config.in_channels, microns=_says_microns(dataset)))
         for i in shown(range(len(dataset)), progress):
-            item, sample = dataset[i], dataset.samples[i]
-            kind, image = sample.kind, as_image(sample.files, sample.planes)  # the files, as prediction reads them
-            said = predictor(image)
-            (row,) = metrics[kind].update_masks(said.mask[None].long(), item["target"][None]).rows()
-            rows.append({"name": item["name"], **({"kind": kind} if kind else {}), **row})
-            found = said.instances() if objects or keep is not None else None
-            if objects and found is not None:
-                told, true = true_objects(sample, dataset.labels, item["target"])
-                met = matched(found, true, ignored=item["target"] == IGNORED, class_names=config.class_names)
-                how.add(told)
+            sample = dataset.samples[i]
+            kind, slide = sample.kind, asked.of(sample)
+            if slide is not None:
+                row, tiles[i] = judged(predictor, slide, sample, dataset.labels, metrics[kind])
+            else:
+                row, told, met = _judged_image(predictor, dataset, i, metrics[kind], objects, keep)
+                how |= told
                 matches[kind] += met
-                rows[-1] |= met.row()
-            if keep is not None and found is not None:
-                pixels = images.fit_channels(image.image, config.in_channels, image.alpha)
-                keep(item["name"], measured(found, pixels, class_names=config.class_names, mpp=image.mpp))
+            rows.append({"name": sample.name, **({"kind": kind} if kind else {}), **row})
     order = sorted(range(len(rows)), key=lambda i: _rank(rows[i]))
-    worst = tuple(_tiles(predictor, dataset, i) for i in order[:WORST])
+    worst = tuple(tiles.get(i) or _tiles(predictor, dataset, i) for i in order[:WORST])
     kinds = {kind: (metrics[kind].compute(), matches[kind] if objects else None) for kind in sorted(metrics) if kind}
-    total = SegmentationMetrics(config.pixel_task, config.num_classes, class_names=names)
+    total = metrics_of(config, by_rows)
     for part in metrics.values():
         total.merge(part)
     everything = sum(matches.values(), ObjectScores()) if objects else None
@@ -215,12 +218,34 @@ def evaluate(
     return Evaluation(total.compute(), everything, told_apart, kinds, tuple(rows[i] for i in order), worst, config)
 
 
-def _table_of(
-    path: str | os.PathLike[str], dataset: SegmentationDataset
-) -> contextlib.AbstractContextManager[Callable[[str, Columns], None]]:
-    """Return what writes the table of the objects of a data set's images: in µm, too, where one of them says it."""
-    microns = any(microns_in(sample.files[0]) for sample in dataset.samples)
-    return table_file(path, dataset.in_channels, microns=microns)
+def _judged_image(
+    predictor: Predictor,
+    dataset: SegmentationDataset,
+    i: int,
+    metrics: SegmentationMetrics,
+    objects: bool,
+    keep: Callable[[str, Columns], None] | None,
+) -> tuple[dict[str, float | None], set[str], ObjectScores]:
+    """Return the scores of an image that is counted, how its true objects are told apart, and how these were met."""
+    item, sample = dataset[i], dataset.samples[i]
+    image = as_image(sample.files, sample.planes)  # the files, as prediction reads them
+    said, names = predictor(image), predictor.config.class_names
+    (row,) = metrics.update_masks(said.mask[None].long(), item["target"][None]).rows()
+    how, met = set[str](), ObjectScores()
+    if objects:
+        told, true = true_objects(sample, dataset.labels, item["target"])
+        met = matched(said.instances(), true, ignored=item["target"] == IGNORED, class_names=names)
+        how.add(told)
+        row |= met.row()
+    if keep is not None:
+        pixels = images.fit_channels(image.image, predictor.config.in_channels, image.alpha)
+        keep(sample.name, measured(said.instances(), pixels, class_names=names, mpp=image.mpp))
+    return row, how, met
+
+
+def _says_microns(dataset: SegmentationDataset) -> bool:
+    """Return whether the file of an image says how large its pixels are."""
+    return any(microns_in(sample.files[0]) for sample in dataset.samples)
 
 
 def _check_needs(objects: bool, split: float, table: str | os.PathLike[str] | None) -> None:
@@ -239,7 +264,9 @@ def predictor_of(model: Predictor | Model | Sequence[Model]) -> Predictor:
     return Predictor(model, device=devices[0] if devices else "auto")
 
 
-def images_of(predictor: Predictor, source: Source, split: str | None, given: Mapping[str, Any]) -> SegmentationDataset:
+def images_of(
+    predictor: Predictor, source: Source, split: str | None, given: Mapping[str, Any], *, slides: bool = False
+) -> SegmentationDataset:
     """Return the images of a split, not normalised: a predictor does that.
 
     Args:
@@ -247,6 +274,7 @@ def images_of(predictor: Predictor, source: Source, split: str | None, given: Ma
         source, split: see :func:`evaluate`.
         given: "ratios", "seed", "group", "ignore", "foreground", "colours", "ignore_colour", "classes", "planes",
             "masks" → value, None where none was given.
+        slides: whether slides may be among them.
 
     Raises:
         ConfigError: no such split, images without masks, or images that the models were trained on; lists all that is
@@ -265,7 +293,7 @@ def images_of(predictor: Predictor, source: Source, split: str | None, given: Ma
         class_names=config.class_names,
         **{name: tuple(value) if isinstance(value := reading[name], list) else value for name in written},
     )
-    listing = list_samples(source, known)
+    listing = list_samples(source, known, slides=slides)
     if listing.problems:
         raise ConfigError(f"{title_of(source)!r} cannot be evaluated on", listing.problems)
     anew = any(given[name] is not None for name in ("ratios", "seed", "group"))

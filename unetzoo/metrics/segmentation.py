@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -134,6 +134,30 @@ class SegmentationMetrics:
             raise InputError(f"cannot score what was given: {'; '.join(problems)}")
         return self._count(predicted, target, torch.full((), -math.inf, device=target.device))
 
+    @torch.no_grad()
+    def update_masks_in_parts(self, parts: Iterable[tuple[Tensor, Tensor]]) -> ImageScores:
+        """Count one image that comes in parts, bands of rows say, of which no pixel is in two.
+
+        Args:
+            parts: predicted masks and targets, as :meth:`update_masks` takes batches of one.
+
+        Returns:
+            The scores of the image.
+
+        Raises:
+            ConfigError: there is a ``boundary_tolerance``: boundaries run from part to part.
+            InputError: as of :meth:`update`; what came before is not counted either.
+        """
+        if self.boundary_tolerance is not None:
+            raise ConfigError("boundary_tolerance=None is needed for images in parts: boundaries run over their ends")
+        whole = SegmentationMetrics(
+            self.task, self.num_classes, ignore_index=self.ignore_index, boundary_tolerance=None
+        )
+        for predicted, target in parts:
+            whole.update_masks(predicted, target)
+        tally = whole._counted()
+        return self._tallied(tally.counts[None], tally.faults)
+
     def merge(self, other: SegmentationMetrics) -> None:
         """Add what ``other`` counted.
 
@@ -200,6 +224,10 @@ class SegmentationMetrics:
         counts = self._pixel_counts(predicted, target, valid)
         if counts.device.type == "mps":  # which has no float64
             counts, faults = counts.cpu(), faults.cpu()
+        return self._tallied(counts, faults)
+
+    def _tallied(self, counts: Tensor, faults: Tensor) -> ImageScores:
+        """Add the counts of images (N, 4 or 8, num_classes), and return their scores."""
         scores = scores_of(counts)
         tally = Tally(
             counts=counts.sum(dim=0),

@@ -91,7 +91,8 @@ def table(
 def _in_microns(measures: Columns, planes: NDArray[Any], mpp: tuple[float, float]) -> Columns:
     """Return lengths and areas in µm and µm²."""
     side = math.sqrt(mpp[0] * mpp[1])
-    found = {f"{column.name}_um2": measures[column.name] * (mpp[0] * mpp[1]) for column in SHAPES if column.unit == columns.AREA}
+    areas = [column.name for column in SHAPES if column.unit == columns.AREA]
+    found = {f"{name}_um2": measures[name] * (mpp[0] * mpp[1]) for name in areas}
     lengths = [column.name for column in SHAPES if f"{column.name}_um" in _MICRONS]
     found |= {f"{name}_um": measures[name] * side for name in lengths}
     if abs(mpp[0] / mpp[1] - 1) > SQUARE:

@@ -1,0 +1,212 @@
+"""Slides held against true masks: those of the image in memory, and counted pixel by pixel."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+import unetzoo
+from unetzoo import ConfigError, InputError, Predictor, Slide
+from unetzoo.cli import main
+from unetzoo.data import list_samples
+from unetzoo.data.labels import Labels
+from unetzoo.evaluation import evaluate, slides
+from unetzoo.metrics import SegmentationMetrics
+from unetzoo.prediction.networks import Networks
+
+tifffile = pytest.importorskip("tifffile", reason="slides need tifffile")
+pytest.importorskip("zarr", reason="and zarr")
+from drawn_slides import aperio, stained  # noqa: E402
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return stained(400, 500)
+
+
+@pytest.fixture
+def folder(image: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder with a slide, and a model; rows are compared by 32."""
+    monkeypatch.setattr(slides, "TOGETHER", 32)
+    aperio(tmp_path / "a.svs", image, compression=None)
+    torch.manual_seed(0)
+    network = unetzoo.create("unet", base_channels=4)
+    with torch.no_grad():
+        network.head.conv.weight.mul_(8)
+    unetzoo.save(network, tmp_path / "m.safetensors")
+    return tmp_path
+
+
+def listed(folder: Path, mask: str, image: str = "a.svs") -> Path:
+    (folder / "list.csv").write_text(f"image,mask\n{image},{mask}\n", encoding="utf-8")
+    return folder / "list.csv"
+
+
+def violet(self: Networks, stored: Tensor, height: int, width: int, levels: object) -> Tensor:
+    return (stored[:, 0] < 150).float()[:, None, :height, :width]
+
+
+def dice(found: np.ndarray, true: np.ndarray) -> float:
+    return 2 * (found & true).sum() / (found.sum() + true.sum())
+
+
+@pytest.mark.parametrize("smallest", [0, 30])
+def test_it_is_the_dice_of_the_mask_that_predict_writes(
+    smallest: int, folder: Path, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against a TIFF of the size that is looked at, with pixels that do not count, and against level 1 of another."""
+    monkeypatch.setattr(Networks, "__call__", violet)
+    predictor = Predictor(folder / "m.safetensors", tile=64, smallest=smallest)
+    slide = {"mpp": 0.5, "background": "keep"}
+    found = predictor(Slide(folder / "a.svs", **slide)).mask.numpy() > 0
+    true = image[::2, ::2, 1] < 170
+    stored = np.uint8(true) * 255
+    stored[50:60] = 127
+    tifffile.imwrite(folder / "t.tif", stored, extratags=[(42113, 2, None, "127", True)], metadata=None)
+    said = evaluate(predictor, listed(folder, "t.tif"), slides=slide)
+    counted = stored != 127
+    expected = dice(found[counted], true[counted])
+    assert 0.05 < expected < 0.95
+    assert float(said.scores.dice.pooled) == pytest.approx(expected, abs=1e-12)
+    assert said.rows[0]["dice"] == pytest.approx(expected, abs=1e-12)
+    assert said.rows[0]["pixel_accuracy"] == pytest.approx((found == true)[counted].mean(), abs=1e-12)
+    assert said.scores.boundary_f is None
+    with tifffile.TiffWriter(folder / "p.tif") as writer:  # of which level 1 has the size
+        for level in (np.kron(np.uint8(true), np.ones((2, 2), np.uint8)), np.uint8(true)):
+            writer.write(level * 255, tile=(64, 64), metadata=None, photometric="minisblack")
+    said = evaluate(predictor, listed(folder, "p.tif"), slides=slide)
+    assert float(said.scores.dice.pooled) == pytest.approx(dice(found, true), abs=1e-12)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_polygons_are_in_pixels_of_level_0(task: str, folder: Path) -> None:
+    """Filled by Pillow at level 0, of which a pixel of the mask is that at its centre; with a hole."""
+    shapes = {
+        "gland": [(20.0, 60.0), (180.0, 30.0), (240.0, 310.0), (40.0, 280.0)],
+        "vessel": [(300, 20), (470, 380), (310, 390)],
+    }
+    hole = [(80.0, 100.0), (160.0, 100.0), (160.0, 200.0), (80.0, 200.0)]
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"classification": {"name": name}},
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [[*ring, ring[0]], *([[*hole, hole[0]]] if name == "gland" else [])],
+            },
+        }
+        for name, ring in shapes.items()
+    ]
+    (folder / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
+    drawn = Image.new("L", (2000, 1600))
+    for value, ring in enumerate(shapes.values(), 1):
+        ImageDraw.Draw(drawn).polygon([(4 * x - 0.5, 4 * y - 0.5) for x, y in ring], fill=value)
+    ImageDraw.Draw(drawn).rectangle((320, 400, 639, 799), fill=0)
+    true = np.asarray(drawn)[4::8, 4::8]  # of 0.5 µm
+    torch.manual_seed(1)
+    names = ["background", "gland", "vessel"] if task == "multiclass" else None
+    network = unetzoo.create("unet", base_channels=4, task=task, num_classes=3 if names else 1, class_names=names)
+    predictor = Predictor(network, tile=64)
+    found = predictor(Slide(folder / "a.svs", mpp=0.5)).mask.numpy()
+    said = evaluate(predictor, listed(folder, "a.geojson"), slides={"mpp": 0.5})
+    for k, value in enumerate(said.scores.dice.pooled.tolist()):
+        one, other = (found == k, true == k) if names else (found > 0, true > 0)
+        expected = dice(one, other) if one.any() or other.any() else np.nan
+        assert value == pytest.approx(expected, abs=2e-3, nan_ok=True), k
+    slide, true_tile, _ = said.worst[0]
+    assert slide.shape == true_tile.shape == (3, 200, 250)
+    changed = (true_tile != slide).any(0).numpy()
+    assert (changed == (true > 0)).mean() > 0.99
+
+
+def test_the_command_says_the_scores_and_leaves_nothing_behind(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    aperio(folder / "b.svs", stained(300, 300, seed=1), compression=None)
+    for name, size in (("a", (200, 250)), ("b", (150, 150))):
+        tifffile.imwrite(folder / f"{name}.tif", np.full(size, 255, np.uint8))
+    (folder / "list.csv").write_text("image,mask\na.svs,a.tif\nb.svs,b.tif\n", encoding="utf-8")
+    command = ["evaluate", str(folder / "m.safetensors"), "--data", str(folder / "list.csv"), "--mpp", "0.5"]
+    assert main([*command, "--report", str(tmp_path / "report")]) == 0
+    assert "2 images" in capsys.readouterr().out
+    with (tmp_path / "report" / "per_image.csv").open(encoding="utf-8") as stream:
+        assert {row["name"] for row in csv.DictReader(stream)} == {"a", "b"}
+    with Image.open(tmp_path / "report" / "worst.png") as shown:
+        assert shown.width > 700
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_what_does_not_fit_is_said_before_any_slide_is_segmented(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Predictor, "write_rows", lambda *_, **__: pytest.fail("it was worked on"))
+    predictor = Predictor(folder / "m.safetensors")
+    tifffile.imwrite(folder / "t.tif", np.zeros((90, 80), np.uint8))
+    Image.new("L", (250, 200)).save(folder / "t.png")
+    for mask, asked, why in (
+        (
+            "t.tif",
+            {"mpp": 0.5},
+            "t.tif' is 80×90 pixels, and its slide is looked at as 250×200: give the mpp=… or level=…",
+        ),
+        ("t.png", {"mpp": 0.5}, "of a slide it is a .tif .*or a .geojson"),
+        ("t.tif", {}, "which is meant\\? Give mpp=…"),
+        ("t.tif", {"mpp": 0.01}, "finer than all"),
+    ):
+        with pytest.raises(InputError, match=why):
+            evaluate(predictor, listed(folder, mask), slides=asked)
+    for more in ({"objects": True}, {"table": folder / "t.csv"}):
+        with pytest.raises(ConfigError, match="objects of slides"):
+            evaluate(predictor, listed(folder, "t.tif"), slides={"mpp": 0.5}, **more)
+    with pytest.raises(ConfigError, match="holes"):
+        evaluate(Predictor(folder / "m.safetensors", holes=5), listed(folder, "t.tif"), slides={"mpp": 0.5})
+    with pytest.raises(ConfigError, match="mpp=-1"):
+        evaluate(predictor, listed(folder, "t.tif"), slides={"mpp": -1})
+
+
+def test_slides_are_no_images_to_train_on(folder: Path, capsys: Any) -> None:
+    """It took their level 0, whatever size the network was for."""
+    tifffile.imwrite(folder / "t.tif", np.zeros((400, 500), np.uint8))
+    source = listed(folder, "t.tif")
+    (problem,) = list_samples(source, Labels()).problems
+    assert "a.svs': that is a slide, which 'unetzoo predict' takes" in problem
+    assert "export regions at the resolution of the training" in problem
+    for command in (
+        ["train", "--model", "unet", "--data", str(source), "--out", str(folder / "run")],
+        ["calibrate", str(folder / "m.safetensors"), "--data", str(source), "--out", str(folder / "t.json")],
+        ["data", "check", str(source)],
+    ):
+        assert main(command) == 2
+        said = capsys.readouterr()
+        assert "that is a slide" in said.out + said.err
+    (folder / "d" / "images").mkdir(parents=True)
+    (folder / "d" / "masks").mkdir()
+    (folder / "a.svs").rename(folder / "d" / "images" / "a.svs")
+    tifffile.imwrite(folder / "d" / "masks" / "a.tif", np.zeros((400, 500), np.uint8))
+    assert main(["evaluate", str(folder / "m.safetensors"), "--data", str(folder / "d"), "--mpp", "0.5"]) == 2
+    assert "images/a.svs': that is a slide" in capsys.readouterr().err
+
+
+def test_parts_of_an_image_count_as_the_whole() -> None:
+    torch.manual_seed(0)
+    predicted, target = torch.randint(3, (40, 30)), torch.randint(-1, 3, (40, 30))
+    target[target < 0] = -100
+
+    def metrics() -> SegmentationMetrics:
+        return SegmentationMetrics("multiclass", 3, boundary_tolerance=None)
+
+    whole, parts = metrics(), metrics()
+    expected = whole.update_masks(predicted[None], target[None]).rows()
+    cut: list[tuple[Tensor, Tensor]] = [(predicted[None, k : k + 7], target[None, k : k + 7]) for k in range(0, 40, 7)]
+    assert parts.update_masks_in_parts(cut).rows() == expected
+    assert str(parts.compute()) == str(whole.compute())
+    assert parts.compute().images == 1
+    with pytest.raises(ConfigError, match="boundary_tolerance"):
+        SegmentationMetrics("multiclass", 3).update_masks_in_parts(cut)
+    with pytest.raises(InputError):
+        parts.update_masks_in_parts([*cut, (predicted[None], target[None] + 7)])
+    assert parts.compute().images == 1
