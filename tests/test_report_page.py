@@ -96,7 +96,8 @@ def test_settings_are_a_table_that_says_what_is_not_usual(run: Path) -> None:
     ):
         assert f"<tr><td>{name}</td><td>{value}</td><td>{usual}</td></tr>" in head
     assert "trainer.strategy" not in head
-    assert "strategy: auto" in rest
+    assert "gradient_clip_val: 12.0" in rest
+    assert "task: null  # here binary" in rest
 
 
 def columns_that_are_described(title: str) -> set[str]:

@@ -287,15 +287,44 @@ def test_the_saved_settings_reproduce_the_run(first: Path, tmp_path: Path) -> No
     same_runs(first, tmp_path / "b")
 
 
-def test_the_usual_loss_is_written_and_a_run_from_before_goes_on(nuclei: Path, tmp_path: Path) -> None:
-    train(nuclei, tmp_path / "a", "--epochs", "1")
+def printed_config(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main(["train", *words, "--print-config"]) == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_the_saved_settings_are_those_that_were_set(
+    nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No null of Lightning's is in the file, and read back it gives every setting that there was, nulls included."""
+    more = ["--epochs", "1", "--trainer.accumulate_grad_batches", "2", "--trainer.gradient_clip_val", "3"]
+    train(nuclei, tmp_path / "a", *more)
     file = tmp_path / "a" / "config.yaml"
-    text = file.read_text(encoding="utf-8")
-    assert "\n  loss: bce + dice\n" in text
-    file.write_text(text.replace("loss: bce + dice", "loss: null"), encoding="utf-8")  # as it was before
-    assert main(["train", "--resume", str(tmp_path / "a"), "--epochs", "2", "--quiet"]) == 0
-    assert main(["train", "--resume", str(tmp_path / "a"), "--epochs", "3", "--quiet"]) == 0  # the text is in it now
-    assert len(rows(tmp_path / "a")) == 3
+    saved = yaml.safe_load(file.read_text(encoding="utf-8"))
+    trainer = {"accelerator": "cpu", "max_epochs": 1, "accumulate_grad_batches": 2, "gradient_clip_val": 3.0}
+    assert saved["trainer"] == trainer
+    asked = printed_config(capsys, "--data", str(nuclei), *once(*TINY, *more))
+    assert printed_config(capsys, "--config", str(file)) == asked
+    assert asked["trainer"].items() > trainer.items()
+    assert {name: saved[name] for name in saved if name != "trainer"} == {
+        name: asked[name] for name in asked if name != "trainer"
+    }
+
+
+def test_what_follows_from_the_data_is_remarked_and_not_kept(nuclei: Path, tmp_path: Path) -> None:
+    """So the file serves another task; a file of before, which named the loss, goes on."""
+    folder, other = tmp_path / "a", tmp_path / "b"
+    train(nuclei, folder, "--epochs", "1")
+    text = (folder / "config.yaml").read_text(encoding="utf-8")
+    for line in ("loss: null  # here bce + dice", "task: null  # here binary", "num_classes: null  # here 1"):
+        assert f"\n  {line}\n" in text
+    assert "\n  monitor: null  # here dice\n" in text
+    again = ["train", "--config", str(folder / "config.yaml"), "--out", str(other), "--quiet"]
+    assert main([*again, "--task", "multiclass", "--colours", "#000000,#ffffff"]) == 0
+    assert "loss: null  # here cross_entropy + dice" in (other / "config.yaml").read_text(encoding="utf-8")
+    (folder / "config.yaml").write_text(text.replace("loss: null", "loss: bce + dice"), encoding="utf-8")
+    assert main(["train", "--resume", str(folder), "--epochs", "2", "--quiet"]) == 0
+    assert len(rows(folder)) == 2
 
 
 def test_another_seed_makes_another_run(first: Path, nuclei: Path, tmp_path: Path) -> None:

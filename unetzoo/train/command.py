@@ -50,6 +50,8 @@ DEFAULTS = {
     "use_distributed_sampler": False,
     "num_sanity_val_steps": 0,
 }
+TOLD = ("max_epochs", "gradient_clip_val")
+"""Settings of the trainer that are written as they are usual, too: the one is no default of Lightning's."""
 MAY_CHANGE = (
     *("data.folder", "data.workers", "patience"),
     *("keep_minutes", "keep_steps", "images_every", "logger"),
@@ -123,8 +125,14 @@ class RunCLI(LightningCLI):
         return None if self.config.data.fold is not None else self.config.data.folds
 
     def settings(self) -> dict[str, Any]:
-        """Return all that was set, as ``config.yaml`` holds it: everything but where the run goes, and the minutes."""
+        """Return all settings, nested: everything but where the run goes, and the minutes."""
         return self._nested(self.config)
+
+    def written(self) -> dict[str, Any]:
+        """Return the settings as ``config.yaml`` holds them: of the trainer's what is set, as most of it never is."""
+        settings, usual = self.settings(), self.defaults()["trainer"]
+        own = {name: value for name, value in settings["trainer"].items() if name in TOLD or value != usual.get(name)}
+        return settings | {"trainer": own}
 
     def defaults(self) -> dict[str, Any]:
         """Return what they are where nothing is given, likewise."""
@@ -172,7 +180,7 @@ class RunCLI(LightningCLI):
         (last,) = (callback for callback in keeping if isinstance(callback, KeepLast))
         own = [
             *callbacks,
-            KeepSettings(self.folder, self.settings),
+            KeepSettings(self.folder, self.written),
             *keeping,
             *([loggers.LogOften()] if config["log_every_n_steps"] is None else []),
             Limits(last, config["max_time"]),

@@ -21,11 +21,13 @@ from unetzoo.model import build_on_meta
 from unetzoo.saving import weights
 from unetzoo.saving.records import BEST_FILE
 from unetzoo.train.building import DEFAULT_LOSSES, logits_of
-from unetzoo.train.judging import Score
+from unetzoo.train.judging import Score, figure_of_images
 from unetzoo.train.recipe import Recipe
 from unetzoo.train.runs import CONFIG
+from unetzoo.train.settings_table import said
 
 LAST = "last.ckpt"
+REMARK = "# What is null was not given. Where that follows from the data, the remark says what it was in this run."
 
 
 class WholeFiles(CheckpointIO):
@@ -217,7 +219,8 @@ class KeepSettings(Callback):
 
     Args:
         folder: of the run.
-        settings: returns all that was set. Where no loss was, the file has the usual one.
+        settings: returns what was set. Behind what was not, and follows from the data, a remark says what it is here:
+            the file is for other data, too.
     """
 
     def __init__(self, folder: Path, settings: Callable[[], Mapping[str, Any]]) -> None:
@@ -231,11 +234,32 @@ class KeepSettings(Callback):
         if trainer.is_global_zero and not self._written:
             self._written = True
             assert isinstance(pl_module, Recipe)
-            settings = dict(self.settings())
-            # What is in force, so that the file means the same wherever another loss is the usual one.
-            loss = settings["model"]["loss"] or DEFAULT_LOSSES[logits_of(pl_module.data.labels.task)]
-            settings["model"] = {**settings["model"], "loss": loss}
-            write_file(self.folder / CONFIG, yaml.safe_dump(settings, sort_keys=False))
+            text = yaml.safe_dump(dict(self.settings()), sort_keys=False)
+            write_file(self.folder / CONFIG, _remarked(text, _in_force(pl_module)))
+
+
+def _in_force(recipe: Recipe) -> dict[str, Any]:
+    """Return what settings are, where nothing is given, by the data of a run: section and name → value."""
+    labels, data = recipe.data.labels, recipe.data
+    return {
+        "model.loss": DEFAULT_LOSSES[logits_of(labels.task)],
+        "model.monitor": figure_of_images(None, objects=labels.task == "instances"),
+        "data.task": labels.task,
+        "data.num_classes": labels.num_classes,
+        "data.class_names": labels.class_names and [*labels.class_names],
+        "data.crop_size": [*data.crop],
+        "data.normalisation": data.facts.normalisation,
+    }
+
+
+def _remarked(text: str, in_force: Mapping[str, Any]) -> str:
+    """Return settings as YAML with a remark behind each null of which is known what it stood for."""
+    section, lines = "", []
+    for line in text.splitlines():
+        section = line[:-1] if line.endswith(":") and not line.startswith((" ", "-")) else section
+        value = in_force.get(f"{section}.{line.strip().removesuffix(': null')}") if line.endswith(": null") else None
+        lines.append(line if value is None else f"{line}  # here {said(value)}")
+    return "\n".join([REMARK, *lines, ""])
 
 
 def _or_from_the_best(last: Path) -> str:

@@ -38,6 +38,7 @@ def settings_rows(settings: Mapping[str, Any], defaults: Mapping[str, Any], task
     usual = dict(flat(defaults))
     usual |= {"model.loss": DEFAULT_LOSSES[task], "trainer.max_epochs": epochs, "data.steps_per_epoch": length}
     found = dict(flat(settings))
+    found["model.loss"] = found["model.loss"] or DEFAULT_LOSSES[task]
     other = [name for name, value in found.items() if value != usual.get(name)]
     rows = [["setting", "value", "default, where it is another"]]
     for name in dict.fromkeys((*(name for name in FIRST if found.get(name) is not None), *other)):
