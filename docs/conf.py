@@ -34,7 +34,7 @@ nitpick_ignore_regex = [
     ),
     ("py:.*", r"unetzoo\.augmentation\.composing\.Entry|unetzoo\.losses\._base\.M|unetzoo\.model\.ForTraining"),
     ("py:.*", r"unetzoo\.objects\.writing\.F|unetzoo\.data\.examples\.Example"),
-    ("py:.*", r"unetzoo\.prediction\.(inputs|tiles|marks|strips|objects_by_rows)\..*"),
+    ("py:.*", r"unetzoo\.prediction\.(inputs|tiles|marks|strips|beside_rows)\..*"),
     (
         "py:.*",
         r"unetzoo\.(nn\.layers|registry|nn\.heads|encoders\._base|decoders\._base)\..*|unetzoo\.zoo\.[A-Z]|unetzoo\.costs\..*",

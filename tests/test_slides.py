@@ -383,7 +383,7 @@ def test_the_overlay_is_a_small_copy_of_slide_and_mask(
     command = ["predict", str(model), str(slide), "--out", str(out), "--mpp", "0.5", "--tile", "128"]
     command += ["--overlay", "outline" if outline else "filled"]
     assert main(command) == 0
-    assert "a.svs: a pixel of the overlay is 2.02 of the mask" in capsys.readouterr().err
+    assert "a.svs: a pixel of the overlay is 2.02 × 2.02 of the mask, 1.01 µm" in capsys.readouterr().err
     assert read[-1] == 1
     with Image.open(out / "overlays" / "a.png") as file:
         assert file.info["Description"] == "1 pixel is 2.02 × 2.02 of the mask, 1.01 µm"

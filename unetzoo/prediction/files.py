@@ -56,6 +56,7 @@ class Outcome:
             differ.
         background: which share of a slide was left out, as it is no tissue; None where none was looked for.
         shrunk: pixels of the mask, down and across, to one of the overlay, where it was written by rows.
+        microns: how large that one is, in µm; None where nothing says so.
     """
 
     job: Job
@@ -65,6 +66,7 @@ class Outcome:
     rows: tuple[int, int] | None = None
     background: float | None = None
     shrunk: float | None = None
+    microns: float | None = None
 
 
 Tell = Callable[[Outcome], object]
@@ -164,7 +166,8 @@ def predict_files(
                     left_out = None if source.tissue is None else 1 - source.tissue.share
                     rows = (source.height, source.height)
                     shrunk = shrinking(source.height, source.width) if outputs.overlays else None
-                    tell(Outcome(job, objects=count, rows=rows, background=left_out, shrunk=shrunk))
+                    size = None if source.mpp is None or shrunk is None else source.mpp[1] * shrunk
+                    tell(Outcome(job, None, count, None, rows, left_out, shrunk, size))
                 else:
                     found = predictor(source)
                     writing.append((job, found, writers.submit(_write, found, job, outputs, mark, ledger)))
