@@ -95,7 +95,11 @@ def test_label_images_are_those_of_the_image_in_memory(task: str, classes: int, 
 
 @pytest.mark.parametrize(
     ("task", "classes", "split"),
-    [("multiclass", 3, 0), pytest.param("multilabel", 2, 0, marks=pytest.mark.slow), ("instances", 2, 0.5)],
+    [
+        ("instances", 2, 0.5),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("binary", 1, 0.5), ("multiclass", 3, 0))),
+        pytest.param("multilabel", 2, 0, marks=pytest.mark.slow),
+    ],
 )
 def test_tables_are_scikit_image_s_of_the_label_image(
     task: str, classes: int, split: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

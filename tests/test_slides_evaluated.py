@@ -176,7 +176,6 @@ def test_slides_are_no_images_to_train_on(folder: Path, capsys: Any) -> None:
     assert "a.svs': that is a slide, which 'unetzoo predict' takes" in problem
     assert "export regions at the resolution of the training" in problem
     for command in (
-        ["train", "--model", "unet", "--data", str(source), "--out", str(folder / "run")],
         ["calibrate", str(folder / "m.safetensors"), "--data", str(source), "--out", str(folder / "t.json")],
         ["data", "check", str(source)],
     ):
