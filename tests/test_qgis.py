@@ -1,4 +1,7 @@
-"""ONNX files for QGIS's plugin Deepness, read as its documentation says, against the model on the same pixels."""
+"""ONNX files for QGIS's plugin Deepness, read as it reads them, against the model on the same pixels.
+
+The plugin's own code, in QGIS 3.22.16, gave the masks that the class below gives: docs/export.md says how it was run.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 
 import unetzoo
 from unetzoo import ConfigError, cli, export
@@ -35,7 +38,7 @@ def raster(pixels: str, height: int = SIDE, width: int = SIDE) -> np.ndarray:
 
 
 class Deepness:
-    """What the plugin does with a file and a tile (H, W, channels), by its documentation and its source at 0.6.5."""
+    """What the plugin does with a file and a tile (H, W, channels), where its user asks for the file's parameters."""
 
     def __init__(self, path: Path) -> None:
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -52,12 +55,15 @@ class Deepness:
         values = np.float32(tile[None, ..., : self.shape[1]] * 1.0 / 255.0)
         mean, std = (np.array(self.facts[f"standardization_{part}"], np.float32) for part in ("mean", "std"))
         (found,) = self.session.run(None, {self.name: ((values - mean) / std).transpose(0, 3, 1, 2)})
-        found[found < self.facts["seg_thresh"]] = 0
-        return (found[0, 0] != 0).astype(int) if found.shape[1] == 1 else found[0].argmax(axis=0)
+        # Fields of the panel keep two decimals; what a file does not say stays as it is there at the start.
+        found[found < np.float32(round(self.facts["seg_thresh"], 2))] = 0
+        mask = found[0, 0] != 0 if found.shape[1] == 1 else found[0].argmax(axis=0)
+        side = self.facts.get("seg_small_segment", 9) // 2 * 2 + 1
+        return np.asarray(Image.fromarray(mask.astype(np.uint8)).filter(ImageFilter.MedianFilter(side))).astype(int)
 
 
 KEYS = {
-    *("model_type", "class_names", "resolution", "tile_size", "tiles_overlap", "seg_thresh"),
+    *("model_type", "class_names", "resolution", "tile_size", "tiles_overlap", "seg_thresh", "seg_small_segment"),
     *("standardization_mean", "standardization_std"),
 }
 
@@ -116,6 +122,7 @@ def test_what_the_plugin_reads(tmp_path: Path) -> None:
         "tile_size": 48,
         "tiles_overlap": 25,
         "seg_thresh": 0.5,
+        "seg_small_segment": 0,
     }
     file = onnx.load(place)
     assert file.ir_version <= 9  # what onnxruntime 1.17 reads
@@ -133,11 +140,12 @@ def test_classes_are_numbered_and_the_likeliest_is_meant(tmp_path: Path) -> None
 def test_a_predictor_s_threshold_is_the_file_s(tmp_path: Path) -> None:
     model, tile = build(), raster("uint8")
     probabilities = model.predict(torch.from_numpy(tile / 255).float().permute(2, 0, 1)[None])
-    threshold = round(float(probabilities.median()), 3)
-    predictor = unetzoo.Predictor(model, threshold=threshold)
-    export(predictor, tmp_path / "x.onnx", consumer="qgis", resolution=10, size=(48, 48))
+    threshold = round(float(probabilities.median()), 2)
+    predictor = unetzoo.Predictor(model, threshold=threshold + 0.004)
+    export(predictor, tmp_path / "x.onnx", consumer="qgis", resolution=10.001, size=(48, 48))
     plugin = Deepness(tmp_path / "x.onnx")
-    assert plugin.facts["seg_thresh"] == threshold != 0.5
+    assert plugin.facts["seg_thresh"] == threshold != 0.5  # of two decimals, as fields of the panel have
+    assert plugin.facts["resolution"] == 10
     assert_alike(plugin(tile), expected(model, tile / 255, threshold))
 
 
@@ -146,6 +154,10 @@ def test_a_predictor_s_threshold_is_the_file_s(tmp_path: Path) -> None:
     [
         ({}, {"resolution": None}, "resolution"),
         ({}, {"resolution": -1}, "resolution"),
+        ({}, {"resolution": 0.004}, "two decimals"),
+        ({}, {"threshold": 0.004}, "all pixels or none"),
+        ({}, {"threshold": 0.996}, "all pixels or none"),
+        ({"task": "instances"}, {}, "without edges"),
         ({}, {"size": (48, 64)}, "squares"),
         ({}, {"outputs": "mask"}, "probabilities"),
         ({}, {"precision": "int8"}, "float32 alone"),
@@ -164,6 +176,8 @@ def test_what_it_cannot_take_is_refused(
     options = dict(options)
     model = unetzoo.create(options.pop("name", "unet"), base_channels=2, **options)
     given = {"consumer": "qgis", "resolution": 10, "size": (48, 48), **given}
+    if "threshold" in given:
+        model = unetzoo.Predictor(model, threshold=given.pop("threshold"))
     with pytest.raises(ConfigError, match=cause):
         export(model, tmp_path / given.pop("path", "x.onnx"), **given)
     assert not list(tmp_path.iterdir())

@@ -20,7 +20,8 @@ from unetzoo.exporting.quantising import quantised
 from unetzoo.exporting.quiet import quiet
 from unetzoo.exporting.request import Request
 
-OPSET = 20
+OPSET, IR_VERSION = 20, 9
+"""Of ONNX files. Onnxruntime reads them from 1.17 on; torch writes IR version 10, which it reads from 1.18 on."""
 ANY_SIZE = 2**31
 METADATA_FILE = "unetzoo.json"
 """Name of the metadata among the extra files of a ``.pt2``."""
@@ -82,8 +83,7 @@ def _onnx(request: Request, program: ExportedProgram, facts: Mapping[str, str], 
     if request.precision == "int8":
         model = quantised(model, taken.name, samples)
     _anonymise(model.graph)
-    if request.qgis is not None:
-        model.ir_version = qgis.IR_VERSION  # nothing in it is newer
+    model.ir_version = IR_VERSION if request.qgis is None else qgis.IR_VERSION  # nothing in it is newer
     model.producer_name, model.producer_version = "unetzoo", __version__
     del model.metadata_props[:]
     for name, text in facts.items():

@@ -1,10 +1,11 @@
-"""ONNX files for Deepness, the plugin that runs networks on the rasters of QGIS (version 0.6.5 by its source).
+"""ONNX files for Deepness, the plugin that runs networks on the rasters of QGIS (0.6 and 0.7, whose source was run).
 
 It runs them by onnxruntime 1.17 or older, on square tiles of one size; and has from the file's metadata, as JSON, what
 is asked of its panel otherwise: https://qgis-plugin-deepness.readthedocs.io, "Model metadata". It divides pixels of any
 type by 255, subtracts ``standardization_mean`` and divides by ``standardization_std``. Of one output channel it sets a
 pixel where the probability is not below ``seg_thresh``, and calls the two classes by ``class_names``; of several it
-takes the likeliest, after those below ``seg_thresh`` were set to 0.
+takes the likeliest, after those below ``seg_thresh`` were set to 0. Masks then pass a median filter of
+``seg_small_segment`` pixels. The panel keeps two decimals of resolution and threshold.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ OVERLAP = 25
 """Of neighbouring tiles, in per cent of their side, as in prediction."""
 LARGEST = {"uint8": 255, "uint16": 65535, "float32": 1}
 """Pixels of rasters → the value that the model is shown as 1."""
+DECIMALS = 2
+"""Of resolution and threshold, in the fields of the panel."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Qgis:
 
 
 def problems(
-    configs: Sequence[ModelConfig], form: str | None, inputs: str, outputs: str, precision: str, resolution: object
+    configs: Sequence[ModelConfig], form: str | None, inputs: str, outputs: str, precision: str
 ) -> Iterator[str]:
     """Give a sentence for each thing that keeps such a file from being written, but sizes and images."""
     if form not in ("onnx", None):
@@ -56,14 +59,30 @@ def problems(
         yield f"outputs={outputs!r}: QGIS's plugin takes 'probabilities', which are the default then"
     if precision != "float32":
         yield f"precision={precision!r}: QGIS's plugin is shown float32 alone"
-    if type(resolution) not in (int, float) or not 0 < float(str(resolution)) < float("inf"):
-        yield f"resolution={resolution!r}: the centimetres that a pixel of training images covers are needed, say 10"
     for config in configs[:1]:
         if config.task not in ("binary", "multiclass"):
             yield (
                 f"task={config.task!r}: QGIS's plugin draws one class at each pixel, and tells no objects apart; "
                 "GeoTIFFs of prediction, and Prediction.geojson(), are what QGIS opens then"
+                + ("; or load its file with task='binary', without edges" if config.task == "instances" else "")
             )
+
+
+def panel_problems(configs: Sequence[ModelConfig], resolution: object, threshold: float) -> Iterator[str]:
+    """Give a sentence for each figure that is none, or that two decimals make one of another kind."""
+    if type(resolution) not in (int, float) or not 0 < float(str(resolution)) < float("inf"):
+        yield f"resolution={resolution!r}: the centimetres that a pixel of training images covers are needed, say 10"
+    elif any(_shown(float(str(resolution)) / config.resize) == 0 for config in configs):
+        yield f"resolution={resolution!r}: QGIS's plugin keeps two decimals, so it takes no pixel below 0.01 cm"
+    if any(config.task == "binary" for config in configs) and not 0 < _shown(threshold) < 1:
+        yield (
+            f"threshold={threshold!r}: QGIS's plugin keeps two decimals, and would mark all pixels or none: give its "
+            "predictor one from 0.01 to 0.99"
+        )
+
+
+def _shown(figure: float) -> float:
+    return round(figure, DECIMALS)
 
 
 def image_problems(configs: Sequence[ModelConfig], count: int) -> Iterator[str]:
@@ -111,10 +130,12 @@ def metadata(config: ModelConfig, wanted: Qgis, side: int, stored: Sequence[Tens
         "standardization_mean": mean,
         "standardization_std": std,
         # A model that sees images at half their size sees pixels that cover twice as much.
-        "resolution": wanted.resolution / config.resize,
+        "resolution": _shown(wanted.resolution / config.resize),
         "tile_size": side,
         "tiles_overlap": OVERLAP,
         # Of several classes the likeliest is meant, however unlikely.
-        "seg_thresh": wanted.threshold if config.task == "binary" else 0.0,
+        "seg_thresh": _shown(wanted.threshold) if config.task == "binary" else 0.0,
+        # Without it a median filter of 9 pixels, which is on in the panel, takes away all that is thin or small.
+        "seg_small_segment": 0,
     }
     return {name: json.dumps(value) for name, value in found.items()}

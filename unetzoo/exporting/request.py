@@ -166,7 +166,8 @@ def check(
     ]
     if for_qgis:
         configs = [model.config for model in known]
-        problems += qgis.problems(configs, form, inputs, outputs, precision, resolution)
+        problems += qgis.problems(configs, form, inputs, outputs, precision)
+        problems += qgis.panel_problems(configs, resolution, threshold)
         problems += qgis.image_problems(configs, len(files))
         problems += qgis.side_problems(size, [network_of(model).decoder.border for model in known])
     elif resolution is not None:
