@@ -622,10 +622,11 @@ def test_a_copy_cannot_be_exported_of_weights_that_pruning_makes(tmp_path: Path)
 
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "occupied").touch()
     with pytest.raises(ConfigError) as caught:
         export(
             nn.Conv2d(3, 1, 1),  # type: ignore[arg-type]
-            tmp_path / "missing" / "model.pth",
+            tmp_path / "occupied" / "model.pth",
             inputs="unit8",
             outputs="masks",
             precision="half",
@@ -635,8 +636,8 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     assert len(caught.value.problems) == 8
     for part in (
         r"SegmentationModel .*unetzoo\.create\(\) or load\(\), not Conv2d",
-        r"'model\.pth': .*\.onnx, \.pt2 or \.aoti\.pt2 .*TorchScript .*\.pt2",
-        "no folder '.*missing': make it first",
+        r"'model\.pth': .*\.onnx, \.pt2, \.aoti\.pt2 or \.zip .*TorchScript .*\.pt2",
+        "'.*occupied' is a file, and would have to be a folder: give another name",
         "inputs='unit8': .*'normalised', 'uint8', 'uint16' .*did you mean 'uint8'",
         "outputs='masks': .*'logits', 'probabilities', 'mask' .*did you mean 'mask'",
         "precision='half': .*'float32', 'float16', 'int8', 'bfloat16'",

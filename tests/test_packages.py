@@ -265,6 +265,9 @@ def test_the_licence_comes_from_the_card_beside_the_model(tmp_path: Path) -> Non
         assert (about.license, about.authors) == (expected, ["Ada"])
         assert "Of cells." in card
         assert not card.startswith("---")
+    assert "licence of this package is MIT, as it was given; the model card says Apache-2.0" in card  # the last one's
+    assert "as it was given" not in writing._told(folder, "cells.zip", About(license="apache-2.0"))[1]
+    assert "the model card says MIT" in writing._told("vessels", "it.zip", About(license="CC-BY-4.0"))[1]
     for one in ("vessels", ["vessels"]):
         assert writing._told(one, "vessels.zip", None)[0].license == "MIT"
     assert writing._told(folder, "cells.onnx", None) == (About(), "")

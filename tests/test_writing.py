@@ -32,7 +32,7 @@ from conftest import needs_dev_full
 import unetzoo
 from unetzoo.errors import WeightsError, WriteError
 from unetzoo.files import tensors, writing
-from unetzoo.files.writing import make_folder, replacing, write_file
+from unetzoo.files.writing import folder_made, make_folder, replacing, write_file
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals, modes, links and FIFOs are POSIX's")
 
@@ -836,11 +836,25 @@ def test_a_folder_is_refused_by_name(tmp_path: Path) -> None:
     assert names(tmp_path) == ["link.safetensors", "model.safetensors"]
 
 
-def test_a_missing_folder_is_named_and_not_made(tmp_path: Path) -> None:
-    path = tmp_path / "missing" / "model.safetensors"
-    with pytest.raises(WriteError, match=rf"no folder {path.parent}; make it first"):
-        unetzoo.save(unetzoo.create("unet", base_channels=1), path)
-    assert names(tmp_path) == []
+def test_a_missing_folder_is_made_by_what_is_saved(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "too" / "model.safetensors"
+    unetzoo.save(unetzoo.create("unet", base_channels=1), path)
+    assert names(path.parent) == ["model.safetensors"]
+
+
+def test_a_folder_made_for_what_then_fails_is_gone_again(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), folder_made(tmp_path / "there" / "new" / "er"):
+            raise ZeroDivisionError
+        assert names(tmp_path / "there") == []
+    with folder_made(tmp_path / "there" / "new"):
+        pass
+    assert names(tmp_path / "there") == ["new"]
+    with pytest.raises(ZeroDivisionError), folder_made(tmp_path / "kept"):
+        (tmp_path / "kept" / "mine.txt").touch()
+        raise ZeroDivisionError
+    assert names(tmp_path / "kept") == ["mine.txt"]
 
 
 def test_a_link_into_a_missing_folder_names_that_folder(tmp_path: Path) -> None:

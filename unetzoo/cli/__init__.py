@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from unetzoo import __version__, plugins
 from unetzoo.checks import shortened, unknown
-from unetzoo.cli import _output, data, demo, exporting, prediction, serving, training, weights, zoo
+from unetzoo.cli import _output, _replacing, data, demo, exporting, prediction, serving, training, weights, zoo
 from unetzoo.cli._options import sides
 from unetzoo.cli._wording import Wording, warnings_in
 from unetzoo.errors import UnetzooError
@@ -135,7 +135,7 @@ def parser() -> Parser:
     """Return the parser of the whole command line; each command's ``run`` is what it does."""
     top = Parser(prog="unetzoo", description="A zoo of U-Nets for PyTorch.")
     # Names are what the library calls otherwise than the options.
-    top.set_defaults(takes_rest=False, names_code=False, library_names={})
+    top.set_defaults(takes_rest=False, names_code=False, library_names={}, writes=())
     top.add_argument("--version", action="version", version=f"unetzoo {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -193,7 +193,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     options.wording = Wording(options.command, settings=options.takes_rest)
     options.wording.know(options.library_names)
     try:
-        with _output.log_shown(), warnings_in(options.wording):
+        with _output.log_shown(), warnings_in(options.wording), _replacing.told(options):
             status: int | None = options.run(options)
     except UnetzooError as error:
         raise UnetzooError(options.wording(str(error))) from error

@@ -37,7 +37,8 @@ def add(commands: Any) -> None:
         "--crop-size", type=sides, metavar="PIXELS", help="side, or HEIGHTxWIDTH, of the crops that training will take"
     )
     command.add_argument("--html", metavar="FILE", help="also write a page with histograms, and images with masks")
-    command.set_defaults(run=_check, library_names={"folds": "folds"})  # of the training that comes next
+    of_training = {"folds": "folds"}  # which comes next
+    command.set_defaults(run=_check, library_names=of_training, writes=("html",))
 
     command = inner.add_parser(
         "convert",
@@ -73,7 +74,7 @@ def add(commands: Any) -> None:
     command.add_argument("--count", type=int, default=16, metavar="N", help="images (default: 16)")
     command.add_argument("--columns", type=int, default=4, metavar="N", help="(default: 4)")
     command.add_argument("--out", default="preview.png", metavar="FILE", help="(default: preview.png)")
-    command.set_defaults(run=_preview, names_code=True)
+    command.set_defaults(run=_preview, names_code=True, writes=("out",))
 
 
 def _labels_options() -> argparse.ArgumentParser:

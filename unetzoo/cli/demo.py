@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--image", metavar="FILE", help="PNG, JPEG, TIFF, … (default: microscopy, drawn)")
     command.add_argument("--out", default="unetzoo_demo.png", metavar="FILE", help="(default: unetzoo_demo.png)")
-    command.set_defaults(run=_demo)
+    command.set_defaults(run=_demo, writes=("out",))
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -69,7 +69,7 @@ def add(commands: Any) -> None:
     )
     _add_about(command)
     command.add_argument("--json", action="store_true", help="as JSON")
-    command.set_defaults(run=_export)
+    command.set_defaults(run=_export, writes=("target",))
 
 
 def _add_about(command: argparse.ArgumentParser) -> None:

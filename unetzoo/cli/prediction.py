@@ -83,7 +83,7 @@ def add(commands: Any) -> None:
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     command.add_argument("--overwrite", action="store_true", help="do all of them anew")
     command.add_argument("--json", action="store_true", help="print an object an image, a line each")
-    command.set_defaults(run=_predict)
+    command.set_defaults(run=_predict, writes=("table",))
 
 
 def _add_objects(command: argparse.ArgumentParser) -> None:

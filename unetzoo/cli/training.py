@@ -56,7 +56,7 @@ def add(commands: Any) -> None:
     command.add_argument("--json", action="store_true", help="as JSON")
     command.add_argument("--split", choices=("train", "val", "test"), help="(default: test if there is, or all)")
     add_slides(command)
-    command.set_defaults(run=_evaluate)
+    command.set_defaults(run=_evaluate, writes=("report", "table"))
 
     command = commands.add_parser(
         "calibrate",
@@ -71,7 +71,7 @@ def add(commands: Any) -> None:
     command.add_argument("--split", choices=("train", "val", "test"), default="val", help="(default: val)")
     command.add_argument("--out", default="thresholds.json", metavar="FILE", help="(default: thresholds.json)")
     command.add_argument("--json", action="store_true", help="as JSON")
-    command.set_defaults(run=_calibrate)
+    command.set_defaults(run=_calibrate, writes=("out",))
 
 
 def _add_train(commands: Any) -> None:

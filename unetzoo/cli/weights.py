@@ -51,7 +51,7 @@ def add(commands: Any) -> None:
     command.add_argument("repository", metavar="OWNER/NAME[@REVISION]")
     command.add_argument("--refresh", action="store_true", help="ask for a newer commit even if it is in the cache")
     command.add_argument("--out", metavar="FILE", help="also copy it to this .safetensors file")
-    command.set_defaults(run=_pull)
+    command.set_defaults(run=_pull, writes=("out",))
 
 
 def _add_convert(commands: Any) -> None:
@@ -79,7 +79,7 @@ def _add_convert(commands: Any) -> None:
         help="with which it was created, such as norm=group or class_names=cell,rim; give it once for each; 'unetzoo "
         "info NAME' lists them",
     )
-    command.set_defaults(run=_convert, library_names={"name": "model"})
+    command.set_defaults(run=_convert, library_names={"name": "model"}, writes=("target",))
 
 
 def _verify(options: argparse.Namespace) -> None:

@@ -67,7 +67,7 @@ def add(commands: Any) -> None:
         metavar="FILE",
         help="draw parameters against GFLOPs, or with --results Dice against minutes and memory (.png, .svg, .pdf)",
     )
-    command.set_defaults(run=_compare)
+    command.set_defaults(run=_compare, writes=("plot",))
 
 
 def _list(options: argparse.Namespace) -> None:

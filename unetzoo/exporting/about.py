@@ -84,6 +84,14 @@ class About:
         found = None if card is None else card.card.license
         return replace(self, license=found) if self.license is None and found not in (None, "other") else self
 
+    def differs(self, card: EarlierCard | None) -> str:
+        """Return a sentence where another licence is given than the model's own card has; "" where it is none."""
+        found = None if card is None else card.card.license
+        found = None if found in (None, "other") else LICENCES.get(found.lower(), found)
+        if None in (self.license, found) or self.license == found:
+            return ""
+        return f"the licence of this package is {self.license}, as it was given; the model card says {found}"
+
     def missing(self) -> Iterator[str]:
         """Give a sentence for each thing that a package needs and nobody told."""
         if not self.authors:

@@ -24,9 +24,11 @@ from unetzoo.folding import OptimizedModel
 from unetzoo.images import IMAGE_SUFFIXES
 from unetzoo.model import SegmentationModel
 from unetzoo.prediction.networks import check_alike
+from unetzoo.registry import suggest
 
 FORMATS = {".aoti.pt2": "aoti", ".onnx": "onnx", ".pt2": "pt2", ".zip": "bioimageio"}
 """Ending of the file → format; the longest ending first."""
+_ENDINGS = ".onnx, .pt2, .aoti.pt2 or .zip"
 PRECISIONS = {
     "onnx": ("float32", "float16", "int8"),  # onnxruntime has no convolution in bfloat16 for processors
     "pt2": ("float32", "bfloat16", "float16"),
@@ -252,16 +254,25 @@ def _scale(config: ModelConfig) -> tuple[object, ...]:
 
 
 def _path_problems(path: str | os.PathLike[str]) -> Iterator[str]:
-    name, folder = Path(path).name, Path(path).absolute().parent
+    name = Path(path).name
+    # It is made where it is missing, in the nearest one that is there.
+    folder = next(each for each in Path(path).absolute().parents if each.exists())
     if not any(name.endswith(ending) for ending in FORMATS):
-        mend = "; TorchScript is not written: take .pt2" if name.endswith((".pt", ".pth", ".ts")) else ""
-        yield f"{name!r}: a name that ends in .onnx, .pt2 or .aoti.pt2 is needed, which says the format{mend}"
+        yield f"{name!r}: a name that ends in {_ENDINGS} is needed, which says the format{_near_ending(name)}"
     if Path(path).is_dir():
         yield f"{str(path)!r} is a folder: give the name of a file"
     elif not folder.is_dir():
-        yield f"there is no folder {str(folder)!r}: make it first"
+        yield f"{str(folder)!r} is a file, and would have to be a folder: give another name"
     elif not os.access(folder, os.W_OK):
-        yield f"the folder {str(folder)!r} cannot be written: mend its permissions, or take another"
+        yield f"the folder {str(folder)!r} cannot be written: fix its permissions, or take another"
+
+
+def _near_ending(name: str) -> str:
+    """Return what may be meant by a name whose ending is no format's."""
+    if name.endswith((".pt", ".pth", ".ts")):
+        return "; TorchScript is written in .zip, packages of BioImage.IO, alone: take .pt2, or that"
+    ending = Path(name).suffix
+    return suggest(ending, FORMATS) if ending else ""
 
 
 def _precision_problems(precision: object, form: str | None) -> list[str]:

@@ -22,8 +22,9 @@ from unetzoo.exporting.quiet import quiet
 from unetzoo.exporting.request import Images, Request, check
 from unetzoo.exporting.samples import Samples, read_images
 from unetzoo.exporting.whole import logits_of
+from unetzoo.files.notes import Note
 from unetzoo.files.packages import SUFFIX as PACKAGE
-from unetzoo.files.writing import replacing
+from unetzoo.files.writing import folder_made, replacing
 from unetzoo.folding import OptimizedModel, optimize
 from unetzoo.model import SegmentationModel
 from unetzoo.prediction import Predictor
@@ -117,7 +118,7 @@ def export(
     whole = Samples(stored, request)
     exact = [_exact(model) for model in request.models]
     network = deployed(request, exact)
-    with replacing(request.path) as stream:
+    with folder_made(request.path.parent), replacing(request.path) as stream:
         file = _file(request, network, whole, about, card)
         eager, run = _eager(exact, request), _running(request, file)
         tried = checks(request, eager, run, stored)
@@ -170,6 +171,10 @@ def _told(
     if not os.fspath(path).endswith(PACKAGE):
         return given, ""
     card, text = card_beside(model)
+    differs = given.differs(card)
+    if differs:
+        Note(f"{os.fspath(path)}: {differs}", doubtful=True).log()
+        text = f"**Licence**: {differs}\n\n{text}"
     return given.over(card), text
 
 

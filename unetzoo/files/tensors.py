@@ -26,7 +26,7 @@ from torch import Tensor
 from unetzoo.errors import DamagedError, WeightsError
 from unetzoo.files import strict_json
 from unetzoo.files.strangers import SEEN, no_weights
-from unetzoo.files.writing import replacing
+from unetzoo.files.writing import make_folder, replacing
 
 DTYPES = {
     "F64": torch.float64,
@@ -158,6 +158,8 @@ def read_mapped(path: Path, content: mmap.mmap) -> TensorFile:
 def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """Write a safetensors file, all or nothing, with digests of header and data; return that of the data.
 
+    Its folder is made where there is none.
+
     Raises:
         WeightsError: it cannot be written, or a tensor is of a type that has no place in it.
     """
@@ -165,6 +167,7 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], m
     ordered = dict(sorted(tensors.items(), key=_place))
     blank = {**metadata, DATA_DIGEST: "0" * 64, HEADER_DIGEST: "0" * 64}
     placed = _header(ordered, blank)
+    make_folder(Path(path).parent)
     with replacing(path) as stream:
         stream.write(len(placed).to_bytes(8, "little") + placed)
         digest = hashlib.sha256()

@@ -84,6 +84,25 @@ def make_folder(folder: str | os.PathLike[str]) -> None:
         raise WriteError(f"the folder {str(folder)!r} cannot be made: {problem}") from error
 
 
+@contextlib.contextmanager
+def folder_made(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Make a folder, and those it lies in, where there are none; take them away again when the block fails.
+
+    Raises:
+        WriteError: it cannot be made.
+    """
+    folder = Path(folder).absolute()
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    make_folder(folder)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # somebody has put something into it
+            for each in new:
+                each.rmdir()
+        raise
+
+
 def _target(path: Path) -> Path:
     """Return the file to write: ``path``, or what it links to.
 

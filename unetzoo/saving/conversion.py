@@ -59,7 +59,7 @@ def convert(
         **options: as ``create`` takes them, but no ``pretrained``.
 
     Raises:
-        ConfigError: lists all that is wrong with the name and the options.
+        ConfigError: lists all that is wrong with the name and the options; or ``target`` is the file itself.
         WeightsError: the file cannot be read, holds another model (lists all tensors that are missing, unexpected or
             of another shape), or ``target`` cannot be written.
     """
@@ -73,6 +73,8 @@ def convert(
     path, asked = split_place(source)
     if kind_of(path) == "safetensors":
         _refuse_another(path, name)
+    if Path(target).exists() and Path(target).samefile(path):
+        raise ConfigError(f"{path} would be read and written over: give what is written another name")
     contents = read_contents(source)
     own = None if asked is not None or kind_of(path) == "safetensors" else run_record(contents)
     if own is not None:

@@ -1,0 +1,83 @@
+"""Files that are there when a command writes: one that is replaced is told, one that is read is never replaced."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+
+import unetzoo
+from unetzoo.cli import _replacing, main, parser
+from unetzoo.errors import ConfigError
+from unetzoo.files.writing import write_file
+
+READ = "would be read and written over: give what is written another name"
+
+
+def tensors(path: Path) -> str:
+    torch.save(unetzoo.create("unetpp", levels=2, base_channels=2).state_dict(), path)
+    return str(path)
+
+
+WORDS = ("--model", "unetpp", "--option", "levels=2", "--option", "base_channels=2")
+
+
+def test_a_line_says_what_was_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, target = tensors(tmp_path / "a.pth"), tmp_path / "new" / "a.safetensors"
+    assert main(["convert", source, str(target), *WORDS]) == 0
+    assert "there already" not in capsys.readouterr().err
+    assert main(["convert", source, str(target), *WORDS]) == 0
+    assert f"{target} was there already, and was replaced\n" in capsys.readouterr().err
+
+
+def test_what_fails_replaces_nothing_and_says_so_little(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "mine.safetensors"
+    target.write_bytes(b"years of work")
+    assert main(["convert", tensors(tmp_path / "a.pth"), str(target), "--model", "resunet18"]) == 2
+    assert "there already" not in capsys.readouterr().err
+    assert target.read_bytes() == b"years of work"
+
+
+def test_what_a_command_reads_it_does_not_write_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = tmp_path / "list.csv"
+    listed.write_text("image,mask\na.png,b.png\n")
+    other = tmp_path / "other.csv"
+    other.symlink_to(listed)
+    for words in (
+        ["data", "check", str(listed), "--html", str(other)],
+        ["evaluate", "nuclei", "--data", str(listed), "--table", str(listed)],
+        ["predict", "nuclei", str(listed), "--table", str(other)],
+        ["demo", "--image", str(listed), "--out", str(other)],
+    ):
+        assert main(words) == 2, words
+        assert READ in capsys.readouterr().err, words
+    assert listed.read_text() == "image,mask\na.png,b.png\n"
+    source = Path(tensors(tmp_path / "a.safetensors"))
+    source.rename(tmp_path / "a.pth")
+    (tmp_path / "link.safetensors").symlink_to(tmp_path / "a.pth")
+    with pytest.raises(ConfigError, match=READ):
+        unetzoo.convert(tmp_path / "a.pth", tmp_path / "link.safetensors", "unetpp", levels=2, base_channels=2)
+
+
+def test_of_a_folder_the_files_that_were_replaced_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("scores.json", "mine.txt"):
+        write_file(tmp_path / name, "before")
+    with _replacing.told(argparse.Namespace(writes=("report", "table"), report=str(tmp_path), table=None)):
+        write_file(tmp_path / "scores.json", "after")
+        write_file(tmp_path / "per_image.csv", "new")
+    assert capsys.readouterr().err == f"{tmp_path / 'scores.json'} was there already, and was replaced\n"
+
+
+def test_every_option_that_names_a_file_to_write_is_known() -> None:
+    """Folders of ``predict``, ``train`` and ``data convert`` have rules of their own, see the FAQ."""
+    commands = [action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)][0].choices
+    inner = [action for action in commands["data"]._actions if isinstance(action, argparse._SubParsersAction)]
+    written = {"out", "target", "table", "report", "html", "plot"}
+    for name, command in {**commands, **inner[0].choices}.items():
+        named = {action.dest for action in command._actions} & written
+        own = {"predict": {"out"}, "train": {"out"}}.get(name, set())
+        if command.prog.endswith("data convert"):
+            own = {"target"}
+        assert set(command.get_default("writes") or ()) == named - own, command.prog
