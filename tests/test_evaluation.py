@@ -382,3 +382,52 @@ def test_a_run_s_own_split_and_labels_are_those_of_its_settings(
     (tmp_path / "config.yaml").write_text("data: 3", encoding="utf-8")
     assert main(["evaluate", str(tmp_path), "--data", str(folder)]) == 2
     assert re.search(r"config\.yaml .*not .*settings .*move it away", capsys.readouterr().err)
+
+
+BRIGHT = {"1": (0, 40), "2": (0, 5), "3": (15, 40)}
+"""Image → the rows that a network finds; its mask are the first 10, 20 or 30."""
+WORST_BY = {"recall": ("2", "3", "1"), "precision": ("1", "3", "2")}
+FIRST = {"recall": "2   recall 0.250   dice 0.400", "precision": "1   precision 0.250   dice 0.400"}
+
+
+@pytest.mark.parametrize("figure", ["recall", "precision"])
+@pytest.mark.parametrize("by", ["asked for", "of the run", "of the run, per image"])
+def test_the_worst_are_so_by_the_figure_that_judges(
+    figure: str, by: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, (top, bottom) in BRIGHT.items():
+        pixels = np.zeros((40, 30 + int(name), 3), dtype=np.uint8)
+        pixels[top:bottom] = 255
+        Image.fromarray(pixels).save(folder / "images" / f"{name}.png")
+    (tmp_path / "run").mkdir()
+    unetzoo.save(white(), tmp_path / "run" / "best.safetensors")
+    if by != "asked for":
+        data = {"ratios": [0.8, 0.1, 0.1], "group": None, "ignore": None, "colours": None, "ignore_colour": None}
+        monitor = f"{figure}_per_image" if by == "of the run, per image" else figure
+        record = {"data": data, "seed_everything": 0, "model": {"monitor": monitor}}
+        (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(record), encoding="utf-8")
+    found = evaluate(tmp_path / "run", folder, monitor=figure if by == "asked for" else None)
+    assert tuple(row["name"] for row in found.rows if row["name"] != "0") == WORST_BY[figure]
+    written: list[sheets.Row] = []
+    monkeypatch.setattr(
+        sheets, "titled", lambda rows, *_: written.extend(rows) or torch.zeros(3, 8, 8, dtype=torch.uint8)
+    )
+    found.write(tmp_path / "report")
+    assert next(row.title for row in written if not row.title.startswith("0")).startswith(FIRST[figure])
+
+
+def test_a_figure_that_images_do_not_have_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unetzoo.save(constant(3.0), tmp_path / "m.safetensors")
+    for given, said in (("recal", r"did you mean 'recall'"), ("object_pq", r"those of objects need objects=True")):
+        with pytest.raises(ConfigError, match=rf"monitor='{given}': dice, iou, .*{said}"):
+            evaluate(tmp_path / "m.safetensors", folder, monitor=given)
+    words = ["evaluate", str(tmp_path / "m.safetensors"), "--data", str(folder), "--monitor", "object_pq"]
+    assert main(words) == 2
+    assert "--monitor object_pq: dice, iou" in capsys.readouterr().err
+    assert main([*words, "--objects", "--report", str(tmp_path / "r")]) == 0
+    with (tmp_path / "r" / "per_image.csv").open() as stream:
+        values = [float(row["object_pq"]) for row in csv.DictReader(stream) if row["object_pq"]]
+    assert values == sorted(values)
+    assert len(values) > 2

@@ -52,6 +52,9 @@ def add(commands: Any) -> None:
     command.add_argument("--split-objects", type=float, metavar="PIXELS",
         help="count them as 'unetzoo predict --split' divides them")  # fmt: skip
     command.add_argument("--objects", action="store_true", help="also hold objects against the true ones: AP, PQ, F1")
+    command.add_argument("--monitor", metavar="FIGURE",
+        help="the score by which images are the worst: iou, recall, dice/NAME, with --objects object_pq, … (default: "
+        "as the run was judged, else dice, or with --objects object_ap_50)")  # fmt: skip
     command.add_argument("--table", metavar="FILE.csv", help="of the objects, as 'unetzoo predict' writes it")
     command.add_argument("--json", action="store_true", help="as JSON")
     command.add_argument("--split", choices=("train", "val", "test"), help="(default: test if there is, or all)")
@@ -167,6 +170,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         objects=options.objects or bool(options.split_objects),
         table=options.table,
         slides=slides_of(options),
+        monitor=options.monitor,
         progress=sys.stderr.isatty(),
         **given,
     )

@@ -1,8 +1,5 @@
 """How well a model segments images whose masks are known: scores, and the thresholds that are best."""
 
+from unetzoo.evaluation.as_trained import settings_of_run as settings_of_run
 from unetzoo.evaluation.calibrating import Calibration as Calibration, calibrate as calibrate
-from unetzoo.evaluation.evaluating import (
-    Evaluation as Evaluation,
-    evaluate as evaluate,
-    settings_of_run as settings_of_run,
-)
+from unetzoo.evaluation.evaluating import Evaluation as Evaluation, evaluate as evaluate

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from unetzoo import images, sheets
@@ -24,10 +23,11 @@ from unetzoo.data import Labels, SegmentationDataset, labels_of
 from unetzoo.data.counting import COMPONENTS, TOLD
 from unetzoo.data.listing import Sample, Source, paths_of, title_of
 from unetzoo.data.masks import decode
-from unetzoo.data.splitting import RATIOS
 from unetzoo.data.stacks import list_samples
 from unetzoo.data.understanding import has_names
 from unetzoo.errors import ConfigError
+from unetzoo.evaluation import ranking
+from unetzoo.evaluation.as_trained import as_trained, monitors_of
 from unetzoo.evaluation.held_out import choose, seen_by
 from unetzoo.evaluation.slides import Slides, judged, metrics_of
 from unetzoo.files.writing import write_file
@@ -40,7 +40,6 @@ from unetzoo.prediction import Predictor
 from unetzoo.prediction.inputs import as_image
 from unetzoo.prediction.networks import Model, listed
 from unetzoo.printing import aligned, printable
-from unetzoo.saving.sources import source_of
 from unetzoo.slides import microns_in
 
 WORST = 8
@@ -57,10 +56,11 @@ class Evaluation:
         how: the true objects are "told apart by the masks", "connected components", or one in some images and the
             other in others; None likewise.
         kinds: kind of image → its own scores and objects; empty where the source names no kinds.
-        rows: a record an image, the worst Dice first: "name", "kind" where there are kinds, the scores, None where
-            not defined, and those of ``ObjectScores.row`` where objects were asked for.
+        rows: a record an image, the worst ``figure`` first: "name", "kind" where there are kinds, the scores, None
+            where not defined, and those of ``ObjectScores.row`` where objects were asked for.
         worst: for the worst images, three tiles (3, H, W) uint8 each: the image, its true mask, the predicted one.
         config: of the network.
+        figure: by which images are the worst.
     """
 
     scores: Scores
@@ -70,6 +70,7 @@ class Evaluation:
     rows: tuple[dict[str, str | float | None], ...]
     worst: tuple[tuple[Tensor, ...], ...]
     config: ModelConfig
+    figure: str
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the images as JSON-able numbers.
@@ -115,8 +116,8 @@ class Evaluation:
             ("per_image.csv", table.getvalue()),
         ):
             write_file(folder / name, text)
-        titles = [_title(row) for row in self.rows]
-        shown = [sheets.Row(title, tiles) for title, tiles in zip(titles, self.worst, strict=False)]
+        worst = zip(self.rows, self.worst, strict=False)
+        shown = [sheets.Row(ranking.title(row, self.figure), tiles) for row, tiles in worst]
         plain = [tiles[0] for tiles in self.worst]
         keys = sheets.class_keys(plain, self.config.pixel_task, self.config.num_classes, self.scores.class_names)
         images.write_png(sheets.titled(shown, keys), folder / "worst.png")
@@ -140,6 +141,7 @@ def evaluate(
     objects: bool = False,
     table: str | os.PathLike[str] | None = None,
     slides: Mapping[str, Any] | None = None,
+    monitor: str | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Segment images as ``unetzoo.Predictor`` does, and hold the masks against the true ones.
@@ -167,6 +169,8 @@ def evaluate(
             all images are taken for slides. A CSV file lists them with their masks: a .tif of the size that is looked
             at, or a .geojson of polygons in pixels of level 0. They are segmented and held against these by rows,
             without ``objects``, ``table`` and the boundary F-score, which other images beside them lack then, too.
+        monitor: the score by which images are the worst, such as "iou", "recall", "dice/rim" or "object_pq". None: by
+            which the runs of the models were judged, else Dice, or with ``objects`` "object_ap_50".
         progress: show a bar.
 
     Raises:
@@ -186,9 +190,9 @@ def evaluate(
     config = predictor.config
     asked = Slides(slides or {})
     dataset = images_of(predictor, source, split, given, slides=True)
-    by_rows = asked.check(
-        dataset.samples, dataset.labels, objects=objects or table is not None, holes=bool(predictor.holes)
-    )
+    telling, holes = objects or table is not None, bool(predictor.holes)
+    by_rows = asked.check(dataset.samples, dataset.labels, objects=telling, holes=holes)
+    figure = ranking.figure_of(monitor, monitors_of(predictor), config, objects=objects, by_rows=by_rows)
     metrics = defaultdict[str, SegmentationMetrics](lambda: metrics_of(config, by_rows))
     tiles: dict[int, tuple[Tensor, ...]] = {}
     matches, how = defaultdict[str, ObjectScores](ObjectScores), set[str]()
@@ -207,15 +211,15 @@ def evaluate(
                 how |= told
                 matches[kind] += met
             rows.append({"name": sample.name, **({"kind": kind} if kind else {}), **row})
-    order = sorted(range(len(rows)), key=lambda i: _rank(rows[i]))
+    order = ranking.worst_first(rows, figure)
     worst = tuple(tiles.get(i) or _tiles(predictor, dataset, i) for i in order[:WORST])
     kinds = {kind: (metrics[kind].compute(), matches[kind] if objects else None) for kind in sorted(metrics) if kind}
     total = metrics_of(config, by_rows)
     for part in metrics.values():
         total.merge(part)
     everything = sum(matches.values(), ObjectScores()) if objects else None
-    told_apart = " and ".join(sorted(how)) or None
-    return Evaluation(total.compute(), everything, told_apart, kinds, tuple(rows[i] for i in order), worst, config)
+    ordered, told_apart = tuple(rows[i] for i in order), " and ".join(sorted(how)) or None
+    return Evaluation(total.compute(), everything, told_apart, kinds, ordered, worst, config, figure)
 
 
 def _judged_image(
@@ -301,55 +305,6 @@ def images_of(
     return SegmentationDataset(samples, known, in_channels=config.in_channels, room=0)  # each is read once
 
 
-def as_trained(predictor: Predictor, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how images are split and masks are read: as given, else as in the runs of the models, else by default.
-
-    Args:
-        predictor: of the models; of those that were given as networks no run is known.
-        given: as :func:`images_of` takes it.
-
-    Raises:
-        ConfigError: the runs differ in what was not given.
-    """
-    runs = [run for origin in predictor.origins if origin is not None and (run := settings_of_run(origin))]
-    problems = [
-        f"{name} is {', '.join(repr(run[name]) for run in runs)}: give {name}; or, as each may have been trained on "
-        "what the others were not, data with splits of their own, in train/, val/ and test/"
-        for name, value in given.items()
-        if value is None and runs and any(run[name] != runs[0][name] for run in runs)
-    ]
-    if problems:
-        raise ConfigError("these runs split or read their data differently", problems)
-    known = {"ratios": RATIOS, "seed": 0, **(runs[0] if runs else {})}
-    return {name: known.get(name) if value is None else value for name, value in given.items()}
-
-
-def settings_of_run(model: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return how a run split and read its data, as :func:`evaluate` takes it; empty if ``model`` is in no run's folder.
-
-    Raises:
-        ConfigError: the run's ``config.yaml`` cannot be read.
-    """
-    source = source_of(model)
-    if source.path is None or source.kind == "trained":
-        return {}
-    path = (source.path if source.kind == "folder" else source.path.parent) / "config.yaml"
-    if not path.is_file():
-        return {}
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        data = found["data"]
-        settings = {name: data[name] for name in ("ratios", "group", "ignore", "colours", "ignore_colour")}
-        later = {
-            name: data.get(name) for name in ("foreground", "planes", "classes", "masks")
-        }  # runs of before have none
-        return {**settings, **later, "seed": found["seed_everything"]}
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{path} is not the settings of a run ({type(error).__name__}: {error}); move it away"
-        ) from error
-
-
 def true_objects(sample: Sample, labels: Labels, target: Tensor) -> tuple[str, Instances]:
     """Return the true objects of an image, and how they are told apart: ``TOLD`` or ``COMPONENTS``.
 
@@ -369,18 +324,6 @@ def true_objects(sample: Sample, labels: Labels, target: Tensor) -> tuple[str, I
 
 def _record(scores: Scores, objects: ObjectScores | None) -> dict[str, float | None]:
     return scores.to_dict() | (objects.to_dict() if objects else {})
-
-
-def _rank(row: Mapping[str, str | float | None]) -> tuple[bool, float]:
-    """Return what sorts rows by Dice, the worst first; where it is not defined, there was nothing to find, or found."""
-    dice = row["dice"]
-    return dice is None, 0.0 if dice is None else float(dice)
-
-
-def _title(row: Mapping[str, str | float | None]) -> str:
-    """Return what is said of an image above it."""
-    scores = [f"{name} {value:.3f}" for name in ("dice", "iou") if isinstance(value := row[name], float)]
-    return "   ".join([str(row["name"]), *(scores or ["nothing to find, and nothing found"])])
 
 
 def _tiles(predictor: Predictor, dataset: SegmentationDataset, i: int) -> tuple[Tensor, ...]:
