@@ -22,13 +22,14 @@ from unetzoo.data.listing import Sample
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.metrics import SegmentationMetrics
 from unetzoo.prediction import Predictor
+from unetzoo.prediction.objects_by_rows import rows_at_once
 from unetzoo.prediction.results import of_files
 from unetzoo.prediction.slides import SlideRows
 from unetzoo.prediction.stored import StoredRows
 from unetzoo.slides import Slide, is_slide, open_slide
 
 TOGETHER = 512
-"""Rows that are held against each other at once."""
+"""Rows that are held against each other at once, at most."""
 BOUNDARY = 2.0
 """Pixels by which a boundary may lie beside the true one."""
 SHOWN = 320
@@ -109,8 +110,9 @@ def judged(
         small = _Small(rows.height, rows.width)
 
         def pairs() -> Iterator[tuple[Tensor, Tensor]]:
-            for first in range(0, rows.height, TOGETHER):
-                last = min(first + TOGETHER, rows.height)
+            step = rows_at_once(rows.width, TOGETHER)
+            for first in range(0, rows.height, step):
+                last = min(first + step, rows.height)
                 predicted = of_files(list(found.rows(first, last)), predictor.config).long()
                 target = truth(first, last)
                 small.add(first, target, predicted)
