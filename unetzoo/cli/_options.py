@@ -123,6 +123,15 @@ def _value(text: str) -> Any:
         return text
 
 
+def add_range(command: argparse.ArgumentParser) -> None:
+    """Add which values of images are black and white."""
+    command.add_argument(
+        "--range", dest="intensity_range", type=float, nargs=2, metavar=("LOW", "HIGH"),
+        help="values of images that are black and white to a model of 8-bit images, such as 0 4095 of 12 bits that are "
+        "stored in 16 (default: 0 and the largest value of their type)",
+    )  # fmt: skip
+
+
 def add_slides(command: argparse.ArgumentParser) -> None:
     """Add what is asked of slides."""
     command.add_argument(

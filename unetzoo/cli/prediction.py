@@ -13,6 +13,7 @@ from unetzoo.cli._options import (
     PLANES,
     PLANES_HELP,
     SEVERAL,
+    add_range,
     add_slides,
     asked_of_objects,
     note_of,
@@ -78,6 +79,7 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     _add_objects(command)
     add_slides(command)
+    add_range(command)
     command.add_argument("--planes", choices=PLANES, help=f"{PLANES_HELP}; split writes a mask a plane")
     command.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="(default: float32)")
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
@@ -144,6 +146,7 @@ def _predict(options: argparse.Namespace) -> int | None:
         holes=options.holes,
         split=options.split,
         dtype=None if options.dtype is None else getattr(torch, options.dtype),
+        intensity_range=options.intensity_range,
     )
     note = note_of(predictor, options.threshold, options.smallest, options.split)
     if note is not None:

@@ -14,6 +14,7 @@ from unetzoo.cli._options import (
     PLANES,
     PLANES_HELP,
     SEVERAL,
+    add_range,
     add_slides,
     asked_of_objects,
     note_of,
@@ -59,6 +60,7 @@ def add(commands: Any) -> None:
     command.add_argument("--json", action="store_true", help="as JSON")
     command.add_argument("--split", choices=("train", "val", "test"), help="(default: test if there is, or all)")
     add_slides(command)
+    add_range(command)
     command.set_defaults(run=_evaluate, writes=("report", "table"))
 
     command = commands.add_parser(
@@ -74,6 +76,7 @@ def add(commands: Any) -> None:
     command.add_argument("--split", choices=("train", "val", "test"), default="val", help="(default: val)")
     command.add_argument("--out", default="thresholds.json", metavar="FILE", help="(default: thresholds.json)")
     command.add_argument("--json", action="store_true", help="as JSON")
+    add_range(command)
     command.set_defaults(run=_calibrate, writes=("out",))
 
 
@@ -217,4 +220,5 @@ def _judged(options: argparse.Namespace, **arguments: Any) -> tuple[Predictor, d
     given = {name: getattr(options, name) for name in names}
     for name in ("colours", "classes"):
         given[name] = None if given[name] is None else given[name].split(",")
-    return Predictor(separated(options.model), device=options.device, tta=options.tta, **arguments), given
+    arguments |= {"device": options.device, "tta": options.tta, "intensity_range": options.intensity_range}
+    return Predictor(separated(options.model), **arguments), given

@@ -30,6 +30,7 @@ from unetzoo.files.writing import write_file
 from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.objects.separating import separable
 from unetzoo.prediction import Predictor
+from unetzoo.prediction.ranges import told_together
 from unetzoo.prediction.views import VIEWS
 from unetzoo.printing import aligned
 from unetzoo.saving.folds import FOLDS_FILE, folds_in, members
@@ -122,6 +123,7 @@ class AcrossFolds:
         write_file(Path(folder) / FOLDS_FILE, json.dumps(self.to_dict(), indent=2) + "\n")
 
 
+@told_together()
 def choose(folder: str | os.PathLike[str], *, device: str = "auto", progress: bool = False) -> AcrossFolds:
     """Find what is best for the average of folds: views, thresholds, and which objects or parts of masks are kept.
 

@@ -24,6 +24,7 @@ from unetzoo.images import image_size
 from unetzoo.objects.separating import check_separable
 from unetzoo.prediction import Predictor
 from unetzoo.prediction.networks import Model
+from unetzoo.prediction.ranges import told_together
 from unetzoo.prediction.results import Prediction, mask_of
 from unetzoo.printing import aligned
 
@@ -84,6 +85,7 @@ class Calibration:
         write_file(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
 
+@told_together()
 def calibrate(
     model: Predictor | Model | Sequence[Model],
     source: Source,

@@ -39,6 +39,7 @@ from unetzoo.objects.table import Columns, check_table, table as measured, table
 from unetzoo.prediction import Predictor
 from unetzoo.prediction.inputs import as_image
 from unetzoo.prediction.networks import Model, listed
+from unetzoo.prediction.ranges import told_together
 from unetzoo.printing import aligned, printable
 from unetzoo.slides import microns_in
 
@@ -123,6 +124,7 @@ class Evaluation:
         images.write_png(sheets.titled(shown, keys), folder / "worst.png")
 
 
+@told_together()
 def evaluate(
     model: Predictor | Model | Sequence[Model],
     source: Source,

@@ -17,7 +17,8 @@ from unetzoo.errors import InputError
 from unetzoo.napari.layers import Planes, stacked
 from unetzoo.prediction import Prediction, Predictor
 from unetzoo.prediction.inputs import as_image
-from unetzoo.prediction.networks import check_channels, check_range
+from unetzoo.prediction.networks import check_channels
+from unetzoo.prediction.ranges import look_at
 from unetzoo.prediction.results import mask_of, shows_objects
 from unetzoo.prediction.strips import joined
 
@@ -100,7 +101,7 @@ def segment(
         image = as_image(planes.plane(index))
         image.name = planes.name
         check_channels(image.image, predictor.config, image.alpha)
-        check_range(image.image, predictor.config)
+        look_at(image, predictor.networks.configs, predictor.intensity_range)
         grid, parts = predictor.grid(image), []
         try:
             with in_memory(InputError, "close other layers, or segment a slice at a time"):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from unetzoo import checks
+from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError
 from unetzoo.files import strict_json
 from unetzoo.objects._arguments import split_problems
+from unetzoo.objects.finding import SPLIT_BY_EDGES
 from unetzoo.prediction.networks import MERGES
 from unetzoo.prediction.tiles import BLENDS
 from unetzoo.prediction.views import VIEWS
@@ -28,6 +31,7 @@ def problems(
     holes: object,
     split: object,
     batch_size: object,
+    intensity_range: object,
 ) -> list[str]:
     """Return a sentence for each argument that is wrong."""
     found = checks.whole("tile", tile, others=("auto", None))
@@ -48,7 +52,23 @@ def problems(
         found.append(f"scales={scales!r}: a list of numbers from 0.1 to 10 is needed")
     found += checks.whole("smallest", smallest, 0, others=(None,)) + checks.whole("holes", holes, 0, others=("all",))
     found += [] if split is None else split_problems(split)
+    if intensity_range is not None and not _is_range(intensity_range):
+        found.append(
+            f"intensity_range={intensity_range!r}: two numbers are needed, the values that are black and white, the "
+            "lower one first"
+        )
     return found + checks.whole("batch_size", batch_size, others=(None,))
+
+
+def _is_range(given: object) -> bool:
+    if not isinstance(given, list | tuple) or len(given) != 2:
+        return False
+    return all(type(value) in (int, float) and math.isfinite(value) for value in given) and given[0] < given[1]
+
+
+def split_of(config: ModelConfig) -> float:
+    """Return by how many pixels objects come apart where nobody says it."""
+    return SPLIT_BY_EDGES if config.task == "instances" else 0.0
 
 
 class Calibrated(NamedTuple):

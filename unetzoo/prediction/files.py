@@ -34,6 +34,7 @@ from unetzoo.prediction.outputs import (
 )
 from unetzoo.prediction.overlay_by_rows import shrinking
 from unetzoo.prediction.predictor import Predictor
+from unetzoo.prediction.ranges import told_together
 from unetzoo.prediction.results import Prediction, shows_objects, write_masks
 from unetzoo.prediction.stored import SUFFIXES, is_big
 from unetzoo.printing import printable
@@ -109,6 +110,7 @@ class Report:
     failed: dict[Path, str] = field(default_factory=dict)
 
 
+@told_together()
 def predict_files(
     predictor: Predictor,
     jobs: Sequence[Job],

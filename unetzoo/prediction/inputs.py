@@ -94,7 +94,11 @@ class Rows(ABC):
     def measured(self, first: int, last: int) -> Tensor:
         """Return these rows; where something is missing in them scaled, float32, with NaN there."""
         rows = self.rows(first, last)
-        return images.blanked(rows, images.missing_in(rows, self.nodata, self.alpha))
+        return images.blanked(rows, self.gaps(rows, first))
+
+    def gaps(self, rows: Tensor, first: int) -> Tensor | None:
+        """Return which values are missing in rows of the image from ``first`` on, of their shape; None: none."""
+        return images.missing_in(rows, self.nodata, self.alpha)
 
 
 class LoadedImage(Rows):
@@ -129,10 +133,10 @@ class LoadedImage(Rows):
         """Return some rows, see :class:`Rows`."""
         return self.image[:, first:last]
 
-    def measured(self, first: int, last: int) -> Tensor:
-        """Return some rows, see :class:`Rows`."""
-        missing = None if self.missing is None else self.missing[:, first:last]
-        return images.blanked(self.rows(first, last), missing if missing is not None and missing.any() else None)
+    def gaps(self, rows: Tensor, first: int) -> Tensor | None:
+        """Return which values are missing, see :class:`Rows`."""
+        missing = None if self.missing is None else self.missing[:, first : first + rows.shape[1]]
+        return missing if missing is not None and missing.any() else None
 
 
 def as_image(source: Any, planes: str | int | None = None) -> LoadedImage:

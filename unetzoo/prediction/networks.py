@@ -43,6 +43,11 @@ class Networks:
         self.unit = math.lcm(*(unit_of(member.network) for member in members))
 
     @property
+    def configs(self) -> list[ModelConfig]:
+        """Configurations of the members."""
+        return [member.config for member in self.members]
+
+    @property
     def border(self) -> int:
         """Pixels around a window that the networks are shown as well."""
         return max(member.network.decoder.border for member in self.members)
@@ -56,7 +61,7 @@ class Networks:
 
     def levels(self, source: Rows, device: torch.device) -> list[Levels]:
         """Return what each member normalises an image by, on a device: once for all tiles, of the whole image."""
-        configs = [member.config for member in self.members]
+        configs = self.configs
         whole = source.moments() if any(config.normalisation == "image" for config in configs) else None
         found = []
         for config in configs:
@@ -263,25 +268,3 @@ def check_channels(image: Tensor, config: ModelConfig, alpha: bool = False) -> N
             "save them as one TIFF of several bands"
         )
     raise InputError(said)
-
-
-def check_range(image: Tensor, config: ModelConfig) -> None:
-    """Raise if floating-point values are far from those that a network was trained on: 0 to 255, say, for 0 to 1.
-
-    Raises:
-        InputError: with both sides.
-    """
-    if not image.is_floating_point() or config.mean is None or config.std is None:
-        return
-    values = image[:, :: max(1, image.shape[1] // 64), :: max(1, image.shape[2] // 64)].double()
-    mean, std = (torch.tensor(numbers, dtype=torch.float64)[:, None, None] for numbers in (config.mean, config.std))
-    if bool(((values - mean) / std).abs().median() > _FAR):
-        raise InputError(
-            f"a floating-point image of values about {float(values.median()):.3g}: {config.name} was trained on "
-            f"values about {float(mean.mean()):.3g}; give 8 or 16 bits as they are, or divide by 255 or "
-            "65535, the largest value of their type"
-        )
-
-
-_FAR = 20
-"""Standard deviations; images of a training set lie within a few."""

@@ -14,19 +14,17 @@ import torch
 from torch import Tensor
 
 from unetzoo import objects
-from unetzoo.config import ModelConfig
 from unetzoo.devices import Transfer, device_of, in_memory
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.objects.components import ndimage
-from unetzoo.objects.finding import SPLIT_BY_EDGES
 from unetzoo.objects.separating import check_separable, separable
-from unetzoo.prediction import arguments, by_rows, objects_by_rows
+from unetzoo.prediction import arguments, by_rows, objects_by_rows, ranges
 from unetzoo.prediction.bars import bar_of
 from unetzoo.prediction.beside_rows import Beside
 from unetzoo.prediction.inputs import LoadedImage, Rows, as_image
 from unetzoo.prediction.layout import Layout
 from unetzoo.prediction.marks import Mark
-from unetzoo.prediction.networks import Model, Networks, check_channels, check_range, gathered, origins
+from unetzoo.prediction.networks import Model, Networks, check_channels, gathered, origins
 from unetzoo.prediction.outputs import annotation_paths
 from unetzoo.prediction.results import Prediction, mask_of, nodata_tag
 from unetzoo.prediction.slides import SlideRows, loaded
@@ -78,6 +76,9 @@ class Predictor:
             gives masks where nobody asked for more, and a warning.
         dtype: to compute in. None: float32 for what is loaded, whatever it is kept in; a model's own for a model.
             ``torch.bfloat16`` is faster where the machine has it, see ``optimize``.
+        intensity_range: values of images that are black and white, such as (0, 4095) of 12 bits that are stored in 16:
+            they become 0 and 1, what lies between in proportion, and what lies beyond the nearer of both, before
+            images are normalised. For models of 8-bit images. None: integers are divided by their type's largest.
         batch_size: tiles at a time; None: 1 on the CPU, where more are no faster, else as many as fit, up to 16.
 
     Attributes:
@@ -108,6 +109,7 @@ class Predictor:
         split: float | None = None,
         dtype: torch.dtype | None = None,
         batch_size: int | None = None,
+        intensity_range: Sequence[float] | None = None,
     ) -> None:
         problems = arguments.problems(
             tile=tile,
@@ -120,6 +122,7 @@ class Predictor:
             holes=holes,
             split=split,
             batch_size=batch_size,
+            intensity_range=intensity_range,
         )
         if problems:
             raise ConfigError("cannot predict so", problems)
@@ -138,9 +141,10 @@ class Predictor:
         self.thresholds = arguments.thresholds(calibrated.thresholds, self.config.task, self.config.num_classes)
         self.layout = Layout(self.networks, tile, overlap, blend, batch_size)
         self.holes = holes
+        self.intensity_range = ranges.range_of(intensity_range)
         self.smallest = calibrated.smallest if smallest is None else smallest
         asked = next((each for each in (split, calibrated.split) if each is not None), None)
-        self.split = _split_of(self.config) if asked is None else asked
+        self.split = arguments.split_of(self.config) if asked is None else asked
         if self.smallest:
             ndimage()
         if asked:
@@ -182,13 +186,14 @@ class Predictor:
         if isinstance(source, Mapping):
             return self._batch(source)
         if isinstance(source, list):
-            return [self._one(item, progress, planes) for item in source]
+            with ranges.told_together():
+                return [self._one(item, progress, planes) for item in source]
         return self._one(source, progress, planes)
 
     def _one(self, source: Any, progress: bool = False, planes: str | int | None = None) -> Prediction:
         image = loaded(source, planes) if isinstance(source, Slide) else as_image(source, planes)
         check_channels(image.image, self.config, image.alpha)
-        check_range(image.image, self.config)
+        ranges.look_at(image, self.networks.configs, self.intensity_range)
         grid = self.grid(image)
         with bar_of(progress, grid.count, "tile") as tick, in_memory(InputError, _SMALLER):
             found = joined(self.strips(image, grid, tick=tick), image.height)
@@ -275,6 +280,8 @@ class Predictor:
         beside = Beside() if beside is None else beside
         if beside.has_objects:
             check_separable(self.split)  # or an error, before any work
+        check_channels(source.rows(0, 1), self.config, source.alpha)
+        ranges.look_at(source, self.networks.configs, self.intensity_range)
         mask = by_rows.begun(source, target, self.config, settings, lambda: self.grid(source))
         tell(mask.done)
         with in_memory(InputError, _SMALLER):
@@ -324,6 +331,7 @@ class Predictor:
             WeightsError: the model has weights that are not finite.
         """
         at_once = self.layout.tiles_at_once(grid, self.device)
+        source = ranges.ranged(source, self.intensity_range)
         return strips(self.networks, source, grid, Transfer(self.device), first=first, at_once=at_once, tick=tick)
 
     def settings(self) -> dict[str, Any]:
@@ -342,6 +350,7 @@ class Predictor:
             "holes": self.holes,
             "split": self.split,
             "dtype": str(self.networks.members[0].dtype),
+            "intensity_range": self.intensity_range,
         }
 
     def __repr__(self) -> str:
@@ -358,7 +367,8 @@ class Predictor:
 
         if "image" not in batch:
             raise InputError(f"a batch needs 'image'; it has {', '.join(map(repr, batch)) or 'nothing'}")
-        masks = [self._one(image).mask.numpy() for image in batch["image"]]
+        with ranges.told_together():
+            masks = [self._one(image).mask.numpy() for image in batch["image"]]
         alike = len({mask.shape for mask in masks}) == 1
         joined: Any = np.stack(masks) if alike else np.empty(len(masks), dtype=object)
         if not alike:
@@ -378,11 +388,6 @@ class Predictor:
             self.device = device
             for member in self.networks.members:
                 member.to(device)
-
-
-def _split_of(config: ModelConfig) -> float:
-    """Return by how many pixels objects come apart where nobody says it."""
-    return SPLIT_BY_EDGES if config.task == "instances" else 0.0
 
 
 _SMALLER = (

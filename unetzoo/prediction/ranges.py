@@ -1,0 +1,198 @@
+"""Whether the values of an image are those that a network was trained on, and which of them are black and white."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unetzoo import images
+from unetzoo.config import ModelConfig
+from unetzoo.errors import InputError
+from unetzoo.files.identity import spaced
+from unetzoo.prediction.inputs import LoadedImage, Rows
+from unetzoo.pretrained import IMAGENET_MEAN, IMAGENET_STD
+
+Range = tuple[float, float]
+"""Values of an image that are black and white to a network."""
+OF_UNITS = ((IMAGENET_MEAN, IMAGENET_STD), ((0.5,) * 3, (0.5,) * 3))
+"""Mean and deviation of pixels in 0…1 and of nothing else: those of published encoders."""
+MOST = 2.0
+"""What such pixels never reach: sharpened and resampled ones are beyond 1 by a little."""
+FAR = 20.0
+"""Standard deviations. Of the values that these were measured of, at most one in 400 lies so far (Chebyshev)."""
+FEW = 0.01
+"""Share of an image's values that may lie so far above: the speckle of radar does."""
+DARK = 1 / 8
+"""Share of the largest value of a type: below it, an image uses three bits less than its type has."""
+LOOKED_AT = 128
+"""Rows, and columns, whose values are compared, where a maximum does not do."""
+DEPTHS = (8, 10, 12, 14, 16, 24, 32)
+"""Bits of a pixel that cameras give."""
+
+_logger = logging.getLogger("unetzoo")
+
+
+class RangedRows(Rows):
+    """An image whose values from ``low`` to ``high`` are 0 to 1, float32; values beyond are the nearer of both.
+
+    Args:
+        source: the image as it is stored.
+        low, high: values of it.
+    """
+
+    def __init__(self, source: Rows, low: float, high: float) -> None:
+        self.source, self.low, self.high = source, low, high
+        self.name, self.alpha, self.tissue = source.name, source.alpha, source.tissue
+        self.height, self.width = source.height, source.width
+
+    def rows(self, first: int, last: int) -> Tensor:
+        """Return some rows, see :class:`Rows`."""
+        return self._mapped(self.source.rows(first, last))
+
+    def measured(self, first: int, last: int) -> Tensor:
+        """Return some rows, NaN where something is missing, see :class:`Rows`; they are read once."""
+        stored = self.source.rows(first, last)
+        return images.blanked(self._mapped(stored), self.source.gaps(stored, first))
+
+    def gaps(self, rows: Tensor, first: int) -> Tensor | None:
+        """Return where values are missing, see :class:`Rows`: in the image as it is stored."""
+        return self.source.gaps(self.source.rows(first, first + rows.shape[1]), first)
+
+    def _mapped(self, stored: Tensor) -> Tensor:
+        # float64, as float32 has no more than 24 of the 32 bits that there may be.
+        return stored.double().sub(self.low).div_(self.high - self.low).clamp_(0, 1).float()
+
+
+def range_of(given: Sequence[float] | None) -> Range | None:
+    """Return the values that are black and white, as a pair of numbers that an argument has."""
+    return None if given is None else (float(given[0]), float(given[1]))
+
+
+def ranged(source: Rows, asked: Range | None) -> Rows:
+    """Return an image with the values of a range as 0 to 1; as it is where there is no range."""
+    return source if asked is None else RangedRows(source, *asked)
+
+
+@dataclass(frozen=True)
+class Dark:
+    """An image of integers that is nearly black to a network.
+
+    Attributes:
+        name: of its file, or None.
+        largest: its largest value, of those that were looked at.
+        limit: the largest value of its type.
+        trained: the mean of the values that the network was trained on, in 0…1.
+    """
+
+    name: str | None
+    largest: int
+    limit: int
+    trained: float
+
+
+def look_at(source: Rows, configs: Sequence[ModelConfig], asked: Range | None) -> None:
+    """Warn if an image is nearly black to one of several networks, see :func:`told_together`.
+
+    Networks that normalise each image by itself take any scale. Of an image in memory all values are looked at, of
+    others those of some rows, the first and the last among them.
+
+    Args:
+        source: the image as it is stored.
+        configs: of the networks.
+        asked: what is black and white in it; None: nobody says it.
+
+    Raises:
+        InputError: floating point of another scale than one was trained on; says what there is, and the fix.
+    """
+    fixed = [config for config in configs if config.mean is not None and config.std is not None]
+    if not fixed or (asked is None and source.rows(0, 1).dtype in (torch.uint8, torch.int8)):
+        return
+    values = _some(ranged(source, asked))
+    for config in fixed:
+        # Without an alpha channel, which is none of the network's.
+        bands = values[:-1] if len(values) not in (1, config.in_channels) else values
+        mean, std = (torch.tensor(numbers, dtype=torch.float64)[:, None] for numbers in (config.mean, config.std))
+        if bands.is_floating_point():
+            _check_scale(bands, mean, std, config)
+            continue
+        limit = torch.iinfo(bands.dtype).max
+        largest = bands.flatten(1).double().amax(dim=1, keepdim=True)
+        # Also below a model's own values: one that was trained on 12 bits in 16 finds 4,095 of 65,535 bright.
+        if float(largest.max()) < DARK * limit and bool((largest / limit < mean - std).all()):
+            _tell(Dark(source.name, int(largest.max()), limit, float(mean.mean())))
+            return
+
+
+def _some(source: Rows) -> Tensor:
+    """Return values of an image, (C, rows, width): in memory all; what is missing is dark."""
+    if isinstance(source, LoadedImage):
+        return source.image
+    found = []
+    for k in spaced(source.height):
+        rows = source.rows(k, k + 1)
+        gaps = source.gaps(rows, k)
+        found.append(rows if gaps is None else images.darkened(rows, gaps))
+    return torch.cat(found, dim=1)
+
+
+def _check_scale(bands: Tensor, mean: Tensor, std: Tensor, config: ModelConfig) -> None:
+    steps = (max(1, side // LOOKED_AT) for side in bands.shape[1:])
+    some = bands[:, :: next(steps), :: next(steps)].flatten(1).double()
+    above = (some - mean) / std
+    largest, middle = float(bands.max()), float(some.median())
+    units = (config.mean, config.std) in OF_UNITS
+    beyond = float(above.abs().median()) > FAR or float((above > FAR).double().mean()) > FEW
+    if beyond or (units and largest > MOST):
+        raise InputError(
+            f"a floating-point image of values about {middle:.3g}, up to {largest:.4g}: {config.name} was trained on "
+            f"values about {float(mean.mean()):.3g}{', from 0 to 1' if units else ''}; give 8 or 16 bits as they are, "
+            "or divide by 255 or 65535, the largest value of their type; or say which values are black and white, such "
+            "as intensity_range=(0, 255)"
+        )
+
+
+_found: contextvars.ContextVar[list[Dark] | None] = contextvars.ContextVar("dark images", default=None)
+
+
+@contextlib.contextmanager
+def told_together() -> Iterator[None]:
+    """Warn once, at the end, of all images within that are nearly black; within another such block, at its end."""
+    if _found.get() is not None:
+        yield
+        return
+    found: list[Dark] = []
+    token = _found.set(found)
+    try:
+        yield
+    finally:
+        _found.reset(token)
+        if found:
+            _logger.warning("%s", _said(found))
+
+
+def _tell(dark: Dark) -> None:
+    found = _found.get()
+    if found is None:
+        _logger.warning("%s", _said([dark]))
+    elif dark.name is None or dark not in found:  # an image may be segmented twice, to be shown
+        found.append(dark)
+
+
+def _said(found: Sequence[Dark]) -> str:
+    first, largest = found[0], max(dark.largest for dark in found)
+    depth = next(depth for depth in DEPTHS if largest < 2**depth)
+    who = "an image is" if first.name is None else f"{first.name} is"
+    if len(found) > 1:
+        who = f"{len(found)} images are"
+        who += "" if first.name is None else f", {first.name} first,"
+    return (
+        f"{who} nearly black to this model, with values up to {largest:,} of {first.limit:,}: it was trained on images "
+        f"of about {first.trained:.2g} of the largest value of their type, and may miss objects; say which values are "
+        f"black and white, such as intensity_range=(0, {2**depth - 1})"
+    )
