@@ -273,6 +273,16 @@ def test_the_licence_comes_from_the_card_beside_the_model(tmp_path: Path) -> Non
     assert writing._told(folder, "cells.onnx", None) == (About(), "")
 
 
+def test_what_only_packages_say_is_refused_of_other_files(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--author", "Ada", "--license", "mit", "--cite", "x, https://example.org/y"]
+    assert main(["export", "vessels", "vessels.onnx", *words]) == 2
+    said = capsys.readouterr().err
+    for part in ("--author Ada", "--license MIT", "--cite 'x, https://example.org/y'"):
+        assert f"- {part} goes with a package, .zip: leave it out" in said
+    with pytest.raises(ConfigError, match=r"name='Retinas' goes with a package"):
+        export("vessels", "vessels.pt2", about=About(name="Retinas"))
+
+
 def test_the_command_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "cells.safetensors"
     unetzoo.save(build(class_names=("cell",)), path)

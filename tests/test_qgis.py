@@ -5,6 +5,7 @@ The plugin's own code, in QGIS 3.22.16, gave the masks that the class below give
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,22 @@ def test_the_plugin_s_masks_are_the_model_s(task: str, pixels: str, tmp_path: Pa
     tile, largest = raster(pixels), PIXELS[pixels][1]
     found = Deepness(tmp_path / "x.onnx")(tile)
     assert_alike(found, expected(model, (tile / largest - MEAN) / STD))
+
+
+def test_words_of_the_command_line_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, said, unsaid in (
+        ([], "--resolution: the centimetres that a pixel of training images covers are needed", "None"),
+        (["--resolution", "10", "--precision", "int9"], "float32 alone", "did you mean"),
+        (["--resolution", "10", "--precision", "int8"], "float32 alone", "--images"),
+        (["--resolution", "10m"], "--resolution 10m: a number of centimetres is needed, without a unit", "invalid"),
+    ):
+        with contextlib.suppress(SystemExit):
+            assert cli.main(["export", "vessels", "vessels.onnx", "--for", "qgis", *words]) == 2
+        printed = capsys.readouterr().err
+        assert said in printed
+        assert unsaid not in printed
+    assert cli.main(["export", "vessels", "vessels.onnx", "--for", "arcgis"]) == 2
+    assert "--for arcgis: 'qgis' is needed; did you mean" in capsys.readouterr().err
 
 
 def test_a_raster_s_own_mean_and_deviation_are_kept(tmp_path: Path) -> None:

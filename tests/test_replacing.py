@@ -72,7 +72,7 @@ def test_of_a_folder_the_files_that_were_replaced_are_named(tmp_path: Path, caps
 
 def test_every_option_that_names_a_file_to_write_is_known() -> None:
     """Folders of ``predict``, ``train`` and ``data convert`` have rules of their own, see the FAQ."""
-    commands = [action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)][0].choices
+    commands = next(action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)).choices
     inner = [action for action in commands["data"]._actions if isinstance(action, argparse._SubParsersAction)]
     written = {"out", "target", "table", "report", "html", "plot"}
     for name, command in {**commands, **inner[0].choices}.items():

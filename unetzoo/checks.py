@@ -27,8 +27,9 @@ def one_of(name: str, given: object, known: Iterable[object]) -> list[str]:
     if any(type(given) is type(value) and given == value for value in allowed):
         return []
     words = [value for value in allowed if isinstance(value, str)]
-    listed = ", ".join(map(repr, allowed))
-    return [f"{name}={given!r:.100}: one of {listed} is needed{suggest(str(given), words)}"]
+    listed = [repr(value) for value in allowed if value is not None]
+    needed = f"{'one of ' if len(listed) > 1 else ''}{', '.join(listed)} is needed{', or None' * (None in allowed)}"
+    return [f"{name}={given!r:.100}: {needed}{suggest(str(given), words)}"]
 
 
 def whole(

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from unetzoo import __version__, plugins
 from unetzoo.checks import shortened, unknown
 from unetzoo.cli import _output, _replacing, data, demo, exporting, prediction, serving, training, weights, zoo
-from unetzoo.cli._options import sides
+from unetzoo.cli._options import sides, wanted
 from unetzoo.cli._wording import Wording, warnings_in
 from unetzoo.errors import UnetzooError
 from unetzoo.printing import printable
@@ -85,6 +85,17 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"{option} is given twice{values}; give it once")
             self._given[option] = said
         return super()._get_values(action, arg_strings)
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """Return a value; say of what is none what is wanted, in which unit."""
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError as error:
+            kind = wanted(action, arg_string)
+            if kind is None:
+                raise
+            name = action.option_strings[-1] if action.option_strings else action.dest
+            raise argparse.ArgumentError(None, f"{name} {arg_string}: {kind}") from error
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Refuse a word that is none of those that are possible."""

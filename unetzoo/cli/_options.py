@@ -26,6 +26,23 @@ PLANES = ("split", "first", "max", "channels")
 PLANES_HELP = "of images of several planes: each an image (split), the first, the largest values (max), or as channels"
 
 
+_UNITS = {"CM": "centimetres", "UM": "µm", "PIXELS": "pixels"}
+"""``metavar`` of an option → the unit of its number."""
+
+
+def wanted(action: argparse.Action, text: str) -> str | None:
+    """Return what is said of an option whose ``text`` is no value; None: what reads it says so itself."""
+    named = {int: "whole number", float: "number"}.get(action.type) or getattr(action.type, "__name__", "")  # type: ignore[call-overload]
+    if action.type not in (int, float):
+        return f"a {named} is needed" if " " in named else None
+    unit = _UNITS.get(action.metavar) if isinstance(action.metavar, str) else None
+    of, alone = (
+        "" if unit is None else f" of {unit}",
+        ", without a unit" if unit and re.search(r"\d\s*[^\W\d]", text) else "",
+    )
+    return f"a {named}{of} is needed{alone}"
+
+
 def pixels_or(*words: str) -> Any:
     """Return what reads a number of pixels, or one of ``words``."""
 
@@ -34,7 +51,7 @@ def pixels_or(*words: str) -> Any:
             return None if text == "none" else text
         return int(text)
 
-    read.__name__ = "number of pixels"  # what argparse calls it in its message
+    read.__name__ = f"number of pixels, or {' or '.join(words)},"  # what argparse calls it in its message
     return read
 
 
@@ -56,6 +73,9 @@ def threshold(text: str) -> str | list[float]:
         ValueError: neither.
     """
     return text if text.endswith(".json") else numbers(text)
+
+
+threshold.__name__ = "list of numbers, or the .json file that 'unetzoo calibrate' wrote,"
 
 
 def note_of(predictor: Predictor, threshold: object, smallest: object, split: object) -> str | None:

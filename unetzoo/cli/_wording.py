@@ -38,6 +38,7 @@ CALLS = {
     r"unetzoo\.images\.read says where": "replace them by numbers",
     r"unetzoo\.save writes": "'unetzoo convert' writes",
     r" \(unetzoo\.exporting\.About\)": "",
+    r" is needed, or None\b": " is needed",
     r"GeoTIFFs of prediction, and Prediction\.geojson\(\),": "the masks and --write geojson of 'unetzoo predict'",
 }
 """What a message says to somebody who writes Python → what it says to somebody who types commands."""
@@ -103,6 +104,8 @@ class Wording:
             return flag if found[0].endswith("…") or not rest or rest in " ,;:)\n" else f"{flag} "
         try:
             kind = literal.removeprefix("torch.")
+            if kind == "None" and name in self._actions and found.string[found.end() :].startswith(": "):
+                return self._actions[name].option_strings[-1]  # that was not given
             return self.option(name, kind if kind != literal else ast.literal_eval(literal)) or found[0]
         except (ValueError, SyntaxError, TypeError):
             return found[0]

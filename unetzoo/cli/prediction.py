@@ -237,3 +237,6 @@ def _share_or_pixels(text: str) -> float | int | str:
     if text == "full":
         return text
     return int(text) if text.isdigit() else float(text)
+
+
+_share_or_pixels.__name__ = "share, a number of pixels, or full"

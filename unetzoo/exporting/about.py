@@ -92,6 +92,13 @@ class About:
             return ""
         return f"the licence of this package is {self.license}, as it was given; the model card says {found}"
 
+    def unsaid(self) -> Iterator[str]:
+        """Give a sentence for each thing that is told, of which files other than packages say nothing."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value:
+                yield f"{field.name}={value!r:.100} goes with a package, .zip: leave it out, or give such a name"
+
     def missing(self) -> Iterator[str]:
         """Give a sentence for each thing that a package needs and nobody told."""
         if not self.authors:

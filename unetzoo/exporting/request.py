@@ -161,7 +161,8 @@ def check(
         *one_of("consumer", consumer, (None, *CONSUMERS)),
         *([] if for_qgis else one_of("inputs", inputs, INPUTS)),
         *one_of("outputs", outputs, OUTPUTS),
-        *_precision_problems(precision, form),
+        *([] if for_qgis else _precision_problems(precision, form, images is not None)),
+        *([] if form in (None, "bioimageio") or about is None else about.unsaid()),
         *([] if packaged else _size_problems([network_of(model) for model in known], size)),
         *([] if form is None else _machine_problems(form, size)),
         *problems,
@@ -172,10 +173,8 @@ def check(
         problems += qgis.panel_problems(configs, resolution, threshold)
         problems += qgis.image_problems(configs, len(files))
         problems += qgis.side_problems(size, [network_of(model).decoder.border for model in known])
-    elif resolution is not None:
+    elif resolution is not None and consumer is None:
         problems.append(f"resolution={resolution!r} goes with consumer='qgis': leave it out")
-    if precision == "int8" and images is None:
-        problems.append("precision='int8' needs images=: a folder, or a list, of some like those it will see")
     if known:
         problems += _fit_problems(known, form, outputs, precision)
     if problems:
@@ -275,12 +274,13 @@ def _near_ending(name: str) -> str:
     return suggest(ending, FORMATS) if ending else ""
 
 
-def _precision_problems(precision: object, form: str | None) -> list[str]:
+def _precision_problems(precision: object, form: str | None, shown: bool) -> list[str]:
     known = list(dict.fromkeys(name for names in PRECISIONS.values() for name in names))
     if form is None or precision not in known:
         return one_of("precision", precision, known if form is None else PRECISIONS[form])
     if precision in PRECISIONS[form]:
-        return []
+        lacks = "precision='int8' needs images=: a folder, or a list, of some like those it will see"
+        return [lacks] if precision == "int8" and not shown else []
     able = [ending for ending, name in FORMATS.items() if precision in PRECISIONS[name]]
     others = f"files that end in {' or '.join(able)} have it"
     return [f"precision={precision!r} is not for this format, which has {', '.join(PRECISIONS[form])}; {others}"]
