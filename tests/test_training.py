@@ -607,8 +607,8 @@ def test_a_rate_that_does_not_stand_out_is_not_suggested(trials: list[tuple[floa
 
 
 def test_the_lowest_rate_that_comes_far_enough_is_suggested() -> None:
-    """From 0.9 to 0.2 are 0.7, four tenths of which are 0.28; the rate of 0.6 is the first that is below 0.62."""
-    trials = [(1e-4, 0.9), (3e-4, 0.63), (1e-3, 0.6), (3e-3, 0.2), (1e-2, math.inf)]
+    """Half of the way from 0.9 to 0.2 is 0.55; the rate of 0.54 is the first that is below it."""
+    trials = [(1e-4, 0.9), (3e-4, 0.56), (1e-3, 0.54), (3e-3, 0.2), (1e-2, math.inf)]
     assert suggesting.suggestion(trials, 1.0) == 1e-3
     assert suggesting.reason(trials, 1e-3).startswith(
         "0.003 has the least loss, and 0.001 is proposed: the lowest that"

@@ -32,11 +32,11 @@ WORSE = 2
 """So many rates in a row above the best, each worse than it, end the search."""
 FALL = 0.02
 """Share of the loss at the beginning by which it must fall for a rate to be told."""
-SHARE = 0.4
+SHARE = 0.5
 """Of the way from the loss of the lowest rate to that of the best, by which the rate that is taken has come at least.
 
-Within a factor of 3.3 of the best rate of a grid on the four data sets of ``examples/benchmarks/suggested_rates.py``,
-by which it was chosen.
+Within a factor of 3.3 of the best rate of a grid on four data sets and two networks, see
+``examples/benchmarks/suggested_rates.py``, by which it was chosen.
 """
 Trial = tuple[float, float]
 """Rate, and the mean loss of the last third of the steps; infinite where it diverged."""
