@@ -920,3 +920,9 @@ def test_epochs_without_a_validation_have_no_figures_of_one(nuclei: Path, tmp_pa
     assert [bool(row["dice"]) for row in rows(tmp_path / "a")] == [False, True, False, True]
     assert [bool(row["val_loss"]) for row in rows(tmp_path / "a")] == [False, True, False, True]
     assert all(row["loss"] for row in rows(tmp_path / "a"))
+
+
+def test_a_setting_of_another_version_is_named_with_the_fix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.yaml").write_text("model: {name: unet}\ndata: {folder: x}\ntensorboard: false\n")
+    said = refused(capsys, "--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "a"))
+    assert "has 'tensorboard', which this version of unetzoo does not know; remove it from the file" in said

@@ -85,6 +85,11 @@ def refusal(error: Exception, parser: LightningArgumentParser) -> str:
     text = " ".join(str(error).split())
     if "unrecognized arguments" in text:
         return text.replace("unrecognized arguments:", "unknown:", 1) + _suggestions(text, parser)
+    if strange := re.search(r"Option '([\w.]+)' is not accepted", text):
+        return (
+            f"the file of settings has {strange[1]!r}, which this version of unetzoo does not know; remove it from the "
+            f"file if another version wrote it{_suggestions(f'--{strange[1]}', parser)}"
+        )
     named = re.match(r'Parser key "([\w.]+)": (.*)', text)
     hints = {action.dest: action._typehint for action in parser._actions if hasattr(action, "_typehint")}
     value = re.search(r"(?:Given value|Got value): (.*?)(?: Given|$)", text)
