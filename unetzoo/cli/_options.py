@@ -32,15 +32,15 @@ _UNITS = {"CM": "centimetres", "UM": "µm", "PIXELS": "pixels"}
 
 def wanted(action: argparse.Action, text: str) -> str | None:
     """Return what is said of an option whose ``text`` is no value; None: what reads it says so itself."""
-    named = {int: "whole number", float: "number"}.get(action.type) or getattr(action.type, "__name__", "")  # type: ignore[call-overload]
     if action.type not in (int, float):
+        named = getattr(action.type, "__name__", "")
         return f"a {named} is needed" if " " in named else None
+    named = "a whole number" if action.type is int else "a number"
     unit = _UNITS.get(action.metavar) if isinstance(action.metavar, str) else None
-    of, alone = (
-        "" if unit is None else f" of {unit}",
-        ", without a unit" if unit and re.search(r"\d\s*[^\W\d]", text) else "",
-    )
-    return f"a {named}{of} is needed{alone}"
+    if unit is None:
+        return f"{named} is needed"
+    has_unit = re.search(r"\d\s*[^\W\d]", text)
+    return f"{named} of {unit} is needed{', without a unit' if has_unit else ''}"
 
 
 def pixels_or(*words: str) -> Any:
