@@ -284,11 +284,13 @@ later = functools.partial(tversky)
 def test_wrong_settings_are_refused(cells: Path, tmp_path: Path) -> None:
     for given, words in (
         ({}, "model and data .*config.*resume"),
-        ({"model": "unet"}, "model and data .*config.*resume"),
+        ({"model": "unet"}, "cannot train: data is needed; or config.*resume"),
+        ({"data": cells}, "cannot train: model is needed; or config.*resume"),
+        ({"model": cells}, "cannot train: data is needed: model='.*' is a folder without a model; for a data set"),
         ({"model": "unet", "data": cells, "settings": [1]}, r"settings=\[1\]: .*mapping.*'model\.ema'"),
         (
             {"model": unetzoo.create("unet", base_channels=4), "data": cells},
-            "model: .*not SegmentationModel.*unetzoo.save",
+            "cannot train: model: .*not SegmentationModel.*unetzoo.save",
         ),
         ({"model": "unet", "data": cells, "settings": {"model.emma": 1}}, "did you mean --model.ema"),
         ({"model": "unet", "data": cells, "epochs": "many"}, "epochs='many'"),

@@ -32,7 +32,7 @@ from unetzoo.train.data import FolderData
 from unetzoo.train.flags import FLAGS
 from unetzoo.train.keeping import LAST, KeepLast, KeepSettings, WholeFiles
 from unetzoo.train.measuring import forecast
-from unetzoo.train.mistakes import name_problems, other_problems, trainer_problems
+from unetzoo.train.mistakes import missing_problems, name_problems, other_problems, trainer_problems
 from unetzoo.train.recipe import Recipe
 from unetzoo.train.refusals import MODE, explained, makeable, other_names as other_names, refusal, repeated, short_name
 from unetzoo.train.runs import CONFIG, Run
@@ -240,8 +240,8 @@ def train(
     problems = [*problems, *one_of("style", style, reporting.STYLES), *repeated(given, rest)]
     if print_config and not (config or resume):
         given = {"model": "NAME", "data": "FOLDER", **given}
-    if not (config or resume) and not {"model", "data"} <= given.keys():
-        problems.append("model and data are needed; or config, a file of settings; or resume, the folder of a run")
+    if not (config or resume):
+        problems += missing_problems(given)
     if resume and out is not None:
         problems.append(f"out={out}: leave it out; a run that goes on stays in its folder")
     if problems:

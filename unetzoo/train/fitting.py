@@ -162,7 +162,7 @@ def _trained(arguments: Mapping[str, Any]) -> Path:
             folder = stack.enter_context(beside(data, Path(arguments["out"]), **how))
             given["data"], texts["data"] = folder, os.fspath(folder)
         trained: Path = command.train(
-            {name: texts[name] for name in given if name in texts},
+            {name: texts.get(name, "") for name in given},  # of what no text can say, the problems do
             [f"--{name}={texts[name]}" for name in settings if name in texts],
             **{name: arguments[name] for name in ("config", "out", "resume")},
             style="quiet" if quiet is True else style,
