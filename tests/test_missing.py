@@ -190,7 +190,7 @@ def test_masked_arrays_are_images_with_gaps(kind: str) -> None:
     mask = np.repeat(gaps[..., None], 3, axis=2)
     mask[0, 0, 1] = True  # in one band: filled, and the pixel counts
     scale = 255 if kind == "uint8" else 1
-    predictor = Predictor(small(channels=3, mean=(0.4, 0.5, 0.6), std=(0.2, 50.0, 60.0)), tile=None, device="cpu")
+    predictor = Predictor(small(channels=3, mean=(0.4, 0.5, 0.6), std=(40.0, 50.0, 60.0)), tile=None, device="cpu")
     filled = np.where(mask, np.float32([0.4, 0.5, 0.6]), values.astype(np.float32) / np.float32(scale))
     found, expected = predictor(np.ma.array(values, mask=mask)), predictor(torch.from_numpy(filled).permute(2, 0, 1))
     assert (found.missing.numpy() == gaps).all()

@@ -1093,6 +1093,15 @@ def test_the_table_has_what_the_package_s_own_has(kind: str, names: tuple[str, .
     assert [row.number for row in largest] == sorted(
         sorted(expected["label"].tolist(), key=lambda k: -expected["area"][k - 1])[:3]
     )
+    if kind != "uint16":  # with opacity, opaque and not: that is no measurement
+        for opacity in (255, 200):
+            Image.open(path).convert("RGB").save(tmp_path / "rgb.png")
+            with Image.open(tmp_path / "rgb.png") as plain_rgb:
+                plain_rgb.putalpha(opacity)
+                plain_rgb.save(tmp_path / "rgba.png")
+            _, _, seen = counted(tmp_path, names=names, path=tmp_path / "rgba.png")
+            assert counts.intensity_names(seen) == titles
+            assert counts.measured(seen, 10_000) == rows
     shown = parts.object_table(largest, titles, len(rows))
     assert f"The 3 largest of {len(rows)} objects" in shown
 

@@ -24,6 +24,7 @@ import unetzoo
 from unetzoo import ConfigError, InputError, Predictor, images
 from unetzoo.cli import main
 from unetzoo.prediction import by_rows, overlay_by_rows
+from unetzoo.prediction.jobs import find_jobs
 from unetzoo.prediction.networks import Networks
 from unetzoo.prediction.partial import PartialMask
 from unetzoo.prediction.slides import SlideRows
@@ -186,6 +187,57 @@ def test_what_cannot_be_meant_is_refused_with_what_there_is(slide: Path, tmp_pat
     tifffile.imwrite(tmp_path / "map.tif", np.zeros((40, 50), np.uint8), metadata=None, extratags=scale)
     with pytest.raises(InputError, match="lies on a map"):
         SlideRows(Slide(tmp_path / "map.tif", level=0))
+
+
+def pyramid(
+    path: Path, image: np.ndarray, microns: float | None = 0.25, tags: tuple[Any, ...] = (), **how: Any
+) -> Path:
+    """Write a TIFF whose first page has two smaller copies behind it."""
+    scale = {} if microns is None else {"resolution": (1e4 / microns, 1e4 / microns), "resolutionunit": "CENTIMETER"}
+    with tifffile.TiffWriter(path) as writer:
+        for step in (1, 2, 4):
+            extra = {"extratags": tags, **scale} if step == 1 else {"subfiletype": 1}
+            writer.write(smaller(image, step), photometric="rgb", metadata=None, tile=(64, 64), **extra)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["pages", "ome", "mask"])
+def test_a_pyramid_with_microns_is_a_slide_whatever_its_name(
+    kind: str, image: np.ndarray, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path, part = tmp_path / "a.tif", image[300:700, 500:1000]
+    if kind == "mask":  # of unetzoo
+        predictor, big = Predictor(model, device="cpu"), np.tile(image, (2, 1, 1))
+        predictor.write_mask(Slide(aperio(tmp_path / "big.svs", big, compression=None), level=0), path)
+    else:
+        pyramid(path, part) if kind == "pages" else ome(path, part, 0.25)
+    which = "level 0 of .* pixels of 0.25 µm; level 1 .*which is meant"
+    assert main(["predict", str(model), str(path), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert re.search(which, said)
+    assert "Give --mpp, the µm a pixel of the training, or --level\n" in said
+    with pytest.raises(InputError, match=which + r".*to unetzoo\.Slide"):
+        Predictor(model)(path)
+    with pytest.raises(InputError, match=which):
+        Predictor(model).write_mask(path, tmp_path / "mask.tif")
+    assert main(["predict", str(model), str(path), "--level", "0", "--out", str(tmp_path / "out")]) == 0
+
+
+def test_other_tiffs_are_images(image: np.ndarray, model: Path, tmp_path: Path) -> None:
+    part = image[:256, :256]
+    on_a_map = ((33550, 12, 3, (1.0, 1.0, 0.0), True),)
+    others = [
+        pyramid(tmp_path / "no_microns.tif", part, None),
+        pyramid(tmp_path / "paper.tif", part, 84.7),  # 300 dots an inch
+        pyramid(tmp_path / "map.tif", part, tags=on_a_map),
+        pyramid(tmp_path / "nodata.tif", part, tags=((42113, 2, 0, "0", True),)),
+    ]
+    tifffile.imwrite(tmp_path / "b.tif", part, tile=(64, 64), resolution=(4e4, 4e4), resolutionunit="CENTIMETER")
+    jobs = find_jobs([*others, tmp_path / "b.tif"])
+    assert [job.slide for job in jobs] == [None] * 5
+    assert tuple(Predictor(model)(others[0]).mask.shape) == (256, 256)
+    (tmp_path / "cut.tif").write_bytes(others[0].read_bytes()[:300])
+    assert find_jobs([tmp_path / "cut.tif"])[0].slide is None  # and reading it says why
 
 
 @pytest.mark.parametrize("name", ["a.svs", "a.tif", "a.zarr"])
@@ -367,6 +419,12 @@ def test_the_command_segments_a_folder_of_slides(
     assert "other settings" in capsys.readouterr().err
     assert main(["predict", str(model), str(slide), "--out", str(tmp_path / "other"), "--level", "1"]) == 0
     assert re.search(r"a\.svs: [45]\d% is no tissue, and is left out", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("asked", [["--mpp", "5000"], ["--mpp", "1", "--level", "1"]])
+def test_what_is_wrong_for_all_slides_names_none(asked: list[str], model: Path, slide: Path, capsys: Any) -> None:
+    assert main(["predict", str(model), str(slide), *asked]) == 2
+    assert re.match("unetzoo: slides cannot be read so: (--mpp 5000|mpp and level)", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("outline", [False, True])
@@ -647,6 +705,7 @@ STUB = """
 import resource, sys
 from unetzoo.cli import main
 from unetzoo.prediction import by_rows, overlay_by_rows
+from unetzoo.prediction.jobs import find_jobs
 from unetzoo.prediction.networks import Networks
 
 def violet(self, stored, height, width, levels):

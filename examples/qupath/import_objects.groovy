@@ -3,7 +3,7 @@
 import qupath.lib.io.PathIO
 
 def folder = new File("/path/to/images").toPath() // the images of the project lie here, or in folders inside
-def command = ["unetzoo", "predict", "nuclei", "$folder", "--out", "${folder}_masks", "--write", "geojson"]
+def command = ["unetzoo", "predict", "nuclei", "$folder", "--out", "${folder}_masks", "--write", "geojson", "--smallest", "20"]
 
 def process = new ProcessBuilder(command*.toString()).redirectErrorStream(true).start()
 process.inputStream.eachLine { println it }

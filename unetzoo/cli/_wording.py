@@ -39,6 +39,7 @@ CALLS = {
     r"unetzoo\.save writes": "'unetzoo convert' writes",
     r" \(unetzoo\.exporting\.About\)": "",
     r" is needed, or None\b": " is needed",
+    r" \(to unetzoo\.Slide\)": "",
     r"GeoTIFFs of prediction, and Prediction\.geojson\(\),": "the masks and --write geojson of 'unetzoo predict'",
 }
 """What a message says to somebody who writes Python → what it says to somebody who types commands."""

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from unetzoo.cli._options import (
     words,
 )
 from unetzoo.cli._wording import Wording
+from unetzoo.errors import ConfigError
 from unetzoo.extras import check_installed
 from unetzoo.printing import counted, printable, said_of
 
@@ -54,8 +56,8 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--write", type=words, default=(), metavar="FORMAT,…",
         help="also write the objects for correction in other tools, into a folder a format: coco, geojson, labelme, "
-        "labels (an integer an object), nifti (the same as .nii.gz; needs unetzoo[medical] too), rois (ImageJ) or "
-        "yolo, several with commas; needs unetzoo[annotations]",
+        "labels (an integer an object), nifti (the same as .nii.gz; unetzoo[medical] too), rois (ImageJ) or "
+        "yolo, several with commas; needs unetzoo[objects], and rois unetzoo[annotations]",
     )  # fmt: skip
     command.add_argument("--tta", metavar="VIEWS", help="none, flips or d4 (default: none)")
     command.add_argument(
@@ -130,6 +132,7 @@ def _predict(options: argparse.Namespace) -> int | None:
         options.overlay == "outline",
     )
     outputs.writers()  # or an error, before any work
+    _check_order(options.model, options.images)
     asked = slides_of(options)
     jobs = files.find_jobs(options.images, inside=outputs.folder, planes=options.planes, slides=asked)
     as_slides = bool({*asked.values()} - {None}) and any(job.slide is not None for job in jobs)
@@ -163,6 +166,24 @@ def _predict(options: argparse.Namespace) -> int | None:
     written = outputs.of_model(predictor.config, predictor.split)
     _summarise(report, written, options, shown.objects if written.formats else None)
     return 1 if report.failed else None
+
+
+def _check_order(model: str, images: Sequence[str]) -> None:
+    """Raise if the model stands behind the images: with only a path, the message would be about a missing image.
+
+    Raises:
+        ConfigError: with the words in their order.
+    """
+    from unetzoo import trained
+    from unetzoo.images import is_image
+    from unetzoo.saving.records import model_in
+
+    last, first = images[-1], Path(model)
+    named = (last in trained.names() and not Path(last).exists()) or last.endswith(".safetensors")
+    is_model = named or (Path(last).is_dir() and model_in(Path(last)) is not None)
+    if is_model and ((first.is_file() and is_image(model)) or (first.is_dir() and model_in(first) is None)):
+        words = " ".join(printable(word) for word in (last, model, *images[:-1]))
+        raise ConfigError(f"the model comes first, then images: unetzoo predict {words}")
 
 
 class _Shown:
@@ -225,7 +246,7 @@ def _summarise(report: Report, written: Outputs, options: argparse.Namespace, ob
     if options.json:
         return
     parts = [f"{len(report.done)} segmented"]
-    parts += [] if objects is None else [f"{counted(objects, 'object')} in them"]
+    parts += [] if objects is None or not report.done else [f"{counted(objects, 'object')} in them"]
     parts += [f"{len(report.skipped)} there already"] if report.skipped else []
     parts += [f"{len(report.failed)} failed"] if report.failed else []
     places = written.places() if report.done or report.skipped else {}

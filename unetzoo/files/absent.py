@@ -20,7 +20,7 @@ def absent(path: str | os.PathLike[str], what: str = "file") -> str:
     """
     path = Path(path)
     if _is_folder(path):
-        return f"{str(path)!r}: there is no such {what}; it is a folder: give the path of a file in it"
+        return f"{str(path)!r} is a folder, and no {what}: give the path of a file in it"
     said = f"{str(path)!r}: there is no such {what}"
     if not _is_folder(path.parent):
         return f"{said}, and no folder {str(path.parent)!r}: check the path"

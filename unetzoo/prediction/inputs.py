@@ -154,6 +154,7 @@ def as_image(source: Any, planes: str | int | None = None) -> LoadedImage:
         return source
     files = source if isinstance(source, tuple) and source else (source,)
     if all(isinstance(path, str | os.PathLike) for path in files):
+        _check_no_folder(files)
         raster, first = images.read(tuple(map(Path, files)), planes), files[0]  # the others lie where the first does
         header = images.nifti_header(first, planes)
         loaded = LoadedImage(raster.pixels, Path(first).name, geography(first), raster.alpha, raster.missing, header)
@@ -181,6 +182,22 @@ def as_image(source: Any, planes: str | int | None = None) -> LoadedImage:
     found = images.missing_in(image, alpha=alpha)
     missing = found if missing is None else missing if found is None else missing | found
     return LoadedImage(image if missing is None else images.darkened(image, missing), alpha=alpha, missing=missing)
+
+
+def _check_no_folder(files: tuple[Any, ...]) -> None:
+    """Raise if a folder is given for an image.
+
+    Raises:
+        InputError: with what takes folders, or a zarr array, which is one.
+    """
+    for path in map(Path, files):
+        if path.suffix.lower() == ".zarr" and path.is_dir():
+            raise InputError(f"{str(path)!r} is a zarr array: 'unetzoo predict' and write_mask take it, by rows")
+        if path.is_dir():
+            raise InputError(
+                f"{str(path)!r} is a folder: give the path of an image, or a list of paths; 'unetzoo predict' takes "
+                "folders"
+            )
 
 
 def _of_array(source: Any) -> tuple[Tensor, Tensor | None]:

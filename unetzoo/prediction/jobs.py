@@ -17,7 +17,7 @@ from unetzoo.prediction.outputs import RECORD, Job
 from unetzoo.prediction.slides import SlideRows, microns_of
 from unetzoo.prediction.stored import SUFFIXES, StoredRows, count_planes, is_big
 from unetzoo.saving.records import model_in
-from unetzoo.slides import SLIDES, Slide, is_slide, microns_in
+from unetzoo.slides import SLIDES, Slide, is_pyramid, is_slide, microns_in
 
 
 def find_jobs(
@@ -38,7 +38,8 @@ def find_jobs(
     them is an image of its own, whose mask has its number behind its name: "a_0.tif", "a_1.tif".
 
     ``slides`` has what is asked of slides, arguments of :class:`unetzoo.slides.Slide`; with "mpp" or "level" among them
-    all images are taken for slides. Of images that are none "mpp_stored" says how large a pixel is.
+    all images are taken for slides; without, those that are slides by name or by what they hold. Of images that are
+    none "mpp_stored" says how large a pixel is.
 
     Raises:
         ConfigError: what is asked of slides is wrong.
@@ -78,7 +79,7 @@ def find_jobs(
             f"{name.as_posix() if stem in twice else stem}{number}{_ending(path)}",
             f"{stem}{number}{_suffix(name)}",
             part,
-            Slide(path, **asked) if as_slides or is_slide(path) else None,
+            Slide(path, **asked) if as_slides or is_slide(path) or is_pyramid(path) else None,
             asked.get("mpp_stored"),
         )
         for (path, name), stem in zip(kept, stems, strict=True)
@@ -138,7 +139,7 @@ def _expanded(source: str | os.PathLike[str]) -> list[str]:
 
 def _images_of(folder: Path) -> Path:
     """Return where the images of a folder are: of a data set in ``images/``, beside its masks."""
-    masks = any((folder / name).is_dir() for name in ("masks", "labels"))
+    masks = any((folder / name).is_dir() for name in ("masks", "labels", "instances"))
     return folder / "images" if masks and (folder / "images").is_dir() else folder
 
 

@@ -27,7 +27,7 @@ from unetzoo.prediction.marks import Mark
 from unetzoo.prediction.networks import Model, Networks, check_channels, gathered, origins
 from unetzoo.prediction.outputs import annotation_paths
 from unetzoo.prediction.results import Prediction, mask_of, nodata_tag
-from unetzoo.prediction.slides import SlideRows, loaded
+from unetzoo.prediction.slides import SlideRows, known, loaded
 from unetzoo.prediction.stored import StoredRows
 from unetzoo.prediction.strips import Strip, joined, strips
 from unetzoo.prediction.tiles import Grid
@@ -191,6 +191,7 @@ class Predictor:
         return self._one(source, progress, planes)
 
     def _one(self, source: Any, progress: bool = False, planes: str | int | None = None) -> Prediction:
+        source = known(source)
         image = loaded(source, planes) if isinstance(source, Slide) else as_image(source, planes)
         check_channels(image.image, self.config, image.alpha)
         ranges.look_at(image, self.networks.configs, self.intensity_range)
@@ -238,6 +239,7 @@ class Predictor:
         if self.holes:
             raise ConfigError(f"holes={self.holes!r}: they are not looked for across rows; leave it out")
         targets = {} if labels is None else annotation_paths(labels, objects.writers(["labels"])["labels"], self.config)
+        source = known(source)
         rows = SlideRows(source, planes) if isinstance(source, Slide) else StoredRows(source, planes)
         with rows, bar_of(progress, rows.height, "row") as bar:
             done = 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +15,7 @@ from unetzoo.errors import InputError
 from unetzoo.images import explained
 from unetzoo.prediction.inputs import LoadedImage
 from unetzoo.prediction.opened import OpenedRows
-from unetzoo.slides import Levels, Slide, Tissue, open_slide, resampled, side_of, taps, tissue_in
+from unetzoo.slides import Levels, Slide, Tissue, is_pyramid, open_slide, resampled, side_of, taps, tissue_in
 from unetzoo.slides.tissue import CELL
 
 BLOCK = 2**23
@@ -130,6 +132,11 @@ def microns_of(slide: Slide, planes: str | int | None = None) -> tuple[float, fl
     """
     with contextlib.ExitStack() as keeping, explained(slide.path):
         return open_slide(Path(slide.path), planes, keeping).chosen(slide).mpp
+
+
+def known(source: Any) -> Any:
+    """Return what a predictor is given, of a pyramid's path a slide of which nobody said the level."""
+    return Slide(source) if isinstance(source, str | os.PathLike) and is_pyramid(source) else source
 
 
 def loaded(slide: Slide, planes: str | int | None = None) -> LoadedImage:

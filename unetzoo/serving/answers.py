@@ -13,8 +13,10 @@ from unetzoo import images, sheets
 from unetzoo.errors import InputError
 from unetzoo.objects import Instances
 from unetzoo.prediction import Prediction, Predictor
+from unetzoo.prediction.inputs import as_image
 from unetzoo.prediction.results import mask_of, shows_objects
 from unetzoo.serving.limits import Limits
+from unetzoo.slides import is_pyramid
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,15 @@ def answer(
     path = Path(path)
     try:
         limits.check(path, predictor.config.in_channels, pixels=pixels, size_beside=size_beside)
-        found = predictor(path)
+        if is_pyramid(path):
+            raise InputError(f"{path.name} is a slide: send a part of it, saved as an image of the size to look at")
+        image = as_image(path)
+        found = predictor(image)
     except InputError as error:
         raise InputError(" ".join(str(error).replace(str(path), path.name).split())) from error
     visible = sheets.visible(found.image)
     shown = images.overlay(visible, torch.zeros(visible.shape[1:], dtype=torch.bool))
     known = not shows_objects(found.config, found.split) or torch.equal(shown, found.image)
-    return Answer(replace(found, image=shown), None if known else found.image)
+    # As the table of a command: opacity is no measurement.
+    measured = None if known else images.fit_channels(found.image, found.config.in_channels, image.alpha)
+    return Answer(replace(found, image=shown), measured)

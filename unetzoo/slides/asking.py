@@ -55,7 +55,8 @@ class Slide:
             found.append("mpp and level: give one of both, a resolution or a level as it is stored")
         found += checks.one_of("background", self.background, BACKGROUNDS)
         if found:
-            raise ConfigError(f"{str(self.path)!r} cannot be read so", found)
+            which = repr(str(self.path)) if str(self.path) else "slides"  # of several, asked before any is known
+            raise ConfigError(f"{which} cannot be read so", found)
 
     def settings(self) -> dict[str, Any]:
         """Return, JSON-able, what is asked of it."""

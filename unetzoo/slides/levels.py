@@ -87,7 +87,9 @@ class Levels(ABC):
             mpp = None if stored is None else (stored[0] * down[0], stored[1] * down[1])
             return Chosen(slide.level, (1.0, 1.0), down, mpp)
         if slide.mpp is None:
-            raise InputError(f"{said}: which is meant? Give mpp=…, the µm a pixel of the training, or level=…")
+            raise InputError(
+                f"{said}: which is meant? Give mpp=…, the µm a pixel of the training, or level=… (to unetzoo.Slide)"
+            )
         if stored is None:
             raise InputError(f"{said}: give level=…, or mpp_stored=…, the µm a pixel of level 0, with mpp={slide.mpp}")
         if slide.mpp < max(stored) * (1 - SLACK):

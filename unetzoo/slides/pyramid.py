@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from unetzoo.slides.microns import ON_A_MAP, WANTED, microns_of
 _ALIKE = (ifd.BITS, ifd.SAMPLES, ifd.FORMAT, ifd.PLANAR)
 _TAGS = (
     *(*WANTED, *_ALIKE, ifd.WIDTH, ifd.HEIGHT, ifd.SUB_PAGES, ifd.SUBFILE, ifd.STRIP_ROWS, ifd.TILE_WIDTH),
-    *(ifd.TILE_HEIGHT, ifd.OFFSETS, ifd.COUNTS, ifd.TILE_OFFSETS, ifd.TILE_COUNTS, *ON_A_MAP),
+    *(ifd.TILE_HEIGHT, ifd.OFFSETS, ifd.COUNTS, ifd.TILE_OFFSETS, ifd.TILE_COUNTS, *ON_A_MAP, ifd.ORIENTATION),
 )
 _MOST = 64
 """Smaller copies that are looked at."""
@@ -87,6 +88,25 @@ class TiffLevels(Levels):
         part = part[None] if part.ndim == 2 else part if self._axes[0] == "S" else part.transpose(2, 0, 1)
         image = torch.from_numpy(np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("=")))
         return image.float() if image.is_floating_point() else image
+
+
+def is_pyramid(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file is a slide by what it holds: a TIFF in tiles, with smaller copies of it, that says its µm.
+
+    Tiles tell levels from thumbnails, µm a slide from what other programs keep smaller copies of. GeoTIFFs and images
+    with nodata are none, as their resolution is a map's. A file that cannot be read is none.
+    """
+    path = Path(path)
+    try:
+        (first,) = pages_of(path, _TAGS, most=1) or (None,)
+        if first is None or ifd.TILE_WIDTH not in first.tags or first.number(ifd.ORIENTATION, 1) != 1:
+            return False
+        if microns_of(first) is None or set(ON_A_MAP) & set(first.tags) or nodata(path) is not None:
+            return False
+        below = ifd.pages_at(path, first.numbers(ifd.SUB_PAGES)[:_MOST], _TAGS)
+        return any(_is_copy(page, first) for page in (*below, *pages_of(path, _TAGS, most=_MOST)[1:]))
+    except (InputError, OSError):
+        return False
 
 
 def _check_no_map(path: Path, first: Page) -> None:
