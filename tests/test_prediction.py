@@ -433,6 +433,7 @@ class TestInputs:
             (object(), "of type object: .*path.*array.*tensor"),
             (3, "of type int: .*path.*array.*tensor"),
             ("nowhere.png", r"nowhere\.png': .*no such file"),
+            (str(Path(__file__).parent), r"tests' is a folder: give the path of an image, or a list of paths"),
             ({"photo": []}, "a batch needs 'image'"),
         ],
     )

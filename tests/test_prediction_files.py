@@ -229,6 +229,12 @@ class TestCommand:
             assert re.search("masks .*true masks.*new --out", capsys.readouterr().err)
             assert true.read_bytes() == before
 
+    @pytest.mark.parametrize("beside", ["masks", "labels", "instances"])
+    def test_beside_images_masks_of_any_name_are_left_out(self, beside: str, tmp_path: Path) -> None:
+        write(tmp_path / "set" / "images" / "a.png")
+        write(tmp_path / "set" / beside / "a.png", mode="L")
+        assert [job.name for job in files.find_jobs([tmp_path / "set"])] == ["a.png"]
+
     def test_of_a_data_set_the_images_are_taken(self, model: Path, tmp_path: Path) -> None:
         write(tmp_path / "set" / "images" / "a.png", 1)
         write(tmp_path / "set" / "masks" / "a.png", 2, mode="L")
@@ -242,6 +248,29 @@ class TestCommand:
         assert main(["predict", str(model), str(tmp_path / "in"), "--out", str(tmp_path / "in" / "old")]) == 0
         assert main(["predict", str(model), str(tmp_path / "in"), "--out", str(tmp_path / "new")]) == 0
         assert [path.name for path in (tmp_path / "new").rglob("*.png")] == ["a.png"]
+
+    def test_a_model_behind_its_images_is_told(
+        self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        write(tmp_path / "in" / "a.png")
+        out = str(tmp_path / "out")
+        for images_, last in ((str(tmp_path / "in"), "nuclei"), (str(tmp_path / "in" / "a.png"), str(model))):
+            assert main(["predict", images_, last, "--out", out]) == 2
+            said = capsys.readouterr().err
+            assert f"the model comes first, then images: unetzoo predict {last} {images_}" in said
+        assert main(["predict", str(model), str(tmp_path / "in"), str(tmp_path / "nuclei"), "--out", out]) == 2
+        assert "no such file or folder" in capsys.readouterr().err
+
+    def test_objects_are_counted_in_what_was_segmented(
+        self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        pytest.importorskip("scipy")
+        write(tmp_path / "in" / "a.png")
+        command = ["predict", str(model), str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--write", "labelme"]
+        assert main(command) == 0
+        assert re.search(r": 1 segmented, \d+ objects? in them", capsys.readouterr().out)
+        assert main(command) == 0
+        assert ": 0 segmented, 1 there already; " in capsys.readouterr().out
 
     def test_an_interrupted_run_says_so_in_a_line(
         self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
