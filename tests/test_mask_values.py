@@ -128,7 +128,9 @@ def test_labels_are_no_black_and_white(tmp_path: Path, values: np.ndarray, kind:
 def test_jpegs_of_labels_are_refused(tmp_path: Path, quality: int) -> None:
     mask = save(cells(np.arange(1, 256), side=9).astype(np.uint8), tmp_path / "m.jpg", quality=quality)
     assert "black and white is needed" in refusal(mask)
-    assert "JPEG does not keep ids" in refusal(mask, ANY)
+    said = refusal(mask, ANY)
+    assert "JPEG does not keep ids of objects" in said
+    assert "in black and white, foreground='white'" in said
 
 
 def test_photographs_are_refused(tmp_path: Path) -> None:

@@ -401,6 +401,15 @@ class TestInputs:
         assert torch.equal(predictor(with_alpha).mask, predictor(shown).mask)
         assert torch.equal(predictor(shown[0]).mask, predictor(shown[:1].expand(3, -1, -1)).mask)
 
+    def test_a_model_is_called_as_it_was_asked_for(self, tmp_path: Path) -> None:
+        unetzoo.save(small(), tmp_path / "mine.safetensors")
+        for asked, name in (("nuclei", "nuclei"), (str(tmp_path / "mine.safetensors"), "mine.safetensors")):
+            predictor = Predictor(asked, device="cpu")
+            assert re.fullmatch(rf"Predictor\(\S*{name}; task=.*", repr(predictor))
+            with pytest.raises(InputError, match=rf"image of 5 channels: \S*{name} was trained on 3"):
+                predictor(image(40, 40, 5))
+        assert repr(Predictor([small(), "nuclei"][:1], device="cpu")).startswith("Predictor(unet; ")
+
     def test_channels_that_do_not_fit_are_named_on_both_sides(self) -> None:
         with pytest.raises(InputError, match=r"image of 5 channels: unet .*\b3\b"):
             Predictor(small())(image(40, 40, 5))

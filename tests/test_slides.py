@@ -270,7 +270,7 @@ def test_what_is_not_there_is_said_alike_at_every_door(
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path, model: Path) -> None:
     with pytest.raises(InputError, match=r"a\.svs': there is no such file, and no folder '.*none': check the path"):
         Predictor(model)(Slide(tmp_path / "none" / "a.svs", level=0))
-    with pytest.raises(InputError, match="it is a folder: give the path of a file in it"):
+    with pytest.raises(InputError, match="is a folder, and no file: give the path of a file in it"):
         Predictor(model)(Slide(tmp_path, level=0))
 
 

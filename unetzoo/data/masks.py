@@ -363,7 +363,8 @@ def _binary(path: Path, values: Tensor, labels: Labels) -> Decoded:
     ignored, lossy = _ignored(values, labels), path.suffix.lower() in _LOSSY
     white = labels.foreground == "white"
     if lossy and not white:
-        raise InputError(f"{str(path)!r}: JPEG does not keep ids, and foreground='any' takes its noise for objects")
+        fix = "give PNG or TIFF; or, of masks in black and white, foreground='white', also for a model of objects"
+        raise InputError(f"{str(path)!r}: JPEG does not keep ids of objects, and its noise would be some: {fix}")
     read = black_and_white.read(values, ignored, lossy) if white else black_and_white.read_ids(values, ignored)
     target = torch.where(read.wrong | ignored, IGNORED, read.foreground.long())
     outside, ids = _as_text(values[read.wrong]), values if labels.foreground == "any" else None

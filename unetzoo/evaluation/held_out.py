@@ -55,7 +55,9 @@ def seen_by(predictor: Predictor) -> Seen:
     Raises:
         ConfigError: a list that cannot be read.
     """
-    return seen_at([("the model" if origin is None else str(origin), origin) for origin in predictor.origins])
+    return seen_at(
+        [("the model" if origin is None else trained.title_of(origin), origin) for origin in predictor.origins]
+    )
 
 
 def seen_at(models: Sequence[tuple[str, Path | None]]) -> Seen:

@@ -17,7 +17,6 @@ from unetzoo.errors import InputError
 from unetzoo.napari.layers import Planes, stacked
 from unetzoo.prediction import Prediction, Predictor
 from unetzoo.prediction.inputs import as_image
-from unetzoo.prediction.networks import check_channels
 from unetzoo.prediction.ranges import look_at
 from unetzoo.prediction.results import mask_of, shows_objects
 from unetzoo.prediction.strips import joined
@@ -100,8 +99,7 @@ def segment(
     for k, index in enumerate(planes.indices):
         image = as_image(planes.plane(index))
         image.name = planes.name
-        check_channels(image.image, predictor.config, image.alpha)
-        look_at(image, predictor.networks.configs, predictor.intensity_range)
+        look_at(image, predictor.networks, predictor.intensity_range)
         grid, parts = predictor.grid(image), []
         try:
             with in_memory(InputError, "close other layers, or segment a slice at a time"):

@@ -32,11 +32,15 @@ class Networks:
 
     Attributes:
         config: of the first.
+        names: what each is called in messages.
         unit: pixels that windows begin at multiples of: the largest stride, in pixels of the image.
     """
 
-    def __init__(self, members: Sequence[OptimizedModel], views: Sequence[View], merge: str) -> None:
+    def __init__(
+        self, members: Sequence[OptimizedModel], views: Sequence[View], merge: str, names: Sequence[str] = ()
+    ) -> None:
         self.members = tuple(members)
+        self.names = tuple(names) or tuple(member.config.name for member in members)
         self.views = tuple(views)
         self.merge = merge
         self.config: ModelConfig = members[0].config
@@ -107,10 +111,10 @@ class Networks:
         """
         if found:
             return
-        for member in self.members:
-            check_weights(member)
+        for member, name in zip(self.members, self.names, strict=True):
+            check_weights(member, name)
         raise InputError(
-            f"{self.config.name} gives probabilities that are not finite: its values overflow on this image; give "
+            f"{self.names[0]} gives probabilities that are not finite: its values overflow on this image; give "
             "dtype=torch.float32 where it is another, and an image in the range that it was trained on"
         )
 
@@ -203,8 +207,17 @@ def origins(models: Model | Sequence[Model]) -> tuple[Path | None, ...]:
     return tuple(None if path is None else path.absolute() for path in paths)
 
 
-def check_weights(model: SegmentationModel | OptimizedModel) -> None:
+def titles(models: Model | Sequence[Model]) -> list[str]:
+    """Return what models are called in messages: as they were asked for, networks by the names of the zoo."""
+    return [str(model) if isinstance(model, str | os.PathLike) else model.config.name for model in listed(models)]
+
+
+def check_weights(model: SegmentationModel | OptimizedModel, name: str | None = None) -> None:
     """Raise if weights are no numbers.
+
+    Args:
+        model: the network.
+        name: what it is called in messages; None: as in the zoo.
 
     Raises:
         WeightsError: NaN or infinity is among them.
@@ -212,7 +225,7 @@ def check_weights(model: SegmentationModel | OptimizedModel) -> None:
     broken = non_finite(model.state_dict())
     if broken:
         raise WeightsError(
-            f"{model.config.name} has NaN or infinity in {len(broken)} of its tensors, such as {broken[0]}: "
+            f"{name or model.config.name} has NaN or infinity in {len(broken)} of its tensors, such as {broken[0]}: "
             "train it again, or take a file from before"
         )
 
@@ -243,13 +256,14 @@ def _ready(
     return model.to(device)
 
 
-def check_channels(image: Tensor, config: ModelConfig, alpha: bool = False) -> None:
+def check_channels(image: Tensor, config: ModelConfig, alpha: bool = False, name: str | None = None) -> None:
     """Raise if an image (C, …) cannot be fitted to the channels of a network.
 
     Args:
         image: the image, or some rows of it.
         config: of the network.
         alpha: whether the last channel is opacity.
+        name: what the network is called in messages; None: as in the zoo.
 
     Raises:
         InputError: with both sides.
@@ -257,7 +271,7 @@ def check_channels(image: Tensor, config: ModelConfig, alpha: bool = False) -> N
     found = image.shape[0]
     if fits(found, config.in_channels, alpha):
         return
-    said = f"an image of {found} channels: {config.name} was trained on {config.in_channels}"
+    said = f"an image of {found} channels: {name or config.name} was trained on {config.in_channels}"
     if image.shape[1] == config.in_channels > 1:  # rasterio's arrays
         said += "; arrays are (height, width, channels), tensors (channels, height, width)"
     elif found == config.in_channels + 1:

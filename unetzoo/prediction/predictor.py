@@ -24,7 +24,7 @@ from unetzoo.prediction.beside_rows import Beside
 from unetzoo.prediction.inputs import LoadedImage, Rows, as_image
 from unetzoo.prediction.layout import Layout
 from unetzoo.prediction.marks import Mark
-from unetzoo.prediction.networks import Model, Networks, check_channels, gathered, origins
+from unetzoo.prediction.networks import Model, Networks, gathered, origins, titles
 from unetzoo.prediction.outputs import annotation_paths
 from unetzoo.prediction.results import Prediction, mask_of, nodata_tag
 from unetzoo.prediction.slides import SlideRows, known, loaded
@@ -136,12 +136,12 @@ class Predictor:
         self.advice = folds.advice(model) if threshold is None else None
         calibrated = arguments.calibrated(threshold if self.advice is None else self.advice)
         self.tta, self.scales = calibrated.tta if tta is None else tta, list(map(float, scales))
-        self.networks = Networks(gathered(model, self.device, dtype), views(self.tta, tuple(self.scales)), merge)
+        seen = views(self.tta, tuple(self.scales))
+        self.networks = Networks(gathered(model, self.device, dtype), seen, merge, titles(model))
         self.config, self.origins = self.networks.config, origins(model)
         self.thresholds = arguments.thresholds(calibrated.thresholds, self.config.task, self.config.num_classes)
         self.layout = Layout(self.networks, tile, overlap, blend, batch_size)
-        self.holes = holes
-        self.intensity_range = ranges.range_of(intensity_range)
+        self.holes, self.intensity_range = holes, ranges.range_of(intensity_range)
         self.smallest = calibrated.smallest if smallest is None else smallest
         asked = next((each for each in (split, calibrated.split) if each is not None), None)
         self.split = arguments.split_of(self.config) if asked is None else asked
@@ -193,8 +193,7 @@ class Predictor:
     def _one(self, source: Any, progress: bool = False, planes: str | int | None = None) -> Prediction:
         source = known(source)
         image = loaded(source, planes) if isinstance(source, Slide) else as_image(source, planes)
-        check_channels(image.image, self.config, image.alpha)
-        ranges.look_at(image, self.networks.configs, self.intensity_range)
+        ranges.look_at(image, self.networks, self.intensity_range)
         grid = self.grid(image)
         with bar_of(progress, grid.count, "tile") as tick, in_memory(InputError, _SMALLER):
             found = joined(self.strips(image, grid, tick=tick), image.height)
@@ -282,8 +281,7 @@ class Predictor:
         beside = Beside() if beside is None else beside
         if beside.has_objects:
             check_separable(self.split)  # or an error, before any work
-        check_channels(source.rows(0, 1), self.config, source.alpha)
-        ranges.look_at(source, self.networks.configs, self.intensity_range)
+        ranges.look_at(source, self.networks, self.intensity_range)
         mask = by_rows.begun(source, target, self.config, settings, lambda: self.grid(source))
         tell(mask.done)
         with in_memory(InputError, _SMALLER):
@@ -356,7 +354,7 @@ class Predictor:
         }
 
     def __repr__(self) -> str:
-        names = ", ".join(member.config.name for member in self.networks.members)
+        names = ", ".join(self.networks.names)
         return f"Predictor({names}; task={self.config.task!r}, device={str(self.device)!r})"
 
     def grid(self, source: Rows) -> Grid:

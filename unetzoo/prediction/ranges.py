@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from unetzoo import images
-from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError
 from unetzoo.files.identity import spaced
 from unetzoo.prediction.inputs import LoadedImage, Rows
+from unetzoo.prediction.networks import Networks, check_channels
 from unetzoo.pretrained import IMAGENET_MEAN, IMAGENET_STD
 
 Range = tuple[float, float]
@@ -96,30 +96,34 @@ class Dark:
     trained: float
 
 
-def look_at(source: Rows, configs: Sequence[ModelConfig], asked: Range | None) -> None:
-    """Warn if an image is nearly black to one of several networks, see :func:`told_together`.
+def look_at(source: Rows, networks: Networks, asked: Range | None) -> None:
+    """Raise if an image does not fit networks; warn if it is nearly black to one, see :func:`told_together`.
 
     Networks that normalise each image by itself take any scale. Of an image in memory all values are looked at, of
     others those of some rows, the first and the last among them.
 
     Args:
         source: the image as it is stored.
-        configs: of the networks.
+        networks: that are to see it.
         asked: what is black and white in it; None: nobody says it.
 
     Raises:
-        InputError: floating point of another scale than one was trained on; says what there is, and the fix.
+        InputError: other channels, or floating point of another scale, than one was trained on; says what there is,
+            and the fix.
     """
-    fixed = [config for config in configs if config.mean is not None and config.std is not None]
-    if not fixed or (asked is None and source.rows(0, 1).dtype in (torch.uint8, torch.int8)):
+    first = source.image if isinstance(source, LoadedImage) else source.rows(0, 1)
+    check_channels(first, networks.config, source.alpha, networks.names[0])
+    named = zip(networks.names, networks.configs, strict=True)
+    fixed = [(name, config) for name, config in named if config.mean is not None and config.std is not None]
+    if not fixed or (asked is None and first.dtype in (torch.uint8, torch.int8)):
         return
     values = _some(ranged(source, asked))
-    for config in fixed:
+    for name, config in fixed:
         # Without an alpha channel, which is none of the network's.
         bands = values[:-1] if len(values) not in (1, config.in_channels) else values
         mean, std = (torch.tensor(numbers, dtype=torch.float64)[:, None] for numbers in (config.mean, config.std))
         if bands.is_floating_point():
-            _check_scale(bands, mean, std, config)
+            _check_scale(bands, mean, std, name, (config.mean, config.std) in OF_UNITS)
             continue
         limit = torch.iinfo(bands.dtype).max
         largest = bands.flatten(1).double().amax(dim=1, keepdim=True)
@@ -141,16 +145,15 @@ def _some(source: Rows) -> Tensor:
     return torch.cat(found, dim=1)
 
 
-def _check_scale(bands: Tensor, mean: Tensor, std: Tensor, config: ModelConfig) -> None:
+def _check_scale(bands: Tensor, mean: Tensor, std: Tensor, name: str, units: bool) -> None:
     steps = (max(1, side // LOOKED_AT) for side in bands.shape[1:])
     some = bands[:, :: next(steps), :: next(steps)].flatten(1).double()
     above = (some - mean) / std
     largest, middle = float(bands.max()), float(some.median())
-    units = (config.mean, config.std) in OF_UNITS
     beyond = float(above.abs().median()) > FAR or float((above > FAR).double().mean()) > FEW
     if beyond or (units and largest > MOST):
         raise InputError(
-            f"a floating-point image of values about {middle:.3g}, up to {largest:.4g}: {config.name} was trained on "
+            f"a floating-point image of values about {middle:.3g}, up to {largest:.4g}: {name} was trained on "
             f"values about {float(mean.mean()):.3g}{', from 0 to 1' if units else ''}; give 8 or 16 bits as they are, "
             "or divide by 255 or 65535, the largest value of their type; or say which values are black and white, such "
             "as intensity_range=(0, 255)"

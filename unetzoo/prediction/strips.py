@@ -72,7 +72,7 @@ def strips(
         InputError: the image does not fit the networks, or they overflow on it.
         WeightsError: the networks have weights that are not finite.
     """
-    check_channels(source.rows(0, 1), networks.config, source.alpha)
+    check_channels(source.rows(0, 1), networks.config, source.alpha, networks.names[0])
     for strip, sound in taken(_begun(networks, source, grid, transfer, first, at_once, tick), transfer.ahead):
         networks.check_finite(sound)
         yield strip

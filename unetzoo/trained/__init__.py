@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -10,6 +11,12 @@ FOLDER = Path(__file__).parent
 def names() -> tuple[str, ...]:
     """Return the names of the trained models, which ``unetzoo.from_pretrained`` takes."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.safetensors")))
+
+
+def title_of(path: str | os.PathLike[str]) -> str:
+    """Return what a model's file is called in messages: its name, where it comes with the package."""
+    path = Path(path)
+    return path.stem if path.parent == FOLDER else str(path)
 
 
 def weights_of(name: str) -> Path:
