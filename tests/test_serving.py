@@ -447,7 +447,12 @@ def test_the_heading_of_a_model_of_the_package_is_its_name(name: str, tmp_path: 
     monkeypatch.chdir(tmp_path)
     model = unetzoo.from_pretrained(name)
     line = "U-Net on the plain encoder."
-    assert heading(name, model.config) == (name, line)
+    first = {
+        "nuclei": "Finds the nuclei of cells in microscopy, fluorescence and stained, grey and coloured, of any size, "
+        "and tells apart those that touch.",
+        "vessels": "Segments the blood vessels of the retina in colour photographs of the fundus, of any size.",
+    }
+    assert heading(name, model.config) == (name, f"{first[name]} {line}")
     unetzoo.save_pretrained(model, tmp_path / name, card=unetzoo.ModelCard(training_data="Others."))
     assert heading(f"./{name}", model.config) == (name, f"{line} Trained on: Others.")
 

@@ -1,5 +1,5 @@
 // Finds the objects of a folder of images with unetzoo, and puts them into the open project, or the open image.
-// For QuPath 0.6: write your folder below, then Automate > Script editor > Run. README.md beside this file says more.
+// For QuPath 0.4 and newer, by its source: write your folder below, then Automate > Script editor > Run. README.md beside this file says more.
 import qupath.lib.io.PathIO
 
 def folder = new File("/path/to/images").toPath() // the images of the project lie here, or in folders inside

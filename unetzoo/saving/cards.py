@@ -25,6 +25,7 @@ from unetzoo.saving.records import SavedModel
 
 SIZE = 512
 """Side of the image for which the card's table row counts."""
+_INSTALL = "pip install .  # in a clone of unetzoo, which is not on PyPI yet"
 _BEGIN = "<!-- unetzoo card: written anew at each save, so write below its end. "
 _END = "<!-- end of the unetzoo card -->"
 _TEXT_BEGIN = "<!-- text of the ModelCard: replaced where another is given -->"
@@ -252,7 +253,7 @@ def _body(saved: SavedModel, name: str, card: ModelCard) -> str:
         f"{info.architecture} on the {info.encoder} encoder, {_task(config)}.",
         markdown([header(SIZE), cells(costs)]).strip(),
         f"Counted for one float32 image; memory is what autograd keeps in training.{agreement}",
-        f"## Use\n\n```sh\npip install unetzoo\nunetzoo predict {name} image.png --out masks --overlay\n```",
+        f"## Use\n\n```sh\n{_INSTALL}\nunetzoo predict {name} image.png --out masks --overlay\n```",
         f"```python\n{_example(saved, name)}\n```",
         f"## Model\n\n{_facts(saved, info)}",
     ]

@@ -13,6 +13,7 @@ from unetzoo.saving import cards
 from unetzoo.saving.records import CARD_FILE
 from unetzoo.saving.repositories import PREFIX
 from unetzoo.saving.sources import located, source_of
+from unetzoo.trained import card_of
 
 
 def heading(source: object, config: ModelConfig) -> tuple[str, str]:
@@ -25,8 +26,16 @@ def heading(source: object, config: ModelConfig) -> tuple[str, str]:
             place = Path(source).resolve()
             name = place.stem if meant.kind == "file" else place.name
     line = f"{DECODERS[config.decoder].title} on the {ENCODERS[config.encoder].title} encoder."
+    if isinstance(source, str | os.PathLike) and meant.kind == "trained":
+        return name, f"{_first_sentence(card_of(meant.text))} {line}"
     trained = _training_data(source)
     return name, line if trained is None else f"{line} Trained on: {trained}"
+
+
+def _first_sentence(card: Path) -> str:
+    """Return what a card of the package begins with below its title: what the model finds, and on what."""
+    paragraph = card.read_text(encoding="utf-8").split("\n\n")[1]
+    return " ".join(paragraph.split()).partition(". ")[0].rstrip(".") + "."
 
 
 def _training_data(source: object) -> str | None:

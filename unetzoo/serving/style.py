@@ -14,14 +14,14 @@ table.legend th, table.legend td, table.objects th, table.objects td { text-alig
   border-bottom: 1px solid var(--border-color-primary); font-weight: 400; }
 table.legend thead th, table.objects thead th { font-weight: 500; }
 table.legend th:first-child, table.objects td:nth-child(2), table.objects th:nth-child(2) {
-  text-align: left; overflow-wrap: anywhere; }
+  text-align: left; overflow-wrap: anywhere; min-width: 7em; }
 table.objects thead th { position: sticky; top: 0; background: var(--background-fill-primary); }
 table.objects button { font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer;
   text-decoration: underline dotted; text-underline-offset: 3px; }
 th[aria-sort=ascending] button::after { content: " \\25B2"; }
 th[aria-sort=descending] button::after { content: " \\25BC"; }
 .plain { color: var(--body-text-color); line-height: 1.4; }
-.scroll { max-height: 300px; overflow-y: auto; }
+.scroll { max-height: 300px; overflow: auto; }
 .chip { display: inline-block; width: 0.9em; height: 0.9em; border-radius: 3px; margin-right: 0.6em;
   border: 1px solid #808080; vertical-align: -0.1em; }
 ul.strip { list-style: none; display: flex; flex-wrap: wrap; gap: 0.5rem; margin: 0; padding: 0; max-height: 260px;
