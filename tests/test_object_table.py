@@ -123,6 +123,28 @@ def test_microns_in_closed_form() -> None:
     assert [found[f"bbox-{k}"][0] for k in range(4)] == [110, 220, 130, 280]
 
 
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_masks_and_label_images_say_the_microns_of_the_image(
+    by_rows: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a µm across and a quarter down are 20,000 and 40,000 pixels a centimetre."""
+    for inner in (folder / "cells").iterdir():
+        inner.unlink()
+    where = {"resolution": (20_000, 40_000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(folder / "cells" / "a.tif", scene(3), photometric="rgb", tile=(16, 16), **where)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100 if by_rows else 10**6)
+    command = ["predict", str(folder / "m.safetensors"), str(folder / "cells"), "--out", str(folder / "masks")]
+    for said, (across, down) in (([], (20_000, 40_000)), (["--mpp-stored", "2", "--overwrite"], (5_000, 5_000))):
+        assert main([*command, "--write", "labels", *said]) == 0
+        for path in (folder / "masks" / "a.tif", folder / "masks" / "labels" / "a.tif"):
+            with tifffile.TiffFile(path) as file:
+                tags = file.pages.first.tags
+                assert ("TileWidth" in tags) == by_rows
+                found = [tags[name].value for name in ("XResolution", "YResolution")]
+                assert [above / below for above, below in found] == [across, down]
+                assert tags["ResolutionUnit"].value == tifffile.RESUNIT.CENTIMETER
+
+
 def test_microns_are_those_of_the_file_or_as_said(folder: Path) -> None:
     """An OME-TIFF says it; of the others nothing does, unless the command does."""
     cells = folder / "cells"

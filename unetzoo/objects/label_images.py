@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetzoo import extras
+from unetzoo.images import ifd
 from unetzoo.objects.writing import Annotated, register_writer
 
 
@@ -20,7 +21,8 @@ def _written(found: Annotated) -> bytes:
     from PIL import Image
 
     stream = io.BytesIO()
-    Image.fromarray(_labels(found)).save(stream, "TIFF", compression="tiff_adobe_deflate")
+    sized = ifd.resolution(found.mpp)
+    Image.fromarray(_labels(found)).save(stream, "TIFF", compression="tiff_adobe_deflate", **sized)
     return stream.getvalue()
 
 

@@ -30,7 +30,8 @@ class Annotated:
         transform: from corners of pixels to coordinates, see ``to_geojson``; None: there are pixels alone.
         crs: the system of those coordinates.
         scale: of a slide that was looked at smaller, see ``to_geojson``; None: its pixels are the image's own.
-        header: of NIfTI, of this size and without pixels, which says where in space the image lies; None: nothing does.
+        mpp: µm a pixel, down and across; None: nothing says so.
+    header: of NIfTI, of this size and without pixels, which says where in space the image lies; None: nothing does.
     """
 
     instances: Instances
@@ -40,6 +41,7 @@ class Annotated:
     transform: tuple[float, ...] | None = None
     crs: str | None = None
     scale: tuple[float, float] | None = None
+    mpp: tuple[float, float] | None = None
     header: bytes | None = None
 
     @property

@@ -61,7 +61,7 @@ class Beside:
             layers = numbered(mask, config, split)
             count = sum(map(len, layers))
             if self.labels:
-                write_labels(mask, layers, config, self.labels, self.save)
+                write_labels(mask, layers, config, self.labels, self.save, source.mpp)
                 others["labels"] = sum(path.stat().st_size for path in self.labels.values())
             if self.geojson:
                 place = georeference(source.place)

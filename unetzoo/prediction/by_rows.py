@@ -16,6 +16,7 @@ from torch import Tensor
 from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError, WriteError
 from unetzoo.images import NODATA
+from unetzoo.images.ifd import per_centimetre
 from unetzoo.objects.finding import ended
 from unetzoo.prediction.geography import Tag
 from unetzoo.prediction.inputs import Rows
@@ -143,7 +144,7 @@ def _write_tiff(
     with writer_of(target, sum(mask.size // step**2 for step in steps)) as writer:
         for step in steps:
             size = height // step, width // step
-            scale = None if mpp is None else (1e4 / mpp[1] * size[1] / width, 1e4 / mpp[0] * size[0] / height)
+            scale = None if mpp is None else per_centimetre((mpp[0] * height / size[0], mpp[1] * width / size[1]))
             writer.write(
                 _tiles(mask, step, config),
                 shape=(layers, *size) if layers > 1 else size,

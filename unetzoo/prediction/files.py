@@ -197,7 +197,9 @@ def _read(job: Job) -> tuple[Rows, Mark]:
         rows = opened(job)
         return rows, rows.mark
     mark = Mark.of(job.source)
-    return as_image(job.source, job.planes), mark
+    image = as_image(job.source, job.planes)
+    image.mpp = image.mpp if job.mpp is None else (job.mpp, job.mpp)
+    return image, mark
 
 
 def _settle(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from unetzoo.config import ModelConfig
 from unetzoo.errors import WriteError
 from unetzoo.files.writing import make_folder, replacing
+from unetzoo.images.ifd import per_centimetre
 from unetzoo.objects.streaming import LargeRows, NumberedRows
 from unetzoo.prediction.by_rows import EDGE, TILE, in_mask, writer_of
 from unetzoo.prediction.partial import PartialMask
@@ -125,6 +126,7 @@ def write_labels(
     config: ModelConfig,
     targets: Mapping[int | None, Path],
     save: Save,
+    mpp: tuple[float, float] | None = None,
 ) -> None:
     """Write label images, TIFF in tiles, of all objects or of those of each class.
 
@@ -134,6 +136,7 @@ def write_labels(
         config: of the model.
         targets: class → path; None: all classes in one.
         save: takes a path and what goes there.
+        mpp: µm a pixel, down and across, for TIFF's tags of resolution.
 
     Raises:
         WriteError: they cannot be written.
@@ -147,7 +150,7 @@ def write_labels(
         table = ranks.astype(np.uint16 if ranks.max() <= np.iinfo(np.uint16).max else np.uint32)
         stored = mask.folder / "labels.tif"
         try:
-            _write_tiff(stored, found, table)
+            _write_tiff(stored, found, table, mpp)
         except OSError as error:
             raise WriteError(f"{stored} cannot be written: {error.strerror}; what is done is kept") from error
         save(path, _pieces(stored))
@@ -175,7 +178,7 @@ def _classes(values: NDArray[Any], config: ModelConfig) -> NDArray[Any]:
     return inside
 
 
-def _write_tiff(target: Path, found: Numbered, table: NDArray[Any]) -> None:
+def _write_tiff(target: Path, found: Numbered, table: NDArray[Any], mpp: tuple[float, float] | None) -> None:
     def tiles() -> Iterator[NDArray[Any]]:
         for y in range(0, found.height, TILE):
             band = found.given(y, TILE)
@@ -191,6 +194,8 @@ def _write_tiff(target: Path, found: Numbered, table: NDArray[Any]) -> None:
             photometric="minisblack",
             compression="zlib",
             metadata=None,
+            resolution=None if mpp is None else per_centimetre(mpp),
+            resolutionunit=None if mpp is None else "CENTIMETER",
         )
 
 

@@ -17,6 +17,7 @@ from unetzoo import checks, images, objects
 from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError
 from unetzoo.files.writing import write_file
+from unetzoo.images.ifd import resolution
 from unetzoo.objects.separating import separable
 from unetzoo.prediction import showing
 from unetzoo.prediction.geography import Tag, georeference
@@ -244,7 +245,7 @@ def annotated(
     found: Prediction, instances: objects.Instances, kind: int | None, name: str, path: str
 ) -> objects.Annotated:
     """Return what a format is told of an image: all its objects, or those of a class alone."""
-    lies = {**georeference(found.place), "header": found.header, "scale": found.scale}
+    lies = {**georeference(found.place), "header": found.header, "scale": found.scale, "mpp": found.mpp}
     if kind is not None:
         return objects.Annotated(instances.of_class(kind), None, name, path, **lies)
     return objects.Annotated(instances, found.config.class_names, name, path, **lies)
@@ -363,7 +364,8 @@ def _encoded(values: NDArray[Any], found: Prediction, suffix: str, mark: Mark | 
     directory[_ORIENTATION] = _UPRIGHT
     if mark is not None:
         directory[SOFTWARE] = str(mark)
-    image.save(stream, "TIFF", compression="tiff_adobe_deflate", tiffinfo=directory)
+    sized = {} if found.place else resolution(found.mpp)
+    image.save(stream, "TIFF", compression="tiff_adobe_deflate", tiffinfo=directory, **sized)
     return stream.getvalue()
 
 
