@@ -99,7 +99,7 @@ def segment(
     for k, index in enumerate(planes.indices):
         image = as_image(planes.plane(index))
         image.name = planes.name
-        look_at(image, predictor.networks, predictor.intensity_range)
+        look_at(image, predictor.networks, predictor.intensity_range, quiet=k > 0)
         grid, parts = predictor.grid(image), []
         try:
             with in_memory(InputError, "close other layers, or segment a slice at a time"):

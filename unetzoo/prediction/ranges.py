@@ -96,7 +96,7 @@ class Dark:
     trained: float
 
 
-def look_at(source: Rows, networks: Networks, asked: Range | None) -> None:
+def look_at(source: Rows, networks: Networks, asked: Range | None, *, quiet: bool = False) -> None:
     """Raise if an image does not fit networks; warn if it is nearly black to one, see :func:`told_together`.
 
     Networks that normalise each image by itself take any scale. Of an image in memory all values are looked at, of
@@ -106,6 +106,7 @@ def look_at(source: Rows, networks: Networks, asked: Range | None) -> None:
         source: the image as it is stored.
         networks: that are to see it.
         asked: what is black and white in it; None: nobody says it.
+        quiet: do not warn, as of the other planes of a stack.
 
     Raises:
         InputError: other channels, or floating point of another scale, than one was trained on; says what there is,
@@ -128,7 +129,7 @@ def look_at(source: Rows, networks: Networks, asked: Range | None) -> None:
         limit = torch.iinfo(bands.dtype).max
         largest = bands.flatten(1).double().amax(dim=1, keepdim=True)
         # Also below a model's own values: one that was trained on 12 bits in 16 finds 4,095 of 65,535 bright.
-        if float(largest.max()) < DARK * limit and bool((largest / limit < mean - std).all()):
+        if not quiet and float(largest.max()) < DARK * limit and bool((largest / limit < mean - std).all()):
             _tell(Dark(source.name, int(largest.max()), limit, float(mean.mean())))
             return
 
