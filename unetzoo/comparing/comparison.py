@@ -137,7 +137,7 @@ def _entries(asked: Compared) -> list[_Entry]:
     if isinstance(asked, str) and any(mark in asked for mark in "*?[") and not Path(asked).exists():
         names = naming.list_models(asked)
         if not names:
-            raise ConfigError(f"{asked!r} fits no model{suggest(asked, naming.names())}")
+            raise ConfigError(f"{asked!r} fits no model{suggest(asked, naming.names())}; unetzoo.list_models() has all")
         return [_Entry(name, (name,)) for name in names]
     source = named_source(asked)
     if source.kind == "network":
