@@ -139,7 +139,7 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], arguments: list
         (["predict", "m", "a.png", "--prob"], "unknown: --prob; did you mean '--probabilities'?; 'unetzoo predict --"),
         (["predict", "m", "a.png", "--outlines"], "unknown: --outlines; did you mean '--overlay outline'?"),
         (["--vers"], "required: COMMAND; unknown: --vers; did you mean '--version'?"),
-        (["predict", "nuclei", "a.png", "--smallest", "twenty"], "--smallest twenty: a whole number of pixels is needed"),
+        (["predict", "nuclei", "a.png", "--smallest", "twenty"], "twenty: a whole number of pixels is needed"),
         (["predikt"], "unknown command 'predikt'; did you mean 'predict'"),
         (["convrt", "a.pth", "b.safetensors"], "unknown command 'convrt'; did you mean 'convert'"),
         (["--import", "json", "trian"], "unknown command 'trian'; did you mean 'train'"),
