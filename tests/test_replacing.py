@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import unetzoo
 from unetzoo.cli import _replacing, main, parser
@@ -68,6 +70,32 @@ def test_of_a_folder_the_files_that_were_replaced_are_named(tmp_path: Path, caps
         write_file(tmp_path / "scores.json", "after")
         write_file(tmp_path / "per_image.csv", "new")
     assert capsys.readouterr().err == f"{tmp_path / 'scores.json'} was there already, and was replaced\n"
+
+
+def test_what_an_overwrite_left_of_earlier_settings_is_done_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that is ended early, or is given a part of the images: the others' masks were taken for those asked for."""
+    for k, name in enumerate("ab"):
+        noise = np.random.default_rng(k).integers(0, 256, (32, 32, 3), np.uint8)
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.fromarray(noise).save(tmp_path / "images" / f"{name}.png")
+    torch.manual_seed(0)
+    model = tmp_path / "m.safetensors"
+    unetzoo.save(unetzoo.create("unetpp", levels=2, base_channels=2), model)
+    command = ["predict", str(model), str(tmp_path / "images"), "--threshold"]
+    for threshold, out in (("0.000001", "out"), ("0.999999", "wanted")):
+        assert main([*command, threshold, "--out", str(tmp_path / out)]) == 0
+    one = ["predict", str(model), str(tmp_path / "images" / "a.png"), "--threshold", "0.999999"]
+    assert main([*one, "--out", str(tmp_path / "out"), "--overwrite"]) == 0
+    capsys.readouterr()
+    for said in ("1 segmented, 1 there already", "0 segmented, 2 there already"):
+        assert main([*command, "0.999999", "--out", str(tmp_path / "out")]) == 0
+        assert said in capsys.readouterr().out
+    for name in "ab":
+        found, wanted = (np.asarray(Image.open(tmp_path / out / f"{name}.png")) for out in ("out", "wanted"))
+        assert (found == wanted).all()
+        assert not wanted.any()
 
 
 def test_every_option_that_names_a_file_to_write_is_known() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,6 +40,8 @@ from unetzoo.prediction.results import Prediction, shows_objects, write_masks
 from unetzoo.prediction.stored import SUFFIXES, is_big
 from unetzoo.printing import printable
 
+SETTINGS = "settings"
+"""In marks of masks: a number that is another for other settings."""
 SHOWN = "overlay"
 """Beside the settings in a folder's record: how its overlays show masks and objects, so that none are mixed."""
 READ_AHEAD = 4
@@ -147,11 +150,12 @@ def predict_files(
     check_shared(outputs, predictor.config, ledger)
     _keep_record(outputs, settings, overwrite)
     report, tell = Report(), _Listener(tell)
+    made_under = {SETTINGS: _digest(settings)}
     left = []
     for job in jobs:
         with _reported(report, job, tell):
             _refuse_by_rows(job, outputs, predictor)
-            if not overwrite and _is_done(job, outputs, predictor.config, predictor.split):
+            if not overwrite and _is_done(job, outputs, predictor.config, predictor.split, made_under):
                 report.skipped.append(job.source)
                 tell(Outcome(job))
             else:
@@ -161,6 +165,7 @@ def predict_files(
         for job, reading in _read_ahead(readers, left):
             with _reported(report, job, tell):
                 source, mark = reading.result()
+                mark = replace(mark, others=made_under)
                 if isinstance(source, OpenedRows):
                     with source:
                         count = _write_rows(predictor, source, job, outputs, settings, tell, mark, ledger)
@@ -237,7 +242,7 @@ def _write(found: Prediction, job: Job, outputs: Outputs, mark: Mark, ledger: Le
     if "probabilities" in others:
         found.save_probabilities(others["probabilities"][0])
     sizes = _sizes(job, others, outputs, found.config, found.split)
-    write_masks(outputs.mask(job), found, replace(mark, others=sizes))
+    write_masks(outputs.mask(job), found, replace(mark, others={**mark.others, **sizes}))
     return count
 
 
@@ -306,8 +311,17 @@ def _keep_record(outputs: Outputs, settings: dict[str, Any], overwrite: bool) ->
     write_file(path, json.dumps(settings if shown is None else {**settings, SHOWN: shown}, indent=2))
 
 
-def _is_done(job: Job, outputs: Outputs, config: ModelConfig, split: float) -> bool:
+def _digest(settings: Mapping[str, Any]) -> int:
+    """Return a number that is another for other settings; those that are None are as if they were not there."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    return int(hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:12], 16)
+
+
+def _is_done(job: Job, outputs: Outputs, config: ModelConfig, split: float, made_under: Mapping[str, int]) -> bool:
     """Return whether all that is wanted of an image is there, whole, and of the image as it is now.
+
+    An ``overwrite`` that was ended early, or was given a part of the images, leaves masks of earlier settings beside
+    its own: by their marks these are not done.
 
     Raises:
         InputError: what is there is another image's, or a file that unetzoo did not write.
@@ -333,8 +347,9 @@ def _is_done(job: Job, outputs: Outputs, config: ModelConfig, split: float) -> b
         return False
     if not all(path.is_file() for paths in others.values() for path in paths):
         return False
-    sizes = _sizes(job, others, outputs, config, split)
-    return all(sizes.items() <= mark.others.items() for mark in marks.values() if mark is not None)
+    wanted = {**_sizes(job, others, outputs, config, split), **made_under}
+    # Marks of earlier versions say nothing of settings.
+    return all(wanted.items() <= {**made_under, **mark.others}.items() for mark in marks.values() if mark is not None)
 
 
 def _sizes(

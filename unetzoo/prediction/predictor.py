@@ -293,7 +293,7 @@ class Predictor:
         if self.smallest > 1:
             objects_by_rows.clean(mask, self.config, self.smallest)
         count, others = beside.write(mask, source, self.config, self.split)
-        mark = None if mark is None else replace(mark, others=others)
+        mark = None if mark is None else replace(mark, others={**mark.others, **others})
         place = *source.place, *nodata_tag(self.config, mask.missing)
         by_rows.write(mask, target, self.config, place, mark, source.mpp)
         return count
