@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetzoo import extras
-from unetzoo.images import ifd
+from unetzoo.files.resolution import resolution
 from unetzoo.objects.writing import Annotated, register_writer
 
 
@@ -21,7 +21,7 @@ def _written(found: Annotated) -> bytes:
     from PIL import Image
 
     stream = io.BytesIO()
-    sized = ifd.resolution(found.mpp)
+    sized = resolution(found.mpp)
     Image.fromarray(_labels(found)).save(stream, "TIFF", compression="tiff_adobe_deflate", **sized)
     return stream.getvalue()
 

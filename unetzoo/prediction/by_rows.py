@@ -15,8 +15,8 @@ from torch import Tensor
 
 from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError, WriteError
+from unetzoo.files.resolution import per_centimetre
 from unetzoo.images import NODATA
-from unetzoo.images.ifd import per_centimetre
 from unetzoo.objects.finding import ended
 from unetzoo.prediction.geography import Tag
 from unetzoo.prediction.inputs import Rows

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from unetzoo.config import ModelConfig
 from unetzoo.errors import WriteError
+from unetzoo.files.resolution import per_centimetre
 from unetzoo.files.writing import make_folder, replacing
-from unetzoo.images.ifd import per_centimetre
 from unetzoo.objects.streaming import LargeRows, NumberedRows
 from unetzoo.prediction.by_rows import EDGE, TILE, in_mask, writer_of
 from unetzoo.prediction.partial import PartialMask

@@ -32,7 +32,7 @@ DARK = 1 / 8
 """Share of the largest value of a type: below it, an image uses three bits less than its type has."""
 LOOKED_AT = 128
 """Rows, and columns, whose values are compared, where a maximum does not do."""
-DEPTHS = (8, 10, 12, 14, 16, 24, 32)
+DEPTHS = (8, 10, 12, 14, 16, 24, 32, 48, 64)
 """Bits of a pixel that cameras give."""
 
 _logger = logging.getLogger("unetzoo")

@@ -16,8 +16,8 @@ from torch import Tensor
 from unetzoo import checks, images, objects
 from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError
+from unetzoo.files.resolution import resolution
 from unetzoo.files.writing import write_file
-from unetzoo.images.ifd import resolution
 from unetzoo.objects.separating import separable
 from unetzoo.prediction import showing
 from unetzoo.prediction.geography import Tag, georeference
