@@ -650,7 +650,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "path", "options", "said"),
     [
-        ("tiny", "model", {}, r"'model': .*\.onnx, \.pt2 or \.aoti\.pt2"),
+        ("tiny", "model", {}, r"'model': .*\.onnx, \.pt2, \.aoti\.pt2 or \.zip is needed"),
         ("tiny", "folder.onnx", {}, r"folder\.onnx' is a folder: .*file"),
         ("tiny", "m.onnx", {"precision": "bfloat16"}, r"precision='bfloat16' .*float32, float16, int8;.* \.aoti\.pt2"),
         ("tiny", "m.pt2", {"precision": "int8", "images": []}, r"precision='int8' .*; [^.]*\.onnx [^.]*$"),

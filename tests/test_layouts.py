@@ -977,7 +977,7 @@ def test_training_on_channels_in_files(tmp_path: Path, capsys: pytest.CaptureFix
     scores = json.loads(capsys.readouterr().out)
     right = np.mean(found.mask.numpy() == target(list_samples(data, labels_of(data)), sample.name))
     assert scores["accuracy"] == pytest.approx(1 - (1 - right) / 2, abs=1e-6)  # an error is one of 2 classes of 4
-    with pytest.raises(InputError, match=r"1 channels: unet was trained on 2.*predictor\(\('a_0000.png'"):
+    with pytest.raises(InputError, match=r"1 channels: .*run was trained on 2.*predictor\(\('a_0000.png'"):
         predictor(sample.image)
     for wrong in ((), (sample.image, 3)):
         with pytest.raises(InputError, match="a tuple of the paths of its channels"):

@@ -736,7 +736,7 @@ SUCH = r"losses .*weights .*'0\.5\*bce \+ dice'"
         ("dice(background=False)", "background=False: task='binary' .*no channel .*background"),
         ("dice(background=0)", "background=0: True or False"),
         ("focal(gamma=open('x'))", r"gamma=open\('x'\).*literal"),
-        ("dice(task='binary')", r"\btask .*same for all.*build\(\)"),
+        ("dice(task='binary')", r"\btask .*same for all terms: leave it out of the text"),
         ("somebody_s.Edgse", "somebody_s has no 'Edgse'; did you mean 'Edges'"),
         ("somebody_s.Edges(gama=1)", r"unknown option 'gama'; did you mean 'gamma'\? \(it takes: gamma\)"),
         ("somebody_s.Edges(gamma=-1)", r"cannot be made \(ValueError: gamma below 0\)"),

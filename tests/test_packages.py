@@ -76,6 +76,7 @@ def _without_bioimageio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparing, "TIMED", 65)
     monkeypatch.setattr(request, "_machine_problems", lambda form, size: iter(()))
     monkeypatch.setattr(writing, "tested", tested)
+    monkeypatch.setattr("unetzoo.cli.exporting.check_installed", lambda needs: None)
 
 
 def build(name: str = "unetpp", **options: Any) -> unetzoo.SegmentationModel:

@@ -102,6 +102,7 @@ def answer(
     visible = sheets.visible(found.image)
     shown = images.overlay(visible, torch.zeros(visible.shape[1:], dtype=torch.bool))
     known = not shows_objects(found.config, found.split) or torch.equal(shown, found.image)
-    # As the table of a command: opacity is no measurement.
-    measured = None if known else images.fit_channels(found.image, found.config.in_channels, image.alpha)
-    return Answer(replace(found, image=shown), measured)
+    # Opacity is no measurement, unless the model sees it.
+    opaque = image.alpha and len(found.image) != found.config.in_channels
+    measured = found.image[:-1] if opaque else found.image
+    return Answer(replace(found, image=shown), None if known else measured)
