@@ -48,19 +48,11 @@ def test_wildcards_and_exclusions() -> None:
     assert "nuclei" not in unetzoo.list_models()
 
 
-def test_pages_have_the_encoders_and_what_is_counted_of_them() -> None:
-    """Those that are not made when the docs are built, but read where they lie."""
+def test_the_page_has_all_encoders() -> None:
+    """It is not made when the docs are built, but read where it lies."""
     page = (ROOT / "docs" / "encoders.md").read_text(encoding="utf-8").partition("| family | names |\n")[2]
     rows = [row.split("|")[2] for row in page.partition("\n\n")[0].splitlines()[1:]]
     assert {name for row in rows for name in re.findall("`([a-z0-9_]+)`", row.partition(":")[0])} == {*ENCODERS}
-    page = (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8").partition("## Which encoder?")[2]
-    told = re.findall(r"^\| `(\w+)` \| ([0-9,]+) \| ([0-9.]+) \| (\d+) \|$", page, re.M)
-    assert len(told) == 10
-    for name, parameters, *_ in told:
-        assert f"{unetzoo.model_info(name).parameters:,}" == parameters
-    name, _, gflops, memory = told[0]
-    (row,) = unetzoo.compare(name, size=512).rows
-    assert (f"{row.gflops:.1f}", f"{row.activation_mib:.0f}") == (gflops, memory)
 
 
 @pytest.mark.parametrize("size", [18, 34, 50, 101, 152])
