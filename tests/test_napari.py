@@ -190,6 +190,30 @@ def test_each_plane_is_what_the_predictor_says() -> None:
         assert torch.equal(one.probabilities, alone(plane).probabilities)
 
 
+def test_what_is_told_of_values_is_of_the_layer(caplog: pytest.LogCaptureFixture) -> None:
+    levels = {"mean": (0.5,), "std": (0.25,)}
+    asked = unetzoo.Predictor(unetzoo.create("unet", base_channels=2, in_channels=1, **levels), device="cpu")
+    dim = RNG.integers(0, 4000, (4, 24, 32), np.uint16)
+    dim[2] = 60_000 + dim[2] // 2
+    dim[3] = 0
+
+    def warned(data: np.ndarray, **more: Any) -> tuple[str, ...]:
+        found = ended(segmenting.segment(asked, layers.planes_of(Image(data, **more), "all", **stretched)))[1]
+        assert found.warnings == found.at(0.3).warnings
+        return tuple(warning.split(" to this")[0].split(" everywhere")[0] for warning in found.warnings)
+
+    stretched: dict[str, Any] = {}
+    assert warned(dim) == ("2 of 4 slices are nearly black", "one of 4 slices is of one value")
+    assert warned(dim[0]) == ("cells is nearly black",)
+    with pytest.raises(InputError, match=r'floating-point.*; set the contrast limits .*tick "stretch by the contrast'):
+        warned(dim[:2].astype(np.float32))
+    stretched = {"stretch": True}
+    assert warned(dim[:2], contrast_limits=(0, 4000)) == ()
+    assert warned(dim[:2].astype(np.float32), contrast_limits=(0, 4000)) == ()
+    assert warned(dim[0], contrast_limits=(60_000, 65_000)) == ("cells is of one value",)
+    assert not caplog.messages
+
+
 def test_a_threshold_asks_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = segmented(RNG.random((2, 40, 48), np.float32), task="multilabel", classes=2)
     monkeypatch.setattr(unetzoo.Predictor, "strips", None)

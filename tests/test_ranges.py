@@ -127,6 +127,49 @@ class TestIntegers:
         assert "intensity_range" in capsys.readouterr().err
 
 
+class TestAlike:
+    @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+    def test_images_of_one_value_are_told(self, kind: type, told: pytest.LogCaptureFixture) -> None:
+        white = np.full((1100, 30, 3), 1 if kind is np.float32 else np.iinfo(kind).max, kind)
+        for k, asked in enumerate((predictor(), Predictor(unetzoo.create("unet", base_channels=2), device="cpu"))):
+            asked(white)
+            asked(white[..., 0])
+            black = white * kind(0)
+            asked([black, white])
+            assert [said.partition(" everywhere")[0] for said in told.messages[3 * k :]] == [
+                *["an image is of one value"] * 2, "2 images are of one value",
+            ]  # fmt: skip
+
+    def test_opacity_is_no_value(self, told: pytest.LogCaptureFixture) -> None:
+        opaque = np.concatenate([np.full((9, 9, 3), 50), np.arange(81).reshape(9, 9, 1)], axis=2).astype(np.uint8)
+        predictor()(Image.fromarray(opaque, "RGBA"))
+        assert [said.partition(" everywhere")[0] for said in told.messages] == ["an image is of one value"]
+
+    def test_one_pixel_that_differs_is_enough(self, told: pytest.LogCaptureFixture) -> None:
+        asked = predictor()
+        for row in (0, 7, 8, 519, 520, 1099):
+            image = np.full((1100, 30, 3), 200, np.uint8)
+            image[row, 29, 2] = 199
+            asked(image)
+        asked(np.full((1, 1, 3), 9, np.uint8))
+        asked(np.full((20, 20, 3), np.nan, np.float32))  # nothing was measured
+        assert not told.messages
+
+    def test_a_range_beyond_all_values_is_told(self, told: pytest.LogCaptureFixture) -> None:
+        image = GREY.astype(np.uint16) + np.uint16(1000)
+        for low, high in ((0, 255), (2000, 4095)):
+            predictor(intensity_range=(low, high))(image)
+        predictor(intensity_range=(0, 1001))(image)  # some of it is beyond, not all
+        assert len(told.messages) == 2
+        assert all("by the range of values that was given" in said for said in told.messages)
+
+    def test_real_images_are_not_told(self, shared_data: Path, told: pytest.LogCaptureFixture) -> None:
+        asked = predictor(tile=64)
+        for path in sorted((shared_data / "nuclei" / "images").iterdir())[::40]:
+            asked(path)
+        assert not told.messages
+
+
 class TestRange:
     def test_values_are_mapped_to_black_and_white(self) -> None:
         plain, wide = predictor(), predictor(intensity_range=(100, 355))

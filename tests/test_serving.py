@@ -1261,6 +1261,30 @@ def test_images_in_a_row_are_segmented_one_a_turn(tmp_path: Path) -> None:
     assert tray.current is tray.entries[0]
 
 
+def test_visitors_see_what_is_told_of_the_values_of_their_images(tmp_path: Path, caplog: Any) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="16 bits of RGB need tifffile")
+    model = network("binary", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    events = Events(types.SimpleNamespace(update=dict), Predictor(model, device="cpu"), Limits())
+    drawn = drawing.draw_nuclei(60, 70)[0].permute(1, 2, 0).numpy()
+    files = {"a": drawn.astype("uint16") * 12, "b": drawn.astype("uint16"), "c": (drawn / 7).astype("float32")}
+    for name, values in {**files, "d": np.full_like(drawn, 255), "e": drawn.astype("uint16") * 257}.items():
+        tifffile.imwrite(tmp_path / f"{name}.tif", values, photometric="rgb")
+    paths = [tmp_path / f"{name}.tif" for name in "abcde"]
+    tray, note, *_ = asked_for(events, paths)
+    warned = re.findall(r'<p class="warning" role="status">(.*?)</p>', note)
+    assert [each.split(" to this model")[0].split(". There")[0] for each in warned] == [
+        "a.tif and 1 other image are nearly black", "d.tif is of one brightness everywhere",
+    ]  # fmt: skip
+    assert f"{12 * int(drawn.max()):,} of 65,535" in warned[0]
+    (refused,) = re.findall(r'<p class="refusal" role="alert">(.*?)</p>', note)
+    assert refused.startswith("c.tif: a floating-point image")
+    assert "intensity_range" not in note
+    assert all("Type › 8-bit" in each and "whoever runs this page" in each for each in (warned[0], refused))
+    assert not caplog.messages  # nobody reads there what a visitor is to know
+    assert 'class="warning"' not in asked_for(events, [paths[4], image(tmp_path)])[1]
+    assert "a.tif is nearly black" in events.ask([str(paths[0])], tray, 0, 0.5, 0.5, VIEWS[0])[2]  # the rest is gone
+
+
 def test_all_images_of_a_visitor_keep_to_what_one_may_have(tmp_path: Path) -> None:
     limits = Limits(megapixels=0.03)
     events = Events(types.SimpleNamespace(update=dict), Predictor(network("binary"), device="cpu"), limits)

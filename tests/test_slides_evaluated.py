@@ -24,7 +24,7 @@ from unetzoo.prediction.networks import Networks
 
 tifffile = pytest.importorskip("tifffile", reason="slides need tifffile")
 pytest.importorskip("zarr", reason="and zarr")
-from drawn_slides import aperio, stained  # noqa: E402
+from drawn_slides import aperio, ome, smaller, stained  # noqa: E402
 
 
 @pytest.fixture
@@ -187,7 +187,56 @@ def test_slides_are_no_images_to_train_on(folder: Path, capsys: Any) -> None:
     (folder / "a.svs").rename(folder / "d" / "images" / "a.svs")
     tifffile.imwrite(folder / "d" / "masks" / "a.tif", np.zeros((400, 500), np.uint8))
     assert main(["evaluate", str(folder / "m.safetensors"), "--data", str(folder / "d"), "--mpp", "0.5"]) == 2
-    assert "images/a.svs': that is a slide" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "images/a.svs': that is a slide" in said
+    assert "and a line for each, such as images/a.svs,masks/a.tif." in said
+    assert "no image of that stem" not in said
+    # What it says works.
+    (folder / "d" / "list.csv").write_text("image,mask\nimages/a.svs,masks/a.tif\n", encoding="utf-8")
+    asked = ["evaluate", str(folder / "m.safetensors"), "--data", str(folder / "d" / "list.csv"), "--level", "0"]
+    assert main(asked) == 0
+    # Another mask without an image is still told.
+    tifffile.imwrite(folder / "d" / "masks" / "b.tif", np.zeros((400, 500), np.uint8))
+    capsys.readouterr()
+    assert main(["data", "check", str(folder / "d")]) == 2
+    said = capsys.readouterr().out
+    assert "masks/b.tif: no image of that stem" in said
+    assert "masks/a.tif: no image" not in said
+    assert "left out: images/a.svs" not in said
+
+
+def test_a_data_set_says_which_level_of_its_pyramids_it_reads(image: np.ndarray, tmp_path: Path, capsys: Any) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+
+    def checked() -> list[str]:
+        for path in (tmp_path / "d" / "images").iterdir():
+            Image.fromarray(np.uint8(image[..., 1] < 120) * 255).save(tmp_path / f"d/masks/{path.name[0]}.png")
+        assert main(["data", "check", str(tmp_path / "d"), "--json"]) == 0
+        return [said for said in json.loads(capsys.readouterr().out)["warnings"] if "pyramid" in said]
+
+    inner = tmp_path / "d" / "images"
+    for name, kind in (("a", {"tile": (64, 64)}), ("b", {}), ("c", {}), ("d", {})):
+        tifffile.imwrite(inner / f"{name}.tif", image, photometric="rgb", metadata=None, **kind)
+    with tifffile.TiffWriter(inner / "e.tif") as writer:  # a thumbnail in strips makes no pyramid
+        writer.write(image, tile=(64, 64), photometric="rgb", metadata=None)
+        writer.write(smaller(image, 8), photometric="rgb", metadata=None, subfiletype=1)
+    with tifffile.TiffWriter(inner / "f.tif") as writer:  # nor do a map's overviews
+        on_a_map = [(33550, "d", 3, (10.0, 10.0, 0.0), True)]
+        for step in (1, 2):
+            writer.write(smaller(image, step), tile=(64, 64), photometric="rgb", metadata=None, extratags=on_a_map)
+    assert checked() == []
+    ome(inner / "a.tif", image, 0.25)
+    (said,) = checked()
+    assert said.startswith("1 image is a pyramid of several sizes, 'a' first: level 0, the finest, is read, ")
+    assert "500 × 400 pixels, 0.25 µm a pixel" in said
+    ome(inner / "b.tif", image, 0.5)
+    with tifffile.TiffWriter(inner / "c.tif") as writer:
+        for step in (1, 4):
+            writer.write(smaller(image, step), tile=(64, 64), photometric="rgb", metadata=None)
+    (said,) = checked()
+    assert said.startswith("3 images are pyramids")
+    assert "0.25 to 0.5 µm a pixel, unknown of 1" in said
 
 
 def test_parts_of_an_image_count_as_the_whole() -> None:

@@ -69,6 +69,10 @@ class Sample:
         object.__setattr__(self, "key", self.key or self.name)
 
 
+NO_IMAGE = ": no image of that stem"
+"""What follows a mask's name in the problem that it has no partner."""
+
+
 @dataclass(frozen=True)
 class Listing:
     """What was found.

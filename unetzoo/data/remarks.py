@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -52,6 +53,7 @@ def warnings_of(listing: Listing, by_split: Mapping[str, Sequence[Findings]], co
     said += _palettes(everything, listing.labels)
     said += _turned([found.turn for found in everything if found.turn])
     said += _nodata(everything)
+    said += _pyramids(everything)
     said += [f"channel {channel} is the same everywhere in train; its std is taken as 1" for channel in constant]
     return said
 
@@ -172,3 +174,27 @@ def _nodata(found: Sequence[Findings]) -> list[str]:
             "they count, with the mean where a value is missing"
         )
     return said
+
+
+def _pyramids(found: Sequence[Findings]) -> list[str]:
+    """Return which level is read of images that are there in several sizes."""
+    of = {one.sample.image: one for one in found if one.copies and one.size is not None}
+    if not of:
+        return []
+    sizes = sorted({one.size for one in of.values() if one.size is not None})
+    height, width = sizes[-1]
+    pixels = f"{width:,} × {height:,} pixels" if len(sizes) == 1 else f"of up to {width:,} × {height:,} pixels"
+    known = sorted({round(math.sqrt(one.mpp[0] * one.mpp[1]), 4) for one in of.values() if one.mpp is not None})
+    scale = f"{known[0]:g}" if len(known) < 2 else f"{known[0]:g} to {known[-1]:g}"
+    unknown = sum(one.mpp is None for one in of.values())
+    if not known:
+        scale = "of an unknown size in µm"
+    else:
+        scale += " µm a pixel" + (f", unknown of {unknown}" if unknown else "")
+    who = f"{len(of)} images are pyramids" if len(of) > 1 else "1 image is a pyramid"
+    said = (
+        f"{who} of several sizes, {min(one.sample.name for one in of.values())!r} first: level 0, the finest, is read, "
+        f"{pixels}, {scale}, and a model that is trained on it knows objects at that size; to train on a coarser one, "
+        "save that level of image and mask as files of their own"
+    )
+    return [said]

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from unetzoo import images
 from unetzoo.data.labels import Labels
-from unetzoo.data.listing import Listing, Sample, Source
+from unetzoo.data.listing import NO_IMAGE, Listing, Sample, Source
 from unetzoo.data.understanding import list_files
 from unetzoo.errors import InputError
 from unetzoo.printing import some_of
 from unetzoo.slides import is_slide
 
 SLIDES_FIX = (
-    "which 'unetzoo predict' takes, and 'unetzoo evaluate' where a .csv file lists slides and their masks (columns "
-    "image and mask). For all else export regions at the resolution of the training, in QuPath with File › Export "
-    "images, and take these"
+    "which 'unetzoo predict' takes, and 'unetzoo evaluate' where a .csv file lists slides and their masks, below a "
+    "first line image,mask{example}. For all else export regions at the resolution of the training, in QuPath with "
+    "File › Export images, and take these"
 )
 """What is said of slides among the images of a data set."""
 
@@ -43,11 +43,21 @@ def list_samples(source: Source, labels: Labels, *, slides: bool = False) -> Lis
     of_slides = [] if slides else [sample.image for part in found.samples.values() for sample in part]
     names = [str(path) for path in of_slides if is_slide(path)]
     # Beside a data set that is whole there may be anything.
-    names += [name for name in found.leftovers if is_slide(name)] if found.problems else []
-    if not names:
+    alone = [name for name in found.leftovers if is_slide(name)] if found.problems else []
+    if not names + alone:
         return found
-    listed = f"{some_of(names, 3)}: " + ("that is a slide" if len(names) == 1 else "these are slides")
-    return dataclasses.replace(found, problems=(*found.problems, f"{listed}, {SLIDES_FIX}"))
+    # That a mask has no image says no more than that its image is a slide.
+    masks = {problem.removesuffix(NO_IMAGE): problem for problem in found.problems if problem.endswith(NO_IMAGE)}
+    stems = {Path(name).stem: name for name in alone}
+    pairs = {mask: stems[Path(mask).stem] for mask in masks if Path(mask).stem in stems}
+    problems = [problem for problem in found.problems if problem not in {masks[mask] for mask in pairs}]
+    lines = [f" and a line for each, such as {slide},{mask}" for mask, slide in pairs.items()][:1]
+    listed = f"{some_of(names + alone, 3)}: " + ("that is a slide" if len(names + alone) == 1 else "these are slides")
+    return dataclasses.replace(
+        found,
+        problems=(f"{listed}, {SLIDES_FIX.format(example=''.join(lines))}", *problems),
+        leftovers=tuple(name for name in found.leftovers if name not in alone),
+    )
 
 
 def with_planes(listing: Listing) -> Listing:

@@ -30,7 +30,7 @@ from unetzoo.files.writing import write_file
 from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.objects.separating import separable
 from unetzoo.prediction import Predictor
-from unetzoo.prediction.ranges import told_together
+from unetzoo.prediction.remarks import told_together
 from unetzoo.prediction.views import VIEWS
 from unetzoo.printing import aligned
 from unetzoo.saving.folds import FOLDS_FILE, folds_in, members

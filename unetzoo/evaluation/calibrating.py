@@ -24,7 +24,7 @@ from unetzoo.images import image_size
 from unetzoo.objects.separating import check_separable
 from unetzoo.prediction import Predictor
 from unetzoo.prediction.networks import Model
-from unetzoo.prediction.ranges import told_together
+from unetzoo.prediction.remarks import told_together
 from unetzoo.prediction.results import Prediction, mask_of
 from unetzoo.printing import aligned
 

@@ -39,7 +39,7 @@ from unetzoo.objects.table import Columns, check_table, table as measured, table
 from unetzoo.prediction import Predictor
 from unetzoo.prediction.inputs import as_image
 from unetzoo.prediction.networks import Model, listed
-from unetzoo.prediction.ranges import told_together
+from unetzoo.prediction.remarks import told_together
 from unetzoo.printing import aligned, printable
 from unetzoo.slides import microns_in
 

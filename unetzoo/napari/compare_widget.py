@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QVBoxLayout, QWidget
 from unetzoo.errors import InputError
 from unetzoo.napari import choosing, segmenting
 from unetzoo.napari.agreement import agreement
-from unetzoo.napari.parts import LayerChoice, ModelChoice, Table, Work, folder_name, say
+from unetzoo.napari.parts import LayerChoice, ModelChoice, Table, Work, folder_name, say, warn
 from unetzoo.napari.segment_widget import chosen_planes, which_box
 
 COLUMNS = ("class", "Dice", "objects of 1", "objects of 2", "matched")
@@ -86,6 +86,8 @@ class Compare(QWidget):
                     self.viewer.add_labels(labels, name=title, **where)
             self.table.fill([(row.name, round(row.dice, 4), row.first, row.second, row.matched) for row in found[2]])
             self.note.setText(f"{planes.name}: matched are pairs of objects with an IoU above 0.5")
+            for warning in dict.fromkeys(warning for one in found[0] for warning in one.warnings):
+                warn(warning)
             self._gridded()
 
         self.note.setText(f"{names[0]} and {names[1]} on {planes.name}…")

@@ -8,7 +8,7 @@ from typing import Any
 
 from napari.layers import Image, Labels
 from napari.qt.threading import create_worker
-from napari.utils.notifications import show_error, show_info
+from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -48,6 +48,11 @@ def say(error: BaseException) -> None:
 def tell(text: str) -> None:
     """Show a notification."""
     show_info(text)
+
+
+def warn(text: str) -> None:
+    """Show a warning in a notification."""
+    show_warning(text)
 
 
 class ModelChoice(QWidget):

@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 from unetzoo.errors import InputError
 from unetzoo.napari import choosing, segmenting
 from unetzoo.napari.layers import WHICH, Planes, placed, planes_of, shown_step
-from unetzoo.napari.parts import LayerChoice, ModelChoice, Table, Work, bare, folder_name, say, tell
+from unetzoo.napari.parts import LayerChoice, ModelChoice, Table, Work, bare, folder_name, say, tell, warn
 
 _PAUSE = 40
 """Milliseconds after which a slider that has stopped is followed."""
@@ -108,6 +108,8 @@ class Segment(QWidget):
             self.apart.blockSignals(False)
             self.threshold.setEnabled(seen.has_threshold)
             self._follow()
+            for warning in seen.warnings:
+                warn(warning)
 
         self.note.setText(f"{model} on {planes.name}…")
         self.work.run(steps, done)
@@ -139,7 +141,8 @@ class Segment(QWidget):
                 title = f"{self._name} {name}".strip()
                 self._layers[name] = bare(self.viewer.add_labels(labels, name=title, **self._where))
         self.table.fill(shown.rows)
-        self.note.setText(_said(seen, shown))
+        # A notification goes; what this result is worth stays where it is read.
+        self.note.setText("\n".join([_said(seen, shown), *seen.warnings]))
 
     def _show(self, row: int) -> None:
         """Go to the object of a row."""

@@ -16,12 +16,17 @@ from unetzoo.devices import in_memory
 from unetzoo.errors import InputError
 from unetzoo.napari.layers import Planes, stacked
 from unetzoo.prediction import Prediction, Predictor
-from unetzoo.prediction.inputs import as_image
+from unetzoo.prediction.inputs import LoadedImage, as_image
 from unetzoo.prediction.ranges import look_at
+from unetzoo.prediction.remarks import Remark, ScaleError, kept, said
 from unetzoo.prediction.results import mask_of, shows_objects
 from unetzoo.prediction.strips import joined
 
 Progress = tuple[int, int]
+RANGE_FIX = (
+    'set the contrast limits of the layer, which are its black and white, and tick "stretch by the contrast limits"'
+)
+"""What helps where the values of a layer are not those that a model was trained on."""
 COLUMNS = ("label", "slice", "class", "area", "y", "x")
 """Of the table that is shown: y and x are centroids, in pixels from the centre of the first."""
 
@@ -33,10 +38,12 @@ class Segmented:
     Attributes:
         planes: of the layer.
         found: of each plane, with its probabilities.
+        warnings: sentences on its values, such as that the planes are nearly black to the model.
     """
 
     planes: Planes
     found: tuple[Prediction, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def has_threshold(self) -> bool:
@@ -62,7 +69,7 @@ class Segmented:
             if smallest > 1:
                 mask = objects.cleaned(mask, config.pixel_task, config.num_classes, smallest=smallest)
             found.append(replace(one, mask=mask))
-        return Segmented(self.planes, tuple(found))
+        return replace(self, found=tuple(found))
 
 
 @dataclass(frozen=True)
@@ -95,11 +102,11 @@ def segment(
         InputError: the layer does not fit the model, or memory is too small. The first plane tells before others cost.
         WeightsError: the model has weights that are not finite.
     """
-    found, count = [], len(planes.indices)
+    found, remarks, count = [], [], len(planes.indices)
     for k, index in enumerate(planes.indices):
         image = as_image(planes.plane(index))
         image.name = planes.name
-        look_at(image, predictor.networks, predictor.intensity_range, quiet=k > 0)
+        remarks += _looked_at(image, predictor)
         grid, parts = predictor.grid(image), []
         try:
             with in_memory(InputError, "close other layers, or segment a slice at a time"):
@@ -112,7 +119,25 @@ def segment(
         except StoppedError:
             return None
         yield 100 * (k + 1), 100 * count
-    return Segmented(planes, tuple(found))
+    return Segmented(planes, tuple(found), tuple(_said(remarks, planes)))
+
+
+def _looked_at(image: LoadedImage, predictor: Predictor) -> list[Remark]:
+    """Return what is to be said of a plane, or raise if it does not fit the model."""
+    try:
+        with kept() as remarks:
+            look_at(image, predictor.networks, predictor.intensity_range)
+    except ScaleError as error:
+        raise InputError(f"{error.problem}; {RANGE_FIX}") from error
+    return remarks
+
+
+def _said(remarks: list[Remark], planes: Planes) -> list[str]:
+    count = len(planes.indices)
+    if count == 1:
+        return said(remarks, range_fix=RANGE_FIX)
+    nameless = [replace(remark, name=None) for remark in remarks]
+    return said(nameless, one=f"one of {count} slices", many=f"of {count} slices", range_fix=RANGE_FIX)
 
 
 class StoppedError(Exception):

@@ -35,7 +35,7 @@ from unetzoo.prediction.outputs import (
 )
 from unetzoo.prediction.overlay_by_rows import shrinking
 from unetzoo.prediction.predictor import Predictor
-from unetzoo.prediction.ranges import told_together
+from unetzoo.prediction.remarks import told_together
 from unetzoo.prediction.results import Prediction, shows_objects, write_masks
 from unetzoo.prediction.stored import SUFFIXES, is_big
 from unetzoo.printing import printable

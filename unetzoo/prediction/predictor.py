@@ -26,6 +26,7 @@ from unetzoo.prediction.layout import Layout
 from unetzoo.prediction.marks import Mark
 from unetzoo.prediction.networks import Model, Networks, gathered, origins, titles
 from unetzoo.prediction.outputs import annotation_paths
+from unetzoo.prediction.remarks import told_together
 from unetzoo.prediction.results import Prediction, mask_of, nodata_tag
 from unetzoo.prediction.slides import SlideRows, known, loaded
 from unetzoo.prediction.stored import StoredRows
@@ -186,7 +187,7 @@ class Predictor:
         if isinstance(source, Mapping):
             return self._batch(source)
         if isinstance(source, list):
-            with ranges.told_together():
+            with told_together():
                 return [self._one(item, progress, planes) for item in source]
         return self._one(source, progress, planes)
 
@@ -367,7 +368,7 @@ class Predictor:
 
         if "image" not in batch:
             raise InputError(f"a batch needs 'image'; it has {', '.join(map(repr, batch)) or 'nothing'}")
-        with ranges.told_together():
+        with told_together():
             masks = [self._one(image).mask.numpy() for image in batch["image"]]
         alike = len({mask.shape for mask in masks}) == 1
         joined: Any = np.stack(masks) if alike else np.empty(len(masks), dtype=object)

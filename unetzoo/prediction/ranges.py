@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
-import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from unetzoo import images
-from unetzoo.errors import InputError
 from unetzoo.files.identity import spaced
 from unetzoo.prediction.inputs import LoadedImage, Rows
 from unetzoo.prediction.networks import Networks, check_channels
+from unetzoo.prediction.remarks import Dark, Flat, ScaleError, tell
 from unetzoo.pretrained import IMAGENET_MEAN, IMAGENET_STD
 
 Range = tuple[float, float]
@@ -28,14 +25,12 @@ FAR = 20.0
 """Standard deviations. Of the values that these were measured of, at most one in 400 lies so far (Chebyshev)."""
 FEW = 0.01
 """Share of an image's values that may lie so far above: the speckle of radar does."""
+AT_ONCE = 512
+"""Rows that are compared together."""
 DARK = 1 / 8
 """Share of the largest value of a type: below it, an image uses three bits less than its type has."""
 LOOKED_AT = 128
 """Rows, and columns, whose values are compared, where a maximum does not do."""
-DEPTHS = (8, 10, 12, 14, 16, 24, 32, 48, 64)
-"""Bits of a pixel that cameras give."""
-
-_logger = logging.getLogger("unetzoo")
 
 
 class RangedRows(Rows):
@@ -79,41 +74,26 @@ def ranged(source: Rows, asked: Range | None) -> Rows:
     return source if asked is None else RangedRows(source, *asked)
 
 
-@dataclass(frozen=True)
-class Dark:
-    """An image of integers that is nearly black to a network.
-
-    Attributes:
-        name: of its file, or None.
-        largest: its largest value, of those that were looked at.
-        limit: the largest value of its type.
-        trained: the mean of the values that the network was trained on, in 0…1.
-    """
-
-    name: str | None
-    largest: int
-    limit: int
-    trained: float
-
-
-def look_at(source: Rows, networks: Networks, asked: Range | None, *, quiet: bool = False) -> None:
-    """Raise if an image does not fit networks; warn if it is nearly black to one, see :func:`told_together`.
+def look_at(source: Rows, networks: Networks, asked: Range | None) -> None:
+    """Raise if an image does not fit networks; tell if it is nearly black to one, or the same everywhere.
 
     Networks that normalise each image by itself take any scale. Of an image in memory all values are looked at, of
-    others those of some rows, the first and the last among them.
+    others those of some rows, the first and the last among them, which do not say whether it is the same everywhere.
 
     Args:
         source: the image as it is stored.
         networks: that are to see it.
         asked: what is black and white in it; None: nobody says it.
-        quiet: do not warn, as of the other planes of a stack.
 
     Raises:
-        InputError: other channels, or floating point of another scale, than one was trained on; says what there is,
-            and the fix.
+        InputError: it has other channels than the networks.
+        ScaleError: floating point of another scale than one was trained on; says what there is, and the fix.
     """
     first = source.image if isinstance(source, LoadedImage) else source.rows(0, 1)
     check_channels(first, networks.config, source.alpha, networks.names[0])
+    flat = _flat(source, asked, len(first) if len(first) == 1 else networks.config.in_channels)
+    if flat is not None:
+        tell(flat)
     named = zip(networks.names, networks.configs, strict=True)
     fixed = [(name, config) for name, config in named if config.mean is not None and config.std is not None]
     if not fixed or (asked is None and first.dtype in (torch.uint8, torch.int8)):
@@ -129,9 +109,27 @@ def look_at(source: Rows, networks: Networks, asked: Range | None, *, quiet: boo
         limit = torch.iinfo(bands.dtype).max
         largest = bands.flatten(1).double().amax(dim=1, keepdim=True)
         # Also below a model's own values: one that was trained on 12 bits in 16 finds 4,095 of 65,535 bright.
-        if not quiet and float(largest.max()) < DARK * limit and bool((largest / limit < mean - std).all()):
-            _tell(Dark(source.name, int(largest.max()), limit, float(mean.mean())))
+        if flat is None and float(largest.max()) < DARK * limit and bool((largest / limit < mean - std).all()):
+            tell(Dark(source.name, int(largest.max()), limit, float(mean.mean())))
             return
+
+
+def _flat(source: Rows, asked: Range | None, channels: int) -> Flat | None:
+    """Return a remark on an image in memory whose pixels are all alike; None of others, and of a single pixel."""
+    if not isinstance(source, LoadedImage) or source.height * source.width == 1:
+        return None
+    if source.missing is not None and bool(source.missing.all()):
+        return None  # nothing was measured, which the mask says
+    if _alike(source, channels):
+        return Flat(source.name)
+    return Flat(source.name, mapped=True) if asked is not None and _alike(ranged(source, asked), channels) else None
+
+
+def _alike(source: Rows, channels: int) -> bool:
+    """Return whether all pixels are, without opacity; of most images a few rows say so."""
+    corner = source.rows(0, 1)[:channels, :, :1]
+    edges = [0, *range(min(8, source.height), source.height, AT_ONCE), source.height]
+    return all(bool((source.rows(*pair)[:channels] == corner).all()) for pair in itertools.pairwise(edges))
 
 
 def _some(source: Rows) -> Tensor:
@@ -153,50 +151,9 @@ def _check_scale(bands: Tensor, mean: Tensor, std: Tensor, name: str, units: boo
     largest, middle = float(bands.max()), float(some.median())
     beyond = float(above.abs().median()) > FAR or float((above > FAR).double().mean()) > FEW
     if beyond or (units and largest > MOST):
-        raise InputError(
+        raise ScaleError(
             f"a floating-point image of values about {middle:.3g}, up to {largest:.4g}: {name} was trained on "
-            f"values about {float(mean.mean()):.3g}{', from 0 to 1' if units else ''}; give 8 or 16 bits as they are, "
-            "or divide by 255 or 65535, the largest value of their type; or say which values are black and white, such "
-            "as intensity_range=(0, 255)"
+            f"values about {float(mean.mean()):.3g}{', from 0 to 1' if units else ''}",
+            "give 8 or 16 bits as they are, or divide by 255 or 65535, the largest value of their type; or say which "
+            "values are black and white, such as intensity_range=(0, 255)",
         )
-
-
-_found: contextvars.ContextVar[list[Dark] | None] = contextvars.ContextVar("dark images", default=None)
-
-
-@contextlib.contextmanager
-def told_together() -> Iterator[None]:
-    """Warn once, at the end, of all images within that are nearly black; within another such block, at its end."""
-    if _found.get() is not None:
-        yield
-        return
-    found: list[Dark] = []
-    token = _found.set(found)
-    try:
-        yield
-    finally:
-        _found.reset(token)
-        if found:
-            _logger.warning("%s", _said(found))
-
-
-def _tell(dark: Dark) -> None:
-    found = _found.get()
-    if found is None:
-        _logger.warning("%s", _said([dark]))
-    elif dark.name is None or dark not in found:  # an image may be segmented twice, to be shown
-        found.append(dark)
-
-
-def _said(found: Sequence[Dark]) -> str:
-    first, largest = found[0], max(dark.largest for dark in found)
-    depth = next(depth for depth in DEPTHS if largest < 2**depth)
-    who = "an image is" if first.name is None else f"{first.name} is"
-    if len(found) > 1:
-        who = f"{len(found)} images are"
-        who += "" if first.name is None else f", {first.name} first,"
-    return (
-        f"{who} nearly black to this model, with values up to {largest:,} of {first.limit:,}: it was trained on images "
-        f"of about {first.trained:.2g} of the largest value of their type, and may miss objects; say which values are "
-        f"black and white, such as intensity_range=(0, {2**depth - 1})"
-    )

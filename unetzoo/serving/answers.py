@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from unetzoo.errors import InputError
 from unetzoo.objects import Instances
 from unetzoo.prediction import Prediction, Predictor
 from unetzoo.prediction.inputs import as_image
+from unetzoo.prediction.remarks import Remark, ScaleError, kept
 from unetzoo.prediction.results import mask_of, shows_objects
+from unetzoo.serving import warnings
 from unetzoo.serving.limits import Limits
 from unetzoo.slides import is_pyramid
 
@@ -43,9 +46,11 @@ class Answer:
         found: with the image as uint8 (3, H, W). Kept of it are 3 bytes a pixel, and 5 a pixel and class, or 1 a pixel
             where no threshold can be moved; of objects 4 a pixel and class, and 4 a pixel of their edges.
         measured: the image as its file has it, where objects are measured in it and it is another; is kept, too.
+        remarks: on its values, which a visitor is to know.
     """
 
-    def __init__(self, found: Prediction, measured: Tensor | None = None) -> None:
+    def __init__(self, found: Prediction, measured: Tensor | None = None, remarks: Sequence[Remark] = ()) -> None:
+        self.remarks = tuple(remarks)
         self._found = found
         self._measured = found.image if measured is None else measured
         self._last: tuple[float, Segmented] | None = None
@@ -96,7 +101,10 @@ def answer(
         if is_pyramid(path):
             raise InputError(f"{path.name} is a slide: send a part of it, saved as an image of the size to look at")
         image = as_image(path)
-        found = predictor(image)
+        with kept() as remarks:
+            found = predictor(image)
+    except ScaleError as error:
+        raise InputError(f"{path.name}: {error.problem}; {warnings.STRETCHED}") from error
     except InputError as error:
         raise InputError(" ".join(str(error).replace(str(path), path.name).split())) from error
     visible = sheets.visible(found.image)
@@ -105,4 +113,4 @@ def answer(
     # Opacity is no measurement, unless the model sees it.
     opaque = image.alpha and len(found.image) != found.config.in_channels
     measured = found.image[:-1] if opaque else found.image
-    return Answer(replace(found, image=shown), None if known else measured)
+    return Answer(replace(found, image=shown), None if known else measured, remarks)

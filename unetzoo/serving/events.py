@@ -19,6 +19,7 @@ from unetzoo.serving.limits import FILES, Limits
 from unetzoo.serving.pictures import Picture, picture
 from unetzoo.serving.samples import samples
 from unetzoo.serving.tray import Entry, Tray
+from unetzoo.serving.warnings import warnings
 
 VIEWS = ("Coloured areas", "Outlines only", "Mask alone", "Image alone")
 """Ways to look at an image."""
@@ -137,7 +138,9 @@ class Events:
         if len(tray.entries) > 1:
             done = sum(not entry.waits for entry in tray.entries)
             said = f"{said} {done} of {len(tray.entries)} images are done."
-        return (parts.note(said.strip()) if said else "") + refused
+        remarks = [remark for entry in tray.entries if entry.answer is not None for remark in entry.answer.remarks]
+        warned = "".join(parts.warning(warning) for warning in warnings(remarks))
+        return (parts.note(said.strip()) if said else "") + warned + refused
 
     def _done(self, entry: Entry) -> str:
         assert entry.answer is not None

@@ -124,6 +124,11 @@ def note(text: str) -> str:
     return f'<p class="note" role="status">{escaped(text)}</p>'
 
 
+def warning(text: str) -> str:
+    """Return a line that stands out, which a screen reader says when it changes."""
+    return f'<p class="warning" role="status">{escaped(text)}</p>'
+
+
 def refusal(text: str) -> str:
     """Return a line that a screen reader says at once."""
     return f'<p class="refusal" role="alert">{escaped(text)}</p>'

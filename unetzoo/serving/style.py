@@ -5,8 +5,9 @@ CSS = """
 .heading h1 { font-size: 1.6rem; font-weight: 650; margin: 0.6rem 0 0.2rem; overflow-wrap: anywhere; }
 .heading p, p.note { opacity: 0.8; margin: 0; font-size: 0.9rem; overflow-wrap: anywhere; }
 h2.small { font-size: 0.9rem; font-weight: 600; margin: 0 0 0.3rem; }
-p.refusal { margin: 0.3rem 0 0; padding: 0.5rem 0.75rem; border-radius: 6px; font-size: 0.9rem;
+p.refusal, p.warning { margin: 0.3rem 0 0; padding: 0.5rem 0.75rem; border-radius: 6px; font-size: 0.9rem;
   overflow-wrap: anywhere; border: 1px solid #dc262680; background: #dc26261a; }
+p.warning { border-color: #d9770680; background: #d977061a; }
 table.legend, table.objects { width: 100%; border-collapse: collapse; font-size: 0.9rem;
   font-variant-numeric: tabular-nums; }
 table.legend caption, table.objects caption { text-align: left; font-weight: 600; padding: 0.2rem 0; }

@@ -4,6 +4,6 @@ from unetzoo.slides.asking import SLIDES as SLIDES, Slide as Slide, is_slide as 
 from unetzoo.slides.levels import Level as Level, Levels as Levels
 from unetzoo.slides.microns import microns_in as microns_in
 from unetzoo.slides.opening import open_slide as open_slide
-from unetzoo.slides.pyramid import is_pyramid as is_pyramid
+from unetzoo.slides.pyramid import is_pyramid as is_pyramid, smaller_copies as smaller_copies
 from unetzoo.slides.resampling import resampled as resampled, side_of as side_of, taps as taps
 from unetzoo.slides.tissue import Tissue as Tissue, tissue_in as tissue_in

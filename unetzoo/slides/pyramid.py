@@ -99,14 +99,28 @@ def is_pyramid(path: str | os.PathLike[str]) -> bool:
     path = Path(path)
     try:
         (first,) = pages_of(path, _TAGS, most=1) or (None,)
-        if first is None or ifd.TILE_WIDTH not in first.tags or first.number(ifd.ORIENTATION, 1) != 1:
-            return False
-        if microns_of(first) is None or set(ON_A_MAP) & set(first.tags) or nodata(path) is not None:
-            return False
-        below = ifd.pages_at(path, first.numbers(ifd.SUB_PAGES)[:_MOST], _TAGS)
-        return any(_is_copy(page, first) for page in (*below, *pages_of(path, _TAGS, most=_MOST)[1:]))
+        return first is not None and microns_of(first) is not None and smaller_copies(path) > 0
     except (InputError, OSError):
         return False
+
+
+def smaller_copies(path: str | os.PathLike[str]) -> int:
+    """Return how many smaller copies of its first page a TIFF in tiles has, whether it says its µm or not.
+
+    0 of maps and of images with nodata, whose copies GDAL keeps for fast display, and of files that cannot be read.
+    """
+    path = Path(path)
+    try:
+        (first,) = pages_of(path, _TAGS, most=1) or (None,)
+        if first is None or ifd.TILE_WIDTH not in first.tags or first.number(ifd.ORIENTATION, 1) != 1:
+            return 0
+        if set(ON_A_MAP) & set(first.tags) or nodata(path) is not None:
+            return 0
+        below = ifd.pages_at(path, first.numbers(ifd.SUB_PAGES)[:_MOST], _TAGS)
+        pages = (*below, *pages_of(path, _TAGS, most=_MOST)[1:])
+        return len({_size(page) for page in pages if _is_copy(page, first)})
+    except (InputError, OSError):
+        return 0
 
 
 def _check_no_map(path: Path, first: Page) -> None:

@@ -18,7 +18,7 @@ from unetzoo.data.layouts._base import Meaning, Understood, register_layout
 from unetzoo.data.layouts.class_names import names_in
 from unetzoo.data.layouts.folders import Places, may_be_mask, places
 from unetzoo.data.layouts.naming import Rule, pairs, the_rule
-from unetzoo.data.listing import Listing, Sample, Tree, is_hidden
+from unetzoo.data.listing import NO_IMAGE, Listing, Sample, Tree, is_hidden
 from unetzoo.errors import ConfigError
 from unetzoo.images import IMAGE_SUFFIXES
 
@@ -175,7 +175,7 @@ class _Folder:
         """Return the masks by the stems of their images."""
         images = pairs(self.root.rule, self.images, masks)
         for stem in sorted(masks.keys() - images.keys()):
-            self.problems.append(f"{self._shown(masks[stem])}: no image of that stem")
+            self.problems.append(f"{self._shown(masks[stem])}{NO_IMAGE}")
         return {image: masks[mask] for mask, image in images.items()}
 
     def _by_stem(self, folder: str, suffixes: Iterable[str]) -> dict[str, Path]:

@@ -14,7 +14,7 @@ from unetzoo import images
 from unetzoo.data.labels import Labels
 from unetzoo.data.layouts import class_tables
 from unetzoo.data.layouts._base import Meaning, Understood, register_layout
-from unetzoo.data.listing import SPLITS, Listing, Sample, Tree, is_hidden
+from unetzoo.data.listing import NO_IMAGE, SPLITS, Listing, Sample, Tree, is_hidden
 from unetzoo.data.object_ids import ObjectIds
 from unetzoo.errors import ConfigError, InputError
 from unetzoo.images import is_image
@@ -111,7 +111,7 @@ def _listed(
         for name in names:
             missing = [what for what, known in (("image", images), ("mask", masks)) if name not in known]
             problems += [f"{name!r} is in {split or 'a'} list, but has no {what}" for what in missing if lists]
-            problems += [f"{masks[name].name}: no image of that stem" for what in missing if not lists]
+            problems += [f"{masks[name].name}{NO_IMAGE}" for what in missing if not lists]
         kept = sorted({name for name in names if name in images and name in masks})
         samples[split] = tuple(Sample(name, images[name], masks[name], objects=ids.get(name)) for name in kept)
     return Listing(labels, samples, tuple(problems), ())
