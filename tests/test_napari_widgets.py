@@ -57,6 +57,16 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return heard
 
 
+@pytest.fixture
+def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return what warnings in notifications say."""
+    from unetzoo.napari import parts
+
+    heard: list[str] = []
+    monkeypatch.setattr(parts, "show_warning", heard.append)
+    return heard
+
+
 def opened(viewer: Any, name: str) -> Any:
     return viewer.window.add_plugin_dock_widget("unetzoo", name)[1]
 
@@ -200,6 +210,31 @@ def test_what_cannot_be_done_is_said_in_one_line(viewer: Any, said: list[str]) -
         assert part in said[-1]
         assert "\n" not in said[-1]
     assert widgets[0].work.button.isEnabled()
+
+
+def test_what_a_prediction_warns_of_is_shown(viewer: Any, warned: list[str]) -> None:
+    viewer.add_image(cells().astype(np.uint16) * 12, name="dim", contrast_limits=(0, 3060))
+    widget = opened(viewer, "Segment")
+    click(widget.work.button)
+    done(widget)
+    (said,) = warned
+    assert said.startswith("dim is nearly black to this model")
+    assert said in widget.note.text()
+    widget.threshold.setValue(60)
+    wait(lambda: widget._shown[0] is not widget._seen)
+    assert said in widget.note.text()  # it stays
+    assert len(warned) == 1  # and is not said again
+    compared = opened(viewer, "Compare")
+    click(compared.work.button)
+    done(compared)
+    assert len(warned) >= 2
+    warned.clear()
+    click(widget.stretch)  # which is what it proposes
+    click(widget.work.button)
+    done(widget)
+    assert not warned
+    assert "black" not in widget.note.text()
+    assert widget.table.rowCount() == len(unetzoo.Predictor("nuclei", threshold=0.6)(cells()).instances())
 
 
 def test_cancel_leaves_the_layers_as_they_are(viewer: Any) -> None:
