@@ -117,7 +117,7 @@ class TestCommand:
         good = ["a_whole", "b_whole", "c_whole", "d_cmyk", "e_bits", "f_gif", "g_strip", "z_whole"]
         write(folder / "d_cmyk.jpg", mode="CMYK")
         write(folder / "e_bits.png", mode="1")
-        frames = [Image.fromarray(np.full((40, 40), 60 * k, np.uint8)) for k in range(3)]
+        frames = [Image.fromarray(np.uint8(np.mgrid[:40, :40][1] + 60 * k)) for k in range(3)]
         frames[0].save(folder / "f_gif.gif")
         frames[0].save(tmp_path / "animated.gif", save_all=True, append_images=frames[1:])
         write(folder / "g_strip.png", size=(1, 65535))
