@@ -83,9 +83,9 @@ def test_check_of_a_part_of_the_polyps(capsys: pytest.CaptureFixture[str], share
 def test_check_of_a_part_of_the_nuclei(capsys: pytest.CaptureFixture[str], shared_data: Path, tmp_path: Path) -> None:
     names = sorted(path.name for path in (shared_data / "nuclei" / "images").iterdir())[::20]
     folder = shared_data / "nuclei"
-    # The splits are named: where a list has none, they follow from the images' paths, and these from where the data lie.
-    splits = ["val", "test", "val"] + ["train"] * (len(names) - 3)
-    rows = [f"{folder}/images/{name},{folder}/masks/{name},{split}\n" for name, split in zip(names, splits, strict=True)]
+    # The splits are named: where a list has none, they follow from the paths, and these from where the data lie.
+    named = zip(names, ["val", "test", "val"] + ["train"] * (len(names) - 3), strict=True)
+    rows = [f"{folder}/images/{name},{folder}/masks/{name},{split}\n" for name, split in named]
     (tmp_path / "nuclei.csv").write_text("image,mask,split\n" + "".join(rows), encoding="utf-8")
     report = json.loads(run(capsys, "check", str(tmp_path / "nuclei.csv"), "--crop-size", "128", "--json")[0])
     assert report["in_channels"] == 3  # RGBA, whose alpha is dead

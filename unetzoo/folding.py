@@ -14,6 +14,7 @@ from unetzoo.errors import ConfigError, InputError, UnetzooError
 from unetzoo.model import SegmentationModel, evaluating
 from unetzoo.nn.heads import SegmentationHead
 from unetzoo.nn.layers import Foldable, Upsample
+from unetzoo.nn.pointwise import make_pointwise
 
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 0.2, torch.float16: 0.05}
 """Largest difference from the model's own logits, relative to their spread, by type."""
@@ -105,6 +106,7 @@ def optimize(
         _fold(conv, owner, name)
     for up, head in _tails(network):
         _join(up, head)
+    make_pointwise(network)
     network.to(dtype=dtype)
     if weight.device.type in ("cpu", "cuda") or dtype in (torch.bfloat16, torch.float16):
         network.to(memory_format=torch.channels_last)

@@ -20,6 +20,7 @@ from torch.func import functional_call
 from unetzoo.errors import InputError
 from unetzoo.nn.layouts import settled
 from unetzoo.nn.norming import normed
+from unetzoo.nn.pointwise import free_dilation
 from unetzoo.nn.programs import by_tracing, transformed
 from unetzoo.nn.resampling import (
     MODES,
@@ -125,7 +126,9 @@ def _conv(sources: Upsampled | Sequence[Source], weight: Tensor, bias: Tensor | 
         # A trace is held against a second one without gradients: both must do the same.
         spare = not (recorded or by_tracing())
         maps = [_made(source, _tensor(source), spare=spare) for source in sources]
-        return settled(lambda x: F.conv2d(x, weight, bias, padding=padding), _joined(maps, weight), weight)
+        joined = _joined(maps, weight)
+        spread = free_dilation(joined, weight)
+        return settled(lambda x: F.conv2d(x, weight, bias, padding=padding, dilation=spread), joined, weight)
     out: Tensor = _RemadeInput.apply(sources, padding, weight, bias, *tensors)
     return out
 

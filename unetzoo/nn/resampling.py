@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unetzoo.nn.doubling import doubles, phase_gradients, phases
+from unetzoo.nn.pointwise import free_dilation
 from unetzoo.nn.programs import transformed
 from unetzoo.nn.whole_maps import (
     MODES as MODES,
@@ -298,7 +299,8 @@ def _tiled(x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, int]
     mixer = weight.permute(3, 2, 0, 1).flatten(0, 2)[:, :, None, None]
     for images, band, panel in _tiles(len(x), rows, columns, x.dtype):
         tile = x[images, :, band.first : band.last, panel.first : panel.last]
-        wide = _widened(F.conv2d(tile, mixer).permute(0, 2, 3, 1), panel, (rows.taps, columns.taps), len(weight))
+        mixed = F.conv2d(tile, mixer, dilation=free_dilation(tile, mixer))
+        wide = _widened(mixed.permute(0, 2, 3, 1), panel, (rows.taps, columns.taps), len(weight))
         shift = None if bias is None else bias.repeat(panel.stop - panel.start)
         across = slice(panel.start * len(weight), panel.stop * len(weight))
         for lines, into in zip(wide, y[images].permute(0, 2, 3, 1).flatten(2), strict=True):
@@ -333,8 +335,9 @@ def _tiled_gradients(
     for images, band, panel in _tiles(len(x), rows, columns, x.dtype, adjoint=True):
         tile = (images, slice(None), slice(band.start, band.stop), slice(panel.start, panel.stop))
         z = _narrowed(grad[images], band, panel, (rows.taps, columns.taps), len(weight))
+        z, spread = z.permute(0, 3, 1, 2), [free_dilation(x, mixer)] * 2
         part_x, part_mixer, _ = torch.ops.aten.convolution_backward(
-            z.permute(0, 3, 1, 2), x[tile], mixer, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [*needed, False]
+            z, x[tile], mixer, None, [1, 1], [0, 0], spread, False, [0, 0], 1, [*needed, False]
         )
         if grad_x is not None:
             grad_x[tile] = part_x

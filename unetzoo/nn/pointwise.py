@@ -1,0 +1,81 @@
+"""1×1 convolutions, and linear layers over channels, by the faster of the two libraries that torch has for them.
+
+oneDNN's convolutions use all that a processor has. With a single thread, as in workers, torch gives 1×1 convolutions to
+its matrix product instead, and linear layers with any number of threads: MKL's, which uses half of the width of an AMD
+processor's registers.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unetzoo.nn.programs import transformed
+
+FEWEST = 4
+"""Channels out below which the matrix product is as fast or faster."""
+FEWEST_FIRST = 64
+"""Channels in and out, of maps that have their channels first, below which it is."""
+
+SMALL = 20480
+"""Numbers of the map of one image up to which torch never takes oneDNN, and a dilation would bring a slow loop."""
+
+
+def free_dilation(x: Tensor, weight: Tensor) -> int:
+    """Return the dilation for a convolution that has none: 2 where it says nothing, and brings the faster library.
+
+    A 1×1 kernel is the same at every dilation; but with one torch always takes oneDNN.
+
+    Args:
+        x: (N, C, H, W), what is convolved.
+        weight: (O, C, K, L).
+    """
+    if weight.shape[2:] != (1, 1) or torch.get_num_threads() > 1 or not _by_onednn(x, weight):
+        return 1
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return 2 if last or min(weight.shape[:2]) >= FEWEST_FIRST else 1
+
+
+def _by_onednn(x: Tensor, weight: Tensor) -> bool:
+    fits = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and len(weight) >= FEWEST
+    fits = fits and (len(x) > 1 or x.numel() > SMALL)
+    return fits and _has_onednn() and not transformed()
+
+
+def _has_onednn() -> bool:
+    return bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)  # type: ignore[no-untyped-call]
+
+
+class PointwiseConv(nn.Conv2d):
+    """A 1×1 convolution of stride 1 for inference."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, O, H, W) of ``x`` (N, C, H, W)."""
+        return F.conv2d(x, self.weight, self.bias, dilation=free_dilation(x, self.weight))
+
+
+class PointwiseLinear(nn.Linear):
+    """A linear layer over the channels of maps (…, C), for inference."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (…, O) of ``x`` (…, C)."""
+        if not x.is_contiguous() or x.numel() <= SMALL or not _by_onednn(x, self.weight):
+            return super().forward(x)
+        pixels = x.view(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
+        out = F.conv2d(pixels, self.weight[:, :, None, None], self.bias, dilation=2)
+        return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], len(self.weight))
+
+
+def make_pointwise(network: nn.Module) -> None:
+    """Have the 1×1 convolutions and linear layers of ``network``, which stay what they are, done so."""
+    for module in network.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = PointwiseLinear
+        elif type(module) is nn.Conv2d and _is_pointwise(module):
+            module.__class__ = PointwiseConv
+
+
+def _is_pointwise(conv: nn.Conv2d) -> bool:
+    plain = conv.stride == (1, 1) and conv.padding in ((0, 0), "valid", "same") and conv.groups == 1
+    return conv.kernel_size == (1, 1) and plain
