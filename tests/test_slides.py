@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import os
 import re
 import signal
 import subprocess
@@ -370,6 +371,38 @@ def test_outlines_are_those_of_level_0(violet: object, model: Path, tmp_path: Pa
         assert feature["properties"]["objectType"] == "detection"
         (same,) = predictor(slide).geojson()["features"]
         assert same["geometry"] == feature["geometry"]
+
+
+def test_the_overlay_says_both_sides_of_a_pixel_that_is_no_square(
+    violet: object, model: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overlay_by_rows, "SIDE", 50)
+    ome(tmp_path / "a.ome.tif", stained(200, 160), 0.5, PhysicalSizeY=0.25)
+    command = ["predict", str(model), str(tmp_path / "a.ome.tif"), "--level", "0", "--overlay", "--tile", "128"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    said = "4 × 4 of the mask, 2 × 1 µm"  # width and height, as everywhere
+    assert said in capsys.readouterr().err
+    with Image.open(tmp_path / "out" / "overlays" / "a.ome.png") as file:
+        assert file.info["Description"] == f"1 pixel is {said}"
+
+
+def test_a_table_that_has_no_place_is_refused_before_any_work(
+    slide: Path, model: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "t.csv").mkdir()
+    (tmp_path / "kept").mkdir()
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "kept" and access(path, mode))
+    for table, said in (
+        ("file/a/t.csv", "is a file, and no folder"),
+        ("t.csv", "is a folder"),
+        ("kept/b/t.csv", "cannot be written (Permission denied)"),
+    ):
+        command = ["predict", str(model), str(slide), "--mpp", "0.5", "--table", str(tmp_path / table)]
+        assert main([*command, "--out", str(tmp_path / "out")]) == 2
+        assert said in capsys.readouterr().err
+        assert not [*tmp_path.glob("out/**/a*")]
 
 
 def test_a_table_of_a_slide_is_in_microns(slide: Path, violet: object, model: Path, tmp_path: Path) -> None:

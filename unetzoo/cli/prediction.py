@@ -215,8 +215,10 @@ class _Shown:
             said = f"{printable(outcome.job.source.name)}: {outcome.background:.0%} is no tissue, and is left out"
             self.bar.write(f"{said} (--background keep computes it)", file=sys.stderr)
         if outcome.shrunk is not None and outcome.shrunk > 1 and not self.as_json:
-            down, size = f"{outcome.shrunk:.4g}", "" if outcome.microns is None else f", {outcome.microns:.4g} µm"
-            said = f"{printable(outcome.job.source.name)}: a pixel of the overlay is {down} × {down} of the mask{size}"
+            from unetzoo.prediction.overlay_by_rows import scale_said
+
+            size = scale_said(outcome.shrunk, outcome.microns)
+            said = f"{printable(outcome.job.source.name)}: a pixel of the overlay is {size}"
             self.bar.write(said, file=sys.stderr)
         if self.as_json:
             print(json.dumps(_record(outcome, self.wording)), flush=True)

@@ -30,7 +30,7 @@ from unetzoo.evaluation import ranking
 from unetzoo.evaluation.as_trained import as_trained, monitors_of
 from unetzoo.evaluation.held_out import choose, seen_by
 from unetzoo.evaluation.slides import Slides, judged, metrics_of
-from unetzoo.files.writing import write_file
+from unetzoo.files.writing import check_place, write_file
 from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.objects import Instances, ObjectScores, instances, matched
 from unetzoo.objects.scores import tables
@@ -260,6 +260,7 @@ def _check_needs(objects: bool, split: float, table: str | os.PathLike[str] | No
         check_separable(split)
     if table is not None:
         check_table(table)
+        check_place(table)
 
 
 def predictor_of(model: Predictor | Model | Sequence[Model]) -> Predictor:

@@ -84,6 +84,23 @@ def make_folder(folder: str | os.PathLike[str]) -> None:
         raise WriteError(f"the folder {str(folder)!r} cannot be made: {problem}") from error
 
 
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Raise if a file cannot be written there, as far as that can be told before: nothing is made.
+
+    Raises:
+        WriteError: a folder has its name; what it is to lie in is a file, or may not be written to.
+    """
+    path = Path(path).absolute()
+    if path.is_dir():
+        raise WriteError(f"{str(path)!r} is a folder: give the name of a file")
+    above = next(folder for folder in path.parents if folder.exists())
+    if not above.is_dir():
+        raise WriteError(f"{str(path)!r} cannot be written: {str(above)!r} is a file, and no folder")
+    if not os.access(above, os.W_OK):
+        error = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        raise WriteError(f"{str(path)!r} cannot be written: {_explain(error, above / path.name)}")
+
+
 @contextlib.contextmanager
 def folder_made(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Make a folder, and those it lies in, where there are none; take them away again when the block fails.

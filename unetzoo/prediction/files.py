@@ -16,7 +16,7 @@ from unetzoo import images
 from unetzoo.config import ModelConfig
 from unetzoo.errors import ConfigError, InputError, UnetzooError
 from unetzoo.files import identity, strict_json
-from unetzoo.files.writing import write_file
+from unetzoo.files.writing import check_place, write_file
 from unetzoo.objects.table import check_table
 from unetzoo.prediction.annotations import check_shared, write_of_all, write_of_image, write_table
 from unetzoo.prediction.beside_rows import Beside
@@ -60,7 +60,7 @@ class Outcome:
             differ.
         background: which share of a slide was left out, as it is no tissue; None where none was looked for.
         shrunk: pixels of the mask, down and across, to one of the overlay, where it was written by rows.
-        microns: how large that one is, in µm; None where nothing says so.
+        microns: how large that one is, in µm down and across; None where nothing says so.
     """
 
     job: Job
@@ -70,7 +70,7 @@ class Outcome:
     rows: tuple[int, int] | None = None
     background: float | None = None
     shrunk: float | None = None
-    microns: float | None = None
+    microns: tuple[float, float] | None = None
 
 
 Tell = Callable[[Outcome], object]
@@ -146,6 +146,7 @@ def predict_files(
     check_outputs(jobs, outputs, predictor.config)
     if outputs.table is not None:
         check_table(outputs.table)
+        check_place(outputs.table)  # or an error hours later
     ledger = Ledger(outputs.folder / LEDGER, overwrite)
     check_shared(outputs, predictor.config, ledger)
     _keep_record(outputs, settings, overwrite)
@@ -173,7 +174,9 @@ def predict_files(
                     left_out = None if source.tissue is None else 1 - source.tissue.share
                     rows = (source.height, source.height)
                     shrunk = shrinking(source.height, source.width) if outputs.overlays else None
-                    size = None if source.mpp is None or shrunk is None else source.mpp[1] * shrunk
+                    size = None
+                    if shrunk is not None and source.mpp is not None:
+                        size = source.mpp[0] * shrunk, source.mpp[1] * shrunk
                     tell(Outcome(job, None, count, None, rows, left_out, shrunk, size))
                 else:
                     found = predictor(source)

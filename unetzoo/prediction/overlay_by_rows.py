@@ -26,6 +26,19 @@ def shrinking(height: int, width: int) -> float:
     return max(1.0, max(height, width) / SIDE)
 
 
+def scale_said(down: float, size: tuple[float, float] | None) -> str:
+    """Return what a pixel of an overlay is.
+
+    Args:
+        down: pixels of the mask, down and across.
+        size: in µm, down and across; None where nothing says so.
+    """
+    if size is None:
+        return f"{down:.4g} × {down:.4g} of the mask"
+    high, wide = (f"{side:.4g}" for side in size)
+    return f"{down:.4g} × {down:.4g} of the mask, {wide if wide == high else f'{wide} × {high}'} µm"
+
+
 def write_overlay(mask: PartialMask, source: Rows, config: ModelConfig, path: Path, *, outline: bool) -> None:
     """Write an overlay as PNG: each class in its colour. A text in it, "Description", has its scale.
 
@@ -46,10 +59,8 @@ def write_overlay(mask: PartialMask, source: Rows, config: ModelConfig, path: Pa
     down = shrinking(source.height, source.width)
     height, width = (max(1, round(side / down)) for side in (source.height, source.width))
     look = Look(source.small(height, width), of_files(_layers(mask, config, height, width), config), None, config)
-    said = f"1 pixel is {down:.4g} × {down:.4g} of the mask"
-    if source.mpp is not None:
-        said += f", {source.mpp[1] * down:.4g} µm"
-    images.write_png(look.painted(outline=outline), path, said)
+    size = None if source.mpp is None else (source.mpp[0] * down, source.mpp[1] * down)
+    images.write_png(look.painted(outline=outline), path, f"1 pixel is {scale_said(down, size)}")
 
 
 def _layers(mask: PartialMask, config: ModelConfig, height: int, width: int) -> list[Tensor]:
