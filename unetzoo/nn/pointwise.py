@@ -31,16 +31,17 @@ def free_dilation(x: Tensor, weight: Tensor) -> int:
         x: (N, C, H, W), what is convolved.
         weight: (O, C, K, L).
     """
-    if weight.shape[2:] != (1, 1) or torch.get_num_threads() > 1 or not _by_onednn(x, weight):
+    if weight.shape[2:] != (1, 1) or not _by_onednn(x, weight) or torch.get_num_threads() > 1:
         return 1
     last = x.is_contiguous(memory_format=torch.channels_last)
     return 2 if last or min(weight.shape[:2]) >= FEWEST_FIRST else 1
 
 
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
+    if transformed():  # a compiler has no threads to ask for
+        return False
     fits = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and len(weight) >= FEWEST
-    fits = fits and (len(x) > 1 or x.numel() > SMALL)
-    return fits and _has_onednn() and not transformed()
+    return fits and (len(x) > 1 or x.numel() > SMALL) and _has_onednn()
 
 
 def _has_onednn() -> bool:
@@ -60,7 +61,7 @@ class PointwiseLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (…, O) of ``x`` (…, C)."""
-        if not x.is_contiguous() or x.numel() <= SMALL or not _by_onednn(x, self.weight):
+        if not _by_onednn(x, self.weight) or x.numel() <= SMALL or not x.is_contiguous():
             return super().forward(x)
         pixels = x.view(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
         out = F.conv2d(pixels, self.weight[:, :, None, None], self.bias, dilation=2)
