@@ -129,6 +129,10 @@ def normalised(image: Tensor, request: Request) -> Tensor:
     return image[None].to(torch.float32)
 
 
+_OLDER_PYDANTIC = ". That is what it says with pydantic 2.14: pip install 'pydantic<2.14'"
+"""What helps where bioimageio.core was installed without the extra, which holds pydantic."""
+
+
 def tested(file: bytes, request: Request) -> Run:
     """Return what runs a package in bioimageio.core, whole images without a halo, after it has passed its test.
 
@@ -144,6 +148,7 @@ def tested(file: bytes, request: Request) -> Run:
             raise UnetzooError(
                 f"{request.title} was exported, and bioimageio.core's test of the package does not pass it, but says "
                 f"{summary.status!r} ({'; '.join(said):.1000}); nothing was written"
+                + (_OLDER_PYDANTIC if "'index_key'" in " ".join(said) else "")
             )
         described = core.load_model(path)
         pipeline = core.create_prediction_pipeline(described, devices=["cpu"], weight_format="torchscript")
