@@ -13,7 +13,7 @@ from unetzoo.data import Labels, find_samples
 parser = argparse.ArgumentParser(description="Train a small network, and look at what became of it.")
 parser.add_argument("folder")
 parser.add_argument("out", type=Path, help="folder of the run")
-parser.add_argument("--model", default="unet3p_lite_resnet18")
+parser.add_argument("--model", default="resunet18")
 parser.add_argument("--epochs", type=int, default=30)
 parser.add_argument("--crop", type=int, default=128, help="side of the training crops")
 args = parser.parse_args()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -222,6 +223,18 @@ def test_advice_is_in_the_unit_that_was_given(nuclei: Path, tmp_path: Path, caps
     )
     assert main([*words, "--epochs", "1", "--steps-per-epoch", "2", "--out", str(tmp_path / "b")]) == 0
     assert "all epochs are done, 1;" in capsys.readouterr().out
+
+
+def test_to_who_writes_python_the_advice_is_a_call(
+    nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = {"model.options.base_channels": 4, "data.workers": 0, "trainer.accelerator": "cpu"}
+    once = {"data": nuclei, "crop_size": 16, "batch_size": 4, "style": "lines", "settings": tiny}
+    unetzoo.fit("unet", steps=2, out=tmp_path / "a", **once)
+    (call,) = re.findall(r"all steps are done, 2; unetzoo(\.fit\(.*\)) goes on", capsys.readouterr().out)
+    run = eval(f"unetzoo{call}", {"unetzoo": unetzoo})
+    assert "all steps are done, 4; unetzoo.fit(" in capsys.readouterr().out
+    assert run.folder == tmp_path / "a"
 
 
 def test_a_run_of_passes_goes_on_by_passes(nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,6 +138,12 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], arguments: list
         (["predict", "m", "--over", "a.png"], "unknown: --over; did you mean '--overlay', '--overlap', '--overwrite'?"),
         (["predict", "m", "a.png", "--prob"], "unknown: --prob; did you mean '--probabilities'?; 'unetzoo predict --"),
         (["predict", "m", "a.png", "--outlines"], "unknown: --outlines; did you mean '--overlay outline'?"),
+        (["predict", "m", "a.png", "--output", "b"], "unknown: --output b; did you mean '--out'?"),
+        (["export", "nuclei", "a.onnx", "--image-size", "64"], "unknown: --image-size 64; did you mean '--size'?"),
+        (
+            ["compare", "--encoder", "resnet34"],
+            "unknown: --encoder; the encoder is part of a model's name",
+        ),
         (["--vers"], "required: COMMAND; unknown: --vers; did you mean '--version'?"),
         (["predict", "nuclei", "a.png", "--smallest", "twenty"], "twenty: a whole number of pixels is needed"),
         (["predikt"], "unknown command 'predikt'; did you mean 'predict'"),

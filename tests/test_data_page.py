@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -77,16 +78,16 @@ def test_problems_of_a_kind_are_one_line() -> None:
     said = said_by_kind([*sentences, *others], "--json lists all")
     named = ", ".join(f"'masks/{k}.png'" for k in range(1, 10))
     assert said == [
-        f"{sentences[0]}; of this kind are 221 others: {named}, …; --json lists all",
-        "'a.png' is empty; so it is with 1 other: 'b.png'",
+        f"{sentences[0]}; and 221 others of this kind: {named}, …; --json lists all",
+        "'a.png' is empty; and 1 other: 'b.png'",
     ]
-    assert said_by_kind(sentences[:10], "all") == [f"{sentences[0]}; of this kind are 9 others: {named}"]
+    assert said_by_kind(sentences[:10], "all") == [f"{sentences[0]}; and 9 others of this kind: {named}"]
     assert said_by_kind([], "") == []
 
 
 def test_of_one_file_the_places_are_named() -> None:
     said = said_by_kind([f"a.json: annotation {k}: no corners" for k in range(3)], "")
-    assert said == ["a.json: annotation 0: no corners; of this kind are 2 others: annotation 1, annotation 2"]
+    assert said == ["a.json: annotation 0: no corners; and 2 others of this kind: annotation 1, annotation 2"]
 
 
 def test_of_many_kinds_some_are_said() -> None:
@@ -102,7 +103,7 @@ def test_the_page_of_a_folder_with_many_problems_is_short(tmp_path: Path, capsys
     assert main(["data", "check", str(tmp_path)]) == 2
     out = capsys.readouterr().out
     assert out.count("its image 8×8") == 1
-    assert "of this kind are 29 others" in out
+    assert "and 29 others of this kind" in out
     assert "'unetzoo data check --json' lists all" in out
     assert "train with" not in out
 
@@ -359,9 +360,18 @@ def test_the_command_has_the_flags_that_are_needed(
     assert str(report).splitlines()[-1] == report.command
     assert report.to_dict()["command"] == report.command
     found = settings_of(report.command)
-    assert found.pop("model") == "unet"
+    assert found.pop("model") == "resunet18"
     assert found.pop("data") == str(folder)
     assert found == needed
+    call = eval(report.call, {"unetzoo": SimpleNamespace(fit=lambda *names, **given: (names, given))})
+    assert call[0] == ("resunet18",)
+    assert call[1].pop("data") == str(folder)
+    training = {name: call[1].pop(name) for name in ("ratios", "seed", "group", "crop_size") if name in call[1]}
+    assert labels_of(folder, **call[1]) == report.labels
+    assert training == {name: value for name, value in options.items() if name in training}
+    shown = report._repr_html_()
+    assert "unetzoo.fit(" in shown
+    assert "unetzoo train" not in shown
 
 
 def test_what_a_folder_says_needs_no_flag(tmp_path: Path) -> None:
@@ -395,7 +405,7 @@ def test_the_command_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     report = check(source, labels_of(source, task="multiclass", class_names=("bg", "a, b", "c")), crop_size=16)
     words = shlex.split(report.command)
-    small = ["--model.options.base_channels", "4", "--epochs", "1", "--trainer.accelerator", "cpu",
+    small = ["--epochs", "1", "--trainer.accelerator", "cpu",
              "--data.workers", "0", "--quiet", "--out", "run"]  # fmt: skip
     assert main([*words[1:], *small]) == 0
     assert unetzoo.from_pretrained("run").config.class_names == ("bg", "a, b", "c")

@@ -284,8 +284,8 @@ later = functools.partial(tversky)
 def test_wrong_settings_are_refused(cells: Path, tmp_path: Path) -> None:
     for given, words in (
         ({}, "model and data .*config.*resume"),
-        ({"model": "unet"}, "cannot train: data is needed; or config.*resume"),
-        ({"data": cells}, "cannot train: model is needed; or config.*resume"),
+        ({"model": "unet"}, "cannot train: data is needed, as in data='cells'; or config.*resume"),
+        ({"data": cells}, "cannot train: model is needed, as in model='resunet18'; or config.*resume"),
         ({"model": cells}, "cannot train: data is needed: model='.*' is a folder without a model; for a data set"),
         ({"model": "unet", "data": cells, "settings": [1]}, r"settings=\[1\]: .*mapping.*'model\.ema'"),
         (

@@ -167,7 +167,7 @@ class TestRuns:
             ({"fold": 1}, "of how many"),
             ({"folds": 2, "fold": 3}, "from 1 to 2"),
             ({"folds": 1}, "folds=1"),
-            ({"folds": 40}, "cannot be parted into 40 folds"),
+            ({"folds": 40}, "cannot be split into 40 folds"),
             ({"folds": 2, "settings": {"trainer.devices": 2}}, "a command for each fold"),
             ({"folds": 2, "settings": {"trainer.num_nodes": 2}}, "a command for each fold"),
         ],

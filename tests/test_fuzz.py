@@ -850,7 +850,7 @@ def test_over_any_front_matter_that_was_read_a_card_can_be_written(front: str) -
 
 
 def test_a_mark_that_was_left_alone_does_not_keep_a_card_from_being_written() -> None:
-    """Somebody deleted one of the two: their words stay, and the error, if there is one, says what to mend."""
+    """Somebody deleted one of the two: their words stay, and the error, if there is one, says what to fix."""
     begin, end = marks()
     for text in (f"My own words. {end}", f"{begin}{{}} -->\n\nMy own words."):
         try:

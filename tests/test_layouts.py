@@ -160,6 +160,31 @@ def test_masks_go_before_label_images_unless_objects_are_asked_for(
     )
 
 
+@pytest.mark.parametrize(
+    ("image", "mask", "said"),
+    [
+        ("images/im{}.png", "masks/gt_im{}_x.png", "masks='masks/gt_{name}_x.png'"),
+        ("images/im{}_image.png", "masks/outlined im{}.png", "masks='masks/outlined {name}.png'"),
+        ("train/images/{}.png", "train/labels/{}_drawn.png", "masks='{split}/labels/{name}_drawn.png'"),
+        ("images/a{}_S1.png", "masks/a{}_S2.png", ".csv file with the columns image and mask"),
+    ],
+)
+def test_masks_of_no_known_name_have_a_way_out(tmp_path: Path, image: str, mask: str, said: str) -> None:
+    """It is taken: where a pattern is told, all masks have an image by it."""
+    for k in (1, 12, 3):
+        for split in ("train/", "val/")[: 1 + image.startswith("train")]:
+            picture(tmp_path / image.format(k).replace("train/", split))
+            black_and_white(k, tmp_path / mask.format(k).replace("train/", split))
+    with pytest.raises(ConfigError, match="no mask has the name of an image") as caught:
+        list_samples(tmp_path, Labels())
+    assert said in str(caught.value)
+    if "csv" in said:
+        return
+    listing = list_samples(tmp_path, Labels(masks=eval(said.removeprefix("masks="))))
+    assert not listing.problems
+    assert {len(samples) for samples in listing.samples.values()} == {3}
+
+
 def test_images_alone_name_both_folders_that_may_stand_beside_them(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "a.png")
     with pytest.raises(ConfigError, match=r"no masks/ .* instances/ of label images"):

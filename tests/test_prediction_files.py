@@ -141,7 +141,7 @@ class TestCommand:
         printed = capsys.readouterr()
         lines = printed.err.splitlines()
         named = [Path(line.split(": ")[1]).name for line in lines]
-        alike = [other for line in lines for other in line.partition("so it is with 1 other: ")[2].split(", ") if other]
+        alike = [other for line in lines for other in line.partition("and 1 other: ")[2].split(", ") if other]
         assert sorted([*named, *(Path(other).name for other in alike)]) == sorted([*bad, "self.png"])
         assert all(line.startswith("unetzoo: ") for line in lines)
         assert printed.out == f"masks in {out}: {len(good)} segmented, {len(bad) + 1} failed\n"

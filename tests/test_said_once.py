@@ -22,15 +22,15 @@ from unetzoo.printing import said_once
     [
         ([], []),
         (["'a.png' is empty"], ["'a.png' is empty"]),
-        (["'a.png' is empty", "'b.png' is empty"], ["'a.png' is empty; so it is with 1 other: 'b.png'"]),
-        ([f"'{k}' is bad" for k in "abcd"], ["'a' is bad; so it is with 3 others: 'b', 'c', …"]),
-        (["a/x.png: no mask", "b.png: no mask"], ["a/x.png: no mask; so it is with 1 other: b.png"]),
+        (["'a.png' is empty", "'b.png' is empty"], ["'a.png' is empty; and 1 other: 'b.png'"]),
+        ([f"'{k}' is bad" for k in "abcd"], ["'a' is bad; and 3 others: 'b', 'c', …"]),
+        (["a/x.png: no mask", "b.png: no mask"], ["a/x.png: no mask; and 1 other: b.png"]),
         (["'a' is bad", "'a' is bad"], ["'a' is bad"]),  # as of each plane of a file
-        (["'a' is bad", "'b' is good", "'c' is bad"], ["'a' is bad; so it is with 1 other: 'c'", "'b' is good"]),
-        (["'it\\'s' is bad", '"it\'s" is bad'], ["'it\\'s' is bad; so it is with 1 other: \"it's\""]),
+        (["'a' is bad", "'b' is good", "'c' is bad"], ["'a' is bad; and 1 other: 'c'", "'b' is good"]),
+        (["'it\\'s' is bad", '"it\'s" is bad'], ["'it\\'s' is bad; and 1 other: \"it's\""]),
         (
             ["'a' holds 3 (7 pixels), 4 (1 pixels) and 1 other; fix", "'b' holds -5 (9 pixels); fix"],
-            ["'a' holds 3 (7 pixels), 4 (1 pixels) and 1 other; fix; so it is with 1 other: 'b'"],
+            ["'a' holds 3 (7 pixels), 4 (1 pixels) and 1 other; fix; and 1 other: 'b'"],
         ),
         (["'a' is 3 wide", "'b' is 4 wide"], ["'a' is 3 wide", "'b' is 4 wide"]),
         (["seed=a: a number", "lr=b: a number"], ["seed=a: a number", "lr=b: a number"]),
@@ -66,7 +66,7 @@ def test_a_refused_check_says_what_is_wrong_once_and_measures_nothing(
     assert "30 in all" in err
     (ids,) = (line for line in out.splitlines() if "values outside the classes" in line)
     assert re.search(
-        r"masks.00\.png': .*so it is with 28 others: '.*masks.01\.png'.*, …; 'unetzoo data check --json' lists all$",
+        r"masks.00\.png': .*and 28 others: '.*masks.01\.png'.*, …; 'unetzoo data check --json' lists all$",
         ids,
     )
     assert out.count("no mask of that stem") == 1
@@ -85,7 +85,7 @@ def test_a_refused_call_says_it_once(tmp_path: Path) -> None:
     assert str(caught.value).count("outside the classes") == 1
     for k in range(1, 6):
         (source / "masks" / f"{k:02}.png").unlink()
-    with pytest.raises(ConfigError, match=r"01\.png: no mask .*with 4 others: .*02\.png, .*03\.png, …") as caught:
+    with pytest.raises(ConfigError, match=r"01\.png: no mask .*and 4 others: .*02\.png, .*03\.png, …") as caught:
         find_samples(source, Labels())
     assert len(caught.value.problems) == 5
     assert str(caught.value).count("no mask") == 1
@@ -99,6 +99,6 @@ def test_a_prediction_says_once_what_stops_many(tmp_path: Path, capsys: pytest.C
     out, err = capsys.readouterr()
     assert "4 failed" in out
     (line,) = err.strip().splitlines()
-    assert re.search(r"0\.tif:? .*--planes split.*with 3 others: .*1\.tif, .*2\.tif, …$", line)
+    assert re.search(r"0\.tif:? .*--planes split.*and 3 others: .*1\.tif, .*2\.tif, …$", line)
     assert main([*words, "--json"]) == 1
     assert [json.loads(line)["status"] for line in capsys.readouterr().out.splitlines()] == ["failed"] * 4

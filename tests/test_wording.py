@@ -217,7 +217,7 @@ def test_the_library_writes_arguments_with_their_sign() -> None:
 
 COMMANDS = (
     *("data/commanding.py", "train/command.py", "train/choosing.py", "train/flags.py", "train/places.py"),
-    *("train/stopping.py", "napari/training.py"),
+    *("train/stopping.py", "train/words.py", "napari/training.py"),
 )
 """They write command lines, and read them."""
 ELSE = {

@@ -187,8 +187,8 @@ class ModelConfig:
         try:
             record = strict_json.loads(text)
         except ValueError as error:
-            mend = "; it looks like a path: read the file first" if str(text).endswith(".json") else ""
-            raise ConfigError(f"the configuration is not JSON: {error}{mend}") from error
+            fix = "; it looks like a path: read the file first" if str(text).endswith(".json") else ""
+            raise ConfigError(f"the configuration is not JSON: {error}{fix}") from error
         return cls.from_dict(record)
 
     @classmethod

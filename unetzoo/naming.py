@@ -21,6 +21,24 @@ Builder = Callable[..., SegmentationModel]
 PRESETS: Registry[Builder] = Registry("model")
 """The names that :func:`register_model` added, and their builders."""
 
+FIRST = "resunet18"
+"""The name that is suggested to begin with; docs/choosing.md says why."""
+ELSEWHERE = (
+    *("deeplabv3plus", "deeplabv3", "fpn", "segformer", "linknet", "manet", "pan", "pspnet", "upernet", "dpt"),
+)
+"""Well-known networks that are no U-Nets, as segmentation_models_pytorch calls them: the names that are nearest in
+spelling are of other things."""
+KIN = {
+    "mit_b": "pvt_v2_b0",
+    "vgg": "vgg16_bn",
+    "mobilenet_v2": "mobilenetv2_100",
+    "xception": "xception41",
+    "se_resnet": "seresnet50",
+    "hrnet": "hrnet_w18",
+    "dpn": "dpn68",
+}
+"""Beginning of a well-known encoder that is not here → one of timm's that is the same, or its nearest kin."""
+
 
 def list_models(
     pattern: str | Iterable[str] = "*", *, exclude: str | Iterable[str] = (), pretrained: bool = False
@@ -137,12 +155,42 @@ def _pair_names(decoder: str, encoder: str) -> tuple[str, ...]:
 
 
 def impossible(name: object) -> str | None:
-    """Return why the pair that would have this name is not in the zoo; None where the name is no pair's."""
+    """Return why the pair that would have this name is not in the zoo; None where the name is no pair's.
+
+    It may also be that of a well-known network, or of one on a well-known encoder, which is not here.
+    """
     for pair in itertools.product(DECODERS, ENCODERS):
         problem = pair_problem(*pair)
         if problem is not None and name in _pair_names(*pair):
             return f"{name!r} cannot be built: {problem}"
+    return _elsewhere(name) if isinstance(name, str) else None
+
+
+def _elsewhere(name: str) -> str | None:
+    """Return what there is in place of a well-known network, or of one on a well-known encoder; None for others."""
+    plain = name.lower().replace("-", "_").replace("+", "plus").removeprefix("smp_")
+    network, _, encoder = plain.partition("_")
+    if network in ELSEWHERE:
+        near = [_pair_names(decoder, encoder)[0] for decoder in ("unet", "unetpp", "unet3p") if encoder in ENCODERS]
+        instead = f"on this encoder there are {', '.join(map(repr, near))}" if near else f"begin with {FIRST!r}"
+        return (
+            f"{name!r}: {network!r} is not here, where all are U-Nets; {instead}; unetzoo.list_models() gives all names"
+        )
+    for decoder in sorted(DECODERS, key=len, reverse=True):
+        if plain.startswith(f"{decoder}_") and (said := absent_encoder(plain.removeprefix(f"{decoder}_"), decoder)):
+            return f"{name!r}: {said}"
     return None
+
+
+def absent_encoder(encoder: str, decoder: str) -> str | None:
+    """Return what there is in place of a well-known encoder that is not here; None for others."""
+    kin = next((kin for start, kin in KIN.items() if encoder.startswith(start)), None)
+    if kin is None or encoder in ENCODERS:
+        return None
+    return (
+        f"the encoder {encoder!r} is not here; with timm's (pip install 'unetzoo[timm]') there is "
+        f"'{decoder}_timm/{kin}', and unetzoo.list_models() gives all others"
+    )
 
 
 def near_family(text: str) -> str:

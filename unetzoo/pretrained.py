@@ -70,9 +70,9 @@ def pretrained_problems(spec: EncoderSpec, pretrained: object, norm: object, pol
         found.append(problem)
     elif spec.own_norm is None and norm not in spec.weights_norms:
         fitting = " or ".join("no norm" if known is None else f"{known} norm" for known in spec.weights_norms)
-        mend = "leave norm out" if "batch" in spec.weights_norms else f"give norm={spec.weights_norms[0]!r}"
+        fix = "leave norm out" if "batch" in spec.weights_norms else f"give norm={spec.weights_norms[0]!r}"
         found.append(
-            f"pretrained={pretrained!r} with norm={norm!r}: these weights are for {fitting}; {mend}, or pretrained"
+            f"pretrained={pretrained!r} with norm={norm!r}: these weights are for {fitting}; {fix}, or pretrained"
         )
     return found
 

@@ -99,8 +99,8 @@ def _with_examples(alike: Sequence[tuple[str, str]], rest: str, most: int) -> st
         return f"{name}{said}"
     about = [other if other != name else _difference(said, behind) for other, behind in others[: most - 1]]
     more = f", …; {rest}" if len(others) >= most else ""
-    kind = "so it is with" if len({_FOUND.sub("", behind) for _, behind in alike}) == 1 else "of this kind are"
-    return f"{name}{said}; {kind} {len(others)} other{'s' * (len(others) > 1)}: {', '.join(about)}{more}"
+    kind = "" if len({_FOUND.sub("", behind) for _, behind in alike}) == 1 else " of this kind"
+    return f"{name}{said}; and {counted(len(others), 'other')}{kind}: {', '.join(about)}{more}"
 
 
 def _difference(one: str, other: str) -> str:
@@ -126,7 +126,7 @@ def _alike(files: Iterable[tuple[str, str]]) -> dict[str, dict[str, str]]:
 def _with_others(sentences: dict[str, str]) -> str:
     (_, sentence), *others = sentences.items()
     named = ", ".join(name for name, _ in others[:2]) + (", …" if len(others) > 2 else "")
-    return f"{sentence}; so it is with {len(others)} other{'s' * (len(others) > 1)}: {named}" if others else sentence
+    return f"{sentence}; and {counted(len(others), 'other')}: {named}" if others else sentence
 
 
 def counted(count: int, what: str, many: str | None = None) -> str:

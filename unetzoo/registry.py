@@ -21,13 +21,22 @@ OWN = "; if it is your own, import what registers it first (of a command: --impo
 def suggest(wrong: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'a', 'b'?"`` for the known names that ``wrong`` begins, or is near to, or ``""``.
 
-    Where there are none, it is for those that begin ``wrong``, as "val" does "validation".
+    Where there are none, it is for those that begin ``wrong``, as "val" does "validation". One that differs in capital
+    letters, hyphens and underscores alone is the only one.
     """
     small = {name.lower(): name for name in known}
+    same = [name for name in small if _letters(name) == _letters(wrong)]
+    if same:
+        return f"; did you mean {small[same[0]]!r}?"
     begun = [name for name in small if wrong and name.startswith(wrong.lower())]
     near = [*dict.fromkeys((*begun, *difflib.get_close_matches(wrong.lower(), small, n=3, cutoff=0.6)))][:3]
     near = near or [name for name in small if len(name) > 2 and wrong.lower().startswith(name)]
     return f"; did you mean {', '.join(repr(small[name]) for name in near)}?" if near else ""
+
+
+def _letters(name: str) -> str:
+    """Return a name without what people write otherwise: capital letters, hyphens, underscores."""
+    return name.lower().replace("-", "").replace("_", "")
 
 
 class Registry(Mapping[str, T], Generic[T]):

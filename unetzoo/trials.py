@@ -115,12 +115,12 @@ def read_trials(path: str | os.PathLike[str]) -> tuple[TrainingTrial, ...]:
         record = strict_json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         said = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{path} cannot be read as results ({said}); {_MEND}") from error
+        raise InputError(f"{path} cannot be read as results ({said}); {_FIX}") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise InputError(f"{path} is no file of results: 'format' is not {FORMAT!r}; {_MEND}")
+        raise InputError(f"{path} is no file of results: 'format' is not {FORMAT!r}; {_FIX}")
     records = record.get("trials")
     if not isinstance(records, list):
-        raise InputError(f"{path} is damaged: 'trials' is no list; {_MEND}")
+        raise InputError(f"{path} is damaged: 'trials' is no list; {_FIX}")
     problems = [problem for number, entry in enumerate(records, 1) for problem in _wrong(entry, _TRIAL, f"{number}")]
     trials: list[TrainingTrial] = []
     if not problems:
@@ -132,7 +132,7 @@ def read_trials(path: str | os.PathLike[str]) -> tuple[TrainingTrial, ...]:
             if key != "config" and value != entry[key]  # which is read, and may be of an earlier version
         ] + _problems(trials)
     if problems:
-        raise InputError(f"{path} is damaged: {'; '.join(problems)}; {_MEND}")
+        raise InputError(f"{path} is damaged: {'; '.join(problems)}; {_FIX}")
     return tuple(trials)
 
 
@@ -238,7 +238,7 @@ def _are_named_texts(value: Any) -> bool:
 
 
 _Kind = tuple[Callable[[Any], bool], str]
-_MEND = "examples/choose_architecture.py writes one"
+_FIX = "examples/choose_architecture.py writes one"
 _AMOUNT: _Kind = (_is_amount, "a number from 0 up")
 _SHARE: _Kind = (_is_share, "a number from 0 to 1, or null,")
 _COUNT: _Kind = (_is_count, "a whole number from 1 up")

@@ -16,7 +16,7 @@ from unetzoo.files.finding import Contents
 from unetzoo.files.notes import Note
 from unetzoo.files.plain import plain, plain_tuple
 from unetzoo.model import SegmentationModel
-from unetzoo.naming import PRESETS, Builder, meant, names, pair_of, resolve, unknown_model
+from unetzoo.naming import PRESETS, Builder, absent_encoder, meant, names, pair_of, resolve, unknown_model
 from unetzoo.pretrained import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -259,8 +259,9 @@ def _configure(
     if pair:
         known = signature(name)
         unknown = [key for key in options if key not in known]
-        problems += [_unknown_option(key, known) for key in unknown]
-        if unknown:
+        answered = {key: said for key in unknown if (said := _of_smp(key, options[key], decoder)) is not None}
+        problems += [answered.get(key) or _unknown_option(key, known) for key in unknown]
+        if len(answered) < len(unknown):
             problems[-1] += f" (options here: {', '.join(known)})"
         problems += pretrained_problems(ENCODERS[encoder], pretrained, common["norm"], policy)
     try:
@@ -276,6 +277,43 @@ def _configure(
     if problems:
         raise ConfigError(f"cannot create {name!r}", problems)
     return config
+
+
+SMP = {
+    "encoder_weights": "pretrained=True here, for ImageNet's weights; the default is none",
+    "classes": "num_classes=… here",
+    "encoder_depth": "here as many decoder_channels in smp_… networks, and levels=… in UNet++",
+    "decoder_attention_type": "attention='scse' here, in smp_… networks",
+    "decoder_interpolation": "upsampling=… here",
+    "decoder_use_norm": "decoder_norm=… here in smp_… networks, else norm=…",
+    "decoder_use_batchnorm": "decoder_norm=… here in smp_… networks, else norm=…",
+    "activation": "not needed here: model(images) gives logits, model.predict(images) probabilities",
+    "aux_params": "classification_guided=True here",
+}
+"""Argument of segmentation_models_pytorch → what it is here; docs/coming_from_smp.md has more."""
+SMP_ENCODER = ("encoder_name", "encoder", "backbone")
+"""What it, or another package, calls the encoder, which is part of the name here."""
+
+
+def _of_smp(key: str, value: object, decoder: str) -> str | None:
+    """Return what an argument of segmentation_models_pytorch is here; None of others."""
+    if key in SMP:
+        return f"{key!r} of segmentation_models_pytorch is {SMP[key]}"
+    return f"{key!r}: the encoder is part of the name; {_with_encoder(value, decoder)}" if key in SMP_ENCODER else None
+
+
+def _with_encoder(encoder: object, decoder: str) -> str:
+    """Return how a decoder is called on an encoder that was asked for, or what there is in its place."""
+    wanted = str(encoder)
+    if wanted.startswith("tu-"):
+        return f"give '{decoder}_timm/{wanted.removeprefix('tu-')}', which needs pip install 'unetzoo[timm]'"
+    upper = (decoder, f"smp_{decoder}", "smp_unetplusplus" if decoder == "unetpp" else "")
+    found = [ENCODERS[wanted].names(one)[0] for one in upper if one in DECODERS and wanted in ENCODERS]
+    named = [repr(name) for name in found if meant(name)]
+    if named:
+        return f"give {' or, for the network of smp, '.join(named)}"
+    known = "unetzoo.list_models() gives all names"
+    return absent_encoder(wanted, decoder) or f"such as 'resunet34'; {wanted!r:.100} is none ({known})"
 
 
 def _unknown_option(key: str, known: Mapping[str, Any]) -> str:

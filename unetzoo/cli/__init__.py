@@ -20,6 +20,7 @@ from unetzoo.cli._wording import Wording, warnings_in
 from unetzoo.errors import UnetzooError
 from unetzoo.printing import printable
 from unetzoo.registry import suggest
+from unetzoo.train.words import other_word
 
 IMPORT = "--import"
 
@@ -126,7 +127,7 @@ class Parser(argparse.ArgumentParser):
     def _hint(self, word: str, known: Sequence[str]) -> str:
         """Return what is said of an unknown option: what it begins goes before values, and these before near ones."""
         begins = any(option.startswith(word) for option in known)
-        return (not begins and self._value(word)) or suggest(word, known)
+        return other_word(word, known) or (not begins and self._value(word)) or suggest(word, known)
 
     def _value(self, word: str) -> str:
         """Return what is said of a word that is nearly the value of an option, as --outlines of --overlay outline."""

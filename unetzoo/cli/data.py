@@ -186,9 +186,9 @@ def _convert(options: argparse.Namespace) -> None:
 
 def _how_to_read(options: argparse.Namespace, labels: Labels) -> str:
     """Return the command that trains on what was converted, or what tells the meaning of its masks."""
-    from unetzoo.data.commanding import training_command
+    from unetzoo.data.commanding import training_command, training_flags
 
-    if command := training_command(options.target, (labels,), {}):
+    if command := training_command(options.target, training_flags(options.target, (labels,), {})):
         return f"train with\n{printable(command)}"
     fields = {field.name: field.default for field in dataclasses.fields(labels)}
     given = {name: value for name, default in fields.items() if (value := getattr(labels, name)) != default}

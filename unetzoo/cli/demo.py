@@ -14,7 +14,7 @@ from unetzoo.printing import counted
 NEXT = (
     ("unetzoo predict {model} *.png --out masks --overlay", "masks of your own images, of any size"),
     (
-        "unetzoo train --model unet3p_lite_resnet18 --data FOLDER",
+        "unetzoo train --model resunet18 --data FOLDER",
         "on FOLDER/images and FOLDER/masks; pip install 'unetzoo[train]'",
     ),
     ("unetzoo compare '*resnet18' resunet18", "the networks to choose from"),

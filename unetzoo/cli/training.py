@@ -27,6 +27,7 @@ from unetzoo.errors import ConfigError
 from unetzoo.extras import check_installed, needed
 from unetzoo.printing import printable
 from unetzoo.train.flags import FLAGS
+from unetzoo.train.words import missing_problems, unknown_words
 
 if TYPE_CHECKING:
     from unetzoo.prediction import Predictor
@@ -129,6 +130,11 @@ def _data_options() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> None:
+    stated = {flag.name: value for flag in FLAGS if (value := getattr(options, flag.name)) is not None}
+    begins = not (options.config or options.resume or options.print_config)
+    problems = [*(missing_problems(stated) if begins else []), *unknown_words(options.rest)]
+    if problems:  # at once: what finds all others takes seconds to load
+        raise ConfigError("cannot train", problems)
     if not (options.quiet or options.json or options.print_config or options.suggest):
         what = options.resume or options.config or f"{options.model} on {options.data and ', '.join(options.data)}"
         print(f"unetzoo {__version__}: {printable(what)}", flush=True)  # Lightning takes seconds to load

@@ -124,6 +124,13 @@ def are_ids(masks: Sequence[Outside]) -> bool:
     return whole and max(counts, default=0) >= (10 if len(masks) == 1 else 5) and (len(masks) == 1 or len(counts) > 1)
 
 
+def left_out(outside: Outside) -> str:
+    """Return how values are said not to count: of a whole number that is alone, as it is typed."""
+    (value, *others) = outside
+    alone = not others and value.removeprefix("-").isdecimal()
+    return f"give ignore={value} if it does not count" if alone else "give ignore=… for a value that does not count"
+
+
 def fix(outside: Outside, alike: Sequence[Outside] = (), named: bool = False) -> str:
     """Return what to do about the values of a mask that is not black and white.
 
@@ -135,14 +142,13 @@ def fix(outside: Outside, alike: Sequence[Outside] = (), named: bool = False) ->
     """
     if len(outside) == 1 and set(outside) <= {"255", "65535"}:
         return (
-            "black and white is needed, 0/1 or 0/255; class indices are task='multiclass', and give ignore=… for a "
-            f"value that does not count: {next(iter(outside))} beside 1 may be that, or white"
+            "black and white is needed, 0/1 or 0/255; class indices are task='multiclass', and "
+            f"{left_out(outside)}: {next(iter(outside))} beside 1 may be that, or white"
         )
     ids = "ids of objects, or any values that all are foreground, are foreground='any'"
     if not all(value.isdecimal() for value in outside):
         return (
-            f"black and white is needed, 0/1 or 0/255; give ignore=… for a value that does not count; {ids}; threshold "
-            "greys and save them anew"
+            f"black and white is needed, 0/1 or 0/255; {left_out(outside)}; {ids}; threshold greys and save them anew"
         )
     levels = sorted({int(value) for mask in alike or (outside,) for value in mask})
     if alike and (named or are_ids(alike)):
@@ -156,7 +162,7 @@ def fix(outside: Outside, alike: Sequence[Outside] = (), named: bool = False) ->
         classes = "class indices are task='multiclass'; threshold greys and save them anew"
     else:
         classes = _classes(levels)
-    return f"black and white is needed, 0/1 or 0/255; {ids}; {classes}; give ignore=… for what does not count"
+    return f"black and white is needed, 0/1 or 0/255; {ids}; {classes}; {left_out(outside)}"
 
 
 def _classes(levels: list[int]) -> str:

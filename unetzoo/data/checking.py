@@ -13,11 +13,11 @@ import numpy as np
 from unetzoo import checks, images
 from unetzoo.data import counting, examples, remarks
 from unetzoo.data.black_and_white import WHITES
-from unetzoo.data.commanding import training_command
+from unetzoo.data.commanding import training_call, training_command, training_flags
 from unetzoo.data.examining import Findings, Wanted, examined, explain_values
 from unetzoo.data.histograms import Histogram, histogram
 from unetzoo.data.labels import Labels
-from unetzoo.data.listing import Sample, Source, title_of
+from unetzoo.data.listing import Listing, Sample, Source, title_of
 from unetzoo.data.report import DataReport, SplitReport
 from unetzoo.data.splitting import RATIOS, Fold, check_arguments, divide, group_keys
 from unetzoo.data.stacks import list_samples
@@ -71,9 +71,8 @@ def check(
     mean, std, constant = _normalisation(train, in_channels)
     problems += _type_problems(found)
     problems += _crop_problems(train, sides)
-    settings: dict[str, Any] = {"seed": seed, "group": group, "crop_size": crop_size}
-    settings |= {"ratios": tuple(ratios)} if "" in listing.samples else {}
-    command = training_command(source, (labels, listing.labels), settings) if closely and not problems else ""
+    settings = {"seed": seed, "group": group, "crop_size": crop_size, **_shares(listing, ratios)}
+    flags = training_flags(source, (labels, listing.labels), settings) if closely and not problems else None
     return DataReport(
         source=title_of(source),
         understood=listing.understood,
@@ -94,8 +93,14 @@ def check(
         ),
         histograms=_histograms(by_split, listing.labels) if closely else (),
         examples=examples.chosen(found, listing.labels) if closely else (),
-        command=command,
+        command=training_command(source, flags),
+        call=training_call(source, flags),
     )
+
+
+def _shares(listing: Listing, ratios: Sequence[float]) -> dict[str, Any]:
+    """Return the shares of the splits as a setting, where images are split by them."""
+    return {"ratios": tuple(ratios)} if "" in listing.samples else {}
 
 
 def _all(listed: Sequence[tuple[Sample, str]], wanted: Wanted, progress: bool) -> list[Findings]:

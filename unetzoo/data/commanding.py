@@ -14,8 +14,8 @@ from unetzoo.data.listing import Source, paths_of
 from unetzoo.data.splitting import RATIOS
 from unetzoo.data.understanding import labels_from, understood
 from unetzoo.errors import ConfigError
+from unetzoo.naming import FIRST
 
-MODEL = "unet"
 DEFAULTS = {"ratios": RATIOS, "seed": 0, "group": None, "crop_size": None}
 _FLAGS = (
     *("task", "classes", "class_names", "colours", "num_classes", "masks", "ignore", "ignore_colour", "planes"),
@@ -25,8 +25,8 @@ _FLAGS = (
 _LISTS = ("class_names", "classes", "colours")
 
 
-def training_command(source: Source, labels: Sequence[Labels], settings: Mapping[str, Any]) -> str:
-    """Return the command, quoted as a shell takes it; empty where flags cannot say what is wanted.
+def training_flags(source: Source, labels: Sequence[Labels], settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the settings that these data need, as ``unetzoo.fit`` calls them; None where none say what is wanted.
 
     Args:
         source: the data set.
@@ -38,11 +38,26 @@ def training_command(source: Source, labels: Sequence[Labels], settings: Mapping
     choices = itertools.chain.from_iterable(itertools.combinations(wanted.items(), k) for k in range(len(wanted) + 1))
     flags = next((dict(some) for some in choices if _labels_by(told, source, dict(some)) in labels), None)
     if flags is None:
+        return None
+    return flags | {name: value for name, value in settings.items() if value != DEFAULTS[name]}
+
+
+def training_command(source: Source, flags: Mapping[str, Any] | None) -> str:
+    """Return the command, quoted as a shell takes it; empty where flags cannot say what is wanted."""
+    if flags is None:
         return ""
-    flags |= {name: value for name, value in settings.items() if value != DEFAULTS[name]}
     first, *others = map(str, paths_of(source))
-    words = ["unetzoo", "train", "--model", MODEL, *_flag("data", first), *others]
+    words = ["unetzoo", "train", "--model", FIRST, *_flag("data", first), *others]
     return shlex.join([*words, *(word for name, value in flags.items() for word in _flag(name, value))])
+
+
+def training_call(source: Source, flags: Mapping[str, Any] | None) -> str:
+    """Return the same as a call of Python."""
+    if flags is None:
+        return ""
+    paths = [str(path) for path in paths_of(source)]
+    given = {"data": paths[0] if len(paths) == 1 else paths, **flags}
+    return f"unetzoo.fit({FIRST!r}, {', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
 
 def _labels_by(told: Meaning, source: Source, flags: Mapping[str, Any]) -> Labels | None:

@@ -167,13 +167,13 @@ def explain(outside: Outside, labels: Labels, sample: Sample, alike: Sequence[Ou
         fix = "name every colour in colours=…, or the one that does not count in ignore_colour=…"
     elif labels.pixel_task == "multiclass" or labels.codes is not None:
         what, (first, last) = "classes" if labels.codes is None else "values", _known(labels)
-        fix = f"{what} are {first}…{last}; give ignore=… for a value that does not count"
+        fix = f"{what} are {first}…{last}; {black_and_white.left_out(outside)}"
         if isinstance(sample.mask, Path) and sample.mask.suffix.lower() in _LOSSY:
             fix += "; JPEG does not keep class indices: save masks as PNG"
         elif set(outside) == {"255"}:
             fix += "; masks of 0 and 255 are task='binary', or num_classes=2 with colours=['#000000', '#ffffff']"
     elif labels.foreground == "any":
-        fix = "with foreground='any', ids are whole numbers from 0 up; give ignore=… for a value that does not count"
+        fix = f"with foreground='any', ids are whole numbers from 0 up; {black_and_white.left_out(outside)}"
     else:
         fix = black_and_white.fix(outside, alike, named="_cp_masks." in shown(sample))
     return f"values outside the classes: {listed}{more}; {fix}"

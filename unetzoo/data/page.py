@@ -30,7 +30,7 @@ class Page:
     Attributes:
         title: of it.
         said: sentences below.
-        command: that trains on the data; "" for none.
+        command: that trains on the data, or the call; "" for none.
         sections: title → sentences; those without any are left out.
         tables: each with a line of titles.
         histograms: drawn.

@@ -48,7 +48,9 @@ def warnings_of(listing: Listing, by_split: Mapping[str, Sequence[Findings]], co
     whites = Counter(found.white for found in everything if found.white is not None)
     if len(whites) > 1:
         listed = ", ".join(f"0 and {white} in {count}" for white, count in sorted(whites.items()))
-        said.append(f"the masks are written with {listed}: give ignore=… if the larger value does not count")
+        said.append(
+            f"the masks are written with {listed}: give ignore={max(whites)} if the larger value does not count"
+        )
     said += _nowhere(everything)
     said += _palettes(everything, listing.labels)
     said += _turned([found.turn for found in everything if found.turn])

@@ -74,6 +74,7 @@ class DataReport:
         examples: images for :meth:`write_html`; likewise.
         command: that trains on the data, as a shell takes it; "" where they cannot be trained on, or flags cannot say
             what the masks mean; likewise.
+        call: the same in Python, which a notebook shows.
     """
 
     source: str
@@ -91,6 +92,7 @@ class DataReport:
     histograms: tuple[Histogram, ...]
     examples: tuple[Example, ...]
     command: str
+    call: str = ""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -123,19 +125,19 @@ class DataReport:
         Raises:
             WriteError: it cannot be written.
         """
-        write_file(path, self._page(self.examples).html())
+        write_file(path, self._page(self.examples, self.command).html())
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the page, with few of its images."""
-        return self._page(self.examples[:_SHOWN]).shown()
+        return self._page(self.examples[:_SHOWN], self.call).shown()
 
-    def _page(self, examples: tuple[Example, ...]) -> Page:
+    def _page(self, examples: tuple[Example, ...], command: str) -> Page:
         problems, warnings = (said_by_kind(said, _ALL) for said in (self.problems, self.warnings))
         return Page(
             title=self.source,
             said=(self.labels.told, self.understood, self.verdict),
             sections={"Problems": problems, "Warnings": warnings, "Facts": [] if problems else self.facts()},
-            command=self.command,
+            command=command,
             tables=[] if problems else self.tables(),
             histograms=self.histograms,
             examples=examples,

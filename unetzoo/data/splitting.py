@@ -33,7 +33,7 @@ def find_samples(
     """Return the images and masks of a data set by split; :func:`~unetzoo.data.list_samples` says which.
 
     A layout that has splits of its own keeps them; ``ratios`` and ``seed`` are then not used, but where it has none for
-    "val": then that is parted from "train", by the shares of the two. Otherwise the split of an
+    "val": then that is split off "train", by the shares of the two. Otherwise the split of an
     image follows from its own name, or that of its group, with ``ratios`` and ``seed``: it is the same on every
     machine, and stays when other images come or go. ``unetzoo.data.splitting.allot`` says how, and what happens where a
     split would be empty. Where a CSV file names the kinds of images, no split lacks a kind.
@@ -201,7 +201,7 @@ def allot(sizes: Mapping[str, int], ratios: Sequence[float], seed: int) -> dict[
     if len(sizes) < len(wanted):
         fix = "give ratios=… whose last is 0, " if 2 <= len(sizes) < 3 else "add images, cut large ones into several, "
         raise ConfigError(
-            f"{_count(sizes)} cannot be parted into {', '.join(wanted)}: {fix}or name the splits in a .csv file"
+            f"{_count(sizes)} cannot be split into {', '.join(wanted)}: {fix}or name the splits in a .csv file"
         )
     drawn = sorted((number(key, seed), key) for key in sizes)
     found = Counter(split_of(place, ratios) for place, _ in drawn)
@@ -238,7 +238,7 @@ def deal(strata: Mapping[str, Mapping[str, int]], folds: int, seed: int) -> dict
     """
     sizes = {key: size for groups in strata.values() for key, size in groups.items()}
     if len(sizes) < folds:
-        raise ConfigError(f"{_count(sizes)} cannot be parted into {folds} folds: give fewer, or add images")
+        raise ConfigError(f"{_count(sizes)} cannot be split into {folds} folds: give fewer, or add images")
     homes: dict[str, int] = {}
     total: Counter[int] = Counter()
     for _, groups in sorted(strata.items()):
@@ -254,7 +254,7 @@ def deal(strata: Mapping[str, Mapping[str, int]], folds: int, seed: int) -> dict
 def _folded(
     splits: Mapping[str, tuple[Sample, ...]], fold: Fold, seed: int, group: str | None
 ) -> dict[str, tuple[Sample, ...]]:
-    """Return splits of which all that is no test is parted anew, by folds."""
+    """Return splits of which all that is no test is split anew, by folds."""
     samples = sorted((*splits["train"], *splits["val"]), key=lambda sample: sample.name)
     keys = group_keys(samples, group)
     sizes = Counter(keys)
@@ -268,7 +268,7 @@ def _folded(
 
 
 def _by_kind(samples: Sequence[Sample], keys: Sequence[str]) -> dict[str, list[str]]:
-    """Return kind → groups. A group of several kinds is of a kind of its own, so that it is not parted."""
+    """Return kind → groups. A group of several kinds is of a kind of its own, so that it is not split."""
     kinds: dict[str, set[str]] = defaultdict(set)
     for kind, key in {(sample.kind, key): None for sample, key in zip(samples, keys, strict=True)}:
         kinds[key].add(kind)

@@ -31,7 +31,7 @@ def list_samples(source: Source, labels: Labels, *, slides: bool = False) -> Lis
     ``kind`` (stain, scanner, site: what images are split and scored by); paths are relative to its folder.
 
     With ``labels.planes="split"``, each plane of an image of several is a sample, whose name ends in its number,
-    "a[0]", "a[1]" and so on; of no other file anything is read. Planes of one file are never parted by a split.
+    "a[0]", "a[1]" and so on; of no other file anything is read. A split never separates the planes of one file.
 
     Slides, told by their names, are a problem of the listing unless ``slides`` is True: read as they are, they would be
     their finest level, and no size that anybody asked for.

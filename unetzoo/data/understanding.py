@@ -120,7 +120,7 @@ def _seen(tree: Tree) -> str:
     endings = Counter(Path(inner).suffix.lower() or "no ending" for inner in files)
     counted = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(4)) or "no files"
     named = ", ".join([*folders[:5], *(["…"] if len(folders) > 5 else []), *files[:3]])
-    return f"is {named} ({counted})"
+    return f"{'is' if len(folders) + len(files) == 1 else 'are'} {named} ({counted})"
 
 
 def _exports(tree: Tree) -> list[str]:
@@ -135,7 +135,7 @@ def _exports(tree: Tree) -> list[str]:
         if found is not None:
             told[found].append(inner)
     return [
-        f"{names[0]}: {found}" + (f"; so it is with {counted(len(names) - 1, 'other')}" if names[1:] else "")
+        f"{names[0]}: {found}" + (f"; and {counted(len(names) - 1, 'other')}" if names[1:] else "")
         for found, names in told.items()
     ]
 

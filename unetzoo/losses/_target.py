@@ -68,15 +68,15 @@ def _shape_problems(task: str, logits: tuple[int, ...], target: tuple[int, ...])
     flat, deep = (count, *size), (count, classes, *size)
     allowed = {"binary": [flat, (count, 1, *size)], "multiclass": [flat], "multilabel": [deep]}[task]
     if target not in allowed:
-        mend = ""
+        fix = ""
         if task == "multiclass" and target == (count, 1, *size):
-            mend = "; target[:, 0] is"
+            fix = "; target[:, 0] is"
         elif task == "multiclass" and target == deep:
-            mend = "; one channel a class is task='multilabel', or target.argmax(dim=1)"
+            fix = "; one channel a class is task='multilabel', or target.argmax(dim=1)"
         elif task == "multilabel" and classes == 1 and target == flat:
-            mend = "; target[:, None] is"
+            fix = "; target[:, None] is"
         wanted = " or ".join(map(str, allowed))
-        found.append(f"a target of shape {target}: {wanted} is needed for logits of shape {logits}{mend}")
+        found.append(f"a target of shape {target}: {wanted} is needed for logits of shape {logits}{fix}")
     return found
 
 

@@ -128,13 +128,21 @@ def register_writer(
     return decorate
 
 
+OF_PROGRAMS = {"qupath": "geojson", "fiji": "rois", "imagej": "rois"}
+"""Program → the format that it reads."""
+
+
 def writers(names: Iterable[str]) -> dict[str, Writer]:
     """Return formats by their names, of which all that they need is installed.
 
     Raises:
         ConfigError: one is unknown, or what it needs is missing.
     """
-    found = {name: WRITERS[name] for name in names}
+    wanted = [*names]
+    for name in wanted:
+        if name not in WRITERS and name.lower() in OF_PROGRAMS:
+            raise ConfigError(f"{name!r} is a program, and reads the format {OF_PROGRAMS[name.lower()]!r}: give that")
+    found = {name: WRITERS[name] for name in wanted}
     for writer in found.values():
         extras.needed("scipy.ndimage", "objects")
         if writer.needs is not None:

@@ -84,10 +84,10 @@ def _refused(error: Any, name: str, revision: str) -> HubError:
 def unreachable(endpoint: str, error: BaseException) -> HubError:
     """Return the error for a Hub that does not answer."""
     said = str(error).strip().partition("\n")[0] or type(error).__name__
-    mend = "check the network, HF_ENDPOINT and proxies"
+    fix = "check the network, HF_ENDPOINT and proxies"
     if "xet" in str(error).lower():
-        mend = "this Hub seems to have no Xet storage: set HF_HUB_DISABLE_XET=1 before Python starts"
-    return HubError("unreachable", f"the Hub at {endpoint} cannot be reached ({said}); {mend}")
+        fix = "this Hub seems to have no Xet storage: set HF_HUB_DISABLE_XET=1 before Python starts"
+    return HubError("unreachable", f"the Hub at {endpoint} cannot be reached ({said}); {fix}")
 
 
 def _endpoint() -> str:

@@ -98,7 +98,7 @@ def _check_address(host: str, port: int) -> None:
     """Raise before a model is loaded if a server could not begin.
 
     Raises:
-        ConfigError: with the mend.
+        ConfigError: says how to fix it.
     """
     if type(port) is not int or not 0 < port < 65536:
         raise ConfigError(f"port={port!r}: a number from 1 to 65535 is needed")

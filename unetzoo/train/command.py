@@ -32,13 +32,14 @@ from unetzoo.train.data import FolderData
 from unetzoo.train.flags import FLAGS
 from unetzoo.train.keeping import LAST, KeepLast, KeepSettings, WholeFiles
 from unetzoo.train.measuring import forecast
-from unetzoo.train.mistakes import missing_problems, name_problems, other_problems, trainer_problems
+from unetzoo.train.mistakes import name_problems, other_problems, trainer_problems
 from unetzoo.train.recipe import Recipe
 from unetzoo.train.refusals import MODE, explained, makeable, other_names as other_names, refusal, repeated, short_name
 from unetzoo.train.runs import CONFIG, Run
 from unetzoo.train.settings_table import flat
 from unetzoo.train.stopping import LimitReachedError, Limits, how_it_ended, is_first, resumable
 from unetzoo.train.trust import check_settings
+from unetzoo.train.words import missing_problems
 
 DEFAULTS = {
     "gradient_clip_val": clipping.NORM,
@@ -296,16 +297,15 @@ def _fit(cli: RunCLI, resumed: bool, by_steps: bool) -> None:
     if cli.style in ("bar", "lines"):
         print(f"{printable(folder)}: {ended}")
         if (folder / BEST_FILE).is_file():
-            print(
-                f"{printable(folder)}: {BEST_FILE} is the best epoch's network; {report_page.FILE} shows how good it is"
-            )
+            said = f"{BEST_FILE} is the best epoch's network; {report_page.FILE} shows how good it is"
         else:
-            print(f"{printable(folder)}: there is no {BEST_FILE}, as no epoch was validated yet")
+            said = f"there is no {BEST_FILE}, as no epoch was validated yet"
+        print(f"{printable(folder)}: {said}")
 
 
 def _how_it_ended(cli: RunCLI, by_steps: bool) -> str:
     by_steps = by_steps and cli.config.data.steps_per_epoch is not None  # as it is, once minutes are measured
-    return how_it_ended(cli.trainer, places.going_on(cli.folder), by_steps=by_steps)
+    return how_it_ended(cli.trainer, cli.folder, by_steps=by_steps)
 
 
 def _names(rest: Sequence[str], setting: str) -> bool:

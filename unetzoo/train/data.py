@@ -63,7 +63,7 @@ class FolderData(lightning.LightningDataModule):
             files mean, see ``unetzoo.data.Labels``; None: as ``unetzoo.data.labels_of`` has it follow.
         ratios: of the training, validation and test images, where the folder does not part them.
         group: a regular expression; images whose names give the same match stay together.
-        folds, fold: for cross-validation: all images but those of the test are parted into so many folds, of which this
+        folds, fold: for cross-validation: all images but those of the test are split into so many folds, of which this
             one, from 1, validates and the others train.
         crop_size: side of the training crops, or height and width. None: 256, or less where most images are smaller.
         foreground_crops: share of the crops that hold foreground in any case, of a class that is drawn, so that rare

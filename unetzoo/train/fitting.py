@@ -18,6 +18,7 @@ from unetzoo.saving.folds import fold_folder
 from unetzoo.train.flags import FLAGS
 from unetzoo.train.given_sets import beside, is_given
 from unetzoo.train.runs import Run
+from unetzoo.train.words import in_python
 
 Source = str | os.PathLike[str]
 DOTTED = (
@@ -156,6 +157,7 @@ def _trained(arguments: Mapping[str, Any]) -> Path:
     problems += wrong
     texts = _texts({**given, **settings}, problems)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(in_python())
         if data is not None:
             _check_before_it_is_written(arguments, texts, problems)
             how = {name: arguments[name] for name in ("task", "ignore", "class_names")}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,24 +12,9 @@ from unetzoo import losses, naming
 from unetzoo.checks import PIXEL_TASKS
 from unetzoo.encoders import ENCODERS
 from unetzoo.errors import ConfigError, UnetzooError
-from unetzoo.saving.records import model_in
 from unetzoo.saving.sources import source_of
 from unetzoo.train.data import FolderData
 from unetzoo.train.recipe import Recipe
-
-
-def missing_problems(given: Mapping[str, str]) -> list[str]:
-    """Return what is wrong where neither a file of settings nor a run says what is to be trained on what."""
-    missing = [name for name in ("model", "data") if name not in given]
-    if not missing:
-        return []
-    said = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} needed"
-    model = given.get("model", "")
-    if model and Path(model).is_dir() and model_in(Path(model)) is None:
-        return [
-            f"{said}: model={model!r} is a folder without a model; for a data set it is data={model!r}, and a model"
-        ]
-    return [f"{said}; or config, a file of settings; or resume, the folder of a run"]
 
 
 def trainer_problems(config: Mapping[str, Any], patience: int | None) -> list[str]:

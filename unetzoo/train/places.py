@@ -7,6 +7,7 @@ import itertools
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from unetzoo import plugins
 from unetzoo.data.record import FILE
@@ -15,6 +16,7 @@ from unetzoo.files.locking import alone
 from unetzoo.saving.folds import fold_folder, folds_in
 from unetzoo.train.runs import CONFIG
 from unetzoo.train.trust import check_settings
+from unetzoo.train.words import is_in_python
 
 LOCK = ".training"
 """Of the process that trains in a folder; removed at its end."""
@@ -104,18 +106,33 @@ def check_run(folder: Path) -> None:
         raise ConfigError(f"resume={folder}: there is no {CONFIG} in it; give the folder of a run")
 
 
-def going_on(folder: Path) -> str:
-    """Return the command that goes on with a run, or with all folds where they are trained one after the other."""
+def going_on(folder: Path, **settings: int) -> str:
+    """Return the command, in quotes, that goes on with a run, or with all folds where they are trained in turn.
+
+    To who trains from Python it is a call.
+
+    Args:
+        folder: of the run.
+        settings: name → value of what is given anew.
+    """
     if (folder.parent / LOCK).exists():
         folder = folder.parent
-    words = f"unetzoo train --resume {shlex.quote(str(folder))}"
-    words += "".join(f" --import {module}" for module in plugins.named())
     try:
         for path in (folder / CONFIG, *(fold_folder(folder, fold) / CONFIG for fold in folds_in(folder))):
             check_settings(path)
+        trust = False
     except ConfigError:  # it names classes, and whoever gave them trusts them
-        words += " --trust"
-    return words
+        trust = True
+    if is_in_python():
+        dotted = {name: value for name, value in settings.items() if "." in name}
+        given: dict[str, Any] = {name: value for name, value in settings.items() if name not in dotted}
+        given |= {"settings": dotted} if dotted else {}
+        given |= {"trust": True} if trust else {}
+        return f"unetzoo.fit(resume={str(folder)!r}{''.join(f', {name}={value!r}' for name, value in given.items())})"
+    words = f"unetzoo train --resume {shlex.quote(str(folder))}"
+    words += "".join(f" --import {module}" for module in plugins.named())
+    words += " --trust" if trust else ""
+    return f"'{words}{''.join(f' --{name} {value}' for name, value in settings.items())}'"
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import sys
 import threading
@@ -98,31 +99,33 @@ class Limits(Callback):
         return bool(self.reason)
 
 
-def how_it_ended(trainer: lightning.Trainer, resume: str, *, by_steps: bool = False) -> str:
+def how_it_ended(trainer: lightning.Trainer, folder: Path, *, by_steps: bool = False) -> str:
     """Return what ended a run, and what makes it go on.
 
     Args:
         trainer: has fitted.
-        resume: the command that goes on.
+        folder: of the run.
         by_steps: whether the run's length is told in steps of the optimiser, and not in epochs.
     """
+    resume = functools.partial(places.going_on, folder)
     done = trainer.current_epoch
     if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= done:
         unit, count = ("steps", trainer.global_step) if by_steps else ("epochs", done)
-        return f"all {unit} are done, {count}; '{resume} --{unit} {2 * count}' goes on"
+        return f"all {unit} are done, {count}; {resume(**{unit: 2 * count})} goes on"
     if trainer.global_step == trainer.max_steps:
         steps = trainer.max_steps
-        return f"stopped after {counted(steps, 'step')}; '{resume} --trainer.max_steps {2 * steps}' goes on"
+        again = resume(**{"trainer.max_steps": 2 * steps})
+        return f"stopped after {counted(steps, 'step')}; {again} goes on"
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Patience) and callback.is_over:
             waited = callback.best.waited
             return (
-                f"stopped after {counted(done, 'epoch')}, the last {waited} of them no better; '{resume} --patience "
-                f"{2 * waited}' goes on"
+                f"stopped after {counted(done, 'epoch')}, the last {waited} of them no better; "
+                f"{resume(patience=2 * waited)} goes on"
             )
         if isinstance(callback, Limits) and callback.reason == "time":
-            return f"stopped in epoch {done + 1}, as its time was up; '{resume}' goes on, for as long again"
-    return f"stopped by a callback, after {counted(done, 'epoch')}; '{resume}' goes on"
+            return f"stopped in epoch {done + 1}, as its time was up; {resume()} goes on, for as long again"
+    return f"stopped by a callback, after {counted(done, 'epoch')}; {resume()} goes on"
 
 
 def is_first() -> bool:
@@ -152,7 +155,7 @@ def resumable(folder: Path, trainer: lightning.Trainer) -> Iterator[None]:
         if is_first() and (folder / CONFIG).is_file():
             kept = (folder / LAST).exists()
             where = f"goes on from {LAST}" if kept else "begins with the first step again: nothing was kept yet"
-            print(f"unetzoo: stopped; '{printable(places.going_on(folder))}' {where}", file=sys.stderr)
+            print(f"unetzoo: stopped; {printable(places.going_on(folder))} {where}", file=sys.stderr)
         if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise SystemExit(getattr(error, "code", None) or 128 + signal.SIGTERM) from None

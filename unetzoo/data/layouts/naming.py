@@ -102,11 +102,15 @@ def rules(images: Collection[str], masks: Collection[str], endings: Collection[s
     return dict(found)
 
 
-def the_rule(images: Collection[str], masks: Collection[str]) -> Rule:
+def the_rule(images: Collection[str], masks: Collection[str], place: tuple[str, str] | None = None) -> Rule:
     """Return the one rule by which masks go with images.
 
     It is that of equal stems where this leaves no mask over. Otherwise it is the only one that leaves none over; or,
     where all do, the only one by which any mask has an image.
+
+    Args:
+        images, masks: their stems.
+        place: what stands before and behind the stem of a mask in a pattern for all; None where there is no such.
 
     Raises:
         ConfigError: there is none; or there are several.
@@ -128,9 +132,32 @@ def the_rule(images: Collection[str], masks: Collection[str]) -> Rule:
             "masks='masks/{name}_mask.png'"
         )
     raise ConfigError(
-        f"no mask has the name of an image ({shown}): masks have the stem of their image, or that followed by "
-        f"{', '.join(ending for ending in MASK_ENDINGS if ending[0] == '_')}"
+        f"no mask has the name of an image ({shown}), alone or followed by "
+        f"{', '.join(ending for ending in MASK_ENDINGS if ending[0] == '_')}. {_way_out(images, masks, place)}"
     )
+
+
+def _way_out(images: Collection[str], masks: Collection[str], place: tuple[str, str] | None) -> str:
+    """Return how to say which mask is of which image: by a pattern that fits all masks, or by a list."""
+    pattern = _pattern(images, masks)
+    if pattern is not None and place is not None:
+        return f"Give masks={pattern.join(place)!r}, by which all have an image"
+    return (
+        "No pattern of names pairs all: list them in a .csv file with the columns image and mask, and give that file "
+        "in place of the folder"
+    )
+
+
+def _pattern(images: Collection[str], masks: Collection[str]) -> str | None:
+    """Return how all masks are called, such as "gt_{name}"; None where one has no image by any such pattern."""
+    known = {stem.removesuffix(ending) for stem in images for ending in ("", *IMAGE_ENDINGS)} - {""}
+    first = min(masks)
+    for name in sorted((name for name in known if name in first), key=len, reverse=True):
+        before, _, behind = first.partition(name)
+        names = {stem.removeprefix(before).removesuffix(behind) for stem in masks}
+        if names <= known and all(stem.startswith(before) and stem.endswith(behind) for stem in masks):
+            return f"{before}{{name}}{behind}"
+    return None
 
 
 def _spelling(images: Collection[str], masks: Collection[str]) -> dict[str, str]:

@@ -17,8 +17,8 @@ from unetzoo.data.layouts import class_tables
 from unetzoo.data.layouts._base import Meaning, Understood, register_layout
 from unetzoo.data.layouts.class_names import names_in
 from unetzoo.data.layouts.folders import Places, may_be_mask, places
-from unetzoo.data.layouts.naming import Rule, pairs, the_rule
-from unetzoo.data.listing import NO_IMAGE, Listing, Sample, Tree, is_hidden
+from unetzoo.data.layouts.naming import Rule, pairs, split_and_role, the_rule
+from unetzoo.data.listing import NO_IMAGE, SPLITS, Listing, Sample, Tree, is_hidden
 from unetzoo.errors import ConfigError
 from unetzoo.images import IMAGE_SUFFIXES
 
@@ -75,7 +75,19 @@ def _root(tree: Tree, place: Places, masks: str) -> Root:
     stems = [inner.rpartition(".")[0] for inner in tree.under(masks) if may_be_mask(inner) and not _is_list(inner)]
     of_classes = {stem.partition("/")[2] for stem in stems if stem.partition("/")[0] in classes}
     direct = [stem for stem in stems if stem.partition("/")[0] not in classes]
-    return Root(place.images, masks, the_rule(dict.fromkeys(images), dict.fromkeys(direct or of_classes)), classes)
+    rule = the_rule(
+        dict.fromkeys(images), dict.fromkeys(direct or of_classes), _around(tree, masks) if direct else None
+    )
+    return Root(place.images, masks, rule, classes)
+
+
+def _around(tree: Tree, masks: str) -> tuple[str, str] | None:
+    """Return what stands before and behind the stems in a pattern of all masks; None where their folders have none."""
+    endings = {inner.rpartition(".")[2] for inner in tree.under(masks) if may_be_mask(inner) and not _is_list(inner)}
+    parts = masks.split("/")
+    if len(endings) != 1 or any(split and kind for split, kind in map(split_and_role, parts)):
+        return None
+    return "/".join("{split}" if part.lower() in SPLITS else part for part in parts) + "/", f".{endings.pop()}"
 
 
 def _said(roots: Roots, without: list[str]) -> str:
