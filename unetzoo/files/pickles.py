@@ -31,7 +31,7 @@ from unetzoo.files.pickle_objects import (
 DEEPEST = 100
 """Containers in containers. Those of optimisers and of hyperparameters are less than ten deep."""
 MOST_STEPS = 5_000_000
-"""Instructions of a pickle: some 40 a tensor, and one or two a number in a list."""
+"""Instructions of a pickle: about 40 a tensor, and one or two a number in a list."""
 
 _Buffer = bytes | mmap.mmap
 

@@ -13,7 +13,7 @@ from unetzoo.errors import InputError
 from unetzoo.slides.asking import Slide
 
 LONGEST = 1_000_000
-"""Pixels of a side. The largest scanners' have some 300,000."""
+"""Pixels of a side. The largest scanners' have about 300,000."""
 LARGEST_BLOCK = 2**28
 """Bytes of a tile or a strip, decoded: it is decoded as a whole."""
 SLACK = 0.1
