@@ -18,6 +18,7 @@ import unetzoo
 from unetzoo import ConfigError, HubError, WeightsError
 from unetzoo.encoders import ENCODERS
 from unetzoo.model import SegmentationModel
+from unetzoo.naming import KIN
 from unetzoo.pretrained import normalisation_of
 from unetzoo.testing import check_encoder
 
@@ -234,3 +235,8 @@ def test_a_missing_timm_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", [*SMALL, "efficientnet_b0", "hrnet_w18_small", "edgenext_xx_small", "regnety_002"])
 def test_encoders_of_timm_keep_the_contract(name: str) -> None:
     check_encoder(f"timm/{name}")
+
+
+@pytest.mark.parametrize("kin", sorted(KIN.values()))
+def test_what_stands_in_for_a_well_known_encoder_is_one(kin: str) -> None:
+    assert ENCODERS[f"timm/{kin}"].maps >= 4
