@@ -65,6 +65,7 @@ OTHERWISE = {
     "mean": (0.1, 0.2, 0.3, 0.4),
     "std": (0.5, 0.6, 0.7, 0.8),
     "resize": 0.5,
+    "pixels": "int16",
     "base_channels": 12,
     "doublings": 3,
     "stem_stride": 2,

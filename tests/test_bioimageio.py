@@ -65,7 +65,7 @@ def test_a_package_passes_and_its_blocks_are_the_predictors(tmp_path: Path) -> N
 def test_the_trained_nuclei(outputs: str, tmp_path: Path) -> None:
     path = tmp_path / "nuclei.zip"
     if outputs == "mask":
-        with pytest.raises(unetzoo.ConfigError, match="tells no objects apart"):
+        with pytest.raises(unetzoo.ConfigError, match="no place for the edges"):
             export("nuclei", path, about=ABOUT, outputs=outputs)
         return
     export("nuclei", path, about=ABOUT, outputs=outputs)

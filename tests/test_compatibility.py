@@ -25,7 +25,7 @@ def record_of_version_1(config: unetzoo.ModelConfig) -> str:
     record = {**config.to_dict(), "format_version": 1}
     if config.encoder == "plain":
         assert record["encoder_options"].pop("doublings") == 4
-    assert (record.pop("normalisation"), record.pop("resize")) == ("fixed", 1.0)
+    assert (record.pop("normalisation"), record.pop("resize"), record.pop("pixels")) == ("fixed", 1.0, None)
     if config.decoder == "unet":
         options = record["decoder_options"]
         assert (options.pop("convolutions"), options.pop("attention")) == (2, False)

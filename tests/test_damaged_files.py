@@ -557,7 +557,7 @@ BROKEN_CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a number": (lambda config: 1, "is a dictionary"),
     "null": (lambda config: None, "is a dictionary"),
     "no version": (lambda config: {key: config[key] for key in config if key != "format_version"}, "format_version"),
-    "a newer version": (lambda config: {**config, "format_version": 6}, "newer than.*upgrade unetzoo"),
+    "a newer version": (lambda config: {**config, "format_version": 7}, "newer than.*upgrade unetzoo"),
     "a newer version of another form": (lambda config: {"format_version": 99, "networks": []}, "upgrade unetzoo"),
     "a version of 4,000 digits": (lambda config: {**config, "format_version": 10**4000}, "newer|format_version"),
     "version 0": (lambda config: {**config, "format_version": 0}, "format_version=0"),

@@ -104,6 +104,24 @@ def test_check_of_multiband_floods(capsys: pytest.CaptureFixture[str], floods: s
     assert err.count("\n") == 1
 
 
+def test_counts_of_problems_are_of_what_is_listed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    source = make(tmp_path / "in")
+    Image.fromarray(np.full((20, 24), 7, np.uint8)).save(source / "masks" / "p0.png")
+    pairs = [(k, 0 if k < 2 else k) for k in range(10)]
+    rows = "".join(f"in/images/p{image}.png,in/masks/p{mask}.png\n" for image, mask in pairs)
+    (tmp_path / "a.csv").write_text(f"image,mask\n{rows}", encoding="utf-8")
+    out, err = run(capsys, "check", str(tmp_path / "a.csv"), status=2)  # two images have the one wrong mask
+    assert "problems (1):" in out
+    assert "problems above, 1 in all" in err
+    for k in (3, 4, 5):
+        (source / "masks" / f"p{k}.png").unlink()
+    out, err = run(capsys, "check", str(source), "--masks", "masks/{name}.png", status=2)
+    assert "problems (4, those of a kind together):" in out
+    assert "so it is with 2 others" in out
+    assert "4 in all" in err
+    assert "without a partner" not in out  # which the problems say
+
+
 def test_problems_are_printed_before_the_status(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     source = make(tmp_path / "in")
     (source / "masks" / "p3.png").unlink()

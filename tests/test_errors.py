@@ -166,7 +166,7 @@ def test_unet_valid_names_the_nearest_sizes(size: tuple[int, int], said: list[st
         ({"decoder": "unetp"}, ["'unetp'", "did you mean 'unetpp'"]),
         ({"encoder": ["plain"]}, ["unknown encoder"]),
         ({"extra": 1}, ["extra: unknown"]),
-        ({"format_version": 6}, ["newer", "upgrade unetzoo"]),
+        ({"format_version": 7}, ["newer", "upgrade unetzoo"]),
         ({"format_version": "1"}, ["format_version='1'"]),
         ({"decoder_options": {"levels": 4}}, ["decoder_options.output: missing"]),
         ({"decoder_options": []}, ["decoder_options", "dictionary"]),

@@ -684,6 +684,14 @@ def test_copies_and_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_mask_without_its_objects_has_a_way(tmp_path: Path) -> None:
+    model = unetzoo.create("unet", base_channels=2, task="instances")
+    with pytest.raises(ConfigError, match=r"no place for the edges.*outputs='probabilities'.*task='binary'"):
+        export(model, tmp_path / "model.pt2", outputs="mask")
+    unetzoo.save(model, tmp_path / "model.safetensors")
+    export(unetzoo.load(tmp_path / "model.safetensors", task="binary"), tmp_path / "model.pt2", outputs="mask")
+
+
 def test_what_the_machine_lacks_is_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("tiny")
     monkeypatch.setattr(network, "optimize", lambda *_: pytest.fail("work was begun"))

@@ -152,6 +152,18 @@ class TestRuns:
                     assert (tmp_path / "cut" / run.folder.name / name).read_bytes() == (run.folder / name).read_bytes()
             assert (tmp_path / "cut" / "folds.json").read_bytes() == (whole.folder / "folds.json").read_bytes()
 
+    def test_how_all_go_on_is_said_once_in_the_end(
+        self, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        how = {"steps": 2, "steps_per_epoch": 1, "batch_size": 2, "crop_size": 16, "settings": SMALL, "style": "lines"}
+        unetzoo.fit("unet", data=data, out=tmp_path / "new", folds=2, **how)
+        unetzoo.fit(resume=tmp_path / "new", style="lines")
+        for said in capsys.readouterr().out.split("fold 1 of 2")[1:]:
+            assert said.count("goes on") == 1
+            assert said.count("all steps are done, 2\n") == 2
+            first, second = f"'unetzoo train --resume {tmp_path / 'new'} --steps 4' goes on", "fold 2 of 2"
+            assert said.index(second) < said.index(first) < said.index("folds.json")
+
     def test_a_run_of_folds_has_runs(self, whole: unetzoo.Run) -> None:
         assert [run.folder.name for run in whole.folds] == ["fold-1", "fold-2"]
         assert all(len(run.history) == 3 for run in whole.folds)

@@ -144,7 +144,7 @@ TOKENS = (
     *NUMBERS, "[[[[", "]]]]", "{{{{", "}}}}", "[" * 3000, '{"a":' * 3000, "null", "true", "false", '""', '"\\ud800"',
     '"\\u0000"', ",", ":", '"', "\\", "\0", "\ufeff", "\n", " ", "é", "模", "\U0001f600", '"dtype"', '"shape"',
     '"data_offsets"', '"__metadata__"', '"F32"', '"F64"', '"I64"', '"BOOL"', '"unetzoo_config"',
-    '"unetzoo_header_sha256"', '"unetzoo_data_sha256"', '"format_version":6,', '"format_version":1,', '"x":1,"x":1,',
+    '"unetzoo_header_sha256"', '"unetzoo_data_sha256"', '"format_version":7,', '"format_version":1,', '"x":1,"x":1,',
     '"decoder":"unet",', '"encoder":"resnet18",', "PK\x03\x04", "PK\x05\x06", "data.pkl",
 )  # fmt: skip
 PICKLE_TOKENS = (

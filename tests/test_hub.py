@@ -282,7 +282,7 @@ def test_each_refusal_says_what_to_do(hub: HubServer, tmp_path: Path) -> None:
     hub.add_repo("other/gated", files=files, gated=True)
     hub.add_repo("other/text", files={"README.md": b"hello"})
     hub.add_repo("other/their_format", files={"config.json": b'{"model_type": "bert"}', "model.safetensors": b"x"})
-    newer = files["config.json"].replace(b'"format_version": 5', b'"format_version": 6')
+    newer = files["config.json"].replace(b'"format_version": 6', b'"format_version": 7')
     hub.add_repo("other/newer", files={**files, "config.json": newer})
     for source, options, expected, words in (
         ("me/missing", {}, "missing", "check the name"),

@@ -239,14 +239,29 @@ def test_images_that_fail_are_left_out(folder: Path) -> None:
     assert {row["image"] for row in rows_of(folder / "objects.csv")} == {"0.png", "2.png"}
 
 
-def test_images_of_other_channels_have_the_same_columns(folder: Path) -> None:
-    """Grey is three equal channels to this model, and opacity none."""
+def test_images_of_other_channels_have_a_set_a_channel(folder: Path) -> None:
+    """Grey is one channel, however many a model is shown, and opacity none."""
     Image.fromarray(scene(0)[..., 0]).save(folder / "cells" / "0.png")
     Image.fromarray(scene(1)).convert("RGBA").save(folder / "cells" / "1.png")
     assert predict(folder) == 0
     rows = rows_of(folder / "objects.csv")
     assert {row["image"] for row in rows} == {"0.png", "1.png", "2.png"}
-    assert rows[0]["intensity_max-0"] == rows[0]["intensity_max-2"] != ""
+    assert (rows[0]["image"], rows[-1]["image"]) == ("0.png", "2.png")
+    assert all(float(row["intensity_max-0"]) in scene(0)[..., 0] for row in rows[:3])
+    assert all(rows[0][f"intensity_{kind}-{k}"] == "" for kind in ("mean", "std", "min", "max") for k in (1, 2))
+    assert all(rows[-1][f"intensity_mean-{k}"] for k in range(3))
+
+
+def test_where_all_are_grey_there_is_one_set(folder: Path) -> None:
+    assert predict(folder) == 0
+    whole = rows_of(folder / "objects.csv")
+    for k in range(3):
+        Image.fromarray(scene(k)[..., 0]).save(folder / "cells" / f"{k}.png")
+    assert predict(folder, "--overwrite") == 0
+    rows = rows_of(folder / "objects.csv")
+    assert list(rows[0]) == [name for name in whole[0] if not re.fullmatch(r"intensity_\w+-[12]", name)]
+    kept = ("label", "area", "intensity_mean-0", "intensity_std-0", "intensity_min-0", "intensity_max-0")
+    assert [[row[name] for name in kept] for row in rows] == [[row[name] for name in kept] for row in whole]
 
 
 def test_a_table_that_cannot_be(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -216,7 +216,7 @@ def test_what_is_wrong_is_said_at_once(tmp_path: Path) -> None:
         export(unetzoo.optimize(model), path, about=ABOUT)
     with pytest.raises(ConfigError, match="says itself which sizes it takes"):
         export(model, path, about=ABOUT, size=(64, 64))
-    with pytest.raises(ConfigError, match="'uint8' or 'uint16' says what white is"):
+    with pytest.raises(ConfigError, match="'uint8', 'uint16' or 'int16' says what white is"):
         export(model, path, about=ABOUT, inputs="normalised")
     with pytest.raises(ConfigError, match=r"resized by 0\.5"):
         export(build(resize=0.5), path, about=ABOUT)

@@ -132,6 +132,25 @@ def test_the_same_run_makes_the_same_page_but_for_the_time(run: Path, nuclei: Pa
     assert one == other
 
 
+def test_the_time_of_all_calls_is_kept(nuclei: Path, tmp_path: Path) -> None:
+    out, seconds = tmp_path / "a", []
+    train(nuclei, out, "--epochs", "1")
+    before = page(out)
+    assert "all calls took" not in before
+    assert main(["train", "--resume", str(out), "--quiet"]) == 0  # has nothing to do
+    assert page(out) == before
+    assert main(["train", "--resume", str(out), "--epochs", "2", "--quiet"]) == 0
+    assert "all epochs are done, 2" in page(out)
+    for text in (before, page(out)):
+        seconds += re.findall(r"<!-- seconds of all calls: (\d+\.\d) -->", text)
+    assert len(seconds) == 2
+    assert float(seconds[1]) > float(seconds[0]) > 0
+    assert "all calls took" in Read(page(out)).text
+    (out / "report.html").unlink()
+    assert main(["train", "--resume", str(out), "--quiet"]) == 0
+    assert "all epochs are done, 2" in page(out)
+
+
 def test_texts_are_shown_and_not_obeyed(tmp_path: Path) -> None:
     """Names of images, of classes and of the folder, which are anybody's."""
     generator = np.random.default_rng(0)

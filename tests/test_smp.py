@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,30 @@ KINDS = {"unet": smp.Unet, "unetplusplus": smp.UnetPlusPlus}
 NARROW = (32, 24, 16, 12, 8)
 WIDE = (32, 24, 16, 16, 16)
 INSTANCE = {"type": "instancenorm", "affine": True}
+
+
+def told(folder: Path, caplog: pytest.LogCaptureFixture, **options: Any) -> list[str]:
+    """Return the warnings of loading what smp has saved."""
+    caplog.clear()
+    with caplog.at_level("INFO", "unetzoo"):
+        unetzoo.from_pretrained(folder, **options)
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_what_is_assumed_is_a_warning_and_what_is_idle_is_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shallow = {"encoder_depth": 4, "decoder_channels": [32, 24, 16, 16], "decoder_attention_type": "scse"}
+    smp.Unet("resnet18", encoder_weights=None, **shallow).save_pretrained(tmp_path / "rgb")
+    (line,) = told(tmp_path / "rgb", caplog)
+    assert "mean and std taken as ImageNet's" in line
+    assert re.search(r"left out, as by design no logit depends on it there: encoder\.layer4.* more;", line)
+    assert told(tmp_path / "rgb", caplog, mean=(0, 0, 0), std=(1, 1, 1)) == []
+    assert unetzoo.from_pretrained(tmp_path / "rgb", mean=(0, 0, 0), std=(1, 1, 1)).config.mean == (0, 0, 0)
+    smp.Unet("resnet18", encoder_weights=None, in_channels=4).save_pretrained(tmp_path / "bands")
+    lines = told(tmp_path / "bands", caplog)
+    assert not any("ImageNet" in line for line in lines)
+
 
 FORMS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "narrow": ("resnet18", {"decoder_channels": NARROW}, {"decoder_channels": NARROW}),

@@ -108,7 +108,7 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
     record = json.loads(said["unetzoo_config"])
     assert record["class_names"] == ["cell", "rim"]
     assert (record["task"], record["mean"], record["std"]) == ("multiclass", [0.1, 0.2, 0.3], [1, 2, 3])
-    assert record["format_version"] == config_module.FORMAT_VERSION == 5
+    assert record["format_version"] == config_module.FORMAT_VERSION == 6
     assert said["unetzoo_version"] == unetzoo.__version__
     content = path.read_bytes()
     data = content[8 + int.from_bytes(content[:8], "little") :]
@@ -140,7 +140,7 @@ def test_newer_formats_are_refused_and_older_ones_migrated(tmp_path: Path, monke
     assert unetzoo.load(path).config.class_names == ("migrated",)
     unetzoo.save(model, path)
     monkeypatch.undo()
-    with pytest.raises(WeightsError, match=r"it\.safetensors: format_version=6 is newer .*upgrade unetzoo"):
+    with pytest.raises(WeightsError, match=r"it\.safetensors: format_version=7 is newer .*upgrade unetzoo"):
         unetzoo.load(path)
 
 

@@ -31,10 +31,12 @@ from unetzoo.files import strict_json
 from unetzoo.nn.layers import NORMS, ConvStyle
 from unetzoo.registry import OWN, suggest
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 CONFIG_KEY = "unetzoo_config"
 """Under which files of a model hold its record."""
 NORMALISATIONS = ("fixed", "image")
+PIXELS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64")
+"""Types of the pixels that images of a training may have."""
 SUGGESTED = 100
 """Unknown names of a record for which near ones are looked for."""
 
@@ -65,11 +67,17 @@ def _with_steps(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "decoder_options": {**options, "convolutions": 2, "attention": False}}
 
 
+def _with_pixels(values: dict[str, Any]) -> dict[str, Any]:
+    """Say what version 5 did not: that nobody knows the type of the pixels that were trained on."""
+    return {**values, "pixels": None}
+
+
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: _with_doublings,
     2: _with_normalisation,
     3: _with_size,
     4: _with_steps,
+    5: _with_pixels,
 }
 """Format version → what turns its record into one of the next version. Version 1 is the first."""
 
@@ -98,6 +106,8 @@ class ModelConfig:
         normalisation: "fixed": all images by ``mean`` and ``std``; "image": each image by the mean and the standard
             deviation of its own values, channel by channel, as in nnU-Net: see ``unetzoo.images.prepare``.
         resize: factor of the sides of images, at which they are seen; 1 for their own size.
+        pixels: type of the pixels that it was trained on, such as "int16", of uint8 and uint16 the latter; None where
+            nobody knows. ``unetzoo.images.white`` says what follows.
 
     Raises:
         ConfigError: lists all that is wrong.
@@ -120,6 +130,7 @@ class ModelConfig:
     std: tuple[float, ...] | None = None
     normalisation: str = "fixed"
     resize: float = 1.0
+    pixels: str | None = None
 
     def __post_init__(self) -> None:
         problems = self._problems()
@@ -301,6 +312,7 @@ def _channel_problems(values: Mapping[str, Any]) -> list[str]:
     if (values["mean"] is None) != (values["std"] is None):
         found.append("mean and std go together: give both or neither")
     found += one_of("normalisation", values["normalisation"], NORMALISATIONS)
+    found += one_of("pixels", values["pixels"], (*PIXELS, None))
     if values["normalisation"] == "image" and (values["mean"], values["std"]) != (None, None):
         found.append("normalisation='image': each image is normalised by its own mean and std; leave out mean and std")
     return found

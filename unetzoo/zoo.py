@@ -63,6 +63,7 @@ def create(
     std: Sequence[float] | None = None,
     normalisation: str | None = None,
     resize: float = 1.0,
+    pixels: str | None = None,
     **options: Any,
 ) -> SegmentationModel:
     """Build a segmentation network by name.
@@ -92,6 +93,8 @@ def create(
             or that of the model in such a file.
         resize: factor of the sides of images, at which ``Predictor`` shows them: 0.5, or another fraction of small
             numbers.
+        pixels: type of the pixels of the images that it is trained on, such as "int16", where it is to be recorded:
+            ``Predictor`` then shows it uint16 of the same numbers alike. None: that of the model in such a file.
         **options: the encoder's and decoder's own; ``model_info(name).options`` lists them.
 
     Raises:
@@ -120,6 +123,7 @@ def create(
         "std": plain_tuple(std),
         "normalisation": "fixed" if normalisation is None else normalisation,
         "resize": plain(resize),
+        "pixels": pixels,
     }
     config = _configure(name, common, options, pretrained, input_policy)
     if pretrained is False:
@@ -147,7 +151,9 @@ def _pretrained(
     if assumed and known != 3:
         model.config = config.replace(mean=None, std=None)
     elif assumed and said is not None and wanted in ("", said.normalisation):
-        model.config = config.replace(mean=said.mean, std=said.std, normalisation=said.normalisation)
+        model.config = config.replace(
+            mean=said.mean, std=said.std, normalisation=said.normalisation, pixels=config.pixels or said.pixels
+        )
     if not names_weights(spec, pretrained):
         seen = "ImageNet's" if config.mean == IMAGENET_MEAN else "those of published weights"
         assumption = "those of the model in it" if said is not None else f"taken as {seen}"

@@ -34,7 +34,7 @@ def add(commands: Any) -> None:
         dest="consumer",
         metavar="PROGRAM",
         help="qgis: an .onnx for QGIS's plugin Deepness, with what it reads from it; --inputs is then the type of the "
-        "rasters' pixels, uint8 (default), uint16 or float32",
+        "rasters' pixels, uint8, uint16, int16, uint32, int32 or float32 (default: that of the training, or uint8)",
     )
     command.add_argument(
         "--resolution",
@@ -45,8 +45,8 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--inputs",
         metavar="KIND",
-        help="normalised: float32; uint8 or uint16: pixels as stored, normalised inside (default: normalised; of a "
-        "package uint8)",
+        help="normalised: float32; uint8, uint16 or int16: pixels as stored, normalised inside (default: normalised; "
+        "of a package that of the training, or uint8)",
     )
     command.add_argument(
         "--outputs",

@@ -84,7 +84,7 @@ def check(
         in_channels=in_channels,
         mean=mean,
         std=std,
-        problems=tuple(problems),
+        problems=tuple(dict.fromkeys(problems)),  # a mask of several images says the same of each
         warnings=(
             *remarks.warnings_of(listing, by_split, constant),
             *_small(train, sides),

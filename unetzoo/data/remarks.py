@@ -31,7 +31,8 @@ def warnings_of(listing: Listing, by_split: Mapping[str, Sequence[Findings]], co
     """
     everything = [found for members in by_split.values() for found in members]
     said = [*listing.warnings]
-    alone = [inner for inner in listing.leftovers if is_image(inner) and not is_hidden(inner)]
+    wrong = {problem.partition(": ")[0] for problem in listing.problems}
+    alone = [inner for inner in listing.leftovers if is_image(inner) and not is_hidden(inner) and inner not in wrong]
     others = [inner for inner in listing.leftovers if not is_image(inner) or is_hidden(inner)]
     for what, names in (
         ("neither images nor masks", others),

@@ -155,8 +155,9 @@ class DataReport:
             parts += [aligned(table).rstrip() for table in self.tables()] + ["\n".join(map(printable, self.facts()))]
         for title, lines in (("warnings", self.warnings), ("problems", self.problems)):
             if lines:
-                shown = map(printable, said_by_kind(lines, _ALL))
-                parts.append("\n  - ".join([f"{title} ({len(lines)}):", *shown]))
+                shown = [*map(printable, said_by_kind(lines, _ALL))]
+                together = ", those of a kind together" if len(shown) < len(lines) else ""
+                parts.append("\n  - ".join([f"{title} ({len(lines)}{together}):", *shown]))
         parts += [] if self.problems else [self.verdict]
         return "\n\n".join([*parts, *([f"train with\n{printable(self.command)}"] * bool(self.command))])
 

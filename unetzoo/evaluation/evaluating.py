@@ -244,7 +244,7 @@ def _judged_image(
         how.add(told)
         row |= met.row()
     if keep is not None:
-        pixels = images.fit_channels(image.image, predictor.config.in_channels, image.alpha)
+        pixels = images.own_channels(image.image, predictor.config.in_channels, image.alpha)
         keep(sample.name, measured(said.instances(), pixels, class_names=names, mpp=image.mpp))
     return row, how, met
 

@@ -39,10 +39,11 @@ def checks(request: Request, eager: Eager, file: Run, stored: Sequence[Tensor]) 
     shapes = [(3, least, least + 6), (2, 2 * least + 1, 4 * least - 2), (1, max(TIMED, least), max(TIMED, least))]
     if request.size is not None:
         shapes = [(batch, *request.size) for batch in ((3, 2, 1) if request.qgis is None else (1,))]
+    pixels = request.inputs if request.qgis is None else request.qgis.pixels
     found = []
     for batch, height, width in shapes:
         chosen = [fitted(stored[k % len(stored)], height, width) for k in range(batch)] if stored else None
-        images = given(chosen or draw_noise(batch, config, request.inputs, height, width), request)
+        images = given(chosen or draw_noise(batch, config, pixels, height, width), request)
         logits, output = eager(images.models), file(images.file)
         title = f"{batch} × {height} × {width}"
         if not bool(logits.isfinite().all()):

@@ -12,16 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unetzoo import __version__
+from unetzoo import __version__, images
 from unetzoo.config import ModelConfig
 from unetzoo.exporting import qgis
 from unetzoo.exporting.outcome import Port
-from unetzoo.exporting.request import Request
+from unetzoo.exporting.request import INTEGERS, Request
 from unetzoo.exporting.whole import Mirrored
 from unetzoo.folding import OptimizedModel, optimize
 from unetzoo.model import SegmentationModel
 
-_INTEGERS = {"uint8": torch.uint8, "uint16": torch.uint16}
+_INTEGERS = {name: getattr(torch, name) for name in INTEGERS}
 
 
 class Normalised(nn.Module):
@@ -30,11 +30,11 @@ class Normalised(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
-        self.register_buffer("std", torch.tensor(std)[:, None, None])
+        self.register_buffer("mean", mean[:, None, None])
+        self.register_buffer("std", std[:, None, None])
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the network's logits."""
@@ -126,8 +126,10 @@ def deployed(request: Request, exact: Sequence[SegmentationModel | OptimizedMode
 def _member(model: SegmentationModel | OptimizedModel, dtype: torch.dtype, inputs: str) -> nn.Module:
     """Return a network that normalises its own way, where that is to be done inside."""
     network = copy.deepcopy(model).to(dtype) if isinstance(model, OptimizedModel) else optimize(model, dtype=dtype)
-    mean, std = model.config.mean, model.config.std
-    return network if inputs not in _INTEGERS or mean is None or std is None else Normalised(network, mean, std)
+    if inputs not in _INTEGERS:
+        return network
+    mean, std = images.levels(model.config, None, dtype=_INTEGERS[inputs])
+    return network if mean is None or std is None else Normalised(network, mean, std)
 
 
 def example(request: Request) -> Tensor:
@@ -145,10 +147,11 @@ def ports(request: Request) -> tuple[Port, Port]:
     height, width = request.size or ("height", "width")
     sides, batch = f"{height}, {width}", "batch" if request.qgis is None else "1"
     if request.inputs in _INTEGERS:
-        largest = torch.iinfo(_INTEGERS[request.inputs]).max
+        largest = images.white(_INTEGERS[request.inputs], config)
         meaning = f"0 to {largest}, scaled{' and normalised' if normalised else ''} inside"
     elif request.qgis is not None:
         meaning = "(pixels / 255 - standardization_mean) / standardization_std of each channel"
+        meaning += qgis.scale_of(config, request.qgis.pixels)
     elif config.normalisation == "image":
         meaning = "(pixels - mean) / std of each channel, both of the whole image, never of a tile"
     elif config.mean is None:
@@ -173,7 +176,7 @@ def _pixels(request: Request) -> Port:
         meaning = "pixels as stored, less the mean of the whole image's, by their standard deviation"
     else:
         normalised = " and normalised" if config.mean is not None else ""
-        meaning = f"pixels as stored, 0 to {torch.iinfo(_INTEGERS[request.inputs]).max}, scaled{normalised} inside"
+        meaning = f"pixels as stored, 0 to {images.white(_INTEGERS[request.inputs], config)}, scaled{normalised} inside"
     return Port("image", "float32", f"(batch, {config.in_channels}, height, width)", meaning)
 
 

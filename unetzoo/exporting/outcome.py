@@ -14,7 +14,7 @@ class Port:
 
     Attributes:
         name: by which runtimes ask for it.
-        dtype: "uint8", "uint16" or "float32".
+        dtype: "uint8", "uint16", "int16" or "float32".
         shape: such as "(batch, 3, height, width)"; a name is a side that may be any.
         meaning: of the values.
     """

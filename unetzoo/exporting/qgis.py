@@ -27,8 +27,8 @@ SIDE = 512
 """Of its tiles, where no size is asked for."""
 OVERLAP = 25
 """Of neighbouring tiles, in per cent of their side, as in prediction."""
-LARGEST = {"uint8": 255, "uint16": 65535, "float32": 1}
-"""Pixels of rasters → the value that the model is shown as 1."""
+PIXELS = ("uint8", "uint16", "int16", "uint32", "int32", "float32")
+"""Types of the pixels of rasters."""
 DECIMALS = 2
 """Of resolution and threshold, in the fields of the panel."""
 
@@ -54,7 +54,7 @@ def problems(
     """Give a sentence for each thing that keeps such a file from being written, but sizes and images."""
     if form not in ("onnx", None):
         yield "consumer='qgis' reads ONNX: give a name that ends in .onnx"
-    yield from one_of("inputs", inputs, tuple(LARGEST))
+    yield from one_of("inputs", inputs, PIXELS)
     if outputs != "probabilities":
         yield f"outputs={outputs!r}: QGIS's plugin takes 'probabilities', which are the default then"
     if precision != "float32":
@@ -111,10 +111,31 @@ def standardised(config: ModelConfig, stored: Sequence[Tensor], pixels: str) -> 
         pixels: type of the raster.
     """
     mean, std = images.levels(config, images.moments(stored[0]) if config.normalisation == "image" else None)
-    unit = LARGEST[pixels] / 255
+    unit = _one(config, pixels) / 255
     mean = torch.zeros(config.in_channels) if mean is None else mean
     std = torch.ones(config.in_channels) if std is None else std
     return [unit * value for value in mean.flatten().tolist()], [unit * value for value in std.flatten().tolist()]
+
+
+def _one(config: ModelConfig, pixels: str) -> int:
+    """Return which value of a raster the model is shown as 1."""
+    dtype: torch.dtype = getattr(torch, pixels)
+    return 1 if dtype.is_floating_point else images.white(dtype, config)
+
+
+def scale_of(config: ModelConfig, pixels: str) -> str:
+    """Return what is to be known of a raster's type where the model was trained on another; "" where nothing is."""
+    if config.pixels in (None, pixels) or config.normalisation == "image":
+        return ""
+    trained = getattr(torch, str(config.pixels))
+    its = 1 if trained.is_floating_point else torch.iinfo(trained).max
+    return f"; {_one(config, pixels)} of a {pixels} raster is taken as {its} of {config.pixels}, the training's type"
+
+
+def seen(image: Tensor, config: ModelConfig, pixels: str) -> Tensor:
+    """Return what the plugin shows a file of a raster (C, H, W), by the mean and deviation that stand in it."""
+    mean, std = (torch.tensor(numbers)[:, None, None] for numbers in standardised(config, [image], pixels))
+    return (image.float() / 255 - mean) / std
 
 
 def metadata(config: ModelConfig, wanted: Qgis, side: int, stored: Sequence[Tensor]) -> dict[str, str]:

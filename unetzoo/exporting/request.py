@@ -35,7 +35,8 @@ PRECISIONS = {
     "aoti": ("float32", "bfloat16"),
     "bioimageio": ("float32",),
 }
-INPUTS = ("normalised", "uint8", "uint16")
+INTEGERS = ("uint8", "uint16", "int16")
+INPUTS = ("normalised", *INTEGERS)
 OUTPUTS = ("logits", "probabilities", "mask")
 CONSUMERS = ("qgis",)
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -145,11 +146,14 @@ def check(
     ending = next((ending for ending in FORMATS if os.fspath(path).endswith(ending)), None)
     form = None if ending is None else FORMATS[ending]
     for_qgis, packaged = consumer == "qgis", form == "bioimageio"
-    inputs = inputs or ("uint8" if for_qgis or packaged else "normalised")
+    known = [model for model in models if isinstance(model, SegmentationModel | OptimizedModel)]
+    trained_on = next((model.config.pixels for model in known), None)
+    kinds = qgis.PIXELS if for_qgis else INTEGERS
+    stored = trained_on if trained_on is not None and trained_on in kinds else "uint8"
+    inputs = inputs or (stored if for_qgis or packaged else "normalised")
     outputs = outputs or ("probabilities" if for_qgis or packaged else "logits")
     size = (qgis.SIDE, qgis.SIDE) if for_qgis and size is None else size
     files, problems = find_images(images)
-    known = [model for model in models if isinstance(model, SegmentationModel | OptimizedModel)]
     problems = [
         *(problem for model in models for problem in _model_problems(model)),
         *(
@@ -213,7 +217,7 @@ def _package_problems(models: Sequence[object], inputs: str, size: object, about
                 "none: train with data.resize=1, or take .onnx"
             )
     if inputs == "normalised":
-        yield "inputs='normalised': a package takes pixels as stored: 'uint8' or 'uint16' says what white is"
+        yield "inputs='normalised': a package takes pixels as stored: 'uint8', 'uint16' or 'int16' says what white is"
     if size is not None:
         yield f"size={size!r}: a package says itself which sizes it takes, which are many; leave it out"
 
@@ -230,7 +234,7 @@ def _average_problems(models: Sequence[SegmentationModel | OptimizedModel], inpu
     if len({network_of(model).decoder.border for model in models}) > 1:
         yield "these models lack borders of different widths, and a file has one output"
     itself = any(config.normalisation == "image" for config in configs)
-    if inputs in ("uint8", "uint16") and itself:
+    if inputs in INTEGERS and itself:
         yield (
             f"inputs={inputs!r}: this model normalises each image by its own mean and standard deviation, and a file "
             "that is shown a tile, or an image with padding, would take those of that: give inputs='normalised', and "
@@ -240,16 +244,18 @@ def _average_problems(models: Sequence[SegmentationModel | OptimizedModel], inpu
         fix = (
             "export each by itself"
             if itself or any(config.resize != 1 for config in configs)
-            else "take 'uint8' or 'uint16'"
+            else "take 'uint8', 'uint16' or 'int16'"
         )
         yield f"inputs='normalised', and these models are normalised differently: {fix}"
-    if inputs in ("uint8", "uint16") and any(config.resize != 1 for config in configs):
+    if inputs in INTEGERS and any(config.resize != 1 for config in configs):
         yield f"inputs={inputs!r}: images are resized for this model; take 'normalised', and resize before and behind"
 
 
 def _scale(config: ModelConfig) -> tuple[object, ...]:
     """Return what says how a model's images are normalised, and resized."""
-    return config.normalisation, config.mean, config.std, config.resize
+    # 1 is the largest of a type, which a sign halves.
+    signed = config.pixels is not None and config.pixels.startswith("int")
+    return config.normalisation, config.mean, config.std, config.resize, config.pixels if signed else None
 
 
 def _path_problems(path: str | os.PathLike[str]) -> Iterator[str]:
@@ -326,7 +332,12 @@ def _fit_problems(
     if outputs == "mask" and config.task == "multiclass" and config.num_classes > MASK_CLASSES:
         yield f"outputs='mask' is uint8, too small for {config.num_classes} classes: take 'logits' or 'probabilities'"
     if outputs == "mask" and config.task == "instances":
-        yield "outputs='mask' tells no objects apart: take 'probabilities', and unetzoo.objects.separated of them"
+        yield (
+            "outputs='mask' has no place for the edges by which this model tells objects apart where they touch: give "
+            "outputs='probabilities', whose last channel they are, and unetzoo.objects.separated makes objects of it; "
+            "or, where touching objects may be one, load its file with "
+            f"task={config.pixel_task!r}, without edges"
+        )
     parameters = sum(parameter.numel() for model in models for parameter in model.parameters())
     weights = parameters * (2 if precision == "float16" else 4)
     if form == "onnx" and weights > ONNX_BYTES:

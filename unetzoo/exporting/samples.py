@@ -14,6 +14,7 @@ from torch import Tensor
 from unetzoo import images
 from unetzoo.config import ModelConfig
 from unetzoo.errors import InputError
+from unetzoo.exporting import qgis
 from unetzoo.exporting.request import Request, network_of
 from unetzoo.folding import optimize
 from unetzoo.prediction.layout import room
@@ -40,8 +41,8 @@ class Given(NamedTuple):
     models: tuple[Tensor, ...]
 
 
-def read_images(files: Sequence[Path], config: ModelConfig, inputs: str) -> list[Tensor]:
-    """Return the images, (in_channels, H, W), as they are stored.
+def read_images(files: Sequence[Path], config: ModelConfig, inputs: str, kinds: Sequence[str]) -> list[Tensor]:
+    """Return the images, (in_channels, H, W), as they are stored; ``kinds``: what ``inputs`` could be, too.
 
     Raises:
         InputError: lists those that cannot be read, or do not fit model and inputs.
@@ -56,7 +57,8 @@ def read_images(files: Sequence[Path], config: ModelConfig, inputs: str) -> list
             continue
         stored = str(image.dtype).removeprefix("torch.")
         if inputs != "normalised" and stored != inputs:
-            problems.append(f"{path.name} is {stored}, and inputs={inputs!r}; inputs='normalised' takes any")
+            fix = f"give inputs={stored!r}" if stored in kinds else "inputs='normalised' takes any"
+            problems.append(f"{path.name} is {stored}, and inputs={inputs!r}; {fix}")
         found.append(image)
     if problems:
         raise InputError("images that cannot be used:" + "".join(f"\n  - {problem}" for problem in problems))
@@ -68,7 +70,7 @@ def draw_noise(count: int, config: ModelConfig, inputs: str, height: int, width:
 
     Clouds have edges and areas of all sizes, so that networks which say nothing to white noise see something in them.
     """
-    dtype = torch.uint16 if inputs == "uint16" else torch.uint8
+    kind = torch.uint8 if inputs == "normalised" else getattr(torch, inputs)
     generator = torch.Generator().manual_seed(0)
     clouds = torch.zeros(count, config.in_channels, height, width)
     for coarseness in (1, 4, 16, 64):
@@ -76,8 +78,11 @@ def draw_noise(count: int, config: ModelConfig, inputs: str, height: int, width:
         noise = torch.rand(count, config.in_channels, *size, generator=generator)
         clouds += coarseness**0.5 * F.interpolate(noise, (height, width), mode="bilinear", align_corners=False)
     low, high = (edge(clouds, dim=(2, 3), keepdim=True) for edge in (torch.amin, torch.amax))
-    values = (clouds - low) / (high - low).clamp(min=1e-6) * torch.iinfo(dtype).max
-    return list(values.round().to(torch.int32).to(dtype))
+    values = (clouds - low) / (high - low).clamp(min=1e-6)
+    if kind.is_floating_point:
+        return list(values)
+    most = min(torch.iinfo(kind).max, 2**24)  # what float32 has each integer of
+    return list((values * most).round().to(torch.int32).to(kind))
 
 
 def fitted(image: Tensor, height: int, width: int) -> Tensor:
@@ -89,8 +94,8 @@ def fitted(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def _taken(image: Tensor, dim: int, places: Tensor) -> Tensor:
-    # Indexing has no uint16.
-    whole = image.to(torch.int32) if image.dtype == torch.uint16 else image
+    # Indexing has neither uint16 nor uint32.
+    whole = image.to(torch.int64) if image.dtype in (torch.uint16, torch.uint32) else image
     return whole.index_select(dim, places).to(image.dtype)
 
 
@@ -98,6 +103,10 @@ def given(stored: Sequence[Tensor], request: Request, whole: images.Moments | No
     """Return images (in_channels, H, W) of one size as a batch; ``whole``: of the image that they are parts of."""
     configs = [model.config.replace(resize=1.0) for model in request.models]  # a file is shown what is resized already
     prepared = tuple(torch.cat([images.prepare(image, config, whole=whole) for image in stored]) for config in configs)
+    if request.qgis is not None and request.config.normalisation == "fixed":
+        # As the plugin has it from the file, so that the comparison is of what it is told, too.
+        shown = [qgis.seen(image, request.config, request.qgis.pixels) for image in stored]
+        return Given(torch.stack(shown), prepared)
     return Given(prepared[0] if request.inputs == "normalised" else torch.stack(list(stored)), prepared)
 
 

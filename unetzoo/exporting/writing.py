@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unetzoo.errors import InputError, UnetzooError
+from unetzoo.exporting import qgis
 from unetzoo.exporting.about import About, card_beside
 from unetzoo.exporting.comparing import Eager, Run, agreement_on, checks
 from unetzoo.exporting.formats import content, runner
@@ -19,7 +20,7 @@ from unetzoo.exporting.network import Deployed, average_logits, deployed, metada
 from unetzoo.exporting.outcome import ExportReport
 from unetzoo.exporting.package import package, tested
 from unetzoo.exporting.quiet import quiet
-from unetzoo.exporting.request import Images, Request, check
+from unetzoo.exporting.request import INTEGERS, Images, Request, check
 from unetzoo.exporting.samples import Samples, read_images
 from unetzoo.exporting.whole import logits_of
 from unetzoo.files.notes import Note
@@ -57,11 +58,12 @@ def export(
             program of ``torch.export``. ``.aoti.pt2``: a package compiled by AOTInductor, for this kind of
             processor and ``torch._inductor.aoti_load_package``; takes minutes and a C++ compiler. ``.zip``: a package
             of BioImage.IO, of one model, for Fiji, QuPath, ilastik and napari; needs ``unetzoo[bioimageio]``.
-        inputs: "normalised": float32 as the model itself takes them; "uint8" or "uint16": pixels as stored, scaled to
-            [0, 1] and normalised by ``config.mean`` and ``config.std`` inside, as ``images.prepare`` does. Not for
-            models that normalise each image by itself, as a file cannot know whether it is shown a whole one. Packages
-            take such pixels as float32; of models that normalise each image by itself, too, which the program that
-            reads the package does. None: "normalised", in packages "uint8".
+        inputs: "normalised": float32 as the model itself takes them; "uint8", "uint16" or "int16": pixels as stored,
+            scaled to [0, 1] and normalised by ``config.mean`` and ``config.std`` inside, as ``images.prepare`` does.
+            Not for models that normalise each image by itself, as a file cannot know whether it is shown a whole one.
+            Packages take such pixels as float32; of models that normalise each image by itself, too, which the program
+            that reads the package does. None: "normalised", in packages the type that the model was trained on, or
+            "uint8" where nobody knows.
         outputs: "logits" or "probabilities": (batch, ``config.channels``, height, width) float32; the logits of an
             average are the log-odds of the mean probability, for multi-class models its log; "mask": uint8, of
             (batch, height, width) the index of the likeliest class, or 1 where a binary model's probability is above
@@ -78,9 +80,9 @@ def export(
         consumer: the program that the file is for, where the format alone does not make it one of its own: "qgis",
             for QGIS's plugin Deepness (.onnx). One image at a time, square, of 512 pixels a side unless ``size``
             says another; probabilities; and what the plugin reads from a file of classes, normalisation, resolution
-            and threshold. ``inputs`` is then the type of the rasters' pixels, "uint8", which None is, "uint16" or
-            "float32"; and a model that normalises each image by itself needs ``images=``, the one raster by which the
-            plugin will normalise.
+            and threshold. ``inputs`` is then the type of the rasters' pixels, "uint8", "uint16", "int16", "uint32",
+            "int32" or "float32"; None: that of the training, or "uint8" where nobody knows. A model that normalises
+            each image by itself needs ``images=``, the one raster by which the plugin will normalise.
         resolution: for "qgis": the centimetres that a pixel of the training images covers; the plugin resamples to it.
         about: who made the model, its licence, what to cite: packages say so, and need authors and a licence.
 
@@ -114,7 +116,10 @@ def export(
     )
     for each in request.models:
         check_weights(each)
-    stored = read_images(files, request.config, request.inputs if request.qgis is None else request.qgis.pixels)
+    if request.qgis is None:
+        stored = read_images(files, request.config, request.inputs, INTEGERS)
+    else:
+        stored = read_images(files, request.config, request.qgis.pixels, qgis.PIXELS)
     whole = Samples(stored, request)
     exact = [_exact(model) for model in request.models]
     network = deployed(request, exact)

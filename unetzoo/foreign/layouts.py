@@ -37,12 +37,10 @@ class Assumption(NamedTuple):
     Attributes:
         options: ours that say it; "name" is the network's. Where the caller gives one of them, nothing is assumed.
         said: what is assumed, and what to say where it is not so.
-        certain: it is the program's own rule, and nothing to look at.
     """
 
     options: tuple[str, ...]
     said: str
-    certain: bool = False
 
 
 @dataclass(frozen=True)

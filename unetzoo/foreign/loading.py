@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -196,6 +197,11 @@ def _advice(options: Mapping[str, Any]) -> str:
     return "it was changed: what is in it is another network"
 
 
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
 def _note(
     found: Located, network: Network, left: Sequence[str], options: Mapping[str, Any], told: Collection[str]
 ) -> Note:
@@ -205,11 +211,13 @@ def _note(
     listed = "".join(f", {key}={value!r}" for key, value in options.items() if key not in unsaid)
     taken = taken_and_left(found.contents, found.place, found.passed, found.place.state)
     parts = [f"{found.path}: {found.layout.title}, here {network.name}{listed}", network.remark, taken]
-    if left:
-        more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
-        parts.append(f"left out: {', '.join(left[:SHOWN])}{more}")
-    parts += [item.said for item in assumed if item.certain]
-    doubts = [item.said for item in assumed if not item.certain]
+    idle = [name for name in left if re.fullmatch(network.idle, name)]
+    others = [name for name in left if name not in idle]
+    if others:
+        parts.append(f"left out: {_some(others)}")
+    if idle:
+        parts.append(f"left out, as by design no logit depends on it there: {_some(idle)}")
+    doubts = [item.said for item in assumed]
     if options.get("num_classes", 1) > 1 and "task" not in {*options, *told}:
         doubts.append("taken as of one class a pixel, task='multiclass' (say task='multilabel' if classes overlap)")
     if "mean" not in {*options, *told}:

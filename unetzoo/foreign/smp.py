@@ -51,7 +51,11 @@ _INTERPOLATION = Assumption(
     "taken as created with decoder_interpolation='nearest', the default (say upsampling='bilinear' if it was created "
     "with 'bilinear')",
 )
-_NORMALISATION = Assumption(("mean", "std"), "mean and std taken as ImageNet's, those of its encoders", certain=True)
+_NORMALISATION = Assumption(
+    ("mean", "std"),
+    "mean and std taken as ImageNet's, those of its encoders (say mean=(0, 0, 0), std=(1, 1, 1) if it was trained on "
+    "pixels that were divided by 255 alone)",
+)
 
 # By tensors
 

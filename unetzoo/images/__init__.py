@@ -30,6 +30,7 @@ from unetzoo.images.overlays import (
 from unetzoo.images.planes import CHOICES as CHOICES, Stack as Stack, stack_along as stack_along
 from unetzoo.images.png import png_of as png_of, write_png as write_png
 from unetzoo.images.preparing import (
+    TWINS as TWINS,
     Levels as Levels,
     filled as filled,
     fit_channels as fit_channels,
@@ -37,8 +38,10 @@ from unetzoo.images.preparing import (
     has_dead_alpha as has_dead_alpha,
     levels as levels,
     normalised as normalised,
+    own_channels as own_channels,
     prepare as prepare,
     scaled as scaled,
+    white as white,
 )
 from unetzoo.images.raster import Raster as Raster
 from unetzoo.images.reading import (

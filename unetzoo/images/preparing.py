@@ -12,6 +12,12 @@ from unetzoo.errors import InputError
 from unetzoo.images.moments import Moments, moments
 from unetzoo.images.resizing import resized
 
+TWINS = {
+    one: other
+    for unsigned in ("uint8", "uint16", "uint32", "uint64")
+    for one, other in ((unsigned, unsigned[1:]), (unsigned[1:], unsigned))
+}
+"""Types that write the same numbers with and without a sign."""
 Levels = tuple[Tensor | None, Tensor | None]
 """Mean and standard deviation of each channel of a scaled image, (C,) float32; None where it stays as it is."""
 
@@ -19,6 +25,18 @@ Levels = tuple[Tensor | None, Tensor | None]
 def scaled(image: Tensor) -> Tensor:
     """Return float32: integers divided by the largest value of their type, floating point as it is."""
     return image.float() if image.is_floating_point() else image.float().div_(torch.iinfo(image.dtype).max)
+
+
+def white(dtype: torch.dtype, config: ModelConfig) -> int:
+    """Return which integer of a type a model is shown as 1.
+
+    It is the largest of the type, so that 8 and 16 bits are alike. But files that differ in nothing but a sign hold the
+    same numbers, as those of Sentinel-2 do: where a model was trained on the other of both, 1 is what it was there.
+    """
+    own = str(dtype).removeprefix("torch.")
+    # What each image is normalised by itself by has no scale.
+    same = config.pixels is not None and config.normalisation == "fixed" and TWINS.get(own) == config.pixels
+    return torch.iinfo(getattr(torch, str(config.pixels)) if same else dtype).max
 
 
 def fit_channels(image: Tensor, in_channels: int, alpha: bool = False) -> Tensor:
@@ -43,6 +61,16 @@ def fit_channels(image: Tensor, in_channels: int, alpha: bool = False) -> Tensor
         raise InputError(f"an image of {found} channels does not fit in_channels={in_channels}{why}")
     image = image[..., :-1, :, :] if alpha else image
     return image.expand(*image.shape[:-3], in_channels, *image.shape[-2:])
+
+
+def own_channels(image: Tensor, in_channels: int, alpha: bool = False) -> Tensor:
+    """Return the channels that :func:`fit_channels` shows a model of ``image`` (C, H, W), each once: grey is one.
+
+    Raises:
+        InputError: the channels do not fit.
+    """
+    fitting = fit_channels(image, in_channels, alpha)
+    return fitting[:1] if image.shape[0] - (alpha or has_dead_alpha(image)) == 1 else fitting
 
 
 def fits(channels: int, in_channels: int, alpha: bool = False) -> bool:
@@ -75,13 +103,16 @@ def normalised(image: Tensor, mean: Sequence[float] | Tensor | None, std: Sequen
     return (image - subtrahend) / divisor
 
 
-def levels(config: ModelConfig, whole: Moments | None, alpha: bool = False) -> Levels:
-    """Return what an image is normalised by for a model.
+def levels(
+    config: ModelConfig, whole: Moments | None, alpha: bool = False, dtype: torch.dtype = torch.float32
+) -> Levels:
+    """Return what an image is normalised by for a model, once it is scaled by :func:`scaled`.
 
     Args:
         config: of the model.
         whole: moments of the whole image, never of a part; where ``config.normalisation`` is "fixed", None will do.
         alpha: whether the last of its channels is opacity, see :func:`fit_channels`.
+        dtype: of the image as it is stored, which says what it was divided by, see :func:`white`.
 
     Raises:
         InputError: the channels do not fit.
@@ -89,19 +120,25 @@ def levels(config: ModelConfig, whole: Moments | None, alpha: bool = False) -> L
     if config.normalisation == "image":
         assert whole is not None
         return Moments(*(fit_channels(part, config.in_channels, alpha) for part in whole)).levels
+    # Of pixels that were divided by another number than those of the training.
+    factor = 1.0 if dtype.is_floating_point else white(dtype, config) / torch.iinfo(dtype).max
     if config.mean is None or config.std is None:
-        return None, None
-    return torch.tensor(config.mean), torch.tensor(config.std)
+        return (None, None) if factor == 1 else (torch.zeros(1), torch.full((1,), factor))
+    if factor == 1:
+        return torch.tensor(config.mean), torch.tensor(config.std)
+    mean, std = (torch.tensor(numbers, dtype=torch.float64) for numbers in (config.mean, config.std))
+    return (mean * factor).float(), (std * factor).float()
 
 
 def prepare(image: Tensor, config: ModelConfig, alpha: bool = False, whole: Moments | None = None) -> Tensor:
     """Return ``image`` (C, H, W) as a batch (1, in_channels, H, W) that the model expects.
 
-    Integers are scaled by the largest value of their type, so that 8 and 16 bits become [0, 1]; floating point is
-    taken as it is. An alpha channel too many (``alpha``, see :func:`fit_channels`) is dropped, grey is copied to RGB,
-    and the channels normalised as ``config.normalisation`` says: by ``config.mean`` and ``config.std`` where there are
-    any, or each image by its own mean and standard deviation. Instead of NaN there is that mean. Then it is resized as
-    ``config.resize`` says. Training sees images through the same functions.
+    Integers are scaled by the largest value of their type, so that 8 and 16 bits become [0, 1], or of that of the
+    training, see :func:`white`; floating point is taken as it is. An alpha channel too many (``alpha``, see
+    :func:`fit_channels`) is dropped, grey is copied to RGB, and the channels normalised as ``config.normalisation``
+    says: by ``config.mean`` and ``config.std`` where there are any, or each image by its own mean and standard
+    deviation. Instead of NaN there is that mean. Then it is resized as ``config.resize`` says. Training sees images
+    through the same functions.
 
     Args:
         image: the image.
@@ -120,6 +157,6 @@ def prepare(image: Tensor, config: ModelConfig, alpha: bool = False, whole: Mome
         alpha = alpha or has_dead_alpha(image)
         mean, std = levels(config, moments(image) if whole is None else whole, alpha)
     else:
-        mean, std = levels(config, None)
+        mean, std = levels(config, None, dtype=image.dtype)
     fitting = filled(scaled(fitting), mean)
     return resized(normalised(fitting, mean, std), config.resize)[None]

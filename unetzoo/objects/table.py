@@ -7,9 +7,11 @@ import csv
 import io
 import math
 import os
+import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,7 @@ INTENSITIES = properties_of(columns.INTENSITIES)
 SQUARE = 1e-3
 """By which share sides of a pixel may differ, as headers round them, for it to be taken for a square."""
 
+_CHANNEL = re.compile(r"intensity_\w+-\d+")
 Columns = dict[str, NDArray[Any]]
 _MICRONS = {column.name: None for column in MICRONS}
 
@@ -110,11 +113,12 @@ def table_file(
 ) -> Iterator[Callable[[str, Columns], None]]:
     """Give a function that writes the objects of an image, its name and what :func:`table` returns, as CSV.
 
-    The file takes its place when the block ends well, all or nothing; images are not kept in memory.
+    The file takes its place when the block ends well, all or nothing; images are not kept in memory. Intensities of a
+    channel that no image has are no columns; of one that others have, cells are empty.
 
     Args:
         path: ends in .csv. Its folder is made where it is missing.
-        channels: of the images.
+        channels: of the images, at most.
         microns: whether there are columns in µm: those of images of which nothing says it are empty there.
 
     Raises:
@@ -125,24 +129,35 @@ def table_file(
     check_table(path)
     header = [column.name for column in columns.columns_of(channels, microns=microns)]
     make_folder(Path(path).parent)
-    with replacing(path) as stream:
-        text = io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["image", *header])
+    may_lack = {*_MICRONS, *(name for name in header if _CHANNEL.fullmatch(name))}
+    found: set[str] = set()
+    # Which channels there are is known in the end, and the line of titles comes first.
+    with replacing(path) as stream, _body() as body:
+        writer = csv.writer(body, lineterminator="\n")
 
         def write(name: str, measures: Columns) -> None:
+            found.update(measures)
             unknown = [""] * len(measures["label"])
             cells = [
-                measures[column].tolist() if column in measures or column not in _MICRONS else unknown
+                measures[column].tolist() if column in measures or column not in may_lack else unknown
                 for column in header
             ]
             cells[1] = [printable(name) for name in cells[1]]
             writer.writerows((printable(name), *row) for row in zip(*cells, strict=True))
 
-        try:
-            yield write
-        finally:
-            text.detach()  # which flushes, and leaves the stream open
+        yield write
+        body.seek(0)
+        lacking = found and {name for name in header if _CHANNEL.fullmatch(name) and name not in found}
+        kept = [0, *(k for k, name in enumerate(header, 1) if name not in lacking)]
+        text = io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", newline="")
+        final = csv.writer(text, lineterminator="\n")
+        final.writerow(["image", *(name for name in header if name not in lacking)])
+        final.writerows([row[k] for k in kept] for row in csv.reader(body))
+        text.detach()  # which flushes, and leaves the stream open
+
+
+def _body() -> contextlib.AbstractContextManager[IO[str]]:
+    return tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def check_table(path: str | os.PathLike[str]) -> None:

@@ -94,7 +94,7 @@ def write_table(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig, spli
                         write(job.image, columns)
                 continue
             seen = as_image(job.source, job.planes)
-            image = images.fit_channels(seen.image, config.in_channels, seen.alpha)
+            image = images.own_channels(seen.image, config.in_channels, seen.alpha)
             found = _of_mask(job, outputs, config, split)
             write(job.image, objects.table(found, image, class_names=config.class_names, mpp=mpp))
 

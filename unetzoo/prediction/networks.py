@@ -67,9 +67,10 @@ class Networks:
         """Return what each member normalises an image by, on a device: once for all tiles, of the whole image."""
         configs = self.configs
         whole = source.moments() if any(config.normalisation == "image" for config in configs) else None
+        dtype = source.rows(0, 1).dtype
         found = []
         for config in configs:
-            mean, std = levels(config, whole, source.alpha)
+            mean, std = levels(config, whole, source.alpha, dtype)
             found.append((None if mean is None else mean.to(device), None if std is None else std.to(device)))
         return found
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from unetzoo import images
+from unetzoo.config import ModelConfig
 from unetzoo.files.identity import spaced
 from unetzoo.prediction.inputs import LoadedImage, Rows
 from unetzoo.prediction.networks import Networks, check_channels
-from unetzoo.prediction.remarks import Dark, Flat, ScaleError, tell
+from unetzoo.prediction.remarks import Dark, Flat, ScaleError, Unlike, tell
 from unetzoo.pretrained import IMAGENET_MEAN, IMAGENET_STD
 
 Range = tuple[float, float]
@@ -25,6 +26,8 @@ FAR = 20.0
 """Standard deviations. Of the values that these were measured of, at most one in 400 lies so far (Chebyshev)."""
 FEW = 0.01
 """Share of an image's values that may lie so far above: the speckle of radar does."""
+ALIKE = {"uint8", "uint16"}
+"""Types of which images are the same when each is divided by the largest value of its own: what cameras write."""
 AT_ONCE = 512
 """Rows that are compared together."""
 DARK = 1 / 8
@@ -75,7 +78,7 @@ def ranged(source: Rows, asked: Range | None) -> Rows:
 
 
 def look_at(source: Rows, networks: Networks, asked: Range | None) -> None:
-    """Raise if an image does not fit networks; tell if it is nearly black to one, or the same everywhere.
+    """Raise if an image does not fit networks; tell if it is nearly black to one, of a type unlike, or all the same.
 
     Networks that normalise each image by itself take any scale. Of an image in memory all values are looked at, of
     others those of some rows, the first and the last among them, which do not say whether it is the same everywhere.
@@ -97,6 +100,8 @@ def look_at(source: Rows, networks: Networks, asked: Range | None) -> None:
     named = zip(networks.names, networks.configs, strict=True)
     fixed = [(name, config) for name, config in named if config.mean is not None and config.std is not None]
     if not fixed or (asked is None and first.dtype in (torch.uint8, torch.int8)):
+        if asked is None:
+            _tell_unlike(source.name, first.dtype, networks.configs)
         return
     values = _some(ranged(source, asked))
     for name, config in fixed:
@@ -104,14 +109,37 @@ def look_at(source: Rows, networks: Networks, asked: Range | None) -> None:
         bands = values[:-1] if len(values) not in (1, config.in_channels) else values
         mean, std = (torch.tensor(numbers, dtype=torch.float64)[:, None] for numbers in (config.mean, config.std))
         if bands.is_floating_point():
-            _check_scale(bands, mean, std, name, (config.mean, config.std) in OF_UNITS)
+            _check_scale(bands, mean, std, name, config)
             continue
-        limit = torch.iinfo(bands.dtype).max
+        limit = images.white(bands.dtype, config)
         largest = bands.flatten(1).double().amax(dim=1, keepdim=True)
         # Also below a model's own values: one that was trained on 12 bits in 16 finds 4,095 of 65,535 bright.
         if flat is None and float(largest.max()) < DARK * limit and bool((largest / limit < mean - std).all()):
-            tell(Dark(source.name, int(largest.max()), limit, float(mean.mean())))
+            known = _largest_of_integers(config)
+            white = known if known != limit and largest.max() <= known else 0
+            tell(Dark(source.name, int(largest.max()), limit, float(mean.mean()), white))
             return
+    if asked is None:
+        _tell_unlike(source.name, first.dtype, networks.configs)
+
+
+def _tell_unlike(name: str | None, dtype: torch.dtype, configs: Sequence[ModelConfig]) -> None:
+    """Tell if a network was trained on integers of another type, whose scale this one's cannot be known to be."""
+    own = str(dtype).removeprefix("torch.")
+    for config in configs:
+        white = _largest_of_integers(config)
+        if dtype.is_floating_point or not white or config.normalisation == "image":
+            continue
+        assert config.pixels is not None
+        if config.pixels not in (own, images.TWINS.get(own)) and not {own, config.pixels} <= ALIKE:
+            tell(Unlike(name, own, config.pixels, white))
+            return
+
+
+def _largest_of_integers(config: ModelConfig) -> int:
+    """Return the largest value of the type that a network was trained on; 0 of floating point, or if nobody knows."""
+    dtype = None if config.pixels is None else getattr(torch, config.pixels)
+    return 0 if dtype is None or dtype.is_floating_point else int(torch.iinfo(dtype).max)
 
 
 def _flat(source: Rows, asked: Range | None, channels: int) -> Flat | None:
@@ -144,7 +172,8 @@ def _some(source: Rows) -> Tensor:
     return torch.cat(found, dim=1)
 
 
-def _check_scale(bands: Tensor, mean: Tensor, std: Tensor, name: str, units: bool) -> None:
+def _check_scale(bands: Tensor, mean: Tensor, std: Tensor, name: str, config: ModelConfig) -> None:
+    units = (config.mean, config.std) in OF_UNITS
     steps = (max(1, side // LOOKED_AT) for side in bands.shape[1:])
     some = bands[:, :: next(steps), :: next(steps)].flatten(1).double()
     above = (some - mean) / std
@@ -154,6 +183,24 @@ def _check_scale(bands: Tensor, mean: Tensor, std: Tensor, name: str, units: boo
         raise ScaleError(
             f"a floating-point image of values about {middle:.3g}, up to {largest:.4g}: {name} was trained on "
             f"values about {float(mean.mean()):.3g}{', from 0 to 1' if units else ''}",
-            "give 8 or 16 bits as they are, or divide by 255 or 65535, the largest value of their type; or say which "
-            "values are black and white, such as intensity_range=(0, 255)",
+            _scale_fix(config),
         )
+
+
+def _scale_fix(config: ModelConfig) -> str:
+    """Return what brings floating point to the scale of a network's training."""
+    white = _largest_of_integers(config)
+    if white:
+        return (
+            f"give {config.pixels}, as in training, or divide its numbers by {white}; or say which values are black "
+            f"and white: intensity_range=(0, {white}) where they are those of the training"
+        )
+    if config.pixels is not None:
+        return (
+            "give floating point of the same unit as in training; or say which values are 0 and 1 there, such as "
+            "intensity_range=(0, 10000)"
+        )
+    return (
+        "give 8 or 16 bits as they are, or divide by 255 or 65535, the largest value of their type; or say which "
+        "values are black and white, such as intensity_range=(0, 255)"
+    )

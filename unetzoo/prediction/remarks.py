@@ -1,4 +1,4 @@
-"""What is said of an image beside its mask: it is nearly black to a network, or the same everywhere."""
+"""What is said of an image beside its mask: it is nearly black to a network, of another type, or all the same."""
 
 from __future__ import annotations
 
@@ -25,12 +25,31 @@ class Dark:
         largest: its largest value, of those that were looked at.
         limit: the largest value of its type.
         trained: the mean of the values that the network was trained on, in 0…1.
+        white: the largest value of the type that it was trained on, where that is another and has all of these; or 0.
     """
 
     name: str | None
     largest: int
     limit: int
     trained: float
+    white: int = 0
+
+
+@dataclass(frozen=True)
+class Unlike:
+    """An image of integers whose type is another than that of the training, so that the same numbers mean others.
+
+    Attributes:
+        name: of its file, or None.
+        dtype: of its pixels.
+        trained: that of the training.
+        white: the largest value of the latter.
+    """
+
+    name: str | None
+    dtype: str
+    trained: str
+    white: int
 
 
 @dataclass(frozen=True)
@@ -46,7 +65,7 @@ class Flat:
     mapped: bool = False
 
 
-Remark = Dark | Flat
+Remark = Dark | Unlike | Flat
 
 
 class ScaleError(InputError):
@@ -113,11 +132,19 @@ def said(
     if dark:
         first, largest = dark[0], max(remark.largest for remark in dark)
         depth = next(depth for depth in DEPTHS if largest < 2**depth)
-        fix = f"say which values are black and white, such as intensity_range=(0, {2**depth - 1})"
+        fix = f"say which values are black and white, such as intensity_range=(0, {first.white or 2**depth - 1})"
         sentences.append(
             f"{_who(dark, one, many)} nearly black to this model, with values up to {largest:,} of {first.limit:,}: it "
             f"was trained on images of about {first.trained:.2g} of the largest value of their type, and may miss "
             f"objects; {range_fix or fix}"
+        )
+    unlike = [remark for remark in found if isinstance(remark, Unlike)]
+    if unlike:
+        it = unlike[0]
+        fix = f"give {it.trained}, as in training; or, where the numbers are the same, intensity_range=(0, {it.white})"
+        sentences.append(
+            f"{_who(unlike, one, many)} {it.dtype}, and this model was trained on {it.trained}: each is divided by the "
+            f"largest value of its type, so that the same numbers are others to it; {range_fix or fix}"
         )
     flat = [remark for remark in found if isinstance(remark, Flat)]
     plain, mapped = ([remark for remark in flat if remark.mapped is kind] for kind in (False, True))

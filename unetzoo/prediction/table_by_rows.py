@@ -108,7 +108,7 @@ def _measured(layers: Sequence[Numbered], source: Rows, config: ModelConfig) -> 
         window = _Window(source)
         for part, ids, (top, left) in ended_objects(found, layer, config):
             image = window.pixels(top, left, *part.labels.shape)
-            seen = images.fit_channels(image, config.in_channels, source.alpha)
+            seen = images.own_channels(image, config.in_channels, source.alpha)
             columns = objects.table(part, seen, class_names=config.class_names, mpp=source.mpp, corner=(top, left))
             yield {**columns, "label": ids + before}
         before += len(found)

@@ -297,6 +297,7 @@ def _facts(saved: SavedModel, info: information.ModelInfo) -> str:
     lines = {
         "input": f"{config.in_channels} channel{'s' * (config.in_channels > 1)}, any height and width"
         + _normalisation(config)
+        + (f"; trained on {config.pixels}" if config.pixels else "")
         + (f"; seen at {config.resize:g} of its size" if config.resize != 1 else ""),
         "output": f"logits of {config.num_classes} class{'es' * (config.num_classes > 1)}"
         + (", and of the edges between objects" if config.task == "instances" else "")
@@ -322,7 +323,7 @@ def _normalisation(config: ModelConfig) -> str:
 
 
 def _differs(key: str, default: Any, shown: Mapping[str, Any]) -> bool:
-    told = ("in_channels", "num_classes", "task", "class_names", "mean", "std", "normalisation", "resize")
+    told = ("in_channels", "num_classes", "task", "class_names", "mean", "std", "normalisation", "resize", "pixels")
     settled = default is None or (key == "conv_bias")
     return key in shown and key not in told and shown[key] != default and not settled
 

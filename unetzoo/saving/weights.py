@@ -96,6 +96,7 @@ def load(
     std: Sequence[float] | None = None,
     normalisation: str | None = None,
     resize: float | None = None,
+    pixels: str | None = None,
 ) -> SegmentationModel:
     """Return the model in a file that :func:`save` wrote, in evaluation mode. Nothing is downloaded.
 
@@ -114,7 +115,7 @@ def load(
         in_channels: another number of channels: the first convolution is adapted, see ``input_policy``.
         input_policy: "repeat" (the default), "mean", "sum" (the default for 1 channel) or "keep_rgb", as in
             ``create``.
-        class_names, task, mean, std, normalisation, resize: replace those in the file; None leaves them. With
+        class_names, task, mean, std, normalisation, resize, pixels: replace those in the file; None leaves them. With
             another ``num_classes`` the names go, and with other ``in_channels`` mean and std, unless they are given.
 
     Raises:
@@ -132,6 +133,7 @@ def load(
         "std": plain_tuple(std),
         "normalisation": normalisation,
         "resize": plain(resize),
+        "pixels": pixels,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
     settled = ("mean", "std") if {"in_channels", "normalisation"} & {*changes} else ()  # see changed_config

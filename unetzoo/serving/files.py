@@ -63,7 +63,7 @@ def write_objects(seen: Segmented, kind: str, folder: Path) -> Path:
 def write_table(found: Iterable[tuple[str, Segmented]], path: Path) -> Path:
     """Write the objects of images, name and what was found of each, in one CSV file, see ``unetzoo.objects.table``."""
     found = list(found)
-    with table_file(path, found[0][1].measured.shape[0]) as write:
+    with table_file(path, max(seen.measured.shape[0] for _, seen in found)) as write:
         for name, seen in found:
             assert seen.objects is not None
             columns = table(seen.objects, seen.measured, class_names=seen.prediction.config.class_names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unetzoo.prediction.remarks import Dark, Remark
+from unetzoo.prediction.remarks import Dark, Flat, Remark, Unlike
 
 STRETCHED = (
     "stretch its contrast and save it with 8 bits, in Fiji by Image › Adjust › Brightness/Contrast and then Image › "
@@ -20,13 +20,20 @@ def warnings(remarks: Sequence[Remark]) -> list[str]:
         remarks: in the order of the images.
     """
     dark = [remark for remark in remarks if isinstance(remark, Dark)]
-    flat = [remark for remark in remarks if not isinstance(remark, Dark)]
+    flat = [remark for remark in remarks if isinstance(remark, Flat)]
+    unlike = [remark for remark in remarks if isinstance(remark, Unlike)]
     found = []
     if dark:
         first, largest = dark[0], max(remark.largest for remark in dark)
         found.append(
             f"{_named(dark)} nearly black to this model, and objects may be missing: the brightest value is "
             f"{largest:,} of {first.limit:,} that could be. To get more, {STRETCHED}."
+        )
+    if unlike:
+        first_unlike = unlike[0]
+        found.append(
+            f"{_named(unlike)} saved as {first_unlike.dtype}, and this model was trained on {first_unlike.trained}: "
+            "brightness may be taken wrongly. Save images as those that it was made for; or ask whoever runs this page."
         )
     if flat:
         found.append(

@@ -47,6 +47,7 @@ def built(settings: Any, data: FolderData) -> SegmentationModel:
         "std": facts.std,
         "normalisation": facts.normalisation,
         "resize": data.resize,
+        "pixels": facts.pixels,
     }
     taken = [
         f"{key}: the data settle it; " + (f"give it as data.{key}=…" if key in MEANINGS else "leave it out")

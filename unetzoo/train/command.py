@@ -30,13 +30,13 @@ from unetzoo.train import budgets, clipping, folds, loggers, memory, places, rep
 from unetzoo.train.callbacks import run_callbacks
 from unetzoo.train.data import FolderData
 from unetzoo.train.flags import FLAGS
+from unetzoo.train.going_on import check_longer, check_same
 from unetzoo.train.keeping import LAST, KeepLast, KeepSettings, WholeFiles
 from unetzoo.train.measuring import forecast
 from unetzoo.train.mistakes import name_problems, other_problems, trainer_problems
 from unetzoo.train.recipe import Recipe
-from unetzoo.train.refusals import MODE, explained, makeable, other_names as other_names, refusal, repeated, short_name
+from unetzoo.train.refusals import MODE, explained, makeable, other_names as other_names, refusal, repeated
 from unetzoo.train.runs import CONFIG, Run
-from unetzoo.train.settings_table import flat
 from unetzoo.train.stopping import LimitReachedError, Limits, how_it_ended, is_first, resumable
 from unetzoo.train.trust import check_settings
 from unetzoo.train.words import missing_problems
@@ -53,11 +53,6 @@ DEFAULTS = {
 }
 TOLD = ("max_epochs", "gradient_clip_val")
 """Settings of the trainer that are written as they are usual, too: the one is no default of Lightning's."""
-MAY_CHANGE = (
-    *("data.folder", "data.workers", "patience"),
-    *("keep_minutes", "keep_steps", "images_every", "logger"),
-)
-"""What a run that goes on may set anew, beside what is the trainer's; all else would make another run of it."""
 Place = Callable[[str, int | None], Path]
 """Gives the folder of a run, by the name of its model, and the number of a fold."""
 COUNTS_OR_SHARES = ("trainer.limit_train_batches", "trainer.limit_val_batches")
@@ -213,6 +208,7 @@ def train(
     print_config: bool = False,
     trust: bool = False,
     problems: Sequence[str] = (),
+    ends: list[str] | None = None,
 ) -> Path:
     """Train, as ``unetzoo train`` and ``unetzoo.fit`` do.
 
@@ -227,6 +223,7 @@ def train(
         print_config: print the settings as YAML, and train nothing.
         trust: whether ``config``, or that of ``resume``, may name any class: see ``trust.py``.
         problems: what the caller finds wrong with what it was given.
+        ends: is told what makes the run go on, in place of who reads: it is one of several in a command.
 
     Returns:
         The folder of the run.
@@ -268,17 +265,21 @@ def train(
         elif suggest:
             _suggest(cli)
         else:
-            _fit(cli, resumed=bool(resume), by_steps="epochs" not in asked)
+            _fit(cli, resumed=bool(resume), by_steps="epochs" not in asked, ends=ends)
     return cli.folder
 
 
-def _fit(cli: RunCLI, resumed: bool, by_steps: bool) -> None:
-    """Train, or go on, and say what there is in the end; ``by_steps``: epochs were not asked for."""
+def _fit(cli: RunCLI, resumed: bool, by_steps: bool, ends: list[str] | None) -> None:
+    """Train, or go on, and say what there is in the end; ``by_steps``: epochs were not asked for; ``ends``: see train.
+
+    What a run has left behind stays where nothing was left to do.
+    """
     folder, last, begun = cli.folder, cli.folder / LAST, time.monotonic()
+    history = Run(folder).history if resumed else []
     if resumed:
-        _check_same(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")), cli.settings())
+        check_same(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")), cli.settings())
         length = cli.config.data.steps_per_epoch if by_steps else None
-        _check_longer(len(Run(folder).history), cli.config.trainer.max_epochs, length)
+        check_longer(len(history), cli.config.trainer.max_epochs, length)
     with resumable(folder, cli.trainer), contextlib.suppress(LimitReachedError):
         if not resumed:
             memory.settle(cli)
@@ -293,7 +294,12 @@ def _fit(cli: RunCLI, resumed: bool, by_steps: bool) -> None:
     if not cli.trainer.is_global_zero:
         return
     ended = _how_it_ended(cli, by_steps)
-    reporting.write_leftovers(folder, cli.trainer, cli.defaults(), ended, time.monotonic() - begun)
+    stood = [row["step"] for row in history[-1:]] == [cli.trainer.global_step]
+    if not (stood and (folder / report_page.FILE).is_file()):
+        reporting.write_leftovers(folder, cli.trainer, cli.defaults(), ended, time.monotonic() - begun)
+    if ends is not None:
+        ended, _, going_on = ended.partition("; ")
+        ends.append(going_on)
     if cli.style in ("bar", "lines"):
         print(f"{printable(folder)}: {ended}")
         if (folder / BEST_FILE).is_file():
@@ -311,18 +317,6 @@ def _how_it_ended(cli: RunCLI, by_steps: bool) -> str:
 def _names(rest: Sequence[str], setting: str) -> bool:
     """Return whether words of a command line name a setting."""
     return any(word.partition("=")[0] == f"--{setting}" for word in rest)
-
-
-def _check_longer(done: int, wanted: int | None, length: int | None) -> None:
-    """Refuse fewer epochs than a run has behind it: written to its settings, they would keep it from going on.
-
-    Args:
-        done, wanted: epochs.
-        length: steps of one, where steps are counted.
-    """
-    if wanted is not None and 0 <= wanted < done:
-        unit, each = ("epochs", 1) if length is None else ("steps", length)
-        raise ConfigError(f"{unit}={wanted * each}: {done * each} are done already; give more, or leave it out")
 
 
 def _place(
@@ -343,32 +337,6 @@ def _place(
         return stack.enter_context(places.numbered(name) if out is None else places.named(folder))
 
     return place
-
-
-def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse settings that would make another run of one that goes on."""
-    old, new = dict(flat(before)), dict(flat(now))
-    may = (*MAY_CHANGE, "trainer")
-    changed = [
-        _change(short_name(key), old.get(key), new.get(key))
-        for key in {**old, **new}
-        if old.get(key) != new.get(key) and not any(key == one or key.startswith(f"{one}.") for one in may)
-    ]
-    if changed:
-        longer = "epochs=…" if new.get("data.steps_per_epoch") is None else "steps=… or epochs=…"
-        others = ", ".join(f"{short_name(name)}=…" for name in MAY_CHANGE)
-        raise ConfigError(
-            f"a run goes on as it was set up: only {longer}, {others} and what begins with trainer. may change. Give "
-            f"its {CONFIG} as config=…, and another out=…, for a new run",
-            changed,
-        )
-
-
-def _change(name: str, old: Any, new: Any) -> str:
-    """Return what is said of a setting that is another now; None is one that is not given."""
-    if new is None:
-        return f"{name}=… is left out: it was {old!r}"
-    return f"{name}={new!r}: it was {'not given' if old is None else repr(old)}"
 
 
 def _suggest(cli: RunCLI) -> None:

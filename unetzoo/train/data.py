@@ -43,12 +43,13 @@ CROP = 256
 
 @dataclass(frozen=True)
 class Facts:
-    """What a network must know of the images: channels, and how they are normalised (see ``ModelConfig``)."""
+    """What a network must know of the images: channels, how they are normalised, and type (see ``ModelConfig``)."""
 
     in_channels: int
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     normalisation: str
+    pixels: str | None = None
 
 
 class FolderData(lightning.LightningDataModule):
@@ -314,15 +315,17 @@ class FolderData(lightning.LightningDataModule):
         report = self.report
         channels = report.in_channels
         assert channels is not None  # else there are problems
+        # Of several there are uint8 and uint16 alone, which are scaled alike, or there are problems.
+        pixels = max(report.dtypes, key=lambda kind: (len(kind), kind))
         units = channels > MOST_BANDS or any(dtype.startswith("float") for dtype in report.dtypes)
         if (self.normalisation or ("fixed" if units else "image")) == "image":
-            return Facts(channels, None, None, "image")
+            return Facts(channels, None, None, "image", pixels)
         if channels == 3 and set(report.dtypes) == {"uint8"}:
             # As encoders were trained.
-            return Facts(3, IMAGENET_MEAN, IMAGENET_STD, "fixed")
+            return Facts(3, IMAGENET_MEAN, IMAGENET_STD, "fixed", pixels)
         assert report.mean is not None
         assert report.std is not None
-        return Facts(channels, report.mean, report.std, "fixed")
+        return Facts(channels, report.mean, report.std, "fixed", pixels)
 
     def _crop(self) -> tuple[int, int]:
         """Return (height, width) of the crops."""

@@ -42,14 +42,16 @@ def begin(train: Train, folder: Path, folds: int, given: Mapping[str, str], rest
         given, rest: settings, as ``train`` takes them.
         **how: "config", "style" and "trust" likewise.
     """
+    ends: list[str] = []
 
     def one(fold: int) -> None:
         if fold == 1:
-            train({**given, "fold": "1"}, rest, out=folder, **how)
+            train({**given, "fold": "1"}, rest, out=folder, ends=ends, **how)
         else:  # as the first was set up: minutes have become steps there
-            train({"fold": str(fold)}, config=_settings(folder, 1), out=folder, style=how["style"], trust=True)
+            again = {"style": how["style"], "trust": True}
+            train({"fold": str(fold)}, config=_settings(folder, 1), out=folder, ends=ends, **again)
 
-    _each(folder, folds, one, how["style"])
+    _each(folder, folds, one, how["style"], ends)
 
 
 def go_on(train: Train, folder: Path, given: Mapping[str, str], rest: Sequence[str], **how: Any) -> None:
@@ -64,16 +66,17 @@ def go_on(train: Train, folder: Path, given: Mapping[str, str], rest: Sequence[s
     """
     folds = _number_of(folder)
     there = folds_in(folder)
+    ends: list[str] = []
 
     def one(fold: int) -> None:
         if fold in there:
-            train(given, rest, resume=fold_folder(folder, fold), **how)
+            train(given, rest, resume=fold_folder(folder, fold), ends=ends, **how)
         else:
             settings = {**given, "fold": str(fold)}
-            train(settings, rest, config=_settings(folder, there[0]), out=folder, **how)
+            train(settings, rest, config=_settings(folder, there[0]), out=folder, ends=ends, **how)
 
     with places.several(folder):
-        _each(folder, folds, one, how["style"])
+        _each(folder, folds, one, how["style"], ends)
 
 
 def check_whole(config: Any, suggest: bool) -> None:
@@ -102,9 +105,13 @@ def check_whole(config: Any, suggest: bool) -> None:
         )
 
 
-def _each(folder: Path, folds: int, one: Callable[[int], None], style: str) -> None:
+def _each(folder: Path, folds: int, one: Callable[[int], None], style: str, ends: Sequence[str]) -> None:
+    """Train each fold, find what is best, and say how all go on: ``ends`` has what each says of it."""
     for fold in _told(folds, style):
         one(fold)
+    if style in SPEAKING:
+        for going_on in dict.fromkeys(filter(None, ends)):
+            print(f"{printable(folder)}: {going_on}")
     if not all((fold_folder(folder, fold) / BEST_FILE).is_file() for fold in range(1, folds + 1)):
         return  # stopped before it was validated, which its own lines say
     found = choose(folder, progress=style == "bar")

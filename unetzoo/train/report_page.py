@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -48,6 +49,7 @@ SIDE = 512
 """Pixels, the most of the middle of such an image that is shown."""
 LEFT_OUT = ("images", *(f"object_{name}" for name in AP[1:]))
 """Scores that ``metrics.csv`` has, too, and of which there are enough here."""
+_SECONDS = "seconds of all calls:"
 PACKAGES = ("unetzoo", "torch", "torchvision", "pytorch-lightning", "numpy", "pillow", "scipy", "scikit-image")
 
 
@@ -97,7 +99,7 @@ def write_report(
         data: what was trained on.
         defaults: of all settings, as ``config.yaml`` nests them.
         ended: what ended the run, in a line.
-        seconds: that the training took.
+        seconds: that this call took; those of earlier ones are added up, as far as the page before has them.
 
     Raises:
         WriteError: the file cannot be written.
@@ -110,7 +112,8 @@ def write_report(
     parts += ["<h2>Data</h2>", f"<p>{escaped(data.report.understood)}</p>", *map(table, data.report.tables())]
     parts += section("Facts", data.report.facts()) + section("Warnings", data.report.warnings)
     parts += _settings((folder / CONFIG).read_text(encoding="utf-8"), defaults, logits_of(data.labels.task))
-    parts += ["<h2>Time and place</h2>", table([["", ""], *_surroundings(trainer, seconds)])]
+    parts += ["<h2>Time and place</h2>", table([["", ""], *_surroundings(trainer, seconds, _earlier(folder))])]
+    parts.append(f"<!-- {_SECONDS} {_earlier(folder) + seconds:.1f} -->")
     write_file(folder / FILE, document(_title(folder, trainer, data), parts))
 
 
@@ -242,7 +245,15 @@ def _figure(row: Shown) -> str:
     return f'<p>{escaped(row.title)}</p><div class="row">{tiles}</div>'
 
 
-def _surroundings(trainer: lightning.Trainer, seconds: float) -> Sequence[Sequence[str]]:
+def _earlier(folder: Path) -> float:
+    """Return the seconds that the page before says of all calls; 0 where there is none."""
+    path = folder / FILE
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    found = re.findall(rf"<!-- {_SECONDS} (\d+\.\d) -->", text)
+    return float(found[-1]) if found else 0.0
+
+
+def _surroundings(trainer: lightning.Trainer, seconds: float, earlier: float) -> Sequence[Sequence[str]]:
     """Return when and on what was trained, and with which packages."""
     device: Any = trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
@@ -250,6 +261,7 @@ def _surroundings(trainer: lightning.Trainer, seconds: float) -> Sequence[Sequen
     found = [
         ["written", time.strftime("%Y-%m-%d %H:%M %Z")],
         ["this call took", span(seconds)],
+        *([["all calls took", span(earlier + seconds)]] if earlier else []),
         ["device", f"{device.type}: {name}{several}"],
         ["processors", f"{os.cpu_count()}, {torch.get_num_threads()} threads"],
         ["system", platform.platform()],
