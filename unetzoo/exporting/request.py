@@ -147,10 +147,7 @@ def check(
     form = None if ending is None else FORMATS[ending]
     for_qgis, packaged = consumer == "qgis", form == "bioimageio"
     known = [model for model in models if isinstance(model, SegmentationModel | OptimizedModel)]
-    trained_on = next((model.config.pixels for model in known), None)
-    kinds = qgis.PIXELS if for_qgis else INTEGERS
-    stored = trained_on if trained_on is not None and trained_on in kinds else "uint8"
-    inputs = inputs or (stored if for_qgis or packaged else "normalised")
+    inputs = inputs or (_stored(known, qgis.PIXELS if for_qgis else INTEGERS) if for_qgis or packaged else "normalised")
     outputs = outputs or ("probabilities" if for_qgis or packaged else "logits")
     size = (qgis.SIDE, qgis.SIDE) if for_qgis and size is None else size
     files, problems = find_images(images)
@@ -190,6 +187,12 @@ def check(
     wanted = Qgis(inputs, float(resolution or 0), threshold) if for_qgis else None
     taken = "normalised" if for_qgis else inputs
     return Request(tuple(known), Path(path), form, taken, outputs, precision, fixed, least, wanted), files
+
+
+def _stored(models: Sequence[SegmentationModel | OptimizedModel], kinds: Sequence[str]) -> str:
+    """Return the type of the pixels that models were trained on, of those that a file can take, or "uint8"."""
+    known = next((model.config.pixels for model in models), None)
+    return known if known is not None and known in kinds else "uint8"
 
 
 def _model_problems(model: object) -> list[str]:
@@ -334,7 +337,7 @@ def _fit_problems(
     if outputs == "mask" and config.task == "instances":
         yield (
             "outputs='mask' has no place for the edges by which this model tells objects apart where they touch: give "
-            "outputs='probabilities', whose last channel they are, and unetzoo.objects.separated makes objects of it; "
+            "outputs='probabilities', whose last channel they are, and take unetzoo.objects.separated of them; "
             "or, where touching objects may be one, load its file with "
             f"task={config.pixel_task!r}, without edges"
         )
