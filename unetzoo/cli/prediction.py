@@ -117,9 +117,11 @@ def _predict(options: argparse.Namespace) -> int | None:
     check_installed(asked_of_objects(split=options.split, filtered=filtered, table=options.table))
     import torch
 
+    from unetzoo.devices import reuse_memory
     from unetzoo.prediction import Predictor, files
     from unetzoo.saving.sources import separated
 
+    reuse_memory()
     # Pillow's, of large images: they are read by rows, or refused.
     warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
     table = None if options.table is None else Path(options.table)

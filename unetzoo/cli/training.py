@@ -208,9 +208,11 @@ def _judged(options: argparse.Namespace, **arguments: Any) -> tuple[Predictor, d
         options.model = options.data.pop()
     if options.model is None:
         raise ConfigError("a model is needed, before --data")
+    from unetzoo.devices import reuse_memory
     from unetzoo.prediction import Predictor
     from unetzoo.saving.sources import separated
 
+    reuse_memory()
     names = (
         "ratios",
         "seed",

@@ -1,5 +1,6 @@
 """Devices: which one, how much memory it has left, and the way of tensors to it and back."""
 
+from unetzoo.devices.allocator import reuse_memory as reuse_memory
 from unetzoo.devices.choosing import device_of as device_of
 from unetzoo.devices.memory import free_memory as free_memory, in_memory as in_memory
 from unetzoo.devices.transfer import Transfer as Transfer, taken as taken

@@ -17,7 +17,7 @@ from unetzoo import __version__, losses
 from unetzoo.config import CONFIG_KEY
 from unetzoo.data import IGNORED
 from unetzoo.data.edges import joined
-from unetzoo.devices import Transfer
+from unetzoo.devices import Transfer, reuse_memory
 from unetzoo.errors import ConfigError, TrainingError
 from unetzoo.metrics import Scores, SegmentationMetrics
 from unetzoo.model import SegmentationModel, TrainingOutputs
@@ -236,7 +236,9 @@ class Recipe(lightning.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Move what is no module to the device."""
+        """Move what is no module to the device, or keep the memory of a step for the next one."""
+        if self.device.type == "cpu":
+            reuse_memory(all_of_it=True)
         self._losses, self._clipped = self._losses.to(self.device), self._clipped.to(self.device)
         self._transfer = Transfer(self.device)
         self._unread.clear()
