@@ -127,6 +127,18 @@ class TestOtherTypes:
         with pytest.raises(InputError, match="divide by 255 or 65535"):
             probabilities(network(None), image)
 
+    def test_visitors_of_a_page_are_told_what_to_send(self) -> None:
+        from unetzoo.prediction.remarks import kept
+        from unetzoo.serving.warnings import saved_otherwise, warnings
+
+        for dtype, said in (("uint8", "saved as uint8, and"), ("uint32", "nearly black")):
+            with kept() as remarks:
+                probabilities(network("int16"), (NUMBERS // 32).astype(dtype))
+            (line,) = warnings(remarks)
+            assert said in line
+            assert "send the image as int16" in line
+        assert "8-bit" in saved_otherwise(None)
+
     def test_what_is_no_type_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="pixels='int61'"):
             network("int61")

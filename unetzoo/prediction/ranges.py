@@ -117,7 +117,7 @@ def look_at(source: Rows, networks: Networks, asked: Range | None) -> None:
         if flat is None and float(largest.max()) < DARK * limit and bool((largest / limit < mean - std).all()):
             known = _largest_of_integers(config)
             white = known if known != limit and largest.max() <= known else 0
-            tell(Dark(source.name, int(largest.max()), limit, float(mean.mean()), white))
+            tell(Dark(source.name, int(largest.max()), limit, float(mean.mean()), white, config.pixels))
             return
     if asked is None:
         _tell_unlike(source.name, first.dtype, networks.configs)

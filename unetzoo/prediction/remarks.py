@@ -26,6 +26,7 @@ class Dark:
         limit: the largest value of its type.
         trained: the mean of the values that the network was trained on, in 0…1.
         white: the largest value of the type that it was trained on, where that is another and has all of these; or 0.
+        pixels: that type; None: nobody knows.
     """
 
     name: str | None
@@ -33,6 +34,7 @@ class Dark:
     limit: int
     trained: float
     white: int = 0
+    pixels: str | None = None
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,9 @@ def answer(
         with kept() as remarks:
             found = predictor(image)
     except ScaleError as error:
-        raise InputError(f"{path.name}: {error.problem}; {warnings.STRETCHED}") from error
+        raise InputError(
+            f"{path.name}: {error.problem}; {warnings.saved_otherwise(predictor.config.pixels)}"
+        ) from error
     except InputError as error:
         raise InputError(" ".join(str(error).replace(str(path), path.name).split())) from error
     visible = sheets.visible(found.image)

@@ -13,6 +13,13 @@ STRETCHED = (
 """What helps, with a program that people who have such images have."""
 
 
+def saved_otherwise(pixels: str | None) -> str:
+    """Return what helps where values are not those of the training, of these pixels; None: nobody knows."""
+    if pixels is None or pixels.startswith("uint"):
+        return STRETCHED
+    return f"send the image as {pixels}, as those were that this model was trained on; or ask whoever runs this page"
+
+
 def warnings(remarks: Sequence[Remark]) -> list[str]:
     """Return a sentence or two for each kind of remark on the images that a visitor has here.
 
@@ -27,13 +34,13 @@ def warnings(remarks: Sequence[Remark]) -> list[str]:
         first, largest = dark[0], max(remark.largest for remark in dark)
         found.append(
             f"{_named(dark)} nearly black to this model, and objects may be missing: the brightest value is "
-            f"{largest:,} of {first.limit:,} that could be. To get more, {STRETCHED}."
+            f"{largest:,} of {first.limit:,} that could be. To get more, {saved_otherwise(first.pixels)}."
         )
     if unlike:
         first_unlike = unlike[0]
         found.append(
             f"{_named(unlike)} saved as {first_unlike.dtype}, and this model was trained on {first_unlike.trained}: "
-            "brightness may be taken wrongly. Save images as those that it was made for; or ask whoever runs this page."
+            f"brightness may be taken wrongly. To be sure, {saved_otherwise(first_unlike.trained)}."
         )
     if flat:
         found.append(
