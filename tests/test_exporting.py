@@ -638,7 +638,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
         r"SegmentationModel .*unetzoo\.create\(\) or load\(\), not Conv2d",
         r"'model\.pth': .*\.onnx, \.pt2, \.aoti\.pt2 or \.zip .*TorchScript .*\.pt2",
         "'.*occupied' is a file, and would have to be a folder: give another name",
-        "inputs='unit8': .*'normalised', 'uint8', 'uint16' .*did you mean 'uint8'",
+        "inputs='unit8': .*'normalised', 'uint8', 'uint16', 'int16' .*did you mean 'uint8'",
         "outputs='masks': .*'logits', 'probabilities', 'mask' .*did you mean 'mask'",
         "precision='half': .*'float32', 'float16', 'int8', 'bfloat16'",
         "images='.*none': .*no such folder or file",

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -176,6 +177,19 @@ def test_train_on_your_folder(run: Callable[..., list[Any]]) -> None:
     assert "data:image/png;base64," in trained  # the curves
     assert len(displayed(cells, "image/png")) == 1
     assert re.search(r"dice", printed(cells))
+
+
+def test_an_interrupted_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who runs the cell again, after an interrupt, must not get the unfinished run for a finished one."""
+    text = (ROOT / "examples" / "notebooks" / "2_train_on_your_folder.ipynb").read_text(encoding="utf-8")
+    (cell,) = (found for cell in json.loads(text)["cells"] if "STEPS = " in (found := "".join(cell["source"])))
+    monkeypatch.chdir(tmp_path)
+    known = {"unetzoo": SimpleNamespace(fit=lambda *_, **how: how), "Path": Path, "DATA": Path("cells")}
+    exec(cell, known)
+    assert known["run"]["out"] == Path("run")
+    (tmp_path / "run").mkdir()
+    exec(cell, known)
+    assert known["run"] == {"resume": Path("run")}
 
 
 @pytest.mark.slow
