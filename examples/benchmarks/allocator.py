@@ -32,9 +32,8 @@ def main() -> None:
     if given.job:
         print(json.dumps(measured(given.job[0], given.job[1] == "True", given.threads)))
         return
-    print(
-        "| | s | with memory used again | times as fast | peak MiB | with it |\n| :-- | --: | --: | --: | --: | --: |"
-    )
+    print("| | s | with memory used again | times as fast | peak MiB | with it |")
+    print("| :-- | --: | --: | --: | --: | --: |")
     for name in JOBS:
         rounds = [[told(name, reuse, given.threads) for reuse in (False, True)] for _ in range(given.rounds)]
         before, after = zip(*rounds, strict=True)
