@@ -149,9 +149,7 @@ NARROW_RESNET = '"unet", settings={"model.options.base_channels": 4, "data.worke
 LIGHTER = {
     "README.md": {
         "250, 333)\n": "50, 67)\n",
-        "3, 300, 200": "3, 100, 70",
-        'create("unetpp", deep': 'create("unetpp", base_channels=8, deep',
-        '"unet3p_resnet18").eval': '"unet3p", base_channels=8).eval',
+        '"resunet50", in': '"unet", base_channels=8, in',
     },
     "docs/choosing.md": {},
     "docs/models.md": {
