@@ -16,6 +16,8 @@ from statistics import median
 import torch
 from gpu_forms import BASE, LAST, Bench, Shape, Way, layer, shapes
 
+from unetzoo.devices import reuse_memory
+
 NETWORKS = (
     *("unet", "unetpp", "unet3p", "resunet18", "resunet50", "unetpp_resnet50", "unet3p_resnet50"),
     *("unet3p_lite_resnet18", "unetpp_lite_resnet50", "smp_unet_resnet34", "smp_unetplusplus_resnet34"),
@@ -35,6 +37,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    reuse_memory(all_of_it=True)  # as a training does
     bench = Bench("cpu", 0, Path(), smoke=False)
     bench.size, bench.batches, bench.models = given.size, (given.batch,), tuple(given.networks)
     print("| layer | of | forward, ms | times as fast | with backward, ms | times as fast |")
