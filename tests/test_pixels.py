@@ -113,6 +113,21 @@ class TestOtherTypes:
         probabilities(model, (NUMBERS // 32).astype(np.uint8))
         assert "is uint8, and this model was trained on int16" in told.messages[0]
 
+    def test_integers_are_told_of_a_model_of_floating_point(self, told: pytest.LogCaptureFixture) -> None:
+        """Reflectances from 0 to 1 and the same as numbers up to 10,000, for example."""
+        model = network("float32")
+        reflectances = (NUMBERS / 10000).astype(np.float32)
+        expected = probabilities(model, reflectances)
+        assert told.messages == []
+        wrong = probabilities(model, NUMBERS.astype(np.uint16))
+        assert float((wrong - expected).abs().max()) > 0.01
+        assert "is uint16, and this model was trained on float32" in told.messages[0]
+        assert "intensity_range=(0, 10000)" in told.messages[0]
+        told.clear()
+        found = probabilities(model, NUMBERS.astype(np.uint16), intensity_range=(0, 10000))
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+        assert told.messages == []
+
     def test_nearly_black_images_have_the_range_of_the_training(self, told: pytest.LogCaptureFixture) -> None:
         probabilities(network("int16"), NUMBERS.astype(np.uint32))
         assert "nearly black" in told.messages[0]

@@ -124,15 +124,13 @@ def look_at(source: Rows, networks: Networks, asked: Range | None) -> None:
 
 
 def _tell_unlike(name: str | None, dtype: torch.dtype, configs: Sequence[ModelConfig]) -> None:
-    """Tell if a network was trained on integers of another type, whose scale this one's cannot be known to be."""
+    """Tell if a network was trained on another type, whose scale that of these integers cannot be known to be."""
     own = str(dtype).removeprefix("torch.")
     for config in configs:
-        white = _largest_of_integers(config)
-        if dtype.is_floating_point or not white or config.normalisation == "image":
+        if dtype.is_floating_point or config.pixels is None or config.normalisation == "image":
             continue
-        assert config.pixels is not None
         if config.pixels not in (own, images.TWINS.get(own)) and not {own, config.pixels} <= ALIKE:
-            tell(Unlike(name, own, config.pixels, white))
+            tell(Unlike(name, own, config.pixels, _largest_of_integers(config)))
             return
 
 

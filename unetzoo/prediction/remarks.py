@@ -45,7 +45,7 @@ class Unlike:
         name: of its file, or None.
         dtype: of its pixels.
         trained: that of the training.
-        white: the largest value of the latter.
+        white: the largest value of the latter; 0 of floating point.
     """
 
     name: str | None
@@ -143,10 +143,14 @@ def said(
     unlike = [remark for remark in found if isinstance(remark, Unlike)]
     if unlike:
         it = unlike[0]
+        why = "each is divided by the largest value of its type, so that the same numbers are others to it"
         fix = f"give {it.trained}, as in training; or, where the numbers are the same, intensity_range=(0, {it.white})"
+        if not it.white:
+            why = "integers are divided by the largest value of their type, and floating point is taken as it is"
+            fix = f"give {it.trained}, as in training; or which numbers are 0 and 1 there: intensity_range=(0, 10000)"
         sentences.append(
-            f"{_who(unlike, one, many)} {it.dtype}, and this model was trained on {it.trained}: each is divided by the "
-            f"largest value of its type, so that the same numbers are others to it; {range_fix or fix}"
+            f"{_who(unlike, one, many)} {it.dtype}, and this model was trained on {it.trained}: {why}; "
+            f"{range_fix or fix}"
         )
     flat = [remark for remark in found if isinstance(remark, Flat)]
     plain, mapped = ([remark for remark in flat if remark.mapped is kind] for kind in (False, True))
