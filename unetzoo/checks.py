@@ -14,7 +14,7 @@ from unetzoo.registry import suggest
 TASKS = ("binary", "multiclass", "multilabel", "instances")
 PIXEL_TASKS = ("binary", "multiclass", "multilabel")
 """What a mask of pixels can be; losses and scores of pixels know these alone. See :func:`pixel_task`."""
-_DENOMINATOR = 16
+DENOMINATOR = 16
 """The largest of a factor of an image's sides: tiles are multiples of it."""
 LARGEST = 1 << 20
 """Of channels and classes: far above any network's, and far below what overflows when it is multiplied."""
@@ -62,13 +62,13 @@ def sides(name: str, given: object, least: int = 1, *, square: bool = False) -> 
 
 def ratio(resize: float) -> Fraction:
     """Return the fraction of small numbers that a factor of sides is taken for: 0.333 is a third."""
-    return Fraction(resize).limit_denominator(_DENOMINATOR)
+    return Fraction(resize).limit_denominator(DENOMINATOR)
 
 
 def resize_problems(given: object) -> list[str]:
     """Return what is wrong with a factor of an image's sides."""
-    if type(given) not in (int, float) or not 1 / _DENOMINATOR <= given <= _DENOMINATOR:  # type: ignore[operator]
-        return [f"resize={given!r:.50}: a factor from 1/{_DENOMINATOR} to {_DENOMINATOR} is needed, such as 0.5"]
+    if type(given) not in (int, float) or not 1 / DENOMINATOR <= given <= DENOMINATOR:  # type: ignore[operator]
+        return [f"resize={given!r:.50}: a factor from 1/{DENOMINATOR} to {DENOMINATOR} is needed, such as 0.5"]
     near = ratio(given)  # type: ignore[arg-type]
     if abs(float(near) - given) > 1e-3:  # type: ignore[operator]
         return [f"resize={given!r}: a fraction of small numbers is needed; {near} = {float(near):.6g} is near"]

@@ -165,6 +165,7 @@ def _check(options: argparse.Namespace) -> None:
         crop_size=options.crop_size,
         progress=sys.stderr.isatty(),
     )
+    options.wording.know({"resize": "data.resize", "folds": "folds"})  # of the training that comes next
     problems, warnings = (tuple(map(options.wording, said)) for said in (report.problems, report.warnings))
     report = dataclasses.replace(report, problems=problems, warnings=warnings)
     print(json.dumps(report.to_dict(), indent=2) if options.json else report)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from unetzoo import checks, images
-from unetzoo.data import counting, examples, remarks
+from unetzoo.data import counting, crops, examples, remarks
 from unetzoo.data.black_and_white import WHITES
 from unetzoo.data.commanding import training_call, training_command, training_flags
 from unetzoo.data.examining import Findings, Wanted, examined, explain_values
@@ -34,6 +34,7 @@ def check(
     group: str | None = None,
     fold: Fold | None = None,
     crop_size: int | tuple[int, int] | None = None,
+    resize: float = 1.0,
     closely: bool = True,
     progress: bool = False,
 ) -> DataReport:
@@ -41,7 +42,8 @@ def check(
 
     Args:
         source, labels, ratios, seed, group, fold: as in :func:`~unetzoo.data.find_samples`.
-        crop_size: side, or height and width, of the crops that training will take; None for whole images.
+        crop_size: side, or height and width, of the crops that training will take; None: its default.
+        resize: factor of the sides at which training will see images. Of resized ones crops are not looked at.
         closely: also count objects, look for images that look like one of another split, keep what histograms and
             thumbnails need, and say the command that trains. What keeps data from being trained on is found without.
         progress: show a bar.
@@ -49,7 +51,7 @@ def check(
     Raises:
         ConfigError: nothing is there, or wrong arguments; all else is in the report.
     """
-    sides = _sides(crop_size)
+    sides = _sides(crop_size, resize)
     check_arguments(ratios, seed, group, fold)
     listing = list_samples(source, labels)
     problems = [*listing.problems]
@@ -59,8 +61,7 @@ def check(
         problems += error.problems
         splits = {split or "train": found for split, found in listing.samples.items()}
     listed = [(sample, split) for split, found in splits.items() for sample in found]
-    components = closely and counting.can_find_components()
-    wanted = Wanted(listing.labels, max(1, len(listed)), closely, components)
+    wanted = _wanted(listing.labels, len(listed), closely, crops.crop_of(sides) if resize == 1 else None)
     found = _all(listed, wanted, progress)
     explain_values(found, listing.labels)
     by_split = {split: [findings for findings in found if findings.split == split] for split in splits}
@@ -71,7 +72,7 @@ def check(
     mean, std, constant = _normalisation(train, in_channels)
     problems += _type_problems(found)
     problems += _crop_problems(train, sides)
-    settings = {"seed": seed, "group": group, "crop_size": crop_size, **_shares(listing, ratios)}
+    settings = {"seed": seed, "group": group, "crop_size": crop_size, "resize": resize, **_shares(listing, ratios)}
     flags = training_flags(source, (labels, listing.labels), settings) if closely and not problems else None
     return DataReport(
         source=title_of(source),
@@ -87,7 +88,7 @@ def check(
         problems=tuple(dict.fromkeys(problems)),  # a mask of several images says the same of each
         warnings=(
             *remarks.warnings_of(listing, by_split, constant),
-            *_small(train, sides),
+            *_beside_crops(train, sides, wanted),
             *exports_of(source),
             *(remarks.few_to_validate(listing, by_split, group) if fold is None and not problems else ()),
         ),
@@ -101,6 +102,10 @@ def check(
 def _shares(listing: Listing, ratios: Sequence[float]) -> dict[str, Any]:
     """Return the shares of the splits as a setting, where images are split by them."""
     return {"ratios": tuple(ratios)} if "" in listing.samples else {}
+
+
+def _wanted(labels: Labels, count: int, closely: bool, crop: crops.Size | None) -> Wanted:
+    return Wanted(labels, max(1, count), closely, closely and counting.can_find_components(), crop)
 
 
 def _all(listed: Sequence[tuple[Sample, str]], wanted: Wanted, progress: bool) -> list[Findings]:
@@ -230,12 +235,14 @@ def _keys(samples: Sequence[Sample], group: str) -> set[str]:
         return set()
 
 
-def _sides(crop_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    if crop_size is None:
-        return None
-    problems = checks.sides("crop_size", crop_size, square=True)
+def _sides(crop_size: int | tuple[int, int] | None, resize: float) -> tuple[int, int] | None:
+    """Return (height, width) of the crops that are asked for, of images as they are."""
+    problems = [] if crop_size is None else checks.sides("crop_size", crop_size, square=True)
+    problems += checks.resize_problems(resize)
     if problems:
         raise ConfigError("cannot check the data", problems)
+    if crop_size is None or resize != 1:
+        return None
     return (crop_size, crop_size) if isinstance(crop_size, int) else (crop_size[0], crop_size[1])
 
 
@@ -248,7 +255,12 @@ def _crop_problems(train: Sequence[Findings], sides: tuple[int, int] | None) -> 
     return [f"{given} is larger than every training image; the largest has {height}×{width}: give a smaller one"]
 
 
-def _small(train: Sequence[Findings], sides: tuple[int, int] | None) -> list[str]:
+def _beside_crops(train: Sequence[Findings], sides: tuple[int, int] | None, wanted: Wanted) -> list[str]:
+    """Return which images, and which objects, crops do not fit."""
     sizes = [f.size for f in train if f.size is not None]
     small = sum(h < sides[0] or w < sides[1] for h, w in sizes) if sides is not None else 0
-    return [f"{small} of {len(sizes)} training images are smaller than the crops, and padded"] if small else []
+    said = [f"{small} of {len(sizes)} training images are smaller than the crops, and padded"] if small else []
+    # The default crop that is as small as most images grows smaller with them: to resize them would not help.
+    if wanted.crop is None or crops.crop_of(sides, sizes) != wanted.crop:
+        return said
+    return said + remarks.larger_than_crops(train, wanted.labels, wanted.crop)

@@ -16,12 +16,14 @@ from unetzoo.data.understanding import labels_from, understood
 from unetzoo.errors import ConfigError
 from unetzoo.naming import FIRST
 
-DEFAULTS = {"ratios": RATIOS, "seed": 0, "group": None, "crop_size": None}
+DEFAULTS = {"ratios": RATIOS, "seed": 0, "group": None, "crop_size": None, "resize": 1}
 _FLAGS = (
     *("task", "classes", "class_names", "colours", "num_classes", "masks", "ignore", "ignore_colour", "planes"),
     "foreground",
 )
 """Fields of ``Labels`` that have a flag; of as few flags those that come first are taken."""
+_LONG = {"resize": "data.resize"}
+"""Settings without a flag of their own: their full names."""
 _LISTS = ("class_names", "classes", "colours")
 
 
@@ -31,7 +33,7 @@ def training_flags(source: Source, labels: Sequence[Labels], settings: Mapping[s
     Args:
         source: the data set.
         labels: of it; any of them will do.
-        settings: "ratios", "seed", "group" and "crop_size".
+        settings: "ratios", "seed", "group", "crop_size" and "resize".
     """
     told = understood(source, labels[0].masks, labels[0].task).meaning()
     wanted = {name: value for name in _FLAGS if (value := getattr(labels[0], name)) is not None}
@@ -56,7 +58,9 @@ def training_call(source: Source, flags: Mapping[str, Any] | None) -> str:
     if flags is None:
         return ""
     paths = [str(path) for path in paths_of(source)]
-    given = {"data": paths[0] if len(paths) == 1 else paths, **flags}
+    given = {"data": paths[0] if len(paths) == 1 else paths, **{k: v for k, v in flags.items() if k not in _LONG}}
+    if settings := {_LONG[name]: value for name, value in flags.items() if name in _LONG}:
+        given["settings"] = settings
     return f"unetzoo.fit({FIRST!r}, {', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
 
@@ -70,7 +74,7 @@ def _labels_by(told: Meaning, source: Source, flags: Mapping[str, Any]) -> Label
 
 def _flag(name: str, value: Any) -> list[str]:
     """Return the words of a setting of ``unetzoo train``."""
-    option = f"--{name.replace('_', '-')}"
+    option = f"--{_LONG.get(name, name.replace('_', '-'))}"
     if name == "ratios":
         return [option, *map(str, value)]
     if name in _LISTS:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unetzoo import images
-from unetzoo.data import counting, looks, masks
+from unetzoo.data import counting, crops, looks, masks
 from unetzoo.data.annotations import Drawing
 from unetzoo.data.labels import IGNORED, Labels
 from unetzoo.data.listing import Sample
@@ -31,12 +31,14 @@ class Wanted:
         images: number of them.
         closely: whether objects are counted, and what histograms and comparisons need is kept.
         components: whether objects are also sought where masks do not tell them apart.
+        crop: (height, width) of the training crops beside which objects may be large; None: they are not sought.
     """
 
     labels: Labels
     images: int
     closely: bool
     components: bool
+    crop: crops.Size | None = None
 
     @property
     def values(self) -> int:
@@ -66,6 +68,7 @@ class Findings:
     statistics: images.Moments | None = None
     planes: int = 1  # of the file
     pixels: tuple[int, ...] | None = None  # of each of labels.counted
+    large: int = 0  # side of the largest square of one class, where it is large beside a crop
     objects: counting.Counted | None = None
     alone: tuple[int, int] | None = None  # the only number in a mask of numbered objects, and its connected parts
     ignored: int = 0
@@ -147,6 +150,9 @@ def _examine_mask(found: Findings, wanted: Wanted, place: int, gaps: Tensor | No
         found.colours = masks.palette_with_black_later(
             found.sample, labels, [k for k, n in enumerate(found.pixels) if n]
         )
+    if found.split == "train" and wanted.crop is not None:
+        several = labels.pixel_task == "multilabel"
+        found.large = crops.largest_object(target, found.pixels, wanted.crop, multilabel=several)
     found.ignored, found.area = int((target == IGNORED).sum()), target.numel()
 
 

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from unetzoo.data import looks, turning
+from unetzoo.data import crops, looks, turning
 from unetzoo.data.examining import Findings
 from unetzoo.data.labels import Labels
 from unetzoo.data.listing import Listing, is_hidden
@@ -80,6 +80,29 @@ def few_to_validate(listing: Listing, by_split: Mapping[str, Sequence[Findings]]
     said = f"val has {counted(images, 'image')}{of}: the best epoch is chosen by {'it' if alone else 'them'} alone, and"
     fix = f"add images, {more}, or train with folds={folds}, which validates on each image once"
     return [f"{said} the figures say little about other images; {fix}"]
+
+
+def larger_than_crops(train: Sequence[Findings], labels: Labels, crop: crops.Size) -> list[str]:
+    """Return in how many images objects are so large that crops show only parts of them, and what helps.
+
+    Args:
+        train: what the training images are.
+        labels: of the data set.
+        crop: (height, width) of the crops.
+    """
+    first = 0 if labels.pixel_task == "multilabel" else 1
+    having = [one for one in train if one.pixels is not None and any(one.pixels[first:])]
+    large = [(one.large, one.size) for one in having if one.large and one.size is not None]
+    if not large or 2 * len(large) < len(having):
+        return []
+    factor = round(1 / crops.parts_of(large, crop), 4)
+    least, of = crops.half_of(crop), counted(len(having), "training image")
+    said = (
+        f"in {len(large)} of {of} with objects, one fills a square of {least} × {least} pixels or more: crops of "
+        f"{crop[0]} × {crop[1]} often show only a part of it; where these are single things, such as polyps or organs, "
+        f"train with resize={factor}; areas such as water or fields can stay"
+    )
+    return [said]
 
 
 def _twice(found: Sequence[Findings]) -> list[str]:

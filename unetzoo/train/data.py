@@ -27,6 +27,7 @@ from unetzoo.data import (
     labels_of,
 )
 from unetzoo.data.aiming import share_problems
+from unetzoo.data.crops import crop_of
 from unetzoo.data.listing import title_of
 from unetzoo.data.sampling import EpochBatches, SizeBatches
 from unetzoo.data.splitting import fold_problems
@@ -37,8 +38,6 @@ from unetzoo.printing import printable
 AUTO = "auto"
 MOST_BANDS = 3
 """Channels of images that are normalised each by itself, where nothing else is asked for."""
-CROP = 256
-"""Pixels, the most that a side of a crop has where none is asked for."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +210,8 @@ class FolderData(lightning.LightningDataModule):
             self.folder,
             self.labels,
             **source,
-            crop_size=self.crop_size if self.resize == 1 else None,  # of resized images, which are not looked at there
+            crop_size=self.crop_size,
+            resize=self.resize,
             closely=False,
             progress=_progress(self.trainer),
         )
@@ -329,10 +329,7 @@ class FolderData(lightning.LightningDataModule):
 
     def _crop(self) -> tuple[int, int]:
         """Return (height, width) of the crops."""
-        if self.crop_size is None:
-            side = min(CROP, round(statistics.median(min(size) for size in self._dataset("train", None).sizes())))
-            return (side, side)
-        return (self.crop_size, self.crop_size) if isinstance(self.crop_size, int) else self.crop_size
+        return crop_of(self.crop_size, self._dataset("train", None).sizes() if self.crop_size is None else ())
 
     def _repeats(self, dataset: SegmentationDataset) -> int:
         if self.repeats is not None:
