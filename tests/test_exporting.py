@@ -728,7 +728,7 @@ def test_images_that_do_not_fit_are_all_named(tmp_path: Path) -> None:
         export(build("tiny", in_channels=1), tmp_path / "m.pt2", inputs="uint8", images=tmp_path)
     said = str(caught.value)
     assert re.search(r"colour\.png: .*3 channels .*in_channels=1\b", said)
-    assert re.search(r"deep\.png .*uint16.* inputs='uint8'.* inputs='normalised'", said)
+    assert re.search(r"deep\.png .*uint16.* inputs='uint8'; give inputs='uint16'", said)
     assert re.search(r"broken\.png' cannot be read .*image", said)
     assert said.count("\n  - ") == 3
     assert not (tmp_path / "m.pt2").exists()

@@ -397,7 +397,8 @@ class TestData:
         assert main(["data", "check", str(target)]) == 0
         last = capsys.readouterr().out.splitlines()[-1]
         words = shlex.split(last[last.index("unetzoo ") :])[1:]
-        assert words == ["train", "--model", "unet", "--data", str(target)]
+        assert words == ["train", "--model", "resunet18", "--data", str(target)]
+        words[2] = "unet"  # which can be narrow
         small = ["--epochs", "1", "--batch-size", "2", "--crop-size", "32", "--quiet", "--data.workers", "0"]
         small += ["--trainer.limit_train_batches", "2", "--model.options.base_channels", "4"]
         assert main([*words, *small, "--out", str(tmp_path / "run")]) == 0

@@ -325,7 +325,7 @@ def test_a_data_set(nuclei: Path) -> None:
     assert read.tags.count("img") == 6
     assert len(report.examples) > 6
     assert read.tables[0] == report.tables()[0]
-    assert "unetzoo train" in read.text
+    assert "unetzoo.fit(" in read.text
     odd = replace(report, source=EVIL, problems=(f"{EVIL}: no",), warnings=(EVIL,), examples=())
     read = harmless(odd)
     assert "alert('x')" in read.text

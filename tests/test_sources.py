@@ -83,7 +83,7 @@ def verify(text: str) -> None:
 
 def train(text: str) -> None:
     labels = SimpleNamespace(num_classes=1, task="binary", class_names=None)
-    facts = SimpleNamespace(in_channels=3, mean=None, std=None, normalisation="fixed")
+    facts = SimpleNamespace(in_channels=3, mean=None, std=None, normalisation="fixed", pixels="uint8")
     data: Any = SimpleNamespace(labels=labels, facts=facts, resize=1.0, normalise_as=lambda known: None)
     building.built(SimpleNamespace(name=text, options=None, pretrained=False), data)
 

@@ -775,7 +775,7 @@ def test_errors_come_before_work(nuclei: Path, tmp_path: Path, capsys: pytest.Ca
         ("--model.schedule cosin", [*data, "--model.schedule", "cosin"]),
         ("--batch-size 99", [*data, "--batch-size", "99"]),
         ("--model.lrr 1; did you mean --lr", [*data, "--model.lrr", "1"]),
-        ("--numclass 2; did you mean --num-classes", [*data, "--numclass", "2"]),
+        ("--numclass; did you mean '--num-classes'", [*data, "--numclass", "2"]),
         ("--model.ema high: a number", [*data, "--model.ema", "high"]),
         (r"--crop-size big: a whole number or .*\[0, 0\]", [*data, "--crop-size", "big"]),
         ("--trainer.precision 17: 64 or 32 or 16", [*data, "--trainer.precision", "17"]),
