@@ -212,7 +212,7 @@ def test_real_nuclei_and_the_file_is_the_door(
     command = ["predict", "nuclei", str(tmp_path / "data/images"), "--out", str(tmp_path / "m"), "--write", "labels"]
     capsys.readouterr()
     assert main([*command, "--threshold", str(out)]) == 0
-    assert f"objects as {out} says: split 1.25, smallest 7" in capsys.readouterr().err
+    assert f"settings from {out}: split 1.25, smallest 7" in capsys.readouterr().err
     for path in (tmp_path / "data/images").iterdir():
         labels = np.asarray(Image.open((tmp_path / "m/labels" / path.name).with_suffix(".tif")))
         assert (labels == read(path).instances().labels.numpy()).all()

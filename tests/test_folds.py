@@ -236,7 +236,7 @@ class TestAverage:
     def test_commands_take_the_folder(self, whole: unetzoo.Run, data: Path, tmp_path: Path, capsys) -> None:
         out = tmp_path / "masks"
         assert main(["predict", str(whole.folder), str(data / "images"), "--out", str(out)]) == 0
-        assert "the average of 2 folds, as" in capsys.readouterr().err
+        assert "averaging 2 folds, with the settings from" in capsys.readouterr().err
         expected = whole.predictor()(data / "images" / "05.png").mask.numpy() * 255
         assert (np.asarray(Image.open(out / "05.png")) == expected).all()
         assert main(["evaluate", str(whole.folder), "--data", str(data), "--split", "test", "--json"]) == 0

@@ -15,7 +15,7 @@ from unetzoo.cli import _replacing, main, parser
 from unetzoo.errors import ConfigError
 from unetzoo.files.writing import write_file
 
-READ = "would be read and written over: give what is written another name"
+READ = "would be read and then overwritten: give the output another name"
 
 
 def tensors(path: Path) -> str:
@@ -29,16 +29,16 @@ WORDS = ("--model", "unetpp", "--option", "levels=2", "--option", "base_channels
 def test_a_line_says_what_was_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, target = tensors(tmp_path / "a.pth"), tmp_path / "new" / "a.safetensors"
     assert main(["convert", source, str(target), *WORDS]) == 0
-    assert "there already" not in capsys.readouterr().err
+    assert "already existed" not in capsys.readouterr().err
     assert main(["convert", source, str(target), *WORDS]) == 0
-    assert f"{target} was there already, and was replaced\n" in capsys.readouterr().err
+    assert f"{target} already existed and was replaced\n" in capsys.readouterr().err
 
 
 def test_what_fails_replaces_nothing_and_says_so_little(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "mine.safetensors"
     target.write_bytes(b"years of work")
     assert main(["convert", tensors(tmp_path / "a.pth"), str(target), "--model", "resunet18"]) == 2
-    assert "there already" not in capsys.readouterr().err
+    assert "already existed" not in capsys.readouterr().err
     assert target.read_bytes() == b"years of work"
 
 
@@ -69,7 +69,7 @@ def test_of_a_folder_the_files_that_were_replaced_are_named(tmp_path: Path, caps
     with _replacing.told(argparse.Namespace(writes=("report", "table"), report=str(tmp_path), table=None)):
         write_file(tmp_path / "scores.json", "after")
         write_file(tmp_path / "per_image.csv", "new")
-    assert capsys.readouterr().err == f"{tmp_path / 'scores.json'} was there already, and was replaced\n"
+    assert capsys.readouterr().err == f"{tmp_path / 'scores.json'} already existed and was replaced\n"
 
 
 def test_what_an_overwrite_left_of_earlier_settings_is_done_again(

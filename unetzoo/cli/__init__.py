@@ -1,4 +1,4 @@
-"""The command ``unetzoo``. Parses first and imports late, so that ``--help`` is instant."""
+"""The command ``unetzoo``. It parses first and imports late, so that ``--help`` is instant."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ IMPORT = "--import"
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong in a line, as all other errors are said; of each command alike.
+    """A parser that reports errors in one line, as all other errors are reported, for every command.
 
-    Options have one name: what is cut short is refused, as it may be another option's name in the next version.
+    Each option has one name: abbreviations are refused, since one may match another option in the next version.
     """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, **settings)
         self._words: list[str] = []
-        self.set_defaults(command=self)  # of several, one in another, the last
+        self.set_defaults(command=self)  # the innermost, where parsers are nested
         self.add_argument_group("your own code").add_argument(
             IMPORT,
             action="append",
             metavar="MODULE",
             default=argparse.SUPPRESS,
-            help="import a module first, such as 'mine' for mine.py in the current folder: the decoders, encoders, "
-            "names and losses it registers are known then; may be given several times",
+            help="import this module first, such as 'mine' for mine.py in the current folder; the decoders, encoders, "
+            "names and losses that it registers can then be used; may be repeated",
         )
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, and end the program where an option is given twice that means something once."""
+        """Parse; end the program if an option that may be given only once is given twice."""
         self._given: dict[str, str] = {}
         self._words = self._joined(sys.argv[1:] if args is None else args)
         return super().parse_known_args(self._words, namespace)
 
     def _joined(self, words: Sequence[str]) -> list[str]:
-        """Return the words with height and width in one, where they stand in two: ``--size 64 96``.
+        """Return the words, with height and width joined where they are two words: ``--size 64 96``.
 
-        An option that may have a word takes the next one only if that is one of its own, or nearly so and no file:
-        ``--overlay a.png`` is followed by an image.
+        An option with an optional value takes the next word only if that is one of its choices, or close to one and
+        not a file: in ``--overlay a.png``, a.png is an image.
         """
         optional = {
             option: action
@@ -78,7 +78,7 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """Return the values of an option or an argument; argparse asks for them once for each time it is given."""
+        """Return the values of an option or an argument; argparse calls this once each time it is given."""
         if action.option_strings and not isinstance(action, argparse._AppendAction):
             option, said = action.option_strings[-1], " ".join(arg_strings)
             if option in self._given:
@@ -88,7 +88,7 @@ class Parser(argparse.ArgumentParser):
         return super()._get_values(action, arg_strings)
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
-        """Return a value; say of what is none what is wanted, in which unit."""
+        """Return a value; of an invalid one, say what is needed and in which unit."""
         try:
             return super()._get_value(action, arg_string)
         except argparse.ArgumentError as error:
@@ -99,7 +99,7 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(None, f"{name} {arg_string}: {kind}") from error
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Refuse a word that is none of those that are possible."""
+        """Refuse a word that is not one of the choices."""
         if action.choices is not None and value not in action.choices:
             known = [str(choice) for choice in action.choices]
             if isinstance(action, argparse._SubParsersAction):
@@ -109,7 +109,7 @@ class Parser(argparse.ArgumentParser):
             )
 
     def error(self, message: str) -> NoReturn:
-        """End the program; with what is unknown, which may be meant for what is missing."""
+        """End the program; name unknown options too, which may be misspelt forms of what is missing."""
         inner = any(isinstance(action, argparse._SubParsersAction) for action in self._actions)
         own = itertools.takewhile(lambda word: word != "--" and (word.startswith("-") or not inner), self._words)
         strange = [
@@ -119,18 +119,18 @@ class Parser(argparse.ArgumentParser):
         self.end(f"{message}; {self.unknown(strange)}" if strange and not self.get_default("takes_rest") else message)
 
     def unknown(self, words: Sequence[str]) -> str:
-        """Return what is said of words that nobody takes."""
+        """Return the message about words that no command takes."""
         known = [option for action in self._actions for option in action.option_strings]
         hints = (self._hint(word.partition("=")[0], known) for word in words if word.startswith("-"))
         return f"unknown: {' '.join(words)}{''.join(hints)}"
 
     def _hint(self, word: str, known: Sequence[str]) -> str:
-        """Return what is said of an unknown option: what it begins goes before values, and these before near ones."""
+        """Return the hint for an unknown option: options that it begins first, then values, then similar names."""
         begins = any(option.startswith(word) for option in known)
         return other_word(word, known) or (not begins and self._value(word)) or suggest(word, known)
 
     def _value(self, word: str) -> str:
-        """Return what is said of a word that is nearly the value of an option, as --outlines of --overlay outline."""
+        """Return the hint for a word that resembles the value of an option, as --outlines does --overlay outline."""
         named = [action for action in self._actions if action.option_strings and action.choices]
         values = {
             str(value): f"{action.option_strings[-1]} {value}" for action in named for value in action.choices or ()
@@ -139,14 +139,14 @@ class Parser(argparse.ArgumentParser):
         return f"; did you mean '{values[near[0]]}'?" if near else ""
 
     def end(self, message: str) -> NoReturn:
-        """End the program with a line."""
-        self.exit(2, f"unetzoo: {printable(message, lines=True)}; '{self.prog} --help' has what there is\n")
+        """End the program with a one-line message."""
+        self.exit(2, f"unetzoo: {printable(message, lines=True)}; '{self.prog} --help' shows the usage\n")
 
 
 def parser() -> Parser:
-    """Return the parser of the whole command line; each command's ``run`` is what it does."""
+    """Return the parser of the complete command line; ``run`` of each command is the function that it calls."""
     top = Parser(prog="unetzoo", description="A zoo of U-Nets for PyTorch.")
-    # Names are what the library calls otherwise than the options.
+    # ``library_names``: arguments whose names in the library differ from the options.
     top.set_defaults(takes_rest=False, names_code=False, library_names={}, writes=())
     top.add_argument("--version", action="version", version=f"unetzoo {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -159,19 +159,19 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status.
 
-    0; 1 where some images failed; 2 where nothing could be done; 130 where Ctrl-C ended it. That nobody reads what is
-    printed changes nothing: all is done, and the status is that of what was done.
+    0: success; 1: some images failed; 2: nothing could be done; 130: Ctrl-C ended it. If nobody reads what is printed,
+    the work is done all the same, and the status is that of the work.
     """
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: Windows' encodings have no ✓
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: encodings on Windows have no ✓
     with _output.unbroken():
         status = _told(lambda: _run(arguments))
-        # A full disk may say so only now.
+        # A full disk may be reported only now.
         return _told(sys.stdout.flush) if sys.stdout is not None and status == 0 else status
 
 
 def _told(act: Callable[[], int | None]) -> int:
-    """Return the exit status of what is done, or say in a line why it is not."""
+    """Return the exit status of ``act``; where it fails, print why in one line."""
     try:
         return act() or 0
     except UnetzooError as error:
@@ -179,18 +179,18 @@ def _told(act: Callable[[], int | None]) -> int:
         return 2
     except OSError as error:
         if error.errno is None or error.strerror is None:
-            raise  # of somebody's code, and not the system's
+            raise  # from somebody's code, not from the system
         of = f" ({shortened(str(error.filename), 200)!r})" if error.filename is not None else ""
         fix = "; 'ulimit -n 1024' allows more" if error.errno == errno.EMFILE else ""
-        print(f"unetzoo: the system refuses: {error.strerror}{of}{fix}", file=sys.stderr)
+        print(f"unetzoo: the operating system reports: {error.strerror}{of}{fix}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("unetzoo: interrupted", file=sys.stderr)
-        return 130  # as shells count it
+        return 130  # the convention of shells
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    """Parse, and do it."""
+    """Parse the command line and run the command."""
     modules, words = _taken_out(sys.argv[1:] if arguments is None else arguments)
     options, rest = parser().parse_known_args(words)
     if rest and not options.takes_rest:
@@ -198,7 +198,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     options.rest = rest
     if (
         modules or options.takes_rest or options.names_code
-    ):  # no other command imports what it is not told to: see SECURITY.md
+    ):  # no other command imports modules that are not named: see SECURITY.md
         _look_in_the_current_folder()
     if modules:
         plugins.import_modules(modules)
@@ -215,7 +215,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 def _taken_out(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the modules that ``--import`` names, and the other words.
 
-    It may stand before the command or behind it, also where argparse would take what follows for something else.
+    The option may come before or after the command, even where argparse would read the next word as something else.
     """
     modules: list[str] = []
     others: list[str] = []
@@ -234,7 +234,7 @@ def _taken_out(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _look_in_the_current_folder() -> None:
-    """Let ``mine.py`` beside the data be found: last of all, so that it is taken for no other module."""
+    """Let ``mine.py`` next to the data be found, but last, so that it does not replace another module."""
     folder = str(Path.cwd())
     if not {"", folder} & set(sys.path):
         sys.path.append(folder)

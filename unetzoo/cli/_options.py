@@ -1,4 +1,4 @@
-"""What several commands take: how it is read, and what their help says of it."""
+"""Options that several commands share: how their values are read, and their help texts."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ if TYPE_CHECKING:
     from unetzoo.prediction import Predictor
 
 SAVED = (
-    "a trained model such as nuclei, the folder of a run or of a saved model, a .safetensors file, a package that "
-    "export wrote (.zip), or owner/name"
+    "a trained model such as nuclei, the folder of a run or of a saved model, a .safetensors file, a .zip package from "
+    "'unetzoo export', or owner/name on the Hugging Face Hub"
 )
-"""What ``from_pretrained`` takes; owner/name is of the Hugging Face Hub."""
-SEVERAL = f"{SAVED}; several, with commas, are averaged, and so are the folds of a folder of folds"
+"""What ``from_pretrained`` takes."""
+SEVERAL = f"{SAVED}; several, separated by commas, are averaged, as are all folds in a folder of folds"
 
 
-MASKS_HELP = "which files in the folder are the masks, such as 'gt/{name}_gt.png' (default: as the layout has it)"
+MASKS_HELP = "which files in the folder are the masks, such as 'gt/{name}_gt.png' (default: those of the layout)"
 PLANES = ("split", "first", "max", "channels")
-PLANES_HELP = "of images of several planes: each an image (split), the first, the largest values (max), or as channels"
+PLANES_HELP = (
+    "how to read images with several planes: each plane as an image (split), the first plane, the maximum over the "
+    "planes (max), or the planes as channels"
+)
 
 
 _UNITS = {"CM": "centimetres", "UM": "µm", "PIXELS": "pixels"}
@@ -31,7 +34,7 @@ _UNITS = {"CM": "centimetres", "UM": "µm", "PIXELS": "pixels"}
 
 
 def wanted(action: argparse.Action, text: str) -> str | None:
-    """Return what is said of an option whose ``text`` is no value; None: what reads it says so itself."""
+    """Return the message about an option whose ``text`` is not a valid value; None: its reader has a message."""
     if action.type not in (int, float):
         named = getattr(action.type, "__name__", "")
         return f"a {named} is needed" if " " in named else None
@@ -44,7 +47,7 @@ def wanted(action: argparse.Action, text: str) -> str | None:
 
 
 def pixels_or(*words: str) -> Any:
-    """Return what reads a number of pixels, or one of ``words``."""
+    """Return a function that reads a number of pixels, or one of ``words``."""
 
     def read(text: str) -> int | str | None:
         if text in words:
@@ -56,9 +59,9 @@ def pixels_or(*words: str) -> Any:
 
 
 def sides(text: str) -> int | tuple[int, int] | str:
-    """Return a side in pixels, or height and width: 64, 64x96, 64,96 or [64, 96]. What is none of these stays text.
+    """Return a side in pixels, or height and width: 64, 64x96, 64,96 or [64, 96]. Anything else stays text.
 
-    Who gets it refuses it, in the library's words. ``Parser`` joins the two of ``--size 64 96``.
+    The library then refuses it, with its own message. ``Parser`` joins the two words of ``--size 64 96``.
     """
     found = re.fullmatch(r"[\[(]?\s*(\d+)(?:\s*[x×,\s]\s*(\d+))?\s*[\])]?", text.strip())
     if found is None:
@@ -67,7 +70,7 @@ def sides(text: str) -> int | tuple[int, int] | str:
 
 
 def threshold(text: str) -> str | list[float]:
-    """Return the numbers of ``--threshold``, or the name of the file that has them.
+    """Return the numbers of ``--threshold``, or the name of the file that holds them.
 
     Raises:
         ValueError: neither.
@@ -79,32 +82,32 @@ threshold.__name__ = "list of numbers, or the .json file that 'unetzoo calibrate
 
 
 def note_of(predictor: Predictor, threshold: object, smallest: object, split: object) -> str | None:
-    """Return what a predictor has taken from a file beside what was asked for; None: nothing.
+    """Return a line about the settings that a predictor took from a file, not from the options; None: there are none.
 
-    Of the file of ``--threshold`` it is all but the thresholds, of a training by folds all of it.
+    From the file of ``--threshold`` these are all but the thresholds; from a run with folds, all of its settings.
     """
     if predictor.advice is None and not isinstance(threshold, str):
         return None
     taken = [f"split {predictor.split:g}"] if split is None and predictor.split else []
     taken += [f"smallest {predictor.smallest}"] if smallest is None and predictor.smallest else []
     if predictor.advice is None:
-        return f"objects as {printable(Path(str(threshold)))} says: {', '.join(taken)}" if taken else None
+        return f"settings from {printable(Path(str(threshold)))}: {', '.join(taken)}" if taken else None
     if predictor.config.pixel_task != "multiclass":
         taken.append(f"threshold {', '.join(f'{value:g}' for value in predictor.thresholds)}")
     taken.append(f"tta {predictor.tta}")
     count = len(predictor.networks.members)
-    return f"the average of {count} folds, as {printable(predictor.advice)} says: {', '.join(taken)}"
+    return f"averaging {count} folds, with the settings from {printable(predictor.advice)}: {', '.join(taken)}"
 
 
 def asked_of_objects(
     *, split: float | None = None, filtered: bool = False, table: object = None
 ) -> list[tuple[str, str]]:
-    """Return the packages that options of objects need, each with what needs it.
+    """Return the packages that the options about objects need, each with what needs it.
 
     Args:
-        split: by so many pixels, or None.
+        split: value of the option in pixels, or None.
         filtered: whether small objects are left out, or holes filled.
-        table: file of one, or None.
+        table: file for a table of objects, or None.
     """
     needs = [("scipy", "objects")] if filtered or split else []
     needs += [("skimage", "objects that are split")] if split else []
@@ -112,7 +115,7 @@ def asked_of_objects(
 
 
 def numbers(text: str) -> list[float]:
-    """Return the numbers of a list with commas."""
+    """Return the numbers of a list separated by commas."""
     return [float(value) for value in text.split(",")]
 
 
@@ -120,12 +123,15 @@ numbers.__name__ = "list of numbers"  # what argparse calls it in its message
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Return the words of a list with commas, each once."""
+    """Return the words of a list separated by commas, each once."""
     return tuple(dict.fromkeys(word for part in text.split(",") if (word := part.strip())))
 
 
 def option(text: str) -> tuple[str, Any]:
-    """Return name and value of ``name=value``: numbers, true, false, none, lists with commas; all else is text."""
+    """Return name and value of ``name=value``.
+
+    Values may be numbers, true, false, none, or lists separated by commas; anything else is text.
+    """
     name, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"{text!r}: NAME=VALUE is needed")
@@ -144,35 +150,36 @@ def _value(text: str) -> Any:
 
 
 def add_range(command: argparse.ArgumentParser) -> None:
-    """Add which values of images are black and white."""
+    """Add the option that sets which values of images are black and white."""
     command.add_argument(
         "--range", dest="intensity_range", type=float, nargs=2, metavar=("LOW", "HIGH"),
-        help="values of images that are black and white to a model of 8-bit images, such as 0 4095 of 12 bits that are "
-        "stored in 16 (default: 0 and the largest value of their type)",
+        help="values that count as black and white, such as 0 4095 for 12-bit images stored in 16 bits (default: 0 and "
+        "the largest value of the image's type)",
     )  # fmt: skip
 
 
 def add_slides(command: argparse.ArgumentParser) -> None:
-    """Add what is asked of slides."""
+    """Add the options for slides."""
     command.add_argument(
         "--mpp", type=float, metavar="UM",
-        help="of slides (.svs, .ndpi, .scn, .mrxs, .bif, OME-TIFF and other pyramids): µm a pixel, such as 0.5, as in "
-        "the training; the nearest finer level is read and resampled; needs unetzoo[big], and of most but .svs and "
-        ".tif unetzoo[slides]",
+        help="for slides (.svs, .ndpi, .scn, .mrxs, .bif, OME-TIFF and other pyramids): µm per pixel to segment at, "
+        "such as 0.5, as in training; the nearest finer level is read and resampled; needs unetzoo[big], and "
+        "unetzoo[slides] for most formats other than .svs and .tif",
     )  # fmt: skip
-    command.add_argument("--level", type=int, metavar="N", help="of slides: a level as it is stored, 0 the finest")
+    command.add_argument("--level", type=int, metavar="N", help="for slides: the stored level to read; 0 is the finest")
     command.add_argument(
         "--mpp-stored",
         type=float,
         metavar="UM",
-        help="µm a pixel of level 0 of slides, and of images that are no slides, where a file does not say it",
+        help="µm per pixel of level 0 of a slide, or of any other image, if its file does not state it",
     )
     command.add_argument(
         "--background", choices=("skip", "keep"),
-        help="of slides: skip computes no tiles without tissue, and is 0 beside it (default); keep computes all",
+        help="for slides: skip leaves out tiles without tissue, and masks are 0 outside the tissue (default); keep "
+        "segments all tiles",
     )  # fmt: skip
 
 
 def slides_of(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what is asked of slides, None where nothing was said."""
+    """Return the values of the options for slides, None for those not given."""
     return {name: getattr(options, name) for name in ("mpp", "level", "mpp_stored", "background")}

@@ -1,4 +1,4 @@
-"""What a command prints, where perhaps nobody reads it any more."""
+"""The output of a command, which continues to work when nobody reads its output any more."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from unetzoo.printing import printable
 
 
 class Output:
-    """A stream that what is written to it cannot break: once its reader is gone, all of it is left out.
+    """A stream that does not raise when its reader is gone: from then on, nothing is written.
 
-    Where it cannot be written for another reason, such as a full disk, that is said once.
+    If writing fails for another reason, such as a full disk, this is reported once.
 
-    A command is there for what it does. ``head -1`` behind it has seen enough, and says nothing about a training.
+    A command is run for what it does. That ``head -1`` has read enough is no reason to stop a training.
 
     Args:
         stream: standard output, or standard error.
@@ -33,7 +33,7 @@ class Output:
         self.broken = False
 
     def write(self, text: str) -> int:
-        """Write, or leave it out."""
+        """Write the text, unless the reader is gone."""
         self._unless_broken(self._stream.write, text)
         return len(text)
 
@@ -53,7 +53,7 @@ class Output:
             self.broken = True
             # On Windows a pipe without a reader is an invalid argument.
             unread = isinstance(error, BrokenPipeError) or (os.name == "nt" and error.errno == errno.EINVAL)
-            if not unread and self._stream is not sys.__stderr__:  # which nobody could be told of
+            if not unread and self._stream is not sys.__stderr__:  # of standard error there is nowhere to report it
                 raise WriteError(
                     f"what is printed cannot be written: {error.strerror}; send it elsewhere, or make room"
                 ) from error
@@ -61,7 +61,7 @@ class Output:
 
 @contextlib.contextmanager
 def unbroken() -> Iterator[None]:
-    """Let neither standard output nor standard error end what is done within, as their readers go away."""
+    """Keep the work within this block running if the reader of standard output or standard error goes away."""
     before = {name: stream for name in ("stdout", "stderr") if (stream := getattr(sys, name)) is not None}
     own = {name: Output(stream) for name, stream in before.items()}
     for name, output in own.items():
@@ -71,12 +71,12 @@ def unbroken() -> Iterator[None]:
     finally:
         for name, output in own.items():
             output.flush()
-            if not output.broken:  # which stays, or Python would complain of the other when it flushes that at its end
+            if not output.broken:  # a broken one stays, or Python would complain when it flushes the original at exit
                 setattr(sys, name, before[name])
 
 
 class _Shown(logging.Handler):
-    """Prints what is logged to standard error, which may be another one by then, so that a terminal shows it."""
+    """Prints log records to what is standard error at that time, so that a terminal shows them."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(printable(record.getMessage(), lines=True), file=sys.stderr)
@@ -84,7 +84,7 @@ class _Shown(logging.Handler):
 
 @contextlib.contextmanager
 def log_shown() -> Iterator[None]:
-    """Show what the library logs within: a command is asked once, and tells what it took from a file, too."""
+    """Show what the library logs within this block, at level INFO too, such as what was read from a file."""
     logger, handler = logging.getLogger("unetzoo"), _Shown()
     before = logger.level
     logger.addHandler(handler)

@@ -1,9 +1,9 @@
-"""Messages of the library, which name arguments as Python does, in the words of the command line.
+"""Rewrites messages of the library, which name arguments as Python does, for the command line.
 
-A function says ``foreground='any'``, since that is what its caller writes; of a command it is ``--foreground any``. All
-that a command says of the library's passes here, so that the library has one wording. There an argument is always
-written with its sign of equality: ``task='multiclass'``, or ``ignore=…`` where the value is the reader's. Likewise what
-calls a function of Python is said as the command that does the same: see ``CALLS``.
+A function says ``foreground='any'``, since that is what its caller writes; a command says ``--foreground any``. Every
+message of the library that a command prints passes through here, so that the library needs one wording. It always
+writes an argument with its equals sign: ``task='multiclass'``, or ``ignore=…`` where the reader chooses the value.
+Calls of Python functions are replaced by the commands that do the same: see ``CALLS``.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Any
 from unetzoo.files.notes import DESCRIPTION
 
 _QUOTED = r"(?<!\w)(?:'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\")(?!\w)"
-"""A name of a file or of a class, or a command: it is no argument, whatever it holds."""
+"""The name of a file or of a class, or a command: never an argument, whatever it contains."""
 _LITERAL = rf"{_QUOTED}|\([^()\n]*\)|\[[^\[\]\n]*\]|-?\d[\d_.]*(?:e[-+]?\d+)?(?!\w)|True\b|False\b|None\b|torch\.\w+"
 _SETTING = r"(?:trainer|model|data)(?:\.\w+)+"
-"""Full name of a setting of a training."""
+"""The full name of a training setting."""
 
 CALLS = {
     r"unetzoo\.list_models\(\)": "'unetzoo list'",
@@ -42,15 +42,15 @@ CALLS = {
     r" \(to unetzoo\.Slide\)": "",
     r"GeoTIFFs of prediction, and Prediction\.geojson\(\),": "the masks and --write geojson of 'unetzoo predict'",
 }
-"""What a message says to somebody who writes Python → what it says to somebody who types commands."""
+"""Text for somebody who writes Python → text for somebody who types commands."""
 
 
 class Wording:
-    """Writes arguments in a text as the options that they are of a command.
+    """Replaces arguments in a text by the options of a command.
 
     Args:
-        command: knows the options.
-        settings: the command also takes settings by their full names.
+        command: the parser that knows the options.
+        settings: whether the command also takes settings by their full names.
     """
 
     def __init__(self, command: argparse.ArgumentParser, *, settings: bool = False) -> None:
@@ -60,7 +60,7 @@ class Wording:
         self._pattern = self._compiled()
 
     def know(self, others: Mapping[str, str]) -> None:
-        """Take these names, where they are no options themselves, for options: "ema" for "model.ema"."""
+        """Treat these names as options, unless they are options themselves: "ema" as "model.ema"."""
         self._others = {name: option for name, option in others.items() if name not in self._actions}
         self._pattern = self._compiled()
 
@@ -71,11 +71,11 @@ class Wording:
         return re.compile(rf"(?P<quoted>{_QUOTED})|(?P<call>{'|'.join(CALLS)})|{argument}")
 
     def __call__(self, text: str) -> str:
-        """Return the text; what is no option of the command, or stands in quotes, stays as it is."""
+        """Return the text with its arguments replaced; text in quotes and other arguments stay unchanged."""
         return self._pattern.sub(self._said, text)
 
     def _said(self, found: re.Match[str]) -> str:
-        """Return what takes the place of a part of a text."""
+        """Return the replacement for a part of a text."""
         if found["quoted"]:
             return found[0]
         if found["call"] is None:
@@ -86,7 +86,7 @@ class Wording:
         raise AssertionError(found[0])
 
     def option(self, name: str, value: Any) -> str | None:
-        """Return how an argument is typed, None where its value cannot be."""
+        """Return an argument as it is typed; None if its value cannot be typed."""
         name = self._others.get(name, name)
         action = self._actions.get(name)
         if action is None:
@@ -114,7 +114,7 @@ class Wording:
 
 @contextlib.contextmanager
 def warnings_in(wording: Wording) -> Iterator[None]:
-    """Let what the library logs within be said in these words; what only describes stays as it is."""
+    """Rewrite what the library logs within this block; records that only describe stay unchanged."""
 
     def reworded(record: logging.LogRecord) -> bool:
         if not DESCRIPTION.keys() <= vars(record).keys():
@@ -130,7 +130,7 @@ def warnings_in(wording: Wording) -> Iterator[None]:
 
 
 def _words(action: argparse.Action, value: Any) -> list[str] | None:
-    """Return the words behind an option; None where there are none for the value."""
+    """Return the words that follow an option; None if the value cannot be typed."""
     if value is None and callable(action.type):
         with contextlib.suppress(ValueError):
             return ["none"] if action.type("none") is None else None
