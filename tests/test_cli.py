@@ -105,8 +105,8 @@ def test_the_demo_counts_objects_as_scipy_does(mask: np.ndarray) -> None:
     ("arguments", "said"),
     [
         (["info", "resnut50"], "did you mean 'resunet50'"),
-        (["list", "zzz"], "no name fits 'zzz'"),
-        (["list", "nuclei"], "no name fits 'nuclei'; 'unetzoo list --pretrained' has it"),
+        (["list", "zzz"], "no name matches 'zzz'"),
+        (["list", "nuclei"], "no name matches 'nuclei'; 'unetzoo list --pretrained' lists it"),
         (["list", "unet", "--pretrained"], "--pretrained leaves none"),
         (["compare", "unet", "--plot", f"{__file__}/a.png"], "cannot be made"),
         (["compare", "resnut50"], "did you mean 'resunet50'"),
@@ -200,7 +200,7 @@ def test_a_trained_model_tells_what_it_is(capsys: pytest.CaptureFixture[str]) ->
     record = json.loads(run(capsys, "info", "nuclei", "--json"))
     assert record["config"]["class_names"] == ["nucleus"]
     assert record["bytes"] == trained.weights_of("nuclei").stat().st_size
-    assert "whole, sha256" in run(capsys, "verify", "nuclei")
+    assert "intact, sha256" in run(capsys, "verify", "nuclei")
 
 
 def test_a_saved_model_tells_what_it_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -451,7 +451,7 @@ def test_the_command_segments_a_folder_of_slides(
     assert main([*command, "--background", "keep"]) == 2
     assert "other settings" in capsys.readouterr().err
     assert main(["predict", str(model), str(slide), "--out", str(tmp_path / "other"), "--level", "1"]) == 0
-    assert re.search(r"a\.svs: [45]\d% is no tissue, and is left out", capsys.readouterr().err)
+    assert re.search(r"a\.svs: [45]\d% is not tissue and is skipped", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("asked", [["--mpp", "5000"], ["--mpp", "1", "--level", "1"]])

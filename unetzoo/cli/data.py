@@ -1,4 +1,4 @@
-"""``unetzoo data``: look at a data set, convert it, preview it. Parses first and imports late."""
+"""``unetzoo data``: check a data set, convert it, preview it. Parses first and imports late."""
 
 from __future__ import annotations
 
@@ -29,51 +29,51 @@ def add(commands: Any) -> None:
     command = inner.add_parser(
         "check",
         parents=[labels, splits, form],
-        help="find all that is wrong before training",
-        description="Read every image and mask once and say what they are and what is wrong. The exit status is 2 "
-        "where something keeps the data from being trained on.",
+        help="find problems in a data set before training",
+        description="Read every image and mask once, and report what they are and what is wrong. The exit status is 2 "
+        "if a problem prevents training on the data.",
     )
     command.add_argument(
-        "--crop-size", type=sides, metavar="PIXELS", help="side, or HEIGHTxWIDTH, of the crops that training will take"
+        "--crop-size", type=sides, metavar="PIXELS", help="side, or HEIGHTxWIDTH, of the crops that training will use"
     )
     command.add_argument("--html", metavar="FILE", help="also write a page with histograms, and images with masks")
-    of_training = {"folds": "folds"}  # which comes next
+    of_training = {"folds": "folds"}  # the next command
     command.set_defaults(run=_check, library_names=of_training, writes=("html",))
 
     command = inner.add_parser(
         "convert",
         parents=[labels, form],
-        help="write plain folders of images and PNG masks",
-        description="Write any data set that can be read as images/ and masks/: images byte for byte, masks as PNG. "
-        "Masks have classes, not objects: objects of a class that touch become one. With --task instances they are "
-        "label images of 16 bits, which number the objects, and nothing is lost.",
+        help="write a data set as folders of images and PNG masks",
+        description="Write a data set in any supported layout as images/ and masks/: images are copied byte for byte, "
+        "masks become PNG files. Masks store classes, not objects: touching objects of one class become one object. "
+        "With --task instances the masks are 16-bit label images, which number the objects, and nothing is lost.",
     )
-    command.add_argument("target", metavar="TARGET", help="a folder, empty or new")
+    command.add_argument("target", metavar="TARGET", help="the folder to write, new or empty")
     command.set_defaults(run=_convert)
 
     command = inner.add_parser(
         "preview",
         parents=[labels, splits, form],
-        help="a sheet of augmented images with their masks",
-        description="Write a sheet of images with their masks laid over them, as training sees them.",
+        help="show augmented images with their masks",
+        description="Write one PNG that shows images with their masks laid over them, augmented as in training.",
     )
-    command.add_argument("--split", choices=("train", "val", "test"), default="train", help="(default: train)")
+    command.add_argument(
+        "--split", choices=("train", "val", "test"), default="train", help="the split to show (default: train)"
+    )
     command.add_argument(
         "--augmentation",
         default="light",
         metavar="LIST",
-        help="none, light or strong; a list as YAML has it, '[light, RandomBlur: {sigma: 2}]'; a class of your own, "
-        "mine.Salt; or a .yaml file with a list, or with the settings of a training (default: light)",
+        help="none, light or strong; a YAML list such as '[light, RandomBlur: {sigma: 2}]'; a class of your own such "
+        "as mine.Salt; or a .yaml file with such a list or with the settings of a run (default: light)",
     )
-    command.add_argument(
-        "--trust", action="store_true", help="the file of --augmentation is mine: it may name any class"
-    )
+    command.add_argument("--trust", action="store_true", help="trust the file of --augmentation: it may name any class")
     command.add_argument(
         "--crop-size", type=sides, metavar="PIXELS", help="side, or HEIGHTxWIDTH, of the crops (default: whole images)"
     )
-    command.add_argument("--count", type=int, default=16, metavar="N", help="images (default: 16)")
-    command.add_argument("--columns", type=int, default=4, metavar="N", help="(default: 4)")
-    command.add_argument("--out", default="preview.png", metavar="FILE", help="(default: preview.png)")
+    command.add_argument("--count", type=int, default=16, metavar="N", help="number of images (default: 16)")
+    command.add_argument("--columns", type=int, default=4, metavar="N", help="images per row (default: 4)")
+    command.add_argument("--out", default="preview.png", metavar="FILE", help="PNG to write (default: preview.png)")
     command.set_defaults(run=_preview, names_code=True, writes=("out",))
 
 
@@ -85,23 +85,25 @@ def _labels_options() -> argparse.ArgumentParser:
         metavar="SOURCE",
         help="a folder with images and masks or annotations; or .csv files",
     )
-    options.add_argument("--task", choices=TASKS, help="(default: as annotations say, else binary)")
-    options.add_argument("--num-classes", type=int, metavar="N", help="multiclass: background is one of them")
-    options.add_argument("--class-names", type=_listed, metavar="NAME,…", help="one a class")
+    options.add_argument("--task", choices=TASKS, help="(default: that of the annotations, else binary)")
+    options.add_argument(
+        "--num-classes", type=int, metavar="N", help="number of classes; multiclass counts the background"
+    )
+    options.add_argument("--class-names", type=_listed, metavar="NAME,…", help="one name per class")
     options.add_argument(
         "--classes",
         type=_listed,
         metavar="NAME,…",
-        help="of annotations: which count, in this order (default: all)",
+        help="for annotations: the classes to use, in this order (default: all)",
     )
-    options.add_argument("--ignore", type=int, metavar="VALUE", help="of mask pixels that do not count")
+    options.add_argument("--ignore", type=int, metavar="VALUE", help="value of mask pixels to ignore")
     options.add_argument(
         "--foreground",
         choices=("white", "any"),
-        help="of binary masks: white, or any value above 0, as masks of ids have (default: white)",
+        help="foreground of binary masks: white, or any value above 0, as in label images (default: white)",
     )
-    options.add_argument("--colours", type=_listed, metavar="#RRGGBB,…", help="of painted masks, one a class")
-    options.add_argument("--ignore-colour", metavar="#RRGGBB", help="of painted pixels that do not count")
+    options.add_argument("--colours", type=_listed, metavar="#RRGGBB,…", help="for painted masks: one colour per class")
+    options.add_argument("--ignore-colour", metavar="#RRGGBB", help="for painted masks: colour of pixels to ignore")
     options.add_argument("--planes", choices=PLANES, help=PLANES_HELP)
     options.add_argument("--masks", metavar="PATTERN", help=MASKS_HELP)
     return options
@@ -110,7 +112,9 @@ def _labels_options() -> argparse.ArgumentParser:
 def _split_options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(add_help=False)
     options.add_argument(
-        "--group", metavar="REGEX", help=r"images with the same group of it, such as 'Image_(\d+)', never part"
+        "--group",
+        metavar="REGEX",
+        help=r"images whose first group of this is equal, as in 'Image_(\d+)', stay together",
     )
     options.add_argument(
         "--ratios",
@@ -118,15 +122,15 @@ def _split_options() -> argparse.ArgumentParser:
         nargs=3,
         default=[0.8, 0.1, 0.1],
         metavar=("TRAIN", "VAL", "TEST"),
-        help="shares of the images where the layout has no splits (default: 0.8 0.1 0.1)",
+        help="fractions of the images for each split, where the layout has no splits (default: 0.8 0.1 0.1)",
     )
-    options.add_argument("--seed", type=int, default=0, metavar="N", help="of the split (default: 0)")
+    options.add_argument("--seed", type=int, default=0, metavar="N", help="random seed of the split (default: 0)")
     return options
 
 
 def _form_options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(add_help=False)
-    options.add_argument("--json", action="store_true", help="as JSON")
+    options.add_argument("--json", action="store_true", help="print JSON")
     return options
 
 
@@ -135,7 +139,7 @@ def _listed(text: str) -> tuple[str, ...]:
 
 
 def _labels(options: argparse.Namespace) -> Labels:
-    """Return what the options say; the number of classes follows from names, colours or folders where it can."""
+    """Return the labels that the options describe; names, colours or folders give the number of classes if they can."""
     from unetzoo.data import labels_of
 
     return labels_of(
@@ -165,7 +169,7 @@ def _check(options: argparse.Namespace) -> None:
         crop_size=options.crop_size,
         progress=sys.stderr.isatty(),
     )
-    options.wording.know({"resize": "data.resize", "folds": "folds"})  # of the training that comes next
+    options.wording.know({"resize": "data.resize", "folds": "folds"})  # options of the next command, a training
     problems, warnings = (tuple(map(options.wording, said)) for said in (report.problems, report.warnings))
     report = dataclasses.replace(report, problems=problems, warnings=warnings)
     print(json.dumps(report.to_dict(), indent=2) if options.json else report)
@@ -186,7 +190,7 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _how_to_read(options: argparse.Namespace, labels: Labels) -> str:
-    """Return the command that trains on what was converted, or what tells the meaning of its masks."""
+    """Return the command that trains on the converted data, or else the options that describe its masks."""
     from unetzoo.data.commanding import training_command, training_flags
 
     if command := training_command(options.target, training_flags(options.target, (labels,), {})):

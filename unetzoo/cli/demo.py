@@ -1,4 +1,4 @@
-"""The first command of a newcomer: a trained model on an image."""
+"""``unetzoo demo``, the first command for newcomers: a trained model on an image."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from unetzoo.cli._options import SAVED
 from unetzoo.printing import counted
 
 NEXT = (
-    ("unetzoo predict {model} *.png --out masks --overlay", "masks of your own images, of any size"),
+    ("unetzoo predict {model} *.png --out masks --overlay", "segment your own images, of any size"),
     (
         "unetzoo train --model resunet18 --data FOLDER",
-        "on FOLDER/images and FOLDER/masks; pip install 'unetzoo[train]'",
+        "on FOLDER/images and FOLDER/masks; needs pip install 'unetzoo[train]'",
     ),
-    ("unetzoo compare '*resnet18' resunet18", "the networks to choose from"),
+    ("unetzoo compare '*resnet18' resunet18", "compare networks to choose from"),
 )
 SIDE = 512
-"""Pixels of the drawn image."""
+"""Side of the drawn image in pixels."""
 COUNTED = 256
-"""Side of the image for which the costs are counted."""
+"""Side of the image for which the costs are counted, in pixels."""
 
 
 def add(commands: Any) -> None:
     """Add the command."""
     command = commands.add_parser(
         "demo",
-        help="a trained model on an image",
-        description="Segment an image with a trained model, count the objects, and write the mask laid over it.",
+        help="try a trained model on an image",
+        description="Segment an image with a trained model, count the objects, and write the image with its mask laid "
+        "over it.",
     )
     command.add_argument(
         "--model",
@@ -38,8 +39,10 @@ def add(commands: Any) -> None:
         metavar="NAME",
         help=f"{SAVED} (default: nuclei)",
     )
-    command.add_argument("--image", metavar="FILE", help="PNG, JPEG, TIFF, … (default: microscopy, drawn)")
-    command.add_argument("--out", default="unetzoo_demo.png", metavar="FILE", help="(default: unetzoo_demo.png)")
+    command.add_argument("--image", metavar="FILE", help="PNG, JPEG, TIFF, … (default: a drawn microscopy image)")
+    command.add_argument(
+        "--out", default="unetzoo_demo.png", metavar="FILE", help="PNG to write (default: unetzoo_demo.png)"
+    )
     command.set_defaults(run=_demo, writes=("out",))
 
 
@@ -73,22 +76,22 @@ def _demo(options: argparse.Namespace) -> None:
     print(f"overlay: {printable(Path(options.out).resolve())}\n")
     costs = costs_of(build_on_meta(config), model_info(config.name), COUNTED)
     print(aligned([header(COUNTED), cells(costs)]), end="")
-    # For people, not for what reads the output.
+    # On standard error: for people, not for programs that read the output.
     commands = "".join(f"  {command.format(model=options.model):<56}  # {purpose}\n" for command, purpose in NEXT)
     print(f"\nNext:\n{commands}", end="", file=sys.stderr)
 
 
 def count(mask: Any) -> int:
-    """Return how many objects a mask, (H, W) bool, has; pixels that share a corner are of one.
+    """Return the number of objects in a mask, (H, W) bool; pixels that share a corner belong to one object.
 
-    Each pixel takes the greatest number around it, tells it to the pixel whose number it had, and takes that pixel's,
-    until nothing changes. ``unetzoo.objects`` tells more, and needs SciPy, which the demo must do without.
+    Each pixel takes the greatest number around it, passes it to the pixel whose number it had, and takes that pixel's,
+    until nothing changes. ``unetzoo.objects`` does more, but needs SciPy, which the demo must not need.
     """
     import torch
     import torch.nn.functional as F
 
     inside = mask.flatten()
-    numbers = torch.arange(1, mask.numel() + 1, dtype=torch.float64) * inside  # one more than the pixel's place
+    numbers = torch.arange(1, mask.numel() + 1, dtype=torch.float64) * inside  # the pixel's index plus one
     while True:
         grown = F.max_pool2d(numbers.reshape(1, *mask.shape), 3, stride=1, padding=1).flatten() * inside
         if torch.equal(grown, numbers):

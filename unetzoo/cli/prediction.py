@@ -37,78 +37,88 @@ def add(commands: Any) -> None:
     """Add the command."""
     command = commands.add_parser(
         "predict",
-        help="masks of images, of any size",
-        description="Segment images, and write their masks under the images' names: PNG files, or TIFF for "
-        "TIFF and zarr for zarr. What is there already is not done again. An image that cannot be read stops "
-        "nothing: it is reported at the end, and the exit status is 1.",
+        help="segment images of any size",
+        description="Segment images, and write their masks under the images' names: as PNG, or as TIFF for TIFF images "
+        "and zarr for zarr. Images that already have a mask are skipped. An image that cannot be read does not stop "
+        "the others: it is reported at the end, and the exit status is 1.",
     )
     command.add_argument("model", help=SEVERAL)
     command.add_argument("images", nargs="+", metavar="IMAGE", help="images, or folders of images")
-    command.add_argument("--out", default="masks", metavar="FOLDER", help="of the masks (default: masks)")
+    command.add_argument("--out", default="masks", metavar="FOLDER", help="folder for the masks (default: masks)")
     command.add_argument(
         "--overlay", nargs="?", const="filled", choices=("filled", "outline"),
-        help="also write overlays/: the images with their masks, filled (default) or as outlines; with --split, and of "
-        "models that tell objects apart, neighbouring objects differ in colour",
+        help="also write overlays/: the images with their masks drawn on them, filled (default) or as outlines; with "
+        "--split, or a model that separates objects, neighbouring objects differ in colour",
     )  # fmt: skip
     command.add_argument(
         "--probabilities", action="store_true", help="also write probabilities/: .npy, (classes, height, width) float32"
     )
     command.add_argument(
         "--write", type=words, default=(), metavar="FORMAT,…",
-        help="also write the objects for correction in other tools, into a folder a format: coco, geojson, labelme, "
-        "labels (an integer an object), nifti (the same as .nii.gz; unetzoo[medical] too), rois (ImageJ) or "
-        "yolo, several with commas; needs unetzoo[objects], and rois unetzoo[annotations]",
+        help="also write the objects for correction in other tools, one folder per format: coco, geojson, labelme, "
+        "labels (label images), nifti (label images as .nii.gz; also needs unetzoo[medical]), rois (ImageJ; also needs "
+        "unetzoo[annotations]) or yolo; several separated by commas; needs unetzoo[objects]",
     )  # fmt: skip
-    command.add_argument("--tta", metavar="VIEWS", help="none, flips or d4 (default: none)")
     command.add_argument(
-        "--scales", type=numbers, default=[1.0], metavar="S,…", help="of the views, such as 0.75,1,1.25"
+        "--tta", metavar="VIEWS", help="test-time augmentation: none, flips or d4 (flips and rotations) (default: none)"
     )
+    command.add_argument(
+        "--scales", type=numbers, default=[1.0], metavar="S,…",
+        help="average over the image at these scales, such as 0.75,1,1.25 (default: 1)",
+    )  # fmt: skip
     command.add_argument(
         "--tile", type=pixels_or("auto", "none"), default="auto", metavar="PIXELS",
         help="side of the tiles; none: whole images (default: auto, what fits in memory)",
     )  # fmt: skip
     command.add_argument(
         "--overlap", type=_share_or_pixels, default=0.25, metavar="N",
-        help="of the tiles: a share such as 0.25, pixels, or full: exact (default: 0.25)",
+        help="overlap of the tiles: a fraction of their side such as 0.25, a number of pixels, or full, which gives "
+        "the same result as the whole image (default: 0.25)",
     )  # fmt: skip
     command.add_argument(
-        "--merge", default="probabilities", metavar="WHAT", help="what is averaged: probabilities (default) or logits"
-    )
+        "--merge", default="probabilities", metavar="WHAT",
+        help="what is averaged over tiles, views and models: probabilities or logits (default: probabilities)",
+    )  # fmt: skip
     command.add_argument(
         "--threshold", type=threshold, metavar="P",
-        help="of probabilities, one or one a class with commas; or the file that 'unetzoo calibrate' wrote "
-        "(default: 0.5)",
+        help="probability above which a pixel belongs to a class: one number, or one per class separated by commas; or "
+        "the file that 'unetzoo calibrate' wrote (default: 0.5)",
     )  # fmt: skip
     _add_objects(command)
     add_slides(command)
     add_range(command)
-    command.add_argument("--planes", choices=PLANES, help=f"{PLANES_HELP}; split writes a mask a plane")
-    command.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="(default: float32)")
+    command.add_argument("--planes", choices=PLANES, help=f"{PLANES_HELP}; split writes one mask per plane")
+    command.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="type to compute in (default: float32)"
+    )
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
-    command.add_argument("--overwrite", action="store_true", help="do all of them anew")
-    command.add_argument("--json", action="store_true", help="print an object an image, a line each")
+    command.add_argument("--overwrite", action="store_true", help="segment all images again, and replace their masks")
+    command.add_argument("--json", action="store_true", help="print one line of JSON per image")
     command.set_defaults(run=_predict, writes=("table",))
 
 
 def _add_objects(command: argparse.ArgumentParser) -> None:
-    """Add what objects depend on."""
-    command.add_argument("--smallest", type=int, metavar="PIXELS", help="leave smaller objects out; needs SciPy")
+    """Add the options that define objects."""
+    command.add_argument(
+        "--smallest", type=int, metavar="PIXELS", help="leave out objects of fewer pixels; needs SciPy"
+    )
     command.add_argument(
         "--holes",
         type=pixels_or("all"),
         default=0,
         metavar="PIXELS",
-        help="fill holes of up to so many, or all; needs SciPy",
+        help="fill holes of up to this many pixels, or all; needs SciPy",
     )
     command.add_argument(
         "--table", metavar="FILE.csv",
-        help="also write a row for each object of all images: class, area, place, shape, intensities of each channel, "
-        "under scikit-image's names, in µm too where the size of a pixel is known; needs it",
+        help="also write a table with one row per object of all images: class, area, position, shape and intensities "
+        "of each channel, under scikit-image's names, also in µm where the pixel size is known; needs scikit-image",
     )  # fmt: skip
     command.add_argument(
         "--split", type=float, metavar="PIXELS",
-        help="objects that touch come apart where they are narrower by so many than at their widest, such as 1.5; "
-        "masks stay as they are; needs scikit-image (default: 0, connected pieces are objects)",
+        help="separate touching objects where the neck between them is narrower than both by more than this, in "
+        "half-widths, such as 1.5; masks do not change; needs scikit-image (default: 0, each connected component is an "
+        "object)",
     )  # fmt: skip
 
 
@@ -122,7 +132,7 @@ def _predict(options: argparse.Namespace) -> int | None:
     from unetzoo.saving.sources import separated
 
     reuse_memory()
-    # Pillow's, of large images: they are read by rows, or refused.
+    # A warning of Pillow about large images: they are read by rows, or refused.
     warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
     table = None if options.table is None else Path(options.table)
     outputs = files.Outputs(
@@ -133,7 +143,7 @@ def _predict(options: argparse.Namespace) -> int | None:
         table,
         options.overlay == "outline",
     )
-    outputs.writers()  # or an error, before any work
+    outputs.writers()  # raises an error before any work
     _check_order(options.model, options.images)
     asked = slides_of(options)
     jobs = files.find_jobs(options.images, inside=outputs.folder, planes=options.planes, slides=asked)
@@ -171,10 +181,10 @@ def _predict(options: argparse.Namespace) -> int | None:
 
 
 def _check_order(model: str, images: Sequence[str]) -> None:
-    """Raise if the model stands behind the images: with only a path, the message would be about a missing image.
+    """Raise if the model comes after the images; otherwise the message would be about a missing image.
 
     Raises:
-        ConfigError: with the words in their order.
+        ConfigError: gives the words in the right order.
     """
     from unetzoo import trained
     from unetzoo.images import is_image
@@ -189,7 +199,7 @@ def _check_order(model: str, images: Sequence[str]) -> None:
 
 
 class _Shown:
-    """Says what becomes of each image: lines of JSON, or a bar on a terminal."""
+    """Reports the outcome of each image: as lines of JSON, or as a progress bar on a terminal."""
 
     def __init__(self, count: int, options: argparse.Namespace) -> None:
         from huggingface_hub.utils.tqdm import tqdm
@@ -214,8 +224,8 @@ class _Shown:
         self.bar.update()
         self.objects += outcome.objects or 0
         if outcome.background is not None and not self.as_json:
-            said = f"{printable(outcome.job.source.name)}: {outcome.background:.0%} is no tissue, and is left out"
-            self.bar.write(f"{said} (--background keep computes it)", file=sys.stderr)
+            said = f"{printable(outcome.job.source.name)}: {outcome.background:.0%} is not tissue and is skipped"
+            self.bar.write(f"{said} (--background keep segments it)", file=sys.stderr)
         if outcome.shrunk is not None and outcome.shrunk > 1 and not self.as_json:
             from unetzoo.prediction.overlay_by_rows import scale_said
 
@@ -227,7 +237,7 @@ class _Shown:
 
 
 def _record(outcome: Outcome, wording: Wording) -> dict[str, Any]:
-    """Return the line of an image."""
+    """Return the JSON record of an image."""
     record: dict[str, Any] = {"image": str(outcome.job.source)}
     if outcome.error is not None:
         return {**record, "status": "failed", "error": wording(outcome.error)}
@@ -264,4 +274,4 @@ def _share_or_pixels(text: str) -> float | int | str:
     return int(text) if text.isdigit() else float(text)
 
 
-_share_or_pixels.__name__ = "share, a number of pixels, or full"
+_share_or_pixels.__name__ = "fraction, a number of pixels, or full"

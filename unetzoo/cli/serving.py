@@ -18,9 +18,9 @@ def add(commands: Any) -> None:
     """Add ``serve`` to the commands of the command line."""
     command = commands.add_parser(
         "serve",
-        help="a web page for a trained network",
-        description="Serve a web page on this machine: drop images, see their masks, count objects, download. "
-        "Nothing is sent anywhere else. Ctrl-C ends it. Needs pip install 'unetzoo[demo]'.",
+        help="serve a web page for a trained network",
+        description="Serve a web page on this machine, where you drop images, see their masks, count objects and "
+        "download results. Nothing is sent anywhere else. Ctrl-C stops it. Needs pip install 'unetzoo[demo]'.",
     )
     command.add_argument(
         "source",
@@ -31,27 +31,32 @@ def add(commands: Any) -> None:
         "--host",
         default="127.0.0.1",
         metavar="ADDRESS",
-        help="0.0.0.0 lets others in, without a password (default: 127.0.0.1)",
+        help="address to listen on; 0.0.0.0 lets other machines in, without a password (default: 127.0.0.1)",
     )
     command.add_argument(
         "--name",
         action="append",
         default=[],
         metavar="HOST",
-        help="under which visitors reach it, such as a proxy's masks.example.org; addresses, localhost and this "
-        "machine's name are known; may be given several times",
+        help="host name under which visitors reach the page, such as a proxy's masks.example.org; addresses, localhost "
+        "and this machine's name are known; may be repeated",
     )
-    command.add_argument("--port", type=int, default=7860, metavar="N", help="(default: 7860)")
+    command.add_argument("--port", type=int, default=7860, metavar="N", help="port to listen on (default: 7860)")
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     command.add_argument(
         "--split",
         type=float,
         metavar="PIXELS",
-        help="count objects; those that touch come apart where they are narrower by so many than at their widest, such "
-        "as 1.5; needs scikit-image (default: only models that tell objects apart count them)",
+        help="count objects; touching ones are separated where the neck between them is narrower than both by more "
+        "than this, in half-widths, such as 1.5; needs scikit-image (default: only models that separate objects count "
+        "them)",
     )
-    command.add_argument("--max-megabytes", type=float, default=50, metavar="N", help="of a file (default: 50)")
-    command.add_argument("--max-megapixels", type=float, default=25, metavar="N", help="of an image (default: 25)")
+    command.add_argument(
+        "--max-megabytes", type=float, default=50, metavar="N", help="largest file that is accepted (default: 50)"
+    )
+    command.add_argument(
+        "--max-megapixels", type=float, default=25, metavar="N", help="largest image that is accepted (default: 25)"
+    )
     names = {"megabytes": "max_megabytes", "megapixels": "max_megapixels"}
     command.set_defaults(run=_serve, library_names=names)
 
@@ -75,14 +80,14 @@ def _serve(options: argparse.Namespace) -> None:
             names=options.name,
         ) as address,
     ):
-        print(f"{address} (Ctrl-C ends it)", flush=True)
+        print(f"{address} (Ctrl-C stops it)", flush=True)
         while True:
             time.sleep(3600)
 
 
 @contextlib.contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end it as Ctrl-C does, so that the temporary folder is removed, whoever ends it."""
+    """Let SIGTERM stop the server as Ctrl-C does, so that the temporary folder is removed either way."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

@@ -40,26 +40,28 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "evaluate",
         parents=[data],
-        help="a trained network on a folder of images and masks",
-        description="Segment the images of a folder and hold the masks against the true ones: a table, and with "
-        "--report a row an image and the images that went worst. For a model in the folder of a run, --ratios, "
-        "--seed, --group, --ignore, --foreground, --colours, --planes and --masks are those of its config.yaml "
-        "unless they are given.",
+        help="evaluate a trained network on a folder of images and masks",
+        description="Segment the images of a folder and compare the masks with the ground truth. Prints a table of "
+        "scores; --report also writes a row per image and shows the worst images. For a model in the folder of a run, "
+        "--ratios, --seed, --group, --ignore, --foreground, --colours, --planes and --masks are those of its "
+        "config.yaml unless they are given.",
     )
     command.add_argument("model", nargs="?", help=SEVERAL)
-    command.add_argument("--threshold", type=threshold, metavar="P", help="as 'unetzoo predict' takes it")
+    command.add_argument("--threshold", type=threshold, metavar="P", help="as for 'unetzoo predict'")
     command.add_argument("--report", metavar="FOLDER", help="write scores.json, per_image.csv and worst.png there")
-    command.add_argument("--smallest", type=int, metavar="PIXELS", help="as 'unetzoo predict' takes it")
-    command.add_argument("--holes", type=pixels_or("all"), default=0, metavar="PIXELS", help="likewise")
+    command.add_argument("--smallest", type=int, metavar="PIXELS", help="as for 'unetzoo predict'")
+    command.add_argument("--holes", type=pixels_or("all"), default=0, metavar="PIXELS", help="as for 'unetzoo predict'")
     command.add_argument("--split-objects", type=float, metavar="PIXELS",
-        help="count them as 'unetzoo predict --split' divides them")  # fmt: skip
-    command.add_argument("--objects", action="store_true", help="also hold objects against the true ones: AP, PQ, F1")
+        help="separate touching objects, as --split of 'unetzoo predict' does")  # fmt: skip
+    command.add_argument("--objects", action="store_true", help="also score objects against the true ones: AP, PQ, F1")
     command.add_argument("--monitor", metavar="FIGURE",
-        help="the score by which images are the worst: iou, recall, dice/NAME, with --objects object_pq, … (default: "
-        "as the run was judged, else dice, or with --objects object_ap_50)")  # fmt: skip
-    command.add_argument("--table", metavar="FILE.csv", help="of the objects, as 'unetzoo predict' writes it")
-    command.add_argument("--json", action="store_true", help="as JSON")
-    command.add_argument("--split", choices=("train", "val", "test"), help="(default: test if there is, or all)")
+        help="score that ranks the worst images: iou, recall, dice/NAME, with --objects object_pq, … (default: the "
+        "monitor of the run, else dice, or with --objects object_ap_50)")  # fmt: skip
+    command.add_argument("--table", metavar="FILE.csv", help="table of the objects, as 'unetzoo predict' writes it")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.add_argument(
+        "--split", choices=("train", "val", "test"), help="the split to use (default: test if there is one, else all)"
+    )
     add_slides(command)
     add_range(command)
     command.set_defaults(run=_evaluate, writes=("report", "table"))
@@ -67,16 +69,20 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "calibrate",
         parents=[data],
-        help="the thresholds that give the best masks",
+        help="find the thresholds that give the best masks",
         description="Find the threshold of each class that gives the best Dice on a folder of images and masks, and "
-        "write them for 'unetzoo predict --threshold'; with label images or annotations also how objects are split. "
+        "write them for 'unetzoo predict --threshold'; with label images or annotations, also how to split objects. "
         "For a model in the folder of a run, --ratios, --seed, --group, --ignore, --foreground, --colours, --planes "
         "and --masks are those of its config.yaml unless they are given.",
     )
     command.add_argument("model", nargs="?", help=SEVERAL)
-    command.add_argument("--split", choices=("train", "val", "test"), default="val", help="(default: val)")
-    command.add_argument("--out", default="thresholds.json", metavar="FILE", help="(default: thresholds.json)")
-    command.add_argument("--json", action="store_true", help="as JSON")
+    command.add_argument(
+        "--split", choices=("train", "val", "test"), default="val", help="the split to use (default: val)"
+    )
+    command.add_argument(
+        "--out", default="thresholds.json", metavar="FILE", help="file to write (default: thresholds.json)"
+    )
+    command.add_argument("--json", action="store_true", help="print JSON")
     add_range(command)
     command.set_defaults(run=_calibrate, writes=("out",))
 
@@ -84,10 +90,10 @@ def add(commands: Any) -> None:
 def _add_train(commands: Any) -> None:
     command = commands.add_parser(
         "train",
-        help="a network on a folder of images and masks",
-        description="Train a network on a folder of images and masks. Needs pip install 'unetzoo[train]'. What these "
-        "options do not cover is set by its full name, such as --trainer.devices 2, --trainer.precision bf16-mixed, "
-        "--model.ema 0.999 or --model.options.deep_supervision true: --print-config shows all of them.",
+        help="train a network on a folder of images and masks",
+        description="Train a network on a folder of images and masks. Needs pip install 'unetzoo[train]'. Settings "
+        "that have no option below are set by their full names, such as --trainer.devices 2, --trainer.precision "
+        "bf16-mixed, --model.ema 0.999 or --model.options.deep_supervision true; --print-config shows all of them.",
     )
     for flag in FLAGS:
         more: dict[str, Any] = {} if flag.alone is None else {"nargs": "?", "const": flag.alone}
@@ -96,35 +102,38 @@ def _add_train(commands: Any) -> None:
         if flag.numbers:
             more |= {"type": float, "nargs": len(flag.value.split()), "metavar": tuple(flag.value.split())}
         command.add_argument(flag.option, **{"metavar": flag.value, "help": flag.meaning, **more})
-    command.add_argument("--out", metavar="FOLDER", help="of the run, new or empty (default: runs/<model>)")
-    command.add_argument("--config", metavar="FILE", help="settings of a run: its config.yaml")
-    command.add_argument("--resume", metavar="FOLDER", help="go on with the run in this folder, exactly where it stood")
-    command.add_argument("--trust", action="store_true", help="the file of --config, or of the run that --resume "
-                         "names, is mine: it may name any class and function")  # fmt: skip
-    command.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    command.add_argument("--json", action="store_true", help="print an object an epoch, a line each")
-    command.add_argument("--suggest", action="store_true", help="print a learning rate to try, and train nothing")
-    command.add_argument("--print-config", action="store_true", help="print all settings as YAML, and train nothing")
+    command.add_argument("--out", metavar="FOLDER", help="folder of the run, new or empty (default: runs/<model>)")
+    command.add_argument("--config", metavar="FILE", help="take the settings from a file, such as config.yaml of a run")
+    command.add_argument("--resume", metavar="FOLDER", help="continue the run in this folder, exactly where it stopped")
+    command.add_argument("--trust", action="store_true", help="trust the file of --config, or of the run that --resume "
+                         "names: it may name any class and function")  # fmt: skip
+    command.add_argument("--quiet", action="store_true", help="print only errors")
+    command.add_argument("--json", action="store_true", help="print one line of JSON per epoch")
+    command.add_argument("--suggest", action="store_true", help="print a learning rate to try, and do not train")
+    command.add_argument("--print-config", action="store_true", help="print all settings as YAML, and do not train")
     command.set_defaults(run=_train, takes_rest=True)
 
 
 def _data_options() -> argparse.ArgumentParser:
-    """Return the options of what is predicted and held against masks."""
+    """Return the options of the commands that predict masks and compare them with the ground truth."""
     shared = argparse.ArgumentParser(add_help=False)
     add = shared.add_argument
-    add("--data", required=True, nargs="+", metavar="FOLDER", help="of images and masks; or CSV lists")
+    add("--data", required=True, nargs="+", metavar="FOLDER", help="folder of images and masks; or CSV lists")
     add("--ratios", type=float, nargs=3, metavar=("TRAIN", "VAL", "TEST"),
-        help="with --split: those of the training (default: 0.8 0.1 0.1)")  # fmt: skip
-    add("--seed", type=int, metavar="N", help="with --split: that of the training")
-    add("--group", metavar="REGEX", help="with --split: that of the training")
-    add("--ignore", type=int, metavar="VALUE", help="of mask pixels that are not counted")
-    add("--foreground", choices=("white", "any"), help="of binary masks: any is each value above 0, as of ids")
-    add("--colours", metavar="#RRGGBB,…", help="of painted masks, one a class")
-    add("--ignore-colour", metavar="#RRGGBB", help="of painted pixels that are not counted")
-    add("--classes", metavar="A,B", help="of annotations: which count, in the order of the classes")
+        help="with --split: those used in training (default: 0.8 0.1 0.1)")  # fmt: skip
+    add("--seed", type=int, metavar="N", help="with --split: that used in training")
+    add("--group", metavar="REGEX", help="with --split: that used in training")
+    add("--ignore", type=int, metavar="VALUE", help="value of mask pixels to ignore")
+    add("--foreground", choices=("white", "any"),
+        help="foreground of binary masks: white, or any value above 0, as in label images")  # fmt: skip
+    add("--colours", metavar="#RRGGBB,…", help="for painted masks: one colour per class")
+    add("--ignore-colour", metavar="#RRGGBB", help="for painted masks: colour of pixels to ignore")
+    add("--classes", metavar="A,B", help="for annotations: the classes to use, in the order of the model's classes")
     add("--planes", choices=PLANES, help=PLANES_HELP)
     add("--masks", metavar="PATTERN", help=MASKS_HELP)
-    add("--tta", metavar="VIEWS", help="none, flips or d4 (default: none)")
+    add(
+        "--tta", metavar="VIEWS", help="test-time augmentation: none, flips or d4 (flips and rotations) (default: none)"
+    )
     add("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     return shared
 
@@ -133,7 +142,7 @@ def _train(options: argparse.Namespace) -> None:
     stated = {flag.name: value for flag in FLAGS if (value := getattr(options, flag.name)) is not None}
     begins = not (options.config or options.resume or options.print_config)
     problems = [*(missing_problems(stated) if begins else []), *unknown_words(options.rest)]
-    if problems:  # at once: what finds all others takes seconds to load
+    if problems:  # immediately: the code that finds all others takes seconds to load
         raise ConfigError("cannot train", problems)
     if not (options.quiet or options.json or options.print_config or options.suggest):
         what = options.resume or options.config or f"{options.model} on {options.data and ', '.join(options.data)}"
@@ -200,9 +209,9 @@ def _calibrate(options: argparse.Namespace) -> None:
 
 
 def _judged(options: argparse.Namespace, **arguments: Any) -> tuple[Predictor, dict[str, Any]]:
-    """Return a predictor, and how the data are split and read where it is not as in its run.
+    """Return a predictor, and the given options about how the data are split and read, instead of those of its run.
 
-    A model that comes behind --data is the last of what that took, as several data are .csv files.
+    ``--data`` takes several words, for .csv files; a model that comes after it is the last of them.
     """
     if options.model is None and len(options.data) > 1:
         options.model = options.data.pop()

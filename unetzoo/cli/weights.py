@@ -18,8 +18,8 @@ def add(commands: Any) -> None:
     """Add the commands."""
     command = commands.add_parser(
         "verify",
-        help="is a saved model whole?",
-        description="Read every byte of saved models, and say what they are. A single changed bit is found.",
+        help="check that saved models are intact",
+        description="Read every byte of saved models, and print what they are. Even a single changed bit is found.",
     )
     command.add_argument("models", nargs="+", metavar="MODEL", help=SAVED)
     command.set_defaults(run=_verify)
@@ -27,48 +27,52 @@ def add(commands: Any) -> None:
     _add_convert(commands)
     command = commands.add_parser(
         "push",
-        help="a saved model to the Hugging Face Hub",
-        description="Put a saved model into a repository of the Hugging Face Hub, in one commit, with a model card. "
-        "Log in first: hf auth login, or HF_TOKEN.",
+        help="upload a saved model to the Hugging Face Hub",
+        description="Upload a saved model to a repository of the Hugging Face Hub, in one commit, with a model card. "
+        "Log in first: with 'hf auth login', or by setting HF_TOKEN.",
     )
     command.add_argument(
-        "source", help="a trained model such as nuclei, the folder of a run or of a saved model, a .safetensors file"
+        "source", help="a trained model such as nuclei, the folder of a run or of a saved model, or a .safetensors file"
     )
-    command.add_argument("repository", metavar="OWNER/NAME")
+    command.add_argument("repository", metavar="OWNER/NAME", help="the repository; created if there is none")
     command.add_argument(
-        "--private", action="store_true", default=None, help="if the repository is new, nobody else sees it"
+        "--private", action="store_true", default=None, help="create the repository as private if it is new"
     )
-    command.add_argument("--revision", metavar="BRANCH", help="(default: main)")
+    command.add_argument("--revision", metavar="BRANCH", help="branch to commit to (default: main)")
     command.add_argument("--create-pr", action="store_true", help="open a pull request instead")
-    command.add_argument("--message", metavar="TEXT", help="of the commit")
+    command.add_argument("--message", metavar="TEXT", help="commit message")
     command.set_defaults(run=_push)
 
     command = commands.add_parser(
         "pull",
-        help="a model from the Hugging Face Hub",
-        description="Fetch a model from the Hugging Face Hub into its cache, verify it, and print where it lies.",
+        help="download a model from the Hugging Face Hub",
+        description="Download a model from the Hugging Face Hub into its cache, verify it, and print its folder.",
     )
-    command.add_argument("repository", metavar="OWNER/NAME[@REVISION]")
-    command.add_argument("--refresh", action="store_true", help="ask for a newer commit even if it is in the cache")
-    command.add_argument("--out", metavar="FILE", help="also copy it to this .safetensors file")
+    command.add_argument(
+        "repository", metavar="OWNER/NAME[@REVISION]", help="the repository, and a branch, tag or commit of it"
+    )
+    command.add_argument(
+        "--refresh", action="store_true", help="look for a newer commit even if the model is in the cache"
+    )
+    command.add_argument("--out", metavar="FILE", help="also copy the model to this .safetensors file")
     command.set_defaults(run=_pull, writes=("out",))
 
 
 def _add_convert(commands: Any) -> None:
     command = commands.add_parser(
         "convert",
-        help="a .pth file to one of ours",
-        description="Write the network in a .pth, .pt, .pth.tar, .ckpt, .bin or .safetensors file as a file that says "
-        "which model it is. Nothing in it is run. Public U-Nets (milesial's, NestedUNet, UNet 3+, smp's and others) "
-        "are seen by the names of their tensors. Of a file of this package's names, channels, classes and extra heads "
-        "are read off the tensors; last.ckpt of a run says all of it itself.",
+        help="convert a .pth file to a file of this package",
+        description="Write the network in a .pth, .pt, .pth.tar, .ckpt, .bin or .safetensors file as a file that "
+        "states which model it is. No code in the checkpoint is run. Public U-Nets (milesial's, NestedUNet, UNet 3+, "
+        "smp's and others) are recognised by the names of their tensors. If the tensors have this package's names, "
+        "channels, classes and extra heads are read from them; last.ckpt of a run states everything itself.",
     )
-    command.add_argument("source", help="the checkpoint; FILE::place for the other of two networks in it")
+    command.add_argument("source", help="the checkpoint; FILE::PLACE selects the other network if it holds two")
     command.add_argument("target", help="the file to write; ends in .safetensors")
     command.add_argument(
         "--model",
         metavar="NAME",
-        help="of the zoo, for a file of this package's names; 'unetzoo list' gives them",
+        help="network of the zoo, for tensors with this package's names; 'unetzoo list' prints all networks",
     )
     command.add_argument(
         "--option",
@@ -76,8 +80,8 @@ def _add_convert(commands: Any) -> None:
         default=[],
         type=option,
         metavar="NAME=VALUE",
-        help="with which it was created, such as norm=group or class_names=cell,rim; give it once for each; 'unetzoo "
-        "info NAME' lists them",
+        help="option with which the network was created, such as norm=group or class_names=cell,rim; repeat it for "
+        "each; 'unetzoo info NAME' lists them",
     )
     command.set_defaults(run=_convert, library_names={"name": "model"}, writes=("target",))
 
@@ -93,7 +97,7 @@ def _verify(options: argparse.Namespace) -> None:
             print(f"unetzoo: {options.wording(str(error))}", file=sys.stderr)
             failed.append(name)
         else:
-            print(f"{saved}; whole, sha256 {saved.sha256[:12]}…")
+            print(f"{saved}; intact, sha256 {saved.sha256[:12]}…")
     if failed:
         raise UnetzooError(f"{len(failed)} of {len(options.models)} failed: {', '.join(failed)}")
 

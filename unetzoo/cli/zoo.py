@@ -1,4 +1,4 @@
-"""``unetzoo list``, ``info`` and ``compare``: the names of the zoo. Parses first and imports late."""
+"""``unetzoo list``, ``info`` and ``compare``: the networks of the zoo. Parses first and imports late."""
 
 from __future__ import annotations
 
@@ -25,43 +25,50 @@ def add(commands: Any) -> None:
     wildcard = "name, or wildcard such as 'unet3p*' (default: all)"
 
     command = commands.add_parser(
-        "list", parents=[shared], help="names of the zoo", description="List names of the zoo."
+        "list", parents=[shared], help="list the networks of the zoo", description="List the networks of the zoo."
     )
     command.add_argument("patterns", nargs="*", default=[], metavar="PATTERN", help=wildcard)
     command.add_argument(
-        "--pretrained", action="store_true", help="instead the trained models that come with the package"
+        "--pretrained", action="store_true", help="list the trained models that come with the package instead"
     )
     command.set_defaults(run=_list)
 
-    command = commands.add_parser("info", help="all there is to know of a name", description="Describe a network.")
-    command.add_argument("name", help=f"of the zoo; or {SAVED}")
-    command.add_argument("--json", action="store_true", help="as JSON")
+    command = commands.add_parser(
+        "info",
+        help="describe a network or a trained model",
+        description="Describe a network of the zoo and its options, or a trained model.",
+    )
+    command.add_argument("name", help=f"a network of the zoo, or {SAVED}")
+    command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=_info)
 
     command = commands.add_parser(
         "compare",
         parents=[shared],
-        help="networks side by side",
-        description="Compare networks: parameters, arithmetic, memory. Nothing is allocated. With --results also what "
-        "they reached in training.",
+        help="compare networks side by side",
+        description="Compare networks by parameters, operations and memory, without allocating them; with --results, "
+        "also by their results in training.",
     )
     command.add_argument(
         "models",
         nargs="*",
         default=[],
         metavar="MODEL",
-        help=f"{wildcard}; or {SAVED}; several, with commas, are averaged, and their numbers added",
+        help=f"{wildcard}; or {SAVED}; several, separated by commas, are averaged, and their costs are added up",
     )
     command.add_argument("--size", type=int, default=256, metavar="PIXELS", help="side of the image (default: 256)")
     command.add_argument("--in-channels", type=int, default=3, metavar="N", help="channels of the image (default: 3)")
     command.add_argument("--num-classes", type=int, default=1, metavar="N", help="classes (default: 1)")
-    command.add_argument("--measure", action="store_true", help="also time one image on the CPU, and weigh its memory")
+    command.add_argument("--measure", action="store_true", help="also measure time and memory for one image on the CPU")
     command.add_argument(
         "--results",
         metavar="FILE",
-        help="of examples/choose_architecture.py: add Dice, minutes, memory and time; without PATTERN, of those in it",
+        help="results of examples/choose_architecture.py: adds columns for Dice, minutes, memory and time; without "
+        "MODEL, compares the networks in this file",
     )
-    command.add_argument("--format", choices=("text", "md", "csv", "json"), default="text", help="(default: text)")
+    command.add_argument(
+        "--format", choices=("text", "md", "csv", "json"), default="text", help="format of the table (default: text)"
+    )
     command.add_argument(
         "--plot",
         metavar="FILE",
@@ -80,10 +87,10 @@ def _list(options: argparse.Namespace) -> None:
 
         wanted = " ".join(patterns)
         if not options.pretrained and naming.list_models(patterns, pretrained=True):
-            raise UnetzooError(f"no name fits {wanted!r}; 'unetzoo list --pretrained' has it")
+            raise UnetzooError(f"no name matches {wanted!r}; 'unetzoo list --pretrained' lists it")
         if naming.list_models(patterns):
-            raise UnetzooError(f"names fit {wanted!r}, but --exclude or --pretrained leaves none of them")
-        raise UnetzooError(f"no name fits {wanted!r}{suggest(wanted, naming.names())}; 'unetzoo list' gives all")
+            raise UnetzooError(f"names match {wanted!r}, but --exclude or --pretrained leaves none of them")
+        raise UnetzooError(f"no name matches {wanted!r}{suggest(wanted, naming.names())}; 'unetzoo list' lists all")
     print("\n".join(found))
 
 
@@ -110,7 +117,7 @@ def _info(options: argparse.Namespace) -> None:
 
 
 def _info_of_saved(source: Source, as_json: bool) -> None:
-    """Print what the file of a trained model says, and its card."""
+    """Print the record in the file of a trained model, and its model card."""
     from unetzoo import trained
     from unetzoo.saving import records, sources
 
