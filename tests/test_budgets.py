@@ -103,7 +103,7 @@ def test_what_is_asked_for_goes_before_a_file(tmp_path: Path, capsys: pytest.Cap
         (["--steps", "0"], "--steps 0: a whole number from 1 up is needed"),
         (["--minutes", "-1"], "--minutes -1.0: a number above 0 is needed"),
         (["--steps-per-epoch", "0"], "--steps-per-epoch 0: a whole number from 1 up is needed"),
-        (["--steps", "9", "--data.repeats", "2"], "and an epoch is no pass here, but --steps-per-epoch 1"),
+        (["--steps", "9", "--data.repeats", "2"], "but an epoch is not a pass here: it is --steps-per-epoch 1"),
         (["--trainer.max_steps", "4000"], "more than the 3000 that are made; give --steps 4000"),
     ],
 )

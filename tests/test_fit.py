@@ -273,7 +273,7 @@ later = functools.partial(tversky)
         ({"augmentation": [{owned.Focus: {}}]}, r"augmentation=.*dotted path .*'owned\.Focus'"),
         ({"settings": {"model.metrics": [owned.tversky]}}, r"model\.metrics=.*dotted path .*'owned\.tversky'"),
         ({"settings": {"model.optimiser": torch.optim.SGD}}, r"model\.optimiser=.*'torch\.optim\.sgd\.SGD'"),
-        ({"lr": owned.tversky}, "lr=.*: text, a number, True or False, or lists"),
+        ({"lr": owned.tversky}, "lr=.*: give text, a number, True or False, or a list"),
     ):
         with pytest.raises(ConfigError) as caught:
             fit("unet", data=cells, out=tmp_path / "run", **given)

@@ -191,7 +191,7 @@ class TestRuns:
 
     def test_a_fold_alone_needs_a_folder_for_all(self, data: Path, tmp_path: Path, monkeypatch) -> None:
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(ConfigError, match="out=…, the folder that all folds"):
+        with pytest.raises(ConfigError, match="out=…, the folder for all folds"):
             unetzoo.fit("unet", data=data, steps=1, folds=2, fold=1, quiet=True)
         assert not (tmp_path / "runs").exists()
 

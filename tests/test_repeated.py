@@ -87,7 +87,7 @@ def test_lists_that_grow_may_be_repeated() -> None:
 
 
 def test_keywords_are_refused_as_flags_are(tmp_path) -> None:
-    with pytest.raises(ConfigError, match=r"'data\.folder' is given as data too"):
+    with pytest.raises(ConfigError, match=r"'data\.folder' is also given as data"):
         unetzoo.fit("unet", data=tmp_path, settings={"data.folder": "b"})
 
 

@@ -388,7 +388,7 @@ def test_no_network_is_announced_where_there_is_none(
     words = ["train", "--data", str(nuclei), *TINY, "--epochs", "1", "--trainer.limit_val_batches", "0"]
     assert main([*words, "--out", str(tmp_path / "a")]) == 0
     assert not (tmp_path / "a" / "best.safetensors").exists()
-    assert re.search(r"no best\.safetensors, as no epoch was validated", capsys.readouterr().out)
+    assert re.search(r"no best\.safetensors, because no epoch has been validated", capsys.readouterr().out)
     assert "patience" in refused(capsys, *words[1:], "--patience", "2", "--out", str(tmp_path / "b"))
 
 

@@ -1,4 +1,4 @@
-"""``unetzoo train``: flags and YAML by Lightning's own command line, a folder for each run, errors before work."""
+"""``unetzoo train``: flags and YAML through Lightning's command line, a folder for each run, errors before any work."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from unetzoo.train.words import missing_problems
 DEFAULTS = {
     "gradient_clip_val": clipping.NORM,
     "logger": False,
-    # Ours stand in their place, and do what they cannot: see keeping.py, reporting.py and sampling.py.
+    # Our own replace these and do what they cannot: see keeping.py, reporting.py and sampling.py.
     "enable_checkpointing": False,
     "enable_progress_bar": False,
     "enable_model_summary": False,
@@ -52,15 +52,15 @@ DEFAULTS = {
     "num_sanity_val_steps": 0,
 }
 TOLD = ("max_epochs", "gradient_clip_val")
-"""Settings of the trainer that are written as they are usual, too: the one is no default of Lightning's."""
+"""Trainer settings that are also written at their usual values: the latter's is not Lightning's default."""
 Place = Callable[[str, int | None], Path]
-"""Gives the folder of a run, by the name of its model, and the number of a fold."""
+"""Gives the folder of a run, from the name of its model and the number of a fold."""
 COUNTS_OR_SHARES = ("trainer.limit_train_batches", "trainer.limit_val_batches")
-"""Batches where they are whole numbers, shares of all where they are not."""
+"""Whole numbers count batches; other numbers are shares of all batches."""
 
 
 class RunCLI(LightningCLI):
-    """Lightning's command line for a :class:`Recipe` on a :class:`FolderData`, with what a run leaves behind."""
+    """Lightning's command line for a :class:`Recipe` on a :class:`FolderData`, which also writes the run's files."""
 
     def __init__(
         self, arguments: Sequence[str], place: Place, style: str, settle: Callable[[Any], list[str]], looks: bool
@@ -80,24 +80,24 @@ class RunCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what is neither the model's, the data's nor the trainer's."""
-        parser.add_argument("--steps", type=int | None, default=None, help="of the optimiser")
-        parser.add_argument("--minutes", type=float | None, default=None, help="as many steps as fit")
-        parser.add_argument("--patience", type=int | None, default=None, help="stop after so many epochs without a "
+        """Add the settings that belong to neither the model, the data nor the trainer."""
+        parser.add_argument("--steps", type=int | None, default=None, help="optimiser steps")
+        parser.add_argument("--minutes", type=float | None, default=None, help="train as many steps as fit")
+        parser.add_argument("--patience", type=int | None, default=None, help="stop after this many epochs without a "
                             "better one")  # fmt: skip
         parser.add_argument("--keep_minutes", type=float, default=5.0, help="between checkpoints within an epoch")
-        parser.add_argument("--keep_steps", type=int | None, default=None, help="instead of minutes: optimiser steps")
+        parser.add_argument("--keep_steps", type=int | None, default=None, help="optimiser steps instead of minutes")
         parser.add_argument("--images_every", type=int, default=5, help="epochs between sheets of predictions")
         parser.add_argument("--logger", type=str | list[str] | None, default=None, help="names of loggers")
         for action in parser._actions:
             if action.dest in COUNTS_OR_SHARES:
-                # Lightning names float first, by which 1, one batch, would become 1.0, all of them.
+                # Lightning names float first, which would turn 1 (one batch) into 1.0 (all of them).
                 action._typehint = int | float | None  # type: ignore[attr-defined]
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse, whatever ``sys.argv`` holds."""
+        """Parse ``args``; ``sys.argv`` is ignored."""
         try:
             self.config = parser.parse_args(args)  # type: ignore[arg-type]
         except jsonargparse.ArgumentError as error:
@@ -117,33 +117,33 @@ class RunCLI(LightningCLI):
 
     @property
     def folds(self) -> int | None:
-        """How many runs this is, where it is none of them by itself."""
+        """The number of folds, where all of them are to be trained; None for a single run."""
         return None if self.config.data.fold is not None else self.config.data.folds
 
     def settings(self) -> dict[str, Any]:
-        """Return all settings, nested: everything but where the run goes, and the minutes."""
+        """Return all settings, nested: everything except the folder of the run and the minutes."""
         return self._nested(self.config)
 
     def written(self) -> dict[str, Any]:
-        """Return the settings as ``config.yaml`` holds them: of the trainer's what is set, as most of it never is."""
+        """Return the settings as ``config.yaml`` holds them; of the trainer's, only those that are not as usual."""
         settings, usual = self.settings(), self.defaults()["trainer"]
         own = {name: value for name, value in settings["trainer"].items() if name in TOLD or value != usual.get(name)}
         return settings | {"trainer": own}
 
     def defaults(self) -> dict[str, Any]:
-        """Return what they are where nothing is given, likewise."""
+        """Return the default settings, in the same form."""
         return self._nested(self.parser.get_defaults(skip_validation=True), skip_validation=True)
 
     def _nested(self, config: jsonargparse.Namespace, **how: bool) -> dict[str, Any]:
         text = self.parser.dump(config, format="yaml", skip_unset=False, skip_link_targets=True, **how)
-        aside = ("config", "steps", "minutes")  # epochs of so many steps say it
+        aside = ("config", "steps", "minutes")  # the number of epochs and their length replace these
         return {key: value for key, value in yaml.safe_load(text).items() if key not in aside}
 
     def instantiate_classes(self) -> None:
-        """Make the trainer, the model and the data; of all folds at once, each run does it for itself.
+        """Make the trainer, the model and the data; if all folds are trained, each run does this for itself.
 
         Raises:
-            ConfigError: lists all that is wrong with what was asked for; also where the data lie, if they are used.
+            ConfigError: lists everything that is wrong with the settings, and with the layout of the data if used.
         """
         config, names = self.config, name_problems(self.config.model) if self._looks else []
         problems = [*self._problems, *trainer_problems(config.trainer, config.patience), *names]
@@ -186,7 +186,7 @@ class RunCLI(LightningCLI):
             **config,
             "max_time": None,
             "plugins": [*(plugins if isinstance(plugins, list) else [plugins]), WholeFiles()],
-            "default_root_dir": tempfile.gettempdir(),  # where the tuner keeps a file of its own
+            "default_root_dir": tempfile.gettempdir(),  # where Lightning's tuner writes a file
         }
         self.bare = functools.partial(lightning.Trainer, **{**settings, "logger": False})
         settings["logger"] = loggers.opened(self.loggers, self.folder) or False
@@ -216,20 +216,20 @@ def train(
         given: short name of a setting, as in ``flags``, → its value as text.
         rest: other settings by their full names, for Lightning's command line, such as ``["--model.ema=0.999"]``.
         config: a file of settings.
-        out: folder of the run, new or empty; None: ``runs/<name of the model>``, numbered if there is one.
-        resume: folder of a run to go on with instead.
+        out: folder of the run, new or empty; None: ``runs/<name of the model>``, numbered if that exists.
+        resume: folder of a run to continue instead.
         style: see ``reporting.Progress``; None: a bar on a terminal, else lines.
         suggest: print a learning rate to try, and train nothing.
         print_config: print the settings as YAML, and train nothing.
-        trust: whether ``config``, or that of ``resume``, may name any class: see ``trust.py``.
-        problems: what the caller finds wrong with what it was given.
-        ends: is told what makes the run go on, in place of who reads: it is one of several in a command.
+        trust: whether ``config``, or the settings of ``resume``, may name any class: see ``trust.py``.
+        problems: what the caller already found wrong with its arguments.
+        ends: gets the text that says how to continue the run, which is then not printed: for one of several runs.
 
     Returns:
         The folder of the run.
 
     Raises:
-        ConfigError: what was asked for cannot be done; nothing has been.
+        ConfigError: the request cannot be carried out; nothing was done.
         TrainingError: the loss or the weights became NaN, or memory ran out.
         WeightsError: a checkpoint is damaged.
         WriteError: the folder cannot be written, or the disk is full.
@@ -241,7 +241,7 @@ def train(
     if not (config or resume):
         problems += missing_problems(given)
     if resume and out is not None:
-        problems.append(f"out={out}: leave it out; a run that goes on stays in its folder")
+        problems.append(f"out={out}: leave it out; a resumed run stays in its folder")
     if problems:
         raise ConfigError("cannot train", problems)
     if resume and folds_in(resume):
@@ -270,9 +270,9 @@ def train(
 
 
 def _fit(cli: RunCLI, resumed: bool, by_steps: bool, ends: list[str] | None) -> None:
-    """Train, or go on, and say what there is in the end; ``by_steps``: epochs were not asked for; ``ends``: see train.
+    """Train or resume, and print what the run produced; ``by_steps``: epochs were not given; ``ends``: see train.
 
-    What a run has left behind stays where nothing was left to do.
+    The files of a run that had nothing left to do stay as they are.
     """
     folder, last, begun = cli.folder, cli.folder / LAST, time.monotonic()
     history = Run(folder).history if resumed else []
@@ -305,12 +305,12 @@ def _fit(cli: RunCLI, resumed: bool, by_steps: bool, ends: list[str] | None) -> 
         if (folder / BEST_FILE).is_file():
             said = f"{BEST_FILE} is the best epoch's network; {report_page.FILE} shows how good it is"
         else:
-            said = f"there is no {BEST_FILE}, as no epoch was validated yet"
+            said = f"there is no {BEST_FILE}, because no epoch has been validated yet"
         print(f"{printable(folder)}: {said}")
 
 
 def _how_it_ended(cli: RunCLI, by_steps: bool) -> str:
-    by_steps = by_steps and cli.config.data.steps_per_epoch is not None  # as it is, once minutes are measured
+    by_steps = by_steps and cli.config.data.steps_per_epoch is not None  # it is set once minutes are measured
     return how_it_ended(cli.trainer, cli.folder, by_steps=by_steps)
 
 
@@ -322,17 +322,17 @@ def _names(rest: Sequence[str], setting: str) -> bool:
 def _place(
     stack: contextlib.ExitStack, out: str | os.PathLike[str] | None, resume: str | os.PathLike[str] | None, begins: bool
 ) -> Place:
-    """Return what gives the folder of a run; where it ``begins`` here, this process has it for itself."""
+    """Return a function that gives the folder of a run; if the run ``begins`` here, this process locks the folder."""
     if resume:
         places.check_run(Path(resume))
         return lambda _, __: stack.enter_context(places.resumed(Path(resume))) if begins else Path(resume)
 
     def place(name: str, fold: int | None) -> Path:
         if fold is not None and out is None:
-            raise ConfigError(f"fold={fold}: give out=…, the folder that all folds of this training go to")
+            raise ConfigError(f"fold={fold}: give out=…, the folder for all folds of this training")
         folder = Path("runs", name) if out is None else Path(out)
         folder = folder if fold is None else fold_folder(folder, fold)
-        if not begins:  # other processes than the first are told the folder by it
+        if not begins:  # the first process tells the others the folder
             return folder
         return stack.enter_context(places.numbered(name) if out is None else places.named(folder))
 
@@ -340,7 +340,7 @@ def _place(
 
 
 def _suggest(cli: RunCLI) -> None:
-    """Print the rate to take, and on stderr what came of each."""
+    """Print the suggested learning rate, and on stderr the result of each that was tried."""
     memory.settle(cli)
 
     def say(text: str) -> None:
@@ -353,7 +353,7 @@ def _suggest(cli: RunCLI) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out Lightning's notes on hardware and tips, which are not the user's."""
+    """Hide Lightning's notes on hardware and its tips, which do not concern the user."""
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning_utilities")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

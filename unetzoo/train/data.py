@@ -1,4 +1,4 @@
-"""A folder of images and masks as Lightning's loaders: checked whole before a step is taken."""
+"""A folder of images and masks as a Lightning data module: all of it is checked before the first step."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from unetzoo.printing import printable
 
 AUTO = "auto"
 MOST_BANDS = 3
-"""Channels of images that are normalised each by itself, where nothing else is asked for."""
+"""Images with at most this many channels are normalised each on its own, unless another normalisation is set."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a network must know of the images: channels, how they are normalised, and type (see ``ModelConfig``)."""
+    """What a network must know about the images: channels, normalisation, and type (see ``ModelConfig``)."""
 
     in_channels: int
     mean: tuple[float, ...] | None
@@ -54,42 +54,42 @@ class Facts:
 class FolderData(lightning.LightningDataModule):
     """Images and masks to train and validate on.
 
-    Training takes random augmented crops; validation whole images, as they are.
+    Training uses random augmented crops; validation uses complete images, unchanged.
 
     Args:
-        folder: with ``images/`` and ``masks/``, or ``train/``, ``val/`` and perhaps ``test/`` that hold such; or a CSV
-            list, or several in a list: see ``unetzoo.data.find_samples``.
+        folder: with ``images/`` and ``masks/``, or ``train/``, ``val/`` and optionally ``test/`` that contain these; or
+            a CSV list, or several in a list: see ``unetzoo.data.find_samples``.
         task, num_classes, class_names, ignore, foreground, colours, ignore_colour, classes, planes, masks: what the
-            files mean, see ``unetzoo.data.Labels``; None: as ``unetzoo.data.labels_of`` has it follow.
-        ratios: of the training, validation and test images, where the folder does not part them.
+            files mean, see ``unetzoo.data.Labels``; None: as ``unetzoo.data.labels_of`` infers it.
+        ratios: shares of the training, validation and test images, where the folder does not split them.
         group: a regular expression; images whose names give the same match stay together.
-        folds, fold: for cross-validation: all images but those of the test are split into so many folds, of which this
-            one, from 1, validates and the others train.
+        folds, fold: for cross-validation: all images except the test images are split into ``folds`` folds. The fold
+            with this number, from 1, is for validation, and the others are for training.
         crop_size: side of the training crops, or height and width. None: 256, or less where most images are smaller.
-        foreground_crops: share of the crops that hold foreground in any case, of a class that is drawn, so that rare
-            ones are seen; see ``unetzoo.data.aiming``. A third by default, as in nnU-Net.
-        normalisation: "fixed": RGB of 8 bits by ImageNet's mean and standard deviation, everything else by the training
-            images'; "image": each image by its own, as nnU-Net does where units mean nothing. None: "image" for up to
-            three channels of whole numbers, photographs and microscopes' images; "fixed" for floating point and more
-            bands, whose numbers have units; "fixed" with pretrained weights; and for a trained network as it knows
-            them. Goes into the model.
-        resize: factor of the sides of images, at which the network is trained and sees them ever after: 0.5, or another
-            fraction of small numbers. Crops are of the resized images; validation scores are of images as they are.
-        batch_size: images a step and process. "auto": as many as fit in memory, see ``unetzoo.train.memory``, which
+        foreground_crops: share of the crops that are made to contain foreground, of a randomly chosen class, so that
+            rare classes are seen; see ``unetzoo.data.aiming``. A third by default, as in nnU-Net.
+        normalisation: "fixed": 8-bit RGB with ImageNet's mean and standard deviation, everything else with those of the
+            training images; "image": each image with its own, as in nnU-Net where units mean nothing. None: "image" for
+            up to three channels of integers, such as photographs and micrographs; "fixed" for floating point and for
+            more bands, whose numbers have units; "fixed" with pretrained weights; and for a trained network, its own.
+            Stored in the model.
+        resize: factor for the sides of images, with which the network is trained and always used: 0.5, or another
+            fraction of small numbers. Crops are of the resized images; validation scores are at the original size.
+        batch_size: images per step and process. "auto": as many as fit in memory, see ``unetzoo.train.memory``, which
             puts their number here before a run begins.
-        steps_per_epoch: of the optimiser, after which the network is validated; crops are drawn from passes over the
-            images without end. None: an epoch is a pass.
+        steps_per_epoch: optimiser steps between validations; the crops then come from endless passes over the images.
+            None: an epoch is one pass.
         repeats: crops of each image in a pass. None: as many as cover the images once, on average.
-        balance: as many crops of each kind of image, where a CSV list names kinds; images of rare kinds are drawn more
-            often for it.
+        balance: take equally many crops of each kind of image, where a CSV list names kinds; images of rare kinds are
+            drawn more often.
         augmentation: "none", "light", "strong", or a list: see ``unetzoo.augmentation.build``.
-        workers: processes that read images; None: half the processors, 8 at most.
-        seed: of split, order and augmentation.
+        workers: processes that read images; None: half the processors, at most 8.
+        seed: random seed for split, order and augmentation.
 
     Attributes:
         labels: what the masks mean.
         report: what the check found.
-        facts: what the network must know.
+        facts: what the network must know about the images.
         crop: (height, width) of the training crops.
     """
 
@@ -156,7 +156,7 @@ class FolderData(lightning.LightningDataModule):
             raise ConfigError("wrong settings of the data", problems)
 
     def _problems(self) -> list[str]:
-        """Return what is wrong with the settings by themselves."""
+        """Return what is wrong with the settings, without a look at the data."""
         repeats, steps = self.repeats, self.steps_per_epoch
         size = self.batch_size
         problems = (
@@ -168,37 +168,37 @@ class FolderData(lightning.LightningDataModule):
         problems += one_of("normalisation", self.normalisation, (None, *NORMALISATIONS)) + resize_problems(self.resize)
         problems += share_problems(self.foreground_crops) + fold_problems(self.fold, self.folds)
         if self.folds is not None and self.fold is None:
-            problems.append(f"folds={self.folds!r}: which of them? Give fold=1, or another")
+            problems.append(f"folds={self.folds!r}: say which of them to train, such as fold=1")
         problems += [] if repeats is None else whole("repeats", repeats)
         problems += [] if steps is None else whole("steps_per_epoch", steps)
         if repeats is not None and steps is not None:
             problems.append(
-                f"repeats={repeats}: crops of each image in a pass over them, and an epoch is no pass here, but "
-                f"steps_per_epoch={steps}; give epochs=… with it, or leave it out"
+                f"repeats={repeats} sets the crops of each image in a pass, but an epoch is not a pass here: it is "
+                f"steps_per_epoch={steps}; train by epochs=… instead, or leave repeats=… out"
             )
         if any("\ud800" <= letter <= "\udfff" for letter in title_of(self.folder)):
-            # The run's settings are YAML, which is text, and by them it goes on.
+            # The settings from which a run is resumed are YAML, which is text.
             fix = "rename the folder, or give a link to it"
-            problems.append(f"data={printable(title_of(self.folder))}: this name is no UTF-8: {fix}")
+            problems.append(f"data={printable(title_of(self.folder))}: this name is not UTF-8: {fix}")
         return problems
 
     @property
     def crops(self) -> int:
-        """Crops of a batch, once they are known."""
+        """Crops per batch, once their number is known."""
         assert isinstance(self.batch_size, int)
         return self.batch_size
 
     @property
     def samples(self) -> Mapping[str, tuple[Sample, ...]]:
-        """The images and masks of "train", "val" and "test", when :meth:`setup` has found them."""
+        """The images and masks of "train", "val" and "test", once :meth:`setup` has found them."""
         assert self._samples is not None
         return self._samples
 
     def setup(self, stage: str | None = None) -> None:
-        """Find the images, check them all, and settle what the network must know.
+        """Find the images, check all of them, and find what the network must know.
 
         Raises:
-            ConfigError: lists all that is wrong with the data.
+            ConfigError: lists everything that is wrong with the data.
         """
         if self._samples is not None:
             return
@@ -228,15 +228,15 @@ class FolderData(lightning.LightningDataModule):
         self._validation_batches()
 
     def understand(self) -> None:
-        """Find what the masks mean, by the layout of the folder; no image is opened.
+        """Find what the masks mean, from the layout of the folder; no image is opened.
 
         Raises:
-            ConfigError: nothing that is known is there, or the settings do not fit it.
+            ConfigError: the layout is not a known one, or the settings do not fit it.
         """
         self.labels = labels_of(self.folder, **self._meaning)
 
     def normalise_as(self, normalisation: str) -> None:
-        """Normalise images as the weights of a network are used to, where nothing else is asked for."""
+        """Normalise images as the weights of a network expect, unless a normalisation was set."""
         if self.normalisation is None:
             self.normalisation = normalisation
             self.facts = self._facts()
@@ -249,7 +249,7 @@ class FolderData(lightning.LightningDataModule):
         return {"epoch": loop.epoch_progress.current.processed, "batch": done}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on from there."""
+        """Continue from there."""
         self._position = state_dict["epoch"], state_dict["batch"]
 
     def training_set(self) -> SegmentationDataset:
@@ -257,11 +257,11 @@ class FolderData(lightning.LightningDataModule):
         return self._dataset("train", self.augment)
 
     def validation_set(self) -> SegmentationDataset:
-        """Return the validation images, whole and as they are."""
+        """Return the validation images, complete and unchanged."""
         return self._dataset("val", None)
 
     def train_dataloader(self) -> TrainingLoader:
-        """Return a loader that begins where the checkpoint stood, within an epoch as well."""
+        """Return a loader that begins where the checkpoint was made, which may be within an epoch."""
         batches = self._batches()
         batches.set_epoch(self._position[0])
         batches.first = self._position[1]
@@ -305,7 +305,7 @@ class FolderData(lightning.LightningDataModule):
             mean=facts.mean,
             std=facts.std,
             normalisation=facts.normalisation,
-            resize=self.resize if part == "train" else 1.0,  # the network's own, where it is validated
+            resize=self.resize if part == "train" else 1.0,  # in validation the network resizes
             augmentation=augment,
             foreground_crops=self.foreground_crops,
             seed=self.seed,
@@ -314,14 +314,14 @@ class FolderData(lightning.LightningDataModule):
     def _facts(self) -> Facts:
         report = self.report
         channels = report.in_channels
-        assert channels is not None  # else there are problems
-        # Of several there are uint8 and uint16 alone, which are scaled alike, or there are problems.
+        assert channels is not None  # else the check found problems
+        # The only mixture that the check allows is uint8 with uint16, which are scaled alike.
         pixels = max(report.dtypes, key=lambda kind: (len(kind), kind))
         units = channels > MOST_BANDS or any(dtype.startswith("float") for dtype in report.dtypes)
         if (self.normalisation or ("fixed" if units else "image")) == "image":
             return Facts(channels, None, None, "image", pixels)
         if channels == 3 and set(report.dtypes) == {"uint8"}:
-            # As encoders were trained.
+            # As the encoders were trained.
             return Facts(3, IMAGENET_MEAN, IMAGENET_STD, "fixed", pixels)
         assert report.mean is not None
         assert report.std is not None
@@ -343,24 +343,24 @@ class FolderData(lightning.LightningDataModule):
         return max(1, round(covering), filling)
 
     def _balanced(self, dataset: SegmentationDataset) -> list[int]:
-        """Return the crops of each image in a pass, such that all kinds have as many."""
+        """Return the crops of each image in a pass, such that all kinds have equally many."""
         counts = Counter(sample.kind for sample in dataset.samples)
         if self.steps_per_epoch is None:
             each = len(dataset) * self._repeats(dataset) / len(counts)
-        else:  # a pass may be as long as it must for shares of 3 % and better
+        else:  # a pass may be long enough for shares that are right to 3 % or better
             each = 16 * max(counts.values())
         return [max(1, round(each / counts[sample.kind])) for sample in dataset.samples]
 
 
 class TrainingLoader(DataLoader[Any]):
-    """A loader that Lightning knows it can go on with within an epoch.
+    """A loader that Lightning accepts for resuming within an epoch.
 
-    Where it goes on is settled when it is made, by its :class:`EpochBatches`, since loaders with workers begin to read
-    before Lightning would tell them.
+    Its :class:`EpochBatches` set where it continues when it is made, since loaders with workers begin to read before
+    Lightning would tell them.
     """
 
     def state_dict(self) -> dict[str, Any]:
-        """Return nothing: the trainer's own progress says it all."""
+        """Return nothing: the trainer's own progress is enough."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
