@@ -184,7 +184,7 @@ def test_files_of_one_object_each(tmp_path: Path, mode: str) -> None:
     part = annotations.MaskFile(path).pixels(SIZE)
     found[part.slices] = part.inside
     assert np.array_equal(found, drawn)
-    with pytest.raises(InputError, match="50×40 pixels, its image 9×9"):
+    with pytest.raises(InputError, match="50×40 pixels, but its image is 9×9"):
         annotations.MaskFile(path).pixels((9, 9))
 
 

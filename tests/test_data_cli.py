@@ -116,7 +116,7 @@ def test_counts_of_problems_are_of_what_is_listed(capsys: pytest.CaptureFixture[
     for k in (3, 4, 5):
         (source / "masks" / f"p{k}.png").unlink()
     out, err = run(capsys, "check", str(source), "--masks", "masks/{name}.png", status=2)
-    assert "problems (4, those of a kind together):" in out
+    assert "problems (4, grouped by kind):" in out
     assert "and 2 others" in out
     assert "4 in all" in err
     assert "without a partner" not in out  # which the problems say

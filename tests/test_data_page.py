@@ -73,7 +73,7 @@ def splits(folder: Path, count: int = 3) -> Path:
 
 
 def test_problems_of_a_kind_are_one_line() -> None:
-    sentences = [f"'masks/{k}.png' is {k + 9}×8 pixels, its image 8×8" for k in range(222)]
+    sentences = [f"'masks/{k}.png' is {k + 9}×8 pixels, but its image is 8×8" for k in range(222)]
     others = ["'a.png' is empty", "'b.png' is empty"]
     said = said_by_kind([*sentences, *others], "--json lists all")
     named = ", ".join(f"'masks/{k}.png'" for k in range(1, 10))
@@ -102,7 +102,7 @@ def test_the_page_of_a_folder_with_many_problems_is_short(tmp_path: Path, capsys
         save(np.zeros((8, 9 + k), np.uint8), tmp_path / "masks" / f"{k:02}.png")
     assert main(["data", "check", str(tmp_path)]) == 2
     out = capsys.readouterr().out
-    assert out.count("its image 8×8") == 1
+    assert out.count("its image is 8×8") == 1
     assert "and 29 others of this kind" in out
     assert "'unetzoo data check --json' lists all" in out
     assert "train with" not in out
@@ -138,7 +138,7 @@ def test_stacks_are_counted(tmp_path: Path) -> None:
     assert not report.problems
     assert report.stacks == {2: 2, 3: 2}
     assert sum(report.counts.values()) == 10
-    assert "files of several planes: 2 (2), 3 (2); taken: split" in str(report)
+    assert "files with several planes: 2 (2), 3 (2); planes='split'" in str(report)
 
 
 # Images that occur twice
@@ -583,7 +583,7 @@ def test_histograms_are_numpy_s(tmp_path: Path) -> None:
     found = {one.title.partition(" (")[0]: one for one in check(source, BINARY).histograms}
     sides = found["side of the images"]
     assert {name: sum(counts) for name, counts in sides.counts.items()} == {"height": 10, "width": 10}
-    values = found["values of the pixels, some of each image"]
+    values = found["pixel values, sampled from each image"]
     stacked = np.concatenate([smooth(k).reshape(-1, 3) for k in range(10)])  # so few that all are taken
     for k in range(3):
         wanted, edges = np.histogram(stacked[:, k], 32, (stacked.min(), stacked.max()))

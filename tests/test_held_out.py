@@ -173,7 +173,7 @@ def test_a_damaged_list_is_one_error(text: str, both: tuple[Path, Path], capsys:
     data, run = both
     (run / "data.json").write_text(text, encoding="utf-8")
     assert main(["evaluate", str(run), "--data", str(data), "--split", "test"]) == 2
-    assert re.search(r"^unetzoo: .*data\.json is no list .*move it away$", capsys.readouterr().err.strip())
+    assert re.search(r"^unetzoo: .*data\.json is not a record .*move it away$", capsys.readouterr().err.strip())
 
 
 # Judging

@@ -301,7 +301,7 @@ class TestData:
         for closely in (True, False):
             found = check(tmp_path, labels_of(tmp_path, task="instances"), closely=closely)
             (problem,) = found.problems
-            assert f"one number alone, {white}" in problem
+            assert f"only one number, {white}" in problem
             assert "foreground='white'" in problem
 
     def test_a_single_object_in_each_image_is_one(self, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_labels_are_no_black_and_white(tmp_path: Path, values: np.ndarray, kind:
 @pytest.mark.parametrize("quality", [20, 60, 90, 100])
 def test_jpegs_of_labels_are_refused(tmp_path: Path, quality: int) -> None:
     mask = save(cells(np.arange(1, 256), side=9).astype(np.uint8), tmp_path / "m.jpg", quality=quality)
-    assert "black and white is needed" in refusal(mask)
+    assert "must be black and white" in refusal(mask)
     said = refusal(mask, ANY)
     assert "JPEG does not keep ids of objects" in said
     assert "in black and white, foreground='white'" in said
@@ -480,9 +480,9 @@ def test_the_check_counts_turned_images(tmp_path: Path) -> None:
     assert report.problems == ()
     (said,) = [text for text in report.warnings if "EXIF" in text]
     assert said.startswith("5 images are turned")
-    assert "2 of the stored pixels" in said
-    assert "2 of the upright image" in said
-    assert "1 whose size does not tell" in said
+    assert "2 of the size of the stored image" in said
+    assert "2 of the size of the upright image" in said
+    assert "1 whose size fits both" in said
     # Polygons are of the image as it is shown.
     samples = {sample.name: sample for part in find_samples(tmp_path, BINARY).values() for sample in part}
     found = decode(samples["polygon"], BINARY, (40, 24))

@@ -96,7 +96,7 @@ def test_planes_as_channels_have_one_mask(tmp_path: Path) -> None:
     np.testing.assert_allclose(item["image"], written[sample.name][0] / 65535, rtol=1e-6)
     split = Labels(planes="split")
     sample = list_samples(tmp_path, split).samples[""][0]
-    with pytest.raises(InputError, match=r"1 plane, its image 3"):
+    with pytest.raises(InputError, match=r"1 plane, but its image has 3"):
         masks.read_target(sample, split, SIZE)
 
 

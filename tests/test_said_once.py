@@ -62,7 +62,7 @@ def test_a_refused_check_says_what_is_wrong_once_and_measures_nothing(
     (source / "masks" / "07.png").unlink()
     assert main(["data", "check", str(source)]) == 2
     out, err = capsys.readouterr()
-    assert "problems (30, those of a kind together):" in out
+    assert "problems (30, grouped by kind):" in out
     assert "30 in all" in err
     (ids,) = (line for line in out.splitlines() if "values outside the classes" in line)
     assert re.search(

@@ -189,7 +189,7 @@ def test_slides_are_no_images_to_train_on(folder: Path, capsys: Any) -> None:
     assert main(["evaluate", str(folder / "m.safetensors"), "--data", str(folder / "d"), "--mpp", "0.5"]) == 2
     said = capsys.readouterr().err
     assert "images/a.svs': that is a slide" in said
-    assert "and a line for each, such as images/a.svs,masks/a.tif." in said
+    assert ", then a line for each, such as images/a.svs,masks/a.tif." in said
     assert "no image of that stem" not in said
     # What it says works.
     (folder / "d" / "list.csv").write_text("image,mask\nimages/a.svs,masks/a.tif\n", encoding="utf-8")

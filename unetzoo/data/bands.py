@@ -1,4 +1,4 @@
-"""True masks of images beyond memory, some rows at a time: what whole masks mean, without holding one."""
+"""Ground-truth masks of images that exceed memory, read some rows at a time."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from unetzoo.data.listing import Sample
 from unetzoo.errors import InputError
 
 Bands = Callable[[int, int], Tensor]
-"""Takes the first row, and that behind the last; returns the target of these, (H, W), or (classes, H, W)."""
+"""Takes the first row and the one after the last; returns the target of these rows, (H, W), or (classes, H, W)."""
 
 
 def of_values(sample: Sample, labels: Labels, rows: Callable[[int, int], Tensor]) -> Bands:
-    """Return the bands of a mask of pixels.
+    """Return the bands of a mask that is an image.
 
     Args:
         sample: whose mask it is, one file.
         labels: what the mask means.
         rows: returns some of its rows, (C, H, W), as they are stored.
 
-    The bands raise ``InputError`` at values outside the classes, and where one band has another white than another.
+    The bands raise ``InputError`` for values outside the classes, and if two bands have different values of white.
     """
     assert isinstance(sample.mask, Path)
     path, whites = sample.mask, set[int]()
@@ -40,7 +40,7 @@ def of_values(sample: Sample, labels: Labels, rows: Callable[[int, int], Tensor]
         whites.update([] if found.white is None else [found.white])
         if len(whites) > 1:
             listed = " and ".join(map(str, sorted(whites)))
-            raise InputError(f"{str(path)!r} has {listed} for white: save it with one of them")
+            raise InputError(f"{str(path)!r} has both {listed} as white: save it with one of them")
         if labels.pixel_task != "multilabel":
             return found.target[0]
         if labels.task == "instances":
@@ -51,16 +51,16 @@ def of_values(sample: Sample, labels: Labels, rows: Callable[[int, int], Tensor]
 
 
 def of_drawing(drawing: Drawing, labels: Labels, size: tuple[int, int], scale: tuple[float, float]) -> Bands:
-    """Return the bands of what was drawn on level 0 of a slide.
+    """Return the bands of annotations drawn on level 0 of a slide.
 
     Args:
         drawing: polygons.
-        labels: which classes it is about.
+        labels: the classes.
         size: height and width of the image.
-        scale: pixels of level 0 to one of the image, down and across.
+        scale: pixels of level 0 per pixel of the image, down and across.
 
     Raises:
-        InputError: it has other shapes than polygons.
+        InputError: the drawing has shapes that are not polygons.
     """
     moved = [replace(one, region=_moved(one.region, scale, 0, drawing)) for one in drawing.annotations]
     reach = [_rows_of(one.region) for one in moved]
@@ -78,14 +78,14 @@ def _moved(region: Region, scale: tuple[float, float], top: int, drawing: Drawin
     if isinstance(region, United):
         return United(tuple(_moved(one, scale, top, drawing) for one in region.regions))
     if not isinstance(region, Polygons) or region.relative:
-        raise InputError(f"{str(drawing.source)!r}: of slides polygons are read, in pixels of level 0")
+        raise InputError(f"{str(drawing.source)!r}: annotations of slides must be polygons, in pixels of level 0")
     down, across = scale
     smaller, shift = np.array([across, down]), np.array([0.0, top])
     return Polygons(tuple(tuple(ring / smaller - shift for ring in rings) for rings in region.parts))
 
 
 def _rows_of(region: Region) -> tuple[float, float]:
-    """Return the uppermost and the lowest place of a region."""
+    """Return the top and the bottom of a region."""
     if isinstance(region, United):
         ends = [_rows_of(one) for one in region.regions]
         return min(top for top, _ in ends), max(bottom for _, bottom in ends)

@@ -1,22 +1,20 @@
-"""Binary masks by their values: what is black and white, what are labels that only look so, and what is the fix.
+"""Binary masks by their values: which are black and white, which only look like it, and how to fix the others.
 
-White is the smallest of 1, 255 and 65535 that no value exceeds, in a JPEG always 255, and what lies above half of it
-is foreground. So 0/1, 0/255, 16 bits and soft floats are read alike. Greys between the two ends may only be rims, as
-resampling leaves them, or noise, as JPEG does. They are labels, or a photograph, and refused, where
+White is the smallest of 1, 255 and 65535 that no value exceeds, in a JPEG always 255; values above half of it are
+foreground. So 0/1, 0/255, 16 bits and soft floats are read alike. Greys between the two ends may only be rims, from
+resampling, or noise, from JPEG. They are labels, or a photograph, and are refused, where
 
-- at least half of the grey levels fill areas: half of a level's pixels or more lie in squares of 2 × 2 pixels that all
-  have it. 0 is no grey level, and neither is the brightest one if it is at least ¾ of white; nor the darkest one of
-  fractions, up to ¼ of white. Not of JPEGs, whose black and white are areas of several levels.
-- or at least half of the pixels from ¼ to ¾ of white lie in such squares, or touch nothing but black and their own
-  level;
-- or pixels whose eight neighbours lie with them between ¼ and ¾ of white are more than a quarter as many as those from
-  ¾ up.
+- at least half of the grey levels fill areas: half of a level's pixels or more are in squares of 2 × 2 pixels of this
+  level. 0 is not a grey level; nor is the brightest level if it is at least ¾ of white, nor, among fractions, the
+  darkest up to ¼ of white. This rule does not hold for JPEGs, whose black and white are areas of several levels;
+- or at least half of the pixels from ¼ to ¾ of white are in such squares, or touch only black and their own level;
+- or the pixels that are between ¼ and ¾ of white with all eight neighbours are more than a quarter as many as the
+  pixels from ¾ up.
 
-Measured on masks of nuclei and vessels, through JPEG of quality 1 to 100 or resampled to a tenth up to sixteen times,
-at most 3 % of the levels and 7 % of the greys are areas'; of instance labels of the same nuclei, whatever their
-numbers, at least 97 %. JPEG leaves fewer of these, but four tenths of their greys and more have grey neighbours alone.
-What cannot be told: labels below ¼ and above ¾ of white that are all thinner than two pixels, and JPEGs of labels up to
-¼, which are black.
+Measured on masks of nuclei and vessels, after JPEG of quality 1 to 100 or resampling by 0.1 to 16, at most 3 % of the
+levels and 7 % of the greys fill areas; for instance labels of the same nuclei, with any numbers, at least 97 %. In JPEG
+fewer of these do, but at least 40 % of their greys have only grey neighbours. Two kinds cannot be recognised: labels
+below ¼ and above ¾ of white that are all thinner than two pixels, and JPEGs of labels up to ¼, which are read as black.
 """
 
 from __future__ import annotations
@@ -29,20 +27,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Outside = dict[str, int]
-"""Values or colours outside the classes, as text → pixels that have them."""
+"""Values or colours outside the classes, as text → number of pixels."""
 WHITES = (1, 255, 65535)
 _FULL = WHITES[-1]
 _FEW = 32
-"""Levels that may be classes; more are ids of objects."""
+"""The most levels that may be classes; more are ids of objects."""
 
 
 class Read(NamedTuple):
-    """What a mask was read as, each of its shape.
+    """A mask as it was read; tensors have its shape.
 
     Attributes:
         foreground: bool.
-        wrong: bool, where a value is neither foreground nor background, nor ignored.
-        white: what it has for white; None of ids, and where it is all black.
+        wrong: bool, where a value is not foreground, background or ignored.
+        white: its value of white; None for ids, and where it is all black.
     """
 
     foreground: Tensor
@@ -56,7 +54,7 @@ def read(values: Tensor, ignored: Tensor, lossy: bool) -> Read:
     Args:
         values: (C, H, W), each channel a mask.
         ignored: of the same shape, bool: pixels that do not count.
-        lossy: they come out of a JPEG.
+        lossy: the values are from a JPEG.
     """
     inside = (values >= 0) & (values <= _FULL) & ~ignored
     top = float(values[inside].max()) if bool(inside.any()) else 0.0
@@ -66,7 +64,7 @@ def read(values: Tensor, ignored: Tensor, lossy: bool) -> Read:
     foreground = inside & (values * 2 > white)
     wrong = ~inside & ~ignored
     nowhere = top > 0 and not lossy and not bool(foreground.any())
-    # Most masks have no grey at all, which is quickly seen.
+    # Most masks have no grey at all, which is quick to check.
     pure = 4 * top >= 3 * white and not bool((inside & (values > 0) & (values < top)).any())
     if nowhere or not (pure or all(_has_two_ends(*mask, white, lossy) for mask in zip(values, inside, strict=True))):
         wrong |= inside & (values > 0)
@@ -74,13 +72,13 @@ def read(values: Tensor, ignored: Tensor, lossy: bool) -> Read:
 
 
 def read_pure(values: Tensor, lossy: bool) -> tuple[Tensor, int | None] | None:
-    """Return foreground and white as :func:`read` does, quickly, of masks of nothing but 0 and one white; else None.
+    """Return foreground and white as :func:`read` does, but fast, for masks of only 0 and one white; else None.
 
     Args:
         values: (C, H, W), integers, all of which count.
-        lossy: they come out of a JPEG.
+        lossy: the values are from a JPEG.
     """
-    array = values.numpy()  # much faster than torch at integers of 8 and 16 bits
+    array = values.numpy()  # much faster than torch for integers of 8 and 16 bits
     top = int(array.max())
     if not 0 <= top <= _FULL:
         return None
@@ -91,16 +89,16 @@ def read_pure(values: Tensor, lossy: bool) -> tuple[Tensor, int | None] | None:
 
 
 def read_ids(values: Tensor, ignored: Tensor) -> Read:
-    """Read masks in which every id, a whole number above 0, is an object; arguments as of :func:`read`."""
+    """Read masks in which every id, a whole number above 0, is an object; arguments as for :func:`read`."""
     wrong = ~((values >= 0) & values.isfinite()) | (values != values.floor() if values.is_floating_point() else False)
     wrong = wrong & ~ignored
     return Read((values > 0) & ~wrong & ~ignored, wrong, None)
 
 
 def are_areas(values: Tensor, wrong: Tensor) -> bool:
-    """Return whether at least half of the wrong pixels of masks (C, H, W) lie in squares of 2 × 2 of their own value.
+    """Return whether at least half of the wrong pixels of masks (C, H, W) are in squares of 2 × 2 of their own value.
 
-    Ids of objects and classes do, greys of a photograph do not.
+    Ids of objects and classes are; greys of a photograph are not.
     """
     right, below = values[:, :-1, :-1] == values[:, :-1, 1:], values[:, :-1, :-1] == values[:, 1:, :-1]
     squares = right & below & (values[:, :-1, :-1] == values[:, 1:, 1:])
@@ -112,10 +110,10 @@ def are_areas(values: Tensor, wrong: Tensor) -> bool:
 
 
 def are_ids(masks: Sequence[Outside]) -> bool:
-    """Return whether masks whose values are areas look like instance label images, an id an object, and not classes.
+    """Return whether masks whose values fill areas look like instance label images, with an id per object.
 
-    That is so where they have more than 32 values; or where each has 1, 2, 3, … without a gap, and as many as it has
-    objects: 5 or more in one and not the same in all, or 10 in a single mask.
+    They do if together they have more than 32 values; or if each has 1, 2, 3, … without a gap, at least 5 in one of
+    them and not the same number in all, or at least 10 in a single mask.
     """
     if len({value for mask in masks for value in mask}) > _FEW:
         return True
@@ -125,7 +123,7 @@ def are_ids(masks: Sequence[Outside]) -> bool:
 
 
 def left_out(outside: Outside) -> str:
-    """Return how values are said not to count: of a whole number that is alone, as it is typed."""
+    """Return how to say that values do not count; a single whole number is given as it is typed."""
     (value, *others) = outside
     alone = not others and value.removeprefix("-").isdecimal()
     return f"give ignore={value} if it does not count" if alone else "give ignore=… for a value that does not count"
@@ -136,51 +134,52 @@ def fix(outside: Outside, alike: Sequence[Outside] = (), named: bool = False) ->
 
     Args:
         outside: the values.
-        alike: those of all masks of the data set whose values are areas, this one's among them; none where it is alone
-            or has no areas.
-        named: whether its name says that it has ids of objects.
+        alike: the values of all masks of the data set whose values fill areas, including this one; empty if only this
+            mask was read, or it has no areas.
+        named: whether the mask's name says that it has ids of objects.
     """
     if len(outside) == 1 and set(outside) <= {"255", "65535"}:
         return (
-            "black and white is needed, 0/1 or 0/255; class indices are task='multiclass', and "
-            f"{left_out(outside)}: {next(iter(outside))} beside 1 may be that, or white"
+            "the mask must be black and white, 0/1 or 0/255; for class indices give task='multiclass'; "
+            f"{left_out(outside)}: next to 1, {next(iter(outside))} may mean that, or white"
         )
-    ids = "ids of objects, or any values that all are foreground, are foreground='any'"
+    ids = "for ids of objects, or values that are all foreground, give foreground='any'"
     if not all(value.isdecimal() for value in outside):
         return (
-            f"black and white is needed, 0/1 or 0/255; {left_out(outside)}; {ids}; threshold greys and save them anew"
+            f"the mask must be black and white, 0/1 or 0/255; {left_out(outside)}; {ids}; threshold greys and save the "
+            "mask again"
         )
     levels = sorted({int(value) for mask in alike or (outside,) for value in mask})
     if alike and (named or are_ids(alike)):
         objects, masks = sum(map(len, alike)), f"{len(alike)} masks" if len(alike) > 1 else "one mask"
-        classes = f"; class indices are task='multiclass' with num_classes={levels[-1] + 1}" * (levels[-1] < 256)
+        classes = f"; for class indices give task='multiclass' with num_classes={levels[-1] + 1}" * (levels[-1] < 256)
         return (
-            f"this looks like an instance label image, an id an object, {objects} objects in {masks}: give "
-            f"foreground='any', for one class of all objects, or task='instances', which keeps them apart{classes}"
+            f"this looks like an instance label image, with an id per object, {objects} objects in {masks}: give "
+            "foreground='any' for one class of all objects, or task='instances' to keep objects apart" + classes
         )
     if len(levels) > _FEW:
-        classes = "class indices are task='multiclass'; threshold greys and save them anew"
+        classes = "for class indices give task='multiclass'; threshold greys and save the mask again"
     else:
         classes = _classes(levels)
-    return f"black and white is needed, 0/1 or 0/255; {ids}; {classes}; {left_out(outside)}"
+    return f"the mask must be black and white, 0/1 or 0/255; {ids}; {classes}; {left_out(outside)}"
 
 
 def _classes(levels: list[int]) -> str:
-    """Return how the levels are read if each is a class."""
+    """Return how to have the levels read if each is a class."""
     void = levels[-1] in WHITES[1:] and len(levels) > 1
     highest = levels[-2] if void else levels[-1]
     if highest > 255 or highest < 3 * len(levels) + 20:
         more = f" and ignore={levels[-1]}" if void else ""
-        return f"class indices are task='multiclass' with num_classes={highest + 1}{more}"
+        return f"for class indices give task='multiclass' with num_classes={highest + 1}{more}"
     painted = tuple(f"#{level * 0x010101:06x}" for level in (0, *levels))
-    return f"greys that stand for classes are task='multiclass' with colours={painted!r}"
+    return f"for greys that stand for classes give task='multiclass' with colours={painted!r}"
 
 
 def _has_two_ends(values: Tensor, inside: Tensor, white: int, lossy: bool) -> bool:
-    """Return whether the values of a mask (H, W) cluster at black and white; see the head of this file."""
+    """Return whether the values of a mask (H, W) cluster at black and white; see the top of this file."""
     if not bool(inside.any()):
         return True
-    # Levels of 16 bits are as many as files have, fractions aside, and can be counted without sorting pixels.
+    # 16 bits hold all levels that files have, apart from fractions, and can be counted without sorting pixels.
     levels = torch.where(inside, (values.float() * (_FULL / white)).round().int(), -1)
     counts = torch.bincount(levels[inside], minlength=_FULL + 1)
     present = counts.nonzero()[:, 0]
@@ -204,7 +203,7 @@ def _has_two_ends(values: Tensor, inside: Tensor, white: int, lossy: bool) -> bo
 
 
 def _alone(levels: Tensor, chosen: Tensor) -> Tensor:
-    """Return which of the chosen pixels have no other level beside them than their own and black."""
+    """Return which of the chosen pixels have only their own level and black among their neighbours."""
     padded = F.pad(levels, (1, 1, 1, 1), value=-1)
     rows, columns = chosen.nonzero(as_tuple=True)
     own, alone = levels[chosen], torch.ones(len(rows), dtype=torch.bool)
@@ -216,7 +215,7 @@ def _alone(levels: Tensor, chosen: Tensor) -> Tensor:
 
 
 def _between(present: Tensor, fractions: bool) -> Tensor:
-    """Return which of the levels, sorted, are neither black nor white."""
+    """Return which of the sorted levels are neither black nor white."""
     darkest, brightest = int(present[0]), int(present[-1])
     between = present != 0
     if 4 * brightest >= 3 * _FULL:
@@ -227,6 +226,6 @@ def _between(present: Tensor, fractions: bool) -> Tensor:
 
 
 def _holds_ones(values: Tensor, inside: Tensor, top: float) -> bool:
-    """Return whether there are ones, and nothing between them and the top."""
+    """Return whether there are ones, and no values other than 0, 1 and the top."""
     ones = values == 1
     return bool(ones.any()) and bool((ones | (values == 0) | (values == top) | ~inside).all())

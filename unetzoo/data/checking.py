@@ -1,4 +1,4 @@
-"""One pass over a data set that finds all that is wrong with it, before a minute of training is spent."""
+"""One pass over a data set that finds everything wrong with it before any training time is spent."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def check(
     closely: bool = True,
     progress: bool = False,
 ) -> DataReport:
-    """Read every image and mask of a data set once, in threads, and report what they are and what is wrong.
+    """Read every image and mask of a data set once, in threads, and report what they contain and what is wrong.
 
     Args:
         source, labels, ratios, seed, group, fold: as in :func:`~unetzoo.data.find_samples`.
         crop_size: side, or height and width, of the crops that training will take; None: its default.
-        resize: factor of the sides at which training will see images. Of resized ones crops are not looked at.
+        resize: factor by which training scales the sides of images. Crops are not checked if it is not 1.
         closely: also count objects, look for images that look like one of another split, keep what histograms and
-            thumbnails need, and say the command that trains. What keeps data from being trained on is found without.
-        progress: show a bar.
+            thumbnails need, and give the command that trains. Problems that prevent training are always found.
+        progress: show a progress bar.
 
     Raises:
-        ConfigError: nothing is there, or wrong arguments; all else is in the report.
+        ConfigError: the source holds nothing, or arguments are wrong; everything else is in the report.
     """
     sides = _sides(crop_size, resize)
     check_arguments(ratios, seed, group, fold)
@@ -100,7 +100,7 @@ def check(
 
 
 def _shares(listing: Listing, ratios: Sequence[float]) -> dict[str, Any]:
-    """Return the shares of the splits as a setting, where images are split by them."""
+    """Return the ratios as a setting if they split the images; empty if the folder has splits of its own."""
     return {"ratios": tuple(ratios)} if "" in listing.samples else {}
 
 
@@ -120,7 +120,7 @@ def _all(listed: Sequence[tuple[Sample, str]], wanted: Wanted, progress: bool) -
 
 
 def _unnumbered(found: Sequence[Findings], labels: Labels) -> list[str]:
-    """Return that masks of instances are black and white, where each has one number alone, that of white."""
+    """Return a problem if the masks of instances are only black and white: each has a single number, that of white."""
     first = 0 if labels.pixel_task == "multilabel" else 1
     having = [one for one in found if one.pixels is not None and any(one.pixels[first:])]
     said = [one.alone for one in having if one.alone is not None]
@@ -131,15 +131,15 @@ def _unnumbered(found: Sequence[Findings], labels: Labels) -> list[str]:
         return []  # an object in each image, perhaps
     return [
         (
-            f"the masks of all {len(having)} images have one number alone, {whites.pop()}: they tell no objects apart; "
-            "give label images or annotations, or foreground='white', which takes each connected part for an object, "
-            "or task='binary'"
+            f"the masks of all {len(having)} images have only one number, {whites.pop()}: they do not tell objects "
+            "apart; give label images or annotations, or foreground='white', which makes each connected component an "
+            "object, or task='binary'"
         )
     ]
 
 
 def _in_channels(found: Sequence[Findings], problems: list[str]) -> int | None:
-    """Return the channels that all images fit, an alpha channel being left out where not all have one."""
+    """Return the number of channels that fits all images; an alpha channel that only some have is left out."""
     examples = {f.channels: f.sample.image for f in reversed(found) if f.channels}
     if len(examples) <= 1:
         return next(iter(examples), None)
@@ -147,26 +147,27 @@ def _in_channels(found: Sequence[Findings], problems: list[str]) -> int | None:
     if len(colours) == 1 or colours == {1, 3}:
         return max(colours)
     listed = ", ".join(f"{channels} in {str(path)!r}" for channels, path in sorted(examples.items()))
-    problems.append(f"the images differ in their channels: {listed}")
+    problems.append(f"the images differ in their number of channels: {listed}")
     return None
 
 
 def _type_problems(found: Sequence[Findings]) -> list[str]:
-    """Return what keeps images of different types from being compared: each is divided by the largest of its own.
+    """Return a problem if the images have pixel types of different scales.
 
-    That brings 8 and 16 bits without a sign to the same scale, and no others.
+    Each image is divided by the largest value of its type. This brings unsigned 8 and 16 bits to the same scale, but
+    no other types.
     """
     examples = {f.dtype: f.sample.image for f in reversed(found) if f.dtype}
     if len(examples) <= 1 or set(examples) <= {"uint8", "uint16"}:
         return []
     listed = ", ".join(f"{kind} in {str(path)!r}" for kind, path in sorted(examples.items()))
-    return [f"the images differ in the type of their pixels, and so in scale: {listed}; save them as one type"]
+    return [f"the images differ in pixel type, and therefore in scale: {listed}; save all of them as one type"]
 
 
 def _normalisation(
     found: Sequence[Findings], in_channels: int | None
 ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, list[int]]:
-    """Return mean and standard deviation of all pixels, and the channels that are constant."""
+    """Return the mean and standard deviation of all pixels, and the channels that are constant."""
     known = [(f.statistics, f.alpha) for f in found if f.statistics is not None]
     if in_channels is None or not known:
         return None, None, []
@@ -204,7 +205,7 @@ def _summary(found: Sequence[Findings], group: str | None, labels: Labels) -> Sp
 
 
 def _histograms(by_split: Mapping[str, Sequence[Findings]], labels: Labels) -> tuple[Histogram, ...]:
-    """Return how sizes, intensities and objects are spread."""
+    """Return the distributions of sizes, intensities and objects."""
     found = [one for members in by_split.values() for one in members]
     sides = {name: [one.size[k] for one in found if one.size is not None] for k, name in enumerate(("height", "width"))}
     values = [one.values for one in found if one.values is not None]
@@ -220,8 +221,8 @@ def _histograms(by_split: Mapping[str, Sequence[Findings]], labels: Labels) -> t
     }
     made = (
         histogram("side of the images (pixels)", sides, whole=True),
-        histogram("values of the pixels, some of each image", channels),
-        histogram("share of an image that is no background", shares),
+        histogram("pixel values, sampled from each image", channels),
+        histogram("share of an image that is not background", shares),
         histogram("objects in an image", numbers, whole=True),
         histogram("area of an object (pixels)", areas, log=True),
     )
@@ -231,12 +232,12 @@ def _histograms(by_split: Mapping[str, Sequence[Findings]], labels: Labels) -> t
 def _keys(samples: Sequence[Sample], group: str) -> set[str]:
     try:
         return set(group_keys(samples, group))
-    except ConfigError:  # is among the problems already
+    except ConfigError:  # already among the problems
         return set()
 
 
 def _sides(crop_size: int | tuple[int, int] | None, resize: float) -> tuple[int, int] | None:
-    """Return (height, width) of the crops that are asked for, of images as they are."""
+    """Return (height, width) of the crops that were asked for; None where images are resized or none were."""
     problems = [] if crop_size is None else checks.sides("crop_size", crop_size, square=True)
     problems += checks.resize_problems(resize)
     if problems:
@@ -252,15 +253,15 @@ def _crop_problems(train: Sequence[Findings], sides: tuple[int, int] | None) -> 
         return []
     height, width = max(sizes, key=lambda size: min(size[0] / sides[0], size[1] / sides[1]))
     given = f"crop_size={sides[0]}×{sides[1]} (height × width)"
-    return [f"{given} is larger than every training image; the largest has {height}×{width}: give a smaller one"]
+    return [f"{given} is larger than every training image; the largest is {height}×{width}: give a smaller one"]
 
 
 def _beside_crops(train: Sequence[Findings], sides: tuple[int, int] | None, wanted: Wanted) -> list[str]:
-    """Return which images, and which objects, crops do not fit."""
+    """Return a warning of images that are smaller than the crops, and one of objects that are larger."""
     sizes = [f.size for f in train if f.size is not None]
     small = sum(h < sides[0] or w < sides[1] for h, w in sizes) if sides is not None else 0
-    said = [f"{small} of {len(sizes)} training images are smaller than the crops, and padded"] if small else []
-    # The default crop that is as small as most images grows smaller with them: to resize them would not help.
+    said = [f"{small} of {len(sizes)} training images are smaller than the crops and are padded"] if small else []
+    # A default crop that is limited by the size of most images would shrink with them: resizing would not help.
     if wanted.crop is None or crops.crop_of(sides, sizes) != wanted.crop:
         return said
     return said + remarks.larger_than_crops(train, wanted.labels, wanted.crop)

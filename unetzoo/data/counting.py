@@ -1,7 +1,7 @@
 """How many objects are in a mask, and how large they are.
 
-Annotations, and masks of ids, tell objects apart. Of all other masks the connected components of each class are
-counted, for which SciPy is needed; objects that touch are one there.
+Annotations and label images tell objects apart. In all other masks the connected components of each class are
+counted, which needs SciPy; objects that touch count as one there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from unetzoo.objects.components import areas, ndimage
 
 TOLD, COMPONENTS = "told apart by the masks", "connected components"
 MOST = 2**31
-"""Pixels, times classes, of which components are sought; of larger data sets in every k-th image."""
+"""Pixels times classes in which components are counted; in larger data sets only every k-th image is used."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Counted:
     Attributes:
         how: :data:`TOLD` or :data:`COMPONENTS`.
         areas: of each, in pixels.
-        touching: how many touch another one, with an edge or a corner; None of components.
+        touching: how many touch another one, at an edge or a corner; None for components.
     """
 
     how: str
@@ -43,12 +43,12 @@ class ObjectsReport:
     """The objects of a split.
 
     Attributes:
-        how: they are told apart: "told apart by the masks" or "connected components".
-        images: in which they were counted.
-        total: number of them.
-        median, most: in an image.
-        area: their median, in pixels; None where there are none.
-        touching: how many touch another one; None of components.
+        how: "told apart by the masks" or "connected components".
+        images: number of images in which objects were counted.
+        total: number of objects.
+        median, most: number per image.
+        area: the median, in pixels; None where there are no objects.
+        touching: how many touch another one; None for components.
     """
 
     how: str
@@ -70,23 +70,23 @@ def can_find_components() -> bool:
 
 
 def counted(decoded: Decoded, *, components: bool) -> Counted | None:
-    """Return the objects of a mask; None where it does not tell them apart, and components are not asked for.
+    """Return the objects of a mask; None where it does not tell them apart and components are not counted.
 
     Args:
         decoded: the mask.
-        components: whether they are sought.
+        components: whether to count connected components.
     """
     if decoded.ids is not None:
         return _told(decoded.ids, decoded.target)
     if not components:
         return None
-    target = decoded.target.clamp(min=0)  # what does not count is no object
+    target = decoded.target.clamp(min=0)  # ignored pixels are not objects
     planes = target.numpy().reshape(-1, *target.shape[-2:])
     return Counted(COMPONENTS, np.concatenate([areas(plane, connectivity=2) for plane in planes]), None)
 
 
 def alone(ids: Tensor, target: Tensor) -> tuple[int, int] | None:
-    """Return the only number that a mask has, and of how many connected parts its pixels are; None of other masks."""
+    """Return the only number in a mask, and the number of its connected components; None for other masks."""
     inside = (ids.long().reshape(-1, *ids.shape[-2:]) * (target.reshape(-1, *target.shape[-2:]) > 0)).amax(0)
     found = torch.unique(inside[inside > 0])
     if len(found) != 1:
@@ -97,7 +97,7 @@ def alone(ids: Tensor, target: Tensor) -> tuple[int, int] | None:
 
 def _told(ids: Tensor, target: Tensor) -> Counted:
     inside = target > 0
-    inside = inside if inside.ndim == ids.ndim else inside.any(0)  # of instances of several classes
+    inside = inside if inside.ndim == ids.ndim else inside.any(0)  # instances of several classes
     numbers = np.where(inside.numpy(), ids.numpy(), 0).astype(np.int64)
     pixels_of, touching = [], 0
     for plane in numbers.reshape(-1, *numbers.shape[-2:]):
@@ -118,7 +118,7 @@ def _with_neighbours(plane: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def summed(found: Sequence[Counted]) -> ObjectsReport | None:
-    """Return what the masks of a split come to; None where nothing was counted."""
+    """Return the totals over the masks of a split; None where nothing was counted."""
     if not found:
         return None
     numbers = [len(one.areas) for one in found]

@@ -1,16 +1,16 @@
-"""From what was drawn on an image to its target.
+"""From the objects drawn on an image to its target.
 
-A pixel belongs to the object in which its centre lies, and of several to the one that is drawn last. Objects whose
-pixels do not count are drawn before all others, so that they are ignored only where nothing else lies.
+A pixel belongs to the object that contains its centre; if several do, to the one that is drawn last. Objects whose
+pixels do not count are drawn before all others, so their pixels are ignored only where nothing else is drawn.
 
-- Binary: all objects are foreground; with ``labels.classes`` those of these classes.
-- Multiclass: ``labels.classes`` are the classes from 1 on; without it ``labels.class_names`` behind the first, which
-  is the background. Where a format has numbers alone, class k is k + 1.
-- Multilabel: likewise from 0 on; classes lie over each other, each in a map of its own.
+- Binary: all objects are foreground; with ``labels.classes`` only those of these classes.
+- Multiclass: ``labels.classes`` are the classes from 1 on; without it ``labels.class_names`` after the first, which
+  is the background. Where a format has only numbers, class k becomes k + 1.
+- Multilabel: the same from 0 on; classes may overlap, each in a map of its own.
 
 An object without a class is refused where others have one, unless ``labels.classes`` says which count.
-Objects of other classes are left out, whether they count or not; a region that does not count and has no class is
-ignored in all of them, and one of the background cuts a hole into all that was drawn before it.
+Objects of other classes are left out, whether they count or not. A region that does not count and has no class is
+ignored in all classes, and one of the background cuts a hole into everything that was drawn before it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from unetzoo.images import IMAGE_SUFFIXES
 
 
 def drawing_of(sample: Sample) -> Drawing | None:
-    """Return what was drawn on an image; None where its mask has pixels.
+    """Return the objects drawn on an image; None if its mask is an image file.
 
     Raises:
-        InputError: the file cannot be read, or is wrong; lists what.
+        InputError: the file cannot be read, or has wrong annotations, which are listed.
     """
     if isinstance(sample.mask, Drawing):
         return sample.mask
@@ -46,7 +46,7 @@ def drawing_of(sample: Sample) -> Drawing | None:
         rest = f"; and {more} more" if more > 0 else ""
         raise InputError(f"{str(sample.mask)!r} has wrong annotations: {'; '.join(first)}{rest}")
     if len(document.drawings) != 1:
-        raise InputError(f"{str(sample.mask)!r} is about {len(document.drawings)} images: one is needed")
+        raise InputError(f"{str(sample.mask)!r} describes {len(document.drawings)} images: it must describe one")
     return next(iter(document.drawings.values()))
 
 
@@ -57,24 +57,26 @@ def target_of(
     ids: NDArray[np.int64] | None = None,
     nowhere: list[Annotation] | None = None,
 ) -> Tensor:
-    """Return the target that a drawing makes: int64, (H, W), or (classes, H, W) for multilabel.
+    """Return the target of a drawing: int64, (H, W), or (classes, H, W) for multilabel.
 
-    For instances of several classes, too, but a pixel is of the object alone that is drawn last.
+    Instances of several classes also give (classes, H, W), but a pixel belongs only to the object that is drawn last.
 
     Args:
         drawing: of one image.
-        labels: which classes it is about.
+        labels: the classes.
         size: height and width of the image.
-        ids: of 0, (H, W) or of the target's shape, to be written to: k where the k-th object that counts lies, and none
-            that is drawn later.
-        nowhere: to which objects are added that count, and cover no pixel: they lie outside, or between centres.
+        ids: zeros, (H, W) or of the target's shape, to write to: k where the k-th object that counts is, and no later
+            one covers it.
+        nowhere: list that receives objects that count but cover no pixel: outside the image, or between pixel centres.
 
     Raises:
-        InputError: it is of an image of another size, or has a class that is none.
+        InputError: the drawing is of an image of another size, or has an unknown class.
     """
     if drawing.size is not None and tuple(drawing.size) != tuple(size):
         height, width = drawing.size
-        raise InputError(f"{str(drawing.source)!r} is of {width}×{height} pixels, its image {size[1]}×{size[0]}")
+        raise InputError(
+            f"{str(drawing.source)!r} is for {width}×{height} pixels, but its image is {size[1]}×{size[0]}"
+        )
     multilabel = labels.pixel_task == "multilabel"
     target = torch.zeros((labels.num_classes, *size) if multilabel else size, dtype=torch.int64)
     pixels, number = target.numpy(), 0
@@ -91,7 +93,7 @@ def target_of(
         if nowhere is not None and counts and not part.inside.any():
             nowhere.append(annotation)
         value = IGNORED if annotation.ignored else _value(plane, labels)
-        if labels.task == "instances" and multilabel and counts:  # what lies below is not seen
+        if labels.task == "instances" and multilabel and counts:  # it hides what is below
             pixels[(slice(None), *part.slices)][..., part.inside] = 0
         where = (plane, *part.slices) if multilabel else part.slices
         pixels[where][..., part.inside] = value
@@ -109,10 +111,10 @@ def _value(plane: int | slice, labels: Labels) -> int:
 
 
 def _class_of(kind: str | int, labels: Labels, drawing: Drawing) -> int | None:
-    """Return the class of an object, from 0 for multilabel, else from 1; None where it is of none that is wanted.
+    """Return the class of an object, from 0 for multilabel, else from 1; None if its class is not wanted.
 
     Raises:
-        InputError: a number without a class; or none, where others have one.
+        InputError: its number has no class; or it has no class, where others have one.
     """
     first = 0 if labels.pixel_task == "multilabel" else 1
     names = _names(labels)
@@ -121,15 +123,15 @@ def _class_of(kind: str | int, labels: Labels, drawing: Drawing) -> int | None:
             return first
         if kind == "" and labels.classes is None:
             raise InputError(
-                f"{str(drawing.source)!r} has objects without a class, beside {', '.join(names)}: give them one; "
-                "or name in classes=… which count, and they are left out; or take all of them, with task='binary'"
+                f"{str(drawing.source)!r} has objects without a class next to {', '.join(names)}: give them one; or "
+                "give classes=… with those that count, to leave them out; or task='binary', to take all objects"
             )
         return names.index(kind) + first if kind in names else None
     if labels.pixel_task == "binary":
         return first
     highest = labels.num_classes - 1 - first
     if kind > highest:
-        fix = ", as background is one of them" if first else ""
+        fix = ", as background is one of the classes" if first else ""
         raise InputError(
             f"{str(drawing.source)!r} has an object of class {kind}, but num_classes={labels.num_classes} allows "
             f"0…{highest}{fix}"
@@ -138,7 +140,7 @@ def _class_of(kind: str | int, labels: Labels, drawing: Drawing) -> int | None:
 
 
 def _names(labels: Labels) -> Sequence[str] | None:
-    """Return the classes that objects may be of; None for all."""
+    """Return the classes that objects may have; None for all."""
     if labels.classes is not None or labels.pixel_task == "binary":
         return labels.classes
     names = labels.class_names or ()

@@ -1,9 +1,9 @@
 """Objects as a network learns them: their classes, pixel by pixel, and the edges that keep them apart.
 
-What separates touching objects is a map of its own, as in the solutions of the 2018 Data Science Bowl (Caicedo et al.
-2019, "Nucleus segmentation across imaging experiments", Nature Methods): a sigmoid beside those of the classes, whose
-target follows from the numbers of the objects. It is the same for a turned or mirrored image, so that tiles, views
-and models can be averaged like probabilities. docs/objects.md has what was tried.
+A separate map keeps touching objects apart, as in the solutions of the 2018 Data Science Bowl (Caicedo et al. 2019,
+"Nucleus segmentation across imaging experiments", Nature Methods): a sigmoid next to those of the classes, whose target
+follows from the numbers of the objects. It turns and mirrors with the image, so tiles, views and models can be averaged
+like probabilities. docs/objects.md describes what was tried.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from unetzoo.objects.components import components
 
 
 def edges_of(ids: Tensor) -> Tensor:
-    """Return where objects end: their pixels that have a pixel of something else among their eight neighbours.
+    """Return the edges of objects: their pixels with a pixel of something else among their eight neighbours.
 
-    The border of the image ends no object, and neither do pixels that do not count.
+    The border of the image and pixels that do not count make no edges.
 
     Args:
-        ids: (..., H, W) integers, one number an object, 0 between them, negative where pixels do not count.
+        ids: (..., H, W) integers, one number per object, 0 between them, negative where pixels do not count.
 
     Returns:
         bool, of the same shape.
     """
     found = torch.zeros_like(ids, dtype=torch.bool)
     height, width = ids.shape[-2:]
-    for down, right in ((0, 1), (1, -1), (1, 0), (1, 1)):  # half of the neighbours: each pair is met once
+    for down, right in ((0, 1), (1, -1), (1, 0), (1, 1)):  # half of the neighbours: each pair is compared once
         columns, others = (slice(max(step, 0), width + min(step, 0)) for step in (-right, right))
         rows, below = slice(0, height - down), slice(down, height)
         one, other = ids[..., rows, columns], ids[..., below, others]
@@ -45,11 +45,11 @@ def read_numbers(sample: Sample, labels: Labels, size: tuple[int, int]) -> tuple
     """Return the classes of an image's pixels, and the numbers of its objects.
 
     Args:
-        sample, labels, size: as of :func:`unetzoo.data.masks.read_target`; of instances.
+        sample, labels, size: as for :func:`unetzoo.data.masks.read_target`; of instances.
 
     Returns:
         (classes, H, W) int32, 0 and 1 for each class, IGNORED where pixels do not count; and whole numbers, (1, H, W)
-        or of each class its own (classes, H, W), as files and annotations have them: what lies in a class counts.
+        or (classes, H, W) with those of each class, as files and annotations have them: only those in a class count.
 
     Raises:
         InputError: see :func:`read_objects`.
@@ -59,25 +59,25 @@ def read_numbers(sample: Sample, labels: Labels, size: tuple[int, int]) -> tuple
         raise InputError(f"{masks.shown(sample)}: {masks.explain(found.outside, labels, sample)}")
     if found.ids is None and labels.foreground == "any":
         raise InputError(
-            f"{masks.shown(sample)} tells no objects apart: task='instances' needs label images or annotations, or of "
-            "Pascal VOC SegmentationObject/, of Cityscapes _instanceIds.png"
+            f"{masks.shown(sample)} does not tell objects apart: task='instances' needs label images or annotations; "
+            "Pascal VOC needs SegmentationObject/, and Cityscapes _instanceIds.png"
         )
     classes = found.target.reshape(-1, *size).int()
     return classes, _components(classes) if found.ids is None else found.ids.reshape(-1, *size)
 
 
 def read_objects(sample: Sample, labels: Labels, size: tuple[int, int]) -> Tensor:
-    """Return the classes of an image's pixels, and behind them the numbers of its objects.
+    """Return the classes of an image's pixels, followed by the numbers of its objects.
 
     Args:
-        sample, labels, size: as of :func:`unetzoo.data.masks.read_target`; of instances.
+        sample, labels, size: as for :func:`unetzoo.data.masks.read_target`; of instances.
 
     Returns:
         (classes + 1, H, W) int32: 0 and 1 for each class, then numbers from 1 up and 0 between objects; IGNORED in all
         of them where pixels do not count.
 
     Raises:
-        InputError: a mask that cannot be read, of another size, or with values outside the classes.
+        InputError: a mask cannot be read, has another size, or has values outside the classes.
     """
     classes, ids = read_numbers(sample, labels, size)
     ignored = (classes == IGNORED).any(dim=0)
@@ -85,14 +85,14 @@ def read_objects(sample: Sample, labels: Labels, size: tuple[int, int]) -> Tenso
 
 
 def parted(target: Tensor) -> dict[str, Tensor]:
-    """Return "target", "edges" and "ids" of a data set's item, of what :func:`read_objects` gave, augmented perhaps."""
+    """Split the result of :func:`read_objects`, perhaps augmented, into "target", "edges" and "ids" of an item."""
     classes, ids = target[:-1].long(), target[-1].long()
     edges = edges_of(ids).long().masked_fill(ids < 0, IGNORED)
     return {"target": classes[0] if len(classes) == 1 else classes, "edges": edges, "ids": ids.clamp(min=0)}
 
 
 def joined(target: Tensor, edges: Tensor) -> Tensor:
-    """Return the target of a loss, (classes + 1, H, W) or (N, classes + 1, H, W): the classes, and the edges behind.
+    """Return the target of a loss, (classes + 1, H, W) or (N, classes + 1, H, W): the classes, then the edges.
 
     Args:
         target, edges: of an item of a data set, or of a batch of them: classes (H, W) or (classes, H, W), and edges
@@ -103,13 +103,13 @@ def joined(target: Tensor, edges: Tensor) -> Tensor:
 
 
 def _components(classes: Tensor) -> Tensor:
-    """Return the connected components of each class, numbered by itself."""
+    """Return the connected components of each class, numbered separately."""
     planes = [components((plane == 1).byte().numpy(), connectivity=2)[0] for plane in classes]
     return torch.stack(list(map(torch.from_numpy, planes)))
 
 
 def _numbered(ids: Tensor, classes: Tensor) -> Tensor:
-    """Return numbers from 1 up of the objects that lie in a class; of planes that overlap the last one's."""
+    """Return numbers from 1 up of the objects in a class; where planes overlap, those of the last one."""
     found = torch.zeros(ids.shape[1:], dtype=torch.int32)
     inside = classes == 1
     for k, plane in enumerate(ids):

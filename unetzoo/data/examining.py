@@ -1,4 +1,4 @@
-"""What one image and its mask are: all that the check learns of them, in the one time that it reads them."""
+"""Everything that the check learns about one image and its mask, which it reads once."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from unetzoo.errors import InputError
 from unetzoo.slides import microns_in, smaller_copies
 
 VALUES = 2**18
-"""Pixels of each channel, of all images together, that are kept for histograms, or 16 an image."""
+"""Pixels of each channel that are kept for histograms, from all images together; at least 16 per image."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is looked at.
+    """What the check looks at.
 
     Attributes:
         labels: what the masks mean.
-        images: number of them.
-        closely: whether objects are counted, and what histograms and comparisons need is kept.
-        components: whether objects are also sought where masks do not tell them apart.
-        crop: (height, width) of the training crops beside which objects may be large; None: they are not sought.
+        images: number of images.
+        closely: whether to count objects, and to keep what histograms and comparisons need.
+        components: whether to count connected components where masks do not tell objects apart.
+        crop: (height, width) of the training crops, to find objects that are large for them; None: do not look.
     """
 
     labels: Labels
@@ -46,14 +46,14 @@ class Wanted:
         return max(16, min(4096, VALUES // self.images))
 
     def seeks(self, place: int, pixels: int) -> bool:
-        """Return whether components are sought in the image at a place, from 0 on, of so many pixels."""
+        """Return whether to count components in an image, given its place, from 0 on, and its number of pixels."""
         work = self.images * pixels * max(1, self.labels.num_classes - (self.labels.pixel_task == "multiclass"))
         return self.components and place % max(1, -(-work // counting.MOST)) == 0
 
 
 @dataclass
 class Findings:
-    """What one image and its mask are."""
+    """What was found in one image and its mask."""
 
     sample: Sample
     split: str
@@ -62,37 +62,37 @@ class Findings:
     look: looks.Look | None = None
     size: tuple[int, int] | None = None
     channels: int = 0
-    alpha: bool = False  # the last of them is opacity, by the file, and not opaque everywhere
+    alpha: bool = False  # the last channel is opacity, by the file, and is not opaque everywhere
     dtype: str = ""
     values: NDArray[np.generic] | None = None  # some of the pixels, (C, n)
     statistics: images.Moments | None = None
     planes: int = 1  # of the file
     pixels: tuple[int, ...] | None = None  # of each of labels.counted
-    large: int = 0  # side of the largest square of one class, where it is large beside a crop
+    large: int = 0  # side of the largest square of one class, where it is large compared with a crop
     objects: counting.Counted | None = None
-    alone: tuple[int, int] | None = None  # the only number in a mask of numbered objects, and its connected parts
+    alone: tuple[int, int] | None = None  # the only number in a mask of numbered objects, and its connected components
     ignored: int = 0
     area: int = 0
     nowhere: int = 0  # objects that cover no pixel
     outside: Mapping[str, int] = field(default_factory=dict)
-    areas: bool = False  # of those values, see masks.Decoded
+    areas: bool = False  # whether the outside values cover areas, see masks.Decoded
     white: int | None = None  # of a black-and-white mask
-    turn: str = ""  # of a turned image's mask
+    turn: str = ""  # how the mask of a turned image was taken
     colours: tuple[str, ...] = ()  # of the classes, by the mask's palette, where black is not the first
     nodata: int = 0  # pixels
-    partly: int = 0  # pixels of which some bands are missing
-    copies: int = 0  # of the image, smaller, in the file of a pyramid
+    partly: int = 0  # pixels in which only some bands are missing
+    copies: int = 0  # smaller copies of the image in the file of a pyramid
     mpp: tuple[float, float] | None = None  # of a pyramid's finest level, µm down and across
 
 
 def examined(sample: Sample, split: str, place: int, wanted: Wanted) -> Findings:
-    """Return what an image and its mask are.
+    """Return what an image and its mask contain.
 
     Args:
-        sample: the two.
-        split: to which they belong; that of "train" is measured.
+        sample: the image and its mask.
+        split: to which they belong; pixel statistics are computed for "train".
         place: of the image among all, from 0 on.
-        wanted: what is looked at.
+        wanted: what to look at.
     """
     found = Findings(sample, split)
     try:
@@ -122,7 +122,7 @@ def examined(sample: Sample, split: str, place: int, wanted: Wanted) -> Findings
 
 
 def _some(image: Tensor, missing: Tensor | None, most: int) -> NDArray[np.generic]:
-    """Return evenly taken pixels (C, n) of those that have all bands, as they are stored."""
+    """Return evenly spaced pixels (C, n), as they are stored, of those that have all bands."""
     values = image.flatten(1)
     if missing is not None:
         values = values[:, ~missing[: image.shape[0]].any(0).flatten()]
@@ -157,7 +157,7 @@ def _examine_mask(found: Findings, wanted: Wanted, place: int, gaps: Tensor | No
 
 
 def explain_values(found: Sequence[Findings], labels: Labels) -> None:
-    """Add to the problems what values outside the classes are: of one mask alone it is not known what they mean."""
+    """Add problems that explain values outside the classes, which takes all masks: one alone does not show it."""
     alike = [dict(one.outside) for one in found if one.areas]
     for one in found:
         if one.outside:

@@ -1,4 +1,4 @@
-"""What was read of files, kept as long as these stay as they are and there is room."""
+"""A cache of what was read from files, used as long as the files do not change and there is room."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch.utils.data import get_worker_info
 from unetzoo.images import Levels
 
 ROOM = 256 * 2**20
-"""Bytes that a data set keeps, in all the workers that read of it together."""
+"""Bytes that a data set keeps, in all its workers together."""
 Stamp = tuple[tuple[int, ...], ...]
 
 
 class Pair(NamedTuple):
-    """An image and its target, before anything was drawn at random.
+    """An image and its target, before any random augmentation.
 
     Attributes:
         image: (in_channels, H, W), as stored; where values are missing, float32, scaled and filled.
         target: (H, W), or (classes, H, W), of the smallest type that holds it.
-        levels: mean and standard deviation that the image is normalised by.
+        levels: mean and standard deviation by which the image is normalised.
     """
 
     image: Tensor
@@ -33,13 +33,13 @@ class Pair(NamedTuple):
 
 
 class Kept:
-    """Pairs by their number. What came first stays: of images drawn in any order, as many are found as there is room.
+    """Pairs by their number. The first ones stay: in any order of images, as many are found as there is room for.
 
-    A copy in another process is empty. A worker of a loader has a share of the room, the same as each of the others.
+    A copy in another process is empty. Each worker of a loader has an equal share of the room.
 
     Attributes:
-        room: bytes, at most, of all that is kept, in all workers together.
-        taken: bytes that are in use in this process.
+        room: the most bytes that all workers together keep.
+        taken: bytes in use in this process.
     """
 
     def __init__(self, room: int = ROOM) -> None:
@@ -50,7 +50,7 @@ class Kept:
         return {"room": self.room, "taken": 0, "_pairs": {}}
 
     def find(self, number: int, stamp: Stamp | None) -> Pair | None:
-        """Return a pair if its files are those that it was read from."""
+        """Return a pair if its files have not changed since it was read."""
         found = self._pairs.get(number)
         if found is None or found[0] == stamp:
             return None if found is None else found[1]
@@ -71,7 +71,7 @@ class Kept:
 
 
 def stamp_of(files: Iterable[Path]) -> Stamp | None:
-    """Return what changes when a file is replaced or written to; None where one is no plain file."""
+    """Return a value that changes when a file is replaced or written to; None if one is not a regular file."""
     try:
         found = [path.stat() for path in files]
     except OSError:
@@ -82,12 +82,12 @@ def stamp_of(files: Iterable[Path]) -> Stamp | None:
 
 
 def _once(values: Tensor) -> Tensor:
-    """Return what must be kept: of grey that is given three times one channel."""
+    """Return what must be kept: one channel of a grey image that was expanded to three."""
     return values if values.stride(0) else values[:1]
 
 
 def _own(values: Tensor) -> Tensor:
-    """Return a copy: a view would keep all of what it is a view of, such as an alpha channel."""
+    """Return a copy: a view would keep all of its base in memory, such as an alpha channel."""
     return _once(values).clone(memory_format=torch.contiguous_format).expand(values.shape)
 
 

@@ -1,18 +1,18 @@
-"""Images that occur twice: pixel for pixel, and those that only look so.
+"""Images that occur twice: those that are equal pixel for pixel, and those that only look alike.
 
-Two images look alike by the difference hash, which asks of each field of a grid whether its right neighbour is
-brighter: brightness, contrast, size and compression change few of the answers. Fields are means of the grey image.
+Two images look alike by the difference hash. It asks of each field of a grid whether its right neighbour is brighter;
+brightness, contrast, size and compression change few of the answers. Fields are means of the grey image.
 
 - The coarse hash has 8 rows of 9 fields, 64 bits, of which at most :data:`COARSE` may differ.
-- That is so of many images of one kind: of all retinas, say. The fine one, of 32 rows of 36 fields, must agree too: of
-  the bits that are set in either, at most the share :data:`FINE` may differ.
+- Many images of one kind agree in it, for example all retinas. The fine hash, of 32 rows of 36 fields, must agree too:
+  of the bits that are set in either, at most the share :data:`FINE` may differ.
 
-Only images of different splits are compared. Two hashes that differ in three bits have one of four quarters in common:
-images go into buckets by each, and only those of one bucket are compared, so that the time grows with the images and
-not with their square. Buckets of more than :data:`MOST` images, which are of some all but empty kind, are left out.
+Only images of different splits are compared. Two hashes that differ in three bits have one of four quarters in common.
+Images go into buckets by each quarter, and only those of one bucket are compared, so the time grows with the number of
+images and not with its square. Buckets of more than :data:`MOST` images, which are nearly empty ones, are left out.
 
-The coarse hash is that of Krawetz, "Kind of like that", 2013 (www.hackerfactor.com/blog, 529); the fine one and its
-threshold are ours: images of one scene were seen to differ in 0.045 to 0.235, twenty retinas in 0.245 and more.
+The coarse hash is that of Krawetz, "Kind of like that", 2013 (www.hackerfactor.com/blog, 529). The fine one and its
+threshold are ours: measured shares were 0.045 to 0.235 for images of one scene, and 0.245 or more for twenty retinas.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _QUARTERS = 4
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What images look like.
+    """The difference hashes of an image.
 
     Attributes:
-        coarse: 64 bits, from the upper left row by row, the first the highest.
-        fine: 1120 bits, 8 a byte.
+        coarse: 64 bits, row by row from the upper left, the highest bit first.
+        fine: 1120 bits, 8 per byte.
     """
 
     coarse: int
@@ -46,7 +46,7 @@ class Look:
 
 
 def digest_of(image: Tensor) -> bytes:
-    """Return the SHA-256 of type, shape and pixels of an image; nothing for one of a single colour, as many may be."""
+    """Return the SHA-256 of an image's type, shape and pixels; empty for a single colour, as many images may share."""
     values = image.contiguous().numpy()
     if bool((values == values[:, :1, :1]).all()):
         return b""
@@ -56,7 +56,7 @@ def digest_of(image: Tensor) -> bytes:
 
 
 def look_of(image: Tensor) -> Look:
-    """Return what an image (C, H, W) of any type looks like."""
+    """Return the hashes of an image (C, H, W) of any type."""
     fine = F.adaptive_avg_pool2d(image.float().mean(0)[None, None], (32, 36))
     coarse = F.avg_pool2d(fine, 4)[0, 0]
     bits = np.packbits(_brighter(coarse))
@@ -69,10 +69,10 @@ def _brighter(fields: Tensor) -> NDArray[np.bool_]:
 
 
 def twice(digests: Sequence[tuple[str, bytes]]) -> list[tuple[int, int]]:
-    """Return the places of images that are in two splits, pixel for pixel: of each the first, and the first elsewhere.
+    """Return pairs of places of images that are in two splits, pixel for pixel: the first, and the first elsewhere.
 
     Args:
-        digests: split and digest of each image; none of an empty digest.
+        digests: split and digest of each image; empty digests match nothing.
     """
     homes: dict[bytes, dict[str, int]] = defaultdict(dict)
     for place, (split, digest) in enumerate(digests):
@@ -83,14 +83,14 @@ def twice(digests: Sequence[tuple[str, bytes]]) -> list[tuple[int, int]]:
 
 
 def alike(looks: Sequence[tuple[str, bytes, Look]]) -> tuple[list[tuple[int, int]], int]:
-    """Return the places of images that look like one of another split, but are not it pixel for pixel.
+    """Return pairs of places of images of two splits that look alike, but are not equal pixel for pixel.
 
     Args:
         looks: split, digest and look of each image.
 
     Returns:
-        Pairs, the second of each once; and the number of images that were not compared with all that may look like
-        them, as too many are in their bucket.
+        Pairs, in which each second image occurs once; and the number of images that were not compared with all that
+        may look like them, because too many are in their bucket.
     """
     if len({split for split, *_ in looks}) < 2:
         return [], 0
@@ -115,7 +115,7 @@ def alike(looks: Sequence[tuple[str, bytes, Look]]) -> tuple[list[tuple[int, int
 
 
 def _buckets(coarse: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
-    """Yield the places of hashes that have a quarter in common, two or more."""
+    """Yield the places of two or more hashes that have a quarter in common."""
     for quarter in range(_QUARTERS):
         key = coarse >> np.uint64(16 * quarter) & np.uint64(0xFFFF)
         order = np.argsort(key, kind="stable")
@@ -124,6 +124,6 @@ def _buckets(coarse: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
 
 
 def _bits(numbers: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Return how many bits of each are set."""
+    """Return how many bits of each number are set."""
     each: NDArray[np.int64] = np.unpackbits(numbers[..., None].view(np.uint8), axis=-1).sum(-1, dtype=np.int64)
     return each

@@ -1,18 +1,18 @@
-"""From mask files to targets; all that is decided about their values is decided here.
+"""From mask files to targets; everything about their values is decided here.
 
-- Binary. Without colours, a mask is black and white, as :mod:`unetzoo.data.black_and_white` says; or, with
-  ``labels.foreground="any"``, every whole number above 0 is foreground. Values of a palette are the greys of its
-  colours where all those in use are grey, as writers may store white first; otherwise its indices. Where all colours
-  are the same and alpha is not, alpha is the mask.
-- Multiclass. Values are class indices; of a palette its indices count, never its colours, grey or not. ``check`` tells
-  where black is another class than 0, as it is in black-and-white masks that were written with white first.
+- Binary. Without colours, a mask is black and white, see :mod:`unetzoo.data.black_and_white`; or, with
+  ``labels.foreground="any"``, every whole number above 0 is foreground. If a mask has a palette and all colours in use
+  are grey, its values are these greys, as writers may store white first; otherwise they are the indices. Where all
+  colours are the same and alpha is not, alpha is the mask.
+- Multiclass. Values are class indices; of a palette its indices count, never its colours, grey or not. ``check`` warns
+  where black is not class 0, as in black-and-white masks that were written with white first.
 - Painted masks, binary or multiclass: the place of a pixel's colour in ``labels.colours`` is its class.
-- Multilabel. One file as of a binary mask for each class, or one file with a band for each.
+- Multilabel. One file for each class, like a binary mask, or one file with a band for each class.
 - Annotations, any task: objects that were drawn, see :mod:`unetzoo.data.drawn`.
 
 Masks of stored pixels turn with their image: :mod:`unetzoo.data.turning`.
 Channels that are all equal count as one, and an opaque alpha channel does not count. Pixels of the value
-``labels.ignore``, or of what the file's own tag calls nodata, become :data:`~unetzoo.data.labels.IGNORED` before
+``labels.ignore``, or of the nodata value in the file's own tag, become :data:`~unetzoo.data.labels.IGNORED` before
 anything else is decided.
 """
 
@@ -42,7 +42,7 @@ Palette = Sequence[tuple[int, int, int]]
 _LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")
 _BLACK, _HEX = (0, 0, 0), "#{:02x}{:02x}{:02x}"
 _OUTSIDE = -1
-"""In tables of values: none of them."""
+"""Marks values that are no class in lookup tables."""
 
 
 def read_target(sample: Sample, labels: Labels, size: tuple[int, int], dtype: torch.dtype = torch.int64) -> Tensor:
@@ -55,7 +55,7 @@ def read_target(sample: Sample, labels: Labels, size: tuple[int, int], dtype: to
         dtype: signed integers that hold all classes and IGNORED.
 
     Raises:
-        InputError: a mask that cannot be read, of another size, or with values outside the classes.
+        InputError: a mask cannot be read, has another size, or has values outside the classes.
     """
     found = decode(sample, labels, size)
     if found.outside:
@@ -65,15 +65,15 @@ def read_target(sample: Sample, labels: Labels, size: tuple[int, int], dtype: to
 
 
 class Decoded(NamedTuple):
-    """A target as :func:`read_target` returns it, and what it does not tell.
+    """A target as :func:`read_target` returns it, and what else is known about the mask.
 
     Attributes:
         target: signed integers, ignored where a value is outside the classes.
-        outside: the values that are.
-        white: what a black-and-white mask has for white; None of others, and of one that is all black.
-        turn: what the mask of a turned image was taken for, one of :mod:`unetzoo.data.turning`; "" of other images.
-        ids: where the mask tells objects apart, a number for each: (H, W), or for multilabel (classes, H, W), of any
-            type. They mean something where ``target`` has an object.
+        outside: the values outside the classes.
+        white: the value of white in a black-and-white mask; None for others, and for one that is all black.
+        turn: how the mask of a turned image was taken, one of :mod:`unetzoo.data.turning`; "" for other images.
+        ids: if the mask tells objects apart, a number for each: (H, W), or for multilabel (classes, H, W), of any
+            type. They are valid where ``target`` has an object.
         nowhere: how many drawn objects cover no pixel of the image.
         areas: whether the values outside the classes are whole numbers that fill areas.
     """
@@ -91,19 +91,18 @@ def decode(sample: Sample, labels: Labels, size: tuple[int, int], *, ids: bool =
     """Return the target, and the values that it cannot hold.
 
     Args:
-        sample, labels, size: as of :func:`read_target`.
-        ids: whether objects are to be told apart that are drawn, or that ``sample.objects`` numbers, which takes as
-            much memory again.
+        sample, labels, size: as for :func:`read_target`.
+        ids: whether to tell apart objects that are drawn, or that ``sample.objects`` numbers; this doubles the memory.
 
     Raises:
-        InputError: a mask that cannot be read, or is of another size.
+        InputError: a mask cannot be read, or has another size.
     """
     if isinstance(sample.mask, tuple):
         one = Labels(ignore=labels.ignore, foreground=labels.foreground)
         parts = [_decode_file(sample, path, one, size) for path in sample.mask]
         outside: Counter[str] = sum((Counter(part.outside) for part in parts), Counter())
         white = max((part.white for part in parts if part.white is not None), default=None)
-        turn = max(part.turn for part in parts)  # the worst of them: untold, stored, shown
+        turn = max(part.turn for part in parts)  # the least certain: untold, stored, shown
         joined = torch.cat([part.ids for part in parts if part.ids is not None]) if labels.foreground == "any" else None
         target = torch.cat([part.target for part in parts])
         if labels.task == "instances":
@@ -117,7 +116,7 @@ def decode(sample: Sample, labels: Labels, size: tuple[int, int], *, ids: bool =
         nowhere: list[Annotation] = []
         try:
             target = drawn.target_of(drawing, labels, size, None if numbers is None else numbers.numpy(), nowhere)
-        except InputError as error:  # a file about many images does not say by its name which is meant
+        except InputError as error:  # the name of a file about many images does not say which image
             raise InputError(f"{sample.name!r}: {error}" if sample.mask is drawing else str(error)) from error
         return Decoded(target, {}, turn=turn, ids=numbers, nowhere=len(nowhere))
     assert isinstance(sample.mask, Path)
@@ -133,13 +132,13 @@ def decode(sample: Sample, labels: Labels, size: tuple[int, int], *, ids: bool =
 
 
 def uncover(target: Tensor) -> None:
-    """Leave of each class (classes, H, W) what objects of the later ones do not cover: a pixel is of one object."""
+    """Remove from each class (classes, H, W) the pixels that later classes cover: a pixel belongs to one object."""
     for k in range(1, len(target)):
         target[:k].masked_fill_((target[:k] == 1) & (target[k] == 1), 0)
 
 
 def files_of(sample: Sample) -> list[Path]:
-    """Return the files that the target is read from; of what was drawn those that it reads anew."""
+    """Return the files that the target is read from; for drawings, only the files that are read each time."""
     if isinstance(sample.mask, Drawing):
         regions = [annotation.region for annotation in sample.mask.annotations]
         return [region.path for region in regions if isinstance(region, MaskFile)]
@@ -149,7 +148,7 @@ def files_of(sample: Sample) -> list[Path]:
 
 
 def shown(sample: Sample) -> str:
-    """Return where the sample's mask lies, for messages."""
+    """Return where the sample's mask is, for messages."""
     if isinstance(sample.mask, Drawing):
         return f"{str(sample.mask.source)!r}, image {sample.name!r}"
     if isinstance(sample.mask, Path):
@@ -159,19 +158,19 @@ def shown(sample: Sample) -> str:
 
 
 def explain(outside: Outside, labels: Labels, sample: Sample, alike: Sequence[Outside] = ()) -> str:
-    """Return what the values outside the classes are, and what to do; ``alike`` as of ``black_and_white.fix``."""
+    """Return the values outside the classes, and what to do; ``alike`` as for ``black_and_white.fix``."""
     ranked = sorted(outside.items(), key=lambda item: -item[1])
     listed = ", ".join(f"{value} ({pixels} pixels)" for value, pixels in ranked[:6])
     more = f" and {len(ranked) - 6} other{'s' * (len(ranked) > 7)}" if len(ranked) > 6 else ""
     if labels.colours is not None:
-        fix = "name every colour in colours=…, or the one that does not count in ignore_colour=…"
+        fix = "give every colour in colours=…, or one that does not count in ignore_colour=…"
     elif labels.pixel_task == "multiclass" or labels.codes is not None:
         what, (first, last) = "classes" if labels.codes is None else "values", _known(labels)
         fix = f"{what} are {first}…{last}; {black_and_white.left_out(outside)}"
         if isinstance(sample.mask, Path) and sample.mask.suffix.lower() in _LOSSY:
             fix += "; JPEG does not keep class indices: save masks as PNG"
         elif set(outside) == {"255"}:
-            fix += "; masks of 0 and 255 are task='binary', or num_classes=2 with colours=['#000000', '#ffffff']"
+            fix += "; for masks of 0 and 255 give task='binary', or num_classes=2 with colours=['#000000', '#ffffff']"
     elif labels.foreground == "any":
         fix = f"with foreground='any', ids are whole numbers from 0 up; {black_and_white.left_out(outside)}"
     else:
@@ -189,12 +188,12 @@ def _decode_file(sample: Sample, path: Path | None, labels: Labels, size: tuple[
     values, turn = turning.upright(sample.image, path, values)
     if tuple(values.shape[1:]) != tuple(size):
         height, width = values.shape[1:]
-        raise InputError(f"{str(path)!r} is {width}×{height} pixels, its image {size[1]}×{size[0]}")
+        raise InputError(f"{str(path)!r} is {width}×{height} pixels, but its image is {size[1]}×{size[0]}")
     return of_values(path, values, labels)._replace(turn=turn)
 
 
 def of_values(path: Path, values: Tensor, labels: Labels) -> Decoded:
-    """Return what values (C, H, W) of a mask, or of some of its rows, mean: (1 or classes, H, W)."""
+    """Decode the values (C, H, W) of a mask, or of some of its rows, to (1 or classes, H, W)."""
     if labels.colours is not None:
         return _by_colour(path, values, labels)
     labels = _with_nodata(path, values, labels)
@@ -210,7 +209,7 @@ def of_values(path: Path, values: Tensor, labels: Labels) -> Decoded:
 
 
 def _plain(path: Path, values: Tensor, labels: Labels) -> Decoded | None:
-    """Return what most masks come to, quickly: one channel of classes, or of black and white; None of all others."""
+    """Decode the most usual masks quickly: one channel of classes, or of black and white; None for all others."""
     if values.shape[0] != 1 or values.is_floating_point():
         return None
     if labels.codes is not None or (labels.pixel_task == "multiclass" and labels.ignore is not None):
@@ -218,7 +217,7 @@ def _plain(path: Path, values: Tensor, labels: Labels) -> Decoded | None:
     if labels.ignore is not None or labels.foreground == "any":
         return None
     if labels.pixel_task == "multiclass":
-        array = values.numpy()  # much faster than torch at integers of 8 and 16 bits
+        array = values.numpy()  # much faster than torch for integers of 8 and 16 bits
         inside = array.min() >= 0 and array.max() < labels.num_classes
         return Decoded(values.long(), {}) if inside else None
     if (labels.pixel_task == "multilabel" and labels.num_classes > 1) or images.palette_of(path) is not None:
@@ -228,7 +227,7 @@ def _plain(path: Path, values: Tensor, labels: Labels) -> Decoded | None:
 
 
 def _by_table(values: Tensor, labels: Labels) -> Decoded | None:
-    """Return what 8 bits mean, each looked up; None where a value is outside."""
+    """Decode 8-bit values by a lookup table; None if a value is outside the classes."""
     first, last = _known(labels)
     table = np.full(256, _OUTSIDE)
     classes = range(last - first + 1) if labels.codes is None else labels.codes
@@ -241,10 +240,10 @@ def _by_table(values: Tensor, labels: Labels) -> Decoded | None:
 
 
 def _greys(path: Path, values: Tensor) -> Tensor:
-    """Return the greys that indices stand for, where all that are in use stand for greys; else the values as they are.
+    """Return the greys of palette indices if all indices in use are grey; else the values unchanged.
 
     Raises:
-        InputError: other colours, of which black is not the first: the indices are in the order of something else.
+        InputError: colours of which black is not the first: the order of the indices means something unknown.
     """
     palette = images.palette_of(path)
     used = [] if palette is None else torch.unique(values).tolist()
@@ -255,20 +254,20 @@ def _greys(path: Path, values: Tensor) -> Tensor:
     if _black_is_later(palette, used):
         colours = ",".join(_HEX.format(*palette[index]) for index in used[:6])
         raise InputError(
-            f"{str(path)!r} has a palette in which black is not the first of the colours in use ({colours}): what its "
-            "indices mean is not known; give colours=…, background first"
+            f"{str(path)!r} has a palette in which black is not the first of the colours in use ({colours}): the "
+            "meaning of its indices is unknown; give colours=…, background first"
         )
     return values
 
 
 def palette_with_black_later(sample: Sample, labels: Labels, used: Sequence[int]) -> tuple[str, ...]:
-    """Return the colours of the classes, "#rrggbb", of a mask of indices in whose palette black is another than 0.
+    """Return the colours of the classes, "#rrggbb", if a mask has class indices and black is not at 0 in its palette.
 
-    Empty of all other masks. For black and white such a palette is turned or refused; class indices are what they are.
+    Empty for all other masks. In binary masks such a palette is read by its greys or refused; class indices are kept.
 
     Args:
         sample: whose mask it is; it was read.
-        labels: what it means.
+        labels: what the mask means.
         used: the classes that occur in it.
     """
     indices = labels.pixel_task == "multiclass" and labels.colours is None and labels.codes is None
@@ -281,15 +280,16 @@ def palette_with_black_later(sample: Sample, labels: Labels, used: Sequence[int]
 
 
 def _black_is_later(palette: Palette, used: Sequence[int]) -> bool:
-    """Return whether the first index is in use, and another one that is stands for black."""
+    """Return whether index 0 is in use and is not black, and another index in use is black."""
     later = [palette[index] for index in used if 0 < index < len(palette)]
     return 0 in used and palette[0] != _BLACK and _BLACK in later
 
 
 def _with_nodata(path: Path, values: Tensor, labels: Labels) -> Labels:
-    """Return the labels with what the mask's own tag calls nodata as the value that does not count.
+    """Return the labels with the nodata value of the mask's own tag as the value that does not count.
 
-    Not where they name another, nor where it is a class: GDAL's tools write masks in which nodata is the background.
+    They are unchanged if they have a value for this, or if nodata is a class: GDAL's tools write masks in which nodata
+    is the background.
     """
     value = images.nodata(path)
     if labels.ignore is not None or value is None or not value.is_integer() or abs(value) >= 2**32:
@@ -308,11 +308,11 @@ def _one_channel(path: Path, values: Tensor, labels: Labels) -> Tensor:
             values = values[-1:]
     if labels.pixel_task == "multilabel":
         raise InputError(
-            f"{str(path)!r} has {values.shape[0]} channels: multilabel needs one for each of the {labels.num_classes} "
-            "classes, or a folder of masks for each"
+            f"{str(path)!r} has {values.shape[0]} channels: multilabel needs one channel for each of the "
+            f"{labels.num_classes} classes, or a folder of masks for each"
         )
     if values.shape[0] > 1 and bool((values != values[:1]).any()):
-        # JPEG keeps grey exactly, but an image that was painted on may come out slightly coloured.
+        # JPEG keeps grey exactly, but an image that was painted on may become slightly coloured.
         slight = values.shape[0] == 3 and path.suffix.lower() in _LOSSY and int((values - values[:1]).abs().max()) <= 32
         if labels.pixel_task == "multiclass" or not slight:
             raise InputError(
@@ -327,7 +327,7 @@ def _by_colour(path: Path, values: Tensor, labels: Labels) -> Decoded:
         raise InputError(f"{str(path)!r}: colours need 8-bit RGB, not {values.shape[0]} channels of {values.dtype}")
     if _is_shape(path, values):
         raise InputError(
-            f"{str(path)!r} is of one colour, and its shape in alpha: leave colours=… out, for task='binary'"
+            f"{str(path)!r} has a single colour, and its shape is in alpha: leave colours=… out, and give task='binary'"
         )
     red, green, blue = images.fit_channels(values, 3).long()
     codes = (red << 16 | green << 8 | blue)[None]
@@ -354,7 +354,7 @@ def _indices(values: Tensor, labels: Labels) -> Decoded:
 
 
 def _known(labels: Labels) -> tuple[int, int]:
-    """Return the first and the last value of masks that is a class."""
+    """Return the first and the last mask value that is a class."""
     first = int(labels.skips_zero)
     return first, first + (labels.values if labels.codes is None else len(labels.codes)) - 1
 
@@ -363,8 +363,8 @@ def _binary(path: Path, values: Tensor, labels: Labels) -> Decoded:
     ignored, lossy = _ignored(values, labels), path.suffix.lower() in _LOSSY
     white = labels.foreground == "white"
     if lossy and not white:
-        fix = "give PNG or TIFF; or, of masks in black and white, foreground='white', also for a model of objects"
-        raise InputError(f"{str(path)!r}: JPEG does not keep ids of objects, and its noise would be some: {fix}")
+        fix = "give PNG or TIFF; or, for masks in black and white, foreground='white', also for task='instances'"
+        raise InputError(f"{str(path)!r}: JPEG does not keep ids of objects, and its noise would add some: {fix}")
     read = black_and_white.read(values, ignored, lossy) if white else black_and_white.read_ids(values, ignored)
     target = torch.where(read.wrong | ignored, IGNORED, read.foreground.long())
     outside, ids = _as_text(values[read.wrong]), values if labels.foreground == "any" else None
@@ -374,7 +374,7 @@ def _binary(path: Path, values: Tensor, labels: Labels) -> Decoded:
 
 
 def _is_shape(path: Path, values: Tensor) -> bool:
-    """Return whether all colours of a mask are the same, and alpha is not; bands of a TIFF may be anything."""
+    """Return whether a mask has a single colour, but varying alpha; bands of a TIFF may be anything, and are not."""
     if values.shape[0] not in (2, 4) or path.suffix.lower() in (".tif", ".tiff"):
         return False
     varies = (values != values[:, :1, :1]).flatten(1).any(dim=1)
@@ -391,7 +391,7 @@ def _counts(values: Tensor) -> list[tuple[int, int]]:
 
 
 def _as_text(values: Tensor) -> Outside:
-    """Return the values with their pixels; those that are not finite are counted as one."""
+    """Return the values with their numbers of pixels; all values that are not finite count as one."""
     nans = ~values.isfinite()
     found = {
         str(int(value)) if value == int(value) else f"{value:g}": pixels for value, pixels in _counts(values[~nans])

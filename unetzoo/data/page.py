@@ -1,4 +1,4 @@
-"""What a check found as one page of HTML that needs nothing else: no script, no other file, no network."""
+"""The findings of a check as one self-contained HTML page: no scripts, no other files, no network."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from unetzoo.errors import InputError
 from unetzoo.markup import document, escaped, legend, picture, section, shown, table
 
 _LONGEST = 300
-"""Letters of a name in a caption."""
+"""Characters of a name in a caption."""
 _NO_IMAGE = torch.zeros(1, 1, 1)
 
 
 @dataclass(frozen=True)
 class Page:
-    """What is on the page; texts may be anybody's.
+    """The contents of the page; texts are not trusted.
 
     Attributes:
-        title: of it.
-        said: sentences below.
-        command: that trains on the data, or the call; "" for none.
-        sections: title → sentences; those without any are left out.
-        tables: each with a line of titles.
-        histograms: drawn.
-        examples: images that are shown.
+        title: of the page.
+        said: sentences below the title.
+        command: the command or the call that trains on the data; "" for none.
+        sections: title → sentences; empty sections are left out.
+        tables: each with a header row.
+        histograms: to draw.
+        examples: images to show.
         labels: what their masks mean.
     """
 
@@ -77,7 +77,7 @@ class Page:
 
 
 def _figure(example: Example, labels: Labels) -> str:
-    """Return an image with its mask laid over it, and what is said of it."""
+    """Return a figure of an image with its mask as an overlay, and a caption."""
     name = example.sample.name
     name = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…"
     said = f"{escaped(name)}<br>{escaped(example.split)}{f': {escaped(example.why)}' if example.why else ''}"
@@ -86,7 +86,7 @@ def _figure(example: Example, labels: Labels) -> str:
 
 
 def _image(example: Example, labels: Labels) -> str:
-    """Return the image; without a mask where that cannot be read, and nothing where the image cannot."""
+    """Return the image with its mask; without the mask if that cannot be read, and empty if the image cannot."""
     try:
         raster = images.read(example.sample.files, example.sample.planes)
         opacity = raster.alpha or images.has_dead_alpha(raster.pixels)
@@ -96,7 +96,7 @@ def _image(example: Example, labels: Labels) -> str:
     size = (image.shape[1], image.shape[2])
     gaps = image.isnan()
     target = torch.zeros((labels.num_classes, *size) if labels.pixel_task == "multilabel" else size, dtype=torch.int64)
-    with contextlib.suppress(InputError, OSError):  # what is wrong is said below the image
+    with contextlib.suppress(InputError, OSError):  # the caption says what is wrong
         target = masks.decode(example.sample, labels, size).target
     laid = tile(images.filled(image, None), target.masked_fill(gaps.all(dim=0), IGNORED), labels)
     return picture(laid, min(SIDE, laid.shape[2]))

@@ -1,4 +1,4 @@
-"""Classes of masks whose values or colours have names, as Pascal VOC's have: all of them, or those that are picked."""
+"""Classes of masks whose values or colours have names, as in Pascal VOC: all of them, or those that are picked."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def settings(
 ) -> dict[str, Any]:
     """Return fields of ``Labels``.
 
-    Pixels of classes that are not picked are background. A binary task without ``classes`` has all classes but the
-    background for foreground. Names of another length than the data's are taken for ``classes``, as those of a network
-    that was trained on them.
+    Pixels of classes that are not picked are background. Without ``classes``, the foreground of a binary task is every
+    class but the background. If ``class_names`` has another length than the data's names, it is taken as ``classes``,
+    as a network trained on them has it.
 
     Args:
         told: what the data say, with "class_names", all of them in the order of ``codes``.
-        task, num_classes, class_names, classes: what is asked for, see ``unetzoo.data.labels_of``.
+        task, num_classes, class_names, classes: as given, see ``unetzoo.data.labels_of``.
 
     Raises:
-        ConfigError: there are no such classes, or others than there are.
+        ConfigError: the data do not have these classes, or not as many.
     """
     if task == "instances":
         return _of_objects(told, class_names, classes, num_classes)
@@ -40,7 +40,8 @@ def settings(
     first = names[:1] if names[0].lower() in _BACKGROUNDS else ()
     if task == "multilabel":
         raise ConfigError(
-            f"the masks have one class a pixel ({_listed(names)}): task='multiclass' or 'binary' is needed"
+            f"task='multilabel': the masks have one class per pixel ({_listed(names)}); give task='multiclass' or "
+            "'binary'"
         )
     wanted = None if class_names is None else tuple(class_names)
     if classes is None and wanted is not None and not (len(wanted) == len(names) and task != "binary"):
@@ -55,7 +56,8 @@ def settings(
         found["class_names"] = wanted or found["class_names"]
     if num_classes is not None and num_classes != found["num_classes"]:
         raise ConfigError(
-            f"num_classes={num_classes}, but there are {found['num_classes']}: {_listed(names)}; classes=… picks some"
+            f"num_classes={num_classes}, but there are {found['num_classes']}: {_listed(names)}; to pick some, give "
+            "classes=…"
         )
     return found
 
@@ -63,12 +65,12 @@ def settings(
 def _of_objects(
     told: Mapping[str, Any], class_names: Sequence[str] | None, classes: Sequence[str] | None, num_classes: int | None
 ) -> dict[str, Any]:
-    """Return fields of ``Labels`` for objects of one class, whose pixels have any of those that are picked."""
+    """Return fields of ``Labels`` for objects of one class, whose pixels have any of the picked classes."""
     picked = classes if classes is None or len(classes) != 1 else tuple(classes)
     if (num_classes or 1) > 1 or (picked is not None and len(picked) > 1):
         raise ConfigError(
-            "task='instances' of several classes is for annotations, and for a folder of label images a class; here "
-            "masks have the classes, and other files the objects: pick one by classes=…, or leave it out for all"
+            "task='instances' with several classes needs annotations, or a folder of label images for each class; here "
+            "masks have the classes, and other files the objects: give one class in classes=…, or leave it out for all"
         )
     found = settings(told, task="binary", num_classes=None, class_names=None, classes=picked)
     return {**found, "task": "instances", "foreground": "any", "class_names": class_names or found["class_names"]}
@@ -79,11 +81,11 @@ def _picked(
 ) -> dict[str, Any]:
     objects = names[len(first) :]
     if classes is None and not first:
-        raise ConfigError(f"no class is the background: classes=… says which are foreground, of {_listed(names)}")
+        raise ConfigError(f"no class is the background: give classes=… with the foreground, of {_listed(names)}")
     wanted = objects if classes is None else tuple(classes)
     wrong = [unknown("class", name, objects) for name in wanted if name not in objects]
     if wrong or len({*wanted}) < len(wanted) or not wanted:
-        raise ConfigError("the data have other classes", wrong or [f"classes={wanted!r}: each once, and one at least"])
+        raise ConfigError("the data have other classes", wrong or [f"classes={wanted!r}: give one or more, each once"])
     task = task or ("binary" if len(wanted) == 1 else "multiclass")
     now = {name: 1 if task == "binary" else k for k, name in enumerate(wanted, 1)}
     codes = (code if code == IGNORED else now.get(names[code], 0) for code in told.get("codes") or range(len(names)))

@@ -1,4 +1,4 @@
-"""What a run trained, validated and tested on: names and fingerprints, kept in a file of the run."""
+"""The images that a run trained, validated and tested on: names and fingerprints, kept in a file of the run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from unetzoo.files.identity import fingerprint
 from unetzoo.files.writing import write_file
 
 FILE = "data.json"
-"""Its name in the folder of a run."""
+"""Name of this file in the folder of a run."""
 BEFORE = "before"
-"""Images that had been trained on by the model that a run began from."""
+"""Images on which the model that a run started from had been trained."""
 CHOSEN = "chosen"
-"""Images that it had been validated on, by which it was chosen."""
+"""Images on which that model had been validated, and by which it was chosen."""
 
 
 class Pair(NamedTuple):
@@ -43,12 +43,13 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class DataRecord:
-    """What a run trained, validated and tested on.
+    """The images that a run trained, validated and tested on.
 
     Attributes:
         splits: "train", "val" and "test" → name of an image → its :class:`Pair`.
-        before: likewise, images that the model had been trained on before this run.
-        chosen: likewise, others that it had been validated on before, to choose its best epoch or when to stop.
+        before: name → pair of images on which the model had been trained before this run.
+        chosen: name → pair of other images on which the model had been validated before, to choose its best epoch or
+            when to stop.
     """
 
     splits: Mapping[str, Mapping[str, Pair]]
@@ -57,11 +58,11 @@ class DataRecord:
 
     @classmethod
     def of(cls, splits: Mapping[str, Sequence[Sample]], before: Sequence[DataRecord] = ()) -> DataRecord:
-        """Return the record of samples by split. Of each file 64 KiB are read at most.
+        """Return the record of samples by split. At most 64 KiB of each file are read.
 
         Args:
             splits: as ``unetzoo.data.find_samples`` returns them.
-            before: of the run that made the model from which this one begins.
+            before: records of the runs that made the model from which this run starts.
 
         Raises:
             InputError: a file cannot be read.
@@ -78,16 +79,16 @@ class DataRecord:
         """Return what :meth:`write` wrote.
 
         Raises:
-            ConfigError: the file cannot be read, or is none of these.
+            ConfigError: the file cannot be read, or is not such a record.
         """
         try:
             parts = _checked(strict_json.loads(Path(path).read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} is no list of what a run was trained on ({error}); move it away") from error
+            raise ConfigError(f"{path} is not a record of what a run trained on ({error}); move it away") from error
         return cls({split: parts[split] for split in NAMES}, parts[BEFORE], parts[CHOSEN])
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write it as JSON, all or nothing, a line an image.
+        """Write the record as JSON, all or nothing, with a line per image.
 
         Raises:
             WriteError: the file cannot be written.
@@ -95,11 +96,11 @@ class DataRecord:
         write_file(path, "".join(self._text()))
 
     def trained(self) -> dict[str, Pair]:
-        """Return all that the model was trained on, in this run and before it, by name."""
+        """Return all images on which the model was trained, in this run and before it, by name."""
         return {**self.before, **self.splits["train"]}
 
     def validated(self) -> dict[str, Pair]:
-        """Return all that the model was validated on, and so chosen by, in this run and before it, by name."""
+        """Return all images on which the model was validated and by which it was chosen, in this run and before it."""
         return {**self.chosen, **self.splits["val"]}
 
     def part(self, name: str) -> Mapping[str, Pair]:
@@ -107,7 +108,7 @@ class DataRecord:
         return {**self.splits, BEFORE: self.before, CHOSEN: self.chosen}[name]
 
     def changes(self, now: DataRecord) -> list[str]:
-        """Return what is otherwise in ``now``: a sentence an image, in the order of their names."""
+        """Return what differs in ``now``: a sentence per image, in the order of their names."""
         before, after = (
             {(name, split): pair for split in NAMES for name, pair in record.splits[split].items()}
             for record in (self, now)
@@ -134,13 +135,13 @@ class DataRecord:
 def places(records: Sequence[DataRecord], by: Callable[[str, Pair], str], *, before: bool) -> dict[str, Place]:
     """Return the place of each image by its fingerprint, or by its name.
 
-    Of several that are alike, in one record or in several, it is the one that was trained on, if one was; else one that
-    was validated on.
+    If several have the same one, in one record or in several, an image of the training takes precedence; then one of
+    the validation.
 
     Args:
         records: of runs.
         by: name and pair → fingerprint or name.
-        before: with what was trained and validated on before the runs.
+        before: include the images of training and validation before the runs.
     """
     found = {}
     for part in ("test", CHOSEN, "val", BEFORE, "train") if before else ("test", "val", "train"):
@@ -151,7 +152,7 @@ def places(records: Sequence[DataRecord], by: Callable[[str, Pair], str], *, bef
 
 
 def fingerprints(samples: Sequence[Sample]) -> list[str]:
-    """Return the fingerprint of each image: that of its files, and of one plane of many its number behind it, "…[3]".
+    """Return the fingerprint of each image: that of its files; one plane of several adds its number, "…[3]".
 
     Raises:
         InputError: a file cannot be read.
@@ -169,7 +170,7 @@ def _plane(sample: Sample) -> str:
 
 
 def _mask_of(sample: Sample) -> str:
-    """Return the fingerprint of a mask; of one of several files that of all of theirs, in the order of the classes."""
+    """Return the fingerprint of a mask; for several files one of all, in the order of the classes."""
     if isinstance(sample.mask, Drawing):
         return sample.mask.fingerprint
     if isinstance(sample.mask, Path):
@@ -178,7 +179,7 @@ def _mask_of(sample: Sample) -> str:
 
 
 def _together(files: tuple[Path, ...]) -> str:
-    """Return the fingerprint of an image: its file's, or that of all of theirs."""
+    """Return the fingerprint of an image: of its file, or of all of its files."""
     return fingerprint(files[0]) if len(files) == 1 else _digest_of(files)
 
 
@@ -188,30 +189,30 @@ def _digest_of(files: Sequence[Path | None]) -> str:
 
 
 def _each(function: Callable[[Sample], str], samples: Sequence[Sample]) -> list[str]:
-    """Return what a function returns of each sample; it reads files, which threads do side by side."""
+    """Return the result of a function for each sample, in threads, as the function reads files."""
     try:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             return list(pool.map(function, samples))
     except OSError as error:
-        raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 def _checked(found: Any) -> dict[str, dict[str, Pair]]:
     """Return the parts of a record that was read.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a record.
     """
     wanted = (*NAMES, BEFORE, CHOSEN)
     if isinstance(found, dict):
-        found = {CHOSEN: {}, **found}  # lists of before do not have it
+        found = {CHOSEN: {}, **found}  # older records do not have it
     if not isinstance(found, dict) or found.keys() != {"format", *wanted} or found["format"] != 1:
         raise ValueError(f'an object with "format": 1 and {", ".join(wanted)} is needed')
     parts = {}
     for part in wanted:
         pairs = found[part]
         if not isinstance(pairs, dict) or not all(_is_pair(pair) for pair in pairs.values()):
-            raise ValueError(f"{part}: an object with two texts for each image is needed")
+            raise ValueError(f"{part}: an object with two strings for each image is needed")
         parts[part] = {name: Pair(*pair) for name, pair in pairs.items()}
     return parts
 

@@ -1,4 +1,4 @@
-"""What a person should know of a data set that can be trained on: a sentence each, in bounded length."""
+"""Warnings about a data set that can be trained on: a sentence each, of bounded length."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from unetzoo.printing import counted, some_of
 _NAMED = 5
 _CLASSES = 20
 _FEW = 3
-"""Validation images, or groups of them, below which that is said: their mean says little of other images."""
+"""Fewer validation images, or groups of them, give a warning: their mean says little about other images."""
 _FOLDS = 5
 
 
 def warnings_of(listing: Listing, by_split: Mapping[str, Sequence[Findings]], constant: Sequence[int]) -> list[str]:
-    """Return what may be meant, or not.
+    """Return warnings of what may be intended or a mistake.
 
     Args:
         listing: of the data set.
-        by_split: what its images are.
-        constant: channels that are the same everywhere in the training images.
+        by_split: what was found in its images.
+        constant: channels that are constant over all training images.
     """
     everything = [found for members in by_split.values() for found in members]
     said = [*listing.warnings]
@@ -37,32 +37,31 @@ def warnings_of(listing: Listing, by_split: Mapping[str, Sequence[Findings]], co
     for what, names in (
         ("neither images nor masks", others),
         ("images without a partner", alone),
-        ("no annotation names them", listing.unnamed),
+        ("images that no annotation names", listing.unnamed),
     ):
         said += [f"{what}, left out: {some_of(names, _NAMED, quoted=False)}"] * bool(names)
     said += _twice(everything)
     if listing.labels.planes == "split" and not any(isinstance(found.sample.planes, int) for found in everything):
         said.append("planes='split': no image has several planes")
-    # Of masks that are wrong it is not known which classes they have.
+    # The classes of masks with problems are not known.
     whole = [] if listing.problems else [(s, m) for s, m in by_split.items() if not any(one.problems for one in m)]
     said += [sentence for split, members in whole for sentence in _absent(split, members, listing.labels)]
     whites = Counter(found.white for found in everything if found.white is not None)
     if len(whites) > 1:
         listed = ", ".join(f"0 and {white} in {count}" for white, count in sorted(whites.items()))
-        said.append(
-            f"the masks are written with {listed}: give ignore={max(whites)} if the larger value does not count"
-        )
+        most = max(whites)
+        said.append(f"the masks differ in their values: {listed}; give ignore={most} if {most} does not count")
     said += _nowhere(everything)
     said += _palettes(everything, listing.labels)
     said += _turned([found.turn for found in everything if found.turn])
     said += _nodata(everything)
     said += _pyramids(everything)
-    said += [f"channel {channel} is the same everywhere in train; its std is taken as 1" for channel in constant]
+    said += [f"channel {channel} is constant in train; its std is taken as 1" for channel in constant]
     return said
 
 
 def few_to_validate(listing: Listing, by_split: Mapping[str, Sequence[Findings]], group: str | None) -> list[str]:
-    """Return that few images decide which epoch is the best; of data that can be trained on, without folds.
+    """Return a warning if few images decide which epoch is the best; for data without problems and without folds.
 
     Args:
         listing, by_split: as in :func:`warnings_of`.
@@ -83,10 +82,10 @@ def few_to_validate(listing: Listing, by_split: Mapping[str, Sequence[Findings]]
 
 
 def larger_than_crops(train: Sequence[Findings], labels: Labels, crop: crops.Size) -> list[str]:
-    """Return in how many images objects are so large that crops show only parts of them, and what helps.
+    """Return a warning if many images have objects so large that crops show only parts of them, and what helps.
 
     Args:
-        train: what the training images are.
+        train: what was found in the training images.
         labels: of the data set.
         crop: (height, width) of the crops.
     """
@@ -99,14 +98,14 @@ def larger_than_crops(train: Sequence[Findings], labels: Labels, crop: crops.Siz
     least, of = crops.half_of(crop), counted(len(having), "training image")
     said = (
         f"in {len(large)} of {of} with objects, one fills a square of {least} × {least} pixels or more: crops of "
-        f"{crop[0]} × {crop[1]} often show only a part of it; where these are single things, such as polyps or organs, "
-        f"train with resize={factor}; areas such as water or fields can stay"
+        f"{crop[0]} × {crop[1]} often show only part of it; if these are single objects, such as polyps or organs, "
+        f"train with resize={factor}; for areas such as water or fields, change nothing"
     )
     return [said]
 
 
 def _twice(found: Sequence[Findings]) -> list[str]:
-    """Return which images are in two splits, or look as if they were."""
+    """Return warnings of images that are in two splits, or look as if they were."""
     seen = [one for one in found if one.digest]
     said = []
 
@@ -136,7 +135,7 @@ def _twice(found: Sequence[Findings]) -> list[str]:
 
 
 def _nowhere(found: Sequence[Findings]) -> list[str]:
-    """Return how many objects cover no pixel."""
+    """Return a warning of objects that cover no pixel."""
     of = [one for one in found if one.nowhere]
     if not of:
         return []
@@ -148,7 +147,7 @@ def _nowhere(found: Sequence[Findings]) -> list[str]:
 
 
 def _absent(split: str, found: Sequence[Findings], labels: Labels) -> list[str]:
-    """Return the classes that never occur in a split."""
+    """Return a warning of the classes that never occur in a split."""
     masked = [one.pixels for one in found if one.pixels is not None]
     absent = [name for k, name in enumerate(labels.counted) if masked and not any(pixels[k] for pixels in masked)]
     if not absent:
@@ -158,14 +157,14 @@ def _absent(split: str, found: Sequence[Findings], labels: Labels) -> list[str]:
 
 
 def _palettes(found: Sequence[Findings], labels: Labels) -> list[str]:
-    """Return which colours are which classes where a palette begins with another than black, and black comes later."""
+    """Return warnings of palettes in which black is not first, with the colour of each class."""
     said = []
     for colours, count in Counter(f.colours for f in found if f.colours).items():
         shown = ", ".join(f"{k} is {colour}" for k, colour in enumerate(colours[:6])) + ", …" * (len(colours) > 6)
         ordered = tuple(sorted(colours, key=lambda colour: colour != "#000000"))
         fix = f"colours={ordered!r}" if len(set(ordered)) == labels.num_classes else "colours=…"
         said.append(
-            f"{count} of {len(found)} masks have a palette in which black is not the first: class {shown}. "
+            f"{count} of {len(found)} masks have a palette in which black is not the first colour: class {shown}. "
             f"Their indices are read, not their colours; if black is the background, give {fix}"
         )
     return said
@@ -176,34 +175,34 @@ def _turned(turns: Sequence[str]) -> list[str]:
     if not turns:
         return []
     how = {
-        turning.STORED: "{} of the stored pixels (by their size), turned with the image",
-        turning.SHOWN: "{} of the upright image, kept as they are",
-        turning.UNTOLD: "{} whose size does not tell, turned with the image: look at them (unetzoo data preview)",
+        turning.STORED: "{} of the size of the stored image, turned with it",
+        turning.SHOWN: "{} of the size of the upright image, kept unchanged",
+        turning.UNTOLD: "{} whose size fits both, turned with the image: look at them (unetzoo data preview)",
     }
     listed = "; ".join(how[turn].format(count) for turn, count in sorted(Counter(turns).items()))
     turned = f"{counted(len(turns), 'image')} {'is' if len(turns) == 1 else 'are'} turned by the EXIF orientation"
-    return [f"{turned}; of the masks {listed}"]
+    return [f"{turned}; masks: {listed}"]
 
 
 def _nodata(found: Sequence[Findings]) -> list[str]:
-    """Return how much was not measured, and what becomes of it."""
+    """Return warnings of nodata pixels, and what becomes of them."""
     empty, partly = [f.nodata for f in found if f.nodata], [f.partly for f in found if f.partly]
     said = []
     if empty:
         said.append(
             f"{counted(sum(empty), 'pixel')} of {counted(len(empty), 'image')} are nodata: they count in no mean, no "
-            "loss and no score, and are nodata in predicted masks"
+            "loss and no score, and are nodata in predicted masks too"
         )
     if partly:
         said.append(
             f"{counted(sum(partly), 'pixel')} of {counted(len(partly), 'image')} are nodata in some of their bands: "
-            "they count, with the mean where a value is missing"
+            "they count, and the mean replaces each missing value"
         )
     return said
 
 
 def _pyramids(found: Sequence[Findings]) -> list[str]:
-    """Return which level is read of images that are there in several sizes."""
+    """Return a warning of image pyramids, and which level is read."""
     of = {one.sample.image: one for one in found if one.copies and one.size is not None}
     if not of:
         return []
@@ -220,7 +219,7 @@ def _pyramids(found: Sequence[Findings]) -> list[str]:
     who = f"{len(of)} images are pyramids" if len(of) > 1 else "1 image is a pyramid"
     said = (
         f"{who} of several sizes, {min(one.sample.name for one in of.values())!r} first: level 0, the finest, is read, "
-        f"{pixels}, {scale}, and a model that is trained on it knows objects at that size; to train on a coarser one, "
-        "save that level of image and mask as files of their own"
+        f"{pixels}, {scale}, and a model that is trained on it learns objects at that size; to train on a coarser "
+        "level, save that level of image and mask as separate files"
     )
     return [said]

@@ -1,4 +1,4 @@
-"""What :func:`unetzoo.data.check` found, as a table, as JSON, or as one error."""
+"""The findings of :func:`unetzoo.data.check`, as a table, as JSON, or as one error."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class SplitReport:
     """One split.
 
     Attributes:
-        images: number of them, those that cannot be read included.
+        images: number of images, including those that cannot be read.
         groups: number of different groups; None where images are not grouped.
-        smallest, median, largest: (height, width), by area; None without an image that can be read.
-        sizes: number of different ones.
+        smallest, median, largest: image sizes (height, width), by area; None if no image can be read.
+        sizes: number of different image sizes.
         class_pixels: share of the counted pixels, by class; those of multilabel overlap.
-        class_images: in how many images the class occurs.
+        class_images: number of images in which each class occurs.
         ignored: share of pixels that do not count.
-        empty: images without any class but background.
-        outside: values outside the classes → pixels.
-        objects: how many there are; None where they were not counted.
+        empty: number of images with background only.
+        outside: values outside the classes → number of pixels.
+        objects: the counted objects; None where they were not counted.
     """
 
     images: int
@@ -55,25 +55,25 @@ class SplitReport:
 
 @dataclass(frozen=True, repr=False)
 class DataReport:
-    """A data set. ``str()`` is a table, or what is wrong.
+    """Report on a data set. ``str()`` is tables and facts, or the problems.
 
     Attributes:
         source: folder or file.
-        understood: what it was taken for, and by which rule images and masks go together.
-        labels: as given, with class names where folders tell them.
+        understood: the layout that was recognised, and the rule that pairs images with masks.
+        labels: as given, with class names where folders give them.
         splits: by name.
-        channels: number of channels, an opaque alpha left out → images.
-        dtypes: type of the pixels → images.
-        stacks: number of planes, from 2 on → files.
-        in_channels: what a model of these images needs; None where they differ too much.
-        mean, std: of each channel over all pixels of the training split, integers being scaled as
+        channels: number of channels, without an opaque alpha channel → number of images.
+        dtypes: pixel type → number of images.
+        stacks: number of planes, from 2 on → number of files.
+        in_channels: the number that a model of these images needs; None where they differ too much.
+        mean, std: of each channel over all pixels of the training split, with integers scaled as
             ``unetzoo.images.scaled`` does; None where nothing could be read.
-        problems: what keeps the data from being trained on, a sentence each.
-        warnings: what may be meant, or not.
-        histograms: how sizes, values and objects are spread; none where the check did not look closely.
-        examples: images for :meth:`write_html`; likewise.
-        command: that trains on the data, as a shell takes it; "" where they cannot be trained on, or flags cannot say
-            what the masks mean; likewise.
+        problems: what prevents training on the data, a sentence each.
+        warnings: what may be intended or a mistake, a sentence each.
+        histograms: distributions of sizes, values and objects; empty without a close check.
+        examples: images for :meth:`write_html`; empty without a close check.
+        command: the shell command that trains on the data; "" without a close check, where there are problems, or where
+            options cannot express what the masks mean.
         call: the same in Python, which a notebook shows.
     """
 
@@ -103,32 +103,32 @@ class DataReport:
         """Do nothing where there are no problems.
 
         Raises:
-            ConfigError: lists them, ten of a kind at most.
+            ConfigError: lists them, at most ten of a kind.
         """
         if self.problems:
             raise ConfigError(f"{self.source!r} cannot be trained on", said_by_kind(self.problems, _ALL))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it but the examples, as JSON-able values."""
+        """Return everything but the examples, as values that JSON can hold."""
         found = dataclasses.asdict(dataclasses.replace(self, examples=()))
         return {name: value for name, value in found.items() if name != "examples"}
 
     def write_html(self, path: str | os.PathLike[str]) -> None:
-        """Write it as one page of HTML, with histograms and with images that have their masks laid over them.
+        """Write the report as one HTML page, with histograms, and with images under their masks as overlays.
 
-        The page needs nothing else: no script, no network. It has at most 24 images, of up to 256 pixels a side, which
+        The page is self-contained: no scripts, no network. It has at most 24 images, of up to 256 pixels a side, which
         are read again.
 
         Args:
             path: of the file.
 
         Raises:
-            WriteError: it cannot be written.
+            WriteError: the file cannot be written.
         """
         write_file(path, self._page(self.examples, self.command).html())
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: the page, with few of its images."""
+        """Return what a notebook shows: the page, with only a few of its images."""
         return self._page(self.examples[:_SHOWN], self.call).shown()
 
     def _page(self, examples: tuple[Example, ...], command: str) -> Page:
@@ -150,26 +150,26 @@ class DataReport:
 
     def __str__(self) -> str:
         parts = [f"{printable(self.source)}: {printable(self.labels.told)}\n{printable(self.understood)}"]
-        # Of data that are refused, figures would be of what could be read of them, or 0.
+        # For data that are refused, figures would describe only what could be read, or be 0.
         if not self.problems:
             parts += [aligned(table).rstrip() for table in self.tables()] + ["\n".join(map(printable, self.facts()))]
         for title, lines in (("warnings", self.warnings), ("problems", self.problems)):
             if lines:
                 shown = [*map(printable, said_by_kind(lines, _ALL))]
-                together = ", those of a kind together" if len(shown) < len(lines) else ""
+                together = ", grouped by kind" if len(shown) < len(lines) else ""
                 parts.append("\n  - ".join([f"{title} ({len(lines)}{together}):", *shown]))
         parts += [] if self.problems else [self.verdict]
         return "\n\n".join([*parts, *([f"train with\n{printable(self.command)}"] * bool(self.command))])
 
     @property
     def verdict(self) -> str:
-        """How it ends, in a line."""
+        """The numbers of problems and warnings, in a line."""
         wrong, odd = len(self.problems), len(self.warnings)
         said = f"{wrong or 'no'} problem{'s' * (wrong != 1)}"
         return f"{said}, {odd} warning{'s' * (odd != 1)}" if odd else said
 
     def tables(self) -> list[list[list[str]]]:
-        """Return the figures: of sizes, of classes, of objects and of channels, each with a line of titles."""
+        """Return tables of sizes, classes, objects and channels, each with a header row."""
         found = [self._sizes(), self._classes()]
         found += [self._objects()] if any(split.objects is not None for split in self.splits.values()) else []
         if self.mean is not None and self.std is not None:
@@ -178,25 +178,28 @@ class DataReport:
         return found
 
     def facts(self) -> list[str]:
-        """Return what is no table, a line each."""
+        """Return the facts outside the tables, a line each."""
         kinds = ", ".join(f"{kind} ({count})" for kind, count in self.dtypes.items())
         channels = ", ".join(f"{number} ({count})" for number, count in sorted(self.channels.items()))
         said = [f"pixels: {kinds or '–'}; channels: {channels or '–'}"]
         said[0] += f"; in_channels={self.in_channels}" if self.mean is not None else ""
         if self.stacks:
             files = ", ".join(f"{planes} ({count})" for planes, count in self.stacks.items())
-            said.append(f"files of several planes: {files}; taken: {self.labels.planes}")
+            said.append(f"files with several planes: {files}; planes={self.labels.planes!r}")
         objects = [split.objects for split in self.splits.values() if split.objects is not None]
         if objects:
             how = " and ".join(sorted({one.how for one in objects}))
             total, counted = sum(self.counts.values()), sum(one.images for one in objects)
-            joined = "" if how == TOLD else ", so that objects that touch are one"
+            joined = "" if how == TOLD else ", so objects that touch count as one"
             said.append(
-                f"objects: {how}{joined}; counted in {counted} of {total} images; medians of those per "
-                "image, and of areas, which are in pixels"
+                f"objects: {how}{joined}; counted in {counted} of {total} images; 'per image' and 'area' are medians, "
+                "areas are in pixels"
             )
         elif self.histograms:
-            said.append("objects: not counted, as masks do not tell them apart; pip install 'unetzoo[objects]' does")
+            said.append(
+                "objects: not counted, as masks do not tell them apart; to count connected components, "
+                "pip install 'unetzoo[objects]'"
+            )
         return said
 
     def _sizes(self) -> list[list[str]]:

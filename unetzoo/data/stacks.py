@@ -1,4 +1,4 @@
-"""Data sets of images with several planes: which of them an image is, and which of its mask's go with it."""
+"""Data sets of images with several planes: which plane makes an image, and which plane of the mask goes with it."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from unetzoo.printing import some_of
 from unetzoo.slides import is_slide
 
 SLIDES_FIX = (
-    "which 'unetzoo predict' takes, and 'unetzoo evaluate' where a .csv file lists slides and their masks, below a "
-    "first line image,mask{example}. For all else export regions at the resolution of the training, in QuPath with "
-    "File › Export images, and take these"
+    "which 'unetzoo predict' takes, and 'unetzoo evaluate' if a .csv file lists slides and their masks: a first line "
+    "image,mask{example}. For everything else export regions at the resolution of the training, in QuPath with "
+    "File › Export images, and use these"
 )
-"""What is said of slides among the images of a data set."""
+"""The fix for slides among the images of a data set."""
 
 
 def list_samples(source: Source, labels: Labels, *, slides: bool = False) -> Listing:
     """List a data set: a folder, or a .csv file.
 
-    A folder has ``images/`` and ``masks/`` (or ``labels/``), whose files have the same stem, sub-folders included;
-    or it has ``train/``, ``val/`` and perhaps ``test/``, each with the two; or the two have those inside. With
-    ``task="multilabel"``, ``masks/`` has a folder for each class, in which a missing file says that the class is
-    absent; or masks have one band a class. A CSV file has the columns ``image`` and ``mask``, perhaps ``split`` and
-    ``kind`` (stain, scanner, site: what images are split and scored by); paths are relative to its folder.
+    A folder has ``images/`` and ``masks/`` (or ``labels/``), whose files have the same stem, including sub-folders;
+    or it has ``train/``, ``val/`` and perhaps ``test/``, each with these two; or each of the two has these splits. With
+    ``task="multilabel"``, ``masks/`` has a folder for each class, in which a missing file means that the class is
+    absent; or masks have one band per class. A CSV file has the columns ``image`` and ``mask``, and perhaps ``split``
+    and ``kind`` (stain, scanner or site, by which images are split and scored); paths are relative to its folder.
 
-    With ``labels.planes="split"``, each plane of an image of several is a sample, whose name ends in its number,
-    "a[0]", "a[1]" and so on; of no other file anything is read. A split never separates the planes of one file.
+    With ``labels.planes="split"``, each plane of an image with several is a sample, whose name ends in its number,
+    "a[0]", "a[1]" and so on; no other file is opened. A split never separates the planes of one file.
 
-    Slides, told by their names, are a problem of the listing unless ``slides`` is True: read as they are, they would be
-    their finest level, and no size that anybody asked for.
+    Slides, which are recognised by their names, are a problem of the listing unless ``slides`` is True: without a
+    resolution or level, their finest level would be read, which is rarely intended.
 
     Raises:
-        ConfigError: nothing of the kind is there.
+        ConfigError: no data set is there.
     """
     found = with_planes(list_files(source, labels))
     of_slides = [] if slides else [sample.image for part in found.samples.values() for sample in part]
     names = [str(path) for path in of_slides if is_slide(path)]
-    # Beside a data set that is whole there may be anything.
+    # Next to a complete data set there may be anything.
     alone = [name for name in found.leftovers if is_slide(name)] if found.problems else []
     if not names + alone:
         return found
-    # That a mask has no image says no more than that its image is a slide.
+    # If a mask has no image, that is only because its image is a slide.
     masks = {problem.removesuffix(NO_IMAGE): problem for problem in found.problems if problem.endswith(NO_IMAGE)}
     stems = {Path(name).stem: name for name in alone}
     pairs = {mask: stems[Path(mask).stem] for mask in masks if Path(mask).stem in stems}
     problems = [problem for problem in found.problems if problem not in {masks[mask] for mask in pairs}]
-    lines = [f" and a line for each, such as {slide},{mask}" for mask, slide in pairs.items()][:1]
+    lines = [f", then a line for each, such as {slide},{mask}" for mask, slide in pairs.items()][:1]
     listed = f"{some_of(names + alone, 3)}: " + ("that is a slide" if len(names + alone) == 1 else "these are slides")
     return dataclasses.replace(
         found,
@@ -61,9 +61,9 @@ def list_samples(source: Source, labels: Labels, *, slides: bool = False) -> Lis
 
 
 def with_planes(listing: Listing) -> Listing:
-    """Return a listing in which each image says which of its planes are meant, as ``labels.planes`` has it.
+    """Return a listing in which each image has the planes that ``labels.planes`` says.
 
-    With "split", an image of several planes becomes as many; of a file that cannot be read, reading will say why.
+    With "split", each plane becomes a sample. Files that cannot be read are kept: reading them later raises the error.
     """
     planes = listing.labels.planes
     if planes is None:
@@ -79,8 +79,7 @@ def planes_of_mask(sample: Sample, mask: Path, labels: Labels) -> str | int | No
     """Return which planes of a mask go with an image, as ``images.read_values`` takes it.
 
     Raises:
-        InputError: the mask has other planes than the image, or a single one for all; or what is made of the image's
-            planes has no counterpart for such masks.
+        InputError: the number of planes of the mask does not fit the image; or masks cannot be read as ``planes`` says.
     """
     if sample.planes is None:
         return None
@@ -89,12 +88,15 @@ def planes_of_mask(sample: Sample, mask: Path, labels: Labels) -> str | int | No
         return None
     if own != count:
         raise InputError(
-            f"{str(mask)!r} has {own} plane{'s' * (own > 1)}, its image {count}: a mask for each is needed"
+            f"{str(mask)!r} has {own} plane{'s' * (own > 1)}, but its image has {count}: each needs a mask"
         )
     if sample.planes == "max" and labels.pixel_task == "multiclass":
-        raise InputError(f"{str(mask)!r} has {own} planes, and classes have no largest: give it one plane")
+        raise InputError(f"{str(mask)!r} has {own} planes, and classes have no largest: save it with one plane")
     if sample.planes == "channels" and labels.pixel_task != "multilabel":
-        raise InputError(f"{str(mask)!r} has {own} planes, and its image one, of as many channels: give it one plane")
+        raise InputError(
+            f"{str(mask)!r} has {own} planes, but with planes='channels' its image is a single one: save the mask with "
+            "one plane"
+        )
     return sample.planes
 
 
