@@ -574,7 +574,7 @@ def test_different_seeds_split_differently(tmp_path: Path) -> None:
         (3, {"ratios": (0.9, 0.1)}, "three numbers"),
         (3, {"ratios": (float("nan"), 0.5, 0.5)}, "three numbers"),
         (3, {"seed": 0.5}, "seed=0.5"),
-        (3, {"group": "("}, "no regular expression"),
+        (3, {"group": "("}, "not a regular expression"),
         (3, {"group": r"p([1-9])"}, r"group='p\(\[1-9\]\)' .*not found .*1 of 3 names.*'p0'"),
     ],
 )

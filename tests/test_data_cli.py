@@ -140,7 +140,7 @@ def test_problems_are_printed_before_the_status(capsys: pytest.CaptureFixture[st
         (["check", "{0}", "--task", "multilabel"], "needs --num-classes, or --class-names"),
         (["check", "{0}", "--ignore", "1"], "--ignore 1: .*class"),
         (["check", "{0}", "--ratios", "1", "1", "1"], "add up to 1"),
-        (["check", "{0}", "--group", "("], r"--group '\(' .*no regular expression"),
+        (["check", "{0}", "--group", "("], r"--group '\(' .*not a regular expression"),
         (["check", "{0}", "--crop-size", "0"], "--crop-size 0"),
         (["convert", "{0}", "{0}"], "already.*empty folder"),
         (["preview", "{0}", "--count", "0"], "--count 0"),

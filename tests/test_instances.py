@@ -415,7 +415,7 @@ class TestData:
         Image.fromarray(ids).save(folder / "SegmentationObject/a.png")
         (folder / "ImageSets/Segmentation/train.txt").write_text("a\n", encoding="utf-8")
         (folder / "class_names.txt").write_text("background\ncell\n", encoding="utf-8")
-        with pytest.raises(ConfigError, match=f"{(SCENES['discs'] == 9).sum()} pixels of .* are of no object"):
+        with pytest.raises(ConfigError, match=f"{(SCENES['discs'] == 9).sum()} pixels of .* belong to no object"):
             convert(folder, tmp_path / "out", labels_of(folder, task="instances"))
         assert not (tmp_path / "out").exists()
 

@@ -1,9 +1,9 @@
-"""Crops that hold foreground: what a training crop is to hold, so that rare and small classes are seen.
+"""Crops that must hold foreground, so that training sees rare and small classes.
 
-As in nnU-Net (Isensee et al. 2021, Nature Methods, supplementary note 2) a share of the crops is to hold foreground: a
-class is drawn among those that the image has, each alike, however few pixels it has. There a crop lies about a pixel of
-it in any case; here only where it would have none of the class in its middle otherwise. So foreground that is
-everywhere is seen as often as it is there: with crops about it, networks find too much of it.
+As in nnU-Net (Isensee et al. 2021, Nature Methods, supplementary note 2) a share of the crops must hold foreground: a
+class is drawn from those in the image, with equal chances, however few pixels it has. nnU-Net always places the crop
+around one of its pixels; here only if the crop would otherwise have none of the class in its middle. So foreground that
+is everywhere is seen as often as it occurs: if crops are always placed around it, networks predict too much of it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ def share_problems(share: float) -> list[str]:
     """Return what is wrong with a share of the crops."""
     if 0 <= share <= 1:
         return []
-    return [f"foreground_crops={share!r}: a share of the crops, from 0 to 1, is needed"]
+    return [f"foreground_crops={share!r}: give a share of the crops, from 0 to 1"]
 
 
 def drawn_class(target: Tensor, task: str, share: float) -> Tensor | None:
-    """Return where a class is that is drawn; None for all but a share, or without any foreground.
+    """Return the pixels of a randomly drawn class; None for all draws but a share, or without any foreground.
 
     Args:
         target: (H, W) of binary and multi-class, (classes, H, W) of multi-label, as a data set has it; for instances
-            the numbers of objects are behind the classes. Pixels below 0 do not count, and 0 is the background.
+            the numbers of objects follow the classes. Pixels below 0 do not count, and 0 is the background.
         task: of the labels.
         share: of the draws that give a class, from 0 to 1.
 

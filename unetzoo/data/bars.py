@@ -8,11 +8,11 @@ from unetzoo.markup import escaped
 
 _WIDTH, _HEIGHT, _FOOT, _HEAD = 360, 120, 16, 4
 _MOST = 6
-"""Series that are drawn; thirteen bands would hide each other."""
+"""The most series that are drawn; thirteen bands would hide each other."""
 
 
 def drawn(histogram: Histogram) -> str:
-    """Return an ``<svg>`` of a histogram: each series as a stepped line, its highest count as high as all others'."""
+    """Return an ``<svg>`` of a histogram: each series is a stepped line, scaled to its own highest count."""
     series = list(histogram.counts.items())[:_MOST]
     parts = [_line(counts, images.COLOURS[k]) for k, (_, counts) in enumerate(series)]
     foot = _HEIGHT + _HEAD + _FOOT - 3

@@ -1,4 +1,4 @@
-"""The command that trains on a data set, with the flags that it needs and no others."""
+"""The command that trains on a data set, with only the flags that it needs."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _FLAGS = (
     *("task", "classes", "class_names", "colours", "num_classes", "masks", "ignore", "ignore_colour", "planes"),
     "foreground",
 )
-"""Fields of ``Labels`` that have a flag; of as few flags those that come first are taken."""
+"""Fields of ``Labels`` that have a flag; where several choices have as few flags, the first ones are preferred."""
 _LONG = {"resize": "data.resize"}
 """Settings without a flag of their own: their full names."""
 _LISTS = ("class_names", "classes", "colours")
 
 
 def training_flags(source: Source, labels: Sequence[Labels], settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the settings that these data need, as ``unetzoo.fit`` calls them; None where none say what is wanted.
+    """Return the settings that these data need, as ``unetzoo.fit`` names them; None if none give these labels.
 
     Args:
         source: the data set.
-        labels: of it; any of them will do.
+        labels: of the data set; settings that give any of them are accepted.
         settings: "ratios", "seed", "group", "crop_size" and "resize".
     """
     told = understood(source, labels[0].masks, labels[0].task).meaning()
@@ -45,7 +45,7 @@ def training_flags(source: Source, labels: Sequence[Labels], settings: Mapping[s
 
 
 def training_command(source: Source, flags: Mapping[str, Any] | None) -> str:
-    """Return the command, quoted as a shell takes it; empty where flags cannot say what is wanted."""
+    """Return the command, quoted for a shell; empty without flags."""
     if flags is None:
         return ""
     first, *others = map(str, paths_of(source))
@@ -54,7 +54,7 @@ def training_command(source: Source, flags: Mapping[str, Any] | None) -> str:
 
 
 def training_call(source: Source, flags: Mapping[str, Any] | None) -> str:
-    """Return the same as a call of Python."""
+    """Return the same as a Python call."""
     if flags is None:
         return ""
     paths = [str(path) for path in paths_of(source)]
@@ -65,7 +65,7 @@ def training_call(source: Source, flags: Mapping[str, Any] | None) -> str:
 
 
 def _labels_by(told: Meaning, source: Source, flags: Mapping[str, Any]) -> Labels | None:
-    """Return the labels that flags make, None where they make none."""
+    """Return the labels that flags give; None if they are wrong."""
     try:
         return labels_from(told, source, **flags)
     except ConfigError:

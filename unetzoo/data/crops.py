@@ -1,4 +1,4 @@
-"""The crops that a training takes, and the objects that are larger than they."""
+"""The crops of a training, and objects that are large compared with them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from unetzoo.checks import DENOMINATOR
 
 CROP = 256
-"""Pixels, the most that a side of a crop has where none is asked for."""
+"""The most pixels of a crop's side by default."""
 Size = tuple[int, int]
 
 
@@ -30,19 +30,19 @@ def crop_of(asked: int | Size | None, sizes: Sequence[Size] = ()) -> Size:
 
 
 def half_of(crop: Size) -> int:
-    """Return the side of the square of which an image has objects that are large for the crops."""
+    """Return the side of the square that an object must fill to be large for the crops."""
     return -(-min(crop) // 2)
 
 
 def largest_object(target: Tensor, pixels: Sequence[int], crop: Size, *, multilabel: bool) -> int:
-    """Return the side of the largest square that one class fills; 0 of what is no larger than half a crop's.
+    """Return the side of the largest square that one class fills; 0 if it is smaller than half a crop's side.
 
-    Lines are thin, however long: it is a square that tells a large object from a large number of pixels.
+    Long lines are thin: a square tells a large object from a large number of pixels.
 
     Args:
         target: (H, W), or for multilabel (classes, H, W).
         pixels: of each class, and of the background before them unless ``multilabel``.
-        crop: (height, width) of the crops; of an image that is no larger 0 is returned.
+        crop: (height, width) of the crops; the result is 0 for an image that is not larger in both directions.
     """
     found, least = 0, half_of(crop)
     if any(side <= most for side, most in zip(target.shape[-2:], crop, strict=True)):
@@ -56,7 +56,7 @@ def largest_object(target: Tensor, pixels: Sequence[int], crop: Size, *, multila
 
 def largest_square(mask: NDArray[np.bool_], least: int = 1) -> int:
     """Return the side of the largest square within a mask (H, W); 0 where there is none of ``least`` pixels a side."""
-    # The pixels of the mask above and to the left of each corner, by which those of any square are known.
+    # The number of mask pixels above and to the left of each corner gives the number in any square.
     table = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int32 if mask.size < 2**31 else np.int64)
     np.cumsum(mask, axis=0, out=table[1:, 1:])
     np.cumsum(table[1:, 1:], axis=1, out=table[1:, 1:])
@@ -70,7 +70,7 @@ def largest_square(mask: NDArray[np.bool_], least: int = 1) -> int:
 
 
 def _has_square(table: NDArray[np.signedinteger], side: int) -> bool:
-    """Return whether the mask of a table of sums has a square that is filled."""
+    """Return whether the mask of a table of sums has a filled square of this side."""
     if side >= min(table.shape):
         return False
     inside = table[side:, side:] - table[side:, :-side]
@@ -80,9 +80,9 @@ def _has_square(table: NDArray[np.signedinteger], side: int) -> bool:
 
 
 def parts_of(objects: Sequence[tuple[int, Size]], crop: Size) -> int:
-    """Return into how many parts sides are best divided, so that a typical object is smaller than half a crop.
+    """Return the number by which to divide image sides, so that a typical object is smaller than half a crop.
 
-    Images that fit into a crop would only lose detail, so it is no more than makes a typical one as small.
+    It is at most the number that makes a typical image fit into a crop: smaller images would only lose detail.
 
     Args:
         objects: side of the largest square of each image that has a large one, and the image's (height, width).

@@ -31,33 +31,33 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     ``dataset[i]``, or ``dataset[epoch, i]``, is a dictionary: "image" float32 (in_channels, H, W), normalised;
     "target" int64 (H, W), or (classes, H, W) for multilabel, with -100 where pixels
-    do not count, or nothing was measured; "name". For instances "target" is as for binary, or of several classes as for
-    multilabel, and there are two more: "ids" int64 (H, W), a number an object and 0 elsewhere, and "edges" int64 (H,
+    do not count, or nothing was measured; "name". For instances "target" is as for binary, with several classes as for
+    multilabel, and there are two more: "ids" int64 (H, W), a number per object and 0 elsewhere, and "edges" int64 (H,
     W), see :func:`unetzoo.data.edges.edges_of`, with -100 as in "target".
 
-    Missing values, see ``unetzoo.images.read``, have the mean of their channel, 0 without one, before anything is
-    augmented, and so are 0 when normalised. What the augmentation draws is a function of ``seed``, epoch and i alone:
-    not of the number of workers, nor of what was drawn before; and torch's own generator stays as it was.
+    Missing values, see ``unetzoo.images.read``, are replaced by the mean of their channel, or 0 without one, before
+    augmentation; with a mean they are 0 after normalisation. The random numbers of the augmentation depend only on
+    ``seed``, epoch and i, not on the number of workers or on earlier items; torch's own generator does not change.
 
     Args:
         samples: as :func:`~unetzoo.data.find_samples` returns them.
         labels: what the masks mean.
         in_channels: channels of the items' images.
         mean, std: per-channel normalisation, or None for none.
-        normalisation: "fixed" by these; "image": of each image by the mean and standard deviation of its own values,
-            all of them, before anything is cut out or augmented.
-        resize: factor of the sides of images and targets, see ``unetzoo.images.resized``; before they are augmented.
+        normalisation: "fixed": by these; "image": each image by the mean and standard deviation of all of its own
+            values, before cropping and augmentation.
+        resize: factor of the sides of images and targets before augmentation, see ``unetzoo.images.resized``.
         augmentation: called with the image, tv_tensors.Image float32, scaled and not normalised, and the mask,
-            tv_tensors.Mask int64; returns the two. None for none.
-        foreground_crops: share of the crops that hold foreground in any case, of a class that is drawn, see
+            tv_tensors.Mask int64; returns both. None for none.
+        foreground_crops: share of the crops that must hold foreground, of a randomly drawn class, see
             ``unetzoo.data.aiming``; for an ``unetzoo.augmentation.Augmentation`` with a crop size.
-        seed: of the augmentation.
-        room: bytes, at most, of images and targets that are kept as they were read, so as not to read them again while
-            their files stay as they are: 256 MiB, or 0 for none. The workers of a loader share them equally.
+        seed: random seed of the augmentation.
+        room: the most bytes of images and targets that are kept in memory, as they were read, while their files do not
+            change: 256 MiB by default, or 0 for none. The workers of a loader share them equally.
 
     Attributes:
-        task, num_classes: of the targets: of ``labels``, but for instances "binary" or "multilabel".
-        ignore_index: of target pixels that do not count.
+        task, num_classes: of the targets: those of ``labels``, but for instances "binary" or "multilabel".
+        ignore_index: value of target pixels that do not count.
 
     Raises:
         ConfigError: no samples, or numbers that do not fit.
@@ -87,7 +87,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             problems.append("mean and std go together: give both or neither")
         problems += checks.one_of("normalisation", normalisation, NORMALISATIONS)
         if normalisation == "image" and (mean, std) != (None, None):
-            problems.append("normalisation='image' takes each image's own mean and std: leave out mean and std")
+            problems.append("normalisation='image' uses each image's own mean and std: leave out mean and std")
         problems += [
             f"{name}: {len(values)} numbers for in_channels={in_channels}"
             for name, values in (("mean", mean), ("std", std))
@@ -113,7 +113,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
         Raises:
             IndexError: there is no such image.
-            InputError: a file that cannot be read or used.
+            InputError: a file cannot be read or used.
         """
         epoch, i = index if isinstance(index, tuple) else (0, index)
         sample = self.samples[i]
@@ -131,16 +131,16 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return {"image": image.contiguous(), **truth(target.as_subclass(Tensor).contiguous()), "name": sample.name}
 
     def levels(self, i: int) -> images.Levels:
-        """Return the mean and the standard deviation that an image is normalised by, (in_channels,) each, or None."""
+        """Return the mean and standard deviation by which an image is normalised, (in_channels,) each, or None."""
         return self._pair(i).levels
 
     def targets(self) -> Iterator[Tensor]:
-        """Give the target of every image, as files have it: not augmented, of the image's own size."""
+        """Yield the target of every image as its files have it: not augmented, at the image's own size."""
         for whole in self._stored_targets():
             yield edges.parted(whole)["target"] if self.labels.task == "instances" else whole
 
     def loss_targets(self) -> LossTargets:
-        """Return the targets as losses take them: of instances the edges behind the classes, else :meth:`targets`."""
+        """Return the targets as losses take them: for instances classes, then edges; otherwise :meth:`targets`."""
         return LossTargets(self)
 
     def _stored_targets(self) -> Iterator[Tensor]:
@@ -149,7 +149,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             yield self._target(sample, gaps, images.image_size(sample.image)).long()
 
     def sizes(self) -> list[tuple[int, int]]:
-        """Return height and width of every item's image before it is augmented, from the files' headers alone."""
+        """Return height and width of every image before augmentation, from the files' headers only."""
         stored = (images.image_size(sample.image) for sample in self.samples)
         return [(images.resized_side(h, self.resize), images.resized_side(w, self.resize)) for h, w in stored]
 
@@ -157,7 +157,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return drawn_class(target, self.labels.task, self.foreground_crops)
 
     def _pair(self, i: int) -> Pair:
-        """Return an image and its target as they were read, now or before."""
+        """Return an image and its target, read now or kept from before."""
         sample = self.samples[i]
         stamp = stamp_of((*sample.files, *masks.files_of(sample)))
         found = self._kept.find(i, stamp)
@@ -171,7 +171,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return self._kept.keep(i, stamp, Pair(image, target, levels))
 
     def _image(self, sample: Sample) -> tuple[Tensor, images.Levels, Tensor | None]:
-        """Return the image as stored, what normalises it, and the pixels (H, W) without any measurement, or None."""
+        """Return the stored image, its mean and std, and the pixels (H, W) without any measurement, or None."""
         raster = images.read(sample.files, sample.planes)
         image = images.fitted(raster, self.in_channels)
         levels = self._levels(image)
@@ -198,8 +198,8 @@ class LossTargets:
     """The targets of a data set as losses take them, for ``unetzoo.losses.class_weights_from``.
 
     Attributes:
-        task, num_classes: of the logits; of instances "multilabel", with one class more for the edges.
-        ignore_index: of pixels that do not count.
+        task, num_classes: of the logits; for instances "multilabel", with one class more for the edges.
+        ignore_index: value of pixels that do not count.
     """
 
     ignore_index = IGNORED
@@ -211,7 +211,7 @@ class LossTargets:
         self.num_classes = dataset.num_classes + self._objects
 
     def targets(self) -> Iterator[Tensor]:
-        """Give the target of every image, not augmented."""
+        """Yield the target of every image, not augmented."""
         for whole in self._dataset._stored_targets():
             parts = edges.parted(whole) if self._objects else {}
             yield edges.joined(parts["target"], parts["edges"]) if parts else whole
@@ -223,7 +223,7 @@ def _alone(target: Tensor) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def _chance(seed: int, epoch: int, i: int) -> Iterator[None]:
-    """Have torch's generator seeded by three numbers, and leave it as it was."""
+    """Seed torch's generator by three numbers inside the block, and restore it afterwards."""
     digest = hashlib.sha256(f"{seed}/{epoch}/{i}".encode()).digest()
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would seed the accelerator's generators as well.

@@ -1,4 +1,4 @@
-"""Which images stand for a data set on its page."""
+"""The images that represent a data set on its page."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Example:
 
     Attributes:
         sample: the image and its mask.
-        split: its own.
+        split: of the image.
         why: it was chosen.
-        problems: with it.
+        problems: of the image or its mask.
     """
 
     sample: Sample
@@ -34,7 +34,7 @@ def chosen(found: Sequence[Findings], labels: Labels) -> tuple[Example, ...]:
     """Return at most :data:`MOST` images: some with problems, some of each class and split, and others between them.
 
     Args:
-        found: what all images are, split by split.
+        found: what was found in all images, split by split.
         labels: what their masks mean.
     """
     examples: dict[int, Example] = {}
@@ -61,7 +61,7 @@ def _wishes(found: Sequence[Findings], labels: Labels) -> Iterator[tuple[int, st
         for split in splits:
             best = max((p for p in good if found[p].split == split), key=lambda p: shares[p][k])
             if shares[best][k] > 0:
-                yield best, f"the most of {labels.counted[k]!r} in {split}"
+                yield best, f"the largest share of {labels.counted[k]!r} in {split}"
     for split in splits:
         yield from ((place, "") for place in _evenly([p for p in good if found[p].split == split], MOST // len(splits)))
     yield from ((place, "") for place in _evenly(good, MOST))

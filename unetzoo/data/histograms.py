@@ -1,4 +1,4 @@
-"""How values are spread, as counts in bins."""
+"""Distributions of values, as counts in bins."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Histogram:
     """Counts of values.
 
     Attributes:
-        title: what they are.
-        edges: of the bins, one more than there are counts; a value on an edge is in the bin above, but for the last.
-        counts: by series, such as a split or a channel: one a bin.
+        title: what the values are.
+        edges: of the bins, one more than there are counts; a value on an edge is in the bin above, except the last.
+        counts: by series, such as a split or a channel: one count per bin.
     """
 
     title: str
@@ -32,10 +32,10 @@ def histogram(
     """Return the histogram of several series of numbers, with the same bins for all; None where there are none.
 
     Args:
-        title: what they are.
+        title: what the values are.
         series: by name.
-        whole: the numbers are whole, and so are the edges, less a half.
-        log: bins grow by the same factor; the numbers are above 0.
+        whole: the numbers are whole, and edges are whole numbers minus a half.
+        log: bins grow by a constant factor; the numbers are above 0.
     """
     values = {name: np.asarray(found, np.float64).ravel() for name, found in series.items()}
     values = {name: found[np.isfinite(found)] for name, found in values.items()}
@@ -51,7 +51,7 @@ def histogram(
 def _edges(low: float, high: float, *, whole: bool, log: bool) -> NDArray[np.float64]:
     if log:
         edges = np.geomspace(low, max(high, low * 1.01), BINS + 1)
-        edges[0], edges[-1] = low, max(high, low * 1.01)  # which rounding may miss
+        edges[0], edges[-1] = low, max(high, low * 1.01)  # rounding may miss them
         return edges
     if whole:
         step = max(1, int(np.ceil((high - low + 1) / BINS)))

@@ -1,4 +1,4 @@
-"""Images and their masks as they are listed: what each layout of a data set comes to."""
+"""Lists of images and their masks: the result of each data set layout."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SPLITS = {
     "test": "test",
     "testing": "test",
 }
-"""Names of folders, and values of a CSV's column, → the split."""
+"""Folder names, and values of the CSV column ``split``, → the split."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,15 @@ class Sample:
     Attributes:
         name: path of the image inside its folder of images, with / and without the suffix.
         image: the image.
-        mask: an image; a file of annotations, which is about this image alone; what was drawn on the image, where a
-            file is about many; or, for one folder per class, one image a class, None where the class is absent.
-        kind: of image, such as its stain or scanner, where a CSV file tells it.
-        key: the text that its split follows from: what ``name`` is in a folder; of a CSV file the path of the image
-            from the folder of that file, which stays the same when images of other folders are listed too. All
-            planes of one file have the same.
-        planes: which planes of its file are meant, as ``unetzoo.images.read_image`` takes it.
+        mask: an image; an annotation file of this image only; the objects drawn on the image, if a file describes
+            several images; or, with one folder per class, one image per class, None where the class is absent.
+        kind: of image, such as its stain or scanner, if a CSV file has it.
+        key: the text that decides its split: ``name`` in a folder; in a CSV file the path of the image from the folder
+            of that file, which stays the same when images of other folders are listed too. All planes of one file have
+            the same key.
+        planes: which planes of its file to read, as ``unetzoo.images.read_image`` takes it.
         channels: further files of the image, whose channels follow those of ``image``.
-        objects: a file that tells its objects apart, beside a mask that has their classes; None where there is none.
+        objects: a file that tells the objects apart, where the mask has only their classes; None if there is none.
     """
 
     name: str
@@ -70,21 +70,21 @@ class Sample:
 
 
 NO_IMAGE = ": no image of that stem"
-"""What follows a mask's name in the problem that it has no partner."""
+"""What follows a mask's name in the problem that it has no image."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What was found.
+    """The images and masks that were found.
 
     Attributes:
-        labels: as given, with the classes' names where folders or annotations tell them.
-        samples: by split, sorted by name; all under "" where the layout has no splits.
+        labels: as given, with the class names where folders or annotations give them.
+        samples: by split, sorted by name; all under "" if the layout has no splits.
         problems: a sentence for each image or mask that has no partner, or several.
-        leftovers: files that are neither images nor masks, hidden ones among them, relative to the source.
-        understood: what the folder was taken for, and by which rule images and masks go together: a sentence.
-        warnings: a sentence for each thing that may not be meant.
-        unnamed: images that no annotation names, relative to the source, where a file of annotations names them.
+        leftovers: files that are neither images nor masks, including hidden ones, relative to the source.
+        understood: the layout that was recognised, and the rule that pairs images with masks: a sentence.
+        warnings: a sentence for each thing that may be a mistake.
+        unnamed: images that no annotation names, relative to the source, if an annotation file names images.
     """
 
     labels: Labels
@@ -97,7 +97,7 @@ class Listing:
 
 
 def title_of(source: Source) -> str:
-    """Return what a data set is called in messages."""
+    """Return the name of a data set for messages."""
     return " and ".join(map(str, paths_of(source)))
 
 
@@ -107,13 +107,13 @@ def paths_of(source: Source) -> list[Path]:
 
 
 class Tree:
-    """A folder that is walked once, whoever asks.
+    """A folder that is walked once, on first use.
 
     Args:
         path: of the folder.
 
     Raises:
-        ConfigError: a folder in it cannot be read, on first use.
+        ConfigError: on first use, if a folder in it cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -121,12 +121,12 @@ class Tree:
 
     @cached_property
     def files(self) -> dict[str, Path]:
-        """All files by their paths inside the folder, with /, sorted; hidden ones are among them."""
+        """All files, including hidden ones, by their paths inside the folder, with /, sorted."""
         return self._walked[0]
 
     @cached_property
     def folders(self) -> frozenset[str]:
-        """All folders in it, but for hidden ones, by their paths inside it, with /."""
+        """All folders in it except hidden ones, by their paths inside it, with /."""
         return self._walked[1]
 
     @cached_property
@@ -138,13 +138,13 @@ class Tree:
             start, wanted = "" if inner == "." else f"{inner}/", set(names)
             inside[:] = [name for name in inside if not _leads_back(os.path.join(parent, name))]  # noqa: PTH118
             folders += [f"{start}{name}" for name in inside]
-            # What iterdir gives needs no text taken apart, which is most of the time of a path from one.
+            # Paths from iterdir need no parsing, which takes most of the time of making a path from text.
             files |= {f"{start}{path.name}": path for path in Path(parent).iterdir() if path.name in wanted}
         kept = frozenset(folder for folder in folders if not is_hidden(folder))
         return {inner: files[inner] for inner in sorted(files)}, kept
 
     def inside(self, folder: str = "") -> list[str]:
-        """Return the names of the folders that lie in one, sorted."""
+        """Return the names of the folders inside a folder, sorted."""
         start = f"{folder}/" if folder else ""
         names = (inner.removeprefix(start) for inner in self.folders if inner.startswith(start))
         return sorted(name for name in names if "/" not in name)
@@ -155,17 +155,17 @@ class Tree:
         return {inner.removeprefix(start): path for inner, path in self.files.items() if inner.startswith(start)}
 
     def images(self) -> dict[str, Path]:
-        """Return the files that end as images do, but for hidden ones."""
+        """Return the files with the suffix of an image, except hidden ones."""
         return {inner: path for inner, path in self.files.items() if is_image(inner) and not is_hidden(inner)}
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a path inside a folder, with /, is one of a hidden file, or of one in a hidden folder."""
+    """Return whether a path inside a folder, with /, is a hidden file, or a file in a hidden folder."""
     return name.startswith(".") or "/." in name
 
 
 def _leads_back(folder: str) -> bool:
-    """Return whether a folder is a link to one that it lies in."""
+    """Return whether a folder is a link to one of its parents."""
     if not os.path.islink(folder):  # noqa: PTH114
         return False
     real = os.path.realpath(folder)
@@ -173,6 +173,6 @@ def _leads_back(folder: str) -> bool:
 
 
 def _raised(error: OSError) -> None:
-    """Stop at a folder that cannot be read: its files would be left out without a word."""
-    if not isinstance(error, FileNotFoundError):  # of one that is not there, the files that lack are named
+    """Stop at a folder that cannot be read: its files would be left out silently."""
+    if not isinstance(error, FileNotFoundError):  # for a missing folder, its missing files are reported
         raise ConfigError(f"{error.filename} cannot be read: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""Any data set that can be read, written as plain folders."""
+"""Conversion of any readable data set to plain folders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from unetzoo.files.names import place_key
 from unetzoo.files.writing import make_folder, replacing, write_file
 
 _IGNORE = 255
-"""Of pixels that do not count, in what is written; with more classes than that, and of objects, the next."""
+"""Written value of pixels that do not count; the next one is for objects, and for more classes than this."""
 _DEEP_IGNORE = 65535
 
 
@@ -31,30 +31,30 @@ def convert(source: Source, target: str | os.PathLike[str], labels: Labels, *, p
 
     For instances the masks are label images, in ``instances/``.
 
-    Images are copied byte for byte, but for those whose channels are files of their own: they become a TIFF of as many
-    bands, upright, which needs the extra ``tiff``. Masks become PNG: class indices for multiclass (8 bits, 16 for more
-    than 255 classes), 0 and 255 for binary, and for multilabel a folder of the latter for each class. Where there are
-    pixels that do not count, they become 255, in 16 bits 65535, and the foreground of binary and multilabel masks 1.
-    Names of multiclass go into ``class_names.txt``, by which the folder is read. Objects that touch are one in a mask;
-    label images have 16 bits, with a number for each object of an image, 0 between them,
-    and 65535 where pixels do not count; of several classes in a folder for each.
-    Masks of turned images are written as of the stored pixels. All masks are read before anything is written.
+    Images are copied byte for byte, except those whose channels are separate files: they become an upright TIFF with
+    these bands, which needs the extra ``tiff``. Masks become PNG: class indices for multiclass (8 bits, 16 for more
+    than 255 classes), 0 and 255 for binary, and for multilabel a folder of binary masks for each class. If some pixels
+    do not count, they become 255, or 65535 in 16 bits, and the foreground of binary and multilabel masks becomes 1.
+    Class names of multiclass go into ``class_names.txt``, which is read with the folder. Objects that touch merge in
+    masks. Label images have 16 bits, with a number for each object of an image, 0 between objects,
+    and 65535 where pixels do not count; several classes have a folder each.
+    Masks of turned images are written for the stored pixels. All masks are read before anything is written.
 
     Args:
         source, labels: as in :func:`~unetzoo.data.find_samples`.
-        target: a folder, empty or not there yet.
-        progress: show a bar.
+        target: a folder that is empty or does not exist yet.
+        progress: show a progress bar.
 
     Returns:
-        What reads the masks that were written.
+        The labels that read the written masks.
 
     Raises:
-        ConfigError: lists what cannot be read, or used as the name of a file; or ``target`` is not empty.
+        ConfigError: lists what cannot be read, or used as a file name; or ``target`` is not empty.
         WriteError: the disk is full, or cannot be written.
     """
     target = Path(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(f"{str(target)!r} is there already, and is not an empty folder: choose another")
+        raise ConfigError(f"{str(target)!r} exists and is not an empty folder: choose another")
     listing = list_samples(source, labels)
     written = _written_labels(listing.labels)
     found = [(split, sample) for split, samples in listing.samples.items() for sample in samples]
@@ -65,7 +65,7 @@ def convert(source: Source, target: str | os.PathLike[str], labels: Labels, *, p
     for _, sample in _shown(found, "checked", progress):
         try:
             if sample.channels:
-                images.stored(sample.files, sample.planes)  # they may not go together
+                images.stored(sample.files, sample.planes)  # raises if they do not fit together
             target_of = _target(sample, listing.labels)
             ignores |= bool((target_of == IGNORED).any())
         except InputError as error:
@@ -86,7 +86,7 @@ def convert(source: Source, target: str | os.PathLike[str], labels: Labels, *, p
 def _written_labels(labels: Labels) -> Labels:
     ignores = labels.ignore is not None or labels.ignore_colour is not None
     if labels.num_classes > _DEEP_IGNORE:
-        raise ConfigError(f"num_classes={labels.num_classes}: masks of 16 bits hold {_DEEP_IGNORE} classes")
+        raise ConfigError(f"num_classes={labels.num_classes}: 16-bit masks hold at most {_DEEP_IGNORE} classes")
     names = labels.counted if labels.pixel_task == "multilabel" else labels.class_names
     return dataclasses.replace(
         labels,
@@ -103,25 +103,25 @@ def _written_labels(labels: Labels) -> Labels:
 
 
 def _name_problems(labels: Labels) -> list[str]:
-    """Return class names that cannot be those of folders on every system."""
+    """Return problems of class names that cannot be folder names on every system."""
     if labels.pixel_task != "multilabel":
         return []
     return [
-        f"class {name!r}: such a name cannot be a folder's"
+        f"class {name!r}: a folder cannot have this name on every system"
         for name in labels.counted
         if set(name) & set('/\\:*?"<>|') or name.startswith(".") or not name.isprintable()
     ] + _twice("classes", labels.counted)
 
 
 def _place_problems(found: Sequence[tuple[str, Sample]]) -> list[str]:
-    """Return images that would be one file."""
+    """Return problems of images that would become the same file."""
     return _twice("images", [f"{split}/{sample.name}" for split, sample in found])
 
 
 def _twice(what: str, names: Sequence[str]) -> list[str]:
     keys: dict[str, str] = {}
     pairs = [(keys.setdefault(place_key(name), name), name) for name in names]
-    return [f"{what} {a!r} and {b!r}: on some systems these are one name: rename one" for a, b in pairs if a != b]
+    return [f"{what} {a!r} and {b!r}: on some systems these names are the same; rename one" for a, b in pairs if a != b]
 
 
 def _shown(found: list[tuple[str, Sample]], unit: str, progress: bool) -> Iterable[tuple[str, Sample]]:
@@ -143,7 +143,7 @@ def _write(folder: Path, sample: Sample, listing: Listing, written: Labels) -> N
         with sample.image.open("rb") as original, replacing(image) as stream:
             shutil.copyfileobj(original, stream)
     target = _target(sample, listing.labels)
-    # What is written has no orientation of its own: of a turned image it is read as the mask of the stored pixels.
+    # The written mask has no orientation: for a turned image it is read as a mask of the stored pixels.
     stored = turning.as_stored(target, images.orientation(image) or 1)
     home = "instances" if written.task == "instances" else "masks"
     for name, values in _files(stored, written).items():
@@ -151,10 +151,10 @@ def _write(folder: Path, sample: Sample, listing: Listing, written: Labels) -> N
 
 
 def _target(sample: Sample, labels: Labels) -> Tensor:
-    """Return what a mask says of an image: classes, or the numbers of objects; (H, W), or (classes, H, W).
+    """Return the classes, or the numbers of objects, of an image's mask; (H, W), or (classes, H, W).
 
     Raises:
-        InputError: a mask that cannot be read, or label images cannot say what it says.
+        InputError: the mask cannot be read, or a label image cannot hold it.
     """
     size = images.image_size(sample.image)
     if labels.task != "instances":
@@ -166,24 +166,24 @@ def _target(sample: Sample, labels: Labels) -> Tensor:
         bare = int((inside & (own == 0)).sum())
         if bare:
             raise InputError(
-                f"{masks.shown(sample)}: {bare} pixels of {name!r} are of no object, which label images cannot say: "
-                "number them, or convert for another task"
+                f"{masks.shown(sample)}: {bare} pixels of {name!r} belong to no object, which label images cannot "
+                "express: give them numbers, or convert for another task"
             )
         values, numbers = torch.unique(torch.where(inside, own, 0), return_inverse=True)
         numbers += int(values[0] != 0)
         if int(numbers.max()) >= _DEEP_IGNORE:
-            raise InputError(f"{masks.shown(sample)}: {int(numbers.max())} objects, and 16 bits number 65534")
+            raise InputError(f"{masks.shown(sample)}: {int(numbers.max())} objects, but 16 bits hold at most 65534")
         planes.append(numbers.masked_fill(plane == IGNORED, IGNORED))
     return torch.stack(planes) if labels.pixel_task == "multilabel" else planes[0]
 
 
 def _files(target: Tensor, written: Labels) -> Mapping[str, Tensor]:
-    """Return what is written, by sub-folder of masks."""
+    """Return the targets to write, by sub-folder of the masks."""
     return dict(zip(written.counted, target, strict=True)) if written.pixel_task == "multilabel" else {"": target}
 
 
 def _values(target: Tensor, written: Labels) -> Tensor:
-    """Return what is written for a target, uint8, or uint16 for objects and where classes are too many."""
+    """Return the pixels to write for a target, uint8, or uint16 for objects and for many classes."""
     masked = written.task in ("binary", "multilabel") and written.ignore is None
     white = 255 if masked else 1
     ignored = _ignored(written)
@@ -192,6 +192,6 @@ def _values(target: Tensor, written: Labels) -> Tensor:
 
 
 def _ignored(labels: Labels) -> int:
-    """Return the value of pixels that do not count in what is written."""
+    """Return the written value of pixels that do not count."""
     many = labels.task == "multiclass" and labels.num_classes > _IGNORE
     return _DEEP_IGNORE if many or labels.task == "instances" else _IGNORE

@@ -1,4 +1,4 @@
-"""A sheet of images with their masks, as training sees them."""
+"""A contact sheet of images with their masks, as training sees them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ SIDE = 256
 
 
 def preview(dataset: SegmentationDataset, path: str | os.PathLike[str], *, count: int = 16, columns: int = 4) -> None:
-    """Write a PNG sheet of items with their masks laid over them.
+    """Write a PNG sheet of items, with their masks as overlays.
 
-    Images are taken evenly from the whole set; where it has fewer than ``count``, they come again as a later
-    epoch draws them. Each is stretched to its own darkest and brightest values, those of more or fewer than three
-    channels by channel, and shown at up to 256 pixels a side: one channel grey, of more than three the first three.
-    Background is not coloured; what does not count is darkened.
+    Images are taken evenly from the whole set; if it has fewer than ``count``, they are repeated, augmented as in later
+    epochs. Each is stretched to its own darkest and brightest values, and each channel separately unless there are
+    three. It is shown at up to 256 pixels a side: one channel as grey, of more than three the first three.
+    Background is not coloured; pixels that do not count are darkened.
 
     Raises:
         ConfigError: counts that are not whole numbers from 1 up.
-        InputError: a file that cannot be read.
+        InputError: a file cannot be read.
         WriteError: the sheet cannot be written.
     """
     problems = checks.whole("count", count) + checks.whole("columns", columns)
@@ -45,13 +45,13 @@ def _tile(dataset: SegmentationDataset, draw: tuple[int, int]) -> Tensor:
 
 
 def tile(image: Tensor, target: Tensor, labels: Labels, ids: Tensor | None = None) -> Tensor:
-    """Return an image with its mask laid over it as (3, H, W) uint8, of at most 256 pixels a side.
+    """Return an image with its mask as an overlay, (3, H, W) uint8, of at most 256 pixels a side.
 
     Args:
         image: (C, H, W), floating point.
-        target: as a data set has it; what does not count is darkened.
-        labels: what it means.
-        ids: (H, W), a number an object and 0 elsewhere: neighbours differ in colour then. None: classes do.
+        target: as a data set has it; pixels that do not count are darkened.
+        labels: what the target means.
+        ids: (H, W), a number per object and 0 elsewhere: neighbours get different colours. None: classes do.
     """
     shown = sheets.stretched(image)
     shown[:, (target == IGNORED).reshape(-1, *target.shape[-2:]).all(0)] //= 3

@@ -1,4 +1,4 @@
-"""Which images make which batch: a pure function of seed and epoch, so that a run can go on from any batch."""
+"""The images of each batch: a pure function of seed and epoch, so that a run can continue from any batch."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from torch.utils.data import Sampler
 from unetzoo.errors import ConfigError
 
 Draw = tuple[int, int]
-"""What a data set is asked for: (which time that the image is drawn, its number). Augmentation hangs on both."""
+"""Index into a data set: (how often the image was drawn before, its number). Augmentation depends on both."""
 
 
 class EpochBatches(Sampler[list[Draw]]):
     """Shuffled training batches of one process among several, the same on every machine.
 
-    A pass shows each image ``repeats`` times. An epoch is a pass, or ``steps`` batches of passes without end: then each
-    goes on where the one before stopped, within a batch too. Batch k is made of the k-th ``batch_size × processes``
-    draws, of which each process takes its share in order. So one process with a batch of 8 sees what two with batches
-    of 4 see. Where an epoch is a pass, draws that fill no batch are left out, others each epoch.
+    A pass draws each image ``repeats`` times. An epoch is a pass, or ``steps`` batches of endless passes: then each
+    epoch continues where the last one stopped, even within a pass. Batch k has the k-th ``batch_size × processes``
+    draws, of which each process takes its share in order. So one process with a batch size of 8 sees the same as two
+    with 4. Where an epoch is a pass, the last draws that do not fill a batch are left out: different ones each epoch.
 
     Args:
-        images: number of them.
-        batch_size: draws a batch and process.
+        images: number of images.
+        batch_size: draws per batch and process.
         repeats: draws of each image in a pass; or a number for each image, from 0 up.
-        steps: batches of an epoch; None: those of a pass.
-        seed: of the order.
-        rank, processes: this process's number, and how many there are.
+        steps: batches per epoch; None: those of a pass.
+        seed: random seed of the order.
+        rank, processes: this process's number, and how many processes there are.
 
     Raises:
         ConfigError: an epoch would not fill a single batch.
@@ -47,21 +47,21 @@ class EpochBatches(Sampler[list[Draw]]):
     ) -> None:
         self.images, self.batch_size, self.repeats, self.seed = images, batch_size, repeats, seed
         self.steps = steps
-        self._pass: tuple[int, list[Draw]] = (-1, [])  # the one that was last drawn from, and its order
+        self._pass: tuple[int, list[Draw]] = (-1, [])  # the last pass that was drawn from, and its order
         self.rank, self.processes = rank, processes
         self.epoch = 0
         self.first = 0
-        """The batch that the next iteration begins with: those before it were trained on before a restart."""
+        """The first batch of the next iteration: earlier ones were trained on before a restart."""
         if len(self) == 0:
             draws = self._draws()
             raise ConfigError(
-                f"batch_size={batch_size} in {processes} process{'es' * (processes > 1)} is more than the {images} "
-                f"training images, {draws} draws an epoch: give data.repeats="
+                f"batch_size={batch_size} in {processes} process{'es' * (processes > 1)} is more than the {draws} "
+                f"draws per epoch of the {images} training images: give data.repeats="
                 f"{-(-batch_size * processes // max(images, 1))}, or batch_size={max(1, draws // processes)}"
             )
 
     def __len__(self) -> int:
-        """Return the number of batches of a whole epoch."""
+        """Return the number of batches of a full epoch."""
         return self._draws() // (self.batch_size * self.processes) if self.steps is None else self.steps
 
     @property
@@ -70,7 +70,7 @@ class EpochBatches(Sampler[list[Draw]]):
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration gives."""
+        """Choose the epoch of the next iteration."""
         if epoch != self.epoch:
             self.epoch, self.first = epoch, 0
 
@@ -83,7 +83,7 @@ class EpochBatches(Sampler[list[Draw]]):
             yield [self._draw(place) for place in range(start, start + self.batch_size)]
 
     def _draw(self, place: int) -> Draw:
-        """Return a draw by its place among those of all passes."""
+        """Return a draw by its place among the draws of all passes."""
         number, place = divmod(place, self._draws())
         if number != self._pass[0]:
             self._pass = number, self._order(number)
@@ -103,13 +103,13 @@ class EpochBatches(Sampler[list[Draw]]):
 
 
 class SizeBatches(Sampler[list[int]]):
-    """Batches of whole images, each of one size, in a fixed order; every image once over all processes.
+    """Batches of whole images of one size each, in a fixed order; every image once over all processes.
 
     Args:
         sizes: (height, width) of each image.
-        batch_size: the most images a batch.
-        pixels: the most pixels a batch, where it has more than one image.
-        rank, processes: this process's number, and how many there are.
+        batch_size: the most images per batch.
+        pixels: the most pixels per batch, if it has more than one image.
+        rank, processes: this process's number, and how many processes there are.
 
     Raises:
         ConfigError: there are fewer images than processes.
@@ -135,8 +135,8 @@ class SizeBatches(Sampler[list[int]]):
             self.batches = [[i] for i in range(len(sizes))]
         if len(self.batches) < processes:
             raise ConfigError(
-                f"{len(sizes)} validation image{'s' * (len(sizes) != 1)} for {processes} processes: each needs one; "
-                "add some, or take fewer processes"
+                f"{len(sizes)} validation image{'s' * (len(sizes) != 1)} for {processes} processes: each needs at "
+                "least one; add images, or use fewer processes"
             )
         self.batches = self.batches[rank::processes]
 

@@ -1,4 +1,4 @@
-"""Which image trains, and which is kept back: a pure function of names, seed and ratios."""
+"""The split into training, validation and test images: a pure function of names, seed and ratios."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unetzoo.errors import ConfigError
 NAMES = ("train", "val", "test")
 RATIOS = (0.8, 0.1, 0.1)
 Fold = tuple[int, int]
-"""Which, from 1, of how many."""
+"""Number of the fold, from 1, and the number of folds."""
 
 
 def find_samples(
@@ -32,28 +32,28 @@ def find_samples(
 ) -> dict[str, tuple[Sample, ...]]:
     """Return the images and masks of a data set by split; :func:`~unetzoo.data.list_samples` says which.
 
-    A layout that has splits of its own keeps them; ``ratios`` and ``seed`` are then not used, but where it has none for
-    "val": then that is split off "train", by the shares of the two. Otherwise the split of an
+    A layout that has splits of its own keeps them, and ``ratios`` and ``seed`` are not used. If it has no "val", this
+    is split off "train", by the ratios of these two. Otherwise the split of an
     image follows from its own name, or that of its group, with ``ratios`` and ``seed``: it is the same on every
-    machine, and stays when other images come or go. ``unetzoo.data.splitting.allot`` says how, and what happens where a
-    split would be empty. Where a CSV file names the kinds of images, no split lacks a kind.
+    machine, and does not change when other images come or go. ``unetzoo.data.splitting.allot`` says how, and what
+    happens where a split would be empty. If a CSV file names the kinds of images, no split lacks a kind.
 
     Args:
         source: a folder or a .csv file.
         labels: what the masks mean.
         ratios: shares of "train", "val" and "test" that add up to 1; the last may be 0. They hold on average.
-        seed: of the split.
-        group: a regular expression, searched in each name: images in which its first group (or, without one, all
-            that it finds) is the same text never part.
-        fold: which of how many, for cross-validation: "val" is this part of all images but those of "test", which is
-            as without folds, and "train" is the rest; see ``unetzoo.data.splitting.deal``.
+        seed: random seed of the split.
+        group: a regular expression, searched in each name: images in which its first group (or, without one, the
+            whole match) is the same text stay in one split.
+        fold: number of the fold, and of all folds, for cross-validation: "val" is this part of all images but those of
+            "test", which is the same as without folds, and "train" is the rest; see ``unetzoo.data.splitting.deal``.
 
     Returns:
         "train", "val" and "test"; only the last may be empty.
 
     Raises:
         ConfigError: images or masks without a partner, a split that would be empty, or wrong arguments; lists
-            all that is wrong.
+            everything that is wrong.
     """
     listing = list_samples(source, labels)
     problems = [*listing.problems]
@@ -79,12 +79,12 @@ def divide(
     """Return the samples of ``listing`` by split, as :func:`find_samples` does.
 
     Args:
-        listing, ratios, seed, group, fold: as there.
-        kept: group → the split that it was in when a run was trained, and stays in. The others follow from their
+        listing, ratios, seed, group, fold: as for :func:`find_samples`.
+        kept: group → its split when a run was trained, which it keeps. The split of the others follows from their
             names, and a split may be empty. None: there was no such run.
 
     Raises:
-        ConfigError: as there.
+        ConfigError: as for :func:`find_samples`.
     """
     check_arguments(ratios, seed, group, fold)
     if fold is not None:
@@ -93,7 +93,7 @@ def divide(
     keys = {split: group_keys(found, group) for split, found in samples.items()}
     if lacks_val(listing):
         _check_given(samples, keys, group, ("train",))
-        # Of what trains; the test stays what the layout has for it.
+        # Split "train" only; "test" stays as the layout has it.
         share = ratios[1] / (ratios[0] + ratios[1])
         whole = dataclasses.replace(listing, samples={"": samples["train"]})
         parts = divide(whole, ratios=(1 - share, share, 0), seed=seed, group=group, kept=kept)
@@ -118,28 +118,28 @@ def divide(
 
 
 def lacks_val(listing: Listing) -> bool:
-    """Return whether a layout says what trains, and has no place for what validates."""
+    """Return whether a layout has a training split, but no validation split."""
     return bool(listing.samples.get("train")) and "val" not in listing.samples
 
 
 def check_arguments(ratios: Sequence[float], seed: int, group: str | None, fold: Fold | None = None) -> None:
-    """Do nothing where the arguments of :func:`find_samples` can be used.
+    """Check the arguments of :func:`find_samples`.
 
     Raises:
-        ConfigError: lists all that is wrong.
+        ConfigError: lists everything that is wrong.
     """
     problems = []
     numbers = [r for r in ratios if isinstance(r, int | float) and not isinstance(r, bool) and 0 <= r <= 1]
     if len(ratios) != 3 or len(numbers) != 3 or abs(sum(numbers) - 1) > 1e-6 or 0 in numbers[:2]:
         problems.append(
-            f"ratios={tuple(ratios)!r}: three numbers that add up to 1 are needed, for train, val and test; only the "
-            "last may be 0"
+            f"ratios={tuple(ratios)!r}: give three numbers that add up to 1, for train, val and test; only the last "
+            "may be 0"
         )
     problems += checks.whole("seed", seed, None) + ([] if fold is None else fold_problems(*fold))
     try:
         re.compile(group or "")
     except (re.error, TypeError) as error:
-        problems.append(f"group={group!r} is no regular expression: {error}")
+        problems.append(f"group={group!r} is not a regular expression: {error}")
     if problems:
         raise ConfigError("cannot split", problems)
 
@@ -148,7 +148,7 @@ def group_keys(samples: Sequence[Sample], group: str | None) -> list[str]:
     """Return the text by which each sample is grouped: its own key where there is no ``group``.
 
     Raises:
-        ConfigError: it is not found in every name.
+        ConfigError: ``group`` is not found in every name.
     """
     if group is None:
         return [sample.key for sample in samples]
@@ -163,10 +163,10 @@ def group_keys(samples: Sequence[Sample], group: str | None) -> list[str]:
 
 
 def number(key: str, seed: int) -> float:
-    """Return the number in [0, 1) that a group of images has for ever, on every machine.
+    """Return the number in [0, 1) of a group of images, the same at all times and on every machine.
 
-    It is that of the first 53 bits of the SHA-256 of "<seed>/<key>". Letters with accents count alike however a file
-    system composes them.
+    It consists of the first 53 bits of the SHA-256 of "<seed>/<key>". Letters with accents count alike, no matter how a
+    file system composes them.
     """
     text = unicodedata.normalize("NFC", f"{seed}/{key}")
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
@@ -180,12 +180,12 @@ def split_of(drawn: float, ratios: Sequence[float]) -> str:
 
 
 def allot(sizes: Mapping[str, int], ratios: Sequence[float], seed: int) -> dict[str, str]:
-    """Return the split of each group of images: that of its :func:`number`, whatever other groups there are.
+    """Return the split of each group of images: that of its :func:`number`, no matter which other groups there are.
 
-    So shares are near ``ratios``, and exact for none. Only where a split with a ratio above 0 would have no group, a
-    neighbour moves there: the lowest numbers of "train" to the others, or its own highest back to it; and between
-    "test" and "val" likewise. When groups are added, none that trains becomes one that tests or validates, as long as
-    one trained by its own number.
+    So shares are near ``ratios``, but not exact. Only if a split with a ratio above 0 would have no group does a
+    neighbour move there: the lowest numbers of "train" to the other splits, or the highest of these back to it; and in
+    the same way between "test" and "val". When groups are added, none moves from training to test or validation, as
+    long as one was in training by its own number.
 
     Args:
         sizes: images in each group, by its key.
@@ -197,9 +197,9 @@ def allot(sizes: Mapping[str, int], ratios: Sequence[float], seed: int) -> dict[
     """
     wanted = [split for split, ratio in zip(NAMES, ratios, strict=True) if ratio > 0]
     if not sizes:
-        raise ConfigError("there are no images that have masks")
+        raise ConfigError("there are no images with masks")
     if len(sizes) < len(wanted):
-        fix = "give ratios=… whose last is 0, " if 2 <= len(sizes) < 3 else "add images, cut large ones into several, "
+        fix = "give ratios=… with 0 as the last, " if 2 <= len(sizes) < 3 else "add images, cut large ones into several, "
         raise ConfigError(
             f"{_count(sizes)} cannot be split into {', '.join(wanted)}: {fix}or name the splits in a .csv file"
         )
@@ -212,21 +212,21 @@ def allot(sizes: Mapping[str, int], ratios: Sequence[float], seed: int) -> dict[
 
 
 def fold_problems(fold: int | None, folds: int | None) -> list[str]:
-    """Return what is wrong with a fold: its number, from 1, and how many there are; None for none."""
+    """Return what is wrong with a fold's number, from 1, or the number of folds; None for none."""
     if folds is None:
         return [] if fold is None else [f"fold={fold!r}: of how many? Give folds=… too, such as folds=5"]
     problems = checks.whole("folds", folds, 2)
     if not problems and fold is not None and not (type(fold) is int and 1 <= fold <= folds):
-        problems.append(f"fold={fold!r}: from 1 to {folds}, as folds={folds}")
+        problems.append(f"fold={fold!r}: give a whole number from 1 to {folds}, as folds={folds}")
     return problems
 
 
 def deal(strata: Mapping[str, Mapping[str, int]], folds: int, seed: int) -> dict[str, int]:
-    """Return the fold of each group of images, from 1, such that all have as many images, and as many of each kind.
+    """Return the fold of each group of images, from 1, so that folds have similar numbers of images of each kind.
 
-    The largest groups come first, those of a size in the order of their :func:`number`. Each goes to the fold that has
-    the fewest images of its kind; of several such to the one with the fewest of all, and then to the first. It is the
-    same on every machine; but when images are added, others may change their fold.
+    The largest groups come first, those of one size in the order of their :func:`number`. Each goes to the fold with
+    the fewest images of its kind; among several, to the one with the fewest images in all, and then to the first. The
+    result is the same on every machine; but when images are added, others may change their fold.
 
     Args:
         strata: kind → images in each group, by its key.
@@ -238,7 +238,7 @@ def deal(strata: Mapping[str, Mapping[str, int]], folds: int, seed: int) -> dict
     """
     sizes = {key: size for groups in strata.values() for key, size in groups.items()}
     if len(sizes) < folds:
-        raise ConfigError(f"{_count(sizes)} cannot be split into {folds} folds: give fewer, or add images")
+        raise ConfigError(f"{_count(sizes)} cannot be split into {folds} folds: give fewer folds, or add images")
     homes: dict[str, int] = {}
     total: Counter[int] = Counter()
     for _, groups in sorted(strata.items()):
@@ -254,7 +254,7 @@ def deal(strata: Mapping[str, Mapping[str, int]], folds: int, seed: int) -> dict
 def _folded(
     splits: Mapping[str, tuple[Sample, ...]], fold: Fold, seed: int, group: str | None
 ) -> dict[str, tuple[Sample, ...]]:
-    """Return splits of which all that is no test is split anew, by folds."""
+    """Return splits in which everything but the test images is split again, by folds."""
     samples = sorted((*splits["train"], *splits["val"]), key=lambda sample: sample.name)
     keys = group_keys(samples, group)
     sizes = Counter(keys)
@@ -268,7 +268,7 @@ def _folded(
 
 
 def _by_kind(samples: Sequence[Sample], keys: Sequence[str]) -> dict[str, list[str]]:
-    """Return kind → groups. A group of several kinds is of a kind of its own, so that it is not split."""
+    """Return kind → groups. A group of several kinds becomes a kind of its own, so that it is not split."""
     kinds: dict[str, set[str]] = defaultdict(set)
     for kind, key in {(sample.kind, key): None for sample, key in zip(samples, keys, strict=True)}:
         kinds[key].add(kind)
@@ -281,7 +281,7 @@ def _by_kind(samples: Sequence[Sample], keys: Sequence[str]) -> dict[str, list[s
 def _check_given(
     samples: Mapping[str, Sequence[Sample]], keys: Mapping[str, list[str]], group: str | None, needed: Sequence[str]
 ) -> None:
-    """Refuse a layout of whose own splits one that is needed is empty, or which part groups."""
+    """Refuse a layout with splits of its own if a needed one is empty, or if they divide a group."""
     problems = [
         f"the split {split!r} is empty: move some of the others there" for split in needed if not samples.get(split)
     ]
@@ -290,7 +290,7 @@ def _check_given(
         for split in samples:
             for key in dict.fromkeys(keys[split]):
                 homes[key].append(split)
-        problems += [f"group {key!r} is in {' and '.join(at)}" for key, at in homes.items() if len(at) > 1]
+        problems += [f"group {key!r} is in both {' and '.join(at)}" for key, at in homes.items() if len(at) > 1]
     if problems:
         raise ConfigError("the splits of the layout cannot be used", problems)
 

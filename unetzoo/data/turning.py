@@ -1,12 +1,12 @@
-"""Masks of images that their files turn, by EXIF's or TIFF's orientation.
+"""Masks of images whose files have an orientation, by EXIF or TIFF.
 
 Images are read upright. Their masks may be of the upright image, as labelling tools and browsers show it, or of the
-pixels as they are stored, as ImageJ and much of Python read them. One rule for all of them:
+pixels as they are stored, as ImageJ and much of Python read them. The same rules hold for all:
 
-- A mask that says its orientation, upright too, is turned by that alone; the masks of ``predict`` do.
-- A mask of the size that the image is stored in is of the stored pixels, and turned with the image. So is one whose
-  size does not tell: of an image that is square, mirrored, or upside down.
-- A mask of the upright image's size stays as it is.
+- A mask with an orientation of its own, even upright, is turned by that only; the masks of ``predict`` have one.
+- A mask with the size of the stored image is a mask of the stored pixels, and is turned with the image. So is one
+  whose size fits both: if the image is square, mirrored, or upside down.
+- A mask with the size of the upright image stays unchanged.
 - So do polygons, which have no size: labelme, CVAT, Label Studio and YOLO show and write upright images.
 """
 
@@ -19,16 +19,16 @@ from torch import Tensor
 from unetzoo import images
 
 STORED, SHOWN, UNTOLD = "stored", "shown", "untold"
-"""What the mask of a turned image is of: its stored pixels, the upright image, or one of them, taken as the first."""
+"""A turned image's mask is of its stored pixels, of the upright image, or unknown, which is taken as stored."""
 _LYING = range(5, 9)
 
 
 def upright(image: Path, mask: Path, values: Tensor) -> tuple[Tensor, str]:
-    """Return a mask as the upright image has it, and what it was of; "" where the image is not turned.
+    """Return a mask for the upright image, and how it was taken; "" if the image is not turned.
 
     Args:
-        image: its file.
-        mask: likewise.
+        image: the file of the image.
+        mask: the file of the mask.
         values: (C, H, W), the mask as ``images.read_values`` returns it.
 
     Raises:
@@ -45,6 +45,6 @@ def upright(image: Path, mask: Path, values: Tensor) -> tuple[Tensor, str]:
 
 
 def as_stored(values: Tensor, orientation: int) -> Tensor:
-    """Return what ``images.upright`` makes ``values`` (…, H, W) of."""
-    back = {6: 8, 8: 6}.get(orientation, orientation)  # a quarter turn; all others undo themselves
+    """Return the pixels from which ``images.upright`` makes ``values`` (…, H, W)."""
+    back = {6: 8, 8: 6}.get(orientation, orientation)  # quarter turns; all others are their own inverse
     return images.upright(values, back)
