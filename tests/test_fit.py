@@ -286,7 +286,7 @@ def test_wrong_settings_are_refused(cells: Path, tmp_path: Path) -> None:
         ({}, "model and data .*config.*resume"),
         ({"model": "unet"}, "cannot train: data is needed, as in data='cells'; or config.*resume"),
         ({"data": cells}, "cannot train: model is needed, as in model='resunet18'; or config.*resume"),
-        ({"model": cells}, "cannot train: data is needed: model='.*' is a folder without a model; for a data set"),
+        ({"model": cells}, "cannot train: data is needed: model='.*' is a folder without a model; if it is a data set"),
         ({"model": "unet", "data": cells, "settings": [1]}, r"settings=\[1\]: .*mapping.*'model\.ema'"),
         (
             {"model": unetzoo.create("unet", base_channels=4), "data": cells},

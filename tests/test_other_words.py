@@ -21,7 +21,7 @@ ON_X = ("--model", "unet", "--data", "x")
     [
         (
             ["--data", "x"],
-            "model is needed, as in --model resunet18; or --config, a file of settings; or --resume",
+            "model is needed, as in --model resunet18; or --config, a settings file; or --resume",
         ),
         (["--model", "unet"], "data is needed, as in --data cells; or --config"),
         ([*ON_X, "--learning-rate", "1"], "unknown: --learning-rate; did you mean '--lr'?"),

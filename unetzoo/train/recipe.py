@@ -1,4 +1,4 @@
-"""The recipe: what is trained on a batch, how it is judged, at which rates. Everything else is Lightning's."""
+"""The recipe: the training step, the validation, and the learning rates. Lightning does everything else."""
 
 from __future__ import annotations
 
@@ -37,40 +37,40 @@ from unetzoo.train.validating import validated
 
 
 class Recipe(lightning.LightningModule):
-    """Trains a network of the zoo on what a :class:`FolderData` gives.
+    """Trains a network of the zoo on the data of a :class:`FolderData`.
 
-    The network is built when training begins, as the data say how many channels and classes it has. All randomness of
-    a step comes from ``seed`` and the step's number, so that a run goes on exactly where it was cut.
+    The network is built when training begins, because its channels and classes depend on the data. All randomness of a
+    step comes from ``seed`` and the step's number, so that a run can continue exactly where it was interrupted.
 
     Args:
-        name: of the zoo; or what ``from_pretrained`` takes, to go on from it.
+        name: of a network of the zoo; or a trained model to start from, as ``from_pretrained`` takes it.
         options: of the network, as ``unetzoo.create`` takes them, such as ``deep_supervision``.
         pretrained: ImageNet weights for the encoder, as ``unetzoo.create`` takes them.
         loss: see ``unetzoo.losses.build``. None: "bce + dice"; for multiclass "cross_entropy + dice".
-        head_weights: of the loss at each head, main one first; "geometric": ``losses.geometric_weights``; None: alike.
-        class_weights: "auto" (from how often each class occurs), or one number a class; None: all alike.
+        head_weights: of the loss at each head, main one first; "geometric": ``losses.geometric_weights``; None: equal.
+        class_weights: "auto" (from how often each class occurs), or one number per class; None: all equal.
         lr: the highest learning rate of decoder and heads.
-        encoder_lr: that of the encoder; None: ``lr``, or a tenth of it where the weights were trained before.
+        encoder_lr: that of the encoder; None: ``lr``, or a tenth of it if the weights are pretrained.
         optimiser: "adamw", "sgd" (with nnU-Net v2's Nesterov momentum of 0.99), any other of ``torch.optim`` in small
             letters, or the dotted path of a subclass of ``torch.optim.Optimizer``.
         optimiser_options: arguments of its class, such as ``{"betas": [0.9, 0.99]}``.
-        weight_decay: of all but norms and biases; None: the optimiser's own, which is 0.01 for "adamw", nnU-Net v2's
-            3e-5 for "sgd", and torch's for others.
+        weight_decay: of everything except norms and biases; None: the optimiser's own, which is 0.01 for "adamw",
+            nnU-Net v2's 3e-5 for "sgd", and torch's for others.
         schedule: "cosine", "poly", "one_cycle", "constant", "plateau" (a tenth after ten validations without a better
             score, see ``unetzoo.train.judging``), or the dotted path of a function: share of the steps → factor.
-        warmup: share of the steps during which the rates rise; None: 0.05, and 0.3 for "one_cycle".
-        frozen_epochs: first epochs in which the encoder is frozen.
-        ema: decay of an exponential moving average of the weights, which is then what is judged and kept, such as
-            0.999; None: none.
-        monitor: the figure of an epoch by which the best is kept, of those of ``metrics.csv``: "iou", "boundary_f",
-            "dice/rim", "object_pq", "val_loss" …; None: see ``unetzoo.train.judging``.
-        metrics: dotted paths of functions, further figures of an epoch: see ``unetzoo.train.own_metrics``.
-        gradient_checkpointing: less memory, a third more time.
-        compile: the network with ``torch.compile``.
-        seed: of new weights, and of what is drawn in training.
+        warmup: share of the steps during which the learning rates rise; None: 0.05, and 0.3 for "one_cycle".
+        frozen_epochs: number of first epochs during which the encoder is frozen.
+        ema: decay of an exponential moving average of the weights, such as 0.999; the average is then validated and
+            kept. None: no average.
+        monitor: the figure of ``metrics.csv`` by which the best epoch is kept: "iou", "boundary_f", "dice/rim",
+            "object_pq", "val_loss" …; None: see ``unetzoo.train.judging``.
+        metrics: dotted paths of functions that give further figures of an epoch: see ``unetzoo.train.own_metrics``.
+        gradient_checkpointing: takes less memory and a third more time.
+        compile: run the network with ``torch.compile``.
+        seed: random seed for new weights and for training.
 
     Attributes:
-        network: the model, from when training begins.
+        network: the model; set when training begins.
         scores: of the epoch's validation; None before it.
     """
 
@@ -126,33 +126,31 @@ class Recipe(lightning.LightningModule):
 
     @property
     def prefix_of_judged(self) -> str:
-        """What its tensors' names begin with in a checkpoint."""
+        """The prefix of that network's tensor names in a checkpoint."""
         return "network." if self.average is None else "average.model."
 
     @property
     def score(self) -> Score | None:
-        """How good the epoch is, None before it is validated."""
+        """How good the epoch is; None before it is validated."""
         if self.scores is None:
             return None
         return score_of({**self.figures, "val_loss": self.validation_loss}, self.settings.monitor)
 
     @property
     def figures(self) -> dict[str, float | None]:
-        """What the epoch's validation came to, by name; empty before it."""
+        """The results of the epoch's validation, by name; empty before it."""
         return {} if self.scores is None else {**self.scores.to_dict(), **self._further}
 
     @property
     def data(self) -> FolderData:
-        """What it is trained on.
+        """The data that it is trained on.
 
         Raises:
-            ConfigError: something else than a :class:`FolderData`.
+            ConfigError: they are not a :class:`FolderData`.
         """
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, FolderData):
-            raise ConfigError(
-                "a Recipe is fitted with a FolderData: trainer.fit(recipe, datamodule=FolderData(folder))"
-            )
+            raise ConfigError("a Recipe needs a FolderData: trainer.fit(recipe, datamodule=FolderData(folder))")
         return data
 
     @property
@@ -162,13 +160,13 @@ class Recipe(lightning.LightningModule):
 
     @property
     def clipped(self) -> float | None:
-        """The share of the epoch's steps so far whose gradients were clipped, None where none ever are."""
+        """The share of the epoch's steps so far whose gradients were clipped; None if clipping is off."""
         share = self._mean(self._clipped)
         return None if math.isnan(share) else share
 
     @property
     def rescheduled(self) -> str | None:
-        """What becomes of the rate of a run that goes on to another end than it had; None where it stays."""
+        """How the learning rate changes if a resumed run now has another length; None if it does not change."""
         if not self._steps_before:
             return None
         ends = self._steps_before, self._steps
@@ -189,7 +187,7 @@ class Recipe(lightning.LightningModule):
             raise ConfigError("cannot train", problems)
         if self.settings.gradient_checkpointing:
             self.network.gradient_checkpointing()
-        if self.trainer.strategy.root_device.type == "cuda":  # whose convolutions lay them out so at each step else
+        if self.trainer.strategy.root_device.type == "cuda":  # else its convolutions convert them at each step
             self.network.to(memory_format=torch.channels_last)
         if self.settings.ema is not None:
             self.average = AveragedModel(self.network, self.settings.ema)
@@ -215,7 +213,7 @@ class Recipe(lightning.LightningModule):
         self._built = True
 
     def configure_optimizers(self) -> Any:
-        """Return the optimiser, with a rate for the encoder and one for the rest, and the schedule of both."""
+        """Return the optimiser, with separate learning rates for the encoder and the rest, and their schedule."""
         self.network.freeze_encoder(0)
         settings = self.settings
         decay = optimisers.decay_of(settings.optimiser, settings.weight_decay)
@@ -223,7 +221,7 @@ class Recipe(lightning.LightningModule):
         optimiser = optimisers.made(settings.optimiser, settings.optimiser_options, groups, self.lr, decay)
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
-            raise ConfigError("trainer.max_epochs=-1: a number of epochs or of steps is needed; schedules end with it")
+            raise ConfigError("trainer.max_epochs=-1: schedules need an end; give a number of epochs or of steps")
         self._steps = int(steps)
         if settings.schedule == "plateau":
             self._plateau = ReduceLROnPlateau(optimiser, mode="max", factor=0.1, patience=10)
@@ -236,7 +234,7 @@ class Recipe(lightning.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Move what is no module to the device, or keep the memory of a step for the next one."""
+        """Move tensors outside of modules to the device; on a CPU, reuse the memory of a step for the next one."""
         if self.device.type == "cpu":
             reuse_memory(all_of_it=True)
         self._losses, self._clipped = self._losses.to(self.device), self._clipped.to(self.device)
@@ -244,23 +242,23 @@ class Recipe(lightning.LightningModule):
         self._unread.clear()
 
     def on_train_start(self) -> None:
-        """Freeze the encoder, as Lightning does not announce the epoch that a run goes on within."""
+        """Freeze the encoder: Lightning does not announce the epoch within which a run is resumed."""
         self._freeze()
 
     def on_train_epoch_start(self) -> None:
-        """Freeze or thaw the encoder; forget what the epoch before was judged."""
+        """Freeze or unfreeze the encoder; forget the results of the epoch before."""
         self._freeze()
         self._losses.zero_()
         self._clipped.zero_()
         self.scores = self.validation_loss = None
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Make what the step draws a function of its number."""
+        """Make the random numbers of the step depend on its number alone."""
         step = self.trainer.fit_loop.total_batch_idx * self.trainer.world_size + self.trainer.global_rank
         torch.manual_seed((self.settings.seed * 1_000_003 + step) % 2**63)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Look for pixels that do not count while they are on the CPU: on a GPU each look waits for all steps."""
+        """Look for ignored pixels while they are on the CPU: on a GPU, each look would wait for all steps."""
         self._ignoring = self.trainer.training and not self._tried and bool((batch["target"] == IGNORED).any())
         return batch
 
@@ -280,10 +278,10 @@ class Recipe(lightning.LightningModule):
         return loss
 
     def check_losses(self, unread: int = 0) -> None:
-        """Read the losses of the steps so far, but for the last ones; on a GPU each is read one step late.
+        """Read the losses of the steps so far, except the last ones; on a GPU, each is read one step late.
 
         Args:
-            unread: how many of the last ones may wait. None do before anything is kept.
+            unread: how many of the last ones may wait; 0 before anything is saved.
 
         Raises:
             TrainingError: one is not finite.
@@ -293,27 +291,27 @@ class Recipe(lightning.LightningModule):
             value = fetch()[0].item()
             if not math.isfinite(value):
                 raise TrainingError(
-                    f"the loss is {value} in {where}. What was saved before is whole. Look at them (unetzoo data "
-                    "preview), and try a lower lr=…, trainer.gradient_clip_val=1, or trainer.precision=32"
+                    f"the loss is {value} in {where}. What was saved before is intact. Look at the images (unetzoo "
+                    "data preview), and try a lower lr=…, trainer.gradient_clip_val=1, or trainer.precision=32"
                 )
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip as the trainer says, and count the steps at which that changed something."""
+        """Clip as the trainer is set to, and count the steps that were clipped."""
         if gradient_clip_val:
             clipped = clipping.is_clipped(optimizer, gradient_clip_val, by_value=gradient_clip_algorithm == "value")
             self._clipped += torch.stack((clipped, torch.ones_like(clipped)))
         super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Take a step, and let the average follow."""
+        """Take a step, and update the average."""
         super().optimizer_step(*args, **kwargs)
         if self.average is not None:
             self.average.update(self.network)
 
     def on_validation_epoch_start(self) -> None:
-        """Begin to count anew, if the steps before were sound."""
+        """Reset all counts, after a check that the losses so far are finite."""
         self.check_losses()
         self.metrics.reset()
         for counter in self._counters:
@@ -321,7 +319,7 @@ class Recipe(lightning.LightningModule):
         self._validation = torch.zeros(2, dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
-        """Count the confusions of a batch of whole images."""
+        """Count the confusions of a batch of complete images."""
         images, target = batch["image"], batch["target"]
         outputs, logits = validated(self.judged, images)
         loss = self.loss(outputs, _truth(batch))
@@ -331,7 +329,7 @@ class Recipe(lightning.LightningModule):
             counter.update(logits, batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Judge, with all processes' counts, and lower the rates where nothing got better."""
+        """Compute the scores from all processes' counts; on a plateau, lower the learning rates."""
         self.metrics.sync()
         self.scores = self.metrics.compute()
         self._further = {name: value for counter in self._counters for name, value in counter.row().items()}
@@ -343,11 +341,11 @@ class Recipe(lightning.LightningModule):
         self.log("dice", shown.get("val/dice", torch.tensor(math.nan)), prog_bar=True, logger=False)
         if self._plateau is not None and not self.trainer.sanity_checking:
             assert self.score is not None
-            # The plateau asks for a rise by a share, which is a fall of the loss by a number: exp(-loss) has both.
+            # The plateau expects a relative rise; of exp(-loss), that is a fall of the loss by a fixed number.
             self._plateau.step(self.score.value if self.score.by_score else math.exp(min(self.score.value, 700.0)))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what is no weight: of the run, to go on; of the network, for ``unetzoo.load``."""
+        """Keep more than weights: the state of the run, to resume it, and of the network, for ``unetzoo.load``."""
         checkpoint |= {
             VERSION_KEY: __version__,
             CONFIG_KEY: self.network.config.to_json(),
@@ -380,7 +378,7 @@ class Recipe(lightning.LightningModule):
             self.network.freeze_encoder(None if self.current_epoch < frozen else 0)
 
     def _mean(self, sums: Tensor) -> float:
-        """Return the mean over all processes of what a sum and a count of each come to; nan for nothing."""
+        """Return the mean over all processes, from the sum and the count of each; nan if there is nothing."""
         total, count = self._all_summed(sums).tolist()
         return total / count if count else math.nan
 
@@ -393,5 +391,5 @@ class Recipe(lightning.LightningModule):
 
 
 def _truth(batch: Mapping[str, Any]) -> Tensor:
-    """Return what logits are held against: of instances the edges are behind the classes."""
+    """Return the target of the logits; for instances, the edges follow the classes."""
     return joined(batch["target"], batch["edges"]) if "edges" in batch else batch["target"]

@@ -1,4 +1,4 @@
-"""What the parser of the settings refuses, in the words of this package and with the flags that people type."""
+"""The parser's errors about settings, in the words of this package and with the flags that users type."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHORT = {flag.setting: flag for flag in FLAGS}
 
 
 def _loaded(text: str) -> Any:
-    """Return a value of YAML; but a colour, "#ff0000", which YAML takes for a comment, and so for nothing."""
+    """Return a YAML value; except a colour such as "#ff0000", which is a comment in YAML and would be lost."""
     found = _yaml(text)
     return text if found is None and text.startswith("#") and "\n" not in text else found
 
@@ -41,22 +41,22 @@ jsonargparse.set_loader(MODE, _loaded, (yaml.YAMLError,))
 
 
 def other_names() -> dict[str, str]:
-    """Return what errors may call a setting → what the command line does: "ema" → "model.ema", "model.lr" → "lr"."""
+    """Return a setting's name in errors → that of the command line: "ema" → "model.ema", "model.lr" → "lr"."""
     owners = {"data": FolderData, "model": Recipe}
     own = {name: f"{owner}.{name}" for owner, cls in owners.items() for name in inspect.signature(cls).parameters}
-    del own["name"]  # which much else has
+    del own["name"]  # too common a word
     return own | {setting: flag.name for setting, flag in SHORT.items()}
 
 
 def short_name(setting: str) -> str:
-    """Return the keyword of a setting, "lr" of "model.lr"; its full name where it has none."""
+    """Return the keyword of a setting, such as "lr" for "model.lr"; its full name if it has no keyword."""
     return SHORT[setting].name if setting in SHORT else setting
 
 
 def repeated(given: Mapping[str, str], rest: Sequence[str]) -> list[str]:
-    """Return what to say of each setting that is given twice: the last would win, without a word.
+    """Return a message for each setting that is given twice: the last value would win, silently.
 
-    Lists grow by ``--name+=value``, as often as wanted, and ``--name.of`` then belongs to the item before it.
+    ``--name+=value`` appends to a list, as often as you like, and ``--name.of`` then belongs to the item before it.
 
     Args:
         given: short name of a setting → its value.
@@ -74,20 +74,20 @@ def repeated(given: Mapping[str, str], rest: Sequence[str]) -> list[str]:
             said = value if equals or following.startswith("--") else following
             values.setdefault(name, []).append((option, said))
     return [
-        f"{' and '.join(f'{option}={value}' for option, value in found)}: the same setting; give it once"
+        f"{' and '.join(f'{option}={value}' for option, value in found)}: these are the same setting; give it once"
         for found in values.values()
         if len(found) > 1
     ]
 
 
 def refusal(error: Exception, parser: LightningArgumentParser) -> str:
-    """Return what is wrong with the settings: the one that was given, what it may be, or what was meant."""
+    """Return what is wrong with the settings: what was given, what is allowed, or what may have been meant."""
     text = " ".join(str(error).split())
     if "unrecognized arguments" in text:
         return text.replace("unrecognized arguments:", "unknown:", 1) + _suggestions(text, parser)
     if strange := re.search(r"Option '([\w.]+)' is not accepted", text):
         return (
-            f"the file of settings has {strange[1]!r}, which this version of unetzoo does not know; remove it from the "
+            f"the settings file has {strange[1]!r}, which this version of unetzoo does not know; remove it from the "
             f"file if another version wrote it{_suggestions(f'--{strange[1]}', parser)}"
         )
     named = re.match(r'Parser key "([\w.]+)": (.*)', text)
@@ -114,24 +114,24 @@ def _allowed(hint: Any) -> Iterator[str]:
 
 
 def _suggestions(text: str, parser: LightningArgumentParser) -> str:
-    """Return what may have been meant by the options that the parser does not know."""
+    """Return a suggestion for the options that the parser does not know."""
     if re.search(r"--(gpus?|device|cuda)\b", text):
-        return "; a GPU is used where there is one: see --trainer.accelerator and --trainer.devices"
+        return "; a GPU is used if there is one: see --trainer.accelerator and --trainer.devices"
     settings = [name.lstrip("-") for action in parser._actions for name in action.option_strings]
     full = {name.rpartition(".")[2]: SHORT[name].option if name in SHORT else f"--{name}" for name in settings}
     full |= {flag.name: flag.option for flag in FLAGS}
     wrong = [word.partition("=")[0].lstrip("-").rpartition(".")[2] for word in text.split() if word.startswith("--")]
     found = [full[near] for name in wrong for near in get_close_matches(name.replace("-", "_"), full, n=1, cutoff=0.6)]
     listed = ", ".join(dict.fromkeys(found))
-    return f"; did you mean {listed}?" if found else "; 'unetzoo train --print-config' has all settings"
+    return f"; did you mean {listed}?" if found else "; 'unetzoo train --print-config' lists all settings"
 
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Turn what Lightning and CUDA refuse into our own errors."""
+    """Turn the errors of Lightning and CUDA into our own."""
     fix = (
-        "take a smaller batch_size=… or crop_size=…, trainer.precision='bf16-mixed', "
-        "model.gradient_checkpointing=True, or, where images are read, fewer data.workers=…"
+        "use a smaller batch_size=… or crop_size=…, trainer.precision='bf16-mixed', "
+        "model.gradient_checkpointing=True, or, if it happened while images were read, fewer data.workers=…"
     )
     try:
         with in_memory(TrainingError, fix):
@@ -142,16 +142,16 @@ def explained() -> Iterator[None]:
         if "DataLoader worker" not in str(error):
             raise
         raise TrainingError(
-            f"a process that reads images was ended ({shortened(str(error))}): perhaps for "
-            "want of memory, of which /dev/shm has its own; data.workers=0 reads without them, resume=… goes on"
+            f"a process that reads images was killed ({shortened(str(error))}), perhaps because memory ran out, which "
+            "in /dev/shm is limited separately; data.workers=0 reads without such processes, resume=… continues the run"
         ) from error
 
 
 @contextlib.contextmanager
 def makeable() -> Iterator[None]:
-    """Turn what the parser says of an object that cannot be made into the one cause of it.
+    """Replace the parser's error about an object that cannot be made by its one cause.
 
-    It tries each of the types that a setting may have, and reports them all.
+    The parser tries each type that a setting may have, and reports all of the failures.
     """
     try:
         yield
@@ -164,6 +164,6 @@ def makeable() -> Iterator[None]:
         if cause is error and not isinstance(error, ImportError):
             raise
         raise ConfigError(
-            f"cannot train: what the settings name cannot be made ({type(cause).__name__}: {shortened(str(cause))}); "
-            "install what is missing, or leave it out"
+            f"cannot train: an object named in the settings cannot be made ({type(cause).__name__}: "
+            f"{shortened(str(cause))}); install what is missing, or leave it out"
         ) from error

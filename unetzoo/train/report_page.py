@@ -1,4 +1,4 @@
-"""``report.html`` of a run: how it was trained, on what, how good it is, and where it fails, in one file."""
+"""``report.html`` of a run: how it was trained, on which data, how good it is, and where it fails, in one file."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ from unetzoo.train.validating import predicted_mask, probabilities
 
 FILE = REPORT
 SHOWN = 3
-"""Images of the best and of the worst."""
+"""How many of the best images and of the worst images are shown."""
 SIDE = 512
-"""Pixels, the most of the middle of such an image that is shown."""
+"""Largest side, in pixels, of the part shown from the middle of such an image."""
 LEFT_OUT = ("images", *(f"object_{name}" for name in AP[1:]))
-"""Scores that ``metrics.csv`` has, too, and of which there are enough here."""
+"""Scores that are left out here because similar ones are shown; ``metrics.csv`` has them."""
 _SECONDS = "seconds of all calls:"
 PACKAGES = ("unetzoo", "torch", "torchvision", "pytorch-lightning", "numpy", "pillow", "scipy", "scikit-image")
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What the kept network comes to on the validation images, each by itself.
+    """The results of the kept network on each of the validation images.
 
     Attributes:
-        places: of the images in the validation set.
+        places: positions of the images in the validation set.
         figure: name of the score by which images are compared, see ``judging.figure_of_images``.
-        values: that of each image; None where it is not defined.
+        values: this score of each image; None where it is not defined.
         intervals: name of a score of all images together → its 95 % interval; empty for a single image.
     """
 
@@ -70,11 +70,11 @@ class Judged:
     intervals: Mapping[str, Interval]
 
     def value(self, place: int) -> float | None:
-        """Return that of an image."""
+        """Return the score of an image."""
         return self.values[self.places.index(place)]
 
     def ranked(self) -> list[int]:
-        """Return the images where the figure is defined, the worst first."""
+        """Return the images for which the score is defined, the worst first."""
         known = [(value, place) for place, value in zip(self.places, self.values, strict=True) if value is not None]
         return [place for _, place in sorted(known)]
 
@@ -88,18 +88,18 @@ def write_report(
     ended: str,
     seconds: float,
 ) -> None:
-    """Write the page; the network of the best epoch is shown the validation images once more.
+    """Write the page; for this, the network of the best epoch predicts the validation images once more.
 
-    The same run makes the same page, but for the time, the hardware and the versions.
+    The same run makes the same page, except for the time, the hardware and the versions.
 
     Args:
-        folder: of the run, with all else that it leaves.
-        trainer: has fitted.
+        folder: of the run, with its other files.
+        trainer: its fit has ended.
         best: keeps the best network.
-        data: what was trained on.
+        data: the training and validation data.
         defaults: of all settings, as ``config.yaml`` nests them.
-        ended: what ended the run, in a line.
-        seconds: that this call took; those of earlier ones are added up, as far as the page before has them.
+        ended: what ended the run, in one line.
+        seconds: duration of this call; the durations of earlier calls are added if the page before has them.
 
     Raises:
         WriteError: the file cannot be written.
@@ -125,7 +125,7 @@ def _title(folder: Path, trainer: lightning.Trainer, data: FolderData) -> str:
 
 
 def _settings(text: str, defaults: Mapping[str, Any], task: str) -> list[str]:
-    """Return the settings that matter as a table, and the whole file folded up."""
+    """Return the settings that matter as a table, and the complete file, collapsed."""
     rows = settings_rows(yaml.safe_load(text), defaults, task)
     whole = f"<details><summary>All settings: {CONFIG}</summary><pre>{escaped_lines(text)}</pre></details>"
     return ["<h2>Settings</h2>", table(rows), whole]
@@ -147,7 +147,7 @@ def _summary(best: KeepBest, data: FolderData, ended: str) -> list[str]:
 
 
 def _judged(network: SegmentationModel, data: FolderData, trainer: lightning.Trainer) -> Judged:
-    """Score each validation image by itself, and all together with their intervals."""
+    """Score each validation image on its own, and find the intervals of the scores of all together."""
     dataset, labels = data.validation_set(), data.labels
     settings = _settings_of(trainer)
     figure = figure_of_images(settings.monitor, objects=labels.task == "instances")
@@ -183,7 +183,7 @@ def _settings_of(trainer: lightning.Trainer) -> Any:
 
 
 def _validated(data: FolderData, trainer: lightning.Trainer) -> list[int]:
-    """Return which images a validation sees: all, or in one process those of the first batches."""
+    """Return which images a validation uses: all of them, or, in one process, those of the first batches."""
     if trainer.world_size > 1:
         return list(range(len(data.validation_set())))
     batches = data.val_dataloader().batch_sampler.batches  # type: ignore[union-attr]
@@ -193,7 +193,7 @@ def _validated(data: FolderData, trainer: lightning.Trainer) -> list[int]:
 
 
 def _counted(met: ObjectScores) -> Tensor:
-    """Return what intervals of objects are made of, (4, classes) float64."""
+    """Return the counts from which intervals of objects are computed, (4, classes) float64."""
     return torch.tensor([[one.true, one.found, one.met[0], one.iou] for one in met.classes], dtype=torch.float64).T
 
 
@@ -208,8 +208,9 @@ def _scores(best: KeepBest, judged: Judged) -> list[str]:
         said = "" if between is None else f"{between[0]:.3f} – {between[1]:.3f}"
         rows.append([name, f"{value:.4f}" if isinstance(value, float) else str(value), said])
     how = (
-        f"Intervals are of {len(judged.places)} validation images, drawn {DRAWS:,} times with replacement: how much it "
-        "matters which images they are. Trainings with other seeds, and images of other places, may differ by more."
+        f"The {len(judged.places)} validation images were resampled {DRAWS:,} times with replacement. The intervals "
+        "show how much the scores depend on the choice of images. Training with other random seeds, and images from "
+        "other sources, may differ by more."
     )
     return ["<h2>Scores of the validation images</h2>", table(rows), *([f"<p>{how}</p>"] if judged.intervals else [])]
 
@@ -222,7 +223,7 @@ def _curves(folder: Path) -> list[str]:
 
 
 def _images(network: SegmentationModel, data: FolderData, judged: Judged) -> list[str]:
-    """Return the images that went worst and best."""
+    """Return the images with the worst and the best scores."""
     order, dataset = judged.ranked(), data.validation_set()
     worst = order[:SHOWN]
     groups = {"Worst images": worst, "Best images": [i for i in order[::-1][:SHOWN] if i not in worst]}
@@ -234,7 +235,7 @@ def _images(network: SegmentationModel, data: FolderData, judged: Judged) -> lis
         if rows:
             parts += [
                 f"<h2>{title}</h2>",
-                f"<p>By {judged.figure}: the image, its true mask, and the predicted one</p>",
+                f"<p>By {judged.figure}. Each row: the image, the true mask, and the predicted mask</p>",
             ]
             parts += [legend(keys(rows, network)), *map(_figure, rows)]
     return parts
@@ -246,7 +247,7 @@ def _figure(row: Shown) -> str:
 
 
 def _earlier(folder: Path) -> float:
-    """Return the seconds that the page before says of all calls; 0 where there is none."""
+    """Return the total seconds of all calls from the page before; 0 if there is none."""
     path = folder / FILE
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     found = re.findall(rf"<!-- {_SECONDS} (\d+\.\d) -->", text)
@@ -254,7 +255,7 @@ def _earlier(folder: Path) -> float:
 
 
 def _surroundings(trainer: lightning.Trainer, seconds: float, earlier: float) -> Sequence[Sequence[str]]:
-    """Return when and on what was trained, and with which packages."""
+    """Return when, on which hardware, and with which packages the run was trained."""
     device: Any = trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     several = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""

@@ -1,4 +1,4 @@
-"""What a run shows: a bar while it lasts, a line and a row an epoch, curves, a card."""
+"""What a run shows: a progress bar, a line and a table row per epoch, curves, a card."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from unetzoo.train.stopping import LimitReachedError
 _logger = logging.getLogger("unetzoo")
 STYLES = ("bar", "lines", "json", "quiet")
 SHORT = ("loss", "val_loss", "dice", "iou", "object_ap_50")
-"""Figures of an epoch's line, beside that by which the best is kept."""
+"""Figures in the line of an epoch, as well as the one by which the best epoch is kept."""
 
 
 class History(Callback):
-    """Writes ``metrics.csv``, a row an epoch, and ``curves.png``, at most every ten seconds and at the end.
+    """Writes ``metrics.csv``, one row per epoch, and ``curves.png``, at most every ten seconds and at the end.
 
     Args:
         folder: of the run.
@@ -80,7 +80,7 @@ class History(Callback):
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Draw them too where the run ends within an epoch."""
+        """Draw them also if the run ends within an epoch."""
         if isinstance(exception, LimitReachedError) and self.rows and trainer.is_global_zero:
             self._write_curves(pl_module)
 
@@ -107,11 +107,12 @@ class History(Callback):
 
 
 class Progress(Callback):
-    """Says how the run goes.
+    """Prints the progress of the run.
 
     Args:
-        style: "bar": one over the whole run, with loss, Dice, images a second and the time left, and a line an epoch;
-            "lines": those alone; "json": an object a line and epoch on standard output; "quiet": nothing.
+        style: "bar": a bar for the complete run, with loss, Dice, images per second and the time left, and a line per
+            epoch; "lines": only the lines; "json": a JSON object per epoch on standard output, one per line; "quiet":
+            nothing.
     """
 
     def __init__(self, style: str = "bar") -> None:
@@ -120,7 +121,7 @@ class Progress(Callback):
         self._shown: dict[str, str] = {}
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Say what is trained on what, and open the bar where the run stands."""
+        """Print which network is trained on which data, and open the bar at the current step."""
         if self.style != "quiet" and trainer.is_global_zero:
             self._introduce(trainer, pl_module)
         if self.style != "bar" or not trainer.is_global_zero:
@@ -140,18 +141,18 @@ class Progress(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the bar on."""
+        """Advance the bar."""
         if self._bar is None:
             return
         self._bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
-        if self._bar.update(self._batch):  # it was drawn anew: only then may the loss be asked for
+        if self._bar.update(self._batch):  # it was redrawn: only then read the loss, which waits for the device
             self._shown["loss"] = f"{float(outputs['loss']):.4f}"
             self._bar.set_postfix(self._shown, refresh=False)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Print the epoch's line."""
         assert isinstance(pl_module, Recipe)
-        loss, clipped = pl_module.training_loss, pl_module.clipped  # of all processes: each must ask
+        loss, clipped = pl_module.training_loss, pl_module.clipped  # reduced over all processes: each must take part
         if self.style == "quiet" or not trainer.is_global_zero:
             return
         scores = pl_module.figures
@@ -198,10 +199,10 @@ class Progress(Callback):
             f"{counted(data.report.in_channels or 0, 'channel')}"
         )
         for warning in data.report.warnings:
-            # By the log, which a command says in the options that are typed.
+            # Through the log, so that a command can word it with its options.
             _logger.warning("warning: %s", printable(warning))
         if trainer.global_step and not trainer.should_stop:
-            print(f"goes on in epoch {trainer.current_epoch + 1}, after step {trainer.global_step}", flush=True)
+            print(f"continues in epoch {trainer.current_epoch + 1}, after step {trainer.global_step}", flush=True)
 
     def _close(self) -> None:
         if self._bar is not None:
@@ -210,7 +211,7 @@ class Progress(Callback):
 
 
 def _said_of_best(recipe: Recipe) -> str:
-    """Return what is said of an epoch that is the best so far; nothing where no epoch was any good."""
+    """Return the remark on an epoch that is the best so far; empty while all scores are 0."""
     score = recipe.score
     if score is None or (score.by_score and score.value == score.then == 0):
         return ""
@@ -225,10 +226,10 @@ def write_leftovers(
 
     Args:
         folder: of the run.
-        trainer: has fitted.
+        trainer: its fit has ended.
         defaults: of all settings.
-        ended: what ended it, in a line.
-        seconds: that it took.
+        ended: what ended the run, in one line.
+        seconds: how long it took.
 
     Raises:
         WriteError: a file cannot be written.
@@ -252,7 +253,7 @@ def write_card(folder: Path, trainer: lightning.Trainer) -> None:
         training_data=f"Images of {names}: {counts['train']}.",
         metrics={name: value for name, value in best.metrics.items() if value is not None and name != "images"},
         evaluation_data=f"validation images of {names}: {counts['val']}; epoch {best.epoch + 1}.",
-        text="Trained with unetzoo; `config.yaml` in the folder of the run has every setting.",
+        text="Trained with unetzoo; `config.yaml` in the folder of the run has all settings.",
     )
     path = folder / CARD_FILE
     earlier = cards.read_card(path.read_text(encoding="utf-8") if path.is_file() else None, path)

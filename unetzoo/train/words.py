@@ -1,6 +1,6 @@
-"""Words of ``unetzoo train`` that are no flags of it: what is missing, and what is meant by what it does not know.
+"""Words given to ``unetzoo train`` that are not its flags: what is missing, and what unknown options may mean.
 
-Imports nothing that is slow, so that such words are refused at once.
+Imports nothing that is slow, so that such words are refused immediately.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ALSO_CALLED: Mapping[str, tuple[str, ...]] = {
     "early_stopping": ("--patience",),
     "format": ("--write",),
 }
-"""What other programs call an option → what it is here, the first of these that a command has."""
+"""Name of an option in other programs → its names here; the first that a command has is meant."""
 IN_THE_NAME = {"encoder", "encoder_name", "backbone"}
 BESIDE = ("keep_minutes", "keep_steps", "images_every", "seed_everything", "trainer")
 """Settings of a training that have no flag, and no dot in their names."""
@@ -46,7 +46,7 @@ _IN_PYTHON: ContextVar[bool] = ContextVar("in_python", default=False)
 
 @contextlib.contextmanager
 def in_python() -> Iterator[None]:
-    """Let what is said of going on be a call of Python within, and no command."""
+    """Within, describe how to resume a run as a Python call, not as a command."""
     token = _IN_PYTHON.set(True)
     try:
         yield
@@ -55,16 +55,16 @@ def in_python() -> Iterator[None]:
 
 
 def is_in_python() -> bool:
-    """Return whether who trains writes Python, as in a notebook."""
+    """Return whether training was started from Python, as in a notebook."""
     return _IN_PYTHON.get()
 
 
 def other_word(word: str, options: Sequence[str]) -> str:
-    """Return ``"; did you mean …?"`` for what another program calls one of the options, or an empty text.
+    """Return ``"; did you mean …?"`` if another program has this name for one of the options, or an empty text.
 
     Args:
         word: with its dashes.
-        options: of the command, likewise.
+        options: of the command, with their dashes.
     """
     name = word.lstrip("-").replace("-", "_").lower()
     meant = next((option for option in ALSO_CALLED.get(name, ()) if option in options), None)
@@ -75,7 +75,7 @@ def other_word(word: str, options: Sequence[str]) -> str:
 
 
 def missing_problems(given: Mapping[str, str]) -> list[str]:
-    """Return what is wrong where neither a file of settings nor a run says what is to be trained on what."""
+    """Return what is missing if neither a settings file nor a run gives the model and the data."""
     examples = {"model": "model='resunet18'", "data": "data='cells'"}
     missing = [name for name in examples if name not in given]
     if not missing:
@@ -84,10 +84,10 @@ def missing_problems(given: Mapping[str, str]) -> list[str]:
     model = given.get("model", "")
     if model and Path(model).is_dir() and not _has_model(Path(model)):
         return [
-            f"{said}: model={model!r} is a folder without a model; for a data set it is data={model!r}, and a model"
+            f"{said}: model={model!r} is a folder without a model; if it is a data set, give data={model!r} and a model"
         ]
     shown = ", ".join(examples[name] for name in missing)
-    return [f"{said}, as in {shown}; or config=…, a file of settings; or resume=…, the folder of a run"]
+    return [f"{said}, as in {shown}; or config=…, a settings file; or resume=…, the folder of a run"]
 
 
 def _has_model(folder: Path) -> bool:
@@ -97,10 +97,10 @@ def _has_model(folder: Path) -> bool:
 
 
 def unknown_words(words: Sequence[str]) -> list[str]:
-    """Return what is wrong with options that nobody knows, where what is meant can be told without the settings.
+    """Return what is wrong with unknown options whose meaning can be guessed without the list of settings.
 
     Args:
-        words: of the command line, all that are no flags. Full names of settings have a dot.
+        words: of the command line, all that are not flags. Full names of settings have a dot.
     """
     known = {flag.name: flag.option for flag in FLAGS} | {name: f"--{name}" for name in (*BESIDE, *_OTHERS)}
     found = []
