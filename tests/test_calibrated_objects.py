@@ -250,5 +250,5 @@ def test_files_of_before_and_broken_ones(tmp_path: Path) -> None:
     path.write_text('{"thresholds": [0.4]}', encoding="utf-8")
     assert calibrated(path) == ([0.4], 0, 0.0, "none")
     path.write_text('{"thresholds": [0.4], "objects": {"split": -1, "smallest": 0}}', encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"not what 'unetzoo calibrate' writes.*split=-1"):
+    with pytest.raises(ConfigError, match=r"not a file that 'unetzoo calibrate' writes.*split=-1"):
         calibrated(path)

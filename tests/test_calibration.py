@@ -123,7 +123,7 @@ def test_the_command_writes_what_predict_and_evaluate_take(
         assert Predictor(tmp_path / "m.safetensors", threshold=path).thresholds == tuple(record["thresholds"])
     out.write_text("{}", encoding="utf-8")
     assert main([*predict, "--threshold", str(out)]) == 2
-    assert "not what 'unetzoo calibrate' writes" in capsys.readouterr().err
+    assert "not a file that 'unetzoo calibrate' writes" in capsys.readouterr().err
     assert main([*predict, "--threshold", "nowhere.json"]) == 2
     assert re.search("--threshold nowhere.json: .*no such file.*'unetzoo calibrate'", capsys.readouterr().err)
 

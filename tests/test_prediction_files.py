@@ -226,7 +226,7 @@ class TestCommand:
         command = ["predict", str(model), str(tmp_path / "set"), "--out", str(tmp_path / "set" / "masks")]
         for more in ([], ["--overwrite"]):
             assert main([*command, *more]) == 2
-            assert re.search("masks .*true masks.*new --out", capsys.readouterr().err)
+            assert re.search("masks .*ground truth.*new --out", capsys.readouterr().err)
             assert true.read_bytes() == before
 
     @pytest.mark.parametrize("beside", ["masks", "labels", "instances"])

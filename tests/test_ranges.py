@@ -161,7 +161,7 @@ class TestAlike:
             predictor(intensity_range=(low, high))(image)
         predictor(intensity_range=(0, 1001))(image)  # some of it is beyond, not all
         assert len(told.messages) == 2
-        assert all("by the range of values that was given" in said for said in told.messages)
+        assert all("with the given range of values" in said for said in told.messages)
 
     def test_real_images_are_not_told(self, shared_data: Path, told: pytest.LogCaptureFixture) -> None:
         asked = predictor(tile=64)

@@ -1,4 +1,4 @@
-"""Masks of images: of any size, by tiles, from several views and models, of whole folders."""
+"""Masks of images of any size, in tiles, from several views and models, and for complete folders."""
 
 from unetzoo.prediction.predictor import Predictor
 from unetzoo.prediction.results import Prediction

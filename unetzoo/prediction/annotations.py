@@ -1,4 +1,4 @@
-"""The objects of predictions, written for the tools in which people correct them."""
+"""Writes the objects of predictions for the tools in which people correct them."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from unetzoo.prediction.table_by_rows import tables
 
 
 def check_shared(outputs: Outputs, config: ModelConfig, ledger: Ledger) -> None:
-    """Raise if a file about all images is there, and was corrected.
+    """Raise if a file about all images exists and was corrected by hand.
 
     Raises:
-        InputError: it was.
+        InputError: a file was corrected.
     """
     for path in [*(path for _, path in outputs.shared().values()), *outputs.beside(config)]:
         ledger.check(path)
 
 
 def write_of_image(found: Prediction, job: Job, outputs: Outputs, ledger: Ledger) -> int | None:
-    """Write the objects of an image in all formats, and return how many there are; None where there are no formats.
+    """Write the objects of an image in all formats, and return how many there are; None if no format was requested.
 
     Raises:
-        InputError: a file is there, and was corrected; none is written then.
+        InputError: a file exists and was corrected by hand; then nothing is written.
         WriteError: a file cannot be written.
     """
     if not outputs.formats:
@@ -51,14 +51,14 @@ def write_of_image(found: Prediction, job: Job, outputs: Outputs, ledger: Ledger
 
 
 def write_of_all(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig, split: float, ledger: Ledger) -> None:
-    """Write what is about all images: their objects, as their masks say, one image in memory at a time.
+    """Write the files about all images: their objects, read from their masks, with one image in memory at a time.
 
     Args:
         jobs: all images.
         outputs: what is written, and where.
-        config: of the model.
+        config: configuration of the model.
         split: of the predictor, see ``unetzoo.objects.instances``.
-        ledger: knows what was written.
+        ledger: record of the files that were written.
 
     Raises:
         InputError: a mask cannot be read.
@@ -73,7 +73,7 @@ def write_of_all(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig, spl
 
 
 def write_table(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig, split: float) -> None:
-    """Write the table of the objects of all images, as their masks say: of those that were there already, too.
+    """Write the table of the objects of all images, read from their masks, including masks of earlier runs.
 
     Args:
         jobs, outputs, config, split: see :func:`write_of_all`.
@@ -110,7 +110,7 @@ def _of_masks(
 def _of_mask(job: Job, outputs: Outputs, config: ModelConfig, split: float) -> objects.Instances:
     mask = of_files([images.read_values(path)[0] for path in mask_paths(outputs.mask(job), config)], config)
     ids = None
-    if config.task == "instances":  # which objects there are, a mask does not tell
+    if config.task == "instances":  # a mask does not show which objects there are
         ids = torch.stack(
             [images.read_values(path)[0].long() for path in outputs.annotations(job, config)["labels"].values()]
         )
@@ -118,7 +118,7 @@ def _of_mask(job: Job, outputs: Outputs, config: ModelConfig, split: float) -> o
 
 
 def _from(folder: Path, source: Path) -> str:
-    """Return the path of an image from a folder, with /; the whole one where they are on different drives."""
+    """Return the path of an image relative to a folder, with /; the absolute path if they are on different drives."""
     place = Path(os.path.realpath(source.parent)) / source.name
     try:
         return Path(os.path.relpath(place, os.path.realpath(folder))).as_posix()

@@ -1,4 +1,4 @@
-"""What is wrong with the arguments of a predictor, and the thresholds that they name."""
+"""Checks the arguments of a predictor, and reads its thresholds."""
 
 from __future__ import annotations
 
@@ -38,10 +38,13 @@ def problems(
     share = type(overlap) is float and 0 <= overlap < 1
     pixels = type(overlap) is int and overlap >= 0 and (type(tile) is not int or overlap < tile)
     if not (share or pixels or overlap == "full"):
-        found.append(f"overlap={overlap!r}: a share from 0 to below 1, pixels fewer than the tile's, or 'full'")
+        found.append(
+            f"overlap={overlap!r}: give a share of the tile's side, from 0 to below 1; a number of pixels, below the "
+            "tile's side; or 'full'"
+        )
     found += checks.one_of("blend", blend, (None, *BLENDS))
     if overlap == "full" and blend not in (None, "crop"):
-        found.append(f"blend={blend!r} with overlap='full': leave it out, as each pixel is then exact in one tile")
+        found.append(f"blend={blend!r} with overlap='full': leave it out, because one tile has each pixel exactly")
     found += checks.one_of("tta", tta, (None, *VIEWS))
     found += checks.one_of("merge", merge, MERGES)
     if (
@@ -49,13 +52,13 @@ def problems(
         or not scales
         or not all(type(scale) in (int, float) and 0.1 <= scale <= 10 for scale in scales)
     ):
-        found.append(f"scales={scales!r}: a list of numbers from 0.1 to 10 is needed")
+        found.append(f"scales={scales!r}: each must be a number from 0.1 to 10; give for example scales=(0.75, 1)")
     found += checks.whole("smallest", smallest, 0, others=(None,)) + checks.whole("holes", holes, 0, others=("all",))
     found += [] if split is None else split_problems(split)
     if intensity_range is not None and not _is_range(intensity_range):
         found.append(
-            f"intensity_range={intensity_range!r}: two numbers are needed, the values that are black and white, the "
-            "lower one first"
+            f"intensity_range={intensity_range!r}: give two numbers, the value of black and then the larger value of "
+            "white"
         )
     return found + checks.whole("batch_size", batch_size, others=(None,))
 
@@ -67,16 +70,16 @@ def _is_range(given: object) -> bool:
 
 
 def split_of(config: ModelConfig) -> float:
-    """Return by how many pixels objects come apart where nobody says it."""
+    """Return the default of ``split`` for a model."""
     return SPLIT_BY_EDGES if config.task == "instances" else 0.0
 
 
 class Calibrated(NamedTuple):
-    """What is taken of a file that ``unetzoo calibrate`` wrote, or given in its place.
+    """The settings from a file that ``unetzoo calibrate`` wrote, or those given instead of a file.
 
     Attributes:
-        thresholds: of all classes, or of each; None: none were given.
-        smallest, split, tta: see ``unetzoo.Predictor``; None: as the task has it.
+        thresholds: one for all classes, or one per class; None: none were given.
+        smallest, split, tta: see ``unetzoo.Predictor``; None: the default of the task.
     """
 
     thresholds: float | Sequence[float] | None
@@ -86,44 +89,48 @@ class Calibrated(NamedTuple):
 
 
 def calibrated(given: float | Sequence[float] | str | os.PathLike[str] | None) -> Calibrated:
-    """Return what ``threshold`` of a predictor says.
+    """Return the settings that a predictor's ``threshold`` stands for.
 
     Raises:
-        ConfigError: it names a file that is not there, or another one.
+        ConfigError: it names a file that does not exist, or that ``unetzoo calibrate`` did not write.
     """
     return _read(given) if isinstance(given, str | os.PathLike) else Calibrated(given)
 
 
 def thresholds(given: float | Sequence[float] | None, task: str, classes: int) -> tuple[float, ...]:
-    """Return a threshold a class.
+    """Return a threshold for each class.
 
     Raises:
-        ConfigError: there is none for this task, another number of them, or they are no probabilities.
+        ConfigError: this task has no thresholds, their number is wrong, or they are not probabilities.
     """
     if given is None:
         return (0.5,) * classes
-    if task == "multiclass" and given == []:  # of a file that is about a model of many classes
+    if task == "multiclass" and given == []:  # from the calibration file of a multi-class model
         return (0.5,) * classes
     if task == "multiclass":
-        raise ConfigError(f"threshold={given!r}: the mask of a multi-class model is its likeliest class; leave it out")
+        raise ConfigError(
+            f"threshold={given!r}: a multi-class model takes the likeliest class of each pixel; leave the threshold out"
+        )
     listed = (given,) * classes if isinstance(given, int | float) else tuple(given)
     if len(listed) != classes:
-        raise ConfigError(f"threshold: {len(listed)} numbers for {classes} classes: give one, or one a class")
+        raise ConfigError(
+            f"threshold={given!r}: {len(listed)} numbers for {classes} classes; give one number, or one per class"
+        )
     if not all(type(value) in (int, float) and 0 <= value < 1 for value in listed):
-        raise ConfigError(f"threshold={given!r}: probabilities from 0 to below 1 are needed")
+        raise ConfigError(f"threshold={given!r}: each threshold must be a probability from 0 to below 1")
     return tuple(map(float, listed))
 
 
 def _read(path: str | os.PathLike[str]) -> Calibrated:
-    """Return what is in a file that ``unetzoo calibrate`` wrote, or a training by folds.
+    """Return the settings in a file that ``unetzoo calibrate`` or a training by folds wrote.
 
     Raises:
-        ConfigError: there is no such file, or another one.
+        ConfigError: there is no such file, or it is a different kind of file.
     """
     try:
         record = strict_json.loads(Path(path).read_text(encoding="utf-8"))
         found = [float(value) for value in record["thresholds"]]
-        objects = record.get("objects") or {"smallest": 0, "split": 0.0}  # of files of before there are none
+        objects = record.get("objects") or {"smallest": 0, "split": 0.0}  # older files have none
         smallest, split, tta = objects["smallest"], objects["split"], record.get("tta", "none")
         if record.get("masks"):
             smallest, split = record["masks"]["smallest"], None
@@ -136,5 +143,5 @@ def _read(path: str | os.PathLike[str]) -> Calibrated:
         raise ConfigError(f"threshold={path!s}: there is no such file; 'unetzoo calibrate' writes one") from error
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ConfigError(
-            f"threshold={path!s}: not what 'unetzoo calibrate' writes ({type(error).__name__}: {error})"
+            f"threshold={path!s}: this is not a file that 'unetzoo calibrate' writes ({type(error).__name__}: {error})"
         ) from error

@@ -1,4 +1,4 @@
-"""A bar that shows how far an image is."""
+"""A progress bar for an image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def bar_of(shown: bool, count: int, unit: str) -> Iterator[Callable[..., object]]:
-    """Give what is told of each step; without a bar it does nothing."""
+    """Give a function to call after each step; it does nothing if no bar is shown."""
     if not shown:
         yield lambda *_: None
         return

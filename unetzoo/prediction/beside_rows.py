@@ -1,4 +1,4 @@
-"""What is written beside a mask by rows, when its rows are all done: objects, outlines, an overlay."""
+"""Further outputs of a mask that is written by rows, once all rows are done: objects, outlines, an overlay."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from unetzoo.prediction.partial import PartialMask
 
 @dataclass(frozen=True)
 class Beside:
-    """What is written beside a mask by rows.
+    """The files written in addition to a mask that is written by rows.
 
     Attributes:
-        labels: class → label image of its objects, or None → of all.
-        geojson: for their outlines.
-        overlay: for image and mask in a smaller size.
-        outline: the overlay has outlines alone.
-        save: writes what it is given to the path of a label image or GeoJSON.
+        labels: class → path of the label image of its objects; None → path of the label image of all objects.
+        geojson: path for the outlines of the objects.
+        overlay: path for the image with the mask laid over it, at a smaller size.
+        outline: the overlay shows only outlines.
+        save: writes its input to the path of a label image or GeoJSON.
     """
 
     labels: Mapping[int | None, Path] = field(default_factory=dict)
@@ -35,22 +35,22 @@ class Beside:
 
     @property
     def has_objects(self) -> bool:
-        """Whether objects are asked for."""
+        """Whether objects are requested."""
         return bool(self.labels) or self.geojson is not None
 
     def write(
         self, mask: PartialMask, source: Rows, config: ModelConfig, split: float
     ) -> tuple[int | None, dict[str, int]]:
-        """Write it all.
+        """Write all of these files.
 
         Args:
-            mask: whose rows are all done.
+            mask: the mask, with all rows done.
             source: the image.
-            config: of the model.
+            config: configuration of the model.
             split: see ``unetzoo.objects.instances``.
 
         Returns:
-            The number of objects, None where none were asked for; and what was written → its bytes.
+            The number of objects, or None if objects were not requested; and kind of file → its size in bytes.
 
         Raises:
             InputError: the image cannot be read.

@@ -1,4 +1,4 @@
-"""A mask beyond memory: begun beside its place, filled row by row, and written as a TIFF file or a zarr array."""
+"""Masks too large for memory: started next to their target, filled row by row, and written as a TIFF or zarr array."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from unetzoo.prediction.tiles import Grid
 TILE = 512
 """Side of the tiles and chunks of masks."""
 DOWN = 4
-"""Pixels of a level, down and across, to one of the next."""
+"""Factor by which each level of a pyramid is smaller than the one before, in height and in width."""
 EDGE = 254
-"""On the disk, of models that tell objects apart: a pixel of the class, 255 in the mask, in which an object ends."""
+"""Stored on disk for ``task="instances"``: a pixel of the class (255 in the mask) at which an object ends."""
 
 
 def begun(
@@ -43,39 +43,41 @@ def begun(
     settings: Mapping[str, Any],
     lay_out: Callable[[], Grid],
 ) -> PartialMask:
-    """Return a mask that is empty, or as an earlier run under the same settings has left it.
+    """Return a mask that is empty, or that continues an earlier run with the same settings.
 
     Args:
         source: the image.
         target: a .tif, .tiff or .zarr.
-        config: of the model.
-        settings: JSON-able; all that the mask depends on but the image.
-        lay_out: returns the tiles of a mask that is empty.
+        config: configuration of the model.
+        settings: everything but the image that the mask depends on; can be written as JSON.
+        lay_out: returns the tiles for an empty mask.
 
     Raises:
-        InputError: another ending of ``target``, or the image does not fit the model. Nothing was written.
-        WriteError: there cannot be a mask.
+        InputError: ``target`` has another ending, or the image does not fit the model. Nothing was written.
+        WriteError: no mask can be created there.
     """
     target = Path(target)
     if target.suffix.lower() not in SUFFIXES:
-        raise InputError(f"a mask by rows cannot be written to {str(target)!r}: {', '.join(SUFFIXES)} are possible")
+        raise InputError(
+            f"a mask that is written by rows cannot be named {str(target)!r}: {', '.join(SUFFIXES)} are possible"
+        )
     if target.suffix.lower() != ".zarr" and target.is_dir():
         raise InputError(f"{str(target)!r} is a folder: give the name of a file")
     check_channels(source.rows(0, 1), config, source.alpha)
     layers = config.num_classes if config.pixel_task == "multilabel" else 1
     shape = (layers, source.height, source.width)
-    # What the rows hold beside the mask: those of a version that kept no edges are not gone on with.
+    # What the rows hold in addition to the mask: rows of a version that kept no edges are not continued.
     beside = {"edge": EDGE} if config.task == "instances" else {}
     return PartialMask(target, shape, stored_as(config), {**settings, "image": source.identity, **beside}, lay_out)
 
 
 def kept(part: Tensor, strip: Strip, config: ModelConfig) -> Tensor:
-    """Return rows of a mask as they are kept on the disk: as files have it, and all that says which objects they are.
+    """Return rows of a mask as they are kept on disk: the values of the final file, and marks where objects end.
 
     Args:
         part: (H, W) or (classes, H, W), the mask.
-        strip: of which it was made.
-        config: of the model.
+        strip: the strip from which it was made.
+        config: configuration of the model.
 
     Raises:
         InputError: see ``unetzoo.prediction.results.in_file``.
@@ -89,7 +91,7 @@ def kept(part: Tensor, strip: Strip, config: ModelConfig) -> Tensor:
 
 
 def in_mask(rows: NDArray[Any], config: ModelConfig) -> NDArray[Any]:
-    """Return rows of the mask as files have it, of those that are kept."""
+    """Convert rows that are kept on disk to the values of the final file."""
     return np.where(rows == EDGE, rows.dtype.type(255), rows) if config.task == "instances" else rows
 
 
@@ -101,18 +103,18 @@ def write(
     mark: Mark | None = None,
     mpp: tuple[float, float] | None = None,
 ) -> None:
-    """Write a mask whose rows are all done, and remove what it grew in.
+    """Write a mask whose rows are all done, and remove its partial folder.
 
     Args:
-        mask: (H, W), or of a multi-label model (classes, H, W).
+        mask: (H, W), or (classes, H, W) for a multi-label model.
         target: see :func:`begun`.
-        config: of the model.
-        place: tags of TIFF to be written as well; of a zarr array GDAL's nodata alone, as its fill value.
-        mark: what ``mark_in`` returns of it.
-        mpp: µm a pixel, down and across, for TIFF's tags of resolution.
+        config: configuration of the model.
+        place: TIFF tags to write as well; a zarr array takes only GDAL's nodata from them, as its fill value.
+        mark: the mark that ``mark_in`` later returns for this file.
+        mpp: µm per pixel, down and across, for the resolution tags of TIFF.
 
     Raises:
-        WriteError: it cannot be written; what is done is kept.
+        WriteError: it cannot be written; the finished rows are kept.
     """
     target = Path(target)
     saving = mask.folder / target.name
@@ -128,7 +130,9 @@ def write(
         saving.replace(target)
         mask.remove()
     except OSError as error:
-        raise WriteError(f"{target} cannot be written ({error.strerror}); {mask.folder} has its pixels") from error
+        raise WriteError(
+            f"{target} cannot be written ({error.strerror}); its pixels are kept in {mask.folder}"
+        ) from error
 
 
 def _write_tiff(
@@ -163,9 +167,9 @@ def _write_tiff(
 
 
 def steps_of(height: int, width: int) -> list[int]:
-    """Return how many pixels, down and across, are one of each level of a mask, 1 first.
+    """Return, for each level of a mask, the side of the square of its pixels that becomes one pixel; 1 first.
 
-    Each level is a quarter of that before it, down and across, until one tile has it.
+    Each level has a quarter of the height and width of the one before, until it fits into one tile.
     """
     steps = [1]
     while max(height, width) // steps[-1] > TILE and min(height, width) // (steps[-1] * DOWN) >= 1:
@@ -174,7 +178,7 @@ def steps_of(height: int, width: int) -> list[int]:
 
 
 def _tiles(mask: PartialMask, step: int, config: ModelConfig) -> Iterator[NDArray[Any]]:
-    """Give the tiles of a level: of every ``step`` × ``step`` pixels the one in the middle, never a mean of classes."""
+    """Give the tiles of a level: the middle one of every ``step`` × ``step`` pixels, never a mean of classes."""
     layers, height, width = mask.shape
     middle = step // 2
     for layer in range(layers):
@@ -190,7 +194,7 @@ def _tiles(mask: PartialMask, step: int, config: ModelConfig) -> Iterator[NDArra
 
 
 def writer_of(target: Path, size: int) -> Any:
-    """Return tifffile's writer of a file of about so many bytes."""
+    """Return tifffile's writer for a file of about ``size`` bytes."""
     return module("tifffile").TiffWriter(target, bigtiff=size > 2**31)
 
 
@@ -200,7 +204,7 @@ def _count(value: Any) -> int:
 
 def _write_zarr(mask: PartialMask, target: Path, config: ModelConfig, fill: int, mark: Mark | None) -> None:
     layers, height, width = mask.shape
-    shutil.rmtree(target, ignore_errors=True)  # of a run that was killed while it wrote this
+    shutil.rmtree(target, ignore_errors=True)  # left by a run that was killed while it wrote this
     chunk = (min(TILE, height), min(TILE, width))
     shape, chunks = ((layers, height, width), (1, *chunk)) if layers > 1 else ((height, width), chunk)
     attributes = {} if mark is None else {BEGIN: str(mark)}

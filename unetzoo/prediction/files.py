@@ -1,4 +1,4 @@
-"""Folders of images: reading, computing and writing at the same time, and nothing done twice."""
+"""Predicts folders of images: reads, computes and writes at the same time, and does nothing twice."""
 
 from __future__ import annotations
 
@@ -41,26 +41,26 @@ from unetzoo.prediction.stored import SUFFIXES, is_big
 from unetzoo.printing import printable
 
 SETTINGS = "settings"
-"""In marks of masks: a number that is another for other settings."""
+"""Entry in the marks of masks: a hash of the settings."""
 SHOWN = "overlay"
-"""Beside the settings in a folder's record: how its overlays show masks and objects, so that none are mixed."""
+"""Entry next to the settings in a folder's record: how its overlays show masks and objects, so that none are mixed."""
 READ_AHEAD = 4
-"""Images that wait for the network, and masks that wait to be written, at most."""
+"""Largest number of images that wait for the network, and of masks that wait to be written."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an image; all but ``job`` is None where it was there already.
+    """The result for an image; everything but ``job`` is None if its mask existed already.
 
     Attributes:
-        found: what was found, None where it was written by rows.
-        objects: how many objects, where they were asked for.
-        error: what is wrong with it.
-        rows: finished rows of an image that is written by rows, and all of them: it is not through yet where these
-            differ.
-        background: which share of a slide was left out, as it is no tissue; None where none was looked for.
-        shrunk: pixels of the mask, down and across, to one of the overlay, where it was written by rows.
-        microns: how large that one is, in µm down and across; None where nothing says so.
+        found: the prediction; None if it was written by rows.
+        objects: the number of objects, if they were requested.
+        error: what is wrong with the image.
+        rows: for an image that is written by rows, the finished rows and all rows; while they differ, the image is
+            not done yet.
+        background: the share of a slide that was left out because it is not tissue; None if tissue was not looked for.
+        shrunk: how many pixels of the mask, in each direction, one pixel of the overlay covers, if written by rows.
+        microns: the size of a pixel of the overlay in µm, down and across; None if unknown.
     """
 
     job: Job
@@ -77,13 +77,13 @@ Tell = Callable[[Outcome], object]
 
 
 class _Listener:
-    """A listener whose own errors, of a closed pipe or a full disk, are told from those of images.
+    """Calls a listener, and keeps the listener's own errors (closed pipe, full disk) apart from those of images.
 
     Args:
-        tell: what is called.
+        tell: the listener to call.
 
     Attributes:
-        error: what it raised.
+        error: the exception that it raised.
     """
 
     def __init__(self, tell: Tell) -> None:
@@ -100,11 +100,11 @@ class _Listener:
 
 @dataclass
 class Report:
-    """What became of a folder.
+    """The result for a folder.
 
     Attributes:
         done: images that were segmented.
-        skipped: those whose masks were there already.
+        skipped: images whose masks existed already.
         failed: image → what is wrong with it.
     """
 
@@ -123,23 +123,23 @@ def predict_files(
     overwrite: bool = False,
     tell: Tell = lambda outcome: None,
 ) -> Report:
-    """Segment images into a folder: one bad file stops nothing, and what is there already is not done again.
+    """Segment images into a folder. A bad file does not stop the others, and existing masks are not computed again.
 
-    Images are read and masks written by threads of their own, at most ``READ_AHEAD`` of each waiting.
+    Separate threads read images and write masks; at most ``READ_AHEAD`` of each are waiting.
 
     Args:
-        predictor: segments them.
+        predictor: segments the images.
         jobs: from :func:`find_jobs`.
         outputs: what is written, and where.
-        settings: JSON-able; kept in the folder as ``.unetzoo.json``.
-        overwrite: do all of them anew. Otherwise an image is skipped whose files are there and whole, and whose mask
-            says that the image has not changed since.
-        tell: is called for each image when it is through, and after each strip of one that is written by rows. What
-            it raises ends the call: it is no image's failure.
+        settings: can be written as JSON; kept in the folder as ``.unetzoo.json``.
+        overwrite: segment all images again. Otherwise an image is skipped if its files exist and are complete, and its
+            mask shows that the image has not changed since.
+        tell: called for each image when it is done, and after each strip of an image that is written by rows. An
+            exception that it raises ends the call: it does not count as a failure of the image.
 
     Raises:
-        ConfigError: the folder holds masks made with other settings, overlays of another kind, or files of one's own.
-        InputError: two files would be written to one place, or over what somebody corrected.
+        ConfigError: the folder holds masks made with other settings, overlays of another kind, or files of your own.
+        InputError: two files would be written to one place, or over a file that somebody corrected.
         WriteError: the folder cannot be written.
     """
     outputs = outputs.of_model(predictor.config, predictor.split)
@@ -190,7 +190,7 @@ def predict_files(
 
 
 def _read_ahead(readers: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[tuple[Rows, Mark]]]]:
-    """Give each job with its image being read, a few ahead of the one that is asked for."""
+    """Give each job with the future of its image, and start reading a few images ahead."""
     waiting: deque[tuple[Job, Future[tuple[Rows, Mark]]]] = deque()
     for job in jobs:
         waiting.append((job, readers.submit(_read, job)))
@@ -200,7 +200,7 @@ def _read_ahead(readers: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tu
 
 
 def _read(job: Job) -> tuple[Rows, Mark]:
-    """Return an image, and the mark it has: from before it is read, so that one replaced since is another."""
+    """Return an image, and its mark from before it is read: if the file is replaced meanwhile, the marks differ."""
     if is_by_rows(job):
         rows = opened(job)
         return rows, rows.mark
@@ -213,7 +213,7 @@ def _read(job: Job) -> tuple[Rows, Mark]:
 def _settle(
     report: Report, writing: deque[tuple[Job, Prediction, Future[int | None]]], most: int, tell: _Listener
 ) -> None:
-    """Wait until at most so many masks are still being written."""
+    """Wait until at most ``most`` masks are still being written."""
     while len(writing) > most:
         job, found, written = writing.popleft()
         with _reported(report, job, tell):
@@ -226,18 +226,18 @@ def _settle(
 def _reported(report: Report, job: Job, tell: _Listener) -> Iterator[None]:
     try:
         yield
-    # What one image cannot do, for want of memory as well, the next may: all of it is in the report.
+    # One image may fail, for lack of memory for example, where the next does not: each failure is in the report.
     except Exception as error:
         if tell.error is not None:
-            raise tell.error from None  # perhaps behind another error, of the file that was being written
+            raise tell.error from None  # it may be hidden by another error, of the file that was being written
         message = str(error) if isinstance(error, UnetzooError) else f"{type(error).__name__}: {error}"
-        # Many messages begin with the file's name, which stands before all of them.
+        # Many messages begin with the file's name, which the report puts before all of them.
         report.failed[job.source] = message.removeprefix(repr(str(job.source))).lstrip(": ").partition("\n")[0]
         tell(Outcome(job, error=report.failed[job.source]))
 
 
 def _write(found: Prediction, job: Job, outputs: Outputs, mark: Mark, ledger: Ledger) -> int | None:
-    """Write all that is wanted of an image, the mask last: where it is, all is. Return the number of objects."""
+    """Write all outputs of an image and return its number of objects. The mask is last: if it exists, all else does."""
     count = write_of_image(found, job, outputs, ledger)
     others = outputs.others(job, found.config)
     if "overlays" in others:
@@ -250,12 +250,15 @@ def _write(found: Prediction, job: Job, outputs: Outputs, mark: Mark, ledger: Le
 
 
 def _refuse_by_rows(job: Job, outputs: Outputs, predictor: Predictor) -> None:
-    """Raise if an image is read by rows, and something is wanted of it that needs the whole mask in memory."""
+    """Raise if an image is read by rows, and a requested output needs the complete mask in memory."""
     asked = ["probabilities"] if outputs.probabilities else []
     asked += [name for name in outputs.formats if name not in ("labels", "geojson")]
     asked += ["holes"] if predictor.holes else []
     if asked and is_by_rows(job):
-        raise InputError(f"so large an image is written by rows, without {', '.join(asked)}: leave that out for it")
+        raise InputError(
+            f"this image is so large that it is written by rows, without {', '.join(asked)}: leave that out for this "
+            "image"
+        )
 
 
 def _write_rows(
@@ -268,7 +271,7 @@ def _write_rows(
     mark: Mark,
     ledger: Ledger,
 ) -> int | None:
-    """Write all that is wanted of an image by rows. Return the number of objects, as :func:`_write` does."""
+    """Write all outputs of an image by rows. Return the number of objects, as :func:`_write` does."""
 
     def finished(rows: int) -> None:
         if rows < source.height:
@@ -287,8 +290,8 @@ def _write_rows(
 def _keep_record(outputs: Outputs, settings: dict[str, Any], overwrite: bool) -> None:
     folder, path = outputs.folder, outputs.folder / RECORD
     if not path.exists() and folder.is_dir() and any(folder.iterdir()):
-        what = "files that are not this command's, true masks perhaps"
-        raise ConfigError(f"{folder} holds {what}: give a new out=…")
+        what = "files that this command did not write, perhaps ground truth"
+        raise ConfigError(f"{folder} contains {what}: give a new out=…")
     now, shown = json.loads(json.dumps(settings)), outputs.shown
     if path.exists() and not overwrite:
         try:
@@ -300,14 +303,14 @@ def _keep_record(outputs: Outputs, settings: dict[str, Any], overwrite: bool) ->
         changed = [
             f"{name}: {before.get(name)!r} there, {now[name]!r} now" for name in now if before.get(name) != now[name]
         ]
-        if changed and any(other != path for other in folder.iterdir()):  # else nothing came of the call before
+        if changed and any(other != path for other in folder.iterdir()):  # else the call before wrote nothing
             raise ConfigError(
                 f"{folder} holds masks made with other settings: give another out=…, or overwrite=True", changed
             )
         there = before.get(SHOWN)
         if None not in (there, shown) and there != shown:
             raise ConfigError(
-                f"{folder / 'overlays'} holds overlays of another kind, {there} and not {shown}: give another out=…, "
+                f"{folder / 'overlays'} holds overlays of another kind ({there}, not {shown}): give another out=…, "
                 "or overwrite=True"
             )
         shown = shown or there
@@ -315,19 +318,19 @@ def _keep_record(outputs: Outputs, settings: dict[str, Any], overwrite: bool) ->
 
 
 def _digest(settings: Mapping[str, Any]) -> int:
-    """Return a number that is another for other settings; those that are None are as if they were not there."""
+    """Return a hash of the settings, as a number; settings that are None are ignored."""
     given = {name: value for name, value in settings.items() if value is not None}
     return int(hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:12], 16)
 
 
 def _is_done(job: Job, outputs: Outputs, config: ModelConfig, split: float, made_under: Mapping[str, int]) -> bool:
-    """Return whether all that is wanted of an image is there, whole, and of the image as it is now.
+    """Return whether all outputs of an image exist, are complete, and belong to the image as it is now.
 
-    An ``overwrite`` that was ended early, or was given a part of the images, leaves masks of earlier settings beside
-    its own: by their marks these are not done.
+    An ``overwrite`` that ended early, or that was given only some of the images, leaves masks of earlier settings next
+    to its own: their marks show that these have to be done again.
 
     Raises:
-        InputError: what is there is another image's, or a file that unetzoo did not write.
+        InputError: an existing file belongs to another image, or unetzoo did not write it.
     """
     mask, others = outputs.mask(job), outputs.others(job, config)
     masks = mask_paths(mask, config)
@@ -337,28 +340,30 @@ def _is_done(job: Job, outputs: Outputs, config: ModelConfig, split: float, made
     stranger = [path for path, mark in marks.items() if mark is not None and mark.place != identity.place(job.source)]
     stranger += [path for paths in others.values() for path in paths if path.exists() and mark_in(path) is not None]
     if stranger:
-        raise InputError(f"{printable(stranger[0])} is there, of another image: give another out=…, or overwrite=True")
+        raise InputError(
+            f"{printable(stranger[0])} exists and belongs to another image: give another out=…, or overwrite=True"
+        )
     changed = [path for path, mark in marks.items() if mark is None and _is_whole(path)]
     if changed:
-        what = "and not as it was written, corrected by hand perhaps"
-        raise InputError(f"{printable(changed[0])} is there, {what}: move it away, or overwrite=True")
+        what = "was changed since it was written, perhaps corrected by hand"
+        raise InputError(f"{printable(changed[0])} exists and {what}: move it away, or give overwrite=True")
     try:
         now = Mark.of(job.source)
     except OSError:
-        return False  # and reading it will say why
+        return False  # reading it will report why
     if len(marks) < len(masks) or not all(mark is not None and mark.same_image(now) for mark in marks.values()):
         return False
     if not all(path.is_file() for paths in others.values() for path in paths):
         return False
     wanted = {**_sizes(job, others, outputs, config, split), **made_under}
-    # Marks of earlier versions say nothing of settings.
+    # Marks of earlier versions do not record the settings.
     return all(wanted.items() <= {**made_under, **mark.others}.items() for mark in marks.values() if mark is not None)
 
 
 def _sizes(
     job: Job, others: dict[str, list[Path]], outputs: Outputs, config: ModelConfig, split: float
 ) -> dict[str, int]:
-    """Return the bytes of what is written with a mask, by the names that its mark has for it."""
+    """Return the sizes in bytes of the files written with a mask, by the names that its mark uses for them."""
     objects = shows_objects(config, split) and not is_by_rows(job)
     return {outputs.marked(kind, objects): sum(path.stat().st_size for path in paths) for kind, paths in others.items()}
 

@@ -1,4 +1,4 @@
-"""What was written for correction, and so must not be written over once it was corrected."""
+"""A record of files that people may correct: a corrected file must not be overwritten."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _PIECE = 2**20
 
 
 class Ledger:
-    """Digests of the files that were written into a folder: a line each in a file that only grows.
+    """Digests of the files that were written into a folder, one per line in a file that only grows.
 
     Args:
-        path: of that file.
-        overwrite: whether files may be written over, whatever they are.
+        path: path of that file.
+        overwrite: whether any file may be overwritten.
     """
 
     def __init__(self, path: Path, overwrite: bool) -> None:
@@ -34,7 +34,7 @@ class Ledger:
     def _read(self) -> None:
         try:
             lines = self.path.read_text(encoding="utf-8").splitlines()
-        except (FileNotFoundError, NotADirectoryError):  # what cannot be written says so by itself
+        except (FileNotFoundError, NotADirectoryError):  # if it cannot be written, writing reports that
             return
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{str(self.path)!r} cannot be read: give another out=…, or overwrite=True") from error
@@ -43,10 +43,10 @@ class Ledger:
             self._known[name].add(digest)
 
     def check(self, path: Path) -> None:
-        """Raise if something is there that was not written by this command, or was changed since.
+        """Raise if a file exists that this command did not write, or that was changed since.
 
         Raises:
-            InputError: it is, and it is whole.
+            InputError: there is such a file, and it is complete.
         """
         if self.overwrite or not path.exists():
             return
@@ -58,14 +58,14 @@ class Ledger:
         if _short(digest) not in known:
             self._read()  # another process may have written it
         if _short(digest) not in known and not _is_cut_off(path):
-            what = "and not as it was written, corrected by hand perhaps"
-            raise InputError(f"{printable(path)} is there, {what}: move it away, or overwrite=True")
+            what = "was changed since it was written, perhaps corrected by hand"
+            raise InputError(f"{printable(path)} exists and {what}: move it away, or give overwrite=True")
 
     def write(self, path: Path, pieces: Iterable[bytes]) -> None:
-        """Write a file all or nothing, and make its folder where there is none.
+        """Write a file completely or not at all, and create its folder if there is none.
 
         Raises:
-            WriteError: it cannot be written; what was there is as it was.
+            WriteError: it cannot be written; a file that was there is unchanged.
         """
         make_folder(path.parent)
         digest = hashlib.sha256()
@@ -73,7 +73,7 @@ class Ledger:
             for piece in pieces:
                 digest.update(piece)
                 stream.write(piece)
-            # Before the file takes its place: what is written down and was not written does no harm.
+            # Before the file takes its place: a noted digest of a file that was never written does no harm.
             self._note(path, _short(digest))
 
     def _note(self, path: Path, digest: str) -> None:
@@ -89,7 +89,7 @@ class Ledger:
             self._known[name].add(digest)
 
     def _name(self, path: Path) -> str:
-        """Return a path in the folder as JSON's text, in which a line ends nowhere."""
+        """Return a path in the folder as a JSON string, which contains no line break."""
         return json.dumps(path.relative_to(self.path.parent).as_posix())
 
 

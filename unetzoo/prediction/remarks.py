@@ -1,4 +1,4 @@
-"""What is said of an image beside its mask: it is nearly black to a network, of another type, or all the same."""
+"""Remarks about an image's values: it looks nearly black to a network, has another type, or is uniform."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from unetzoo.errors import InputError
 
 DEPTHS = (8, 10, 12, 14, 16, 24, 32, 48, 64)
-"""Bits of a pixel that cameras give."""
+"""Bits per pixel that cameras deliver."""
 
 _logger = logging.getLogger("unetzoo")
 
@@ -21,12 +21,13 @@ class Dark:
     """An image of integers that is nearly black to a network.
 
     Attributes:
-        name: of its file, or None.
-        largest: its largest value, of those that were looked at.
-        limit: the largest value of its type.
+        name: name of the image's file, or None.
+        largest: the image's largest value among those that were examined.
+        limit: the largest value of the image's type.
         trained: the mean of the values that the network was trained on, in 0…1.
-        white: the largest value of the type that it was trained on, where that is another and has all of these; or 0.
-        pixels: that type; None: nobody knows.
+        white: the largest value of the type that the network was trained on, if that is another type whose range
+            includes the image's values; else 0.
+        pixels: the type that the network was trained on; None: unknown.
     """
 
     name: str | None
@@ -39,13 +40,13 @@ class Dark:
 
 @dataclass(frozen=True)
 class Unlike:
-    """An image of integers whose type is another than that of the training, so that the same numbers mean others.
+    """An image of integers whose type differs from that of the training, so the same number means something else.
 
     Attributes:
-        name: of its file, or None.
-        dtype: of its pixels.
-        trained: that of the training.
-        white: the largest value of the latter; 0 of floating point.
+        name: name of the image's file, or None.
+        dtype: type of the image's pixels.
+        trained: type of the training images' pixels.
+        white: the largest value of ``trained``; 0 if that is floating point.
     """
 
     name: str | None
@@ -56,11 +57,11 @@ class Unlike:
 
 @dataclass(frozen=True)
 class Flat:
-    """An image all of whose pixels are alike, in which nothing can be told apart.
+    """An image whose pixels are all alike, so that there is nothing to segment.
 
     Attributes:
-        name: of its file, or None.
-        mapped: it is so by the values that were said to be black and white; it has others.
+        name: name of the image's file, or None.
+        mapped: the stored values differ; they are alike only after the given black and white values are applied.
     """
 
     name: str | None
@@ -71,10 +72,10 @@ Remark = Dark | Unlike | Flat
 
 
 class ScaleError(InputError):
-    """An image of floating point of another scale than a network was trained on.
+    """A floating-point image on a different scale from the images that a network was trained on.
 
     Attributes:
-        problem: what is wrong, without what helps: that differs from door to door.
+        problem: what is wrong, without the fix: Python, the command line and napari each offer another one.
     """
 
     def __init__(self, problem: str, fix: str) -> None:
@@ -87,7 +88,7 @@ _found: contextvars.ContextVar[list[Remark] | None] = contextvars.ContextVar("re
 
 @contextlib.contextmanager
 def kept() -> Iterator[list[Remark]]:
-    """Give the remarks on the images within, as a list that grows; nothing is logged of them."""
+    """Collect the remarks on images inside the block in a list that grows, instead of logging them."""
     found: list[Remark] = []
     token = _found.set(found)
     try:
@@ -98,7 +99,7 @@ def kept() -> Iterator[list[Remark]]:
 
 @contextlib.contextmanager
 def told_together() -> Iterator[None]:
-    """Warn once of a kind, at the end, of all images within; within another such block, at its end."""
+    """Collect remarks inside the block and warn once per kind at its end; in nested blocks, at the outermost end."""
     if _found.get() is not None:
         yield
         return
@@ -111,7 +112,7 @@ def told_together() -> Iterator[None]:
 
 
 def tell(remark: Remark) -> None:
-    """Warn of an image, or keep it for :func:`told_together` and :func:`kept`."""
+    """Warn about an image, or keep the remark for :func:`told_together` and :func:`kept`."""
     found = _found.get()
     if found is None:
         _log([remark])
@@ -125,29 +126,32 @@ def said(
     """Return a sentence for each kind of remark.
 
     Args:
-        found: of any number of images.
-        one, many: what one without a name is called, and several.
-        range_fix: what helps where values are not those of the training; None: what does in Python.
+        found: remarks on any number of images.
+        one, many: what to call one image without a name, and several images.
+        range_fix: the fix for values that differ from those of the training; None: the fix for Python.
     """
     dark = [remark for remark in found if isinstance(remark, Dark)]
     sentences = []
     if dark:
         first, largest = dark[0], max(remark.largest for remark in dark)
         depth = next(depth for depth in DEPTHS if largest < 2**depth)
-        fix = f"say which values are black and white, such as intensity_range=(0, {first.white or 2**depth - 1})"
+        fix = f"give the values of black and white, such as intensity_range=(0, {first.white or 2**depth - 1})"
         sentences.append(
-            f"{_who(dark, one, many)} nearly black to this model, with values up to {largest:,} of {first.limit:,}: it "
-            f"was trained on images of about {first.trained:.2g} of the largest value of their type, and may miss "
-            f"objects; {range_fix or fix}"
+            f"{_who(dark, one, many)} nearly black to this model, with values up to {largest:,} of {first.limit:,}: "
+            f"in its training images, the mean was about {first.trained:.2g} of the largest value of their type, so "
+            f"the model may miss objects; {range_fix or fix}"
         )
     unlike = [remark for remark in found if isinstance(remark, Unlike)]
     if unlike:
         it = unlike[0]
-        why = "each is divided by the largest value of its type, so that the same numbers are others to it"
-        fix = f"give {it.trained}, as in training; or, where the numbers are the same, intensity_range=(0, {it.white})"
+        why = "each type is divided by its own largest value, so the same number means something else to the model"
+        fix = f"give {it.trained}, as in training; or, if the numbers are the same, intensity_range=(0, {it.white})"
         if not it.white:
             why = "integers are divided by the largest value of their type, and floating point is taken as it is"
-            fix = f"give {it.trained}, as in training; or which numbers are 0 and 1 there: intensity_range=(0, 10000)"
+            fix = (
+                f"give {it.trained}, as in training; or give the values that are 0 and 1 there, such as "
+                "intensity_range=(0, 10000)"
+            )
         sentences.append(
             f"{_who(unlike, one, many)} {it.dtype}, and this model was trained on {it.trained}: {why}; "
             f"{range_fix or fix}"
@@ -156,14 +160,14 @@ def said(
     plain, mapped = ([remark for remark in flat if remark.mapped is kind] for kind in (False, True))
     if plain:
         sentences.append(
-            f"{_who(plain, one, many)} of one value everywhere, black, white or grey: nothing can be told apart there, "
-            "and what a mask shows is chance; check how the file was written"
+            f"{_who(plain, one, many)} of one value everywhere (black, white or grey): there is nothing to segment, "
+            "and the mask is meaningless; check how the file was written"
         )
     if mapped:
-        fix = "give the values that are black and white, and all of the others lie between: intensity_range=…"
+        fix = "choose intensity_range=… so that it covers the values of the image"
         sentences.append(
-            f"{_who(mapped, one, many)} all black or all white by the range of values that was given: nothing can be "
-            f"told apart there, and what a mask shows is chance; {range_fix or fix}"
+            f"{_who(mapped, one, many)} all black or all white with the given range of values: there is nothing to "
+            f"segment, and the mask is meaningless; {range_fix or fix}"
         )
     return sentences
 
