@@ -152,11 +152,11 @@ def test_masks_go_before_label_images_unless_objects_are_asked_for(
     assert not numbered.warnings
     assert main(["data", "check", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert sum("the task 'instances' takes the label images" in line for line in said.splitlines()) == 1
+    assert sum("the task 'instances' uses the label images" in line for line in said.splitlines()) == 1
     assert said.splitlines()[-1].endswith(f"--data {tmp_path}")
     assert main(["data", "check", str(tmp_path), "--task", "instances"]) == 0
     assert (
-        "instances/: masks have the stem of their image; the masks beside them are left out" in capsys.readouterr().out
+        "instances/: masks have the stem of their image; the masks next to them are left out" in capsys.readouterr().out
     )
 
 
@@ -315,7 +315,7 @@ def test_patterns_that_are_none(pattern: Any) -> None:
 
 def test_a_pattern_that_nothing_has(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "a.png")
-    with pytest.raises(ConfigError, match=r"masks='x/\{name\}.png': no file.* called so.*images/a\.png"):
+    with pytest.raises(ConfigError, match=r"masks='x/\{name\}.png': no file.* has such a name.*images/a\.png"):
         list_samples(tmp_path, Labels(masks="x/{name}.png"))
     (tmp_path / "a.csv").write_text("image,mask\na,b\n")
     with pytest.raises(ConfigError, match=r"masks=.* is for folders"):
@@ -616,7 +616,7 @@ def test_lists_of_classes_that_are_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "labelmap.txt").write_text(text)
     picture(tmp_path / "images" / "a.png")
     black_and_white(1, tmp_path / "masks" / "a.png")
-    with pytest.raises(ConfigError, match=r"labelmap\.txt.* no list of classes"):
+    with pytest.raises(ConfigError, match=r"labelmap\.txt.* not a list of classes"):
         labels_of(tmp_path)
 
 

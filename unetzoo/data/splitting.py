@@ -290,7 +290,7 @@ def _check_given(
         for split in samples:
             for key in dict.fromkeys(keys[split]):
                 homes[key].append(split)
-        problems += [f"group {key!r} is in both {' and '.join(at)}" for key, at in homes.items() if len(at) > 1]
+        problems += [f"group {key!r} is in {' and '.join(at)}" for key, at in homes.items() if len(at) > 1]
     if problems:
         raise ConfigError("the splits of the layout cannot be used", problems)
 

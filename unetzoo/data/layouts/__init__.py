@@ -1,6 +1,6 @@
-"""How data sets lie in folders: a layout a file, behind one registry."""
+"""Folder layouts of data sets: one file each, behind one registry."""
 
-from unetzoo.data.layouts import (  # which registers them
+from unetzoo.data.layouts import (  # importing registers them
     annotated as annotated,
     apart as apart,
     beside as beside,

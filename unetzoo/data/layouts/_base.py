@@ -1,4 +1,4 @@
-"""How data sets lie in folders: the contract of a layout, and the registry of layouts."""
+"""Folder layouts of data sets: the contract of a layout, and the registry of layouts."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from unetzoo.registry import Registry
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a data set says of its own masks.
+    """What a data set says about its own masks.
 
     Attributes:
-        names: of the classes that annotations have, background left out; empty where there are none.
-        folders: of masks, one a class, as multilabel data may have them.
-        labels: fields of ``Labels`` that follow from the layout, such as "ignore" → 255; what is asked for goes before.
-            "class_names" are those of values or colours of masks, all of them, from which classes are picked.
-        assumed: whether those names only fit, so that other ones may be given.
-        hint: how classes get names, where the data set has masks of classes and no names.
+        names: of the classes in annotations, without background; empty where there are none.
+        folders: of masks, one per class, as multilabel data may have them.
+        labels: fields of ``Labels`` that follow from the layout, such as "ignore" → 255; given arguments override them.
+            "class_names" are all classes of mask values or colours, from which some can be picked.
+        assumed: whether these names are only a guess that fits, so that others may be given.
+        hint: how to name the classes, if masks have classes but the data set has no names.
     """
 
     names: tuple[str, ...] = ()
@@ -33,13 +33,13 @@ class Meaning:
 
 @dataclass(frozen=True)
 class Understood:
-    """What a folder or a file was taken for.
+    """A folder or a file whose layout was recognised.
 
     Attributes:
-        said: in one line: the layout, and the rule by which images and masks go together.
-        listed: finds them.
-        meaning: what they say of their classes; may read all files of annotations.
-        instances: what it is for task="instances", where that is something else; or None.
+        said: in one line: the layout, and the rule that pairs images with masks.
+        listed: finds the images and masks.
+        meaning: what they say about their classes; may read all annotation files.
+        instances: how to read it for task="instances", if that differs; or None.
     """
 
     said: str
@@ -53,13 +53,13 @@ Recognises = Callable[[Tree], Understood | None]
 
 @dataclass(frozen=True)
 class Layout:
-    """A way in which people lay out data sets.
+    """A way to lay out a data set.
 
     Attributes:
         title: for messages, such as "images/ and masks/".
-        recognises: returns what a folder is, by the names in it and by files of annotations; None where it is laid out
-            otherwise. It raises ``ConfigError`` where it is nearly so, with the fix.
-        refines: names of layouts that such a folder has too, in a wider sense; where this one fits they are not meant.
+        recognises: returns how to read a folder, by the names in it and by annotation files; None if it has another
+            layout. Raises ``ConfigError``, with the fix, if it almost has this layout.
+        refines: names of more general layouts that also fit such a folder; if this one fits, they are not used.
     """
 
     title: str
@@ -74,7 +74,7 @@ def register_layout(name: str, *, title: str, refines: Sequence[str] = ()) -> Ca
     """Register the function that it decorates, see :class:`Layout`.
 
     Raises:
-        ConfigError: the name is taken, or cannot be a name.
+        ConfigError: the name is taken, or is not valid.
     """
 
     def decorate(recognises: Recognises) -> Recognises:

@@ -1,8 +1,8 @@
-"""Images beside one file of annotations for all of them, or for those of a split: COCO JSON, CVAT XML.
+"""Images with one annotation file for all of them, or for those of a split: COCO JSON, CVAT XML.
 
-The files may lie anywhere in the folder. Whose images are train, val or test is told by the name of the file or of a
-folder above it: ``train/_annotations.coco.json``, ``annotations/instances_val2017.json``. An image is the one file in
-the folder whose path ends in the name that the annotations have for it.
+The files may be anywhere in the folder. The name of the annotation file, or of a folder above it, says whether its
+images are train, val or test: ``train/_annotations.coco.json``, ``annotations/instances_val2017.json``. An image is the
+only file in the folder whose path ends in its name in the annotations.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from unetzoo.errors import ConfigError, InputError
 from unetzoo.printing import some_of
 
 _MOST = 50
-"""Files that may be such; more of them are one for each image."""
+"""The most files that may be such; if there are more, they are one for each image."""
 
 
-@register_layout("annotated", title="images and a file of annotations for all of them")
+@register_layout("annotated", title="images and an annotation file for all of them")
 def recognises(tree: Tree) -> Understood | None:
-    """Return what a folder with files of annotations that name their images is."""
+    """Recognise a folder with annotation files that name their images."""
     return of_documents(tree, [tree.files[inner] for inner in _documents(tree)])
 
 
 def of_documents(tree: Tree, paths: list[Path]) -> Understood | None:
-    """Return what images in a folder with these files of annotations are; None where there are none."""
+    """Return how to read images in a folder with these annotation files; None without any."""
     if not paths:
         return None
     inside = [path.relative_to(tree.path).as_posix() for path in paths]
     title = " and ".join(dict.fromkeys(known_format(path).title for path in paths))
-    said = f"{title}: {', '.join(inside)}: images are found by the file names in it"
+    said = f"{title}: {', '.join(inside)}: images are found by their file names in it"
     return Understood(said, lambda labels: _listed(tree, paths, labels), lambda: _meaning(paths))
 
 
@@ -59,15 +59,15 @@ def _documents(tree: Tree) -> list[str]:
             continue
         documents += [inner] if known is not None and known.many else []
     if broken and not documents:
-        raise ConfigError(f"{str(tree.path)!r} has files of annotations that cannot be read", broken)
+        raise ConfigError(f"{str(tree.path)!r} has annotation files that cannot be read", broken)
     return documents
 
 
 def document_of(path: Path) -> Document:
-    """Return what a file of annotations says; the last ones that were read are kept, unless they were changed.
+    """Return the contents of an annotation file; the last ones that were read are cached until they change.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     status = path.stat()
     return _document(path, status.st_mtime_ns, status.st_size)
@@ -83,7 +83,10 @@ def _listed(tree: Tree, paths: list[Path], labels: Labels) -> Listing:
     splits = {path: split_of(path.relative_to(tree.path)) for path in paths}
     if "" in splits.values() and len({*splits.values()}) > 1:
         unsaid = ", ".join(path.relative_to(tree.path).as_posix() for path, split in splits.items() if not split)
-        raise ConfigError(f"{str(tree.path)!r} has splits, but {unsaid} is in none: name it so, or move it away")
+        raise ConfigError(
+            f"{str(tree.path)!r} has splits, but {unsaid} is in none: put train, val or test into its name, or move it "
+            "away"
+        )
     images, found = _Images(tree), defaultdict[str, dict[str, Sample]](dict)
     for path in paths:
         document = document_of(path)
@@ -107,7 +110,7 @@ def _listed(tree: Tree, paths: list[Path], labels: Labels) -> Listing:
 
 
 def split_of(path: Path) -> str:
-    """Return the split that the name of a file, or of a folder above it, tells; "" where none does."""
+    """Return the split named by a file, or by a folder above it; "" if none is."""
     for part in (path.stem, *reversed(path.parts[:-1])):
         words = [word for word in re.split(r"[^a-z]+", part.lower()) if word in SPLITS]
         if words:
@@ -116,12 +119,12 @@ def split_of(path: Path) -> str:
 
 
 class _Images:
-    """Finds images of a folder by the ends of their paths."""
+    """Finds images of a folder by the end of their paths."""
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         self.nearly: dict[tuple[str, str], str] = {}
-        """Document and name in it → the one file that differs from this in ending or case alone."""
+        """Document and name in it → the only file that differs from it just in suffix or case."""
         self._by_name: Mapping[str, list[str]] = defaultdict(list)
         self._by_stem: Mapping[str, list[str]] = defaultdict(list)
         for inner in tree.images():
@@ -130,7 +133,7 @@ class _Images:
             self._by_stem[_stem(name)].append(inner)
 
     def of(self, name: str, document: Path, problems: list[str]) -> Path | None:
-        """Return the image of a name; None where there is none, or where several may be meant, which is a problem."""
+        """Return the image of a name; None if there is none or several may be meant, which adds a problem."""
         near = (document.parent / name.lstrip("/")).resolve()
         for found in self._candidates(name):
             if len(found) > 1 and any(self.tree.files[inner].resolve() == near for inner in found):
@@ -148,19 +151,19 @@ class _Images:
         return None
 
     def misspelt(self) -> list[str]:
-        """Return a sentence for each document whose names differ from files in ending or case alone."""
+        """Return a sentence for each document with names that differ from files only in suffix or case."""
         by_document: dict[str, list[str]] = defaultdict(list)
         for (document, name), inner in self.nearly.items():
             by_document[document].append(f"{name!r} (did you mean {inner!r}?)")
         return [
-            f"{len(pairs)} image{'s' * (len(pairs) > 1)} of {document} differ{'s' * (len(pairs) == 1)} in ending or "
+            f"{len(pairs)} image{'s' * (len(pairs) > 1)} of {document} differ{'s' * (len(pairs) == 1)} in suffix or "
             f"case from the files in {str(self.tree.path)!r}: {some_of(pairs, quoted=False)}; rename the files, or the "
             "images in the annotations"
             for document, pairs in by_document.items()
         ]
 
     def _candidates(self, name: str) -> Iterator[list[str]]:
-        """Yield the files that end in the whole of a name; then, as servers have other folders, in its last part."""
+        """Yield the files that end in the full name; then, as servers have other folders, in its last part."""
         alike = self._by_name.get(name.rpartition("/")[2], [])
         yield [inner for inner in alike if f"/{inner}".endswith(f"/{name.lstrip('/')}")]
         yield list(alike)

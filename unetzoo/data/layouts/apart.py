@@ -1,6 +1,6 @@
 """A folder for each image, with ``images/`` and ``masks/`` in it, and a mask file for each object: DSB 2018.
 
-https://bbbc.broadinstitute.org/BBBC038. Objects lie over those whose files come before theirs.
+https://bbbc.broadinstitute.org/BBBC038. Objects cover those whose files come before theirs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from unetzoo.images import is_image
 
 @register_layout("apart", title="a folder for each image, and a mask for each object", refines=("plain", "beside"))
 def recognises(tree: Tree) -> Understood | None:
-    """Return what a folder is in which each image has one of its own."""
+    """Recognise a folder in which each image has a folder of its own."""
     homes = [
         inner.removesuffix("/images")
         for inner in tree.folders
@@ -33,9 +33,10 @@ def recognises(tree: Tree) -> Understood | None:
     splits = {SPLITS[name] for name in parents if name.lower() in SPLITS}
     if splits and len(splits) < len(parents):
         raise ConfigError(
-            f"{str(tree.path)!r} has folders of images in {', '.join(sorted(parents))}: which are not all splits"
+            f"{str(tree.path)!r} has folders of images in {', '.join(sorted(parents))}: not all of these are splits; "
+            "keep only train, val and test there"
         )
-    left = f"; {' and '.join(without)}: no masks, left out" if without else ""
+    left = f"; left out, without masks: {' and '.join(without)}" if without else ""
     said = (
         f"a folder for each image in {' and '.join(f'{name}/' if name else 'this one' for name in sorted(parents))}, "
         f"with images/ and masks/ in it: each file in masks/ is an object{left}"
@@ -53,7 +54,7 @@ def _listed(tree: Tree, images: dict[str, list[Path]], one: bool, labels: Labels
     problems = []
     for home, found in images.items():
         if len(found) != 1 or f"{home}/masks" not in tree.folders:
-            said = "no masks/ in it" if len(found) == 1 else f"{len(found)} images in it, where one is needed"
+            said = "no masks/ in it" if len(found) == 1 else f"{len(found)} images in it, but one is needed"
             problems.append(f"{home}: {said}")
             continue
         parent, _, name = home.rpartition("/")

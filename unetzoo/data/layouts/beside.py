@@ -1,4 +1,4 @@
-"""Masks or annotations that lie beside their images, in one folder or in the same sub-folders: a.png and a_mask.png."""
+"""Masks or annotations next to their images, in one folder or in the same sub-folders: a.png and a_mask.png."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from unetzoo.errors import ConfigError, InputError
 from unetzoo.images import is_image
 
 _JUDGED = 20
-"""Files of annotations of which one at least must be in a format that is known."""
+"""Number of annotation files of which at least one must have a known format."""
 
 
 @dataclass(frozen=True)
 class _Pairing:
-    """Files that may be masks, those that are images then, and what goes together."""
+    """Files that may be masks, those that are their images, and the pairs."""
 
     said: str
     masks: Mapping[str, Path]
@@ -30,9 +30,9 @@ class _Pairing:
     together: Mapping[str, str]
 
 
-@register_layout("beside", title="masks beside their images")
+@register_layout("beside", title="masks next to their images")
 def recognises(tree: Tree) -> Understood | None:
-    """Return what a folder is in which masks lie beside their images, and have a name by which they are known."""
+    """Recognise a folder with masks next to their images, which are known by their names."""
     folder = _folder(tree)
     if folder is None:
         return None
@@ -41,19 +41,19 @@ def recognises(tree: Tree) -> Understood | None:
     if len(found) > 1:
         both = "; or ".join(one.said for one in found)
         patterns = " or ".join(f"masks={_pattern(one)!r}" for one in found)
-        raise ConfigError(f"{str(tree.path)!r} has several masks beside its images: {both}. Say which: {patterns}")
+        raise ConfigError(f"{str(tree.path)!r} has several masks for its images: {both}. Choose one: {patterns}")
     if not found:
         return None
     start = f"{folder}/" if folder else ""
     splits, without = _splits(found[0])
-    left = f"; {' and '.join(without)}: no masks, left out" if without else ""
+    left = f"; left out, without masks: {' and '.join(without)}" if without else ""
     listed = f", in {', '.join(splits)}" if "" not in splits else ""
-    said = f"masks beside their images in {start or 'one folder'}{listed}: {found[0].said}{left}"
+    said = f"masks next to their images in {start or 'one folder'}{listed}: {found[0].said}{left}"
     return Understood(said, lambda labels: _listed(tree, start, found[0], splits, labels), lambda: _meaning(found[0]))
 
 
 def _folder(tree: Tree) -> str | None:
-    """Return the folder that is meant: that of images, if there is one and none of masks; None if there are both."""
+    """Return the folder to look in: the images folder, or "" for all; None if there is a folder of masks."""
     inside = {inner for inner in tree.folders if inner.count("/") < 2}
     if any(role(inner.rpartition("/")[2]) in ("masks", "instances") for inner in inside):
         return None
@@ -62,7 +62,7 @@ def _folder(tree: Tree) -> str | None:
 
 
 def _of_images(files: Mapping[str, Path]) -> list[_Pairing]:
-    """Return how some of the images may be the masks of others."""
+    """Return the ways in which some of the images may be the masks of others."""
     images = {inner.rpartition(".")[0]: path for inner, path in files.items() if is_image(inner)}
     found = []
     for rule in rules(images, images, MASK_ENDINGS):
@@ -74,7 +74,7 @@ def _of_images(files: Mapping[str, Path]) -> list[_Pairing]:
 
 
 def _of_annotations(files: Mapping[str, Path]) -> list[_Pairing]:
-    """Return how files of annotations may be those of images."""
+    """Return the ways in which annotation files may belong to images."""
     images = {inner.rpartition(".")[0]: path for inner, path in files.items() if is_image(inner)}
     by_suffix: dict[str, dict[str, Path]] = defaultdict(dict)
     for inner, path in files.items():
@@ -107,7 +107,7 @@ def _title(paths: list[Path]) -> str:
 
 
 def _pattern(pairing: _Pairing) -> str:
-    """Return what names the masks of one of several pairings."""
+    """Return the pattern of the masks of one of several pairings."""
     mask, image = next(iter(pairing.together.items()))
     name = image.rpartition("/")[2]
     return (
@@ -118,14 +118,14 @@ def _pattern(pairing: _Pairing) -> str:
 def _splits(found: _Pairing) -> tuple[dict[str, str], list[str]]:
     """Return split → start of the names in it, and the folders of splits without a mask.
 
-    Where only those that train have masks, nothing is parted.
+    If only the training split has masks, there are no splits: it is split later.
     """
     tops = {stem.partition("/")[0] if "/" in stem else "" for stem in found.images}
     if not tops or not all(top.lower() in SPLITS for top in tops):
         return {"": ""}, []
     masked = {stem.partition("/")[0] for stem in found.masks}
     if len({SPLITS[top.lower()] for top in tops}) < len(tops):
-        raise ConfigError(f"the same split twice: {', '.join(sorted(tops))}; keep one name")
+        raise ConfigError(f"two folders are the same split: {', '.join(sorted(tops))}; keep one name")
     without = sorted(tops - masked)
     if masked and {SPLITS[top.lower()] for top in masked} == {"train"}:
         return {"": f"{next(iter(masked))}/"}, without
@@ -143,7 +143,7 @@ def _listed(tree: Tree, start: str, found: _Pairing, splits: Mapping[str, str], 
             image = found.images[stem]
             used.add(image)
             if stem not in by_image:
-                problems.append(f"{_shown(tree, image)}: no mask beside it ({found.said})")
+                problems.append(f"{_shown(tree, image)}: no mask next to it ({found.said})")
                 continue
             mask = found.masks[by_image[stem]]
             used.add(mask)

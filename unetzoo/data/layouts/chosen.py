@@ -1,8 +1,8 @@
-"""Masks that a pattern names: ``gt/{name}_gt.png``, by paths inside the data set.
+"""Masks chosen by a pattern of paths inside the data set: ``gt/{name}_gt.png``.
 
-``{name}`` is the path of the image inside its folder of images, without its suffix; or that without what images have
-behind the stem (_image, _img, _sat, _training, _test). ``{split}`` is the name of the folder of a split. Images lie in
-the folder that is called as those of images are; without one, in the folder that holds all other images.
+``{name}`` is the path of the image inside its folder of images, without its suffix, and perhaps without what image
+names end in (_image, _img, _sat, _training, _test). ``{split}`` is the name of the folder of a split. Images are in the
+folder with a name such as ``images``; without one, in the folder that holds all other images.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from unetzoo.data.listing import Listing, Sample, Tree, is_hidden
 from unetzoo.errors import ConfigError
 
 Found = Mapping[tuple[str, str], Path]
-"""Name of a split's folder and of an image → the mask."""
+"""(Name of a split's folder, name of an image) → the mask."""
 
 
 def understood(tree: Tree, pattern: str) -> Understood:
-    """Return what a folder is whose masks have these names.
+    """Return how to read a folder whose masks have these names.
 
     Raises:
-        ConfigError: no file has such a name, or there are no images besides.
+        ConfigError: no file has such a name, or there are no other images.
     """
     masks = _masks(tree, pattern)
     if not masks:
         seen = ", ".join(list(tree.images())[:3]) or "no images at all"
-        raise ConfigError(f"masks={pattern!r}: no file in {str(tree.path)!r} is called so; there are {seen}")
+        raise ConfigError(f"masks={pattern!r}: no file in {str(tree.path)!r} has such a name; there are {seen}")
     folders = _folders(tree, pattern, masks)
     shown = " and ".join(f"{folder}/" if folder else "this folder" for _, folder in folders.values())
     splits = "" if "" in folders else f", in {', '.join(folders)}"
@@ -53,7 +53,7 @@ def _masks(tree: Tree, pattern: str) -> Found:
 
 
 def _regex(pattern: str) -> str:
-    """Return the expression of a pattern; what stands twice in it is twice the same."""
+    """Return the regular expression of a pattern; a field that occurs twice must match the same text."""
     parts, seen = [], set()
     for part in re.split(r"(\{name\}|\{split\})", pattern.removeprefix("./")):
         if part not in ("{name}", "{split}"):
@@ -67,16 +67,16 @@ def _regex(pattern: str) -> str:
 
 
 def _folders(tree: Tree, pattern: str, masks: Found) -> dict[str, tuple[str, str]]:
-    """Return split → the name of its folder, and where its images are; of one folder for all "" → "" and that."""
+    """Return split → the name of its folder, and the folder of its images; without splits both keys are ""."""
     found = places(tree, "")
     if found:
         return {split: (name, place.images) for split, (name, place) in found.items()}
     if "{split}" in pattern:
-        raise ConfigError(f"masks={pattern!r}: there are no splits in {str(tree.path)!r}: leave {{split}} out")
+        raise ConfigError(f"masks={pattern!r}: {str(tree.path)!r} has no folders of splits: leave {{split}} out")
     of_masks = {*masks.values()}
     images = [inner for inner, path in tree.images().items() if path not in of_masks]
     if not images:
-        raise ConfigError(f"masks={pattern!r}: all images in {str(tree.path)!r} are masks then")
+        raise ConfigError(f"masks={pattern!r} fits all images in {str(tree.path)!r}: give one that only masks fit")
     return {"": ("", os.path.commonpath([os.path.dirname(inner) for inner in images]).replace(os.sep, "/"))}  # noqa: PTH120
 
 
@@ -97,14 +97,14 @@ def _listed(tree: Tree, masks: Found, folders: Mapping[str, tuple[str, str]], pa
                 said = f"{' and '.join(_shown(tree, one) for one in mask)} may be its mask" if mask else "no mask"
                 problems.append(f"{_shown(tree, path)}: {said}, by masks={pattern!r}")
         samples[split] = tuple(found)
-    problems += [f"{_shown(tree, path)}: no image for it" for path in masks.values() if path not in used]
+    problems += [f"{_shown(tree, path)}: no image for this mask" for path in masks.values() if path not in used]
     inside = tuple(f"{folder}/" if folder else "" for _, folder in folders.values())
     leftovers = [inner for inner, path in tree.files.items() if inner.startswith(inside) and path not in used]
     return Listing(labels, samples, tuple(problems), tuple(leftovers))
 
 
 def _images(tree: Tree, start: str, masks: set[Path], problems: list[str]) -> dict[str, Path]:
-    """Return the images below a folder by name, but for those that are masks, by the pattern or by their names."""
+    """Return the images below a folder by name, except those that are masks by the pattern or by their names."""
     found: dict[str, Path] = {}
     for inner, path in tree.images().items():
         if inner.startswith(start) and path not in masks:

@@ -1,7 +1,7 @@
-"""The names of classes that files of annotations have, in an order that does not change when an image is added.
+"""The class names in annotation files, in an order that does not change when an image is added.
 
-Formats with a list of their own, such as COCO's categories, say the order themselves. Of all others it would be that of
-whichever object is read first: their names are sorted instead, numbers in them by value, whatever their case.
+Formats with a list of their own, such as COCO's categories, define the order. In all others the order would depend on
+which object is read first: their names are sorted instead, with numbers in them by value, ignoring case.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from unetzoo.errors import InputError
 
 
 def names_in(paths: Iterable[Path]) -> tuple[str, ...]:
-    """Return the classes of those files that are annotations; those that cannot be read have none: reading says why."""
+    """Return the classes of those files that are annotations; unreadable ones have none: reading them later fails."""
     known = annotation_suffixes()
     return _joined(_names_in(path) for path in paths if path.suffix.lower() in known)
 
 
 def names_of(documents: Iterable[Document]) -> tuple[str, ...]:
-    """Return the classes of what files say."""
+    """Return the classes of documents."""
     return _joined((document.listed, document.names) for document in documents)
 
 
 def alike(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return names that differ in case, spaces or the composition of letters alone: groups of two or more."""
+    """Return groups of two or more names that differ only in case, spaces or the composition of letters."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
         groups["".join(_folded(name).split())].append(name)
@@ -37,7 +37,7 @@ def alike(names: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def _joined(found: Iterable[tuple[bool, tuple[str, ...]]]) -> tuple[str, ...]:
-    """Return names of lists in their order, then all others, sorted."""
+    """Return the names of lists in their order, then all others, sorted."""
     listed: dict[str, None] = {}
     others: set[str] = set()
     for is_list, names in found:
@@ -49,7 +49,7 @@ def _joined(found: Iterable[tuple[bool, tuple[str, ...]]]) -> tuple[str, ...]:
 
 
 def _place(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Return by what a name is sorted: "type 2" comes before "Type 10"."""
+    """Return the sort key of a name: "type 2" comes before "Type 10"."""
     parts = re.split(r"(\d+)", _folded(name))
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
 

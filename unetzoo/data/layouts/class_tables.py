@@ -1,9 +1,9 @@
-"""Files that say which value or colour of masks is which class.
+"""Files that say which mask value or colour is which class.
 
-- ``labelmap.txt`` of CVAT and Datumaro: ``name:r,g,b:parts:actions`` a line.
+- ``labelmap.txt`` of CVAT and Datumaro: ``name:r,g,b:parts:actions`` on each line.
 - ``label_colors.txt`` of CamVid: ``r g b name``.
-- ``class_dict.csv`` of CamVid as it is passed on: ``name,r,g,b`` under a head.
-- ``class_names.txt`` of labelme, ``classes.txt``: a name a line; the first is 0.
+- ``class_dict.csv`` of CamVid copies: ``name,r,g,b`` after a header line.
+- ``class_names.txt`` of labelme, ``classes.txt``: a name on each line; the first is 0.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from unetzoo.errors import ConfigError, InputError
 _FILES = ("labelmap.txt", "label_colors.txt", "class_dict.csv", "class_names.txt")
 _BACKGROUNDS = ("background", "_background_", "bg")
 _IGNORED = ("ignored", "ignore", "__ignore__")
-"""Names of what does not count."""
+"""Names of classes that do not count."""
 _NUMBERS = r"(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})"
 
 
@@ -35,7 +35,7 @@ class Table:
     Attributes:
         path: the file.
         names: of the classes.
-        colours: "#rrggbb" of each; None where the file has names alone.
+        colours: "#rrggbb" of each; None if the file has only names.
     """
 
     path: Path
@@ -43,17 +43,17 @@ class Table:
     colours: tuple[str, ...] | None
 
     def meaning(self, masks: list[Path], ignore: int | None = None) -> Meaning:
-        """Return what masks mean that go with it: its colours where the first of them has several channels.
+        """Return the meaning of masks with this table; its colours are used if the first mask is painted.
 
         Args:
             masks: files.
-            ignore: value of indices that do not count.
+            ignore: index value that does not count.
 
         Raises:
             ConfigError: the first mask cannot be read.
         """
         counted = [k for k, name in enumerate(self.names) if name.lower() not in _IGNORED]
-        # Background is the first class, wherever the file has it.
+        # Background becomes the first class, wherever it is in the file.
         counted.sort(key=lambda k: self.names[k].lower() not in _BACKGROUNDS)
         names = tuple(self.names[k] for k in counted)
         labels: dict[str, Any] = {"class_names": names}
@@ -67,10 +67,10 @@ class Table:
 
 
 def found_in(tree: Tree, folder: str) -> Table | None:
-    """Return the table that lies in a folder, "" or one that ends in /; None where there is none.
+    """Return the table in a folder, "" or one that ends in /; None if there is none.
 
     Raises:
-        ConfigError: there are two; or it cannot be read.
+        ConfigError: there are two tables, or the table cannot be read.
     """
     files = {inner.lower(): path for inner, path in tree.under(folder.rstrip("/")).items()}
     found = [files[name] for name in _FILES if name in files]
@@ -83,7 +83,7 @@ def read(path: Path) -> Table:
     """Return the classes that a file names.
 
     Raises:
-        ConfigError: it cannot be read; or is none of these.
+        ConfigError: the file cannot be read, or has none of these formats.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -98,14 +98,17 @@ def read(path: Path) -> Table:
     painted = {one[1] is None for one in found if one is not None}
     twice = sorted({name for name in names if names.count(name) > 1})
     if wrong or twice or len(painted) != 1:
-        said = f", such as {wrong[0]!r:.80}" if wrong else f": {twice[0]!r} is there twice" if twice else ""
-        raise ConfigError(f"{str(path)!r} is no list of classes: a name, and perhaps a colour, are needed a line{said}")
+        said = f"; the first wrong line is {wrong[0]!r:.80}" if wrong else ""
+        said = f"; {twice[0]!r} is there twice" if twice and not wrong else said
+        raise ConfigError(
+            f"{str(path)!r} is not a list of classes: each line must have a name, and all or none a colour{said}"
+        )
     colours = tuple(one[1] for one in found if one is not None and one[1] is not None)
     return Table(path, names, colours or None)
 
 
 def text_of(names: Sequence[str]) -> str | None:
-    """Return what a ``class_names.txt`` of these classes holds; None where they would be read otherwise."""
+    """Return the text of a ``class_names.txt`` for these classes; None if it would be read back differently."""
     alike = Table(Path(), tuple(names), None).meaning([]).labels == {"class_names": tuple(names)}
     fits = alike and all(_row(name) == (name, None) and not name.startswith("#") for name in names)
     return "".join(f"{name}\n" for name in names) if fits else None
@@ -125,7 +128,7 @@ def _row(line: str) -> tuple[str, str | None] | None:
 
 
 def _is_painted(mask: Path, colours: tuple[str, ...]) -> bool:
-    """Return whether a mask has these colours: it is RGB, or has a palette of which they are part."""
+    """Return whether a mask is painted: it is RGB, or has a palette whose used colours are all among these."""
     try:
         palette = images.palette_of(mask)
         values = images.read_values(mask)

@@ -1,4 +1,4 @@
-"""CSV files that list images and masks, wherever they lie."""
+"""CSV files that list images and masks in any folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unetzoo.files.absent import absent
 
 
 def understood(sources: Sequence[Path]) -> Understood:
-    """Return what a CSV file is, or what several are, which are read one after the other."""
+    """Return how to read a CSV file, or several, one after the other."""
     what = "a CSV list" if len(sources) == 1 else f"{len(sources)} CSV lists"
     said = f"{what}: each row names an image and its mask"
     return Understood(said, lambda labels: _list_csv(sources, labels), lambda: _meaning(sources))
@@ -33,7 +33,7 @@ def _list_csv(sources: Sequence[Path], labels: Labels) -> Listing:
     rows = [(source.parent.absolute(), row) for source, found in by_list.items() for row in found]
     unsaid = [str(source) for source, found in by_list.items() if found and not found[0][0]]
     if unsaid and any(row[0] for _, row in rows):
-        raise ConfigError(f"some of these lists name splits, and {', '.join(unsaid)} does not: give it a column split")
+        raise ConfigError(f"some of these lists name splits, but {', '.join(unsaid)} does not: add the column split")
     shared = _shared([source.parent.absolute() for source in sources], [image for _, (_, _, image, _) in rows])
     problems: list[str] = []
     samples: dict[str, dict[str, Sample]] = defaultdict(dict)
@@ -43,13 +43,13 @@ def _list_csv(sources: Sequence[Path], labels: Labels) -> Listing:
         problems += [f"{shortened(str(path))}: there is no such file" for path in (image, mask) if not _is_file(path)]
         other = samples[split].setdefault(sample.name, sample)
         if other is not sample:
-            problems.append(f"{image}: {other.image} was listed before, and has the same stem; keep one")
+            problems.append(f"{image}: {other.image} is listed before it with the same stem; keep one")
     ordered = {split: tuple(found[name] for name in sorted(found)) for split, found in samples.items()}
     return Listing(labels, ordered or {"": ()}, tuple(problems), ())
 
 
 def _shared(parents: list[Path], images: list[Path]) -> Path:
-    """Return the folder from which images are named: that of the lists where all lie in it, else that of all images."""
+    """Return the folder for image names: that of the lists if it has all images, else the common one of all images."""
     try:
         shared = Path(os.path.commonpath([image.parent for image in images] or parents))
         of_lists = Path(os.path.commonpath(parents))
@@ -59,7 +59,7 @@ def _shared(parents: list[Path], images: list[Path]) -> Path:
 
 
 def _is_file(path: Path) -> bool:
-    """Return whether there is a file; there is none of a name that is longer than names can be."""
+    """Return whether there is a file; False also for names that are too long."""
     try:
         return path.is_file()
     except OSError:
@@ -67,7 +67,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _from(folder: Path, image: Path) -> str:
-    """Return the path of an image from a folder, without its suffix; as it is, where they are on two drives."""
+    """Return the path of an image from a folder, without its suffix; the full path if they are on two drives."""
     try:
         return Path(os.path.relpath(image, folder)).with_suffix("").as_posix()
     except ValueError:
@@ -78,7 +78,7 @@ def _csv_rows(source: Path) -> list[tuple[str, str, Path, Path]]:
     """Return split, kind, image and mask of each row.
 
     Raises:
-        ConfigError: no such file, no such columns, or cells that are empty or wrong.
+        ConfigError: there is no such file, columns are missing, or cells are empty or wrong.
     """
     try:
         with source.open(newline="", encoding="utf-8-sig") as stream:
@@ -91,7 +91,7 @@ def _csv_rows(source: Path) -> list[tuple[str, str, Path, Path]]:
     if not {"image", "mask"} <= set(columns) <= {"image", "mask", "split", "kind"}:
         raise ConfigError(
             f"{str(source)!r} has the columns {', '.join(map(repr, columns)) or 'of an empty file'}: image and mask "
-            "are needed, split and kind are possible, separated by commas"
+            "are needed, split and kind are optional, separated by commas"
         )
     problems, rows = [], []
     for number, record in enumerate(records, 2):
@@ -101,7 +101,7 @@ def _csv_rows(source: Path) -> list[tuple[str, str, Path, Path]]:
         elif "split" in columns and split not in SPLITS:
             problems.append(f"row {number}: split {split!r}: train, val or test is needed")
         elif "kind" in columns and not kind:
-            problems.append(f"row {number}: kind is empty, where others have one")
+            problems.append(f"row {number}: kind is empty, but every row needs one")
         else:
             folder = source.parent.absolute()
             paths = (Path(os.path.normpath(folder / path)) for path in (image, mask))

@@ -1,4 +1,4 @@
-"""Where in a folder the images and the masks lie, by the names of the folders in it."""
+"""Finds the images and the masks in a folder, by the names of the folders in it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Places:
     """Two folders whose files go together, by their paths inside the data set.
 
     Attributes:
-        images: of the images; "" is the data set itself.
-        masks: of the masks; None where there is none.
+        images: folder of the images; "" is the data set itself.
+        masks: folder of the masks; None if there is none.
     """
 
     images: str
@@ -26,17 +26,17 @@ class Places:
 
 
 def places(tree: Tree, kind: str = "masks") -> dict[str, tuple[str, Places]]:
-    """Return split → the name of its folder, and its places; the split is "" where there are none.
+    """Return split → the name of its folder, and its places; the split is "" if there are none.
 
     Args:
         tree: the data set.
-        kind: the role of what is looked for beside the images: "masks" or "instances"; "" for nothing.
+        kind: the role of the folder that goes with the images: "masks" or "instances"; "" for none.
 
     Returns:
-        Nothing where no folder is called as those of images are.
+        Empty if no folder has a name such as ``images``.
 
     Raises:
-        ConfigError: images without masks, two folders that may be meant, or a split twice.
+        ConfigError: images without masks, several folders for one role, or a split twice.
     """
     found = [group for group in (_in_splits(tree, kind), _beside(tree, kind), _joined(tree, kind)) if group]
     if len(found) > 1:
@@ -75,7 +75,7 @@ def _beside(tree: Tree, kind: str) -> dict[str, Places]:
 
 
 def _split_of_masks(tree: Tree, masks: str | None, name: str) -> str | None:
-    """Return the folder of a split's masks; of a test's that is not there None."""
+    """Return the folder of a split's masks; None if it is missing for a test split."""
     if masks is None:
         return None
     split = SPLITS[name.lower()]
@@ -103,10 +103,10 @@ def _joined(tree: Tree, kind: str) -> dict[str, Places]:
 
 
 def _one(tree: Tree, parent: str, kind: str, *, may_lack: bool = False) -> str | None:
-    """Return the one folder of a role.
+    """Return the only folder of a role.
 
     Raises:
-        ConfigError: there are several, or none of masks.
+        ConfigError: there are several, or there is none of masks.
     """
     names = [name for name in tree.inside(parent) if role(name) == kind]
     names.sort(key=lambda name: FOLDERS[kind].index(plain_name(name)))
@@ -120,19 +120,19 @@ def _one(tree: Tree, parent: str, kind: str, *, may_lack: bool = False) -> str |
     roles = {role(name): name for name in tree.inside(parent)}
     if kind == "masks" and not may_lack and "instances" not in roles:
         raise ConfigError(
-            f"{str(tree.path / parent)!r} has {roles['images']}/, but no masks/ (or labels/) beside it, and no "
+            f"{str(tree.path / parent)!r} has {roles['images']}/, but no masks/ (or labels/) next to it, and no "
             "instances/ of label images"
         )
     return None
 
 
 def has_masks(files: Mapping[str, object] | Iterable[str]) -> bool:
-    """Return whether a file among some may be a mask."""
+    """Return whether any of the files may be a mask, or there are no files."""
     return not files or any(may_be_mask(inner) for inner in files)
 
 
 def may_be_mask(inner: str) -> bool:
-    """Return whether a file ends as images or annotations do, and is not hidden."""
+    """Return whether a file has the suffix of an image or of annotations, and is not hidden."""
     stem, dot, suffix = inner.rpartition(".")
     ending = f"{dot}{suffix.lower()}"
     return bool(stem) and not is_hidden(inner) and (ending in IMAGE_SUFFIXES or ending in annotation_suffixes())
@@ -141,6 +141,6 @@ def may_be_mask(inner: str) -> bool:
 def _several(tree: Tree, start: str, names: list[str]) -> ConfigError:
     both = " and ".join(f"{name}/" for name in names)
     return ConfigError(
-        f"{str(tree.path / start)!r} has both {both}: move one away, or say which masks are meant, as in "
+        f"{str(tree.path / start)!r} has both {both}: move one away, or say which are the masks, for example "
         f"masks='{start}{names[0]}/{{name}}.png'"
     )

@@ -1,4 +1,4 @@
-"""Which name of a mask goes with which name of an image: one rule for all files of a folder."""
+"""Pairs the names of masks with those of images: one rule for all files of a folder."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from unetzoo.data.listing import SPLITS
 from unetzoo.errors import ConfigError
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "inputs", "input")
-"""Names of folders of images, in small letters and without _, - and spaces."""
+"""Names of folders of images, in lower case and without _, - and spaces."""
 MASK_FOLDERS = (
     *("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "annot", "anns", "ann"),
     *("groundtruths", "groundtruth", "gts", "gt", "segmentations", "segmentation", "targets", "target"),
     *("1stmanual", "2ndmanual", "manual1", "manual2", "manual"),
 )
-"""Names of folders of masks, likewise."""
+"""Names of folders of masks, in the same form."""
 INSTANCE_FOLDERS = ("instances", "instance", "instancemasks", "instancelabels")
-"""Names of folders of label images, in which each object is a number, likewise."""
+"""Names of folders of label images, in which each object has a number, in the same form."""
 FOLDERS = {"images": IMAGE_FOLDERS, "masks": MASK_FOLDERS, "instances": INSTANCE_FOLDERS}
 """Role of a folder → its names, the likelier ones first."""
 MASK_ENDINGS = tuple(
@@ -30,23 +30,23 @@ MASK_ENDINGS = tuple(
     )
     for mark in "_-"
 )
-"""What a mask may have behind the stem of its image; upper and lower case are alike."""
+"""What may follow the image's stem in the name of its mask, in upper or lower case."""
 IMAGE_ENDINGS = ("_image", "_img", "_sat", "_training", "_test", "_leftImg8bit")
-"""What an image may have behind its stem, in place of which its mask has something else, or nothing."""
+"""What an image's name may end in; its mask has something else there, or nothing."""
 
 
 def plain_name(folder: str) -> str:
-    """Return the name of a folder in small letters, without marks between its words."""
+    """Return the name of a folder in lower case, without marks between its words."""
     return "".join(letter for letter in folder.casefold() if letter not in "_- ")
 
 
 def role(folder: str) -> str:
-    """Return whether a folder of this name holds the "images", the "masks", "instances", or ("") something else."""
+    """Return what a folder of this name holds: "images", "masks", "instances", or "" for anything else."""
     return next((kind for kind, names in FOLDERS.items() if plain_name(folder) in names), "")
 
 
 def split_and_role(folder: str) -> tuple[str, str]:
-    """Return the split and the role of a folder such as train_images, masks-val or testannot; "" where it has none."""
+    """Return the split and the role of a folder such as train_images, masks-val or testannot; "" if it has none."""
     name = plain_name(folder)
     for word, split in sorted(SPLITS.items(), key=lambda item: -len(item[0])):
         for rest in (name.removeprefix(word), name.removesuffix(word)):
@@ -59,11 +59,11 @@ def split_and_role(folder: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Rule:
-    """How masks are called.
+    """How masks are named.
 
     Attributes:
-        mask: what they have behind the stem of their image.
-        image: what the image has there, and its mask has not.
+        mask: what follows the common stem in the mask's name.
+        image: what follows it in the image's name.
     """
 
     mask: str = ""
@@ -72,8 +72,8 @@ class Rule:
     def __str__(self) -> str:
         """Return it as a clause."""
         if self.image:
-            instead = f"{self.mask!r} where their image has {self.image!r}" if self.mask else f"no {self.image!r}"
-            return f"masks have the stem of their image, with {instead}"
+            instead = f"with {self.mask!r} in place of {self.image!r}" if self.mask else f"without {self.image!r}"
+            return f"masks have the stem of their image, {instead}"
         return "masks have the stem of their image" + (f" followed by {self.mask!r}" if self.mask else "")
 
 
@@ -86,7 +86,7 @@ def pairs(rule: Rule, images: Collection[str], masks: Collection[str]) -> dict[s
 
 
 def rules(images: Collection[str], masks: Collection[str], endings: Collection[str]) -> dict[Rule, int]:
-    """Return the rules by which some masks have an image, and how many; ``endings`` are those of masks."""
+    """Return the rules by which some masks have an image, with their number; ``endings`` are those of masks."""
     spelt = _spelling(images, masks)
     bases: dict[str, set[str]] = defaultdict(set)
     for stem in images:
@@ -103,17 +103,18 @@ def rules(images: Collection[str], masks: Collection[str], endings: Collection[s
 
 
 def the_rule(images: Collection[str], masks: Collection[str], place: tuple[str, str] | None = None) -> Rule:
-    """Return the one rule by which masks go with images.
+    """Return the rule that pairs masks with images.
 
-    It is that of equal stems where this leaves no mask over. Otherwise it is the only one that leaves none over; or,
-    where all do, the only one by which any mask has an image.
+    It is the rule of equal stems if this leaves no mask without an image. Otherwise it is the only rule that leaves
+    none; or, if every rule leaves some, the only one by which any mask has an image.
 
     Args:
         images, masks: their stems.
-        place: what stands before and behind the stem of a mask in a pattern for all; None where there is no such.
+        place: what comes before and after the stem of a mask in a pattern for all masks; None if there is no such
+            pattern.
 
     Raises:
-        ConfigError: there is none; or there are several.
+        ConfigError: there is no rule, or there are several.
     """
     if not images or not masks:
         return Rule()
@@ -128,7 +129,7 @@ def the_rule(images: Collection[str], masks: Collection[str], place: tuple[str, 
     if fitting:
         both = "; or ".join(map(str, fitting))
         raise ConfigError(
-            f"masks may go with images by several rules ({shown}): {both}. Say which are meant, as in "
+            f"masks fit images by several rules ({shown}): {both}. Say which are the masks, for example "
             "masks='masks/{name}_mask.png'"
         )
     raise ConfigError(
@@ -138,18 +139,18 @@ def the_rule(images: Collection[str], masks: Collection[str], place: tuple[str, 
 
 
 def _way_out(images: Collection[str], masks: Collection[str], place: tuple[str, str] | None) -> str:
-    """Return how to say which mask is of which image: by a pattern that fits all masks, or by a list."""
+    """Return how to say which mask belongs to which image: by a pattern that fits all masks, or by a list."""
     pattern = _pattern(images, masks)
     if pattern is not None and place is not None:
-        return f"Give masks={pattern.join(place)!r}, by which all have an image"
+        return f"Give masks={pattern.join(place)!r}, which pairs all masks with an image"
     return (
-        "No pattern of names pairs all: list them in a .csv file with the columns image and mask, and give that file "
-        "in place of the folder"
+        "No pattern of names pairs all of them: list them in a .csv file with the columns image and mask, and give "
+        "that file in place of the folder"
     )
 
 
 def _pattern(images: Collection[str], masks: Collection[str]) -> str | None:
-    """Return how all masks are called, such as "gt_{name}"; None where one has no image by any such pattern."""
+    """Return a pattern of all masks, such as "gt_{name}"; None if no pattern gives each of them an image."""
     known = {stem.removesuffix(ending) for stem in images for ending in ("", *IMAGE_ENDINGS)} - {""}
     first = min(masks)
     for name in sorted((name for name in known if name in first), key=len, reverse=True):
@@ -161,9 +162,9 @@ def _pattern(images: Collection[str], masks: Collection[str]) -> str | None:
 
 
 def _spelling(images: Collection[str], masks: Collection[str]) -> dict[str, str]:
-    """Return stems as they are compared: as one composes them, in small letters, and without .ome and .nii.
+    """Return stems for comparison: with composed letters, in lower case, and without .ome and .nii.
 
-    Where two would be the same then, big and small letters differ; where they are still the same, all do.
+    If two would then be equal, upper and lower case differ; if they still are, stems are compared unchanged.
     """
     for how in (lambda stem: composed(stem).casefold(), composed, str):
         spelt = [{stem: how(stem) for stem in stems} for stems in (images, masks)]
@@ -173,9 +174,9 @@ def _spelling(images: Collection[str], masks: Collection[str]) -> dict[str, str]
 
 
 def composed(name: str) -> str:
-    """Return a name with its accents composed, however a file system has them, and without .ome or .nii at its end.
+    """Return a name with its accents composed, as file systems differ in this, and without .ome or .nii at its end.
 
-    A stem ends in those where the file ends in .ome.tif or .nii.gz.
+    The stem of a file that ends in .ome.tif or .nii.gz has these.
     """
     return unicodedata.normalize("NFC", name[:-4] if name.lower().endswith((".ome", ".nii")) else name)
 

@@ -1,7 +1,7 @@
 """nnU-Net v2: ``imagesTr/case_0000.png``, ``labelsTr/case.png`` and ``dataset.json``; v1 as well.
 
 https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md. The four digits are the number of a
-channel. Values of masks are the classes that ``dataset.json`` names; "ignore" is the value that does not count.
+channel. Mask values are the classes in ``dataset.json``; "ignore" is the value that does not count.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ _PARTS = {"train": ("imagesTr", "labelsTr"), "test": ("imagesTs", "labelsTs")}
 
 @register_layout("nnunet", title="nnU-Net", refines=("plain", "beside"))
 def recognises(tree: Tree) -> Understood | None:
-    """Return what a folder with imagesTr/, labelsTr/ and dataset.json is."""
+    """Recognise a folder with imagesTr/, labelsTr/ and dataset.json."""
     if not {*_PARTS["train"]} <= {*tree.inside()}:
         return None
     if _FILE not in tree.files:
-        raise ConfigError(f"{str(tree.path)!r} has imagesTr/ and labelsTr/, as nnU-Net has, but no {_FILE}")
+        raise ConfigError(f"{str(tree.path)!r} has imagesTr/ and labelsTr/ of nnU-Net, but no {_FILE}: add it")
     labels, channels = _told(tree.files[_FILE])
     parts = {split: places for split, places in _PARTS.items() if {*places} <= {*tree.inside()}}
-    left = "; imagesTs/ has no masks, and is left out" if "test" not in parts and "imagesTs" in tree.inside() else ""
-    last = f"channels are its _0000 to _{channels - 1:04}, or all in one file; " if channels > 1 else ""
+    left = "; imagesTs/ has no masks and is left out" if "test" not in parts and "imagesTs" in tree.inside() else ""
+    last = f"channels are in files _0000 to _{channels - 1:04}, or all in one file; " if channels > 1 else ""
     said = (
         f"nnU-Net: {' and '.join(f'{images}/, {masks}/' for images, masks in parts.values())}: masks have the name of "
-        f"their image without its _0000; {last}classes as in {_FILE}{left}"
+        f"their image without _0000; {last}classes as in {_FILE}{left}"
     )
     return Understood(said, lambda given: _listed(tree, parts, channels, given), lambda: Meaning(labels=labels))
 
 
 def _told(path: Path) -> tuple[dict[str, Any], int]:
-    """Return the fields of ``Labels`` that a dataset.json tells, and the number of channels.
+    """Return the fields of ``Labels`` that a dataset.json gives, and the number of channels.
 
     Raises:
-        ConfigError: it cannot be read, or lacks what is needed; or a class is a region of several values.
+        ConfigError: the file cannot be read, or lacks something; or a class is a region of several values.
     """
     try:
         found = parsing.json_of(path)
@@ -55,23 +55,23 @@ def _told(path: Path) -> tuple[dict[str, Any], int]:
     channels = found.get("channel_names", found.get("modality")) if isinstance(found, Mapping) else None
     labels = found.get("labels") if isinstance(found, Mapping) else None
     if not isinstance(labels, Mapping) or not isinstance(channels, Mapping) or not channels:
-        raise ConfigError(f"{str(path)!r} is none of nnU-Net's: channel_names and labels are needed")
+        raise ConfigError(f"{str(path)!r} is not a file of nnU-Net: channel_names and labels are needed")
     ending = found.get("file_ending", ".nii.gz")
     if not is_image(f"a{ending}"):
         raise ConfigError(
-            f"{str(path)!r} has file_ending {ending!r:.40}: .png, .tif and .nii.gz are read, and some more"
+            f"{str(path)!r} has file_ending {ending!r:.40}, which is not read: use .png, .tif or .nii.gz, for example"
         )
     regions = [name for name, value in labels.items() if isinstance(value, list)]
     if regions:
         raise ConfigError(
-            f"{str(path)!r}: {', '.join(regions)} are regions of several values, and a pixel may be in two of them: "
+            f"{str(path)!r}: {', '.join(regions)} are regions of several values, so a pixel may be in two of them: "
             "save a mask for each as multilabel data, in masks/<class>/"
         )
     old = all(str(name).isdecimal() for name in labels)  # v1 has value → name
     values = {str(value): int(name) for name, value in labels.items()} if old else dict(labels)
     ignore = values.pop("ignore", None)
     if sorted(values.values(), key=str) != sorted(range(len(values)), key=str) or type(ignore) not in (int, type(None)):
-        raise ConfigError(f"{str(path)!r}: labels are whole numbers from 0 on, each once, not {labels!r:.200}")
+        raise ConfigError(f"{str(path)!r}: labels must be whole numbers from 0 on, each once, not {labels!r:.200}")
     names = tuple(sorted(values, key=lambda name: values[name]))
     return {"class_names": names} | ({} if ignore is None else {"ignore": ignore}), len(channels)
 
@@ -80,7 +80,7 @@ def _listed(tree: Tree, parts: Mapping[str, tuple[str, str]], channels: int, lab
     problems: list[str] = []
     leftovers: list[str] = []
     found = {split: _images(tree.under(place), place, leftovers) for split, (place, _) in parts.items()}
-    # Colours are three channels in one file, as nnU-Net's own reader of PNG has them.
+    # RGB is three channels in one file, as nnU-Net's own PNG reader returns it.
     whole = all(sorted(files) == [0] for images_of in found.values() for files in images_of.values())
     wanted = [0] if whole else [*range(channels)]
     samples = {}
@@ -118,21 +118,21 @@ def _images(inside: Mapping[str, Path], folder: str, leftovers: list[str]) -> di
 
 
 def _other_channels(samples: Sequence[Sample], channels: int, labels: Labels) -> list[str]:
-    """Return what is wrong with the channels of images, which are read, by the number that was told.
+    """Return problems of images whose channels are not as many as ``dataset.json`` says; the images are read.
 
-    A single one says nothing of what is in the files: colours are called so, too.
+    With one channel nothing is checked: RGB files may be listed as one channel, too.
     """
     problems = []
     for sample in samples if channels > 1 else ():
         try:
             raster = images.read(sample.files, 0 if labels.planes == "split" else labels.planes)
-        except InputError:  # whoever reads it says so
+        except InputError:  # reading it later raises the error
             continue
         bands = raster.pixels.shape[0]
         if channels not in (bands, bands - raster.alpha):
             listed = ", ".join(path.name for path in sample.files)
             problems.append(
-                f"{listed}: {bands} channel{'s' * (bands > 1)} in all, where {_FILE} has {channels}: name each, and "
-                "have a file for each, or all in one"
+                f"{listed}: {bands} channel{'s' * (bands > 1)} in all, where {_FILE} has {channels}: name each there, "
+                "and have a file for each, or all in one"
             )
     return problems

@@ -1,7 +1,7 @@
-"""``images/`` and ``masks/``, or folders that are called alike; or ``train/``, ``val/``, … with such in them.
+"""``images/`` and ``masks/``, or folders with similar names; or ``train/``, ``val/``, … with such folders in them.
 
-``instances/`` in place of ``masks/`` holds label images, in which each object is a number. Where there are both, the
-masks are taken, but for ``task="instances"``.
+``instances/`` in place of ``masks/`` holds label images, in which each object has a number. If there are both, the
+masks are used, except for ``task="instances"``.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Root:
 
     Attributes:
         images, masks: their folders, by their paths inside the data set.
-        rule: by which they go together.
-        classes: names of folders that lie in masks, and not in images too.
+        rule: that pairs them.
+        classes: names of the folders in masks that are not also in images.
     """
 
     images: str
@@ -44,20 +44,20 @@ Roots = Mapping[str, Root]
 
 @register_layout("plain", title="images/ and masks/")
 def recognises(tree: Tree) -> Understood | None:
-    """Return what a folder with images/ and masks/, or instances/, is."""
+    """Recognise a folder with images/ and masks/, or instances/."""
     masked, numbered = _of_kind(tree, "masks"), _of_kind(tree, "instances")
     if masked is None or numbered is None:
         return masked or numbered
-    said = "there are masks and label images: the masks are taken; the task 'instances' takes the label images"
+    said = "there are masks and label images: the masks are used; the task 'instances' uses the label images"
     return dataclasses.replace(
         masked,
         listed=lambda labels: dataclasses.replace(masked.listed(labels), warnings=(said,)),
-        instances=dataclasses.replace(numbered, said=f"{numbered.said}; the masks beside them are left out"),
+        instances=dataclasses.replace(numbered, said=f"{numbered.said}; the masks next to them are left out"),
     )
 
 
 def _of_kind(tree: Tree, kind: str) -> Understood | None:
-    """Return what a folder is by its folders of "masks", or of "instances"; None where there are none."""
+    """Return how to read a folder with "masks", or with "instances"; None if it has none."""
     found = {split: place for split, (_, place) in places(tree, kind).items()}
     roots = {split: _root(tree, place, place.masks) for split, place in found.items() if place.masks is not None}
     if not roots:
@@ -82,7 +82,7 @@ def _root(tree: Tree, place: Places, masks: str) -> Root:
 
 
 def _around(tree: Tree, masks: str) -> tuple[str, str] | None:
-    """Return what stands before and behind the stems in a pattern of all masks; None where their folders have none."""
+    """Return what comes before and after the stems in a pattern of all masks; None if their folders have none."""
     endings = {inner.rpartition(".")[2] for inner in tree.under(masks) if may_be_mask(inner) and not _is_list(inner)}
     parts = masks.split("/")
     if len(endings) != 1 or any(split and kind for split, kind in map(split_and_role, parts)):
@@ -94,7 +94,7 @@ def _said(roots: Roots, without: list[str]) -> str:
     first = next(iter(roots.values()))
     splits = "" if "" in roots else f", in {', '.join(roots)}"
     rules = dict.fromkeys(str(root.rule) for root in roots.values())
-    left = f"; {' and '.join(without)} has no masks, and is left out" if without else ""
+    left = f"; left out, without masks: {' and '.join(without)}" if without else ""
     return f"{first.images}/ and {first.masks}/{splits}: {', or '.join(rules)}{left}"
 
 
@@ -120,7 +120,7 @@ def _meaning_of_instances(tree: Tree, roots: Roots) -> Meaning:
 
 
 def _classes(tree: Tree, roots: Roots) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names of classes that annotations have, and those of folders of masks."""
+    """Return the class names in annotations, and those of mask folders."""
     files = (path for root in roots.values() for inner, path in tree.under(root.masks).items() if not is_hidden(inner))
     return names_in(files), tuple(sorted({name for root in roots.values() for name in root.classes}))
 
@@ -135,11 +135,11 @@ def _meaning(tree: Tree, roots: Roots) -> Meaning:
 
 
 def _named(labels: Labels, folders: list[str]) -> tuple[Labels, list[str]]:
-    """Return ``labels`` with the names of its classes, and what does not fit."""
+    """Return ``labels`` with its class names, and problems."""
     if labels.class_names is None:
         if len(folders) != labels.num_classes:
             raise ConfigError(
-                f"num_classes={labels.num_classes}, but the masks have {len(folders)} folders, one a class: "
+                f"num_classes={labels.num_classes}, but the masks have {len(folders)} folders, one per class: "
                 f"{', '.join(folders)}"
             )
         return dataclasses.replace(labels, class_names=tuple(folders)), []
@@ -154,12 +154,12 @@ def _is_image(inner: str) -> bool:
 
 
 def _is_list(inner: str) -> bool:
-    """Return whether a file is that of the names of classes, which lies among YOLO's."""
+    """Return whether a file is the list of class names among YOLO's files."""
     return inner.rpartition("/")[2] == "classes.txt"
 
 
 class _Folder:
-    """Pairs what lies in one folder of images with what lies in one of masks."""
+    """Pairs the files in a folder of images with those in a folder of masks."""
 
     def __init__(self, tree: Tree, root: Root) -> None:
         self.tree, self.root, self.masks = tree, root, root.masks

@@ -1,9 +1,9 @@
 """Pascal VOC: ``JPEGImages/``, ``SegmentationClass/``, and lists of names in ``ImageSets/Segmentation/``.
 
-http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html. The masks of the original have a palette, whose
-indices are its 21 classes, and 255 for the border of objects. CVAT's and Datumaro's "segmentation mask" has the classes
-and their colours in ``labelmap.txt``, labelme's ``labelme2voc.py`` their names in ``class_names.txt``. Images that no
-list names, or without lists those without a mask, are not segmented there: they are left out.
+http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html. The original masks have a palette, whose indices
+are its 21 classes, and 255 for the border of objects. CVAT's and Datumaro's "segmentation mask" has the classes and
+their colours in ``labelmap.txt``, labelme's ``labelme2voc.py`` their names in ``class_names.txt``. Images that no list
+names, or without lists those without a mask, have no segmentation: they are left out.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ BORDER = 255
 _IMAGES, _LISTS = "JPEGImages", "ImageSets/Segmentation"
 _MASKS = ("SegmentationClassPNG", "SegmentationClass")
 _OBJECTS = {"SegmentationClassPNG": "SegmentationObjectPNG", "SegmentationClass": "SegmentationObject"}
-"""Where objects are told apart, by the folder of the masks: an index each, 0 and 255 aside."""
+"""Folder of masks → the folder that tells objects apart: an index for each, apart from 0 and 255."""
 _SEEN = 20
-"""Masks of which it is seen whether they are VOC's own."""
+"""Number of masks that are opened to see whether they are VOC's own."""
 _HINT = (
-    "the masks do not have the 21 classes of Pascal VOC, and nothing names theirs. Put a class_names.txt, a name a "
-    "line, background first, beside JPEGImages/; or give colours=… where masks are painted"
+    "the masks do not have the 21 classes of Pascal VOC, and no file names their classes. Put a class_names.txt, with "
+    "a name on each line, background first, next to JPEGImages/; or give colours=… if masks are painted"
 )
 _Files = dict[str, Path]
 """By stem."""
@@ -41,7 +41,7 @@ _Files = dict[str, Path]
 
 @register_layout("voc", title="Pascal VOC", refines=("plain", "beside"))
 def recognises(tree: Tree) -> Understood | None:
-    """Return what a folder with JPEGImages/ and SegmentationClass/ is; they may lie deeper, as in VOCdevkit/VOC2012."""
+    """Recognise a folder with JPEGImages/ and SegmentationClass/; they may be deeper, as in VOCdevkit/VOC2012."""
     homes = sorted(
         inner.removesuffix(_IMAGES) for inner in tree.folders if inner == _IMAGES or inner.endswith(f"/{_IMAGES}")
     )
@@ -50,7 +50,7 @@ def recognises(tree: Tree) -> Understood | None:
         return None
     if len({home for home, _ in found}) > 1:
         listed = " and ".join(sorted({home for home, _ in found}))
-        raise ConfigError(f"{str(tree.path)!r} has several data sets like Pascal VOC, in {listed}: name one of them")
+        raise ConfigError(f"{str(tree.path)!r} has several data sets like Pascal VOC, in {listed}: give one of them")
     home, folder = found[0]
     apart = home + _OBJECTS[folder.removeprefix(home)]
     masks, objects = _by_stem(tree, folder), _by_stem(tree, apart)
@@ -72,7 +72,7 @@ def _by_stem(tree: Tree, folder: str) -> dict[str, Path]:
 
 
 def _lists(tree: Tree, home: str) -> dict[str, tuple[str, ...]]:
-    """Return split → the names that its list has; "" → those of the only list; nothing where there is none.
+    """Return split → the names in its list; or "" → the names of all lists; empty if there is no list.
 
     Raises:
         ConfigError: a list cannot be read.
@@ -107,10 +107,11 @@ def _listed(
     samples = {}
     for split, names in (lists or {"": tuple(masks)}).items():
         if split == "test" and not any(name in masks for name in names):
-            continue  # as in the original, whose masks of the test are not public
+            continue  # as in the original, whose test masks are not public
+        of_split = f" in {split}" if split else ""
         for name in names:
             missing = [what for what, known in (("image", images), ("mask", masks)) if name not in known]
-            problems += [f"{name!r} is in {split or 'a'} list, but has no {what}" for what in missing if lists]
+            problems += [f"{name!r} is listed{of_split}, but has no {what}" for what in missing if lists]
             problems += [f"{masks[name].name}{NO_IMAGE}" for what in missing if not lists]
         kept = sorted({name for name in names if name in images and name in masks})
         samples[split] = tuple(Sample(name, images[name], masks[name], objects=ids.get(name)) for name in kept)
@@ -122,7 +123,7 @@ def _classes_as(table: class_tables.Table | None, masks: list[Path]) -> str:
         return f"classes as in {table.path.name}"
     if _fit(masks):
         return "its 21 classes, and 255 does not count"
-    return "its 21 classes do not fit the masks, and no others are named"
+    return "its 21 classes do not fit the masks, and no file names others"
 
 
 def _meaning(table: class_tables.Table | None, masks: list[Path]) -> Meaning:
@@ -134,12 +135,12 @@ def _meaning(table: class_tables.Table | None, masks: list[Path]) -> Meaning:
 
 
 def _fit(masks: list[Path]) -> bool:
-    """Return whether some of the masks have one channel, and indices of Pascal VOC alone."""
+    """Return whether a sample of the masks have one channel, and only indices of Pascal VOC."""
     for path in masks[:: max(1, len(masks) // _SEEN)]:
         try:
             values = images.read_values(path)
         except InputError:
-            continue  # whoever needs it will say why
+            continue  # reading it later raises the error
         known = (values == BORDER) | ((values >= 0) & (values < len(NAMES)))
         if not bool(known.all()) or bool((values != values[:1]).any()):
             return False
