@@ -142,9 +142,9 @@ def test_what_has_no_area_stops_those_who_want_it(tmp_path: Path) -> None:
         ({"points": RING, "group_id": [1]}, "group_id"),
         ({"points": RING, "label": None}, "a label and points"),
         ({"points": [[0, 0], [9, 9]], "shape_type": "mask"}, "has no PNG"),
-        ({"points": [[0, 0], [9, 9]], "shape_type": "mask", "mask": "?"}, "no base64"),
+        ({"points": [[0, 0], [9, 9]], "shape_type": "mask", "mask": "?"}, "not base64"),
         ({"points": [[0, 0], [9, 9]], "shape_type": "mask", "mask": "AAAA"}, "no PNG"),
-        ({"points": [[0, 0], [8, 9]], "shape_type": "mask", "mask": png(np.ones((10, 10)))}, "10×10 pixels, its"),
+        ({"points": [[0, 0], [8, 9]], "shape_type": "mask", "mask": png(np.ones((10, 10)))}, "10×10 pixels, but its"),
         ({"points": [[0, 0], [98, 9]], "shape_type": "mask", "mask": png(np.ones((10, 99)))}, "larger than the image"),
     ],
 )  # fmt: skip
@@ -351,11 +351,11 @@ def test_cvat_order_groups_and_classes(tmp_path: Path) -> None:
         ('<polygon points="1,1;2,2;1,3"/>', "a label"),
         ('<box label="cell" xtl="1" ytl="1" xbr="9"/>', "ybr=None"),
         ('<ellipse label="cell" cx="1" cy="1" rx="0" ry="3"/>', "rx and ry above 0"),
-        ('<mask label="cell" rle="5, 5" left="0" top="0" width="3" height="3"/>', "rle of 10 pixels, in a box of 3×3"),
+        ('<mask label="cell" rle="5, 5" left="0" top="0" width="3" height="3"/>', "10 pixels, but its box is 3×3"),
         ('<mask label="cell" rle="0,81" left="0" top="0" width="81" height="1"/>', "larger than the image"),
         ('<mask label="cell" rle="x" left="0" top="0" width="81" height="1"/>', "whole numbers"),
         ('<mask label="cell" rle="1" left="0.5" top="0" width="1" height="1"/>', "left='0.5': a whole number"),
-        ('<blob label="cell"/>', "no shape that is known"),
+        ('<blob label="cell"/>', "this shape is not known"),
     ],
 )
 def test_wrong_shapes_of_cvat_are_named(tmp_path: Path, shape: str, said: str) -> None:
@@ -501,7 +501,7 @@ def test_names_of_yolo(tmp_path: Path, name: str, text: str, above: int) -> None
     assert document.names == ("cell", "axon")
     assert [one.kind for one in document.drawings[""].annotations] == ["axon"]
     path.write_text("0 0.1 0.1 0.9 0.1 0.5 0.8\n2 0.1 0.1 0.9 0.1 0.5 0.8\n", encoding="utf-8")
-    assert annotations.read(path).problems == ("line 2: class 2, and the names are of 0, 1",)
+    assert annotations.read(path).problems == ("line 2: class 2 has no name; only 0, 1 have one",)
 
 
 @pytest.mark.parametrize(

@@ -101,12 +101,12 @@ def test_classes_are_picked_and_ordered(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (one(0, []), "a box alone is no mask"),
-        (one(99, [[0, 0, 1, 1, 1, 0]]), "image_id 99 is of no image"),
-        (one(0, [[0, 0, 1, 1, 1, 0]], 4), "category_id 4 is of no category"),
+        (one(0, []), "a box is not a mask"),
+        (one(99, [[0, 0, 1, 1, 1, 0]]), "image_id 99 is not the id of an image"),
+        (one(0, [[0, 0, 1, 1, 1, 0]], 4), "category_id 4 is not the id of a category"),
         (one(0, [[0, 0, 1, 1]]), "3 corners or more"),
-        (one(0, {"size": [40, 50], "counts": [3, 4]}), "counts of 7 pixels, its image has 2000"),
-        (one(0, {"size": [50, 40], "counts": [2000]}), r"size \[50, 40\], its image has \[40, 50\]"),
+        (one(0, {"size": [40, 50], "counts": [3, 4]}), "counts are of 7 pixels, but its image has 2000"),
+        (one(0, {"size": [50, 40], "counts": [2000]}), r"size \[50, 40\], but its image has \[40, 50\]"),
         (one(0, {"size": [40, 50], "counts": "é"}), "compressed counts"),
     ],
 )
@@ -160,7 +160,7 @@ def test_images_that_are_missing_are_named(tmp_path: Path) -> None:
 
 def test_files_of_no_known_format(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"version": 1}', encoding="utf-8")
-    with pytest.raises(InputError, match="in a format that is known: COCO JSON"):
+    with pytest.raises(InputError, match="in a known format: COCO JSON"):
         annotations.read(tmp_path / "a.json")
 
 

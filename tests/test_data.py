@@ -346,7 +346,7 @@ def test_what_the_classes_of_polygons_mean(tmp_path: Path) -> None:
         ("0 0 0 1 0 1", "line 2: 5 numbers"),
         ("0 0 0 100 0 100 80", "from 0 to 1"),
         ("0 0 0 nan 0 1 1", "from 0 to 1"),
-        ("0 0 0 x 0 1 1", "coordinates are numbers"),
+        ("0 0 0 x 0 1 1", "coordinates must be numbers"),
         ("cell 0 0 1 0 1 1", "not 'cell'"),
         ("2 0 0 1 0 1 1", "class 2, .*num_classes=3 .*0…1.*background"),
     ],

@@ -1,10 +1,10 @@
-"""Objects as labelling tools write them: a reader a file, behind one registry.
+"""Objects as labelling tools write them: one reader per file, behind one registry.
 
 document = annotations.read(Path("instances.json"))
 document.drawings["a.png"].annotations[0].region.pixels((512, 512))
 """
 
-from unetzoo.data.annotations import (  # which registers them
+from unetzoo.data.annotations import (  # importing registers them
     coco as coco,
     cvat as cvat,
     geojson as geojson,

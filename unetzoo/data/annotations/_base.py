@@ -1,4 +1,4 @@
-"""What labelling tools write: the contract of a format, and the registry of formats."""
+"""Annotations of labelling tools: the contract of a format, and the registry of formats."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from unetzoo.registry import Registry
 
 BACKGROUND = ("background", "_background_")
 IGNORE = ("ignore", "__ignore__", "ignore*")
-"""Names of classes, whatever their case, that are none in any format: what cuts a hole into what lies below, as CVAT's
-and LabelMe's exporters have it, and what does not count. Both hold for whole annotations, and for all classes."""
+"""Names, in any case, that are not classes in any format: the first cut a hole into everything below, as in the
+exporters of CVAT and LabelMe; the others do not count. Both apply to all classes."""
 LARGEST = 2**29
-"""Bytes that a file of annotations may have: COCO's own of 118,000 images has 4.7e8."""
+"""The most bytes of an annotation file: COCO's own, of 118,000 images, has 4.7e8."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +27,10 @@ class Annotation:
     """One object that somebody drew.
 
     Attributes:
-        kind: name of its class; its number, from 0, where the format has numbers and the names stand nowhere; "" where
-            the format has no classes, or this object has none. "background" cuts away what lies below.
-        region: which pixels it covers.
-        ignored: whether they do not count, as those of a crowd.
+        kind: name of its class; the number, from 0, if the format has numbers and no file has the names; "" if the
+            format has no classes, or this object has none. "background" cuts away everything below.
+        region: the pixels that it covers.
+        ignored: whether these pixels do not count, for example those of a crowd.
     """
 
     kind: str | int
@@ -40,12 +40,12 @@ class Annotation:
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """All that was drawn on one image, which is upright.
+    """All objects that were drawn on one upright image.
 
     Attributes:
-        source: the file that says so.
-        annotations: later ones lie over earlier ones.
-        size: (height, width) that the image has by this file; None where it says nothing.
+        source: the annotation file.
+        annotations: later ones cover earlier ones.
+        size: (height, width) of the image according to this file; None if it does not say.
     """
 
     source: Path
@@ -54,7 +54,7 @@ class Drawing:
 
     @property
     def fingerprint(self) -> str:
-        """24 letters that are others where something else was drawn."""
+        """24 characters, which differ if something else was drawn."""
         digest = hashlib.sha256(f"{self.size}".encode())
         for annotation in self.annotations:
             digest.update(f" {annotation.kind!r} {annotation.ignored} {annotation.region.fingerprint}".encode())
@@ -63,15 +63,15 @@ class Drawing:
 
 @dataclass(frozen=True, eq=False)
 class Document:
-    """What a file of annotations says.
+    """The contents of an annotation file.
 
     Attributes:
-        drawings: by the name of the image's file, as written, with /; "" where the file names none, and belongs to the
-            image of its own stem.
-        names: of all classes, in the file's order, those that never occur included.
-        problems: a sentence for each thing that is wrong, "annotation 7: …"; the rest was read.
-        listed: whether the file has a list of classes, whose order they keep. Otherwise the classes of a data set are
-            sorted by name, as the order of objects says nothing.
+        drawings: by the name of the image's file, as written, with /; "" if the file names none, and belongs to the
+            image with its own stem.
+        names: of all classes, in the file's order, including those that never occur.
+        problems: a sentence for each thing that is wrong, "annotation 7: …"; everything else was read.
+        listed: whether the file has a list of classes, whose order is kept. Otherwise the classes of a data set are
+            sorted by name, as the order of objects has no meaning.
     """
 
     drawings: Mapping[str, Drawing]
@@ -82,15 +82,15 @@ class Document:
 
 @dataclass(frozen=True)
 class AnnotationFormat:
-    """A format of files that hold objects, and not pixels.
+    """A file format that holds objects rather than pixels.
 
     Attributes:
-        title: what people call it.
-        suffixes: of its files, in small letters.
-        recognises: whether a file with such a suffix is of this format; what is in it may be anything.
-        read: the whole file. It raises ``InputError`` where that is not of this format at all, and lists single faults
-            as ``Document.problems``.
-        many: whether one file is about several images, which it names.
+        title: its usual name.
+        suffixes: of its files, in lower case.
+        recognises: whether a file with such a suffix has this format; the contents may be anything.
+        read: reads the whole file. It raises ``InputError`` if the file does not have this format at all, and lists
+            single faults in ``Document.problems``.
+        many: whether one file describes several images, which it names.
     """
 
     title: str
@@ -109,11 +109,11 @@ def register_annotation_format(
     """Register the function that it decorates as the reader of a format, see :class:`AnnotationFormat`.
 
     Raises:
-        ConfigError: the name is taken, or cannot be a name; or suffixes that are none, such as "JSON" for ".json".
+        ConfigError: the name is taken, or is not valid; or suffixes are wrong, such as "JSON" for ".json".
     """
     wrong = [suffix for suffix in suffixes if not suffix.startswith(".") or suffix != suffix.lower()]
     if wrong or not suffixes or isinstance(suffixes, str):
-        raise ConfigError(f"the annotation format {name!r}: suffixes={suffixes!r}: such as ('.json',) are needed")
+        raise ConfigError(f"the annotation format {name!r}: suffixes={suffixes!r}: give for example ('.json',)")
 
     def decorate(read: Callable[[Path], Document]) -> Callable[[Path], Document]:
         ANNOTATION_FORMATS.register(name, AnnotationFormat(title, tuple(suffixes), recognises, read, many))
@@ -123,15 +123,15 @@ def register_annotation_format(
 
 
 def suffixes() -> frozenset[str]:
-    """Return the endings of files that may hold annotations, in small letters."""
+    """Return the suffixes of files that may hold annotations, in lower case."""
     return frozenset(suffix for known in ANNOTATION_FORMATS.values() for suffix in known.suffixes)
 
 
 def format_of(path: Path) -> AnnotationFormat | None:
-    """Return the format of a file of annotations; None where it is of none that is known.
+    """Return the format of an annotation file; None if it has no known format.
 
     Raises:
-        InputError: the file cannot be read; or it is of two formats.
+        InputError: the file cannot be read; or it may have two formats.
     """
     ending = path.suffix.lower()
     known = tuple(name for name, entry in ANNOTATION_FORMATS.items() if ending in entry.suffixes)
@@ -140,7 +140,7 @@ def format_of(path: Path) -> AnnotationFormat | None:
     try:
         status = path.stat()
         if status.st_size > LARGEST:
-            raise InputError(f"{str(path)!r} has more than {LARGEST // 2**20} MiB: part it into several files")
+            raise InputError(f"{str(path)!r} has more than {LARGEST // 2**20} MiB: split it into several files")
         found = _recognised(path, known, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from error
@@ -151,15 +151,15 @@ def format_of(path: Path) -> AnnotationFormat | None:
 
 @functools.lru_cache(maxsize=2**18)
 def _recognised(path: Path, known: tuple[str, ...], *_: int) -> tuple[str, ...]:
-    """Return which of these formats a file is of: once, as many ask, and the file may have to be parsed for it."""
+    """Return which of these formats a file has. Cached, as it is called often, and may have to parse the file."""
     return tuple(name for name in known if ANNOTATION_FORMATS[name].recognises(path))
 
 
 def known_format(path: Path) -> AnnotationFormat:
-    """Return the format of a file of annotations.
+    """Return the format of an annotation file.
 
     Raises:
-        InputError: as :func:`format_of`; or it is of none that is known, with what to export instead, where that is.
+        InputError: as for :func:`format_of`; or the format is not known. If possible, it says what to export instead.
     """
     known = format_of(path)
     if known is not None:
@@ -168,15 +168,14 @@ def known_format(path: Path) -> AnnotationFormat:
     if other is not None:
         raise InputError(f"{str(path)!r} is not read: {other}")
     titles = ", ".join(entry.title for entry in ANNOTATION_FORMATS.values())
-    raise InputError(f"{str(path)!r} holds no annotations in a format that is known: {titles}")
+    raise InputError(f"{str(path)!r} holds no annotations in a known format: {titles}")
 
 
 def read(path: Path) -> Document:
-    """Return what a file of annotations says, of whichever format it is.
+    """Return the contents of an annotation file of any known format.
 
     Raises:
-        InputError: it cannot be read, or is of no format that is known; with what to export instead, where that is
-            known.
+        InputError: the file cannot be read, or its format is not known. If possible, it says what to export instead.
     """
     try:
         return _without_reserved(known_format(path).read(path))
@@ -185,7 +184,7 @@ def read(path: Path) -> Document:
 
 
 def _without_reserved(document: Document) -> Document:
-    """Return a document in which the names of :data:`BACKGROUND` and :data:`IGNORE` are no classes."""
+    """Return a document in which the names of :data:`BACKGROUND` and :data:`IGNORE` are not classes."""
     reserved = {name for name in document.names if name.lower() in (*BACKGROUND, *IGNORE)}
     if not reserved:
         return document
@@ -204,10 +203,10 @@ def _without_reserved(document: Document) -> Document:
 
 
 def grouped(found: Iterable[tuple[object, Annotation]]) -> tuple[Annotation, ...]:
-    """Return annotations of which those with the same group and class are one, in the place of its last part.
+    """Join annotations with the same group and class to one, in the place of the last of them.
 
     Args:
-        found: the group of each, None where it has none, and the annotation.
+        found: the group of each, or None, and the annotation.
     """
     parts: dict[object, list[Annotation]] = {}
     for k, (group, one) in enumerate(found):
@@ -223,14 +222,14 @@ def grouped(found: Iterable[tuple[object, Annotation]]) -> tuple[Annotation, ...
 
 @dataclass
 class Faults:
-    """What is wrong with the parts of a file, collected while it is read.
+    """Faults in the parts of a file, collected while it is read.
 
     Attributes:
-        sentences: of each.
+        sentences: one for each fault.
     """
 
     sentences: list[str] = field(default_factory=list)
 
     def add(self, where: str, error: Exception | str) -> None:
-        """Write down what is wrong somewhere."""
+        """Add a fault."""
         self.sentences.append(f"{where}: {error}")

@@ -1,7 +1,7 @@
 """COCO JSON: one file for the images of a folder, as CVAT, Roboflow, Label Studio, Supervisely and many more export it.
 
 https://cocodataset.org/#format-data. A segmentation is a list of polygons, or a run-length encoding of the pixels,
-plain or compressed. Crowds do not count. Annotations lie over those that stand before them in the file.
+plain or compressed. Crowds do not count. Annotations cover those that come before them in the file.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ def _recognises(path: Path) -> bool:
 
 @register_annotation_format("coco", title="COCO JSON", suffixes=(".json",), recognises=_recognises, many=True)
 def read(path: Path) -> Document:
-    """Return what a file of COCO's says.
+    """Read a COCO file.
 
     Raises:
-        InputError: it has no categories at all.
+        InputError: the file has no categories at all.
     """
     found, faults = parsing.json_of(path), Faults()
     if not isinstance(found.get("categories"), list):
-        raise InputError(f"{str(path)!r} is COCO JSON without categories, the names of classes: export them, too")
+        raise InputError(f"{str(path)!r} is COCO JSON without categories, which name the classes: export them too")
     images = {
         image["id"]: image for k, image in enumerate(found["images"]) if _is_image(image, f"image {k + 1}", faults)
     }
     if len(images) < len(found["images"]) and not faults.sentences:
-        faults.add("images", "two have the same id")
+        faults.add("images", "two images have the same id")
     kinds = {}
     for k, category in enumerate(found["categories"]):
         if parsing.has(category, id=int, name=str):
@@ -64,7 +64,7 @@ def read(path: Path) -> Document:
         named = [images[image]["file_name"] for image in boxes]
         faults.sentences.append(
             f"{sum(boxes.values())} of {len(found['annotations'])} annotations are detection boxes, without a "
-            f"segmentation: {regions.NO_BOXES}; they are of {some_of(named)}"
+            f"segmentation: {regions.NO_BOXES}; their images are {some_of(named)}"
         )
     drawings = {
         image["file_name"].replace("\\", "/"): Drawing(path, tuple(drawn[key]), _size(image))
@@ -76,21 +76,21 @@ def read(path: Path) -> Document:
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """Run lengths: how many pixels are outside, inside, outside, …, column after column.
+    """Run lengths: numbers of pixels that are outside, inside, outside, …, column after column.
 
     Attributes:
         size: (height, width).
-        counts: of pixels, which add up to all of them.
+        counts: of pixels; their sum is the number of all pixels.
     """
 
     size: Size
     counts: NDArray[np.int64]
 
     def pixels(self, size: Size) -> Part:
-        """Return what is inside, see ``Region``."""
+        """Return the pixels inside, see ``Region``."""
         if tuple(size) != self.size:
             height, width = self.size
-            raise InputError(f"a run-length encoding of {width}×{height} pixels, its image has {size[1]}×{size[0]}")
+            raise InputError(f"its run lengths are for {width}×{height} pixels, but its image has {size[1]}×{size[0]}")
         starts = np.concatenate([[0], self.counts.cumsum()])
         inside = np.flatnonzero(self.counts[1::2]) * 2 + 1
         if not len(inside):
@@ -108,19 +108,19 @@ class Runs:
 def uncompressed(text: str) -> list[int]:
     """Return the run lengths of COCO's compressed text.
 
-    Each is written in groups of five bits, the lowest first, as letters from "0" on, of which bit 5 says that more
-    follow, and the highest bit of the last is the sign; from the third on it is the difference from the run
-    two before (pycocotools' ``maskApi.c``).
+    Each number is written in groups of five bits, the lowest first, as characters from "0" on. Bit 5 says that more
+    groups follow, and the highest bit of the last group is the sign. From the third on, a number is the difference from
+    the run two before it (pycocotools' ``maskApi.c``).
 
     Raises:
-        ValueError: other letters, or a number that is cut off.
+        ValueError: the text has other characters, or a number is cut off.
     """
     counts: list[int] = []
     value = shift = 0
     for letter in text:
         bits = ord(letter) - 48
         if not 0 <= bits < 64:
-            raise ValueError(f"{letter!r} in compressed counts")
+            raise ValueError(f"{letter!r} is not a character of compressed counts")
         value |= (bits & 31) << shift
         shift += 5
         if not bits & 32:
@@ -133,7 +133,7 @@ def uncompressed(text: str) -> list[int]:
 
 
 def _annotation(found: Any, images: Mapping[Any, Any], kinds: Mapping[Any, str]) -> tuple[Any, Annotation]:
-    """Return the id of the image, and what is drawn on it.
+    """Return the id of the image, and the annotation.
 
     Raises:
         ValueError: says what is wrong.
@@ -142,14 +142,14 @@ def _annotation(found: Any, images: Mapping[Any, Any], kinds: Mapping[Any, str])
         raise ValueError("an object is needed")
     image, kind = found.get("image_id"), found.get("category_id")
     if not isinstance(image, int | str) or image not in images:
-        raise ValueError(f"image_id {image!r:.60} is of no image")
+        raise ValueError(f"image_id {image!r:.60} is not the id of an image")
     if not isinstance(kind, int) or kind not in kinds:
-        raise ValueError(f"category_id {kind!r:.60} is of no category")
+        raise ValueError(f"category_id {kind!r:.60} is not the id of a category")
     return image, Annotation(kinds[kind], _region(found.get("segmentation"), _size(images[image])), _crowd(found))
 
 
 def _is_box(found: Any, images: Mapping[Any, Any]) -> bool:
-    """Return whether an annotation of an image has a box, and nothing else that says where it is."""
+    """Return whether an annotation of an image has only a box, and no segmentation."""
     if not parsing.has(found, bbox=list) or found.get("segmentation"):
         return False
     return isinstance(found.get("image_id"), int | str) and found["image_id"] in images
@@ -164,24 +164,24 @@ def _region(found: Any, size: Size) -> Region:
         return Polygons(tuple((_ring(part),) for part in found))
     if parsing.has(found, size=list) and isinstance(found.get("counts"), list | str):
         return _runs(found, size)
-    raise ValueError("no segmentation, and a box alone is no mask" if not found else "polygons or counts are needed")
+    raise ValueError("no segmentation, and a box is not a mask" if not found else "polygons or counts are needed")
 
 
 def _ring(numbers: Any) -> NDArray[np.float64]:
     fits = isinstance(numbers, list) and len(numbers) >= 6 and len(numbers) % 2 == 0
     if not fits or not all(map(parsing.is_place, numbers)):
-        raise ValueError("x and y, finite numbers, of 3 corners or more are needed of each polygon")
+        raise ValueError("each polygon needs x and y of 3 corners or more, as finite numbers")
     return np.array(numbers, np.float64).reshape(-1, 2)
 
 
 def _runs(found: Mapping[str, Any], size: Size) -> Runs:
     counts = uncompressed(found["counts"]) if isinstance(found["counts"], str) else found["counts"]
     if not all(type(n) is int and 0 <= n <= size[0] * size[1] for n in counts):
-        raise ValueError("counts that are no numbers of pixels")
+        raise ValueError("its counts are not all numbers of pixels")
     if found["size"] != list(size):
-        raise ValueError(f"a run-length encoding of size {found['size']!r:.60}, its image has {list(size)}")
+        raise ValueError(f"its run lengths have the size {found['size']!r:.60}, but its image has {list(size)}")
     if sum(counts) != size[0] * size[1]:
-        raise ValueError(f"counts of {sum(counts)} pixels, its image has {size[0] * size[1]}")
+        raise ValueError(f"its counts are of {sum(counts)} pixels, but its image has {size[0] * size[1]}")
     return Runs(size, np.array(counts, np.int64))
 
 
@@ -203,9 +203,9 @@ def _where(k: int, annotation: Any) -> str:
 
 
 def _names(categories: list[Any], kinds: Mapping[Any, str], annotations: list[Any]) -> tuple[str, ...]:
-    """Return the names of the categories, but for the one that Roboflow adds, which nobody uses.
+    """Return the names of the categories, without the unused one that Roboflow adds.
 
-    It is the parent of the others, or has the number 0 and no parent.
+    This is the parent of the others, or has the number 0 and no parent.
     """
     found = [category for category in categories if isinstance(category, Mapping)]
     parents = {category.get("supercategory") for category in found}

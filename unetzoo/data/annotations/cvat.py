@@ -1,8 +1,8 @@
 """CVAT's XML of images ("CVAT for images 1.1"): one file for all of them.
 
 https://docs.cvat.ai/docs/manual/advanced/xml_format. Polygons, boxes and ellipses, and masks as run lengths of the
-pixels of their box, row after row, outside first. ``z_order`` says what lies above; of equal ones it is what stands
-later in the file. Shapes of the same ``group_id`` and label are one object. A label "background" cuts a hole.
+pixels of their box, row after row, outside first. ``z_order`` says what is on top; if it is equal, shapes later in the
+file are. Shapes of the same ``group_id`` and label are one object. A label "background" cuts a hole.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from unetzoo.data.annotations.regions import Ellipse, NoArea, Part, Pixels, Poly
 Attributes = Mapping[str, str]
 _NO_AREA = {"polyline": "a line", "points": "a point", "cuboid": "a cuboid", "skeleton": "a skeleton"}
 _NO_CLASSES = ("tag", "points", "polyline", "cuboid", "skeleton")
-"""Types of labels of which no shape has an area."""
+"""Label types whose shapes have no area."""
 
 
 def _recognises(path: Path) -> bool:
@@ -31,7 +31,7 @@ def _recognises(path: Path) -> bool:
 
 @register_annotation_format("cvat", title="CVAT XML for images", suffixes=(".xml",), recognises=_recognises, many=True)
 def read(path: Path) -> Document:
-    """Return what a file of CVAT's says."""
+    """Read a CVAT file."""
     reader = _Reader()
     parsing.parse_xml(path, reader.start, reader.text, reader.end)
     drawings = {}
@@ -45,7 +45,7 @@ def read(path: Path) -> Document:
 class _Image:
     size: Size
     shapes: list[tuple[int, str | None, Annotation]] = field(default_factory=list)
-    """Order, group, and what was drawn."""
+    """Order, group, and annotation."""
 
 
 class _Reader:
@@ -88,7 +88,7 @@ class _Reader:
         try:
             size = _whole(attributes, "height"), _whole(attributes, "width")
             if not name or min(size) < 1 or name in self.images:
-                raise ValueError("a name of its own, width and height are needed")
+                raise ValueError("a unique name, width and height are needed")
         except ValueError as error:
             self.faults.add(f"image {name or len(self.images) + 1!r}", error)
             return None
@@ -96,16 +96,16 @@ class _Reader:
 
     def _add(self, tag: str, attributes: Attributes, image: _Image) -> None:
         if tag == "tag":
-            return  # is about the whole image
+            return  # it describes the whole image
         try:
             if tag not in _SHAPES and tag not in _NO_AREA:
-                raise ValueError("no shape that is known")
+                raise ValueError("this shape is not known")
             label = attributes.get("label", "")
             if not label:
                 raise ValueError("a label is needed")
             region = NoArea(_NO_AREA[tag]) if tag in _NO_AREA else _SHAPES[tag](attributes)
             if isinstance(region, _Runs) and (region.height > image.size[0] or region.width > image.size[1]):
-                raise ValueError(f"a mask of {region.width}×{region.height} pixels is larger than the image")
+                raise ValueError(f"its mask of {region.width}×{region.height} pixels is larger than the image")
             order = _whole(attributes, "z_order") if "z_order" in attributes else 0
         except ValueError as error:
             self.faults.add(f"image {next(reversed(self.images))!r}, shape {self._count} ({tag:.40})", error)
@@ -117,11 +117,11 @@ class _Reader:
 
 @dataclass(frozen=True, eq=False)
 class _Runs:
-    """Run lengths of a box: how many pixels are outside, inside, outside, …, row after row.
+    """Run lengths of a box: numbers of pixels that are outside, inside, outside, …, row after row.
 
     Attributes:
         left, top, width, height: of the box.
-        counts: of pixels, which add up to all of them.
+        counts: of pixels; their sum is the number of all pixels.
     """
 
     left: int
@@ -131,7 +131,7 @@ class _Runs:
     counts: NDArray[np.int64]
 
     def pixels(self, size: Size) -> Part:
-        """Return what is inside, see ``Region``."""
+        """Return the pixels inside, see ``Region``."""
         inside = np.repeat(np.arange(len(self.counts)) % 2 == 1, self.counts).reshape(self.height, self.width)
         return Pixels(self.left, self.top, inside).pixels(size)
 
@@ -146,7 +146,7 @@ def _polygon(attributes: Attributes) -> Region:
     try:
         points = [[float(number) for number in pair.split(",")] for pair in attributes.get("points", "").split(";")]
     except ValueError:
-        raise ValueError("points are written x,y;x,y;…") from None
+        raise ValueError("points must be written as x,y;x,y;…") from None
     return Polygons(((parsing.corners(points),),))
 
 
@@ -167,9 +167,9 @@ def _mask(attributes: Attributes) -> Region:
     try:
         counts = [int(text) for text in attributes.get("rle", "").split(",")]
     except ValueError:
-        raise ValueError("rle holds whole numbers, separated by commas") from None
+        raise ValueError("rle must be whole numbers, separated by commas") from None
     if width < 1 or height < 1 or min(counts) < 0 or sum(counts) != width * height:
-        raise ValueError(f"rle of {sum(counts)!s:.20} pixels, in a box of {width}×{height}")
+        raise ValueError(f"rle has {sum(counts)!s:.20} pixels, but its box is {width}×{height}")
     return _Runs(left, top, width, height, np.array(counts, np.int64))
 
 

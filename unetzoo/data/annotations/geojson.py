@@ -1,10 +1,10 @@
 """GeoJSON in pixels, as QuPath, napari's plugins and ``unetzoo predict`` write it: a file for each image.
 
-RFC 7946, and https://qupath.readthedocs.io: a FeatureCollection, features in a list, a single feature, or geometries
-alone. x and y count pixels from the upper left corner of the image, along the edges of pixels. A class is
+RFC 7946, and https://qupath.readthedocs.io: a FeatureCollection, a list of features, a single feature, or only
+geometries. x and y count pixels from the upper left corner of the image, along the edges of pixels. A class is
 ``classification.name`` (QuPath), ``class_name``, ``class``, ``label`` or a plain text as ``classification``. QuPath's
-own classes that end in an asterisk do not count, as "Ignore*"; but "Region*" and cores of tissue arrays only mark where
-somebody looked, and are left out. Of a cell its outline is taken. What stands later in the file lies above.
+own classes that end in an asterisk do not count, such as "Ignore*"; but "Region*" and cores of tissue arrays only mark
+where somebody looked, and are left out. The outline of a cell is used. Later objects in the file are on top.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _GEOMETRIES = ("Polygon", "MultiPolygon", "GeometryCollection", *_NO_AREA)
 _NAMES = ("class_name", "class", "label")
 _NO_OBJECTS = ("tmaCore", "tma_core", "TMACoreObject", "root", "PathRootObject")
 _DEEPEST = 8
-"""Collections of geometries in each other."""
+"""The deepest nesting of collections of geometries."""
 
 
 def _recognises(path: Path) -> bool:
@@ -41,7 +41,7 @@ def _recognises(path: Path) -> bool:
 
 @register_annotation_format("geojson", title="GeoJSON", suffixes=(".geojson", ".json"), recognises=_recognises)
 def read(path: Path) -> Document:
-    """Return what a file of GeoJSON says."""
+    """Read a GeoJSON file."""
     found, faults = parsing.json_of(path), Faults()
     _refuse_places(found, path)
     annotations: list[Annotation] = []
@@ -60,19 +60,19 @@ def read(path: Path) -> Document:
         except ValueError as error:
             faults.add(f"feature {k}", error)
     if len(planes) > 1:
-        faults.add("features", "they lie on several planes of a stack (z, t): export each plane to a file of its own")
+        faults.add("features", "they are on several planes of a stack (z, t): export each plane to a file of its own")
     names = dict.fromkeys(str(one.kind) for one in annotations if one.kind)
     return Document({"": Drawing(path, tuple(annotations))}, tuple(names), tuple(faults.sentences))
 
 
 def _refuse_places(found: Any, path: Path) -> None:
-    """Raise where coordinates are places on the earth."""
+    """Raise if coordinates are places on the earth."""
     crs = found.get("crs") if isinstance(found, Mapping) else None
     if crs is not None:
         name = crs["properties"].get("name") if parsing.has(crs, properties=Mapping) else None
         raise InputError(
-            f"{str(path)!r} has coordinates in {name or 'a reference system'!r:.60}, and not in pixels: burn it into a "
-            "mask (gdal_rasterize, or rasterio.features.rasterize), or move it into pixels and leave 'crs' out"
+            f"{str(path)!r} has coordinates in {name or 'a reference system'!r:.60}, not in pixels: burn it into a "
+            "mask (gdal_rasterize, or rasterio.features.rasterize), or convert it to pixels and leave 'crs' out"
         )
 
 
@@ -83,10 +83,10 @@ def _features(found: Any) -> Iterator[Any]:
 
 
 def _parts(feature: Any) -> tuple[Any, Mapping[str, Any]]:
-    """Return geometry and properties of a feature; a geometry alone has none.
+    """Return geometry and properties of a feature; a bare geometry has no properties.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither a feature nor a geometry.
     """
     if not parsing.has(feature, type=str):
         raise ValueError("an object with a type is needed")
@@ -116,7 +116,7 @@ def _plane(geometry: Any) -> tuple[Any, ...]:
 
 
 def _region(geometry: Any, depth: int = 0) -> Region:
-    """Return what a geometry covers.
+    """Return the region of a geometry.
 
     Raises:
         ValueError: says what is wrong.
@@ -129,7 +129,7 @@ def _region(geometry: Any, depth: int = 0) -> Region:
     if kind == "GeometryCollection":
         parts = geometry.get("geometries")
         if not isinstance(parts, list) or not parts or depth == _DEEPEST:
-            raise ValueError("a GeometryCollection needs geometries, and not too deep in each other")
+            raise ValueError("a GeometryCollection needs geometries, and not too many levels of them")
         return United(tuple(_region(part, depth + 1) for part in parts))
     polygons = geometry.get("coordinates")
     if kind == "Polygon":

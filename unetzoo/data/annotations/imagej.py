@@ -1,10 +1,10 @@
 """ImageJ's regions of interest: a ``.roi``, or a ``.zip`` of them, as the ROI Manager saves them for an image.
 
 https://imagej.net/ij/developer/source/ij/io/RoiDecoder.java.html, read by roifile. Polygons, freehand and traced
-outlines, rectangles, ovals, and composites of several outlines, whose holes are holes. A class is the name that
-somebody gave, without the number that ImageJ adds to equal names ("nucleus", "nucleus-1"); names of digits, as ImageJ
-gives them by itself, are none. What stands later in the file lies above. An
-empty archive says that there is nothing.
+outlines, rectangles, ovals, and composites of several outlines, whose holes are kept. A class is the name that
+somebody gave, without the number that ImageJ adds to equal names ("nucleus", "nucleus-1"); names of digits, which
+ImageJ gives by default, are not classes. Later regions in the file are on top. An
+empty archive means that there are no objects.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from unetzoo.errors import InputError
 
 _MAGIC = b"Iout"
 _LARGEST = 2**28
-"""Bytes that the regions of a file may have when they are unpacked."""
+"""The most bytes of the regions of a file when they are unpacked."""
 _MOST = 2**20
-"""Regions that a file may have."""
+"""The most regions of a file."""
 _NO_AREA = {3: "a line", 4: "a line", 5: "a line", 6: "an empty region", 9: "an angle", 10: "a point"}
 _RECTANGLE, _OVAL = 1, 2
 _OUTLINES = (0, 7, 8)
 _TEXT, _IMAGE = 1, 4
 _DAMAGED = (ValueError, TypeError, IndexError, OverflowError, RuntimeError, UnicodeDecodeError, struct.error)
 _STEPS = 16
-"""Straight pieces of a curve."""
+"""Number of straight pieces of a curve."""
 
 
 def _recognises(path: Path) -> bool:
@@ -53,7 +53,7 @@ def _recognises(path: Path) -> bool:
 
 @register_annotation_format("imagej", title="ImageJ ROIs", suffixes=(".roi", ".zip"), recognises=_recognises)
 def read(path: Path) -> Document:
-    """Return what a file of regions says."""
+    """Read a file of regions."""
     roifile = extras.needed("roifile", f"{str(path)!r}, regions of ImageJ", error=InputError)
     faults, annotations, places = Faults(), [], set()
     for name, data in _files(path, faults):
@@ -64,7 +64,7 @@ def read(path: Path) -> Document:
         except _DAMAGED as error:
             faults.add(f"region {name!r}", error)
     if len(places - {(0, 0, 0)}) > 1:
-        faults.add("regions", "they lie on several planes of a stack: save those of each plane in a file of its own")
+        faults.add("regions", "they are on several planes of a stack: save those of each plane in a file of its own")
     names = dict.fromkeys(str(one.kind) for one in annotations if one.kind)
     return Document({"": Drawing(path, tuple(annotations))}, tuple(names), tuple(faults.sentences))
 
@@ -76,10 +76,10 @@ def _files(path: Path, faults: Faults) -> Iterator[tuple[str, bytes]]:
         return
     with zipfile.ZipFile(path) as archive:
         inside = [entry for entry in archive.infolist() if entry.filename.lower().endswith(".roi")]
-        # What an entry says of its size is what is read of it at most.
+        # No more of an entry is read than the size that it states.
         if sum(entry.file_size for entry in inside) > _LARGEST or len(inside) > _MOST:
             raise InputError(
-                f"{str(path)!r} holds {len(inside)} regions of more than {_LARGEST // 2**20} MiB: part it into several"
+                f"{str(path)!r} holds {len(inside)} regions of more than {_LARGEST // 2**20} MiB: split it into several"
             )
         for entry in inside:
             try:
@@ -93,7 +93,7 @@ def _kind(name: str) -> str:
 
 
 def _region(roi: Any) -> Region:
-    """Return what a region covers.
+    """Return the region of an ROI.
 
     Raises:
         ValueError: says what is wrong.
@@ -109,19 +109,19 @@ def _region(roi: Any) -> Region:
     if roi.multi_coordinates is not None:
         return Polygons((tuple(_rings(roi.multi_coordinates.tolist())),))
     if roi.rounded_rect_arc_size and roi.roitype == _RECTANGLE:
-        raise ValueError("a rectangle with round corners: draw it as a polygon")
+        raise ValueError("rectangles with round corners are not read: draw a polygon")
     left, top, right, bottom = float(roi.left), float(roi.top), float(roi.right), float(roi.bottom)
     if roi.subpixelrect and roi.widthd and roi.heightd:
         left, top, right, bottom = roi.xd, roi.yd, roi.xd + roi.widthd, roi.yd + roi.heightd
     if not all(map(parsing.is_place, (left, top, right, bottom))) or left >= right or top >= bottom:
-        raise ValueError("left, top, right and bottom are needed, finite numbers in that order")
+        raise ValueError("left, top, right and bottom must be finite, with left < right and top < bottom")
     if roi.roitype == _RECTANGLE:
         return box(left, top, right, bottom)
     return Ellipse((left + right) / 2, (top + bottom) / 2, (right - left) / 2, (bottom - top) / 2)
 
 
 def _rings(path: list[float]) -> Iterator[Ring]:
-    """Yield the outlines of a composite: of moves, lines and curves, each with its points behind it, and ends."""
+    """Yield the outlines of a composite: moves, lines, curves and ends, each followed by its points."""
     points: list[list[float]] = []
     at = 0
     while at < len(path):
@@ -141,7 +141,7 @@ def _rings(path: list[float]) -> Iterator[Ring]:
 
 
 def _curve(points: list[list[float]]) -> list[list[float]]:
-    """Return corners along a Bézier curve behind its first point, which is left out (de Casteljau)."""
+    """Return corners along a Bézier curve, without its first point (de Casteljau)."""
     found = []
     for share in np.linspace(0, 1, _STEPS + 1)[1:]:
         left = parsing.corners(points)

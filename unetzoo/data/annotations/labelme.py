@@ -1,8 +1,8 @@
 """LabelMe's JSON: a file for each image, with the objects that were drawn on it as ``shapes``.
 
 https://github.com/wkentaro/labelme (``_label_file.py``). Shapes of the same ``group_id`` and label are one object. A
-mask is a PNG in base64, and the first of its points the pixel of its upper left corner. ``__ignore__`` does not count,
-and ``_background_`` cuts a hole. What stands later in the file lies above. AnyLabeling writes the same.
+mask is a PNG in base64, and the first of its points is the pixel of its upper left corner. ``__ignore__`` does not
+count, and ``_background_`` cuts a hole. Later shapes in the file are on top. AnyLabeling writes the same format.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _recognises(path: Path) -> bool:
 
 @register_annotation_format("labelme", title="LabelMe JSON", suffixes=(".json",), recognises=_recognises)
 def read(path: Path) -> Document:
-    """Return what a file of LabelMe's says."""
+    """Read a LabelMe file."""
     found, faults = parsing.json_of(path), Faults()
     size = _size(found, faults)
     shapes = []
@@ -54,7 +54,7 @@ class _Png:
     """A mask of an object, as the bytes of its file.
 
     Attributes:
-        left, top: the pixel of the image on which its first one lies.
+        left, top: the image pixel of its first pixel.
         png: its bytes.
     """
 
@@ -63,7 +63,7 @@ class _Png:
     png: bytes
 
     def pixels(self, size: Size) -> Part:
-        """Return what is not black, see ``Region``."""
+        """Return the pixels that are not black, see ``Region``."""
         return Pixels(self.left, self.top, _decoded(self.png)).pixels(size)
 
     @property
@@ -83,7 +83,7 @@ def _size(found: Mapping[str, Any], faults: Faults) -> Size | None:
 
 
 def _shape(found: Any, size: Size | None) -> tuple[int | str | None, Annotation]:
-    """Return the group and what was drawn.
+    """Return the group and the annotation.
 
     Raises:
         ValueError: says what is wrong.
@@ -109,17 +109,17 @@ def _region(found: Mapping[str, Any], kind: str, size: Size | None) -> Region:
     if kind == "circle":
         (x, y), edge = points[0], points[1]
         radius = math.dist((x, y), edge)
-        return Ellipse(float(x), float(y), radius, radius) if radius else NoArea("a circle of no radius")
+        return Ellipse(float(x), float(y), radius, radius) if radius else NoArea("a circle without a radius")
     return box(*points.min(0).tolist(), *points.max(0).tolist())
 
 
 def _mask(text: Any, points: Ring, size: Size | None) -> Region:
     if not isinstance(text, str):
-        raise ValueError("a mask has no PNG")
+        raise ValueError("its mask has no PNG")
     try:
         png = base64.b64decode(text, validate=True)
     except binascii.Error as error:
-        raise ValueError(f"its mask is no base64: {error}") from None
+        raise ValueError(f"its mask is not base64: {error}") from None
     (left, top), (right, bottom) = points.astype(int).tolist()
     wanted = right - left + 1, bottom - top + 1
     try:
@@ -128,7 +128,7 @@ def _mask(text: Any, points: Ring, size: Size | None) -> Region:
     except InputError as error:
         raise ValueError(f"its mask: {error}") from None
     if found != wanted:
-        raise ValueError(f"its mask has {found[0]}×{found[1]} pixels, its points {wanted[0]}×{wanted[1]}")
+        raise ValueError(f"its mask has {found[0]}×{found[1]} pixels, but its points span {wanted[0]}×{wanted[1]}")
     if size is not None and (wanted[0] > size[1] or wanted[1] > size[0]):
         raise ValueError(f"its mask of {wanted[0]}×{wanted[1]} pixels is larger than the image")
     return _Png(left, top, png)

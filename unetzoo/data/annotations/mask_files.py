@@ -1,4 +1,4 @@
-"""An object whose pixels are a file of their own, as data sets with one mask an object have them (DSB 2018)."""
+"""An object whose pixels are a separate file, as in data sets with one mask per object (DSB 2018)."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ _LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")
 
 @dataclass(frozen=True)
 class MaskFile:
-    """What is not black in a file of one object; it is read when its pixels are asked for.
+    """The pixels that are not black in a file of one object; it is read when they are needed.
 
-    In a JPEG, whose noise is not black either, it is what is brighter than half of the brightest pixel.
+    In a JPEG, where noise is not black either, these are the pixels above half of the brightest one.
 
     Attributes:
-        path: of the file, of the size of the image.
+        path: of the file, which has the size of the image.
     """
 
     path: Path
 
     def pixels(self, size: Size) -> Part:
-        """Return what is not black, see ``Region``.
+        """Return the pixels that are not black, see ``Region``.
 
         Raises:
-            InputError: it cannot be read, or is of another size.
+            InputError: the file cannot be read, or has another size.
         """
         values = images.read_values(self.path) if images.palette_of(self.path) is None else images.read_image(self.path)
         height, width = values.shape[1:]
         if (height, width) != tuple(size):
-            raise InputError(f"{str(self.path)!r} is {width}×{height} pixels, its image {size[1]}×{size[0]}")
+            raise InputError(f"{str(self.path)!r} is {width}×{height} pixels, but its image is {size[1]}×{size[0]}")
         if values.shape[0] in (2, 4):
             colours, alpha = values[:-1], values[-1:]
-            # Where all colours are the same, the shape may be in alpha.
+            # If all colours are the same, the shape may be in alpha.
             values = alpha if bool((colours == colours[:, :1, :1]).all()) and not bool(alpha.all()) else colours
         greys = values.to(torch.float64).amax(dim=0)
         least = float(greys.max()) / 2 if self.path.suffix.lower() in _LOSSY else 0.0

@@ -1,4 +1,4 @@
-"""What labelling tools write that is not read here, and what to export from them instead: one table."""
+"""Formats of labelling tools that are not read here, and what to export instead: one table."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from unetzoo.errors import InputError
 
 @dataclass(frozen=True)
 class Other:
-    """A format that is known, and not read.
+    """A format that is known, but not read.
 
     Attributes:
-        title: what it is, behind "it is".
-        suffixes: of its files, in small letters.
-        recognises: whether a file with such a suffix is of it.
+        title: its name, to follow "it is".
+        suffixes: of its files, in lower case.
+        recognises: whether a file with such a suffix has this format.
         fix: what to do.
     """
 
@@ -29,9 +29,9 @@ class Other:
 
 
 def advice(path: Path) -> str | None:
-    """Return what a file is that is not read here, and what to export instead; None where it is nothing that is known.
+    """Return what a file that is not read here is, and what to export instead; None if it is not known.
 
-    At most a file's start is looked at, but for JSON, which is parsed.
+    Only the start of a file is looked at, except for JSON, which is parsed.
     """
     for other in OTHERS:
         try:
@@ -43,7 +43,7 @@ def advice(path: Path) -> str | None:
 
 
 def may_be_other(name: str) -> bool:
-    """Return whether a file has an ending of what is not read here."""
+    """Return whether a file has a suffix of a format that is not read here."""
     return name.lower().endswith(tuple(suffix for other in OTHERS for suffix in other.suffixes))
 
 
@@ -87,8 +87,8 @@ OTHERS = (
         lambda path: True,
         "save its masks as an image (_cp_masks.png or .tif: 'Save masks as PNG/TIF' in Cellpose)",
     ),
-    Other("Label Studio's own JSON", (".json",), _json(_label_studio), f"{_COCO}, brushes included"),
-    Other("Label Studio's JSON-MIN", (".json",), _json(_label_studio_brush), f"{_COCO}, brushes included"),
+    Other("Label Studio's own JSON", (".json",), _json(_label_studio), f"{_COCO}, including brushes"),
+    Other("Label Studio's JSON-MIN", (".json",), _json(_label_studio_brush), f"{_COCO}, including brushes"),
     Other("VIA's own JSON", (".json",), _json(_via), f"{_COCO} (Annotation, Export Annotations)"),
     Other(
         "Supervisely's own JSON",
@@ -118,7 +118,7 @@ OTHERS = (
         "Pascal VOC's XML of boxes",
         (".xml",),
         _root("annotation", "object"),
-        "boxes are no masks; VOC's masks are the images in SegmentationClass/",
+        "boxes are not masks; VOC's masks are the images in SegmentationClass/",
     ),
     Other(
         "XML of ImageScope or ASAP",
@@ -128,7 +128,7 @@ OTHERS = (
     ),
     Other("QuPath's own data", (".qpdata",), lambda path: True, "export the objects from QuPath as GeoJSON"),
 )
-"""The first that fits is meant."""
+"""The first one that fits is used."""
 
 
 def _start(path: Path) -> bytes:

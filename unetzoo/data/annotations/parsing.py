@@ -1,6 +1,6 @@
-"""Text files of strangers: JSON, XML without its dangers, and numbers that are places in an image.
+"""Parsing of untrusted text files: JSON, XML without its dangers, and coordinates in an image.
 
-JSON is parsed once: the formats that share an ending ask for the same file, one after the other.
+JSON is parsed once: formats that share a suffix read the same file one after the other.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from unetzoo.errors import InputError
 from unetzoo.files import strict_json
 
 _DEEPEST = 50
-"""Elements of XML in each other."""
+"""The deepest nesting of XML elements."""
 _SEEN = 100_000
-"""Elements before the first image: CVAT describes its labels there."""
+"""The most elements before the first image: CVAT describes its labels there."""
 FARTHEST = 2**31
-"""Of a coordinate: what lies beyond is no place in an image."""
+"""The largest coordinate: beyond it no image has pixels."""
 
 
 def json_of(path: Path) -> Any:
-    """Return what a JSON file holds; the last one that was asked for is kept, unless it was changed.
+    """Return the contents of a JSON file; the last one is cached until it changes.
 
     Raises:
-        InputError: it cannot be read, or is no JSON.
+        InputError: the file cannot be read, or is not JSON.
     """
     try:
         status = path.stat()
@@ -40,7 +40,7 @@ def json_of(path: Path) -> Any:
 
 
 def forget() -> None:
-    """Give back the memory of the last file."""
+    """Free the memory of the last file."""
     _json.cache_clear()
 
 
@@ -58,17 +58,17 @@ def parse_xml(
     text: Callable[[str], None] = lambda data: None,
     end: Callable[[str], None] = lambda tag: None,
 ) -> None:
-    """Hand over the elements of an XML file as they come, without a tree of them in memory.
+    """Pass the elements of an XML file to callbacks as they come, without a tree in memory.
 
     Raises:
-        InputError: it cannot be read; it is no XML, or nested too deep; or it declares a document type or entities,
-            which can make gigabytes of a few lines, and which no tool writes.
+        InputError: the file cannot be read; it is not XML, or nested too deep; or it declares a document type or
+            entities, which can expand a few lines to gigabytes, and which no tool writes.
     """
     parser = expat.ParserCreate()
     depth = 0
 
     def refuse(*_: Any) -> None:
-        raise InputError(f"{str(path)!r} declares a document type, which no files of annotations have: remove it")
+        raise InputError(f"{str(path)!r} declares a document type, which annotation files do not have: remove it")
 
     def opened(tag: str, attributes: dict[str, str]) -> None:
         nonlocal depth
@@ -94,10 +94,10 @@ def parse_xml(
 
 
 def xml_start(path: Path) -> tuple[str, ...]:
-    """Return the tags with which an XML file begins, its root first, as far as the first thing that was drawn.
+    """Return the first tags of an XML file, from its root to the first image or object.
 
     Raises:
-        InputError: as :func:`parse_xml`.
+        InputError: as for :func:`parse_xml`.
     """
     found: list[str] = []
 
@@ -112,16 +112,16 @@ def xml_start(path: Path) -> tuple[str, ...]:
 
 
 class _EnoughError(Exception):
-    """The start was seen."""
+    """The start was read."""
 
 
 def has(found: Any, **parts: type) -> bool:
-    """Return whether something is an object of JSON with parts of these types."""
+    """Return whether a value is a JSON object with members of these types."""
     return isinstance(found, Mapping) and all(isinstance(found.get(name), kind) for name, kind in parts.items())
 
 
 def is_place(found: Any) -> bool:
-    """Return whether something is a coordinate: a number, finite, and not beyond all images."""
+    """Return whether a value is a coordinate: a finite number, and not beyond :data:`FARTHEST`."""
     return type(found) in (int, float) and -FARTHEST <= found <= FARTHEST
 
 
@@ -133,11 +133,11 @@ def corners(points: Any, least: int = 3) -> Ring:
     """Return ``[[x, y], …]`` as an array; further numbers of a point, such as a height, are left out.
 
     Raises:
-        ValueError: something else, or fewer than ``least``.
+        ValueError: ``points`` is something else, or has fewer than ``least``.
     """
     fits = isinstance(points, list) and len(points) >= least
     if not fits or not all(
         isinstance(point, list) and len(point) >= 2 and all(map(is_place, point)) for point in points
     ):
-        raise ValueError(f"x and y, finite numbers, of {least} corners or more are needed")
+        raise ValueError(f"x and y of {least} corners or more are needed, as finite numbers")
     return np.array([point[:2] for point in points], np.float64)

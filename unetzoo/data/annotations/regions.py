@@ -1,7 +1,7 @@
-"""Which pixels an object covers, by whatever a format has drawn it.
+"""The pixels that an object covers, in any way in which a format draws it.
 
 Coordinates are in pixels along their edges, x to the right and y down: the upper left pixel covers 0…1 in both, and has
-its centre at (0.5, 0.5). A region says what it covers within its own box, so that thousands of small objects of a
+its centre at (0.5, 0.5). A region gives its pixels within its own bounding box, so that thousands of small objects in a
 large image are cheap.
 """
 
@@ -21,13 +21,13 @@ from unetzoo.errors import InputError
 Size = tuple[int, int]
 Ring = NDArray[np.float64]
 """(corners, 2), x and y; the last corner is joined to the first."""
-NO_BOXES = "a box alone is no mask: export segmentation (polygons or RLE) from the tool"
-"""What is said of files that hold boxes, in any format."""
+NO_BOXES = "a box is not a mask: export segmentation (polygons or RLE) from the tool"
+"""The fix for files that hold boxes, in any format."""
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Pixels of an image: rows from ``top`` and columns from ``left`` on, where ``inside``, (H, W), says which."""
+    """Pixels of an image: those that ``inside``, (H, W), marks in the rows from ``top`` and columns from ``left``."""
 
     top: int
     left: int
@@ -35,34 +35,34 @@ class Part:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Where they are in the image."""
+        """Rows and columns in the image."""
         height, width = self.inside.shape
         return slice(self.top, self.top + height), slice(self.left, self.left + width)
 
 
 class Region(Protocol):
-    """Says which pixels an object covers."""
+    """The pixels that an object covers."""
 
     def pixels(self, size: Size) -> Part:
-        """Return the pixels of an image of (height, width) that lie in it; what lies outside of the image is cut off.
+        """Return the pixels inside, in an image of (height, width); parts outside the image are cut off.
 
         Raises:
-            InputError: it cannot be drawn on an image of this size.
+            InputError: the region cannot be drawn on an image of this size.
         """
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Text that is another for another region."""
+        """Text that differs between different regions."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Polygons:
-    """One polygon or several, which are united: a pixel is covered if its centre lies in one of them.
+    """The union of one or more polygons: a pixel is covered if its centre is in one of them.
 
     Attributes:
-        parts: each is a tuple of rings, of which the even-odd rule makes one polygon: its outline, then its holes.
+        parts: each is a tuple of rings, which are one polygon by the even-odd rule: its outline, then its holes.
         relative: whether coordinates are shares of width and height.
     """
 
@@ -70,7 +70,7 @@ class Polygons:
     relative: bool = False
 
     def pixels(self, size: Size) -> Part:
-        """Return what they cover, see :class:`Region`."""
+        """Return the pixels inside, see :class:`Region`."""
         scale = np.array([size[1], size[0]], np.float64) if self.relative else 1.0
         return united([fill([ring * scale for ring in rings], size) for rings in self.parts])
 
@@ -82,10 +82,10 @@ class Polygons:
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """Pixels one by one.
+    """Single pixels.
 
     Attributes:
-        left, top: of the first column and row; they may lie outside of the image.
+        left, top: of the first column and row; they may be outside the image.
         inside: (H, W) bool.
     """
 
@@ -94,7 +94,7 @@ class Pixels:
     inside: NDArray[np.bool_]
 
     def pixels(self, size: Size) -> Part:
-        """Return those within the image, see :class:`Region`."""
+        """Return the pixels within the image, see :class:`Region`."""
         top, left = max(self.top, 0), max(self.left, 0)
         height, width = self.inside.shape
         bottom, right = min(self.top + height, size[0]), min(self.left + width, size[1])
@@ -110,12 +110,12 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Ellipse:
-    """Pixels whose centres lie in an ellipse.
+    """Pixels whose centres are in an ellipse.
 
     Attributes:
         x, y: its centre.
-        across, down: its radii, along x and y before it is turned.
-        degrees: by which it is turned, clockwise as it is seen.
+        across, down: its radii, along x and y before rotation.
+        degrees: of rotation, clockwise on the screen.
     """
 
     x: float
@@ -125,7 +125,7 @@ class Ellipse:
     degrees: float = 0.0
 
     def pixels(self, size: Size) -> Part:
-        """Return what it covers, see :class:`Region`."""
+        """Return the pixels inside, see :class:`Region`."""
         cosine, sine = math.cos(math.radians(self.degrees)), math.sin(math.radians(self.degrees))
         reach = math.hypot(self.across * cosine, self.down * sine), math.hypot(self.across * sine, self.down * cosine)
         (left, right), (top, bottom) = (
@@ -154,7 +154,7 @@ class United:
     regions: tuple[Region, ...]
 
     def pixels(self, size: Size) -> Part:
-        """Return what lies in any of them, see :class:`Region`."""
+        """Return the pixels in any of them, see :class:`Region`."""
         return united([region.pixels(size) for region in self.regions])
 
     @property
@@ -165,7 +165,7 @@ class United:
 
 @dataclass(frozen=True)
 class NoArea:
-    """What has no pixels, such as a line: it stops whoever wants them, and nobody whose classes are others.
+    """A shape without pixels, such as a line: an error if its class is used, and none if only other classes are.
 
     Attributes:
         what: it is, with an article.
@@ -184,7 +184,7 @@ class NoArea:
 
 
 def box(left: float, top: float, right: float, bottom: float, degrees: float = 0.0) -> Polygons:
-    """Return a rectangle, turned clockwise about its middle."""
+    """Return a rectangle, rotated clockwise about its centre."""
     x, y = (left + right) / 2, (top + bottom) / 2
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float64)
@@ -194,7 +194,7 @@ def box(left: float, top: float, right: float, bottom: float, degrees: float = 0
 
 
 def fill(rings: Sequence[Ring], size: Size) -> Part:
-    """Return the pixels whose centres lie in a polygon of several rings, by the even-odd rule.
+    """Return the pixels whose centres are in a polygon of several rings, by the even-odd rule.
 
     Raises:
         InputError: a coordinate is not finite.
@@ -208,7 +208,7 @@ def fill(rings: Sequence[Ring], size: Size) -> Part:
     left, top = math.floor(min(width, max(0.0, low_x))), math.floor(min(height, max(0.0, low_y)))
     right, bottom = math.ceil(max(left, min(width, high_x))), math.ceil(max(top, min(height, high_y)))
     (x, y), (next_x, next_y) = corners.T, following.T
-    # Rows that an edge crosses: those whose centres lie from its upper end on, and above its lower one.
+    # Rows that an edge crosses: those whose centres are at or below its upper end, and above its lower end.
     first, last = (
         np.minimum(np.maximum(np.ceil(end - 0.5), top), bottom).astype(np.int64)
         for end in (np.minimum(y, next_y), np.maximum(y, next_y))
@@ -218,14 +218,14 @@ def fill(rings: Sequence[Ring], size: Size) -> Part:
     row = np.arange(len(edge)) + np.repeat(first - counts.cumsum() + counts, counts)
     at = x[edge] + (row + 0.5 - y[edge]) * (next_x[edge] - x[edge]) / (next_y[edge] - y[edge])
     column = np.minimum(np.maximum(np.ceil(at - 0.5), left), right).astype(np.int64)
-    # Every crossing turns the inside out for all pixels to its right.
+    # Every crossing swaps inside and outside for all pixels to its right.
     turns = np.zeros((bottom - top, right - left + 1), np.int32)
     np.add.at(turns, (row - top, column - left), 1)
     return Part(top, left, turns.cumsum(1, dtype=np.int32)[:, :-1] % 2 == 1)
 
 
 def united(parts: Sequence[Part]) -> Part:
-    """Return the pixels of several parts."""
+    """Return the union of several parts."""
     if len(parts) == 1:
         return parts[0]
     parts = [part for part in parts if part.inside.size] or list(parts[:1])

@@ -1,9 +1,9 @@
-"""YOLO's segmentation: ``class x1 y1 x2 y2 …``, one polygon a line, in a text file for each image.
+"""YOLO's segmentation: ``class x1 y1 x2 y2 …``, one polygon per line, in a text file for each image.
 
-https://docs.ultralytics.com/datasets/segment. Coordinates are shares of width and height. An empty file says that
-there is nothing. Classes count from 0, without a background. Their names stand in ``data.yaml`` (``names``, a list, or
-numbers and names), as Ultralytics and Roboflow write it, or in ``classes.txt``, a name a line, as labelImg does: the
-nearest of them, beside the text files or up to three folders above. If there is none, they go by their numbers.
+https://docs.ultralytics.com/datasets/segment. Coordinates are shares of width and height. An empty file means that
+there are no objects. Classes count from 0, without a background. Their names are in ``data.yaml`` (``names``, a list,
+or numbers and names), as Ultralytics and Roboflow write it, or in ``classes.txt``, a name per line, as in labelImg: the
+nearest one is read, next to the text files or up to three folders above. Without one, classes have only numbers.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from unetzoo.errors import InputError
 _TELLING = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt")
 _ABOVE = 3
 _LARGEST = 2**20
-"""Bytes of a file of names."""
+"""The most bytes of a file of names."""
 _SLACK = 0.01
-"""By how much coordinates may lie outside the image, as rounding and augmentation leave them."""
+"""How far coordinates may be outside the image, after rounding and augmentation."""
 
 
 @register_annotation_format("yolo", title="YOLO text", suffixes=(".txt",), recognises=lambda path: True)
 def read(path: Path) -> Document:
-    """Return what a text file of polygons says."""
+    """Read a text file of polygons."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -49,7 +49,7 @@ def read(path: Path) -> Document:
             problems.append(f"line {number}: {error}")
         else:
             found.append(Annotation(kind, Polygons(((ring,),), relative=True)))
-    if boxes:  # without their number: what is wrong with many files is said once
+    if boxes:  # without their number, so that the same problem of many files is reported once
         problems.append(f"lines of a class and 4 numbers are detection boxes: {NO_BOXES}")
     return Document({"": Drawing(path, tuple(found))}, tuple((names or {}).values()), tuple(problems), listed=True)
 
@@ -58,15 +58,15 @@ def _named(number: int, names: Mapping[int, str] | None) -> int | str:
     if names is None:
         return number
     if number not in names:
-        raise ValueError(f"class {number}, and the names are of {', '.join(map(str, names))}")
+        raise ValueError(f"class {number} has no name; only {', '.join(map(str, names))} have one")
     return names[number]
 
 
 def _names_for(folder: Path) -> dict[int, str] | None:
-    """Return the names of the classes by their numbers; None where nothing tells them.
+    """Return the class names by number; None if no file has them.
 
     Raises:
-        InputError: the file that does cannot be read.
+        InputError: the file with the names cannot be read.
     """
     for place in (folder, *folder.absolute().parents[:_ABOVE]):
         for name in _TELLING:
@@ -83,7 +83,7 @@ def _names_for(folder: Path) -> dict[int, str] | None:
 @functools.lru_cache(maxsize=64)
 def _names_in(path: Path, _: int, size: int) -> dict[int, str]:
     if size > _LARGEST:
-        raise InputError(f"{str(path)!r} has {size} bytes: names of classes are fewer")
+        raise InputError(f"{str(path)!r} has {size} bytes, too many for a file of class names")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -101,12 +101,12 @@ def _names_in(path: Path, _: int, size: int) -> dict[int, str]:
         return {}
     names = dict(enumerate(names)) if isinstance(names, list) else names
     if not isinstance(names, dict) or not all(type(k) is int and type(v) in (str, int) for k, v in names.items()):
-        raise InputError(f"{str(path)!r}: names: a list of texts, or numbers and texts, are needed; put them in quotes")
+        raise InputError(f"{str(path)!r}: names must be a list of texts, or numbers and texts; put them in quotes")
     return {number: str(names[number]) for number in sorted(names)}
 
 
 def _is_box(line: str) -> bool:
-    """Return whether a line is a class, and centre and size of a box."""
+    """Return whether a line is a class, and the centre and size of a box."""
     words = line.split()
     return len(words) == 5 and words[0].isdecimal() and all(map(_is_number, words[1:]))
 
@@ -126,13 +126,13 @@ def _parsed(line: str) -> tuple[int, NDArray[np.float64]]:
     """
     first, *rest = line.split()
     if not first.isdecimal():
-        raise ValueError(f"a class is a whole number from 0 up, not {first!r}")
+        raise ValueError(f"the class must be a whole number from 0 up, not {first!r}")
     try:
         numbers = [float(text) for text in rest]
     except ValueError:
-        raise ValueError("coordinates are numbers") from None
+        raise ValueError("coordinates must be numbers") from None
     if len(numbers) < 6 or len(numbers) % 2:
         raise ValueError(f"{len(numbers)} numbers; x and y of 3 corners or more are needed")
     if not all(-_SLACK <= number <= 1 + _SLACK for number in numbers):
-        raise ValueError("coordinates are shares of width and height, from 0 to 1")
+        raise ValueError("coordinates must be shares of width and height, from 0 to 1")
     return int(first), np.array(numbers, np.float64).reshape(-1, 2)
