@@ -107,7 +107,7 @@ def test_masks_are_written_as_files_have_them(how: dict, mask: list, stored: dic
         ((np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5), int)), r"shape \(4, 5\) for an image of \(3, 4, 4\)"),
         ((np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4))), "float64: integers"),
         ((np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 2)), "the value 2, and 0 and 1"),
-        ((np.zeros((4, 4, 3), np.uint8), np.full((4, 4), -100)), "give ignore=255"),
+        ((np.zeros((4, 4, 3), np.uint8), np.full((4, 4), -100)), "such as ignore=255"),
         ({"image": np.zeros((4, 4, 3), np.uint8)}, "one of mask, target, label"),
         (np.zeros((4, 4, 3), np.uint8), r"a ndarray: \(image, mask\)"),
         (("nothing.png", np.zeros((4, 4), int)), "no such file"),
@@ -124,7 +124,7 @@ def test_it_says_where_it_would_be_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="give out=…"):
         unetzoo.fit("unet", data=Pairs(nuclei(1)))
     (tmp_path / "run-data").mkdir()
-    with pytest.raises(ConfigError, match=r"run-data, where .*is there already: .*pass that folder as data=…"):
+    with pytest.raises(ConfigError, match=r"run-data, where .*exists already: .*pass that folder as data=…"):
         write_given(Pairs(nuclei(1)), tmp_path / "run-data", **HOW)
 
 
@@ -212,7 +212,7 @@ def test_folds_one_by_one_are_of_the_same_pixels(tmp_path: Path) -> None:
     how = TINY | {"out": tmp_path / "run", "folds": 2}
     unetzoo.fit("unet", data=Pairs(items), fold=1, **how)
     before = content(tmp_path)
-    with pytest.raises(ConfigError, match=r"run-data, where .*is there already: .*pass that folder as data=…"):
+    with pytest.raises(ConfigError, match=r"run-data, where .*exists already: .*pass that folder as data=…"):
         unetzoo.fit("unet", data=Pairs(items[::-1]), fold=2, **how)
     assert content(tmp_path) == before
     unetzoo.fit("unet", data=Pairs(items), fold=2, **how)

@@ -166,7 +166,7 @@ def test_memory_limits_a_batch(
     ("asked", "said"),
     [
         (["--batch-size", "most"], "--batch-size most"),
-        ([*AUTO, "--trainer.devices", "2"], "is measured in one process alone: give a number"),
+        ([*AUTO, "--trainer.devices", "2"], "can be measured only in a single process: give a number"),
     ],
 )
 def test_batches_that_cannot_be_found_are_refused(

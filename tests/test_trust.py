@@ -226,9 +226,9 @@ def test_a_run_of_usual_settings_goes_on_without_a_word(here: Path) -> None:
 def test_an_import_is_proposed_where_it_is_enough_and_only_of_one_s_own(title: str, proposed: bool, here: Path) -> None:
     sys.path.append(str(here))  # as the command does
     path = Path(written(here, **HARMFUL[title]))
-    with pytest.raises(ConfigError, match=r"trust=True follows it") as caught:
+    with pytest.raises(ConfigError, match=r"trust=True allows it") as caught:
         check_settings(path)
-    assert ("trust=True follows it, or of a command --import strange; or" in str(caught.value)) == proposed
+    assert ("trust=True allows it, or in a command --import strange; or" in str(caught.value)) == proposed
     assert "--import" not in str(caught.value).replace("--import strange;", "") or proposed
     assert "strange" not in sys.modules
     if proposed:
@@ -242,10 +242,10 @@ def test_an_import_is_proposed_for_all_that_is_named_or_not_at_all(here: Path) -
     for name in ("__init__", "inner"):
         (here / "parts" / f"{name}.py").write_text(OWN, encoding="utf-8")
     path = Path(written(here, model__loss="strange.edge + parts.inner.edge", model__optimiser="parts.Descent"))
-    with pytest.raises(ConfigError, match=r"of a command --import parts --import parts\.inner --import strange; or"):
+    with pytest.raises(ConfigError, match=r"in a command --import parts --import parts\.inner --import strange; or"):
         check_settings(path)
     path = Path(written(here, model__loss="strange.edge", model__optimiser="torch.optim.SGD"))
-    with pytest.raises(ConfigError, match="trust=True follows it; or give"):
+    with pytest.raises(ConfigError, match="trust=True allows it; or give"):
         check_settings(path)
 
 

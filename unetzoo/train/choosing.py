@@ -38,7 +38,7 @@ SETTINGS = "settings.json"
 TRIAL = "trial.json"
 REFERENCE = "resunet18"
 SIDE, ROUNDS = 512, 5
-"""Of the image whose prediction is timed, and how often."""
+"""Side of the image whose prediction is timed, and how often it is timed."""
 
 
 def run_trials(
@@ -49,27 +49,27 @@ def run_trials(
     exclude: str | Iterable[str] = (),
     imports: Iterable[str] = (),
 ) -> Path:
-    """Train networks one after the other, each in a process of its own, and write what each reached.
+    """Train networks one after the other, each in its own process, and write the results of each.
 
-    They all have the same settings: data, split, crops, augmentation, epochs, rate, seed. Called again, it goes on:
-    networks that are done are not trained again, and one that was stopped goes on from its checkpoint. The process
-    prints what ``unetzoo train`` prints, and how long the rest may take, judged by the arithmetic of each.
+    They all have the same settings: data, split, crops, augmentation, epochs, learning rate, random seed. A second
+    call continues: networks that are done are not trained again, and one that was stopped is resumed from its
+    checkpoint. Printed is what ``unetzoo train`` prints, and an estimate of the time left, from the GFLOPs of each.
 
     Args:
         models, exclude: names or wildcards, as in ``list_models``; the order of ``models`` is kept.
         arguments: of ``unetzoo train``, such as ``["--data", "nuclei", "--epochs", "8", "--crop-size", "128"]``.
-        out: folder of the runs, made if missing. In it, a folder for each network holds its run, and ``trial.json``
-            once it is done; ``results.json`` holds all that are done so far.
-        imports: modules to import first, here and where the networks are trained. Those that registered the parts of
-            ``models``, and the losses that ``arguments`` name, are imported there in any case.
+        out: folder of the runs, made if missing. In it, a folder for each network contains its run, and ``trial.json``
+            once it is done; ``results.json`` contains all that are done so far.
+        imports: modules to import first, here and where the networks are trained. Modules that registered the parts
+            of ``models``, or the losses that ``arguments`` name, are always imported there.
 
     Returns:
         ``results.json``: for ``unetzoo.compare(results=…)``.
 
     Raises:
-        ConfigError: a name that fits nothing, an argument that is not the trials' to set, a folder whose trials have
-            other settings, or a part that this program registers itself, where no other process can import it.
-        TrainingError: a training failed, and has said why; the trials before it are kept.
+        ConfigError: a name that matches no network, an argument that trials may not set, a folder whose trials have
+            other settings, or a part that the main program registers, so that no other process can import it.
+        TrainingError: a training failed, and printed why; the trials before it are kept.
         WriteError: a file cannot be written.
     """
     imports = tuple(imports)
@@ -92,14 +92,14 @@ def run_trials(
 
 
 def _collect(out: Path) -> Path:
-    """Write the results of all that are done, of other calls too."""
+    """Write the results of all networks that are done, including those of earlier calls."""
     found = [out / name / TRIAL for name in naming.list_models() if (out / name / TRIAL).is_file()]
     write_trials([trial for path in found for trial in read_trials(path)], out / RESULTS)
     return out / RESULTS
 
 
 def _homes(names: Iterable[str], arguments: Sequence[str]) -> dict[str, str]:
-    """Return part → module of all that was registered outside of unetzoo and that the trials need."""
+    """Return part → module, for all parts that the trials need and that were registered outside of unetzoo."""
     makers: dict[str, object] = {}
     for name in names:
         if name in naming.PRESETS:
@@ -113,7 +113,7 @@ def _homes(names: Iterable[str], arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _begin(out: Path, arguments: Sequence[str], names: Sequence[str], homes: Mapping[str, str]) -> None:
-    """Make the folder, or make sure that what is in it was begun with the same settings."""
+    """Make the folder, or check that its contents were begun with the same settings."""
     given = [argument.partition("=")[0] for argument in arguments]
     own = ("--model", "--model.name", "--out", "--resume", "--suggest", "--print-config")
     problems = [
@@ -122,7 +122,7 @@ def _begin(out: Path, arguments: Sequence[str], names: Sequence[str], homes: Map
     if not {"--data", "--data.folder", "--config"} & set(given):
         problems.append("--data FOLDER is needed")
     problems += [
-        f"{part} is registered by the program itself, which the processes that train do not run: move it to a module, "
+        f"{part} is registered by the main program, which the training processes do not run: move it to a module, "
         "such as parts.py, and import that"
         for part, module in homes.items()
         if module == "__main__"
@@ -133,14 +133,14 @@ def _begin(out: Path, arguments: Sequence[str], names: Sequence[str], homes: Map
         if before != text:
             problems.append(f"{out} was begun with {before}, not with {text}; give another folder")
     else:
-        problems += [f"{out / name} is there already; give another folder" for name in names if (out / name).exists()]
+        problems += [f"{out / name} exists already; give another folder" for name in names if (out / name).exists()]
     if problems:
         raise ConfigError("cannot try networks", problems)
     write_file(path, text)
 
 
 def _train(folder: Path, name: str, arguments: Sequence[str], modules: Sequence[str]) -> None:
-    """Train a network in a process of its own, or let it go on."""
+    """Train a network in its own process, or resume its training."""
     given = ["--model", name, "--out", str(folder), *arguments, "--trainer.callbacks+=unetzoo.train.Clock"]
     if (folder / CONFIG).is_file():
         given = ["--resume", str(folder), *(flag for flag in ("--quiet", "--json") if flag in arguments)]
@@ -150,14 +150,14 @@ def _train(folder: Path, name: str, arguments: Sequence[str], modules: Sequence[
         done = subprocess.run(command, check=False, env=environment)
     if done.returncode != 0:
         raise TrainingError(
-            f"{name}: the training ended with status {done.returncode}, for the reason above; when it is fixed, the "
-            "same call goes on"
+            f"{name}: the training failed with exit status {done.returncode}, for the reason above; fix it, and make "
+            "the same call to continue"
         )
 
 
 @contextlib.contextmanager
 def _ended_together() -> Iterator[None]:
-    """Let SIGTERM end the training as well, as Ctrl-C does: one left behind would write where the next call goes on."""
+    """Let SIGTERM end the training too, as Ctrl-C does: if left running, it would write where the next call writes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -169,7 +169,7 @@ def _ended_together() -> Iterator[None]:
 
 
 def _trial(folder: Path, name: str, arguments: Sequence[str]) -> TrainingTrial:
-    """Return what a finished run reached."""
+    """Return the results of a finished run."""
     scores, times = (
         list(csv.DictReader((folder / file).read_text(encoding="utf-8").splitlines()))
         for file in ("metrics.csv", TIMES)
@@ -204,10 +204,10 @@ def _trial(folder: Path, name: str, arguments: Sequence[str]) -> TrainingTrial:
 
 
 def prediction_time(model: SegmentationModel) -> tuple[float, float]:
-    """Return CPU seconds a megapixel, and how many times as long that is as ``resunet18`` takes.
+    """Return CPU seconds per megapixel, and their ratio to those of ``resunet18``.
 
-    Both networks are optimized, and take one image of 512 × 512 in turn; the seconds are the median, and so is the
-    ratio. The first turn is not counted.
+    Both networks are optimized, and take turns to predict one image of 512 × 512. The seconds and the ratio are
+    medians. The first turn is not counted.
     """
     config = model.config
     other = zoo.create(REFERENCE, in_channels=config.in_channels, num_classes=config.num_classes, task=config.task)
@@ -236,4 +236,4 @@ def _processor() -> str:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 - between what the trainings print
+    print(text, flush=True)  # noqa: T201 - between the output of the training runs

@@ -1,7 +1,7 @@
-"""Data sets of one's own as ``unetzoo.fit`` takes them: written once, as a folder that is trained on like any other.
+"""The user's own data sets in ``unetzoo.fit``: written once, as a folder that is used for training like any other.
 
-So they are checked, split, listed and gone on with as all data are, whatever draws, downloads or caches is in them, and
-the run says on which pixels it was trained.
+They are therefore checked, split, listed and resumed like all data, whatever random draws, downloads or caches they
+contain, and the run records on which pixels it was trained.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from unetzoo.saving.folds import fold_folder, folds_in
 from unetzoo.train.runs import CONFIG
 
 MASKS = ("mask", "target", "label")
-"""What items that are mappings may call their masks."""
+"""Possible keys of the mask in items that are mappings."""
 SPLITS = ("train", "val")
 
 
 def is_set(data: object) -> bool:
-    """Return whether something is a map-style data set: with a length and items, and no path or list of paths."""
+    """Return whether something is a map-style data set: it has a length and items, and is not a path or a list."""
     plain = isinstance(data, str | bytes | Mapping | Sequence)
     return not plain and hasattr(data, "__len__") and hasattr(data, "__getitem__")
 
 
 def is_given(data: object) -> bool:
-    """Return whether something is a data set, or two: of the training and of the validation."""
+    """Return whether something is a data set, or a tuple of two, for training and validation."""
     return is_set(data) or (isinstance(data, tuple) and len(data) == len(SPLITS) and all(map(is_set, data)))
 
 
@@ -50,15 +50,15 @@ def write_given(
     Args:
         data: map-style: items (image, mask), or mappings with "image" and one of :data:`MASKS`. Images as
             ``unetzoo.Predictor`` takes them: arrays (H, W) or (H, W, C), tensors (C, H, W), PIL images, paths. Masks
-            are integers, arrays or tensors: (H, W) of 0 and 1, of classes, or of the numbers of objects
-            (``task="instances"``); (classes, H, W) of 0 and 1 where ``task="multilabel"``. Two are train and val.
+            are integer arrays or tensors: (H, W) of 0 and 1, of class indices, or of object numbers
+            (``task="instances"``); (classes, H, W) of 0 and 1 for ``task="multilabel"``. A tuple is (train, val).
         folder: a new one.
         task: of the masks.
-        ignore: value that is written where the mask is negative, which does not count.
+        ignore: value that is written where the mask is negative; such pixels do not count.
         class_names: of multi-label masks; None: "class_0", "class_1", …
 
     Raises:
-        ConfigError: the folder is there; lists what is wrong with items. Nothing is left behind then.
+        ConfigError: the folder exists already, or an item is wrong; nothing is left behind then.
         WriteError: it cannot be written.
     """
     if folder.exists():
@@ -80,10 +80,10 @@ def write_given(
 
 @contextlib.contextmanager
 def beside(data: Any, out: Path, **how: Any) -> Iterator[Path]:
-    """Write a data set beside a run that is to come, give its folder, and remove it if no training begins on it.
+    """Write a data set next to a future run, yield its folder, and remove it if no training begins on it.
 
-    It is ``<out>-data``. What is there already may be the user's, or another run's, and stays: then it is
-    ``<out>-data-2`` and so on; or one of those before, if that holds the same files.
+    The folder is ``<out>-data``. If that exists, it may be the user's or another run's and is kept: the folder is then
+    ``<out>-data-2`` and so on; or one of the earlier ones, if it contains the same files.
 
     Args:
         data: as :func:`write_given` takes it.
@@ -91,7 +91,7 @@ def beside(data: Any, out: Path, **how: Any) -> Iterator[Path]:
         **how: as :func:`write_given` takes it.
 
     Raises:
-        ConfigError: as :func:`write_given`; or folds that are there have other data.
+        ConfigError: as :func:`write_given`; or existing folds have other data.
         WriteError: it cannot be written.
     """
     names = (Path(f"{out}-data{'' if k == 1 else f'-{k}'}") for k in itertools.count(1))
@@ -101,7 +101,7 @@ def beside(data: Any, out: Path, **how: Any) -> Iterator[Path]:
     try:
         found = next((one for one in before if _are_alike(one, folder)), folder)
         if found == folder and before and folds_in(out):
-            raise ConfigError(_there(before[0]))  # all folds are of the same pixels
+            raise ConfigError(_there(before[0]))  # all folds need the same pixels
         yield found
     finally:
         if not _is_trained_on(folder, out):
@@ -119,7 +119,7 @@ def _is_trained_on(folder: Path, out: Path) -> bool:
 
 def _there(folder: Path) -> str:
     return (
-        f"{folder}, where the data set would be written, is there already: give another out=…, or pass that folder as "
+        f"{folder}, where the data set would be written, exists already: give another out=…, or pass that folder as "
         "data=…"
     )
 
@@ -143,7 +143,7 @@ def _pair(item: Any) -> tuple[Any, Tensor]:
         raise ConfigError(f"a {type(item).__name__}: (image, mask) is needed, or a mapping with both")
     mask = _tensor(mask)
     if mask.is_floating_point() or mask.is_complex():
-        raise ConfigError(f"a mask of {mask.dtype}: integers are needed, or bool")
+        raise ConfigError(f"a mask of {mask.dtype}: integers or bool are needed")
     return image, mask.long()
 
 
@@ -152,11 +152,11 @@ def _tensor(mask: Any) -> Tensor:
     if isinstance(mask, Tensor):
         return mask.detach().cpu()
     if type(mask).__module__.partition(".")[0] == "PIL":
-        if mask.mode == "P":  # the indices are the classes, the colours are for the eye
+        if mask.mode == "P":  # the indices are the classes; the colours are only for viewing
             return torch.frombuffer(bytearray(mask.tobytes()), dtype=torch.uint8).reshape(mask.height, mask.width)
         return images.from_pil(mask).pixels
     try:
-        return torch.as_tensor(mask.copy())  # an array that is a view of another may run backwards
+        return torch.as_tensor(mask.copy())  # a view of another array may have negative strides
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"a mask of type {type(mask).__name__}: an array, a tensor or a PIL image is needed"
@@ -176,7 +176,7 @@ def _write(
     if bool((mask < 0).any()):
         if ignore is None:
             raise ConfigError(
-                "its mask has values below 0, which do not count: give ignore=255, by which they are written"
+                "its mask has negative values, which do not count: give the value to write for them, such as ignore=255"
             )
         mask = torch.where(mask < 0, ignore, mask)
     if pixels.dtype == torch.uint8 and len(pixels) in (1, 3):
@@ -192,12 +192,12 @@ def _write(
 
 
 def _stored(mask: Tensor, ignore: int | None, *, white: bool) -> Tensor:
-    """Return a mask as its file has it: foreground of black and white is 255."""
+    """Return a mask as it is written to its file: foreground is 255 in black-and-white masks."""
     kept = torch.full_like(mask, True, dtype=torch.bool) if ignore is None else mask != ignore
     if white:
         if bool((mask[kept] > 1).any()):
-            fix = "task='multiclass' takes more, and task='instances' the numbers of objects"
-            raise ConfigError(f"its mask has the value {int(mask[kept].max())}, and 0 and 1 are needed; {fix}")
+            fix = "task='multiclass' takes more classes, and task='instances' takes object numbers"
+            raise ConfigError(f"its mask has the value {int(mask[kept].max())}, but 0 and 1 are needed; {fix}")
         mask = torch.where(kept, 255 * mask, mask)
     if int(mask.max()) > 65535:
         raise ConfigError(f"its mask has the value {int(mask.max())}: at most 65535 can be written")

@@ -1,4 +1,4 @@
-"""What a run leaves behind to go on from, and to use: last.ckpt and best.safetensors, each written all or nothing."""
+"""The files from which a run is resumed and used: last.ckpt and best.safetensors, both written atomically."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from unetzoo.train.runs import CONFIG
 from unetzoo.train.settings_table import said
 
 LAST = "last.ckpt"
-REMARK = "# What is null was not given. Where that follows from the data, the remark says what it was in this run."
+REMARK = "# null: not given. Where the value then follows from the data, a comment says what it was in this run."
 
 
 class WholeFiles(CheckpointIO):
-    """Writes checkpoints all or nothing, and reads them without running what they hold."""
+    """Writes checkpoints atomically, and reads them without running code in them."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
@@ -39,13 +39,13 @@ class WholeFiles(CheckpointIO):
         """Write a checkpoint in place of the one before.
 
         Raises:
-            WriteError: the disk is full, or the folder cannot be written; the one before is whole.
+            WriteError: the disk is full, or the folder cannot be written; the one before is intact.
         """
         make_folder(Path(path).parent)
         with replacing(path) as stream:
             try:
                 torch.save(checkpoint, stream)
-            except RuntimeError as error:  # torch, about the end of its file, hides what the disk said
+            except RuntimeError as error:  # torch fails to end its file, which hides the error of the disk
                 if isinstance(error.__context__, OSError):
                     raise error.__context__ from None
                 raise
@@ -64,7 +64,7 @@ class WholeFiles(CheckpointIO):
             found: dict[str, Any] = load_pickle(Path(path))
         except WeightsError as error:
             raise WeightsError(
-                f"{path} is damaged, or no checkpoint ({error}): train anew{_or_from_the_best(Path(path))}"
+                f"{path} is damaged, or not a checkpoint ({error}): train again{_or_from_the_best(Path(path))}"
             ) from error
         return found
 
@@ -74,18 +74,18 @@ class WholeFiles(CheckpointIO):
 
 
 class KeepLast(Callback):
-    """Writes ``last.ckpt``: after each epoch, and every few minutes or steps within one.
+    """Writes ``last.ckpt``: after each epoch, and every few minutes or steps within an epoch.
 
-    It stands last among the callbacks, so that it keeps what the others know of the epoch.
+    It is the last of the callbacks, so that it saves what the others know about the epoch.
 
     Args:
         folder: of the run.
-        minutes: between two, within an epoch.
-        steps: between two, within an epoch; None: by time.
+        minutes: between two checkpoints within an epoch.
+        steps: between two checkpoints within an epoch; None: by time.
     """
 
     _PACE = 20
-    """Batches between two looks at the clock where processes must agree on it."""
+    """Batches between two looks at the clock, where processes must agree on the time."""
 
     def __init__(self, folder: str | os.PathLike[str], minutes: float = 5.0, steps: int | None = None) -> None:
         self.path = Path(folder) / LAST
@@ -103,14 +103,14 @@ class KeepLast(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save where it is time, between two steps of the optimiser; the epoch's end has its own."""
+        """Save if it is time, between two optimiser steps; at the end of an epoch there is another save."""
         if self.is_between(trainer, batch_idx) and self._due(
             trainer, (batch_idx + 1) // trainer.accumulate_grad_batches
         ):
             self.save(trainer, pl_module)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Look at the weights before they are judged."""
+        """Check the weights before they are validated."""
         self._check(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -118,7 +118,7 @@ class KeepLast(Callback):
         self.save(trainer, pl_module)
 
     def is_between(self, trainer: lightning.Trainer, batch_idx: int) -> bool:
-        """Return whether a batch ends a step of the optimiser, and not the epoch."""
+        """Return whether a batch ends an optimiser step, but not the epoch."""
         done = batch_idx + 1
         return done < trainer.num_training_batches and done % trainer.accumulate_grad_batches == 0
 
@@ -126,8 +126,8 @@ class KeepLast(Callback):
         """Write the checkpoint.
 
         Raises:
-            TrainingError: weights are not finite; the one before is whole.
-            WriteError: it cannot be written; likewise.
+            TrainingError: weights are not finite; the checkpoint before is intact.
+            WriteError: it cannot be written; the checkpoint before is intact.
         """
         self._check(trainer, recipe)
         trainer.save_checkpoint(self.path)
@@ -142,14 +142,14 @@ class KeepLast(Callback):
         return bool(trainer.strategy.broadcast(due)) if trainer.world_size > 1 else due
 
     def _check(self, trainer: lightning.Trainer, recipe: lightning.LightningModule) -> None:
-        """Refuse to go on with a loss or weights that are not finite: they are never kept."""
+        """Refuse to continue with a loss or weights that are not finite: they are never saved."""
         if isinstance(recipe, Recipe):
             recipe.check_losses()
         broken = [name for name, tensor in recipe.named_parameters() if not tensor.isfinite().all()]
         if broken:
             raise TrainingError(
                 f"step {trainer.global_step} made {len(broken)} weights NaN or infinite, such as {broken[0]}. "
-                f"{self.path.name} is that of before. Train anew with a lower lr=… or trainer.gradient_clip_val=1"
+                f"{self.path.name} is from before. Train again with a lower lr=… or trainer.gradient_clip_val=1"
                 f"{_or_from_the_best(self.path)}"
             )
 
@@ -157,17 +157,17 @@ class KeepLast(Callback):
 class KeepBest(Callback):
     """Writes ``best.safetensors``: the network of the best epoch, see ``unetzoo.train.judging``.
 
-    Where no class occurs in the validation masks, it is that with the lowest loss, see ``unetzoo.train.judging``.
-    Where the weights are averaged, it is the average.
+    If no class occurs in the validation masks, it is that with the lowest loss.
+    If the weights are averaged, it is the average.
 
     Args:
         folder: of the run.
 
     Attributes:
-        score: of the best epoch; None before one was judged.
+        score: of the best epoch; None before the first validation.
         epoch: the best one, from 0.
         metrics: of that epoch.
-        waited: epochs from that to the last that was judged.
+        waited: epochs from the best one to the last validated one.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -189,7 +189,7 @@ class KeepBest(Callback):
             assert self.epoch is not None
             self.waited = trainer.current_epoch - self.epoch
             return
-        state = trainer.strategy.lightning_module_state_dict()  # whole, where it lies in parts
+        state = trainer.strategy.lightning_module_state_dict()  # complete, even if it is sharded
         if trainer.is_global_zero:
             prefix = pl_module.prefix_of_judged
             kept = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
@@ -213,14 +213,14 @@ class KeepBest(Callback):
 
 
 class KeepSettings(Callback):
-    """Writes the ``config.yaml`` of a run, when all has been checked and work begins.
+    """Writes the ``config.yaml`` of a run, when everything has been checked and training begins.
 
-    A run that is refused, or has nothing left to do, keeps the one that it has.
+    A run that is refused, or has nothing left to do, keeps its old file.
 
     Args:
         folder: of the run.
-        settings: returns what was set. Behind what was not, and follows from the data, a remark says what it is here:
-            the file is for other data, too.
+        settings: returns what was set. A setting that follows from the data stays null, with its value in this run
+            as a comment, so that the file also works for other data.
     """
 
     def __init__(self, folder: Path, settings: Callable[[], Mapping[str, Any]]) -> None:
@@ -239,7 +239,7 @@ class KeepSettings(Callback):
 
 
 def _in_force(recipe: Recipe) -> dict[str, Any]:
-    """Return what settings are, where nothing is given, by the data of a run: section and name → value."""
+    """Return the values of settings that follow from the data of a run if they are not given: full name → value."""
     labels, data = recipe.data.labels, recipe.data
     return {
         "model.loss": DEFAULT_LOSSES[logits_of(labels.task)],
@@ -253,7 +253,7 @@ def _in_force(recipe: Recipe) -> dict[str, Any]:
 
 
 def _remarked(text: str, in_force: Mapping[str, Any]) -> str:
-    """Return settings as YAML with a remark behind each null of which is known what it stood for."""
+    """Return settings as YAML, with a comment after each null whose value in this run is known."""
     section, lines = "", []
     for line in text.splitlines():
         section = line[:-1] if line.endswith(":") and not line.startswith((" ", "-")) else section
@@ -263,6 +263,6 @@ def _remarked(text: str, in_force: Mapping[str, Any]) -> str:
 
 
 def _or_from_the_best(last: Path) -> str:
-    """Return the advice to go on from the best network, where there is one."""
+    """Return the advice to start from the best network, if there is one."""
     best = last.with_name(BEST_FILE)
-    return f", from model={str(best)!r} if you like" if best.is_file() else ""
+    return f", starting from model={str(best)!r} if you like" if best.is_file() else ""
