@@ -85,7 +85,9 @@ def _labels_options() -> argparse.ArgumentParser:
         metavar="SOURCE",
         help="a folder with images and masks or annotations; or .csv files",
     )
-    options.add_argument("--task", choices=TASKS, help="(default: that of the annotations, else binary)")
+    options.add_argument(
+        "--task", choices=TASKS, help="kind of the masks (default: that of the annotations, else binary)"
+    )
     options.add_argument(
         "--num-classes", type=int, metavar="N", help="number of classes; multiclass counts the background"
     )
@@ -114,7 +116,7 @@ def _split_options() -> argparse.ArgumentParser:
     options.add_argument(
         "--group",
         metavar="REGEX",
-        help=r"images whose first group of this is equal, as in 'Image_(\d+)', stay together",
+        help=r"keep images together whose names give the same group of this, such as 'Image_(\d+)'",
     )
     options.add_argument(
         "--ratios",
