@@ -1,4 +1,4 @@
-"""Entries of torch.hub: every name of the zoo, from its registry."""
+"""Entry points of torch.hub: every name of the zoo, from its registry."""
 
 dependencies = ["torch", "torchvision", "huggingface_hub", "safetensors"]
 

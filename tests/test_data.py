@@ -75,7 +75,7 @@ def names_of(splits: dict[str, tuple[Sample, ...]]) -> dict[str, list[str]]:
         ({"task": "multiclass"}, "num_classes=1: task='multiclass'"),
         ({"task": "multilabel", "num_classes": True}, "num_classes=True"),
         ({"class_names": ["a", "b"]}, "2 names for num_classes=1"),
-        ({"task": "multilabel", "num_classes": 2, "class_names": ("a", "a")}, "'a' more than once"),
+        ({"task": "multilabel", "num_classes": 2, "class_names": ("a", "a")}, "'a' given more than once"),
         ({"class_names": "cell"}, "class_names='cell'"),
         ({"class_names": [""]}, "one name is empty"),
         ({"ignore": 1}, "ignore=1: .*class.*outside 0…1"),

@@ -817,7 +817,7 @@ def test_an_update_reads_no_value_where_reading_would_wait(task: str, classes: i
         ({"task": "multilabel", "num_classes": 2, "class_names": ["a", 1]}, ["class_names=['a', 1]"]),
         (
             {"task": "multilabel", "num_classes": 2, "class_names": ["a", "b", "a"]},
-            ["3 names for num_classes=2", "'a' more than once"],
+            ["3 names for num_classes=2", "'a' given more than once"],
         ),
         *(
             ({"task": "binary", "num_classes": 1, "threshold": value}, [f"threshold={value!r}: a probability"])

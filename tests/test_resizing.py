@@ -143,14 +143,14 @@ def test_a_run_judges_on_the_size_of_the_masks(tmp_path: Path) -> None:
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     for wrong, said in (
-        (0.37, "3/8 = 0.375 is near"),
+        (0.37, "the nearest is 3/8 = 0.375"),
         (0, "a factor from"),
         ("0.5", "a factor from"),
         (float("nan"), "factor"),
     ):
         with pytest.raises(ConfigError, match=said):
             unetzoo.create("unet", resize=wrong)
-    with pytest.raises(ConfigError, match="unet_valid takes sides of its own"):
+    with pytest.raises(ConfigError, match="unet_valid takes only images of certain sizes"):
         unetzoo.create("unet_valid", resize=0.5)
     model = small("unet", base_channels=4, resize=0.5)
     with pytest.raises(ConfigError, match="resize before and behind"):

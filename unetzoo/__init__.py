@@ -1,7 +1,7 @@
 """A zoo of U-Nets for PyTorch: ``unetzoo.create("resunet50", pretrained=True)``.
 
-``import unetzoo`` imports nothing else: each public name is fetched from its module when it is first used, and so are
-the modules that are used as such, ``unetzoo.losses`` for instance.
+``import unetzoo`` imports nothing else: each public name is imported from its module when it is first used, and so are
+public modules such as ``unetzoo.losses``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What is wrong with a value: each rule that several parts share is worded here, once.
+"""Checks of values: each rule that several parts share is worded here, once.
 
-Each function returns sentences, one for each problem, and an empty list where there is none, so that a caller can
-collect what is wrong with all its arguments and raise one error: ``ConfigError("cannot …", problems)``.
+Each function returns one sentence for each problem, and an empty list if there is none, so that a caller can collect
+the problems of all its arguments and raise one error: ``ConfigError("cannot …", problems)``.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from unetzoo.registry import suggest
 
 TASKS = ("binary", "multiclass", "multilabel", "instances")
 PIXEL_TASKS = ("binary", "multiclass", "multilabel")
-"""What a mask of pixels can be; losses and scores of pixels know these alone. See :func:`pixel_task`."""
+"""Tasks of a mask of pixels, the only ones that losses and scores of pixels know. See :func:`pixel_task`."""
 DENOMINATOR = 16
-"""The largest of a factor of an image's sides: tiles are multiples of it."""
+"""The largest denominator of the factor by which images are resized: tiles are multiples of it."""
 LARGEST = 1 << 20
-"""Of channels and classes: far above any network's, and far below what overflows when it is multiplied."""
+"""Most channels or classes: far more than any network has, and too few for products to overflow."""
 
 
 def one_of(name: str, given: object, known: Iterable[object]) -> list[str]:
     """Return what is wrong with a value that must be one of ``known``; None may be among them."""
     allowed = tuple(known)
-    # 1 == True and 1 == 1.0: a value of another type is another value.
+    # As 1 == True and 1 == 1.0, types are compared too.
     if any(type(given) is type(value) and given == value for value in allowed):
         return []
     words = [value for value in allowed if isinstance(value, str)]
@@ -39,9 +39,9 @@ def whole(
 
     Args:
         name: of the argument.
-        given: its value; True is no whole number, and neither is 1.0.
-        least, most: None: there is no such bound.
-        others: values that are allowed as well, such as None or "all".
+        given: its value; True is not a whole number, and neither is 1.0.
+        least, most: the bounds; None: no bound.
+        others: other allowed values, such as None or "all".
     """
     if any(type(given) is type(value) and given == value for value in others):
         return []
@@ -52,7 +52,7 @@ def whole(
 
 
 def sides(name: str, given: object, least: int = 1, *, square: bool = False) -> list[str]:
-    """Return what is wrong with a list or tuple of height and width; ``square``: one number may stand for both."""
+    """Return what is wrong with a list or tuple of height and width; ``square``: one number may be given for both."""
     pair = (given, given) if square and type(given) is int else given
     if isinstance(pair, list | tuple) and len(pair) == 2 and not any(whole(name, side, least) for side in pair):
         return []
@@ -61,7 +61,7 @@ def sides(name: str, given: object, least: int = 1, *, square: bool = False) -> 
 
 
 def ratio(resize: float) -> Fraction:
-    """Return the fraction of small numbers that a factor of sides is taken for: 0.333 is a third."""
+    """Return the simple fraction that a factor of an image's sides means: 0.333 is a third."""
     return Fraction(resize).limit_denominator(DENOMINATOR)
 
 
@@ -71,7 +71,7 @@ def resize_problems(given: object) -> list[str]:
         return [f"resize={given!r:.50}: a factor from 1/{DENOMINATOR} to {DENOMINATOR} is needed, such as 0.5"]
     near = ratio(given)  # type: ignore[arg-type]
     if abs(float(near) - given) > 1e-3:  # type: ignore[operator]
-        return [f"resize={given!r}: a fraction of small numbers is needed; {near} = {float(near):.6g} is near"]
+        return [f"resize={given!r}: a fraction of small numbers is needed; the nearest is {near} = {float(near):.6g}"]
     return []
 
 
@@ -81,14 +81,14 @@ def flag(name: str, given: object) -> list[str]:
 
 
 def shortened(text: str, most: int = 600) -> str:
-    """Return text in a line, at most so long: without its middle, as what it comes to often stands at the end."""
+    """Return text in one line of at most ``most`` characters; the middle is cut, as the end often matters most."""
     line = " ".join(text.split())
     half = most // 2
     return line if len(line) <= most else f"{line[:half]} … {line[-half:]}"
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
-    """Return the sentence about a name that is none of ``known``."""
+    """Return the sentence about a name that is not one of ``known``."""
     names = tuple(known)
     return f"unknown {kind} {name!r:.100}{suggest(str(name), names)} (known: {', '.join(names)})"
 
@@ -104,35 +104,35 @@ def class_problems(task: object, classes: object, tasks: Sequence[str] = TASKS) 
 
 
 def class_name_problems(names: object, classes: object, *, different: bool = False) -> list[str]:
-    """Return what is wrong with the names of ``classes`` classes; None is right, and means that they have none.
+    """Return what is wrong with the names of ``classes`` classes; None is allowed: the classes have no names.
 
     Args:
-        names: one a class.
-        classes: how many there are.
-        different: no name may stand there twice, as where a table or a folder has to tell the classes apart.
+        names: one per class.
+        classes: number of classes.
+        different: whether names must differ, as where a table or a folder has to tell the classes apart.
     """
     if names is None:
         return []
     if not isinstance(names, Sequence) or isinstance(names, str) or not all(isinstance(name, str) for name in names):
         return [f"class_names={names!r:.100}: a list or tuple of strings is needed"]
     if any("\ud800" <= letter <= "\udfff" for name in names for letter in name):
-        return ["class_names: halves of characters (surrogates) are not text"]
+        return ["class_names: surrogates (halves of characters) are not text"]
     found = [] if len(names) == classes else [f"class_names: {len(names)} names for num_classes={classes!r}"]
     twice = sorted({name for name in names if names.count(name) > 1})
     if different and twice:
-        found.append(f"class_names: {', '.join(map(repr, twice))} more than once")
+        found.append(f"class_names: {', '.join(map(repr, twice))} given more than once")
     return found
 
 
 def pixel_task(task: str, classes: int) -> str:
-    """Return the task that the classes of pixels are: of "instances" with one class "binary", else "multilabel"."""
+    """Return the task of the pixels' mask: for "instances" it is "binary" with one class, else "multilabel"."""
     if task != "instances":
         return task
     return "binary" if classes == 1 else "multilabel"
 
 
 def class_names_of(names: Sequence[str] | None, task: str, classes: int) -> tuple[str, ...]:
-    """Return one name a class: those given, or those that classes without names have everywhere.
+    """Return one name per class: those given, or else the default names.
 
     These are "foreground" for a binary task, and "object" for instances of one class; "background", "class_1",
     "class_2", … for multi-class, by the value in the mask; "class_0", "class_1", … for multi-label and instances,

@@ -1,6 +1,6 @@
-"""The record of how a model was built: frozen, checked where it is made, and JSON-able.
+"""The record of how a model was built: frozen, checked when it is made, and JSON-able.
 
-It stands above encoders and decoders, whose own options it holds, and below the model. Initial weights are no
+It depends on encoders and decoders, whose own options it holds, and the model depends on it. Initial weights are not
 part of it: a model that is reloaded never needs them.
 """
 
@@ -33,16 +33,16 @@ from unetzoo.registry import OWN, suggest
 
 FORMAT_VERSION = 6
 CONFIG_KEY = "unetzoo_config"
-"""Under which files of a model hold its record."""
+"""Key under which model files hold this record."""
 NORMALISATIONS = ("fixed", "image")
 PIXELS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64")
-"""Types of the pixels that images of a training may have."""
+"""Pixel types that training images may have."""
 SUGGESTED = 100
-"""Unknown names of a record for which near ones are looked for."""
+"""Number of unknown names in a record for which similar names are suggested."""
 
 
 def _with_doublings(values: dict[str, Any]) -> dict[str, Any]:
-    """Say what version 1 did not: that the plain encoder's channels double at all levels."""
+    """Add what version 1 left out: the plain encoder's channels double at all levels."""
     options = values.get("encoder_options")
     if values.get("encoder") != "plain" or not isinstance(options, Mapping):
         return values
@@ -50,17 +50,17 @@ def _with_doublings(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_normalisation(values: dict[str, Any]) -> dict[str, Any]:
-    """Say what version 2 did not: that all images are normalised alike."""
+    """Add what version 2 left out: all images are normalised alike."""
     return {**values, "normalisation": "fixed"}
 
 
 def _with_size(values: dict[str, Any]) -> dict[str, Any]:
-    """Say what version 3 did not: that images are seen at their own size."""
+    """Add what version 3 left out: images are used at their own size."""
     return {**values, "resize": 1.0}
 
 
 def _with_steps(values: dict[str, Any]) -> dict[str, Any]:
-    """Say what version 4 did not: that steps of U-Net have two convolutions, and skip connections no gates."""
+    """Add what version 4 left out: stages of U-Net have two convolutions, and skip connections have no gates."""
     options = values.get("decoder_options")
     if values.get("decoder") != "unet" or not isinstance(options, Mapping):
         return values
@@ -68,7 +68,7 @@ def _with_steps(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_pixels(values: dict[str, Any]) -> dict[str, Any]:
-    """Say what version 5 did not: that nobody knows the type of the pixels that were trained on."""
+    """Add what version 5 left out: the pixel type of the training images is unknown."""
     return {**values, "pixels": None}
 
 
@@ -79,7 +79,7 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     4: _with_steps,
     5: _with_pixels,
 }
-"""Format version → what turns its record into one of the next version. Version 1 is the first."""
+"""Format version → function that turns its record into one of the next version. Version 1 is the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,24 +90,24 @@ class ModelConfig:
         decoder, encoder: names in the registries.
         decoder_options, encoder_options: frozen dataclasses of that decoder's and encoder's own options.
         in_channels: channels of the images, from 1 up.
-        num_classes: classes, from 1 up; but for ``task="instances"`` as many as the logits have channels.
-        norm: "batch", "group", "instance", "layer" (over the channels of each pixel), or None. The decoder's alone on
-            an encoder that has a norm of its own.
+        num_classes: classes, from 1 up; the logits have as many channels, and one more for ``task="instances"``.
+        norm: "batch", "group", "instance", "layer" (over the channels of each pixel), or None. It is only the
+            decoder's if the encoder has a norm of its own.
         conv_bias: whether the convolutions before the heads have a bias. Always True without a norm; with one,
-            torchvision's encoders have none all the same, as their weights are.
-        dropout: probability, from 0 up to but not 1, of dropping an element of the deepest map in training, as
+            torchvision's encoders still have none, as their weights have none.
+        dropout: probability, from 0 to below 1, of dropping an element of the deepest map in training, as
             at the end of the contracting path of the 2015 paper (section 3.1).
-        deep_supervision: whether there are heads for ``training_outputs`` besides the main one.
+        deep_supervision: whether there are heads for ``training_outputs`` in addition to the main one.
         classification_guided: whether a classification-guided module suppresses classes judged absent.
         task: "binary" (1 class, sigmoid), "multiclass" (softmax), "multilabel" (sigmoid per class), or "instances"
-            (sigmoid per class, and of one map more that keeps objects apart: see :mod:`unetzoo.objects`).
-        class_names: one name a class, or None.
+            (sigmoid per class, and for one more map that separates objects: see :mod:`unetzoo.objects`).
+        class_names: one name per class, or None.
         mean, std: per-channel normalisation of images in [0, 1] that the model expects, or None.
         normalisation: "fixed": all images by ``mean`` and ``std``; "image": each image by the mean and the standard
             deviation of its own values, channel by channel, as in nnU-Net: see ``unetzoo.images.prepare``.
-        resize: factor of the sides of images, at which they are seen; 1 for their own size.
-        pixels: type of the pixels that it was trained on, such as "int16", of uint8 and uint16 the latter; None where
-            nobody knows. ``unetzoo.images.white`` says what follows.
+        resize: factor by which the sides of images are resized for the network; 1 for their own size.
+        pixels: pixel type of the training images, such as "int16"; uint16 if they were uint8 and uint16; None if it
+            is unknown. ``unetzoo.images.white`` says what follows from it.
 
     Raises:
         ConfigError: lists all that is wrong.
@@ -144,22 +144,22 @@ class ModelConfig:
 
     @property
     def channels(self) -> int:
-        """How many channels the logits have, one a class, and for instances the map that keeps objects apart."""
+        """Number of channels of the logits: one per class, and for instances the map that separates objects."""
         return self.num_classes + (self.task == "instances")
 
     @property
     def pixel_task(self) -> str:
-        """The mask's task, ``task`` itself, or for instances "binary" with one class and "multilabel" with more."""
+        """The mask's task: ``task`` itself, or for instances "binary" with one class and "multilabel" with more."""
         return pixel_task(self.task, self.num_classes)
 
     @property
     def style(self) -> ConvStyle:
-        """What all convolutions of the model share."""
+        """The settings that all convolutions of the model share."""
         padded = DECODERS[self.decoder].border == 0
         return ConvStyle(self.norm, self.conv_bias, padded, ENCODERS[self.encoder].activation)
 
     def replace(self, **changes: Any) -> ModelConfig:
-        """Return a copy with ``changes``, checked anew. Options of encoder and decoder go by their own names.
+        """Return a copy with ``changes``, which is checked again. Options of encoder and decoder have their own names.
 
         Raises:
             ConfigError: there is no such option, or the copy would be wrong.
@@ -176,7 +176,7 @@ class ModelConfig:
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-able values; :meth:`from_dict` is the way back."""
+        """Return the record as JSON-able values, for :meth:`from_dict`."""
         record: dict[str, Any] = {"format_version": FORMAT_VERSION}
         for name, value in options_of(self).items():
             if isinstance(value, Options):
@@ -257,9 +257,9 @@ class ModelConfig:
             if type(options) is not allowed:
                 found.append(f"{part}_options: {allowed.__name__} is needed, not {type(options).__name__}")
                 return found
-        maps = max(encoder.maps, decoder.fewest_maps)  # too few of them is said above
+        maps = max(encoder.maps, decoder.fewest_maps)  # too few of them are reported above
         if decoder.border and self.resize != 1:
-            found.append(f"resize={self.resize!r}: {self.decoder} takes sides of its own alone; leave it out")
+            found.append(f"resize={self.resize!r}: {self.decoder} takes only images of certain sizes; leave it out")
         found += decoder.problems(self.decoder_options, self.deep_supervision is True, maps)
         found += self.encoder_options.problems()
         if not decoder.supervisable:
@@ -272,7 +272,7 @@ class ModelConfig:
 
 
 def pair_problem(decoder: str, encoder: str) -> str | None:
-    """Return why the decoder cannot stand on the encoder, None where it can; both are registered."""
+    """Return why the decoder cannot be combined with the encoder, None if it can; both are registered."""
     problem = DECODERS[decoder].encoder_problem(ENCODERS[encoder])
     return None if problem is None else f"{decoder} {problem}"
 
@@ -283,17 +283,19 @@ def _common_problems(values: Mapping[str, Any]) -> list[str]:
     found = whole("in_channels", values["in_channels"], 1, LARGEST) + class_problems(task, classes)
     found += class_name_problems(names, classes)
     if isinstance(names, list):
-        found.append(f"class_names={names!r:.100}: a tuple is needed, as a configuration never changes")
+        found.append(f"class_names={names!r:.100}: a tuple is needed, as a configuration is immutable")
     for name in ("conv_bias", "deep_supervision", "classification_guided"):
         found += flag(name, values[name])
     norm, dropout = values["norm"], values["dropout"]
     found += one_of("norm", norm, (*NORMS, None))
     if task == "instances" and values["classification_guided"] is True:
-        found.append("classification_guided=True: task='instances' has a map of edges, which is no class; leave it out")
+        found.append(
+            "classification_guided=True: task='instances' has a map of edges, which is not a class; leave it out"
+        )
     if norm is None and values["conv_bias"] is False:
         found.append("conv_bias=False: without a norm every convolution has a bias; leave it out")
     if type(dropout) not in (int, float) or not 0 <= dropout < 1:
-        found.append(f"dropout={dropout!r}: a probability from 0 up to but not 1 is needed")
+        found.append(f"dropout={dropout!r}: a probability from 0 to below 1 is needed")
     return found + _channel_problems(values) + resize_problems(values["resize"])
 
 
@@ -322,7 +324,7 @@ def _key_problems(prefix: str, values: Mapping[str, Any], expected: type[ModelCo
     fields = list(expected.__dataclass_fields__)
     found = [f"{prefix}{key}: missing" for key in fields if key not in values]
     unknown = [key for key in values if key not in fields]
-    # To look for near names takes time: a file may hold a hundred thousand that somebody made up.
+    # Looking for similar names takes time, and a crafted file may hold a hundred thousand unknown names.
     found += [
         f"{prefix}{key}: unknown{suggest(str(key), fields) if number < SUGGESTED else ''}"
         for number, key in enumerate(unknown)

@@ -1,8 +1,8 @@
 """Images with their exact masks, for tests, examples and a first training run without data: nuclei, and shapes.
 
-Nuclei are bright on a dark ground, as fluorescence microscopy shows them. Of shapes, a disc, a box, a ring and a thin
-line have colours drawn alike for all of them, so that only the shape tells the class. Most of an image is background,
-and lines are less than a fiftieth of it: what a loss must be able to deal with.
+Nuclei are bright on a dark background, as in fluorescence microscopy. Shapes are discs, boxes, rings and thin lines;
+their colours have the same distribution for all classes, so that only the shape tells the class. Most of an image is
+background, and lines cover less than a fiftieth of it: an imbalance that a loss must be able to handle.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from unetzoo import checks, images
 from unetzoo.errors import ConfigError
 
 CLASSES = ("background", "disc", "box", "ring", "line")
-"""Of a multi-class mask, by value. A multi-label mask has all but the background."""
+"""Classes of a multi-class mask, by value. A multi-label mask has all but the background."""
 TASKS = ("multiclass", "multilabel")
 SMALLEST = 32
-"""Height and width that shapes need."""
+"""Smallest height and width of images of shapes."""
 
 
 def draw_nuclei(height: int = 256, width: int = 256, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Draw nuclei that do not touch, of uneven light, a little out of focus, with haze and noise.
+    """Draw nuclei that do not touch, unevenly lit, a little out of focus, with haze and noise.
 
     Args:
         height, width: from 1 up.
@@ -58,7 +58,7 @@ def draw_nuclei(height: int = 256, width: int = 256, seed: int = 0) -> tuple[Ten
 
 
 def _nucleus(height: int, width: int, generator: torch.Generator) -> Tensor:
-    """Return for each pixel's centre how far inside of a random nucleus it is: 1 in the middle, 0 on its rim."""
+    """Return for each pixel's centre how far inside a random nucleus it is: 1 in the middle, 0 on its rim."""
     v, u, size, stretch, turn, phase = torch.rand(6, generator=generator).tolist()
     y = torch.arange(height)[:, None] + 0.5 - v * height
     x = torch.arange(width)[None, :] + 0.5 - u * width
@@ -85,10 +85,10 @@ def _blurred(plane: Tensor) -> Tensor:
 
 
 def draw_shapes(height: int = 128, width: int = 128, seed: int = 0, task: str = "multiclass") -> tuple[Tensor, Tensor]:
-    """Draw up to three discs, boxes and rings each, and one or two lines, 1 to 2 pixels wide, on a noisy ground.
+    """Draw up to three each of discs, boxes and rings, and one or two lines 1 to 2 pixels wide, on noisy background.
 
     In a multi-class image, later shapes hide earlier ones, and lines come last. In a multi-label image, shapes
-    are of light and shade that add up, and where they overlap a pixel belongs to all of them.
+    lighten or darken what is below them, and a pixel where they overlap belongs to all of them.
 
     Args:
         height, width: from 32 up.
@@ -139,11 +139,11 @@ def write_shapes(
     Multi-class masks are grey PNG files of class indices; multi-label ones are ``masks/<class>/000.png`` of 0 and 255.
 
     Args:
-        folder: is made where it does not exist; must be empty.
-        count: of images, from 1 up.
+        folder: created if it does not exist; must be empty.
+        count: number of images, from 1 up.
         size: (height, width) of each, from 32 up.
         task: "multiclass" or "multilabel".
-        seed: sets of different seeds share no image.
+        seed: data sets with different seeds share no image.
 
     Raises:
         ConfigError: lists all that is wrong; nothing was written.
@@ -157,7 +157,7 @@ def write_shapes(
         *checks.whole("count", count, 1, _MOST),
     ]
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        problems.append(f"{str(folder)!r} is no empty folder: give a new one, or empty it")
+        problems.append(f"{str(folder)!r} is not an empty folder: give a new one, or empty it")
     if problems:
         raise ConfigError("cannot write shapes", problems)
     for index in range(count):
@@ -171,7 +171,7 @@ def write_shapes(
                 images.write_png(layer * 255, folder / "masks" / label / name)
 
 
-_MOST = 1_000_000  # images of one seed, whose own seeds follow one another
+_MOST = 1_000_000  # images of one seed, each of which has a seed of its own, in sequence
 
 
 def _kinds(generator: torch.Generator) -> list[int]:
@@ -183,7 +183,7 @@ def _kinds(generator: torch.Generator) -> list[int]:
 
 
 def _distance(kind: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """Return how many pixels each pixel's centre is outside of a random shape; inside, it is negative."""
+    """Return each pixel's distance from a random shape, in pixels; inside the shape it is negative."""
     u, v, size, form, turn = torch.rand(5, generator=generator, dtype=torch.float64).tolist()
     side, turn = min(height, width), math.pi * turn
     y, x = torch.meshgrid(torch.arange(height) - u * height, torch.arange(width) - v * width, indexing="ij")
@@ -200,13 +200,13 @@ def _distance(kind: int, height: int, width: int, generator: torch.Generator) ->
             distance = (torch.hypot(x, y) - radius).abs() - radius * (0.15 + 0.1 * form)
         case _:
             thickness = 1 + form
-            # At most 0.8 % of the image's pixels.
+            # A line covers at most 0.8 % of the image's pixels.
             half = 0.5 * (0.5 + 0.5 * size) * min(0.7 * side, 0.008 * height * width / thickness)
             distance = torch.hypot((along.abs() - half).clamp(min=0), across) - thickness / 2
     return distance
 
 
 def _colour(ground: Tensor, generator: torch.Generator) -> Tensor:
-    """Return a random colour that differs from the ground's in each channel."""
+    """Return a random colour that differs from the background's in each channel."""
     shift = (0.2 + 0.3 * torch.rand(3, generator=generator)) * (2 * torch.randint(2, (3,), generator=generator) - 1)
     return (ground + shift).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""The exceptions of unetzoo: each also is the builtin a careful caller would already catch."""
+"""The exceptions of unetzoo: each is also a subclass of the built-in exception that callers would expect."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,8 @@ from unetzoo.printing import printable, said_once
 class UnetzooError(Exception):
     """Base of every error raised on purpose by unetzoo.
 
-    ``str()`` is printable: a message names files, classes and settings, which may be anybody's, and ends on a terminal.
+    ``str()`` is printable: a message names files, classes and settings, which may be untrusted, and is shown on a
+    terminal.
     """
 
     def __str__(self) -> str:
@@ -19,8 +20,7 @@ class ConfigError(UnetzooError, ValueError):
     """A name, an argument or a configuration that cannot be built.
 
     Attributes:
-        problems: a sentence for each thing that is wrong; the message lists them all, and what is wrong with several
-            files once.
+        problems: one sentence per problem. The message lists them all, and a problem that several files share once.
     """
 
     def __init__(self, headline: str, problems: Sequence[str] = ()) -> None:
@@ -35,11 +35,11 @@ class ConfigError(UnetzooError, ValueError):
 
 
 class InputError(UnetzooError, ValueError):
-    """Images that a model cannot take: dimensions, type, channels or size."""
+    """Images that a model cannot take, because of their dimensions, type, channels or size."""
 
 
 class WriteError(UnetzooError, OSError):
-    """A file or a folder that cannot be written; what was there before is as it was."""
+    """A file or a folder that cannot be written; what was there before is unchanged."""
 
 
 class WeightsError(UnetzooError, RuntimeError):
@@ -47,11 +47,11 @@ class WeightsError(UnetzooError, RuntimeError):
 
 
 class DamagedError(WeightsError):
-    """A file whose bytes are not those that were once written."""
+    """A file whose bytes have changed since it was written."""
 
 
 class TrainingError(UnetzooError, RuntimeError):
-    """A run that cannot go on: a loss or weights that are not finite, or no memory."""
+    """A run that cannot continue: its loss or weights are not finite, or there is too little memory."""
 
 
 class HubError(UnetzooError, OSError):

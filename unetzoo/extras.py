@@ -1,4 +1,4 @@
-"""Packages that only some of this package needs: imported where they are used, and named where they are missing."""
+"""Optional packages: imported only where they are used, and named in an error where they are missing."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ def needed(module: str, purpose: str, *, extra: str | None = None, error: type[U
     """Import and return a module of an extra.
 
     Args:
-        module: dotted, such as "scipy.ndimage".
+        module: dotted name, such as "scipy.ndimage".
         purpose: what needs it, the subject of the message: "objects", "a plot".
-        extra: of unetzoo; None: the one in :data:`EXTRAS`.
-        error: what is raised where it is missing.
+        extra: the extra of unetzoo that installs it; None: the one in :data:`EXTRAS`.
+        error: class of the exception to raise if it is missing.
 
     Raises:
-        ConfigError: it is not installed; or ``error``.
+        ConfigError: it is not installed; or an exception of class ``error``.
     """
     package = module.partition(".")[0]
     try:
         return import_module(module)
     except ModuleNotFoundError as problem:
         if problem.name is None or problem.name.partition(".")[0] == "unetzoo":
-            raise  # a fault of ours, and no extra that is missing
+            raise  # our own fault, not a missing extra
         raise error(_said(purpose, [problem.name], extra or EXTRAS[package])) from problem
 
 
 def check_installed(needs: Iterable[tuple[str, str]]) -> None:
-    """Do nothing where all of some packages are installed. None is imported, which can take seconds.
+    """Raise if any of these packages is missing. None of them is imported, as that can take seconds.
 
     Args:
         needs: packages of :data:`EXTRAS`, each with what needs it.
@@ -76,7 +76,7 @@ def check_installed(needs: Iterable[tuple[str, str]]) -> None:
 
 
 def _said(purpose: str, missing: Sequence[str], extra: str) -> str:
-    """Return what is said of packages that are missing."""
+    """Return the message about missing packages."""
     *others, last = missing
     named = f"{', '.join(others)} and {last} are" if others else f"{last} is"
     return f"{purpose}: {named} needed; pip install 'unetzoo[{extra}]'"

@@ -1,4 +1,4 @@
-"""Copies of models for inference: neighbours that are linear joined, nothing left that only training needs."""
+"""Copies of models for inference, with adjacent linear layers merged and without the parts that only training needs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 0.2, torc
 
 
 class OptimizedModel(nn.Module):
-    """What :func:`optimize` returns: the same answers as the model it was made from, for inference alone.
+    """A copy of a model for inference only, made by :func:`optimize`; it gives the same results.
 
     Attributes:
-        config: that of the model it was made from.
+        config: that of the original model.
         network: the rebuilt copy.
     """
 
@@ -36,11 +36,11 @@ class OptimizedModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights and of the arithmetic."""
+        """Type of the weights and of the computation."""
         return next(self.network.parameters()).dtype
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (N, num_classes, H, W), of the images' own type.
+        """Return logits (N, num_classes, H, W), of the same type as the images.
 
         Args:
             images: as ``SegmentationModel.forward`` takes them, but of any floating-point type.
@@ -64,7 +64,7 @@ class OptimizedModel(nn.Module):
         return self
 
     def _cast(self, images: Tensor) -> Tensor:
-        # What is no image, or not of floating point, is for the network to refuse.
+        # The network refuses anything that is not a floating-point image.
         return images.to(self.dtype) if isinstance(images, Tensor) and images.is_floating_point() else images
 
 
@@ -74,27 +74,28 @@ def optimize(
     dtype: torch.dtype | None = None,
     compile: bool = False,  # noqa: A002 - torch's own name for it
 ) -> OptimizedModel:
-    """Return a copy of ``model`` for inference, which gives the same logits, faster.
+    """Return a copy of ``model`` for inference, which gives the same logits faster.
 
-    Batch norms are folded into the convolutions before them, a transposed convolution that ends the decoder and the
-    1×1 head behind it become one; dropouts and the heads that only training uses are left out, and weights are laid
-    out for the fastest convolutions. ``model`` stays as it is. The copy can be
-    exported; it cannot be saved: save ``model``, and optimize what you load.
+    Batch norms are folded into the convolutions before them. A transposed convolution at the end of the decoder is
+    merged with the 1×1 head after it. Dropouts and the heads that only training uses are left out, and weights are laid
+    out in memory for the fastest convolutions. ``model`` does not change. The copy can be exported but not saved:
+    save ``model``, and optimize it again after loading.
 
     Args:
-        model: of any kind, on any device, in either mode; a pruned one too.
-        example: images as ``model`` takes them, on which the copy is compared with it, and compiled where ``compile``
-            says so.
-        dtype: None keeps the model's; ``torch.bfloat16`` is about twice as fast on processors and GPUs that have
+        model: of any kind, on any device, in either mode; also a pruned one.
+        example: images as ``model`` takes them, on which the copy is compared with ``model``, and compiled if
+            ``compile`` is True.
+        dtype: None keeps the model's; ``torch.bfloat16`` is about twice as fast on processors and GPUs that support
             it (AVX-512 BF16, AMX; NVIDIA from Ampere on), and changes logits by 1 to 5 % of their spread.
-        compile: also ``torch.compile`` it, which takes a minute at the first call and needs a C++ compiler.
+        compile: also compile the copy with ``torch.compile``, which takes a minute at the first call and needs a C++
+            compiler.
 
     Raises:
-        ConfigError: no model of unetzoo, a type that is not of floating point, ``compile`` neither True nor False,
-            or a weight that pruning or a parametrization makes of others.
-        InputError: ``example`` is no batch of images for this model.
+        ConfigError: not a model of unetzoo, a type that is not floating point, ``compile`` neither True nor False,
+            or a weight that pruning or a parametrization computes from others.
+        InputError: ``example`` is not a batch of images for this model.
         UnetzooError: on ``example`` the copy differs from ``model`` by more than 1e-4 of the logits' spread (in
-            half precision 5 %, with bfloat16 20 %): too narrow a type for this model.
+            half precision 5 %, with bfloat16 20 %): the type is too narrow for this model.
     """
     problems = _problems(model, dtype, compile)
     if problems:
@@ -122,7 +123,7 @@ def _problems(model: object, dtype: object, compiled: object) -> list[str]:
     """Return a sentence for each argument that is wrong."""
     found = one_of("dtype", dtype, (None, *TOLERANCE)) + flag("compile", compiled)
     if isinstance(model, OptimizedModel):
-        return ["this copy is optimized already: give optimize() the model that it was made from", *found]
+        return ["this copy is already optimized: give optimize() the model that it was made from", *found]
     if not isinstance(model, SegmentationModel):
         fix = "; give what it wraps" if any(isinstance(m, SegmentationModel) for m in _modules(model)) else ""
         kind = type(model).__name__
@@ -147,7 +148,7 @@ def _modules(model: object) -> Iterator[nn.Module]:
 
 
 def _strip(network: SegmentationModel) -> None:
-    """Take out what does nothing in inference."""
+    """Remove what does nothing in inference."""
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Dropout):
@@ -158,7 +159,7 @@ def _strip(network: SegmentationModel) -> None:
 
 
 def _foldable(module: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.Module, str]]:
-    """Yield a convolution, and owner and name of the batch norm that alone reads it, for each that ``module`` names."""
+    """Yield, for each pair that ``module`` names, a convolution, and owner and name of the batch norm after it."""
     if not isinstance(module, Foldable) or not _says_so_itself(type(module)):
         return
     modules = dict(module.named_modules())
@@ -175,13 +176,13 @@ def _foldable(module: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.Module, str]]:
 
 
 def _says_so_itself(kind: type) -> bool:
-    """Return whether what can be folded is said of this ``forward``: of one that was changed since it may be wrong."""
+    """Return whether ``foldable`` describes this ``forward``: if a subclass overrides only the latter, it may not."""
     homes = [next(base for base in kind.__mro__ if name in vars(base)) for name in ("forward", "foldable")]
     return issubclass(homes[1], homes[0])
 
 
 def _fold(conv: nn.Conv2d, owner: nn.Module, name: str) -> None:
-    """Put a batch norm's scale and shift into the convolution before it, in float64; an identity takes its place."""
+    """Fold a batch norm's scale and shift into the convolution before it, in float64; an identity replaces it."""
     norm = getattr(owner, name)
     gain, shift, mean, variance = (x.double() for x in (norm.weight, norm.bias, norm.running_mean, norm.running_var))
     scale = gain * (variance + norm.eps).rsqrt()
@@ -193,7 +194,7 @@ def _fold(conv: nn.Conv2d, owner: nn.Module, name: str) -> None:
 
 
 def _tails(network: SegmentationModel) -> Iterator[tuple[Upsample, SegmentationHead]]:
-    """Yield each transposed convolution that ends a decoder, and the 1×1 head that alone reads it."""
+    """Yield each transposed convolution at the end of a decoder, with the 1×1 head that is its only reader."""
     heads = [network.head, *network.deep_heads]
     ends = network.decoder.tails(deep=len(heads) > 1)
     for end, head in zip(ends, heads, strict=False):
@@ -203,7 +204,7 @@ def _tails(network: SegmentationModel) -> Iterator[tuple[Upsample, SegmentationH
 
 
 def _join(up: Upsample, head: SegmentationHead) -> None:
-    """Make one transposed convolution of it and the head, as nothing that is not linear lies between them."""
+    """Merge ``up`` and the head into one transposed convolution, as there is only linear arithmetic between them."""
     before, after = up.conv, head.conv
     mix = after.weight.double().flatten(1)
     weight = torch.einsum("imyx,om->ioyx", before.weight.double(), mix)
@@ -229,6 +230,6 @@ def _compare(model: SegmentationModel, optimized: OptimizedModel, example: Tenso
             "it overflows" if not found.isfinite().all() else f"its logits differ by {difference:.2g} of their spread"
         )
         raise UnetzooError(
-            f"{model.config.name} in {optimized.dtype} does not answer as the model does: on the example {overflown}; "
-            f"{TOLERANCE[optimized.dtype]:.2g} is allowed. Take a type of more range or precision"
+            f"{model.config.name} in {optimized.dtype} does not give the model's logits: on the example {overflown}; "
+            f"{TOLERANCE[optimized.dtype]:.2g} is allowed. Use a type with more range or precision"
         )

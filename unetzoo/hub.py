@@ -1,4 +1,4 @@
-"""The public door to the Hugging Face Hub: models pulled from it, and pushed to it."""
+"""The public functions for the Hugging Face Hub, which pull models from it and push models to it."""
 
 from unetzoo.saving.publishing import (
     PushedModel as PushedModel,

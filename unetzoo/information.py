@@ -1,4 +1,4 @@
-"""What there is to know of a name, for people: information, help texts, the entries of torch.hub."""
+"""Information about the networks of the zoo, for people: facts, help texts, and the entry points of torch.hub."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from unetzoo.zoo import create, signature
 
 @dataclass(frozen=True, repr=False)
 class ModelInfo:
-    """What there is to know of a name without building it.
+    """Facts about a network of the zoo, without building it.
 
     Attributes:
         name, aliases: in the zoo.
@@ -30,12 +30,12 @@ class ModelInfo:
         paper: of the architecture.
         encoder_paper: of the encoder.
         summary: one line.
-        parameters: number of them, at default options.
-        published: millions of parameters in the published table, or None where there is no such number.
+        parameters: their number at default options.
+        published: millions of parameters according to the published table, or None if there is no such number.
         channels, strides: of the encoder's maps, finest first.
-        pretrained: names of torchvision's weights, the default first; empty where there are none.
-        options: name → default, of all arguments of ``create`` for this name.
-        meanings: name → what that argument is, and what is allowed.
+        pretrained: names of published weights, the default first; empty if there are none.
+        options: name → default, for all arguments of ``create`` for this name.
+        meanings: name → what that argument means, and what is allowed.
     """
 
     name: str
@@ -54,7 +54,7 @@ class ModelInfo:
     meanings: Mapping[str, str]
 
     def facts(self) -> dict[str, str]:
-        """Return what is no option, in words: the name and what it is first."""
+        """Return title → text for all that is not an option; the first title is the name."""
         published = "" if self.published is None else f" (published: {self.published:.2f}M)"
         maps = zip(self.channels, self.strides, strict=True)
         return {
@@ -63,7 +63,7 @@ class ModelInfo:
             "parameters": f"{self.parameters:,}{published}",
             "maps": ", ".join(f"{channels} channels at stride {stride}" for channels, stride in maps),
             "paper": self.paper,
-            "encoder's": self.encoder_paper,
+            "encoder paper": self.encoder_paper,
             "pretrained": ", ".join(self.pretrained) or "–",
         }
 
@@ -74,13 +74,13 @@ class ModelInfo:
         (name, said), *facts = self.facts().items()
         meanings = {option: meaning.replace("``", "") for option, meaning in self.meanings.items()}
         options = [[option, repr(default), meanings.get(option, "")] for option, default in self.options.items()]
-        tables = markup.table([["", ""], *facts]), markup.table([["option", "default", "what it is"], *options])
+        tables = markup.table([["", ""], *facts]), markup.table([["option", "default", "meaning"], *options])
         parts = (f'<div class="words">{table}</div>' for table in tables)
         return markup.shown(f"{name}: {said}", parts)
 
 
 def model_info(name: str) -> ModelInfo:
-    """Return what there is to know of a name. Nothing is allocated.
+    """Return the facts about a name. Nothing is allocated.
 
     Raises:
         ConfigError: the name is unknown.
@@ -91,7 +91,7 @@ def model_info(name: str) -> ModelInfo:
 
 
 def info_of(name: str, model: SegmentationModel) -> ModelInfo:
-    """Return what there is to know of a usual name, ``model`` being it at default options."""
+    """Return the facts about a usual name; ``model`` is that network at default options."""
     custom = name in PRESETS
     options = _preset_options(name, model.config) if custom else signature(name)
     explained = _explained(model.config.name)
@@ -115,7 +115,7 @@ def info_of(name: str, model: SegmentationModel) -> ModelInfo:
 
 
 def meanings(documented: object, section: str) -> dict[str, str]:
-    """Return name → what the section ("Args", "Attributes") of a docstring says of it."""
+    """Return name → its description in a section ("Args", "Attributes") of a docstring."""
     found: dict[str, str] = {}
     entries: list[str] = []
     text = (inspect.getdoc(documented) or "").partition(f"{section}:\n")[2].partition("\n\n")[0]
@@ -129,7 +129,7 @@ def meanings(documented: object, section: str) -> dict[str, str]:
 
 
 def hub_entries() -> dict[str, Builder]:
-    """Return name or alias → function of keyword arguments, with its help text: the entries of ``hubconf.py``."""
+    """Return name or alias → function of keyword arguments, with its help text: the entry points of ``hubconf.py``."""
     return {name: _hub_entry(name) for name in names()}
 
 
@@ -145,7 +145,7 @@ def _hub_entry(name: str) -> Builder:
     entry.__doc__ = f"""{_describe(name)}
 
 The model takes images (N, in_channels, H, W) of any height and width, and returns logits
-(N, num_classes, H, W). It is the one that unetzoo.create({name!r}) gives.
+(N, num_classes, H, W). It is the model that unetzoo.create({name!r}) returns.
 
 Arguments, by name, with their defaults:{arguments}
 
@@ -156,7 +156,7 @@ Example:
 
 
 def _explained(name: str) -> dict[str, str]:
-    """Return argument → meaning, for a name of the zoo; of a user's own name, those that all names share."""
+    """Return argument → meaning for a name of the zoo; for a user's own name, those that all names share."""
     explained = meanings(create, "Args")
     if name not in PRESETS:
         decoder, encoder = pair_of(name)
@@ -167,16 +167,16 @@ def _explained(name: str) -> dict[str, str]:
 
 
 def _norm_of(encoder: EncoderSpec) -> str:
-    """Return what there is to add of ``norm`` where an encoder has norms of its own, or does not take them all."""
+    """Return a note on ``norm`` for encoders that have norms of their own, or do not take all norms."""
     if encoder.own_norm is not None:
-        return f" It is the decoder's alone: {encoder.title} always has its own {encoder.own_norm}."
+        return f" It applies to the decoder only: {encoder.title} always has its own {encoder.own_norm}."
     if set(encoder.norms) != {*NORMS, None}:
         return f" {encoder.title} takes {', '.join(map(repr, encoder.norms))}."
     return ""
 
 
 def _describe(name: str) -> str:
-    """Return what a name is, in a few lines, without building it."""
+    """Return a description of a name in a few lines, without building it."""
     if name in PRESETS:
         return inspect.getdoc(PRESETS[name]) or name
     pair = pair_of(name)
@@ -188,7 +188,7 @@ def _describe(name: str) -> str:
 
 
 def _preset_options(name: str, config: ModelConfig) -> dict[str, Any]:
-    """Return the arguments of a user's builder; where it takes any, those of what it builds, as it sets them."""
+    """Return the arguments of a user's builder; if it takes any, also those of its network, as it sets them."""
     declared = signature(name)
     if all(p.kind is not p.VAR_KEYWORD for p in inspect.signature(PRESETS[name]).parameters.values()):
         return declared

@@ -1,6 +1,6 @@
-"""HTML that needs nothing else: no script, no other file, no network. Texts in it may be anybody's.
+"""Self-contained HTML: no script, no other file, no network. Texts in it may be untrusted.
 
-Whole pages, and what a notebook shows below a cell.
+For complete pages, and for the output of a notebook cell.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ img { max-width: 256px; display: block; } .bad { color: #a40000; } .whole img { 
 .keys i { display: inline-block; width: 0.8em; height: 0.8em; margin-right: 0.3em; border-radius: 2px; }
 """
 
-# Notebooks are light or dark, and have colours of their own: what is here takes these, and greys that are seen on both.
+# Notebooks are light or dark, and have colours of their own: this uses them, and greys that are visible on both.
 _SHOWN = """
 .unetzoo { font-size: 0.95em; line-height: 1.45; } .unetzoo p, .unetzoo li, .unetzoo h2 { overflow-wrap: anywhere; }
 .unetzoo p { margin: 0.3em 0; } .unetzoo h2 { font-size: 1.05em; margin: 0.9em 0 0.3em; }
@@ -55,8 +55,8 @@ class Key:
     """A line of a legend.
 
     Attributes:
-        name: of the class, or of what is painted; anybody's text.
-        colours: in which it is: one, or several where images differ or objects do.
+        name: of the class, or of what is painted; may be untrusted.
+        colours: one, or several if they differ between images or objects.
     """
 
     name: str
@@ -64,12 +64,12 @@ class Key:
 
 
 def escaped(text: object) -> str:
-    """Return anybody's text as HTML shows it, without obeying it, in attributes too."""
+    """Return untrusted text escaped for HTML, for attributes too."""
     return html.escape(printable(text), quote=True)
 
 
 def document(title: str, parts: Iterable[str]) -> str:
-    """Return the page of a title and of parts that are HTML already."""
+    """Return a page with a title and parts that are already HTML."""
     head = (
         f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f'<meta name="viewport" content="width=device-width"><title>{escaped(title)}</title>'
@@ -79,20 +79,20 @@ def document(title: str, parts: Iterable[str]) -> str:
 
 
 def shown(title: str, parts: Iterable[str]) -> str:
-    """Return a title and parts that are HTML already as a notebook shows them below a cell, light or dark."""
+    """Return a title and parts that are already HTML, for the output of a notebook cell, light or dark."""
     return "\n".join(
         [f'<div class="unetzoo"><style>{_SHOWN}</style>', f"<p><b>{escaped(title)}</b></p>", *parts, "</div>"]
     )
 
 
 def section(title: str, lines: Sequence[str]) -> list[str]:
-    """Return a list of sentences below a title; nothing without any."""
+    """Return a list of sentences below a title; nothing if there are no sentences."""
     listed = "".join(f"<li>{escaped(line)}</li>" for line in lines)
     return [f"<h2>{escaped(title)}</h2><ul>{listed}</ul>"] if lines else []
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return a table, of which the first row has the titles."""
+    """Return a table whose first row has the titles."""
     titles, *others = rows
     head = "".join(f"<th>{escaped(cell)}</th>" for cell in titles)
     body = "".join(f"<tr>{''.join(f'<td>{escaped(cell)}</td>' for cell in row)}</tr>" for row in others)
@@ -100,14 +100,14 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def legend(keys: Sequence[Key]) -> str:
-    """Return names with their colours before them."""
+    """Return names, each after its colours."""
     squares = ("".join(f'<i style="background:{colour}"></i>' for colour in key.colours) for key in keys)
     named = "".join(f"<span>{square}{escaped(key.name)}</span> " for square, key in zip(squares, keys, strict=True))
     return f'<p class="keys">{named}</p>'
 
 
 def picture(image: Tensor, width: int) -> str:
-    """Return an image, (3, H, W) uint8, shown at so many pixels: as JPEG, a tenth of a PNG of photographs."""
+    """Return an image, (3, H, W) uint8, shown ``width`` pixels wide: as JPEG, a tenth of a PNG's size."""
     from PIL import Image
 
     file = io.BytesIO()
@@ -116,5 +116,5 @@ def picture(image: Tensor, width: int) -> str:
 
 
 def embedded(data: bytes, kind: str, width: int) -> str:
-    """Return a file of an image, "png" or "jpeg", within the page, shown at so many pixels."""
+    """Return the file of an image, "png" or "jpeg", embedded in the page and shown ``width`` pixels wide."""
     return f'<img alt="" width="{width}" src="data:image/{kind};base64,{base64.b64encode(data).decode("ascii")}">'
