@@ -540,7 +540,7 @@ def test_pruning_needs_heads():
 def test_only_the_nested_can_be_pruned(name):
     with unetzoo.model.on_meta():
         model = unetzoo.create(name)
-    with pytest.raises(unetzoo.ConfigError, match=rf"{name} cannot be pruned: only .*unetpp, unetpp_lite"):
+    with pytest.raises(unetzoo.ConfigError, match=rf"{name} cannot be pruned: only nested .*unetpp, unetpp_lite"):
         model.prune(1)
 
 

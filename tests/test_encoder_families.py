@@ -372,5 +372,5 @@ def test_convnext_is_told_apart_by_its_norm() -> None:
     info = unetzoo.model_info("unetpp_convnext_tiny")
     assert info.options["levels"] == 3
     assert info.strides == (4, 8, 16, 32)
-    assert "decoder's alone: ConvNeXt-Tiny always has its own layer norm" in info.meanings["norm"]
+    assert "decoder only: ConvNeXt-Tiny always has its own layer norm" in info.meanings["norm"]
     assert "unet_valid_convnext_tiny" not in unetzoo.list_models()

@@ -410,7 +410,7 @@ def test_one_architecture_s_file_is_not_loaded_as_another(tmp_path: Path) -> Non
     unetzoo.save(small("unetpp"), tmp_path / "it.safetensors")
     with pytest.raises(WeightsError, match="holds unetpp, not unet3p"):
         unetzoo.convert(tmp_path / "it.safetensors", tmp_path / "new.safetensors", "unet3p")
-    with pytest.raises(WeightsError, match="a whole model's"):
+    with pytest.raises(WeightsError, match="of a complete model"):
         unetzoo.create("resunet18", pretrained=tmp_path / "it.safetensors")
     with pytest.raises(RuntimeError, match="Missing key"):
         small("unet3p").load_state_dict(unetzoo.load_state_dict_file(tmp_path / "it.safetensors"))

@@ -23,22 +23,22 @@ from unetzoo.nn.programs import by_torch_func, by_tracing
 from unetzoo.nn.whole_maps import MOST
 
 FINEST = 64
-"""Channels that the finest map of most networks has at the images' own size, or fewer pixels with more of them."""
+"""Channels of the finest map of most networks at the images' size; others have fewer pixels and more channels."""
 
 
 @dataclass(frozen=True)
 class TrainingOutputs:
-    """All that a loss needs, every logits tensor at the input's size (unet_valid: 184 pixels less).
+    """All that a loss needs, with every logits tensor at the input's size (unet_valid: 184 pixels less).
 
-    Nothing is suppressed here, in either mode: take validation losses from it as well where the model is
-    classification-guided, as ``model(images)`` then moves the logits of absent classes by -10,000.
+    Nothing is suppressed here, in either mode. If the model is classification-guided, compute validation losses from
+    it too, as ``model(images)`` then moves the logits of absent classes by -10,000.
 
     Attributes:
-        logits: (N, channels, H, W), the main head's; ``config.channels`` of them: one a class, and for
-            ``task="instances"`` one more, of the edges that keep objects apart.
+        logits: (N, channels, H, W), of the main head; there are ``config.channels``: one per class, and for
+            ``task="instances"`` one more for the edges that separate objects.
         deep: one (N, channels, H, W) for each deep-supervision head, in the decoder's order: from the finest stage
             to the coarsest, or from the shallowest of nested decoders to the deepest. Empty without deep supervision.
-        presence: (N, num_classes) logits, above 0 where the class is judged to occur in the image; None without
+        presence: (N, num_classes) logits, above 0 if the class is judged to occur in the image; None without
             guidance.
     """
 
@@ -48,15 +48,15 @@ class TrainingOutputs:
 
 
 class SegmentationModel(nn.Module):
-    """A segmentation network, as its config says.
+    """A segmentation network, built as its config says.
 
     Attributes:
         config: how it was built.
-        encoder: images → feature maps, usable alone.
+        encoder: images → feature maps; it can be used alone.
         decoder: feature maps → features.
         head, deep_heads: features → logits.
         guide: the classification-guided module, or None.
-        origin: of a model made of another program's file: whose it was, and where its results differ. Kept in files.
+        origin: for a model from another program's file: which program, and where its results differ. Saved in files.
     """
 
     origin: str = ""
@@ -69,8 +69,8 @@ class SegmentationModel(nn.Module):
         self.encoder = spec.build(config.in_channels, config.style, config.encoder_options, depth)
         if len(self.encoder.channels) != depth:
             raise ConfigError(
-                f"{spec.title} was asked for {depth} maps, and gives {len(self.encoder.channels)}: an encoder gives as "
-                "many as its argument depth says, up to the maps that it is registered with"
+                f"{spec.title} must give {depth} maps, but gives {len(self.encoder.channels)}: an encoder gives as "
+                "many as its argument depth says, up to the number of maps that it is registered with"
             )
         self.decoder = decoder(self.encoder, config.style, config.decoder_options, config.deep_supervision)
         self.head, *deep = (
@@ -87,13 +87,13 @@ class SegmentationModel(nn.Module):
         """Return logits.
 
         Args:
-            images: (N, in_channels, H, W), floating point, of the model's dtype (any under autocast),
-                normalised as ``config.normalisation``, ``mean`` and ``std`` say, of which nothing is done here. Any H
-                and W from 1 up, but see unet_valid.
+            images: (N, in_channels, H, W), floating point, of the model's dtype (any under autocast), already
+                normalised as ``config.normalisation``, ``mean`` and ``std`` say. Any H and W from 1 up, but see
+                unet_valid.
 
         Returns:
-            (N, config.channels, H, W) logits. In evaluation mode those of classes that the classification-guided
-            module judges absent are suppressed.
+            (N, config.channels, H, W) logits. In evaluation mode, the logits of classes that the
+            classification-guided module judges absent are suppressed.
 
         Raises:
             InputError: the images have other dimensions, channels or type.
@@ -109,16 +109,16 @@ class SegmentationModel(nn.Module):
         return logits
 
     def training_outputs(self, images: Tensor) -> TrainingOutputs:
-        """Return what a loss needs, of images as :meth:`forward` takes them; nothing is suppressed.
+        """Return what a loss needs, for images as :meth:`forward` takes them; nothing is suppressed.
 
-        Where processes share gradients, by DistributedDataParallel for instance, wrap :meth:`for_training` instead.
+        If processes share gradients, as with DistributedDataParallel, wrap :meth:`for_training` instead.
         """
         return self._outputs(images, deep=self.config.deep_supervision)
 
     def for_training(self) -> ForTraining:
-        """Return a module of the same weights whose ``forward`` is :meth:`training_outputs`.
+        """Return a module with the same weights whose ``forward`` is :meth:`training_outputs`.
 
-        For what works on the ``forward`` of a module alone, such as ``DistributedDataParallel(model.for_training())``.
+        For wrappers that only call ``forward``, such as ``DistributedDataParallel(model.for_training())``.
         """
         return ForTraining(self)
 
@@ -131,11 +131,12 @@ class SegmentationModel(nn.Module):
                 as the paper's overlap-tile strategy does.
 
         Returns:
-            Sigmoid of the logits, or their softmax over the classes for ``task="multiclass"``, in float32 where the
+            Sigmoid of the logits, or their softmax over the classes for ``task="multiclass"``, in float32 if the
             model has half precision.
 
         Raises:
-            InputError: they are not finite: the weights or the images are not, or the network overflows.
+            InputError: the probabilities are not finite, because the weights or the images are not, or because the
+                network overflows.
         """
         with evaluating(self):
             logits = self(images) if self.decoder.border == 0 else self._predict_mirrored(images)
@@ -143,17 +144,17 @@ class SegmentationModel(nn.Module):
         probabilities = logits.softmax(dim=1) if self.config.task == "multiclass" else logits.sigmoid()
         if not torch.compiler.is_compiling() and not bool(probabilities.isfinite().all()):
             raise InputError(
-                "probabilities that are not finite: NaN or infinity is in the images or in the weights, or the values "
-                "overflow; fill the images, train again with a lower rate, or take float32"
+                "probabilities that are not finite: the images or the weights contain NaN or infinity, or values "
+                "overflow; replace such pixels, train again with a lower learning rate, or use float32"
             )
         return probabilities
 
     def prune(self, level: int) -> SegmentationModel:
-        """Return a copy that computes only what a decoder of fewer levels needs, and gives what its head gave.
+        """Return a copy that has only the first levels of the decoder, and gives the output of the head of that level.
 
         Args:
-            level: 1 to the levels of the model's decoder. Below that, the model must have deep supervision: what is
-                left has no other head.
+            level: from 1 to the number of levels of the model's decoder. Below that number, the model must have deep
+                supervision, as the remaining levels have no other head.
 
         Raises:
             ConfigError: the decoder cannot be pruned, it has no such level, or there is no head.
@@ -171,9 +172,9 @@ class SegmentationModel(nn.Module):
         return pruned.train(self.training)
 
     def freeze_encoder(self, stages: int | None = None) -> None:
-        """Stop training the encoder's first ``stages`` stages, finest first; None is all, 0 thaws them all.
+        """Freeze the encoder's first ``stages`` stages, finest first; None freezes all, 0 unfreezes all.
 
-        Their batch-norm statistics stay as they are too, also after ``train()``.
+        Their batch-norm statistics are frozen too, and stay frozen after ``train()``.
 
         Raises:
             ConfigError: there are fewer stages.
@@ -202,7 +203,7 @@ class SegmentationModel(nn.Module):
         if torch.compiler.is_compiling() or not by_tracing():
             return self._computed(images, deep)
         with warnings.catch_warnings():
-            # It warns wherever Python looks at a number of a shape: here at channels, and to refuse what does not fit.
+            # The tracer warns wherever Python reads a number of a shape: here for channels, and to check the images.
             warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
             return self._computed(images, deep)
 
@@ -238,7 +239,7 @@ class SegmentationModel(nn.Module):
             if images.shape[3] == channels:
                 fix = "channels come second: images.permute(0, 3, 1, 2)"
             else:
-                fix = f"create it with in_channels={images.shape[1]}"
+                fix = f"create the model with in_channels={images.shape[1]}"
                 if images.shape[1] == channels + 1:
                     fix += f", or drop the alpha channel: images[:, :{channels}]"
             return f"{channels} channels are needed, as {self.config.name} was created with them; {fix}"
@@ -265,7 +266,7 @@ class SegmentationModel(nn.Module):
         most = self.decoder.prunable
         if not most:
             able = ", ".join(name for name, decoder in DECODERS.items() if decoder.pruned is not Decoder.pruned)
-            return f"{self.config.name} cannot be pruned: only {able} can, whose decoders are nested"
+            return f"{self.config.name} cannot be pruned: only nested decoders can be, those of {able}"
         problems = whole("level", level, 1, most)
         if problems:
             return problems[0]
@@ -273,19 +274,19 @@ class SegmentationModel(nn.Module):
             return None
         if not self.config.deep_supervision:
             return (
-                f"level={level}: what is left has no head to give its output; train the model with "
-                "deep_supervision=True, which gives it one"
+                f"level={level}: the remaining levels have no head; train the model with deep_supervision=True, "
+                "which adds one to each level"
             )
         if self.guide is not None:
-            return f"level={level}: the classification-guided module reads the deepest map, which goes"
+            return f"level={level}: the classification-guided module reads the deepest map, which pruning removes"
         return None
 
 
 class ForTraining(nn.Module):
-    """A model as what trains it calls it; its weights are the model's own. Made by ``model.for_training()``.
+    """A wrapper of a model for training loops; it shares the model's weights. Made by ``model.for_training()``.
 
     Attributes:
-        model: to be saved, and to be asked for logits.
+        model: the wrapped model, to save, and to get logits from.
     """
 
     def __init__(self, model: SegmentationModel) -> None:
@@ -298,7 +299,7 @@ class ForTraining(nn.Module):
 
 
 def _fast_layout(images: Tensor) -> Tensor:
-    """Return ``images`` with the channels last in memory where convolutions are faster so: on the CPU and on CUDA."""
+    """Return ``images`` with channels last in memory where this makes convolutions faster: on the CPU and on CUDA."""
     if images.device.type not in ("cpu", "cuda") or torch.compiler.is_exporting() or by_torch_func():
         return images
     if images.device.type == "cuda" and images[:, 0].numel() * FINEST >= MOST:
@@ -307,14 +308,14 @@ def _fast_layout(images: Tensor) -> Tensor:
 
 
 def build_on_meta(config: ModelConfig) -> SegmentationModel:
-    """Return the network that ``config`` records, of shapes alone: see :func:`on_meta`."""
+    """Return the network that ``config`` describes, with shapes but without weights: see :func:`on_meta`."""
     with on_meta():
         return SegmentationModel(config)
 
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Set evaluation mode, and back each module's own mode."""
+    """Set evaluation mode within this block, and then restore the mode of each module."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

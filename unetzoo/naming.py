@@ -1,4 +1,4 @@
-"""What a name of the zoo means: which decoder on which encoder, or whose builder. Names are computed, not listed."""
+"""The names of the zoo: which decoder on which encoder, or which builder. Names are computed, not listed."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ PRESETS: Registry[Builder] = Registry("model")
 """The names that :func:`register_model` added, and their builders."""
 
 FIRST = "resunet18"
-"""The name that is suggested to begin with; docs/choosing.md says why."""
+"""The network that is suggested to beginners; docs/choosing.md says why."""
 ELSEWHERE = (
     *("deeplabv3plus", "deeplabv3", "fpn", "segformer", "linknet", "manet", "pan", "pspnet", "upernet", "dpt"),
 )
-"""Well-known networks that are no U-Nets, as segmentation_models_pytorch calls them: the names that are nearest in
-spelling are of other things."""
+"""Well-known networks that are not U-Nets, as segmentation_models_pytorch calls them: for these, the names with the
+nearest spelling are no help."""
 KIN = {
     "mit_b": "pvt_v2_b0",
     "vgg": "vgg16_bn",
@@ -37,7 +37,7 @@ KIN = {
     "hrnet": "hrnet_w18",
     "dpn": "dpn68",
 }
-"""Beginning of a well-known encoder that is not here → one of timm's that is the same, or its nearest kin."""
+"""Beginning of a well-known encoder's name that is not here → the same encoder in timm, or the most similar one."""
 
 
 def list_models(
@@ -46,10 +46,11 @@ def list_models(
     """Return names of the zoo in natural order (resunet18 before resunet101), for ``create``.
 
     Args:
-        pattern: a wildcard or several, such as "unetpp_*"; an alias counts as its name. One that has "timm" in it is
-            for timm's encoders, too, which are not listed otherwise: "unet_timm/convnext*".
-        exclude: a wildcard or several, of names to leave out; a whole alias counts as its name.
-        pretrained: instead the names of the trained models that come with the package, for ``from_pretrained``.
+        pattern: a wildcard or several, such as "unetpp_*"; an alias counts as its name. Only patterns that contain
+            "timm" also match timm's encoders, which are not listed otherwise: "unet_timm/convnext*".
+        exclude: a wildcard or several, of names to leave out; a complete alias counts as its name.
+        pretrained: return the names of the trained models that come with the package instead, for
+            ``from_pretrained``.
     """
     known = {name: name for name in trained.names()} if pretrained else {**names(), **_of_families(pattern)}
     found = {known[name] for name in filter(_matcher(pattern), known)}
@@ -59,11 +60,11 @@ def list_models(
 
 
 def list_encoders(pattern: str | Iterable[str] = "*", *, exclude: str | Iterable[str] = ()) -> list[str]:
-    """Return names of encoders in natural order; on "resnet50" stand "unet_resnet50", "unetpp_resnet50" and so on.
+    """Return names of encoders in natural order; "unet_resnet50", "unetpp_resnet50" and others use "resnet50".
 
     Args:
-        pattern: a wildcard or several, such as "convnext*". One that has "timm" in it is for timm's, too, which are not
-            listed otherwise: "timm/convnext*".
+        pattern: a wildcard or several, such as "convnext*". Only patterns that contain "timm" also match timm's
+            encoders, which are not listed otherwise: "timm/convnext*".
         exclude: a wildcard or several, of names to leave out.
     """
     known = [*ENCODERS]
@@ -75,13 +76,13 @@ def list_encoders(pattern: str | Iterable[str] = "*", *, exclude: str | Iterable
 
 
 def names() -> dict[str, str]:
-    """Return alias or name → name, for the whole zoo."""
+    """Return alias or name → usual name, for the complete zoo."""
     usual = {name: _pair_names(*pair)[0] for name, pair in index().items()}
     return {**usual, **{name: name for name in PRESETS}}
 
 
 def _of_families(patterns: str | Iterable[str]) -> dict[str, str]:
-    """Return name → name of the pairs on encoders of the families that the patterns name."""
+    """Return name → name for the networks on encoders of the families that the patterns mention."""
     found: dict[str, str] = {}
     for prefix, members in ENCODERS.families().items():
         wanted = [pattern for pattern in _patterns(patterns) if prefix.rstrip("/") in pattern]
@@ -93,7 +94,7 @@ def _of_families(patterns: str | Iterable[str]) -> dict[str, str]:
 
 
 def is_known(name: object) -> bool:
-    """Return whether a text is a name or an alias, or such as those on an encoder of a family have."""
+    """Return whether a text is a name or an alias, or the name of a network on an encoder of a family."""
     return isinstance(name, str) and (name in names() or _of_family(name) is not None)
 
 
@@ -101,7 +102,7 @@ def resolve(name: str) -> str:
     """Return the usual name for a name or alias.
 
     Raises:
-        ConfigError: it is unknown; suggests the nearest.
+        ConfigError: it is unknown; the message suggests the nearest.
     """
     if isinstance(name, str) and (pair := _of_family(name)) is not None:
         problem = pair_problem(*pair)
@@ -118,7 +119,7 @@ def index() -> dict[str, tuple[str, str]]:
     """Return name or alias → decoder and encoder.
 
     Raises:
-        ConfigError: a decoder or encoder was registered whose names are those of another pair.
+        ConfigError: a registered decoder or encoder leads to a name that another pair already has.
     """
     found: dict[str, tuple[str, str]] = {}
     for pair in itertools.product(DECODERS, ENCODERS):
@@ -126,23 +127,23 @@ def index() -> dict[str, tuple[str, str]]:
             continue
         for name in _pair_names(*pair):
             if name in found:
-                raise ConfigError(f"the model name {name!r} is taken: it stands for {found[name]} and for {pair}")
+                raise ConfigError(f"the model name {name!r} is ambiguous: it means {found[name]} and {pair}")
             found[name] = pair
     return found
 
 
 def pair_of(name: str) -> tuple[str, str]:
-    """Return the decoder and the encoder of a usual name or alias that is a pair's."""
+    """Return the decoder and the encoder of a usual name or alias of a pair."""
     return _of_family(name) or index()[name]
 
 
 def meant(name: object) -> tuple[str, str] | None:
-    """Return the decoder and encoder that a name or alias stands for, None where there are none."""
+    """Return the decoder and encoder that a name or alias means, None if there are none."""
     return (_of_family(name) or index().get(name)) if isinstance(name, str) else None
 
 
 def _of_family(name: str) -> tuple[str, str] | None:
-    """Return decoder and encoder of a name whose encoder is one of a family, such as "unet_timm/convnextv2_tiny"."""
+    """Return decoder and encoder of a name whose encoder belongs to a family, such as "unet_timm/convnextv2_tiny"."""
     for prefix in ENCODERS.families():
         decoder, _, member = name.partition(f"_{prefix}")
         if member and decoder in DECODERS:
@@ -155,9 +156,9 @@ def _pair_names(decoder: str, encoder: str) -> tuple[str, ...]:
 
 
 def impossible(name: object) -> str | None:
-    """Return why the pair that would have this name is not in the zoo; None where the name is no pair's.
+    """Return why the network of this name is not in the zoo; None if the name is not known at all.
 
-    It may also be that of a well-known network, or of one on a well-known encoder, which is not here.
+    It may name an impossible pair, a well-known network that is not here, or a network on such an encoder.
     """
     for pair in itertools.product(DECODERS, ENCODERS):
         problem = pair_problem(*pair)
@@ -167,15 +168,13 @@ def impossible(name: object) -> str | None:
 
 
 def _elsewhere(name: str) -> str | None:
-    """Return what there is in place of a well-known network, or of one on a well-known encoder; None for others."""
+    """Return the alternative to a well-known network, or to one on a well-known encoder; None for other names."""
     plain = name.lower().replace("-", "_").replace("+", "plus").removeprefix("smp_")
     network, _, encoder = plain.partition("_")
     if network in ELSEWHERE:
         near = [_pair_names(decoder, encoder)[0] for decoder in ("unet", "unetpp", "unet3p") if encoder in ENCODERS]
         instead = f"on this encoder there are {', '.join(map(repr, near))}" if near else f"begin with {FIRST!r}"
-        return (
-            f"{name!r}: {network!r} is not here, where all are U-Nets; {instead}; unetzoo.list_models() gives all names"
-        )
+        return f"{name!r}: {network!r} is not in this zoo of U-Nets; {instead}; unetzoo.list_models() gives all names"
     for decoder in sorted(DECODERS, key=len, reverse=True):
         if plain.startswith(f"{decoder}_") and (said := absent_encoder(plain.removeprefix(f"{decoder}_"), decoder)):
             return f"{name!r}: {said}"
@@ -183,13 +182,13 @@ def _elsewhere(name: str) -> str | None:
 
 
 def absent_encoder(encoder: str, decoder: str) -> str | None:
-    """Return what there is in place of a well-known encoder that is not here; None for others."""
+    """Return the alternative to a well-known encoder that is not in the zoo; None for others."""
     kin = next((kin for start, kin in KIN.items() if encoder.startswith(start)), None)
     if kin is None or encoder in ENCODERS:
         return None
     return (
-        f"the encoder {encoder!r} is not here; with timm's (pip install 'unetzoo[timm]') there is "
-        f"'{decoder}_timm/{kin}', and unetzoo.list_models() gives all others"
+        f"the encoder {encoder!r} is not in the zoo; with timm (pip install 'unetzoo[timm]') there is "
+        f"'{decoder}_timm/{kin}'; unetzoo.list_models() gives all names"
     )
 
 
@@ -206,7 +205,7 @@ def near_family(text: str) -> str:
 
 
 def unknown_model(name: object) -> str:
-    """Return what to say of a name that is not known."""
+    """Return the message about an unknown name."""
     reason = impossible(name)
     if reason is not None:
         return reason

@@ -1,4 +1,4 @@
-"""Parameter groups for optimisers: a rate for the encoder, one for the rest, no decay where it does harm."""
+"""Parameter groups for optimisers: a learning rate for the encoder, one for the rest, no weight decay where harmful."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ def param_groups(
 ) -> list[dict[str, Any]]:
     """Return parameter groups for any torch optimiser, such as ``AdamW(param_groups(model, 1e-3))``.
 
-    Norms, biases and scales by channel get no weight decay, whatever their shape; weights of convolutions and linear
+    Norms, biases and per-channel scales get no weight decay, whatever their shape; weights of convolutions and linear
     layers always do. Frozen parameters are left out.
 
     Args:
         model: of the zoo.
         lr: learning rate of decoder and heads.
         encoder_lr: learning rate of the encoder; None: ``lr``. 0.1 × ``lr`` is usual with pretrained weights.
-        weight_decay: of all other parameters.
+        weight_decay: for the weights of convolutions and linear layers.
 
     Returns:
         Up to four groups with the keys "params", "lr", "weight_decay" and "name"; empty ones are left out.
 
     Raises:
-        ConfigError: a rate or decay that is negative or no number.
+        ConfigError: a learning rate or weight decay is negative or not a number.
     """
     given = {"lr": lr, "weight_decay": weight_decay} | ({} if encoder_lr is None else {"encoder_lr": encoder_lr})
     problems = [
@@ -58,9 +58,9 @@ def param_groups(
 
 
 def _decays(owner: nn.Module, parameter: nn.Parameter) -> bool:
-    """Return whether a parameter mixes channels or pixels, and does not only scale or shift each of them."""
+    """Return whether a parameter mixes channels or pixels, rather than only scaling or shifting each of them."""
     if isinstance(owner, _ConvNd | nn.Linear):
-        return parameter.ndim > 1  # also a depth-wise (1, 1, 3, 3), or a (1, C, 1, 1) to a single channel
+        return parameter.ndim > 1  # even a depth-wise (1, 1, 3, 3), or a (1, C, 1, 1) that gives a single channel
     if isinstance(owner, _NormBase | nn.LayerNorm | nn.GroupNorm):
         return False
     return sum(side > 1 for side in parameter.shape) > 1

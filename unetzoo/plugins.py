@@ -1,4 +1,4 @@
-"""Code of others that registers parts: installed packages that announce themselves, and modules that are named."""
+"""Code of others that registers parts: plug-ins in installed packages, and modules that the user names."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pathlib import Path
 from unetzoo.errors import ConfigError
 
 GROUP = "unetzoo"
-"""The entry-point group in which a package names a module of its own that registers decoders, encoders, losses, …"""
+"""The entry-point group in which a package names its module that registers decoders, encoders, losses, …"""
 
 
 class Plugins:
-    """The modules that installed packages announce in an entry-point group, imported once, when first asked for.
+    """The modules that installed packages declare in an entry-point group, imported once, when first needed.
 
     Args:
         group: of the entry points.
@@ -32,31 +32,31 @@ class Plugins:
         self._cause: Exception | None = None
 
     def load(self) -> None:
-        """Import them all, unless that has been done.
+        """Import them all, unless this has been done.
 
-        A module that asks a registry while it is imported itself sees what there is so far.
+        A module that reads a registry while it is being imported sees what is registered so far.
 
         Raises:
-            ConfigError: one or more cannot be imported; lists them all, and is raised each time, as nobody should go
-                on with half of the parts that are installed.
+            ConfigError: some cannot be imported; lists them all. It is raised at every call, as nobody should continue
+                with only some of the installed parts.
         """
         if not self._done:
-            with self._lock:  # another thread waits for the whole; the same one passes, and returns
+            with self._lock:  # another thread waits until all are imported; the same thread passes, and returns
                 if not self._begun:
                     self._begun = True
                     try:
                         self._import_all()
                         self._done = True
                     finally:
-                        self._begun = self._done  # Ctrl-C: the next look imports the rest
+                        self._begun = self._done  # after Ctrl-C, the next call imports the rest
         if self._problems and self._done:
-            raise ConfigError("a package that adds to unetzoo is broken", self._problems) from self._cause
+            raise ConfigError("an installed plug-in of unetzoo is broken", self._problems) from self._cause
 
     def _import_all(self) -> None:
         for entry in metadata.entry_points(group=self.group):
             try:
                 entry.load()
-            except Exception as error:  # somebody else's module: whatever it raises
+            except Exception as error:  # somebody else's module may raise anything
                 package, version = ("?", "") if entry.dist is None else (entry.dist.name, f" {entry.dist.version}")
                 self._problems.append(
                     f"{package}{version}, entry point {entry.name} = {entry.value}: {_told(error)}; update it, or "
@@ -67,7 +67,7 @@ class Plugins:
 
 PLUGINS = Plugins(GROUP)
 _NAMED: set[str] = set()
-"""Modules, dotted."""
+"""Dotted names of modules."""
 
 
 def import_modules(names: Iterable[str]) -> None:
@@ -77,13 +77,13 @@ def import_modules(names: Iterable[str]) -> None:
         names: dotted, as in an ``import``.
 
     Raises:
-        ConfigError: there is no such module, or it stops with an error, whose traceback is told.
+        ConfigError: there is no such module, or importing it fails; the message has the traceback.
     """
     for name in names:
         if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
             raise ConfigError(
-                f"--import {name}: the name of a module is needed, as Python's import takes it: folders with dots, and "
-                "no .py, such as 'mine' or 'my_project.parts'"
+                f"--import {name}: the name of a module is needed, as in Python's import: with dots between folders, "
+                "and without .py, such as 'mine' or 'my_project.parts'"
             )
         try:
             import_module(name)
@@ -93,26 +93,26 @@ def import_modules(names: Iterable[str]) -> None:
                 raise _stopped(name, error) from error
             raise ConfigError(
                 f"--import {name}: there is no module {error.name!r}, neither in {Path.cwd()} nor installed; give the "
-                "name of a file there without .py, or install the package that holds it"
+                "name of a file there without .py, or install the package that contains it"
             ) from error
-        except Exception as error:  # somebody else's module: whatever it raises
+        except Exception as error:  # somebody else's module may raise anything
             raise _stopped(name, error) from error
 
 
 def named() -> tuple[str, ...]:
-    """Return the modules that were imported by name in this process, in the order of the alphabet."""
+    """Return the modules that were imported by name in this process, in alphabetical order."""
     return tuple(sorted(_NAMED))
 
 
 def asked_for() -> set[str]:
-    """Return the packages whose import the user asked for: by name, or as installed packages announce themselves."""
+    """Return the packages that the user chose to import: by name, or by installing plug-ins."""
     return {name.partition(".")[0] for name in _NAMED} | {
         entry.module.partition(".")[0] for entry in metadata.entry_points(group=GROUP)
     }
 
 
 def homes_of(makers: Mapping[str, object]) -> dict[str, str]:
-    """Return part → module of those that were registered outside of unetzoo, which another process has to import.
+    """Return part → module for parts that were registered outside unetzoo, which another process has to import.
 
     Args:
         makers: part → the class or function that makes it.
@@ -126,7 +126,7 @@ def homes_of(makers: Mapping[str, object]) -> dict[str, str]:
 
 
 def environment_with(modules: Iterable[str]) -> dict[str, str]:
-    """Return the environment of another process that finds the modules which were imported here."""
+    """Return the environment for another process, in which it finds the modules that were imported here."""
     path = [os.environ.get("PYTHONPATH", ""), *map(_folder_of, modules)]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, path)))}
 
@@ -138,23 +138,21 @@ def _folder_of(module: str) -> str:
 
 
 def _stopped(name: str, error: Exception) -> ConfigError:
-    """Return what to say of a module that was found, and stopped with an error of its own."""
+    """Return the error about a module that was found, but fails when it is imported."""
     told = traceback.TracebackException.from_exception(error)
     told.stack = _frames(error)
-    return ConfigError(
-        f"--import {name}: the module stops with an error; correct it\n{''.join(told.format()).rstrip()}"
-    )
+    return ConfigError(f"--import {name}: the module fails with an error; fix it\n{''.join(told.format()).rstrip()}")
 
 
 def _told(error: Exception) -> str:
-    """Return an error in a line, with the place where it was raised."""
+    """Return an error in one line, with the place where it was raised."""
     frames = _frames(error)
     place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {' '.join(str(error).split()):.300}{place}"
 
 
 def _frames(error: Exception) -> traceback.StackSummary:
-    """Return where an import ended, without the machinery that imports."""
+    """Return the stack frames of a failed import, without those of the import machinery."""
     machinery = ("<frozen importlib", __file__, str(Path(metadata.__file__).parents[1]))
     frames = traceback.extract_tb(error.__traceback__)
     return traceback.StackSummary.from_list([frame for frame in frames if not frame.filename.startswith(machinery)])

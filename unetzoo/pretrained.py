@@ -1,8 +1,8 @@
-"""Pretrained encoders: torchvision's weights from its own enums, or from any file that holds the encoder.
+"""Pretrained encoders: torchvision's weights from its own enums, or weights from any file that holds the encoder.
 
-In a file the encoder is looked for by the names and shapes of its tensors, whatever it is wrapped in. Nothing that is
-read can run code: files are opened as tensors only, and torchvision's are held against the hash in their name, also
-when they come from torch's cache.
+In a file, the encoder is found by the names and shapes of its tensors, whatever it is wrapped in. Nothing that is
+read can run code: files are opened as tensors only, and torchvision's files are checked against the hash in their
+names, even when they come from torch's cache.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from unetzoo.registry import suggest
 
 POLICIES = ("repeat", "mean", "sum", "keep_rgb")
 SUFFIXES = (*CHECKPOINTS, ".safetensors")
-"""Of files; ".tar" is that of ``.pth.tar``."""
+"""Suffixes of files; ".tar" is for ``.pth.tar``."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _ADAPTABLE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -78,13 +78,13 @@ def pretrained_problems(spec: EncoderSpec, pretrained: object, norm: object, pol
 
 
 def names_weights(spec: EncoderSpec, pretrained: object) -> bool:
-    """Return whether ``pretrained`` means published weights, torchvision's say, and no file."""
+    """Return whether ``pretrained`` means published weights, such as torchvision's, and not a file."""
     names = _enum(spec.weights).__members__ if isinstance(spec.weights, str) else available_weights(spec)
     return pretrained is True or (isinstance(pretrained, str) and pretrained in names)
 
 
 def normalisation_of(spec: EncoderSpec, pretrained: object) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of the images for which weights are; of a file as of the usual weights."""
+    """Return mean and standard deviation of the images that weights are for; for a file, those of the usual weights."""
     names = available_weights(spec)
     if not isinstance(spec.weights, Published) or not names:
         return IMAGENET_MEAN, IMAGENET_STD  # as all of torchvision's
@@ -95,8 +95,8 @@ def _source_problem(spec: EncoderSpec, pretrained: object) -> str | None:
     if spec.weights is None:
         able = [name for name, other in ENCODERS.items() if other.weights is not None]
         return (
-            f"pretrained={pretrained!r}: the {spec.title} encoder has no pretrained weights; these encoders have: "
-            f"{', '.join(able)} (such as 'unet_{able[0]}')"
+            f"pretrained={pretrained!r}: the {spec.title} encoder has no pretrained weights; these encoders have some: "
+            f"{', '.join(able)} (use for example 'unet_{able[0]}')"
         )
     if names_weights(spec, pretrained):
         if available_weights(spec):
@@ -116,10 +116,10 @@ def _source_problem(spec: EncoderSpec, pretrained: object) -> str | None:
 
 
 def read_pretrained(spec: EncoderSpec, pretrained: bool | str | os.PathLike[str]) -> Contents:
-    """Return what the file holds that ``pretrained`` means, downloaded where it is not in torch's cache.
+    """Return the contents of the file that ``pretrained`` means; it is downloaded if it is not in torch's cache.
 
     Raises:
-        WeightsError: missing, damaged, not reachable, or no file of tensors.
+        WeightsError: the file is missing, damaged, not reachable, or not a file of tensors.
     """
     if spec.weights is not None and names_weights(spec, pretrained):
         if isinstance(spec.weights, Published):
@@ -131,26 +131,26 @@ def read_pretrained(spec: EncoderSpec, pretrained: bool | str | os.PathLike[str]
 def fill_encoder(
     encoder: Encoder, spec: EncoderSpec, contents: Contents, policy: str | None, decoder: str
 ) -> tuple[int, str, bool]:
-    """Put the weights of an encoder, wherever they stand in a file, into ``encoder``.
+    """Load the weights of an encoder, wherever they are in a file, into ``encoder``.
 
-    What the encoder does not have by design, a classifier say, it leaves out itself; counters of batches, which old
-    files lack, start at 0. The convolution that sees the images is adapted where the file's sees other channels.
+    The encoder itself leaves out what it lacks by design, such as a classifier. Batch counters, which old files lack,
+    start at 0. The convolution that reads the images is adapted if the file is for a different number of channels.
 
     Args:
-        encoder: of ``spec``.
+        encoder: built from ``spec``.
         spec: its entry in the registry.
         contents: of the file.
-        policy: for other channels than the file's, see :func:`adapt_input_conv`; None: from three "sum" for one
-            channel, otherwise "repeat"; from other channels than three it is for the caller to say.
-        decoder: that stands on the encoder, by whose pairs errors name networks.
+        policy: for a different number of channels than in the file, see :func:`adapt_input_conv`. None: for files of
+            three channels, "sum" for one channel and "repeat" otherwise; for other files the caller must choose.
+        decoder: the decoder on this encoder; errors name networks with it.
 
     Returns:
-        The channels of the images for which the weights in the file are, in a line what was taken and left, and
+        The number of image channels that the weights in the file are for, one line about what was taken and left, and
         whether another place in the file fits as well.
 
     Raises:
-        WeightsError: the file holds another network, which is named where it is one of the zoo; or it lists tensors
-            that are missing, unexpected, of another shape or not finite.
+        WeightsError: the file holds another network, which is named if it is in the zoo; or some tensors are missing,
+            unexpected, of another shape or not finite; the message lists them.
     """
     wanted = encoder.state_dict()
     found = find(contents, _shapes(encoder), encoder.from_torchvision)
@@ -171,7 +171,7 @@ def fill_encoder(
 
 
 def _shapes(encoder: Encoder) -> dict[str, Shape]:
-    """Return name → shape of an encoder's tensors, of which the image's channels may be any number."""
+    """Return name → shape of an encoder's tensors, with any number of image channels."""
     shapes: dict[str, Shape] = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
     first = f"{encoder.image_convolution}.weight"
     if encoder.image_convolution is not None and len(shapes.get(first, ())) == 4:
@@ -180,7 +180,7 @@ def _shapes(encoder: Encoder) -> dict[str, Shape]:
 
 
 def _channels(encoder: Encoder, state: Mapping[str, Tensor]) -> int:
-    """Return the channels of the images for which a state dict is."""
+    """Return the number of image channels that a state dict is for."""
     weight = state.get(f"{encoder.image_convolution}.weight")
     return encoder.in_channels if weight is None or weight.ndim != 4 else weight.shape[1]
 
@@ -195,7 +195,7 @@ def _adapt(
     if policy is None and known != 3:
         raise WeightsError(
             f"{contents.path} is for images of {known} channel{'s' * (known > 1)}, and in_channels is {channels}: give "
-            f"in_channels={known}; or say how the weights become those for {channels}, "
+            f"in_channels={known}; or set how the weights are adapted to {channels}: "
             f"input_policy={POLICIES[0]!r} or another of {', '.join(POLICIES)}"
         )
     policy = policy or ("sum" if channels == 1 else "repeat")
@@ -204,7 +204,7 @@ def _adapt(
 
 
 def _refuse_deeper(encoder: Encoder, spec: EncoderSpec, contents: Contents, place: Place, decoder: str) -> None:
-    """Refuse a file whose first stages are those of a shallow encoder, and whose deeper ones are another network's."""
+    """Refuse a file whose first stages fit a shallow encoder, but whose deeper stages belong to another network."""
     if len(encoder.channels) == spec.maps:
         return
     behind = replace(contents, asked=place.prefix.rstrip("."))
@@ -221,7 +221,7 @@ def _misfit(encoder: Encoder, spec: EncoderSpec, contents: Contents, decoder: st
     if near is None and elsewhere is not None:
         asked = repr(contents.asked)[:200] if contents.asked else "its top"
         return WeightsError(
-            f"the weights do not fit {spec.title}: {contents.path} has no tensor of its names at {asked}; some stand "
+            f"the weights do not fit {spec.title}: {contents.path} has no tensor of its names at {asked}; some are "
             f"at {elsewhere}: give {at(contents.path, elsewhere)!r:.400}"
         )
     if near is None:
@@ -245,9 +245,9 @@ def _misfit(encoder: Encoder, spec: EncoderSpec, contents: Contents, decoder: st
 
 
 def _whole(contents: Contents) -> str:
-    """Return a remark on files that hold a whole model."""
+    """Return a remark on files that hold a complete model."""
     named = all(any(f".{part}." in f".{name}" for name in contents.tensors) for part in ("encoder", "decoder"))
-    return " (they are a whole model's: unetzoo.load or unetzoo.convert takes such a file)" if named else ""
+    return " (of a complete model: unetzoo.load or unetzoo.convert takes such a file)" if named else ""
 
 
 def _another(spec: EncoderSpec, contents: Contents, other: EncoderSpec, prefix: str, decoder: str) -> str:
@@ -264,19 +264,19 @@ def _inflexible(encoder: Encoder) -> str:
     if encoder.image_convolution is not None or encoder.in_channels == 3:
         return ""
     return (
-        f" of in_channels={encoder.in_channels}, which has no convolution that alone sees the images "
-        "(image_convolution), so that weights for other channels cannot be adapted"
+        f" with in_channels={encoder.in_channels}, which does not have one convolution that reads the images "
+        "(image_convolution), so weights for other channels cannot be adapted"
     )
 
 
 def _held(contents: Contents) -> EncoderSpec | None:
-    """Return the encoder of the zoo that a file holds, tensor by tensor; None where it holds none."""
+    """Return the encoder of the zoo that a file holds, compared tensor by tensor; None if it holds none."""
     able = [spec for spec in ENCODERS.values() if spec.weights is not None]
     return next((spec for spec in able if _stands(spec, contents)), None)
 
 
 def _stands(spec: EncoderSpec, contents: Contents) -> bool:
-    """Return whether a whole encoder stands in a file, of which it is the only one or the usual one."""
+    """Return whether a file holds a complete encoder."""
     norm = spec.weights_norms[0]
     with on_meta():
         encoder = spec.build(3, ConvStyle(norm, bias=norm is None), spec.options(), spec.maps)
@@ -289,30 +289,31 @@ def _stands(spec: EncoderSpec, contents: Contents) -> bool:
 def adapt_images(
     encoder: Encoder, title: str, state: dict[str, Tensor], known: int, policy: str, prefix: str = ""
 ) -> str | None:
-    """Adapt, in ``state``, the convolution that sees the images from ``known`` channels to the encoder's.
+    """Adapt, in ``state``, the convolution that reads the images from ``known`` channels to the encoder's.
 
     Args:
-        encoder: whose names, behind ``prefix``, the state has.
+        encoder: the state has its names, after ``prefix``.
         title: its name as written in papers.
         state: is changed.
-        known: channels of the images for which it is.
+        known: number of image channels that the state is for.
         policy: see :func:`adapt_input_conv`.
-        prefix: of the encoder's names in the state.
+        prefix: before the encoder's names in the state.
 
     Returns:
-        The name of the weight; None where the state has no such weight, which is for the caller to refuse.
+        The name of the weight; None if the state has no such weight, which the caller must refuse.
 
     Raises:
-        WeightsError: the encoder has no convolution that alone sees the images.
+        WeightsError: the encoder does not have one convolution that reads the images.
     """
     if encoder.image_convolution is None:
         raise WeightsError(
-            f"weights for {known} channels cannot be adapted to in_channels={encoder.in_channels}: {title} has no "
-            f"convolution that alone sees the images (image_convolution); take {known} channels, or train anew"
+            f"weights for {known} channels cannot be adapted to in_channels={encoder.in_channels}: {title} does not "
+            f"have one convolution that reads the images (image_convolution); use {known} channels, or train from "
+            "scratch"
         )
     name = f"{prefix}{encoder.image_convolution}.weight"
     weight = state.get(name)
-    # Of 8 bits torch has floating point too, and no arithmetic on it.
+    # torch also has floating point of 8 bits, but no arithmetic on it.
     if weight is None or weight.dtype not in _ADAPTABLE or weight.ndim != 4 or weight.shape[1] != known:
         return None
     state[name] = adapt_input_conv(weight, encoder.in_channels, policy)
@@ -324,9 +325,9 @@ def adapt_input_conv(weight: Tensor, in_channels: int, policy: str) -> Tensor:
 
     Args:
         policy: "repeat": R, G, B, R, … times C / in_channels, which keeps the response to images whose channels
-            are equal; "mean": each channel gets the mean of all; "sum": the sum, shared out evenly, so that a grey
-            image gives what it would give copied to RGB; "keep_rgb": the first C channels are kept, and further
-            ones drawn anew as torchvision does.
+            are equal; "mean": each channel gets the mean of all; "sum": the sum, divided evenly, so that a grey
+            image gives the same result as if it were copied to RGB; "keep_rgb": the first C channels are kept, and
+            further ones are initialised randomly, as torchvision does.
     """
     known = weight.shape[1]
     match policy:
@@ -342,7 +343,7 @@ def adapt_input_conv(weight: Tensor, in_channels: int, policy: str) -> Tensor:
             nn.init.kaiming_normal_(new, mode="fan_out", nonlinearity="relu")
             new[:, :known] = weight[:, :in_channels]
             return new
-    raise AssertionError(f"create lets no such policy through: {policy!r}")
+    raise AssertionError(f"create does not accept this policy: {policy!r}")
 
 
 def _enum(name: str) -> Any:
@@ -352,7 +353,7 @@ def _enum(name: str) -> Any:
 
 
 def _read_torchvision(member: Any) -> Contents:
-    """Return the tensors of a torchvision weights enum, from torch's cache or else from its server."""
+    """Return the tensors of a member of a torchvision weights enum, from torch's cache or else from its server."""
     file = Path(urlparse(member.url).path).name
     cached = Path(torch.hub.get_dir(), "checkpoints", file)
     if cached.is_file():
@@ -362,16 +363,16 @@ def _read_torchvision(member: Any) -> Contents:
         if not found.startswith(digest):
             raise WeightsError(
                 f"{cached} is damaged: its sha256 begins {found[: len(digest)]}, not {digest}; "
-                "delete it, and it will be downloaded again"
+                "delete it, and it is downloaded again"
             )
         return read_contents(cached)
     off = switched_off("UNETZOO_OFFLINE")
     if off:
         raise WeightsError(
-            f"the weights {file} are not in torch's cache ({cached.parent}), and {off} forbids to fetch them"
+            f"the weights {file} are not in torch's cache ({cached.parent}), and {off} forbids downloads"
         )
     try:
-        problem = silence(member.url)  # torch's client waits for ever
+        problem = silence(member.url)  # torch's client would wait forever
         if problem is not None:
             raise problem
         state: dict[str, Tensor] = member.get_state_dict(progress=True, check_hash=True, weights_only=True)
@@ -381,7 +382,7 @@ def _read_torchvision(member: Any) -> Contents:
             f"the weights {file} are not in torch's cache and could not be downloaded ({first_line(error)}).\n"
             f"  looked for: {cached}\n"
             f"  tried:      {member.url}\n"
-            f"Put the file there by hand, set TORCH_HOME to the folder whose hub/checkpoints/ holds it, or give "
+            f"Put the file there yourself, set TORCH_HOME to the folder whose hub/checkpoints/ holds it, or give "
             f"its path: pretrained='path/to/{file}'"
         ) from error
     return Contents(cached, None, state)

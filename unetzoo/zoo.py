@@ -288,7 +288,7 @@ def _configure(
 SMP = {
     "encoder_weights": "pretrained=True here, for ImageNet's weights; the default is none",
     "classes": "num_classes=… here",
-    "encoder_depth": "here as many decoder_channels in smp_… networks, and levels=… in UNet++",
+    "encoder_depth": "the number of decoder_channels=… here in smp_… networks, and levels=… in UNet++",
     "decoder_attention_type": "attention='scse' here, in smp_… networks",
     "decoder_interpolation": "upsampling=… here",
     "decoder_use_norm": "decoder_norm=… here in smp_… networks, else norm=…",
@@ -319,7 +319,7 @@ def _with_encoder(encoder: object, decoder: str) -> str:
     if named:
         return f"give {' or, for the network of smp, '.join(named)}"
     known = "unetzoo.list_models() gives all names"
-    return absent_encoder(wanted, decoder) or f"such as 'resunet34'; {wanted!r:.100} is none ({known})"
+    return absent_encoder(wanted, decoder) or f"such as 'resunet34'; there is no encoder {wanted!r:.100} ({known})"
 
 
 def _unknown_option(key: str, known: Mapping[str, Any]) -> str:
@@ -348,6 +348,6 @@ def _build_custom(name: str, arguments: Mapping[str, Any]) -> SegmentationModel:
     if not isinstance(model, SegmentationModel):
         raise ConfigError(
             f"the builder of {name!r} returned {type(model).__name__}: a SegmentationModel is needed, from "
-            "create() or from_config(); a network of another form is a decoder or an encoder to register"
+            "create() or from_config(); to add another kind of network, register a decoder or an encoder"
         )
     return model
