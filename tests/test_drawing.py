@@ -194,10 +194,10 @@ def test_wrong_arguments_are_refused(arguments: dict[str, object], words: str) -
 
 def test_folders_that_hold_something_are_refused_untouched(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious", encoding="utf-8")
-    with pytest.raises(ConfigError, match="no empty folder"):
+    with pytest.raises(ConfigError, match="not an empty folder"):
         write_shapes(tmp_path, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-    with pytest.raises(ConfigError, match="no empty folder"):
+    with pytest.raises(ConfigError, match="not an empty folder"):
         write_shapes(tmp_path / "mine.txt", 2)
     with pytest.raises(ConfigError, match="4 things are wrong") as caught:
         write_shapes(tmp_path / "new", 0, (8, 8), "binary", seed=10**12 + 1)

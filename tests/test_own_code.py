@@ -178,7 +178,7 @@ def test_missing_modules_and_packages_are_named(forgotten: None, tmp_path: Path)
         assert re.search(rf"--import {re.escape(name)}: .*no module {re.escape(repr(missing))}", str(caught.value))
     with pytest.raises(ConfigError) as caught:
         import_modules(["needs"])
-    assert re.search("--import needs: .*module stops .*error", str(caught.value))
+    assert re.search("--import needs: .*module fails .*error", str(caught.value))
     assert "No module named 'no_such_thing'" in str(caught.value)
 
 

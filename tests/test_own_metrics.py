@@ -133,7 +133,7 @@ def test_masks_are_those_of_the_task(
     ("paths", "said"),
     [
         (["math.nothing"], "math has no 'nothing'"),
-        (["word"], "'word' is no dotted path"),
+        (["word"], "'word' is not a dotted path"),
         ([f"{HERE}.NUMBER"], "NUMBER is no function"),
         ([f"{HERE}.dice"], "dice is a figure already"),
         ([f"{HERE}.minus_area", f"{HERE}.minus_area"], "minus_area is the name of 2"),

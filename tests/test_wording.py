@@ -222,7 +222,7 @@ COMMANDS = (
 """They write command lines, and read them."""
 ELSE = {
     "plugins.py": "--import",
-    "registry.py": "of a command: --import",
+    "registry.py": "on the command line: --import",
     "losses/text.py": "of a command: --import",
     "train/refusals.py": "--",
     "train/trust.py": "--import",

@@ -1,4 +1,4 @@
-"""Text for people, made of names that may come from anybody's file."""
+"""Text for people, which may contain names from untrusted files."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 _ESCAPED = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Categories of Unicode: control and format characters, halves of characters, ends of lines and paragraphs."""
+"""Unicode categories: control and format characters, surrogates, line and paragraph separators."""
 _KEPT = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}\N{SOFT HYPHEN}"
-"""Format characters that words are written with."""
+"""Format characters that occur in words."""
 _NAME = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^:='"]+\.\w+(?=: )""")
-"""A file, at the head of a sentence about it."""
+"""The name of a file, at the beginning of a sentence about it."""
 _VARYING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\d+""")
 """Names and numbers within a sentence."""
 _PIXELS = r"\S+ \(\d+ pixels\)"
 _FOUND = re.compile(rf"{_PIXELS}(?:, {_PIXELS})*(?: and \d+ others?)?")
-"""What was found in one, which may be otherwise in the next."""
+"""Pixel values that were found in a file, which may differ from file to file."""
 
 
 def printable(text: object, *, lines: bool = False) -> str:
-    """Return text that a terminal shows and does not obey, in one line.
+    """Return text that is safe to show on a terminal, in one line.
 
-    What moves the cursor, colours, or turns the direction of writing becomes an escape of Python's; a byte of a file's
-    name that is no UTF-8 does, too.
+    Characters that move the cursor, set colours or change the direction of writing become Python escapes; so do bytes
+    of a file name that are not UTF-8.
 
     Args:
         text: anything with a ``str()``.
-        lines: the text has several lines: line feeds and tabs stay.
+        lines: whether the text may have several lines: line feeds and tabs are kept.
     """
     text = str(text)
     if text.isprintable():
@@ -49,33 +49,32 @@ def _escaped(letter: str) -> str:
 
 
 def said_once(sentences: Iterable[str]) -> list[str]:
-    """Return sentences of which those that say the same of several files are one: see :func:`said_of`.
+    """Return sentences, with those that say the same of several files merged into one: see :func:`said_of`.
 
     Args:
-        sentences: each begins with the name of the file that it is about, or is about none.
+        sentences: each begins with the name of the file that it is about, unless it is not about a file.
     """
     return said_of(_parted(sentences))
 
 
 def said_of(files: Iterable[tuple[str, str]]) -> list[str]:
-    """Return sentences about files. What holds of several is said of the first; it names two others, and counts them.
+    """Return sentences about files. A sentence that holds for several files names the first, two others, and a count.
 
     Args:
-        files: name, and what is said behind it. What values were found in how many pixels may differ.
+        files: name, and the sentence after it. Sentences may differ in which values were found in how many pixels.
     """
     return [_with_others(sentences) for sentences in _alike(files).values()]
 
 
 def said_by_kind(sentences: Iterable[str], rest: str, most: int = 10) -> list[str]:
-    """Return a sentence for each kind: the first, how many others there are, and what some of these are about.
+    """Return one sentence for each kind: the first, how many others there are, and what some of these are about.
 
-    Sentences are of a kind where they differ in names and numbers alone. Of kinds there are at most twice as many as
-    there are examples of each.
+    Sentences are of the same kind if they differ only in names and numbers. At most ``2 * most`` kinds are returned.
 
     Args:
-        sentences: each begins with the name of the file that it is about, or is about none.
-        rest: where all are listed, for the end of what leaves some out.
-        most: examples of a kind, the first among them.
+        sentences: each begins with the name of the file that it is about, unless it is not about a file.
+        rest: says where all are listed; added where some are left out.
+        most: examples per kind, including the first.
     """
     kinds: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for said, named in _alike(_parted(sentences)).items():
@@ -87,13 +86,13 @@ def said_by_kind(sentences: Iterable[str], rest: str, most: int = 10) -> list[st
 
 
 def some_of(names: Sequence[str], most: int = 10, *, quoted: bool = True) -> str:
-    """Return the first of some names, and how many more there are."""
+    """Return the first of the names, and how many more there are."""
     more = len(names) - most
     return ", ".join(map(repr if quoted else str, names[:most])) + (f" and {more} more" if more > 0 else "")
 
 
 def _with_examples(alike: Sequence[tuple[str, str]], rest: str, most: int) -> str:
-    """Return the first of sentences of a kind, each a name and what is said behind it, and what others are about."""
+    """Return the first sentence of a kind, each a name and the text after it, and what the others are about."""
     (name, said), *others = alike
     if not others:
         return f"{name}{said}"
@@ -104,19 +103,19 @@ def _with_examples(alike: Sequence[tuple[str, str]], rest: str, most: int) -> st
 
 
 def _difference(one: str, other: str) -> str:
-    """Return the first clause of a sentence that is another in the next."""
+    """Return the first clause of ``other`` that differs from the clause of ``one``."""
     parts = zip(one.split(": "), other.split(": "), strict=False)
     return next((theirs.strip(": ") for ours, theirs in parts if ours != theirs), other.strip(": "))
 
 
 def _parted(sentences: Iterable[str]) -> list[tuple[str, str]]:
-    """Return the name of the file that each sentence is about, "" of none, and what is said behind it."""
+    """Return the name of the file that each sentence is about, "" if there is none, and the text after it."""
     names = [(found[0] if (found := _NAME.match(sentence)) else "", sentence) for sentence in sentences]
     return [(name, sentence[len(name) :]) for name, sentence in names]
 
 
 def _alike(files: Iterable[tuple[str, str]]) -> dict[str, dict[str, str]]:
-    """Return what is said → file → the sentence."""
+    """Return text after the name → file → sentence."""
     alike: dict[str, dict[str, str]] = defaultdict(dict)
     for name, said in files:
         alike[_FOUND.sub("", said)].setdefault(name, f"{name}{said}")
@@ -130,12 +129,12 @@ def _with_others(sentences: dict[str, str]) -> str:
 
 
 def counted(count: int, what: str, many: str | None = None) -> str:
-    """Return how many there are of a thing: "1 image", "2 images"; ``many`` is the plural that is no plain "s"."""
+    """Return a count with its noun: "1 image", "2 images"; ``many`` is an irregular plural."""
     return f"{count} {what if count == 1 else many or f'{what}s'}"
 
 
 def aligned(table: Sequence[Sequence[str]]) -> str:
-    """Return a table as :func:`printable` text: the first column to the left, all others to the right."""
+    """Return a table as :func:`printable` text: the first column is left-aligned, all others are right-aligned."""
     rows = [[printable(cell) for cell in row] for row in table]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
@@ -148,7 +147,7 @@ def aligned(table: Sequence[Sequence[str]]) -> str:
 
 
 def span(seconds: float) -> str:
-    """Return a time as people say it: "40 s", "12 min", "2 h 5 min"."""
+    """Return a duration for people: "40 s", "12 min", "2 h 5 min"."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
@@ -156,5 +155,5 @@ def span(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    """Return a number of bytes as people say it: "812 MB", "7.5 GB"; of 1024 a step, as memory is."""
+    """Return a number of bytes for people: "812 MB", "7.5 GB"; a GB has 1024 MB here, as usual for memory."""
     return f"{count / 2**20:.0f} MB" if count < 2**30 else f"{count / 2**30:.1f} GB"

@@ -1,4 +1,4 @@
-"""Name → entry. Refuses a taken name, suggests near names for an unknown one."""
+"""Name → entry. Refuses a taken name, suggests similar names for an unknown one."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from unetzoo.plugins import PLUGINS
 T = TypeVar("T")
 
 
-OWN = "; if it is your own, import what registers it first (of a command: --import)"
-"""What to say of a name that is known nowhere, and near to none."""
+OWN = "; if it is your own, import the module that registers it first (on the command line: --import)"
+"""The hint for a name that is unknown and similar to no known name."""
 
 
 def suggest(wrong: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'a', 'b'?"`` for the known names that ``wrong`` begins, or is near to, or ``""``.
+    """Return ``"; did you mean 'a', 'b'?"`` for known names that start with ``wrong`` or resemble it, or ``""``.
 
-    Where there are none, it is for those that begin ``wrong``, as "val" does "validation". One that differs in capital
-    letters, hyphens and underscores alone is the only one.
+    If there are none, names that ``wrong`` starts with are suggested, as "val" for "validation". A name that differs
+    only in capital letters, hyphens and underscores is suggested alone.
     """
     small = {name.lower(): name for name in known}
     same = [name for name in small if _letters(name) == _letters(wrong)]
@@ -35,17 +35,17 @@ def suggest(wrong: str, known: Iterable[str]) -> str:
 
 
 def _letters(name: str) -> str:
-    """Return a name without what people write otherwise: capital letters, hyphens, underscores."""
+    """Return a name without what people often write differently: capital letters, hyphens, underscores."""
     return name.lower().replace("-", "").replace("_", "")
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """A read-only mapping that grows by :meth:`register` alone.
+    """A read-only mapping that grows only by :meth:`register`.
 
-    Whoever looks into it sees what installed packages add, too: they are imported when one is first looked into.
+    It includes what installed plug-ins add: they are imported when any registry is first read.
 
-    A family is of entries that another package has, too many to list: they are found by their names, which begin with
-    the family's, and are not among those that the registry goes through.
+    A family holds entries that another package provides, too many to list: they are found by their names, which begin
+    with the family's prefix, and iteration leaves them out.
 
     Args:
         kind: what the entries are, for messages ("encoder").
@@ -60,7 +60,7 @@ class Registry(Mapping[str, T], Generic[T]):
         """Add ``entry`` as ``name`` and return it.
 
         Raises:
-            ConfigError: the name is taken, or is no Python-style name in small letters.
+            ConfigError: the name is taken, or is not a Python identifier in lower case.
         """
         check_name(self.kind, name)
         if name in self._entries:
@@ -73,20 +73,20 @@ class Registry(Mapping[str, T], Generic[T]):
 
         Args:
             prefix: of its names, with a slash at the end, such as "timm/".
-            find: name without the prefix → entry; raises ``ConfigError`` for one that cannot be had.
-            names: all that may be had, without the prefix; raises ``ConfigError`` where their package is missing.
+            find: name without the prefix → entry; raises ``ConfigError`` for a name that is not available.
+            names: returns all available names without the prefix; raises ``ConfigError`` if the package is missing.
         """
         self._families[prefix] = find, names
 
     def families(self) -> dict[str, Callable[[], Iterable[str]]]:
-        """Return prefix → what gives the names of the family, without it."""
+        """Return prefix → function that returns the names of the family, without the prefix."""
         return {prefix: names for prefix, (_, names) in self._families.items()}
 
     def _found(self, name: object) -> T | None:
-        """Return the entry of a family; None where the name begins with none.
+        """Return the entry of a family; None if the name does not begin with the prefix of one.
 
         Raises:
-            ConfigError: it begins with one, and there is no such entry.
+            ConfigError: it begins with a prefix, but there is no such entry.
         """
         for prefix, (find, _) in self._families.items():
             if isinstance(name, str) and name.startswith(prefix):
@@ -119,26 +119,26 @@ class Registry(Mapping[str, T], Generic[T]):
 
 
 def check_name(kind: str, name: str) -> None:
-    """Refuse a name that could not be a torch.hub entry: those are Python functions."""
+    """Refuse a name that cannot be an entry point of torch.hub, as those are Python functions."""
     fits = isinstance(name, str) and name.isidentifier() and name == name.lower() and not name.startswith("_")
     if not fits or keyword.iskeyword(name):
         raise ConfigError(
-            f"{name!r} cannot name a {kind}: use small letters, digits and underscores, starting with a letter"
+            f"{name!r} cannot name a {kind}: use lower-case letters, digits and underscores, starting with a letter"
         )
 
 
 def imported(path: str) -> Any:
-    """Return what a dotted path names, a class of somebody's for instance; its module is imported for that.
+    """Return the object that a dotted path names, such as a user's class; its module is imported for this.
 
     Raises:
-        ConfigError: it is no dotted path, the module cannot be imported, or it holds nothing of that name.
+        ConfigError: it is not a dotted path, the module cannot be imported, or it has nothing of that name.
     """
     home, _, last = path.rpartition(".")
     if not home or not all(part.isidentifier() for part in path.split(".")):
-        raise ConfigError(f"{path!r:.100} is no dotted path, such as 'my_project.parts.Name'")
+        raise ConfigError(f"{path!r:.100} is not a dotted path, such as 'my_project.parts.Name'")
     try:
         module = import_module(home)
-    except Exception as error:  # somebody else's module: whatever it raises
+    except Exception as error:  # somebody else's module may raise anything
         raise ConfigError(f"{path}: {home} cannot be imported ({type(error).__name__}: {error})") from error
     if not hasattr(module, last):
         raise ConfigError(f"{path}: {home} has no {last!r}{suggest(last, dir(module))}")

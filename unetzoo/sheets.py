@@ -1,4 +1,4 @@
-"""Images side by side, with masks laid over them, and with what is said of them."""
+"""Sheets of images side by side, with masks laid over them, titles and legends."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from unetzoo.printing import printable
 GAP = 4
 """White pixels around each tile."""
 COLUMNS = ("image", "true mask", "predicted mask")
-"""Titles of what :func:`beside` returns."""
+"""Titles of the tiles that :func:`beside` returns."""
 NARROWEST = 160
-"""Pixels of a column that has a title, at least."""
+"""Minimum width of a column that has a title, in pixels."""
 LINE, LETTERS = 20, 13
-"""Pixels of a line of text, and of its letters."""
+"""Height of a line of text, and of its letters, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Row:
     """Tiles side by side, below a line of text.
 
     Attributes:
-        title: the line; anybody's text.
+        title: the line; may be untrusted.
         tiles: (3, H, W) uint8 of any sizes.
     """
 
@@ -42,7 +42,7 @@ class Row:
 def stretched(image: Tensor) -> Tensor:
     """Return (C, H, W) floating point as uint8, from its own darkest to its brightest value.
 
-    The three channels of RGB are stretched together, so that their colours stay; others each by itself.
+    The three channels of RGB are stretched together, which keeps the colours; other channels are stretched one by one.
     """
     dims = (0, 1, 2) if image.shape[0] == 3 else (1, 2)
     low, high = image.amin(dims, keepdim=True), image.amax(dims, keepdim=True)
@@ -50,24 +50,24 @@ def stretched(image: Tensor) -> Tensor:
 
 
 def visible(image: Tensor) -> Tensor:
-    """Return an image (C, H, W) of any type as ``images.overlay`` takes it: others than 8 and 16 bits stretched."""
+    """Return an image (C, H, W) of any type as ``images.overlay`` takes it: unless uint8 or uint16, it is stretched."""
     return image if image.dtype in (torch.uint8, torch.uint16) else stretched(image.float())
 
 
 def denormalised(image: Tensor, mean: Tensor | None, std: Tensor | None) -> Tensor:
-    """Return what :func:`unetzoo.images.normalised` was given."""
+    """Return the image that :func:`unetzoo.images.normalised` was given."""
     return image if mean is None or std is None else image * std[:, None, None] + mean[:, None, None]
 
 
 def class_masks(target: Tensor, task: str, num_classes: int) -> Tensor:
-    """Return what is coloured of a target: (H, W) bool for binary, else (classes, H, W), background left out."""
+    """Return the parts of a target to colour: (H, W) bool for binary, else (classes, H, W) without the background."""
     if task != "multiclass":
         return target == 1
     return target == torch.arange(1, num_classes)[:, None, None]
 
 
 def predicted(probabilities: Tensor, task: str) -> Tensor:
-    """Return the target that (classes, H, W) probabilities amount to: the likeliest class, or those above 0.5."""
+    """Return the target that (classes, H, W) probabilities give: the likeliest class, or all classes above 0.5."""
     if task == "multiclass":
         return probabilities.argmax(dim=0)
     return (probabilities[0] if task == "binary" else probabilities) > 0.5
@@ -83,14 +83,14 @@ def shrunk(tile: Tensor, side: int) -> Tensor:
 
 
 def enlarged(tile: Tensor, side: int) -> Tensor:
-    """Return (3, H, W) with each pixel as often as its longest side stays within ``side``; once where it is longer."""
+    """Return (3, H, W) enlarged by a whole number, so that its longest side is at most ``side``; never shrunk."""
     times = max(1, side // max(tile.shape[1:]))
     return tile.repeat_interleave(times, 1).repeat_interleave(times, 2)
 
 
 def nearest(numbers: Tensor, size: Sequence[int]) -> Tensor:
-    """Return integers, (H, W) or (layers, H, W), in another height and width: no two are mixed to a third."""
-    layers = numbers.reshape(1, -1, *numbers.shape[-2:]).double()  # of more objects than float32 can count
+    """Return integers, (H, W) or (layers, H, W), at another height and width, without interpolating between them."""
+    layers = numbers.reshape(1, -1, *numbers.shape[-2:]).double()  # there may be more objects than float32 can count
     return (
         F.interpolate(layers, tuple(size), mode="nearest-exact").to(numbers.dtype).reshape(*numbers.shape[:-2], *size)
     )
@@ -104,7 +104,7 @@ def beside(image: Tensor, target: Tensor, prediction: Tensor, task: str, num_cla
 
 
 def beside_objects(image: Tensor, true: Tensor, found: Tensor) -> list[Tensor]:
-    """Return three tiles, as :func:`beside` does, in which neighbouring objects differ in colour.
+    """Return three tiles, like :func:`beside`, in which neighbouring objects differ in colour.
 
     Args:
         image: (C, H, W), floating point.
@@ -118,12 +118,12 @@ def beside_objects(image: Tensor, true: Tensor, found: Tensor) -> list[Tensor]:
 def class_keys(
     shown: Sequence[Tensor], task: str, num_classes: int, class_names: Sequence[str] | None, *, objects: bool = False
 ) -> list[Key]:
-    """Return the legend of images, (C, H, W), with masks laid over them: the classes that are painted.
+    """Return the legend of images, (C, H, W), with masks laid over them: the classes that are coloured.
 
     Args:
-        shown: the images without their masks, by which single classes and objects have other colours on red ones.
+        shown: the images without their masks; on red images, single classes and objects have other colours.
         task, num_classes, class_names: of the network.
-        objects: whether objects are coloured, and not classes.
+        objects: whether objects are coloured instead of classes.
     """
     if objects:
         colours = dict.fromkeys(colour for image in shown for colour in images.object_palette(image))
@@ -134,9 +134,9 @@ def class_keys(
 
 
 def titled(rows: Sequence[Row], keys: Sequence[Key] = (), columns: Sequence[str] = COLUMNS) -> Tensor:
-    """Return rows of tiles as one image on white, with their titles, those of the columns, and a legend above all.
+    """Return rows of tiles as one image on white, with titles of rows and columns, and a legend at the top.
 
-    Lines that are too long end in "…". The tiles' pixels are as they are.
+    Lines that are too long end in "…". The pixels of the tiles are unchanged.
     """
     height, width = ((max(tile.shape[dim] for row in rows for tile in row.tiles) + GAP) for dim in (1, 2))
     width = max(width, NARROWEST)
@@ -153,11 +153,11 @@ def titled(rows: Sequence[Row], keys: Sequence[Key] = (), columns: Sequence[str]
 
 
 _Piece = tuple[int, Sequence[str], str, int]
-"""Where text begins, the squares of colour before it, the text, and the pixels that both may take."""
+"""Where a piece begins, the colours of the squares before its text, the text, and the width in pixels for both."""
 
 
 def _legend(keys: Sequence[Key], width: int) -> list[Tensor]:
-    """Return the lines of a legend, each as full as it can be."""
+    """Return the lines of a legend, each filled as far as possible."""
     lines: list[list[_Piece]] = []
     x = width
     for key in keys:
@@ -184,7 +184,7 @@ def _line(pieces: Sequence[_Piece], width: int) -> Tensor:
 
 
 def _shortened(text: str, room: int) -> str:
-    """Return text that takes no more pixels."""
+    """Return text shortened to at most ``room`` pixels."""
     if _font().getlength(text) <= room:
         return text
     kept = len(text)

@@ -1,4 +1,4 @@
-"""What networks reached on the same data with the same settings: the file of results, and its curves."""
+"""Results of networks trained on the same data with the same settings: the results file, and its curves."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Epoch:
 
     Attributes:
         epoch: its number, from 1 up.
-        minutes: by the clock, from the first step to the end of this epoch's validation; breaks are not counted.
-        dice, iou: of its validation, from 0 to 1; None where they are not defined or nothing was validated.
+        minutes: wall-clock time from the first step to the end of this epoch's validation, without interruptions.
+        dice, iou: of its validation, from 0 to 1; None if they are undefined or nothing was validated.
     """
 
     epoch: int
@@ -37,17 +37,17 @@ class Epoch:
 
 @dataclass(frozen=True)
 class TrainingTrial:
-    """What one network reached.
+    """The results of one network.
 
     Attributes:
-        name: of the zoo.
-        settings: the arguments of ``unetzoo train``, all but the network and the folder.
-        curve: an entry an epoch.
-        peak_mib: the most MiB of memory that training and validation took, over what the process held before; on a
-            GPU, the most of its memory. None where it cannot be told, off Linux.
+        name: in the zoo.
+        settings: the arguments of ``unetzoo train``, without the network and the folder.
+        curve: one entry per epoch.
+        peak_mib: peak memory in MiB that training and validation took, beyond what the process held before; on a GPU,
+            the peak of its memory. None where it cannot be measured, on systems other than Linux.
         seconds_per_megapixel: of prediction with the optimized network on this machine's CPU.
-        times_resunet18: that time over ``resunet18``'s, measured in turn in the same process.
-        versions: of the packages that matter, by name.
+        times_resunet18: that time relative to ``resunet18``'s, measured alternately in the same process.
+        versions: of the relevant packages, by name.
         machine: processor and number of threads.
         config: how the network was built.
     """
@@ -64,16 +64,16 @@ class TrainingTrial:
 
     @property
     def best(self) -> Epoch:
-        """The first of the epochs with the best validation Dice, whose network is kept."""
+        """The epoch with the best validation Dice, whose network is kept; the first of several."""
         return max(self.curve, key=lambda epoch: -1.0 if epoch.dice is None else epoch.dice)
 
     @property
     def minutes(self) -> float:
-        """Of the whole training."""
+        """Duration of the training in minutes."""
         return self.curve[-1].minutes
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it JSON-able, with "epochs", "dice", "iou" (the best epoch's) and "minutes" (of all) written out."""
+        """Return a JSON-able record, which includes "epochs", "dice" and "iou" (of the best epoch) and "minutes"."""
         return {
             "name": self.name,
             "epochs": len(self.curve),
@@ -92,10 +92,10 @@ class TrainingTrial:
 
 
 def write_trials(trials: Sequence[TrainingTrial], path: str | os.PathLike[str]) -> None:
-    """Write a file of results, all or nothing.
+    """Write a results file, all or nothing.
 
     Raises:
-        ConfigError: none, a network twice, or other settings for one than for another.
+        ConfigError: there are no trials, a network is there twice, or settings differ between networks.
         WriteError: the file cannot be written.
     """
     problems = _problems(trials)
@@ -106,10 +106,10 @@ def write_trials(trials: Sequence[TrainingTrial], path: str | os.PathLike[str]) 
 
 
 def read_trials(path: str | os.PathLike[str]) -> tuple[TrainingTrial, ...]:
-    """Read what ``write_trials`` wrote: nothing missing, nothing unknown, nothing that does not fit the rest.
+    """Read what ``write_trials`` wrote; nothing may be missing, unknown or contradictory.
 
     Raises:
-        InputError: there is no such file, or another one; lists all that is wrong.
+        InputError: there is no such file, or it is not a results file; lists all that is wrong.
     """
     try:
         record = strict_json.loads(Path(path).read_text(encoding="utf-8"))
@@ -117,19 +117,19 @@ def read_trials(path: str | os.PathLike[str]) -> tuple[TrainingTrial, ...]:
         said = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path} cannot be read as results ({said}); {_FIX}") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise InputError(f"{path} is no file of results: 'format' is not {FORMAT!r}; {_FIX}")
+        raise InputError(f"{path} is not a results file: 'format' is not {FORMAT!r}; {_FIX}")
     records = record.get("trials")
     if not isinstance(records, list):
-        raise InputError(f"{path} is damaged: 'trials' is no list; {_FIX}")
+        raise InputError(f"{path} is damaged: 'trials' is not a list; {_FIX}")
     problems = [problem for number, entry in enumerate(records, 1) for problem in _wrong(entry, _TRIAL, f"{number}")]
     trials: list[TrainingTrial] = []
     if not problems:
         trials = [_trial(entry) for entry in records]
         problems = [
-            f"{trial.name}: {key}={entry[key]!r:.80} does not fit its curve, which says {value!r:.80}"
+            f"{trial.name}: {key}={entry[key]!r:.80} does not agree with its curve, which gives {value!r:.80}"
             for trial, entry in zip(trials, records, strict=True)
             for key, value in trial.to_dict().items()
-            if key != "config" and value != entry[key]  # which is read, and may be of an earlier version
+            if key != "config" and value != entry[key]  # config is migrated, and may be of an earlier version
         ] + _problems(trials)
     if problems:
         raise InputError(f"{path} is damaged: {'; '.join(problems)}; {_FIX}")
@@ -137,9 +137,9 @@ def read_trials(path: str | os.PathLike[str]) -> tuple[TrainingTrial, ...]:
 
 
 def draw(figure: Any, trials: Sequence[TrainingTrial]) -> None:
-    """Draw on a matplotlib figure: Dice over the minutes of training, and the best Dice over the memory it took.
+    """Draw on a matplotlib figure: Dice over minutes of training, and best Dice over peak memory.
 
-    Where no memory was measured, the second part is left out.
+    If no memory was measured, the second plot is left out.
     """
     weighed = [trial for trial in trials if trial.peak_mib is not None]
     curves, *rest = figure.subplots(1, 2 if weighed else 1, squeeze=False)[0]
@@ -162,7 +162,7 @@ def draw(figure: Any, trials: Sequence[TrainingTrial]) -> None:
 
 
 def _problems(trials: Sequence[TrainingTrial]) -> list[str]:
-    """Return what keeps trials from standing side by side."""
+    """Return what prevents a comparison of these trials."""
     names = [trial.name for trial in trials]
     found = [] if trials else ["there are no trials"]
     found += [f"{name} is there {names.count(name)} times" for name in dict.fromkeys(names) if names.count(name) > 1]
@@ -186,9 +186,9 @@ def _trial(entry: Mapping[str, Any]) -> TrainingTrial:
 
 
 def _wrong(entry: Any, kinds: Mapping[str, _Kind], where: str) -> list[str]:
-    """Return what is wrong with an object of JSON that should have these names and kinds of values."""
+    """Return what is wrong with a JSON object that should have these names and kinds of values."""
     if not isinstance(entry, dict):
-        return [f"trial {where}: no object"]
+        return [f"trial {where}: not an object"]
     found = [f"trial {where}: {name}: missing" for name in kinds if name not in entry]
     found += [f"trial {where}: {name!r:.80}: unknown" for name in entry if name not in kinds]
     for name, (fits, needed) in kinds.items():
@@ -203,9 +203,9 @@ def _wrong(entry: Any, kinds: Mapping[str, _Kind], where: str) -> list[str]:
 def _out_of_order(entry: Mapping[str, Any], where: str) -> list[str]:
     found = []
     if [epoch["epoch"] for epoch in entry["curve"]] != list(range(1, len(entry["curve"]) + 1)):
-        found.append(f"trial {where}: the epochs of its curve do not count from 1 up")
+        found.append(f"trial {where}: the epochs of its curve are not 1, 2, 3, …")
     if any(later["minutes"] < earlier["minutes"] for earlier, later in itertools.pairwise(entry["curve"])):
-        found.append(f"trial {where}: the minutes of its curve go back")
+        found.append(f"trial {where}: the minutes of its curve decrease")
     try:
         ModelConfig.from_dict(entry["config"])
     except ConfigError as error:
@@ -253,8 +253,8 @@ _TRIAL: dict[str, _Kind] = {
     "peak_mib": (lambda value: value is None or _is_amount(value), "a number from 0 up, or null,"),
     "seconds_per_megapixel": _AMOUNT,
     "times_resunet18": _AMOUNT,
-    "settings": (_are_texts, "a list of texts"),
-    "versions": (_are_named_texts, "an object of texts"),
+    "settings": (_are_texts, "a list of strings"),
+    "versions": (_are_named_texts, "an object of strings"),
     "machine": _TEXT,
     "config": (lambda value: isinstance(value, dict), "an object"),
     "curve": (lambda value: isinstance(value, list) and bool(value), "a list that is not empty"),

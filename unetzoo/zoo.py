@@ -1,4 +1,4 @@
-"""The flat registry: every decoder on every encoder, by name. The names are computed, not listed."""
+"""Building networks by name: every decoder on every encoder. The names are computed, not listed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ F = TypeVar("F", bound=Callable[..., SegmentationModel])
 
 
 def _own_names_first(function: F) -> F:
-    """Send the arguments as they were given, without defaults, to a user's own builder."""
+    """Pass the arguments as given, without defaults, to a user's own builder."""
 
     @functools.wraps(function)
     def create(name: str, **arguments: Any) -> SegmentationModel:
@@ -71,30 +71,31 @@ def create(
     Args:
         name: one of ``list_models()``, or an alias such as "unet_resnet34". ``unetzoo.create`` also takes what
             ``from_pretrained`` does, "nuclei" or "hf-hub:owner/name", with its arguments, in evaluation mode.
-        pretrained: weights of the encoder. False: none. True: the default of those that torchvision or timm has.
-            A name of such, as "IMAGENET1K_V1". A file (.pth, .pt, .pth.tar, .ckpt, .bin, .safetensors) that holds the
-            encoder, whatever it is wrapped in; ``FILE::place`` for the other of two that it holds. The log says what
-            was taken.
+        pretrained: weights of the encoder. False: none. True: the default weights of torchvision or timm. A name of
+            such weights, as "IMAGENET1K_V1". A file (.pth, .pt, .pth.tar, .ckpt, .bin, .safetensors) that holds the
+            encoder, whatever it is wrapped in; ``FILE::place`` selects the other one if it holds two. The log says
+            what was taken.
         in_channels: channels of the images.
-        num_classes: channels of the logits; for ``task="instances"`` there is one more, of the edges of objects.
-        input_policy: how pretrained weights take other channel counts than those that they are for, RGB's or the
-            file's: "repeat" (cyclic copies, scaled to the same sum of channels; the default), "mean", "sum" (what a
-            grey image copied to all gives; the default for 1 channel), "keep_rgb" (the first kept, the rest new).
+        num_classes: channels of the logits; ``task="instances"`` adds one more for the edges of objects.
+        input_policy: how to adapt pretrained weights, which are for RGB or for the channels of the file, to another
+            number of channels: "repeat" (cyclic copies, scaled to the same sum of channels; the default), "mean",
+            "sum" (the response to a grey image copied to all channels; the default for 1 channel), "keep_rgb" (the
+            first ones kept, the rest new).
         norm: "batch", "group", "instance", "layer" or None; "auto" is the paper's.
-        conv_bias: a bias in all convolutions of decoder and plain encoder. None: only where there is no norm.
+        conv_bias: a bias in all convolutions of decoder and plain encoder. None: only if there is no norm.
         dropout: probability of dropping an element of the deepest map in training.
         deep_supervision: heads at several depths, for ``training_outputs``.
         classification_guided: suppress classes judged absent from an image.
         task: "binary", "multiclass", "multilabel" or "instances"; None: binary for one class, otherwise multiclass.
-        class_names: one name a class.
-        mean, std: normalisation of images in [0, 1], per channel. None: ImageNet's with pretrained weights that are
-            for 3 channels, and 3 channels, otherwise none; those of the model in a file that this package saved.
-        normalisation: "fixed" by these; "image": of each image by its own mean and standard deviation. None: "fixed",
-            or that of the model in such a file.
-        resize: factor of the sides of images, at which ``Predictor`` shows them: 0.5, or another fraction of small
-            numbers.
-        pixels: type of the pixels of the images that it is trained on, such as "int16", where it is to be recorded:
-            ``Predictor`` then shows it uint16 of the same numbers alike. None: that of the model in such a file.
+        class_names: one name per class.
+        mean, std: normalisation of images in [0, 1], per channel. None: ImageNet's if there are pretrained weights for
+            3 channels and in_channels is 3, otherwise none; for a file that this package saved, those of its model.
+        normalisation: "fixed": by mean and std; "image": each image by its own mean and standard deviation. None:
+            "fixed", or that of the model in such a file.
+        resize: factor by which ``Predictor`` resizes the sides of images for the network: 0.5, or another fraction of
+            small numbers.
+        pixels: pixel type of the training images, such as "int16", if it is to be recorded: ``Predictor`` then treats
+            uint16 images of the same numbers alike. None: that of the model in such a file.
         **options: the encoder's and decoder's own; ``model_info(name).options`` lists them.
 
     Raises:
@@ -139,8 +140,8 @@ def _pretrained(
     Args:
         config: of the network.
         pretrained, policy: as :func:`create` takes them.
-        wanted: None where mean and deviation were given; else those of ``config`` are assumed, and a file may know
-            better if it normalises as this says, or if this is empty.
+        wanted: None if mean and standard deviation were given. Otherwise those of ``config`` are assumed, unless a
+            file records others with this normalisation, or with any if this is empty.
     """
     spec = ENCODERS[config.encoder]
     contents = read_pretrained(spec, pretrained)
@@ -163,7 +164,7 @@ def _pretrained(
 
 
 def _said(contents: Contents) -> ModelConfig | None:
-    """Return the record of a model of this package in a file, None where there is none."""
+    """Return the record of a model of this package in a file, None if there is none."""
     record = contents.text.get(CONFIG_KEY)
     try:
         return None if record is None else ModelConfig.from_json(record)
@@ -172,7 +173,7 @@ def _said(contents: Contents) -> ModelConfig | None:
 
 
 def from_config(config: ModelConfig) -> SegmentationModel:
-    """Build the network that ``config`` records, with new random weights.
+    """Build the network that ``config`` describes, with new random weights.
 
     Raises:
         ConfigError: not a ``ModelConfig``.
@@ -208,7 +209,7 @@ def register_model(name: str) -> Callable[[B], B]:
 
 
 def signature(name: str) -> dict[str, Any]:
-    """Return argument → default of all that ``create`` takes for a name or alias.
+    """Return argument → default for all arguments that ``create`` takes for a name or alias.
 
     Raises:
         ConfigError: the name is unknown.
@@ -236,14 +237,14 @@ def _shared_defaults() -> dict[str, Any]:
 
 
 def _default_norm(decoder: str, encoder: str) -> str | None:
-    """Return the paper's norm, or the encoder's first where it has another choice."""
+    """Return the paper's norm, or the encoder's first norm if it does not take that."""
     upper, spec = DECODERS[decoder], ENCODERS[encoder]
     usual = upper.default_norm if spec.default_norm == "auto" else spec.default_norm
     return usual if usual in spec.norms else spec.norms[0]
 
 
 def _own_options(decoder: str, encoder: str, given: Mapping[str, Any]) -> tuple[Options, Options]:
-    """Return the options of the encoder and of the decoder, with those ``given`` that are theirs."""
+    """Return the options of the encoder and of the decoder, with those of ``given`` that are theirs."""
     spec, upper = ENCODERS[encoder], DECODERS[decoder]
     kinds = (spec.options, upper.Options)
     as_set = ({**upper.encoder_defaults, **given}, {**upper.defaults(spec.maps), **spec.decoder_defaults, **given})
@@ -296,20 +297,20 @@ SMP = {
     "activation": "not needed here: model(images) gives logits, model.predict(images) probabilities",
     "aux_params": "classification_guided=True here",
 }
-"""Argument of segmentation_models_pytorch → what it is here; docs/coming_from_smp.md has more."""
+"""Argument of segmentation_models_pytorch → its counterpart here; docs/coming_from_smp.md has more."""
 SMP_ENCODER = ("encoder_name", "encoder", "backbone")
-"""What it, or another package, calls the encoder, which is part of the name here."""
+"""Names of the encoder argument in smp and other packages; here the encoder is part of the name."""
 
 
 def _of_smp(key: str, value: object, decoder: str) -> str | None:
-    """Return what an argument of segmentation_models_pytorch is here; None of others."""
+    """Return the counterpart of an argument of segmentation_models_pytorch; None for other arguments."""
     if key in SMP:
         return f"{key!r} of segmentation_models_pytorch is {SMP[key]}"
     return f"{key!r}: the encoder is part of the name; {_with_encoder(value, decoder)}" if key in SMP_ENCODER else None
 
 
 def _with_encoder(encoder: object, decoder: str) -> str:
-    """Return how a decoder is called on an encoder that was asked for, or what there is in its place."""
+    """Return the name of a decoder on the encoder that was given, or an alternative."""
     wanted = str(encoder)
     if wanted.startswith("tu-"):
         return f"give '{decoder}_timm/{wanted.removeprefix('tu-')}', which needs pip install 'unetzoo[timm]'"
