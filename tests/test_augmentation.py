@@ -695,11 +695,11 @@ def test_transforms_that_clip_are_for_values_from_0_to_1(kind: type, inside: boo
     image, mask = torch.rand(3, 8, 8), torch.zeros(8, 8).long()
     change(image, mask)
     for wrong in (20 * image - 30, image - 0.5, image + 0.5):
-        with pytest.raises(InputError, match=rf"an image from .*{name}.*0 and 1; RandomBrightness.*RandomNoise"):
+        with pytest.raises(InputError, match=rf"an image has values from .*{name}.*0 and 1, .*; use RandomBrightness.*RandomNoise"):
             change(wrong, mask)
     assert change.type_problems({"uint8": 3}) == []
     (problem,) = change.type_problems({"uint8": 3, "uint16": 1, "float32": 2})
-    assert re.search(rf"{name}.*these are float32, uint16: RandomBrightness", problem)
+    assert re.search(rf"{name}.*these are float32, uint16: use RandomBrightness", problem)
 
 
 def test_what_clips_nothing_takes_every_image() -> None:
@@ -769,8 +769,8 @@ def test_wrong_tensors_are_refused(image: Any, mask: Any, words: str) -> None:
         ([{"RandomApply": {"transforms": []}}], "entry 1 .RandomApply.: .*at least one"),
         ("no.such.Module", "entry 1 .no.such.Module.: cannot be imported .ModuleNotFoundError"),
         (f"{__name__}.Nothing", "cannot be imported .AttributeError"),
-        (f"{__name__}.NoModule", "is no nn.Module class"),
-        (f"{__name__}.name_of", "is no nn.Module class"),
+        (f"{__name__}.NoModule", "is not an nn.Module class"),
+        (f"{__name__}.name_of", "is not an nn.Module class"),
         ([{f"{__name__}.Doubled": {"tmies": 2}}], "unknown option 'tmies'; did you mean 'times'"),
         ([{"RandomQuarterTurn": {"p": 1}}], "unknown option 'p'"),
         ([{"RandomBrightness": {"strength": -1}}], "strength=-1: .*0 up"),

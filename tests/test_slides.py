@@ -174,7 +174,7 @@ def test_the_nearest_finer_level_is_read(slide: Path, image: np.ndarray) -> None
 
 def test_what_cannot_be_meant_is_refused_with_what_there_is(slide: Path, tmp_path: Path) -> None:
     has = "level 0 of 1010×700 pixels of 0.25 µm; level 1 of 252×175 pixels of 1 µm; level 2 of 63×43 pixels of 4 µm"
-    for asked, why in (({}, "which is meant"), ({"mpp": 0.2}, "finer than all")):
+    for asked, why in (({}, "which is meant"), ({"mpp": 0.2}, "finer than all levels")):
         with pytest.raises(InputError, match=f"{has}: .*{why}"):
             SlideRows(Slide(slide, **asked))
     with pytest.raises(InputError, match=f"level=3: .* has {has}$"):
@@ -182,11 +182,11 @@ def test_what_cannot_be_meant_is_refused_with_what_there_is(slide: Path, tmp_pat
     with pytest.raises(ConfigError, match=r"mpp=-1.*\n.*level=1\.5.*\n.*mpp and level.*\n.*background='no'"):
         Slide(slide, mpp=-1, level=1.5, background="no")  # type: ignore[arg-type]
     Image.new("RGB", (30, 30)).save(tmp_path / "a.png")
-    with pytest.raises(InputError, match=r"no slide: \.svs"):
+    with pytest.raises(InputError, match=r"not a slide: \.svs"):
         SlideRows(Slide(tmp_path / "a.png", mpp=1))
     scale = [(33550, 12, 3, (1.0, 1.0, 0.0), True)]
     tifffile.imwrite(tmp_path / "map.tif", np.zeros((40, 50), np.uint8), metadata=None, extratags=scale)
-    with pytest.raises(InputError, match="lies on a map"):
+    with pytest.raises(InputError, match="is on a map"):
         SlideRows(Slide(tmp_path / "map.tif", level=0))
 
 
@@ -457,7 +457,8 @@ def test_the_command_segments_a_folder_of_slides(
 @pytest.mark.parametrize("asked", [["--mpp", "5000"], ["--mpp", "1", "--level", "1"]])
 def test_what_is_wrong_for_all_slides_names_none(asked: list[str], model: Path, slide: Path, capsys: Any) -> None:
     assert main(["predict", str(model), str(slide), *asked]) == 2
-    assert re.match("unetzoo: slides cannot be read so: (--mpp 5000|mpp and level)", capsys.readouterr().err)
+    said = capsys.readouterr().err
+    assert re.match("unetzoo: slides cannot be read with these settings: (--mpp 5000|mpp and level)", said)
 
 
 @pytest.mark.parametrize("outline", [False, True])
@@ -645,7 +646,7 @@ def test_a_pyramid_that_was_cut_off_is_written_again(
 @pytest.mark.parametrize(
     ("tag", "value", "why"),
     [
-        (256, 2**31, "pixels: 1 to 1,000,000"),
+        (256, 2**31, "pixels: sides can have 1 to 1,000,000"),
         (257, 900_000, "cut off"),
         (322, 2**30, "parts of 1073741824×256"),
         (323, 2**24, "parts of 256×16777216"),

@@ -1,4 +1,4 @@
-"""What the transforms share: how their options are checked, chance, and tensors that say what they are."""
+"""What the transforms share: checks of their options, random numbers, and typed tensors."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from torchvision import tv_tensors
 
 
 def bare(inpt: Tensor) -> Tensor:
-    """Return a tensor that no longer says whether it is an image or a mask."""
+    """Return a plain tensor, without the type of an image or a mask."""
     return inpt.as_subclass(Tensor)
 
 
 def like(inpt: Tensor, values: Tensor) -> Tensor:
-    """Return ``values`` as the image or the mask that ``inpt`` is."""
+    """Return ``values`` with the type of ``inpt``: image or mask."""
     wrapped: Tensor = tv_tensors.wrap(values, like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else values
     return wrapped
 
 
 def uniform(low: float, high: float) -> float:
-    """Return a number from ``low`` to ``high`` by chance, of float64."""
+    """Return a random number from ``low`` to ``high``, from float64."""
     return low + (high - low) * float(torch.rand((), dtype=torch.float64))
 
 
 def is_number(value: object) -> bool:
-    """Return whether it is a finite number."""
+    """Return whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_word(value: object) -> bool:
-    """Return whether it is a str."""
+    """Return whether a value is a str."""
     return isinstance(value, str)
 
 
 def is_pair(value: object) -> bool:
-    """Return whether it is a list or tuple of two."""
+    """Return whether a value is a list or tuple of two."""
     return isinstance(value, list | tuple) and len(value) == 2
 
 
@@ -52,7 +52,7 @@ def range_problems(name: str, value: object, least: tuple[float, float], most: t
 
     Args:
         name, value: of an option: two numbers, the first no larger than the second.
-        least, most: between which the first must lie, and the second; the lower bound is not among them where it is 0.
+        least, most: bounds of the first and of the second number; a lower bound of 0 is not included.
     """
     if is_pair(value):
         ends = zip(value, (least, most), strict=True)  # type: ignore[call-overload]

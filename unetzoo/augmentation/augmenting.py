@@ -28,7 +28,7 @@ class Augmentation(nn.Module):
     """Changes images with their masks at random. Made by :func:`build`.
 
     Attributes:
-        crop_size: (height, width) of every result; None: sizes stay as the entries leave them.
+        crop_size: (height, width) of every result; None: sizes are as the entries make them.
     """
 
     def __init__(self, entries: Sequence[Entry], crop_size: Size | None) -> None:
@@ -42,7 +42,7 @@ class Augmentation(nn.Module):
             self._plan(crop_size)
 
     def _plan(self, crop_size: Size) -> None:
-        """Find how far to the front the crop can go, and how large it must be there."""
+        """Find the earliest entry before which to crop, and the size that the crop needs there."""
         self._sizes = [crop_size]
         for entry in reversed(self._entries):
             if isinstance(entry.module, RandomWarp):
@@ -53,20 +53,21 @@ class Augmentation(nn.Module):
             self._sizes.insert(0, needed)
 
     def describe(self) -> list[dict[str, dict[str, Any]]]:
-        """Return the entries, presets spelled out, as JSON-able values out of which :func:`build` makes the same."""
+        """Return the entries, with presets expanded, as values for JSON from which :func:`build` makes the same."""
         return described(self._entries)
 
     def type_problems(self, kinds: Iterable[str]) -> list[str]:
-        """Return what keeps this from being used on images of some types, such as "uint8" and "uint16".
+        """Return problems of using this on images of some types, such as "uint8" and "uint16".
 
-        Only 8 bits are sure to go from black to white: 16 bits often hold dark images of 12, floating point decibels.
+        Only 8-bit images are sure to go from black to white: 16 bits often hold dark 12-bit images, and floating point
+        holds decibels, for example.
         """
         others = sorted({*kinds} - {"uint8"})
         if not self._clipping or not others:
             return []
         problem = (
-            f"augmentation: {', '.join(self._clipping)} of torchvision cut off at, or stretch to, 0 and 1, which is "
-            f"for 8-bit images; these are {', '.join(others)}: {INSTEAD}"
+            f"augmentation: {', '.join(self._clipping)} of torchvision clip values at 0 and 1, or stretch them to this "
+            f"range, and are for 8-bit images; these are {', '.join(others)}: {INSTEAD}"
         )
         return [problem]
 
@@ -82,28 +83,29 @@ class Augmentation(nn.Module):
 
         Returns:
             ``tv_tensors.Image`` and ``tv_tensors.Mask`` of the same types and channels, of ``crop_size``; the
-            arguments stay as they are.
+            arguments do not change.
 
         Raises:
-            InputError: the tensors are none such, or an entry cannot deal with them; values outside 0 to 1, where one
-                of torchvision's cuts them off.
+            InputError: the tensors are wrong, or an entry cannot use them; or values are outside 0 to 1, and one of
+                torchvision's transforms would clip them.
         """
         _check(image, mask)
         return self.of_stored(image, mask)
 
     def of_stored(self, image: Tensor, mask: Tensor, aim: Aim | None = None) -> tuple[Tensor, Tensor]:
-        """Return what :meth:`forward` does of an image that is not scaled yet: only what is needed of it will be.
+        """Return what :meth:`forward` returns, for an image that is not scaled yet: only the part in use is scaled.
 
         Args:
             image: (C, H, W), as stored; integers are scaled as by ``unetzoo.images.prepare``.
             mask: (H, W) or (K, H, W), signed integers of any size.
-            aim: gives, of the mask, (H, W) pixels of which a crop is to hold one, or None; see ``random_window``.
+            aim: takes the mask, and returns the pixels (H, W) of which a crop must hold one, or None; see
+                ``random_window``.
 
         Returns:
-            As there: of integers, the image is float32, and the mask int64.
+            As for :meth:`forward`; an image of integers becomes float32, and the mask int64.
 
         Raises:
-            InputError: as there.
+            InputError: as for :meth:`forward`.
         """
         self._check_range(image)
         image, mask = tv_tensors.Image(image), tv_tensors.Mask(mask)
@@ -119,35 +121,35 @@ class Augmentation(nn.Module):
         for entry, size in zip(self._entries[before:], self._sizes[1:], strict=True):
             image, mask = _run(entry, image, mask)
             image, mask = centre(image, size), centre(mask, size)
-        # A view would keep, and send between processes, all of the image that it was cut out of.
+        # A view would keep the whole image in memory, and send it between processes.
         return tv_tensors.Image(image.contiguous()), tv_tensors.Mask(mask.contiguous())
 
     def _check_range(self, image: Tensor) -> None:
-        """Refuse values outside 0 to 1 where one of torchvision's cuts them off; unsigned integers have none."""
+        """Refuse values outside 0 to 1 if one of torchvision's transforms clips them; unsigned integers have none."""
         if not self._clipping or image.dtype in _UNSIGNED:
             return
         least, most = (float(scaled(value)) for value in image.aminmax())
         if least < 0 or most > 1:
             raise InputError(
-                f"an image from {least:.6g} to {most:.6g}: {', '.join(self._clipping)} of torchvision would cut it "
-                f"off at, or stretch it to, 0 and 1; {INSTEAD}"
+                f"an image has values from {least:.6g} to {most:.6g}: {', '.join(self._clipping)} of torchvision would "
+                f"clip them at 0 and 1, or stretch them to this range; {INSTEAD}"
             )
 
 
 def build(spec: str | Sequence[Any] = "light", crop_size: int | Sequence[int] | None = None) -> Augmentation:
-    """Make an augmentation out of names and options.
+    """Make an augmentation from names and options.
 
     Args:
         spec: the name of a preset ("none", "light", "strong"), or a list of names and of mappings of one name to its
-            options. A name is a preset's, that of a transform here or in ``torchvision.transforms.v2``, or the dotted
-            path of a class of one's own: an ``nn.Module`` that takes and returns a ``tv_tensors.Image`` (float, of
+            options. A name is that of a preset, of a transform here or in ``torchvision.transforms.v2``, or the dotted
+            path of your own class: an ``nn.Module`` that takes and returns a ``tv_tensors.Image`` (float, of
             any range) and a ``tv_tensors.Mask`` (int64). ``RandomApply``, ``RandomChoice``, ``RandomOrder`` and
-            ``Compose`` take such a list as ``transforms``. ``interpolation`` is a word, "bilinear" where left out.
-        crop_size: side, or (height, width), of every result, whose place in the image is drawn at random. A smaller
-            image lies somewhere inside of it. None: no crop.
+            ``Compose`` take such a list as ``transforms``. ``interpolation`` is a word, by default "bilinear".
+        crop_size: side, or (height, width), of every result, which is taken from a random place in the image. A smaller
+            image is put at a random place inside it. None: no crop.
 
     Raises:
-        ConfigError: lists all that is wrong.
+        ConfigError: lists everything that is wrong.
     """
     problems: list[str] = []
     entries = parse(spec, "", problems)
@@ -167,13 +169,15 @@ def _check(image: Tensor, mask: Tensor) -> None:
     if not isinstance(mask, Tensor) or mask.ndim not in (2, 3) or mask.dtype != torch.int64:
         raise InputError(f"a mask of {_kind(mask)}: int64 (height, width) or (classes, height, width) is needed")
     if image.shape[-2:] != mask.shape[-2:]:
-        raise InputError(f"an image of {_kind(image)} with a mask of {_kind(mask)}: one height and width are needed")
+        raise InputError(
+            f"an image of {_kind(image)} with a mask of {_kind(mask)}: both must have the same height and width"
+        )
 
 
 def _run(entry: Entry, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     try:
         result = entry.module(image, mask)
-    except Exception as error:  # whatever torchvision or somebody's own class finds wrong
+    except Exception as error:  # any error of torchvision, or of the user's own class
         raise InputError(
             f"{entry.name} cannot change an image of {_kind(image)} ({type(error).__name__}: {error})"
         ) from error
@@ -187,19 +191,19 @@ def _run(entry: Entry, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     if not kept:
         raise InputError(
             f"{entry.name} returned an image of {_kind(result[0])} and a mask of {_kind(result[1])} for "
-            f"{_kind(image)} and {_kind(mask)}: channels and classes must stay"
+            f"{_kind(image)} and {_kind(mask)}: channels and classes must not change"
         )
     if not _is_finite(result[0]) and _is_finite(image):
         raise InputError(
-            f"{entry.name} made values that are not finite of an image from {float(image.min()):.6g} to "
-            f"{float(image.max()):.6g}; torchvision's changes of colour take values from 0 to 1: list them first, "
-            "before brightness, contrast and noise of this package, which clip nothing"
+            f"{entry.name} returned values that are not finite for an image from {float(image.min()):.6g} to "
+            f"{float(image.max()):.6g}; torchvision's colour transforms need values from 0 to 1: list them first, "
+            "before brightness, contrast and noise of this package, which do not clip"
         )
     return tv_tensors.Image(result[0]), tv_tensors.Mask(result[1])
 
 
 def _is_finite(image: Tensor) -> bool:
-    """Return whether all values are finite; then their sum is, too, unless it is too large, and quickly found."""
+    """Return whether all values are finite. If their sum is, they are, which is quick to find."""
     values = bare(image)
     return math.isfinite(float(values.sum())) or bool(values.isfinite().all())
 

@@ -1,4 +1,4 @@
-"""Transforms of torchvision: which of them are taken, and how they are made to keep this package's rules."""
+"""Transforms of torchvision: which of them can be used, and how they are made to follow this package's rules."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from unetzoo.augmentation._base import bare
 from unetzoo.augmentation.windows import IGNORED
 
 CONTAINERS = (v2.Compose, v2.RandomApply, v2.RandomChoice, v2.RandomOrder)
-"""Take a list of transforms."""
+"""Transforms that take a list of transforms."""
 REFUSED = {
     name: reason
     for reason, names in {
         "mixes the images of a batch": "CutMix MixUp",
         "takes no masks": "AutoAugment AugMix RandAugment TrivialAugmentWide",
-        "leaves the mask of what it erases as it is": "RandomErasing",
-        "takes 8-bit images alone": "JPEG",
-        "makes many images of one": "FiveCrop TenCrop",
+        "does not change the mask where it erases": "RandomErasing",
+        "takes only 8-bit images": "JPEG",
+        "makes several images from one": "FiveCrop TenCrop",
         "is made for boxes and points": "ClampBoundingBoxes ClampKeyPoints ConvertBoundingBoxFormat RandomIoUCrop "
         "SanitizeBoundingBoxes SanitizeKeyPoints SetClampingMode",
         "is made for videos": "UniformTemporalSubsample",
         "changes the type of the image": "ConvertImageDtype PILToTensor ToDtype ToImage ToPILImage ToPureTensor "
         "ToTensor",
         "changes the number of channels": "Grayscale RGB",
-        "would normalise before the data does": "Normalize",
-        "takes what a list of names cannot say": "Lambda LinearTransformation Transform",
+        "would normalise before the data set does": "Normalize",
+        "takes arguments that a list of names cannot express": "Lambda LinearTransformation Transform",
     }.items()
     for name in names.split()
 }
-"""Name → why not."""
+"""Name → why it cannot be used."""
 TORCHVISION: dict[str, type[nn.Module]] = {
     name: found
     for name, found in vars(v2).items()
     if inspect.isclass(found) and issubclass(found, nn.Module) and name not in REFUSED
 }
-"""Name → class of those that are taken."""
+"""Name → class of those that can be used."""
 CLIPPING = (
     v2.ColorJitter,
     v2.GaussianNoise,
@@ -52,16 +52,16 @@ CLIPPING = (
     v2.RandomPosterize,
     v2.RandomSolarize,
 )
-"""Take black for 0 and white for 1, and cut off what lies outside, stretch to it, or go through 8 bits."""
+"""Transforms that take 0 as black and 1 as white, and clip to this range, stretch to it, or convert to 8 bits."""
 INSTEAD = (
-    "RandomBrightness, RandomContrast, RandomNoise and RandomBlur are relative to the image's own deviation and clip "
-    "nothing"
+    "use RandomBrightness, RandomContrast, RandomNoise and RandomBlur, which are relative to the image's own standard "
+    "deviation and do not clip"
 )
-"""What to take instead."""
+"""What to use instead."""
 
 
 class Framed(nn.Module):
-    """Gives what a torchvision transform fills with 0 the image's mean, and IGNORED in the mask."""
+    """Replaces what a torchvision transform fills with 0 by the image's mean, and by IGNORED in the mask."""
 
     def __init__(self, transform: nn.Module, by_mean: bool) -> None:
         super().__init__()
@@ -69,14 +69,14 @@ class Framed(nn.Module):
         self.by_mean = by_mean
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Move the mean to 0, and IGNORED, before the transform; and back after it."""
+        """Shift the mean, and IGNORED, to 0 before the transform, and back after it."""
         mean = bare(image).mean((-2, -1), keepdim=True) if self.by_mean else 0
         image, mask = self.transform(tv_tensors.Image(image - mean), tv_tensors.Mask(mask - IGNORED))
         return tv_tensors.Image(image + mean), tv_tensors.Mask(mask + IGNORED)
 
 
 def clipping(transform: nn.Module) -> list[str]:
-    """Return the names of the transforms in this one, itself among them, that are for values from 0 to 1 alone."""
+    """Return the names of the transforms in this one, including itself, that need values from 0 to 1."""
     if isinstance(transform, CONTAINERS):
         return [name for child in transform.transforms for name in clipping(child)]
     whole = isinstance(transform, v2.GaussianNoise) and not transform.clip
@@ -84,17 +84,17 @@ def clipping(transform: nn.Module) -> list[str]:
 
 
 def construct(made: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:
-    """Return a transform that keeps this package's rules where torchvision's own defaults do not."""
+    """Return a transform that follows this package's rules where torchvision's defaults do not."""
     if made not in TORCHVISION.values():
         return made(**arguments)
     known = inspect.signature(made).parameters
     if "interpolation" in known:
-        # Some of torchvision's take the nearest pixel by default, of images too.
+        # Some of torchvision's transforms take the nearest pixel by default, for images too.
         arguments["interpolation"] = v2.InterpolationMode(arguments.get("interpolation", "bilinear"))
     by_mean = arguments.get("fill") is None
     if "fill" in known:
         arguments["fill"] = {tv_tensors.Mask: 0, "others": 0 if by_mean else arguments["fill"]}
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # what torchvision warns of while making is a wrong option
+        warnings.simplefilter("error")  # a warning of torchvision's constructor means a wrong option
         transform = made(**arguments)
     return Framed(transform, by_mean) if "fill" in known or made is v2.CenterCrop else transform

@@ -1,4 +1,4 @@
-"""Reading a composition: names and options as YAML gives them, the transforms that they stand for, and the presets."""
+"""Reading a composition: names and options from YAML, the transforms that they stand for, and the presets."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ PRESETS: dict[str, list[dict[str, dict[str, Any]]]] = {
         {"RandomNoise": {"sigma": 0.3, "p": 0.3}},
     ],
 }
-"""Name → entries. "none" crops and changes nothing."""
+"""Name → entries. "none" only crops."""
 _NAMES: dict[str, type[nn.Module]] = {**TORCHVISION, **{ours.__name__: ours for ours in OURS}}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A transform, with the name and the options that it was made of."""
+    """A transform, with the name and the options from which it was made."""
 
     name: str
     options: dict[str, Any]
@@ -68,7 +68,7 @@ class Entry:
 
 
 def parse(spec: Any, where: str, problems: list[str]) -> list[Entry]:
-    """Return the entries of ``spec``; say in ``problems`` what is wrong with any."""
+    """Return the entries of ``spec``; add to ``problems`` what is wrong with any."""
     if isinstance(spec, str):
         spec = [spec]
     if not isinstance(spec, Sequence):
@@ -99,7 +99,7 @@ def _entry(name: str, given: Mapping[str, Any], where: str, problems: list[str])
     found = [where + problem for problem in _option_problems(made, given)]
     options = {key: _plain(value) for key, value in given.items()}
     found += [
-        f"{where}{key}={value!r:.100}: numbers, words and lists of them are possible"
+        f"{where}{key}={value!r:.100}: give numbers, words or lists of them"
         for key, value in given.items()
         if options[key] is _ODD
     ]
@@ -113,7 +113,7 @@ def _entry(name: str, given: Mapping[str, Any], where: str, problems: list[str])
             return Entry(name, options, construct(made, arguments))
         except ConfigError as error:
             found = [where + problem for problem in error.problems]
-        except Exception as error:  # whatever torchvision or somebody's own class finds wrong
+        except Exception as error:  # any error of torchvision, or of the user's own class
             found = [f"{where}{type(error).__name__}: {error}"]
     problems += found
     return None
@@ -129,15 +129,15 @@ def _class(name: str) -> type[nn.Module] | str:
         ours = ", ".join(ours.__name__ for ours in OURS)
         return (
             f"unknown{suggest(name, [*PRESETS, *_NAMES])} (presets: {', '.join(PRESETS)}; transforms: {ours}, those of "
-            "torchvision.transforms.v2, and dotted paths of one's own)"
+            "torchvision.transforms.v2, and dotted paths of your own classes)"
         )
     home, _, attribute = name.rpartition(".")
     try:
         found = getattr(import_module(home), attribute)
-    except Exception as error:  # importing runs what is written there
+    except Exception as error:  # importing runs the user's code
         return f"cannot be imported ({type(error).__name__}: {error})"
     if not inspect.isclass(found) or not issubclass(found, nn.Module):
-        return "is no nn.Module class"
+        return "is not an nn.Module class"
     return found
 
 
@@ -145,7 +145,7 @@ def _option_problems(made: type[nn.Module], options: Mapping[str, Any]) -> list[
     parameters = inspect.signature(made).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return []
-    hidden = {"size"} if made is RandomWarp else set()  # the crop's affair
+    hidden = {"size"} if made is RandomWarp else set()  # set by the crop
     named = [key for key, p in parameters.items() if p.kind is not p.VAR_POSITIONAL and key not in hidden]
     needed = [key for key in named if parameters[key].default is inspect.Parameter.empty]
     return [
@@ -158,7 +158,7 @@ _ODD = object()
 
 
 def _plain(value: Any) -> Any:
-    """Return ``value`` as JSON has it, or ``_ODD``."""
+    """Return ``value`` as a JSON value, or ``_ODD``."""
     if isinstance(value, v2.InterpolationMode):
         return value.value
     if isinstance(value, Mapping):
@@ -171,5 +171,5 @@ def _plain(value: Any) -> Any:
 
 
 def described(entries: Iterable[Entry]) -> list[dict[str, dict[str, Any]]]:
-    """Return what :func:`parse` makes the same entries of."""
+    """Return a list from which :func:`parse` makes the same entries."""
     return [{entry.name: copy.deepcopy(entry.options)} for entry in entries]

@@ -1,4 +1,4 @@
-"""Transforms that change the values of the image, and leave its mask as it is."""
+"""Transforms that change the values of the image, and not its mask."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from unetzoo.errors import ConfigError
 
 
 class Photometric(v2.Transform):  # type: ignore[misc]
-    """Changes the image and not the mask, by an amount drawn anew each time.
+    """Changes the image and not the mask, by a new random amount each time.
 
     All amounts are relative to the mean and the standard deviation of each channel of the image itself, and nothing
-    is clipped. So values of any range, such as those of dark 16-bit microscopy or decibels, change alike.
+    is clipped. So values of any range, such as those of dark 16-bit microscopy or decibels, change in the same way.
     """
 
     def __init__(self, p: float, problems: list[str]) -> None:
@@ -36,7 +36,7 @@ class Photometric(v2.Transform):  # type: ignore[misc]
         return {"amount": self._draw() if torch.rand(()) < self.p else None}
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        """Change an image; return a mask as it is."""
+        """Change an image; return a mask unchanged."""
         if params["amount"] is None or isinstance(inpt, tv_tensors.Mask):
             return inpt
         return like(inpt, self._change(bare(inpt), params["amount"]))
@@ -115,7 +115,7 @@ class RandomNoise(Photometric):
 
 
 class RandomBlur(Photometric):
-    """Blur by a Gaussian, of three standard deviations to each side; at the border the outermost pixel goes on.
+    """Blur by a Gaussian of three standard deviations to each side; at the border the outermost pixel is repeated.
 
     Args:
         sigma: the Gaussian's largest standard deviation in pixels; drawn uniformly from 0 up.
@@ -145,14 +145,14 @@ class RandomBlur(Photometric):
 
 
 class RandomGamma(Photometric):
-    """Bend the values of each channel between its least and its largest by a power; mean and deviation stay.
+    """Apply a power to each channel, between its smallest and largest value; keep its mean and standard deviation.
 
-    As nnU-Net does: ``((x - least) / range) ** gamma · range + least``, brought back to the mean and the standard
+    As nnU-Net does: ``((x - least) / range) ** gamma · range + least``, then restored to the mean and the standard
     deviation that the channel had. One power is drawn for all channels, below 1 as often as above.
 
     Args:
-        gamma: the least power, above 0 and at most 1, and the largest, from 1 up.
-        inverted: bend from the other end, as if dark were bright.
+        gamma: the smallest power, above 0 and at most 1, and the largest, from 1 up.
+        inverted: apply it to the inverted image, as if dark were bright.
         p: probability of doing anything.
 
     Raises:
@@ -172,7 +172,7 @@ class RandomGamma(Photometric):
         least, most = values.amin((-2, -1), keepdim=True), values.amax((-2, -1), keepdim=True)
         width = torch.where(most > least, most - least, 1)
         bent = ((values - least) / width) ** amount
-        # What follows takes all that is linear back, so that range and least need not be put in first.
+        # The next steps undo any linear change, so range and least need not be applied here.
         bent -= bent.mean((-2, -1), keepdim=True)
         spread = _spread(bent)
         bent *= _spread(image) / torch.where(spread > 0, spread, 1)
@@ -181,12 +181,12 @@ class RandomGamma(Photometric):
 
 
 class RandomLowResolution(Photometric):
-    """Take pixels away, each side scaled down to the nearest, and put them back between by lines.
+    """Scale the image down by taking nearest pixels, and back up by linear interpolation.
 
-    As nnU-Net's simulation of a low resolution.
+    Like nnU-Net's simulation of a low resolution.
 
     Args:
-        scale: the least and the largest share of each side that is left, above 0 and at most 1.
+        scale: the smallest and the largest factor of each side, above 0 and at most 1.
         p: probability of doing anything.
 
     Raises:
@@ -207,7 +207,7 @@ class RandomLowResolution(Photometric):
 
 
 def _weighed(parts: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """Return the sum of parts by their weights: much faster than a convolution of one channel."""
+    """Return the weighted sum of parts: much faster than a convolution of one channel."""
     total = parts[0] * weights[0]
     for part, weight in zip(parts[1:], weights.tolist()[1:], strict=True):
         total.add_(part, alpha=weight)

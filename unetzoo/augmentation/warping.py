@@ -1,4 +1,4 @@
-"""Transforms that move pixels, of the image and of its mask."""
+"""Transforms that move the pixels of the image and of its mask."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from unetzoo.errors import ConfigError
 
 
 class RandomQuarterTurn(v2.Transform):  # type: ignore[misc]
-    """Turn image and mask by 0, 90, 180 or 270°, each as likely. Odd turns swap height and width."""
+    """Rotate image and mask by 0, 90, 180 or 270°, with equal chances. 90 and 270° swap height and width."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the number of turns."""
         return {"turns": int(torch.randint(4, ()))}
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        """Turn counter-clockwise."""
+        """Rotate counter-clockwise."""
         return like(inpt, torch.rot90(bare(inpt), params["turns"], (-2, -1)))
 
 
 class RandomWarp(v2.Transform):  # type: ignore[misc]
-    """Turn, scale and bend image and mask, resampling once.
+    """Rotate, scale and deform image and mask, resampling once.
 
-    The bending is that of Ronneberger et al. 2015 (arXiv 1505.04597, section 3.1): random displacements, drawn from a
-    normal distribution, at the nodes of a coarse grid, and bicubic interpolation in between.
+    The elastic deformation is that of Ronneberger et al. 2015 (arXiv 1505.04597, section 3.1): random displacements,
+    drawn from a normal distribution, at the nodes of a coarse grid, with bicubic interpolation in between.
 
     Args:
         degrees: the largest angle either way, from 0 to 180, about the centre; drawn uniformly.
         scale: smallest and largest magnification, above 0; its logarithm is drawn uniformly.
-        displacement: standard deviation of the displacements in pixels; at most an eighth of ``spacing``, lest the
-            image folds.
-        spacing: distance of the nodes in pixels, a whole number.
+        displacement: standard deviation of the displacements in pixels; at most an eighth of ``spacing``, so that the
+            image does not fold.
+        spacing: distance between the nodes in pixels, a whole number.
         p: probability of doing anything.
         size: (height, width) of the central part of the result that is made; None: as large as the image.
 
     Raises:
-        ConfigError: lists all that is wrong.
+        ConfigError: lists everything that is wrong.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class RandomWarp(v2.Transform):  # type: ignore[misc]
         if not is_pair(scale) or not all(is_number(s) and s > 0 for s in scale) or scale[0] > scale[1]:
             problems.append(f"scale={scale!r}: two numbers above 0, the smaller one first, are needed")
         if not problems and displacement > spacing / 8:
-            problems.append(f"displacement={displacement}: at most an eighth of spacing={spacing} is possible")
+            problems.append(f"displacement={displacement}: must be at most an eighth of spacing={spacing}")
         if size is not None:
             problems += sides("size", size)
         if problems:
@@ -77,12 +77,12 @@ class RandomWarp(v2.Transform):  # type: ignore[misc]
         self.size = size
 
     def reach(self, size: Size) -> Size:
-        """Return the size of the window out of which a result of ``size`` is made."""
-        margin = 10 * self.displacement  # five standard deviations on both sides; what lies beyond is ignored
+        """Return the size of the window from which a result of ``size`` is made."""
+        margin = 10 * self.displacement  # five standard deviations on both sides; pixels beyond are ignored
         return grown(size, turned(size, -self.degrees, self.degrees), margin, self.scale[0])
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw where each pixel of the result comes from, as :func:`_sources` says it; None: from its own place."""
+        """Draw the source of each pixel of the result, see :func:`_sources`; None: pixels do not move."""
         source = flat_inputs[0].shape[-2:]
         size = self.size or (source[0], source[1])
         if torch.rand(()) >= self.p:
@@ -115,17 +115,17 @@ class RandomWarp(v2.Transform):  # type: ignore[misc]
             warped = F.grid_sample(known, grid, mode="bilinear", align_corners=False)
             warped = warped if mean is None else warped.add_(mean)
             least, most = part.amin((-2, -1), keepdim=True), part.amax((-2, -1), keepdim=True)
-            warped = warped.clamp_(least, most)  # rounding below 0 would make torchvision's hue divide 0 by 0
+            warped = warped.clamp_(least, most)  # if rounding went below 0, torchvision's hue would divide 0 by 0
         return like(inpt, warped.reshape(*values.shape[:-2], *params["size"]))
 
 
 class _Sources(NamedTuple):
-    """Where pixels come from.
+    """The places that pixels come from.
 
     Attributes:
-        rows, columns: the part of the image in which all of these places are that are in the image.
+        rows, columns: the part of the image that contains all places inside the image.
         grid: (1, H, W, 2), the places in that part as ``grid_sample`` takes them.
-        outside: whether some are not in the image, or on its edge.
+        outside: whether some places are outside the image, or less than half a pixel from its edge.
     """
 
     rows: slice
@@ -150,10 +150,10 @@ def _sources(x: Tensor, y: Tensor, size: Size) -> _Sources:
 
 
 def _interpolated(nodes: Tensor, spacing: int, size: Size) -> Tensor:
-    """Return the central part of ``size`` of what lies between nodes (2, rows, columns): (2, H, W), bicubic.
+    """Return the central part, of ``size``, of the bicubic interpolation of nodes (2, rows, columns): (2, H, W).
 
-    As ``interpolate(mode="bicubic", align_corners=True)`` does, which takes ten times as long; a sum of products, one
-    node after the other, so that it comes out alike on any number of threads.
+    The result is that of ``interpolate(mode="bicubic", align_corners=True)``, which takes ten times as long. It is a
+    sum of products, one node after the other, so that it is the same for any number of threads.
     """
     down, right = (_cubic(count, spacing, side) for count, side in zip(nodes.shape[1:], size, strict=True))
     rows = nodes[:, 0, None] * down[0, :, None]
@@ -166,11 +166,11 @@ def _interpolated(nodes: Tensor, spacing: int, size: Size) -> Tensor:
 
 
 def _cubic(count: int, spacing: int, side: int) -> Tensor:
-    """Return (count, side): how much each node counts in each place, by Keys' kernel with -3/4 (IEEE ASSP 29, 1981)."""
+    """Return (count, side): the weight of each node at each place, by Keys' kernel with -3/4 (IEEE ASSP 29, 1981)."""
     place = (torch.arange(side) + round(((count - 1) * spacing + 1 - side) / 2)) / spacing
     node = place.floor() + torch.arange(-1, 3)[:, None]
     far = (place - node).abs()
     near = (1.25 * far - 2.25) * far * far + 1
     weight = torch.where(far <= 1, near, ((-0.75 * far + 3.75) * far - 6) * far + 3)
-    # Beyond the border the outermost node goes on.
+    # Beyond the border the outermost node is repeated.
     return torch.zeros(count, side).scatter_add_(0, node.clamp_(0, count - 1).long(), weight)

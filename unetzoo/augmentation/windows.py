@@ -1,4 +1,4 @@
-"""Windows: the part of an image or a mask that a result is made of, and what lies outside of the image."""
+"""Windows: the part of an image or a mask from which a result is made, with fill values outside the image."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from unetzoo import images
 from unetzoo.augmentation._base import bare, like
 
 IGNORED = -100
-"""Of pixels in masks that count in no loss and no metric."""
+"""Value of mask pixels that count in no loss and no metric."""
 Size = tuple[int, int]
 """Height and width."""
 
 
 def turned(size: Size, low: float, high: float) -> tuple[float, float]:
-    """Return height and width that cover a rectangle turned by anything from ``low`` to ``high`` degrees."""
+    """Return height and width that cover a rectangle rotated by any angle from ``low`` to ``high`` degrees."""
     turns = [math.radians(low + (high - low) * k / 180) for k in range(181)]
     cos, sin = [abs(math.cos(turn)) for turn in turns], [abs(math.sin(turn)) for turn in turns]
     height, width = size
@@ -29,7 +29,7 @@ def turned(size: Size, low: float, high: float) -> tuple[float, float]:
 
 
 def grown(size: Size, covered: tuple[float, float], margin: float = 0, shrink: float = 1) -> Size:
-    """Return ``(covered + margin) / shrink`` and what interpolation needs; by an even number more, to stay centred."""
+    """Return ``(covered + margin) / shrink`` and what interpolation needs, by an even number more, to stay centred."""
     height, width = (
         side + 2 * max(0, math.ceil(((cover + margin) / shrink - side) / 2) + 1)
         for side, cover in zip(size, covered, strict=True)
@@ -38,7 +38,7 @@ def grown(size: Size, covered: tuple[float, float], margin: float = 0, shrink: f
 
 
 def unfolded(inpt: Tensor) -> Tensor:
-    """Return a copy with the values that transforms work on: integers of an image scaled, a mask's as int64."""
+    """Return a copy with the values that transforms use: an image's integers scaled, a mask's as int64."""
     values = bare(inpt)
     if isinstance(inpt, tv_tensors.Mask):
         return like(inpt, values.to(torch.int64, copy=True, memory_format=torch.contiguous_format))
@@ -50,16 +50,16 @@ def unfolded(inpt: Tensor) -> Tensor:
 def random_window(
     image: Tensor, mask: Tensor, crop: Size, size: Size, wanted: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return a window of ``size`` about a crop at random: inside of the image, or about it where that is smaller.
+    """Return a window of ``size`` around a random crop, which is inside the image, or contains it if it is smaller.
 
-    A crop with none of the pixels that are ``wanted`` in its middle, half as high and wide, out of which no turn brings
-    them, is moved, such that one of them, each alike, is its central pixel, or as near to it as the image's border
-    allows. Only what is in the window is :func:`unfolded`.
+    If the middle of the crop, half as high and wide, has no pixel that is ``wanted``, the crop is moved: one of these,
+    drawn with equal chances, becomes its central pixel, or is as near to it as the image's border allows. Pixels in the
+    middle stay in the crop under any rotation. Only the pixels in the window are :func:`unfolded`.
 
     Args:
         image, mask: of the same height and width.
         crop, size: in pixels.
-        wanted: (H, W) bool, True somewhere; None: nothing in particular.
+        wanted: (H, W) bool, True somewhere; None: no pixels in particular.
     """
     ranges = [sorted((0, whole - side)) for whole, side in zip(image.shape[-2:], crop, strict=True)]
     first = [int(torch.randint(low, high + 1, ())) for low, high in ranges]
@@ -85,13 +85,13 @@ def centre(inpt: Tensor, size: Size) -> Tensor:
 
 
 def _inside(inpt: Tensor, top: int, left: int, size: Size) -> Tensor:
-    """Return what an image or mask has of the window at (top, left)."""
+    """Return the part of the window at (top, left) that is inside an image or mask."""
     inside = bare(inpt)[..., max(top, 0) : max(top + size[0], 0), max(left, 0) : max(left + size[1], 0)]
     return like(inpt, inside)
 
 
 def _framed(inside: Tensor, top: int, left: int, size: Size) -> Tensor:
-    """Return the window at (top, left) of which ``inside`` is what there is: outside, its mean, or IGNORED."""
+    """Return the window at (top, left) from its part ``inside``; the rest is filled with its mean, or IGNORED."""
     values = bare(inside)
     if values.shape[-2:] == size:
         return inside

@@ -1,4 +1,4 @@
-"""How large a window a transform must see to make a result of a size."""
+"""The size of the window that a transform needs to make a result of a given size."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LOCAL = (
 
 
 def reach(transform: nn.Module, size: Size) -> Size | None:
-    """Return the size of the window out of which ``transform`` makes ``size``; None: it must see the whole image."""
+    """Return the size of the window from which ``transform`` makes ``size``; None: it needs the whole image."""
     if isinstance(transform, Framed):
         return reach(transform.transform, size)
     if isinstance(transform, _LOCAL):
@@ -45,7 +45,7 @@ def reach(transform: nn.Module, size: Size) -> Size | None:
     if isinstance(transform, v2.RandomAffine) and transform.translate is transform.shear is transform.center is None:
         return grown(size, turned(size, *transform.degrees), shrink=(transform.scale or [1])[0])
     if isinstance(transform, v2.ElasticTransform):
-        # Noise in [-1, 1] times alpha / 2 pixels, smoothed: 1 / sigma is six of its standard deviations.
+        # Noise in [-1, 1] times alpha / 2 pixels, smoothed: 1 / sigma is six standard deviations of it.
         margin = max(alpha * min(1, 1 / max(transform.sigma[0], 1)) for alpha in transform.alpha)
         return grown(size, size, margin)
     if isinstance(transform, CONTAINERS):

@@ -1,4 +1,4 @@
-"""What is asked of a slide: the file, and at which size of its pixels."""
+"""Settings for reading a slide: the file, and the size of its pixels."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from unetzoo import checks
 from unetzoo.errors import ConfigError
 
 BY_OPENSLIDE = (".mrxs", ".ndpi", ".scn", ".bif", ".vms", ".vmu", ".svslide")
-"""Slides that OpenSlide reads: several files, parts that overlap, or a make of TIFF of their own."""
+"""Slides that OpenSlide reads: several files, overlapping parts, or a TIFF variant of their own."""
 BY_TIFFFILE = (".svs",)
-"""Slides that are TIFFs as any other. All of .tif may be one."""
+"""Slides that are ordinary TIFFs. Any .tif may be one, too."""
 SLIDES = (*BY_TIFFFILE, *BY_OPENSLIDE)
-"""Endings of files that are slides and nothing else."""
+"""Suffixes of files that are always slides."""
 BACKGROUNDS = ("skip", "keep")
 COARSEST = 1000.0
-"""µm a pixel: beyond, and below its inverse, no slide is."""
+"""The largest µm a pixel of a slide; its inverse is the smallest."""
 
 
 @dataclass(frozen=True)
 class Slide:
-    """A slide, and the size of the pixels that a network is to see.
+    """A slide, and the size of the pixels that a network sees.
 
     Attributes:
-        path: of the file: .svs, .ndpi, .scn, .mrxs, .bif and others of OpenSlide; or a TIFF, OME's too.
+        path: of the file: .svs, .ndpi, .scn, .mrxs, .bif and others of OpenSlide; or a TIFF, including OME-TIFF.
         mpp: µm a pixel. The nearest finer level is read, and resampled to this.
-        level: the number of a level, 0 being the finest, as it is stored. One of both is needed.
-        mpp_stored: µm a pixel of level 0, where the file does not say it, or says it wrong.
-        background: "skip": tiles without tissue are not computed, and what is no tissue is 0, see
-            ``unetzoo.slides.Tissue``; "keep": all is computed. Of images that are not RGB of 8 bits all is.
+        level: the number of a stored level; 0 is the finest. One of ``mpp`` and ``level`` is needed.
+        mpp_stored: µm a pixel of level 0, if the file does not say it, or is wrong.
+        background: "skip": tiles without tissue are not computed, and pixels outside tissue are 0, see
+            ``unetzoo.slides.Tissue``; "keep": everything is computed, as always for images that are not 8-bit RGB.
 
     Raises:
-        ConfigError: lists all that is wrong.
+        ConfigError: lists everything that is wrong.
     """
 
     path: str | os.PathLike[str]
@@ -46,20 +46,20 @@ class Slide:
 
     def __post_init__(self) -> None:
         found = [
-            f"{name}={value!r}: µm a pixel, from {1 / COARSEST:g} to {COARSEST:g}"
+            f"{name}={value!r}: give µm a pixel, from {1 / COARSEST:g} to {COARSEST:g}"
             for name, value in (("mpp", self.mpp), ("mpp_stored", self.mpp_stored))
             if value is not None and not is_microns(value)
         ]
         found += [] if self.level is None else checks.whole("level", self.level, 0)
         if self.mpp is not None and self.level is not None:
-            found.append("mpp and level: give one of both, a resolution or a level as it is stored")
+            found.append("mpp and level: give only one of them, a resolution or a stored level")
         found += checks.one_of("background", self.background, BACKGROUNDS)
         if found:
-            which = repr(str(self.path)) if str(self.path) else "slides"  # of several, asked before any is known
-            raise ConfigError(f"{which} cannot be read so", found)
+            which = repr(str(self.path)) if str(self.path) else "slides"  # for several, before any of them is known
+            raise ConfigError(f"{which} cannot be read with these settings", found)
 
     def settings(self) -> dict[str, Any]:
-        """Return, JSON-able, what is asked of it."""
+        """Return the settings as values for JSON."""
         return {"mpp": self.mpp, "level": self.level, "mpp_stored": self.mpp_stored, "background": self.background}
 
 

@@ -1,4 +1,4 @@
-"""The levels of a slide, whatever reads it."""
+"""The levels of a slide, for any reader."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from unetzoo.errors import InputError
 from unetzoo.slides.asking import Slide
 
 LONGEST = 1_000_000
-"""Pixels of a side. The largest scanners' have about 300,000."""
+"""The most pixels of a side. The largest scans have about 300,000."""
 LARGEST_BLOCK = 2**28
-"""Bytes of a tile or a strip, decoded: it is decoded as a whole."""
+"""The most bytes of a decoded tile or strip, which is decoded as a whole."""
 SLACK = 0.1
-"""By which share of itself a resolution may be finer than level 0: scanners of "40×" have 0.22 to 0.26 µm."""
+"""The share by which a resolution may be finer than level 0: scanners of "40×" have 0.22 to 0.26 µm."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Level:
 
     Attributes:
         height, width: in pixels.
-        down: pixels of level 0 to one of it, down and across.
+        down: pixels of level 0 per pixel of this level, down and across.
     """
 
     height: int
@@ -36,13 +36,13 @@ class Level:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What is read of a slide.
+    """What is read from a slide.
 
     Attributes:
-        level: its number.
-        steps: pixels of the level to one of the image, down and across.
-        down: pixels of level 0 to one of the image, down and across.
-        mpp: µm to a pixel of the image, down and across; None: nothing says so.
+        level: number of the level.
+        steps: pixels of the level per pixel of the image, down and across.
+        down: pixels of level 0 per pixel of the image, down and across.
+        mpp: µm a pixel of the image, down and across; None if it is not known.
     """
 
     level: int
@@ -52,14 +52,14 @@ class Chosen:
 
 
 class Levels(ABC):
-    """A slide that is open.
+    """An open slide.
 
     Attributes:
         levels: the finest first.
-        mpp: µm a pixel of level 0, down and across; None where the file does not say.
-        dtype: of its values, as numpy has it.
-        channels: how many.
-        alpha: whether the last is opacity.
+        mpp: µm a pixel of level 0, down and across; None if the file does not say.
+        dtype: type of its values.
+        channels: number of channels.
+        alpha: whether the last channel is opacity.
     """
 
     levels: Sequence[Level]
@@ -73,10 +73,10 @@ class Levels(ABC):
         """Return pixels of a level: (C, bottom - top, right - left), as they are stored."""
 
     def chosen(self, slide: Slide) -> Chosen:
-        """Return what is to be read.
+        """Return what to read.
 
         Raises:
-            InputError: the file does not say what is needed, or has no such level; says what it has, and the fix.
+            InputError: the file does not say what is needed, or has no such level; the message says what it has.
         """
         stored = self.mpp if slide.mpp_stored is None else (float(slide.mpp_stored),) * 2
         said = f"{str(slide.path)!r} has {self.described(stored)}"
@@ -93,7 +93,7 @@ class Levels(ABC):
         if stored is None:
             raise InputError(f"{said}: give level=…, or mpp_stored=…, the µm a pixel of level 0, with mpp={slide.mpp}")
         if slide.mpp < max(stored) * (1 - SLACK):
-            raise InputError(f"{said}: mpp={slide.mpp} is finer than all of them; give {max(stored):.4g} or more")
+            raise InputError(f"{said}: mpp={slide.mpp} is finer than all levels; give {max(stored):.4g} or more")
         wanted = (slide.mpp / stored[0], slide.mpp / stored[1])
         level = max(
             (k for k, one in enumerate(self.levels) if one.down[0] <= wanted[0] and one.down[1] <= wanted[1]), default=0
@@ -102,7 +102,7 @@ class Levels(ABC):
         return Chosen(level, (wanted[0] / down[0], wanted[1] / down[1]), wanted, (float(slide.mpp),) * 2)
 
     def described(self, mpp: tuple[float, float] | None, *, said: bool = True) -> str:
-        """Return what the levels are, for messages; and, unless ``said`` is False, that nothing says how large."""
+        """Return the levels for messages; and, unless ``said`` is False, that µm a pixel is not known."""
         each = [
             f"{one.width}×{one.height} pixels" + ("" if mpp is None else f" of {mpp[1] * one.down[1]:.4g} µm")
             for one in self.levels
@@ -112,10 +112,10 @@ class Levels(ABC):
 
 
 def check_sides(path: object, height: int, width: int) -> None:
-    """Raise if a slide cannot be so large.
+    """Check the size of a slide.
 
     Raises:
-        InputError: it is empty, or longer than :data:`LONGEST`.
+        InputError: it is empty, or a side is longer than :data:`LONGEST`.
     """
     if not 1 <= height <= LONGEST or not 1 <= width <= LONGEST:
-        raise InputError(f"{str(path)!r} says that it has {width}×{height} pixels: 1 to {LONGEST:,} a side are read")
+        raise InputError(f"{str(path)!r} says that it has {width}×{height} pixels: sides can have 1 to {LONGEST:,}")

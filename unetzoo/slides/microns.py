@@ -1,4 +1,4 @@
-"""How many µm a pixel of a TIFF is, as its first page says: by Aperio, OME, ImageJ or the tags of resolution."""
+"""µm a pixel of a TIFF, by its first page: from Aperio, OME, ImageJ or the resolution tags."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from unetzoo.images.tiff_stacks import ome_pixels
 from unetzoo.slides.asking import is_microns
 
 WANTED = (ifd.DESCRIPTION, ifd.X_RESOLUTION, ifd.Y_RESOLUTION, ifd.RESOLUTION_UNIT)
-"""Tags that say it."""
+"""Tags that may have it."""
 ON_A_MAP = (33550, 34264)
-"""GeoTIFF's scale and matrix: the size of its pixels is its map's."""
+"""GeoTIFF's scale and matrix: the size of its pixels is that on the map."""
 _UNITS = {"nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
 _OF_TAGS = {2: 25_400.0, 3: 10_000.0}
-"""Unit of the tags of resolution → µm: inches and centimetres."""
+"""Unit of the resolution tags → µm: inches and centimetres."""
 PRINTED = 20.0
-"""µm: from here on, 1,270 dots an inch, the tags mean paper. Programs write 72 or 300 without knowing of any scale."""
+"""From this many µm on, 1,270 dots per inch, the tags mean paper. Programs write 72 or 300 without knowing a scale."""
 
 
 def microns_in(path: str | os.PathLike[str]) -> tuple[float, float] | None:
-    """Return µm a pixel, down and across, of the image of a TIFF; None of other files, and where nothing says so.
+    """Return µm a pixel, down and across, of the image of a TIFF; None for other files, and if it is not known.
 
     Raises:
         InputError: the file is cut off before its first page's tags.
@@ -38,10 +38,10 @@ def microns_in(path: str | os.PathLike[str]) -> tuple[float, float] | None:
 
 
 def microns_of(page: Page) -> tuple[float, float] | None:
-    """Return µm a pixel, down and across; None where nothing says so that can be meant.
+    """Return µm a pixel, down and across; None if the page has no plausible value.
 
     Args:
-        page: the first, with the tags :data:`WANTED`.
+        page: the first page, with the tags :data:`WANTED`.
     """
     text = page.text(ifd.DESCRIPTION)
     if text.startswith("Aperio"):
@@ -61,7 +61,7 @@ def _aperio(text: str) -> tuple[float, float] | None:
 
 
 def _ome(text: str) -> tuple[float, float] | None:
-    """OME's schema: PhysicalSizeX and PhysicalSizeY, µm where their units are not named."""
+    """OME's schema: PhysicalSizeX and PhysicalSizeY, in µm if their units are not named."""
     with contextlib.suppress(ValueError, KeyError, expat.ExpatError):
         pixels, _ = ome_pixels(text)
         down, across = (

@@ -1,4 +1,4 @@
-"""Which program reads a slide: that follows from the file, never from what is installed."""
+"""The reader of a slide: it depends on the file, never on what is installed."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def open_slide(path: Path, planes: str | int | None, keeping: contextlib.ExitSta
     """Open a slide; ``keeping`` closes it.
 
     Raises:
-        ConfigError: what reads it is not installed.
-        InputError: it cannot be read, or says nothing of levels and sizes: it is no slide.
+        ConfigError: the reader is not installed.
+        InputError: the file cannot be read, or is not a slide.
     """
     if not path.is_file():
         raise InputError(absent(path))
     if path.suffix.lower() in BY_OPENSLIDE:
         if planes is not None and planes != "first":
-            raise InputError(f"{str(path)!r} is a slide of one plane: leave planes={planes!r} out")
+            raise InputError(f"{str(path)!r} is a slide with one plane: leave planes={planes!r} out")
         return OpenSlideLevels(path, keeping)
     if not ifd.is_tiff(path):
-        raise InputError(f"{str(path)!r} is no slide: {', '.join(SLIDES)}, .tif and .tiff have levels")
+        raise InputError(f"{str(path)!r} is not a slide: {', '.join(SLIDES)}, .tif and .tiff are read as slides")
     return TiffLevels(path, planes, keeping)

@@ -1,4 +1,4 @@
-"""A slide by OpenSlide: makes that are several files, whose parts overlap, or that are TIFFs of a kind of their own."""
+"""Slides read by OpenSlide: formats of several files, with overlapping parts, or special variants of TIFF."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from unetzoo.slides.levels import Level, Levels, check_sides
 
 
 class OpenSlideLevels(Levels):
-    """The levels of a slide, RGB of 8 bits. Where the scanner saw nothing it is of the background that the file names.
+    """The levels of a slide, 8-bit RGB. Parts that were not scanned have the background colour that the file names.
 
-    Of a file that says in which part of it the slide lies (``openslide.bounds-x`` and so on, MIRAX's above all) it is
-    this part, whose upper left pixel is (0, 0): so does QuPath.
+    If a file says which part of it is the slide (``openslide.bounds-x`` and so on, mainly in MIRAX), only this part is
+    read, and its upper left pixel is (0, 0), as in QuPath.
 
     Args:
         path: of the file.
-        keeping: closes it.
+        keeping: closes the file.
 
     Raises:
         ConfigError: OpenSlide is not installed.
-        InputError: it cannot read the file.
+        InputError: OpenSlide cannot read the file.
     """
 
     def __init__(self, path: Path, keeping: contextlib.ExitStack) -> None:
@@ -35,14 +35,14 @@ class OpenSlideLevels(Levels):
         try:
             self._slide = keeping.enter_context(openslide.OpenSlide(path))
         except openslide.OpenSlideError as error:
-            raise InputError(f"{str(path)!r} cannot be read as a slide: OpenSlide says: {error}") from error
+            raise InputError(f"{str(path)!r} cannot be read as a slide; OpenSlide says: {error}") from error
         said = self._slide.properties
         width, height = self._slide.dimensions
         names = [f"openslide.bounds-{name}" for name in ("x", "y", "width", "height")]
         bounds = [int(said[name]) for name in names] if all(name in said for name in names) else [0, 0, width, height]
         self._left, self._top, columns, rows = bounds
         if self._left < 0 or self._top < 0 or self._left + columns > width or self._top + rows > height:
-            raise InputError(f"{str(path)!r} cannot be read as a slide: the bounds that it names are not in it")
+            raise InputError(f"{str(path)!r} cannot be read as a slide: its bounds are outside it")
         check_sides(path, rows, columns)
         self._downs = [float(down) for down in self._slide.level_downsamples]
         self.levels = [

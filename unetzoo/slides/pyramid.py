@@ -1,4 +1,4 @@
-"""A slide that is a TIFF: its levels from the headers alone, and windows of them by tifffile."""
+"""Slides that are TIFFs: their levels from the headers only, and windows of them by tifffile."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _TAGS = (
     *(ifd.TILE_HEIGHT, ifd.OFFSETS, ifd.COUNTS, ifd.TILE_OFFSETS, ifd.TILE_COUNTS, *ON_A_MAP, ifd.ORIENTATION),
 )
 _MOST = 64
-"""Smaller copies that are looked at."""
+"""The most smaller copies that are looked at."""
 _SMALLEST_STEP = 1.2
 
 
 @dataclass(frozen=True)
 class _Copy:
-    """A level: its size, and the pages of each plane's channels, by where their tags begin."""
+    """A level: its size, and the pages of each plane's channels, by the offset of their tags."""
 
     level: Level
     planes: tuple[tuple[int, ...], ...]
@@ -42,19 +42,19 @@ class TiffLevels(Levels):
 
     Args:
         path: of the file.
-        planes: which planes are meant, where it has several; see ``unetzoo.images.read_image``.
+        planes: which planes to read, if it has several; see ``unetzoo.images.read_image``.
         keeping: closes the file.
 
     Raises:
         ConfigError: tifffile or zarr is not installed.
-        InputError: it cannot be read so.
+        InputError: the file cannot be read as a slide.
     """
 
     def __init__(self, path: Path, planes: str | int | None, keeping: contextlib.ExitStack) -> None:
         self._image = TiffImage(path)
         if self._image.orientation != 1:
             raise InputError(
-                f"{str(path)!r} is stored turned (orientation {self._image.orientation}): store it upright"
+                f"{str(path)!r} is not stored upright (orientation {self._image.orientation}): save it upright"
             )
         self._image.check_direct()
         pages = pages_of(path, _TAGS)
@@ -91,10 +91,10 @@ class TiffLevels(Levels):
 
 
 def is_pyramid(path: str | os.PathLike[str]) -> bool:
-    """Return whether a file is a slide by what it holds: a TIFF in tiles, with smaller copies of it, that says its µm.
+    """Return whether a file is a slide by its contents: a tiled TIFF with smaller copies of itself and µm a pixel.
 
-    Tiles tell levels from thumbnails, µm a slide from what other programs keep smaller copies of. GeoTIFFs and images
-    with nodata are none, as their resolution is a map's. A file that cannot be read is none.
+    Tiles tell levels from thumbnails; µm a pixel tells slides from other images with smaller copies. GeoTIFFs and
+    images with nodata are not slides, as their resolution is that of a map. Nor is a file that cannot be read.
     """
     path = Path(path)
     try:
@@ -105,9 +105,9 @@ def is_pyramid(path: str | os.PathLike[str]) -> bool:
 
 
 def smaller_copies(path: str | os.PathLike[str]) -> int:
-    """Return how many smaller copies of its first page a TIFF in tiles has, whether it says its µm or not.
+    """Return how many smaller copies of its first page a tiled TIFF has, with or without µm a pixel.
 
-    0 of maps and of images with nodata, whose copies GDAL keeps for fast display, and of files that cannot be read.
+    0 for maps and images with nodata, in which GDAL keeps copies for fast display, and for files that cannot be read.
     """
     path = Path(path)
     try:
@@ -126,13 +126,13 @@ def smaller_copies(path: str | os.PathLike[str]) -> int:
 def _check_no_map(path: Path, first: Page) -> None:
     if set(ON_A_MAP) & set(first.tags) or nodata(path) is not None:
         raise InputError(
-            f"{str(path)!r} lies on a map, or has nodata: its resolution is the map's, and no µm. Leave mpp and level "
-            "out, or have GDAL resample it: gdalwarp -tr 10 10"
+            f"{str(path)!r} is on a map, or has nodata: its resolution is that of the map, not in µm. Leave mpp and "
+            "level out, or resample it with GDAL: gdalwarp -tr 10 10"
         )
 
 
 def _copies(path: Path, pages: list[Page], chosen: list[tuple[int, ...]]) -> list[_Copy]:
-    """Return the levels, the finest first, of which all planes that are meant have a page."""
+    """Return the levels, the finest first, for which all chosen planes have a page."""
     first = pages[0]
     sizes: dict[tuple[int, int], list[list[int]]] = {}
     for channels in chosen:
@@ -156,7 +156,7 @@ def _copies(path: Path, pages: list[Page], chosen: list[tuple[int, ...]]) -> lis
 
 
 def _pages_by_size(path: Path, whole: Page, others: list[Page]) -> dict[tuple[int, int], int]:
-    """Return size → where its tags begin, of a page and of those that are smaller copies of it."""
+    """Return size → offset of the tags, for a page and its smaller copies."""
     found = {_size(whole): whole.offset}
     _check_blocks(path, whole)
     for page in others:
@@ -167,10 +167,10 @@ def _pages_by_size(path: Path, whole: Page, others: list[Page]) -> dict[tuple[in
 
 
 def _is_copy(page: Page, whole: Page) -> bool:
-    """Return whether a page is a smaller copy: of the same kind and, to rounding, the same shape."""
+    """Return whether a page is a smaller copy: of the same kind and, except for rounding, of the same shape."""
     if any(page.tags.get(code, (0, None))[1] != whole.tags.get(code, (0, None))[1] for code in _ALIKE):
         return False
-    if (ifd.TILE_WIDTH in page.tags) != (ifd.TILE_WIDTH in whole.tags):  # a thumbnail, which is seldom tiled
+    if (ifd.TILE_WIDTH in page.tags) != (ifd.TILE_WIDTH in whole.tags):  # a thumbnail, which is rarely tiled
         return False
     (height, width), (rows, columns) = _size(page), _size(whole)
     if min(height, width) < 1 or columns < _SMALLEST_STEP * width or rows < _SMALLEST_STEP * height:
@@ -180,7 +180,7 @@ def _is_copy(page: Page, whole: Page) -> bool:
 
 
 def _down(whole: int, part: int) -> float:
-    """Return how many pixels of a side go to one of its copy: a whole number where sides are cut or rounded."""
+    """Return how many pixels of a side become one of its copy: a whole number if sides are cut or rounded."""
     near = round(whole / part)
     return float(near) if abs(part * near - whole) < near else whole / part
 
@@ -190,10 +190,10 @@ def _size(page: Page) -> tuple[int, int]:
 
 
 def _check_blocks(path: Path, page: Page) -> None:
-    """Raise if a page claims more than its file can hold, or is not stored in parts.
+    """Check that a page does not claim more than its file can hold, and is stored in small parts.
 
     Raises:
-        InputError: with what it says of itself.
+        InputError: it does not; the message has the values.
     """
     rows, columns = _size(page)
     check_sides(path, rows, columns)
@@ -211,11 +211,11 @@ def _check_blocks(path: Path, page: Page) -> None:
     size = height * width * samples * max(page.numbers(ifd.BITS, (8,))) // 8
     if size > LARGEST_BLOCK:
         raise InputError(
-            f"{str(path)!r} is stored in parts of {width}×{height} pixels, {size:,} bytes each, which are read as a "
-            "whole: store it in tiles of 512×512"
+            f"{str(path)!r} is stored in parts of {width}×{height} pixels, {size:,} bytes each, and each must be read "
+            "as a whole: save it in tiles of 512×512"
         )
     count = math.ceil(rows / height) * math.ceil(columns / width) * planes
     end = path.stat().st_size
     offsets, counts = lists
     if len(offsets) < count or len(counts) < count or any(a + n > end for a, n in zip(offsets, counts, strict=False)):
-        raise InputError(f"{str(path)!r} cannot be read as a slide: it is cut off, of {end:,} bytes")
+        raise InputError(f"{str(path)!r} cannot be read as a slide: it is cut off after {end:,} bytes")

@@ -1,8 +1,8 @@
-"""Pixels of a level as pixels of another size: in windows, which give what the whole level gives.
+"""Resampling of a level to pixels of another size, in windows, with the same result as for the whole level.
 
-The filter is the triangle that Pillow and torch call bilinear with antialiasing: a new pixel is the mean of what it and
-half of its neighbours cover. Sums run over pixels in one order, whatever the window, so that its values are the same to
-the last bit in any other window.
+The filter is the triangle that Pillow and torch call bilinear with antialiasing: a new pixel is the weighted mean of
+the pixels that it and half of each neighbour cover. Sums run over pixels in the same order in every window, so that
+values are the same to the last bit in any window.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from torch import Tensor
 
 
 def side_of(length: int, step: float) -> int:
-    """Return how many new pixels a side of ``length`` has, with ``step`` old ones to one."""
+    """Return how many new pixels a side of ``length`` has, with ``step`` old pixels per new one."""
     return max(1, round(length / step))
 
 
 def taps(first: int, last: int, length: int, step: float) -> tuple[Tensor, Tensor]:
-    """Return of which old pixels new ones are made, and how much each counts.
+    """Return the old pixels from which new ones are made, and their weights.
 
     Args:
-        first, last: of the new pixels, the last not included.
+        first, last: range of the new pixels, without the last.
         length: of the old side.
-        step: old pixels to a new one.
+        step: old pixels per new one.
 
     Returns:
-        Indices and weights, both (new, old): int64 inside of the side, and float32 whose rows have the sum 1.
+        Indices and weights, both (new, old): int64 within the side, and float32 whose rows have the sum 1.
     """
     support = max(1.0, step)
     middle = (torch.arange(first, last, dtype=torch.float64) + 0.5) * step
-    middle.clamp_(max=length)  # of a last pixel that reaches over the end
+    middle.clamp_(max=length)  # for a last pixel that reaches beyond the end
     low = (middle - support + 0.5).floor().long()
     indices = low[:, None] + torch.arange(math.ceil(2 * support) + 1)
     weights = (1 - (indices + 0.5 - middle[:, None]).abs() / support).clamp_(min=0)
@@ -40,11 +40,11 @@ def taps(first: int, last: int, length: int, step: float) -> tuple[Tensor, Tenso
 
 
 def resampled(part: Tensor, down: tuple[Tensor, Tensor], across: tuple[Tensor, Tensor]) -> Tensor:
-    """Return new pixels of a window of old ones, in their type; whole numbers are rounded.
+    """Return the new pixels of a window of old ones, in the same type; whole numbers are rounded.
 
     Args:
         part: (C, H, W), the window.
-        down, across: of :func:`taps`, with indices that count in the window.
+        down, across: from :func:`taps`, with indices relative to the window.
     """
     kind = part.dtype
     values = part.double() if kind in (torch.int32, torch.uint32) else part.float()

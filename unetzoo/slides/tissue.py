@@ -1,8 +1,8 @@
-"""Where a stained slide has tissue, by a rule that leaves none out: so that the glass beside it need not be computed.
+"""Where a stained slide has tissue, by a rule that leaves none out, so that the empty glass need not be computed.
 
-On a copy of the slide, 32 × 32 pixels of level 0 to one: what is more saturated than Otsu's threshold (Otsu 1979, as
-scikit-image's ``threshold_otsu``), which is taken for 20 of 255 where it is higher, or darker than 200 of 255, with two
-pixels of the copy around it.
+Tissue is found on a small copy of the slide, with one pixel for 32 × 32 pixels of level 0. It is where the copy is more
+saturated than Otsu's threshold (Otsu 1979, as in scikit-image's ``threshold_otsu``), but at most 20 of 255, or where it
+is darker than 200 of 255; and two pixels of the copy around it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CELL = 32
-"""Pixels of level 0 to one of the copy, down and across."""
+"""Pixels of level 0 per pixel of the copy, down and across."""
 SATURATED, DARK = 20, 200
-"""Of 255: a saturation from which on all is tissue, and a value (the largest of R, G, B) below which all is."""
+"""Of 255: everything with a higher saturation, and with a lower value (the largest of R, G, B), is tissue."""
 AROUND = 2
-"""Pixels of the copy that are added around what was found."""
+"""Pixels of the copy that are added around the tissue."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,25 +26,25 @@ class Tissue:
     """Where an image has tissue.
 
     Attributes:
-        cells: (rows, columns) bool, those of the copy.
-        steps: pixels of the copy to one of the image, down and across.
+        cells: (rows, columns) bool, the pixels of the copy.
+        steps: pixels of the copy per pixel of the image, down and across.
     """
 
     cells: Tensor
     steps: tuple[float, float]
 
     def rows(self, first: int, last: int, width: int) -> Tensor:
-        """Return where rows of the image have tissue, (last - first, width) bool: where the middles of pixels lie."""
+        """Return where rows of the image have tissue, (last - first, width) bool, by the centres of pixels."""
         return self.cells[self._at(first, last, 0)][:, self._at(0, width, 1)]
 
     def any(self, top: int, bottom: int, left: int, right: int) -> bool:
-        """Return whether a pixel of a window has tissue; of one that reaches over the image's end, one inside."""
+        """Return whether any pixel of a window has tissue; parts outside the image count as its edge."""
         down, across = self._at(max(top, 0), max(bottom, 1), 0), self._at(max(left, 0), max(right, 1), 1)
         return bool(self.cells[int(down[0]) : int(down[-1]) + 1, int(across[0]) : int(across[-1]) + 1].any())
 
     @property
     def share(self) -> float:
-        """Which share of the slide it is."""
+        """The share of the slide that is tissue."""
         return float(self.cells.double().mean())
 
     def _at(self, first: int, last: int, axis: int) -> Tensor:
@@ -68,7 +68,7 @@ def tissue_in(copy: Tensor) -> Tensor:
 
 
 def otsu(values: Tensor) -> int:
-    """Return the threshold of 0…255 that parts them into two with the least spread inside of both."""
+    """Return the threshold of 0…255 that splits the values into two classes with the least variance inside them."""
     counts = torch.bincount(values.flatten(), minlength=256).double()
     levels = torch.arange(256, dtype=torch.float64)
     below, sums = counts.cumsum(0), (counts * levels).cumsum(0)
