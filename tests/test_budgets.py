@@ -219,10 +219,11 @@ def test_advice_is_in_the_unit_that_was_given(nuclei: Path, tmp_path: Path, caps
     words = ["train", "--data", str(nuclei), *TINY[:6], *TINY[8:10], *TINY[-2:], "--batch-size", "4"]
     assert main([*words, "--steps", "3", "--out", str(tmp_path / "a")]) == 0
     assert (
-        f"all steps are done, 3; 'unetzoo train --resume {tmp_path / 'a'} --steps 6' goes on" in capsys.readouterr().out
+        f"all steps are done (3); 'unetzoo train --resume {tmp_path / 'a'} --steps 6' continues"
+        in capsys.readouterr().out
     )
     assert main([*words, "--epochs", "1", "--steps-per-epoch", "2", "--out", str(tmp_path / "b")]) == 0
-    assert "all epochs are done, 1;" in capsys.readouterr().out
+    assert "all epochs are done (1);" in capsys.readouterr().out
 
 
 def test_to_who_writes_python_the_advice_is_a_call(
@@ -231,9 +232,9 @@ def test_to_who_writes_python_the_advice_is_a_call(
     tiny = {"model.options.base_channels": 4, "data.workers": 0, "trainer.accelerator": "cpu"}
     once = {"data": nuclei, "crop_size": 16, "batch_size": 4, "style": "lines", "settings": tiny}
     unetzoo.fit("unet", steps=2, out=tmp_path / "a", **once)
-    (call,) = re.findall(r"all steps are done, 2; unetzoo(\.fit\(.*\)) goes on", capsys.readouterr().out)
+    (call,) = re.findall(r"all steps are done \(2\); unetzoo(\.fit\(.*\)) continues", capsys.readouterr().out)
     run = eval(f"unetzoo{call}", {"unetzoo": unetzoo})
-    assert "all steps are done, 4; unetzoo.fit(" in capsys.readouterr().out
+    assert "all steps are done (4); unetzoo.fit(" in capsys.readouterr().out
     assert run.folder == tmp_path / "a"
 
 

@@ -159,9 +159,9 @@ class TestRuns:
         unetzoo.fit("unet", data=data, out=tmp_path / "new", folds=2, **how)
         unetzoo.fit(resume=tmp_path / "new", style="lines")
         for said in capsys.readouterr().out.split("fold 1 of 2")[1:]:
-            assert said.count("goes on") == 1
-            assert said.count("all steps are done, 2\n") == 2
-            first, second = f"unetzoo.fit(resume={str(tmp_path / 'new')!r}, steps=4) goes on", "fold 2 of 2"
+            assert said.count("continues") == 1
+            assert said.count("all steps are done (2)\n") == 2
+            first, second = f"unetzoo.fit(resume={str(tmp_path / 'new')!r}, steps=4) continues", "fold 2 of 2"
             assert said.index(second) < said.index(first) < said.index("folds.json")
 
     def test_a_run_of_folds_has_runs(self, whole: unetzoo.Run) -> None:

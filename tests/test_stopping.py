@@ -329,7 +329,7 @@ def test_the_advice_at_the_end_of_a_run_is_true(
     given = ["train", *once("--data", str(nuclei), *TINY, *settings, "--out", str(out))]
     assert main(given) == 0
     steps = last(out)["global_step"]
-    for words in re.findall(r"'unetzoo (train --resume .*)' goes on", capsys.readouterr().out):
+    for words in re.findall(r"'unetzoo (train --resume .*)' continues", capsys.readouterr().out):
         assert main([*shlex.split(words), *(NO_CALLBACK[:2] if "StopAt" in str(settings) else ())]) == 0
     assert last(out)["global_step"] > steps
 
@@ -462,8 +462,8 @@ def test_the_best_epoch_is_that_of_the_figure(nuclei: Path, tmp_path: Path, caps
     [
         ("dices", "--monitor dices: did you mean 'dice'"),
         ("val_loss/rim", "dice, dice_per_image, .* are possible"),
-        ("object_pq", "of objects, with --task instances"),
-        ("dice/rim", "there is one class; give --monitor dice"),
+        ("object_pq", "figures of objects with --task instances"),
+        ("dice/rim", "there is only one class; give --monitor dice"),
     ],
 )
 def test_figures_that_are_none_are_refused(
@@ -507,7 +507,7 @@ def test_ctrl_c_ends_a_training_with_130_and_it_goes_on(
     assert not (tmp_path / "none").exists()
     assert main([*words, "--out", str(tmp_path / "cut"), *with_callback(CtrlC, 4)]) == 130
     assert re.search(
-        r"--resume .*cut --trust' goes on from last\.ckpt\nunetzoo: interrupted\n", capsys.readouterr().err
+        r"--resume .*cut --trust' continues from last\.ckpt\nunetzoo: interrupted\n", capsys.readouterr().err
     )
     assert signal.getsignal(signal.SIGINT) is before
     resume(tmp_path / "cut", *NO_CALLBACK)
@@ -516,7 +516,7 @@ def test_ctrl_c_ends_a_training_with_130_and_it_goes_on(
 
 @pytest.mark.parametrize(
     ("steps", "where"),
-    [("1", r"goes on from last\.ckpt"), ("9", "begins with the first step again: nothing was kept yet")],
+    [("1", r"continues from last\.ckpt"), ("9", "begins again with the first step: nothing was saved yet")],
 )
 def test_a_signal_to_the_whole_group_is_told_as_one_to_the_process(
     steps: str, where: str, nuclei: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

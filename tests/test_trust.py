@@ -260,7 +260,7 @@ def test_the_command_that_goes_on_works_as_it_is_printed(
         sys.modules.pop("strange", None)
         assert main(["train", *words]) == 0, capsys.readouterr().err
         assert len(unetzoo.Run("a").history) == epochs
-        (said,) = re.findall(r"'unetzoo train (--resume .*)' goes on", capsys.readouterr().out)
+        (said,) = re.findall(r"'unetzoo train (--resume .*)' continues", capsys.readouterr().out)
         assert " ".join(given or ["--trust"]) in said
         assert ("--trust" in said) == (given != ["--import", "strange"])
         words = shlex.split(said)

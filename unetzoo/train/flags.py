@@ -1,4 +1,4 @@
-"""The settings that most runs need: a flag of ``unetzoo train`` each, and a keyword of ``unetzoo.fit``.
+"""The settings that most runs need: each is a flag of ``unetzoo train`` and a keyword of ``unetzoo.fit``.
 
 Imports nothing, so that ``unetzoo train --help`` is instant.
 """
@@ -15,11 +15,11 @@ class Flag:
     Attributes:
         name: the keyword; the flag has - in place of _.
         setting: its full name, as ``config.yaml`` nests it.
-        value: what the help calls its value.
-        meaning: of the help.
+        value: name of its value in the help.
+        meaning: its description in the help.
         many: whether it takes several values: with commas as a flag, a list as a keyword.
         numbers: whether it takes as many numbers as ``value`` has words; a list as a keyword.
-        alone: its value where the flag stands alone; None: it needs one.
+        alone: its value if the flag is given without one; None: a value is required.
     """
 
     name: str
@@ -37,18 +37,18 @@ class Flag:
 
 
 FLAGS = (
-    Flag("model", "model.name", "NAME", "of the zoo; or, to go on from it, a trained model, a run, a file, owner/name"),
-    Flag("data", "data.folder", "FOLDER", "of images and masks, as 'unetzoo data check' understands it; or CSV lists"),
-    Flag("steps", "steps", "N", "of the optimiser, a batch each (default: 3000, unless minutes or epochs are given)"),
-    Flag("minutes", "minutes", "N", "as many steps as fit, by what some are measured to take before it starts"),
+    Flag("model", "model.name", "NAME", "of a network; or a trained model to start from: a run, a file, owner/name"),
+    Flag("data", "data.folder", "FOLDER", "of images and masks, as 'unetzoo data check' reads it; or CSV lists"),
+    Flag("steps", "steps", "N", "optimiser steps, one batch each (default: 3000, unless minutes or epochs are given)"),
+    Flag("minutes", "minutes", "N", "train as many steps as fit; some are timed before training starts"),
     Flag("epochs", "trainer.max_epochs", "N", "passes over the training images; or epochs of --steps-per-epoch"),
     Flag(
         "steps_per_epoch",
         "data.steps_per_epoch",
         "N",
-        "between two validations (default: 100; or such that there are 10 to 50)",
+        "steps between validations (default: 100; or a number that gives 10 to 50 validations)",
     ),
-    Flag("batch_size", "data.batch_size", "N", "images a step and device; auto: as many as fit in 8 GB (default: 8)"),
+    Flag("batch_size", "data.batch_size", "N", "images per step and device; auto: as many as fit in 8 GB (default: 8)"),
     Flag(
         "crop_size",
         "data.crop_size",
@@ -62,39 +62,39 @@ FLAGS = (
         "task",
         "data.task",
         "TASK",
-        "binary, multiclass, multilabel or instances (default: as the data say, or binary)",
+        "binary, multiclass, multilabel or instances (default: follows from the data, or binary)",
     ),
     Flag("num_classes", "data.num_classes", "N", "classes; multiclass counts the background (default: 1)"),
     Flag("ignore", "data.ignore", "VALUE", "of mask pixels that are not counted"),
-    Flag("foreground", "data.foreground", "VALUES", "of binary masks: white, or any, as of ids (default: white)"),
+    Flag("foreground", "data.foreground", "VALUES", "of binary masks: white, or any, as in id masks (default: white)"),
     Flag(
         *("ratios", "data.ratios", "TRAIN VAL TEST", "shares of the images (default: 0.8 0.1 0.1)"),
         numbers=True,
     ),
     Flag("ignore_colour", "data.ignore_colour", "#RRGGBB", "of painted pixels that are not counted"),
-    Flag("planes", "data.planes", "WHICH", "of images of several planes: split, first, max or channels"),
+    Flag("planes", "data.planes", "WHICH", "of images with several planes: split, first, max or channels"),
     Flag("masks", "data.masks", "PATTERN", "which files are the masks, as 'gt/{name}_gt.png' (default: by the layout)"),
-    Flag("group", "data.group", "REGEX", "images whose names match it alike stay in one split"),
-    Flag("folds", "data.folds", "N", "cross-validation: so many runs, each validated on another part of the images"),
-    Flag("fold", "data.fold", "K", "of --folds: this run alone, into its folder in --out"),
-    Flag("seed", "seed_everything", "N", "of all that is drawn (default: 0)"),
+    Flag("group", "data.group", "REGEX", "images whose names give the same match stay in one split"),
+    Flag("folds", "data.folds", "N", "cross-validation: N runs, each validated on a different part of the images"),
+    Flag("fold", "data.fold", "K", "of --folds: train this run alone, into its folder in --out"),
+    Flag("seed", "seed_everything", "N", "random seed (default: 0)"),
     Flag(
         "monitor",
         "model.monitor",
         "FIGURE",
-        "of metrics.csv, by which the best epoch is kept (default: dice; of objects object_ap_50)",
+        "of metrics.csv, by which the best epoch is kept (default: dice; for instances object_ap_50)",
     ),
-    Flag("patience", "patience", "EPOCHS", "stop when no epoch was better for so long (default: never)"),
+    Flag("patience", "patience", "EPOCHS", "stop after this many epochs without a better one (default: never)"),
     Flag(
         *("logger", "logger", "NAME"),
-        "also log to: tensorboard, wandb, mlflow, or several; csv, metrics.csv, is always written",
+        "also log to: tensorboard, wandb, mlflow, or several; metrics.csv (csv) is always written",
     ),
-    Flag("class_names", "data.class_names", "A,B", "one name a class", many=True),
+    Flag("class_names", "data.class_names", "A,B", "one name per class", many=True),
     Flag("classes", "data.classes", "A,B", "of annotations: those that count, in this order (default: all)", many=True),
-    Flag("colours", "data.colours", "#RRGGBB,…", "of painted masks, one a class", many=True),
+    Flag("colours", "data.colours", "#RRGGBB,…", "of painted masks, one per class", many=True),
     Flag(
         *("pretrained", "model.pretrained", "FILE"),
-        "ImageNet weights for the encoder; or by a name such as IMAGENET1K_V1, or a file that holds an encoder",
+        "ImageNet weights for the encoder; or their name, such as IMAGENET1K_V1, or a file with an encoder",
         alone="true",
     ),
 )

@@ -1,12 +1,12 @@
-"""Which epoch is the best: one rule for what is kept, for patience, for the plateau, and for what a run says of itself.
+"""Which epoch is the best: one rule for the network that is kept, for patience, for the plateau, and for reports.
 
-An epoch is judged by its Dice on the validation images, where a class occurs in their masks; where objects are told
-apart, by their AP at an IoU of 0.5, and of epochs alike in that by Dice. Where nothing occurs, there is nothing to
-find: Dice is 0 for whatever is found, and not defined for nothing, so that the loss judges, the lower the better. Which
-it is depends on the masks alone, and is the same in all epochs.
+An epoch is judged by its Dice on the validation images if a class occurs in their masks. With ``task="instances"``, it
+is judged by the AP of objects at an IoU of 0.5, and by Dice if that is equal. If no class occurs, there is nothing to
+find: Dice is 0 if anything is found, and otherwise undefined. The loss then judges, the lower the better. Which of them
+is used depends only on the masks, and is the same in all epochs.
 
-Any other figure of an epoch may judge in their place, such as "iou", "boundary_f", "dice/rim" or "val_loss"; where it
-is not defined the loss does, and is below any that is.
+Any other figure of an epoch may judge instead, such as "iou", "boundary_f", "dice/rim" or "val_loss". An epoch in which
+it is undefined is judged by the loss, and ranks below any epoch in which it is defined.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from unetzoo.registry import suggest
 
 @dataclass(frozen=True, order=True)
 class Score:
-    """How good an epoch is; the greater the better.
+    """How good an epoch is; greater is better.
 
     Attributes:
-        by_score: whether Dice or AP judges; if not, the loss does.
-        value: the score in [0, 1], or the loss with the other sign.
-        then: of scores alike, the greater is the better.
+        by_score: whether it is a score, such as Dice or AP; otherwise it is the loss.
+        value: the score, or the negated loss.
+        then: breaks ties: greater is better.
     """
 
     by_score: bool
@@ -38,9 +38,9 @@ class Score:
 
 LOSS = "val_loss"
 FIGURES = (*(f"{name}{how}" for name in METRICS for how in ("", "_per_image")), "pixel_accuracy")
-"""What may judge, the greater the better; a class's own is "dice/name"."""
+"""Figures that may judge; greater is better. Those of a single class are named like "dice/name"."""
 OBJECT_FIGURES = tuple(f"object_{name}" for name in OBJECT_SCORES)
-"""Likewise, where objects are told apart."""
+"""More of these, for ``task="instances"``."""
 
 
 def monitor_problems(
@@ -51,7 +51,7 @@ def monitor_problems(
     Args:
         monitor: the name; None: the rule above.
         classes: the names of the classes; None: not known yet.
-        objects: whether they are told apart.
+        objects: whether the task is "instances".
         own: further figures, see ``unetzoo.train.own_metrics``.
     """
     if monitor is None or monitor in own:
@@ -59,24 +59,24 @@ def monitor_problems(
     name, _, of_class = monitor.partition("/")
     known = (LOSS, *FIGURES, *(OBJECT_FIGURES if objects else ()))
     if name not in known or (name == LOSS and of_class):
-        others = " or one of objects, with task='instances'" if not objects and name in OBJECT_FIGURES else ""
+        others = ", and figures of objects with task='instances'" if not objects and name in OBJECT_FIGURES else ""
         meant = suggest(name, known).removeprefix("; ")
         return [f"monitor={monitor!r}: {f'{meant} ' if meant else ''}{', '.join(known)} are possible{others}"]
     if not of_class or classes is None:
         return []
     if len(classes) < 2:
-        return [f"monitor={monitor!r}: there is one class; give monitor={name!r}"]
+        return [f"monitor={monitor!r}: there is only one class; give monitor={name!r}"]
     return one_of("monitor", monitor, [f"{name}/{one}" for one in classes])
 
 
 def figure_of_images(monitor: str | None, *, objects: bool) -> str:
-    """Return the score by which single images are compared, where a run is judged by ``monitor``.
+    """Return the score by which single images are compared in a run that is judged by ``monitor``.
 
-    Those of an epoch are means over images, or of all their pixels; a loss is of batches, and leaves it to the rule.
+    It is the figure for one image instead of all; a loss exists only for batches, so the default rule is used for it.
 
     Args:
         monitor: name of the figure that judges; None: the rule above.
-        objects: whether they are told apart.
+        objects: whether the task is "instances".
     """
     if monitor is None or monitor == LOSS:
         return "object_ap_50" if objects else "dice"
@@ -85,12 +85,12 @@ def figure_of_images(monitor: str | None, *, objects: bool) -> str:
 
 
 def score_of(row: Mapping[str, float | int | None], monitor: str | None = None) -> Score:
-    """Return how good an epoch that was validated is.
+    """Return how good a validated epoch is.
 
     Args:
+        row: of ``metrics.csv``: "val_loss", and "dice" and "recall" as from ``Scores.to_dict``; for
+            ``task="instances"`` also "objects_true" and "object_ap_50" as from ``ObjectScores.row``.
         monitor: name of the figure that judges; None: the rule above.
-        row: of ``metrics.csv``: "val_loss", and "dice" and "recall" as ``Scores.to_dict`` gives them; where objects
-            are told apart, "objects_true" and "object_ap_50" as ``ObjectScores.row`` does.
     """
     loss, dice = row["val_loss"], row.get("dice")
     assert loss is not None

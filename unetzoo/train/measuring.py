@@ -1,4 +1,4 @@
-"""How long steps and validations take here: measured before a run begins, on networks and batches like its own."""
+"""How long steps and validations take here: measured before a run begins, on the same network and batches."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from unetzoo.train.data import FolderData
 from unetzoo.train.recipe import Recipe
 
 STEPS, BATCHES = 12, 4
-"""Of training and of validation that are measured, at most; the first of each is not, as much is set up in it."""
+"""Most training steps and validation batches that are measured; the first of each is not: it includes set-up work."""
 SECONDS = 15.0
-"""After which no further ones are measured."""
+"""After this time, no further ones are measured."""
 LONG = 500
-"""Steps of a run from which on it is measured how long they will take."""
+"""Runs of at least this many steps are measured to predict how long they will take."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds that a step of the optimiser takes, and one validation on all images."""
+    """Seconds per optimiser step, and per validation on all images."""
 
     step: float
     validation: float
 
     def seconds(self, epochs: int, length: int) -> float:
-        """Return what so many epochs of so many steps take."""
+        """Return the duration of this many epochs with this many steps each."""
         return epochs * (length * self.step + self.validation)
 
     def epochs_in(self, seconds: float, length: int | None = None) -> tuple[int, int]:
         """Return epochs, and steps of each, that fit: the most steps, cut as :func:`unetzoo.train.budgets.cut` does.
 
-        Where validation is slow a run has fewer: about as many as take a tenth of the time.
+        If validation is slow, there are fewer validations: they take about a tenth of the time.
 
         Raises:
-            ConfigError: not even one, and its validation, does.
+            ConfigError: not even one step and its validation fit.
         """
         fewest = FEWEST if not self.validation else min(FEWEST, max(1, int(seconds / 10 / self.validation)))
 
@@ -57,7 +57,7 @@ class Pace:
         if not fits(1):
             raise ConfigError(
                 f"minutes={seconds / 60:.3g}: a step takes {self.step:.1f} s here, and a validation "
-                f"{self.validation:.1f} s: give more, a smaller network, or smaller crops"
+                f"{self.validation:.1f} s; give more minutes, a smaller network, or smaller crops"
             )
         low, high = 1, 2
         while fits(high):
@@ -69,22 +69,22 @@ class Pace:
 
 
 class _Enough(Exception):  # noqa: N818
-    """Leaves a loop of Lightning's that has been measured."""
+    """Leaves a loop of Lightning once it has been measured."""
 
 
 class _Watch(Callback):
-    """Notes when each batch ended, and leaves after so many."""
+    """Records when each batch ended, and leaves after a number of batches."""
 
     def __init__(self, most: int) -> None:
         self.most, self.ends = most, list[float]()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Note it where the optimiser took a step."""
+        """Record it if the optimiser took a step."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             self._note(pl_module.device)
 
     def on_validation_batch_end(self, trainer: Any, pl_module: Any, *_: Any, **__: Any) -> None:
-        """Note it."""
+        """Record it."""
         self._note(pl_module.device)
 
     def _note(self, device: torch.device) -> None:
@@ -96,12 +96,12 @@ class _Watch(Callback):
 
 
 def measured(trainer_of: Callable[..., lightning.Trainer], recipe: Recipe, data: FolderData) -> Pace:
-    """Return the pace of a run, which is left as if nothing had been measured.
+    """Return the pace of a run; the run is left as if nothing had been measured.
 
     Args:
-        trainer_of: makes a trainer with the callbacks that it is given, and all else as the run's.
-        recipe: a copy of the run's, of which no network is built yet.
-        data: the run's own: it is checked here then, and not again.
+        trainer_of: makes a trainer with the given callbacks, and otherwise the settings of the run.
+        recipe: a copy of the run's, before its network is built.
+        data: the run's own; it is checked here, and not again later.
     """
     length, data.steps_per_epoch = data.steps_per_epoch, STEPS
     try:
@@ -121,7 +121,7 @@ def measured(trainer_of: Callable[..., lightning.Trainer], recipe: Recipe, data:
 
 
 def _validated(data: FolderData, limit: int | float) -> list[int]:
-    """Return the pixels of each batch that a validation sees: of so many, or of a share of all."""
+    """Return the pixels of each batch of a validation, which may be limited to a number or a share of all batches."""
     batches = data.val_dataloader().batch_sampler.batches  # type: ignore[union-attr]
     count = limit if isinstance(limit, int) else int(limit * len(batches))
     sizes = data.validation_set().sizes()
@@ -129,7 +129,7 @@ def _validated(data: FolderData, limit: int | float) -> list[int]:
 
 
 def _timed(act: Callable[[_Watch], Any], most: int) -> tuple[list[float], int]:
-    """Return the seconds of batches, and the number of the first of them: 1, or 0 where there is no other."""
+    """Return the seconds of batches, and the index of the first one timed: 1, or 0 if there is only one batch."""
     watch, begin = _Watch(most), time.monotonic()
     with contextlib.suppress(_Enough):
         act(watch)
@@ -139,18 +139,18 @@ def _timed(act: Callable[[_Watch], Any], most: int) -> tuple[list[float], int]:
 
 
 def forecast(cli: Any) -> None:
-    """Find the steps for the minutes that are asked for, and say how long they take; of a short run, do nothing.
+    """Find the number of steps if ``minutes`` are given, and print how long a run takes unless it is short.
 
     Args:
         cli: ``unetzoo.train.command.RunCLI``, of a run that begins.
 
     Raises:
-        ConfigError: minutes are asked for where nothing can be measured.
+        ConfigError: ``minutes`` are given where nothing can be measured.
     """
     config, strategy = cli.config, cli.config.trainer.strategy
     alone = cli.trainer.world_size == 1 and isinstance(strategy, str)
     if config.minutes is not None and not alone:
-        raise ConfigError("minutes are measured in one process alone: give steps=… for several")
+        raise ConfigError("minutes can be measured only in a single process: give steps=…")
     long = config.data.steps_per_epoch and config.trainer.max_epochs * config.data.steps_per_epoch >= LONG
     if config.minutes is None and not (long and alone and cli.style in ("bar", "lines")):
         return
@@ -163,6 +163,6 @@ def forecast(cli: Any) -> None:
     if cli.style in ("bar", "lines"):
         print(
             f"{counted(epochs * length, 'step')} in {counted(epochs, 'epoch')} will take about "
-            f"{span(pace.seconds(epochs, length))}: {pace.step:.2g} s a step, {pace.validation:.2g} s a validation",
+            f"{span(pace.seconds(epochs, length))}: {pace.step:.2g} s per step, {pace.validation:.2g} s per validation",
             flush=True,
         )

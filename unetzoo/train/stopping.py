@@ -1,4 +1,4 @@
-"""What ends a run before its last epoch, such that it can go on."""
+"""What ends a run before its last epoch, in such a way that it can be resumed."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from unetzoo.train.runs import CONFIG
 
 
 class Patience(Callback):
-    """Stops a run that gets no better: when so many epochs have been judged since the best one.
+    """Stops a run that does not improve: when this many epochs have been validated since the best one.
 
-    What it knows is what :class:`KeepBest` keeps. So a run that it stopped stays so, until more patience is asked for.
+    It relies on what :class:`KeepBest` keeps. A run that it stopped therefore stays stopped until patience is raised.
 
     Args:
-        best: keeps the best epoch's network, and stands before this among the callbacks.
+        best: keeps the best epoch's network, and precedes this among the callbacks.
         epochs: to wait for a better one.
     """
 
@@ -36,11 +36,11 @@ class Patience(Callback):
 
     @property
     def is_over(self) -> bool:
-        """Whether so many epochs were judged in vain."""
+        """Whether this many epochs passed without a better one."""
         return self.best.waited >= self.epochs
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Leave a run alone that this had stopped."""
+        """Do not continue a run that this had stopped."""
         trainer.should_stop = trainer.should_stop or self.is_over
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -50,18 +50,18 @@ class Patience(Callback):
 
 
 class LimitReachedError(Exception):
-    """Leaves a training within an epoch, whose checkpoint is written: no error, and none that a user sees."""
+    """Leaves training within an epoch once the checkpoint is written; it is not an error, and users never see it."""
 
 
 class Limits(Callback):
-    """Ends a run when its time is up, its steps are done, or a callback asks for it, such that it can go on to the bit.
+    """Ends a run when its time is up, its steps are done, or a callback stops it; it can be resumed bit for bit.
 
-    Lightning takes what was done of an epoch for the whole of it then. This keeps it as any run is kept within an
-    epoch. It stands behind all others among the callbacks.
+    Lightning would then take the unfinished epoch as finished. This callback saves it as any run is saved within an
+    epoch. It must be the last of the callbacks.
 
     Args:
-        last: keeps the run.
-        time: as the trainer's ``max_time``, such as "00:04:00:00" for four hours, of this call; None: no limit.
+        last: saves the run.
+        time: limit for this call, as the trainer's ``max_time``, such as "00:04:00:00" for four hours; None: no limit.
 
     Attributes:
         reason: "time", "steps" or "callback" once that has ended the run within an epoch.
@@ -78,13 +78,13 @@ class Limits(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """End it between two steps of the optimiser; the epoch's end has its own."""
+        """End it between two optimiser steps; the end of an epoch has its own method."""
         if self.last.is_between(trainer, batch_idx) and self._is_reached(trainer):
             self.last.save(trainer, pl_module)
             raise LimitReachedError
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """End it after an epoch, which is kept already."""
+        """End it after an epoch, which is saved already."""
         last = trainer.current_epoch + 1 == trainer.max_epochs
         trainer.should_stop = trainer.should_stop or (not last and self._is_reached(trainer))
 
@@ -100,46 +100,46 @@ class Limits(Callback):
 
 
 def how_it_ended(trainer: lightning.Trainer, folder: Path, *, by_steps: bool = False) -> str:
-    """Return what ended a run, and what makes it go on.
+    """Return what ended a run, and how to continue it.
 
     Args:
-        trainer: has fitted.
+        trainer: its fit has ended.
         folder: of the run.
-        by_steps: whether the run's length is told in steps of the optimiser, and not in epochs.
+        by_steps: whether the length of the run is given in optimiser steps instead of epochs.
     """
     resume = functools.partial(places.going_on, folder)
     done = trainer.current_epoch
     if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= done:
         unit, count = ("steps", trainer.global_step) if by_steps else ("epochs", done)
-        return f"all {unit} are done, {count}; {resume(**{unit: 2 * count})} goes on"
+        return f"all {unit} are done ({count}); {resume(**{unit: 2 * count})} continues"
     if trainer.global_step == trainer.max_steps:
         steps = trainer.max_steps
         again = resume(**{"trainer.max_steps": 2 * steps})
-        return f"stopped after {counted(steps, 'step')}; {again} goes on"
+        return f"stopped after {counted(steps, 'step')}; {again} continues"
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Patience) and callback.is_over:
             waited = callback.best.waited
             return (
-                f"stopped after {counted(done, 'epoch')}, the last {waited} of them no better; "
-                f"{resume(patience=2 * waited)} goes on"
+                f"stopped after {counted(done, 'epoch')}, the last {waited} of them without improvement; "
+                f"{resume(patience=2 * waited)} continues"
             )
         if isinstance(callback, Limits) and callback.reason == "time":
-            return f"stopped in epoch {done + 1}, as its time was up; {resume()} goes on, for as long again"
-    return f"stopped by a callback, after {counted(done, 'epoch')}; {resume()} goes on"
+            return f"stopped in epoch {done + 1}, because its time was up; {resume()} continues for as long again"
+    return f"stopped by a callback, after {counted(done, 'epoch')}; {resume()} continues"
 
 
 def is_first() -> bool:
-    """Return whether this is the first of several processes, before any of them has met the others."""
+    """Return whether this is the first of several processes; it works before they are connected."""
     return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
 @contextlib.contextmanager
 def resumable(folder: Path, trainer: lightning.Trainer) -> Iterator[None]:
-    """Say how to go on where a run is stopped by Ctrl-C or a signal, both of which Lightning turns into an exit.
+    """Print how to continue a run that is stopped by Ctrl-C or a signal, both of which Lightning turns into an exit.
 
     Args:
         folder: of the run.
-        trainer: of it.
+        trainer: of the run.
 
     Raises:
         KeyboardInterrupt: it was Ctrl-C.
@@ -154,20 +154,20 @@ def resumable(folder: Path, trainer: lightning.Trainer) -> Iterator[None]:
             raise
         if is_first() and (folder / CONFIG).is_file():
             kept = (folder / LAST).exists()
-            where = f"goes on from {LAST}" if kept else "begins with the first step again: nothing was kept yet"
+            where = f"continues from {LAST}" if kept else "begins again with the first step: nothing was saved yet"
             print(f"unetzoo: stopped; {printable(places.going_on(folder))} {where}", file=sys.stderr)
         if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise SystemExit(getattr(error, "code", None) or 128 + signal.SIGTERM) from None
     finally:
         if on_main:
-            signal.signal(signal.SIGINT, before)  # Lightning leaves it without effect
+            signal.signal(signal.SIGINT, before)  # Lightning leaves a handler that does nothing
 
 
 def _is_of_the_group(error: RuntimeError, trainer: lightning.Trainer) -> bool:
-    """Return whether a process that reads images was ended by a SIGTERM that went to the whole group.
+    """Return whether a process that reads images was ended by a SIGTERM to the process group.
 
-    torch raises of its reader at once, before Lightning has looked at the signal.
+    torch raises the error of its reader immediately, before Lightning has handled the signal.
     """
     causes: list[BaseException | None] = [error, error.__cause__, error.__context__]
     said = f"killed by signal: {signal.strsignal(signal.SIGTERM)}"

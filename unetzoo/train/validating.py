@@ -1,4 +1,4 @@
-"""What a network in training says of whole images, in the memory of a tile: as a predictor shows them to it."""
+"""Outputs of a network in training for complete images, in the memory of a tile: computed as by a predictor."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from unetzoo.prediction.tiles import Grid, lay_out, mirrored, rounded_up
 from unetzoo.prediction.views import View
 
 TILE = 1024
-"""Pixels of the longest side that is shown at once; more for networks that look so far that all would be overlap."""
+"""Longest side of a tile in pixels; more for networks whose receptive field would make all of it overlap."""
 _SHARE = 4
-"""One of so many pixels of a tile is its overlap, for networks that look at a whole image."""
+"""For networks that see the complete image, the overlap is the tile's side divided by this."""
 
 
 def validated(network: SegmentationModel, images: Tensor) -> tuple[TrainingOutputs, Tensor]:
-    """Return what a loss takes, and the logits that a user of the network gets, of images (N, C, H, W) of any size.
+    """Return the outputs for the loss, and the logits that a user of the network gets, for images (N, C, H, W).
 
-    Larger ones than a tile are shown in tiles. Those overlap by as much as the network looks, so that the logits of
-    all heads are those of the whole image, to rounding. A network that looks at a whole image (group and instance norm,
-    the classification-guided module) sees a tile instead, as in prediction; of its presence logits the tiles' largest
-    is taken.
+    Images larger than a tile are processed in tiles. These overlap by the reach of the network, so that the logits of
+    all heads are those of the complete image, up to rounding. A network whose output depends on the complete image
+    (group and instance norm, the classification-guided module) gets a tile instead, as in prediction; its presence
+    logits are the maximum over the tiles.
     """
     size = images.shape[-2:]
     grid = _grid(network.config, unit_of(network), size)
@@ -46,15 +46,15 @@ def validated(network: SegmentationModel, images: Tensor) -> tuple[TrainingOutpu
 
 @torch.no_grad()
 def probabilities(network: SegmentationModel, image: Tensor) -> Tensor:
-    """Return what a network says of a normalised image (C, H, W): (channels, H, W) float32 from 0 to 1, on the CPU."""
-    like = next(network.parameters())  # in half or double precision, where a run trains in it
+    """Return the probabilities for a normalised image (C, H, W): (channels, H, W) float32, on the CPU."""
+    like = next(network.parameters())  # in half or double precision, if the run trains in it
     with evaluating(network):
         logits = validated(network, image[None].to(like))[1][0].float().cpu()
     return logits.softmax(dim=0) if network.config.task == "multiclass" else logits.sigmoid()
 
 
 def predicted_mask(said: Tensor, config: ModelConfig) -> Tensor:
-    """Return the mask that :func:`probabilities` amount to, as targets are."""
+    """Return the mask for the output of :func:`probabilities`, in the form of targets."""
     return sheets.predicted(said[: config.num_classes], config.pixel_task)
 
 
@@ -68,7 +68,7 @@ def _grid(config: ModelConfig, unit: int, size: torch.Size) -> Grid:
 
 
 def _cut_out(network: SegmentationModel, images: Tensor, grid: Grid, k: int, n: int) -> Tensor:
-    """Return what is shown of images for a tile: with the network's border, mirrored at the images' ends."""
+    """Return the part of images for a tile: with the network's border, mirrored at the edges of the images."""
     decoder = network.decoder
     for dim, axis, number in ((2, grid.down, k), (3, grid.across, n)):
         first = axis.starts[number] - decoder.border
@@ -78,7 +78,7 @@ def _cut_out(network: SegmentationModel, images: Tensor, grid: Grid, k: int, n: 
 
 
 def _asked(network: SegmentationModel, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
-    """Return the logits of a user of the network, left out where there is the main head's alone, and of all heads."""
+    """Return the logits that a user gets (left out if there is only the main head), followed by those of all heads."""
     view, size = View(scale=float(ratio(network.config.resize))), images.shape[-2:]
     images = view.apply(images, network.encoder.strides[-1])
     outputs = network.training_outputs(images)
@@ -95,7 +95,7 @@ def _empty(head: Tensor, grid: Grid) -> Tensor:
 
 
 def _add(heads: list[Tensor], said: list[Tensor], grid: Grid, k: int, n: int) -> None:
-    """Add what was said of a tile to what was said of the images."""
+    """Add the weighted outputs of a tile to those of the images."""
     (rows, down), (columns, across) = grid.down.parts(k), grid.across.parts(n)
     weights = grid.down.weights[k][rows][:, None] * grid.across.weights[n][columns]
     for head, part in zip(heads, said, strict=True):
