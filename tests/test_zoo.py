@@ -104,7 +104,7 @@ def test_parts_whose_names_collide_are_refused() -> None:
     from unetzoo.decoders.unet import UNetDecoder
 
     unetzoo.register_decoder("resunet18")(UNetDecoder)
-    with pytest.raises(ConfigError, match="'resunet18' is taken"):
+    with pytest.raises(ConfigError, match="'resunet18' is ambiguous"):
         unetzoo.list_models()
 
 

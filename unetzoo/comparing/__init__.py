@@ -1,1 +1,1 @@
-"""Networks side by side: what they cost, counted or measured."""
+"""Comparison of networks by their costs, counted or measured."""

@@ -1,4 +1,4 @@
-"""Networks side by side: names of the zoo, saved models, and averages of several."""
+"""Comparison of networks: names of the zoo, saved models, and averages of several."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from unetzoo.saving.sources import located, named_source
 from unetzoo.trials import TrainingTrial, read_trials
 
 Compared = Predictor | Model
-"""What makes a row; a text may be a wildcard, which makes several."""
+"""What gives a row; a text may be a wildcard, which gives several."""
 DEFAULTS = {"in_channels": 3, "num_classes": 1}
-"""Of ``compare``, and of ``create``."""
+"""Default options of ``compare`` and ``create``."""
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """A row to be.
+    """A planned row.
 
     Attributes:
         name: of the row.
-        parts: the networks whose answers are averaged, often one: names of the zoo, and configs of saved models.
+        parts: the networks whose outputs are averaged, often one: names of the zoo, and configs of saved models.
     """
 
     name: str
@@ -59,27 +59,27 @@ def compare(
 ) -> Comparison:
     """Compare networks of the zoo, by name or wildcard, saved models, and averages of several.
 
-    All but the measured columns and those of ``results`` is computed on the meta device: nothing is allocated, and
-    it is the same on every machine. ``unet_valid`` is taken at the side that ``predict`` mirrors an image of ``size``
-    to.
+    All columns except the measured ones and those of ``results`` are computed on the meta device: nothing is
+    allocated, and the numbers are the same on every machine. For ``unet_valid``, the image has the size to which
+    ``predict`` mirrors an image of ``size``.
 
     Args:
-        models: names or wildcards, as in ``list_models``; whatever ``unetzoo.Predictor`` takes besides; and lists of
-            these, which are averaged: their rows hold sums. The order is kept. None: those in ``results``, in their
-            order, or without results all of the zoo.
+        models: names or wildcards, as in ``list_models``; anything else that ``unetzoo.Predictor`` takes; and lists
+            of these, which are averaged: their rows hold sums. The order is kept. None: those in ``results``, in
+            their order, or without results all networks of the zoo.
         exclude: names or wildcards to leave out.
         size: height and width of the image in pixels.
-        in_channels, num_classes: of the names of the zoo but those in ``results``. Saved models, and networks in
+        in_channels, num_classes: for names of the zoo, except those in ``results``. Saved models, and networks in
             ``results``, are taken as they were trained.
-        measure: also time one image on the CPU and weigh the memory, in a process of its own a network.
-        results: a file of what networks reached in training, which ``unetzoo.train.run_trials`` writes; adds columns.
-        progress: show a bar.
+        measure: also measure time and memory for one image on the CPU, each network in a process of its own.
+        results: a file of training results, which ``unetzoo.train.run_trials`` writes; adds columns.
+        progress: show a progress bar.
 
     Raises:
-        ConfigError: a name or wildcard that fits nothing, models that cannot be averaged, or a wrong number.
+        ConfigError: a name or wildcard that matches nothing, models that cannot be averaged, or a wrong number.
         WeightsError: a saved model cannot be read.
-        HubError: or not be fetched.
-        InputError: there is no such file of results, or another one.
+        HubError: a model cannot be fetched from the Hub.
+        InputError: there is no such results file, or it is not one.
     """
     problems = whole("size", size)
     if problems:
@@ -100,10 +100,10 @@ def compare(
 
 
 def _chosen(models: Any, exclude: str | Iterable[str], options: dict[str, Any]) -> list[_Entry]:
-    """Return the rows to be.
+    """Return the planned rows.
 
     Raises:
-        UnetzooError: one that lists all that is wrong, or the only one there is.
+        UnetzooError: the error, if there is one; for several errors, one that lists them all.
     """
     single = isinstance(models, str | os.PathLike | torch.nn.Module | Predictor)
     found: dict[str, _Entry] = {}
@@ -137,7 +137,9 @@ def _entries(asked: Compared) -> list[_Entry]:
     if isinstance(asked, str) and any(mark in asked for mark in "*?[") and not Path(asked).exists():
         names = naming.list_models(asked)
         if not names:
-            raise ConfigError(f"{asked!r} fits no model{suggest(asked, naming.names())}; unetzoo.list_models() has all")
+            raise ConfigError(
+                f"{asked!r} matches no model{suggest(asked, naming.names())}; unetzoo.list_models() gives all names"
+            )
         return [_Entry(name, (name,)) for name in names]
     source = named_source(asked)
     if source.kind == "network":
@@ -147,13 +149,13 @@ def _entries(asked: Compared) -> list[_Entry]:
 
 
 def _average(asked: Sequence[Compared], options: dict[str, Any]) -> _Entry:
-    """Return the row of several models, if their answers can be averaged."""
+    """Return the row of several models, if their outputs can be averaged."""
     if not asked:
         raise ConfigError("no model is given")
     several = [_entries(model) for model in asked]
     for model, found in zip(asked, several, strict=True):
         if len(found) > 1:
-            raise ConfigError(f"{model!r}: an average is of names, and of no wildcards")
+            raise ConfigError(f"{model!r}: wildcards cannot be averaged; give names")
     entries = [entry for (entry,) in several]
     parts = tuple(part for entry in entries for part in entry.parts)
     if len(parts) > 1:
@@ -194,7 +196,7 @@ def _built(part: str | ModelConfig, options: dict[str, Any]) -> SegmentationMode
 def _counted(part: str | ModelConfig, network: SegmentationModel, size: int, usual: bool) -> ComparisonRow:
     """Return the row of a network; ``usual``: a name of the zoo was built with its default options."""
     if isinstance(part, str) and usual:
-        info = information.info_of(part, network)  # which would be built once more
+        info = information.info_of(part, network)  # model_info would build the network again
     else:
         info = information.model_info(part if isinstance(part, str) else part.name)
     return ComparisonRow(**asdict(costs_of(network, info, size)))

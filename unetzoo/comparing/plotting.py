@@ -1,4 +1,4 @@
-"""Networks side by side in a plot."""
+"""Plots that compare networks."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from unetzoo.files.writing import make_folder, write_file
 
 
 def require_plot(path: str | os.PathLike[str]) -> type:
-    """Return matplotlib's figure class, checked before any work is done; the folder of ``path`` is made.
+    """Return matplotlib's figure class, before any work is done; the folder of ``path`` is created.
 
     Raises:
-        ConfigError: matplotlib is not installed, or does not know the file's ending.
-        WriteError: the folder cannot be made.
+        ConfigError: matplotlib is not installed, or does not support the file extension.
+        WriteError: the folder cannot be created.
     """
     figure: type = needed("matplotlib.figure", "a plot").Figure
     known = needed("matplotlib.backends.backend_agg", "a plot").FigureCanvasAgg.get_supported_filetypes()
     if Path(path).suffix.removeprefix(".") not in known:
-        raise ConfigError(f"a plot cannot be written to {str(path)!r}: endings are {', '.join(known)}")
+        raise ConfigError(f"a plot cannot be written to {str(path)!r}: file extensions are {', '.join(known)}")
     make_folder(Path(path).absolute().parent)
     return figure
 
 
 def write_plot(figure: Any, path: str | os.PathLike[str]) -> None:
-    """Write a figure, in the form that the file's ending says.
+    """Write a figure in the format of the file extension.
 
     Raises:
         WriteError: it cannot be written.
@@ -42,7 +42,7 @@ def write_plot(figure: Any, path: str | os.PathLike[str]) -> None:
 
 
 def draw_costs(figure: Any, rows: Sequence[Costs], size: int) -> None:
-    """Draw parameters against GFLOPs for images of ``size`` × ``size`` pixels: a colour a family, a mark an encoder."""
+    """Plot parameters against GFLOPs for ``size`` × ``size`` pixels: colours are architectures, markers encoders."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     axes = figure.add_subplot()

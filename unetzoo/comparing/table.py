@@ -1,4 +1,4 @@
-"""The table of networks side by side, in all its forms."""
+"""The table that compares networks, in all its formats."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ FORMATS = ("text", "md", "csv", "json")
 
 @dataclass(frozen=True)
 class ComparisonRow(Costs):
-    """One network, or several whose answers are averaged: then all numbers are sums.
+    """One network, or several whose outputs are averaged: then all numbers are sums.
 
     Attributes:
         name, architecture, encoder, parameters, published, agrees, gflops, activation_mib: as in
             :class:`unetzoo.costs.counting.Costs`.
-        latency_ms: milliseconds for one image on this machine's CPU, median; None unless measured.
-        peak_mib: peak MiB of memory of a process that does it, over one that has only imported torch; None
-            unless measured, on Linux.
-        dice, iou: the best epoch's in validation; these and the following are None without results of a training.
-        minutes: of the whole training, by the clock.
-        training_mib: peak MiB of memory of the process that trained it, over what it held before; None off Linux too.
-        times_resunet18: seconds of prediction on the CPU over those of ``resunet18``.
+        latency_ms: median time for one image on this machine's CPU in milliseconds; None unless measured.
+        peak_mib: peak memory in MiB of the process that does this, beyond a process that has only imported torch;
+            None unless measured, which needs Linux.
+        dice, iou: validation scores of the best epoch; these and the following are None without training results.
+        minutes: wall-clock time of the training.
+        training_mib: peak memory in MiB of the training process, beyond what it held before; None on systems other
+            than Linux.
+        times_resunet18: prediction time on the CPU relative to that of ``resunet18``.
     """
 
     latency_ms: float | None = None
@@ -50,9 +51,9 @@ class Comparison:
     """Rows, for images of ``size`` × ``size`` pixels. ``str()`` is the text table.
 
     Attributes:
-        rows: one a network.
+        rows: one per network.
         size: of the images for which ``gflops`` and ``activation_mib`` are counted.
-        trials: what those of the networks reached that were trained, in the order of the rows; with their curves.
+        trials: training results of the networks that were trained, with their curves, in the order of the rows.
     """
 
     rows: tuple[ComparisonRow, ...]
@@ -76,7 +77,7 @@ class Comparison:
         """Return the table as "text", "md" (Markdown), "csv" or "json".
 
         Raises:
-            ConfigError: another form.
+            ConfigError: unknown format.
         """
         match form:
             case "text":
@@ -94,13 +95,13 @@ class Comparison:
         raise ConfigError(one_of("format", form, FORMATS)[0])
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draw to a file (.png, .svg, .pdf).
+        """Plot to a file (.png, .svg, .pdf).
 
-        With results of trainings: validation Dice over the minutes, a curve a network, and the best Dice over the peak
-        memory of the training. Without: parameters against GFLOPs, one colour a family.
+        With training results: validation Dice over minutes, one curve per network, and best Dice over the peak memory
+        of the training. Without: parameters against GFLOPs, one colour per architecture.
 
         Raises:
-            ConfigError: matplotlib is not installed, or does not know the ending.
+            ConfigError: matplotlib is not installed, or does not support the file extension.
             WriteError: the file cannot be written.
         """
         figure = require_plot(path)(figsize=(9, 6), layout="constrained")

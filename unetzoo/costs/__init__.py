@@ -1,1 +1,1 @@
-"""What a network costs: counted without allocating a weight, or measured."""
+"""The costs of a network: counted without allocating a weight, or measured."""

@@ -1,4 +1,4 @@
-"""What a network costs, counted on the meta device: parameters, arithmetic, and memory of training."""
+"""The costs of a network, counted on the meta device: parameters, operations, and memory of training."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from unetzoo.model import SegmentationModel
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one network.
+    """The costs of one network.
 
     Attributes:
         name, architecture, encoder: as in ``model_info``.
-        parameters: number of them.
-        published: millions of parameters in the published table; None where there is no such number, and for
-            other options than those for which it stands.
-        agrees: whether ``parameters``, rounded to two decimals, is ``published``.
-        gflops: 10⁹ floating-point operations of its convolutions for one image, two a multiply-add.
-        activation_mib: MiB that autograd keeps for one float32 image in training, weights not counted.
+        parameters: their number.
+        published: millions of parameters according to the published table; None if there is no such number, or if
+            the options differ from those of the table.
+        agrees: whether ``parameters``, in millions with two decimals, equals ``published``.
+        gflops: 10⁹ floating-point operations of its convolutions for one image; a multiply-add counts as two.
+        activation_mib: MiB that autograd keeps for one float32 image in training, without weights.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Costs:
 def costs_of(model: SegmentationModel, info: ModelInfo, size: int) -> Costs:
     """Return the costs of ``model``, which may be on meta, for an image of ``size`` × ``size`` pixels.
 
-    ``info`` tells of its name.
+    ``info`` holds the facts about its name.
     """
     parameters = sum(parameter.numel() for parameter in model.parameters())
     published = info.published if parameters == info.parameters else None
@@ -62,7 +62,7 @@ def costs_of(model: SegmentationModel, info: ModelInfo, size: int) -> Costs:
 def count(model: SegmentationModel, side: int) -> tuple[float, float]:
     """Return FLOPs, and bytes that autograd keeps, for one image of ``side`` × ``side`` in training.
 
-    Counted on two images and halved, as batch norm cannot train on a single pixel. ``model`` may be on meta.
+    They are counted on two images and halved, as batch norm cannot train on a single pixel. ``model`` may be on meta.
     """
     weight = model.head.conv.weight
     images = torch.empty(2, model.config.in_channels, side, side, dtype=weight.dtype, device=weight.device)
@@ -83,7 +83,7 @@ def count(model: SegmentationModel, side: int) -> tuple[float, float]:
 
 
 class QuickNorms(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Answers batch norms on meta at once: torch would go through a reference in Python, most of the time here."""
+    """Shortcut for batch norms on meta: torch's reference implementation in Python would take most of the time here."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

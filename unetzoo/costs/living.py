@@ -1,4 +1,4 @@
-"""How much memory tensors hold at the same time, counted while they are made."""
+"""The memory that tensors hold at the same time, counted while they are created."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the tensors that are alive while it is entered, which :meth:`see` was shown or that are new.
+    """Counts the bytes of live tensors while the mode is active: of new ones, and of those passed to :meth:`see`.
 
     Attributes:
-        most: bytes, the most after any operation of each part.
+        most: for each part, the most bytes after any operation.
     """
 
     def __init__(self) -> None:
@@ -25,11 +25,11 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled inside it. To be kept from a compiler, it would import one, which takes a second."""
+        """Nothing is compiled inside this mode. To disable compilation, torch would import a compiler, for a second."""
         return False
 
     def see(self, tensor: Tensor) -> None:
-        """Count the memory of a tensor, once, until nobody holds it any more."""
+        """Count the memory of a tensor, once, until it is freed."""
         storage = tensor.untyped_storage()
         key, held = storage._cdata, storage.nbytes()
         if key in self._known:

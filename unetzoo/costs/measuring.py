@@ -1,4 +1,4 @@
-"""What a network costs on this machine, measured in a process of its own."""
+"""The costs of a network on this machine, measured in a separate process."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from unetzoo.model import SegmentationModel
 
 
 def measured(config: ModelConfig, size: int) -> tuple[float, float | None]:
-    """Return milliseconds and MiB of a network on one image, from a process of its own.
+    """Return time in milliseconds and memory in MiB of a network for one image, measured in a separate process.
 
     Raises:
-        ConfigError: this program registers a part of it itself, where no other process can import it.
+        ConfigError: a part of the network is registered in this script itself, which another process cannot import.
         UnetzooError: the process failed.
     """
     homes = plugins.homes_of({config.decoder: DECODERS[config.decoder], config.encoder: ENCODERS[config.encoder].build})
     problems = [
-        f"{part} is registered by the program itself, which the process that measures does not run: move it to a "
-        "module, such as parts.py, and import that"
+        f"{part} is registered in this script itself, which the measuring process does not run: move it to a module, "
+        "such as parts.py, and import that"
         for part, module in homes.items()
         if module == "__main__"
     ]
@@ -46,7 +46,7 @@ def measured(config: ModelConfig, size: int) -> tuple[float, float | None]:
 
 
 def _measure(config: str, size: str, *modules: str) -> None:
-    """Print what :func:`measured` reads; runs in the child, which imports what registered the parts."""
+    """Print what :func:`measured` reads; runs in the child process, which imports the modules that register parts."""
     plugins.import_modules(modules)
     before = peak_memory()
     model = SegmentationModel(ModelConfig.from_json(config)).eval()
@@ -64,7 +64,7 @@ def _measure(config: str, size: str, *modules: str) -> None:
 
 
 def peak_memory() -> int | None:
-    """Return this process's peak resident bytes. Not ``getrusage``: that keeps the parent's peak over exec."""
+    """Return the peak resident bytes of this process. ``getrusage`` would keep the parent's peak across exec."""
     status = Path("/proc/self/status")
     if not status.is_file():
         return None

@@ -1,4 +1,4 @@
-"""Costs as the lines of a table: cells, and cells as Markdown."""
+"""Costs as lines of a table: cells, and tables as Markdown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def cells(costs: Costs) -> list[str]:
 
 
 def markdown(table: Sequence[Sequence[str]]) -> str:
-    """Return a table as Markdown: the first column to the left, all others to the right."""
+    """Return a table as Markdown: the first column is left-aligned, all others are right-aligned."""
     titles, *rest = table
     rule = [":--" if i == 0 else "--:" for i in range(len(titles))]
     return "\n".join(f"| {' | '.join(row)} |" for row in (titles, rule, *rest)) + "\n"

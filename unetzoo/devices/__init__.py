@@ -1,4 +1,4 @@
-"""Devices: which one, how much memory it has left, and the way of tensors to it and back."""
+"""Devices: which one to use, how much memory it has left, and the transfer of tensors to it and back."""
 
 from unetzoo.devices.allocator import reuse_memory as reuse_memory
 from unetzoo.devices.choosing import device_of as device_of

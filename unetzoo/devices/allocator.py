@@ -1,4 +1,4 @@
-"""Memory that is used again, rather than given back to the system and asked for anew."""
+"""Reuse of freed memory, instead of returning it to the system and requesting it again."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _OWN = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 def reuse_memory(*, all_of_it: bool = False) -> bool:
-    """Have this process keep the memory that it frees for what it needs next; return whether that can be done.
+    """Let this process keep the memory that it frees and use it again; return whether this is possible.
 
-    glibc gives each block of 32 MiB and more back to the system as soon as it is freed. Maps of a network are larger,
-    are made and freed all the time, and the system has to clear each of their pages anew: a fifth of a training's time
-    on the CPU. Blocks of up to 1 GiB are kept from then on, as other allocators do. It holds for the whole process, for
-    good, so that programs call it, as the command line does, and the library does only where a training begins. Where
-    the environment says otherwise, by one of glibc's own variables, nothing is changed; nor where it is not glibc that
-    gives memory, as on macOS, on Windows and in Alpine.
+    glibc returns each block of 32 MiB or more to the system as soon as it is freed. The maps of a network are larger,
+    and are created and freed all the time; the system has to clear their pages each time, which takes a fifth of the
+    time of a training on the CPU. After this call, blocks of up to 1 GiB are kept, as other allocators do. The setting
+    holds for the complete process and cannot be undone. So programs call this, as the command line does; the library
+    itself does so only when a training begins. Nothing is changed if one of glibc's own environment variables sets
+    this already, or if the allocator is not glibc's, as on macOS, Windows and Alpine.
 
     Args:
-        all_of_it: however much is free; otherwise what is more than 2 GiB is given back.
+        all_of_it: keep all free memory; otherwise free memory beyond 2 GiB is returned.
     """
     if not sys.platform.startswith("linux") or any(name in os.environ for name in _OWN):
         return False

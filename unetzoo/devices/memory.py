@@ -1,4 +1,4 @@
-"""How much memory a device has left, and what to do where it is too little."""
+"""The free memory of a device, and the error when it is too little."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unetzoo.errors import InputError, TrainingError
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Return the bytes of memory that can still be had on a device, None where it cannot be told."""
+    """Return the bytes of free memory on a device, None if this is unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type != "cpu":
@@ -20,10 +20,10 @@ def free_memory(device: torch.device) -> int | None:
     try:
         table = Path("/proc/meminfo").read_text(encoding="utf-8")
         (line,) = (line for line in table.splitlines() if line.startswith("MemAvailable:"))
-    except (OSError, ValueError):  # another system than Linux, or a very old one
+    except (OSError, ValueError):  # not Linux, or a very old one
         return None
     here = int(line.split()[1]) * 1024
-    group = Path("/sys/fs/cgroup")  # of a container, which may have less than the machine
+    group = Path("/sys/fs/cgroup")  # a container may have less memory than the machine
     try:
         most, taken = ((group / f"memory.{name}").read_text(encoding="utf-8").strip() for name in ("max", "current"))
     except OSError:
@@ -33,10 +33,10 @@ def free_memory(device: torch.device) -> int | None:
 
 @contextlib.contextmanager
 def in_memory(error: type[InputError | TrainingError], fix: str) -> Iterator[None]:
-    """Turn what is raised where memory runs out, of a GPU or of the machine, into one error that names what helps.
+    """Turn the exceptions for too little memory, of a GPU or of the machine, into one error that names the fix.
 
     Raises:
-        InputError, TrainingError: as ``error`` says.
+        InputError, TrainingError: whichever ``error`` is.
     """
     try:
         yield
@@ -48,6 +48,6 @@ def in_memory(error: type[InputError | TrainingError], fix: str) -> Iterator[Non
 
 
 def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    """Return whether it is the want of memory, for which only CUDA has an error of its own."""
+    """Return whether the error means too little memory; only CUDA has an exception class for this."""
     words = ("DefaultCPUAllocator", "out of memory", "not enough memory")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error) for word in words)

@@ -1,8 +1,8 @@
-"""Between the memory of images and that of networks: so that an accelerator never waits for the processor.
+"""Transfer of images and results between CPU and accelerator, so that the accelerator never waits for the CPU.
 
-What is asked of a GPU is done later, in the order in which it was asked for; asking takes no time. It is idle where the
-processor reads what it is not through with, as ``.cpu()`` does, or copies to it from ordinary memory. So images go up
-and strips come down through pinned memory, and a strip is read when the work of the next one has been asked for.
+A GPU runs its work asynchronously, in the order in which it was queued; queueing takes no time. The GPU is idle when
+the CPU waits for a result, as in ``.cpu()``, or copies to the GPU from ordinary memory. So images and strips of masks
+are copied through pinned memory, and a strip is read after the work of the next one has been queued.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 LARGEST_PINNED = 2**28
-"""Bytes. Pinned memory is slow to get, and kept for the next time: what is larger goes through ordinary memory."""
+"""Bytes. Pinned memory is slow to allocate, and kept for reuse: larger tensors go through ordinary memory."""
 
 T = TypeVar("T")
 
 
 class Transfer:
-    """Brings tensors to a device and back. On the CPU nothing is copied, and nothing waits.
+    """Copies tensors to a device and back. On the CPU nothing is copied, and nothing waits.
 
-    Pinned memory is torch's own: given back, it is used again only when the copies that were asked of it are through.
+    Pinned memory is managed by torch: once freed, it is reused only after its copies have finished.
 
     Args:
         device: where networks compute.
@@ -35,20 +35,20 @@ class Transfer:
 
     @property
     def ahead(self) -> int:
-        """Strips whose work is asked for before the one that is read."""
+        """Number of strips whose work is queued before the one that is read."""
         return 0 if self.device.type == "cpu" else 1
 
     def rows_together(self, at_once: int, across: int) -> int:
         """Return how many rows of tiles are computed together: one on the CPU, else as many as fill a batch.
 
         Args:
-            at_once: tiles of a batch.
-            across: tiles of a row.
+            at_once: tiles in a batch.
+            across: tiles in a row.
         """
         return 1 if self.device.type == "cpu" else max(1, at_once // across)
 
     def up(self, values: Tensor) -> Tensor:
-        """Return a tensor of the CPU on the device, beside the work that is under way there."""
+        """Return a CPU tensor on the device, copied while the device computes."""
         if self._uploads is None or values.nbytes > LARGEST_PINNED:
             return values.to(self.device)
         pinned = torch.empty_like(values, pin_memory=True).copy_(values)
@@ -60,10 +60,10 @@ class Transfer:
         return there
 
     def down(self, *values: Tensor) -> Callable[[], tuple[Tensor, ...]]:
-        """Begin to bring tensors of the device to the CPU; what is returned waits for them.
+        """Begin to copy tensors from the device to the CPU; return a function that waits for them.
 
         Args:
-            values: are not written to any more.
+            values: must not be changed any more.
         """
         if self.device.type != "cuda" or sum(value.nbytes for value in values) > LARGEST_PINNED:
             return lambda: tuple(value.cpu() for value in values)
@@ -82,11 +82,11 @@ class Transfer:
 
 
 def taken(begun: Iterable[Callable[[], T]], ahead: int) -> Iterator[T]:
-    """Give what calls return, in their order, each when so many more of them have been begun."""
+    """Yield the results of calls in order, each after ``ahead`` more of them have begun."""
     waiting: deque[Callable[[], T]] = deque()
     for call in begun:
         waiting.append(call)
-        del call  # with what it holds: the next one takes as much
+        del call  # and the memory that it holds: the next one needs as much
         if len(waiting) > ahead:
             yield waiting.popleft()()
     while waiting:
