@@ -143,7 +143,7 @@ def test_what_has_no_area_stops_those_who_want_it(tmp_path: Path) -> None:
         ({"points": RING, "label": None}, "a label and points"),
         ({"points": [[0, 0], [9, 9]], "shape_type": "mask"}, "has no PNG"),
         ({"points": [[0, 0], [9, 9]], "shape_type": "mask", "mask": "?"}, "not base64"),
-        ({"points": [[0, 0], [9, 9]], "shape_type": "mask", "mask": "AAAA"}, "no PNG"),
+        ({"points": [[0, 0], [9, 9]], "shape_type": "mask", "mask": "AAAA"}, "not a PNG"),
         ({"points": [[0, 0], [8, 9]], "shape_type": "mask", "mask": png(np.ones((10, 10)))}, "10×10 pixels, but its"),
         ({"points": [[0, 0], [98, 9]], "shape_type": "mask", "mask": png(np.ones((10, 99)))}, "larger than the image"),
     ],

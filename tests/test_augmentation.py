@@ -695,7 +695,7 @@ def test_transforms_that_clip_are_for_values_from_0_to_1(kind: type, inside: boo
     image, mask = torch.rand(3, 8, 8), torch.zeros(8, 8).long()
     change(image, mask)
     for wrong in (20 * image - 30, image - 0.5, image + 0.5):
-        with pytest.raises(InputError, match=rf"an image has values from .*{name}.*; use RandomBrightness.*RandomNoise"):
+        with pytest.raises(InputError, match=rf"an image has values from .*{name}.*use RandomBrightness.*RandomNoise"):
             change(wrong, mask)
     assert change.type_problems({"uint8": 3}) == []
     (problem,) = change.type_problems({"uint8": 3, "uint16": 1, "float32": 2})

@@ -245,7 +245,7 @@ def test_the_config_says_how_images_are_prepared() -> None:
     ):
         assert torch.equal(images.prepare(image, config), expected)
     fluorescence = torch.cat([eight, eight[:1] // 2])
-    with pytest.raises(InputError, match=r"4 channels.*in_channels=3.*no alpha"):
+    with pytest.raises(InputError, match=r"4 channels.*in_channels=3.*not alpha"):
         images.prepare(fluorescence, config)
     assert torch.equal(images.prepare(fluorescence, config, alpha=True), expected)
     with pytest.raises(InputError, match=r"13 channels.*in_channels=3"):

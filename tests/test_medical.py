@@ -193,7 +193,7 @@ def test_segmentations_of_dicom(tmp_path: Path) -> None:
     for plane, (first, second) in enumerate([(drawn[0], drawn[1]), (drawn[3], empty), (empty, drawn[2])]):
         assert np.array_equal(images.read_values(path, plane), np.stack([first, second]))
     path = write_dicom(tmp_path / "b.dcm", drawn, **(tags | {"SegmentationType": "FRACTIONAL"}))
-    with pytest.raises(InputError, match="FRACTIONAL: BINARY is read"):
+    with pytest.raises(InputError, match="FRACTIONAL: only BINARY is read"):
         images.read_values(path, 0)
 
 

@@ -1,4 +1,4 @@
-"""Images in and out: reading, preparing for a network, laying a mask over one, writing."""
+"""Images in and out: reading, preparing for a network, overlays of masks, writing."""
 
 from unetzoo.images.bands import write_bands as write_bands
 from unetzoo.images.failing import explained as explained

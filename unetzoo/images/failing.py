@@ -1,4 +1,4 @@
-"""What reading an image runs into, as one error."""
+"""Errors of reading an image, as one kind of error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unetzoo.files.absent import absent
 
 @contextlib.contextmanager
 def explained(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn whatever reading an image raises into one error.
+    """Turn any error of reading an image into one.
 
     Raises:
         InputError: with the file's name.
@@ -23,9 +23,9 @@ def explained(path: str | os.PathLike[str]) -> Iterator[None]:
     except UnetzooError:
         raise
     except FileNotFoundError as error:
-        # Of a slide or an array of several files it may be another one.
+        # For a slide or an array of several files, the missing one may be another file.
         why = f"{str(path)!r} cannot be read as an image ({error})" if Path(path).exists() else absent(path)
         raise InputError(why) from error
-    # Damaged files raise whatever the decoder that stumbled knows: OSError, SyntaxError, struct.error and more.
+    # Damaged files raise any error of the decoder: OSError, SyntaxError, struct.error and more.
     except Exception as error:
         raise InputError(f"{str(path)!r} cannot be read as an image ({type(error).__name__}: {error})") from error

@@ -1,4 +1,4 @@
-"""The formats that are read, and the only door to Pillow's decoders."""
+"""The formats that are read, and the only way to Pillow's decoders."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "GIF", "JPEG2000", "AVIF", "PPM", "TGA", "QOI")
-"""Plain rasters, as Pillow calls them. Others are not opened, whatever a file's name says: PostScript, above all, which
-Pillow hands to Ghostscript, and Ghostscript does what the file tells it to."""
+"""Plain rasters, by Pillow's names. Others are not opened, whatever the file's name is: above all PostScript, which
+Pillow passes to Ghostscript, which runs the program in the file."""
 
 IMAGE_SUFFIXES = frozenset(
     f".{ending}"
@@ -29,14 +29,14 @@ IMAGE_SUFFIXES = frozenset(
     )
     for ending in line.split()
 )
-"""Endings of images, in small letters; ".gz" is that of ".nii.gz"."""
+"""Suffixes of images, in lower case; ".gz" is for ".nii.gz"."""
 
 _SHOWN = ("PNG", "JPEG", "JPEG 2000", "TIFF", "BMP", "WebP", "GIF", "AVIF", "PGM", "PPM", "PBM", "TGA or QOI")
 
 
 def is_image(name: str) -> bool:
-    """Return whether a file ends as images do."""
-    ending = os.path.splitext(name)[1].lower()  # noqa: PTH122 (of hundreds of thousands of names)
+    """Return whether a file has the suffix of an image."""
+    ending = os.path.splitext(name)[1].lower()  # noqa: PTH122 (for hundreds of thousands of names)
     return ending in IMAGE_SUFFIXES and (ending != ".gz" or name.lower().endswith(".nii.gz"))
 
 
@@ -44,8 +44,8 @@ def open_raster(path: str | os.PathLike[str]) -> ImageFile:
     """Open an image by Pillow; nothing is decoded yet.
 
     Raises:
-        InputError: it is of no format that is read.
-        PIL.Image.DecompressionBombError: it has more pixels than Pillow lets be read.
+        InputError: the file has no format that is read.
+        PIL.Image.DecompressionBombError: it has more pixels than Pillow allows.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -54,28 +54,28 @@ def open_raster(path: str | os.PathLike[str]) -> ImageFile:
     except UnidentifiedImageError as error:
         with Path(path).open("rb") as stream:
             postscript = b"%!PS" in stream.read(64)
-        why = "PostScript is a program, and is not run" if postscript else f"it is no {', '.join(_SHOWN)}, or damaged"
+        why = "PostScript is a program, and is not run" if postscript else f"not {', '.join(_SHOWN)}, or damaged"
         raise InputError(f"{str(path)!r} cannot be read as an image: {why}") from error
 
 
 def open_png(data: bytes) -> ImageFile:
-    """Open a PNG that other data hold; nothing is decoded yet.
+    """Open a PNG inside other data; nothing is decoded yet.
 
     Raises:
-        InputError: it is none, or has more pixels than Pillow lets be read.
+        InputError: it is not a PNG, or has more pixels than Pillow allows.
     """
     from PIL import Image
 
     try:
         return Image.open(io.BytesIO(data), formats=["PNG"])
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"it is no PNG: {error}") from error
+        raise InputError(f"it is not a PNG: {error}") from error
 
 
 def pixels_of(image: Image) -> Tensor:
-    """Return a copy of the pixels of a Pillow image as (C, H, W), of the type that its mode has.
+    """Return a copy of the pixels of a Pillow image as (C, H, W), with the type of its mode.
 
-    As torchvision's ``pil_to_tensor``, which takes longer to import than a small image to segment.
+    Like torchvision's ``pil_to_tensor``, whose import takes longer than segmenting a small image.
     """
     import numpy as np
 
@@ -84,9 +84,9 @@ def pixels_of(image: Image) -> Tensor:
 
 
 def png_header(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Return a PNG's bits of a sample and type of colour (0 grey, 2 RGB, 3 palette, 4 grey and 6 RGB with alpha).
+    """Return a PNG's bits per sample and colour type (0 grey, 2 RGB, 3 palette, 4 grey and 6 RGB with alpha).
 
-    None of other files. PNG specification, third edition, 11.2.1.
+    None for other files. PNG specification, third edition, 11.2.1.
     """
     with Path(path).open("rb") as stream:
         head = stream.read(26)
@@ -94,7 +94,7 @@ def png_header(path: str | os.PathLike[str]) -> tuple[int, int] | None:
 
 
 def largest_of_netpbm(path: str | os.PathLike[str]) -> int | None:
-    """Return the value that is white in a PGM or PPM file; None of other files (netpbm's man pages pgm and ppm)."""
+    """Return the value of white in a PGM or PPM file; None for other files (netpbm's man pages pgm and ppm)."""
     with Path(path).open("rb") as stream:
         head = stream.read(65536)
     if head[:2] not in (b"P2", b"P3", b"P5", b"P6"):
@@ -108,10 +108,10 @@ def largest_of_netpbm(path: str | os.PathLike[str]) -> int | None:
 
 
 def bmp_of_greys(path: str | os.PathLike[str]) -> tuple[Tensor, int] | None:
-    """Return the indices (H, W) of a BMP of 4 or 8 bits whose palette is greys from black on, and how many these are.
+    """Return the indices (H, W) of a BMP of 4 or 8 bits whose palette is greys from black on, and their number.
 
-    None of other files. Pillow takes the bytes of such a file for its pixels: of two colours eight to a byte, of 4 bits
-    one. BITMAPINFOHEADER as in Microsoft's Win32 reference.
+    None for other files. Pillow misreads such files: it takes 8-bit indices of two colours as single bits, and a byte
+    of two 4-bit indices as one pixel. BITMAPINFOHEADER as in Microsoft's Win32 reference.
 
     Raises:
         InputError: its rows are run-length encoded, or cut off.
@@ -128,7 +128,7 @@ def bmp_of_greys(path: str | os.PathLike[str]) -> tuple[Tensor, int] | None:
         return None
     rows, across = abs(height), -(-width * bits // 32) * 4
     if packed or width < 1 or start + rows * across > len(content):
-        raise InputError(f"{str(path)!r} is a BMP of greys in runs, or cut off: save it as PNG")
+        raise InputError(f"{str(path)!r} is a run-length encoded BMP of greys, or cut off: save it as PNG")
     body = np.frombuffer(content, np.uint8, rows * across, start).reshape(rows, across)
     indices = body if bits == 8 else np.stack([body >> 4, body & 15], axis=-1).reshape(rows, -1)
     upright = indices[:: -1 if height > 0 else 1, :width]

@@ -1,7 +1,7 @@
-"""The tags of a TIFF file, page by page, without anything of its pixels.
+"""The tags of a TIFF file, page by page, without its pixels.
 
-TIFF 6.0 (Adobe, 1992), section 2, and BigTIFF. Nothing that a file claims is believed further than the file is long:
-values beyond its end are left out, and the chain of pages ends where it would come back to itself.
+TIFF 6.0 (Adobe, 1992), section 2, and BigTIFF. No claim beyond the end of the file is believed: values there are left
+out, and the chain of pages ends where it would return to an earlier page.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ DEPTH, STK_PLANES, NODATA = 32997, 33629, 42113
 """Tags by their names in TIFF 6.0; DEPTH is SGI's, STK_PLANES MetaMorph's, NODATA GDAL's."""
 _FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "s", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d"}
 _FORMATS |= {13: "I", 16: "Q", 17: "q", 18: "Q"}
-"""Type of a value → its format as :mod:`struct` has it."""
+"""Type of a value → its format for :mod:`struct`."""
 _SIZES = {kind: struct.calcsize("=" + letters) for kind, letters in _FORMATS.items()}
 LONGEST = 1 << 24
-"""Bytes of the longest value that is read: OME-XML of thousands of planes has some megabytes."""
+"""The most bytes of a value that is read: OME-XML of thousands of planes has some megabytes."""
 
 _Tags = dict[int, tuple[int, Any]]
 
@@ -37,9 +37,9 @@ class Page:
     """A page of a TIFF.
 
     Attributes:
-        offset: where its tags begin, in bytes.
+        offset: of its tags, in bytes.
         is_little: whether its numbers are little-endian.
-        tags: code → type and value: text, bytes, a number, or a tuple of numbers; of rationals numerators and
+        tags: code → type and value: text, bytes, a number, or a tuple of numbers; for rationals numerators and
             denominators in turn.
     """
 
@@ -48,24 +48,24 @@ class Page:
     tags: _Tags
 
     def numbers(self, code: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """Return the numbers of a tag, ``default`` where it is missing or holds none."""
+        """Return the numbers of a tag; ``default`` if it is missing or has none."""
         value = self.tags.get(code, (0, default))[1]
         if isinstance(value, int):
             return (value,)
         return value if isinstance(value, tuple) and all(isinstance(number, int) for number in value) else default
 
     def number(self, code: int, default: int) -> int:
-        """Return the one number of a tag, the first of several."""
+        """Return the number of a tag, or the first of several."""
         return self.numbers(code, (default,))[0]
 
     def text(self, code: int) -> str:
-        """Return the text of a tag, an empty one where it is missing."""
+        """Return the text of a tag; empty if it is missing."""
         value = self.tags.get(code, (2, ""))[1]
         return value if isinstance(value, str) else ""
 
 
 def is_tiff(path: str | os.PathLike[str]) -> bool:
-    """Return whether a file begins as a TIFF does, a BigTIFF too."""
+    """Return whether a file begins like a TIFF or BigTIFF."""
     if not Path(path).is_file():  # a zarr array is a folder
         return False
     with Path(path).open("rb") as stream:
@@ -73,12 +73,12 @@ def is_tiff(path: str | os.PathLike[str]) -> bool:
 
 
 def pages_of(path: str | os.PathLike[str], codes: Collection[int], most: int | None = None) -> list[Page]:
-    """Return the pages of a TIFF with those tags that are wanted; an empty list for other files.
+    """Return the pages of a TIFF with the wanted tags; an empty list for other files.
 
     Args:
         path: of the file.
-        codes: the tags that are wanted.
-        most: pages that are looked at; None for all.
+        codes: the wanted tags.
+        most: the most pages to look at; None for all.
 
     Raises:
         InputError: the file is cut off before the first page's tags.
@@ -93,16 +93,16 @@ def pages_of(path: str | os.PathLike[str], codes: Collection[int], most: int | N
             if most is not None and len(found) == most:
                 break
     if not found:
-        raise InputError(f"{str(path)!r} cannot be read as an image: it is a TIFF without a page, perhaps cut off")
+        raise InputError(f"{str(path)!r} cannot be read as an image: it is a TIFF without pages, perhaps cut off")
     return found
 
 
 def ends_well(path: str | os.PathLike[str], last: Page) -> bool:
-    """Return whether no page of a TIFF comes behind this one: one that is named, and is not there, was cut off.
+    """Return whether a TIFF ends with this page: if it points to another page, that one was cut off.
 
     Args:
         path: of the file.
-        last: of its pages.
+        last: the last of its pages.
     """
     with Path(path).open("rb") as stream:
         kind = _kind(stream.read(4))
@@ -116,12 +116,12 @@ def ends_well(path: str | os.PathLike[str], last: Page) -> bool:
 
 
 def pages_at(path: str | os.PathLike[str], offsets: Collection[int], codes: Collection[int]) -> list[Page]:
-    """Return the pages of a TIFF whose tags begin at these offsets, as its tag of sub-pages names them.
+    """Return the pages of a TIFF whose tags begin at these offsets, as from its tag of sub-pages.
 
     Args:
         path: of the file.
-        offsets: in bytes; those where no page can be are left out.
-        codes: the tags that are wanted.
+        offsets: in bytes; those without a valid page are left out.
+        codes: the wanted tags.
     """
     wanted = frozenset(codes)
     with Path(path).open("rb") as stream:
@@ -134,7 +134,7 @@ def pages_at(path: str | os.PathLike[str], offsets: Collection[int], codes: Coll
 
 
 def _kind(head: bytes) -> tuple[str, bool] | None:
-    """Return the order of bytes and whether it is a BigTIFF."""
+    """Return the byte order, and whether it is a BigTIFF."""
     return {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}.get(head)
 
 
@@ -162,7 +162,7 @@ def _pages(stream: BinaryIO, wanted: frozenset[int]) -> Iterator[Page]:
 
 
 def _page(stream: BinaryIO, offset: int, kind: tuple[str, bool], wanted: frozenset[int], end: int) -> Page | None:
-    """Return the page whose tags begin at ``offset``; None where they do not lie in the file."""
+    """Return the page whose tags begin at ``offset``; None if they are not inside the file."""
     order, big = kind
     if not 0 < offset < end:
         return None

@@ -1,8 +1,8 @@
-"""NIfTI and DICOM: a slice is a plane, read by nibabel and pydicom, with the values that the file's scaling gives.
+"""NIfTI and DICOM, read by nibabel and pydicom: a slice is a plane, with the file's scaling applied to its values.
 
-Slices lie as they are stored, in rows of x: as SimpleITK has them, not turned towards the patient. The planes of NIfTI
-are its third and fourth axis, those of DICOM its frames. A DICOM segmentation has a band for each of its segments, and
-a plane for each slice that one of them lies in, from the lowest position on.
+Slices are oriented as stored, in rows of x, as in SimpleITK, not aligned with the patient. The planes of NIfTI are its
+third and fourth axis, those of DICOM its frames. A DICOM segmentation has a band for each of its segments, and a plane
+for each slice with any of them, from the lowest position on.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from unetzoo.images.planes import Stack, stack_along
 SUFFIXES = (".nii", ".nii.gz", ".dcm", ".dicom")
 _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 _LARGEST = 178_956_970
-"""Pixels of a slice: as Pillow has it, what is more is a bomb."""
+"""The most pixels of a slice: Pillow's limit for decompression bombs."""
 _MOST = 2**20
-"""Slices of a file."""
+"""The most slices of a file."""
 _PLACE = (
     *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
     *("sform_code", "srow_x", "srow_y", "srow_z"),
 )
-"""Fields of NIfTI's header that say where the image lies, beside the size of its voxels."""
+"""Fields of NIfTI's header with the position of the image, apart from the size of its voxels."""
 
 
 class Volume(Protocol):
@@ -46,12 +46,12 @@ class Volume(Protocol):
     stack: Stack
 
     def read(self, pages: Sequence[int]) -> Tensor:
-        """Return pages of the file, one behind the other, as (C, H, W)."""
+        """Return pages of the file, one after the other, as (C, H, W)."""
         ...
 
 
 def is_medical(path: str | os.PathLike[str]) -> bool:
-    """Return whether a file is one of these, by its name."""
+    """Return whether a file is NIfTI or DICOM, by its name."""
     return Path(path).name.lower().endswith(SUFFIXES)
 
 
@@ -59,21 +59,21 @@ def volume_of(path: str | os.PathLike[str]) -> Volume:
     """Open a file; its header is read.
 
     Raises:
-        InputError: nibabel or pydicom is missing, or the file is of no use; damage raises whatever they do.
+        InputError: nibabel or pydicom is missing, or the file cannot be used; damaged files raise any of their errors.
     """
     return _Nifti(path) if is_nifti(path) else _Dicom(path)
 
 
 def nifti_header(path: str | os.PathLike[str], planes: str | int | None) -> bytes | None:
-    """Return a header of NIfTI for what is made of an image: where its pixels lie, and nothing else that the file says.
+    """Return a NIfTI header for results of an image: only the position of its pixels, and nothing else of the file.
 
     Args:
-        path: of the image; None is returned where it is no NIfTI.
-        planes: which planes of it are meant: the number of one, or what ``read_image`` takes; those that are several
-            lie where the first does.
+        path: of the image; the result is None if it is not NIfTI.
+        planes: which of its planes: the number of one, or what ``read_image`` takes; several get the position of the
+            first.
 
     Raises:
-        InputError: nibabel is missing, or the file is of no use, or there is no such plane.
+        InputError: nibabel is missing, or the file cannot be used, or there is no such plane.
     """
     return _Nifti(path).header(planes) if is_nifti(path) else None
 
@@ -89,7 +89,7 @@ class _Nifti:
         self._path, self._image = path, nibabel.load(path)
         shape = self._image.shape
         if not 2 <= len(shape) <= 4:
-            raise InputError(f"{str(path)!r} has {len(shape)} axes: x and y, and perhaps z and time, are needed")
+            raise InputError(f"{str(path)!r} has {len(shape)} axes: it must have x and y, and may have z and time")
         self.width, self.height, *rest = shape
         _check(path, self.height, self.width, math.prod(rest))
         self._axes = tuple(rest)
@@ -103,21 +103,21 @@ class _Nifti:
         page = self.stack.chosen(planes, self._path)[0][0]
         found = self._image.header
         nibabel = extras.needed("nibabel", "NIfTI images", error=InputError)
-        # NIfTI-2 only where a side needs it: some software does not read that.
+        # NIfTI-2 only if a side needs it: some software does not read it.
         made = nibabel.Nifti1Header() if max(self.width, self.height) < 2**15 else nibabel.Nifti2Header()
         made.set_data_shape((self.width, self.height, 1) if self._axes else (self.width, self.height))
-        # As they are, not by way of matrices: quaternions would come back otherwise rounded.
+        # Copied directly, not through matrices, which would round quaternions.
         for name in _PLACE:
             made[name] = found[name]
         made["pixdim"][:4] = found["pixdim"][:4]
-        made["xyzt_units"] = int(found["xyzt_units"]) % 8  # of space
+        made["xyzt_units"] = int(found["xyzt_units"]) % 8  # only of space
         depth = self._place(page)[0] if self._axes else 0
         if depth:
             for row in ("srow_x", "srow_y", "srow_z"):
                 made[row][3] += depth * made[row][2]
             try:
                 step = found.get_qform()[:3, 2]
-            except ValueError:  # of no length 1, in a file whose matrix is what counts
+            except ValueError:  # quaternion not of length 1, in a file that relies on its matrix
                 made["qform_code"] = 0
             else:
                 for name, length in zip(("qoffset_x", "qoffset_y", "qoffset_z"), step, strict=True):
@@ -125,7 +125,7 @@ class _Nifti:
         return bytes(made.binaryblock)
 
     def _place(self, page: int) -> tuple[int, ...]:
-        """Return where a slice lies along the third and the fourth axis."""
+        """Return the position of a slice along the third and the fourth axis."""
         import numpy as np
 
         return tuple(map(int, np.unravel_index(page, self._axes, order="F"))) if self._axes else ()
@@ -151,15 +151,15 @@ class _Dicom:
         frames = int(self._head.get("NumberOfFrames") or 1)
         _check(path, self.height, self.width, frames)
         if self._head.get("PhotometricInterpretation") == "PALETTE COLOR":
-            raise InputError(f"{str(path)!r} has a palette, which is not read of DICOM: save it as RGB")
+            raise InputError(f"{str(path)!r} has a palette, which is not read from DICOM: save it as RGB")
         of_segments = self._head.get("SOPClassUID") == _SEGMENTATION
         self.stack = self._segments() if of_segments else stack_along([("frames", frames)])
 
     def _segments(self) -> Stack:
-        """Return the planes of a segmentation: of each slice the frame of every segment, −1 for none."""
+        """Return the planes of a segmentation: for each slice the frame of every segment, −1 for none."""
         if self._head.SegmentationType != "BINARY":
             raise InputError(
-                f"{str(self._path)!r} is a segmentation of type {self._head.SegmentationType}: BINARY is read"
+                f"{str(self._path)!r} is a segmentation of type {self._head.SegmentationType}: only BINARY is read"
             )
         numbers = [int(segment.SegmentNumber) for segment in self._head.SegmentSequence]
         slices: dict[float, list[int]] = {}
@@ -170,7 +170,7 @@ class _Dicom:
         return Stack((("Z", len(planes)),) if len(planes) > 1 else (), planes)
 
     def _depth(self, group: Any) -> float:
-        """Return how far a frame lies along the normal of its plane, in micrometres."""
+        """Return the position of a frame along the normal of its plane, in micrometres."""
         if "PlanePositionSequence" not in group:
             return 0.0
         shared = self._head.get("SharedFunctionalGroupsSequence") or [group]
@@ -199,10 +199,10 @@ def _check(path: str | os.PathLike[str], height: int, width: int, slices: int) -
 
 
 def _tensor(found: Any) -> Tensor:
-    """Return an array as a tensor in this machine's order of bytes; of floating point as float32."""
+    """Return an array as a tensor in this machine's byte order; floating point as float32."""
     import numpy as np
 
     if found.dtype.kind not in "uif":
         raise InputError(f"it holds {found.dtype}: whole numbers or floating point are needed")
     kind = np.dtype(np.float32) if found.dtype.kind == "f" else found.dtype.newbyteorder("=")
-    return torch.from_numpy(np.array(found, kind, order="C"))  # a copy: nibabel's lies in the file
+    return torch.from_numpy(np.array(found, kind, order="C"))  # a copy: nibabel's array is in the file

@@ -1,4 +1,4 @@
-"""How the values of an image are spread, channel by channel: what it is normalised by where each image is by itself."""
+"""Mean and standard deviation of an image's channels, for normalisation of each image by its own values."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 
 _TINY = torch.finfo(torch.float32).tiny
 _COUNTED = (torch.uint8, torch.uint16)
-"""Types of which each value is counted, in a fraction of the time: a training reads large images again and again."""
+"""Types whose values are counted, in a fraction of the time: training reads large images again and again."""
 
 
 class Moments(NamedTuple):
-    """How the values of each channel are spread, integers divided by the largest of their type: (C, 1, 1) float64.
+    """Moments of each channel, with integers divided by the largest value of their type: (C, 1, 1) float64.
 
     Attributes:
-        number: of values that were measured.
-        mean: of them; 0 without any.
+        number: of values that are not missing.
+        mean: of these values; 0 without any.
         squares: the sum of their squared differences from the mean.
     """
 
@@ -28,7 +28,7 @@ class Moments(NamedTuple):
 
     @property
     def std(self) -> Tensor:
-        """The standard deviation, of all values and not of a sample; 1 where it would be 0, or is none in float32."""
+        """The population standard deviation; 1 where it would be 0, or too small for float32."""
         std = (self.squares / self.number.clamp(min=1)).sqrt()
         return torch.where(std >= _TINY, std, 1.0)
 
@@ -39,20 +39,20 @@ class Moments(NamedTuple):
 
 
 def moments(image: Tensor, missing: Tensor | None = None) -> Moments:
-    """Return how the values of an image are spread.
+    """Return the moments of an image.
 
     Args:
         image: (C, H, W), as stored. NaN counts as missing.
-        missing: (C, H, W) bool, which values are left out.
+        missing: (C, H, W) bool, the values to leave out.
     """
-    once = image if image.stride(0) or len(image) == 1 else image[:1]  # grey that is given three times
+    once = image if image.stride(0) or len(image) == 1 else image[:1]  # grey that was expanded to three channels
     found = [_of(band, None if missing is None else missing[k]) for k, band in enumerate(once)]
     number, mean, squares = torch.tensor(found, dtype=torch.float64).T[..., None, None].expand(3, len(image), 1, 1)
     return Moments(number, mean, squares)
 
 
 def merged(parts: Sequence[Moments]) -> Moments:
-    """Return those of all values together, as in Chan, Golub and LeVeque 1979 (equation 2.1), which does not cancel."""
+    """Return the moments of all values together, by Chan, Golub and LeVeque 1979 (equation 2.1): no cancellation."""
     count, mean, squares = parts[0]
     for more, its_mean, its_squares in parts[1:]:
         step, total = its_mean - mean, (count + more).clamp(min=1)
@@ -71,7 +71,7 @@ def _of(band: Tensor, missing: Tensor | None) -> tuple[int, float, float]:
     known = values[~gaps] if bool(gaps.any()) else values.flatten()
     if not len(known):
         return 0, 0.0, 0.0
-    # Differences from a value of the channel: where all are the same they are 0, and not what rounding leaves of it.
+    # Differences from one value of the channel: if all are equal, they are exactly 0, without rounding errors.
     first = float(known[0])
     apart = known - first
     middle = float(apart.mean())
@@ -79,7 +79,7 @@ def _of(band: Tensor, missing: Tensor | None) -> tuple[int, float, float]:
 
 
 def _of_counts(band: Tensor, missing: Tensor | None) -> tuple[int, float, float]:
-    """Return the same of a channel of 8 or 16 bits; sums of values, and so the mean, are exact."""
+    """Return the same for a channel of 8 or 16 bits; sums of values, and so the mean, are exact."""
     known = band.flatten() if missing is None else band[~missing]
     number, largest = len(known), torch.iinfo(band.dtype).max
     if not number:

@@ -1,4 +1,4 @@
-"""Masks laid over images, each in its colour."""
+"""Overlays of masks on images, each in its colour."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor
 
 CYAN = "#42d4f4"
 COLOURS = ["#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", CYAN, "#f032e6"]
-"""Of the masks of an overlay, in the order of the classes."""
+"""Colours of the masks in an overlay, in the order of the classes."""
 
 
 def colours_on(image: Tensor, count: int) -> list[str]:
-    """Return the colours of masks laid over an image: :data:`COLOURS` in turn; of one alone cyan where all is red.
+    """Return the colours of masks laid over an image: :data:`COLOURS` in turn; for one mask on a red image cyan.
 
     Args:
-        image: (C, H, W). It is red if that channel's mean is above one and a half times those of the others: retinas
-            and endoscopy are, stained tissue is not.
-        count: of masks.
+        image: (C, H, W). It is red if the mean of that channel is more than one and a half times those of the others:
+            images of retinas and endoscopy are, stained tissue is not.
+        count: number of masks.
     """
     if count == 1 and _is_red(image):
         return [CYAN]
@@ -28,7 +28,7 @@ def colours_on(image: Tensor, count: int) -> list[str]:
 
 
 def object_palette(image: Tensor) -> list[str]:
-    """Return the colours of objects laid over an image, (C, H, W): on a red one those of :data:`COLOURS` not red."""
+    """Return the colours of objects laid over an image, (C, H, W): on a red one :data:`COLOURS` without red."""
     if not _is_red(image):
         return COLOURS
     return [name for name in COLOURS if not _is_red(_colour(name))]
@@ -43,22 +43,22 @@ def _is_red(image: Tensor) -> bool:
 
 
 def _colour(name: str) -> Tensor:
-    """Return a colour such as "#e6194b" as an image of a pixel, (3, 1, 1)."""
+    """Return a colour such as "#e6194b" as an image of one pixel, (3, 1, 1)."""
     return torch.tensor([*bytes.fromhex(name[1:])])[:, None, None]
 
 
 def overlay(image: Tensor, masks: Tensor, alpha: float = 0.5, *, outline: bool = False) -> Tensor:
-    """Return the image as (3, H, W) uint8 with one colour laid over each mask, and twice as much along its rim.
+    """Return the image as (3, H, W) uint8 with one colour over each mask, twice as strong along its rim.
 
-    The colours are those of :func:`colours_on`; where masks overlap, they are laid over each other. The rim lies inside
-    of the mask; it is as wide as the 512th part of the image's shorter side, a pixel at least.
+    The colours are those of :func:`colours_on`; where masks overlap, so do their colours. The rim is inside the mask;
+    its width is 1/512 of the image's shorter side, at least one pixel.
 
     Args:
         image: (C, H, W), uint8, or uint16, which is stretched to its own darkest and brightest values; one channel
-            is shown grey, of more than three the first three.
+            is shown as grey, of more than three the first three.
         masks: (H, W) or (classes, H, W), bool.
-        alpha: how much of the colour covers, from 0 to 1; from 0.5 the rim has nothing but its colour.
-        outline: leave out what is not the rim.
+        alpha: opacity of the colour, from 0 to 1; from 0.5 on the rim is fully opaque.
+        outline: draw only the rim.
     """
     rgb = _rgb(image)
     shown = rgb.float()
@@ -71,16 +71,16 @@ def overlay(image: Tensor, masks: Tensor, alpha: float = 0.5, *, outline: bool =
 
 
 def overlay_objects(image: Tensor, labels: Tensor, alpha: float = 0.5, *, outline: bool = False) -> Tensor:
-    """Return the image as (3, H, W) uint8 with objects laid over it, neighbours in different colours.
+    """Return the image as (3, H, W) uint8 with objects over it, neighbours in different colours.
 
-    The colours are those of :func:`object_palette`. The rim is that of :func:`overlay`, and lies between objects that
-    touch, too.
+    The colours are those of :func:`object_palette`. The rim is that of :func:`overlay`, and is also drawn between
+    objects that touch.
 
     Args:
         image: (C, H, W), as :func:`overlay` takes it.
         labels: (H, W) or (planes, H, W), integers: a number from 1 up for each object, 0 between them.
-        alpha: how much of the colour covers, from 0 to 1.
-        outline: leave out what is not the rim.
+        alpha: opacity of the colour, from 0 to 1.
+        outline: draw only the rim.
     """
     rgb = _rgb(image)
     shown = rgb.float()
@@ -103,15 +103,15 @@ def _covered(shown: Tensor, where: Tensor, rim: Tensor, colour: Tensor, alpha: f
 
 
 def object_colours(labels: Tensor, colours: int = len(COLOURS)) -> Tensor:
-    """Return for each object, (objects,) int64, which of so many colours it has, so that neighbours differ.
+    """Return the number of the colour of each object, (objects,) int64, so that neighbours differ.
 
-    Neighbours are objects no more than ``NEAR`` pixels apart. Objects are coloured from the most crowded ones on:
-    whoever is left with the fewest neighbours comes last. Two neighbours share a colour only where one has neighbours
-    of all colours by then.
+    Neighbours are objects no more than ``NEAR`` pixels apart. Objects are coloured from the most crowded ones on: the
+    object with the fewest remaining neighbours comes last. Two neighbours share a colour only if one of them already
+    has neighbours of all colours.
 
     Args:
         labels: (H, W) int64, a number from 1 up for each object, 0 between them.
-        colours: how many there are.
+        colours: number of colours.
     """
     around: list[set[int]] = [set() for _ in range(int(labels.max()) + 1)]
     for one, other in _neighbours(labels).tolist():
@@ -126,14 +126,14 @@ def object_colours(labels: Tensor, colours: int = len(COLOURS)) -> Tensor:
 
 
 NEAR = 3
-"""Pixels along each axis, from one object to its neighbour."""
+"""The most pixels along each axis from one object to its neighbour."""
 
 
 def _neighbours(labels: Tensor) -> Tensor:
-    """Return the pairs of objects that are near, (pairs, 2), the lower number first.
+    """Return the pairs of objects that are near each other, (pairs, 2), the lower number first.
 
-    Of the pixels by which two objects are nearest, the one beside each, towards the other, is not of the object: no
-    others are compared.
+    Where two objects are nearest, the next pixel towards the other object is outside the own one: only such pixels are
+    compared.
     """
     count = int(labels.max()) + 1
     padded = F.pad(labels, (NEAR, NEAR, 0, NEAR))
@@ -150,13 +150,13 @@ def _neighbours(labels: Tensor) -> Tensor:
             other = flat[place + y * width + x]
             differ = (other > 0) & (other != one)
             low, high = torch.minimum(one[differ], other[differ]), torch.maximum(one[differ], other[differ])
-            found.append(torch.unique_consecutive(low * count + high))  # rows of pixels are of the same two
+            found.append(torch.unique_consecutive(low * count + high))  # neighbouring pixels often give the same pair
     codes = torch.unique(torch.cat(found))
     return torch.stack([codes // count, codes % count], dim=1)
 
 
 def _fewest_first(around: list[set[int]]) -> list[int]:
-    """Return the objects in the order in which they leave: always the one that has the fewest neighbours left."""
+    """Return the objects in order of removal: always the one with the fewest remaining neighbours."""
     left = [len(others) for others in around]
     queue = [(left[number], number) for number in range(1, len(around))]
     heapq.heapify(queue)

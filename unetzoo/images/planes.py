@@ -1,4 +1,4 @@
-"""Files that hold many planes: depths, times, pages, frames. Which of them an image is made of is never guessed."""
+"""Files with several planes: depths, times, pages, frames. Which of them make an image is never guessed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from unetzoo.errors import InputError
 
 CHOICES = ("split", "first", "max", "channels")
-"""What can be meant by an image of many planes."""
+"""How an image with several planes can be read."""
 _NAMES = {"Z": "depths (Z)", "T": "times (T)"}
 
 
@@ -19,10 +19,10 @@ class Stack:
     """The planes of a file.
 
     Attributes:
-        axes: name and length of each axis along which planes lie, the slowest first: "Z", "T", "pages", "frames";
-            none where there is one plane.
-        pages: of each plane in this order, those pages of the file that are its channels; most often one.
-        others: pages that are no planes of it, as they are of another size or type, and not called smaller copies.
+        axes: name and length of each axis of the planes, the slowest first: "Z", "T", "pages", "frames"; empty if there
+            is one plane.
+        pages: for each plane in this order, the pages of the file that are its channels; usually one.
+        others: number of pages that are not planes, as they differ in size or type and are not smaller copies.
     """
 
     axes: tuple[tuple[str, int], ...] = ()
@@ -39,14 +39,14 @@ class Stack:
         return listed if len(self.axes) == 1 else f"{self.count} planes, {listed}"
 
     def chosen(self, planes: str | int | None, path: str | os.PathLike[str]) -> list[tuple[int, ...]]:
-        """Return the pages of each plane that is meant; more than one only for "max" and "channels".
+        """Return the pages of each chosen plane; more than one plane only for "max" and "channels".
 
         Args:
-            planes: "first", "max", "channels", the number of one from 0 on, or None where there is one.
+            planes: "first", "max", "channels", the number of one from 0 on, or None if there is only one.
             path: of the file, for messages.
 
         Raises:
-            InputError: there are several, and which is meant was not said; or there is no such plane.
+            InputError: there are several, and ``planes`` does not say which; or there is no such plane.
         """
         if isinstance(planes, int):
             if not 0 <= planes < self.count:
@@ -59,30 +59,30 @@ class Stack:
         if self.others:
             raise InputError(
                 f"{str(path)!r} holds {self.count + self.others} pages of different sizes or types: "
-                "planes='first' takes the first; or save them as files of their own"
+                "planes='first' takes the first; or save them as separate files"
             )
         if planes in ("max", "channels"):
             return list(self.pages)
         if planes == "split":
             raise InputError(
-                f"{str(path)!r} holds {self}, and planes='split' makes as many images of them: where one is asked for, "
-                f"it is the number of one, from 0 to {self.count - 1}, or 'first', 'max' or 'channels'"
+                f"{str(path)!r} holds {self}, and planes='split' makes an image of each: to get a single image, give "
+                f"the number of one, from 0 to {self.count - 1}, or 'first', 'max' or 'channels'"
             )
         raise InputError(
             f"{str(path)!r} holds {self}: which are meant? planes='split' makes an image of each, planes='first' takes "
-            "the first, planes='max' of each pixel the largest value, planes='channels' all as channels; in Python the "
-            "number of one may stand there, too"
+            "the first, planes='max' the largest value of each pixel, planes='channels' all as channels; in Python the "
+            "number of one can be given, too"
         )
 
 
 def stack_along(
     axes: Sequence[tuple[str, int]], channels: Sequence[str] = (), order: Sequence[int] | None = None
 ) -> Stack:
-    """Return the planes of pages that lie along axes.
+    """Return the planes of pages that are ordered along axes.
 
     Args:
-        axes: name and length of each, that of which the pages change slowest first.
-        channels: names of axes along which the channels of a plane lie.
+        axes: name and length of each axis, the slowest one first.
+        channels: names of the axes that are channels of a plane.
         order: the page at each place; None: one after the other.
     """
     count = math.prod(length for _, length in axes)

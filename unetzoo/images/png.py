@@ -11,12 +11,12 @@ from unetzoo.files.writing import write_file
 
 
 def write_png(image: Tensor, path: str | os.PathLike[str], said: str = "") -> None:
-    """Write an image as a PNG file, and make its folder where there is none.
+    """Write an image as a PNG file, and make its folder if it is missing.
 
     Args:
-        image: uint8, (3, H, W), or (H, W), which is grey; of 16 bits where it is uint16.
+        image: uint8, (3, H, W), or (H, W), which is grey; 16 bits if it is uint16.
         path: of the file.
-        said: of it, in a text of the file that is called "Description".
+        said: text that is stored in the file as "Description".
 
     Raises:
         WriteError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""An image as it was read: its pixels, and what the file says of them."""
+"""An image as it was read: its pixels, and what the file says about them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Raster:
 
     Attributes:
         pixels: (C, H, W), upright.
-        alpha: whether the file calls the last channel opacity: a TIFF by ExtraSamples, others by their mode.
-        missing: (C, H, W) bool, which values were not measured; None where all were. ``pixels`` have the least value of
-            their band there.
+        alpha: whether the last channel is opacity by the file: in a TIFF by ExtraSamples, in others by their mode.
+        missing: (C, H, W) bool, the missing values; None if there are none. ``pixels`` have the least value of their
+            band there.
     """
 
     pixels: Tensor

@@ -1,6 +1,6 @@
-"""Reading images of every kind: by Pillow where it reads them whole, by tifffile and imagecodecs where it does not.
+"""Reading images of every kind: by Pillow if it reads them completely, otherwise by tifffile and imagecodecs.
 
-Pillow comes with torchvision, which needs it; torchvision's own decoders are on their way out.
+Pillow is installed with torchvision, which needs it; torchvision's own decoders are deprecated.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ _KINDS = {"I": torch.int32, "I;16": torch.uint16, "I;16B": torch.uint16}
 
 
 def read(path: str | os.PathLike[str] | tuple[Path, ...], planes: str | int | None = None) -> Raster:
-    """Return an image with what its file says of it, and what was not measured, see :func:`read_image`.
+    """Return an image with its opacity and its missing values, see :func:`read_image`.
 
     Args:
-        path: of the file; or of several, whose channels are those of one image, in this order.
-        planes: see :func:`read_image`; the same of each file.
+        path: of the file; or of several files, with the channels of one image in this order.
+        planes: see :func:`read_image`; the same for each file.
 
     Raises:
-        InputError: as there, but for numbers that are not finite; or several files that do not go together.
+        InputError: as for :func:`read_image`, except numbers that are not finite; or files that do not fit together.
     """
     return without_gaps(*stored(path, planes))
 
 
 def stored(path: str | os.PathLike[str] | tuple[Path, ...], planes: str | int | None) -> tuple[Raster, float | None]:
-    """Return an image as it is stored, and what its file, or files, call nodata, see :func:`read`.
+    """Return an image as it is stored, and the nodata value of its file or files, see :func:`read`.
 
     Raises:
-        InputError: as there.
+        InputError: as for :func:`read`.
     """
     files = path if isinstance(path, tuple) else (Path(path),)
     return stacked([(file, _checked(file, planes), tiff.nodata(file)) for file in files])
@@ -61,29 +61,29 @@ def stored(path: str | os.PathLike[str] | tuple[Path, ...], planes: str | int | 
 def read_image(path: str | os.PathLike[str], planes: str | int | None = None) -> Tensor:
     """Return an image as (C, H, W), turned as its EXIF says.
 
-    uint8, uint16 and float32 as they are stored, and of TIFFs also int8, int16, int32 and uint32; other floating
-    point becomes float32. Reads PNG, JPEG, JPEG 2000, WebP, GIF, BMP, TIFF, AVIF, netpbm, TGA and QOI, whatever the
-    file's name is, and nothing else. Palettes become RGB or RGBA, one bit becomes 0 and 255, CMYK becomes RGB.
-    Grey TIFFs of which 0 is white are not inverted, as tifffile and GDAL do not.
+    uint8, uint16 and float32 are returned as they are stored, and from TIFFs also int8, int16, int32 and uint32; other
+    floating point becomes float32. Reads PNG, JPEG, JPEG 2000, WebP, GIF, BMP, TIFF, AVIF, netpbm, TGA and QOI, for any
+    file name, and nothing else. Palettes become RGB or RGBA, one bit becomes 0 and 255, CMYK becomes RGB.
+    Grey TIFFs in which 0 is white are not inverted, as in tifffile and GDAL.
 
-    TIFFs that Pillow does not read, or not all of, need ``tifffile``; colour PNGs of 16 bits and JPEG 2000 need
-    ``imagecodecs``: both are the extra ``tiff``. The bands of a TIFF are the samples of a pixel, planar or interleaved,
-    and the pages that ImageJ, OME or tifffile call channels. All other pages are planes, and so are the frames of an
-    animation.
+    TIFFs that Pillow does not read, or not completely, need ``tifffile``; colour PNGs of 16 bits and JPEG 2000 need
+    ``imagecodecs``: both are in the extra ``tiff``. The bands of a TIFF are the samples of a pixel, planar or
+    interleaved, and the pages that ImageJ, OME or tifffile call channels. All other pages are planes, and so are the
+    frames of an animation.
 
-    NIfTI and DICOM, told by their names (``.nii``, ``.nii.gz``, ``.dcm``), need the extra ``medical``: each slice or
-    frame is a plane, in the values that the file's scaling gives, such as Hounsfield units.
+    NIfTI and DICOM, recognised by their names (``.nii``, ``.nii.gz``, ``.dcm``), need the extra ``medical``: each slice
+    or frame is a plane, with the file's scaling applied to its values, for example to Hounsfield units.
 
-    What the file's tag calls nodata comes as it is stored; :func:`read` says where it is.
+    Nodata values of the file's tag are returned as they are stored; :func:`read` says where they are.
 
     Args:
         path: of the file.
-        planes: what is meant by a file of several planes: "first", "max" (of each pixel the largest value), "channels"
-            (each plane is one, or several), or the number of one from 0 on.
+        planes: how to read a file with several planes: "first", "max" (the largest value of each pixel), "channels"
+            (each plane is one or more channels), or the number of one from 0 on.
 
     Raises:
-        InputError: no such file, no such image, a damaged one, 64-bit integers, numbers that are not finite; or several
-            planes, and ``planes`` does not say which are meant.
+        InputError: the file is missing, not an image or damaged; it has 64-bit integers or numbers that are not finite;
+            or it has several planes, and ``planes`` does not say which.
     """
     image = _checked(path, planes).pixels
     if image.is_floating_point() and not bool(image.isfinite().all()):
@@ -100,18 +100,18 @@ def _checked(path: str | os.PathLike[str], planes: str | int | None) -> Raster:
 
 
 def read_values(path: str | os.PathLike[str], planes: str | int | None = None) -> Tensor:
-    """Return what a file of labels stores, as (C, H, W): as :func:`read_image`, but indices of a palette stay indices.
+    """Return the values of a label file as (C, H, W): like :func:`read_image`, but palette indices stay indices.
 
-    Fewer than 8 bits stay as they are, one bit as 0 and 1, and integers may have 64 bits.
+    Fewer than 8 bits are not scaled, one bit is 0 and 1, and integers may have 64 bits.
 
     Raises:
-        InputError: no such file, no such image, a damaged one; or several planes, see :func:`read_image`.
+        InputError: the file is missing, not an image or damaged; or it has several planes, see :func:`read_image`.
     """
     return _read(path, planes, as_stored=True).pixels
 
 
 def from_pil(image: Image) -> Raster:
-    """Return an image of Pillow as :func:`read` returns that of a file.
+    """Return a PIL image as :func:`read` returns that of a file.
 
     Raises:
         InputError: its pixels cannot be read.
@@ -123,10 +123,10 @@ def from_pil(image: Image) -> Raster:
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Return height and width of the image that :func:`read_image` returns, from the file's header alone.
+    """Return height and width of the image that :func:`read_image` returns, from the file's header only.
 
     Raises:
-        InputError: no such file, or no such image.
+        InputError: the file is missing, or not an image.
     """
     with explained(path):
         if _is_tiff(path):
@@ -141,12 +141,12 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def orientation(path: str | os.PathLike[str]) -> int | None:
-    """Return how an image is stored, from 1 to 8 as EXIF counts; 1 is upright, None is not said.
+    """Return the orientation of a stored image, from 1 to 8 as in EXIF; 1 is upright, None if the file does not say.
 
-    :func:`read_image` turns it.
+    :func:`read_image` turns it upright.
 
     Raises:
-        InputError: no such file, or no such image.
+        InputError: the file is missing, or not an image.
     """
     with explained(path):
         if _is_tiff(path):
@@ -159,12 +159,12 @@ def orientation(path: str | os.PathLike[str]) -> int | None:
 
 
 def palette_of(path: str | os.PathLike[str]) -> tuple[tuple[int, int, int], ...] | None:
-    """Return the colours, (red, green, blue) of 8 bits each, of the indices that :func:`read_values` gives of a file.
+    """Return the colours, (red, green, blue) of 8 bits each, of the indices that :func:`read_values` returns.
 
-    None where its pixels are no indices of a palette.
+    None if the file has no palette.
 
     Raises:
-        InputError: no such file, or no such image.
+        InputError: the file is missing, or not an image.
     """
     with explained(path):
         if _is_tiff(path):
@@ -178,10 +178,10 @@ def palette_of(path: str | os.PathLike[str]) -> tuple[tuple[int, int, int], ...]
 
 
 def planes_of(path: str | os.PathLike[str]) -> Stack:
-    """Return the planes that a file holds, from its headers alone.
+    """Return the planes of a file, from its headers only.
 
     Raises:
-        InputError: no such file, or no such image.
+        InputError: the file is missing, or not an image.
     """
     with explained(path):
         if _is_tiff(path):
@@ -228,7 +228,7 @@ def _of_tiff(image: TiffImage, planes: str | int | None, as_stored: bool) -> Ras
 
 
 def _typed(raster: Raster, kind: tuple[int, int]) -> Raster:
-    """Return what Pillow has as int32 in the type that a TIFF has: by sample format and bits."""
+    """Return Pillow's int32 in the type of the TIFF, which is given by sample format and bits."""
     image = raster.pixels
     if kind == (2, 16):
         image = image.to(torch.int16)
@@ -243,31 +243,31 @@ def _one(parts: Sequence[Raster], planes: str | int | None) -> Raster:
 
 
 def joined(parts: Sequence[Tensor], planes: str | int | None) -> Tensor:
-    """Return planes (C, H, W) as one image: of each pixel the largest value, or one behind the other as channels.
+    """Return planes (C, H, W) as one image: the largest value of each pixel, or one after the other as channels.
 
     Raises:
-        InputError: they differ in size or type.
+        InputError: the planes differ in size or type.
     """
     if len(parts) == 1:
         return parts[0]
     if len({(part.shape, part.dtype) for part in parts}) > 1:
-        raise InputError("its planes differ in size or type: save them as files of their own")
+        raise InputError("its planes differ in size or type: save them as separate files")
     if planes == "channels":
         return torch.cat(list(parts))
-    # torch.amax knows no uint16 and no uint32; numpy does.
+    # torch.amax does not support uint16 and uint32; numpy does.
     import numpy as np
 
     return torch.from_numpy(np.maximum.reduce([part.numpy() for part in parts]))
 
 
 def _frames(file: ImageFile) -> Stack:
-    """Return the frames of an animation; the further images of a camera's file are previews of its first."""
+    """Return the frames of an animation; the other images in a camera's file (MPO) are previews of the first."""
     count = 1 if file.format == "MPO" else int(getattr(file, "n_frames", 1))
     return Stack((("frames", count),), tuple((k,) for k in range(count))) if count > 1 else Stack()
 
 
 def _of_file(path: str | os.PathLike[str], file: ImageFile, as_stored: bool) -> Raster:
-    """Return an image that is no TIFF; what Pillow would cut or spread is read by others, or put back."""
+    """Return an image that is not a TIFF; values that Pillow would cut or spread are read by others, or restored."""
     if file.format == "PNG" and (header := png_header(path)) is not None:
         depth, colour = header
         if depth == 16 and colour != 0:
@@ -286,7 +286,7 @@ def _of_file(path: str | os.PathLike[str], file: ImageFile, as_stored: bool) -> 
 
 
 def _by_imagecodecs(path: str | os.PathLike[str], decoder: str, file: ImageFile, alpha: bool) -> Raster:
-    """Return an image of more bits than Pillow keeps, turned as its EXIF says."""
+    """Return an image with more bits than Pillow keeps, turned as its EXIF says."""
     import numpy as np
 
     imagecodecs = extras.needed(
@@ -299,9 +299,9 @@ def _by_imagecodecs(path: str | os.PathLike[str], decoder: str, file: ImageFile,
 
 
 def _of_netpbm(image: Tensor, largest: int, as_stored: bool) -> Tensor:
-    """Return a PGM or PPM: Pillow spreads its values over 8 or 16 bits, which images want, and labels do not."""
+    """Return a PGM or PPM: Pillow spreads its values over 8 or 16 bits, which is right for images, not for labels."""
     if largest > 255 and image.shape[0] == 3:
-        raise InputError(f"a PPM of values up to {largest}, of which Pillow keeps 8 bits: save it as TIFF")
+        raise InputError(f"a PPM of values up to {largest}, but Pillow keeps only 8 bits: save it as TIFF")
     spread = 255 if largest <= 255 else 65535
     if as_stored and largest != spread:
         image = (image.double() * largest / spread).round()
@@ -309,17 +309,17 @@ def _of_netpbm(image: Tensor, largest: int, as_stored: bool) -> Tensor:
 
 
 def _decoded(file: Image, as_stored: bool) -> Raster:
-    """Return the pixels of what Pillow reads whole."""
+    """Return the pixels of an image that Pillow reads completely."""
     from PIL import ImageOps
 
-    file.load()  # first: PNG may have EXIF behind its pixels
-    upright = file.getexif().get(ifd.ORIENTATION, 1) == 1  # most are, and need no copy
+    file.load()  # first: PNG may have EXIF after its pixels
+    upright = file.getexif().get(ifd.ORIENTATION, 1) == 1  # most images are, and need no copy
     opened = file if upright else ImageOps.exif_transpose(file)
     stored = opened.mode
     if stored in _CONVERSIONS and not (as_stored and stored in ("1", "P")):
         target = _CONVERSIONS[stored]
         opened = opened.convert("RGBA" if opened.has_transparency_data else target)
-    elif stored == "I;16B":  # torch knows its own machine's order of bytes alone
+    elif stored == "I;16B":  # torch supports only the byte order of its own machine
         opened = opened.convert("I")
     image = pixels_of(opened)
     if image.dtype == torch.bool:  # one bit as it is stored
@@ -333,14 +333,14 @@ def _orientation(path: str | os.PathLike[str], file: ImageFile) -> int | None:
 
 
 def _exif(path: str | os.PathLike[str], file: ImageFile) -> Exif:
-    """Return EXIF, without decoding the image: Pillow would, as a PNG may have some after its pixels."""
+    """Return EXIF without decoding the image; Pillow would decode it, as a PNG may have EXIF after its pixels."""
     from PIL import Image
 
     return file.getexif() if file.format != "PNG" or _has_late_texts(path) else Image.Image.getexif(file)
 
 
 def _has_late_texts(path: str | os.PathLike[str]) -> bool:
-    """Return whether a PNG has chunks after its pixels in which EXIF can be."""
+    """Return whether a PNG has chunks after its pixels that may hold EXIF."""
     pixels = False
     with Path(path).open("rb") as stream:
         stream.seek(8)

@@ -1,4 +1,4 @@
-"""Images and labels at another size: the one that a network was trained at."""
+"""Images and labels at another size: that at which a network was trained."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unetzoo.checks import ratio
 
 
 def mirrored(first: int, count: int, length: int) -> Tensor:
-    """Return which of ``length`` pixels stand at ``first``, ``first`` + 1, … where the ends are mirrors.
+    """Return which of ``length`` pixels are at ``first``, ``first`` + 1, … if the ends are mirrors.
 
     The outermost pixel is not repeated, as in the overlap-tile strategy of Ronneberger et al. 2015 (figure 2).
     """
@@ -20,30 +20,31 @@ def mirrored(first: int, count: int, length: int) -> Tensor:
 
 
 def resized(image: Tensor, resize: float) -> Tensor:
-    """Return an image (C, H, W), floating point, at another size: sides as :func:`resized_side` has them.
+    """Return an image (C, H, W), floating point, at another size, with the sides of :func:`resized_side`.
 
-    By lines between pixels, and to smaller sizes over all pixels that one covers (antialiasing), so that what is thin
-    grows faint and is not left out at random. The image is mirrored at its right and lower end, as in prediction.
+    Interpolation is bilinear, and for smaller sizes over all pixels that one covers (antialiasing), so that thin
+    structures become faint rather than vanish at random. The image is mirrored at its right and lower edge, as in
+    prediction.
     """
     scale = ratio(resize)
     if scale == 1:
         return image
-    for dim in (1, 2):  # to where the new pixels end with old ones, and on, for what the last ones are averaged over
+    for dim in (1, 2):  # to where new and old pixels end together, and beyond, as the last ones are averaged over more
         length = image.shape[dim]
         image = image.index_select(dim, mirrored(0, (-(-length // scale.denominator) + 2) * scale.denominator, length))
     size = [int(side * scale) for side in image.shape[1:]]
     found = F.interpolate(image[None], size, mode="bilinear", antialias=scale < 1)[0]
-    found.clamp_(*image.aminmax())  # rounding must bring no value beyond 1, say, which augmentation would refuse
+    found.clamp_(*image.aminmax())  # rounding must not give values above 1, which augmentation would refuse
     return found[:, : size[0] - 2 * scale.numerator, : size[1] - 2 * scale.numerator]
 
 
 def resized_labels(labels: Tensor, resize: float, outside: int) -> Tensor:
-    """Return labels (…, H, W) as :func:`resized` has their image: each pixel the nearest old one, and never a mixture.
+    """Return labels (…, H, W) at the size of their :func:`resized` image; each pixel is the nearest old one, unmixed.
 
     Args:
         labels: classes, or numbers of objects.
-        resize: each side times this.
-        outside: of new pixels whose middle lies behind the last old one.
+        resize: factor of each side.
+        outside: value of new pixels whose centre is beyond the last old one.
     """
     scale = ratio(resize)
     if scale == 1:
@@ -57,6 +58,6 @@ def resized_labels(labels: Tensor, resize: float, outside: int) -> Tensor:
 
 
 def resized_side(length: int, resize: float) -> int:
-    """Return the side that one of so many pixels has in :func:`resized`."""
+    """Return the side that ``length`` pixels become in :func:`resized`."""
     scale = ratio(resize)
     return -(-length // scale.denominator) * scale.numerator

@@ -1,6 +1,6 @@
-"""Which planes the pages of a TIFF are: as OME-XML, ImageJ or tifffile wrote it into the first page's description.
+"""The planes of a TIFF's pages, from the first page's description by OME-XML, ImageJ or tifffile.
 
-What they say is believed where it accounts for all pages of the file, and no other file is opened for it.
+A description is believed only if it accounts for all pages of the file, and no other file is opened for it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WANTED = (
     *(ifd.SUBFILE, ifd.WIDTH, ifd.HEIGHT, ifd.BITS, ifd.SAMPLES, ifd.FORMAT, ifd.PLANAR, ifd.TILE_WIDTH),
     *(ifd.DESCRIPTION, ifd.STK_PLANES),
 )
-"""Tags that say it."""
+"""Tags that describe the planes."""
 _REDUCED, _MASK = 1, 4
 _KIND = (ifd.WIDTH, ifd.HEIGHT, ifd.BITS, ifd.SAMPLES, ifd.FORMAT, ifd.PLANAR)
 Axes = list[tuple[str, int]]
@@ -29,8 +29,8 @@ def stack_of(pages: Sequence[Page], behind: int = 1) -> Stack:
 
     Args:
         pages: with the tags :data:`WANTED`.
-        behind: how many images of the first page's size fit into the bytes from its pixels to the file's end; some
-            programs write a stack so, with one page.
+        behind: number of images of the first page's size that fit from its first pixel to the end of the file; some
+            programs write a stack in this way, with one page.
     """
     first = pages[0]
     whole = [k for k, page in enumerate(pages) if k == 0 or not page.number(ifd.SUBFILE, 0) & (_REDUCED | _MASK)]
@@ -45,7 +45,7 @@ def stack_of(pages: Sequence[Page], behind: int = 1) -> Stack:
 
 
 def _described(first: Page, count: int, behind: int) -> Stack | None:
-    """Return what the description says, if it accounts for all pages, or for what lies behind the only one."""
+    """Return the planes by the description, if it accounts for all pages, or for the images after the only page."""
     text, order = first.text(ifd.DESCRIPTION), None
     try:
         if text.startswith("ImageJ="):
@@ -55,7 +55,7 @@ def _described(first: Page, count: int, behind: int) -> Stack | None:
         elif "<OME" in text[:1000] or "<ome:OME" in text[:1000]:
             axes, order = _ome(text, first.number(ifd.SAMPLES, 1), count)
         elif ifd.STK_PLANES in first.tags:
-            axes = [("pages", len(first.numbers(ifd.STK_PLANES)) // 2)]  # rationals, one a plane
+            axes = [("pages", len(first.numbers(ifd.STK_PLANES)) // 2)]  # rationals, one per plane
         else:
             return None
     except (ValueError, KeyError, TypeError, StopIteration, RecursionError, expat.ExpatError):
@@ -75,11 +75,11 @@ def _imagej(text: str) -> Axes:
     images = int(fields.get("images", 1))
     if math.prod(length for _, length in axes) == images:
         return axes
-    return [("pages", images)]  # stacks of old have their number only
+    return [("pages", images)]  # old stacks have only their number
 
 
 def _shaped(text: str, first: Page) -> Axes:
-    """Return the axes before those of a page, as tifffile notes them."""
+    """Return the axes before those of a page, as tifffile writes them."""
     record = json.loads(text)
     shape = [length if type(length) is int and length > 0 else 0 for length in record["shape"]]
     height, width, samples = (first.number(code, 1) for code in (ifd.HEIGHT, ifd.WIDTH, ifd.SAMPLES))
@@ -109,11 +109,11 @@ def _ome(text: str, samples: int, count: int) -> tuple[Axes, list[int] | None]:
 
 
 def ome_pixels(text: str) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """Return what OME-XML says of the first image: the attributes of its Pixels, and of each of its TiffData.
+    """Return the first image in OME-XML: the attributes of its Pixels, and of each of its TiffData.
 
     Raises:
-        ValueError: it has entities of its own.
-        xml.parsers.expat.ExpatError: it is no XML.
+        ValueError: the text declares entities.
+        xml.parsers.expat.ExpatError: the text is not XML.
     """
     found: dict[str, str] = {}
     parts: list[dict[str, str]] = []
@@ -141,7 +141,7 @@ def ome_pixels(text: str) -> tuple[dict[str, str], list[dict[str, str]]]:
 def _places(
     parts: Sequence[dict[str, str]], names: str, sizes: dict[str, int], samples: int, count: int
 ) -> list[int] | None:
-    """Return the page of each place, or None where they lie one after the other."""
+    """Return the page of each place, or None if they are in order."""
     if not any(set(part) & {"IFD", "FirstZ", "FirstC", "FirstT"} for part in parts):
         return None
     order: list[int | None] = [None] * count
@@ -154,7 +154,7 @@ def _places(
             step *= sizes[axis]
         page = int(part.get("IFD", 0))
         more = min(int(part.get("PlaneCount", 1 if "IFD" in part else count)), count - filled)
-        filled += more  # so that many parts of many planes cost no more than there are pages
+        filled += more  # so that many parts of many planes take no more time than there are pages
         for k in range(more):
             order[place + k] = page + k
     pages = [page for page in order if page is not None]
