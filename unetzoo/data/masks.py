@@ -42,7 +42,7 @@ Palette = Sequence[tuple[int, int, int]]
 _LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif")
 _BLACK, _HEX = (0, 0, 0), "#{:02x}{:02x}{:02x}"
 _OUTSIDE = -1
-"""Marks values that are no class in lookup tables."""
+"""Marks values without a class in lookup tables."""
 
 
 def read_target(sample: Sample, labels: Labels, size: tuple[int, int], dtype: torch.dtype = torch.int64) -> Tensor:
@@ -243,7 +243,7 @@ def _greys(path: Path, values: Tensor) -> Tensor:
     """Return the greys of palette indices if all indices in use are grey; else the values unchanged.
 
     Raises:
-        InputError: colours of which black is not the first: the order of the indices means something unknown.
+        InputError: the colours in use have black, but not first: the meaning of the indices is unknown.
     """
     palette = images.palette_of(path)
     used = [] if palette is None else torch.unique(values).tolist()

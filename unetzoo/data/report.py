@@ -100,10 +100,10 @@ class DataReport:
         return {name: split.images for name, split in self.splits.items()}
 
     def raise_for_problems(self) -> None:
-        """Do nothing where there are no problems.
+        """Raise an error if there are problems.
 
         Raises:
-            ConfigError: lists them, at most ten of a kind.
+            ConfigError: lists the problems, at most ten of a kind.
         """
         if self.problems:
             raise ConfigError(f"{self.source!r} cannot be trained on", said_by_kind(self.problems, _ALL))

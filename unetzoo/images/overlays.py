@@ -132,8 +132,8 @@ NEAR = 3
 def _neighbours(labels: Tensor) -> Tensor:
     """Return the pairs of objects that are near each other, (pairs, 2), the lower number first.
 
-    Where two objects are nearest, the next pixel towards the other object is outside the own one: only such pixels are
-    compared.
+    Where two objects are nearest, the next pixel from one towards the other is outside the first: only pixels with such
+    a neighbour are compared.
     """
     count = int(labels.max()) + 1
     padded = F.pad(labels, (NEAR, NEAR, 0, NEAR))

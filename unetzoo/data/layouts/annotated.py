@@ -22,7 +22,7 @@ from unetzoo.errors import ConfigError, InputError
 from unetzoo.printing import some_of
 
 _MOST = 50
-"""The most files that may be such; if there are more, they are one for each image."""
+"""The most files of this kind; if there are more, they are one for each image."""
 
 
 @register_layout("annotated", title="images and an annotation file for all of them")

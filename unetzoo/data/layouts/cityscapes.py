@@ -30,7 +30,7 @@ _IMAGES, _MASKS = "leftImg8bit", "gtFine"
 _IMAGE = f"_{_IMAGES}.png"
 _OBJECTS = f"_{_MASKS}_instanceIds.png"
 _FIRST = 1000
-"""Lowest value of an object: 1000 times the id of its class, plus a number. Lower values tell no objects apart."""
+"""Lowest value of an object: 1000 times the id of its class, plus a number. Lower values are not objects."""
 _TRAIN_IDS, _IDS = f"_{_MASKS}_labelTrainIds.png", f"_{_MASKS}_labelIds.png"
 
 
