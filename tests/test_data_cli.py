@@ -119,7 +119,7 @@ def test_counts_of_problems_are_of_what_is_listed(capsys: pytest.CaptureFixture[
     assert "problems (4, grouped by kind):" in out
     assert "and 2 others" in out
     assert "4 in all" in err
-    assert "without a partner" not in out  # which the problems say
+    assert "unpaired images" not in out  # which the problems say
 
 
 def test_problems_are_printed_before_the_status(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

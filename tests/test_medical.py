@@ -212,7 +212,7 @@ def test_damaged_volumes_are_one_error(tmp_path: Path, name: str) -> None:
             images.read_image(path, 2)
     if name == "a.nii":  # a header of 32,767³ voxels
         path.write_bytes(whole[:40] + np.array([3, 32767, 32767, 32767], "<i2").tobytes() + whole[48:])
-        with pytest.raises(InputError, match="more than are read"):
+        with pytest.raises(InputError, match="too much to read"):
             images.image_size(path)
 
 

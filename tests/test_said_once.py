@@ -69,7 +69,7 @@ def test_a_refused_check_says_what_is_wrong_once_and_measures_nothing(
         r"masks.00\.png': .*and 28 others: '.*masks.01\.png'.*, …; 'unetzoo data check --json' lists all$",
         ids,
     )
-    assert out.count("no mask of that stem") == 1
+    assert out.count("no mask with that stem") == 1
     assert not re.search("%|median|std", out)
     assert main(["data", "check", str(source), "--json"]) == 2
     assert len(json.loads(capsys.readouterr().out)["problems"]) == 30  # each by its name

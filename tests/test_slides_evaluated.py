@@ -190,7 +190,7 @@ def test_slides_are_no_images_to_train_on(folder: Path, capsys: Any) -> None:
     said = capsys.readouterr().err
     assert "images/a.svs': that is a slide" in said
     assert ", then a line for each, such as images/a.svs,masks/a.tif." in said
-    assert "no image of that stem" not in said
+    assert "no image with that stem" not in said
     # What it says works.
     (folder / "d" / "list.csv").write_text("image,mask\nimages/a.svs,masks/a.tif\n", encoding="utf-8")
     asked = ["evaluate", str(folder / "m.safetensors"), "--data", str(folder / "d" / "list.csv"), "--level", "0"]
@@ -200,7 +200,7 @@ def test_slides_are_no_images_to_train_on(folder: Path, capsys: Any) -> None:
     capsys.readouterr()
     assert main(["data", "check", str(folder / "d")]) == 2
     said = capsys.readouterr().out
-    assert "masks/b.tif: no image of that stem" in said
+    assert "masks/b.tif: no image with that stem" in said
     assert "masks/a.tif: no image" not in said
     assert "left out: images/a.svs" not in said
 

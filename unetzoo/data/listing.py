@@ -69,7 +69,7 @@ class Sample:
         object.__setattr__(self, "key", self.key or self.name)
 
 
-NO_IMAGE = ": no image of that stem"
+NO_IMAGE = ": no image with that stem"
 """What follows a mask's name in the problem that it has no image."""
 
 

@@ -85,7 +85,7 @@ def _picked(
     wanted = objects if classes is None else tuple(classes)
     wrong = [unknown("class", name, objects) for name in wanted if name not in objects]
     if wrong or len({*wanted}) < len(wanted) or not wanted:
-        raise ConfigError("the data have other classes", wrong or [f"classes={wanted!r}: give one or more, each once"])
+        raise ConfigError("the data lack these classes", wrong or [f"classes={wanted!r}: give one or more, each once"])
     task = task or ("binary" if len(wanted) == 1 else "multiclass")
     now = {name: 1 if task == "binary" else k for k, name in enumerate(wanted, 1)}
     codes = (code if code == IGNORED else now.get(names[code], 0) for code in told.get("codes") or range(len(names)))

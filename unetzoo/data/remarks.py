@@ -36,7 +36,7 @@ def warnings_of(listing: Listing, by_split: Mapping[str, Sequence[Findings]], co
     others = [inner for inner in listing.leftovers if not is_image(inner) or is_hidden(inner)]
     for what, names in (
         ("neither images nor masks", others),
-        ("images without a partner", alone),
+        ("unpaired images", alone),
         ("images that no annotation names", listing.unnamed),
     ):
         said += [f"{what}, left out: {some_of(names, _NAMED, quoted=False)}"] * bool(names)

@@ -249,7 +249,7 @@ def labels_from(
     if classes is not None and not told.names:
         problems = ["classes=… picks classes by name, and these have no names: leave it out"]
     if problems:
-        raise ConfigError(f"{title_of(source)!r} has other classes", problems)
+        raise ConfigError(f"{title_of(source)!r} does not have these classes", problems)
     return labels
 
 

@@ -195,7 +195,7 @@ class _Dicom:
 
 def _check(path: str | os.PathLike[str], height: int, width: int, slices: int) -> None:
     if not 0 < height * width <= _LARGEST or not 0 < slices <= _MOST:
-        raise InputError(f"{str(path)!r} has {slices} slices of {width}×{height} pixels: more than are read")
+        raise InputError(f"{str(path)!r} has {slices} slices of {width}×{height} pixels, which is too much to read")
 
 
 def _tensor(found: Any) -> Tensor:

@@ -290,7 +290,7 @@ def _by_imagecodecs(path: str | os.PathLike[str], decoder: str, file: ImageFile,
     import numpy as np
 
     imagecodecs = extras.needed(
-        "imagecodecs", f"{str(path)!r}, a {file.format} that Pillow does not read whole", error=InputError
+        "imagecodecs", f"{str(path)!r}, a {file.format} that Pillow does not read completely", error=InputError
     )
     turn = _orientation(path, file) or 1
     array = getattr(imagecodecs, decoder)(Path(path).read_bytes())

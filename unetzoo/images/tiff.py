@@ -157,7 +157,7 @@ class TiffImage:
             InputError: the file has a palette, CMYK, or fewer than 8 bits.
         """
         if self.photometric in (_PALETTE, _CMYK) or self.bits[0] < 8:
-            raise InputError(f"{str(self.path)!r} holds a palette, CMYK or single bits: save it as grey or RGB")
+            raise InputError(f"{str(self.path)!r} has a palette, CMYK or fewer than 8 bits: save it as grey or RGB")
 
     def check_size(self, number: int) -> None:
         """Check that a page needs no more bytes than the file can hold, and Pillow's limit of pixels allows.
@@ -271,4 +271,4 @@ def _flags(tifffile: Any) -> dict[str, bool]:
 
 
 def _tifffile_for(path: str | os.PathLike[str]) -> Any:
-    return extras.needed("tifffile", f"{str(path)!r}, a TIFF that Pillow does not read whole", error=InputError)
+    return extras.needed("tifffile", f"{str(path)!r}, a TIFF that Pillow does not read completely", error=InputError)

@@ -173,7 +173,7 @@ class _Folder:
         if self.root.rule != Rule():
             wanted += f" ({self.root.rule})"
         for name in self.images.keys() - masks.keys():
-            self.problems.append(f"{self._shown(self.images[name])}: no mask of {wanted}")
+            self.problems.append(f"{self._shown(self.images[name])}: no mask with {wanted}")
         self.problems.sort()
         return tuple(Sample(name, self.images[name], masks[name]) for name in sorted(self.images) if name in masks)
 
