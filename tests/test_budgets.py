@@ -207,7 +207,7 @@ def test_a_run_of_steps_goes_on_to_more(nuclei: Path, tmp_path: Path, capsys: py
     assert main(["train", "--resume", str(tmp_path / "a"), "--minutes", "4", "--quiet"]) == 2
     assert "the steps are settled" in capsys.readouterr().err
     assert main(["train", "--resume", str(tmp_path / "a"), "--steps", "2", "--quiet"]) == 2
-    assert "--steps 2: 4 are done already" in capsys.readouterr().err
+    assert "--steps 2: 4 are already done" in capsys.readouterr().err
     assert main(["train", "--resume", str(tmp_path / "a"), "--loss", "dice", "--quiet"]) == 2
     error = capsys.readouterr().err
     assert "only --steps or --epochs, --data, --data.workers, --patience, " in error

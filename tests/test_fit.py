@@ -195,7 +195,7 @@ def test_the_best_epoch_is_that_of_the_kept(rows: str, epoch: int | None, dice: 
     found = Run(tmp_path)
     assert (found.best_epoch, found.best_dice) == (epoch, dice)
     assert str(tmp_path) in str(found)
-    with pytest.raises(WeightsError, match=r"best\.safetensors: .*none yet"):
+    with pytest.raises(WeightsError, match=r"best\.safetensors: not written yet"):
         found.load()
 
 

@@ -180,8 +180,8 @@ class TestRuns:
             ({"folds": 2, "fold": 3}, "from 1 to 2"),
             ({"folds": 1}, "folds=1"),
             ({"folds": 40}, "cannot be split into 40 folds"),
-            ({"folds": 2, "settings": {"trainer.devices": 2}}, "a command for each fold"),
-            ({"folds": 2, "settings": {"trainer.num_nodes": 2}}, "a command for each fold"),
+            ({"folds": 2, "settings": {"trainer.devices": 2}}, "one command per fold"),
+            ({"folds": 2, "settings": {"trainer.num_nodes": 2}}, "one command per fold"),
         ],
     )
     def test_what_cannot_be_is_refused(self, how: dict, said: str, data: Path, tmp_path: Path) -> None:

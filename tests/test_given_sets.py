@@ -184,7 +184,7 @@ def test_a_second_run_writes_over_nothing(tmp_path: Path) -> None:
     run, data = tmp_path / "run", tmp_path / "run-data"
     unetzoo.fit("unet", data=Pairs(items), out=run, **TINY)
     before = content(tmp_path)
-    with pytest.raises(ConfigError, match="run: there is something already; resume goes on with it"):
+    with pytest.raises(ConfigError, match="run: the folder is not empty; resume=… continues its run"):
         unetzoo.fit("unet", data=Pairs(items), out=run, **TINY)
     assert content(tmp_path) == before
     shutil.rmtree(run)

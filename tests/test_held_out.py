@@ -427,7 +427,7 @@ def test_a_run_goes_on_with_its_own_data_alone(
                 (data / part / "z.png").replace(data / part / f"{name}.png")
                 for left in data.glob("*/z.png"):
                     left.unlink()
-    said = rf"a run goes on with the data that it began with.*'{name}'.*{change}"
+    said = rf"a resumed run needs the data that it began with.*'{name}'.*{change}"
     with pytest.raises(ConfigError, match=said):
         unetzoo.fit(resume=run, epochs=2, quiet=True)
     assert main(["train", "--resume", str(run), "--epochs", "2", "--quiet"]) == 2
@@ -446,5 +446,5 @@ def test_data_that_moved_as_they_are_go_on(both: tuple[Path, Path]) -> None:
 def test_a_run_without_a_list_does_not_go_on(both: tuple[Path, Path]) -> None:
     _, run = both
     (run / "data.json").unlink()
-    with pytest.raises(ConfigError, match=r"there is no .*data\.json.*train a new run, from .*best\.safetensors"):
+    with pytest.raises(ConfigError, match=r"there is no .*data\.json.*a new run, starting from .*best\.safetensors"):
         unetzoo.fit(resume=run, epochs=2, quiet=True)

@@ -160,5 +160,5 @@ def test_a_logger_that_cannot_begin_is_refused(
 
     monkeypatch.setitem(loggers.LOGGERS, "tensorboard", lambda *_: BrokenLogger())
     words = once("--data", str(nuclei), *TINY, "--epochs", "1", "--out", str(tmp_path / "a"))
-    assert "--logger broken cannot begin: no such server" in refused(capsys, *words, "--logger", "tensorboard")
+    assert "--logger broken cannot start: no such server" in refused(capsys, *words, "--logger", "tensorboard")
     assert not (tmp_path / "a").exists()

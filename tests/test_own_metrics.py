@@ -134,9 +134,9 @@ def test_masks_are_those_of_the_task(
     [
         (["math.nothing"], "math has no 'nothing'"),
         (["word"], "'word' is not a dotted path"),
-        ([f"{HERE}.NUMBER"], "NUMBER is no function"),
-        ([f"{HERE}.dice"], "dice is a figure already"),
-        ([f"{HERE}.minus_area", f"{HERE}.minus_area"], "minus_area is the name of 2"),
+        ([f"{HERE}.NUMBER"], "NUMBER is not a function"),
+        ([f"{HERE}.dice"], "the figure dice exists already"),
+        ([f"{HERE}.minus_area", f"{HERE}.minus_area"], "2 functions are named minus_area"),
         ([f"{HERE}.of_three"], r"of_three cannot be called with an empty mask .*TypeError"),
     ],
 )

@@ -305,7 +305,7 @@ def test_a_run(tmp_path: Path) -> None:
     assert "<b>run" in read.text
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "config.yaml").write_text("", encoding="utf-8")
-    assert "no epoch was judged yet" in harmless(Run(tmp_path / "new")).text
+    assert "no epoch has been validated yet" in harmless(Run(tmp_path / "new")).text
 
 
 def test_folds(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_one_of_several_gets_the_folder_that_all_are_told(there: bool, tmp_path:
         assert [folder for folder in found if isinstance(folder, Path)] == [out]
         errors = [error for error in found if isinstance(error, ConfigError)]
         assert len(errors) == 7
-        assert all(re.search(r"out=.*going on there.*another folder", str(error)) for error in errors)
+        assert all(re.search(r"out=.*training there.*another folder", str(error)) for error in errors)
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
     assert out.exists() or not there
 
@@ -248,7 +248,7 @@ def test_a_run_that_is_going_on_is_not_resumed_until_its_process_is_gone(tmp_pat
     (tmp_path / "config.yaml").touch()
     with holders(1, functools.partial(places.resumed, tmp_path)) as ((process, end),):
         assert end.recv() == tmp_path
-        with pytest.raises(ConfigError, match=r"resume=.*going on at this moment"), places.resumed(tmp_path):
+        with pytest.raises(ConfigError, match=r"resume=.*another process is training"), places.resumed(tmp_path):
             pass
         os.kill(process.pid, KILL)
         process.join()
@@ -272,7 +272,7 @@ def test_a_refused_training_leaves_no_folder(nuclei: Path, tmp_path: Path, capsy
     )
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "a").touch()
-    assert "file of that name" in refused(
+    assert "this is a file" in refused(
         capsys, "--data", str(nuclei), *TINY, "--epochs", "1", "--out", str(tmp_path / "a")
     )
 

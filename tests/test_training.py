@@ -679,7 +679,7 @@ def test_fewer_epochs_leave_a_run_as_it_was(first: Path, tmp_path: Path, capsys:
     run = Path(shutil.copytree(first, tmp_path / "a"))
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
     assert main(["train", "--resume", str(run), "--epochs", "1", "--quiet"]) == 2
-    assert "--epochs 1: 2 are done already" in capsys.readouterr().err
+    assert "--epochs 1: 2 are already done" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
 
 

@@ -277,7 +277,7 @@ def test_want_of_memory_is_said_in_options(monkeypatch: pytest.MonkeyPatch) -> N
     assert "resume=…" in str(caught.value)
     typed = wording("train")(str(caught.value))
     assert "--data.workers 0" in typed
-    assert "--resume goes on" in typed
+    assert "--resume continues" in typed
 
 
 NO_CALLS = {

@@ -1,4 +1,4 @@
-"""``data.json``: which images a run trains, validates and tests on, so that it never goes on with others."""
+"""``data.json``: the training, validation and test images of a run, so that it is never resumed with others."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from unetzoo.train.recipe import Recipe
 
 
 class KeepData(Callback):
-    """Writes ``data.json`` when a run begins, and refuses to go on with other data than those it lists.
+    """Writes ``data.json`` when a run begins, and refuses to resume the run with data other than those it lists.
 
     Args:
-        folder: of the run; one that has ``last.ckpt`` goes on.
+        folder: of the run; if it has ``last.ckpt``, the run is being resumed.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -30,10 +30,10 @@ class KeepData(Callback):
         self.record: DataRecord | None = None
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Look at the images before anything of the run is changed.
+        """Look at the images before any file of the run is changed.
 
         Raises:
-            ConfigError: a run that goes on began with other data; says which are new, gone or changed.
+            ConfigError: a resumed run began with other data; says which are new, gone or changed.
         """
         if stage != "fit":
             return
@@ -53,20 +53,20 @@ class KeepData(Callback):
 
 
 def _seen_by(model: str) -> Seen:
-    """Return what is known of the data of the model that a run begins from; of a network of the zoo it is none."""
+    """Return what is known about the data of the model from which a run starts; nothing for an untrained network."""
     source = source_of(model)
     return seen_at([] if source.kind == "network" else [(model, source.path)])
 
 
 def _same(path: Path, now: DataRecord) -> DataRecord:
-    """Return the record that a run began with, if it is of the same data."""
-    fix = f"train a new run, from {path.with_name(BEST_FILE)} if you like"
+    """Return the record that a run began with, if it lists the same data."""
+    fix = f"train a new run, starting from {path.with_name(BEST_FILE)} if you like"
     if not path.is_file():
-        raise ConfigError(f"there is no {path}, so that nothing says what the run was trained on: {fix}")
+        raise ConfigError(f"there is no {path}, so it is not known what the run was trained on: {fix}")
     record = DataRecord.read(path)
     changes = said_once(record.changes(now))
     if changes:
-        raise ConfigError(f"a run goes on with the data that it began with; give those, or {fix}", _few(changes))
+        raise ConfigError(f"a resumed run needs the data that it began with; give those, or {fix}", _few(changes))
     return record
 
 

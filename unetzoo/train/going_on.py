@@ -1,4 +1,4 @@
-"""What a run that goes on may be asked for: more of the same, and nothing that would make another run of it."""
+"""Which settings may change when a run is resumed: those that continue the same run, and no others."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ MAY_CHANGE = (
     *("data.folder", "data.workers", "patience"),
     *("keep_minutes", "keep_steps", "images_every", "logger"),
 )
-"""What a run that goes on may set anew, beside what is the trainer's; all else would make another run of it."""
+"""What a resumed run may change, as well as the trainer's settings; any other change would make it another run."""
 
 
 def check_longer(done: int, wanted: int | None, length: int | None) -> None:
-    """Refuse fewer epochs than a run has behind it: written to its settings, they would keep it from going on.
+    """Refuse fewer epochs than a run has done: written to its settings, they would stop it from being resumed.
 
     Args:
         done, wanted: epochs.
-        length: steps of one, where steps are counted.
+        length: steps per epoch, if the length of the run is given in steps.
 
     Raises:
-        ConfigError: with both.
+        ConfigError: fewer are wanted than are done.
     """
     if wanted is not None and 0 <= wanted < done:
         unit, each = ("epochs", 1) if length is None else ("steps", length)
-        raise ConfigError(f"{unit}={wanted * each}: {done * each} are done already; give more, or leave it out")
+        raise ConfigError(f"{unit}={wanted * each}: {done * each} are already done; give more, or leave it out")
 
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse settings that would make another run of one that goes on.
+    """Refuse settings that would turn a resumed run into another run.
 
     Args:
         before, now: as ``config.yaml`` nests them.
@@ -52,14 +52,14 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         longer = "epochs=…" if new.get("data.steps_per_epoch") is None else "steps=… or epochs=…"
         others = ", ".join(f"{short_name(name)}=…" for name in MAY_CHANGE)
         raise ConfigError(
-            f"a run goes on as it was set up: only {longer}, {others} and what begins with trainer. may change. Give "
-            f"its {CONFIG} as config=…, and another out=…, for a new run",
+            f"a resumed run keeps its settings: only {longer}, {others} and what begins with trainer. may change. For "
+            f"a new run, give its {CONFIG} as config=…, and another out=…",
             changed,
         )
 
 
 def _change(name: str, old: Any, new: Any) -> str:
-    """Return what is said of a setting that is another now; None is one that is not given."""
+    """Return the message for a setting that has changed; None means not given."""
     if new is None:
         return f"{name}=… is left out: it was {old!r}"
     return f"{name}={new!r}: it was {'not given' if old is None else repr(old)}"

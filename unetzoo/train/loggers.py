@@ -1,4 +1,4 @@
-"""Where a run's figures go beside ``metrics.csv``: TensorBoard, Weights & Biases, MLflow, by one list of names."""
+"""Loggers for a run's figures, as well as ``metrics.csv``: TensorBoard, Weights & Biases, MLflow, by their names."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from unetzoo.train.pictures import ImageSheets
 from unetzoo.train.recipe import Recipe
 
 PROJECT = "unetzoo"
-"""Name of the project of W&B, and of the experiment of MLflow."""
+"""Name of the W&B project and of the MLflow experiment."""
 POINTS = 100
-"""Of the curve of the training loss, at least, where a run has so many steps."""
+"""Fewest points in the curve of the training loss, if a run has that many steps."""
 RUNS = "loggers.json"
-"""In the folder of a run: what W&B and MLflow call it, so that a run that goes on is the same one there."""
+"""File in the folder of a run with its ids in W&B and MLflow, so that a resumed run is the same one there."""
 
 
 def logger_problems(names: Sequence[str]) -> list[str]:
-    """Return what is wrong with the names of loggers, and which need what is not installed."""
+    """Return what is wrong with the names of loggers, and which of them need packages that are not installed."""
     problems = [problem for name in names for problem in one_of("logger", name, LOGGERS)]
     with collected(problems):
         check_installed([(name, f"logger={name!r}") for name in dict.fromkeys(names) if name in EXTRAS])
@@ -72,7 +72,7 @@ def _mlflow(folder: Path, run: str | None) -> Any:
 
     place = os.environ.get("MLFLOW_TRACKING_URI")
     if place is None:
-        # MLflow refuses its store of plain files, which needs no server and no database, unless this is set.
+        # MLflow refuses its plain-file store, which needs no server and no database, unless this is set.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         place = (folder.resolve() / "mlruns").as_uri()
     return MLFlowLogger(PROJECT, run_name=folder.resolve().name, tracking_uri=place, run_id=run)
@@ -87,20 +87,20 @@ LOGGERS: dict[str, Callable[[Path, str | None], Any]] = {
 
 
 class ToLoggers(Callback):
-    """Gives loggers the settings, the rate, the scores of each class and the sheets of images.
+    """Gives loggers the settings, the learning rate, the scores of each class and the sheets of images.
 
-    Losses and scores of all classes together are what the :class:`Recipe` logs. It stands behind ``ImageSheets``.
+    The :class:`Recipe` logs losses, and scores of all classes together. This must follow ``ImageSheets``.
 
     Args:
         folder: of the run.
-        sheets: has the latest one.
+        sheets: has the latest sheet.
     """
 
     def __init__(self, folder: Path, sheets: ImageSheets) -> None:
         self.folder, self.sheets = folder, sheets
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Keep what the run is called elsewhere."""
+        """Save the ids of the run in W&B and MLflow."""
         found = {name: str(logger.version if name == "wandb" else logger.run_id) for name, logger in _named(trainer)}
         if trainer.is_global_zero and found:
             write_file(self.folder / RUNS, json.dumps(found))
@@ -120,20 +120,20 @@ class ToLoggers(Callback):
 
 
 class LogOften(Callback):
-    """Logs the training loss so often that short runs have a curve, too: :data:`POINTS` times, or every 50 steps."""
+    """Logs the training loss often enough for a curve of short runs, too: :data:`POINTS` times, or every 50 steps."""
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Settle it, now that the length of the run is known."""
+        """Set the interval, now that the length of the run is known."""
         every = int(trainer.estimated_stepping_batches) // POINTS
         trainer.log_every_n_steps = min(max(every, 1), trainer.log_every_n_steps)  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
 def begun(trainer: lightning.Trainer) -> Iterator[None]:
-    """Begin the runs of all loggers, before any work, and end W&B's, of which a process has one at a time.
+    """Start the runs of all loggers, before any work; at the end, finish W&B's: a process can have only one at a time.
 
     Raises:
-        ConfigError: one cannot be begun, as without a network or a key.
+        ConfigError: a logger cannot start, for example without a network connection or a key.
     """
     _begin(trainer)
     try:
@@ -148,15 +148,15 @@ def _begin(trainer: lightning.Trainer) -> None:
     for logger in trainer.loggers:
         try:
             _ = logger.experiment  # type: ignore[attr-defined]
-        except Exception as error:  # of anybody's package: a missing key, a server that is not there
+        except Exception as error:  # from any package: a missing key, a server that cannot be reached
             name = type(logger).__name__.removesuffix("Logger").lower()
             offline = "; WANDB_MODE=offline keeps it in the run's folder" if name == "wandb" else ""
             said = printable(" ".join(str(error).split()))
-            raise ConfigError(f"logger={name!r} cannot begin: {said:.500}{offline}") from error
+            raise ConfigError(f"logger={name!r} cannot start: {said:.500}{offline}") from error
 
 
 def _named(trainer: lightning.Trainer) -> list[tuple[str, Any]]:
-    """Return the loggers whose runs have names elsewhere."""
+    """Return the loggers whose runs have ids of their own."""
     kinds = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
     return [(kinds[type(one).__name__], one) for one in trainer.loggers if type(one).__name__ in kinds]
 
@@ -168,14 +168,14 @@ def _known(folder: Path) -> dict[str, str]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ConfigError(f"{path} cannot be read ({error}): remove it, and loggers begin a new run") from error
+        raise ConfigError(f"{path} cannot be read ({error}): remove it, then loggers start a new run") from error
     return {name: text for name, text in found.items() if isinstance(text, str)} if isinstance(found, dict) else {}
 
 
 def _by_class(figures: Mapping[str, float | None]) -> dict[str, float]:
-    """Return the scores of each class, with such letters alone in their names as MLflow takes.
+    """Return the scores of each class, with only those characters in their names that MLflow allows.
 
-    They are apart from those of all classes, as its store of files has a file for "dice", which is no folder then.
+    They have their own prefix, because MLflow's file store has a file "dice", which cannot also be a folder.
     """
     named = ((*key.partition("/")[::2], value) for key, value in figures.items() if "/" in key)
     return {

@@ -1,4 +1,4 @@
-"""Objects of validation images, found as a predictor finds them, and held against the true ones."""
+"""Objects of validation images, found as a predictor finds them, and compared with the true ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ObjectMetrics:
         self._scores = ObjectScores()
 
     def update(self, logits: Tensor, batch: Mapping[str, Any]) -> None:
-        """Count the objects of whole images.
+        """Count the objects of complete images.
 
         Args:
             logits: (N, classes + 1, H, W).
@@ -41,7 +41,7 @@ class ObjectMetrics:
             self._scores += self._matched(said, target, ids)
 
     def row(self) -> dict[str, float | None]:
-        """Return the figures of all processes' images, by name."""
+        """Return the figures for the images of all processes, by name."""
         if not (dist.is_available() and dist.is_initialized()):
             return self._scores.row()
         parts: list[ObjectScores | None] = [None] * dist.get_world_size()
@@ -55,7 +55,7 @@ class ObjectMetrics:
 
 
 def found_objects(said: Tensor, labels: Labels) -> Instances:
-    """Return the objects that a network says there are: of (classes + 1, H, W) probabilities, the edges last."""
+    """Return the objects in a network's probabilities (classes + 1, H, W), of which the last channel is the edges."""
     mask = mask_of(said[:-1], "instances", (0.5,) * labels.num_classes)
     return instances(
         mask, labels.pixel_task, labels.num_classes, probabilities=said[:-1], edges=said[-1], split=SPLIT_BY_EDGES

@@ -1,15 +1,15 @@
-"""Figures of one's own, by the dotted paths of functions: a column of ``metrics.csv`` each, which may judge epochs.
+"""The user's own figures, by dotted paths of functions: each is a column of ``metrics.csv`` and may judge epochs.
 
 ::
 
     def largest_hit(mask, target):
         '''Share of the largest true object that is found; None where there is none.'''
 
-Such a function gets the mask that the network gives a validation image, and the true one: tensors on the CPU, as large
-as the image, (H, W) of 0 and 1 (binary) or of classes (multi-class), or (classes, H, W) of 0 and 1 (multi-label, and
-instances of several classes). In the true one -100 stands where pixels do not count. It returns a number, or None where
-none is defined. The figure of an epoch is the mean over the images where one is; as ``monitor`` the greater is the
-better. Its name is that of the function.
+Such a function gets the predicted mask and the true mask of a validation image: tensors on the CPU, of the size of the
+image, (H, W) of 0 and 1 (binary) or of class indices (multi-class), or (classes, H, W) of 0 and 1 (multi-label, and
+instances of several classes). In the true mask, -100 marks pixels that do not count. It returns a number, or None if
+the figure is undefined. The figure of an epoch is the mean over the images for which it is defined; as ``monitor``,
+greater is better. Its name is that of the function.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class OwnMetrics:
         self._values: dict[str, list[float]] = {name: [] for name in self.functions}
 
     def update(self, logits: Tensor, batch: Mapping[str, Any]) -> None:
-        """Ask all functions about whole images.
+        """Call all functions for complete images.
 
         Args:
             logits: (N, channels, H, W).
@@ -67,14 +67,14 @@ class OwnMetrics:
             for name, function in self.functions.items():
                 try:
                     value = _number(function(mask, target.clone()))
-                except Exception as error:  # somebody else's function: whatever it raises
+                except Exception as error:  # the user's function may raise anything
                     what = f"{type(error).__name__}: {error}"
                     raise TrainingError(f"the metric {name} failed on the image {image!r} ({what})") from error
                 if value is not None:
                     self._values[name].append(value)
 
     def row(self) -> dict[str, float | None]:
-        """Return the means, by name; None where a function was defined for no image."""
+        """Return the means, by name; None if a function was undefined for all images."""
         values = self._values
         if dist.is_available() and dist.is_initialized():
             parts: list[Any] = [None] * dist.get_world_size()
@@ -98,28 +98,28 @@ def metric_problems(paths: Sequence[str] | None) -> list[str]:
             problems.append(f"metrics: {error}")
             continue
         if not callable(function):
-            problems.append(f"metrics: {path} is no function")
+            problems.append(f"metrics: {path} is not a function")
     counts = Counter(names_of(paths))
-    problems += [f"metrics: {name} is the name of {count} of them" for name, count in counts.items() if count > 1]
+    problems += [f"metrics: {count} functions are named {name}" for name, count in counts.items() if count > 1]
     taken = [name for name in counts if name in (*METRICS, *TAKEN) or name.startswith("object")]
-    return problems + [f"metrics: {name} is a figure already; give the function another name" for name in taken]
+    return problems + [f"metrics: the figure {name} exists already; rename the function" for name in taken]
 
 
 def call_problems(paths: Sequence[str] | None, labels: Labels) -> list[str]:
-    """Return which functions cannot be called with masks of the task, here empty ones."""
+    """Return which functions cannot be called with masks of the task; empty masks are tried."""
     problems = []
     for path in paths or ():
         mask = _mask(torch.full((labels.num_classes, 16, 16), -1.0), labels)
         try:
             _number(imported(path)(mask, mask.long()))
-        except Exception as error:  # somebody else's function: whatever it raises
+        except Exception as error:  # the user's function may raise anything
             what = f"{type(error).__name__}: {error}"
             problems.append(f"metrics: {path} cannot be called with an empty mask and an empty target ({what})")
     return problems
 
 
 def value_of(name: str, paths: Sequence[str] | None, said: Tensor, target: Tensor, labels: Labels) -> float | None:
-    """Return what the function of a name says of an image.
+    """Return the value of the function with this name for an image.
 
     Args:
         name: of the figure.
@@ -145,10 +145,10 @@ def _mask(logits: Tensor, labels: Labels) -> Tensor:
 
 
 def _number(value: Any) -> float | None:
-    """Return a number; None for what is not defined, which may also be nan.
+    """Return a number; None if the figure is undefined (None or nan).
 
     Raises:
-        TypeError: it is none.
+        TypeError: it is not a number.
         ValueError: it is infinite.
     """
     if value is None:

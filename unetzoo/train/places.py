@@ -1,4 +1,4 @@
-"""Where a run goes: a folder that is its own, from before its first step to its end."""
+"""The folder of a run: no other run uses it, from before its first step to its end."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ from unetzoo.train.trust import check_settings
 from unetzoo.train.words import is_in_python
 
 LOCK = ".training"
-"""Of the process that trains in a folder; removed at its end."""
+"""Lock file of the process that trains in a folder; removed at its end."""
 
 
 @contextlib.contextmanager
 def named(folder: Path) -> Iterator[Path]:
-    """Give the folder of a new run to this process alone; it is made, and is gone again if nothing was put there.
+    """Make the folder of a new run and lock it for this process; at the end, remove it if it is empty.
 
     Raises:
-        ConfigError: there is something already, or another run is beginning there.
+        ConfigError: the folder is not empty, or another run is beginning there.
         WriteError: it cannot be made.
     """
     _check_no_file(folder)
     with _made(folder), _held(folder) as held:
         if not held:
-            raise ConfigError(f"out={folder}: a run is going on there at this moment; give another folder")
+            raise ConfigError(f"out={folder}: another process is training there; give another folder")
         check_free(folder)
         yield folder
 
 
 def check_free(folder: Path) -> None:
-    """Refuse a folder for a new run in which there is something already.
+    """Refuse a folder for a new run if it is not empty.
 
     Raises:
-        ConfigError: there is, or it is a file.
+        ConfigError: it is not empty, or it is a file.
     """
     _check_no_file(folder)
     if folder.exists() and not _is_free(folder):
-        fix = "resume goes on with it; or give another folder" if _is_run(folder) else "give another folder"
-        raise ConfigError(f"out={folder}: there is something already; {fix}")
+        fix = "resume=… continues its run; or give another folder" if _is_run(folder) else "give another folder"
+        raise ConfigError(f"out={folder}: the folder is not empty; {fix}")
 
 
 @contextlib.contextmanager
 def numbered(name: str) -> Iterator[Path]:
-    """Give a new folder ``runs/<name>`` to this process alone, with a number if there is one, as :func:`named` does.
+    """Make and lock a new folder ``runs/<name>``, with a number if that exists, as :func:`named` does.
 
     Raises:
         WriteError: it cannot be made.
@@ -67,53 +67,51 @@ def numbered(name: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def resumed(folder: Path) -> Iterator[Path]:
-    """Give the folder of a run that goes on to this process alone.
+    """Lock the folder of a run that is resumed for this process.
 
     Raises:
-        ConfigError: there is no run in it, or it is going on already.
+        ConfigError: there is no run in it, or another process is training it.
         WriteError: nothing can be written there.
     """
     check_run(folder)
     with _held(folder) as held:
         if not held:
-            raise ConfigError(
-                f"resume={folder}: the run is going on at this moment; it goes on from there when it ends"
-            )
+            raise ConfigError(f"resume={folder}: another process is training this run; wait until it ends")
         yield folder
 
 
 @contextlib.contextmanager
 def several(folder: Path) -> Iterator[None]:
-    """Give a folder of folds to this process alone, as all of them go on.
+    """Lock a folder of folds for this process while all of them are resumed.
 
     Raises:
-        ConfigError: they are going on already.
+        ConfigError: another process is training them.
         WriteError: nothing can be written there.
     """
     with _held(folder) as held:
         if not held:
-            raise ConfigError(f"resume={folder}: its folds are going on at this moment")
+            raise ConfigError(f"resume={folder}: another process is training its folds; wait until it ends")
         yield
 
 
 def check_run(folder: Path) -> None:
-    """Refuse a folder that is no run's.
+    """Refuse a folder without a run.
 
     Raises:
-        ConfigError: there is none, or no run in it.
+        ConfigError: there is no such folder, or no run in it.
     """
     if not _is_run(folder):
         raise ConfigError(f"resume={folder}: there is no {CONFIG} in it; give the folder of a run")
 
 
 def going_on(folder: Path, **settings: int) -> str:
-    """Return the command, in quotes, that goes on with a run, or with all folds where they are trained in turn.
+    """Return the command, in quotes, that resumes a run, or all folds if they are trained in turn.
 
-    To who trains from Python it is a call.
+    If training was started from Python, it is a Python call.
 
     Args:
         folder: of the run.
-        settings: name → value of what is given anew.
+        settings: name → value of the settings to change.
     """
     if (folder.parent / LOCK).exists():
         folder = folder.parent
@@ -121,7 +119,7 @@ def going_on(folder: Path, **settings: int) -> str:
         for path in (folder / CONFIG, *(fold_folder(folder, fold) / CONFIG for fold in folds_in(folder))):
             check_settings(path)
         trust = False
-    except ConfigError:  # it names classes, and whoever gave them trusts them
+    except ConfigError:  # it names classes, which the user who gave them trusts
         trust = True
     if is_in_python():
         dotted = {name: value for name, value in settings.items() if "." in name}
@@ -137,7 +135,7 @@ def going_on(folder: Path, **settings: int) -> str:
 
 @contextlib.contextmanager
 def _made(folder: Path) -> Iterator[bool]:
-    """Make a folder, and give whether it is new; if it is, remove what is still empty at the end."""
+    """Make a folder, and yield whether it is new; if it is, remove the folders that are still empty at the end."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         new = _is_new(folder)
@@ -148,14 +146,14 @@ def _made(folder: Path) -> Iterator[bool]:
         yield new
     finally:
         for path in missing if new else ():
-            with contextlib.suppress(OSError):  # there is something in it, another run perhaps
+            with contextlib.suppress(OSError):  # it is not empty: perhaps there is another run
                 path.rmdir()
 
 
 def _is_new(folder: Path, tries: int = 100) -> bool:
-    """Make a folder, and return whether it was not there.
+    """Make a folder, and return whether it is new.
 
-    Other processes remove empty folders that they made, also the one that this folder is to be in: then again.
+    Other processes remove empty folders that they made, perhaps the parent of this one: then try again.
     """
     for k in range(tries):
         try:
@@ -176,7 +174,7 @@ def _held(folder: Path) -> Iterator[bool]:
     with contextlib.ExitStack() as stack:
         try:
             held = stack.enter_context(alone(folder / LOCK))
-        except FileNotFoundError:  # who made the folder has removed it just now
+        except FileNotFoundError:  # the process that made the folder has just removed it
             held = False
         except OSError as error:
             raise WriteError(f"nothing can be written in {folder}: {error.strerror}") from error
@@ -185,7 +183,7 @@ def _held(folder: Path) -> Iterator[bool]:
 
 def _check_no_file(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"out={folder}: there is a file of that name; give another folder")
+        raise ConfigError(f"out={folder}: this is a file; give a folder")
 
 
 def _is_run(folder: Path) -> bool:
@@ -193,5 +191,5 @@ def _is_run(folder: Path) -> bool:
 
 
 def _is_free(folder: Path) -> bool:
-    """Return whether nothing is there, or a run that was stopped before it kept anything."""
+    """Return whether the folder is empty, or has only a run that was stopped before it saved anything."""
     return {path.name for path in folder.iterdir()} <= {CONFIG, FILE, LOCK}

@@ -1,4 +1,4 @@
-"""A run of training by its folder: its figures, and the network that it kept. Needs no Lightning."""
+"""A training run, opened from its folder: its figures, and the network that it kept. Needs no Lightning."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ CURVES, REPORT = "curves.png", "report.html"
 _SHOWN = ("epoch", "loss", "val_loss", "dice", "iou", "object_ap_50")
 """Columns of the history in a notebook."""
 _LAST = 5
-"""Rows of it."""
+"""Its last rows that are shown."""
 
 
 class Run:
-    """A run of training: what ``unetzoo.fit`` and ``unetzoo train`` leave in a folder; or the folds of a training.
+    """A training run: the folder that ``unetzoo.fit`` and ``unetzoo train`` write; or the folds of a cross-validation.
 
-    It is taken wherever the folder is: ``evaluate(run, …)``, ``unetzoo.fit(model=run, …)``. Figures are read when they
-    are asked for, so that a run that is still going shows how far it is.
+    It can be used wherever the folder can: ``evaluate(run, …)``, ``unetzoo.fit(model=run, …)``. Figures are read on
+    access, so that a run that is still training shows its progress.
 
     Args:
         folder: of the run, whether it is finished or not.
 
     Attributes:
         folder: the same, as a path.
-        folds: the runs of the folds in it; empty for a run like any other. Those have a history each, and together a
-            predictor, their average.
+        folds: the runs of the folds in it; empty for a single run. Each fold has its own history; all of them share
+            one predictor, their average.
 
     Raises:
         ConfigError: there is no run in this folder.
@@ -49,13 +49,13 @@ class Run:
         self.folds = tuple(Run(fold_folder(self.folder, fold)) for fold in folds_in(self.folder))
         if not self.folds and not any((self.folder / name).is_file() for name in (CONFIG, HISTORY)):
             raise ConfigError(
-                f"there is no run in {self.folder}: neither {CONFIG} nor {HISTORY}; give a folder that a training was "
-                "told to write to"
+                f"there is no run in {self.folder}: neither {CONFIG} nor {HISTORY}; give the folder to which a run "
+                "was written"
             )
 
     @property
     def history(self) -> list[dict[str, float | int | None]]:
-        """The rows of ``metrics.csv``, one an epoch, with "epoch" (from 1), "loss", "val_loss", "dice", …, or None."""
+        """The rows of ``metrics.csv``, one per epoch, with "epoch" (from 1), "loss", "val_loss", "dice", …, or None."""
         path = self.folder / HISTORY
         if not path.is_file():
             return []  # no epoch has ended yet
@@ -64,13 +64,13 @@ class Run:
 
     @property
     def best_epoch(self) -> int | None:
-        """The number, from 1, of the epoch whose network was kept, the first of the best; or None."""
+        """The number, from 1, of the epoch whose network was kept: the first of the best; None if there is none."""
         best = self._best()
         return None if best is None or best["epoch"] is None else int(best["epoch"])
 
     @property
     def best_dice(self) -> float | None:
-        """The validation Dice of that epoch, in [0, 1], or None; of folds that of all that they held back."""
+        """The validation Dice of that epoch, in [0, 1], or None; for folds, that of all held-out images together."""
         if self.folds:
             return self._across()
         best = self._best()
@@ -115,12 +115,12 @@ class Run:
             return f"{self.folder}: {len(self.folds)} folds, {dice}"
         epochs = len(self.history)
         if self.best_epoch is None:
-            return f"{self.folder}: no epoch was judged yet"
+            return f"{self.folder}: no epoch has been validated yet"
         dice = "no Dice" if self.best_dice is None else f"validation Dice {self.best_dice:.4f}"
         return f"{self.folder}: {dice} in epoch {self.best_epoch} of {epochs}"
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: how far it is and how good, the curves, and the last epochs."""
+        """Return what a notebook shows: progress and score, the curves, and the last epochs."""
         if self.folds:
             rows = [[run.folder.name, _said(run.best_dice), _said(run.best_epoch)] for run in self.folds]
             return markup.shown(str(self), [markup.table([["fold", "Dice", "best epoch"], *rows])])
@@ -142,12 +142,12 @@ class Run:
 
         if self.folds:
             raise WeightsError(
-                f"{self.folder}: there are {len(self.folds)} networks in it; predictor() averages them, and "
-                "folds[0].load() is the first"
+                f"{self.folder}: it has {len(self.folds)} networks; predictor() averages them, and folds[0].load() "
+                "loads the first"
             )
         path = self.folder / BEST_FILE
         if not path.is_file():
-            raise WeightsError(f"{path}: there is none yet; the first epoch that was validated writes it")
+            raise WeightsError(f"{path}: not written yet; the first validated epoch writes it")
         return path
 
     def _across(self) -> float | None:
@@ -158,7 +158,7 @@ class Run:
         history = self.history
         if history and "best" in history[-1]:
             return next((row for row in history if row["epoch"] == history[-1]["best"]), None)
-        judged = [row for row in history if row.get("val_loss") is not None]  # of a version that did not say
+        judged = [row for row in history if row.get("val_loss") is not None]  # an older version had no such column
         return max(judged, key=score_of, default=None)
 
 
