@@ -543,8 +543,8 @@ def test_spoilt_files_are_refused(spoil: Callable[[dict[str, Any]], None], said:
         (b"\x89PNG\r\n\x1a\n", r"results\.json cannot be read .*0x89"),
         (b'{"format": 1, "format": 2}', "twice"),
         (b'{"format": NaN}', "NaN"),
-        (b"[]", r"results\.json .*no file.*'format'.*'unetzoo trials 1'"),
-        (b'{"size": 256, "models": []}', r"results\.json .*no file.*'format'.*'unetzoo trials 1'"),
+        (b"[]", r"results\.json .*not a results file.*'format'.*'unetzoo trials 1'"),
+        (b'{"size": 256, "models": []}', r"results\.json .*not a results file.*'format'.*'unetzoo trials 1'"),
     ],
 )
 def test_foreign_files_are_refused(content: bytes, said: str, tmp_path: Path) -> None:

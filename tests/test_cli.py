@@ -347,7 +347,7 @@ def test_what_was_taken_from_a_file_is_shown(tmp_path: Path, capsys: pytest.Capt
     assert main([*words, "--option", "base_channels=2"]) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert "tensors taken from 'state_dict.net'" in line
-    assert "taken as by default" in line
+    assert "defaults: " in line
     assert "\\x1b[31m" in line
     assert not logging.getLogger("unetzoo").handlers
 

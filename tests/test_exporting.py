@@ -676,7 +676,7 @@ def test_one_wrong_argument_is_said_with_its_mend(
 
 
 def test_copies_and_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"optimized already.*torch\.bfloat16"):
+    with pytest.raises(ConfigError, match=r"already optimized.*torch\.bfloat16"):
         export(unetzoo.optimize(build("tiny"), dtype=torch.bfloat16), tmp_path / "model.onnx")
     many = build("tiny", num_classes=257, task="multiclass")
     with pytest.raises(ConfigError, match=r"outputs='mask' .*uint8.*257 classes.*'logits' or 'probabilities'"):

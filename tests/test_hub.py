@@ -314,7 +314,7 @@ def test_who_is_not_logged_in_is_told_so(hub: HubServer, tmp_path: Path, monkeyp
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
     for name, options in (("me/it", {}), ("me/new", {}), ("me/it", {"token": False})):
-        with pytest.raises(HubError, match=f"{name} .*logged in.*'hf auth login'.*HF_TOKEN") as caught:
+        with pytest.raises(HubError, match=f"{name} .*without a login.*'hf auth login'.*HF_TOKEN") as caught:
             unetzoo.push_to_hub(small(), name, **options)
         assert caught.value.reason == "token"
     assert hub.requests == []
@@ -379,8 +379,8 @@ def test_names_that_are_none() -> None:
     for source, error, words in (
         ("cells", ConfigError, "no file .*'cells'"),
         ("runs/nuclei.safetensors", WeightsError, r"no file .*'runs/nuclei\.safetensors'"),
-        ("me/nuclei/more", WeightsError, "'me/nuclei/more'.*no name .*repository.*'owner/name'"),
-        ("me/nu clei", WeightsError, "'me/nu clei'.*no name .*repository.*'owner/name'"),
+        ("me/nuclei/more", WeightsError, "'me/nuclei/more'.*not a repository.*'owner/name'"),
+        ("me/nu clei", WeightsError, "'me/nu clei'.*not a repository.*'owner/name'"),
     ):
         with pytest.raises(error, match=words):
             unetzoo.from_pretrained(source)
@@ -389,9 +389,9 @@ def test_names_that_are_none() -> None:
     with pytest.raises(ConfigError, match="contradict"):
         unetzoo.from_pretrained("me/nuclei@v1", revision="v2")
     for address in ("https://huggingface.co/me/nuclei", "https://huggingface.co/me/nuclei/tree/main"):
-        with pytest.raises(WeightsError, match="of this address, 'me/nuclei'"):
+        with pytest.raises(WeightsError, match="from this address, use 'me/nuclei'"):
             unetzoo.from_pretrained(address)
-    with pytest.raises(ConfigError, match="is no repository"):
+    with pytest.raises(ConfigError, match="is not the name of a repository"):
         unetzoo.push_to_hub(small(), "nuclei")
     with pytest.raises(ConfigError, match=r"is needed, not SegmentationModel$"):
         unetzoo.push_to_hub("me/nuclei", small())

@@ -616,7 +616,7 @@ class TestHeads:
         other = unetzoo.load(tmp_path / "a.safetensors", task=task, num_classes=wanted)
         assert other.head.conv.weight.shape == model.head.conv.weight.shape
         assert not torch.equal(other.head.conv.weight, model.head.conv.weight)
-        assert "drawn anew" in caplog.text
+        assert "re-initialised" in caplog.text
         assert "#000000" not in caplog.text
 
 

@@ -425,7 +425,7 @@ def test_descriptions_that_are_none_are_refused(written: Path) -> None:
         written.write_bytes(whole)
         with pytest.raises(WeightsError, match=said):
             unetzoo.from_bioimageio(rewritten(written, rdf_yaml=content))
-    with pytest.raises(WeightsError, match=r"is no package of BioImage\.IO"):
+    with pytest.raises(WeightsError, match=r"is not a BioImage\.IO package"):
         unetzoo.from_bioimageio(rewritten(written, rdf_yaml=None))
 
 

@@ -263,7 +263,7 @@ def test_a_repository(hub: HubServer, tmp_path: Path) -> None:
     content = bytearray(blob.read_bytes())
     content[-1] ^= 1
     blob.write_bytes(content)
-    with pytest.raises(unetzoo.HubError, match="came damaged") as caught:
+    with pytest.raises(unetzoo.HubError, match="is damaged and was removed") as caught:
         unetzoo.from_pretrained("me/roads")
     assert caught.value.reason == "damaged"
     assert unetzoo.from_pretrained("me/roads").config.decoder == "smp_unet"  # fetched anew

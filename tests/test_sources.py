@@ -51,7 +51,7 @@ TABLE: list[tuple[str | Path, str, str, str]] = [
     ("me/it@v1", "", "hub: me/it@v1", "hub: me/it@v1"),
     ("me/it", "me/it/model.safetensors", "me/it", "me/it"),
     ("hf-hub:me/it", "me/it/model.safetensors", "hub: hf-hub:me/it", "hub: hf-hub:me/it"),
-    ("hf-hub:unet", "", "is no repository", "is no repository"),
+    ("hf-hub:unet", "", "is not the name of a repository", "is not the name of a repository"),
     ("runs/b", "runs/a/best.safetensors", "repository .*hf-hub:runs/b", "hf-hub:runs/b"),
     ("cells.safetensors", "", NOTHING, NOTHING),
     ("./unet", "", NOTHING, NOTHING),

@@ -452,7 +452,7 @@ def test_a_folder_as_other_tools_expect_it(tmp_path: Path) -> None:
     assert unetzoo.verify(folder).sha256 == unetzoo.verify(folder / "model.safetensors").sha256
     (folder / "config.json").write_text(small().config.to_json(), encoding="utf-8")
     assert_same(unetzoo.load(folder), model)  # what a killed save may leave: the file's own record counts
-    with pytest.raises(WeightsError, match=r"config\.json says another thing"):
+    with pytest.raises(WeightsError, match=r"config\.json does not agree"):
         unetzoo.verify(folder)
     (folder / "model.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"holds no model\.safetensors"):

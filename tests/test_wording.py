@@ -55,7 +55,7 @@ def test_a_head_drawn_anew_is_no_option_that_was_given(
     unetzoo.save(unetzoo.create("unet", base_channels=4, num_classes=2), tmp_path / "two.safetensors")
     with warnings_in(wording("train")):
         unetzoo.load(tmp_path / "two.safetensors", num_classes=classes)
-    assert re.search(rf"head is drawn anew.* {classes} class.* 2.*head\.conv\.weight", caplog.text)
+    assert re.search(rf"head is re-initialised.* {classes} class.* 2.*head\.conv\.weight", caplog.text)
     assert ("--num-classes 2 and --colours '#000000,#ffffff'" in caplog.text) == (classes == 1)
 
 
@@ -335,7 +335,7 @@ def test_a_call_is_said_as_the_command_that_does_it(tmp_path: Path, capsys: pyte
     new = str(tmp_path / "new.safetensors")
     for words, said in [
         (["info", "resenc_small"], r"unknown model 'resenc_small'.*\('unetzoo list' gives all names; and there is no"),
-        (["info", "./nothing/here"], r"no network of the zoo \('unetzoo list' gives all names\)"),
+        (["info", "./nothing/here"], r"not a network of the zoo \('unetzoo list' gives all names\)"),
         (["predict", "resnut50", saved], r"did you mean 'resunet50', .*'unetzoo list'"),
         (["convert", str(state), new], r"an encoder alone goes to 'unetzoo train --pretrained FILE'$"),
         (["convert", str(state), new, "--model", "nuclei"], r"'nuclei', the name of a network, which no saved"),

@@ -1,1 +1,1 @@
-"""Models to files, folders and the Hugging Face Hub, and back."""
+"""Saving models to files, folders and the Hugging Face Hub, and loading them."""

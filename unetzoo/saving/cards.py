@@ -1,4 +1,4 @@
-"""Model cards: the README.md of a model, made from facts, around the words of its owner."""
+"""Model cards: the README.md of a model, generated from facts, which keeps the text of its owner."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from unetzoo.printing import printable
 from unetzoo.saving.records import SavedModel
 
 SIZE = 512
-"""Side of the image for which the card's table row counts."""
+"""Side of the image for which the costs in the card are counted, in pixels."""
 _INSTALL = "pip install .  # in a clone of unetzoo, which is not on PyPI yet"
 _BEGIN = "<!-- unetzoo card: written anew at each save, so write below its end. "
 _END = "<!-- end of the unetzoo card -->"
@@ -35,15 +35,14 @@ _MARKS = (_BEGIN, _END, _TEXT_BEGIN, _TEXT_END)
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What a model card says beyond what the model itself tells. All of it may be left out.
+    """The contents of a model card that are not known from the model itself. All are optional.
 
     Attributes:
         license: as the Hub writes it: "mit", "apache-2.0", "cc-by-4.0", … or "other".
         training_data: what the model was trained on, in a sentence or two.
         metrics: name → value, such as ``{"Dice": 0.91}``.
-        evaluation_data: what the metrics were measured on; needed with them.
-        text: Markdown, set below the generated part. Given again, it is replaced; what was written by hand below it is
-            not.
+        evaluation_data: what the metrics were measured on; required with metrics.
+        text: Markdown, placed below the generated part. A new text replaces it, but not what its owner wrote below it.
 
     Raises:
         ConfigError: lists all that is wrong.
@@ -64,13 +63,13 @@ class ModelCard:
             if name != "metrics" and value is not None and not isinstance(value, str)
         ]
         if isinstance(self.license, str) and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", self.license):
-            problems.append(f"license={self.license!r:.50}: the Hub writes them as 'mit', 'cc-by-4.0', … or 'other'")
+            problems.append(f"license={self.license!r:.50}: write it as the Hub does: 'mit', 'cc-by-4.0', … or 'other'")
         if self.metrics is not None:
             problems += _metric_problems(self.metrics)
             if not self.evaluation_data:
-                problems.append("metrics without evaluation_data: say what they were measured on")
+                problems.append("metrics without evaluation_data: state what they were measured on")
         problems += [
-            f"{name} holds a mark of the generated part: give only what stands between the marks"
+            f"{name} contains a mark of the generated part: give only the text between the marks"
             for name, value in asdict(self).items()
             if isinstance(value, str) and any(mark in value for mark in _MARKS)
         ]
@@ -78,7 +77,7 @@ class ModelCard:
             raise ConfigError("cannot make a model card", problems)
 
     def over(self, other: ModelCard) -> ModelCard:
-        """Return what this card says, and ``other`` where this one is silent."""
+        """Return this card, completed from ``other`` where it has no value."""
         said = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.metrics is None:
             said["evaluation_data"] = None  # it belongs to the metrics
@@ -87,12 +86,12 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class EarlierCard:
-    """What a README.md said that is to be replaced.
+    """The contents of a README.md that is to be replaced.
 
     Attributes:
         front: its front matter.
         card: its facts.
-        words: what its owner wrote by hand.
+        words: the text that its owner wrote.
         weights: sha256 of the tensors for which its metrics were measured.
     """
 
@@ -102,28 +101,28 @@ class EarlierCard:
     weights: str | None = None
 
     def about(self, sha256: str) -> EarlierCard:
-        """Return what it says of these weights: its metrics may be of others."""
+        """Return the card for these weights, without its metrics if they are for other weights."""
         card = self.card
         if self.weights != sha256:
             card = replace(card, metrics=None, evaluation_data=None)
         return replace(self, card=card, weights=sha256)
 
     def over(self, other: EarlierCard) -> EarlierCard:
-        """Return what this card says, and ``other`` where this one is silent; both are about the same weights."""
+        """Return this card, completed from ``other`` where it has no value; both are about the same weights."""
         return EarlierCard(
             {**other.front, **self.front}, self.card.over(other.card), self.words or other.words, self.weights
         )
 
 
 def read_card(readme: str | None, where: object = "README.md") -> EarlierCard:
-    """Return what is kept of a README.md; None is an empty one.
+    """Return the parts of a README.md that are kept; None is treated as an empty file.
 
     Args:
         readme: its text.
-        where: it lies, for messages.
+        where: its path, for messages.
 
     Raises:
-        WeightsError: its front matter is no YAML, or one of the marks around the generated part is gone.
+        WeightsError: its front matter is not YAML, or one of the marks around the generated part is missing.
     """
     front_matter, body = _split(readme or "")
     front = _read_front_matter(front_matter, where)
@@ -132,21 +131,21 @@ def read_card(readme: str | None, where: object = "README.md") -> EarlierCard:
     broken = [mark for mark in _MARKS if mark in words]
     if broken:
         raise WeightsError(
-            f"{where} holds the mark {broken[0].strip()!r} and not the one that belongs to it, so that your words "
-            "cannot be told from ours: put that one back, or delete this one and what it marked"
+            f"{where} contains the mark {broken[0].strip()!r} without its counterpart, so your text cannot be told "
+            "from the generated text: restore the missing mark, or delete this one and the text that it marked"
         )
     licence = front.get("license")
     try:
         card = ModelCard(license=licence if isinstance(licence, str) else None)
     except ConfigError:
-        card = ModelCard()  # of the owner's own making; it stays in the front matter
+        card = ModelCard()  # a license of the owner's own; it stays in the front matter
     card = replace(card, text=given.strip() or None)
     try:
         facts = strict_json.loads(generated.partition(" -->")[0]) if generated else {}
         weights = facts.pop("weights", None)
         return EarlierCard(front, replace(card, **facts), words.strip(), weights)
     except (ValueError, TypeError, AttributeError):
-        # Somebody edited the mark: the facts are gone, the words are not.
+        # Somebody edited the mark: the facts are lost, the owner's text is not.
         return EarlierCard(front, card, words.strip())
 
 
@@ -160,7 +159,7 @@ def _split(readme: str) -> tuple[str, str]:
 
 
 def _cut(text: str, begin: str, end: str) -> tuple[str, str]:
-    """Return what stands between two marks, and the text without it and them; all of it where a mark is missing."""
+    """Return the text between two marks, and the text without it and the marks; if a mark is missing, "" and all."""
     before, _, rest = text.partition(begin)
     inside, mark, after = rest.partition(end)
     return (inside, before + after.lstrip("\n")) if mark else ("", text)
@@ -170,7 +169,7 @@ def _read_front_matter(text: str, where: object) -> dict[str, Any]:
     try:
         return strict_yaml.loads(text)
     except ValueError as error:
-        raise WeightsError(f"the YAML at the head of {where} cannot be read; fix it or delete it: {error}") from error
+        raise WeightsError(f"the YAML at the top of {where} cannot be read; fix it or delete it: {error}") from error
 
 
 def write_card(saved: SavedModel, name: str, card: ModelCard | None, earlier: EarlierCard) -> str:
@@ -178,13 +177,13 @@ def write_card(saved: SavedModel, name: str, card: ModelCard | None, earlier: Ea
 
     Args:
         saved: the model in its file.
-        name: what ``from_pretrained`` is given: "me/nuclei".
-        card: what is known beyond that.
-        earlier: of the README.md that this one replaces. Its owner's words stay, and so do its front matter and facts
-            where ``card`` is silent; metrics only if they are of the same weights.
+        name: the argument for ``from_pretrained``: "me/nuclei".
+        card: what else is known.
+        earlier: contents of the README.md that this one replaces. The owner's text is kept, and so are front matter
+            and facts for which ``card`` has no value; metrics are kept only if they are for the same weights.
     """
     if name in naming.names() or name in trained.names():
-        name = f"./{name}"  # the folder: by its name alone, the network or the trained model would be meant
+        name = f"./{name}"  # the folder: the name alone would mean the network or the trained model
     card = (card or ModelCard()).over(earlier.about(saved.sha256).card)
     text = f"{_TEXT_BEGIN}\n\n{card.text.strip()}\n\n{_TEXT_END}\n\n" if card.text else ""
     facts = {
@@ -219,7 +218,7 @@ def _front_matter(front: Mapping[str, Any], config: ModelConfig, card: ModelCard
     title = name.rpartition("/")[2] or config.name
     data = ModelCardData(model_name=title, eval_results=results) if results else ModelCardData()
     index: dict[str, Any] = data.to_dict()  # type: ignore[no-untyped-call]
-    known = {*DECODERS, *ENCODERS, *naming.names()}  # those that an earlier model left
+    known = {*DECODERS, *ENCODERS, *naming.names()}  # tags that an earlier model may have left
     theirs = front.get("tags")
     theirs = theirs if isinstance(theirs, list) else []
     tags = [*_own_tags(config), *(tag for tag in theirs if isinstance(tag, str) and tag not in known)]
@@ -271,15 +270,15 @@ def _task(config: ModelConfig) -> str:
     if config.task == "binary":
         return "one class against the background"
     if config.task == "instances":
-        return f"objects of {config.num_classes} class{'es' * (config.num_classes > 1)}, told apart where they touch"
+        return f"objects of {config.num_classes} class{'es' * (config.num_classes > 1)}, separated where they touch"
     kind = "exclusive" if config.task == "multiclass" else "independent"
     return f"{config.num_classes} {kind} classes"
 
 
 def _example(saved: SavedModel, name: str) -> str:
-    """Return lines from an image to its mask."""
+    """Return example code that segments an image."""
     config = saved.config
-    drawn = config.in_channels not in (1, 3)  # what no image viewer writes
+    drawn = config.in_channels not in (1, 3)  # common image formats do not have so many channels
     image = f"torch.rand({config.in_channels}, 256, 256)" if drawn else '"image.png"'
     shape = f"  # ({config.in_channels}, H, W) in [0, 1]" if drawn else "  # or a list of them, an array, a tensor"
     return (
@@ -298,7 +297,7 @@ def _facts(saved: SavedModel, info: information.ModelInfo) -> str:
         "input": f"{config.in_channels} channel{'s' * (config.in_channels > 1)}, any height and width"
         + _normalisation(config)
         + (f"; trained on {config.pixels}" if config.pixels else "")
-        + (f"; seen at {config.resize:g} of its size" if config.resize != 1 else ""),
+        + (f"; resized by a factor of {config.resize:g}" if config.resize != 1 else ""),
         "output": f"logits of {config.num_classes} class{'es' * (config.num_classes > 1)}"
         + (", and of the edges between objects" if config.task == "instances" else "")
         + f", task `{config.task}`",
@@ -316,9 +315,9 @@ def _facts(saved: SavedModel, info: information.ModelInfo) -> str:
 
 def _normalisation(config: ModelConfig) -> str:
     if config.normalisation == "image":
-        return "; each image less its own mean, divided by its own standard deviation, channel by channel"
+        return "; each image minus its own mean, divided by its own standard deviation, channel by channel"
     if config.mean and config.std:
-        return f"; values from 0 to 1, then less the mean {_numbers(config.mean)}, divided by {_numbers(config.std)}"
+        return f"; values from 0 to 1, then minus the mean {_numbers(config.mean)}, divided by {_numbers(config.std)}"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""A saved model with other classes or channels: what its config becomes, and which of its tensors change."""
+"""Loading a saved model with other classes or channels: its new config, and the tensors that change."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _logger = logging.getLogger("unetzoo")
 
 
 def changed_config(config: ModelConfig, changes: dict[str, Any], input_policy: str | None) -> ModelConfig:
-    """Return ``config`` with ``changes``, and without what they make void.
+    """Return ``config`` with ``changes``, and without the values that they invalidate.
 
     Raises:
-        ConfigError: an unknown policy, one where no channels change, or a configuration that would be wrong.
+        ConfigError: an unknown policy, a policy without a change of channels, or an invalid configuration.
     """
     problems = [] if input_policy is None else one_of("input_policy", input_policy, POLICIES)
     if problems:
@@ -42,32 +42,32 @@ def changed_config(config: ModelConfig, changes: dict[str, Any], input_policy: s
 
 
 def adapt_input(state: dict[str, Tensor], model: SegmentationModel, known: int, policy: str) -> None:
-    """Adapt, in ``state``, the convolution of the encoder that sees images of ``known`` channels.
+    """Adapt, in ``state``, the encoder's convolution that reads images of ``known`` channels.
 
     Raises:
-        WeightsError: there is none, or other tensors depend on the channels too.
+        WeightsError: there is no such convolution, or other tensors depend on the channels too.
     """
     channels = model.config.in_channels
     name = adapt_images(model.encoder, model.config.encoder, state, known, policy, prefix="encoder.")
     problems = misfits(model.state_dict(), state)
     if problems:
         raise WeightsError(
-            f"in_channels={channels}: more than the convolution that sees the images depends on their {known} "
-            f"channels, and cannot be adapted; train anew:{listed(problems)}"
+            f"in_channels={channels}: other tensors than the first convolution depend on the {known} channels of the "
+            f"images and cannot be adapted; train from scratch:{listed(problems)}"
         )
     _logger.warning("in_channels=%d: adapted from %d (%s): %s", channels, known, policy, name)
 
 
 def head_changes(before: ModelConfig, after: ModelConfig) -> bool:
-    """Return whether what a head says changes: how many outputs there are, or whether the last one is of edges."""
+    """Return whether the meaning of a head changes: the number of outputs, or whether the last one is for edges."""
     edges = (before.task == "instances") != (after.task == "instances")
     return edges or before.channels != after.channels
 
 
 def new_heads(model: SegmentationModel, before: ModelConfig, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Draw anew all that depends on the number of classes; return it by name, of the type that the file has it in.
+    """Re-initialise all tensors that depend on the number of classes; return them by name, in the type of the file.
 
-    Of the same classes with or without edges, those of the file's tensors are kept: the edges come last.
+    If only the output for edges is added or removed, the file's tensors for the classes are kept: the edges come last.
     """
     found: dict[str, Tensor] = {}
     after, weight = model.config, state["head.conv.weight"]
@@ -81,16 +81,16 @@ def new_heads(model: SegmentationModel, before: ModelConfig, state: dict[str, Te
         for name, tensor in found.items():
             tensor[:kept] = state[name][:kept]
         if before.task == "instances":
-            _logger.warning("task=%r: of the file's head the classes are kept, without the edges", after.task)
+            _logger.warning("task=%r: the file's head is kept for the classes, and dropped for the edges", after.task)
         else:
-            _logger.warning("task='instances': the file's head is kept, and drawn anew for the edges")
+            _logger.warning("task='instances': the file's head is kept for the classes, and initialised for the edges")
         return found
     classes = after.num_classes
     wanted = f"{classes} class{'es' * (classes > 1)}"
-    line = f"the head is drawn anew, for {wanted}, not the file's {before.num_classes}: {', '.join(found)}"
+    line = f"the head is re-initialised for {wanted}, not the file's {before.num_classes}: {', '.join(found)}"
     if (before.task, before.num_classes, classes) == ("multiclass", 2, 1):
         line += (
-            "; to train its two on masks of 0 and 255, give task='multiclass', num_classes=2 and "
+            "; to train its two classes on masks of 0 and 255, give task='multiclass', num_classes=2 and "
             "colours=['#000000', '#ffffff']"
         )
     _logger.warning("%s", line)

@@ -1,4 +1,4 @@
-"""Files of other programs made into files of ours."""
+"""Conversion of other programs' files to files of this package."""
 
 from __future__ import annotations
 
@@ -33,35 +33,36 @@ from unetzoo.saving.weights import check_fit, save
 
 _HEAD = "head.conv.weight"
 _PARTS = ("encoder", "decoder", "head", "deep_heads", "guide")
-"""Of a network, with tensors."""
+"""Parts of a network that have tensors."""
 _SHOWN = ("pretrained", "input_policy", "in_channels")
 
 
 def convert(
     source: str | os.PathLike[str], target: str | os.PathLike[str], name: str | None = None, **options: Any
 ) -> SavedModel:
-    """Write the network in ``source`` as a file that ``load`` takes, and return what that file says.
+    """Write the network in ``source`` as a file that ``load`` takes, and return the record of that file.
 
-    It is found whatever it is wrapped in, by the names of its tensors; the log says what was taken and left. A file of
-    another program whose network is one of ours needs no name: see ``load_foreign``. Of a file whose tensors are named
-    as in this package, channels, classes, and whether there are heads for deep supervision and classification
-    guidance, are read off the tensors where ``options`` do not say them; the log says what no tensor shows, and was
-    taken as by default. Types stay as they are in the file, half precision too.
+    The network is found by the names of its tensors, whatever it is wrapped in; the log says what was taken and left.
+    A file of another program whose network is known here needs no name: see ``load_foreign``. If the tensors have
+    this package's names, channels, classes, and whether there are heads for deep supervision and classification
+    guidance, are read from the tensors unless ``options`` give them; the log lists the options that no tensor shows,
+    for which the defaults are assumed. Types stay as in the file, half precision too.
 
-    The ``last.ckpt`` of a run, whatever it is called by now, says all of it itself, and needs neither name nor options:
-    its network becomes the file, the average of the weights where the run has one, with everything that it knows.
+    The ``last.ckpt`` of a run, even renamed, states everything itself, and needs neither name nor options: its network
+    is written with its full record; if the run averages its weights, the average is written.
 
     Args:
-        source: a file of tensors (.pth, .pt, .pth.tar, .ckpt, .bin, .safetensors), or ``FILE::place`` for the other of
-            two networks in it; a folder that smp's ``save_pretrained`` wrote.
+        source: a file of tensors (.pth, .pt, .pth.tar, .ckpt, .bin, .safetensors), or ``FILE::place``, which selects
+            the other network if it holds two; or a folder that smp's ``save_pretrained`` wrote.
         target: ends in ``.safetensors``.
-        name: of the model in the zoo, or an alias; None for a file that says or shows it itself.
-        **options: as ``create`` takes them, but no ``pretrained``.
+        name: of the model in the zoo, or an alias; None for a file that states or shows it itself.
+        **options: as ``create`` takes them, except ``pretrained``.
 
     Raises:
-        ConfigError: lists all that is wrong with the name and the options; or ``target`` is the file itself.
-        WeightsError: the file cannot be read, holds another model (lists all tensors that are missing, unexpected or
-            of another shape), or ``target`` cannot be written.
+        ConfigError: lists all that is wrong with the name and the options; or ``target`` is the source itself.
+        WeightsError: the file cannot be read, or holds another model; lists all tensors that are missing, unexpected
+            or of another shape.
+        WriteError: ``target`` cannot be written.
     """
     if Path(target).suffix != SUFFIX:
         raise ConfigError(f"cannot convert to {str(target)!r}: the name must end in {SUFFIX}")
@@ -74,7 +75,7 @@ def convert(
     if kind_of(path) == "safetensors":
         _refuse_another(path, name)
     if Path(target).exists() and Path(target).samefile(path):
-        raise ConfigError(f"{path} would be read and written over: give what is written another name")
+        raise ConfigError(f"{path} would be read and then overwritten: give the output another name")
     contents = read_contents(source)
     own = None if asked is not None or kind_of(path) == "safetensors" else run_record(contents)
     if own is not None:
@@ -89,7 +90,7 @@ def convert(
 
 
 def _foreign(contents: Contents, name: str | None, options: Mapping[str, Any]) -> SegmentationModel:
-    """Return the model that another program's network is here."""
+    """Return another program's network as a model of this package."""
     found = located(contents)
     if found is not None:
         return built(found, name, options)
@@ -97,7 +98,7 @@ def _foreign(contents: Contents, name: str | None, options: Mapping[str, Any]) -
         raise ConfigError(f"{contents.path} {unknown()}")
     raise WeightsError(
         f"{contents.path} does not fit {name}: it has no {_HEAD}; its names are neither this package's nor those of a "
-        f"network that is known ({known()}). A file that holds an encoder goes to create(..., pretrained=path)"
+        f"known network ({known()}). A file that holds an encoder goes to create(..., pretrained=path)"
     )
 
 
@@ -109,7 +110,7 @@ def _convert_named(
     name: str,
     options: Mapping[str, Any],
 ) -> SavedModel:
-    """Write a state dict whose tensors are named as in this package."""
+    """Write a state dict whose tensors have this package's names."""
     state: Mapping[str, Tensor] = place.state
     options = {**_seen(state, zoo.signature(name)), **options}
     with on_meta():
@@ -122,14 +123,14 @@ def _convert_named(
     if problems:
         raise WeightsError(
             f"{contents.path} does not fit {name}:{listed(problems, MOST_LISTED)}\n{len(problems)} tensors do not fit: "
-            f"give the options it was created with{_likely(problems)}"
+            f"give the options with which it was created{_likely(problems)}"
         )
     model.load_state_dict(state, assign=True)
     save(model, target)
     assumed = {key: value for key, value in zoo.signature(name).items() if key not in {*options, *_SHOWN}}
     listing = ", ".join(f"{key}={getattr(model.config, key, value)!r}" for key, value in assumed.items())
     taken = taken_and_left(contents, place, passed, state)
-    Note(f"{contents.path}: {taken}; tensors do not tell all; taken as by default: {listing}", doubtful=True).log()
+    Note(f"{contents.path}: {taken}; the tensors do not show all options; defaults: {listing}", doubtful=True).log()
     return read_saved(target)
 
 
@@ -144,7 +145,7 @@ def _convert_own(
     if name not in (None, config.name):
         raise WeightsError(f"{file.path} holds {config.name}, not {name}")
     if options:
-        raise ConfigError(f"{file.path} says itself what it holds: leave out {', '.join(options)}")
+        raise ConfigError(f"{file.path} states itself what it holds: leave out {', '.join(options)}")
     model = build_on_meta(config)
     check_fit(file, config, model)
     model.load_state_dict(file.tensors(), assign=True)
@@ -153,9 +154,9 @@ def _convert_own(
 
 
 def _likely(problems: Sequence[str]) -> str:
-    """Return the option that all misfits point to, where there is one."""
+    """Return the option that all misfits point to, if there is one."""
     if lacks_statistics(problems):
-        return ", such as norm='group': it has no batch norm's statistics"
+        return ", such as norm='group': it has no batch-norm statistics"
     if all(re.fullmatch(r"unexpected: .*conv\.bias", problem) for problem in problems):
         return ", such as conv_bias=True: its convolutions have biases"
     return ""
@@ -167,7 +168,7 @@ def _own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _refuse_another(source: str | os.PathLike[str], name: str | None) -> None:
-    """Refuse a safetensors file that says itself that it is another model."""
+    """Refuse a safetensors file that states itself which model it holds."""
     if not is_saved_model(read_header(source)):
         return
     found = read_saved(source).config.name
@@ -176,7 +177,7 @@ def _refuse_another(source: str | os.PathLike[str], name: str | None) -> None:
 
 
 def _seen(state: Mapping[str, Tensor], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of the ``known`` options that the names and the head of a state dict show."""
+    """Return those of the ``known`` options that the names and the head of a state dict reveal."""
     found: dict[str, Any] = {
         "deep_supervision": any(name.startswith("deep_heads.") for name in state),
         "classification_guided": any(name.startswith("guide.") for name in state),
@@ -188,7 +189,7 @@ def _seen(state: Mapping[str, Tensor], known: Mapping[str, Any]) -> dict[str, An
 
 
 def _channels(state: Mapping[str, Tensor], model: SegmentationModel) -> int | None:
-    """Return the channels that the first convolution in the file reads, None where it is not there."""
+    """Return the number of channels that the first convolution in the file reads, None if it is not there."""
     first = next(
         (name for name, tensor in model.encoder.state_dict(prefix="encoder.").items() if tensor.ndim == 4), None
     )

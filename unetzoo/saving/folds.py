@@ -1,4 +1,4 @@
-"""Runs that are the folds of one training, and what a folder of them stands for: the average of their networks."""
+"""Runs that are the folds of one training; a folder of folds means the average of their networks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unetzoo.errors import WeightsError
 from unetzoo.saving.records import BEST_FILE, model_in
 
 FOLDS_FILE = "folds.json"
-"""In the folder of the folds: what is best for their average."""
+"""File in the folder of the folds that holds the best settings for their average."""
 _NAME = re.compile(r"fold-([1-9]\d*)")
 _RUN = "config.yaml"
 
@@ -21,7 +21,7 @@ def fold_folder(folder: Path, fold: int) -> Path:
 
 
 def folds_in(folder: str | os.PathLike[str]) -> tuple[int, ...]:
-    """Return the numbers of the folds that have begun in a folder, in order; of others, and of what is none, none."""
+    """Return the numbers of the folds that have begun in a folder, in order; empty if it is not a folder of folds."""
     folder = Path(folder)
     if not folder.is_dir() or model_in(folder) is not None or (folder / _RUN).is_file():
         return ()
@@ -30,7 +30,7 @@ def folds_in(folder: str | os.PathLike[str]) -> tuple[int, ...]:
 
 
 def members(model: object) -> list[Path]:
-    """Return the folders of all folds' runs, where a text or a path names a folder of folds; else nothing.
+    """Return the folders of all folds' runs if a text or a path names a folder of folds; otherwise an empty list.
 
     Raises:
         WeightsError: a fold has no network yet.
@@ -43,13 +43,13 @@ def members(model: object) -> list[Path]:
         there = ",".join(str(folder) for folder in folders if folder.name not in lacking)
         raise WeightsError(
             f"{os.fspath(model)}: there is no {BEST_FILE} yet in {', '.join(lacking)}: 'unetzoo train --resume "
-            f"{os.fspath(model)}' goes on{f'; or name those to average, {there}' if there else ''}"
+            f"{os.fspath(model)}' continues{f'; or name those to average, {there}' if there else ''}"
         )
     return folders
 
 
 def advice(model: object) -> Path | None:
-    """Return the file of what is best for the average of a folder of folds; None where there is none."""
+    """Return the file with the best settings for the average of a folder of folds; None if there is none."""
     if isinstance(model, list | tuple) and len(model) == 1:
         (model,) = model
     if not isinstance(model, str | os.PathLike) or not folds_in(model):

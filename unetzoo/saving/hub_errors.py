@@ -1,4 +1,4 @@
-"""What the answers of the Hugging Face Hub mean: each of its client's exceptions as a :class:`HubError` with a fix."""
+"""Errors of the Hugging Face Hub: each exception of its client becomes a :class:`HubError` that names a fix."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ LOG_IN = "'hf auth login', or the variable HF_TOKEN"
 
 @contextlib.contextmanager
 def translated(name: str, revision: str, endpoint: str | None) -> Iterator[None]:
-    """Turn whatever the client raises into a :class:`HubError` that says what to do."""
+    """Turn any exception of the client into a :class:`HubError` that says what to do."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, as the client has it
 
     try:
         yield
     except HFValidationError as error:
-        raise ConfigError(f"{name!r} is no repository: {error}") from error
+        raise ConfigError(f"{name!r} is not the name of a repository: {error}") from error
     except HfHubHTTPError as error:
         raise _refused(error, name, revision) from error
     except LocalEntryNotFoundError as error:
@@ -34,13 +34,13 @@ def translated(name: str, revision: str, endpoint: str | None) -> Iterator[None]
     except (OSError, RuntimeError) as error:
         if isinstance(error, UnetzooError):
             raise
-        if isinstance(error.__cause__, HfHubHTTPError):  # of an upload
+        if isinstance(error.__cause__, HfHubHTTPError):  # from an upload
             raise _refused(error.__cause__, name, revision) from error
-        raise HubError("other", f"{name}: {error}; if the transfer broke off, start it again") from error
+        raise HubError("other", f"{name}: {error}; if the transfer was interrupted, start it again") from error
 
 
 def _refused(error: Any, name: str, revision: str) -> HubError:
-    """Return what an answer of the Hub means."""
+    """Return the error for a refusal of the Hub."""
     from huggingface_hub import errors
 
     status = getattr(error.response, "status_code", 0)
@@ -55,30 +55,32 @@ def _refused(error: Any, name: str, revision: str) -> HubError:
         case errors.RepositoryNotFoundError():
             return HubError(
                 "missing",
-                f"there is no model repository {name}, or it is private and you may not see it: check the name; if it "
+                f"there is no model repository {name}, or it is private and you have no access: check the name; if it "
                 f"is private, log in ({LOG_IN})",
             )
         case errors.RevisionNotFoundError():
-            return HubError("revision", f"{name} has no revision {revision!r}: give a branch, a tag or a whole commit")
+            return HubError(
+                "revision", f"{name} has no revision {revision!r}: give a branch, a tag or a complete commit"
+            )
         case errors.EntryNotFoundError():
             return HubError("not_a_model", f"{title_of(name, revision)} lacks a file of a unetzoo model: {said}")
     match status:
         case 401 if "authorization" in getattr(getattr(error.response, "request", None), "headers", {}):
-            return HubError("token", f"the Hub does not know the token: make a new one, and log in ({LOG_IN})")
+            return HubError("token", f"the Hub does not accept the token: create a new one, and log in ({LOG_IN})")
         case 401:
-            return HubError("token", f"the Hub wants to know who asks for {name}: log in ({LOG_IN})")
+            return HubError("token", f"the Hub requires a login for {name}: log in ({LOG_IN})")
         case 403:
             return HubError(
-                "forbidden", f"your token may not do this with {name}: it needs the right to write there ({said})"
+                "forbidden", f"your token does not allow this for {name}: it needs write permission ({said})"
             )
         case 409 | 412:
-            return HubError("conflict", f"{name} has changed meanwhile: pull it, and push anew ({said})")
+            return HubError("conflict", f"{name} has changed meanwhile: pull it, and push again ({said})")
         case 429:
-            return HubError("busy", f"the Hub wants fewer requests: wait a few minutes, or log in ({LOG_IN}) for more")
+            return HubError("busy", f"too many requests to the Hub: wait a few minutes, or log in ({LOG_IN}) for more")
     if status >= 500:
-        return HubError("busy", f"the Hub has a fault of its own ({status}); try again later")
+        return HubError("busy", f"the Hub has an internal error ({status}); try again later")
     first = str(error).strip().partition("\n")[0]
-    return HubError("other", f"the Hub refuses {name} ({first}); check HF_ENDPOINT, if it is set")
+    return HubError("other", f"the Hub refused the request for {name} ({first}); check HF_ENDPOINT, if it is set")
 
 
 def unreachable(endpoint: str, error: BaseException) -> HubError:
@@ -86,7 +88,7 @@ def unreachable(endpoint: str, error: BaseException) -> HubError:
     said = str(error).strip().partition("\n")[0] or type(error).__name__
     fix = "check the network, HF_ENDPOINT and proxies"
     if "xet" in str(error).lower():
-        fix = "this Hub seems to have no Xet storage: set HF_HUB_DISABLE_XET=1 before Python starts"
+        fix = "this Hub does not seem to support Xet storage: set HF_HUB_DISABLE_XET=1 before Python starts"
     return HubError("unreachable", f"the Hub at {endpoint} cannot be reached ({said}); {fix}")
 
 

@@ -1,4 +1,4 @@
-"""Models to folders and to the Hugging Face Hub, each with a model card."""
+"""Saving models to folders and pushing them to the Hugging Face Hub, each with a model card."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PushedModel:
-    """Where a push went. ``str()`` is what ``from_pretrained`` takes to get exactly this model.
+    """The result of a push. ``str()`` is the name with which ``from_pretrained`` gets exactly this model.
 
     Attributes:
         name: of the repository.
@@ -49,19 +49,19 @@ class PushedModel:
 
 
 def save_pretrained(model: nn.Module, folder: str | os.PathLike[str], *, card: ModelCard | None = None) -> None:
-    """Write a model to a folder as a repository of the Hub holds it: config.json, model.safetensors, README.md.
+    """Write a model to a folder with the files of a repository on the Hub: config.json, model.safetensors, README.md.
 
-    ``model.safetensors`` is a file as ``save`` writes it, and is all that loading needs; ``config.json`` repeats its
-    config for other tools. In a README.md that is there, the words of its owner are kept.
+    ``model.safetensors`` is a file as ``save`` writes it, and the only one that loading needs; ``config.json`` repeats
+    its config for other tools. In an existing README.md, the text of its owner is kept.
 
     Args:
         model: as ``save`` takes it.
-        folder: made, with its parents, where it is missing.
+        folder: created, with its parents, if it does not exist.
         card: licence, training data, metrics and text for the model card.
 
     Raises:
         WeightsError: as ``save``.
-        WriteError: as ``save``; or the folder cannot be made.
+        WriteError: as ``save``; or the folder cannot be created.
     """
     _check_card(card)
     model = unwrapped(model)
@@ -87,18 +87,18 @@ def push_to_hub(
     token: str | bool | None = None,
     endpoint: str | None = None,
 ) -> PushedModel:
-    """Put a model into a repository of the Hugging Face Hub: three files, one commit.
+    """Push a model to a repository of the Hugging Face Hub: three files, one commit.
 
-    The repository is made where there is none. In its README.md the words of its owner are kept, unless a folder is
-    pushed whose own README.md has others.
+    The repository is created if it does not exist. In its README.md the text of its owner is kept, unless a folder is
+    pushed whose own README.md has a different one.
 
     Args:
         source: a model, or what ``from_pretrained`` takes: a file that ``save`` wrote, a folder that
-            ``save_pretrained`` wrote, a trained model of the package or a repository, both of which go with their card.
+            ``save_pretrained`` wrote, or a trained model of the package or a repository, each with its card.
         repo_id: "owner/name".
         card: licence, training data, metrics and text for the model card.
-        private: whether a new repository is private; None: as the owner's settings say. Of a repository that is
-            there nothing is changed: where it is public and ``private=True``, nothing is pushed.
+        private: whether a new repository is private; None: as the owner's settings say. The visibility of an existing
+            repository is not changed: if it is public and ``private=True``, nothing is pushed.
         revision: branch; None: "main".
         parent_commit: push only if this is the branch's last commit.
         create_pr: open a pull request instead of changing the branch.
@@ -109,8 +109,9 @@ def push_to_hub(
     Raises:
         ConfigError: ``source`` is none of these, or a network of the zoo, whose weights are random; or the revision is
             a commit, to which nothing can be added.
-        WeightsError: ``source`` is no model, or damaged.
-        HubError: no connection, no such right, no such branch, or it changed meanwhile; ``reason`` says which.
+        WeightsError: ``source`` is not a model, or damaged.
+        HubError: there is no connection, no permission or no such branch, or the branch changed meanwhile; ``reason``
+            says which.
     """
     name, branch = parse(repo_id, revision)
     if re.fullmatch("[0-9a-f]{40}", branch):
@@ -149,14 +150,14 @@ def push_to_hub(
                 create_pr=create_pr,
             )
             if create_pr and not commit.pr_url:
-                raise HubError("conflict", f"{name} holds this very model already: no pull request was opened")
+                raise HubError("conflict", f"{name} already holds exactly this model: no pull request was opened")
             if not create_pr:
                 _forget(name, branch, commit.oid)
     return PushedModel(name, commit.oid, commit.pr_url or commit.commit_url)
 
 
 def _prepared(source: nn.Module | Source, scratch: Path) -> tuple[Path, str | None, ModelCard]:
-    """Return the file or folder to push, the README.md that belongs to it, if there is one, and what else is known."""
+    """Return the file or folder to push, its README.md if there is one, and further facts for the card."""
     if isinstance(source, nn.Module):
         save(source, scratch / MODEL_FILE)
         return scratch / MODEL_FILE, None, ModelCard()
@@ -167,7 +168,7 @@ def _prepared(source: nn.Module | Source, scratch: Path) -> tuple[Path, str | No
 
 
 def _card_of_package(name: str) -> ModelCard:
-    """Return the card of a trained model of the package; its title is the repository's to give."""
+    """Return the card of a trained model of the package, without its title, as the repository gives one."""
     text = trained.card_of(name).read_text(encoding="utf-8")
     return ModelCard(license="mit", text=text.partition("\n")[2])
 
@@ -181,14 +182,14 @@ def _checked(source: nn.Module | str | os.PathLike[str]) -> nn.Module | Source:
 
 
 def _check_allowed(name: str, token: str | bool | None) -> None:
-    """Raise where a push cannot succeed: without a network, or without a token."""
+    """Raise if a push cannot succeed: without a network, or without a token."""
     off = switched_off("UNETZOO_OFFLINE", "HF_HUB_OFFLINE")
     if off:
         raise HubError("offline", f"cannot push to {name}: {off} forbids the network")
     from huggingface_hub import get_token
 
     if token is False or (token in (None, True) and get_token() is None):
-        raise HubError("token", f"cannot push to {name} unless logged in: {LOG_IN}")
+        raise HubError("token", f"cannot push to {name} without a login: {LOG_IN}")
 
 
 def _check_card(card: object) -> None:
@@ -197,7 +198,7 @@ def _check_card(card: object) -> None:
 
 
 def _repository(api: HfApi, name: str, branch: str, private: bool | None, parent_commit: str | None) -> list[str]:
-    """Return the names of the files in the repository, which is made where there is none."""
+    """Return the names of the files in the repository, which is created if it does not exist."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
@@ -208,11 +209,11 @@ def _repository(api: HfApi, name: str, branch: str, private: bool | None, parent
     if private and info.private is False:
         raise HubError(
             "conflict",
-            f"{name} is there already, and public: nothing was pushed. Make it private in its settings, or push to "
+            f"{name} already exists and is public: nothing was pushed. Make it private in its settings, or push to "
             "another name",
         )
     if parent_commit and not str(info.sha).startswith(parent_commit):
-        raise HubError("conflict", f"{name} is at {info.sha}, not at {parent_commit}: pull it, and push anew")
+        raise HubError("conflict", f"{name} is at {info.sha}, not at {parent_commit}: pull it, and push again")
     return [file.rfilename for file in info.siblings or ()]
 
 
@@ -235,7 +236,7 @@ def _refuse_others(api: HfApi, name: str, branch: str, files: list[str], scratch
 
 
 def _forget(name: str, branch: str, commit: str) -> None:
-    """Take away what the cache believes the branch to be, if it has just moved on to another commit."""
+    """Remove the commit that the cache has for the branch, if the branch has just moved to another one."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
@@ -245,7 +246,7 @@ def _forget(name: str, branch: str, commit: str) -> None:
 
 
 def _text_of(path: Path) -> str | None:
-    """Return the text of a README.md, None where there is none."""
+    """Return the text of a README.md, None if there is none."""
     if not path.exists():
         return None
     check_file(path)

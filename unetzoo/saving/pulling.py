@@ -1,6 +1,6 @@
-"""Models from the Hugging Face Hub, or from its cache: pulled, verified, and given as a folder.
+"""Models from the Hugging Face Hub, or from its cache: pulled, verified, and returned as a folder.
 
-``huggingface_hub`` is imported when a repository is asked for, not before.
+``huggingface_hub`` is imported only when a repository is needed.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ def pull_from_hub(
     endpoint: str | None = None,
     refresh: bool = False,
 ) -> Path:
-    """Return the folder of huggingface_hub's cache that holds a repository's model, fetched if need be, and verified.
+    """Return the folder of huggingface_hub's cache with a repository's model, which is fetched if needed and verified.
 
     Args:
         repo_id: "owner/name" or "owner/name@revision".
-        revision: branch, tag or commit; None is "main". A commit is the same model for ever; of a branch, the cache
-            keeps what it was when it was last asked for.
-        token: of the Hub; None: the one of ``hf auth login`` or HF_TOKEN; False: none.
-        cache_dir: None: huggingface_hub's own (HF_HOME).
-        local_files_only: take it from the cache, or fail; so do UNETZOO_OFFLINE=1 and HF_HUB_OFFLINE=1.
+        revision: branch, tag or commit; None is "main". A commit is always the same model; for a branch, the cache
+            keeps the commit that the branch had when it was last fetched.
+        token: for the Hub; None: the one of ``hf auth login`` or HF_TOKEN; False: none.
+        cache_dir: None: that of huggingface_hub (HF_HOME).
+        local_files_only: take the model from the cache, or fail; UNETZOO_OFFLINE=1 and HF_HUB_OFFLINE=1 do the same.
         endpoint: address of the Hub; None: HF_ENDPOINT, or huggingface.co.
         refresh: ask the Hub for a newer commit even if the revision is in the cache.
 
@@ -62,8 +62,8 @@ def pull_from_hub(
         if folder is None and off:
             raise HubError(
                 "offline",
-                f"{title_of(name, revision)} is not in the cache, and {off} forbids the network; fetch it once with "
-                f"it: unetzoo pull {title_of(name, revision)}",
+                f"{title_of(name, revision)} is not in the cache, and {off} forbids the network; fetch it once with a "
+                f"network: unetzoo pull {title_of(name, revision)}",
             )
         if folder is None:
             folder = _fetched(connect(endpoint, token), name, revision, cache_dir)
@@ -75,7 +75,7 @@ def pull_from_hub(
 
 
 def _verified(folder: Path) -> None:
-    """Hold a model against its digests; one of segmentation_models_pytorch against the Hub's, by which it is kept."""
+    """Check a model against its digests; one of segmentation_models_pytorch against the Hub's digest."""
     if smp.network_in(folder / CONFIG_FILE) is None:
         verify(folder)
         return
@@ -83,12 +83,12 @@ def _verified(folder: Path) -> None:
     with path.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if re.fullmatch("[0-9a-f]{64}", path.name) and found != path.name:
-        raise DamagedError(f"the sha256 of {MODEL_FILE} is {found[:12]}…, and {path.name[:12]}… on the Hub")
+        raise DamagedError(f"the sha256 of {MODEL_FILE} is {found[:12]}…, but {path.name[:12]}… on the Hub")
     read_saved(folder)
 
 
 def connect(endpoint: str | None, token: str | bool | None) -> HfApi:
-    """Return the client, once the Hub is known to answer at all: its own retries take half a minute.
+    """Return the client, after a check that the Hub answers at all: the client's own retries take half a minute.
 
     Raises:
         HubError: no connection within :data:`ANSWER_SECONDS`.
@@ -103,7 +103,7 @@ def connect(endpoint: str | None, token: str | bool | None) -> HfApi:
 
 
 def _cached(name: str, revision: str, cache_dir: str | os.PathLike[str] | None) -> Path | None:
-    """Return the folder of the cache with that revision, if all of the model is there."""
+    """Return the folder of the cache with that revision, if the model there is complete."""
     from huggingface_hub import try_to_load_from_cache
 
     found = [
@@ -114,7 +114,7 @@ def _cached(name: str, revision: str, cache_dir: str | os.PathLike[str] | None) 
 
 
 def _fetched(api: HfApi, name: str, revision: str, cache_dir: str | os.PathLike[str] | None) -> Path:
-    """Return the folder of the cache with that revision, downloaded: what is small, and may say no, first."""
+    """Download a revision and return its folder in the cache; small files that may lead to a refusal come first."""
     info = api.model_info(name, revision=revision, timeout=ANSWER_SECONDS)
     files = [file.rfilename for file in info.siblings or ()]
     _refuse_others(name, revision, files)
@@ -125,12 +125,12 @@ def _fetched(api: HfApi, name: str, revision: str, cache_dir: str | os.PathLike[
         return Path(api.hf_hub_download(name, file, revision=at, cache_dir=place))
 
     config = fetch(CONFIG_FILE, revision)
-    commit = config.parent.name  # the branch may move on meanwhile
+    commit = config.parent.name  # the branch may move to another commit meanwhile
     try:
         if smp.network_in(config) is None:
             read_config(config)
     except (WeightsError, ConfigError) as error:
-        raise HubError("not_a_model", f"{title_of(name, revision)} is no model of unetzoo: {error}") from error
+        raise HubError("not_a_model", f"{title_of(name, revision)} is not a model of unetzoo: {error}") from error
     if CARD_FILE in files:
         fetch(CARD_FILE, commit)
     return fetch(MODEL_FILE, commit).parent
@@ -145,21 +145,21 @@ def _refuse_others(name: str, revision: str, files: list[str]) -> None:
         raise HubError(
             "pickle",
             f"{title} holds only pickles ({', '.join(pickles[:3])}), which can run any code and are never opened. Ask "
-            "its owner for safetensors; or download one, and if it holds tensors alone, 'unetzoo convert' takes it",
+            "its owner for safetensors; or download one: if it holds only tensors, 'unetzoo convert' takes it",
         )
     raise HubError(
         "not_a_model",
-        f"{title} is no model of unetzoo: it lacks "
+        f"{title} is not a model of unetzoo: it lacks "
         f"{' and '.join(file for file in (CONFIG_FILE, MODEL_FILE) if file not in files)}; it holds "
         f"{', '.join(files[:8]) or 'nothing'}",
     )
 
 
 def _dropped(folder: Path, name: str, error: DamagedError) -> HubError:
-    """Take a damaged model out of the cache, so that the next pull fetches it anew; return what to say."""
+    """Remove a damaged model from the cache, so that the next pull fetches it again; return the error."""
     for file in (CONFIG_FILE, MODEL_FILE):
         path = folder / file
         blob = Path(os.path.realpath(path))
         path.unlink(missing_ok=True)
         blob.unlink(missing_ok=True)
-    return HubError("damaged", f"{name} came damaged, and was removed from the cache; pull it again ({error})")
+    return HubError("damaged", f"{name} is damaged and was removed from the cache; pull it again ({error})")

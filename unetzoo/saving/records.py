@@ -1,4 +1,4 @@
-"""What a saved model says of itself: which files hold one, the record in it, and the line about it."""
+"""Records of saved models: which files hold a model, the record in the file, and a line about it."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
 MODEL_FILE = "model.safetensors"
 BEST_FILE = "best.safetensors"
-"""Of the best epoch, in the folder of a run."""
+"""Model of the best epoch, in the folder of a run."""
 VERSION_KEY = "unetzoo_version"
 PREFIX_KEY = "unetzoo_prefix"
-"""What the names of the network's tensors begin with, in a checkpoint of a run, which holds others beside them."""
+"""Key of the prefix of the network's tensors in the checkpoint of a run, which also holds other tensors."""
 ORIGIN_KEY = "unetzoo_origin"
-"""Only in models made of other programs' files: whose they were, and where results differ from theirs."""
+"""Only in models from other programs' files: which program, and where its results differ."""
 RUN_KEY = "recipe"
-"""Of what a run keeps in a checkpoint for itself, to go on."""
+"""Key of the state that a run keeps in a checkpoint in order to continue."""
 _STATE = "state_dict."
-"""Where Lightning puts the tensors of all that is trained."""
+"""Prefix under which Lightning stores the tensors of all that is trained."""
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What a file says of the model in it. ``str()`` is a line about it.
+    """The record of the model in a file. ``str()`` is a line about it.
 
     Attributes:
         path: of the file.
         config: of the model.
-        unetzoo_version: of the program that wrote it; empty where that was another.
-        sha256: of the bytes of its tensors, as written in the file.
-        parameters: number of them, batch-norm statistics not counted.
+        unetzoo_version: the version that wrote the file; empty if another program wrote it.
+        sha256: of the bytes of its tensors, as recorded in the file.
+        parameters: their number, without batch-norm statistics.
         bytes: size of the file.
         dtypes: of the floating-point tensors, such as ("float32",).
-        origin: of a model made of another program's file: whose it was, and where its results differ. Else empty.
+        origin: for a model from another program's file: which program, and where its results differ. Otherwise empty.
     """
 
     path: Path
@@ -66,7 +66,7 @@ class SavedModel:
         return printable(
             f"{self.path}: {self.config.name}, {self.config.in_channels} channels → {classes}, "
             f"{self.parameters:,} parameters in {', '.join(self.dtypes)}, {self.bytes / 1e6:.1f} MB, "
-            f"{self._saved_by()}{f'; it was {self.origin}' if self.origin else ''}"
+            f"{self._saved_by()}{f'; originally {self.origin}' if self.origin else ''}"
         )
 
     def _saved_by(self) -> str:
@@ -74,17 +74,17 @@ class SavedModel:
 
 
 def read_saved(path: str | os.PathLike[str]) -> SavedModel:
-    """Return what a file says of the model in it, without reading its tensors.
+    """Return the record of the model in a file, without reading its tensors.
 
     Raises:
-        WeightsError: missing, or not a model of unetzoo.
+        WeightsError: the file is missing, or not a model of unetzoo.
     """
     file, config = read_record(path)
     return described(file, build_on_meta(config))
 
 
 def is_saved_model(file: TensorFile | CheckpointFile) -> bool:
-    """Return whether a file says which model it holds."""
+    """Return whether a file states which model it holds."""
     return CONFIG_KEY in file.metadata
 
 
@@ -92,7 +92,7 @@ def read_config(path: Path) -> ModelConfig:
     """Return the record in a ``config.json``.
 
     Raises:
-        WeightsError: missing, or not the record of a model of unetzoo.
+        WeightsError: the file is missing, or not the record of a model of unetzoo.
     """
     try:
         return ModelConfig.from_json(_text(path))
@@ -101,10 +101,10 @@ def read_config(path: Path) -> ModelConfig:
 
 
 def _text(path: Path) -> str:
-    """Return the text of a file that is no longer than any model's record."""
+    """Return the text of a file that is not longer than a model's record can be."""
     check_file(path)
     if path.stat().st_size > LONGEST_HEADER:
-        raise WeightsError(f"{path} is longer than the {LONGEST_HEADER:,} bytes that any model's record has")
+        raise WeightsError(f"{path} is longer than {LONGEST_HEADER:,} bytes, the most that a model's record may have")
     try:
         return path.read_bytes().decode()
     except OSError as error:
@@ -112,14 +112,14 @@ def _text(path: Path) -> str:
 
 
 def model_in(folder: Path) -> Path | None:
-    """Return the model's file in a folder that ``save_pretrained`` wrote, or a run of ``unetzoo train``."""
+    """Return the model's file in a folder that ``save_pretrained`` or ``unetzoo train`` wrote, or None."""
     return next((folder / name for name in (MODEL_FILE, BEST_FILE) if (folder / name).is_file()), None)
 
 
 def read_record(
     path: str | os.PathLike[str], told: Collection[str] = ()
 ) -> tuple[TensorFile | CheckpointFile, ModelConfig]:
-    """Return a file and the config in it; of another program's, with a note, but not of what the caller has told."""
+    """Return a file and the config in it; another program's file has a note, except on what ``told`` names."""
     path = Path(path)
     if str(path) in (*trained.names(), *naming.names()) and not path.exists():
         function, what = ("from_pretrained", "trained model of the package")
@@ -136,10 +136,10 @@ def read_record(
         return file, _config_in(file)
     kind = kind_of(path)
     if kind is None and path.suffix.lower() == PACKAGE and path.is_file():
-        raise DamagedError(f"{path} is no package of BioImage.IO, or a damaged one: fetch or export it again")
+        raise DamagedError(f"{path} is not a BioImage.IO package, or is damaged: fetch or export it again")
     if kind is None and path.suffix not in CHECKPOINTS:
         raise WeightsError(
-            f"{path} is no file of a model: {SUFFIX} is needed, or a checkpoint, as torch.save writes it "
+            f"{path} is not a model file: {SUFFIX} is needed, or a checkpoint, as torch.save writes it "
             f"({', '.join(CHECKPOINTS)}), or a package that export wrote (.zip)"
         )
     if kind != "safetensors":
@@ -151,19 +151,19 @@ def read_record(
 
 
 def run_record(contents: Contents) -> tuple[CheckpointFile, ModelConfig] | None:
-    """Return, of a run's checkpoint such as ``last.ckpt``, the network that it judges and keeps, and its config.
+    """Return, from a run's checkpoint such as ``last.ckpt``, the network that the run validates, and its config.
 
-    That is the average of the weights where the run has one. None where it is no run's.
+    That is the average of the weights if the run has one. None if it is not the checkpoint of a run.
 
     Raises:
-        WeightsError: it is of a run of an earlier unetzoo, which does not say what it holds.
+        WeightsError: it is from a run of an earlier unetzoo, and does not state what it holds.
     """
     path = contents.path
     if CONFIG_KEY not in contents.text:
         if f"{RUN_KEY}.steps" in contents.others and f"{RUN_KEY}.losses" in contents.tensors:
             raise WeightsError(
-                f"{path} is of a run of an earlier unetzoo, and does not say how its network reads images: take "
-                f"{BEST_FILE} beside it"
+                f"{path} is from a run of an earlier unetzoo, and does not state how its network reads images: use "
+                f"{BEST_FILE} next to it"
             )
         return None
     own = contents.under(f"{_STATE}{contents.text.get(PREFIX_KEY, '')}")
@@ -173,29 +173,31 @@ def run_record(contents: Contents) -> tuple[CheckpointFile, ModelConfig] | None:
 
 
 def _config_in(file: TensorFile | CheckpointFile) -> ModelConfig:
-    """Return the config that a file of ours says."""
+    """Return the config in a file of this package."""
     try:
         return ModelConfig.from_json(file.metadata[CONFIG_KEY])
     except KeyError:
-        raise WeightsError(f"{file.path} holds tensors, and does not say of which network") from None
+        raise WeightsError(f"{file.path} holds tensors, but does not state of which network") from None
     except ConfigError as error:
         raise WeightsError(f"{file.path}: {error}") from error
 
 
 def _foreign_record(contents: Contents, told: Collection[str]) -> tuple[CheckpointFile, ModelConfig]:
-    """Return what segmentation_models_pytorch wrote, under this package's names, and the config of its network.
+    """Return the tensors that segmentation_models_pytorch wrote, under this package's names, and the network's config.
 
-    Its models are taken as ours are, for it says how images are to be normalised; those of others by ``convert``.
+    Its models are loaded directly, as they state how images are normalised; those of other programs need ``convert``.
     """
     path = contents.path
     found = located(contents)
     if found is None or found.layout is not smp.LAYOUT:
         convert = f"unetzoo convert {path} {path.stem}{'_converted' * (path.suffix == SUFFIX)}{SUFFIX}"
         if found is not None:
-            raise WeightsError(f"{path} holds {found.layout.title}, not one of ours: '{convert}' writes a file of ours")
+            raise WeightsError(
+                f"{path} holds {found.layout.title}, not a model of this package: '{convert}' converts it"
+            )
         raise WeightsError(
-            f"{path} holds tensors, and does not say of which model: '{convert} --model NAME' writes a file of ours "
-            "where they are a network's of this package; an encoder alone goes to create(..., pretrained=path)"
+            f"{path} holds tensors, but does not state of which model: '{convert} --model NAME' writes one that does, "
+            "if they belong to a network of this package; an encoder alone goes to create(..., pretrained=path)"
         )
     model, renamed, note = fitted(found, network_of(path, found.layout, found.place.state), {}, told)
     metadata = {ORIGIN_KEY: model.origin, VERSION_KEY: ""}
@@ -203,7 +205,7 @@ def _foreign_record(contents: Contents, told: Collection[str]) -> tuple[Checkpoi
 
 
 def described(file: TensorFile | CheckpointFile, model: SegmentationModel) -> SavedModel:
-    """Return what ``file`` says; ``model`` may be on meta."""
+    """Return the record of ``file``; ``model`` may be on meta."""
     dtypes = {entry.dtype for entry in file.entries.values() if entry.dtype.is_floating_point}
     return SavedModel(
         path=file.path,

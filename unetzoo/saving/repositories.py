@@ -13,22 +13,23 @@ _REPOSITORY = re.compile(r"(?P<id>\w[\w.-]*/[\w.-]+)(?:@(?P<revision>[\w./-]+))?
 
 
 def is_repository(text: str) -> bool:
-    """Return whether a text is written as the name of a repository, and not as that of a file."""
+    """Return whether a text has the form of a repository's name, and not that of a file."""
     return text.startswith(PREFIX) or (_matched(text) is not None and not text.endswith(SUFFIX))
 
 
 def parse(repo_id: str, revision: str | None) -> tuple[str, str]:
-    """Return the name and the revision of a repository, "main" where none is said.
+    """Return the name and the revision of a repository, "main" if none is given.
 
     Raises:
-        ConfigError: it is no such name, or the revision is said twice.
+        ConfigError: it is not such a name, or two revisions are given.
     """
     if not isinstance(repo_id, str):
         raise ConfigError(f"a repository's name, 'owner/name', is needed, not {type(repo_id).__name__}")
     match = _matched(repo_id.removeprefix(PREFIX))
     if match is None:
         raise ConfigError(
-            f"{repo_id!r} is no repository: 'owner/name' or 'owner/name@revision' is needed{behind_the_host(repo_id)}"
+            f"{repo_id!r} is not the name of a repository: 'owner/name' or 'owner/name@revision' is needed"
+            f"{behind_the_host(repo_id)}"
         )
     if match["revision"] and revision and match["revision"] != revision:
         raise ConfigError(f"{repo_id!r} and revision={revision!r} contradict each other: give one")
@@ -37,16 +38,16 @@ def parse(repo_id: str, revision: str | None) -> tuple[str, str]:
 
 def _matched(text: str) -> re.Match[str] | None:
     match = _REPOSITORY.fullmatch(text)
-    # The Hub itself takes neither.
+    # The Hub accepts neither "--" nor "..".
     return None if match is None or "--" in match["id"] or ".." in match["id"] else match
 
 
 def behind_the_host(address: str) -> str:
-    """Return what to take of an address that was copied from a browser."""
+    """Return which part to use of an address that was copied from a browser."""
     path = urlparse(address).path.strip("/").split("/") if "://" in address else []
-    return f"; of this address, {'/'.join(path[:2])!r}" if len(path) >= 2 else ""
+    return f"; from this address, use {'/'.join(path[:2])!r}" if len(path) >= 2 else ""
 
 
 def title_of(name: str, revision: str) -> str:
-    """Return how messages call a revision of a repository."""
+    """Return the name of a revision of a repository for messages."""
     return name if revision == "main" else f"{name}@{revision}"

@@ -1,26 +1,26 @@
-"""What a model's name means: the one place that says so, for every function and command that takes one.
+"""The meaning of a model's name, defined here for every function and command that takes one.
 
-In this order:
+Meanings are tried in this order:
 
 1. A ``Path`` is a file or a folder.
 2. "hf-hub:owner/name" and "hf-hub:owner/name@revision": a repository of the Hugging Face Hub.
 3. A name or an alias of ``list_models()``, or one such as "unet_timm/convnextv2_tiny": a network of the zoo, whose
    weights are random.
 4. A name of ``list_models(pretrained=True)``: a trained model of the package.
-5. A file or a folder that is there.
+5. An existing file or folder.
 6. "owner/name" and "owner/name@revision": a repository.
 
-So a folder that is spelled like a name is "./<name>". Where such a folder holds a model:
+So a folder whose name is also a model's is written "./<name>". If such a folder holds a model:
 
 =====================  ==========================================  =================================================
-the text is            ``create``, ``info``, ``compare``, train    whatever needs trained weights
+the text is            ``create``, ``info``, ``compare``, train    functions that need trained weights
 =====================  ==========================================  =================================================
-a name of the zoo      the network; the log names the folder       refused as always, with "./<name>" for the fix
-a trained model        that model; the log names the folder        refused: two models could be meant
+a name of the zoo      the network; the log names the folder       refused as always, with "./<name>" as the fix
+a trained model        that model; the log names the folder        refused: it could mean two models
 =====================  ==========================================  =================================================
 
-To create and to train, a name goes before its folder, as the settings of a run hold it: they must mean the same
-wherever one stands, beside the run itself too.
+For ``create`` and training, a name takes precedence over a folder: it is stored in the settings of a run, which must
+mean the same in every working directory, even next to the run itself.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ from unetzoo.saving.weights import load
 F = TypeVar("F", bound=Callable[..., SegmentationModel])
 
 _PULLING = ("revision", "token", "cache_dir", "local_files_only", "endpoint", "refresh")
-"""Arguments that say how a repository is pulled."""
+"""Arguments that control how a repository is pulled."""
 
 _logger = logging.getLogger("unetzoo")
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a text means.
+    """The meaning of a text.
 
     Attributes:
         kind: "network" of the zoo, "trained" model of the package, "file", "folder" or "repository".
         text: as it was given.
         path: of a trained model, a file or a folder; None for the others.
-        repository, revision: of a repository; the revision is None where the text names none.
+        repository, revision: of a repository; the revision is None if the text names none.
     """
 
     kind: Literal["network", "trained", "file", "folder", "repository"]
@@ -75,11 +75,11 @@ class Source:
 
 
 def source_of(given: str | os.PathLike[str]) -> Source:
-    """Return what a text or a path means. No network is touched.
+    """Return what a text or a path means, without using the network.
 
     Raises:
-        ConfigError: a word that means nothing.
-        WeightsError: the path of something that is not there.
+        ConfigError: a word without a meaning.
+        WeightsError: the path of something that does not exist.
     """
     found = _meaning(given)
     if found is None:
@@ -88,7 +88,7 @@ def source_of(given: str | os.PathLike[str]) -> Source:
 
 
 def named_source(given: str | os.PathLike[str]) -> Source:
-    """Return what a text means where networks without trained weights are taken; the log names a folder they hide.
+    """Return what a text means if untrained networks are allowed; the log names a folder that has the same name.
 
     Raises:
         ConfigError, WeightsError: as :func:`source_of`.
@@ -101,41 +101,42 @@ def named_source(given: str | os.PathLike[str]) -> Source:
 
 
 def trained_source(given: str | os.PathLike[str]) -> Source:
-    """Return what a text means where trained weights are needed.
+    """Return what a text means if trained weights are needed.
 
     Raises:
-        ConfigError: a name of the zoo, whose weights would be random; a trained model whose name a folder with a model
-            bears too; or as :func:`source_of`.
+        ConfigError: a name of the zoo, whose weights would be random; a trained model with the same name as a folder
+            that holds a model; or as :func:`source_of`.
         WeightsError: as :func:`source_of`.
     """
     found = source_of(given)
     if found.kind == "trained" and _folder_called(found.text) is not None:
         raise ConfigError(
-            f"{found.text!r} is a model of the package, and a folder with a model here: say './{found.text}' for it"
+            f"{found.text!r} is a model of the package, and a folder with a model here: give './{found.text}' for the "
+            "folder"
         )
     if found.kind == "network":
         name = found.text
-        fix = f"'unetzoo train --model {name}' trains it, and its run's folder goes here"
+        fix = f"train it with 'unetzoo train --model {name}', and give the folder of that run"
         if _folder_called(name) is not None:
             fix = f"the folder here is './{name}'"
         raise ConfigError(
-            f"{name!r} is a network of the zoo, whose weights are random: {fix}; trained already: "
+            f"{name!r} is a network of the zoo, whose weights are random: {fix}; trained models: "
             f"{', '.join(trained.names())}"
         )
     return found
 
 
 def located(source: Source, *, revision: str | None = None, **how: Any) -> Path:
-    """Return the file or the folder of a trained source; a repository is pulled, if need be.
+    """Return the file or the folder of a trained source; a repository is pulled if needed.
 
     Args:
         source: of any kind but "network".
         revision, **how: as :func:`unetzoo.saving.pulling.pull_from_hub` takes them.
 
     Raises:
-        ConfigError: a revision of something else than a repository, or two of one.
-        HubError: the repository cannot be had.
-        WeightsError: a folder without a model, which a repository may have been meant by.
+        ConfigError: a revision of something that is not a repository, or two revisions of one.
+        HubError: the repository is not available.
+        WeightsError: a folder without a model; a repository may have been meant.
     """
     if source.kind != "repository":
         assert source.path is not None
@@ -145,7 +146,7 @@ def located(source: Source, *, revision: str | None = None, **how: Any) -> Path:
         if source.kind == "folder" and (there := folds_in(source.path)):
             raise WeightsError(
                 f"the folder {source.text} holds {len(there)} folds, whose networks Predictor, predict, evaluate and "
-                f"export average; one of them is {source.text}/fold-{there[0]}"
+                f"export average; give one of them, such as {source.text}/fold-{there[0]}"
             )
         if source.kind == "folder" and model_in(source.path) is None and is_repository(source.text):
             raise WeightsError(
@@ -176,24 +177,24 @@ def from_pretrained(
 ) -> SegmentationModel:
     """Return a trained model, in evaluation mode: by its name, from a file, a folder, or the Hugging Face Hub.
 
-    ``list_models(pretrained=True)`` gives the names. Their weights come with the package, are kept in half precision
-    and are read as float32 unless ``dtype`` says otherwise. A folder that bears a name is ``./<name>``.
+    ``list_models(pretrained=True)`` gives the names. Their weights come with the package; they are stored in half
+    precision and read as float32 unless ``dtype`` is given. A folder that has such a name is ``./<name>``.
 
-    A repository that is in the cache at the revision asked for is taken from there, and no network is touched; what
-    comes from the Hub is verified, byte for byte, each time.
+    If the requested revision of a repository is in the cache, it is taken from there, without using the network;
+    models from the Hub are verified, byte for byte, each time.
 
     Args:
         source: a name such as "nuclei"; a ``.safetensors`` file or a folder, if there is one of this name; otherwise
             a repository such as "me/cells", "me/cells@<branch, tag or commit>", or "hf-hub:me/cells".
         revision, token, cache_dir, local_files_only, endpoint, refresh: for repositories, see :func:`pull_from_hub`.
-        **options: as ``load`` takes them, ``num_classes`` or ``device`` for instance.
+        **options: as ``load`` takes them, such as ``num_classes`` or ``device``.
 
     Raises:
         HubError: there is no such repository, or it cannot be reached or read; ``reason`` says which, and the message
-            what to do.
-        WeightsError: there is no such file, or the model does not fit what it says it is.
-        ConfigError: ``source`` means nothing, or a network of the zoo, whose weights are random; or lists all that is
-            wrong with the other arguments.
+            says what to do.
+        WeightsError: there is no such file, or its tensors do not fit the model that it states.
+        ConfigError: ``source`` has no meaning, or is a network of the zoo, whose weights are random; or lists all that
+            is wrong with the other arguments.
     """
     _check_options(options)
     how = {
@@ -208,22 +209,22 @@ def from_pretrained(
 
 
 def from_bioimageio(path: str | os.PathLike[str], **options: Any) -> SegmentationModel:
-    """Return the network of a BioImage.IO package that ``export`` wrote, in evaluation mode, to predict with or train.
+    """Return the network of a BioImage.IO package that ``export`` wrote, in evaluation mode, to predict or train.
 
-    Only its safetensors file is read, and held against the sha256 in the description; no program in it is opened.
-    ``load`` and ``Predictor`` take such packages, too.
+    Only its safetensors file is read, and checked against the sha256 in the description; no program in it is opened.
+    ``load`` and ``Predictor`` also take such packages.
 
     Args:
         path: of the ``.zip`` file.
-        **options: as ``load`` takes them, ``num_classes`` or ``device`` for instance.
+        **options: as ``load`` takes them, such as ``num_classes`` or ``device``.
 
     Raises:
-        WeightsError: no such package, one that another program wrote, damaged, or an archive that is not to be opened.
+        WeightsError: there is no such package, another program wrote it, it is damaged, or the archive is unsafe.
         ConfigError: lists all that is wrong with the other arguments.
     """
     _check_options(options)
     if not is_package(Path(path)):
-        read_package(Path(path))  # which says what is wrong
+        read_package(Path(path))  # raises an error that says what is wrong
     return load(path, **options)
 
 
@@ -245,7 +246,7 @@ def _loaded(found: Source, how: Mapping[str, Any], options: dict[str, Any]) -> S
 
 
 def _saved_ones_too(function: F) -> F:
-    """Let ``zoo.create`` take what ``from_pretrained`` does, under its own signature and help."""
+    """Let ``zoo.create`` also take what ``from_pretrained`` takes, with its own signature and help."""
 
     @functools.wraps(function)
     def create(name: str, **arguments: Any) -> SegmentationModel:
@@ -265,7 +266,7 @@ create = _saved_ones_too(zoo.create)
 
 
 def _all_problems(function: Callable[..., object], name: Any, arguments: dict[str, Any]) -> UnetzooError:
-    """Return the error for a name that means nothing, with all that is wrong with the arguments of ``create``."""
+    """Return the error for a name without a meaning, with all that is wrong with the arguments of ``create``."""
     error = _meaningless(name)
     if isinstance(error, ConfigError):
         try:
@@ -277,12 +278,12 @@ def _all_problems(function: Callable[..., object], name: Any, arguments: dict[st
 
 
 def separated(text: str) -> list[str]:
-    """Return the models of a text with commas, as the command line takes them; a path may hold commas itself."""
+    """Return the models of a text separated by commas, for the command line; a path may itself contain commas."""
     return [text] if Path(text).exists() else [part.strip() for part in text.split(",")]
 
 
 def _meaning(given: object) -> Source | None:
-    """Return what a text or a path means, None where it means nothing."""
+    """Return what a text or a path means, None if it has no meaning."""
     if isinstance(given, os.PathLike):
         return _of_path(Path(given))
     if not isinstance(given, str) or not given:
@@ -313,26 +314,26 @@ def _parsed(text: str) -> tuple[str, str | None]:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except (OSError, ValueError):  # too long for a name, or with a zero byte in it
+    except (OSError, ValueError):  # the name is too long, or contains a zero byte
         return False
 
 
 def _parent_is_here(text: str) -> bool:
-    """Return whether a text names something in a folder that is here, which nobody wants to be asked of the Hub."""
+    """Return whether a text names something in an existing folder; nobody wants to look for that on the Hub."""
     parent = Path(text).parent
     return str(parent) != "." and _exists(parent)
 
 
 def _folder_called(name: str) -> Path | None:
-    """Return the folder of this name here, if it holds a model."""
+    """Return the folder of this name in the working directory, if it holds a model."""
     folder = Path(name)
     return folder if folder.is_dir() and model_in(folder) is not None else None
 
 
 def _meaningless(given: object) -> UnetzooError:
-    """Return the error for what means nothing: what it is not, what is allowed, and the nearest names."""
+    """Return the error for a text without a meaning: what it is not, what is allowed, and the nearest names."""
     if not isinstance(given, str | os.PathLike):
-        return ConfigError(f"{given!r:.100}: the name of a model or the path of one is needed")
+        return ConfigError(f"{given!r:.100}: the name or the path of a model is needed")
     text = os.fspath(given)
     reason = naming.impossible(given)
     if reason is not None:
@@ -340,7 +341,7 @@ def _meaningless(given: object) -> UnetzooError:
     if isinstance(given, os.PathLike):
         return WeightsError(f"there is no file or folder {text!r}")
     if is_repository(text):
-        return WeightsError(f"there is no file or folder {text!r}; a repository of that name is {PREFIX}{text}")
+        return WeightsError(f"there is no file or folder {text!r}; for a repository of that name, give {PREFIX}{text}")
     as_path = text.endswith(SUFFIX) or any(mark in text for mark in (os.sep, "/", "\\"))
     near = suggest(text, (*naming.names(), *trained.names()))
     if near and not as_path:
@@ -348,8 +349,8 @@ def _meaningless(given: object) -> UnetzooError:
             f"unknown model {text!r}{near} (unetzoo.list_models() gives all names; and there is no such file)"
         )
     said = (
-        f"there is no file or folder {text!r}{behind_the_host(text)}{near or '.'} It is no trained model of the "
-        f"package ({', '.join(trained.names())}), no network of the zoo (unetzoo.list_models() gives all names), and "
-        f"no name of a repository: those are 'owner/name' or 'owner/name@revision'{'' if as_path or near else OWN}"
+        f"there is no file or folder {text!r}{behind_the_host(text)}{near or '.'} It is not a trained model of the "
+        f"package ({', '.join(trained.names())}), not a network of the zoo (unetzoo.list_models() gives all names), "
+        f"and not a repository, such as 'owner/name' or 'owner/name@revision'{'' if as_path or near else OWN}"
     )
     return WeightsError(said) if as_path else ConfigError(said)

@@ -1,7 +1,7 @@
-"""Models to files and back: one safetensors file that knows what it is.
+"""Saving and loading models: one safetensors file that states which model it holds.
 
-A model is built on the meta device and takes over the mapped tensors, so that nothing is drawn at random and nothing
-is copied. ``docs/format.md`` describes the file.
+A model is built on the meta device and takes over the mapped tensors, so that nothing is initialised and nothing is
+copied. ``docs/format.md`` describes the file.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ from unetzoo.saving.records import (
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write a model to one safetensors file, all or nothing.
 
-    The file holds the tensors, the config, and digests of both. A model that ``torch.compile`` or data parallelism
-    has wrapped is taken out of its wrapping. Where ``path`` is a symbolic link, its target is replaced.
+    The file holds the tensors, the config, and digests of both. A model wrapped by ``torch.compile`` or data
+    parallelism is unwrapped first. If ``path`` is a symbolic link, its target is replaced.
 
     Args:
         model: a ``SegmentationModel``, on any device, of any floating-point type.
-        path: ends in ``.safetensors``; a file that is there stays until the new one is complete on the disk.
+        path: ends in ``.safetensors``; an existing file is kept until the new one is complete on the disk.
 
     Raises:
         ConfigError: ``path`` has another ending.
-        WeightsError: no model of unetzoo, one that was changed so that its config no longer describes it, or weights
-            that are not finite.
+        WeightsError: not a model of unetzoo, a model that was changed so that its config no longer describes it, or
+            weights that are not finite.
         WriteError: the file cannot be written.
     """
     if Path(path).suffix != SUFFIX:
@@ -65,11 +65,11 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     problems = misfits(build_on_meta(model.config).state_dict(), state)
     if problems:
         raise WeightsError(
-            f"cannot save: the model is no longer what its config says, and could not be loaded:{listed(problems)}\n"
-            "Register what you changed as a decoder or encoder, or keep it with torch.save"
+            f"cannot save: the model no longer fits its config, so the file could not be loaded:{listed(problems)}\n"
+            "Register the changed part as a decoder or encoder, or save the model with torch.save"
         )
     if any(tensor.is_meta for tensor in state.values()):
-        raise WeightsError("cannot save: the model is on the meta device, where there are shapes and no weights")
+        raise WeightsError("cannot save: the model is on the meta device, which has shapes but no weights")
     check_types(state)
     broken = non_finite(state)
     if broken:
@@ -100,27 +100,28 @@ def load(
 ) -> SegmentationModel:
     """Return the model in a file that :func:`save` wrote, in evaluation mode. Nothing is downloaded.
 
-    On the CPU its weights are the mapped file: a page is read when it is first used, and copied when it is first
-    changed. So do not overwrite the file in place meanwhile; to save over it is safe.
+    On the CPU its weights are memory-mapped from the file: a page is read when it is first used, and copied when it is
+    first changed. So do not overwrite the file in place meanwhile; saving a model to the same path is safe.
 
     Args:
-        path: a ``.safetensors`` file, a folder with a ``model.safetensors``, a package of BioImage.IO that ``export``
-            wrote (``.zip``), or the ``last.ckpt`` of a run, whatever it is called by now, of which the network is read
-            that the run judges: the average of its weights, where it has one. Of others' files (.pth, .pt,
-            .pth.tar, .ckpt, .bin, .safetensors) those of segmentation_models_pytorch.
-        device: where the model goes.
+        path: a ``.safetensors`` file, a folder with a ``model.safetensors``, a BioImage.IO package that ``export``
+            wrote (``.zip``), or the ``last.ckpt`` of a run, even renamed, from which the network is read that the run
+            validates: the average of its weights if it has one. Of other programs' files (.pth, .pt, .pth.tar, .ckpt,
+            .bin, .safetensors), those of segmentation_models_pytorch.
+        device: for the model.
         dtype: of its floating-point tensors; None: as in the file.
-        verify: also read every byte, and hold it against the digest, and look for NaN and infinity.
-        num_classes: another number of classes: the heads are drawn anew, and the log names their tensors.
+        verify: also read every byte, compare it with the digest, and look for NaN and infinity.
+        num_classes: another number of classes: the heads are re-initialised, and the log names their tensors.
         in_channels: another number of channels: the first convolution is adapted, see ``input_policy``.
         input_policy: "repeat" (the default), "mean", "sum" (the default for 1 channel) or "keep_rgb", as in
             ``create``.
-        class_names, task, mean, std, normalisation, resize, pixels: replace those in the file; None leaves them. With
-            another ``num_classes`` the names go, and with other ``in_channels`` mean and std, unless they are given.
+        class_names, task, mean, std, normalisation, resize, pixels: replace those in the file; None keeps them. With
+            another ``num_classes``, class names are dropped, and with other ``in_channels``, mean and std, unless they
+            are given.
 
     Raises:
-        WeightsError: missing, damaged, not a model of unetzoo, or written by a newer unetzoo; lists all tensors that
-            are missing, unexpected or of another shape.
+        WeightsError: the file is missing, damaged, not a model of unetzoo, or written by a newer unetzoo; lists all
+            tensors that are missing, unexpected or of another shape.
         ConfigError: lists all that is wrong with the other arguments.
     """
     _check_target(device, dtype)
@@ -159,16 +160,16 @@ def load(
 
 
 def verify(path: str | os.PathLike[str]) -> SavedModel:
-    """Read every byte of a saved model, and return what the file says of it.
+    """Read every byte of a saved model, and return its record.
 
-    A single changed bit is found, wherever it is, and so are weights that are not finite.
+    Even a single changed bit is found, wherever it is, and so are weights that are not finite.
 
     Args:
-        path: a ``.safetensors`` file, or a folder with a ``model.safetensors``; of a folder, ``config.json`` must
-            say the same.
+        path: a ``.safetensors`` file, or a folder with a ``model.safetensors``; a ``config.json`` in the folder must
+            agree with it.
 
     Raises:
-        WeightsError: missing, damaged, or not a model of unetzoo.
+        WeightsError: the file is missing, damaged, or not a model of unetzoo.
     """
     file, config = read_record(path)
     model = build_on_meta(config)
@@ -176,12 +177,12 @@ def verify(path: str | os.PathLike[str]) -> SavedModel:
     _verify(file)
     copy = Path(path) / CONFIG_FILE
     if copy.is_file() and read_config(copy) != config:
-        raise WeightsError(f"{copy} says another thing than {MODEL_FILE} beside it, which counts; save the folder anew")
+        raise WeightsError(f"{copy} does not agree with {MODEL_FILE} next to it, which is used; save the folder again")
     return described(file, model)
 
 
 def check_fit(file: TensorFile | CheckpointFile, config: ModelConfig, model: SegmentationModel) -> None:
-    """Refuse a file whose tensors are not those of the model that it says it holds.
+    """Refuse a file whose tensors do not fit the model that it states.
 
     Raises:
         WeightsError: lists what does not fit.
@@ -189,21 +190,21 @@ def check_fit(file: TensorFile | CheckpointFile, config: ModelConfig, model: Seg
     problems = misfits(model.state_dict(), file.entries)
     if problems:
         raise WeightsError(
-            f"{file.path} does not hold the {config.name} that it says it holds:{listed(problems)}\n"
-            "It was put together from different models; save the right one again"
+            f"{file.path} does not hold the {config.name} that it states:{listed(problems)}\n"
+            "It was assembled from different models; save the right one again"
         )
 
 
 def unwrapped(model: nn.Module) -> SegmentationModel:
-    """Return the model in the wrappings of ``torch.compile`` and data parallelism.
+    """Return the model inside the wrappers of ``torch.compile`` and data parallelism.
 
     Raises:
-        WeightsError: it is no model of unetzoo.
+        WeightsError: it is not a model of unetzoo.
     """
     if isinstance(model, OptimizedModel):
         raise WeightsError(
-            "optimize() made this copy, whose norms are part of its convolutions: save the model that it was made "
-            "from, and optimize what you load"
+            "optimize() made this copy, whose norms are folded into its convolutions: save the model that it was made "
+            "from, and optimize that after loading"
         )
     inner: nn.Module | None = model
     while isinstance(inner, nn.Module) and not isinstance(inner, SegmentationModel):
@@ -219,7 +220,7 @@ def unwrapped(model: nn.Module) -> SegmentationModel:
 def _verify(file: TensorFile | CheckpointFile) -> None:
     file.check_data()
     try:
-        # A second opinion, so that what we call whole can be read by all programs. It takes only names in UTF-8.
+        # A second opinion, so that all programs can read what we call intact. safe_open takes only names in UTF-8.
         packed = file.path.suffix.lower() == PACKAGE
         if not packed and not any("\udc80" <= letter <= "\udcff" for letter in str(file.path)):
             with safe_open(file.path, "pt"):
@@ -245,10 +246,10 @@ def _check_target(device: str | torch.device, dtype: torch.dtype | None) -> None
 def _filled(
     model: SegmentationModel, state: Mapping[str, Tensor], device: str | torch.device, dtype: torch.dtype | None
 ) -> SegmentationModel:
-    """Return ``model`` with the tensors of ``state`` for its own."""
+    """Return ``model`` with the tensors of ``state`` as its own."""
     model.load_state_dict(state, assign=True)
     if any(tensor.is_meta for tensor in _tensors(model)):
-        # An encoder or decoder of the user's that keeps tensors out of its state dict: only to build it makes them.
+        # A user's encoder or decoder keeps tensors outside its state dict: only building it creates them.
         model = SegmentationModel(model.config)
         model.load_state_dict(state, assign=True)
         model.to(device=device, dtype=dtype)
@@ -256,7 +257,7 @@ def _filled(
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:
-    """Yield all tensors of a model, also those that are no parameters and no buffers."""
+    """Yield all tensors of a model, including those that are neither parameters nor buffers."""
     yield from itertools.chain(model.parameters(), model.buffers())
     for module in model.modules():
         yield from (value for value in vars(module).values() if isinstance(value, Tensor))
