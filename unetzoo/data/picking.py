@@ -24,8 +24,8 @@ def settings(
     """Return fields of ``Labels``.
 
     Pixels of classes that are not picked are background. Without ``classes``, the foreground of a binary task is every
-    class but the background. If ``class_names`` has another length than the data's names, it is taken as ``classes``,
-    as a network trained on them has it.
+    class but the background. If ``class_names`` has another length than the data's names, it is taken as ``classes``:
+    a network that was trained on picked classes has only their names.
 
     Args:
         told: what the data say, with "class_names", all of them in the order of ``codes``.

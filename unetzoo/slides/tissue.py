@@ -38,7 +38,7 @@ class Tissue:
         return self.cells[self._at(first, last, 0)][:, self._at(0, width, 1)]
 
     def any(self, top: int, bottom: int, left: int, right: int) -> bool:
-        """Return whether any pixel of a window has tissue; parts outside the image count as its edge."""
+        """Return whether any pixel of a window has tissue; only pixels inside the image count."""
         down, across = self._at(max(top, 0), max(bottom, 1), 0), self._at(max(left, 0), max(right, 1), 1)
         return bool(self.cells[int(down[0]) : int(down[-1]) + 1, int(across[0]) : int(across[-1]) + 1].any())
 
