@@ -1,13 +1,14 @@
 """Drawings of the architectures, computed from the models: no channel, stride or size is typed here.
 
-Every drawing exists for a light and for a dark page; all lengths are inches, so that a font has the same size in
-all of them. ``draw_all(folder)`` writes them; ``python docs/_diagrams.py FOLDER`` does so by hand.
+Every drawing adapts to light and dark mode by itself, on the built site and on GitHub. All lengths are inches, so that
+a font has the same size in all of them. ``python docs/_made.py`` writes them into ``_static/diagrams``.
 """
 
 from __future__ import annotations
 
+import io
 import math
-import sys
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +34,8 @@ WIDTH = 8.4
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one page theme; the fills are middle tones that carry white letters on both."""
+    """Colours of one mode; the fills are middle tones that carry white letters in both."""
 
-    name: str
     text: str
     muted: str
     faint: str
@@ -46,10 +46,9 @@ class Theme:
     levels: tuple[str, ...] = ("#4a7fb5", "#2f9a94", "#7d9b35", "#d0892b", "#c4553f", "#8a63ad")
 
 
-THEMES = (
-    Theme("light", text="#1d2733", muted="#5f6b78", faint="#d5dae0", page="#ffffff"),
-    Theme("dark", text="#e4e8ed", muted="#9da8b4", faint="#3b434d", page="#131416"),
-)
+# The light page is not quite white: white letters on a fill stay white in dark mode, and the page does not.
+LIGHT = Theme(text="#1d2733", muted="#5f6b78", faint="#d5dae0", page="#fefefe")
+DARK = Theme(text="#e4e8ed", muted="#9da8b4", faint="#3b434d", page="#131416")
 
 
 def build(name: str, **options: Any) -> unetzoo.SegmentationModel:
@@ -608,16 +607,29 @@ def drawings() -> Iterator[tuple[str, Callable[[Theme], Any]]]:
 
 
 def draw_all(folder: Path) -> None:
-    """Write ``NAME_light.svg`` and ``NAME_dark.svg`` of every drawing into ``folder``."""
+    """Write ``NAME.svg`` of every drawing into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"svg.hashsalt": "unetzoo", "svg.fonttype": "path", "font.family": "DejaVu Sans"}
     with matplotlib.rc_context(settings):
         for name, draw in drawings():
-            for theme in THEMES:
-                figure = draw(theme)
-                figure.savefig(folder / f"{name}_{theme.name}.svg", transparent=True, metadata={"Date": None})
-                plt.close(figure)
+            figure, text = draw(LIGHT), io.StringIO()
+            figure.savefig(text, format="svg", facecolor=LIGHT.page, metadata={"Date": None})
+            plt.close(figure)
+            (folder / f"{name}.svg").write_text(adaptive(text.getvalue()), encoding="utf-8")
 
 
-if __name__ == "__main__":
-    draw_all(Path(sys.argv[1]))
+def adaptive(svg: str) -> str:
+    """Return a light drawing with a style sheet that replaces its colours in dark mode."""
+    rules = [
+        f'[style*="{kind}: {getattr(LIGHT, tone)}"] {{ {kind}: {getattr(DARK, tone)} !important }}'
+        for tone in ("text", "muted", "faint", "page")
+        for kind in ("fill", "stroke")
+    ]
+    style = "<style>@media (prefers-color-scheme: dark) {\n" + "\n".join(rules) + "\n}</style>\n"
+    before, mark, after = svg.partition(' <g id="figure_1">')
+    return f"{before} {style}{mark}{after}"
+
+
+def letters(svg: str) -> list[str]:
+    """Return what a drawing says, in its order: matplotlib writes each text as a comment before its outlines."""
+    return re.findall(r"<!-- (.*?) -->", svg)

@@ -1,14 +1,13 @@
 """Tables of the documentation, computed from the registry, the models and torchvision's own records.
 
-``write_all(folder)`` writes each as a Markdown file that a page includes.
+``_made.py`` writes them into the pages.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import importlib.util
-import inspect
+import json
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
 import unetzoo
+from unetzoo import trained
 from unetzoo.config import pair_problem
 from unetzoo.costs.counting import QuickNorms
 from unetzoo.decoders import DECODERS
@@ -29,6 +29,9 @@ from unetzoo.encoders.resnet import ResNetEncoder, ResNetOptions
 from unetzoo.information import info_of, meanings
 from unetzoo.nn.layers import ConvStyle, group_count
 from unetzoo.nn.meta import on_meta
+from unetzoo.saving import records
+
+HERE = Path(__file__).resolve().parent
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> str:
@@ -85,13 +88,33 @@ def count(module: nn.Module) -> int:
 # --- The zoo -----------------------------------------------------------------------------------------------
 
 
-def zoo_table() -> str:
-    """Return what each architecture is, and one table of all names of the registry, with its filter."""
+def members() -> list[tuple[unetzoo.ModelInfo, float]]:
+    """Return all names of the registry, by architecture and encoder."""
     titles = [[spec.title for spec in registry.values()] for registry in (decoders(), encoders())]
-    members = [counted(name) for name in unetzoo.list_models()]
-    members.sort(key=lambda member: (titles[0].index(member[0].architecture), titles[1].index(member[0].encoder)))
-    about = [f"- **{decoder.title}**: {decoder.summary}. {decoder.paper}.\n" for decoder in decoders().values()]
-    return "".join(about) + f"\n```{{raw}} html\n{_zoo.page(members)}\n```\n"
+    known = [counted(name) for name in unetzoo.list_models()]
+    return sorted(known, key=lambda one: (titles[0].index(one[0].architecture), titles[1].index(one[0].encoder)))
+
+
+def architectures_list() -> str:
+    """Return what each architecture is."""
+    return "".join(f"- **{decoder.title}**: {decoder.summary}. {decoder.paper}.\n" for decoder in decoders().values())
+
+
+def zoo_table() -> str:
+    """Return one table of all names. The built site has one that can be filtered in its place: ``zoo_page``."""
+    head = ("Name", "Architecture", "Encoder", "Parameters", "GFLOPs at 256²", "Published")
+    rows = []
+    for info, gflops in members():
+        names = ", ".join(f"`{name}`" for name in (info.name, *info.aliases))
+        number, agrees = _zoo.published(info)
+        published = f"{number}M {agrees}" if number else ""
+        rows.append((names, info.architecture, info.encoder, f"{info.parameters:,}", f"{gflops:,.1f}", published))
+    return table(head, rows, (3, 4, 5))
+
+
+def zoo_page() -> str:
+    """Return the table of all names with its filter."""
+    return f"```{{raw}} html\n{_zoo.page(members())}\n```"
 
 
 def grid() -> str:
@@ -292,38 +315,29 @@ def costs() -> str:
     return unetzoo.compare(["resunet50", *names], size=256).render("md")
 
 
-# --- The public names --------------------------------------------------------------------------------------
+# --- Trained models ----------------------------------------------------------------------------------------
 
 
-def api() -> str:
-    """Return autodoc directives for every public name, by the module it lives in, and for what those speak of."""
-    spoken_of = {
-        "comparing.table": ("ComparisonRow",),
-        "encoders": ("EncoderSpec", "Options"),
-        "decoders": ("Pruned",),
-    }
-    parts = []
-    order = (
-        *("saving.sources", "zoo", "model", "config", "comparing.comparison", "comparing.table", "parameter_groups"),
-        *("encoders", "decoders"),
-    )
-    homes = sorted(unetzoo._HOMES, key=lambda home: order.index(home) if home in order else len(order))
-    for module in homes:
-        names = unetzoo._HOMES[module]
-        if importlib.util.find_spec(f"unetzoo.{module}") is None:
-            continue
-        parts.append(f"## `unetzoo.{module}`\n")
-        home = importlib.import_module(f"unetzoo.{module}")
-        for name in (*names, *spoken_of.get(module, ())):
-            value = getattr(home, name)
-            if inspect.isclass(value):
-                kind = "autoexception" if issubclass(value, Exception) else "autoclass"
-            else:
-                kind = "autofunction"
-            # Decoder.Options is the class Options, which has an entry of its own.
-            members = "   :members:\n   :exclude-members: Options\n" if kind == "autoclass" else ""
-            parts.append(f"```{{eval-rst}}\n.. {kind}:: unetzoo.{module}.{name}\n{members}```\n")
-    return "\n".join(parts)
+def trained_table() -> str:
+    """Return the trained models, with what they score on their test images as ``keep.py`` measured it."""
+    rows = []
+    for name in trained.names():
+        figures = json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))
+        test, saved = figures["test"]["all"], records.read_saved(trained.weights_of(name))
+        ap = f"{test['object_ap_50']:.3f}" if "object_ap_50" in test else "–"
+        images, size = figures["images"], f"{trained.weights_of(name).stat().st_size / 1e6:.1f} MB"
+        cells = (images["train"], images["test"], f"{test['dice']:.3f}", f"{test['iou']:.3f}", ap)
+        rows.append((f"[`{name}`](#{name})", *cells, f"{saved.parameters:,}", size))
+    head = ("Model", "Training images", "Test images", "Dice", "IoU", "AP at IoU 0.5", "Parameters", "File")
+    return table(head, rows, range(1, len(head)))
+
+
+def card(name: str) -> str:
+    """Return the card of a trained model, as a section of a page."""
+    text = trained.card_of(name).read_text(encoding="utf-8")
+    prose = re.split(r"(^```.*?^```$)", text, flags=re.MULTILINE | re.DOTALL)  # code has lines that begin with #, too
+    prose[::2] = [re.sub(r"^(#+) ", r"#\1 ", part, flags=re.MULTILINE) for part in prose[::2]]
+    return "".join(prose)
 
 
 # --- All of them -------------------------------------------------------------------------------------------
@@ -331,15 +345,18 @@ def api() -> str:
 
 def tables() -> Iterator[tuple[str, str]]:
     """Yield the name and the text of each file."""
+    yield "architectures", architectures_list()
     yield "zoo", zoo_table()
     yield "grid", grid()
+    yield "trained", trained_table()
     yield "encoders", encoders_table()
     yield "stems", stems_table()
     yield "weights", weights_table()
     yield "groups", groups_table()
     yield "levels", levels_table()
-    yield "api", api()
     yield "costs", costs()
+    for name in trained.names():
+        yield f"card_{name}", card(name)
     for name in ("unet", "unet_valid", "resunet18", "resunet50"):
         yield f"layers_{name}", unet_layers(build(name))
     for name in ("unetpp", "unetpp_resnet50", "unetpp_lite_resnet50"):
@@ -353,10 +370,3 @@ def tables() -> Iterator[tuple[str, str]]:
             yield f"options_{name}", options_table(decoder.Options)
     for name in ("plain", "resnet50", "resenc", "convnext_tiny"):
         yield f"options_{name}", options_table(ENCODERS[name].options)
-
-
-def write_all(folder: Path) -> None:
-    """Write every table as ``NAME.md`` into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in tables():
-        (folder / f"{name}.md").write_text(text, encoding="utf-8")

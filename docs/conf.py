@@ -1,19 +1,21 @@
-"""Sphinx configuration. Before a build it computes tables and drawings from the registry into ``generated/``."""
+"""Sphinx configuration. A build fails where tables or drawings of the pages are not what the package gives."""
 
 from __future__ import annotations
 
 import re
 import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from docutils import nodes
-from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
+from sphinx.errors import ExtensionError
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
+
+import _made  # noqa: E402
+import _reference  # noqa: E402
+import _tables  # noqa: E402
 
 import unetzoo  # noqa: E402
 
@@ -23,7 +25,8 @@ copyright = author  # noqa: A001
 version = release = unetzoo.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build", "generated"]
+root_doc = "index"
+exclude_patterns = ["_build"]
 nitpicky = True
 nitpick_ignore_regex = [
     # What autodoc reads from annotations of other libraries, or from private names, has no page here.
@@ -62,33 +65,30 @@ html_show_sourcelink = False
 html_show_sphinx = False
 
 
-class Diagram(SphinxDirective):
-    """``:::{diagram} NAME`` shows NAME_light.svg or NAME_dark.svg, as the page's theme is, with a caption below."""
-
-    required_arguments = 1
-    has_content = True
-    option_spec: ClassVar = {"alt": directives.unchanged_required}
-
-    def run(self) -> list[nodes.Node]:
-        name, alt = self.arguments[0], self.options["alt"]
-        figure = nodes.figure(align="default")
-        for theme in ("light", "dark"):
-            file = f"/generated/{name}_{theme}.svg"
-            figure += nodes.image(uri=file, alt=alt, classes=[f"only-{theme}", "diagram"])
-        if self.content:
-            inline, _ = self.state.inline_text(" ".join(self.content), self.lineno)
-            figure += nodes.caption("", "", *inline)
-        self.set_source_info(figure)
-        return [figure]
+def check_made(_: Sphinx) -> None:
+    """Refuse to build pages with tables or drawings that are out of date."""
+    if problems := _made.stale():
+        raise ExtensionError("\n".join(problems))
 
 
-def generate(_: Sphinx) -> None:
-    """Compute what the pages include."""
-    import _diagrams
-    import _tables
+def for_the_site(_: Sphinx, page: str, source: list[str]) -> None:
+    """Put in what GitHub cannot show: the reference by autodoc, the filter of the table of names, the sidebar."""
+    if page == "api":
+        source[0] = _made.on_site(source[0], "api", _reference.autodoc())
+    elif page == "zoo":
+        source[0] = _made.on_site(source[0], "zoo", _tables.zoo_page())
+    elif page == root_doc:
+        source[0] += sidebar(source[0])
 
-    _tables.write_all(HERE / "generated")
-    _diagrams.draw_all(HERE / "generated")
+
+def sidebar(text: str) -> str:
+    """Return the tables of contents: a page's links below "All pages", with their sections as captions."""
+    parts = re.split(r"^### (.+)\n", text.partition("\n## All pages\n")[2], flags=re.MULTILINE)
+    trees = []
+    for caption, body in zip(parts[1::2], parts[2::2], strict=True):
+        links = "\n".join(re.findall(r"^- \[[^\]]+\]\((\S+)\.md\)", body, flags=re.MULTILINE))
+        trees.append(f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{links}\n```\n")
+    return "".join(trees)
 
 
 def join_names(*arguments: Any) -> None:
@@ -112,8 +112,8 @@ def load_filter(app: Sphinx, page: str, *_: Any) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.add_directive("diagram", Diagram)
-    app.connect("builder-inited", generate)
+    app.connect("builder-inited", check_made)
+    app.connect("source-read", for_the_site)
     app.connect("autodoc-process-docstring", join_names, priority=100)  # before napoleon
     app.connect("autodoc-process-signature", drop_module_signature)
     app.connect("html-page-context", load_filter)

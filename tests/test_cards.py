@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,40 @@ def test_nothing_is_claimed_that_was_not_given(tmp_path: Path) -> None:
     for words in ("model-index", "license", "Licence", "Metrics", "Training data", "None", "classes:"):
         assert words not in text, words
     assert "options" not in written(tmp_path / "b", name="unetpp_lite_resnet18")
+
+
+def test_ten_lines_of_facts_and_ten_rows_are_shown_and_the_rest_is_folded(tmp_path: Path) -> None:
+    names = [f"class {k}" for k in range(14)]
+    metrics = {f"score {k}": k / 16 for k in range(16)}
+    card = replace(CARD, metrics=metrics, base_model="me/cells", training_data="Ten dishes.")
+    text = written(tmp_path, card, base_channels=2, num_classes=14, class_names=names)
+    shown = re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
+    facts = re.findall(r"^- (.+?): ", shown.partition("## Use")[0], re.MULTILINE)
+    assert facts == ["input", "output", "classes", "fine-tuned from", "training data", "parameters",
+                     "licence of these weights", "saved by"]  # fmt: skip
+    assert "9: class 9, and 4 more" in shown
+    assert "class 10" not in text
+    assert re.findall(r"^\| (score \d+) \| (\S+) \|$", shown, re.MULTILINE) == [
+        (name, f"{value:g}") for name, value in [*metrics.items()][:10]
+    ]
+    for name, value in metrics.items():
+        assert f"| {name} | {value:g} |" in text
+    assert text.count("<details>") == text.count("</details>") == 2
+
+
+@pytest.mark.parametrize(
+    ("base", "repository"),
+    [("hf-hub:me/cells@v2", "me/cells"), ("me/cells", "me/cells"), ("nuclei", None), ("run 3", None), (None, None)],
+)
+def test_the_base_model_is_named_and_linked_where_it_is_on_the_hub(
+    base: str | None, repository: str | None, tmp_path: Path
+) -> None:
+    text = written(tmp_path, ModelCard(base_model=base), base_channels=2)
+    assert (f"- fine-tuned from: {base}\n" in text) == (base is not None)
+    said = front_matter(text)
+    assert said.get("base_model") == repository
+    assert said.get("base_model_relation") == (None if repository is None else "finetune")
+    assert f"fine-tuned from: {base}" in written(tmp_path, base_channels=2) or base is None  # kept
 
 
 def test_saving_again_keeps_the_words_of_the_owner(tmp_path: Path) -> None:

@@ -34,7 +34,6 @@ LEFTOVERS = (
     "build/lib/unetzoo/leftover.py",
     "dist/leftover.whl",
     "docs/_build/html/leftover.html",
-    "docs/generated/leftover.md",
     "runs/leftover.safetensors",
     "shared/data/leftover.png",
     "tests/__pycache__/leftover.cpython-311.pyc",
@@ -60,7 +59,7 @@ class Built:
         for start in (self.tree / name for name in names):
             paths = [path for path in start.rglob("*") if path.is_file()] if start.is_dir() else [start]
             found |= {path.relative_to(self.tree): path.read_bytes() for path in paths}
-        made = {"__pycache__", "_build", "generated"}
+        made = {"__pycache__", "_build"}
         kept = {name.as_posix(): content for name, content in found.items() if not made & set(name.parts)}
         return {name: content for name, content in kept.items() if name not in LEFTOVERS}
 

@@ -42,7 +42,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"))
-    if not {"_build", "generated"} & set(path.relative_to(ROOT).parts)
+    if "_build" not in path.relative_to(ROOT).parts
 )
 FENCE = re.compile(r"^(`{3,})(\w+)[^\n]*\n(.*?)^\1 *$", re.MULTILINE | re.DOTALL)
 
@@ -78,9 +78,46 @@ def test_links_have_a_text() -> None:
     assert not EMPTY_LINK.search("see [All names](zoo.md) and ![](a.png)")
     folders = (ROOT / name for name in ("docs", "examples", "unetzoo"))  # whose .py and .ipynb hold Markdown, too
     files = [path for folder in folders for kind in ("md", "py", "ipynb") for path in folder.rglob(f"*.{kind}")]
-    files = [*ROOT.glob("*.md"), *(path for path in files if not {"_build", "generated"} & {*path.parts})]
+    files = [*ROOT.glob("*.md"), *(path for path in files if "_build" not in path.parts)]
     assert len(files) > 300
     assert not [path for path in files if EMPTY_LINK.search(path.read_text(encoding="utf-8"))]
+
+
+def markdown() -> list[str]:
+    """Return all pages of Markdown: those of the documentation, and those beside code."""
+    folders = [ROOT / name for name in ("docs", "examples", "unetzoo", ".github")]
+    paths = [*ROOT.glob("*.md"), *(path for folder in folders for path in folder.rglob("*.md"))]
+    return sorted(path.relative_to(ROOT).as_posix() for path in paths if "_build" not in path.parts)
+
+
+def prose(page: str) -> str:
+    return re.sub(r"^(`{3,}).*?^\1 *$", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: str) -> list[str]:
+    """Return what GitHub makes of a page's headings: lower case, without punctuation, hyphens for spaces."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings]
+
+
+@pytest.mark.parametrize("page", markdown())
+def test_links_lead_to_a_file_and_a_heading_on_github(page: str) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"\w+:", link):
+            continue
+        path, _, heading = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), link
+        if heading and target.suffix == ".md":
+            assert heading in anchors(target.resolve().relative_to(ROOT).as_posix()), link
+
+
+@pytest.mark.parametrize("page", markdown())
+def test_a_page_reads_on_github(page: str) -> None:
+    """There is no directive and no role of Sphinx, which GitHub shows as it is written."""
+    directives = r"^(?:`{3,}|:{3,})\{.*"
+    assert not re.findall(directives, (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert not re.findall(r"\{[a-z:]+\}CODE", re.sub(r"`[^`]*`", "CODE", prose(page)))
 
 
 def pages_with(*languages: str) -> list[str]:

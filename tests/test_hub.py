@@ -671,8 +671,10 @@ def test_the_client_s_own_tools_read_the_repository(hub: HubServer, tmp_path: Pa
 def test_the_command_line(hub: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = small(num_classes=2, class_names=["dark", "light"])
     unetzoo.save_pretrained(model, tmp_path / "nuclei")
-    assert cli.main(["push", str(tmp_path / "nuclei"), "me/nuclei", "--private", "--message", "ours"]) == 0
+    assert cli.main(["push", str(tmp_path / "nuclei"), "me/nuclei", "--private", "--message", "ours",
+                     "--license", "cc-by-4.0"]) == 0  # fmt: skip
     assert hub.repos["me/nuclei"].private
+    assert "\nlicense: cc-by-4.0\n" in hub.repos["me/nuclei"].commits[-1].files["README.md"].decode()
     assert hub.repos["me/nuclei"].commits[-1].message == "ours"
     printed = capsys.readouterr().out
     assert f"unetzoo.from_pretrained('me/nuclei@{hub.repos['me/nuclei'].branches['main']}')" in printed

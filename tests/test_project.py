@@ -257,7 +257,8 @@ def test_nothing_is_published_before_all_is_checked() -> None:
     assert ancestors(jobs, "publish") == {"notes", "tests", "build", "wheel"}
     assert ancestors(jobs, "github") == {"notes", "tests", "build", "wheel", "publish"}
     assert not any("if" in job or "continue-on-error" in job for job in jobs.values())
-    assert commands("release", "build")[1:] == ["python -m build", "twine check --strict dist/*"]
+    built = ["python -m build", "twine check --strict dist/*", "sha256sum dist/*"]
+    assert commands("release", "build")[1:] == built
     assert commands("release", "wheel") == ["pip install dist/*.whl", "unetzoo demo", "test -s unetzoo_demo.png"]
     assert not any("actions/checkout@" in step.get("uses", "") for step in steps("release", "wheel"))
     (publish,) = (step for step in steps("release", "publish") if "gh-action-pypi-publish@" in step["uses"])

@@ -502,6 +502,9 @@ def test_a_saved_network_is_trained_on(first: Path, nuclei: Path, tmp_path: Path
         assert torch.equal(kept[name], before[name])
     groups = last(tmp_path / "a")["optimizer_states"][0]["param_groups"]
     assert {group["initial_lr"] for group in groups} == {0.0}
+    card = (tmp_path / "a" / "README.md").read_text(encoding="utf-8")
+    assert "\n- fine-tuned from: best.safetensors\n" in card
+    assert str(first) not in card
 
 
 def test_a_network_kept_in_half_precision_is_trained_in_full(nuclei: Path, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ def main(name: str, run: Path) -> None:
         epochs=len(rows),
         best=max(rows, key=lambda row: (float(row.get("object_ap_50", 0)), float(row["dice"])))["epoch"],
         recipe=(HERE / f"{name}.yaml").read_text(encoding="utf-8"),
+        dice=figures["test"]["all"]["dice"],
+        ap=figures["test"]["all"].get("object_ap_50"),
         **figures["kinds"],
         **figures["images"],
     )  # fmt: skip

@@ -36,6 +36,11 @@ def add(commands: Any) -> None:
     )
     command.add_argument("repository", metavar="OWNER/NAME", help="the repository; created if there is none")
     command.add_argument(
+        "--license",
+        metavar="NAME",
+        help="licence of the weights: mit, cc-by-4.0, … (default: unchanged)",
+    )
+    command.add_argument(
         "--private", action="store_true", default=None, help="create the repository as private if it is new"
     )
     command.add_argument("--revision", metavar="BRANCH", help="branch to commit to (default: main)")
@@ -113,11 +118,12 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _push(options: argparse.Namespace) -> None:
-    from unetzoo.saving import publishing
+    from unetzoo.saving import cards, publishing
 
     pushed = publishing.push_to_hub(
         options.source,
         options.repository,
+        card=cards.ModelCard(license=options.license),
         private=options.private,
         revision=options.revision,
         create_pr=options.create_pr,

@@ -25,6 +25,10 @@ from unetzoo.saving.records import SavedModel
 
 SIZE = 512
 """Side of the image for which the costs in the card are counted, in pixels."""
+ROWS = 10
+"""Of a table or a list, beyond which a card folds or shortens it."""
+SHORT = 100
+"""Characters of a fact that stands on a line; longer ones have a section."""
 _INSTALL = "pip install .  # in a clone of unetzoo, which is not on PyPI yet"
 _BEGIN = "<!-- unetzoo card: written anew at each save, so write below its end. "
 _END = "<!-- end of the unetzoo card -->"
@@ -39,6 +43,7 @@ class ModelCard:
 
     Attributes:
         license: as the Hub writes it: "mit", "apache-2.0", "cc-by-4.0", … or "other".
+        base_model: what it was fine-tuned from: a repository of the Hub, such as "me/cells", or another model's name.
         training_data: what the model was trained on, in a sentence or two.
         metrics: name → value, such as ``{"Dice": 0.91}``.
         evaluation_data: what the metrics were measured on; required with metrics.
@@ -49,6 +54,7 @@ class ModelCard:
     """
 
     license: str | None = None
+    base_model: str | None = None
     training_data: str | None = None
     metrics: Mapping[str, float] | None = None
     evaluation_data: str | None = None
@@ -188,6 +194,7 @@ def write_card(saved: SavedModel, name: str, card: ModelCard | None, earlier: Ea
     text = f"{_TEXT_BEGIN}\n\n{card.text.strip()}\n\n{_TEXT_END}\n\n" if card.text else ""
     facts = {
         "weights": saved.sha256,
+        "base_model": card.base_model,
         "training_data": card.training_data,
         "metrics": None if card.metrics is None else dict(card.metrics),
         "evaluation_data": card.evaluation_data,
@@ -204,6 +211,7 @@ def _front_matter(front: Mapping[str, Any], config: ModelConfig, card: ModelCard
     import yaml
     from huggingface_hub import EvalResult, ModelCardData
 
+    base = _repository_of(card.base_model)
     results = [
         EvalResult(
             task_type="image-segmentation",
@@ -229,6 +237,7 @@ def _front_matter(front: Mapping[str, Any], config: ModelConfig, card: ModelCard
             "pipeline_tag": "image-segmentation",
             "tags": list(dict.fromkeys(tags)),
             **({"license": card.license} if card.license else {}),
+            **({"base_model": base, "base_model_relation": "finetune"} if base else {}),
             **index,
         },
         sort_keys=False,
@@ -243,27 +252,39 @@ def _own_tags(config: ModelConfig) -> list[str]:
 
 def _body(saved: SavedModel, name: str, card: ModelCard) -> str:
     config = saved.config
-    model = build_on_meta(config)
     info = information.model_info(config.name)
-    costs = costs_of(model, info, SIZE)
-    agreement = " ✓: the published number." if costs.agrees else ""
     parts = [
         f"# {html.escape(name.strip('/').rpartition('/')[2] or config.name, quote=False)}",
         f"{info.architecture} on the {info.encoder} encoder, {_task(config)}.",
-        markdown([header(SIZE), cells(costs)]).strip(),
-        f"Counted for one float32 image; memory is what autograd keeps in training.{agreement}",
+        _listed(_facts(saved, card)),
         f"## Use\n\n```sh\n{_INSTALL}\nunetzoo predict {name} image.png --out masks --overlay\n```",
         f"```python\n{_example(saved, name)}\n```",
-        f"## Model\n\n{_facts(saved, info)}",
     ]
-    if card.training_data:
+    if card.training_data and len(card.training_data) > SHORT:
         parts.append(f"## Training data\n\n{card.training_data.strip()}")
     if card.metrics:
-        rows = "\n".join(f"| {metric} | {value:g} |" for metric, value in card.metrics.items())
-        parts.append(f"## Metrics\n\nMeasured on: {card.evaluation_data}\n\n| metric | value |\n|:--|--:|\n{rows}")
-    if card.license:
-        parts.append(f"## Licence\n\nOf these weights: {card.license}.")
+        parts.append(f"## Metrics\n\nMeasured on: {card.evaluation_data}\n\n{_metrics(card.metrics)}")
+    parts.append(_folded("Architecture and cost", f"{_cost(config, info)}\n\n{_listed(_details(saved, info))}"))
     return "\n\n".join(parts) + "\n"
+
+
+def _folded(title: str, text: str) -> str:
+    """Return text that is shown at a click."""
+    return f"<details>\n<summary>{title}</summary>\n\n{text}\n\n</details>"
+
+
+def _metrics(metrics: Mapping[str, float]) -> str:
+    """Return a table of the first metrics, and the others folded."""
+    rows = [f"| {metric} | {value:g} |" for metric, value in metrics.items()]
+    tables = ["\n".join(["| metric | value |\n|:--|--:|", *some]) for some in (rows[:ROWS], rows[ROWS:])]
+    return tables[0] + ("\n\n" + _folded("All other metrics", tables[1]) if rows[ROWS:] else "")
+
+
+def _cost(config: ModelConfig, info: information.ModelInfo) -> str:
+    costs = costs_of(build_on_meta(config), info, SIZE)
+    agreement = " ✓: the published number." if costs.agrees else ""
+    row = markdown([header(SIZE), cells(costs)]).strip()
+    return f"{row}\n\nCounted for one float32 image; memory is what autograd keeps in training.{agreement}"
 
 
 def _task(config: ModelConfig) -> str:
@@ -289,11 +310,14 @@ def _example(saved: SavedModel, name: str) -> str:
     )
 
 
-def _facts(saved: SavedModel, info: information.ModelInfo) -> str:
+def _facts(saved: SavedModel, card: ModelCard) -> dict[str, str]:
+    """Return what a user of the model has to know, in ten lines at most."""
     config = saved.config
-    shown = {**options_of(config), **options_of(config.decoder_options), **options_of(config.encoder_options)}
-    differing = [f"`{key}={shown[key]!r}`" for key, default in info.options.items() if _differs(key, default, shown)]
-    lines = {
+    classes = [f"{k}: {html.escape(label, quote=False)}" for k, label in enumerate(config.class_names or ())]
+    if len(classes) > ROWS:
+        classes = [*classes[:ROWS], f"and {len(classes) - ROWS} more, in `config.json`"]
+    short = card.training_data if card.training_data and len(card.training_data) <= SHORT else ""
+    return {
         "input": f"{config.in_channels} channel{'s' * (config.in_channels > 1)}, any height and width"
         + _normalisation(config)
         + (f"; trained on {config.pixels}" if config.pixels else "")
@@ -301,16 +325,31 @@ def _facts(saved: SavedModel, info: information.ModelInfo) -> str:
         "output": f"logits of {config.num_classes} class{'es' * (config.num_classes > 1)}"
         + (", and of the edges between objects" if config.task == "instances" else "")
         + f", task `{config.task}`",
-        "classes": ", ".join(
-            f"{k}: {html.escape(label, quote=False)}" for k, label in enumerate(config.class_names or ())
-        ),
+        "classes": ", ".join(classes),
+        "fine-tuned from": card.base_model or "",
+        "training data": short,
         "parameters": f"{saved.parameters:,}, {', '.join(saved.dtypes)}",
-        "architecture": info.paper,
-        "encoder": info.encoder_paper,
-        "options": ", ".join(differing),
+        "licence of these weights": card.license or "",
         "saved by": f"unetzoo {saved.unetzoo_version}",
     }
+
+
+def _details(saved: SavedModel, info: information.ModelInfo) -> dict[str, str]:
+    """Return the papers, and the options that are not the defaults."""
+    config = saved.config
+    shown = {**options_of(config), **options_of(config.decoder_options), **options_of(config.encoder_options)}
+    differing = [f"`{key}={shown[key]!r}`" for key, default in info.options.items() if _differs(key, default, shown)]
+    return {"architecture": info.paper, "encoder": info.encoder_paper, "options": ", ".join(differing)}
+
+
+def _listed(lines: Mapping[str, str]) -> str:
     return "\n".join(f"- {title}: {printable(' '.join(text.split()))}" for title, text in lines.items() if text)
+
+
+def _repository_of(model: str | None) -> str | None:
+    """Return the Hub's repository that a name of a model is, without its revision, if it is one."""
+    found = re.fullmatch(r"(?:hf-hub:)?([\w.-]+/[\w.-]+)(?:@[\w./-]+)?", model or "")
+    return found[1] if found else None
 
 
 def _normalisation(config: ModelConfig) -> str:

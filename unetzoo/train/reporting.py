@@ -20,9 +20,10 @@ from unetzoo.comparing.plotting import require_plot
 from unetzoo.data.listing import paths_of
 from unetzoo.files.writing import write_file
 from unetzoo.printing import counted, printable
-from unetzoo.saving import cards
+from unetzoo.saving import cards, sources
 from unetzoo.saving.records import BEST_FILE, CARD_FILE, read_saved
 from unetzoo.train import clipping, report_page
+from unetzoo.train.building import is_saved
 from unetzoo.train.curves import write_curves
 from unetzoo.train.data import FolderData
 from unetzoo.train.keeping import KeepBest
@@ -244,12 +245,14 @@ def write_card(folder: Path, trainer: lightning.Trainer) -> None:
     Raises:
         WriteError: the file cannot be written.
     """
-    best, data = _best_of(trainer), _data_of(trainer)
+    best, data, recipe = _best_of(trainer), _data_of(trainer), trainer.lightning_module
+    assert isinstance(recipe, Recipe)
     if best.epoch is None:
         return
     names = " and ".join(path.name for path in paths_of(data.folder))
     counts = {name: split.images for name, split in data.report.splits.items()}
     card = cards.ModelCard(
+        base_model=_base_of(recipe.settings.name),
         training_data=f"Images of {names}: {counts['train']}.",
         metrics={name: value for name, value in best.metrics.items() if value is not None and name != "images"},
         evaluation_data=f"validation images of {names}: {counts['val']}; epoch {best.epoch + 1}.",
@@ -258,6 +261,13 @@ def write_card(folder: Path, trainer: lightning.Trainer) -> None:
     path = folder / CARD_FILE
     earlier = cards.read_card(path.read_text(encoding="utf-8") if path.is_file() else None, path)
     write_file(path, cards.write_card(read_saved(folder / BEST_FILE), str(folder), card, earlier))
+
+
+def _base_of(name: str) -> str | None:
+    """Return the saved model that a run began from. Of a path only the end is given: a card is for other machines."""
+    if not is_saved(name):
+        return None
+    return name if sources.named_source(name).kind in ("repository", "trained") else Path(name).name
 
 
 def _best_of(trainer: lightning.Trainer) -> KeepBest:
