@@ -18,9 +18,10 @@ class EpochBatches(Sampler[list[Draw]]):
     """Shuffled training batches of one process among several, the same on every machine.
 
     A pass draws each image ``repeats`` times. An epoch is a pass, or ``steps`` batches of endless passes: then each
-    epoch continues where the last one stopped, and a batch may span two passes. Batch k has the k-th ``batch_size ×
-    processes`` draws, of which each process takes its share in order. So one process with a batch size of 8 sees the same as two
-    with 4. Where an epoch is a pass, the last draws that do not fill a batch are left out: different ones each epoch.
+    epoch continues where the last one stopped, and a batch may span two passes. Batch k has the k-th
+    ``batch_size × processes`` draws, of which each process takes its share in order. So one process with a batch size
+    of 8 sees the same as two with 4. Where an epoch is a pass, the last draws that do not fill a batch are left out:
+    different ones each epoch.
 
     Args:
         images: number of images.
