@@ -104,7 +104,7 @@ def test_what_is_asked_for_goes_before_a_file(tmp_path: Path, capsys: pytest.Cap
         (["--minutes", "-1"], "--minutes -1.0: a number above 0 is needed"),
         (["--steps-per-epoch", "0"], "--steps-per-epoch 0: a whole number from 1 up is needed"),
         (["--steps", "9", "--data.repeats", "2"], "but an epoch is not a pass here: it is --steps-per-epoch 1"),
-        (["--trainer.max_steps", "4000"], "more than the 3000 that are made; give --steps 4000"),
+        (["--trainer.max_steps", "4000"], "the run would end after 3000 steps; give --steps 4000"),
     ],
 )
 def test_budgets_that_do_not_fit_are_refused(
@@ -205,7 +205,7 @@ def test_a_run_of_steps_goes_on_to_more(nuclei: Path, tmp_path: Path, capsys: py
     train(nuclei, tmp_path / "b", *steady, "--steps", "4")
     same_runs(tmp_path / "a", tmp_path / "b")
     assert main(["train", "--resume", str(tmp_path / "a"), "--minutes", "4", "--quiet"]) == 2
-    assert "the steps are settled" in capsys.readouterr().err
+    assert "a fixed number of steps" in capsys.readouterr().err
     assert main(["train", "--resume", str(tmp_path / "a"), "--steps", "2", "--quiet"]) == 2
     assert "--steps 2: 4 are already done" in capsys.readouterr().err
     assert main(["train", "--resume", str(tmp_path / "a"), "--loss", "dice", "--quiet"]) == 2

@@ -87,7 +87,7 @@ def test_figures_are_means_over_images_and_judge(data: Path, tmp_path: Path) -> 
     # The image that is worst by it is the first of the report, whatever its Dice.
     page = (run.folder / "report.html").read_text(encoding="utf-8")
     assert "By minus_area: the image" in page
-    shown = re.search(r"(\d)(?:   dice [0-9.]+   minus_area (-?[0-9.]+)|   nothing there)", page)
+    shown = re.search(r"(\d)(?:   dice [0-9.]+   minus_area (-?[0-9.]+)|   both masks are empty)", page)
     assert shown is not None
     assert parts[int(shown[1])] == min(parts)
     assert float(best["minus_area"]) == pytest.approx(np.mean(parts), abs=1e-9)

@@ -110,7 +110,7 @@ def test_names_are_torch_s_classes_with_their_own_decay() -> None:
         (["torch.nn.Conv2d"], r"subclass of torch\.optim\.Optimizer.*Conv2d"),
         (["nowhere.Lion"], r"nowhere cannot be imported"),
         (["sgd", "--model.optimiser_options.momentun", "0.9"], r"'momentun'; did you mean 'momentum'.*takes: .*nest"),
-        (["sgd", "--model.optimiser_options.lr", "0.9"], r"lr is no option; give it as --lr"),
+        (["sgd", "--model.optimiser_options.lr", "0.9"], r"lr is not an option; give it as --lr"),
         (["adamw", "--model.optimiser_options", "{betas: [2, 3]}"], r"adamw\b.*beta.*: 2"),
         (["rprop", "--model.weight_decay", "0.1"], r"--model\.weight_decay 0\.1: rprop knows none"),
     ],

@@ -576,8 +576,8 @@ def test_a_learning_rate_is_suggested(
     assert out == "--lr 0.01\n"
     first, outlook, _, *lines, why = err.splitlines()
     assert first == "up to 5 rates, from 0.0001 to 1e+08, of 9 steps each"
-    assert re.fullmatch(r"the first took \d+ s: \d+ s more at most", outlook)
-    assert why == "0.01 has the least loss"
+    assert re.fullmatch(r"the first took \d+ s; the others may take \d+ s at most", outlook)
+    assert why == "0.01 has the lowest loss"
     tried = [line.split()[0] for line in lines]
     assert tried == ["0.0001", "0.01", "1e+06", "1e+07"]  # two worse ones end it
     assert not (tmp_path / "a").exists()
@@ -600,8 +600,8 @@ def test_rates_are_tried_from_the_same_weights_on_the_same_crops(
 @pytest.mark.parametrize(
     ("trials", "said"),
     [
-        ([(1e-4, 0.995), (3e-4, 0.99)], "none brought the loss of 1 down by 2 %, the best of them to 0.99"),
-        ([(1e-4, math.inf), (3e-4, math.inf)], "none brought the loss"),
+        ([(1e-4, 0.995), (3e-4, 0.99)], "none lowered the loss of 1 by 2 %; the lowest loss was 0.99"),
+        ([(1e-4, math.inf), (3e-4, math.inf)], "none lowered the loss"),
     ],
 )
 def test_a_rate_that_does_not_stand_out_is_not_suggested(trials: list[tuple[float, float]], said: str) -> None:
@@ -614,7 +614,7 @@ def test_the_lowest_rate_that_comes_far_enough_is_suggested() -> None:
     trials = [(1e-4, 0.9), (3e-4, 0.56), (1e-3, 0.54), (3e-3, 0.2), (1e-2, math.inf)]
     assert suggesting.suggestion(trials, 1.0) == 1e-3
     assert suggesting.reason(trials, 1e-3).startswith(
-        "0.003 has the least loss, and 0.001 is proposed: the lowest that"
+        "0.003 has the lowest loss, but 0.001 is suggested: the lowest rate that"
     )
     assert suggesting.suggestion(trials[3:], 1.0) == 3e-3
     assert suggesting.suggestion([(1e-4, math.inf), *trials[2:]], 1.0) == 1e-3

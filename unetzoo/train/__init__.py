@@ -1,10 +1,10 @@
-"""Training: a recipe over Lightning. Needs ``pip install "unetzoo[train]"``.
+"""Training: a recipe based on Lightning. Needs ``pip install "unetzoo[train]"``.
 
-``unetzoo.fit`` is all of it in one call, ``unetzoo train`` in one command. With a trainer of one's own: a
-:class:`Recipe` is fitted by a ``pytorch_lightning.Trainer`` on a :class:`FolderData`, with :func:`run_callbacks` to
-keep and show the run. :func:`run_trials` trains several networks alike, to choose one of them.
+``unetzoo.fit`` does everything in one call, ``unetzoo train`` in one command. To use your own trainer, fit a
+:class:`Recipe` with a ``pytorch_lightning.Trainer`` on a :class:`FolderData`; :func:`run_callbacks` saves and shows
+the run. :func:`run_trials` trains several networks with the same settings, to choose one of them.
 
-Each name is fetched from its module when it is first used, so that a command line can be read without Lightning.
+Each name is imported from its module on first use, so that a command line can be parsed without Lightning.
 """
 
 from __future__ import annotations

@@ -13,11 +13,11 @@ from unetzoo.model import SegmentationModel
 class AveragedModel(nn.Module):
     """A copy whose weights follow another model's: w ← d·w + (1 − d)·w_new after every step.
 
-    d = min(decay, (1 + n) / (10 + n)) after n steps, so that the random start is soon forgotten (as in TensorFlow's
+    d = min(decay, (1 + n) / (10 + n)) after n steps, so that the initial weights fade quickly (as in TensorFlow's
     ``ExponentialMovingAverage``). Batch-norm statistics are averaged like weights; counters are copied.
 
     Args:
-        model: to follow.
+        model: the model to follow.
         decay: in [0, 1).
     """
 

@@ -1,4 +1,4 @@
-"""How long a run trains: so many steps, minutes or epochs, and how often it is validated meanwhile."""
+"""How long a run trains, in steps, minutes or epochs, and how often it is validated."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 from unetzoo.checks import whole
 
 STEPS = 3000
-"""Of the optimiser, where nothing else is asked for: for every network and every data set, few images or many."""
+"""Default number of optimiser steps, for every network and every data set, with few images or many."""
 NAMES = ("steps", "minutes", "epochs")
 FEWEST, MOST = 10, 50
-"""Validations of a run by steps, where their number allows it."""
+"""Fewest and most validations of a run by steps, if its number of steps allows it."""
 
 
 def cut(steps: int, length: int | None = None, fewest: int = FEWEST) -> tuple[int, int]:
-    """Return into how many epochs, of how many steps each, a number of steps is cut; it is rounded up to whole ones.
+    """Return the number of epochs and the steps of each for a number of steps, rounded up to complete epochs.
 
     Args:
         steps: of the optimiser.
-        length: steps of an epoch. None: a hundred, or more such that there are fifty epochs, or fewer such that there
-            are ``fewest`` to twice as many, by which as little as can be is added.
-        fewest: epochs, each of which is validated.
+        length: steps per epoch. None: a hundred; more if there would be over fifty epochs; fewer if there would be
+            under ``fewest``: then between ``fewest`` and twice as many epochs, so as to add as few steps as possible.
+        fewest: least number of epochs; each ends with a validation.
     """
     if length is not None:
         return -(-steps // length), length
@@ -33,18 +33,18 @@ def cut(steps: int, length: int | None = None, fewest: int = FEWEST) -> tuple[in
 
 
 def settle(config: Any, given: Collection[str], *, resumed: bool = False) -> list[str]:
-    """Turn what was asked for into epochs of so many steps, which is what the trainer and the data go by.
+    """Convert the requested length into epochs with a number of steps, which the trainer and the data use.
 
-    Minutes stay as they are, as they wait for a measurement: see ``measuring.py``.
+    Minutes are not converted here, because steps must be measured first: see ``measuring.py``.
 
     Args:
         config: all settings: "steps", "minutes", "trainer.max_epochs" and "data.steps_per_epoch" are read, the last two
             are set.
-        given: names that were asked for in this call itself; they go before what a file says.
-        resumed: whether the file is of the run that goes on.
+        given: names of settings in this call; they override those of a file.
+        resumed: whether the file belongs to a run that is resumed.
 
     Returns:
-        What is wrong: two of them are asked for at once, or one is no such number. Nothing is set then.
+        The problems: two lengths are given together, or a number is not valid. Nothing is set then.
     """
     asked = {"steps": config.steps, "minutes": config.minutes, "epochs": config.trainer.max_epochs}
     wanted = [name for name in NAMES if name in given] or [name for name in NAMES if asked[name] is not None]
@@ -56,12 +56,12 @@ def settle(config: Any, given: Collection[str], *, resumed: bool = False) -> lis
     if len(wanted) > 1:
         problems.append(f"{' and '.join(f'{name}={asked[name]}' for name in wanted)}: give one of them")
     if resumed and wanted == ["minutes"]:
-        problems.append("minutes: of a run that goes on the steps are settled; give steps=… or epochs=…")
+        problems.append("minutes: a resumed run has a fixed number of steps; give steps=… or epochs=…")
     if resumed and wanted == ["steps"] and length is None:
         problems.append(f"steps={config.steps}: this run counts passes over the images; give epochs=…")
     limit = config.trainer.max_steps
     if not wanted and limit > STEPS:
-        problems.append(f"trainer.max_steps={limit}: more than the {STEPS} that are made; give steps={limit}")
+        problems.append(f"trainer.max_steps={limit}: the run would end after {STEPS} steps; give steps={limit}")
     if problems:
         return problems
     for name in set(NAMES[:2]) - set(wanted):
@@ -74,6 +74,6 @@ def settle(config: Any, given: Collection[str], *, resumed: bool = False) -> lis
 
 
 def set_steps(config: Any, steps: int) -> None:
-    """Set epochs and their length such that there are so many steps."""
+    """Set the number of epochs and their length for a number of steps."""
     config.trainer.max_epochs, config.data.steps_per_epoch = cut(steps, config.data.steps_per_epoch)
     config.steps = None

@@ -1,4 +1,4 @@
-"""The network of a training: a new one of the zoo, or a trained one to go on from, for the data at hand."""
+"""The network to train: a new one of the zoo, or a trained one to start from, for the given data."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from unetzoo.saving.weights import load
 from unetzoo.train.data import FolderData
 
 DEFAULT_LOSSES = {"binary": "bce + dice", "multiclass": "cross_entropy + dice", "multilabel": "bce + dice"}
-"""Of what the logits are, see :func:`logits_of`."""
+"""Default loss for the task of the logits, see :func:`logits_of`."""
 MEANINGS = ("num_classes", "task", "class_names")
-"""Options of a network that say what its data mean, and are given with them."""
+"""Options of a network that describe the masks; they are settings of the data."""
 
 
 def logits_of(task: str) -> str:
-    """Return the task of logits: of instances a channel a class and one of the edges, which is multilabel."""
+    """Return the task of the logits; for instances, a channel per class and one for the edges, it is multilabel."""
     return "multilabel" if task == "instances" else task
 
 
 def built(settings: Any, data: FolderData) -> SegmentationModel:
-    """Return the network that the settings of a recipe ask for, for the classes and channels of the data.
+    """Return the network for the settings of a recipe, with the classes and channels of the data.
 
     Raises:
-        ConfigError: options that the data settle, or that a trained network does not take.
+        ConfigError: options that follow from the data, or that a trained network does not take.
     """
     trained = _trained(settings.name) if is_saved(settings.name) else None
     if trained is not None:
@@ -50,12 +50,12 @@ def built(settings: Any, data: FolderData) -> SegmentationModel:
         "pixels": facts.pixels,
     }
     taken = [
-        f"{key}: the data settle it; " + (f"give it as data.{key}=…" if key in MEANINGS else "leave it out")
+        f"{key}: follows from the data; " + (f"give it as data.{key}=…" if key in MEANINGS else "leave it out")
         for key in settings.options or {}
         if key in common
     ]
     elsewhere = [key for key in ("name", "pretrained") if key in (settings.options or {})]
-    taken += [f"{key}: it is no option of the network; give it as model.{key}=…" for key in elsewhere]
+    taken += [f"{key}: not an option of the network; give it as model.{key}=…" for key in elsewhere]
     if taken:
         raise ConfigError("cannot build the network", taken)
     if trained is not None:
@@ -68,26 +68,26 @@ def built(settings: Any, data: FolderData) -> SegmentationModel:
 
 
 def _check_seen(name: str, own: ModelConfig, normalisation: str, resize: float) -> None:
-    """Refuse to show a network images otherwise than it has seen them, where that was not by default.
+    """Refuse to prepare images differently from those that a trained network was trained on.
 
     Raises:
-        ConfigError: its images were normalised each by itself, or resized, and these are not.
+        ConfigError: its images were normalised each on its own, or resized, and these are not.
     """
     problems = []
     if own.normalisation == "image" and normalisation == "fixed":
-        problems.append("its images are normalised each by itself: give data.normalisation=image")
+        problems.append("it was trained on images normalised each on its own: give data.normalisation=image")
     if own.resize != 1 and resize == 1:
-        problems.append(f"its images are resized: give data.resize={own.resize:g}, or another factor")
+        problems.append(f"it was trained on resized images: give data.resize={own.resize:g}, or another factor")
     if problems:
-        raise ConfigError(f"cannot go on from {name}", problems)
+        raise ConfigError(f"cannot start from {name}", problems)
 
 
 def _trained(name: str) -> tuple[Path, ModelConfig]:
-    """Return where a trained network is, pulled if need be, and its configuration."""
+    """Return the path of a trained network, which is downloaded if needed, and its configuration."""
     path = sources.located(sources.named_source(name))
     return path, read_saved(path).config
 
 
 def is_saved(name: str) -> bool:
-    """Return whether a name is that of a trained network, and none of the zoo."""
+    """Return whether a name means a trained network, not an untrained one of the zoo."""
     return sources.source_of(name).kind != "network"

@@ -1,4 +1,4 @@
-"""What keeps and shows a run, as callbacks for any ``pytorch_lightning.Trainer``."""
+"""Callbacks for any ``pytorch_lightning.Trainer`` that save and show a run."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def run_callbacks(
     keep_minutes: float = 5.0,
     keep_steps: int | None = None,
 ) -> list[Callback]:
-    """Return what keeps and shows a run of a :class:`Recipe`, in the order they need: last among the callbacks.
+    """Return the callbacks that save and show a run of a :class:`Recipe`, in their order; put them after all others.
 
-    With ``plugins=[WholeFiles()]`` of the trainer, a checkpoint is written all or nothing.
+    With the trainer's ``plugins=[WholeFiles()]``, checkpoints are written atomically.
 
     Args:
         folder: of the run, made if missing: ``best.safetensors``, ``last.ckpt``, ``data.json``, ``metrics.csv``,
             ``curves.png`` and ``predictions/``.
         style: what is printed: "bar", "lines", "json" or "quiet".
-        patience: stop after so many epochs without a better one, see ``unetzoo.train.judging``; None: never.
+        patience: stop after this many epochs without a better one, see ``unetzoo.train.judging``; None: never.
         images_every: epochs between sheets of predictions.
-        keep_minutes: between checkpoints within an epoch.
-        keep_steps: optimiser steps between checkpoints within an epoch, in place of minutes; None: by time.
+        keep_minutes: minutes between checkpoints within an epoch.
+        keep_steps: optimiser steps between checkpoints within an epoch, instead of minutes; None: by time.
 
     Raises:
-        ConfigError: ``style`` is none of these, or ``patience`` is less than 1.
+        ConfigError: ``style`` is not one of these, or ``patience`` is less than 1.
     """
     problems = one_of("style", style, reporting.STYLES)
     problems += [] if patience is None else whole("patience", patience)

@@ -17,10 +17,10 @@ LOSSES, SCORES = ("loss", "val_loss"), ("dice", "iou", "object_ap_50")
 
 
 def top_of(values: Sequence[float]) -> float | None:
-    """Return where an axis ends that some values would flatten; None where it shows all of them.
+    """Return the end of an axis that outliers would flatten; None if all values can be shown.
 
-    Nine tenths of the values, and five times as much again above them, are always shown. So the first epochs of an
-    ordinary run are, and a loss that leapt to a hundred times the others is not.
+    Nine tenths of the values, and five times their range above them, are always shown. This includes the first epochs
+    of an ordinary run, but not a loss that jumped to a hundred times the others.
     """
     if len(values) < 5:
         return None
@@ -35,8 +35,8 @@ def write_curves(rows: Sequence[Row], path: Path, monitor: str | None = None) ->
     Args:
         rows: of ``metrics.csv``.
         path: of the file.
-        monitor: the figure by which the best epoch is kept, drawn beside the others; one that is no score from 0 to 1,
-            by axes of its own.
+        monitor: the figure by which the best epoch is kept, drawn with the others; if it is not a score from 0 to 1,
+            on its own axes.
 
     Raises:
         WriteError: it cannot be written.
@@ -66,7 +66,7 @@ def _points(rows: Sequence[Row], name: str) -> list[tuple[float, float]]:
 
 
 def _draw(axes: Any, curves: Mapping[str, Sequence[tuple[float, float]]]) -> None:
-    """Draw curves; points above the end of the axis are arrows at it, the highest with its value."""
+    """Draw curves; points beyond the end of the axis are drawn as arrows there, the highest with its value."""
     values = [value for points in curves.values() for _, value in points]
     top = top_of(values)
     for name, points in curves.items():

@@ -1,4 +1,4 @@
-"""Optimisers by name: those of ``torch.optim``, and classes of one's own by their dotted paths."""
+"""Optimisers by name: those of ``torch.optim``, and the user's own classes by their dotted paths."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ NAMES: dict[str, type[Optimizer]] = {
     for name, kind in vars(torch.optim).items()
     if isinstance(kind, type) and issubclass(kind, Optimizer) and kind is not Optimizer
 }
-"""Name → class. Some cannot be taken, such as LBFGS: :func:`optimiser_problems` finds out."""
+"""Name → class. Some cannot be used, such as LBFGS: :func:`optimiser_problems` finds out."""
 DEFAULTS: dict[str, dict[str, Any]] = {"sgd": {"momentum": 0.99, "nesterov": True, "weight_decay": 3e-5}}
-"""Name → what is not torch's default here. "sgd" is that of nnU-Net v2 (``nnUNetTrainer.configure_optimizers``), whose
+"""Name → defaults that differ from torch's. "sgd" is that of nnU-Net v2 (``nnUNetTrainer.configure_optimizers``), whose
 learning rate is 0.01."""
-SETTLED = {"params": "the network's", "lr": "give it as lr=…", "weight_decay": "give it as weight_decay=…"}
-"""Arguments of a class that are no options, and why."""
+SETTLED = {"params": "it is the network's", "lr": "give it as lr=…", "weight_decay": "give it as weight_decay=…"}
+"""Arguments of a class that are not options, and why."""
 
 
 def optimiser_problems(name: str, options: Mapping[str, Any] | None, weight_decay: float | None) -> list[str]:
     """Return what is wrong with an optimiser; it takes one step on two small tensors to find out.
 
     Args:
-        name: in ``torch.optim``, in small letters, or a dotted path of a subclass of ``torch.optim.Optimizer``.
+        name: of a class in ``torch.optim``, in small letters, or the dotted path of a subclass of its ``Optimizer``.
         options: arguments of its class.
-        weight_decay: None: its own.
+        weight_decay: None: the optimiser's default.
     """
     try:
         kind = _class_of(name)
@@ -44,18 +44,18 @@ def optimiser_problems(name: str, options: Mapping[str, Any] | None, weight_deca
     found = []
     for key in options or {}:
         if key in SETTLED:
-            found.append(f"optimiser_options: {key} is no option; {SETTLED[key]}")
+            found.append(f"optimiser_options: {key} is not an option; {SETTLED[key]}")
         elif key not in takes and not anything:
             found.append(f"optimiser_options: unknown option {key!r}{suggest(key, takes)} ({name} takes: {listed})")
     if weight_decay and "weight_decay" not in takes and not anything:
-        found.append(f"weight_decay={weight_decay}: {name} knows none; leave it out")
+        found.append(f"weight_decay={weight_decay}: {name} has no weight decay; leave it out")
     return found or _refusals(name, options, weight_decay)
 
 
 def made(
     name: str, options: Mapping[str, Any] | None, groups: list[dict[str, Any]], lr: float, weight_decay: float
 ) -> Optimizer:
-    """Return the optimiser of parameter groups that have rates and decays of their own."""
+    """Return the optimiser for parameter groups with their own learning rates and weight decays."""
     kind = _class_of(name)
     takes, _ = _arguments(kind)
     given = DEFAULTS.get(name, {}) | {"lr": lr, "weight_decay": weight_decay} | dict(options or {})
@@ -64,7 +64,7 @@ def made(
 
 
 def decay_of(name: str, weight_decay: float | None) -> float:
-    """Return the weight decay, that of the optimiser itself where None is given, and 0 where it knows none."""
+    """Return the weight decay: for None, that of the optimiser itself, and 0 if it has none."""
     if weight_decay is not None:
         return weight_decay
     own = DEFAULTS.get(name, {}).get("weight_decay", _arguments(_class_of(name))[0].get("weight_decay"))
@@ -75,12 +75,12 @@ def _class_of(name: str) -> type[Optimizer]:
     """Return the class of a name or a dotted path.
 
     Raises:
-        ConfigError: there is none, or it is no optimiser.
+        ConfigError: there is none, or it is not an optimiser.
     """
     if not isinstance(name, str) or "." not in name:
         if not isinstance(name, str) or name not in NAMES:
             usable = [known for known in NAMES if not _refusals(known, None, None)]
-            raise ConfigError(f"{one_of('optimiser', name, usable)[0]}; one of your own goes by its dotted path")
+            raise ConfigError(f"{one_of('optimiser', name, usable)[0]}; give your own as its dotted path")
         return NAMES[name]
     try:
         found = imported(name)
@@ -92,14 +92,14 @@ def _class_of(name: str) -> type[Optimizer]:
 
 
 def _arguments(kind: type[Optimizer]) -> tuple[dict[str, Any], bool]:
-    """Return argument → default of a class, and whether it takes any other as well."""
+    """Return argument → default of a class, and whether it takes any other arguments."""
     parameters = inspect.signature(kind).parameters.values()
     anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     return {one.name: one.default for one in parameters if one.kind is not one.VAR_KEYWORD}, anything
 
 
 def _refusals(name: str, options: Mapping[str, Any] | None, weight_decay: float | None) -> list[str]:
-    """Return what an optimiser says to a step on a weight of four dimensions and a bias, in two groups."""
+    """Return the error of an optimiser in a step on a four-dimensional weight and a bias, in two groups."""
     parameters = [nn.Parameter(torch.ones(2, 2, 1, 1)), nn.Parameter(torch.ones(2))]
     decay = decay_of(name, weight_decay)
     groups = [{"params": [p], "lr": 0.1, "weight_decay": decay * (p.ndim > 1)} for p in parameters]
@@ -108,6 +108,6 @@ def _refusals(name: str, options: Mapping[str, Any] | None, weight_decay: float 
         for parameter in parameters:
             parameter.grad = torch.ones_like(parameter)
         optimiser.step()
-    except Exception as error:  # torch's or somebody else's class: whatever it raises
-        return [f"optimiser={name!r} cannot be taken ({type(error).__name__}: {error})"]
+    except Exception as error:  # torch's or the user's class may raise anything
+        return [f"optimiser={name!r} cannot be used ({type(error).__name__}: {error})"]
     return []

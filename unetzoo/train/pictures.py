@@ -1,4 +1,4 @@
-"""Validation images beside their true masks and what a network in training predicts, with what that came to."""
+"""Validation images next to their true masks and the masks that a network in training predicts, with scores."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ FOLDER = "predictions"
 
 @dataclass(frozen=True)
 class Shown:
-    """An image of which a network has predicted the mask.
+    """An image with its true and its predicted mask.
 
     Attributes:
         name: of the image.
-        tiles: (3, H, W) uint8 each: the image, its true mask, the predicted one.
-        dice: of what is shown, the mean over the classes that are there or predicted; None where there are none.
-        judge: name and value of another score by which the run is judged; None: of none.
+        tiles: (3, H, W) uint8 each: the image, the true mask, the predicted mask.
+        dice: of the part shown, the mean over the classes in the true or the predicted mask; None if there are none.
+        judge: name and value of another score by which the run is judged; None if there is none.
     """
 
     name: str
@@ -43,9 +43,9 @@ class Shown:
 
     @property
     def title(self) -> str:
-        """What is said above it."""
+        """The title above it."""
         if self.dice is None:
-            return f"{self.name}   nothing there, and nothing found"
+            return f"{self.name}   both masks are empty"
         scores = {"dice": self.dice} | ({} if self.judge is None else dict([self.judge]))
         return "   ".join([self.name, *(f"{name} {'–' if x is None else f'{x:.3f}'}" for name, x in scores.items())])
 
@@ -53,14 +53,14 @@ class Shown:
 def shown(
     network: SegmentationModel, dataset: SegmentationDataset, i: int, side: int, monitor: str | None = None
 ) -> Shown:
-    """Return an image of a validation set with its masks; of objects that are told apart, neighbours differ in colour.
+    """Return an image of a validation set with its masks; for instances, neighbouring objects differ in colour.
 
     Args:
         network: predicts.
         dataset: of validation images, normalised for the network.
         i: the number of the image.
-        side: pixels, the most of the image's middle that is shown.
-        monitor: the figure by which the run is judged, said beside Dice; but for functions of somebody's.
+        side: largest side, in pixels, of the part shown from the middle of the image.
+        monitor: the figure by which the run is judged, shown next to Dice, except the user's own functions.
     """
     item = dataset[i]
     top, left = (max(0, (length - side) // 2) for length in item["image"].shape[-2:])
@@ -90,7 +90,7 @@ def shown(
 
 
 def sheet(rows: list[Shown], network: SegmentationModel) -> Tensor:
-    """Return images as one, (3, H, W) uint8, with their names and scores, and a legend."""
+    """Return one sheet of the images, (3, H, W) uint8, with their names and scores, and a legend."""
     return sheets.titled([sheets.Row(row.title, row.tiles) for row in rows], keys(rows, network))
 
 
@@ -103,16 +103,16 @@ def keys(rows: list[Shown], network: SegmentationModel) -> list[sheets.Key]:
 
 
 class ImageSheets(Callback):
-    """Writes a sheet of validation images, each beside its true mask and the predicted one, every few epochs.
+    """Writes a sheet of validation images, each next to its true and its predicted mask, every few epochs.
 
     Args:
         folder: of the run; the sheets are ``predictions/epoch_0005.png`` and so on.
-        every: epochs between two; the last epoch has one too.
-        count: of images.
-        side: pixels, the most of an image's middle that is shown.
+        every: epochs between two sheets; the last epoch also has one.
+        count: number of images.
+        side: largest side, in pixels, of the part shown from the middle of an image.
 
     Attributes:
-        latest: the sheet of this epoch, (3, H, W) uint8; None where it has none.
+        latest: the sheet of this epoch, (3, H, W) uint8; None if it has none.
     """
 
     def __init__(self, folder: str | os.PathLike[str], every: int = 5, count: int = 6, side: int = 256) -> None:

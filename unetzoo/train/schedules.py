@@ -15,15 +15,15 @@ SHARES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
     "plateau": lambda done: 1.0,
 }
-"""Name → factor by the share of the steps that is done. "cosine": Loshchilov and Hutter 2017 (SGDR, without restarts).
+"""Name → factor for the share of the steps done. "cosine": Loshchilov and Hutter 2017 (SGDR, without restarts).
 "poly": Chen et al. 2017 (DeepLab, section 4.1). "plateau" is lowered by the validation metric instead."""
 SCHEDULES = (*SHARES, "one_cycle")
 WARMUPS = {"one_cycle": 0.3}
-"""Name → share of the steps during which the rate rises, where none is given; 0.05 for others."""
+"""Name → default share of the steps during which the learning rate rises; 0.05 for others."""
 
 
 def warmup_of(schedule: str, warmup: float | None) -> float:
-    """Return the share of the steps during which the rate rises: the one given, or the schedule's own."""
+    """Return the share of the steps during which the learning rate rises: the one given, or the schedule's default."""
     return WARMUPS.get(schedule, 0.05) if warmup is None else warmup
 
 
@@ -35,9 +35,9 @@ def factor(schedule: str, step: int, steps: int, warmup: float) -> float:
 
     Args:
         schedule: in ``SCHEDULES``, or the dotted path of a function: share of the steps after the rise → factor.
-        step: so many are done.
-        steps: of the whole training.
-        warmup: share of the steps, from 0 up to but not 1.
+        step: number of steps done.
+        steps: of the complete training.
+        warmup: share of the steps, from 0 to less than 1.
     """
     if schedule == "one_cycle":
         return _one_cycle(step, steps, warmup)
@@ -51,8 +51,8 @@ def factor(schedule: str, step: int, steps: int, warmup: float) -> float:
 def _one_cycle(step: int, steps: int, warmup: float) -> float:
     """Return the factor of ``torch.optim.lr_scheduler.OneCycleLR`` with its defaults: Smith 2018, arXiv 1803.09820.
 
-    Half a cosine rises from 1/25 to 1, at the last step of the rise, and another falls to 1/250,000 at the last of all.
-    Torch also lets the momentum fall and rise, from 0.95 to 0.85 and back; here it stays.
+    Half a cosine rises from 1/25 to 1 at the last step of the rise, and another falls to 1/250,000 at the last step.
+    Torch also moves the momentum from 0.95 to 0.85 and back; here it is constant.
     """
     top, last = warmup * steps - 1, steps - 1
     if step <= top and top > 0:
@@ -63,32 +63,32 @@ def _one_cycle(step: int, steps: int, warmup: float) -> float:
 
 
 def moved(schedule: str, warmup: float, lr: float, step: int, ends: tuple[int, int]) -> str | None:
-    """Return what becomes of the rate of a run that goes on to another end than it had; None where it stays.
+    """Return how the learning rate changes if a resumed run now has another length; None if it does not change.
 
     Args:
         schedule, warmup, step: see :func:`factor`.
-        lr: the highest rate.
-        ends: steps of the whole training, before and now.
+        lr: the highest learning rate.
+        ends: steps of the complete training, before and now.
     """
     before, now = (lr * factor(schedule, step, steps, warmup) for steps in ends)
     if before == now:
         return None
     return (
         f"the learning rate {'rises' if now > before else 'falls'} from {before:.3g} to {now:.3g} here: the schedule "
-        f"'{schedule}' ends after {ends[1]} steps now, and did after {ends[0]}"
+        f"'{schedule}' now ends after {ends[1]} steps instead of {ends[0]}"
     )
 
 
 def schedule_problems(schedule: str) -> list[str]:
-    """Return what is wrong with a schedule; a function of one's own is called at the start, amid and at the end."""
+    """Return what is wrong with a schedule; the user's own function is called for the start, the middle and the end."""
     if not isinstance(schedule, str) or "." not in schedule:
         found = one_of("schedule", schedule, SCHEDULES)
-        return [f"{problem}; one of your own goes by the dotted path of a function" for problem in found]
+        return [f"{problem}; give your own as the dotted path of a function" for problem in found]
     try:
         values = [(done, _share(schedule)(done)) for done in (0.0, 0.5, 1.0)]
     except ConfigError as error:
         return [f"schedule={schedule!r}: {error}"]
-    except Exception as error:  # somebody else's function: whatever it raises
+    except Exception as error:  # the user's function may raise anything
         return [f"schedule={schedule!r} cannot be called with a share of the steps ({type(error).__name__}: {error})"]
     return [
         f"schedule={schedule!r} gives {value!r:.100} for the share {done}: a finite number from 0 up is needed"

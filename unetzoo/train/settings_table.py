@@ -1,4 +1,4 @@
-"""The settings of a run as people read them: those that most runs need, and all that differ from what is usual."""
+"""The settings of a run for a reader: those that most runs need, and all that differ from the defaults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unetzoo.train.flags import FLAGS
 FIRST = tuple(flag.setting for flag in FLAGS if flag.setting.partition(".")[0] in ("model", "data", "trainer"))
 """Shown wherever they are set."""
 OWN = ("model.name", "data.folder")
-"""Every run has its own, and none is usual."""
+"""Every run has its own; there is no default."""
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -27,12 +27,12 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def settings_rows(settings: Mapping[str, Any], defaults: Mapping[str, Any], task: str) -> list[list[str]]:
-    """Return rows of a table: the setting, its value, and the usual one where that is another.
+    """Return rows of a table: the setting, its value, and the default if it differs.
 
     Args:
         settings: as ``config.yaml`` nests them.
-        defaults: likewise, where nothing is given.
-        task: of the logits, by which the usual loss goes.
+        defaults: nested in the same way.
+        task: of the logits, which decides the default loss.
     """
     epochs, length = cut(STEPS)
     usual = dict(flat(defaults))
@@ -40,7 +40,7 @@ def settings_rows(settings: Mapping[str, Any], defaults: Mapping[str, Any], task
     found = dict(flat(settings))
     found["model.loss"] = found["model.loss"] or DEFAULT_LOSSES[task]
     other = [name for name, value in found.items() if value != usual.get(name)]
-    rows = [["setting", "value", "default, where it is another"]]
+    rows = [["setting", "value", "default, if different"]]
     for name in dict.fromkeys((*(name for name in FIRST if found.get(name) is not None), *other)):
         differs = name in other and name not in OWN
         rows.append([name, said(found[name]), said(usual.get(name)) if differs else ""])
@@ -48,7 +48,7 @@ def settings_rows(settings: Mapping[str, Any], defaults: Mapping[str, Any], task
 
 
 def said(value: Any) -> str:
-    """Return a value on one line, as the command line takes it; "–" where there is none."""
+    """Return a value on one line, as the command line takes it; "–" if there is none."""
     if value is None:
         return "–"
     if isinstance(value, str):

@@ -1,8 +1,8 @@
-"""Which learning rate to take: short trainings at one rate after the other, from the same weights, on the same crops.
+"""Suggests a learning rate: short trainings with one rate after the other, from the same weights, on the same crops.
 
-A range test (Smith 2017, section 3.3: one training in which the rate rises until the loss does) is cheaper, but what it
-proposes hangs on where a noisy curve is steepest. Here each rate has a training of its own, with the run's whole
-schedule, and is judged by the loss that it comes to.
+A range test (Smith 2017, section 3.3: one training in which the rate rises until the loss does) is cheaper, but its
+suggestion depends on where a noisy curve is steepest. Here each rate has its own training, with the complete schedule
+of the run, and is judged by its final loss.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from unetzoo.train.data import FolderData
 from unetzoo.train.recipe import Recipe
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
-"""Those that are tried, from the lowest up."""
+"""Learning rates that are tried, in ascending order."""
 STEPS = 60
-"""Of each training."""
+"""Steps of each training."""
 WORSE = 2
-"""So many rates in a row above the best, each worse than it, end the search."""
+"""The search ends after this many rates in a row above the best one, each with a higher loss."""
 FALL = 0.02
-"""Share of the loss at the beginning by which it must fall for a rate to be told."""
+"""Share of the initial loss by which the loss must fall; otherwise no rate is suggested."""
 SHARE = 0.5
-"""Of the way from the loss of the lowest rate to that of the best, by which the rate that is taken has come at least.
+"""The suggested rate is the lowest whose loss covers this share of the way from that of the lowest rate to the least.
 
-Within a factor of 3.3 of the best rate of a grid on four data sets and two networks, see
-``examples/benchmarks/suggested_rates.py``, by which it was chosen.
+On four data sets and two networks it is within a factor of 3.3 of the best rate of a grid, see
+``examples/benchmarks/suggested_rates.py``, from which this value was chosen.
 """
 Trial = tuple[float, float]
 """Rate, and the mean loss of the last third of the steps; infinite where it diverged."""
 
 
 class _Diverged(Exception):  # noqa: N818
-    """Leaves a training whose loss is not finite."""
+    """Ends a training whose loss is not finite."""
 
 
 class _Losses(Callback):
@@ -60,7 +60,7 @@ class _Losses(Callback):
 
 
 def suggestion(trials: Sequence[Trial], begin: float) -> float:
-    """Return the lowest rate whose loss is by :data:`SHARE` nearer to the least of all than that of the lowest rate.
+    """Return the lowest rate whose loss covers :data:`SHARE` of the way from that of the lowest rate to the least.
 
     Args:
         trials: at least one, the lowest rate first.
@@ -72,11 +72,11 @@ def suggestion(trials: Sequence[Trial], begin: float) -> float:
     least = min(loss for _, loss in trials)
     if not least < begin - FALL * abs(begin):
         raise TrainingError(
-            f"no learning rate stood out: in {STEPS} steps none brought the loss of {begin:.4g} down by "
-            f"{100 * FALL:g} %, the best of them to {least:.4g}; look at the data with 'unetzoo data check', or keep "
-            "the default"
+            f"no learning rate can be suggested: in {STEPS} steps, none lowered the loss of {begin:.4g} by "
+            f"{100 * FALL:g} %; the lowest loss was {least:.4g}. Look at the data with 'unetzoo data check', or keep "
+            "the default learning rate"
         )
-    first = min(trials[0][1], begin)  # where it diverged, the best is near
+    first = min(trials[0][1], begin)  # the lowest rate may diverge too
     return next(rate for rate, loss in trials if loss <= first - SHARE * (first - least))
 
 
@@ -86,11 +86,11 @@ def tried(
     data: FolderData,
     tell: Callable[[float], object] = lambda rate: None,
 ) -> tuple[list[Trial], float]:
-    """Return what came of each rate, and the loss of the first batch.
+    """Return the result of each rate, and the loss of the first batch.
 
     Args:
-        trainer_of: makes a trainer with the arguments that it is given, and all else as the run's.
-        recipe: the run's, of which no network is built yet; it is copied.
+        trainer_of: makes a trainer with the given arguments, and otherwise the settings of the run.
+        recipe: the run's, before its network is built; it is copied.
         data: the run's own.
         tell: is called with each rate before it is tried.
     """
@@ -114,11 +114,11 @@ def found(
     say: Callable[[str], object],
     progress: bool,
 ) -> float:
-    """Return the rate to take.
+    """Return the suggested learning rate.
 
     Args:
         trainer_of, recipe, data: see :func:`tried`.
-        say: is told how long it may take, what came of each rate, and why this one is taken.
+        say: is called with texts: how long it may take, the result of each rate, and the reason for the suggestion.
         progress: show a bar.
 
     Raises:
@@ -129,11 +129,11 @@ def found(
     def tell(rate: float) -> None:
         if rate == RATES[1]:
             took = time.monotonic() - begun
-            say(f"the first took {span(took)}: {span((len(RATES) - 1) * took)} more at most")
+            say(f"the first took {span(took)}; the others may take {span((len(RATES) - 1) * took)} at most")
         bar.set_postfix_str(f"lr {rate:g}")
         bar.update()
 
-    say(f"up to {len(RATES)} rates, from {RATES[0]:g} to {RATES[-1]:g}, of {STEPS} steps each")
+    say(f"trying up to {len(RATES)} learning rates, from {RATES[0]:g} to {RATES[-1]:g}, with {STEPS} steps each")
     with tqdm(total=len(RATES), unit="rate", leave=False, disable=not progress) as bar:  # type: ignore[no-untyped-call]
         trials, begin = tried(trainer_of, recipe, data, tell)
     say(table(trials).rstrip("\n"))
@@ -143,18 +143,18 @@ def found(
 
 
 def reason(trials: Sequence[Trial], taken: float) -> str:
-    """Return why a rate is proposed, which may not be that of the least loss."""
+    """Return why a rate is suggested, which may not be the one with the lowest loss."""
     best = min(trials, key=lambda trial: trial[1])[0]
     if best == taken:
-        return f"{taken:g} has the least loss"
+        return f"{taken:g} has the lowest loss"
     return (
-        f"{best:g} has the least loss, and {taken:g} is proposed: the lowest that comes {SHARE:.0%} of the way there. "
-        f"What is best in {STEPS} steps is too high for a whole run"
+        f"{best:g} has the lowest loss, but {taken:g} is suggested: the lowest rate that comes {SHARE:.0%} of the way "
+        f"there. The best rate for {STEPS} steps is too high for a complete run"
     )
 
 
 def table(trials: Sequence[Trial]) -> str:
-    """Return the table of what came of each rate."""
+    """Return the table of the results of each rate."""
     rows = [[f"{rate:g}", "diverged" if math.isinf(loss) else f"{loss:.4f}"] for rate, loss in trials]
     return aligned([["lr", f"loss after {STEPS} steps"], *rows])
 
@@ -169,6 +169,6 @@ def _losses(trainer_of: Callable[..., lightning.Trainer], recipe: Recipe, data: 
             trainer.fit(own, datamodule=data)
         except _Diverged:
             pass
-        except TrainingError:  # the recipe sees it itself
+        except TrainingError:  # raised by the recipe for a loss that is not finite
             losses.found.append(math.nan)
     return losses.found

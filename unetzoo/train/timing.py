@@ -1,4 +1,4 @@
-"""The time and the memory that a run takes: for runs that are compared."""
+"""Measures the time and the memory of a run, to compare runs."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ PARTS = ("training", "waiting", "validation")
 
 
 class Clock(Callback):
-    """Writes ``times.csv``: a row an epoch, with the seconds and the MiB that the run has taken by its end.
+    """Writes ``times.csv``: one row per epoch, with the seconds and the MiB that the run has taken by its end.
 
-    ``--trainer.callbacks+=unetzoo.train.Clock`` adds it to a run. It is no part of others: the clock says something
-    else each time, and all that a run leaves behind otherwise is the same each time.
+    ``--trainer.callbacks+=unetzoo.train.Clock`` adds it to a run. It is not part of other runs because times differ
+    from run to run, while all other files of a run are the same each time.
 
-    ``seconds`` are those of training and validation since the first step; a run that goes on counts on from its
-    checkpoint. ``training`` and ``validation`` are the epoch's own, and ``waiting`` is the part of its training in
-    which there was no batch: what is left of its seconds went to what is kept and shown. ``peak_mib`` is the most
-    memory that the process has held, over what it held when this was made, before the network is; on a GPU, the most
-    of its memory. It is empty where it cannot be told, off Linux.
+    ``seconds`` counts training and validation since the first step; a resumed run adds to the seconds of its
+    checkpoint. ``training`` and ``validation`` are those of the epoch, and ``waiting`` is the part of the training in
+    which no batch was ready. The rest of the epoch went to saving and showing results. ``peak_mib`` is the peak memory
+    of the process, minus its memory when this callback was made, before the network was; on a GPU, the peak of the GPU
+    memory. It is empty where it cannot be measured, as on systems other than Linux.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Clock(Callback):
         self._earlier = 0.0
         self._start: float | None = None
         self._parts = dict.fromkeys(PARTS, 0.0)
-        self._since = 0.0  # a part began, or a batch ended
+        self._since = 0.0  # when a part began, or a batch ended
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start the clock."""
@@ -53,7 +53,7 @@ class Clock(Callback):
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Count what it waited for the batch."""
+        """Count the time it waited for the batch."""
         self._count("training", "waiting")
 
     def on_train_batch_end(
@@ -63,12 +63,12 @@ class Clock(Callback):
         self._count("training")
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Count what is left of the last steps."""
+        """Count the rest of the last steps."""
         _wait(pl_module.device)
         self._count("training")
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Count the validation, before what is kept of it."""
+        """Count the validation, before its results are saved."""
         _wait(pl_module.device)
         self._count("validation")
 
@@ -88,7 +88,7 @@ class Clock(Callback):
             write_file(_folder_of(trainer) / TIMES, text.getvalue())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the rows, and what the clock says."""
+        """Return the rows, the time and the peak."""
         return {"rows": self.rows, "seconds": self._seconds(), "peak": self._peak}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -107,7 +107,7 @@ class Clock(Callback):
         return self._earlier + (0.0 if self._start is None else time.monotonic() - self._start)
 
     def _weigh(self, device: torch.device) -> None:
-        """Raise the peak, if it is higher than that of the process that a run went on from."""
+        """Update the peak, if it is higher than that of the process before the run was resumed."""
         if device.type == "cuda":
             taken = torch.cuda.max_memory_allocated(device)
         else:
@@ -119,7 +119,7 @@ class Clock(Callback):
 
 
 def _wait(device: torch.device) -> None:
-    """Wait until a GPU is through with what it was asked for."""
+    """Wait until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
