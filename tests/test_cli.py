@@ -28,7 +28,7 @@ from scipy import ndimage
 
 import unetzoo
 from unetzoo import trained
-from unetzoo.cli import demo, main, parser
+from unetzoo.cli import _overview, demo, main, parser
 from unetzoo.drawing import draw_nuclei
 
 
@@ -390,3 +390,24 @@ def test_a_training_tells_what_is_not_installed_with_all_else_that_is_wrong(
     for part in ("--logger wandb: wandb", "--logger mlflow: mlflow", "the encoder 'timm/resnet18': timm"):
         assert f"  - {part} is needed; pip install 'unetzoo[" in said
     assert "'nowhere': there is no such folder" in said
+
+
+def test_without_a_command_there_is_an_overview_whose_commands_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    said = capsys.readouterr()
+    assert not said.err
+    assert "unetzoo --help" in said.out
+    commands = re.findall(r"^  [a-z ]+?  +(unetzoo [^#\n]+)", said.out, re.MULTILINE)
+    assert len(commands) >= 8
+    for command in commands:
+        options, rest = parser().parse_known_args(shlex.split(command)[1:])
+        assert not rest or options.takes_rest, command
+    assert all(name in said.out for name in unetzoo.list_models(pretrained=True))
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_overview_names_an_extra_where_it_is_missing(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_overview, "find_spec", lambda name: object() if installed else None)
+    lines = [line for line in _overview.overview().splitlines() if "pip install" in line]
+    extras = [re.findall(r"unetzoo\[(\w+)\]", line) for line in lines]
+    assert extras == ([] if installed else [["train"], ["demo"], ["export"]])

@@ -14,7 +14,19 @@ from typing import Any, NoReturn
 
 from unetzoo import __version__, plugins
 from unetzoo.checks import shortened, unknown
-from unetzoo.cli import _output, _replacing, data, demo, exporting, prediction, serving, training, weights, zoo
+from unetzoo.cli import (
+    _output,
+    _overview,
+    _replacing,
+    data,
+    demo,
+    exporting,
+    prediction,
+    serving,
+    training,
+    weights,
+    zoo,
+)
 from unetzoo.cli._options import sides, wanted
 from unetzoo.cli._wording import Wording, warnings_in
 from unetzoo.errors import UnetzooError
@@ -191,7 +203,11 @@ def _told(act: Callable[[], int | None]) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     """Parse the command line and run the command."""
-    modules, words = _taken_out(sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments:
+        print(_overview.overview(), end="")
+        return 0
+    modules, words = _taken_out(arguments)
     options, rest = parser().parse_known_args(words)
     if rest and not options.takes_rest:
         options.command.end(options.command.unknown(rest))
