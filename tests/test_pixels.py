@@ -135,9 +135,9 @@ class TestOtherTypes:
 
     def test_floating_point_is_told_the_number_of_the_training(self) -> None:
         image = NUMBERS.astype(np.float32)
-        with pytest.raises(InputError, match=r"give int16, as in training, or divide its numbers by 32767; or say .*"):
+        with pytest.raises(InputError, match=r"give int16, as in training, or divide its numbers by 32767; or give .*"):
             probabilities(network("int16"), image)
-        with pytest.raises(InputError, match="floating point of the same unit as in training"):
+        with pytest.raises(InputError, match="floating point in the same unit as in training"):
             probabilities(network("float32"), image)
         with pytest.raises(InputError, match="divide by 255 or 65535"):
             probabilities(network(None), image)

@@ -421,7 +421,7 @@ class TestInputs:
     def test_floating_point_has_no_alpha_and_the_range_of_the_training(self) -> None:
         predictor = Predictor(small(mean=(0.4, 0.4, 0.4), std=(0.2, 0.2, 0.2)))
         with pytest.raises(
-            InputError, match=r"image of 4 channels: unet .*\b3\b.*nothing says .*alpha channel.*leave it out"
+            InputError, match=r"image of 4 channels: unet .*\b3\b.*last channel as alpha.*leave that channel out"
         ):
             predictor(torch.rand(4, 40, 40))
         with pytest.raises(InputError, match=r"floating-point .*: unet .*values .*0\.4;.*8 or 16 bits .*255 or 65535"):

@@ -320,7 +320,7 @@ class TestPlaces:
     def test_no_mask_is_written_over_its_image(self, model: Path, tmp_path: Path) -> None:
         image = write(tmp_path / "masks" / "a.png")
         jobs = find_jobs([image])
-        with pytest.raises(InputError, match=r"written over the image .*a\.png"):
+        with pytest.raises(InputError, match=r"would overwrite the image .*a\.png"):
             check_outputs(jobs, Outputs(tmp_path / "masks"), Predictor(model).config)
 
     @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Where on the globe a GeoTIFF lies: the tags that say so, to be kept on its mask, and what they mean."""
+"""The georeference of a GeoTIFF: its tags, which masks keep, and their meaning."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from unetzoo import images
 
 Tag = tuple[int, int, Any]
-"""Code, type and value of a tag of TIFF."""
+"""Code, type and value of a TIFF tag."""
 _SCALE, _TIE_POINTS, _MATRIX, _KEYS = 33550, 33922, 34264, 34735
 _CODES = (_SCALE, _TIE_POINTS, _MATRIX, _KEYS, 34736, 34737)
 """Of GeoTIFF 1.1 (OGC 19-008): scale, tie points, matrix, and the directory of keys with its numbers and texts."""
 _ORIENTATION = 274
 _MODEL, _RASTER, _GEOGRAPHIC, _PROJECTED = 1024, 1025, 2048, 3072
-"""Keys: whether a map is projected, whether tie points are of pixels' centres, and the codes of both systems."""
+"""Keys: whether a map is projected, whether tie points are pixel centres, and the codes of both coordinate systems."""
 
 
 def geography(path: str | os.PathLike[str]) -> tuple[Tag, ...]:
-    """Return the tags of a GeoTIFF that say where it lies; none of other files, and of one that is stored turned."""
+    """Return the tags that georeference a GeoTIFF; no tags for other files, or if the image is stored rotated."""
     pages = images.pages_of(path, (_ORIENTATION, *_CODES), most=1)
     if not pages or pages[0].number(_ORIENTATION, 1) != 1:
         return ()
@@ -30,7 +30,8 @@ def geography(path: str | os.PathLike[str]) -> tuple[Tag, ...]:
 def georeference(place: Sequence[Tag]) -> dict[str, Any]:
     """Return "transform" and "crs" as ``unetzoo.objects.to_geojson`` takes them; nothing unless the tags give both.
 
-    As GDAL reads them: a scale goes before a matrix, and y falls down the rows whatever the scale's sign.
+    They are read as GDAL reads them: a scale has priority over a matrix, and y decreases from row to row whatever the
+    sign of the scale.
     """
     tags = {code: _numbers(value) for code, _, value in place}
     keys = _keys(tags.get(_KEYS, ()))
@@ -47,14 +48,14 @@ def georeference(place: Sequence[Tag]) -> dict[str, Any]:
 
 
 def _numbers(value: object) -> tuple[float, ...]:
-    """Return the values of a tag; none where it is broken, so that some of them are no finite numbers."""
+    """Return the values of a tag; none if the tag is broken and some values are not finite numbers."""
     values = value if isinstance(value, tuple) else (value,)
     sound = all(isinstance(number, int | float) and math.isfinite(number) for number in values)
     return values if sound else ()
 
 
 def _keys(directory: Sequence[float]) -> dict[float, float]:
-    """Return key → value of those whose value stands in the directory itself."""
+    """Return key → value for the keys whose value is in the directory itself."""
     rows = [directory[k : k + 4] for k in range(4, len(directory) - 3, 4)]
     return {key: value for key, location, _, value in rows if location == 0}
 

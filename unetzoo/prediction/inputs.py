@@ -1,4 +1,4 @@
-"""Images as predictors take them: by rows, whatever they come from."""
+"""Images as predictors read them: by rows, whatever their source."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from unetzoo.prediction.geography import Tag, geography
 from unetzoo.slides import Tissue, microns_in, resampled, taps
 
 _AT_ONCE = 512
-"""Rows that are looked at together where all are."""
+"""Number of rows that are read together when all rows are examined."""
 _SHRUNK = 128
-"""Rows that are made smaller together."""
+"""Number of rows that are made smaller together."""
 
 
 class Rows(ABC):
@@ -29,13 +29,13 @@ class Rows(ABC):
     Attributes:
         name: for messages, or None.
         height, width: in pixels.
-        place: of a GeoTIFF, the tags that say where on the globe it lies.
-        alpha: whether the last channel is opacity, by the file or as it is opaque everywhere; it is left out where
-            the network takes one channel fewer.
-        nodata: what its file calls so; None where it calls nothing so.
-        tissue: of a slide, where there is any: what lies elsewhere is not computed, and is 0; None: all is.
-        scale: of a slide, pixels of its level 0 to one of the image, down and across; None of all others.
-        mpp: µm a pixel of the image, down and across; None where nothing says so.
+        place: for a GeoTIFF, the tags that georeference it.
+        alpha: whether the last channel is opacity, because the file says so or because it is opaque everywhere; it is
+            left out if the network takes one channel fewer.
+        nodata: the file's nodata value, or None.
+        tissue: for a slide, where its tissue is: the rest is not computed, and is 0; None: everything is computed.
+        scale: for a slide, pixels of level 0 per pixel of the image, down and across; None for all other images.
+        mpp: µm per pixel of the image, down and across; None if unknown.
     """
 
     name: str | None
@@ -54,7 +54,7 @@ class Rows(ABC):
 
     @property
     def identity(self) -> str:
-        """Return what tells the image from another: a digest of its size, and of some of its rows."""
+        """Return what distinguishes the image from others: a digest of its size and some of its rows."""
         digest = hashlib.sha256(f"{self.height} {self.width}".encode())
         for k in spaced(self.height):
             row = self.rows(k, k + 1)
@@ -62,7 +62,7 @@ class Rows(ABC):
         return digest.hexdigest()[:24]
 
     def check_unchanged(self) -> None:
-        """Raise if it is not the image any more that it was when it was opened.
+        """Raise if the image has changed since it was opened.
 
         Raises:
             InputError: its file was replaced or written to.
@@ -70,14 +70,14 @@ class Rows(ABC):
         return
 
     def moments(self) -> images.Moments:
-        """Return how the values of the whole image are spread, for networks that normalise each image by itself."""
+        """Return the mean and spread of the whole image's values, for networks that normalise each image on its own."""
         blocks = (self.measured(k, min(k + _AT_ONCE, self.height)) for k in range(0, self.height, _AT_ONCE))
         return images.merged([images.moments(block) for block in blocks])
 
     def small(self, height: int, width: int) -> Tensor:
-        """Return the image in a smaller size, (at most 3 channels, height, width): for people to look at.
+        """Return the image at a smaller size, (at most 3 channels, height, width), for people to look at.
 
-        Of what is missing it has the least value around. No more than some rows of the image are in memory.
+        Missing values become the lowest value around them. Only some rows of the image are in memory at a time.
         """
         steps = self.height / height, self.width / width
         across = taps(0, width, self.width, steps[1])
@@ -92,12 +92,12 @@ class Rows(ABC):
         return torch.cat(found, dim=1)
 
     def measured(self, first: int, last: int) -> Tensor:
-        """Return these rows; where something is missing in them scaled, float32, with NaN there."""
+        """Return these rows; if values are missing in them, the rows are scaled, float32, with NaN for those values."""
         rows = self.rows(first, last)
         return images.blanked(rows, self.gaps(rows, first))
 
     def gaps(self, rows: Tensor, first: int) -> Tensor | None:
-        """Return which values are missing in rows of the image from ``first`` on, of their shape; None: none."""
+        """Return which values are missing in rows of the image from ``first`` on, in their shape; None: none."""
         return images.missing_in(rows, self.nodata, self.alpha)
 
 
@@ -106,10 +106,10 @@ class LoadedImage(Rows):
 
     Args:
         image: (C, H, W).
-        name: its file's, or None.
+        name: name of its file, or None.
         place, alpha: see :class:`Rows`.
-        header: of a NIfTI image, what ``unetzoo.images.nifti_header`` returns.
-        missing: (C, H, W) bool, which values are; None where none is. Those of ``image`` are not looked at there.
+        header: for a NIfTI image, what ``unetzoo.images.nifti_header`` returns.
+        missing: (C, H, W) bool, which values are missing; None if none is. ``image`` is ignored at those values.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class LoadedImage(Rows):
 
 
 def as_image(source: Any, planes: str | int | None = None) -> LoadedImage:
-    """Return what :class:`~unetzoo.prediction.Predictor` takes for an image as one.
+    """Convert whatever :class:`~unetzoo.prediction.Predictor` accepts as an image to an image in memory.
 
     Args:
         source: a path, a tuple of the paths of its channels, an array (H, W) or (H, W, C), a tensor (C, H, W) or
@@ -148,14 +148,14 @@ def as_image(source: Any, planes: str | int | None = None) -> LoadedImage:
         planes: which planes of a file are meant, see ``unetzoo.images.read_image``.
 
     Raises:
-        InputError: a file that cannot be read, or none of these.
+        InputError: a file cannot be read, or ``source`` is none of these.
     """
     if isinstance(source, LoadedImage):
         return source
     files = source if isinstance(source, tuple) and source else (source,)
     if all(isinstance(path, str | os.PathLike) for path in files):
         _check_no_folder(files)
-        raster, first = images.read(tuple(map(Path, files)), planes), files[0]  # the others lie where the first does
+        raster, first = images.read(tuple(map(Path, files)), planes), files[0]  # all have the first one's georeference
         header = images.nifti_header(first, planes)
         loaded = LoadedImage(raster.pixels, Path(first).name, geography(first), raster.alpha, raster.missing, header)
         loaded.mpp = microns_in(first)
@@ -170,8 +170,8 @@ def as_image(source: Any, planes: str | int | None = None) -> LoadedImage:
         image, missing = _of_array(source)
     else:
         raise InputError(
-            f"an image of type {type(source).__name__}: a path, a tuple of the paths of its channels, an array (H, W) "
-            "or (H, W, C), a tensor (C, H, W), or a PIL image is needed"
+            f"an image of type {type(source).__name__}: give a path, a tuple of the paths of its channels, an array "
+            "(H, W) or (H, W, C), a tensor (C, H, W), or a PIL image"
         )
     if image.ndim == 2:
         image, missing = image[None], None if missing is None else missing[None]
@@ -185,14 +185,16 @@ def as_image(source: Any, planes: str | int | None = None) -> LoadedImage:
 
 
 def _check_no_folder(files: tuple[Any, ...]) -> None:
-    """Raise if a folder is given for an image.
+    """Raise if a folder is given instead of an image.
 
     Raises:
-        InputError: with what takes folders, or a zarr array, which is one.
+        InputError: it is a folder, or a zarr array, which is a folder, too; the message says what accepts it.
     """
     for path in map(Path, files):
         if path.suffix.lower() == ".zarr" and path.is_dir():
-            raise InputError(f"{str(path)!r} is a zarr array: 'unetzoo predict' and write_mask take it, by rows")
+            raise InputError(
+                f"{str(path)!r} is a zarr array: use 'unetzoo predict' or write_mask, which read it by rows"
+            )
         if path.is_dir():
             raise InputError(
                 f"{str(path)!r} is a folder: give the path of an image, or a list of paths; 'unetzoo predict' takes "
@@ -201,12 +203,12 @@ def _check_no_folder(files: tuple[Any, ...]) -> None:
 
 
 def _of_array(source: Any) -> tuple[Tensor, Tensor | None]:
-    """Return an array of NumPy, channels first, and where it is masked; None where it is not."""
+    """Return a NumPy array, channels first, and which values are masked; None if none are."""
     import numpy as np
 
     array = np.asarray(source)
     if array.dtype.kind not in "biuf":
-        raise InputError(f"an array of {array.dtype}: numbers are needed")
+        raise InputError(f"an array of {array.dtype}: real numbers are needed")
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     array = array if array.flags.writeable else array.copy()
     image = torch.from_numpy(array)
@@ -218,13 +220,13 @@ def _of_array(source: Any) -> tuple[Tensor, Tensor | None]:
 
 def _problem(image: Tensor) -> str | None:
     if image.ndim != 3:
-        return "one image is needed, (H, W) or with channels: (H, W, C) of an array, (C, H, W) of a tensor"
+        return "give one image, (H, W) or with channels: (H, W, C) for an array, (C, H, W) for a tensor"
     if 0 in image.shape:
         return "it is empty"
     if image.dtype == torch.bool:
-        return "a mask is no image: give its pixels, of 8 or 16 bits or floating point"
+        return "this is a mask and not an image: give the image's pixels, of 8 or 16 bits or floating point"
     if image.dtype in (torch.int64, torch.uint64):
-        return "integers of 8, 16 or 32 bits are needed: their largest value is what white is taken for"
+        return "integers of 8, 16 or 32 bits are needed, because the largest value of the type counts as white"
     if image.is_complex():
         return "real numbers are needed"
     return None

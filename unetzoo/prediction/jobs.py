@@ -1,4 +1,4 @@
-"""Which images files and folders hold, and what their masks are called."""
+"""Finds the images in files and folders, and names their masks."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ def find_jobs(
     planes: str | None = None,
     slides: Mapping[str, Any] | None = None,
 ) -> list[Job]:
-    """Return the images among files and folders, in the order given, those of a folder by name.
+    """Return the images in files and folders, in the given order; those of a folder are sorted by name.
 
-    Folders are searched with their sub-folders, of a data set only ``images/``. Hidden files, files without an
-    image's ending, links that lead back to a folder above, and folders of masks, ``inside`` and those of earlier
-    runs, are left out. Files that are named are always taken. A mask has its image's name with its own ending; of
-    images that differ in their endings alone, the whole name before it. Wildcards, which not every shell expands,
-    stand for the files that fit, by name; ``**`` for folders in folders.
+    Folders are searched with their sub-folders; in a data set, only ``images/`` is. Left out are hidden files, files
+    without the ending of an image, links that lead back to a folder above, and folders of masks: ``inside`` and those
+    of earlier runs. Files that are named are always taken. A mask has the name of its image with its own ending; if
+    images differ only in their endings, the mask's name keeps the image's ending too. Wildcards, which not every shell
+    expands, stand for the matching files, sorted by name; ``**`` matches folders inside folders.
 
-    ``planes`` says what is meant by a file of several planes, see ``unetzoo.images.read_image``; with "split" each of
-    them is an image of its own, whose mask has its number behind its name: "a_0.tif", "a_1.tif".
+    ``planes`` selects from a file of several planes, see ``unetzoo.images.read_image``; with "split" each plane is a
+    separate image, and the number follows the name of its mask: "a_0.tif", "a_1.tif".
 
-    ``slides`` has what is asked of slides, arguments of :class:`unetzoo.slides.Slide`; with "mpp" or "level" among them
-    all images are taken for slides; without, those that are slides by name or by what they hold. Of images that are
-    none "mpp_stored" says how large a pixel is.
+    ``slides`` has arguments of :class:`unetzoo.slides.Slide`. With "mpp" or "level" among them, all images are read as
+    slides; without, only files that are slides by name or content. For other images, "mpp_stored" is the size of a
+    pixel.
 
     Raises:
-        ConfigError: what is asked of slides is wrong.
-        InputError: there is no such file or folder, or no image in any.
+        ConfigError: an argument for slides is wrong.
+        InputError: a file or folder does not exist, or no images were found.
     """
     found: list[tuple[Path, Path]] = []
     problems = []
     for source in map(Path, (path for given in sources for path in _expanded(given))):
         if source.is_dir() and source.suffix.lower() != ".zarr":
             if model_in(source) is not None and (source / "config.yaml").exists():
-                problems.append(f"{str(source)!r} is the folder of a run: several models go with commas between them")
+                problems.append(f"{str(source)!r} is the folder of a run: separate several models by commas")
             elif inside is not None and os.path.realpath(source) == os.path.realpath(inside):
-                problems.append(f"{str(source)!r} is where masks go: give another out=…")
+                problems.append(f"{str(source)!r} is where masks are written: give another out=…")
             else:
                 place = _images_of(source)
                 found += [(path, path.relative_to(place)) for path in _inside(place, inside)]
@@ -65,7 +65,7 @@ def find_jobs(
     if not found:
         looked = ", ".join(map(repr, map(str, sources)))
         raise InputError(
-            f"no images in {looked}: {', '.join(sorted({*IMAGE_SUFFIXES, '.zarr', *SLIDES}))} are looked for"
+            f"no images in {looked}: known endings are {', '.join(sorted({*IMAGE_SUFFIXES, '.zarr', *SLIDES}))}"
         )
     kept = list({os.path.realpath(path): (path, name) for path, name in reversed(found)}.values())[::-1]
     asked = {key: value for key, value in (slides or {}).items() if value is not None}
@@ -88,16 +88,16 @@ def find_jobs(
 
 
 def is_by_rows(job: Job) -> bool:
-    """Return whether an image is read and written by rows: a slide, or one beyond memory."""
+    """Return whether an image is read and written by rows: a slide, or an image too large for memory."""
     return job.slide is not None or is_big(job.source)
 
 
 def opened(job: Job) -> OpenedRows:
-    """Return an image that is read by rows, which its ``close`` ends.
+    """Open an image that is read by rows; the caller must ``close`` it.
 
     Raises:
-        ConfigError: what reads it is not installed.
-        InputError: it cannot be read so.
+        ConfigError: the package that reads it is not installed.
+        InputError: it cannot be read by rows.
     """
     if job.slide is not None:
         return SlideRows(job.slide, job.planes)
@@ -107,10 +107,10 @@ def opened(job: Job) -> OpenedRows:
 
 
 def microns(job: Job) -> tuple[float, float] | None:
-    """Return µm a pixel of an image, down and across; None where nothing says so.
+    """Return µm per pixel of an image, down and across; None if unknown.
 
     Raises:
-        ConfigError: what reads it is not installed.
+        ConfigError: the package that reads it is not installed.
         InputError: it cannot be read.
     """
     if job.slide is not None:
@@ -119,32 +119,32 @@ def microns(job: Job) -> tuple[float, float] | None:
 
 
 def _planes(path: Path, planes: str | None) -> list[tuple[str | int | None, str]]:
-    """Return the planes of a file that are images of their own, and how the names of their masks end."""
+    """Return the planes of a file that are separate images, and how the names of their masks end."""
     if planes != "split":
         return [(planes, "")]
     try:
         count = count_planes(path)
-    except UnetzooError:  # reading will say why
+    except UnetzooError:  # reading will report why
         return [(None, "")]
     digits = len(str(count - 1))
     return [(k, f"_{k:0{digits}}") for k in range(count)] if count > 1 else [(None, "")]
 
 
 def _expanded(source: str | os.PathLike[str]) -> list[str]:
-    """Return what a path with wildcards stands for; a path that exists, or fits nothing, as it is."""
+    """Return the paths that match wildcards; a path that exists, or matches nothing, is returned unchanged."""
     path = os.fspath(source)
     # Path.glob takes no pattern that begins at the root.
     return ([] if Path(path).exists() else sorted(glob.glob(path, recursive=True))) or [path]  # noqa: PTH207
 
 
 def _images_of(folder: Path) -> Path:
-    """Return where the images of a folder are: of a data set in ``images/``, beside its masks."""
+    """Return where the images of a folder are: in a data set they are in ``images/``, next to the masks."""
     masks = any((folder / name).is_dir() for name in ("masks", "labels", "instances"))
     return folder / "images" if masks and (folder / "images").is_dir() else folder
 
 
 def _inside(folder: Path, left_out: Path | None) -> Iterator[Path]:
-    """Give the images of a folder and of its sub-folders, by name; each folder once, whatever links lead to it."""
+    """Give the images of a folder and its sub-folders, sorted by name; each folder once, whatever links lead to it."""
     seen: set[Path] = set()
     for place, folders, names in os.walk(folder, onerror=_raised, followlinks=True):
         here = Path(place)
@@ -163,12 +163,12 @@ def _inside(folder: Path, left_out: Path | None) -> Iterator[Path]:
 
 
 def _suffix(name: Path) -> str:
-    """Return an image's ending, with its dot; that of NIfTI has two."""
+    """Return an image's ending, with its dot; the ending of compressed NIfTI has two."""
     return name.name[-7:] if name.name.lower().endswith(".nii.gz") else name.suffix
 
 
 def _ending(path: Path) -> str:
-    """Return how the mask of an image ends: TIFF and zarr stay what they are, slides become TIFF, others PNG."""
+    """Return the ending of an image's mask: TIFF and zarr stay as they are, slides become TIFF, others PNG."""
     suffix = path.suffix.lower()
     if is_slide(path):
         return ".tif"
@@ -176,5 +176,5 @@ def _ending(path: Path) -> str:
 
 
 def _raised(error: OSError) -> None:
-    """Stop at a folder that cannot be read: its images would be left out without a word."""
+    """Stop at a folder that cannot be read, whose images would otherwise be left out silently."""
     raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error

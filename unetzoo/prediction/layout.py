@@ -1,4 +1,4 @@
-"""How an image is cut into tiles: as large as was asked for, or as large as fits in the memory that is free."""
+"""Cuts an image into tiles of the requested size, or of the largest size that fits into free memory."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from unetzoo.prediction.reach import memory_of_pixel, reach
 from unetzoo.prediction.tiles import Grid, lay_out, rounded_up
 
 LARGEST_TILE = 1024
-"""Side that ``tile="auto"`` takes where the whole image does not fit: larger ones are hardly faster."""
+"""Side of the tiles of ``tile="auto"`` if the whole image does not fit: larger tiles are hardly faster."""
 SHARE = 0.5
-"""Of the memory that is free, for a network's maps: convolutions need some to work in as well."""
+"""Share of the free memory for a network's feature maps: convolutions need working memory as well."""
 FALLBACK = 4 * 2**30
-"""Bytes taken to be free where the system does not say."""
+"""Bytes assumed to be free if the system does not report it."""
 
 
 def room(device: torch.device) -> float:
-    """Return the bytes that a network's maps may take on a device at this moment."""
+    """Return the bytes that a network's feature maps may take on a device at this moment."""
     free = free_memory(device)
     return SHARE * (FALLBACK if free is None else free)
 
 
 class Layout:
-    """What a predictor's arguments and networks make of an image's size.
+    """Lays out the tiles of an image, given the predictor's arguments and networks.
 
     Args:
-        networks: that see the tiles.
+        networks: the networks that see the tiles.
         tile, overlap, blend, batch_size: see :class:`~unetzoo.prediction.Predictor`.
 
     Raises:
-        ConfigError: the full overlap of these networks is none, or larger than the tiles.
+        ConfigError: these networks have no full overlap, or it is larger than the tiles.
     """
 
     def __init__(
@@ -50,23 +50,23 @@ class Layout:
         self._unit, self._members = networks.unit, networks.members
         self._reach = _full_reach(networks) if overlap == "full" else None
         if type(tile) is int:
-            self._overlap(tile)  # or an error, before any work
+            self._overlap(tile)  # raises an error before any work is done
         self._scale = max(view.scale for view in networks.views)
 
     @cached_property
     def _memory(self) -> float:
-        """Bytes that the hungriest network needs for a pixel."""
+        """Bytes per pixel that the network with the largest need takes."""
         return max(map(memory_of_pixel, self._members))
 
     def grid(self, height: int, width: int, device: torch.device) -> Grid:
-        """Return the tiles of an image. With ``tile="auto"`` they depend on the memory that is free at this moment."""
+        """Return the tiles of an image. With ``tile="auto"`` they depend on the memory that is free now."""
         window = self._window(height, width, device)
         overlap = 0 if window is None else self._overlap(window)
         down, across = (lay_out(side, window, overlap, self._unit, self.blend) for side in (height, width))
         return Grid(down, across)
 
     def tiles_at_once(self, grid: Grid, device: torch.device) -> int:
-        """Return how many tiles of a grid the networks are to be shown at a time."""
+        """Return how many tiles of a grid the networks see at a time."""
         if self.batch_size is not None:
             return self.batch_size
         if device.type == "cpu":
@@ -82,7 +82,7 @@ class Layout:
         fitting = room(device) / (self._memory * self._scale**2)
         if rounded_up(height, unit) * rounded_up(width, unit) <= fitting:
             return None
-        # With the full overlap a small tile would be little but overlap.
+        # With the full overlap, a small tile would be almost only overlap.
         largest = LARGEST_TILE if self._reach is None else max(LARGEST_TILE, 8 * self._reach)
         return max(min(int(fitting**0.5) // unit * unit, largest), 2 * unit)
 
@@ -94,8 +94,8 @@ class Layout:
             pixels = rounded_up(2 * self._reach, unit)
             if pixels >= window:
                 raise ConfigError(
-                    f"tile={window} with overlap='full': this network looks {self._reach} pixels far, so that tiles of "
-                    f"{pixels + unit} pixels or more are needed, better of {rounded_up(4 * pixels, unit)}"
+                    f"tile={window} with overlap='full': this network looks {self._reach} pixels far, so tiles must "
+                    f"have at least {pixels + unit} pixels; {rounded_up(4 * pixels, unit)} are better"
                 )
             return pixels
         assert not isinstance(self.overlap, str)
@@ -104,19 +104,19 @@ class Layout:
 
 
 def _full_reach(networks: Networks) -> int:
-    """Return how far the farthest-looking of the networks looks, in pixels.
+    """Return the largest distance, in pixels, that any of the networks looks.
 
     Raises:
-        ConfigError: one looks at the whole image, or a view is scaled.
+        ConfigError: a network looks at the whole image, or a view is scaled.
     """
     if any(view.scale != 1 for view in networks.views):
-        raise ConfigError("overlap='full' is exact with scales=(1,) alone: give pixels or a share")
+        raise ConfigError("overlap='full' is exact with scales=(1,) only: give the overlap as pixels or a share")
     found = [reach(member.config) for member in networks.members]
     if None in found:
         name = networks.members[found.index(None)].config.name
         raise ConfigError(
             f"overlap='full': {name} looks at the whole image (group or instance norm, attention, squeeze-"
-            "excitation, or the classification-guided module), so that no overlap is full; give pixels or a share, or "
+            "excitation, or the classification-guided module), so no overlap is enough; give pixels or a share, or "
             "tile=None"
         )
     return max(value for value in found if value is not None)

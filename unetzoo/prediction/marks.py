@@ -1,4 +1,4 @@
-"""Marks in masks: of which image a mask is, and what was written with it."""
+"""Marks in masks: they record the image of a mask, and what was written with it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from unetzoo.files.identity import identity, place
 from unetzoo.images.ifd import Page
 
 SOFTWARE = 305
-"""Tag of TIFF that has the mark; of PNG a text of this name, of zarr an attribute."""
+"""TIFF tag that holds the mark; in PNG it is a text with this tag's name, in zarr an attribute."""
 BEGIN = "unetzoo"
-"""Of each mark, and the name of the attribute in zarr."""
+"""First word of each mark, and the name of the attribute in zarr."""
 _STRIPS, _TILES = (273, 279), (324, 325)
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What a mask says of itself. ``str()`` is what is written into it.
+    """What a mask records about itself. ``str()`` gives the text that is written into the file.
 
     Attributes:
-        place: a digest of where its image lies.
-        identity: of the image; empty in a mask that is cut off, and in those of unetzoo 0.1, which had the place alone.
-        others: name → bytes of what was written with it, such as "overlays".
+        place: a digest of the path of its image.
+        identity: identity of the image; empty if the mask is cut off, and in masks of unetzoo 0.1, which record only
+            the place.
+        others: name → size in bytes of the files written with it, such as "overlays".
     """
 
     place: str
@@ -54,7 +55,7 @@ class Mark:
 
 
 def _identity(path: Path) -> str:
-    """Return the identity of an image: of MIRAX's, whose pixels lie in a folder beside the file, of both."""
+    """Return the identity of an image; for MIRAX, whose pixels are in a folder next to the file, that of both."""
     if path.suffix.lower() == ".mrxs" and path.with_suffix("").is_dir():
         both = f"{identity(path)} {identity(path.with_suffix(''))}"
         return hashlib.sha256(both.encode()).hexdigest()[:24]
@@ -62,7 +63,7 @@ def _identity(path: Path) -> str:
 
 
 def mark_in(path: Path) -> Mark | None:
-    """Return the mark of a mask, None of other files."""
+    """Return the mark of a mask; None for other files."""
     text, whole = _looked_at(path)
     begin, *words = text.split() if isinstance(text, str) and text.strip() else [""]
     if begin != BEGIN or not words:
@@ -76,12 +77,12 @@ def mark_in(path: Path) -> Mark | None:
 
 
 def is_cut_off(path: Path) -> bool:
-    """Return whether a PNG or TIFF ends before its pixels do, or is none."""
+    """Return whether a file is cut off before the end of its pixels, or is not a PNG or TIFF."""
     return not _looked_at(path)[1]
 
 
 def _looked_at(path: Path) -> tuple[Any, bool]:
-    """Return the text of a mark, if there is one, and whether the file is whole."""
+    """Return the text of a mark, if there is one, and whether the file is complete."""
     try:
         match path.suffix.lower():
             case ".png":
@@ -95,7 +96,7 @@ def _looked_at(path: Path) -> tuple[Any, bool]:
 
 
 def _in_png(path: Path) -> tuple[str | None, bool]:
-    """Return the text of a PNG, and whether its chunks reach to its end."""
+    """Return the text of a PNG, and whether its chunks reach to the end of the file."""
     text, kind = None, b""
     with path.open("rb") as stream:
         if stream.read(8) != b"\x89PNG\r\n\x1a\n":
@@ -113,7 +114,7 @@ def _in_png(path: Path) -> tuple[str | None, bool]:
 
 
 def _in_tiff(path: Path) -> tuple[str | None, bool]:
-    """Return the text of a TIFF, and whether the strips and tiles of all its levels lie within it."""
+    """Return the text of a TIFF, and whether the file contains the strips and tiles of all levels completely."""
     pages = images.pages_of(path, (SOFTWARE, *_STRIPS, *_TILES))
     if not pages:
         return None, False

@@ -1,4 +1,4 @@
-"""One network or several, asked together: windows in, what they say of each pixel out."""
+"""One network or an ensemble: takes windows, and returns the prediction for each pixel."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ MERGES = ("probabilities", "logits")
 
 
 class Networks:
-    """An ensemble whose members agree on task and classes; each sees images as it was trained to.
+    """An ensemble whose members have the same task and classes; each sees images as in its own training.
 
     Attributes:
-        config: of the first.
-        names: what each is called in messages.
-        unit: pixels that windows begin at multiples of: the largest stride, in pixels of the image.
+        config: configuration of the first member.
+        names: the name of each member in messages.
+        unit: windows begin at multiples of this many pixels of the image: the least common multiple of the strides.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Networks:
 
     @property
     def border(self) -> int:
-        """Pixels around a window that the networks are shown as well."""
+        """Pixels around a window that the networks see as well."""
         return max(member.network.decoder.border for member in self.members)
 
     def shown(self, window: int) -> int:
@@ -64,7 +64,7 @@ class Networks:
         )
 
     def levels(self, source: Rows, device: torch.device) -> list[Levels]:
-        """Return what each member normalises an image by, on a device: once for all tiles, of the whole image."""
+        """Return each member's normalisation of an image, on a device: from the whole image, once for all tiles."""
         configs = self.configs
         whole = source.moments() if any(config.normalisation == "image" for config in configs) else None
         dtype = source.rows(0, 1).dtype
@@ -75,13 +75,13 @@ class Networks:
         return found
 
     def __call__(self, stored: Tensor, height: int, width: int, levels: Sequence[Levels]) -> Tensor:
-        """Return the average of what all members say of all views: (N, classes, height, width) float32.
+        """Return the average over all members and views: (N, classes, height, width) float32.
 
-        They are logits, or probabilities where ``merge`` says so.
+        These are probabilities or logits, as ``merge`` says.
 
         Args:
-            stored: (N, C, H, W) as stored, NaN where something is missing; the window begins ``border`` pixels inside.
-            height, width: of the window.
+            stored: (N, C, H, W) as stored, NaN where values are missing; the window begins ``border`` pixels inside.
+            height, width: size of the window.
             levels: from :meth:`levels`, on the device of ``stored``.
         """
         total: Tensor | None = None
@@ -97,18 +97,18 @@ class Networks:
         return total / (len(self.members) * len(self.views))
 
     def activated(self, logits: Tensor) -> Tensor:
-        """Return the probabilities of logits, the classes in dimension -3."""
+        """Return the probabilities for logits whose classes are in dimension -3."""
         return logits.softmax(dim=-3) if self.config.task == "multiclass" else logits.sigmoid()
 
     def check_finite(self, found: bool) -> None:
-        """Raise if probabilities are no numbers: a mask made of them would be all background, and look like one.
+        """Raise if probabilities are not finite: their mask would be all background, and look like a valid one.
 
         Args:
-            found: whether all of them are finite.
+            found: whether all probabilities are finite.
 
         Raises:
-            WeightsError: as weights are not.
-            InputError: as the networks overflow on this image.
+            WeightsError: weights are not finite.
+            InputError: the networks overflow on this image.
         """
         if found:
             return
@@ -116,7 +116,7 @@ class Networks:
             check_weights(member, name)
         raise InputError(
             f"{self.names[0]} gives probabilities that are not finite: its values overflow on this image; give "
-            "dtype=torch.float32 where it is another, and an image in the range that it was trained on"
+            "dtype=torch.float32 if it is another, and an image in the range of the training images"
         )
 
     def digest(self) -> str:
@@ -129,7 +129,7 @@ class Networks:
         return found.hexdigest()
 
     def _shown(self, stored: Tensor, member: OptimizedModel, height: int, width: int) -> Tensor:
-        """Return what a member is shown, not normalised yet: its own border around the window, its own channels."""
+        """Return the input of a member, not normalised yet: the window with the member's own border and channels."""
         decoder = member.network.decoder
         skipped = self.border - decoder.border
         height, width = decoder.input_side(height), decoder.input_side(width)
@@ -144,24 +144,24 @@ class Networks:
 
 
 def unit_of(network: SegmentationModel) -> int:
-    """Return the pixels of an image that windows begin at multiples of, so that they are whole pixels of its maps."""
+    """Return the pixel multiple at which windows must begin, so that they begin at whole pixels of all maps."""
     return network.encoder.strides[-1] * ratio(network.config.resize).denominator
 
 
 def columns(first: int, count: int, width: int) -> slice | Tensor:
-    """Return which of ``width`` columns stand at ``first`` to ``first + count``, where the ends are mirrors."""
+    """Return which of ``width`` columns are at ``first`` to ``first + count``, with the image mirrored at its ends."""
     if first >= 0 and first + count <= width:
         return slice(first, first + count)
     return mirrored(first, count, width)
 
 
 def gathered(models: Model | Sequence[Model], device: torch.device, dtype: torch.dtype | None) -> list[OptimizedModel]:
-    """Return networks for inference on ``device``: loaded where a name is given, copied where a network is.
+    """Return networks for inference on ``device``: loaded if a name is given, copied if a network is given.
 
     Raises:
-        ConfigError: none, or they do not go together.
-        WeightsError: one cannot be loaded.
-        HubError: or not be fetched.
+        ConfigError: no model is given, or the models do not fit together.
+        WeightsError: a model cannot be loaded.
+        HubError: a model cannot be downloaded.
     """
     members = [_ready(loaded(model), device, dtype) for model in listed(models)]
     check_alike([member.config for member in members])
@@ -169,7 +169,7 @@ def gathered(models: Model | Sequence[Model], device: torch.device, dtype: torch
 
 
 def listed(models: Model | Sequence[Model]) -> list[Model]:
-    """Return the models of one or several; the folder of a training by folds is several.
+    """Return one or several models as a list; the folder of a training by folds stands for several.
 
     Raises:
         ConfigError: there is none.
@@ -185,19 +185,19 @@ def listed(models: Model | Sequence[Model]) -> list[Model]:
 
 
 def loaded(model: Model) -> SegmentationModel | OptimizedModel:
-    """Return what a name or a path stands for, in float32; a network is returned as it is.
+    """Load the model that a name or a path stands for, in float32; a network is returned unchanged.
 
     Raises:
         ConfigError, WeightsError, HubError: as ``from_pretrained``.
     """
     if isinstance(model, SegmentationModel | OptimizedModel):
         return model
-    # Half precision is how weights are kept, not how they are best used: on CPUs it is slow, and rounds each map.
+    # Half precision is for storing weights, not for computing: on CPUs it is slow, and it rounds each feature map.
     return sources.from_pretrained(model, dtype=torch.float32)
 
 
 def origins(models: Model | Sequence[Model]) -> tuple[Path | None, ...]:
-    """Return the file or the folder that each model is read from; None for networks and repositories.
+    """Return the file or folder from which each model is read; None for networks and repositories.
 
     Raises:
         ConfigError, WeightsError: as ``unetzoo.saving.sources.source_of``.
@@ -209,40 +209,40 @@ def origins(models: Model | Sequence[Model]) -> tuple[Path | None, ...]:
 
 
 def titles(models: Model | Sequence[Model]) -> list[str]:
-    """Return what models are called in messages: as they were asked for, networks by the names of the zoo."""
+    """Return the names of models in messages: as they were given; for networks, their names in the zoo."""
     return [str(model) if isinstance(model, str | os.PathLike) else model.config.name for model in listed(models)]
 
 
 def check_weights(model: SegmentationModel | OptimizedModel, name: str | None = None) -> None:
-    """Raise if weights are no numbers.
+    """Raise if weights are not finite.
 
     Args:
         model: the network.
-        name: what it is called in messages; None: as in the zoo.
+        name: its name in messages; None: its name in the zoo.
 
     Raises:
-        WeightsError: NaN or infinity is among them.
+        WeightsError: some weights are NaN or infinite.
     """
     broken = non_finite(model.state_dict())
     if broken:
         raise WeightsError(
             f"{name or model.config.name} has NaN or infinity in {len(broken)} of its tensors, such as {broken[0]}: "
-            "train it again, or take a file from before"
+            "train it again, or use an earlier file"
         )
 
 
 def check_alike(configs: Sequence[ModelConfig]) -> None:
-    """Raise if the answers of models cannot be averaged.
+    """Raise if the predictions of models cannot be averaged.
 
     Raises:
-        ConfigError: lists what differs of task, classes and their names.
+        ConfigError: lists the differences in task, classes and class names.
     """
     problems = []
     for k, config in enumerate(configs[1:], 2):
         for key in ("task", "num_classes", "class_names"):
             mine, own = getattr(config, key), getattr(configs[0], key)
             if mine != own and not (key == "class_names" and None in (mine, own)):
-                problems.append(f"{key} of model {k} is {mine!r}, of the first {own!r}")
+                problems.append(f"{key} of model {k} is {mine!r}, that of model 1 is {own!r}")
     if problems:
         raise ConfigError("these models cannot be averaged", problems)
 
@@ -253,7 +253,7 @@ def _ready(
     if not isinstance(model, OptimizedModel):
         return optimize(model, dtype=dtype).to(device)
     if dtype is not None and dtype != model.dtype:
-        raise ConfigError(f"dtype={dtype} for an optimized model of {model.dtype}: give the model it was made from")
+        raise ConfigError(f"dtype={dtype} for a model optimized as {model.dtype}: give the model it was made from")
     return model.to(device)
 
 
@@ -262,12 +262,12 @@ def check_channels(image: Tensor, config: ModelConfig, alpha: bool = False, name
 
     Args:
         image: the image, or some rows of it.
-        config: of the network.
+        config: configuration of the network.
         alpha: whether the last channel is opacity.
-        name: what the network is called in messages; None: as in the zoo.
+        name: name of the network in messages; None: its name in the zoo.
 
     Raises:
-        InputError: with both sides.
+        InputError: the message gives the channels of the image and of the network.
     """
     found = image.shape[0]
     if fits(found, config.in_channels, alpha):
@@ -276,10 +276,10 @@ def check_channels(image: Tensor, config: ModelConfig, alpha: bool = False, name
     if image.shape[1] == config.in_channels > 1:  # rasterio's arrays
         said += "; arrays are (height, width, channels), tensors (channels, height, width)"
     elif found == config.in_channels + 1:
-        said += ", and nothing says that the last is an alpha channel: leave it out"
+        said += ", and the image does not mark its last channel as alpha: leave that channel out"
     elif found < config.in_channels:
         said += (
-            "; where its channels are files of their own, call predictor(('a_0000.png', 'a_0001.png')) in Python, or "
+            "; if its channels are separate files, call predictor(('a_0000.png', 'a_0001.png')) in Python, or "
             "save them as one TIFF of several bands"
         )
     raise InputError(said)

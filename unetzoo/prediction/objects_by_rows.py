@@ -1,6 +1,7 @@
-"""Objects of a mask beyond memory, from its finished rows on the disk: small ones left out, and label images.
+"""Objects of a mask too large for memory, from its finished rows on disk: removes small ones, writes label images.
 
-Both begin anew after a kill. That takes little beside the network, and rows that were cleaned already stay as they are.
+Both start from scratch after a kill. This takes little time compared with the network, and cleaned rows do not change
+again.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ from unetzoo.prediction.by_rows import EDGE, TILE, in_mask, writer_of
 from unetzoo.prediction.partial import PartialMask
 
 LIMIT = 2048
-"""Rows that are held back, at most, for an object that is split."""
+"""Largest number of rows that are held in memory for an object that is split."""
 _PIECE = 2**20
 
 AT_ONCE = 2**21
-"""Pixels that are looked at together, at most: so that memory does not grow with the width either."""
+"""Largest number of pixels that are read together, so that memory does not grow with the width either."""
 
 Save = Callable[[Path, Iterable[bytes]], object]
 
 
 class RowsOfMask(Protocol):
-    """A mask whose rows are all there; ``PartialMask`` says what is what."""
+    """A mask with all rows done; for its members see ``PartialMask``."""
 
     folder: Path
     shape: tuple[int, int, int]
@@ -42,7 +43,7 @@ class RowsOfMask(Protocol):
 
 
 def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
-    """Write a file all or nothing, and make its folder where there is none.
+    """Write a file completely or not at all, and create its folder if there is none.
 
     Raises:
         WriteError: it cannot be written.
@@ -54,12 +55,12 @@ def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
 
 
 def rows_at_once(width: int, most: int) -> int:
-    """Return how many rows of such a width are looked at together."""
+    """Return how many rows of this width are read together, at most ``most``."""
     return min(most, max(16, AT_ONCE // width))
 
 
 def clean(mask: PartialMask, config: ModelConfig, smallest: int) -> None:
-    """Set components of fewer than ``smallest`` pixels to 0, in the rows on the disk.
+    """Set connected components of fewer than ``smallest`` pixels to 0, in the rows on disk.
 
     Raises:
         WriteError: they cannot be written.
@@ -76,13 +77,13 @@ def clean(mask: PartialMask, config: ModelConfig, smallest: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Numbered:
-    """The objects of a layer of a mask, whose numbers lie in a file beside its rows.
+    """The objects of a layer of a mask, with their numbers in a file next to its rows.
 
     Attributes:
-        path: of the file, uint32: numbers as they were given.
-        height, width: of the mask.
-        order: number given → number of the object in reading order; 0 stays.
-        classes: number given → class.
+        path: path of the file, uint32: the numbers first assigned to the objects.
+        height, width: size of the mask.
+        order: number first assigned → number of the object in reading order; 0 stays 0.
+        classes: number first assigned → class.
     """
 
     path: Path
@@ -95,7 +96,7 @@ class Numbered:
         return int(self.order.max())
 
     def given(self, first: int, count: int, left: int = 0, columns: int | None = None) -> NDArray[np.uint32]:
-        """Return numbers as they were given: of rows, at most to the end, or of a part of them."""
+        """Return the numbers first assigned, for rows down to the end at most, or for some of their columns."""
         count = min(count, self.height - first)
         if columns is None:
             start = first * self.width * 4
@@ -109,7 +110,7 @@ class Numbered:
 
 
 def numbered(mask: RowsOfMask, config: ModelConfig, split: float) -> list[Numbered]:
-    """Return the objects of each layer of a mask whose rows are all done.
+    """Number the objects in each layer of a mask whose rows are all done.
 
     Raises:
         WriteError: their numbers cannot be written.
@@ -117,7 +118,7 @@ def numbered(mask: RowsOfMask, config: ModelConfig, split: float) -> list[Number
     try:
         return [_numbered(mask, layer, config, split) for layer in range(mask.shape[0])]
     except OSError as error:
-        raise WriteError(f"{mask.folder} cannot be written: {error.strerror}; what is done is kept") from error
+        raise WriteError(f"{mask.folder} cannot be written: {error.strerror}; finished rows are kept") from error
 
 
 def write_labels(
@@ -128,15 +129,15 @@ def write_labels(
     save: Save,
     mpp: tuple[float, float] | None = None,
 ) -> None:
-    """Write label images, TIFF in tiles, of all objects or of those of each class.
+    """Write label images as tiled TIFF, of all objects or of those of each class.
 
     Args:
-        mask: whose objects they are.
-        layers: of :func:`numbered`.
-        config: of the model.
-        targets: class → path; None: all classes in one.
-        save: takes a path and what goes there.
-        mpp: µm a pixel, down and across, for TIFF's tags of resolution.
+        mask: the mask that contains the objects.
+        layers: the result of :func:`numbered`.
+        config: configuration of the model.
+        targets: class → path; None: all classes in one image.
+        save: takes a path and the content of the file.
+        mpp: µm per pixel, down and across, for the resolution tags of TIFF.
 
     Raises:
         WriteError: they cannot be written.
@@ -152,12 +153,12 @@ def write_labels(
         try:
             _write_tiff(stored, found, table, mpp)
         except OSError as error:
-            raise WriteError(f"{stored} cannot be written: {error.strerror}; what is done is kept") from error
+            raise WriteError(f"{stored} cannot be written: {error.strerror}; finished rows are kept") from error
         save(path, _pieces(stored))
 
 
 def _numbered(mask: RowsOfMask, layer: int, config: ModelConfig, split: float) -> Numbered:
-    """Write numbers of a layer's objects beside its rows."""
+    """Write the numbers of a layer's objects to a file next to its rows."""
     _, height, width = mask.shape
     known = NumberedRows(width, split, LIMIT if split else 0)
     path = mask.folder / f"objects{layer}"
@@ -171,7 +172,7 @@ def _numbered(mask: RowsOfMask, layer: int, config: ModelConfig, split: float) -
 
 
 def _classes(values: NDArray[Any], config: ModelConfig) -> NDArray[Any]:
-    """Return the classes, 0 for background and where nothing was measured, of a mask's values on the disk."""
+    """Return the classes for a mask's values on disk, 0 for background and where nothing was measured."""
     if config.pixel_task == "multiclass":
         return np.where(values < config.num_classes, values, 0)
     inside: NDArray[np.uint8] = (in_mask(values, config) == 255).astype(np.uint8)

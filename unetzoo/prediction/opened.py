@@ -1,4 +1,4 @@
-"""An image whose file stays open while rows of it are read."""
+"""An image whose file stays open while its rows are read."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from unetzoo.prediction.marks import Mark
 
 
 class OpenedRows(Rows):
-    """An image of which only the rows asked for are read; leaving the block, or ``close``, closes its file.
+    """An image of which only the requested rows are read; leaving the block, or ``close``, closes its file.
 
     Args:
-        path: of the file.
-        planes: which planes are meant, where it has several; see ``unetzoo.images.read_image``.
+        path: path of the file.
+        planes: which planes are meant, if it has several; see ``unetzoo.images.read_image``.
 
     Attributes:
-        mark: of the image as it was when it was opened.
-        asked: what else is asked of the file, as part of the image's identity.
+        mark: the mark of the image at the time it was opened.
+        asked: further settings for reading the file, which are part of the image's identity.
     """
 
     asked: str = ""
@@ -42,11 +42,11 @@ class OpenedRows(Rows):
 
     @abstractmethod
     def _begin(self) -> None:
-        """Open the file, which ``_open`` closes, and say what there is in it, see :class:`Rows`."""
+        """Open the file, which ``_open`` closes, and set the attributes of :class:`Rows`."""
 
     @property
     def identity(self) -> str:
-        """Return what tells the image from another: where it lies, the identity of its file, what is asked of it."""
+        """Return what distinguishes the image from others: its place, the identity of its file, how it is read."""
         planes = "" if self.planes is None else f" planes {self.planes}"
         return f"{self.mark.place} {self.mark.identity}{planes}{self.asked}"
 
@@ -55,7 +55,7 @@ class OpenedRows(Rows):
         with explained(self.path):
             now = Mark.of(self.path)
         if not now.same_image(self.mark):
-            raise InputError(f"{str(self.path)!r} was changed while it was read: begin again when it is complete")
+            raise InputError(f"{str(self.path)!r} was changed while it was read: run this again when it is complete")
 
     def close(self) -> None:
         """Close the file."""

@@ -1,7 +1,7 @@
-"""GeoJSON of the objects of a mask beyond memory, object by object: no more of them is held than is open.
+"""GeoJSON of the objects of a mask too large for memory, object by object: only unfinished objects are held.
 
-An object is traced when its last row has come: in the rows that are held for it, or, if it is tall, in a window of its
-own that is read anew.
+An object is traced when its last row has been read: in the rows that are held for it or, if it is tall, in its own
+window, which is read again.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from unetzoo.objects.geojson import features_of, head_of
 from unetzoo.prediction.objects_by_rows import Numbered, rows_at_once
 
 BAND = 128
-"""Rows that are looked at together."""
+"""Number of rows that are read together."""
 TALL = 256
-"""Rows of an object from which on it has a window of its own."""
+"""An object with more rows than this has its own window."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """Of each object, 0 being none: its box, its area, and its class."""
+    """Bounding box, area and class of each object; entry 0 stands for no object."""
 
     top: NDArray[np.int64]
     bottom: NDArray[np.int64]
@@ -46,13 +46,13 @@ def geojson_pieces(
     crs: str | None = None,
     scale: tuple[float, float] | None = None,
 ) -> Iterator[bytes]:
-    """Give a FeatureCollection piece by piece: that of ``unetzoo.objects.to_geojson`` without scores.
+    """Give a FeatureCollection piece by piece, as ``unetzoo.objects.to_geojson`` returns it, without scores.
 
-    Features stand in the order in which objects end, the upper ones first; their "id" is the number in reading order.
+    Features are in the order in which the objects end, from top to bottom; their "id" is the number in reading order.
 
     Args:
-        layers: of ``unetzoo.prediction.objects_by_rows.numbered``.
-        config: of the model.
+        layers: the result of ``unetzoo.prediction.objects_by_rows.numbered``.
+        config: configuration of the model.
         transform, crs, scale: see ``to_geojson``.
     """
     yield f'{json.dumps(head_of(crs))[:-1]}, "features": ['.encode()
@@ -71,7 +71,7 @@ def geojson_pieces(
 def ended_objects(
     found: Numbered, layer: int, config: ModelConfig
 ) -> Iterator[tuple[Instances, NDArray[np.int64], tuple[int, int]]]:
-    """Give objects that ended, their numbers, and the row and column of the window that they are numbered in."""
+    """Give objects that have ended, their numbers, and the first row and column of the window that contains them."""
     table = _table(found, layer, config)
     tall = table.bottom - table.top > TALL
     held, top = np.zeros((0, found.width), np.uint32), 0

@@ -1,4 +1,4 @@
-"""Where what is made of each image goes, and that no two things go to one place."""
+"""Where the outputs of each image are written, and a check that no two go to the same place."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from unetzoo.printing import printable
 from unetzoo.slides import Slide
 
 RECORD = ".unetzoo.json"
-"""What a folder of masks is known by: the settings under which they were made."""
+"""The file by which a folder of masks is recognised; it has the settings with which they were made."""
 LEDGER = ".unetzoo.written"
-"""Beside it: digests of the annotations that were written, by which those that somebody corrected are known."""
+"""Next to it: digests of the annotations that were written, which show whether somebody corrected them."""
 KINDS = {"overlays": ".png", "probabilities": ".npy"}
-"""Folders beside the masks, and the endings of what is in them; each format of annotations has one of its name, too."""
+"""Folders next to the masks → endings of their files; each annotation format has a folder with its name, too."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """An image and where its mask goes.
+    """An image, and where its mask is written.
 
     Attributes:
-        source: its file, or zarr folder.
-        name: of the mask, inside the folder of masks, with / and its ending.
-        image: of the image, inside the folder that was given, with / and its ending.
-        planes: which planes of its file are meant, as ``unetzoo.images.read_image`` takes it.
-        slide: what is asked of it, where it is a slide.
-        mpp: µm a pixel, where somebody says it of an image that is no slide.
+        source: the image's file, or zarr folder.
+        name: path of the mask in the folder of masks, with / and its ending.
+        image: path of the image in the folder that was given, with / and its ending.
+        planes: which planes of its file are meant, as in ``unetzoo.images.read_image``.
+        slide: how to read it, if it is a slide.
+        mpp: µm per pixel, if given for an image that is not a slide.
     """
 
     source: Path
@@ -50,17 +50,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written of each image.
+    """What is written for each image.
 
     Attributes:
-        folder: of the masks, which keep the images' names and sub-folders.
-        overlays: also ``overlays/<name>.png``.
-        probabilities: also ``probabilities/<name>.npy``.
-        formats: also the objects in these, names of ``unetzoo.objects.WRITERS``: ``<format>/<name>.<suffix>`` and
-            what else they need, or one file for all images. Of models that tell objects apart "labels" is always
-            written, see :meth:`of_model`.
-        table: a CSV file with a row for each object, of all images, see ``unetzoo.objects.table``; None: none.
-        outline: overlays have outlines alone.
+        folder: folder of the masks, which keep the images' names and sub-folders.
+        overlays: also write ``overlays/<name>.png``.
+        probabilities: also write ``probabilities/<name>.npy``.
+        formats: also write the objects in these formats, names of ``unetzoo.objects.WRITERS``:
+            ``<format>/<name>.<suffix>`` and further files that they need, or one file for all images. For
+            ``task="instances"``, "labels" is always written, see :meth:`of_model`.
+        table: a CSV file with a row for each object of all images, see ``unetzoo.objects.table``; None: no table.
+        outline: overlays show only outlines.
     """
 
     folder: Path
@@ -71,12 +71,13 @@ class Outputs:
     outline: bool = False
 
     def of_model(self, config: ModelConfig, split: float) -> Outputs:
-        """Return what is written with a model: of objects also the label images, as no mask tells which they are.
+        """Return the outputs for a model: for ``task="instances"`` with label images, as masks do not separate objects.
 
-        Where what finds objects is not installed, and nobody asked for them, they are left out: the predictor said so.
+        If the package that separates objects is not installed, and no format is requested, the label images are left
+        out; the predictor has warned about this.
 
         Raises:
-            ConfigError: it is not installed, and formats are asked for.
+            ConfigError: the package is not installed, and formats are requested.
         """
         if config.task != "instances":
             return self
@@ -87,11 +88,11 @@ class Outputs:
         return replace(self, formats=(*self.formats, "labels"))
 
     def mask(self, job: Job) -> Path:
-        """Return where the mask goes, the name of the file for a model of several labels."""
+        """Return the path of the mask; for a multi-label model see :func:`mask_paths`."""
         return self.folder / job.name
 
     def others(self, job: Job, config: ModelConfig) -> dict[str, list[Path]]:
-        """Return what else is written of an image, and where."""
+        """Return what else is written for an image, and where."""
         found = {
             kind: [(self.folder / kind / job.name).with_suffix(ending)]
             for kind, ending in KINDS.items()
@@ -100,9 +101,9 @@ class Outputs:
         return found | {kind: list(paths.values()) for kind, paths in self.annotations(job, config).items()}
 
     def annotations(self, job: Job, config: ModelConfig) -> dict[str, dict[int | None, Path]]:
-        """Return where each format has the objects of an image, see :func:`annotation_paths`.
+        """Return the paths of each format for the objects of an image, see :func:`annotation_paths`.
 
-        Formats that have one file for all images are left out.
+        Formats with one file for all images are left out.
         """
         return {
             kind: annotation_paths(
@@ -113,13 +114,13 @@ class Outputs:
         }
 
     def marked(self, kind: str, objects: bool) -> str:
-        """Return what a mark calls files of a kind: of overlays also what they show, so that none are mixed."""
+        """Return the name of a kind of files in marks; for overlays it includes what they show, so that none mix."""
         if kind != "overlays":
             return kind
         return "-".join(["overlays", *(["objects"] if objects else []), *(["outline"] if self.outline else [])])
 
     def shared(self) -> dict[str, tuple[str, Path]]:
-        """Return the files that are about all images: name of the format → what it is called, and where it goes."""
+        """Return the files about all images: name of the format → its title, and the path of the file."""
         return {
             kind: (writer.title, self.folder / kind / f"{writer.folder}{writer.suffix}")
             for kind, writer in self.writers().items()
@@ -127,18 +128,18 @@ class Outputs:
         }
 
     def places(self) -> dict[str, Path]:
-        """Return where all but the masks goes: what it is → its folder, or its file."""
+        """Return where everything but the masks is written: kind → its folder, or its file."""
         kinds = [kind for kind in KINDS if getattr(self, kind)]
         found = {kind: self.folder / kind for kind in (*kinds, *self.formats)}
         return found if self.table is None else {**found, "objects": self.table}
 
     @property
     def shown(self) -> str | None:
-        """How overlays show masks and objects: "filled" or "outline"; None where there are none."""
+        """How overlays show masks and objects: "filled" or "outline"; None if there are no overlays."""
         return None if not self.overlays else "outline" if self.outline else "filled"
 
     def beside(self, config: ModelConfig) -> dict[Path, str]:
-        """Return what else goes into the folders of formats: path → text."""
+        """Return the additional files in the folders of formats: path → text."""
         names = list(object_classes(config.pixel_task, config.num_classes, config.class_names).values())
         return {
             self.folder / kind / name: text
@@ -151,16 +152,17 @@ class Outputs:
         """Return the formats.
 
         Raises:
-            ConfigError: one is unknown, or what it needs is not installed.
+            ConfigError: a format is unknown, or a package that it needs is not installed.
         """
         return writers(self.formats)
 
 
 def mask_paths(path: str | os.PathLike[str], config: ModelConfig) -> list[Path]:
-    """Return the files of a mask: of a multi-label model ``<folder>/<class>/<name>`` for ``<folder>/<name>``.
+    """Return the files of a mask: for a multi-label model ``<folder>/<class>/<name>`` in place of ``<folder>/<name>``.
 
-    A class whose name is none of a folder, or stands for another folder, has "class_<number>" instead: who made the
-    model does not say where files go. Names that differ in upper and lower case alone are one on some systems.
+    A class whose name cannot be the name of a folder, or belongs to another folder, is "class_<number>" instead: a
+    model's class names must not decide where files are written. On some systems, names that differ only in case are
+    the same.
     """
     path = Path(path)
     if config.pixel_task != "multilabel":
@@ -169,7 +171,7 @@ def mask_paths(path: str | os.PathLike[str], config: ModelConfig) -> list[Path]:
 
 
 def annotation_paths(path: str | os.PathLike[str], writer: Writer, config: ModelConfig) -> dict[int | None, Path]:
-    """Return the files that a format has for ``path``: one of all classes (None), or of each, as masks have them."""
+    """Return the files of a format for ``path``: one for all classes (None), or one for each class, as for masks."""
     path = Path(path)
     if not writer.by_class or config.pixel_task == "binary":
         return {None: path}
@@ -196,13 +198,13 @@ def _is_plain(name: str) -> bool:
 
 
 def check_outputs(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig) -> None:
-    """Raise if two files would be written to one place, or one over an image.
+    """Raise if two files would be written to the same place, or if a file would overwrite an image.
 
-    Names that :func:`~unetzoo.files.names.place_key` takes for one are one place: a folder of masks can be copied to
-    any system.
+    Names with the same :func:`~unetzoo.files.names.place_key` are the same place, so that a folder of masks can be
+    copied to any system.
 
     Raises:
-        InputError: lists what goes to one place, and the fix.
+        InputError: lists the files that clash, and the fix.
     """
     sources = {os.path.realpath(job.source) for job in jobs}
     folder = Path(os.path.realpath(outputs.folder))
@@ -211,7 +213,7 @@ def check_outputs(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig) ->
     problems: list[str] = []
     for what, of, name in _written(jobs, outputs, config):
         if str(folder / name) in sources:
-            problems.append(f"the {what} of {of} would be written over the image {printable(folder / name)}")
+            problems.append(f"the {what} of {of} would overwrite the image {printable(folder / name)}")
         key = place_key(name)
         others = [files.setdefault(key, (what, of))] if key not in folders else [folders[key]]
         while "/" in key:
@@ -220,21 +222,21 @@ def check_outputs(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig) ->
             others += [files[key]] if key in files else []
         problems += [_clash(other, (what, of), name) for other in others if other != (what, of)]
     if problems:
-        fix = "rename the images, or give each its own out=…"
+        fix = "rename the images, or predict each with its own out=…"
         if len(problems) == 1:
             raise InputError(f"{problems[0]}: {fix}")
         more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
         lines = "".join(f"\n  - {problem}" for problem in [*problems[:_LISTED], *more])
-        raise InputError(f"what is written would be written over; {fix}:{lines}")
+        raise InputError(f"some outputs would overwrite other files; {fix}:{lines}")
 
 
 _LISTED = 10
 
 
 def _written(jobs: Sequence[Job], outputs: Outputs, config: ModelConfig) -> Iterator[tuple[str, str, str]]:
-    """Give what is written, of which image, and where in the folder, with /."""
+    """Give each kind of output, its image, and its path in the folder, with /."""
     for job in jobs:
-        # A multi-label model's is one file where it is written by rows.
+        # The mask of a multi-label model is one file if it is written by rows.
         for path in dict.fromkeys((*mask_paths(job.name, config), Path(job.name))):
             yield "mask", printable(job.source), path.as_posix()
         for kind, others in outputs.others(job, config).items():

@@ -1,4 +1,4 @@
-"""Overlays of images beyond memory: image and mask are made small first, so that neither is held as a whole."""
+"""Overlays of images too large for memory: image and mask are made smaller first, so neither is held completely."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from unetzoo.prediction.results import of_files
 from unetzoo.prediction.showing import Look
 
 SIDE = 2000
-"""Pixels of an overlay's longer side, at most."""
+"""Largest number of pixels of an overlay's longer side."""
 
 
 def shrinking(height: int, width: int) -> float:
-    """Return how many pixels of an image, down and across, are one of its overlay; 1 where it is not made smaller."""
+    """Return how many pixels of an image, in each direction, a pixel of its overlay covers; 1 if it is not smaller."""
     return max(1.0, max(height, width) / SIDE)
 
 
 def scale_said(down: float, size: tuple[float, float] | None) -> str:
-    """Return what a pixel of an overlay is.
+    """Return a description of the size of an overlay's pixel.
 
     Args:
-        down: pixels of the mask, down and across.
-        size: in µm, down and across; None where nothing says so.
+        down: pixels of the mask that it covers, in each direction.
+        size: its size in µm, down and across; None if unknown.
     """
     if size is None:
         return f"{down:.4g} × {down:.4g} of the mask"
@@ -40,17 +40,17 @@ def scale_said(down: float, size: tuple[float, float] | None) -> str:
 
 
 def write_overlay(mask: PartialMask, source: Rows, config: ModelConfig, path: Path, *, outline: bool) -> None:
-    """Write an overlay as PNG: each class in its colour. A text in it, "Description", has its scale.
+    """Write an overlay as PNG, with each class in its colour. The PNG text "Description" gives its scale.
 
-    Of the mask it has the pixels in the middle of its own; of the image their means, of a slide from the nearest finer
-    level.
+    A pixel of the overlay shows the mask at its middle, and the mean of the image's pixels in it; for a slide, the
+    image is taken from the nearest finer level.
 
     Args:
-        mask: whose rows are all done.
+        mask: the mask, with all rows done.
         source: the image.
-        config: of the model.
-        path: of the file.
-        outline: lay the outlines alone over it.
+        config: configuration of the model.
+        path: path of the file.
+        outline: draw only the outlines.
 
     Raises:
         InputError: the image cannot be read.
@@ -64,7 +64,7 @@ def write_overlay(mask: PartialMask, source: Rows, config: ModelConfig, path: Pa
 
 
 def _layers(mask: PartialMask, config: ModelConfig, height: int, width: int) -> list[Tensor]:
-    """Return the layers of a mask in another size, as files have them: of each pixel the one in its middle."""
+    """Return the layers of a mask at another size, with the values of files: each pixel has the value at its middle."""
     layers, whole, across = mask.shape
     rows = [math.floor((k + 0.5) * whole / height) for k in range(height)]
     columns = ((np.arange(width) + 0.5) * across / width).astype(np.int64)

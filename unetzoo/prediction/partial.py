@@ -1,7 +1,7 @@
-"""A mask that grows on the disk, in a folder ``.<name>.partial`` beside its place, and outlives the process.
+"""A mask that grows on disk, in a folder ``.<name>.partial`` next to its target, and outlives the process.
 
-The rows as they are, and a note of how many there are. Not a map of memory, whose pages would count as the process's
-own.
+The folder holds the raw rows, and a note of how many there are. It is not a memory map, because the pages of a map
+would count as memory of the process.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ class PartialMask:
 
     Args:
         target: where the mask will be.
-        shape: of the mask.
-        dtype: of its numbers, as numpy names it, such as "uint8".
-        settings: JSON-able; rows that were made under others are not gone on with.
-        lay_out: returns the tiles of the image; is asked where there are no rows to go on with.
+        shape: shape of the mask.
+        dtype: type of its numbers, by its name in NumPy, such as "uint8".
+        settings: can be written as JSON; rows that were made with other settings are not continued.
+        lay_out: returns the tiles of the image; called if there are no rows to continue.
 
     Attributes:
-        folder: where it grows.
-        done: finished rows.
-        missing: whether nothing was measured somewhere in them.
-        grid: the tiles that they came of, and that the others must come of: those the earlier run laid out. Laid out
-            anew, with other memory free, they might begin at other rows.
+        folder: where the mask grows.
+        done: number of finished rows.
+        missing: whether the finished rows contain pixels where nothing was measured.
+        grid: the tiles for all rows, as the earlier run laid them out. If they were laid out again, with another amount
+            of free memory, they might begin at other rows.
 
     Raises:
         WriteError: the folder cannot be written.
@@ -67,11 +67,11 @@ class PartialMask:
         write_file(self._rows, b"")
 
     def put(self, part: Tensor, *, missing: bool = False) -> None:
-        """Write the next rows, and bring them to the disk before the note that counts them.
+        """Write the next rows, and flush them to the disk before the note that counts them.
 
         Args:
             part: (rows, width) or (layers, rows, width).
-            missing: whether nothing was measured somewhere in them.
+            missing: whether they contain pixels where nothing was measured.
 
         Raises:
             WriteError: they cannot be written.
@@ -89,7 +89,7 @@ class PartialMask:
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError as error:
-            raise WriteError(f"{self.folder} cannot be written: {error.strerror}; what is done is kept") from error
+            raise WriteError(f"{self.folder} cannot be written: {error.strerror}; finished rows are kept") from error
         self.done += array.shape[1]
         self.missing |= missing
         write_file(self.folder / "note.json", json.dumps(self._note()))
@@ -109,7 +109,7 @@ class PartialMask:
             raise WriteError(f"{self.folder} cannot be written: {error.strerror}") from error
 
     def rows(self, layer: int, first: int, count: int) -> Any:
-        """Return finished rows of a layer, at most to its end, as an array (rows, width)."""
+        """Return finished rows of a layer, down to its end at most, as an array (rows, width)."""
         import numpy as np
 
         _, height, width = self.shape
@@ -120,14 +120,14 @@ class PartialMask:
 
     @property
     def size(self) -> int:
-        """Bytes of all rows."""
+        """Size of all rows in bytes."""
         import numpy as np
 
         layers, height, width = self.shape
         return layers * height * width * np.dtype(self.dtype).itemsize
 
     def remove(self) -> None:
-        """Remove it all."""
+        """Remove the folder."""
         shutil.rmtree(self.folder)
 
     @property
@@ -138,9 +138,9 @@ class PartialMask:
         return {"settings": self.settings, "grid": self.grid.record(), "rows": self.done, "missing": self.missing}
 
     def _found(self) -> tuple[int, bool, Grid] | None:
-        """Return the rows that a killed run has left, whether some are missing in them, and their tiles.
+        """Return the number of rows that a killed run left, whether values are missing in them, and the tiles.
 
-        None where this run would make others.
+        None if this run would make other rows.
         """
         import numpy as np
 

@@ -42,55 +42,56 @@ _logger = logging.getLogger("unetzoo")
 class Predictor:
     """Segments images with a trained model, or the average of several.
 
-    An image is fitted to the model as its training saw it (``unetzoo.images.prepare``), mirrored at its right and
-    lower end to a multiple of the network's stride, segmented whole or in overlapping tiles, and what came of the
-    mirrored part is cut off. With ``overlap="full"`` the tiles give what the whole image gives, to rounding. What
-    looks at a whole image (group and instance norm, the classification-guided module) sees a tile instead.
+    An image is prepared as in the model's training (``unetzoo.images.prepare``), mirrored at its right and lower edges
+    to a multiple of the network's stride, and segmented as a whole or in overlapping tiles; then the mirrored part is
+    cut off. With ``overlap="full"``, tiles give the same result as the whole image, up to rounding. Layers that look
+    at a whole image (group and instance norm, the classification-guided module) see a tile instead.
 
     Predictors can be pickled, and called from several processes, each with its own copy.
 
     Args:
         model: what ``from_pretrained`` takes: a ``.safetensors`` file, the folder of a run, "nuclei", a repository of
-            the Hugging Face Hub; or a model; or a list of them, of the same task and classes, whose answers are
+            the Hugging Face Hub; or a model; or a list of these with the same task and classes, whose predictions are
             averaged; or the folder of a training by folds, whose networks are averaged, with ``threshold``,
-            ``smallest``, ``split`` and ``tta`` as its ``folds.json`` has them unless ``threshold`` is given.
+            ``smallest``, ``split`` and ``tta`` from its ``folds.json`` unless ``threshold`` is given.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps", …
-        tile: side of the square windows in pixels, overlap included; rounded up to a multiple of the stride. None: the
-            whole image at once. "auto": the whole image where it fits in half of the free memory, else 1024 or
-            what fits; where several processes share a machine, a number is safer.
+        tile: side of the square tiles in pixels, including the overlap; rounded up to a multiple of the stride. None:
+            the whole image in one tile. "auto": the whole image if it fits in half of the free memory, else 1024 or
+            what fits; if several processes share a machine, a number is safer.
         overlap: of neighbouring tiles: a share of their side, below 1; pixels; or "full": twice as far as the network
             looks, 94 pixels for ``unet`` and some 300 for ``resunet34``.
-        blend: how overlapping tiles are joined: "gaussian", "linear", or "crop" (each pixel from the tile in whose
-            middle it lies best). None: "crop" with the full overlap, else "gaussian".
+        blend: how overlapping tiles are joined: "gaussian", "linear", or "crop" (each pixel comes from the tile whose
+            middle is nearest). None: "crop" with the full overlap, else "gaussian".
         tta: test-time augmentation: "none", "flips" (the average of 4 views) or "d4" (of all 8 symmetries of a square).
-            None: as the file of ``threshold`` says, or none.
-        scales: of the views, such as ``(0.75, 1, 1.25)``.
+            None: as in the file of ``threshold``, or "none".
+        scales: scales of the views, such as ``(0.75, 1, 1.25)``.
         merge: what is averaged over tiles, views and models: "probabilities" or "logits".
-        threshold: of probabilities, for all classes or each, or the file that ``unetzoo calibrate`` wrote; 0.5 by
-            default. Not for multi-class models, whose mask is the likeliest class. Of the file ``smallest`` and
-            ``split`` are taken, too, where they are in it and are not given.
-        smallest, holes: objects of fewer pixels are left out of masks, and holes of up to so many filled, or "all"; see
-            ``unetzoo.objects.cleaned``. None: what the file of ``threshold`` says, or 0. Needs SciPy.
-        split: objects that touch come apart where they are narrower than at their widest by more than so many pixels;
-            0 for connected components. None: likewise. Masks stay as they are. See
-            ``unetzoo.objects.instances``; needs scikit-image, without which a model of ``task="instances"`` still
-            gives masks where nobody asked for more, and a warning.
-        dtype: to compute in. None: float32 for what is loaded, whatever it is kept in; a model's own for a model.
-            ``torch.bfloat16`` is faster where the machine has it, see ``optimize``.
-        intensity_range: values of images that are black and white, such as (0, 4095) of 12 bits that are stored in 16:
-            they become 0 and 1, what lies between in proportion, and what lies beyond the nearer of both, before
-            images are normalised. For models of 8-bit images. None: integers are divided by their type's largest.
-        batch_size: tiles at a time; None: 1 on the CPU, where more are no faster, else as many as fit, up to 16.
+        threshold: of probabilities, one number for all classes or one per class, or the file that
+            ``unetzoo calibrate`` wrote; 0.5 by default. Not for multi-class models, whose mask is the likeliest class.
+            ``smallest`` and ``split`` are also taken from the file, if it has them and they are not given.
+        smallest, holes: objects of fewer pixels than ``smallest`` are removed from masks, and holes of at most
+            ``holes`` pixels, or "all" of them, are filled; see ``unetzoo.objects.cleaned``. ``smallest=None``: as in
+            the file of ``threshold``, or 0. Needs SciPy.
+        split: touching objects are separated where they are narrower than their widest part by more than this many
+            pixels; 0 for connected components. None: as in the file of ``threshold``, or the default of the task. Masks
+            do not change. See ``unetzoo.objects.instances``. Needs scikit-image; without it, a model with
+            ``task="instances"`` warns and gives masks, unless ``split`` is given.
+        dtype: to compute in. None: float32 for models that are loaded, whatever type their weights are stored in; for
+            a given model, its own. ``torch.bfloat16`` is faster on machines that support it, see ``optimize``.
+        intensity_range: values of images that are black and white, such as (0, 4095) for 12 bits stored in 16: they
+            become 0 and 1, values between are scaled in proportion, and values beyond are clipped, before images are
+            normalised. For models of 8-bit images. None: integers are divided by the largest value of their type.
+        batch_size: number of tiles at a time. None: 1 on the CPU (more are no faster), else as many as fit, up to 16.
 
     Attributes:
-        config: of the (first) model: classes, channels, normalisation.
-        origins: the file or the folder that each model was read from; None for networks and repositories.
+        config: configuration of the (first) model: classes, channels, normalisation.
+        origins: the file or folder from which each model was read; None for networks and repositories.
         advice: the ``folds.json`` that was followed, or None.
 
     Raises:
-        ConfigError: lists all that is wrong with the arguments; or models that do not go together.
+        ConfigError: lists all that is wrong with the arguments; or the models do not fit together.
         WeightsError: a model cannot be loaded.
-        HubError: or not be fetched.
+        HubError: a model cannot be downloaded.
     """
 
     def __init__(
@@ -126,8 +127,8 @@ class Predictor:
             intensity_range=intensity_range,
         )
         if problems:
-            raise ConfigError("cannot predict so", problems)
-        # Or an error, before a model is loaded, or fetched.
+            raise ConfigError("cannot predict with these arguments", problems)
+        # Raise errors before a model is loaded or downloaded.
         if smallest or holes:
             ndimage()
         if split:
@@ -151,7 +152,7 @@ class Predictor:
         if asked:
             check_separable()
         elif self.config.task == "instances" and not separable(self.split):
-            _logger.warning("this model tells objects apart, which needs pip install 'unetzoo[objects]': masks alone")
+            _logger.warning("this model separates objects, which needs pip install 'unetzoo[objects]': masks only")
 
     @overload
     def __call__(
@@ -167,21 +168,22 @@ class Predictor:
         """Segment an image, or a list of them.
 
         Args:
-            source: the path of an image; a tuple of paths, if its channels are files of their own; an array (H, W) or
-                (H, W, C); a tensor (C, H, W) or (H, W); a PIL image. Integers of 8, 16 or 32 bits are divided by the
-                largest value of their type; floating point is taken as it is, as in training. A list of these gives a
-                list. A dictionary with "image", an array (N, H, W, C) or a sequence of images, gives the same
-                dictionary with "mask", as ``map_batches`` of Ray Data passes them; an image that does not fit is an
-                error for all of them. Where nothing was measured (what a file's tag calls nodata, NaN, infinity, the
-                ends of float32, masked values of an array) the network sees the mean of its training, and
-                ``Prediction.missing`` is set. Of a :class:`~unetzoo.slides.Slide` the level or resolution that it says.
-            progress: show a bar.
-            planes: what is meant by a file of several planes, see ``unetzoo.images.read_image``: "first", "max",
-                "channels", or the number of one; ``unetzoo.images.planes_of(path).count`` says how many there are.
+            source: the path of an image; a tuple of paths, if its channels are separate files; an array (H, W) or
+                (H, W, C); a tensor (C, H, W) or (H, W); a PIL image; a :class:`~unetzoo.slides.Slide`, which is read
+                at its level or resolution. Integers of 8, 16 or 32 bits are divided by the largest value of their type;
+                floating point is taken as it is, as in training. A list of these gives a list. A dictionary with
+                "image", an array (N, H, W, C) or a sequence of images, gives the same dictionary with "mask", as
+                ``map_batches`` of Ray Data passes them; one image that does not fit is an error for all of them. Where
+                nothing was measured (the nodata value of a file, NaN, infinity, the largest and smallest float32,
+                masked values of an array), the network sees the mean of its training images, and
+                ``Prediction.missing`` is set.
+            progress: show a progress bar.
+            planes: how to read a file of several planes, see ``unetzoo.images.read_image``: "first", "max", "channels",
+                or the number of a plane; ``unetzoo.images.planes_of(path).count`` is the number of planes.
 
         Raises:
-            InputError: an image that cannot be read, or does not fit the model; a file of several planes, and which are
-                meant was not said; or memory that is too small for it.
+            InputError: an image cannot be read, or does not fit the model; a file has several planes, and ``planes`` is
+                not given; or memory is too small for the image.
             WeightsError: the model has weights that are not finite.
         """
         if isinstance(source, Mapping):
@@ -211,33 +213,33 @@ class Predictor:
         planes: str | int | None = None,
         progress: bool = False,
     ) -> None:
-        """Segment an image beyond memory into a file: read by rows, and written by rows.
+        """Segment an image that is too large for memory into a file: it is read by rows, and written by rows.
 
-        The mask grows in a folder beside ``target``. After a kill the same call goes on behind its last finished row of
-        tiles. With another model, other tiles, or an image that was replaced (another place, size, time of writing, or
-        other bytes at some places) it begins anew.
+        The mask grows in a folder next to ``target``. After a kill, the same call continues after the last finished row
+        of tiles. It starts from scratch with another model or other tiles, or if the image was replaced (another place,
+        size, modification time, or other bytes in the places that are compared).
 
         Args:
-            source: a .tif or .tiff file, of a pyramid the largest level; a .zarr array (H, W), (H, W, C) or (C, H, W),
-                or OME-Zarr. Extra ``big``. Or a :class:`~unetzoo.slides.Slide`.
-            target: a .tif, .tiff or .zarr: (H, W) uint8, of a multi-label model (classes, H, W); 0 and 255, or indices
-                of classes, uint16 where there are more than 256. A GeoTIFF's place on the globe is kept.
-            labels: a .tif for a label image of the objects, as ``Prediction.save_annotations`` has them: of several
-                classes one each, in folders of their names. They are those of the whole image; but a component of more
-                than 2048 rows that is split is divided as its rows come.
-            geojson: a .geojson for their outlines: of a slide in pixels of its level 0.
+            source: a .tif or .tiff file (of a pyramid, the largest level); a .zarr array (H, W), (H, W, C) or
+                (C, H, W), or OME-Zarr. Needs the extra ``big``. Or a :class:`~unetzoo.slides.Slide`.
+            target: a .tif, .tiff or .zarr: (H, W) uint8, or (classes, H, W) for a multi-label model; with the values 0
+                and 255, or class indices, uint16 for more than 256 classes. It keeps the georeference of a GeoTIFF.
+            labels: a .tif for a label image of the objects, as ``Prediction.save_annotations`` writes it: for several
+                classes, one image each, in folders with the names of the classes. The objects are those of the whole
+                image, except that a component of more than 2048 rows that is split is divided as its rows are read.
+            geojson: a .geojson for their outlines; for a slide, in pixels of its level 0.
             overlay: a .png for the image with the mask laid over it, both made smaller: at most 2000 pixels a side.
-            progress: show a bar.
+            progress: show a progress bar.
 
         Raises:
-            ConfigError: tifffile or zarr is not installed, or what finds objects is not, and ``labels`` are asked for;
-                or this predictor has ``holes``, which are not looked for across rows.
-            InputError: the image cannot be read so, or does not fit the model; another ending of ``target``. Nothing
-                was written.
-            WriteError: the mask cannot be written; what is done is kept.
+            ConfigError: tifffile or zarr is not installed, or ``labels`` or ``geojson`` are requested and the package
+                that finds objects is not; or this predictor has ``holes``, which cannot be filled by rows.
+            InputError: the image cannot be read by rows, or does not fit the model; ``target`` has another ending.
+                Nothing was written.
+            WriteError: the mask cannot be written; finished rows are kept.
         """
         if self.holes:
-            raise ConfigError(f"holes={self.holes!r}: they are not looked for across rows; leave it out")
+            raise ConfigError(f"holes={self.holes!r}: holes cannot be filled by rows; leave it out")
         targets = {} if labels is None else annotation_paths(labels, objects.writers(["labels"])["labels"], self.config)
         source = known(source)
         rows = SlideRows(source, planes) if isinstance(source, Slide) else StoredRows(source, planes)
@@ -261,27 +263,27 @@ class Predictor:
         mark: Mark | None = None,
         beside: Beside | None = None,
     ) -> int | None:
-        """Do what :meth:`write_mask` does, of an image that is open; ``holes`` are left out.
+        """Do the same as :meth:`write_mask` with an image that is open; ``holes`` are ignored.
 
         Args:
             source: the image.
             target: see :meth:`write_mask`.
-            settings: JSON-able; a mask that was begun goes on only under the same ones, and with the same image.
-            tell: is called with the number of finished rows, first with those of an earlier run.
-            mark: is written into the mask, see ``unetzoo.prediction.marks``.
+            settings: can be written as JSON; an unfinished mask is continued only with the same settings and image.
+            tell: called with the number of finished rows, first with those of an earlier run.
+            mark: written into the mask, see ``unetzoo.prediction.marks``.
             beside: what else is written; None: nothing.
 
         Returns:
-            The number of objects, None where none were asked for.
+            The number of objects, or None if objects were not requested.
 
         Raises:
-            ConfigError: what finds objects is not installed.
+            ConfigError: the package that finds objects is not installed.
             InputError: see :meth:`write_mask`; or the image's file was changed while it was read.
-            WriteError: likewise.
+            WriteError: see :meth:`write_mask`.
         """
         beside = Beside() if beside is None else beside
         if beside.has_objects:
-            check_separable(self.split)  # or an error, before any work
+            check_separable(self.split)  # raises an error before any work is done
         ranges.look_at(source, self.networks, self.intensity_range)
         mask = by_rows.begun(source, target, self.config, settings, lambda: self.grid(source))
         tell(mask.done)
@@ -300,7 +302,7 @@ class Predictor:
         return count
 
     def result(self, image: LoadedImage, probabilities: Tensor, missing: Tensor | None) -> Prediction:
-        """Return what probabilities (channels, H, W) amount to, cleaned as ``smallest`` and ``holes`` say."""
+        """Return the prediction for probabilities (channels, H, W), cleaned as ``smallest`` and ``holes`` say."""
         classes = self.config.num_classes
         edges = probabilities[classes] if len(probabilities) > classes else None
         probabilities = probabilities[:classes]
@@ -309,7 +311,7 @@ class Predictor:
             mask = objects.cleaned(
                 mask, self.config.pixel_task, self.config.num_classes, smallest=self.smallest, holes=self.holes
             )
-            mask = mask if missing is None else mask.masked_fill(missing, 0)  # a gap in an object is a hole, too
+            mask = mask if missing is None else mask.masked_fill(missing, 0)  # a gap in an object looks like a hole
         said = probabilities, mask, image.image, self.config
         lies = image.scale, image.mpp
         return Prediction(*said, image.name, image.place, missing, image.header, edges, self.split, *lies)
@@ -319,13 +321,13 @@ class Predictor:
     ) -> Iterator[Strip]:
         """Give the probabilities of an image in strips, from top to bottom, in the memory of a row of tiles.
 
-        On a GPU it is the memory of two batches of tiles: one is computed while what came of the other is taken.
+        A GPU needs the memory of two batches of tiles: one is computed while the results of the other are fetched.
 
         Args:
             source: gives the image by rows.
-            grid: of this image, from :meth:`grid`.
-            first: the row of tiles to begin with; what is above it is not given.
-            tick: is called after each tile.
+            grid: grid of this image, from :meth:`grid`.
+            first: the row of tiles to begin with; rows above it are left out.
+            tick: called after each tile.
 
         Raises:
             InputError: the image does not fit the model, or its values overflow in it.
@@ -336,7 +338,7 @@ class Predictor:
         return strips(self.networks, source, grid, Transfer(self.device), first=first, at_once=at_once, tick=tick)
 
     def settings(self) -> dict[str, Any]:
-        """Return, JSON-able, all that masks and objects depend on: arguments, and a digest of the weights."""
+        """Return everything that masks and objects depend on, for JSON: arguments, and a digest of the weights."""
         return {
             "models": [member.config.name for member in self.networks.members],
             "weights": self.networks.digest()[:16],
@@ -359,8 +361,8 @@ class Predictor:
         return f"Predictor({names}; task={self.config.task!r}, device={str(self.device)!r})"
 
     def grid(self, source: Rows) -> Grid:
-        """Return the tiles of an image; with ``tile="auto"`` another call may return others, as memory is taken."""
-        with in_memory(InputError, _SMALLER):  # a network is tried out for it, once
+        """Return the tiles of an image; with ``tile="auto"``, they depend on the memory that is free now."""
+        with in_memory(InputError, _SMALLER):  # this runs a network once, to measure its memory
             return self.layout.grid(source.height, source.width, self.device)
 
     def _batch(self, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -377,14 +379,14 @@ class Predictor:
         return {**batch, "mask": joined}
 
     def __getstate__(self) -> dict[str, Any]:
-        # Where it goes there may be no such device.
+        # The process that loads it may not have this device.
         networks = copy.copy(self.networks)
         networks.members = tuple(copy.deepcopy(member).cpu() for member in networks.members)
         return {**self.__dict__, "networks": networks, "device": torch.device("cpu")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        device = device_of(self._asked)  # another machine's, perhaps
+        device = device_of(self._asked)  # this may be another machine
         if device != self.device:
             self.device = device
             for member in self.networks.members:
@@ -392,7 +394,7 @@ class Predictor:
 
 
 _SMALLER = (
-    "give a smaller tile, such as tile=512, or dtype=torch.bfloat16, in Python also batch_size=1; or a TIFF or zarr "
-    "array, whose masks 'unetzoo predict' and write_mask write by rows"
+    "give a smaller tile, such as tile=512, or dtype=torch.bfloat16 (in Python also batch_size=1); or save the image "
+    "as TIFF or zarr, for which 'unetzoo predict' and write_mask can write masks by rows"
 )
-"""What helps where memory is too small for an image."""
+"""The fix when memory is too small for an image."""

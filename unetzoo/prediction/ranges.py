@@ -1,4 +1,4 @@
-"""Whether the values of an image are those that a network was trained on, and which of them are black and white."""
+"""Checks that an image's values are on the scale of a network's training, and maps its black and white values."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from unetzoo.prediction.remarks import Dark, Flat, ScaleError, Unlike, tell
 from unetzoo.pretrained import IMAGENET_MEAN, IMAGENET_STD
 
 Range = tuple[float, float]
-"""Values of an image that are black and white to a network."""
+"""The values of an image that are black and white to a network."""
 OF_UNITS = ((IMAGENET_MEAN, IMAGENET_STD), ((0.5,) * 3, (0.5,) * 3))
-"""Mean and deviation of pixels in 0…1 and of nothing else: those of published encoders."""
+"""Mean and standard deviation, from published encoders, that only pixels in 0…1 have."""
 MOST = 2.0
-"""What such pixels never reach: sharpened and resampled ones are beyond 1 by a little."""
+"""A value that such pixels never reach: sharpened and resampled pixels exceed 1 only slightly."""
 FAR = 20.0
-"""Standard deviations. Of the values that these were measured of, at most one in 400 lies so far (Chebyshev)."""
+"""Standard deviations from the mean. In any distribution, at most 1 of 400 values is this far away (Chebyshev)."""
 FEW = 0.01
-"""Share of an image's values that may lie so far above: the speckle of radar does."""
+"""Share of an image's values that may be this far above the mean, as radar speckle is."""
 ALIKE = {"uint8", "uint16"}
-"""Types of which images are the same when each is divided by the largest value of its own: what cameras write."""
+"""Types of cameras: an image in either is the same after division by the largest value of its type."""
 AT_ONCE = 512
-"""Rows that are compared together."""
+"""Number of rows that are compared together."""
 DARK = 1 / 8
 """Share of the largest value of a type: below it, an image uses three bits less than its type has."""
 LOOKED_AT = 128
-"""Rows, and columns, whose values are compared, where a maximum does not do."""
+"""Number of rows, and of columns, whose values are compared when a maximum is not enough."""
 
 
 class RangedRows(Rows):
-    """An image whose values from ``low`` to ``high`` are 0 to 1, float32; values beyond are the nearer of both.
+    """An image whose values from ``low`` to ``high`` are scaled to 0…1, float32; values beyond are clipped.
 
     Args:
         source: the image as it is stored.
-        low, high: values of it.
+        low, high: values of the stored image.
     """
 
     def __init__(self, source: Rows, low: float, high: float) -> None:
@@ -54,43 +54,44 @@ class RangedRows(Rows):
         return self._mapped(self.source.rows(first, last))
 
     def measured(self, first: int, last: int) -> Tensor:
-        """Return some rows, NaN where something is missing, see :class:`Rows`; they are read once."""
+        """Return some rows, with NaN for missing values, see :class:`Rows`; they are read once."""
         stored = self.source.rows(first, last)
         return images.blanked(self._mapped(stored), self.source.gaps(stored, first))
 
     def gaps(self, rows: Tensor, first: int) -> Tensor | None:
-        """Return where values are missing, see :class:`Rows`: in the image as it is stored."""
+        """Return where values are missing in the stored image, see :class:`Rows`."""
         return self.source.gaps(self.source.rows(first, first + rows.shape[1]), first)
 
     def _mapped(self, stored: Tensor) -> Tensor:
-        # float64, as float32 has no more than 24 of the 32 bits that there may be.
+        # float64, because float32 keeps only 24 of up to 32 bits.
         return stored.double().sub(self.low).div_(self.high - self.low).clamp_(0, 1).float()
 
 
 def range_of(given: Sequence[float] | None) -> Range | None:
-    """Return the values that are black and white, as a pair of numbers that an argument has."""
+    """Convert the argument ``intensity_range`` to a pair of numbers."""
     return None if given is None else (float(given[0]), float(given[1]))
 
 
 def ranged(source: Rows, asked: Range | None) -> Rows:
-    """Return an image with the values of a range as 0 to 1; as it is where there is no range."""
+    """Return an image with the values of a range scaled to 0…1; without a range, the image is unchanged."""
     return source if asked is None else RangedRows(source, *asked)
 
 
 def look_at(source: Rows, networks: Networks, asked: Range | None) -> None:
-    """Raise if an image does not fit networks; tell if it is nearly black to one, of a type unlike, or all the same.
+    """Raise if an image does not fit networks; warn if it is nearly black to one, has another type, or is uniform.
 
-    Networks that normalise each image by itself take any scale. Of an image in memory all values are looked at, of
-    others those of some rows, the first and the last among them, which do not say whether it is the same everywhere.
+    Networks that normalise each image on its own take any scale. For an image in memory, all values are examined. For
+    others, only some rows are, including the first and the last, so whether the image is uniform is not checked.
 
     Args:
         source: the image as it is stored.
-        networks: that are to see it.
-        asked: what is black and white in it; None: nobody says it.
+        networks: the networks that will see it.
+        asked: its values of black and white; None: not given.
 
     Raises:
-        InputError: it has other channels than the networks.
-        ScaleError: floating point of another scale than one was trained on; says what there is, and the fix.
+        InputError: its channels do not fit the networks.
+        ScaleError: it is floating point on another scale than a network was trained on; the message gives both scales
+            and the fix.
     """
     first = source.image if isinstance(source, LoadedImage) else source.rows(0, 1)
     check_channels(first, networks.config, source.alpha, networks.names[0])
@@ -105,7 +106,7 @@ def look_at(source: Rows, networks: Networks, asked: Range | None) -> None:
         return
     values = _some(ranged(source, asked))
     for name, config in fixed:
-        # Without an alpha channel, which is none of the network's.
+        # Without an alpha channel, which the network does not take.
         bands = values[:-1] if len(values) not in (1, config.in_channels) else values
         mean, std = (torch.tensor(numbers, dtype=torch.float64)[:, None] for numbers in (config.mean, config.std))
         if bands.is_floating_point():
@@ -113,7 +114,7 @@ def look_at(source: Rows, networks: Networks, asked: Range | None) -> None:
             continue
         limit = images.white(bands.dtype, config)
         largest = bands.flatten(1).double().amax(dim=1, keepdim=True)
-        # Also below a model's own values: one that was trained on 12 bits in 16 finds 4,095 of 65,535 bright.
+        # It must also be below the model's own values: if trained on 12 bits in 16, 4,095 of 65,535 is bright.
         if flat is None and float(largest.max()) < DARK * limit and bool((largest / limit < mean - std).all()):
             known = _largest_of_integers(config)
             white = known if known != limit and largest.max() <= known else 0
@@ -124,7 +125,7 @@ def look_at(source: Rows, networks: Networks, asked: Range | None) -> None:
 
 
 def _tell_unlike(name: str | None, dtype: torch.dtype, configs: Sequence[ModelConfig]) -> None:
-    """Tell if a network was trained on another type, whose scale that of these integers cannot be known to be."""
+    """Warn if a network was trained on another type, so that the scale of these integers may be wrong."""
     own = str(dtype).removeprefix("torch.")
     for config in configs:
         if dtype.is_floating_point or config.pixels is None or config.normalisation == "image":
@@ -135,31 +136,31 @@ def _tell_unlike(name: str | None, dtype: torch.dtype, configs: Sequence[ModelCo
 
 
 def _largest_of_integers(config: ModelConfig) -> int:
-    """Return the largest value of the type that a network was trained on; 0 of floating point, or if nobody knows."""
+    """Return the largest value of the type that a network was trained on; 0 for floating point, or if unknown."""
     dtype = None if config.pixels is None else getattr(torch, config.pixels)
     return 0 if dtype is None or dtype.is_floating_point else int(torch.iinfo(dtype).max)
 
 
 def _flat(source: Rows, asked: Range | None, channels: int) -> Flat | None:
-    """Return a remark on an image in memory whose pixels are all alike; None of others, and of a single pixel."""
+    """Return a remark if the image is in memory and its pixels are all alike; None for others, and for one pixel."""
     if not isinstance(source, LoadedImage) or source.height * source.width == 1:
         return None
     if source.missing is not None and bool(source.missing.all()):
-        return None  # nothing was measured, which the mask says
+        return None  # nothing was measured, as the mask shows
     if _alike(source, channels):
         return Flat(source.name)
     return Flat(source.name, mapped=True) if asked is not None and _alike(ranged(source, asked), channels) else None
 
 
 def _alike(source: Rows, channels: int) -> bool:
-    """Return whether all pixels are, without opacity; of most images a few rows say so."""
+    """Return whether all pixels are alike, without opacity; for most images, a few rows show that they are not."""
     corner = source.rows(0, 1)[:channels, :, :1]
     edges = [0, *range(min(8, source.height), source.height, AT_ONCE), source.height]
     return all(bool((source.rows(*pair)[:channels] == corner).all()) for pair in itertools.pairwise(edges))
 
 
 def _some(source: Rows) -> Tensor:
-    """Return values of an image, (C, rows, width): in memory all; what is missing is dark."""
+    """Return values of an image, (C, rows, width): all of them if it is in memory; missing values are dark."""
     if isinstance(source, LoadedImage):
         return source.image
     found = []
@@ -179,26 +180,26 @@ def _check_scale(bands: Tensor, mean: Tensor, std: Tensor, name: str, config: Mo
     beyond = float(above.abs().median()) > FAR or float((above > FAR).double().mean()) > FEW
     if beyond or (units and largest > MOST):
         raise ScaleError(
-            f"a floating-point image of values about {middle:.3g}, up to {largest:.4g}: {name} was trained on "
-            f"values about {float(mean.mean()):.3g}{', from 0 to 1' if units else ''}",
+            f"a floating-point image with values around {middle:.3g}, up to {largest:.4g}: {name} was trained on "
+            f"values around {float(mean.mean()):.3g}{', from 0 to 1' if units else ''}",
             _scale_fix(config),
         )
 
 
 def _scale_fix(config: ModelConfig) -> str:
-    """Return what brings floating point to the scale of a network's training."""
+    """Return how to bring floating point to the scale of a network's training."""
     white = _largest_of_integers(config)
     if white:
         return (
-            f"give {config.pixels}, as in training, or divide its numbers by {white}; or say which values are black "
-            f"and white: intensity_range=(0, {white}) where they are those of the training"
+            f"give {config.pixels}, as in training, or divide its numbers by {white}; or give the values of black and "
+            f"white: intensity_range=(0, {white}) if they are those of the training"
         )
     if config.pixels is not None:
         return (
-            "give floating point of the same unit as in training; or say which values are 0 and 1 there, such as "
+            "give floating point in the same unit as in training; or give the values that are 0 and 1 there, such as "
             "intensity_range=(0, 10000)"
         )
     return (
-        "give 8 or 16 bits as they are, or divide by 255 or 65535, the largest value of their type; or say which "
-        "values are black and white, such as intensity_range=(0, 255)"
+        "give 8 or 16 bits as they are, or divide by 255 or 65535, the largest value of their type; or give the values "
+        "of black and white, such as intensity_range=(0, 255)"
     )

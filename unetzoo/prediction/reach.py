@@ -1,4 +1,4 @@
-"""How far a network looks, and how much memory it needs: what windows must be made for."""
+"""How far a network looks, and how much memory it needs: both decide the size and overlap of tiles."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from unetzoo.nn.layers import InstanceNorm2d, Upsample
 from unetzoo.nn.resampling import resize
 
 LARGEST = 8192
-"""Pixels within which a network that looks only so far must have shown it."""
+"""Size in pixels, up to which the search for a limited reach continues."""
 
 
 def reach(config: ModelConfig, *, heads: bool = False) -> int | None:
     """Return how far from a block of stride × stride pixels a network's logits can depend on it, in pixels.
 
-    Found by experiment, on a network whose weights are positive, so that nothing cancels out and no ReLU hides it: what
-    differs when the block does.
+    Found by experiment: the block is changed, and the logits that change are found. The network has positive weights,
+    so that nothing cancels out and no ReLU hides a change.
 
     Args:
-        config: of the network.
-        heads: whether those of all heads of deep supervision are meant, too.
+        config: configuration of the network.
+        heads: whether to include the logits of all heads of deep supervision.
 
     Returns:
         None for a network that looks at the whole image: group and instance norm, scSE, squeeze-excitation, the
@@ -41,7 +41,7 @@ def reach(config: ModelConfig, *, heads: bool = False) -> int | None:
     found = _measured(config.replace(resize=1.0), heads)
     if found is None or config.resize == 1:
         return found
-    # Interpolation, there and back, looks at a neighbour; or, antialiased, at all that a pixel covers.
+    # Interpolation in each direction looks at a neighbour or, if antialiased, at all pixels that a pixel covers.
     return math.ceil((found + 2 + 2 * max(1.0, config.resize)) / float(ratio(config.resize)))
 
 
@@ -54,11 +54,11 @@ def _measured(config: ModelConfig, heads: bool) -> int | None:
     while True:
         side, other = (probe.decoder.input_side(count * stride) for count in (blocks, 1))
         images = torch.zeros(4, config.in_channels, side, other, dtype=torch.float64)
-        # On zeros no trace is too faint to be seen; on noise a mean of the whole image is seen as well.
+        # On zeros even the faintest change shows; on noise a mean of the whole image shows as well.
         images[2:] = torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         first = blocks // 2 * stride
         images[1::2, :, first + border : first + border + stride] += 1
-        # Autocast, which a training in mixed precision has on, would round what is looked for.
+        # Autocast, which is on in mixed-precision training, would round the changes away.
         with torch.inference_mode(), torch.autocast("cpu", enabled=False):
             logits = probe(images)
             if heads:
@@ -79,7 +79,7 @@ def _looks_at_all(module: nn.Module) -> bool:
 
 
 class _AddedGate(nn.Module):
-    """An attention gate that adds its scores, where a product with zero, and a flat sigmoid, would hide them."""
+    """An attention gate that adds its scores: a product with zero, or a saturated sigmoid, would hide them."""
 
     def __init__(self, gate: AttentionGate) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class _AddedGate(nn.Module):
 
 
 def _positive(probe: SegmentationModel) -> SegmentationModel:
-    """Return the network in float64, averaging with positive weights, with batch norms that do nothing."""
+    """Return the network in float64, with positive weights that average, and batch norms that do nothing."""
     probe = probe.double().eval()
     for module in list(probe.modules()):
         for name, child in module.named_children():
@@ -107,10 +107,10 @@ def _positive(probe: SegmentationModel) -> SegmentationModel:
 
 
 def memory_of_pixel(model: OptimizedModel) -> float:
-    """Return how many bytes a network needs for a pixel of an image, at most at once: those of its maps.
+    """Return the peak memory that a network's feature maps need per pixel of an image, in bytes.
 
-    Counted while it sees an image of zeros, of 128 pixels a side or two of its coarsest steps. What convolutions need
-    to work in is not counted. A network without memory, on meta, would say the same, and import a compiler for it.
+    Measured on an image of zeros with sides of 128 pixels, or twice the network's stride if that is more. The working
+    memory of convolutions is not counted. The meta device would give the same numbers, but imports a compiler for it.
     """
     network = model.network
     side = network.decoder.input_side(max(128, 2 * network.encoder.strides[-1]))
@@ -120,6 +120,6 @@ def memory_of_pixel(model: OptimizedModel) -> float:
     live.part()
     before, device = live.most[-1], next(model.parameters()).device
     with torch.inference_mode(), live:
-        # Not the network itself, which may be compiled: that would be compiled again, for this size and this counting.
+        # Not network(…), which may be compiled: it would be compiled again for this size and this counting.
         network.forward(torch.zeros(1, model.config.in_channels, side, side, dtype=model.dtype, device=device))
     return (live.most[-1] - before) / side**2 * model.config.resize**2
