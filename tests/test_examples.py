@@ -124,7 +124,7 @@ def test_fine_tuning_leaves_a_frozen_encoder_bit_by_bit(run: Run, tmp_path: Path
 
 def test_fine_tuning_refuses_imagenets_weights_for_a_trained_model(run: Run, tmp_path: Path) -> None:
     data, model = cells(tmp_path / "cells", 12), start(tmp_path / "start.safetensors")
-    with pytest.raises(ConfigError, match="trained models"):
+    with pytest.raises(ConfigError, match="trained already"):
         run("fine_tune.py", model, data, "--out", tmp_path / "run", "--pretrained", *SHORT)
     assert not (tmp_path / "run").exists()
 
