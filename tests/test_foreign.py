@@ -166,7 +166,7 @@ def test_sizes_that_do_not_divide_are_said_to_differ(tmp_path: Path) -> None:
     """The record says where, and it is true: at 16 × k they are equal, and elsewhere not, though theirs takes it."""
     theirs = drawn(Milesial()).eval()
     model = unetzoo.load_foreign(saved(theirs.state_dict(), tmp_path))
-    assert "equal where sides divide by 16" in model.origin
+    assert "equal where sides are divisible by 16" in model.origin
     images = images_of(model, (33, 50), torch.float64)
     assert float((model(images) - theirs(images)).detach().abs().max()) > 1e-3
 
@@ -237,7 +237,7 @@ def test_convert_needs_no_name(tmp_path: Path, capsys: pytest.CaptureFixture[str
     for command in (["verify"], ["info"]):
         assert cli.main([*command, str(target)]) == 0
     told = capsys.readouterr().out.splitlines()
-    assert len([line for line in told if "unetpp" in line and "NestedUNet" in line and "divide by 16" in line]) == 3
+    assert len([line for line in told if "unetpp" in line and "NestedUNet" in line and "divisible by 16" in line]) == 3
     assert cli.main(["info", str(target), "--json"]) == 0
     assert "NestedUNet" in json.loads(capsys.readouterr().out)["origin"]
     loaded = unetzoo.load(target)
@@ -317,7 +317,7 @@ def test_what_is_no_network_of_ours_is_called_by_its_name(kind: str, tmp_path: P
     path = saved(build().state_dict(), tmp_path)
     with pytest.raises(WeightsError) as caught:
         unetzoo.convert(path, tmp_path / "it.safetensors")
-    for word in ("theirs.pth", "no network of this zoo", *words):
+    for word in ("theirs.pth", "not a network of this zoo", *words):
         assert word in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 

@@ -205,7 +205,7 @@ def test_a_checkpoint_of_one_s_own_module_still_needs_the_name(tmp_path: Path) -
     model = unetzoo.create("unet", base_channels=4)
     state = {f"network.{name}": tensor for name, tensor in model.state_dict().items()}
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "own.ckpt")
-    with pytest.raises(ConfigError, match=r"does not say which network .*: give name=…"):
+    with pytest.raises(ConfigError, match=r"does not state which network .*: give name=…"):
         convert(tmp_path / "own.ckpt", tmp_path / "a.safetensors")
     with pytest.raises(WeightsError, match=r"does not state of which model.*--model NAME"):
         unetzoo.load(tmp_path / "own.ckpt")

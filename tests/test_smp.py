@@ -44,8 +44,8 @@ def test_what_is_assumed_is_a_warning_and_what_is_idle_is_none(
     shallow = {"encoder_depth": 4, "decoder_channels": [32, 24, 16, 16], "decoder_attention_type": "scse"}
     smp.Unet("resnet18", encoder_weights=None, **shallow).save_pretrained(tmp_path / "rgb")
     (line,) = told(tmp_path / "rgb", caplog)
-    assert "mean and std taken as ImageNet's" in line
-    assert re.search(r"left out, as by design no logit depends on it there: encoder\.layer4.* more;", line)
+    assert "mean and std are ImageNet's" in line
+    assert re.search(r"left out, as by design no logit depends on it: encoder\.layer4.* more;", line)
     assert told(tmp_path / "rgb", caplog, mean=(0, 0, 0), std=(1, 1, 1)) == []
     assert unetzoo.from_pretrained(tmp_path / "rgb", mean=(0, 0, 0), std=(1, 1, 1)).config.mean == (0, 0, 0)
     smp.Unet("resnet18", encoder_weights=None, in_channels=4).save_pretrained(tmp_path / "bands")
@@ -367,7 +367,7 @@ def test_the_log_says_what_was_assumed_and_nothing_else(tmp_path: Path, caplog: 
     """At every door: a file of tensors, a folder, and what the caller says himself."""
     other = saved(tmp_path / "theirs", "unet", classes=3)
     torch.save(other.state_dict(), tmp_path / "weights.pth")
-    assumed = ("decoder_interpolation='nearest'", "mean and std taken as ImageNet's", "taken as of one class a pixel")
+    assumed = ("decoder_interpolation='nearest'", "mean and std are ImageNet's", "assumed: one class per pixel")
 
     def line() -> str:
         (record,) = caplog.records
@@ -379,7 +379,7 @@ def test_the_log_says_what_was_assumed_and_nothing_else(tmp_path: Path, caplog: 
     caplog.set_level("INFO", logger="unetzoo")
     unetzoo.load_foreign(tmp_path / "weights.pth")
     said = line()
-    assert all(text in said for text in (*assumed, "say upsampling='bilinear'", "say task='multilabel'"))
+    assert all(text in said for text in (*assumed, "give upsampling='bilinear'", "give task='multilabel'"))
     assert "0.485" not in said
 
     told = {"task": "multilabel", "mean": (0.5,) * 3, "std": (0.25,) * 3}

@@ -1,1 +1,1 @@
-"""Networks that other programs made: which of ours they are, and their weights under our names."""
+"""Networks of other programs: which of ours they are, and their weights under our names."""

@@ -1,6 +1,6 @@
-"""What a layout of somebody else's network is: how its names are told, which network it became, how it is renamed.
+"""Layouts of other programs' networks: how to recognise them, which network here they are, and how to rename tensors.
 
-A layout is one entry in a table of a module beside this one; nothing else need know of a new one.
+A layout is one entry in a table of a module next to this one; a new one needs no other change.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ State = Mapping[str, Tensor]
 
 
 class Rule(NamedTuple):
-    """How tensors are renamed.
+    """A rule that renames tensors.
 
     Attributes:
-        pattern: of a whole name of theirs, a regular expression.
-        name: ours, with the groups of the pattern as ``re.Match.expand`` takes them; None for what is left out.
-        change: what is done to the tensor.
+        pattern: a regular expression that matches a complete name of theirs.
+        name: our name, with the groups of the pattern as ``re.Match.expand`` takes them; None to leave the tensor out.
+        change: function applied to the tensor.
     """
 
     pattern: str
@@ -32,11 +32,11 @@ class Rule(NamedTuple):
 
 
 class Assumption(NamedTuple):
-    """What no tensor shows.
+    """An assumption about something that no tensor shows.
 
     Attributes:
-        options: ours that say it; "name" is the network's. Where the caller gives one of them, nothing is assumed.
-        said: what is assumed, and what to say where it is not so.
+        options: our options that state it; "name" is the network's. If the caller gives one, nothing is assumed.
+        said: what is assumed, and what to give if this is wrong.
     """
 
     options: tuple[str, ...]
@@ -50,9 +50,9 @@ class Network:
     Attributes:
         name: in the zoo.
         options: as ``create`` takes them.
-        remark: where its results are theirs and where they differ, such as "equal where sides divide by 16".
-        assumed: what no tensor shows.
-        idle: pattern of whole names of theirs: what it holds, and no logit depends on.
+        remark: where its results equal theirs and where they differ, such as "equal where sides are divisible by 16".
+        assumed: assumptions about what no tensor shows.
+        idle: pattern of complete names of theirs, of tensors on which no logit depends.
     """
 
     name: str
@@ -63,11 +63,11 @@ class Network:
 
 
 class UnfitError(Exception):
-    """A layout that is known, of a network that is not in the zoo.
+    """A known layout of a network that is not in the zoo.
 
     Attributes:
-        what: it is, such as "milesial's U-Net of 3 levels".
-        why: it is not in the zoo.
+        what: the network, such as "milesial's U-Net of 3 levels".
+        why: the reason why it is not in the zoo.
     """
 
     def __init__(self, what: str, why: str) -> None:
@@ -78,18 +78,18 @@ class UnfitError(Exception):
 
 @dataclass(frozen=True)
 class Layout:
-    """How somebody's program names the tensors of a network.
+    """How another program names the tensors of a network.
 
     Attributes:
-        title: whose network it is, such as "milesial's U-Net".
+        title: the network and its author, such as "milesial's U-Net".
         home: where it is published.
-        marks: patterns of whole names; a state dict that has a name for each is of this layout.
-        networks: reads off the shapes which network it is; several where no tensor tells them apart, the usual one
-            first. Raises :class:`UnfitError`, or KeyError where a tensor is missing.
-        rules: the first that matches a name renames it; what none matches is an unexpected tensor.
-        zero: pattern of our names, of biases that theirs lack: absent as a whole, they are zeros.
-        beside: reads what the program writes beside a file of weights, and which says more than they show. None where
-            nothing stands there; raises ConfigError for a network that is not in the zoo.
+        marks: patterns of complete names; a state dict with a match for each has this layout.
+        networks: determines the network from the shapes; returns several if no tensor tells them apart, the usual one
+            first. Raises :class:`UnfitError`, or KeyError if a tensor is missing.
+        rules: the first rule that matches a name renames it; a tensor that no rule matches is unexpected.
+        zero: pattern of our names, for biases that their network lacks: if all are absent, they are set to zero.
+        beside: reads a file that the program writes next to the weights, which says more than they show. Returns None
+            if there is none; raises ConfigError for a network that is not in the zoo.
     """
 
     title: str
@@ -105,7 +105,7 @@ class Layout:
         return all(any(map(_compiled(mark).fullmatch, state)) for mark in self.marks)
 
     def renamed(self, state: State, idle: str = "") -> tuple[dict[str, Tensor], list[str]]:
-        """Return a state dict under our names, and the names of theirs that are left out: ``idle`` ones too."""
+        """Return a state dict under our names, and their names that are left out, including ``idle`` ones."""
         found: dict[str, Tensor] = {}
         left = []
         rules = (Rule(idle, None), *self.rules)
@@ -117,12 +117,12 @@ class Layout:
                 left.append(name)
             else:
                 ours = match.expand(rule.name)
-                # Two for one place: the second is surplus, and is refused by its own name.
+                # Two tensors for one name: the second is surplus, and is later refused under its own name.
                 found[name if ours in found else ours] = tensor if rule.change is None else rule.change(tensor)
         return found, left
 
     def with_zeros(self, state: State, wanted: State) -> dict[str, Tensor]:
-        """Return a renamed state dict with the biases that theirs lack, if it has none of them."""
+        """Return a renamed state dict with zeros for the biases that their network lacks, if it has none of them."""
         lacking = [name for name in wanted if self.zero is not None and re.fullmatch(self.zero, name)]
         if any(name in state for name in lacking):
             return dict(state)

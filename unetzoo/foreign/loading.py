@@ -1,4 +1,4 @@
-"""Files of other programs' networks to models of this zoo."""
+"""Loading other programs' networks as models of this zoo."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from unetzoo.model import SegmentationModel
 from unetzoo.nn.meta import on_meta
 
 LAYOUTS: tuple[Layout, ...] = (*unets.LAYOUTS, *smp.LAYOUTS)
-"""All that are known: the first that a state dict is of counts."""
+"""All known layouts: the first that fits a state dict is used."""
 SHOWN = 8
-"""Names of tensors left out that the log lists."""
+"""Number of left-out tensors that the log names."""
 
 
 @dataclass(frozen=True)
 class Located:
-    """Where in a file a network of a known layout stands.
+    """The location of a network of a known layout in a file.
 
     Attributes:
         contents: of the file.
         layout: of the network.
-        place: that was taken.
-        passed: others where such a network stands.
+        place: the place that was taken.
+        passed: other places that hold such a network.
     """
 
     contents: Contents
@@ -46,27 +46,27 @@ class Located:
 
     @property
     def path(self) -> Path:
-        """Of the file."""
+        """Path of the file."""
         return self.contents.path
 
 
 def load_foreign(path: str | os.PathLike[str], name: str | None = None, **options: Any) -> SegmentationModel:
-    """Return somebody else's U-Net as a model of this zoo, in evaluation mode. Nothing in the file is run.
+    """Return another program's U-Net as a model of this zoo, in evaluation mode. No code in the file is run.
 
-    Whose it is, is seen by the names and shapes of its tensors: ``docs/coming_from_others.md`` lists those that are
-    known, and where results differ. The log says what it became. The logits are those of the other program to
-    rounding, wherever that takes an image; ``model.origin`` says so too, and is kept in files.
+    The network is recognised by the names and shapes of its tensors: ``docs/coming_from_others.md`` lists the known
+    ones, and where results differ. The log says what it became here. The logits equal those of the other program up to
+    rounding, at image sizes that the remark in the log names; ``model.origin`` repeats it, and is saved in files.
 
     Args:
-        path: of the file, or ``FILE::place`` for the other of two networks in it; a folder that smp's
+        path: of the file, or ``FILE::place``, which selects the other network if it holds two; or a folder that smp's
             ``save_pretrained`` wrote.
-        name: of the network in the zoo. Needed only where no tensor tells two apart and it is not the usual one.
-        **options: as ``create`` takes them, of what no tensor shows: ``task``, ``class_names``, ``mean``, ``std``,
+        name: of the network in the zoo. Needed only if no tensor tells two networks apart and it is not the usual one.
+        **options: as ``create`` takes them, for what no tensor shows: ``task``, ``class_names``, ``mean``, ``std``,
             ``normalisation``, ``dropout``. Mean and std are in none of these files.
 
     Raises:
-        WeightsError: the file cannot be read, its network is not known, or not in the zoo, or its weights are not
-            finite; says what it is.
+        WeightsError: the file cannot be read, its network is unknown or not in the zoo, or its weights are not finite;
+            the message says which.
         ConfigError: lists all that is wrong with the name and the options.
     """
     contents = read_contents(file_of(path))
@@ -79,16 +79,16 @@ def load_foreign(path: str | os.PathLike[str], name: str | None = None, **option
 
 
 def file_of(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    """Return the file with the tensors in a folder that ``save_pretrained`` wrote; of all else, itself."""
+    """Return the file with the tensors in a folder that ``save_pretrained`` wrote; any other path is returned."""
     file = Path(path) / smp.MODEL_FILE
     return file if file.is_file() else path
 
 
 def located(contents: Contents) -> Located | None:
-    """Return where in a file a network of a known layout stands, None where there is none.
+    """Return where in a file a network of a known layout is, None if there is none.
 
     Raises:
-        WeightsError: there are several, and :func:`unetzoo.files.finding.usual` does not say which is meant.
+        WeightsError: there are several, and :func:`unetzoo.files.finding.usual` cannot tell which is meant.
     """
     found = {prefix: layout for prefix, state in contents.states() if (layout := layout_of(state)) is not None}
     if not found:
@@ -98,26 +98,26 @@ def located(contents: Contents) -> Located | None:
 
 
 def layout_of(state: State) -> Layout | None:
-    """Return the layout of a state dict, None where it is none that is known."""
+    """Return the layout of a state dict, None if it is unknown."""
     return next((layout for layout in LAYOUTS if layout.is_that_of(state)), None)
 
 
 def known() -> str:
-    """Return whose networks are known by their names."""
+    """Return the titles of the known layouts."""
     return ", ".join(layout.title for layout in LAYOUTS)
 
 
 def unknown() -> str:
-    """Return what is said of a file whose names are of no layout that is known."""
+    """Return the message about a file whose names fit no known layout."""
     return (
-        f"does not say which network it holds, and its names are none of those known ({known()}): if they are this "
+        f"does not state which network it holds, and its names fit no known network ({known()}): if they are this "
         "package's, 'unetzoo convert FILE NEW.safetensors --model NAME' takes it; an encoder alone goes to "
         "create(..., pretrained=path)"
     )
 
 
 def built(found: Located, name: str | None, options: Mapping[str, Any]) -> SegmentationModel:
-    """Return the model that a state dict of a layout is; see :func:`load_foreign`."""
+    """Return the model for a state dict of a known layout; see :func:`load_foreign`."""
     if "pretrained" in options:
         raise ConfigError("pretrained is not for a network of another program: all weights come from the file")
     network = network_of(found.path, found.layout, found.place.state, name)
@@ -132,16 +132,16 @@ def built(found: Located, name: str | None, options: Mapping[str, Any]) -> Segme
 def fitted(
     found: Located, network: Network, options: Mapping[str, Any], told: Collection[str]
 ) -> tuple[SegmentationModel, dict[str, Tensor], Note]:
-    """Return the network of shapes alone, its tensors in a file under its names, and what the log says of both.
+    """Return the network without weights, the tensors of the file under its names, and the line for the log.
 
     Args:
         found: in the file.
         network: which it is.
-        options: more of ``create``.
-        told: names of what the caller says of the model, so that the line does not say that it was assumed.
+        options: further options of ``create``.
+        told: names of options that the caller gives for the model, which the log does not report as assumed.
     """
     path, layout = found.path, found.layout
-    if options.get("normalisation") == "image":  # what the other program's images were normalised by goes
+    if options.get("normalisation") == "image":  # drop the other program's mean and std
         known = {key: value for key, value in network.options.items() if key not in ("mean", "std")}
         network, told = replace(network, options=known), {*told, "mean", "std"}
     for key in ("num_classes", "in_channels"):
@@ -158,7 +158,7 @@ def fitted(
     problems = misfits(wanted, renamed)
     if problems:
         raise WeightsError(
-            f"{path} holds {layout.title} by its names, which is {network.name} here, and does not fit it:"
+            f"{path} holds {layout.title} by its names, which is {network.name} here, but does not fit it:"
             f"{listed(problems, MOST_LISTED)}\n{_advice(options)}"
         )
     shown = {**{key: value for key, value in network.options.items() if key not in told}, **options}
@@ -167,7 +167,7 @@ def fitted(
 
 
 def network_of(path: str | os.PathLike[str], layout: Layout, state: State, name: str | None = None) -> Network:
-    """Return the network that a state dict is, the one called ``name`` where several are possible."""
+    """Return the network of a state dict; if several are possible, the one called ``name``."""
     try:
         said = layout.beside(Path(path)) if layout.beside is not None else None
         networks = layout.networks(state) if said is None else [said]
@@ -175,11 +175,11 @@ def network_of(path: str | os.PathLike[str], layout: Layout, state: State, name:
         raise WeightsError(f"{path}: {error}") from error
     except UnfitError as error:
         raise WeightsError(
-            f"{path} holds {error.what}, which is no network of this zoo: {error.why}; use it in the program that made "
-            "it, or train one of ours"
+            f"{path} holds {error.what}, which is not a network of this zoo: {error.why}; use it in the program that "
+            "made it, or train a network of this zoo"
         ) from error
     except KeyError as error:
-        raise WeightsError(f"{path} holds {layout.title} by its names, and lacks {error.args[0]}") from error
+        raise WeightsError(f"{path} holds {layout.title} by its names, but lacks {error.args[0]}") from error
     if name is None:
         return networks[0]
     usual = naming.resolve(name)
@@ -193,8 +193,8 @@ def network_of(path: str | os.PathLike[str], layout: Layout, state: State, name:
 
 def _advice(options: Mapping[str, Any]) -> str:
     if options:
-        return f"leave out {', '.join(options)}, or the file was changed: what is in it is another network"
-    return "it was changed: what is in it is another network"
+        return f"leave out {', '.join(options)}; if this does not help, the file was changed and holds another network"
+    return "the file was changed and holds another network"
 
 
 def _some(names: Sequence[str]) -> str:
@@ -205,7 +205,7 @@ def _some(names: Sequence[str]) -> str:
 def _note(
     found: Located, network: Network, left: Sequence[str], options: Mapping[str, Any], told: Collection[str]
 ) -> Note:
-    """Return in one line what was taken from a file and what it became, what was left, and what was assumed."""
+    """Return one line about what was taken from a file, what it became, what was left, and what was assumed."""
     assumed = [item for item in network.assumed if not set(item.options) & set(told)]
     unsaid = {name for item in assumed for name in item.options}
     listed = "".join(f", {key}={value!r}" for key, value in options.items() if key not in unsaid)
@@ -216,10 +216,10 @@ def _note(
     if others:
         parts.append(f"left out: {_some(others)}")
     if idle:
-        parts.append(f"left out, as by design no logit depends on it there: {_some(idle)}")
+        parts.append(f"left out, as by design no logit depends on it: {_some(idle)}")
     doubts = [item.said for item in assumed]
     if options.get("num_classes", 1) > 1 and "task" not in {*options, *told}:
-        doubts.append("taken as of one class a pixel, task='multiclass' (say task='multilabel' if classes overlap)")
+        doubts.append("assumed: one class per pixel, task='multiclass' (give task='multilabel' if classes overlap)")
     if "mean" not in {*options, *told}:
-        doubts.append("it names no mean and std: give those of its training")
+        doubts.append("it states no mean and std: give those of its training")
     return Note("; ".join([*parts, *doubts]), doubtful=bool(found.passed or doubts), describes=True)

@@ -1,4 +1,4 @@
-"""What layouts of U-Nets on a plain encoder share: options that their shapes show, and how layers are renamed."""
+"""Functions shared by layouts of U-Nets on a plain encoder: options that the shapes show, and rules for layers."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ from torch import Tensor
 from unetzoo.foreign.layouts import Rule, State, UnfitError
 
 LEVELS = 5
-"""Maps that the zoo's plain encoder gives."""
+"""Number of maps of the zoo's plain encoder."""
 SEQUENTIAL = (("0", "3"), ("1", "4"))
-"""Convolutions and norms among convolution, norm, ReLU, convolution, norm, ReLU."""
+"""Indices of convolutions and norms in convolution, norm, ReLU, convolution, norm, ReLU."""
 NAMED = (("conv1", "conv2"), ("bn1", "bn2"))
 BLOCKS = r"(encoder\.levels|decoder\.convs)\..*\.conv\.bias"
-"""The biases before norms, which are idle, where transposed convolutions have one."""
+"""The biases before norms, which have no effect; here they exist if transposed convolutions have a bias."""
 
 
 def highest(state: State, pattern: str) -> int:
-    """Return the highest number that the group of ``pattern`` has among the names that begin with it, up to 99."""
+    """Return the highest number, up to 99, that the group of ``pattern`` matches at the beginning of names."""
     found = (re.match(pattern, name) for name in state)
     return max((int(match[1]) for match in found if match and len(match[1]) <= 2), default=0)
 
 
 def channels(state: State, convolution: str) -> tuple[int, int]:
-    """Return the channels that a convolution makes, and those that it reads."""
+    """Return the output channels and the input channels of a convolution."""
     shape = state[f"{convolution}.weight"].shape
     if len(shape) == 5:
-        raise UnfitError("a network of volumes", "those of the zoo are for images")
+        raise UnfitError("a network for volumes", "those of the zoo are for images")
     if len(shape) != 4 or 0 in shape:
-        raise UnfitError(f"a tensor {convolution}.weight of shape {tuple(shape)}", "a convolution's has 4 sides")
+        raise UnfitError(
+            f"a tensor {convolution}.weight of shape {tuple(shape)}", "that of a convolution has 4 dimensions"
+        )
     return shape[0], shape[1]
 
 
@@ -41,12 +43,12 @@ def plain_options(title: str, state: State, convolutions: Sequence[str], head: s
 
     Args:
         title: of the layout.
-        state: of theirs.
+        state: under their names.
         convolutions: the first of each level, finest first, without ".weight".
         head: the last convolution.
     """
     if len(convolutions) != LEVELS:
-        raise UnfitError(f"{title} of {len(convolutions)} levels", f"those of the zoo have {LEVELS}")
+        raise UnfitError(f"{title} of {len(convolutions)} levels", f"those of the zoo have {LEVELS} levels")
     widths = [channels(state, name)[0] for name in convolutions]
     doublings = LEVELS - 2 if widths[-1] == widths[-2] else LEVELS - 1
     if widths != [widths[0] * 2 ** min(level, doublings) for level in range(LEVELS)]:
@@ -61,19 +63,19 @@ def plain_options(title: str, state: State, convolutions: Sequence[str], head: s
 
 
 def double(theirs: str, ours: str, convolutions: Sequence[str], norms: Sequence[str] = ()) -> Iterator[Rule]:
-    """Yield the rules of a double convolution: of both convolutions and, if there are any, both norms."""
+    """Yield the rules for a double convolution: for both convolutions and, if there are any, both norms."""
     for kind, names in (("conv", convolutions), ("norm", norms)):
         for number, name in enumerate(names):
             yield Rule(rf"{theirs}{name}\.(\w+)", rf"{ours}.{number}.{kind}.\1")
 
 
 def module(theirs: str, ours: str) -> Rule:
-    """Return the rule of one layer."""
+    """Return the rule for one layer."""
     return Rule(rf"{theirs}\.(\w+)", rf"{ours}.\1")
 
 
 def up_first(weight: Tensor) -> Tensor:
-    """Swap the inputs of a convolution of [skip, up]: here it is [up, skip]; the skip is as wide as its output."""
+    """Swap the inputs of a convolution of [skip, up], as ours is [up, skip]; the skip is as wide as the output."""
     if weight.ndim != 4:
         return weight
     skip = len(weight)
@@ -81,5 +83,5 @@ def up_first(weight: Tensor) -> Tensor:
 
 
 def up_first_rule(theirs: str, ours: str) -> Rule:
-    """Return the rule of a decoder's first convolution, whose inputs stand the other way round."""
+    """Return the rule for the first convolution of a decoder step, whose inputs are in the opposite order."""
     return Rule(rf"{theirs}\.weight", f"{ours}.weight", up_first)

@@ -1,7 +1,7 @@
 """segmentation_models_pytorch ("smp"): which of its models are networks of this zoo, by tensors or by config.json.
 
-Facts read off smp 0.6.0: names, shapes, the arguments of ``Unet`` and ``UnetPlusPlus``. Its ResNets are torchvision's,
-also those that it takes from timm as ``tu-…``.
+The facts are from smp 0.6.0: names, shapes, the arguments of ``Unet`` and ``UnetPlusPlus``. Its ResNets are
+torchvision's, including those that it takes from timm as ``tu-…``.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from unetzoo.pretrained import IMAGENET_MEAN, IMAGENET_STD
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
-"""What ``save_pretrained`` of smp writes."""
+"""File that smp's ``save_pretrained`` writes."""
 LONGEST_RECORD = 100_000
-"""Bytes, a hundred times those of smp's own."""
+"""Most bytes of a config.json, a hundred times what smp writes."""
 CLASS_KEY = "_model_class"
-"""Of smp's config.json: the name of the class. Versions before 0.4 did not write it."""
+"""Key in smp's config.json for the name of the class. Versions before 0.4 did not write it."""
 ARCHITECTURES = {"Unet": "smp_unet", "UnetPlusPlus": "smp_unetplusplus"}
 DEPTHS = range(2, 6)
 HEAD = "segmentation_head.0.weight"
 TITLE = "a model of segmentation_models_pytorch"
 HOME = "https://github.com/qubvel-org/segmentation_models.pytorch"
-REMARK = "equal at every size that it takes"
+REMARK = "equal at every size that smp accepts"
 
-# Name: residual blocks of each layer; shape (channels out, in) of the 3×3 convolution of a bottleneck, None without.
+# Name: residual blocks of each layer; shape (channels out, in) of a bottleneck's 3×3 convolution, None without one.
 _RESNETS: dict[str, tuple[tuple[int, ...], tuple[int, int] | None]] = {
     "resnet18": ((2, 2, 2, 2), None),
     "resnet34": ((3, 4, 6, 3), None),
@@ -48,13 +48,13 @@ _RESNETS: dict[str, tuple[tuple[int, ...], tuple[int, int] | None]] = {
 
 _INTERPOLATION = Assumption(
     ("upsampling",),
-    "taken as created with decoder_interpolation='nearest', the default (say upsampling='bilinear' if it was created "
+    "assumed: created with decoder_interpolation='nearest', the default (give upsampling='bilinear' if it was created "
     "with 'bilinear')",
 )
 _NORMALISATION = Assumption(
     ("mean", "std"),
-    "mean and std taken as ImageNet's, those of its encoders (say mean=(0, 0, 0), std=(1, 1, 1) if it was trained on "
-    "pixels that were divided by 255 alone)",
+    "assumed: mean and std are ImageNet's, as for its encoders (give mean=(0, 0, 0), std=(1, 1, 1) if it was trained "
+    "on pixels that were only divided by 255)",
 )
 
 # By tensors
@@ -66,7 +66,7 @@ def _networks(state: State) -> list[Network]:
     found = (re.fullmatch(rf"{place}\.conv1\.0\.weight", name) for name in state)
     blocks = sorted((int(match[1]), match[0]) for match in found if match)
     if not blocks or any(name.startswith("decoder.center.") for name in state):
-        raise UnfitError(TITLE, f"only its {' and '.join(ARCHITECTURES)} on ResNets are")
+        raise UnfitError(TITLE, f"only its {' and '.join(ARCHITECTURES)} on ResNets are here")
     depth, first = len(blocks), blocks[0][1].removesuffix("0.weight")
     encoders = _encoders(state, depth)
     options = {
@@ -85,16 +85,16 @@ def _networks(state: State) -> list[Network]:
 
 
 def _encoder_name(state: State, name: str) -> str:
-    """Return the full name of a tensor of the encoder: timm's stand a step deeper."""
+    """Return the full name of a tensor of the encoder: those of timm's encoders are one level deeper."""
     deeper = f"encoder.model.{name}"
     return deeper if deeper in state else f"encoder.{name}"
 
 
 def _encoders(state: State, depth: int) -> list[str]:
-    """Return the encoders that it can be: several where the stages that differ are beyond the depth."""
+    """Return the possible encoders: several if they differ only in stages beyond the depth."""
     pattern = re.compile(r"encoder\.(?:model\.)?layer(\d)\.(\d+)\.conv1\.weight")
     found = [(int(match[1]), int(match[2])) for match in map(pattern.fullmatch, state) if match]
-    # A shallow network of timm's has no further stages; one of smp's own keeps them all.
+    # A shallow encoder of timm has no further stages; one of smp's own keeps them all.
     last = max((layer for layer, _ in found), default=0)
     counts = tuple(sum(layer == wanted for layer, _ in found) for wanted in range(1, max(last, depth - 1) + 1))
     kind = None
@@ -107,7 +107,7 @@ def _encoders(state: State, depth: int) -> list[str]:
 
 
 def _norm_after(state: State, conv: str) -> str | None:
-    """Return the decoder's norm, of the first convolution: its name, without "0.weight"."""
+    """Return the decoder's norm, that after the convolution ``conv``, a name without "0.weight"."""
     if f"{conv}1.running_mean" in state:
         return "auto"
     return "instance" if f"{conv}1.weight" in state else None
@@ -120,17 +120,17 @@ def _changed(**options: Any) -> dict[str, Any]:
 
 
 def _normalisation(in_channels: object) -> dict[str, Any]:
-    """Return mean and std: those of all of smp's ResNets are ImageNet's; for other channels it has none."""
+    """Return mean and std: ImageNet's for all ResNets of smp; smp has none for images of other than 3 channels."""
     return {"mean": IMAGENET_MEAN, "std": IMAGENET_STD} if in_channels == 3 else {}
 
 
 def _assumed(options: Mapping[str, Any]) -> tuple[Assumption, ...]:
-    """Return what neither tensors nor config.json say of a network with these options."""
+    """Return what neither tensors nor config.json state about a network with these options."""
     return (_NORMALISATION,) if "mean" in options else ()
 
 
 def _idle(depth: int, nested: bool) -> str:
-    """Return the pattern of what smp's network holds and does not use for its maps."""
+    """Return the pattern of tensors that smp's network holds, but does not use for its maps."""
     last = f"x_0_{depth - 1}" if nested else str(depth - 1)
     layers = "".join(map(str, range(depth, 5)))
     deeper = rf"|encoder\.(model\.)?layer[{layers}]\..*" if layers else ""
@@ -164,7 +164,7 @@ _DEFAULTS: dict[str, Any] = {
     "activation": None,
     "aux_params": None,
 }
-"""Arguments of ``Unet`` and ``UnetPlusPlus`` that say which network it is."""
+"""Arguments of ``Unet`` and ``UnetPlusPlus`` that determine the network."""
 _OLD_NORM = "decoder_use_batchnorm"
 _OF_NO_ACCOUNT = (CLASS_KEY, "encoder_weights")
 _NORMS = {True: "auto", "batchnorm": "auto", False: None, "identity": None, "instancenorm": "instance"}
@@ -181,19 +181,19 @@ _TASKS = {
     "softmax2d": "multiclass",
     "logsoftmax": "multiclass",
 }
-"""Activation → the task that it is for, of several classes."""
+"""Activation → its task, for several classes."""
 
 
 def _beside(path: Path) -> Network | None:
-    """Return the network of the config.json beside a model.safetensors, None where there is none of smp's."""
+    """Return the network of smp's config.json next to a model.safetensors, None if there is none."""
     return network_in(path.with_name(CONFIG_FILE)) if path.name == MODEL_FILE else None
 
 
 def network_in(path: Path) -> Network | None:
-    """Return the network that a config.json says, None where it is not there or not smp's.
+    """Return the network that a config.json describes, None if it does not exist or is not smp's.
 
     Raises:
-        ConfigError: lists all in it that no network of this zoo has.
+        ConfigError: lists all settings that no network of this zoo has.
     """
     if not path.is_file() or path.stat().st_size > LONGEST_RECORD:
         return None
@@ -206,19 +206,19 @@ def network_in(path: Path) -> Network | None:
 
 
 def network_of(record: Mapping[str, Any]) -> Network:
-    """Return the network that smp's config.json says.
+    """Return the network that smp's config.json describes.
 
     Raises:
-        ConfigError: lists all in it that no network of this zoo has.
+        ConfigError: lists all settings that no network of this zoo has.
     """
     given = {key: value for key, value in record.items() if key not in _OF_NO_ACCOUNT and key != _OLD_NORM}
     values = {**_DEFAULTS, **given}
     if record.get(_OLD_NORM) is not None:
-        values["decoder_use_norm"] = record[_OLD_NORM]  # smp lets the older name decide
+        values["decoder_use_norm"] = record[_OLD_NORM]  # in smp, the older name takes precedence
     encoder = re.sub(r"^tu-(\w+)(\..*)?$", r"\1", str(values["encoder_name"]))
     problems = _of_another_kind(record.get(CLASS_KEY, "Unet"), encoder) or _problems(values)
     if problems:
-        raise ConfigError("a model of segmentation_models_pytorch that is no network of this zoo", problems)
+        raise ConfigError("this model of segmentation_models_pytorch is not a network of this zoo", problems)
     channels, depth, nested = values["in_channels"], values["encoder_depth"], record.get(CLASS_KEY) == "UnetPlusPlus"
     options = {
         "in_channels": channels,
@@ -236,13 +236,13 @@ def network_of(record: Mapping[str, Any]) -> Network:
         options["task"] = task
     remark = REMARK
     if values["activation"] not in (None, "identity"):
-        remark += f"; its activation {values['activation']!r} is left to predict: forward gives logits"
+        remark += f"; its activation {values['activation']!r} is applied by predict only: forward gives logits"
     name = f"{ARCHITECTURES['UnetPlusPlus' if nested else 'Unet']}_{encoder}"
     return Network(name, options, remark, _assumed(options), _idle(depth, nested))
 
 
 def _of_another_kind(kind: object, encoder: str) -> list[str]:
-    """Return the sentence about an architecture or encoder that is not in the zoo: its other arguments are its own."""
+    """Return the sentence about an architecture or encoder that is not in the zoo; other arguments are not checked."""
     found: tuple[tuple[str, object, tuple[str, ...]], ...] = (
         (CLASS_KEY, kind, tuple(ARCHITECTURES)),
         ("encoder_name", encoder, tuple(_RESNETS)),

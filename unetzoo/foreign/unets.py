@@ -1,7 +1,8 @@
 """Public U-Nets in PyTorch that are networks of this zoo under other names.
 
-Facts read off the public programs: names, shapes, the order in which maps are concatenated, what ends the network. No
-code of theirs is here. Nearly all pool with sizes rounded down, so that they take sides that divide by 16 alone.
+The facts are from the public programs: names, shapes, the order in which maps are concatenated, the end of the
+network. None of their code is here. Nearly all round sizes down when they pool, so they only take sides that are
+divisible by 16.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from unetzoo.foreign.parts import (
     up_first_rule,
 )
 
-BY_16 = "equal where sides divide by 16, and theirs takes no others"
-FLOORED = "equal where sides divide by 16; elsewhere theirs rounds down, and this network up"
-NARROWED = "it has a 1×1 convolution after each up-sampling; none here has"
+BY_16 = "equal where sides are divisible by 16, and theirs takes no others"
+FLOORED = "equal where sides are divisible by 16; elsewhere theirs rounds down, and this network rounds up"
+NARROWED = "it has a 1×1 convolution after each up-sampling; no network of the zoo has that"
 SIGMOID = "theirs ends in a sigmoid, and these are the logits before it"
 
 
 def _sigmoid(options: Mapping[str, Any]) -> dict[str, str]:
-    """Return the task of a network that ends in a sigmoid: of several classes, each is judged by itself."""
+    """Return the task of a network that ends in a sigmoid: several classes are independent of each other."""
     return {"task": "multilabel"} if options["num_classes"] > 1 else {}
 
 
@@ -48,10 +49,12 @@ def _milesial(state: State) -> list[Network]:
     if not transposed:
         middle, skip = (channels(state, f"{name}.double_conv.0")[0] for name in ("up1.conv", "down3.maxpool_conv.1"))
         if "doublings" not in options or middle != skip:
-            raise UnfitError(f"{MILESIAL}, bilinear, of an early version", "its steps up are narrower than any here")
+            raise UnfitError(
+                f"{MILESIAL}, bilinear, of an early version", "its up-sampling steps are narrower than any here"
+            )
         options["upsampling"] = "bilinear_aligned"
     biased = transposed or "inc.double_conv.0.bias" in state
-    remark = "equal where sides divide by 16; elsewhere theirs rounds down and pads, and this network rounds up"
+    remark = "equal where sides are divisible by 16; elsewhere theirs rounds down and pads, and this network rounds up"
     return [Network("unet", {**options, "conv_bias": biased}, remark)]
 
 
@@ -99,7 +102,7 @@ def _jaxony(state: State) -> list[Network]:
         raise UnfitError(f"{JAXONY}, up_mode='upsample'", NARROWED)
     made, given = channels(state, "up_convs.0.conv1")
     if given != 2 * made:
-        raise UnfitError(f"{JAXONY}, merge_mode='add'", "it adds skip connections; those of the zoo are concatenated")
+        raise UnfitError(f"{JAXONY}, merge_mode='add'", "it adds skip connections; the zoo concatenates them")
     return [Network("unet", {**options, "norm": None}, BY_16)]
 
 
@@ -119,15 +122,17 @@ JVANVUGT = "jvanvugt's U-Net"
 def _jvanvugt(state: State) -> list[Network]:
     levels = 1 + highest(state, r"down_path\.(\d+)\.")
     if "down_path.0.block.3.weight" in state:
-        raise UnfitError(f"{JVANVUGT}, batch_norm=True", "its norms come after the ReLU; those of the zoo before it")
+        raise UnfitError(
+            f"{JVANVUGT}, batch_norm=True", "its norms come after the ReLU; in the zoo they come before it"
+        )
     options = plain_options(JVANVUGT, state, [f"down_path.{k}.block.0" for k in range(levels)], "last")
     if "up_path.0.up.weight" not in state:
         raise UnfitError(f"{JVANVUGT}, up_mode='upsample'", NARROWED)
     unpadded = "equal at all sizes that this network takes; at others theirs crops off centre, and this one refuses"
-    padded = "equal where sides divide by 16; elsewhere theirs gives fewer pixels than the image has"
-    averaging = "an early version that pooled by averages is another network, which no tensor shows"
+    padded = "equal where sides are divisible by 16; elsewhere theirs gives fewer pixels than the image has"
+    averaging = "an early version with average pooling is another network, which no tensor shows"
     assumed = Assumption(
-        ("name",), "taken as created with padding=False, the default (say 'unet' if it was created with padding=True)"
+        ("name",), "assumed: created with padding=False, the default (give 'unet' if it was created with padding=True)"
     )
     return [
         Network("unet_valid", options, f"{unpadded}; {averaging}", (assumed,)),
@@ -193,7 +198,7 @@ FULL_SCALE = "ZJU's and avBuffer's UNet 3+"
 def _full_scale(state: State) -> list[Network]:
     levels = highest(state, r"conv(\d+)\.")
     if "conv1.conv1.1.weight" not in state:
-        raise UnfitError(f"{FULL_SCALE}, is_batchnorm=False", "it has norms in the decoder alone")
+        raise UnfitError(f"{FULL_SCALE}, is_batchnorm=False", "it has norms in the decoder only")
     options = plain_options(FULL_SCALE, state, [f"conv{k}.conv1.0" for k in range(1, levels + 1)], "outconv1")
     options |= {
         **_sigmoid(options),
@@ -203,7 +208,7 @@ def _full_scale(state: State) -> list[Network]:
     }
     remark = f"{BY_16}; {SIGMOID}"
     if "cls.1.weight" in state:
-        remark += "; and before its classification-guided module, which is left out, multiplies them by 0 or 1"
+        remark += ", without its classification-guided module, which multiplies them by 0 or 1 and is left out"
     return [Network("unet3p", options, remark)]
 
 
@@ -227,9 +232,7 @@ def _full_scale_rules() -> Iterator[Rule]:
 # https://github.com/gyb357/UNet-Segmentation
 
 GYB357 = "gyb357's"
-GYB357_SHORTCUT = (
-    "its ResNet leaves out the shortcut in every block that does not change the size: a network of its own"
-)
+GYB357_SHORTCUT = "its ResNet has no shortcut in blocks that do not change the size, which no encoder here has"
 
 
 def _gyb357(title: str, name: str, state: State) -> list[Network]:
@@ -245,7 +248,7 @@ def _gyb357(title: str, name: str, state: State) -> list[Network]:
     if name == "unetpp_lite":
         remark += "; an early version that resampled all nodes to full size is another network, which no tensor shows"
     if "cgm_head.layers.0.weight" in state or "cgm_head.1.weight" in state:
-        remark += "; without its classification-guided module, which multiplies the last map, and is left out"
+        remark += "; without its classification-guided module, which multiplies the last map and is left out"
     return [Network(name, options, remark)]
 
 
@@ -354,4 +357,4 @@ LAYOUTS: tuple[Layout, ...] = (
     _gyb357_layout("UNet2Plus", "unetpp_lite", r"d01\.fusion\.layers\.0\.weight", _gyb357_nested_rules()),
     _gyb357_layout("UNet3Plus", "unet3p_lite", r"d1\.fusion\.layers\.0\.weight", _gyb357_full_scale_rules()),
 )
-"""Those of this module."""
+"""The layouts of this module."""

@@ -85,7 +85,7 @@ def convert(
         save(_foreign(contents, name, options), target)
         return read_saved(target)
     if name is None:
-        raise ConfigError(f"{source} does not say which network of this package it holds: give name=…")
+        raise ConfigError(f"{source} does not state which network of this package it holds: give name=…")
     return _convert_named(contents, *found, target, name, options)
 
 

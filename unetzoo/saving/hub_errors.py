@@ -71,7 +71,7 @@ def _refused(error: Any, name: str, revision: str) -> HubError:
             return HubError("token", f"the Hub requires a login for {name}: log in ({LOG_IN})")
         case 403:
             return HubError(
-                "forbidden", f"your token does not allow this for {name}: it needs write permission ({said})"
+                "forbidden", f"your token does not allow this for {name}: it needs permission to write ({said})"
             )
         case 409 | 412:
             return HubError("conflict", f"{name} has changed meanwhile: pull it, and push again ({said})")
