@@ -1,22 +1,132 @@
-"""The images of README and documentation that a trained model makes: ``python docs/_figures.py`` writes them."""
+"""The images of README and documentation that trained networks make, on images that this draws.
+
+``python docs/_figures.py SHAPES`` writes them. SHAPES is the run of ``examples/benchmarks/recipes.py --ways unetzoo
+--sets shapes``, which trains for 20 minutes. The network of the flood is trained here, in some minutes of one core.
+"""
 
 from __future__ import annotations
 
+import sys
+import tempfile
 from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
 
 import unetzoo
 from unetzoo import images, sheets
-from unetzoo.drawing import draw_nuclei
+from unetzoo.drawing import draw_nuclei, draw_shapes
 
-HERE = Path(__file__).resolve().parent
+STATIC = Path(__file__).resolve().parent / "_static"
+BANDS = ("green", "red", "near infrared", "shortwave infrared")
+GROUND = torch.tensor([[0.08, 0.07, 0.30, 0.18], [0.07, 0.05, 0.42, 0.15], [0.12, 0.16, 0.24, 0.30]])
+"""Reflectance of pasture, crops and bare soil in each band, roughly."""
+WATER = torch.tensor([0.10, 0.09, 0.05, 0.02])
 
 
-def nuclei() -> images.Tensor:
-    """Return a drawn image beside itself with the objects of ``nuclei`` laid over it, (3, H, W) uint8."""
+def nuclei() -> Tensor:
+    """Return a drawn image next to itself with the objects of ``nuclei`` laid over it, (3, H, W) uint8."""
     image, _ = draw_nuclei(300, 400, seed=4)
     found = unetzoo.Predictor("nuclei")(image).instances()
     return sheets.sheet([[image, images.overlay_objects(image, found.labels)]])
 
 
+def outlines() -> Tensor:
+    """Return the probability of a nucleus, and the outline of the mask."""
+    image, _ = draw_nuclei(300, 400, seed=7)
+    found = unetzoo.Predictor("nuclei")(image)
+    probability = (found.probabilities[:1].float() * 255).round().byte().expand(3, -1, -1)
+    return sheets.sheet([[probability, images.overlay(image, found.mask > 0, outline=True)]])
+
+
+def classes(run: str) -> Tensor:
+    """Return drawn shapes, their true mask, and that of a network of five classes."""
+    predictor, rows, shown = unetzoo.Predictor(run), [], []
+    for seed in (9001, 9003):
+        image, true = draw_shapes(192, 192, seed=seed)
+        found = predictor(image).mask
+        rows.append(sheets.Row("", sheets.beside(image.float(), true, found, "multiclass", 5)))
+        shown.append(image)
+    return sheets.titled(rows, sheets.class_keys(shown, "multiclass", 5, predictor.config.class_names))
+
+
+def slide() -> Tensor:
+    """Return a mosaic of many drawn fields that is predicted in tiles, and a part of it at its full size."""
+    fields = [[draw_nuclei(256, 256, seed=100 + 6 * y + x)[0] for x in range(6)] for y in range(4)]
+    mosaic = torch.cat([torch.cat(row, dim=2) for row in fields], dim=1)
+    found = unetzoo.Predictor("nuclei", tile=512)(mosaic).instances()
+    over = images.overlay_objects(mosaic, found.labels)
+    small = F.interpolate(over[None].float(), scale_factor=0.25, mode="area")[0].round().byte()
+    y, x, side = 400, 640, small.shape[1]
+    part = over[:, y : y + side, x : x + side].clone()
+    top, left, across = y // 4, x // 4, side // 4
+    for edge in (small[:, top, left : left + across], small[:, top + across, left : left + across]):
+        edge[:] = 255
+    for edge in (small[:, top : top + across, left], small[:, top : top + across, left + across]):
+        edge[:] = 255
+    return sheets.sheet([[small, part]])
+
+
+def draw_flood(seed: int, side: int = 192) -> tuple[Tensor, Tensor]:
+    """Draw fields and a river that has left its bed.
+
+    Returns:
+        reflectances in four bands times 10,000, (4, H, W) int32, and where water is, (H, W) bool.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    y, x = torch.meshgrid(torch.linspace(0, 1, side), torch.linspace(0, 1, side), indexing="ij")
+
+    def waves(knots: int) -> Tensor:
+        values = torch.randn(1, 1, knots, knots, generator=generator)
+        return F.interpolate(values, (side, side), mode="bicubic", align_corners=True)[0, 0]
+
+    bed = 0.5 + 0.18 * torch.sin(5 * x + 6 * torch.rand(1, generator=generator)) + 0.05 * waves(5)
+    water = (y - bed).abs() < 0.02 + 0.05 * waves(6).clamp(min=0) + 0.02 * waves(14).clamp(min=0)
+    centres = torch.rand(40, 2, generator=generator)
+    field = ((y[..., None] - centres[:, 0]) ** 2 + (x[..., None] - centres[:, 1]) ** 2).argmin(-1)
+    kinds = torch.randint(len(GROUND), (40,), generator=generator)[field]
+    shades = (1 + 0.25 * torch.randn(40, generator=generator))[field]
+    bands = GROUND[kinds] * (shades * (1 + 0.1 * waves(20)))[..., None]
+    bands = torch.where(water[..., None], WATER * (1 + 0.1 * waves(12))[..., None], bands)
+    noisy = bands + 0.012 * torch.randn(side, side, 4, generator=generator)
+    return (noisy.clamp(0, 1) * 10_000).round().int().permute(2, 0, 1), water
+
+
+def flood() -> Tensor:
+    """Return a scene in near infrared, red and green, and the water that a network of its four bands finds in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder, "flood")
+        for part in ("images", "masks"):
+            (data / part).mkdir(parents=True)
+        for seed in range(40):
+            bands, water = draw_flood(seed)
+            tifffile.imwrite(data / "images" / f"{seed}.tif", bands.numpy().astype(np.uint16), photometric="minisblack")
+            Image.fromarray(water.numpy().astype(np.uint8) * 255).save(data / "masks" / f"{seed}.png")
+        settings = {"model.options.base_channels": 16, "data.workers": 0}
+        run = unetzoo.fit(
+            "unet", data=data, steps=300, crop_size=96, lr=0.003, out=Path(folder, "run"), settings=settings
+        )
+        bands, _ = draw_flood(1000)
+        found = unetzoo.Predictor(run.folder)(bands.float())
+    colours = (bands[[2, 1, 0]].float() / 4500 * 255).clamp(0, 255).byte()
+    return sheets.sheet([[colours, images.overlay(colours, found.mask > 0, 0.4)]])
+
+
+def main(shapes: str) -> None:
+    """Write all of them."""
+    for name, image in {
+        "nuclei": nuclei(),
+        "gallery_outlines": outlines(),
+        "gallery_classes": classes(shapes),
+        "gallery_slide": slide(),
+        "gallery_flood": flood(),
+    }.items():
+        images.write_png(image, STATIC / f"{name}.png")
+
+
 if __name__ == "__main__":
-    images.write_png(nuclei(), HERE / "_static" / "nuclei.png")
+    main(sys.argv[1])
