@@ -17,8 +17,8 @@ from unetzoo.files.plain import plain
 from unetzoo.saving.folds import fold_folder
 from unetzoo.train.flags import FLAGS
 from unetzoo.train.given_sets import beside, is_given
+from unetzoo.train.places import in_python
 from unetzoo.train.runs import Run
-from unetzoo.train.words import in_python
 
 Source = str | os.PathLike[str]
 DOTTED = (

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import shlex
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,21 @@ from unetzoo.files.locking import alone
 from unetzoo.saving.folds import fold_folder, folds_in
 from unetzoo.train.runs import CONFIG
 from unetzoo.train.trust import check_settings
-from unetzoo.train.words import is_in_python
 
 LOCK = ".training"
 """Lock file of the process that trains in a folder; removed at its end."""
+_IN_PYTHON: ContextVar[bool] = ContextVar("in_python", default=False)
+"""Whether training was started from Python, as in a notebook, and not by a command."""
+
+
+@contextlib.contextmanager
+def in_python() -> Iterator[None]:
+    """Within, describe how to resume a run as a Python call, not as a command."""
+    token = _IN_PYTHON.set(True)
+    try:
+        yield
+    finally:
+        _IN_PYTHON.reset(token)
 
 
 @contextlib.contextmanager
@@ -121,7 +133,7 @@ def going_on(folder: Path, **settings: int) -> str:
         trust = False
     except ConfigError:  # it names classes, which the user who gave them trusts
         trust = True
-    if is_in_python():
+    if _IN_PYTHON.get():
         dotted = {name: value for name, value in settings.items() if "." in name}
         given: dict[str, Any] = {name: value for name, value in settings.items() if name not in dotted}
         given |= {"settings": dotted} if dotted else {}

@@ -5,9 +5,7 @@ Imports nothing that is slow, so that such words are refused immediately.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -40,23 +38,6 @@ _OTHERS = (
     *("out", "config", "resume", "trust", "quiet", "json", "suggest", "print-config", "help", "import"),
     "print_config",
 )
-
-_IN_PYTHON: ContextVar[bool] = ContextVar("in_python", default=False)
-
-
-@contextlib.contextmanager
-def in_python() -> Iterator[None]:
-    """Within, describe how to resume a run as a Python call, not as a command."""
-    token = _IN_PYTHON.set(True)
-    try:
-        yield
-    finally:
-        _IN_PYTHON.reset(token)
-
-
-def is_in_python() -> bool:
-    """Return whether training was started from Python, as in a notebook."""
-    return _IN_PYTHON.get()
 
 
 def other_word(word: str, options: Sequence[str]) -> str:
