@@ -226,7 +226,7 @@ def test_what_is_no_image(tmp_path: Path, content: bytes | str) -> None:
 def test_missing_files_and_folders(tmp_path: Path) -> None:
     for path, said in (
         (tmp_path / "a.png", "no such file"),
-        (tmp_path, "is a folder, and no file: give the path of a"),
+        (tmp_path, "is a folder, not a file: give the path of a"),
     ):
         with pytest.raises(InputError, match=said):
             images.read_image(path)

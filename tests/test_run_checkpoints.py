@@ -67,7 +67,7 @@ def test_a_checkpoint_is_another_network_for_nobody(run: Path, tmp_path: Path) -
         convert(run / "last.ckpt", tmp_path / "a.safetensors", "unetpp")
     with pytest.raises(ConfigError, match="leave out norm"):
         convert(run / "last.ckpt", tmp_path / "a.safetensors", norm="group")
-    with pytest.raises(WeightsError, match=r"no digests.*unetzoo convert .*/last\.ckpt last\.safetensors"):
+    with pytest.raises(WeightsError, match=r"without digests.*unetzoo convert .*/last\.ckpt last\.safetensors"):
         unetzoo.verify(run / "last.ckpt")
     assert list(tmp_path.iterdir()) == []
 

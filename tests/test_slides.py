@@ -249,7 +249,7 @@ def test_what_is_not_there_is_said_alike_at_every_door(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "b.svs").write_bytes(b"")
     predictor, absent = Predictor(model), f"'{name}': there is no such file"
-    fix = "is 'b.svs' meant?" if name == "a.svs" else "check the path"
+    fix = "did you mean 'b.svs'?" if name == "a.svs" else "check the path"
     for door in (
         lambda: predictor(name),
         lambda: predictor((name, "b.svs")),
@@ -271,7 +271,7 @@ def test_what_is_not_there_is_said_alike_at_every_door(
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path, model: Path) -> None:
     with pytest.raises(InputError, match=r"a\.svs': there is no such file, and no folder '.*none': check the path"):
         Predictor(model)(Slide(tmp_path / "none" / "a.svs", level=0))
-    with pytest.raises(InputError, match="is a folder, and no file: give the path of a file in it"):
+    with pytest.raises(InputError, match="is a folder, not a file: give the path of a file in it"):
         Predictor(model)(Slide(tmp_path, level=0))
 
 

@@ -241,7 +241,7 @@ def test_a_folder_goes_where_a_trained_model_goes(
     changed = unetzoo.from_pretrained(folder, num_classes=4, in_channels=1)
     assert changed(torch.rand(1, 1, 32, 32)).shape == (1, 4, 32, 32)
     assert torch.equal(changed.decoder.blocks[0].conv[0].conv.weight, other.decoder.blocks[0].conv1[0].weight)
-    with pytest.raises(WeightsError, match="no digests"):
+    with pytest.raises(WeightsError, match="without digests"):
         unetzoo.verify(folder)
 
 

@@ -1,1 +1,1 @@
-"""Files on disk: written all or nothing, read with suspicion."""
+"""Files on disk: written all or nothing, read defensively."""

@@ -1,4 +1,4 @@
-"""State dicts from files that other programs wrote, and whether they fit a network. Nothing that is read runs."""
+"""State dicts from files of other programs, and whether they fit a network. No code in these files is run."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ WRAPPINGS = (
     *("state_dict", "model_state_dict", "model", "model_state", "net", "network", "weights", "params", "generator"),
     *("ema", "state_dict_ema", "model_ema", "ema_state_dict", "params_ema", "teacher", "student"),
 )
-"""Names under which training programs keep a model's state dict beside their own affairs."""
+"""Keys under which training programs keep a model's state dict, next to their own data."""
 PREFIXES = ("module.", "model.", "net.")
-"""What wrappers put before all names: data parallelism, averaged models, Lightning modules."""
+"""Prefixes that wrappers put before all names: data parallelism, averaged models, Lightning modules."""
 AVERAGED = "n_averaged"
-"""What ``torch.optim.swa_utils.AveragedModel`` counts, beside the names of its network."""
+"""Counter of ``torch.optim.swa_utils.AveragedModel``, next to the names of its network."""
 MOST_LISTED = 9
-"""Tensors of a stranger's file that an error names: with what it says else they stay in sight on a terminal."""
+"""Most tensors of another program's file that an error names, so that the message fits on a terminal."""
 _COUNTING = frozenset(
     {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int16, torch.int8, torch.uint8}
 )
-"""Types in which a counter of batches may stand, beside its own."""
+"""Types that a batch counter may have instead of int64."""
 SUFFIXES = (".pth", ".pt", ".tar", ".ckpt", ".bin")
-"""Of files that ``torch.save`` wrote."""
+"""Suffixes of files that ``torch.save`` wrote."""
 
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """The tensors of a checkpoint of a training, and the text beside them: what a ``TensorFile`` is of safetensors.
+    """The tensors and texts of a training checkpoint, as ``TensorFile`` holds those of a safetensors file.
 
     Attributes:
         path: of the file.
         metadata: text by name.
         entries: the state dict.
         size: bytes of the file.
-        note: on another program's, for the log; None of one of ours.
+        note: for the log, if the file is another program's; None for one of ours.
     """
 
     path: Path
@@ -74,32 +74,32 @@ class CheckpointFile:
         return dict(self.entries)
 
     def check_data(self) -> None:
-        """Refuse: there is nothing to hold the bytes against.
+        """Refuse, as there is no digest with which the bytes could be compared.
 
         Raises:
             WeightsError: always.
         """
         raise WeightsError(
-            f"{self.path} is a checkpoint, and carries no digests, so that damage cannot be seen: 'unetzoo convert "
-            f"{self.path} {self.path.stem}.safetensors' makes a file of it that does"
+            f"{self.path} is a checkpoint without digests, so damage cannot be detected: 'unetzoo convert "
+            f"{self.path} {self.path.stem}.safetensors' writes a file that has them"
         )
 
 
 def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Return the state dict in a ``.safetensors`` file, or in one that ``torch.save`` wrote, whatever it is called.
+    """Return the state dict in a ``.safetensors`` file, or in one that ``torch.save`` wrote, whatever its name.
 
-    The usual wrappings are taken off: dictionaries that hold it under a name such as "state_dict", "model" or "ema",
-    the prefixes "module.", "model." and "net." where all names have them, and "_orig_mod.". What stands beside it is
-    left. Of two state dicts, such as the weights and their average, that is returned which is usually evaluated, and
-    the log says so. Types stay as they are in the file, half precision too; tensors of safetensors files are mapped,
-    and read when they are first used.
+    The usual wrappers are removed: dictionaries that hold it under a key such as "state_dict", "model" or "ema", the
+    prefixes "module.", "model." and "net." if all names have them, and "_orig_mod.". Other contents are ignored. Of
+    two state dicts, such as the weights and their average, the one that is usually evaluated is returned, and the log
+    says so. Types stay as in the file, half precision too; tensors of safetensors files are memory-mapped, and read
+    when they are first used.
 
     Args:
         path: of the file; ``FILE::place`` for the tensors at a place in it, such as ``moco.pth.tar::module.encoder_k``.
 
     Raises:
-        WeightsError: missing, damaged, no dictionary of tensors, or a pickle that would have to run code: such a file
-            is never opened.
+        WeightsError: the file is missing, damaged, not a dictionary of tensors, or a pickle that would run code: such
+            a file is never opened.
     """
     file, asked = split_place(path)
     if asked is not None:
@@ -114,14 +114,14 @@ def load_state_dict_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def read_contents(source: str | os.PathLike[str]) -> Contents:
-    """Return all tensors of a file, wherever they stand in it.
+    """Return all tensors of a file, wherever they are in it.
 
     Args:
         source: a file, or ``FILE::place``.
 
     Raises:
-        WeightsError: missing, damaged, without tensors, with none at that place, or a pickle that would have to run
-            code.
+        WeightsError: the file is missing, damaged, or a pickle that would run code; or it holds no tensors, or none at
+            that place.
     """
     path, asked = split_place(source)
     if kind_of(path) == "safetensors":
@@ -137,36 +137,36 @@ def read_contents(source: str | os.PathLike[str]) -> Contents:
         nested = not any(map(is_plain, content.values()))
     if asked is not None and (next(contents.states(), None) is None or (not asked and nested)):
         where = repr(asked[:200]) if asked else "its top"
-        raise WeightsError(f"{path} holds no tensors at {where}; they stand at {places_like(contents)}")
+        raise WeightsError(f"{path} holds no tensors at {where}; they are at {places_like(contents)}")
     return contents
 
 
 def texts_in(content: Mapping[Any, Any]) -> dict[str, str]:
-    """Return the texts at the top of a checkpoint, by name."""
+    """Return the texts at the top level of a checkpoint, by name."""
     return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, str)}
 
 
 def complete(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return ``state`` with the counters of batches as integers, at 0 where old files lack them."""
+    """Return ``state`` with batch counters as integers, 0 where old files lack them."""
     counters = [name for name in wanted if name.endswith(f".{COUNTER}")]
     lacking = {name: torch.zeros((), dtype=torch.int64) for name in counters if name not in state}
     return {**lacking, **state, **{name: _whole(state[name]) for name in counters if name in state}}
 
 
 def _whole(counter: Tensor) -> Tensor:
-    """Return a counter as int64, where another type of number holds its value: who casts all tensors casts it too."""
+    """Return a counter as int64 if another type holds its value exactly, as when all tensors were cast."""
     if counter.device.type != "cpu" or counter.numel() != 1 or counter.dtype not in _COUNTING:
         return counter
     value = counter.item()
-    # Of floating point not each value is whole, and the largest are too large.
+    # Floating point may hold values that are not whole, or too large.
     return counter.to(torch.int64) if abs(value) < 1 << 53 and value == int(value) else counter
 
 
 def misfits(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """Return a line for each tensor that is missing, unexpected, of another shape or of another kind of number.
 
-    Both hold what has a ``shape`` and a ``dtype``. Floating point of any width is one kind. The kinds of line take
-    turns, so that the first of them tell what is wrong.
+    The values of both have a ``shape`` and a ``dtype``. Floating point of any width is one kind. The kinds of lines
+    alternate, so that the first lines show all kinds of problems.
     """
     missing = [f"missing: {name}" for name in wanted if name not in found]
     unexpected = [f"unexpected: {name}" for name in found if name not in wanted]
@@ -181,12 +181,12 @@ def misfits(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
 
 
 def lacks_statistics(problems: Sequence[str]) -> bool:
-    """Return whether all that does not fit is that batch norms' statistics are missing: other norms have none."""
+    """Return whether all misfits are missing batch-norm statistics, which other norms do not have."""
     return bool(problems) and all(re.fullmatch(r"missing: .*\.running_(mean|var)", problem) for problem in problems)
 
 
 def listed(problems: Sequence[str], most: int | None = None) -> str:
-    """Return the lines of an error that names all of them, or the first ``most`` and how many more there are."""
+    """Return all problems as lines of an error, or the first ``most`` and how many more there are."""
     rest = 0 if most is None else max(0, len(problems) - most)
     shown = [*problems[:most], f"and {rest} more"] if rest else problems
     return "".join(f"\n  - {problem}" for problem in shown)
@@ -197,8 +197,8 @@ def non_finite(state: Mapping[str, Tensor]) -> list[str]:
     found = []
     for name, tensor in state.items():
         if tensor.is_floating_point() and tensor.numel():
-            values = tensor if tensor.element_size() > 1 else tensor.float()  # of 8 bits torch finds no extremes
-            low, high = values.aminmax()  # NaN anywhere is NaN in both, and no mask is made
+            values = tensor if tensor.element_size() > 1 else tensor.float()  # aminmax does not support 8 bits
+            low, high = values.aminmax()  # a NaN anywhere gives NaN in both, without allocating a mask
             if not (low.isfinite() and high.isfinite()):
                 found.append(name)
     return found
@@ -208,14 +208,14 @@ def check_finite(path: str | os.PathLike[str], state: Mapping[str, Tensor]) -> N
     """Refuse weights that are not finite.
 
     Raises:
-        WeightsError: says how many tensors, and names the first.
+        WeightsError: says how many tensors are affected, and names the first.
     """
     broken = non_finite(state)
     if broken:
         more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
         raise WeightsError(
             f"{path} holds NaN or infinity in {len(broken)} of {len(state)} tensors, "
-            f"{', '.join(f'{name:.100}' for name in broken[:3])}{more}; fetch it again, or take an earlier one"
+            f"{', '.join(f'{name:.100}' for name in broken[:3])}{more}; fetch it again, or use an earlier one"
         )
 
 
@@ -224,7 +224,7 @@ def _same_kind(found: torch.dtype, wanted: torch.dtype) -> bool:
 
 
 def _state_dict_in(path: Path, content: Any, foreign: tuple[str, ...]) -> Place:
-    """Return the state dict that a checkpoint is, or holds under a usual name."""
+    """Return the state dict that a checkpoint is, or holds under a usual key."""
     found = {}
     ahead = [("", content)]
     while ahead:
@@ -244,7 +244,7 @@ def _state_dict_in(path: Path, content: Any, foreign: tuple[str, ...]) -> Place:
         state = {name: tensor for name, tensor in value.items() if isinstance(tensor, Tensor)}
         sparse = next((name for name, tensor in state.items() if not is_plain(tensor)), None)
         if sparse is not None:
-            raise WeightsError(f"{path} holds no state dict: {sparse:.200} is a sparse tensor, which no network has")
+            raise WeightsError(f"{path} holds no state dict: {sparse:.200} is sparse, as no tensor of a network is")
         places.append(Place(prefix, state))
     place, passed = usual(path, places)
     said = []
@@ -252,7 +252,7 @@ def _state_dict_in(path: Path, content: Any, foreign: tuple[str, ...]) -> Place:
         said.append(f"read from {place}; it also holds {', '.join(at(path, it) for it in passed)}")
     beside = [name for name in candidates[place.prefix] if name not in place.state]
     if beside:
-        said.append(f"left beside the tensors: {', '.join(beside):.200}")
+        said.append(f"ignored: {', '.join(beside):.200}")
     if said:
         Note(f"{path}: {'; '.join(said)}", doubtful=bool(passed)).log()
     return place
@@ -266,17 +266,17 @@ def _no_state_dict(path: Path, content: Any, foreign: tuple[str, ...]) -> Weight
     if isinstance(content, Mapping) and not content:
         return WeightsError(f"{path} holds no state dict: the dictionary in it is empty; save model.state_dict()")
     inside = ", ".join(str(name)[:40] for name in content) if isinstance(content, Mapping) else type(content).__name__
-    whole = f" (whole objects, which are not built: {', '.join(foreign[:3])})" if foreign else ""
+    whole = f" (complete objects, which are not built: {', '.join(foreign[:3])})" if foreign else ""
     return WeightsError(
-        f"{path} holds no state dict but {inside or 'nothing':.200}{whole:.400}; save model.state_dict() alone"
+        f"{path} holds no state dict but {inside or 'nothing':.200}{whole:.400}; save only model.state_dict()"
     )
 
 
 def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take off the prefixes that all names have, however many."""
+    """Remove the prefixes that all names share, however many."""
     pieces = re.compile(f"(?:{'|'.join(map(re.escape, PREFIXES))})*")
     found = [_match(pieces, name) for name in state]
-    shared = os.path.commonprefix(found)  # noqa: RUF071 - letter by letter is meant
+    shared = os.path.commonprefix(found)  # noqa: RUF071 - character by character on purpose
     cut = len(_match(pieces, shared))
     return {name[cut:]: tensor for name, tensor in state.items()}
 

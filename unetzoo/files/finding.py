@@ -1,8 +1,8 @@
-"""Where in a checkpoint the tensors of a network stand.
+"""Finding the tensors of a network in a checkpoint.
 
-Training programs keep a state dict in dictionaries, and its names behind those of the modules that held the network:
-"state_dict" → "module.encoder_q.conv1.weight". Keys of dictionaries and parts of names are one path here, so that what
-stands before a network's own names is one prefix, "state_dict.module.encoder_q.", however it came about.
+Training programs keep a state dict inside dictionaries, and its names begin with those of the modules that held the
+network: "state_dict" → "module.encoder_q.conv1.weight". Here, keys of dictionaries and parts of names form one path, so
+that all before a network's own names is one prefix, "state_dict.module.encoder_q.", whatever its origin.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from torch import Tensor
 from unetzoo.errors import WeightsError
 
 COUNTER = "num_batches_tracked"
-"""The last part of the names of batch norm's counters, which old files lack."""
+"""The last part of the names of batch-norm counters, which old files lack."""
 MARK = "::"
-"""Between a file and the place in it that is meant: ``moco.pth.tar::module.encoder_k``."""
+"""Separates a file from a place in it: ``moco.pth.tar::module.encoder_k``."""
 COMPILED = "_orig_mod."
-"""What ``torch.compile`` puts into names, in front of any module. Here it counts for nothing."""
+"""Text that ``torch.compile`` puts into names, before any module. It is ignored here."""
 MOST_PARTS = 20
-"""Of a name that are tried as a prefix. Those of wrapped networks are less than ten deep."""
+"""Most parts of a name that are tried as a prefix. Those of wrapped networks are less than ten deep."""
 LONGEST_NAME = 1000
-"""Letters. A key may stand in a file once, and in a million dictionaries: what is longer is not gone into."""
+"""Characters. One key of a file may occur in a million dictionaries: longer paths are not followed."""
 
 EVALUATED = frozenset({"teacher", "ema", "swa", "average", "averaged", "avg"})
-"""Of two networks in a file, that which its authors evaluate: the average of the weights, or the teacher, which is one
-(DINO, Caron et al. 2021; mean teacher, Tarvainen and Valpola 2017; timm's ``state_dict_ema``)."""
+"""Words for the one of two networks in a file that its authors evaluate: the average of the weights, or the teacher,
+which is such an average (DINO, Caron et al. 2021; mean teacher, Tarvainen and Valpola 2017; timm's
+``state_dict_ema``)."""
 PASSED_OVER = frozenset({"student", "momentum", "target", "key", "k", "discriminator"})
-"""That which its authors do not: MoCo (He et al. 2019), MoCo v3 and BYOL (Grill et al. 2020) go on with the encoder
-that is trained by gradients (query, base, online), and leave the one that follows it. Of DINO's two the teacher is
-taken, which is evaluated."""
+"""Words for the one that its authors do not evaluate: MoCo (He et al. 2019), MoCo v3 and BYOL (Grill et al. 2020) use
+the encoder that is trained by gradients (query, base, online), and drop the one that follows it. Of DINO's two, the
+teacher is taken, which is evaluated."""
 
 Shape = tuple[int | None, ...]
 Translate = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
@@ -48,11 +49,11 @@ class Contents:
 
     Attributes:
         path: of the file.
-        asked: the place in it that was asked for, a prefix or the middle of one, "" for its top; None for any.
+        asked: the requested place in it, a prefix or the middle of one, "" for its top; None for any.
         tensors: path → tensor.
-        others: paths of what is no tensor.
+        others: paths of values that are not tensors.
         foreign: names of the classes and functions whose objects were not built.
-        text: by name, what is said beside the tensors: a safetensors file's metadata, texts at a checkpoint's top.
+        text: name → text: the metadata of a safetensors file, or texts at the top level of a checkpoint.
     """
 
     path: Path
@@ -63,7 +64,7 @@ class Contents:
     text: Mapping[str, str] = field(default_factory=dict)
 
     def states(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """Yield each prefix in what was asked for, the shortest first, and the tensors behind it, by the rest."""
+        """Yield each prefix at the requested place, the shortest first, with the tensors below it by remaining name."""
         found: dict[str, dict[str, Tensor]] = {"": {}}
         for name, tensor in self.tensors.items():
             cut = 0
@@ -77,16 +78,16 @@ class Contents:
                 yield prefix, found[prefix]
 
     def under(self, prefix: str) -> dict[str, Tensor]:
-        """Return the tensors behind a prefix, by the rest."""
+        """Return the tensors below a prefix, by remaining name."""
         return {name[len(prefix) :]: tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
 
 
 @dataclass(frozen=True)
 class Place:
-    """A place where all tensors of a network stand.
+    """A place that holds all tensors of a network.
 
     Attributes:
-        prefix: in front of their names.
+        prefix: before their names.
         state: the tensors under the network's own names.
     """
 
@@ -98,7 +99,7 @@ class Place:
 
 
 def split_place(source: object) -> tuple[Path, str | None]:
-    """Return the file and the place in it that ``FILE::place`` means; None where no place is given."""
+    """Return the file and the place in it that ``FILE::place`` means; None if no place is given."""
     text = str(source)
     file, mark, place = text.rpartition(MARK)
     if not mark or Path(text).is_file():
@@ -107,10 +108,10 @@ def split_place(source: object) -> tuple[Path, str | None]:
 
 
 def flattened(path: Path, content: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list[str]]:
-    """Return all tensors in dictionaries in each other, by path, and the paths of what is none.
+    """Return all tensors in nested dictionaries, by path, and the paths of values that are not tensors.
 
     Raises:
-        WeightsError: two have one path.
+        WeightsError: two tensors have the same path.
     """
     tensors: dict[str, Tensor] = {}
     others: list[str] = []
@@ -131,7 +132,7 @@ def flattened(path: Path, content: Mapping[Any, Any]) -> tuple[dict[str, Tensor]
 
 
 def is_plain(value: object) -> bool:
-    """Return whether it is a tensor with all its values."""
+    """Return whether a value is a dense tensor."""
     return isinstance(value, Tensor) and value.layout is torch.strided
 
 
@@ -142,16 +143,16 @@ def find(
     *,
     exact: bool = True,
 ) -> tuple[Place, list[Place]] | None:
-    """Return the place where all that is wanted stands, and those that were passed over; None where there is none.
+    """Return the place that holds all wanted tensors, and other such places that were not taken; None if there is none.
 
     Args:
         contents: of the file.
-        wanted: name → shape, in which None fits any length; None for any shape. The counters of batches may be missing.
-        translate: of names behind the right prefix into those of the network; what it leaves out counts for nothing.
-        exact: other tensors in the modules of those that are wanted make it another network.
+        wanted: name → shape, in which None fits any length; None for any shape. Batch counters may be missing.
+        translate: turns the names after the prefix into those of the network; tensors that it drops are ignored.
+        exact: whether other tensors in the modules of the wanted ones mean that it is another network.
 
     Raises:
-        WeightsError: several fit, and :func:`usual` does not say which is meant.
+        WeightsError: several places fit, and :func:`usual` cannot tell which is meant.
     """
     needed = {name: shape for name, shape in wanted.items() if not name.endswith(COUNTER)}
     modules = {name.partition(".")[0] for name in wanted}
@@ -171,11 +172,11 @@ def find(
 def usual(path: Path, places: Iterable[Place]) -> tuple[Place, list[Place]]:
     """Return which of several places is meant, and the others.
 
-    That is what the authors of such files evaluate: a teacher or an average of the weights where there is one,
-    otherwise not the network that follows another by momentum. Those that hold the same tensors are one.
+    It is the network that the authors of such files evaluate: a teacher or an average of the weights if there is one;
+    otherwise not the network that follows another by momentum. Places that hold the same tensors count as one.
 
     Raises:
-        WeightsError: no such rule says it; names them. Or one has tensors without values of their own.
+        WeightsError: no rule decides; the message names the places. Or a place has tensors without values of their own.
     """
     found: list[Place] = []
     for place in places:
@@ -187,7 +188,7 @@ def usual(path: Path, places: Iterable[Place]) -> tuple[Place, list[Place]]:
     if len(likely) > 1:
         raise WeightsError(
             f"{path} holds several state dicts, {', '.join(map(str, likely[:4]))}"
-            f"{_and_more(likely[4:])}: say which you mean, such as {at(path, likely[0])!r}"
+            f"{_and_more(likely[4:])}: give the one that you mean, such as {at(path, likely[0])!r}"
         )
     return likely[0], [place for place in found if place is not likely[0]]
 
@@ -196,20 +197,18 @@ def check_values(path: Path, state: Mapping[str, Tensor]) -> None:
     """Refuse tensors without values of their own.
 
     Raises:
-        WeightsError: one is on another device than the CPU, or has more values than the file holds.
+        WeightsError: a tensor is not on the CPU, or has more values than the file holds.
     """
     for name, tensor in state.items():
         if tensor.device.type != "cpu":
-            raise WeightsError(
-                f"{path} cannot be read: {name:.200} is on the {tensor.device} device, and has no values"
-            )
-        # Such a tensor costs nothing here, and any amount of memory as soon as it is copied.
+            raise WeightsError(f"{path} cannot be read: {name:.200} is on the {tensor.device} device and has no values")
+        # Such a tensor takes no memory here, but any amount as soon as it is copied.
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise WeightsError(f"{path} cannot be read: {name:.200} claims more values than the file holds")
 
 
 def translated(state: Mapping[str, Tensor], translate: Translate) -> dict[str, Tensor]:
-    """Return the tensors under the network's names; none where ``translate`` stumbles over names of others."""
+    """Return the tensors under the network's names; none if ``translate`` fails on names of other networks."""
     try:
         return dict(translate(state))
     except (LookupError, ValueError):
@@ -217,7 +216,7 @@ def translated(state: Mapping[str, Tensor], translate: Translate) -> dict[str, T
 
 
 def nearest(contents: Contents, wanted: Iterable[str], translate: Translate) -> Place | None:
-    """Return the place with the most of the wanted names; None where none stands anywhere."""
+    """Return the place with the most of the wanted names; None if there are none anywhere."""
     names = frozenset(wanted)
     best, most = None, 0
     for prefix, state in contents.states():
@@ -229,10 +228,10 @@ def nearest(contents: Contents, wanted: Iterable[str], translate: Translate) -> 
 
 
 def places_like(contents: Contents) -> str:
-    """Return places in a file that may be meant by what was asked for: of a like name, else where its names part."""
+    """Return places in a file that may be meant: those with a similar name, else those where its names branch."""
     prefixes = [prefix.rstrip(".") for prefix, _ in replace(contents, asked=None).states() if prefix]
     asked = (contents.asked or "").lower()
-    ends: dict[str, list[str]] = {}  # a prefix may be asked for by its end: "encoder_k"
+    ends: dict[str, list[str]] = {}  # a place may be given by the end of its prefix: "encoder_k"
     for prefix in prefixes:
         parts = prefix.split(".")
         ends.setdefault(".".join(parts[-(asked.count(".") + 1) :]).lower(), []).append(prefix)
@@ -243,7 +242,7 @@ def places_like(contents: Contents) -> str:
 
 
 def _lone(contents: Contents, place: str) -> str:
-    """Return the place behind another, as long as all names in it go on alike."""
+    """Return the place below another, as far as all names below it continue in the same way."""
     while True:
         within = contents.under(f"{place}.")
         following = {name.partition(".")[0] for name in within}
@@ -253,18 +252,18 @@ def _lone(contents: Contents, place: str) -> str:
 
 
 def at(path: Path, place: Place) -> str:
-    """Return how a place is asked for."""
+    """Return the text with which a user selects a place: ``FILE::place``."""
     return f"{path}{MARK}{place.prefix.rstrip('.')}"
 
 
 def taken_and_left(contents: Contents, place: Place, passed: Iterable[Place], names: Iterable[str]) -> str:
-    """Return in a line what was taken from a file, and what was left in it.
+    """Return one line about what was taken from a file, and what was left.
 
     Args:
         contents: of the file.
-        place: where the tensors stand.
+        place: where the tensors are.
         passed: other places that fit.
-        names: those of the tensors that were taken, as the network calls them.
+        names: those of the taken tensors, as the network calls them.
     """
     taken = {id(place.state[name]) for name in names if name in place.state}
     kept = [path for path, tensor in contents.tensors.items() if id(tensor) in taken]
@@ -287,7 +286,7 @@ def _and_more(rest: Sequence[object]) -> str:
 
 
 def _groups(left: Iterable[str], kept: Iterable[str]) -> list[str]:
-    """Return the shortest beginnings of names behind which nothing was kept; a name alone behind its own is whole."""
+    """Return the shortest prefixes below which nothing was kept; for a single name, the complete name."""
     trunks = {name[: cut.start()] for name in kept for cut in re.finditer(r"\.", name)}
     found: dict[str, list[str]] = {}
     for name in left:
@@ -297,7 +296,7 @@ def _groups(left: Iterable[str], kept: Iterable[str]) -> list[str]:
 
 
 def is_shaped(tensor: Tensor | None, shape: Shape | None) -> bool:
-    """Return whether there is a tensor, of a shape in which None fits any length."""
+    """Return whether there is a tensor that fits a shape, in which None fits any length."""
     if tensor is None or shape is None:
         return tensor is not None
     return tensor.ndim == len(shape) and all(

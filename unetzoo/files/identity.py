@@ -1,4 +1,4 @@
-"""Which file this is: what tells an image from another one that took its name."""
+"""The identity of a file, which tells an image from another one that took its name."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Any
 
 BLOCK = 4096
-"""Bytes that are read at a place."""
+"""Bytes that are read at each place."""
 BLOCKS = 16
-"""Places of a file, and chunks of a zarr folder, that are looked at: evenly spaced, the first and the last included."""
+"""Number of places of a file, and of chunks of a zarr folder, that are read: evenly spaced, with the first and last."""
 _METADATA = frozenset({"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"})
 
 
 def fingerprint(path: str | os.PathLike[str]) -> str:
-    """Return a digest of what a file, or a zarr folder, holds: the same for a copy elsewhere and under another name.
+    """Return a digest of the contents of a file or a zarr folder: a copy under another name has the same digest.
 
-    Of a file it covers the size and sampled bytes, all of a small file (64 KiB); of a folder the names and sizes of
-    all files in it, and sampled bytes of the metadata and of some chunks. A change of bytes between the samples, which
-    leaves the size as it is, is not seen: :func:`identity` sees the time it was written as well.
+    For a file it covers the size and sampled bytes, or all bytes of a small file (64 KiB); for a folder, the names and
+    sizes of all files in it, and sampled bytes of the metadata and of some chunks. A change of bytes between the
+    samples that keeps the size is not detected: :func:`identity` also uses the time of writing.
 
     Args:
-        path: links are followed. What is neither file nor folder (a pipe) is not opened.
+        path: links are followed. Anything that is neither file nor folder, such as a pipe, is not opened.
 
     Returns:
         24 hexadecimal digits.
@@ -36,10 +36,10 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
 
 
 def identity(path: str | os.PathLike[str]) -> str:
-    """Return what changes when a file, or a zarr folder, is replaced or written to: its fingerprint and its times.
+    """Return a digest that changes when a file or a zarr folder is replaced or written to.
 
-    Any other time of writing (mtime, in nanoseconds) is another identity, an older one too. A plain copy has a time of
-    its own; one that keeps the times (``cp -p``) keeps the identity.
+    It covers the fingerprint and the times of writing (mtime, in nanoseconds): any other time, even an older one, is
+    another identity. A plain copy has a new time; a copy that keeps the times (``cp -p``) keeps the identity.
 
     Args:
         path: see :func:`fingerprint`.
@@ -54,7 +54,7 @@ def identity(path: str | os.PathLike[str]) -> str:
 
 
 def place(path: str | os.PathLike[str]) -> str:
-    """Return a digest of where a file lies, links followed: 24 hexadecimal digits."""
+    """Return a digest of the path of a file, with links followed: 24 hexadecimal digits."""
     return hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:24]
 
 
@@ -83,7 +83,7 @@ def _add_folder(digest: Any, folder: Path, times: bool) -> None:
 def _files_in(folder: Path) -> Iterator[Path]:
     for place, folders, names in os.walk(folder, onerror=_fail):
         yield from (Path(place) / name for name in names)
-        # A link to a folder is none of its files, and may lead back.
+        # A link to a folder does not count as one of its files, and may lead back.
         folders[:] = [name for name in folders if not (Path(place) / name).is_symlink()]
 
 

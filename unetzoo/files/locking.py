@@ -1,4 +1,4 @@
-"""A lock that one process holds, and that a killed one holds no more."""
+"""A lock that one process holds, and that is released when the process is killed."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _held: set[str] = set()
-"""Those of this process, whose threads the system does not tell from each other."""
+"""Locks held by this process; the system does not distinguish its threads."""
 _guard = threading.Lock()
 
 
 @contextlib.contextmanager
 def alone(path: str | os.PathLike[str]) -> Iterator[bool]:
-    """Hold a lock while the block lasts, and give whether it is held: False where another process or thread has it.
+    """Hold a lock within this block, and yield whether it is held: False if another process or thread has it.
 
-    It is a file, which is removed at the end. Where files cannot be locked, as on some network file systems, it is
-    taken to be held.
+    The lock is a file, which is removed at the end. If files cannot be locked, as on some network file systems, the
+    result is True.
 
     Args:
-        path: of the file, whose folder is there.
+        path: of the file; its folder must exist.
 
     Raises:
-        OSError: the file cannot be made.
+        OSError: the file cannot be created.
     """
     name = os.path.realpath(path)
     with _guard:
@@ -41,7 +41,7 @@ def alone(path: str | os.PathLike[str]) -> Iterator[bool]:
         finally:
             if handle is not None:
                 if os.name != "nt":
-                    Path(name).unlink(missing_ok=True)  # before it is free: nobody else's is removed
+                    Path(name).unlink(missing_ok=True)  # before it is released, so that no other lock is removed
                 os.close(handle)
     finally:
         with _guard:
@@ -49,8 +49,8 @@ def alone(path: str | os.PathLike[str]) -> Iterator[bool]:
 
 
 def _locked(path: Path) -> int | None:
-    """Return the open file, None where another process holds it."""
-    if os.name == "nt":  # where a file can be made to last as long as it is open
+    """Return the open file, None if another process holds it."""
+    if os.name == "nt":  # Windows can delete a file when it is closed
         try:
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_TEMPORARY", 0))
         except (FileExistsError, PermissionError):
@@ -60,7 +60,7 @@ def _locked(path: Path) -> int | None:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            # Not flock, which processes that read images would inherit, and hold after this one was killed.
+            # Not flock: child processes that read images would inherit it, and hold it after this one was killed.
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
@@ -74,4 +74,4 @@ def _locked(path: Path) -> int | None:
                 return handle
         except FileNotFoundError:
             pass
-        os.close(handle)  # its holder has removed it just now
+        os.close(handle)  # its holder has just removed it

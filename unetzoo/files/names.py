@@ -1,4 +1,4 @@
-"""Names that some file system takes for one."""
+"""Names that some file system treats as the same."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import unicodedata
 
 
 def place_key(name: str) -> str:
-    """Return what is equal of names that are one file's, or folder's, on some system.
+    """Return a key that is equal for names that mean the same file or folder on some system.
 
-    They differ in upper and lower case, in how an accent is stored, or in spaces and dots at their end.
+    Such names differ in upper and lower case, in how an accent is stored, or in spaces and dots at the end.
 
     Args:
         name: with / between folders.

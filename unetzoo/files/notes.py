@@ -1,4 +1,4 @@
-"""What the log says of a file that was read: what was taken from it and what was left, in a line."""
+"""Lines for the log about files that were read: what was taken from a file, and what was left."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 
 DESCRIPTION = {"unetzoo_description": True}
-"""``extra`` of a line of the log that tells what something is: its ``num_classes=2`` is nothing that was given."""
+"""``extra`` of a log record that describes something: ``num_classes=2`` in it is not an argument that was given."""
 
 _logger = logging.getLogger("unetzoo")
 
@@ -16,9 +16,9 @@ class Note:
     """A line for the log.
 
     Attributes:
-        text: of it.
-        doubtful: something was chosen or assumed that the reader should look at: a warning. Else all is as expected.
-        describes: it tells what something is, see ``DESCRIPTION``.
+        text: of the line.
+        doubtful: whether something was chosen or assumed that the reader should check: then it is a warning.
+        describes: whether the line describes something, see ``DESCRIPTION``.
     """
 
     text: str
