@@ -55,19 +55,17 @@ def classes(run: str) -> Tensor:
 
 
 def slide() -> Tensor:
-    """Return a mosaic of many drawn fields that is predicted in tiles, and a part of it at its full size."""
+    """Return a mosaic of many drawn fields that is predicted in tiles, and the framed part of it at its full size."""
     fields = [[draw_nuclei(256, 256, seed=100 + 6 * y + x)[0] for x in range(6)] for y in range(4)]
     mosaic = torch.cat([torch.cat(row, dim=2) for row in fields], dim=1)
     found = unetzoo.Predictor("nuclei", tile=512)(mosaic).instances()
     over = images.overlay_objects(mosaic, found.labels)
     small = F.interpolate(over[None].float(), scale_factor=0.25, mode="area")[0].round().byte()
-    y, x, side = 400, 640, small.shape[1]
-    part = over[:, y : y + side, x : x + side].clone()
-    top, left, across = y // 4, x // 4, side // 4
-    for edge in (small[:, top, left : left + across], small[:, top + across, left : left + across]):
-        edge[:] = 255
-    for edge in (small[:, top : top + across, left], small[:, top : top + across, left + across]):
-        edge[:] = 255
+    (height, width), (y, x) = small.shape[1:], (400, 640)
+    part = over[:, y : y + height, x : x + width].clone()
+    bottom, right = (y + height) // 4, (x + width) // 4
+    small[:, y // 4 : bottom, [x // 4, right]] = 255
+    small[:, [y // 4, bottom], x // 4 : right] = 255
     return sheets.sheet([[small, part]])
 
 
