@@ -1,8 +1,8 @@
 """Segment an image that is larger than memory: ``python examples/big_image.py MODEL slide.tif mask.tif``.
 
-The image, a TIFF or a zarr array, is read by rows; the mask, a .tif or .zarr, is written by rows: memory is that of
-one row of tiles, whatever the height. Killed on the way, the same command goes on behind the last finished rows.
-Needs pip install "unetzoo[big]". ``unetzoo predict MODEL slide.tif --out masks --tile 1024`` is the same.
+The image, a TIFF or a zarr array, is read by rows, and the mask, a .tif or .zarr, is written by rows. So only one row
+of tiles is in memory, whatever the height. After a kill, the same command continues after the last finished rows.
+Needs pip install "unetzoo[big]". ``unetzoo predict MODEL slide.tif --out masks --tile 1024`` does the same.
 """
 
 import argparse
@@ -15,7 +15,7 @@ parser = argparse.ArgumentParser(description="Segment an image by rows of tiles.
 parser.add_argument("model", help="a trained model's name, a .safetensors file, the folder of a run, hf-hub:owner/name")
 parser.add_argument("image", help="a .tif or .zarr of any size")
 parser.add_argument("mask", help="a .tif or .zarr")
-parser.add_argument("--tile", type=int, default=1024, help="side in pixels, overlap included (default: 1024)")
+parser.add_argument("--tile", type=int, default=1024, help="side in pixels, including overlap (default: 1024)")
 args = parser.parse_args()
 
 Predictor(args.model, tile=args.tile).write_mask(args.image, args.mask, progress=True)

@@ -2,8 +2,8 @@
 
     python examples/choose_architecture.py --data nuclei --epochs 8 --crop-size 128 --lr 2e-3
 
-What is not an option of this program goes to ``unetzoo train``. Stop it and call it again: it goes on. Afterwards
-``unetzoo compare --results runs/choice/results.json`` prints the table again.
+Options that this program does not have are passed to ``unetzoo train``. If you stop it, the same command continues.
+``unetzoo compare --results runs/choice/results.json`` prints the table again later.
 """
 
 import argparse
@@ -16,9 +16,9 @@ parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
 )
 parser.add_argument("--models", nargs="+", default=["*_resnet18"], metavar="NAME", help="names, or wildcards")
-parser.add_argument("--out", default="runs/choice", metavar="FOLDER", help="of the runs and the results")
+parser.add_argument("--out", default="runs/choice", metavar="FOLDER", help="for the runs and the results")
 parser.add_argument(
-    "--import", dest="imports", action="append", default=[], metavar="MODULE", help="with parts of yours"
+    "--import", dest="imports", action="append", default=[], metavar="MODULE", help="module with your own parts"
 )
 options, settings = parser.parse_known_args()
 try:

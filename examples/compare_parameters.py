@@ -1,4 +1,4 @@
-"""Compare the sizes of the whole zoo with the published ones: ``python examples/compare_parameters.py``."""
+"""Compare the sizes of all networks with the published ones: ``python examples/compare_parameters.py``."""
 
 import sys
 

@@ -1,7 +1,7 @@
 """Train on a folder of images and masks in one call: ``python examples/fit.py FOLDER OUT``.
 
-FOLDER has images/ and masks/. Prints the curve, and segments an image that the training has not seen. Called again
-after it was stopped, it goes on where it stood. Needs pip install "unetzoo[train]".
+FOLDER has images/ and masks/. Prints the curve, and segments an image that was not used for training. If it was
+stopped, the same command continues the run. Needs pip install "unetzoo[train]".
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 import unetzoo
 from unetzoo.data import Labels, find_samples
 
-parser = argparse.ArgumentParser(description="Train a small network, and look at what became of it.")
+parser = argparse.ArgumentParser(description="Train a network, and look at the result.")
 parser.add_argument("folder")
 parser.add_argument("out", type=Path, help="folder of the run")
 parser.add_argument("--model", default="resunet18")
@@ -30,7 +30,7 @@ else:
         batch_size=4,
         loss="bce + dice",
         augmentation="strong",
-        settings={"model.ema": 0.9, "data.workers": 0},  # what has no keyword, by its full name
+        settings={"model.ema": 0.9, "data.workers": 0},  # settings without a keyword, by their full names
     )
 for row in run.history:
     print(f"epoch {row['epoch']}: loss {row['loss']:.4f}, Dice {row['dice']:.4f}")

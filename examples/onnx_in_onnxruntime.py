@@ -1,4 +1,4 @@
-"""Segment an image with an exported file, without unetzoo and torch: onnxruntime, NumPy and Pillow are enough.
+"""Segment an image with an exported file, without unetzoo and torch: needs onnxruntime, NumPy and Pillow.
 
 unetzoo export runs/nuclei nuclei.onnx --inputs uint8 --outputs mask
 python examples/onnx_in_onnxruntime.py nuclei.onnx image.png mask.png
@@ -33,7 +33,7 @@ def main(file: str, source: str, target: str) -> None:
     )
     for name, layer in zip(names, layers, strict=True):
         print(f"{name}: {layer.mean():.1%} of the image")
-    # Grey levels, as far apart as they can be; where classes overlap, of the last one.
+    # Evenly spaced grey levels; where classes overlap, that of the last one.
     levels = mask if facts["task"] == "multiclass" else np.max([k * layer for k, layer in enumerate(layers, 1)], axis=0)
     highest = len(layers) - 1 if facts["task"] == "multiclass" else len(layers)
     Image.fromarray((levels * (255 // highest)).astype(np.uint8)).save(target)

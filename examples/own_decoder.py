@@ -1,7 +1,7 @@
-"""A decoder of your own, on every encoder of the zoo: ``python examples/own_decoder.py [NAME]``.
+"""Use your own decoder with every encoder of the zoo: ``python examples/own_decoder.py [NAME]``.
 
-The whole of a decoder after LinkNet (Chaurasia and Culurciello 2017, arXiv 1707.03718), which adds the encoder's maps
-where U-Net concatenates them. Registered, it is created by name: linknet_resnet50, say. See docs/add_a_decoder.md.
+This is a complete decoder after LinkNet (Chaurasia and Culurciello 2017, arXiv 1707.03718), which adds the encoder's
+maps where U-Net concatenates them. Once registered, it has names such as linknet_resnet50. See docs/add_a_decoder.md.
 """
 
 import sys
@@ -18,7 +18,7 @@ from unetzoo.nn.resampling import resize
 
 @unetzoo.register_decoder("linknet")
 class LinkDecoder(unetzoo.Decoder):
-    """Per step: to the width of the finer map, up-sample, add that map."""
+    """In each step: convolve to the width of the finer map, up-sample, and add that map."""
 
     title = "LinkNet"
     paper = "Chaurasia and Culurciello 2017, arXiv 1707.03718"
@@ -33,14 +33,14 @@ class LinkDecoder(unetzoo.Decoder):
         initialise(self)
 
     def forward(self, maps, size, deep):
-        """Return the sums, the finest first: that one alone, or with ``deep`` all of them."""
+        """Return the sums, the finest first: only that one, or with ``deep`` all of them."""
         sums = [maps[-1]]
         for step, skip in zip(reversed(self.steps), reversed(maps[:-1]), strict=True):
             sums.insert(0, skip + resize(self.run(step, sums[0]), skip.shape[-2:]))
         return sums[:-1] if deep else sums[:1]
 
 
-if __name__ == "__main__":  # and not where another file imports the decoder
+if __name__ == "__main__":  # but not if another file imports the decoder
     name = sys.argv[1] if len(sys.argv) > 1 else "linknet_resnet18"
     print(*unetzoo.list_models("linknet*"))
     print(unetzoo.model_info(name).architecture)

@@ -1,7 +1,7 @@
-"""A training loop of your own, with no trainer: ``python examples/own_loop.py FOLDER model.safetensors``.
+"""Write your own training loop, without a trainer: ``python examples/own_loop.py FOLDER model.safetensors``.
 
-FOLDER has images/ and masks/. The zoo gives the images, the augmentation, the loss at every head of a UNet++, and
-the scores; the loop is plain torch, to be changed at will.
+FOLDER has images/ and masks/. unetzoo provides the images, the augmentation, the loss at every head of a UNet++, and
+the scores. The loop is plain torch, and you can change it as you like.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from unetzoo.metrics import SegmentationMetrics
 
 parser = argparse.ArgumentParser(description="Train a UNet++ with deep supervision.")
 parser.add_argument("folder")
-parser.add_argument("out", help="a .safetensors file, for the best epoch's network")
+parser.add_argument("out", help="a .safetensors file for the network of the best epoch")
 parser.add_argument("--epochs", type=int, default=30)
 parser.add_argument("--crop", type=int, default=128, help="side of the training crops")
 parser.add_argument("--width", type=int, default=16, help="channels of the network's finest level")
@@ -38,7 +38,7 @@ optimiser = torch.optim.AdamW(unetzoo.param_groups(model, 1e-2, weight_decay=0.0
 batches, best = EpochBatches(len(train), batch_size=4), -1.0
 for epoch in range(args.epochs):
     model.train()
-    batches.set_epoch(epoch)  # other crops and flips each time
+    batches.set_epoch(epoch)  # new crops and flips in each epoch
     for batch in DataLoader(train, batch_sampler=batches):
         loss = criterion(model.training_outputs(batch["image"].to(device)), batch["target"].to(device))
         optimiser.zero_grad()

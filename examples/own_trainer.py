@@ -1,7 +1,7 @@
-"""The recipe in a Trainer of your own: ``python examples/own_trainer.py FOLDER OUT``.
+"""Use the recipe in your own Trainer: ``python examples/own_trainer.py FOLDER OUT``.
 
-FOLDER has images/ and masks/. Network, loss, rates, data and checks are unetzoo's; the trainer is Lightning's, with all
-its arguments, loggers and callbacks, such as the one below. Needs pip install "unetzoo[train]".
+FOLDER has images/ and masks/. Network, loss, learning rate, data and checks are unetzoo's; the trainer is Lightning's,
+with all its arguments, loggers and callbacks, such as the one below. Needs pip install "unetzoo[train]".
 """
 
 import argparse
@@ -14,15 +14,15 @@ from unetzoo.train import FolderData, Recipe, WholeFiles, run_callbacks
 
 
 class LargestGradient(lightning.Callback):
-    """Logs how large the gradient grew: what one would look at where a training is not stable."""
+    """Logs the largest gradient, which helps to find out why training is unstable."""
 
     def on_before_optimizer_step(self, trainer, recipe, optimizer):
-        """Log it, once a step."""
+        """Log it once per step."""
         largest = max(float(p.grad.abs().max()) for p in recipe.network.parameters() if p.grad is not None)
         recipe.log("largest_gradient", largest)
 
 
-parser = argparse.ArgumentParser(description="Train a U-Net by a Trainer of one's own.")
+parser = argparse.ArgumentParser(description="Train a U-Net with your own Trainer.")
 parser.add_argument("folder")
 parser.add_argument("out", help="folder of the run")
 parser.add_argument("--epochs", type=int, default=30)
@@ -36,7 +36,7 @@ trainer = lightning.Trainer(
     accelerator="auto",
     logger=CSVLogger(args.out, name="", version="log"),
     log_every_n_steps=1,
-    callbacks=[LargestGradient(), *run_callbacks(args.out, patience=10)],  # theirs come last
+    callbacks=[LargestGradient(), *run_callbacks(args.out, patience=10)],  # unetzoo's come last
     plugins=[WholeFiles()],  # checkpoints all or nothing
     enable_checkpointing=False,  # run_callbacks keeps the best network and the last state
     enable_progress_bar=False,

@@ -1,7 +1,7 @@
 """Segment a folder of images with many processes or machines: ``python examples/ray_predict.py MODEL FOLDER OUT``.
 
-Starts Ray here, or joins the cluster of RAY_ADDRESS, whose machines see FOLDER and OUT under the same paths. Masks that
-are there are not made again: who replaces a killed worker, and who starts a stopped run once more, makes the others.
+Starts Ray on this machine, or joins the cluster at RAY_ADDRESS, whose machines must have FOLDER and OUT under the same
+paths. Existing masks are kept: a worker that replaces a killed one, or a run that is started again, makes the others.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from unetzoo import Predictor
 from unetzoo.errors import UnetzooError
 from unetzoo.prediction.files import Job, Outputs, check_outputs, find_jobs, predict_files
 
-SHARD = 8  # images that are handed out at a time
+SHARD = 8  # images that a worker gets at a time
 
 
 class Worker:
@@ -25,7 +25,7 @@ class Worker:
         self.predictor, self.outputs, self.settings = predictor, outputs, settings
 
     def __call__(self, batch):
-        """Write the masks of a shard that are not there yet; return the images that have none, and why."""
+        """Write the missing masks of a shard; return the images that failed, and why."""
         jobs = [Job(Path(source), *map(str, names)) for source, *names in zip(*batch.values(), strict=True)]
         failed = predict_files(self.predictor, jobs, self.outputs, self.settings).failed
         return {"image": [str(path) for path in failed], "problem": list(failed.values())}
@@ -33,9 +33,9 @@ class Worker:
 
 parser = argparse.ArgumentParser(description="Segment a folder of images with Ray.")
 parser.add_argument("model", help="a .safetensors file, the folder of a run, or a repository of the Hub")
-parser.add_argument("folder", help="of images; its sub-folders are searched too")
-parser.add_argument("out", help="folder of the masks, one for each model")
-parser.add_argument("--actors", type=int, default=2, help="processes, of one CPU each")
+parser.add_argument("folder", help="folder of images; its sub-folders are searched too")
+parser.add_argument("out", help="folder for the masks; each model needs its own")
+parser.add_argument("--actors", type=int, default=2, help="number of processes, with one CPU each")
 args = parser.parse_args()
 outputs, settings = Outputs(Path(args.out).absolute()), {"model": args.model, "tile": 1024}
 try:

@@ -1,9 +1,9 @@
-"""Use the zoo through torch.hub, nothing installed but torch: ``python examples/torch_hub.py MODEL IMAGE MASK``.
+"""Use the zoo through torch.hub, without installing it: ``python examples/torch_hub.py MODEL IMAGE MASK``.
 
 From a clone, as here: ``torch.hub.load("path/of/the/clone", NAME, source="local", ...)``. Straight from GitHub:
-``torch.hub.load("OWNER/unetzoo", NAME, trust_repo=True, ...)``, with OWNER/unetzoo:TAG for one version of it. NAME is
-any of ``unetzoo list``, with the options of ``unetzoo.create``, or "from_pretrained" for a saved model. What
-hubconf.py needs beside torch is torchvision, safetensors and huggingface_hub.
+``torch.hub.load("OWNER/unetzoo", NAME, trust_repo=True, ...)``, or OWNER/unetzoo:TAG for a certain version. NAME is
+any name of ``unetzoo list``, with the options of ``unetzoo.create``, or "from_pretrained" for a saved model. In
+addition to torch, hubconf.py needs torchvision, safetensors and huggingface_hub.
 """
 
 import sys
@@ -15,14 +15,14 @@ CLONE = Path(__file__).resolve().parents[1]
 
 
 def main(file: str, image: str, target: str) -> None:
-    """Write the mask of ``image``, as the saved model ``file`` finds it, to ``target``."""
+    """Write the mask that the saved model ``file`` predicts for ``image`` to ``target``."""
     fresh = torch.hub.load(str(CLONE), "resunet18", source="local", in_channels=1, num_classes=4)
     print("a new one:", tuple(fresh(torch.rand(1, 1, 50, 70)).shape))
 
     model = torch.hub.load(str(CLONE), "from_pretrained", file, source="local")
     print("a saved one:", model.config.name, model.config.task, model.config.class_names or "")
 
-    import unetzoo  # torch.hub brought it along
+    import unetzoo  # torch.hub has made it importable
 
     result = unetzoo.Predictor(model)(image)
     result.save(target)

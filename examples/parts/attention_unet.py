@@ -1,18 +1,19 @@
-"""Attention U-Net: a U-Net whose skip connections are gated by the coarser map that they meet.
+"""Attention U-Net: a U-Net whose skip connections are gated by the next coarser map.
 
-Paper: Oktay et al. 2018, arXiv 1804.03999, sections 2.2 and 2.3. A gate weighs each pixel of a skip connection x by
+Paper: Oktay et al. 2018, arXiv 1804.03999, sections 2.2 and 2.3. A gate weights each pixel of a skip connection x by
 
     α = sigmoid(ψ · relu(W_x x + W_g g + b_g) + b_ψ),
 
-g being the decoder's map one level down, all W and ψ convolutions of 1×1. α is found on the grid of g and resampled
-bilinearly to that of x. The finest skip connection is not gated, as its map is not yet one of content (section 2.3).
-unetzoo has such gates itself, ``create("unet", attention=True)``: this file shows how a decoder is added.
+where g is the decoder's map one level down, and all W and ψ are 1×1 convolutions. α is computed on the grid of g and
+resampled bilinearly to that of x. The finest skip connection is not gated, as its map does not yet represent content
+(section 2.3). unetzoo has such gates itself, ``create("unet", attention=True)``: this file shows how to add a decoder.
 
-Ours: two dimensions; W_x takes every second pixel (the authors' code: a 2×2 convolution at stride 2), which rounds odd
-sizes up; half as many channels inside a gate as x has; no further convolution behind it. Else as in ``unet``.
+Differences: two dimensions; W_x reads every second pixel (in the authors' code it is a 2×2 convolution at stride 2),
+which rounds odd sizes up; half as many channels inside a gate as x has; no further convolution after it. Everything
+else is as in ``unet``.
 
-In your own package: import this file, and ``attention_unet_resnet18`` and all the others are there to create. In
-unetzoo: put it into ``unetzoo/decoders/``. ``python examples/parts/attention_unet.py`` checks it.
+In your own package: import this file, and you can create ``attention_unet_resnet18`` and all the others. In unetzoo:
+put it into ``unetzoo/decoders/``. ``python examples/parts/attention_unet.py`` checks it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from unetzoo.nn.resampling import Size, resize
 
 
 class AttentionGate(nn.Module):
-    """Additive attention: weighs the pixels of a skip connection by what the coarser map makes of them.
+    """Additive attention: weights the pixels of a skip connection by factors computed from it and the coarser map.
 
     Args:
         skip, coarse: channels of the skip connection and of the coarser map.
@@ -55,7 +56,7 @@ class AttentionGate(nn.Module):
 
 @register_decoder("attention_unet")
 class AttentionUNetDecoder(UNetDecoder):
-    """U-Net's steps, each of them but the last with a gated skip connection."""
+    """U-Net's steps, all except the last with a gated skip connection."""
 
     title = "Attention U-Net"
     paper = "Oktay et al. 2018, arXiv 1804.03999"

@@ -1,8 +1,8 @@
-"""Make parts of this folder the zoo's own, in a copy: ``python examples/parts/in_the_tree.py NAME[,NAME…] [TESTS]``.
+"""Add parts of this folder to the zoo, in a copy: ``python examples/parts/in_the_tree.py NAME[,NAME…] [TESTS]``.
 
-The checkout is copied to a temporary folder, each part goes to ``unetzoo/decoders/`` or ``unetzoo/encoders/`` of the
-copy, no other file is changed, and the tests are run there: all of them, or those that follow the names, as pytest
-takes them.
+The checkout is copied to a temporary folder. Each part is added to ``unetzoo/decoders/`` or ``unetzoo/encoders/`` of
+the copy; no other file is changed. Then the tests run there: all of them, or those that follow the names, as arguments
+of pytest.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ UNNEEDED = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "_
 
 
 def place(parts: str, folder: Path) -> Path:
-    """Copy the checkout into ``folder`` with the parts among its modules; return the copy."""
+    """Copy the checkout into ``folder``, with the parts added to its modules; return the copy."""
     copy = folder / "checkout"
     shutil.copytree(ROOT, copy, ignore=UNNEEDED)
     for part in parts.split(","):
         source = PARTS / f"{part}.py"
         room = "decoders" if "@register_decoder" in source.read_text(encoding="utf-8") else "encoders"
         shutil.copy(source, copy / "unetzoo" / room)
-    if (ROOT.parent / "shared").is_dir():  # real images beside the checkout, which some tests use
+    if (ROOT.parent / "shared").is_dir():  # real images next to the checkout, which some tests use
         (folder / "shared").symlink_to(ROOT.parent / "shared")
     return copy
 

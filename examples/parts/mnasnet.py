@@ -1,12 +1,12 @@
 """torchvision's MNASNet 0.5 as an encoder: five maps, at strides 2, 4, 8, 16 and 32.
 
-Paper: Tan et al. 2018, arXiv 1807.11626. Code: torchvision's own class (BSD-3-Clause), whose layers are taken over
-under their own names, so that an ImageNet file fits key for key, and every map equals torchvision's, at any size. Ours:
-the classifier is left out, and the last convolution, which belongs to it.
+Paper: Tan et al. 2018, arXiv 1807.11626. Code: torchvision's own class (BSD-3-Clause), whose layers are used
+under their own names, so that an ImageNet file fits key for key, and every map equals torchvision's, at any size.
+Difference: the classifier and the last convolution, which belongs to it, are left out.
 
-torchvision makes its batch norms itself, so no other norm can be asked for.
+torchvision creates the batch norms itself, so no other norm is possible.
 
-In your own package: import this file, and ``unet_mnasnet0_5`` and the others are there to create, pretrained too.
+In your own package: import this file, and you can create ``unet_mnasnet0_5`` and the others, also pretrained.
 In unetzoo: put it into ``unetzoo/encoders/``. ``python examples/parts/mnasnet.py`` checks it.
 """
 
@@ -20,7 +20,7 @@ from unetzoo.encoders import Encoder, Options, register_encoder
 from unetzoo.nn.layers import ConvStyle
 
 ENDS = (8, 9, 10, 12, 14)
-"""For each map, the number of torchvision's layer at which the next stage begins."""
+"""For each map, the index of torchvision's layer at which the next stage begins."""
 
 
 @register_encoder(
@@ -31,7 +31,7 @@ ENDS = (8, 9, 10, 12, 14)
     weights="MNASNet0_5_Weights",
 )
 class MNASNetEncoder(Encoder):
-    """Up to five maps of 8, 16, 24, 48 and 160 channels: what torchvision gives behind ``layers`` 7, 8, 9, 11, 13."""
+    """Up to five maps of 8, 16, 24, 48 and 160 channels: torchvision's outputs of ``layers`` 7, 8, 9, 11 and 13."""
 
     image_convolution = "layers.0"
 
@@ -43,7 +43,7 @@ class MNASNetEncoder(Encoder):
         if in_channels != 3:
             first = self.layers[0]
             self.layers[0] = nn.Conv2d(in_channels, first.out_channels, 3, stride=2, padding=1, bias=False)
-            nn.init.kaiming_normal_(self.layers[0].weight, mode="fan_out")  # as torchvision draws its own
+            nn.init.kaiming_normal_(self.layers[0].weight, mode="fan_out")  # as torchvision initialises its own
         self.in_channels = in_channels
         self.channels = (8, 16, 24, 48, 160)[:depth]
         self.strides = (2, 4, 8, 16, 32)[:depth]

@@ -6,13 +6,13 @@ import time
 from unetzoo.serving import serve
 
 MODEL = os.environ.get("MODEL", "owner/name")
-"""Write yours here, or set the variable MODEL in the settings of the Space."""
+"""Write your model's name here, or set the variable MODEL in the settings of the Space."""
 PORT = int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
 
 NAMES = os.environ.get("SPACE_HOST", "").split()
-"""Under which visitors reach the Space, such as "me-nuclei.hf.space"."""
+"""Host names under which visitors reach the Space, such as "me-nuclei.hf.space"."""
 
-# A Space is reached from outside its container, so that 127.0.0.1 would not do.
+# A Space is reached from outside its container, so 127.0.0.1 does not work.
 with serve(MODEL, host="0.0.0.0", port=PORT, names=NAMES) as address:
     print(f"{MODEL}: {address}", flush=True)
     while True:

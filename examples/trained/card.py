@@ -16,11 +16,11 @@ COLUMNS = {
     "nuclei": "images dice iou object_ap_50 object_ap_50@20 objects_true objects_found objects_found@20",
     "vessels": "images dice iou precision recall specificity",
 }
-"""Scores of the card's table; with @20, those that leave objects of fewer pixels out."""
+"""Scores of the card's table; those with @20 leave out objects of fewer pixels."""
 
 
 def main(name: str, run: Path) -> None:
-    """Fill what was measured into the text."""
+    """Fill the measured figures into the text."""
     path, figures = trained.weights_of(name), json.loads((DOCS / f"{name}.json").read_text(encoding="utf-8"))
     rows = list(csv.DictReader((run / "metrics.csv").read_text(encoding="utf-8").splitlines()))
     text = (HERE / f"{name}.md").read_text(encoding="utf-8").format(

@@ -1,7 +1,7 @@
 """Put a trained run into the package: ``python keep.py NAME RUN DATA`` writes weights, figures, log, curves and card.
 
-NAME.yaml beside this file is the recipe. DATA is what the figures are of: the recipe's data, or a list of the same
-images that tells more kinds apart.
+NAME.yaml in this folder is the recipe. The figures are measured on DATA: the recipe's data, or a list of the same
+images with more kinds.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from unetzoo.data import Labels, list_samples
 from unetzoo.evaluation import evaluate
 
 MODELS = {"nuclei": ("nucleus", 20), "vessels": ("vessel", 0)}
-"""Name: its class, and pixels of the smallest object of the second figures; 0: objects are not counted."""
+"""For each name: its class, and the smallest size of objects in the second figures; 0: objects are not counted."""
 
 
 def main(name: str, run: Path, data: Path) -> None:
-    """Write the model to the package, and what is told of it to ``docs/``."""
+    """Write the model to the package, and its figures to ``docs/``."""
     model = unetzoo.load(run, dtype=torch.float16, class_names=[MODELS[name][0]])
     unetzoo.save(model, trained.weights_of(name))
     shutil.copy(run / "data.json", trained.data_of(name))
@@ -37,7 +37,7 @@ def main(name: str, run: Path, data: Path) -> None:
 
 
 def measured(name: str, run: Path, data: Path) -> dict:
-    """Return how many images there are, and the scores of those that did not train."""
+    """Return the number of images, and the scores of those that were not used for training."""
     smallest = MODELS[name][1]
     listed = list_samples(data, Labels()).samples
     kinds = Counter(one.kind.replace(" ", "_") for samples in listed.values() for one in samples if one.kind)

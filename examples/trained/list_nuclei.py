@@ -1,10 +1,10 @@
-"""List the 553 nuclei of the 2018 Data Science Bowl with kind and split: ``python list_nuclei.py FOLDER nuclei.csv``.
+"""List the 553 images of the 2018 Data Science Bowl with kind and split: ``python list_nuclei.py FOLDER nuclei.csv``.
 
 FOLDER has ``images/``, and ``instances/`` with their label images. The kind follows from the pixels: coloured images
 are histology, grey ones with nuclei brighter than the rest are fluorescence, the other grey ones bright field. The
-split is that of the package's record of the model, by the bytes of the images: what one edition is tested by, none was
-trained by. ``nuclei_training.csv`` beside it is the same list, but with the few images of histology and bright field as
-one kind, "stained": as many crops are drawn of each kind.
+split is that in the package's record of the model, by the bytes of the images, so that no version of the model is
+trained on the test images of another. ``nuclei_training.csv`` in the same folder is the same list, but with the few
+images of histology and bright field as one kind, "stained", as training draws equally many crops of each kind.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def kind_of(image: torch.Tensor, mask: torch.Tensor) -> str:
 
 
 def main(folder: Path, target: Path) -> None:
-    """Write the lists: paths relative to their own folder, one row an image."""
+    """Write the lists: one row for each image, with paths relative to the folder of the list."""
     record = json.loads(trained.data_of("nuclei").read_text(encoding="utf-8"))
     split = {image: part for part in ("train", "val", "test") for image, _ in record[part].values()}
     rows = []
@@ -47,7 +47,7 @@ def main(folder: Path, target: Path) -> None:
 
 
 def write(target: Path, rows: list[list[str]]) -> None:
-    """Write a list with its head."""
+    """Write a list with its header."""
     with target.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream, lineterminator="\n").writerows([["image", "mask", "kind", "split"], *rows])
 
