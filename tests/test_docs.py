@@ -115,8 +115,8 @@ def test_links_lead_to_a_file_and_a_heading_on_github(page: str) -> None:
 @pytest.mark.parametrize("page", markdown())
 def test_a_page_reads_on_github(page: str) -> None:
     """There is no directive and no role of Sphinx, which GitHub shows as it is written."""
-    directives = r"^(?:`{3,}|:{3,})\{.*"
-    assert not re.findall(directives, (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    directives_and_targets = r"^(?:`{3,}|:{3,})\{.*|^\([\w-]+\)=$"
+    assert not re.findall(directives_and_targets, (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
     assert not re.findall(r"\{[a-z:]+\}CODE", re.sub(r"`[^`]*`", "CODE", prose(page)))
 
 
@@ -215,7 +215,7 @@ def executed() -> list[Any]:
 
     A Trainer of the reader's own, in one of them, shows Lightning's own warnings.
     """
-    marks = {"docs/training.md": [pytest.mark.filterwarnings("ignore")]}
+    marks = {"docs/training_settings.md": [pytest.mark.filterwarnings("ignore")]}
     pages = [pytest.param(page, page not in LIGHTER, marks=marks.get(page, ())) for page in pages_with("python")]
     return [*pages, *(pytest.param(page, True, marks=[*marks.get(page, ()), pytest.mark.slow]) for page in LIGHTER)]
 
@@ -301,7 +301,7 @@ def test_the_command_line_takes_what_a_page_shows(command: str) -> None:
 ON_DATA = ("data", "train", "evaluate", "predict", "calibrate", "export")
 SMALL = ["--epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.accelerator", "cpu", "--data.workers", "0"]
 """What makes a run of the pages short. (A single batch cannot be said: Lightning takes 1 for 1.0, which is all.)"""
-ON_RESNET = ("README.md", "docs/getting_started.md", "docs/training.md")
+ON_RESNET = ("README.md", "docs/getting_started.md", "docs/training.md", "docs/training_settings.md")
 """Pages whose networks stand on a ResNet-18."""
 NARROW = ["--model.options.base_channels", "4"]
 
@@ -341,12 +341,12 @@ def test_the_commands_and_settings_on_data_run_in_their_order(
     if not whole and page != "README.md":
         monkeypatch.setattr(reporting.History, "_write_curves", lambda *_: None)
     write_shapes("shapes", 10, size=(64, 64), task="multiclass", seed=0)
-    in_two_processes = whole and page == "docs/training.md"  # each of which validates
+    in_two_processes = whole and page == "docs/training_settings.md"  # each of which validates
     write_nuclei(reader / "cells", 29 if in_two_processes else 10, told_apart=page == "docs/objects.md")
     images.write_png(drawing.draw_nuclei(64, 64)[0], reader / "cells.png")
     (reader / "nuclei").symlink_to(reader / "cells")
     (reader / "new").symlink_to(reader / "cells" / "images")
-    if page == "docs/prediction.md":
+    if page in ("docs/prediction.md", "docs/training_settings.md"):
         assert main(["train", "--model", "unet", *NARROW, "--data", "cells", "--out",
                      "runs/a", *SMALL, "--crop-size", "32", "--quiet"]) == 0  # fmt: skip
     ran = 0
