@@ -101,9 +101,9 @@ def test_settings_are_a_table_that_says_what_is_not_usual(run: Path) -> None:
     assert "task: null  # here binary" in rest
 
 
-def columns_that_are_described(title: str) -> set[str]:
-    """Return the names in the first cells of a table of docs/training.md, which has this title."""
-    rows = (ROOT / "docs" / "training.md").read_text(encoding="utf-8").partition(title)[2].partition("\n\n")[0]
+def columns_that_are_described(page: str, title: str) -> set[str]:
+    """Return the names in the first cells of a table of a page, which has this title."""
+    rows = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(title)[2].partition("\n\n")[0]
     return {name for row in rows.splitlines() for name in re.findall("`([^`]+)`", row.split("|")[1] if row else "")}
 
 
@@ -114,7 +114,7 @@ def plain_columns(folder: Path) -> set[str]:
 
 
 def test_every_column_is_described(run: Path) -> None:
-    described = columns_that_are_described("| column | |\n")
+    described = columns_that_are_described("training.md", "| column | |\n")
     assert plain_columns(run) == described - {"object_ap", "objects_true"}
 
 
@@ -205,7 +205,7 @@ def test_objects_are_judged_by_objects(tmp_path: Path) -> None:
         Image.fromarray(ids).save(tmp_path / "data" / "instances" / f"{k}.png")
     train(tmp_path / "data", tmp_path / "run", "--epochs", "1")
     objects = {name for name in plain_columns(tmp_path / "run") if name.startswith("object")}
-    known = columns_that_are_described("false negative (FN):\n\n| name | |\n")
+    known = columns_that_are_described("objects.md", "false negative (FN):\n\n| name | |\n")
     assert {name for name in objects if not re.fullmatch(r"object_ap_[6-9]\d", name)} <= known
     seen = Read(page(tmp_path / "run"))
     assert "objects, each told apart (instances)" in seen.text

@@ -35,7 +35,7 @@ from unetzoo.prediction.outputs import LEDGER
 
 NAMES = unetzoo.list_models(pretrained=True)
 FIGURES = {name: json.loads((ROOT / "docs" / f"{name}.json").read_text(encoding="utf-8")) for name in NAMES}
-"""What ``unetzoo evaluate`` printed of the images of each split, as the models' pages in docs/ say."""
+"""What ``unetzoo evaluate`` printed of the images of each split, as docs/trained.md says."""
 PROGRAMS = ROOT / "examples" / "trained"
 
 
