@@ -73,7 +73,7 @@ def draw_flood(seed: int, side: int = 192) -> tuple[Tensor, Tensor]:
     """Draw fields and a river that has left its bed.
 
     Returns:
-        reflectances in four bands times 10,000, (4, H, W) int32, and where water is, (H, W) bool.
+        reflectances in four bands times 10,000, (4, H, W) uint16, and where water is, (H, W) bool.
     """
     generator = torch.Generator().manual_seed(seed)
     y, x = torch.meshgrid(torch.linspace(0, 1, side), torch.linspace(0, 1, side), indexing="ij")
@@ -91,7 +91,7 @@ def draw_flood(seed: int, side: int = 192) -> tuple[Tensor, Tensor]:
     bands = GROUND[kinds] * (shades * (1 + 0.1 * waves(20)))[..., None]
     bands = torch.where(water[..., None], WATER * (1 + 0.1 * waves(12))[..., None], bands)
     noisy = bands + 0.012 * torch.randn(side, side, 4, generator=generator)
-    return (noisy.clamp(0, 1) * 10_000).round().int().permute(2, 0, 1), water
+    return (noisy.clamp(0, 1) * 10_000).round().to(torch.uint16).permute(2, 0, 1), water
 
 
 def flood() -> Tensor:
@@ -102,14 +102,15 @@ def flood() -> Tensor:
             (data / part).mkdir(parents=True)
         for seed in range(40):
             bands, water = draw_flood(seed)
-            tifffile.imwrite(data / "images" / f"{seed}.tif", bands.numpy().astype(np.uint16), photometric="minisblack")
+            pixels = bands.permute(1, 2, 0).numpy()
+            tifffile.imwrite(data / "images" / f"{seed}.tif", pixels, photometric="minisblack", planarconfig="contig")
             Image.fromarray(water.numpy().astype(np.uint8) * 255).save(data / "masks" / f"{seed}.png")
         settings = {"model.options.base_channels": 16, "data.workers": 0}
         run = unetzoo.fit(
             "unet", data=data, steps=300, crop_size=96, lr=0.003, out=Path(folder, "run"), settings=settings
         )
         bands, _ = draw_flood(1000)
-        found = unetzoo.Predictor(run.folder)(bands.float())
+        found = unetzoo.Predictor(run.folder)(bands)
     colours = (bands[[2, 1, 0]].float() / 4500 * 255).clamp(0, 255).byte()
     return sheets.sheet([[colours, images.overlay(colours, found.mask > 0, 0.4)]])
 
