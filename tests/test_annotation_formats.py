@@ -134,7 +134,7 @@ def test_what_has_no_area_stops_those_who_want_it(tmp_path: Path) -> None:
     ("shape", "said"),
     [
         ({"points": RING[:2]}, "3 corners or more"),
-        ({"points": [[0, 0], [1, float("inf")], [2, 2]]}, "Infinity is no number of JSON's"),
+        ({"points": [[0, 0], [1, float("inf")], [2, 2]]}, "Infinity is not a JSON number"),
         ({"points": [[0, 0], [1, 1e300], [2, 2]]}, "finite numbers"),
         ({"points": [[0, 0], [1, 10**400], [2, 2]]}, "finite numbers"),
         ({"points": [[0, 0], [1, "1"], [2, 2]]}, "finite numbers"),

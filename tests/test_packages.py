@@ -382,7 +382,7 @@ def test_a_bomb_is_not_unpacked(written: Path) -> None:
         ("/etc/out.txt", "leads out of it"),
         ("a\\..\\out.txt", "leads out of it"),
         ("C:out.txt", "leads out of it"),
-        ("MODEL.safetensors", "stands in it twice"),
+        ("MODEL.safetensors", "is in it twice"),
     ],
 )
 def test_names_that_lead_elsewhere_are_refused(name: str, said: str, written: Path) -> None:

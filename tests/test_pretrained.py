@@ -205,7 +205,7 @@ def test_nothing_that_is_loaded_runs(tmp_path: Path, cache: Path, monkeypatch: p
 )
 def test_files_that_hold_no_tensors(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(WeightsError, match=f"{name} (cannot be read|is no safetensors file)"):
+    with pytest.raises(WeightsError, match=f"{name} (cannot be read|is not a safetensors file)"):
         unetzoo.create("resunet18", pretrained=tmp_path / name)
 
 

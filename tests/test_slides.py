@@ -395,7 +395,7 @@ def test_a_table_that_has_no_place_is_refused_before_any_work(
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "kept" and access(path, mode))
     for table, said in (
-        ("file/a/t.csv", "is a file, and no folder"),
+        ("file/a/t.csv", "is a file, not a folder"),
         ("t.csv", "is a folder"),
         ("kept/b/t.csv", "cannot be written (Permission denied)"),
     ):

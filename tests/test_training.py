@@ -862,7 +862,7 @@ def test_a_full_disk_leaves_no_half_a_checkpoint(
         said = refused(capsys, "--data", str(nuclei), "--out", str(out), *TINY, "--epochs", "1", "--keep_steps", "1")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert re.search("no room left .*free some", said)
+    assert re.search("no space left .*free some", said)
     assert not (out / "last.ckpt").exists()
     assert not list(out.glob(".*saving"))
 

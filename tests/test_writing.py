@@ -860,7 +860,7 @@ def test_a_folder_made_for_what_then_fails_is_gone_again(tmp_path: Path) -> None
 def test_a_link_into_a_missing_folder_names_that_folder(tmp_path: Path) -> None:
     link = tmp_path / "link.safetensors"
     link.symlink_to("missing/model.safetensors")
-    with pytest.raises(WriteError, match=f"no folder {tmp_path / 'missing'}; make it first"):
+    with pytest.raises(WriteError, match=f"no folder {tmp_path / 'missing'}; create it first"):
         unetzoo.save(unetzoo.create("unet", base_channels=1), link)
     assert names(tmp_path) == ["link.safetensors"]
 
@@ -879,7 +879,7 @@ def test_what_is_no_ordinary_file_is_refused_at_once_and_stays(
     before = path.lstat()
     model = unetzoo.create("unet", base_channels=1)
     within_seconds(lambda: unetzoo.save(model, path), 5)
-    with pytest.raises(WriteError, match="no ordinary file"):
+    with pytest.raises(WriteError, match="not an ordinary file"):
         unetzoo.save(model, path)
     assert os.path.samestat(path.lstat(), before)
     assert names(tmp_path) == ["model.safetensors"]
@@ -890,7 +890,7 @@ def test_a_device_is_refused_also_behind_a_link_and_stays_one(tmp_path: Path, de
     link = tmp_path / "model.safetensors"
     link.symlink_to(device)
     for path in (Path(device), link):
-        with pytest.raises(WriteError, match="no ordinary file"):
+        with pytest.raises(WriteError, match="not an ordinary file"):
             write(path, NEW)
     assert stat.S_ISCHR(Path(device).stat().st_mode)
     assert link.readlink() == Path(device)
@@ -937,7 +937,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_where_and_what_to_do(
     status, said, errors = refused(path, 100_000, limit=limit, chunk=chunk)
     assert (status, errors) == (3, "")
     assert said.count("\n") == 1
-    assert re.search(rf"no room left .*{tmp_path} .*free some", said)
+    assert re.search(rf"no space left .*{tmp_path} .*free some", said)
     assert names(tmp_path) == ([] if old is None else ["model.bin"])
     assert old is None or path.read_bytes() == old
     assert refused(path, limit, limit=limit, chunk=chunk) == (0, "", "")
@@ -969,12 +969,12 @@ def test_a_disk_that_is_really_full_keeps_the_old_file(tmp_path: Path) -> None:
         unetzoo.save(small, path)
         old = path.read_bytes()
         for _ in range(3):
-            with pytest.raises(WriteError, match=f"no room left .*{disk} .*free some"):
+            with pytest.raises(WriteError, match=f"no space left .*{disk} .*free some"):
                 unetzoo.save(large, path)
             assert names(disk) == [path.name]
             assert path.read_bytes() == old
             assert unetzoo.verify(path).config == small.config
-        with pytest.raises(WriteError, match=f"no room left .*{disk} "):
+        with pytest.raises(WriteError, match=f"no space left .*{disk} "):
             write(disk / "other.bin", bytes(2_000_000))
         assert names(disk) == [path.name]
         write(disk / "other.bin", bytes(500_000))
@@ -985,7 +985,7 @@ def test_a_disk_without_room_for_a_name_keeps_the_old_file(tmp_path: Path) -> No
     with mounted(tmp_path / "disk", "size=1m,nr_inodes=2") as disk:
         path = disk / "model.bin"
         path.write_bytes(OLD)
-        with pytest.raises(WriteError, match=f"no room left .*{disk} "):
+        with pytest.raises(WriteError, match=f"no space left .*{disk} "):
             write(path, NEW)
         assert names(disk) == [path.name]
         assert path.read_bytes() == OLD

@@ -1,7 +1,7 @@
-"""Packages of BioImage.IO that this zoo wrote: the one file of tensors in them, read with suspicion.
+"""BioImage.IO packages that this zoo wrote: the file of tensors in them, read defensively.
 
-They are zip archives from strangers. Two members are read, the description and the safetensors file that it names;
-the program (TorchScript) is never opened, nothing is unpacked to disk, and no member takes more memory than it says.
+They are untrusted zip archives. Two members are read, the description and the safetensors file that it names; the
+program (TorchScript) is never opened, nothing is unpacked to disk, and no member takes more memory than it states.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from unetzoo.files.tensors import TensorFile, check_file, read_mapped
 
 SUFFIX = ".zip"
 MODEL = "model.safetensors"
-"""In a package of ours."""
+"""Name of the model in a package of ours."""
 OWN = "unetzoo"
-"""What our part of the description's ``config`` is called."""
+"""Name of our section in the description's ``config``."""
 DESCRIPTIONS = ("rdf.yaml", "bioimageio.yaml")
 MOST_MEMBERS = 1000
 LONGEST_DESCRIPTION = 100_000
-"""Bytes."""
+"""Most bytes of a description."""
 MOST_PACKED = 8
-"""Bytes of tensors to one of the archive: weights hardly get smaller, and a bomb is a thousand."""
+"""Most bytes of tensors per byte of the archive: weights hardly compress, and a zip bomb has a ratio of a thousand."""
 _PIECE = 1 << 20
 
 
@@ -46,11 +46,11 @@ def is_package(path: Path) -> bool:
 
 
 def read_package(path: Path) -> TensorFile:
-    """Return the file of tensors in a package of this zoo, as if it stood by itself.
+    """Return the file of tensors in a package of this zoo, as if it were a file of its own.
 
     Raises:
-        WeightsError: missing, no package, one of another program, or an archive that no program needs to write.
-        DamagedError: cut off, or changed after it was written.
+        WeightsError: the file is missing, not a package, from another program, or an unsafe archive.
+        DamagedError: it is cut off, or was changed after it was written.
     """
     check_file(path)
     try:
@@ -59,12 +59,12 @@ def read_package(path: Path) -> TensorFile:
             described = _description(path, archive, members)
             name, digest = _model(path, described)
             if name not in members:
-                raise DamagedError(f"{path} holds no {name!r}, which its description names: fetch or export it again")
+                raise DamagedError(f"{path} lacks {name!r}, which its description names: fetch or export it again")
             member = members[name]
             if member.file_size > MOST_PACKED * path.stat().st_size:
                 raise WeightsError(
                     f"{path} is not opened: {name!r} would unpack to {member.file_size:,} bytes, from an archive of "
-                    f"{path.stat().st_size:,}"
+                    f"{path.stat().st_size:,} bytes"
                 )
             content = _mapped(path, archive, member, digest)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
@@ -77,7 +77,7 @@ def read_package(path: Path) -> TensorFile:
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> Mapping[str, zipfile.ZipInfo]:
-    """Return the members by name, if all names are such as can be told apart, and lead nowhere else."""
+    """Return the members by name, if all names are distinct on every system and stay inside the archive."""
     found = archive.infolist()
     if len(found) > MOST_MEMBERS:
         raise WeightsError(f"{path} is not opened: it holds {len(found):,} files; {MOST_MEMBERS:,} at most are read")
@@ -92,7 +92,7 @@ def _members(path: Path, archive: zipfile.ZipFile) -> Mapping[str, zipfile.ZipIn
         elif member.flag_bits & 1:
             problem = "is encrypted"
         elif place_key(name) in places:
-            problem = "stands in it twice"
+            problem = "is in it twice"
         if problem is not None:
             raise WeightsError(f"{path} is not opened: {name!r:.200} {problem}")
         places.add(place_key(name))
@@ -102,7 +102,7 @@ def _members(path: Path, archive: zipfile.ZipFile) -> Mapping[str, zipfile.ZipIn
 def _description(path: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> Mapping[str, Any]:
     name = next((name for name in DESCRIPTIONS if name in members), None)
     if name is None:
-        raise WeightsError(f"{path} is no package of BioImage.IO: it holds no {' and no '.join(DESCRIPTIONS)}")
+        raise WeightsError(f"{path} is not a BioImage.IO package: it holds no {' and no '.join(DESCRIPTIONS)}")
     if members[name].file_size > LONGEST_DESCRIPTION:
         raise WeightsError(f"{path} is not opened: {name} is longer than {LONGEST_DESCRIPTION:,} bytes")
     with archive.open(members[name]) as stream:
@@ -120,8 +120,8 @@ def _model(path: Path, described: Mapping[str, Any]) -> tuple[str, str]:
     name = own.get("model") if isinstance(own, Mapping) else None
     if not isinstance(name, str):
         raise WeightsError(
-            f"{path} is a package that unetzoo did not write: it holds no network of unetzoo, and programs in it are "
-            "not run; bioimageio.core runs it"
+            f"{path} is a package that unetzoo did not write: it holds no network of unetzoo, and the programs in it "
+            "are not run here; use bioimageio.core"
         )
     attached = described.get("attachments")
     for entry in attached if isinstance(attached, list) else []:
@@ -131,7 +131,7 @@ def _model(path: Path, described: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _mapped(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, promised: str) -> mmap.mmap:
-    """Return the bytes of a member, in memory of their own, if they are those that the description promises."""
+    """Return the bytes of a member, in separate memory, if they have the sha256 that the description states."""
     digest = hashlib.sha256()
     content = mmap.mmap(-1, max(member.file_size, 1))
     with archive.open(member) as stream:
@@ -142,6 +142,6 @@ def _mapped(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, promi
     if content.tell() != member.file_size or digest.hexdigest() != promised.lower():
         raise DamagedError(
             f"{path} was changed after it was written: the sha256 of {member.filename} is "
-            f"{digest.hexdigest()[:12]}…, and {promised[:12]!r}… in its description; fetch or export it again"
+            f"{digest.hexdigest()[:12]}…, but {promised[:12]!r}… in its description; fetch or export it again"
         )
     return content

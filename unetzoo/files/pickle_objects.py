@@ -1,8 +1,8 @@
-"""What the instructions of a pickle would build, known by kind, and the names of classes and functions in it.
+"""The objects that the instructions of a pickle would build, by kind, and the classes and functions that they name.
 
-Torch's reader for strangers' checkpoints builds tensors, containers, and what they are of. Of all else, such as
-``argparse.Namespace`` beside a state dict, nothing is ever imported or called, so that any name is as good as another;
-those that no honest checkpoint needs are refused all the same, as whoever wrote the file meant harm.
+Torch's reader for untrusted checkpoints builds tensors, containers, and what these consist of. Nothing else, such as an
+``argparse.Namespace`` next to a state dict, is ever imported or called, so its name does no harm; but names that no
+honest checkpoint needs are refused, as whoever wrote such a file meant harm.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 LARGEST_KEY = 1 << 60
-"""Whole numbers beyond it can have one hash, and a dictionary of many such takes for ever."""
+"""Larger whole numbers can share one hash, and a dictionary with many such keys would take forever."""
 
 _SCALARS = (str, int, float, bytes, type(None))  # bool is an int
 _DTYPES = (
@@ -35,22 +35,22 @@ _HARMFUL = {*_MODULES.split(), *(f"builtins.{name}" for name in _BUILTINS.split(
 
 
 class Made:
-    """What an instruction would have built, known by its kind."""
+    """An object that an instruction would have built, of which only the kind is known."""
 
     __slots__ = ("depth", "inside", "kind", "placed", "weight")
 
     def __init__(self, kind: str, inside: Iterable[Any] = ()) -> None:
         self.kind = kind
-        self.inside: list[Any] = []  # of a dictionary: its keys
-        self.weight = 1  # of all that is in it, counted as often as it is reached
+        self.inside: list[Any] = []  # for a dictionary, its keys
+        self.weight = 1  # the number of objects in it, counted as often as they are reached
         self.depth = 1
-        self.placed = False  # in another: from then on it stays as it is, or it could come to hold itself
+        self.placed = False  # inside another object; then it must not change, or it could come to contain itself
         for item in inside:
             self.inside.append(item)
             self.hold(item)
 
     def hold(self, item: Any) -> None:
-        """Count what is put into it."""
+        """Count an object that is put into this one."""
         if isinstance(item, Made):
             item.placed = True
             self.weight += item.weight
@@ -60,7 +60,7 @@ class Made:
 
 
 class Named:
-    """A class or a function, by its name."""
+    """A class or a function, known by its name."""
 
     __slots__ = ("name",)
 
@@ -69,7 +69,7 @@ class Named:
 
 
 class Foreign(Made):
-    """A class or a function that torch's reader does not know, or what it would have made. It stands for a tuple."""
+    """A class or a function that torch's reader does not know, or the object it would have made. It becomes a tuple."""
 
     __slots__ = ("name",)
 
@@ -79,19 +79,19 @@ class Foreign(Made):
 
 
 def is_made(value: Any, *kinds: str) -> bool:
-    """Return whether an instruction would have built it, of one of these kinds."""
+    """Return whether a value is an object of one of these kinds that an instruction would have built."""
     return isinstance(value, Made) and value.kind in kinds
 
 
 def is_key(value: Any) -> bool:
-    """Return whether it may be the key of a dictionary: what takes no time to hash."""
+    """Return whether a value may be the key of a dictionary, as it takes no time to hash."""
     if isinstance(value, Foreign):
-        return not value.inside  # a mere name, which becomes text
+        return not value.inside  # only a name, which becomes text
     return isinstance(value, _SCALARS) and not (isinstance(value, int) and abs(value) > LARGEST_KEY)
 
 
 def _are_pairs(args: list[Any]) -> bool:
-    """Return whether arguments are none, or a list of keys and values, as Python 2 wrote ordered dictionaries."""
+    """Return whether there are no arguments, or a list of keys and values, as Python 2 wrote ordered dictionaries."""
     if len(args) != 1 or not is_made(args[0], "list"):
         return not args
     return all(
@@ -122,7 +122,7 @@ CALLS: dict[str, tuple[str, Callable[[list[Any]], bool]]] = {
         ("tensor", _are_of_tensor),
     ),
 }  # fmt: skip
-"""Function → what it makes, and whether it may be called with such arguments. All are torch's own reader's, too."""
+"""Function → kind of its result, and whether it accepts given arguments. Torch's reader knows all of them."""
 
 
 def is_harmful(name: str) -> bool:

@@ -1,12 +1,12 @@
-"""What a pickle would build, read from its instructions without building any of it.
+"""Analysis of what a pickle would build, from its instructions, without building any of it.
 
-Checkpoints are pickles. Torch's reader for strangers' ones calls a few functions alone, yet it builds whatever they ask
-for: 600 bytes can hold a dictionary whose key takes longer to hash than anybody waits, and no Ctrl-C ends that. So each
-is first gone through here, by instructions: what is built are text, numbers, tensors, and containers of these.
+Checkpoints are pickles. Torch's reader for untrusted ones calls only a few functions, but builds anything with them:
+600 bytes can hold a dictionary whose key takes almost forever to hash, and Ctrl-C does not stop that. So the
+instructions of each pickle are first checked here: only text, numbers, tensors, and containers of these are built.
 
-Other objects beside them, ``argparse.Namespace`` or numbers of numpy, are never built. The pickle can be written anew
-without them: each becomes a tuple of its class's name, as text, and of what it would have been made of. Torch's reader
-then sees text and tuples, and its own list of what may be built stays as it is.
+Other objects next to them, such as ``argparse.Namespace`` or numpy numbers, are never built. The pickle can be
+rewritten without them: each becomes a tuple of the name of its class, as text, and its arguments. Torch's reader then
+reads text and tuples, and its own list of allowed functions does not change.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from unetzoo.files.pickle_objects import (
 )
 
 DEEPEST = 100
-"""Containers in containers. Those of optimisers and of hyperparameters are less than ten deep."""
+"""Most levels of nested containers. Those of optimisers and hyperparameters have less than ten."""
 MOST_STEPS = 5_000_000
-"""Instructions of a pickle: about 40 a tensor, and one or two a number in a list."""
+"""Most instructions of a pickle: a tensor takes about 40, and a number in a list one or two."""
 
 _Buffer = bytes | mmap.mmap
 
 
 class Refused(Exception):  # noqa: N818 - the word that callers read
-    """A pickle that is damaged, or would build what no state dict holds.
+    """A pickle that is damaged, or would build something that no state dict contains.
 
     Attributes:
-        needed: the class or function that it would call, None where that is not what is wrong.
+        needed: the class or function that it would call, None if this is not the problem.
     """
 
     def __init__(self, reason: str, needed: str | None = None) -> None:
@@ -49,7 +49,7 @@ class Refused(Exception):  # noqa: N818 - the word that callers read
 
 
 class Damaged(Refused):
-    """A pickle that is cut off, or none."""
+    """A pickle that is cut off, or not a pickle at all."""
 
 
 class Pickle:
@@ -58,31 +58,31 @@ class Pickle:
     Args:
         content: bytes, of which the pickle may be a part.
         start: where it begins.
-        strict: refuse whatever names a class or a function that torch's reader does not know.
+        strict: refuse a pickle that names a class or a function that torch's reader does not know.
 
     Attributes:
-        foreign: names of the classes and functions that it does not know, in the order in which they come.
+        foreign: names of the classes and functions that torch's reader does not know, in the order of the pickle.
     """
 
     def __init__(self, content: _Buffer, start: int = 0, *, strict: bool = False) -> None:
         self.content, self.place, self.start = content, start, start
         self.strict = strict
         self.foreign: dict[str, None] = {}
-        self.edits: list[tuple[int, int, bytes]] = []  # from, to, and what shall stand there instead
-        self.begun = start  # of the instruction that is done
+        self.edits: list[tuple[int, int, bytes]] = []  # start, stop, and the replacement
+        self.begun = start  # start of the current instruction
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
 
     def check(self) -> Any:
-        """Go through the instructions, and stand behind the last one.
+        """Check all instructions, and stop after the last one.
 
         Returns:
-            What would have been built, where it is a number, text or nothing; else something without meaning.
+            The result, if it is a number, text or None; otherwise something without meaning.
 
         Raises:
-            Refused: it would build other things than text, numbers, tensors and containers of these, or beside them
-                such as no honest program keeps; or it is damaged.
+            Refused: the result would not consist of text, numbers, tensors and containers of these; or it names
+                something harmful, or is damaged.
         """
         try:
             for _ in range(MOST_STEPS):
@@ -99,17 +99,17 @@ class Pickle:
         raise Refused(f"it has more than {MOST_STEPS:,} instructions")
 
     def check_content(self) -> Any:
-        """Check it as the pickle of a checkpoint, which is no foreign object as a whole; see :meth:`check`."""
+        """Check it as the pickle of a checkpoint, which must not itself be a foreign object; see :meth:`check`."""
         found = self.check()
         if isinstance(found, Foreign):
-            raise Refused(f"it is a whole pickled object, which needs {found.name:.200}", needed=found.name)
+            raise Refused(f"it is a complete pickled object, which needs {found.name:.200}", needed=found.name)
         return found
 
     def without_foreign(self) -> bytes:
-        """Return the pickle, once it was checked, with tuples of text in place of what torch's reader does not know.
+        """Return the pickle, after :meth:`check`, with tuples of text instead of what torch's reader does not know.
 
         Raises:
-            Refused: what comes of it is larger or deeper than readers can go through.
+            Refused: the result is too large or too deeply nested for readers.
         """
         pieces, at = [], self.start
         for start, stop, instead in self.edits:
@@ -117,18 +117,20 @@ class Pickle:
             at = stop
         written = b"".join([*pieces, self.content[at : self.place]])
         if self.edits:
-            Pickle(written, strict=True).check()  # so that nothing rests on the lines above alone
+            Pickle(written, strict=True).check()  # so that safety does not depend on the lines above alone
         return written
 
     def bound(self, made: Made) -> None:
-        """Refuse what would be deeper or larger than readers can go through."""
+        """Refuse an object that is too large or too deeply nested for readers."""
         if made.depth > DEEPEST:
-            raise Refused(f"it nests containers more than {DEEPEST} deep")
+            raise Refused(f"it nests containers more than {DEEPEST} levels deep")
         if made.weight > 10 * (self.place - self.start) + 1000:
-            raise Refused("it holds the same containers in each other, and would unfold to more than the file has")
+            raise Refused(
+                "it holds the same containers inside each other, and would expand beyond the size of the file"
+            )
 
     def step(self, code: bytes) -> None:
-        """Do what one instruction does to the stack."""
+        """Apply one instruction to the stack."""
         if code in _NUMBERS:
             form = _NUMBERS[code]
             (number,) = struct.unpack(form, self.take(struct.calcsize(form)))
@@ -146,7 +148,7 @@ class Pickle:
         """Return the next bytes."""
         end = self.place + count
         if end > len(self.content):
-            raise Damaged("it is damaged: it ends too soon")
+            raise Damaged("it is damaged: it ends too early")
         found = self.content[self.place : end]
         self.place = end
         return found
@@ -157,16 +159,16 @@ class Pickle:
         while (letter := self.take(1)) != b"\n":
             found += letter
             if len(found) > 1000:
-                raise Damaged("it is damaged: a name has more than 1,000 letters")
+                raise Damaged("it is damaged: a name has more than 1,000 characters")
         return found.decode()
 
     def since_mark(self) -> list[Any]:
-        """Return what was put on the stack since the last mark, and take it off."""
+        """Remove and return the items on the stack since the last mark."""
         found, self.stack = self.stack, self.marked.pop()
         return found
 
     def name(self) -> None:
-        """A class or a function."""
+        """Push a class or a function."""
         module, name = self.line(), self.line()
         full = f"{module.replace('__builtin__', 'builtins')}.{name}"
         if full in VALUES or full in CALLS or full in KINDS_OF_STORAGE:
@@ -180,11 +182,11 @@ class Pickle:
         self.instead(b"X" + struct.pack("<I", len(text)) + text)
 
     def instead(self, instructions: bytes) -> None:
-        """Note what shall stand in place of the instruction that is done."""
+        """Record the replacement for the current instruction."""
         self.edits.append((self.begun, self.place, instructions))
 
     def become(self, parts: list[Any], instructions: bytes) -> None:
-        """Put on the stack, for what a foreign object would have become, a tuple of it and what it was given."""
+        """Replace the foreign object on the stack by a tuple of it and what it was given."""
         self.stack.append(Foreign(self.stack.pop().name, parts))
         self.instead(instructions)
 
@@ -193,7 +195,7 @@ class Pickle:
         return isinstance(self.stack[-1], Foreign)
 
     def call(self) -> None:
-        """A function with a tuple of arguments."""
+        """Call a function with a tuple of arguments."""
         args, called = self.stack.pop(), self.stack[-1]
         if self.is_foreign():
             self.become([called, args], _TWO)
@@ -201,39 +203,39 @@ class Pickle:
         self.stack.pop()
         name = called.name if isinstance(called, Named) else None
         if name not in CALLS:
-            raise Refused(f"it calls {name or 'what is no function'}", needed=name)
+            raise Refused(f"it calls {name or 'something that is not a function'}", needed=name)
         kind, allowed = CALLS[name]
         if not is_made(args, "tuple") or not allowed(args.inside):
             raise Refused(f"it calls {name} with arguments that torch.save does not write", needed=name)
         made = Made(kind, args.inside)
-        if kind == "tuple":  # torch.Size: what is in it is that of its argument
+        if kind == "tuple":  # torch.Size: it has the contents of its argument
             made.inside = [item for arg in args.inside for item in arg.inside]
         self.stack.append(made)
 
     def new(self) -> None:
-        """An object of a class, of a tuple of arguments."""
+        """Create an object of a class from a tuple of arguments."""
         args, kind = self.stack.pop(), self.stack[-1]
         if not self.is_foreign():
-            raise Refused("it makes an object of a class of which torch.save writes none")
+            raise Refused("it creates an object of a class that torch.save does not write")
         self.become([kind, args], _TWO)
 
     def storage(self) -> None:
-        """The numbers of a tensor, which lie elsewhere in the file."""
+        """Push the storage of a tensor, which is elsewhere in the file."""
         what = self.stack.pop()
         inside = what.inside if is_made(what, "tuple") else []
         if len(inside) > 1 and inside[0] == "module" and isinstance(inside[1], Foreign):
-            # Torch before 1.6 kept a module's class so, with its source. The tuple stays where it is.
+            # Torch before 1.6 stored a module's class in this way, with its source. The tuple is kept.
             self.stack.append(Foreign(inside[1].name, [what]))
             self.instead(b"")
             return
         if len(inside) < 5 or inside[0] not in ("storage", b"storage") or not isinstance(inside[1], Named):
-            raise Refused("it asks for something else than the numbers of a tensor")
+            raise Refused("it refers to external data that is not the storage of a tensor")
         if inside[1].name not in KINDS_OF_STORAGE:
-            raise Refused(f"it takes {inside[1].name} for the kind of a tensor's numbers", needed=inside[1].name)
+            raise Refused(f"it uses {inside[1].name} as the type of a storage", needed=inside[1].name)
         self.stack.append(Made("storage"))
 
     def attributes(self) -> None:
-        """What ``state_dict`` notes beside its tensors."""
+        """Set attributes: only the metadata that ``state_dict`` adds to its tensors."""
         noted = self.stack.pop()
         owner = self.stack[-1]
         if self.is_foreign():
@@ -244,7 +246,7 @@ class Pickle:
         owner.hold(noted)
 
     def append(self, items: list[Any], collected: bytes = b"") -> None:
-        """Add to the list on the stack; ``collected`` makes a tuple of what stands above a mark."""
+        """Append to the list on the stack; ``collected`` makes a tuple of the items above a mark."""
         if self.is_foreign():
             self.become([self.stack[-1], *items], collected + _TWO)
             return
@@ -254,21 +256,21 @@ class Pickle:
             self.put_into(grown, item)
 
     def set_items(self, items: list[Any], instructions: bytes) -> None:
-        """Add keys and values to the dictionary on the stack; ``instructions`` make a tuple of all of it."""
+        """Add keys and values to the dictionary on the stack; ``instructions`` make a tuple of all of them."""
         if self.is_foreign():
             self.become([self.stack[-1], *items], instructions)
             return
         grown = self.grown("dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not is_key(key):
-                raise Refused("a key of a dictionary in it is neither text nor a number of a usual size")
+                raise Refused("it has a dictionary with a key that is neither text nor a number of usual size")
             grown.inside.append(key)
             grown.hold(key)
             self.put_into(grown, value)
 
     @staticmethod
     def put_into(grown: Made, item: Any) -> None:
-        """Count what is added to a container."""
+        """Count an item that is added to a container."""
         if item is grown:
             raise Refused("it adds a container to itself")
         grown.hold(item)
@@ -277,39 +279,39 @@ class Pickle:
         """Return the container on the stack, to which something is added."""
         found = self.stack[-1]
         if not is_made(found, kind):
-            raise Refused(f"it is damaged: it adds to what is no {kind}")
+            raise Refused(f"it is damaged: it adds items to something that is not a {kind}")
         if found.placed:
-            raise Refused("it adds to a container that is in another, which could come to hold itself")
+            raise Refused("it adds items to a container inside another one, which could come to contain itself")
         made: Made = found
         return made
 
     def tuple_of(self, count: int | None) -> None:
-        """A tuple of so many on top of the stack, or of all since the last mark."""
+        """Make a tuple of the top ``count`` items of the stack, or of all since the last mark."""
         items = self.since_mark() if count is None else [self.stack.pop() for _ in range(count)][::-1]
         self.stack.append(Made("tuple", items))
 
     def mark(self) -> None:
-        """Begin to collect."""
+        """Set a mark, from which items are collected."""
         self.marked.append(self.stack)
         self.stack = []
 
     def text(self) -> None:
-        """Text, of a length that it says first."""
+        """Push text, which begins with its length."""
         (length,) = struct.unpack("<I", self.take(4))
         self.stack.append(self.take(length).decode("utf-8", "surrogatepass"))
 
     def remember(self, form: str) -> None:
-        """Note what is on top of the stack under a number."""
+        """Store the top of the stack under a number."""
         (number,) = struct.unpack(form, self.take(struct.calcsize(form)))
         self.memo[number] = self.stack[-1]
 
     def recall(self, form: str) -> None:
-        """Put what was noted on the stack again."""
+        """Push what was stored under a number."""
         (number,) = struct.unpack(form, self.take(struct.calcsize(form)))
         self.stack.append(self.memo[number])
 
     def pair(self) -> None:
-        """Add a key and a value to the dictionary below them."""
+        """Add a key and a value to the dictionary below them on the stack."""
         value, key = self.stack.pop(), self.stack.pop()
         self.set_items([key, value], _THREE)
 
@@ -343,4 +345,4 @@ _STEPS: dict[bytes, Callable[[Pickle], object]] = {
     b"q": lambda it: it.remember("<B"),
     b"r": lambda it: it.remember("<I"),
 }
-"""What torch's reader for strangers' files knows; the other instructions are refused by it as well."""
+"""The instructions that torch's reader for untrusted files knows; it refuses all others too."""

@@ -1,4 +1,4 @@
-"""Numbers and lists of numpy's and torch's as Python's own, so that a record of them is JSON."""
+"""Conversion of numbers and lists of numpy and torch to those of Python, so that they can be stored as JSON."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class SupportsItem(Protocol):
-    """A number of numpy's or torch's."""
+    """A number of numpy or torch."""
 
     def item(self) -> Any:
-        """Return it as one of Python's."""
+        """Return it as a Python number."""
 
 
 def plain(value: Any) -> Any:
-    """Return a number of numpy's or torch's as one of Python's; anything else, for the config to judge, as it is."""
+    """Return a number of numpy or torch as a Python number; anything else unchanged, for the config to check."""
     return value.item() if isinstance(value, SupportsItem) else value
 
 
 def plain_tuple(values: Any) -> Any:
-    """Return a list, array or tensor as a tuple of plain values; anything else, for the config to judge, as it is."""
+    """Return a list, array or tensor as a tuple of plain values; anything else unchanged, for the config to check."""
     if isinstance(values, str | tuple) or not isinstance(values, Iterable):
         return values
     return tuple(map(plain, values))

@@ -1,4 +1,4 @@
-"""Whether a host answers at all, asked before a client is let loose whose own retries take a minute."""
+"""A check whether a host answers at all, before a client is used whose own retries take a minute."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ ANSWER_SECONDS = 4.5
 
 
 def silence(address: str, seconds: float | None = None) -> OSError | None:
-    """Return why the host of an address takes no connection; None where it does, or where a proxy is to be asked.
+    """Return why the host of an address accepts no connection; None if it does, or if a proxy is used.
 
     Args:
-        address: a URL; its path plays no part.
-        seconds: to wait at most; None: :data:`ANSWER_SECONDS`.
+        address: a URL; its path is ignored.
+        seconds: longest time to wait; None: :data:`ANSWER_SECONDS`.
     """
     seconds = ANSWER_SECONDS if seconds is None else seconds
     parts = urlparse(address)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     if urllib.request.getproxies().get(parts.scheme) and not urllib.request.proxy_bypass(host):
-        return None  # whether the proxy reaches it is the proxy's to say
+        return None  # only the proxy knows whether it can reach the host
     outcome: list[OSError | None] = []
 
     def knock() -> None:
@@ -31,7 +31,7 @@ def silence(address: str, seconds: float | None = None) -> OSError | None:
         except OSError as error:
             outcome.append(error)
 
-    # In a thread, as looking up a name cannot be given a limit.
+    # In a thread, as looking up a name has no timeout.
     thread = threading.Thread(target=knock, daemon=True)
     thread.start()
     thread.join(seconds)

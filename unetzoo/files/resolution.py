@@ -1,4 +1,4 @@
-"""How large a pixel is, as the tags of resolution of a TIFF that is written say it."""
+"""The size of a pixel, for the resolution tags of a TIFF that is written."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 
 def per_centimetre(mpp: tuple[float, float]) -> tuple[float, float]:
-    """Return pixels a centimetre, across and down, of so many µm a pixel, down and across."""
+    """Return pixels per centimetre, horizontal and vertical, for µm per pixel, vertical and horizontal."""
     return 10_000 / mpp[1], 10_000 / mpp[0]
 
 
 def resolution(mpp: tuple[float, float] | None) -> dict[str, Any]:
-    """Return how Pillow is told the size of a pixel that a TIFF is to have; nothing where it is not known."""
+    """Return Pillow's arguments for the pixel size of a TIFF; empty if the size is unknown."""
     if mpp is None:
         return {}
     across, down = per_centimetre(mpp)

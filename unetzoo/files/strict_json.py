@@ -1,4 +1,4 @@
-"""JSON from strangers: what readers could take in two ways, or not survive, is refused."""
+"""Untrusted JSON: text that is ambiguous, or that would crash a reader, is refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def loads(text: str) -> Any:
-    """Return what JSON text holds, if no object has a name twice and all numbers are JSON's.
+    """Return the value of JSON text, if no object has a name twice and all numbers are valid JSON.
 
     Raises:
         ValueError: says what is wrong.
@@ -26,9 +26,9 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = sorted(name for name, _ in pairs)
         twice = next(name for name, following in itertools.pairwise(names) if name == following)
-        raise ValueError(f"{twice!r:.200} stands in it twice")
+        raise ValueError(f"{twice!r:.200} is in it twice")
     return found
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no number of JSON's")
+    raise ValueError(f"{constant} is not a JSON number")

@@ -1,7 +1,7 @@
 """Files that ``torch.save`` wrote, opened as data.
 
-Nothing in them runs, and none takes more time or memory than its own size calls for. They are archives of a pickle
-and of the tensors' bytes, and before torch 1.6 some pickles in a row.
+No code in them is run, and none takes more time or memory than its size justifies. They are archives of a pickle and
+the bytes of the tensors; before torch 1.6, they were several pickles in sequence.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _UNREADABLE = (
 
 
 def load_pickle(path: Path) -> Any:
-    """Return what ``torch.save`` wrote, read as text, numbers, tensors, and containers of these.
+    """Return what ``torch.save`` wrote, as text, numbers, tensors, and containers of these.
 
     Raises:
-        WeightsError: missing, damaged, or a pickle that would build anything else; none of it is built then.
+        WeightsError: the file is missing, damaged, or a pickle that would build anything else; then nothing is built.
     """
     return read_pickle(path, strict=True)[0]
 
@@ -41,18 +41,18 @@ def load_pickle(path: Path) -> Any:
 def read_pickle(path: Path, *, strict: bool) -> tuple[Any, tuple[str, ...]]:
     """Return what ``torch.save`` wrote, and the names of classes and functions whose objects were not built.
 
-    In their place stand tuples of text; ``strict`` refuses a file that has any.
+    Tuples of text replace these objects; ``strict`` refuses a file that has any.
     """
     check_file(path)
     try:
         instead, foreign = _looked_through(path, strict)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's remarks on pickles that it refuses in the end
+            warnings.simplefilter("ignore")  # torch warns of pickles that it refuses later
             return torch.load(instead or path, map_location="cpu", weights_only=True), foreign
     except WeightsError:
         raise
     except zipfile.BadZipFile as error:
-        why = "it is cut off or damaged: the list of contents at its end is not whole; download or copy it again"
+        why = "it is cut off or damaged: the list of contents at its end is incomplete; download or copy it again"
         raise WeightsError(_UNREADABLE.format(path=path, why=why)) from error
     except pickles.Damaged as error:
         raise WeightsError(_UNREADABLE.format(path=path, why=error)) from error
@@ -61,19 +61,19 @@ def read_pickle(path: Path, *, strict: bool) -> tuple[Any, tuple[str, ...]]:
         why = f"{error}, and to unpickle that can run any code" if needed else first_line(error)
         raise WeightsError(
             f"{path} is not opened: {why}. In the program that made it, torch.save(model.state_dict(), 'weights.pth') "
-            "writes tensors alone; take that file"
+            "writes only tensors; use that file"
         ) from error
-    # Damaged archives raise whatever the layer that stumbled knows: KeyError, EOFError, struct.error and more.
+    # Damaged archives raise the exceptions of whichever layer fails: KeyError, EOFError, struct.error and more.
     except Exception as error:
         why = f"{type(error).__name__}: {first_line(error)}"
         raise WeightsError(_UNREADABLE.format(path=path, why=why)) from error
 
 
 def _looked_through(path: Path, strict: bool) -> tuple[io.BytesIO | None, tuple[str, ...]]:
-    """Refuse what would take more memory or time than the file has bytes, or build what no state dict is kept with.
+    """Refuse a file that would take more memory or time than its size justifies, or would build harmful objects.
 
     Returns:
-        The file with tuples of text in place of foreign objects, None where it has none; and their classes' names.
+        The file with tuples of text instead of foreign objects, None if it has none; and the names of their classes.
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -81,7 +81,7 @@ def _looked_through(path: Path, strict: bool) -> tuple[io.BytesIO | None, tuple[
     if other is not None:
         raise WeightsError(f"{path} cannot be read: {other}")
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if content[:4] != b"PK\3\4":  # torch tells by these
+        if content[:4] != b"PK\3\4":  # torch decides by these bytes
             return _check_legacy(content, strict)
         with zipfile.ZipFile(path) as archive:
             _refuse_programs(path, archive)
@@ -90,14 +90,14 @@ def _looked_through(path: Path, strict: bool) -> tuple[io.BytesIO | None, tuple[
             twofold = archive.start_dir != _directory(content)
             if packed or twofold or inside > size:
                 raise WeightsError(
-                    f"{path} cannot be read: it would unpack to {inside:,} bytes or more from {size:,}; what "
-                    "torch.save writes is not compressed, and has one list of contents"
+                    f"{path} cannot be read: it would unpack to {inside:,} bytes or more from {size:,} bytes; files of "
+                    "torch.save are not compressed, and have one list of contents"
                 )
             return _check_archive(archive, strict)
 
 
 def _refuse_programs(path: Path, archive: zipfile.ZipFile) -> None:
-    """Refuse archives of torch's that hold a program with its weights."""
+    """Refuse torch archives that hold a program with its weights."""
     names = {name.partition("/")[2] for name in archive.namelist()}
     if "constants.pkl" in names or any(name.startswith("code/") for name in names):
         kind, state = "TorchScript file, as torch.jit.save writes", "torch.jit.load(path).state_dict()"
@@ -106,17 +106,17 @@ def _refuse_programs(path: Path, archive: zipfile.ZipFile) -> None:
     else:
         return
     raise WeightsError(
-        f"{path} is not opened: it is a {kind}, a program with its weights. Where it may run, "
-        f"torch.save({state}, 'weights.pth') writes its tensors alone; take that file"
+        f"{path} is not opened: it is a {kind}, a program with its weights. Where you trust it, "
+        f"torch.save({state}, 'weights.pth') writes only its tensors; use that file"
     )
 
 
 def _check_archive(archive: zipfile.ZipFile, strict: bool) -> tuple[io.BytesIO | None, tuple[str, ...]]:
-    """Go through the pickles of a file of torch's, which is an archive."""
+    """Check the pickles of a torch file that is an archive."""
     rewritten: dict[zipfile.ZipInfo, bytes] = {}
     foreign: dict[str, None] = {}
     for member in archive.infolist():
-        # Torch's reader takes no notice of capitals.
+        # Torch's reader ignores upper and lower case.
         if member.filename.lower().endswith(".pkl"):
             found = pickles.Pickle(archive.read(member), strict=strict)
             found.check_content()
@@ -127,7 +127,7 @@ def _check_archive(archive: zipfile.ZipFile, strict: bool) -> tuple[io.BytesIO |
         return None, ()
     instead = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(instead, "w") as copy:
-        warnings.simplefilter("ignore")  # that a name is there twice
+        warnings.simplefilter("ignore")  # zipfile warns of duplicate names
         for member in archive.infolist():
             copy.writestr(member.filename, rewritten.get(member) or archive.read(member))
     instead.seek(0)
@@ -135,12 +135,12 @@ def _check_archive(archive: zipfile.ZipFile, strict: bool) -> tuple[io.BytesIO |
 
 
 def _check_legacy(content: mmap.mmap, strict: bool) -> tuple[io.BytesIO | None, tuple[str, ...]]:
-    """Go through the pickles at the beginning of a file of torch before 1.6.
+    """Check the pickles at the beginning of a file of torch before 1.6.
 
-    They are a number that marks such files, the version, notes on the machine, what was saved, and the storages' names.
+    They are a magic number, the version, facts about the machine, the saved object, and the names of the storages.
     """
     with contextlib.suppress(tarfile.TarError), tarfile.open(fileobj=content, mode="r:"):
-        raise pickles.Refused("it is an archive as torch wrote before 0.2")
+        raise pickles.Refused("it is an archive of torch before 0.2")
     place = 0
     foreign: dict[str, None] = {}
     rewritten = []
@@ -157,16 +157,16 @@ def _check_legacy(content: mmap.mmap, strict: bool) -> tuple[io.BytesIO | None, 
 
 
 def _directory(content: mmap.mmap) -> int:
-    """Return where a zip file says that its list of contents begins: there torch reads it, Python elsewhere."""
+    """Return where a zip file states that its list of contents begins: torch reads it there, Python may not."""
     end = content.rfind(b"PK\5\6")
     start = int.from_bytes(content[end + 16 : end + 20], "little")
     if start != 0xFFFFFFFF:
         return start
-    wide = int.from_bytes(content[end - 12 : end - 4], "little")  # of the zip64 locator just before
+    wide = int.from_bytes(content[end - 12 : end - 4], "little")  # from the zip64 locator just before
     return int.from_bytes(content[wide + 48 : wide + 56], "little")
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message without the colours that torch gives it."""
+    """Return the first line of an error's message, without the colour codes that torch adds."""
     line = str(error).partition("\n")[0] or type(error).__name__
     return re.sub(r"\x1b\[[0-9;]*m", "", line)

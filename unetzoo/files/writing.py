@@ -1,4 +1,4 @@
-"""Writing a file all or nothing: whoever looks sees the old file or the new one, whenever the power fails."""
+"""Writing a file all or nothing: a reader sees the old file or the new one, even if the power fails at any time."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SUFFIX = ".saving"
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Give a stream whose bytes take the place of ``path``, in one step, when the block ends well.
+    """Yield a stream whose bytes replace ``path`` in one step, if the block ends without an error.
 
-    They go to ``.<name>.saving`` in the same folder, are brought to the disk, and renamed. A symbolic link stays,
-    and its target is replaced; permissions are those of any new file (umask). Who saves to the same path at the
-    same time waits. What a killed process left behind is removed by the next save.
+    They are written to ``.<name>.saving`` in the same folder, flushed to the disk, and renamed. A symbolic link is
+    kept, and its target replaced; permissions are those of any new file (umask). A process that saves to the same path
+    at the same time waits. The next save removes what a killed process left behind.
 
     Raises:
-        WriteError: the folder is missing or cannot be written, or the disk is full; ``path`` is as it was.
+        WriteError: the folder is missing or cannot be written, or the disk is full; ``path`` is unchanged.
     """
     path = Path(path)
     target = _target(path)
@@ -40,7 +40,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                         "save again when it is done"
                     )
                 if os.name == "nt":
-                    stream.close()  # open files cannot be renamed there
+                    stream.close()  # Windows cannot rename open files
                 temporary.replace(target)
             except BaseException:
                 if stream.closed or _is(stream, temporary):
@@ -56,15 +56,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def write_file(path: str | os.PathLike[str], content: bytes | str) -> None:
-    """Write a file all or nothing, and make its folder where there is none.
+    """Write a file all or nothing, and create its folder if there is none.
 
     Args:
         path: of the file.
-        content: its bytes; text is written as UTF-8, and bytes of a file's name that are none as a
-            backslash escape.
+        content: its bytes; text is written as UTF-8, with backslash escapes for bytes of a file name that are not
+            valid UTF-8.
 
     Raises:
-        WriteError: it cannot be written; what was there is as it was.
+        WriteError: it cannot be written; what was there is unchanged.
     """
     make_folder(Path(path).parent)
     with replacing(path) as stream:
@@ -72,10 +72,10 @@ def write_file(path: str | os.PathLike[str], content: bytes | str) -> None:
 
 
 def make_folder(folder: str | os.PathLike[str]) -> None:
-    """Make a folder, and those it lies in, where there are none.
+    """Create a folder and its parents, if they do not exist.
 
     Raises:
-        WriteError: it cannot be made.
+        WriteError: it cannot be created.
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -85,17 +85,17 @@ def make_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def check_place(path: str | os.PathLike[str]) -> None:
-    """Raise if a file cannot be written there, as far as that can be told before: nothing is made.
+    """Raise if a file cannot be written there, as far as this can be known in advance; nothing is created.
 
     Raises:
-        WriteError: a folder has its name; what it is to lie in is a file, or may not be written to.
+        WriteError: there is a folder of this name, or its parent is a file or a folder without write permission.
     """
     path = Path(path).absolute()
     if path.is_dir():
         raise WriteError(f"{str(path)!r} is a folder: give the name of a file")
     above = next(folder for folder in path.parents if folder.exists())
     if not above.is_dir():
-        raise WriteError(f"{str(path)!r} cannot be written: {str(above)!r} is a file, and no folder")
+        raise WriteError(f"{str(path)!r} cannot be written: {str(above)!r} is a file, not a folder")
     if not os.access(above, os.W_OK):
         error = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         raise WriteError(f"{str(path)!r} cannot be written: {_explain(error, above / path.name)}")
@@ -103,10 +103,10 @@ def check_place(path: str | os.PathLike[str]) -> None:
 
 @contextlib.contextmanager
 def folder_made(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Make a folder, and those it lies in, where there are none; take them away again when the block fails.
+    """Create a folder and its parents, if they do not exist; remove them again if the block fails.
 
     Raises:
-        WriteError: it cannot be made.
+        WriteError: it cannot be created.
     """
     folder = Path(folder).absolute()
     new = [each for each in (folder, *folder.parents) if not each.exists()]
@@ -114,17 +114,17 @@ def folder_made(folder: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with contextlib.suppress(OSError):  # somebody has put something into it
+        with contextlib.suppress(OSError):  # something has been put into it
             for each in new:
                 each.rmdir()
         raise
 
 
 def _target(path: Path) -> Path:
-    """Return the file to write: ``path``, or what it links to.
+    """Return the file to write: ``path``, or the target of a link.
 
     Raises:
-        WriteError: it is no file, or no name of one.
+        WriteError: it is not a file, or cannot be the name of one.
     """
     try:
         target = Path(os.path.realpath(path))
@@ -137,7 +137,7 @@ def _target(path: Path) -> Path:
     if looped:
         raise WriteError(f"{path} is a link that leads to itself: delete it")
     if wrong:
-        kind = "a folder" if target.is_dir() else "no ordinary file"
+        kind = "a folder" if target.is_dir() else "not an ordinary file"
         raise WriteError(f"{path} is {kind}: give the name of a file")
     return target
 
@@ -154,23 +154,23 @@ def _open_temporary(target: Path) -> tuple[Path, BinaryIO]:
         except FileExistsError:
             found = _reopened(temporary)
             if found is None:
-                continue  # its writer has finished just now
+                continue  # its writer has just finished
             stream, new = found, False
         _lock(stream)  # waits for a living writer; a killed one holds no lock
         if _is(stream, temporary):
             if new:
                 return temporary, stream
-            if os.name == "nt":  # where an open file cannot be deleted
+            if os.name == "nt":  # Windows cannot delete open files
                 stream.close()
             temporary.unlink()  # a killed process left it
         stream.close()
 
 
 def _reopened(temporary: Path) -> BinaryIO | None:
-    """Return the temporary file of another process, None where it is gone."""
+    """Return the temporary file of another process, None if it is gone."""
     for access in (os.O_WRONLY, os.O_RDONLY):  # reading is enough for a lock, except on NFS
         try:
-            # Not to wait for the other end, should it be a pipe.
+            # Without waiting, in case it is a pipe.
             return os.fdopen(os.open(temporary, access | _NO_WAIT | _FLAGS), "rb" if access == os.O_RDONLY else "wb")
         except FileNotFoundError:
             return None
@@ -189,7 +189,7 @@ def _is(stream: BinaryIO, path: Path) -> bool:
 
 
 def _lock(stream: BinaryIO) -> None:
-    """Wait until no other process holds the file; where files cannot be locked, go on."""
+    """Wait until no other process holds the file; if files cannot be locked, continue."""
     try:
         import fcntl
     except ModuleNotFoundError:  # Windows
@@ -203,15 +203,15 @@ def _lock(stream: BinaryIO) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring the new name itself to the disk."""
-    if os.name == "nt":  # folders cannot be opened there
+    """Flush the new directory entry to the disk."""
+    if os.name == "nt":  # Windows cannot open folders
         return
-    with contextlib.suppress(PermissionError):  # a folder that may be written, and not read
+    with contextlib.suppress(PermissionError):  # the folder may be writable, but not readable
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that has no such thing
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems do not support it
                 raise
         finally:
             os.close(handle)
@@ -221,11 +221,11 @@ def _explain(error: OSError, target: Path) -> str:
     folder = target.parent
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
-            return f"there is no room left in {folder} ({error.strerror}); free some, or save elsewhere"
+            return f"there is no space left in {folder} ({error.strerror}); free some, or save elsewhere"
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return f"the folder {folder} cannot be written ({error.strerror}); save elsewhere, or fix its permissions"
         case errno.ENOENT if not folder.is_dir():
-            return f"there is no folder {folder}; make it first"
+            return f"there is no folder {folder}; create it first"
         case errno.ENAMETOOLONG:
             return "the name is too long for a file"
     return f"{error.strerror or error} ({folder})"
