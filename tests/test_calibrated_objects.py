@@ -221,8 +221,8 @@ def test_real_nuclei_and_the_file_is_the_door(
 @pytest.mark.parametrize(
     ("ids", "lacking"),
     [
-        ([[1, 1, 0], [0, 0, 0]], "no image has two of a class"),
-        ([[1, 2, 0], [0, 0, 0]], "no image has two of a class"),  # one of each
+        ([[1, 1, 0], [0, 0, 0]], "no image has two objects of a class"),
+        ([[1, 2, 0], [0, 0, 0]], "no image has two objects of a class"),  # one of each
         ([[1, 2, 3], [4, 0, 0]], None),
     ],
 )

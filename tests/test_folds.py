@@ -241,7 +241,7 @@ class TestAverage:
         assert (np.asarray(Image.open(out / "05.png")) == expected).all()
         assert main(["evaluate", str(whole.folder), "--data", str(data), "--split", "test", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["images"] == 1
-        with pytest.raises(ConfigError, match=r"trained on; .*README\.md has the scores of what each fold held back"):
+        with pytest.raises(ConfigError, match=r"trained on; .*README\.md has the scores on each fold's held-out"):
             unetzoo.evaluate(whole.folder, data)
         chosen = json.loads((whole.folder / "folds.json").read_text(encoding="utf-8"))
         how = f"views {chosen['tta']}, threshold {chosen['thresholds'][0]:.3f}, parts of any size:\nfold  images "

@@ -285,11 +285,11 @@ def test_validation_images_that_are_tested_on_are_told(
     for part in ("images", "masks"):
         shutil.copy(data / part / f"{chosen}.png", data.parent / "layout" / "test" / part)
     unetzoo.evaluate(run, data.parent / "layout")
-    assert re.search(rf"1 of 3 images .*validated on .*'{chosen}'", caplog.text)
+    assert re.search(rf"1 of 3 images .*used to validate .*'{chosen}'", caplog.text)
     caplog.clear()
     shutil.copytree(data.parent / "layout" / "test", data.parent / "all")
     unetzoo.evaluate(run, data.parent / "all")
-    assert re.search(rf"1 of 3 images .*validated on .*'{chosen}'", caplog.text)
+    assert re.search(rf"1 of 3 images .*used to validate .*'{chosen}'", caplog.text)
 
 
 def test_models_that_are_averaged_have_no_training_image_of_any_in_test(both: tuple[Path, Path]) -> None:
@@ -354,7 +354,7 @@ def test_what_chose_the_model_that_it_began_with_is_told(
         caplog.clear()
         runs.append(Path(unetzoo.fit(model, data=layout, out=data.parent / f"run{k}", **FURTHER).folder))
         begun = [record.getMessage() for record in caplog.records]
-        assert [text for text in begun if re.search(rf"1 of 3 images of test .*validated on by .*'{chosen}'", text)]
+        assert [text for text in begun if re.search(rf"1 of 3 images of test .*used to validate .*'{chosen}'", text)]
         assert not [text for text in begun if "trained on" in text or f"'{held}'" in text]
         model = runs[-1] / "best.safetensors"
         found = json.loads((runs[-1] / "data.json").read_text())
@@ -364,11 +364,11 @@ def test_what_chose_the_model_that_it_began_with_is_told(
             caplog.clear()
             unetzoo.evaluate(runs[-1], layout, split=split)
             assert (
-                bool(re.search(rf"1 of 3 images .*validated on by what .* began from.*'{chosen}'", caplog.text)) == told
+                bool(re.search(rf"1 of 3 images .*used to validate the initial model of .*.*'{chosen}'", caplog.text)) == told
             )
     caplog.clear()
     unetzoo.calibrate(runs[-1], layout, split="test")
-    assert re.search(rf"validated on by what .*'{chosen}'", caplog.text)
+    assert re.search(rf"used to validate the initial model .*'{chosen}'", caplog.text)
 
 
 def test_a_run_that_holds_back_what_its_model_learned_says_so(

@@ -151,9 +151,9 @@ def test_what_does_not_fit_is_said_before_any_slide_is_segmented(folder: Path, m
         (
             "t.tif",
             {"mpp": 0.5},
-            "t.tif' is 80×90 pixels, and its slide is looked at as 250×200: give the mpp=… or level=…",
+            "t.tif' is 80×90 pixels, and its slide is read at 250×200: give the mpp=… or level=…",
         ),
-        ("t.png", {"mpp": 0.5}, "of a slide it is a .tif .*or a .geojson"),
+        ("t.png", {"mpp": 0.5}, "for a slide, give a .tif .*or a .geojson"),
         ("t.tif", {}, "which is meant\\? Give mpp=…"),
         ("t.tif", {"mpp": 0.01}, "finer than all"),
     ):

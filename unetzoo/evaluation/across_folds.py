@@ -1,4 +1,4 @@
-"""What is best for the average of folds, found on what each of them held back, and how well they do there."""
+"""Finds the best settings for the average of folds on the images that each fold held out, and their scores there."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ from unetzoo.saving.folds import FOLDS_FILE, folds_in, members
 from unetzoo.saving.records import CARD_FILE
 
 GAIN = 0.001
-"""Of Dice, from which on a test-time augmentation with more views, which take as much longer, is worth them."""
+"""Gain in Dice from which a test-time augmentation with more views is worth its longer time."""
 _GIVEN = ("ratios", "seed", "group", "ignore", "foreground", "colours", "ignore_colour", "classes", "planes", "masks")
 
 
 _CARD = """# {count} folds of {network}
 
-{count} networks, each validated on another part of the images, and trained on the rest; the test images are in none. As
-`unetzoo.Predictor` takes this folder, they are averaged, with the views, thresholds and sizes below, all of which were
-chosen on the images that each network had not trained on. So their scores here are a little too good; the test images
-tell how good the average is.
+{count} networks, each validated on a different part of the images and trained on the rest; none of them saw the test
+images. `unetzoo.Predictor` loads this folder as the average of these networks, with the views, thresholds and sizes
+below. These were chosen on the images that each network was not trained on, so the scores here are slightly too good;
+the test images show how good the average is.
 
 ```text
 {found}```
@@ -60,20 +60,21 @@ unetzoo.evaluate(predictor, DATA, split="test")
 
 @dataclass(frozen=True)
 class AcrossFolds:
-    """What :func:`choose` found. ``str()`` is a table.
+    """The result of :func:`choose`. ``str()`` is a table.
 
-    Every image but those of the test is in the validation part of one fold, and judged by that fold's network, which
-    never trained on it: these are the out-of-fold scores.
+    Every image except the test images is in the validation set of one fold, and is scored with that fold's network,
+    which was not trained on it: these are the out-of-fold scores.
 
     Attributes:
-        network: name of theirs.
-        folds: their numbers.
-        scores: of each fold on what it held back, with the thresholds and views that were chosen.
+        network: name of the network.
+        folds: numbers of the folds.
+        scores: scores of each fold on its held-out images, with the chosen thresholds and views.
         together: the scores of all these images.
         views: test-time augmentation → mean Dice of the classes, each with its own best thresholds.
-        tta: the one that was chosen: the one with the fewest views of which none with more is better by 0.001.
-        calibration: thresholds, and how objects are told apart.
-        cleaning: from which size on parts of masks are kept; None where objects are told apart, or SciPy is missing.
+        tta: the chosen test-time augmentation: the one with the fewest views such that none with more views is better
+            by 0.001.
+        calibration: thresholds, and how objects are separated.
+        cleaning: the size from which components of masks are kept; None if masks separate objects, or SciPy is missing.
     """
 
     network: str
@@ -97,13 +98,13 @@ class AcrossFolds:
         return text
 
     def _how(self) -> str:
-        """Return of what the table of folds is."""
+        """Return the heading of the table of folds."""
         by = ", ".join(f"{threshold:.3f}" for threshold in self.calibration.thresholds)
         masks = f"threshold{'s' * (',' in by)} {by}" if by else "the likeliest class"
-        return f"each fold's network on the images it held back: views {self.tta}, {masks}, parts of any size:"
+        return f"each fold's network on its held-out images: views {self.tta}, {masks}, parts of any size:"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it JSON-able: what ``Calibration.to_dict`` has, and the rest."""
+        """Return the result for JSON: the items of ``Calibration.to_dict``, and the rest."""
         return {
             **self.calibration.to_dict(),
             "masks": None if self.cleaning is None else self.cleaning._asdict(),
@@ -114,7 +115,7 @@ class AcrossFolds:
         }
 
     def write(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``folds.json``, by which ``unetzoo.Predictor`` goes, and ``README.md`` to the folder of the folds.
+        """Write ``folds.json``, whose settings ``unetzoo.Predictor`` uses, and ``README.md`` to the folder of folds.
 
         Raises:
             WriteError: a file cannot be written.
@@ -125,26 +126,26 @@ class AcrossFolds:
 
 @told_together()
 def choose(folder: str | os.PathLike[str], *, device: str = "auto", progress: bool = False) -> AcrossFolds:
-    """Find what is best for the average of folds: views, thresholds, and which objects or parts of masks are kept.
+    """Find the best settings for the average of folds: views, thresholds, and the smallest size that is kept.
 
-    Each fold's network segments what it held back, once for each test-time augmentation, and once more with the best.
-    Views are chosen by Dice over all pixels, thresholds as ``unetzoo.evaluation.calibrate`` does; then ``split`` and
-    ``smallest`` for objects as it does, or, where masks do not tell objects apart, the ``smallest`` that gives the best
-    Dice.
+    Each fold's network segments its held-out images, once for each test-time augmentation, and once more with the best.
+    Views are chosen by Dice over all pixels, and thresholds as in ``unetzoo.evaluation.calibrate``. Then ``split`` and
+    ``smallest`` are chosen for objects as in ``calibrate`` or, if masks do not separate objects, the ``smallest`` with
+    the best Dice.
 
     Args:
-        folder: of the folds, which ``unetzoo train --folds`` wrote.
+        folder: folder of the folds, which ``unetzoo train --folds`` wrote.
         device: as ``unetzoo.Predictor`` takes it.
-        progress: show a bar.
+        progress: show a progress bar.
 
     Raises:
-        ConfigError: no folds, or their data are no longer as they were.
+        ConfigError: there are no folds, or their data have changed.
         WeightsError: a fold has no network yet, or a damaged one.
         InputError: an image cannot be read.
     """
     folder = Path(folder)
     if not members(folder):
-        raise ConfigError(f"there are no folds in {folder}: 'unetzoo train --folds 5 --out {folder}' trains some")
+        raise ConfigError(f"there are no folds in {folder}: train them with 'unetzoo train --folds 5 --out {folder}'")
     pairs = [_held_back(path, device) for path in members(folder)]
     tried = {tta: _tried(_seen_by(pairs, tta), progress) for tta in VIEWS}
     views = {tta: dice for tta, (dice, _) in tried.items()}
@@ -153,13 +154,13 @@ def choose(folder: str | os.PathLike[str], *, device: str = "auto", progress: bo
 
 
 def best_views(dice: Mapping[str, float]) -> str:
-    """Return the test-time augmentation to take: the first of which none behind it is better by :data:`GAIN`.
+    """Return the test-time augmentation to take: the first such that no later one is better by :data:`GAIN`.
 
     Args:
-        dice: of each, those with more views behind.
+        dice: Dice of each, in the order of their number of views.
     """
     names = list(dice)
-    # Where no class occurs, Dice is nan, and nothing is better.
+    # If no class occurs, Dice is nan, and nothing is better.
     return next(k for k in names if not any(dice[more] >= dice[k] + GAIN for more in names[names.index(k) + 1 :]))
 
 
@@ -179,7 +180,7 @@ def _seen_by(pairs: Sequence[Judged], tta: str) -> list[Judged]:
 
 
 def _tried(pairs: Sequence[Judged], progress: bool) -> tuple[float, list[tuple[float, float, float]]]:
-    """Return the mean Dice of the classes that occur; and of each the threshold, Dice there and at 0.5, if any."""
+    """Return the mean Dice of the classes that occur; and for each class its threshold, and Dice there and at 0.5."""
     if pairs[0].predictor.config.pixel_task == "multiclass":
         metrics = _metrics(pairs[0].predictor)
         for seen in segmented(pairs, (), progress):
@@ -198,7 +199,7 @@ def _settled(
     tta: str,
     progress: bool,
 ) -> AcrossFolds:
-    """Return all of it, by the views that were chosen."""
+    """Return the result with the chosen views."""
     task = pairs[0].predictor.config.pixel_task
     objects = separable(1.0) and lacking_objects(pairs) is None
     trials, specks = Trials(task), SpeckTrials(task)

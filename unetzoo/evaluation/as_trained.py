@@ -1,4 +1,4 @@
-"""How the runs of models split, read and judged their data, so that an evaluation does as they did."""
+"""How the runs of models split, read and scored their data, so that an evaluation does the same."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from unetzoo.saving.sources import source_of
 
 
 def as_trained(predictor: Predictor, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how images are split and masks are read: as given, else as in the runs of the models, else by default.
+    """Return how images are split and masks are read: as given, else as in the models' runs, else the defaults.
 
     Args:
-        predictor: of the models; of those that were given as networks no run is known.
+        predictor: of the models; for models that were given as networks, no run is known.
         given: as ``evaluating.images_of`` takes it.
 
     Raises:
-        ConfigError: the runs differ in what was not given.
+        ConfigError: the runs differ in settings that were not given.
     """
     runs = [run for model in _known(predictor) if (run := settings_of_run(model))]
     problems = [
-        f"{name} is {', '.join(repr(run[name]) for run in runs)}: give {name}; or, as each may have been trained on "
-        "what the others were not, data with splits of their own, in train/, val/ and test/"
+        f"{name} is {', '.join(repr(run[name]) for run in runs)}: give {name}=…; or, because one model may have been "
+        "trained on images that another held out, give data with its own splits, in train/, val/ and test/"
         for name, value in given.items()
         if value is None and runs and any(run[name] != runs[0][name] for run in runs)
     ]
@@ -39,13 +39,13 @@ def as_trained(predictor: Predictor, given: Mapping[str, Any]) -> dict[str, Any]
 
 
 def monitors_of(predictor: Predictor) -> list[str | None]:
-    """Return the figures by which the runs of the models kept the best epoch; None where that was the usual one."""
+    """Return the scores by which the models' runs chose the best epoch; None for the default score."""
     found = [_config_of(model) for model in _known(predictor)]
     return [settings.get("model", {}).get("monitor") for _, settings in found if isinstance(settings, dict)]
 
 
 def settings_of_run(model: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return how a run split and read its data, as ``evaluate`` takes it; empty if ``model`` is in no run's folder.
+    """Return how a run split and read its data, as ``evaluate`` takes it; empty if ``model`` is not in a run's folder.
 
     Raises:
         ConfigError: the run's ``config.yaml`` cannot be read.
@@ -56,9 +56,7 @@ def settings_of_run(model: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         data = found["data"]
         settings = {name: data[name] for name in ("ratios", "group", "ignore", "colours", "ignore_colour")}
-        later = {
-            name: data.get(name) for name in ("foreground", "planes", "classes", "masks")
-        }  # runs of before have none
+        later = {name: data.get(name) for name in ("foreground", "planes", "classes", "masks")}  # older runs have none
         return {**settings, **later, "seed": found["seed_everything"]}
     except (KeyError, TypeError) as error:
         raise _unreadable(path, error) from error
@@ -69,7 +67,7 @@ def _known(predictor: Predictor) -> list[str | os.PathLike[str]]:
 
 
 def _config_of(model: str | os.PathLike[str]) -> tuple[Path | None, Any]:
-    """Return the file of the settings of a run that a model lies in, and what it holds; None where there is no run."""
+    """Return the settings file of the run that contains a model, and its content; None if there is no run."""
     source = source_of(model)
     if source.path is None or source.kind == "trained":
         return None, None
@@ -83,4 +81,4 @@ def _config_of(model: str | os.PathLike[str]) -> tuple[Path | None, Any]:
 
 
 def _unreadable(path: Path, error: Exception) -> ConfigError:
-    return ConfigError(f"{path} is not the settings of a run ({type(error).__name__}: {error}); move it away")
+    return ConfigError(f"{path} does not have the settings of a run ({type(error).__name__}: {error}); move it away")

@@ -1,4 +1,4 @@
-"""Thresholds of probabilities, found on images with masks; and how objects are told apart, where these do."""
+"""Finds the best thresholds of probabilities on images with masks, and the best ``split`` for objects."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from unetzoo.prediction.results import Prediction, mask_of
 from unetzoo.printing import aligned
 
 STEPS = 1000
-"""Thresholds that are tried, from 0 up to below 1."""
+"""Number of thresholds that are tried, from 0 to below 1."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What :func:`calibrate` found. ``str()`` is a table.
+    """The result of :func:`calibrate`. ``str()`` is a table.
 
     Attributes:
-        classes: their names.
-        thresholds: of each class: a pixel belongs to it above. Empty, as ``dice`` and ``dice_at_half`` are, of a
-            multi-class model, whose mask is the likeliest class.
-        dice: of each class with it, over all pixels together; nan where the class never occurs.
-        dice_at_half: with a threshold of 0.5.
-        images: number of them.
-        separation: by how many pixels objects are split, and from which size on they are kept, with these thresholds;
-            None where the images do not tell objects apart.
+        classes: names of the classes.
+        thresholds: threshold of each class: pixels with a higher probability belong to it. Empty, like ``dice`` and
+            ``dice_at_half``, for a multi-class model, whose mask is the likeliest class.
+        dice: Dice of each class with its threshold, over all pixels together; nan if the class never occurs.
+        dice_at_half: Dice with a threshold of 0.5.
+        images: number of images.
+        separation: the best ``split`` and ``smallest`` for objects, with these thresholds; None if the masks do not
+            separate objects.
     """
 
     classes: tuple[str, ...]
@@ -66,7 +66,7 @@ class Calibration:
         return f"{said}objects: split {split:g}, smallest {smallest}: AP at 0.5 {precision:.4f}, without {plain:.4f}\n"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it JSON-able; Dice is None where the class never occurs."""
+        """Return the result for JSON; Dice is None if the class never occurs."""
         return {
             "classes": list(self.classes),
             "thresholds": list(self.thresholds),
@@ -105,27 +105,26 @@ def calibrate(
 ) -> Calibration:
     """Return the threshold of each class that gives the best Dice over all pixels of the images.
 
-    Where the images tell objects apart (label images with ``foreground="any"``, annotations, label images beside the
-    masks), also ``split`` and ``smallest`` of the predictor that give the best average precision at an IoU of 0.5 with
-    these thresholds, all objects of the images together, as a mean of the classes; that needs scikit-image, and
-    segments the images once more. Of a multi-class model these are all there is to find.
+    If the masks separate objects (label images with ``foreground="any"``, annotations, label images next to the masks),
+    also return the predictor's ``split`` and ``smallest`` with the best average precision at an IoU of 0.5 with these
+    thresholds, over all objects of all images, averaged over the classes. This needs scikit-image, and segments the
+    images once more. For a multi-class model, ``split`` and ``smallest`` are the only result.
 
-    Of thresholds that are equally good the one nearest to 0.5 is taken; so it is for a class that never occurs. Find
-    them on validation images, and judge them on others.
+    Among equally good thresholds, the one nearest to 0.5 is taken; a class that never occurs has 0.5. Find thresholds
+    on validation images, and score them on others.
 
     Args:
-        model: as ``unetzoo.evaluation.evaluate`` takes it; a predictor has the tiles and views
-            that thresholds are wanted for.
+        model: as ``unetzoo.evaluation.evaluate`` takes it; give a predictor to calibrate with its tiles and views.
         source, split, ratios, seed, group, ignore, foreground, colours, ignore_colour, classes, planes, masks: see
             ``unetzoo.evaluation.evaluate``.
-        progress: show a bar.
+        progress: show a progress bar.
 
     Raises:
-        ConfigError: a multi-class model, and an image that tells no objects apart, or none with two of a class; no such
-            split, or images without masks; or runs and images as ``evaluate`` refuses them.
-        InputError: a file that cannot be read, or does not fit the model.
+        ConfigError: the model is multi-class and an image does not separate its objects, or no image has two objects of
+            a class; there is no such split, or images have no masks; or ``evaluate`` would refuse the runs or images.
+        InputError: a file cannot be read, or does not fit the model.
         WeightsError: a model cannot be loaded.
-        HubError: or not be fetched.
+        HubError: a model cannot be downloaded.
     """
     given: dict[str, Any] = {"ratios": ratios, "seed": seed, "group": group, "ignore": ignore, "planes": planes}
     given |= {"foreground": foreground, "colours": colours, "ignore_colour": ignore_colour, "classes": classes}
@@ -135,7 +134,7 @@ def calibrate(
     pairs = [Judged(predictor, images_of(predictor, source, split, given))]
     lacking = lacking_objects(pairs)
     if lacking is None:
-        check_separable()  # or an error, before any work
+        check_separable()  # raises an error before any work is done
     elif multiclass:
         raise ConfigError(_NOTHING.format(lacking))
     found = [] if multiclass else best_thresholds(pairs, progress)
@@ -146,13 +145,13 @@ def calibrate(
         for seen in segmented(pairs, thresholds, progress):
             add_objects(trials, seen)
         separation = trials.best()
-    if separation is None and not found:  # two of a class, but where the image has nodata
+    if separation is None and not found:  # there are two of a class, but they are in nodata
         raise ConfigError(_NOTHING.format(_NO_TWO))
     return calibration(pairs, found, separation)
 
 
 class Judged(NamedTuple):
-    """A predictor, and images whose masks are known, of the model's own classes."""
+    """A predictor, and images with ground truth for the model's own classes."""
 
     predictor: Predictor
     dataset: SegmentationDataset
@@ -162,11 +161,11 @@ class Seen(NamedTuple):
     """An image that was segmented.
 
     Attributes:
-        pair: which of the predictors and data sets, by its place.
-        sample: of the image.
-        dataset: of the same.
-        said: as predicted.
-        mask: by the thresholds alone.
+        pair: index of its pair of predictor and data set.
+        sample: the sample of the image.
+        dataset: the data set of the image.
+        said: the prediction.
+        mask: the mask from the thresholds only.
         target: the true mask.
     """
 
@@ -181,7 +180,7 @@ class Seen(NamedTuple):
 def calibration(
     pairs: Sequence[Judged], found: Sequence[tuple[float, float, float]], separation: Separation | None
 ) -> Calibration:
-    """Return what was found: the threshold, Dice and Dice at 0.5 of each class, and how objects are told apart."""
+    """Return the result: the threshold, Dice and Dice at 0.5 of each class, and how objects are separated."""
     config = pairs[0].predictor.config
     return Calibration(
         class_names_of(config.class_names, config.task, config.num_classes),
@@ -194,20 +193,20 @@ def calibration(
 
 
 _NOTHING = (
-    "a multi-class mask is its likeliest class: there is no threshold to find, only how objects are split, and {}: "
-    "give label images, or annotations"
+    "a multi-class model takes the likeliest class of each pixel: there is no threshold to find, only how objects are "
+    "split, and for that {}: give label images, or annotations"
 )
-_NO_TWO = "no image has two of a class"
+_NO_TWO = "no image has two objects of a class"
 
 
 def lacking_objects(pairs: Sequence[Judged]) -> str | None:
-    """Return why the masks do not say how objects come apart; None where they do."""
+    """Return why the masks do not show how to separate objects; None if they do."""
     two = False
     for _, dataset in pairs:
         for sample in dataset.samples:
             mask = decode(sample, dataset.labels, image_size(sample.image), ids=True)
             if mask.ids is None:
-                return "there is an image that tells none apart"
+                return "every image must separate its objects"
             two = two or _has_two(mask.target, mask.ids)
     return None if two else _NO_TWO
 
@@ -234,7 +233,7 @@ def best_thresholds(pairs: Sequence[Judged], progress: bool) -> list[tuple[float
 
 
 def segmented(pairs: Sequence[Judged], thresholds: tuple[float, ...], progress: bool) -> Iterator[Seen]:
-    """Give each image of each pair as it is segmented with these thresholds; of multi-class there are none."""
+    """Give each image of each pair, segmented with these thresholds; for multi-class models there are none."""
     for pair, (predictor, dataset), i in _images(pairs, progress):
         sample = dataset.samples[i]
         said = predictor(sample.files, planes=sample.planes)
@@ -243,14 +242,14 @@ def segmented(pairs: Sequence[Judged], thresholds: tuple[float, ...], progress: 
 
 
 def add_objects(trials: Trials, seen: Seen) -> None:
-    """Count the objects of an image whose mask tells them apart."""
+    """Count the objects of an image whose mask separates them."""
     ids = decode(seen.sample, seen.dataset.labels, image_size(seen.sample.image), ids=True).ids
     assert ids is not None
     trials.add(seen.mask, seen.target, ids, seen.said.probabilities, seen.said.edges)
 
 
 def _images(pairs: Sequence[Judged], progress: bool) -> Iterator[tuple[int, Judged, int]]:
-    """Give each image: the place of its pair, the pair, and its number there."""
+    """Give each image: the index of its pair, the pair, and the index of the image in it."""
     every = [(pair, i) for pair, (_, dataset) in enumerate(pairs) for i in range(len(dataset))]
     for step in shown(range(len(every)), progress):
         pair, i = every[step]
@@ -267,7 +266,7 @@ def _count(counts: Tensor, probabilities: Tensor, target: Tensor) -> None:
 
 
 def _best(background: Tensor, foreground: Tensor) -> tuple[float, float, float]:
-    """Return the best threshold, and Dice there and at 0.5, of counts by the number of thresholds a pixel is above."""
+    """Return the best threshold, and Dice there and at 0.5, from counts by how many thresholds a pixel is above."""
     false, true = (counts.flip(0).cumsum(0).flip(0)[1:] for counts in (background, foreground))
     everything = foreground.sum()
     dice = 2 * true / (true + false + everything)

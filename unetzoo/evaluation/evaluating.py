@@ -1,4 +1,4 @@
-"""How well a model segments a folder of images: a table, a row an image, and the images it does worst."""
+"""Evaluates a model on a folder of images: a table of scores, a row for each image, and the worst images."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ WORST = 8
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What :func:`evaluate` found. ``str()`` is a table.
+    """The result of :func:`evaluate`. ``str()`` is a table.
 
     Attributes:
-        scores: of all images.
-        objects: of all images; None where they were not asked for.
-        how: the true objects are "told apart by the masks", "connected components", or one in some images and the
-            other in others; None likewise.
-        kinds: kind of image → its own scores and objects; empty where the source names no kinds.
-        rows: a record an image, the worst ``figure`` first: "name", "kind" where there are kinds, the scores, None
-            where not defined, and those of ``ObjectScores.row`` where objects were asked for.
-        worst: for the worst images, three tiles (3, H, W) uint8 each: the image, its true mask, the predicted one.
-        config: of the network.
-        figure: by which images are the worst.
+        scores: scores over all images.
+        objects: object scores over all images; None if they were not requested.
+        how: the true objects are "told apart by the masks", "connected components", or both, in different images;
+            None if object scores were not requested.
+        kinds: kind of image → its own scores and object scores; empty if the source names no kinds.
+        rows: one record per image, the worst ``figure`` first: "name", "kind" if there are kinds, the scores, None if
+            not defined, and those of ``ObjectScores.row`` if object scores were requested.
+        worst: for the worst images, three tiles (3, H, W) uint8 each: the image, its true mask, its predicted mask.
+        config: configuration of the network.
+        figure: the score by which images are sorted.
     """
 
     scores: Scores
@@ -74,11 +74,11 @@ class Evaluation:
     figure: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all but the images as JSON-able numbers.
+        """Return everything except the images as numbers for JSON.
 
         Returns:
-            Those of ``Scores.to_dict``; with objects those of ``ObjectScores.to_dict``, and "objects_how"; with kinds
-            "kinds", kind → the same.
+            The items of ``Scores.to_dict``; with objects, those of ``ObjectScores.to_dict`` and "objects_how"; with
+            kinds, "kinds": kind → the same items.
         """
         record: dict[str, Any] = _record(self.scores, self.objects)
         record |= {} if self.how is None else {"objects_how": self.how}
@@ -100,7 +100,7 @@ class Evaluation:
         return text
 
     def write(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``scores.json``, ``scores.txt``, ``per_image.csv`` and ``worst.png`` to a folder, made if missing.
+        """Write ``scores.json``, ``scores.txt``, ``per_image.csv`` and ``worst.png`` to a folder, created if missing.
 
         Raises:
             WriteError: a file cannot be written.
@@ -146,43 +146,44 @@ def evaluate(
     monitor: str | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Segment images as ``unetzoo.Predictor`` does, and hold the masks against the true ones.
+    """Segment images as ``unetzoo.Predictor`` does, and compare the predicted masks with the true ones.
 
-    Where a CSV file names the kinds of images, each kind also has scores of its own.
+    If a CSV file names the kinds of images, each kind also has its own scores.
 
     Args:
-        model: as ``unetzoo.Predictor`` takes it: a model, which stays on its device, a name or a path, or a list
-            whose answers are averaged; or a predictor, with its tiles, views and thresholds.
-        source: a folder, a CSV file, or several CSV files in a list, see ``unetzoo.data.list_samples``.
-        split: "train", "val" or "test". None: "test" of a source that has splits of its own, every image of others.
-            Where ``model`` is the folder or the file of a run, the run's own list, ``data.json``, says which images
-            are in it, wherever they lie now; new ones follow from their names, and the log says so. But for "train",
-            none that a model was trained on is scored, by its bytes or by its name. The log says which models have
-            no such list.
-        ratios, seed, group: of the split of a source without splits of its own, in place of the run's list. None:
-            those of the run; otherwise (0.8, 0.1, 0.1), 0 and none.
-        ignore, foreground, colours, ignore_colour, classes, planes, masks: how the files are written and called, see
-            ``unetzoo.data.Labels``. None: likewise; of a CSV file no ``masks``.
-        objects: also hold the objects of each mask, as ``Prediction.instances`` has them, against the true ones, see
-            ``unetzoo.objects.ObjectScores``. Those are what annotations and masks of ids tell apart, and elsewhere
-            connected components, corners included; see ``Evaluation.how``.
+        model: as ``unetzoo.Predictor`` takes it: a model, which stays on its device, a name or a path, or a list whose
+            predictions are averaged; or a predictor, with its tiles, views and thresholds.
+        source: a folder, a CSV file, or a list of CSV files, see ``unetzoo.data.list_samples``.
+        split: "train", "val" or "test". None: "test" if the source has splits of its own, else every image. If
+            ``model`` is the folder or file of a run, the run's own list, ``data.json``, decides which images are in the
+            split, wherever they are now; new images are assigned by their names, which is logged. Except with "train",
+            images that a model was trained on, by content or by name, are refused. Models without such a list are
+            logged.
+        ratios, seed, group: how to split a source without splits of its own, instead of by the run's list. None: as in
+            the run; without a run (0.8, 0.1, 0.1), 0 and no group.
+        ignore, foreground, colours, ignore_colour, classes, planes, masks: how the files are written and named, see
+            ``unetzoo.data.Labels``. None: as in the run, if any; ``masks`` is not taken over for a CSV file.
+        objects: also compare the objects of each mask, see ``Prediction.instances``, with the true ones, see
+            ``unetzoo.objects.ObjectScores``. True objects come from annotations and masks of ids; without these they
+            are connected components, corners included; see ``Evaluation.how``.
         table: a CSV file to write, with a row for each object that is found, see ``unetzoo.objects.table``.
-        slides: what is asked of slides, arguments of ``unetzoo.Slide`` such as ``{"mpp": 0.5}``; with "mpp" or "level"
-            all images are taken for slides. A CSV file lists them with their masks: a .tif of the size that is looked
-            at, or a .geojson of polygons in pixels of level 0. They are segmented and held against these by rows,
-            without ``objects``, ``table`` and the boundary F-score, which other images beside them lack then, too.
-        monitor: the score by which images are the worst, such as "iou", "recall", "dice/rim" or "object_pq". None: by
-            which the runs of the models were judged, else Dice, or with ``objects`` "object_ap_50".
-        progress: show a bar.
+        slides: how to read slides, arguments of ``unetzoo.Slide`` such as ``{"mpp": 0.5}``; with "mpp" or "level", all
+            images are read as slides. A CSV file lists them with their masks: a .tif of the size at which the slide is
+            read, or a .geojson of polygons in pixels of level 0. They are segmented and compared by rows, without
+            ``objects``, ``table`` and the boundary F-score, which is then left out for all images.
+        monitor: the score by which images are sorted, worst first, such as "iou", "recall", "dice/rim" or "object_pq".
+            None: the score that chose the best epoch of the models' runs, else Dice, or "object_ap_50" with
+            ``objects``.
+        progress: show a progress bar.
 
     Raises:
-        ConfigError: no such split, images without masks, or images that a model was trained on; lists all that is
-            wrong; runs that are averaged and split or read their data differently. ``objects`` needs SciPy, and
-            ``table`` scikit-image.
-        InputError: a file that cannot be read, or does not fit the model; a ``table`` that is no .csv.
+        ConfigError: there is no such split, images have no masks, or a model was trained on images; lists all that is
+            wrong; or averaged models come from runs that split or read their data differently. ``objects`` needs SciPy,
+            and ``table`` scikit-image.
+        InputError: a file cannot be read, or does not fit the model; ``table`` does not end in .csv.
         WriteError: the table cannot be written.
         WeightsError: a model cannot be loaded.
-        HubError: or not be fetched.
+        HubError: a model cannot be downloaded.
     """
     given: dict[str, Any] = {"ratios": ratios, "seed": seed, "group": group, "ignore": ignore, "planes": planes}
     given |= {"foreground": foreground, "colours": colours, "ignore_colour": ignore_colour, "classes": classes}
@@ -232,7 +233,7 @@ def _judged_image(
     objects: bool,
     keep: Callable[[str, Columns], None] | None,
 ) -> tuple[dict[str, float | None], set[str], ObjectScores]:
-    """Return the scores of an image that is counted, how its true objects are told apart, and how these were met."""
+    """Score an image: return its scores, how its true objects are told apart, and its object scores."""
     item, sample = dataset[i], dataset.samples[i]
     image = as_image(sample.files, sample.planes)  # the files, as prediction reads them
     said, names = predictor(image), predictor.config.class_names
@@ -255,7 +256,7 @@ def _says_microns(dataset: SegmentationDataset) -> bool:
 
 
 def _check_needs(objects: bool, split: float, table: str | os.PathLike[str] | None) -> None:
-    """Raise if what objects need is missing, or a table has no name of one."""
+    """Raise if a package that objects need is missing, or the name of a table does not end in .csv."""
     if objects:
         check_separable(split)
     if table is not None:
@@ -264,7 +265,7 @@ def _check_needs(objects: bool, split: float, table: str | os.PathLike[str] | No
 
 
 def predictor_of(model: Predictor | Model | Sequence[Model]) -> Predictor:
-    """Return a predictor of what :func:`evaluate` takes; networks stay on their device."""
+    """Return a predictor for the ``model`` of :func:`evaluate`; networks stay on their device."""
     if isinstance(model, Predictor):
         return model
     devices = [next(item.parameters()).device for item in listed(model) if isinstance(item, torch.nn.Module)]
@@ -274,25 +275,25 @@ def predictor_of(model: Predictor | Model | Sequence[Model]) -> Predictor:
 def images_of(
     predictor: Predictor, source: Source, split: str | None, given: Mapping[str, Any], *, slides: bool = False
 ) -> SegmentationDataset:
-    """Return the images of a split, not normalised: a predictor does that.
+    """Return the images of a split, not normalised, because a predictor normalises them.
 
     Args:
         predictor: of the models.
         source, split: see :func:`evaluate`.
         given: "ratios", "seed", "group", "ignore", "foreground", "colours", "ignore_colour", "classes", "planes",
-            "masks" → value, None where none was given.
+            "masks" → value, or None if not given.
         slides: whether slides may be among them.
 
     Raises:
-        ConfigError: no such split, images without masks, or images that the models were trained on; lists all that is
-            wrong; or the models' runs differ in what was not given.
+        ConfigError: there is no such split, images have no masks, or the models were trained on images; lists all that
+            is wrong; or the models' runs differ in settings that were not given.
     """
     config, reading = predictor.config, as_trained(predictor, given)
     written = ("ignore", "foreground", "colours", "ignore_colour", "classes", "planes", "masks")
     if given["masks"] is None and not any(path.is_dir() for path in paths_of(source)):
         reading["masks"] = None  # a CSV file names its masks
     if given["classes"] is None and reading["classes"] and not has_names(source, reading["masks"], config.task):
-        reading["classes"] = None  # all that masks without names have are the classes themselves
+        reading["classes"] = None  # masks without names hold only the class indices
     known = labels_of(
         source,
         task=config.task,
@@ -302,7 +303,7 @@ def images_of(
     )
     listing = list_samples(source, known, slides=slides)
     if listing.problems:
-        raise ConfigError(f"{title_of(source)!r} cannot be evaluated on", listing.problems)
+        raise ConfigError(f"cannot evaluate on {title_of(source)!r}", listing.problems)
     anew = any(given[name] is not None for name in ("ratios", "seed", "group"))
     samples = choose(source, listing, split, reading, seen_by(predictor), anew=anew)
     return SegmentationDataset(samples, known, in_channels=config.in_channels, room=0)  # each is read once
@@ -337,7 +338,7 @@ def _tiles(predictor: Predictor, dataset: SegmentationDataset, i: int) -> tuple[
 
 
 def shown(steps: range, progress: bool) -> Iterable[int]:
-    """Return the steps, with a bar where ``progress`` says so."""
+    """Return the steps, with a progress bar if ``progress`` is True."""
     if not progress:
         return steps
     from huggingface_hub.utils.tqdm import tqdm

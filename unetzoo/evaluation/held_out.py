@@ -1,7 +1,7 @@
-"""Which images a model is judged by: those of a split, and none that it has seen.
+"""Chooses the images on which a model is evaluated: those of a split, without images that it has seen.
 
-It has seen what it was trained on, which is refused, and what it was chosen by: images that it was validated on, which
-is told. Both also count where a model that it began from has seen them.
+Images that the model was trained on are refused; images that it was validated on, to choose its best epoch, get a
+warning. The images that its initial model has seen count, too.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from unetzoo.saving.folds import fold_folder, folds_in
 from unetzoo.saving.records import CARD_FILE
 
 SHOWN = 5
-"""Images that a message names."""
+"""Largest number of images that a message names."""
 
 _logger = logging.getLogger("unetzoo")
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What is known of the data that models have seen.
+    """What is known about the data that models have seen.
 
     Attributes:
-        models: what they are called in messages.
-        records: of those that have one.
+        models: name of the models in messages.
+        records: the lists of data of the models that have one.
         missing: the models that have none.
-        folds: the folder, where they are the folds of one.
+        folds: the folder of folds, if the models are all of its folds.
     """
 
     models: str
@@ -45,15 +45,15 @@ class Seen:
 
     @property
     def elsewhere(self) -> str:
-        """Where the scores of images are that most of the models have seen, and one has not."""
-        return "" if self.folds is None else f"; {self.folds / CARD_FILE} has the scores of what each fold held back"
+        """Where to find the scores of the images that each fold held out."""
+        return "" if self.folds is None else f"; {self.folds / CARD_FILE} has the scores on each fold's held-out images"
 
 
 def seen_by(predictor: Predictor) -> Seen:
-    """Return what is known of the data of a predictor's models.
+    """Return what is known about the data of a predictor's models.
 
     Raises:
-        ConfigError: a list that cannot be read.
+        ConfigError: a list of data cannot be read.
     """
     return seen_at(
         [("the model" if origin is None else trained.title_of(origin), origin) for origin in predictor.origins]
@@ -61,13 +61,13 @@ def seen_by(predictor: Predictor) -> Seen:
 
 
 def seen_at(models: Sequence[tuple[str, Path | None]]) -> Seen:
-    """Return what is known of the data of models.
+    """Return what is known about the data of models.
 
     Args:
-        models: what each is called in messages, and its file or folder, if it has one.
+        models: name of each in messages, and its file or folder, if it has one.
 
     Raises:
-        ConfigError: a list that cannot be read.
+        ConfigError: a list of data cannot be read.
     """
     found: list[tuple[str, DataRecord | None]] = []
     for name, origin in models:
@@ -82,7 +82,7 @@ def seen_at(models: Sequence[tuple[str, Path | None]]) -> Seen:
 
 
 def _folder_of_folds(origins: Sequence[Path | None]) -> Path | None:
-    """Return the folder of which all folds are among the models, and nothing else; None where that is not so."""
+    """Return the folder of folds if the models are exactly all of its folds, else None."""
     folders = {None if origin is None else origin.parent for origin in origins}
     folder = folders.pop() if len(folders) == 1 else None
     whole = folder is not None and len(origins) > 1 and {*origins} == {fold_folder(folder, k) for k in folds_in(folder)}
@@ -90,19 +90,19 @@ def _folder_of_folds(origins: Sequence[Path | None]) -> Path | None:
 
 
 def tell(run: DataRecord, seen: Seen) -> None:
-    """Log which images that a run holds back have been seen by the model that it begins from.
+    """Log which held-out images of a run have been seen by the run's initial model.
 
     Args:
-        run: what it trains, validates and tests on.
-        seen: by that model.
+        run: the images that the run trains, validates and tests on.
+        seen: the data that the initial model has seen.
     """
     for model in seen.missing:
         _logger.warning(
-            "no %s says what %s was trained on: it may have been on images that are validated or tested on here",
+            "no %s says what %s was trained on: it may have seen the validation or test images of this run",
             FILE,
             model,
         )
-    fix = "to hold them back, give ratios=…, seed=… and group=… as they were there, or leave them out"
+    fix = "to hold them out, give ratios=…, seed=… and group=… as in that training, or leave these images out"
     for split in ("val", "test"):
         prints = {name: pair.image for name, pair in run.splits[split].items()}
         known = _places(prints, seen, before=True)
@@ -111,7 +111,7 @@ def tell(run: DataRecord, seen: Seen) -> None:
         if learned:
             _warn(learned, prints, split, f"were trained on by {seen.models} ({fix})")
         if chosen:
-            _warn(chosen, prints, split, f"were validated on by {seen.models}, and it was chosen by them ({fix})")
+            _warn(chosen, prints, split, f"were used to validate {seen.models} and to choose its best epoch ({fix})")
 
 
 def choose(
@@ -126,15 +126,15 @@ def choose(
     """Return the images of a split, as ``unetzoo.evaluate`` says.
 
     Args:
-        source: what ``listing`` is of.
+        source: the source of ``listing``.
         listing: all images.
         split: "train", "val", "test" or None.
         reading: "ratios", "seed" and "group" of the split.
         seen: what the models were trained on.
-        anew: split by ``reading`` alone, not as the models know the images.
+        anew: split by ``reading`` only, and not by the models' lists.
 
     Raises:
-        ConfigError: no such split; or images in it that the models were trained on.
+        ConfigError: there is no such split; or the models were trained on images in it.
     """
     own = "" not in listing.samples
     asked = "test" if split is None and own else split
@@ -146,7 +146,7 @@ def choose(
         how = {name: reading[name] for name in ("ratios", "seed", "group")}
         found = divide(listing, **how, kept=None if anew else _kept(listing, how["group"], seen))[asked]
     if not found and split is None and own:
-        raise ConfigError(f"{title_of(source)!r} has splits, and no test images: say which, such as split='val'")
+        raise ConfigError(f"{title_of(source)!r} has splits, but no test images: give another one, such as split='val'")
     if not found:
         several = ""
         if asked == "val" and len(seen.records) > 1:
@@ -158,7 +158,7 @@ def choose(
 
 
 def _kept(listing: Listing, group: str | None, seen: Seen) -> dict[str, str] | None:
-    """Return the split of each group of images that is in the models' lists, None where no image is."""
+    """Return the split of each group of images that is in the models' lists; None if no image is."""
     samples = listing.samples.get("", listing.samples.get("train", ()))
     found = _places(_prints(samples, seen), seen, before=False)
     if not found:
@@ -167,26 +167,26 @@ def _kept(listing: Listing, group: str | None, seen: Seen) -> dict[str, str] | N
     for sample, key in zip(samples, group_keys(samples, group), strict=True):
         if sample.name in found:
             split = found[sample.name].split
-            kept[key] = min(split, kept.get(key, split), key=NAMES.index)  # trained on, if one of the group was
+            kept[key] = min(split, kept.get(key, split), key=NAMES.index)  # train, if one of the group was trained on
     return kept
 
 
 def _prints(samples: Sequence[Sample], seen: Seen) -> dict[str, str]:
-    """Return the fingerprint of each image by its name; nothing where nobody has a list to look it up in."""
+    """Return the fingerprint of each image by its name; nothing if no model has a list to look it up in."""
     return dict(zip((sample.name for sample in samples), fingerprints(samples), strict=True)) if seen.records else {}
 
 
 def _places(prints: Mapping[str, str], seen: Seen, *, before: bool, asked: str | None = None) -> dict[str, Place]:
-    """Return the places of the images that the models know, by name; empty where no image is one of theirs.
+    """Return the places of the images that the models know, by name; empty if they know none of the images.
 
-    An image is known by its bytes. Its name counts where others of the source are known by theirs, since in other data
-    sets images are called "001" too; and where several splits have the name, it is the one of ``asked``.
+    An image is recognised by its bytes. Its name counts only if other images of the source are recognised by their
+    bytes, since images of other data sets are called "001", too; if several splits have the name, it is in ``asked``.
 
     Args:
         prints: name → fingerprint.
         seen, before, asked: see above, and :func:`unetzoo.data.record.places`.
     """
-    # An image is also known by another plane of its file.
+    # An image is also recognised by another plane of its file.
     by_file = places(seen.records, lambda _, pair: file_of(pair.image), before=before)
     by_bytes = by_file | places(seen.records, lambda _, pair: pair.image, before=before)
     if not any(file_of(known) in by_file for known in prints.values()):
@@ -203,24 +203,25 @@ def _places(prints: Mapping[str, str], seen: Seen, *, before: bool, asked: str |
 
 
 def _check(found: Sequence[Sample], asked: str | None, source: Source, seen: Seen) -> None:
-    """Refuse images that the models were trained on, and say by which they were chosen, and what is not known."""
+    """Refuse images that the models were trained on; warn of validation images, and of what is not known."""
     where = title_of(source) if asked is None else f"{asked} of {title_of(source)}"
     if seen.missing and asked is not None:
         models = ", ".join(seen.missing)
-        _logger.warning("no %s says what %s was trained on: it may have been on images of %s", FILE, models, where)
+        _logger.warning("no %s says what %s was trained on: it may have seen images of %s", FILE, models, where)
     known = _places(_prints(found, seen), seen, before=True, asked=asked)
     learned = [name for name, place in known.items() if place.split in ("train", BEFORE)]
     if learned:
         named = [f"{name!r}" + (f" (as {at!r})" if (at := known[name].name) != name else "") for name in learned]
         fix = "say which split, such as split='test'" if asked is None else "leave them out"
         raise ConfigError(
-            f"{len(learned)} of {len(found)} images of {where} were trained on by {seen.models}, and say nothing of "
-            f"others: {fix}; split='train' scores what was trained on{seen.elsewhere}. They are {_some(named)}"
+            f"{len(learned)} of {len(found)} images of {where} were trained on by {seen.models}, so their scores say "
+            f"nothing about new images: {fix}; split='train' scores the images that a model was trained on"
+            f"{seen.elsewhere}. They are {_some(named)}"
         )
-    for split, whom in (("val", seen.models), (CHOSEN, f"what {seen.models} began from")):
+    for split, whom in (("val", seen.models), (CHOSEN, f"the initial model of {seen.models}")):
         chosen = [name for name, place in known.items() if place.split == split]
         if asked != "val" and chosen:
-            _warn(chosen, found, where, f"were validated on by {whom}, to choose its best epoch")
+            _warn(chosen, found, where, f"were used to validate {whom} and to choose its best epoch")
     new = [sample.name for sample in found if sample.name not in known]
     if seen.records and new and (known or asked is not None):
         _warn(new, found, where, f"are new: they were in no split when {seen.models} was trained")
@@ -240,7 +241,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def record_file(origin: Path) -> Path:
-    """Return the list of data of a model, by its file or its folder."""
+    """Return the path of a model's list of data, from the model's file or folder."""
     if origin.parent == trained.FOLDER:
         return trained.data_of(origin.stem)
     return (origin if origin.is_dir() else origin.parent) / FILE

@@ -1,4 +1,4 @@
-"""By how many pixels objects are best split, and from which size on they are kept, as images with known objects say."""
+"""Finds the best ``split`` and ``smallest`` for objects, on images whose objects are known."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from unetzoo.objects import instances
 from unetzoo.objects.matching import pairs_of
 
 SPLITS = (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
-"""Pixels that are tried."""
+"""Values of ``split`` that are tried, in pixels."""
 
 
 class Separation(NamedTuple):
-    """What is best for objects.
+    """The best settings for objects.
 
     Attributes:
         split, smallest: as ``unetzoo.Predictor`` takes them.
-        precision: met / (met + false + missed) with these, at an IoU above 0.5, over all images together; the mean of
-            the classes where there is an object, true or found.
-        plain: the same of connected components, all of them.
+        precision: TP/(TP+FP+FN) with these settings, at an IoU above 0.5, over all images together; the mean of the
+            classes with an object, true or found.
+        plain: the same for all connected components.
     """
 
     split: float
@@ -35,13 +35,13 @@ class Separation(NamedTuple):
 
 @dataclass
 class Trials:
-    """What objects meet, for each of :data:`SPLITS`: lists with an entry for each class that an image has.
+    """The matches of objects, for each of :data:`SPLITS`: lists with an entry for each class in each image.
 
     Attributes:
         task: of the masks, "binary", "multiclass" or "multilabel".
-        classes: which one it is.
-        areas: of the connected component that each object found is of, which ``smallest`` goes by.
-        met: whether it is a true one.
+        classes: the class of each entry.
+        areas: for each object found, the area of its connected component, to which ``smallest`` applies.
+        met: for each object found, whether it matches a true one.
         true: areas of the true objects.
     """
 
@@ -57,11 +57,11 @@ class Trials:
         """Count the objects of an image.
 
         Args:
-            mask: as predicted, not cleaned, of the shape that masks of the task have.
-            target: the true one, of the same shape; IGNORED where pixels do not count.
+            mask: the predicted mask, not cleaned, in the shape of masks of the task.
+            target: the true mask, in the same shape; IGNORED for pixels that do not count.
             ids: (H, W) or (classes, H, W), the number of each object; it counts where ``target`` has a class.
-            probabilities: (classes, H, W), of which the mask was made.
-            edges: (H, W), see ``unetzoo.objects.instances``; None: the model sees none.
+            probabilities: (classes, H, W), from which the mask was made.
+            edges: (H, W), see ``unetzoo.objects.instances``; None: the model predicts none.
         """
         kinds = range(1, len(probabilities)) if self.task == "multiclass" else range(len(probabilities))
         shape = (1 if self.task == "multiclass" else len(kinds), *target.shape[-2:])
@@ -89,7 +89,7 @@ class Trials:
                 self.met[split].append(pairs.met()[counted])
 
     def best(self) -> Separation | None:
-        """Return what is best, of equals the least; None where no image has two objects of a class."""
+        """Return the best settings, the smallest among equals; None if no image has two objects of a class."""
         if all(len(sizes) < 2 for sizes in self.true):
             return None
         kinds = sorted(set(self.classes))
@@ -106,17 +106,17 @@ class Trials:
         return best._replace(plain=tried[0].precision)
 
     def _of(self, kind: int, parts: list[NDArray[Any]]) -> NDArray[Any]:
-        """Return what all images have of a class."""
+        """Return the entries of all images for a class."""
         return np.concatenate([part for part, other in zip(parts, self.classes, strict=True) if other == kind])
 
 
 def _precision(classes: list[tuple[NDArray[np.int64], NDArray[np.bool_], int]], least: int) -> float:
-    """Return met / (met + false + missed), the mean of the classes that have an object.
+    """Return TP/(TP+FP+FN), the mean of the classes that have an object.
 
     Args:
-        classes: of each the areas that its objects found go by, which of them meet a true one, and how many true ones
-            there are.
-        least: the area from which on they are kept.
+        classes: for each class, the areas of its objects found, which of them match a true one, and the number of true
+            objects.
+        least: the area from which objects are kept.
     """
     found = []
     for areas, met, true in classes:

@@ -1,4 +1,4 @@
-"""By which figure images are the worst: the one that is asked for, else that of the training, else the usual one."""
+"""Chooses the score by which images are sorted: the requested one, else that of the training, else the default."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def figure_of(
     """Return the score by which images are sorted.
 
     Args:
-        asked: what the caller gave. None: what all runs of the models were judged by, where images have that score;
-            otherwise the AP of objects at an IoU of 0.5, or Dice where objects are not asked for.
-        trained: what the runs were judged by, None for the usual.
-        config: of the network.
-        objects: whether images have scores of their objects.
-        by_rows: whether some are scored by rows, which have no boundary F-score.
+        asked: the score that the caller gave. None: the score of all runs of the models, if images have that score;
+            otherwise the AP of objects at an IoU of 0.5, or Dice if object scores are not requested.
+        trained: the scores of the runs, None for the default.
+        config: configuration of the network.
+        objects: whether images have object scores.
+        by_rows: whether some images are scored by rows, which have no boundary F-score.
 
     Raises:
         ConfigError: images have no such score.
@@ -38,7 +38,9 @@ def figure_of(
         if asked.removesuffix("_per_image") not in known:
             more = "" if objects else "; those of objects need objects=True"
             near = suggest(asked, known)
-            raise ConfigError(f"monitor={asked!r}: {', '.join(names)} are possible, of a class 'dice/NAME'{near}{more}")
+            raise ConfigError(
+                f"monitor={asked!r}: give one of {', '.join(names)}, for a single class 'dice/NAME'{near}{more}"
+            )
         return asked.removesuffix("_per_image")
     (one, *others) = {name and name.removesuffix("_per_image") for name in trained} or {None}
     usual = "object_ap_50" if objects else "dice"
@@ -46,18 +48,18 @@ def figure_of(
 
 
 def rank(row: Row, figure: str) -> tuple[bool, float]:
-    """Return what sorts rows, the worst first; where it is not defined, there was nothing to find, or found."""
+    """Return a key that sorts rows, worst first; without a score, there was nothing to find and nothing found."""
     value = row.get(figure)
     return value is None, 0.0 if value is None else float(value)
 
 
 def title(row: Row, figure: str) -> str:
-    """Return what is said of an image above it: the figure that sorts goes first."""
+    """Return the line above an image; the score that sorts comes first."""
     names = dict.fromkeys((figure, "dice", "iou"))
     scores = [f"{name} {value:.3f}" for name in names if isinstance(value := row.get(name), float)]
     return "   ".join([str(row["name"]), *(scores or ["nothing to find, and nothing found"])])
 
 
 def worst_first(rows: Sequence[Row], figure: str) -> list[int]:
-    """Return the places of rows in their order."""
+    """Return the indices of rows, worst first."""
     return sorted(range(len(rows)), key=lambda i: rank(rows[i], figure))

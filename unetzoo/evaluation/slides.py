@@ -1,4 +1,4 @@
-"""How well a model segments a slide: its mask is written by rows, and held against the true one by rows."""
+"""Evaluates a model on a slide: its mask is written by rows, and compared with the true mask by rows."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from unetzoo.prediction.stored import StoredRows
 from unetzoo.slides import Slide, is_slide, open_slide
 
 TOGETHER = 512
-"""Rows that are held against each other at once, at most."""
+"""Largest number of rows that are compared together."""
 BOUNDARY = 2.0
-"""Pixels by which a boundary may lie beside the true one."""
+"""Tolerance of the boundary F-score in pixels."""
 SHOWN = 320
-"""Pixels of the longer side of what is shown of a slide."""
+"""Longer side, in pixels, of the small copy of a slide that is shown."""
 
 
 @dataclass(frozen=True)
 class Slides:
-    """Which images of a data set are slides, and what is asked of them.
+    """Which images of a data set are slides, and how they are read.
 
     Attributes:
         asked: arguments of ``unetzoo.Slide``; with "mpp" or "level" among them all images are slides.
@@ -54,25 +54,25 @@ class Slides:
         Slide("", **self.asked)
 
     def of(self, sample: Sample) -> Slide | None:
-        """Return what is asked of a sample that is a slide; None of others."""
+        """Return the slide of a sample; None if it is not a slide."""
         known = is_slide(sample.image) or bool({"mpp", "level"} & {*self.asked})
         return Slide(sample.image, **self.asked) if known else None
 
     def check(self, samples: tuple[Sample, ...], labels: Labels, *, objects: bool, holes: bool) -> bool:
-        """Raise if a slide cannot be judged, before any is; return whether there are slides.
+        """Raise if a slide cannot be evaluated, before any is; return whether there are slides.
 
         Raises:
-            ConfigError: objects or a table of them are asked for, or the predictor fills holes.
+            ConfigError: object scores or a table are requested, or the predictor fills holes.
             InputError: a slide or its mask cannot be read, or they do not fit.
         """
         slides = [(sample, slide) for sample in samples if (slide := self.of(sample)) is not None]
         if slides and objects:
             raise ConfigError(
-                "objects of slides are not held against true ones, and are in no table here: leave that out. "
+                "objects of slides are not evaluated, nor written to a table, here: leave out objects=… and table=…; "
                 "'unetzoo predict' writes a table of them; or cut regions out of the slides, and evaluate these"
             )
         if slides and holes:
-            raise ConfigError("holes: they are not looked for in slides, which are read by rows; leave it out")
+            raise ConfigError("holes=…: holes cannot be filled in slides, which are read by rows; leave it out")
         for sample, slide in slides:
             with contextlib.ExitStack() as keeping:
                 rows = keeping.enter_context(SlideRows(slide, sample.planes))
@@ -85,17 +85,18 @@ def judged(
 ) -> tuple[dict[str, float | None], tuple[Tensor, ...]]:
     """Count the pixels of a slide.
 
-    The mask is written to the system's temporary folder first, as ``Predictor.write_mask`` writes it, and removed.
+    The mask is first written to the system's temporary folder, as ``Predictor.write_mask`` writes it; then it is
+    removed.
 
     Args:
         predictor: segments it.
-        slide: what is asked of it.
-        sample: of the data set.
+        slide: the slide, and how to read it.
+        sample: its sample in the data set.
         labels: what its mask means.
         metrics: without ``boundary_tolerance``.
 
     Returns:
-        Its scores; and three small tiles: the slide, its true mask, the predicted one.
+        Its scores; and three small tiles: the slide, its true mask, its predicted mask.
 
     Raises:
         InputError: the slide or its mask cannot be read, or they do not fit.
@@ -125,14 +126,14 @@ def judged(
 
 
 def metrics_of(config: ModelConfig, by_rows: bool) -> SegmentationMetrics:
-    """Return metrics of a model's classes: where images come by rows without boundaries, which run over them."""
+    """Return metrics for a model's classes; by rows without the boundary F-score, as boundaries span several rows."""
     names = class_names_of(config.class_names, config.task, config.num_classes)
     tolerance = None if by_rows else BOUNDARY
     return SegmentationMetrics(config.pixel_task, config.num_classes, class_names=names, boundary_tolerance=tolerance)
 
 
 class _Small:
-    """Small copies of masks that come by rows: of each pixel the one in its middle."""
+    """Small copies of masks that are read by rows: each pixel has the value at its middle."""
 
     def __init__(self, height: int, width: int) -> None:
         down = max(1.0, max(height, width) / SHOWN)
@@ -154,24 +155,24 @@ class _Small:
 
 
 def _truth(sample: Sample, labels: Labels, rows: SlideRows, keeping: contextlib.ExitStack) -> bands.Bands:
-    """Return the true mask of a slide by rows: what was drawn on level 0, or a level of a TIFF of the same size.
+    """Return the true mask of a slide by rows: polygons drawn on level 0, or a level of a TIFF with the same size.
 
     Raises:
-        InputError: it is neither; says which sizes there are.
+        InputError: it is neither; the message lists the sizes in the file.
     """
     drawing = drawing_of(sample)
     if drawing is not None:
         return bands.of_drawing(drawing, labels, (rows.height, rows.width), rows.scale or (1.0, 1.0))
     if not isinstance(sample.mask, Path) or sample.mask.suffix.lower() not in (".tif", ".tiff"):
         raise InputError(
-            f"the mask of {sample.name!r}: of a slide it is a .tif of the size that is looked at, or a .geojson of "
-            "polygons in pixels of level 0, as QuPath exports them"
+            f"the mask of {sample.name!r}: for a slide, give a .tif of the size at which the slide is read, or a "
+            ".geojson of polygons in pixels of level 0, as QuPath exports them"
         )
     return bands.of_values(sample, labels, _rows_of(sample.mask, rows, keeping))
 
 
 def _rows_of(mask: Path, rows: SlideRows, keeping: contextlib.ExitStack) -> Callable[[int, int], Tensor]:
-    """Return what reads rows of a mask: of the level that has the size of the slide as it is looked at."""
+    """Return a function that reads rows of a mask, from the level with the size at which the slide is read."""
     whole = keeping.enter_context(StoredRows(mask))
     if (whole.height, whole.width) == (rows.height, rows.width):
         return whole.rows
@@ -181,6 +182,6 @@ def _rows_of(mask: Path, rows: SlideRows, keeping: contextlib.ExitStack) -> Call
             return lambda first, last: levels.window(k, first, last, 0, rows.width)
     sizes = ", ".join(f"{level.width}×{level.height}" for level in levels.levels)
     raise InputError(
-        f"{str(mask)!r} is {sizes} pixels, and its slide is looked at as {rows.width}×{rows.height}: give the mpp=… or "
-        "level=… that the mask was made at, or polygons in pixels of level 0 (.geojson)"
+        f"{str(mask)!r} is {sizes} pixels, and its slide is read at {rows.width}×{rows.height}: give the mpp=… or "
+        "level=… at which the mask was made, or polygons in pixels of level 0 (.geojson)"
     )

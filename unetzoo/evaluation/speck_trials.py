@@ -1,4 +1,4 @@
-"""From which size on the parts of masks are best kept, as images with known masks say."""
+"""Finds the best ``smallest`` for masks, on images with ground truth."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from unetzoo.objects.components import components
 
 
 class Cleaning(NamedTuple):
-    """What is best for masks.
+    """The best setting for masks.
 
     Attributes:
         smallest: as ``unetzoo.Predictor`` takes it.
-        dice: with it, over all pixels of all images; the mean of the classes that occur.
-        plain: the same with all parts of the masks.
+        dice: Dice with it, over all pixels of all images; the mean of the classes that occur.
+        plain: the same with all components of the masks.
     """
 
     smallest: int
@@ -32,9 +32,9 @@ class _Parts(NamedTuple):
     """The connected components of a class in a mask.
 
     Attributes:
-        areas: all their pixels, which ``smallest`` goes by.
-        counted: those that are not ignored.
-        hits: those of the class.
+        areas: all their pixels, to which ``smallest`` applies.
+        counted: their pixels that are not ignored.
+        hits: their pixels that truly belong to the class.
     """
 
     areas: NDArray[np.int64]
@@ -44,13 +44,13 @@ class _Parts(NamedTuple):
 
 @dataclass
 class SpeckTrials:
-    """The parts of predicted masks, corners included as in ``unetzoo.objects.cleaned``, and what is true of them.
+    """The components of predicted masks, corners included as in ``unetzoo.objects.cleaned``, and the ground truth.
 
     Attributes:
         task: of the masks, "binary", "multiclass" or "multilabel".
-        parts: class → those of each image.
-        true: class → pixels of it.
-        sizes: class → areas of the parts of the true masks.
+        parts: class → its components in each image.
+        true: class → number of its true pixels.
+        sizes: class → areas of the components of the true masks.
     """
 
     task: str
@@ -59,11 +59,11 @@ class SpeckTrials:
     sizes: dict[int, list[NDArray[np.int64]]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, mask: Tensor, target: Tensor) -> None:
-        """Count the parts of an image.
+        """Count the components of an image.
 
         Args:
-            mask: as predicted, not cleaned, of the shape that masks of the task have.
-            target: the true one, of the same shape; IGNORED where pixels do not count.
+            mask: the predicted mask, not cleaned, in the shape of masks of the task.
+            target: the true mask, in the same shape; IGNORED for pixels that do not count.
         """
         for kind, said, true, counted in self._planes(mask.cpu(), target):
             numbers, _ = components(said, 2)
@@ -76,9 +76,9 @@ class SpeckTrials:
             self.sizes[kind].append(np.bincount(whole.ravel())[1:])
 
     def best(self) -> Cleaning | None:
-        """Return what is best, of equals the least; None where no class occurs.
+        """Return the best setting, the smallest among equals; None if no class occurs.
 
-        No size is tried from which on half of the true parts of a class would be left out.
+        Only sizes below half of the median area of each class's true components are tried.
         """
         kinds = [kind for kind in sorted(self.true) if self.true[kind]]
         if not kinds:
@@ -92,7 +92,7 @@ class SpeckTrials:
         return Cleaning(smallest, dice, tried[0][0])
 
     def _planes(self, mask: Tensor, target: Tensor) -> Any:
-        """Give each class: its number, where it is said and where it is true (H, W), and where pixels count."""
+        """Give each class: its number, where it is predicted and where it is true (H, W), and where pixels count."""
         said, true = mask.numpy(), target.numpy()
         if self.task == "multiclass":
             for kind in np.union1d(np.unique(said), np.unique(true[true != IGNORED])):
@@ -105,7 +105,7 @@ class SpeckTrials:
 
 
 def _dice(classes: list[tuple[_Parts, int]], least: int) -> float:
-    """Return the mean over classes, of each of which the parts and the true pixels are given."""
+    """Return the mean Dice of classes, given the components and the number of true pixels of each."""
     found = []
     for parts, true in classes:
         kept = parts.areas >= least
