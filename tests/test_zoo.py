@@ -188,7 +188,7 @@ def test_an_encoder_that_breaks_its_word_is_refused() -> None:
 def test_an_encoder_with_a_norm_of_its_own_says_so() -> None:
     plain_of(5, own_norm="layer norm", weights="ResNet18_Weights")
     assert "decoder only: Short always has its own layer norm" in unetzoo.model_info("unet_short").meanings["norm"]
-    assert "alone" not in unetzoo.model_info("unet").meanings["norm"]
+    assert "decoder only" not in unetzoo.model_info("unet").meanings["norm"]
     with pytest.raises(ConfigError) as caught:  # of all that is wrong, nothing is about the norm
         unetzoo.create("unet_short", norm="group", pretrained="missing.pth")
     assert len(caught.value.problems) == 1

@@ -37,8 +37,13 @@ class Flag:
 
 
 FLAGS = (
-    Flag("model", "model.name", "NAME", "of a network; or a trained model to start from: a run, a file, owner/name"),
-    Flag("data", "data.folder", "FOLDER", "of images and masks, as 'unetzoo data check' reads it; or CSV lists"),
+    Flag(
+        "model",
+        "model.name",
+        "NAME",
+        "name of a network; or a trained model to start from, such as a run or a file",
+    ),
+    Flag("data", "data.folder", "FOLDER", "folder of images and masks, as for 'unetzoo data check'; or CSV lists"),
     Flag("steps", "steps", "N", "optimiser steps, one batch each (default: 3000, unless minutes or epochs are given)"),
     Flag("minutes", "minutes", "N", "train as many steps as fit; some are timed before training starts"),
     Flag("epochs", "trainer.max_epochs", "N", "passes over the training images; or epochs of --steps-per-epoch"),
@@ -65,24 +70,31 @@ FLAGS = (
         "binary, multiclass, multilabel or instances (default: follows from the data, or binary)",
     ),
     Flag("num_classes", "data.num_classes", "N", "classes; multiclass counts the background (default: 1)"),
-    Flag("ignore", "data.ignore", "VALUE", "of mask pixels that are not counted"),
-    Flag("foreground", "data.foreground", "VALUES", "of binary masks: white, or any, as in id masks (default: white)"),
+    Flag("ignore", "data.ignore", "VALUE", "value of mask pixels to ignore"),
     Flag(
-        *("ratios", "data.ratios", "TRAIN VAL TEST", "shares of the images (default: 0.8 0.1 0.1)"),
+        "foreground",
+        "data.foreground",
+        "VALUES",
+        "foreground of binary masks: white, or any value above 0 (default: white)",
+    ),
+    Flag(
+        *("ratios", "data.ratios", "TRAIN VAL TEST", "fractions of the images for each split (default: 0.8 0.1 0.1)"),
         numbers=True,
     ),
-    Flag("ignore_colour", "data.ignore_colour", "#RRGGBB", "of painted pixels that are not counted"),
-    Flag("planes", "data.planes", "WHICH", "of images with several planes: split, first, max or channels"),
-    Flag("masks", "data.masks", "PATTERN", "which files are the masks, as 'gt/{name}_gt.png' (default: by the layout)"),
+    Flag("ignore_colour", "data.ignore_colour", "#RRGGBB", "for painted masks: colour of pixels to ignore"),
+    Flag("planes", "data.planes", "WHICH", "how to read images with several planes: split, first, max or channels"),
+    Flag(
+        "masks", "data.masks", "PATTERN", "which files are the masks, such as 'gt/{name}_gt.png' (default: by layout)"
+    ),
     Flag("group", "data.group", "REGEX", "images whose names give the same match stay in one split"),
     Flag("folds", "data.folds", "N", "cross-validation: N runs, each validated on a different part of the images"),
-    Flag("fold", "data.fold", "K", "of --folds: train this run alone, into its folder in --out"),
+    Flag("fold", "data.fold", "K", "with --folds: train only this fold, into its folder in --out"),
     Flag("seed", "seed_everything", "N", "random seed (default: 0)"),
     Flag(
         "monitor",
         "model.monitor",
         "FIGURE",
-        "of metrics.csv, by which the best epoch is kept (default: dice; for instances object_ap_50)",
+        "score of metrics.csv that decides which epoch is best (default: dice; for instances object_ap_50)",
     ),
     Flag("patience", "patience", "EPOCHS", "stop after this many epochs without a better one (default: never)"),
     Flag(
@@ -90,8 +102,10 @@ FLAGS = (
         "also log to: tensorboard, wandb, mlflow, or several; metrics.csv (csv) is always written",
     ),
     Flag("class_names", "data.class_names", "A,B", "one name per class", many=True),
-    Flag("classes", "data.classes", "A,B", "of annotations: those that count, in this order (default: all)", many=True),
-    Flag("colours", "data.colours", "#RRGGBB,…", "of painted masks, one per class", many=True),
+    Flag(
+        "classes", "data.classes", "A,B", "for annotations: the classes to use, in this order (default: all)", many=True
+    ),
+    Flag("colours", "data.colours", "#RRGGBB,…", "for painted masks: one colour per class", many=True),
     Flag(
         *("pretrained", "model.pretrained", "FILE"),
         "ImageNet weights for the encoder; or their name, such as IMAGENET1K_V1, or a file with an encoder",
