@@ -1,8 +1,8 @@
-"""What it brings to use freed memory again: ``python examples/benchmarks/allocator.py [--threads 1] [--rounds 3]``.
+"""The effect of reusing freed memory: ``python examples/benchmarks/allocator.py [--threads 1] [--rounds 3]``.
 
-Each job is done in processes of its own, in turn with ``unetzoo.devices.reuse_memory`` and without: a step of training,
-and a prediction of an image by the optimised copy. Shown are the medians of the processor's seconds, and the peaks of
-the processes' memory in MiB.
+Each job runs in separate processes, alternately with and without ``unetzoo.devices.reuse_memory``: a training step,
+and the prediction of an image by the optimised copy. The table has the medians of the CPU seconds, and the peak memory
+of the processes in MiB.
 """
 
 import argparse
@@ -23,7 +23,7 @@ JOBS = {
 
 
 def main() -> None:
-    """Print a row of a table for each job; or do one of them, and print what it took."""
+    """Print a row of a table for each job; or run one of them, and print its time and memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
@@ -44,14 +44,14 @@ def main() -> None:
 
 
 def told(name: str, reuse: bool, threads: int) -> tuple[float, float]:
-    """Return what a job takes in a process of its own."""
+    """Return the time and memory of a job in a separate process."""
     command = [sys.executable, __file__, "--threads", str(threads), "--job", name, str(reuse)]
     seconds, peak = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return seconds, peak
 
 
 def measured(name: str, reuse: bool, threads: int) -> tuple[float, float]:
-    """Return the least of the processor's seconds of three times, and the peak of the process's memory in MiB."""
+    """Return the smallest of three CPU times, in seconds, and the peak memory of the process in MiB."""
     import torch
 
     import unetzoo

@@ -1,13 +1,13 @@
 """How fast crops are made: ``python examples/benchmarks/data.py FOLDER … [--images 40] [--rounds 5] [--json FILE]``.
 
-A folder is what ``unetzoo train`` takes. For each of the presets "none", "light" and "strong" it is measured how many
-training items a second one core makes, of crops of 256 × 256: by ``unetzoo.data.SegmentationDataset``, and by equal
-pipelines of albumentations and MONAI where these are installed. Each is measured twice: with images and masks read anew
-for every item, and with all of them in memory, decoded, as 8 bits. All ways run in the same process, on one thread, in
-turn, on the same images; shown are medians over the rounds, by the time of the processor.
+A folder is a data set for ``unetzoo train``. For each of the presets "none", "light" and "strong" this program measures
+how many training items of 256 × 256 one core makes per second: with ``unetzoo.data.SegmentationDataset``, and with
+equivalent pipelines of albumentations and MONAI if these are installed. Each is measured twice: with images and masks
+read again for every item, and with all of them in memory, decoded, as 8 bits. All run in the same process, on one
+thread, alternately, on the same images. The table has medians over the rounds, in CPU time.
 
-The pipelines are equal in what is done and how often, not in each number drawn. The others are given the same windows
-as here: they warp what a crop needs, and not the whole image, as most of their users have it.
+The pipelines have the same operations with the same frequency, but not the same random numbers. The others get the same
+windows as unetzoo: they warp only the pixels that a crop needs, and not the whole image, as most of their users do.
 """
 
 from __future__ import annotations

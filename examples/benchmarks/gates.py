@@ -1,7 +1,7 @@
-"""What attention gates cost: ``python examples/benchmarks/gates.py [NAME …] [--size 256] [--rounds 9]``.
+"""The cost of attention gates: ``python examples/benchmarks/gates.py [NAME …] [--size 256] [--rounds 9]``.
 
-Each U-Net is counted and timed without gates and with them, on one core, in turn, one image: shown are the
-parameters and the GFLOPs (a multiply-add is two), and the median of the rounds' ratios of times.
+Each U-Net is counted and timed without and with gates, alternately, on one core, for one image. The table has the
+parameters, the GFLOPs (with two operations per multiply-add), and the median ratio of the times over the rounds.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def gflops(model: nn.Module, images: Tensor) -> float:
 
 @torch.inference_mode()
 def seconds(model: nn.Module, images: Tensor) -> float:
-    """Return the time of a call, behind one that nobody times."""
+    """Return the time of a call, after an untimed one."""
     model(images)
     begun = time.perf_counter()
     model(images)

@@ -1,18 +1,18 @@
-"""How the zoo does on a GPU: ``python examples/benchmarks/gpu.py --minutes 10 --out DIR``.
+"""The performance of the zoo on a GPU: ``python examples/benchmarks/gpu.py --minutes 10 --out DIR``.
 
-One GPU, torch, torchvision, numpy and safetensors are enough; ``fit`` is timed where Lightning is there too. Parts, the
-ones on which more depends first, each with its share of the time:
+It needs one GPU, torch, torchvision, numpy and safetensors; ``fit`` is timed if Lightning is installed, too. These are
+the parts, the most important first, each with its share of the time:
 
-- networks: inference and training steps in float32 (TF32) and bfloat16, eager: the plain formulation, the same with
-  images and weights channels last, what the exact layers do step by step, whatever the rule says, and unetzoo as it is.
+- networks: inference and training steps in float32 (TF32) and bfloat16, eager: the plain implementation, the same with
+  images and weights channels last, the exact layers in each of their forms, regardless of the rule, and unetzoo itself.
 - profile: the kernels in which a training step spends its time.
 - layers: every convolution of several maps, up-sampled maps or pending norms that the zoo has at that size.
-- equalities: against the CPU in float64.
-- predictor: tiles a second; fit: images a second, against the bare step.
+- equalities: comparison with the CPU in float64.
+- predictor: tiles per second; fit: images per second, compared with the bare step.
 - compiled: the same as networks, compiled.
 
-``DIR/gpu.json`` is written anew after each figure, so that the program can be cut at any time. ``--device cpu --smoke``
-runs all of it in a minute, on small networks and images, for a test.
+``DIR/gpu.json`` is written again after each figure, so you can stop the program at any time. ``--device cpu --smoke``
+runs everything in a minute, on small networks and images, as a test.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ACCELERATORS = {"cpu": "cpu", "cuda": "gpu"}
 
 
 def equalities(bench: Bench) -> None:
-    """Compare with the CPU in float64, every figure being the largest difference over the largest value."""
+    """Compare with the CPU in float64; every figure is the largest difference divided by the largest value."""
     tf32 = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -77,7 +77,7 @@ def gradient(model: nn.Module) -> Tensor:
 
 
 def add(bench: Bench, what: str, found: Tensor, expected: Tensor, allowed: float) -> None:
-    """Write a difference down."""
+    """Record a difference."""
     difference = float((found - expected).abs().max() / (expected.max() - expected.min()))
     bench.add("equalities", {"what": what, "difference": difference, "allowed": allowed})
 
@@ -92,7 +92,7 @@ def tiled(bench: Bench, name: str, model: unetzoo.SegmentationModel) -> None:
 
 
 def predictor(bench: Bench) -> None:
-    """Count tiles a second, through the Predictor and without it."""
+    """Count tiles per second, with and without the Predictor."""
     side, tile = (64, 32) if bench.smoke else (4096, 512)
     drawn, _ = drawing.draw_nuclei(min(side, 512), min(side, 512))
     image = drawn.repeat(1, side // drawn.shape[1], side // drawn.shape[2])
@@ -112,7 +112,7 @@ def predictor(bench: Bench) -> None:
 
 
 def fit(bench: Bench) -> None:
-    """Count images a second of ``fit``, from its second epoch on, and of the bare step."""
+    """Count images per second of ``fit``, from its second epoch on, and of the bare step."""
     from PIL import Image
 
     name, count, side, batch = (bench.models[0], 10, 32, 2) if bench.smoke else ("resunet18", 512, 256, 16)
@@ -157,7 +157,7 @@ def fit(bench: Bench) -> None:
 
 
 def compiled(bench: Bench) -> None:
-    """Time compiled networks in bfloat16, those first that are compiled soonest: inference, few layers."""
+    """Time compiled networks in bfloat16, starting with those that compile fastest: inference, few layers."""
     for train in (False,) if bench.smoke else (False, True):
         for name in reversed(bench.models):
             for way in (LAST, OURS):
@@ -185,7 +185,7 @@ PARTS: dict[str, tuple[float, Callable[[Bench], None]]] = {
 
 
 def main() -> None:
-    """Measure all parts, or those that are named."""
+    """Measure all parts, or those named."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=10.0, help="time for all of it")
     parser.add_argument("--out", required=True, type=Path, help="folder for gpu.json")

@@ -1,4 +1,4 @@
-"""What ``gpu.py`` measures of networks and layers, and the ways to compute them between which a rule has to choose."""
+"""The measurements of networks and layers for ``gpu.py``, and the ways to compute them between which a rule chooses."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Way:
 
     Attributes:
         mixes: channels from which they are mixed before they are up-sampled; None: as the rule says.
-        remakes: which inputs of convolutions are made again for backward, "all" or "none"; None: as the rule says.
+        remakes: which inputs of convolutions are recomputed for backward, "all" or "none"; None: as the rule says.
         last: layout of images and weights: channels last; None: images as unetzoo has them, weights as they are.
         optimized: the copy that ``unetzoo.optimize`` makes.
     """
@@ -47,7 +47,7 @@ class Way:
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
-        """Compute so."""
+        """Compute in this way."""
         with contextlib.ExitStack() as stack:
             if self.mixes is not None:
                 rule = partial(_mixes, self.mixes)
@@ -61,7 +61,7 @@ class Way:
 
     @property
     def layout(self) -> torch.memory_format:
-        """Of images and weights."""
+        """The memory format of images and weights."""
         return torch.channels_last if self.last else torch.contiguous_format
 
 
@@ -88,7 +88,7 @@ INFERENCE = {
 
 
 class Bench:
-    """What has been measured so far, the time that is left, and what all parts need."""
+    """The measurements so far, the remaining time, and everything that all parts need."""
 
     def __init__(self, device: str, minutes: float, out: Path, smoke: bool) -> None:
         self.device, self.smoke, self.path = torch.device(device), smoke, out / "gpu.json"
@@ -106,7 +106,7 @@ class Bench:
         }
 
     def part(self, name: str, share: float, work: Callable[[Bench], None]) -> None:
-        """Do a part within its share of the time; what it raises is written down, and the next one follows."""
+        """Run a part within its share of the time; an exception is recorded, and the next part follows."""
         begun = time.perf_counter()
         left = self.seconds - (begun - self.begun)
         self.deadline = begun + min(left, share * self.seconds)
@@ -125,19 +125,19 @@ class Bench:
         return time.perf_counter() > self.deadline
 
     def add(self, part: str, row: dict[str, Any]) -> None:
-        """Write a figure down."""
+        """Record a figure."""
         self.found.setdefault(part, []).append(row)
         print(part, json.dumps(row), flush=True)
         self.write()
 
     def write(self) -> None:
-        """Write all figures so far, in one go."""
+        """Write all figures so far in one step."""
         new = self.path.with_suffix(".new")
         new.write_text(json.dumps(self.found, indent=1), encoding="utf-8")
         new.replace(self.path)
 
     def cleared(self) -> None:
-        """Give back memory."""
+        """Free memory."""
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -146,7 +146,7 @@ class Bench:
         """Return a network, the same each time, on the device."""
         torch.manual_seed(0)
         model = unetzoo.create(name, **self.options)
-        for module in model.modules():  # weights as drawn give logits of hardly any spread through this many layers
+        for module in model.modules():  # with the initial weights, logits have hardly any spread after this many layers
             if isinstance(module, nn.BatchNorm2d):
                 module.running_var.fill_(0.5)
         return model.to(self.device)
@@ -160,7 +160,7 @@ class Bench:
         return time.perf_counter() - begun
 
     def wait(self) -> None:
-        """Wait until the device has done what it was given."""
+        """Wait until the device has finished its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -183,7 +183,7 @@ class Bench:
         return rows
 
     def peak(self, work: Callable[[], object]) -> float:
-        """Return the MiB that a call takes at its peak above what is held; 0 on the CPU."""
+        """Return the peak MiB of a call above the memory in use before; 0 on the CPU."""
         if self.device.type != "cuda":
             return 0.0
         torch.cuda.reset_peak_memory_stats()
@@ -253,7 +253,7 @@ def networks(bench: Bench) -> None:
 
 
 def profile(bench: Bench) -> None:
-    """Write down where time goes in training steps."""
+    """Record where the time of training steps goes."""
     kinds = torch.profiler.ProfilerActivity
     activities = [kinds.CPU, kinds.CUDA] if bench.device.type == "cuda" else [kinds.CPU]
     for half in (True, False):

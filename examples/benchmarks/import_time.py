@@ -1,7 +1,7 @@
-"""How long a fresh Python takes, beside ``import torch``: ``python examples/benchmarks/import_time.py``.
+"""The start-up time compared with ``import torch``: ``python examples/benchmarks/import_time.py``.
 
-What is imported, the list of names, and a first mask by a trained model, of a drawn image of 256². Each in a process of
-its own, in turn, and the medians are compared.
+It measures imports, the list of names, and a first mask by a trained model for a drawn image of 256². Each runs in a
+separate process, alternately, and the medians are compared.
 """
 
 import subprocess

@@ -1,10 +1,9 @@
-"""Each layer of the zoo beside its plain form, on the CPU: ``python examples/benchmarks/layers.py [--threads 1]``.
+"""Each layer of the zoo and its plain form on the CPU: ``python examples/benchmarks/layers.py [--threads 1]``.
 
-A layer is a convolution of several maps, of up-sampled maps, or behind a norm that is still to be done, as decoders
-have them: all that the networks below have at this size, each once. It is timed as it is and as the plain formulation
-with images and weights channels last, in turn, forward and with backward, in float32. Shown are medians of the
-processor's time and of the rounds' ratios: above 1 the layer is faster than its plain form. The last lines count how
-many are slower.
+A layer is a convolution of several maps, of up-sampled maps, or after a pending norm, as in decoders: all that the
+networks below have at this size, each once. It is timed alternately in unetzoo's form and in the plain form with images
+and weights channels last, forward and with backward, in float32. The table has medians of the CPU time and of the
+ratios over the rounds: above 1, the layer is faster than its plain form. The last lines count how many are slower.
 """
 
 import argparse
@@ -24,7 +23,7 @@ NETWORKS = (
     *("unet_efficientnet_b0", "unet3p_mobilenet_v3_large", "unet_resenc_small"),
 )
 ALLOWED = 0.97
-"""A layer may be 3 % slower than its plain form, which is what times move by."""
+"""A layer may be 3 % slower than its plain form, as times vary by this much."""
 
 
 def main() -> None:
@@ -37,7 +36,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    reuse_memory(all_of_it=True)  # as a training does
+    reuse_memory(all_of_it=True)  # as in training
     bench = Bench("cpu", 0, Path(), smoke=False)
     bench.size, bench.batches, bench.models = given.size, (given.batch,), tuple(given.networks)
     print("| layer | of | forward, ms | times as fast | with backward, ms | times as fast |")
@@ -61,7 +60,7 @@ def compared(bench: Bench, shape: Shape, train: bool, rounds: int) -> tuple[floa
 
 
 def milliseconds(work: Callable[[], object]) -> float:
-    """Return the processor's time of a call; of as many as take a hundredth of a second, where one is short."""
+    """Return the CPU time of a call; short calls are repeated until they take a hundredth of a second."""
     begun, calls = time.process_time(), 0
     while calls == 0 or time.process_time() - begun < 0.01:
         work()

@@ -1,8 +1,8 @@
-"""How long a saved model takes to be ready, and in how much memory: ``python examples/benchmarks/loading.py [NAME]``.
+"""The time and memory until a saved model is ready: ``python examples/benchmarks/loading.py [NAME]``.
 
-Times are medians over alternating rounds, with the files in the page cache. Memory (on Linux alone) is that which is
-private to a fresh process, above what it had with everything imported, at its peak until the model is ready, before
-any forward: pages of a mapped file count as soon as they are touched. VmHWM, of the resident set, is a cross-check.
+Times are medians over alternating rounds, with the files in the page cache. Memory (only on Linux) is the peak of the
+private memory of a fresh process until the model is ready, before any forward pass, minus its memory after all imports.
+Pages of a mapped file count as soon as they are touched. VmHWM, the peak of the resident set, is a cross-check.
 """
 
 import contextlib
@@ -75,7 +75,7 @@ def peaks(way: str, name: str, folder: Path) -> tuple[float, float]:
             text = (process / account).read_text(encoding="utf-8")
             return sum(int(kib) * 1024e-6 for kib in re.findall(rf"(?:{fields}):\s+(\d+) kB", text))
 
-        (process / "clear_refs").write_text("5", encoding="utf-8")  # the resident peak starts anew
+        (process / "clear_refs").write_text("5", encoding="utf-8")  # resets the resident peak
         resident, private = megabytes("status", "VmHWM"), [megabytes("smaps_rollup", "Private_Clean|Private_Dirty")]
         job = pool.submit(hold, way, name, folder)
         while len(private) < 2 or not job.done():
@@ -87,7 +87,7 @@ def peaks(way: str, name: str, folder: Path) -> tuple[float, float]:
 
 
 def seconds(calls: Mapping[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, list[float]]:
-    """Return how long each call takes in each round, every second one in reverse, after a round to warm up."""
+    """Return the time of each call in each round, with every second round in reverse, after a warm-up round."""
     times: dict[str, list[float]] = {what: [] for what in calls}
     for turn in range(rounds + 1):
         for what in list(calls)[:: -1 if turn % 2 else 1]:
@@ -108,7 +108,7 @@ def row(what: str, times: list[float], base: list[float]) -> str:
 def compare_ways(ways: list[str], name: str, folder: Path) -> None:
     """Print time and memory of each way."""
     times = seconds({way: functools.partial(ready, way, name, folder) for way in ways})
-    gc.collect()  # what this process maps would not be private to the others
+    gc.collect()  # pages that this process maps would not be private to the others
     print(f"{'':32}{'median (least – most)':26}{'× copy':>7}{'private peak':>15}{'× file':>8}{'VmHWM':>10}")
     for way in ways:
         print(row(way, times[way], times[COPY]), end="", flush=True)
@@ -120,7 +120,7 @@ def compare_ways(ways: list[str], name: str, folder: Path) -> None:
 
 
 def profile(file: Path) -> None:
-    """Print what the time of ``load`` goes into: the steps alone, as shares of the whole."""
+    """Print where the time of ``load`` goes: each step alone, as a share of the total."""
     opened = read_header(file)
     config, state = ModelConfig.from_json(opened.metadata["unetzoo_config"]), opened.tensors()
     steps = {
@@ -135,7 +135,7 @@ def profile(file: Path) -> None:
 
 
 def compare_saves(model: nn.Module, file: Path) -> None:
-    """Print what a digest, a look for NaN and bytes that are on the disk cost, each file being new."""
+    """Print the cost of a digest, of a search for NaN and of flushing to disk, each with a new file."""
     theirs = "safetensors.torch.save_file"
     times: dict[str, list[float]] = {"unetzoo.save": [], theirs: []}
     for what in [*times] * ROUNDS:

@@ -1,10 +1,10 @@
-"""Part a list of images anew, such that look-alikes stay together: ``python look_alikes.py nuclei.csv together.csv``.
+"""Split a list of images so that similar images stay together: ``python look_alikes.py nuclei.csv together.csv``.
 
-Images of one experiment look alike, and a network that has seen some of them does better on the others than on those of
-a new experiment. An image is described by quantiles of its grey values and of their gradients, by its colour and its
-size; images are together where a chain of steps of less than ``--distance`` leads from one to the other (single
-linkage). Groups are dealt out, such that a seventh of the images of each kind, as near as groups allow, is in the test,
-and another validates. Needs ``pip install 'unetzoo[objects]'``.
+Images of one experiment look alike, and a network that was trained on some of them does better on the others than on
+images of a new experiment. An image is described by quantiles of its grey values and of their gradients, by its colour
+and its size. Two images are in one group if a chain of steps of less than ``--distance`` connects them (single
+linkage). Groups are assigned so that, as nearly as possible, a seventh of the images of each kind is in the test split
+and another seventh in the validation split. Needs ``pip install 'unetzoo[objects]'``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from unetzoo.data.splitting import deal
 
 
 def look_of(path: Path) -> NDArray[np.float64]:
-    """Return what an image looks like; all parts count alike, by a difference that is large for them."""
+    """Return a description of an image; each part is divided by a difference that is large for it."""
     pixels = images.fit_channels(images.read_image(path), 3).numpy().astype(np.float64)
     grey = pixels.mean(0)
     steepness = np.hypot(*np.gradient(grey))

@@ -1,7 +1,7 @@
-"""What oneDNN's 1×1 convolutions bring: ``python examples/benchmarks/pointwise.py [NAME …] [--threads 1]``.
+"""The effect of oneDNN's 1×1 convolutions: ``python examples/benchmarks/pointwise.py [NAME …] [--threads 1]``.
 
-Each network's optimised copy is timed as it is, and with its 1×1 convolutions and linear layers where torch would
-compute them, in turn: shown are the medians of the processor's time, and of the rounds' ratios.
+Each network's optimised copy is timed alternately unchanged, and with its 1×1 convolutions and linear layers computed
+by torch. The table has the medians of the CPU time, and of the ratios over the rounds.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main() -> None:
 
 @torch.inference_mode()
 def seconds(model: nn.Module, images: Tensor) -> float:
-    """Return the processor's time of a call, behind one that nobody times."""
+    """Return the CPU time of a call, after an untimed one."""
     model(images)
     begun = time.process_time()
     model(images)

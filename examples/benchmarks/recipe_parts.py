@@ -1,11 +1,11 @@
-"""What the parts of the recipe are worth: ``python examples/benchmarks/recipe_parts.py [FOLDER --group REGEX]``.
+"""The effect of each part of the recipe: ``python examples/benchmarks/recipe_parts.py [FOLDER --group REGEX]``.
 
-The same small U-Net is trained with the defaults, and with one part of the recipe after the other in another way, for
-as many steps, on the same crops: on drawn shapes of five classes, on drawn specks (two small discs among twelve squares
-in an image of 320², most crops of which have none), and on the images and masks of a folder, if one is named. Validated
-is once, at the end: the mean over the classes, without the background, of the Dice of all pixels of all validation
-images. A line of JSON is printed a run, as soon as it is done, then a table of means and, behind them, half of what
-lies between the least and the most. Seconds are of the processor's time, validation included.
+The same small U-Net is trained with the defaults, and then with one part of the recipe changed at a time, for the same
+number of steps, on the same crops: on drawn shapes of five classes, on drawn specks (two small discs among twelve
+squares in an image of 320², most crops of which have none), and on the images and masks of a folder, if one is given.
+Validation is done once, at the end: the Dice of all pixels of all validation images, averaged over the classes without
+the background. Each run prints a line of JSON when it is done. A table of means follows, with half the difference
+between the smallest and the largest value. Seconds are CPU time, including validation.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
 
 
 class Outlier(nn.Module):
-    """Nothing, but at one step of the training the cross-entropy a million times."""
+    """Zero, except at one step of the training: there it is a million times the cross-entropy."""
 
     def __init__(self, task: str, *, step: int) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Outlier(nn.Module):
 
 
 def settings_of(way: str, task: str, options: argparse.Namespace) -> dict[str, Any] | None:
-    """Return the settings of a run; None where the task has no such way."""
+    """Return the settings of a run; None if the task does not have this way."""
     found = {
         "model.options.base_channels": 8,
         "data.workers": 0,
@@ -82,7 +82,7 @@ def settings_of(way: str, task: str, options: argparse.Namespace) -> dict[str, A
 
 
 def run(way: str, data: Path, seed: int, options: argparse.Namespace, **meaning: Any) -> dict[str, Any] | None:
-    """Train, and return what came of it."""
+    """Train, and return the result."""
     settings = settings_of(way, meaning["task"], options)
     if settings is None:
         return None
@@ -117,7 +117,7 @@ def write_specks(folder: Path, count: int) -> None:
 
 
 def runs(options: argparse.Namespace, root: Path) -> Iterator[dict[str, Any]]:
-    """Yield what came of each run, seed by seed, so that what is cut off has all ways once."""
+    """Yield the result of each run, seed by seed, so that an interrupted program has all ways at least once."""
     sets: list[tuple[Path, dict[str, Any]]] = []
     if "shapes" in options.sets:
         drawing.write_shapes(root / "shapes", 300, size=(96, 96), task="multiclass", seed=0)
@@ -150,10 +150,10 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
 def main() -> None:
     """Train them all, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
-    parser.add_argument("folder", nargs="?", type=Path, help="of images and masks of black and white")
-    parser.add_argument("--sets", nargs="*", choices=("shapes", "specks"), default=["shapes"], help="that are drawn")
-    parser.add_argument("--lr", type=float, default=1e-3, help="where a way says nothing of it")
-    parser.add_argument("--group", help="images whose names match it alike stay in one split")
+    parser.add_argument("folder", nargs="?", type=Path, help="folder of images and black and white masks")
+    parser.add_argument("--sets", nargs="*", choices=("shapes", "specks"), default=["shapes"], help="drawn data sets")
+    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate, unless a way sets another")
+    parser.add_argument("--group", help="images stay in one split if this matches the same text in their names")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--crop", type=int, default=64)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])

@@ -1,19 +1,19 @@
 """The rivals of ``recipes.py``, each a command: ``python recipe_rivals.py WAY DATA OUT --minutes M --seed S``.
 
 DATA has ``train/``, ``val/`` and ``test/`` with ``images/`` and ``masks/``, PNGs of RGB and of class indices. OUT gets
-``masks/``, the predicted class indices of the test images, and ``done.json``, what was trained and how long it took.
+``masks/``, the predicted class indices of the test images, and ``done.json``, with the training settings and times.
 
-``nnunet`` is nnU-Net v2, 2D, one fold: its own fingerprint, planner, preprocessing, trainer and predictor, with
-mirrored views and overlapping tiles as it has them. Two things are ours. Its 1000 epochs of 250 steps become
-:data:`EPOCHS`, the first of :data:`FIRST` steps, the others of as many as fit their share of what is left of the
-budget, so that its schedule ends in time; validation keeps its share of one batch in five. And its planner is told to
-fit :data:`GIGABYTES` of memory instead of 8, since a step of what it plans for these would last minutes on one core.
+``nnunet`` is nnU-Net v2, 2D, one fold: its own fingerprint, planner, preprocessing, trainer and predictor, with its
+mirrored views and overlapping tiles. Two things are changed. Its 1000 epochs of 250 steps become :data:`EPOCHS`: the
+first has :data:`FIRST` steps, the others as many as fit their share of the remaining budget, so that its schedule ends
+in time; validation keeps its share of one batch in five. And its planner has to fit :data:`GIGABYTES` of memory instead
+of 8, since a step of its plan for 8 would take minutes on one core.
 
 ``smp`` is the script of many tutorials: ``Unet`` on a ``resnet34`` of segmentation_models_pytorch, cross-entropy +
-Dice, Adam at 0.001, flips, crops of 256² (or what the smallest image has) in batches of 8, under Lightning; the weights
-with the best Dice of all validation images are kept. ImageNet's weights are left out (``encoder_weights=None``), as the
-others have none either. Its epochs have at least :data:`LEAST` steps, so that small data sets do not spend the budget
-on validation.
+Dice, Adam with a learning rate of 0.001, flips, crops of 256² (or the size of the smallest image) with batch size 8,
+under Lightning; the weights with the best Dice of all validation images are kept. ImageNet weights are not used
+(``encoder_weights=None``), as in the others. Its epochs have at least :data:`LEAST` steps, so that small data sets do
+not spend the budget on validation.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def files(data: Path, split: str) -> list[tuple[Path, Path]]:
 
 
 def classes_of(data: Path) -> int:
-    """Return how many classes there are, with the background."""
+    """Return the number of classes, including the background."""
     return 1 + max(int(np.asarray(Image.open(mask)).max()) for _, mask in files(data, "train"))
 
 
@@ -77,7 +77,7 @@ def nnunet(data: Path, out: Path, minutes: float) -> dict[str, Any]:
 
 
 def plan(data: Path, out: Path) -> Path:
-    """Lay the data out as nnU-Net has them, let it plan and preprocess, and return its folder of preprocessed data."""
+    """Write the data in nnU-Net's layout, let it plan and preprocess, and return its folder of preprocessed data."""
     for name in ("raw", "preprocessed", "results"):
         os.environ[f"nnUNet_{name}"] = str(out / name)
     os.environ |= {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1"}
@@ -113,7 +113,7 @@ def nnunet_trainer(folder: Path) -> Any:
 
 
 def fill(trainer: Any, end: float) -> list[int]:
-    """Have the epochs of a trainer end in time; the list that is returned gets the steps of each."""
+    """Make the epochs of a trainer end in time; the steps of each are appended to the returned list."""
     begin, steps, original = time.monotonic(), [], trainer.on_train_epoch_start
     trainer.num_epochs = EPOCHS
 

@@ -1,24 +1,24 @@
-"""The default recipe beside others, under one budget: ``python recipes.py --data ROOT --out results.json``.
+"""The default recipe compared with others, under one budget: ``python recipes.py --data ROOT --out results.json``.
 
 Three ways, on the same files, the same core and for the same minutes of training:
 
-- ``unetzoo``: ``unetzoo train --model resunet18 --data … --minutes 20``, nothing else set, then ``unetzoo predict``;
+- ``unetzoo``: ``unetzoo train --model resunet18 --data … --minutes 20``, all else default, then ``unetzoo predict``;
 - ``nnunet``: nnU-Net v2, 2D, one fold, with its epochs shortened to the budget (``pip install nnunetv2``);
 - ``smp``: segmentation_models_pytorch under Lightning (``pip install segmentation-models-pytorch pytorch-lightning``).
 
-``recipe_rivals.py`` says how the last two are set up. None has pretrained weights. All begin from scratch, each decides
-by itself what it validates, and prediction is not in the budget, nor is nnU-Net's planning.
+``recipe_rivals.py`` describes the setup of the last two. All train from scratch, without pretrained weights. Each
+chooses its own validation images. The budget does not include prediction and nnU-Net's planning.
 
-ROOT has ``nuclei/``, ``vessels/`` and ``polyps/``, each with ``images/`` and ``masks/``. Nuclei and vessels are parted
-as the package's models were (387, 84 and 82 images; 12, 4 and 4, by child), polyps by their names. ``shapes`` are
-drawn: five classes, of which rings are in one image of twelve, boxes in one of four, and lines are thin. All are
-written once as PNGs, beside the results, and every way reads these.
+ROOT has ``nuclei/``, ``vessels/`` and ``polyps/``, each with ``images/`` and ``masks/``. Nuclei and vessels are split
+like the data of the package's models (387, 84 and 82 images; 12, 4 and 4, by child), polyps by their names. ``shapes``
+are drawn: five classes, with rings in one image of twelve, boxes in one of four, and thin lines. All are written once
+as PNGs, next to the results, and every way reads these.
 
-Scores are of the predicted masks of the test images at their own sizes, by ``unetzoo.metrics`` for all: Dice of all
-pixels together, and as a mean over images, where an image that has a class neither in truth nor in prediction does not
-count for it; each a mean over the classes, without the background. A result is in the file as soon as it is there; runs
-that are there are not done again. At the end a table is printed: means over the seeds and half of what lies between
-the least and the most.
+``unetzoo.metrics`` computes the scores of all ways, from the predicted masks of the test images at their own sizes: the
+Dice of all pixels together, and its mean over images, in which a class only counts if it is in the truth or in the
+prediction; both averaged over the classes without the background. Each result is written to the file when it is
+available; existing results are not computed again. The table at the end has means over the seeds, and half the
+difference between the smallest and the largest value.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ WAYS = {
 """Way → module that it needs → what pip installs it by."""
 DRAWN = {"train": 400, "val": 60, "test": 120}
 RARE = {"ring": 12, "box": 4}
-"""Class → one image of so many has it."""
+"""Class → n, if one of n images has it."""
 Split = dict[str, list[tuple[Path, Path]]]
 """Split → images and masks."""
 
@@ -84,7 +84,7 @@ def split_of(name: str, root: Path) -> Split:
 
 
 def prepare(name: str, root: Path, target: Path) -> None:
-    """Write a data set as PNGs of RGB and of class indices, in a folder a split, unless it is there."""
+    """Write a data set as PNGs of RGB and of class indices, with a folder for each split, unless it exists."""
     if target.exists():
         return
     unfinished = target.with_name(f"{name}-unfinished")
@@ -100,7 +100,7 @@ def prepare(name: str, root: Path, target: Path) -> None:
 
 
 def draw(target: Path, counts: Mapping[str, int] = DRAWN, side: int = 192) -> None:
-    """Draw shapes, and leave those images out that would make a rare class frequent."""
+    """Draw shapes, and leave out images that would make a rare class frequent."""
     seed = 0
     for part, count in counts.items():
         for index in range(count):
@@ -124,7 +124,7 @@ def save(folder: Path, name: str, image: np.ndarray, mask: np.ndarray) -> None:
 
 
 def train(way: str, data: Path, out: Path, minutes: float, seed: int) -> dict[str, Any]:
-    """Train and predict in processes of their own; the masks are then in ``out/masks``."""
+    """Train and predict in separate processes; the masks are then in ``out/masks``."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     if way == "unetzoo":
@@ -136,7 +136,7 @@ def train(way: str, data: Path, out: Path, minutes: float, seed: int) -> dict[st
 
 
 def train_unetzoo(data: Path, out: Path, minutes: float, seed: int) -> dict[str, Any]:
-    """Train by the command line, as a user would; of more than two classes it has to be said what the masks mean."""
+    """Train by the command line, as a user would; with more than two classes, the flags say what the masks mean."""
     classes = len(drawing.CLASSES) if data.name == "shapes" else 2
     meaning = ["--task", "multiclass", "--num-classes", classes] if classes > 2 else []
     run, start = out / "run", time.monotonic()
@@ -152,7 +152,7 @@ def train_unetzoo(data: Path, out: Path, minutes: float, seed: int) -> dict[str,
 
 
 def crop_of(data: Path) -> int:
-    """Return the side of the training crops by default: 256, or what the smallest image has."""
+    """Return the default side of the training crops: 256, or that of the smallest image."""
     return min(256, *(side for path in (data / "train" / "images").iterdir() for side in Image.open(path).size))
 
 
@@ -182,7 +182,7 @@ def scores(predicted: Path, true: Path, classes: int) -> dict[str, Any]:
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
-    """Return the results as a table in Markdown: a row a data set and way, means over the seeds."""
+    """Return the results as a table in Markdown: a row for each data set and way, with means over the seeds."""
     lines = ["| data | way | Dice | mean of images | steps | minutes | seeds |"]
     lines.append("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for name, way in dict.fromkeys((one["set"], one["way"]) for one in results):
@@ -194,7 +194,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Return the mean, and half of what lies between the least and the most where there are several."""
+    """Return the mean, and half the difference between the smallest and the largest value if there are several."""
     half = f" ± {(max(values) - min(values)) / 2:.3f}" if len(values) > 1 else ""
     return f"{mean(values):.3f}{half}"
 
@@ -203,12 +203,12 @@ def spread(values: Sequence[float]) -> str:
 
 
 def missing(ways: Iterable[str]) -> list[str]:
-    """Return what has to be installed for these ways."""
+    """Return the packages that must be installed for these ways."""
     return sorted({package for way in ways for module, package in WAYS[way].items() if find_spec(module) is None})
 
 
 def run_all(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Do the runs that are not in the file, one after another, seed by seed; return all results."""
+    """Do the runs that are missing in the file, one after another, seed by seed; return all results."""
     results: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out.exists() else []
     folder = options.out.with_suffix("")
     for seed, name, way in product(options.seeds, options.sets, options.ways):
@@ -230,7 +230,7 @@ def run_all(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def versions(way: str) -> dict[str, str]:
-    """Return the versions of what a way stands on."""
+    """Return the versions of the packages that a way uses."""
     packages = {*WAYS[way].values(), "torch"} - {"unetzoo[train]"}
     return {"unetzoo": unetzoo.__version__, **{package: version(package) for package in sorted(packages)}}
 
@@ -242,13 +242,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--minutes", type=float, default=20, help="of each training")
+    parser.add_argument("--minutes", type=float, default=20, help="minutes of each training")
     parser.add_argument("--out", type=Path, default=Path("results.json"))
     options = parser.parse_args(arguments)
     if needed := missing(options.ways):
         parser.error(f"{', '.join(options.ways)}: not all of it is installed: pip install {' '.join(needed)}")
     if hasattr(os, "sched_setaffinity"):
-        # Whatever a way starts besides, such as processes that read images, shares the one core.
+        # Other processes that a way starts, such as those that read images, share this core.
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     print(table(run_all(options)))
 

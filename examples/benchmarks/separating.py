@@ -1,20 +1,20 @@
-"""What separates objects best: ``python examples/benchmarks/separating.py LIST.csv [--ways edges …] [--seeds 0 1 2]``.
+"""Ways to separate objects: ``python examples/benchmarks/separating.py LIST.csv [--ways edges …] [--seeds 0 1 2]``.
 
-LIST.csv names images, label images and their split, as ``unetzoo train --data`` takes it. One network is trained for
-each way and seed, with the same crops in the same order for the same number of steps; of each way the best of a small
-grid of parameters on the validation images is kept, and said of the test images. Ways:
+LIST.csv names images, label images and their split, for ``unetzoo train --data``. One network is trained for
+each way and seed, with the same crops in the same order for the same number of steps. For each way, the best of a small
+grid of parameters is chosen on the validation images, and applied to the test images. Ways:
 
-- ``mask``: nothing beside the mask; objects are its components, or these split at narrow places.
-- ``weights``: the mask, in which a line of one pixel keeps touching objects apart, with the weight map of equation 2 of
+- ``mask``: only the mask; objects are its components, or these split at narrow places.
+- ``weights``: the mask, in which a line of one pixel separates touching objects, with the weight map of equation 2 of
   the U-Net paper (Ronneberger et al. 2015, arXiv 1505.04597; w0 = 10, sigma = 5).
-- ``edges``: the mask and the edges of objects, as ``--task instances`` has it.
+- ``edges``: the mask and the edges of objects, as in ``--task instances``.
 - ``walls``: the same, with more weight on edges between two objects.
-- ``contacts``: the mask, and the pixels within two of two objects.
-- ``distance``: the mask, and the distance to the object's edge as a share of its largest (torch-em).
-- ``centre``: the mask, and the way from each pixel to the centre of its object.
+- ``contacts``: the mask, and the pixels that are within two pixels of two objects.
+- ``distance``: the mask, and the distance to the object's edge relative to the largest in the object (torch-em).
+- ``centre``: the mask, and the offset from each pixel to the centre of its object.
 
-AP is at an IoU above 0.5, all objects counted together; those found that have fewer than 20 pixels are left out.
-Shares of the loss's time in that of a step are of the processor's time.
+AP is at an IoU above 0.5 over all objects together; predicted objects of fewer than 20 pixels are left out. The share
+of the loss in the time of a step is in CPU time.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ from unetzoo.pretrained import IMAGENET_MEAN, IMAGENET_STD
 
 CROP, BATCH, SMALLEST = 128, 8, 20
 REACH = 16
-"""Pixels to which a centre is said: about the radius of a nucleus."""
+"""The unit of offsets to centres, in pixels: about the radius of a nucleus."""
 Maps = NDArray[np.float32]
-"""(channels, H, W): what a network says of an image, probabilities unless they are ways to centres."""
+"""(channels, H, W): the outputs of a network for an image: probabilities, or offsets to centres."""
 Numbers = NDArray[np.integer[Any]]
-"""(H, W): a number an object, and 0."""
+"""(H, W): a number for each object, and 0 as background."""
 
 
 def matches(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -68,7 +68,7 @@ def of_mask(logits: Tensor, ids: Tensor) -> Tensor:
 
 
 def of_weights(logits: Tensor, ids: Tensor) -> Tensor:
-    """Return the loss of a mask whose objects are kept apart by lines, with the paper's weights."""
+    """Return the loss of a mask whose objects are separated by lines, with the paper's weights."""
     apart = _with_lines(ids)
     return matches(logits[:, 0], apart > 0, _weight_map(apart))
 
@@ -79,7 +79,7 @@ def of_edges(logits: Tensor, ids: Tensor) -> Tensor:
 
 
 def of_walls(logits: Tensor, ids: Tensor) -> Tensor:
-    """Return that of mask and edges, in which edges away from the ground count six times."""
+    """Return the loss of the mask and the edges, in which edges between two objects count six times."""
     edges = edges_of(ids)
     ground = F.max_pool2d((ids <= 0).float()[:, None], 3, 1, 1)[:, 0] > 0
     return of_mask(logits, ids) + matches(logits[:, 1], edges, 1 + 5 * (edges & ~ground).float())
@@ -99,7 +99,7 @@ def of_distance(logits: Tensor, ids: Tensor) -> Tensor:
 
 
 def of_centre(logits: Tensor, ids: Tensor) -> Tensor:
-    """Return the loss of the mask and the ways to centres."""
+    """Return the loss of the mask and the offsets to centres."""
     inside = (ids > 0)[:, None].float()
     ways = torch.stack([_ways(one) for one in ids])
     miss = F.smooth_l1_loss(logits[:, 1:].float(), ways, reduction="none", beta=0.1) * inside
@@ -113,7 +113,7 @@ def _with_lines(ids: Tensor) -> Tensor:
 
 
 def _weight_map(ids: Tensor, w0: float = 10.0, sigma: float = 5.0) -> Tensor:
-    """Return 1 + w0 · exp(-(d1 + d2)² / 2σ²) on the ground, of the distances to the two nearest objects."""
+    """Return 1 + w0 · exp(-(d1 + d2)² / 2σ²) on the background, with the distances to the two nearest objects."""
     found = np.ones(ids.shape, np.float32)
     reach = int(4 * sigma)
     for weights, plane in zip(found, ids.numpy(), strict=True):
@@ -137,7 +137,7 @@ def _shares(ids: Tensor) -> Tensor:
 
 
 def _ways(ids: Tensor) -> Tensor:
-    """Return the way of each pixel to the centre of its object, down and across, in units of ``REACH``."""
+    """Return the offset of each pixel to the centre of its object, down and across, in units of ``REACH``."""
     plane = ids.numpy()
     places = np.indices(plane.shape)
     centres = [np.nan_to_num(ndimage.mean(axis, plane, np.arange(plane.max() + 1))) for axis in places]
@@ -164,13 +164,13 @@ def by_edges(maps: Maps, split: float) -> Numbers:
 
 
 def by_contacts(maps: Maps, least: float) -> Numbers:
-    """Return what grows from where the mask is well above contacts."""
+    """Return objects grown from the pixels where the mask is well above contacts."""
     inside = maps[0] - maps[1]
     return _grown(label(inside > least, connectivity=1), inside, maps[0] > 0.5)
 
 
 def by_distance(maps: Maps, rise: float) -> Numbers:
-    """Return what grows from the summits of the distances."""
+    """Return objects grown from the peaks of the distances."""
     heights = ndimage.gaussian_filter(maps[1], 1.5)
     mask = maps[0] > 0.5
     return _grown(label(h_maxima(np.where(mask, heights, 0), rise), connectivity=2), heights, mask)
@@ -204,7 +204,7 @@ def _grown(seeds: Numbers, heights: NDArray[Any], mask: NDArray[np.bool_]) -> Nu
 
 @dataclass(frozen=True)
 class Way:
-    """What is learned beside the mask, how objects come of it, and the values of its one parameter that are tried."""
+    """What is learned besides the mask, how objects are made from it, and the values of its parameter to try."""
 
     channels: int
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -297,7 +297,7 @@ def score(way: Way, value: float, maps: Sequence[tuple[Maps, Tensor]]) -> dict[s
 
 
 def judged(name: str, seed: int, steps: int, sets: Mapping[str, SegmentationDataset]) -> dict[str, Any]:
-    """Train one network and return what came of it."""
+    """Train one network and return the result."""
     way, crops = WAYS[name], sets["train"]
     order = Order(crops, [sample.kind or "" for sample in crops.samples], steps, seed)
     network, share = trained(way, crops, order, seed)
@@ -310,7 +310,7 @@ def judged(name: str, seed: int, steps: int, sets: Mapping[str, SegmentationData
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return mean and standard deviation over the seeds, a row a way, as Markdown."""
+    """Return mean and standard deviation over the seeds, a row for each way, as Markdown."""
     heads = ("val_ap_50", "test_ap_50", "test_pq", "test_dice")
     lines = [f"| way | {' | '.join(heads)} | values | loss's share of the time |", "| :-- |" + " --: |" * 6]
     for name in dict.fromkeys(row["way"] for row in rows):
@@ -326,13 +326,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Train each way with each seed, tell each as it is done, and the table at the end."""
+    """Train each way with each seed, print each result when it is done, and the table at the end."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, metavar="LIST.csv")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all rows; rows that it has are not made again")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all rows; existing rows are kept")
     args = parser.parse_args()
     torch.set_num_threads(1)
     labels = Labels(task="instances", foreground="any")

@@ -1,12 +1,12 @@
 """How fast the zoo computes its networks: ``python examples/benchmarks/speed.py [--train] [--models NAME …]``.
 
-Each network is timed against its plain formulation (``tests/reference.py``: every up-sampled map and every
-concatenation built), with the same weights, in the same process, in turn: A B C A B C. Shown are medians, the ratio
-of the plain one's to each, and the share of the roofline: multiply-adds that remain, over the throughput of a large
-3×3 convolution measured in the same turns. Peak memory is that of a fresh process during one call, above what it had
-with model and images ready. Where segmentation_models_pytorch is installed, its Unet and UnetPlusPlus on the same
-encoder are timed as well: other networks, so their size and arithmetic stand beside them. Of ``smp_unet_…`` and
-``smp_unetplusplus_…``, which are its networks, the plain formulation is itself.
+Each network is compared with its plain implementation (``tests/reference.py``: every up-sampled map and every
+concatenation is built), with the same weights, in the same process, alternately: A B C A B C. The table has medians,
+the ratio of the plain one's time to each, and the share of the roofline: the remaining multiply-adds, divided by the
+throughput of a large 3×3 convolution measured in the same rounds. Peak memory is that of a fresh process during one
+call, minus its memory with model and images ready. If segmentation_models_pytorch is installed, its Unet and
+UnetPlusPlus on the same encoder are timed as well. These are other networks, so their sizes and multiply-adds are
+given, too. For its own networks, ``smp_unet_…`` and ``smp_unetplusplus_…``, it is the plain implementation.
 """
 
 import argparse
@@ -45,10 +45,10 @@ class Result:
     """One way to compute one network: milliseconds a batch, and how they compare.
 
     Attributes:
-        ratio: the plain formulation's time over this one's.
-        roofline: time that the remaining multiply-adds would take at the measured throughput, over this time.
-        difference: of the logits from the plain formulation's, relative to their spread; None for another network.
-        peak_mib: None off Linux.
+        ratio: the time of the plain implementation divided by this one's.
+        roofline: time that the remaining multiply-adds would take at the measured throughput, divided by this time.
+        difference: of the logits from the plain implementation's, relative to their spread; None for another network.
+        peak_mib: None except on Linux.
     """
 
     model: str
@@ -65,7 +65,7 @@ class Result:
 
 
 class Plain(nn.Module):
-    """The plain formulation of a model, with its own weights."""
+    """The plain implementation of a model, with its own weights."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ KINDS = {"smp_unet": "Unet", "smp_unetplusplus": "UnetPlusPlus"}
 
 
 def smp_itself(name: str) -> nn.Module | None:
-    """Return segmentation_models_pytorch's own network where ``name`` is one of its, with weights as it draws them."""
+    """Return segmentation_models_pytorch's own network if ``name`` is one of its, with its initial weights."""
     decoder, encoder = unetzoo.naming.index()[name]
     if decoder not in KINDS:
         return None
@@ -124,7 +124,7 @@ def prepare(name: str, way: str, train: bool, device: str) -> nn.Module:
         same_weights(model, theirs)
         model = theirs if way in (PLAIN, LAST) else model
     model = model.to(device).train(train)
-    for module in model.modules():  # weights as drawn give logits of hardly any spread through this many layers
+    for module in model.modules():  # with the initial weights, logits have hardly any spread after this many layers
         if isinstance(module, nn.BatchNorm2d):
             module.running_var.fill_(0.5)
     if way in (PLAIN, LAST):
@@ -137,7 +137,7 @@ def prepare(name: str, way: str, train: bool, device: str) -> nn.Module:
 
 
 def call(model: nn.Module, images: Tensor, train: bool) -> Tensor:
-    """Return logits, after a backward pass where ``train``."""
+    """Return logits, after a backward pass if ``train``."""
     if not train:
         with torch.inference_mode():
             return model(images)
@@ -154,7 +154,7 @@ def draw(size: int, batch: int, way: str, device: str) -> Tensor:
 
 
 def seconds(work: Callable[[], object], device: str) -> float:
-    """Return how long ``work`` takes."""
+    """Return the time that ``work`` takes."""
     start = time.perf_counter()
     work()
     if device == "cuda":
@@ -163,7 +163,7 @@ def seconds(work: Callable[[], object], device: str) -> float:
 
 
 def probe(dtype: torch.dtype, device: str) -> tuple[Callable[[], object], float]:
-    """Return a large convolution, as fast as this machine does them, and its multiply-adds."""
+    """Return a large convolution in its fastest form on this machine, and its multiply-adds."""
     images = torch.randn(2, 320, 128, 128, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
     weight = torch.randn(320, 320, 3, 3, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
     return lambda: torch.conv2d(images, weight, padding=1), images.numel() * weight[0].numel()
@@ -178,7 +178,7 @@ def multiply_adds(model: nn.Module, size: int, batch: int, device: str) -> float
 
 
 def peak(name: str, way: str, size: int, batch: int, train: bool, device: str) -> float | None:
-    """Return MiB that one call takes above model and images, in this process, which has done nothing before."""
+    """Return the MiB of one call in addition to model and images, in this process, which has done nothing before."""
     model, images = prepare(name, way, train, device), draw(size, batch, way, device)
     if device == "cuda":
         before = torch.cuda.memory_allocated()
@@ -189,7 +189,7 @@ def peak(name: str, way: str, size: int, batch: int, train: bool, device: str) -
     if not status.is_file():
         return None
     call(model, draw(64, batch, way, device), train)
-    ctypes.CDLL(None).malloc_trim(0)  # give back what building the model has freed: it would hide what the call takes
+    ctypes.CDLL(None).malloc_trim(0)  # memory freed after building the model would hide that of the call
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the peak so far
     before = resident(status, "VmRSS")
     call(model, images, train)
@@ -300,10 +300,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--models", nargs="+", default=MODELS, metavar="NAME")
     parser.add_argument("--size", nargs="+", type=int, default=[256], help="sides of the images")
-    parser.add_argument("--batch", nargs="+", type=int, default=[2], help="images at a time")
+    parser.add_argument("--batch", nargs="+", type=int, default=[2], help="batch sizes")
     parser.add_argument("--train", action="store_true", help="forward and backward instead of inference")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--rounds", type=int, default=7, help="times that each is timed")
+    parser.add_argument("--rounds", type=int, default=7, help="number of times that each is timed")
     parser.add_argument("--json", metavar="FILE", help="write all figures")
     parser.add_argument("--plot", metavar="FILE", help="draw a bar chart (.png, .svg)")
     arguments = parser.parse_args()

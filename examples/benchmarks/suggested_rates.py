@@ -1,8 +1,9 @@
-"""Whether ``--suggest`` is right: ``python examples/benchmarks/suggested_rates.py ROOT [--sets …] [--networks …]``.
+"""Check the rates of ``--suggest``: ``python examples/benchmarks/suggested_rates.py ROOT [--sets …] [--networks …]``.
 
 ROOT holds ``nuclei``, ``vessels`` and ``polyps``, each a folder of images and masks; shapes of five classes are drawn.
-Each network is trained on each set at each rate of a grid, for as many steps, and validated at the end: the rate with
-the best Dice is the one to find. Then it is asked what it suggests. A line of JSON a training, then a table.
+Each network is trained on each set with each learning rate of a grid, for the same number of steps, and validated at
+the end: the rate with the best Dice is the right one. Then ``--suggest`` runs. Each training prints a line of JSON, and
+a table follows.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SETTINGS = {"data.workers": 0, "trainer.accelerator": "cpu", "trainer.limit_val_
 
 
 def common(name: str, data: Path, network: str) -> dict[str, Any]:
-    """Return what trainings and suggestions share."""
+    """Return the settings that trainings and suggestions share."""
     settings = {**SETTINGS, **NETWORKS[network]}
     return {"model": network, "data": data, "batch_size": 8, "crop_size": 64, "settings": settings, **SETS[name]}
 
@@ -53,7 +54,7 @@ def trained(name: str, data: Path, network: str, rate: float, options: argparse.
 
 
 def suggested(name: str, data: Path, network: str) -> float | None:
-    """Return what ``--suggest`` prints; None where it says that it cannot."""
+    """Return the rate that ``--suggest`` prints, or None if it cannot suggest one."""
     given = common(name, data, network)
     settings, names = given.pop("settings"), given.pop("class_names", None)
     words = [word for key, value in given.items() for word in (f"--{key.replace('_', '-')}", str(value))]

@@ -1,10 +1,10 @@
 """How fast images are segmented in tiles: ``python examples/benchmarks/tiles.py [--models NAME …] [--side 2048]``.
 
-Three ways, with the same network (``unetzoo.optimize``'s), on the same tiles, in the same process, in turn: the bare
-tiles through the network and nothing else; ``unetzoo.Predictor``; and MONAI's ``sliding_window_inference`` with its
-Gaussian blend, where MONAI is installed. Shown are medians, and the throughput as a share of the bare tiles'. MONAI
-lays its windows out by itself, so that its time is also given a window. Peak memory is that of a fresh process, above
-what it had with network and image ready.
+Three ways run alternately, with the same network (from ``unetzoo.optimize``), on the same tiles, in the same process:
+only the network on the tiles; ``unetzoo.Predictor``; and MONAI's ``sliding_window_inference`` with its Gaussian
+blending, if MONAI is installed. The table has medians, and the throughput as a share of that of the network alone.
+MONAI chooses its own windows, so its time is also given per window. Peak memory is that of a fresh process, minus its
+memory with network and image ready.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ def timed(run: Callable[[], object]) -> float:
 
 
 def peak(way: str, name: str, side: int, tile: int) -> float:
-    """Return the MiB by which the peak of a fresh process rises over what it holds with all made ready; Linux alone."""
+    """Return the peak MiB of a fresh process minus its memory when everything is ready; only on Linux."""
     run, _ = ways(name, side, tile)[way]
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak so far is forgotten
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # reset the peak
     before = resident("VmRSS")
     run()
     return (resident("VmHWM") - before) / 1024

@@ -1,7 +1,7 @@
-"""Resample-then-convolve on its own: ``python examples/benchmarks/upsample_conv.py``.
+"""Resample-then-convolve alone: ``python examples/benchmarks/upsample_conv.py``.
 
-Prints where mixing channels first begins to pay, the rule of ``unetzoo.nn.resampling.mixes_first``, and what an
-output pixel costs from small maps to large ones, in time and in memory. Times are medians of alternating rounds.
+Prints from where on it is faster to mix channels first (the rule of ``unetzoo.nn.resampling.mixes_first``), and the
+cost of an output pixel for small to large maps, in time and in memory. Times are medians of alternating rounds.
 """
 
 import ctypes
@@ -27,7 +27,7 @@ def plain(x: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def mixed(x: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the same, channels mixed first whatever the rule says."""
+    """Return the same, with channels mixed first regardless of the rule."""
     resampling.MIXED_FIRST = 1
     return resampling.upsample_conv(x, weight, None, size)
 
@@ -74,10 +74,10 @@ def resident(key: str) -> int:
 
 
 def peak_bytes(side: int) -> float:
-    """Return bytes an output pixel that one call takes at its peak, the output with it."""
+    """Return the peak bytes per output pixel of one call, including the output."""
     x, weight = drawn(320, 64, side // 2, torch.float32, batch=1)
     with torch.inference_mode():
-        mixed(x[:, :, :64, :64], weight, (128, 128))  # libraries take their own memory at the first call
+        mixed(x[:, :, :64, :64], weight, (128, 128))  # libraries allocate their own memory at the first call
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
         before = resident("VmRSS")

@@ -1,14 +1,14 @@
-"""Where the time of a whole job goes: ``python examples/benchmarks/whole_job.py [FOLDER] [--images N] [--steps N]``.
+"""Where the time of a complete job goes: ``python examples/benchmarks/whole_job.py [FOLDER] [--images N] [--steps N]``.
 
-FOLDER has ``images/`` and ``masks/`` of one class; without it, nuclei are drawn. Two jobs, as a user runs them:
+FOLDER has ``images/`` and ``masks/`` of one class; without it, nuclei are drawn. It runs two jobs as a user would:
 
-- ``unetzoo train``: images are read, cropped and augmented, the network is trained, validated and kept. Beside it the
-  bare step: forward, loss, backward, clipping and optimiser, on a batch that is there already, as often.
-- ``unetzoo predict`` with that model: images are decoded and segmented, and their masks written. Beside it the network
-  alone, on tensors of the same sizes, in the same order.
+- ``unetzoo train``: images are read, cropped and augmented, and the network is trained, validated and saved. Compared
+  with the same number of bare steps: forward, loss, backward, clipping and optimiser, on a batch in memory.
+- ``unetzoo predict`` with that model: images are decoded and segmented, and their masks written. Compared with the
+  network alone, on tensors of the same sizes, in the same order.
 
-Shown are seconds by the clock and of the processor, of all threads and of the processes that read images, and what the
-work alone takes of them. Behind the table stands where the rest of the training went, by Lightning's profiler.
+The table has seconds of wall-clock time and of CPU time, over all threads and the processes that read images, and the
+share of the bare work. Below the table, Lightning's profiler shows where the rest of the training time went.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def drawn(folder: Path, count: int) -> Path:
 
 
 def train(given: argparse.Namespace, folder: Path, run: Path) -> None:
-    """Run ``unetzoo train`` with its defaults, and Lightning's profiler beside it."""
+    """Run ``unetzoo train`` with its defaults, and with Lightning's profiler."""
     profiler = {"class_path": "pytorch_lightning.profilers.SimpleProfiler"}
     settings = {"trainer.profiler": {**profiler, "init_args": {"dirpath": str(run.parent), "filename": "times"}}}
     size = {"crop_size": given.crop, "batch_size": BATCH, "steps": given.steps}
@@ -96,7 +96,7 @@ def command(*words: object) -> None:
 
 
 def bare_step(given: argparse.Namespace) -> Times:
-    """Return the median of a step of training on images that are there already."""
+    """Return the median time of a training step on images in memory."""
     model = unetzoo.create(given.model).train()
     loss = build("bce + dice", "binary")
     optimiser = torch.optim.AdamW(model.parameters())
@@ -124,14 +124,14 @@ def bare_network(run: Path, images: Iterable[Path]) -> Times:
 
 
 def timed(job: Callable[[], object]) -> Times:
-    """Return seconds by the clock, and of the processor, those of processes that have ended included."""
+    """Return wall-clock seconds and CPU seconds, including those of processes that have ended."""
     begun, used = time.perf_counter(), processor()
     job()
     return time.perf_counter() - begun, processor() - used
 
 
 def processor() -> float:
-    """Return the seconds of the processor so far."""
+    """Return the CPU seconds so far."""
     usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
@@ -154,7 +154,7 @@ def row(name: str, job: Times, alone: Times) -> None:
 
 
 def profiled(run: Path) -> list[str]:
-    """Return the lines of Lightning's profiler that say where a training spends its time, in seconds by the clock."""
+    """Return the lines of Lightning's profiler that show where training spends its time, in wall-clock seconds."""
     (file,) = run.parent.glob("*times*")
     found = re.findall(r"^\|\s+(\S+)\s+\|\s+\S+\s+\|\s+(\d+)\s+\|\s+(\S+)", file.read_text(encoding="utf-8"), re.M)
     return ["", *(f"{name}: {float(total):.1f} s in {count}" for name, count, total in found if name.endswith(PARTS))]
