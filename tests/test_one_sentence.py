@@ -112,7 +112,7 @@ def test_a_full_disk_behind_standard_output_is_told_once(
         stack.callback(_closed, full)
         monkeypatch.setattr(sys, "stdout", full)
         said = told(capsys, *command.split())
-        assert re.search("what is printed cannot be written: No space left on device", said)
+        assert re.search("the output cannot be written: No space left on device", said)
         assert len([line for line in said.splitlines() if line.startswith("unetzoo: ")]) == 1
 
 

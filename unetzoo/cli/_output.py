@@ -55,7 +55,7 @@ class Output:
             unread = isinstance(error, BrokenPipeError) or (os.name == "nt" and error.errno == errno.EINVAL)
             if not unread and self._stream is not sys.__stderr__:  # of standard error there is nowhere to report it
                 raise WriteError(
-                    f"what is printed cannot be written: {error.strerror}; send it elsewhere, or make room"
+                    f"the output cannot be written: {error.strerror}; redirect it, or free some space"
                 ) from error
 
 

@@ -28,7 +28,7 @@ _SETTING = r"(?:trainer|model|data)(?:\.\w+)+"
 
 CALLS = {
     r"unetzoo\.list_models\(\)": "'unetzoo list'",
-    r"; unetzoo\.from_pretrained takes saved models": ", the name of a network, which no saved model is",
+    r"; unetzoo\.from_pretrained takes saved models": "; the name of a network is needed, not of a saved model",
     r"unetzoo\.(?:create|from_pretrained)\((?P<model>'[^'\n]*')\)": r"\g<model>",
     r" \(unetzoo\.save_pretrained writes one\)": "",
     r"unetzoo\.load takes it": "every command takes it",

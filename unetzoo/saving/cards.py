@@ -26,9 +26,9 @@ from unetzoo.saving.records import SavedModel
 SIZE = 512
 """Side of the image for which the costs in the card are counted, in pixels."""
 ROWS = 10
-"""Of a table or a list, beyond which a card folds or shortens it."""
+"""Most rows of a table or a list; a card folds or shortens longer ones."""
 SHORT = 100
-"""Characters of a fact that stands on a line; longer ones have a section."""
+"""Most characters of a fact on a line; longer facts get a section."""
 _INSTALL = "pip install .  # in a clone of unetzoo, which is not on PyPI yet"
 _BEGIN = "<!-- unetzoo card: written anew at each save, so write below its end. "
 _END = "<!-- end of the unetzoo card -->"
@@ -43,7 +43,7 @@ class ModelCard:
 
     Attributes:
         license: as the Hub writes it: "mit", "apache-2.0", "cc-by-4.0", … or "other".
-        base_model: what it was fine-tuned from: a repository of the Hub, such as "me/cells", or another model's name.
+        base_model: the model that it was fine-tuned from: a repository of the Hub, such as "me/cells", or another name.
         training_data: what the model was trained on, in a sentence or two.
         metrics: name → value, such as ``{"Dice": 0.91}``.
         evaluation_data: what the metrics were measured on; required with metrics.
@@ -269,7 +269,7 @@ def _body(saved: SavedModel, name: str, card: ModelCard) -> str:
 
 
 def _folded(title: str, text: str) -> str:
-    """Return text that is shown at a click."""
+    """Return text that unfolds at a click."""
     return f"<details>\n<summary>{title}</summary>\n\n{text}\n\n</details>"
 
 
@@ -311,7 +311,7 @@ def _example(saved: SavedModel, name: str) -> str:
 
 
 def _facts(saved: SavedModel, card: ModelCard) -> dict[str, str]:
-    """Return what a user of the model has to know, in ten lines at most."""
+    """Return the facts that a user of the model needs, at most ten lines."""
     config = saved.config
     classes = [f"{k}: {html.escape(label, quote=False)}" for k, label in enumerate(config.class_names or ())]
     if len(classes) > ROWS:
@@ -347,7 +347,7 @@ def _listed(lines: Mapping[str, str]) -> str:
 
 
 def _repository_of(model: str | None) -> str | None:
-    """Return the Hub's repository that a name of a model is, without its revision, if it is one."""
+    """Return the repository of the Hub that a model's name means, without its revision; None if it means none."""
     found = re.fullmatch(r"(?:hf-hub:)?([\w.-]+/[\w.-]+)(?:@[\w./-]+)?", model or "")
     return found[1] if found else None
 
