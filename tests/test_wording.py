@@ -338,7 +338,7 @@ def test_a_call_is_said_as_the_command_that_does_it(tmp_path: Path, capsys: pyte
         (["info", "./nothing/here"], r"not a network of the zoo \('unetzoo list' gives all names\)"),
         (["predict", "resnut50", saved], r"did you mean 'resunet50', .*'unetzoo list'"),
         (["convert", str(state), new], r"an encoder alone goes to 'unetzoo train --pretrained FILE'$"),
-        (["convert", str(state), new, "--model", "nuclei"], r"'nuclei'; the name of a network is needed, not of a saved"),
+        (["convert", str(state), new, "--model", "nuclei"], r"'nuclei'; the name of a network is needed"),
         (["convert", saved, new], "is one already: every command takes it"),
         (["verify", str(state)], r"an encoder alone goes to 'unetzoo train --pretrained FILE'"),
         (["verify", str(folder)], r"the folder \S+ holds no model\.safetensors$"),
