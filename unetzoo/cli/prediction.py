@@ -39,8 +39,8 @@ def add(commands: Any) -> None:
         "predict",
         help="segment images of any size",
         description="Segment images, and write their masks under the images' names: as PNG, or as TIFF for TIFF images "
-        "and zarr for zarr. Images that already have a mask are skipped. An image that cannot be read does not stop "
-        "the others: it is reported at the end, and the exit status is 1.",
+        "and zarr for zarr. Images that have a mask are skipped, unless they have changed since. An image that cannot "
+        "be read does not stop the others: it is reported at the end, and the exit status is 1.",
     )
     command.add_argument("model", help=SEVERAL)
     command.add_argument("images", nargs="+", metavar="IMAGE", help="images, or folders of images")
