@@ -155,10 +155,10 @@ def test_a_slice_lies_at_its_place() -> None:
     ("layer", "which", "said"),
     [
         (SimpleNamespace(name="dots", data=np.zeros((3, 2))), "slice", "an Image layer is needed"),
-        (Image(np.zeros((8, 9, 3)), rgb=True), "channels", "of colours already"),
-        (Image(np.zeros((8, 9))), "channels", "no axis of channels"),
+        (Image(np.zeros((8, 9, 3)), rgb=True), "channels", "already a colour image"),
+        (Image(np.zeros((8, 9))), "channels", "no channel axis"),
         (Image(np.zeros((0, 9))), "slice", "rows and columns are needed"),
-        (Image(np.zeros((3, 8, 9))), "slice", "say which slice"),
+        (Image(np.zeros((3, 8, 9))), "slice", "choose a slice"),
     ],
 )
 def test_layers_of_a_wrong_kind_are_refused(layer: Any, which: Any, said: str) -> None:
@@ -320,7 +320,7 @@ def test_models_are_kept_until_their_file_changes(tmp_path: Path) -> None:
     time.sleep(0.01)
     unetzoo.save(unetzoo.create("unet", base_channels=4, num_classes=2, task="multilabel"), file)
     assert choosing.predictor_of(str(file)).config.num_classes == 2
-    with pytest.raises(InputError, match="no model is chosen"):
+    with pytest.raises(InputError, match="choose a model"):
         choosing.predictor_of(" ")
     with pytest.raises(ConfigError, match="weights are random"):
         choosing.predictor_of("resunet18")
@@ -358,7 +358,7 @@ def test_labels_that_cannot_be_trained_on_are_refused() -> None:
     one_side = np.zeros((20, 40), np.int32)
     one_side[:, :5] = 1
     for labels, said in (
-        (np.zeros((20, 41), np.int32), "they must be alike"),
+        (np.zeros((20, 41), np.int32), "they must be the same"),
         (np.zeros((20, 40), np.int32), "nothing is labelled"),
         (one_side, "in one part of the image alone"),
     ):

@@ -277,7 +277,7 @@ def test_layers_are_trained_on_stopped_gone_on_with_and_used(viewer: Any, said: 
     assert not said
     click(widget.work.cancel)
     done(widget)
-    assert widget.note.text().startswith("stopped, and Resume goes on")
+    assert widget.note.text().startswith("stopped; press Resume to continue")
     rows = len(unetzoo.Run(out).history)
     widget.steps.setValue(50)
     click(widget.resume)

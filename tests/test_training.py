@@ -575,7 +575,7 @@ def test_a_learning_rate_is_suggested(
     out, err = capsys.readouterr()
     assert out == "--lr 0.01\n"
     first, outlook, _, *lines, why = err.splitlines()
-    assert first == "up to 5 rates, from 0.0001 to 1e+08, of 9 steps each"
+    assert first == "trying up to 5 learning rates, from 0.0001 to 1e+08, with 9 steps each"
     assert re.fullmatch(r"the first took \d+ s; the others may take \d+ s at most", outlook)
     assert why == "0.01 has the lowest loss"
     tried = [line.split()[0] for line in lines]

@@ -20,7 +20,7 @@ class Row:
 
     Attributes:
         name: of the class.
-        dice: of the two masks, from 0 to 1; 1 where neither has a pixel.
+        dice: of the two masks, from 0 to 1; 1 if both are empty.
         first, second: how many objects each finds.
         matched: pairs of objects with an IoU above 0.5.
     """
@@ -33,14 +33,14 @@ class Row:
 
 
 def agreement(one: Segmented, other: Segmented) -> list[Row]:
-    """Return a row for each class that both have, or "foreground" alone where their classes are not the same.
+    """Return a row for each class, or only "foreground" if the models' classes are not the same.
 
     Raises:
         InputError: they are of different planes.
-        ConfigError: what finds objects is not installed.
+        ConfigError: a package to find objects is not installed.
     """
     if one.planes.indices != other.planes.indices or one.planes.shape != other.planes.shape:
-        raise InputError("the two are of different slices: segment the same with both")
+        raise InputError("the two results are of different slices: segment the same slices with both models")
     kinds = [(one.found[0].config, _names(one.found[0])), (other.found[0].config, _names(other.found[0]))]
     alike = kinds[0][0].pixel_task == kinds[1][0].pixel_task and kinds[0][1] == kinds[1][1]
     names = kinds[0][1] if alike else ["foreground"]
@@ -56,14 +56,14 @@ def agreement(one: Segmented, other: Segmented) -> list[Row]:
 
 
 def _names(found: Prediction) -> list[str]:
-    """Return the classes that make objects."""
+    """Return the classes that have objects: all except the background."""
     config = found.config
     names = class_names_of(config.class_names, config.task, config.num_classes)
     return [*names[1:]] if config.pixel_task == "multiclass" else [*names]
 
 
 def _masks(found: Prediction, apart: bool) -> list[tuple[Tensor, objects.Instances]]:
-    """Return mask and objects of each class; or of all in one."""
+    """Return mask and objects for each class, or for all classes together."""
     config, mask = found.config, found.mask
     if not apart:
         whole = mask.amax(dim=0) if mask.ndim == 3 else mask

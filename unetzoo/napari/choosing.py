@@ -1,4 +1,4 @@
-"""Which models widgets offer, and predictors that are kept between two uses."""
+"""Models that the widgets offer, and a cache of predictors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unetzoo.prediction import Predictor
 
 _kept: dict[tuple[Any, ...], Predictor] = {}
 _MOST = 2
-"""Predictors that are kept: as many as are compared."""
+"""Largest number of cached predictors: as many as Compare uses."""
 
 
 def offered() -> list[str]:
@@ -19,9 +19,9 @@ def offered() -> list[str]:
 
 
 def predictor_of(text: str) -> Predictor:
-    """Return a predictor of a model: a trained one, a file, the folder of a run, or a repository of the Hub.
+    """Return a predictor for a model: a trained one, a file, the folder of a run, or a repository of the Hub.
 
-    A model that was asked for last is not read again, unless its file has changed.
+    Recently used models are not read again unless their files have changed.
 
     Raises:
         InputError: nothing was chosen.
@@ -32,7 +32,7 @@ def predictor_of(text: str) -> Predictor:
 
     text = text.strip()
     if not text:
-        raise InputError("no model is chosen: take one of the list, or a file, a run's folder, owner/name of the Hub")
+        raise InputError("choose a model: from the list, a file, the folder of a run, or owner/name on the Hub")
     source = trained_source(text)
     key: tuple[Any, ...] = (text,)
     if source.path is not None:

@@ -1,4 +1,4 @@
-"""*Compare*: two models on one image layer, side by side, with a table of how far they agree."""
+"""*Compare*: applies two models to one image layer and shows the results side by side, with a table of agreement."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Compare(QWidget):
         column.addWidget(self.table, 1)
 
     def start(self) -> None:
-        """Segment the layer that is chosen with both."""
+        """Segment the chosen layer with both models."""
         try:
             planes, where = chosen_planes(self.viewer, self.image, self.which, self.stretch.isChecked())
         except InputError as error:
@@ -85,7 +85,7 @@ class Compare(QWidget):
                     title = f"{k}: {folder_name(name)} {kind}".strip()
                     self.viewer.add_labels(labels, name=title, **where)
             self.table.fill([(row.name, round(row.dice, 4), row.first, row.second, row.matched) for row in found[2]])
-            self.note.setText(f"{planes.name}: matched are pairs of objects with an IoU above 0.5")
+            self.note.setText(f'{planes.name}: "matched" counts pairs of objects with an IoU above 0.5')
             for warning in dict.fromkeys(warning for one in found[0] for warning in one.warnings):
                 warn(warning)
             self._gridded()

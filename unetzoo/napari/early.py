@@ -1,4 +1,4 @@
-"""What has to be imported before a widget is opened, and what must not be, for the process to live."""
+"""What must be imported before a widget is opened, and what must not be, or else the process may crash."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ _MAPS = Path("/proc/self/maps")
 
 
 def import_torchvision() -> None:
-    """Import torchvision, with triton hidden where a second LLVM would end the process.
+    """Import torchvision, with triton hidden if a second LLVM would crash the process.
 
-    torchvision imports torch's compiler, and that imports triton, whose LLVM and that of Mesa do not bear each other:
-    where OpenGL is drawn by the processor, as on a remote desktop, and triton comes second, the process crashes.
+    torchvision imports torch's compiler, which imports triton, whose LLVM conflicts with that of Mesa. If OpenGL is
+    rendered by the processor, as on a remote desktop, and triton is loaded second, the process crashes.
     """
     if "triton" not in sys.modules and draws_with_llvm():
-        # None here is how Python itself knows a module that must not be imported. torch does without: nothing that
-        # the plugin does is compiled.
+        # In Python, None here means that a module must not be imported. torch works without it: the plugin compiles
+        # nothing.
         sys.modules["triton"] = None  # type: ignore[assignment]
     importlib.import_module("torchvision")
 
 
 def draws_with_llvm(maps: Path = _MAPS) -> bool:
-    """Return whether an LLVM that is shared, as Mesa's is, is in this process; False where nothing tells.
+    """Return whether a shared LLVM library, such as Mesa's, is in this process; False if this is not known.
 
     Args:
-        maps: the libraries of the process, as Linux lists them; triton is for Linux alone.
+        maps: the libraries of the process, as Linux lists them; triton is for Linux only.
     """
     try:
         return "libLLVM" in maps.read_text(encoding="utf-8", errors="replace")

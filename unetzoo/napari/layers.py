@@ -1,4 +1,4 @@
-"""Layers of napari as images: which axes are planes, and where a layer of what was found lies."""
+"""Layers of napari as images: which axes are planes, and where to place a layer of results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WHICH: dict[Which, str] = {
     "all": "every slice",
     "channels": "the axis before the last two is channels",
 }
-"""What is segmented of a layer of more than two axes, and how it is called."""
+"""Which planes of a layer with more than two axes are segmented → the description."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Planes:
     """The planes of an image layer.
 
     Attributes:
-        data: of the layer, of a multiscale layer the largest level.
+        data: of the layer; for a multiscale layer, the largest level.
         name: of the layer.
-        shape: (…, H, W) of a layer of labels over all of it: without the axis of colours or channels.
-        indices: of the planes that are meant, in the axes before H and W.
-        channels: "rgb" where the last axis is colours, "axis" where the one before H and W is channels, else None.
-        limits: (low, high), which are stretched to 0…1; None: values are as they are.
+        shape: (…, H, W) of a layer of labels for all of it: without the axis of colours or channels.
+        indices: of the chosen planes, in the axes before H and W.
+        channels: "rgb" if the last axis is colours, "axis" if the one before H and W is channels, else None.
+        limits: (low, high), which are stretched to 0…1; None: values are unchanged.
     """
 
     data: Any
@@ -43,10 +43,10 @@ class Planes:
     limits: tuple[float, float] | None = None
 
     def plane(self, index: Index) -> NDArray[Any]:
-        """Return an image (H, W) or (H, W, C), as a predictor takes it; of a lazy array this plane alone is read.
+        """Return an image (H, W) or (H, W, C), as a predictor takes it; of a lazy array, only this plane is read.
 
         Raises:
-            InputError: its values are no numbers.
+            InputError: its values are not numbers.
         """
         values = np.asarray(self.data[index])
         if self.channels == "axis":
@@ -60,7 +60,7 @@ class Planes:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all planes of the layer are meant, and not one of several."""
+        """Whether all planes of the layer are chosen, not one of several."""
         return len(self.indices) == int(np.prod(self.shape[:-2], dtype=int))
 
 
@@ -68,17 +68,17 @@ def planes_of(layer: Any, which: Which = "slice", step: Sequence[int] = (), *, s
     """Return the planes of an image layer.
 
     Args:
-        layer: of napari, or whatever has its ``data``, ``name``, ``rgb``, ``multiscale`` and ``contrast_limits``.
+        layer: of napari, or any object with its ``data``, ``name``, ``rgb``, ``multiscale`` and ``contrast_limits``.
         which: of the planes, see :data:`WHICH`.
         step: of the slice that is shown, an index for each axis before H and W (and channels).
         stretch: whether ``contrast_limits`` become 0 and 1.
 
     Raises:
-        InputError: the layer is no image, or has no planes.
+        InputError: the layer is not an image, or has no planes.
     """
     kind = type(layer).__name__
     if not hasattr(layer, "rgb") or not hasattr(layer, "contrast_limits"):
-        raise InputError(f"{_name(layer)} is a layer of {kind}: an Image layer is needed")
+        raise InputError(f"{_name(layer)} is a {kind} layer: an Image layer is needed")
     data = layer.data[0] if layer.multiscale else layer.data
     shape = tuple(int(n) for n in data.shape)
     rgb = bool(layer.rgb)
@@ -88,14 +88,14 @@ def planes_of(layer: Any, which: Which = "slice", step: Sequence[int] = (), *, s
     channels: Literal["rgb", "axis"] | None = "rgb" if rgb else None
     if which == "channels":
         if rgb or len(shape) < 3:
-            said = "is of colours already" if rgb else "has two axes"
-            raise InputError(f"{_name(layer)} {said}: there is no axis of channels before rows and columns")
+            said = "is already a colour image" if rgb else "has only two axes"
+            raise InputError(f"{_name(layer)} {said}: there is no channel axis before rows and columns")
         channels, shape = "axis", (*shape[:-3], *shape[-2:])
     before = shape[:-2]
     if which == "slice":
         kept = [*step][: len(before)]
         if len(kept) != len(before):
-            raise InputError(f"{_name(layer)} has {len(before)} axes before rows and columns: say which slice")
+            raise InputError(f"{_name(layer)} has {len(before)} axes before rows and columns: choose a slice")
         indices: tuple[Index, ...] = (tuple(min(max(int(k), 0), n - 1) for k, n in zip(kept, before, strict=True)),)
     else:
         indices = tuple(itertools.product(*map(range, before)))
@@ -104,22 +104,22 @@ def planes_of(layer: Any, which: Which = "slice", step: Sequence[int] = (), *, s
 
 
 def shown_step(layer: Any, point: Sequence[float]) -> Index:
-    """Return the slice of a layer that a viewer shows: the indices of all its axes but rows and columns.
+    """Return the slice of a layer that a viewer shows: the indices of all its axes except rows and columns.
 
     Args:
         layer: of napari.
-        point: ``viewer.dims.point``, in the world.
+        point: ``viewer.dims.point``, in world coordinates.
     """
     at = np.round(np.asarray(layer.world_to_data(point), float)).astype(int)
     return tuple(int(k) for k in at[:-2])
 
 
 def placed(planes: Planes, layer: Any) -> dict[str, Any]:
-    """Return where a layer of labels lies that :func:`stacked` makes: on the image, in the same units.
+    """Return the placement of a layer of labels from :func:`stacked`: on the image, in the same units.
 
     Returns:
-        "scale" and "translate", and of a layer whose axes are the same also "rotate", "shear" and "units", as
-        ``viewer.add_labels`` takes them.
+        "scale" and "translate", and "units" if the layer has them; if the axes are the same, also "rotate" and
+        "shear"; as ``viewer.add_labels`` takes them.
     """
     kept = [*range(len(layer.scale))]
     if planes.channels == "axis":
@@ -132,14 +132,14 @@ def placed(planes: Planes, layer: Any) -> dict[str, Any]:
     turned = planes.channels != "axis"
     if turned and hasattr(layer, "rotate"):
         found |= {"rotate": layer.rotate, "shear": layer.shear}
-    if not planes.is_whole:  # one slice lies at its place in the stack
+    if not planes.is_whole:  # put one slice at its position in the stack
         step = scale * np.array([*planes.indices[0], 0, 0])
         found["translate"] = translate + (np.asarray(layer.rotate) @ step if turned and "rotate" in found else step)
     return found
 
 
 def stacked(planes: Planes, parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Return labels (H, W) of each plane as one array: of the whole layer, or with axes of 1 of a slice."""
+    """Return the labels (H, W) of all planes as one array: for the complete layer, or for a slice, with axes of 1."""
     whole = planes.shape if planes.is_whole else (*(1 for _ in planes.shape[:-2]), *planes.shape[-2:])
     return np.stack([np.asarray(part) for part in parts]).reshape(whole)
 

@@ -1,4 +1,4 @@
-"""What the widgets share: choices of a model and of a layer, a table, and work in a thread."""
+"""Shared parts of the widgets: choices of a model and of a layer, a table, and work in a thread."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from unetzoo.napari import choosing, early
 early.import_torchvision()
 
 RUNS: list[str] = []
-"""Folders of the runs that were trained in this session: each choice of a model offers them."""
+"""Folders of the runs trained in this session: each choice of a model offers them."""
 
 
 def say(error: BaseException) -> None:
-    """Show what is wrong in a notification, in one line; what no one foresaw goes to napari as it is.
+    """Show an error in a notification, in one line; unexpected errors are left to napari.
 
     Raises:
-        BaseException: ``error`` itself, where it is a fault of the plugin.
+        BaseException: ``error`` itself, if it is a bug in the plugin.
     """
     if not isinstance(error, UnetzooError | OSError):
         raise error
@@ -56,10 +56,10 @@ def warn(text: str) -> None:
 
 
 class ModelChoice(QWidget):
-    """A model: one of a list, or a file, a folder, a repository of the Hub, which can be typed or browsed for.
+    """A choice of a model: from a list, or a file, a folder or a repository of the Hub, typed or browsed for.
 
     Args:
-        names: that are offered.
+        names: the names in the list.
         files: whether there is a button for files and folders.
     """
 
@@ -70,7 +70,7 @@ class ModelChoice(QWidget):
         self.box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.box.setMinimumContentsLength(12)
         self.box.addItems([*(names or choosing.offered()), *RUNS])
-        self.box.setToolTip("a name, a .safetensors file, a run's folder, or owner/name of the Hugging Face Hub")
+        self.box.setToolTip("a name, a .safetensors file, the folder of a run, or owner/name on the Hugging Face Hub")
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(self.box, 1)
@@ -85,7 +85,7 @@ class ModelChoice(QWidget):
 
     @property
     def text(self) -> str:
-        """The model that is chosen."""
+        """The chosen model."""
         return str(self.box.currentText()).strip()
 
     def choose(self, text: str) -> None:
@@ -106,7 +106,7 @@ class ModelChoice(QWidget):
 
 
 class LayerChoice(QComboBox):
-    """A layer of the viewer: its list follows the viewer's, and the layer that is selected there is chosen.
+    """A choice of a layer: its list follows the viewer's, and the layer selected there becomes the choice.
 
     Args:
         viewer: of napari.
@@ -126,7 +126,7 @@ class LayerChoice(QComboBox):
 
     @property
     def layer(self) -> Any:
-        """The layer that is chosen, or None."""
+        """The chosen layer, or None."""
         return self._layers[self.currentIndex()] if 0 <= self.currentIndex() < len(self._layers) else None
 
     def choose(self, layer: Any) -> None:
@@ -149,7 +149,7 @@ class LayerChoice(QComboBox):
 
 
 def bare(layer: Any) -> Any:
-    """Return a layer itself, which napari gives to plugins in a new wrapping at each look."""
+    """Return the layer itself, which napari gives to plugins in a new wrapper on each access."""
     return getattr(layer, "__wrapped__", layer)
 
 
@@ -159,14 +159,14 @@ def labels_choice(viewer: Any) -> LayerChoice:
 
 
 class Table(QTableWidget):
-    """A table of numbers that sorts as numbers do.
+    """A table that sorts numbers as numbers.
 
     Args:
         columns: their names.
     """
 
     picked = Signal(int)
-    """The row, as it was given, that was clicked."""
+    """The index of the clicked row, in the order given to ``fill``."""
 
     def __init__(self, columns: Sequence[str]) -> None:
         super().__init__(0, len(columns))
@@ -200,7 +200,8 @@ class Work(QWidget):
 
     Args:
         title: of the first button.
-        cancel: is called when somebody cancels.
+        cancel: is called when the user cancels.
+        stop: title of the second button.
     """
 
     def __init__(self, title: str, cancel: Callable[[], object], stop: str = "Cancel") -> None:
@@ -217,7 +218,7 @@ class Work(QWidget):
 
     @property
     def is_running(self) -> bool:
-        """Whether there is work going on."""
+        """Whether work is running."""
         return self._worker is not None
 
     def run(
@@ -226,12 +227,12 @@ class Work(QWidget):
         done: Callable[[Any], object],
         tick: Callable[[Any], object] | None = None,
     ) -> None:
-        """Do work in a thread; what is wrong with it is said in a notification.
+        """Do work in a thread; errors are shown in a notification.
 
         Args:
-            steps: gives progress, (done, of how many) or whatever ``tick`` takes, and returns the result.
+            steps: yields progress, (done, of how many) or whatever ``tick`` takes, and returns the result.
             done: takes the result, in the thread of the window.
-            tick: takes what is given between; None: the bar does.
+            tick: takes the progress; None: the bar shows it.
         """
         self._busy(True)
         self._worker = create_worker(steps, _ignore_errors=True)
@@ -252,10 +253,10 @@ class Work(QWidget):
     def _busy(self, on: bool) -> None:
         self.button.setEnabled(not on)
         self.cancel.setEnabled(on)
-        self.bar.setRange(0, 0 if on else 1)  # moves to and fro until there is something to count
+        self.bar.setRange(0, 0 if on else 1)  # moves back and forth until there is something to count
         self.bar.setVisible(on)
 
 
 def folder_name(path: str) -> str:
-    """Return what a model is called in the name of a layer: a file's stem, a folder's or a repository's name."""
+    """Return the name of a model for the name of a layer: a file's stem, or the name of a folder or a repository."""
     return Path(path).stem if Path(path).suffix else Path(path).name or path

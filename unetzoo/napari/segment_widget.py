@@ -1,4 +1,4 @@
-"""*Segment*: a model on an image layer, with a slider for the threshold and a table of objects."""
+"""*Segment*: applies a model to an image layer, with a slider for the threshold and a table of objects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from unetzoo.napari.layers import WHICH, Planes, placed, planes_of, shown_step
 from unetzoo.napari.parts import LayerChoice, ModelChoice, Table, Work, bare, folder_name, say, tell, warn
 
 _PAUSE = 40
-"""Milliseconds after which a slider that has stopped is followed."""
+"""Milliseconds between the last move of a slider and the update."""
 
 
 class Segment(QWidget):
@@ -41,7 +41,7 @@ class Segment(QWidget):
         self.viewer = napari_viewer
         self.model, self.image, self.which = ModelChoice(), LayerChoice(napari_viewer), which_box()
         self.stretch = QCheckBox("stretch by the contrast limits")
-        self.stretch.setToolTip("for dim images, 12 bits in 16, and numbers that are not in 0…1")
+        self.stretch.setToolTip("for dim images, 12-bit data in 16-bit files, and values outside 0…1")
         self.work = Work("Segment", self._cancel)
         self.work.button.clicked.connect(lambda: self.start())
         self.threshold, self.value = QSlider(Qt.Orientation.Horizontal), QLabel("0.50")
@@ -50,7 +50,7 @@ class Segment(QWidget):
         self.smallest, self.apart = QSpinBox(), QCheckBox("objects, each with a number")
         self.smallest.setRange(0, 1_000_000)
         self.smallest.setSuffix(" pixels")
-        self.note, self.table = QLabel("no image is segmented yet"), Table(segmenting.COLUMNS)
+        self.note, self.table = QLabel("no image has been segmented yet"), Table(segmenting.COLUMNS)
         self.note.setWordWrap(True)
         self.save = QPushButton("Save the table (CSV)…")
         self.save.clicked.connect(lambda: self._save())
@@ -85,7 +85,7 @@ class Segment(QWidget):
         column.addWidget(self.save)
 
     def start(self) -> None:
-        """Segment the layer that is chosen."""
+        """Segment the chosen layer."""
         try:
             planes, where = chosen_planes(self.viewer, self.image, self.which, self.stretch.isChecked())
         except InputError as error:
@@ -116,14 +116,14 @@ class Segment(QWidget):
 
     def _cancel(self) -> None:
         self._stop.set()
-        self.note.setText("stops after this tile…")
+        self.note.setText("stopping after this tile…")
 
     def _moved(self) -> None:
         self.value.setText(f"{self.threshold.value() / 100:.2f}")
         self._timer.start(_PAUSE)
 
     def _follow(self) -> None:
-        """Show what the threshold makes of what the network said."""
+        """Show the masks that the threshold makes from the probabilities."""
         if self._seen is None:
             return
         try:
@@ -141,7 +141,7 @@ class Segment(QWidget):
                 title = f"{self._name} {name}".strip()
                 self._layers[name] = bare(self.viewer.add_labels(labels, name=title, **self._where))
         self.table.fill(shown.rows)
-        # A notification goes; what this result is worth stays where it is read.
+        # A notification disappears; warnings about the result stay visible here.
         self.note.setText("\n".join([_said(seen, shown), *seen.warnings]))
 
     def _show(self, row: int) -> None:
@@ -159,14 +159,14 @@ class Segment(QWidget):
 
     def _save(self) -> None:
         if self._shown is None:
-            say(InputError("no image is segmented yet"))
+            say(InputError("no image has been segmented yet"))
             return
-        path, _ = QFileDialog.getSaveFileName(self, "A table of objects", "objects.csv", "CSV (*.csv)")
+        path, _ = QFileDialog.getSaveFileName(self, "Save the table of objects", "objects.csv", "CSV (*.csv)")
         if path:
             self.save_to(path if path.lower().endswith(".csv") else f"{path}.csv")
 
     def save_to(self, path: str) -> None:
-        """Write the table of objects as CSV, and say so."""
+        """Write the table of objects as CSV, and show a notification."""
         if self._shown is None:
             return
         try:
@@ -174,11 +174,11 @@ class Segment(QWidget):
         except (ValueError, OSError) as error:
             say(error)
             return
-        tell(f"{count} objects in {path}")
+        tell(f"{count} objects saved to {path}")
 
 
 def which_box() -> QComboBox:
-    """Return a choice of what is segmented of a stack."""
+    """Return a choice of which planes of a stack are segmented."""
     box = QComboBox()
     for key, title in WHICH.items():
         box.addItem(title, key)
@@ -186,10 +186,10 @@ def which_box() -> QComboBox:
 
 
 def chosen_planes(viewer: Any, choice: LayerChoice, which: QComboBox, stretch: bool) -> tuple[Planes, dict[str, Any]]:
-    """Return the planes of the layer that is chosen, and where a layer of their labels lies.
+    """Return the planes of the chosen layer, and the placement of a layer of their labels.
 
     Raises:
-        InputError: there is no image, or it cannot be segmented so.
+        InputError: there is no image, or it has no such planes.
     """
     if choice.layer is None:
         raise InputError("no image layer is chosen: open an image first")

@@ -1,4 +1,4 @@
-"""The planes of a layer through a network, once; masks and objects of any threshold after that."""
+"""Predicts the planes of a layer once; masks and objects for any threshold follow without the network."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ Progress = tuple[int, int]
 RANGE_FIX = (
     'set the contrast limits of the layer, which are its black and white, and tick "stretch by the contrast limits"'
 )
-"""What helps where the values of a layer are not those that a model was trained on."""
+"""The fix if the values of a layer have another range than those that a model was trained on."""
 COLUMNS = ("label", "slice", "class", "area", "y", "x")
-"""Of the table that is shown: y and x are centroids, in pixels from the centre of the first."""
+"""Columns of the table: y and x are centroids, in pixels from the centre of the first pixel."""
 
 
 @dataclass(frozen=True)
 class Segmented:
-    """The planes of a layer, segmented: another threshold asks no network.
+    """The predictions for the planes of a layer: another threshold does not need the network.
 
     Attributes:
         planes: of the layer.
-        found: of each plane, with its probabilities.
-        warnings: sentences on its values, such as that the planes are nearly black to the model.
+        found: the prediction for each plane, with its probabilities.
+        warnings: sentences on the values, such as that the planes are nearly black to the model.
     """
 
     planes: Planes
@@ -47,19 +47,19 @@ class Segmented:
 
     @property
     def has_threshold(self) -> bool:
-        """Whether a threshold makes the mask: of a multi-class model the likeliest class does."""
+        """Whether the mask depends on a threshold; for a multi-class model, the most probable class is used."""
         return self.found[0].config.pixel_task != "multiclass"
 
     @property
     def tells_objects_apart(self) -> bool:
-        """Whether the model gives objects."""
+        """Whether the model separates objects."""
         return shows_objects(self.found[0].config, self.found[0].split)
 
     def at(self, threshold: float, smallest: int = 0) -> Segmented:
-        """Return it with the masks of a threshold, from 0 to 1, and without objects of fewer pixels than ``smallest``.
+        """Return it with the masks for a threshold, from 0 to 1, without objects of fewer pixels than ``smallest``.
 
         Raises:
-            ConfigError: objects are to be left out, and SciPy is missing.
+            ConfigError: small objects are to be left out, but SciPy is missing.
         """
         config = self.found[0].config
         thresholds = (threshold,) * config.num_classes
@@ -74,13 +74,13 @@ class Segmented:
 
 @dataclass(frozen=True)
 class Labelled:
-    """What is shown of a segmented layer.
+    """The parts of a segmented layer that are shown.
 
     Attributes:
-        labels: what follows the layer's name → (…, H, W): classes, or the numbers of objects. One, or one a class of a
-            multi-label model, whose classes may lie over each other.
-        rows: of the table, see :data:`COLUMNS`; none where objects are not asked for.
-        objects: of each plane; the numbers in ``labels`` run on from plane to plane, these begin anew.
+        labels: suffix of the layer's name → (…, H, W): class indices, or object numbers. There is one, or one per class
+            of a multi-label model, whose classes may overlap.
+        rows: of the table, see :data:`COLUMNS`; empty if objects are not shown.
+        objects: of each plane; numbers in ``labels`` continue from plane to plane, while these start again.
     """
 
     labels: dict[str, NDArray[Any]]
@@ -91,15 +91,15 @@ class Labelled:
 def segment(
     predictor: Predictor, planes: Planes, stop: threading.Event | None = None
 ) -> Generator[Progress, None, Segmented | None]:
-    """Segment planes one after the other, and tell after each row of tiles how many are done, and of how many.
+    """Segment planes one after the other, and yield the progress after each row of tiles: done, and of how many.
 
     Args:
-        predictor: of the model, whose rules for tiles hold.
+        predictor: of the model; its settings for tiles are used.
         planes: of the layer.
-        stop: ends it after the tile that is computed; None is returned then.
+        stop: stops it after the current tile; None is returned then.
 
     Raises:
-        InputError: the layer does not fit the model, or memory is too small. The first plane tells before others cost.
+        InputError: the layer does not fit the model, or memory is too small. The first plane shows this early.
         WeightsError: the model has weights that are not finite.
     """
     found, remarks, count = [], [], len(planes.indices)
@@ -109,7 +109,7 @@ def segment(
         remarks += _looked_at(image, predictor)
         grid, parts = predictor.grid(image), []
         try:
-            with in_memory(InputError, "close other layers, or segment a slice at a time"):
+            with in_memory(InputError, "close other layers, or segment one slice at a time"):
                 for strip in predictor.strips(image, grid, tick=lambda: _check(stop)):
                     parts.append(strip)
                     share = len(parts) / len(grid.down.starts)
@@ -123,7 +123,7 @@ def segment(
 
 
 def _looked_at(image: LoadedImage, predictor: Predictor) -> list[Remark]:
-    """Return what is to be said of a plane, or raise if it does not fit the model."""
+    """Return the remarks on a plane, or raise if it does not fit the model."""
     try:
         with kept() as remarks:
             look_at(image, predictor.networks, predictor.intensity_range)
@@ -141,7 +141,7 @@ def _said(remarks: list[Remark], planes: Planes) -> list[str]:
 
 
 class StoppedError(Exception):
-    """Leaves a prediction that somebody cancelled."""
+    """Ends a prediction that the user cancelled."""
 
 
 def _check(stop: threading.Event | None) -> None:
@@ -153,11 +153,11 @@ def labelled(seen: Segmented, *, apart: bool) -> Labelled:
     """Return the labels of a segmented layer, and a table of its objects.
 
     Args:
-        seen: at its threshold.
-        apart: objects, each with a number of its own, and not classes.
+        seen: with the masks for its threshold.
+        apart: return objects, each with its own number, instead of classes.
 
     Raises:
-        ConfigError: objects are asked for, and what finds them is not installed.
+        ConfigError: objects are requested, but a package to find them is not installed.
     """
     config = seen.found[0].config
     names = class_names_of(config.class_names, config.task, config.num_classes)
@@ -178,31 +178,31 @@ def labelled(seen: Segmented, *, apart: bool) -> Labelled:
 
 
 def _by_class(seen: Segmented, parts: list[NDArray[Any]], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    """Return masks or numbers as layers: one, or of a multi-label model one a class."""
+    """Return masks or numbers as layers: one, or for a multi-label model one per class."""
     if seen.found[0].config.pixel_task != "multilabel":
         return {"": stacked(seen.planes, parts)}
     return {name: stacked(seen.planes, [part[k] for part in parts]) for k, name in enumerate(names)}
 
 
 def write_table(seen: Segmented, shown: Labelled, path: str) -> int:
-    """Write the table of objects as CSV, as ``unetzoo predict --table`` does, and return how many there are.
+    """Write the table of objects as CSV, as ``unetzoo predict --table`` does, and return the number of objects.
 
-    "label" is the object's number in the layer; "image" is the layer, with the slice of a stack.
+    "label" is the object's number in the layer; "image" is the name of the layer, with the slice of a stack.
 
     Args:
         seen: the layer.
         shown: with objects.
-        path: ends in .csv.
+        path: must end in .csv.
 
     Raises:
-        InputError: another ending, or there are no objects.
+        InputError: the path ends differently, or objects are not shown.
         ConfigError: scikit-image is missing.
         WriteError: the file cannot be written.
     """
     from unetzoo.objects.table import table, table_file
 
     if not shown.objects:
-        raise InputError("there are no objects in a table of classes: show objects first")
+        raise InputError("only classes are shown: show objects first")
     before = 0
     with table_file(path, seen.found[0].image.shape[0]) as write:
         for index, one, instances in zip(seen.planes.indices, seen.found, shown.objects, strict=True):

@@ -1,4 +1,4 @@
-"""*Train*: a network on an image layer and a Labels layer, or on a folder."""
+"""*Train*: trains a network on an image layer and a Labels layer, or on a folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from unetzoo.napari.layers import planes_of
 from unetzoo.napari.segment_widget import which_box
 
 NETWORKS = ("resunet18", "unet", "unetpp_resnet18", "unet3p_lite_resnet50")
-"""Of the zoo, for the list; any other name can be typed."""
+"""Networks of the zoo in the list; any other name can be typed."""
 STEPS = 300
 _CURVES = "curves.png"
 
@@ -48,7 +48,7 @@ class Train(QWidget):
         self.labels = parts.labels_choice(napari_viewer)
         self.which = which_box()
         self.which.setCurrentIndex(self.which.findData("all"))
-        self.data, self.out = _Folder("or a folder of images and masks"), _Folder("of the run, new")
+        self.data, self.out = _Folder("or a folder of images and masks"), _Folder("new folder for the run")
         self.out.line.setText(str(_free_folder()))
         self.task = QComboBox()
         for key, title in training.TASKS.items():
@@ -63,7 +63,7 @@ class Train(QWidget):
         self.resume.clicked.connect(lambda: self.start(resume=True))
         self.use.clicked.connect(lambda: self.use_it())
         self.use.setEnabled(False)
-        self.note, self.curve = QLabel("nothing is trained yet"), QLabel()
+        self.note, self.curve = QLabel("nothing has been trained yet"), QLabel()
         self.note.setWordWrap(True)
         self.curve.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._training: training.Training | None = None
@@ -74,12 +74,12 @@ class Train(QWidget):
         self._lay_out()
 
     def showEvent(self, event: Any) -> None:  # noqa: N802  Qt's name
-        """Look at the window from now on: a training ends with it, and can be gone on with."""
+        """Watch the window from now on: training stops when it is closed, and can be resumed."""
         self.window().installEventFilter(self)
         super().showEvent(event)
 
     def eventFilter(self, watched: Any, event: Any) -> bool:  # noqa: N802  Qt's name
-        """Stop a training when the window is closed, as napari waits for it then."""
+        """Stop training when the window is closed, because napari then waits for it."""
         if event.type() == QEvent.Type.Close and watched is self.window():
             self._halt()
         return False
@@ -105,7 +105,7 @@ class Train(QWidget):
         column.addWidget(self.curve, 1)
 
     def start(self, resume: bool = False) -> None:
-        """Begin a training, or go on with the one in the folder of the run."""
+        """Start training, or resume the run in the folder."""
         out, steps = self.out.text, self.steps.value()
         try:
             write = None if resume or self.data.text else self._writer(out)
@@ -129,20 +129,20 @@ class Train(QWidget):
                 if write is not None:
                     training.clear(Path(folder), Path(out))
 
-        self.note.setText("begins: the data are checked, and Lightning takes seconds to load…")
+        self.note.setText("starting: the data are checked; loading Lightning takes a few seconds…")
         self._begun = time.monotonic()
         self.work.run(work, self._done, self._epoch)
 
     def _writer(self, out: str) -> Any:
-        """Return what writes the layers that are chosen.
+        """Return a function that writes the chosen layers.
 
         Raises:
-            InputError: they are none, or there is something already.
+            InputError: none are chosen, or the folder of the run is not given.
         """
         if self.image.layer is None or self.labels.layer is None:
-            raise InputError("an image layer and a Labels layer are needed, or a folder of images and masks")
+            raise InputError("choose an image layer and a Labels layer, or a folder of images and masks")
         if not out:
-            raise InputError("say which folder the run goes to")
+            raise InputError("choose a folder for the run")
         which, image = self.which.currentData(), self.image.layer
         planes = planes_of(image, "channels" if which == "channels" else "all")
         labels, task = self.labels.layer.data, str(self.task.currentData())
@@ -157,15 +157,15 @@ class Train(QWidget):
     def _done(self, whole: bool) -> None:
         rows = training.rows_of(self.out.text)
         judged = [float(row["dice"]) for row in rows if row.get("dice") is not None]
-        best = f", the best Dice {max(judged):.3f} on what is validated on" if judged else ""
-        self.note.setText(f"{'finished' if whole else 'stopped, and Resume goes on'}: {len(rows)} epochs{best}")
+        best = f", best validation Dice {max(judged):.3f}" if judged else ""
+        self.note.setText(f"{'finished' if whole else 'stopped; press Resume to continue'}: {len(rows)} epochs{best}")
         self.use.setEnabled((Path(self.out.text) / "best.safetensors").is_file())
         if self.out.text not in parts.RUNS:
             parts.RUNS.append(self.out.text)
         self._draw()
 
     def _draw(self) -> None:
-        """Show the curves of the run, which it draws anew after each epoch."""
+        """Show the curves of the run, which it redraws after each epoch."""
         image = QPixmap(str(Path(self.out.text) / _CURVES))
         if not image.isNull():
             smooth = Qt.TransformationMode.SmoothTransformation
@@ -176,10 +176,10 @@ class Train(QWidget):
         if self._training is not None:
             self._training.stop()
         if self.work.is_running:
-            self.note.setText("stops after this step…")
+            self.note.setText("stopping after this step…")
 
     def use_it(self) -> Any:
-        """Open Segment with what was trained, and return that widget."""
+        """Open Segment with the trained model, and return that widget."""
         try:
             _, widget = self.viewer.window.add_plugin_dock_widget("unetzoo", "Segment")
         except UnetzooError as error:
@@ -190,7 +190,7 @@ class Train(QWidget):
 
 
 class _Folder(QWidget):
-    """A folder that can be typed or browsed for."""
+    """A field for a folder, which can be typed or browsed for."""
 
     def __init__(self, hint: str) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ class _Folder(QWidget):
 
 
 def _free_folder() -> Path:
-    """Return a folder for a run that is not there yet."""
+    """Return a folder for a run that does not exist yet."""
     home, k = Path.home() / "unetzoo-runs", 1
     while (home / f"run-{k}").exists() or (home / f"run-{k}-data").exists():
         k += 1

@@ -1,6 +1,6 @@
-"""A training as the widget starts it: layers written as a folder, and the command in a process of its own.
+"""Training as started by the widget: layers are written to a folder, and the command runs in its own process.
 
-A process, as Lightning takes the signals of the one that it is in, and as no crash of a training may close napari.
+It needs its own process because Lightning handles the signals of its process, and a crash must not close napari.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ from unetzoo.train.given_sets import write_given
 from unetzoo.train.runs import CONFIG, Run
 
 TASKS = {
-    "instances": "objects, each with a number of its own",
-    "binary": "one class: all that is labelled",
+    "instances": "objects, each with its own number",
+    "binary": "one class: everything labelled",
     "multiclass": "classes: 1, 2, …",
 }
-"""What the labels of a layer mean, and how it is called."""
+"""Task → its description of the labels in a layer."""
 Pair = tuple[NDArray[Any], NDArray[Any]]
 _FEW = 4
-"""Labelled slices below which each is cut in two, so that there is something to validate on."""
+"""If there are fewer labelled slices, each is cut in two, so that there is something to validate on."""
 _SHARE = 4
-"""A quarter is validated on."""
+"""One part in this many, a quarter, is for validation."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A training.
+    """The settings of a training.
 
     Attributes:
-        model: a name of the zoo, or a trained model to go on from.
+        model: a name of the zoo, or a trained model to start from.
         data: folder of images and masks.
-        out: folder of the run, new or empty; or of one to go on with.
-        steps: of the optimiser, in all.
-        task: see :data:`TASKS`; None: as the data say.
+        out: folder of the run, new or empty; or that of a run to resume.
+        steps: optimiser steps in total.
+        task: see :data:`TASKS`; None: it follows from the data.
         num_classes: of a multi-class task, background included.
-        resume: whether ``out`` goes on; of the others ``steps`` alone counts then.
+        resume: whether to resume the run in ``out``; then only ``steps`` of the other settings is used.
     """
 
     model: str
@@ -62,7 +62,7 @@ class Plan:
     resume: bool = False
 
     def words(self) -> list[str]:
-        """Return the command, whose lines on standard output are objects of JSON."""
+        """Return the command, which prints one JSON object per line on standard output."""
         words = [sys.executable, "-m", "unetzoo", "train", "--json", "--steps", str(self.steps)]
         if self.resume:
             return [*words, "--resume", self.out]
@@ -72,10 +72,10 @@ class Plan:
 
 
 def pairs_of(planes: Planes, labels: Any, task: str) -> tuple[list[Pair], list[Pair]]:
-    """Return images and masks to train and to validate on.
+    """Return images and masks for training and for validation.
 
-    Slices without any label are left out, as nobody has labelled them. Of four slices or more every fourth is validated
-    on; fewer are cut, and the last quarter of each is, along its longer side.
+    Slices without labels are left out, because nobody has labelled them. If there are four or more, every fourth is
+    for validation; fewer are each cut along their longer side, and the last quarter is for validation.
 
     Args:
         planes: of the image layer.
@@ -86,7 +86,7 @@ def pairs_of(planes: Planes, labels: Any, task: str) -> tuple[list[Pair], list[P
         InputError: the two do not fit each other, or nothing is labelled.
     """
     if tuple(labels.shape) != planes.shape:
-        raise InputError(f"labels of shape {tuple(labels.shape)} for an image of {planes.shape}: they must be alike")
+        raise InputError(f"labels of shape {tuple(labels.shape)} for an image of {planes.shape}: they must be the same")
     found = []
     for index in planes.indices:
         mask = np.asarray(labels[index])
@@ -100,8 +100,8 @@ def pairs_of(planes: Planes, labels: Any, task: str) -> tuple[list[Pair], list[P
     halves = [_cut(*pair) for pair in found]
     if not any(mask.any() for (_, mask), _ in halves) or not any(mask.any() for _, (_, mask) in halves):
         raise InputError(
-            "labels lie in one part of the image alone: the last quarter, along its longer side, is to judge by; label "
-            "objects in both"
+            "labels are in only one part of the image: the last quarter along its longer side is for validation, the "
+            "rest for training; label objects in both"
         )
     return [first for first, _ in halves], [second for _, second in halves]
 
@@ -115,15 +115,15 @@ def _cut(image: NDArray[Any], mask: NDArray[Any]) -> tuple[Pair, Pair]:
 
 
 def write_layers(planes: Planes, labels: Any, task: str, folder: Path) -> int | None:
-    """Write layers as a folder that is trained on, and return the number of classes of a multi-class task, else None.
+    """Write layers as a folder of training data; return the number of classes of a multi-class task, else None.
 
     Args:
         planes, labels, task: see :func:`pairs_of`.
         folder: a new one.
 
     Raises:
-        InputError: they cannot be trained on.
-        ConfigError: the folder is there, or a value cannot be written.
+        InputError: they cannot be used for training.
+        ConfigError: the folder exists, or a value cannot be written.
         WriteError: it cannot be written.
     """
     train, val = pairs_of(planes, labels, task)
@@ -134,16 +134,16 @@ def write_layers(planes: Planes, labels: Any, task: str, folder: Path) -> int | 
 
 
 def clear(folder: Path, out: Path) -> None:
-    """Remove a folder of layers that no run began on, so that another try can write it."""
+    """Remove a folder of layers on which no run has begun, so that another attempt can write it."""
     if not (out / CONFIG).is_file():
         shutil.rmtree(folder, ignore_errors=True)
 
 
 class Training:
-    """A command that trains, in a process of its own.
+    """A training command in its own process.
 
     Args:
-        plan: of it.
+        plan: its settings.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -156,13 +156,13 @@ class Training:
         atexit.register(self.stop)  # it does not outlive napari
 
     def epochs(self) -> Generator[dict[str, Any], None, bool]:
-        """Give the figures of each epoch as it ends, "epoch", "loss", "val_loss", "dice", …; wait for the end.
+        """Yield the figures of each epoch as it ends, "epoch", "loss", "val_loss", "dice", …; wait for the end.
 
         Returns:
-            Whether it came to its end; False where it was stopped.
+            Whether it finished; False if it was stopped.
 
         Raises:
-            TrainingError: it failed, in the words of the command.
+            TrainingError: it failed; has the error message of the command.
         """
         assert self._process.stdout is not None
         with self._said, self._process.stdout:
@@ -173,18 +173,18 @@ class Training:
                         yield record
             code = self._process.wait()
             if code and not self._stopped:
-                raise TrainingError(self._last_words() or f"the training ended with status {code}")
+                raise TrainingError(self._last_words() or f"the training failed with exit status {code}")
         atexit.unregister(self.stop)
         return not self._stopped
 
     def stop(self) -> None:
-        """End it, such that it can be gone on with; on Windows from the last epoch."""
+        """Stop it in such a way that it can be resumed; on Windows, from the last epoch."""
         self._stopped = True
         if self._process.poll() is None:
             self._process.terminate()
 
     def _last_words(self) -> str:
-        """Return what the command said last, in one line."""
+        """Return the last message of the command, in one line."""
         self._said.seek(0)
         lines = [line.strip() for line in self._said.read().decode("utf-8", "replace").splitlines() if line.strip()]
         begins = next((k for k in range(len(lines) - 1, -1, -1) if lines[k].startswith("unetzoo:")), len(lines) - 1)
@@ -192,20 +192,20 @@ class Training:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of the command: text is UTF-8, and unetzoo is this one."""
+    """Return the environment of the command: text is UTF-8, and this copy of unetzoo is imported."""
     home = str(Path(__file__).parents[2])
     given = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONUTF8": "1", "PYTHONPATH": f"{home}{os.pathsep}{given}" if given else home}
 
 
 def stop_all(begun: list[Training]) -> None:
-    """Stop trainings; those that have ended stay so."""
+    """Stop the trainings that are still running."""
     for one in begun:
         one.stop()
 
 
 def rows_of(folder: str) -> list[dict[str, Any]]:
-    """Return the figures of a run so far, an epoch each; none where there is none yet."""
+    """Return the figures of a run so far, one row per epoch; none if there is no run yet."""
     with contextlib.suppress(ConfigError):
         return [dict(row) for row in Run(folder).history]
     return []
