@@ -202,7 +202,7 @@ def test_a_255_beside_1_is_white_or_does_not_count(tmp_path: Path, white: int, k
     values = np.where(TRUTH, 1, 0 if black else 1).astype(kind)
     values[0] = white
     file = save(values, tmp_path / "m.tif")
-    said = rf"outside the classes: {white} \({SIZE[1]} pixels\).*{white} beside 1 .*white$"
+    said = rf"outside the classes: {white} \({SIZE[1]} pixels\).*next to 1, {white} .*white$"
     with pytest.raises(InputError, match=said):
         target_of(file, BINARY)
     expected = np.where(values == white, IGNORED, (values == 1).astype(int))
@@ -724,7 +724,7 @@ def test_data_sets_that_cannot_be(tmp_path: Path, options: dict[str, Any], said:
         (lambda d: (d / "masks" / "p2.png").unlink(), {}, r"images/p2\.png: no mask .*stem.* masks"),
         (lambda d: (d / "images" / "p3.png").unlink(), {}, r"masks/p3\.png: no image .*stem"),
         (lambda d: save(TRUTH, d / "masks" / "p3.bmp"), {}, r"masks/p3\.png: masks/p3\.bmp .*same stem"),
-        (lambda d: save(TRUTH[:3], d / "masks" / "p4.png"), {}, r"p4\.png' .*8×3 pixels.*image 8×6"),
+        (lambda d: save(TRUTH[:3], d / "masks" / "p4.png"), {}, r"p4\.png' .*8×3 pixels.*image is 8×6"),
         (
             lambda d: save(CLASSES * np.uint8(20), d / "masks" / "p5.png"),
             {},

@@ -64,7 +64,7 @@ def said(source: Path, labels: Labels | None = None, **how: Any) -> list[str]:
     """Return the warnings of large objects."""
     report = check(source, labels or Labels(), **{**ALL, **how})
     assert not report.problems
-    return [one for one in report.warnings if "only a part of it" in one]
+    return [one for one in report.warnings if "only part of it" in one]
 
 
 # Squares

@@ -127,7 +127,7 @@ def test_another_ending_or_case_is_suggested(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_answered_briefly(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nothing in it.*docs/data\.md") as caught:
+    with pytest.raises(ConfigError, match=r"it is empty.*docs/data\.md") as caught:
         find_samples(tmp_path, Labels())
     assert len(str(caught.value)) < 250 + len(str(tmp_path))
 
@@ -151,7 +151,7 @@ def test_masks_and_annotations_both_are_offered(tmp_path: Path) -> None:
     [
         ("images/a_seg.npy", "", "_cp_masks.png"),
         ("min.json", '[{"image": "a.png", "id": 1, "annotation_id": 2, "label": []}]', "Label Studio's JSON-MIN"),
-        ("notes.json", '{"hello": 1}', "no format that is known"),
+        ("notes.json", '{"hello": 1}', "an unknown format"),
     ],
 )
 def test_files_of_tools_beside_masks_are_named_once(tmp_path: Path, name: str, text: str, said: str) -> None:

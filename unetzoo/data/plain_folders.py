@@ -54,7 +54,7 @@ def convert(source: Source, target: str | os.PathLike[str], labels: Labels, *, p
     """
     target = Path(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(f"{str(target)!r} exists and is not an empty folder: choose another")
+        raise ConfigError(f"{str(target)!r} already exists and is not an empty folder: choose another")
     listing = list_samples(source, labels)
     written = _written_labels(listing.labels)
     found = [(split, sample) for split, samples in listing.samples.items() for sample in samples]

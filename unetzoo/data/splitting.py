@@ -199,7 +199,7 @@ def allot(sizes: Mapping[str, int], ratios: Sequence[float], seed: int) -> dict[
     if not sizes:
         raise ConfigError("there are no images with masks")
     if len(sizes) < len(wanted):
-        fix = "give ratios=… with 0 as the last, " if 2 <= len(sizes) < 3 else "add images, cut large ones into parts, "
+        fix = "give ratios=… whose last is 0, " if 2 <= len(sizes) < 3 else "add images, cut large ones into parts, "
         raise ConfigError(
             f"{_count(sizes)} cannot be split into {', '.join(wanted)}: {fix}or name the splits in a .csv file"
         )
