@@ -338,7 +338,7 @@ def test_parts_of_the_program_itself_are_refused(
     with pytest.raises(ConfigError) as caught:
         run_trials("own", settings, tmp_path / "out")
     (problem,) = caught.value.problems
-    assert re.match(r"own .*program itself.*module.*parts\.py", problem)
+    assert re.match(r"own .*main program.*module.*parts\.py", problem)
     assert not (tmp_path / "out").exists()
 
 

@@ -23,12 +23,12 @@ def measured(config: ModelConfig, size: int) -> tuple[float, float | None]:
     """Return time in milliseconds and memory in MiB of a network for one image, measured in a separate process.
 
     Raises:
-        ConfigError: a part of the network is registered in this script itself, which another process cannot import.
+        ConfigError: a part of the network is registered by the main program, which another process cannot import.
         UnetzooError: the process failed.
     """
     homes = plugins.homes_of({config.decoder: DECODERS[config.decoder], config.encoder: ENCODERS[config.encoder].build})
     problems = [
-        f"{part} is registered in this script itself, which the measuring process does not run: move it to a module, "
+        f"{part} is registered by the main program, which the measuring process does not run: move it to a module, "
         "such as parts.py, and import that"
         for part, module in homes.items()
         if module == "__main__"
