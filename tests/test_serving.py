@@ -395,7 +395,7 @@ def test_a_small_tiff_that_unfolds_to_much_is_refused(tmp_path: Path) -> None:
 )
 def test_files_of_other_kinds_are_refused_whatever_their_name(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
-    assert refused(tmp_path / name) == f"{name} is no PNG, JPEG, TIFF, WebP, GIF or BMP"
+    assert refused(tmp_path / name) == f"{name} is not a PNG, JPEG, TIFF, WebP, GIF or BMP file"
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".gif", ".bmp"])
@@ -717,7 +717,7 @@ def test_postscript_that_is_sent_is_refused_by_name_and_runs_nothing(
             status, answer = site.upload(name, content)
             assert status == 200, answer
             # Of other endings than an image's, gradio itself says which may be sent.
-            own = f"{name} is no PNG, JPEG, TIFF, WebP, GIF or BMP"
+            own = f"{name} is not a PNG, JPEG, TIFF, WebP, GIF or BMP file"
             said = own if name[-3:] in ("png", "tif") else "Invalid file type"
             assert said in site.ask(json.loads(answer)[0])
         status, answer = site.upload("cells.png", image(tmp_path).read_bytes())
@@ -1000,7 +1000,7 @@ def test_bad_images_are_refused_in_a_line_and_the_next_one_is_taken(
     cut.write_bytes(image(tmp_path).read_bytes()[:300])
     wide = image(tmp_path, "wide.png", 600, 900)
     for path, reason in (
-        (tmp_path / "notes.png", "notes.png is no PNG, JPEG, TIFF, WebP, GIF or BMP"),
+        (tmp_path / "notes.png", "notes.png is not a PNG, JPEG, TIFF, WebP, GIF or BMP file"),
         (cut, "'cut.png' cannot be read"),
         (wide, "900 × 600 = 0.54 megapixels: up to 0.5"),
     ):
@@ -1279,7 +1279,7 @@ def test_visitors_see_what_is_told_of_the_values_of_their_images(tmp_path: Path,
     (refused,) = re.findall(r'<p class="refusal" role="alert">(.*?)</p>', note)
     assert refused.startswith("c.tif: a floating-point image")
     assert "intensity_range" not in note
-    assert all("Type › 8-bit" in each and "whoever runs this page" in each for each in (warned[0], refused))
+    assert all("Type › 8-bit" in each and "the person who runs this page" in each for each in (warned[0], refused))
     assert not caplog.messages  # nobody reads there what a visitor is to know
     assert 'class="warning"' not in asked_for(events, [paths[4], image(tmp_path)])[1]
     assert "a.tif is nearly black" in events.ask([str(paths[0])], tray, 0, 0.5, 0.5, VIEWS[0])[2]  # the rest is gone
@@ -1291,7 +1291,7 @@ def test_all_images_of_a_visitor_keep_to_what_one_may_have(tmp_path: Path) -> No
     paths = [image(tmp_path, f"{k}.png", 100, 100, seed=k) for k in range(5)]
     tray, note, *_ = asked_for(events, paths)
     assert len(tray.all_seen(0.5)) == 3
-    assert len(re.findall(r"role=.alert.>\d.png: no room beside the others", note)) == 2
+    assert len(re.findall(r"role=.alert.>\d.png: too large together with the others", note)) == 2
     tray.current.answer.at(0.7)
     thumbnails = sum(len(entry.thumbnail) for entry in tray.entries)
     assert len(pickle.dumps([entry.answer for entry in tray.entries])) <= 0.03e6 * 8 + 3 * 9000

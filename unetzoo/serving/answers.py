@@ -1,4 +1,4 @@
-"""What the page knows of an image that somebody sent. Nothing here knows the page."""
+"""The results for an image that a visitor sent. Nothing here depends on the page."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from unetzoo.slides import is_pyramid
 
 @dataclass(frozen=True)
 class Segmented:
-    """An image that somebody sent, with the mask and the objects of one threshold.
+    """An image that a visitor sent, with the mask and the objects for one threshold.
 
     Attributes:
         prediction: the image as uint8 (3, H, W), and the mask; without probabilities.
-        objects: of the mask; None where the model tells none apart and nobody asked for ``split``, or where what finds
-            them is not installed.
-        measured: the image as its file has it, (C, H, W), whose intensities are measured; where there are no objects,
-            or the file has 8-bit RGB, that of ``prediction``.
+        objects: of the mask; None if the model does not separate objects and ``split`` is not given, or if a package
+            to find them is not installed.
+        measured: the image as in its file, (C, H, W), in which intensities are measured; if there are no objects, or
+            the file is 8-bit RGB, the image of ``prediction``.
     """
 
     prediction: Prediction
@@ -40,13 +40,13 @@ class Segmented:
 
 
 class Answer:
-    """What is kept of an image that somebody sent: as much as another threshold needs, and what came of the last one.
+    """The data kept for an image that a visitor sent: those needed for another threshold, and the last result.
 
     Args:
-        found: with the image as uint8 (3, H, W). Kept of it are 3 bytes a pixel, and 5 a pixel and class, or 1 a pixel
-            where no threshold can be moved; of objects 4 a pixel and class, and 4 a pixel of their edges.
-        measured: the image as its file has it, where objects are measured in it and it is another; is kept, too.
-        remarks: on its values, which a visitor is to know.
+        found: with the image as uint8 (3, H, W). It takes 3 bytes per pixel, and 5 per pixel and class, or 1 per pixel
+            if there is no threshold; objects take 4 per pixel and class, and their edges 4 per pixel.
+        measured: the image as in its file, if objects are measured in it and it differs; it is kept, too.
+        remarks: on its values, to be shown to the visitor.
     """
 
     def __init__(self, found: Prediction, measured: Tensor | None = None, remarks: Sequence[Remark] = ()) -> None:
@@ -59,9 +59,9 @@ class Answer:
             self._found = self._last[1].prediction
 
     def at(self, threshold: float) -> Segmented:
-        """Return mask and objects of a threshold; a multi-class model has none, and its mask stays.
+        """Return mask and objects for a threshold; a multi-class model has no threshold, and its mask never changes.
 
-        Objects are found where a threshold is new: what is drawn anew, or written, has those of the last one.
+        The result for the last threshold is kept, so that drawing or writing it again does not find objects again.
         """
         found, last, config = self._found, self._last, self._found.config
         if last is None or (config.pixel_task != "multiclass" and last[0] != threshold):
@@ -84,22 +84,22 @@ def _segmented(found: Prediction, measured: Tensor) -> Segmented:
 def answer(
     predictor: Predictor, path: str | os.PathLike[str], limits: Limits, *, pixels: int = 0, size_beside: int = 0
 ) -> Answer:
-    """Segment an image that somebody sent.
+    """Segment an image that a visitor sent.
 
     Args:
         predictor: of the model.
         path: of the file.
         limits: of images.
-        pixels, size_beside: of what the visitor has here already, as :meth:`Limits.check` takes them.
+        pixels, size_beside: of the visitor's other images, as :meth:`Limits.check` takes them.
 
     Raises:
-        InputError: in one line that names no folder.
+        InputError: the image is refused; the message is one line without the name of a folder.
     """
     path = Path(path)
     try:
         limits.check(path, predictor.config.in_channels, pixels=pixels, size_beside=size_beside)
         if is_pyramid(path):
-            raise InputError(f"{path.name} is a slide: send a part of it, saved as an image of the size to look at")
+            raise InputError(f"{path.name} is a slide: send a part of it, saved as an ordinary image")
         image = as_image(path)
         with kept() as remarks:
             found = predictor(image)
@@ -112,7 +112,7 @@ def answer(
     visible = sheets.visible(found.image)
     shown = images.overlay(visible, torch.zeros(visible.shape[1:], dtype=torch.bool))
     known = not shows_objects(found.config, found.split) or torch.equal(shown, found.image)
-    # Opacity is no measurement, unless the model sees it.
+    # The alpha channel is not measured, unless the model uses it.
     opaque = image.alpha and len(found.image) != found.config.in_channels
     measured = found.image[:-1] if opaque else found.image
     return Answer(replace(found, image=shown), None if known else measured, remarks)

@@ -1,4 +1,4 @@
-"""What is counted and measured of a segmented image."""
+"""Counts and measurements of a segmented image."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Row:
 
     Attributes:
         name: of the class.
-        colour: of the class, such as "#e6194b"; None where nothing is painted in one: the background, and one class
-            whose objects have colours of their own.
-        objects: how many the class has; None where none are told apart, and of a background.
+        colour: of the class, such as "#e6194b"; None for the background, and for a single class whose objects have
+            their own colours.
+        objects: number of objects of the class; None if objects are not separated, and for the background.
         pixels: of the class.
         share: of the image, from 0 to 1.
-        palette: the colours of its objects, where each has one that differs from its neighbours'.
+        palette: the colours of its objects, if neighbouring objects differ in colour.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Row:
 
 
 def legend(seen: Segmented) -> list[Row]:
-    """Return a row a class, the background included unless classes may lie over each other; of what was measured."""
+    """Return a row per class, including the background unless classes may overlap; missing pixels do not count."""
     prediction, objects = seen.prediction, seen.objects
     config, mask = prediction.config, prediction.mask
     missing = 0 if prediction.missing is None else int(prediction.missing.sum())
@@ -85,7 +85,7 @@ class Measured:
 
 
 def intensity_names(seen: Segmented) -> list[str]:
-    """Return what the columns of mean intensities are called: one where all channels are the same, at most four."""
+    """Return the titles of the columns of mean intensities: one if all channels are equal, at most four."""
     image = seen.measured
     if bool((image == image[:1]).all()):
         return ["mean intensity"]
@@ -95,7 +95,7 @@ def intensity_names(seen: Segmented) -> list[str]:
 
 
 def measured(seen: Segmented, most: int) -> list[Measured]:
-    """Return the objects, or the ``most`` largest of them, in the order of their numbers; none where none are known.
+    """Return the objects, or the ``most`` largest of them, in the order of their numbers; empty if there are none.
 
     Numbers are those of ``unetzoo.objects.table``, which measures more, and slower.
     """

@@ -1,4 +1,4 @@
-"""What happens when something is sent, moved or pressed on the page."""
+"""Handles events on the page: uploads, moved sliders, pressed buttons."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from unetzoo.serving.warnings import warnings
 VIEWS = ("Coloured areas", "Outlines only", "Mask alone", "Image alone")
 """Ways to look at an image."""
 ROWS = 2000
-"""Of the table of objects, at most; files have all of them."""
+"""Most rows of the table of objects; files have all of them."""
 
 
 class Events:
-    """What is done when images are sent, a slider moved, a button pressed: components' values in, values out.
+    """Handlers for uploads, sliders and buttons: they take the values of components and return new ones.
 
     Args:
         gradio: the module.
@@ -46,18 +46,18 @@ class Events:
             f"{limits.megapixels:g} megapixels and {limits.megabytes:g} MB."
         )
         self.counts = shows_objects(predictor.config, predictor.split)
-        # Of a model that tells objects apart: who asked for `split` was refused before.
+        # For a model that separates objects; if `split` was given, the server has refused already.
         missing = predictor.config.task == "instances" and not separable(predictor.split)
-        self.uncounted = " Objects are not counted: that needs pip install 'unetzoo[objects]'." if missing else ""
+        self.uncounted = " Objects are not counted: this needs pip install 'unetzoo[objects]'." if missing else ""
         self.measures = self.counts and _can_measure()
         self.files = ["mask", "overlay", *(files.FORMATS if self.counts else ()), *(["table"] if self.measures else [])]
 
     def ask(
         self, paths: Sequence[str] | None, tray: Tray | None, turn: int, threshold: float, opacity: float, view: str
     ) -> list[Any]:
-        """Segment one image, the first that waits; return what is kept, whose turn it is, and what is shown.
+        """Segment the first waiting image; return the state, the turn, and what is shown.
 
-        A turn that changes asks again: others, who wait, come in between.
+        If the turn changes, the page calls this again, so that other visitors can be served in between.
         """
         tray = Tray() if tray is None else tray
         before = tray.current
@@ -69,22 +69,22 @@ class Events:
         return [tray, turn + left, *self._beside(tray), *same, *self._buttons(tray)]
 
     def choose(self, number: object, tray: Tray | None, threshold: float, opacity: float, view: str) -> list[Any]:
-        """Look at another image; return what is shown."""
+        """Show another image; return what is shown."""
         if tray is not None:
             tray.choose(number)
         return self.shown(tray, threshold, opacity, view)
 
     def redraw(self, tray: Tray | None, threshold: float, opacity: float, view: str) -> list[Any]:
-        """Return what is shown with other settings; the network is not asked."""
+        """Return what is shown with other settings; the network does not run."""
         return self.shown(tray, threshold, opacity, view)
 
     def repaint(self, tray: Tray | None, threshold: float, opacity: float, view: str) -> Any:
-        """Return the image alone, as another opacity or view has it."""
+        """Return only the picture, with another opacity or view."""
         seen = None if tray is None else tray.seen(threshold)
         return "" if seen is None else self._view(seen, opacity, view)
 
     def shown(self, tray: Tray | None, threshold: float, opacity: float, view: str) -> list[Any]:
-        """Return note, images to choose from, image, legend, table, and whether each file can be downloaded."""
+        """Return note, images to choose from, picture, legend, table, and whether each file can be downloaded."""
         tray = Tray() if tray is None else tray
         seen = tray.seen(threshold)
         middle = ["", "", ""]
@@ -93,7 +93,7 @@ class Events:
         return [*self._beside(tray), *middle, *self._buttons(tray)]
 
     def sample(self, number: object, paths: Sequence[str] | None) -> list[str]:
-        """Return the list of files with a drawn one more; a number that is none adds none."""
+        """Return the list of files with a sample image added; an invalid number adds nothing."""
         kept = list(paths or [])
         if type(number) is not int or not 0 <= number < len(self.samples):
             return kept
@@ -104,10 +104,10 @@ class Events:
             return [*kept, self._kept(file)]
 
     def write(self, kind: str, tray: Tray | None, threshold: float, opacity: float, view: str) -> str:
-        """Write a file of the image that is looked at, in full size; return where it lies."""
+        """Write a file for the current image, in full size; return its path."""
         seen = None if tray is None else tray.seen(threshold)
         if tray is None or seen is None or tray.current is None:
-            raise self.gradio.Error("This image is no longer kept here: give it again.", print_exception=False)
+            raise self.gradio.Error("This image is no longer on the server: send it again.", print_exception=False)
         outline, name = view == VIEWS[1], tray.current.name
         writers: dict[str, Callable[[Path], Path]] = {
             "mask": lambda folder: files.write_masks(seen, folder),
@@ -162,7 +162,7 @@ class Events:
         return [self.gradio.update(interactive=tray.current is not None)] * (len(self.files) + 1)
 
     def _kept(self, file: Path) -> str:
-        """Return where a file lies for a visitor, once it was put there."""
+        """Copy a file to where visitors can download it; return its path."""
         kept = os.environ["GRADIO_TEMP_DIR"]
         return str(self.gradio.processing_utils.save_file_to_cache(file, cache_dir=kept))
 
@@ -176,6 +176,6 @@ def _drawn(small: Picture, opacity: float, view: str) -> Any:
 def _can_measure() -> bool:
     try:
         check_table("objects.csv")
-    except ConfigError:  # what measures is not installed
+    except ConfigError:  # a package to measure objects is not installed
         return False
     return True

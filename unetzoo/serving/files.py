@@ -1,4 +1,4 @@
-"""The files that a visitor can take along, by the package's own writers."""
+"""The files that a visitor can download, from the package's own writers."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from unetzoo.serving.counts import legend
 from unetzoo.serving.pictures import picture
 
 FORMATS = {"labels": "label image (TIFF)", "geojson": "outlines (GeoJSON)", "coco": "outlines (COCO)"}
-"""Of objects, names of ``unetzoo.objects.WRITERS`` and what the page calls them."""
+"""Formats of objects: name in ``unetzoo.objects.WRITERS`` → name on the page."""
 _FORMULA = ("=", "+", "-", "@")
 
 
 def write_masks(seen: Segmented, folder: Path) -> Path:
-    """Write the mask as ``Prediction.save`` does, as PNG; those of a multi-label model as a ZIP of one a class."""
+    """Write the mask as ``Prediction.save`` does, as PNG; for a multi-label model, a ZIP with one mask per class."""
     prediction, file = seen.prediction, folder / f"{_stem(seen)}_mask.png"
     config = prediction.config
     if config.pixel_task != "multilabel":
         prediction.save(file)
         return file
-    # Names of classes come with the model, and may hold what leads out of a folder.
+    # Names of classes come from the model, and may contain paths that lead out of a folder.
     nameless = replace(config, class_names=None)
     replace(prediction, config=nameless).save(file)
     return _by_class(seen, dict(enumerate(mask_paths(file, nameless))), folder / f"{_stem(seen)}_masks.zip")
 
 
 def write_overlay(seen: Segmented, opacity: float, folder: Path, *, outline: bool = False) -> Path:
-    """Write the image with the mask laid over it, or the outlines alone, as PNG."""
+    """Write the image with the mask over it, or with only the outlines, as PNG."""
     target = folder / f"{_stem(seen)}_overlay.png"
     images.write_png(picture(seen).overlaid(opacity, outline=outline), target)
     return target
@@ -61,7 +61,7 @@ def write_objects(seen: Segmented, kind: str, folder: Path) -> Path:
 
 
 def write_table(found: Iterable[tuple[str, Segmented]], path: Path) -> Path:
-    """Write the objects of images, name and what was found of each, in one CSV file, see ``unetzoo.objects.table``."""
+    """Write the objects of named images to one CSV file, see ``unetzoo.objects.table``."""
     found = list(found)
     with table_file(path, max(seen.measured.shape[0] for _, seen in found)) as write:
         for name, seen in found:
@@ -76,13 +76,13 @@ def write_table(found: Iterable[tuple[str, Segmented]], path: Path) -> Path:
 def write_all(
     found: Sequence[tuple[str, Segmented]], opacity: float, folder: Path, *, outline: bool, measures: bool
 ) -> Path:
-    """Write all that is offered of each image, in a folder of its own, and tables of all of them, as one ZIP.
+    """Write one ZIP with a folder of all files for each image, and tables for all images.
 
     Args:
-        found: the name of each image, and what was found.
+        found: name and result of each image.
         opacity, outline: of overlays.
-        folder: where the ZIP goes, and what is in it meanwhile.
-        measures: whether objects are measured, too: what does that is installed.
+        folder: for the ZIP and, temporarily, its contents.
+        measures: whether to measure objects, too; the packages for that are installed.
     """
     inner = folder / "results"
     inner.mkdir()
@@ -101,13 +101,13 @@ def write_all(
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for path in sorted(path for path in inner.rglob("*") if path.is_file()):
             relative = path.relative_to(inner)
-            if len(relative.parts) <= 2:  # files of single classes are in a ZIP of their own
+            if len(relative.parts) <= 2:  # files of single classes are in their own ZIP
                 archive.write(path, relative.as_posix())
     return target
 
 
 def folders(names: Iterable[str]) -> list[str]:
-    """Return a folder's name for each image, whatever its own: none leads elsewhere, and no two are one."""
+    """Return a safe and unique folder name for each image, whatever the name of the image."""
     found: list[str] = []
     taken: set[str] = set()
     for name in names:
@@ -124,11 +124,11 @@ def folders(names: Iterable[str]) -> list[str]:
 
 
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{kind}{k}" for kind in ("com", "lpt") for k in range(1, 10))}
-"""What Windows has instead of folders of such names."""
+"""Names of devices in Windows, which no folder can have."""
 
 
 def harmless(text: str) -> str:
-    """Return text that no spreadsheet takes for a formula: an apostrophe comes before what begins as one does."""
+    """Return text that no spreadsheet takes for a formula: an apostrophe is put before text that looks like one."""
     shown = printable(text)
     return f"'{shown}" if shown.lstrip("\"' ").startswith(_FORMULA) else shown
 
@@ -148,10 +148,10 @@ def _stem(seen: Segmented) -> str:
 
 
 def _by_class(seen: Segmented, paths: Mapping[int, Path], target: Path) -> Path:
-    """Put a file of each class into a ZIP, in folders of the classes' names that lead nowhere."""
+    """Put a file of each class into a ZIP, in folders with safe forms of the classes' names."""
     config = seen.prediction.config
     names = class_names_of(config.class_names, config.task, config.num_classes)
-    with zipfile.ZipFile(target, "w") as archive:  # they are packed already
+    with zipfile.ZipFile(target, "w") as archive:  # the files are compressed already
         for k, path in paths.items():
             label = re.sub(r"[^\w -]+", "_", names[k])
             archive.write(path, f"{k}_{label}/{path.name}")

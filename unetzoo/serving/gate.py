@@ -1,4 +1,4 @@
-"""What may reach the page: its own addresses, from its own pages, and files only as uploads. Plain ASGI."""
+"""Which requests reach the page: those to its own addresses, from its own pages, with files only as uploads. ASGI."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 FILE, UPLOAD = "/gradio_api/file=", "/gradio_api/upload"
-# What the page's own scripts ask for, and nothing else that gradio offers: it has addresses that fetch others.
+# Only what the page's own scripts request: gradio has other addresses, some of which fetch further URLs.
 READ = re.compile(
     r"/|/config|/theme\.css|/favicon\.ico|/(?:assets|static)/.*"
     rf"|/gradio_api/(?:queue/data|upload_progress|startup-events|heartbeat/\w+)|{FILE}.+",
@@ -22,9 +22,9 @@ READ = re.compile(
 )
 WRITTEN = (UPLOAD, "/gradio_api/queue/join")
 LONGEST_EVENT = 1 << 18
-"""Bytes of an event: where uploads lie, and where two sliders stand."""
+"""Most bytes of an event: it holds the paths of uploads and the values of two sliders."""
 AROUND_FILES = 1 << 16
-"""Bytes of an upload that are none of its files': their names, and what stands between them."""
+"""Bytes of an upload apart from its files: their names, and separators."""
 NOTHING = 404, "there is nothing here"
 _ELSEWHERE = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:/|[\\/]{2})", re.IGNORECASE)
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@\[\]]+)(?::(\d{1,5}))?", re.IGNORECASE)
@@ -32,18 +32,18 @@ _PORTS = {"http": "80", "https": "443"}
 
 
 class Gate:
-    """Middleware that refuses what no visitor of the page sends.
+    """Middleware that refuses requests that no visitor of the page sends.
 
-    A page of another site, opened in the browser of somebody who can reach this server, may send requests here, and,
-    where the owner of a name points it at this address, read the answers (DNS rebinding). So a request has to name
-    this server: by an address, which nobody else can point, by the machine's name, or by one of ``public``. Where a
-    browser says from which page it comes, that page has to be of the same server.
+    A page of another site, opened in the browser of somebody who can reach this server, can send requests here, and
+    read the answers if the owner of a domain name points it at this address (DNS rebinding). A request must therefore
+    name this server: by an IP address, which nobody else can redirect, by the machine's name, or by one of ``public``.
+    If the browser says from which page the request comes, that page must be of the same server.
 
     Args:
-        app: that is guarded.
+        app: the guarded application.
         machine: names of this machine, such as "localhost".
         public: names under which visitors reach this server through a proxy.
-        most: bytes of the files of one upload, all together.
+        most: bytes of all files of one upload together.
     """
 
     def __init__(
@@ -79,10 +79,10 @@ class Gate:
             return NOTHING
         if len(_headers(scope, b"host")) != 1 or not all(map(self._is_ours, hosts)):
             named = ", ".join(hosts)
-            return 400, f"this page is not served as {named!r:.200}; 'unetzoo serve --name NAME' gives it a name"
+            return 400, f"this page is not served as {named!r:.200}; 'unetzoo serve --name NAME' adds a name"
         origins = _headers(scope, b"origin")  # none: no browser, or one that reads a page of this server
         if not all(self._is_own_page(origin, hosts) for origin in origins):
-            return 403, f"requests from {', '.join(origins)!r:.200} are not answered, but those of this page alone"
+            return 403, f"requests from {', '.join(origins)!r:.200} are refused; only those of this page are answered"
         path = scope["path"]
         if scope["method"] == "POST":
             known = path in WRITTEN
@@ -95,11 +95,11 @@ class Gate:
         return None
 
     def _upload_refusal(self, lengths: list[str]) -> tuple[int, str] | None:
-        """Return status and reason if an upload does not say how long it is, to which it is held, or is too long."""
+        """Return status and reason if an upload does not declare its length, or is too long."""
         if len(lengths) != 1 or re.fullmatch(r"[0-9]{1,18}", lengths[0]) is None:
-            return 411, "an upload says how long it is"
+            return 411, "an upload must have a Content-Length"
         if int(lengths[0]) > self.most + AROUND_FILES:
-            return 413, f"files of up to {self.most / 2**20:g} MB are taken together"
+            return 413, f"files of up to {self.most / 2**20:g} MB in total are accepted"
         return None
 
     def _is_ours(self, host: str) -> bool:
@@ -115,7 +115,7 @@ class Gate:
         return True
 
     def _is_own_page(self, address: str, hosts: Iterable[str]) -> bool:
-        """Return whether an address is one of this server, as a request that goes to ``hosts`` knows it."""
+        """Return whether an address is on this server, for a request that is addressed to ``hosts``."""
         scheme, separator, rest = address.partition("://")
         if not separator or scheme not in _PORTS:
             return False
@@ -123,23 +123,23 @@ class Gate:
         parts = _HOST.fullmatch(where)
         if parts is None:
             return False
-        # A proxy may ask under another name than its visitors do; those names are told.
+        # A proxy may use another name than its visitors do; the visitors' names were given.
         if parts[1].lower().rstrip(".") in self.public:
             return True
         return any(_with_port(where, scheme) == _with_port(host, scheme) for host in hosts)
 
     def _event_refusal(self, body: bytes | None, hosts: list[str]) -> tuple[int, str] | None:
-        """Return status and reason if an event is too long, no JSON, or names a file that was not uploaded."""
+        """Return status and reason if an event is too long, not JSON, or names a file that was not uploaded."""
         if body is None:
-            return 413, f"events of up to {LONGEST_EVENT} bytes are taken"
+            return 413, f"events of up to {LONGEST_EVENT} bytes are accepted"
         try:
-            event = strict_json.loads(body.decode())  # as UTF-8 alone, and no name twice: nobody reads it otherwise
+            event = strict_json.loads(body.decode())  # UTF-8 only, no duplicate names: it can be read in only one way
         except ValueError:
-            return 400, "an event is JSON"
+            return 400, "an event must be JSON"
         for kind, place in _places(event):
-            # The page's scripts give an upload's path, and beside it the address here at which it can be seen.
+            # The page's scripts give the path of an upload, and its address on this server.
             if _ELSEWHERE.match(place) and not (kind == "url" and self._is_own_page(place, hosts)):
-                return 400, "files are uploaded: nothing is fetched from an address"
+                return 400, "files must be uploaded: nothing is fetched from an address"
         return None
 
 
@@ -153,7 +153,7 @@ def _with_port(host: str, scheme: str) -> tuple[str, str] | None:
 
 
 def _places(value: Any) -> Iterator[tuple[str, str]]:
-    """Yield what JSON gives as the place of a file, behind the word that says so."""
+    """Yield the paths and URLs of files in JSON, each after its key."""
     waiting = [value]
     while waiting:
         inner = waiting.pop()
@@ -170,13 +170,13 @@ async def _read(receive: Receive) -> bytes | None:
     while len(body) <= LONGEST_EVENT:
         message = await receive()
         body += message.get("body", b"")
-        if not message.get("more_body", False):  # or who sent it is gone
+        if not message.get("more_body", False):  # or the sender has disconnected
             return body if len(body) <= LONGEST_EVENT else None
     return None
 
 
 def _replayed(body: bytes | None, receive: Receive) -> Receive:
-    """Return what gives a body that was read, and then whatever comes next."""
+    """Return a ``receive`` that gives the body that was read, and then whatever comes next."""
     waiting: list[Message] = [{"type": "http.request", "body": body or b"", "more_body": False}]
 
     async def again() -> Message:

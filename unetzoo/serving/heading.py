@@ -1,4 +1,4 @@
-"""What stands above the page: the model's name, and a line about it."""
+"""The heading of the page: the model's name, and a line about it."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def heading(source: object, config: ModelConfig) -> tuple[str, str]:
 
 
 def _first_sentence(card: Path) -> str:
-    """Return what a card of the package begins with below its title: what the model finds, and on what."""
+    """Return the first sentence below the title of an included model's card: what the model finds, in which images."""
     paragraph = card.read_text(encoding="utf-8").split("\n\n")[1]
     return " ".join(paragraph.split()).partition(". ")[0].rstrip(".") + "."
 
 
 def _training_data(source: object) -> str | None:
-    """Return what the card beside a model says that it was trained on, None where there is none."""
+    """Return the training data from the card next to a model; None if there is no card."""
     if not isinstance(source, str | os.PathLike):
         return None
     try:
@@ -47,4 +47,4 @@ def _training_data(source: object) -> str | None:
         file = (folder if folder.is_dir() else folder.parent) / CARD_FILE
         return cards.read_card(file.read_text(encoding="utf-8"), file).card.training_data
     except (OSError, UnicodeDecodeError, UnetzooError):
-        return None  # the page is as good without
+        return None  # the page works without it

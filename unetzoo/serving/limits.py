@@ -1,4 +1,4 @@
-"""What is too large, or of another kind, to be taken. Nothing is decoded."""
+"""Refuses files that are too large or of another kind. Nothing is decoded."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from unetzoo import images
 from unetzoo.errors import ConfigError, InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".gif", ".bmp")
-"""Of images that a browser offers to send; what is inside decides."""
+"""Endings of images that a browser offers to upload; the content of the file decides."""
 FILES = 20
-"""Images that a visitor may have here at once."""
+"""Largest number of images of one visitor."""
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Strangers send these files: Pillow knows more kinds, and would run Ghostscript for one of them.
 _KINDS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", *_TIFF, b"RIFF", b"GIF8", b"BM")
@@ -21,15 +21,15 @@ _KINDS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", *_TIFF, b"RIFF", b"GIF8", b"BM"
 
 @dataclass(frozen=True)
 class Limits:
-    """What is too large to be taken.
+    """The largest files and images that are accepted.
 
     Attributes:
         megabytes: of a file, of 2²⁰ bytes, as the page counts them.
-        megapixels: of an image, of 10⁶ pixels. It may hold four numbers a pixel, or one more than the model's
-            channels.
+        megapixels: of an image, of 10⁶ pixels. An image may have four numbers per pixel, or one more than the model's
+            channels if that is more.
 
     Raises:
-        ConfigError: lists what is no number above 0.
+        ConfigError: lists what is not a number above 0.
     """
 
     megabytes: float = 50
@@ -42,7 +42,7 @@ class Limits:
             if type(value) not in (int, float) or not 0 < value < math.inf
         ]
         if problems:
-            raise ConfigError("these limits keep to nothing", problems)
+            raise ConfigError("these limits are not valid", problems)
 
     @property
     def max_bytes(self) -> int:
@@ -52,16 +52,16 @@ class Limits:
     def check(
         self, path: str | os.PathLike[str], in_channels: int = 3, *, pixels: int = 0, size_beside: int = 0
     ) -> None:
-        """Raise if a file is none of the images that are taken; nothing is decoded.
+        """Raise if a file is not an image that is accepted; nothing is decoded.
 
         Args:
             path: of the file.
             in_channels: of the model.
-            pixels: of the images that the visitor has here already; all together keep to what one may have.
+            pixels: of the visitor's other images; the limits hold for all of them together.
             size_beside: bytes of their files.
 
         Raises:
-            InputError: it is too large, of another kind, damaged, or there is no room beside the others.
+            InputError: it is too large, of another kind, damaged, or too large together with the others.
         """
         path = Path(path)
         size = path.stat().st_size
@@ -70,7 +70,7 @@ class Limits:
         with path.open("rb") as stream:
             head = stream.read(8)
         if not head.startswith(_KINDS):
-            raise InputError(f"{path.name} is no PNG, JPEG, TIFF, WebP, GIF or BMP")
+            raise InputError(f"{path.name} is not a PNG, JPEG, TIFF, WebP, GIF or BMP file")
         height, width = images.image_size(path)
         if height * width > self.megapixels * 1e6:
             raise InputError(
@@ -79,22 +79,22 @@ class Limits:
             )
         if height * width + pixels > self.megapixels * 1e6 or size + size_beside > self.max_bytes:
             raise InputError(
-                f"{path.name}: no room beside the others, as up to {self.megapixels:g} megapixels and "
-                f"{self.megabytes:g} MB are taken together; take some out of the list"
+                f"{path.name}: too large together with the others, which may have up to {self.megapixels:g} megapixels "
+                f"and {self.megabytes:g} MB in total; remove some from the list"
             )
         stack = images.planes_of(path)
         if stack.count > 1:
-            raise InputError(f"{path.name} holds {stack}: send one of them, as a file of its own")
+            raise InputError(f"{path.name} contains {stack}: send one of them, as a separate file")
         numbers = height * width * _channels(path) if head.startswith(_TIFF) else 0
         allowed = self.megapixels * 1e6 * max(4, in_channels + 1)
         if numbers > allowed:
             raise InputError(
-                f"{path.name} holds {numbers / 1e6:.4g} million numbers in its bands and pages: up to "
-                f"{allowed / 1e6:g} are taken; leave some out"
+                f"{path.name} contains {numbers / 1e6:.4g} million numbers in its bands and pages: up to "
+                f"{allowed / 1e6:g} million are accepted; leave some bands or pages out"
             )
 
 
 def _channels(path: Path) -> int:
-    """Return how many numbers a pixel of a TIFF has: its pages may be the same few bytes a thousand times."""
+    """Return how many numbers per pixel a TIFF has: a thousand pages may all refer to the same few bytes."""
     image = images.TiffImage(path)
     return image.samples * len(image.stack.pages[0])

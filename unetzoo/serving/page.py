@@ -1,4 +1,4 @@
-"""The page: what stands where, and what asks for what."""
+"""The page: its layout, and which parts trigger which events."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from unetzoo.serving.limits import SUFFIXES, Limits
 from unetzoo.serving.style import CHOOSE, ENLARGE, SAVE, SORT
 
 THRESHOLD, OPACITY = 0.5, 0.5
-"""Where the sliders stand at first; those of Predictor and of Prediction.overlay."""
+"""Initial values of the sliders: the defaults of Predictor and of Prediction.overlay."""
 WAITING = 32
-"""Requests that may wait for their turn."""
+"""Largest number of requests in the queue."""
 PLAIN = {"apply_default_css": False, "elem_classes": "plain"}
-"""Of HTML that has a style of its own."""
+"""Options of HTML parts that have their own style."""
 SECONDS_KEPT = 3600
-"""For files that were sent or drawn."""
+"""How long uploaded and written files are kept."""
 
 
 def build(gradio: Any, predictor: Predictor, name: str, line: str, limits: Limits) -> Any:
@@ -32,7 +32,7 @@ def build(gradio: Any, predictor: Predictor, name: str, line: str, limits: Limit
         limits: of images.
     """
     gr, events = gradio, Events(gradio, predictor, limits)
-    old = (SECONDS_KEPT // 6, SECONDS_KEPT)  # how often it is looked for, and from what age on
+    old = (SECONDS_KEPT // 6, SECONDS_KEPT)  # how often files are checked, and the age at which they are deleted
     with gr.Blocks(title=name, analytics_enabled=False, delete_cache=old, fill_width=True) as page:
         shown = {"kept": gr.State(), "turn": gr.State(0), "written": gr.File(visible=False)}
         gr.HTML(f"<h1>{html.escape(name)}</h1><p>{html.escape(line)}</p>", elem_classes="heading", js_on_load=None)
@@ -47,7 +47,7 @@ def build(gradio: Any, predictor: Predictor, name: str, line: str, limits: Limit
 
 
 def _left(gr: Any, shown: dict[str, Any], events: Events, *, sure: bool) -> None:
-    """Place what is given: images, and how they are looked at."""
+    """Place the inputs: images, and how they are shown."""
     shown["file"] = gr.File(
         label="Images", file_count="multiple", file_types=list(SUFFIXES), height=172, elem_id="file"
     )
@@ -66,7 +66,7 @@ def _left(gr: Any, shown: dict[str, Any], events: Events, *, sure: bool) -> None
 
 
 def _right(gr: Any, shown: dict[str, Any], events: Events, *, several: bool) -> None:
-    """Place what comes of it: image, legend, table, files."""
+    """Place the results: image, legend, table, files."""
     shown["overlay"] = gr.HTML(elem_id="overlay", js_on_load=ENLARGE, **PLAIN)
     shown["legend"] = gr.HTML(elem_id="legend", js_on_load=None, **PLAIN)
     shown["table"] = gr.HTML(elem_id="objects", js_on_load=SORT, **PLAIN)
@@ -81,7 +81,7 @@ def _right(gr: Any, shown: dict[str, Any], events: Events, *, several: bool) -> 
 
 
 def _connect(gr: Any, shown: dict[str, Any], events: Events) -> None:
-    """Say which parts of the page ask for what; one image is segmented at a time."""
+    """Connect the parts of the page to events; one image is segmented at a time."""
     settings = [shown[name] for name in ("kept", "threshold", "opacity", "view")]
     saved = [*events.files, "all"]
     out = [shown[name] for name in ("note", "strip", "overlay", "legend", "table", *(f"save_{kind}" for kind in saved))]
@@ -103,12 +103,12 @@ def _connect(gr: Any, shown: dict[str, Any], events: Events) -> None:
     def sampled(event: Any, paths: Any) -> list[str]:
         return events.sample(_number(event), paths)
 
-    for function in (chosen, sampled):  # by which gradio knows what it is to give
+    for function in (chosen, sampled):  # gradio looks at annotations to know that it must pass the event
         function.__annotations__ = {"event": gr.EventData}
     shown["strip"].click(chosen, settings, out, show_progress="hidden", **private)
     shown["samples"].click(sampled, shown["file"], shown["file"], show_progress="hidden", **private)
     moved = {"trigger_mode": "always_last", "show_progress": "hidden", **private}
-    # A slider that is drawn moves faster than large masks.
+    # A dragged slider moves faster than large masks can be drawn.
     shown["threshold"].change(events.redraw, settings, out, **moved)
     gr.on([shown["opacity"].change, shown["view"].change], events.repaint, settings, shown["overlay"], **moved)
     for kind in saved:
@@ -120,7 +120,7 @@ def _connect(gr: Any, shown: dict[str, Any], events: Events) -> None:
 
 
 def _number(event: Any) -> object:
-    """Return which button was pressed, as the browser says; None of whatever somebody else sends in its place."""
+    """Return the number of the pressed button from the browser's event; None if the event is not valid."""
     try:
         return event.number
     except (AttributeError, TypeError):
@@ -128,7 +128,7 @@ def _number(event: Any) -> object:
 
 
 def theme(gradio: Any) -> Any:
-    """Return a theme whose fonts are those of the visitor's machine: none is fetched."""
+    """Return a theme with the fonts of the visitor's machine: none is fetched."""
     plain = ["system-ui", "sans-serif"]
     chosen = gradio.themes.Default(font=plain, font_mono=["ui-monospace", "monospace"], primary_hue="blue")
     # White on gradio's own blue is hard to read.

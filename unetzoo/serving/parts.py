@@ -1,4 +1,4 @@
-"""Pieces of the page as HTML, with what screen readers say. Texts in them may be anybody's."""
+"""Parts of the page as HTML, with texts for screen readers. Texts in them may come from anybody."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Thumbnail:
     """An image to choose.
 
     Attributes:
-        name: anybody's text.
-        source: a data address; "" where it waits, or is refused.
-        said: what else is said of it, such as "waiting".
-        current: whether it is looked at.
+        name: text that may come from anybody.
+        source: a data URL; "" while it waits, or if it is refused.
+        said: its state, such as "waiting".
+        current: whether it is the one that is shown.
     """
 
     name: str
@@ -31,12 +31,12 @@ class Thumbnail:
 
 
 def embedded(image: Tensor) -> str:
-    """Return an image, (3, H, W) uint8, as a data address of a PNG file: it needs no file here."""
+    """Return an image, (3, H, W) uint8, as a data URL of a PNG: no file is needed."""
     return f"data:image/png;base64,{base64.b64encode(images.png_of(image)).decode('ascii')}"
 
 
 def view(image: Tensor, said: str) -> str:
-    """Return the image that is looked at, with what a screen reader says of it."""
+    """Return the current image, with its description for screen readers."""
     return (
         f'<figure><img src="{embedded(image)}" alt="{escaped(said)}">'
         '<button type="button" class="full">Full screen</button></figure>'
@@ -44,7 +44,7 @@ def view(image: Tensor, said: str) -> str:
 
 
 def description(name: str, size: Sequence[int], shown: str, rows: Sequence[Row]) -> str:
-    """Return what a screen reader says of an image: what it shows, and how much of it is what."""
+    """Return the description of an image for screen readers: what it shows, and the share of each class."""
     counted = [
         f"{row.name} {'' if row.objects is None else f'{row.objects:,} objects, '}{row.share:.1%} of the image"
         for row in rows
@@ -53,7 +53,7 @@ def description(name: str, size: Sequence[int], shown: str, rows: Sequence[Row])
 
 
 def strip(thumbnails: Sequence[Thumbnail], title: str) -> str:
-    """Return images to choose from, as buttons; those that are not done as text. None: nothing."""
+    """Return images to choose from as buttons, and those that are not done as text; empty if there are none."""
     if not thumbnails:
         return ""
     items = []
@@ -71,7 +71,7 @@ def strip(thumbnails: Sequence[Thumbnail], title: str) -> str:
 
 
 def legend_html(rows: Sequence[Row]) -> str:
-    """Return the legend as a table, with a column of objects where they are told apart."""
+    """Return the legend as a table, with a column of objects if they are counted."""
     counted = any(row.objects is not None for row in rows)
     lines = []
     for row in rows:
@@ -85,7 +85,7 @@ def legend_html(rows: Sequence[Row]) -> str:
     return (
         f'<table class="legend"><caption>Classes and their colours</caption><thead><tr>{titles}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table>"
-        + ('<p class="note">Over the image, neighbouring objects differ in colour.</p>' if counted else "")
+        + ('<p class="note">In the image, neighbouring objects have different colours.</p>' if counted else "")
     )
 
 
@@ -112,7 +112,7 @@ def object_table(found: Sequence[Measured], intensities: Sequence[str], total: i
     ]
     what = f"{total:,} objects" if total > 1 else "1 object"
     if len(found) < total:
-        what = f"The {len(found):,} largest of {what}; the CSV file has all"
+        what = f"The {len(found):,} largest of {what}; the CSV file lists all"
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="Table of objects"><table class="objects">'
         f"<caption>{what}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
@@ -120,15 +120,15 @@ def object_table(found: Sequence[Measured], intensities: Sequence[str], total: i
 
 
 def note(text: str) -> str:
-    """Return a line that a screen reader says when it changes."""
+    """Return a line that screen readers announce when it changes."""
     return f'<p class="note" role="status">{escaped(text)}</p>'
 
 
 def warning(text: str) -> str:
-    """Return a line that stands out, which a screen reader says when it changes."""
+    """Return a highlighted line that screen readers announce when it changes."""
     return f'<p class="warning" role="status">{escaped(text)}</p>'
 
 
 def refusal(text: str) -> str:
-    """Return a line that a screen reader says at once."""
+    """Return a line that screen readers announce immediately."""
     return f'<p class="refusal" role="alert">{escaped(text)}</p>'

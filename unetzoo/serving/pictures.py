@@ -1,4 +1,4 @@
-"""What is drawn of a segmented image."""
+"""Pictures of a segmented image."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from unetzoo.config import ModelConfig
 from unetzoo.serving.answers import Segmented
 
 SIDE = 1200
-"""Pixels of the longest side of what is shown; files have all of them."""
+"""Longest side of a picture on the page, in pixels; files have the full size."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What is drawn of a segmented image.
+    """An image with its mask and its objects, as they are drawn.
 
     Attributes:
         image: (3, H, W) uint8.
@@ -32,18 +32,18 @@ class Picture:
     config: ModelConfig
 
     def overlaid(self, opacity: float, *, outline: bool = False) -> Tensor:
-        """Return the image with the mask laid over it, (3, H, W) uint8, as ``Prediction.overlay`` writes it.
+        """Return the image with the mask over it, (3, H, W) uint8, as ``Prediction.overlay`` writes it.
 
         Args:
             opacity: from 0 to 1.
-            outline: leave out what is not the rim.
+            outline: draw only the outlines.
         """
         if self.labels is not None:
             return images.overlay_objects(self.image, self.labels, opacity, outline=outline)
         return images.overlay(self.image, self._masks(), opacity, outline=outline)
 
     def painted(self) -> Tensor:
-        """Return the mask alone, (3, H, W) uint8: white on black of a binary model, else in the classes' colours."""
+        """Return the mask alone, (3, H, W) uint8: white on black for a binary model, else in the classes' colours."""
         masks = self._masks()
         if self.config.pixel_task == "binary":
             return (masks * 255).byte().expand(3, -1, -1)
@@ -60,6 +60,6 @@ class Picture:
 
 
 def picture(seen: Segmented) -> Picture:
-    """Return what is drawn, in full size."""
+    """Return the picture in full size."""
     found, objects = seen.prediction, seen.objects
     return Picture(found.image, found.mask, None if objects is None else objects.labels, found.config)

@@ -1,4 +1,4 @@
-"""Images to try the model on: drawn here, of nobody's data, and never fetched."""
+"""Sample images to try the model on: drawn here, without anybody's data, and never fetched."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _HEIGHT, _WIDTH = 256, 320
 
 @dataclass(frozen=True)
 class Drawn:
-    """An image to try the model on.
+    """A sample image to try the model on.
 
     Attributes:
-        name: what the page calls it.
-        file: of its file.
+        name: its name on the page.
+        file: name of its file.
         image: (3, H, W) uint8.
         content: the PNG file, with as many channels as the model takes.
     """
@@ -33,7 +33,7 @@ class Drawn:
 
 
 def samples(config: ModelConfig) -> list[Drawn]:
-    """Return images that suit a model, as its classes are called; none where it takes no grey or coloured images."""
+    """Return images that suit the names of a model's classes; none if it takes neither grey nor colour images."""
     if config.in_channels not in (1, 3):
         return []
     named = " ".join(config.class_names or ()).lower()
@@ -56,7 +56,7 @@ def _sample(name: str, image: Tensor, channels: int) -> Drawn:
 
 
 def draw_vessels(height: int, width: int, seed: int) -> Tensor:
-    """Draw dark vessels that branch on a reddish ground, as a photograph of the back of an eye shows them.
+    """Draw dark branching vessels on a reddish background, as in a photograph of the retina.
 
     Returns:
         (3, height, width) uint8.

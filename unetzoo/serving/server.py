@@ -1,4 +1,4 @@
-"""The server of the page: where it listens, what it takes, and where its files lie."""
+"""The server of the page: its address, its limits, and its files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from unetzoo.serving.page import build, theme
 from unetzoo.serving.style import CSS, LABEL
 
 VISITORS = 8
-"""Whose images are kept: the ninth takes the place of who was longest away."""
+"""Visitors whose images are kept: a ninth replaces the one who was inactive longest."""
 
 
 @contextlib.contextmanager
@@ -35,30 +35,30 @@ def serve(
     limits: Limits | None = None,
     names: Iterable[str] = (),
 ) -> Iterator[str]:
-    """Serve a page for a model while the block runs, and give its address.
+    """Serve a page for a model while the block runs, and yield its address.
 
-    The page takes images, shows their masks, and lets a threshold be moved without asking the network again. It counts
-    objects, measures them, and shows each in its colour, where the model tells them apart. One image is segmented at
-    a time; others wait. Files lie in a temporary folder that is removed at the end; nothing else is read or written
-    for a visitor, and nothing is sent to anybody else. While it serves, the process's temporary folder is that one.
+    The page takes images, shows their masks, and applies another threshold without running the network again. If the
+    model separates objects, the page counts and measures them, and shows each in its own colour. One image is
+    segmented at a time; others wait. Files are in a temporary folder that is removed at the end; nothing else is read
+    or written for a visitor, and nothing is sent to anybody else. Meanwhile the process has no other temporary folder.
 
     Args:
         model: as :class:`unetzoo.prediction.Predictor` takes it.
-        host: "127.0.0.1" is reached from this machine alone, "0.0.0.0" from wherever a network leads here. There is no
-            password, and no encryption.
+        host: "127.0.0.1" can be reached only from this machine, "0.0.0.0" from every network it is connected to.
+            There is no password, and no encryption.
         port: from 1 to 65535.
         device: "auto" (a GPU if there is one), "cpu", "cuda", …
-        split: as :class:`unetzoo.prediction.Predictor` takes it; above 0 the objects of any model are counted.
-        limits: of the images that are taken; None: ``Limits()``.
-        names: under which visitors reach the page, besides addresses such as "192.168.1.5", "localhost", ``host`` and
-            this machine's own name; those of a proxy, such as "masks.example.org". A request that names another
-            server, or comes from another one's page, is refused.
+        split: as :class:`unetzoo.prediction.Predictor` takes it; if it is above 0, objects are counted for any model.
+        limits: of the images; None: ``Limits()``.
+        names: further names under which visitors reach the page, such as that of a proxy, "masks.example.org".
+            IP addresses, "localhost", ``host`` and this machine's own name are always allowed. A request that names
+            another server, or comes from a page of another server, is refused.
 
     Raises:
-        ConfigError: gradio is missing, host and port cannot be served at, a name is none, ``device`` or ``split`` is
-            none, or what divides objects is not installed where ``split`` is given.
+        ConfigError: gradio is missing, host and port cannot be used, a name, ``device`` or ``split`` is not valid, or
+            ``split`` is given but a package to divide objects is not installed.
         WeightsError: the model cannot be loaded.
-        HubError: or not be fetched.
+        HubError: the model cannot be fetched.
     """
     limits = limits or Limits()
     _check_address(host, port)
@@ -95,7 +95,7 @@ def serve(
 
 
 def _check_address(host: str, port: int) -> None:
-    """Raise before a model is loaded if a server could not begin.
+    """Raise, before a model is loaded, if the server could not start.
 
     Raises:
         ConfigError: says how to fix it.
@@ -105,29 +105,29 @@ def _check_address(host: str, port: int) -> None:
     try:
         kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(kind) as tried:
-            if os.name == "posix":  # as the server will: what is closing down is free
+            if os.name == "posix":  # as the server does: a port that is closing counts as free
                 tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind(address)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise ConfigError(f"port={port}: another program serves there; give another") from error
+            raise ConfigError(f"port={port}: another program uses this port; give another") from error
         if error.errno == errno.EACCES:
             raise ConfigError(f"port={port}: not allowed here; give one above 1023") from error
         raise ConfigError(
-            f"host={host!r}: this machine has no such address ({error.strerror}); 127.0.0.1 is for this machine "
-            "alone, 0.0.0.0 for all that reach it"
+            f"host={host!r}: this machine has no such address ({error.strerror}); 127.0.0.1 serves only this machine, "
+            "0.0.0.0 everyone who can reach it"
         ) from error
 
 
 def _checked(names: Iterable[str]) -> list[str]:
-    """Return names of hosts, or raise if one is none.
+    """Return host names, or raise if one is not valid.
 
     Raises:
         ConfigError: lists them.
     """
     listed = [names] if isinstance(names, str) else list(names)
     problems = [
-        f"name={name!r:.100}: the name of a host is needed, such as 'masks.example.org', without http:// and port"
+        f"name={name!r:.100}: give a host name such as 'masks.example.org', without http:// and port"
         for name in listed
         if not isinstance(name, str) or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", name)
     ]
@@ -138,13 +138,13 @@ def _checked(names: Iterable[str]) -> list[str]:
 
 @contextlib.contextmanager
 def _own_folder() -> Iterator[None]:
-    """Give all temporary files of the process a folder of their own, which is removed at the end."""
+    """Put all temporary files of the process into a separate folder, which is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="unetzoo_serve_", ignore_cleanup_errors=True) as folder:
         wanted = {
             "GRADIO_TEMP_DIR": os.path.realpath(folder),
-            "GRADIO_ALLOWED_PATHS": "",  # where gradio looks if it is told that there are none
+            "GRADIO_ALLOWED_PATHS": "",  # gradio reads it if allowed_paths is empty
             "GRADIO_ANALYTICS_ENABLED": "False",
-            "MPLCONFIGDIR": folder,  # gradio imports Matplotlib where there is one, and that makes a folder at home
+            "MPLCONFIGDIR": folder,  # gradio imports Matplotlib if installed, which makes a folder in the home folder
         }
         before = {name: os.environ.get(name) for name in wanted}
         folder_before = tempfile.tempdir

@@ -1,4 +1,4 @@
-"""How the page looks, and what it does by itself: style sheet and scripts. All of it is here; none is fetched."""
+"""Style sheet and scripts of the page. All of it is here; nothing is fetched."""
 
 CSS = """
 .gradio-container main { width: 100%; max-width: 1180px !important; margin: 0 auto !important; }
@@ -60,7 +60,7 @@ element.addEventListener('click', (event) => {
   else element.querySelector('figure').requestFullscreen();
 });
 """
-"""Shows the image on the whole screen, and back."""
+"""Switches the image to full screen, and back."""
 SORT = """
 const sort = (column, upward) => {
   const table = element.querySelector('table.objects');
@@ -86,9 +86,9 @@ element.addEventListener('click', (event) => {
 });
 watch('value', () => { if (element.sorted) sort(...element.sorted); });
 """
-"""Sorts the table of objects: numbers and names upward at first, measures downward; of what comes next, too."""
+"""Sorts the table of objects, and those that replace it: first numbers and names upward, measurements downward."""
 SAVE = "(file) => { const a = document.createElement('a'); a.href = file.url; a.download = file.orig_name; a.click(); }"
-"""Saves what the server has just written: files are written when they are asked for, not at each move of a slider."""
+"""Saves the file that the server has just written: files are written on request, not at each move of a slider."""
 LABEL = """() => {
   const name = () => {
     document.querySelectorAll('#file [aria-label="common.upload"]').forEach((button) => {

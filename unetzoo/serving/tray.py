@@ -1,4 +1,4 @@
-"""The images that a visitor has here: which wait, which are done, which one is looked at."""
+"""The images of a visitor: which are waiting, which are done, which one is shown."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from unetzoo.serving.limits import FILES, Limits
 from unetzoo.serving.parts import embedded
 
 _THUMBNAIL = 96
-"""Pixels of its longest side."""
+"""Longest side of a thumbnail, in pixels."""
 
 
 @dataclass
 class Entry:
-    """An image that somebody sent.
+    """An image that a visitor sent.
 
     Attributes:
-        path: where it lies, by which it is known.
-        answer: None until it is segmented, and where it is refused.
-        refusal: why, in a line; None where it is not.
-        seconds: that it took.
+        path: its path, which identifies it.
+        answer: None until it is segmented, or if it is refused.
+        refusal: the reason, in one line; None if it is not refused.
+        seconds: how long it took.
         size: bytes of the file.
-        thumbnail: a data address; "" until it is segmented.
+        thumbnail: a data URL; "" until it is segmented.
     """
 
     path: str
@@ -41,17 +41,17 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """What the file is called."""
+        """The name of the file."""
         return Path(self.path).name
 
     @property
     def waits(self) -> bool:
-        """Whether nobody has looked at it yet."""
+        """Whether it is still waiting to be segmented."""
         return self.answer is None and self.refusal is None
 
     @property
     def pixels(self) -> int:
-        """How many are kept."""
+        """Number of pixels that are kept."""
         return 0 if self.answer is None else self.answer.image.shape[1] * self.answer.image.shape[2]
 
 
@@ -64,20 +64,20 @@ class Tray:
         self._arrived = False
 
     def follow(self, paths: Sequence[str]) -> None:
-        """Take in what is new in the list, and drop what is no longer there."""
+        """Add new images of the list, and drop those that are no longer in it."""
         known = {entry.path: entry for entry in self.entries}
         self.entries = [known.get(path) or Entry(path) for path in dict.fromkeys(map(str, paths))]
         self._arrived |= any(entry.path not in known for entry in self.entries)
         for entry in self.entries[FILES:]:
             if entry.waits:
-                entry.refusal = f"{entry.name}: up to {FILES} images are taken at once; take some out of the list"
+                entry.refusal = f"{entry.name}: at most {FILES} images are accepted; remove some from the list"
         if self.current not in self.entries:
             self.current = next((entry for entry in self.entries if entry.answer is not None), None)
 
     def step(self, predictor: Predictor, limits: Limits) -> bool:
-        """Segment the first image that waits; return whether others still do.
+        """Segment the first waiting image; return whether others are still waiting.
 
-        The first of those that came together is looked at.
+        Of images that were sent together, the first is shown.
         """
         entry = next((entry for entry in self.entries if entry.waits), None)
         if entry is None:
@@ -91,8 +91,8 @@ class Tray:
             )  # fmt: skip
         except InputError as error:
             entry.refusal = str(error)
-        except FileNotFoundError:  # it lies here an hour at most
-            entry.refusal = f"{entry.name} is no longer here: give it again"
+        except FileNotFoundError:  # files are kept for an hour
+            entry.refusal = f"{entry.name} is no longer on the server: send it again"
         else:
             entry.seconds, entry.size = time.perf_counter() - begin, Path(entry.path).stat().st_size
             entry.thumbnail = embedded(sheets.shrunk(entry.answer.image, _THUMBNAIL))
@@ -101,14 +101,14 @@ class Tray:
         return any(other.waits for other in self.entries)
 
     def choose(self, number: object) -> None:
-        """Look at another image; a number that is none, or of one that is not done, changes nothing."""
+        """Show another image; an invalid number, or that of an image that is not done, changes nothing."""
         if type(number) is int and 0 <= number < len(self.entries) and self.entries[number].answer is not None:
             self.current, self._arrived = self.entries[number], False
 
     def seen(self, threshold: float) -> Segmented | None:
-        """Return what was found in the image that is looked at, None where there is none."""
+        """Return the result for the current image; None if there is none."""
         return None if self.current is None or self.current.answer is None else self.current.answer.at(threshold)
 
     def all_seen(self, threshold: float) -> list[tuple[str, Segmented]]:
-        """Return name and what was found of all images that are done."""
+        """Return name and result of all images that are done."""
         return [(entry.name, entry.answer.at(threshold)) for entry in self.entries if entry.answer is not None]

@@ -1,4 +1,4 @@
-"""What a visitor is told of images whose values are not those that the model knows, and what helps."""
+"""Warnings to visitors about images whose values the model does not know, and the fix."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Sequence
 from unetzoo.prediction.remarks import Dark, Flat, Remark, Unlike
 
 STRETCHED = (
-    "stretch its contrast and save it with 8 bits, in Fiji by Image › Adjust › Brightness/Contrast and then Image › "
-    "Type › 8-bit, and send that; or ask whoever runs this page"
+    "stretch its contrast and save it with 8 bits (in Fiji: Image › Adjust › Brightness/Contrast, then Image › "
+    "Type › 8-bit), and send that; or ask the person who runs this page"
 )
-"""What helps, with a program that people who have such images have."""
+"""The fix, with a program that people with such images usually have."""
 
 
 def saved_otherwise(pixels: str | None) -> str:
-    """Return what helps where values are not those of the training, of these pixels; None: nobody knows."""
+    """Return the fix for values unlike those of the training images; ``pixels`` is their type, or None if unknown."""
     if pixels is None or pixels.startswith("uint"):
         return STRETCHED
-    return f"send the image as {pixels}, as those were that this model was trained on; or ask whoever runs this page"
+    return f"send the image as {pixels}, as those that this model was trained on; or ask the person who runs this page"
 
 
 def warnings(remarks: Sequence[Remark]) -> list[str]:
-    """Return a sentence or two for each kind of remark on the images that a visitor has here.
+    """Return one or two sentences for each kind of remark on a visitor's images.
 
     Args:
         remarks: in the order of the images.
@@ -34,17 +34,17 @@ def warnings(remarks: Sequence[Remark]) -> list[str]:
         first, largest = dark[0], max(remark.largest for remark in dark)
         found.append(
             f"{_named(dark)} nearly black to this model, and objects may be missing: the brightest value is "
-            f"{largest:,} of {first.limit:,} that could be. To get more, {saved_otherwise(first.pixels)}."
+            f"{largest:,} of a possible {first.limit:,}. To find more, {saved_otherwise(first.pixels)}."
         )
     if unlike:
         first_unlike = unlike[0]
         found.append(
-            f"{_named(unlike)} saved as {first_unlike.dtype}, and this model was trained on {first_unlike.trained}: "
-            f"brightness may be taken wrongly. To be sure, {saved_otherwise(first_unlike.trained)}."
+            f"{_named(unlike)} saved as {first_unlike.dtype}, but this model was trained on {first_unlike.trained}: "
+            f"brightness may be misread. To be sure, {saved_otherwise(first_unlike.trained)}."
         )
     if flat:
         found.append(
-            f"{_named(flat)} of one brightness everywhere. There is nothing to find, and whatever is shown as found is "
+            f"{_named(flat)} of one brightness everywhere. There is nothing to find, and anything shown as found is "
             "chance. Look at the file in the program that wrote it."
         )
     return found
