@@ -117,7 +117,7 @@ def test_a_package_that_fails_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mo
         return content
 
     monkeypatch.setattr(writing, "package", wrong)
-    with pytest.raises(UnetzooError, match=r"bioimageio\.core's test of the package does not pass it"):
+    with pytest.raises(UnetzooError, match=r"the package does not pass bioimageio\.core's test"):
         export(build(), path, about=ABOUT)
     assert path.read_bytes() == b"older"
     assert [each.name for each in tmp_path.iterdir()] == ["model.zip"]

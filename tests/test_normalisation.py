@@ -354,6 +354,6 @@ class TestExport:
         for models in (mine, [other, mine]):
             with pytest.raises(ConfigError, match="its own mean and standard deviation"):
                 unetzoo.export(models, tmp_path / "a.pt2", inputs=inputs)
-        with pytest.raises(ConfigError, match="export each by itself"):
+        with pytest.raises(ConfigError, match="export each one separately"):
             unetzoo.export([other, mine], tmp_path / "a.pt2")
         assert not [*tmp_path.iterdir()]

@@ -95,9 +95,9 @@ def test_the_plugin_s_masks_are_the_model_s(task: str, pixels: str, tmp_path: Pa
 
 def test_words_of_the_command_line_alone(capsys: pytest.CaptureFixture[str]) -> None:
     for words, said, unsaid in (
-        ([], "--resolution: the centimetres that a pixel of training images covers are needed", "None"),
-        (["--resolution", "10", "--precision", "int9"], "float32 alone", "did you mean"),
-        (["--resolution", "10", "--precision", "int8"], "float32 alone", "--images"),
+        ([], "--resolution: give the centimetres that a pixel of the training images covers", "None"),
+        (["--resolution", "10", "--precision", "int9"], "only float32", "did you mean"),
+        (["--resolution", "10", "--precision", "int8"], "only float32", "--images"),
         (["--resolution", "10m"], "--resolution 10m: a number of centimetres is needed, without a unit", "invalid"),
     ):
         with contextlib.suppress(SystemExit):
@@ -177,7 +177,7 @@ def test_a_predictor_s_threshold_is_the_file_s(tmp_path: Path) -> None:
         ({"task": "instances"}, {}, "without edges"),
         ({}, {"size": (48, 64)}, "squares"),
         ({}, {"outputs": "mask"}, "probabilities"),
-        ({}, {"precision": "int8"}, "float32 alone"),
+        ({}, {"precision": "int8"}, "only float32"),
         ({}, {"inputs": "normalised"}, "uint8"),
         ({}, {"path": "x.pt2"}, r"\.onnx"),
         ({"task": "multilabel", "num_classes": 2}, {}, "one class at each pixel"),

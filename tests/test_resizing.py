@@ -153,7 +153,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unet_valid takes only images of certain sizes"):
         unetzoo.create("unet_valid", resize=0.5)
     model = small("unet", base_channels=4, resize=0.5)
-    with pytest.raises(ConfigError, match="resize before and behind"):
+    with pytest.raises(ConfigError, match="resize images and outputs"):
         unetzoo.export(model, tmp_path / "a.pt2", inputs="uint8")
     unetzoo.save(model, tmp_path / "a.safetensors")
     assert unetzoo.load(tmp_path / "a.safetensors").config.resize == 0.5

@@ -291,7 +291,7 @@ NO_CALLS = {
 }
 """Texts that show Python to who writes it: cards, pages, docstrings; or run it."""
 OF_PYTHON = {
-    "exporting/request.py": ("a SegmentationModel is needed", "unetzoo.objects.separated of them"),
+    "exporting/request.py": ("a SegmentationModel is needed", "to unetzoo.objects.instances"),
     "zoo.py": ("a SegmentationModel is needed",),
     "folding.py": ("a SegmentationModel is needed",),
     "foreign/loading.py": (

@@ -1,4 +1,4 @@
-"""The file against the model in float32, on the same images; and what is too different to be kept."""
+"""Compares the file with the model in float32 on the same images, and refuses files that differ too much."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from unetzoo.exporting.samples import Samples, draw_noise, fitted, given
 from unetzoo.nn.heads import ABSENT
 
 DIFFERENCE = 1e-4
-"""Largest difference of logits that is kept in float32, as a share of their spread."""
+"""Largest difference of logits that is accepted in float32, as a share of their spread."""
 AGREEMENT, IOU = 0.9, 0.5
-"""Least agreement of masks in other precisions: below, something is broken, and not merely rounded."""
+"""Smallest agreement of masks in other precisions: below, something is broken, and not merely rounded."""
 TIMED = 256
-"""Height and width of the largest batch, on which a file's speed is read off."""
+"""Height and width of the largest images, on which the speed of a file is measured."""
 
 Run = Callable[[Tensor], Tensor]
 Eager = Callable[[Sequence[Tensor]], Tensor]
-"""The models in float32: what each of them takes → logits."""
+"""The models in float32: the input of each of them → logits."""
 
 
 def checks(request: Request, eager: Eager, file: Run, stored: Sequence[Tensor]) -> tuple[Check, ...]:
-    """Run three batches: of the images, cut or repeated to the sizes; of noise where there are none.
+    """Run three batches: of the images, cropped or repeated to the sizes; of noise if there are no images.
 
     Raises:
         UnetzooError: the file is too different.
@@ -48,7 +48,7 @@ def checks(request: Request, eager: Eager, file: Run, stored: Sequence[Tensor]) 
         title = f"{batch} × {height} × {width}"
         if not bool(logits.isfinite().all()):
             raise UnetzooError(
-                f"the model itself gives logits that are not finite, on {title}: its values overflow; nothing was kept"
+                f"the model itself gives logits that are not finite, on {title}: its values overflow; no file was kept"
             )
         _check_shape(output, expected_shape(logits, config.task, request.outputs), title)
         difference = difference_of(output, logits, config.task, request.outputs, absent=request.suppresses)
@@ -102,7 +102,7 @@ def agreement_on(request: Request, eager: Eager, file: Run, samples: Samples) ->
 
 
 def masks_of(output: Tensor, task: str, outputs: str) -> Tensor:
-    """Return the masks that a file's output amounts to: (N, H, W) class indices, or (N, classes, H, W) of 0 and 1."""
+    """Convert a file's output to masks: (N, H, W) class indices, or (N, classes, H, W) of 0 and 1."""
     if task == "multiclass":
         return output.long() if outputs == "mask" else output.argmax(dim=1)
     if outputs == "mask":
@@ -118,14 +118,14 @@ def expected_shape(logits: Tensor, task: str, outputs: str) -> tuple[int, ...]:
 
 
 def difference_of(output: Tensor, logits: Tensor, task: str, outputs: str, *, absent: bool = False) -> float:
-    """Return the difference from the model's logits that ``output`` shows, as a share of their spread.
+    """Return how much ``output`` differs from the model's logits, as a share of their spread.
 
-    See :class:`unetzoo.exporting.Check` for what is taken of probabilities and masks. ``absent``: the logits of classes
-    that a classification-guided model suppresses are among them.
+    For probabilities and masks see :class:`unetzoo.exporting.Check`. ``absent``: the logits include those of classes
+    that a classification-guided model suppresses.
     """
     shown = logits
     if absent:
-        # What is suppressed is far below all else: neither a spread nor a difference that anyone could see.
+        # Suppressed logits are far below all others: they must count neither for the spread nor for the difference.
         logits = logits.clamp(min=ABSENT / 2)
         shown = logits[logits > ABSENT / 2]
     spread = shown.max() - shown.min() if shown.numel() else torch.tensor(0.0)
@@ -145,7 +145,7 @@ def difference_of(output: Tensor, logits: Tensor, task: str, outputs: str, *, ab
 
 
 def milliseconds(run: Callable[[Any], Tensor], images: Any) -> float:
-    """Return the median of three runs."""
+    """Return the median time of three runs in milliseconds."""
     times = []
     for _ in range(3):
         start = time.perf_counter()
@@ -160,4 +160,4 @@ def _check_shape(output: Tensor, expected: tuple[int, ...], title: str) -> None:
 
 
 def _refusal(title: str, what: str) -> UnetzooError:
-    return UnetzooError(f"the file does not answer as the model does, and was not kept: on {title} its {what}")
+    return UnetzooError(f"the file gives other results than the model, and was not kept: on {title} its {what}")

@@ -1,4 +1,4 @@
-"""A package's description, as the specification of BioImage.IO 0.5 has it, and its README."""
+"""A package's description, after the specification of BioImage.IO 0.5, and its README."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from unetzoo.exporting.whole import Tiling
 from unetzoo.files.packages import MODEL, OWN
 
 FORMAT_VERSION = "0.5.3"
-"""The specification's; later patches read it, and it has all that is used here."""
+"""Version of the specification; later patch versions read it, and it has everything that is used here."""
 WEIGHTS, README, COVER = "weights.pt", "README.md", "cover.png"
 TEST_INPUT, TEST_OUTPUT = "test_input.npy", "test_output.npy"
 LEAST_SPREAD = 1e-6
-"""Added to the standard deviation of each image, where consumers normalise it: the specification asks for something."""
+"""Added to the standard deviation of each image, if consumers normalise it: the specification requires a value."""
 _PYTHON = (
-    f"## In Python\n\nThe package holds `{MODEL}`, by which unetzoo has the network back, to predict with and to train "
-    'on:\n\n```python\nimport unetzoo\n\nmodel = unetzoo.from_bioimageio("model.zip")\n'
+    f"## In Python\n\nThe package contains `{MODEL}`, from which unetzoo loads the network, to predict or to continue "
+    'training:\n\n```python\nimport unetzoo\n\nmodel = unetzoo.from_bioimageio("model.zip")\n'
     'result = unetzoo.Predictor("model.zip")("image.png")\n```'
 )
 _ARXIV = re.compile(r"arXiv[ :]*(\d{4}\.\d{4,5})")
 
 
 def description(request: Request, about: About, tiles: Tiling, digests: Mapping[str, str]) -> dict[str, Any]:
-    """Return what ``rdf.yaml`` says.
+    """Return the content of ``rdf.yaml``.
 
     Args:
-        request: what is asked for.
-        about: who and what.
-        tiles: how images are cut.
+        request: the export.
+        about: authors, licence and so on.
+        tiles: how images are cut into tiles.
         digests: file in the package → its sha256.
     """
     config = request.config
@@ -106,7 +106,7 @@ def _output(request: Request, tiles: Tiling, name: str, meaning: str, file: Any)
 
 
 def channels_of(request: Request) -> list[str]:
-    """Return the names of the channels that come out."""
+    """Return the names of the output channels."""
     config = request.config
     if request.outputs == "mask" and config.task != "multilabel":
         return ["mask"]
@@ -115,7 +115,7 @@ def channels_of(request: Request) -> list[str]:
 
 
 def title(config: ModelConfig) -> str:
-    """Return a name of a package, in the letters that it may have."""
+    """Return a name for a package, in the characters that are allowed."""
     count = f"{config.num_classes} class{'es' * (config.num_classes > 1)}"
     classes = " and ".join(config.class_names or ()) or count
     words = re.sub(r"[^A-Za-z0-9_+\- ()]", " ", f"{config.name} ({classes})")
@@ -123,13 +123,13 @@ def title(config: ModelConfig) -> str:
 
 
 def sentence(config: ModelConfig) -> str:
-    """Return what a network does, in a sentence."""
+    """Return a sentence about what a network does."""
     found = ", ".join(config.class_names or ()) or f"{config.num_classes} class{'es' * (config.num_classes > 1)}"
     return f"{config.name}, a network of unetzoo, which segments images of any size: {found} ({config.task})."[:512]
 
 
 def citations(config: ModelConfig, about: About) -> list[dict[str, str]]:
-    """Return what is to be cited: what the owner says, and the paper of the network."""
+    """Return what to cite: the owner's citations, and the paper of the network."""
     found = [reference(text) for text in about.citations]
     try:
         paper = information.model_info(config.name).paper
@@ -146,24 +146,28 @@ def readme(request: Request, about: About, tiles: Tiling, card: str) -> str:
         f"# {about.name or title(config)}",
         about.description or sentence(config),
         _facts(request, about),
-        "## Sizes and tiles\n\nThe network itself takes images of any size, mirrored inside to multiples of "
-        f"{tiles.step} pixels. Cut large ones into tiles of {tiles.least} + k · {tiles.step} pixels, which overlap "
-        f"their neighbours by {tiles.halo} on each end" + _farther(tiles),
+        "## Sizes and tiles\n\nThe network takes images of any size, and mirrors them internally to multiples of "
+        f"{tiles.step} pixels. Cut large images into tiles of {tiles.least} + k · {tiles.step} pixels a side, which "
+        f"overlap their neighbours by {tiles.halo} pixels on each side" + _farther(tiles),
     ]
     if config.normalisation == "image":
         parts.append(
             "## Normalisation\n\nThis network was trained on images that were each normalised by their own mean and "
-            "standard deviation, channel by channel. This is a step of the description "
-            "(`zero_mean_unit_variance` over y and x), before the network, and wants the **whole** image. "
-            "bioimageio.core takes it so when it cuts tiles itself; when it does not, it mirrors the image all around "
-            "first, and takes that one's. A program that normalises each tile by itself gives other masks, worst "
-            "where a tile is empty."
+            "standard deviation, channel by channel. In the description this is a step before the network "
+            "(`zero_mean_unit_variance` over y and x), which needs the **whole** image. "
+            "bioimageio.core does this when it cuts tiles itself; otherwise it first mirrors the image on all sides, "
+            "and normalises the result. A program that normalises each tile separately gives different masks, above "
+            "all where a tile is empty."
         )
     parts += [
-        "# Validation\n\nBefore this package was kept, `bioimageio.core.test_model` passed it, and through "
-        "bioimageio.core it answered as the network does in Python: logits differ by less than 1e-4 of their spread, "
-        "at three sizes, two of them odd. How good the network is on images it was not trained on, "
-        + ("the model card below says." if card else "its owner has to say: nothing is known here."),
+        "# Validation\n\nBefore this package was written, it passed `bioimageio.core.test_model`, and it gave the same "
+        "results in bioimageio.core as the network does in Python: logits differ by less than 1e-4 of their spread, "
+        "at three sizes, two of them odd. "
+        + (
+            "The model card below says how good the network is on images that it was not trained on."
+            if card
+            else "How good the network is on images that it was not trained on is not known here: ask its owner."
+        ),
         _PYTHON,
     ]
     if card:
@@ -181,5 +185,5 @@ def _facts(request: Request, about: About) -> str:
 
 def _farther(tiles: Tiling) -> str:
     if tiles.exact:
-        return ", which is as far as it looks: they say what the whole image would."
-    return ". It looks farther, so that tiles differ a little from the whole image near their ends."
+        return ", which is as far as the network looks: tiles give the same result as the whole image."
+    return ". The network looks farther, so near their edges tiles differ slightly from the whole image."

@@ -1,4 +1,4 @@
-"""A network as the bytes of a file, and bytes of a file as something to run."""
+"""Turns a network into the bytes of a file, and the bytes of a file into something to run."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from unetzoo.exporting.quiet import quiet
 from unetzoo.exporting.request import Request
 
 OPSET, IR_VERSION = 20, 9
-"""Of ONNX files. Onnxruntime reads them from 1.17 on; torch writes IR version 10, which it reads from 1.18 on."""
+"""Versions of ONNX files, for onnxruntime from 1.17 on; torch writes IR version 10, which needs onnxruntime 1.18."""
 ANY_SIZE = 2**31
 METADATA_FILE = "unetzoo.json"
 """Name of the metadata among the extra files of a ``.pt2``."""
 
 
 def content(request: Request, network: nn.Module, facts: Mapping[str, str], samples: Iterable[Tensor]) -> bytes:
-    """Return the file.
+    """Return the content of the file.
 
     Args:
-        request: what is asked for.
-        network: to export.
-        facts: metadata to put in.
+        request: the export.
+        network: the network to export.
+        facts: metadata to store.
         samples: inputs of the network to calibrate on, for int8.
     """
     with quiet(), torch.no_grad():
@@ -47,7 +47,7 @@ def content(request: Request, network: nn.Module, facts: Mapping[str, str], samp
 
 
 def runner(form: str, file: bytes) -> Callable[[Tensor], Tensor]:
-    """Return what runs a file on the CPU, with as many threads as torch has."""
+    """Return a function that runs a file on the CPU, with as many threads as torch uses."""
     with quiet():
         if form == "pt2":
             run: Callable[[Tensor], Tensor] = torch.export.load(io.BytesIO(file)).module()
@@ -77,7 +77,7 @@ def _onnx(request: Request, program: ExportedProgram, facts: Mapping[str, str], 
         verbose=False,
     )
     assert exported is not None
-    # torch leaves the reshaping of large weights to be done at each start, and in 8 bits then not at all.
+    # torch leaves the reshaping of large weights to each start, which prevents their quantisation to 8 bits.
     onnxscript.optimizer.fold_constants(exported.model, input_size_limit=ANY_SIZE, output_size_limit=ANY_SIZE)
     model = exported.model_proto
     if request.precision == "int8":
@@ -93,14 +93,14 @@ def _onnx(request: Request, program: ExportedProgram, facts: Mapping[str, str], 
 
 
 def _anonymise(graph: Any) -> None:
-    """Take out what torch notes about its own graph: folders of this machine are among it."""
+    """Remove torch's notes about its own graph, which include folders of this machine."""
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del part.metadata_props[:]
 
 
 def _pt2(program: ExportedProgram, facts: Mapping[str, str]) -> bytes:
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # of folders of this machine
+        node.meta.pop("stack_trace", None)  # it names folders of this machine
     file = io.BytesIO()
     torch.export.save(program, file, extra_files={METADATA_FILE: json.dumps(facts, indent=2) + "\n"})
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""The network as it goes into a file: normalisation before it and mask behind it, if asked for; and what says so."""
+"""The network for a file, with normalisation before it and a mask after it if requested; and the file's metadata."""
 
 from __future__ import annotations
 
@@ -56,26 +56,26 @@ class Averaged(nn.Module):
 
 
 def average_logits(logits: Sequence[Tensor], task: str) -> Tensor:
-    """Return what softmax or sigmoid make the mean of the probabilities of several logits (N, classes, H, W).
+    """Return logits whose softmax or sigmoid is the mean of the probabilities of several logits (N, classes, H, W).
 
-    It is the log of the mean for multi-class models, and its log-odds for the others. Reckoned with logarithms
-    throughout, as a probability near 1 is 1 in float32, whose log-odds are infinite.
+    They are the log of the mean for multi-class models, and its log-odds for the others. All is computed with
+    logarithms, because a probability near 1 becomes 1 in float32, whose log-odds are infinite.
     """
     stacked = torch.stack(list(logits))
     if task == "multiclass":
         return stacked.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(logits))
-    # The number of networks, by which both sums are to be divided, cancels out.
+    # Both sums should be divided by the number of networks, which cancels out.
     return F.logsigmoid(stacked).logsumexp(dim=0) - F.logsigmoid(-stacked).logsumexp(dim=0)
 
 
 class Deployed(nn.Module):
-    """Images → logits, probabilities or masks, with nothing left to do outside.
+    """Images → logits, probabilities or masks, without further steps outside.
 
     Args:
-        network: images, scaled to [0, 1] where ``inputs`` are integers → logits.
+        network: images → logits; the images are scaled to [0, 1] if ``inputs`` are integers.
         task: of the model.
         inputs, outputs: as :func:`unetzoo.exporting.export` takes them.
-        channelled: whether masks of one channel have it as a dimension.
+        channelled: whether masks of one channel have a channel dimension.
     """
 
     def __init__(self, network: nn.Module, task: str, inputs: str, outputs: str, *, channelled: bool = False) -> None:
@@ -88,33 +88,33 @@ class Deployed(nn.Module):
         self.eval()
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return what ``outputs`` says, of images as ``inputs`` says; :func:`ports` has shapes and types."""
+        """Return the ``outputs`` for images given as ``inputs``; for shapes and types see :func:`ports`."""
         if self.largest is not None:
             image = image.float() / self.largest
         logits: Tensor = self.network(image)
         if self.outputs == "probabilities":
             return logits.softmax(dim=1) if self.task == "multiclass" else logits.sigmoid()
         if self.outputs == "mask":
-            # Above 0 is above one half behind a sigmoid.
+            # A logit above 0 is a probability above one half.
             found = logits.argmax(dim=1, keepdim=True) if self.task == "multiclass" else logits > 0
             return (found if self.task == "multilabel" or self.channelled else found[:, 0]).to(torch.uint8)
         return logits
 
 
 def deployed(request: Request, exact: Sequence[SegmentationModel | OptimizedModel]) -> Deployed:
-    """Return the network to export, in the precision asked for; int8 comes later, of float32.
+    """Return the network to export, in the requested precision; int8 is made from float32 later.
 
     Args:
-        request: what is asked for.
+        request: the export.
         exact: the models in float32, on the CPU.
 
     Raises:
-        ConfigError: a weight of the model is made of others, by pruning say.
+        ConfigError: a weight of the model is computed from others, for example by pruning.
     """
     dtype = torch.float32 if request.precision == "int8" else getattr(torch, request.precision)
     task = request.config.task
     if request.whole:
-        # Where each image is normalised by itself, whoever runs it does so: it may be shown tiles.
+        # If each image is normalised on its own, the program that runs the file does it: the file may see tiles.
         inputs = "normalised" if request.config.normalisation == "image" else request.inputs
         network = Mirrored(_member(exact[0], dtype, inputs), exact[0])
         return Deployed(network, task, inputs, request.outputs, channelled=True)
@@ -124,7 +124,7 @@ def deployed(request: Request, exact: Sequence[SegmentationModel | OptimizedMode
 
 
 def _member(model: SegmentationModel | OptimizedModel, dtype: torch.dtype, inputs: str) -> nn.Module:
-    """Return a network that normalises its own way, where that is to be done inside."""
+    """Return a network, with its own normalisation inside if ``inputs`` are integers."""
     network = copy.deepcopy(model).to(dtype) if isinstance(model, OptimizedModel) else optimize(model, dtype=dtype)
     if inputs not in _INTEGERS:
         return network
@@ -133,13 +133,13 @@ def _member(model: SegmentationModel | OptimizedModel, dtype: torch.dtype, input
 
 
 def example(request: Request) -> Tensor:
-    """Return images with which to trace: two where there may be any number, as one is a special case to torch."""
+    """Return images for tracing: two if any number is allowed, because torch treats one as a special case."""
     shape = (2 if request.qgis is None else 1, request.config.in_channels, *request.example_size)
     return torch.zeros(shape, dtype=_INTEGERS.get(request.inputs, torch.float32))
 
 
 def ports(request: Request) -> tuple[Port, Port]:
-    """Return what goes in and what comes out."""
+    """Return the input and the output."""
     if request.whole:
         return _pixels(request), _channelled(request)
     config, border = request.config, request.border
@@ -159,7 +159,7 @@ def ports(request: Request) -> tuple[Port, Port]:
     else:
         meaning = "(pixels in 0 to 1 - mean) / std of each channel"
     if config.resize != 1:
-        meaning += f", of an image that was resized by {config.resize:g}, which is the size of what comes out, too"
+        meaning += f", of an image that was resized by {config.resize:g}; the output has this size, too"
     if request.size is None:
         meaning += f"; height and width from {request.least} up"
     name = "image"
@@ -170,10 +170,10 @@ def ports(request: Request) -> tuple[Port, Port]:
 
 
 def _pixels(request: Request) -> Port:
-    """Return what a package takes: any pixels, float32."""
+    """Return the input of a package: any pixels, float32."""
     config = request.config
     if config.normalisation == "image":
-        meaning = "pixels as stored, less the mean of the whole image's, by their standard deviation"
+        meaning = "(pixels as stored - mean) / std, both of the whole image"
     else:
         normalised = " and normalised" if config.mean is not None else ""
         meaning = f"pixels as stored, 0 to {images.white(_INTEGERS[request.inputs], config)}, scaled{normalised} inside"
@@ -181,7 +181,7 @@ def _pixels(request: Request) -> Port:
 
 
 def _channelled(request: Request) -> Port:
-    """Return what a package gives, masks with a channel, too, as programs that read packages expect one."""
+    """Return the output of a package; masks have a channel as well, because programs that read packages expect it."""
     port = _output(request.config, request.outputs, "batch", "height, width", averaged=False)
     return replace(port, shape=port.shape.replace("(batch, height", "(batch, 1, height"))
 
@@ -210,11 +210,11 @@ def _integer_or_float(inputs: str) -> str:
 
 
 def metadata(request: Request, stored: Sequence[Tensor] = ()) -> dict[str, str]:
-    """Return what goes into the file for whoever runs it: text by name; lists, None and the config as JSON.
+    """Return the metadata of the file: text by name; lists, None and the config as JSON.
 
     Args:
-        request: what is asked for.
-        stored: the images that were given, for files that keep their mean and deviation.
+        request: the export.
+        stored: the images that were given, for files that keep their mean and standard deviation.
     """
     config = request.config
     taken, given = ports(request)
@@ -227,7 +227,7 @@ def metadata(request: Request, stored: Sequence[Tensor] = ()) -> dict[str, str]:
         "config": config.to_json(),
         "task": config.task,
         "num_classes": str(config.num_classes),
-        # Not "class_names", which QGIS's plugin reads as an object of another kind, and stops at anything else.
+        # Not "class_names": QGIS's plugin expects a JSON object under this name, and fails on anything else.
         "classes": json.dumps(config.class_names),
         "mean": json.dumps(config.mean),
         "std": json.dumps(config.std),

@@ -1,4 +1,4 @@
-"""What an export was found to be: sizes tried, differences, times."""
+"""The result of an export: sizes tried, differences, times."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Port:
     """The one input, or the one output, of an exported file.
 
     Attributes:
-        name: by which runtimes ask for it.
+        name: its name for runtimes.
         dtype: "uint8", "uint16", "int16" or "float32".
-        shape: such as "(batch, 3, height, width)"; a name is a side that may be any.
-        meaning: of the values.
+        shape: such as "(batch, 3, height, width)"; a dimension with a name is free.
+        meaning: meaning of the values.
     """
 
     name: str
@@ -34,12 +34,12 @@ class Check:
 
     Attributes:
         batch, height, width: of the images.
-        difference: largest difference of the logits, as a share of their spread. Of a file that gives probabilities or
-            masks it is the least difference of logits that explains what it gave: a sigmoid has slopes up to 1/4, a
+        difference: largest difference of the logits, as a share of their spread. For a file that gives probabilities or
+            masks, it is the smallest difference of logits that explains the output: a sigmoid has slopes up to 1/4, a
             softmax up to 1/2, and a class changes where its logit crosses another, or 0.
-        agreement: share of the pixels, of each class where classes are independent, whose mask is the same.
-        eager_ms, file_ms: milliseconds of the model (``model(images)``, as it is, not optimized) and of the file for
-            the batch, median of three runs with the same number of threads.
+        agreement: share of the pixels whose mask is the same; if classes are independent, over all of them.
+        eager_ms, file_ms: milliseconds of the model (``model(images)``, not optimized) and of the file for the batch,
+            median of three runs with the same number of threads.
     """
 
     batch: int
@@ -53,15 +53,15 @@ class Check:
 
 @dataclass(frozen=True)
 class ImageAgreement:
-    """How the masks of the file and of the model agree on given images, whole ones, in tiles as prediction cuts them.
+    """How the masks of the file and of the model agree on given whole images, in tiles as prediction cuts them.
 
     Attributes:
-        count: of the images.
+        count: number of images.
         agreement: share of the pixels whose mask is the same, over all images.
-        lowest: the same on the image where it is lowest.
-        iou: intersection over union of the two masks over all images, the mean over the classes; None where neither
-            mask has anything on any of them.
-        share: of the images' pixels, that were compared: all, unless they had more than 128 tiles.
+        lowest: the same share on the image where it is lowest.
+        iou: intersection over union of the two masks over all images, averaged over the classes; None if all masks are
+            empty.
+        share: share of the images' pixels that were compared: all, unless the images had more than 128 tiles.
     """
 
     count: int
@@ -85,13 +85,13 @@ class ExportReport:
 
     Attributes:
         path: the file.
-        format: "onnx", "pt2" or "aoti".
-        precision: of weights and arithmetic inside.
-        size_bytes: of the file.
-        seconds: that exporting and comparing took.
-        input, output: what goes in and what comes out.
-        checks: three batches of different sizes; odd ones among them, unless the size is fixed.
-        images: agreement on the images that were given, None without.
+        format: "onnx", "pt2", "aoti" or "bioimageio".
+        precision: of weights and arithmetic in the file.
+        size_bytes: size of the file.
+        seconds: time for exporting and comparing.
+        input, output: input and output of the file.
+        checks: three batches of different sizes, with odd ones among them unless the size is fixed.
+        images: agreement on the given images; None without images.
     """
 
     path: str
@@ -127,10 +127,10 @@ class ExportReport:
         return "\n".join([*lines, *([] if self.images is None else [str(self.images)])])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as JSON-able values."""
+        """Return all of it as values for JSON."""
         return asdict(self)
 
 
 def _percent(share: float) -> str:
-    """Return a share as per cent, never rounded up to all."""
+    """Return a share as per cent, never rounded up to 100 %."""
     return "100 %" if share == 1 else f"{min(share, 0.99999):.3%}".replace("%", " %")

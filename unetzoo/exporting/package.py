@@ -1,4 +1,4 @@
-"""A package of BioImage.IO: a zip file with the network as TorchScript and as safetensors, tested by its consumer."""
+"""A BioImage.IO package: a zip file with the network as TorchScript and as safetensors, tested in bioimageio.core."""
 
 from __future__ import annotations
 
@@ -37,27 +37,27 @@ from unetzoo.model import SegmentationModel
 from unetzoo.saving.weights import save
 
 SHOWN = 256
-"""Side of the test image and of the cover's halves, in pixels, or the next that the network's tiles have."""
+"""Side of the test image and of each half of the cover, in pixels, or the next larger side of the network's tiles."""
 FAINTEST = 1e-4
-"""A test output has something larger; the specification refuses those that are fainter than a tenth of it."""
+"""The test output must exceed this; the specification refuses outputs below a tenth of it."""
 _WHEN = (1980, 1, 1, 0, 0, 0)
 _HIDDEN = ".debug_pkl"
-"""Parts of a TorchScript file that note where on this machine its sources lay."""
+"""Parts of a TorchScript file that record the paths of its sources on this machine."""
 
 
 def package(request: Request, network: nn.Module, about: About, card: str, stored: Sequence[Tensor]) -> bytes:
     """Return the bytes of a package.
 
     Args:
-        request: what is asked for.
-        network: what goes in, float32 pixels → what comes out, of any size.
-        about: who and what.
-        card: text of the model's own card, "" where it has none.
-        stored: images (in_channels, H, W): the first on which something is found is the sample; clouds where there are
-            none.
+        request: the export.
+        network: float32 pixels → output, of any size.
+        about: authors, licence and so on.
+        card: text of the model's own card, "" if it has none.
+        stored: images (in_channels, H, W): the first on which the network finds something is the sample; clouds are
+            drawn if there are none.
 
     Raises:
-        InputError: nothing is found on any.
+        InputError: the network finds nothing on any of them.
     """
     tiles = tiling(request.models[0])
     side = tiles.least + max(0, -(-(SHOWN - tiles.least) // tiles.step)) * tiles.step
@@ -80,19 +80,19 @@ def package(request: Request, network: nn.Module, about: About, card: str, store
 
 
 def _sample(candidates: Sequence[Tensor], run: Callable[[Tensor], Tensor], request: Request) -> tuple[Tensor, Tensor]:
-    """Return an image and what comes out of it, which the specification wants to be more than nothing."""
+    """Return an image and its output, which must not be empty according to the specification."""
     for image in candidates:
         output = run(normalised(image, request))
         if bool((output.abs() > FAINTEST).any()):
             return image, output
     raise InputError(
-        f"{request.title} finds nothing on the sample, and a package is tested by what is found: give images=…, some "
-        "with what it was trained to find; without, clouds are drawn"
+        f"{request.title} finds nothing on the sample, and the test of a package needs some output: give images=… with "
+        "objects that it was trained to find; without images, the sample is drawn at random"
     )
 
 
 def torch_script(network: nn.Module, request: Request) -> bytes:
-    """Return a network as TorchScript, traced, without a word on this machine."""
+    """Return a network as traced TorchScript, without information about this machine."""
     config = request.config
     example = torch.rand(2, config.in_channels, *request.example_size)
     file = io.BytesIO()
@@ -111,7 +111,7 @@ def torch_script(network: nn.Module, request: Request) -> bytes:
 
 
 def opened(program: bytes) -> Callable[[Tensor], Tensor]:
-    """Return what runs a program of TorchScript."""
+    """Return a function that runs a TorchScript program."""
     module = torch.jit.load(io.BytesIO(program), map_location="cpu")  # type: ignore[no-untyped-call]
 
     def run(image: Tensor) -> Tensor:
@@ -129,15 +129,15 @@ def normalised(image: Tensor, request: Request) -> Tensor:
     return image[None].to(torch.float32)
 
 
-_OLDER_PYDANTIC = ". That is what it says with pydantic 2.14: pip install 'pydantic<2.14'"
-"""What helps where bioimageio.core was installed without the extra, which holds pydantic."""
+_OLDER_PYDANTIC = ". This error comes with pydantic 2.14: pip install 'pydantic<2.14'"
+"""The fix if bioimageio.core was installed without the extra, which limits pydantic."""
 
 
 def tested(file: bytes, request: Request) -> Run:
-    """Return what runs a package in bioimageio.core, whole images without a halo, after it has passed its test.
+    """Test a package, and return a function that runs it in bioimageio.core on whole images without a halo.
 
     Raises:
-        UnetzooError: it does not pass.
+        UnetzooError: the package does not pass the test.
     """
     with _consumer() as core, tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "package.zip"
@@ -146,7 +146,7 @@ def tested(file: bytes, request: Request) -> Run:
         if summary.status != "passed":
             said = [f"{detail.name}: {error.msg}" for detail in summary.details for error in detail.errors]
             raise UnetzooError(
-                f"{request.title} was exported, and bioimageio.core's test of the package does not pass it, but says "
+                f"{request.title} was exported, but the package does not pass bioimageio.core's test: "
                 f"{summary.status!r} ({'; '.join(said):.1000}); nothing was written"
                 + (_OLDER_PYDANTIC if "'index_key'" in " ".join(said) else "")
             )
@@ -161,7 +161,7 @@ def tested(file: bytes, request: Request) -> Run:
 
 
 def predicted(pipeline: Any, pixels: np.ndarray[Any, Any], request: Request, *, skip: bool) -> Tensor:
-    """Return what bioimageio.core predicts of a batch (N, C, H, W) float32; ``skip`` its halo around the image."""
+    """Return bioimageio.core's prediction for a batch (N, C, H, W) float32; ``skip``: no halo around the image."""
     with _consumer() as core:
         taken, given = pipeline.input_ids[0], pipeline.output_ids[0]
         tensor = core.Tensor.from_numpy(pixels, dims=["batch", "channel", "y", "x"])
@@ -172,13 +172,13 @@ def predicted(pipeline: Any, pixels: np.ndarray[Any, Any], request: Request, *, 
 
 
 def plain(output: Tensor, request: Request) -> Tensor:
-    """Return an output without the channel that packages have of masks, as other files give it."""
+    """Return an output without the channel of masks in packages, as other files give it."""
     return output[:, 0] if request.outputs == "mask" and request.config.task != "multilabel" else output
 
 
 @contextlib.contextmanager
 def _consumer() -> Iterator[Any]:
-    """Give bioimageio.core with its log lines and warnings kept to itself."""
+    """Give bioimageio.core, with its log lines and warnings suppressed."""
     with quiet():
         import bioimageio.core
 
@@ -201,7 +201,7 @@ def _array(values: Tensor) -> bytes:
 
 
 def _cover(image: Tensor, output: Tensor, request: Request) -> bytes:
-    """Return a PNG, twice as wide as high: the sample, and the same with what was found on it."""
+    """Return a PNG, twice as wide as high: the sample, and the sample with the predicted mask laid over it."""
     config = request.config
     found = masks_of(plain(output, request), config.task, request.outputs)
     masks = (

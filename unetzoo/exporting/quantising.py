@@ -1,9 +1,9 @@
 """ONNX graphs with 8-bit arithmetic, by onnxruntime's static quantisation.
 
 Weights have a scale for each output channel, activations one for each tensor: from their smallest to their largest
-value on the images given. What is 8-bit is convolutions, and the ReLUs and max-pools between them; sums,
-concatenations and resampling stay in float32, as eight bits there cost more masks than they save time, and so do the
-last convolutions, whose output decides the class.
+value on the given images. Convolutions, and the ReLUs and max-pools between them, are in 8 bits. Sums, concatenations
+and resampling stay in float32, because 8 bits would harm the masks there more than they save time; so do the last
+convolutions, whose output decides the class.
 """
 
 from __future__ import annotations
@@ -66,6 +66,6 @@ def last_convolutions(graph: Any) -> list[str]:
         node = makers[value]
         if node.op_type in _CONVOLUTIONS:
             found.append(node.name)
-        elif node.op_type != "Shape":  # sizes alone go on from there
+        elif node.op_type != "Shape":  # only sizes continue from there
             waiting += node.input
     return found

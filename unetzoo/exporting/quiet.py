@@ -1,4 +1,4 @@
-"""Exporters, and those who run their files, talk a lot: none of it for users."""
+"""Suppresses the many messages of exporters and runtimes, which are not meant for users."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep warnings and log lines below errors to themselves: exporters have dozens, none of them for users."""
+    """Suppress warnings and log lines below errors: exporters print dozens, none of them for users."""
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))
     try:

@@ -1,4 +1,4 @@
-"""What an export is asked for, checked before any work is done."""
+"""The arguments of an export, checked before any work is done."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ CONSUMERS = ("qgis",)
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 """What the extra ``export`` installs."""
 ONNX_BYTES = 2**31 - 2**24
-"""Weights that one ONNX file holds: protobuf ends at 2 GiB, and the graph needs some of it."""
+"""Largest size of the weights in one ONNX file: protobuf ends at 2 GiB, and the graph needs some of that."""
 MASK_CLASSES = 256
 Images = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 MOST = 32
-"""Images that are used: of more, so many, spread evenly."""
+"""Largest number of images that are used: from more, this many are chosen, spread evenly."""
 _FREE_SIZES_SINCE = (2, 14)
 
 
@@ -55,14 +55,14 @@ class Request:
     """An export that can be done.
 
     Attributes:
-        models: whose average is exported; often one.
-        path: of the file to write.
+        models: the models whose average is exported; often one.
+        path: path of the file to write.
         format: "onnx", "pt2", "aoti" or "bioimageio".
-        inputs, outputs: as given, or what the format has by default.
+        inputs, outputs: as given, or the default of the format.
         precision: as given.
-        size: height and width, None where they stay free.
-        least: smallest height and width where they stay free.
-        qgis: what a file for QGIS's plugin is to know besides; None of other files.
+        size: height and width; None if they stay free.
+        least: smallest height and width, if they stay free.
+        qgis: further data in a file for QGIS's plugin; None for other files.
     """
 
     models: tuple[SegmentationModel | OptimizedModel, ...]
@@ -77,7 +77,7 @@ class Request:
 
     @property
     def config(self) -> ModelConfig:
-        """What all models have in common; mean and std are None where they are normalised differently."""
+        """What all models have in common; mean and std are None if the models are normalised differently."""
         first, *others = (model.config for model in self.models)
         names = next((config.class_names for config in (first, *others) if config.class_names is not None), None)
         alike = all(_scale(config) == _scale(first) for config in others)
@@ -85,7 +85,7 @@ class Request:
 
     @property
     def title(self) -> str:
-        """How messages call it."""
+        """Its name in messages."""
         names = ", ".join(model.config.name for model in self.models)
         return names if len(self.models) == 1 else f"the average of {names}"
 
@@ -96,7 +96,7 @@ class Request:
 
     @property
     def whole(self) -> bool:
-        """Whether images are normalised, and mirrored to the sizes that the network takes, as a predictor does."""
+        """Whether the file normalises images, and mirrors them to sizes that the network takes, as a predictor does."""
         return self.format == "bioimageio"
 
     @property
@@ -106,12 +106,12 @@ class Request:
 
     @property
     def example_size(self) -> tuple[int, int]:
-        """Height and width of the images with which the network is traced: different, and no special case."""
+        """Height and width of the images with which the network is traced: different, and not a special case."""
         return self.size or (2 * self.least + 4, 3 * self.least - 6)
 
     @property
     def dynamic_shapes(self) -> tuple[dict[int, Any]]:
-        """What stays free, as ``torch.export.export`` takes it."""
+        """The dimensions that stay free, as ``torch.export.export`` takes them."""
         if self.qgis is not None:
             return ({},)
         if self.size is not None:
@@ -120,7 +120,7 @@ class Request:
 
 
 def network_of(model: SegmentationModel | OptimizedModel) -> SegmentationModel:
-    """Return the network with encoder and decoder, which an optimized model has inside."""
+    """Return the network with encoder and decoder; an optimized model contains it."""
     return model.network if isinstance(model, OptimizedModel) else model
 
 
@@ -182,7 +182,7 @@ def check(
         raise ConfigError(f"cannot export to {os.fspath(path)!r}", problems)
     assert form is not None
     fixed = None if size is None else (size[0], size[1])
-    # So that the deepest map has more than one pixel: torch sees one apart.
+    # So that the deepest map has more than one pixel: torch treats one as a special case.
     least = max(max(network_of(model).encoder.strides) for model in known) + 1
     wanted = Qgis(inputs, float(resolution or 0), threshold) if for_qgis else None
     taken = "normalised" if for_qgis else inputs
@@ -190,7 +190,7 @@ def check(
 
 
 def _stored(models: Sequence[SegmentationModel | OptimizedModel], kinds: Sequence[str]) -> str:
-    """Return the type of the pixels that models were trained on, of those that a file can take, or "uint8"."""
+    """Return the pixel type that models were trained on if a file can take it, else "uint8"."""
     known = next((model.config.pixels for model in models), None)
     return known if known is not None and known in kinds else "uint8"
 
@@ -199,7 +199,7 @@ def _model_problems(model: object) -> list[str]:
     if isinstance(model, SegmentationModel) or (isinstance(model, OptimizedModel) and model.dtype == torch.float32):
         return []
     if isinstance(model, OptimizedModel):
-        said = f"this copy is optimized already, in {model.dtype}, and export() does both itself"
+        said = f"this copy is already optimized, in {model.dtype}, and export() does this itself"
         return [f"{said}: give the model that it was made from"]
     return [f"a SegmentationModel is needed, from unetzoo.create() or load(), not {type(model).__name__}"]
 
@@ -211,18 +211,18 @@ def _package_problems(models: Sequence[object], inputs: str, size: object, about
     for model in models:
         if isinstance(model, OptimizedModel):
             yield (
-                "a package holds the network to train on, too, which a predictor and optimize() have no more: give the "
-                "model, its name or its file"
+                "a package also holds the network for further training, which a predictor and optimize() no longer "
+                "have: give the model, its name or its file"
             )
         elif isinstance(model, SegmentationModel) and model.config.resize != 1:
             yield (
-                f"images are resized by {model.config.resize:g} for this model, and programs that read packages resize "
-                "none: train with data.resize=1, or take .onnx"
+                f"images are resized by {model.config.resize:g} for this model, but programs that read packages do not "
+                "resize images: train with data.resize=1, or give a name that ends in .onnx"
             )
     if inputs == "normalised":
         yield "inputs='normalised': a package takes pixels as stored: 'uint8', 'uint16' or 'int16' says what white is"
     if size is not None:
-        yield f"size={size!r}: a package says itself which sizes it takes, which are many; leave it out"
+        yield f"size={size!r}: a package takes many sizes, and says itself which sizes it takes; leave it out"
 
 
 def _average_problems(models: Sequence[SegmentationModel | OptimizedModel], inputs: object) -> Iterator[str]:
@@ -233,52 +233,52 @@ def _average_problems(models: Sequence[SegmentationModel | OptimizedModel], inpu
         yield str(error)
     if len({config.in_channels for config in configs}) > 1:
         counts = ", ".join(str(config.in_channels) for config in configs)
-        yield f"these models take images of {counts} channels, and a file takes one number of them"
+        yield f"these models take images of {counts} channels, and a file takes one number of channels"
     if len({network_of(model).decoder.border for model in models}) > 1:
-        yield "these models lack borders of different widths, and a file has one output"
+        yield "the outputs of these models lack borders of different widths, and a file has one output"
     itself = any(config.normalisation == "image" for config in configs)
     if inputs in INTEGERS and itself:
         yield (
             f"inputs={inputs!r}: this model normalises each image by its own mean and standard deviation, and a file "
-            "that is shown a tile, or an image with padding, would take those of that: give inputs='normalised', and "
-            "normalise whole images before; or train with data.normalisation=fixed"
+            "that sees a tile, or a padded image, would use the mean of that: give inputs='normalised', and "
+            "normalise whole images first; or train with data.normalisation=fixed"
         )
     if inputs == "normalised" and len({_scale(config) for config in configs}) > 1:
         fix = (
-            "export each by itself"
+            "export each one separately"
             if itself or any(config.resize != 1 for config in configs)
-            else "take 'uint8', 'uint16' or 'int16'"
+            else "give 'uint8', 'uint16' or 'int16'"
         )
         yield f"inputs='normalised', and these models are normalised differently: {fix}"
     if inputs in INTEGERS and any(config.resize != 1 for config in configs):
-        yield f"inputs={inputs!r}: images are resized for this model; take 'normalised', and resize before and behind"
+        yield f"inputs={inputs!r}: images are resized for this model; give 'normalised', and resize images and outputs"
 
 
 def _scale(config: ModelConfig) -> tuple[object, ...]:
-    """Return what says how a model's images are normalised, and resized."""
-    # 1 is the largest of a type, which a sign halves.
+    """Return the settings by which a model's images are normalised and resized."""
+    # The largest value of a type becomes 1, and a sign halves it.
     signed = config.pixels is not None and config.pixels.startswith("int")
     return config.normalisation, config.mean, config.std, config.resize, config.pixels if signed else None
 
 
 def _path_problems(path: str | os.PathLike[str]) -> Iterator[str]:
     name = Path(path).name
-    # It is made where it is missing, in the nearest one that is there.
+    # A missing folder is created in the nearest one that exists.
     folder = next(each for each in Path(path).absolute().parents if each.exists())
     if not any(name.endswith(ending) for ending in FORMATS):
-        yield f"{name!r}: a name that ends in {_ENDINGS} is needed, which says the format{_near_ending(name)}"
+        yield f"{name!r}: the ending gives the format: a name that ends in {_ENDINGS} is needed{_near_ending(name)}"
     if Path(path).is_dir():
         yield f"{str(path)!r} is a folder: give the name of a file"
     elif not folder.is_dir():
         yield f"{str(folder)!r} is a file, and would have to be a folder: give another name"
     elif not os.access(folder, os.W_OK):
-        yield f"the folder {str(folder)!r} cannot be written: fix its permissions, or take another"
+        yield f"the folder {str(folder)!r} cannot be written: fix its permissions, or give another folder"
 
 
 def _near_ending(name: str) -> str:
-    """Return what may be meant by a name whose ending is no format's."""
+    """Return what a name with an unknown ending may mean."""
     if name.endswith((".pt", ".pth", ".ts")):
-        return "; TorchScript is written in .zip, packages of BioImage.IO, alone: take .pt2, or that"
+        return "; TorchScript is written only in .zip, packages of BioImage.IO: give that, or .pt2"
     ending = Path(name).suffix
     return suggest(ending, FORMATS) if ending else ""
 
@@ -288,10 +288,10 @@ def _precision_problems(precision: object, form: str | None, shown: bool) -> lis
     if form is None or precision not in known:
         return one_of("precision", precision, known if form is None else PRECISIONS[form])
     if precision in PRECISIONS[form]:
-        lacks = "precision='int8' needs images=: a folder, or a list, of some like those it will see"
+        lacks = "precision='int8' needs images=…: a folder or a list of images like those that the file will see"
         return [lacks] if precision == "int8" and not shown else []
     able = [ending for ending, name in FORMATS.items() if precision in PRECISIONS[name]]
-    others = f"files that end in {' or '.join(able)} have it"
+    others = f"give a file that ends in {' or '.join(able)} for it"
     return [f"precision={precision!r} is not for this format, which has {', '.join(PRECISIONS[form])}; {others}"]
 
 
@@ -310,7 +310,7 @@ def _size_problems(networks: Sequence[SegmentationModel], size: object) -> Itera
         if decoder.size_problem(*sides) is not None:
             valid = tuple(decoder.input_side(max(1, side - 2 * decoder.border)) for side in sides)
             name = next(network.config.decoder for network in networks if network.decoder is decoder)
-            yield f"size={sides}: {name} does not take it; size={valid} is the next that it takes"
+            yield f"size={sides}: {name} does not take this size; the next possible is size={valid}"
 
 
 def _machine_problems(form: str, size: object) -> Iterator[str]:
@@ -322,10 +322,10 @@ def _machine_problems(form: str, size: object) -> Iterator[str]:
     if missing:
         yield f".onnx needs {' and '.join(missing)}: pip install 'unetzoo[export]'"
     if size is None and tuple(map(int, torch.__version__.split(".")[:2])) < _FREE_SIZES_SINCE:
-        yield f"torch {torch.__version__} exports one size only: give size=…, or install torch>=2.14"
+        yield f"torch {torch.__version__} exports only one size: give size=…, or install torch>=2.14"
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if form == "aoti" and shutil.which(compiler) is None:
-        yield f".aoti.pt2 needs a C++ compiler, and there is no {compiler}: install it, or name another in CXX"
+        yield f".aoti.pt2 needs a C++ compiler, and there is no {compiler}: install it, or name another one in CXX"
 
 
 def _fit_problems(
@@ -333,18 +333,18 @@ def _fit_problems(
 ) -> Iterator[str]:
     config = models[0].config
     if outputs == "mask" and config.task == "multiclass" and config.num_classes > MASK_CLASSES:
-        yield f"outputs='mask' is uint8, too small for {config.num_classes} classes: take 'logits' or 'probabilities'"
+        yield f"outputs='mask' is uint8, too small for {config.num_classes} classes: give 'logits' or 'probabilities'"
     if outputs == "mask" and config.task == "instances":
         yield (
-            "outputs='mask' has no place for the edges by which this model tells objects apart where they touch: give "
-            "outputs='probabilities', whose last channel they are, and take unetzoo.objects.separated of them; "
-            "or, where touching objects may be one, load its file with "
+            "outputs='mask' has no place for the edges by which this model separates touching objects: give "
+            "outputs='probabilities', whose last channel they are, and pass them to unetzoo.objects.instances; "
+            "or, if touching objects may be one, load the model's file with "
             f"task={config.pixel_task!r}, without edges"
         )
     parameters = sum(parameter.numel() for model in models for parameter in model.parameters())
     weights = parameters * (2 if precision == "float16" else 4)
     if form == "onnx" and weights > ONNX_BYTES:
-        yield f"{weights / 1e9:.1f} GB of weights: an .onnx file ends at 2 GiB; take .pt2"
+        yield f"{weights / 1e9:.1f} GB of weights: an .onnx file holds at most 2 GiB; give .pt2"
 
 
 def find_images(images: Images | None) -> tuple[list[Path], list[str]]:
@@ -357,7 +357,7 @@ def find_images(images: Images | None) -> tuple[list[Path], list[str]]:
             return [folder], []
         if not folder.is_dir():
             return [], [f"images={str(images)!r}: there is no such folder or file"]
-        folder = folder / "images" if (folder / "images").is_dir() else folder  # a data set, whose masks are none
+        folder = folder / "images" if (folder / "images").is_dir() else folder  # a data set, without its masks
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     else:
         files = list(map(Path, images))

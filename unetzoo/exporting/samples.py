@@ -1,4 +1,4 @@
-"""Images on which a file is calibrated and compared; drawn at random where none are given."""
+"""Images on which a file is calibrated and compared; drawn at random if none are given."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from unetzoo.prediction.reach import memory_of_pixel
 from unetzoo.prediction.tiles import lay_out, mirrored
 
 LONGEST_TILE = 1024
-"""Pixels of a tile's side, as those of prediction."""
+"""Longest side of a tile in pixels, as in prediction."""
 MOST_TILES = 128
-"""Of all images: of more, so many, spread evenly."""
+"""Largest number of tiles of all images: from more, this many are chosen, spread evenly."""
 OVERLAP = 0.25
-"""Of neighbouring tiles, as in prediction."""
+"""Overlap of neighbouring tiles, as in prediction."""
 
 
 class Given(NamedTuple):
@@ -42,10 +42,10 @@ class Given(NamedTuple):
 
 
 def read_images(files: Sequence[Path], config: ModelConfig, inputs: str, kinds: Sequence[str]) -> list[Tensor]:
-    """Return the images, (in_channels, H, W), as they are stored; ``kinds``: what ``inputs`` could be, too.
+    """Return the images, (in_channels, H, W), as they are stored; ``kinds``: other possible values of ``inputs``.
 
     Raises:
-        InputError: lists those that cannot be read, or do not fit model and inputs.
+        InputError: lists images that cannot be read, or do not fit the model and ``inputs``.
     """
     found, problems = [], []
     for path in files:
@@ -61,14 +61,14 @@ def read_images(files: Sequence[Path], config: ModelConfig, inputs: str, kinds: 
             problems.append(f"{path.name} is {stored}, and inputs={inputs!r}; {fix}")
         found.append(image)
     if problems:
-        raise InputError("images that cannot be used:" + "".join(f"\n  - {problem}" for problem in problems))
+        raise InputError("these images cannot be used:" + "".join(f"\n  - {problem}" for problem in problems))
     return found
 
 
 def draw_noise(count: int, config: ModelConfig, inputs: str, height: int, width: int) -> list[Tensor]:
     """Return ``count`` images (in_channels, height, width) of grainy clouds, the same each time.
 
-    Clouds have edges and areas of all sizes, so that networks which say nothing to white noise see something in them.
+    Clouds have edges and areas of all sizes, so that networks that find nothing in white noise find something in them.
     """
     kind = torch.uint8 if inputs == "normalised" else getattr(torch, inputs)
     generator = torch.Generator().manual_seed(0)
@@ -81,7 +81,7 @@ def draw_noise(count: int, config: ModelConfig, inputs: str, height: int, width:
     values = (clouds - low) / (high - low).clamp(min=1e-6)
     if kind.is_floating_point:
         return list(values)
-    most = min(torch.iinfo(kind).max, 2**24)  # what float32 has each integer of
+    most = min(torch.iinfo(kind).max, 2**24)  # float32 represents all integers up to this one
     return list((values * most).round().to(torch.int32).to(kind))
 
 
@@ -94,17 +94,17 @@ def fitted(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def _taken(image: Tensor, dim: int, places: Tensor) -> Tensor:
-    # Indexing has neither uint16 nor uint32.
+    # Indexing supports neither uint16 nor uint32.
     whole = image.to(torch.int64) if image.dtype in (torch.uint16, torch.uint32) else image
     return whole.index_select(dim, places).to(image.dtype)
 
 
 def given(stored: Sequence[Tensor], request: Request, whole: images.Moments | None = None) -> Given:
-    """Return images (in_channels, H, W) of one size as a batch; ``whole``: of the image that they are parts of."""
-    configs = [model.config.replace(resize=1.0) for model in request.models]  # a file is shown what is resized already
+    """Return images (in_channels, H, W) of one size as a batch; ``whole``: moments of the image that contains them."""
+    configs = [model.config.replace(resize=1.0) for model in request.models]  # a file sees images already resized
     prepared = tuple(torch.cat([images.prepare(image, config, whole=whole) for image in stored]) for config in configs)
     if request.qgis is not None and request.config.normalisation == "fixed":
-        # As the plugin has it from the file, so that the comparison is of what it is told, too.
+        # Computed as the plugin does from the file's metadata, so that the comparison covers the metadata, too.
         shown = [qgis.seen(image, request.config, request.qgis.pixels) for image in stored]
         return Given(torch.stack(shown), prepared)
     return Given(prepared[0] if request.inputs == "normalised" else torch.stack(list(stored)), prepared)
@@ -112,11 +112,11 @@ def given(stored: Sequence[Tensor], request: Request, whole: images.Moments | No
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of an image that a file and its models are shown.
+    """A part of an image for a file and its models.
 
     Attributes:
         given: the part, a batch of one.
-        rows, columns: of the output, that count: each pixel of the image does in one tile.
+        rows, columns: the part of the output that counts: each pixel of the image counts in one tile.
     """
 
     given: Given
@@ -125,19 +125,20 @@ class Tile:
 
 
 class Samples:
-    """Whole images, in tiles as prediction cuts them; what is shown of them is made when it is asked for.
+    """Whole images, in tiles as prediction cuts them; tiles are made when they are needed.
 
-    An image of up to :data:`LONGEST_TILE`, or what fits in half of the free memory, is one tile. Larger ones overlap,
-    and each pixel counts where it lies farthest from an edge. At a fixed size all tiles are of it, and images are
-    mirrored at their ends. Of images that have more than :data:`MOST_TILES` together, tiles are left out.
+    An image of up to :data:`LONGEST_TILE` a side, or up to what fits in half of the free memory, is one tile. Tiles of
+    larger images overlap, and each pixel counts in the tile where it is farthest from an edge. At a fixed size, all
+    tiles have this size, and images are mirrored at their edges. If the images have more than :data:`MOST_TILES`
+    together, some tiles are left out.
 
     Args:
         stored: images (in_channels, H, W).
-        request: what is asked for.
+        request: the export.
 
     Attributes:
         stored: as given.
-        share: of the images' pixels, that count.
+        share: share of the images' pixels that count.
     """
 
     def __init__(self, stored: Sequence[Tensor], request: Request) -> None:
@@ -160,7 +161,7 @@ class Samples:
             yield (self._tile(image, place, whole) for place in places)
 
     def inputs(self) -> Iterator[Tensor]:
-        """Give what the file is shown, tile by tile."""
+        """Give the input of the file, tile by tile."""
         return (tile.given.file for tiles in self for tile in tiles)
 
     def _tile(self, image: Tensor, place: _Place, whole: images.Moments | None) -> Tile:
@@ -171,7 +172,7 @@ class Samples:
 
 
 class _Span(NamedTuple):
-    """Where a tile lies on one side of an image: its pixels from ``first`` on, and which of the output's count."""
+    """The position of a tile along one side of an image: its pixels from ``first`` on, and which outputs count."""
 
     first: int
     length: int
@@ -185,7 +186,7 @@ class _Place(NamedTuple):
 
 
 def _longest(request: Request) -> int:
-    """Return the longest side of a tile whose maps fit in half of the free memory."""
+    """Return the longest side of a tile whose feature maps fit in half of the free memory."""
     memory = max(memory_of_pixel(optimize(network_of(model))) for model in request.models)
     fits = int((room(torch.device("cpu")) / memory) ** 0.5)
     return max(min(LONGEST_TILE, fits), request.least)

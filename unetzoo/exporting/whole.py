@@ -1,4 +1,4 @@
-"""A network for images of any size, shown to it as ``Predictor`` does: mirrored to whole strides, and cropped."""
+"""A network for images of any size, which it pads as ``Predictor`` does: mirrored to whole strides, then cropped."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from unetzoo.prediction.reach import reach
 from unetzoo.prediction.tiles import mirrored
 
 FARTHEST = 96
-"""Pixels of context that tiles are asked to have, at most: what the plain U-Net sees. Residual networks see farther, if
-faintly, and with their context the least tile would be larger than many images."""
+"""Largest context of tiles in pixels: what the plain U-Net sees. Residual networks see farther, but faintly, and with
+their full context the smallest tile would be larger than many images."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Tiling:
     """How a program cuts images into tiles for a network: sides are ``least`` + k · ``step`` pixels.
 
     Attributes:
-        least: the smallest side, with the halo on both ends.
-        step: the network's stride, so that all tiles begin at multiples of it, and its poolings see the same pixels
-            together as in the whole image.
-        halo: pixels on each end that a tile overlaps its neighbours by, a multiple of the step.
-        exact: whether the network looks no farther, so that tiles say what the whole image would.
+        least: the smallest side, including the halo at both ends.
+        step: the network's stride: all tiles begin at multiples of it, so that pooling sees the same groups of pixels
+            as in the whole image.
+        halo: pixels by which a tile overlaps its neighbours at each end, a multiple of ``step``.
+        exact: whether the network looks no farther, so that tiles give the same result as the whole image.
     """
 
     least: int
@@ -37,7 +37,7 @@ class Tiling:
 
 
 def tiling(model: SegmentationModel | OptimizedModel) -> Tiling:
-    """Return how images are cut for a network."""
+    """Return how images are cut into tiles for a network."""
     step = max(network_of(model).encoder.strides)
     needed = reach(model.config)
     halo = -(-(FARTHEST if needed is None else min(needed, FARTHEST)) // step) * step
@@ -47,12 +47,12 @@ def tiling(model: SegmentationModel | OptimizedModel) -> Tiling:
 class Mirrored(nn.Module):
     """Images of any size → logits of the same size.
 
-    They are mirrored at their right and lower ends up to a multiple of the stride, and all around by the border that
-    the network's logits lack. Positions are reckoned with operators, so that a trace holds for all sizes.
+    Images are mirrored at their right and lower edges up to a multiple of the stride, and on all sides by the border
+    that the network's logits lack. Positions are computed with operators, so that a trace is valid for all sizes.
 
     Args:
-        network: images of whole strides → logits.
-        model: whose sizes count.
+        network: images whose sides are multiples of the stride → logits.
+        model: the model whose stride and border count.
     """
 
     def __init__(self, network: nn.Module, model: SegmentationModel | OptimizedModel) -> None:
@@ -72,7 +72,7 @@ class Mirrored(nn.Module):
         return logits[..., : shape[2], : shape[3]]
 
     def _places(self, side: Tensor) -> Tensor:
-        """Return which rows are shown, of ``side``: 3 2 1 | 0 1 2 3 | 2 1 0 for instance."""
+        """Return the indices of the padded rows, out of ``side``: for example 3 2 1 | 0 1 2 3 | 2 1 0."""
         end = (side + self.step - 1) // self.step * self.step + self.added - self.border
         period = (2 * (side - 1)).clamp(min=1)
         place = torch.arange(-self.border, end) % period  # type: ignore[call-overload]
@@ -83,7 +83,7 @@ class Mirrored(nn.Module):
 def logits_of(model: SegmentationModel | OptimizedModel, image: Tensor) -> Tensor:
     """Return the logits (N, classes, H, W) of images (N, channels, H, W) of any size, without a trace.
 
-    It is the plain way, by which the traced one is judged.
+    This is the reference with which the traced network is compared.
     """
     network = network_of(model)
     step, border = max(network.encoder.strides), network.decoder.border

@@ -1,4 +1,4 @@
-"""From a model to a file that was run before it was kept."""
+"""Exports a model to a file, which is run and compared before it is kept."""
 
 from __future__ import annotations
 
@@ -47,56 +47,57 @@ def export(
 ) -> ExportReport:
     """Write ``model`` as a file that runs without unetzoo, and compare it with the model before it is kept.
 
-    What is written is :func:`unetzoo.folding.optimize`'s copy, in evaluation mode; ``model`` stays as it is.
+    The file holds the copy made by :func:`unetzoo.folding.optimize`, in evaluation mode; ``model`` does not change.
     Images are (batch, in_channels, height, width); batch, height and width stay free.
 
     Args:
-        model: of any kind, on any device, in either mode; or what ``unetzoo.Predictor`` takes: the name or path of
-            one; or a list of them, or a predictor, whose networks' probabilities are averaged in one file, each network
-            with its own normalisation. Views, tiles and thresholds of a predictor are left out, but for QGIS's.
-        path: its ending says the format. ``.onnx``: ONNX, opset 20, one file; needs ``unetzoo[export]``. ``.pt2``: a
-            program of ``torch.export``. ``.aoti.pt2``: a package compiled by AOTInductor, for this kind of
-            processor and ``torch._inductor.aoti_load_package``; takes minutes and a C++ compiler. ``.zip``: a package
-            of BioImage.IO, of one model, for Fiji, QuPath, ilastik and napari; needs ``unetzoo[bioimageio]``.
+        model: any model, on any device, in training or evaluation mode; or what ``unetzoo.Predictor`` takes: the name
+            or path of a model; or a list of these, or a predictor, whose networks' probabilities are averaged in one
+            file, each network with its own normalisation. Views, tiles and thresholds of a predictor are left out,
+            except the threshold for QGIS.
+        path: its ending gives the format. ``.onnx``: ONNX, opset 20, one file; needs ``unetzoo[export]``. ``.pt2``: a
+            program of ``torch.export``. ``.aoti.pt2``: a package compiled by AOTInductor, for this kind of processor
+            and ``torch._inductor.aoti_load_package``; takes minutes and a C++ compiler. ``.zip``: a BioImage.IO package
+            of one model, for Fiji, QuPath, ilastik and napari; needs ``unetzoo[bioimageio]``.
         inputs: "normalised": float32 as the model itself takes them; "uint8", "uint16" or "int16": pixels as stored,
-            scaled to [0, 1] and normalised by ``config.mean`` and ``config.std`` inside, as ``images.prepare`` does.
-            Not for models that normalise each image by itself, as a file cannot know whether it is shown a whole one.
-            Packages take such pixels as float32; of models that normalise each image by itself, too, which the program
-            that reads the package does. None: "normalised", in packages the type that the model was trained on, or
-            "uint8" where nobody knows.
+            which the file scales to [0, 1] and normalises by ``config.mean`` and ``config.std``, as ``images.prepare``
+            does. The latter are not for models that normalise each image on its own, because a file cannot know whether
+            it sees a whole image. Packages take such pixels as float32, also for those models, because the program that
+            reads the package normalises. None: "normalised"; in packages, the type that the model was trained on, or
+            "uint8" if it is unknown.
         outputs: "logits" or "probabilities": (batch, ``config.channels``, height, width) float32; the logits of an
-            average are the log-odds of the mean probability, for multi-class models its log; "mask": uint8, of
-            (batch, height, width) the index of the likeliest class, or 1 where a binary model's probability is above
-            0.5, and for ``task="multilabel"`` the same of each class, (batch, num_classes, height, width). In packages
-            a mask of one channel is (batch, 1, height, width). None: "logits", in packages "probabilities".
-        precision: of weights and arithmetic; what goes in and comes out stays as above. "float32". "float16" (.onnx,
-            .pt2) and "bfloat16" (.pt2, .aoti.pt2) halve the file. "int8" (.onnx) quarters it: convolutions in 8 bits,
-            with ranges taken from ``images``.
-        images: a folder of images, or one that has them in ``images/``, a file, or a list of files: some like those
-            that the file will see. int8 needs them; of any precision the masks are compared on them. Up to 32 are used,
-            spread evenly over more; whole, in tiles as prediction cuts them, of which they may have 128 together.
-        size: height and width, to fix them; ``unet_valid``, whose sides are 16 k + 60, can be exported no other way.
-            None: any from the largest stride of the encoder plus 1 up, 33 for torchvision's. Not for packages.
-        consumer: the program that the file is for, where the format alone does not make it one of its own: "qgis",
-            for QGIS's plugin Deepness (.onnx). One image at a time, square, of 512 pixels a side unless ``size``
-            says another; probabilities; and what the plugin reads from a file of classes, normalisation, resolution
-            and threshold. ``inputs`` is then the type of the rasters' pixels, "uint8", "uint16", "int16", "uint32",
-            "int32" or "float32"; None: that of the training, or "uint8" where nobody knows. A model that normalises
-            each image by itself needs ``images=``, the one raster by which the plugin will normalise.
+            average are the log-odds of the mean probability, for multi-class models its log. "mask": uint8; (batch,
+            height, width) with the index of the likeliest class, or with 1 where a binary model's probability is above
+            0.5; for ``task="multilabel"`` the same for each class, (batch, num_classes, height, width). In packages, a
+            mask of one channel is (batch, 1, height, width). None: "logits"; in packages "probabilities".
+        precision: of weights and arithmetic; input and output stay as above. "float32". "float16" (.onnx, .pt2) and
+            "bfloat16" (.pt2, .aoti.pt2) halve the file. "int8" (.onnx) quarters it: convolutions in 8 bits, with ranges
+            taken from ``images``.
+        images: a folder of images, or one that has them in ``images/``, a file, or a list of files: images like those
+            that the file will see. int8 needs them; in any precision, the masks are compared on them. Up to 32 are
+            used, spread evenly; they are used whole, in tiles as prediction cuts them, at most 128 tiles together.
+        size: height and width, to fix them; ``unet_valid``, whose sides are 16 k + 60, needs this. None: any sides from
+            the largest stride of the encoder plus 1, 33 for torchvision's. Not for packages.
+        consumer: the program that the file is for, if the format does not decide it: "qgis", for QGIS's plugin Deepness
+            (.onnx). The file then takes one square image at a time, of 512 pixels a side unless ``size`` is given, and
+            gives probabilities; it holds the classes, normalisation, resolution and threshold that the plugin reads.
+            ``inputs`` is then the type of the rasters' pixels, "uint8", "uint16", "int16", "uint32", "int32" or
+            "float32"; None: that of the training, or "uint8" if it is unknown. A model that normalises each image on
+            its own needs ``images=``, the one raster whose mean and standard deviation the plugin will use.
         resolution: for "qgis": the centimetres that a pixel of the training images covers; the plugin resamples to it.
-        about: who made the model, its licence, what to cite: packages say so, and need authors and a licence.
+        about: authors, licence and citations, for packages; they need authors and a licence.
 
     Returns:
         Differences, agreement of masks and times at three sizes. Print it.
 
     Raises:
         ConfigError: lists all that is wrong with the arguments, or missing on this machine.
-        InputError: images that cannot be read, or do not fit; lists them. Of a package, that nothing is found on them.
-        UnetzooError: the exporter failed; or the file does not do what the model does: in float32 its logits differ
+        InputError: images cannot be read, or do not fit; lists them. For a package: nothing is found on them.
+        UnetzooError: the exporter failed; or the file gives other results than the model: in float32 its logits differ
             by more than 1e-4 of their spread; in other precisions its masks agree on less than 90 % of the pixels, or
-            have an IoU under 0.5 on ``images``. Nothing is left behind then.
-        WeightsError: a model cannot be loaded, or its weights hold NaN or infinity.
-        HubError: or not be fetched.
+            have an IoU below 0.5 on ``images``. No file is left behind then.
+        WeightsError: a model cannot be loaded, or its weights contain NaN or infinity.
+        HubError: a model cannot be downloaded.
         WriteError: the file cannot be written.
     """
     start = time.perf_counter()
@@ -137,7 +138,7 @@ def export(
 
 
 def _models(model: Predictor | Model | Sequence[Model]) -> list[Any]:
-    """Return the models that are meant, loaded where names are given; what is no model is for the check to refuse."""
+    """Return the models, loaded if names are given; objects that are not models are refused by the check later."""
     if isinstance(model, Predictor):
         return list(model.networks.members)
     return [loaded(item) if isinstance(item, str | os.PathLike) else item for item in listed(model)]
@@ -148,13 +149,13 @@ def _exact(model: SegmentationModel | OptimizedModel) -> SegmentationModel | Opt
         copied = copy.deepcopy(model)
     except RuntimeError:
         if isinstance(model, SegmentationModel):
-            optimize(model)  # says which weight is made of others, so that it cannot be copied
+            optimize(model)  # its error names the weight that is computed from others, and so cannot be copied
         raise
     return copied.to("cpu", torch.float32).eval()
 
 
 def _eager(exact: Sequence[SegmentationModel | OptimizedModel], request: Request) -> Eager:
-    """Return what the models answer: of several the average, in float64, which the file's is held against."""
+    """Return a function that runs the models; the average of several is computed in float64, as the reference."""
 
     @torch.inference_mode()
     def run(images: Sequence[Tensor]) -> Tensor:
@@ -171,7 +172,7 @@ def _eager(exact: Sequence[SegmentationModel | OptimizedModel], request: Request
 def _told(
     model: Predictor | Model | Sequence[Model], path: str | os.PathLike[str], about: About | None
 ) -> tuple[About, str]:
-    """Return what a package is to say, with what the card beside the model knows, and the text of the card."""
+    """Return what a package says, completed from the card next to the model, and the text of the card."""
     given = About() if about is None else about
     if not os.fspath(path).endswith(PACKAGE):
         return given, ""
@@ -202,13 +203,13 @@ def _running(request: Request, file: bytes) -> Run:
     except UnetzooError:
         raise
     except Exception as error:
-        raise _failed(request, "was exported, and cannot be loaded", error) from error
+        raise _failed(request, "was exported, but cannot be loaded", error) from error
 
     def checked(images: Tensor) -> Tensor:
         try:
             return run(images)
         except Exception as error:
-            raise _failed(request, f"was exported, and cannot be run on {tuple(images.shape)}", error) from error
+            raise _failed(request, f"was exported, but cannot be run on {tuple(images.shape)}", error) from error
 
     return checked
 
