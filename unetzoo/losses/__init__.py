@@ -1,6 +1,6 @@
 """Losses of logits for binary, multi-class and multi-label masks: ``losses.build("0.5*bce + dice", "binary")``.
 
-Plain torch, usable without any trainer. :class:`Loss` says what all of them share.
+Plain torch, usable without any trainer. :class:`Loss` describes what they have in common.
 """
 
 from unetzoo.losses._base import LOSSES, Loss, LossSpec, SingleLoss, register_loss

@@ -1,4 +1,4 @@
-"""What all losses share: tasks, class weights, ignored pixels, full precision; and the registry of losses."""
+"""The base of all losses: tasks, class weights, ignored pixels, full precision; and the registry of losses."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from unetzoo.registry import Registry
 
 
 class Loss(nn.Module, ABC):
-    """A loss of logits against a target: a :class:`SingleLoss`, or a sum of losses.
+    """A loss of logits and a target: a :class:`SingleLoss`, or a sum of losses.
 
-    Half precision, under autocast too, is computed in float32; float64 stays. The gradient is finite whatever the
-    target holds; where nothing counts, loss and gradient are 0.
+    Half precision, also under autocast, is computed in float32; float64 stays float64. The gradient is finite for any
+    target; if no pixel counts, loss and gradient are 0.
 
     Args:
         task: "binary" (one channel, sigmoid), "multiclass" (softmax over two channels or more) or "multilabel" (a
             sigmoid for each channel).
-        ignore_index: the target's value where a pixel does not count.
-        problems: what a subclass finds wrong with its own arguments, a sentence each.
+        ignore_index: the target's value for pixels that do not count.
+        problems: what a subclass finds wrong with its own arguments, one sentence each.
 
     Raises:
         ConfigError: lists all arguments that are not allowed.
@@ -47,24 +47,24 @@ class Loss(nn.Module, ABC):
 
     @abstractmethod
     def parts(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return what :meth:`forward` adds up, by name: for a single loss itself, for a sum its weighted terms."""
+        """Return the terms that :meth:`forward` adds up, by name: a single loss, or the weighted terms of a sum."""
 
     @abstractmethod
     def weight_problems(self, classes: int) -> list[str]:
-        """Return what keeps class weights from fitting logits of so many channels."""
+        """Return why class weights do not fit logits with this many channels."""
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss, a scalar of float32, or float64 for logits of float64.
 
         Args:
             logits: (N, C, H, W), floating point.
-            target: class numbers (N, H, W) of an integer type for a multiclass task; 0 and 1 of any type for the
+            target: class indices (N, H, W) of an integer type for a multiclass task; 0 and 1 of any type for the
                 others, (N, H, W) or (N, 1, H, W) if binary and (N, C, H, W) if multilabel. ``ignore_index`` marks
                 pixels (of a class, if multilabel) that do not count.
 
         Raises:
-            InputError: shapes, types or devices that do not fit, or on the CPU a target with other values. On other
-                devices, where looking at values would stall each step, those make the loss nan.
+            InputError: shapes, types or devices do not fit; or, on the CPU, the target has other values. On other
+                devices, where reading values would stall each step, such values make the loss nan.
         """
         return torch.stack(list(self.parts(logits, target).values())).sum()
 
@@ -81,19 +81,19 @@ class Loss(nn.Module, ABC):
         if logits.ndim == 4:
             found += self.weight_problems(logits.shape[1])
         if found:
-            raise InputError(f"the {self.task} loss {self.name} cannot be taken: {'; '.join(found)}")
+            raise InputError(f"the {self.task} loss {self.name} cannot be computed: {'; '.join(found)}")
         return read_target(self.task, target, logits.shape[1], self.ignore_index, full(logits.dtype))
 
 
 class SingleLoss(Loss):
-    """A loss that is no sum; a subclass has a ``name`` and a ``measure``.
+    """A loss that is not a sum; a subclass has a ``name`` and a ``measure``.
 
     Args:
         task, ignore_index, problems: see :class:`Loss`.
-        class_weights: a number from 0 up for each channel of the logits; they follow the module from device to
-            device. In losses of pixels a pixel of class c weighs ``class_weights[c]``, and in binary and multilabel
-            tasks the background of each class weighs 1 (torch's ``pos_weight``). In losses of regions they weigh the
-            classes in the mean over classes, so that one class alone is not changed by its weight.
+        class_weights: a number from 0 up for each channel of the logits; they move between devices with the module.
+            In losses of pixels, a pixel of class c has the weight ``class_weights[c]``; in binary and multilabel tasks,
+            the background of each class has the weight 1 (torch's ``pos_weight``). In losses of regions, they are the
+            weights in the mean over classes, so that the weight of a single class has no effect.
     """
 
     class_weights: Tensor | None
@@ -113,7 +113,7 @@ class SingleLoss(Loss):
 
     @abstractmethod
     def measure(self, logits: Tensor, truth: Truth) -> Tensor:
-        """Return the loss, a scalar, of logits (N, C, H, W) in float32 or float64; no autocast is on."""
+        """Return the loss, a scalar, for logits (N, C, H, W) in float32 or float64; autocast is off."""
 
     def parts(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Return the loss by its name."""
@@ -122,29 +122,29 @@ class SingleLoss(Loss):
 
     def measured(self, logits: Tensor, truth: Truth) -> Tensor:
         """Return ``measure`` of the logits in full precision."""
-        # Of meta, autocast knows nothing.
+        # Autocast does not support the meta device.
         with contextlib.nullcontext() if logits.is_meta else torch.autocast(logits.device.type, enabled=False):
             return self.measure(logits.to(full(logits.dtype)), truth)
 
     def weight_problems(self, classes: int) -> list[str]:
-        """Return what keeps the class weights from fitting logits of so many channels."""
+        """Return why the class weights do not fit logits with this many channels."""
         if self.class_weights is None or len(self.class_weights) == classes:
             return []
         return [f"{self.name} has {len(self.class_weights)} class_weights for logits of {classes} channels"]
 
     def weights(self, logits: Tensor) -> Tensor:
-        """Return the class weights (C,), 1 where there are none, for ``logits`` (N, C, H, W)."""
+        """Return the class weights (C,), all 1 if there are none, for ``logits`` (N, C, H, W)."""
         if self.class_weights is None:
             return logits.new_ones(logits.shape[1])
         return self.class_weights.to(logits)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Return the softmax over the classes, or the sigmoid, as the task says."""
+        """Return the softmax over the classes, or the sigmoid, depending on the task."""
         return logits.softmax(dim=1) if self.task == "multiclass" else logits.sigmoid()
 
 
 COMMON = ("task", "class_weights", "ignore_index")
-"""Arguments of a loss that whoever builds it settles, for all terms of a sum alike."""
+"""Arguments of a loss that its builder gives, the same for all terms of a sum."""
 
 M = TypeVar("M", bound=Callable[..., Any])
 
@@ -155,7 +155,7 @@ class LossSpec:
 
     Attributes:
         make: a subclass of ``torch.nn.Module``, or a function of (logits, target).
-        tasks: those it serves.
+        tasks: the tasks it supports.
     """
 
     make: Callable[..., Any]
@@ -163,21 +163,21 @@ class LossSpec:
 
     @property
     def takes(self) -> tuple[str, ...]:
-        """The arguments of its class by name, those that all losses share among them; none for a function."""
+        """The names of its class's arguments, including those that all losses share; none for a function."""
         return tuple(name for name, kind in self._arguments().items() if kind is not inspect.Parameter.VAR_KEYWORD)
 
     @property
     def options(self) -> tuple[str, ...]:
-        """The arguments that may stand in brackets behind its name."""
+        """The arguments that may be in brackets after its name."""
         return tuple(name for name in self.takes if name not in COMMON)
 
     @property
     def takes_anything(self) -> bool:
-        """Whether its class has ``**options`` that no class above it names."""
+        """Whether its class has ``**options`` that no base class names."""
         return inspect.Parameter.VAR_KEYWORD in self._arguments().values()
 
     def _arguments(self) -> dict[str, Any]:
-        """Return argument → kind of its class. Its ``**options`` are what the class above takes, and so on."""
+        """Return argument → kind of its class. ``**options`` stand for the arguments of the base class, and so on."""
         found: dict[str, Any] = {}
         for kind in self.make.__mro__ if isinstance(self.make, type) else ():
             if kind is nn.Module:
@@ -196,19 +196,19 @@ LOSSES: Registry[LossSpec] = Registry("loss")
 
 
 def register_loss(name: str, *, tasks: Sequence[str] = PIXEL_TASKS) -> Callable[[M], M]:
-    """Register a loss: ``build``, ``unetzoo train --loss`` and ``unetzoo.fit`` know it by its name.
+    """Register a loss: ``build``, ``unetzoo train --loss`` and ``unetzoo.fit`` then know it by its name.
 
     Decorates a class or a function. A class is a :class:`SingleLoss`, or any other ``torch.nn.Module`` that is called
-    as (logits, target); it is made with the options that stand in brackets behind its name, and is given ``task``,
-    ``class_weights`` and ``ignore_index`` where it takes arguments of these names. A function of (logits, target) is
-    taken as it is. The name of a :class:`Loss`, under which its value is reported, becomes the registered one.
+    as (logits, target). It is made with the options in brackets after its name, and gets ``task``, ``class_weights``
+    and ``ignore_index`` if it has arguments of these names. A function of (logits, target) is used unchanged. The name
+    of a :class:`Loss`, under which its value is reported, becomes the registered one.
 
     Args:
         name: in texts, such as "edges" in "edges(width=3) + dice".
-        tasks: those it serves; for others it is refused.
+        tasks: the tasks it supports; for others it is refused.
 
     Raises:
-        ConfigError: the name is taken, or cannot be a name; a task that is none; neither a class nor a function.
+        ConfigError: the name is taken, or not a valid name; an unknown task; or neither a class nor a function.
     """
     problems = [problem for task in tasks for problem in one_of("tasks", task, PIXEL_TASKS)]
     problems += [] if tasks else [f"tasks={tasks!r}: one or more are needed"]
@@ -227,7 +227,7 @@ def register_loss(name: str, *, tasks: Sequence[str] = PIXEL_TASKS) -> Callable[
 
 
 def full(dtype: torch.dtype) -> torch.dtype:
-    """Return float32 for half precision, other types as they are."""
+    """Return float32 for half precision, and other types unchanged."""
     return torch.promote_types(dtype, torch.float32)
 
 
@@ -255,11 +255,11 @@ def _weight_problems(task: object, weights: object) -> list[str]:
     if not isinstance(listed, Sequence) or not listed or not all(map(_is_number, listed)):
         return [f"{given}: a list of numbers is needed, one for each channel of the logits"]
     if not all(0 <= value <= torch.finfo(torch.float32).max for value in listed) or not any(listed):
-        return [f"{given}: finite numbers from 0 up are needed, one of them above 0"]
+        return [f"{given}: finite numbers from 0 up are needed, at least one of them above 0"]
     if task == "binary" and len(listed) != 1:
-        return [f"{given}: task='binary' needs one, of the foreground against the background's 1"]
+        return [f"{given}: task='binary' needs one number, the weight of the foreground; the background has 1"]
     if task == "multiclass" and len(listed) == 1:
-        return [f"{given}: task='multiclass' needs two or more, one a class"]
+        return [f"{given}: task='multiclass' needs two or more, one per class"]
     return []
 
 

@@ -1,4 +1,4 @@
-"""Losses of one's own, tried once before they are trusted: by the shapes they are given, and by what does not count."""
+"""Tests of the user's own losses before they are used: with the shapes they get, and with pixels that do not count."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from unetzoo.errors import InputError
 
 
 def own_target(task: str, target: Tensor) -> Tensor:
-    """Return the target as losses of one's own are promised it: (N, C, H, W) if multilabel, else (N, H, W)."""
+    """Return the target in the form that the user's own losses get: (N, C, H, W) if multilabel, else (N, H, W)."""
     return target[:, 0] if task == "binary" and target.ndim == 4 else target
 
 
 def try_out(name: str, term: nn.Module, logits: Tensor, target: Tensor) -> None:
-    """Call a loss once, without gradient, on the first image of a batch, several times over.
+    """Call a loss once, without gradient, on several copies of the first image of a batch.
 
-    Of a batch of one image, or of as many as there are classes, torch makes one shape where there are two. So the
-    number here is another: what does not fit fails, and what would be broadcast from image to image is seen.
+    With a batch of one image, or of as many images as classes, torch can broadcast two different shapes by accident.
+    The number of copies is therefore another: shapes that do not fit then fail, and wrong broadcasts are detected.
 
     Args:
         name: of the loss, for messages.
@@ -30,7 +30,7 @@ def try_out(name: str, term: nn.Module, logits: Tensor, target: Tensor) -> None:
         target: what :func:`own_target` returns.
 
     Raises:
-        InputError: it fails, or brings logits of one channel and a target without that axis together.
+        InputError: it fails, or combines logits of one channel with a target without that axis.
     """
     count = 3 if logits.shape[1] == 2 else 2
     shapes = f"logits {tuple(logits.shape)} and a target {tuple(target.shape)} of {target.dtype}"
@@ -39,32 +39,32 @@ def try_out(name: str, term: nn.Module, logits: Tensor, target: Tensor) -> None:
             term(*(values.detach()[:1].repeat(count, *[1] * (values.ndim - 1)) for values in (logits, target)))
     except _PairsError as error:
         raise InputError(
-            f"the loss {name} takes logits and target in two shapes, {error}, of which torch would broadcast each "
-            f"image over the targets of all, or take one class for certain; given {shapes}, it has to make one shape "
-            "of them: logits[:, 0], or target[:, None]"
+            f"the loss {name} combines logits and target of two shapes, {error}: torch would broadcast each "
+            f"image over the targets of all images, or treat one class as certain. It gets {shapes}, and must bring "
+            "them to the same shape: logits[:, 0], or target[:, None]"
         ) from None
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # somebody else's code: whatever it raises
+    except Exception as error:  # the user's code may raise anything
         raise InputError(
-            f"the loss {name} cannot take {shapes}, as losses of one's own are given them ({type(error).__name__}: "
-            f"{error}); a function of one's own can bring them to other shapes and types first"
+            f"the loss {name} cannot take {shapes}, which your own losses get ({type(error).__name__}: {error}); "
+            "write a function that first converts them to other shapes and types"
         ) from error
 
 
 def try_ignored(
     parts: Callable[[Tensor, Tensor], Mapping[str, Tensor]], logits: Tensor, target: Tensor, ignore_index: int
 ) -> None:
-    """Take the gradient of each part of a loss where nothing counts: there it has to be 0.
+    """Check that the gradient of each part of a loss is 0 at ignored pixels.
 
     Args:
         parts: of a :class:`~unetzoo.losses.Loss`.
         logits: (N, C, H, W).
         target: as the loss takes it, with pixels of ``ignore_index``.
-        ignore_index: marks what does not count.
+        ignore_index: marks pixels that do not count.
 
     Raises:
-        InputError: it is another; names the part.
+        InputError: it is not 0; names the part.
     """
     given = logits.detach().requires_grad_()
     ignored = target == ignore_index
@@ -75,8 +75,8 @@ def try_ignored(
         slope = torch.autograd.grad(value, given, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
         if bool(slope[ignored].any()):
             raise InputError(
-                f"the loss {name} learns from pixels whose target is {ignore_index}, which are in no class: leave them "
-                f"out, as by (target != {ignore_index}); 'unetzoo.testing.check_loss' tries all that a loss must do"
+                f"the loss {name} learns from pixels whose target is {ignore_index}, which do not count: leave them "
+                f"out, as by (target != {ignore_index}); 'unetzoo.testing.check_loss' tests all that a loss must do"
             )
 
 
@@ -85,11 +85,11 @@ class _PairsError(Exception):
 
 
 _LIKE = ("to", "type_as", "view_as", "reshape_as")
-"""Functions that take a tensor for its type or its shape alone."""
+"""Functions that use only the type or the shape of a tensor."""
 
 
 class _NoPairs(TorchFunctionMode):
-    """Looks at the arguments of each function of torch."""
+    """Checks the arguments of each torch function."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None

@@ -1,4 +1,4 @@
-"""Targets as losses need them: one channel of 0 and 1 a class, and which pixels count."""
+"""Targets as losses need them: one channel of 0 and 1 per class, and which pixels count."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Truth:
     """A target, read.
 
     Attributes:
-        classes: (N, C, H, W), 1 where the class is and 0 elsewhere, 0 too where the pixel is ignored; floating point.
-        valid: (N, C, H, W), or (N, 1, H, W) where it is the same for all classes, bool: which values count.
-        wrong: (N, ...) bool: values that are no class and not ignored; their ``classes`` mean nothing.
+        classes: (N, C, H, W), 1 in the class and 0 elsewhere, including ignored pixels; floating point.
+        valid: (N, C, H, W), or (N, 1, H, W) if it is the same for all classes, bool: which values count.
+        wrong: (N, ...) bool: values that are neither a class nor ignored; their ``classes`` are meaningless.
     """
 
     classes: Tensor
@@ -25,14 +25,14 @@ class Truth:
     wrong: Tensor
 
     def mean(self, values: Tensor) -> Tensor:
-        """Return the mean of ``values`` (N, C, H, W) over what counts; 0 where nothing does."""
+        """Return the mean of ``values`` (N, C, H, W) over the pixels that count; 0 if there are none."""
         counted = self.valid.expand_as(values)
         return ratio((values * counted).sum(), counted.sum().to(values.dtype))
 
     def guarded(self, loss: Tensor) -> Tensor:
-        """Return ``loss``, or nan where the target holds a wrong value.
+        """Return ``loss``, or nan if the target has a wrong value.
 
-        On a GPU, looking into the target would stall it at every step, so that only the CPU raises an error.
+        An error is raised only on the CPU: on a GPU, reading the target would stall every step.
         """
         return loss.masked_fill(self.wrong.any(), torch.nan)
 
@@ -43,7 +43,7 @@ def ratio(value: Tensor, weight: Tensor) -> Tensor:
 
 
 def target_problems(task: str, logits: Tensor, target: Tensor) -> list[str]:
-    """Return a sentence for each thing that keeps ``target`` from being compared with ``logits``."""
+    """Return a sentence for each reason why ``target`` cannot be compared with ``logits``."""
     found = []
     if logits.ndim != 4 or 0 in logits.shape:
         found.append(f"logits of shape {tuple(logits.shape)}: (N, C, H, W) is needed, each from 1 up")
@@ -72,7 +72,7 @@ def _shape_problems(task: str, logits: tuple[int, ...], target: tuple[int, ...])
         if task == "multiclass" and target == (count, 1, *size):
             fix = "; target[:, 0] is"
         elif task == "multiclass" and target == deep:
-            fix = "; one channel a class is task='multilabel', or target.argmax(dim=1)"
+            fix = "; for one channel per class use task='multilabel', or target.argmax(dim=1)"
         elif task == "multilabel" and classes == 1 and target == flat:
             fix = "; target[:, None] is"
         wanted = " or ".join(map(str, allowed))
@@ -81,10 +81,10 @@ def _shape_problems(task: str, logits: tuple[int, ...], target: tuple[int, ...])
 
 
 def read_target(task: str, target: Tensor, classes: int, ignore_index: int, dtype: torch.dtype) -> Truth:
-    """Read a target that :func:`target_problems` finds nothing against.
+    """Read a target in which :func:`target_problems` finds no problem.
 
     Raises:
-        InputError: on the CPU, where looking is cheap: values that are no class.
+        InputError: only on the CPU, where reading values is cheap: it has values that are not a class.
     """
     if not target.is_floating_point():
         target = target.long()  # a uint8 is never -100, but compared as uint8, 156 is
@@ -104,6 +104,6 @@ def read_target(task: str, target: Tensor, classes: int, ignore_index: int, dtyp
         allowed = f"whole numbers from 0 to {classes - 1}" if task == "multiclass" else "0 and 1"
         raise InputError(
             f"the target of a {task} task holds {shown}: {allowed} are allowed, and ignore_index={ignore_index} for "
-            "pixels that shall not count"
+            "pixels that do not count"
         )
     return Truth(one_hot.to(dtype), valid, wrong)

@@ -13,7 +13,7 @@ from unetzoo.errors import ConfigError, InputError
 
 
 class LabelledData(Protocol):
-    """What :func:`class_weights_from` needs of data; ``unetzoo.data.SegmentationDataset`` is such."""
+    """The interface that :func:`class_weights_from` needs; ``unetzoo.data.SegmentationDataset`` has it."""
 
     @property
     def task(self) -> str:
@@ -28,19 +28,21 @@ class LabelledData(Protocol):
         """Value of pixels that do not count."""
 
     def targets(self) -> Iterator[Tensor]:
-        """Yield targets one by one, not augmented: (H, W), or (num_classes, H, W) if multilabel; integers."""
+        """Yield targets one by one, without augmentation: (H, W), or (num_classes, H, W) if multilabel; integers."""
 
 
 def class_weights_from(data: LabelledData) -> Tensor:
-    """Return class weights by the inverse square root of how many pixels each class has.
+    """Return class weights from the inverse square root of the number of pixels of each class.
 
-    With n_c pixels of class c that count, and m_c that count and are not of it, over all images:
+    Over all images, let n_c be the number of pixels of class c that count, and m_c the number of other pixels that
+    count:
 
     - multiclass: w_c ∝ 1 / √n_c, with a mean of 1;
-    - binary and multilabel: w_c = √(m_c / n_c), the foreground's weight where the background's is 1.
+    - binary and multilabel: w_c = √(m_c / n_c), the weight of the foreground; that of the background is 1.
 
-    So the ratio of two classes' weights is the root of their pixels' inverse ratio: the weight that would balance
-    them altogether makes each pixel of a class of one in a thousand count a thousand times, which seldom trains well.
+    The ratio of two classes' weights is the square root of the inverse ratio of their pixels. Without the root, the
+    classes would be fully balanced, but a pixel of a class with a share of 1/1000 would count a thousand times, which
+    seldom trains well.
 
     Args:
         data: the training data; all its targets are read once.
@@ -50,7 +52,7 @@ def class_weights_from(data: LabelledData) -> Tensor:
 
     Raises:
         ConfigError: names the classes that never occur, or that fill every pixel: no weight fixes that.
-        InputError: a target of another shape, or with values that are no class.
+        InputError: a target has another shape, or values that are not a class.
     """
     problems = class_problems(data.task, data.num_classes, PIXEL_TASKS)
     if problems:
@@ -62,7 +64,7 @@ def class_weights_from(data: LabelledData) -> Tensor:
         pixels += of_classes
         others += counted - of_classes
     if not int((pixels + others).sum()):
-        raise ConfigError("cannot weigh the classes: the data hold no pixel that counts")
+        raise ConfigError("cannot weigh the classes: the data have no pixels that count")
     problems = [f"class {c} never occurs in the data" for c in range(len(pixels)) if not pixels[c]]
     problems += [f"class {c} fills every pixel that counts" for c in range(len(pixels)) if pixels[c] and not others[c]]
     if problems:

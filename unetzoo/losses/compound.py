@@ -1,4 +1,4 @@
-"""Sums of losses: those of the papers, and any that a line of text says."""
+"""Sums of losses: those of the papers, and any given as a line of text."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class Sum(Loss):
     """A weighted sum of losses. The target is read once for all of them.
 
     Args:
-        task, ignore_index: see :class:`Loss`; those of the terms.
-        terms: (weight, loss) each, the weight above 0. A loss that is a sum brings in its own terms. A module that is
-            no :class:`Loss` is called as ``module(logits, target)``, the logits (N, C, H, W), the target of integers,
-            (N, C, H, W) if multilabel and (N, H, W) otherwise, and takes care of ignored pixels itself; it returns
-            a scalar. Before the first batch it is tried on the batch's first image: what fails, or would broadcast
-            the target of each image over all the others, is refused.
+        task, ignore_index: see :class:`Loss`; the same as those of the terms.
+        terms: pairs (weight, loss) with a weight above 0. A loss that is a sum adds its own terms. A module that is not
+            a :class:`Loss` is called as ``module(logits, target)`` with logits (N, C, H, W) and an integer target,
+            (N, C, H, W) if multilabel and (N, H, W) otherwise; it must handle ignored pixels itself, and return a
+            scalar. Before the first batch it is tested on that batch's first image, and refused if it fails, or if it
+            would broadcast the target of each image over all the others.
 
     Raises:
-        ConfigError: no terms, or terms that do not go together.
+        ConfigError: there are no terms, or terms that do not go together.
     """
 
     name: ClassVar[str] = "sum"
@@ -52,7 +52,7 @@ class Sum(Loss):
         self.names = _numbered([getattr(term, "name", "") or type(term).__name__ for _, term in flat])
 
     def parts(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return the weighted terms by name: a name that comes again is numbered, as "dice", "dice_2"."""
+        """Return the weighted terms by name: a repeated name is numbered, as "dice", "dice_2"."""
         truth = self.read(logits, target)
         target = own_target(self.task, target)
         if not self._tried and not torch.compiler.is_compiling():
@@ -65,13 +65,13 @@ class Sum(Loss):
             value = term.measured(logits, truth) if isinstance(term, SingleLoss) else term(logits, target)
             if not isinstance(value, Tensor) or value.ndim:
                 raise InputError(
-                    f"the loss {name} gave {_described(value)}: a tensor of shape () is needed, such as a mean"
+                    f"the loss {name} returned {_described(value)}: a tensor of shape () is needed, such as a mean"
                 )
             found[name] = truth.guarded(weight * value)
         return found
 
     def weight_problems(self, classes: int) -> list[str]:
-        """Return what keeps the terms' class weights from fitting logits of so many classes."""
+        """Return why the terms' class weights do not fit logits with this many classes."""
         losses = [term for term in self.terms if isinstance(term, Loss)]
         return [problem for term in losses for problem in term.weight_problems(classes)]
 
@@ -80,7 +80,7 @@ class Sum(Loss):
 class UNetPPLoss(Sum):
     """0.5·BCE + Dice, per image.
 
-    Paper: UNet++, Zhou et al. 2018, arXiv 1807.10165, section 3.2, which takes −Dice: one less, and the same
+    Paper: UNet++, Zhou et al. 2018, arXiv 1807.10165, section 3.2, which uses −Dice: smaller by one, with the same
     gradient. Arguments: see :class:`SingleLoss`.
     """
 
@@ -108,12 +108,12 @@ class UNet3PLoss(Sum):
 
 @register_loss("nnunet")
 class NNUNetLoss(Sum):
-    """Cross-entropy + Dice of all images of the batch together, without background: nnU-Net v2's.
+    """Cross-entropy + Dice over all images of the batch together, without background: the loss of nnU-Net v2.
 
     Paper: Isensee et al. 2021, arXiv 1904.08128; formula: nnU-Net v2, ``DC_and_CE_loss`` with ``batch_dice`` and a
-    smoothing term of 1e-5, and ``DC_and_BCE_loss`` for multilabel tasks, plus 1. Its binary networks have a channel
-    for the background, and cross-entropy over the two is that of the sigmoid of their difference, as here. Where it
-    trains in several processes, it takes all of their images together; here each process takes its own. Arguments: see
+    smoothing term of 1e-5, and ``DC_and_BCE_loss`` for multilabel tasks, plus 1. nnU-Net's binary networks have a
+    channel for the background; cross-entropy over the two channels is that of the sigmoid of their difference, as here.
+    In several processes, nnU-Net combines the images of all of them; here each process uses its own. Arguments: see
     :class:`SingleLoss`.
     """
 

@@ -17,8 +17,8 @@ from unetzoo.losses._target import Truth, ratio
 class BCE(SingleLoss):
     """Binary cross-entropy: the mean over pixels and classes of −w·y·log p − (1 − y)·log(1 − p).
 
-    p is the sigmoid; in a multiclass task the softmax, each class against the rest. w is the class's weight. As
-    torch's ``binary_cross_entropy_with_logits`` with ``pos_weight``, the mean is over what counts, not over weights.
+    p is the sigmoid; in a multiclass task the softmax, each class against the rest. w is the weight of the class. As in
+    torch's ``binary_cross_entropy_with_logits`` with ``pos_weight``, the mean is unweighted, over pixels that count.
     """
 
     def measure(self, logits: Tensor, truth: Truth) -> Tensor:
@@ -35,7 +35,7 @@ class CrossEntropy(SingleLoss):
 
     Args:
         task, class_weights, ignore_index: see :class:`SingleLoss`.
-        label_smoothing: share, from 0 to 1, of the truth that is spread evenly over the classes, or over yes and no.
+        label_smoothing: share, from 0 to 1, of the truth that is spread evenly over the classes, or over 0 and 1.
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class Focal(SingleLoss):
     Args:
         task, class_weights, ignore_index: see :class:`SingleLoss`.
         gamma: γ, from 0 up.
-        alpha: weight, from 0 to 1, of the foreground in binary and multilabel tasks, the background's being
-            1 − ``alpha``; on top of class weights. None: 1 for both. The paper's 0.25, which suits detection, makes
-            the foreground count *less*.
+        alpha: weight, from 0 to 1, of the foreground in binary and multilabel tasks; that of the background is
+            1 − ``alpha``. It multiplies the class weights. None: 1 for both. The paper's 0.25, chosen for detection,
+            makes the foreground count *less*.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """Losses that compare regions: Dice, IoU, Tversky, Lovász.
 
-Each is taken for every class in every image, over the pixels that count; then comes the mean over the classes that
-occur in the image, weighted by the class weights, then the mean over the images; or all images of a batch are taken as
-one. An image where no class occurs adds 0: its false positives are for a loss of pixels to see, which such a loss is
-usually added to.
+Each is computed for every class in every image, over the pixels that count; then averaged over the classes that occur
+in the image, with the class weights, and then over the images; or all images of a batch are treated as one. An image in
+which no class occurs adds 0: its false positives are seen only by a loss of pixels, to which such a loss is usually
+added.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class RegionLoss(SingleLoss):
 
     Args:
         task, class_weights, ignore_index: see :class:`SingleLoss`.
-        per: "image", or "batch": all pixels of the batch are taken as one image's.
+        per: "image", or "batch": all pixels of the batch are treated as one image.
         background: False leaves class 0 of a multiclass task out.
     """
 
     absent = False
-    """Whether classes count that do not occur."""
+    """Whether classes that do not occur count."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class RegionLoss(SingleLoss):
     ) -> None:
         found = [*problems, *one_of("per", per, ("image", "batch")), *flag("background", background)]
         if background is False and task in ("binary", "multilabel"):
-            found.append(f"background=False: task={task!r} has no channel of the background; leave it out")
+            found.append(f"background=False: task={task!r} has no channel for the background; leave it out")
         super().__init__(task, class_weights=class_weights, ignore_index=ignore_index, problems=found)
         self.per = per
         self.background = background
@@ -59,7 +59,7 @@ class RegionLoss(SingleLoss):
         """
 
     def measure(self, logits: Tensor, truth: Truth) -> Tensor:
-        """Return the loss; see the head of this file."""
+        """Return the loss; see the docstring of this module."""
         rows = [self._rows(x) for x in (logits, truth.classes, truth.valid)]
         present = rows[2].any(dim=2) if self.absent else rows[1].amax(dim=2) > 0
         weights = present * self.weights(logits)
@@ -75,7 +75,7 @@ class RegionLoss(SingleLoss):
         """Return, each (R, C), the sums of p·y, of p·(1 − y) and of (1 − p)·y over the pixels that count."""
         probabilities = self.probabilities(logits) * valid
         both = (probabilities * truth).sum(dim=2)
-        # Not the difference of sums: it would round to below 0.
+        # Not as a difference of sums, which rounding could make negative.
         return both, (probabilities * (1 - truth)).sum(dim=2), ((1 - probabilities) * truth).sum(dim=2)
 
 
@@ -87,8 +87,8 @@ class Dice(RegionLoss):
 
     Args:
         task, per, background, class_weights, ignore_index: see :class:`RegionLoss`.
-        smooth: s, from 0 up. A class that occurs needs none. Above 0 the classes that do not occur count, too, as in
-            nnU-Net and MONAI, both of which have 1e-5.
+        smooth: s, from 0 up. A class that occurs does not need it. If it is above 0, classes that do not occur count,
+            too, as in nnU-Net and MONAI, which both use 1e-5.
     """
 
     def __init__(
@@ -175,18 +175,18 @@ class Tversky(RegionLoss):
 
 @register_loss("lovasz")
 class Lovasz(RegionLoss):
-    """Lovász loss: the Jaccard loss of sets, extended to errors between 0 and 1 by straight pieces.
+    """Lovász loss: the Jaccard loss of sets, extended piecewise linearly to errors between 0 and 1.
 
     Paper: Berman, Triki and Blaschko 2018, arXiv 1705.08790. The errors are |y − p| of the
-    softmax in a multiclass task; otherwise the hinge max(0, 1 − z), z being the logit, negative where y is 0: such a
-    loss can be above 1. Arguments: see :class:`RegionLoss`.
+    softmax in a multiclass task; otherwise the hinge max(0, 1 − z), where z is the logit, negated where y is 0: such a
+    loss can exceed 1. Arguments: see :class:`RegionLoss`.
     """
 
     def per_class(self, logits: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
         """Return the loss of each class; see :class:`RegionLoss`."""
         softmax = self.task == "multiclass"
         errors = (truth - logits.softmax(dim=1)).abs() if softmax else 1 - logits * (2 * truth - 1)
-        # Errors that do not count come last, where they change no other's slope, and add 0.
+        # Errors that do not count come last, where they do not change the slopes of others, and add 0.
         errors, order = errors.masked_fill(~valid, -1).sort(dim=2, descending=True)
         slopes = _jaccard_slopes(truth.gather(2, order) == 1, errors.dtype)
         return (errors.relu() * slopes).sum(dim=2)
@@ -195,9 +195,9 @@ class Lovasz(RegionLoss):
 def _jaccard_slopes(truth: Tensor, dtype: torch.dtype) -> Tensor:
     """Return how much each pixel adds to the Jaccard loss of all pixels before it; truth is (R, C, pixels), bool.
 
-    Of G true pixels, t of them and f others mispredicted so far, the loss is 1 − (G − t) / (G + f). Its increments
-    are written out, as differences of neighbours would lose their digits in large images; counted in integers, they
-    are exact and the same on every run.
+    With G true pixels, of which t are mispredicted so far, and f other mispredicted pixels, the loss is
+    1 − (G − t) / (G + f). Its increments are computed by formula, because differences of neighbours would lose digits
+    in large images; from integer counts they are exact and the same on every run.
     """
     seen = truth.cumsum(dim=2)
     total = seen[:, :, -1:]

@@ -14,27 +14,27 @@ from unetzoo.losses._target import Truth
 from unetzoo.losses.pixels import against_the_rest
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""From the finest scale to the coarsest, the paper's."""
+"""From the finest scale to the coarsest, as in the paper."""
 WINDOW, SIGMA = 11, 1.5
 LUMINANCE_FLOOR, CONTRAST_FLOOR = 0.01**2, 0.03**2
-"""The constants C1 and C2 of SSIM, of values between 0 and 1."""
+"""The constants C1 and C2 of SSIM, for values between 0 and 1."""
 LEAST = 1e-5
-"""Similarity of a scale below which its power, steeper and steeper towards 0, is left."""
+"""Similarity of a scale below which its power is replaced, as that becomes infinitely steep at 0."""
 
 
 @register_loss("ms_ssim")
 class MSSSIM(SingleLoss):
-    """1 − MS-SSIM of each class's probabilities against its mask: a mean over classes, by weight, then images.
+    """1 − MS-SSIM of each class's probabilities and its mask: a weighted mean over classes, then a mean over images.
 
     Paper: Wang, Simoncelli and Bovik 2003, "Multiscale structural similarity for image quality assessment", equation
     7: five scales, a Gaussian window of 11 × 11 with σ = 1.5 that stays inside the image, K1 = 0.01, K2 = 0.03.
 
-    Here: the scales' weights, which add up to 1.0001, are brought to a sum of 1. An image has a scale for each time
-    its shorter side can be halved and still hold the window (five from 176 pixels); of fewer, the finest ones' weights
-    are brought to a sum of 1. Below 11 pixels the window shrinks to the largest odd one that fits, down to 1. A
-    scale's mean similarity s, negative where structure is opposed, counts as 1e-5 · exp(s − 1e-5) below 1e-5: next to
-    nothing, yet with a finite slope back. All classes are compared, also those that do not occur in an image. Ignored
-    pixels are given the target's value, so that they count as equal.
+    Here, the weights of the scales, which add up to 1.0001, are normalised to a sum of 1. The number of scales depends
+    on how often the shorter side can be halved and still contain the window (five from 176 pixels); if there are fewer,
+    the weights of the finest ones are normalised to a sum of 1. Below 11 pixels, the window shrinks to the largest odd
+    one that fits, down to 1. If the mean similarity s of a scale, which is negative for opposed structures, is below
+    1e-5, it counts as 1e-5 · exp(s − 1e-5): almost nothing, but with a finite slope. All classes are compared,
+    including those that do not occur in an image. Ignored pixels get the target's value, so that they count as equal.
 
     Args:
         task, class_weights, ignore_index: see :class:`SingleLoss`.
@@ -49,13 +49,13 @@ class MSSSIM(SingleLoss):
 
 @register_loss("gaps")
 class Gaps(SingleLoss):
-    """Binary cross-entropy of the narrow gaps: −log(1 − p) in them and 0 elsewhere, a mean over all pixels, as BCE's.
+    """Binary cross-entropy of narrow gaps: −log(1 − p) in gaps and 0 elsewhere, a mean over all pixels, as in BCE.
 
-    Gaps are what a morphological closing of the class's mask by a square of ``width + 1`` pixels adds to it: the
-    ground between two objects that nearly touch, narrow bays and small holes. Beyond the image there is nothing.
+    Gaps are the pixels that a morphological closing with a square of ``width + 1`` pixels adds to the mask of a class:
+    the background between two objects that nearly touch, narrow bays and small holes. Outside the image, the mask is 0.
 
-    Its purpose is that of U-Net's weight map (Ronneberger et al. 2015, arXiv 1505.04597, equation 2), to keep apart
-    objects that touch, without numbered objects and distances: in ``bce + 10*gaps`` the pixels of gaps count 11 times.
+    It has the purpose of U-Net's weight map (Ronneberger et al. 2015, arXiv 1505.04597, equation 2), to separate
+    objects that touch, without object numbers and distances: in ``bce + 10*gaps``, pixels of gaps count 11 times.
 
     Args:
         task, class_weights, ignore_index: see :class:`SingleLoss`.
@@ -82,7 +82,7 @@ class Gaps(SingleLoss):
 
 
 def _closed(masks: Tensor, side: int) -> Tensor:
-    """Return masks (N, C, H, W) of 0 and 1, closed by a square of ``side`` pixels; outside of them is 0."""
+    """Return masks (N, C, H, W) of 0 and 1, closed with a square of ``side`` pixels; outside the image they are 0."""
     wide = F.max_pool2d(F.pad(masks, (side - 1,) * 4), side, stride=1)
     return 1 - F.max_pool2d(1 - wide, side, stride=1)
 
@@ -119,10 +119,10 @@ def _similarity(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _blurred(x: Tensor) -> Tensor:
-    """Return the weighted means of (M, K, H, W) in the window, rows and columns apart.
+    """Return the weighted means of (M, K, H, W) in the window, separately for rows and columns.
 
-    A convolution of each channel alone: torch has kernels of its own for it on GPUs, in true float32, where cuDNN's
-    TF32 would leave too few digits for a variance.
+    This is a depthwise convolution: torch has its own kernels for it on GPUs, in true float32, while cuDNN's TF32 would
+    leave too few digits for a variance.
     """
     channels = x.shape[1]
     for dim in (2, 3):
@@ -132,7 +132,7 @@ def _blurred(x: Tensor) -> Tensor:
 
 
 def _window(side: int, like: Tensor) -> Tensor:
-    """Return the bell's weights, made where they are needed: a copy from the CPU would stall a GPU."""
+    """Return the weights of the Gaussian window, made on the device: a copy from the CPU would stall a GPU."""
     size = min(WINDOW, side - 1 + side % 2)
     places = torch.arange(size, device=like.device, dtype=like.dtype) - (size - 1) / 2
     bell = torch.exp(-(places**2) / (2 * SIGMA**2))

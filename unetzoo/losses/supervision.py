@@ -1,4 +1,4 @@
-"""One loss over all that a model gives in training: every head, and the presence of classes."""
+"""One loss for all outputs of a model in training: every head, and the presence of classes."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class DeepSupervision(nn.Module):
     """Σ weight · loss over a model's heads, plus the binary cross-entropy of its presence logits.
 
     UNet++ (Zhou et al. 2018, arXiv 1807.10165, section 3.2) and UNet 3+ (Huang et al. 2020, arXiv 2004.08790,
-    section 2.2) supervise each head with the same loss. The presence logits are held against "the class occurs in
-    the image's pixels that count" (UNet 3+, section 2.3), where there is such a pixel.
+    section 2.2) supervise each head with the same loss. The presence logits are compared with whether the class occurs
+    in those pixels of the image that count (UNet 3+, section 2.3), if there are any.
 
     Args:
         loss: of one head.
-        weights: from 0 up, one a head, the main one first, then ``TrainingOutputs.deep``'s; used as they are, such as
-            ``geometric_weights`` of a model. None: 1 divided by the number of heads. Either way the loss, and the
-            learning rate that suits it, are about those of the model without deep supervision.
-        presence_weight: from 0 up, of the presence logits' term.
+        weights: from 0 up, one per head, the main one first, then those of ``TrainingOutputs.deep``; used unchanged,
+            such as ``geometric_weights`` of a model. None: 1 divided by the number of heads. Either way the loss, and
+            a suitable learning rate, are about those of the model without deep supervision.
+        presence_weight: from 0 up, of the term for the presence logits.
 
     Raises:
         ConfigError: lists all arguments that are not allowed.
@@ -53,19 +53,19 @@ class DeepSupervision(nn.Module):
 
         Args:
             outputs: of ``model.training_outputs(images)``.
-            target: as the loss takes it, of the images' size. Where the logits are smaller (unet_valid), its middle.
+            target: as the loss takes it, of the images' size; only the middle for smaller logits (unet_valid).
 
         Raises:
-            ConfigError: there are not as many weights as heads.
-            InputError: outputs that do not fit the target.
+            ConfigError: the numbers of weights and heads differ.
+            InputError: the outputs do not fit the target.
         """
         return torch.stack(list(self.parts(outputs, target).values())).sum()
 
     def parts(self, outputs: TrainingOutputs, target: Tensor) -> dict[str, Tensor]:
-        """Return what :meth:`forward` adds up: each part of the loss summed over the heads, and "presence"."""
+        """Return the terms that :meth:`forward` adds up: each part of the loss over all heads, and "presence"."""
         if not isinstance(outputs, TrainingOutputs):
             raise InputError(
-                f"TrainingOutputs are needed, not {type(outputs).__name__}; model.training_outputs(images) gives them"
+                f"give TrainingOutputs, not {type(outputs).__name__}; model.training_outputs(images) returns them"
             )
         heads = (outputs.logits, *outputs.deep)
         weights = (1 / len(heads),) * len(heads) if self.weights is None else self.weights
@@ -84,13 +84,13 @@ class DeepSupervision(nn.Module):
         return found
 
     def try_ignored(self, outputs: TrainingOutputs, target: Tensor) -> None:
-        """Do nothing where pixels that do not count give no gradient to the main head, as losses of one's own may.
+        """Check that ignored pixels give no gradient to the main head, as they might with a user's own loss.
 
         Args:
             outputs, target: as of :meth:`forward`.
 
         Raises:
-            InputError: they do.
+            InputError: they give a gradient.
         """
         logits = outputs.logits
         try_ignored(self.loss.parts, logits, _middle(target, logits), self.loss.ignore_index)
@@ -106,15 +106,15 @@ class DeepSupervision(nn.Module):
 def geometric_weights(model: SegmentationModel) -> tuple[float, ...]:
     """Return weights for :class:`DeepSupervision`, each half of the one before it: 1, 1/2, 1/4, …, over their sum.
 
-    The first is of the main head, then come coarser stages, or nested decoders that are shallower. Of more than two
-    heads the last one, the coarsest or shallowest, gets 0, as in nnU-Net v2 (``_build_loss``), where it is 0 of two
-    heads as well.
+    The first is that of the main head, followed by those of coarser stages, or of shallower nested decoders. If there
+    are more than two heads, the last one, the coarsest or shallowest, gets 0, as in nnU-Net v2 (``_build_loss``), where
+    this also holds for two heads.
 
     Args:
         model: with or without deep supervision; a single head has a weight of 1.
 
     Returns:
-        One a head, in the order of ``training_outputs``, 1 in all.
+        One per head, in the order of ``training_outputs``; their sum is 1.
     """
     halved = [0.5**k for k in range(1 + len(model.deep_heads))]
     if len(halved) > 2:
@@ -126,7 +126,7 @@ def geometric_weights(model: SegmentationModel) -> tuple[float, ...]:
 def presence_loss(presence: Tensor, truth: Truth) -> Tensor:
     """Return the binary cross-entropy of presence logits (N, C), a mean over images and classes.
 
-    A class of which no pixel of the image counts is left out, as nobody knows whether it occurs.
+    A class is left out if all its pixels in the image are ignored, because then nobody knows whether it occurs.
     """
     occurs = truth.classes.amax(dim=(2, 3))
     known = truth.valid.expand_as(truth.classes).any(dim=3).any(dim=2)
@@ -137,12 +137,12 @@ def presence_loss(presence: Tensor, truth: Truth) -> Tensor:
 def _middle(target: Tensor, logits: Tensor) -> Tensor:
     """Return the target's middle, of the logits' height and width."""
     if target.ndim < 3 or logits.ndim != 4:
-        return target  # the loss says what is wrong with it
+        return target  # the loss reports what is wrong with it
     surplus = [have - want for have, want in zip(target.shape[-2:], logits.shape[-2:], strict=True)]
     if any(pixels < 0 or pixels % 2 for pixels in surplus):
         raise InputError(
             f"a target of shape {tuple(target.shape)} for logits of shape {tuple(logits.shape)}: the target's height "
-            "and width must be the logits', or larger by as much on either side"
+            "and width must be those of the logits, or larger by the same amount on both sides"
         )
     top, left = (pixels // 2 for pixels in surplus)
     height, width = logits.shape[-2:]

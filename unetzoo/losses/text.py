@@ -14,28 +14,27 @@ from unetzoo.losses._base import COMMON, LOSSES, Loss, LossSpec, common_problems
 from unetzoo.losses.compound import Sum
 from unetzoo.registry import imported, suggest
 
-SHORT = "one or more losses with weights are needed, such as '0.5*bce + dice' or 'tversky(alpha=0.3, beta=0.7)'"
+SHORT = "give one or more losses with weights, such as '0.5*bce + dice' or 'tversky(alpha=0.3, beta=0.7)'"
 
 
 def build(
     text: str, task: str, *, class_weights: Sequence[float] | Tensor | None = None, ignore_index: int = -100
 ) -> Loss:
-    """Build the loss that a line of text says, such as "0.5*bce + dice" or "tversky(alpha=0.3) + my.losses.Edge".
+    """Build a loss from a line of text, such as "0.5*bce + dice" or "tversky(alpha=0.3) + my.losses.Edge".
 
-    The text is a sum of terms, each with a weight before it (or after it) if that is not 1. A term is a name in
-    ``LOSSES`` or a dotted path, and its options in brackets, literals by name; nothing else of Python is understood,
-    and nothing of it evaluated. A dotted path is imported; what it names is a class or a function such as
-    :func:`register_loss` takes.
+    The text is a sum of terms, each with a weight before or after it if that is not 1. A term is a name in ``LOSSES``
+    or a dotted path, followed by options in brackets, which are literals by name. No other Python is allowed, and
+    nothing is evaluated. A dotted path is imported; it names a class or a function as :func:`register_loss` takes it.
 
     Args:
         text: see above.
-        task, class_weights, ignore_index: see :class:`SingleLoss`; of all terms.
+        task, class_weights, ignore_index: of all terms, see :class:`SingleLoss`.
 
     Returns:
         The loss itself if it is a :class:`Loss`, alone, and its weight is 1, otherwise a :class:`Sum`.
 
     Raises:
-        ConfigError: lists all that is wrong with the text and its options.
+        ConfigError: lists everything that is wrong with the text and its options.
     """
     if not isinstance(text, str) or not text.strip():
         raise ConfigError(f"loss={text!r}: {SHORT}")
@@ -53,10 +52,10 @@ def build(
 
 
 class _Builder:
-    """Walks the text's tree, and collects what is wrong.
+    """Walks the syntax tree of the text, and collects problems.
 
     Args:
-        common: the arguments that every loss is given.
+        common: the arguments that every loss gets.
     """
 
     def __init__(self, common: Mapping[str, Any]) -> None:
@@ -65,7 +64,7 @@ class _Builder:
         self._said = frozenset(self.problems)
 
     def terms(self, node: ast.expr, weight: float) -> list[tuple[float, nn.Module]]:
-        """Return the terms of a sum, a product or a loss, each times ``weight``."""
+        """Return the terms of a sum, a product or a loss, each multiplied by ``weight``."""
         match node:
             case ast.BinOp(left, ast.Add(), right):
                 return self.terms(left, weight) + self.terms(right, weight)
@@ -91,7 +90,7 @@ class _Builder:
 
     def _options(self, arguments: list[ast.expr], keywords: list[ast.keyword]) -> dict[str, Any]:
         found = {}
-        self.problems += [f"{ast.unparse(node)!r:.100}: options go by name: name=value" for node in arguments]
+        self.problems += [f"{ast.unparse(node)!r:.100}: give options by name: name=value" for node in arguments]
         for keyword in keywords:
             try:
                 value = ast.literal_eval(keyword.value)
@@ -99,7 +98,7 @@ class _Builder:
                 value = None
                 self.problems.append(f"{ast.unparse(keyword)!r:.100}: the value must be a literal")
             if keyword.arg is None:
-                self.problems.append(f"'{ast.unparse(keyword)}'"[:100] + ": options go by name: name=value")
+                self.problems.append(f"'{ast.unparse(keyword)}'"[:100] + ": give options by name: name=value")
             elif keyword.arg in self.common:
                 self.problems.append(f"{keyword.arg} is the same for all terms: leave it out of the text")
             else:
@@ -128,7 +127,7 @@ class _Builder:
             made: nn.Module = found.make(**given, **options)
         except ConfigError as error:
             self.problems += [f"{name}: {problem}" for problem in error.problems if problem not in self._said]
-        except Exception as error:  # somebody else's class: whatever it raises
+        except Exception as error:  # the user's class may raise anything
             self.problems.append(f"{name} cannot be made ({type(error).__name__}: {error})")
         else:
             return made
@@ -137,22 +136,19 @@ class _Builder:
     def _registered(self, name: str) -> LossSpec | None:
         """Return the loss of a name."""
         if name not in LOSSES:
-            own = (
-                "; one of your own is known once what registers it is imported (of a command: --import), or goes by a "
-                "dotted path"
-            )
+            own = "; for your own, import the module that registers it (in a command: --import), or give a dotted path"
             self.problems.append(checks.unknown("loss", name, LOSSES) + own)
             return None
         found, task = LOSSES[name], self.common["task"]
         if task in checks.PIXEL_TASKS and task not in found.tasks:
-            self.problems.append(f"{name} is no loss of task={task!r}: it serves {', '.join(map(repr, found.tasks))}")
+            self.problems.append(f"{name} is not for task={task!r}: it supports {', '.join(map(repr, found.tasks))}")
             return None
         return found
 
     def _imported(self, name: str) -> LossSpec | None:
         """Return the loss of a dotted path."""
         if not all(part.isidentifier() for part in name.split(".")):
-            self.problems.append(f"{name!r:.100} names no loss: {SHORT}")
+            self.problems.append(f"{name!r:.100} is not a loss: {SHORT}")
             return None
         try:
             found: Callable[..., Any] = imported(name)

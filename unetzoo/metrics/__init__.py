@@ -1,6 +1,6 @@
 r"""Scores of segmentations: Dice, IoU, precision, recall, specificity, accuracy and the boundary F-score.
 
-All come from one count of pixels, which is added up over batches, devices and processes. For each class, taken
+All are computed from the same counts of pixels, which are added up over batches, devices and processes. For each class
 against the rest, a pixel that is not ignored is a true positive (TP), false positive (FP), false negative (FN) or
 true negative (TN):
 
@@ -20,16 +20,16 @@ Dice is the F1 score of the pixels, IoU the Jaccard index, recall the sensitivit
 
 The boundary F-score (Csurka et al. 2013, "What is a good evaluation measure for semantic segmentation?", section 2;
 Perazzi et al. 2016, "A benchmark dataset and evaluation methodology for video object segmentation", section 4): P is
-the share of the prediction's boundary pixels that have one of the target's within ``boundary_tolerance`` pixels, in
-Euclidean distance between centres, and R is the reverse. With boundary pixels in one of the two only, the score is 0.
-A boundary pixel of a mask is one inside it with a 4-neighbour outside it, as of scikit-image's
-``find_boundaries(mask, mode="inner")``: the border of the image makes no boundary. Nor do ignored pixels: they hold
-no boundary pixels, and are no neighbour's outside.
+the share of the prediction's boundary pixels within ``boundary_tolerance`` pixels of one of the target's, in Euclidean
+distance between centres, and R is the reverse. If only one of the two has boundary pixels, the score is 0.
+A boundary pixel of a mask is one inside it with a 4-neighbour outside it, as in scikit-image's
+``find_boundaries(mask, mode="inner")``: the border of the image is not a boundary. Ignored pixels are not boundary
+pixels, and do not make their neighbours boundary pixels.
 
-Each score is taken in two ways. *Pooled*: all pixels of all images are counted together. *Per image*: the mean of the
-images' own scores, over those images where the score is defined. A mean over classes is over those where it is
-defined, so that a class absent from both target and prediction changes nothing. In a multiclass task class 0 counts
-as any other, as in Cityscapes and VOC.
+Each score is computed in two ways. *Pooled*: all pixels of all images are counted together. *Per image*: the mean of
+the scores of single images, over those for which it is defined. A mean over classes is over those for which it is
+defined, so that a class absent from both target and prediction changes nothing. In a multiclass task, class 0 counts
+like any other, as in Cityscapes and VOC.
 """
 
 from unetzoo.metrics.scores import METRICS, ClassScores, ImageScores, Scores

@@ -1,4 +1,4 @@
-"""What is wrong with what the metrics are given."""
+"""Checks of the arguments of the metrics."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from unetzoo.checks import PIXEL_TASKS, class_problems, whole
 
 
 def tensor_problems(name: str, value: object) -> list[str]:
-    """Return what is wrong with a tensor of any task; it needs a pixel."""
+    """Return what is wrong with a tensor for any task; it must have at least one pixel."""
     if not isinstance(value, Tensor):
         return [f"{name}: a torch.Tensor is needed, not {type(value).__name__}"]
-    return [f"{name} of shape {tuple(value.shape)}: there is no pixel in it"] if value.numel() == 0 else []
+    return [f"{name} of shape {tuple(value.shape)}: it has no pixels"] if value.numel() == 0 else []
 
 
 def task_problems(task: object, classes: object, ignore_index: object) -> list[str]:
@@ -22,7 +22,7 @@ def task_problems(task: object, classes: object, ignore_index: object) -> list[s
     found = class_problems(task, classes, PIXEL_TASKS)
     wrong = whole("ignore_index", ignore_index, None)
     if not wrong and task in ("binary", "multilabel") and ignore_index in (0, 1):
-        wrong.append(f"ignore_index={ignore_index} with task={task!r}: 0 and 1 are what is counted")
+        wrong.append(f"ignore_index={ignore_index} with task={task!r}: 0 and 1 are counted; give another value")
     return found + wrong
 
 

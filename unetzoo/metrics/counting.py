@@ -1,4 +1,4 @@
-"""Counts of pixels: how they are added up, and the scores that they make."""
+"""Counts of pixels: how they are added up, and the scores computed from them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Tally:
-    """What was counted, of M metrics and C classes.
+    """Counts for M metrics and C classes.
 
     Attributes:
         counts: (4 or 8, C) int64, as :func:`scores_of` reads them.
-        sums: (M, C) float64, of the images' own scores where they are defined.
-        defined: (M, C) int64, in how many images they are.
+        sums: (M, C) float64, of the scores of single images where they are defined.
+        defined: (M, C) int64, the number of images in which they are defined.
         images: () int64.
-        faults: (3,) float32, of logits, target and prediction: the largest value that must not be; -inf: none.
+        faults: (3,) float32, for logits, target and prediction: the largest invalid value; -inf if there is none.
     """
 
     counts: Tensor
@@ -29,7 +29,7 @@ class Tally:
 
     @classmethod
     def zero(cls, counts: int, classes: int) -> Tally:
-        """Return what is counted before the first image."""
+        """Return the counts before the first image."""
         metrics = len(scores_of(torch.zeros(counts, classes)))
         return cls(
             counts=torch.zeros(counts, classes, dtype=torch.int64),
@@ -44,7 +44,7 @@ class Tally:
         return Tally(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
     def __add__(self, other: Tally) -> Tally:
-        """Never in place: what was made in inference mode may not be changed outside it."""
+        """Never in place: tensors made in inference mode cannot be changed outside it."""
         other = other.to(self.counts.device)
         return Tally(
             counts=self.counts + other.counts,
@@ -56,11 +56,11 @@ class Tally:
 
 
 def scores_of(counts: Tensor) -> Tensor:
-    """Return the scores (..., 6 or 7, C) float64 of pixel counts, in the order of :data:`METRICS`.
+    """Return the scores (..., 6 or 7, C) float64 for pixel counts, in the order of :data:`METRICS`.
 
     Args:
-        counts: (..., 4 or 8, C): TP, FP, FN, TN, and maybe boundary pixels of prediction and target, and how many
-            of each are matched.
+        counts: (..., 4 or 8, C): TP, FP, FN, TN, and optionally the boundary pixels of prediction and target, and how
+            many of each are matched.
     """
     tp, fp, fn, tn, *boundary = counts.double().unbind(dim=-2)
     found = [
@@ -73,7 +73,7 @@ def scores_of(counts: Tensor) -> Tensor:
     ]
     if boundary:
         predicted, true, matched_predicted, matched_true = boundary
-        # Where one is unmatched, so is the other, and 0 / 0 stands for a score of 0.
+        # If one has no matches, neither has the other, and 0 / 0 means a score of 0.
         harmonic = 2 * matched_predicted * matched_true / (matched_predicted * true + matched_true * predicted)
         found.append(torch.where(matched_true > 0, harmonic, 0).masked_fill(predicted + true == 0, math.nan))
     return torch.stack(found, dim=-2)
@@ -87,13 +87,13 @@ def pixels_of(mask: Tensor) -> Tensor:
 def near(points: Tensor, distance: float) -> Tensor:
     """Return where a point is within a Euclidean distance: dilation of (..., H, W) bool with an exact disk.
 
-    A disk is a stack of rows. They are widened pixel by pixel, from the disk's shortest row to its longest, and each
-    is moved to its height: 4 shifts a pixel of the radius, of one byte a pixel, instead of its whole area.
+    A disk is a stack of rows. They are widened pixel by pixel, from the shortest row of the disk to its longest, and
+    each is shifted to its height: this needs 4 shifts per pixel of the radius instead of one per pixel of the area.
     """
     height, width = points.shape[-2:]
     found, rows, reach = torch.zeros_like(points), points.clone(), 0
     for dy in range(min(int(distance), height - 1), -1, -1):
-        # math.hypot is exact where the distance is the root of a whole number.
+        # math.hypot is exact if the distance is the root of a whole number.
         while reach + 1 < width and math.hypot(dy, reach + 1) <= distance:
             reach += 1
             rows[..., reach:] |= points[..., :-reach]
@@ -104,7 +104,7 @@ def near(points: Tensor, distance: float) -> Tensor:
 
 
 def stray(values: Tensor, counted: Tensor, classes: int) -> Tensor:
-    """Return () float32: the largest counted value that is not one of 0 … classes - 1; -inf where all are."""
+    """Return () float32: the largest counted value that is not one of 0 … classes - 1; -inf if there is none."""
     known = (values >= 0) & (values < classes)
     if values.is_floating_point():
         known &= values == values.round()

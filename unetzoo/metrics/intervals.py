@@ -1,4 +1,4 @@
-"""How far scores may be from what other images would give: bootstrap intervals over the images that were scored."""
+"""How much scores depend on the choice of images: bootstrap intervals over the images that were scored."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from unetzoo.metrics.counting import scores_of
 from unetzoo.metrics.scores import METRICS
 
 DRAWS = 1000
-"""Samples of as many images as there are, drawn with replacement."""
+"""Number of bootstrap samples, each of as many images as there are, drawn with replacement."""
 SHARE = 0.95
 Interval = tuple[float, float]
 
 
 def pixel_intervals(counts: Tensor, class_names: Sequence[str], *, seed: int = 0) -> dict[str, Interval]:
-    """Return the 95 % interval of each score of all images' pixels together.
+    """Return the 95 % interval of each score over the pixels of all images together.
 
     It is the percentile bootstrap (Efron 1979, "Bootstrap methods: another look at the jackknife", Annals of Statistics
-    7): images are drawn with replacement, their pixels counted together and scored, a thousand times; between the
-    2.5th and the 97.5th percentile lies the interval. It says how much the choice of images matters, and nothing of
-    other trainings.
+    7): a thousand times, images are drawn with replacement, and their pixels counted together and scored; the interval
+    is from the 2.5th to the 97.5th percentile. It shows how much the choice of images matters, but not how much another
+    training would differ.
 
     Args:
-        counts: (N, 4 or 8, C) integers, of each image, as ``ImageScores.counts`` has them; two images or more.
+        counts: (N, 4 or 8, C) integers for each image, as in ``ImageScores.counts``; two images or more.
         class_names: C names.
-        seed: of what is drawn.
+        seed: random seed.
 
     Returns:
-        With the keys of ``Scores.to_dict``: "dice", the mean over classes, and "dice/rim" of each of several.
+        Intervals with the keys of ``Scores.to_dict``: "dice", the mean over classes, and, if there are several, also
+        "dice/rim" for a class named "rim".
     """
     found = scores_of(_resampled(counts, seed))
     return {
@@ -44,9 +45,9 @@ def object_intervals(counts: Tensor, class_names: Sequence[str], *, seed: int = 
     """Return the 95 % interval of "object_ap_50", "object_f1" and "object_pq", as :func:`pixel_intervals` does.
 
     Args:
-        counts: (N, 4, C), of each image: true objects, found ones, those that meet at an IoU of 0.5, and the sum of the
-            IoU of these.
-        class_names, seed: likewise.
+        counts: (N, 4, C), for each image: true objects, found objects, matches at an IoU of 0.5, and the sum of the IoU
+            of these matches.
+        class_names, seed: see :func:`pixel_intervals`.
     """
     true, found, met, iou = _resampled(counts, seed).unbind(1)
     both = true + found

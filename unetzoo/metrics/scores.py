@@ -1,4 +1,4 @@
-"""What metrics return: the scores of classes and of images, as a table, as records."""
+"""Results of metrics: the scores of classes and of images, as a table or as records."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 from unetzoo.printing import aligned
 
 METRICS = ("dice", "iou", "precision", "recall", "specificity", "accuracy", "boundary_f")
-"""The names of the scores; "boundary_f" is left out where there is no ``boundary_tolerance``."""
+"""The names of the scores; "boundary_f" is left out if there is no ``boundary_tolerance``."""
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """One metric, of each class.
+    """One metric, for each class.
 
     Attributes:
         pooled: (C,) float64 in [0, 1], all pixels of all images counted together; nan where not defined.
-        per_image: (C,) float64, the mean over the images where the score is defined; nan where it is in none.
-        images: (C,) int64, how many those are.
+        per_image: (C,) float64, the mean over the images for which the score is defined; nan if there are none.
+        images: (C,) int64, the number of these images.
     """
 
     pooled: Tensor
@@ -30,26 +30,26 @@ class ClassScores:
 
     @property
     def mean(self) -> float:
-        """The mean of ``pooled`` over the classes where it is defined; nan where it is for none."""
+        """The mean of ``pooled`` over the classes for which it is defined; nan if there are none."""
         return float(self.pooled.nanmean())
 
     @property
     def mean_per_image(self) -> float:
-        """The mean of ``per_image`` over the classes where it is defined; nan where it is for none."""
+        """The mean of ``per_image`` over the classes for which it is defined; nan if there are none."""
         return float(self.per_image.nanmean())
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What :meth:`SegmentationMetrics.compute` returns, on the CPU. ``str()`` is a table.
+    """The result of :meth:`SegmentationMetrics.compute`, on the CPU. ``str()`` is a table.
 
     Attributes:
         dice, iou, precision, recall, specificity, accuracy: the scores of each class.
-        boundary_f: the same; None where the metrics have no ``boundary_tolerance``.
-        pixel_accuracy: share of the pixels whose class is right (multiclass), or of the pairs of pixel and class
-            judged right (binary, multilabel); pooled; nan where all are ignored.
-        images: how many images were counted.
-        class_names: one name a class.
+        boundary_f: the same; None if the metrics have no ``boundary_tolerance``.
+        pixel_accuracy: share of the pixels with the correct class (multiclass), or of the correct pairs of pixel and
+            class (binary, multilabel); pooled; nan if all are ignored.
+        images: number of images that were counted.
+        class_names: one name per class.
     """
 
     dice: ClassScores
@@ -67,8 +67,8 @@ class Scores:
         """Return the scores as JSON-able numbers, None where not defined.
 
         Returns:
-            "dice" (mean over classes of the pooled scores) and "dice_per_image", and so for each metric; with more
-            than one class also "dice/cell" and "dice_per_image/cell" for a class named "cell"; "pixel_accuracy"
+            "dice" (mean over classes of the pooled scores) and "dice_per_image", and the same for each metric; with
+            more than one class also "dice/cell" and "dice_per_image/cell" for a class named "cell"; "pixel_accuracy"
             and "images".
         """
         record: dict[str, float | None] = {}
@@ -98,14 +98,14 @@ class Scores:
 
 @dataclass(frozen=True)
 class ImageScores:
-    """The scores of each image of one batch, on the batch's device: nothing waits for it before they are read.
+    """The scores of each image of one batch, on the batch's device: nothing waits for the device until they are read.
 
     Attributes:
         metrics: name of the metric (``METRICS``) → (N, C) float64 in [0, 1], nan where not defined.
-        pixel_accuracy: (N,) float64, as of :class:`Scores`, for each image.
-        class_names: one name a class.
-        counts: (N, 4 or 8, C) int64: true and false positives, false and true negatives; and boundary pixels of
-            prediction and target, and how many of each are matched. Sums of them are counts of several images.
+        pixel_accuracy: (N,) float64, for each image, as in :class:`Scores`.
+        class_names: one name per class.
+        counts: (N, 4 or 8, C) int64: true positives, false positives, false negatives, true negatives; and boundary
+            pixels of prediction and target, and how many of each are matched. Counts of several images can be added.
     """
 
     metrics: Mapping[str, Tensor]
@@ -114,10 +114,10 @@ class ImageScores:
     counts: Tensor
 
     def rows(self) -> list[dict[str, float | None]]:
-        """Return one flat record an image, with the keys of :meth:`Scores.to_dict`.
+        """Return one flat record per image, with the keys of :meth:`Scores.to_dict`.
 
-        "dice" is the mean over the classes where the image's score is defined; there are no "..._per_image" and
-        "images".
+        "dice" is the mean over the classes for which the image's score is defined; "..._per_image" and "images" are
+        left out.
         """
         metrics = {name: values.cpu() for name, values in self.metrics.items()}
         records = []

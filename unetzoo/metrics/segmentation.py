@@ -1,4 +1,4 @@
-"""The metrics themselves: batches in, scores out, over any number of processes."""
+"""The metrics: they take batches and return scores, over any number of processes."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ class SegmentationMetrics:
         metrics = SegmentationMetrics("multiclass", 3, class_names=["ground", "cell", "wall"])
         for batch in loader:
             metrics.update(model(batch["image"]), batch["target"])
-        metrics.sync()  # where several processes share the images
+        metrics.sync()  # if several processes share the images
         print(metrics.compute())
 
-    The counts are integers, exact for any number of pixels. They lie on the device of the first update, and the
-    memory they take does not grow. The result depends neither on how images are put into batches nor, but for the
-    last digits of the means per image, on how they are shared among processes.
+    The counts are integers, exact for any number of pixels. They are on the device of the first update, and the memory
+    they take does not grow. The result does not depend on how images are grouped into batches. How they are shared
+    among processes changes at most the last digits of the means per image.
 
     Args:
         task: "binary", "multiclass" or "multilabel".
-        num_classes: channels of the logits; 1 for binary, whose one class is the foreground.
-        ignore_index: value of the target's pixels that are not counted. Of multi-class it may be a class's: where it is
-            true nothing is counted, and it has no scores (nan) and is in no mean over classes, as of torchmetrics'
-            Jaccard index; where another class is true, predicting it is wrong.
+        num_classes: channels of the logits; 1 for binary, whose only class is the foreground.
+        ignore_index: value of the target's pixels that are not counted. For multi-class, it may be the index of a
+            class: pixels of that class in the target are not counted, and it has no scores (nan) and is in no mean over
+            classes, as in torchmetrics' Jaccard index; predicting it for a pixel of another class is wrong.
         threshold: between 0 and 1; a class is predicted where its probability is *above* it (binary, multilabel).
             A multiclass prediction is the class of the largest logit, the first of equals.
         boundary_tolerance: in pixels, from 0 up, of the boundary F-score; None leaves that score, and its cost, out.
-        class_names: one name a class, all different; None: "foreground"; or "background", "class_1", …; or
-            "class_0", …, as the task is.
+        class_names: one name per class, all different; None: depending on the task, "foreground"; or "background",
+            "class_1", …; or "class_0", ….
 
     Raises:
-        ConfigError: lists all that is wrong.
+        ConfigError: lists everything that is wrong.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class SegmentationMetrics:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all that was counted."""
+        """Reset all counts."""
         self._own: Tally | None = None
         self._all: Tally | None = None
 
@@ -91,9 +91,9 @@ class SegmentationMetrics:
             The scores of each image of this batch.
 
         Raises:
-            InputError: other shapes or types; nothing is counted. Also nan, and values that are no class: at once on
-                the CPU, where nothing is counted; elsewhere, where looking would make the device wait, by
-                :meth:`compute`, and the scores returned here are then meaningless.
+            InputError: shapes or types do not fit; nothing is counted. Also if there are nan, or values that are not a
+                class: on the CPU immediately, and nothing is counted. On other devices, where reading values would make
+                the device wait, :meth:`compute` raises it, and the scores returned here are meaningless.
         """
         problems = [
             *tensor_problems("logits", logits),
@@ -116,8 +116,7 @@ class SegmentationMetrics:
         """Count a batch of predicted masks, such as of thresholded probabilities.
 
         Args:
-            predicted: of the shape and types that ``target`` may have; what it holds where the target is ignored
-                does not matter.
+            predicted: of a shape and type that ``target`` may have; its values at ignored pixels do not matter.
             target: as :meth:`update` takes it.
 
         Returns:
@@ -136,7 +135,7 @@ class SegmentationMetrics:
 
     @torch.no_grad()
     def update_masks_in_parts(self, parts: Iterable[tuple[Tensor, Tensor]]) -> ImageScores:
-        """Count one image that comes in parts, bands of rows say, of which no pixel is in two.
+        """Count one image that comes in parts, such as bands of rows, without overlap.
 
         Args:
             parts: predicted masks and targets, as :meth:`update_masks` takes batches of one.
@@ -145,11 +144,11 @@ class SegmentationMetrics:
             The scores of the image.
 
         Raises:
-            ConfigError: there is a ``boundary_tolerance``: boundaries run from part to part.
-            InputError: as of :meth:`update`; what came before is not counted either.
+            ConfigError: there is a ``boundary_tolerance``: boundaries cross from part to part.
+            InputError: as of :meth:`update`; earlier parts are not counted either.
         """
         if self.boundary_tolerance is not None:
-            raise ConfigError("boundary_tolerance=None is needed for images in parts: boundaries run over their ends")
+            raise ConfigError("boundary_tolerance=None is needed for images in parts: boundaries cross their ends")
         whole = SegmentationMetrics(
             self.task, self.num_classes, ignore_index=self.ignore_index, boundary_tolerance=None
         )
@@ -159,10 +158,10 @@ class SegmentationMetrics:
         return self._tallied(tally.counts[None], tally.faults)
 
     def merge(self, other: SegmentationMetrics) -> None:
-        """Add what ``other`` counted.
+        """Add the counts of ``other``.
 
         Raises:
-            ConfigError: it counts in another way.
+            ConfigError: it has other settings.
         """
         self._check_settings(other._settings(), "the other metrics")
         if other._own is not None:
@@ -170,18 +169,18 @@ class SegmentationMetrics:
         self._all = None
 
     def sync(self) -> None:
-        """Let :meth:`compute` return the scores of all processes of ``torch.distributed``, the same on each.
+        """Make :meth:`compute` return the scores over all processes of ``torch.distributed``, the same on each.
 
-        All of them must call it; where there is only one, nothing is done. It holds until the next update, and may
-        then be called again: nothing is counted twice.
+        All processes must call it; if there is only one, it does nothing. It holds until the next update, and can then
+        be called again: nothing is counted twice.
 
         Raises:
-            ConfigError: the processes count in different ways.
+            ConfigError: the processes have different settings.
         """
         if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return
-        # As objects, since processes that saw no image yet have no device, and summed here in the order of the ranks,
-        # so that even the last bit is the same on each.
+        # As objects, because processes without images yet have no device; and summed here in the order of the ranks, so
+        # that even the last bit is the same on each.
         mine = (self._settings(), self._counted())
         gathered = [mine] * dist.get_world_size()
         dist.all_gather_object(gathered, mine)
@@ -193,10 +192,10 @@ class SegmentationMetrics:
         self._all = total
 
     def compute(self) -> Scores:
-        """Return the scores of all that was counted; before the first update they are nan.
+        """Return the scores of everything counted; before the first update they are nan.
 
         Raises:
-            InputError: an update was given nan or values that are no class.
+            InputError: an update got nan, or values that are not a class.
         """
         tally = self._counted() if self._all is None else self._all
         self._refuse(tally.faults)
@@ -243,7 +242,7 @@ class SegmentationMetrics:
 
     def _layered(self, mask: Tensor) -> Tensor:
         """Return ``mask`` as (N, 1 or num_classes, H, W), int64 unless it is floating point."""
-        # In small types a comparison would wrap around: uint8 156 == -100.
+        # In small types, a comparison would wrap around: uint8 156 == -100.
         mask = mask if mask.is_floating_point() else mask.long()
         return mask[:, None] if mask.ndim == 3 else mask
 
@@ -257,7 +256,7 @@ class SegmentationMetrics:
             layer, value = (0, k) if self.task == "multiclass" else (k, 1)
             counted = valid[:, layer]
             if self.task == "multiclass" and k == self.ignore_index:
-                counted = torch.zeros_like(counted)  # nothing of it is known, so that its scores are not defined
+                counted = torch.zeros_like(counted)  # nothing is known about it, so its scores are undefined
             masks = torch.stack([predicted[:, layer] == value, target[:, layer] == value]) & counted
             tp = pixels_of(masks[0] & masks[1])
             fp, fn = pixels_of(masks) - tp
@@ -274,11 +273,11 @@ class SegmentationMetrics:
         tp, _, _, tn = counts[..., :4, :].unbind(dim=-2)
         pixels = counts[..., :4, :].sum(dim=-2)
         if self.task == "multiclass":
-            return tp.sum(dim=-1).double() / pixels.amax(dim=-1)  # all classes count the same, but one that is ignored
+            return tp.sum(dim=-1).double() / pixels.amax(dim=-1)  # the same number for each class that is not ignored
         return (tp + tn).sum(dim=-1).double() / pixels.sum(dim=-1)
 
     def _counted(self) -> Tally:
-        """Return what this process counted, on the CPU."""
+        """Return the counts of this process, on the CPU."""
         if self._own is None:
             return Tally.zero(4 if self.boundary_tolerance is None else 8, self.num_classes)
         return self._own.to(torch.device("cpu"))
@@ -289,12 +288,12 @@ class SegmentationMetrics:
 
     def _check_settings(self, others: Mapping[str, object], whose: str) -> None:
         problems = [
-            f"{name}={value!r} here, and {others[name]!r} there"
+            f"{name}={value!r} here, but {others[name]!r} there"
             for name, value in self._settings().items()
             if others[name] != value
         ]
         if problems:
-            raise ConfigError(f"cannot add what {whose} counted", problems)
+            raise ConfigError(f"cannot add the counts of {whose}", problems)
 
     def _refuse(self, faults: Tensor) -> None:
         logits, target, predicted = faults.tolist()
@@ -302,8 +301,8 @@ class SegmentationMetrics:
         allowed = f"0 to {self.num_classes - 1} are" if self.task == "multiclass" else "0 and 1 are"
         if target != -math.inf:
             problems.append(
-                f"the target holds {target:g}: {allowed} allowed, and ignore_index={self.ignore_index} where nothing "
-                "is to be counted"
+                f"the target holds {target:g}: {allowed} allowed, and ignore_index={self.ignore_index} for pixels "
+                "that do not count"
             )
         if predicted != -math.inf:
             problems.append(f"the prediction holds {predicted:g}: {allowed} allowed")
@@ -334,7 +333,7 @@ class SegmentationMetrics:
         if mask.is_complex() or (mask.is_floating_point() and self.task == "multiclass"):
             found.append(f"{name} of {mask.dtype}: integers are needed")
         if mask.device != beside.device:
-            found.append(f"{name} on {mask.device}, and what it goes with on {beside.device}: one device is needed")
+            found.append(f"{name} is on {mask.device}, but what it is compared with is on {beside.device}: move one")
         return found
 
     def _shape_fix(self, name: str, mask: Tensor, beside: Tensor) -> str:
