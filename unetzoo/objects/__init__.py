@@ -1,4 +1,4 @@
-"""From masks to objects: cleaning, connected components, matching, outlines, and what tools for labelling read.
+"""From masks to objects: cleaning, connected components, matching, outlines, and formats of labelling tools.
 
 Plain functions of masks in memory, usable without any model::
 
@@ -7,12 +7,12 @@ Plain functions of masks in memory, usable without any model::
     record = objects.to_geojson(found, ["nucleus"])
 
 Coordinates run along the edges of pixels, x to the right and y down: the upper left pixel covers 0…1 in both, and has
-its centre at (0.5, 0.5). Masks are as models of a task give them: (H, W) of 0 and 1 for binary, (H, W) of classes
-for multiclass, where class 0 is background and makes no objects, and (classes, H, W) of 0 and 1 for multilabel.
+its centre at (0.5, 0.5). Masks are as models of a task give them: (H, W) of 0 and 1 for binary, (H, W) of class indices
+for multiclass, where class 0 is background and has no objects, and (classes, H, W) of 0 and 1 for multilabel.
 Needs ``pip install "unetzoo[objects]"``.
 """
 
-from unetzoo.objects import label_images as label_images  # which registers its format
+from unetzoo.objects import label_images as label_images  # it registers its formats
 from unetzoo.objects.cleaning import cleaned
 from unetzoo.objects.coco import to_coco
 from unetzoo.objects.finding import Instances, instances

@@ -1,7 +1,7 @@
 """One closed line around an object with holes and several parts, for formats in which an object is one line.
 
-It goes to each hole and back along the same way, which runs along edges of pixels: filled by the even-odd rule or by
-winding numbers, it covers the very pixels.
+It runs to each hole and back on the same path, along edges of pixels: filled by the even-odd rule or by winding
+numbers, it covers exactly the object's pixels.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Point = tuple[int, int]
 def bridged(parts: list[list[Corners]]) -> Corners:
     """Return one line for the polygons of an object, as :func:`unetzoo.objects.polygons` returns them.
 
-    Rings that meet in a corner go on into each other there. Any other hole is reached straight from its left, within
-    the object, and what is not connected at all along two sides of a rectangle.
+    Rings that meet in a corner are joined there. Any other hole is reached by a straight line from its left, inside the
+    object; parts that are not connected at all are reached along two sides of a rectangle.
 
     Returns:
-        (corners, 2), x and y; the first corner does not come again at the end.
+        (corners, 2), x and y; the first corner is not repeated at the end.
     """
     if len(parts) == 1 and len(parts[0]) == 1:
         return parts[0][0]
@@ -34,16 +34,16 @@ def bridged(parts: list[list[Corners]]) -> Corners:
 
 
 def _reached(rings: list[Corners], holes: list[int]) -> tuple[list[Corners], dict[Point, Point]]:
-    """Return the rings with a corner more wherever a hole is reached from, and a way from each such corner to the hole.
+    """Return the rings with an extra corner wherever a path to a hole begins, and the path from each such corner.
 
-    A hole is reached in its upper left corner from the next upright edge to the left. What that is of reaches farther
-    to the left than the hole, so that all ways together lead to the outside.
+    A hole is reached at its upper left corner from the next vertical edge to the left. The ring of that edge extends
+    farther to the left than the hole, so that all paths together lead to the outside.
     """
     corners, ends = np.concatenate(rings), np.concatenate([np.roll(ring, -1, 0) for ring in rings])
     owner = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
     (upright,) = np.nonzero(corners[:, 0] == ends[:, 0])
     low, high = (choice(corners[upright, 1], ends[upright, 1]) for choice in (np.minimum, np.maximum))
-    # All points of the grid on upright edges, in reading order.
+    # All grid points on vertical edges, in reading order.
     lengths = high - low + 1
     edge = np.repeat(upright, lengths)
     y = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths) + np.repeat(low, lengths)
@@ -60,7 +60,7 @@ def _reached(rings: list[Corners], holes: list[int]) -> tuple[list[Corners], dic
         (x, y): (to, y) for (x, y), (to, _) in zip(at.tolist(), starts.tolist(), strict=True)
     }
     new = np.flatnonzero((at != corners[edge[found]]).any(1) & (at != ends[edge[found]]).any(1))
-    # Of several on one edge the first along it comes first.
+    # Several points on one edge are sorted along it.
     new = new[np.lexsort((np.abs(at[new, 1] - corners[edge[found[new]], 1]), edge[found[new]]))]
     filled = np.insert(corners, edge[found[new]] + 1, at[new], 0)
     owner = np.insert(owner, edge[found[new]] + 1, owner[edge[found[new]]])
@@ -68,7 +68,7 @@ def _reached(rings: list[Corners], holes: list[int]) -> tuple[list[Corners], dic
 
 
 def _walked(rings: list[list[Point]], bridges: dict[Point, Point]) -> Corners:
-    """Return a line that goes round each ring once, and on to others in corners that they share and by bridges."""
+    """Return a line that follows each ring once, and continues to others at shared corners and over bridges."""
     at: dict[Point, list[tuple[int, int]]] = defaultdict(list)
     for k, ring in enumerate(rings):
         for i, point in enumerate(ring):
@@ -83,7 +83,7 @@ def _walked(rings: list[list[Point]], bridges: dict[Point, Point]) -> Corners:
         seen.add(first)
         aside = [(found[0][0], ring[0][1])] if found else []
         found += aside
-        left = [[*ring, ring[0]][::-1]]  # what is to be gone, the next point last
+        left = [[*ring, ring[0]][::-1]]  # points still to visit, the next one last
         while left:
             if not left[-1]:
                 left.pop()

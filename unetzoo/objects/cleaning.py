@@ -1,4 +1,4 @@
-"""Masks without specks and holes."""
+"""Removes specks from masks, and fills holes."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def cleaned(
 ) -> Tensor:
     """Return ``mask`` without its small objects, then with its small holes filled.
 
-    An object is a connected component of one class. One that is removed becomes background; where it lay inside
-    another class, the filling that comes after gives it to that class. A hole is a component of background that does
-    not touch the border of the image and lies in one class alone, which fills it. Where objects are connected
-    across corners, holes are not, and the reverse. In a multilabel mask each class is cleaned by itself. Cleaning
-    twice changes nothing more.
+    An object is a connected component of one class. A removed object becomes background; if it was inside another
+    class, the filling that follows can give it to that class. A hole is a component of background that does not touch
+    the border of the image and is surrounded by a single class, which fills it. If objects are connected across
+    corners, holes are not, and vice versa. In a multilabel mask, each class is cleaned separately. Cleaning twice
+    changes nothing more.
 
     Args:
         mask: (H, W) of 0 and 1 for binary, (H, W) of classes for multiclass, (classes, H, W) of 0 and 1 for
@@ -38,15 +38,15 @@ def cleaned(
         task: "binary", "multiclass" or "multilabel".
         num_classes: of the model, background included in a multiclass task.
         smallest: the size in pixels from which objects are kept; 0 and 1 keep all.
-        holes: the size in pixels up to which holes are filled; "all" fills every one.
-        connectivity: of objects; 1: pixels that share an edge belong together; 2: or a corner.
+        holes: the size in pixels up to which holes are filled; "all" fills all holes.
+        connectivity: of objects; 1: pixels are connected that share an edge; 2: an edge or a corner.
 
     Returns:
         A new mask of the same shape, type and device.
 
     Raises:
         ConfigError: lists all arguments that are wrong; or SciPy is missing.
-        InputError: ``mask`` is none of this task.
+        InputError: ``mask`` is not a mask for this task.
     """
     problems = shared_problems(task, num_classes, connectivity) + whole("smallest", smallest, 0)
     problems += whole("holes", holes, 0, others=("all",))
@@ -81,7 +81,7 @@ def _fill(plane: NDArray[Any], largest: int, connectivity: int) -> None:
     numbers[~small[numbers]] = 0
     lowest = np.full(count + 1, np.iinfo(plane.dtype).max, plane.dtype)
     highest = np.zeros(count + 1, plane.dtype)
-    at = np.flatnonzero(numbers)  # none at the border: every neighbour is in the image
+    at = np.flatnonzero(numbers)  # none is at the border: every neighbour is in the image
     hole, values = numbers.ravel()[at], plane.ravel()
     for dy, dx in np.argwhere(structure) - 1:
         beside = values[at + dy * plane.shape[1] + dx]

@@ -22,23 +22,23 @@ def to_coco(
 ) -> dict[str, list[dict[str, Any]]]:
     """Return a data set in COCO's format for object detection (cocodataset.org/#format-data), for ``json.dump``.
 
-    A segmentation is a list of polygons where the object has no holes, and else a run-length encoding, uncompressed,
-    as polygons of COCO know no holes; pycocotools draws the very pixels from both. No annotation is a crowd. "score"
-    stands where there are scores.
+    A segmentation is a list of polygons if the object has no holes, else an uncompressed run-length encoding, because
+    COCO's polygons cannot have holes; pycocotools draws exactly the same pixels from both. No annotation is a crowd.
+    "score" is there if there are scores.
 
     Args:
-        images: file name and objects of each image, all of one model; taken one at a time, so that a generator
-            keeps one image in memory.
-        class_names: one name a class, background included in a multiclass task; None:
-            "foreground"; or "background", "class_1", …; or "class_0", …, as the task is.
+        images: file name and objects of each image, all of one model; they are taken one at a time, so that a generator
+            keeps only one image in memory.
+        class_names: one name per class, background included in a multiclass task; None: depending on the task,
+            "foreground"; "background", "class_1", …; or "class_0", ….
 
     Returns:
-        "images", "annotations" and "categories". Ids count from 1; a category's is the class in a multiclass task,
-        whose background is no category, and else the class + 1.
+        "images", "annotations" and "categories". Ids count from 1; the id of a category is the class in a multiclass
+        task, whose background is not a category, and otherwise the class + 1.
 
     Raises:
-        ConfigError: no image, images of different tasks or classes, or names that are none or not one a class;
-            or SciPy is missing.
+        ConfigError: there is no image, images have different tasks or classes, or class names are invalid or not one
+            per class; or SciPy is missing.
     """
     record: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": [], "categories": []}
     named = (Annotated(found, class_names, name) for name, found in images)
@@ -50,7 +50,7 @@ def to_coco(
 
 @register_writer("coco", title="COCO JSON", suffix=".json", many=True, folder="annotations")
 def _written(images: Iterable[Annotated]) -> Iterator[str]:
-    """Give the text of a data set piece by piece; the images come last, as one of them is little to keep."""
+    """Give the text of a data set piece by piece; the list of images comes last, because it is small to keep."""
     listed, between, categories = [], "", list[dict[str, Any]]()
     yield '{"annotations": ['
     for image, drawn, categories in _described(images):  # noqa: B007
@@ -84,19 +84,19 @@ def _described(
             ]
         elif (found.task, found.num_classes) != known:
             raise ConfigError(
-                f"cannot write COCO JSON: {image.name!r} has {found.num_classes} {found.task} classes, and the first "
-                f"image {known[1]} {known[0]} ones; write a file for each model"
+                f"cannot write COCO JSON: {image.name!r} has {found.num_classes} {found.task} classes, but the first "
+                f"image has {known[1]} {known[0]} classes; write a separate file for each model"
             )
         height, width = image.size
         drawn = _annotations(found, number, total + 1)
         total += len(drawn)
         yield {"id": number, "file_name": image.name, "width": width, "height": height}, drawn, categories
     if known is None:
-        raise ConfigError("cannot write COCO JSON: there are no images; one at least is needed")
+        raise ConfigError("cannot write COCO JSON: there are no images; at least one is needed")
 
 
 def _shift(task: str) -> int:
-    """Return what makes a class the id of a category, as those count from 1."""
+    """Return what is added to a class for the id of its category, because ids count from 1."""
     return 0 if task == "multiclass" else 1
 
 

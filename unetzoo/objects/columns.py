@@ -1,4 +1,4 @@
-"""The columns of a table of objects: what each is, and in which unit."""
+"""The columns of a table of objects: their meanings and units."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Column:
     """A column of a table of objects.
 
     Attributes:
-        name: in the table; those of shapes and intensities are scikit-image's.
-        unit: "" where there is none.
-        said: what it is.
+        name: its name in the table; for shapes and intensities the name in scikit-image.
+        unit: "" if there is none.
+        said: its meaning.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Column:
 
     @property
     def in_microns(self) -> Column | None:
-        """The same in µm or µm², for images whose pixels have a known size; None where that says nothing."""
+        """The same column in µm or µm², for images with a known pixel size; None if it has no such unit."""
         if self.name.startswith("bbox") or self.unit not in (PIXELS, AREA):
             return None
         name, unit = (f"{self.name}_um", "µm") if self.unit == PIXELS else (f"{self.name}_um2", "µm²")
@@ -68,8 +68,8 @@ def columns_of(channels: int, *, microns: bool) -> list[Column]:
     """Return the columns of a table, in their order.
 
     Args:
-        channels: of the image, each of which has its intensities; "intensity_mean-0" is of the first.
-        microns: whether those in µm are there.
+        channels: number of channels of the image, each with its intensities; "intensity_mean-0" is for the first.
+        microns: whether to include columns in µm.
     """
     intensities = [
         Column(f"{column.name}-{k}", column.unit, column.said) for column in INTENSITIES for k in range(channels)
@@ -78,5 +78,5 @@ def columns_of(channels: int, *, microns: bool) -> list[Column]:
 
 
 def properties_of(columns: Sequence[Column]) -> tuple[str, ...]:
-    """Return what scikit-image calls them: "centroid" for "centroid-0" and "centroid-1"."""
+    """Return the names in scikit-image: "centroid" for "centroid-0" and "centroid-1"."""
     return tuple(dict.fromkeys(column.name.partition("-")[0] for column in columns))

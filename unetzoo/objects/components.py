@@ -1,4 +1,4 @@
-"""Connected components of planes of classes. SciPy does the work."""
+"""Connected components of planes of classes, found by SciPy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def components(plane: NDArray[Any], connectivity: int) -> tuple[NDArray[np.int32
 
     Args:
         plane: (H, W) integers.
-        connectivity: 1: pixels that share an edge belong together; 2: or a corner.
+        connectivity: 1: pixels are connected that share an edge; 2: an edge or a corner.
 
     Returns:
         Numbers (H, W) from 1 up, 0 where ``plane`` is 0; and the value of each component, (n,).
@@ -42,7 +42,7 @@ def components(plane: NDArray[Any], connectivity: int) -> tuple[NDArray[np.int32
 
 
 def told_apart(plane: NDArray[Any], ids: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Return the objects that ids tell apart, as :func:`components` does: of equal values and of one id that is not 0.
+    """Return the objects given by ids, as :func:`components` does: pixels of equal value with one id that is not 0.
 
     Args:
         plane: (H, W) integers.
@@ -50,7 +50,7 @@ def told_apart(plane: NDArray[Any], ids: NDArray[Any]) -> tuple[NDArray[np.int32
     """
     at = np.flatnonzero((plane > 0) & (ids != 0))
     values, known = plane.ravel()[at].astype(np.int64), ids.ravel()[at]
-    # Sorted are runs of equal pixels, of which there are far fewer.
+    # Runs of equal pixels are sorted, because they are far fewer.
     starts = np.flatnonzero(np.r_[True, (values[1:] != values[:-1]) | (known[1:] != known[:-1])][: len(at)])
     _, order = np.unique(known[starts], return_inverse=True)
     highest = int(plane.max()) + 1
@@ -61,7 +61,7 @@ def told_apart(plane: NDArray[Any], ids: NDArray[Any]) -> tuple[NDArray[np.int32
 
 
 def areas(plane: NDArray[Any], connectivity: int) -> NDArray[np.int64]:
-    """Return the areas, in pixels, of what :func:`components` finds, class by class; they alone take half as long."""
+    """Return the areas in pixels of the components, class by class; twice as fast as :func:`components`."""
     scipy = ndimage()
     structure = scipy.generate_binary_structure(2, connectivity)
     found = [np.empty(0, np.int64)]
@@ -74,10 +74,10 @@ def areas(plane: NDArray[Any], connectivity: int) -> NDArray[np.int64]:
 def in_reading_order(
     numbers: NDArray[np.int32], values: NDArray[np.int64]
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Return numbers 1…n (H, W) and the n values that go with them, numbered anew by their first pixels."""
+    """Return numbers 1…n (H, W) and the n values that go with them, renumbered in the order of their first pixels."""
     at = np.flatnonzero(numbers)
     first = np.zeros(len(values) + 1, np.int64)
-    first[numbers.ravel()[at][::-1]] = at[::-1]  # of several writes the last one stays: the first pixel's
+    first[numbers.ravel()[at][::-1]] = at[::-1]  # the last of several writes stays: that of the first pixel
     order = np.argsort(first[1:])
     new = np.zeros(len(values) + 1, np.int32)
     new[order + 1] = np.arange(1, len(values) + 1)

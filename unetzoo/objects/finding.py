@@ -1,4 +1,4 @@
-"""Objects of a mask: connected components, or these divided where they are narrow; and a table of them."""
+"""Finds the objects of a mask: connected components, optionally divided where they are narrow; and a table of them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from unetzoo.objects.separating import separated
 from unetzoo.printing import some_of
 
 SPLIT_BY_EDGES = 1.0
-"""Pixels of ``split`` that suit models of ``task="instances"``, where nobody says others."""
+"""Default of ``split``, in pixels, for models with ``task="instances"``."""
 _INSIDE = 0.4
-"""By which the probability of a class exceeds that of an edge inside of an object; see docs/objects.md."""
+"""Inside an object, the probability of its class exceeds that of an edge by more than this; see docs/objects.md."""
 _SHOWN = 10
-"""Objects that a notebook lists."""
+"""Number of objects that a notebook lists."""
 _SLACK = 1e-3
-"""By how much means of probabilities may lie outside 0…1, as rounding leaves them."""
+"""How far means of probabilities may be outside 0…1 because of rounding."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Instances:
-    """What :func:`instances` found: a map of numbers, and a table with a row for each; on the CPU.
+    """The objects that :func:`instances` found: a map of their numbers, and a table with a row for each; on the CPU.
 
     Coordinates run along the edges of pixels: the upper left pixel has its centre at (0.5, 0.5).
 
@@ -39,8 +39,8 @@ class Instances:
         task: "binary", "multiclass" or "multilabel".
         num_classes: of the mask, background included in a multiclass task.
         labels: int32, (H, W), or (classes, H, W) for multilabel: k in the pixels of row k - 1 of the table, else 0.
-        classes: (n,) int64, the class: 0 for binary, from 1 up for multiclass, from 0 up for multilabel. It counts
-            in ``class_names`` and in the channels of probabilities.
+        classes: (n,) int64, the class: 0 for binary, from 1 up for multiclass, from 0 up for multilabel. It is the
+            index in ``class_names`` and in the channels of probabilities.
         areas: (n,) int64, in pixels.
         boxes: (n, 4) int64: x and y of the upper left corner, x and y of the lower right one.
         centroids: (n, 2) float64, x and y of the mean of the pixels' centres.
@@ -64,7 +64,7 @@ class Instances:
         return f"Instances({self._counted()} in {height} × {width})"
 
     def _repr_html_(self) -> str:
-        """Return the first objects as a notebook shows them, with what all come to."""
+        """Return the first objects as a notebook shows them, and a summary of all."""
         said = "" if not len(self) else f", of {float(self.areas.double().median()):g} pixels at the median"
         rows = [[_cell(value) for value in row.values()] for row in self.rows()[:_SHOWN]]
         more = [f"<p>… and {len(self) - _SHOWN:,} more: <code>.rows()</code> has all</p>"] if len(self) > _SHOWN else []
@@ -72,7 +72,7 @@ class Instances:
         return markup.shown(f"{self._counted()}{said}", [*table, *more])
 
     def _counted(self) -> str:
-        """Return how many objects there are, of several classes of each."""
+        """Return how many objects there are; with several classes, also for each class."""
         total = f"{len(self):,} object{'s' * (len(self) != 1)}"
         if self.num_classes == 1 or not len(self):
             return total
@@ -82,7 +82,7 @@ class Instances:
         return f"{total} ({some_of(of_each, 6, quoted=False)})"
 
     def of_class(self, kind: int) -> Instances:
-        """Return the objects of one class, numbered anew, as of a binary mask."""
+        """Return the objects of one class, renumbered, as if from a binary mask."""
         kept = self.classes == kind
         numbers = torch.zeros(len(self) + 1, dtype=torch.int32)
         numbers[1:][kept] = torch.arange(1, int(kept.sum()) + 1, dtype=torch.int32)
@@ -95,15 +95,15 @@ class Instances:
         """Return the table as records of plain numbers, for JSON or CSV.
 
         Args:
-            class_names: one name a class, background included in a multiclass task; None:
-                "foreground"; or "background", "class_1", …; or "class_0", …, as the task is.
+            class_names: one name per class, background included in a multiclass task; None: depending on the task,
+                "foreground"; "background", "class_1", …; or "class_0", ….
 
         Returns:
             For each object "id" (its number in ``labels``), "class", "class_name", "area", "left", "top", "right",
-            "bottom" (its box), "x", "y" (its centroid), and "score" where there are scores, rounded to six places.
+            "bottom" (its box), "x", "y" (its centroid), and "score" if there are scores, rounded to six decimals.
 
         Raises:
-            ConfigError: names that are none, or not one a class.
+            ConfigError: names are invalid, or not one per class.
         """
         problems = class_name_problems(class_names, self.num_classes)
         if problems:
@@ -140,33 +140,34 @@ def instances(
 ) -> Instances:
     """Return the connected components of ``mask``, numbered in reading order of their first pixels.
 
-    With ``split`` those that have a narrow place are divided there: two parts of a component become two objects where
-    all that joins them is narrower than either, at their widest places, by more than ``split`` pixels, as half-widths
-    count (the distance to the nearest pixel that is not of the component). Every pixel of the mask stays in an object.
-    Where the image's border cuts an object, its width is that of what is seen. With ``edges`` as well, which models of
-    ``task="instances"`` give, widths end there: objects that no narrow place shows come apart, too.
+    With ``split``, components are divided at narrow places: two parts of a component become two objects if everything
+    that joins them is narrower than the widest place of either part by more than ``split`` pixels. Widths are
+    half-widths: the distance to the nearest pixel outside the component. Every pixel of the mask stays in an object. If
+    the image's border cuts an object, the width of its visible part counts. With ``edges``, which models with
+    ``task="instances"`` give, widths also end at edges, which separates objects without a narrow place between them.
 
-    Two components that touch are two objects where their classes differ. Class 0 of a multiclass mask is background.
-    The classes of a multilabel mask are taken one after the other, and the numbers run on.
+    Two components that touch are two objects if their classes differ. Class 0 of a multiclass mask is background. The
+    classes of a multilabel mask are taken one after the other, and the numbers continue.
 
     Args:
-        mask: (H, W) of 0 and 1 for binary, (H, W) of classes for multiclass, (classes, H, W) of 0 and 1 for
+        mask: (H, W) of 0 and 1 for binary, (H, W) of class indices for multiclass, (classes, H, W) of 0 and 1 for
             multilabel; bool or any integers; on any device.
         task: "binary", "multiclass" or "multilabel".
         num_classes: of the model, background included in a multiclass task.
-        probabilities: (classes, H, W) floating point from 0 to 1, as the mask came from; None: no scores.
-        connectivity: 1: pixels that share an edge belong together; 2: or a corner.
-        split: in pixels; 0 divides nothing. Of little they come apart at every bend of an outline, from the half-width
-            of objects on they never do: 1 to 2 for nuclei of 10 to 30 pixels. Needs scikit-image.
-        edges: (H, W) floating point, the probability of each pixel to be the edge of an object, with ``probabilities``:
-            one is where that of its class exceeds it by no more than 0.4. Taken into account where ``split`` is not 0.
-        ids: where objects are known, as in a label image: not components, but the pixels of one id and one class are
-            an object, wherever they lie, and nothing is divided. (H, W), or of each class its own (classes, H, W), of
-            any type; 0 is no object, also inside the mask. The numbers are given anew.
+        probabilities: (classes, H, W) floating point from 0 to 1, from which the mask was made; None: no scores.
+        connectivity: 1: pixels are connected that share an edge; 2: an edge or a corner.
+        split: in pixels; 0 divides nothing. A small value divides objects at every bend of the outline; a value above
+            their half-width never divides them: 1 to 2 suits nuclei of 10 to 30 pixels. Needs scikit-image.
+        edges: (H, W) floating point, the probability that a pixel is the edge of an object; needs ``probabilities``. A
+            pixel is an edge if the probability of its class exceeds this by no more than 0.4. Used if ``split`` is not
+            0.
+        ids: known objects, as in a label image: all pixels with one id and one class are one object, wherever they are,
+            and nothing is divided. (H, W), or (classes, H, W) with ids for each class, of any type; 0 is no object,
+            also inside the mask. The objects are renumbered.
 
     Raises:
         ConfigError: lists all arguments that are wrong; or SciPy or scikit-image is missing.
-        InputError: ``mask`` is none of this task, or ``probabilities`` or ``ids`` are none or do not fit it.
+        InputError: ``mask`` is not a mask for this task, or ``probabilities`` or ``ids`` are invalid or do not fit it.
     """
     problems = shared_problems(task, num_classes, connectivity) + split_problems(split)
     if edges is not None and probabilities is None:
@@ -200,7 +201,7 @@ def instances(
 
 
 def ended(probabilities: NDArray[Any], edges: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return which pixels of a class edges end an object in, of the probabilities of both; of any shape."""
+    """Return at which pixels edges end an object, from the probabilities of its class and of edges; of any shape."""
     found: NDArray[np.bool_] = probabilities - edges <= _INSIDE
     return found
 
@@ -209,11 +210,11 @@ def _known(ids: Tensor, shape: tuple[int, ...]) -> NDArray[Any]:
     """Return ids as (planes, H, W).
 
     Raises:
-        InputError: they are none, or of another shape.
+        InputError: they are not a tensor, or have another shape.
     """
     if not isinstance(ids, Tensor) or tuple(ids.shape) not in (shape, shape[-2:]):
         kind = tuple(ids.shape) if isinstance(ids, Tensor) else type(ids).__name__
-        raise InputError(f"ids: a torch.Tensor of the mask's height and width is needed, not {kind}")
+        raise InputError(f"ids=…: give a torch.Tensor of the mask's height and width, not {kind}")
     return np.broadcast_to(ids.cpu().numpy(), shape)
 
 
@@ -221,17 +222,17 @@ def _channels(probabilities: Tensor, shape: tuple[int, ...], name: str = "probab
     """Return probabilities as float32.
 
     Raises:
-        InputError: they are none, or of another shape.
+        InputError: they are not probabilities, or have another shape.
     """
     if not isinstance(probabilities, Tensor) or not probabilities.is_floating_point():
         kind = probabilities.dtype if isinstance(probabilities, Tensor) else type(probabilities).__name__
-        raise InputError(f"{name}: a torch.Tensor of floating point is needed, not {kind}")
+        raise InputError(f"{name}=…: give a torch.Tensor of floating point, not {kind}")
     if tuple(probabilities.shape) != shape:
         raise InputError(f"{name} of shape {tuple(probabilities.shape)}: {shape} is needed for this mask")
     found: NDArray[Any] = probabilities.detach().cpu().float().numpy()
     low, high = float(found.min()), float(found.max())
     if not (low >= -_SLACK and high <= 1 + _SLACK):
-        raise InputError(f"{name} from {low:.3g} to {high:.3g}: 0 to 1 is needed; these may be logits")
+        raise InputError(f"{name} from {low:.3g} to {high:.3g}: values from 0 to 1 are needed; these may be logits")
     return found
 
 

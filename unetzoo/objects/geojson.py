@@ -18,7 +18,7 @@ from unetzoo.objects.outlines import polygons
 from unetzoo.objects.writing import Annotated, register_writer
 
 _DEGREES = ("EPSG:4326", "OGC:CRS84")
-"""RFC 7946's own system, longitude first. It need not be named; here it is, so that nobody takes degrees for pixels."""
+"""The system of RFC 7946, longitude first. It need not be named, but it is here, to distinguish degrees from pixels."""
 
 
 def to_geojson(
@@ -31,26 +31,28 @@ def to_geojson(
 ) -> dict[str, Any]:
     """Return a GeoJSON FeatureCollection (RFC 7946), for ``json.dump``: a feature for each object.
 
-    A geometry is a Polygon, or a MultiPolygon where parts of the object touch by corners alone; its outline runs
-    exactly along the edges of pixels. Rings are closed, and follow the right-hand rule of section 3.1.6 in their
-    numbers, whichever way y is drawn. Properties are "id", "class", "class_name", "area" (in pixels, always), and
-    "score" where there are scores.
+    A geometry is a Polygon, or a MultiPolygon if parts of the object touch only at corners; its outline runs exactly
+    along the edges of pixels. Rings are closed, and their numbers follow the right-hand rule of section 3.1.6,
+    whichever way y is drawn. Properties are "id", "class", "class_name", "area" (always in pixels), and "score" if
+    there are scores.
 
-    Without a transform coordinates are whole pixels, x to the right and y down, as QuPath reads them, and each feature
-    has QuPath's own properties "objectType" (detection), "classification" and "measurements" too. RFC 7946 knows
-    degrees alone: QGIS takes whole pixels for those. So a transform needs the system that it leads to.
+    Without a transform, coordinates are whole pixels, x to the right and y down, as QuPath reads them, and each feature
+    also has QuPath's properties "objectType" (detection), "classification" and "measurements". RFC 7946 allows only
+    degrees, so QGIS takes whole pixels for degrees. A transform therefore needs the ``crs`` of its coordinates.
 
     Args:
-        instances: what :func:`unetzoo.objects.instances` found.
-        class_names: one name a class, background included in a multiclass task; None:
-            "foreground"; or "background", "class_1", …; or "class_0", …, as the task is.
+        instances: the result of :func:`unetzoo.objects.instances`.
+        class_names: one name per class, background included in a multiclass task; None: depending on the task,
+            "foreground"; "background", "class_1", …; or "class_0", ….
         transform: (a, b, c, d, e, f) with x' = a x + b y + c and y' = d x + e y + f, from corners of pixels to
-            coordinates: rasterio's ``dataset.transform`` as it is. GDAL's own order is another: c, a, b, f, d, e.
+            coordinates: rasterio's ``dataset.transform`` unchanged. GDAL itself has another order: c, a, b, f, d, e.
             It needs a ``crs``.
-        crs: the system of those coordinates, "EPSG:32633" say. Written as the "crs" of GeoJSON 2008 (section 3),
-            which RFC 7946 dropped (section 4) and GDAL reads; EPSG:4326, in which x is the longitude, as OGC:CRS84.
-        scale: of a mask of a smaller copy, pixels of the whole image to one of it, down and across: coordinates are
-            those of the whole image, such as a slide's level 0. Without a transform. Areas stay the mask's own.
+        crs: the system of those coordinates, such as "EPSG:32633". It is written as the "crs" of GeoJSON 2008
+            (section 3), which RFC 7946 dropped (section 4) and GDAL reads; EPSG:4326, in which x is the longitude, is
+            written as OGC:CRS84.
+        scale: for the mask of a smaller copy, pixels of the whole image per pixel of the copy, down and across:
+            coordinates are those of the whole image, such as a slide's level 0. Not with a transform. Areas stay those
+            of the mask.
 
     Raises:
         ConfigError: lists all arguments that are wrong; or SciPy is missing.
@@ -68,7 +70,7 @@ def to_geojson(
 
 
 def head_of(crs: str | None) -> dict[str, Any]:
-    """Return what a FeatureCollection has before its features."""
+    """Return the entries of a FeatureCollection that come before its features."""
     return {"type": "FeatureCollection", **({} if crs is None else {"crs": _named(crs)})}
 
 
@@ -84,10 +86,10 @@ def features_of(
     """Return a feature for each object, see :func:`to_geojson`.
 
     Args:
-        instances: of an image, or of a part of it.
+        instances: objects of an image, or of a part of it.
         class_names, scale: see :func:`to_geojson`.
-        affine: its transform, as six numbers.
-        ids: of the objects; None: as they are counted here.
+        affine: the transform, as six numbers.
+        ids: ids of the objects; None: they are numbered here.
         corner: row and column of the part's first pixel in the image.
     """
     features = []
@@ -120,7 +122,7 @@ _PROPERTIES = ("id", "class", "class_name", "area", "score")
 
 
 def _closed(ring: Tensor, affine: Sequence[float] | None) -> list[list[int]] | list[list[float]]:
-    """Return a ring's corners, the first one again at the end, turned round where the transform mirrors."""
+    """Return a ring's corners with the first one repeated at the end, in reverse order if the transform mirrors."""
     points: list[list[int]] = ring.tolist()
     points.append(points[0])
     if affine is None:
@@ -149,7 +151,7 @@ def _named(crs: str) -> dict[str, Any]:
 
 
 def _numbers(transform: object) -> tuple[float, ...] | None:
-    """Return a, b, c, d, e, f; None where there are no such numbers."""
+    """Return a, b, c, d, e, f; None if there are no such numbers."""
     numbers = list(transform) if isinstance(transform, Iterable) else []
     if len(numbers) not in (6, 9) or not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
         return None
@@ -160,7 +162,7 @@ def _transform_problems(transform: object, affine: Sequence[float] | None) -> li
     if transform is None:
         return []
     if affine is None:
-        return [f"transform={transform!r:.100}: six finite numbers (a, b, c, d, e, f) are needed, or rasterio's Affine"]
+        return [f"transform={transform!r:.100}: give six finite numbers (a, b, c, d, e, f), or rasterio's Affine"]
     a, b, _, d, e, _ = affine
     return [] if a * e - b * d else [f"transform={affine}: all points would fall on one line"]
 
@@ -174,18 +176,18 @@ def _scale_problems(scale: object, transform: object) -> list[str]:
         and all(isinstance(n, int | float) and math.isfinite(n) and n > 0 for n in scale)
     ):
         return [f"scale={scale!r:.100}: two numbers above 0 are needed, down and across"]
-    return [] if transform is None else ["scale with transform: give one of both"]
+    return [] if transform is None else ["scale with transform: give only one of them"]
 
 
 def _crs_problems(crs: object, transform: object) -> list[str]:
     if crs is None and transform is not None:
-        why = "readers would take its coordinates for degrees, as RFC 7946 has it"
-        return [f"transform without crs: {why}: give crs='EPSG:32633', say; of degrees it is crs='EPSG:4326'"]
+        why = "readers would take the coordinates for degrees, after RFC 7946"
+        return [f"transform without crs: {why}: give for example crs='EPSG:32633'; for degrees, crs='EPSG:4326'"]
     if crs is None:
         return []
     found = []
     if not isinstance(crs, str) or not re.fullmatch(r"[A-Za-z]+:\w+", crs):
-        found.append(f"crs={crs!r:.100}: an authority and its code are needed, such as 'EPSG:32633'")
+        found.append(f"crs={crs!r:.100}: give an authority and its code, such as 'EPSG:32633'")
     if transform is None:
-        found.append("crs without transform: pixels have no coordinates in it; give both")
+        found.append("crs without transform: pixels are not coordinates of this system; give both")
     return found

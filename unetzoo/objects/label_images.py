@@ -1,6 +1,6 @@
-"""Objects as label images, an integer an object: what napari, Cellpose, StarDist and scikit-image call labels.
+"""Objects as label images, an integer for each object: what napari, Cellpose, StarDist and scikit-image call labels.
 
-0 is between them, and from 1 up each is one: of 16 bits, or of 32 where there are more than 65,535.
+0 is background, and each number from 1 up is an object: 16 bits, or 32 for more than 65,535 objects.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def _written(found: Annotated) -> bytes:
 
 @register_writer("nifti", title="NIfTI label images", suffix=".nii.gz", by_class=True, needs="nibabel")
 def _written_as_nifti(found: Annotated) -> bytes:
-    """Return a slice, x along its first axis and y along its second, that lies where the image does.
+    """Return a slice, with x along its first axis and y along its second, at the image's position in space.
 
-    An image that says nothing of that has pixels of size 1 from the origin on, right and down: as ITK takes images, so
-    that ITK-SNAP and 3D Slicer lay one over the other.
+    If the image has no position, pixels have size 1 and run right and down from the origin, as ITK places images: then
+    ITK-SNAP and 3D Slicer lay both over each other.
     """
     nibabel = extras.needed("nibabel", "NIfTI label images")
     labels = _labels(found).T

@@ -1,4 +1,4 @@
-"""Objects as LabelMe JSON, a file an image: https://github.com/wkentaro/labelme."""
+"""Objects as LabelMe JSON, one file per image: https://github.com/wkentaro/labelme."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from unetzoo.objects.outlines import polygons
 from unetzoo.objects.writing import Annotated, place_of, register_writer
 
 VERSION = "5.5.0"
-"""Of LabelMe, whose files these are like; 6 reads them as well."""
+"""Version of LabelMe whose format is written; version 6 reads it as well."""
 
 
 def to_labelme(instances: Instances, image: str, class_names: Sequence[str] | None = None) -> dict[str, Any]:
-    """Return the objects of an image as LabelMe keeps them, for ``json.dump``.
+    """Return the objects of an image in LabelMe's format, for ``json.dump``.
 
-    An object is a polygon; one whose parts touch by corners alone is several of one "group_id", the object's number;
-    and one with holes, which polygons of LabelMe cannot have, is a "mask", its very pixels. Each has a "score" beside,
-    which LabelMe keeps, where there are scores.
+    An object is a polygon. If its parts touch only at corners, it is several polygons with one "group_id", the object's
+    number. If it has holes, which LabelMe's polygons cannot have, it is a "mask" with exactly its pixels. Each also has
+    a "score", which LabelMe keeps, if there are scores.
 
     Args:
-        instances: what :func:`unetzoo.objects.instances` found.
-        image: path of the image from the folder of the JSON, with /. Its pixels are not put into the file.
-        class_names: one name a class, background included in a multiclass task; None:
-            "foreground"; or "background", "class_1", …; or "class_0", …, as the task is.
+        instances: the result of :func:`unetzoo.objects.instances`.
+        image: path of the image relative to the folder of the JSON, with /. Its pixels are not put into the file.
+        class_names: one name per class, background included in a multiclass task; None: depending on the task,
+            "foreground"; "background", "class_1", …; or "class_0", ….
 
     Raises:
-        ConfigError: names that are none, or not one a class; or SciPy is missing.
+        ConfigError: names are invalid, or not one per class; or SciPy is missing.
     """
     height, width = instances.labels.shape[-2:]
     shapes = [
@@ -66,7 +66,7 @@ def _shape(row: dict[str, Any], kind: str, points: list[list[float]], more: dict
 def _shapes(
     instances: Instances, row: dict[str, Any], parts: list[list[Tensor]]
 ) -> Iterator[tuple[str, list[list[float]], dict[str, Any]]]:
-    """Give the kind, points and other entries of what an object is made of."""
+    """Give the kind, points and other entries of each shape of an object."""
     if any(len(part) > 1 for part in parts):
         last = [float(row["right"] - 1), float(row["bottom"] - 1)]  # pixels, the last one included
         yield "mask", [[float(row["left"]), float(row["top"])], last], {"mask": _png(instances, row)}

@@ -1,4 +1,4 @@
-"""Found objects held against the true ones, one to one."""
+"""Matches found objects with true objects, one to one."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from unetzoo.objects.writing import object_classes
 def matched(
     found: Instances, true: Instances, *, ignored: Tensor | None = None, class_names: Sequence[str] | None = None
 ) -> ObjectScores:
-    """Return how the objects of two masks of one image meet, those of one class, at ten thresholds of their IoU.
+    """Match the objects of two masks of one image, class by class, at ten thresholds of their IoU.
 
-    Pixels that are ignored are no part of an intersection or a union. A found object that meets none at 0.5, and more
-    than half of which lies in them, is left out, as it may be one that nobody labelled; so is a true object without
-    another pixel. That is how panoptic quality takes void pixels, and how COCO takes crowds.
+    Ignored pixels count neither for the intersection nor for the union. A found object that matches none at 0.5 is left
+    out if more than half of it is ignored, because it may be an object that nobody labelled; so is a true object whose
+    pixels are all ignored. Panoptic quality treats void pixels in this way, and COCO treats crowds so.
 
     Args:
         found: objects of a predicted mask.
-        true: of the true mask, of the same size, task and classes.
-        ignored: bool, of the shape of ``labels``, which pixels do not count; None: all do.
-        class_names: one name a class, background included in a multiclass task, see ``Instances.rows``.
+        true: objects of the true mask, with the same size, task and classes.
+        ignored: bool, in the shape of ``labels``, which pixels do not count; None: all count.
+        class_names: one name per class, background included in a multiclass task, see ``Instances.rows``.
 
     Raises:
-        ConfigError: names that are none, or not one a class.
-        InputError: objects of masks of different sizes, tasks or classes; or pixels of another size.
+        ConfigError: names are invalid, or not one per class.
+        InputError: the masks have different sizes, tasks or classes; or ``ignored`` has another size.
     """
     _check(found, true, ignored, class_names)
     pairs = pairs_of(found, true, ignored)
@@ -56,14 +56,14 @@ def matched(
 
 
 class Pairs(NamedTuple):
-    """Objects found and true ones that have pixels in common that count.
+    """Pairs of a found object and a true object that share pixels that count.
 
     Attributes:
-        rows, columns: of each pair, the row of the one and of the other.
-        common, union: pixels of each pair.
-        same: whether both are of one class.
-        areas, outside: of each object found, pixels that count and that do not.
-        true_areas: of each true object, pixels that count.
+        rows, columns: for each pair, the row of the found object, and that of the true object.
+        common, union: number of pixels in the intersection and the union of each pair.
+        same: whether both are of the same class.
+        areas, outside: for each found object, the number of pixels that count, and of those that do not.
+        true_areas: for each true object, the number of pixels that count.
     """
 
     rows: NDArray[np.int64]
@@ -82,18 +82,18 @@ class Pairs(NamedTuple):
         return found
 
     def meets(self, threshold: int = THRESHOLDS[0]) -> NDArray[np.bool_]:
-        """Return which pairs meet: their IoU is above so many hundredths."""
+        """Return which pairs match: their IoU is above ``threshold`` hundredths."""
         found: NDArray[np.bool_] = self.same & (100 * self.common > threshold * self.union)
         return found
 
     def met(self) -> NDArray[np.bool_]:
-        """Return which objects found are true ones at 0.5."""
+        """Return which found objects match a true one at 0.5."""
         found = np.zeros(len(self.areas), bool)
         found[self.rows[self.meets()]] = True
         return found
 
     def counted(self) -> NDArray[np.bool_]:
-        """Return which objects found count: they meet a true one, or no more than half of them is ignored."""
+        """Return which found objects count: they match a true one, or at most half of them is ignored."""
         found: NDArray[np.bool_] = self.met() | (self.outside <= self.areas)
         return found
 
@@ -111,9 +111,12 @@ def pairs_of(found: Instances, true: Instances, ignored: Tensor | None) -> Pairs
 def _check(found: Instances, true: Instances, ignored: Tensor | None, class_names: Sequence[str] | None) -> None:
     ours, theirs = ((x.task, x.num_classes, tuple(x.labels.shape)) for x in (found, true))
     if ours != theirs:
-        raise InputError(f"the objects found are of {ours}, the true ones of {theirs}: the same is needed")
+        raise InputError(
+            f"task, classes and size of the found objects are {ours}, those of the true objects {theirs}: they must be "
+            "the same"
+        )
     if ignored is not None and tuple(ignored.shape) != ours[2]:
-        raise InputError(f"ignored: pixels of shape {tuple(ignored.shape)}, of objects {ours[2]}: the same is needed")
+        raise InputError(f"ignored=… of shape {tuple(ignored.shape)}: the shape of the objects, {ours[2]}, is needed")
     problems = class_name_problems(class_names, found.num_classes)
     if problems:
         raise ConfigError("cannot name the objects", problems)
@@ -131,7 +134,7 @@ def _areas(one: Instances, left: NDArray[np.bool_] | None) -> tuple[NDArray[np.i
 def _overlaps(
     found: Instances, true: Instances, left: NDArray[np.bool_] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the pairs that have pixels in common that count: row of the one, row of the other, how many pixels."""
+    """Return the pairs that share pixels that count: row of the found object, row of the true one, number of pixels."""
     ours, theirs = found.labels.numpy().ravel(), true.labels.numpy().ravel()
     both = (ours > 0) & (theirs > 0)
     if left is not None:

@@ -15,14 +15,14 @@ from unetzoo.objects.tracing import trace
 def polygons(instances: Instances) -> list[list[list[Tensor]]]:
     """Return the exact outlines of objects, along the edges of their pixels.
 
-    Filled by the even-odd rule, an object's polygons give its pixels back. They are valid as of OGC's Simple Feature
-    Access (06-103r4, section 6.1.11): no ring meets itself, and the inside of a polygon hangs together. That is why
-    an object whose parts touch by corners alone has several polygons.
+    Filled by the even-odd rule, an object's polygons cover exactly its pixels. They are valid in OGC's Simple Feature
+    Access (06-103r4, section 6.1.11): no ring touches itself, and the inside of a polygon is connected. Therefore an
+    object whose parts touch only at corners has several polygons.
 
     Returns:
         For each object its polygons; each is a list of rings, the outer one first, then those of its holes. A ring
-        is (corners, 2) int64, x and y in pixels, where the upper left pixel covers 0…1; the first corner does not
-        come again at the end, and none lies on a straight line. Outer rings have a positive area by the shoelace
+        is (corners, 2) int64, x and y in pixels, where the upper left pixel covers 0…1; the first corner is not
+        repeated at the end, and the line turns at every corner. Outer rings have a positive area by the shoelace
         formula, x_i y_(i+1) - x_(i+1) y_i, and holes a negative one.
 
     Raises:
@@ -45,7 +45,7 @@ def polygons(instances: Instances) -> list[list[list[Tensor]]]:
 
 
 def _pieces(labels: NDArray[np.int32], count: int) -> tuple[NDArray[np.int32], list[int]]:
-    """Return ``labels`` (H, W) with new numbers for parts that hang on by corners alone, and each number's object."""
+    """Return ``labels`` (H, W) with new numbers for parts that touch only at corners, and each number's object."""
     owners = list(range(count + 1))
     nw, ne, sw, se = labels[:-1, :-1], labels[:-1, 1:], labels[1:, :-1], labels[1:, 1:]
     falls, rises = (nw == se) & (nw != ne) & (nw != sw), (ne == sw) & (ne != nw) & (ne != se)

@@ -1,4 +1,4 @@
-"""Objects as ImageJ's ROIs, a ``RoiSet.zip`` an image, which its ROI Manager opens."""
+"""Objects as ImageJ's ROIs, one ``RoiSet.zip`` per image, which ImageJ's ROI Manager opens."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from unetzoo.objects.outlines import polygons
 from unetzoo.objects.writing import Annotated, register_writer
 
 _MOVE, _LINE, _CLOSE = 0.0, 1.0, 4.0
-"""Of Java's paths, as which ImageJ keeps shapes of several rings."""
+"""Codes of Java's paths, in which ImageJ stores shapes of several rings."""
 _MOST = 255
-"""Groups that ImageJ has."""
+"""Number of groups in ImageJ."""
 _TIME = (1980, 1, 1, 0, 0, 0)
-"""Of all files in the archive, which so depends on nothing but the objects."""
+"""Time of all files in the archive, so that its content depends only on the objects."""
 
 
 def to_rois(instances: Instances, class_names: Sequence[str] | None = None) -> bytes:
     """Return the objects of an image as an archive of ImageJ's ROIs.
 
-    An object is a polygon, and a composite where it has holes or parts that touch by corners alone. It is called by its
-    class and its number, "nucleus-0001". Its group is the class in a multiclass task, else the class + 1; the last
-    group of ImageJ, 255, has all those above.
+    An object is a polygon, or a composite if it has holes or parts that touch only at corners. Its name is its class
+    and its number, "nucleus-0001". Its group is the class in a multiclass task, else the class + 1; ImageJ's last
+    group, 255, has all higher ones.
 
     Args:
-        instances: what :func:`unetzoo.objects.instances` found.
-        class_names: one name a class, background included in a multiclass task; None:
-            "foreground"; or "background", "class_1", …; or "class_0", …, as the task is.
+        instances: the result of :func:`unetzoo.objects.instances`.
+        class_names: one name per class, background included in a multiclass task; None: depending on the task,
+            "foreground"; "background", "class_1", …; or "class_0", ….
 
     Raises:
-        ConfigError: names that are none, or not one a class; or SciPy or roifile is missing.
+        ConfigError: names are invalid, or not one per class; or SciPy or roifile is missing.
     """
     roifile = extras.needed("roifile", "ImageJ ROIs")
     rows = instances.rows(class_names)
@@ -50,7 +50,7 @@ def to_rois(instances: Instances, class_names: Sequence[str] | None = None) -> b
             number = f"{row['id']:0{digits}}"
             roi.name = f"{_in_16_bits(str(row['class_name']))}-{number}"
             roi.group = min(int(row["class"]) + shift, _MOST)
-            # What it is called in ImageJ; a name that could be a path is none in an archive.
+            # Its name in ImageJ; a name that could be a path must not be used in an archive.
             plain = re.fullmatch(r"[\w ()+,-]+", roi.name)
             entry = roi.name if plain else number
             archive.writestr(zipfile.ZipInfo(f"{entry}.roi", _TIME), roi.tobytes(), zipfile.ZIP_DEFLATED)
@@ -83,5 +83,5 @@ def _path(ring: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _in_16_bits(name: str) -> str:
-    """Return a name in which each letter is one of UTF-16's, as roifile counts them."""
+    """Return a name in which each letter is one UTF-16 code unit, as roifile counts them."""
     return "".join("\ufffd" if letter > "\uffff" or "\ud800" <= letter <= "\udfff" else letter for letter in name)

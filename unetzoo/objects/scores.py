@@ -1,9 +1,9 @@
-"""How well found objects meet the true ones: average precision, panoptic quality, and counts.
+"""How well found objects match the true ones: average precision, panoptic quality, and counts.
 
-A pair meets at a threshold where its intersection over union lies *above* it, as in the 2018 Data Science Bowl (Caicedo
+A pair matches at a threshold if its intersection over union is *above* it, as in the 2018 Data Science Bowl (Caicedo
 et al. 2019, "Nucleus segmentation across imaging experiments", Methods 16) and in panoptic quality (Kirillov et al.
-2019, "Panoptic segmentation", CVPR). Above one half an object meets one other at most, so that there is nothing to
-assign. StarDist and COCO count a pair whose IoU is the threshold itself, too: figures differ there alone.
+2019, "Panoptic segmentation", CVPR). Above one half, an object matches at most one other, so that no assignment is
+needed. StarDist and COCO also count a pair whose IoU equals the threshold: only in that case do the scores differ.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from unetzoo.errors import InputError
 from unetzoo.printing import aligned
 
 THRESHOLDS = tuple(range(50, 100, 5))
-"""Of the IoU, in hundredths: compared as whole numbers, as 0.55 is none that floating point has."""
+"""Thresholds of the IoU in hundredths, compared as whole numbers, because floating point cannot represent 0.55."""
 AP = tuple(f"ap_{threshold}" for threshold in THRESHOLDS)
 """Names of the average precision at each threshold."""
 FIGURES = ("ap", *AP, "precision", "recall", "f1", "pq", "sq", "rq", "true_iou")
@@ -29,15 +29,15 @@ FIGURES = ("ap", *AP, "precision", "recall", "f1", "pq", "sq", "rq", "true_iou")
 
 @dataclass(frozen=True)
 class ClassObjects:
-    """The objects of one class, in one image or several. Those of several images add up: ``a + b``.
+    """The objects of one class, in one or several images. The objects of several images add up: ``a + b``.
 
     Attributes:
-        true, found: how many there are, and how many were found.
-        met: how many meet at each of ``THRESHOLDS``.
-        iou: sum of the IoU of those that meet at 0.5.
-        absolute_error: sum of abs(found - true) of the images.
-        sums: of each of ``FIGURES``, over the images where it is defined.
-        defined: how many those are.
+        true, found: number of true objects, and of found objects.
+        met: number of matches at each of ``THRESHOLDS``.
+        iou: sum of the IoU of matches at 0.5.
+        absolute_error: sum of abs(found - true) over the images.
+        sums: sum of each of ``FIGURES`` over the images where it is defined.
+        defined: number of those images.
     """
 
     true: int = 0
@@ -53,9 +53,9 @@ class ClassObjects:
         """Return the objects of one image.
 
         Args:
-            true, found: how many.
-            ious: of the pairs that meet at 0.5.
-            met: how many meet at each of ``THRESHOLDS``.
+            true, found: number of true objects, and of found objects.
+            ious: IoU of the pairs that match at 0.5.
+            met: number of matches at each of ``THRESHOLDS``.
         """
         counted = cls(true, found, tuple(met), float(ious.sum()), abs(found - true))
         values = counted.pooled().values()
@@ -64,7 +64,7 @@ class ClassObjects:
         return cls(true, found, counted.met, counted.iou, counted.absolute_error, sums, defined)
 
     def pooled(self) -> dict[str, float]:
-        """Return each of ``FIGURES``, all objects counted together; nan where not defined."""
+        """Return each of ``FIGURES``, with all objects counted together; nan if not defined."""
         half, both = self.met[0], self.true + self.found
         precisions = [_share(met, both - met) for met in self.met]
         f1 = _share(2 * half, both)
@@ -81,7 +81,7 @@ class ClassObjects:
         }
 
     def per_image(self) -> dict[str, float]:
-        """Return the mean of each of ``FIGURES`` over the images where it is defined; nan where it is in none."""
+        """Return the mean of each of ``FIGURES`` over the images where it is defined; nan if there are none."""
         return {name: _share(*pair) for name, *pair in zip(FIGURES, self.sums, self.defined, strict=True)}
 
     def __add__(self, other: ClassObjects) -> ClassObjects:
@@ -98,24 +98,25 @@ class ClassObjects:
 
 @dataclass(frozen=True)
 class ObjectScores:
-    """What :func:`unetzoo.objects.matched` returns. Those of several images add up: ``a + b``; ``str()`` is a table.
+    """The scores of :func:`unetzoo.objects.matched`. Those of several images add up: ``a + b``; ``str()`` is a table.
 
-    The figures, each from 0 to 1, are of each class, and their mean over the classes where they are defined:
+    Each score, from 0 to 1, is computed for each class, and averaged over the classes where it is defined. With TP for
+    matches, FP for other found objects, and FN for other true objects:
 
-    - "ap_50", "ap_55", …, "ap_95": met / (met + false + missed) at an IoU above 0.5, …, the average precision of the
-      2018 Data Science Bowl, and StarDist's accuracy. "ap": the mean of the ten. Objects have no order by their
-      scores here, so that there is no curve to take an average of, as COCO's AP does.
-    - "precision", "recall", "f1": met / found, met / true, and 2 · met / (found + true), at 0.5.
-    - "pq", "sq", "rq": panoptic quality, 2 · sum of the IoU of those that meet / (found + true); its two factors, the
-      mean IoU of those that meet (StarDist's mean_matched_score), and what is called F1 else.
-    - "true_iou": sum of the IoU of those that meet / true (StarDist's mean_true_score).
+    - "ap_50", "ap_55", …, "ap_95": TP/(TP+FP+FN) at an IoU above 0.5, …, the average precision of the 2018 Data Science
+      Bowl, and StarDist's accuracy. "ap": the mean of the ten. Objects are not ranked by their scores here, so there is
+      no curve to average as in COCO's AP.
+    - "precision", "recall", "f1": TP/(TP+FP), TP/(TP+FN), and 2·TP/(2·TP+FP+FN), at 0.5.
+    - "pq", "sq", "rq": panoptic quality, 2 · sum of the IoU of matches / (found + true); its two factors, the mean IoU
+      of matches (StarDist's mean_matched_score), and F1.
+    - "true_iou": sum of the IoU of matches / true (StarDist's mean_true_score).
 
-    Where nothing is divided by nothing a figure is not defined: an image without any object, true or found, has none.
+    A score is not defined if its denominator is 0: an image without any object, true or found, has no scores.
 
     Attributes:
-        class_names: of the classes that objects can have.
-        classes: the objects of each.
-        images: how many were counted.
+        class_names: names of the classes that objects can have.
+        classes: the objects of each class.
+        images: number of images.
     """
 
     class_names: tuple[str, ...] = ()
@@ -134,24 +135,24 @@ class ObjectScores:
 
     @property
     def met(self) -> int:
-        """How many of them meet at an IoU above 0.5."""
+        """How many of them match at an IoU above 0.5."""
         return sum(one.met[0] for one in self.classes)
 
     def pooled(self) -> dict[str, float]:
-        """Return each of ``FIGURES``, the objects of all images counted together, as a mean of classes; or nan."""
+        """Return each of ``FIGURES`` from the objects of all images together, averaged over the classes; or nan."""
         return self._mean(ClassObjects.pooled)
 
     def per_image(self) -> dict[str, float]:
-        """Return each of ``FIGURES``, of each image by itself, as a mean of images and classes; or nan."""
+        """Return each of ``FIGURES``, computed for each image, averaged over images and classes; or nan."""
         return self._mean(ClassObjects.per_image)
 
     def to_dict(self) -> dict[str, float | None]:
-        """Return the scores as JSON-able numbers, None where not defined.
+        """Return the scores as numbers for JSON, None if not defined.
 
         Returns:
-            Those of :meth:`row`, "object_ap_per_image" and so for each figure, and with more than one class also
+            The items of :meth:`row`; "object_ap_per_image" and the same for each score, with several classes also
             "object_ap_per_image/cell"; and "objects_absolute_error_per_image", the mean over images of
-            abs(found - true), of all classes together.
+            abs(found - true), for all classes together.
         """
         record = self.row()
         record |= self._record(ClassObjects.per_image, "_per_image")
@@ -159,12 +160,12 @@ class ObjectScores:
         return record | {"objects_absolute_error_per_image": _number(_share(errors, self.images))}
 
     def row(self) -> dict[str, float | None]:
-        """Return the scores as they are of one image alone.
+        """Return the scores in the form used for a single image.
 
         Returns:
-            "object_ap", "object_ap_50" and so for each figure; "objects_true", "objects_found", and "objects_error",
-            which is found - true; with more than one class also "object_ap/cell" and "objects_true/cell" for a class
-            named "cell".
+            "object_ap", "object_ap_50" and the same for each score; "objects_true", "objects_found", and
+            "objects_error", which is found - true; with several classes also "object_ap/cell" and "objects_true/cell"
+            for a class named "cell".
         """
         record = self._record(ClassObjects.pooled)
         counts: dict[str, list[int]] = {
@@ -205,11 +206,11 @@ class ObjectScores:
 
 
 def tables(parts: dict[str, ObjectScores]) -> str:
-    """Return two tables, of counts and figures and of the AP at each threshold, with rows for each part.
+    """Return two tables, one of counts and scores, one of the AP at each threshold, with a row for each part.
 
     Args:
-        parts: title → scores, the last one "all"; of several classes that one has rows of its classes, and of images
-            its mean of images.
+        parts: title → scores, the last one "all"; for that one there are also rows for its classes, if there are
+            several, and for the mean over its images.
     """
     *_, whole = parts.values()
     rows: list[tuple[str, ObjectScores | ClassObjects, dict[str, float]]] = []

@@ -1,8 +1,8 @@
-"""Objects that touch come apart: seeds in a landscape, grown by scikit-image's watershed inside each connected part.
+"""Separates touching objects: seeds in a landscape, grown by scikit-image's watershed inside each connected component.
 
-A summit of the landscape is a seed where it rises by more than a given height above the saddle over which one gets to
-a higher one; of summits of the same height that are joined above that, one seed is made. Each part is looked at by
-itself, inside its box: what comes of it does not depend on what else is in the image, and a part that lies whole in a
+A summit of the landscape is a seed if it rises by more than a given height above the saddle that leads to a higher
+summit; summits of the same height that are joined above that level become one seed. Each component is processed
+separately, inside its box: its result does not depend on the rest of the image, and a component that is completely in a
 strip of the image is divided there as in the whole image.
 """
 
@@ -19,16 +19,16 @@ from unetzoo.objects.components import in_reading_order, ndimage
 
 _PURPOSE = "objects that are split"
 _REACH = 4
-"""Pixels, of the Gaussian that blurs distances to edges."""
+"""Radius, in pixels, of the Gaussian that blurs distances to edges."""
 _SAMPLES = 100_000
-"""Points on straight ways between summits of a part, at most."""
+"""Largest number of points on straight paths between the summits of a component."""
 
 
 def check_separable(split: float = 1.0) -> None:
-    """Raise if objects cannot be separated by so many pixels; by 0 they are connected components.
+    """Raise if the packages for ``split`` are not installed; with 0, objects are connected components.
 
     Raises:
-        ConfigError: SciPy is not installed, or scikit-image, which components do without.
+        ConfigError: SciPy is not installed, or scikit-image, which connected components do not need.
     """
     ndimage()
     if split:
@@ -36,7 +36,7 @@ def check_separable(split: float = 1.0) -> None:
 
 
 def separable(split: float) -> bool:
-    """Return whether what separates objects by so many pixels is installed."""
+    """Return whether the packages for ``split`` are installed."""
     try:
         check_separable(split)
     except ConfigError:
@@ -53,18 +53,18 @@ def separated(
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Return components divided into objects, numbered in reading order of their first pixels.
 
-    Every pixel of a component is in one of its objects; a component with less than two seeds is one object.
+    Every pixel of a component is in one of its objects; a component with fewer than two seeds is one object.
 
     Args:
         numbers, values: (H, W) and (n,), as :func:`unetzoo.objects.components.components` returns them.
         rise: above 0; how far a summit must rise above a saddle, in pixels.
-        connectivity: that of the components.
-        edges: (H, W), where a network sees objects end. None: nothing is known of that.
+        connectivity: connectivity of the components.
+        edges: (H, W), where the network predicts that objects end. None: unknown.
 
-    The landscape is the Euclidean distance in pixels from each pixel's centre to the nearest one that is outside of its
-    component, or an edge; with edges, whose ends are ragged, blurred by a Gaussian of a pixel, and for objects of less
-    than 2 · rise from their middles to their edges a saddle of half as much is low enough. The image's border is no
-    edge: an object that it cuts is as wide as what is seen of it lets it be.
+    The landscape is the Euclidean distance in pixels from each pixel's centre to the nearest pixel that is outside its
+    component, or an edge. With edges, which are ragged, it is blurred by a Gaussian of one pixel, and for objects of
+    less than 2 · rise from the middle to the edge, a saddle of half that height is low enough. The image's border is
+    not an edge: an object that it cuts counts as wide as its visible part allows.
 
     Returns:
         Numbers (H, W), and the value of each object.
@@ -78,7 +78,7 @@ def separated(
     for k, (down, across) in enumerate(ndimage().find_objects(numbers), 1):
         if edges is None and not _could_be_two(down, across, rise, numbers.shape):
             continue
-        # With a pixel around it, as far as the image goes: what lies farther away is as that one is.
+        # With a margin of one pixel, inside the image: pixels farther away do not matter.
         box = (
             slice(max(down.start - 1, 0), min(down.stop + 1, height)),
             slice(max(across.start - 1, 0), min(across.stop + 1, width)),
@@ -86,7 +86,7 @@ def separated(
         inside = numbers[box] == k
         deep = inside if edges is None else inside & ~edges[box]
         if deep.all() or not deep.any():
-            continue  # nothing to be far from, or nothing that is
+            continue  # there is no outside to measure from, or no inside
         heights = ndimage().distance_transform_edt(deep)
         if edges is not None:
             heights = _steep(ndimage().gaussian_filter(heights, 1.0, mode="nearest", radius=_REACH), rise)
@@ -100,10 +100,10 @@ def separated(
 
 
 def _steep(heights: NDArray[np.floating[Any]], rise: float) -> NDArray[np.floating[Any]]:
-    """Return heights of which the low ones rise by ``rise`` where they double, those from 2 · ``rise`` on as they are.
+    """Return heights where low ones rise by ``rise`` whenever they double; those from 2 · ``rise`` on are unchanged.
 
-    Of objects five pixels wide, three are no edges: their middles are less than a pixel above what is between two that
-    touch, but more than twice as high.
+    Of an object five pixels wide, three pixels are not edges: its middle is less than a pixel above the saddle to a
+    touching object, but more than twice as high.
     """
     low = rise * (1 + np.log2(np.maximum(heights, rise / 8) / rise))
     return np.where(heights < 2 * rise, low, heights)
@@ -112,33 +112,33 @@ def _steep(heights: NDArray[np.floating[Any]], rise: float) -> NDArray[np.floati
 def summits(
     heights: NDArray[np.floating[Any]], inside: NDArray[np.bool_], rise: float, connectivity: int
 ) -> tuple[NDArray[np.int32], int]:
-    """Return the seeds of a landscape inside a part, as numbers from 1 up, and how many there are.
+    """Return the seeds of a landscape inside a component, as numbers from 1 up, and how many there are.
 
-    Of one seed it is not said where it is: all of the part is given.
+    If there is only one seed, it is the whole component.
 
-    They are the regional maxima of its H-maxima transform (Soille 2003, Morphological Image Analysis, 6.3), the
-    reconstruction by dilation of the landscape lowered by H. ``skimage.morphology.h_maxima`` is another thing: of a
-    ridge of equal heights with a dip of less than H it makes two.
+    Seeds are the regional maxima of the landscape's H-maxima transform (Soille 2003, Morphological Image Analysis,
+    6.3), the reconstruction by dilation of the landscape lowered by H. ``skimage.morphology.h_maxima`` differs: it
+    finds two maxima on a ridge of equal heights with a dip of less than H.
     """
     if connectivity == 2 and _is_one_hill(heights, inside, rise):
         return inside.astype(np.int32), 1
     skimage = extras.needed("skimage.morphology", _PURPOSE)
     structure = ndimage().generate_binary_structure(2, connectivity)
-    # In double precision, and below all heights outside, where nothing is reached.
+    # In double precision; outside, the landscape is below all heights, so that nothing spreads there.
     known = np.where(inside, heights.astype(np.float64), -np.inf)
     low = known[inside].min() - rise - 1
     known = np.where(inside, known, low)
     lowered = np.where(inside, known - rise, low)
     rebuilt = skimage.reconstruction(lowered, known, "dilation", footprint=structure)
     found, count = ndimage().label(skimage.local_maxima(rebuilt, connectivity=connectivity) & inside, structure)
-    # Of land all of one height, without anything around it, local_maxima finds none.
+    # If the landscape is flat and fills the array, local_maxima finds nothing.
     return (found, count) if count > 1 else (inside.astype(np.int32), 1)
 
 
 def _is_one_hill(heights: NDArray[np.floating[Any]], inside: NDArray[np.bool_], rise: float) -> bool:
-    """Return whether the straight way from each summit to the highest one falls by no more than ``rise``.
+    """Return whether the straight path from each summit to the highest one falls by no more than ``rise``.
 
-    Then there is one seed. Of most objects this is so, and takes a tenth of the time of finding out in general.
+    Then there is one seed. This is true for most objects, and takes a tenth of the time of the general method.
     """
     known = np.where(inside, heights, -np.inf)
     y, x = np.nonzero((ndimage().maximum_filter(known, 3) == known) & inside)
@@ -157,7 +157,7 @@ def _is_one_hill(heights: NDArray[np.floating[Any]], inside: NDArray[np.bool_], 
 def basins(
     heights: NDArray[np.floating[Any]], seeds: NDArray[np.int32], inside: NDArray[np.bool_], connectivity: int
 ) -> NDArray[np.int32]:
-    """Return the seeds grown downhill until they meet: numbers inside, 0 outside and where no seed reaches."""
+    """Grow the seeds downhill until they meet: numbers inside, 0 outside and where no seed reaches."""
     watershed = extras.needed("skimage.segmentation", _PURPOSE).watershed
     grown: NDArray[np.int32] = watershed(-heights, seeds, mask=inside, connectivity=connectivity)
     return grown.astype(np.int32, copy=False)
@@ -166,8 +166,8 @@ def basins(
 def _could_be_two(down: slice, across: slice, rise: float, size: tuple[int, ...]) -> bool:
     """Return whether a box has room for two summits of distances, each more than ``rise`` above a saddle of 1 or more.
 
-    A summit of t has a disc of radius t around it; from one to another it falls by at most half of the way, and by 0.7
-    more as pixels have centres. Towards the image's border there is always room.
+    A summit of height t has a disc of radius t around it; between two summits the height falls by at most half of their
+    distance, and by 0.7 more because pixels have centres. At the image's border there is always room.
     """
     need = 2 * (rise + 1)
     sides = down.stop - down.start, across.stop - across.start

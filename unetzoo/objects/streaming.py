@@ -1,8 +1,8 @@
-"""Objects of a plane that comes by rows: the very ones of the whole plane, in the memory of the rows that are open.
+"""Objects of a plane that is read by rows: the same as in the whole plane, with only unfinished rows in memory.
 
-What is connected lies in a strip, or reaches on into the next: rows are held back until all that is in them is closed.
-Objects are divided inside their own component alone, see :mod:`unetzoo.objects.separating`, so that what comes of one
-that is closed is what comes of it in the whole plane.
+A component is in one strip, or continues in the next: rows are held in memory until all components in them are closed.
+Objects are divided only inside their own component, see :mod:`unetzoo.objects.separating`, so that a closed component
+is divided as in the whole plane.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ class NumberedRows:
     """Numbers the objects of a plane of classes, corners included, from its first row to its last.
 
     Args:
-        width: of the plane.
+        width: width of the plane.
         split: as ``unetzoo.objects.instances`` takes it.
-        limit: rows that are held back, at most. A component that is taller is cut where they end: unless ``split``, its
-            pieces have one number in the end, and it is as if it had not been cut. Else it is divided as far as it is
-            known; objects at the end of that wait for the rows below, and one of more than half of ``limit`` is cut,
-            and goes on in the object that it shares most of the cut with.
+        limit: largest number of rows held in memory. A taller component is cut after these rows. Without ``split``, its
+            pieces get one number in the end, as if it had not been cut. With ``split``, its known part is divided;
+            objects at the lower end wait for the rows below, but an object taller than half of ``limit`` is cut, and
+            continues in the object with which it shares most of the cut.
 
     Attributes:
-        classes: of each number given so far, from 1 up; the first is of number 1.
+        classes: the class of each number given so far; the first is that of number 1.
     """
 
     def __init__(self, width: int, split: float, limit: int) -> None:
@@ -38,21 +38,21 @@ class NumberedRows:
         self.classes: list[int] = []
         self._firsts: list[int] = []
         self._same: list[int] = [0]  # number → another of the same object, itself where there is none
-        self._top = 0  # row of the plane where what is held back begins
+        self._top = 0  # row of the plane where the held rows begin
         self._plane: Plane = np.zeros((0, width), np.uint8)
         self._edges: NDArray[np.bool_] = np.zeros((0, width), bool)
         self._found: NDArray[np.uint32] = np.zeros((0, width), np.uint32)
-        # For each cut that something open reaches: the row below it, classes and numbers above it.
+        # For each cut that an open component reaches: the row below it, classes and numbers above it.
         self._seams: list[tuple[int, Plane, NDArray[np.int64]]] = []
 
     def add(self, rows: Plane, last: bool, edges: NDArray[np.bool_] | None = None) -> NDArray[np.uint32]:
-        """Take the next rows (n, width) of classes, and return the numbers of those rows that are through.
+        """Take the next rows (n, width) of classes, and return the numbers of the rows that are finished.
 
         Args:
-            rows: whole numbers, 0 between objects.
-            edges: of the same shape, where a network sees objects end. None, of these rows as of all others: nothing
-                is known of that.
-            last: whether there are no more: then all that is held back is returned.
+            rows: whole numbers, 0 for background.
+            edges: in the same shape, where the network predicts that objects end. None, for these rows and all others:
+                unknown.
+            last: whether these are the last rows: then all held rows are returned.
         """
         plane = np.concatenate([self._plane, rows])
         self._found = np.concatenate([self._found, np.zeros(rows.shape, np.uint32)])
@@ -67,7 +67,7 @@ class NumberedRows:
         waiting = is_open[numbers] | self._number(plane, known, numbers, values, ~is_open, last)
         self._seams.append((self._top + len(plane), plane[-1] * ~waiting[-1], self._found[-1].astype(np.int64)))
         plane[~waiting] = 0
-        # With a row above what is open: what is beside an object counts for where it is divided.
+        # Keep one more row above the open rows: the surroundings of an object affect where it is divided.
         keep = max(int(np.flatnonzero(waiting.any(1))[0]) - 1, 0) if waiting.any() else len(plane) - 1
         keep = len(plane) if last else keep
         through = self._found[:keep]
@@ -77,7 +77,7 @@ class NumberedRows:
         return through
 
     def order(self) -> NDArray[np.uint32]:
-        """Return number given → number in reading order of first pixels; 0 stays. All rows must have been given."""
+        """Return number first assigned → number in reading order of first pixels; 0 stays 0. All rows must be taken."""
         roots = np.array([self._root(number) for number in range(len(self._same))])
         firsts = np.full(len(roots), np.iinfo(np.int64).max)
         np.minimum.at(firsts, roots[1:], np.array(self._firsts, np.int64))
@@ -96,7 +96,7 @@ class NumberedRows:
         chosen: NDArray[np.bool_],
         last: bool,
     ) -> NDArray[np.bool_]:
-        """Give numbers to the objects of the components that are chosen, and return the pixels that must wait."""
+        """Number the objects of the chosen components, and return the pixels that must wait."""
         chosen[0] = False
         anew = np.cumsum(chosen, dtype=np.int32) * chosen
         found, kinds = anew[numbers], values[chosen[1:]]
@@ -104,7 +104,7 @@ class NumberedRows:
         if self.split and len(kinds):
             found, kinds = separated(found, kinds, self.split, 2, edges)
             waits = np.zeros(len(kinds) + 1, bool)
-            if not last:  # of a tall component, those that the next rows may be of
+            if not last:  # objects of a tall component that may continue in the next rows
                 tops = np.array([box[0].start for box in ndimage().find_objects(found)], np.int64)
                 waits[found[-1]] = True
                 waits[0] = False
@@ -125,7 +125,7 @@ class NumberedRows:
         return waiting
 
     def _join(self, below: Plane, classes: Plane, kinds: Plane, above: Plane) -> None:
-        """Make objects below a cut one with those above it: numbers and classes of the rows on both sides."""
+        """Join objects below a cut with those above it, given numbers and classes of the rows on both sides."""
         pairs = []
         for step in (-1, 0, 1):
             here = slice(max(step, 0), len(below) + min(step, 0))
@@ -148,26 +148,26 @@ class NumberedRows:
 
 
 class LargeRows:
-    """Leaves small components out of a plane of classes, as ``unetzoo.objects.cleaned`` does: exactly, by rows.
+    """Removes small components from a plane of classes, exactly as ``unetzoo.objects.cleaned`` does, but by rows.
 
-    Held back are the rows of what is not known to be large enough, which are fewer than ``smallest``.
+    Rows are held while they contain components that are not known to be large enough: fewer than ``smallest`` rows.
 
     Args:
-        width: of the plane.
-        smallest: the size in pixels from which components are kept, corners included.
+        width: width of the plane.
+        smallest: the size in pixels from which components are kept, with pixels connected across corners.
     """
 
     def __init__(self, width: int, smallest: int) -> None:
         self.smallest = smallest
         self._plane: Plane = np.zeros((0, width), np.uint8)
-        self._above: Plane = np.zeros(width, np.uint8)  # the row above: what is in it is large
+        self._above: Plane = np.zeros(width, np.uint8)  # the row above: its components are large enough
 
     def add(self, rows: Plane, last: bool) -> Plane:
-        """Take the next rows (n, width), and return those that are through, without what is small.
+        """Take the next rows (n, width), and return finished rows without small components.
 
         Args:
-            rows: whole numbers, 0 between objects.
-            last: whether there are no more: then all that is held back is returned.
+            rows: whole numbers, 0 for background.
+            last: whether these are the last rows: then all held rows are returned.
         """
         plane = np.concatenate([self._plane, rows])
         numbers, values = components(plane, 2)

@@ -1,4 +1,4 @@
-"""A table of objects, a row each, measured by scikit-image's ``regionprops_table`` under its own names."""
+"""A table with a row for each object, measured by scikit-image's ``regionprops_table``, with its names."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from unetzoo.objects.finding import Instances
 from unetzoo.printing import printable
 
 PROPERTIES = ("label", *properties_of(SHAPES))
-"""Of shapes, in the order of the columns."""
+"""Properties of shapes, in the order of the columns."""
 INTENSITIES = properties_of(columns.INTENSITIES)
-"""Of each channel of the image, behind those."""
+"""Properties of each channel of the image, after those of shapes."""
 SQUARE = 1e-3
-"""By which share sides of a pixel may differ, as headers round them, for it to be taken for a square."""
+"""Relative difference up to which the sides of a pixel count as equal, because headers round them."""
 
 _CHANNEL = re.compile(r"intensity_\w+-\d+")
 Columns = dict[str, NDArray[Any]]
@@ -49,26 +49,27 @@ def table(
     """Return a column for each measure, with a number for each object, as ``pandas.DataFrame`` takes them.
 
     Names and numbers are those of ``skimage.measure.regionprops_table``; lengths and areas are in pixels, angles in
-    radian. As there, "centroid-0" and "centroid-1" are row and column, and the upper left pixel has its centre at (0,
-    0): ``Instances.centroids`` are x and y, and 0.5 more. "bbox-0" … "bbox-3" are the first row and column, and those
-    behind the last. "orientation" is the angle between the axis of rows and the longest one, counter-clockwise.
+    radians. "centroid-0" and "centroid-1" are row and column, and the upper left pixel has its centre at (0, 0); note
+    that ``Instances.centroids`` are x and y, and 0.5 larger. "bbox-0" and "bbox-1" are the first row and column,
+    "bbox-2" and "bbox-3" the row and column after the last. "orientation" is the counter-clockwise angle from the row
+    axis to the major axis.
 
     Args:
         found: the objects.
-        image: (C, H, W) as its file has it, whose intensities are measured: "intensity_mean-0" is of the first channel.
-            None: none are.
-        class_names: one name a class, background included in a multiclass task, see ``Instances.rows``.
-        mpp: µm a pixel, down and across: then lengths and areas are there in µm and µm², too, as "perimeter_um" and
-            "area_um2". Of pixels that are no squares "perimeter_um" is NaN.
-        corner: row and column of the first pixel in a larger image, in which places are counted.
+        image: (C, H, W) with the values of its file, whose intensities are measured: "intensity_mean-0" is for the
+            first channel. None: no intensities.
+        class_names: one name per class, background included in a multiclass task, see ``Instances.rows``.
+        mpp: µm per pixel, down and across: adds lengths and areas in µm and µm², such as "perimeter_um" and "area_um2".
+            If pixels are not square, "perimeter_um" is NaN.
+        corner: row and column of the first pixel in a larger image, in which positions are counted.
 
     Returns:
-        "label", the object's number in ``found.labels``; "class", its class's name; and the measures, see
+        "label", the object's number in ``found.labels``; "class", the name of its class; and the measures, see
         ``unetzoo.objects.columns``.
 
     Raises:
-        ConfigError: names that are none, or not one a class; or scikit-image is missing.
-        InputError: an image of another size.
+        ConfigError: names are invalid, or not one per class; or scikit-image is missing.
+        InputError: the image has another size.
     """
     problems = class_name_problems(class_names, found.num_classes)
     if problems:
@@ -102,7 +103,7 @@ def _in_microns(measures: Columns, planes: NDArray[Any], mpp: tuple[float, float
         names = [name for name in lengths if not name.startswith(("centroid", "perimeter"))]
         again = [_measuring().regionprops_table(plane, properties=names, spacing=mpp) for plane in planes]
         found |= {f"{name}_um": np.concatenate([part[name] for part in again]) for name in names}
-        found["perimeter_um"] = np.full(len(measures["area"]), np.nan)  # scikit-image knows it of squares alone
+        found["perimeter_um"] = np.full(len(measures["area"]), np.nan)  # scikit-image has it only for square pixels
     found |= {f"centroid-{axis}_um": measures[f"centroid-{axis}"] * mpp[axis] for axis in (0, 1)}
     return {name: found[name] for name in _MICRONS}
 
@@ -111,18 +112,19 @@ def _in_microns(measures: Columns, planes: NDArray[Any], mpp: tuple[float, float
 def table_file(
     path: str | os.PathLike[str], channels: int, *, microns: bool = False
 ) -> Iterator[Callable[[str, Columns], None]]:
-    """Give a function that writes the objects of an image, its name and what :func:`table` returns, as CSV.
+    """Give a function that writes the objects of an image, from its name and the result of :func:`table`, as CSV.
 
-    The file takes its place when the block ends well, all or nothing; images are not kept in memory. Intensities of a
-    channel that no image has are no columns; of one that others have, cells are empty.
+    The file is put in place when the block ends without an error, completely or not at all; images are not kept in
+    memory. There are no columns for intensities of channels that no image has; for channels that only some images have,
+    the cells of the others are empty.
 
     Args:
-        path: ends in .csv. Its folder is made where it is missing.
-        channels: of the images, at most.
-        microns: whether there are columns in µm: those of images of which nothing says it are empty there.
+        path: ends in .csv. Its folder is created if it is missing.
+        channels: largest number of channels of the images.
+        microns: whether there are columns in µm; for images of unknown pixel size, their cells are empty.
 
     Raises:
-        InputError: another ending.
+        InputError: ``path`` has another ending.
         ConfigError: scikit-image is missing.
         WriteError: the file cannot be written.
     """
@@ -131,7 +133,7 @@ def table_file(
     make_folder(Path(path).parent)
     may_lack = {*_MICRONS, *(name for name in header if _CHANNEL.fullmatch(name))}
     found: set[str] = set()
-    # Which channels there are is known in the end, and the line of titles comes first.
+    # The channels are known only at the end, but the header comes first.
     with replacing(path) as stream, _body() as body:
         writer = csv.writer(body, lineterminator="\n")
 
@@ -153,7 +155,7 @@ def table_file(
         final = csv.writer(text, lineterminator="\n")
         final.writerow(["image", *(name for name in header if name not in lacking)])
         final.writerows([row[k] for k in kept] for row in csv.reader(body))
-        text.detach()  # which flushes, and leaves the stream open
+        text.detach()  # flushes, and leaves the stream open
 
 
 def _body() -> contextlib.AbstractContextManager[IO[str]]:
@@ -168,7 +170,7 @@ def check_table(path: str | os.PathLike[str]) -> None:
         ConfigError: scikit-image is missing.
     """
     if Path(path).suffix.lower() != ".csv":
-        raise InputError(f"a table of objects cannot be written to {str(path)!r}: it is a .csv")
+        raise InputError(f"a table of objects cannot be written to {str(path)!r}: give a name that ends in .csv")
     _measuring()
 
 

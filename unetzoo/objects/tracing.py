@@ -1,9 +1,9 @@
-"""Outlines along the edges of pixels, of all components of an image at once.
+"""Outlines along the edges of pixels, for all components of an image together.
 
-A boundary turns only at points where four pixels meet. Each turn is found from those four, and each is joined to the
-next one in its row and to the next one in its column, as along a line of the grid the ends of a component's edges
-alternate between opening and closing. That makes rings of turns, which are put in order by doubling: every turn learns
-what lies 1, 2, 4, 8, … turns ahead. No loop runs over pixels, turns or rings.
+A boundary turns only at points where four pixels meet. Each turn is found from those four, and is joined to the next
+turn in its row and to the next one in its column, because along a line of the grid, the ends of a component's edges
+alternate between opening and closing. This makes rings of turns, which are put in order by doubling: every turn learns
+which turn is 1, 2, 4, 8, … turns ahead. No loop runs over pixels, turns or rings.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 
 class Rings(NamedTuple):
-    """Closed outlines, of one component after the other, that around it before those around its holes.
+    """Closed outlines, component by component: first the outer outline, then those of the holes.
 
     Attributes:
         corners: (n, 2) int64, x and y of all turns, ring after ring; each ring starts with its upper left turn and
-            goes round with the component to its right as seen with y down: shoelace areas are positive around a
-            component and negative around a hole.
+            has the component on its right, seen with y down: shoelace areas are positive around a component and
+            negative around a hole.
         starts: (rings,) int64, where each ring starts in ``corners``.
         owners: (rings,) int64, the number of the component.
     """
@@ -31,10 +31,10 @@ class Rings(NamedTuple):
 
 
 def trace(numbers: NDArray[np.int32]) -> Rings:
-    """Return the outlines of the components of ``numbers`` (H, W), 0 being none.
+    """Return the outlines of the components of ``numbers`` (H, W), where 0 is background.
 
-    Each number is to be one component whose pixels hang together by their edges. Then no ring meets itself; rings may
-    meet each other in single points.
+    Each number must be one component whose pixels are connected by edges. Then no ring touches itself; rings may touch
+    each other in single points.
     """
     owner, y, x, right, down, leaves = _turns(numbers)
     order = np.argsort(_key(owner, y, x, right, numbers.shape))
@@ -54,8 +54,8 @@ def trace(numbers: NDArray[np.int32]) -> Rings:
 def _turns(numbers: NDArray[np.int32]) -> NDArray[np.int64]:
     """Return the turns of all outlines as columns of (6, n).
 
-    The rows: number of the component, y, x, whether the edge in the image's row goes right from here, whether that
-    in the column goes down, and whether the ring leaves by the row.
+    The rows: number of the component, y, x, whether the edge in the image's row runs right from here, whether the edge
+    in the column runs down, and whether the ring leaves along the row.
     """
     padded = np.pad(numbers, 1)
     four = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
@@ -67,7 +67,7 @@ def _turns(numbers: NDArray[np.int32]) -> NDArray[np.int64]:
         right, down = k % 2, k // 2
         beside, stacked, across = pixels[k ^ 1], pixels[k ^ 2], pixels[k ^ 3]
         convex = (own > 0) & (beside != own) & (stacked != own)
-        # Where a component meets itself by a corner, the ring goes on along the other pixel, so as not to meet itself.
+        # Where a component touches itself at a corner, the ring follows the other pixel, so as not to touch itself.
         flipped = (across == own)[convex] ^ down
         found.append(_rows(own[convex], y[convex], x[convex], right, flipped, right == down))
         concave = (across > 0) & (own != across) & (beside == across) & (stacked == across)
@@ -86,7 +86,7 @@ def _key(
     forward: NDArray[np.int64],
     shape: tuple[int, ...],
 ) -> NDArray[np.int64]:
-    """Return what sorts by number, then line, then place in it, then direction."""
+    """Return a key that sorts by number, then line, then place in the line, then direction."""
     key: NDArray[np.int64] = ((number * (shape[0] + 1) + line) * (shape[1] + 1) + place) * 2 + forward
     return key
 
@@ -94,7 +94,7 @@ def _key(
 def _rings(following: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return for each element of a permutation the smallest of its cycle, and its place in a list of the cycles.
 
-    They stand one after another in the order of their smallest elements, and each starts with it.
+    The cycles are listed in the order of their smallest elements, and each starts with its smallest element.
     """
     index = np.arange(len(following))
     first, ahead = index, following
@@ -104,7 +104,7 @@ def _rings(following: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.
             break
         first, ahead = least, ahead[ahead]
     ahead = np.where(first == index, index, following)
-    steps = (first != index).astype(np.int64)  # until the smallest comes
+    steps = (first != index).astype(np.int64)  # steps to the smallest element
     while not np.array_equal(ahead, first):
         steps += steps[ahead]
         ahead = ahead[ahead]

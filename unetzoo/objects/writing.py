@@ -1,7 +1,7 @@
-"""What tools for labelling read: the contract of a format that objects are written in, and the registry of formats.
+"""Formats for labelling tools: the contract of a format in which objects are written, and the registry of formats.
 
-``unetzoo predict --write``, ``Prediction.save_annotations`` and whatever else offers formats looks here. A format is a
-function that returns the content of a file, registered by :func:`register_writer`.
+``unetzoo predict --write``, ``Prediction.save_annotations`` and all else that offers formats uses this registry. A
+format is a function that returns the content of a file, registered by :func:`register_writer`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ class Annotated:
 
     Attributes:
         instances: its objects.
-        class_names: one name a class, background included in a multiclass task; None: numbers, see
+        class_names: one name per class, background included in a multiclass task; None: numbers, see
             ``Instances.rows``.
-        name: of the image, inside its data set, with / and its ending; "" where it has none.
-        path: of the image, from the folder of the file that is written, with /; "" where it has none.
-        transform: from corners of pixels to coordinates, see ``to_geojson``; None: there are pixels alone.
+        name: path of the image in its data set, with / and its ending; "" if it has none.
+        path: path of the image relative to the folder of the written file, with /; "" if it has none.
+        transform: from corners of pixels to coordinates, see ``to_geojson``; None: coordinates are pixels.
         crs: the system of those coordinates.
-        scale: of a slide that was looked at smaller, see ``to_geojson``; None: its pixels are the image's own.
-        mpp: µm a pixel, down and across; None: nothing says so.
-    header: of NIfTI, of this size and without pixels, which says where in space the image lies; None: nothing does.
+        scale: for a slide that was read at a smaller size, see ``to_geojson``; None: its pixels are the image's own.
+        mpp: µm per pixel, down and across; None: unknown.
+        header: a NIfTI header of this size, without pixels, with the image's position in space; None: unknown.
     """
 
     instances: Instances
@@ -58,21 +58,21 @@ F = TypeVar("F", OfImage, OfAll)
 
 @dataclass(frozen=True)
 class Writer:
-    """A format that objects are written in.
+    """A format in which objects are written.
 
     Attributes:
-        title: what people call it.
-        suffix: of its files.
-        write: returns what the file of an image holds; where ``many``, takes images one at a time and gives the pieces
-            of one file about all.
+        title: its name for people.
+        suffix: ending of its files.
+        write: returns the content of an image's file; with ``many``, takes images one at a time and gives the pieces of
+            one file about all images.
         many: whether one file is about all images.
-        by_class: whether a file is about one class: of a model of several, each has a folder, and ``write`` is told the
-            objects of one class alone, as of a binary task.
-        folder: where the files of images go inside the folder of the format, and what that of all images is called
-            without its suffix.
-        beside: returns what else goes into the folder of the format, name → text, for the names of the classes that
-            objects have.
-        needs: a module of an extra of unetzoo that it imports; SciPy is needed by all.
+        by_class: whether a file is about one class: with several classes, each has a folder, and ``write`` gets the
+            objects of one class only, as for a binary task.
+        folder: folder for the files of images in the folder of the format; for a file about all images, its name
+            without the suffix.
+        beside: returns further files for the folder of the format, name → text, given the names of the classes that
+            objects can have.
+        needs: a module, from one of unetzoo's extras, that it imports; all formats need SciPy.
     """
 
     title: str
@@ -85,11 +85,11 @@ class Writer:
     needs: str | None = None
 
     def pieces(self, images: Iterable[Annotated]) -> Iterator[bytes]:
-        """Give what a file holds, piece by piece: about all of the images, of which there is one unless ``many``.
+        """Give the content of a file about these images, piece by piece; there is one image unless ``many``.
 
         Raises:
-            ConfigError: there is no image, or images are of different tasks or classes.
-            InputError: the format cannot say this.
+            ConfigError: there is no image, or images have different tasks or classes.
+            InputError: the format cannot represent this.
         """
         if self.many:
             found: Iterable[str | bytes] = cast(OfAll, self.write)(images)
@@ -116,10 +116,12 @@ def register_writer(
     """Register the function that it decorates as a format, see :class:`Writer`.
 
     Raises:
-        ConfigError: the name is taken, or cannot be a name; or a suffix that is none, such as "json" for ".json".
+        ConfigError: the name is taken or not valid; or the suffix is not valid, such as "json" instead of ".json".
     """
     if not suffix.startswith(".") or suffix != suffix.lower():
-        raise ConfigError(f"the format of annotations {name!r}: suffix={suffix!r}: such as '.json' is needed")
+        raise ConfigError(
+            f"suffix={suffix!r} of the annotation format {name!r}: give a dot and lower-case letters, as in '.json'"
+        )
 
     def decorate(write: F) -> F:
         WRITERS.register(name, Writer(title, suffix, write, many, by_class, folder, beside, needs))
@@ -133,10 +135,10 @@ OF_PROGRAMS = {"qupath": "geojson", "fiji": "rois", "imagej": "rois"}
 
 
 def writers(names: Iterable[str]) -> dict[str, Writer]:
-    """Return formats by their names, of which all that they need is installed.
+    """Return formats by their names, after a check that the packages they need are installed.
 
     Raises:
-        ConfigError: one is unknown, or what it needs is missing.
+        ConfigError: a format is unknown, or a package that it needs is missing.
     """
     wanted = [*names]
     for name in wanted:
@@ -151,7 +153,7 @@ def writers(names: Iterable[str]) -> dict[str, Writer]:
 
 
 def object_classes(task: str, classes: int, names: Sequence[str] | None) -> dict[int, str]:
-    """Return class → name of the classes that objects can have: all, but for the background of a multiclass task."""
+    """Return class → name for the classes that objects can have: all except the background of a multiclass task."""
     named = dict(enumerate(class_names_of(names, task, classes)))
     if task == "multiclass":
         del named[0]
@@ -165,5 +167,5 @@ def place_of(title: str, place: str) -> str:
         InputError: it is empty.
     """
     if not place:
-        raise InputError(f"{title} names the image, and this one has no file: say which it is")
+        raise InputError(f"{title} names the image, but this image has no file: give image=…")
     return place

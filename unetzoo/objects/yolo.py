@@ -1,4 +1,4 @@
-"""Objects as YOLO's text for segmentation: a polygon a line, a file an image."""
+"""Objects as YOLO's text for segmentation: a polygon on each line, a file for each image."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from unetzoo.objects.outlines import polygons
 from unetzoo.objects.writing import Annotated, register_writer
 
 _DIGITS = 8
-"""Behind the point: a thousandth of a pixel in images of 100,000."""
+"""Decimals: they give a thousandth of a pixel in images with sides of 100,000 pixels."""
 
 
 def to_yolo(instances: Instances) -> str:
     """Return the objects of an image as lines "class x1 y1 x2 y2 …", x and y as shares of width and height.
 
-    Classes count from 0, and the background of a multiclass task is none. A line is one closed polygon: where an
-    object has holes, or parts that touch by corners alone, it goes to them and back along the same way. Filled by the
-    even-odd rule that gives the very pixels; what draws outlines as well, as OpenCV does, draws that way too.
+    Classes count from 0, without the background of a multiclass task. A line is one closed polygon: if an object has
+    holes, or parts that touch only at corners, it runs to them and back on the same path. Filled by the even-odd rule,
+    it covers exactly the object's pixels; programs that also draw outlines, such as OpenCV, draw that path, too.
 
     Raises:
         ConfigError: SciPy is missing.
@@ -38,11 +38,11 @@ def _short(share: float) -> str:
 
 
 def _beside(names: Sequence[str]) -> dict[str, str]:
-    """Return the file that says what the classes are called, and where the images are to be."""
+    """Return the file with the names of the classes, and the folders of the images."""
     import yaml
 
     said = {"train": "images", "val": "images", "names": dict(enumerate(names))}
-    note = "# images/ is to lie beside labels/, with images of the same names; part them into train and val.\n"
+    note = "# Put the images, with the same names, into images/ next to labels/; split them into train and val.\n"
     plain = all(map(str.isprintable, names))  # others are escaped
     return {"data.yaml": note + yaml.safe_dump(said, allow_unicode=plain, sort_keys=False, width=1000)}
 
