@@ -1,4 +1,4 @@
-"""What a predictor says of an image: probabilities, a mask, and ways to keep and to see them."""
+"""The prediction for an image: probabilities, a mask, and ways to save and show them."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SUFFIXES = (".png", ".tif", ".tiff")
-"""Of masks: kept as they are, unlike in a JPEG."""
+"""Endings of masks: formats without loss, unlike JPEG."""
 _SAID = 6
-"""Classes of which the share is said, where there are more."""
+"""Largest number of classes whose shares are shown."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
-    """What a predictor says of an image.
+    """A predictor's result for an image.
 
     Attributes:
         probabilities: (classes, H, W) float32.
-        mask: (H, W) of 0 and 1, or of the classes' indices; (classes, H, W) of 0 and 1 for "multilabel". uint8; of more
-            than 256 classes int32.
-        image: (C, H, W), the image as it was given; where values are missing, the least of their band.
-        config: of the model.
-        name: of the image's file, None where there is none.
-        place: of a GeoTIFF, the tags that say where on the globe it lies; a mask that is saved as TIFF keeps them.
+        mask: (H, W) of 0 and 1, or of class indices; (classes, H, W) of 0 and 1 for "multilabel". uint8, or int32 for
+            more than 256 classes.
+        image: (C, H, W), the image as it was given; missing values are the smallest value of their band.
+        config: configuration of the model.
+        name: name of the image's file; None if there is none.
+        place: for a GeoTIFF, the tags that georeference it; a mask that is saved as TIFF keeps them.
         missing: (H, W) bool, where nothing was measured: there the probabilities and the mask are 0. None: nowhere.
-        edges: of ``task="instances"`` the probability of each pixel to be the edge of an object, (H, W) float32; else
+        edges: for ``task="instances"``, the probability that a pixel is the edge of an object, (H, W) float32; else
             None.
-        header: of a NIfTI image, a header that says where in space it lies, for ``save_annotations``.
-        split: pixels, as the predictor has them: by which objects that touch come apart.
-        scale: of a slide, pixels of its level 0 to one of the image, down and across.
-        mpp: µm a pixel of the image, down and across; None where nothing says so.
+        header: for a NIfTI image, a header with its position in space, for ``save_annotations``.
+        split: the predictor's ``split``, in pixels, by which touching objects are separated.
+        scale: for a slide, pixels of its level 0 per pixel of the image, down and across.
+        mpp: µm per pixel of the image, down and across; None if unknown.
     """
 
     probabilities: Tensor
@@ -71,17 +71,16 @@ class Prediction:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the mask as an image that ``unetzoo.data`` reads as a mask.
 
-        Of 0 and 255, or of the classes' indices: with a palette of colours, or of 16 bits where there are more than 256
-        classes. The masks of a multi-label model are one file a class, in folders of the classes' names beside
-        ``path``'s name. Where nothing was measured, it is 127 between 0 and 255, or 255 among indices (65535 of 16
-        bits), which the file names as its nodata.
+        Its values are 0 and 255, or class indices: with a palette of colours, or in 16 bits for more than 256 classes.
+        For a multi-label model, there is one file per class, in folders with the names of the classes, next to
+        ``path``. Where nothing was measured, the value is 127 in a mask of 0 and 255, or 255 among class indices (65535
+        in 16 bits); the file marks it as nodata.
 
         Args:
-            path: ends in .png, .tif or .tiff; a TIFF keeps a GeoTIFF's place on the globe. Folders are made where
-                they are missing.
+            path: ends in .png, .tif or .tiff; a TIFF keeps the georeference of a GeoTIFF. Missing folders are created.
 
         Raises:
-            InputError: another ending.
+            InputError: ``path`` has another ending.
             WriteError: the file cannot be written.
         """
         check_suffix(path, self.config)
@@ -90,15 +89,15 @@ class Prediction:
     def overlay(self, path: str | os.PathLike[str], *, outline: bool = False) -> None:
         """Write the image with the mask laid over it, as a PNG file.
 
-        Each class has its colour. Of ``task="instances"``, and where ``split`` is not 0, neighbouring objects differ in
-        colour instead, where SciPy and scikit-image are installed.
+        Each class has its colour. For ``task="instances"``, or if ``split`` is not 0, neighbouring objects differ in
+        colour instead, provided that SciPy and scikit-image are installed.
 
         Args:
-            path: ends in .png. Folders are made where they are missing.
-            outline: lay the outlines alone over it.
+            path: ends in .png. Missing folders are created.
+            outline: draw only the outlines.
 
         Raises:
-            InputError: another ending.
+            InputError: ``path`` has another ending.
             WriteError: the file cannot be written.
         """
         path = Path(path)
@@ -107,14 +106,14 @@ class Prediction:
         images.write_png(self._look().painted(outline=outline), path)
 
     def show(self, *, outline: bool = False) -> None:
-        """Show the image beside what was found in it, with names and colours, small enough for a screen.
+        """Show the image next to its mask or objects, with a legend, small enough for a screen.
 
-        In a notebook (Jupyter, VS Code, Colab) below the cell, where the last line of a cell shows itself without it.
-        Elsewhere in the viewer of images that Pillow finds; where there is none, and where there is no screen, as on a
-        server, in a PNG file among the system's temporary ones, whose path is printed. matplotlib is not needed.
+        In a notebook (Jupyter, VS Code, Colab), it is shown below the cell; a prediction on the last line of a cell is
+        shown even without this call. Elsewhere, Pillow opens it in an image viewer. Without a viewer or a screen, as on
+        a server, it is written to a temporary PNG file, whose path is printed. matplotlib is not needed.
 
         Args:
-            outline: show the outlines alone.
+            outline: show only the outlines.
 
         Raises:
             WriteError: there is no screen, and the file cannot be written.
@@ -122,7 +121,7 @@ class Prediction:
         showing.show(self._look().sheet(self._title(), outline=outline), self.name or "unetzoo")
 
     def _repr_png_(self) -> bytes:
-        """Return what a notebook shows of it, as :meth:`show` does."""
+        """Return the image that a notebook shows, the same as :meth:`show`."""
         return images.png_of(self._look().sheet(self._title()))
 
     def _look(self) -> showing.Look:
@@ -130,7 +129,7 @@ class Prediction:
         return showing.Look(self.image, self.mask, labels, self.config)
 
     def _title(self) -> str:
-        """Return what is said above the image: its name, how many objects, the largest shares."""
+        """Return the title above the image: its name, the number of objects, the largest shares."""
         named = f"{self.name}: " if self.name else ""
         objects = ""
         if shows_objects(self.config, self.split):
@@ -139,18 +138,18 @@ class Prediction:
         return f"{named}{objects}{self._said()}"
 
     def _said(self) -> str:
-        """Return the shares of the classes, of many the largest ones."""
+        """Return the shares of the classes, or the largest ones if there are many."""
         shares = self.shares()
         names = list(shares) if len(shares) <= _SAID else sorted(shares, key=lambda name: -shares[name])
         return some_of([f"{printable(name)} {shares[name]:.1%}" for name in names], _SAID, quoted=False)
 
     def __repr__(self) -> str:
-        """Return its image's name and size and the classes' shares, and none of the pixels."""
+        """Return the image's name and size, and the shares of the classes, without any pixels."""
         height, width = self.mask.shape[-2:]
         return f"Prediction({'' if self.name is None else f'{self.name!r}, '}{height} × {width}: {self._said()})"
 
     def shares(self) -> dict[str, float]:
-        """Return the share of the pixels that each class has, by its name; those that are missing are left out."""
+        """Return each class's share of the pixels, by its name; missing pixels are left out."""
         config = self.config
         measured = self.mask.shape[-2] * self.mask.shape[-1] - (0 if self.missing is None else int(self.missing.sum()))
         if config.task == "multiclass":
@@ -162,9 +161,9 @@ class Prediction:
         return dict(zip(names, (counts.double() / max(measured, 1)).tolist(), strict=True))
 
     def instances(self) -> objects.Instances:
-        """Return the objects of the mask, divided as ``split`` says, with the mean probability of each; needs SciPy.
+        """Return the objects of the mask, separated by ``split``, with the mean probability of each; needs SciPy.
 
-        They are found once, and every call returns the same.
+        They are found only once, and every call returns the same object.
         """
         return self._objects
 
@@ -183,8 +182,8 @@ class Prediction:
     def geojson(self) -> dict[str, Any]:
         """Return the outlines of all objects as GeoJSON, see ``unetzoo.objects.to_geojson``; needs SciPy.
 
-        Coordinates are pixels, of a slide those of its level 0, and of a GeoTIFF with an EPSG code those of its own
-        system.
+        Coordinates are in pixels; for a slide, in pixels of its level 0; for a GeoTIFF with an EPSG code, in its own
+        coordinate system.
         """
         return objects.to_geojson(
             self.instances(), self.config.class_names, **georeference(self.place), scale=self.scale
@@ -195,18 +194,19 @@ class Prediction:
     ) -> None:
         """Write the objects for another tool, in one of the formats of ``unetzoo.objects.WRITERS``; needs SciPy.
 
-        Label images of a model of several classes are one file a class, in folders of the classes' names beside
-        ``path``'s name. YOLO's text has the numbers of classes alone: their names are in the ``data.yaml`` that
-        ``unetzoo predict --write yolo`` writes for the whole folder, and this does not.
+        With several classes, label images are one file per class, in folders with the names of the classes, next to
+        ``path``. YOLO's text has only class numbers: their names are in ``data.yaml``, which
+        ``unetzoo predict --write yolo`` writes for a folder, but this method does not.
 
         Args:
-            path: ends as files of the format do. Folders are made where they are missing.
+            path: has the ending of the format. Missing folders are created.
             kind: "coco", "geojson", "labelme", "labels", "nifti", "rois" or "yolo", or a format of your own.
-            image: the image as it lies from ``path``'s folder, for formats that say so; None: of ``name``, beside it.
+            image: path of the image relative to the folder of ``path``, for formats that name it; None: ``name``, in
+                the same folder.
 
         Raises:
-            ConfigError: an unknown format, or what it needs is not installed.
-            InputError: another ending, or the format names an image that has no file.
+            ConfigError: the format is unknown, or a package that it needs is not installed.
+            InputError: ``path`` has another ending, or the format names the image and it has no file.
             WriteError: the file cannot be written.
         """
         writer = objects.writers([kind])[kind]
@@ -217,13 +217,13 @@ class Prediction:
             write_file(target, b"".join(writer.pieces([annotated(self, self.instances(), k, seen, seen)])))
 
     def save_probabilities(self, path: str | os.PathLike[str]) -> None:
-        """Write the probabilities as an array of NumPy, (classes, H, W) float32.
+        """Write the probabilities as a NumPy array, (classes, H, W) float32.
 
         Args:
-            path: ends in .npy. Folders are made where they are missing.
+            path: ends in .npy. Missing folders are created.
 
         Raises:
-            InputError: another ending.
+            InputError: ``path`` has another ending.
             WriteError: the file cannot be written.
         """
         import numpy as np
@@ -237,14 +237,14 @@ class Prediction:
 
 
 def shows_objects(config: ModelConfig, split: float) -> bool:
-    """Return whether overlays colour objects, and not classes."""
+    """Return whether overlays colour objects instead of classes."""
     return (config.task == "instances" or split > 0) and separable(split)
 
 
 def annotated(
     found: Prediction, instances: objects.Instances, kind: int | None, name: str, path: str
 ) -> objects.Annotated:
-    """Return what a format is told of an image: all its objects, or those of a class alone."""
+    """Return an image and its objects for a format: all objects, or only those of one class."""
     lies = {**georeference(found.place), "header": found.header, "scale": found.scale, "mpp": found.mpp}
     if kind is not None:
         return objects.Annotated(instances.of_class(kind), None, name, path, **lies)
@@ -252,7 +252,7 @@ def annotated(
 
 
 def mask_of(probabilities: Tensor, task: str, thresholds: Sequence[float]) -> Tensor:
-    """Return the mask that (classes, H, W) probabilities amount to, see :class:`Prediction`."""
+    """Convert (classes, H, W) probabilities to a mask, see :class:`Prediction`."""
     if task == "multiclass":
         return probabilities.argmax(dim=0).to(torch.uint8 if probabilities.shape[0] <= 256 else torch.int32)
     mask = (probabilities > torch.tensor(thresholds)[:, None, None]).view(torch.uint8)
@@ -262,66 +262,67 @@ def mask_of(probabilities: Tensor, task: str, thresholds: Sequence[float]) -> Te
 
 
 def stored_as(config: ModelConfig) -> str:
-    """Return the type of a mask's numbers in a file: "uint8", and "uint16" or "int32" where classes are too many."""
+    """Return the type of a mask's values in a file: "uint8", or "uint16" or "int32" if there are too many classes."""
     classes = config.num_classes if config.pixel_task == "multiclass" else 1
     return "uint8" if classes <= 256 else "uint16" if classes <= 65536 else "int32"
 
 
 def in_file(mask: Tensor, config: ModelConfig, missing: Tensor | None) -> Tensor:
-    """Return a mask as files have it: of 0 and 255, or of the classes' indices.
+    """Return a mask with the values of a file: 0 and 255, or class indices.
 
-    Where nothing was measured it is 127, or the largest value of the file's type: neither is a class, and software
-    that takes what lies above half for white finds no object there.
+    Where nothing was measured, the value is 127, or the largest value of the file's type: neither is a class, and
+    software that takes values above half for white finds no object there.
 
     Raises:
-        InputError: something is missing, and the classes leave no value for it.
+        InputError: values are missing, and the classes leave no value to mark them.
     """
     values = mask if config.pixel_task == "multiclass" else mask * 255
     if missing is None:
         return values
     if config.pixel_task == "multiclass" and _gap(config) < config.num_classes:
         raise InputError(
-            f"{config.num_classes} classes leave masks of {stored_as(config)} no value for nodata: fill the image first"
+            f"{config.num_classes} classes leave {stored_as(config)} masks with no value for nodata: fill the missing "
+            "values of the image first"
         )
     return values.masked_fill(missing, _gap(config))
 
 
 def of_files(layers: Sequence[Tensor], config: ModelConfig) -> Tensor:
-    """Return the mask, see :class:`Prediction`, whose files hold these layers (H, W); 0 where nothing was measured."""
+    """Return the mask, see :class:`Prediction`, from the layers (H, W) of its files; 0 where nothing was measured."""
     if config.pixel_task == "multiclass":
-        indices = layers[0].to(torch.int32)  # with unsigned 16 bits torch does little
+        indices = layers[0].to(torch.int32)  # torch supports few operations on unsigned 16 bits
         return indices.where(indices < config.num_classes, 0)
     mask = torch.stack(list(layers)).eq(255).byte()
     return mask[0] if config.pixel_task == "binary" else mask
 
 
 def nodata_tag(config: ModelConfig, missing: bool) -> tuple[Tag, ...]:
-    """Return the tag by which GDAL, and so QGIS, knows what a mask has where nothing was measured; none if all was."""
+    """Return the tag with a mask's nodata value for GDAL, and so for QGIS; no tag if everything was measured."""
     return ((images.NODATA, _ASCII, str(_gap(config))),) if missing else ()
 
 
 def _gap(config: ModelConfig) -> int:
-    """Return what a file has where nothing was measured."""
+    """Return the value in a file where nothing was measured."""
     if config.pixel_task != "multiclass":
         return 127
     return torch.iinfo(getattr(torch, stored_as(config))).max
 
 
 _ASCII = 2
-"""A type of tags of TIFF."""
+"""A type of TIFF tags."""
 
 
 def check_suffix(path: str | os.PathLike[str], config: ModelConfig) -> None:
-    """Raise if a mask cannot be kept under this name.
+    """Raise if a mask cannot be saved under this name.
 
     Raises:
-        InputError: it does not end as masks do, or PNG has too few bits for the classes.
+        InputError: it does not have an ending of masks, or PNG has too few bits for the classes.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        raise InputError(f"a mask cannot be written to {str(path)!r}: {', '.join(SUFFIXES)} keep it as it is")
+        raise InputError(f"a mask cannot be written to {str(path)!r}: give a name that ends in {', '.join(SUFFIXES)}")
     if suffix == ".png" and stored_as(config) == "int32":
-        raise InputError(f"{str(path)!r}: PNG has no 32 bits for {config.num_classes} classes; .tif has")
+        raise InputError(f"{str(path)!r}: {config.num_classes} classes need 32 bits, which PNG lacks; give .tif")
 
 
 def write_masks(path: str | os.PathLike[str], found: Prediction, mark: Mark | None = None) -> None:
@@ -337,7 +338,7 @@ def write_masks(path: str | os.PathLike[str], found: Prediction, mark: Mark | No
 
 
 _ORIENTATION, _UPRIGHT = 274, 1
-"""Tag of TIFF and EXIF: a mask is of the image as it is looked at, also where the image is stored turned."""
+"""Tag of TIFF and EXIF: a mask has the orientation in which the image is viewed, even if it is stored rotated."""
 
 
 def _encoded(values: NDArray[Any], found: Prediction, suffix: str, mark: Mark | None) -> bytes:
@@ -351,7 +352,7 @@ def _encoded(values: NDArray[Any], found: Prediction, suffix: str, mark: Mark | 
         texts = PngImagePlugin.PngInfo()
         if mark is not None:
             texts.add_text("Software", str(mark))
-        # Which GDAL reads as nodata.
+        # GDAL reads this as nodata.
         clear = {} if found.missing is None else {"transparency": _gap(found.config)}
         exif = Image.Exif()
         exif[_ORIENTATION] = _UPRIGHT
@@ -370,6 +371,6 @@ def _encoded(values: NDArray[Any], found: Prediction, suffix: str, mark: Mark | 
 
 
 def _palette() -> list[int]:
-    """Return black for the background, and the colours of overlays for the other classes, over and over."""
+    """Return black for the background, and the colours of overlays, repeated, for the other classes."""
     colours = [value for colour in images.COLOURS for value in bytes.fromhex(colour[1:])]
     return [0, 0, 0, *(colours * 32)[: 255 * 3]]

@@ -1,4 +1,4 @@
-"""Slides as predictors take them: rows of pixels of the size that was asked for, in the memory of some of them."""
+"""Slides as predictors read them: by rows, at the requested pixel size, with only some rows in memory."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from unetzoo.slides import Levels, Slide, Tissue, is_pyramid, open_slide, resamp
 from unetzoo.slides.tissue import CELL
 
 BLOCK = 2**23
-"""Bytes of a level that are resampled at once."""
+"""Bytes of a level that are resampled together."""
 LONGEST = 4096
-"""Rows of a level that are."""
+"""Rows of a level that are resampled together."""
 
 
 class SlideRows(OpenedRows):
-    """A slide that is open, of which only the rows asked for are read.
+    """A slide that is open, of which only the requested rows are read.
 
     Args:
-        slide: what is asked of it.
-        planes: which planes are meant, where it has several; see ``unetzoo.images.read_image``.
+        slide: the slide, and how to read it.
+        planes: which planes are meant, if it has several; see ``unetzoo.images.read_image``.
 
     Raises:
-        ConfigError: what reads it is not installed.
-        InputError: it cannot be read so; or it does not say what is needed: the message has what it says.
+        ConfigError: the package that reads it is not installed.
+        InputError: it cannot be read in this way; or its file lacks needed information, and the message says what it
+            has.
     """
 
     def __init__(self, slide: Slide, planes: str | int | None = None) -> None:
@@ -57,7 +58,7 @@ class SlideRows(OpenedRows):
             return self._image.rows(first, last)
 
     def small(self, height: int, width: int) -> Tensor:
-        """Return the slide in a smaller size, see :class:`Rows`, from the nearest finer level."""
+        """Return the slide at a smaller size, see :class:`Rows`, from the nearest finer level."""
         with explained(self.path):
             return _in_size(self._levels, height, width)[:3]
 
@@ -66,9 +67,9 @@ class _Scaled:
     """A level at another size, by rows.
 
     Args:
-        levels: of the slide.
-        level: its number.
-        steps: pixels of the level to a new one, down and across.
+        levels: levels of the slide.
+        level: number of the level.
+        steps: pixels of the level per new pixel, down and across.
     """
 
     def __init__(self, levels: Levels, level: int, steps: tuple[float, float]) -> None:
@@ -93,7 +94,7 @@ class _Scaled:
         return found
 
     def _taps(self, axis: int, first: int, last: int) -> tuple[tuple[Tensor, Tensor], int]:
-        """Return :func:`taps` that count from the first pixel that any of them needs, and this pixel."""
+        """Return :func:`taps` counted from the first pixel that any of them needs, and the index of this pixel."""
         indices, weights = taps(first, last, self._size[axis], self._steps[axis])
         begin = int(indices.min())
         return (indices - begin, weights), begin
@@ -105,14 +106,14 @@ def _parts(first: int, last: int, most: int) -> Iterator[tuple[int, int]]:
 
 
 def _copy_of(levels: Levels) -> Tensor:
-    """Return a small copy of a slide, RGB, a pixel of it :data:`CELL` of level 0 a side."""
+    """Return a small RGB copy of a slide, whose pixels have sides of :data:`CELL` pixels of level 0."""
     level = max((k for k, one in enumerate(levels.levels) if max(one.down) <= CELL), default=0)
     down = levels.levels[level].down
     return _whole(_Scaled(levels, level, (CELL / down[0], CELL / down[1])))[:3]
 
 
 def _in_size(levels: Levels, height: int, width: int) -> Tensor:
-    """Return a slide in a smaller size."""
+    """Return a slide at a smaller size."""
     fine = (k for k, one in enumerate(levels.levels) if one.height >= height and one.width >= width)
     level = max(fine, default=0)
     size = levels.levels[level].height, levels.levels[level].width
@@ -124,18 +125,18 @@ def _whole(image: _Scaled) -> Tensor:
 
 
 def microns_of(slide: Slide, planes: str | int | None = None) -> tuple[float, float] | None:
-    """Return µm a pixel of what is read of a slide, down and across; None where nothing says so.
+    """Return µm per pixel of a slide as it is read, down and across; None if unknown.
 
     Raises:
-        ConfigError: what reads it is not installed.
-        InputError: it cannot be read so.
+        ConfigError: the package that reads it is not installed.
+        InputError: it cannot be read in this way.
     """
     with contextlib.ExitStack() as keeping, explained(slide.path):
         return open_slide(Path(slide.path), planes, keeping).chosen(slide).mpp
 
 
 def known(source: Any) -> Any:
-    """Return what a predictor is given, of a pyramid's path a slide of which nobody said the level."""
+    """Return a predictor's input; the path of a pyramid becomes a slide without a given level."""
     return Slide(source) if isinstance(source, str | os.PathLike) and is_pyramid(source) else source
 
 
@@ -143,8 +144,8 @@ def loaded(slide: Slide, planes: str | int | None = None) -> LoadedImage:
     """Return a slide in memory.
 
     Raises:
-        ConfigError: what reads it is not installed.
-        InputError: it cannot be read so; or it is too large for that.
+        ConfigError: the package that reads it is not installed.
+        InputError: it cannot be read in this way; or it is too large for memory.
     """
     from PIL import Image
 
@@ -152,8 +153,8 @@ def loaded(slide: Slide, planes: str | int | None = None) -> LoadedImage:
         pixels = source.height * source.width
         if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
             raise InputError(
-                f"{str(slide.path)!r} has {source.width}×{source.height} pixels so: 'unetzoo predict' and write_mask "
-                "write its mask by rows; or give a larger mpp=…"
+                f"{str(slide.path)!r} has {source.width}×{source.height} pixels at this size, too many for memory: use "
+                "'unetzoo predict' or write_mask, which write its mask by rows; or give a larger mpp=…"
             )
         image = LoadedImage(source.rows(0, source.height), source.name, alpha=source.alpha)
         image.tissue, image.scale, image.mpp = source.tissue, source.scale, source.mpp

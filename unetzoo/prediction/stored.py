@@ -1,4 +1,4 @@
-"""Images on the disk of which only the rows asked for are read: TIFF files and zarr arrays."""
+"""Images on disk of which only the requested rows are read: TIFF files and zarr arrays."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from unetzoo.prediction.opened import OpenedRows
 from unetzoo.slides import microns_in
 
 SUFFIXES = (".tif", ".tiff", ".zarr")
-"""Of what is read, and written, by rows."""
+"""Endings of files that are read and written by rows."""
 _BANDS = "CS"
 """Axes of a zarr array that are channels of an image."""
 
 
 class StoredRows(OpenedRows):
-    """A TIFF file or a zarr array, of which only the rows asked for are read.
+    """A TIFF file or a zarr array, of which only the requested rows are read.
 
-    Of a pyramid, and of an OME-Zarr, the largest level is taken.
+    The largest level of a pyramid or an OME-Zarr is used.
 
     Args:
-        path: a .tif or .tiff file, a .zarr folder.
-        planes: which planes are meant, where it has several; see ``unetzoo.images.read_image``.
+        path: a .tif or .tiff file, or a .zarr folder.
+        planes: which planes are meant, if it has several; see ``unetzoo.images.read_image``.
 
     Raises:
         ConfigError: tifffile or zarr is not installed.
-        InputError: it cannot be read so; or it has several planes, and which are meant was not said.
+        InputError: it cannot be read by rows; or it has several planes, and ``planes`` is not given.
     """
 
     def _begin(self) -> None:
@@ -48,7 +48,7 @@ class StoredRows(OpenedRows):
         if not self.height or not self.width:
             raise InputError(f"{str(self.path)!r} is empty: {self.width}×{self.height} pixels")
         if first.dtype.kind not in "uif" or first.dtype.itemsize > 4:
-            raise InputError(f"{str(self.path)!r} holds {first.dtype}: 8 to 32 bits are needed")
+            raise InputError(f"{str(self.path)!r} holds {first.dtype}: numbers of 8 to 32 bits are needed")
         self.place, self.nodata, self.mpp = geography(self.path), nodata(self.path), microns_in(self.path)
 
     def rows(self, first: int, last: int) -> Tensor:
@@ -60,12 +60,12 @@ class StoredRows(OpenedRows):
 
 
 class _Bands:
-    """An array that is read where it is indexed, some axes of which are channels, and others fixed.
+    """An array that is read when it is indexed; some of its axes are channels, others are fixed.
 
     Args:
-        array: of zarr or numpy.
+        array: a zarr or NumPy array.
         axes: a letter for each of its axes.
-        fixed: letter → index of axes along which planes lie.
+        fixed: letter → index, for the axes of planes.
     """
 
     def __init__(self, array: Any, axes: str, fixed: Mapping[str, int]) -> None:
@@ -85,11 +85,11 @@ class _Bands:
 
 
 def count_planes(path: str | os.PathLike[str]) -> int:
-    """Return how many planes a file or a zarr array has, from its headers alone.
+    """Return how many planes a file or a zarr array has, from its headers only.
 
     Raises:
         ConfigError: zarr is not installed.
-        InputError: no such file, or no such image.
+        InputError: there is no such file, or it is not such an image.
     """
     path = Path(path)
     if path.suffix.lower() != ".zarr":
@@ -100,7 +100,7 @@ def count_planes(path: str | os.PathLike[str]) -> int:
 
 
 def is_big(path: str | os.PathLike[str]) -> bool:
-    """Return whether an image is read by rows: a zarr array, or a TIFF beyond what Pillow lets be read whole."""
+    """Return whether an image is read by rows: a zarr array, or a TIFF larger than Pillow's limit for whole images."""
     from PIL import Image
 
     path = Path(path)
@@ -110,7 +110,7 @@ def is_big(path: str | os.PathLike[str]) -> bool:
         return False
     try:
         height, width = image_size(path)
-    except InputError:  # reading will say why
+    except InputError:  # reading will report why
         return False
     return height * width > Image.MAX_IMAGE_PIXELS
 
@@ -120,7 +120,7 @@ def _of_tiff(path: Path, planes: str | int | None, keeping: contextlib.ExitStack
     zarr = module("zarr")
     image = TiffImage(path)
     if image.orientation != 1:
-        raise InputError(f"{str(path)!r} is stored turned (orientation {image.orientation}): store it upright")
+        raise InputError(f"{str(path)!r} is stored rotated (orientation {image.orientation}): save it upright")
     image.check_direct()
     file = keeping.enter_context(image.opened(module("tifffile")))
     chosen = image.stack.chosen(planes, path)
@@ -143,7 +143,7 @@ def _of_zarr(path: Path, planes: str | int | None) -> list[list[_Bands]]:
 
 
 def _along(array: Any, axes: str) -> tuple[list[tuple[str, int]], Stack]:
-    """Return name and length of the axes along which planes lie, and the planes."""
+    """Return name and length of the axes of planes, and the planes."""
     along = [(letter, length) for letter, length in zip(axes, array.shape, strict=True) if letter not in f"{_BANDS}YX"]
     return along, stack_along(along) if along else Stack()
 
@@ -157,7 +157,7 @@ def _place(number: int, along: list[tuple[str, int]]) -> dict[str, int]:
 
 
 def _opened(path: Path) -> tuple[Any, str]:
-    """Return an array that is read where it is indexed, and a letter for each of its axes."""
+    """Return an array that is read when it is indexed, and a letter for each of its axes."""
     zarr = module("zarr")
     found = zarr.open(path, mode="r")
     if isinstance(found, zarr.Group):
@@ -171,11 +171,11 @@ def _of_ome(path: Path, group: Any) -> tuple[Any, str]:
     if not scales:
         raise InputError(f"{str(path)!r} is a group without an OME-Zarr image: give one of its arrays")
     array = group[scales[0]["datasets"][0]["path"]]
-    named = scales[0].get("axes", "tczyx")  # OME-NGFF 0.1 and 0.2 have these five, and do not say so
+    named = scales[0].get("axes", "tczyx")  # OME-NGFF 0.1 and 0.2 always have these five, without naming them
     axes = "".join(axis["name"] if isinstance(axis, Mapping) else axis for axis in named).upper()
     if len(axes) != len(array.shape) or len({*axes}) < len(axes) or not {*"YX"} <= {*axes} <= {*"TCZYX"}:
         raise InputError(
-            f"{str(path)!r} has the axes {axes!r}, {array.shape} long: x and y are needed, c, z and t may be"
+            f"{str(path)!r} has the axes {axes!r} with lengths {array.shape}: x and y are needed, c, z and t allowed"
         )
     return array, axes
 

@@ -1,4 +1,4 @@
-"""What networks say of an image, strip by strip, in the memory of one row of its tiles."""
+"""The predictions of networks for an image, strip by strip, in the memory of one row of tiles."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from unetzoo.prediction.tiles import Grid, mirrored
 
 
 class Strip(NamedTuple):
-    """What networks say of some rows of an image, over its whole width.
+    """The predictions of networks for some rows of an image, over its whole width.
 
     Attributes:
         top: the first of the rows.
         probabilities: (channels, rows, W) float32 on the CPU, see ``ModelConfig.channels``; 0 where all bands are
             missing.
-        missing: (rows, W) bool, where they are; None where that is nowhere.
+        missing: (rows, W) bool, where all bands are missing; None: nowhere.
     """
 
     top: int
@@ -31,7 +31,7 @@ class Strip(NamedTuple):
 
 
 def joined(parts: Iterable[Strip], height: int) -> Strip:
-    """Return the strips of an image, from its first row to its last, as one; each is copied as it comes."""
+    """Join the strips of an image, from its first row to its last; each is copied when it arrives."""
     whole: Tensor | None = None
     missing: Tensor | None = None
     for part in parts:
@@ -60,13 +60,13 @@ def strips(
     """Give the probabilities of an image in strips, from top to bottom.
 
     Args:
-        networks: on the device of ``transfer``.
+        networks: the networks, on the device of ``transfer``.
         source: gives the image by rows.
-        grid: its tiles.
-        transfer: to the device that computes them, and back.
-        first: the row of tiles to begin with, from 0 to their number; what is above it is not given.
-        at_once: tiles that the networks are shown at a time.
-        tick: is called after each tile, when it is computed or, by an accelerator, is about to be.
+        grid: tiles of the image.
+        transfer: moves data to the device that computes, and back.
+        first: the row of tiles to begin with, from 0 to their number; rows above it are left out.
+        at_once: number of tiles that the networks see at a time.
+        tick: called after each tile, when it is computed or, on an accelerator, queued.
 
     Raises:
         InputError: the image does not fit the networks, or they overflow on it.
@@ -87,7 +87,7 @@ def _begun(
     at_once: int,
     tick: Callable[[], object] | None,
 ) -> Iterator[Callable[[], tuple[Strip, bool]]]:
-    """Ask for one strip after the other; what is given waits for it, and says whether it is finite."""
+    """Start the computation of each strip; give a function that waits for it, and returns whether it is finite."""
     starts, window = grid.down.starts, grid.down.window
     groups = _groups(grid, first, transfer.rows_together(at_once, len(grid.across.starts)))
     if not groups:
@@ -116,13 +116,13 @@ def _begun(
             seen = None if band is None else band[:, networks.border :][:, inside]
             tissue = None if source.tissue is None else source.tissue.rows(top + skipped, top + done, source.width)
             yield _strip(networks, transfer, top + skipped, total[:, inside, : source.width], seen, tissue)
-        # The next row of tiles begins ``done`` rows lower, where this one has counted already.
+        # The next row of tiles begins ``done`` rows lower, where this one has already added its share.
         kept = total[:, done:].clone()
         total.zero_()[:, : kept.shape[1]] = kept
 
 
 def _groups(grid: Grid, first: int, together: int) -> list[range]:
-    """Return the rows of tiles that are computed together; which those are does not depend on the first one."""
+    """Return the rows of tiles that are computed together; the grouping does not depend on ``first``."""
     down = grid.down
     count = len(down.starts)
     if first == count:
@@ -144,9 +144,9 @@ def _shows(source: Rows, grid: Grid, k: int, n: int) -> bool:
 def _strip(
     networks: Networks, transfer: Transfer, top: int, total: Tensor, band: Tensor | None, tissue: Tensor | None
 ) -> Callable[[], tuple[Strip, bool]]:
-    """Ask for a strip of what was added up, and of where the image, whose rows there are ``band``, has nothing.
+    """Start fetching a strip of the sums, with its missing pixels, found from ``band``, the image's rows there.
 
-    Outside of ``tissue`` it is 0: a pixel there may lie in some tiles that were computed, and in some that were not.
+    Outside ``tissue`` it is 0: a pixel there may be in some tiles that were computed, and in others that were not.
     """
     found = networks.activated(total) if networks.merge == "logits" else total.clone()
     sound = found.isfinite().all()
@@ -167,12 +167,12 @@ def _strip(
 
 
 class Tiles:
-    """The tiles of an image, on the device: what is the same for all rows of it lies there.
+    """The tiles of an image, with the data that all its rows share kept on the device.
 
     Args:
-        networks: that are shown them.
-        grid: of the image.
-        transfer: to the device.
+        networks: the networks that see the tiles.
+        grid: grid of the image.
+        transfer: moves data to the device.
         source: the image.
     """
 
@@ -193,13 +193,13 @@ class Tiles:
         at_once: int,
         tick: Callable[[], object] | None = None,
     ) -> None:
-        """Add what tiles say of ``band``, the image's rows there, to ``total``, whose first row is ``top``.
+        """Add the predictions of tiles for ``band``, the image's rows there, to ``total``, whose first row is ``top``.
 
         Args:
-            total, band, top: as said.
-            tiles: numbers of their row and their column.
-            at_once: tiles that the networks are shown at a time.
-            tick: is called after each.
+            total, band, top: see above.
+            tiles: row and column of each tile in the grid.
+            at_once: number of tiles that the networks see at a time.
+            tick: called after each tile.
         """
         for begin in range(0, len(tiles), at_once):
             chosen = tiles[begin : begin + at_once]
@@ -221,7 +221,7 @@ class Tiles:
 
 
 def _band(source: Rows, first: int, count: int) -> Tensor:
-    """Return rows of the image, mirrored at its upper and lower end; NaN where values are missing."""
+    """Return rows of the image, mirrored at its upper and lower edges; NaN where values are missing."""
     wanted = mirrored(first, count, source.height)
     low, high = int(wanted.min()), int(wanted.max()) + 1
     band = source.measured(low, high)

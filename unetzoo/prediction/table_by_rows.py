@@ -1,7 +1,7 @@
-"""Tables of the objects of images beyond memory, from a mask that is written: objects are measured as they end.
+"""Tables of the objects of images too large for memory, from a finished mask: objects are measured as they end.
 
-Numbers are those of the whole image, as label images and GeoJSON have them. What finds them goes over the mask again,
-so that a table does not depend on when its mask was made.
+Their numbers are those of the whole image, as in label images and GeoJSON. The objects are found in the mask again, so
+that a table does not depend on when its mask was made.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from unetzoo.prediction.stored import StoredRows
 
 
 class FinishedMask:
-    """A mask by rows that is written, as what numbers objects takes it.
+    """A finished mask that is read by rows, in the form needed to number its objects.
 
     Args:
         file: the mask, open.
-        layers: of it.
-        folder: for what grows beside it.
+        layers: number of its layers.
+        folder: folder for temporary files.
     """
 
     def __init__(self, file: Rows, layers: int, folder: Path) -> None:
@@ -42,10 +42,10 @@ class FinishedMask:
         self._top, self._band = 0, torch.zeros(layers, 0, file.width)
 
     def rows(self, layer: int, first: int, count: int) -> NDArray[np.generic]:
-        """Return rows of a layer, at most to its end, as an array (rows, width)."""
+        """Return rows of a layer, down to its end at most, as an array (rows, width)."""
         last = min(first + count, self.shape[1])
         if first < self._top or last > self._top + self._band.shape[1]:
-            # Whole tiles are decoded: rows are kept until those behind them are asked for.
+            # Whole tiles are decoded: rows are kept until those after them are needed.
             self._top = first // TILE * TILE
             end = min(-(-last // TILE) * TILE, self.shape[1])
             self._band = self._file.rows(self._top, end)
@@ -54,25 +54,25 @@ class FinishedMask:
 
 
 def tables(mask: Path, labels: Sequence[Path], source: Rows, config: ModelConfig, split: float) -> Iterator[Columns]:
-    """Give the objects of an image, some at a time, as ``unetzoo.objects.table`` has them, in the order they end in.
+    """Give the objects of an image, some at a time, as ``unetzoo.objects.table`` does, in the order in which they end.
 
     Args:
-        mask: the file that was written.
-        labels: of a model that tells objects apart its label images, one a class; of others none.
+        mask: the file of the mask.
+        labels: for ``task="instances"``, the label images, one per class; for others, none.
         source: the image.
-        config: of the model.
+        config: configuration of the model.
         split: of the predictor, see ``unetzoo.objects.instances``.
 
     Raises:
         InputError: the image or the mask cannot be read, or they differ in size.
-        WriteError: there is no room beside the mask, where 4 bytes a pixel are needed for a while.
+        WriteError: there is no space next to the mask, where temporary files need 4 bytes per pixel.
     """
     folder = mask.with_name(f".{mask.name}.objects")
     try:
         make_folder(folder)
         layers = _known(labels, folder) if labels else _found(mask, folder, config, split)
         if any((found.height, found.width) != (source.height, source.width) for found in layers):
-            raise InputError(f"{str(mask)!r} is of another size than its image: remove it, and predict again")
+            raise InputError(f"{str(mask)!r} does not have the size of its image: remove it, and predict again")
         yield from _measured(layers, source, config)
     except OSError as error:
         raise WriteError(f"{folder} cannot be written: {error.strerror}") from error
@@ -88,7 +88,7 @@ def _found(mask: Path, folder: Path, config: ModelConfig, split: float) -> list[
 
 
 def _known(labels: Sequence[Path], folder: Path) -> list[Numbered]:
-    """Return the objects of each label image, with the numbers that it has."""
+    """Return the objects of each label image, with the numbers in it."""
     found = []
     for k, path in enumerate(labels):
         place, largest = folder / f"objects{k}", 0
@@ -115,7 +115,7 @@ def _measured(layers: Sequence[Numbered], source: Rows, config: ModelConfig) -> 
 
 
 class _Window:
-    """Pixels of an image that are asked for from top to bottom, of which none is read twice without need.
+    """Pixels of an image that are requested from top to bottom; none is read twice unless necessary.
 
     Args:
         source: the image.
@@ -127,7 +127,7 @@ class _Window:
 
     def pixels(self, top: int, left: int, height: int, width: int) -> Tensor:
         """Return a part of the image, (C, height, width)."""
-        if width < self._source.width:  # of an object that is tall, and has a window of its own
+        if width < self._source.width:  # the window of a tall object
             bands = range(top, top + height, TILE)
             parts = [self._source.rows(y, min(y + TILE, top + height))[..., left : left + width].clone() for y in bands]
             return torch.cat(parts, dim=1)

@@ -1,8 +1,8 @@
-"""The grid of an image: where windows lie in it, and how what they say of it is joined.
+"""The grid of an image: the positions of its windows, and how their predictions are joined.
 
-Windows are laid out on each axis by itself, so that the weight of a pixel is the product of one for its row and one for
-its column. They begin at multiples of the network's stride: there its max-pools see the same pixels together as in the
-whole image, and a window says of its inner pixels exactly what the whole image would.
+Windows are laid out on each axis separately, so that the weight of a pixel is the product of a weight for its row and
+one for its column. They begin at multiples of the network's stride: then max-pooling sees the same groups of pixels as
+in the whole image, and a window gives exactly the same result for its inner pixels.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ class Axis:
     """The windows along one side of an image.
 
     Attributes:
-        length: pixels of the side.
-        window: pixels of each window, a multiple of the stride. Windows may reach over the end of the side.
-        starts: of the windows, multiples of the stride.
-        blend: how they are joined, one of :data:`BLENDS`, see :func:`lay_out`.
-        weights: (windows, window) float32: how much each pixel of each window counts. Those of all windows that a pixel
-            lies in have the sum 1.
+        length: length of the side in pixels.
+        window: length of each window in pixels, a multiple of the stride. Windows may extend beyond the end of the
+            side.
+        starts: first pixels of the windows, multiples of the stride.
+        blend: how windows are joined, one of :data:`BLENDS`, see :func:`lay_out`.
+        weights: (windows, window) float32: how much each pixel of each window counts. For each pixel, the weights of
+            all windows that contain it have the sum 1.
     """
 
     length: int
@@ -42,23 +43,23 @@ class Axis:
         object.__setattr__(self, "weights", _weights(self.starts, self.window, self.blend))
 
     def parts(self, k: int) -> tuple[slice, slice]:
-        """Return the pixels of window ``k`` that count, in the window and in the side."""
+        """Return the pixels of window ``k`` that count, as positions in the window and along the side."""
         inside = self.weights[k].nonzero()
         first, last = int(inside[0]), int(inside[-1]) + 1
         return slice(first, last), slice(self.starts[k] + first, self.starts[k] + last)
 
     def window_at(self, pixel: int) -> int:
-        """Return which window starts at a pixel; at the end of the side their number, as none does."""
+        """Return which window starts at a pixel; at the end of the side, where none does, the number of windows."""
         return len(self.starts) if pixel == self.length else self.starts.index(pixel)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The tiles of an image. Laid out once, and passed on: free memory may be another at the next look.
+    """The tiles of an image. They are laid out once and passed on, because the free memory may change.
 
     Attributes:
-        down: their rows.
-        across: their columns.
+        down: rows of tiles.
+        across: columns of tiles.
     """
 
     down: Axis
@@ -66,11 +67,11 @@ class Grid:
 
     @property
     def count(self) -> int:
-        """How many tiles there are."""
+        """Number of tiles."""
         return len(self.down.starts) * len(self.across.starts)
 
     def record(self) -> dict[str, dict[str, Any]]:
-        """Return it as JSON-able values, of which :meth:`of` makes the same."""
+        """Return the grid as values for JSON, from which :meth:`of` restores it."""
         return {
             name: {"length": axis.length, "window": axis.window, "starts": list(axis.starts), "blend": axis.blend}
             for name, axis in (("down", self.down), ("across", self.across))
@@ -81,14 +82,14 @@ class Grid:
         """Return the grid of a :meth:`record`.
 
         Raises:
-            KeyError, TypeError, ValueError: it is none.
+            KeyError, TypeError, ValueError: the record is not valid.
         """
         axes = (record[name] for name in ("down", "across"))
         return cls(*(Axis(**{**axis, "starts": tuple(axis["starts"])}) for axis in axes))
 
 
 def rounded_up(value: int, unit: int) -> int:
-    """Return the smallest multiple of ``unit`` that is no smaller than ``value``."""
+    """Return the smallest multiple of ``unit`` that is at least ``value``."""
     return -(-value // unit) * unit
 
 
@@ -96,13 +97,13 @@ def lay_out(length: int, window: int | None, overlap: int, unit: int, blend: str
     """Return the windows of a side, spread evenly.
 
     Args:
-        length: pixels of the side.
-        window: pixels of a window, None for one that covers all; rounded up to a multiple of ``unit``.
-        overlap: pixels that neighbours share at least, less than a window.
+        length: length of the side in pixels.
+        window: length of a window in pixels, rounded up to a multiple of ``unit``; None: one window covers everything.
+        overlap: smallest number of pixels that neighbouring windows share, less than a window.
         unit: stride of the network.
-        blend: "crop": each pixel counts in the window in whose middle it lies best; "linear" and "gaussian": where
-            windows overlap, both count, the more the farther from their edge. The gaussian's standard deviation is an
-            eighth of the window (Isensee et al. 2021, nnU-Net, supplementary note 4).
+        blend: "crop": each pixel counts in the window whose middle is nearest; "linear" and "gaussian": where windows
+            overlap, both count, with weights that grow with the distance from their edges. The Gaussian's standard
+            deviation is an eighth of the window (Isensee et al. 2021, nnU-Net, supplementary note 4).
     """
     whole = rounded_up(length, unit)
     window = whole if window is None else min(rounded_up(window, unit), whole)
@@ -112,7 +113,7 @@ def lay_out(length: int, window: int | None, overlap: int, unit: int, blend: str
         starts = tuple(k * last // max(count - 1, 1) // unit * unit for k in range(count))
         if all(b - a <= window - overlap for a, b in itertools.pairwise(starts)):
             return Axis(length, window, starts, blend)
-        count += 1  # rounding has drawn two of them too far apart
+        count += 1  # rounding has put two of them too far apart
 
 
 def _weights(starts: tuple[int, ...], window: int, blend: str) -> Tensor:
