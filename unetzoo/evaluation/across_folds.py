@@ -91,7 +91,7 @@ class AcrossFolds:
         rows = [*zip(map(str, self.folds), self.scores, strict=True), ("all", self.together)]
         table += [[name, str(its.images), f"{its.dice.mean:.4f}", f"{its.iou.mean:.4f}"] for name, its in rows]
         views = ", ".join(f"{name} {dice:.4f}" for name, dice in self.views.items())
-        text = f"{self._how()}\n{aligned(table)}views: {self.tta} of {views}\n{self.calibration}"
+        text = f"{self._how()}\n{aligned(table)}views: {self.tta}, chosen from {views}\n{self.calibration}"
         if self.cleaning is not None:
             smallest, dice, plain = self.cleaning
             text += f"masks: smallest {smallest}: Dice {dice:.4f}, without {plain:.4f}\n"

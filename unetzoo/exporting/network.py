@@ -188,7 +188,7 @@ def _channelled(request: Request) -> Port:
 
 def _output(config: ModelConfig, outputs: str, batch: str, sides: str, averaged: bool) -> Port:
     every = f"({batch}, {config.channels}, {sides})"
-    edges = ", and of the edges between objects behind them" if config.task == "instances" else ""
+    edges = ", and, as the last channel, of the edges between objects" if config.task == "instances" else ""
     if outputs == "logits" and averaged:
         kind = "log" if config.task == "multiclass" else "log-odds"
         return Port("logits", "float32", every, f"{kind} of the mean probability{edges}")

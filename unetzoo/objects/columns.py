@@ -36,13 +36,13 @@ NAMED = (
     Column("class", "", "the name of its class"),
 )
 SHAPES = (
-    Column("area", AREA, "how many pixels it has"),
+    Column("area", AREA, "the number of its pixels"),
     Column("centroid-0", PIXELS, "row of its centre, counted from the centre of the first row"),
-    Column("centroid-1", PIXELS, "column of its centre, likewise"),
+    Column("centroid-1", PIXELS, "column of its centre, counted from the centre of the first column"),
     Column("bbox-0", PIXELS, "its first row"),
     Column("bbox-1", PIXELS, "its first column"),
-    Column("bbox-2", PIXELS, "the row behind its last"),
-    Column("bbox-3", PIXELS, "the column behind its last"),
+    Column("bbox-2", PIXELS, "the row after its last"),
+    Column("bbox-3", PIXELS, "the column after its last"),
     Column("axis_major_length", PIXELS, "the long axis of the ellipse that has the same second moments"),
     Column("axis_minor_length", PIXELS, "the short axis of that ellipse"),
     Column("eccentricity", "", "of that ellipse: 0 is a circle, near 1 is a line"),
@@ -58,7 +58,7 @@ SHAPES = (
 INTENSITIES = (
     Column("intensity_mean", "", "the mean of a channel over its pixels, in the numbers of the file"),
     Column("intensity_std", "", "their standard deviation"),
-    Column("intensity_min", "", "the least of them"),
+    Column("intensity_min", "", "the smallest of them"),
     Column("intensity_max", "", "the largest of them"),
 )
 MICRONS = tuple(found for column in SHAPES if (found := column.in_microns) is not None)
