@@ -1,6 +1,6 @@
-"""Decoders: one a file, each registered by name. See :class:`Decoder` for the contract.
+"""Decoders: one per file, each registered by name. See :class:`Decoder` for the contract.
 
-Every module beside this one is imported, so a new file here is all that a new decoder needs.
+Every module in this folder is imported, so a new file here is all that a new decoder needs.
 """
 
 from importlib import import_module as _import_module

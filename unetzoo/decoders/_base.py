@@ -26,18 +26,18 @@ class Feature(NamedTuple):
 def widths(encoder: Encoder, finest: int, levels: int) -> list[int]:
     """Return the channels of a decoder's levels on an encoder that it does not mirror, finest first.
 
-    They double from ``finest`` on, but are at most twice those of the skip connection at their level: what is fused is
-    no richer than what it is fused of, and a decoder of a ResNet's widths would be many times a mobile encoder.
+    They double from ``finest`` on, but are at most twice those of the skip connection at their level: more channels
+    would add no information, and a decoder with a ResNet's widths would be many times larger than a mobile encoder.
     """
     return [min(finest * 2**level, 2 * encoder.channels[level]) for level in range(levels)]
 
 
 class Pruned(NamedTuple):
-    """What pruning leaves of a decoder.
+    """The part of a decoder that pruning leaves.
 
     Attributes:
-        options: those of the smaller decoder, whose tensors have the same names in the larger one.
-        head: number of the feature that becomes the main one: 0 for the main one itself.
+        options: those of the smaller decoder, whose tensors have the same names as in the larger one.
+        head: number of the feature that becomes the main one; 0 for the main one itself.
     """
 
     options: encoders.Options
@@ -50,23 +50,23 @@ class Decoder(Checkpointed, ABC):
     A subclass is called as ``Decoder(encoder, style, options, deep_supervision)`` and sets:
 
     Attributes:
-        title, paper, summary: what it is, for listings and help texts.
+        title, paper, summary: its description in listings and help texts.
         Options: a frozen dataclass of its own options, with defaults and ``problems()``.
         features: channels and stride of each feature that ``forward`` gives: the main one, then, with deep
             supervision, the others.
         head_kernel: kernel of the convolution that makes logits of them.
-        nested: whether the features of deep supervision are those of nested decoders, the shallowest first, and not
+        nested: whether the features of deep supervision are those of nested decoders, the shallowest first, instead of
             those of coarser stages, the finest first.
-        averages_heads: whether the answer is the average of all heads.
-        prunable: how many levels ``pruned`` takes, the last of which is the whole; 0 where there is nothing to prune.
-        fewest_maps, most_maps: how few and how many maps of an encoder it takes.
-        default_norm: the paper's norm, where the caller names none.
-        encoder_defaults: encoder options that the paper sets otherwise.
-        border: pixels that the logits lack on each side, where convolutions are unpadded.
-        supervisable: False where neither deep supervision nor classification guidance exists.
+        averages_heads: whether the output is the average of all heads.
+        prunable: how many levels ``pruned`` takes, the last of which is the complete decoder; 0 if it cannot be pruned.
+        fewest_maps, most_maps: least and largest number of encoder maps that it takes.
+        default_norm: the norm of the paper, used if none is given.
+        encoder_defaults: encoder options that the paper sets differently.
+        border: pixels that the logits lack on each side, if convolutions are unpadded.
+        supervisable: False if there is neither deep supervision nor classification guidance.
         published: encoder name → published size in millions of parameters (input 3, output 1 channels).
 
-    The methods below ``forward`` have defaults, which are right for a decoder that has nothing special of the kind.
+    The methods below ``forward`` have defaults that are right for most decoders.
     """
 
     title: ClassVar[str]
@@ -92,7 +92,7 @@ class Decoder(Checkpointed, ABC):
 
     @abstractmethod
     def forward(self, maps: list[Tensor], size: Size, deep: bool) -> Sequence[Source]:
-        """Return the feature for the head and, if ``deep``, those for the deep-supervision heads behind it.
+        """Return the feature for the head, followed, if ``deep``, by those for the deep-supervision heads.
 
         A feature is a tensor, or :class:`unetzoo.nn.convolutions.Upsampled`: the head then mixes channels before it
         resamples them.
@@ -105,7 +105,7 @@ class Decoder(Checkpointed, ABC):
 
     @classmethod
     def encoder_problem(cls, encoder: EncoderSpec) -> str | None:
-        """Return why the decoder cannot stand on an encoder at all, None where it can."""
+        """Return why the decoder cannot use an encoder at all; None if it can."""
         if cls.border and not encoder.unpaddable:
             return f"needs an encoder of unpadded convolutions, and those of {encoder.title} are padded"
         if encoder.maps < cls.fewest_maps:
@@ -119,7 +119,7 @@ class Decoder(Checkpointed, ABC):
 
     @classmethod
     def depth(cls, options: Any, maps: int) -> int:
-        """Return the number of encoder maps that the decoder uses, of ``maps`` that there can be."""
+        """Return the number of encoder maps that the decoder uses, out of ``maps`` available ones."""
         return min(maps, cls.most_maps)
 
     @classmethod
@@ -129,7 +129,7 @@ class Decoder(Checkpointed, ABC):
         return found
 
     def tails(self, deep: bool) -> Sequence[nn.Module | None]:
-        """Return what makes each feature that ``forward`` gives, in that order, and whose output only a head reads.
+        """Return the modules that make the features of ``forward``, in that order, and whose output only a head reads.
 
         An ``Upsample`` by transposed convolution there becomes one with a 1×1 head when a model is optimized. None,
         or nothing, where there is no such module.
@@ -137,14 +137,14 @@ class Decoder(Checkpointed, ABC):
         return ()
 
     def drop_training_parts(self) -> None:
-        """Delete what only ``deep=True`` needs: the decoder is never called so again."""
+        """Delete the parts that only ``deep=True`` needs: the decoder is not called with it again."""
 
     def pruned(self, options: Any, level: int) -> Pruned:
-        """Return what is left at ``level``, from 1 to ``prunable``; ``options`` are the decoder's own."""
-        raise NotImplementedError(f"{type(self).__name__} sets prunable, and does not say what pruning leaves")
+        """Return the part left at ``level``, from 1 to ``prunable``; ``options`` are the decoder's own."""
+        raise NotImplementedError(f"{type(self).__name__} sets prunable, but does not implement pruned")
 
     def size_problem(self, height: int, width: int) -> str | None:
-        """Return what is wrong with images of this size, None where nothing is."""
+        """Return what is wrong with images of this size; None if nothing is."""
         return None
 
     def input_side(self, side: int) -> int:
@@ -161,7 +161,7 @@ def register_decoder(name: str) -> Callable[[D], D]:
     """Register a :class:`Decoder` class: its pairs with all encoders join the zoo as ``<name>_<encoder>``.
 
     Raises:
-        ConfigError: the name is taken, or cannot be a name.
+        ConfigError: the name is taken, or is not a valid name.
     """
 
     def decorate(decoder: D) -> D:

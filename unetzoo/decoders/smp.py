@@ -1,10 +1,10 @@
 """The U-Net and UNet++ decoders of segmentation_models_pytorch ("smp"), whose models fit tensor for tensor.
 
-Source: smp 0.6.0 (MIT), ``decoders/unet`` and ``decoders/unetplusplus``; the code here is anew. smp's: widths that are
-given block by block, nearest up-sampling, a block at the image's size and a 3×3 head; UNet++'s inner nodes as wide as
-the encoder's map beside them; attention by scSE (Roy, Navab, Wachinger 2018, arXiv 1808.08127). Ours: any size of image
-(smp's UNet++ refuses what does not divide by 32), deep supervision, every norm, any encoder, and neither the
-concatenations nor wide up-sampled maps are built.
+Source: smp 0.6.0 (MIT), ``decoders/unet`` and ``decoders/unetplusplus``; rewritten here. From smp: widths given by
+block, nearest up-sampling, a block at the image's size and a 3×3 head; UNet++'s inner nodes as wide as the encoder map
+of their row; attention by scSE (Roy, Navab, Wachinger 2018, arXiv 1808.08127). Ours: images of any size (smp's UNet++
+refuses sizes that are not divisible by 32), deep supervision, every norm, any encoder, and neither concatenations nor
+wide up-sampled maps are built.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class SmpOptions(Options):
         found += one_of("attention", self.attention, ("scse", None))
         given = self.decoder_channels
         if not isinstance(given, tuple) or any(whole("", width, 1, LARGEST) for width in given):
-            found.append(f"decoder_channels={given!r:.100}: a list of whole numbers from 1 up is needed, one a block")
+            found.append(f"decoder_channels={given!r:.100}: a list of whole numbers from 1 up is needed, one per block")
         return found
 
 
@@ -90,7 +90,7 @@ class SmpBlock(nn.Module):
         self.up = Upsample(below, below, scale, options.upsampling, style.bias)
         self.conv = DoubleConv(below + skips, width, style)
         attentive = options.attention is not None
-        # smp keeps parameters of the first for the block without skip connections too, and never uses them.
+        # In the block without skip connections, smp has parameters for the first one, too, but never uses them.
         self.before = ChannelsAndPixels(below + skips) if attentive and skips else None
         self.after = ChannelsAndPixels(width) if attentive else None
 
@@ -105,7 +105,7 @@ class SmpBlock(nn.Module):
 
 
 class SmpDecoder(Decoder):
-    """What the two share: the options, and how many maps they use."""
+    """The base of both decoders: the options, and how many maps they use."""
 
     Options = SmpOptions
     head_kernel = 3

@@ -57,7 +57,7 @@ class UNetDecoder(Decoder):
     paper = "Ronneberger et al. 2015, arXiv 1505.04597"
     summary = "one path up, one skip connection a level"
     Options = UNetOptions
-    most_maps = 8  # any number would do; nnU-Net has so many of crops of 512 pixels
+    most_maps = 8  # any number would work; nnU-Net uses this many for crops of 512 pixels
     published: ClassVar = {
         "plain": 31.04,
         "resnet18": 20.78,
@@ -72,7 +72,7 @@ class UNetDecoder(Decoder):
         found = super().problems(options, deep_supervision, maps)
         if options.attention is True and maps < 3:
             found.append(
-                f"attention=True: the finest skip connection has no gate, and of {maps} maps there is no other"
+                f"attention=True: the finest skip connection has no gate, and with {maps} maps there is no other"
             )
         return found
 
@@ -83,7 +83,7 @@ class UNetDecoder(Decoder):
         middles = list(widths)
         coarse = encoder.channels[-1]
         if encoder.symmetric and coarse == widths[-1] and options.upsampling != "transpose":
-            # What goes up comes as wide as the skip connection that it meets, and no up-sampling here can narrow it.
+            # The up-sampled map must be as wide as the skip connection it meets; up-sampling cannot narrow it here.
             widths = [widths[0], *widths[:-1]]
         self.ups, self.convs, self.gates = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for level in reversed(steps):

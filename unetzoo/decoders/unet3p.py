@@ -37,7 +37,7 @@ class FullScaleOptions(Options):
 
 
 class FullScaleDecoder(Decoder):
-    """The wiring that UNet 3+ and its light form share; a subclass makes the stages.
+    """The wiring of UNet 3+ and its light form; a subclass makes the stages.
 
     ``stages["d4"]`` runs first. Each is called with the sources, finest first, and its own level.
     """
@@ -57,7 +57,7 @@ class FullScaleDecoder(Decoder):
 
 
 class FullScaleStage(nn.Module):
-    """One decoder stage: a branch a source, then the fusing convolution."""
+    """One decoder stage: one branch per source, then the fusing convolution."""
 
     def __init__(self, level: int, channels: list[int], strides: tuple[int, ...], width: int, style: ConvStyle) -> None:
         super().__init__()

@@ -54,12 +54,12 @@ class UNetPlusPlusOptions(Options):
 
 
 def nested_problems(levels: object, output: object) -> list[str]:
-    """Return what is wrong with the options that all nested decoders have."""
+    """Return what is wrong with the options of all nested decoders."""
     return whole("levels", levels, 1, MOST_LEVELS) + one_of("output", output, ("last", "average"))
 
 
 class NestedDecoder(Decoder):
-    """The triangle of nodes that UNet++ and its light form share; a subclass makes the nodes and the ends."""
+    """The triangle of nodes of UNet++ and its light form; a subclass makes the nodes and the ends."""
 
     nested = True
     levels: int
@@ -79,7 +79,7 @@ class NestedDecoder(Decoder):
         found = super().problems(options, deep_supervision, maps)
         if not whole("levels", options.levels, 1, MOST_LEVELS) and options.levels >= maps:
             needed = f"{options.levels + 1} maps are needed, and this encoder gives {maps}"
-            found.append(f"levels={options.levels}: {needed}; take levels={maps - 1} or less")
+            found.append(f"levels={options.levels}: {needed}; use levels={maps - 1} or less")
         if options.output == "average" and not deep_supervision:
             found.append("output='average' averages the deep-supervision heads: add deep_supervision=True")
         return found

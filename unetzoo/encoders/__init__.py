@@ -1,6 +1,6 @@
-"""Encoders: one family a file, each registered by name. See :class:`Encoder` for the contract.
+"""Encoders: one family per file, each registered by name. See :class:`Encoder` for the contract.
 
-Every module beside this one is imported, so a new file here is all that a new encoder needs.
+Every module in this folder is imported, so a new file here is all that a new encoder needs.
 """
 
 from importlib import import_module as _import_module

@@ -17,7 +17,7 @@ from unetzoo.registry import Registry
 
 @dataclass(frozen=True)
 class Options:
-    """Base of the options of a part, and those of one that has none."""
+    """Base class of the options of a part; also the options of a part that has none."""
 
     def problems(self) -> list[str]:
         """Return a sentence for each value that is not allowed."""
@@ -32,14 +32,14 @@ class Encoder(Checkpointed, ABC):
     Attributes:
         in_channels: channels of the images.
         channels: channels of each map.
-        strides: stride of each map: map i of an H × W image is ceil(H / strides[i]) high, and so its width.
-        symmetric: True where a decoder should mirror the encoder, with its widths and no output stage of its
-            own, as in the plain U-Net.
-        image_convolution: name in the encoder of the convolution that alone sees the images, such as "conv1": its
-            weight is what weights for other channel counts are adapted in. None where there is no such convolution;
-            then none can be adapted.
+        strides: stride of each map: for an H × W image, map i has the size ceil(H / strides[i]) × ceil(W / strides[i]).
+        symmetric: True if a decoder should mirror the encoder, with its widths and without its own output stage, as in
+            the plain U-Net.
+        image_convolution: name in the encoder of the only convolution that reads the images, such as "conv1": its
+            weight is the one that is adapted to another number of channels. None if there is no such convolution;
+            weights can then not be adapted.
 
-    Encoders work alone: ``model.encoder(images)`` is a list of maps.
+    Encoders can be used alone: ``model.encoder(images)`` is a list of maps.
     """
 
     in_channels: int
@@ -51,22 +51,22 @@ class Encoder(Checkpointed, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return the maps of ``images`` (N, in_channels, H, W), one a stage, finest first."""
+        """Return the maps of ``images`` (N, in_channels, H, W), one per stage, finest first."""
 
     @abstractmethod
     def stages(self) -> list[Sequence[nn.Module]]:
-        """Return the modules of each stage, finest first: one stage a map."""
+        """Return the modules of each stage, finest first: one stage per map."""
 
     def from_torchvision(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what of a state dict of torchvision's whole network is this encoder's, under the encoder's names.
+        """Return this encoder's part of the state dict of torchvision's complete network, under the encoder's names.
 
-        What is left out here is what the encoder does not have by design, a classifier say: whatever else does not
-        fit is refused.
+        Only tensors that the encoder lacks by design, such as a classifier, are left out here: anything else that does
+        not fit is refused.
         """
         return dict(state)
 
     def freeze(self, stages: int) -> None:
-        """Stop training the first ``stages`` stages, their batch-norm statistics too, and train the others."""
+        """Freeze the first ``stages`` stages, including their batch-norm statistics, and train the others."""
         self.frozen_stages = stages
         for number, modules in enumerate(self.stages()):
             for module in modules:
@@ -83,23 +83,23 @@ class Encoder(Checkpointed, ABC):
 
 
 class Published(ABC):
-    """Weights that a package publishes for one encoder, and knows how to fetch."""
+    """Weights that another package publishes for one encoder, and can download."""
 
     @abstractmethod
     def names(self) -> tuple[str, ...]:
-        """Return their names, the usual ones first; empty where there are none."""
+        """Return the names of all weights, the usual ones first; empty if there are none."""
 
     @abstractmethod
     def read(self, name: str) -> Contents:
-        """Return the tensors of some of them, fetched where they are not in the package's cache.
+        """Return the tensors of the weights with this name, downloaded if they are not in the package's cache.
 
         Raises:
-            WeightsError: they cannot be had.
+            WeightsError: they are not available.
         """
 
     @abstractmethod
     def normalisation(self, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return the mean and the standard deviation of the channels of images in [0, 1] that they are for."""
+        """Return the mean and the standard deviation per channel of the images, in [0, 1], that they expect."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,21 +108,21 @@ class EncoderSpec:
 
     Attributes:
         title: its name as written in papers.
-        paper: where it comes from.
+        paper: where it was published.
         options: a frozen dataclass of its own options, with defaults and ``problems()``.
-        build: ``build(in_channels, style, options, depth)`` → the encoder's first ``depth`` maps.
+        build: ``build(in_channels, style, options, depth)`` → an encoder with the first ``depth`` maps.
         names: decoder name → the names of that pair in the zoo, the usual one first, then aliases.
-        maps: how many maps it can give. Decoders that need more do not stand on it.
-        norms: those that ``norm`` may name with it, the one to prefer first.
-        own_norm: what the encoder normalises by whatever ``norm`` says, such as "layer norm"; ``norm`` is then the
-            decoder's alone. None where the encoder follows ``norm``.
-        weights: torchvision's name of the enum of its weights, or what another package publishes; None where there are
-            no pretrained ones.
-        weights_norms: norms with which those weights go; of no account with an ``own_norm``.
-        unpaddable: whether it can be built of unpadded convolutions.
-        default_norm: its paper's norm, where the caller names none; "auto" is the decoder's.
-        activation: its paper's, for encoder and decoder: one of ``unetzoo.nn.layers.ACTIVATIONS``.
-        decoder_defaults: decoder options that its paper sets otherwise, of whatever decoder has them.
+        maps: number of maps it can give. Decoders that need more cannot use it.
+        norms: the values of ``norm`` that it supports, the preferred one first.
+        own_norm: the normalisation that the encoder uses whatever ``norm`` is, such as "layer norm"; ``norm`` then
+            applies only to the decoder. None if the encoder follows ``norm``.
+        weights: torchvision's name of the enum of its weights, or weights published by another package; None if there
+            are no pretrained weights.
+        weights_norms: norms for which those weights fit; ignored with an ``own_norm``.
+        unpaddable: whether it can be built with unpadded convolutions.
+        default_norm: the norm of its paper, used if none is given; "auto" is that of the decoder.
+        activation: that of its paper, for encoder and decoder: one of ``unetzoo.nn.layers.ACTIVATIONS``.
+        decoder_defaults: decoder options that its paper sets differently, for every decoder that has them.
     """
 
     title: str
@@ -161,13 +161,13 @@ def register_encoder(
     decoder_defaults: Mapping[str, Any] = MappingProxyType({}),
     unpaddable: bool = False,
 ) -> Callable[[Callable[..., Encoder]], Callable[..., Encoder]]:
-    """Register an encoder: its pairs with all decoders that can stand on it join the zoo as ``<decoder>_<name>``.
+    """Register an encoder: its pairs with all decoders that can use it join the zoo as ``<decoder>_<name>``.
 
     Decorates a class or function called as ``build(in_channels, style, options, depth)``; see
     :class:`EncoderSpec` for the arguments.
 
     Raises:
-        ConfigError: the name is taken, or cannot be a name.
+        ConfigError: the name is taken, or is not a valid name.
     """
 
     def decorate(build: Callable[..., Encoder]) -> Callable[..., Encoder]:

@@ -14,15 +14,15 @@ from unetzoo.encoders._base import Encoder
 
 
 class FeaturesEncoder(Encoder):
-    """The body of a torchvision network, each of whose stages ends where the map is last seen at its stride.
+    """The body of a torchvision network; each stage ends with the last map at its stride.
 
-    Its modules are torchvision's own under their own names, so that an ImageNet file fits key for key. Channels and
-    strides are read off them: a subclass need only make the network.
+    Its modules are torchvision's, under their own names, so that an ImageNet file fits key for key. Channels and
+    strides are derived from them: a subclass only has to make the network.
 
     Args:
-        network: torchvision's whole network, made for three channels.
-        cuts: for each map that is asked for, finest first, the number in ``network.features`` at which the next
-            stage begins. What lies behind the last one is left out.
+        network: torchvision's complete network, made for three channels.
+        cuts: for each requested map, finest first, the number in ``network.features`` at which the next stage begins.
+            Modules after the last one are left out.
         in_channels: channels of the images.
     """
 
@@ -59,7 +59,7 @@ class FeaturesEncoder(Encoder):
         return [[self.features[number] for number in range(*cuts)] for cuts in itertools.pairwise(self.cuts)]
 
     def from_torchvision(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        if "0.0.weight" in state:  # the body by itself, by numbers, as in torchvision's networks for segmentation
+        if "0.0.weight" in state:  # the body alone, with numbers, as in torchvision's networks for segmentation
             state = {f"features.{name}": tensor for name, tensor in state.items()}
         absent = tuple(f"{name}." for name in self.absent)  # the classifier, and stages of a deeper encoder
         return {name: tensor for name, tensor in state.items() if not name.startswith(absent)}
@@ -78,14 +78,14 @@ class FeaturesEncoder(Encoder):
 
     @staticmethod
     def draw(weight: Tensor) -> None:
-        """Draw the weight of the first convolution as torchvision does in this family."""
+        """Initialise the weight of the first convolution as torchvision does in this family."""
         nn.init.kaiming_normal_(weight, mode="fan_out")
 
 
 def convolutions_with_norms(network: nn.Module) -> Iterator[tuple[str, str]]:
-    """Yield the names of convolutions and of the norms behind them, which stand in sequences in torchvision's blocks.
+    """Yield the names of convolutions and of the norms after them, which are in sequences in torchvision's blocks.
 
-    These blocks cannot say it themselves: see :class:`unetzoo.nn.layers.Foldable`.
+    These blocks cannot list them themselves: see :class:`unetzoo.nn.layers.Foldable`.
     """
     from torchvision.ops import Conv2dNormActivation
 
@@ -101,6 +101,6 @@ def _width(stage: Sequence[nn.Module]) -> int:
 
 
 def _stride(stage: Sequence[nn.Module]) -> int:
-    """Return how much smaller a stage makes the map: the strides of its convolutions, one behind the other."""
+    """Return the factor by which a stage reduces the map: the product of the strides of its convolutions."""
     layers = (layer for module in stage for layer in module.modules())
     return math.prod(layer.stride[0] for layer in layers if isinstance(layer, nn.Conv2d))

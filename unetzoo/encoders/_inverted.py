@@ -1,4 +1,4 @@
-"""Encoders of inverted residuals, as MobileNets and EfficientNets are made of: narrow maps, wide blocks."""
+"""Encoders of inverted residual blocks, as in MobileNets and EfficientNets: narrow maps, wide blocks."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from unetzoo.encoders._features import FeaturesEncoder
 from unetzoo.nn.layers import ConvStyle, add_biases, make_norm
 
 MOMENTUM = 0.1
-"""Of batch norms, torch's default: the share of a running statistic that each training step replaces."""
+"""Momentum of batch norms, torch's default: the share of a running statistic that each training step replaces."""
 
 
 class InvertedEncoder(FeaturesEncoder):
-    """Maps of a torchvision network of inverted residuals, its batch norms with the family's epsilon.
+    """Maps of a torchvision network of inverted residuals; its batch norms have the family's epsilon.
 
-    Their momentum is torch's 0.1 in all of them. Other norms take their place (``norm_layer`` not being an argument of
-    all these networks); squeeze-excitation and stochastic depth stay.
+    Their momentum is torch's 0.1 in all of them. Other norms replace them afterwards, because not all these networks
+    have an argument ``norm_layer``; squeeze-excitation and stochastic depth are unchanged.
     """
 
     def __init__(
@@ -30,9 +30,9 @@ class InvertedEncoder(FeaturesEncoder):
         if style.norm == "batch":
             for module in self.modules():
                 if isinstance(module, nn.BatchNorm2d):
-                    # MobileNetV3 has 0.01, for the hundreds of thousands of steps of ImageNet. After 275 steps 6 % of
-                    # a running variance would still be the 1 it began with, which is far more than all the rest of
-                    # it: the network trains well, and is wrong on every image that it is validated on.
+                    # MobileNetV3 has 0.01, for the hundreds of thousands of steps of ImageNet. After 275 steps, 6 % of
+                    # a running variance would still be its initial 1, which is far more than the rest of it: the
+                    # network would train well, but be wrong on every validation image.
                     module.momentum = MOMENTUM
             return
         for conv, norm in list(self.foldable()):
@@ -43,11 +43,11 @@ class InvertedEncoder(FeaturesEncoder):
 
 
 def _without_norm(encoder: nn.Module) -> None:
-    """Draw convolutions by what each neuron reads, give each a bias, and start each residual branch at zero.
+    """Initialise convolutions by fan-in, give each a bias, and start each residual branch at zero.
 
-    torchvision draws them by how many read it, depth-wise ones as if all channels did: without a norm behind them
-    nothing would come out of the deepest block. The zero start, so that depth does not explode, is that of
-    torchvision's ``zero_init_residual`` and of Fixup (arXiv 1901.09321).
+    torchvision uses fan-out, and for depth-wise convolutions that of an ordinary one: without norms, the output of the
+    deepest block would vanish. The zero start, which keeps deep networks from exploding, is that of torchvision's
+    ``zero_init_residual`` and of Fixup (arXiv 1901.09321).
     """
     add_biases(encoder)
     for module in encoder.modules():

@@ -23,8 +23,8 @@ class ConvNeXtOptions(Options):
     """Options of the ConvNeXt encoders.
 
     Attributes:
-        stochastic_depth: probability with which the last block is left out for an image in training, 0 up to but not 1;
-            that of earlier ones grows evenly from 0 to it. None takes torchvision's: 0.1 for the tiny one, 0.4 for the
+        stochastic_depth: probability, from 0 to less than 1, that the last block is skipped for an image in training;
+            for the blocks before, it grows evenly from 0. None takes torchvision's: 0.1 for the tiny one, 0.4 for the
             small one.
     """
 
@@ -34,7 +34,7 @@ class ConvNeXtOptions(Options):
         rate = self.stochastic_depth
         if rate is None or (type(rate) in (int, float) and 0 <= rate < 1):
             return []
-        return [f"stochastic_depth={rate!r}: a probability from 0 up to but not 1 is needed, or None"]
+        return [f"stochastic_depth={rate!r}: a probability from 0 to less than 1 is needed, or None"]
 
 
 class ConvNeXtEncoder(FeaturesEncoder):

@@ -22,8 +22,8 @@ from unetzoo.nn.layers import ConvStyle, add_biases, halve, make_norm
 class DenseNetEncoder(Encoder):
     """Five maps at strides 2, 4, 8, 16, 32: the stem's, and those of the four dense blocks.
 
-    A dense block gives features without norm, which all that reads them in the network normalises first. So each map is
-    taken behind the norm and the ReLU that follow the block: those of the transition, and norm5 of the last one.
+    A dense block gives features without norm, which every reader in the network normalises first. Each map is therefore
+    taken after the norm and the ReLU that follow the block: those of the transition, and norm5 of the last one.
     Channels 64, 256, 512, 1024, 1024.
     """
 
@@ -108,7 +108,7 @@ def _absent(depth: int) -> tuple[str, ...]:
 
 
 def _replace_norms(encoder: nn.Module, norm: str | None) -> None:
-    """Put norms of another kind in the places of batch norms; without any, each convolution gets a bias."""
+    """Replace batch norms by norms of another kind; without norms, each convolution gets a bias."""
     for owner in list(encoder.modules()):
         for name, module in owner.named_children():
             if isinstance(module, nn.BatchNorm2d):

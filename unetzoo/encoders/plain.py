@@ -22,7 +22,7 @@ class PlainOptions(Options):
 
     Attributes:
         base_channels: channels of the finest map; each coarser map has twice as many, but see doublings.
-        doublings: how often the channels double on the way down, 0 to 4, which is the paper's. With 3 the deepest map
+        doublings: how often the channels double on the way down, from 0 to 4, as in the paper. With 3, the deepest map
             is as wide as the one above it, as in many public U-Nets without transposed convolutions.
     """
 

@@ -2,9 +2,8 @@
 
 Paper: Radosavovic et al. 2020, arXiv 2003.13678. Code: torchvision's own classes (BSD-3-Clause), unchanged and under
 their own names, so that an ImageNet file fits key for key and every map equals torchvision's. Here: the classifier is
-left out, depths and widths of the stages stand in a table instead of being computed from the paper's parameters (which
-takes tensors with values, and there are none where a network is built as shapes alone), and norms other than batch norm
-can take its place.
+left out, depths and widths of the stages are in a table instead of being computed from the paper's parameters (which
+needs tensors with values, and there are none on the meta device), and norms other than batch norm can take its place.
 """
 
 from __future__ import annotations
@@ -46,7 +45,8 @@ class RegNetEncoder(Encoder):
         norm = partial(make_norm, style.norm)
         count = len(depths)
         params = BlockParams([*depths], [*widths], [group_width] * count, [1.0] * count, [2] * count, se_ratio=0.25)
-        # The stem is told the channels here, as RegNet tells it of three; RegNet draws its weight, whatever they are.
+        # The stem is made for the channels here, as RegNet makes it for three; RegNet initialises its weight, whatever
+        # their number.
         net = RegNet(params, stem_type=lambda _, *others: SimpleStemIN(in_channels, *others), norm_layer=norm)
         self.stem = net.stem
         self.trunk_output = nn.Sequential()
@@ -77,10 +77,11 @@ class RegNetEncoder(Encoder):
 
 
 def _without_norm(encoder: nn.Module) -> None:
-    """Draw convolutions by what each neuron reads, give each a bias, and start each residual branch at zero.
+    """Initialise convolutions by fan-in, give each a bias, and start each residual branch at zero.
 
-    torchvision draws them by how many read it, those of groups as if all channels did. The zero start, so that depth
-    does not explode, is that of torchvision's ResNets with ``zero_init_residual`` and of Fixup (arXiv 1901.09321).
+    torchvision uses fan-out, and for grouped convolutions that of an ordinary one. The zero start, which keeps deep
+    networks from exploding, is that of torchvision's ResNets with ``zero_init_residual`` and of Fixup (arXiv
+    1901.09321).
     """
     from torchvision.models.regnet import ResBottleneckBlock
 

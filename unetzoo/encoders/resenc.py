@@ -2,8 +2,8 @@
 
 Paper: Isensee et al. 2024, "nnU-Net Revisited", arXiv 2404.09556, whose ResEnc presets have these numbers of blocks;
 the blocks are those of ResNet-D, He et al. 2018, arXiv 1812.01187. Reference code: dynamic_network_architectures
-(Apache-2.0), ``ResidualEncoder`` of ``BasicBlockD``; the code here is anew. With ``conv_bias=True``, as nnU-Net has
-it, every map equals its own, and under U-Net's decoder the whole network equals its ``ResidualEncoderUNet``.
+(Apache-2.0), ``ResidualEncoder`` of ``BasicBlockD``; rewritten here. With ``conv_bias=True``, as in nnU-Net, every map
+equals its own, and with the U-Net decoder the complete network equals its ``ResidualEncoderUNet``.
 
 Here: two dimensions, and as many of six stages as the decoder takes, where nnU-Net plans their number, and some
 strides, by the size of its crops. Sizes are rounded up: at an odd border the strided convolution reads the zeros of
@@ -82,7 +82,7 @@ class ResidualBlock(nn.Module):
         return [("conv1", "norm1"), ("conv2", "norm2"), ("widen.0", "widen.1")]
 
     def start_as_shortcut(self) -> None:
-        """Start the residual branch at zero, as nnU-Net does: by the scale of its norm, or the convolution without."""
+        """Start the residual branch at zero, as nnU-Net does: by the scale of its norm, or by the convolution."""
         last = self.conv2 if isinstance(self.norm2, nn.Identity) else self.norm2
         nn.init.zeros_(last.get_parameter("weight"))
 

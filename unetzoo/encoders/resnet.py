@@ -92,7 +92,7 @@ class ResNetEncoder(Encoder):
         return {name: tensor for name, tensor in state.items() if not name.startswith(absent)}
 
     def foldable(self) -> Iterator[tuple[str, str]]:
-        # torchvision's blocks cannot say it themselves: each norm follows the convolution of its number.
+        # torchvision's blocks cannot list them themselves: each norm follows the convolution with its number.
         from torchvision.models.resnet import BasicBlock, Bottleneck
 
         yield "conv1", "bn1"
@@ -127,7 +127,7 @@ def _largest(layer: nn.Module) -> Tensor:
 
 
 def _without_norm(encoder: nn.Module) -> None:
-    """Give each convolution a bias, and start each residual branch at zero so that depth does not explode.
+    """Give each convolution a bias, and start each residual branch at zero, which keeps deep networks from exploding.
 
     The zero start is that of torchvision's ``zero_init_residual`` and of Fixup (arXiv 1901.09321).
     """

@@ -1,9 +1,10 @@
-"""timm's networks as encoders, by their names there: ``unet_timm/convnextv2_tiny``. Needs the extra ``timm``.
+"""timm's networks as encoders, by their names in timm: ``unet_timm/convnextv2_tiny``. Needs the extra ``timm``.
 
-Code: timm's own networks (Wightman 2019, github.com/huggingface/pytorch-image-models, Apache-2.0), made by its
-``features_only``. Any that gives four maps or more at even strides, each of which divides the next, and takes images of
-any size that the coarsest divides. Here: images of other sizes get zeros at the lower right, and maps are cut to what
-is the image's, rounded up; of more than five maps the coarsest five are taken.
+Code: timm's own networks (Wightman 2019, github.com/huggingface/pytorch-image-models, Apache-2.0), made with its
+``features_only``. A network can be used if it gives at least four maps at even strides, each of which divides the next,
+and takes images of any size that is divisible by the coarsest stride. Here, images of other sizes are padded with zeros
+at the lower right, and maps are cropped to the part of the image, rounded up. Of more than five maps, the coarsest five
+are used.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from unetzoo.registry import suggest
 
 FAMILY = "timm/"
 FEWEST, MOST = 4, 5
-"""Maps that are needed, and that are taken."""
-PAPER = "Wightman 2019, doi 10.5281/zenodo.4414861, and what it names for this network"
+"""Number of maps that are needed, and the most that are used."""
+PAPER = "Wightman 2019, doi 10.5281/zenodo.4414861, and the papers that it names for this network"
 
 
 def _timm(model: str) -> Any:
@@ -49,18 +50,18 @@ class TimmOptions(Options):
     """Options of the encoders of timm.
 
     Attributes:
-        timm_version: of the package by which the network was made first; leave it to be recorded.
+        timm_version: version of the package with which the network was first made; recorded automatically.
     """
 
     timm_version: str = field(default_factory=_version)
 
     def problems(self) -> list[str]:
         given = self.timm_version
-        return [] if isinstance(given, str) else [f"timm_version={given!r}: leave it out; it is recorded by itself"]
+        return [] if isinstance(given, str) else [f"timm_version={given!r}: leave it out; it is recorded automatically"]
 
 
 class Taken(NamedTuple):
-    """The maps of a network of timm that are taken: their numbers there, their channels and strides."""
+    """The maps of a timm network that are used: their numbers in timm, their channels and strides."""
 
     numbers: tuple[int, ...]
     channels: tuple[int, ...]
@@ -68,7 +69,7 @@ class Taken(NamedTuple):
 
 
 class TimmEncoder(Encoder):
-    """Four or five maps of a network of timm, which is the attribute ``net``."""
+    """Four or five maps of a timm network, which is the attribute ``net``."""
 
     def __init__(self, in_channels: int, style: ConvStyle, options: TimmOptions, depth: int, *, model: str) -> None:
         super().__init__()
@@ -97,17 +98,17 @@ class TimmEncoder(Encoder):
         return [[self.net.get_submodule(name) for name in stage] for stage in names]
 
     def from_torchvision(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what of a state dict of timm's whole network is this encoder's."""
+        """Return this encoder's part of the state dict of timm's complete network."""
         own, whole = {name.removeprefix("net.") for name in self.state_dict()}, _whole_names(self.model)
         parts = {name.partition(".")[0] for name in whole}
         found = {}
         for name, tensor in state.items():
             first, _, rest = name.partition(".")
-            # ``features_only`` takes the first level of sequences apart, or holds the whole network as one part.
+            # ``features_only`` flattens the first level of sequences, or keeps the complete network as one part.
             place = next((form for form in (name, f"{first}_{rest}", f"model.{name}") if form in own), None)
             if place is None and name in whole:
                 continue  # of the classifier, or of a deeper encoder
-            # What the network does not have, in one of its parts, makes it another one.
+            # An unknown tensor in one of the network's parts means that it is of another network.
             found[f"net.{place or name}" if place or first in parts else name] = tensor
         return found
 
@@ -119,7 +120,7 @@ def _maps_of(net: nn.Module, images: Tensor) -> list[Tensor]:
 
 
 def _made(model: str, in_channels: int = 3, **options: Any) -> nn.Module:
-    """Return a network of timm on the meta device."""
+    """Return a timm network on the meta device."""
     with on_meta():
         made: nn.Module = _timm(model).create_model(model, pretrained=False, in_chans=in_channels, **options)
     return made
@@ -127,15 +128,15 @@ def _made(model: str, in_channels: int = 3, **options: Any) -> nn.Module:
 
 @functools.cache
 def _taken(model: str) -> Taken:
-    """Return which maps of a network are taken.
+    """Return which maps of a network are used.
 
     Raises:
-        ConfigError: timm gives no maps of it, or such as no decoder can stand on.
+        ConfigError: timm gives no maps of it, or maps that no decoder can use.
     """
     why = f"{FAMILY + model!r} cannot be an encoder"
     try:
         net = _made(model, features_only=True)
-    except Exception as error:  # of each network's own: it has no maps
+    except Exception as error:  # networks without maps raise various errors
         said = " ".join(str(error).split())
         raise ConfigError(f"{why}: timm gives no maps of it ({type(error).__name__}: {said:.200})") from error
     info: Any = net.feature_info
@@ -145,31 +146,31 @@ def _taken(model: str) -> Taken:
     if len(strides) < FEWEST or not fits or any(stride % 2 for stride in strides):
         raise ConfigError(
             f"{why}: its maps have the strides {', '.join(map(str, strides))}. An encoder needs {FEWEST} maps or more, "
-            "with even strides, each a multiple of the one before; take a network with stages, such as a ConvNeXt"
+            "with even strides, each a multiple of the one before; use a network with stages, such as a ConvNeXt"
         )
     _try_sizes(net, channels, strides, why)
     return Taken(tuple(range(len(info.reduction())))[-MOST:], channels, strides)
 
 
 def _try_sizes(net: nn.Module, channels: Sequence[int], strides: Sequence[int], why: str) -> None:
-    """Refuse a network that takes images of some sizes alone."""
+    """Refuse a network that takes images of only some sizes."""
     for factors in ((1, 1), (2, 3), (5, 3)):
         height, width = (factor * strides[-1] for factor in factors)
         wanted = [(2, c, height // s, width // s) for c, s in zip(channels, strides, strict=True)]
         try:
             found = [tuple(each.shape) for each in _maps_of(net, torch.empty(2, 3, height, width, device="meta"))]
-        except Exception as error:  # of each network's own
+        except Exception as error:  # networks raise various errors
             said = " ".join(str(error).split())
             raise ConfigError(
-                f"{why}: it is not for images of any size; it refused {height} × {width} pixels ({said:.200})"
+                f"{why}: it does not take images of any size; it refused {height} × {width} pixels ({said:.200})"
             ) from error
         if found[-len(wanted) :] != wanted:
-            raise ConfigError(f"{why}: its maps are {found} of an image of {height} × {width}, and not {wanted}")
+            raise ConfigError(f"{why}: its maps for an image of {height} × {width} are {found}, not {wanted}")
 
 
 @functools.cache
 def _image_convolution(model: str) -> str | None:
-    """Return the name of the convolution that alone depends on the channels of the images."""
+    """Return the name of the only convolution that depends on the channels of the images; None if there are others."""
     three, five = (_made(model, count, features_only=True).state_dict() for count in (3, 5))
     changed = [name for name, tensor in three.items() if tensor.shape != five[name].shape]
     alone = len(changed) == 1 and changed[0].endswith(".weight") and three[changed[0]].ndim == 4
@@ -178,17 +179,17 @@ def _image_convolution(model: str) -> str | None:
 
 @functools.cache
 def _whole_names(model: str) -> frozenset[str]:
-    """Return the names of the tensors of timm's whole network."""
+    """Return the names of the tensors of timm's complete network."""
     return frozenset(_made(model).state_dict())
 
 
 class _Stages(NamedTuple):
-    """Of a network that gives some maps.
+    """The stages of a network that gives some of its maps.
 
     Attributes:
-        names: of the modules with tensors of each stage.
-        unused: of the outermost that no map comes from, where fewer maps are asked for than there are.
-        parted: whether the network works without these. Where all of it works together, as in HRNet, they stay.
+        names: names of the modules with tensors, for each stage.
+        unused: names of the outermost modules that no map depends on, if fewer maps are used than there are.
+        parted: whether the network works without these. If its parts are interlinked, as in HRNet, they are kept.
     """
 
     names: tuple[tuple[str, ...], ...]
@@ -198,7 +199,7 @@ class _Stages(NamedTuple):
 
 @functools.cache
 def _stages_of(model: str, depth: int) -> _Stages:
-    """Return which module is of which stage: of the first whose map depends on its parameters."""
+    """Return which module belongs to which stage: the first one whose map depends on its parameters."""
     taken = _taken(model)
     net = _made(model, features_only=True, out_indices=taken.numbers[:depth])
     named = dict(net.named_parameters())
@@ -225,12 +226,12 @@ def _stages_of(model: str, depth: int) -> _Stages:
 
 
 def _nothing(module: nn.Module) -> nn.Module:
-    """Return what stands in the place of a module that is left out: a network may go through it."""
+    """Return a replacement for a module that is left out: the network may still call it."""
     return nn.Sequential() if isinstance(module, nn.Sequential) else nn.Identity()
 
 
 def _unused(net: nn.Module, used: set[str]) -> Iterator[str]:
-    """Yield the outermost modules with parameters none of which is used."""
+    """Yield the outermost modules whose parameters are all unused."""
     holds = {name for name, module in net.named_modules() if next(module.parameters(), None) is not None}
     for name in holds:
         inside = f"{name}."
@@ -242,7 +243,7 @@ def _unused(net: nn.Module, used: set[str]) -> Iterator[str]:
 
 
 class _Weights(Published):
-    """Those that timm's authors publish for a network, fetched by timm itself; names are timm's tags."""
+    """Weights that timm's authors publish for a network, downloaded by timm itself; names are timm's tags."""
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -258,18 +259,18 @@ class _Weights(Published):
         file = _cached(config)
         off = switched_off("UNETZOO_OFFLINE", "HF_HUB_OFFLINE")
         if file is None and off:
-            raise WeightsError(f"the weights {whole} are not in the cache of the Hub, and {off} forbids to fetch them")
+            raise WeightsError(f"the weights {whole} are not in the Hub's cache, and {off} forbids downloading them")
         overlay = {} if file is None else {"file": str(file)}
         try:
             if file is None:
                 _ask(config)
             state = timm.create_model(whole, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
-        except Exception as error:  # of the network's, the client's of the Hub and of safetensors
+        except Exception as error:  # errors of the network, of the Hub's client and of safetensors
             raise WeightsError(
-                f"the weights {whole} could not be had by timm ({type(error).__name__}: {first_line(error)}); check "
-                "the network, HF_ENDPOINT and proxies, or give a file of timm's: pretrained='path/to/model.safetensors'"
+                f"timm could not load the weights {whole} ({type(error).__name__}: {first_line(error)}); check the "
+                "connection, HF_ENDPOINT and proxies, or give a file of timm's: pretrained='path/to/model.safetensors'"
             ) from error
-        Note(f"{whole}: fetched by timm; licence: {config.license or 'not told'}").log()
+        Note(f"{whole}: fetched by timm; licence: {config.license or 'not stated'}").log()
         return Contents(Path(whole), None, state)
 
     def normalisation(self, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -281,7 +282,7 @@ class _Weights(Published):
 
 
 def _cached(config: Any) -> Path | None:
-    """Return the file of weights in the cache of the Hub, so that what is there needs no network; None: not there."""
+    """Return the file of weights in the Hub's cache, which needs no connection; None if it is not there."""
     if not config.hf_hub_id:
         return None
     from huggingface_hub import try_to_load_from_cache
@@ -291,11 +292,11 @@ def _cached(config: Any) -> Path | None:
 
 
 def _ask(config: Any) -> None:
-    """Ask whoever has a file of weights for an answer: the retries of timm's clients take more than a minute.
+    """Check that the server of a file of weights answers: the retries of timm's clients take more than a minute.
 
     Raises:
         OSError: no connection within a few seconds.
-        Exception: of the Hub's client: no answer, or a refusal.
+        Exception: from the Hub's client: no answer, or a refusal.
     """
     if not config.hf_hub_id:
         address = str(config.url)
@@ -314,10 +315,10 @@ def _ask(config: Any) -> None:
 
 @functools.cache
 def _spec(model: str) -> EncoderSpec:
-    """Return the entry of a network of timm.
+    """Return the registry entry for a timm network.
 
     Raises:
-        ConfigError: timm is not installed, has no such network, or it cannot be an encoder.
+        ConfigError: timm is not installed, has no such network, or the network cannot be an encoder.
     """
     timm = _timm(model)
     plain, _, tag = model.partition(".")
