@@ -1,4 +1,4 @@
-"""What ``unetzoo`` says without a command: the way from an image to a network of one's own, to be copied."""
+"""The output of ``unetzoo`` without a command: commands to copy, from a first image to a network of your own."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ STEPS = (
     ("in other programs", "unetzoo export runs/a model.onnx", ("onnx", "export")),
     ("other networks", "unetzoo compare '*resnet18' resunet18", None),
 )
-"""What for, a command, and the package and extra that it needs."""
+"""Purpose, command, and the package and extra that the command needs."""
 
 
 def overview() -> str:
-    """Return the text. FOLDER and IMAGES are the reader's; extras are named where they are missing."""
+    """Return the text. FOLDER and IMAGES stand for the reader's own; missing extras are named."""
     lines = []
     for purpose, command, needs in STEPS:
         missing = f"  # needs: pip install 'unetzoo[{needs[1]}]'" if needs and find_spec(needs[0]) is None else ""
@@ -29,7 +29,7 @@ def overview() -> str:
     return (
         f"unetzoo {__version__}: image segmentation with U-Net, UNet++ and UNet 3+\n\n"
         f"{''.join(lines)}\n"
-        "FOLDER has images/ and masks/ with files of the same names; other layouts are recognised, too.\n"
+        "FOLDER has images/ and masks/ with files of the same names; other layouts are recognised too.\n"
         f"Trained models that come with the package: {', '.join(trained.names())}.\n\n"
-        "'unetzoo --help' lists all commands, and 'unetzoo COMMAND --help' the options of one.\n"
+        "'unetzoo --help' lists all commands, and 'unetzoo COMMAND --help' lists the options of one.\n"
     )
