@@ -736,7 +736,7 @@ class Square:
         ("unknown", r"recognising \(a\.squares\)"),
         ("names", "names of classes .*'square'"),
         ("kind", "pixels .*array"),
-        ("reach", "pixels .*reach out"),
+        ("reach", "pixels .*outside an image"),
         ("random", "pixels .*second time"),
         ("fingerprint", "fingerprints .*read again"),
         ("same", "fingerprints .*another region"),

@@ -816,11 +816,11 @@ def mean_square(logits: Tensor, target: Tensor) -> Tensor:
 
 
 FAULTS: dict[str, tuple[Any, str]] = {
-    "ignored": (lambda x, y: ((x.float()[:, 0].sigmoid() - y) ** 2).mean(), "-100, ignored, change it"),
+    "ignored": (lambda x, y: ((x.float()[:, 0].sigmoid() - y) ** 2).mean(), r"-100\) change it"),
     "empty": (lambda x, y: ((x.float()[:, 0].sigmoid() - y)[y != -100] ** 2).mean(), "-100 everywhere: .*loss .*nan"),
     "half": (lambda x, y: mean_square(x, y).to(x.dtype), "torch.bfloat16: float32 is needed"),
     "flat": (lambda x, y: mean_square(x.detach(), y) + 0 * x.float().sum(), "gradient .*0 everywhere"),
-    "random": (lambda x, y: mean_square(x, y) * torch.rand(()), "same logits .*target .*draw nothing"),
+    "random": (lambda x, y: mean_square(x, y) * torch.rand(()), "same logits .*target .*must not be random"),
     "infinite": (lambda x, y: mean_square(x, y) - (x.float().sigmoid() * (y != -100)[:, None]).clamp(max=1).neg()
                  .add(1).log().mean(), r"\bloss .*\binf\b"),
     "slope": (lambda x, y: mean_square(x, y) + (1 - x.float().sigmoid()).sqrt().masked_fill((y == -100)[:, None], 0)

@@ -1,4 +1,4 @@
-"""Checks of a part of one's own against the contract, for anybody who registers one.
+"""Checks of your own part against its contract, for anybody who registers one.
 
 ``check_decoder("fpn")``, ``check_encoder("strided")``, ``check_loss("edges")`` and
 ``check_annotation_format("outlines", files=["a.cells"])`` run the part as the package does, on small images, and raise

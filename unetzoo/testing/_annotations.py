@@ -1,4 +1,4 @@
-"""Checks of a format of annotations, on files of it."""
+"""Checks of an annotation format, on files of that format."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from unetzoo.errors import ConfigError, InputError
 from unetzoo.testing._running import run
 
 _SIZES = ((64, 48), (7, 5), (1, 1))
-"""Of images, where a file does not say how large its own is."""
+"""Sizes of images, if a file does not give the size of its own."""
 _LARGEST = 2000
-"""Pixels of a side that are tried; what is more is damage, and no reason to fill a memory."""
+"""Largest side that is tried, in pixels; anything larger is damage, and should not fill the memory."""
 _OTHERS = (b"", b"[]", b"{}", b'[{"type": 7}]', b"<a/>", b"\0\1\2\3" * 9, b"a,b\n1,2\n", "é".encode("latin-1"))
-"""Files that are of no format, or of another one."""
+"""Contents of files in no format, or in another one."""
 _DAMAGES = 24
-"""Copies with some bytes that are others."""
+"""Number of copies with some bytes changed."""
 
 
 @dataclass(frozen=True)
@@ -50,35 +50,35 @@ class _File:
         return self.path.name
 
     def document(self) -> Document:
-        """Return what it says, which is read once."""
+        """Return its contents, which are read once."""
         if not self.read:
             self.read.append(self.entry.read(self.path))
         return self.read[0]
 
     def drawings(self) -> Iterator[tuple[Drawing, tuple[int, int]]]:
-        """Yield what was drawn, each with the sizes of images on which it is tried."""
+        """Yield the drawings, each with the image sizes on which it is tried."""
         for drawing in self.document().drawings.values():
             for size in _SIZES if drawing.size is None else (drawing.size,):
                 yield drawing, size
 
 
 def check_annotation_format(name: str, files: Sequence[str | os.PathLike[str]]) -> None:
-    """Hold a format of annotations against its contract, on files of it that are right.
+    """Check an annotation format against its contract, on correct files of that format.
 
-    Copies of them are damaged, and files of other kinds are given its ending: it refuses them, or reads what is left,
-    and fails in no other way.
+    Damaged copies of them, and files of other kinds with its ending, are tried, too: the format must refuse them or
+    read what is left, and must not fail in any other way.
 
     Args:
         name: as it was registered.
-        files: of the format; one at least has an object.
+        files: of the format; at least one must have an object.
 
     Raises:
         ConfigError: there is no such format, or no file.
-        ContractError: lists all that is wrong.
+        ContractError: lists everything that is wrong.
     """
     entry = ANNOTATION_FORMATS[name]
     if isinstance(files, str | os.PathLike) or not files:
-        raise ConfigError(f"files={files!r:.100}: a list of files of the format is needed")
+        raise ConfigError(f"files={files!r:.100}: give a list of files of the format")
     cases = [_File(name, Path(path), entry) for path in files]
     checks = (recognising, names_of_classes, pixels, fingerprints, copies, damages)
     run(
@@ -93,29 +93,29 @@ def check_annotation_format(name: str, files: Sequence[str | os.PathLike[str]]) 
 
 
 def reading(_: str, cases: list[_File]) -> Iterator[str]:
-    """A file is read whole, and is about the images that it says."""
+    """A file is read completely, and names the right images."""
     for case in cases:
         if case.path.suffix.lower() not in case.entry.suffixes:
             yield f"{case}: suffixes={case.entry.suffixes} has no such ending"
         found = case.document()
         if not isinstance(found, Document):
-            yield f"{case}: it gives a {type(found).__name__}: an unetzoo.data.annotations.Document is needed"
+            yield f"{case}: it returns a {type(found).__name__}: an unetzoo.data.annotations.Document is needed"
             continue
         if found.problems:
-            yield f"{case}: it finds problems in a file that is right, such as {found.problems[0]!r:.200}"
+            yield f"{case}: it finds problems in a correct file, such as {found.problems[0]!r:.200}"
         if case.entry.many and "" in found.drawings:
-            yield f"{case}: many=True, and an image has no name"
+            yield f"{case}: many=True, but an image has no name"
         if not case.entry.many and len(found.drawings) != 1:
-            yield f"{case}: {len(found.drawings)} drawings: a file about one image has one; or register it as many=True"
+            yield f"{case}: {len(found.drawings)} drawings: a file for one image has one; or register it with many=True"
         wrong = [drawing for drawing in found.drawings.values() if drawing.source != case.path]
         if wrong:
             yield f"{case}: the source of a drawing is {str(wrong[0].source)!r}: the file is needed"
 
 
 def recognising(case: _File) -> Iterator[str]:
-    """It knows its own files, and no other format takes them for its own."""
+    """It recognises its own files, and no other format does."""
     if not case.entry.recognises(case.path):
-        yield "recognises says no to it"
+        yield "recognises returns False for it"
     try:
         format_of(case.path)
     except InputError as error:
@@ -123,10 +123,10 @@ def recognising(case: _File) -> Iterator[str]:
 
 
 def names_of_classes(case: _File) -> Iterator[str]:
-    """The names are texts, each once, and those of all objects are among them."""
+    """The names are unique texts, and include those of all objects."""
     names = case.document().names
     if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
-        yield f"names={names!r:.200}: texts are needed, each once"
+        yield f"names={names!r:.200}: unique texts are needed"
     kinds = {one.kind for drawing in case.document().drawings.values() for one in drawing.annotations}
     known = {*names, *BACKGROUND, *IGNORE, ""}
     yield from (f"an object is of class {kind!r}, which names does not have" for kind in kinds if _lacks(kind, known))
@@ -137,7 +137,7 @@ def _lacks(kind: str | int, known: set[str]) -> bool:
 
 
 def pixels(case: _File) -> Iterator[str]:
-    """Each region has pixels within the image, the same ones each time."""
+    """Each region has pixels inside the image, and the same ones each time."""
     for drawing, size in case.drawings():
         for k, one in enumerate(drawing.annotations, 1):
             try:
@@ -147,19 +147,19 @@ def pixels(case: _File) -> Iterator[str]:
             rows, columns = first.slices
             inside = first.inside
             if not isinstance(inside, np.ndarray) or inside.dtype != bool or inside.ndim != 2:
-                yield f"annotation {k}: inside is no array (H, W) of bool"
+                yield f"annotation {k}: inside is not an array (H, W) of bool"
             elif min(first.top, first.left) < 0 or rows.stop > size[0] or columns.stop > size[1]:
-                yield f"annotation {k}: its pixels reach out of an image of {size[1]}×{size[0]}: cut them off"
+                yield f"annotation {k}: it has pixels outside an image of {size[1]}×{size[0]}: cut them off"
             elif first.slices != second.slices or not np.array_equal(inside, second.inside):
-                yield f"annotation {k}: its pixels are others the second time"
+                yield f"annotation {k}: it has other pixels the second time"
 
 
 def fingerprints(case: _File) -> Iterator[str]:
-    """They are the same when the file is read again, and others for other regions."""
+    """Fingerprints are the same when the file is read again, and differ between regions."""
     again = case.entry.read(case.path)
     for name, drawing in case.document().drawings.items():
         if again.drawings[name].fingerprint != drawing.fingerprint:
-            yield f"image {name!r}: the fingerprint is another when the file is read again"
+            yield f"image {name!r}: the fingerprint changes when the file is read again"
         seen: dict[str, Part] = {}
         for k, one in enumerate(drawing.annotations, 1):
             try:
@@ -168,18 +168,18 @@ def fingerprints(case: _File) -> Iterator[str]:
                 continue
             other = seen.setdefault(one.region.fingerprint, part)
             if other.slices != part.slices or not np.array_equal(other.inside, part.inside):
-                yield f"annotation {k}: its fingerprint is that of another region"
+                yield f"annotation {k}: it has the fingerprint of another region"
 
 
 def copies(case: _File) -> Iterator[str]:
-    """What was drawn travels to the processes that read images."""
+    """Drawings can be sent to the processes that read images."""
     for name, drawing in case.document().drawings.items():
         if pickle.loads(pickle.dumps(drawing)).fingerprint != drawing.fingerprint:
             yield f"image {name!r}: a pickled copy has another fingerprint"
 
 
 def damages(case: _File) -> Iterator[str]:
-    """Files that are cut off or damaged are refused by InputError, or read as far as they go."""
+    """Truncated or damaged files are refused with InputError, or read as far as possible."""
     whole, chance = case.path.read_bytes(), random.Random(0)
     damaged = [whole[: len(whole) * k // 4] for k in range(4)] + [whole[:-1]]
     for _ in range(_DAMAGES if whole else 0):
@@ -191,7 +191,7 @@ def damages(case: _File) -> Iterator[str]:
 
 
 def other_files(_: str, entry: AnnotationFormat) -> Iterator[str]:
-    """Files of other kinds with its ending are not recognised, or refused by InputError."""
+    """Files of other kinds with its ending are not recognised, or refused with InputError."""
     for suffix in entry.suffixes:
         yield from _refused(entry, _OTHERS, suffix)
 
@@ -215,7 +215,7 @@ def _refused(entry: AnnotationFormat, contents: Sequence[bytes], suffix: str) ->
 
 
 def objects(_: str, cases: list[_File]) -> Iterator[str]:
-    """Some object of some file covers some pixel."""
+    """At least one object in one of the files covers a pixel."""
     found = [(drawing, size) for case in cases for drawing, size in case.drawings()]
     if not any(drawn.target_of(drawing, Labels(), size).any() for drawing, size in found):
-        yield "no object of any file covers a pixel: give one with objects; or do they lie where they should?"
+        yield "no object in any file covers a pixel: give a file with objects, or check their coordinates"

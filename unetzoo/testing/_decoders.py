@@ -20,20 +20,20 @@ from unetzoo.testing._models import Pair
 from unetzoo.testing._running import NORMS, dead_parameters, norms_in, run
 
 _ENCODERS = ("plain", "resnet18")
-"""Whose finest map has the image's size, and half of it."""
+"""Encoders whose finest map has the image's size, and half of it."""
 
 
 def check_decoder(name: str) -> None:
-    """Run a registered decoder on two encoders, and on fewer maps than these give, and hold it against its contract.
+    """Check a registered decoder against its contract, on two encoders, and on fewer maps than these give.
 
-    It takes some seconds, and files go to a temporary folder.
+    It takes some seconds; files are written to a temporary folder.
 
     Args:
         name: under which it is registered.
 
     Raises:
         ConfigError: no decoder has that name.
-        ContractError: lists all that is wrong.
+        ContractError: lists everything that is wrong.
     """
     DECODERS[name]
     able = [encoder for encoder in ENCODERS if pair_problem(name, encoder) is None]
@@ -51,20 +51,20 @@ def check_decoder(name: str) -> None:
 
 
 def building(name: str, pairs: list[Pair]) -> Iterator[str]:
-    """It can be built, and says what it is."""
+    """It can be built, and has its descriptions."""
     decoder = DECODERS[name]
     for attribute in ("title", "paper", "summary"):
         if not getattr(decoder, attribute, ""):
-            yield f"{attribute} is missing: give the class {attribute} = …"
+            yield f"{attribute} is missing: set {attribute} = … in the class"
     for pair in pairs:
         model = pair.create()
         images = pair.images(model)
         given = model.decoder(model.encoder(images), images.shape[-2:], False)
         said = [feature.channels for feature in model.decoder.features]
         if not isinstance(given, list | tuple):
-            yield f"forward gives {type(given).__name__}: a list of features, the main one first, is needed"
+            yield f"forward returns {type(given).__name__}: a list of features, the main one first, is needed"
         elif _shape(given[0])[1:2] != tuple(said[:1]):
-            yield f"the main feature is {_shape(given[0])}; features says {said} channels, the main one first"
+            yield f"the main feature has shape {_shape(given[0])}; features gives {said} channels, the main one first"
         else:
             model(images)
             continue
@@ -72,7 +72,7 @@ def building(name: str, pairs: list[Pair]) -> Iterator[str]:
 
 
 def features(pair: Pair) -> Iterator[str]:
-    """``forward`` gives what ``features`` says: the main one, and with ``deep`` all of them."""
+    """``forward`` returns the features described in ``features``: the main one, and with ``deep`` all of them."""
     supervised = DECODERS[pair.decoder].supervisable
     model = pair.create(**{"deep_supervision": True} if supervised else {}).eval()
     said = model.decoder.features
@@ -82,7 +82,7 @@ def features(pair: Pair) -> Iterator[str]:
             for deep in (False, True) if supervised else (False,):
                 given = model.decoder(list(maps), (height, width), deep)
                 if len(given) != (len(said) if deep else 1):
-                    yield f"with deep={deep} forward gives {len(given)} features; features says {len(said)} of them"
+                    yield f"with deep={deep} forward returns {len(given)} features; features has {len(said)} of them"
                 for number, (feature, source) in enumerate(zip(said, given, strict=False)):
                     shape, size = _shape(source), (-(-height // feature.stride), -(-width // feature.stride))
                     wanted = (2, feature.channels, *size)
@@ -94,14 +94,14 @@ def features(pair: Pair) -> Iterator[str]:
 
 
 def _shape(source: Source) -> tuple[int, ...]:
-    """Return the shape that a source has once what is still to be done is done."""
+    """Return the shape that a source has after its pending operation."""
     if isinstance(source, Tensor):
         return tuple(source.shape)
     return (*source.x.shape[:2], *getattr(source, "size", source.x.shape[2:]))
 
 
 def decoder_gradients(pair: Pair) -> Iterator[str]:
-    """Gradients reach every parameter, with all heads and with the main one alone."""
+    """Gradients reach every parameter, with all heads and with only the main one."""
     for options in ({}, pair.supervised()) if pair.supervised() else ({},):
         model = pair.create(**options).train()
         outputs = model.training_outputs(pair.images(model))
@@ -121,19 +121,19 @@ def channels_and_classes(pair: Pair) -> Iterator[str]:
 
 
 def decoder_norms(pair: Pair) -> Iterator[str]:
-    """The decoder has no norm but the one asked for."""
+    """The decoder has no norm other than the given one."""
     for norm in ENCODERS[pair.encoder].norms:
         model = pair.create(norm=norm).train()
         foreign = norms_in(model.decoder) - set(NORMS[norm])
         if foreign:
             listed = ", ".join(sorted(foreign))
-            yield f"norm={norm!r} gives {listed}: take ConvNormAct, or make_norm(style.norm, channels)"
+            yield f"norm={norm!r} gives {listed}: use ConvNormAct, or make_norm(style.norm, channels)"
         if not model(pair.images(model)).isfinite().all():
             yield f"with norm={norm!r} logits are not finite"
 
 
 def numbers_of_maps(pair: Pair) -> Iterator[str]:
-    """It works on encoders of few maps and of many, from ``fewest_maps`` to ``most_maps``."""
+    """It works on encoders with few maps and with many, from ``fewest_maps`` to ``most_maps``."""
     decoder, spec = DECODERS[pair.decoder], ENCODERS[pair.encoder]
     for maps in range(decoder.fewest_maps, min(decoder.most_maps, spec.maps) + 1):
         options = decoder.Options(**decoder.defaults(maps))
@@ -157,7 +157,7 @@ def _forward(decoder: type[Decoder], encoder: Encoder, style: ConvStyle, options
 
 
 def pruning(pair: Pair) -> Iterator[str]:
-    """What pruning leaves gives what the head of its level gave."""
+    """The pruned decoder gives the same output as the head of its level before."""
     model = pair.create_on_meta()
     if not model.decoder.prunable:
         return
@@ -169,4 +169,4 @@ def pruning(pair: Pair) -> Iterator[str]:
             head = model.decoder.pruned(model.config.decoder_options, level).head
             expected = (outputs.logits, *outputs.deep)[head]
             if not torch.equal(model.prune(level)(images), expected):
-                yield f"prune({level}) does not give what head {head} of the whole gave: see pruned"
+                yield f"prune({level}) does not give the output of head {head} of the complete network: see pruned"

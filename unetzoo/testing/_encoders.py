@@ -24,16 +24,16 @@ _SIZES = ((48, 64), (37, 51), (1, 1), (33, 2), (5, 70))
 
 
 def check_encoder(name: str) -> None:
-    """Run a registered encoder, alone and under decoders, and hold it against the contract of encoders.
+    """Check a registered encoder, alone and under decoders, against the contract of encoders.
 
-    It takes some seconds. Nothing is downloaded, and files go to a temporary folder.
+    It takes some seconds. Nothing is downloaded; files are written to a temporary folder.
 
     Args:
         name: under which it is registered.
 
     Raises:
         ConfigError: no encoder has that name.
-        ContractError: lists all that is wrong.
+        ContractError: lists everything that is wrong.
     """
     ENCODERS[name]
     alone = (
@@ -74,35 +74,35 @@ def _disturbed(name: str, **arguments: Any) -> Encoder:
 
 
 def building(name: str) -> Iterator[str]:
-    """It can be built, and says what it is."""
+    """It can be built, and has its descriptions."""
     spec, encoder = ENCODERS[name], _build(name)
     if not isinstance(encoder, Encoder):
-        yield f"build gives {type(encoder).__name__}: a subclass of unetzoo.Encoder is needed"
+        yield f"build returns {type(encoder).__name__}: a subclass of unetzoo.Encoder is needed"
         return
     for attribute in ("title", "paper"):
         if not getattr(spec, attribute):
-            yield f"{attribute} is empty: register_encoder(…, {attribute}=…)"
+            yield f"{attribute} is empty: give it as register_encoder(…, {attribute}=…)"
     maps = encoder(torch.randn(2, 3, 64, 64))
     if not isinstance(maps, list) or not all(isinstance(each, Tensor) for each in maps):
-        yield f"forward gives {type(maps).__name__}: a list of tensors, finest first, is needed"
+        yield f"forward returns {type(maps).__name__}: a list of tensors, finest first, is needed"
         return
     found = {"maps": len(maps), "channels": len(encoder.channels), "strides": len(encoder.strides)}
     found["stages()"] = len(encoder.stages())
     if len(set(found.values())) > 1:
-        yield f"one map, one of channels, of strides and of stages() is needed each; there are {found}"
+        yield f"maps, channels, strides and stages() must have the same length; they have {found}"
 
 
 def maps_asked_for(name: str) -> Iterator[str]:
-    """It gives as many maps as its argument depth says, and those of a deeper one."""
+    """It gives as many maps as its argument ``depth``: the first maps of a deeper encoder."""
     whole = _on_meta(name)
     if len(whole.channels) != ENCODERS[name].maps:
-        yield f"asked for {ENCODERS[name].maps} maps it gives {len(whole.channels)}: register_encoder(…, maps=…)"
+        yield f"with depth={ENCODERS[name].maps} it gives {len(whole.channels)} maps: see register_encoder(…, maps=…)"
     for depth in range(1, len(whole.channels)):
         encoder = _on_meta(name, depth=depth)
         if len(encoder.channels) != depth or len(encoder(torch.empty(2, 3, 32, 32, device="meta"))) != depth:
-            yield f"asked for {depth} maps it gives {len(encoder.channels)}: heed the argument depth"
+            yield f"with depth={depth} it gives {len(encoder.channels)} maps: use the argument depth"
         elif (encoder.channels, encoder.strides) != (whole.channels[:depth], whole.strides[:depth]):
-            yield f"asked for {depth} maps it gives others than the first {depth} of all"
+            yield f"with depth={depth} its maps are not the first {depth} of all maps"
 
 
 def strides(name: str) -> Iterator[str]:
@@ -142,13 +142,13 @@ def channels_of_images(name: str) -> Iterator[str]:
 
 
 def image_convolution(name: str) -> Iterator[str]:
-    """``image_convolution`` names the convolution whose weight alone depends on the channels of the images."""
+    """``image_convolution`` names the convolution whose weight is the only one that depends on the image channels."""
     three, five = (_on_meta(name, in_channels=channels) for channels in (3, 5))
     others = five.state_dict()
     depend = [key for key, tensor in three.state_dict().items() if tensor.shape != others[key].shape]
     said = three.image_convolution
     if said is None and len(depend) == 1 and depend[0].endswith(".weight"):
-        yield f"only {depend[0]} depends on in_channels: say image_convolution = {depend[0].removesuffix('.weight')!r}"
+        yield f"only {depend[0]} depends on in_channels: set image_convolution = {depend[0].removesuffix('.weight')!r}"
     elif said is not None and depend != [f"{said}.weight"]:
         yield f"image_convolution is {said!r}, but {', '.join(depend) or 'nothing'} depends on in_channels"
 
@@ -157,7 +157,7 @@ def gradients(name: str) -> Iterator[str]:
     """Gradients reach every parameter."""
     encoder = _disturbed(name).train()
     problems: list[str] = []
-    for _ in range(3):  # chance, of stochastic depth say, may leave a block out once
+    for _ in range(3):  # stochastic depth, for example, may leave a block out once
         maps = encoder(torch.randn(2, 3, 64, 64))
         torch.stack([(each - 1).square().mean() for each in maps]).sum().backward()  # type: ignore[no-untyped-call]
         problems = list(dead_parameters(encoder))
@@ -167,7 +167,7 @@ def gradients(name: str) -> Iterator[str]:
 
 
 def encoder_types(name: str) -> Iterator[str]:
-    """Maps are in the type of the weights."""
+    """Maps have the type of the weights."""
     encoder, images = _disturbed(name).eval(), torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         expected = copy.deepcopy(encoder).double()(images.double())
@@ -181,19 +181,19 @@ def encoder_types(name: str) -> Iterator[str]:
 
 
 def maps_of_images_apart(name: str) -> Iterator[str]:
-    """In evaluation mode an image's maps do not depend on the others in its batch, nor on chance."""
+    """In evaluation mode, the maps of an image depend neither on the others in its batch nor on chance."""
     encoder, images = _disturbed(name).eval(), torch.randn(3, 3, 48, 64)
     with torch.no_grad():
         together, again, alone = encoder(images), encoder(images), encoder(images[:1])
     for number, found in enumerate(together):
         if not torch.equal(found, again[number]):
-            yield f"in evaluation mode map {number} of the same images is another a second time"
+            yield f"in evaluation mode map {number} of the same images differs a second time"
         if difference(found[:1], alone[number]) > 1e-3:
             yield f"in evaluation mode map {number} of an image depends on the others in its batch"
 
 
 def norms(name: str) -> Iterator[str]:
-    """The norm is the one asked for, everywhere, or else the encoder says that it has its own."""
+    """The norm is the given one everywhere, or the encoder declares that it has its own."""
     spec = ENCODERS[name]
     own = norms_in(_on_meta(name, norm=spec.norms[0]))
     for norm in spec.norms:
@@ -201,15 +201,15 @@ def norms(name: str) -> Iterator[str]:
         found = norms_in(encoder)
         given = ", ".join(sorted(found)) or "no norm"
         if spec.own_norm is None and found != set(NORMS[norm]):
-            yield f"norm={norm!r} gives {given}: take make_norm(style.norm, channels), or register norms= or own_norm="
+            yield f"norm={norm!r} gives {given}: use make_norm(style.norm, channels), or register norms= or own_norm="
         if spec.own_norm is not None and found != own:
-            yield f"norm={norm!r} gives {given}, though own_norm={spec.own_norm!r} says that it is the decoder's alone"
+            yield f"norm={norm!r} gives {given}, but own_norm={spec.own_norm!r} says that norm is only for the decoder"
         if not spec.own_norm and not all(each.isfinite().all() for each in encoder(torch.randn(2, 3, 40, 40))):
             yield f"with norm={norm!r} maps are not finite"
 
 
 def freezing(name: str) -> Iterator[str]:
-    """``freeze`` stops the first stages, statistics too, and no others; all stages are the whole encoder."""
+    """``freeze`` freezes the first stages, including statistics, and no others; all stages are the complete encoder."""
     encoder = _disturbed(name)
     for stages in range(len(encoder.channels) + 1):
         encoder.freeze(stages)
@@ -221,10 +221,10 @@ def freezing(name: str) -> Iterator[str]:
                 yield f"freeze({stages}) does not keep {key}: train() must leave frozen stages alone"
         for key, parameter in encoder.named_parameters():
             if (id(parameter) in frozen) == parameter.requires_grad:
-                yield f"freeze({stages}) {'does not stop' if parameter.requires_grad else 'stops'} {key}"
+                yield f"freeze({stages}) {'does not freeze' if parameter.requires_grad else 'freezes'} {key}"
     left = [key for key, parameter in encoder.named_parameters() if parameter.requires_grad]
     if left:
-        yield f"no stage has {', '.join(left[:3])}: stages() gives the modules of each map"
+        yield f"no stage has {', '.join(left[:3])}: stages() must return the modules of each map"
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
@@ -232,7 +232,7 @@ def _tensors(module: nn.Module) -> list[Tensor]:
 
 
 def pretrained_weights(name: str) -> Iterator[str]:
-    """Torchvision's tensors are the encoder's, name by name, after ``from_torchvision``."""
+    """After ``from_torchvision``, torchvision's tensors match those of the encoder name by name."""
     spec = ENCODERS[name]
     if not isinstance(spec.weights, str):
         return
@@ -253,7 +253,7 @@ def pretrained_weights(name: str) -> Iterator[str]:
 
 
 def decoders_above(name: str) -> Iterator[str]:
-    """Every decoder that can stand on it does; where none can, the reasons are told."""
+    """Every decoder that can use it works with it; if none can, the reasons are given."""
     found = 0
     for decoder in DECODERS:
         if pair_problem(decoder, name) is not None:
@@ -264,6 +264,6 @@ def decoders_above(name: str) -> Iterator[str]:
             border = 2 * model.decoder.border
             logits = model(torch.empty(2, 3, height, width, device="meta"))
             if logits.shape != (2, 1, height - border, width - border):
-                yield f"under {decoder}, logits of a {height} × {width} image are {tuple(logits.shape)}"
+                yield f"under {decoder}, logits of a {height} × {width} image have shape {tuple(logits.shape)}"
     if not found:
-        yield "; ".join(["no decoder can stand on it", *(str(pair_problem(decoder, name)) for decoder in DECODERS)])
+        yield "; ".join(["no decoder can use it", *(str(pair_problem(decoder, name)) for decoder in DECODERS)])

@@ -1,4 +1,4 @@
-"""Checks of a loss, for every task that it serves."""
+"""Checks of a loss, for every task that it supports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unetzoo.testing._running import run
 
 _IGNORED = -100
 _SIZE = (13, 10)
-"""Sides that divide by nothing."""
+"""Sides without useful divisors."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,20 @@ class _Case:
         return build(self.text, self.task, ignore_index=_IGNORED)
 
     def example(self) -> tuple[Tensor, Tensor]:
-        """Return logits (2, C, H, W) and a target of class numbers, or of 0 and 1."""
+        """Return logits (2, C, H, W) and a target of class indices, or of 0 and 1."""
         classes = 1 if self.task == "binary" else 3
         shape = (2, classes, *_SIZE) if self.task == "multilabel" else (2, *_SIZE)
         return torch.randn(2, classes, *_SIZE), torch.randint(3 if self.task == "multiclass" else 2, shape)
 
 
 def check_loss(text: str) -> None:
-    """Run a loss on small random images of every task that it serves, and hold it against the contract of losses.
+    """Check a loss against the contract of losses, on small random images for every task that it supports.
 
     Args:
         text: as ``unetzoo.losses.build`` takes it, such as "edges" or "edges(width=3)".
 
     Raises:
-        ContractError: lists all that is wrong.
+        ContractError: lists everything that is wrong.
     """
     spec = LOSSES.get(text.partition("(")[0].strip())
     cases = [_Case(text, task) for task in (PIXEL_TASKS if spec is None else spec.tasks)]
@@ -58,16 +58,16 @@ def check_loss(text: str) -> None:
 
 
 def building(_: str, cases: list[_Case]) -> Iterator[str]:
-    """It can be made, and gives a scalar."""
+    """It can be made, and returns a scalar."""
     for case in cases:
         logits, target = case.example()
         value = case.build()(logits, target)
         if value.shape != ():
-            yield f"task={case.task!r}: it gives shape {tuple(value.shape)}: a scalar is needed, such as a mean"
+            yield f"task={case.task!r}: it returns shape {tuple(value.shape)}: a scalar is needed, such as a mean"
 
 
 def values(case: _Case) -> Iterator[str]:
-    """A finite float32, with a finite gradient to learn from."""
+    """It is a finite float32, with a finite gradient that is not 0."""
     logits, target = case.example()
     value, slope = _taken(case.build(), logits, target)
     yield from _faults(value, slope)
@@ -76,12 +76,12 @@ def values(case: _Case) -> Iterator[str]:
 
 
 def repeated(case: _Case) -> Iterator[str]:
-    """The same loss of the same logits: a run that goes on could not be exact else."""
+    """It is the same for the same logits: otherwise a resumed run could not be exact."""
     logits, target = case.example()
     loss = case.build()
     first, second = (_taken(loss, logits, target)[0] for _ in range(2))
     if not torch.equal(first, second):
-        yield f"the same logits and target gave {first.item():g}, then {second.item():g}: it may draw nothing"
+        yield f"the same logits and target gave {first.item():g}, then {second.item():g}: it must not be random"
 
 
 def ignored_pixels(case: _Case) -> Iterator[str]:
@@ -93,13 +93,13 @@ def ignored_pixels(case: _Case) -> Iterator[str]:
     loss = case.build()
     (one, slope), (other, _) = (_taken(loss, given, target) for given in (logits, others))
     if not torch.isclose(one, other, rtol=1e-5, atol=1e-6):
-        yield f"logits where the target is {_IGNORED}, ignored, change it from {one.item():g} to {other.item():g}"
+        yield f"logits at ignored pixels (target {_IGNORED}) change it from {one.item():g} to {other.item():g}"
     if slope[..., :4].any():
-        yield f"logits where the target is {_IGNORED}, ignored, get a gradient"
+        yield f"logits at ignored pixels (target {_IGNORED}) get a gradient"
 
 
 def targets_of_one_value(case: _Case) -> Iterator[str]:
-    """Finite where nothing counts, where there is no foreground, and where there is nothing else."""
+    """It is finite if no pixel counts, if there is no foreground, and if there is only foreground."""
     logits, target = case.example()
     for value in (_IGNORED, 0, 1):
         for fault in _faults(*_taken(case.build(), logits, torch.full_like(target, value))):
@@ -107,13 +107,13 @@ def targets_of_one_value(case: _Case) -> Iterator[str]:
 
 
 def large_logits(case: _Case) -> Iterator[str]:
-    """Finite where the network is very sure, and wrong."""
+    """It is finite if the network is very sure, and wrong."""
     logits, target = case.example()
     yield from _faults(*_taken(case.build(), 100 * logits, target))
 
 
 def half_precision(case: _Case) -> Iterator[str]:
-    """Float32 of logits in bfloat16, under autocast, and nearly the same."""
+    """For logits in bfloat16, under autocast, it is float32 and nearly the same."""
     logits, target = case.example()
     loss = case.build()
     whole, _ = _taken(loss, logits, target)
@@ -121,7 +121,7 @@ def half_precision(case: _Case) -> Iterator[str]:
         half, slope = _taken(loss, logits.bfloat16(), target)
     yield from _faults(half, slope)
     if not torch.isclose(half.float(), whole.float(), rtol=0.05, atol=0.02):
-        yield f"{half.item():g} of logits in bfloat16, and {whole.item():g} of the same in float32"
+        yield f"it is {half.item():g} for logits in bfloat16, but {whole.item():g} for the same logits in float32"
 
 
 def _taken(loss: Loss, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

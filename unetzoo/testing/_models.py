@@ -1,4 +1,4 @@
-"""Checks of whole models: what a decoder and an encoder must do together."""
+"""Checks of complete models: what a decoder and an encoder must do together."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from unetzoo.testing._running import difference, disturb
 from unetzoo.zoo import create, signature
 
 _FREE_SIZES = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14)
-"""Whether torch.export keeps heights and widths apart that were rounded up."""
+"""Whether torch.export can distinguish heights and widths that were rounded up."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A decoder on an encoder, as small as their options allow without one's knowing them."""
+    """A decoder on an encoder, as small as possible with the options that are known here."""
 
     decoder: str
     encoder: str
@@ -52,7 +52,7 @@ class Pair:
         return model
 
     def create_on_meta(self, **options: Any) -> SegmentationModel:
-        """Return the model as shapes alone."""
+        """Return the model on the meta device."""
         with on_meta():
             return self._create(**options)
 
@@ -84,16 +84,16 @@ class Pair:
 
 
 def listing(pair: Pair) -> Iterator[str]:
-    """The name is listed, and people are told what it is."""
+    """The name is listed, with a description."""
     if pair.name not in list_models(pair.name):
         yield f"{pair.name} is not in list_models()"
         return
     info = info_of(pair.name, pair.create_on_meta())
     if (info.architecture, info.encoder) != (DECODERS[pair.decoder].title, ENCODERS[pair.encoder].title):
-        yield f"{pair.name} is listed as {info.architecture} on {info.encoder}: titles are each part's own"
+        yield f"{pair.name} is listed as {info.architecture} on {info.encoder}: each part must have its own title"
     for option in info.options:
         if not info.meanings.get(option):
-            yield f"the option {option!r} is not explained: its dataclass has no entry of the name under Attributes"
+            yield f"the option {option!r} is not explained: list it under Attributes in its dataclass"
 
 
 def configuration(pair: Pair) -> Iterator[str]:
@@ -101,15 +101,15 @@ def configuration(pair: Pair) -> Iterator[str]:
     config = pair.create_on_meta(**pair.supervised()).config
     again = ModelConfig.from_json(config.to_json())
     if again != config:
-        yield f"the configuration does not come back from JSON as it was: {again} instead of {config}"
+        yield f"the configuration changes when it is written to JSON and read back: {again} instead of {config}"
     defaults = {key: value for key, value in signature(pair.name).items() if key not in ("pretrained", "input_policy")}
     with on_meta():
         if create(pair.name, **defaults).config != create(pair.name).config:
-            yield "the defaults that signature() gives build another model than no options do"
+            yield "the defaults from signature() build another model than no options do"
 
 
 def any_size(pair: Pair) -> Iterator[str]:
-    """Logits come at the size of the images, whatever that is."""
+    """Logits have the size of the images, whatever that is."""
     model = pair.create(num_classes=2).eval()
     border = model.decoder.border
     for height, width in pair.sizes(model):
@@ -123,7 +123,7 @@ def any_size(pair: Pair) -> Iterator[str]:
 
 
 def types(pair: Pair) -> Iterator[str]:
-    """The arithmetic is in the type of the weights."""
+    """Computation is in the type of the weights."""
     model = pair.create().eval()
     images = pair.images(model)
     with torch.no_grad():
@@ -140,15 +140,15 @@ def types(pair: Pair) -> Iterator[str]:
 
 
 def images_apart(pair: Pair) -> Iterator[str]:
-    """In evaluation mode an image's logits do not depend on the others in its batch, nor on chance."""
+    """In evaluation mode, the logits of an image depend neither on the others in its batch nor on chance."""
     model = pair.create().eval()
     images = pair.images(model)
     with torch.no_grad():
         together, alone = model(images), torch.cat([model(image[None]) for image in images])
         if not torch.equal(model(images), together):
-            yield "in evaluation mode the same images give other logits a second time"
+            yield "in evaluation mode the same images give different logits a second time"
     if difference(alone, together) > 1e-3:
-        yield "in evaluation mode an image alone gives other logits than in a batch"
+        yield "in evaluation mode an image alone gives different logits than in a batch"
 
 
 def supervision(pair: Pair) -> Iterator[str]:
@@ -172,11 +172,11 @@ def supervision(pair: Pair) -> Iterator[str]:
     single = pair.create_on_meta()
     if single.deep_heads:
         surplus = len(single.deep_heads)
-        yield f"without deep supervision there are {surplus} heads too many: features must list the main feature alone"
+        yield f"without deep supervision there are {surplus} heads too many: features must list only the main feature"
 
 
 def checkpointing(pair: Pair) -> Iterator[str]:
-    """Recomputed activations change memory, and neither gradients nor statistics."""
+    """Recomputed activations save memory, and change neither gradients nor statistics."""
     plain = pair.create(**pair.supervised()).train()
     saving = copy.deepcopy(plain)
     saving.gradient_checkpointing()
@@ -186,11 +186,11 @@ def checkpointing(pair: Pair) -> Iterator[str]:
         kept.append(_kept(model, images))
     for (name, a), b in zip(plain.named_parameters(), saving.parameters(), strict=True):
         if a.grad is not None and (b.grad is None or not torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-5)):
-            yield f"with gradient_checkpointing() the gradient of {name} is another"
+            yield f"with gradient_checkpointing() the gradient of {name} changes"
     buffers = dict(saving.named_buffers())
     for name, buffer in plain.named_buffers():
         if not torch.allclose(buffer.double(), buffers[name].double(), rtol=1e-4, atol=1e-6):
-            yield f"with gradient_checkpointing() {name} is another: it counts the batch twice"
+            yield f"with gradient_checkpointing() {name} changes: it counts the batch twice"
     for part in ("encoder", "decoder"):
         if kept[1][part] >= kept[0][part] > 0:
             yield f"gradient_checkpointing() saves no memory in the {part}: call its parts by self.run(part, …)"
@@ -223,19 +223,19 @@ def _kept(model: SegmentationModel, images: Tensor) -> dict[str, int]:
 
 
 def meta(pair: Pair) -> Iterator[str]:
-    """Built on the meta device a model allocates nothing, and takes over the tensors of a state dict."""
+    """On the meta device, a model allocates nothing, and can take over the tensors of a state dict."""
     model = pair.create(**pair.supervised()).eval()
     shapes = build_on_meta(model.config)
     for name, tensor in shapes.state_dict().items():
         if not tensor.is_meta:
-            yield f"{name} is allocated although the model is built on meta: give its constructor no device"
+            yield f"{name} is allocated although the model is built on meta: do not give its constructor a device"
     shapes.load_state_dict(model.state_dict(), assign=True)
     images = pair.images(model)
     with torch.no_grad():
         if not any(buffer.is_meta for buffer in shapes.buffers()) and not torch.equal(
             shapes.eval()(images), model(images)
         ):
-            yield "a model built on meta gives other logits with the same state dict: something is kept outside of it"
+            yield "a model built on meta gives other logits with the same state dict: something is kept outside it"
 
 
 def saving(pair: Pair) -> Iterator[str]:
@@ -247,7 +247,7 @@ def saving(pair: Pair) -> Iterator[str]:
         save(model, path)
         with torch.no_grad():
             if not torch.equal(load(path)(images), model(images)):
-                yield "a saved model gives other logits when it is loaded: something is kept outside of the state dict"
+                yield "a saved model gives different logits when loaded: something is stored outside the state dict"
         if model.encoder.image_convolution is None:
             return
         for channels in (1, 5):
@@ -257,7 +257,7 @@ def saving(pair: Pair) -> Iterator[str]:
 
 
 def optimizing(pair: Pair) -> Iterator[str]:
-    """The copy for inference gives the same logits, and holds nothing that only training needs."""
+    """The copy for inference gives the same logits, and has no parts that only training needs."""
     model = pair.create()
     slim = optimize(model, example=pair.images(model))
     if DECODERS[pair.decoder].supervisable:
@@ -282,4 +282,4 @@ def exporting(pair: Pair) -> Iterator[str]:
         with torch.no_grad():
             wrong = difference(exported(example), model(example))
         if not wrong < 1e-3 or math.isnan(wrong):
-            yield f"exported by torch.export it gives other logits for images of {tuple(example.shape)}"
+            yield f"exported by torch.export it gives different logits for images of {tuple(example.shape)}"

@@ -1,4 +1,4 @@
-"""How checks are run: one after another, each on its own, with all that they find in one error."""
+"""Runs checks one after another, independently, and reports all their findings in one error."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from unetzoo.files.torch_files import first_line
 
 _OURS = Path(__file__).parent
 _SHOWN = 3
-"""Problems of one check that are written out: what is wrong once is often wrong everywhere."""
+"""Most problems of one check that are listed: a mistake often occurs everywhere."""
 
 
 class ContractError(UnetzooError, AssertionError):
-    """A decoder, an encoder, a loss or a format of annotations that breaks its contract.
+    """A decoder, an encoder, a loss or an annotation format breaks its contract.
 
     Attributes:
         problems: a line for each thing that is wrong, which begins with the name of the check that found it.
@@ -34,20 +34,20 @@ class ContractError(UnetzooError, AssertionError):
 
 
 def run(part: str, checks: Sequence[partial[Iterator[str]]]) -> None:
-    """Run checks of a part, the first of which is whether it can be built: where it cannot, the rest is not run.
+    """Run checks of a part. The first is whether it can be built; if that fails, the others are not run.
 
     Args:
         part: its kind and name, the subject of the error.
-        checks: each a function and its arguments, which yields a sentence for each thing that is wrong: what was
-            expected, what came, where to look.
+        checks: functions with their arguments, which yield a sentence for each problem: what was expected, what was
+            found, where to look.
 
     Raises:
-        ContractError: lists all that they find.
+        ContractError: lists everything that they find.
     """
     problems: list[str] = []
     logger = logging.getLogger("unetzoo")
     before = logger.disabled
-    logger.disabled = True  # load(in_channels=) tells what it adapts
+    logger.disabled = True  # load(in_channels=) logs what it adapts
     try:
         for check in checks:
             problems += _found(check)
@@ -60,32 +60,32 @@ def run(part: str, checks: Sequence[partial[Iterator[str]]]) -> None:
 
 
 def _found(check: partial[Iterator[str]]) -> list[str]:
-    """Return what one check finds, its name first; what it stumbles over is its last finding."""
+    """Return the findings of one check, its name first; if it raises an error, that is the last finding."""
     title = check.func.__name__.replace("_", " ")
     if not isinstance(check.args[0], str):
         title += f" ({check.args[0]})"
     found: list[str] = []
     with torch.random.fork_rng(devices=()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what an exporter deprecates is not the part's affair
+        warnings.simplefilter("ignore")  # an exporter's deprecations do not concern the part
         torch.manual_seed(0)
         try:
             found.extend(f"{title}: {problem}" for problem in check())
         except Exception as error:
             found.append(f"{title}: {type(error).__name__}: {first_line(error):.300}{_place(error)}")
     if len(found) > _SHOWN:
-        found[_SHOWN - 1 :] = [f"{found[_SHOWN - 1]}; and {len(found) - _SHOWN} more of the kind"]
+        found[_SHOWN - 1 :] = [f"{found[_SHOWN - 1]}; and {len(found) - _SHOWN} more of this kind"]
     return found
 
 
 def _place(error: BaseException) -> str:
-    """Return where an error came up, in the part itself where that is on the way."""
+    """Return where an error was raised, in the part itself if it is in the traceback."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent != _OURS]
     own = [frame for frame in frames if "site-packages" not in Path(frame.filename).parts]
     return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
 
 
 def disturb(module: nn.Module) -> None:
-    """Move all parameters and statistics away from their first values, of which zeros and ones hide mistakes."""
+    """Move all parameters and statistics away from their initial values, whose zeros and ones could hide mistakes."""
     with torch.no_grad():
         for parameter in module.parameters():
             spread = float(parameter.std()) if parameter.numel() > 1 else 0.0
@@ -98,7 +98,7 @@ def disturb(module: nn.Module) -> None:
 
 
 def difference(found: Tensor, expected: Tensor) -> float:
-    """Return the largest difference, relative to the spread of what is expected; infinity where shapes differ."""
+    """Return the largest difference, relative to the spread of the expected values; infinity if shapes differ."""
     if found.shape != expected.shape:
         return float("inf")
     found, expected = found.double(), expected.double()
@@ -108,13 +108,13 @@ def difference(found: Tensor, expected: Tensor) -> float:
 
 
 def dead_parameters(module: nn.Module, prefix: str = "") -> Iterator[str]:
-    """Yield a sentence for each parameter that a backward pass has left without a gradient."""
+    """Yield a sentence for each parameter that has no gradient after a backward pass."""
     for name, parameter in module.named_parameters(prefix=prefix):
         owner, _, own = name.removeprefix(f"{prefix}." if prefix else "").rpartition(".")
-        # In front of a norm a bias of a convolution cancels out.
+        # The bias of a convolution before a norm cancels out.
         cancels = own == "bias" and isinstance(module.get_submodule(owner), nn.Conv2d | nn.ConvTranspose2d)
         if parameter.grad is None:
-            yield f"{name} gets no gradient: no output depends on it; do not make it, or use it"
+            yield f"{name} gets no gradient: no output depends on it; use it, or do not create it"
         elif not parameter.grad.isfinite().all():
             yield f"the gradient of {name} is not finite"
         elif not cancels and not parameter.grad.any():
@@ -137,5 +137,5 @@ def norms_in(module: nn.Module) -> set[str]:
 
 
 def _holds(layer: nn.Module) -> bool:
-    """Return whether it is a norm, and no block that holds one."""
+    """Return whether it is a norm, not a block that contains one."""
     return not any(layer.children())

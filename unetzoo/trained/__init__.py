@@ -1,4 +1,4 @@
-"""The trained models that come with the package: a ``.safetensors`` file, a model card and a list of data each."""
+"""The trained models included in the package: each has a ``.safetensors`` file, a model card and a list of its data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def names() -> tuple[str, ...]:
 
 
 def title_of(path: str | os.PathLike[str]) -> str:
-    """Return what a model's file is called in messages: its name, where it comes with the package."""
+    """Return the name of a model's file for messages: the model's name, if it is included in the package."""
     path = Path(path)
     return path.stem if path.parent == FOLDER else str(path)
 
@@ -30,5 +30,5 @@ def card_of(name: str) -> Path:
 
 
 def data_of(name: str) -> Path:
-    """Return the file that lists what it was trained, validated and tested on."""
+    """Return the file that lists its training, validation and test data."""
     return FOLDER / f"{name}.json"
