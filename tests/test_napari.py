@@ -170,7 +170,7 @@ def test_images_that_do_not_fit_the_model_are_refused_in_its_words() -> None:
     for data, which, said in (
         (np.zeros((2, 32, 32), np.uint8), "channels", "2 channels"),
         (np.zeros((32, 32), np.int64), "slice", "8, 16 or 32 bits"),
-        (np.zeros((32, 32), bool), "slice", "a mask is no image"),
+        (np.zeros((32, 32), bool), "slice", "this is a mask and not an image"),
     ):
         with pytest.raises(InputError, match=said):
             ended(segmenting.segment(predictor(channels=3), layers.planes_of(Image(data), which)))

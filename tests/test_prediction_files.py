@@ -850,6 +850,6 @@ def test_what_cannot_be_written_is_a_write_error(model: Path, tmp_path: Path) ->
 
 def test_a_mask_by_rows_fills_no_holes(model: Path, tmp_path: Path) -> None:
     write_tiff(tmp_path / "a.tif", noise(20, 20), photometric="rgb")
-    with pytest.raises(ConfigError, match=r"holes=20: .*across rows"):
+    with pytest.raises(ConfigError, match=r"holes=20: .*by rows"):
         Predictor(model, holes=20).write_mask(tmp_path / "a.tif", tmp_path / "mask.tif")
     assert [path.name for path in tmp_path.iterdir() if path != model] == ["a.tif"]
