@@ -167,9 +167,9 @@ def _write_tiff(
 
 
 def steps_of(height: int, width: int) -> list[int]:
-    """Return, for each level of a mask, the side of the square of its pixels that becomes one pixel; 1 first.
+    """Return, for each level of a pyramid, how many mask pixels in each direction become one pixel; 1 first.
 
-    Each level has a quarter of the height and width of the one before, until it fits into one tile.
+    Each level has a quarter of the height and width of the level before; the last one fits into one tile.
     """
     steps = [1]
     while max(height, width) // steps[-1] > TILE and min(height, width) // (steps[-1] * DOWN) >= 1:
