@@ -1,1 +1,1 @@
-"""The layers that every encoder, decoder and head is made of."""
+"""The layers of which all encoders, decoders and heads are made."""

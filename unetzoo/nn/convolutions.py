@@ -1,8 +1,8 @@
-"""The convolution of several maps at once, for which neither their concatenation nor up-sampled maps are kept.
+"""Convolution of several maps together, for which neither their concatenation nor up-sampled maps are kept.
 
-Autograd keeps the input of each convolution for the backward pass. Where that input is cheap to make again (a
-concatenation, an up-sampled map, a norm and ReLU of something that is kept anyway), :class:`ConcatConv` keeps what
-it is made of instead. Values and gradients are those of the plain way.
+Autograd keeps the input of each convolution for the backward pass. If that input is cheap to recompute (a
+concatenation, an up-sampled map, a norm and ReLU of a tensor that is kept anyway), :class:`ConcatConv` keeps the
+tensors from which it is made instead. Values and gradients are those of the ordinary computation.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class ConcatConv(nn.Conv2d):
         """Return (N, out_channels, H, W), with the weight, a slice of it for each source, shared out.
 
         Raises:
-            InputError: what is given is no source, or their channels do not add up to ``in_channels``.
+            InputError: an argument is not a source, or the channels do not add up to ``in_channels``.
         """
         problem = self._problem(sources)
         if problem is not None:
@@ -92,11 +92,11 @@ class ConcatConv(nn.Conv2d):
             widths.append(_tensor(source).shape[1])
         if sum(widths) != self.in_channels:
             given = " + ".join(map(str, widths)) or "no"
-            return f"sources of {given} channels: in_channels={self.in_channels} are needed in all"
+            return f"sources of {given} channels: in_channels={self.in_channels} are needed in total"
         return None
 
     def _groups(self, sources: Sequence[Source]) -> Iterator[Upsampled | list[Source]]:
-        """Yield neighbours that are convolved together; an up-sampled map whose channels are mixed first is alone."""
+        """Yield neighbours to convolve together; an up-sampled map whose channels are mixed first is alone."""
         group: list[Source] = []
         for source in sources:
             if isinstance(source, Upsampled) and mixes(
@@ -123,7 +123,7 @@ def _conv(sources: Upsampled | Sequence[Source], weight: Tensor, bias: Tensor | 
     recorded = torch.is_grad_enabled() and any(x.requires_grad for x in (weight, *tensors))
     kept_anyway = len(sources) == 1 and isinstance(sources[0], Tensor)
     if kept_anyway or not recorded or transformed() or not remakes(sources):
-        # A trace is held against a second one without gradients: both must do the same.
+        # A trace is compared with a second one without gradients: both must do the same.
         spare = not (recorded or by_tracing())
         maps = [_made(source, _tensor(source), spare=spare) for source in sources]
         joined = _joined(maps, weight)
@@ -134,10 +134,10 @@ def _conv(sources: Upsampled | Sequence[Source], weight: Tensor, bias: Tensor | 
 
 
 def remakes(sources: Sequence[Source]) -> bool:
-    """Whether the input of a convolution is made again for backward.
+    """Whether the input of a convolution is recomputed for backward.
 
-    Not on CUDA: to concatenate, norm and resample a second time is a tenth of a layer's time there, and on small maps
-    what Python needs for it is more. ``model.gradient_checkpointing()`` saves more memory where it is short.
+    Not on CUDA: to concatenate, normalise and resample again takes a tenth of a layer's time there, and on small maps
+    the overhead of Python is larger. ``model.gradient_checkpointing()`` saves more memory if needed.
     """
     return _tensor(sources[0]).device.type != "cuda"
 
@@ -151,7 +151,7 @@ def _tensor(source: Source) -> Tensor:
 
 
 def _made(source: Source, x: Tensor, norm: Callable[[Tensor], Tensor] | None = None, spare: bool = False) -> Tensor:
-    """Do to ``x`` what is to be done to ``source``.
+    """Apply the pending operation of ``source`` to ``x``.
 
     Args:
         norm: in place of its own.
@@ -173,7 +173,7 @@ def _joined(maps: Sequence[Tensor], weight: Tensor) -> Tensor:
 
 
 class _RemadeInput(torch.autograd.Function):
-    """Convolution that keeps for backward what its input is made of, not the input.
+    """Convolution that keeps for backward the tensors from which its input is made, not the input.
 
     Its tensors are those of the sources, then the parameters of their norms.
     """
@@ -193,7 +193,7 @@ class _RemadeInput(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         weight, *tensors = ctx.saved_tensors
         _, _, weight_needed, bias_needed, *needed = ctx.needs_input_grad
-        again = torch.is_grad_enabled()  # create_graph=True: a gradient of this gradient will be asked for
+        again = torch.is_grad_enabled()  # create_graph=True: a gradient of this gradient will be needed
         if not again:
             tensors = [x.detach().requires_grad_(need) for x, need in zip(tensors, needed, strict=True)]
         with torch.enable_grad(), ctx.autocast():
@@ -209,7 +209,7 @@ class _RemadeInput(torch.autograd.Function):
 
 
 def _autocast_again(device: str) -> Callable[[], contextlib.AbstractContextManager[Any]]:
-    """Return what sets autocast to what it is now, as backward passes run without it."""
+    """Return a context that restores the current autocast, because backward passes run without it."""
     if not torch.amp.is_autocast_available(device):
         return contextlib.nullcontext
     enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
@@ -217,7 +217,7 @@ def _autocast_again(device: str) -> Callable[[], contextlib.AbstractContextManag
 
 
 class _Recipe:
-    """How a source's map is made from its tensor, a second time: its norm must not count the batch twice."""
+    """Recomputes the map of a source from its tensor: its norm must not count the batch twice."""
 
     def __init__(self, source: Source) -> None:
         self.source = replace(source, x=torch.empty(0)) if not isinstance(source, Tensor) else torch.empty(0)

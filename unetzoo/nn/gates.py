@@ -1,18 +1,20 @@
-"""Attention gates: what a skip connection brings is weighed, pixel by pixel, by what is known at the coarser level.
+"""Attention gates: each pixel of a skip connection is weighted with the help of the decoder's next coarser map.
 
 Paper: Oktay et al. 2018, "Attention U-Net", arXiv 1804.03999, equations 1 and 2, figure 2. With x the skip connection
 and g the gating signal, the decoder's map one level coarser,
 
     q = psi(ReLU(W_x x + W_g g + b_g)) + b_psi,    alpha = sigmoid(q) at x's size,    output = alpha x,
 
-W_x taking x to g's grid and both to fewer channels, half of x's, psi taking these to one. Reference code (MIT):
-ozan-oktay/Attention-Gated-Networks, ``GridAttentionBlock2D``, whose W_x is a strided convolution without bias, as here.
+where W_x maps x to g's grid, W_x and W_g reduce the channels to half of x's, and psi reduces these to one. Reference
+code (MIT): ozan-oktay/Attention-Gated-Networks, ``GridAttentionBlock2D``, whose W_x is a strided convolution without
+bias, as here.
 
-Not here, as the paper's equations do not have it: what the authors' U-Net adds, two 1×1 convolutions with batch norm
-behind the product, and one before the coarsest gating signal; and its W_x and W_g keep x's channels. The popular port
-LeeJunHyun/Image_Segmentation is another network: g is up-sampled to x's size first, a batch norm follows W_x, W_g and
-psi, alpha is never resampled, and the finest skip connection has a gate, too. Here: any size, with zeros where the last
-window of W_x reaches over an odd border, as padded convolutions have them, and any ratio of strides, 1 among them.
+The authors' U-Net has more parts, which are left out here because the paper's equations do not have them: two 1×1
+convolutions with batch norm after the product, and one before the coarsest gating signal; and its W_x and W_g keep x's
+channels. The popular port LeeJunHyun/Image_Segmentation is another network: g is up-sampled to x's size first, a batch
+norm follows W_x, W_g and psi, alpha is never resampled, and the finest skip connection has a gate, too. Here, any size
+is allowed, with zeros where the last window of W_x crosses an odd border, as in padded convolutions, and any ratio of
+strides, including 1.
 """
 
 from __future__ import annotations
@@ -24,12 +26,12 @@ from torch import Tensor, nn
 from unetzoo.nn.resampling import resize
 
 OPEN = 2.0
-"""Bias b_psi at the start: gates begin nearly open, at sigmoid(2) = 0.88, so that skip connections pass from the first
-step on, as in a network without gates, and far enough from where the sigmoid is flat."""
+"""Initial bias b_psi: gates begin nearly open, at sigmoid(2) = 0.88, so that skip connections pass from the first step,
+as in a network without gates, but still far from where the sigmoid is flat."""
 
 
 class AttentionGate(nn.Module):
-    """Additive attention gate of a skip connection: see the head of this file.
+    """Additive attention gate of a skip connection: see the docstring of this module.
 
     Args:
         channels: of the skip connection.
@@ -56,21 +58,21 @@ class AttentionGate(nn.Module):
         return x * self.coefficients(x, g)
 
     def coefficients(self, x: Tensor, g: Tensor) -> Tensor:
-        """Return alpha (N, 1, H, W), from 0 to 1, of what :meth:`forward` takes."""
+        """Return alpha (N, 1, H, W), from 0 to 1, for the arguments of :meth:`forward`."""
         q = self.scores(x, g)
         if torch.compiler.is_exporting():
-            # A single channel's strides may be those of channels last, about which the sigmoid asks symbolic sizes.
+            # The strides of a single channel may be those of channels last, for which the sigmoid reads symbolic sizes.
             q = q.clone(memory_format=torch.contiguous_format)
         alpha = q.sigmoid()
         return alpha if self.scale == 1 else resize(alpha, x.shape[-2:])
 
     def scores(self, x: Tensor, g: Tensor) -> Tensor:
-        """Return q (N, 1, H / scale, W / scale), of what :meth:`forward` takes."""
-        beyond = self.scale - 1  # at sizes that divide no window reaches there
+        """Return q (N, 1, H / scale, W / scale), for the arguments of :meth:`forward`."""
+        beyond = self.scale - 1  # at divisible sizes no window reaches there
         padded = F.pad(x, (0, beyond, 0, beyond)) if beyond else x
         q: Tensor = self.psi(self.act(self.skip(padded) + self.gating(g)))
         return q
 
     def open(self) -> None:
-        """Let nearly everything pass, to begin with."""
+        """Initialise the gate so that it is nearly open."""
         nn.init.constant_(self.psi.get_parameter("bias"), OPEN)

@@ -1,4 +1,4 @@
-"""What turns features into logits: the segmentation head and the classification-guided module."""
+"""Layers that turn features into logits: the segmentation head and the classification-guided module."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from unetzoo.nn.layers import initialise
 from unetzoo.nn.resampling import Size, resize
 
 ABSENT = -1e4
-"""Added to the logits of a class judged absent: probability 0 in every type, half precision included."""
+"""Added to the logits of a class that is judged absent: its probability is then 0 in every type, also float16."""
 
 
 class SegmentationHead(nn.Module):
-    """Biased convolution to one channel a class, then bilinear up-sampling to the image's size.
+    """Convolution with bias to one channel per class, then bilinear up-sampling to the image's size.
 
     Args:
         in_channels: channels of the feature.
         num_classes: channels of the logits.
-        kernel: 1 or 3, as the paper's.
+        kernel: 1 or 3, as in the decoder's paper.
         stride: of the feature; above 1 the logits are resized to the image's size.
     """
 
@@ -37,8 +37,8 @@ class ClassificationGuidedModule(nn.Module):
     """Judges from the deepest map which classes occur in an image.
 
     Paper: Huang et al. 2020, arXiv 2004.08790, section 2.3. Dropout 0.5, a 1×1 convolution, a global max-pool:
-    one presence logit a class. Here for any number of classes, and a class judged absent loses its *probability*;
-    the reference code multiplies the logit by zero, which makes the probability one half.
+    one presence logit per class. Here it works for any number of classes, and a class that is judged absent gets the
+    *probability* 0; the reference code multiplies the logit by zero, which makes the probability one half.
     """
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
@@ -59,8 +59,8 @@ class ClassificationGuidedModule(nn.Module):
         Args:
             logits: (N, C, H, W).
             presence: (N, C).
-            exclusive: whether a softmax follows. Then the others share what is left, and an image whose classes
-                are all judged absent is left as it is.
+            exclusive: whether a softmax follows. Then the other classes share the probability, and an image whose
+                classes are all judged absent is left unchanged.
         """
         absent = presence < 0
         if exclusive:

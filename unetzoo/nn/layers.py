@@ -1,4 +1,4 @@
-"""The layers that every encoder and decoder is made of.
+"""The layers of which all encoders and decoders are made.
 
 All maps are (N, C, H, W). A map at stride ``s`` of an H × W image is ceil(H / s) × ceil(W / s): pooling
 rounds up, so that every pixel counts and no map is ever empty, and what is up-sampled is cut to the size
@@ -54,7 +54,7 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 def group_count(channels: int) -> int:
-    """Return the groups of a group norm: the largest divisor of ``channels`` up to 32 that leaves two a group.
+    """Return the groups of a group norm: the largest divisor of ``channels`` up to 32, with two or more per group.
 
     32 is the default of Wu and He 2018 (arXiv 1803.08494, section 4).
     """
@@ -75,17 +75,17 @@ def make_norm(norm: str | None, channels: int) -> nn.Module:
             return InstanceNorm2d(channels)
         case "layer":
             return LayerNorm2d(channels, eps=1e-6)
-    raise AssertionError(f"config lets no such norm through: {norm!r}")
+    raise AssertionError(f"the configuration should have refused this norm: {norm!r}")
 
 
 def make_activation(activation: str) -> nn.Module:
-    """Return the activation of that name (one of :data:`ACTIVATIONS`), which writes over its input."""
+    """Return the activation of that name (one of :data:`ACTIVATIONS`), which works in place."""
     return nn.LeakyReLU(0.01, inplace=True) if activation == "leaky_relu" else nn.ReLU(inplace=True)
 
 
 @runtime_checkable
 class Foldable(Protocol):
-    """A module that knows which of its batch norms read the output of one convolution, and nothing else does."""
+    """A module that knows which of its batch norms are the only readers of a convolution's output."""
 
     def foldable(self) -> Iterable[tuple[str, str]]:
         """Return pairs of names in the module: a convolution, and the batch norm that can become part of it.
@@ -97,13 +97,13 @@ class Foldable(Protocol):
 
 @dataclass(frozen=True)
 class ConvStyle:
-    """What all convolutions of one network share.
+    """The settings of all convolutions of one network.
 
     Attributes:
         norm: the normalisation after each 3×3 convolution, None for none.
         bias: whether convolutions, transposed ones too, have a bias.
         padded: False for the unpadded convolutions of the 2015 paper, each of which costs a border pixel.
-        activation: what follows the norm, one of :data:`ACTIVATIONS`.
+        activation: the activation after the norm, one of :data:`ACTIVATIONS`.
     """
 
     norm: str | None = "batch"
@@ -127,12 +127,12 @@ class ConvNormAct(nn.Module):
         return out
 
     def pending(self, *sources: Source) -> Activated:
-        """Convolve, and leave norm and activation to the next convolution: nothing else may use the result."""
+        """Convolve, and leave norm and activation to the next convolution, the only user of the result."""
         return Activated(self._convolved(*sources), self.norm, self.act)
 
     def _convolved(self, *sources: Source) -> Tensor:
         out: Tensor = self.conv(*sources)
-        return out.clone() if hooked(self.conv) else out  # what a hook has kept is not written over
+        return out.clone() if hooked(self.conv) else out  # a hook may have kept it, so it must not be overwritten
 
     def foldable(self) -> list[tuple[str, str]]:
         return [("conv", "norm")]
@@ -170,7 +170,7 @@ class Concat(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Up-sampling by a whole factor, to exactly the size asked for.
+    """Up-sampling by a whole factor, to exactly the given size.
 
     Args:
         in_channels, out_channels: equal unless ``mode`` is "transpose", which alone can change them.
@@ -216,12 +216,12 @@ def max_pool(x: Tensor, scale: int) -> Tensor:
 
 
 def pad_to_multiple(x: Tensor, step: int) -> Tensor:
-    """Pad zeros at the lower right, so that ``step`` divides the sides of maps (N, C, H, W)."""
+    """Pad maps (N, C, H, W) with zeros at the lower right, so that their sides are divisible by ``step``."""
     if not torch.compiler.is_exporting():
         rows, columns = (-side % step for side in x.shape[-2:])
         return F.pad(x, (0, columns, 0, rows)) if rows or columns else x
-    # What a size lacks cannot be asked of a symbolic one: rows, and columns, are taken by number, and those that there
-    # are not are the last ones, times 0.
+    # How much a symbolic size lacks cannot be read: rows and columns are selected by index, and missing ones are the
+    # last ones times 0.
     for dim in (2, 3):
         side = x.shape[dim]
         numbers = torch.arange((side - 1) // step * step + step, device=x.device)
@@ -231,18 +231,18 @@ def pad_to_multiple(x: Tensor, step: int) -> Tensor:
 
 
 def upper_left(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Return the first rows and columns of maps (N, C, H, W), as many as ``size`` says, or the maps themselves."""
+    """Return the first rows and columns of maps (N, C, H, W), cut to ``size``, or the maps themselves."""
     if not torch.compiler.is_exporting():
         return x if tuple(x.shape[-2:]) == tuple(size) else x[..., : size[0], : size[1]].contiguous()
-    # A slice asks whether there are as many, which cannot be told of symbolic sizes.
+    # A slice checks whether there are as many, which is not known for symbolic sizes.
     rows, columns = (torch.arange(side, device=x.device) for side in size)
     return x.index_select(2, rows).index_select(3, columns)
 
 
 def halve(x: Tensor) -> Tensor:
-    """Average-pool, 2×2 at stride 2, size rounded up: a window over the border is the mean of the pixels it holds."""
+    """Average-pool 2×2 at stride 2, size rounded up: a window at the border is the mean of the pixels that it has."""
     if torch.compiler.is_exporting():
-        # As in max_pool. The pixels beyond are those at the border once more, which changes no such mean.
+        # As in max_pool. The pixels beyond repeat those at the border, which does not change the mean.
         return F.avg_pool2d(F.pad(x, (0, 1, 0, 1), mode="replicate"), 2)
     return F.avg_pool2d(x, 2, ceil_mode=True)
 
@@ -250,7 +250,7 @@ def halve(x: Tensor) -> Tensor:
 def pad_up(x: Tensor, step: int) -> Tensor:
     """Pad zeros at the lower right, so that a convolution with kernel = stride = ``step`` rounds sizes up.
 
-    At sizes that divide there are none, but in an exported program, where that convolution leaves them out.
+    At divisible sizes there is no padding, except in an exported program, where that convolution ignores it.
     """
     if torch.compiler.is_exporting():
         # What a size lacks would be asked of a symbolic one. This is enough for any, and too little for one more.
@@ -283,7 +283,7 @@ def add_biases(module: nn.Module) -> None:
 
 
 def initialise(module: nn.Module) -> None:
-    """Draw the weights of all convolutions in ``module`` as He et al. 2015 (arXiv 1502.01852), biases zero.
+    """Initialise the weights of all convolutions in ``module`` as He et al. 2015 (arXiv 1502.01852), biases zero.
 
     U-Net's paper (section 3.1) asks for a standard deviation of sqrt(2 / N), N the inputs of a neuron. Layers
     without a ReLU behind them (transposed and 1×1 ones) get sqrt(1 / N).
@@ -317,7 +317,7 @@ class Checkpointed(nn.Module):
 
 @contextlib.contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Run parts of ``module`` a second time without counting the batch twice in the running statistics."""
+    """Let parts of ``module`` run a second time without counting the batch twice in the running statistics."""
     norms = [
         (layer, layer.momentum, layer.num_batches_tracked)
         for layer in module.modules()

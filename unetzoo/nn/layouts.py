@@ -1,4 +1,4 @@
-"""How maps lie in memory: with their channels last or first, whichever the next convolution is faster with.
+"""Memory layout of maps: channels last or first, whichever is faster for the next convolution.
 
 torch's convolutions are faster with the channels last, but copy the weight into that order at every call. Where a
 layer has many more weights than numbers in its maps, as at the bottom of a network, the copies cost

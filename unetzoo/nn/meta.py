@@ -1,4 +1,4 @@
-"""Networks of shapes alone."""
+"""Networks on the meta device, which have shapes but no values."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from torch.overrides import TorchFunctionMode
 
 @contextlib.contextmanager
 def on_meta() -> Iterator[None]:
-    """Build networks without memory and without drawing weights: shapes alone."""
+    """Build networks without memory and without initialising weights: only shapes."""
     with torch.device("meta"), _Undrawn():
         yield
 
 
 _FILLERS = {
-    # Before they work out how much to draw: that is most of what they cost on meta.
+    # Before the functions compute how to initialise: that takes most of the time on meta.
     *(nn.init.kaiming_uniform_, nn.init.kaiming_normal_, nn.init.uniform_, nn.init.normal_, nn.init.constant_),
     *(Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_),
 }
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves tensors alone that would be filled: on meta that takes time, and does nothing."""
+    """Skips filling tensors: on meta that takes time, and does nothing."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""Batch norm in inference on the CPU, written over its input: a quarter of torch's own time, which fills a new map."""
+"""In-place batch norm for inference on the CPU: a quarter of the time of torch's own, which fills a new map."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from unetzoo.nn.programs import transformed
 
 
 def normed(norm: nn.Module, x: Tensor) -> Tensor:
-    """Return ``norm(x)``, for an ``x`` that is given away.
+    """Return ``norm(x)``, for an ``x`` that the caller no longer needs.
 
-    On the CPU it is written over where ``norm`` is a batch norm in evaluation mode, no gradient is recorded, no hook is
-    to see it, and the type is wide enough for the scale and shift to be rounded to it.
+    On the CPU, ``x`` is overwritten if ``norm`` is a batch norm in evaluation mode, no gradient is recorded, no hook
+    sees it, and its type is wide enough for the scale and the shift.
     """
     if not isinstance(norm, nn.BatchNorm2d) or not _overwrites(norm, x):
         out: Tensor = norm(x)

@@ -1,4 +1,4 @@
-"""1×1 convolutions, and linear layers over channels, by the faster of the two libraries that torch has for them.
+"""1×1 convolutions, and linear layers over channels, with the faster of the two libraries that torch has for them.
 
 oneDNN's convolutions use all that a processor has. With a single thread, as in workers, torch gives 1×1 convolutions to
 its matrix product instead, and linear layers with any number of threads: MKL's, which uses half of the width of an AMD
@@ -69,7 +69,7 @@ class PointwiseLinear(nn.Linear):
 
 
 def make_pointwise(network: nn.Module) -> None:
-    """Have the 1×1 convolutions and linear layers of ``network``, which stay what they are, done so."""
+    """Let the 1×1 convolutions and linear layers of ``network`` be computed in this way; the modules stay in place."""
     for module in network.modules():
         if type(module) is nn.Linear:
             module.__class__ = PointwiseLinear

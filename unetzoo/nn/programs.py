@@ -1,4 +1,4 @@
-"""Who runs the program of a network: torch itself, or what takes it apart."""
+"""Tells whether torch runs a network itself, or a tracer or compiler processes it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def transformed() -> bool:
-    """Whether torch.compile, export, jit.trace or torch.func takes the program apart: they want plain operators."""
+    """Whether torch.compile, export, jit.trace or torch.func processes the program: they need plain operators."""
     return torch.compiler.is_compiling() or by_tracing() or by_torch_func()
 
 

@@ -44,10 +44,10 @@ def upsample_conv(
 ) -> Tensor:
     """Return ``F.conv2d(resize(x, size, mode), weight, bias, padding=padding)``, exactly, at a fraction of the cost.
 
-    The plain way is taken where it is cheaper: with a kernel of 1 if the convolution adds channels, otherwise below
-    ``MIXED_FIRST`` of them, as there are then not many more to resample than the taps' own; but exactly doubled
-    "nearest" on the CPU by ``unetzoo.nn.doubling``. On CUDA sizes count as well. Where a compiler or exporter takes
-    the program, they do not, so that it is right at all. ``docs/speed.md`` has the measurements.
+    The direct computation is used where it is cheaper: with a kernel of 1 if the convolution adds channels, otherwise
+    with fewer than ``MIXED_FIRST`` channels, because there are then not many more to resample than those of the taps.
+    Exact doubling by "nearest" on the CPU uses ``unetzoo.nn.doubling``. On CUDA, the sizes matter, too. In a compiled
+    or exported program they do not, so that it is right for all sizes. ``docs/speed.md`` has the measurements.
 
     Args:
         x: (N, C, h, w), floating point.
@@ -95,8 +95,8 @@ def mixes_first(channels: int, out_channels: int, kernel: Size) -> bool:
 def mixes(x: Tensor, weight: Tensor, size: Size, mode: str, padding: int, joined: bool = False) -> bool:
     """Whether channels are mixed before they are resampled, in this program on this device.
 
-    On CUDA plain convolutions are so fast that memory traffic decides, and the number of kernels with it: there the
-    rule looks at sizes, and at whether gradients are asked for. Compilers fuse what is costly about it.
+    On CUDA, plain convolutions are so fast that memory traffic and the number of kernels decide: there the rule depends
+    on sizes, and on whether gradients are needed. Compilers fuse the costly parts.
 
     Args:
         x: (N, C, h, w), to be resampled to ``size``.
@@ -119,7 +119,7 @@ def mixes(x: Tensor, weight: Tensor, size: Size, mode: str, padding: int, joined
 
 
 class Costs(NamedTuple):
-    """What both formulations cost on an H100, in picoseconds a pixel of the resampled map.
+    """Costs of both formulations on an H100, in picoseconds per pixel of the resampled map.
 
     Fitted to ``docs/measured/gpu_layers_2026-11-27.json``.
 
@@ -152,7 +152,7 @@ CUDA = {
     (True, False): Costs(resampled=29.7, joined=8, convolved=0.216, mixed=92, coarse=301, launches=1000),
     (True, True): Costs(resampled=24.6, joined=4, convolved=0.108, mixed=92, coarse=301, launches=800),
 }
-"""By whether gradients are asked for, and whether numbers are of 16 bits; others are taken for TF32."""
+"""Costs by whether gradients are needed, and whether numbers have 16 bits; others are treated as TF32."""
 
 
 class _Axis(NamedTuple):
