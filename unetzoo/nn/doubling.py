@@ -1,9 +1,9 @@
 """Nearest up-sampling by two, then a 3×3 convolution: four 2×2 convolutions at the coarse size.
 
-Of the three rows of a tap two read the same coarse row, and so of the columns. Which two depends on whether the fine
-row is even or odd, so that there are four 2×2 weights, sums of the nine taps', one for each phase of the fine map: 4/9
-of the multiply-adds, nothing resampled, and the zeros of the border are those of the coarse map. Where there are many
-channels, to mix them first saves more: see :func:`unetzoo.nn.resampling.upsample_conv`.
+Two of the three rows of the kernel read the same coarse row, and the same holds for columns. Which two depends on
+whether the fine row is even or odd. There are four 2×2 weights, sums of the nine taps, one for each phase of the
+fine map: this needs 4/9 of the multiply-adds, resamples nothing, and the zeros of the border are those of the coarse
+map. With many channels, mixing them first saves more: see :func:`unetzoo.nn.resampling.upsample_conv`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
 def doubles(x: Tensor, weight: Tensor, size: Sequence[int], mode: str, padding: int) -> bool:
-    """Whether this way is open: on the CPU, and not in half precision, in which the sums of weights would be rounded.
+    """Whether this can be used: on the CPU, and not in half precision, where the sums of weights would be rounded.
 
     Args:
         x: (N, C, h, w), to be resampled to ``size`` by ``mode``.

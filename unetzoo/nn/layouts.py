@@ -1,8 +1,7 @@
 """Memory layout of maps: channels last or first, whichever is faster for the next convolution.
 
-torch's convolutions are faster with the channels last, but copy the weight into that order at every call. Where a
-layer has many more weights than numbers in its maps, as at the bottom of a network, the copies cost
-more than they bring.
+torch's convolutions are faster with the channels last, but copy the weight into that order at every call. If a layer
+has many more weights than numbers in its maps, as at the bottom of a network, the copies cost more than they save.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ from torch import Tensor
 from unetzoo.nn.programs import transformed
 
 HEAVY = 2.25
-"""Weights a number of the input and output maps from which the usual layout is the faster one; for a 3×3 convolution
-of C to C channels, up to 2 C pixels a batch. In half precision, whose arithmetic is faster and whose copies are not
-much, four times as many."""
+"""Weights per number in the input and output maps from which the usual layout is faster; for a 3×3 convolution
+of C to C channels, this means up to 2 C pixels per batch. In half precision it is four times as high, because the
+arithmetic is faster and copies are cheap."""
 
 
 def settled(part: Callable[[Tensor], Tensor], x: Tensor, weight: Tensor, pixels: int | None = None) -> Tensor:
     """Return ``part(x)``, computed in the layout that suits it, and laid out as ``x`` is.
 
-    The usual layout is taken only on the CPU, for a weight that is not laid out with the channels last itself, and
-    without gradients: a copy would be kept for backward.
+    The usual layout is used only on the CPU, for a weight that does not itself have the channels last, and without
+    gradients: a copy would be kept for backward.
 
     Args:
         part: a convolution, or a stage of them.

@@ -1,7 +1,7 @@
-"""Whole maps resampled, and resample-then-convolve by the identity of :mod:`unetzoo.nn.resampling` in whole maps.
+"""Resampling of complete maps, and resample-then-convolve by the identity of :mod:`unetzoo.nn.resampling` on them.
 
-Of two makes: of plain operators, for compilers, exporters and gradients of gradients; and with fewer copies, for
-devices other than the CPU, with the gradients written out.
+There are two implementations: one with plain operators, for compilers, exporters and gradients of gradients; and one
+with fewer copies and explicit gradients, for devices other than the CPU.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from torch import Tensor
 Size = Sequence[int]
 
 MOST = 2**31 - 1
-"""Numbers from which a map cannot be resampled on CUDA with its channels last."""
+"""Size of a map, in numbers, from which it cannot be resampled on CUDA with its channels last."""
 
 MODES = ("nearest", "bilinear", "bilinear_aligned")
-"""Of resampling: "bilinear" lays the borders of both maps on each other, as most programs do, and "bilinear_aligned"
+"""Modes of resampling: "bilinear" aligns the borders of both maps, as most programs do, and "bilinear_aligned" aligns
 the centres of their outermost pixels (``align_corners=True``)."""
 
 
 def resize(x: Tensor, size: Size, mode: str = "bilinear") -> Tensor:
     """Resample ``x`` to height and width ``size``: "nearest", "bilinear", or "bilinear_aligned" (``align_corners``)."""
     if x.shape[1] == 1 and torch.compiler.is_exporting():
-        # A single channel's strides may be those of channels last, about which bfloat16 asks symbolic sizes.
+        # The strides of a single channel may be those of channels last, for which bfloat16 reads symbolic sizes.
         x = x.clone(memory_format=torch.contiguous_format)
     if x.device.type == "cuda" and math.prod((*x.shape[:2], *size)) >= MOST:
         x = x.contiguous()
