@@ -146,7 +146,7 @@ class TestOtherTypes:
         from unetzoo.prediction.remarks import kept
         from unetzoo.serving.warnings import saved_otherwise, warnings
 
-        for dtype, said in (("uint8", "saved as uint8, and"), ("uint32", "nearly black")):
+        for dtype, said in (("uint8", "saved as uint8, but"), ("uint32", "nearly black")):
             with kept() as remarks:
                 probabilities(network("int16"), (NUMBERS // 32).astype(dtype))
             (line,) = warnings(remarks)

@@ -37,7 +37,7 @@ class Check:
         difference: largest difference of the logits, as a share of their spread. For a file that gives probabilities or
             masks, it is the smallest difference of logits that explains the output: a sigmoid has slopes up to 1/4, a
             softmax up to 1/2, and a class changes where its logit crosses another, or 0.
-        agreement: share of the pixels whose mask is the same; if classes are independent, over all of them.
+        agreement: share of the pixels whose mask is the same; of all classes together, if classes are independent.
         eager_ms, file_ms: milliseconds of the model (``model(images)``, not optimized) and of the file for the batch,
             median of three runs with the same number of threads.
     """
