@@ -19,12 +19,13 @@ from torch import Tensor
 
 import unetzoo
 from unetzoo import images, sheets
-from unetzoo.drawing import draw_nuclei, draw_shapes
+from unetzoo.drawing import CLASSES, draw_nuclei, draw_shapes
 
 STATIC = Path(__file__).resolve().parent / "_static"
-BANDS = ("green", "red", "near infrared", "shortwave infrared")
+SHAPES = (9001, 9002)
+"""Seeds of the drawn shapes."""
 GROUND = torch.tensor([[0.08, 0.07, 0.30, 0.18], [0.07, 0.05, 0.42, 0.15], [0.12, 0.16, 0.24, 0.30]])
-"""Reflectance of pasture, crops and bare soil in each band, roughly."""
+"""Reflectance of pasture, crops and bare soil in green, red, near infrared and shortwave infrared, roughly."""
 WATER = torch.tensor([0.10, 0.09, 0.05, 0.02])
 
 
@@ -44,14 +45,14 @@ def outlines() -> Tensor:
 
 
 def classes(run: str) -> Tensor:
-    """Return drawn shapes, their true mask, and that of a network of five classes."""
-    predictor, rows, shown = unetzoo.Predictor(run), [], []
-    for seed in (9001, 9003):
-        image, true = draw_shapes(192, 192, seed=seed)
-        found = predictor(image).mask
-        rows.append(sheets.Row("", sheets.beside(image.float(), true, found, "multiclass", 5)))
-        shown.append(image)
-    return sheets.titled(rows, sheets.class_keys(shown, "multiclass", 5, predictor.config.class_names))
+    """Return drawn shapes, their true masks, and those of a network of five classes, in flat colours."""
+    predictor, rows = unetzoo.Predictor(run), []
+    black = torch.zeros(3, 160, 240, dtype=torch.uint8)
+    for seed in SHAPES:
+        image, true = draw_shapes(160, 240, seed=seed)
+        masks = [sheets.class_masks(mask, "multiclass", 5) for mask in (true, predictor(image).mask)]
+        rows.append(sheets.Row("", [image, *(images.overlay(black, mask, 1.0) for mask in masks)]))
+    return sheets.titled(rows, sheets.class_keys([black], "multiclass", 5, CLASSES))
 
 
 def slide() -> Tensor:
