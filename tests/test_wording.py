@@ -223,7 +223,7 @@ COMMANDS = (
 ELSE = {
     "plugins.py": "--import",
     "registry.py": "on the command line: --import",
-    "losses/text.py": "in a command: --import",
+    "losses/text.py": "on the command line: --import",
     "train/refusals.py": "--",
     "train/trust.py": "--import",
     "serving/style.py": "--border",

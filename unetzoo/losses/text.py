@@ -136,7 +136,7 @@ class _Builder:
     def _registered(self, name: str) -> LossSpec | None:
         """Return the loss of a name."""
         if name not in LOSSES:
-            own = "; for your own, import the module that registers it (on the command line: --import), or give a dotted path"
+            own = "; for your own, import its module (on the command line: --import), or give a dotted path"
             self.problems.append(checks.unknown("loss", name, LOSSES) + own)
             return None
         found, task = LOSSES[name], self.common["task"]
