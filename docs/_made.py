@@ -61,17 +61,15 @@ def on_site(text: str, name: str, other: str) -> str:
 
 def stale() -> list[str]:
     """Return what is wrong with the computed parts of pages, and with the drawings."""
-    problems, used = [], set()
+    problems = []
     for path in pages():
         text, where = path.read_text(encoding="utf-8"), path.relative_to(HERE)
-        used |= {match[1] for match in PART.finditer(text)}
         old, new = ([match[0] for match in PART.finditer(each)] for each in (text, filled(text)))
         problems += [
             f"{where}: {before.splitlines()[0]} is out of date: {AGAIN}"
             for before, after in zip(old, new, strict=True)
             if before != after
         ]
-    problems += [f"the computed part {name!r} stands on no page" for name in sorted(parts().keys() - used)]
     with tempfile.TemporaryDirectory() as folder:
         _diagrams.draw_all(Path(folder))
         for drawn in sorted(Path(folder).iterdir()):

@@ -363,7 +363,7 @@ def tables() -> Iterator[tuple[str, str]]:
         yield f"layers_{name}", unetpp_layers(build(name))
     for name in ("unet3p", "unet3p_resnet50", "unet3p_lite_resnet50"):
         yield f"layers_{name}", unet3p_layers(build(name))
-    for name in ("unet", "resunet18", "resunet50"):
+    for name in ("unet", "resunet50"):
         yield f"encoder_{name}", encoder_layers(build(name))
     for name, decoder in DECODERS.items():
         if dataclasses.fields(decoder.Options):
