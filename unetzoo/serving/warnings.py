@@ -17,7 +17,7 @@ def saved_otherwise(pixels: str | None) -> str:
     """Return the fix for values unlike those of the training images; ``pixels`` is their type, or None if unknown."""
     if pixels is None or pixels.startswith("uint"):
         return STRETCHED
-    return f"send the image as {pixels}, as those that this model was trained on; or ask the person who runs this page"
+    return f"send the image as {pixels}, like the training images; or ask the person who runs this page"
 
 
 def warnings(remarks: Sequence[Remark]) -> list[str]:
