@@ -23,11 +23,7 @@ def add(commands: Any) -> None:
         "QuPath, ilastik and napari; needs pip install 'unetzoo[bioimageio]', --author, and --license unless the model "
         "card states a license). It takes from seconds to minutes.",
     )
-    command.add_argument(
-        "source",
-        metavar="MODEL",
-        help=SEVERAL,
-    )
+    command.add_argument("source", metavar="MODEL", help=SEVERAL)
     command.add_argument("target", metavar="TARGET", help="the file to write: .onnx, .pt2, .aoti.pt2 or .zip")
     command.add_argument(
         "--for",

@@ -38,9 +38,9 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "predict",
         help="segment images of any size",
-        description="Segment images, and write their masks under the images' names: as PNG, or as TIFF for TIFF images "
-        "and zarr for zarr. Images that have a mask are skipped, unless they have changed since. An image that cannot "
-        "be read does not stop the others: it is reported at the end, and the exit status is 1.",
+        description="Segment images, and write their masks under the images' names (PNG; TIFF or zarr for such images). "
+        "Images that have a mask are skipped, unless they have changed since. An image that cannot be read does not "
+        "stop the others: it is reported at the end, and the exit status is 1.",
     )
     command.add_argument("model", help=SEVERAL)
     command.add_argument("images", nargs="+", metavar="IMAGE", help="images, or folders of images")
@@ -88,9 +88,8 @@ def add(commands: Any) -> None:
     add_slides(command)
     add_range(command)
     command.add_argument("--planes", choices=PLANES, help=f"{PLANES_HELP}; split writes one mask per plane")
-    command.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="type to compute in (default: float32)"
-    )
+    types = ("float32", "bfloat16", "float16")
+    command.add_argument("--dtype", choices=types, help="type to compute in (default: float32)")
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     command.add_argument("--overwrite", action="store_true", help="segment all images again, and replace their masks")
     command.add_argument("--json", action="store_true", help="print one line of JSON per image")

@@ -69,9 +69,8 @@ class Predictor:
         threshold: of probabilities, one number for all classes or one per class, or the file that
             ``unetzoo calibrate`` wrote; 0.5 by default. Not for multi-class models, whose mask is the likeliest class.
             ``smallest`` and ``split`` are also taken from the file, if it has them and they are not given.
-        smallest, holes: objects of fewer pixels than ``smallest`` are removed from masks, and holes of at most
-            ``holes`` pixels, or "all" of them, are filled; see ``unetzoo.objects.cleaned``. ``smallest=None``: as in
-            the file of ``threshold``, or 0. Needs SciPy.
+        smallest, holes: objects of fewer pixels are removed from masks, and holes of at most so many, or "all", are
+            filled; see ``unetzoo.objects.cleaned``. None: as in the file of ``threshold``, or 0. Needs SciPy.
         split: touching objects are separated where they are narrower than their widest part by more than this many
             pixels; 0 for connected components. None: as in the file of ``threshold``, or the default of the task. Masks
             do not change. See ``unetzoo.objects.instances``. Needs scikit-image; without it, a model with
@@ -81,7 +80,7 @@ class Predictor:
         intensity_range: values of images that are black and white, such as (0, 4095) for 12 bits stored in 16: they
             become 0 and 1, values between are scaled in proportion, and values beyond are clipped, before images are
             normalised. For models of 8-bit images. None: integers are divided by the largest value of their type.
-        batch_size: number of tiles at a time. None: 1 on the CPU (more are no faster), else as many as fit, up to 16.
+        batch_size: tiles at a time. None: 1 on the CPU, where more are no faster, else as many as fit, up to 16.
 
     Attributes:
         config: configuration of the (first) model: classes, channels, normalisation.
