@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "predict",
         help="segment images of any size",
-        description="Segment images, and write their masks under the images' names (PNG; TIFF or zarr for such images). "
+        description="Segment images, and write their masks under the images' names (PNG, or TIFF and zarr for these). "
         "Images that have a mask are skipped, unless they have changed since. An image that cannot be read does not "
         "stop the others: it is reported at the end, and the exit status is 1.",
     )
@@ -59,9 +59,8 @@ def add(commands: Any) -> None:
         "labels (label images), nifti (label images as .nii.gz; also needs unetzoo[medical]), rois (ImageJ; also needs "
         "unetzoo[annotations]) or yolo; several separated by commas; needs unetzoo[objects]",
     )  # fmt: skip
-    command.add_argument(
-        "--tta", metavar="VIEWS", help="test-time augmentation: none, flips or d4 (flips and rotations) (default: none)"
-    )
+    views = "test-time augmentation: none, flips or d4 (flips and rotations) (default: none)"
+    command.add_argument("--tta", metavar="VIEWS", help=views)
     command.add_argument(
         "--scales", type=numbers, default=[1.0], metavar="S,…",
         help="average over the image at these scales, such as 0.75,1,1.25 (default: 1)",
@@ -88,12 +87,18 @@ def add(commands: Any) -> None:
     add_slides(command)
     add_range(command)
     command.add_argument("--planes", choices=PLANES, help=f"{PLANES_HELP}; split writes one mask per plane")
-    types = ("float32", "bfloat16", "float16")
-    command.add_argument("--dtype", choices=types, help="type to compute in (default: float32)")
+    _add_running(command)
+    command.set_defaults(run=_predict, writes=("table",))
+
+
+def _add_running(command: argparse.ArgumentParser) -> None:
+    """Add the options that define how it is run, which change no mask but by rounding."""
+    command.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="type to compute in (default: float32)"
+    )
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
     command.add_argument("--overwrite", action="store_true", help="segment all images again, and replace their masks")
     command.add_argument("--json", action="store_true", help="print one line of JSON per image")
-    command.set_defaults(run=_predict, writes=("table",))
 
 
 def _add_objects(command: argparse.ArgumentParser) -> None:
