@@ -144,12 +144,12 @@ class ModelConfig:
 
     @property
     def channels(self) -> int:
-        """Number of channels of the logits: one per class, and for instances the map that separates objects."""
+        """Number of channels of the logits, one per class, and for instances also the map that separates objects."""
         return self.num_classes + (self.task == "instances")
 
     @property
     def pixel_task(self) -> str:
-        """The mask's task: ``task`` itself, or for instances "binary" with one class and "multilabel" with more."""
+        """The task of the mask, ``task`` itself, or for instances "binary" with one class, "multilabel" with more."""
         return pixel_task(self.task, self.num_classes)
 
     @property

@@ -64,7 +64,7 @@ class Run:
 
     @property
     def best_epoch(self) -> int | None:
-        """The number, from 1, of the epoch whose network was kept: the first of the best; None if there is none."""
+        """Number of the epoch whose network was kept, from 1 (the first of the best epochs); None if there is none."""
         best = self._best()
         return None if best is None or best["epoch"] is None else int(best["epoch"])
 
