@@ -360,7 +360,7 @@ def test_labels_that_cannot_be_trained_on_are_refused() -> None:
     for labels, said in (
         (np.zeros((20, 41), np.int32), "they must be the same"),
         (np.zeros((20, 40), np.int32), "nothing is labelled"),
-        (one_side, "in one part of the image alone"),
+        (one_side, "in only one part of the image"),
     ):
         with pytest.raises(InputError, match=said):
             training.pairs_of(planes, labels, "binary")

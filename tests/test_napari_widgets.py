@@ -200,7 +200,7 @@ def test_what_cannot_be_done_is_said_in_one_line(viewer: Any, said: list[str]) -
         click(widget.work.button)
         done(widget)
     assert [text.split(":")[0] for text in said[:2]] == ["no image layer is chosen"] * 2
-    assert "an image layer and a Labels layer are needed" in said[2]
+    assert "choose an image layer and a Labels layer" in said[2]
     said.clear()
     viewer.add_image(np.zeros((64, 64), np.int64), name="long")
     for text, part in (("nuclei", "8, 16 or 32 bits"), ("resunet18", "weights are random"), ("nowhere.pt", "nowhere")):
