@@ -120,7 +120,7 @@ def test_ten_lines_of_facts_and_ten_rows_are_shown_and_the_rest_is_folded(tmp_pa
     card = replace(CARD, metrics=metrics, base_model="me/cells", training_data="Ten dishes.")
     text = written(tmp_path, card, base_channels=2, num_classes=14, class_names=names)
     shown = re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
-    facts = re.findall(r"^- (.+?): ", shown.partition("## Use")[0], re.MULTILINE)
+    facts = re.findall(r"^- (.+?): ", shown.partition("\n# ")[2].partition("## Use")[0], re.MULTILINE)
     assert facts == ["input", "output", "classes", "fine-tuned from", "training data", "parameters",
                      "licence of these weights", "saved by"]  # fmt: skip
     assert "9: class 9, and 4 more" in shown
@@ -199,7 +199,7 @@ def test_a_spoilt_card_stops_nothing_but_bad_yaml(tmp_path: Path) -> None:
     assert (tmp_path / "model.safetensors").read_bytes() == before
     for mark in ("<!-- end of the unetzoo card -->", "<!-- end of the text -->"):
         (tmp_path / "README.md").write_text(text.replace(mark, ""), encoding="utf-8")
-        with pytest.raises(WeightsError, match=r"README\.md .*mark '<!-- .*put .*back.*delete"):
+        with pytest.raises(WeightsError, match=r"README\.md .*mark '<!-- .*restore .*delete"):
             written(tmp_path, base_channels=2)
     (tmp_path / "README.md").write_bytes(b"\xff\xfe")
     with pytest.raises(WeightsError, match=r"README\.md .*utf-8.*fix.*move"):
