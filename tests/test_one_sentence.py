@@ -163,7 +163,7 @@ def test_the_cause_at_the_end_of_a_long_message_is_told() -> None:
     cause = "unable to write to file </torch_1_2_3>: No space left on device (28)"
     text = "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback:\n" + "  File a\n" * 300 + cause
     for kind in (RuntimeError, OSError):
-        with pytest.raises(TrainingError, match=r"28\)\): .*/dev/shm.*data\.workers=0"), explained():
+        with pytest.raises(TrainingError, match=r"28\)\), .*/dev/shm.*data\.workers=0"), explained():
             raise kind(text)
     with pytest.raises(ConfigError, match="what it comes to"), makeable():
         raise ValueError("tried " * 1000) from ValueError("what it comes to")
