@@ -86,7 +86,7 @@ def test_figures_are_means_over_images_and_judge(data: Path, tmp_path: Path) -> 
     best = table[run.best_epoch - 1]
     # The image that is worst by it is the first of the report, whatever its Dice.
     page = (run.folder / "report.html").read_text(encoding="utf-8")
-    assert "By minus_area: the image" in page
+    assert "By minus_area. Each row: the image" in page
     shown = re.search(r"(\d)(?:   dice [0-9.]+   minus_area (-?[0-9.]+)|   both masks are empty)", page)
     assert shown is not None
     assert parts[int(shown[1])] == min(parts)
