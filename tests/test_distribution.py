@@ -134,8 +134,9 @@ def test_the_sdist_holds_all_that_tests_it_and_builds_the_same_wheel(built: Buil
     held = {name.removeprefix(f"unetzoo-{unetzoo.__version__}/"): content for name, content in built.in_sdist().items()}
     expected = built.sources(
         *("unetzoo", "tests", "docs", "examples", ".ci", ".github"),
-        *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md"),
+        *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "README.md", "RELEASING.md", "SECURITY.md"),
         *("hubconf.py", "pyproject.toml", ".gitignore", ".pre-commit-config.yaml"),
+        *("packaging", "Dockerfile", ".dockerignore", "environment.yml"),
     )
     metadata = held.pop("PKG-INFO")
     assert sorted(held) == sorted(expected)

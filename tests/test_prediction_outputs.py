@@ -444,7 +444,7 @@ class TestManyClasses:
         model = unetzoo.create("unet", base_channels=1, num_classes=70_000, task="multiclass")
         mask = torch.tensor([[0, 69_999]], dtype=torch.int32)
         found = Prediction(torch.zeros(0, 1, 2), mask, torch.zeros(3, 1, 2), model.config)
-        with pytest.raises(InputError, match=r"70000 classes; \.tif"):
+        with pytest.raises(InputError, match=r"70000 classes .*give \.tif"):
             found.save(tmp_path / "a.png")
         found.save(tmp_path / "a.tif")
         assert images.read_values(tmp_path / "a.tif").tolist() == [[[0, 69_999]]]
@@ -548,7 +548,7 @@ class TestConverted:
             write(tmp_path / "in" / "masks" / f"{name}.png", mode="1")
         if len(list((tmp_path / "in" / "images").iterdir())) < 2:
             pytest.skip("these names are one here")
-        with pytest.raises(ConfigError, match=r"'/X' and '/x': .*one name"):
+        with pytest.raises(ConfigError, match=r"'/X' and '/x': .*names are the same"):
             plain_folders.convert(tmp_path / "in", tmp_path / "out", labels.Labels())
         assert not (tmp_path / "out").exists()
 
@@ -558,5 +558,5 @@ class TestConverted:
         (tmp_path / "in" / "masks").mkdir()
         Image.new("RGB", (8, 8)).save(tmp_path / "in" / "masks" / "a.png")
         meaning = labels.Labels(task="multilabel", num_classes=3, class_names=("Cat", "cat", "dog"))
-        with pytest.raises(ConfigError, match=r"classes 'Cat' and 'cat': .*one name"):
+        with pytest.raises(ConfigError, match=r"classes 'Cat' and 'cat': .*names are the same"):
             plain_folders.convert(tmp_path / "in", tmp_path / "out", meaning)

@@ -218,7 +218,7 @@ def test_truncated_checkpoint(tmp_path: Path, checkpoint: Path) -> None:
 def test_no_dictionary_of_tensors(tmp_path: Path, trunk: nn.Module) -> None:
     for number, value in enumerate(([torch.zeros(1)], {"teacher": [trunk.state_dict()]}, {"epoch": 3})):
         torch.save(value, tmp_path / f"{number}.pth")
-        with pytest.raises(WeightsError, match=r"save model\.state_dict"):
+        with pytest.raises(WeightsError, match=r"save only model\.state_dict"):
             unetzoo.create("resunet18", pretrained=tmp_path / f"{number}.pth")
 
 

@@ -112,7 +112,7 @@ def test_names_are_torch_s_classes_with_their_own_decay() -> None:
         (["sgd", "--model.optimiser_options.momentun", "0.9"], r"'momentun'; did you mean 'momentum'.*takes: .*nest"),
         (["sgd", "--model.optimiser_options.lr", "0.9"], r"lr is not an option; give it as --lr"),
         (["adamw", "--model.optimiser_options", "{betas: [2, 3]}"], r"adamw\b.*beta.*: 2"),
-        (["rprop", "--model.weight_decay", "0.1"], r"--model\.weight_decay 0\.1: rprop knows none"),
+        (["rprop", "--model.weight_decay", "0.1"], r"--model\.weight_decay 0\.1: rprop has no weight decay"),
     ],
 )
 def test_optimisers_that_cannot_be_taken_are_refused_before_the_data(
@@ -302,7 +302,7 @@ def test_clipping_that_is_the_rule_is_said(nuclei: Path, tmp_path: Path, capsys:
         ({"fused": True}, {"precision": "16-mixed", "gradient_clip_val": 0}, None),
         ({"fused": True}, {"precision": "bf16-mixed"}, None),
         (None, {"precision": "16-mixed"}, None),
-        (None, {"precision_plugin": FSDPPrecision("32-true")}, "shards"),
+        (None, {"precision_plugin": FSDPPrecision("32-true")}, "sharded"),
         (None, {"precision_plugin": FSDPPrecision("32-true"), "gradient_clip_algorithm": "value"}, None),
     ],
 )

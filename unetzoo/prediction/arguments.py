@@ -52,7 +52,7 @@ def problems(
         or not scales
         or not all(type(scale) in (int, float) and 0.1 <= scale <= 10 for scale in scales)
     ):
-        found.append(f"scales={scales!r}: each must be a number from 0.1 to 10; give for example scales=(0.75, 1)")
+        found.append(f"scales={scales!r}: give a list of numbers from 0.1 to 10, such as scales=(0.75, 1)")
     found += checks.whole("smallest", smallest, 0, others=(None,)) + checks.whole("holes", holes, 0, others=("all",))
     found += [] if split is None else split_problems(split)
     if intensity_range is not None and not _is_range(intensity_range):
