@@ -268,7 +268,7 @@ def test_runs_that_are_averaged_saw_the_same_data(
         (paths[-1] / "config.yaml").write_text(yaml.safe_dump(record), encoding="utf-8")
     command = ["evaluate", ",".join(map(str, paths)), "--data", str(folder), "--split", "val"]
     assert main(command) == 2
-    assert "seed is 1, 2: give seed" in capsys.readouterr().err
+    assert "seed is 1, 2: give --seed;" in capsys.readouterr().err
     assert main([*command, "--seed", "1", "--json"]) == 0
     averaged = json.loads(capsys.readouterr().out)
     assert main(["evaluate", str(paths[0]), "--data", str(folder), "--split", "val", "--json"]) == 0
@@ -421,11 +421,11 @@ def test_a_figure_that_images_do_not_have_is_refused(
 ) -> None:
     unetzoo.save(constant(3.0), tmp_path / "m.safetensors")
     for given, said in (("recal", r"did you mean 'recall'"), ("object_pq", r"those of objects need objects=True")):
-        with pytest.raises(ConfigError, match=rf"monitor='{given}': dice, iou, .*{said}"):
+        with pytest.raises(ConfigError, match=rf"monitor='{given}': give one of dice, iou, .*{said}"):
             evaluate(tmp_path / "m.safetensors", folder, monitor=given)
     words = ["evaluate", str(tmp_path / "m.safetensors"), "--data", str(folder), "--monitor", "object_pq"]
     assert main(words) == 2
-    assert "--monitor object_pq: dice, iou" in capsys.readouterr().err
+    assert "--monitor object_pq: give one of dice, iou" in capsys.readouterr().err
     assert main([*words, "--objects", "--report", str(tmp_path / "r")]) == 0
     with (tmp_path / "r" / "per_image.csv").open() as stream:
         values = [float(row["object_pq"]) for row in csv.DictReader(stream) if row["object_pq"]]

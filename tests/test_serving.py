@@ -1275,7 +1275,7 @@ def test_visitors_see_what_is_told_of_the_values_of_their_images(tmp_path: Path,
     assert [each.split(" to this model")[0].split(". There")[0] for each in warned] == [
         "a.tif and 1 other image are nearly black", "d.tif is of one brightness everywhere",
     ]  # fmt: skip
-    assert f"{12 * int(drawn.max()):,} of 65,535" in warned[0]
+    assert f"{12 * int(drawn.max()):,} of a possible 65,535" in warned[0]
     (refused,) = re.findall(r'<p class="refusal" role="alert">(.*?)</p>', note)
     assert refused.startswith("c.tif: a floating-point image")
     assert "intensity_range" not in note
@@ -1320,7 +1320,7 @@ def test_too_many_images_are_refused_and_the_others_taken(tmp_path: Path) -> Non
     paths = [image(tmp_path, f"{k}.png", 16, 16) for k in range(FILES + 2)]
     tray, note, *_ = asked_for(events, paths)
     assert len(tray.all_seen(0.5)) == FILES
-    assert re.findall(r"(\d+)\.png: up to 20 images", note) == ["20", "21"]
+    assert re.findall(r"(\d+)\.png: at most 20 images", note) == ["20", "21"]
 
 
 def test_samples_are_drawn_and_of_as_many_channels_as_the_model_takes(tmp_path: Path) -> None:

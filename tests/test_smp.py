@@ -373,7 +373,7 @@ def test_the_log_says_what_was_assumed_and_nothing_else(tmp_path: Path, caplog: 
         (record,) = caplog.records
         caplog.clear()
         # A warning is what the reader should look at.
-        assert (record.levelname == "WARNING") == ("(say " in record.getMessage())
+        assert (record.levelname == "WARNING") == ("(give " in record.getMessage())
         return record.getMessage()
 
     caplog.set_level("INFO", logger="unetzoo")

@@ -28,7 +28,7 @@ PACKAGE = "the file of the package"
 NETWORK = "the network"
 RANDOM = "network .*weights .*random: .*'unetzoo train --model"
 HIDDEN = r"network .*weights .*random: .*'\./unet'"
-TWO = r"say '\./nuclei'"
+TWO = r"give '\./nuclei'"
 NOTHING = r"no file [^']*'(?:cells\.safetensors|(?:\./)?unet)'"
 
 TABLE: list[tuple[str | Path, str, str, str]] = [
