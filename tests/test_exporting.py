@@ -888,7 +888,7 @@ def test_the_command_exports_and_prints_the_report(
 
 
 def test_the_command_refuses_names_without_weights(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="'unetzoo train --model resunet18' trains it"):
+    with pytest.raises(ConfigError, match="train it with 'unetzoo train --model resunet18'"):
         command("resunet18", str(tmp_path / "model.onnx"))
     assert not list(tmp_path.iterdir())
 

@@ -290,7 +290,7 @@ def test_wrong_settings_are_refused(cells: Path, tmp_path: Path) -> None:
         ({"model": "unet", "data": cells, "settings": [1]}, r"settings=\[1\]: .*mapping.*'model\.ema'"),
         (
             {"model": unetzoo.create("unet", base_channels=4), "data": cells},
-            "cannot train: model: .*not SegmentationModel.*unetzoo.save",
+            "cannot train: model: .*not a SegmentationModel.*unetzoo.save",
         ),
         ({"model": "unet", "data": cells, "settings": {"model.emma": 1}}, "did you mean --model.ema"),
         ({"model": "unet", "data": cells, "epochs": "many"}, "epochs='many'"),

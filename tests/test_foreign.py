@@ -297,7 +297,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
     "3 levels": (lambda: Milesial(levels=3), ("milesial's U-Net of 3 levels", "have 5")),
     "an early version": (EarlyMilesial, ("milesial", "bilinear", "early version", "narrower")),
     "6 levels": (lambda: Jaxony(c=2, levels=6), ("jaxony's U-Net of 6 levels", "have 5")),
-    "adds": (lambda: Jaxony(form="add"), ("merge_mode='add'", "concatenated")),
+    "adds": (lambda: Jaxony(form="add"), ("merge_mode='add'", "the zoo concatenates them")),
     "up-sampling": (lambda: Jaxony(form="upsample"), ("up_mode='upsample'", "1×1 convolution")),
     "norms elsewhere": (lambda: Jvanvugt(norm=True), ("batch_norm=True", "after the ReLU")),
     "on a ResNet": (

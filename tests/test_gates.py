@@ -299,7 +299,7 @@ def test_records_of_before_have_neither_gates_nor_single_convolutions() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(unetzoo.ConfigError, match="attention='scse'"):
         unetzoo.create("unet", attention="scse")
-    with pytest.raises(unetzoo.ConfigError, match="of 2 maps there is no other"):
+    with pytest.raises(unetzoo.ConfigError, match="with 2 maps there is no other"):
         unetzoo.create("unet_short2", attention=True)
     with pytest.raises(unetzoo.ConfigError, match="unknown option 'attention'"):
         unetzoo.create("unetpp", attention=True)

@@ -106,7 +106,7 @@ def test_masks_are_written_as_files_have_them(how: dict, mask: list, stored: dic
     [
         ((np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5), int)), r"shape \(4, 5\) for an image of \(3, 4, 4\)"),
         ((np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4))), "float64: integers"),
-        ((np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 2)), "the value 2, and 0 and 1"),
+        ((np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 2)), "the value 2, but 0 and 1"),
         ((np.zeros((4, 4, 3), np.uint8), np.full((4, 4), -100)), "such as ignore=255"),
         ({"image": np.zeros((4, 4, 3), np.uint8)}, "one of mask, target, label"),
         (np.zeros((4, 4, 3), np.uint8), r"a ndarray: \(image, mask\)"),

@@ -81,11 +81,11 @@ def test_a_folder_of_the_same_name_is_never_mixed_up(tmp_path: Path, monkeypatch
     (tmp_path / "nuclei" / "images").mkdir(parents=True)  # data, not a model
     assert unetzoo.from_pretrained("nuclei").config.name == "unet"
     unetzoo.save_pretrained(unetzoo.create("unet", base_channels=4), tmp_path / "nuclei")
-    with pytest.raises(ConfigError, match=r"'nuclei' .*package.*folder .*: say '\./nuclei'"):
+    with pytest.raises(ConfigError, match=r"'nuclei' .*package.*folder .*: give '\./nuclei'"):
         unetzoo.from_pretrained("nuclei")
     assert main(["verify", "nuclei"]) == 2
     assert unetzoo.create("nuclei").config.encoder_options.base_channels == 16  # and the log names the folder
-    with pytest.raises(ConfigError, match=r"say '\./nuclei' for it"):
+    with pytest.raises(ConfigError, match=r"give '\./nuclei' for"):
         unetzoo.push_to_hub("nuclei", "me/cells", token="hf_me")
     assert unetzoo.from_pretrained("./nuclei").config.encoder_options.base_channels == 4
 

@@ -773,7 +773,7 @@ def test_errors_come_before_work(nuclei: Path, tmp_path: Path, capsys: pytest.Ca
         ("no-such", ["--data", str(tmp_path / "no-such"), "--model", "unet", *out]),
         ("did you mean 'unet3p", ["--data", str(nuclei), "--model", "unt3p", *out]),
         ("base_chanels", [*data, "--model.options.base_chanels", "4"]),
-        ("in_channels: the data .*leave it out", [*data, "--model.options.in_channels", "4"]),
+        ("in_channels: follows from the data; leave it out", [*data, "--model.options.in_channels", "4"]),
         ("dic", [*data, "--loss", "dic"]),
         ("--model.schedule cosin", [*data, "--model.schedule", "cosin"]),
         ("--batch-size 99", [*data, "--batch-size", "99"]),
@@ -784,7 +784,7 @@ def test_errors_come_before_work(nuclei: Path, tmp_path: Path, capsys: pytest.Ca
         ("--trainer.precision 17: 64 or 32 or 16", [*data, "--trainer.precision", "17"]),
         ("head", [*data, "--model.head_weights", "[1, 2]"]),
         (
-            "--out .*: .*already; .*resume .*another folder",
+            "--out .*: the folder is not empty; .*resume .*another folder",
             ["--data", str(nuclei), *TINY, "--epochs", "1", "--out", str(first)],
         ),
         (r"--resume .*: .*no config\.yaml", ["--resume", str(tmp_path / "one")]),
