@@ -617,7 +617,7 @@ def test_the_words_of_the_owner_stay(hub: HubServer) -> None:
     again = repo.find().files["README.md"].decode()
     for words in ("Only by daylight.", "Ask before use in hospitals.", "language: fr", "license: mit"):
         assert again.count(words) == 1, words
-    assert "## Training data\n\nImages -- many of them." in again
+    assert "\n- training data: Images -- many of them.\n" in again
     assert "| Dice | 0.91 |" in again  # the same weights
     unetzoo.push_to_hub(small(), "me/it")
     anew = repo.find().files["README.md"].decode()

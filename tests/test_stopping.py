@@ -558,7 +558,7 @@ def test_a_norm_of_one_value_is_refused_with_what_trains(
     out = tmp_path / "a"
     settings = ["--data", str(nuclei), *TINY, "--model", "unet", "--batch-size", "1", "--crop-size", "16"]
     text = refused(capsys, *settings, "--epochs", "1", "--out", str(out))
-    said = r"--batch-size 1 with --crop-size .*16.*: .* take --batch-size 2 or --crop-size (\d+) or"
+    said = r"--batch-size 1 with --crop-size .*16.*: .*; use --batch-size 2 or --crop-size (\d+) or"
     fixes = re.search(said, text)
     assert not out.exists()
     assert fixes is not None
