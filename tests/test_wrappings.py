@@ -667,7 +667,7 @@ def test_whole_modules_are_called_so(wrapped: bool, zipped: bool, tmp_path: Path
             _use_new_zipfile_serialization=zipped,
         )  # fmt: skip
     for way in ways(tmp_path):
-        with pytest.raises(WeightsError, match=r"whole .*torch\.nn\.modules\.container\.Sequential.*state_dict\(\)"):
+        with pytest.raises(WeightsError, match=r"complete .*torch\.nn\.modules\.container\.Sequential.*state_dict\(\)"):
             way(tmp_path / "it.pt")
 
 
