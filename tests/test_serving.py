@@ -448,9 +448,8 @@ def test_the_heading_of_a_model_of_the_package_is_its_name(name: str, tmp_path: 
     model = unetzoo.from_pretrained(name)
     line = "U-Net on the plain encoder."
     first = {
-        "nuclei": "Finds the nuclei of cells in microscopy, fluorescence and stained, grey and coloured, of any size, "
-        "and tells apart those that touch.",
-        "vessels": "Segments the blood vessels of the retina in colour photographs of the fundus, of any size.",
+        "nuclei": "Finds the nuclei of cells in fluorescence and histology images, and separates those that touch.",
+        "vessels": "Segments the blood vessels of the retina in colour photographs of the fundus.",
     }
     assert heading(name, model.config) == (name, f"{first[name]} {line}")
     unetzoo.save_pretrained(model, tmp_path / name, card=unetzoo.ModelCard(training_data="Others."))
@@ -1244,7 +1243,7 @@ def test_images_in_a_row_are_segmented_one_a_turn(tmp_path: Path) -> None:
     assert "1 of 3 images are done" in note
     tray, turn, note, strip, *same = events.ask(given, tray, turn, 0.5, 0.5, VIEWS[0])
     assert same[:3] == [{}, {}, {}]  # what is looked at stays
-    assert "bad.png is no PNG" in note
+    assert "bad.png is not a PNG" in note
     tray, turn, note, strip, *_ = events.ask(given, tray, turn, 0.5, 0.5, VIEWS[0])
     assert (turn, tray.current.name, "3 of 3" in note) == (2, "a.png", True)
     for wrong in (1, 3, -1, True, "2", None, 2.0):

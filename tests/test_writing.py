@@ -1117,7 +1117,7 @@ def refusals(folder: Path) -> Sequence[tuple[str, torch.nn.Module]]:
     return [
         (r"NaN or infinity .*\b1 of \d+ tensors", nan),
         (r"NaN or infinity .*\b1 of \d+ tensors", infinite),
-        (r"config (?s:.*)head\.conv\.weight: \(2, 1, 1, 1\)", resized),
+        (r"config, (?s:.*)head\.conv\.weight: \(2, 1, 1, 1\)", resized),
         ("meta device", empty),
         ("a SegmentationModel is needed", torch.nn.Conv2d(1, 1, 1)),
     ]
