@@ -99,7 +99,7 @@ class Gate:
         if len(lengths) != 1 or re.fullmatch(r"[0-9]{1,18}", lengths[0]) is None:
             return 411, "an upload must have a Content-Length"
         if int(lengths[0]) > self.most + AROUND_FILES:
-            return 413, f"files of up to {self.most / 2**20:g} MB in total are accepted"
+            return 413, f"files of up to {self.most / 2**20:g} MB together are accepted"
         return None
 
     def _is_ours(self, host: str) -> bool:
