@@ -30,6 +30,7 @@ import unetzoo
 from unetzoo import trained
 from unetzoo.cli import _overview, demo, main, parser
 from unetzoo.drawing import draw_nuclei
+from unetzoo.images import COLOURS
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -97,8 +98,26 @@ def test_demo_on_real_images(capsys: pytest.CaptureFixture[str], tmp_path: Path,
 
 @settings(max_examples=50, deadline=None)
 @given(arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
-def test_the_demo_counts_objects_as_scipy_does(mask: np.ndarray) -> None:
-    assert demo.count(torch.from_numpy(mask)) == ndimage.label(mask, np.ones((3, 3)))[1]
+def test_the_demo_numbers_objects_as_scipy_does(mask: np.ndarray) -> None:
+    expected, count = ndimage.label(mask, np.ones((3, 3)))
+    found = demo.numbered(torch.from_numpy(mask)).numpy()
+    assert ((found > 0) == mask).all()
+    assert len(set(zip(found[mask], expected[mask], strict=True))) == found.max() == count
+
+
+def test_without_the_extra_objects_the_demo_colours_what_is_connected(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = unetzoo.Predictor("nuclei")(draw_nuclei(512, 512)[0]).mask.numpy()
+    expected, count = ndimage.label(mask, np.ones((3, 3)))
+    monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
+    assert f"nucleus: {count} objects" in run(capsys, "demo", "--out", str(tmp_path / "overlay.png"))
+    shown = pixels(tmp_path / "overlay.png")
+    palette = np.array([[*bytes.fromhex(name[1:])] for name in COLOURS])
+    is_rim = (shown[:, :, None] == palette).all(axis=3)
+    colours = [np.flatnonzero(is_rim[expected == k].any(axis=0)).tolist() for k in range(1, count + 1)]
+    assert {len(found) for found in colours} == {1}
+    assert len(np.unique(colours)) > 3
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,13 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unetzoo.cli._options import SAVED
 from unetzoo.printing import counted
+
+if TYPE_CHECKING:
+    import torch
 
 NEXT = (
     ("unetzoo predict {model} *.png --out masks --overlay", "segment your own images, of any size"),
@@ -47,7 +50,9 @@ def add(commands: Any) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from unetzoo import drawing, images
+    import torch
+
+    from unetzoo import drawing, images, sheets
     from unetzoo.costs.counting import costs_of
     from unetzoo.costs.tables import cells, header
     from unetzoo.information import model_info
@@ -61,18 +66,21 @@ def _demo(options: argparse.Namespace) -> None:
     before = time.perf_counter()
     found = predictor(image)
     seconds = time.perf_counter() - before
-    found.overlay(options.out)
-
     config = predictor.config
+    objects = found.instances() if shows_objects(config, predictor.split) else None
+    masks = sheets.class_masks(found.mask, config.pixel_task, config.num_classes).reshape(-1, *found.mask.shape[-2:])
+    numbers = torch.stack([numbered(mask) for mask in masks])
+    if config.task == "instances" and objects is None:  # an extra is missing: what touches has one colour
+        images.write_png(images.overlay_objects(sheets.visible(found.image), numbers), options.out)
+    else:
+        found.overlay(options.out)
+
     height, width = image.shape[-2:]
     print(f"{options.model} on {options.image or 'a drawn image'}, {width} × {height} pixels, in {seconds:.1f} s:")
-    layers = found.mask[None] if config.pixel_task == "binary" else found.mask
-    objects = found.instances() if shows_objects(config, predictor.split) else None
-    for k, (name, share) in enumerate(found.shares().items()):
-        if config.pixel_task != "multiclass" or k > 0:
-            mask = found.mask == k if config.pixel_task == "multiclass" else layers[k] > 0
-            number = count(mask) if objects is None else int((objects.classes == k).sum())
-            print(f"{printable(name)}: {counted(number, 'object')}, {share:.1%} of the image")
+    background = int(config.pixel_task == "multiclass")
+    for k, (name, share) in enumerate(list(found.shares().items())[background:]):
+        number = int(numbers[k].max() if objects is None else (objects.classes == k + background).sum())
+        print(f"{printable(name)}: {counted(number, 'object')}, {share:.1%} of the image")
     print(f"overlay: {printable(Path(options.out).resolve())}\n")
     costs = costs_of(build_on_meta(config), model_info(config.name), COUNTED)
     print(aligned([header(COUNTED), cells(costs)]), end="")
@@ -81,8 +89,8 @@ def _demo(options: argparse.Namespace) -> None:
     print(f"\nNext:\n{commands}", end="", file=sys.stderr)
 
 
-def count(mask: Any) -> int:
-    """Return the number of objects in a mask, (H, W) bool; pixels that share a corner belong to one object.
+def numbered(mask: torch.Tensor) -> torch.Tensor:
+    """Return the connected components of a mask, (H, W) bool, numbered from 1 up; pixels that share a corner connect.
 
     Each pixel takes the greatest number around it, passes it to the pixel whose number it had, and takes that pixel's,
     until nothing changes. ``unetzoo.objects`` does more, but needs SciPy, which the demo must not need.
@@ -91,10 +99,12 @@ def count(mask: Any) -> int:
     import torch.nn.functional as F
 
     inside = mask.flatten()
-    numbers = torch.arange(1, mask.numel() + 1, dtype=torch.float64) * inside  # the pixel's index plus one
+    own = torch.arange(1, mask.numel() + 1, dtype=torch.float64)  # the pixel's index plus one
+    numbers = own * inside
     while True:
         grown = F.max_pool2d(numbers.reshape(1, *mask.shape), 3, stride=1, padding=1).flatten() * inside
         if torch.equal(grown, numbers):
-            return int((numbers.unique() > 0).sum())
+            ranks = (inside & (numbers == own)).cumsum(0)  # one pixel of each component has kept its number
+            return (ranks[(numbers.long() - 1).clamp(min=0)] * inside).reshape(mask.shape)
         told = grown.scatter_reduce(0, (numbers.long() - 1).clamp(min=0), grown, "amax")
         numbers = told[(told.long() - 1).clamp(min=0)] * inside
