@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 import unetzoo
-from unetzoo import ConfigError
+from unetzoo import ConfigError, naming
 from unetzoo.decoders import DECODERS
 from unetzoo.encoders import ENCODERS, Options
 
@@ -97,6 +97,24 @@ def test_a_name_of_one_s_own() -> None:
     for taken in ("small_nuclei", "unet", "resunet18", "unet_resnet18"):
         with pytest.raises(ConfigError, match=f"{taken!r} is taken"):
             unetzoo.register_model(taken)
+
+
+@pytest.mark.usefixtures("registries")
+def test_names_are_computed_again_only_where_something_was_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    from unetzoo.decoders.unet import UNetDecoder
+
+    computed, pairs = [], naming._pairs
+    monkeypatch.setattr(naming, "_pairs", lambda: computed.append("again") or pairs())
+    usual = unetzoo.list_models()
+    computed.clear()
+    assert unetzoo.create("unet", base_channels=1).config.name == "unet"
+    assert unetzoo.list_models() == usual
+    assert computed == []
+    unetzoo.register_decoder("mine")(UNetDecoder)
+    assert "mine_resnet18" in unetzoo.list_models()
+    assert computed == ["again"]
+    del DECODERS._entries["mine"]
+    assert unetzoo.list_models() == usual
 
 
 @pytest.mark.usefixtures("registries")

@@ -6,7 +6,9 @@ import difflib
 import fnmatch
 import itertools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 from unetzoo import trained
 from unetzoo.config import pair_problem
@@ -77,8 +79,7 @@ def list_encoders(pattern: str | Iterable[str] = "*", *, exclude: str | Iterable
 
 def names() -> dict[str, str]:
     """Return alias or name → usual name, for the complete zoo."""
-    usual = {name: _pair_names(*pair)[0] for name, pair in index().items()}
-    return {**usual, **{name: name for name in PRESETS}}
+    return {**_computed().usual, **{name: name for name in PRESETS}}
 
 
 def _of_families(patterns: str | Iterable[str]) -> dict[str, str]:
@@ -115,12 +116,39 @@ def resolve(name: str) -> str:
     return known[name]
 
 
-def index() -> dict[str, tuple[str, str]]:
+def index() -> Mapping[str, tuple[str, str]]:
     """Return name or alias → decoder and encoder.
 
     Raises:
         ConfigError: a registered decoder or encoder leads to a name that another pair already has.
     """
+    return _computed().pairs
+
+
+@dataclass(frozen=True)
+class _Names:
+    """The names of all pairs, and the decoders and encoders that they were computed from."""
+
+    parts: tuple[object, object]
+    pairs: Mapping[str, tuple[str, str]]
+    usual: Mapping[str, str]
+
+
+_NAMES = [_Names(((), ()), {}, {})]
+"""Those that were computed last: there are hundreds, and building one network looks them up a dozen times."""
+
+
+def _computed() -> _Names:
+    """Return the names of all pairs, computed again if a decoder or an encoder was registered since."""
+    parts = DECODERS.entries(), ENCODERS.entries()
+    if _NAMES[0].parts != parts:
+        pairs = _pairs()
+        usual = {name: _pair_names(*pair)[0] for name, pair in pairs.items()}
+        _NAMES[0] = _Names(parts, MappingProxyType(pairs), usual)
+    return _NAMES[0]
+
+
+def _pairs() -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     for pair in itertools.product(DECODERS, ENCODERS):
         if pair_problem(*pair) is not None:

@@ -82,6 +82,11 @@ class Registry(Mapping[str, T], Generic[T]):
         """Return prefix → function that returns the names of the family, without the prefix."""
         return {prefix: names for prefix, (_, names) in self._families.items()}
 
+    def entries(self) -> tuple[tuple[str, T], ...]:
+        """Return names and entries as they are now, without families: equal as long as nothing is registered."""
+        PLUGINS.load()
+        return tuple(self._entries.items())
+
     def _found(self, name: object) -> T | None:
         """Return the entry of a family; None if the name does not begin with the prefix of one.
 
