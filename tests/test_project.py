@@ -147,6 +147,11 @@ def test_the_matrix_is_what_pyproject_promises() -> None:
     assert PYPROJECT["tool"]["mypy"]["python_version"] == versions[0]
     assert PYPROJECT["tool"]["ruff"]["target-version"] == "py" + versions[0].replace(".", "")
     assert workflow("release")["jobs"]["wheel"]["strategy"]["matrix"] == {"os": SYSTEMS}
+    following = f"3.{int(versions[-1].removeprefix('3.')) + 1}"
+    assert f"python >={versions[0]},<{following}" in yaml.safe_load(text_of("environment.yml"))["dependencies"]
+    page = " ".join(text_of("docs/getting_started.md").split())
+    assert f"Python {versions[0]} or newer is needed. The tests run on {', '.join(versions[:-1])} and {versions[-1]};" in page
+    assert f"with Python {versions[0]} or later" in text_of("README.md")
 
 
 def test_single_jobs_run_on_the_oldest_or_the_newest_python() -> None:
