@@ -149,8 +149,8 @@ def test_the_matrix_is_what_pyproject_promises() -> None:
     assert workflow("release")["jobs"]["wheel"]["strategy"]["matrix"] == {"os": SYSTEMS}
     following = f"3.{int(versions[-1].removeprefix('3.')) + 1}"
     assert f"python >={versions[0]},<{following}" in yaml.safe_load(text_of("environment.yml"))["dependencies"]
-    page = " ".join(text_of("docs/getting_started.md").split())
-    assert f"Python {versions[0]} or newer is needed. The tests run on {', '.join(versions[:-1])} and {versions[-1]};" in page
+    said = f"Python {versions[0]} or newer is needed. The tests run on {', '.join(versions[:-1])} and {versions[-1]};"
+    assert said in " ".join(text_of("docs/getting_started.md").split())
     assert f"with Python {versions[0]} or later" in text_of("README.md")
 
 
